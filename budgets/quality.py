@@ -1,0 +1,29 @@
+"""Quality subsets by name: ``all``, or ``topN`` for the best N % of a pool by score."""
+
+import re
+
+_TOP = re.compile(r"top([1-9][0-9]?)")
+
+
+def quality_percent(quality: str) -> int:
+    """The share of a pool that a quality keeps, in whole percent: 20 for ``top20``, 100 for ``all``.
+
+    Raises:
+        ValueError: If ``quality`` is neither ``all`` nor ``top1`` to ``top99``.
+    """
+    if quality == "all":
+        return 100
+    found = _TOP.fullmatch(quality)
+    if found is None:
+        raise ValueError(f"unknown quality '{quality}'; allowed: 'all', or 'top1' to 'top99' (best N %)")
+    return int(found[1])
+
+
+def quality_fraction(quality: str) -> float:
+    """The share of a pool that a quality keeps, in (0, 1]: 0.2 for ``top20``."""
+    return quality_percent(quality) / 100
+
+
+def available(count: int, quality: str) -> int:
+    """How many of a pool's ``count`` pairs a quality keeps: the percentage exactly, rounded up."""
+    return -(-count * quality_percent(quality) // 100)

@@ -1,0 +1,71 @@
+"""Image augmentation on whole batches of tensors: one affine resampling and a few multiplications a batch.
+
+Each image of a batch draws its own parameters from the generator that it is given, so a step's
+augmentation is a function of the trial's seed and the step alone.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
+
+
+def crop_and_flip(images: Tensor, generator: torch.Generator, *, least_area: float) -> Tensor:
+    """Cuts a random part out of each image, resizes it to the whole, and mirrors half of them.
+
+    Args:
+        images: Float images, (N, 3, H, W).
+        generator: Where the draws come from; on the processor.
+        least_area: Smallest share of the area that is kept; aspect ratios go from 3:4 to 4:3, as is usual.
+
+    Returns:
+        Images of the same shape.
+    """
+    count = len(images)
+    area = _uniform(count, generator, least_area, 1.0)
+    ratio = _uniform(count, generator, math.log(3 / 4), math.log(4 / 3)).exp()
+    width = (area * ratio).sqrt().clamp(max=1.0)
+    height = (area / ratio).sqrt().clamp(max=1.0)
+    left = _uniform(count, generator, -1.0, 1.0) * (1 - width)
+    top = _uniform(count, generator, -1.0, 1.0) * (1 - height)
+    mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)  # noqa: PLR2004 - half
+    affine = torch.zeros(count, 2, 3)
+    affine[:, 0, 0], affine[:, 0, 2] = width * mirror, left
+    affine[:, 1, 1], affine[:, 1, 2] = height, top
+    grid = functional.affine_grid(affine.to(images.device), list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def jitter_colour(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Changes brightness, contrast and saturation of four in five images and takes the colour of one in five.
+
+    The strengths are SimCLR's for small images (arXiv 2002.05709, appendix B.9), hue left out.
+
+    Args:
+        images: Float images in [-1, 1], (N, 3, H, W).
+        generator: Where the draws come from; on the processor.
+
+    Returns:
+        Images of the same shape, in [-1, 1].
+    """
+    count = len(images)
+    device = images.device
+    changed = torch.rand(count, generator=generator) < 0.8  # noqa: PLR2004
+    grey_only = torch.rand(count, generator=generator) < 0.2  # noqa: PLR2004
+    brightness, contrast, saturation = (
+        torch.where(changed, _uniform(count, generator, 0.6, 1.4), 1.0).to(device).view(-1, 1, 1, 1)
+        for _ in range(3)
+    )
+    saturation = torch.where(grey_only.to(device).view(-1, 1, 1, 1), 0.0, saturation)
+    bright = (images + 1) / 2 * brightness
+    grey = (bright * torch.tensor(_GREY, device=device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    coloured = grey + (bright - grey) * saturation
+    mean = grey.mean((2, 3), keepdim=True)
+    return (mean + (coloured - mean) * contrast).clamp(0, 1) * 2 - 1
+
+
+def _uniform(count: int, generator: torch.Generator, low: float, high: float) -> Tensor:
+    return torch.rand(count, generator=generator) * (high - low) + low

@@ -1,0 +1,44 @@
+"""Files and folders that appear whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Gives a folder beside ``path`` to fill; at the end it becomes ``path``, after an error it is removed.
+
+    Raises:
+        ValueError: If something is at ``path`` already, at the start or at the end.
+    """
+    if path.exists():
+        raise ValueError(f"{path} exists already; remove it or choose another path")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+    try:
+        yield partial
+        # A temporary folder is its owner's alone; what it becomes is as open as any other folder.
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o777 & ~umask)
+        try:
+            partial.rename(path)
+        except OSError as error:
+            raise ValueError(f"{path} was made by someone else meanwhile; use that one") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Gives a file name beside ``path`` to write to; at the end that file takes the place of ``path``."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

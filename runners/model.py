@@ -1,0 +1,101 @@
+"""Builds open_clip models from the catalogue, and the precision that they compute in."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import timm
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+# The temperature's clamp of CLIP: logits are scaled by 100 at most.
+_LOGIT_SCALE_MAX = 4.6052
+
+
+def build_model(config: Mapping[str, Any], *, kept_fraction: float = 1.0) -> open_clip.CLIP:
+    """Builds a model with open_clip's own initialisation, from torch's current random state.
+
+    Args:
+        config: The architecture in open_clip's model-config form.
+        kept_fraction: Share of the image patches that training keeps (FLIP); evaluation keeps all.
+    """
+    vision = dict(config["vision_cfg"])
+    if "timm_model_kwargs" in vision:
+        vision["timm_model_name"] = _timm_entry(vision["timm_model_name"], vision.pop("timm_model_kwargs"))
+    if kept_fraction < 1:
+        vision["patch_dropout"] = 1 - kept_fraction
+    rest = {name: value for name, value in config.items() if name not in {"vision_cfg", "text_cfg"}}
+    return open_clip.CLIP(vision_cfg=vision, text_cfg=dict(config["text_cfg"]), **rest)
+
+
+def clamp_logit_scale(model: open_clip.CLIP) -> None:
+    """Keeps the temperature within CLIP's bounds; called after each optimiser step."""
+    with torch.no_grad():
+        model.logit_scale.clamp_(0, _LOGIT_SCALE_MAX)
+
+
+@contextmanager
+def unprojected(visual: nn.Module) -> Iterator[None]:
+    """Lets a ViT give its pooled features of tower width, without the projection to the shared space.
+
+    open_clip has no call for it, but skips a projection that is None. Other towers are left as they are:
+    their pooling and projection are one.
+    """
+    if not isinstance(visual, open_clip.transformer.VisionTransformer):
+        yield
+        return
+    projection, visual.proj = visual.proj, None
+    try:
+        yield
+    finally:
+        visual.proj = projection
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Turns ``auto`` into ``bf16`` where the device computes in it, else ``fp32``; leaves the others."""
+    if precision != "auto":
+        return precision
+    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _processor_has_bf16()
+    return "bf16" if fast else "fp32"
+
+
+def compute_context(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Gives the context in which models run: autocast for bf16, and unfused attention on the processor.
+
+    The processor's fused attention is several times slower than the plain one on short sequences in bf16.
+    """
+    stack = ExitStack()
+    if device.type == "cpu":
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+    stack.enter_context(
+        torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+    )
+    return stack
+
+
+def _timm_entry(name: str, settings: Mapping[str, Any]) -> str:
+    """Registers a timm model with settings of its own under a name, since open_clip passes names alone to timm."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    entry_name = f"{name}_{digest}"
+    if not timm.is_model(entry_name):
+
+        def entry(**overrides: Any) -> nn.Module:  # noqa: ANN401 - timm's own arguments
+            model: nn.Module = timm.create_model(name, **{**settings, **overrides})
+            return model
+
+        entry.__name__ = entry_name
+        timm.models.register_model(entry)
+    return entry_name
+
+
+def _processor_has_bf16() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return False
+    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", cpuinfo.read_text(encoding="utf-8")) is not None

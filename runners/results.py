@@ -1,0 +1,155 @@
+"""The schema of a study's tables: the one place that says which columns there are, and in which unit.
+
+`results.parquet` holds only what is deterministic: the same trial on the same kind of hardware gives the
+same bytes. When and how fast a trial ran stands in `events.jsonl`. FLOPs follow
+`budgets.flops.CONVENTION`, which travels in each file's metadata; those of a whole trial are float64 in
+the tables (exact below 2**53) and whole numbers in the ledger.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from budgets.flops import CONVENTION
+from budgets.plan import Cell, LeftOut, Trial
+from runners.files import write_atomically
+
+SCHEMA_VERSION = 1
+
+CELL_COLUMNS = {
+    "regime": "str",  # fixed-compute, one-epoch or equal-samples
+    "subset_size": "int64",  # pairs
+    "quality": "str",  # all or topNN
+    "architecture": "str",
+    "strategy": "str",
+    "level_flops": "float64",  # training FLOPs; NaN where the regime has no level
+}
+PLAN_COLUMNS = {
+    "trial": "str",
+    **CELL_COLUMNS,
+    "seed": "int64",
+    "train_flops": "float64",  # whole trial
+    "train_flops_per_sample": "int64",
+    "evaluation_flops": "float64",  # forward FLOPs of its evaluation
+    "samples_seen": "int64",  # pairs
+    "epochs": "float64",  # samples seen / subset size
+    "steps": "int64",
+    "batch_size": "int64",  # pairs, the strategy's factor included
+    "lr_peak": "float64",
+    "parameters": "int64",  # trainable, the strategy's head included
+    "predicted_s": "float64",  # seconds
+}
+RESULT_COLUMNS = {
+    **{name: kind for name, kind in PLAN_COLUMNS.items() if name != "predicted_s"},
+    "precision": "str",  # bf16 or fp32, as it was computed
+    "status": "str",  # finished, diverged or failed
+    "reason": "str",  # empty when finished
+    "train_loss": "float64",  # mean of the last tenth of the steps
+}  # then one float64 column for each `<evaluation set>/<metric>`
+CURVE_COLUMNS = {
+    "trial": "str",
+    "step": "int64",
+    "samples_seen": "int64",
+    "train_flops": "float64",
+    "loss": "float64",  # mean since the row before
+    "lr": "float64",
+}
+LEFT_OUT_COLUMNS = {**CELL_COLUMNS, "reason": "str"}
+
+
+def cell_row(cell: Cell) -> dict[str, object]:
+    """Gives a cell's columns."""
+    return {
+        "regime": cell.regime,
+        "subset_size": cell.subset_size,
+        "quality": cell.quality,
+        "architecture": cell.architecture,
+        "strategy": cell.strategy,
+        "level_flops": float("nan") if cell.level_flops is None else float(cell.level_flops),
+    }
+
+
+def plan_row(trial: Trial) -> dict[str, object]:
+    """Gives a trial's columns of `PLAN_COLUMNS`, but for the predicted time."""
+    return {
+        "trial": trial.trial_id,
+        **cell_row(trial.cell),
+        "seed": trial.seed,
+        "train_flops": float(trial.train_flops),
+        "train_flops_per_sample": trial.train_flops_per_sample,
+        "evaluation_flops": float(trial.evaluation_flops),
+        "samples_seen": trial.samples_seen,
+        "epochs": trial.epochs,
+        "steps": trial.steps,
+        "batch_size": trial.batch_size,
+        "lr_peak": trial.lr_peak,
+        "parameters": trial.parameters,
+    }
+
+
+def left_out_row(left_out: LeftOut) -> dict[str, object]:
+    """Gives a left-out cell's columns of `LEFT_OUT_COLUMNS`."""
+    return {**cell_row(left_out.cell), "reason": left_out.reason}
+
+
+def to_frame(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -> pd.DataFrame:
+    """Makes a table with exactly the schema's columns and types first, then metric columns by name.
+
+    Args:
+        rows: One mapping a row.
+        columns: One of this module's schemas.
+
+    Raises:
+        ValueError: A row lacks a column of the schema.
+    """
+    listed = list(rows)
+    metrics = sorted({name for row in listed for name in row if "/" in name})
+    for row in listed:
+        missing = [name for name in columns if name not in row]
+        if missing:
+            raise ValueError(f"row {row.get('trial', row)} lacks {', '.join(missing)}")
+    frame = pd.DataFrame(listed, columns=[*columns, *metrics])
+    return frame.astype({**columns, **dict.fromkeys(metrics, "float64")})
+
+
+def write_table(path: Path, frame: pd.DataFrame) -> None:
+    """Writes a table atomically, with schema version and FLOP convention in its metadata."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    metadata = {
+        **(table.schema.metadata or {}),
+        "schema_version": str(SCHEMA_VERSION),
+        "convention": CONVENTION,
+    }
+    write_atomically(
+        path, lambda temporary: pq.write_table(table.replace_schema_metadata(metadata), temporary)
+    )
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Reads a table of this schema.
+
+    Raises:
+        ValueError: There is no such file, or another version of the project wrote it.
+    """
+    if not path.exists():
+        raise ValueError(f"no such table: {path}")
+    table = pq.read_table(path)
+    version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
+    if version != str(SCHEMA_VERSION):
+        raise ValueError(
+            f"{path} has schema version {version}, this is version {SCHEMA_VERSION}; run the study again to write it anew"
+        )
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def read_json_lines(path: Path) -> pd.DataFrame:
+    """Reads `events.jsonl` or `ledger.jsonl` into a table; a torn last line is left out."""
+    if not path.exists():
+        return pd.DataFrame()
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return pd.DataFrame([json.loads(line) for line in lines if line.endswith("\n")])

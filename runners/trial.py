@@ -1,0 +1,276 @@
+"""Runs one trial in the process that it is called in: data, model, training, evaluation, one result row.
+
+The folder of a trial holds ``progress.json`` and ``checkpoint.pt`` while it runs, then ``result.json``
+(its row and timing), ``curve.parquet`` and ``weights.pt``. A trial with a result is never run again.
+"""
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from budgets.architecture import load_architecture
+from budgets.flops import slip_head_dims
+from budgets.plan import Trial
+from budgets.strategy import strategy as strategy_cost
+from runners.checkpoint import load_checkpoint, save_checkpoint
+from runners.data.evaluation_set import load_evaluation_set
+from runners.data.pool import open_pool
+from runners.data.reader import captions, read_images
+from runners.data.subset import rows_of
+from runners.data.tokenizer import tokenizer
+from runners.evaluate.evaluate import evaluate
+from runners.files import write_atomically, write_json
+from runners.model import build_model, compute_context, resolve_precision
+from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
+from runners.strategies.clip import Clip
+from runners.strategies.clip_crop_flip import ClipCropFlip
+from runners.strategies.protocol import TrainingStrategy
+from runners.strategies.slip import Slip
+from runners.train import Diverged, Schedule, TrainingSet, derive_seed, learning_rate, make_optimizer, train
+
+_CURVE_POINTS = 200
+_PROGRESS_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialJob:
+    """A trial and where it runs.
+
+    Attributes:
+        trial: What to train.
+        pool: Folder of the pool.
+        evaluation: Evaluation set → its folder.
+        folder: The trial's own folder.
+        cpus: Threads to compute with.
+        gpus: GPUs to use; 0 trains on the processor.
+        checkpoint_s: Seconds between checkpoints.
+    """
+
+    trial: Trial
+    pool: Path
+    evaluation: Mapping[str, Path]
+    folder: Path
+    cpus: int
+    gpus: int
+    checkpoint_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a trial gives.
+
+    Attributes:
+        row: Its row of `runners.results.RESULT_COLUMNS`, with metrics.
+        timing: Seconds, samples a second and FLOPs done twice; not deterministic.
+    """
+
+    row: Mapping[str, Any]
+    timing: Mapping[str, float]
+
+
+def run_trial(job: TrialJob) -> Outcome:
+    """Trains and evaluates a trial, or gives the result that it has already.
+
+    A second process that is given the same trial waits for the first.
+    """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with _locked(job.folder / ".lock"):
+        finished = read_outcome(job.folder)
+        return finished if finished is not None else _run(job)
+
+
+def read_outcome(folder: Path) -> Outcome | None:
+    """Reads a trial's result, or None when it has none yet."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return Outcome(row=content["row"], timing=content["timing"])
+
+
+def build_strategy(name: str, architecture_name: str) -> TrainingStrategy:
+    """Builds the training side of a strategy by its name."""
+    if strategy_cost(name).self_supervised_head:
+        return Slip(slip_head_dims(load_architecture(architecture_name)))
+    return ClipCropFlip() if name == "clip-crop-flip" else Clip()
+
+
+def _run(job: TrialJob) -> Outcome:
+    started = time.monotonic()
+    trial = job.trial
+    device = torch.device("cuda" if job.gpus else "cpu")
+    torch.set_num_threads(job.cpus)
+    precision = resolve_precision(trial.recipe.precision, device)
+    context = partial(compute_context, precision, device)
+    data, tokenize = _load_subset(job)
+
+    torch.manual_seed(derive_seed(trial.seed, "initial weights"))
+    cost = strategy_cost(trial.cell.strategy)
+    model = build_model(trial.architecture_config, kept_fraction=cost.kept_fraction).to(device)
+    how = build_strategy(trial.cell.strategy, trial.cell.architecture)
+    modules = nn.ModuleDict(
+        {"model": model} if how.head is None else {"model": model, "head": how.head.to(device)}
+    )
+    optimizer = make_optimizer(modules, trial.recipe)
+    losses = torch.full((trial.steps,), float("nan"), device=device)
+    first_step = load_checkpoint(
+        job.folder / "checkpoint.pt", losses=losses, modules=modules, optimizer=optimizer
+    )
+
+    watch = _Watch(job, first_step, losses, modules, optimizer)
+    schedule = Schedule(
+        seed=trial.seed,
+        steps=trial.steps,
+        batch_size=trial.batch_size,
+        lr_peak=trial.lr_peak,
+        recipe=trial.recipe,
+    )
+    trained = time.monotonic()
+    status, reason, metrics = "finished", "", {}
+    try:
+        train(
+            model=model,
+            strategy=how,
+            optimizer=optimizer,
+            data=data,
+            schedule=schedule,
+            losses=losses,
+            first_step=first_step,
+            context=context,
+            after_step=watch.after_step,
+        )
+    except Diverged as diverged:
+        status, reason = "diverged", str(diverged)
+    train_s = time.monotonic() - trained
+    if status == "finished":
+        image_size = model.visual.image_size
+        side = image_size[0] if isinstance(image_size, tuple) else image_size
+        sets = {name: load_evaluation_set(path, side) for name, path in job.evaluation.items()}
+        metrics = evaluate(model, sets, tokenize=tokenize, device=device, context=context)
+    row = {
+        **plan_row(trial),
+        "precision": precision,
+        "status": status,
+        "reason": reason,
+        "train_loss": losses[-max(1, trial.steps // 10) :].mean().item(),
+        **metrics,
+    }
+    timing = {
+        "wall_s": time.monotonic() - started,
+        "train_s": train_s,
+        "samples_per_s": (trial.steps - first_step) * trial.batch_size / max(train_s, 1e-9),
+        "wasted_flops": watch.wasted_samples * trial.train_flops_per_sample,
+    }
+    write_table(job.folder / "curve.parquet", _curve(trial, losses.cpu()))
+    write_atomically(job.folder / "weights.pt", lambda temporary: torch.save(model.state_dict(), temporary))
+    write_json(job.folder / "result.json", {"row": row, "timing": timing})
+    for name in ("checkpoint.pt", "progress.json"):
+        (job.folder / name).unlink(missing_ok=True)
+    return Outcome(row=row, timing=timing)
+
+
+class _Watch:
+    """Writes progress every second and a checkpoint when it is due."""
+
+    def __init__(
+        self,
+        job: TrialJob,
+        first_step: int,
+        losses: Tensor,
+        modules: nn.ModuleDict,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        self._job, self._losses, self._modules, self._optimizer = job, losses, modules, optimizer
+        self._path = job.folder / "progress.json"
+        self._progress_at = self._checkpoint_at = time.monotonic()
+        self.wasted_samples = 0
+        if self._path.exists():
+            before = json.loads(self._path.read_text(encoding="utf-8"))
+            lost = before["samples_seen"] - first_step * job.trial.batch_size
+            self.wasted_samples = before["wasted_samples"] + max(0, lost)
+
+    def after_step(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self._progress_at >= _PROGRESS_S:
+            self._progress_at = now
+            progress = {
+                "samples_seen": done * self._job.trial.batch_size,
+                "samples_planned": self._job.trial.samples_seen,
+                "wasted_samples": self.wasted_samples,
+                "train_flops": done * self._job.trial.batch_size * self._job.trial.train_flops_per_sample,
+                "loss": self._losses[done - 1].item(),
+            }
+            write_json(self._path, progress)
+        if now - self._checkpoint_at >= self._job.checkpoint_s:
+            self._checkpoint_at = now
+            save_checkpoint(
+                self._job.folder / "checkpoint.pt",
+                step=done,
+                losses=self._losses,
+                modules=self._modules,
+                optimizer=self._optimizer,
+            )
+
+
+def _load_subset(job: TrialJob) -> tuple[TrainingSet, Any]:
+    """Decodes the trial's subset into memory and makes its tokenizer."""
+    trial = job.trial
+    text = trial.architecture_config["text_cfg"]
+    vision = trial.architecture_config["vision_cfg"]
+    assert isinstance(text, Mapping)
+    assert isinstance(vision, Mapping)
+    pool = open_pool(job.pool)
+    to_ids = tokenizer(text["vocab_size"], text["context_length"], pool.vocabulary)
+    rows = rows_of(pool.index, size=trial.cell.subset_size, quality=trial.cell.quality)
+
+    def tokenize(texts: list[str]) -> Tensor:
+        return torch.from_numpy(to_ids(texts))
+
+    return (
+        TrainingSet(
+            images=torch.from_numpy(read_images(pool, rows, vision["image_size"])),
+            tokens=tokenize(captions(pool, rows)),
+        ),
+        tokenize,
+    )
+
+
+def _curve(trial: Trial, losses: Tensor) -> pd.DataFrame:
+    """Averages the losses of each stretch of steps into a curve of at most `_CURVE_POINTS` rows."""
+    stretch = -(-trial.steps // _CURVE_POINTS)
+    rows = []
+    for start in range(0, trial.steps, stretch):
+        done = min(start + stretch, trial.steps)
+        samples = done * trial.batch_size
+        rows.append(
+            {
+                "trial": trial.trial_id,
+                "step": done,
+                "samples_seen": samples,
+                "train_flops": float(samples * trial.train_flops_per_sample),
+                "loss": losses[start:done].mean().item(),
+                "lr": learning_rate(
+                    done - 1, steps=trial.steps, peak=trial.lr_peak, warmup=trial.recipe.warmup
+                ),
+            }
+        )
+    return to_frame(rows, CURVE_COLUMNS)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds a lock that the system frees when the process dies."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,117 @@
+"""The command line. Bad input ends with one clear message and exit code 2.
+
+Each command imports what it needs when it runs, so that ``--help`` and ``plan`` answer at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from study.load import DECLARATIONS, find_declaration, load_declaration
+from study.study import Study
+
+EXIT_FAILED_TRIALS = 1
+EXIT_BAD_INPUT = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: The words after ``python -m study``; those of the process by default.
+
+    Returns:
+        0; 1 when trials failed; 2 for bad input.
+    """
+    options = _parser().parse_args(arguments)
+    command: Callable[[Study, argparse.Namespace], int] = options.command
+    try:
+        declaration = load_declaration(find_declaration(options.study))
+        study = Study(
+            declaration=declaration,
+            folder=Path(options.results) / declaration.name,
+            pools=Path(options.pools),
+        )
+        return command(study, options)
+    except ValueError as error:
+        print(f"study: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("study: stopped; what is finished is kept, the same command goes on", file=sys.stderr)
+        return 128 + 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    shipped = ", ".join(sorted(path.stem for path in DECLARATIONS.glob("*.yaml")))
+    parser = argparse.ArgumentParser(
+        prog="python -m study", description="Finds out how to spend a fixed amount of compute on CLIP."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, command, about in (
+        ("plan", _plan, "show the trials of a study, what each costs, and what was left out and why"),
+        ("run", _run, "run the trials on Ray; what is finished is never run again"),
+        ("status", _status, "show what is done, running and failed, and the FLOPs spent"),
+        ("report", _report, "fit, mark the best configurations, draw figures, write tables and report.html"),
+    ):
+        sub = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+        sub.add_argument("study", help=f"a declaration's file, or one that comes with the project: {shipped}")
+        sub.add_argument(
+            "--results", default="results", metavar="FOLDER", help="where studies are kept (results)"
+        )
+        sub.add_argument(
+            "--pools", default="pools", metavar="FOLDER", help="where generated pools are kept (pools)"
+        )
+        sub.set_defaults(command=command)
+        if name == "run":
+            sub.add_argument(
+                "--address",
+                metavar="ADDRESS",
+                help="address of a running Ray cluster (default: one on this machine)",
+            )
+    return parser
+
+
+def _plan(study: Study, _options: argparse.Namespace) -> int:
+    from study.plan_view import show_plan  # noqa: PLC0415
+    from study.study import plan_study, plan_tables  # noqa: PLC0415
+
+    plan = plan_study(study)
+    show_plan(_console(), study.declaration, plan, *plan_tables(study, plan))
+    return 0
+
+
+def _run(study: Study, options: argparse.Namespace) -> int:
+    from study.pipeline import Run  # noqa: PLC0415 - torch and Ray take seconds
+    from study.progress import Progress  # noqa: PLC0415
+    from study.study import plan_study  # noqa: PLC0415
+
+    plan = plan_study(study)
+    console = _console()
+    with Progress(study.declaration.metric, console) as progress:
+        failures = Run(study, plan, progress, address=options.address).execute()
+    console.print(f"results in {study.folder}", highlight=False)
+    return EXIT_FAILED_TRIALS if failures else 0
+
+
+def _status(study: Study, _options: argparse.Namespace) -> int:
+    from study.status import show_status  # noqa: PLC0415
+
+    show_status(_console(), study)
+    return 0
+
+
+def _report(study: Study, _options: argparse.Namespace) -> int:
+    from study.reporting import report_study  # noqa: PLC0415
+
+    for line in report_study(study):
+        print(line)
+    return 0
+
+
+def _console() -> Console:
+    console = Console(soft_wrap=True)
+    # A pipe has no width; a table is cut for nobody then.
+    return console if console.is_terminal else Console(soft_wrap=True, width=160)

@@ -1,0 +1,111 @@
+"""Shows a run as it goes: a live bar in a terminal, one plain line a trial when piped."""
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.progress_bar import ProgressBar
+
+from budgets.plan import Plan, Trial
+from budgets.quantity import format_count, format_flops, format_seconds
+from runners.trial import Outcome
+
+_TICK_S = 0.5
+
+
+class Progress:
+    """The view of one run.
+
+    Args:
+        metric: The metric that is shown for finished trials.
+        console: Where to write.
+    """
+
+    def __init__(self, metric: str, console: Console) -> None:
+        self._metric, self._console = metric, console
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._ticked_at = 0.0
+        self._finished = self._total = self._spent = 0
+        self._planned = 1
+        self._began = time.monotonic()
+        self._spent_at_start = 0
+
+    def begin(self, plan: Plan, *, finished: int, spent_flops: int) -> None:
+        """Starts the view of a plan of which some trials are finished already."""
+        self._total, self._planned = len(plan.trials), plan.train_flops
+        self._finished, self._spent = finished, spent_flops
+        self._spent_at_start, self._began = spent_flops, time.monotonic()
+        done = f", {finished} of them finished before" if finished else ""
+        self.say(f"{self._total} trials, {format_flops(self._planned)} in all{done}")
+
+    def finished(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
+        """Shows a finished trial."""
+        self._finished += 1
+        self._spent = spent_flops
+        row, timing = outcome.row, outcome.timing
+        value = f"{self._metric} {row[self._metric]:.1%}" if self._metric in row else row["status"]
+        self.say(
+            f"[{self._finished:>{len(str(self._total))}}/{self._total}] {trial.cell}, seed {trial.seed}: {value}, "
+            f"{timing['wall_s']:.0f} s, {format_count(timing['samples_per_s'])} samples/s; "
+            f"{format_flops(self._spent)} of {format_flops(self._planned)} spent"
+        )
+
+    def failed(self, trial: Trial, reason: str) -> None:
+        """Shows a trial that gave no result."""
+        self.say(f"FAILED {trial.cell}, seed {trial.seed}: {reason}")
+
+    def say(self, text: str) -> None:
+        """Writes a line that stays."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def tick(self, folder: Path) -> None:
+        """Draws the live view anew, now and then."""
+        if self._live is None or time.monotonic() - self._ticked_at < _TICK_S:
+            return
+        self._ticked_at = time.monotonic()
+        running = running_trials(folder)
+        spent = self._spent + sum(trial["train_flops"] for trial in running)
+        table = Table.grid(padding=(0, 1))
+        table.add_row(ProgressBar(total=self._planned, completed=spent, width=40), self._summary(spent))
+        for trial in running:
+            table.add_row(
+                f"  {trial['trial']}",
+                f"{trial['samples_seen'] / trial['samples_planned']:.0%}, loss {trial['loss']:.3f}",
+            )
+        self._live.update(table, refresh=True)
+
+    def _summary(self, spent: float) -> str:
+        rate = (spent - self._spent_at_start) / max(1e-9, time.monotonic() - self._began)
+        left = f", {format_seconds((self._planned - spent) / rate)} left" if rate > 0 else ""
+        return (
+            f"{format_flops(spent)} of {format_flops(self._planned)} spent, "
+            f"{self._finished} of {self._total} trials{left}"
+        )
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.__exit__(kind, error, trace)
+
+
+def running_trials(folder: Path) -> list[dict[str, float]]:
+    """Reads how far the running trials of a study are, from what they write every second."""
+    running = []
+    for path in sorted(folder.glob("trials/*/progress.json")):
+        try:
+            progress = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:  # it finished just now
+            continue
+        running.append({"trial": path.parent.name, **progress})
+    return running

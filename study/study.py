@@ -1,0 +1,130 @@
+"""A declared study: where its files are, its pool, its plan.
+
+torch is imported by the function that needs it, so that planning starts at once.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from budgets.declaration import Declaration, EmbeddedPool, FolderPool
+from budgets.plan import Charge, EvaluationFacts, Plan, PoolFacts, make_plan
+from runners.data.embedded import scorer_cost
+from runners.data.embedded.bank import load_bank
+from runners.data.embedded.caption import ZERO_SHOT
+from runners.data.embedded.build import EVALUATION_SIZES, build_embedded_pool
+from runners.data.evaluation_set import count_evaluation_set
+from runners.data.pool import open_pool
+from runners.results import (
+    LEFT_OUT_COLUMNS,
+    PLAN_COLUMNS,
+    left_out_row,
+    plan_row,
+    read_json_lines,
+    to_frame,
+)
+from runners.throughput import Kind, kind, predict_s
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """A declared study and its folders.
+
+    Attributes:
+        declaration: What was declared.
+        folder: ``results/<name>``.
+        pools: Where generated pools are kept.
+    """
+
+    declaration: Declaration
+    folder: Path
+    pools: Path
+
+    @property
+    def pool(self) -> Path:
+        """Folder of the pool."""
+        pool = self.declaration.pool
+        return self.pools / pool.name if isinstance(pool, EmbeddedPool) else Path(pool.path)
+
+    @property
+    def evaluation(self) -> dict[str, Path]:
+        """Evaluation sets: those that stand in the pool's folder, then those of the declaration."""
+        own = sorted((self.pool / "evaluation").glob("*/"))
+        return {path.name: path for path in own} | {
+            name: Path(path) for name, path in self.declaration.evaluation.items()
+        }
+
+
+def plan_study(study: Study) -> Plan:
+    """Plans a study; a folder of shards that was never opened is indexed first.
+
+    Raises:
+        ValueError: The pool or an evaluation set can't be read, the grid does not fit the budget, or the
+            metric's evaluation set is not there.
+    """
+    pool, evaluation, charges = _facts(study)
+    wanted = study.declaration.metric.split("/")[0]
+    if wanted not in evaluation.names:
+        raise ValueError(
+            f"metric {study.declaration.metric} needs an evaluation set '{wanted}'; there are: "
+            f"{', '.join(evaluation.names) or 'none'}. Name it under evaluation:, as {wanted}: FOLDER"
+        )
+    return make_plan(study.declaration, pool=pool, evaluation=evaluation, charges=charges)
+
+
+def plan_tables(study: Study, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Gives the plan's trials and left-out cells as tables."""
+    measured = measured_throughput(study, plan)
+    rows = [{**plan_row(trial), "predicted_s": predict_s(trial, measured)} for trial in plan.trials]
+    return to_frame(rows, PLAN_COLUMNS), to_frame(map(left_out_row, plan.left_out), LEFT_OUT_COLUMNS)
+
+
+def measured_throughput(study: Study, plan: Plan) -> dict[Kind, float]:
+    """Gives the samples a second of each kind of trial that has finished in this study; the last one counts."""
+    events = read_json_lines(study.folder / "events.jsonl")
+    if events.empty or "samples_per_s" not in events:
+        return {}
+    speeds = events.dropna(subset=["samples_per_s"]).set_index("trial")["samples_per_s"].to_dict()
+    return {kind(trial): float(speeds[trial.trial_id]) for trial in plan.trials if speeds.get(trial.trial_id)}
+
+
+def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]]:
+    declared = {name: count_evaluation_set(Path(path)) for name, path in study.declaration.evaluation.items()}
+    pool = study.declaration.pool
+    if isinstance(pool, EmbeddedPool):
+        prompts = len(load_bank()) * len(ZERO_SHOT)
+        sizes = {
+            name: (size, size if name == "retrieval" else prompts) for name, size in EVALUATION_SIZES.items()
+        } | declared
+        train, score = scorer_cost.scorer_cost(pool.pairs)
+        charges = (Charge(what=scorer_cost.NAME, train_flops=train, evaluation_flops=score),)
+        facts = PoolFacts(name=pool.name, pairs=pool.pairs, scored=True)
+    else:
+        opened = open_pool(study.pool)
+        facts = PoolFacts(
+            name=opened.fingerprint, pairs=len(opened.index), scored=bool(opened.index["score"].notna().any())
+        )
+        sizes = {name: count_evaluation_set(path) for name, path in study.evaluation.items()} | declared
+        charges = ()
+    evaluation = EvaluationFacts(
+        names=tuple(sizes),
+        images=sum(images for images, _ in sizes.values()),
+        texts=sum(texts for _, texts in sizes.values()),
+    )
+    return facts, evaluation, charges
+
+
+def ensure_pool(study: Study, say: Callable[[str], None]) -> None:
+    """Builds the embedded pool when it is not there yet."""
+    pool = study.declaration.pool
+    if isinstance(pool, FolderPool) or (study.pool / "pool.json").exists():
+        return
+    from runners.data.embedded.scorer import train_scorer  # noqa: PLC0415 - torch takes seconds
+
+    began = time.monotonic()
+    say(f"building the pool {pool.name}: {pool.pairs:,} captioned emoji scenes, scored by a small CLIP …")
+    build_embedded_pool(study.pool, pairs=pool.pairs, seed=pool.seed, score=train_scorer())
+    say(f"pool {study.pool} built in {time.monotonic() - began:.0f} s")
