@@ -10,6 +10,9 @@ Regime = Literal["fixed-compute", "one-epoch", "equal-samples"]
 REGIMES: tuple[Regime, ...] = ("fixed-compute", "one-epoch", "equal-samples")
 PRECISIONS = ("auto", "bf16", "fp32")
 
+EMBEDDED_VERSION = 1
+"""Of the embedded pool's generator: raised whenever the same (seed, index) gives another pair than before."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbeddedPool:
@@ -26,7 +29,7 @@ class EmbeddedPool:
     @property
     def name(self) -> str:
         """A name that identifies the pool's content."""
-        return f"embedded-{self.pairs}-seed{self.seed}"
+        return f"embedded-v{EMBEDDED_VERSION}-{self.pairs}-seed{self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

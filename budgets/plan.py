@@ -183,12 +183,12 @@ class Plan:
     @property
     def train_flops(self) -> int:
         """Training FLOPs of all trials and charges."""
-        return sum(item.train_flops for item in (*self.trials, *self.charges))
+        return sum(t.train_flops for t in self.trials) + sum(c.train_flops for c in self.charges)
 
     @property
     def evaluation_flops(self) -> int:
         """Forward FLOPs of all evaluations and charges."""
-        return sum(item.evaluation_flops for item in (*self.trials, *self.charges))
+        return sum(t.evaluation_flops for t in self.trials) + sum(c.evaluation_flops for c in self.charges)
 
 
 def make_plan(

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runners.files import write_atomically
+from runners.files import new_file
 
 
 def save_checkpoint(
@@ -29,7 +29,8 @@ def save_checkpoint(
         "modules": modules.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    with new_file(path) as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(

@@ -1,30 +1,55 @@
-"""Writing files so that a reader sees the old content or the new, never a part."""
+"""Files and folders that appear whole or not at all."""
 
 import json
 import os
-from collections.abc import Callable, Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a temporary file beside `path`, syncs it to disk and renames it into place.
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Gives a folder beside ``path`` to fill; at the end it becomes ``path``, after an error it is removed.
 
-    Args:
-        path: Where the file shall stand; its folder is made when absent.
-        write: Writes the content to the path that it is given.
+    A process that is killed meanwhile leaves ``.<name>.partial-…`` behind, which nothing reads.
+
+    Raises:
+        ValueError: If something is at ``path`` already, at the start or at the end.
     """
+    if path.exists():
+        raise ValueError(f"{path} exists already; remove it or choose another path")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
     try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        yield partial
+        # A temporary folder is its owner's alone; what it becomes is as open as any other folder.
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o777 & ~umask)
+        try:
+            partial.rename(path)
+        except OSError as error:
+            raise ValueError(f"{path} was made by someone else meanwhile; use that one") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Gives a file name beside ``path`` to write to; at the end that file takes the place of ``path``."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Writes one JSON object atomically."""
-    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Writes one JSON object whole or not at all."""
+    with new_file(path) as file:
+        file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")

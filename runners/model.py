@@ -11,6 +11,7 @@ from typing import Any
 import open_clip
 import timm
 import torch
+from open_clip.transformer import VisionTransformer
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -31,7 +32,11 @@ def build_model(config: Mapping[str, Any], *, kept_fraction: float = 1.0) -> ope
     if kept_fraction < 1:
         vision["patch_dropout"] = 1 - kept_fraction
     rest = {name: value for name, value in config.items() if name not in {"vision_cfg", "text_cfg"}}
-    return open_clip.CLIP(vision_cfg=vision, text_cfg=dict(config["text_cfg"]), **rest)
+    model = open_clip.CLIP(vision_cfg=vision, text_cfg=dict(config["text_cfg"]), **rest)
+    # Convolutions are faster with channels last, ModifiedResNet's by half on a processor; a ViT has only one.
+    return (
+        model if isinstance(model.visual, VisionTransformer) else model.to(memory_format=torch.channels_last)
+    )
 
 
 def clamp_logit_scale(model: open_clip.CLIP) -> None:
@@ -42,19 +47,21 @@ def clamp_logit_scale(model: open_clip.CLIP) -> None:
 
 @contextmanager
 def unprojected(visual: nn.Module) -> Iterator[None]:
-    """Lets a ViT give its pooled features of tower width, without the projection to the shared space.
+    """Lets an image tower give its pooled features of tower width, without the projection to the shared space.
 
-    open_clip has no call for it, but skips a projection that is None. Other towers are left as they are:
-    their pooling and projection are one.
+    open_clip has no call for it, but skips a ViT's projection that is None. A ModifiedResNet is left as it
+    is: its attention pooling and projection are one.
     """
-    if not isinstance(visual, open_clip.transformer.VisionTransformer):
+    part = {"VisionTransformer": "proj", "TimmModel": "head"}.get(type(visual).__name__)
+    if part is None:
         yield
         return
-    projection, visual.proj = visual.proj, None
+    projection = getattr(visual, part)
+    setattr(visual, part, nn.Identity() if part == "head" else None)
     try:
         yield
     finally:
-        visual.proj = projection
+        setattr(visual, part, projection)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

@@ -3,6 +3,7 @@
 Ray places and watches the processes; which trial starts when is `runners.schedule`'s decision.
 """
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,12 +53,14 @@ class RayBackend:
         self._cpus, self._gpus = cpus, gpus
         # A worker must import this checkout, not an installed package of the same name.
         environment = {"env_vars": {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": str(cpus)}}
-        local = {} if address else {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
+        local: dict[str, Any] = (
+            {} if address else {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
+        )
         ray.init(
             address=address or "local",
             runtime_env=environment,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             **local,
         )
         # A fresh process a trial gives GPU memory back; on the processor, imports would cost more than it saves.

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from budgets.flops import CONVENTION
 from budgets.plan import Cell, LeftOut, Trial
-from runners.files import write_atomically
+from runners.files import new_file
 
 SCHEMA_VERSION = 1
 
@@ -124,9 +124,8 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
         "schema_version": str(SCHEMA_VERSION),
         "convention": CONVENTION,
     }
-    write_atomically(
-        path, lambda temporary: pq.write_table(table.replace_schema_metadata(metadata), temporary)
-    )
+    with new_file(path) as file:
+        pq.write_table(table.replace_schema_metadata(metadata), file)
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -14,13 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from budgets.architecture import load_architecture
-from budgets.flops import slip_head_dims
 from budgets.plan import Trial
 from budgets.strategy import strategy as strategy_cost
 from runners.checkpoint import load_checkpoint, save_checkpoint
@@ -30,13 +28,10 @@ from runners.data.reader import captions, read_images
 from runners.data.subset import rows_of
 from runners.data.tokenizer import tokenizer
 from runners.evaluate.evaluate import evaluate
-from runners.files import write_atomically, write_json
+from runners.files import new_file, write_json
 from runners.model import build_model, compute_context, resolve_precision
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
-from runners.strategies.clip import Clip
-from runners.strategies.clip_crop_flip import ClipCropFlip
-from runners.strategies.protocol import TrainingStrategy
-from runners.strategies.slip import Slip
+from runners.strategies.build import build_strategy
 from runners.train import Diverged, Schedule, TrainingSet, derive_seed, learning_rate, make_optimizer, train
 
 _CURVE_POINTS = 200
@@ -99,13 +94,6 @@ def read_outcome(folder: Path) -> Outcome | None:
     return Outcome(row=content["row"], timing=content["timing"])
 
 
-def build_strategy(name: str, architecture_name: str) -> TrainingStrategy:
-    """Builds the training side of a strategy by its name."""
-    if strategy_cost(name).self_supervised_head:
-        return Slip(slip_head_dims(load_architecture(architecture_name)))
-    return ClipCropFlip() if name == "clip-crop-flip" else Clip()
-
-
 def _run(job: TrialJob) -> Outcome:
     started = time.monotonic()
     trial = job.trial
@@ -118,7 +106,7 @@ def _run(job: TrialJob) -> Outcome:
     torch.manual_seed(derive_seed(trial.seed, "initial weights"))
     cost = strategy_cost(trial.cell.strategy)
     model = build_model(trial.architecture_config, kept_fraction=cost.kept_fraction).to(device)
-    how = build_strategy(trial.cell.strategy, trial.cell.architecture)
+    how = build_strategy(cost, load_architecture(trial.cell.architecture))
     modules = nn.ModuleDict(
         {"model": model} if how.head is None else {"model": model, "head": how.head.to(device)}
     )
@@ -173,7 +161,8 @@ def _run(job: TrialJob) -> Outcome:
         "wasted_flops": watch.wasted_samples * trial.train_flops_per_sample,
     }
     write_table(job.folder / "curve.parquet", _curve(trial, losses.cpu()))
-    write_atomically(job.folder / "weights.pt", lambda temporary: torch.save(model.state_dict(), temporary))
+    with new_file(job.folder / "weights.pt") as file:
+        torch.save(model.state_dict(), file)
     write_json(job.folder / "result.json", {"row": row, "timing": timing})
     for name in ("checkpoint.pt", "progress.json"):
         (job.folder / name).unlink(missing_ok=True)

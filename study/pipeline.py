@@ -1,29 +1,30 @@
 """Runs a plan: trials on Ray within the budget, every result kept, nothing that is finished done again."""
 
-import fcntl
 import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from budgets.architecture import load_architecture
 from budgets.ledger import Ledger, spent_flops
 from budgets.plan import Plan, Trial
-from runners.files import write_atomically, write_json
+from budgets.strategy import strategy
+from runners.files import new_file, write_json
 from runners.ray_backend import Ended, RayBackend
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table, to_frame, write_table
 from runners.schedule import Schedule, State, Task
+from runners.strategies.build import build_strategy
 from runners.throughput import predict_s
 from runners.trial import Outcome, TrialJob, read_outcome
 from study.dump import dump_declaration
 from study.progress import Progress
-from study.study import Study, ensure_pool, measured_throughput, plan_tables
+from study.study import Study, ensure_pool, measured_throughput, only_run, plan_tables
 
 _WAIT_S = 0.5
 _WRITE_TABLES_S = 5.0
@@ -59,7 +60,9 @@ class Run:
         """
         folder = self._study.folder
         folder.mkdir(parents=True, exist_ok=True)
-        with _only_run(folder):
+        with only_run(folder):
+            for trial in self._plan.trials:
+                build_strategy(strategy(trial.cell.strategy), load_architecture(trial.cell.architecture))
             ensure_pool(self._study, self._progress.say)
             self._write_inputs()
             self._ledger = Ledger(folder / "ledger.jsonl", self._plan.study_flops)
@@ -177,8 +180,8 @@ class Run:
 
     def _write_inputs(self) -> None:
         folder = self._study.folder
-        declared = dump_declaration(self._study.declaration)
-        write_atomically(folder / "study.yaml", lambda path: path.write_text(declared, encoding="utf-8"))
+        with new_file(folder / "study.yaml") as file:
+            file.write_text(dump_declaration(self._study.declaration), encoding="utf-8")
         planned, left_out = plan_tables(self._study, self._plan)
         write_table(folder / "plan.parquet", planned)
         write_table(folder / "left-out.parquet", left_out)
@@ -235,16 +238,3 @@ def _failed_row(trial: Trial, reason: str) -> dict[str, Any]:
         "reason": reason,
         "train_loss": float("nan"),
     }
-
-
-@contextmanager
-def _only_run(folder: Path) -> Iterator[None]:
-    """Keeps a second run of the same study out; the system frees the lock when the process dies."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another run of {folder} is under way; watch it with `python -m study status`"
-            ) from None
-        yield

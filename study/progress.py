@@ -8,8 +8,8 @@ from typing import Self
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.progress_bar import ProgressBar
+from rich.table import Table
 
 from budgets.plan import Plan, Trial
 from budgets.quantity import format_count, format_flops, format_seconds

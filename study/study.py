@@ -3,21 +3,22 @@
 torch is imported by the function that needs it, so that planning starts at once.
 """
 
+import fcntl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from budgets.declaration import Declaration, EmbeddedPool, FolderPool
+from budgets.flops import CONVENTION
 from budgets.plan import Charge, EvaluationFacts, Plan, PoolFacts, make_plan
-from runners.data.embedded import scorer_cost
-from runners.data.embedded.bank import load_bank
-from runners.data.embedded.caption import ZERO_SHOT
-from runners.data.embedded.build import EVALUATION_SIZES, build_embedded_pool
+from runners.data.embedded.build import build_embedded_pool, evaluation_counts
+from runners.data.embedded.scorer_cost import SCORER_NAME, scorer_cost
 from runners.data.evaluation_set import count_evaluation_set
-from runners.data.pool import open_pool
+from runners.data.pool import Scorer, open_pool
 from runners.results import (
     LEFT_OUT_COLUMNS,
     PLAN_COLUMNS,
@@ -95,26 +96,30 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
     declared = {name: count_evaluation_set(Path(path)) for name, path in study.declaration.evaluation.items()}
     pool = study.declaration.pool
     if isinstance(pool, EmbeddedPool):
-        prompts = len(load_bank()) * len(ZERO_SHOT)
-        sizes = {
-            name: (size, size if name == "retrieval" else prompts) for name, size in EVALUATION_SIZES.items()
-        } | declared
-        train, score = scorer_cost.scorer_cost(pool.pairs)
-        charges = (Charge(what=scorer_cost.NAME, train_flops=train, evaluation_flops=score),)
+        sizes = evaluation_counts() | declared
+        scorer = _scorer(pool.pairs)
+        charges = [
+            Charge(what=scorer.name, train_flops=scorer.train_flops, evaluation_flops=scorer.scoring_flops)
+        ]
         facts = PoolFacts(name=pool.name, pairs=pool.pairs, scored=True)
     else:
         opened = open_pool(study.pool)
-        facts = PoolFacts(
-            name=opened.fingerprint, pairs=len(opened.index), scored=bool(opened.index["score"].notna().any())
-        )
+        facts = PoolFacts(name=opened.fingerprint, pairs=opened.count, scored=opened.scored)
         sizes = {name: count_evaluation_set(path) for name, path in study.evaluation.items()} | declared
-        charges = ()
+        charges = []
     evaluation = EvaluationFacts(
         names=tuple(sizes),
         images=sum(images for images, _ in sizes.values()),
         texts=sum(texts for _, texts in sizes.values()),
     )
-    return facts, evaluation, charges
+    return facts, evaluation, tuple(charges)
+
+
+def _scorer(pairs: int) -> Scorer:
+    train_flops, scoring_flops = scorer_cost(pairs)
+    return Scorer(
+        name=SCORER_NAME, train_flops=train_flops, scoring_flops=scoring_flops, convention=CONVENTION
+    )
 
 
 def ensure_pool(study: Study, say: Callable[[str], None]) -> None:
@@ -126,5 +131,33 @@ def ensure_pool(study: Study, say: Callable[[str], None]) -> None:
 
     began = time.monotonic()
     say(f"building the pool {pool.name}: {pool.pairs:,} captioned emoji scenes, scored by a small CLIP …")
-    build_embedded_pool(study.pool, pairs=pool.pairs, seed=pool.seed, score=train_scorer())
+    build_embedded_pool(
+        study.pool, pairs=pool.pairs, seed=pool.seed, score=train_scorer(), scorer=_scorer(pool.pairs)
+    )
     say(f"pool {study.pool} built in {time.monotonic() - began:.0f} s")
+
+
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Keeps a second run of the same study out; the system frees the lock when the process dies.
+
+    Raises:
+        ValueError: Another run holds it.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another run of {folder} is under way; watch it with `python -m study status`"
+            ) from None
+        yield
+
+
+def is_running(folder: Path) -> bool:
+    """Tells whether a run of the study is under way."""
+    try:
+        with only_run(folder):
+            return False
+    except ValueError:
+        return True

@@ -101,9 +101,9 @@ class Section:
             return {}
         inner = Section(node, self._field(key), self.problems)
         found: dict[str, T] = {}
-        for name, value_node in inner._values.items():  # noqa: SLF001 - of its own class
-            value = inner._scalar(value_node, name, read)  # noqa: SLF001
-            if inner._scalar(inner._keys[name], name, check_key) is not None and value is not None:  # noqa: SLF001
+        for name, value_node in inner._values.items():
+            value = inner._scalar(value_node, name, read)
+            if inner._scalar(inner._keys[name], name, check_key) is not None and value is not None:
                 found[name] = value
         return found
 

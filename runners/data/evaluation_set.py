@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runners.data.atomic import new_folder
 from runners.data.reader import decode_image
 from runners.data.shards import IMAGE_KINDS, close_shard, read_samples, write_sample
 from runners.data.write import encode_image
+from runners.files import new_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,9 +3,9 @@
     <pool>/shards/00000.tar …   what img2dataset writes: <key>.png or .jpg, <key>.txt, <key>.json
     <pool>/index.parquet        one row a pair, in the order of the shards (``runners.data.index``)
     <pool>/vocabulary.txt       words by falling frequency, one a line
-    <pool>/pool.json            what the pool is and where it came from; written last, so no pool without it
+    <pool>/pool.json            what the pool is and where it came from; written last: no pool without it
 
-Shards that others wrote are indexed where they lie, in their own order; ``runners.data.write`` writes new ones.
+Shards that others wrote are indexed where they lie, in their own order; `runners.data.write` makes new ones.
 """
 
 import json
@@ -19,9 +19,9 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from runners.data.atomic import new_file
 from runners.data.index import fingerprint_of, index_of, vocabulary_of
 from runners.data.shards import Entry, all_entries
+from runners.files import new_file
 
 SCORE_FIELD = "similarity"
 
@@ -69,7 +69,7 @@ class Pool:
         path: Its folder.
         origin: Its name, who scored it and where its pairs came from.
         count: How many pairs it holds.
-        scored: How many of them have a quality score.
+        scored: Whether any of them has a quality score.
         fingerprint: A hash of all pairs, scores and their order.
         left_out: How many samples of the shards are no pairs, by reason.
     """
@@ -77,7 +77,7 @@ class Pool:
     path: Path
     origin: Origin
     count: int
-    scored: int
+    scored: bool
     fingerprint: str
     left_out: Mapping[str, int] = field(default_factory=dict)
 
@@ -149,7 +149,7 @@ def index_shards(path: str | Path, *, score_field: str = SCORE_FIELD, origin: Or
     """Indexes a folder of webdataset or img2dataset tars where it lies; only small files are added beside.
 
     Args:
-        path: The folder; tars in folders below it count too.
+        path: The folder; tars in folders below it count too, save those in ``evaluation/`` and hidden ones.
         score_field: The field of a sample's json to take the quality score from, where there is one.
         origin: What to record; by default the folder's name alone.
 
@@ -160,15 +160,15 @@ def index_shards(path: str | Path, *, score_field: str = SCORE_FIELD, origin: Or
     path = Path(path)
     if not path.is_dir():
         raise ValueError(f"no such pool: {path} is not a folder")
-    shards = sorted(path.rglob("*.tar"))
+    shards = sorted(shard for shard in path.rglob("*.tar") if _is_training(shard.relative_to(path)))
     if not shards:
         raise ValueError(f"{path} is not a pool: there is neither a pool.json nor any .tar shard in it")
     left_out = Counter[str]()
     index = index_of(_pairs(all_entries(path, shards, score_field=score_field), left_out))
     try:
         describe_pool(path, index, origin or Origin(name=path.resolve().name), left_out)
-    except PermissionError as error:
-        raise ValueError(f"cannot index {path}: writing its index beside the shards: {error}") from error
+    except OSError as error:
+        raise ValueError(f"cannot write the index of {path} beside its shards: {error}") from error
     return Pool.open(path)
 
 
@@ -179,7 +179,7 @@ def describe_pool(folder: Path, index: pd.DataFrame, origin: Origin, left_out: M
         "format": _FORMAT,
         **asdict(origin),
         "count": len(index),
-        "scored": int(index["score"].notna().sum()),
+        "scored": bool(index["score"].notna().any()),
         "fingerprint": fingerprint_of(index),
         "left_out": dict(left_out),
         "shards": {shard: (folder / shard).stat().st_size for shard in index["shard"].unique()},
@@ -190,6 +190,11 @@ def describe_pool(folder: Path, index: pd.DataFrame, origin: Origin, left_out: M
         file.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
     with new_file(folder / "pool.json") as file:
         file.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _is_training(shard: Path) -> bool:
+    """Whether a shard below a pool holds its pairs, not evaluation sets or a half-written folder's."""
+    return shard.parts[0] != "evaluation" and not any(part.startswith(".") for part in shard.parts)
 
 
 def _pairs(found: Iterable[Entry | str], left_out: Counter[str]) -> Iterator[Entry]:

@@ -72,11 +72,11 @@ def decode_image(payload: bytes, image_size: int) -> NDArray[np.uint8]:
         # A JPEG can be decoded at half or a quarter of its size, in a fraction of the time.
         image.draft("RGB", (image_size, image_size))
         rgb = image.convert("RGB")
-    width, height = rgb.size
-    if (width, height) != (image_size, image_size):
-        scale = image_size / min(width, height)
-        width, height = (max(round(side * scale), image_size) for side in (width, height))
-        left, top = (width - image_size) // 2, (height - image_size) // 2
+    if rgb.size != (image_size, image_size):
+        shorter = min(rgb.size)
+        # Rounded as torchvision does, which is what open_clip evaluates with.
+        width, height = (int(image_size * side / shorter) for side in rgb.size)
+        left, top = round((width - image_size) / 2), round((height - image_size) / 2)
         rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
         rgb = rgb.crop((left, top, left + image_size, top + image_size))
     return np.asarray(rgb).transpose(2, 0, 1)

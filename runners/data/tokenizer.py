@@ -68,7 +68,7 @@ def tokenizer(vocab_size: int, context_length: int, words: Sequence[str]) -> Tok
 
 def _byte_pair_encoding(context_length: int) -> Tokenize:
     # Imported here, since open_clip brings torch, and everything else about data does without.
-    from open_clip.tokenizer import SimpleTokenizer  # type: ignore[import-untyped]  # noqa: PLC0415
+    from open_clip.tokenizer import SimpleTokenizer  # noqa: PLC0415
 
     encoder: Any = SimpleTokenizer(context_length=context_length)
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from runners.data.atomic import new_folder
 from runners.data.index import bins_of, index_of
 from runners.data.pool import SCORE_FIELD, Origin, Pool, describe_pool
 from runners.data.shards import Entry, close_shard, content_hash, write_sample
+from runners.files import new_folder
 
 PAIRS_PER_SHARD = 4096
 

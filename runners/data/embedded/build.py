@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from runners.data.atomic import new_folder
+from budgets.declaration import EMBEDDED_VERSION
 from runners.data.embedded.bank import BANK_FILE, Bank, load_bank
 from runners.data.embedded.caption import ZERO_SHOT
 from runners.data.embedded.concepts import CONCEPTS
@@ -17,14 +17,12 @@ from runners.data.embedded.pair import Pair, evaluation_image, retrieval_pair, t
 from runners.data.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool import Origin, Pool, Scorer
 from runners.data.write import fill_pool
+from runners.files import new_folder
 
 EVALUATION_SIZES = {"held-out": 2000, "seen": 2000, "style": 2000, "validation": 1000, "retrieval": 512}
 """Images in each evaluation set (``evaluation_set`` says what each is)."""
 
 EVALUATION_SEED = 0
-
-GENERATOR_VERSION = 1
-"""To be raised whenever the same (seed, index) gives another pair than before."""
 
 Score = Callable[[NDArray[np.uint8], list[str]], NDArray[np.float32]]
 """Images uint8 (n, 3, 32, 32) and their n captions → a quality score for each, float32 (n,)."""
@@ -89,7 +87,7 @@ def build_embedded_pool(  # noqa: PLR0913 (each is a choice of its own)
         scores = None if score is None else _scores(score, sequence)
         provenance = {
             "generator": "embedded",
-            "generator_version": GENERATOR_VERSION,
+            "generator_version": EMBEDDED_VERSION,
             "bank_sha256": sha256(BANK_FILE.read_bytes()).hexdigest(),
             "seed": seed,
             "noise": sequence.noise,

@@ -4,14 +4,18 @@ from collections.abc import Sequence
 
 from runners.data.embedded.bank import Bank
 
+# The second half leaves the background out, as a zero-shot prompt does.
 ONE_THING = (
     "{thing} on {a_tint} background",
     "a picture of {thing} on {tint}",
-    "a photo of {thing} with {a_tint} background",
     "an image of {thing} on {a_tint} background",
     "a drawing of {thing} on {tint} paper",
-    "{thing} in front of {a_tint} wall",
     "{tint} background with {thing}",
+    "{thing}",
+    "a picture of {thing}",
+    "a photo of {thing}",
+    "an image of {thing}",
+    "a drawing of {thing}",
 )
 
 # Shorter, so that two names of three words still fit into 16 tokens.

@@ -95,7 +95,8 @@ def _pair(stream: str, seed: int, index: int, bank: Bank) -> Pair:
         told = (others[int(concept_draws[2] * len(others))],)
         caption = full_caption(bank, told, _TINT_NAMES[int(concept_draws[3] * len(TINTS))], draw)
     else:
-        caption = full_caption(bank, things, said_tint, draw)
+        # Retrieval needs captions that tell scenes apart: templates with the tint are the first half.
+        caption = full_caption(bank, things, said_tint, draw / 2 if stream == "retrieval" else draw)
     return Pair(image=image, caption=caption, kind=kind, things=things, tint=said_tint)
 
 

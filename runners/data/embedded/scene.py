@@ -12,15 +12,15 @@ from runners.data.embedded.bank import Sprite
 SCENE_SIZE = 32
 
 TINTS = {
-    "red": (206, 74, 70),
-    "orange": (232, 148, 72),
-    "yellow": (238, 214, 96),
-    "green": (98, 168, 92),
-    "teal": (70, 160, 158),
-    "blue": (84, 128, 204),
-    "purple": (142, 96, 186),
-    "pink": (236, 158, 190),
-    "brown": (138, 100, 74),
+    "red": (226, 146, 144),
+    "orange": (241, 191, 145),
+    "yellow": (245, 230, 160),
+    "green": (161, 203, 157),
+    "teal": (144, 198, 197),
+    "blue": (152, 179, 224),
+    "purple": (187, 160, 214),
+    "pink": (244, 197, 216),
+    "brown": (185, 162, 146),
     "grey": (150, 150, 150),
     "white": (236, 236, 232),
     "black": (44, 44, 50),
@@ -30,7 +30,7 @@ TINTS = {
 _BASES = np.array(list(TINTS.values()), np.float32)
 _X, _Y = np.meshgrid(*[(np.arange(SCENE_SIZE, dtype=np.float32) + 0.5) / SCENE_SIZE - 0.5] * 2)
 
-_NOISE_LEVEL = 8
+_NOISE_LEVEL = 4
 _TURN_SD_DEGREES = 6.0
 _FLIPPED = 0.35
 _GRADIENTS = 0.5
@@ -62,7 +62,7 @@ def _background(rng: np.random.Generator, tint: int) -> NDArray[np.float32]:
     along = _X * np.float32(cos(2 * pi * angle)) + _Y * np.float32(sin(2 * pi * angle))
     if kind >= _GRADIENTS:
         along = np.sign((along * np.float32(3 + 5 * frequency) + np.float32(phase)) % 1 - np.float32(0.5)) / 2
-    shade = 1 + np.float32(0.1 + 0.25 * strength) * along
+    shade = 1 + np.float32(0.04 + 0.1 * strength) * along
     background: NDArray[np.float32] = _BASES[tint] * shade[..., None]
     return background
 

@@ -15,7 +15,7 @@ BATCH = 64
 LR_PEAK = 1e-3
 SEED = 7919  # of its clean pairs and its training; no study's pool has pairs of this stream
 RECIPE = Recipe()
-NAME = f"{ARCHITECTURE} trained on {CLEAN_PAIRS:,} clean pairs for {SAMPLES:,} samples"
+SCORER_NAME = f"{ARCHITECTURE} trained on {CLEAN_PAIRS:,} clean pairs for {SAMPLES:,} samples"
 
 
 def scorer_cost(pairs: int) -> tuple[int, int]:

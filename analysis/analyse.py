@@ -1,0 +1,104 @@
+"""Everything that a report says, computed from a study's frames before anything is drawn."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis import isoflop
+from analysis.bootstrap import CellDraws, cell_draws
+from analysis.contrasts import Statement, contrasts, statements
+from analysis.cost import Cost, by_level, totals
+from analysis.frontier import frontier
+from analysis.laws import Law, laws
+from analysis.table import Trials, records, tidy
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How much of the plan has been run."""
+
+    planned: int
+    finished: int
+    excluded: int
+
+    @property
+    def waiting(self) -> int:
+        """Planned trials that have no row yet."""
+        return max(0, self.planned - self.finished - self.excluded)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Analysis:
+    """All that is computed from a study's frames, before anything is drawn.
+
+    Attributes:
+        trials: Finished trials.
+        draws: Their cells, with uncertainty.
+        progress: Of the plan.
+        frontier: See ``frontier.frontier``; with ``planned``, the configurations planned at each budget.
+        contrasts: See ``contrasts.contrasts``.
+        statements: What they say together.
+        laws: Along compute, then along data.
+        profiles: IsoFLOP profiles.
+        cost: Totals.
+        levels: Cost by budget level.
+    """
+
+    trials: Trials
+    draws: CellDraws
+    progress: Progress
+    frontier: pd.DataFrame
+    contrasts: pd.DataFrame
+    statements: tuple[Statement, ...]
+    laws: tuple[Law, ...]
+    profiles: tuple[isoflop.Curve, ...]
+    cost: Cost
+    levels: pd.DataFrame
+
+
+def analyse(
+    declaration: Mapping[str, Any],
+    *,
+    results: pd.DataFrame,
+    plan: pd.DataFrame,
+    ledger: pd.DataFrame,
+    events: pd.DataFrame,
+) -> Analysis:
+    """Computes everything that a report says."""
+    trials = tidy(results, metric=str(declaration["metric"]))
+    draws = cell_draws(trials, question="frontier")
+    best = frontier(draws)
+    if len(best):
+        best = best.assign(planned=_planned_configurations(best, plan))
+    table = contrasts(draws)
+    law_draws = cell_draws(trials, question="laws")
+    return Analysis(
+        trials=trials,
+        draws=draws,
+        progress=Progress(
+            planned=max(len(plan), len(results)), finished=len(trials.frame), excluded=len(trials.excluded)
+        ),
+        frontier=best,
+        contrasts=table,
+        statements=statements(draws, table),
+        laws=(*laws(law_draws, along="compute"), *laws(law_draws, along="data")),
+        profiles=tuple(isoflop.curves(cell_draws(trials, question="isoflop"))),
+        cost=totals(declaration, plan, ledger, events),
+        levels=by_level(plan, ledger),
+    )
+
+
+def _planned_configurations(best: pd.DataFrame, plan: pd.DataFrame) -> list[int]:
+    """Configurations planned at each budget of the frontier, at least those that were measured."""
+    counts: list[int] = []
+    for row in records(best):
+        if plan.empty:
+            counts.append(int(row["configurations"]))
+            continue
+        column = "level_flops" if row["regime"] == "fixed-compute" else "samples_seen"
+        here = plan[(plan["regime"] == row["regime"]) & (plan[column] == row["budget"])]
+        planned = len(here.drop_duplicates(["subset_size", "quality", "architecture", "strategy"]))
+        counts.append(max(planned, int(row["configurations"])))
+    return counts

@@ -1,0 +1,192 @@
+"""Uncertainty of every cell's error, by resampling runs.
+
+With the two or three seeds a cell that a study can afford, a cell's own runs cannot be resampled: the draws
+would hold no more than two or three values. The residuals of all cells are pooled instead (residual
+bootstrap, Davison and Hinkley 1997, §3.3):
+
+* a run's residual is its error minus its cell's mean, times √(n/(n−1)) for the degree of freedom that the
+  mean took, in units of √(p(1−p)/images), the standard deviation that counting correct answers alone would
+  give;
+* a drawn run is its cell's mean plus a residual drawn from the pool in the cell's own units; a cell is the
+  mean of as many drawn runs as it has;
+* each draw of the study stretches its residuals by √(ν/χ²ν), ν residual degrees of freedom, so that few seeds
+  give the wide intervals of Student's t and not the narrow ones of a normal;
+* residuals smaller than the counting noise are stretched to it: an evaluation set of m images cannot tell
+  more.
+
+Without a second seed anywhere, the counting noise is all that is known. It is a lower bound, drawn as
+``evaluation`` and named so wherever it is shown; no verdict rests on it alone.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.table import CELL, Trials
+
+Floats = NDArray[np.float64]
+Source = Literal["runs", "evaluation", "none"]
+
+COVERAGE = 0.90
+"""Every interval of the analysis is the central one of this probability."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellDraws:
+    """Every cell's error, as measured and as it might have been.
+
+    Attributes:
+        cells: One row a cell: the columns of ``CELL``, ``error`` (mean of its runs), ``runs``, ``images``,
+            and the means of ``train_flops``, ``train_flops_per_sample``, ``parameters``, ``samples_seen``,
+            ``epochs``.
+        draws: Errors of shape (draws, cells); no rows when ``source`` is ``none``.
+        source: ``runs`` when the noise between seeds was measured, ``evaluation`` when only the counting
+            noise is known, ``none`` when neither is.
+        freedom: Residual degrees of freedom: runs minus cells, over cells of at least two.
+        noise: Standard deviation of a run in units of the counting noise (NaN when not measured).
+        explanation: One sentence on where the intervals come from, or why there are none.
+    """
+
+    cells: pd.DataFrame
+    draws: Floats
+    source: Source
+    freedom: int
+    noise: float
+    explanation: str
+
+    def take(self, positions: NDArray[np.intp]) -> "CellDraws":
+        """The same for the cells at the given positions, in that order."""
+        return CellDraws(
+            cells=self.cells.iloc[positions].reset_index(drop=True),
+            draws=self.draws[:, positions],
+            source=self.source,
+            freedom=self.freedom,
+            noise=self.noise,
+            explanation=self.explanation,
+        )
+
+    def groups(self, columns: list[str]) -> list[tuple[tuple[Hashable, ...], NDArray[np.intp]]]:
+        """Values of the columns and the positions of the cells that share them, in sorted order."""
+        found = self.cells.groupby(columns, sort=True).indices
+        return [
+            (key if isinstance(key, tuple) else (key,), np.asarray(positions, dtype=np.intp))
+            for key, positions in found.items()
+        ]
+
+
+def stream(question: str, seed: int) -> np.random.Generator:
+    """The random stream of one question: the same whatever else is asked, and in whatever order."""
+    return np.random.default_rng(int.from_bytes(sha256(f"{seed}/{question}".encode()).digest()[:16], "big"))
+
+
+def interval(values: Floats) -> tuple[float, float]:
+    """Central percentile interval of probability ``COVERAGE``; NaN on both sides when there are no draws."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    return float(low), float(high)
+
+
+def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 0) -> CellDraws:
+    """Groups runs by cell and draws each cell's error as the runs' noise allows.
+
+    Args:
+        trials: The finished trials of a study.
+        question: Names the random stream.
+        draws: How many studies are drawn.
+        seed: Seed of the analysis.
+    """
+    cells = _cells(trials)
+    mean, runs = cells["error"].to_numpy(np.float64), cells["runs"].to_numpy(np.int64)
+    unit, counted = _units(mean, cells["images"].to_numpy(np.float64))
+    residuals = _residuals(trials, cells, unit)
+    freedom = int((runs[runs > 1] - 1).sum())
+    noise = float(np.sqrt(np.mean(residuals**2))) if freedom else float("nan")
+    # Seeds that agree to the last digit, with no count to bound them, measure nothing.
+    measured = freedom > 0 and (counted or noise > 0)
+    source: Source = "runs" if measured else ("evaluation" if counted else "none")
+    generator = stream(question, seed)
+    if source == "none":
+        drawn = np.empty((0, len(cells)))
+    elif source == "evaluation":
+        drawn = mean + unit * generator.standard_normal((draws, len(cells))) / np.sqrt(runs)
+    else:
+        stretch = max(1.0, 1.0 / noise) if counted and noise > 0 else 1.0
+        pool = residuals * stretch if noise > 0 else generator.standard_normal(512)
+        picked = pool[generator.integers(len(pool), size=(draws, int(runs.sum())))]
+        picked *= np.sqrt(freedom / generator.chisquare(freedom, size=(draws, 1)))
+        starts = np.concatenate([[0], np.cumsum(runs)[:-1]])
+        drawn = mean + unit * np.add.reduceat(picked, starts, axis=1) / runs
+    return CellDraws(
+        cells=cells,
+        draws=np.clip(drawn, 0.0, 1.0),
+        source=source,
+        freedom=freedom,
+        noise=noise,
+        explanation=_explain(source, freedom, noise if counted else None, runs),
+    )
+
+
+def _cells(trials: Trials) -> pd.DataFrame:
+    return trials.frame.groupby(list(CELL), sort=True, as_index=False).agg(
+        error=("error", "mean"),
+        runs=("error", "size"),
+        images=("images", "mean"),
+        train_flops=("train_flops", "mean"),
+        train_flops_per_sample=("train_flops_per_sample", "mean"),
+        parameters=("parameters", "mean"),
+        samples_seen=("samples_seen", "mean"),
+        epochs=("epochs", "mean"),
+    )
+
+
+def _units(error: Floats, images: Floats) -> tuple[Floats, bool]:
+    """Counting noise of one run of each cell, and whether the number of images is known."""
+    counted = bool(len(images)) and bool(np.isfinite(images).all()) and bool((images > 0).all())
+    count = images if counted else np.full_like(error, 100.0)
+    # Two answers of each kind are added (Agresti and Coull 1998): no error does not mean no noise.
+    proportion = (error * count + 2.0) / (count + 4.0)
+    return np.sqrt(proportion * (1.0 - proportion) / (count if counted else 1.0)), counted
+
+
+def _residuals(trials: Trials, cells: pd.DataFrame, unit: Floats) -> Floats:
+    """Standardised residuals of the runs of the cells that have at least two, inflated by √(n/(n−1))."""
+    position = trials.frame.groupby(list(CELL), sort=True).ngroup().to_numpy(np.int64)
+    runs = cells["runs"].to_numpy(np.float64)[position]
+    deviation = trials.frame["error"].to_numpy(np.float64) - cells["error"].to_numpy(np.float64)[position]
+    several = runs > 1
+    inflated = deviation[several] * np.sqrt(runs[several] / (runs[several] - 1.0)) / unit[position][several]
+    return np.asarray(inflated, dtype=np.float64)
+
+
+def _explain(source: Source, freedom: int, noise: float | None, runs: NDArray[np.int64]) -> str:
+    if source == "runs":
+        size = (
+            ""
+            if noise is None
+            else f"; a run varies {noise:.2f} times as much as counting its answers alone would"
+        )
+        single = int((runs == 1).sum())
+        borrowed = (
+            f"; {single} of {len(runs)} cells have one run and borrow the noise of the others"
+            if single
+            else ""
+        )
+        return (
+            f"{COVERAGE:.0%} intervals from resampled runs: residuals pooled over cells, "
+            f"{freedom} {'degree' if freedom == 1 else 'degrees'} of freedom{size}{borrowed}"
+        )
+    if source == "evaluation":
+        return (
+            "one seed per cell: the noise between seeds was not measured, so there is no interval; what is "
+            f"shown is the evaluation's own counting noise ({COVERAGE:.0%}), a lower bound"
+        )
+    return (
+        "no noise between seeds was measured and the evaluation images are not counted: there is no interval"
+    )

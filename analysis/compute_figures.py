@@ -1,0 +1,140 @@
+"""The figures of error over compute, as data."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.bootstrap import CellDraws
+from analysis.contrasts import held_text
+from analysis.figure_data import FigureData, Missing, cell_marks, mark_frame, runs_text
+from analysis.frontier import choose
+from analysis.labels import axis_text, budget_text, capital, configuration_text, metric_text
+from analysis.laws import Law
+from analysis.table import CONFIGURATION, records
+
+Positions = NDArray[np.intp]
+_PANELS = 3
+_LAW_WORDS = {
+    "ok": "fitted",
+    "saturated": "through three levels, no residual left (dashed)",
+    "floor undetermined": "with no floor seen (dashed)",
+}
+
+
+def slice_along(draws: CellDraws, axis: str) -> tuple[dict[str, Any], Positions]:
+    """What to hold so that the most cells compare along an axis, and these cells; empty without cells."""
+    others = ["regime", *(name for name in CONFIGURATION if name != axis)]
+
+    def worth(positions: Positions) -> tuple[int, int, float]:
+        budgets = Counter(draws.cells["budget"].to_numpy()[positions].tolist())
+        comparable = sum(count for count in budgets.values() if count > 1)
+        return comparable, len(positions), float(draws.cells["subset_size"].to_numpy()[positions].max())
+
+    groups = draws.groups(others)
+    if not groups:
+        return {}, np.empty(0, dtype=np.intp)
+    key, positions = max(groups, key=lambda group: worth(group[1]))
+    return dict(zip(others, key, strict=True)), positions
+
+
+def over_compute(draws: CellDraws, laws: Sequence[Law], *, axis: str, metric: str) -> FigureData | Missing:
+    """Error against training FLOPs, one curve an architecture or strategy, the best configurations marked.
+
+    Args:
+        draws: The study's cells.
+        laws: Laws along compute.
+        axis: ``architecture`` or ``strategy``.
+        metric: Declared metric, for the labels.
+    """
+    word = {"architecture": "architecture", "strategy": "training strategy"}[axis]
+    title = f"Error against compute, by {word}"
+    held, positions = slice_along(draws, axis)
+    series = sorted({str(value) for value in draws.cells[axis].iloc[positions]})
+    if not series or (axis == "strategy" and len(series) < 2):  # noqa: PLR2004 (two are compared)
+        return Missing(title=title, reason=f"no two finished trials differ in {word} alone")
+    rows, drawn = _curve_rows(draws, laws, axis, held, positions)
+    shown = set(positions.tolist())
+    regime = draws.cells["regime"].to_numpy()
+    rest = [place for place in range(len(regime)) if regime[place] == held["regime"] and place not in shown]
+    others = cell_marks(draws, rest, x="train_flops", mark="other", series="other configurations")
+    best, ties = _best_rows(draws, axis, str(held["regime"]))
+    what = {name: value for name, value in held.items() if name != "regime"}
+    caption = (
+        f"{capital(metric_text(metric))} against the training compute of one trial, by {word}; held: "
+        f"{held_text(what)}. {runs_text(draws, positions)}; other configurations in grey. {laws_text(drawn)} "
+        f"Stars mark the best configuration of all at each budget{ties}. {capital(draws.explanation)}."
+    )
+    return FigureData(
+        name=f"error-compute-{axis}",
+        title=title,
+        kind="curves",
+        x_label="training compute of one trial (FLOPs)",
+        y_label=f"{metric_text(metric)} (%)",
+        frame=mark_frame([*({**mark, "low": np.nan, "high": np.nan} for mark in others), *rows, *best]),
+        caption=caption,
+        alt=f"{title}: {', '.join(axis_text(axis, name) for name in series)}. " + _best_alt(best),
+    )
+
+
+def _curve_rows(
+    draws: CellDraws, laws: Sequence[Law], axis: str, held: dict[str, Any], positions: Positions
+) -> tuple[list[dict[str, Any]], list[Law]]:
+    rows: list[dict[str, Any]] = []
+    drawn = []
+    values = draws.cells[axis].to_numpy(object)
+    for value in sorted(set(values[positions]), key=str):
+        name = axis_text(axis, value)
+        for law in laws:
+            if law.identity == held | {axis: value}:
+                drawn.append(law)
+                rows += law_rows(law, series=name)
+        rows += cell_marks(draws, positions[values[positions] == value], x="train_flops", series=name)
+    return rows, drawn
+
+
+def law_rows(law: Law, **fixed: object) -> list[dict[str, Any]]:
+    """The drawn points of a supported law, in percent; ``tentative`` when nothing is left to test it by."""
+    mark = "law" if law.fit.status == "ok" else "tentative law"
+    band = 100 * law.band[["y", "low", "high"]].assign(x=law.band["x"] / 100)
+    return [{"mark": mark} | point | fixed for point in records(band)]
+
+
+def _best_rows(draws: CellDraws, axis: str, regime: str) -> tuple[list[dict[str, Any]], str]:
+    rows: list[dict[str, Any]] = []
+    verdicts = []
+    for (found, budget), positions in draws.groups(["regime", "budget"]):
+        if found != regime:
+            continue
+        here = draws.take(positions)
+        choice = choose(here)
+        leader = here.cells.iloc[choice.leader]
+        label = f"{budget_text(regime, float(str(budget)))}: {configuration_text(cast('Any', leader))}"
+        mark = "best" if choice.verdict == "clear" else "best, not clear"
+        fixed = {
+            "mark": mark,
+            "series": axis_text(axis, leader[axis]),
+            "label": f"{label} ({choice.verdict})",
+        }
+        rows += cell_marks(here, [choice.leader], x="train_flops", **fixed)
+        verdicts.append(choice.verdict)
+    hollow = [name for name in ("tie", "undecided") if name in verdicts]
+    return rows, f", hollow where it is {' or '.join(hollow)}" if hollow else ""
+
+
+def _best_alt(best: Iterable[dict[str, Any]]) -> str:
+    return "Lowest measured error: " + "; ".join(f"{mark['label']}, {mark['y']:.1f} %" for mark in best) + "."
+
+
+def laws_text(drawn: Sequence[Law]) -> str:
+    """What a caption says of the laws: how many are drawn and how, and how many are not and why."""
+    counts = Counter(law.fit.status for law in drawn)
+    if not counts:
+        return "No curve has two levels, so no law is drawn."
+    parts = [
+        f"{count} {_LAW_WORDS[status]}" if status in _LAW_WORDS else f"{count} not drawn ({status})"
+        for status, count in counts.items()
+    ]
+    return f"Curves: E + A·C^-α by least squares on the error, weighted by runs: {', '.join(parts)}."

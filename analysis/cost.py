@@ -1,0 +1,112 @@
+"""What a study cost: FLOPs by budget level from its plan and ledger, and time from its events."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.labels import budget_text
+
+SPENT = ("spent", "charged")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """Totals of a study; FLOPs are training plus evaluation.
+
+    Attributes:
+        planned_flops: Of all planned trials.
+        spent_flops: Spent by trials and charged beside them.
+        charged_flops: The part charged beside the trials.
+        wasted_flops: Lost with attempts that failed.
+        budget_flops: Declared study budget, NaN without one.
+        wall_s: From the start to the last event of each session, summed; NaN without events.
+        busy_s: Sum of the trials' own times, failed attempts included; NaN without events.
+        slots: Most slots that a session had.
+    """
+
+    planned_flops: float
+    spent_flops: float
+    charged_flops: float
+    wasted_flops: float
+    budget_flops: float
+    wall_s: float
+    busy_s: float
+    slots: int
+
+
+def totals(
+    declaration: Mapping[str, Any], plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame
+) -> Cost:
+    """Sums up plan, ledger and events, each of which may be empty."""
+    budget = declaration.get("study_budget_flops")
+    wall = busy = float("nan")
+    slots = 0
+    if len(events) and "time" in events:
+        time = events["time"].to_numpy(np.float64)
+        wall = float(time.max() - time.min())
+        if "wall_s" in events:
+            busy = float(
+                np.nansum(events.loc[events["event"] == "trial-finished", "wall_s"].to_numpy(np.float64))
+            )
+        if "slot" in events:
+            slots = int(events["slot"].dropna().nunique())
+    return Cost(
+        planned_flops=float(_flops(plan).sum()),
+        spent_flops=_sum(ledger, SPENT),
+        charged_flops=_sum(ledger, ("charged",)),
+        wasted_flops=_sum(ledger, ("wasted",)),
+        budget_flops=float(budget) if budget is not None else float("nan"),
+        wall_s=wall,
+        busy_s=busy,
+        slots=slots,
+    )
+
+
+def by_level(plan: pd.DataFrame, ledger: pd.DataFrame) -> pd.DataFrame:
+    """FLOPs by budget level: ``level`` (text), ``trials``, ``planned``, ``spent``, ``wasted``.
+
+    What the ledger charges beside the trials stands in rows of its own, as planned and spent.
+    """
+    if plan.empty:
+        return pd.DataFrame({name: [] for name in ("level", "trials", "planned", "spent", "wasted")})
+    fixed = (plan["regime"] == "fixed-compute").to_numpy(bool)
+    budget = np.where(
+        fixed, plan["level_flops"].to_numpy(np.float64), plan["samples_seen"].to_numpy(np.float64)
+    )
+    planned = pd.DataFrame({
+        "trial": plan["trial"].to_numpy(object), "regime": plan["regime"].to_numpy(object),
+        "budget": budget, "planned": _flops(plan),
+    })  # fmt: skip
+    for kind in ("spent", "wasted"):
+        planned[kind] = planned["trial"].map(_by_what(ledger, kind)).fillna(0.0)
+    rows = []
+    for (regime, level), group in planned.groupby(["regime", "budget"], sort=True):
+        sums = {kind: float(group[kind].sum()) for kind in ("planned", "spent", "wasted")}
+        rows.append({"level": budget_text(str(regime), float(str(level))), "trials": len(group)} | sums)
+    for what, flops in _by_what(ledger, "charged").items():
+        rows.append({"level": str(what), "trials": 0, "planned": flops, "spent": flops, "wasted": 0.0})
+    return pd.DataFrame(rows)
+
+
+def _flops(frame: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    if frame.empty:
+        return np.zeros(0)
+    flops = frame["train_flops"].to_numpy(np.float64) + frame["evaluation_flops"].to_numpy(np.float64)
+    return np.asarray(flops, dtype=np.float64)
+
+
+def _by_what(ledger: pd.DataFrame, entry: str) -> dict[str, float]:
+    if ledger.empty:
+        return {}
+    chosen = ledger[ledger["entry"] == entry]
+    sums: dict[str, float] = {}
+    for what, flops in zip(chosen["what"].astype(str), _flops(chosen), strict=True):
+        sums[what] = sums.get(what, 0.0) + float(flops)
+    return sums
+
+
+def _sum(ledger: pd.DataFrame, entries: tuple[str, ...]) -> float:
+    return float(sum(sum(_by_what(ledger, entry).values()) for entry in entries))

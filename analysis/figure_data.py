@@ -1,0 +1,82 @@
+"""What a figure is before it is drawn: a frame of marks, axis labels, a caption and an alternative text."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from analysis.bootstrap import CellDraws, interval
+from analysis.labels import plural
+
+MARKS = ("other", "point", "law", "tentative law", "best", "best, not clear", "minimum", "line", "bar")
+COLUMNS = ("panel", "series", "mark", "line", "x", "y", "low", "high", "label")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FigureData:
+    """One figure.
+
+    Attributes:
+        name: File name without suffix.
+        title: What it shows, for headings.
+        kind: Which drawing it is: ``curves`` (log x), ``categories`` (x named by ``label``), ``bars``.
+        x_label: With unit.
+        y_label: With unit.
+        frame: One row a mark, in the order of ``COLUMNS``: everything that is drawn, and nothing else.
+        caption: Rows, law and interval.
+        alt: What a reader who does not see it should know.
+    """
+
+    name: str
+    title: str
+    kind: Literal["curves", "categories", "bars"]
+    x_label: str
+    y_label: str
+    frame: pd.DataFrame
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Missing:
+    """A figure that the data do not support, and why."""
+
+    title: str
+    reason: str
+
+
+def mark_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of marks → the frame of a figure; what a row leaves out is empty or NaN."""
+    blank: dict[str, Any] = {
+        "panel": "", "series": "", "mark": "", "line": "",
+        "x": np.nan, "y": np.nan, "low": np.nan, "high": np.nan, "label": "",
+    }  # fmt: skip
+    return pd.DataFrame([blank | row for row in rows], columns=list(COLUMNS))
+
+
+def cell_marks(
+    draws: CellDraws, positions: Iterable[int], *, x: str, **fixed: object
+) -> list[dict[str, Any]]:
+    """One ``point`` a cell: its error in percent with the interval of the draws.
+
+    Args:
+        draws: The study's cells.
+        positions: Which of them.
+        x: Column of the cells that is the x axis.
+        fixed: Columns of the mark that all share.
+    """
+    marks = []
+    for position in positions:
+        low, high = interval(draws.draws[:, position])
+        cell = draws.cells.iloc[position]
+        mark = {"x": float(cell[x]), "y": 100 * float(cell["error"]), "low": 100 * low, "high": 100 * high}
+        marks.append({"mark": "point"} | mark | fixed)
+    return marks
+
+
+def runs_text(draws: CellDraws, positions: Iterable[int]) -> str:
+    """How many runs of how many cells stand behind a figure."""
+    runs = draws.cells["runs"].to_numpy(np.int64)[list(positions)]
+    return f"{plural(int(runs.sum()), 'run')} of {plural(len(runs), 'cell')}"

@@ -1,0 +1,1 @@
+"""Drawing: marks in, files out. Nothing here computes."""

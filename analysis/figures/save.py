@@ -1,0 +1,32 @@
+"""A figure → PNG, SVG and PDF, with the CSV that it draws and its caption beside it."""
+
+from io import StringIO
+from pathlib import Path
+
+from matplotlib import rc_context
+
+from analysis.figure_data import FigureData
+from analysis.figures.draw import draw
+from analysis.figures.style import STYLE
+
+# A file is the same for the same data: no date, no version of what drew it.
+_SVG = {"Date": None, "Creator": None, "Format": None, "Type": None}
+_PDF = {"CreationDate": None, "Creator": None, "Producer": None}
+
+
+def save(data: FigureData, folder: Path) -> str:
+    """Writes ``<name>.png``, ``.svg``, ``.pdf``, ``.csv`` and ``.txt`` (the caption) into the folder.
+
+    Returns:
+        The SVG's text.
+    """
+    figure = draw(data)
+    svg = StringIO()
+    with rc_context(fname=STYLE):
+        figure.savefig(folder / f"{data.name}.png", metadata={"Software": None})
+        figure.savefig(folder / f"{data.name}.pdf", metadata=_PDF)
+        figure.savefig(svg, format="svg", metadata=_SVG)
+    (folder / f"{data.name}.svg").write_text(svg.getvalue(), encoding="utf-8")
+    data.frame.to_csv(folder / f"{data.name}.csv", index=False)
+    (folder / f"{data.name}.txt").write_text(data.caption + "\n", encoding="utf-8")
+    return svg.getvalue()

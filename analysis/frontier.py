@@ -1,0 +1,165 @@
+"""The best configuration at each budget: a probability over configurations, with ties said to be ties."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.bootstrap import COVERAGE, CellDraws, interval
+from analysis.labels import configuration_text, percent
+from analysis.table import CONFIGURATION, records
+
+Floats = NDArray[np.float64]
+Verdict = Literal["clear", "tie", "undecided"]
+
+_SAME = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """Which of some configurations is best.
+
+    Attributes:
+        leader: Position of the lowest measured error.
+        runner_up: Position of the second lowest, or None when there is one configuration.
+        probability: Share of the draws in which each is best, shape (configurations,); NaN without draws.
+        members: Positions that hold ``COVERAGE`` of the probability together with the leader, best first.
+        verdict: ``clear``: the leader alone holds it and the noise between seeds was measured; ``tie``:
+            several do; ``undecided``: the data cannot say.
+        reason: The verdict in one sentence.
+    """
+
+    leader: int
+    runner_up: int | None
+    probability: Floats
+    members: tuple[int, ...]
+    verdict: Verdict
+    reason: str
+
+
+def choose(draws: CellDraws) -> Choice:
+    """Chooses among configurations measured at the same budget.
+
+    Args:
+        draws: One cell a configuration.
+    """
+    error = draws.cells["error"].to_numpy(np.float64)
+    order = np.argsort(error, kind="stable")
+    leader = int(order[0])
+    if len(draws.draws):
+        # Few residuals make equal draws common: they share, or the first of them would win them all.
+        lowest = draws.draws <= draws.draws.min(axis=1, keepdims=True) + _SAME
+        probability = (lowest / lowest.sum(axis=1, keepdims=True)).mean(axis=0)
+    else:
+        probability = np.full(len(error), np.nan)
+    runner_up = int(order[1]) if len(error) > 1 else None
+    members = _members(probability, leader) if len(draws.draws) else (leader,)
+    verdict, reason = _judge(draws, leader, runner_up, members)
+    return Choice(
+        leader=leader,
+        runner_up=runner_up,
+        probability=probability,
+        members=members,
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def _members(probability: Floats, leader: int) -> tuple[int, ...]:
+    """The leader and the most probable others, until together they hold ``COVERAGE``."""
+    members, held = [leader], float(probability[leader])
+    for position in np.argsort(-probability, kind="stable"):
+        if held >= COVERAGE:
+            break
+        if position != leader:
+            members.append(int(position))
+            held += float(probability[position])
+    return tuple(members)
+
+
+def _judge(
+    draws: CellDraws, leader: int, runner_up: int | None, members: tuple[int, ...]
+) -> tuple[Verdict, str]:
+    error, source = draws.cells["error"].to_numpy(np.float64), draws.source
+    if runner_up is None:
+        return "undecided", "only one configuration was measured here: there is nothing to choose between"
+    gap = percent(float(error[runner_up] - error[leader]))
+    if source == "none":
+        return "undecided", f"ahead by {gap} points, but no noise was measured"
+    if len(members) > 1:
+        noise = "" if source == "runs" else ", by the evaluation's counting noise alone"
+        return "tie", f"{len(members)} configurations cannot be told apart{noise}"
+    if source == "evaluation":
+        return "undecided", (
+            f"ahead by {gap} points, more than the evaluation's counting noise, "
+            "but with one seed per cell the noise between seeds is not known"
+        )
+    single = draws.cells["runs"].to_numpy(np.int64)[[leader, runner_up]].min() == 1
+    borrowed = " as measured on other cells: one of the two has a single run" if single else ""
+    return "clear", f"ahead by {gap} points, outside the noise between seeds{borrowed}"
+
+
+def frontier(draws: CellDraws) -> pd.DataFrame:
+    """The best configuration at each budget.
+
+    Returns:
+        One row a regime and budget: ``configurations`` (measured there), the leader's ``subset_size``,
+        ``quality``, ``architecture``, ``strategy``, ``runs``, ``train_flops``, ``parameters``,
+        ``samples_seen``, ``epochs``, ``error`` with ``low`` and ``high``; ``probability``; ``runner_up``
+        (text), ``runner_up_error``, ``runner_up_probability``; ``gap`` with ``gap_low`` and ``gap_high``;
+        ``verdict``, ``tied`` (texts of the members, joined by "; "), ``reason``. Errors are fractions.
+    """
+    rows = []
+    for (regime, budget), positions in draws.groups(["regime", "budget"]):
+        here = draws.take(positions)
+        choice = choose(here)
+        names = [configuration_text(cell) for cell in records(here.cells[list(CONFIGURATION)])]
+        leader = here.cells.iloc[choice.leader]
+        row = {"regime": regime, "budget": budget, "configurations": len(positions)}
+        shown = (*CONFIGURATION, "runs", "train_flops", "parameters", "samples_seen", "epochs")
+        rows.append(row | {name: leader[name] for name in shown} | describe(here, choice, names))
+    return pd.DataFrame(rows)
+
+
+def describe(draws: CellDraws, choice: Choice, names: list[str]) -> dict[str, object]:
+    """A choice as the columns that tables share; ``names`` words each cell of the draws."""
+    error = draws.cells["error"].to_numpy(np.float64)
+    low, high = interval(draws.draws[:, choice.leader])
+    row: dict[str, object] = {
+        "error": float(error[choice.leader]), "low": low, "high": high,
+        "probability": float(choice.probability[choice.leader]),
+        "runner_up": "", "runner_up_error": np.nan, "runner_up_probability": np.nan,
+        "gap": np.nan, "gap_low": np.nan, "gap_high": np.nan,
+    }  # fmt: skip
+    if choice.runner_up is not None:
+        other = choice.runner_up
+        gap_low, gap_high = interval(draws.draws[:, other] - draws.draws[:, choice.leader])
+        row |= {
+            "runner_up": names[other], "runner_up_error": float(error[other]),
+            "runner_up_probability": float(choice.probability[other]),
+            "gap": float(error[other] - error[choice.leader]), "gap_low": gap_low, "gap_high": gap_high,
+        }  # fmt: skip
+    tied = "; ".join(names[position] for position in choice.members) if choice.verdict == "tie" else ""
+    return row | {"verdict": choice.verdict, "tied": tied, "reason": choice.reason}
+
+
+def probabilities(draws: CellDraws) -> pd.DataFrame:
+    """Every configuration at every budget, by rising error.
+
+    Returns:
+        The columns of ``CellDraws.cells``, ``low``, ``high``, and ``best``: the share of draws in which the
+        configuration has the lowest error of its budget.
+    """
+    frames = []
+    for _, positions in draws.groups(["regime", "budget"]):
+        here = draws.take(positions)
+        choice = choose(here)
+        ends = [interval(here.draws[:, column]) for column in range(len(positions))]
+        frames.append(
+            here.cells.assign(
+                low=[end[0] for end in ends], high=[end[1] for end in ends], best=choice.probability
+            ).sort_values("error", kind="stable")
+        )
+    return pd.concat(frames, ignore_index=True) if frames else draws.cells.assign(low=[], high=[], best=[])

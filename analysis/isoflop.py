@@ -1,0 +1,187 @@
+"""IsoFLOP profile: error against model size at one budget, and where its minimum lies.
+
+A parabola in the logarithm of the size (Hoffmann et al. 2022, §3.2) by least squares on the cells' means,
+weighted by their runs. A minimum is given only where the data hold one: the parabola is convex and its
+minimum lies between the smallest and the largest size tried, in most draws of the study too.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isnan
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.bootstrap import COVERAGE, CellDraws, Source, interval
+from analysis.labels import plural
+from budgets.architecture import load_architecture
+
+Floats = NDArray[np.float64]
+Status = Literal["ok", "one seed", "unstable", "minimum at the edge", "concave", "too few sizes"]
+
+_SIZES = 3
+_FAMILIES = {
+    "vit": "ViT", "resnet": "ResNet", "convnext": "ConvNeXt", "swin": "Swin", "mixer": "Mixer",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Profile:
+    """One budget's profile.
+
+    Attributes:
+        coefficients: c0, c1, c2 of c0 + c1·t + c2·t², t = ln(size / unit); NaN when not fitted.
+        unit: Geometric mean of the sizes.
+        size: Size at the minimum, NaN unless ``status`` is ``ok``.
+        size_low: Lower end of its interval.
+        size_high: Upper end of its interval.
+        status: ``ok`` when a minimum may be marked, or why not.
+        reason: The status in one sentence.
+    """
+
+    coefficients: tuple[float, float, float]
+    unit: float
+    size: float
+    size_low: float
+    size_high: float
+    status: Status
+    reason: str
+
+    def __call__(self, size: Floats) -> Floats:
+        """The parabola at a size."""
+        t = np.log(size / self.unit)
+        c0, c1, c2 = self.coefficients
+        return np.asarray(c0 + c1 * t + c2 * t * t, dtype=np.float64)
+
+
+def profile(
+    size: Floats, error: Floats, *, runs: NDArray[np.int64], draws: Floats, source: Source
+) -> Profile:
+    """Fits one budget's profile.
+
+    Args:
+        size: Training FLOPs per sample (or parameters) of each cell, above zero, shape (cells,).
+        error: Mean error of each cell, shape (cells,).
+        runs: Runs behind each mean.
+        draws: Drawn errors, shape (draws, cells).
+        source: What the draws stand for, see ``bootstrap``.
+    """
+    nan = float("nan")
+    sizes = len(np.unique(size))
+    if sizes < _SIZES:
+        reason = f"{plural(sizes, 'model size')}; a minimum needs at least {_SIZES}"
+        return Profile(
+            coefficients=(nan, nan, nan), unit=nan, size=nan, size_low=nan, size_high=nan,
+            status="too few sizes", reason=reason,
+        )  # fmt: skip
+    unit = float(np.exp(np.log(size).mean()))
+    t = np.log(size / unit)
+    root = np.sqrt(runs.astype(np.float64))
+    solve = np.linalg.pinv(np.vander(t, 3, increasing=True) * root[:, None]) * root
+    c0, c1, c2 = (float(c) for c in solve @ error)
+    status, reason = _judge(c1, c2, t)
+    low = high = nan
+    if status == "ok":
+        status, reason, low, high = _stability(draws @ solve.T, t, source)
+    if not isnan(low):
+        low, high = unit * float(np.exp(low)), unit * float(np.exp(high))
+    return Profile(
+        coefficients=(c0, c1, c2),
+        unit=unit,
+        size=unit * float(np.exp(-c1 / (2 * c2))) if status == "ok" else nan,
+        size_low=low,
+        size_high=high,
+        status=status,
+        reason=reason,
+    )
+
+
+def _judge(c1: float, c2: float, t: Floats) -> tuple[Status, str]:
+    if c2 <= 0:
+        return "concave", "the error is not convex in the logarithm of the size: there is no minimum to mark"
+    minimum = -c1 / (2 * c2)
+    if minimum <= t.min():
+        return (
+            "minimum at the edge",
+            "the error falls down to the smallest model tried: the best may be smaller",
+        )
+    if minimum >= t.max():
+        return "minimum at the edge", "the error falls up to the largest model tried: the best may be larger"
+    return "ok", "the minimum lies between the sizes tried"
+
+
+def _stability(coefficients: Floats, t: Floats, source: Source) -> tuple[Status, str, float, float]:
+    """Whether the minimum stays inside the sizes tried in the draws, and its interval in t."""
+    nan = float("nan")
+    if source != "runs":
+        return (
+            "one seed",
+            "one seed per cell: the noise of the minimum is not known, it is not marked",
+            nan,
+            nan,
+        )
+    c1, c2 = coefficients[:, 1], coefficients[:, 2]
+    # A draw without a minimum inside has its lowest error at an edge, and counts as such in the interval.
+    edge = np.where(c1 * t.min() + c2 * t.min() ** 2 <= c1 * t.max() + c2 * t.max() ** 2, t.min(), t.max())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        minimum = np.where(c2 > 0, -c1 / (2 * c2), edge)
+    inside = (c2 > 0) & (minimum > t.min()) & (minimum < t.max())
+    share = float(inside.mean())
+    if share < COVERAGE:
+        reason = f"a minimum between the sizes tried in {share:.1%} of the draws only: it is not marked"
+        return "unstable", reason, nan, nan
+    low, high = interval(np.clip(minimum, t.min(), t.max()))
+    return "ok", f"a minimum between the sizes tried in {share:.1%} of the draws", low, high
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """The profile of one budget with the data, strategy and family of architectures held.
+
+    Attributes:
+        identity: ``regime``, ``budget``, ``subset_size``, ``quality``, ``strategy``, ``family``.
+        positions: Its cells among all, by rising training FLOPs per sample, which is the size on its axis.
+        profile: The fit.
+    """
+
+    identity: Mapping[str, Any]
+    positions: NDArray[np.intp]
+    profile: Profile
+
+
+def family(architecture: str) -> str:
+    """What one size axis holds: the catalogue's family, or the letters that an unknown name begins with."""
+    try:
+        return _FAMILIES[load_architecture(architecture).family]
+    except ValueError:
+        match = re.match(r"[A-Za-z]+", architecture)
+        return match[0] if match else architecture
+
+
+def curves(draws: CellDraws) -> list[Curve]:
+    """Profiles of every budget of the fixed-compute regime with at least two sizes of a family."""
+    families = {str(name): family(str(name)) for name in set(draws.cells["architecture"])}
+    named = CellDraws(
+        cells=draws.cells.assign(family=[families[str(name)] for name in draws.cells["architecture"]]),
+        draws=draws.draws, source=draws.source, freedom=draws.freedom, noise=draws.noise,
+        explanation=draws.explanation,
+    )  # fmt: skip
+    columns = ["regime", "budget", "subset_size", "quality", "strategy", "family"]
+    found = []
+    for key, positions in named.groups(columns):
+        size = named.cells["train_flops_per_sample"].to_numpy(np.float64)[positions]
+        if key[0] != "fixed-compute" or len(np.unique(size)) < 2:  # noqa: PLR2004 (one size is no profile)
+            continue
+        ordered = positions[np.argsort(size, kind="stable")]
+        here = named.take(ordered)
+        fitted = profile(
+            np.sort(size),
+            here.cells["error"].to_numpy(np.float64),
+            runs=here.cells["runs"].to_numpy(np.int64),
+            draws=here.draws,
+            source=draws.source,
+        )
+        found.append(Curve(identity=dict(zip(columns, key, strict=True)), positions=ordered, profile=fitted))
+    return found

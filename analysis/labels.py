@@ -1,0 +1,109 @@
+"""How quantities, configurations and metrics are worded in figures, tables and the report."""
+
+import re
+from collections.abc import Mapping
+from math import isnan
+from typing import Any
+
+_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_WRITTEN_AS_POWER = 1e21
+_WRITTEN_OUT = 100_000
+_METRICS = {
+    "top1": "zero-shot top-1 error",
+    "top5": "zero-shot top-5 error",
+    "image_to_text_r1": "image-to-text R@1 error",
+    "text_to_image_r1": "text-to-image R@1 error",
+}
+_STRATEGIES = {"clip": "CLIP", "slip": "SLIP", "clip-crop-flip": "CLIP + crop and flip"}
+
+
+def flops_text(flops: float) -> str:
+    """``3e11`` → ``300 GFLOPs``; above exaFLOPs in powers of ten, as papers write them."""
+    if flops >= _WRITTEN_AS_POWER:
+        mantissa, exponent = f"{flops:.2e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)} FLOPs"
+    for size, prefix in _PREFIXES:
+        if flops >= size * 0.9995:
+            return f"{flops / size:.3g} {prefix}FLOPs"
+    return f"{flops:.3g} FLOPs"
+
+
+def count_text(count: float) -> str:
+    """``4096`` → ``4,096``; ``12800000`` → ``12.8M``."""
+    if count < _WRITTEN_OUT:
+        return f"{round(count):,}"
+    for size, prefix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{prefix}"
+    raise AssertionError("a count of at least 100,000 has a prefix")
+
+
+def budget_text(regime: str, budget: float) -> str:
+    """A budget level in the unit of its regime."""
+    return flops_text(budget) if regime == "fixed-compute" else f"{count_text(budget)} samples"
+
+
+def capital(text: str) -> str:
+    """A sentence's first letter, with names further on left as they are."""
+    return text[:1].upper() + text[1:]
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 run``, ``3 runs``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def quality_fraction(quality: str) -> float:
+    """``top20`` → 0.2, ``all`` → 1: where a quality stands on an axis; names of other forms come last."""
+    match = re.fullmatch(r"top(\d+(?:\.\d+)?)", quality)
+    return float(match[1]) / 100 if match else (1.0 if quality == "all" else 2.0)
+
+
+def quality_text(quality: str) -> str:
+    """``top20`` → ``top 20 %``."""
+    match = re.fullmatch(r"top(\d+(?:\.\d+)?)", quality)
+    return f"top {match[1]} %" if match else quality
+
+
+def strategy_text(strategy: str) -> str:
+    """``flip-50`` → ``FLIP (50 %)``: the names used in the field; an unknown name stands as it is."""
+    match = re.fullmatch(r"flip-(\d+)", strategy)
+    return f"FLIP ({match[1]} %)" if match else _STRATEGIES.get(strategy, strategy)
+
+
+def axis_text(axis: str, value: object) -> str:
+    """One value of one part of a configuration."""
+    if axis == "subset_size":
+        return f"{count_text(float(str(value)))} pairs"
+    if axis == "quality":
+        return quality_text(str(value))
+    return strategy_text(str(value)) if axis == "strategy" else str(value)
+
+
+def configuration_text(cell: Mapping[str, Any], *, without: str = "") -> str:
+    """A whole configuration: architecture, strategy, pairs and quality, in that order."""
+    order = ("architecture", "strategy", "subset_size", "quality")
+    return ", ".join(axis_text(axis, cell[axis]) for axis in order if axis != without)
+
+
+def metric_text(metric: str) -> str:
+    """``held-out/top1`` → ``zero-shot top-1 error (held-out)``."""
+    where, _, what = metric.rpartition("/")
+    return f"{_METRICS.get(what, f'1 − {what}')} ({where})" if where else f"1 − {metric}"
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """A fraction as percent, without the sign; a dash for NaN."""
+    return "–" if isnan(fraction) else f"{100 * fraction:.{digits}f}"
+
+
+def percent_interval(low: float, high: float) -> str:
+    """An interval of fractions in percent; empty when there is none."""
+    return "" if isnan(low) or isnan(high) else f"[{percent(low)}, {percent(high)}]"
+
+
+def sort_key(axis: str, value: object) -> tuple[float, str]:
+    """Order of the values along a part of the configuration: sizes and qualities by how much they hold."""
+    if axis == "subset_size":
+        return float(str(value)), ""
+    return (quality_fraction(str(value)), str(value)) if axis == "quality" else (0.0, str(value))

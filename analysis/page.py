@@ -1,0 +1,220 @@
+"""report.html: what was found, in one file that needs no network."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from analysis.analyse import Analysis
+from analysis.figure_data import FigureData, Missing
+from analysis.labels import (
+    axis_text,
+    budget_text,
+    configuration_text,
+    count_text,
+    flops_text,
+    metric_text,
+    percent,
+    percent_interval,
+    plural,
+    quality_fraction,
+)  # fmt: skip
+from analysis.table import records
+from analysis.tables import Table, share_text
+
+_SORT_COLUMNS = {
+    "Budget": "budget", "Pairs": "subset_size", "Seed": "seed", "Error (%)": "error", "Loss": "train_loss",
+    "Samples": "samples_seen", "Epochs": "epochs", "FLOPs": "train_flops",
+}  # fmt: skip
+
+
+def render(  # noqa: PLR0913 (a page shows as many things)
+    found: Analysis,
+    *,
+    name: str,
+    declaration_text: str,
+    figures: Sequence[FigureData | Missing],
+    svgs: Mapping[str, str],
+    tables: Mapping[str, Table],
+    provenance: Mapping[str, str],
+) -> str:
+    """The page's text.
+
+    Args:
+        found: What the analysis computed.
+        name: The study's.
+        declaration_text: As the user wrote it.
+        figures: In their order.
+        svgs: Drawn figures by name.
+        tables: By name.
+        provenance: Shown as it is.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        name=name,
+        metric=metric_text(found.trials.metric),
+        progress=found.progress,
+        cards=[_card(row, found.draws.source) for row in records(found.frontier)],
+        explanation=found.draws.explanation,
+        facts=_facts(found),
+        statements=found.statements,
+        figures=[
+            {"data": data, "svg": inline_svg(svgs[data.name], data.name)}
+            for data in figures
+            if isinstance(data, FigureData)
+        ],
+        tables=tables,
+        trial_keys=_sort_keys(found.trials.frame),
+        open_questions=open_questions(found, figures),
+        excluded=records(found.trials.excluded),
+        declaration_text=declaration_text,
+        provenance=dict(provenance),
+    )
+
+
+def inline_svg(svg: str, name: str) -> Markup:
+    """A drawn figure for use inside a page.
+
+    The prologue and the namespaces are for standalone files; ids are made the figure's own, as a page must
+    not hold the same one twice. What is passed comes from matplotlib, which escapes the texts it draws.
+    """
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", body).replace("xlink:href", "href")
+    body = re.sub(r'\bid="', f'id="{name}.', body)
+    body = re.sub(r'(url\(|href=")#', rf"\g<1>#{name}.", body)
+    body = body.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
+    return Markup(body)  # noqa: S704 (drawn here; see the docstring)
+
+
+def _card(row: Mapping[Any, Any], source: str) -> dict[str, Any]:
+    probability = float(row["probability"])
+    ends = percent_interval(row["low"], row["high"])
+    return {
+        "budget": budget_text(row["regime"], row["budget"]),
+        "regime": row["regime"],
+        "architecture": row["architecture"],
+        "parts": [axis_text(axis, row[axis]) for axis in ("strategy", "subset_size", "quality")],
+        "samples": count_text(row["samples_seen"]),
+        "epochs": f"{row['epochs']:.1f}",
+        "error": percent(row["error"]),
+        "ends": ends,
+        "ends_are": "90 % interval" if source == "runs" else "counting noise only, a lower bound",
+        "share": share_text(probability),
+        "width": 0.0 if pd.isna(probability) else 100 * probability,
+        "share_is": "P(best)" if source == "runs" else "P(best) by counting noise alone",
+        "runner_up": row["runner_up"],
+        "runner_up_error": percent(row["runner_up_error"]),
+        "verdict": row["verdict"],
+        "reason": row["reason"],
+        "tied": [text for text in row["tied"].split("; ") if text],
+        "runs": int(row["runs"]),
+        "measured": int(row["configurations"]),
+        "planned": int(row["planned"]),
+    }
+
+
+def _facts(found: Analysis) -> list[dict[str, Any]]:
+    cost, progress = found.cost, found.progress
+    note, part = "", None
+    whole = cost.budget_flops if cost.budget_flops > 0 else cost.planned_flops + cost.charged_flops
+    if whole > 0:
+        part = cost.spent_flops / whole
+        of = "study budget" if cost.budget_flops > 0 else "plan"
+        note = f"{part:.0%} of the {of}, {flops_text(whole)}"
+    if cost.wasted_flops > 0:
+        note += f"; {flops_text(cost.wasted_flops)} wasted"
+    spent = {"name": "Compute spent", "value": flops_text(cost.spent_flops), "note": note, "part": part}
+    done = progress.finished / progress.planned if progress.planned else 0.0
+    notes = [f"{progress.waiting} not run yet"] if progress.waiting else []
+    notes += [f"{progress.excluded} without a result"] if progress.excluded else []
+    facts: list[dict[str, Any]] = [
+        {
+            "name": "Trials finished", "value": f"{progress.finished} of {progress.planned}",
+            "note": "; ".join(notes) or "all that were planned", "part": done,
+        },
+        spent,
+    ]  # fmt: skip
+    if not isnan(cost.wall_s):
+        note, part = f"{duration_text(cost.busy_s)} in trials", None
+        if cost.slots and cost.wall_s > 0:
+            part = min(cost.busy_s / (cost.slots * cost.wall_s), 1.0)
+            note = f"{plural(cost.slots, 'slot')}, {part:.0%} busy"
+        facts.append({"name": "Time", "value": duration_text(cost.wall_s), "note": note, "part": part})
+    return facts
+
+
+def duration_text(seconds: float) -> str:
+    """``75`` → ``1 min 15 s``."""
+    whole = 0 if pd.isna(seconds) else round(seconds)
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _sort_keys(frame: pd.DataFrame) -> list[dict[str, float]]:
+    """What each trial is sorted by in the columns whose text is no number, in the rows' order."""
+    return [
+        {head: float(row[column]) for head, column in _SORT_COLUMNS.items()}
+        | {"Quality": quality_fraction(str(row["quality"]))}
+        for row in records(frame)
+    ]
+
+
+def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> list[str]:
+    """What the study does not decide, one sentence each."""
+    said = []
+    if found.draws.source != "runs" and len(found.draws.cells):
+        said.append(f"How sure anything is: {found.draws.explanation}.")
+    for row in records(found.frontier):
+        where = f"The best at {budget_text(row['regime'], row['budget'])}"
+        if row["verdict"] != "clear":
+            tied = f": {row['tied']}" if row["verdict"] == "tie" else ""
+            said.append(f"{where}: {row['reason']}{tied}.")
+        if row["configurations"] < row["planned"]:
+            said.append(
+                f"{where}: {row['configurations']} of {row['planned']} planned configurations are finished."
+            )
+    said += [
+        f"{missing.title}: not drawn; {missing.reason}."
+        for missing in figures
+        if isinstance(missing, Missing)
+    ]
+    for along, word in (("compute", "over compute"), ("data", "over data")):
+        statuses = Counter(law.fit.status for law in found.laws if law.along == along)
+        said += [
+            f"Laws {word}: {count} of {plural(statuses.total(), 'curve')} {_LAW_WORDS[status]}."
+            for status, count in statuses.items()
+            if status in _LAW_WORDS
+        ]
+    said += [
+        f"Best model size at {budget_text('fixed-compute', curve.identity['budget'])} "
+        f"({configuration_text({**curve.identity, 'architecture': curve.identity['family']})}): "
+        f"{curve.profile.reason}."
+        for curve in found.profiles
+        if curve.profile.status not in ("ok", "one seed", "too few sizes")
+    ]
+    return said
+
+
+_LAW_WORDS = {
+    "saturated": "have three levels for three parameters: nothing is left to test the law by",
+    "floor undetermined": "show no floor",
+    "exponent at bound": "follow no power law of an exponent within bounds",
+    "no decrease": "do not fall",
+    "misfit": "have another form than a power law: it misses their points by more than three times the noise",
+    "too few levels": "have fewer than three levels and no law",
+}

@@ -1,0 +1,216 @@
+"""Power law with floor, y = E + A·x^-α, by variable projection.
+
+For a given α the law is linear in E and A, and their least-squares values with E, A ≥ 0 are known in closed
+form. What is left is one function of α (Golub and Pereyra 1973), whose derivative follows from the envelope
+theorem: with v = x^-α and residuals r = y − E − A·v, the objective f = Σ w·r² has df/dα = 2·A·Σ w·r·v·ln x.
+It is scanned on a grid of α and refined by bisection of that derivative, for one set of y or thousands of
+them at once; several descents from other starts then check that no lower optimum was missed.
+
+Loss: squares on y itself, each point weighted by its runs. A law of errors is read in points of error, and
+the noise of a cell's mean falls with its runs; logarithms would weigh the small errors of large budgets more
+than was measured.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize  # type: ignore[import-untyped]
+
+from analysis.labels import plural
+
+Floats = NDArray[np.float64]
+Status = Literal[
+    "ok", "saturated", "floor undetermined", "exponent at bound", "misfit", "no decrease", "too few levels"
+]
+
+ALPHA_BOUNDS = (0.02, 5.0)
+_GRID = np.geomspace(*ALPHA_BOUNDS, 64)
+_STARTS = np.geomspace(0.03, 4.0, 7)
+_BISECTIONS = 32
+_LEVELS = 3
+_MISFIT = 3.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draws:
+    """Laws of many sets of y, each value of shape (draws,)."""
+
+    floor: Floats
+    scale: Floats
+    alpha: Floats
+    objective: Floats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PowerLawFit:
+    """A fitted law y = floor + scale·(x/unit)^-alpha.
+
+    Attributes:
+        floor: E ≥ 0, in units of y.
+        scale: A ≥ 0, in units of y: the part above the floor at x = ``unit``.
+        alpha: Exponent.
+        unit: Geometric mean of the fitted x, so that ``scale`` is a number one can read.
+        status: ``ok``; ``saturated`` (as many levels as parameters: no residual is left to judge it by);
+            ``floor undetermined`` (E ended at zero); or why there is no law.
+        reason: The status in one sentence.
+        rows: Runs behind the fit.
+        levels: Distinct x.
+        objective: Σ w·r² at the optimum.
+        starts: Descents from other starting exponents.
+        agreement: How many of them ended at the same objective.
+    """
+
+    floor: float
+    scale: float
+    alpha: float
+    unit: float
+    status: Status
+    reason: str
+    rows: int
+    levels: int
+    objective: float
+    starts: int
+    agreement: int
+
+    @property
+    def supported(self) -> bool:
+        """Whether the data bear the law, so that it may be drawn within them."""
+        return self.status in ("ok", "saturated", "floor undetermined")
+
+    def __call__(self, x: Floats) -> Floats:
+        """The law at x."""
+        return self.floor + self.scale * (x / self.unit) ** -self.alpha
+
+
+def fit(x: Floats, y: Floats, *, runs: NDArray[np.int64], noise: Floats | None = None) -> PowerLawFit:
+    """Fits one curve.
+
+    Args:
+        x: Compute, samples or pairs of each cell, above zero, shape (cells,).
+        y: Mean error of each cell, shape (cells,).
+        runs: Runs behind each mean: the weights.
+        noise: Standard deviation of each mean, where it is known: a law that misses a mean by more than three
+            of them is a misfit.
+
+    Raises:
+        ValueError: A value is not finite, or an x is not above zero.
+    """
+    if not (np.isfinite(x).all() and np.isfinite(y).all() and (x > 0).all()):
+        raise ValueError("a power law needs finite values and x above zero")
+    levels, rows = len(np.unique(x)), int(runs.sum())
+    if levels < _LEVELS:
+        reason = f"{plural(levels, 'distinct level')}; a law with floor needs at least {_LEVELS}"
+        nan = float("nan")
+        return PowerLawFit(
+            floor=nan, scale=nan, alpha=nan, unit=nan, status="too few levels", reason=reason,
+            rows=rows, levels=levels, objective=nan, starts=0, agreement=0,
+        )  # fmt: skip
+    unit = float(np.exp(np.log(x).mean()))
+    weights = runs.astype(np.float64)
+    found = fit_draws(x, y[None, :], runs=runs)
+    floor, scale, alpha = float(found.floor[0]), float(found.scale[0]), float(found.alpha[0])
+    objective = float(found.objective[0])
+    ends = [_descend(np.log(x / unit), y, weights, start) for start in _STARTS]
+    # Rounding of Σ w·r² is of the order of Σ w·y²·1e-16; differences below are no other optimum.
+    tolerance = 1e-6 * objective + 1e-12 * float(weights @ y**2)
+    miss = np.abs(y - floor - scale * (x / unit) ** -alpha)
+    missed = 0.0 if noise is None else float((miss / np.maximum(noise, 1e-12)).max())
+    status, reason = _judge(floor, scale, alpha, levels=levels, missed=missed)
+    return PowerLawFit(
+        floor=floor, scale=scale, alpha=alpha, unit=unit, status=status, reason=reason, rows=rows,
+        levels=levels, objective=objective, starts=len(ends),
+        agreement=sum(abs(end - objective) <= tolerance for end in ends),
+    )  # fmt: skip
+
+
+def fit_draws(x: Floats, y: Floats, *, runs: NDArray[np.int64]) -> Draws:
+    """Fits the same law to many sets of y at once.
+
+    Args:
+        x: Shape (cells,), at least three distinct values.
+        y: Shape (draws, cells).
+        runs: Weights, shape (cells,).
+
+    Returns:
+        The laws; ``scale`` is in the unit of the geometric mean of x, as in ``PowerLawFit``.
+    """
+    log_x = np.log(x) - np.log(x).mean()
+    weights = runs.astype(np.float64)
+    objectives = np.stack([_project(log_x, y, weights, np.full(len(y), alpha))[2] for alpha in _GRID], axis=1)
+    best = objectives.argmin(axis=1)
+    low = np.log(_GRID[np.maximum(best - 1, 0)])
+    high = np.log(_GRID[np.minimum(best + 1, len(_GRID) - 1)])
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        rising = _project(log_x, y, weights, np.exp(middle))[3] > 0
+        low, high = np.where(rising, low, middle), np.where(rising, middle, high)
+    alpha = np.exp((low + high) / 2)
+    floor, scale, objective, _ = _project(log_x, y, weights, alpha)
+    return Draws(floor=floor, scale=scale, alpha=alpha, objective=objective)
+
+
+def _project(
+    log_x: Floats, y: Floats, weights: Floats, alpha: Floats
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """E, A, objective and df/dα at the given α of each row of y: two-variable non-negative least squares."""
+    v = np.exp(-alpha[:, None] * log_x)
+    total = weights.sum()
+    mean_y, mean_v = y @ weights / total, v @ weights / total
+    centred = v - mean_v[:, None]
+    scale = np.maximum((centred * y) @ weights / ((centred * centred) @ weights), 0.0)
+    floor = mean_y - scale * mean_v
+    # y and v are positive: the edge A = 0 is met by the clip above, E = 0 by the line through the origin.
+    through_origin = np.maximum((v * y) @ weights / ((v * v) @ weights), 0.0)
+    scale = np.where(floor < 0, through_origin, scale)
+    floor = np.maximum(floor, 0.0)
+    residual = y - floor[:, None] - scale[:, None] * v
+    objective = (residual * residual) @ weights
+    slope = 2.0 * scale * ((residual * v * log_x) @ weights)
+    return floor, scale, objective, slope
+
+
+def _descend(log_x: Floats, y: Floats, weights: Floats, start: float) -> float:
+    """Objective where a quasi-Newton descent in ln α ends."""
+
+    def objective(log_alpha: Floats) -> tuple[float, Floats]:
+        alpha = np.exp(log_alpha)
+        _, _, value, slope = _project(log_x, y[None, :], weights, alpha)
+        return float(value[0]) / size, slope * alpha / size
+
+    # Scaled to one: on the small sums of squared errors the search would stop too early.
+    size = max(float(weights @ (y - y.mean()) ** 2), 1e-300)
+    found = minimize(
+        objective,
+        np.log([start]),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[tuple(np.log(ALPHA_BOUNDS))],
+        options={"ftol": 1e-14, "gtol": 1e-10},
+    )
+    return float(found.fun) * size
+
+
+def _judge(floor: float, scale: float, alpha: float, *, levels: int, missed: float) -> tuple[Status, str]:
+    low, high = ALPHA_BOUNDS
+    if scale <= 0:
+        return "no decrease", "the error does not fall along the curve"
+    if alpha < low * 1.01 or alpha > high * 0.99:
+        return (
+            "exponent at bound",
+            f"the exponent ended at a bound of [{low:g}, {high:g}]: no such law is seen",
+        )
+    if missed > _MISFIT:
+        return (
+            "misfit",
+            f"the law misses a point by {missed:.1f} times its noise: the curve is of another form",
+        )
+    if floor <= 0:
+        return "floor undetermined", "the floor ended at zero: these budgets do not show one"
+    if levels == _LEVELS:
+        return (
+            "saturated",
+            "three levels for three parameters: the law passes through them and nothing is left to test",
+        )
+    return "ok", "fitted"

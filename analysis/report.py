@@ -1,0 +1,148 @@
+"""A study's frames → its report folder: report.html, figures/, tables/."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis import compute_figures, page, run_figures, size_figures, tables
+from analysis.analyse import Analysis, analyse
+from analysis.figure_data import FigureData, Missing
+from analysis.figures.save import save
+from analysis.labels import budget_text, configuration_text, flops_text, percent, percent_interval
+from analysis.table import records
+from analysis.table_files import save as save_table
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportSummary:
+    """What the command line says about a report.
+
+    Attributes:
+        page: Path of report.html.
+        planned: Planned trials.
+        finished: Finished trials.
+        lines: The answers, one a line: trials finished, then the best configuration at each budget.
+        frontier: The same as a frame, see ``frontier.frontier``.
+    """
+
+    page: Path
+    planned: int
+    finished: int
+    lines: tuple[str, ...]
+    frontier: pd.DataFrame
+
+
+def write_report(  # noqa: PLR0913 (a study leaves as many frames)
+    folder: Path,
+    *,
+    declaration: Mapping[str, Any],
+    declaration_text: str,
+    results: pd.DataFrame,
+    curves: pd.DataFrame,
+    plan: pd.DataFrame,
+    left_out: pd.DataFrame,
+    ledger: pd.DataFrame,
+    events: pd.DataFrame,
+    provenance: Mapping[str, str],
+) -> ReportSummary:
+    """Analyses a study, finished or not, and writes its report.
+
+    Args:
+        folder: Replaced as a whole when the new report is complete.
+        declaration: ``name``, ``metric`` and, where declared, ``study_budget_flops``.
+        declaration_text: The declaration as the user wrote it.
+        results: One row a trial that ended, in the results schema.
+        curves: Training curves.
+        plan: One row a planned trial.
+        left_out: Cells not planned, with ``reason``.
+        ledger: Entries of FLOPs.
+        events: What happened when.
+        provenance: Versions, hardware, convention and the like, shown as they are.
+
+    Raises:
+        ValueError: A frame does not hold what its schema says; see ``table.tidy``.
+    """
+    found = analyse(declaration, results=results, plan=plan, ledger=ledger, events=events)
+    figures = draw_data(found, curves=curves, plan=plan, ledger=ledger)
+    shown = report_tables(found, left_out)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        new = Path(scratch) / "new"
+        (new / "figures").mkdir(parents=True)
+        (new / "tables").mkdir()
+        svgs = {data.name: save(data, new / "figures") for data in figures if isinstance(data, FigureData)}
+        for table in shown:
+            save_table(table, new / "tables")
+        text = page.render(
+            found, name=str(declaration["name"]), declaration_text=declaration_text, figures=figures,
+            svgs=svgs, tables={table.name: table for table in shown}, provenance=provenance,
+        )  # fmt: skip
+        (new / "report.html").write_text(text, encoding="utf-8")
+        if folder.exists():
+            folder.rename(Path(scratch) / "old")
+        shutil.move(new, folder)
+    return ReportSummary(
+        page=folder / "report.html",
+        planned=found.progress.planned,
+        finished=found.progress.finished,
+        lines=summary_lines(found),
+        frontier=found.frontier,
+    )
+
+
+def draw_data(
+    found: Analysis, *, curves: pd.DataFrame, plan: pd.DataFrame, ledger: pd.DataFrame
+) -> tuple[FigureData | Missing, ...]:
+    """The report's figures in their order, as data; those that the study does not support with the reason."""
+    metric, draws = found.trials.metric, found.draws
+    compute = [law for law in found.laws if law.along == "compute"]
+    data = [law for law in found.laws if law.along == "data"]
+    return (
+        compute_figures.over_compute(draws, compute, axis="architecture", metric=metric),
+        compute_figures.over_compute(draws, compute, axis="strategy", metric=metric),
+        size_figures.over_data(draws, data, metric=metric),
+        run_figures.quality_trade(draws, metric=metric),
+        size_figures.isoflop(draws, found.profiles, metric=metric),
+        run_figures.training_loss(found.trials, draws, curves),
+        run_figures.ledger_bars(plan, ledger),
+    )
+
+
+def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table, ...]:
+    """The report's tables."""
+    return (
+        tables.best(found.frontier, metric=found.trials.metric, explanation=found.draws.explanation),
+        tables.contrasts(found.contrasts),
+        tables.fits(found.laws),
+        tables.profiles(found.profiles),
+        tables.cost(found.levels, found.cost),
+        tables.trials(found.trials),
+        tables.left_out(left_out),
+    )
+
+
+def summary_lines(found: Analysis) -> tuple[str, ...]:
+    """The answers as the command line prints them."""
+    progress = found.progress
+    unfinished = f", {progress.excluded} failed or diverged" if progress.excluded else ""
+    spent = flops_text(found.cost.spent_flops)
+    lines = [f"{progress.finished} of {progress.planned} trials finished{unfinished}; {spent} spent"]
+    for row in records(found.frontier):
+        ends = percent_interval(row["low"], row["high"]) if found.draws.source == "runs" else ""
+        tied = f" ({row['tied']})" if row["verdict"] == "tie" else ""
+        partly = ""
+        if row["configurations"] < row["planned"]:
+            partly = f"; {row['configurations']} of {row['planned']} configurations finished"
+        lines.append(
+            f"{budget_text(row['regime'], row['budget'])}: {configuration_text(row)}: "
+            f"error {percent(row['error'])} %{' ' if ends else ''}{ends}, "
+            f"{row['verdict']}: {row['reason']}{tied}{partly}"
+        )
+    if found.frontier.empty:
+        lines.append("no trial has finished: there is nothing to choose from yet")
+    return tuple(lines)

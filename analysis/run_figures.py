@@ -1,0 +1,144 @@
+"""The figures of quality at each budget, of training curves and of the ledger, as data."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.bootstrap import CellDraws
+from analysis.compute_figures import slice_along
+from analysis.contrasts import Positions, comparisons, densest, held_text
+from analysis.cost import by_level
+from analysis.figure_data import FigureData, Missing, cell_marks, mark_frame, runs_text
+from analysis.frontier import choose
+from analysis.labels import axis_text, budget_text, capital, flops_text, metric_text, sort_key
+from analysis.table import Trials, records
+
+_BINS = 40
+
+
+def quality_trade(draws: CellDraws, *, metric: str) -> FigureData | Missing:
+    """Error of each quality at each budget, the best of each budget marked."""
+    title = "Quality of the data at each budget"
+    found = densest(comparisons(draws, "quality"))
+    if not found:
+        return Missing(title=title, reason="no two finished trials differ in the quality of their data alone")
+    rows: list[dict[str, Any]] = []
+    said = []
+    for comparison in found:
+        here = draws.take(comparison.positions)
+        regime, budget = str(comparison.held["regime"]), float(comparison.held["budget"])
+        choice = choose(here)
+        labels = [axis_text("quality", value) for value in here.cells["quality"]]
+        series = budget_text(regime, budget)
+        for mark, place in [("point", place) for place in range(len(labels))] + [
+            ("best" if choice.verdict == "clear" else "best, not clear", choice.leader)
+        ]:
+            rows += cell_marks(here, [place], x="runs", mark=mark, series=series, label=labels[place])
+        said.append(f"{series}: {labels[choice.leader]}, {choice.verdict}")
+    order = {label: float(place) for place, label in enumerate(_ordered(draws, [c.positions for c in found]))}
+    rows = [row | {"x": order[row["label"]]} for row in rows]
+    held = {name: value for name, value in found[0].held.items() if name not in ("regime", "budget")}
+    positions = [position for comparison in found for position in comparison.positions]
+    return FigureData(
+        name="quality",
+        title=title,
+        kind="categories",
+        x_label="share of the pool kept, by quality score",
+        y_label=f"{metric_text(metric)} (%)",
+        frame=mark_frame(rows),
+        caption=(
+            f"{capital(metric_text(metric))} of each quality at each budget; held: {held_text(held)}. "
+            f"{runs_text(draws, positions)}. Stars mark the lowest error of each budget, filled where it is "
+            f"clear: {'; '.join(said)}. {capital(draws.explanation)}."
+        ),
+        alt=f"{title}. Lowest error at {'; at '.join(said)}.",
+    )
+
+
+def _ordered(draws: CellDraws, groups: list[Positions]) -> list[str]:
+    values = {str(value) for positions in groups for value in draws.cells["quality"].iloc[positions]}
+    return [
+        axis_text("quality", value) for value in sorted(values, key=lambda value: sort_key("quality", value))
+    ]
+
+
+def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> FigureData | Missing:
+    """Loss over the compute spent: the cells of the figure by architecture, the lowest seed of each."""
+    title = "Training loss"
+    held, positions = slice_along(draws, "architecture")
+    if curves.empty or not len(positions):
+        return Missing(title=title, reason="no training curves were recorded")
+    matching = trials.frame
+    for name, value in held.items():
+        matching = matching[matching[name] == value]
+    first = matching.sort_values("seed", kind="stable").drop_duplicates(["architecture", "budget"])
+    rows: list[dict[str, Any]] = []
+    lines = 0
+    for trial in records(first.sort_values(["architecture", "budget"], kind="stable")):
+        curve = curves[curves["trial"] == trial["trial"]]
+        points = _thin(curve["train_flops"].to_numpy(np.float64), curve["loss"].to_numpy(np.float64))
+        fixed = {"mark": "line", "series": str(trial["architecture"]), "line": trial["trial"]}
+        rows += [fixed | {"x": x, "y": y} for x, y in points]
+        lines += bool(points)
+    if not lines:
+        return Missing(title=title, reason="no training curves were recorded")
+    held_words = held_text({name: value for name, value in held.items() if name != "regime"})
+    return FigureData(
+        name="training-loss",
+        title=title,
+        kind="curves",
+        x_label="training compute spent (FLOPs)",
+        y_label="training loss (nats)",
+        frame=mark_frame(rows),
+        caption=(
+            f"Training loss over the compute spent, one line a trial ({lines}, lowest seed of each cell); "
+            f"held: {held_words}. Means of at most {_BINS} bins of equal width in log compute."
+        ),
+        alt=f"{title} falling over compute for {lines} trials.",
+    )
+
+
+def _thin(
+    x: np.ndarray[tuple[int], np.dtype[np.float64]], y: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> list[tuple[float, float]]:
+    """Means over bins of equal width in log x."""
+    good = np.isfinite(x) & np.isfinite(y) & (x > 0)
+    x, y = x[good], y[good]
+    if not len(x):
+        return []
+    edges = np.geomspace(x.min(), x.max() * (1 + 1e-9), _BINS + 1)
+    places = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, _BINS - 1)
+    return [
+        (float(np.exp(np.log(x[places == place]).mean())), float(y[places == place].mean()))
+        for place in np.unique(places)
+    ]
+
+
+def ledger_bars(plan: pd.DataFrame, ledger: pd.DataFrame) -> FigureData | Missing:
+    """FLOPs planned, spent and wasted by budget level, and what is charged beside the trials."""
+    title = "Compute planned and spent"
+    levels = by_level(plan, ledger)
+    if levels.empty:
+        return Missing(title=title, reason="there is no plan")
+    rows = [
+        {"mark": "bar", "series": kind, "label": level["level"], "x": float(level[kind]), "y": float(place)}
+        for place, level in enumerate(records(levels))
+        for kind in ("planned", "spent", "wasted")
+        if levels[kind].any()
+    ]
+    total = levels[["planned", "spent", "wasted"]].sum()
+    return FigureData(
+        name="ledger",
+        title=title,
+        kind="bars",
+        x_label="training and evaluation compute (FLOPs)",
+        y_label="",
+        frame=mark_frame(rows),
+        caption=(
+            f"Training and evaluation FLOPs by budget level: {flops_text(total['planned'])} planned, "
+            f"{flops_text(total['spent'])} spent, {flops_text(total['wasted'])} lost with failed attempts. "
+            "What is charged beside the trials, such as the quality scorer, has its own row."
+        ),
+        alt=f"{title}: planned {flops_text(total['planned'])}, spent {flops_text(total['spent'])}.",
+    )

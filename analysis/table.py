@@ -1,0 +1,174 @@
+"""Results table to tidy trials: the finished ones, their metric turned into an error; all else reads them."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from budgets.names import unknown
+
+CONFIGURATION = ("subset_size", "quality", "architecture", "strategy")
+"""What is chosen when a budget is spent."""
+
+CELL = ("regime", "budget", *CONFIGURATION)
+"""What the seeds of one measurement share."""
+
+TEXT = ("trial", "regime", "quality", "architecture", "strategy", "status", "reason")
+NUMBERS = (
+    "subset_size", "level_flops", "seed", "train_flops", "train_flops_per_sample", "evaluation_flops",
+    "samples_seen", "epochs", "parameters", "train_loss",
+)  # fmt: skip
+REGIMES = ("fixed-compute", "one-epoch", "equal-samples")
+STATUSES = ("finished", "diverged", "failed")
+KEPT = (
+    "trial", *CELL, "seed", "train_flops", "train_flops_per_sample", "evaluation_flops", "samples_seen",
+    "epochs", "parameters", "train_loss", "error", "images",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trials:
+    """The finished trials of a study, and what was set aside.
+
+    Attributes:
+        frame: One row a trial: ``trial``, the columns of ``CELL``, ``seed``, the compute columns of the
+            results schema, ``error`` (1 − metric, a fraction) and ``images`` (how many the metric was counted
+            over, NaN when unknown). ``budget`` is the level's training FLOPs under fixed compute and samples
+            seen otherwise.
+        metric: The results column that ``error`` was made of, such as ``held-out/top1``.
+        excluded: ``trial`` and ``reason`` of each row that is in the results and not in ``frame``.
+    """
+
+    frame: pd.DataFrame
+    metric: str
+    excluded: pd.DataFrame
+
+
+def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
+    """Checks a results table and keeps its finished trials.
+
+    Args:
+        results: One row a trial, in the results schema. An empty frame is a study that has not finished a
+            trial.
+        metric: Column that says how good a trial is, a fraction in [0, 1] of which higher is better.
+
+    Raises:
+        ValueError: A column is absent or holds what it must not; a trial, or a cell's seed, stands there
+            twice.
+    """
+    if results.empty:
+        return Trials(
+            frame=pd.DataFrame({name: pd.Series(dtype=_dtype(name)) for name in KEPT}),
+            metric=metric,
+            excluded=pd.DataFrame({"trial": pd.Series(dtype=object), "reason": pd.Series(dtype=object)}),
+        )
+    _check_columns(results, metric)
+    finished = (results["status"] == "finished").to_numpy(bool)
+    value = _numbers(results, metric)
+    measured = finished & np.isfinite(value)
+    _check_fraction(results, metric, value, measured)
+
+    excluded = results.loc[~measured, ["trial", "status", "reason"]]
+    reasons = [
+        f"the metric {metric} is not a finite number"
+        if status == "finished"
+        else f"{status}: {reason}".rstrip(": ")
+        for status, reason in zip(excluded["status"], excluded["reason"], strict=True)
+    ]
+    count = _count_column(metric)
+    budget = np.where(
+        results["regime"] == "fixed-compute",
+        _numbers(results, "level_flops"),
+        _numbers(results, "samples_seen"),
+    )
+    frame = results.assign(
+        budget=budget,
+        error=1.0 - value,
+        images=_numbers(results, count) if count in results else np.nan,
+    ).loc[measured, list(KEPT)]
+    _check_budget(frame)
+    _check_seeds(frame)
+    return Trials(
+        frame=frame.sort_values([*CELL, "seed"], kind="stable").reset_index(drop=True),
+        metric=metric,
+        excluded=pd.DataFrame({"trial": excluded["trial"].to_numpy(object), "reason": reasons}),
+    )
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame whose columns are named by texts."""
+    return cast("list[dict[str, Any]]", frame.to_dict("records"))
+
+
+def metrics(results: pd.DataFrame) -> tuple[str, ...]:
+    """Names of the metric columns of a results table: ``<evaluation set>/<metric>``, counts left out."""
+    return tuple(name for name in map(str, results.columns) if "/" in name and not name.endswith("/count"))
+
+
+def _count_column(metric: str) -> str:
+    return f"{metric.rpartition('/')[0]}/count"
+
+
+def _dtype(name: str) -> type:
+    return object if name in TEXT else float
+
+
+def _numbers(frame: pd.DataFrame, column: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    try:
+        return frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"results column '{column}' must hold numbers; found {frame[column].dtype}"
+        ) from error
+
+
+def _check_columns(results: pd.DataFrame, metric: str) -> None:
+    for name in (*TEXT, *NUMBERS):
+        if name not in results:
+            raise ValueError(f"results have no column '{name}'; needed: {', '.join((*TEXT, *NUMBERS))}")
+    if metric not in results:
+        raise ValueError(unknown("metric", metric, metrics(results)))
+    for name, allowed in (("regime", REGIMES), ("status", STATUSES)):
+        strange = sorted(set(map(str, results[name])) - set(allowed))
+        if strange:
+            raise ValueError(f"results column '{name}': " + unknown(name, strange[0], allowed))
+    repeated = results.loc[results["trial"].duplicated(), "trial"]
+    if len(repeated):
+        raise ValueError(
+            f"results column 'trial' must name each trial once; '{repeated.iloc[0]}' stands there twice"
+        )
+    for name in NUMBERS:
+        _numbers(results, name)
+
+
+def _check_fraction(
+    results: pd.DataFrame,
+    metric: str,
+    value: np.ndarray[tuple[int], np.dtype[np.float64]],
+    measured: np.ndarray[tuple[int], np.dtype[np.bool_]],
+) -> None:
+    outside = measured & ((value < 0) | (value > 1))
+    if outside.any():
+        row = int(np.flatnonzero(outside)[0])
+        raise ValueError(
+            f"results column '{metric}' must hold fractions in [0, 1]; "
+            f"found {value[row]:g} in trial '{results['trial'].iloc[row]}'"
+        )
+
+
+def _check_budget(frame: pd.DataFrame) -> None:
+    for name in ("budget", "train_flops", "subset_size"):
+        value = _numbers(frame, name)
+        if not (np.isfinite(value) & (value > 0)).all():
+            column = "level_flops" if name == "budget" else name
+            raise ValueError(f"results column '{column}' must be above zero in a finished trial that has one")
+
+
+def _check_seeds(frame: pd.DataFrame) -> None:
+    repeated = frame.loc[frame.duplicated([*CELL, "seed"], keep=False), "trial"]
+    if len(repeated):
+        raise ValueError(
+            f"trials '{repeated.iloc[0]}' and '{repeated.iloc[1]}' share a cell and a seed: "
+            "they would count as two runs; keep one of them"
+        )

@@ -1,0 +1,216 @@
+"""The report's tables as texts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isnan
+
+import pandas as pd
+
+from analysis.contrasts import held_text
+from analysis.cost import Cost
+from analysis.isoflop import Curve
+from analysis.labels import (
+    axis_text,
+    budget_text,
+    capital,
+    configuration_text,
+    count_text,
+    flops_text,
+    metric_text,
+    percent,
+    percent_interval,
+)  # fmt: skip
+from analysis.laws import Law
+from analysis.table import Trials, records
+
+_AXES = {
+    "quality": "quality", "subset_size": "data size", "architecture": "architecture", "strategy": "strategy",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """One table, every cell a text.
+
+    Attributes:
+        name: File name without suffix.
+        title: Heading.
+        note: What its numbers are.
+        frame: Columns as they are headed.
+    """
+
+    name: str
+    title: str
+    note: str
+    frame: pd.DataFrame
+
+
+def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
+    """The best configuration at each budget, from what ``frontier`` gave."""
+    rows = [
+        {
+            "Budget": budget_text(row["regime"], row["budget"]),
+            "Architecture": row["architecture"],
+            "Strategy": axis_text("strategy", row["strategy"]),
+            "Pairs": count_text(row["subset_size"]),
+            "Quality": axis_text("quality", row["quality"]),
+            "Epochs": f"{row['epochs']:.1f}",
+            "Error (%)": percent(row["error"]),
+            "Interval": percent_interval(row["low"], row["high"]),
+            "P(best)": share_text(row["probability"]),
+            "Runner-up": row["runner_up"] or "–",
+            "Its error (%)": percent(row["runner_up_error"]),
+            "Verdict": row["verdict"],
+        }
+        for row in records(frontier)
+    ]
+    note = (
+        f"{capital(metric_text(metric))}. P(best) is the share of draws in which the configuration has the "
+        f"lowest error of its budget. {capital(explanation)}."
+    )
+    return Table(name="best", title="Best configuration at each budget", note=note, frame=pd.DataFrame(rows))
+
+
+def fits(laws: Sequence[Law]) -> Table:
+    """Every fitted curve with its law, or why it has none."""
+    rows = []
+    for law in laws:
+        fit, shown = law.fit, law.fit.supported
+        held = {name: value for name, value in law.identity.items() if name not in ("regime", "budget")}
+        budget = (
+            f" at {budget_text(str(law.identity['regime']), law.identity['budget'])}"
+            if law.along == "data"
+            else ""
+        )
+        rows.append({
+            "Along": law.along,
+            "Curve": held_text(held) + budget,
+            "Runs": str(fit.rows),
+            "Levels": str(fit.levels),
+            "E (%)": percent(fit.floor) if shown else "–",
+            "E interval": percent_interval(*law.floor),
+            "A (%)": percent(fit.scale) if shown else "–",
+            "at x =": f"{fit.unit:.3g}" if shown else "–",
+            "α": f"{fit.alpha:.3f}" if shown else "–",
+            "α interval": f"[{law.alpha[0]:.2f}, {law.alpha[1]:.2f}]" if not isnan(law.alpha[0]) else "",
+            "Σ w·r²": f"{fit.objective:.2e}" if fit.levels > 3 else "–",  # noqa: PLR2004 (three levels leave none)
+            "Starts agreeing": f"{fit.agreement} of {fit.starts}" if fit.starts else "–",
+            "Status": fit.status,
+        })  # fmt: skip
+    note = (
+        "error = E + A·(x/x₀)^-α, x training FLOPs of a trial (compute) or unique pairs (data); squared loss "
+        "on the error, weighted by runs; the laws were not tested on larger budgets than they were fitted to"
+    )
+    return Table(name="fits", title="Fitted laws", note=note, frame=pd.DataFrame(rows))
+
+
+def profiles(curves: Sequence[Curve]) -> Table:
+    """Every IsoFLOP profile with its minimum, or why none is marked."""
+    rows = [
+        {
+            "Budget": budget_text("fixed-compute", curve.identity["budget"]),
+            "Family": str(curve.identity["family"]),
+            "Held": held_text(
+                {k: v for k, v in curve.identity.items() if k not in ("regime", "budget", "family")}
+            ),
+            "Sizes": str(len(curve.positions)),
+            "Best size": flops_text(curve.profile.size) if curve.profile.status == "ok" else "–",
+            "Interval": f"[{flops_text(curve.profile.size_low)}, {flops_text(curve.profile.size_high)}]"
+            if curve.profile.status == "ok"
+            else "",
+            "Status": curve.profile.status,
+            "Reason": curve.profile.reason,
+        }
+        for curve in curves
+    ]
+    note = "size is training FLOPs per sample; parabola in its logarithm"
+    return Table(name="isoflop", title="IsoFLOP profiles", note=note, frame=pd.DataFrame(rows))
+
+
+def contrasts(table: pd.DataFrame) -> Table:
+    """Every comparison along one axis, from what ``contrasts`` gave."""
+    rows = [
+        {
+            "Axis": _AXES[row["axis"]],
+            "Budget": budget_text(row["regime"], row["budget"]),
+            "Held": row["held"],
+            "Compared": row["values"],
+            "Lowest error": row["best"],
+            "Error (%)": percent(row["error"]),
+            "Ahead by": percent(row["gap"]),
+            "Interval": percent_interval(row["gap_low"], row["gap_high"]),
+            "P(best)": share_text(row["probability"]),
+            "Verdict": row["verdict"],
+        }
+        for row in records(table)
+    ]
+    note = "ahead by: points of error between the lowest and the second lowest"
+    return Table(name="contrasts", title="One choice at a time", note=note, frame=pd.DataFrame(rows))
+
+
+def cost(levels: pd.DataFrame, totals: Cost) -> Table:
+    """FLOPs by budget level and in all."""
+    rows = [
+        {
+            "Level": row["level"],
+            "Trials": str(row["trials"]) if row["trials"] else "–",
+            "Planned": flops_text(row["planned"]),
+            "Spent": flops_text(row["spent"]),
+            "Wasted": flops_text(row["wasted"]),
+        }
+        for row in records(levels)
+    ]
+    rows.append({
+        "Level": "all", "Trials": str(int(levels["trials"].sum())),
+        "Planned": flops_text(totals.planned_flops + totals.charged_flops),
+        "Spent": flops_text(totals.spent_flops), "Wasted": flops_text(totals.wasted_flops),
+    })  # fmt: skip
+    note = "training plus evaluation FLOPs; wasted: lost with attempts that failed"
+    return Table(name="cost", title="Cost", note=note, frame=pd.DataFrame(rows))
+
+
+def trials(trials: Trials) -> Table:
+    """Every finished trial."""
+    rows = [
+        {
+            "Budget": budget_text(row["regime"], row["budget"]),
+            "Architecture": row["architecture"],
+            "Strategy": axis_text("strategy", row["strategy"]),
+            "Pairs": count_text(row["subset_size"]),
+            "Quality": axis_text("quality", row["quality"]),
+            "Seed": str(int(row["seed"])),
+            "Error (%)": percent(row["error"]),
+            "Loss": f"{row['train_loss']:.3f}",
+            "Samples": count_text(row["samples_seen"]),
+            "Epochs": f"{row['epochs']:.1f}",
+            "FLOPs": flops_text(row["train_flops"]),
+            "Trial": row["trial"],
+        }
+        for row in records(trials.frame)
+    ]
+    note = f"{metric_text(trials.metric)}; loss: mean of the last tenth of the training"
+    return Table(name="trials", title="All finished trials", note=note, frame=pd.DataFrame(rows))
+
+
+def left_out(cells: pd.DataFrame) -> Table:
+    """Cells that were not planned, and why."""
+    rows = [
+        {
+            "Budget": budget_text(row["regime"], row["level_flops"])
+            if row["regime"] == "fixed-compute"
+            else row["regime"],
+            "Configuration": configuration_text(row),
+            "Reason": str(row["reason"]),
+        }
+        for row in records(cells)
+    ]
+    return Table(
+        name="left-out", title="Cells left out of the plan", note="as planned", frame=pd.DataFrame(rows)
+    )
+
+
+def share_text(probability: float) -> str:
+    """A probability with two digits; the ends as bounds, as draws cannot tell more."""
+    if isnan(probability):
+        return "–"
+    return ">.99" if probability > 0.995 else ("<.01" if probability < 0.005 else f"{probability:.2f}")  # noqa: PLR2004

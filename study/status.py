@@ -1,0 +1,96 @@
+"""Shows where a study stands, from what it has written; works while it runs and after."""
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from budgets.ledger import read_entries, reserved, spent_flops
+from budgets.quantity import format_flops, format_seconds
+from runners.results import read_json_lines, read_table
+from study.progress import running_trials
+from study.study import Study, is_running
+
+
+def show_status(console: Console, study: Study) -> None:
+    """Writes counts by level, the running trials, failures, FLOPs spent against planned, and slots busy.
+
+    Raises:
+        ValueError: The study has not been run.
+    """
+    folder = study.folder
+    if not (folder / "plan.parquet").exists():
+        raise ValueError(f"{folder} holds no study; run `python -m study run {study.declaration.name}` first")
+    plan = read_table(folder / "plan.parquet")
+    events = read_json_lines(folder / "events.jsonl")
+    last = _last_events(events)
+    running = set(last[last == "trial-started"].index) | set(last[last == "trial-retried"].index)
+    states = pd.Series("waiting", index=plan["trial"])
+    states.update(last.map({"trial-finished": "done", "trial-failed": "failed"}).dropna())
+    if is_running(folder):
+        states[states.index.isin(running) & (states == "waiting")] = "running"
+
+    console.print(_by_level(plan, states))
+    cells = plan.set_index("trial")
+    for trial in running_trials(folder) if is_running(folder) else []:
+        cell = cells.loc[str(trial["trial"])]
+        share = trial["samples_seen"] / trial["samples_planned"]
+        console.print(
+            f"  running {trial['trial']} {cell['architecture']} {cell['strategy']} on {cell['subset_size']:,} "
+            f"({cell['quality']}): {share:.0%}, loss {trial['loss']:.3f}",
+            highlight=False,
+        )
+    if not events.empty and "reason" in events:
+        failed = events[events["event"] == "trial-failed"].drop_duplicates("trial", keep="last")
+        for row in failed[failed["trial"].map(states) == "failed"].itertuples():
+            console.print(f"  failed {row.trial}: {row.reason}", highlight=False, markup=False)
+
+    entries = read_entries(folder / "ledger.jsonl")
+    spent, held = spent_flops(entries), sum(reserved(entries).values())
+    cap = study.declaration.study_flops
+    budget = f" of a study budget of {format_flops(cap)}" if cap is not None else ""
+    console.print(f"{format_flops(spent)} spent, {format_flops(held)} reserved{budget}", highlight=False)
+    waste = sum(entry.train_flops for entry in entries if entry.entry == "wasted")
+    if waste:
+        console.print(f"{format_flops(waste)} of it was lost to crashes and done again", highlight=False)
+    left = plan.loc[plan["trial"].map(states).isin(["waiting", "running"]).to_numpy(), "predicted_s"].sum()
+    if left:
+        console.print(f"about {format_seconds(float(left))} of one slot to go", highlight=False)
+    busy = slots_busy(events)
+    if busy is not None:
+        console.print(f"slots busy {busy:.0%} of the last run's time", highlight=False)
+
+
+def slots_busy(events: pd.DataFrame) -> float | None:
+    """Gives the share of its slots' time that the last run filled with trials, or None before its first trial ended."""
+    if events.empty:
+        return None
+    starts = events.index[events["event"] == "study-started"]
+    if not len(starts):
+        return None
+    run = events.loc[starts[-1] :]
+    ended = run.dropna(subset=["wall_s"]) if "wall_s" in run else run.iloc[:0]
+    if ended.empty:
+        return None
+    span = float(run["time"].iloc[-1] - run["time"].iloc[0])
+    return float(ended["wall_s"].sum() / (span * run["slots"].iloc[0]))
+
+
+def _last_events(events: pd.DataFrame) -> "pd.Series[str]":
+    if events.empty or "trial" not in events:
+        return pd.Series(dtype="str")
+    of_trials = events.dropna(subset=["trial"])
+    return of_trials.groupby("trial")["event"].last()
+
+
+def _by_level(plan: pd.DataFrame, states: "pd.Series[str]") -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    names = ("done", "running", "failed", "waiting")
+    table.add_column("level", justify="right")
+    for name in names:
+        table.add_column(name, justify="right")
+    counted = plan.assign(state=states.to_numpy())
+    for level, rows in counted.groupby("level_flops", dropna=False):
+        label = "no level" if pd.isna(level) else format_flops(float(level))  # type: ignore[arg-type]
+        table.add_row(label, *(str((rows["state"] == name).sum()) for name in names))
+    table.add_row("all", *(str((counted["state"] == name).sum()) for name in names), style="bold")
+    return table

@@ -1,0 +1,111 @@
+"""A plausible study, made up: known laws, known noise, and the frames that a run leaves behind."""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+GIGA = 1e9
+PER_SAMPLE = {"ViT-X": 13e6, "ViT-S": 39e6, "ViT-M": 72e6, "ConvNeXt-C": 19e6}
+STRATEGY_COST = {"clip": 1.0, "clip-crop-flip": 1.0, "flip-50": 0.7, "slip": 2.9}
+LEVELS = (200 * GIGA, 900 * GIGA, 3600 * GIGA)
+POOL = 8192
+QUALITIES = {"top20": 0.2, "top40": 0.4, "all": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyFrames:
+    """What a run leaves behind, as frames."""
+
+    results: pd.DataFrame
+    curves: pd.DataFrame
+    plan: pd.DataFrame
+    left_out: pd.DataFrame
+    ledger: pd.DataFrame
+    events: pd.DataFrame
+
+
+def true_error(level: float, size: int, quality: str, architecture: str, strategy: str) -> float:
+    """The law the study is made of: the larger model wins late, purer data early, more data always."""
+    floor = {"ViT-X": 0.38, "ViT-S": 0.30, "ViT-M": 0.28, "ConvNeXt-C": 0.30}[architecture]
+    scale = {"ViT-X": 0.50, "ViT-S": 0.62, "ViT-M": 0.70, "ConvNeXt-C": 0.46}[architecture]
+    gain = {"clip": 0.0, "clip-crop-flip": 0.01, "flip-50": -0.01, "slip": 0.04}[strategy]
+    dirt = {"top20": 0.0, "top40": 0.02, "all": 0.10}[quality]
+    hunger = 0.9 * (size / 256) ** -0.7 * (level / LEVELS[0]) ** 0.2
+    return float(min(0.99, floor + scale * (level / LEVELS[0]) ** -0.35 + gain + dirt + 0.2 * hunger))
+
+
+def trial_row(
+    configuration: tuple[int, str, str, str], level: float, seed: int, error: float
+) -> dict[str, object]:
+    """One row of the results schema; the configuration is (size, quality, architecture, strategy)."""
+    size, quality, architecture, strategy = configuration
+    cost = round(PER_SAMPLE[architecture] * STRATEGY_COST[strategy])
+    batch = 64
+    steps = int(level // (cost * batch))
+    samples = steps * batch
+    return {
+        "trial": f"{architecture}-{strategy}-{quality}-{size}-{level / GIGA:g}G-s{seed}".lower(),
+        "regime": "fixed-compute", "subset_size": size, "quality": quality, "architecture": architecture,
+        "strategy": strategy, "level_flops": level, "seed": seed, "train_flops": float(samples * cost),
+        "train_flops_per_sample": cost, "evaluation_flops": 2e9, "samples_seen": samples,
+        "epochs": samples / size, "steps": steps, "batch_size": batch, "lr_peak": 1e-3,
+        "parameters": round(PER_SAMPLE[architecture] / 40), "status": "finished", "reason": "",
+        "train_loss": 4.2 * error, "held-out/top1": 1 - error, "held-out/count": 1600.0,
+        "style/top1": 0.5 * (1 - error), "style/count": 800.0,
+    }  # fmt: skip
+
+
+def study(*, seeds: int = 3, noise: float = 0.012, levels: tuple[float, ...] = LEVELS) -> StudyFrames:
+    """A partial grid as a declaration would give it: each axis varied around one centre."""
+    generator = np.random.default_rng(7)
+    size_of = {quality: int(POOL * share) for quality, share in QUALITIES.items()}
+    centre = (size_of["top40"], "top40", "ViT-X", "clip")
+    cells = {(size_of["top40"], "top40", architecture, "clip"): None for architecture in PER_SAMPLE}
+    cells |= {(size_of[quality], quality, "ViT-X", "clip"): None for quality in QUALITIES}
+    cells |= {(size, "top40", "ViT-X", "clip"): None for size in (512, 1024, *([centre[0]]))}
+    cells |= {(centre[0], "top40", "ViT-X", strategy): None for strategy in STRATEGY_COST}
+    rows = []
+    for (size, quality, architecture, strategy), level, seed in product(cells, levels, range(seeds)):
+        error = true_error(level, size, quality, architecture, strategy) + noise * generator.standard_normal()
+        rows.append(
+            trial_row((size, quality, architecture, strategy), level, seed, float(np.clip(error, 0.01, 0.99)))
+        )
+    return frames_around(pd.DataFrame(rows))
+
+
+def frames_around(results: pd.DataFrame) -> StudyFrames:
+    """Plan, curves, ledger and events that fit a results table."""
+    plan = results.drop(
+        columns=[name for name in results if "/" in str(name)] + ["status", "reason", "train_loss"]
+    )
+    plan = plan.assign(predicted_s=plan["train_flops"] / 100e9)
+    ledger = [{"entry": "charged", "what": "quality scorer", "train_flops": 1e12, "evaluation_flops": 1e11}]
+    curves, events = [], [{"time": 1000.0, "event": "study-started", "slots": 2}]
+    for place, row in enumerate(results.to_dict("records")):
+        flops = {"train_flops": row["train_flops"], "evaluation_flops": row["evaluation_flops"]}
+        ledger += [{"entry": entry, "what": row["trial"], **flops} for entry in ("reserved", "spent")]
+        steps = np.unique(np.linspace(1, max(int(row["steps"]), 2), 40).astype(int))
+        curves.append(
+            pd.DataFrame({
+                "trial": row["trial"], "step": steps, "samples_seen": steps * 64,
+                "train_flops": steps * 64.0 * row["train_flops_per_sample"],
+                "loss": row["train_loss"] + (4.2 - row["train_loss"]) * np.exp(-3 * steps / steps[-1]),
+                "lr": 1e-3,
+            })
+        )  # fmt: skip
+        events.append({
+            "time": 1001.0 + 3 * place, "event": "trial-finished", "trial": row["trial"], "slot": place % 2,
+            "wall_s": 5.0, "samples_per_s": 4000.0, "node": "local",
+        })  # fmt: skip
+    events.append({"time": 1010.0 + 3 * len(results), "event": "study-ended"})
+    left_out = pd.DataFrame([{
+        "regime": "fixed-compute", "subset_size": 3276, "quality": "top40", "architecture": "ConvNeXt-C",
+        "strategy": "flip-50", "level_flops": LEVELS[0],
+        "reason": "patch dropout needs a ViT; ConvNeXt-C has none",
+    }])  # fmt: skip
+    return StudyFrames(
+        results=results, curves=pd.concat(curves, ignore_index=True), plan=plan, left_out=left_out,
+        ledger=pd.DataFrame(ledger), events=pd.DataFrame(events),
+    )  # fmt: skip

@@ -1,0 +1,100 @@
+"""Figures draw their frame, all of it and nothing else, and the frame is what the CSV holds."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import analyse, report
+from analysis.figure_data import MARKS, FigureData, Missing
+from analysis.figures.draw import draw
+from analysis.figures.save import save
+from tests.analysis.synthetic import StudyFrames, study
+
+NAMES = [
+    "error-compute-architecture", "error-compute-strategy", "error-data", "quality", "isoflop",
+    "training-loss", "ledger",
+]  # fmt: skip
+
+
+def figures_of(frames: StudyFrames) -> tuple[FigureData | Missing, ...]:
+    found = analyse.analyse(
+        {"name": "made up", "metric": "held-out/top1"},
+        results=frames.results, plan=frames.plan, ledger=frames.ledger, events=frames.events,
+    )  # fmt: skip
+    return report.draw_data(found, curves=frames.curves, plan=frames.plan, ledger=frames.ledger)
+
+
+@pytest.fixture(scope="module")
+def drawn(frames: StudyFrames) -> dict[str, FigureData]:
+    return {data.name: data for data in figures_of(frames) if isinstance(data, FigureData)}
+
+
+def test_a_full_study_supports_every_figure(drawn: dict[str, FigureData]) -> None:
+    assert list(drawn) == NAMES
+    assert set().union(*(data.frame["mark"] for data in drawn.values())) <= set(MARKS)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "ledger"])
+def test_what_is_drawn_is_what_the_csv_holds(name: str, drawn: dict[str, FigureData], tmp_path: Path) -> None:
+    save(drawn[name], tmp_path)
+    held = pd.read_csv(tmp_path / f"{name}.csv")[["x", "y"]].to_numpy()
+    lines = [line for axes in draw(drawn[name]).axes for line in axes.get_lines()]
+    seen = np.concatenate([np.column_stack(line.get_data()).astype(float) for line in lines])
+    assert {tuple(point) for point in seen.round(9)} == {tuple(point) for point in held.round(9)}
+
+
+def test_bars_are_as_long_as_the_csv_says(drawn: dict[str, FigureData], tmp_path: Path) -> None:
+    save(drawn["ledger"], tmp_path)
+    widths = sorted(patch.get_width() for patch in draw(drawn["ledger"]).axes[0].patches)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(widths, sorted(pd.read_csv(tmp_path / "ledger.csv")["x"]))
+
+
+def test_a_figure_is_saved_in_three_formats_with_data_and_caption(
+    drawn: dict[str, FigureData], tmp_path: Path
+) -> None:
+    save(drawn["quality"], tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".svg", ".pdf", ".csv", ".txt"}
+    assert b"/FontFile2" in (tmp_path / "quality.pdf").read_bytes()
+    assert "27 runs of 9 cells" in (tmp_path / "quality.txt").read_text(encoding="utf-8")
+
+
+def test_the_same_data_give_the_same_files(drawn: dict[str, FigureData], tmp_path: Path) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        save(drawn["error-data"], folder)
+    for path in folders[0].iterdir():
+        assert path.read_bytes() == (folders[1] / path.name).read_bytes(), path.name
+
+
+def test_one_seed_draws_hollow_stars_no_band_and_a_caption_that_says_why() -> None:
+    data = next(data for data in figures_of(study(seeds=1)) if isinstance(data, FigureData))
+    marks = data.frame.groupby("mark")
+    assert "best" not in marks.groups
+    assert marks.get_group("tentative law")[["low", "high"]].isna().all(axis=None)
+    assert "a lower bound" in data.caption
+    assert "hollow where it is undecided" in data.caption
+
+
+def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> None:
+    only = frames.results[
+        (frames.results["strategy"] == "clip") & (frames.results["architecture"] == "ViT-X")
+    ]
+    alone = only[only["quality"] == "all"]
+    cut = StudyFrames(
+        results=alone, curves=pd.DataFrame(), plan=frames.plan, left_out=frames.left_out,
+        ledger=frames.ledger, events=frames.events,
+    )  # fmt: skip
+    missing = {data.title: data.reason for data in figures_of(cut) if isinstance(data, Missing)}
+    differ = "no two finished trials differ in"
+    assert missing == {
+        "Error against compute, by training strategy": f"{differ} training strategy alone",
+        "Error against data size": f"{differ} the number of pairs alone",
+        "Quality of the data at each budget": f"{differ} the quality of their data alone",
+        "IsoFLOP profiles: error against model size": (
+            "1 model size of one family at a budget; a profile needs three"
+        ),
+        "Training loss": "no training curves were recorded",
+    }

@@ -1,0 +1,116 @@
+"""The best configuration at a budget: clear, a tie, or undecided."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.bootstrap import CellDraws, cell_draws
+from analysis.contrasts import POOL, comparisons, contrasts, statements
+from analysis.frontier import choose, frontier, probabilities
+from analysis.table import tidy
+from tests.analysis.synthetic import StudyFrames, study, trial_row
+
+
+def drawn(results: pd.DataFrame) -> CellDraws:
+    return cell_draws(tidy(results, metric="held-out/top1"), question="frontier")
+
+
+def pair(gap: float, *, seeds: int) -> pd.DataFrame:
+    """Two architectures whose errors lie apart by ``gap``, with seeds that spread by 0.01 on either side."""
+    offsets = np.linspace(-0.01, 0.01, seeds) if seeds > 1 else np.zeros(1)
+    return pd.DataFrame([
+        trial_row((1024, "all", architecture, "clip"), 2e11, seed, 0.6 + shift + float(offset))
+        for architecture, shift in (("ViT-X", 0.0), ("ViT-S", gap))
+        for seed, offset in enumerate(offsets)
+    ])  # fmt: skip
+
+
+def test_a_gap_far_outside_the_noise_is_clear() -> None:
+    row = frontier(drawn(pair(0.2, seeds=3))).iloc[0]
+    assert (row["verdict"], row["architecture"], row["tied"]) == ("clear", "ViT-X", "")
+    assert row["probability"] > 0.99
+    assert row["low"] < 0.6 < row["high"]
+    assert row["runner_up"] == "ViT-S, CLIP, 1,024 pairs, all"
+    assert row["gap"] == pytest.approx(0.2)
+
+
+def test_a_gap_within_the_noise_is_a_tie_and_names_its_members() -> None:
+    row = frontier(drawn(pair(0.003, seeds=3))).iloc[0]
+    assert row["verdict"] == "tie"
+    assert row["tied"] == "ViT-X, CLIP, 1,024 pairs, all; ViT-S, CLIP, 1,024 pairs, all"
+    assert row["gap_low"] < 0 < row["gap_high"]
+
+
+def test_one_seed_is_undecided_however_wide_the_gap() -> None:
+    row = frontier(drawn(pair(0.2, seeds=1))).iloc[0]
+    assert row["verdict"] == "undecided"
+    assert "noise between seeds is not known" in row["reason"]
+
+
+def test_one_configuration_is_no_choice() -> None:
+    row = frontier(drawn(pair(0.2, seeds=3).iloc[:3])).iloc[0]
+    assert row["verdict"] == "undecided"
+    assert "nothing to choose between" in row["reason"]
+
+
+def test_probabilities_of_a_budget_sum_to_one(frames: StudyFrames) -> None:
+    table = probabilities(drawn(frames.results))
+    np.testing.assert_allclose(table.groupby("budget")["best"].sum(), 1)
+    assert table.groupby("budget")["error"].is_monotonic_increasing.all()
+
+
+def test_equal_configurations_share_the_probability_and_all_belong_to_the_tie() -> None:
+    rows = [
+        trial_row((size, "all", "ViT-X", "clip"), 2e11, seed, 0.6 + offset)
+        for size in (256, 512, 1024, 2048, 4096)
+        for seed, offset in enumerate((-0.01, 0.0, 0.01))
+    ]
+    choice = choose(drawn(pd.DataFrame(rows)))
+    np.testing.assert_allclose(choice.probability, 0.2, atol=0.04)
+    assert (choice.verdict, len(choice.members)) == ("tie", 5)
+
+
+def test_a_single_run_that_is_clearly_ahead_says_where_its_noise_was_measured() -> None:
+    row = frontier(drawn(pair(0.2, seeds=3).iloc[2:])).iloc[0]
+    assert (row["verdict"], row["runs"]) == ("clear", 1)
+    assert "as measured on other cells" in row["reason"]
+
+
+def test_an_empty_study_has_an_empty_frontier() -> None:
+    assert frontier(drawn(pd.DataFrame())).empty
+
+
+def test_a_comparison_differs_along_one_axis_alone(frames: StudyFrames) -> None:
+    draws = drawn(frames.results)
+    for axis in ("subset_size", "architecture", "strategy"):
+        for comparison in comparisons(draws, axis):
+            cells = draws.cells.iloc[comparison.positions]
+            assert len(set(cells[axis])) == len(cells) > 1
+            others = {"regime", "budget", "subset_size", "quality", "architecture", "strategy"} - {axis}
+            assert len(cells[sorted(others)].drop_duplicates()) == 1
+
+
+def test_qualities_of_one_pool_are_compared_at_their_largest_subsets(frames: StudyFrames) -> None:
+    found = comparisons(drawn(frames.results), "quality")
+    assert [comparison.held["subset_size"] for comparison in found] == [POOL] * 3
+
+
+def test_more_data_is_found_to_help_where_it_does(frames: StudyFrames) -> None:
+    table = contrasts(drawn(frames.results))
+    sizes = table[table["axis"] == "subset_size"]
+    assert sizes["place"].tolist() == ["last"] * 3
+    assert sizes["verdict"].tolist() == ["clear"] * 3
+
+
+def test_statements_say_what_was_not_compared() -> None:
+    draws = drawn(pair(0.2, seeds=3))
+    said = {statement.title: statement for statement in statements(draws, contrasts(draws))}
+    assert said["Which architecture?"].verdict == "clear"
+    assert said["Does more data help?"].verdict == "undecided"
+    assert "No two finished trials differ" in said["Does more data help?"].text
+
+
+def test_the_leader_is_the_one_the_study_was_made_with() -> None:
+    best = frontier(drawn(study(seeds=3, noise=0.004).results))
+    assert best["architecture"].tolist() == ["ConvNeXt-C"] * 3
+    assert best["verdict"].tolist() == ["clear"] * 3

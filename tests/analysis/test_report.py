@@ -1,0 +1,205 @@
+"""The report of a finished, a half-finished and an unstarted study."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.report import ReportSummary, write_report
+from tests.analysis.synthetic import StudyFrames, study
+
+HOSTILE = "<script>alert('caption')</script>"
+
+
+def write(
+    folder: Path, frames: StudyFrames, *, name: str = "made-up", text: str = "name: made-up\n"
+) -> ReportSummary:
+    provenance = {
+        "convention": "6 × forward MACs",
+        "hardware": "2 cores",
+        "seeds": "0, 1, 2",
+    }
+    return write_report(
+        folder,
+        declaration={"name": name, "metric": "held-out/top1", "study_budget_flops": 4e14},
+        declaration_text=text,
+        results=frames.results,
+        curves=frames.curves,
+        plan=frames.plan,
+        left_out=frames.left_out,
+        ledger=frames.ledger,
+        events=frames.events,
+        provenance=provenance,
+    )
+
+
+class Elements(HTMLParser):
+    """Tags with their attributes, and the text outside of scripts and styles."""
+
+    def __init__(self, page: str) -> None:
+        """Reads a page."""
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.inside = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.inside = tag
+
+    def handle_data(self, data: str) -> None:
+        if self.inside not in ("script", "style"):
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, frames: StudyFrames) -> tuple[ReportSummary, Elements]:
+    results = frames.results.copy()
+    results.loc[results.index[0], ["status", "reason"]] = ["failed", HOSTILE]
+    summary = write(
+        tmp_path_factory.mktemp("study") / "report",
+        replace(frames, results=results),
+        name=HOSTILE,
+        text=HOSTILE,
+    )
+    return summary, Elements(summary.page.read_text(encoding="utf-8"))
+
+
+def test_the_folder_holds_page_figures_and_tables(written: tuple[ReportSummary, Elements]) -> None:
+    folder = written[0].page.parent
+    assert sorted(path.name for path in folder.iterdir()) == ["figures", "report.html", "tables"]
+    assert len(list((folder / "figures").glob("*.pdf"))) == 7
+    assert {path.stem for path in (folder / "tables").iterdir()} == {
+        "best", "contrasts", "fits", "isoflop", "cost", "trials", "left-out",
+    }  # fmt: skip
+    assert [path.name for path in folder.parent.iterdir()] == ["report"]
+
+
+def test_every_file_that_the_page_links_is_there(written: tuple[ReportSummary, Elements]) -> None:
+    summary, page = written
+    links = [str(attributes["href"]) for tag, attributes in page.tags if tag == "a"]
+    files = [link for link in links if not link.startswith("#")]
+    assert len(files) > 30
+    assert all((summary.page.parent / link).exists() for link in files)
+
+
+def test_the_page_loads_nothing(written: tuple[ReportSummary, Elements]) -> None:
+    summary, page = written
+    assert not re.search(r"(https?:)?//[a-z]", summary.page.read_text(encoding="utf-8"))
+    for tag, attributes in page.tags:
+        assert "src" not in attributes, tag
+        assert tag not in ("img", "iframe", "object", "embed"), tag
+        if tag == "link":
+            assert attributes["href"] == "data:,"
+
+
+def test_markup_in_names_reasons_and_declaration_stays_text(written: tuple[ReportSummary, Elements]) -> None:
+    assert sum(tag == "script" for tag, _ in written[1].tags) == 1
+    assert written[1].text.count(HOSTILE) >= 3
+
+
+def test_ids_are_unique_and_every_reference_leads_to_one(written: tuple[ReportSummary, Elements]) -> None:
+    ids = [str(attributes["id"]) for _, attributes in written[1].tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in written[1].tags:
+        for value in attributes.values():
+            for reference in re.findall(r"^#(.+)|url\(#(.+?)\)", value or ""):
+                assert "".join(reference) in ids
+
+
+def test_every_drawing_has_an_alternative_text(written: tuple[ReportSummary, Elements]) -> None:
+    images = [attributes for _, attributes in written[1].tags if attributes.get("role") == "img"]
+    assert len(images) >= 7
+    assert all(attributes["aria-label"] for attributes in images)
+
+
+def test_the_summary_answers_for_each_budget(written: tuple[ReportSummary, Elements]) -> None:
+    lines = written[0].lines
+    assert lines[0] == "98 of 99 trials finished, 1 failed or diverged; 156 TFLOPs spent"
+    assert len(lines) == 4
+    assert re.match(
+        r"200 GFLOPs: ConvNeXt-C, CLIP, 3,276 pairs, top 40 %: error \d\d\.\d % \[.+\], clear: ahead by",
+        lines[1],
+    )
+
+
+def test_the_answers_stand_before_everything_else(written: tuple[ReportSummary, Elements]) -> None:
+    text = written[1].text
+    assert (
+        text.index("What to train at each budget") < text.index("ConvNeXt-C") < text.index("Trials finished")
+    )
+    assert text.index("Trials finished") < text.index("One choice at a time")
+
+
+def test_a_half_finished_study_says_what_is_missing(tmp_path: Path, frames: StudyFrames) -> None:
+    half = replace(frames, results=frames.results.iloc[:30], ledger=frames.ledger.iloc[:61])
+    summary = write(tmp_path / "report", half)
+    assert (summary.finished, summary.planned) == (30, 99)
+    assert summary.lines[0].startswith("30 of 99 trials finished; ")
+    text = Elements(summary.page.read_text(encoding="utf-8")).text
+    assert "69 not run yet" in text
+    assert "4 of 11 planned configurations finished" in text
+
+
+def test_a_study_without_a_finished_trial_has_a_report(tmp_path: Path, frames: StudyFrames) -> None:
+    none = pd.DataFrame()
+    summary = write(
+        tmp_path / "report",
+        replace(frames, results=none, curves=none, ledger=none, events=none, left_out=none),
+    )
+    assert summary.lines == (
+        "0 of 99 trials finished; 0 FLOPs spent",
+        "no trial has finished: there is nothing to choose from yet",
+    )
+    assert "No trial has finished yet" in summary.page.read_text(encoding="utf-8")
+
+
+def test_one_seed_gives_no_interval_in_the_answers(tmp_path: Path) -> None:
+    summary = write(tmp_path / "report", study(seeds=1))
+    assert all("[" not in line for line in summary.lines)
+    assert all("undecided" in line or "tie" in line for line in summary.lines[1:])
+    assert "counting noise only, a lower bound" in summary.page.read_text(encoding="utf-8")
+
+
+def test_a_report_replaces_the_one_before_and_is_the_same_for_the_same_study(
+    tmp_path: Path, frames: StudyFrames
+) -> None:
+    few = replace(frames, results=frames.results.iloc[:9])
+    folder = tmp_path / "report"
+    write(folder, few)
+    first = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    (folder / "left over").touch()
+    write(folder, few)
+    second = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert first == second
+
+
+def test_a_refused_study_leaves_the_report_before_as_it_was(tmp_path: Path, frames: StudyFrames) -> None:
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / "report.html").write_text("before")
+    with pytest.raises(ValueError, match="no column 'seed'"):
+        write(folder, replace(frames, results=frames.results.drop(columns="seed")))
+    assert (folder / "report.html").read_text() == "before"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_samples_are_the_budget_of_the_other_regimes(tmp_path: Path, frames: StudyFrames) -> None:
+    equal = frames.results.assign(regime="equal-samples", level_flops=np.nan, samples_seen=65_536)
+    equal = equal.drop_duplicates(["subset_size", "quality", "architecture", "strategy", "seed"])
+    plan = equal[list(frames.plan.columns.drop("predicted_s"))]
+    summary = write(tmp_path / "report", replace(frames, results=equal, plan=plan))
+    assert summary.lines[1].startswith("65,536 samples: ")
+
+
+def test_the_analysis_imports_neither_torch_nor_ray() -> None:
+    code = "import sys, analysis.report; print(sorted({'torch', 'ray', 'open_clip'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    assert done.stdout == "[]\n"

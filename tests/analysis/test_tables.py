@@ -1,0 +1,58 @@
+"""Tables say the same in Markdown, LaTeX and CSV, and what they sum up sums up."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.cost import by_level, totals
+from analysis.table_files import latex, markdown, save
+from analysis.tables import Table
+from tests.analysis.synthetic import StudyFrames
+
+ODD = Table(
+    name="odd",
+    title="100 % & more",
+    note="a_b | c",
+    frame=pd.DataFrame({"α": ["x|y", "5 %"], "n": ["1", "2"]}),
+)
+
+
+def test_special_characters_are_escaped_in_latex() -> None:
+    text = latex(ODD)
+    assert r"\caption{100 \% \& more: a\_b | c}" in text
+    assert r"$\alpha$ & n \\" in text
+    assert r"5 \% & 2 \\" in text
+    assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 1
+
+
+def test_a_pipe_inside_a_markdown_cell_is_escaped() -> None:
+    assert "| x\\|y | 1 |" in markdown(ODD)
+
+
+def test_an_empty_table_says_so() -> None:
+    assert "(nothing)" in markdown(Table(name="e", title="t", note="n", frame=pd.DataFrame()))
+
+
+def test_the_csv_holds_the_texts(tmp_path: Path) -> None:
+    save(ODD, tmp_path)
+    assert pd.read_csv(tmp_path / "odd.csv", dtype=str).equals(ODD.frame.astype("str"))
+
+
+def test_levels_sum_to_the_ledger(frames: StudyFrames) -> None:
+    levels = by_level(frames.plan, frames.ledger)
+    cost = totals({"study_budget_flops": 4e14}, frames.plan, frames.ledger, frames.events)
+    spent = frames.ledger[frames.ledger["entry"].isin(["spent", "charged"])]
+    assert levels["spent"].sum() == cost.spent_flops == spent[["train_flops", "evaluation_flops"]].sum().sum()
+    assert levels["level"].tolist() == ["200 GFLOPs", "900 GFLOPs", "3.6 TFLOPs", "quality scorer"]
+    assert levels["trials"].sum() == 99
+
+
+def test_time_is_read_from_the_events(frames: StudyFrames) -> None:
+    cost = totals({}, frames.plan, frames.ledger, frames.events)
+    assert (cost.slots, cost.busy_s, cost.wall_s) == (2, 99 * 5.0, 10.0 + 3 * 99)
+
+
+def test_a_study_that_has_not_begun_costs_nothing(frames: StudyFrames) -> None:
+    cost = totals({}, frames.plan, pd.DataFrame(), pd.DataFrame())
+    assert cost.spent_flops == 0
+    assert cost.planned_flops > 0

@@ -1,0 +1,141 @@
+"""Evaluation sets: read back as written, in CLIP_benchmark's layout, apart from training."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from runners.data.embedded.bank import load_bank
+from runners.data.embedded.build import (
+    EVALUATION_SIZES,
+    TrainingPairs,
+    build_embedded_pool,
+    evaluation_counts,
+    evaluation_set,
+)
+from runners.data.evaluation_set import (
+    EvaluationSet,
+    count_evaluation_set,
+    load_evaluation_set,
+    write_evaluation_set,
+)
+from runners.data.pool import Pool
+from runners.data.tokenizer import tokenizer
+
+
+@pytest.mark.parametrize("name", ["held-out", "seen", "style", "validation"])
+def test_zero_shot_sets_are_read_back_balanced_over_100_classes(
+    evaluation: Path, evaluation_sizes: dict[str, int], name: str
+) -> None:
+    data = load_evaluation_set(evaluation / name, 32)
+    count = evaluation_sizes[name]
+    assert data.images.shape == (count, 3, 32, 32)
+    assert data.labels is not None
+    assert np.bincount(data.labels).tolist() == [count // 100] * 100
+    assert data.classnames == tuple(concept.name for concept in load_bank())
+    assert "a picture of a {c}" in data.templates
+    assert data.captions is None
+
+
+def test_a_written_set_is_read_back_to_the_pixel(tmp_path: Path) -> None:
+    data = evaluation_set("seen", 120)
+    write_evaluation_set(tmp_path / "seen", data)
+    read = load_evaluation_set(tmp_path / "seen", 32)
+    assert np.array_equal(read.images, data.images)
+    assert read.labels is not None
+    assert data.labels is not None
+    assert np.array_equal(read.labels, data.labels)
+
+
+def test_retrieval_has_one_true_caption_an_image_and_none_twice(evaluation: Path) -> None:
+    data = load_evaluation_set(evaluation / "retrieval", 32)
+    assert data.labels is None
+    assert data.captions is not None
+    assert {len(captions) for captions in data.captions} == {1}
+    assert len(set(data.captions)) == len(data.images) == 64
+
+
+def test_the_declared_retrieval_set_has_512_different_captions() -> None:
+    captions = evaluation_set("retrieval", EVALUATION_SIZES["retrieval"]).captions
+    assert captions is not None
+    assert len(set(captions)) == 512
+
+
+def test_several_captions_an_image_are_one_a_line(tmp_path: Path) -> None:
+    captions = (("one", "two words"), ("three",))
+    write_evaluation_set(
+        tmp_path / "r", EvaluationSet(images=np.zeros((2, 3, 8, 8), np.uint8), captions=captions)
+    )
+    assert load_evaluation_set(tmp_path / "r", 8).captions == captions
+    assert count_evaluation_set(tmp_path / "r") == (2, 3)
+
+
+def test_held_out_sets_show_no_training_drawing_and_validation_shares_them_in_other_scenes() -> None:
+    held_out, validation, seen = (
+        evaluation_set(name, 100).images for name in ("held-out", "validation", "seen")
+    )
+    assert not (held_out == validation).all(axis=(1, 2, 3)).any()
+    assert not (held_out == seen).all(axis=(1, 2, 3)).any()
+
+
+def test_no_evaluation_image_is_a_training_image_of_the_same_seed() -> None:
+    training = {pair.image.tobytes() for pair in TrainingPairs(seed=0, count=500)}
+    seen = evaluation_set("seen", 500, seed=0).images.transpose(0, 2, 3, 1)
+    assert not training & {np.ascontiguousarray(image).tobytes() for image in seen}
+
+
+def test_all_pools_are_judged_on_the_same_sets(pool: Pool, tmp_path: Path) -> None:
+    sizes = {"held-out": 200}
+    other = build_embedded_pool(tmp_path / "p", pairs=7, seed=99, score=None, evaluation_sizes=sizes)
+    shard = Path("evaluation") / "held-out" / "test" / "0.tar"
+    assert (other.path / shard).read_bytes() == (pool.path / shard).read_bytes()
+
+
+def test_counts_are_known_without_making_the_sets(evaluation: Path, evaluation_sizes: dict[str, int]) -> None:
+    counts = evaluation_counts(evaluation_sizes)
+    assert counts["held-out"] == (200, 500)
+    assert counts["retrieval"] == (64, 64)
+    for name, count in counts.items():
+        assert count_evaluation_set(evaluation / name) == count
+
+
+def test_a_pools_words_cover_the_prompts_of_its_evaluation(tmp_path: Path) -> None:
+    pool = build_embedded_pool(tmp_path / "p", pairs=2000, seed=0, score=None, evaluation_sizes={"seen": 100})
+    data = load_evaluation_set(pool.path / "evaluation" / "seen", 32)
+    prompts = [template.format(c=name) for template in data.templates for name in data.classnames]
+    tokens = tokenizer(512, 16, pool.vocabulary)(prompts)
+    assert (tokens != 510).all()
+    assert tokens.argmax(axis=1).max() < 15
+
+
+# webdataset leaves its shards to the garbage collector to close.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_webdataset_reads_a_set_as_clip_benchmark_does(evaluation: Path) -> None:
+    shards = int((evaluation / "held-out" / "test" / "nshards.txt").read_text())
+    pattern = str(evaluation / "held-out" / "test" / f"{{0..{shards - 1}}}.tar")
+    dataset = webdataset.WebDataset(pattern, shardshuffle=False).decode("pil").to_tuple("png", "cls")
+    samples = list(dataset)
+    assert [label for _, label in samples] == list(range(100)) * 2
+    assert isinstance(samples[0][0], Image.Image)
+    assert (evaluation / "retrieval" / "dataset_type.txt").read_text() == "retrieval\n"
+
+
+def test_no_such_set(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nowhere is not an evaluation set: there is no .*nshards\.txt"):
+        load_evaluation_set(tmp_path / "nowhere", 32)
+
+
+def test_a_set_without_class_names_is_refused(tmp_path: Path) -> None:
+    write_evaluation_set(tmp_path / "s", evaluation_set("seen", 100))
+    (tmp_path / "s" / "classnames.txt").unlink()
+    with pytest.raises(ValueError, match=r"needs .*classnames\.txt"):
+        load_evaluation_set(tmp_path / "s", 32)
+
+
+def test_labels_beyond_the_class_names_are_refused(tmp_path: Path) -> None:
+    write_evaluation_set(tmp_path / "s", evaluation_set("seen", 100))
+    (tmp_path / "s" / "classnames.txt").write_text("dog\ncat\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="a label is outside of the 2 classes"):
+        load_evaluation_set(tmp_path / "s", 32)

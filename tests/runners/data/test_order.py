@@ -1,0 +1,49 @@
+"""The order of samples: each epoch a permutation, the same however it is cut."""
+
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runners.data.order import positions
+
+
+def test_each_epoch_is_a_permutation_of_its_own() -> None:
+    epochs = positions(seed=7, count=100, start=0, stop=500).reshape(5, 100)
+    assert all(np.array_equal(np.sort(epoch), np.arange(100)) for epoch in epochs)
+    assert len({epoch.tobytes() for epoch in epochs}) == 5
+
+
+def test_seeds_give_different_orders() -> None:
+    first, second = (positions(seed=seed, count=100, start=0, stop=100) for seed in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+@given(
+    count=st.integers(1, 40),
+    cuts=st.lists(st.integers(0, 150), max_size=12),
+    seed=st.integers(0, 2**63),
+)
+@settings(deadline=None)
+def test_any_cuts_give_the_same_whole(count: int, cuts: list[int], seed: int) -> None:
+    borders = [0, *sorted(cuts), 150]
+    whole = positions(seed=seed, count=count, start=0, stop=150)
+    pieces = [positions(seed=seed, count=count, start=start, stop=stop) for start, stop in pairwise(borders)]
+    assert np.array_equal(np.concatenate(pieces), whole)
+
+
+def test_an_epoch_does_not_depend_on_those_before() -> None:
+    late = positions(seed=3, count=10, start=1000, stop=1010)
+    assert np.array_equal(late, positions(seed=3, count=10, start=0, stop=1010)[1000:])
+
+
+def test_a_caller_may_change_what_it_got() -> None:
+    first = positions(seed=1, count=10, start=0, stop=10)
+    kept = first.copy()
+    first[:] = 0
+    assert np.array_equal(positions(seed=1, count=10, start=0, stop=10), kept)
+
+
+def test_an_empty_stretch_is_empty() -> None:
+    assert positions(seed=1, count=10, start=5, stop=5).shape == (0,)

@@ -1,0 +1,193 @@
+"""Opening pools, and indexing shards that others wrote where they lie."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from runners.data.embedded.build import TrainingPairs
+from runners.data.pool import Origin, Pool, index_shards, open_pool
+from runners.data.reader import captions, read_images
+from runners.data.shards import content_hash
+from runners.data.subset import rows_of
+from runners.data.write import write_pool
+
+Sample = tuple[str, dict[str, bytes]]
+
+
+def encoded(width: int, height: int, kind: str = "JPEG", colour: int = 128) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), (colour, 60, 200)).save(file, kind)
+    return file.getvalue()
+
+
+def write_tar(path: Path, samples: list[Sample]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for key, members in samples:
+            for ending, content in members.items():
+                member = tarfile.TarInfo(f"{key}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+def sample(number: int, **facts: object) -> Sample:
+    members = {
+        "jpg": encoded(40 + number, 30, colour=10 * number),
+        "json": json.dumps({"caption": f"Number {number}!", **facts}).encode(),
+        "txt": f"  Number\n{number}! ".encode(),
+    }
+    return f"{number:09d}", members
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_tar(tmp_path / "web" / "00000.tar", [sample(n, similarity=n / 10) for n in range(6)])
+    write_tar(tmp_path / "web" / "more" / "00001.tar", [sample(n, similarity=n / 10) for n in range(6, 10)])
+    return tmp_path / "web"
+
+
+def test_a_folder_of_shards_is_indexed_where_it_lies_when_opened(folder: Path) -> None:
+    before = {path: path.read_bytes() for path in folder.rglob("*.tar")}
+    pool = open_pool(folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*.tar")} == before
+    assert (pool.name, pool.count, pool.scored) == ("web", 10, True)
+    row = pool.index.iloc[7]
+    assert (row["key"], row["shard"], row["caption"]) == ("000000007", "more/00001.tar", "Number 7!")
+    assert (row["width"], row["height"]) == (47, 30)
+    assert row["hash"] == content_hash(encoded(47, 30, colour=70), "Number 7!")
+    assert pool.index["bin"].tolist() == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
+    assert pool.vocabulary[0] == "number"
+
+
+def test_an_indexed_folder_reads_like_any_pool(folder: Path) -> None:
+    pool = open_pool(folder)
+    best = rows_of(pool.index, size=None, quality="top20")
+    assert best.tolist() == [8, 9]
+    assert captions(pool, best) == ["Number 8!", "Number 9!"]
+    red = read_images(pool, best, 24)[:, 0].mean(axis=(1, 2))
+    assert red == pytest.approx([80, 90], abs=3)
+
+
+def test_opening_again_does_not_index_again(folder: Path) -> None:
+    open_pool(folder)
+    stamp = (folder / "index.parquet").stat().st_mtime_ns
+    open_pool(folder)
+    assert (folder / "index.parquet").stat().st_mtime_ns == stamp
+    assert not [path for path in folder.iterdir() if "partial" in path.name]
+
+
+def test_another_field_can_hold_the_score(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [sample(n, clip=float(9 - n), similarity=float(n)) for n in range(5)])
+    pool = index_shards(tmp_path, score_field="clip", origin=Origin(name="mine"))
+    assert pool.name == "mine"
+    assert pool.index["score"].tolist() == [9, 8, 7, 6, 5]
+
+
+def test_without_scores_only_quality_all_is_offered(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [sample(n) for n in range(5)])
+    pool = open_pool(tmp_path)
+    assert not pool.scored
+    assert set(pool.index["bin"]) == {-1}
+    assert len(rows_of(pool.index, size=None, quality="all")) == 5
+    with pytest.raises(ValueError, match=r"'top20' needs scores; 0 of the pool's 5 pairs have one"):
+        rows_of(pool.index, size=1, quality="top20")
+
+
+def test_png_webp_and_captions_in_json_alone_count_as_pairs(tmp_path: Path) -> None:
+    caption = json.dumps({"caption": "from json"}).encode()
+    samples = [
+        ("a", {"png": encoded(8, 8, "PNG"), "txt": b"one"}),
+        ("b", {"webp": encoded(8, 8, "WEBP"), "json": caption}),
+        ("c", {"jpeg": encoded(8, 8), "json": b"not json", "txt": b"three"}),
+    ]
+    write_tar(tmp_path / "0.tar", samples)
+    assert open_pool(tmp_path).index["caption"].tolist() == ["one", "from json", "three"]
+
+
+def test_samples_that_are_no_pairs_are_left_out_and_counted(tmp_path: Path) -> None:
+    samples = [
+        sample(1),
+        ("b", {"jpg": encoded(8, 8)}),
+        ("c", {"txt": b"words alone"}),
+        ("d", {"jpg": encoded(8, 8), "txt": b"  \n"}),
+        ("e", {"jpg": b"no image", "txt": b"words"}),
+    ]
+    write_tar(tmp_path / "0.tar", samples)
+    pool = open_pool(tmp_path)
+    assert pool.count == 1
+    assert pool.left_out == {"no caption": 2, "no image": 1, "unreadable image": 1}
+
+
+def test_indexing_a_written_pool_anew_gives_the_same_pool(tmp_path: Path) -> None:
+    scores = np.linspace(-1, 1, 25).astype(np.float32)
+    written = write_pool(tmp_path / "p", TrainingPairs(seed=5, count=25), scores)
+    (written.path / "pool.json").unlink()
+    indexed = index_shards(written.path)
+    assert indexed.fingerprint == written.fingerprint
+    assert indexed.index.equals(written.index)
+    assert indexed.vocabulary == written.vocabulary
+
+
+def test_evaluation_sets_and_half_written_folders_are_no_part_of_a_pool(folder: Path) -> None:
+    write_tar(folder / "evaluation" / "mine" / "test" / "0.tar", [sample(50)])
+    write_tar(folder / ".other.partial-x" / "0.tar", [sample(60)])
+    assert open_pool(folder).count == 10
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    for function in (open_pool, Pool.open, index_shards):
+        with pytest.raises(ValueError, match=r"no such pool: .*nowhere is not a folder"):
+            function(tmp_path / "nowhere")
+
+
+def test_a_folder_without_shards(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"neither a pool\.json nor any \.tar shard"):
+        open_pool(tmp_path)
+
+
+def test_a_tar_without_pairs_is_named(folder: Path) -> None:
+    write_tar(folder / "odd.tar", [("readme", {"md": b"nothing here"})])
+    with pytest.raises(ValueError, match=r"odd\.tar holds no pair: each sample needs an image \(jpg"):
+        open_pool(folder)
+    assert not (folder / "pool.json").exists()
+
+
+@pytest.mark.parametrize("content", [b"this is not a tar" * 100, b""])
+def test_a_file_that_is_no_tar_is_named(folder: Path, content: bytes) -> None:
+    (folder / "broken.tar").write_bytes(content)
+    with pytest.raises(ValueError, match=r"broken\.tar"):
+        open_pool(folder)
+
+
+def test_a_tar_that_was_cut_short_is_named(folder: Path) -> None:
+    whole = (folder / "00000.tar").read_bytes()
+    (folder / "00000.tar").write_bytes(whole[:900])
+    with pytest.raises(ValueError, match=r"cannot read shard .*00000\.tar"):
+        open_pool(folder)
+
+
+def test_shards_that_changed_since_they_were_indexed_are_not_read(folder: Path) -> None:
+    open_pool(folder)
+    (folder / "00000.tar").write_bytes(b"\0" * 512)
+    with pytest.raises(ValueError, match=r"00000\.tar is missing or not as it was indexed .*delete"):
+        open_pool(folder)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "{"])
+def test_a_broken_pool_json_is_named(folder: Path, content: str) -> None:
+    (folder / "pool.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"pool\.json does not describe a pool"):
+        open_pool(folder)
+
+
+def test_a_pool_of_another_format_says_which(folder: Path) -> None:
+    open_pool(folder)
+    facts = json.loads((folder / "pool.json").read_text(encoding="utf-8"))
+    (folder / "pool.json").write_text(json.dumps(facts | {"format": 99}), encoding="utf-8")
+    with pytest.raises(ValueError, match="a pool of format 99; this version reads 1"):
+        open_pool(folder)

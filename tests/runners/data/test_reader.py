@@ -1,0 +1,98 @@
+"""Reading images and captions by row."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision import transforms
+
+from runners.data.embedded.build import TrainingPairs
+from runners.data.pool import Pool, open_pool
+from runners.data.reader import captions, decode_image, read_images
+from runners.data.write import write_pool
+
+
+def test_images_and_captions_are_those_that_were_written(tmp_path: Path) -> None:
+    pairs = TrainingPairs(seed=2, count=40)
+    pool = write_pool(tmp_path / "p", pairs, None)
+    by_caption = {pair.image.tobytes(): pair.caption for pair in pairs}
+    rows = np.arange(40)
+    images = read_images(pool, rows, 32).transpose(0, 2, 3, 1)
+    assert [by_caption[np.ascontiguousarray(image).tobytes()] for image in images] == captions(pool, rows)
+
+
+def test_rows_come_in_the_order_asked_for_repeats_included(pool: Pool) -> None:
+    rows = np.array([400, 3, 3, 77, 0])
+    together = read_images(pool, rows, 32)
+    alone = np.concatenate([read_images(pool, rows[[place]], 32) for place in range(5)])
+    assert together.shape == (5, 3, 32, 32)
+    assert np.array_equal(together, alone)
+    assert captions(pool, rows) == pool.index["caption"].iloc[rows].tolist()
+
+
+def test_threads_change_nothing(pool: Pool) -> None:
+    rows = np.random.default_rng(0).permutation(pool.count)
+    assert np.array_equal(read_images(pool, rows, 32, threads=3), read_images(pool, rows, 32))
+
+
+def test_no_rows_give_no_images(pool: Pool) -> None:
+    assert read_images(pool, np.empty(0, np.int64), 32).shape == (0, 3, 32, 32)
+
+
+def encoded(pixels: NDArray[np.uint8], kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 32), (32, 64), (50, 33), (8, 20)])
+def test_the_shorter_side_is_resized_and_the_middle_cut_out(height: int, width: int) -> None:
+    pixels = np.zeros((height, width, 3), np.uint8)
+    # The middle square is green, what lies outside of it is black.
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    pixels[top : top + side, left : left + side, 1] = 200
+    image = decode_image(encoded(pixels), 32)
+    assert image.shape == (3, 32, 32)
+    assert image[1].mean() > 190
+    assert image[0].max() == 0
+
+
+@pytest.mark.parametrize(("height", "width"), [(90, 61), (61, 90), (1, 300), (33, 32), (20, 31)])
+def test_resizing_is_open_clips_evaluation_transform_to_the_pixel(height: int, width: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    bicubic = transforms.InterpolationMode.BICUBIC
+    how = transforms.Compose([transforms.Resize(32, bicubic), transforms.CenterCrop(32)])
+    expected = np.asarray(how(Image.fromarray(pixels))).transpose(2, 0, 1)
+    assert np.array_equal(decode_image(encoded(pixels), 32), expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "I;16"])
+def test_other_colour_modes_become_rgb(mode: str) -> None:
+    file = io.BytesIO()
+    Image.new(mode, (32, 32)).save(file, "TIFF" if mode == "CMYK" else "PNG")
+    assert decode_image(file.getvalue(), 32).shape == (3, 32, 32)
+
+
+def test_large_jpegs_come_out_close_to_their_full_decoding() -> None:
+    gradient = np.linspace(0, 255, 400).astype(np.uint8)
+    pixels = np.stack([np.tile(gradient, (400, 1))] * 3, axis=-1)
+    image = decode_image(encoded(pixels, "JPEG"), 32)
+    assert image[0].mean(axis=0) == pytest.approx(np.linspace(4, 251, 32), abs=6)
+
+
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    whole = encoded(np.zeros((32, 32, 3), np.uint8))
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for key, image in (("good", whole), ("torn", whole[:60])):
+            for name, content in ((f"{key}.png", image), (f"{key}.txt", b"words")):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    pool = open_pool(tmp_path)
+    with pytest.raises(ValueError, match=r"cannot decode image torn of shard .*0\.tar"):
+        read_images(pool, np.arange(2), 32)

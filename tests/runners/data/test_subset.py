@@ -1,0 +1,103 @@
+"""Subsets by size and quality: exact in number, nested, independent of the order of rows."""
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from budgets.quality import available, quality_fraction
+from runners.data.index import bins_of
+from runners.data.subset import rows_of
+
+COUNT = 1037
+
+
+@pytest.fixture(scope="module")
+def index() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    # Coarse scores, so that ties stand on many borders.
+    score = rng.integers(0, 30, COUNT).astype(np.float32)
+    return pd.DataFrame({"score": score, "hash": rng.integers(0, 2**64, COUNT, np.uint64)})
+
+
+@pytest.mark.parametrize(
+    ("count", "quality", "kept"),
+    [(1000, "top20", 200), (1001, "top20", 201), (7, "top1", 1), (32768, "top40", 13108), (5, "all", 5)],
+)
+def test_a_quality_keeps_its_percentage_rounded_up(count: int, quality: str, kept: int) -> None:
+    assert available(count, quality) == kept
+
+
+def test_qualities_are_fractions() -> None:
+    assert [quality_fraction(quality) for quality in ("top5", "top20", "all")] == [0.05, 0.2, 1.0]
+
+
+@pytest.mark.parametrize("quality", ["top0", "top100", "best", "top 20", "top20%", "TOP20", "", "top020"])
+def test_an_unknown_quality_is_answered_with_what_is_allowed(quality: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"unknown quality '{quality}'; allowed: 'all', or 'top1' to 'top99'"
+    ):
+        available(10, quality)
+
+
+@pytest.mark.parametrize("quality", ["top1", "top10", "top33", "top70", "all"])
+def test_the_best_are_kept_and_no_better_one_is_left_out(index: pd.DataFrame, quality: str) -> None:
+    rows = rows_of(index, size=None, quality=quality)
+    assert len(rows) == available(COUNT, quality)
+    assert (np.diff(rows) > 0).all()
+    left = index["score"].drop(index.index[rows])
+    assert left.empty or index["score"].iloc[rows].min() >= left.max()
+
+
+@pytest.mark.parametrize("quality", ["top10", "top25", "all"])
+def test_subsets_are_nested_in_size(index: pd.DataFrame, quality: str) -> None:
+    subsets = [set(rows_of(index, size=size, quality=quality)) for size in (1, 10, 64, 100)]
+    whole = set(rows_of(index, size=None, quality=quality))
+    assert [len(subset) for subset in subsets] == [1, 10, 64, 100]
+    for smaller, larger in zip(subsets, [*subsets[1:], whole], strict=True):
+        assert smaller < larger
+
+
+def test_whole_qualities_are_nested(index: pd.DataFrame) -> None:
+    wholes = [set(rows_of(index, size=None, quality=q)) for q in ("top5", "top20", "top40", "top99", "all")]
+    for narrower, wider in pairwise(wholes):
+        assert narrower < wider
+
+
+def test_at_one_size_the_good_part_of_a_wider_subset_is_in_the_narrower(index: pd.DataFrame) -> None:
+    good = set(rows_of(index, size=None, quality="top20"))
+    wider, narrower = (set(rows_of(index, size=150, quality=q)) for q in ("top60", "top20"))
+    assert wider & good < narrower
+
+
+def test_a_subset_does_not_depend_on_the_order_of_rows(index: pd.DataFrame) -> None:
+    order = np.random.default_rng(1).permutation(COUNT)
+    shuffled = index.iloc[order].reset_index(drop=True)
+    rows = rows_of(index, size=200, quality="top30")
+    assert set(order[rows_of(shuffled, size=200, quality="top30")]) == set(rows)
+
+
+def test_deciles_are_the_bins_of_the_index(index: pd.DataFrame) -> None:
+    bins = bins_of(index["score"].to_numpy(), index["hash"].to_numpy())
+    for tenths in range(1, 10):
+        rows = rows_of(index, size=None, quality=f"top{10 * tenths}")
+        assert np.array_equal(np.flatnonzero(bins < tenths), rows)
+
+
+def test_pairs_without_a_score_are_never_among_the_best(index: pd.DataFrame) -> None:
+    some = index.copy()
+    some.loc[::2, "score"] = np.nan
+    rows = rows_of(some, size=None, quality="top40")
+    assert some["score"].iloc[rows].notna().all()
+    with pytest.raises(ValueError, match=r"'top60' needs scores; 518 of the pool's 1,037 pairs have one"):
+        rows_of(some, size=10, quality="top60")
+
+
+@pytest.mark.parametrize("size", [0, -5, 105])
+def test_more_than_there_is_cannot_be_had(index: pd.DataFrame, size: int) -> None:
+    with pytest.raises(
+        ValueError,
+        match=rf"asked for {size} pairs of quality 'top10'; the pool has 104 of that quality, 1,037",
+    ):
+        rows_of(index, size=size, quality="top10")

@@ -1,0 +1,58 @@
+"""Tokens: words by frequency, an end that has the highest id, and CLIP's own encoding at its own size."""
+
+import numpy as np
+import pytest
+
+from runners.data.index import vocabulary_of
+from runners.data.pool import Pool
+from runners.data.tokenizer import tokenizer
+
+WORDS = ("a", "dog", "red", "cat")
+
+
+def test_words_are_ids_from_one_then_unknown_then_end_of_text() -> None:
+    tokens = tokenizer(7, 8, WORDS)(["A dog, RED!", "a zebra"])
+    assert tokens.dtype == np.int64
+    assert tokens.tolist() == [[1, 2, 3, 6, 0, 0, 0, 0], [1, 5, 6, 0, 0, 0, 0, 0]]
+
+
+def test_open_clip_finds_the_end_of_text_by_argmax() -> None:
+    texts = ["", "a", "a dog", "zebra cat zebra", "a " * 50]
+    tokens = tokenizer(7, 6, WORDS)(texts)
+    assert tokens.argmax(axis=1).tolist() == [0, 1, 2, 3, 5]
+
+
+def test_long_texts_lose_their_last_words_and_keep_their_end() -> None:
+    assert tokenizer(7, 4, WORDS)(["a dog red cat"]).tolist() == [[1, 2, 3, 6]]
+
+
+def test_only_the_most_frequent_words_fit_into_a_small_vocabulary() -> None:
+    assert tokenizer(5, 5, WORDS)(["a dog red cat"]).tolist() == [[1, 2, 3, 3, 4]]
+
+
+@pytest.mark.parametrize(("vocab_size", "context_length"), [(3, 16), (100, 1)])
+def test_sizes_without_room_for_a_word_are_refused(vocab_size: int, context_length: int) -> None:
+    with pytest.raises(ValueError, match=f"vocabulary size {vocab_size} and context length {context_length}"):
+        tokenizer(vocab_size, context_length, WORDS)
+
+
+def test_the_vocabulary_is_by_falling_frequency_then_by_alphabet() -> None:
+    assert vocabulary_of(["b a", "c a", "B"]) == ["a", "b", "c"]
+
+
+def test_the_embedded_pool_fits_into_512_ids_and_16_tokens(pool: Pool) -> None:
+    texts = pool.index["caption"].tolist()
+    assert len(pool.vocabulary) <= 509
+    tokens = tokenizer(512, 16, pool.vocabulary)(texts)
+    assert (tokens != 510).all()
+    lengths = [len(text.split()) for text in texts]
+    assert tokens.argmax(axis=1).tolist() == lengths
+
+
+def test_a_vocabulary_of_49408_is_clips_byte_pair_encoding() -> None:
+    tokens = tokenizer(49408, 16, WORDS)(["a dog", "a zebra"])
+    assert tokens.dtype == np.int64
+    assert tokens.shape == (2, 16)
+    assert tokens[:, 0].tolist() == [49406, 49406]
+    assert tokens.argmax(axis=1).tolist() == [3, 3]
+    assert tokens.max() == 49407

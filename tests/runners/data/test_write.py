@@ -1,0 +1,153 @@
+"""Writing a pool: the same bytes each time, whole or not at all, best first."""
+
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from numpy.typing import NDArray
+from PIL import Image
+
+from runners.data.embedded.build import TrainingPairs, build_embedded_pool
+from runners.data.pool import Origin, Pool, Scorer
+from runners.data.write import write_pool
+from runners.files import new_folder
+
+
+def test_two_builds_give_the_same_bytes_in_every_file(
+    pool: Pool, tmp_path: Path, build_again: Callable[[Path], Pool]
+) -> None:
+    again = build_again(tmp_path / "small").path
+    files = sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
+    assert files == sorted(p.relative_to(pool.path) for p in pool.path.rglob("*") if p.is_file())
+    assert len(files) > 10
+    for file in files:
+        assert (again / file).read_bytes() == (pool.path / file).read_bytes(), file
+
+
+def test_rows_stand_in_order_of_quality_bin_then_hash(pool: Pool) -> None:
+    bins, hashes = pool.index["bin"].to_numpy(), pool.index["hash"].to_numpy()
+    assert np.array_equal(np.lexsort((hashes, bins)), np.arange(503))
+    assert np.bincount(bins).tolist() == [51, 50, 50, 51, 50, 50, 51, 50, 50, 50]
+    best_of_next = pool.index.groupby("bin")["score"].max()[1:].to_numpy()
+    assert (pool.index.groupby("bin")["score"].min()[:-1].to_numpy() >= best_of_next).all()
+
+
+def test_the_index_says_where_tarfile_finds_each_image(pool: Pool) -> None:
+    for shard, rows in pool.index.groupby("shard"):
+        with tarfile.open(pool.path / str(shard)) as tar:
+            members = {member.name: member for member in tar}
+        for row in rows.itertuples():
+            member = members[f"{row.key}.png"]
+            assert (member.offset_data, member.size) == (row.offset, row.length)
+            assert (member.mtime, member.uid, member.uname) == (0, 0, "")
+
+
+# webdataset leaves its shards to the garbage collector to close.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_webdataset_reads_the_shards_as_img2dataset_writes_them(pool: Pool) -> None:
+    shards = sorted(str(path) for path in (pool.path / "shards").glob("*.tar"))
+    dataset = webdataset.WebDataset(shards, shardshuffle=False).decode("pil")
+    samples = list(dataset)
+    assert [sample["__key__"] for sample in samples] == pool.index["key"].tolist()
+    assert [sample["txt"] for sample in samples] == pool.index["caption"].tolist()
+    first = samples[0]
+    assert isinstance(first["png"], Image.Image)
+    assert first["json"]["caption"] == first["txt"]
+    assert first["json"]["kind"] in {"full", "medium", "vague", "near-miss", "swapped"}
+    assert first["json"]["similarity"] == pytest.approx(pool.index["score"].iloc[0])
+
+
+def test_what_was_recorded_of_the_scorer_and_the_source_is_read_back(tmp_path: Path) -> None:
+    scorer = Scorer(name="small CLIP", train_flops=10**12, scoring_flops=10**9, convention="3 x 2 x MACs")
+    origin = Origin(name="mine", scorer=scorer, provenance={"from": "tests"})
+    pairs = TrainingPairs(seed=0, count=10)
+    pool = write_pool(tmp_path / "p", pairs, np.arange(10, dtype=np.float32), origin)
+    assert pool.origin == origin
+    assert pool.name == "mine"
+    assert pool.scored
+
+
+def test_the_fingerprint_follows_content_and_scores(tmp_path: Path) -> None:
+    def fingerprint(name: str, seed: int, scores: NDArray[np.float32]) -> str:
+        return write_pool(tmp_path / name, TrainingPairs(seed=seed, count=20), scores).fingerprint
+
+    rising = np.arange(20, dtype=np.float32)
+    first = fingerprint("a", 0, rising)
+    assert fingerprint("b", 0, rising) == first
+    assert fingerprint("c", 1, rising) != first
+    assert fingerprint("d", 0, rising[::-1].copy()) != first
+
+
+def test_a_pool_spans_shards_of_4096_pairs(tmp_path: Path) -> None:
+    one = TrainingPairs(seed=0, count=1)[0]
+    pool = write_pool(tmp_path / "p", [one] * 4100, None)
+    assert pool.index["shard"].value_counts().to_dict() == {"shards/00000.tar": 4096, "shards/00001.tar": 4}
+    assert pool.index["key"].iloc[[0, 4096]].tolist() == ["000000000", "000004096"]
+
+
+def test_a_build_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fails(_images: NDArray[np.uint8], _captions: list[str]) -> NDArray[np.float32]:
+        raise RuntimeError("the scorer broke")
+
+    with pytest.raises(RuntimeError, match="the scorer broke"):
+        build_embedded_pool(tmp_path / "p", pairs=20, seed=0, score=fails)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_build_that_is_killed_leaves_no_pool_and_can_be_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    script = (
+        "import os, sys\n"
+        "from runners.data.embedded.build import TrainingPairs\n"
+        "from runners.data.write import write_pool\n"
+        "class Dies(TrainingPairs):\n"
+        "    def __getitem__(self, index):\n"
+        "        if (self.count, index) == (30, 29): os._exit(9)\n"
+        "        return super(Dies, self).__getitem__(index)\n"
+        "write_pool(sys.argv[1], Dies(seed=0, count=30), None)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, str(path)], check=False)  # noqa: S603
+    assert ended.returncode == 9
+    assert not path.exists()
+    with pytest.raises(ValueError, match="no such pool"):
+        Pool.open(path)
+    assert write_pool(path, TrainingPairs(seed=0, count=30), None).count == 30
+
+
+def test_of_two_builds_at_once_the_first_to_end_stays(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    with pytest.raises(ValueError, match="was made by someone else meanwhile"), new_folder(path):
+        first = write_pool(path, TrainingPairs(seed=0, count=5), None)
+    assert Pool.open(path).fingerprint == first.fingerprint
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_existing_folder_is_never_overwritten(pool: Pool) -> None:
+    before = (pool.path / "pool.json").read_bytes()
+    with pytest.raises(ValueError, match="exists already; remove it or choose another path"):
+        build_embedded_pool(pool.path, pairs=5, seed=0, score=None)
+    assert (pool.path / "pool.json").read_bytes() == before
+
+
+def test_scores_must_be_one_a_pair(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"one score a pair: 5 pairs, scores of shape \(4,\)"):
+        write_pool(tmp_path / "p", TrainingPairs(seed=0, count=5), np.zeros(4, np.float32))
+
+
+def test_a_pool_of_no_pairs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="0 pairs"):
+        write_pool(tmp_path / "p", [], None)
+
+
+def test_pool_json_is_plain_and_complete(pool: Pool) -> None:
+    facts = json.loads((pool.path / "pool.json").read_text(encoding="utf-8"))
+    assert facts["count"] == 503
+    assert facts["provenance"]["seed"] == 3
+    assert facts["provenance"]["noise"] == "mild"
+    assert facts["fingerprint"] == pool.fingerprint
