@@ -8,6 +8,8 @@ from typing import Literal
 
 Regime = Literal["fixed-compute", "one-epoch", "equal-samples"]
 REGIMES: tuple[Regime, ...] = ("fixed-compute", "one-epoch", "equal-samples")
+Fit = Literal["refuse", "drop"]
+FITS: tuple[Fit, ...] = ("refuse", "drop")
 PRECISIONS = ("auto", "bf16", "fp32")
 
 EMBEDDED_VERSION = 1
@@ -44,6 +46,21 @@ class FolderPool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DescribedPool:
+    """A pool that is not here: enough to plan and price a study, not to run it.
+
+    Attributes:
+        name: Identifies the pool's content; part of each trial's id.
+        pairs: Number of image-text pairs.
+        scored: Whether the pairs have a quality score.
+    """
+
+    name: str
+    pairs: int
+    scored: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class GridBlock:
     """One block of the grid: the product of its axes. A study's cells are the union of its blocks.
 
@@ -55,7 +72,7 @@ class GridBlock:
         levels: Training FLOPs of a trial; all of the study's levels when empty.
         seeds: Seeds; all of the study's when empty.
         regime: How many samples a trial sees (see `budgets.plan`).
-        samples: Samples seen of each trial, for `equal-samples` alone.
+        samples: Samples seen of a trial, for `equal-samples` alone.
     """
 
     architectures: tuple[str, ...]
@@ -65,7 +82,41 @@ class GridBlock:
     levels: tuple[int, ...] = ()
     seeds: tuple[int, ...] = ()
     regime: Regime = "fixed-compute"
-    samples: int | None = None
+    samples: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exclusion:
+    """A rule that leaves cells out: those that it matches on every axis that it names. An empty axis is any.
+
+    Attributes:
+        architectures: Architectures that it matches.
+        strategies: Strategies.
+        sizes: Subset sizes in pairs; None stands for all pairs of the quality.
+        quality: Qualities.
+        levels: Budget levels in training FLOPs.
+        regimes: Regimes.
+    """
+
+    architectures: tuple[str, ...] = ()
+    strategies: tuple[str, ...] = ()
+    sizes: tuple[int | None, ...] = ()
+    quality: tuple[str, ...] = ()
+    levels: tuple[int, ...] = ()
+    regimes: tuple[Regime, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ladder:
+    """Budget levels that the planner chooses from the study budget: the highest whose whole grid fits.
+
+    Attributes:
+        levels: Number of levels.
+        ratio: Each level over the one below.
+    """
+
+    levels: int = 4
+    ratio: float = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,13 +188,31 @@ class Resources:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Cluster:
+    """The devices that a study is priced on.
+
+    Attributes:
+        device: A name of `budgets.devices`.
+        count: Devices; one trial takes `Resources.gpus` of them, at least one.
+        utilisation: Lowest and highest share of the device's peak that training reaches, where no throughput
+            of the architecture and strategy was measured; None stands for `budgets.devices.UTILISATION`.
+        price_per_hour: Price of one device for an hour, in any currency, or None.
+    """
+
+    device: str
+    count: int = 1
+    utilisation: tuple[float, float] | None = None
+    price_per_hour: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Declaration:
     """A whole study as declared.
 
     Attributes:
         name: Its name, and that of its folder under ``results/``.
         pool: Where the pairs come from.
-        levels: Budget levels: training FLOPs of a trial, rising.
+        levels: Budget levels: training FLOPs of a trial, rising; empty where the planner chooses a ladder.
         study_flops: Cap on the training FLOPs of the whole study, or None.
         grid: Blocks of cells.
         seeds: Seeds of every cell, where a block names none.
@@ -152,10 +221,16 @@ class Declaration:
         evaluation: Further evaluation sets: name → folder in CLIP_benchmark's webdataset layout.
         limits: Feasibility limits.
         resources: Resources of a trial.
+        exclude: Rules that leave cells of the grid out.
+        ladder: How levels are chosen where none are declared.
+        fit: What becomes of a grid over the study budget: ``refuse`` it, or ``drop`` trials until it fits.
+        evaluation_counts: Images and texts of evaluation sets that are described, as their pool is.
+        cluster: What the study is priced on, or None.
+        catalogue: Folder of the user's own architectures, one JSON file each, or None.
     """
 
     name: str
-    pool: EmbeddedPool | FolderPool
+    pool: EmbeddedPool | FolderPool | DescribedPool
     levels: tuple[int, ...]
     study_flops: int | None
     grid: tuple[GridBlock, ...]
@@ -165,3 +240,22 @@ class Declaration:
     evaluation: dict[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     resources: Resources = field(default_factory=Resources)
+    exclude: tuple[Exclusion, ...] = ()
+    ladder: Ladder = field(default_factory=Ladder)
+    fit: Fit = "refuse"
+    evaluation_counts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    cluster: Cluster | None = None
+    catalogue: str | None = None
+
+
+def require_runnable(declaration: Declaration) -> None:
+    """Refuses a study whose pool is only described.
+
+    Raises:
+        ValueError: The pool is only described.
+    """
+    if isinstance(declaration.pool, DescribedPool):
+        raise ValueError(
+            f"the pool {declaration.pool.name} is only described (name, pairs, scored): the study can be planned "
+            "and priced, not run; to run it, give pool: {path: FOLDER} or pool: {embedded: {pairs: …}}"
+        )

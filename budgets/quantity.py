@@ -1,12 +1,14 @@
-"""Numbers as people write them: counts (``10M``), FLOPs (``900 GFLOP``), shares (``10%``), seconds (``2 min``).
+"""Numbers as people write them: counts (``10M``), FLOPs (``900 GFLOP``), shares (``10%``), times (``2 min``).
 
 YAML readers disagree about ``1e18`` and ``3e-4`` (PyYAML reads both as text), so every number of a
-declaration arrives here as its text and is read by one rule. Decimal keeps integers exact at any size.
+declaration arrives here as its text and is read by one rule. Whole numbers are exact at any size.
 """
 
 import re
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 
+from budgets.devices import device
 from budgets.names import unknown
 
 _NUMBER = r"[+-]?(?:\d[\d_]*\.?[\d_]*|\.\d+)(?:[eE][+-]?\d+)?"
@@ -18,37 +20,59 @@ _FLOP_UNITS = {
     f"{prefix}{word}": 10**power for prefix, power in _SI_PREFIXES.items() for word in ("FLOP", "FLOPs")
 }
 _SECOND_UNITS = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}
-_SHARE_UNITS = {"": Decimal(1), "%": Decimal("0.01")}
+_SHARE_UNITS = {"": Fraction(1), "%": Fraction(1, 100)}
+_DEVICE_TIME = re.compile(
+    rf"\s*(?P<number>{_NUMBER})\s*(?:gpu|tpu|device)-(?P<span>hour|day|week)s?\s+of\s+(?P<device>\S+)"
+    r"(?:\s+at\s+(?P<share>.+?))?\s*",
+    re.IGNORECASE,
+)
+_LONGEST_SHOWN = 60
+_SPAN_SECONDS = {"hour": 3600, "day": 86400, "week": 7 * 86400}
+
+MAX_COUNT = 10**15
+"""Most of anything that is counted: a thousand times the pairs that anyone has, and exact in every table."""
+
+_MAX_FLOPS = 10**36
+_EXPONENTS = range(-400, 401)  # of a number's first digit; beyond, 1e999999999 would fill the memory
 
 
 def parse_number(text: str) -> float:
     """Reads a plain number such as ``3e-4``, ``1_000`` or ``0.1``.
 
     Raises:
-        ValueError: The text is no number, or carries a unit.
+        ValueError: The text is no number, is out of a float's range, or carries a unit.
     """
     value, unit = _split(text, example="3e-4")
     if unit:
         raise ValueError(f"'{text}' has a unit where a plain number is expected, such as 3e-4")
-    return float(value)
+    return _float(value, text)
 
 
 def parse_count(text: str) -> int:
     """Reads a whole number of things: ``4096``, ``10M``, ``1_000_000``, ``1e9``.
 
     Raises:
-        ValueError: The text is no number, not whole, negative, or its unit is not one of k, M, B.
+        ValueError: The text is no number, not whole, negative, above `MAX_COUNT`, or its unit is not one of
+            k, M, B.
     """
-    return _whole(text, _COUNT_UNITS, kind="unit of a count", example="10M")
+    return _whole(text, _COUNT_UNITS, kind="unit of a count", example="10M", most=MAX_COUNT)
 
 
 def parse_flops(text: str) -> int:
     """Reads an amount of compute in FLOPs (one multiply-add is two): ``1e18``, ``900 GFLOP``, ``2 EFLOP``.
 
+    Time on a device is compute too, by its data sheet's peak: ``3 gpu-days of h100 at 40%``.
+
     Raises:
-        ValueError: The text is no number, not a whole number of FLOPs, negative, or has another unit.
+        ValueError: The text is no number, not a whole number of FLOPs, negative, has another unit, or names
+            time on an unknown device or without its utilisation.
     """
-    return _whole(text, {"": 1, **_FLOP_UNITS}, kind="unit of compute", example="900 GFLOP")
+    time = _DEVICE_TIME.fullmatch(text)
+    if time is not None:
+        return _device_flops(text, time)
+    return _whole(
+        text, {"": 1, **_FLOP_UNITS}, kind="unit of compute", example="900 GFLOP", most=_MAX_FLOPS
+    )
 
 
 def parse_share(text: str) -> float:
@@ -59,7 +83,7 @@ def parse_share(text: str) -> float:
     """
     value, unit = _split(text, example="10%")
     if unit not in _SHARE_UNITS:
-        raise ValueError(f"'{text}': {unknown('unit of a share', unit, _SHARE_UNITS)}")
+        raise ValueError(f"'{text}': {unknown('unit of a share', unit, filter(None, _SHARE_UNITS))}")
     share = value * _SHARE_UNITS[unit]
     if not 0 <= share <= 1:
         raise ValueError(f"'{text}' is outside 0 to 1 (0% to 100%)")
@@ -74,10 +98,10 @@ def parse_seconds(text: str) -> float:
     """
     value, unit = _split(text, example="30 s")
     if unit not in _SECOND_UNITS:
-        raise ValueError(f"'{text}': {unknown('unit of time', unit, _SECOND_UNITS)}")
+        raise ValueError(f"'{text}': {unknown('unit of time', unit, filter(None, _SECOND_UNITS))}")
     if value < 0:
         raise ValueError(f"'{text}' is negative")
-    return float(value * _SECOND_UNITS[unit])
+    return _float(value * _SECOND_UNITS[unit], text)
 
 
 def format_count(count: float) -> str:
@@ -107,26 +131,51 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / 86400:.3g} d"
 
 
-def _split(text: str, *, example: str) -> tuple[Decimal, str]:
+def _device_flops(text: str, time: re.Match[str]) -> int:
+    if time["share"] is None:
+        raise ValueError(f"'{text}' does not say how much of the peak is reached; add it, such as 'at 40%'")
+    number, _ = _split(time["number"], example="3")
+    share = Fraction(parse_share(time["share"])).limit_denominator(10**6)
+    seconds = number * _SPAN_SECONDS[time["span"].lower()]
+    flops = seconds * device(time["device"]).peak_flops * share
+    if not 0 <= flops <= _MAX_FLOPS:
+        raise ValueError(f"'{text}' is out of range")
+    return int(flops)
+
+
+def _split(text: str, *, example: str) -> tuple[Fraction, str]:
     match = _QUANTITY.fullmatch(text)
     if match is None:
-        raise ValueError(f"'{text}' is not a number; write it like {example}")
+        raise ValueError(f"'{_short(text)}' is not a number; write it like {example}")
     try:
         value = Decimal(match[1].replace("_", ""))
     except InvalidOperation:
-        raise ValueError(f"'{text}' is not a number; write it like {example}") from None
-    return value, match[2] or ""
+        raise ValueError(f"'{_short(text)}' is not a number; write it like {example}") from None
+    if value and value.adjusted() not in _EXPONENTS:
+        raise ValueError(f"'{_short(text)}' is out of range; write it like {example}")
+    return Fraction(value) if value else Fraction(0), match[2] or ""
 
 
-def _whole(text: str, units: dict[str, int], *, kind: str, example: str) -> int:
+def _float(value: Fraction, text: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"'{_short(text)}' is out of range") from None
+
+
+def _whole(text: str, units: dict[str, int], *, kind: str, example: str, most: int) -> int:
     value, unit = _split(text, example=example)
     if unit not in units:
         raise ValueError(f"'{text}': {unknown(kind, unit, [name for name in units if name])}")
-    if value < 0:
-        raise ValueError(f"'{text}' is negative")
-    if value.adjusted() > 60:  # noqa: PLR2004 - more than any computer will do; keeps 1e999999 from filling memory
-        raise ValueError(f"'{text}' is out of range; write it like {example}")
     exact = value * units[unit]
-    if exact != exact.to_integral_value():
-        raise ValueError(f"'{text}' is not a whole number; write it like {example}")
+    if exact < 0:
+        raise ValueError(f"'{_short(text)}' is negative")
+    if exact.denominator != 1:
+        raise ValueError(f"'{_short(text)}' is not a whole number; write it like {example}")
+    if exact > most:
+        raise ValueError(f"'{_short(text)}' is out of range: at most {most:.0e}")
     return int(exact)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

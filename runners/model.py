@@ -47,7 +47,7 @@ def clamp_logit_scale(model: open_clip.CLIP) -> None:
 
 @contextmanager
 def unprojected(visual: nn.Module) -> Iterator[None]:
-    """Lets an image tower give its pooled features of tower width, without the projection to the shared space.
+    """Lets an image tower give its pooled features of tower width, not projected to the shared space.
 
     open_clip has no call for it, but skips a ViT's projection that is None. A ModifiedResNet is left as it
     is: its attention pooling and projection are one.
@@ -87,7 +87,7 @@ def compute_context(precision: str, device: torch.device) -> AbstractContextMana
 
 
 def _timm_entry(name: str, settings: Mapping[str, Any]) -> str:
-    """Registers a timm model with settings of its own under a name, since open_clip passes names alone to timm."""
+    """Registers a timm model with settings of its own: open_clip hands timm a name and no more."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     entry_name = f"{name}_{digest}"
     if not timm.is_model(entry_name):

@@ -63,7 +63,7 @@ class RayBackend:
             logging_level=logging.ERROR,
             **local,
         )
-        # A fresh process a trial gives GPU memory back; on the processor, imports would cost more than it saves.
+        # A fresh process a trial gives GPU memory back; on the processor, its imports would cost more.
         self._task = ray.remote(max_retries=0, max_calls=1 if gpus else 0)(run_trial).options(
             num_cpus=cpus, num_gpus=gpus
         )

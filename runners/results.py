@@ -140,7 +140,8 @@ def read_table(path: Path) -> pd.DataFrame:
     version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
     if version != str(SCHEMA_VERSION):
         raise ValueError(
-            f"{path} has schema version {version}, this is version {SCHEMA_VERSION}; run the study again to write it anew"
+            f"{path} has schema version {version}, this is version {SCHEMA_VERSION}; "
+            "run the study again to write it anew"
         )
     frame: pd.DataFrame = table.to_pandas()
     return frame

@@ -6,6 +6,7 @@ The folder of a trial holds ``progress.json`` and ``checkpoint.pt`` while it run
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -199,6 +200,7 @@ class _Watch:
                 "wasted_samples": self.wasted_samples,
                 "train_flops": done * self._job.trial.batch_size * self._job.trial.train_flops_per_sample,
                 "loss": self._losses[done - 1].item(),
+                "pid": os.getpid(),
             }
             write_json(self._path, progress)
         if now - self._checkpoint_at >= self._job.checkpoint_s:

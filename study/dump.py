@@ -1,4 +1,4 @@
-"""A declaration back to YAML, with every default written out: what `study.load` reads gives the same declaration."""
+"""A declaration back to YAML, every default written out; `study.load` reads it as the same declaration."""
 
 from dataclasses import asdict
 from typing import Any
@@ -40,6 +40,6 @@ def _block(block: GridBlock) -> dict[str, Any]:
         "regime": block.regime,
         "levels": list(block.levels),
         "seeds": list(block.seeds),
-        "samples": block.samples,
+        "samples": list(block.samples),
     }
     return {key: value for key, value in content.items() if value not in ([], None)}

@@ -116,10 +116,10 @@ def _block(section: Section, levels: tuple[int, ...]) -> GridBlock:
         levels=section.take_list("levels", _compute, ()),
         seeds=section.take_list("seeds", _positive_or_zero, ()),
         regime=regime,
-        samples=section.take("samples", _positive, 0) or None,
+        samples=section.take_list("samples", _positive, ()),
     )
     section.done()
-    if (block.regime == "equal-samples") != (block.samples is not None):
+    if (block.regime == "equal-samples") != bool(block.samples):
         section.error(
             f"{section.name}.samples goes with regime: equal-samples, and that regime needs it", "samples"
         )

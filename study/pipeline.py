@@ -4,10 +4,9 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -25,6 +24,9 @@ from runners.trial import Outcome, TrialJob, read_outcome
 from study.dump import dump_declaration
 from study.progress import Progress
 from study.study import Study, ensure_pool, measured_throughput, only_run, plan_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _WAIT_S = 0.5
 _WRITE_TABLES_S = 5.0
@@ -87,7 +89,8 @@ class Run:
         with RayBackend(cpus=resources.cpus, gpus=resources.gpus, address=self._address) as backend:
             if backend.slots < 1:
                 raise ValueError(
-                    f"no node has room for a trial of {resources.cpus} cpus and {resources.gpus} gpus; see resources:"
+                    f"no node has room for a trial of {resources.cpus} cpus and {resources.gpus} gpus; "
+                    "see resources: in the declaration"
                 )
             self._event("study-started", slots=backend.slots)
             while not schedule.over:
@@ -188,7 +191,7 @@ class Run:
         write_json(folder / "environment.json", environment())
 
     def _write_tables(self) -> None:
-        """Writes results and curves anew, in the plan's order, so that the same trials give the same bytes."""
+        """Writes results and curves anew in the plan's order: the same trials give the same bytes."""
         self._tables_at = time.monotonic()
         rows: list[Mapping[str, Any]] = []
         curves: list[pd.DataFrame] = []

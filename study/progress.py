@@ -49,8 +49,9 @@ class Progress:
         self._spent = spent_flops
         row, timing = outcome.row, outcome.timing
         value = f"{self._metric} {row[self._metric]:.1%}" if self._metric in row else row["status"]
+        number = f"[{self._finished:>{len(str(self._total))}}/{self._total}]"
         self.say(
-            f"[{self._finished:>{len(str(self._total))}}/{self._total}] {trial.cell}, seed {trial.seed}: {value}, "
+            f"{number} {trial.cell}, seed {trial.seed}: {value}, "
             f"{timing['wall_s']:.0f} s, {format_count(timing['samples_per_s'])} samples/s; "
             f"{format_flops(self._spent)} of {format_flops(self._planned)} spent"
         )

@@ -35,8 +35,8 @@ def show_status(console: Console, study: Study) -> None:
         cell = cells.loc[str(trial["trial"])]
         share = trial["samples_seen"] / trial["samples_planned"]
         console.print(
-            f"  running {trial['trial']} {cell['architecture']} {cell['strategy']} on {cell['subset_size']:,} "
-            f"({cell['quality']}): {share:.0%}, loss {trial['loss']:.3f}",
+            f"  running {trial['trial']} {cell['architecture']} {cell['strategy']} on "
+            f"{cell['subset_size']:,} ({cell['quality']}): {share:.0%}, loss {trial['loss']:.3f}",
             highlight=False,
         )
     if not events.empty and "reason" in events:
@@ -61,7 +61,11 @@ def show_status(console: Console, study: Study) -> None:
 
 
 def slots_busy(events: pd.DataFrame) -> float | None:
-    """Gives the share of its slots' time that the last run filled with trials, or None before its first trial ended."""
+    """Gives the share of its slots' time that the last run filled with trials.
+
+    Returns:
+        The share, or None before its first trial ended.
+    """
     if events.empty:
         return None
     starts = events.index[events["event"] == "study-started"]

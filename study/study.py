@@ -14,7 +14,9 @@ import pandas as pd
 
 from budgets.declaration import Declaration, EmbeddedPool, FolderPool
 from budgets.flops import CONVENTION
-from budgets.plan import Charge, EvaluationFacts, Plan, PoolFacts, make_plan
+from budgets.facts import EvaluationFacts, PoolFacts
+from budgets.plan import Charge, Plan
+from budgets.planner import make_plan
 from runners.data.embedded.build import build_embedded_pool, evaluation_counts
 from runners.data.embedded.scorer_cost import SCORER_NAME, scorer_cost
 from runners.data.evaluation_set import count_evaluation_set
@@ -84,7 +86,7 @@ def plan_tables(study: Study, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def measured_throughput(study: Study, plan: Plan) -> dict[Kind, float]:
-    """Gives the samples a second of each kind of trial that has finished in this study; the last one counts."""
+    """Gives the samples a second of each kind of trial that finished in this study, the last one's."""
     events = read_json_lines(study.folder / "events.jsonl")
     if events.empty or "samples_per_s" not in events:
         return {}

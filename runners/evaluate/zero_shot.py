@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def zero_shot(
+def zero_shot(  # noqa: PLR0913 - what the metric is made of
     model: open_clip.CLIP,
     *,
     image_features: Tensor,

@@ -1,4 +1,4 @@
-"""The embedded pool's quality score: the cosine of image and caption in a small CLIP trained on clean pairs."""
+"""The embedded pool's quality score: the cosine of image and caption in a small CLIP of clean pairs."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,0 +1,191 @@
+"""The declared grid: its cells in order, each with what an architecture and a strategy together cost."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from budgets.architecture import Architecture, load_architecture
+from budgets.declaration import Declaration, Exclusion, GridBlock
+from budgets.devices import device
+from budgets.facts import EvaluationFacts, PoolFacts
+from budgets.flops import image_forward_macs, parameters, sample_cost, text_forward_macs
+from budgets.memory import memory_bytes
+from budgets.plan import Cell, Trial
+from budgets.quality import available
+from budgets.strategy import Strategy, inapplicable, strategy
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """An architecture with a strategy, as the study trains them: what all their cells share.
+
+    Attributes:
+        architecture: The architecture.
+        strategy: The strategy.
+        batch_size: Pairs in a batch, the strategy's factor included.
+        lr_peak: Peak learning rate; None where none is declared.
+        inapplicable: Why the strategy can't train the architecture, or None.
+        train_flops_per_sample: Training FLOPs of one pair; 0 where the strategy can't.
+        evaluation_flops: Forward FLOPs of one evaluation.
+        parameters: Trainable parameters.
+        memory_bytes: Estimated memory of each device; 0 where none is declared.
+    """
+
+    architecture: Architecture
+    strategy: Strategy
+    batch_size: int
+    lr_peak: float | None
+    inapplicable: str | None
+    train_flops_per_sample: int
+    evaluation_flops: int
+    parameters: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A cell of the grid before it is known whether it can be run.
+
+    Attributes:
+        cell: The cell.
+        setup: Its architecture and strategy.
+        seeds: Its seeds.
+        samples: Samples that a trial of it would see, whole batches.
+    """
+
+    cell: Cell
+    setup: Setup
+    seeds: tuple[int, ...]
+    samples: int
+
+
+class Grid:
+    """The cells that a declaration asks for.
+
+    Args:
+        declaration: The study.
+        pool: The pool's facts.
+        evaluation: The evaluation sets' facts.
+    """
+
+    def __init__(self, declaration: Declaration, pool: PoolFacts, evaluation: EvaluationFacts) -> None:
+        self.declaration, self.pool, self.evaluation = declaration, pool, evaluation
+        self._setups: dict[tuple[str, str], Setup] = {}
+
+    def candidates(self, levels: tuple[int, ...]) -> Iterator[Candidate]:
+        """Yields the cells of all blocks in declared order, with the blocks' own levels or these."""
+        for block in self.declaration.grid:
+            for cell, samples in self._points(block, block.levels or levels):
+                setup = self.setup(cell.architecture, cell.strategy)
+                if cell.level_flops is not None:
+                    samples = cell.level_flops // (setup.train_flops_per_sample or 1)  # noqa: PLW2901
+                yield Candidate(
+                    cell=cell,
+                    setup=setup,
+                    seeds=block.seeds or self.declaration.seeds,
+                    samples=samples // setup.batch_size * setup.batch_size,
+                )
+
+    def setup(self, architecture_name: str, strategy_name: str) -> Setup:
+        """Gives an architecture with a strategy."""
+        key = architecture_name, strategy_name
+        if key not in self._setups:
+            self._setups[key] = self._make_setup(architecture_name, strategy_name)
+        return self._setups[key]
+
+    def excluded_by(self, cell: Cell) -> int | None:
+        """Gives the number of the first rule that leaves the cell out, counted from 1, or None."""
+        for number, rule in enumerate(self.declaration.exclude, start=1):
+            if self._matches(rule, cell):
+                return number
+        return None
+
+    @cached_property
+    def device_bytes(self) -> int | None:
+        """Memory of a device, where one is declared."""
+        cluster = self.declaration.cluster
+        return None if cluster is None else device(cluster.device).memory_bytes
+
+    def trial(self, candidate: Candidate, seed: int) -> Trial:
+        """Makes a trial of a cell that can be run."""
+        setup = candidate.setup
+        assert setup.lr_peak is not None, "a cell without a learning rate is left out"
+        return Trial(
+            cell=candidate.cell,
+            seed=seed,
+            pool=self.pool.name,
+            evaluation_sets=self.evaluation.names,
+            architecture_config=setup.architecture.config,
+            samples_seen=candidate.samples,
+            batch_size=setup.batch_size,
+            lr_peak=setup.lr_peak,
+            recipe=self.declaration.training.recipe,
+            train_flops_per_sample=setup.train_flops_per_sample,
+            evaluation_flops=setup.evaluation_flops,
+            parameters=setup.parameters,
+        )
+
+    def _points(self, block: GridBlock, levels: tuple[int, ...]) -> Iterator[tuple[Cell, int]]:
+        """Yields a block's cells, each with its declared samples; where a level buys them, 0."""
+        by_level = block.regime == "fixed-compute"
+        for level in levels if by_level else (None,):
+            for samples in block.samples or (0,):
+                for size in block.sizes:
+                    for quality in block.quality:
+                        pairs = available(self.pool.pairs, quality) if size is None else size
+                        for architecture_name in block.architectures:
+                            for strategy_name in block.strategies:
+                                cell = Cell(
+                                    regime=block.regime,
+                                    subset_size=pairs,
+                                    quality=quality,
+                                    architecture=architecture_name,
+                                    strategy=strategy_name,
+                                    level_flops=level,
+                                )
+                                yield cell, pairs if block.regime == "one-epoch" else samples
+
+    def _make_setup(self, architecture_name: str, strategy_name: str) -> Setup:
+        declaration = self.declaration
+        folder = None if declaration.catalogue is None else Path(declaration.catalogue)
+        architecture, how = load_architecture(architecture_name, folder), strategy(strategy_name)
+        batch_size = declaration.training.batch_size * how.batch_factor
+        reason = inapplicable(how, architecture)
+        evaluation_macs = self.evaluation.images * image_forward_macs(
+            architecture
+        ) + self.evaluation.texts * text_forward_macs(architecture)
+        applies = reason is None
+        return Setup(
+            architecture=architecture,
+            strategy=how,
+            batch_size=batch_size,
+            lr_peak=declaration.training.lr_peak.get(architecture_name),
+            inapplicable=reason,
+            train_flops_per_sample=sample_cost(architecture, how, batch_size=batch_size).train_flops
+            if applies
+            else 0,
+            evaluation_flops=2 * evaluation_macs,
+            parameters=parameters(architecture, how).total,
+            memory_bytes=memory_bytes(
+                architecture, how, batch_size=batch_size, devices=max(1, declaration.resources.gpus)
+            )
+            if applies and declaration.cluster is not None
+            else 0,
+        )
+
+    def _matches(self, rule: Exclusion, cell: Cell) -> bool:
+        if rule.sizes:
+            whole = available(self.pool.pairs, cell.quality)
+            if cell.subset_size not in {whole if size is None else size for size in rule.sizes}:
+                return False
+        return all(
+            not allowed or value in allowed
+            for allowed, value in (
+                (rule.architectures, cell.architecture),
+                (rule.strategies, cell.strategy),
+                (rule.quality, cell.quality),
+                (rule.levels, cell.level_flops),
+                (rule.regimes, cell.regime),
+            )
+        )

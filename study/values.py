@@ -1,0 +1,88 @@
+"""Readers of a declaration's single values: text → value, or a `ValueError` that says what is allowed."""
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from budgets.devices import devices
+from budgets.names import unknown
+from budgets.quality import quality_fraction
+from budgets.quantity import parse_count, parse_flops, parse_number, parse_share
+
+T = TypeVar("T", int, float)
+
+MAX_BATCH = 10**8
+MAX_DEVICES = 10**6
+MAX_LEVELS = 100
+
+
+def _checked(
+    read: Callable[[str], T], accept: Callable[[T], bool], what: str, example: str = ""
+) -> Callable[[str], T]:
+    def checked(text: str) -> T:
+        value = read(text)
+        if not accept(value):
+            raise ValueError(f"'{text}' must be {what}{example}")
+        return value
+
+    return checked
+
+
+positive = _checked(parse_count, lambda value: value > 0, "more than 0")
+positive_or_zero = parse_count
+compute = _checked(parse_flops, lambda value: value > 0, "more than 0")
+positive_number = _checked(parse_number, lambda value: 0 < value < float("inf"), "more than 0")
+not_negative = _checked(parse_number, lambda value: 0 <= value < float("inf"), "0 or more")
+positive_share = _checked(parse_share, lambda value: value > 0, "more than 0, at most 1")
+share_below_one = _checked(parse_share, lambda value: value < 1, "0 or more, below 1")
+batch = _checked(positive, lambda value: value <= MAX_BATCH, f"at most {MAX_BATCH:,}")
+device_count = _checked(positive, lambda value: value <= MAX_DEVICES, f"at most {MAX_DEVICES:,}")
+devices_of_a_trial = _checked(parse_count, lambda value: value <= MAX_DEVICES, f"at most {MAX_DEVICES:,}")
+level_count = _checked(positive, lambda value: value <= MAX_LEVELS, f"at most {MAX_LEVELS}")
+ratio = _checked(positive_number, lambda value: 1.01 <= value <= 10**6, "between 1.01 and 1,000,000")  # noqa: PLR2004
+
+
+def size(text: str) -> int:
+    """Reads a subset's size; 0 stands for ``all``."""
+    return 0 if text == "all" else positive(text)
+
+
+def quality(text: str) -> str:
+    """Reads ``all`` or ``topNN``."""
+    quality_fraction(text)
+    return text
+
+
+def name(text: str) -> str:
+    """Reads a name that can name a folder."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
+        raise ValueError(f"'{text}' names a folder: letters, digits, '.', '_' and '-' only")
+    return text
+
+
+def metric(text: str) -> str:
+    """Reads ``<evaluation set>/<metric>``."""
+    if not re.fullmatch(r"[^/\s]+/[^/\s]+", text):
+        raise ValueError(f"'{text}' is not <evaluation set>/<metric>, such as held-out/top1")
+    return text
+
+
+def path(text: str) -> str:
+    """Reads the path of a file or folder."""
+    if not text.isprintable():
+        raise ValueError("a path has no line breaks or control characters")
+    return text
+
+
+def yes_or_no(text: str) -> bool:
+    """Reads ``true`` or ``false``."""
+    if text not in {"true", "false"}:
+        raise ValueError(f"'{text}' is not true or false")
+    return text == "true"
+
+
+def device_name(text: str) -> str:
+    """Reads a device's name."""
+    if text.lower() not in devices():
+        raise ValueError(unknown("device", text, devices()))
+    return devices()[text.lower()].name

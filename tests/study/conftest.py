@@ -1,0 +1,88 @@
+"""A small pool as a user would have it, and studies of it that run in seconds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from runners.data.embedded.build import build_embedded_pool
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZES = {"held-out": 200, "retrieval": 32}
+
+STUDY = """
+study: {name}
+pool: {{path: {pool}}}
+metric: held-out/top1
+budget: {{levels: [{levels}], study: 10 TFLOP}}
+seeds: [{seeds}]
+grid:
+  - architectures: [{architectures}]
+    strategies: [{strategies}]
+    quality: [top50]
+training:
+  batch_size: 16
+  lr_peak: {{mini-ViT-XXS-8: 2e-3, mini-ViT-XS-8: 1.5e-3, mini-ConvNeXt: 2e-3, mini-RN: 1e-3}}
+resources: {{checkpoint: 0.5 s}}
+"""
+
+
+def _by_length(_images: NDArray[np.uint8], captions: list[str]) -> NDArray[np.float32]:
+    """Any score will do here: full captions are the longer ones."""
+    return np.array([len(caption) for caption in captions], np.float32)
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pools") / "small"
+    build_embedded_pool(path, pairs=1024, seed=5, score=_by_length, evaluation_sizes=SIZES)
+    return path
+
+
+def write_declaration(folder: Path, pool: Path, name: str = "tiny", **changes: str) -> Path:
+    values = {
+        "levels": "5 GFLOP",
+        "seeds": "0",
+        "architectures": "mini-ViT-XXS-8",
+        "strategies": "clip",
+    } | changes
+    path = folder / f"{name}.yaml"
+    path.write_text(STUDY.format(name=name, pool=pool, **values), encoding="utf-8")
+    return path
+
+
+def study(*words: object) -> subprocess.CompletedProcess[str]:
+    """Runs ``python -m study`` as a user does."""
+    return subprocess.run(
+        _command(words),
+        cwd=ROOT,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def start_study(*words: object) -> subprocess.Popen[str]:
+    """Starts ``python -m study`` and does not wait for it; to be used as a context."""
+    return subprocess.Popen(
+        _command(words),
+        cwd=ROOT,
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _command(words: tuple[object, ...]) -> list[str]:
+    return [sys.executable, "-m", "study", *map(str, words)]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
