@@ -4,6 +4,8 @@
 <set>/classnames.txt                            one a line; zero-shot only
 <set>/zeroshot_classification_templates.txt     one a line, ``{c}`` for the class name; zero-shot only
 <set>/test/nshards.txt, 0.tar, 1.tar …          png/jpg/webp, and cls (a number) or txt (one caption a line)
+
+A folder that holds nothing but shards with captions, such as some of a pool kept apart, is a retrieval set too.
 """
 
 from collections.abc import Iterator, Sequence
@@ -123,16 +125,24 @@ def _truth(data: EvaluationSet, place: int) -> dict[str, bytes]:
 
 def _is_retrieval(path: Path) -> bool:
     kind = path / "dataset_type.txt"
-    return kind.is_file() and kind.read_text(encoding="utf-8").strip().lower() == "retrieval"
+    if kind.is_file():
+        return kind.read_text(encoding="utf-8").strip().lower() == "retrieval"
+    return not (path / "test").is_dir()
+
+
+def _shards(path: Path) -> list[Path]:
+    count = path / "test" / "nshards.txt"
+    if count.is_file():
+        return [path / "test" / f"{number}.tar" for number in range(int(count.read_text(encoding="utf-8")))]
+    shards = sorted(path.rglob("*.tar"))
+    if (path / "test").is_dir() or not shards:
+        raise ValueError(f"{path} is not an evaluation set: there is neither {count} nor any .tar shard")
+    return shards
 
 
 def _samples(path: Path, truth_ending: str) -> Iterator[tuple[str, bytes, str]]:
     """Yields each sample's place in words, its image's bytes and its truth."""
-    count = path / "test" / "nshards.txt"
-    if not count.is_file():
-        raise ValueError(f"{path} is not an evaluation set: there is no {count}")
-    for number in range(int(count.read_text(encoding="utf-8"))):
-        shard = path / "test" / f"{number}.tar"
+    for shard in _shards(path):
         for key, members in read_samples(shard):
             ending = next((kind for kind in IMAGE_KINDS if kind in members), None)
             if ending is None or truth_ending not in members:

@@ -72,6 +72,15 @@ def test_several_captions_an_image_are_one_a_line(tmp_path: Path) -> None:
     assert count_evaluation_set(tmp_path / "r") == (2, 3)
 
 
+def test_a_folder_of_nothing_but_captioned_shards_is_a_retrieval_set(pool: Pool) -> None:
+    data = load_evaluation_set(pool.path / "shards", 32)
+
+    assert data.labels is None
+    assert data.captions is not None
+    assert [captions[0] for captions in data.captions] == pool.index["caption"].tolist()
+    assert count_evaluation_set(pool.path / "shards") == (pool.count, pool.count)
+
+
 def test_held_out_sets_show_no_training_drawing_and_validation_shares_them_in_other_scenes() -> None:
     held_out, validation, seen = (
         evaluation_set(name, 100).images for name in ("held-out", "validation", "seen")
@@ -123,7 +132,9 @@ def test_webdataset_reads_a_set_as_clip_benchmark_does(evaluation: Path) -> None
 
 
 def test_no_such_set(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"nowhere is not an evaluation set: there is no .*nshards\.txt"):
+    with pytest.raises(
+        ValueError, match=r"nowhere is not an evaluation set: there is neither .*nshards\.txt nor"
+    ):
         load_evaluation_set(tmp_path / "nowhere", 32)
 
 

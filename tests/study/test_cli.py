@@ -1,0 +1,156 @@
+"""What a newcomer gets wrong gives one clear error and exit code 2; what stands is shown."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from study.cli import main
+from tests.study.conftest import study, write_declaration
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "line", "message"),
+    [
+        (
+            "batch_size:",
+            "batch_sise:",
+            12,
+            "unknown key 'training.batch_sise'; did you mean 'training.batch_",
+        ),
+        ("10 TFLOP", "10 TFLIP", 5, "unknown unit of compute 'TFLIP'; did you mean 'TFLOP'?"),
+        (
+            "[mini-ViT-XXS-8]",
+            "[mini-ViT-XSS]",
+            8,
+            "architecture 'mini-ViT-XSS'; did you mean 'mini-ViT-XS-8'",
+        ),
+        ("[clip]", "[clipp]", 9, "unknown strategy 'clipp'; did you mean 'clip'?"),
+        ("top50", "best50", 10, "unknown quality 'best50'"),
+        ("[0]", "[-1]", 6, "'-1' is negative"),
+        ("metric: held-out/top1", "metric: top1", 4, "'top1' is not <evaluation set>/<metric>"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named_with_its_line(
+    pool: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    right: str,
+    wrong: str,
+    line: int,
+    message: str,
+) -> None:
+    declaration = write_declaration(tmp_path, pool)
+    text = declaration.read_text()
+    assert right in text
+    declaration.write_text(text.replace(right, wrong))
+
+    code = main(["plan", str(declaration)])
+
+    error = capsys.readouterr().err
+    assert code == 2
+    assert f"{declaration}:{line}: " in error
+    assert message in error
+
+
+def test_two_mistakes_are_told_at_once(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declaration = write_declaration(tmp_path, pool, architectures="mini-ViT-XXL", strategies="flop")
+
+    assert main(["plan", str(declaration)]) == 2
+
+    assert capsys.readouterr().err.count(str(declaration)) == 2
+
+
+def test_a_budget_that_is_too_small_says_by_how_much(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declaration = write_declaration(tmp_path, pool)
+    declaration.write_text(declaration.read_text().replace("study: 10 TFLOP", "study: 1 GFLOP"))
+
+    assert main(["plan", str(declaration)]) == 2
+
+    error = capsys.readouterr().err
+    assert "the study budget is 1 GFLOP" in error
+    assert "3.9" in error  # the trial costs 4.95 GFLOP, so it is 3.95 GFLOP over
+
+
+def test_a_pool_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    declaration = write_declaration(tmp_path, tmp_path / "nowhere")
+
+    assert main(["plan", str(declaration)]) == 2
+
+    assert f"no such pool: {tmp_path / 'nowhere'}" in capsys.readouterr().err
+
+
+def test_a_metric_without_its_evaluation_set_says_which_sets_there_are(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declaration = write_declaration(tmp_path, pool)
+    declaration.write_text(declaration.read_text().replace("held-out/top1", "imagenet/top1"))
+
+    assert main(["plan", str(declaration)]) == 2
+
+    error = capsys.readouterr().err
+    assert "needs an evaluation set 'imagenet'; there are: held-out, retrieval" in error
+
+
+def test_a_study_that_does_not_exist_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "dem"]) == 2
+
+    assert "unknown study 'dem'; did you mean 'demo'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["status", "report"])
+def test_a_study_that_was_not_run_is_said_to_be_so(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert main([command, str(write_declaration(tmp_path, pool)), "--results", str(tmp_path)]) == 2
+
+    assert "run `python -m study run" in capsys.readouterr().err
+
+
+def test_a_strategy_that_can_only_be_planned_is_refused_before_anything_is_spent(
+    pool: Path, tmp_path: Path
+) -> None:
+    declaration = write_declaration(tmp_path, pool, strategies="siglip")
+
+    ended = study("run", declaration, "--results", tmp_path)
+
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("study: strategy siglip can be planned, but not trained")
+    assert not (tmp_path / "tiny" / "ledger.jsonl").exists()
+
+
+def test_a_run_study_is_shown_and_reported(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declaration = write_declaration(
+        tmp_path,
+        pool,
+        levels="6 GFLOP, 12 GFLOP, 24 GFLOP",
+        architectures="mini-ViT-XXS-8, mini-ConvNeXt",
+        seeds="0, 1",
+    )
+    assert study("run", declaration, "--results", tmp_path).returncode == 0
+
+    assert main(["status", str(declaration), "--results", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert [line.split() for line in shown.splitlines() if line.lstrip().startswith("all")] == [
+        ["all", "12", "0", "0", "0"]
+    ]
+    assert "of a study budget of 10 TFLOP" in shown
+    assert "slots busy" in shown
+
+    assert main(["report", str(declaration), "--results", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "12 of 12 trials finished" in told
+    report = tmp_path / "tiny" / "report"
+    page = (report / "report.html").read_text()
+    best = pd.read_csv(report / "tables" / "best.csv")
+    assert len(best) == 3
+    assert "mini-ConvNeXt" in page
+    environment = json.loads((tmp_path / "tiny" / "environment.json").read_text())
+    assert environment["torch"] in page
