@@ -1,11 +1,11 @@
-"""Evaluation sets in the webdataset layout of CLIP_benchmark, whose ``build_wds_dataset`` reads them as well.
+"""Evaluation sets in CLIP_benchmark's webdataset layout; its ``build_wds_dataset`` reads them as well.
 
 <set>/dataset_type.txt                          ``classification`` (also where it is missing) or ``retrieval``
 <set>/classnames.txt                            one a line; zero-shot only
 <set>/zeroshot_classification_templates.txt     one a line, ``{c}`` for the class name; zero-shot only
 <set>/test/nshards.txt, 0.tar, 1.tar …          png/jpg/webp, and cls (a number) or txt (one caption a line)
 
-A folder that holds nothing but shards with captions, such as some of a pool kept apart, is a retrieval set too.
+A folder of nothing but shards with captions, such as some of a pool kept apart, is a retrieval set too.
 """
 
 from collections.abc import Iterator, Sequence

@@ -112,7 +112,7 @@ def test_a_build_that_is_killed_leaves_no_pool_and_can_be_repeated(tmp_path: Pat
         "        return super(Dies, self).__getitem__(index)\n"
         "write_pool(sys.argv[1], Dies(seed=0, count=30), None)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", script, str(path)], check=False)  # noqa: S603
+    ended = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
     assert ended.returncode == 9
     assert not path.exists()
     with pytest.raises(ValueError, match="no such pool"):
