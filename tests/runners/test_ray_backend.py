@@ -11,8 +11,8 @@ PACKAGES = ("study", "analysis", "runners", "budgets")
 # In a process of its own: Ray leaves it to the system to collect the processes that it started.
 SCRIPT = """
 import importlib, json
+from runners.ray_backend import RayBackend  # before Ray: it sets how Ray authenticates
 import ray
-from runners.ray_backend import RayBackend
 
 def origins():
     return {name: importlib.import_module(name).__file__ for name in PACKAGES}
