@@ -255,7 +255,8 @@ def require_runnable(declaration: Declaration) -> None:
         ValueError: The pool is only described.
     """
     if isinstance(declaration.pool, DescribedPool):
-        raise ValueError(
-            f"the pool {declaration.pool.name} is only described (name, pairs, scored): the study can be planned "
+        raise ValueError(  # noqa: TRY004 - what a user declared
+            f"the pool {declaration.pool.name} is only described (name, pairs, scored): the study can be "
+            "planned "
             "and priced, not run; to run it, give pool: {path: FOLDER} or pool: {embedded: {pairs: …}}"
         )

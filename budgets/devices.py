@@ -1,7 +1,8 @@
-"""What a device computes at most, and what was measured on it; each number's source stands beside it in the files.
+"""What a device computes at most, and what was measured on it; each number's source stands beside it in the
+files.
 
-``devices.json`` holds peaks of vendors' data sheets (dense bf16) and the range of utilisation that stands in for
-a measurement; ``throughput.csv`` holds measured samples a second.
+``devices.json`` holds peaks of vendors' data sheets (dense bf16) and the range of utilisation that stands in
+for a measurement; ``throughput.csv`` holds measured samples a second.
 """
 
 import csv
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from budgets.names import unknown
 
@@ -89,5 +91,6 @@ def measured_samples_per_s() -> Mapping[tuple[str, str, str], tuple[float, float
 
 
 @cache
-def _table() -> Mapping[str, dict[str, dict[str, object]]]:
-    return json.loads((_FOLDER / "devices.json").read_text(encoding="utf-8"))
+def _table() -> Mapping[str, Any]:
+    table: dict[str, Any] = json.loads((_FOLDER / "devices.json").read_text(encoding="utf-8"))
+    return table

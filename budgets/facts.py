@@ -1,4 +1,6 @@
-"""What the planner must know of a pool and of evaluation sets: numbers and names, so that it touches no disk."""
+"""What the planner must know of a pool and of evaluation sets: numbers and names, so that it touches no
+disk.
+"""
 
 from dataclasses import dataclass
 

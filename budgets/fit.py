@@ -1,8 +1,8 @@
 """What to drop from a grid that costs more than the study budget: extra seeds first, then the top level.
 
-Extra seeds go from the costliest cells first: at the top level the last seed of every cell, then the one before
-it, down to one seed a cell, then the level below. Where that is not enough the top level goes instead, whole, and
-seeds are dropped again only as far as they must. Nothing more is dropped than that order needs.
+Extra seeds go from the costliest cells first: at the top level the last seed of every cell, then the one
+before it, down to one seed a cell, then the level below. Where that is not enough the top level goes instead,
+whole, and seeds are dropped again only as far as they must. Nothing more is dropped than that order needs.
 """
 
 from collections import Counter, defaultdict
@@ -52,7 +52,9 @@ class Fit:
                 f"the top level is dropped to fit the study budget: {len(trials)} × {cost} (budget.fit: drop)"
             )
         names = ", ".join(str(trial.seed) for trial in trials)
-        return f"extra seeds are dropped to fit the study budget: seed {names}, {cost} each (budget.fit: drop)"
+        return (
+            f"extra seeds are dropped to fit the study budget: seed {names}, {cost} each (budget.fit: drop)"
+        )
 
     def _of_dropped_level(self, trial: Trial) -> bool:
         return trial.cell.level_flops is not None and trial.cell.level_flops in self.whole_levels

@@ -1,7 +1,7 @@
 """A trial's id: a hash of everything that decides its result, and of nothing else.
 
-The id must never change for a trial that somebody has run. So the fields of the first version always enter it,
-and a field that came later enters it only where it differs from its default.
+The id must never change for a trial that somebody has run. So the fields of the first version always enter
+it, and a field that came later enters it only where it differs from its default.
 """
 
 import hashlib

@@ -1,9 +1,9 @@
 """Budget levels from a study budget alone: the highest geometric ladder whose whole grid fits.
 
 The top level is a number of three digits, so that people can say it: the highest of them at which all of the
-grid's trials, with the charges and the trials that have no level, cost no more than the study budget. Cells that a
-level leaves out (too few steps, too many epochs) count as if they ran: a higher ladder is never bought by
-losing cells. Another grid gets another ladder, and its trials other ids: to keep them, declare the levels.
+grid's trials, with the charges and the trials that have no level, cost no more than the study budget. Cells
+that a level leaves out (too few steps, too many epochs) count as if they ran: a higher ladder is never bought
+by losing cells. Another grid gets another ladder, and its trials other ids: to keep them, declare the levels.
 """
 
 from collections import Counter
@@ -94,4 +94,4 @@ def _highest(fits: Callable[[int], bool], most: int) -> int:
 
 
 def _number(index: int) -> int:
-    return (100 + index % _DIGITS) * 10 ** (index // _DIGITS)
+    return (100 + index % _DIGITS) * int(10 ** (index // _DIGITS))

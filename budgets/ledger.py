@@ -1,61 +1,61 @@
 """The FLOP book of a study: an append-only file in which every FLOP is reserved, then spent or released.
 
-One JSON object a line. FLOPs are whole numbers, so the sums are exact at any size.
+One JSON object a line. FLOPs are whole numbers, so the sums are exact at any size. `budgets.book` holds the
+rules of what may follow what.
 """
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, get_args
 
+from budgets.book import Book, Entry, EntryKind
 from budgets.plan import Plan
 from budgets.quantity import format_flops
 
-EntryKind = Literal["charged", "reserved", "spent", "released", "wasted"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """One line of the book.
-
-    Attributes:
-        entry: ``charged`` (paid once, beside the trials), ``reserved`` (a trial was started), ``spent``
-            (it finished), ``released`` (its reservation was given back), ``wasted`` (work that a crash
-            lost and that was done again).
-        what: A trial's id, or what a charge buys.
-        train_flops: Training FLOPs.
-        evaluation_flops: Forward FLOPs of evaluation; shown, not part of the cap.
-    """
-
-    entry: EntryKind
-    what: str
-    train_flops: int
-    evaluation_flops: int = 0
+__all__ = ["Entry", "EntryKind", "Ledger", "read_entries", "reserved", "spent_flops"]
 
 
 class Ledger:
-    """A study's book, opened for appending.
+    """A study's book, opened for appending. Every operation takes the same time at any length of the book.
 
     Args:
         path: The file; made when absent.
         study_flops: The study's cap in training FLOPs, or None.
 
     Raises:
-        ValueError: A line other than a torn last one can't be read; the message names it.
+        ValueError: A line other than a torn last one can't be read or can't follow the lines before it; the
+            message names it.
     """
 
     def __init__(self, path: Path, study_flops: int | None) -> None:
         self.path = path
         self.study_flops = study_flops
-        self.entries = read_entries(path)
+        self.entries: list[Entry] = []
+        self._book = Book()
+        for entry in read_entries(path):
+            self._book.add(entry)
+            self.entries.append(entry)
         _drop_torn_line(path)
+
+    @property
+    def spent_flops(self) -> int:
+        """Training FLOPs that are gone: charged, spent and wasted."""
+        return self._book.spent_flops
+
+    @property
+    def reserved_flops(self) -> int:
+        """Training FLOPs of the reservations that stand."""
+        return self._book.reserved_flops
+
+    def has_spent(self, what: str) -> bool:
+        """Tells whether a trial is booked as spent."""
+        return what in self._book.finished
 
     def charge(self, plan: Plan) -> None:
         """Books the plan's charges, once."""
-        booked = {entry.what for entry in self.entries if entry.entry == "charged"}
         for charge in plan.charges:
-            if charge.what not in booked:
+            if charge.what not in self._book.charged:
                 self._append(
                     Entry(
                         entry="charged",
@@ -71,60 +71,72 @@ class Ledger:
         Raises:
             ValueError: The reservation would exceed the study budget.
         """
-        if what in reserved(self.entries):
+        if what in self._book.open:
             return
-        committed = spent_flops(self.entries) + sum(reserved(self.entries).values())
+        committed = self.spent_flops + self.reserved_flops
         if self.study_flops is not None and committed + train_flops > self.study_flops:
             raise ValueError(
                 f"trial {what} needs {format_flops(train_flops)}, "
-                f"{format_flops(self.study_flops - committed)} of the study budget are left"
+                f"{format_flops(max(0, self.study_flops - committed))} of the study budget are left"
             )
         self._append(Entry(entry="reserved", what=what, train_flops=train_flops))
 
     def settle(self, what: str, *, train_flops: int, evaluation_flops: int, wasted_flops: int = 0) -> None:
-        """Closes a trial's reservation: books what it spent, what was done twice, and gives back the rest."""
-        if what not in reserved(self.entries):
+        """Closes a trial's reservation: books what it spent, what was done twice, and gives back the rest.
+
+        Settling again does nothing, also where a crash left it half written: what is booked is not booked
+        twice.
+
+        Raises:
+            ValueError: More is spent than was reserved.
+        """
+        held = self._book.open.get(what)
+        if held is None:
             return
-        held = reserved(self.entries)[what]
-        if wasted_flops:
-            self._append(Entry(entry="wasted", what=what, train_flops=wasted_flops))
-        if train_flops or evaluation_flops:
-            self._append(
+        entries = []
+        if wasted_flops > held.wasted:
+            entries.append(Entry(entry="wasted", what=what, train_flops=wasted_flops - held.wasted))
+        spent = held.spent
+        if not held.has_spent and (train_flops or evaluation_flops):
+            entries.append(
                 Entry(entry="spent", what=what, train_flops=train_flops, evaluation_flops=evaluation_flops)
             )
-        if train_flops < held:
-            self._append(Entry(entry="released", what=what, train_flops=held - train_flops))
+            spent = train_flops
+        if spent < held.reserved:
+            entries.append(Entry(entry="released", what=what, train_flops=held.reserved - spent))
+        self._append(*entries)
 
-    def _append(self, entry: Entry) -> None:
-        line = json.dumps(asdict(entry)) + "\n"
+    def _append(self, *entries: Entry) -> None:
+        """Checks the entries, writes them in one piece, and only then takes them as booked."""
+        self._book.check(entries)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(line)
+            file.write("".join(json.dumps(asdict(entry)) + "\n" for entry in entries))
             file.flush()
             os.fsync(file.fileno())
-        self.entries.append(entry)
+        for entry in entries:
+            self._book.add(entry)
+            self.entries.append(entry)
 
 
 def read_entries(path: Path) -> list[Entry]:
     """Reads a book; a last line that a crash tore off is left out.
 
     Raises:
-        ValueError: Any other line can't be read; the message names file and line.
+        ValueError: Any other line can't be read or can't follow the lines before it; the message names file
+        and
+            line.
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    *lines, _torn = path.read_bytes().split(b"\n")
+    book = Book()
     entries = []
     for number, line in enumerate(lines, start=1):
-        if number == len(lines) and not line.endswith("\n"):
-            break
         try:
-            entry = Entry(**json.loads(line))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}:{number}: not an entry of a ledger ({error})") from None
-        if entry.entry not in get_args(EntryKind):
-            raise ValueError(
-                f"{path}:{number}: unknown entry '{entry.entry}'; allowed: {', '.join(get_args(EntryKind))}"
-            )
+            entry = _entry(line)
+            book.add(entry)
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from None
         entries.append(entry)
     return entries
 
@@ -135,21 +147,32 @@ def spent_flops(entries: list[Entry]) -> int:
 
 
 def reserved(entries: list[Entry]) -> dict[str, int]:
-    """Gives the reservations that stand: trial id → training FLOPs."""
-    standing: dict[str, int] = {}
+    """Gives the reservations that stand: trial id → training FLOPs that are still set aside."""
+    book = Book()
     for entry in entries:
-        if entry.entry == "reserved":
-            standing[entry.what] = entry.train_flops
-        elif entry.entry in {"spent", "released"}:
-            standing.pop(entry.what, None)
-    return standing
+        book.add(entry)
+    return {what: held.left for what, held in book.open.items()}
+
+
+def _entry(line: bytes) -> Entry:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("not an entry of a ledger: no JSON") from None
+    if not isinstance(content, dict):
+        raise ValueError("not an entry of a ledger: no object")  # noqa: TRY004 - what a file holds
+    try:
+        return Entry(**content)
+    except TypeError as error:
+        raise ValueError(f"not an entry of a ledger: {error}") from None
 
 
 def _drop_torn_line(path: Path) -> None:
     if not path.exists():
         return
     content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
         with path.open("r+b") as file:
-            file.truncate(len(whole))
+            file.truncate(whole)
+            os.fsync(file.fileno())

@@ -1,12 +1,13 @@
 """How much memory a trial takes on each of its devices: an estimate, to leave out what can't fit.
 
-Weights, gradients and AdamW's two moments in fp32: 16 bytes a parameter, the same on every device. Activations that
-wait for the backward pass, in bf16, none recomputed and no attention matrix kept: 34 bytes a token, width and
-layer of a transformer (Korthikanti et al. 2022, table 2, without the attention term), which is 34 / (12 x
-width) bytes a MAC of its blocks; a Mixer's blocks have that shape. ConvNeXt, Swin and ResNet have narrow stages
-with large maps: 0.012 bytes a MAC (by hand: ConvNeXt-T 0.0124, Swin-T 0.0117, ResNet-50 0.011). Beside them the
-similarity matrices of the loss, each device's share of the batch against all of it. Fragmentation, the input
-images and communication buffers are left out: a trial that is close to the limit may still not fit.
+Weights, gradients and AdamW's two moments in fp32: 16 bytes a parameter, the same on every device.
+Activations that wait for the backward pass, in bf16, none recomputed and no attention matrix kept: 34 bytes a
+token, width and layer of a transformer (Korthikanti et al. 2022, table 2, without the attention term), which
+is 34 / (12 x width) bytes a MAC of its blocks; a Mixer's blocks have that shape. ConvNeXt, Swin and ResNet
+have narrow stages with large maps: 0.012 bytes a MAC (by hand: ConvNeXt-T 0.0124, Swin-T 0.0117, ResNet-50
+0.011). Beside them the similarity matrices of the loss, each device's share of the batch against all of it.
+Fragmentation, the input images and communication buffers are left out: a trial that is close to the limit may
+still not fit.
 """
 
 from budgets.architecture import Architecture

@@ -34,7 +34,8 @@ def make_plan(
         The plan; within the study budget, where there is one.
 
     Raises:
-        ValueError: No trial is feasible, or the trials cost more than the study budget and the declaration does
+        ValueError: No trial is feasible, or the trials cost more than the study budget and the declaration
+        does
             not say to drop some (``fit: drop``), or dropping does not help.
     """
     grid = Grid(declaration, pool, evaluation)
@@ -46,7 +47,8 @@ def make_plan(
             raise ValueError("there are no budget levels and no study budget to choose them from")
         levels = choose_levels(grid, charges, declaration.study_flops)
         notes.append(
-            f"levels chosen, the highest {len(levels)} at a ratio of {declaration.ladder.ratio:g} whose grid fits the "
+            f"levels chosen, the highest {len(levels)} at a ratio of {declaration.ladder.ratio:g} whose "
+            "grid fits the "
             f"study budget: {', '.join(map(format_flops, levels))}"
         )
     trials, left_out = _trials(grid, levels)
@@ -109,11 +111,13 @@ def _too_dear(
     )
     if fit is None:
         return text + (
-            "Dropping extra seeds and upper levels does not make it fit. Raise budget.study, or take cells away (sizes, "
+            "Dropping extra seeds and upper levels does not make it fit. Raise budget.study, or take cells "
+            "away (sizes, "
             "architectures, strategies, or rules under exclude:)"
         )
     return text + (
-        f"With budget: {{fit: drop}} it would fit without {fit.sentence()}. To choose otherwise, raise budget.study, or "
+        f"With budget: {{fit: drop}} it would fit without {fit.sentence()}. To choose otherwise, raise "
+        "budget.study, or "
         "take away seeds, levels or cells (rules under exclude:)"
     )
 

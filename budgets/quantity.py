@@ -70,9 +70,7 @@ def parse_flops(text: str) -> int:
     time = _DEVICE_TIME.fullmatch(text)
     if time is not None:
         return _device_flops(text, time)
-    return _whole(
-        text, {"": 1, **_FLOP_UNITS}, kind="unit of compute", example="900 GFLOP", most=_MAX_FLOPS
-    )
+    return _whole(text, {"": 1, **_FLOP_UNITS}, kind="unit of compute", example="900 GFLOP", most=_MAX_FLOPS)
 
 
 def parse_share(text: str) -> float:

@@ -35,7 +35,7 @@ def warnings(trials: Sequence[Trial], architectures: Mapping[str, Architecture])
 
 
 def _profiles(cells: Mapping[Cell, Trial], architectures: Mapping[str, Architecture]) -> Iterator[str]:
-    """An IsoFLOP profile is drawn at one level over the sizes of one family on one subset, by one strategy."""
+    """An IsoFLOP profile is one level over the sizes of one family, on one subset, by one strategy."""
     sizes: dict[int, dict[tuple[object, ...], set[int]]] = defaultdict(lambda: defaultdict(set))
     for cell, trial in cells.items():
         if cell.level_flops is not None:
@@ -46,14 +46,16 @@ def _profiles(cells: Mapping[Cell, Trial], architectures: Mapping[str, Architect
         most = max(len(found) for found in groups.values())
         if most < MIN_SIZES:
             yield (
-                f"{format_flops(level)} has {_number(most, 'model size')} of a family on the same subset with the "
+                f"{format_flops(level)} has {_number(most, 'model size')} of a family on the same subset "
+                "with the "
                 f"same strategy: {MIN_SIZES} are needed to bracket the best size"
             )
             continue
         few = [key for key, found in groups.items() if 1 < len(found) < MIN_SIZES]
         if few:
             yield (
-                f"{format_flops(level)}: {_number(len(few), 'profile')} of {len(groups)} have fewer than {MIN_SIZES} "
+                f"{format_flops(level)}: {_number(len(few), 'profile')} of {len(groups)} have fewer than "
+                f"{MIN_SIZES} "
                 f"model sizes, too few to bracket the best: {_examples(few)}"
             )
 
@@ -71,13 +73,15 @@ def _curves(cells: Mapping[Cell, Trial]) -> Iterator[str]:
         most = max(len(found) for found in groups.values())
         if most < MIN_POINTS:
             yield (
-                f"no curve has more than {most} {along}: {MIN_POINTS} are needed to fit a power law with a floor"
+                f"no curve has more than {most} {along}: {MIN_POINTS} are needed to fit a power law with a "
+                "floor"
             )
             continue
         few = [key for key, found in groups.items() if 1 < len(found) < MIN_POINTS]
         if few:
             yield (
-                f"{_number(len(few), 'curve')} of {len(groups)} have fewer than {MIN_POINTS} {along}, too few to fit a "
+                f"{_number(len(few), 'curve')} of {len(groups)} have fewer than {MIN_POINTS} {along}, too "
+                "few to fit a "
                 f"power law with a floor: {_examples(few)}"
             )
 

@@ -7,12 +7,14 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
-from study.load import DECLARATIONS, find_declaration, load_declaration
-from study.study import Study
+    from study.study import Study
 
+_DECLARATIONS = Path(__file__).parent / "declarations"
 EXIT_FAILED_TRIALS = 1
 EXIT_BAD_INPUT = 2
 
@@ -27,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 1 when trials failed; 2 for bad input.
     """
     options = _parser().parse_args(arguments)
+    from study.load import find_declaration, load_declaration  # noqa: PLC0415 - --help needs none of it
+    from study.study import Study  # noqa: PLC0415
+
     command: Callable[[Study, argparse.Namespace], int] = options.command
     try:
         declaration = load_declaration(find_declaration(options.study))
@@ -45,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    shipped = ", ".join(sorted(path.stem for path in DECLARATIONS.glob("*.yaml")))
+    shipped = ", ".join(sorted(path.stem for path in _DECLARATIONS.glob("*.yaml")))
     parser = argparse.ArgumentParser(
         prog="python -m study", description="Finds out how to spend a fixed amount of compute on CLIP."
     )
@@ -65,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
             "--pools", default="pools", metavar="FOLDER", help="where generated pools are kept (pools)"
         )
         sub.set_defaults(command=command)
+        if name == "plan":
+            _add_plan_options(sub)
         if name == "run":
             sub.add_argument(
                 "--address",
@@ -74,16 +81,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _plan(study: Study, _options: argparse.Namespace) -> int:
-    from study.plan_view import show_plan  # noqa: PLC0415
-    from study.study import plan_study, plan_tables  # noqa: PLC0415
+def _add_plan_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--format",
+        choices=("text", "csv", "json", "parquet"),
+        default="text",
+        help="a table to read (text), or every trial and every cell left out as csv, json or parquet",
+    )
+    sub.add_argument(
+        "--output", metavar="FILE", help="where to write it (standard output; parquet needs a file)"
+    )
+    sub.add_argument(
+        "--explain",
+        metavar="CELL",
+        help="show the whole arithmetic of one cell: a trial's id, or words such as 'ViT-B-32 slip top40'",
+    )
 
-    plan = plan_study(study)
-    show_plan(_console(), study.declaration, plan, *plan_tables(study, plan))
+
+def _plan(study: "Study", options: argparse.Namespace) -> int:
+    from study.plan_command import plan_command  # noqa: PLC0415
+
+    output = None if options.output is None else Path(options.output)
+    try:
+        for line in plan_command(study, form=options.format, output=output, cell=options.explain):
+            print(line)
+    except BrokenPipeError:  # as when a reader such as `head` has seen enough
+        sys.stdout = None
     return 0
 
 
-def _run(study: Study, options: argparse.Namespace) -> int:
+def _run(study: "Study", options: argparse.Namespace) -> int:
     from study.pipeline import Run  # noqa: PLC0415 - torch and Ray take seconds
     from study.progress import Progress  # noqa: PLC0415
     from study.study import plan_study  # noqa: PLC0415
@@ -96,14 +123,14 @@ def _run(study: Study, options: argparse.Namespace) -> int:
     return EXIT_FAILED_TRIALS if failures else 0
 
 
-def _status(study: Study, _options: argparse.Namespace) -> int:
+def _status(study: "Study", _options: argparse.Namespace) -> int:
     from study.status import show_status  # noqa: PLC0415
 
     show_status(_console(), study)
     return 0
 
 
-def _report(study: Study, _options: argparse.Namespace) -> int:
+def _report(study: "Study", _options: argparse.Namespace) -> int:
     from study.reporting import report_study  # noqa: PLC0415
 
     for line in report_study(study):
@@ -111,7 +138,9 @@ def _report(study: Study, _options: argparse.Namespace) -> int:
     return 0
 
 
-def _console() -> Console:
+def _console() -> "Console":
+    from rich.console import Console  # noqa: PLC0415
+
     console = Console(soft_wrap=True)
     # A pipe has no width; a table is cut for nobody then.
     return console if console.is_terminal else Console(soft_wrap=True, width=160)

@@ -5,41 +5,85 @@ from typing import Any
 
 import yaml
 
-from budgets.declaration import Declaration, EmbeddedPool, GridBlock
+from budgets.declaration import Declaration, EmbeddedPool, Exclusion, FolderPool, GridBlock, Ladder
 
 
 def dump_declaration(declaration: Declaration) -> str:
     """Writes the resolved declaration as the YAML that would declare it."""
-    pool = declaration.pool
     training = asdict(declaration.training)
-    budget: dict[str, Any] = {"levels": list(declaration.levels)}
-    if declaration.study_flops is not None:
-        budget["study"] = declaration.study_flops
     resources = asdict(declaration.resources)
     content = {
         "study": declaration.name,
-        "pool": {"embedded": asdict(pool)} if isinstance(pool, EmbeddedPool) else {"path": pool.path},
+        "catalogue": declaration.catalogue,
+        "pool": _pool(declaration),
         "metric": declaration.metric,
-        "evaluation": declaration.evaluation,
-        "budget": budget,
+        "evaluation": declaration.evaluation | _evaluation_counts(declaration),
+        "budget": _budget(declaration),
         "seeds": list(declaration.seeds),
         "grid": [_block(block) for block in declaration.grid],
+        "exclude": [_exclusion(rule) for rule in declaration.exclude],
         "training": training | training.pop("recipe"),
         "limits": asdict(declaration.limits),
         "resources": resources | {"checkpoint": resources.pop("checkpoint_s")},
+        "cluster": _cluster(declaration),
     }
-    return yaml.safe_dump({key: value for key, value in content.items() if value != {}}, sort_keys=False)
+    return yaml.safe_dump(_given(content), sort_keys=False, allow_unicode=True)
+
+
+def _pool(declaration: Declaration) -> dict[str, Any]:
+    pool = declaration.pool
+    if isinstance(pool, EmbeddedPool):
+        return {"embedded": asdict(pool)}
+    return {"path": pool.path} if isinstance(pool, FolderPool) else asdict(pool)
+
+
+def _evaluation_counts(declaration: Declaration) -> dict[str, Any]:
+    counts = declaration.evaluation_counts.items()
+    return {name: {"images": images, "texts": texts} for name, (images, texts) in counts}
+
+
+def _budget(declaration: Declaration) -> dict[str, Any]:
+    budget: dict[str, Any] = {"levels": list(declaration.levels)}
+    if declaration.study_flops is not None:
+        budget["study"] = declaration.study_flops
+    if declaration.fit != "refuse":
+        budget["fit"] = declaration.fit
+    if declaration.study_flops is not None and not declaration.levels and declaration.ladder != Ladder():
+        budget["ladder"] = asdict(declaration.ladder)
+    return _given(budget)
 
 
 def _block(block: GridBlock) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "architectures": list(block.architectures),
-        "strategies": list(block.strategies),
-        "sizes": ["all" if size is None else size for size in block.sizes],
-        "quality": list(block.quality),
-        "regime": block.regime,
-        "levels": list(block.levels),
-        "seeds": list(block.seeds),
-        "samples": list(block.samples),
-    }
-    return {key: value for key, value in content.items() if value not in ([], None)}
+    return _given(
+        {
+            "architectures": list(block.architectures),
+            "strategies": list(block.strategies),
+            "sizes": _sizes(block.sizes),
+            "quality": list(block.quality),
+            "regime": block.regime,
+            "levels": list(block.levels),
+            "seeds": list(block.seeds),
+            "samples": list(block.samples),
+        }
+    )
+
+
+def _exclusion(rule: Exclusion) -> dict[str, Any]:
+    axes = {axis: list(values) for axis, values in asdict(rule).items()}
+    return _given(axes | {"sizes": _sizes(rule.sizes)})
+
+
+def _sizes(sizes: tuple[int | None, ...]) -> list[int | str]:
+    return ["all" if size is None else size for size in sizes]
+
+
+def _cluster(declaration: Declaration) -> dict[str, Any]:
+    cluster = declaration.cluster
+    if cluster is None:
+        return {}
+    shares = None if cluster.utilisation is None else list(cluster.utilisation)
+    return _given(asdict(cluster) | {"utilisation": shares})
+
+
+def _given(content: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if value not in ({}, [], None)}

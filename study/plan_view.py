@@ -1,80 +1,175 @@
-"""A plan as a table in the terminal."""
+"""A plan as text that people read in a terminal."""
 
-from collections.abc import Iterator
-
-import pandas as pd
-from rich.console import Console
-from rich.table import Table
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import TypeVar
 
 from budgets.declaration import Declaration
-from budgets.plan import Plan
-from budgets.quantity import format_flops, format_seconds
+from budgets.plan import Cell, Plan, Trial
+from budgets.price import Price, Range, device_hours, price, utilisation
+from budgets.quantity import format_count, format_flops, format_seconds
+from study.text_table import text_table
 
 _TEXT_COLUMNS = ("architecture", "strategy", "quality", "seeds")
-_CELL = ["regime", "level_flops", "architecture", "strategy", "subset_size", "quality"]
+_MOST_CELLS = 100
+_MOST_LEFT_OUT = 20
+
+Seconds = Callable[[Trial], float]
+Number = TypeVar("Number", int, float)
 
 
-def show_plan(
-    console: Console, declaration: Declaration, plan: Plan, planned: pd.DataFrame, left_out: pd.DataFrame
-) -> None:
-    """Writes the plan's cells, what was left out, and the totals against the budget.
+def plan_lines(declaration: Declaration, plan: Plan, seconds: Seconds) -> Iterator[str]:
+    """Yields the plan's cells, what was left out, and the totals against the budget.
 
     Args:
-        console: Where to write.
         declaration: The study.
         plan: Its plan.
-        planned: The plan's trials as a table (`runners.results.PLAN_COLUMNS`).
-        left_out: The left-out cells as a table (`runners.results.LEFT_OUT_COLUMNS`).
+        seconds: Predicted wall time of a trial on this machine; asked where no cluster is declared.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    cells = [_cell(rows) for _, rows in planned.groupby(_CELL, sort=False, dropna=False)]
-    for name in cells[0]:
-        table.add_column(name, justify="left" if name in _TEXT_COLUMNS else "right", no_wrap=True)
-    for cell in cells:
-        table.add_row(*cell.values())
-    console.print(table)
-    for line in (*_left_out(left_out), *_totals(declaration, plan, planned)):
-        console.print(line, highlight=False, markup=False)
-
-
-def _cell(trials: pd.DataFrame) -> dict[str, str]:
-    """One cell as a row of the table, from its trials (they differ in the seed alone)."""
-    first = trials.iloc[0]
-    return {
-        "level": first["regime"] if pd.isna(first["level_flops"]) else format_flops(first["level_flops"]),
-        "architecture": first["architecture"],
-        "strategy": first["strategy"],
-        "pairs": f"{first['subset_size']:,}",
-        "quality": first["quality"],
-        "seeds": " ".join(map(str, trials["seed"])),
-        "batch": f"{first['batch_size']:,}",
-        "samples": f"{first['samples_seen']:,}",
-        "epochs": f"{first['epochs']:.2f}",
-        "steps": f"{first['steps']:,}",
-        "MFLOP/sample": f"{first['train_flops_per_sample'] / 1e6:.2f}",
-        "FLOPs a trial": format_flops(first["train_flops"]),
-        "time": format_seconds(first["predicted_s"]),
-    }
-
-
-def _left_out(left_out: pd.DataFrame) -> Iterator[str]:
-    for row in left_out.to_dict("records"):
-        level = "" if pd.isna(row["level_flops"]) else f" at {format_flops(row['level_flops'])}"
-        cell = f"{row['architecture']} {row['strategy']} on {row['subset_size']:,} pairs ({row['quality']}){level}"
-        yield f"left out: {cell}: {row['reason']}"
-
-
-def _totals(declaration: Declaration, plan: Plan, planned: pd.DataFrame) -> Iterator[str]:
+    cells = [list(trials) for _, trials in groupby(sorted_by_cell(plan.trials), key=_cell_key)]
+    several_sizes = len(cells) > _MOST_CELLS
+    if several_sizes:
+        cells = _merged_sizes(cells)
+    yield from text_table(
+        [_row(trials, declaration, seconds) for trials in cells], left_aligned=_TEXT_COLUMNS
+    )
+    if several_sizes:
+        yield "cells that differ in size alone share a row; --format csv lists all, --explain CELL shows one"
+    yield from _left_out(plan)
     for charge in plan.charges:
         yield f"charged once: {format_flops(charge.train_flops)} for the quality score ({charge.what})"
-    total = f"{len(plan.trials)} trials, {format_flops(plan.train_flops)} of training in all"
+    yield from _totals(declaration, plan, seconds)
+    for warning in plan.warnings:
+        yield f"note: {warning}"
+
+
+def sorted_by_cell(trials: Sequence[Trial]) -> list[Trial]:
+    """Brings the trials of a cell together, cells in the plan's order."""
+    first: dict[tuple[Cell, int], int] = {}
+    for position, trial in enumerate(trials):
+        first.setdefault(_cell_key(trial), position)
+    return sorted(trials, key=lambda trial: first[_cell_key(trial)])
+
+
+def _cell_key(trial: Trial) -> tuple[Cell, int]:
+    return trial.cell, trial.samples_seen
+
+
+def _merged_sizes(cells: list[list[Trial]]) -> list[list[Trial]]:
+    """Joins cells that differ in the subset's size, and in what follows from it, alone."""
+    rows: dict[tuple[object, ...], list[Trial]] = {}
+    for trials in cells:
+        cell = trials[0].cell
+        samples = trials[0].samples_seen if cell.regime == "equal-samples" else None
+        key = cell.regime, cell.level_flops, samples, cell.architecture, cell.strategy, cell.quality
+        rows.setdefault(key, []).extend(trials)
+    return list(rows.values())
+
+
+def _row(trials: list[Trial], declaration: Declaration, seconds: Seconds) -> dict[str, str]:
+    """One row of the table, from its trials."""
+    first = trials[0]
+    cell = first.cell
+    per_sample = format_flops(first.train_flops_per_sample)
+    row = {
+        "level": cell.regime if cell.level_flops is None else format_flops(cell.level_flops),
+        "architecture": cell.architecture,
+        "strategy": cell.strategy,
+        "pairs": _span([trial.cell.subset_size for trial in trials], format_count),
+        "quality": cell.quality,
+        "seeds": " ".join(dict.fromkeys(str(trial.seed) for trial in trials)),
+        "batch": f"{first.batch_size:,}",
+        "samples": _span([trial.samples_seen for trial in trials], format_count),
+        "epochs": _span([trial.epochs for trial in trials], _epochs),
+        "steps": _span([trial.steps for trial in trials], lambda steps: f"{steps:,}"),
+        "FLOPs a sample": per_sample,
+        "FLOPs a trial": _span([trial.train_flops for trial in trials], format_flops),
+    }
+    cluster = declaration.cluster
+    if cluster is None:
+        return row | {"time": _span([seconds(trial) for trial in trials], format_seconds)}
+    hours = [device_hours(trial, cluster) for trial in trials]
+    total = Range(low=sum(each.low for each in hours), high=sum(each.high for each in hours))
+    return row | {"trials": f"{len(trials):,}", f"{cluster.device} hours": _range(total)}
+
+
+def _left_out(plan: Plan) -> Iterator[str]:
+    for item in plan.left_out[:_MOST_LEFT_OUT]:
+        yield f"left out: {item.cell}: {item.reason}"
+    more = len(plan.left_out) - _MOST_LEFT_OUT
+    if more > 0:
+        yield f"left out: {more:,} cells more; --format csv lists them all"
+
+
+def _totals(declaration: Declaration, plan: Plan, seconds: Seconds) -> Iterator[str]:
+    for axis, what in plan_axes().items():
+        sums = plan.train_flops_by(what)
+        if len(sums) > 1:
+            yield f"trials by {axis}: " + ", ".join(
+                f"{name} {format_flops(flops)}" for name, flops in sums.items()
+            )
+    total = f"{len(plan.trials):,} trials, {format_flops(plan.train_flops)} of training in all"
     if plan.study_flops is None:
         yield f"{declaration.name}: {total}; no study budget"
     else:
         left = format_flops(plan.study_flops - plan.train_flops)
         yield f"{declaration.name}: {total}; study budget {format_flops(plan.study_flops)}, {left} left"
-    yield (
-        f"evaluation, beside the budget: {format_flops(plan.evaluation_flops)}; "
-        f"about {format_seconds(planned['predicted_s'].sum())} of one slot"
-    )
+    evaluation = f"evaluation, beside the budget: {format_flops(plan.evaluation_flops)}"
+    if declaration.cluster is None:
+        slot = format_seconds(sum(seconds(trial) for trial in plan.trials))
+        yield f"{evaluation}; about {slot} of one slot"
+    else:
+        yield evaluation
+        yield from _price(
+            declaration, price(plan, declaration.cluster, devices_per_trial=devices_per_trial(declaration))
+        )
     yield "FLOPs are 3 x 2 x forward multiply-adds of all that a sample passes through (budgets/flops.py)"
+
+
+def plan_axes() -> dict[str, Callable[[Cell], str]]:
+    """What a plan's FLOPs are summed by."""
+    return {
+        "level": lambda cell: cell.regime if cell.level_flops is None else format_flops(cell.level_flops),
+        "strategy": lambda cell: cell.strategy,
+        "architecture": lambda cell: cell.architecture,
+    }
+
+
+def devices_per_trial(declaration: Declaration) -> int:
+    """Devices that a trial takes: the declared GPUs, at least one."""
+    return max(1, declaration.resources.gpus)
+
+
+def _price(declaration: Declaration, cost: Price) -> Iterator[str]:
+    cluster = declaration.cluster
+    assert cluster is not None, "only what has a cluster has a price"
+    shares = utilisation(cluster)
+    basis = [f"{cost.measured:,} trials by measured throughput"] if cost.measured else []
+    if cost.assumed:
+        basis.append(f"{cost.assumed:,} at {shares.low:.0%} to {shares.high:.0%} of the peak")
+    yield f"{_range(cost.device_hours)} hours of {cluster.device} ({', '.join(basis)})"
+    span = cost.makespan_hours
+    yield (
+        f"{format_seconds(span.low * 3600)} to {format_seconds(span.high * 3600)} from start to end on {cluster.count:,} devices, {devices_per_trial(declaration)} a trial, "
+        "longest trials first"
+    )
+    if cost.money is not None:
+        yield f"{_range(cost.money)} in money, at {cluster.price_per_hour:g} an hour of one device"
+
+
+def _range(of: Range) -> str:
+    low, high = _figure(of.low), _figure(of.high)
+    return low if low == high else f"{low} to {high}"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits are known at best
+
+
+def _epochs(epochs: float) -> str:
+    return f"{epochs:.2f}" if epochs < 1000 else f"{epochs:,.0f}"  # noqa: PLR2004 - a width of six
+
+
+def _span(values: Sequence[Number], write: Callable[[Number], str]) -> str:
+    low, high = write(min(values)), write(max(values))
+    return low if low == high else f"{low} … {high}"

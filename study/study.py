@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from budgets.declaration import Declaration, EmbeddedPool, FolderPool
-from budgets.flops import CONVENTION
+from budgets.declaration import Declaration, DescribedPool, EmbeddedPool, FolderPool
 from budgets.facts import EvaluationFacts, PoolFacts
+from budgets.flops import CONVENTION
+from budgets.grid import Grid
 from budgets.plan import Charge, Plan
 from budgets.planner import make_plan
 from runners.data.embedded.build import build_embedded_pool, evaluation_counts
@@ -50,7 +51,7 @@ class Study:
     def pool(self) -> Path:
         """Folder of the pool."""
         pool = self.declaration.pool
-        return self.pools / pool.name if isinstance(pool, EmbeddedPool) else Path(pool.path)
+        return Path(pool.path) if isinstance(pool, FolderPool) else self.pools / pool.name
 
     @property
     def evaluation(self) -> dict[str, Path]:
@@ -70,7 +71,7 @@ def plan_study(study: Study) -> Plan:
     """
     pool, evaluation, charges = _facts(study)
     wanted = study.declaration.metric.split("/")[0]
-    if wanted not in evaluation.names:
+    if wanted not in evaluation.names and not isinstance(study.declaration.pool, DescribedPool):
         raise ValueError(
             f"metric {study.declaration.metric} needs an evaluation set '{wanted}'; there are: "
             f"{', '.join(evaluation.names) or 'none'}. Name it under evaluation:, as {wanted}: FOLDER"
@@ -78,10 +79,22 @@ def plan_study(study: Study) -> Plan:
     return make_plan(study.declaration, pool=pool, evaluation=evaluation, charges=charges)
 
 
-def plan_tables(study: Study, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Gives the plan's trials and left-out cells as tables."""
-    measured = measured_throughput(study, plan)
-    rows = [{**plan_row(trial), "predicted_s": predict_s(trial, measured)} for trial in plan.trials]
+def study_grid(study: Study) -> Grid:
+    """Gives a study's grid: every cell that it asks for, feasible or not.
+
+    Raises:
+        ValueError: The pool or an evaluation set can't be read.
+    """
+    pool, evaluation, _ = _facts(study)
+    return Grid(study.declaration, pool, evaluation)
+
+
+def plan_tables(_study: Study, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Gives the plan's trials and left-out cells as tables; the same plan gives the same tables.
+
+    What was measured in the study does not enter the predicted seconds: see `measured_throughput` for that.
+    """
+    rows = [{**plan_row(trial), "predicted_s": predict_s(trial, {})} for trial in plan.trials]
     return to_frame(rows, PLAN_COLUMNS), to_frame(map(left_out_row, plan.left_out), LEFT_OUT_COLUMNS)
 
 
@@ -97,7 +110,11 @@ def measured_throughput(study: Study, plan: Plan) -> dict[Kind, float]:
 def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]]:
     declared = {name: count_evaluation_set(Path(path)) for name, path in study.declaration.evaluation.items()}
     pool = study.declaration.pool
-    if isinstance(pool, EmbeddedPool):
+    charges: list[Charge] = []
+    if isinstance(pool, DescribedPool):
+        sizes = declared | study.declaration.evaluation_counts
+        facts = PoolFacts(name=pool.name, pairs=pool.pairs, scored=pool.scored)
+    elif isinstance(pool, EmbeddedPool):
         sizes = evaluation_counts() | declared
         scorer = _scorer(pool.pairs)
         charges = [
@@ -108,7 +125,6 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
         opened = open_pool(study.pool)
         facts = PoolFacts(name=opened.fingerprint, pairs=opened.count, scored=opened.scored)
         sizes = {name: count_evaluation_set(path) for name, path in study.evaluation.items()} | declared
-        charges = []
     evaluation = EvaluationFacts(
         names=tuple(sizes),
         images=sum(images for images, _ in sizes.values()),
@@ -127,7 +143,7 @@ def _scorer(pairs: int) -> Scorer:
 def ensure_pool(study: Study, say: Callable[[str], None]) -> None:
     """Builds the embedded pool when it is not there yet."""
     pool = study.declaration.pool
-    if isinstance(pool, FolderPool) or (study.pool / "pool.json").exists():
+    if not isinstance(pool, EmbeddedPool) or (study.pool / "pool.json").exists():
         return
     from runners.data.embedded.scorer import train_scorer  # noqa: PLC0415 - torch takes seconds
 

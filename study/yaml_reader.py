@@ -114,9 +114,9 @@ class Section:
         node = self._node(key, required=required)
         return None if node is None else Section(node, self._field(key), self.problems)
 
-    def sections(self, key: str) -> Iterator["Section"]:
-        """Takes a list of inner mappings; required."""
-        node = self._node(key, required=True)
+    def sections(self, key: str, *, required: bool = True) -> Iterator["Section"]:
+        """Takes a list of inner mappings."""
+        node = self._node(key, required=required)
         if node is None:
             return
         if not isinstance(node, yaml.SequenceNode) or not node.value:
@@ -193,9 +193,16 @@ def read_root(path: Path) -> tuple[Section, Problems]:
         node = yaml.compose(content.decode("utf-8"), Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise DeclarationError(f"{path}:{line}: not valid YAML: {error.problem or error.context}") from None
+        tab = (
+            "; indent with spaces, not tabs"
+            if b"\t" in b"".join(content.split(b"\n")[line - 1 : line])
+            else ""
+        )
+        raise DeclarationError(
+            f"{path}:{line}: not valid YAML: {error.problem or error.context}{tab}"
+        ) from None
     except yaml.reader.ReaderError as error:
-        line = content.decode("utf-8")[: error.position].count("\n") + 1
+        line = content[: error.position].count(b"\n") + 1
         raise DeclarationError(
             f"{path}:{line}: not valid YAML: the character #x{error.character:04x} is not allowed"
         ) from None

@@ -1,0 +1,114 @@
+"""Whether planning is quick: ``python benchmarks/plan.py`` from the root of the checkout.
+
+Each of the last lines says what was measured, its value, the target, and pass or fail; the exit code is 1
+when one fails. A time is the best of a few runs; processor time is shown beside it, for a machine that is
+busy otherwise.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from budgets.declaration import Declaration, DescribedPool, GridBlock, Training
+from budgets.facts import EvaluationFacts, PoolFacts
+from budgets.plan import Plan
+from budgets.planner import make_plan
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = 5
+CELLS = 100_000
+
+
+def big_plan() -> Plan:
+    """Plans 100,000 cells: 10 levels, 125 sizes, 4 qualities, 5 architectures, 4 strategies."""
+    names = ("ViT-Ti-16", "ViT-S-32", "ViT-S-16", "ViT-B-32", "ViT-B-16")
+    declaration = Declaration(
+        name="big",
+        pool=DescribedPool(name="big", pairs=10**9, scored=True),
+        levels=tuple(10**17 * 2**step for step in range(10)),
+        study_flops=10**26,
+        grid=(
+            GridBlock(
+                architectures=names,
+                strategies=("clip", "clip-randaugment", "flip-50", "slip"),
+                sizes=tuple(800_000 * step for step in range(1, 126)),
+                quality=("top20", "top40", "top80", "all"),
+            ),
+        ),
+        seeds=(0,),
+        training=Training(lr_peak=dict.fromkeys(names, 1e-3), batch_size=4096),
+        metric="imagenet/top1",
+    )
+    return make_plan(
+        declaration,
+        pool=PoolFacts(name="big", pairs=10**9, scored=True),
+        evaluation=EvaluationFacts(names=("imagenet",), images=50_000, texts=80_000),
+    )
+
+
+def main() -> int:
+    """Measures and judges."""
+    if sys.argv[1:] == ["cells"]:
+        return _plan_cells()
+    results = [
+        ("plan_100000_cells_s", *_best([sys.executable, __file__, "cells"]), 2.0),
+        ("plan_paper_s", *_best([sys.executable, "-m", "study", "plan", "paper"]), 2.0),
+        ("help_s", *_best([sys.executable, "-m", "study", "--help"]), 0.5),
+    ]
+    print()
+    passed = True
+    for name, value, target in _judged(results):
+        passed &= value <= target
+        print(f"{name} {value:.3g} {target:g} {'pass' if value <= target else 'fail'}")
+    return 0 if passed else 1
+
+
+def _judged(
+    results: list[tuple[str, float, float, float, str, float]],
+) -> list[tuple[str, float, float]]:
+    lines = []
+    for name, wall, cpu, peak_mib, output, target in results:
+        print(f"{name}: best of {RUNS} {wall:.3f} s wall, {cpu:.3f} s processor, {peak_mib:.0f} MiB at most")
+        if name == "plan_100000_cells_s":
+            planned, inner_wall = output.split()
+            print(
+                f"  {int(planned):,} of {CELLS:,} cells became trials; without starting Python {inner_wall} s"
+            )
+            lines += [(name, wall, target), ("plan_100000_cells_mib", peak_mib, 500.0)]
+        else:
+            lines.append((name, wall, target))
+    return lines
+
+
+def _best(command: list[str]) -> tuple[float, float, float, str]:
+    """Runs a process a few times: best wall and processor seconds, greatest memory in MiB, last output.""" walls, cpus, peaks, output = [], [], [], ""
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None, "it is piped"
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        walls.append(time.perf_counter() - began)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        cpus.append(usage.ru_utime + usage.ru_stime)
+        peaks.append(usage.ru_maxrss / 1024)
+    return min(walls), min(cpus), max(peaks), output
+
+
+def _plan_cells() -> int:
+    began = time.perf_counter()
+    plan = big_plan()
+    took = time.perf_counter() - began
+    assert len(plan.trials) + len(plan.left_out) == CELLS, "every cell is a trial or left out"
+    print(len(plan.trials), f"{took:.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

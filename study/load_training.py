@@ -1,0 +1,89 @@
+"""The part of a declaration that says how trials train, within which limits, and on what."""
+
+from budgets.declaration import PRECISIONS, Cluster, Limits, Recipe, Resources, Training
+from budgets.quantity import parse_seconds, parse_share
+from study import values
+from study.yaml_reader import Section, one_of
+
+
+def read_training(root: Section, architectures: tuple[str, ...]) -> Training:
+    """Reads the recipe and each architecture's peak learning rate."""
+    section = root.section("training", required=True)
+    if section is None:
+        return Training(lr_peak={})
+    default = Recipe()
+    if not section.has("lr_peak"):
+        section.error("training.lr_peak is missing: the peak learning rate of each architecture")
+    training = Training(
+        lr_peak=section.take_mapping(
+            "lr_peak", values.positive_number, one_of("architecture", architectures)
+        ),
+        batch_size=section.take("batch_size", values.batch, 64),
+        recipe=Recipe(
+            weight_decay=section.take("weight_decay", values.not_negative, default.weight_decay),
+            beta1=section.take("beta1", values.share_below_one, default.beta1),
+            beta2=section.take("beta2", values.share_below_one, default.beta2),
+            eps=section.take("eps", values.positive_number, default.eps),
+            warmup=section.take("warmup", parse_share, default.warmup),
+            gradient_clip=section.take("gradient_clip", values.positive_number, default.gradient_clip),
+            precision=section.take("precision", one_of("precision", PRECISIONS), default.precision),
+        ),
+    )
+    section.done()
+    return training
+
+
+def read_limits(root: Section) -> Limits:
+    """Reads what makes a cell not worth its compute."""
+    section = root.section("limits")
+    default = Limits()
+    if section is None:
+        return default
+    limits = Limits(
+        min_steps=section.take("min_steps", values.positive, default.min_steps),
+        max_epochs=section.take("max_epochs", values.positive_number, default.max_epochs),
+    )
+    section.done()
+    return limits
+
+
+def read_resources(root: Section) -> Resources:
+    """Reads what one trial occupies."""
+    section = root.section("resources")
+    default = Resources()
+    if section is None:
+        return default
+    resources = Resources(
+        cpus=section.take("cpus", values.device_count, default.cpus),
+        gpus=section.take("gpus", values.devices_of_a_trial, default.gpus),
+        retries=section.take("retries", values.positive_or_zero, default.retries),
+        checkpoint_s=section.take("checkpoint", parse_seconds, default.checkpoint_s),
+    )
+    section.done()
+    return resources
+
+
+def read_cluster(root: Section, resources: Resources) -> Cluster | None:
+    """Reads the devices that the study is priced on."""
+    section = root.section("cluster")
+    if section is None:
+        return None
+    shares = section.take_list("utilisation", values.positive_share, ())
+    price = section.take("price_per_hour", values.positive_number, 0.0)
+    cluster = Cluster(
+        device=section.take("device", values.device_name),
+        count=section.take("count", values.device_count, 1),
+        utilisation=(min(shares), max(shares)) if shares else None,
+        price_per_hour=price or None,
+    )
+    section.done()
+    if len(shares) > 2:  # noqa: PLR2004 - the ends of a range
+        section.error(
+            "cluster.utilisation is one share of the peak, or the lowest and the highest", "utilisation"
+        )
+    if isinstance(cluster.count, int) and cluster.count < max(1, resources.gpus or 0):
+        section.error(
+            f"cluster.count = {cluster.count} is fewer than resources.gpus = {resources.gpus} of one trial",
+            "count",
+        )
+    return cluster

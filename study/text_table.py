@@ -1,0 +1,22 @@
+"""Rows as aligned columns of text: for hundreds of rows in a few milliseconds, to a terminal or a pipe."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+
+def text_table(rows: Sequence[Mapping[str, str]], *, left_aligned: Collection[str] = ()) -> Iterator[str]:
+    """Yields a heading and one line a row, two blanks between columns.
+
+    Args:
+        rows: Each with the same columns.
+        left_aligned: Columns of words; numbers stand to the right.
+    """
+    if not rows:
+        return
+    lines = [dict(zip(rows[0], rows[0], strict=True)), *rows]
+    widths = {name: max(len(line[name]) for line in lines) for name in rows[0]}
+    for line in lines:
+        cells = [
+            line[name].ljust(width) if name in left_aligned else line[name].rjust(width)
+            for name, width in widths.items()
+        ]
+        yield "  ".join(cells).rstrip()
