@@ -52,7 +52,15 @@ class Schedule:
 
 
 class Diverged(Exception):  # noqa: N818 - an outcome of a run, not an error of the program
-    """The loss is no longer a number."""
+    """The loss is no longer a number.
+
+    Attributes:
+        steps: Steps done, those that were lost included.
+    """
+
+    def __init__(self, steps: int, reason: str) -> None:
+        super().__init__(reason)
+        self.steps = steps
 
 
 def learning_rate(step: int, *, steps: int, peak: float, warmup: float) -> float:
@@ -132,7 +140,9 @@ def train(  # noqa: PLR0913 - the parts of a run
         if done % _STEPS_BETWEEN_CHECKS == 0 or done == schedule.steps:
             since = max(first_step, done - _STEPS_BETWEEN_CHECKS)
             if not bool(torch.isfinite(losses[since:done]).all()):
-                raise Diverged(f"the loss is not finite within steps {since} to {done} of {schedule.steps}")
+                raise Diverged(
+                    done, f"the loss is not finite within steps {since} to {done} of {schedule.steps}"
+                )
         after_step(done)
 
 

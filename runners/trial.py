@@ -126,7 +126,7 @@ def _run(job: TrialJob) -> Outcome:
         recipe=trial.recipe,
     )
     trained = time.monotonic()
-    status, reason, metrics = "finished", "", {}
+    steps, status, reason, metrics = trial.steps, "finished", "", {}
     try:
         train(
             model=model,
@@ -140,7 +140,7 @@ def _run(job: TrialJob) -> Outcome:
             after_step=watch.after_step,
         )
     except Diverged as diverged:
-        status, reason = "diverged", str(diverged)
+        steps, status, reason = diverged.steps, "diverged", str(diverged)
     train_s = time.monotonic() - trained
     if status == "finished":
         image_size = model.visual.image_size
@@ -149,19 +149,20 @@ def _run(job: TrialJob) -> Outcome:
         metrics = evaluate(model, sets, tokenize=tokenize, device=device, context=context)
     row = {
         **plan_row(trial),
+        **_done(trial, steps),
         "precision": precision,
         "status": status,
         "reason": reason,
-        "train_loss": losses[-max(1, trial.steps // 10) :].mean().item(),
+        "train_loss": losses[steps - max(1, steps // 10) : steps].mean().item(),
         **metrics,
     }
     timing = {
         "wall_s": time.monotonic() - started,
         "train_s": train_s,
-        "samples_per_s": (trial.steps - first_step) * trial.batch_size / max(train_s, 1e-9),
+        "samples_per_s": (steps - first_step) * trial.batch_size / max(train_s, 1e-9),
         "wasted_flops": watch.wasted_samples * trial.train_flops_per_sample,
     }
-    write_table(job.folder / "curve.parquet", _curve(trial, losses.cpu()))
+    write_table(job.folder / "curve.parquet", _curve(trial, losses[:steps].cpu()))
     with new_file(job.folder / "weights.pt") as file:
         torch.save(model.state_dict(), file)
     write_json(job.folder / "result.json", {"row": row, "timing": timing})
@@ -237,12 +238,24 @@ def _load_subset(job: TrialJob) -> tuple[TrainingSet, Any]:
     )
 
 
+def _done(trial: Trial, steps: int) -> dict[str, float]:
+    """What was really done; less than planned when a trial diverged."""
+    samples = steps * trial.batch_size
+    return {
+        "steps": steps,
+        "samples_seen": samples,
+        "epochs": samples / trial.cell.subset_size,
+        "train_flops": float(samples * trial.train_flops_per_sample),
+    }
+
+
 def _curve(trial: Trial, losses: Tensor) -> pd.DataFrame:
     """Averages the losses of each stretch of steps into a curve of at most `_CURVE_POINTS` rows."""
-    stretch = -(-trial.steps // _CURVE_POINTS)
+    steps = len(losses)
+    stretch = -(-steps // _CURVE_POINTS)
     rows = []
-    for start in range(0, trial.steps, stretch):
-        done = min(start + stretch, trial.steps)
+    for start in range(0, steps, stretch):
+        done = min(start + stretch, steps)
         samples = done * trial.batch_size
         rows.append(
             {

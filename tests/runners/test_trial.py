@@ -1,0 +1,102 @@
+"""One trial in this process: its row, its files, and what a diverged one says."""
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from budgets.architecture import load_architecture
+from budgets.declaration import Recipe
+from budgets.plan import Cell, Trial
+from runners.data.embedded.build import build_embedded_pool
+from runners.results import RESULT_COLUMNS, to_frame
+from runners.trial import TrialJob, read_outcome, run_trial
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pools") / "tiny"
+    build_embedded_pool(path, pairs=128, seed=0, score=None, evaluation_sizes={"held-out": 100})
+    return path
+
+
+@pytest.fixture
+def job(pool: Path, tmp_path: Path) -> TrialJob:
+    trial = Trial(
+        cell=Cell(
+            regime="equal-samples",
+            subset_size=100,
+            quality="all",
+            architecture="mini-ViT-XXS-8",
+            strategy="clip",
+            level_flops=None,
+        ),
+        seed=0,
+        pool="tiny",
+        evaluation_sets=("held-out",),
+        architecture_config=load_architecture("mini-ViT-XXS-8").config,
+        samples_seen=480,
+        batch_size=16,
+        lr_peak=1e-3,
+        recipe=Recipe(precision="fp32"),
+        train_flops_per_sample=7,
+        evaluation_flops=11,
+        parameters=13,
+    )
+    return TrialJob(
+        trial=trial,
+        pool=pool,
+        evaluation={"held-out": pool / "evaluation" / "held-out"},
+        folder=tmp_path / trial.trial_id,
+        cpus=1,
+        gpus=0,
+        checkpoint_s=1000,
+    )
+
+
+def test_a_trial_sees_exactly_its_samples_and_leaves_row_curve_and_weights(job: TrialJob) -> None:
+    outcome = run_trial(job)
+
+    row = to_frame([outcome.row], RESULT_COLUMNS).iloc[0]
+    assert (row["samples_seen"], row["steps"], row["epochs"], row["train_flops"]) == (480, 30, 4.8, 3360)
+    assert row["status"] == "finished"
+    assert 0 <= row["held-out/top1"] <= row["held-out/top5"] <= 1
+    curve = pd.read_parquet(job.folder / "curve.parquet")
+    assert curve["samples_seen"].iloc[-1] == 480
+    assert row["train_loss"] == pytest.approx(curve["loss"].tail(3).mean())
+    assert {path.name for path in job.folder.iterdir()} == {
+        ".lock",
+        "curve.parquet",
+        "result.json",
+        "weights.pt",
+    }
+
+
+def test_a_finished_trial_gives_its_result_again_and_is_not_touched(job: TrialJob) -> None:
+    first = run_trial(job)
+    before = (job.folder / "result.json").stat().st_mtime_ns
+
+    again = run_trial(job)
+
+    stored = read_outcome(job.folder)
+    assert stored is not None
+    # As text, since a regime without levels has NaN there.
+    assert str(sorted(again.row.items())) == str(sorted(first.row.items())) == str(sorted(stored.row.items()))
+    assert again.timing == first.timing
+    assert (job.folder / "result.json").stat().st_mtime_ns == before
+
+
+def test_a_diverged_trial_says_so_and_counts_only_what_it_did(job: TrialJob, tmp_path: Path) -> None:
+    wild = dataclasses.replace(
+        job.trial, lr_peak=1e30, recipe=Recipe(precision="fp32", gradient_clip=1e30, warmup=0.0)
+    )
+
+    outcome = run_trial(dataclasses.replace(job, trial=wild, folder=tmp_path / "wild"))
+
+    row = outcome.row
+    assert row["status"] == "diverged"
+    assert "the loss is not finite within steps 0 to 25 of 30" in row["reason"]
+    assert (row["steps"], row["samples_seen"], row["train_flops"]) == (25, 400, 2800)
+    assert not [name for name in row if name.startswith("held-out/")]
+    assert (tmp_path / "wild" / "result.json").exists()
