@@ -1,5 +1,4 @@
-"""What a device computes at most, and what was measured on it; each number's source stands beside it in the
-files.
+"""What a device computes at most, and what was measured on it; the files give each number's source.
 
 ``devices.json`` holds peaks of vendors' data sheets (dense bf16) and the range of utilisation that stands in
 for a measurement; ``throughput.csv`` holds measured samples a second.

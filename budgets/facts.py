@@ -1,6 +1,4 @@
-"""What the planner must know of a pool and of evaluation sets: numbers and names, so that it touches no
-disk.
-"""
+"""What the planner must know of a pool and of evaluation sets, so that it touches no disk."""
 
 from dataclasses import dataclass
 

@@ -36,7 +36,7 @@ class Fit:
             for rank, number in sorted(extra.items(), reverse=True)
         ]
         saved = format_flops(sum(trial.train_flops for trial in self.dropped))
-        return f"{' and '.join(parts)}: {len(self.dropped)} trials, {saved}"
+        return f"{', '.join(parts)}: {len(self.dropped)} trials, {saved}"
 
     def left_out(self) -> tuple[LeftOut, ...]:
         """One entry for each cell that lost trials."""

@@ -7,6 +7,7 @@ rules of what may follow what.
 import json
 import os
 from dataclasses import asdict
+from operator import index
 from pathlib import Path
 
 from budgets.book import Book, Entry, EntryKind
@@ -36,7 +37,7 @@ class Ledger:
         for entry in read_entries(path):
             self._book.add(entry)
             self.entries.append(entry)
-        _drop_torn_line(path)
+        drop_torn_line(path)
 
     @property
     def spent_flops(self) -> int:
@@ -93,6 +94,10 @@ class Ledger:
         held = self._book.open.get(what)
         if held is None:
             return
+        # numpy's whole numbers are taken for what they are; a float would not be exact.
+        train_flops, evaluation_flops, wasted_flops = map(
+            index, (train_flops, evaluation_flops, wasted_flops)
+        )
         entries = []
         if wasted_flops > held.wasted:
             entries.append(Entry(entry="wasted", what=what, train_flops=wasted_flops - held.wasted))
@@ -167,7 +172,8 @@ def _entry(line: bytes) -> Entry:
         raise ValueError(f"not an entry of a ledger: {error}") from None
 
 
-def _drop_torn_line(path: Path) -> None:
+def drop_torn_line(path: Path) -> None:
+    """Takes away a last line that a crash tore off, so that the next one does not run into it."""
     if not path.exists():
         return
     content = path.read_bytes()

@@ -1,11 +1,11 @@
 """Whether a study's book and its plan say the same, to the FLOP."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from budgets.book import Book, Entry
-from budgets.plan import Plan
+from budgets.book import Book, Entry, Held
+from budgets.plan import Plan, Trial
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,7 +17,8 @@ class Reconciliation:
         charged: Of them, charged.
         spent: Of them, spent by trials.
         reserved: Of them, set aside for trials that were started.
-        waiting: Of them, not booked yet.
+        released: Of them, given back by trials that ended early, as one does that diverged.
+        waiting: Of them, neither spent nor set aside.
         wasted: Beside them, lost to crashes and done again.
         differences: What does not agree, one sentence each; none where plan and book reconcile.
     """
@@ -26,13 +27,14 @@ class Reconciliation:
     charged: int
     spent: int
     reserved: int
+    released: int
     waiting: int
     wasted: int
     differences: tuple[str, ...]
 
     @property
     def holds(self) -> bool:
-        """Whether plan and book reconcile: planned = charged + spent + reserved + waiting."""
+        """Whether they reconcile: planned = charged + spent + reserved + released + waiting."""
         return not self.differences
 
 
@@ -47,50 +49,57 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
         ValueError: An entry can't follow those before it.
     """
     book = Book()
+    charged: dict[str, int] = {}
+    held: dict[str, list[Held]] = defaultdict(list)
+    wasted = 0
     for entry in entries:
         book.add(entry)
-    booked = {
-        kind: _sums(entry for entry in entries if entry.entry == kind)
-        for kind in ("charged", "spent", "wasted")
+        if entry.entry == "charged":
+            charged[entry.what] = entry.train_flops
+        elif entry.entry == "reserved":
+            held[entry.what].append(book.open[entry.what])
+        elif entry.entry == "wasted":
+            wasted += entry.train_flops
+    # A reservation that was given back whole leaves its trial to be started again.
+    paid = {
+        what: [each for each in all_of_it if each.has_spent or each.left] for what, all_of_it in held.items()
     }
-    differences, waiting = [], 0
-    for charge in plan.charges:
-        if charge.what not in book.charged:
-            waiting += charge.train_flops
-        elif booked["charged"][charge.what] != charge.train_flops:
-            paid = booked["charged"][charge.what]
-            differences.append(f"'{charge.what}' is charged {paid:,} FLOP, planned {charge.train_flops:,}")
-    for trial in plan.trials:
-        what = trial.trial_id
-        if what not in book.finished and what not in book.open:
-            waiting += trial.train_flops
-            continue
-        held = booked["spent"][what] + (book.open[what].left if what in book.open else 0)
-        if held != trial.train_flops:
-            differences.append(
-                f"trial {what} ({trial.cell}, seed {trial.seed}) has {held:,} FLOP spent or set aside, "
-                f"planned {trial.train_flops:,}"
-            )
     names = {trial.trial_id for trial in plan.trials} | {charge.what for charge in plan.charges}
-    differences += [
-        f"'{what}' is in the book, not in the plan" for what in sorted((book.known | book.charged) - names)
-    ]
+    stands = [each for all_of_it in paid.values() for each in all_of_it]
     found = Reconciliation(
         planned=plan.train_flops,
-        charged=booked["charged"].total(),
-        spent=booked["spent"].total(),
+        charged=sum(charged.values()),
+        spent=sum(each.spent for each in stands),
         reserved=book.reserved_flops,
-        waiting=waiting,
-        wasted=booked["wasted"].total(),
-        differences=tuple(differences),
+        released=sum(each.released for each in stands),
+        waiting=sum(trial.train_flops for trial in plan.trials if not paid.get(trial.trial_id))
+        + sum(charge.train_flops for charge in plan.charges if charge.what not in charged),
+        wasted=wasted,
+        differences=(
+            *(
+                f"'{charge.what}' is charged {charged[charge.what]:,} FLOP, planned {charge.train_flops:,}"
+                for charge in plan.charges
+                if charged.get(charge.what, charge.train_flops) != charge.train_flops
+            ),
+            *(text for trial in plan.trials for text in _differences(trial, paid.get(trial.trial_id, []))),
+            *(
+                f"'{what}' is in the book, not in the plan"
+                for what in sorted((book.known | book.charged) - names)
+            ),
+        ),
     )
     if found.holds:
-        assert found.planned == found.charged + found.spent + found.reserved + waiting, "each part agrees"
+        parts = found.charged, found.spent, found.reserved, found.released, found.waiting
+        assert sum(parts) == found.planned, "each trial and each charge agrees"
     return found
 
 
-def _sums(entries: Iterable[Entry]) -> Counter[str]:
-    sums: Counter[str] = Counter()
-    for entry in entries:
-        sums[entry.what] += entry.train_flops
-    return sums
+def _differences(trial: Trial, held: Sequence[Held]) -> list[str]:
+    name = f"trial {trial.trial_id} ({trial.cell}, seed {trial.seed})"
+    if len(held) > 1:
+        return [f"{name} was paid {len(held)} times"]
+    return [
+        f"{name} has {each.reserved:,} FLOP reserved, planned {trial.train_flops:,}"
+        for each in held
+        if each.reserved != trial.train_flops
+    ]

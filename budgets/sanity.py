@@ -7,6 +7,8 @@ from budgets.architecture import Architecture
 from budgets.plan import Cell, Trial
 from budgets.quantity import format_flops
 
+_Groups = dict[tuple[object, ...], set[int]]
+
 MIN_SIZES = 3
 """Fewest model sizes whose error can have a minimum between them: an IsoFLOP profile is a parabola."""
 
@@ -36,7 +38,7 @@ def warnings(trials: Sequence[Trial], architectures: Mapping[str, Architecture])
 
 def _profiles(cells: Mapping[Cell, Trial], architectures: Mapping[str, Architecture]) -> Iterator[str]:
     """An IsoFLOP profile is one level over the sizes of one family, on one subset, by one strategy."""
-    sizes: dict[int, dict[tuple[object, ...], set[int]]] = defaultdict(lambda: defaultdict(set))
+    sizes: dict[int, _Groups] = defaultdict(lambda: defaultdict(set))
     for cell, trial in cells.items():
         if cell.level_flops is not None:
             family = architectures[cell.architecture].family
@@ -62,27 +64,26 @@ def _profiles(cells: Mapping[Cell, Trial], architectures: Mapping[str, Architect
 
 def _curves(cells: Mapping[Cell, Trial]) -> Iterator[str]:
     """A curve is what differs in level alone; without levels, in the subset's size alone."""
-    points: dict[str, dict[tuple[object, ...], set[int]]] = defaultdict(lambda: defaultdict(set))
+    points: dict[tuple[str, str], _Groups] = defaultdict(lambda: defaultdict(set))
     for cell in cells:
         group: tuple[object, ...] = cell.architecture, cell.strategy, cell.quality
         if cell.level_flops is not None:
-            points["levels"][*group, cell.subset_size].add(cell.level_flops)
+            points[cell.regime, "level"][*group, cell.subset_size].add(cell.level_flops)
         else:
-            points[f"sizes ({cell.regime})"][*group, cell.regime].add(cell.subset_size)
-    for along, groups in points.items():
+            points[cell.regime, "size"][*group,].add(cell.subset_size)
+    for (regime, along), groups in points.items():
         most = max(len(found) for found in groups.values())
         if most < MIN_POINTS:
             yield (
-                f"no curve has more than {most} {along}: {MIN_POINTS} are needed to fit a power law with a "
-                "floor"
+                f"no {regime} curve has more than {_number(most, along)}: {MIN_POINTS} are needed to fit a "
+                "power law with a floor"
             )
             continue
         few = [key for key, found in groups.items() if 1 < len(found) < MIN_POINTS]
         if few:
             yield (
-                f"{_number(len(few), 'curve')} of {len(groups)} have fewer than {MIN_POINTS} {along}, too "
-                "few to fit a "
-                f"power law with a floor: {_examples(few)}"
+                f"{_number(len(few), f'{regime} curve')} of {len(groups)} have fewer than {MIN_POINTS} "
+                f"{along}s, too few to fit a power law with a floor: {_examples(few)}"
             )
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from budgets.architecture import load_architecture
+from budgets.architecture import Architecture
 from budgets.plan import Trial
 from budgets.strategy import strategy as strategy_cost
 from runners.checkpoint import load_checkpoint, save_checkpoint
@@ -107,7 +107,7 @@ def _run(job: TrialJob) -> Outcome:
     torch.manual_seed(derive_seed(trial.seed, "initial weights"))
     cost = strategy_cost(trial.cell.strategy)
     model = build_model(trial.architecture_config, kept_fraction=cost.kept_fraction).to(device)
-    how = build_strategy(cost, load_architecture(trial.cell.architecture))
+    how = build_strategy(cost, Architecture(name=trial.cell.architecture, config=trial.architecture_config))
     modules = nn.ModuleDict(
         {"model": model} if how.head is None else {"model": model, "head": how.head.to(device)}
     )

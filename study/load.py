@@ -1,6 +1,4 @@
-"""A declaration's YAML → `budgets.declaration.Declaration`: with its two parts, all that knows the file's
-keys.
-"""
+"""A declaration's YAML → `budgets.declaration.Declaration`; with its two parts, all that knows the keys."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,9 +112,8 @@ def _pool(root: Section) -> EmbeddedPool | FolderPool | DescribedPool:
         embedded.done()
     elif not folder or embedded is not None or described:
         section.error(
-            f"pool needs one of embedded: {pairs, seed}, path: FOLDER, or name: NAME with pairs and scored "
-            "for a pool "
-            "that is only described",
+            "pool needs one of embedded: {pairs, seed}, path: FOLDER, or name: NAME with pairs and scored "
+            "for a pool that is only described",
             "pool",
         )
         return pool

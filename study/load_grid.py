@@ -1,6 +1,4 @@
-"""The part of a declaration that says which cells there are: blocks, rules that leave cells out, budget
-levels.
-"""
+"""The part of a declaration that says which cells there are: budget levels, blocks, rules against some."""
 
 from dataclasses import dataclass, field
 from typing import cast
@@ -121,6 +119,8 @@ def _exclusion(
     if not section.names():
         section.error(f"{section.name} names no axis and would leave out every cell")
     _must_be_levels(section, rule.levels, budget)
+    if section.problems.found:  # an axis of the grid may be incomplete for another mistake
+        return rule
     axes = (
         ("architectures", rule.architectures, [block.architectures for block in blocks]),
         ("strategies", rule.strategies, [block.strategies for block in blocks]),

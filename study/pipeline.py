@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from budgets.architecture import load_architecture
-from budgets.ledger import Ledger, spent_flops
+from budgets.architecture import Architecture
+from budgets.declaration import require_runnable
+from budgets.ledger import Ledger, drop_torn_line
 from budgets.plan import Plan, Trial
 from budgets.strategy import strategy
 from runners.files import new_file, write_json
@@ -58,26 +59,33 @@ class Run:
             Trial id → reason, for the trials that gave none.
 
         Raises:
-            ValueError: Another run of the study is under way.
+            ValueError: The study can't be run, or another run of it is under way.
         """
+        self._check()
         folder = self._study.folder
         folder.mkdir(parents=True, exist_ok=True)
         with only_run(folder):
-            for trial in self._plan.trials:
-                build_strategy(strategy(trial.cell.strategy), load_architecture(trial.cell.architecture))
             ensure_pool(self._study, self._progress.say)
             self._write_inputs()
+            drop_torn_line(folder / "events.jsonl")
             self._ledger = Ledger(folder / "ledger.jsonl", self._plan.study_flops)
             self._ledger.charge(self._plan)
             self._take_finished()
             waiting = [trial for trial in self._plan.trials if trial.trial_id not in self._outcomes]
             self._progress.begin(
-                self._plan, finished=len(self._outcomes), spent_flops=spent_flops(self._ledger.entries)
+                self._plan, finished=len(self._outcomes), spent_flops=self._ledger.spent_flops
             )
             if waiting:
                 self._run(waiting)
             self._write_tables()
         return self._failures
+
+    def _check(self) -> None:
+        """Finds out before anything is spent what could not be trained."""
+        require_runnable(self._study.declaration)
+        for trial in self._plan.trials:
+            architecture = Architecture(name=trial.cell.architecture, config=trial.architecture_config)
+            build_strategy(strategy(trial.cell.strategy), architecture)
 
     def _run(self, waiting: list[Trial]) -> None:
         resources = self._study.declaration.resources
@@ -138,7 +146,7 @@ class Run:
                 "trial-finished", **span, **{k: v for k, v in ended.outcome.timing.items() if k != "wall_s"}
             )
             self._take(trial, ended.outcome)
-            self._progress.finished(trial, ended.outcome, spent_flops=spent_flops(self._ledger.entries))
+            self._progress.finished(trial, ended.outcome, spent_flops=self._ledger.spent_flops)
         elif ended.how == "crashed" and schedule.crash(ended.trial):
             self._event("trial-retried", **span, reason=ended.reason)
             self._progress.say(f"{trial.cell}: {ended.reason}; it goes on from its last checkpoint")
@@ -158,8 +166,8 @@ class Run:
         self._outcomes[trial.trial_id] = outcome
         self._ledger.settle(
             trial.trial_id,
-            train_flops=trial.train_flops,
-            evaluation_flops=trial.evaluation_flops,
+            train_flops=outcome.row["samples_seen"] * trial.train_flops_per_sample,
+            evaluation_flops=trial.evaluation_flops if outcome.row["status"] == "finished" else 0,
             wasted_flops=int(outcome.timing["wasted_flops"]),
         )
 
@@ -168,16 +176,17 @@ class Run:
         for trial in self._plan.trials:
             outcome = read_outcome(self._folder(trial.trial_id))
             if outcome is not None:
-                booked = any(e.entry == "spent" and e.what == trial.trial_id for e in self._ledger.entries)
-                if not booked:
+                if not self._ledger.has_spent(trial.trial_id):
                     self._ledger.reserve(trial.trial_id, trial.train_flops)
                 self._take(trial, outcome)
 
     def _lost_flops(self, trial: Trial) -> int:
+        """Counts the work of a trial that was given up, and forgets it: a later run must not book it again."""
         path = self._folder(trial.trial_id) / "progress.json"
         if not path.exists():
             return 0
         progress = json.loads(path.read_text(encoding="utf-8"))
+        path.unlink()
         samples: int = progress["samples_seen"] + progress["wasted_samples"]
         return samples * trial.train_flops_per_sample
 
@@ -185,7 +194,7 @@ class Run:
         folder = self._study.folder
         with new_file(folder / "study.yaml") as file:
             file.write_text(dump_declaration(self._study.declaration), encoding="utf-8")
-        planned, left_out = plan_tables(self._study, self._plan)
+        planned, left_out = plan_tables(self._plan)
         write_table(folder / "plan.parquet", planned)
         write_table(folder / "left-out.parquet", left_out)
         write_json(folder / "environment.json", environment())

@@ -1,6 +1,4 @@
-"""``python -m study plan``: a plan to read, one cell explained, or all of it as a table for other
-programs.
-"""
+"""``python -m study plan``: a plan to read, one cell explained, or all of it for other programs."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -150,8 +150,8 @@ def _price(declaration: Declaration, cost: Price) -> Iterator[str]:
     yield f"{_range(cost.device_hours)} hours of {cluster.device} ({', '.join(basis)})"
     span = cost.makespan_hours
     yield (
-        f"{format_seconds(span.low * 3600)} to {format_seconds(span.high * 3600)} from start to end on {cluster.count:,} devices, {devices_per_trial(declaration)} a trial, "
-        "longest trials first"
+        f"{format_seconds(span.low * 3600)} to {format_seconds(span.high * 3600)} from start to end on "
+        f"{cluster.count:,} devices, {devices_per_trial(declaration)} a trial, longest trials first"
     )
     if cost.money is not None:
         yield f"{_range(cost.money)} in money, at {cluster.price_per_hour:g} an hour of one device"

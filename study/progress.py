@@ -34,6 +34,7 @@ class Progress:
         self._planned = 1
         self._began = time.monotonic()
         self._spent_at_start = 0
+        self._budget = ""
 
     def begin(self, plan: Plan, *, finished: int, spent_flops: int) -> None:
         """Starts the view of a plan of which some trials are finished already."""
@@ -41,7 +42,11 @@ class Progress:
         self._finished, self._spent = finished, spent_flops
         self._spent_at_start, self._began = spent_flops, time.monotonic()
         done = f", {finished} of them finished before" if finished else ""
-        self.say(f"{self._total} trials, {format_flops(self._planned)} in all{done}")
+        if plan.study_flops is not None:
+            self._budget = f" of a study budget of {format_flops(plan.study_flops)}"
+        for warning in plan.warnings:
+            self.say(f"note: {warning}")
+        self.say(f"{self._total} trials, {format_flops(self._planned)}{self._budget}{done}")
 
     def finished(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
         """Shows a finished trial."""
@@ -84,7 +89,7 @@ class Progress:
         rate = (spent - self._spent_at_start) / max(1e-9, time.monotonic() - self._began)
         left = f", {format_seconds((self._planned - spent) / rate)} left" if rate > 0 else ""
         return (
-            f"{format_flops(spent)} of {format_flops(self._planned)} spent, "
+            f"{format_flops(spent)} of {format_flops(self._planned)}{self._budget} spent, "
             f"{self._finished} of {self._total} trials{left}"
         )
 

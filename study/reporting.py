@@ -26,7 +26,6 @@ def report_study(study: Study) -> Iterator[str]:
             "name": study.declaration.name,
             "metric": study.declaration.metric,
             "study_budget_flops": study.declaration.study_flops,
-            "levels": list(study.declaration.levels),
         },
         declaration_text=(folder / "study.yaml").read_text(encoding="utf-8"),
         results=_table_or_empty(study, "results.parquet", RESULT_COLUMNS),

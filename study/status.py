@@ -52,9 +52,9 @@ def show_status(console: Console, study: Study) -> None:
     waste = sum(entry.train_flops for entry in entries if entry.entry == "wasted")
     if waste:
         console.print(f"{format_flops(waste)} of it was lost to crashes and done again", highlight=False)
-    left = plan.loc[plan["trial"].map(states).isin(["waiting", "running"]).to_numpy(), "predicted_s"].sum()
+    left = float(_seconds(plan, events)[plan["trial"].map(states).isin(["waiting", "running"])].sum())
     if left:
-        console.print(f"about {format_seconds(float(left))} of one slot to go", highlight=False)
+        console.print(f"about {format_seconds(left)} of one slot to go", highlight=False)
     busy = slots_busy(events)
     if busy is not None:
         console.print(f"slots busy {busy:.0%} of the last run's time", highlight=False)
@@ -77,6 +77,16 @@ def slots_busy(events: pd.DataFrame) -> float | None:
         return None
     span = float(run["time"].iloc[-1] - run["time"].iloc[0])
     return float(ended["wall_s"].sum() / (span * run["slots"].iloc[0]))
+
+
+def _seconds(plan: pd.DataFrame, events: pd.DataFrame) -> "pd.Series[float]":
+    """Predicts each trial's seconds: at the speed that its kind ran at, else as planned."""
+    if "samples_per_s" not in events:
+        return plan["predicted_s"]
+    kind = ["architecture", "strategy"]
+    measured = events.merge(plan, on="trial").groupby(kind)["samples_per_s"].median()
+    speed = plan[kind].merge(measured.reset_index(), on=kind, how="left")["samples_per_s"]
+    return (plan["samples_seen"] / speed).fillna(plan["predicted_s"])
 
 
 def _last_events(events: pd.DataFrame) -> "pd.Series[str]":

@@ -89,7 +89,7 @@ def study_grid(study: Study) -> Grid:
     return Grid(study.declaration, pool, evaluation)
 
 
-def plan_tables(_study: Study, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
+def plan_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Gives the plan's trials and left-out cells as tables; the same plan gives the same tables.
 
     What was measured in the study does not enter the predicted seconds: see `measured_throughput` for that.

@@ -11,6 +11,7 @@ from budgets.quantity import parse_count, parse_flops, parse_number, parse_share
 
 T = TypeVar("T", int, float)
 
+_LONGEST_PATH, _LONGEST_NAME = 4000, 255  # bytes, as Linux has it
 MAX_BATCH = 10**8
 MAX_DEVICES = 10**6
 MAX_LEVELS = 100
@@ -55,8 +56,10 @@ def quality(text: str) -> str:
 
 def name(text: str) -> str:
     """Reads a name that can name a folder."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
-        raise ValueError(f"'{text}' names a folder: letters, digits, '.', '_' and '-' only")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
+        raise ValueError(
+            f"'{text[:100]}' names a folder: up to 100 letters, digits, '.', '_' and '-', the first no sign"
+        )
     return text
 
 
@@ -71,6 +74,10 @@ def path(text: str) -> str:
     """Reads the path of a file or folder."""
     if not text.isprintable():
         raise ValueError("a path has no line breaks or control characters")
+    if len(text.encode()) > _LONGEST_PATH or any(
+        len(part.encode()) > _LONGEST_NAME for part in text.split("/")
+    ):
+        raise ValueError(f"'{text[:20]}…' is longer than a path can be")
     return text
 
 

@@ -32,6 +32,11 @@ class Problems:
         """Notes an error at a node."""
         self._lines[node.start_mark.line + 1, message] = None
 
+    @property
+    def found(self) -> bool:
+        """Whether an error was noted so far."""
+        return bool(self._lines)
+
     def raise_any(self) -> None:
         """Raises all errors noted so far.
 
@@ -192,7 +197,8 @@ def read_root(path: Path) -> tuple[Section, Problems]:
         content = path.read_bytes()
         node = yaml.compose(content.decode("utf-8"), Loader=_Loader)
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        found_at = error.problem_mark.line + 1 if error.problem_mark else 1
+        line = min(found_at, len(content.splitlines()) or 1)  # what is missing at the end is on the last line
         tab = (
             "; indent with spaces, not tabs"
             if b"\t" in b"".join(content.split(b"\n")[line - 1 : line])

@@ -1,0 +1,131 @@
+"""Numbers as people write them, and the traps of YAML's own."""
+
+import math
+import re
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from budgets.quantity import (
+    MAX_COUNT,
+    format_count,
+    format_flops,
+    format_seconds,
+    parse_count,
+    parse_flops,
+    parse_number,
+    parse_seconds,
+    parse_share,
+)
+
+READERS: list[Callable[[str], float]] = [parse_count, parse_flops, parse_number, parse_seconds, parse_share]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e18", 10**18),  # PyYAML reads this as text, and 1.0e+18 as a float
+        ("1.0e+18", 10**18),
+        ("3.5e+18", 35 * 10**17),
+        ("2 EFLOP", 2 * 10**18),
+        ("2 EFLOPs", 2 * 10**18),
+        ("900 GFLOP", 9 * 10**11),
+        ("0.1 ZFLOP", 10**20),
+        ("123456789012345678901234567891", 123456789012345678901234567891),
+        # 989 TFLOPS of dense bf16, at 40 %.
+        ("3 gpu-days of h100 at 40%", 3 * 86400 * 989 * 10**12 * 2 // 5),
+        ("1 GPU-hour of A100 at 0.5", 3600 * 156 * 10**12),
+        ("2 tpu-weeks of tpu-v4 at 50 %", 14 * 86400 * 275 * 10**12 // 2),
+    ],
+)
+def test_compute_is_exact_at_any_size(text: str, value: int) -> None:
+    assert parse_flops(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("10M", 10**7),
+        ("3.4B", 34 * 10**8),
+        ("1_000_000", 10**6),
+        ("16_384", 16384),
+        ("50k", 50_000),
+        ("1e9", 10**9),
+    ],
+)
+def test_counts_are_whole(text: str, value: int) -> None:
+    assert parse_count(text) == value
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "message"),
+    [
+        (parse_count, "1.5", "'1.5' is not a whole number; write it like 10M"),
+        (parse_count, "-3", "'-3' is negative"),
+        (parse_count, "1e-5", "'1e-5' is not a whole number"),
+        (parse_count, "10 million", "unknown unit of a count 'million'; allowed: B, G, K, M, k"),
+        (parse_count, "1e16", "out of range: at most 1e+15"),
+        (parse_count, "nan", "'nan' is not a number"),
+        (parse_count, "inf", "'inf' is not a number"),
+        (parse_count, "", "'' is not a number"),
+        (parse_count, "1e999999999999", "out of range"),
+        (parse_count, "1e-999999999999", "out of range"),
+        (parse_flops, "3 EFLOPS/s", "unknown unit of compute 'EFLOPS/s'; did you mean 'EFLOPs'?"),
+        (parse_flops, "0.5 FLOP", "is not a whole number"),
+        (parse_flops, "3 gpu-days of h100", "does not say how much of the peak is reached"),
+        (parse_flops, "3 gpu-days of h1000 at 40%", "unknown device 'h1000'; did you mean 'h100'?"),
+        (parse_flops, "3 gpu-days of h100 at 140%", "'140%' is outside 0 to 1"),
+        (parse_flops, "-3 gpu-days of h100 at 40%", "is out of range"),
+        (parse_number, "3 %", "has a unit where a plain number is expected"),
+        (parse_number, "1e309", "is out of range"),
+        (parse_share, "120%", "is outside 0 to 1"),
+        (parse_share, "9e99999 %", "is out of range"),
+        (parse_seconds, "9e305 h", "is out of range"),
+        (parse_seconds, "3 weeks", "unknown unit of time 'weeks'"),
+        (parse_seconds, "-1 s", "is negative"),
+    ],
+)
+def test_what_is_wrong_is_said_with_what_is_allowed(
+    read: Callable[[str], float], text: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read(text)
+
+
+@given(
+    st.text(max_size=12)
+    | st.from_regex(r"[-+]?[0-9_.]{1,9}([eE][-+]?[0-9]{1,9})? ?(GFLOP|%|h|M|s)?", fullmatch=True)
+)
+def test_no_text_gives_more_than_a_message(text: str) -> None:
+    for read in READERS:
+        try:
+            value = read(text)
+        except ValueError as error:
+            assert str(error)  # noqa: PT017 - either is right, a traceback of another kind is not
+        else:
+            assert math.isfinite(value)
+
+
+@given(st.integers(min_value=0, max_value=MAX_COUNT))
+def test_a_whole_number_is_read_as_itself(number: int) -> None:
+    assert parse_count(str(number)) == number == parse_flops(f"{number:_}")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (format_count(1024), "1,024"),
+        (format_count(25_000_000), "25M"),
+        (format_count(3.4e9), "3.4B"),
+        (format_flops(9e11), "900 GFLOP"),
+        (format_flops(1.29e21), "1.29 ZFLOP"),
+        (format_seconds(42), "42 s"),
+        (format_seconds(7 * 60), "7 min"),
+        (format_seconds(4 * 3600), "4 h"),
+        (format_seconds(30 * 86400), "30 d"),
+    ],
+)
+def test_numbers_are_written_for_people(written: str, expected: str) -> None:
+    assert written == expected

@@ -1,0 +1,60 @@
+"""A declaration that has every key, to be changed by tests."""
+
+import copy
+from pathlib import Path
+
+import yaml
+
+FULL = """
+study: full
+pool: {name: described, pairs: 100k, scored: true}
+metric: imagenet/top1
+evaluation:
+  imagenet: {images: 5k, texts: 8k}
+budget:
+  levels: [100 GFLOP, 300 GFLOP, 900 GFLOP]
+  study: 40 TFLOP
+  fit: drop
+seeds: [0, 1]
+grid:
+  - architectures: [mini-ViT-XXS-8, mini-ViT-XS-8, mini-RN]
+    strategies: [clip, flip-50, slip]
+    sizes: [20k, all]
+    quality: [top40, all]
+  - architectures: [mini-ViT-S-8]
+    levels: [300 GFLOP]
+    seeds: [2]
+  - {architectures: [mini-ViT-S-8], regime: one-epoch}
+  - {architectures: [mini-ViT-S-8], regime: equal-samples, samples: [10k, 64k]}
+exclude:
+  - {architectures: [mini-RN], strategies: [slip], sizes: [20k], quality: [all]}
+  - {levels: [900 GFLOP], regimes: [fixed-compute], strategies: [slip]}
+training:
+  batch_size: 64
+  lr_peak: {mini-ViT-XXS-8: 2e-3, mini-ViT-XS-8: 1.5e-3, mini-ViT-S-8: 1e-3, mini-RN: 1e-3}
+  weight_decay: 0.1
+  beta1: 0.9
+  beta2: 98%
+  eps: 1e-6
+  warmup: 10%
+  gradient_clip: 1.0
+  precision: bf16
+limits: {min_steps: 20, max_epochs: 100}
+resources: {cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}
+cluster: {device: H100, count: 8, utilisation: [20%, 50%], price_per_hour: 2.5}
+"""
+
+
+_CONTENT: dict[str, object] = yaml.load(FULL, Loader=yaml.BaseLoader)  # noqa: S506 - reads texts alone
+
+
+def full() -> dict[str, object]:
+    """It as plain data of one's own, every value as its text."""
+    return copy.deepcopy(_CONTENT)
+
+
+def write(folder: Path, text: str) -> Path:
+    """Writes a declaration's file."""
+    path = folder / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
