@@ -181,7 +181,7 @@ class Run:
                 self._take(trial, outcome)
 
     def _lost_flops(self, trial: Trial) -> int:
-        """Counts the work of a trial that was given up, and forgets it: a later run must not book it again."""
+        """Counts the work of a trial that was given up, once: a later run must not book it again."""
         path = self._folder(trial.trial_id) / "progress.json"
         if not path.exists():
             return 0
