@@ -54,14 +54,12 @@ class Held:
         spent: Of them, spent.
         released: Of them, given back.
         has_spent: Whether what was spent is booked, be it nothing.
-        wasted: Beside them, lost to crashes.
     """
 
     reserved: int
     spent: int = 0
     released: int = 0
     has_spent: bool = False
-    wasted: int = 0
 
     @property
     def left(self) -> int:
@@ -126,8 +124,6 @@ class Book:
         elif entry.entry == "wasted":
             if what not in self.known:
                 raise ValueError(f"trial {what} wasted FLOPs that it never reserved any for")
-            if held is not None:
-                held.wasted += flops
             self.spent_flops += flops
         else:
             self._settle(entry, held)

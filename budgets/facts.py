@@ -23,11 +23,14 @@ class EvaluationFacts:
     """What the planner must know of the evaluation sets together.
 
     Attributes:
-        names: Names of the sets; part of each trial's id, since its row holds their metrics.
+        names: The sets, each by a name that stands for its content; part of each trial's id, since its row
+            holds their metrics.
         images: Images encoded in one evaluation of a trial.
         texts: Texts encoded in one evaluation of a trial.
+        metrics: What is measured, each as ``<evaluation set>/<metric>``; empty where it is not known.
     """
 
     names: tuple[str, ...]
     images: int
     texts: int
+    metrics: tuple[str, ...] = ()

@@ -82,8 +82,18 @@ class Ledger:
             )
         self._append(Entry(entry="reserved", what=what, train_flops=train_flops))
 
-    def settle(self, what: str, *, train_flops: int, evaluation_flops: int, wasted_flops: int = 0) -> None:
-        """Closes a trial's reservation: books what it spent, what was done twice, and gives back the rest.
+    @property
+    def over_budget(self) -> bool:
+        """Whether what is gone and what is set aside together exceed the study budget."""
+        return self.study_flops is not None and self.spent_flops + self.reserved_flops > self.study_flops
+
+    def waste(self, what: str, train_flops: int) -> None:
+        """Books work of a trial that a crash lost; it is gone, so also where it exceeds the study budget."""
+        if train_flops:
+            self._append(Entry(entry="wasted", what=what, train_flops=index(train_flops)))
+
+    def settle(self, what: str, *, train_flops: int, evaluation_flops: int) -> None:
+        """Closes a trial's reservation: books what it spent and gives back the rest.
 
         Settling again does nothing, also where a crash left it half written: what is booked is not booked
         twice.
@@ -95,12 +105,8 @@ class Ledger:
         if held is None:
             return
         # numpy's whole numbers are taken for what they are; a float would not be exact.
-        train_flops, evaluation_flops, wasted_flops = map(
-            index, (train_flops, evaluation_flops, wasted_flops)
-        )
+        train_flops, evaluation_flops = index(train_flops), index(evaluation_flops)
         entries = []
-        if wasted_flops > held.wasted:
-            entries.append(Entry(entry="wasted", what=what, train_flops=wasted_flops - held.wasted))
         spent = held.spent
         if not held.has_spent and (train_flops or evaluation_flops):
             entries.append(

@@ -148,8 +148,19 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def read_json_lines(path: Path) -> pd.DataFrame:
-    """Reads `events.jsonl` or `ledger.jsonl` into a table; a torn last line is left out."""
+    """Reads `events.jsonl` or `ledger.jsonl` into a table; a torn last line is left out.
+
+    Raises:
+        ValueError: Another line can't be read; the message names it.
+    """
     if not path.exists():
         return pd.DataFrame()
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return pd.DataFrame([json.loads(line) for line in lines if line.endswith("\n")])
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines) or line.endswith("\n"):
+                raise ValueError(f"{path}:{number}: not a line of JSON ({error})") from None
+    return pd.DataFrame(rows)

@@ -68,7 +68,7 @@ class Outcome:
 
     Attributes:
         row: Its row of `runners.results.RESULT_COLUMNS`, with metrics.
-        timing: Seconds, samples a second and FLOPs done twice; not deterministic.
+        timing: Seconds and samples a second; not deterministic.
     """
 
     row: Mapping[str, Any]
@@ -82,6 +82,8 @@ def run_trial(job: TrialJob) -> Outcome:
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     with _locked(job.folder / ".lock"):
+        for torn in job.folder.glob(".*.partial-*"):
+            torn.unlink()
         finished = read_outcome(job.folder)
         return finished if finished is not None else _run(job)
 
@@ -89,9 +91,12 @@ def run_trial(job: TrialJob) -> Outcome:
 def read_outcome(folder: Path) -> Outcome | None:
     """Reads a trial's result, or None when it has none yet."""
     path = folder / "result.json"
-    if not path.exists():
+    if not path.exists() or not (folder / "curve.parquet").exists():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete {folder} to run the trial again") from None
     return Outcome(row=content["row"], timing=content["timing"])
 
 
@@ -102,12 +107,15 @@ def _run(job: TrialJob) -> Outcome:
     torch.set_num_threads(job.cpus)
     precision = resolve_precision(trial.recipe.precision, device)
     context = partial(compute_context, precision, device)
+    # Before anything is trained: a set that can't be read must not cost a training run.
+    architecture = Architecture(name=trial.cell.architecture, config=trial.architecture_config)
+    sets = {name: load_evaluation_set(path, architecture.image_size) for name, path in job.evaluation.items()}
     data, tokenize = _load_subset(job)
 
     torch.manual_seed(derive_seed(trial.seed, "initial weights"))
     cost = strategy_cost(trial.cell.strategy)
     model = build_model(trial.architecture_config, kept_fraction=cost.kept_fraction).to(device)
-    how = build_strategy(cost, Architecture(name=trial.cell.architecture, config=trial.architecture_config))
+    how = build_strategy(cost, architecture)
     modules = nn.ModuleDict(
         {"model": model} if how.head is None else {"model": model, "head": how.head.to(device)}
     )
@@ -143,9 +151,6 @@ def _run(job: TrialJob) -> Outcome:
         steps, status, reason = diverged.steps, "diverged", str(diverged)
     train_s = time.monotonic() - trained
     if status == "finished":
-        image_size = model.visual.image_size
-        side = image_size[0] if isinstance(image_size, tuple) else image_size
-        sets = {name: load_evaluation_set(path, side) for name, path in job.evaluation.items()}
         metrics = evaluate(model, sets, tokenize=tokenize, device=device, context=context)
     row = {
         **plan_row(trial),
@@ -160,7 +165,6 @@ def _run(job: TrialJob) -> Outcome:
         "wall_s": time.monotonic() - started,
         "train_s": train_s,
         "samples_per_s": (steps - first_step) * trial.batch_size / max(train_s, 1e-9),
-        "wasted_flops": watch.wasted_samples * trial.train_flops_per_sample,
     }
     write_table(job.folder / "curve.parquet", _curve(trial, losses[:steps].cpu()))
     with new_file(job.folder / "weights.pt") as file:
@@ -172,7 +176,10 @@ def _run(job: TrialJob) -> Outcome:
 
 
 class _Watch:
-    """Writes progress every second and a checkpoint when it is due."""
+    """Writes progress every second and a checkpoint when it is due.
+
+    What a crash loses is what ``progress.json`` has beyond the checkpoint; the driver books it.
+    """
 
     def __init__(
         self,
@@ -183,27 +190,12 @@ class _Watch:
         optimizer: torch.optim.Optimizer,
     ) -> None:
         self._job, self._losses, self._modules, self._optimizer = job, losses, modules, optimizer
-        self._path = job.folder / "progress.json"
         self._progress_at = self._checkpoint_at = time.monotonic()
-        self.wasted_samples = 0
-        if self._path.exists():
-            before = json.loads(self._path.read_text(encoding="utf-8"))
-            lost = before["samples_seen"] - first_step * job.trial.batch_size
-            self.wasted_samples = before["wasted_samples"] + max(0, lost)
+        self._checkpoint_step = first_step
+        self._write_progress(first_step)
 
     def after_step(self, done: int) -> None:
         now = time.monotonic()
-        if now - self._progress_at >= _PROGRESS_S:
-            self._progress_at = now
-            progress = {
-                "samples_seen": done * self._job.trial.batch_size,
-                "samples_planned": self._job.trial.samples_seen,
-                "wasted_samples": self.wasted_samples,
-                "train_flops": done * self._job.trial.batch_size * self._job.trial.train_flops_per_sample,
-                "loss": self._losses[done - 1].item(),
-                "pid": os.getpid(),
-            }
-            write_json(self._path, progress)
         if now - self._checkpoint_at >= self._job.checkpoint_s:
             self._checkpoint_at = now
             save_checkpoint(
@@ -213,6 +205,25 @@ class _Watch:
                 modules=self._modules,
                 optimizer=self._optimizer,
             )
+            self._checkpoint_step = done
+        elif now - self._progress_at < _PROGRESS_S and done < self._job.trial.steps:
+            return
+        self._progress_at = now
+        self._write_progress(done)
+
+    def _write_progress(self, done: int) -> None:
+        batch_size = self._job.trial.batch_size
+        write_json(
+            self._job.folder / "progress.json",
+            {
+                "samples_seen": done * batch_size,
+                "samples_planned": self._job.trial.samples_seen,
+                "checkpoint_samples": self._checkpoint_step * batch_size,
+                "train_flops": done * batch_size * self._job.trial.train_flops_per_sample,
+                "loss": self._losses[done - 1].item() if done else None,
+                "pid": os.getpid(),
+            },
+        )
 
 
 def _load_subset(job: TrialJob) -> tuple[TrainingSet, Any]:

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             pools=Path(options.pools),
         )
         return command(study, options)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"study: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:

@@ -14,6 +14,8 @@ from budgets.architecture import Architecture
 from budgets.declaration import require_runnable
 from budgets.ledger import Ledger, drop_torn_line
 from budgets.plan import Plan, Trial
+from budgets.quantity import format_flops
+from budgets.reconcile import reconcile
 from budgets.strategy import strategy
 from runners.files import new_file, write_json
 from runners.ray_backend import Ended, RayBackend
@@ -66,9 +68,10 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         with only_run(folder):
             ensure_pool(self._study, self._progress.say)
+            self._ledger = Ledger(folder / "ledger.jsonl", self._plan.study_flops)
+            self._check_book()
             self._write_inputs()
             drop_torn_line(folder / "events.jsonl")
-            self._ledger = Ledger(folder / "ledger.jsonl", self._plan.study_flops)
             self._ledger.charge(self._plan)
             self._take_finished()
             waiting = [trial for trial in self._plan.trials if trial.trial_id not in self._outcomes]
@@ -78,14 +81,36 @@ class Run:
             if waiting:
                 self._run(waiting)
             self._write_tables()
+            for difference in reconcile(self._plan, self._ledger.entries).differences:
+                self._progress.say(f"note: the ledger and the plan differ: {difference}")
         return self._failures
 
     def _check(self) -> None:
         """Finds out before anything is spent what could not be trained."""
         require_runnable(self._study.declaration)
+        if self._study.declaration.resources.gpus > 1:
+            raise ValueError("resources.gpus: a trial trains on one GPU at most; more can only be planned")
         for trial in self._plan.trials:
             architecture = Architecture(name=trial.cell.architecture, config=trial.architecture_config)
             build_strategy(strategy(trial.cell.strategy), architecture)
+
+    def _check_book(self) -> None:
+        """Refuses a plan that what is already booked under this name leaves no room for.
+
+        Raises:
+            ValueError: It does not fit; the message says what is booked.
+        """
+        cap, ids = self._plan.study_flops, set(self._trials)
+        others = {
+            e.what: e.train_flops for e in self._ledger.entries if e.entry == "spent" and e.what not in ids
+        }
+        ahead = sum(t.train_flops for t in self._plan.trials if not self._ledger.has_spent(t.trial_id))
+        if cap is not None and others and self._ledger.spent_flops + ahead > cap:
+            raise ValueError(
+                f"{self._ledger.path} holds {format_flops(sum(others.values()))} of {len(others)} trials that "
+                f"this declaration does not have, and {format_flops(ahead)} are still to run: more than the "
+                f"study budget of {format_flops(cap)}. Name the changed study anew, or raise budget.study"
+            )
 
     def _run(self, waiting: list[Trial]) -> None:
         resources = self._study.declaration.resources
@@ -101,13 +126,15 @@ class Run:
                     "see resources: in the declaration"
                 )
             self._event("study-started", slots=backend.slots)
+            for trial in waiting:  # what a killed driver left behind
+                self._book_lost(trial)
             while not schedule.over:
                 for trial_id in schedule.start_next(backend.slots - schedule.count(State.RUNNING)):
                     self._start(trial_id, schedule, backend)
                 if schedule.count(State.RUNNING):
                     for ended in backend.wait(_WAIT_S):
                         self._end(ended, schedule)
-                self._progress.tick(self._study.folder)
+                self._progress.tick(self._study.folder, self._started_at)
             self._event("study-ended")
 
     def _start(self, trial_id: str, schedule: Schedule, backend: RayBackend) -> None:
@@ -116,8 +143,7 @@ class Run:
             self._ledger.reserve(trial_id, trial.train_flops)
         except ValueError as refusal:
             schedule.drop(trial_id)
-            self._failures[trial_id] = str(refusal)
-            self._progress.failed(trial, str(refusal))
+            self._give_up(trial, str(refusal))
             return
         resources = self._study.declaration.resources
         taken = {slot for slot, _ in self._started_at.values()}
@@ -147,18 +173,21 @@ class Run:
             )
             self._take(trial, ended.outcome)
             self._progress.finished(trial, ended.outcome, spent_flops=self._ledger.spent_flops)
-        elif ended.how == "crashed" and schedule.crash(ended.trial):
-            self._event("trial-retried", **span, reason=ended.reason)
-            self._progress.say(f"{trial.cell}: {ended.reason}; it goes on from its last checkpoint")
-        else:
-            if ended.how == "failed":
+        elif ended.how == "crashed":
+            self._book_lost(trial)
+            if self._ledger.over_budget:
                 schedule.fail(ended.trial)
-            self._event("trial-failed", **span, reason=ended.reason)
-            self._ledger.settle(
-                ended.trial, train_flops=0, evaluation_flops=0, wasted_flops=self._lost_flops(trial)
-            )
-            self._failures[ended.trial] = ended.reason
-            self._progress.failed(trial, ended.reason)
+                self._give_up(
+                    trial, f"{ended.reason}; the study budget has no room to do its work again", **span
+                )
+            elif schedule.crash(ended.trial):
+                self._event("trial-retried", **span, reason=ended.reason)
+                self._progress.say(f"{trial.cell}: {ended.reason}; it goes on from its last checkpoint")
+            else:
+                self._give_up(trial, ended.reason, **span)
+        else:
+            schedule.fail(ended.trial)
+            self._give_up(trial, ended.reason, **span)
         if time.monotonic() - self._tables_at > _WRITE_TABLES_S:
             self._write_tables()
 
@@ -168,7 +197,6 @@ class Run:
             trial.trial_id,
             train_flops=outcome.row["samples_seen"] * trial.train_flops_per_sample,
             evaluation_flops=trial.evaluation_flops if outcome.row["status"] == "finished" else 0,
-            wasted_flops=int(outcome.timing["wasted_flops"]),
         )
 
     def _take_finished(self) -> None:
@@ -176,19 +204,35 @@ class Run:
         for trial in self._plan.trials:
             outcome = read_outcome(self._folder(trial.trial_id))
             if outcome is not None:
+                for left_over in ("checkpoint.pt", "progress.json"):
+                    (self._folder(trial.trial_id) / left_over).unlink(missing_ok=True)
                 if not self._ledger.has_spent(trial.trial_id):
                     self._ledger.reserve(trial.trial_id, trial.train_flops)
                 self._take(trial, outcome)
 
-    def _lost_flops(self, trial: Trial) -> int:
-        """Counts the work of a trial that was given up, once: a later run must not book it again."""
-        path = self._folder(trial.trial_id) / "progress.json"
+    def _give_up(self, trial: Trial, reason: str, **span: object) -> None:
+        """Books a trial that gave no result; a later run starts it anew."""
+        folder = self._folder(trial.trial_id)
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        self._book_lost(trial)
+        (folder / "progress.json").unlink(missing_ok=True)
+        self._ledger.settle(trial.trial_id, train_flops=0, evaluation_flops=0)
+        self._event("trial-failed", **{**span, "trial": trial.trial_id, "reason": reason})
+        self._failures[trial.trial_id] = reason
+        self._progress.failed(trial, reason)
+
+    def _book_lost(self, trial: Trial) -> None:
+        """Books what a dead worker did beyond its last checkpoint, once."""
+        folder = self._folder(trial.trial_id)
+        path = folder / "progress.json"
         if not path.exists():
-            return 0
+            return
         progress = json.loads(path.read_text(encoding="utf-8"))
-        path.unlink()
-        samples: int = progress["samples_seen"] + progress["wasted_samples"]
-        return samples * trial.train_flops_per_sample
+        kept = progress["checkpoint_samples"] if (folder / "checkpoint.pt").exists() else 0
+        self._ledger.waste(
+            trial.trial_id, max(0, progress["samples_seen"] - kept) * trial.train_flops_per_sample
+        )
+        write_json(path, {**progress, "samples_seen": kept})
 
     def _write_inputs(self) -> None:
         folder = self._study.folder
@@ -245,6 +289,11 @@ def environment() -> dict[str, str]:
 def _failed_row(trial: Trial, reason: str) -> dict[str, Any]:
     return {
         **plan_row(trial),
+        "samples_seen": 0,
+        "steps": 0,
+        "epochs": 0.0,
+        "train_flops": 0.0,
+        "evaluation_flops": 0.0,
         "precision": trial.recipe.precision,
         "status": "failed",
         "reason": reason,

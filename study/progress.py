@@ -2,9 +2,10 @@
 
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -69,20 +70,17 @@ class Progress:
         """Writes a line that stays."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def tick(self, folder: Path) -> None:
+    def tick(self, folder: Path, running_ids: Collection[str]) -> None:
         """Draws the live view anew, now and then."""
         if self._live is None or time.monotonic() - self._ticked_at < _TICK_S:
             return
         self._ticked_at = time.monotonic()
-        running = running_trials(folder)
+        running = [trial for trial in running_trials(folder) if trial["trial"] in running_ids]
         spent = self._spent + sum(trial["train_flops"] for trial in running)
         table = Table.grid(padding=(0, 1))
         table.add_row(ProgressBar(total=self._planned, completed=spent, width=40), self._summary(spent))
         for trial in running:
-            table.add_row(
-                f"  {trial['trial']}",
-                f"{trial['samples_seen'] / trial['samples_planned']:.0%}, loss {trial['loss']:.3f}",
-            )
+            table.add_row(f"  {trial['trial']}", how_far(trial))
         self._live.update(table, refresh=True)
 
     def _summary(self, spent: float) -> str:
@@ -105,8 +103,8 @@ class Progress:
             self._live.__exit__(kind, error, trace)
 
 
-def running_trials(folder: Path) -> list[dict[str, float]]:
-    """Reads how far the running trials of a study are, from what they write every second."""
+def running_trials(folder: Path) -> list[dict[str, Any]]:
+    """Reads how far the trials of a study are that left their progress, running or not."""
     running = []
     for path in sorted(folder.glob("trials/*/progress.json")):
         try:
@@ -115,3 +113,9 @@ def running_trials(folder: Path) -> list[dict[str, float]]:
             continue
         running.append({"trial": path.parent.name, **progress})
     return running
+
+
+def how_far(trial: dict[str, Any]) -> str:
+    """Words a running trial's share of its samples and its last loss."""
+    loss = "" if trial["loss"] is None else f", loss {trial['loss']:.3f}"
+    return f"{trial['samples_seen'] / trial['samples_planned']:.0%}{loss}"

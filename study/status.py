@@ -4,10 +4,10 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from budgets.ledger import read_entries, reserved, spent_flops
+from budgets.ledger import Entry, read_entries, reserved, spent_flops
 from budgets.quantity import format_flops, format_seconds
 from runners.results import read_json_lines, read_table
-from study.progress import running_trials
+from study.progress import how_far, running_trials
 from study.study import Study, is_running
 
 
@@ -22,21 +22,17 @@ def show_status(console: Console, study: Study) -> None:
         raise ValueError(f"{folder} holds no study; run `python -m study run {study.declaration.name}` first")
     plan = read_table(folder / "plan.parquet")
     events = read_json_lines(folder / "events.jsonl")
-    last = _last_events(events)
-    running = set(last[last == "trial-started"].index) | set(last[last == "trial-retried"].index)
-    states = pd.Series("waiting", index=plan["trial"])
-    states.update(last.map({"trial-finished": "done", "trial-failed": "failed"}).dropna())
-    if is_running(folder):
-        states[states.index.isin(running) & (states == "waiting")] = "running"
-
+    entries = read_entries(folder / "ledger.jsonl")
+    states = _states(plan, events, entries, running=is_running(folder))
     console.print(_by_level(plan, states))
     cells = plan.set_index("trial")
-    for trial in running_trials(folder) if is_running(folder) else []:
-        cell = cells.loc[str(trial["trial"])]
-        share = trial["samples_seen"] / trial["samples_planned"]
+    for trial in running_trials(folder):
+        if states.get(trial["trial"]) != "running":
+            continue
+        cell = cells.loc[trial["trial"]]
         console.print(
             f"  running {trial['trial']} {cell['architecture']} {cell['strategy']} on "
-            f"{cell['subset_size']:,} ({cell['quality']}): {share:.0%}, loss {trial['loss']:.3f}",
+            f"{cell['subset_size']:,} ({cell['quality']}): {how_far(trial)}",
             highlight=False,
         )
     if not events.empty and "reason" in events:
@@ -44,7 +40,6 @@ def show_status(console: Console, study: Study) -> None:
         for row in failed[failed["trial"].map(states) == "failed"].itertuples():
             console.print(f"  failed {row.trial}: {row.reason}", highlight=False, markup=False)
 
-    entries = read_entries(folder / "ledger.jsonl")
     spent, held = spent_flops(entries), sum(reserved(entries).values())
     cap = study.declaration.study_flops
     budget = f" of a study budget of {format_flops(cap)}" if cap is not None else ""
@@ -89,11 +84,21 @@ def _seconds(plan: pd.DataFrame, events: pd.DataFrame) -> "pd.Series[float]":
     return (plan["samples_seen"] / speed).fillna(plan["predicted_s"])
 
 
-def _last_events(events: pd.DataFrame) -> "pd.Series[str]":
-    if events.empty or "trial" not in events:
-        return pd.Series(dtype="str")
-    of_trials = events.dropna(subset=["trial"])
-    return of_trials.groupby("trial")["event"].last()
+def _states(
+    plan: pd.DataFrame, events: pd.DataFrame, entries: list[Entry], *, running: bool
+) -> "pd.Series[str]":
+    """Gives each planned trial's state: the ledger knows what is done, the events what started and failed."""
+    states = pd.Series("waiting", index=plan["trial"])
+    if not events.empty and "trial" in events:
+        last = events.dropna(subset=["trial"]).groupby("trial")["event"].last()
+        states.update(last[last == "trial-failed"].map(lambda _event: "failed"))
+        if running:
+            this_run = events.loc[events.index[events["event"] == "study-started"][-1] :]
+            started = this_run.dropna(subset=["trial"]).groupby("trial")["event"].last()
+            states.update(started[started == "trial-started"].map(lambda _event: "running"))
+    done = {entry.what for entry in entries if entry.entry == "spent"}
+    states[states.index.isin(done)] = "done"
+    return states
 
 
 def _by_level(plan: pd.DataFrame, states: "pd.Series[str]") -> Table:

@@ -5,7 +5,7 @@ torch is imported by the function that needs it, so that planning starts at once
 
 import fcntl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,17 @@ from budgets.declaration import Declaration, DescribedPool, EmbeddedPool, Folder
 from budgets.facts import EvaluationFacts, PoolFacts
 from budgets.flops import CONVENTION
 from budgets.grid import Grid
+from budgets.names import unknown
 from budgets.plan import Charge, Plan
 from budgets.planner import make_plan
 from runners.data.embedded.build import build_embedded_pool, evaluation_counts
 from runners.data.embedded.scorer_cost import SCORER_NAME, scorer_cost
-from runners.data.evaluation_set import count_evaluation_set
+from runners.data.evaluation_set import (
+    RETRIEVAL_METRICS,
+    ZERO_SHOT_METRICS,
+    SetFacts,
+    describe_evaluation_set,
+)
 from runners.data.pool import Scorer, open_pool
 from runners.results import (
     LEFT_OUT_COLUMNS,
@@ -31,6 +37,8 @@ from runners.results import (
     to_frame,
 )
 from runners.throughput import Kind, kind, predict_s
+
+_LOCK_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,11 +78,11 @@ def plan_study(study: Study) -> Plan:
             metric's evaluation set is not there.
     """
     pool, evaluation, charges = _facts(study)
-    wanted = study.declaration.metric.split("/")[0]
-    if wanted not in evaluation.names and not isinstance(study.declaration.pool, DescribedPool):
+    metric = study.declaration.metric
+    if metric not in evaluation.metrics and not isinstance(study.declaration.pool, DescribedPool):
         raise ValueError(
-            f"metric {study.declaration.metric} needs an evaluation set '{wanted}'; there are: "
-            f"{', '.join(evaluation.names) or 'none'}. Name it under evaluation:, as {wanted}: FOLDER"
+            f"{unknown('metric', metric, evaluation.metrics)}. "
+            "A set of your own is named under evaluation:, as NAME: FOLDER"
         )
     return make_plan(study.declaration, pool=pool, evaluation=evaluation, charges=charges)
 
@@ -108,29 +116,67 @@ def measured_throughput(study: Study, plan: Plan) -> dict[Kind, float]:
 
 
 def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]]:
-    declared = {name: count_evaluation_set(Path(path)) for name, path in study.declaration.evaluation.items()}
     pool = study.declaration.pool
-    charges: list[Charge] = []
     if isinstance(pool, DescribedPool):
-        sizes = declared | study.declaration.evaluation_counts
+        names = tuple(study.declaration.evaluation_counts)
         facts = PoolFacts(name=pool.name, pairs=pool.pairs, scored=pool.scored)
-    elif isinstance(pool, EmbeddedPool):
-        sizes = evaluation_counts() | declared
+        return facts, _evaluation(names, study.declaration.evaluation_counts.values(), {}), ()
+    declared = {name: _declared_set(study, Path(path)) for name, path in study.declaration.evaluation.items()}
+    by_content = tuple(f"{name}@{described.content}" for name, described in declared.items())
+    if isinstance(pool, EmbeddedPool):
+        own = evaluation_counts()
+        metrics: dict[str, tuple[str, ...]] = {
+            name: RETRIEVAL_METRICS if name == "retrieval" else ZERO_SHOT_METRICS for name in own
+        }
         scorer = _scorer(pool.pairs)
-        charges = [
-            Charge(what=scorer.name, train_flops=scorer.train_flops, evaluation_flops=scorer.scoring_flops)
-        ]
+        charge = Charge(
+            what=scorer.name, train_flops=scorer.train_flops, evaluation_flops=scorer.scoring_flops
+        )
         facts = PoolFacts(name=pool.name, pairs=pool.pairs, scored=True)
-    else:
-        opened = open_pool(study.pool)
-        facts = PoolFacts(name=opened.fingerprint, pairs=opened.count, scored=opened.scored)
-        sizes = {name: count_evaluation_set(path) for name, path in study.evaluation.items()} | declared
-    evaluation = EvaluationFacts(
-        names=tuple(sizes),
-        images=sum(images for images, _ in sizes.values()),
-        texts=sum(texts for _, texts in sizes.values()),
+        sizes = (*own.values(), *((each.images, each.texts) for each in declared.values()))
+        metrics |= {name: described.metrics for name, described in declared.items()}
+        return facts, _evaluation((*own, *by_content), sizes, metrics), (charge,)
+    opened = open_pool(study.pool)
+    facts = PoolFacts(name=opened.fingerprint, pairs=opened.count, scored=opened.scored)
+    sets = {
+        name: declared.get(name) or describe_evaluation_set(path) for name, path in study.evaluation.items()
+    }
+    return (
+        facts,
+        _evaluation(
+            tuple(f"{name}@{described.content}" for name, described in sets.items()),
+            [(described.images, described.texts) for described in sets.values()],
+            {name: described.metrics for name, described in sets.items()},
+        ),
+        (),
     )
-    return facts, evaluation, tuple(charges)
+
+
+def _declared_set(study: Study, path: Path) -> SetFacts:
+    """Describes a set that the declaration names, which must not lie among the pairs that are trained on.
+
+    Raises:
+        ValueError: It does, or it can't be read.
+    """
+    pool = study.pool.resolve()
+    if path.resolve().is_relative_to(pool) and not path.resolve().is_relative_to(pool / "evaluation"):
+        raise ValueError(
+            f"evaluation set {path} lies within the pool {study.pool}: it would be trained on. "
+            f"Keep it elsewhere, or in {study.pool / 'evaluation'}"
+        )
+    return describe_evaluation_set(path)
+
+
+def _evaluation(
+    names: tuple[str, ...], sizes: Iterable[tuple[int, int]], metrics: Mapping[str, tuple[str, ...]]
+) -> EvaluationFacts:
+    listed = list(sizes)
+    return EvaluationFacts(
+        names=names,
+        images=sum(images for images, _ in listed),
+        texts=sum(texts for _, texts in listed),
+        metrics=tuple(f"{name}/{metric}" for name, measured in metrics.items() for metric in measured),
+    )
 
 
 def _scorer(pairs: int) -> Scorer:
@@ -163,19 +209,27 @@ def only_run(folder: Path) -> Iterator[None]:
         ValueError: Another run holds it.
     """
     with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another run of {folder} is under way; watch it with `python -m study status`"
-            ) from None
+        for attempt in range(_LOCK_ATTEMPTS):  # a look at the status holds the lock for an instant
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == _LOCK_ATTEMPTS - 1:
+                    raise ValueError(
+                        f"another run of {folder} is under way; watch it with `python -m study status`"
+                    ) from None
+                time.sleep(0.1)
         yield
 
 
 def is_running(folder: Path) -> bool:
     """Tells whether a run of the study is under way."""
-    try:
-        with only_run(folder):
-            return False
-    except ValueError:
-        return True
+    lock = folder / ".lock"
+    if not lock.exists():
+        return False
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

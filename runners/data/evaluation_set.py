@@ -8,8 +8,10 @@
 A folder of nothing but shards with captions, such as some of a pool kept apart, is a retrieval set too.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,9 @@ from runners.data.reader import decode_image
 from runners.data.shards import IMAGE_KINDS, close_shard, read_samples, write_sample
 from runners.data.write import encode_image
 from runners.files import new_folder
+
+ZERO_SHOT_METRICS = ("top1", "top5")
+RETRIEVAL_METRICS = ("image_to_text_r1", "text_to_image_r1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,20 +104,51 @@ def load_evaluation_set(path: str | Path, image_size: int) -> EvaluationSet:
     )
 
 
-def count_evaluation_set(path: str | Path) -> tuple[int, int]:
-    """How many images and how many texts (prompts or captions) evaluating on a set encodes.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetFacts:
+    """What a plan must know of a set.
+
+    Attributes:
+        images: How many images evaluating on it encodes.
+        texts: How many texts, prompts or captions, it encodes.
+        metrics: What an evaluation measures, higher is better.
+        content: A hash of all that a result depends on.
+    """
+
+    images: int
+    texts: int
+    metrics: tuple[str, ...]
+    content: str
+
+
+def describe_evaluation_set(path: str | Path) -> SetFacts:
+    """Reads a set through, without decoding its images.
 
     Raises:
         ValueError: As ``load_evaluation_set``, short of decoding.
     """
     path = Path(path)
-    if _is_retrieval(path):
-        captions = [len(truth.splitlines()) for _, _, truth in _samples(path, "txt")]
-        return len(captions), sum(captions)
-    prompts = len(_read_lines(path / "classnames.txt")) * len(
-        _read_lines(path / "zeroshot_classification_templates.txt")
+    retrieval = _is_retrieval(path)
+    classnames = () if retrieval else _read_lines(path / "classnames.txt")
+    templates = () if retrieval else _read_lines(path / "zeroshot_classification_templates.txt")
+    content = sha256(json.dumps([classnames, templates]).encode())
+    images = captions = 0
+    for where, image, truth in _samples(path, "txt" if retrieval else "cls"):
+        if not retrieval and not (truth.strip().isdigit() and int(truth) < len(classnames)):
+            raise ValueError(
+                f"{path}: label '{truth}' of {where} is outside of the {len(classnames)} classes"
+            )
+        images += 1
+        captions += len(truth.splitlines())
+        content.update(sha256(image).digest() + truth.encode())
+    if not images:
+        raise ValueError(f"evaluation set {path} holds no images")
+    return SetFacts(
+        images=images,
+        texts=captions if retrieval else len(classnames) * len(templates),
+        metrics=RETRIEVAL_METRICS if retrieval else ZERO_SHOT_METRICS,
+        content=content.hexdigest()[:12],
     )
-    return sum(1 for _ in _samples(path, "cls")), prompts
 
 
 def _truth(data: EvaluationSet, place: int) -> dict[str, bytes]:

@@ -29,7 +29,8 @@ def line(entry: str, what: str, flops: object) -> dict[str, object]:
 def test_what_is_reserved_is_spent_or_released(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl", 1_000)
     ledger.reserve("a", 600)
-    ledger.settle("a", train_flops=450, evaluation_flops=7, wasted_flops=30)
+    ledger.waste("a", 30)
+    ledger.settle("a", train_flops=450, evaluation_flops=7)
 
     assert [(e.entry, e.train_flops) for e in ledger.entries] == [
         ("reserved", 600),
@@ -55,7 +56,10 @@ def test_a_reservation_over_the_study_budget_is_refused_and_not_booked(tmp_path:
 def test_wasted_work_counts_against_the_study_budget(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl", 1_000)
     ledger.reserve("a", 600)
-    ledger.settle("a", train_flops=0, evaluation_flops=0, wasted_flops=500)
+    ledger.waste("a", 500)
+    assert ledger.over_budget
+    ledger.settle("a", train_flops=0, evaluation_flops=0)
+    assert not ledger.over_budget
 
     with pytest.raises(ValueError, match="500 FLOP of the study budget are left"):
         ledger.reserve("a", 600)
@@ -94,13 +98,13 @@ def test_a_torn_last_line_is_recovered(tmp_path: Path, kept_bytes: int) -> None:
 def test_a_settlement_that_a_crash_cut_is_finished_without_booking_twice(tmp_path: Path) -> None:
     whole = Ledger(tmp_path / "whole.jsonl", None)
     whole.reserve("a", 100)
-    whole.settle("a", train_flops=60, evaluation_flops=3, wasted_flops=20)
+    whole.settle("a", train_flops=60, evaluation_flops=3)
     lines = whole.path.read_bytes().splitlines(keepends=True)
     for kept in range(1, len(lines) + 1):
         path = tmp_path / f"{kept}.jsonl"
         path.write_bytes(b"".join(lines[:kept]) + b'{"entry": "sp')
         again = Ledger(path, None)
-        again.settle("a", train_flops=60, evaluation_flops=3, wasted_flops=20)
+        again.settle("a", train_flops=60, evaluation_flops=3)
 
         assert sorted(map(repr, again.entries)) == sorted(map(repr, whole.entries))
 
@@ -191,7 +195,8 @@ def test_a_trial_that_ended_early_or_failed_reconciles_too(tmp_path: Path) -> No
     ledger = Ledger(tmp_path / "ledger.jsonl", None)
     for trial, spent, wasted in ((first, 1_000, 0), (second, 0, 77), (second, second.train_flops, 77)):
         ledger.reserve(trial.trial_id, trial.train_flops)
-        ledger.settle(trial.trial_id, train_flops=spent, evaluation_flops=0, wasted_flops=wasted)
+        ledger.waste(trial.trial_id, wasted)
+        ledger.settle(trial.trial_id, train_flops=spent, evaluation_flops=0)
     ledger.reserve(third.trial_id, third.train_flops)
     found = reconcile(plan, ledger.entries)
 

@@ -17,7 +17,7 @@ from runners.data.embedded.build import (
 )
 from runners.data.evaluation_set import (
     EvaluationSet,
-    count_evaluation_set,
+    describe_evaluation_set,
     load_evaluation_set,
     write_evaluation_set,
 )
@@ -69,7 +69,9 @@ def test_several_captions_an_image_are_one_a_line(tmp_path: Path) -> None:
         tmp_path / "r", EvaluationSet(images=np.zeros((2, 3, 8, 8), np.uint8), captions=captions)
     )
     assert load_evaluation_set(tmp_path / "r", 8).captions == captions
-    assert count_evaluation_set(tmp_path / "r") == (2, 3)
+    facts = describe_evaluation_set(tmp_path / "r")
+    assert (facts.images, facts.texts) == (2, 3)
+    assert facts.metrics == ("image_to_text_r1", "text_to_image_r1")
 
 
 def test_a_folder_of_nothing_but_captioned_shards_is_a_retrieval_set(pool: Pool) -> None:
@@ -78,7 +80,8 @@ def test_a_folder_of_nothing_but_captioned_shards_is_a_retrieval_set(pool: Pool)
     assert data.labels is None
     assert data.captions is not None
     assert [captions[0] for captions in data.captions] == pool.index["caption"].tolist()
-    assert count_evaluation_set(pool.path / "shards") == (pool.count, pool.count)
+    facts = describe_evaluation_set(pool.path / "shards")
+    assert (facts.images, facts.texts) == (pool.count, pool.count)
 
 
 def test_held_out_sets_show_no_training_drawing_and_validation_shares_them_in_other_scenes() -> None:
@@ -107,7 +110,8 @@ def test_counts_are_known_without_making_the_sets(evaluation: Path, evaluation_s
     assert counts["held-out"] == (200, 500)
     assert counts["retrieval"] == (64, 64)
     for name, count in counts.items():
-        assert count_evaluation_set(evaluation / name) == count
+        facts = describe_evaluation_set(evaluation / name)
+        assert (facts.images, facts.texts) == count
 
 
 def test_a_pools_words_cover_the_prompts_of_its_evaluation(tmp_path: Path) -> None:
