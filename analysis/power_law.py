@@ -125,50 +125,61 @@ def fit(x: Floats, y: Floats, *, runs: NDArray[np.int64], noise: Floats | None =
     )  # fmt: skip
 
 
-def fit_draws(x: Floats, y: Floats, *, runs: NDArray[np.int64]) -> Draws:
+def fit_draws(x: Floats, y: Floats, *, runs: NDArray[np.int64], floor: bool = True) -> Draws:
     """Fits the same law to many sets of y at once.
 
     Args:
-        x: Shape (cells,), at least three distinct values.
+        x: Shape (cells,), at least three distinct values (two without a floor); or (draws, cells), where each
+            draw has its own.
         y: Shape (draws, cells).
-        runs: Weights, shape (cells,).
+        runs: Weights, shape (cells,), or (draws, cells).
+        floor: Whether the law has one; without, y = A·x^-α.
 
     Returns:
         The laws; ``scale`` is in the unit of the geometric mean of x, as in ``PowerLawFit``.
     """
-    log_x = np.log(x) - np.log(x).mean()
+    log_x = np.log(x) - np.log(x).mean(axis=-1, keepdims=True)
     weights = runs.astype(np.float64)
-    objectives = np.stack([_project(log_x, y, weights, np.full(len(y), alpha))[2] for alpha in _GRID], axis=1)
+    tried = [_project(log_x, y, weights, np.full(len(y), alpha), floor=floor)[2] for alpha in _GRID]
+    objectives = np.stack(tried, axis=1)
     best = objectives.argmin(axis=1)
     low = np.log(_GRID[np.maximum(best - 1, 0)])
     high = np.log(_GRID[np.minimum(best + 1, len(_GRID) - 1)])
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        rising = _project(log_x, y, weights, np.exp(middle))[3] > 0
+        rising = _project(log_x, y, weights, np.exp(middle), floor=floor)[3] > 0
         low, high = np.where(rising, low, middle), np.where(rising, middle, high)
     alpha = np.exp((low + high) / 2)
-    floor, scale, objective, _ = _project(log_x, y, weights, alpha)
-    return Draws(floor=floor, scale=scale, alpha=alpha, objective=objective)
+    bottom, scale, objective, _ = _project(log_x, y, weights, alpha, floor=floor)
+    return Draws(floor=bottom, scale=scale, alpha=alpha, objective=objective)
 
 
 def _project(
-    log_x: Floats, y: Floats, weights: Floats, alpha: Floats
+    log_x: Floats, y: Floats, weights: Floats, alpha: Floats, *, floor: bool = True
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """E, A, objective and df/dα at the given α of each row of y: two-variable non-negative least squares."""
     v = np.exp(-alpha[:, None] * log_x)
-    total = weights.sum()
-    mean_y, mean_v = y @ weights / total, v @ weights / total
+    total = weights.sum(axis=-1)
+    mean_y, mean_v = _sum(y, weights) / total, _sum(v, weights) / total
     centred = v - mean_v[:, None]
-    scale = np.maximum((centred * y) @ weights / ((centred * centred) @ weights), 0.0)
-    floor = mean_y - scale * mean_v
+    scale = np.maximum(_sum(centred * y, weights) / _sum(centred * centred, weights), 0.0)
     # y and v are positive: the edge A = 0 is met by the clip above, E = 0 by the line through the origin.
-    through_origin = np.maximum((v * y) @ weights / ((v * v) @ weights), 0.0)
-    scale = np.where(floor < 0, through_origin, scale)
-    floor = np.maximum(floor, 0.0)
-    residual = y - floor[:, None] - scale[:, None] * v
-    objective = (residual * residual) @ weights
-    slope = 2.0 * scale * ((residual * v * log_x) @ weights)
-    return floor, scale, objective, slope
+    through_origin = np.maximum(_sum(v * y, weights) / _sum(v * v, weights), 0.0)
+    bottom = mean_y - scale * mean_v
+    positive = bottom >= 0 if floor else np.zeros(len(y), dtype=bool)
+    scale = np.where(positive, scale, through_origin)
+    bottom = np.where(positive, bottom, 0.0)
+    residual = y - bottom[:, None] - scale[:, None] * v
+    objective = _sum(residual * residual, weights)
+    slope = 2.0 * scale * _sum(residual * v * log_x, weights)
+    return bottom, scale, objective, slope
+
+
+def _sum(values: Floats, weights: Floats) -> Floats:
+    """Weighted sums of rows; the weights are shared by them or stand row by row."""
+    if weights.ndim == 1:
+        return np.asarray(values @ weights, dtype=np.float64)
+    return np.asarray(np.einsum("ij,ij->i", values, weights), dtype=np.float64)
 
 
 def _descend(log_x: Floats, y: Floats, weights: Floats, start: float) -> float:

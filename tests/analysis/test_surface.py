@@ -134,8 +134,8 @@ def test_bca_moves_a_skewed_interval_to_where_its_ends_belong() -> None:
 
 
 def test_repetition_decays_as_it_was_made_to() -> None:
-    n, unique = np.meshgrid(np.geomspace(1e6, 1e9, 5), np.geomspace(1e6, 1e8, 5))
-    n, unique = np.repeat(n.ravel(), 4), np.repeat(unique.ravel(), 4)
+    grids = np.meshgrid(np.geomspace(1e6, 1e9, 5), np.geomspace(1e6, 1e8, 5))
+    n, unique = (np.repeat(grid.ravel(), 4) for grid in grids)
     seen = unique * np.tile([1.0, 4.0, 16.0, 64.0], 25)
     y = 0.2 + 30 * n**-0.35 + 60 * effective(unique, seen, 15.4) ** -0.3
     found = fit_repeated(n, unique, seen, y)
