@@ -12,9 +12,11 @@ from analysis.contrasts import Statement, contrasts, statements
 from analysis.cost import Cost, by_level, totals
 from analysis.crossover import crossovers
 from analysis.equivalence import equivalences
+from analysis.findings import Finding, findings
 from analysis.frontier import frontier
 from analysis.holdout import Holdout, holdout
 from analysis.laws import X_COLUMNS, Law, laws
+from analysis.statement_frame import from_study
 from analysis.table import Trials, records, tidy
 
 
@@ -48,6 +50,7 @@ class Analysis:
         crossovers: See ``crossover.crossovers``, along compute and then along data.
         equivalences: See ``equivalence.equivalences``, along compute and then along data.
         holdout: How the laws forecast levels that they were not fitted to.
+        findings: A paper's claims, held against the study.
         cost: Totals.
         levels: Cost by budget level.
     """
@@ -63,6 +66,7 @@ class Analysis:
     crossovers: pd.DataFrame
     equivalences: pd.DataFrame
     holdout: Holdout
+    findings: tuple[Finding, ...]
     cost: Cost
     levels: pd.DataFrame
 
@@ -98,6 +102,7 @@ def analyse(
         crossovers=pd.concat([crossovers(law_draws, fitted, along=along) for along in X_COLUMNS]),
         equivalences=pd.concat([equivalences(law_draws, fitted, along=along) for along in X_COLUMNS]),
         holdout=holdout(law_draws, fitted),
+        findings=findings(from_study(results, metric=trials.metric)),
         cost=totals(declaration, plan, ledger, events),
         levels=by_level(plan, ledger),
     )

@@ -123,6 +123,7 @@ def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table
         law_tables.crossovers(found.crossovers),
         law_tables.equivalences(found.equivalences),
         law_tables.holdout(found.holdout),
+        tables.findings(found.findings),
         tables.cost(found.levels, found.cost),
         tables.trials(found.trials),
         tables.left_out(left_out),

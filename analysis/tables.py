@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.contrasts import held_text
 from analysis.cost import Cost
+from analysis.findings import Finding
 from analysis.isoflop import Curve
 from analysis.labels import (
     axis_text,
@@ -156,6 +157,29 @@ def trials(trials: Trials) -> Table:
     ]
     note = f"{metric_text(trials.metric)}; loss: mean of the last tenth of the training"
     return Table(name="trials", title="All finished trials", note=note, frame=pd.DataFrame(rows))
+
+
+def findings(found: Sequence[Finding]) -> Table:
+    """The claims that a study's results hold comparisons for."""
+    rows = [
+        {
+            "Claim": finding.claim.text,
+            "Where": f"{finding.claim.name}, {finding.claim.where}",
+            "Verdict": finding.verdict,
+            "Comparisons": f"{finding.supporting} of {finding.tested}",
+            "Effect (points)": f"{finding.effect:.2f}",
+            "Interval": "" if isnan(finding.low) else f"[{finding.low:.2f}, {finding.high:.2f}]",
+            "Reason": finding.reason,
+        }
+        for finding in found
+        if finding.tested
+    ]
+    note = (
+        "claims of Li, Xie and Cubuk 2024 (arXiv 2404.08197) on this study's results; effect: the mean of "
+        f"its comparisons, positive where they support it; {len(found) - len(rows)} of {len(found)} claims "
+        "are not testable here"
+    )
+    return Table(name="findings", title="Published claims", note=note, frame=pd.DataFrame(rows))
 
 
 def left_out(cells: pd.DataFrame) -> Table:
