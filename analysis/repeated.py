@@ -45,6 +45,8 @@ class RepeatedFit:
 
 def effective(unique: Floats, seen: Floats, decay: float) -> Floats:
     """Effective data: all that is seen up to one epoch, less and less of it after."""
+    if np.isinf(decay):
+        return seen
     repeats = np.maximum(seen / unique - 1.0, 0.0)
     once = np.minimum(seen, unique)
     return np.asarray(once - unique * decay * np.expm1(-repeats / decay), dtype=np.float64)

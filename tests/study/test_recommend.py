@@ -1,0 +1,42 @@
+"""`recommend` from the paper's readings and from a study that has results."""
+
+import pytest
+
+from study.cli import main
+
+PRIOR = ["recommend", "--prior", "paper-one-epoch", "--pairs", "3.4B", "--flops"]
+
+
+@pytest.mark.parametrize(
+    ("flops", "architecture"), [("5e18", "ViT-Ti/16"), ("4e19", "ViT-B/32"), ("1e21", "ViT-L/16")]
+)
+def test_the_papers_frontier_is_recommended(
+    flops: str, architecture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*PRIOR, flops]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("figure 8b, digitised, as a prior:")
+    assert lines[1].startswith(f"  train {architecture}, CLIP, ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([*PRIOR, "1e12"], "measured budgets end more than 30 times from this one"),
+        ([*PRIOR, "1e20 FLIP"], "unknown unit of compute 'FLIP'"),
+        (["recommend", "--pairs", "1M", "--flops", "1e20"], "give either a study or --prior MAP"),
+        (
+            ["recommend", "--prior", "papre-one-epoch", "--pairs", "1M", "--flops", "1e20"],
+            "did you mean 'paper-",
+        ),
+        (
+            ["recommend", "demo", "--results", "nowhere", "--pairs", "1M", "--flops", "1e20"],
+            "has no results; run",
+        ),
+    ],
+)
+def test_what_cannot_be_recommended_is_said(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
