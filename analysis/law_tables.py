@@ -5,9 +5,20 @@ from math import isinf, isnan
 
 import pandas as pd
 
+from analysis.envelope import Envelope
 from analysis.holdout import Holdout
-from analysis.labels import capital, count_text, flops_text, percent, percent_interval
+from analysis.labels import (
+    axis_text,
+    budget_text,
+    capital,
+    configuration_text,
+    count_text,
+    flops_text,
+    percent,
+    percent_interval,
+)  # fmt: skip
 from analysis.laws import Law, curve_text
+from analysis.quality_trade import QualityTrade
 from analysis.table import records
 from analysis.tables import Table, share_text
 
@@ -116,6 +127,57 @@ def equivalences(found: pd.DataFrame) -> Table:
         "< and > where plain CLIP was not measured that far"
     )
     return Table(name="equivalence", title="What a strategy is worth", note=note, frame=pd.DataFrame(rows))
+
+
+def envelope(found: Sequence[Envelope]) -> Table:
+    """The Pareto frontier over compute, with the law of its best errors."""
+    rows = [
+        {
+            "FLOPs": flops_text(row["train_flops"]),
+            "Configuration": configuration_text(row),
+            "Error (%)": percent(row["error"]),
+            "P(on the frontier)": share_text(row["probability"]),
+        }
+        for one in found
+        for row in records(one.pareto)
+    ]
+    said = [_envelope_text(one) for one in found]
+    note = f"cells that no other beats for as much compute or less. {' '.join(said)}".strip()
+    return Table(name="envelope", title="Pareto frontier over compute", note=note, frame=pd.DataFrame(rows))
+
+
+def _envelope_text(one: Envelope) -> str:
+    law = one.fit
+    if not law.supported:
+        return f"{capital(one.regime)}: no law through its best errors: {law.reason}."
+    ends = "" if isnan(one.alpha[0]) else f" [{one.alpha[0]:.2f}, {one.alpha[1]:.2f}]"
+    return (
+        f"{capital(one.regime)}: through the best of each budget "
+        f"{100 * law.floor:.1f} + {100 * law.scale:.1f}·(C/{law.unit:.3g})^-α %, α = {law.alpha:.3f}{ends} ({law.status})."
+    )
+
+
+def quality_trades(found: Sequence[QualityTrade]) -> Table:
+    """How the best quality moves with the budget and with the pool."""
+    rows = [
+        {
+            "As this grows": "compute" if one.along == "budget" else "the pool",
+            "Held": f"{one.held['architecture']}, {axis_text('strategy', one.held['strategy'])}, "
+            + (
+                budget_text(str(one.held["regime"]), one.held["budget"])
+                if one.along == "pool"
+                else f"a pool of {count_text(2.0 ** one.held['pool'])} pairs"
+            ),
+            "Best fraction": ", ".join(f"{row['fraction']:.0%}" for row in records(one.best)),
+            "Slope": f"{one.slope:+.2f}",
+            "Interval": "" if isnan(one.slope_low) else f"[{one.slope_low:+.2f}, {one.slope_high:+.2f}]",
+            "Verdict": one.verdict,
+            "Reason": one.reason,
+        }
+        for one in found
+    ]
+    note = "slope: change of the logarithm of the best fraction with that of the compute or of the pool"
+    return Table(name="quality-trade", title="How much to filter", note=note, frame=pd.DataFrame(rows))
 
 
 def x_text(along: str, x: float) -> str:

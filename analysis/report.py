@@ -123,6 +123,8 @@ def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table
         law_tables.crossovers(found.crossovers),
         law_tables.equivalences(found.equivalences),
         law_tables.holdout(found.holdout),
+        law_tables.envelope(found.envelopes),
+        law_tables.quality_trades(found.quality_trades),
         tables.findings(found.findings),
         tables.cost(found.levels, found.cost),
         tables.trials(found.trials),
