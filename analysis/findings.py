@@ -84,7 +84,7 @@ def findings(frame: pd.DataFrame, *, by_counts: bool = False) -> tuple[Finding, 
 def _verdict(
     effect: NDArray[np.float64], sd: NDArray[np.float64], supporting: int, *, by_counts: bool
 ) -> tuple[Verdict, str]:
-    counts = f"{supporting} of {plural(len(effect), 'comparison')} support it"
+    counts = f"{supporting} of {plural(len(effect), 'comparison')} in support"
     if np.isnan(sd).any() and not by_counts:
         return "undecided", f"{counts}, but the noise between seeds was not measured"
     clear = float((np.abs(effect) > _QUANTILE * sd).mean())

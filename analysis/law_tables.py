@@ -153,7 +153,8 @@ def _envelope_text(one: Envelope) -> str:
     ends = "" if isnan(one.alpha[0]) else f" [{one.alpha[0]:.2f}, {one.alpha[1]:.2f}]"
     return (
         f"{capital(one.regime)}: through the best of each budget "
-        f"{100 * law.floor:.1f} + {100 * law.scale:.1f}·(C/{law.unit:.3g})^-α %, α = {law.alpha:.3f}{ends} ({law.status})."
+        f"{100 * law.floor:.1f} + {100 * law.scale:.1f}·(C/{law.unit:.3g})^-α %, "
+        f"α = {law.alpha:.3f}{ends} ({law.status})."
     )
 
 

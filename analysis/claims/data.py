@@ -51,10 +51,8 @@ def _c02(frame: pd.DataFrame) -> list[Effect]:
 
 
 def _c03(frame: pd.DataFrame) -> list[Effect]:
-    at = _epochs(frame, ZERO_SHOT)
-    return [
-        effect for low, high in at.steps() for effect in at.gap((low, at.columns[-1]), (high, at.columns[-1]))
-    ]
+    at, size = _epochs(frame, ZERO_SHOT), 400 * M
+    return [effect for low, high in at.steps(size) for effect in at.gap((low, size), (high, size))]
 
 
 def _c07(frame: pd.DataFrame) -> list[Effect]:

@@ -67,7 +67,7 @@ def _past_400m(at: Slice, columns: list[str], points: float, *, either_way: bool
 def _c17(frame: pd.DataFrame) -> list[Effect]:
     at, names = _vits(frame, ZERO_SHOT, EQUAL)
     found: list[Effect] = []
-    for low, high in at.steps(upto=_LARGE):
+    for low, high in at.steps(names[-1], upto=_LARGE) if names else ():
         before, after = (at.gap((size, names[0]), (size, names[-1])) for size in (low, high))
         found += [
             Effect(value=late.value - early.value, sd=float(np.hypot(late.sd, early.sd)))
@@ -101,7 +101,11 @@ def _c24(frame: pd.DataFrame) -> list[Effect]:
     at, names = _vits(frame, PROBES[0], EQUAL)
     if not names or not at.rows:
         return []
-    falls = [e for low, high in at.steps(upto=_LARGE) for e in at.gap((low, names[-1]), (high, names[-1]))]
+    falls = [
+        e
+        for low, high in at.steps(names[-1], upto=_LARGE)
+        for e in at.gap((low, names[-1]), (high, names[-1]))
+    ]
     return falls + at.within((_LARGE, names[-1]), (at.rows[-1], names[-1]), 1.0)
 
 

@@ -90,9 +90,9 @@ class Slice:
         gap = self.gap((row, nearest), (row, column))[0]
         return [Effect(value=sign * gap.value + slack, sd=gap.sd)]
 
-    def steps(self, *, upto: float = np.inf) -> list[tuple[Any, Any]]:
-        """Neighbouring rows up to a largest one."""
-        rows = [row for row in self.rows if row <= upto]
+    def steps(self, column: object, *, upto: float = np.inf) -> list[tuple[Any, Any]]:
+        """Neighbouring rows of a column, up to a largest one."""
+        rows = [row for row in self.rows if row <= upto and self.has((row, column))]
         return list(pairwise(rows))
 
     def falls_by_row(self, *, upto: float = np.inf) -> list[Effect]:
@@ -100,6 +100,6 @@ class Slice:
         return [
             effect
             for column in self.columns
-            for low, high in self.steps(upto=upto)
+            for low, high in self.steps(column, upto=upto)
             for effect in self.gap((low, column), (high, column))
         ]

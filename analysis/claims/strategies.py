@@ -108,7 +108,7 @@ def _c48(frame: pd.DataFrame) -> list[Effect]:
 
 STRATEGIES = (
     Claim(
-        name="C36", text="Each image augmentation beats none at 30 epochs.", where="Sec 7, Fig 1b",
+        name="C36", text="Each image augmentation beats none over many epochs (30).", where="Sec 7, Fig 1b",
         compare=_c36,
     ),
     Claim(
