@@ -4,7 +4,7 @@ For a given α the law is linear in E and A, and their least-squares values with
 form. What is left is one function of α (Golub and Pereyra 1973), whose derivative follows from the envelope
 theorem: with v = x^-α and residuals r = y − E − A·v, the objective f = Σ w·r² has df/dα = 2·A·Σ w·r·v·ln x.
 It is scanned on a grid of α and refined by bisection of that derivative, for one set of y or thousands of
-them at once; several descents from other starts then check that no lower optimum was missed.
+them at once; descents from several other exponents then check that no lower optimum was missed.
 
 Loss: squares on y itself, each point weighted by its runs. A law of errors is read in points of error, and
 the noise of a cell's mean falls with its runs; logarithms would weigh the small errors of large budgets more
@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from analysis.labels import plural
 
@@ -112,7 +111,7 @@ def fit(x: Floats, y: Floats, *, runs: NDArray[np.int64], noise: Floats | None =
     found = fit_draws(x, y[None, :], runs=runs)
     floor, scale, alpha = float(found.floor[0]), float(found.scale[0]), float(found.alpha[0])
     objective = float(found.objective[0])
-    ends = [_descend(np.log(x / unit), y, weights, start) for start in _STARTS]
+    ends = _restarts(np.log(x / unit), y, weights)
     # Rounding of Σ w·r² is of the order of Σ w·y²·1e-16; differences below are no other optimum.
     tolerance = 1e-6 * objective + 1e-12 * float(weights @ y**2)
     miss = np.abs(y - floor - scale * (x / unit) ** -alpha)
@@ -121,7 +120,7 @@ def fit(x: Floats, y: Floats, *, runs: NDArray[np.int64], noise: Floats | None =
     return PowerLawFit(
         floor=floor, scale=scale, alpha=alpha, unit=unit, status=status, reason=reason, rows=rows,
         levels=levels, objective=objective, starts=len(ends),
-        agreement=sum(abs(end - objective) <= tolerance for end in ends),
+        agreement=int((np.abs(ends - objective) <= tolerance).sum()),
     )  # fmt: skip
 
 
@@ -142,9 +141,15 @@ def fit_draws(x: Floats, y: Floats, *, runs: NDArray[np.int64], floor: bool = Tr
     weights = runs.astype(np.float64)
     tried = [_project(log_x, y, weights, np.full(len(y), alpha), floor=floor)[2] for alpha in _GRID]
     objectives = np.stack(tried, axis=1)
-    best = objectives.argmin(axis=1)
-    low = np.log(_GRID[np.maximum(best - 1, 0)])
-    high = np.log(_GRID[np.minimum(best + 1, len(_GRID) - 1)])
+    return _refine(log_x, y, weights, objectives.argmin(axis=1), floor=floor)
+
+
+def _refine(
+    log_x: Floats, y: Floats, weights: Floats, place: NDArray[np.intp], *, floor: bool = True
+) -> Draws:
+    """Bisects the derivative between the neighbours of a place on the grid of exponents, row by row."""
+    low = np.log(_GRID[np.maximum(place - 1, 0)])
+    high = np.log(_GRID[np.minimum(place + 1, len(_GRID) - 1)])
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         rising = _project(log_x, y, weights, np.exp(middle), floor=floor)[3] > 0
@@ -182,25 +187,21 @@ def _sum(values: Floats, weights: Floats) -> Floats:
     return np.asarray(np.einsum("ij,ij->i", values, weights), dtype=np.float64)
 
 
-def _descend(log_x: Floats, y: Floats, weights: Floats, start: float) -> float:
-    """Objective where a quasi-Newton descent in ln α ends."""
-
-    def objective(log_alpha: Floats) -> tuple[float, Floats]:
-        alpha = np.exp(log_alpha)
-        _, _, value, slope = _project(log_x, y[None, :], weights, alpha)
-        return float(value[0]) / size, slope * alpha / size
-
-    # Scaled to one: on the small sums of squared errors the search would stop too early.
-    size = max(float(weights @ (y - y.mean()) ** 2), 1e-300)
-    found = minimize(
-        objective,
-        np.log([start]),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[tuple(np.log(ALPHA_BOUNDS))],
-        options={"ftol": 1e-14, "gtol": 1e-10},
-    )
-    return float(found.fun) * size
+def _restarts(log_x: Floats, y: Floats, weights: Floats) -> Floats:
+    """Objectives where descents from each of the starting exponents end."""
+    scanned = np.array([_project(log_x, y[None, :], weights, np.array([alpha]))[2][0] for alpha in _GRID])
+    ends = []
+    for start in _STARTS:
+        place = int(np.abs(np.log(_GRID / start)).argmin())
+        while True:
+            near = [max(place - 1, 0), place, min(place + 1, len(_GRID) - 1)]
+            lowest = near[int(np.argmin(scanned[near]))]
+            if scanned[lowest] >= scanned[place]:
+                break
+            place = lowest
+        ends.append(place)
+    found = _refine(log_x, np.repeat(y[None, :], len(ends), axis=0), weights, np.array(ends))
+    return found.objective
 
 
 def _judge(floor: float, scale: float, alpha: float, *, levels: int, missed: float) -> tuple[Status, str]:

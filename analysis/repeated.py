@@ -6,12 +6,12 @@ decay of excess parameters is not fitted. For a given R* this is the surface of 
 scanned on a grid and refined by a bounded search on its logarithm.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from analysis.surface import HUBER_DELTA, SurfaceFit, fit, fit_draws
 
@@ -20,6 +20,7 @@ Status = Literal["ok", "no repetition", "decay undetermined", "no surface"]
 
 DECAY_BOUNDS = (0.1, 1000.0)
 _GRID = np.geomspace(*DECAY_BOUNDS, 17)
+_SECTIONS = 28
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,10 +96,25 @@ def fit_repeated(  # noqa: PLR0913 (three axes and a value)
         reason = f"R* ended at a bound: a repeated pair is worth {end} as far as these data tell"
         surface = fit(n, effective(unique, seen, decay), y, weights=weights, delta=delta)
         return RepeatedFit(surface=surface, decay=decay, status="decay undetermined", reason=reason)
-    low, high = np.log(_GRID[[best - 1, best + 1]])
-    found = minimize_scalar(objective, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
-    decay = float(np.exp(found.x))
+    decay = float(np.exp(_golden(objective, *np.log(_GRID[[best - 1, best + 1]]))))
     surface = fit(n, effective(unique, seen, decay), y, weights=weights, delta=delta)
     if not surface.supported:
         return RepeatedFit(surface=surface, decay=decay, status="no surface", reason=surface.reason)
     return RepeatedFit(surface=surface, decay=decay, status="ok", reason="fitted")
+
+
+def _golden(objective: Callable[[float], float], low: float, high: float) -> float:
+    """The minimum between two ends, by golden sections (Kiefer 1953)."""
+    ratio = (5**0.5 - 1) / 2
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    at_left, at_right = objective(left), objective(right)
+    for _ in range(_SECTIONS):
+        if at_left < at_right:
+            high, right, at_right = right, left, at_left
+            left = high - ratio * (high - low)
+            at_left = objective(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + ratio * (high - low)
+            at_right = objective(right)
+    return (low + high) / 2
