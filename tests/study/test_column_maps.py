@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from analysis.bootstrap import cell_draws
 from analysis.column_map import import_table
-from analysis.table import tidy
+from analysis.equivalence import equivalences
+from analysis.laws import laws
+from analysis.surface import fit
+from analysis.table import records, tidy
 from study.column_maps import find_column_map, load_column_map, read_any_table
 
 PAPER, DATA = Path("results/paper/figures.csv"), Path("../shared/data")
@@ -32,6 +37,27 @@ def test_a_shipped_map_reads_its_table(
     assert trials.excluded.empty
     assert trials.frame["error"].min() == pytest.approx(lowest, rel=0.005)
     assert trials.frame["train_flops"].max() == pytest.approx(most_flops, rel=0.005)
+
+
+def test_augmentation_is_worth_about_twice_the_data_from_50m_to_400m_pairs() -> None:
+    how = load_column_map(find_column_map("paper-strategies"))
+    trials = tidy(import_table(read_any_table(PAPER), how), metric=how.metric)
+    draws = cell_draws(trials, question="laws")
+    table = equivalences(draws, tuple(laws(draws, along="data")), along="data")
+    worth = {row["x"]: row["ratio"] for row in records(table) if row["strategy"] == "clip-augmented"}
+    assert worth[25e6] == pytest.approx(1.6, abs=0.05)
+    assert all(1.9 < worth[size] < 2.5 for size in (50e6, 100e6, 200e6, 400e6))
+    assert set(table["verdict"]) == {"undecided"}
+
+
+def test_the_chinchilla_points_come_through_their_map_to_the_published_optimum() -> None:
+    path = DATA / "epoch_chinchilla_svg_extracted.csv"
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    how = load_column_map(find_column_map("chinchilla"))
+    frame = tidy(import_table(read_any_table(path), how), metric=how.metric).frame.sort_values("error")[:-5]
+    n, d, y = (frame[name].to_numpy(np.float64) for name in ("parameters", "samples_seen", "error"))
+    assert fit(n, d, y).objective == pytest.approx(0.001018274, abs=5e-10)
 
 
 def test_an_unknown_map_is_answered_with_the_nearest() -> None:

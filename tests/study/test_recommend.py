@@ -1,8 +1,14 @@
 """`recommend` from the paper's readings and from a study that has results."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
+from analysis.table import records
+from runners.results import RESULT_COLUMNS, to_frame, write_table
 from study.cli import main
+from tests.analysis.synthetic import study
 
 PRIOR = ["recommend", "--prior", "paper-one-epoch", "--pairs", "3.4B", "--flops"]
 
@@ -40,3 +46,15 @@ def test_what_cannot_be_recommended_is_said(
 ) -> None:
     assert main(words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_studys_own_results_are_learnt_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = study(levels=tuple(np.geomspace(2e11, 1e13, 5))).results.assign(precision="fp32")
+    (tmp_path / "demo").mkdir()
+    write_table(tmp_path / "demo" / "results.parquet", to_frame(records(results), RESULT_COLUMNS))
+    words = ["recommend", "demo", "--results", str(tmp_path), "--flops", "30 TFLOP", "--pairs", "8192"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "  train ConvNeXt-C, CLIP, 3,276 pairs, top 40 %"
+    assert lines[2].endswith("], 3 times beyond the measured budgets")
+    assert any(line.startswith("  runner-up: ") for line in lines)
