@@ -10,8 +10,15 @@ from analysis import isoflop
 from analysis.bootstrap import CellDraws, cell_draws
 from analysis.contrasts import Statement, contrasts, statements
 from analysis.cost import Cost, by_level, totals
+from analysis.crossover import crossovers
+from analysis.envelope import Envelope, envelopes
+from analysis.equivalence import equivalences
+from analysis.findings import Finding, findings
 from analysis.frontier import frontier
-from analysis.laws import Law, laws
+from analysis.holdout import Holdout, holdout
+from analysis.laws import X_COLUMNS, Law, laws
+from analysis.quality_trade import QualityTrade, quality_trades
+from analysis.statement_frame import from_study
 from analysis.table import Trials, records, tidy
 
 
@@ -42,6 +49,12 @@ class Analysis:
         statements: What they say together.
         laws: Along compute, then along data.
         profiles: IsoFLOP profiles.
+        crossovers: See ``crossover.crossovers``, along compute and then along data.
+        equivalences: See ``equivalence.equivalences``, along compute and then along data.
+        holdout: How the laws forecast levels that they were not fitted to.
+        envelopes: Lower envelope over compute of each regime.
+        quality_trades: How the best quality moves with the budget and with the pool.
+        findings: A paper's claims, held against the study.
         cost: Totals.
         levels: Cost by budget level.
     """
@@ -54,6 +67,12 @@ class Analysis:
     statements: tuple[Statement, ...]
     laws: tuple[Law, ...]
     profiles: tuple[isoflop.Curve, ...]
+    crossovers: pd.DataFrame
+    equivalences: pd.DataFrame
+    holdout: Holdout
+    envelopes: tuple[Envelope, ...]
+    quality_trades: tuple[QualityTrade, ...]
+    findings: tuple[Finding, ...]
     cost: Cost
     levels: pd.DataFrame
 
@@ -74,6 +93,7 @@ def analyse(
         best = best.assign(planned=_planned_configurations(best, plan))
     table = contrasts(draws)
     law_draws = cell_draws(trials, question="laws")
+    fitted = (*laws(law_draws, along="compute"), *laws(law_draws, along="data"))
     return Analysis(
         trials=trials,
         draws=draws,
@@ -83,8 +103,14 @@ def analyse(
         frontier=best,
         contrasts=table,
         statements=statements(draws, table),
-        laws=(*laws(law_draws, along="compute"), *laws(law_draws, along="data")),
+        laws=fitted,
         profiles=tuple(isoflop.curves(cell_draws(trials, question="isoflop"))),
+        crossovers=pd.concat([crossovers(law_draws, fitted, along=along) for along in X_COLUMNS]),
+        equivalences=pd.concat([equivalences(law_draws, fitted, along=along) for along in X_COLUMNS]),
+        holdout=holdout(law_draws, fitted),
+        envelopes=envelopes(law_draws),
+        quality_trades=quality_trades(law_draws),
+        findings=findings(from_study(results, metric=trials.metric)),
         cost=totals(declaration, plan, ledger, events),
         levels=by_level(plan, ledger),
     )

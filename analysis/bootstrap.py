@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.table import CELL, Trials
+from analysis.table import CELL, Trials, is_loss
 
 Floats = NDArray[np.float64]
 Source = Literal["runs", "evaluation", "none"]
@@ -104,7 +104,8 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
     """
     cells = _cells(trials)
     mean, runs = cells["error"].to_numpy(np.float64), cells["runs"].to_numpy(np.int64)
-    unit, counted = _units(mean, cells["images"].to_numpy(np.float64))
+    loss = is_loss(trials.metric)
+    unit, counted = _loss_units(mean) if loss else _units(mean, cells["images"].to_numpy(np.float64))
     residuals = _residuals(trials, cells, unit)
     freedom = int((runs[runs > 1] - 1).sum())
     noise = float(np.sqrt(np.mean(residuals**2))) if freedom else float("nan")
@@ -125,7 +126,7 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
         drawn = mean + unit * np.add.reduceat(picked, starts, axis=1) / runs
     return CellDraws(
         cells=cells,
-        draws=np.clip(drawn, 0.0, 1.0),
+        draws=np.clip(drawn, 0.0, None if loss else 1.0),
         source=source,
         freedom=freedom,
         noise=noise,
@@ -153,6 +154,11 @@ def _units(error: Floats, images: Floats) -> tuple[Floats, bool]:
     # Two answers of each kind are added (Agresti and Coull 1998): no error does not mean no noise.
     proportion = (error * count + 2.0) / (count + 4.0)
     return np.sqrt(proportion * (1.0 - proportion) / (count if counted else 1.0)), counted
+
+
+def _loss_units(loss: Floats) -> tuple[Floats, bool]:
+    """A loss counts no answers: its runs are taken to vary in proportion to it."""
+    return np.abs(loss), False
 
 
 def _residuals(trials: Trials, cells: pd.DataFrame, unit: Floats) -> Floats:

@@ -1,6 +1,6 @@
 """Every curve of a study and its law, over compute and over data, with intervals over the draws."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +9,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.bootstrap import CellDraws, interval
-from analysis.power_law import PowerLawFit, fit, fit_draws
+from analysis.contrasts import held_text
+from analysis.labels import budget_text
+from analysis.power_law import Draws, PowerLawFit, fit, fit_draws
 from analysis.table import CELL
 
 Floats = NDArray[np.float64]
 
-_REFITS = 500
+REFITS = 500
 """Draws that a band is made of: the 5th and 95th percentiles of more move by less than a line is thick."""
 _POINTS = 60
+
+X_COLUMNS = {"compute": "train_flops", "data": "subset_size"}
+"""The column of the cells that a law runs along."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +37,8 @@ class Law:
         floor: Interval of the floor; NaN without draws of runs.
         band: Columns ``x``, ``y``, ``low``, ``high`` within the measured x; empty when the law is not
             supported.
+        drawn: The law refitted to the measured errors and then to each of the first draws; None when it is
+            not supported.
     """
 
     along: str
@@ -41,6 +48,7 @@ class Law:
     alpha: tuple[float, float]
     floor: tuple[float, float]
     band: pd.DataFrame
+    drawn: Draws | None
 
 
 def laws(draws: CellDraws, *, along: str) -> list[Law]:
@@ -50,19 +58,70 @@ def laws(draws: CellDraws, *, along: str) -> list[Law]:
         draws: The study's cells.
         along: ``compute``: curves of cells that differ in budget alone; ``data``: in subset size alone.
     """
+    x_column = X_COLUMNS[along]
     left = "budget" if along == "compute" else "subset_size"
-    x_column = "train_flops" if along == "compute" else "subset_size"
-    identity = [name for name in CELL if name != left]
+    regimes = draws.cells["regime"].to_numpy(object)
     found = []
-    for key, positions in draws.groups(identity):
-        if len(positions) < 2:  # noqa: PLR2004 (one cell is no curve)
-            continue
-        x = draws.cells[x_column].to_numpy(np.float64)[positions]
-        ordered = positions[np.argsort(x, kind="stable")]
-        found.append(
-            _law(draws.take(ordered), along, x_column, dict(zip(identity, key, strict=True)), ordered)
-        )
+    for one_epoch in (False, True):
+        # In one epoch each pair is seen once: more compute is more pairs, along one and the same curve.
+        free = {"budget", "subset_size"} if one_epoch and along == "compute" else {left}
+        identity = [name for name in CELL if name not in free]
+        kept = np.flatnonzero((regimes == "one-epoch") == one_epoch)
+        for key, places in draws.take(kept).groups(identity):
+            positions = kept[places]
+            if len(positions) < 2:  # noqa: PLR2004 (one cell is no curve)
+                continue
+            x = draws.cells[x_column].to_numpy(np.float64)[positions]
+            ordered = positions[np.argsort(x, kind="stable")]
+            held = dict(zip(identity, key, strict=True))
+            found.append(_law(draws.take(ordered), along, x_column, held, ordered))
     return found
+
+
+def curve_text(law: Law, *, without: str = "") -> str:
+    """What a curve holds, in words, with its budget where it has one."""
+    held = {name: value for name, value in law.identity.items() if name not in ("regime", "budget", without)}
+    if "budget" not in law.identity:
+        return held_text(held)
+    return f"{held_text(held)} at {budget_text(str(law.identity['regime']), law.identity['budget'])}"
+
+
+def alike(laws: Sequence[Law], *, along: str, axis: str) -> list[list[Law]]:
+    """Groups of curves along one axis of x that differ in one part of the configuration alone."""
+    groups: dict[tuple[tuple[str, Any], ...], list[Law]] = {}
+    for law in laws:
+        if law.along == along:
+            key = tuple((name, value) for name, value in law.identity.items() if name != axis)
+            groups.setdefault(key, []).append(law)
+    return list(groups.values())
+
+
+def curve_draws(draws: CellDraws, law: Law, at: Floats) -> Floats:
+    """A curve's error as measured and as it might have been, shape (1 + ``REFITS`` draws, len(at)).
+
+    Where the law is supported it is refitted to each draw; otherwise the cells are joined by straight lines
+    in ln x, which say nothing outside of the measured x.
+
+    Args:
+        draws: The cells that the law was fitted to.
+        law: One of their curves.
+        at: Where to read it off.
+    """
+    if law.drawn is not None:
+        return _evaluate(law.drawn, np.log(at / law.fit.unit))
+    here = draws.take(law.positions)
+    log_x = np.log(here.cells[X_COLUMNS[law.along]].to_numpy(np.float64))
+    return np.stack([np.interp(np.log(at), log_x, row) for row in with_measured(here)])
+
+
+def with_measured(draws: CellDraws) -> Floats:
+    """The measured errors and then the first draws, shape (1 + ``REFITS`` draws, cells)."""
+    return np.concatenate([draws.cells["error"].to_numpy(np.float64)[None, :], draws.draws[:REFITS]])
+
+
+def _evaluate(drawn: Draws, log_x: Floats) -> Floats:
+    power = np.exp(-drawn.alpha[:, None] * log_x)
+    return np.asarray(drawn.floor[:, None] + drawn.scale[:, None] * power, dtype=np.float64)
 
 
 def _law(
@@ -74,16 +133,17 @@ def _law(
     law = fit(x, draws.cells["error"].to_numpy(np.float64), runs=runs, noise=noise)
     nan = (float("nan"), float("nan"))
     alpha, floor, band = nan, nan, pd.DataFrame({"x": [], "y": [], "low": [], "high": []})
+    drawn = None
     if law.supported:
+        drawn = fit_draws(x, with_measured(draws), runs=runs)
         at = np.geomspace(x.min(), x.max(), _POINTS)
         band = pd.DataFrame({"x": at, "y": law(at), "low": np.nan, "high": np.nan})
         # Counting noise alone would draw a band that looks like an interval and is not one.
         if draws.source == "runs":
-            drawn = fit_draws(x, draws.draws[:_REFITS], runs=runs)
-            alpha, floor = interval(drawn.alpha), interval(drawn.floor)
-            v = np.exp(-drawn.alpha[:, None] * np.log(at / law.unit))
-            ends = [interval(column) for column in (drawn.floor[:, None] + drawn.scale[:, None] * v).T]
+            alpha, floor = interval(drawn.alpha[1:]), interval(drawn.floor[1:])
+            ends = [interval(column) for column in _evaluate(drawn, np.log(at / law.unit))[1:].T]
             band["low"], band["high"] = [end[0] for end in ends], [end[1] for end in ends]
     return Law(
-        along=along, identity=identity, positions=positions, fit=law, alpha=alpha, floor=floor, band=band
-    )
+        along=along, identity=identity, positions=positions, fit=law, alpha=alpha, floor=floor, band=band,
+        drawn=drawn,
+    )  # fmt: skip

@@ -200,6 +200,13 @@ def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> 
             for status, count in statuses.items()
             if status in _LAW_WORDS
         ]
+    if found.holdout.best == "" and len(found.draws.cells):
+        said.append(f"Which law forecasts best: {found.holdout.reason}.")
+    pending = Counter(row["along"] for row in records(found.crossovers) if row["verdict"] == "undecided")
+    said += [
+        f"Crossovers along {along}: {plural(count, 'pair')} of curves undecided."
+        for along, count in pending.items()
+    ]
     said += [
         f"Best model size at {budget_text('fixed-compute', curve.identity['budget'])} "
         f"({configuration_text({**curve.identity, 'architecture': curve.identity['family']})}): "

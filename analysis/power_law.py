@@ -4,7 +4,7 @@ For a given α the law is linear in E and A, and their least-squares values with
 form. What is left is one function of α (Golub and Pereyra 1973), whose derivative follows from the envelope
 theorem: with v = x^-α and residuals r = y − E − A·v, the objective f = Σ w·r² has df/dα = 2·A·Σ w·r·v·ln x.
 It is scanned on a grid of α and refined by bisection of that derivative, for one set of y or thousands of
-them at once; several descents from other starts then check that no lower optimum was missed.
+them at once; descents from several other exponents then check that no lower optimum was missed.
 
 Loss: squares on y itself, each point weighted by its runs. A law of errors is read in points of error, and
 the noise of a cell's mean falls with its runs; logarithms would weigh the small errors of large budgets more
@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from analysis.labels import plural
 
@@ -112,7 +111,7 @@ def fit(x: Floats, y: Floats, *, runs: NDArray[np.int64], noise: Floats | None =
     found = fit_draws(x, y[None, :], runs=runs)
     floor, scale, alpha = float(found.floor[0]), float(found.scale[0]), float(found.alpha[0])
     objective = float(found.objective[0])
-    ends = [_descend(np.log(x / unit), y, weights, start) for start in _STARTS]
+    ends = _restarts(np.log(x / unit), y, weights)
     # Rounding of Σ w·r² is of the order of Σ w·y²·1e-16; differences below are no other optimum.
     tolerance = 1e-6 * objective + 1e-12 * float(weights @ y**2)
     miss = np.abs(y - floor - scale * (x / unit) ** -alpha)
@@ -121,75 +120,88 @@ def fit(x: Floats, y: Floats, *, runs: NDArray[np.int64], noise: Floats | None =
     return PowerLawFit(
         floor=floor, scale=scale, alpha=alpha, unit=unit, status=status, reason=reason, rows=rows,
         levels=levels, objective=objective, starts=len(ends),
-        agreement=sum(abs(end - objective) <= tolerance for end in ends),
+        agreement=int((np.abs(ends - objective) <= tolerance).sum()),
     )  # fmt: skip
 
 
-def fit_draws(x: Floats, y: Floats, *, runs: NDArray[np.int64]) -> Draws:
+def fit_draws(x: Floats, y: Floats, *, runs: NDArray[np.int64], floor: bool = True) -> Draws:
     """Fits the same law to many sets of y at once.
 
     Args:
-        x: Shape (cells,), at least three distinct values.
+        x: Shape (cells,), at least three distinct values (two without a floor); or (draws, cells), where each
+            draw has its own.
         y: Shape (draws, cells).
-        runs: Weights, shape (cells,).
+        runs: Weights, shape (cells,), or (draws, cells).
+        floor: Whether the law has one; without, y = A·x^-α.
 
     Returns:
         The laws; ``scale`` is in the unit of the geometric mean of x, as in ``PowerLawFit``.
     """
-    log_x = np.log(x) - np.log(x).mean()
+    log_x = np.log(x) - np.log(x).mean(axis=-1, keepdims=True)
     weights = runs.astype(np.float64)
-    objectives = np.stack([_project(log_x, y, weights, np.full(len(y), alpha))[2] for alpha in _GRID], axis=1)
-    best = objectives.argmin(axis=1)
-    low = np.log(_GRID[np.maximum(best - 1, 0)])
-    high = np.log(_GRID[np.minimum(best + 1, len(_GRID) - 1)])
+    tried = [_project(log_x, y, weights, np.full(len(y), alpha), floor=floor)[2] for alpha in _GRID]
+    objectives = np.stack(tried, axis=1)
+    return _refine(log_x, y, weights, objectives.argmin(axis=1), floor=floor)
+
+
+def _refine(
+    log_x: Floats, y: Floats, weights: Floats, place: NDArray[np.intp], *, floor: bool = True
+) -> Draws:
+    """Bisects the derivative between the neighbours of a place on the grid of exponents, row by row."""
+    low = np.log(_GRID[np.maximum(place - 1, 0)])
+    high = np.log(_GRID[np.minimum(place + 1, len(_GRID) - 1)])
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        rising = _project(log_x, y, weights, np.exp(middle))[3] > 0
+        rising = _project(log_x, y, weights, np.exp(middle), floor=floor)[3] > 0
         low, high = np.where(rising, low, middle), np.where(rising, middle, high)
     alpha = np.exp((low + high) / 2)
-    floor, scale, objective, _ = _project(log_x, y, weights, alpha)
-    return Draws(floor=floor, scale=scale, alpha=alpha, objective=objective)
+    bottom, scale, objective, _ = _project(log_x, y, weights, alpha, floor=floor)
+    return Draws(floor=bottom, scale=scale, alpha=alpha, objective=objective)
 
 
 def _project(
-    log_x: Floats, y: Floats, weights: Floats, alpha: Floats
+    log_x: Floats, y: Floats, weights: Floats, alpha: Floats, *, floor: bool = True
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """E, A, objective and df/dα at the given α of each row of y: two-variable non-negative least squares."""
     v = np.exp(-alpha[:, None] * log_x)
-    total = weights.sum()
-    mean_y, mean_v = y @ weights / total, v @ weights / total
+    total = weights.sum(axis=-1)
+    mean_y, mean_v = _sum(y, weights) / total, _sum(v, weights) / total
     centred = v - mean_v[:, None]
-    scale = np.maximum((centred * y) @ weights / ((centred * centred) @ weights), 0.0)
-    floor = mean_y - scale * mean_v
+    scale = np.maximum(_sum(centred * y, weights) / _sum(centred * centred, weights), 0.0)
     # y and v are positive: the edge A = 0 is met by the clip above, E = 0 by the line through the origin.
-    through_origin = np.maximum((v * y) @ weights / ((v * v) @ weights), 0.0)
-    scale = np.where(floor < 0, through_origin, scale)
-    floor = np.maximum(floor, 0.0)
-    residual = y - floor[:, None] - scale[:, None] * v
-    objective = (residual * residual) @ weights
-    slope = 2.0 * scale * ((residual * v * log_x) @ weights)
-    return floor, scale, objective, slope
+    through_origin = np.maximum(_sum(v * y, weights) / _sum(v * v, weights), 0.0)
+    bottom = mean_y - scale * mean_v
+    positive = bottom >= 0 if floor else np.zeros(len(y), dtype=bool)
+    scale = np.where(positive, scale, through_origin)
+    bottom = np.where(positive, bottom, 0.0)
+    residual = y - bottom[:, None] - scale[:, None] * v
+    objective = _sum(residual * residual, weights)
+    slope = 2.0 * scale * _sum(residual * v * log_x, weights)
+    return bottom, scale, objective, slope
 
 
-def _descend(log_x: Floats, y: Floats, weights: Floats, start: float) -> float:
-    """Objective where a quasi-Newton descent in ln α ends."""
+def _sum(values: Floats, weights: Floats) -> Floats:
+    """Weighted sums of rows; the weights are shared by them or stand row by row."""
+    if weights.ndim == 1:
+        return np.asarray(values @ weights, dtype=np.float64)
+    return np.asarray(np.einsum("ij,ij->i", values, weights), dtype=np.float64)
 
-    def objective(log_alpha: Floats) -> tuple[float, Floats]:
-        alpha = np.exp(log_alpha)
-        _, _, value, slope = _project(log_x, y[None, :], weights, alpha)
-        return float(value[0]) / size, slope * alpha / size
 
-    # Scaled to one: on the small sums of squared errors the search would stop too early.
-    size = max(float(weights @ (y - y.mean()) ** 2), 1e-300)
-    found = minimize(
-        objective,
-        np.log([start]),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[tuple(np.log(ALPHA_BOUNDS))],
-        options={"ftol": 1e-14, "gtol": 1e-10},
-    )
-    return float(found.fun) * size
+def _restarts(log_x: Floats, y: Floats, weights: Floats) -> Floats:
+    """Objectives where descents from each of the starting exponents end."""
+    scanned = np.array([_project(log_x, y[None, :], weights, np.array([alpha]))[2][0] for alpha in _GRID])
+    ends = []
+    for start in _STARTS:
+        place = int(np.abs(np.log(_GRID / start)).argmin())
+        while True:
+            near = [max(place - 1, 0), place, min(place + 1, len(_GRID) - 1)]
+            lowest = near[int(np.argmin(scanned[near]))]
+            if scanned[lowest] >= scanned[place]:
+                break
+            place = lowest
+        ends.append(place)
+    found = _refine(log_x, np.repeat(y[None, :], len(ends), axis=0), weights, np.array(ends))
+    return found.objective
 
 
 def _judge(floor: float, scale: float, alpha: float, *, levels: int, missed: float) -> tuple[Status, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import compute_figures, page, run_figures, size_figures, tables
+from analysis import compute_figures, law_tables, page, run_figures, size_figures, tables
 from analysis.analyse import Analysis, analyse
 from analysis.figure_data import FigureData, Missing
 from analysis.figures.save import save
@@ -118,8 +118,14 @@ def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table
     return (
         tables.best(found.frontier, metric=found.trials.metric, explanation=found.draws.explanation),
         tables.contrasts(found.contrasts),
-        tables.fits(found.laws),
+        law_tables.fits(found.laws, found.holdout),
         tables.profiles(found.profiles),
+        law_tables.crossovers(found.crossovers),
+        law_tables.equivalences(found.equivalences),
+        law_tables.holdout(found.holdout),
+        law_tables.envelope(found.envelopes),
+        law_tables.quality_trades(found.quality_trades),
+        tables.findings(found.findings),
         tables.cost(found.levels, found.cost),
         tables.trials(found.trials),
         tables.left_out(left_out),

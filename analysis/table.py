@@ -33,9 +33,9 @@ class Trials:
 
     Attributes:
         frame: One row a trial: ``trial``, the columns of ``CELL``, ``seed``, the compute columns of the
-            results schema, ``error`` (1 − metric, a fraction) and ``images`` (how many the metric was counted
-            over, NaN when unknown). ``budget`` is the level's training FLOPs under fixed compute and samples
-            seen otherwise.
+            results schema, ``error`` (1 − metric, a fraction; a loss as it is) and ``images`` (how many the
+            metric was counted over, NaN when unknown). ``budget`` is the level's training FLOPs under fixed
+            compute and samples seen otherwise.
         metric: The results column that ``error`` was made of, such as ``held-out/top1``.
         excluded: ``trial`` and ``reason`` of each row that is in the results and not in ``frame``.
     """
@@ -51,7 +51,8 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
     Args:
         results: One row a trial, in the results schema. An empty frame is a study that has not finished a
             trial.
-        metric: Column that says how good a trial is, a fraction in [0, 1] of which higher is better.
+        metric: Column that says how good a trial is: a fraction in [0, 1] of which higher is better, or a
+            loss (``…/loss``), of which lower is.
 
     Raises:
         ValueError: A column is absent or holds what it must not; a trial, or a cell's seed, stands there
@@ -84,7 +85,7 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
     )
     frame = results.assign(
         budget=budget,
-        error=1.0 - value,
+        error=value if is_loss(metric) else 1.0 - value,
         images=_numbers(results, count) if count in results else np.nan,
     ).loc[measured, list(KEPT)]
     _check_budget(frame)
@@ -104,6 +105,11 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def metrics(results: pd.DataFrame) -> tuple[str, ...]:
     """Names of the metric columns of a results table: ``<evaluation set>/<metric>``, counts left out."""
     return tuple(name for name in map(str, results.columns) if "/" in name and not name.endswith("/count"))
+
+
+def is_loss(metric: str) -> bool:
+    """Whether a metric is a loss: lower is better, and it is no fraction."""
+    return metric.endswith("/loss")
 
 
 def _count_column(metric: str) -> str:
@@ -149,6 +155,8 @@ def _check_fraction(
     measured: np.ndarray[tuple[int], np.dtype[np.bool_]],
 ) -> None:
     outside = measured & ((value < 0) | (value > 1))
+    if is_loss(metric):
+        return
     if outside.any():
         row = int(np.flatnonzero(outside)[0])
         raise ValueError(

@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.contrasts import held_text
 from analysis.cost import Cost
+from analysis.findings import Finding
 from analysis.isoflop import Curve
 from analysis.labels import (
     axis_text,
@@ -20,7 +21,6 @@ from analysis.labels import (
     percent,
     percent_interval,
 )  # fmt: skip
-from analysis.laws import Law
 from analysis.table import Trials, records
 
 _AXES = {
@@ -69,39 +69,6 @@ def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
         f"lowest error of its budget. {capital(explanation)}."
     )
     return Table(name="best", title="Best configuration at each budget", note=note, frame=pd.DataFrame(rows))
-
-
-def fits(laws: Sequence[Law]) -> Table:
-    """Every fitted curve with its law, or why it has none."""
-    rows = []
-    for law in laws:
-        fit, shown = law.fit, law.fit.supported
-        held = {name: value for name, value in law.identity.items() if name not in ("regime", "budget")}
-        budget = (
-            f" at {budget_text(str(law.identity['regime']), law.identity['budget'])}"
-            if law.along == "data"
-            else ""
-        )
-        rows.append({
-            "Along": law.along,
-            "Curve": held_text(held) + budget,
-            "Runs": str(fit.rows),
-            "Levels": str(fit.levels),
-            "E (%)": percent(fit.floor) if shown else "–",
-            "E interval": percent_interval(*law.floor),
-            "A (%)": percent(fit.scale) if shown else "–",
-            "at x =": f"{fit.unit:.3g}" if shown else "–",
-            "α": f"{fit.alpha:.3f}" if shown else "–",
-            "α interval": f"[{law.alpha[0]:.2f}, {law.alpha[1]:.2f}]" if not isnan(law.alpha[0]) else "",
-            "Σ w·r²": f"{fit.objective:.2e}" if fit.levels > 3 else "–",  # noqa: PLR2004 (three levels leave none)
-            "Starts agreeing": f"{fit.agreement} of {fit.starts}" if fit.starts else "–",
-            "Status": fit.status,
-        })  # fmt: skip
-    note = (
-        "error = E + A·(x/x₀)^-α, x training FLOPs of a trial (compute) or unique pairs (data); squared loss "
-        "on the error, weighted by runs; the laws were not tested on larger budgets than they were fitted to"
-    )
-    return Table(name="fits", title="Fitted laws", note=note, frame=pd.DataFrame(rows))
 
 
 def profiles(curves: Sequence[Curve]) -> Table:
@@ -190,6 +157,29 @@ def trials(trials: Trials) -> Table:
     ]
     note = f"{metric_text(trials.metric)}; loss: mean of the last tenth of the training"
     return Table(name="trials", title="All finished trials", note=note, frame=pd.DataFrame(rows))
+
+
+def findings(found: Sequence[Finding]) -> Table:
+    """The claims that a study's results hold comparisons for."""
+    rows = [
+        {
+            "Claim": finding.claim.text,
+            "Where": f"{finding.claim.name}, {finding.claim.where}",
+            "Verdict": finding.verdict,
+            "Comparisons": f"{finding.supporting} of {finding.tested}",
+            "Effect (points)": f"{finding.effect:.2f}",
+            "Interval": "" if isnan(finding.low) else f"[{finding.low:.2f}, {finding.high:.2f}]",
+            "Reason": finding.reason,
+        }
+        for finding in found
+        if finding.tested
+    ]
+    note = (
+        "claims of Li, Xie and Cubuk 2024 (arXiv 2404.08197) on this study's results; effect: the mean of "
+        f"its comparisons, positive where they support it; {len(found) - len(rows)} of {len(found)} claims "
+        "are not testable here"
+    )
+    return Table(name="findings", title="Published claims", note=note, frame=pd.DataFrame(rows))
 
 
 def left_out(cells: pd.DataFrame) -> Table:

@@ -32,8 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from study.load import find_declaration, load_declaration  # noqa: PLC0415 - --help needs none of it
     from study.study import Study  # noqa: PLC0415
 
-    command: Callable[[Study, argparse.Namespace], int] = options.command
+    command: Callable[[Study | None, argparse.Namespace], int] = options.command
     try:
+        if options.study is None:  # as when something else than a study is learnt from
+            return command(None, options)
         declaration = load_declaration(find_declaration(options.study))
         study = Study(
             declaration=declaration,
@@ -60,9 +62,14 @@ def _parser() -> argparse.ArgumentParser:
         ("run", _run, "run the trials on Ray; what is finished is never run again"),
         ("status", _status, "show what is done, running and failed, and the FLOPs spent"),
         ("report", _report, "fit, mark the best configurations, draw figures, write tables and report.html"),
+        ("recommend", _recommend, "say what to train for a compute and a data budget, and how sure that is"),
     ):
         sub = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
-        sub.add_argument("study", help=f"a declaration's file, or one that comes with the project: {shipped}")
+        sub.add_argument(
+            "study",
+            nargs="?" if name == "recommend" else None,
+            help=f"a declaration's file, or one that comes with the project: {shipped}",
+        )
         sub.add_argument(
             "--results", default="results", metavar="FOLDER", help="where studies are kept (results)"
         )
@@ -72,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         if name == "plan":
             _add_plan_options(sub)
+        if name == "recommend":
+            _add_recommend_options(sub)
         if name == "run":
             sub.add_argument(
                 "--address",
@@ -96,6 +105,20 @@ def _add_plan_options(sub: argparse.ArgumentParser) -> None:
         metavar="CELL",
         help="show the whole arithmetic of one cell: a trial's id, or words such as 'ViT-B-32 slip top40'",
     )
+
+
+def _add_recommend_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--flops", required=True, metavar="FLOPS", help="training FLOPs of one trial, as 3e18")
+    sub.add_argument("--pairs", required=True, metavar="PAIRS", help="pairs in your pool, unfiltered, as 10M")
+    sub.add_argument(
+        "--limit", type=float, default=30.0, help="times beyond the measured budgets, at most (30)"
+    )
+    sub.add_argument(
+        "--prior",
+        metavar="MAP",
+        help="learn from a table by this column map instead of a study, such as paper-one-epoch",
+    )
+    sub.add_argument("--table", type=Path, metavar="FILE", help="table of the prior (the paper's readings)")
 
 
 def _plan(study: "Study", options: argparse.Namespace) -> int:
@@ -134,6 +157,21 @@ def _report(study: "Study", _options: argparse.Namespace) -> int:
     from study.reporting import report_study  # noqa: PLC0415
 
     for line in report_study(study):
+        print(line)
+    return 0
+
+
+def _recommend(study: "Study | None", options: argparse.Namespace) -> int:
+    from study.recommend import recommend_from  # noqa: PLC0415
+
+    for line in recommend_from(
+        study,
+        flops=options.flops,
+        pairs=options.pairs,
+        limit=options.limit,
+        prior=options.prior,
+        table=options.table,
+    ):
         print(line)
     return 0
 

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from analysis.power_law import Status, fit, fit_draws
+from analysis.saturation import fit_saturated
 
 X = np.geomspace(2e11, 9e12, 6)
 ONCE = np.ones(6, dtype=np.int64)
@@ -104,3 +105,25 @@ def test_a_law_that_misses_a_point_by_more_than_its_noise_is_a_misfit() -> None:
     found = fit(X, y, runs=ONCE, noise=np.full(6, 0.01))
     assert found.status == "misfit"
     assert not found.supported
+
+
+def test_a_law_without_floor_is_a_line_in_logarithms() -> None:
+    y = 0.4 * (X / 1e12) ** -0.2
+    found = fit_draws(X, y[None, :], runs=ONCE, floor=False)
+    assert found.alpha[0] == pytest.approx(0.2, rel=1e-6)
+    assert found.floor[0] == 0
+
+
+@pytest.mark.parametrize("floor", [True, False])
+def test_a_saturating_law_is_recovered_with_its_shift(floor: bool) -> None:  # noqa: FBT001 (parametrised)
+    x = np.geomspace(1e10, 1e14, 9)
+    y = 0.3 * floor + 0.4 * ((x + 6e10) / 1e12) ** -0.3
+    found = fit_saturated(x, y[None, :], runs=np.ones(9, np.int64), floor=floor)
+    assert found.shift[0] == pytest.approx(6e10, rel=0.02)
+    assert found.law.alpha[0] == pytest.approx(0.3, rel=0.01)
+    np.testing.assert_allclose(found(x)[0], y, atol=2e-5)
+
+
+def test_a_law_that_does_not_saturate_gets_no_shift() -> None:
+    y = 0.3 + 0.4 * (X / 1e12) ** -0.3
+    assert fit_saturated(X, y[None, :], runs=ONCE).shift[0] == pytest.approx(0, abs=0.02 * X[0])

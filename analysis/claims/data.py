@@ -1,0 +1,138 @@
+"""Claims on data: how many pairs, how often, how pure (the paper's section 4)."""
+
+from itertools import product
+
+import pandas as pd
+
+from analysis.claims.slice import (
+    EQUAL,
+    FEW_SHOT,
+    ONE_EPOCH,
+    RETRIEVAL,
+    VARIANTS,
+    ZERO_SHOT,
+    Claim,
+    Effect,
+    M,
+    Slice,
+)
+
+FULL = 1.0
+
+
+def _epochs(frame: pd.DataFrame, metric: str) -> Slice:
+    """Rows: epochs; columns: subset sizes."""
+    return Slice(frame, "epochs", "subset_size", group="epochs", metric=metric)
+
+
+def _quality(frame: pd.DataFrame, metric: str, regime: str) -> Slice:
+    """One row (the architecture); columns: fraction kept."""
+    kept = frame
+    if regime == EQUAL:
+        return Slice(kept, "architecture", "quality", group="quality", metric=metric, regime=regime)
+    # One epoch of one pool: the largest subset of each quality.
+    mine = kept[(kept["group"] == "quality") & (kept["regime"] == regime)]
+    largest = mine.groupby(["metric", "quality"])["subset_size"].transform("max")
+    return Slice(mine[mine["subset_size"] == largest], "architecture", "quality", metric=metric)
+
+
+def _larger_is_better(frame: pd.DataFrame, metrics: tuple[str, ...]) -> list[Effect]:
+    found: list[Effect] = []
+    for metric in metrics:
+        at = _epochs(frame, metric)
+        for epochs, (small, large) in product(at.rows, zip(at.columns[:-1], at.columns[1:], strict=True)):
+            found += at.gap((epochs, small), (epochs, large))
+    return found
+
+
+def _c02(frame: pd.DataFrame) -> list[Effect]:
+    at = _epochs(frame, ZERO_SHOT)
+    return at.within((16.0, 25 * M), (32.0, 25 * M), 0.5)
+
+
+def _c03(frame: pd.DataFrame) -> list[Effect]:
+    at, size = _epochs(frame, ZERO_SHOT), 400 * M
+    return [effect for low, high in at.steps(size) for effect in at.gap((low, size), (high, size))]
+
+
+def _c07(frame: pd.DataFrame) -> list[Effect]:
+    found: list[Effect] = []
+    for metric in RETRIEVAL:
+        at = _epochs(frame, metric)
+        for size in at.columns:
+            found += [Effect(value=1.1 - gap.value, sd=gap.sd) for gap in at.gap((8.0, size), (32.0, size))]
+    return found
+
+
+def _filtered(frame: pd.DataFrame, metrics: tuple[str, ...], qualities: tuple[float, ...]) -> list[Effect]:
+    """In one epoch each filtered subset against the full set."""
+    found: list[Effect] = []
+    for metric in metrics:
+        at = _quality(frame, metric, ONE_EPOCH)
+        for row, quality in product(at.rows, qualities):
+            found += at.gap((row, FULL), (row, quality))
+    return found
+
+
+def _c09(frame: pd.DataFrame) -> list[Effect]:
+    at = _quality(frame, ZERO_SHOT, EQUAL)
+    return [e for row in at.rows for e in (*at.best(row, 0.4), *at.gap((row, 0.2), (row, 0.4)))]
+
+
+def _c10(frame: pd.DataFrame) -> list[Effect]:
+    found: list[Effect] = []
+    for metric in FEW_SHOT:
+        at = _quality(frame, metric, EQUAL)
+        for row, (pure, dirty) in product(at.rows, zip(at.columns[:-1], at.columns[1:], strict=True)):
+            found += at.gap((row, dirty), (row, pure))
+    return found
+
+
+def _c12(frame: pd.DataFrame) -> list[Effect]:
+    slices = [_quality(frame, metric, regime) for regime, metric in product((ONE_EPOCH, EQUAL), RETRIEVAL)]
+    return [effect for at in slices for row in at.rows for effect in at.best(row, 0.8)]
+
+
+DATA = (
+    Claim(
+        name="C01", text="Larger training sets give lower zero-shot error at any number of epochs.",
+        where="Sec 4, Fig 2", compare=lambda frame: _larger_is_better(frame, (ZERO_SHOT, VARIANTS)),
+    ),
+    Claim(
+        name="C02", text="On a small set (25M) training longer hardly helps, past 16 epochs.",
+        where="Sec 4, Fig 2a", compare=_c02,
+    ),
+    Claim(
+        name="C03", text="On a large set (400M) more epochs keep helping.", where="Sec 4, Fig 2a",
+        compare=_c03,
+    ),
+    Claim(
+        name="C04", text="The mean over the variants falls with each doubling of epochs, on every set.",
+        where="Sec 4, Fig 2b", compare=lambda frame: _epochs(frame, VARIANTS).falls_by_row(),
+    ),
+    Claim(
+        name="C06", text="Few-shot error is ordered by set size at each number of epochs.",
+        where="Sec 4, Fig 3", compare=lambda frame: _larger_is_better(frame, FEW_SHOT),
+    ),
+    Claim(
+        name="C07", text="Retrieval gains little past eight epochs.", where="Sec 4, Fig 4", compare=_c07
+    ),
+    Claim(
+        name="C08", text="In one epoch the top 40 % beat the full set, in spite of far fewer steps.",
+        where="Sec 4, Fig 5a", compare=lambda frame: _filtered(frame, (ZERO_SHOT,), (0.4,)),
+    ),
+    Claim(
+        name="C09", text="At equal samples the top 40 % are the best; the top 20 % fall short of them.",
+        where="Sec 4, Fig 5b", compare=_c09,
+    ),
+    Claim(
+        name="C10", text="At equal samples higher quality gives better few-shot error.",
+        where="Sec 4, Fig 6c-d", compare=_c10,
+    ),
+    Claim(
+        name="C11", text="In one epoch higher quality gives better few-shot and retrieval.",
+        where="Sec 4, Fig 6a-b, 7a-b",
+        compare=lambda frame: _filtered(frame, (*FEW_SHOT, *RETRIEVAL), (0.2, 0.4, 0.6, 0.8)),
+    ),
+    Claim(name="C12", text="The top 80 % have the best retrieval.", where="Sec 4, Fig 7", compare=_c12),
+)  # fmt: skip

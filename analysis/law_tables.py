@@ -1,0 +1,201 @@
+"""The tables of laws and of what is read off them."""
+
+from collections.abc import Sequence
+from math import isinf, isnan
+
+import pandas as pd
+
+from analysis.envelope import Envelope
+from analysis.holdout import Holdout
+from analysis.labels import (
+    axis_text,
+    budget_text,
+    capital,
+    configuration_text,
+    count_text,
+    flops_text,
+    percent,
+    percent_interval,
+)  # fmt: skip
+from analysis.laws import Law, curve_text
+from analysis.quality_trade import QualityTrade
+from analysis.table import records
+from analysis.tables import Table, share_text
+
+
+def fits(laws: Sequence[Law], held: Holdout) -> Table:
+    """Every fitted curve with its law, or why it has none."""
+    rows = []
+    for law in laws:
+        fit, shown = law.fit, law.fit.supported
+        rows.append({
+            "Along": law.along,
+            "Curve": curve_text(law),
+            "Runs": str(fit.rows),
+            "Levels": str(fit.levels),
+            "E (%)": percent(fit.floor) if shown else "–",
+            "E interval": percent_interval(*law.floor),
+            "A (%)": percent(fit.scale) if shown else "–",
+            "at x =": f"{fit.unit:.3g}" if shown else "–",
+            "α": f"{fit.alpha:.3f}" if shown else "–",
+            "α interval": f"[{law.alpha[0]:.2f}, {law.alpha[1]:.2f}]" if not isnan(law.alpha[0]) else "",
+            "Σ w·r²": f"{fit.objective:.2e}" if fit.levels > 3 else "–",  # noqa: PLR2004 (three levels leave none)
+            "Starts agreeing": f"{fit.agreement} of {fit.starts}" if fit.starts else "–",
+            "Status": fit.status,
+        })  # fmt: skip
+    note = (
+        "error = E + A·(x/x₀)^-α, x training FLOPs of a trial (compute) or unique pairs (data); squared loss "
+        f"on the error, weighted by runs; {_held_text(held)}"
+    )
+    return Table(name="fits", title="Fitted laws", note=note, frame=pd.DataFrame(rows))
+
+
+def _held_text(held: Holdout) -> str:
+    row = held.scores[held.scores["law"] == "power law with floor"] if len(held.scores) else held.scores
+    if row.empty:
+        return "no level could be held out to test them by"
+    return (
+        f"refitted without the largest levels, this law missed them by {percent(row.iloc[0]['error'])} "
+        f"points (root mean square of {row.iloc[0]['points']})"
+    )
+
+
+def holdout(held: Holdout) -> Table:
+    """How every law forecasts levels that it was not fitted to."""
+    rows = [
+        {
+            "Law": row["law"],
+            "Curves": str(row["curves"]),
+            "Held-out cells": str(row["points"]),
+            "Error (points)": percent(row["error"], 2),
+            "Bias (points)": percent(row["bias"], 2),
+            "": "forecasts" if row["law"] == held.best else ("" if row["compared"] else "too few to compare"),
+        }
+        for row in records(held.scores)
+    ]
+    note = (
+        "each law refitted without the largest quarter of a curve's levels (at least one) and scored on "
+        f"them; error: root mean square of forecast minus measured. {capital(held.reason)}"
+    )
+    return Table(name="holdout", title="Held-out forecasts", note=note, frame=pd.DataFrame(rows))
+
+
+def crossovers(found: pd.DataFrame) -> Table:
+    """Where one architecture or strategy overtakes another."""
+    rows = [
+        {
+            "Along": row["along"],
+            "Held": row["held"],
+            "Behind at the end": row["behind"],
+            "Ahead at the end": row["ahead"],
+            "From": x_text(row["along"], row["x_low"]),
+            "To": x_text(row["along"], row["x_high"]),
+            "Verdict": row["verdict"],
+            "Crossover": x_text(row["along"], row["x"]),
+            "Interval": _range(row),
+            "P(ahead) first": share_text(row["ahead_first"]),
+            "P(ahead) last": share_text(row["ahead_last"]),
+            "Reason": row["reason"],
+        }
+        for row in records(found)
+    ]
+    note = (
+        "curves that differ in this alone, by their laws where these hold and by straight lines between "
+        "cells otherwise; an interval is open where it reaches an end of what was measured"
+    )
+    return Table(name="crossovers", title="Crossovers", note=note, frame=pd.DataFrame(rows))
+
+
+def equivalences(found: pd.DataFrame) -> Table:
+    """What each strategy is worth in data or compute."""
+    rows = [
+        {
+            "Along": row["along"],
+            "Held": row["held"],
+            "Strategy": row["strategy"],
+            "At": x_text(row["along"], row["x"]),
+            "Worth": _ratio(row["ratio"], row["bound"]),
+            "Interval": ""
+            if isnan(row["low"])
+            else f"[{_ratio(row['low'], row['bound'])}, {_ratio(row['high'], row['bound'])}]",
+            "Verdict": row["verdict"],
+        }
+        for row in records(found)
+    ]
+    note = (
+        "×k: the strategy at x has the error that plain CLIP has at k·x; ×2 along data is half of the data. "
+        "< and > where plain CLIP was not measured that far"
+    )
+    return Table(name="equivalence", title="What a strategy is worth", note=note, frame=pd.DataFrame(rows))
+
+
+def envelope(found: Sequence[Envelope]) -> Table:
+    """The Pareto frontier over compute, with the law of its best errors."""
+    rows = [
+        {
+            "FLOPs": flops_text(row["train_flops"]),
+            "Configuration": configuration_text(row),
+            "Error (%)": percent(row["error"]),
+            "P(on the frontier)": share_text(row["probability"]),
+        }
+        for one in found
+        for row in records(one.pareto)
+    ]
+    said = [_envelope_text(one) for one in found]
+    note = f"cells that no other beats for as much compute or less. {' '.join(said)}".strip()
+    return Table(name="envelope", title="Pareto frontier over compute", note=note, frame=pd.DataFrame(rows))
+
+
+def _envelope_text(one: Envelope) -> str:
+    law = one.fit
+    if not law.supported:
+        return f"{capital(one.regime)}: no law through its best errors: {law.reason}."
+    ends = "" if isnan(one.alpha[0]) else f" [{one.alpha[0]:.2f}, {one.alpha[1]:.2f}]"
+    return (
+        f"{capital(one.regime)}: through the best of each budget "
+        f"{100 * law.floor:.1f} + {100 * law.scale:.1f}·(C/{law.unit:.3g})^-α %, "
+        f"α = {law.alpha:.3f}{ends} ({law.status})."
+    )
+
+
+def quality_trades(found: Sequence[QualityTrade]) -> Table:
+    """How the best quality moves with the budget and with the pool."""
+    rows = [
+        {
+            "As this grows": "compute" if one.along == "budget" else "the pool",
+            "Held": f"{one.held['architecture']}, {axis_text('strategy', one.held['strategy'])}, "
+            + (
+                budget_text(str(one.held["regime"]), one.held["budget"])
+                if one.along == "pool"
+                else f"a pool of {count_text(2.0 ** one.held['pool'])} pairs"
+            ),
+            "Best fraction": ", ".join(f"{row['fraction']:.0%}" for row in records(one.best)),
+            "Slope": f"{one.slope:+.2f}",
+            "Interval": "" if isnan(one.slope_low) else f"[{one.slope_low:+.2f}, {one.slope_high:+.2f}]",
+            "Verdict": one.verdict,
+            "Reason": one.reason,
+        }
+        for one in found
+    ]
+    note = "slope: change of the logarithm of the best fraction with that of the compute or of the pool"
+    return Table(name="quality-trade", title="How much to filter", note=note, frame=pd.DataFrame(rows))
+
+
+def x_text(along: str, x: float) -> str:
+    """An x of a law with its unit; a dash for NaN."""
+    if isnan(x):
+        return "–"
+    return flops_text(x) if along == "compute" else f"{count_text(x)} pairs"
+
+
+def _range(row: dict[str, object]) -> str:
+    along, low, high = str(row["along"]), float(str(row["low"])), float(str(row["high"]))
+    if isnan(low) or isnan(high):
+        return ""
+    return f"[{'…' if low == 0 else x_text(along, low)}, {'…' if isinf(high) else x_text(along, high)}]"
+
+
+def _ratio(ratio: float, bound: tuple[float, float]) -> str:
+    if ratio == 0:
+        return f"<×{bound[0]:.2g}"
+    return f">×{bound[1]:.2g}" if isinf(ratio) else f"×{ratio:.2f}"

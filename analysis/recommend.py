@@ -1,0 +1,195 @@
+"""What to train for a compute and a data budget: every curve is forecast there, and the best is chosen.
+
+The law is the one that forecast held-out budgets best. Every forecast is widened by how far the law misses
+its own curve and, beyond the measured budgets, by its held-out error: once within the distance that was held
+out, with the logarithm of the distance further on. A curve is not forecast past a declared factor, and data
+are not extrapolated at all: a subset larger than what was measured is not recommended.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.bootstrap import CellDraws, interval, stream
+from analysis.frontier import Choice, choose
+from analysis.holdout import FORMS, Holdout
+from analysis.labels import configuration_text, flops_text, percent, plural, quality_fraction
+from analysis.laws import X_COLUMNS, Law, with_measured
+from analysis.table import records
+
+Floats = NDArray[np.float64]
+
+LIMIT = 30.0
+"""Times beyond the measured budgets that a forecast is made at most."""
+_MOST_SEEDS = 30
+_QUANTILE = 1.645
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recommendation:
+    """What to train.
+
+    Attributes:
+        candidates: One row a forecast curve, by rising error: ``regime``, ``architecture``, ``strategy``,
+            ``quality``, ``subset_size``, ``flops`` (what it spends: less than the budget where one epoch of
+            the data is used up), ``error`` with ``low`` and ``high``, ``probability`` of being the best,
+            ``factor`` (of its extrapolation, below 1 within the measured budgets).
+        choice: Among the candidates.
+        law: That forecasts.
+        law_error: What it missed held-out budgets by, a fraction.
+        reason: Why this is the law.
+        left_out: Curves that were not forecast, and why: ``curve``, ``reason``.
+        experiment: What would decide, or confirm.
+        explanation: Where the intervals come from.
+    """
+
+    candidates: pd.DataFrame
+    choice: Choice
+    law: str
+    law_error: float
+    reason: str
+    left_out: pd.DataFrame
+    experiment: str
+    explanation: str
+
+
+def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
+    draws: CellDraws,
+    laws: tuple[Law, ...],
+    held: Holdout,
+    *,
+    flops: float,
+    pairs: float,
+    limit: float = LIMIT,
+) -> Recommendation:
+    """Recommends a configuration.
+
+    Args:
+        draws: The cells that the laws were fitted to.
+        laws: Of both axes; those along compute are forecast.
+        held: How they forecast.
+        flops: Training FLOPs of one trial.
+        pairs: Pairs in the pool before it is filtered: the top 20 % of them are a fifth.
+        limit: The largest factor of extrapolation.
+
+    Raises:
+        ValueError: No law could be tested, or no curve can be forecast within the limit.
+    """
+    if held.best not in FORMS:
+        raise ValueError(f"nothing can be forecast: {held.reason}")
+    rows: list[dict[str, Any]] = []
+    forecasts: list[Floats] = []
+    left_out: list[dict[str, str]] = []
+    for law in laws:
+        if law.along != "compute":
+            continue
+        row = _candidate(draws, law, flops, pairs)
+        reason = _refuse(row, law, held, pairs, limit)
+        if reason:
+            left_out.append({"curve": configuration_text(row), "reason": reason})
+            continue
+        rows.append(row)
+        forecasts.append(_forecast(draws, law, held, row))
+    if not rows:
+        why = "; ".join(sorted({row["reason"] for row in left_out})) or "there is no curve along compute"
+        raise ValueError(f"no curve can be forecast at {flops_text(flops)}: {why}")
+    return _choose(draws, held, pd.DataFrame(rows), np.stack(forecasts, axis=1), pd.DataFrame(left_out))
+
+
+def _candidate(draws: CellDraws, law: Law, flops: float, pairs: float) -> dict[str, Any]:
+    cells = draws.cells.iloc[law.positions]
+    x = cells[X_COLUMNS["compute"]].to_numpy(np.float64)
+    identity = {name: law.identity[name] for name in ("regime", "architecture", "strategy", "quality")}
+    spent, size = flops, law.identity.get("subset_size")
+    if size is None:
+        # One epoch: compute buys new pairs until there are none left.
+        per_sample = float(cells["train_flops_per_sample"].mean())
+        spent = min(flops, pairs * _fraction(law) * per_sample)
+        size = spent / per_sample
+    factor = max(spent / x.max(), x.min() / spent)
+    return identity | {
+        "subset_size": float(size), "flops": spent, "factor": factor if factor > 1 else spent / x.max(),
+        "beyond": factor > 1, "runs": int(cells["runs"].min()), "levels": len(np.unique(x)),
+    }  # fmt: skip
+
+
+def _fraction(law: Law) -> float:
+    return min(quality_fraction(str(law.identity["quality"])), 1.0)
+
+
+def _refuse(row: dict[str, Any], law: Law, held: Holdout, pairs: float, limit: float) -> str:
+    need = row["subset_size"] / _fraction(law)
+    if need > pairs * (1 + 1e-9):
+        return f"needs a pool of {need:,.0f} pairs"
+    if row["levels"] < FORMS[held.best].parameters:
+        return f"{plural(row['levels'], 'budget')}, too few for the {held.best}"
+    if row["beyond"] and row["factor"] > limit:
+        return f"measured budgets end more than {limit:g} times from this one"
+    return ""
+
+
+def _forecast(draws: CellDraws, law: Law, held: Holdout, row: dict[str, Any]) -> Floats:
+    """The error at the budget, as forecast from what was measured and then from each draw."""
+    here = draws.take(law.positions)
+    y = with_measured(here)
+    x = here.cells[X_COLUMNS["compute"]].to_numpy(np.float64)
+    runs = here.cells["runs"].to_numpy(np.int64)
+    predict = FORMS[held.best].predict
+    found = predict(x, y, runs, np.array([row["flops"]]))[:, 0]
+    spread = float(np.sqrt(np.mean((predict(x, y[:1], runs, x)[0] - y[0]) ** 2)))
+    if row["beyond"]:
+        reach = np.log(max(float(held.points["factor"].median()), 1.1))
+        spread = max(spread, held.error * max(1.0, float(np.log(row["factor"])) / reach))
+    own = stream(f"recommend/{sorted(law.identity.items(), key=str)}", 0)
+    found[1:] += spread * own.standard_normal(len(found) - 1)
+    return np.asarray(np.clip(found, 0.0, None), dtype=np.float64)
+
+
+def _choose(
+    draws: CellDraws, held: Holdout, rows: pd.DataFrame, forecasts: Floats, left_out: pd.DataFrame
+) -> Recommendation:
+    order = np.argsort(forecasts[0], kind="stable")
+    rows, forecasts = rows.iloc[order].reset_index(drop=True), forecasts[:, order]
+    ends = [interval(column) for column in forecasts[1:].T]
+    cells = rows.assign(error=forecasts[0], low=[end[0] for end in ends], high=[end[1] for end in ends])
+    drawn = CellDraws(
+        cells=cells, draws=forecasts[1:], source=draws.source, freedom=draws.freedom, noise=draws.noise,
+        explanation=draws.explanation,
+    )  # fmt: skip
+    choice = choose(drawn)
+    candidates = cells.assign(probability=choice.probability)
+    explanation = f"{draws.explanation}; forecasts are widened by how far the law misses its curve"
+    if rows["beyond"].any():
+        explanation += (
+            f" and, beyond the measured budgets, by its held-out error of {percent(held.error, 2)} points"
+        )
+    return Recommendation(
+        candidates=candidates, choice=choice, law=held.best, law_error=held.error, reason=held.reason,
+        left_out=left_out, experiment=_experiment(draws, candidates, choice), explanation=explanation,
+    )  # fmt: skip
+
+
+def _experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) -> str:
+    """What to run next: the leader to confirm, or leader and runner-up with seeds enough for their gap."""
+    first = records(candidates)[0]
+    where = flops_text(first["flops"])
+    if choice.runner_up is None:
+        return f"nothing to compare with: run one more configuration at {where}"
+    if choice.verdict == "clear":
+        return f"to confirm, run {configuration_text(first)} at {where}"
+    second = records(candidates)[choice.runner_up]
+    gap = second["error"] - first["error"]
+    both = f"{configuration_text(first)} and {configuration_text(second)} at {where}"
+    if draws.source != "runs":
+        return f"run {both} with three seeds each: the noise between seeds was not measured"
+    noise = float((draws.draws.std(axis=0) * np.sqrt(draws.cells["runs"].to_numpy(np.float64))).mean())
+    seeds = int(np.ceil(2 * (_QUANTILE * noise / max(gap, 1e-12)) ** 2))
+    if seeds > _MOST_SEEDS:
+        return (
+            f"a gap of {percent(gap, 2)} points at a noise of {percent(noise, 2)} would need more than "
+            f"{_MOST_SEEDS} seeds each: take the cheaper of {both}"
+        )
+    return f"run {both} with {plural(max(seeds, 2), 'seed')} each: a gap of {percent(gap)} points shows then"

@@ -1,0 +1,203 @@
+"""The search for a surface's optimum, many fits at once; what is searched stands in `surface`."""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+BOUNDS = (0.01, 5.0)
+"""Of both exponents."""
+SMALLEST = 1e-6
+"""Smallest part of the lowest y that a term is followed down to; below, it is zero."""
+
+_ITERATIONS = 200
+_CHUNK = 128
+_FLAT = 1e-11
+_DAMPING = (1e-6, 1e6)
+_QUIET = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Data:
+    """What is fitted.
+
+    Attributes:
+        log_n: ln N minus its mean, shape (points,).
+        log_d: ln D minus its mean.
+        unit_n: Geometric mean of N.
+        unit_d: Geometric mean of D.
+        log_y: Shape (draws or 1, points).
+        weights: Shape (draws or 1, points).
+        delta: Huber's.
+        moments: 1, n, n², d, d², nd of the logarithms, shape (points, 6).
+        lowest: The lowest ln of a term.
+    """
+
+    log_n: Floats
+    log_d: Floats
+    unit_n: float
+    unit_d: float
+    log_y: Floats
+    weights: Floats
+    delta: float
+    moments: Floats
+    lowest: float
+
+    @classmethod
+    def of(cls, n: Floats, d: Floats, y: Floats, weights: Floats, delta: float) -> "Data":
+        """Takes logarithms and centres them."""
+        log_n, log_d, log_y = np.log(n), np.log(d), np.log(y)
+        mean_n, mean_d = float(log_n.mean()), float(log_d.mean())
+        log_n, log_d = log_n - mean_n, log_d - mean_d
+        moments = np.stack([np.ones_like(log_n), log_n, log_n**2, log_d, log_d**2, log_n * log_d], axis=1)
+        return cls(
+            log_n=log_n, log_d=log_d, unit_n=float(np.exp(mean_n)), unit_d=float(np.exp(mean_d)), log_y=log_y,
+            weights=weights, delta=delta, moments=moments,
+            lowest=float(log_y.min()) + float(np.log(SMALLEST)),
+        )  # fmt: skip
+
+    def rows(self, positions: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        """Logarithms of y and weights of some draws."""
+        return (
+            self.log_y if len(self.log_y) == 1 else self.log_y[positions],
+            self.weights if len(self.weights) == 1 else self.weights[positions],
+        )
+
+
+def project(data: Data, exponents: Floats) -> Floats:
+    """Parameters (ln E, ln A, ln B, α, β) whose linear part is the best at the given (α, β).
+
+    Args:
+        data: One draw.
+        exponents: Shape (starts, 2).
+    """
+    y, root = np.exp(data.log_y[0]), np.sqrt(data.weights[0])
+    found = np.empty((len(exponents), 5))
+    for row, (alpha, beta) in enumerate(exponents):
+        columns = np.stack([np.ones_like(y), np.exp(-alpha * data.log_n), np.exp(-beta * data.log_d)], axis=1)
+        scaled = columns * (root / y)[:, None]
+        gram, right = scaled.T @ scaled, scaled.T @ root
+        best, parts = np.inf, np.zeros(3)
+        for kept in (list(some) for size in (1, 2, 3) for some in combinations(range(3), size)):
+            solved = np.linalg.lstsq(gram[np.ix_(kept, kept)], right[kept], rcond=None)[0]
+            value = -float(solved @ right[kept])
+            if (solved >= 0).all() and value < best:
+                best, parts = value, np.zeros(3)
+                parts[kept] = solved
+        # A term at zero has no slope in its logarithm: it is started at a hundredth of the lowest y.
+        found[row, :3] = np.log(np.maximum(parts, 0.01 * y.min()))
+        found[row, 3:] = alpha, beta
+    return found
+
+
+def search(data: Data, starts: Floats) -> tuple[Floats, Floats]:
+    """Searches down from each start, in chunks that fit into the processor's cache.
+
+    Args:
+        data: As many draws as starts, or one that they share.
+        starts: Shape (starts, 5).
+
+    Returns:
+        Where each search ended, shape (starts, 5), and its objective, shape (starts,).
+    """
+    ends, objectives = starts.copy(), np.empty(len(starts))
+    for low in range(0, len(starts), _CHUNK):
+        chunk = np.arange(low, min(low + _CHUNK, len(starts)))
+        ends[chunk], objectives[chunk] = _search(data, chunk, starts[chunk])
+    return ends, objectives
+
+
+def _search(data: Data, chunk: NDArray[np.intp], theta: Floats) -> tuple[Floats, Floats]:
+    theta = theta.copy()
+    theta[:, 3:] = np.clip(theta[:, 3:], *BOUNDS)
+    value, gradient, newton, damper = _expand(data, chunk, theta)
+    damping, active = np.full(len(theta), 1e-2), np.arange(len(theta))
+    quiet = np.zeros(len(theta), dtype=np.int64)
+    for _ in range(_ITERATIONS):
+        matrix = newton[active] + damping[active, None, None] * damper[active]
+        step = -np.linalg.solve(matrix, gradient[active][:, :, None])[:, :, 0]
+        tried = theta[active] + np.clip(step, -1.0, 1.0)
+        tried[:, :3] = np.maximum(tried[:, :3], data.lowest)
+        tried[:, 3:] = np.clip(tried[:, 3:], *BOUNDS)
+        new_value, new_gradient, new_newton, new_damper = _expand(data, chunk[active], tried)
+        better = new_value < value[active]
+        gained = value[active] - new_value
+        # A search has ended where even its most damped steps gain nothing, or small gains follow each other.
+        damped = damping[active] >= _DAMPING[1]
+        quiet[active] = np.where(gained > _FLAT * value[active], 0, quiet[active] + (better | damped))
+        moved = active[better]
+        theta[moved], value[moved] = tried[better], new_value[better]
+        gradient[moved], newton[moved], damper[moved] = (
+            new_gradient[better],
+            new_newton[better],
+            new_damper[better],
+        )
+        damping[active] = np.clip(np.where(better, damping[active] / 4, damping[active] * 8), *_DAMPING)
+        active = active[quiet[active] < _QUIET]
+        if not len(active):
+            break
+    return theta, value
+
+
+def _expand(data: Data, positions: NDArray[np.intp], theta: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Objective, gradient, Hessian and the positive matrix that damps it, of each row of parameters."""
+    log_y, weights = data.rows(positions)
+    terms = (
+        np.broadcast_to(np.exp(theta[:, :1]), (len(theta), len(data.log_n))),
+        np.exp(theta[:, 1:2] - theta[:, 3:4] * data.log_n),
+        np.exp(theta[:, 2:3] - theta[:, 4:5] * data.log_d),
+    )
+    total = terms[0] + terms[1] + terms[2]
+    e, a, b = (term / total for term in terms)
+    residual = log_y - np.log(total)
+    size = np.abs(residual)
+    inside = size <= data.delta
+    slope = np.clip(residual, -data.delta, data.delta)
+    # Huber: r²/2 inside, δ·(|r| − δ/2) outside; both are ψ·(r − ψ/2).
+    value = np.einsum("ij,ij->i", np.broadcast_to(weights, residual.shape), slope * (residual - slope / 2))
+    pull = weights * slope
+    curve = weights * inside
+    reweighted = weights * (np.minimum(data.delta / np.maximum(size, 1e-300), 1.0))
+    # With g the slopes of ln ŷ and z those of a term's logarithm: ∇²ln ŷ = Σ share·z·zᵀ − g·gᵀ.
+    gradient = -_slopes(data, pull, a, b, e)
+    newton = _outer(data, curve + pull, a, b, e) - _squares(data, pull, a, b, e)
+    damper = _outer(data, reweighted, a, b, e)
+    ridge = 1e-10 * np.trace(damper, axis1=1, axis2=2)[:, None, None] * np.eye(5) + 1e-300 * np.eye(5)
+    return value, gradient, newton, damper + ridge
+
+
+def _slopes(data: Data, c: Floats, a: Floats, b: Floats, e: Floats) -> Floats:
+    """Σ c·g, g = (e, a, b, −n·a, −d·b)."""
+    of_a, of_b = (c * a) @ data.moments, (c * b) @ data.moments
+    return np.stack([(c * e).sum(axis=1), of_a[:, 0], of_b[:, 0], -of_a[:, 1], -of_b[:, 3]], axis=1)
+
+
+def _outer(data: Data, c: Floats, a: Floats, b: Floats, e: Floats) -> Floats:
+    """Σ c·g·gᵀ."""
+    ca, cb = c * a, c * b
+    aa, bb, ab = (ca * a) @ data.moments, (cb * b) @ data.moments, (ca * b) @ data.moments
+    ea, eb = (ca * e) @ data.moments, (cb * e) @ data.moments
+    ee = np.einsum("ij,ij,ij->i", np.broadcast_to(c, e.shape), e, e)
+    rows = [
+        [ee, ea[:, 0], eb[:, 0], -ea[:, 1], -eb[:, 3]],
+        [ea[:, 0], aa[:, 0], ab[:, 0], -aa[:, 1], -ab[:, 3]],
+        [eb[:, 0], ab[:, 0], bb[:, 0], -ab[:, 1], -bb[:, 3]],
+        [-ea[:, 1], -aa[:, 1], -ab[:, 1], aa[:, 2], ab[:, 5]],
+        [-eb[:, 3], -ab[:, 3], -bb[:, 3], ab[:, 5], bb[:, 4]],
+    ]
+    return np.stack([np.stack(row, axis=1) for row in rows], axis=1)
+
+
+def _squares(data: Data, c: Floats, a: Floats, b: Floats, e: Floats) -> Floats:
+    """Σ c·Σ share·z·zᵀ over the three terms."""
+    of_a, of_b = (c * a) @ data.moments, (c * b) @ data.moments
+    found = np.zeros((len(a), 5, 5))
+    found[:, 0, 0] = (c * e).sum(axis=1)
+    found[:, 1, 1], found[:, 2, 2] = of_a[:, 0], of_b[:, 0]
+    found[:, 1, 3] = found[:, 3, 1] = -of_a[:, 1]
+    found[:, 2, 4] = found[:, 4, 2] = -of_b[:, 3]
+    found[:, 3, 3], found[:, 4, 4] = of_a[:, 2], of_b[:, 4]
+    return found

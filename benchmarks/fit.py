@@ -1,0 +1,204 @@
+"""Whether fitting is exact and quick: ``python benchmarks/fit.py`` from the root of the checkout.
+
+The 240 points of Hoffmann et al. 2022, figure 4 (``--points``, by default the copy beside the checkout) are
+fitted by this project; by scipy's L-BFGS-B from 4,500 starts with finite differences, the way that is
+usually published; and by the public package ``chinchilla``, where it is installed (``pip install
+chinchilla``; or name another Python that has it by ``--chinchilla PYTHON``). Seconds are of the processor.
+Each of the last lines says what was measured, its value, the target, and pass or fail; the exit code is 1
+when one fails.
+"""
+
+import argparse
+import itertools
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import OptimizeResult, minimize
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from analysis.surface import HUBER_DELTA, fit, fit_draws, resample
+
+Floats = NDArray[np.float64]
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parents[1]
+POINTS = ROOT.parent / "shared" / "data" / "epoch_chinchilla_svg_extracted.csv"
+PUBLISHED = (1.81722, 477.83, 2143.42, 0.34731, 0.36717, 0.001018274)
+DRAWS, SAMPLE, STARTS = 4000, 40, 100
+SAME = 1.000001  # to six digits
+LARGE, SMALL = (0, 5, 10, 15, 20, 25), (0, 0.5, 1, 1.5, 2)
+GRID = ((-1, -0.5, 0, 0.5, 1), LARGE, LARGE, SMALL, SMALL)  # ln E, ln A, ln B, α, β
+PACKAGE = """
+import json, resource, sys, tempfile
+from chinchilla import Chinchilla
+from chinchilla._metrics import log_huber
+
+def spent():
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+grid = {"e": [-1, 0.5], "a": [5, 15], "b": [5, 15], "alpha": [0.3, 1], "beta": [0.3, 1]}
+with tempfile.TemporaryDirectory() as folder:
+    law = Chinchilla(folder, grid, {}, loss_fn=lambda y, p: log_huber(y, p, 1e-3), log_level=50)
+    law.visualizer.optim = lambda *_, **__: None  # its drawing is not what is timed
+    for n, d, y in json.load(open(sys.argv[1])):
+        law.database.append(N=n, D=d, loss=y)
+    began = spent()
+    law.fit()
+    print(json.dumps([spent() - began, *map(float, (law.E, law.A, law.B, law.alpha, law.beta))]))
+"""
+WHOLE = """
+import time
+import numpy as np, pandas as pd
+from analysis.analyse import analyse
+from tests.analysis.synthetic import study
+
+base = study(levels=tuple(np.geomspace(2e11, 1e13, 6))).results
+copies = [
+    base.assign(trial=base["trial"] + f"-{k}", subset_size=base["subset_size"] + 10_000 * k)
+    for k in range(51)
+]
+frame, empty = pd.concat(copies, ignore_index=True).iloc[:10_000], pd.DataFrame()
+began = time.process_time()
+declared = {"name": "many", "metric": "held-out/top1"}
+analyse(declared, results=frame, plan=empty, ledger=empty, events=empty)
+print(time.process_time() - began)
+"""
+
+
+class Line(NamedTuple):
+    """One figure: its name, value and target, and whether more of it is better."""
+
+    name: str
+    value: float
+    target: float
+    more: bool = False
+
+    @property
+    def good(self) -> bool:
+        """Whether it reaches its target."""
+        return self.value >= self.target if self.more else self.value <= self.target
+
+
+def main() -> int:
+    """Measures and judges."""
+    parser = argparse.ArgumentParser(description="Measures fitting.")
+    parser.add_argument("--points", type=Path, default=POINTS, metavar="CSV")
+    parser.add_argument("--starts", type=int, default=4500, help="starts of scipy's search (4500)")
+    parser.add_argument("--chinchilla", default=sys.executable, metavar="PYTHON")
+    options = parser.parse_args()
+    if not options.points.exists():
+        raise SystemExit(f"no such table: {options.points}; name one with --points")
+    lines = [
+        *_measure(_points(options.points), options.starts, options.chinchilla),
+        Line("import_s", min(_spent("import analysis.report")[0] for _ in range(3)), 1.0),
+        Line("analyse_10000_trials_s", float(_spent(WHOLE)[1]), 30.0),
+    ]
+    print()
+    for line in lines:
+        print(f"{line.name} {line.value:.6g} {line.target:g} {'pass' if line.good else 'fail'}")
+    return 0 if all(line.good for line in lines) else 1
+
+
+def _measure(points: tuple[Floats, Floats, Floats], starts: int, package: str) -> list[Line]:
+    n, d, y = points
+    seconds, found = min((_timed(lambda: fit(n, d, y)) for _ in range(5)), key=lambda run: run[0])
+    values = (found.floor, found.a, found.b, found.alpha, found.beta, found.objective)
+    print("this project:", " ".join(f"{value:.7g}" for value in values), f"in {seconds:.4f} s")
+    exponents = np.exp(np.random.default_rng(0).uniform(np.log(0.03), np.log(3), (STARTS, 2)))
+    lines = [
+        Line("fit_s", seconds, 0.05),
+        Line("fit_off_published", max(abs(v / t - 1) for v, t in zip(values, PUBLISHED, strict=True)), 1e-5),
+        Line("random_starts_agreeing", fit(n, d, y, starts=exponents).agreement, STARTS, more=True),
+    ]
+    weights = resample(len(y), DRAWS, np.random.default_rng(1))
+    ours, drawn = _timed(lambda: fit_draws(n, d, y[None, :], weights=weights, around=found))
+    lines.append(Line("bootstrap_4000_s", ours, 2.0))
+
+    every = list(itertools.product(*GRID))
+    tried = every[:: max(1, len(every) // starts)][:starts]
+    once = np.ones(len(y))
+    theirs, ends = _timed(lambda: [_search(points, np.array(x), once).fun for x in tried])
+    print(f"scipy L-BFGS-B, {len(tried):,} starts: objective {min(ends):.9g} in {theirs:.1f} s")
+    lines.append(Line("scipy_seconds_over_ours", theirs / seconds, 1.0, more=True))
+    lines.append(Line("objective_over_scipys", found.objective / min(ends), SAME))
+
+    # The kindest way to resample by scipy: one search a draw, from the optimum of all the data.
+    start = np.array([*np.log(values[:3]), found.alpha, found.beta])
+    each, lowest = _timed(lambda: [_search(points, start, weights[draw]).fun for draw in range(SAMPLE)])
+    print(f"scipy, one start a draw: {each * DRAWS / SAMPLE:.0f} s for {DRAWS}, measured on {SAMPLE}")
+    lines.append(Line("scipy_bootstrap_seconds_over_ours", each * DRAWS / SAMPLE / ours, 20.0, more=True))
+    lines.append(Line("draw_over_scipys_at_most", float((drawn.objective[:SAMPLE] / lowest).max()), SAME))
+    return lines + _package(package, points, seconds, found.objective)
+
+
+def _points(path: Path) -> tuple[Floats, Floats, Floats]:
+    """Model size, tokens and loss, without the five highest losses."""
+    table = pd.read_csv(path).sort_values("loss").iloc[:-5]
+    n = table["Model Size"].to_numpy(np.float64)
+    return n, table["Training FLOP"].to_numpy(np.float64) / (6 * n), table["loss"].to_numpy(np.float64)
+
+
+def _timed(work: Callable[[], T]) -> tuple[float, T]:
+    began = time.process_time()
+    result = work()
+    return time.process_time() - began, result
+
+
+def _objective(theta: Floats, points: tuple[Floats, Floats, Floats], weights: Floats) -> float:
+    e, a, b, alpha, beta = theta
+    log_n, log_d, log_y = (np.log(values) for values in points)
+    terms = np.stack([np.full_like(log_n, e), a - alpha * log_n, b - beta * log_d])
+    top = terms.max(axis=0)
+    residual = np.abs(log_y - top - np.log(np.exp(terms - top).sum(axis=0)))
+    loss = np.where(residual <= HUBER_DELTA, residual**2 / 2, HUBER_DELTA * (residual - HUBER_DELTA / 2))
+    return float(weights @ loss)
+
+
+def _search(points: tuple[Floats, Floats, Floats], start: Floats, weights: Floats) -> OptimizeResult:
+    # Tolerances as tight as finite differences bear: by default the search stops far from the optimum.
+    options = {"ftol": 1e-13, "gtol": 1e-9, "maxiter": 2000, "maxfun": 20000}
+    return minimize(_objective, start, args=(points, weights), method="L-BFGS-B", options=options)
+
+
+def _package(
+    python: str, points: tuple[Floats, Floats, Floats], seconds: float, objective: float
+) -> list[Line]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "points.json"
+        path.write_text(json.dumps(np.stack(points, axis=1).tolist()), encoding="utf-8")
+        words = [python, "-c", PACKAGE, str(path)]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=folder, check=False)  # noqa: S603 (as asked)
+    if done.returncode:
+        print(f"the package chinchilla is absent or failed: {done.stderr.strip().splitlines()[-1]}")
+        return []
+    theirs, *law = json.loads(done.stdout.splitlines()[-1])
+    value = _objective(np.array([*np.log(law[:3]), *law[3:]]), points, np.ones(len(points[0])))
+    print("chinchilla, 32 starts:", " ".join(f"{v:.6g}" for v in (*law, value)), f"in {theirs:.2f} s")
+    return [
+        Line("chinchilla_seconds_over_ours", theirs / seconds, 1.0, more=True),
+        Line("objective_over_chinchillas", objective / value, SAME),
+    ]
+
+
+def _spent(code: str) -> tuple[float, str]:
+    """Processor seconds of a fresh Python that runs the code, and what it printed."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True)  # noqa: S603 (this Python)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
