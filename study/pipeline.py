@@ -14,6 +14,7 @@ from budgets.architecture import load_architecture
 from budgets.ledger import Ledger, spent_flops
 from budgets.plan import Plan, Trial
 from budgets.strategy import strategy
+from runners.data.cache import drop_idle
 from runners.files import new_file, write_json
 from runners.ray_backend import Ended, RayBackend
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table, to_frame, write_table
@@ -101,6 +102,7 @@ class Run:
                         self._end(ended, schedule)
                 self._progress.tick(self._study.folder)
             self._event("study-ended")
+        drop_idle()
 
     def _start(self, trial_id: str, schedule: Schedule, backend: RayBackend) -> None:
         trial = self._trials[trial_id]

@@ -21,7 +21,8 @@ from budgets.planner import make_plan
 from runners.data.embedded.build import build_embedded_pool, evaluation_counts
 from runners.data.embedded.scorer_cost import SCORER_NAME, scorer_cost
 from runners.data.evaluation_set import count_evaluation_set
-from runners.data.pool import Scorer, open_pool
+from runners.data.in_place import open_pool
+from runners.data.pool import Scorer
 from runners.results import (
     LEFT_OUT_COLUMNS,
     PLAN_COLUMNS,
