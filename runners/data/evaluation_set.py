@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runners.data.reader import decode_image
-from runners.data.shards import IMAGE_KINDS, close_shard, read_samples, write_sample
+from runners.data.shards import IMAGE_KINDS, close_shard, image_size, read_samples, write_sample
 from runners.data.write import encode_image
 from runners.files import new_folder
 
@@ -113,6 +113,41 @@ def count_evaluation_set(path: str | Path) -> tuple[int, int]:
         _read_lines(path / "zeroshot_classification_templates.txt")
     )
     return sum(1 for _ in _samples(path, "cls")), prompts
+
+
+def check_evaluation_set(path: str | Path) -> tuple[str, int, int]:
+    """Reads a set through and decodes its images, one at a time.
+
+    Returns:
+        ``classification`` or ``retrieval``, and how many images and texts evaluating on it encodes.
+
+    Raises:
+        ValueError: As ``load_evaluation_set``.
+    """
+    path = Path(path)
+    retrieval = _is_retrieval(path)
+    classes = 0 if retrieval else len(_read_lines(path / "classnames.txt"))
+    for where, image, truth in _samples(path, "txt" if retrieval else "cls"):
+        size = image_size(image, decode=True)
+        if isinstance(size, str):
+            raise ValueError(f"image {where} of {path}: {size}")  # noqa: TRY004 - a reason, not a type
+        if not retrieval and not (truth.strip().isdigit() and int(truth) < classes):
+            raise ValueError(f"{path}: label '{truth.strip()}' of {where} is none of the {classes} classes")
+    images, texts = count_evaluation_set(path)
+    if not images:
+        raise ValueError(f"evaluation set {path} holds no images")
+    return "retrieval" if retrieval else "classification", images, texts
+
+
+def image_files(path: str | Path) -> Iterator[bytes]:
+    """Yields the bytes of each image of a set, or of a folder of shards, as they lie there.
+
+    Raises:
+        ValueError: If there is no such set, or a shard of it cannot be read.
+    """
+    for shard in _shards(Path(path)):
+        for _, members in read_samples(shard):
+            yield from (members[kind][1] for kind in IMAGE_KINDS if kind in members)
 
 
 def _truth(data: EvaluationSet, place: int) -> dict[str, bytes]:
