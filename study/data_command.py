@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -194,6 +195,7 @@ def _score(options: argparse.Namespace, console: Console) -> int:
                 done=lambda done, of: report("scoring", done, of, 0),
             )
         pool = set_score(pool, scores, Scorer(name=options.name or options.scorer))
+        shutil.rmtree(pool.path / ".scoring")
     else:
         raise ValueError(
             f"--with {options.scorer} is none of MODEL:PRETRAINED, column:NAME, score:NAME, .npy"

@@ -51,7 +51,7 @@ def shared_images(
         The images, or ``None`` where the pool is too large or there is no room in shared memory.
     """
     need = pool.count * 3 * image_size**2
-    if need > LARGEST_CACHE_BYTES or not memory.is_dir():
+    if need > LARGEST_CACHE_BYTES or not os.access(memory, os.W_OK):
         return None
     folder = _folder(memory)
     path = folder / f"{pool.fingerprint}-{image_size}-pillow{PIL.__version__}.npy"
@@ -72,7 +72,7 @@ def shared_images(
 
 def drop_idle(*, memory: Path = SHARED_MEMORY, unused_s: float = 0.0) -> None:
     """Frees what no process uses, if nobody asked for it in the last ``unused_s`` seconds."""
-    for path in _folder(memory).glob("*.npy") if memory.is_dir() else ():
+    for path in _folder(memory).glob("*.npy") if os.access(memory, os.W_OK) else ():
         if time.time() - path.stat().st_mtime < unused_s:
             continue
         try:
@@ -116,6 +116,8 @@ def _folder(memory: Path) -> Path:
 
 
 def _decode(pool: Pool, image_size: int, path: Path, threads: int) -> None:
+    for leftover in path.parent.glob("*.partial"):  # of a process that was killed, for this one has the lock
+        leftover.unlink()
     partial = path.with_suffix(".partial")
     damage: dict[int, Damage] = {}
     images = np.lib.format.open_memmap(

@@ -35,6 +35,10 @@ def info_lines(pool: Pool) -> Iterator[str]:
             yield f"{told}: median {middle:,.0f} {unit}, 90% within {low:,.0f} to {high:,.0f}"
     for reason, count in pool.left_out.items():
         yield f"left out: {count:,} {reason}"
+    for name in pool.columns:
+        if name.startswith(SUBSET_PREFIX):
+            inside = int(index[name].sum())
+            yield f"named subset {name.removeprefix(SUBSET_PREFIX)}: {inside:,} pairs"
     yield from _scores(pool, index)
 
 
@@ -55,10 +59,6 @@ def _scores(pool: Pool, index: pd.DataFrame) -> Iterator[str]:
     others = [name for name in pool.scorers if SCORE_PREFIX + name in index and name != ranking]
     if others:
         yield f"other scores: {', '.join(others)}"
-    for name in pool.columns:
-        if name.startswith(SUBSET_PREFIX):
-            inside = int(index[name].sum())
-            yield f"named subset {name.removeprefix(SUBSET_PREFIX)}: {inside:,} pairs"
 
 
 def contact_sheet(pool: Pool, path: Path) -> None:

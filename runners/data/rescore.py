@@ -21,6 +21,15 @@ SCORE_PREFIX = "score:"
 """Column ``score:NAME`` of an index is the score that NAME gave."""
 
 _FIRST = "first"
+_OWN = {
+    "shards",
+    "index.parquet",
+    "vocabulary.txt",
+    "left-out.parquet",
+    "pool.json",
+    "evaluation",
+    ".scoring",
+}
 
 
 def set_score(pool: Pool, scores: NDArray[np.float32], scorer: Scorer) -> Pool:
@@ -109,7 +118,17 @@ def column_scores(pool: Pool, column: str, metadata: Path | None = None) -> NDAr
 
 
 def rewrite_shards(pool: Pool, *, workers: int, report: Report) -> Pool:
-    """Writes a pool's shards anew in the order of its bins; they take the old ones' place at the end."""
+    """Writes a pool's shards anew in the order of its bins; they take the old ones' place at the end.
+
+    Raises:
+        ValueError: If the folder holds anything that building a pool does not write: it is the user's.
+    """
+    others = {each.name for each in pool.path.iterdir()} - _OWN
+    if others or {Path(shard).parent.name for shard in pool.index["shard"].unique()} != {"shards"}:
+        raise ValueError(
+            f"{pool.path} holds what building a pool does not write ({min(others, default='tars')}), "
+            f"so it is not written anew; make another one with `data build NEW --from {pool.path}`"
+        )
     path, new = pool.path, pool.path.with_name(f".{pool.path.name}.rewritten")
     carry = [
         name for name in pool.columns if name.startswith((SCORE_PREFIX, SUBSET_PREFIX)) or name == "score"

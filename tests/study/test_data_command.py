@@ -19,7 +19,10 @@ from runners.data.in_place import open_pool
 from runners.data.pool import Pool
 from runners.data.reader import read_images
 from runners.data.subset import rows_in
+from runners.trial import TrialJob, run_trial
 from study.cli import main
+from study.load import load_declaration
+from study.study import Study, plan_study
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 COMMANDS = re.findall(r"^    python -m study (.+)$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
@@ -160,6 +163,7 @@ def test_scores_stand_side_by_side_and_the_chosen_one_ranks(user: Path, run: Run
     assert (np.diff(rewritten.index["bin"]) >= 0).all()
     assert not (np.diff(popular.index["bin"]) >= 0).all()
     assert sorted(rewritten.index["hash"]) == sorted(popular.index["hash"])
+    assert not list(pool.path.parent.glob(".*"))
     assert rewritten.left_out == pool.left_out
     assert len(read_images(rewritten, np.arange(PAIRS), 48)) == PAIRS  # held to their hashes
 
@@ -194,6 +198,11 @@ def test_shards_are_built_anew_without_what_is_in_an_evaluation_set(user: Path, 
     assert "my-shards: 300 pairs; left out: none" in run(command("--in-place"))
     assert (user / "my-shards" / "00000.tar").read_bytes() == before
     assert open_pool(user / "my-shards").count == PAIRS
+
+    (user / "my-shards" / "notes.txt").write_text("mine")
+    said = run("data score my-shards --with column:popularity --rewrite-shards", code=2)
+    assert "holds what building a pool does not write (" in said
+    assert (user / "my-shards" / "00000.tar").read_bytes() == before
 
 
 def test_a_build_that_was_stopped_goes_on_and_gives_the_same_bytes(user: Path, run: Run) -> None:
@@ -245,6 +254,41 @@ def test_evaluation_sets_are_checked_and_the_papers_suite_is_asked_for(user: Pat
     assert "missing of the paper's suite: ObjectNet (objectnet)" in said
     (user / "sets" / "imagenet1k" / "classnames.txt").write_text("a\n")
     assert main(["data", "eval-sets", "sets"]) == 1
+
+
+def test_a_trial_trains_on_a_pool_of_ones_own(user: Path, run: Run) -> None:
+    run(command("--from icons.csv"))
+    run(command("column:popularity"))
+    shutil.copytree(user / "pools" / "icons" / "shards", user / "sets" / "icons")
+    study = """
+study: icons
+pool: {path: pools/icons}
+evaluation: {icons: sets/icons}
+metric: icons/image_to_text_r1
+budget: {levels: [5 GFLOP], study: 1 TFLOP}
+grid: [{architectures: [mini-ViT-XXS-8], quality: [top40, all]}]
+training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
+"""
+    (user / "icons.yaml").write_text(study, encoding="utf-8")
+    declaration = load_declaration(user / "icons.yaml")
+    told = Study(declaration=declaration, folder=user / "results", pools=user / "pools")
+    plan = plan_study(told)
+    assert [trial.cell.subset_size for trial in plan.trials] == [120, 300]
+    trial = plan.trials[0]
+    job = TrialJob(
+        trial=trial,
+        pool=told.pool,
+        evaluation=told.evaluation,
+        folder=user / "trial",
+        cpus=1,
+        gpus=0,
+        checkpoint_s=60,
+    )
+    outcome = run_trial(job)
+    assert outcome.row["status"] == "finished"
+    assert outcome.row["samples_seen"] == trial.samples_seen
+    assert outcome.timing["damaged_pairs"] == 0
+    assert outcome.row["train_loss"] < np.log(16)  # better than chance among 16
 
 
 @pytest.mark.parametrize(
