@@ -95,6 +95,8 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
         describe_pool(path, [index], origin, found.left_out)
     else:
         _write(work, pairs, found, how.workers, report, origin)
+        for leftover in (work / "pool").rglob(".*.partial-*"):  # of a process that was killed
+            leftover.unlink()
         (work / "pool").rename(path)
     shutil.rmtree(work)
     return Pool.open(path)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +146,14 @@ def _tar_pairs(shard: Path, columns: Columns) -> Iterator[Found | Damage]:
         yield Damage(shard=name, key=error.key, reason=f"shard not readable after this: {error.reason}")
 
 
+# A process reads one part of a table after the other.
+@lru_cache(maxsize=1)
+def _kept_table(path: Path, _changed_ns: int) -> pd.DataFrame:
+    return read_table(path)
+
+
 def _table_pairs(part: Part, columns: Columns) -> Iterator[Found | Damage]:
-    table = read_table(part.file)
+    table = _kept_table(part.file, part.file.stat().st_mtime_ns)
     check_columns(table, part.file, columns.image, columns.caption)
     for number, row in enumerate(json_rows(table.iloc[part.start : part.stop]), part.start):
         path, key = part.file.parent / str(row[columns.image]), f"row {number}"

@@ -1,8 +1,12 @@
 """``python -m study data`` on icons that nobody drew for this: every command of docs/data.md as it stands."""
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -222,6 +226,26 @@ def test_a_build_that_was_stopped_goes_on_and_gives_the_same_bytes(user: Path, r
         run(command("--from icons.csv"))
     assert (user / "pools" / "icons" / "shards" / "00000.tar").read_bytes() == whole
     assert (user / "pools" / "icons" / "index.parquet").read_bytes() == index
+
+
+def test_a_build_that_is_killed_again_and_again_ends_with_the_same_bytes(user: Path, run: Run) -> None:
+    run(command("--from icons.csv"))
+    pool = user / "pools" / "icons"
+    whole = {path.relative_to(pool): path.read_bytes() for path in pool.rglob("*") if path.is_file()}
+    shutil.rmtree(user / "pools")
+    work = user / "pools" / ".icons.building"
+    words = [sys.executable, "-m", "study", *shlex.split(command("--from icons.csv"))]
+    environment = {**os.environ, "PYTHONPATH": str(DOCS.parents[1]), "OMP_NUM_THREADS": "1"}
+    # Killed when it begins, when the source is read, and while it writes.
+    for reached in ("source", "parts/000000.parquet", "pool/shards/*"):
+        with subprocess.Popen(words, cwd=user, env=environment, stdout=subprocess.DEVNULL) as process:
+            until = time.monotonic() + 60
+            while not list(work.glob(reached)) and process.poll() is None and time.monotonic() < until:
+                time.sleep(0.002)
+            process.kill()
+    if not pool.exists():
+        run(command("--from icons.csv"))
+    assert {path.relative_to(pool): path.read_bytes() for path in pool.rglob("*") if path.is_file()} == whole
 
 
 def _stop(*_words: object) -> None:
