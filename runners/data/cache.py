@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def shared_images(
     if need > LARGEST_CACHE_BYTES or not os.access(memory, os.W_OK):
         return None
     folder = _folder(memory)
-    path = folder / f"{pool.fingerprint}-{image_size}-pillow{PIL.__version__}.npy"
+    path = folder / f"{_key(pool, image_size)}.npy"
     with closing(_lock(folder / "lock")):
         if not path.exists():
             drop_idle(memory=memory, unused_s=_IDLE_S)
@@ -105,6 +106,14 @@ _IN_USE: dict[Path, _Lock] = {}
 
 def _lock(path: Path, kind: int = fcntl.LOCK_EX) -> _Lock:
     return _Lock(path, kind)
+
+
+def _key(pool: Pool, image_size: int) -> str:
+    """The same for the same images; another one after a shard was damaged, or made whole again."""
+    shards = [pool.path / shard for shard in pool.index["shard"].unique()]
+    changed = [shard.stat().st_mtime_ns if shard.exists() else 0 for shard in shards]
+    facts = f"{pool.fingerprint} {image_size} {PIL.__version__} {changed}"
+    return blake2b(facts.encode(), digest_size=16).hexdigest()
 
 
 def _folder(memory: Path) -> Path:

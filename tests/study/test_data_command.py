@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -313,6 +314,19 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
     assert outcome.row["samples_seen"] == trial.samples_seen
     assert outcome.timing["damaged_pairs"] == 0
     assert outcome.row["train_loss"] < np.log(16)  # better than chance among 16
+    assert not (user / "trial" / "damage.jsonl").exists()
+
+    pool = Pool.open(told.pool)
+    row = pool.index.iloc[rows_in(pool.index_file, size=None, quality="top40")[7]]
+    content = bytearray((pool.path / row["shard"]).read_bytes())
+    content[row["offset"] + row["length"] // 2] ^= 1
+    (pool.path / row["shard"]).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"1 of 120 pairs are damaged, .* 0\.10% .*{row['key']} of shard"):
+        run_trial(replace(job, folder=user / "strict"))
+    borne = run_trial(replace(job, folder=user / "borne", damage_tolerance=0.01))
+    assert borne.row["samples_seen"] == trial.samples_seen
+    assert borne.timing["damaged_pairs"] == 1
+    assert f'"key": "{row["key"]}"' in (user / "borne" / "damage.jsonl").read_text()
 
 
 @pytest.mark.parametrize(
