@@ -178,7 +178,7 @@ def _package(
         path = Path(folder) / "points.json"
         path.write_text(json.dumps(np.stack(points, axis=1).tolist()), encoding="utf-8")
         words = [python, "-c", PACKAGE, str(path)]
-        done = subprocess.run(words, capture_output=True, text=True, cwd=folder, check=False)  # noqa: S603 (as asked)
+        done = subprocess.run(words, capture_output=True, text=True, cwd=folder, check=False)
     if done.returncode:
         print(f"the package chinchilla is absent or failed: {done.stderr.strip().splitlines()[-1]}")
         return []
@@ -195,7 +195,7 @@ def _spent(code: str) -> tuple[float, str]:
     """Processor seconds of a fresh Python that runs the code, and what it printed."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     words = [sys.executable, "-c", code]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True)  # noqa: S603 (this Python)
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
 

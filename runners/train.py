@@ -2,34 +2,20 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-import numpy as np
 import open_clip
 import torch
 from torch import Tensor, nn
 
 from budgets.declaration import Recipe
-from runners.data.order import positions
+from runners.data.training_set import TrainingData
 from runners.model import clamp_logit_scale
 from runners.strategies.protocol import TrainingStrategy
 
 _STEPS_BETWEEN_CHECKS = 25
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingSet:
-    """A subset, ready for training.
-
-    Attributes:
-        images: Decoded images, uint8, (N, 3, H, W).
-        tokens: Token ids, int64, (N, context length).
-    """
-
-    images: Tensor
-    tokens: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +83,7 @@ def train(  # noqa: PLR0913 - the parts of a run
     model: open_clip.CLIP,
     strategy: TrainingStrategy,
     optimizer: torch.optim.Optimizer,
-    data: TrainingSet,
+    data: TrainingData,
     schedule: Schedule,
     losses: Tensor,
     first_step: int,
@@ -123,13 +109,18 @@ def train(  # noqa: PLR0913 - the parts of a run
     model.train()
     recipe = schedule.recipe
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for step, batch in _batches(data, schedule, first_step, losses.device):
+    batches = data.batches(
+        seed=schedule.seed, batch_size=schedule.batch_size, first_step=first_step, steps=schedule.steps
+    )
+    for step, (images, tokens) in enumerate(batches, first_step):
+        floats = to_float(images.to(losses.device, non_blocking=True))
+        ids = tokens.to(losses.device, non_blocking=True)
         lr = learning_rate(step, steps=schedule.steps, peak=schedule.lr_peak, warmup=recipe.warmup)
         for group in optimizer.param_groups:
             group["lr"] = lr
         generator = step_generator(schedule.seed, step)
         with context():
-            loss = strategy.loss(model, *batch, generator)
+            loss = strategy.loss(model, floats, ids, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, recipe.gradient_clip)
@@ -162,19 +153,3 @@ def derive_seed(seed: int, purpose: str, index: int = 0) -> int:
 def to_float(images: Tensor) -> Tensor:
     """Turns uint8 images into floats in [-1, 1]."""
     return images.float().div_(127.5).sub_(1)
-
-
-def _batches(
-    data: TrainingSet, schedule: Schedule, first_step: int, device: torch.device
-) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-    """Yields each step with its images and tokens, in the global order of samples."""
-    size = schedule.batch_size
-    block = max(1, 65_536 // size)  # steps whose order is drawn at once
-    for start in range(first_step, schedule.steps, block):
-        stop = min(start + block, schedule.steps)
-        order = positions(seed=schedule.seed, count=len(data.images), start=start * size, stop=stop * size)
-        rows = torch.from_numpy(np.ascontiguousarray(order, dtype=np.int64)).view(stop - start, size)
-        for step in range(start, stop):
-            index = rows[step - start]
-            images = to_float(data.images[index].to(device, non_blocking=True))
-            yield step, (images, data.tokens[index].to(device, non_blocking=True))

@@ -1,16 +1,17 @@
 """Runs one trial in the process that it is called in: data, model, training, evaluation, one result row.
 
 The folder of a trial holds ``progress.json`` and ``checkpoint.pt`` while it runs, then ``result.json``
-(its row and timing), ``curve.parquet`` and ``weights.pt``. A trial with a result is never run again.
+(its row and timing), ``curve.parquet``, ``weights.pt`` and, where pairs were damaged, ``damage.jsonl``. A
+trial with a result is never run again.
 """
 
 import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,18 @@ from budgets.architecture import Architecture
 from budgets.plan import Trial
 from budgets.strategy import strategy as strategy_cost
 from runners.checkpoint import load_checkpoint, save_checkpoint
+from runners.data.damage import DAMAGE_TOLERANCE, Damage
 from runners.data.evaluation_set import load_evaluation_set
-from runners.data.pool import open_pool
-from runners.data.reader import captions, read_images
-from runners.data.subset import rows_of
+from runners.data.in_place import open_pool
+from runners.data.subset import rows_in
 from runners.data.tokenizer import tokenizer
+from runners.data.training_set import StreamedSet, TrainingSet, training_data
 from runners.evaluate.evaluate import evaluate
 from runners.files import new_file, write_json
 from runners.model import build_model, compute_context, resolve_precision
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.strategies.build import build_strategy
-from runners.train import Diverged, Schedule, TrainingSet, derive_seed, learning_rate, make_optimizer, train
+from runners.train import Diverged, Schedule, derive_seed, learning_rate, make_optimizer, train
 
 _CURVE_POINTS = 200
 _PROGRESS_S = 1.0
@@ -51,6 +53,7 @@ class TrialJob:
         cpus: Threads to compute with.
         gpus: GPUs to use; 0 trains on the processor.
         checkpoint_s: Seconds between checkpoints.
+        damage_tolerance: Share of the subset's pairs that may be damaged before the trial fails.
     """
 
     trial: Trial
@@ -60,6 +63,7 @@ class TrialJob:
     cpus: int
     gpus: int
     checkpoint_s: float
+    damage_tolerance: float = DAMAGE_TOLERANCE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +72,7 @@ class Outcome:
 
     Attributes:
         row: Its row of `runners.results.RESULT_COLUMNS`, with metrics.
-        timing: Seconds and samples a second; not deterministic.
+        timing: Seconds, samples a second and damaged pairs; not deterministic.
     """
 
     row: Mapping[str, Any]
@@ -165,7 +169,9 @@ def _run(job: TrialJob) -> Outcome:
         "wall_s": time.monotonic() - started,
         "train_s": train_s,
         "samples_per_s": (steps - first_step) * trial.batch_size / max(train_s, 1e-9),
+        "damaged_pairs": len(data.damage),
     }
+    _write_damage(job.folder / "damage.jsonl", data.damage)
     write_table(job.folder / "curve.parquet", _curve(trial, losses[:steps].cpu()))
     with new_file(job.folder / "weights.pt") as file:
         torch.save(model.state_dict(), file)
@@ -226,27 +232,38 @@ class _Watch:
         )
 
 
-def _load_subset(job: TrialJob) -> tuple[TrainingSet, Any]:
-    """Decodes the trial's subset into memory and makes its tokenizer."""
+def _load_subset(job: TrialJob) -> tuple[TrainingSet | StreamedSet, Any]:
+    """Opens the trial's subset and makes its tokenizer."""
     trial = job.trial
     text = trial.architecture_config["text_cfg"]
     vision = trial.architecture_config["vision_cfg"]
     assert isinstance(text, Mapping)
     assert isinstance(vision, Mapping)
-    pool = open_pool(job.pool)
+    pool = open_pool(job.pool, tolerance=job.damage_tolerance)
     to_ids = tokenizer(text["vocab_size"], text["context_length"], pool.vocabulary)
-    rows = rows_of(pool.index, size=trial.cell.subset_size, quality=trial.cell.quality)
+    rows = rows_in(pool.index_file, size=trial.cell.subset_size, quality=trial.cell.quality)
 
-    def tokenize(texts: list[str]) -> Tensor:
+    def tokenize(texts: Sequence[str]) -> Tensor:
         return torch.from_numpy(to_ids(texts))
 
-    return (
-        TrainingSet(
-            images=torch.from_numpy(read_images(pool, rows, vision["image_size"])),
-            tokens=tokenize(captions(pool, rows)),
-        ),
+    data = training_data(
+        pool,
+        rows,
+        vision["image_size"],
         tokenize,
+        threads=job.cpus,
+        workers=job.cpus if job.gpus else 0,
+        tolerance=job.damage_tolerance,
     )
+    return data, tokenize
+
+
+def _write_damage(path: Path, damage: Sequence[Damage]) -> None:
+    """Lists the pairs in whose places others were trained on, one JSON object a line; no file without any."""
+    if damage:
+        with new_file(path) as file:
+            lines = (json.dumps(asdict(each)) + "\n" for each in damage)
+            file.write_text("".join(lines), encoding="utf-8")
 
 
 def _done(trial: Trial, steps: int) -> dict[str, float]:

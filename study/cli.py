@@ -28,21 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 when trials failed; 2 for bad input.
     """
-    options = _parser().parse_args(arguments)
-    from study.load import find_declaration, load_declaration  # noqa: PLC0415 - --help needs none of it
-    from study.study import Study  # noqa: PLC0415
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser, data = _parser()
+    if words[:1] == ["data"]:
+        from study.data_command import add_data_options  # noqa: PLC0415 - --help needs none of it
 
-    command: Callable[[Study | None, argparse.Namespace], int] = options.command
+        add_data_options(data)
+    options = parser.parse_args(words)
     try:
-        if options.study is None:  # as when something else than a study is learnt from
-            return command(None, options)
-        declaration = load_declaration(find_declaration(options.study))
-        study = Study(
-            declaration=declaration,
-            folder=Path(options.results) / declaration.name,
-            pools=Path(options.pools),
-        )
-        return command(study, options)
+        return _run_command(options)
     except (ValueError, OSError) as error:
         print(f"study: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -51,7 +45,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + 2
 
 
-def _parser() -> argparse.ArgumentParser:
+def _run_command(options: argparse.Namespace) -> int:
+    if not hasattr(options, "study"):
+        from study.data_command import run_data  # noqa: PLC0415
+
+        return run_data(options, _console())
+    from study.load import find_declaration, load_declaration  # noqa: PLC0415 - --help needs none of it
+    from study.study import Study  # noqa: PLC0415
+
+    command: Callable[[Study | None, argparse.Namespace], int] = options.command
+    if options.study is None:  # as when something else than a study is learnt from
+        return command(None, options)
+    declaration = load_declaration(find_declaration(options.study))
+    study = Study(
+        declaration=declaration,
+        folder=Path(options.results) / declaration.name,
+        pools=Path(options.pools),
+    )
+    return command(study, options)
+
+
+def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """Gives the parser, and that of ``data``, which gets its own options only when it is asked for."""
     shipped = ", ".join(sorted(path.stem for path in _DECLARATIONS.glob("*.yaml")))
     parser = argparse.ArgumentParser(
         prog="python -m study", description="Finds out how to spend a fixed amount of compute on CLIP."
@@ -87,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="ADDRESS",
                 help="address of a running Ray cluster (default: one on this machine)",
             )
-    return parser
+    about = "build, inspect and score a pool of image-text pairs; check evaluation sets"
+    return parser, commands.add_parser("data", help=about, description=about[0].upper() + about[1:] + ".")
 
 
 def _add_plan_options(sub: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from budgets.plan import Plan, Trial
 from budgets.quantity import format_flops
 from budgets.reconcile import reconcile
 from budgets.strategy import strategy
+from runners.data.cache import drop_idle
 from runners.files import new_file, write_json
 from runners.ray_backend import Ended, RayBackend
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table, to_frame, write_table
@@ -107,9 +108,9 @@ class Run:
         ahead = sum(t.train_flops for t in self._plan.trials if not self._ledger.has_spent(t.trial_id))
         if cap is not None and others and self._ledger.spent_flops + ahead > cap:
             raise ValueError(
-                f"{self._ledger.path} holds {format_flops(sum(others.values()))} of {len(others)} trials that "
-                f"this declaration does not have, and {format_flops(ahead)} are still to run: more than the "
-                f"study budget of {format_flops(cap)}. Name the changed study anew, or raise budget.study"
+                f"{self._ledger.path} holds {format_flops(sum(others.values()))} of {len(others)} trials "
+                f"that this declaration does not have, and {format_flops(ahead)} are still to run: more than "
+                f"the study budget of {format_flops(cap)}. Name the changed study anew, or raise budget.study"
             )
 
     def _run(self, waiting: list[Trial]) -> None:
@@ -136,6 +137,7 @@ class Run:
                         self._end(ended, schedule)
                 self._progress.tick(self._study.folder, self._started_at)
             self._event("study-ended")
+        drop_idle()
 
     def _start(self, trial_id: str, schedule: Schedule, backend: RayBackend) -> None:
         trial = self._trials[trial_id]

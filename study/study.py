@@ -27,7 +27,8 @@ from runners.data.evaluation_set import (
     SetFacts,
     describe_evaluation_set,
 )
-from runners.data.pool import Scorer, open_pool
+from runners.data.in_place import open_pool
+from runners.data.pool import Scorer
 from runners.results import (
     LEFT_OUT_COLUMNS,
     PLAN_COLUMNS,

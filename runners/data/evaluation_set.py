@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runners.data.reader import decode_image
-from runners.data.shards import IMAGE_KINDS, close_shard, read_samples, write_sample
+from runners.data.shards import IMAGE_KINDS, close_shard, image_size, read_samples, write_sample
 from runners.data.write import encode_image
 from runners.files import new_folder
 
@@ -149,6 +149,36 @@ def describe_evaluation_set(path: str | Path) -> SetFacts:
         metrics=RETRIEVAL_METRICS if retrieval else ZERO_SHOT_METRICS,
         content=content.hexdigest()[:12],
     )
+
+
+def check_evaluation_set(path: str | Path) -> tuple[str, int, int]:
+    """Reads a set through and decodes its images, one at a time.
+
+    Returns:
+        ``classification`` or ``retrieval``, and how many images and texts evaluating on it encodes.
+
+    Raises:
+        ValueError: As ``load_evaluation_set``.
+    """
+    path = Path(path)
+    facts = describe_evaluation_set(path)
+    retrieval = _is_retrieval(path)
+    for where, image, _ in _samples(path, "txt" if retrieval else "cls"):
+        size = image_size(image, decode=True)
+        if isinstance(size, str):
+            raise ValueError(f"image {where} of {path}: {size}")  # noqa: TRY004 - a reason, not a type
+    return "retrieval" if retrieval else "classification", facts.images, facts.texts
+
+
+def image_files(path: str | Path) -> Iterator[bytes]:
+    """Yields the bytes of each image of a set, or of a folder of shards, as they lie there.
+
+    Raises:
+        ValueError: If there is no such set, or a shard of it cannot be read.
+    """
+    for shard in _shards(Path(path)):
+        for _, members in read_samples(shard):
+            yield from (members[kind][1] for kind in IMAGE_KINDS if kind in members)
 
 
 def _truth(data: EvaluationSet, place: int) -> dict[str, bytes]:

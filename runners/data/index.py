@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from hashlib import blake2b
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from runners.data.shards import Entry
+from runners.data.tokenizer import caption_tokens
 from runners.data.words import split_words
 
 BINS = 10
@@ -25,19 +25,27 @@ DTYPES = {
     "height": "int32",
     "hash": "uint64",
     "score": "float32",
+    "uid": "str",
 }
 
 
 def index_of(entries: Iterable[Entry]) -> pd.DataFrame:
-    """Makes the index: the columns of ``Entry``, and ``bin`` (int8).
+    """Makes the index: the columns of ``Entry``, ``tokens`` (int16) and ``bin`` (int8).
 
-    Bins are deciles by exact rank of the score, 0 the best tenth; -1 for a pair without a score.
+    Tokens are the caption's length in CLIP's byte-pair encoding, without its start and end. Bins are deciles
+    by exact rank of the score, 0 the best tenth; -1 for a pair without a score.
     """
-    rows = list(entries)
-    columns = {name: [getattr(row, name) for row in rows] for name in DTYPES}
-    index = pd.DataFrame({name: pd.Series(values, dtype=DTYPES[name]) for name, values in columns.items()})
+    index = frame_of(entries)
     index["bin"] = bins_of(index["score"].to_numpy(), index["hash"].to_numpy())
     return index
+
+
+def frame_of(entries: Iterable[Entry]) -> pd.DataFrame:
+    """The index without bins."""
+    rows = list(entries)
+    columns = {name: [getattr(row, name) for row in rows] for name in DTYPES}
+    frame = pd.DataFrame({name: pd.Series(values, dtype=DTYPES[name]) for name, values in columns.items()})
+    return frame.assign(tokens=caption_tokens(columns["caption"]))
 
 
 def by_quality(score: NDArray[np.float32], content: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -53,15 +61,11 @@ def bins_of(score: NDArray[np.float32], content: NDArray[np.uint64]) -> NDArray[
     return bins
 
 
-def fingerprint_of(index: pd.DataFrame) -> str:
-    """A hash over every row's content, score and place: the same for the same pool, wherever it lies."""
-    digest = blake2b(digest_size=16)
-    for column in ("hash", "score", "bin"):
-        digest.update(np.ascontiguousarray(index[column].to_numpy()).tobytes())
-    return digest.hexdigest()
-
-
 def vocabulary_of(captions: Iterable[str]) -> list[str]:
     """The captions' words by falling frequency, then by alphabet; the 100,000 most frequent at most."""
-    counts = Counter(word for caption in captions for word in split_words(caption))
+    return vocabulary_of_counts(Counter(word for caption in captions for word in split_words(caption)))
+
+
+def vocabulary_of_counts(counts: Counter[str]) -> list[str]:
+    """``vocabulary_of``, from how often each word stands in the captions."""
     return sorted(counts, key=lambda word: (-counts[word], word))[:VOCABULARY_LIMIT]

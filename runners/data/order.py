@@ -5,11 +5,17 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-# Keeps the order's random numbers apart from any other use of the same seed.
-_STREAM = 0x0DDE5
+BLOCK = 1024
+"""Neighbours that a windowed shuffle keeps together until they are in memory: one long read of a shard."""
+
+WINDOW = 16
+"""Blocks that a windowed shuffle mixes."""
+
+# Keep the order's random numbers apart from any other use of the same seed.
+_STREAM, _WINDOWED_STREAM = 0x0DDE5, 0x0DDE6
 
 
-def positions(*, seed: int, count: int, start: int, stop: int) -> NDArray[np.int64]:
+def positions(*, seed: int, count: int, start: int, stop: int, windowed: bool = False) -> NDArray[np.int64]:
     """Which row of the subset stands at each position of training.
 
     Every epoch, ``count`` positions long, is a permutation of its own from (seed, epoch). A position's row is
@@ -20,6 +26,8 @@ def positions(*, seed: int, count: int, start: int, stop: int) -> NDArray[np.int
         count: Rows in the subset.
         start: First position, counted in samples from the start of training.
         stop: One after the last position.
+        windowed: Whether an epoch is shuffled as what is read from disk has to be: blocks of 1,024
+            neighbours in random order, and all rows of 16 blocks among each other. Otherwise all among all.
 
     Returns:
         int64 (stop - start,), each in [0, count).
@@ -28,8 +36,11 @@ def positions(*, seed: int, count: int, start: int, stop: int) -> NDArray[np.int
     assert 0 <= start <= stop
     parts = [np.empty(0, np.int64)]
     for epoch in range(start // count, -(-stop // count)):
-        first = epoch * count
-        parts.append(_permutation(seed, count, epoch)[max(start - first, 0) : stop - first])
+        first, last = max(start - epoch * count, 0), min(stop - epoch * count, count)
+        if windowed:
+            parts += _windows(seed, count, epoch, first, last)
+        else:
+            parts.append(_permutation(seed, count, epoch)[first:last])
     return np.concatenate(parts)
 
 
@@ -37,5 +48,37 @@ def positions(*, seed: int, count: int, start: int, stop: int) -> NDArray[np.int
 @lru_cache(maxsize=2)
 def _permutation(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
     order = np.random.default_rng((_STREAM, seed, epoch)).permutation(count)
+    order.setflags(write=False)
+    return order
+
+
+def _windows(seed: int, count: int, epoch: int, first: int, last: int) -> list[NDArray[np.int64]]:
+    """The rows at positions ``first`` to ``last`` of an epoch, window by window."""
+    starts = _window_starts(seed, count, epoch)
+    from_window, to_window = np.searchsorted(starts, [first, last - 1], side="right") - 1
+    return [
+        _window(seed, count, epoch, window)[max(first - starts[window], 0) : last - starts[window]]
+        for window in range(from_window, to_window + 1)
+    ]
+
+
+@lru_cache(maxsize=2)
+def _blocks(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng((_WINDOWED_STREAM, seed, epoch)).permutation(-(-count // BLOCK))
+
+
+@lru_cache(maxsize=2)
+def _window_starts(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
+    """The position at which each window begins; the subset's last block may be short, wherever it comes."""
+    blocks = _blocks(seed, count, epoch)
+    sizes = np.minimum(BLOCK, count - blocks * BLOCK)
+    return (np.cumsum(sizes) - sizes)[::WINDOW]
+
+
+@lru_cache(maxsize=4)
+def _window(seed: int, count: int, epoch: int, window: int) -> NDArray[np.int64]:
+    blocks = _blocks(seed, count, epoch)[window * WINDOW : (window + 1) * WINDOW]
+    rows = np.concatenate([np.arange(each * BLOCK, min((each + 1) * BLOCK, count)) for each in blocks])
+    order = np.random.default_rng((_WINDOWED_STREAM, seed, epoch, window)).permutation(rows)
     order.setflags(write=False)
     return order

@@ -3,29 +3,31 @@
     <pool>/shards/00000.tar …   what img2dataset writes: <key>.png or .jpg, <key>.txt, <key>.json
     <pool>/index.parquet        one row a pair, in the order of the shards (``runners.data.index``)
     <pool>/vocabulary.txt       words by falling frequency, one a line
+    <pool>/left-out.parquet     shard, key and reason of each sample that is no pair; where there are any
     <pool>/pool.json            what the pool is and where it came from; written last: no pool without it
 
-Shards that others wrote are indexed where they lie, in their own order; `runners.data.write` makes new ones.
+Shards that others wrote are indexed where they lie, in their own order (`runners.data.in_place`);
+`runners.data.build` and `runners.data.write` make new ones.
 """
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from runners.data.index import fingerprint_of, index_of, vocabulary_of
-from runners.data.shards import Entry, all_entries
-from runners.files import new_file
+from runners.data.damage import DAMAGE_TOLERANCE
 
-SCORE_FIELD = "similarity"
+FORMAT = 1
 
-_FORMAT = 1
+_ROWS_IN_MEMORY = 2_000_000
+_GROUPS_KEPT = 40
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +74,7 @@ class Pool:
         scored: Whether any of them has a quality score.
         fingerprint: A hash of all pairs, scores and their order.
         left_out: How many samples of the shards are no pairs, by reason.
+        scorers: Who gave each of the scores that stand side by side, by name; the one in ``origin`` ranks.
     """
 
     path: Path
@@ -80,16 +83,64 @@ class Pool:
     scored: bool
     fingerprint: str
     left_out: Mapping[str, int] = field(default_factory=dict)
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """As reports call it."""
         return self.origin.name
 
+    @property
+    def index_file(self) -> Path:
+        """The index."""
+        return self.path / "index.parquet"
+
     @cached_property
     def index(self) -> pd.DataFrame:
-        """One row a pair: key, shard, offset, length, caption, width, height, hash, score, bin."""
-        return pd.read_parquet(self.path / "index.parquet")
+        """One row a pair: the columns of ``runners.data.index``; for pools of some millions at most."""
+        return pd.read_parquet(self.index_file)
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The index's columns."""
+        return tuple(self._file.schema_arrow.names)
+
+    def rows(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pd.DataFrame:
+        """Some rows of the index in the order asked for; of a large one, no more than their row groups."""
+        if self.count <= _ROWS_IN_MEMORY:
+            frame: pd.DataFrame = self.index[list(columns)].iloc[rows]
+            return frame
+        groups = np.searchsorted(self._group_starts, rows, "right") - 1
+        needed, which = np.unique(groups, return_inverse=True)
+        parts = [self._group(int(group), tuple(columns)) for group in needed]
+        sizes = np.array([len(part) for part in parts])
+        inside = rows - self._group_starts[groups]
+        found: pd.DataFrame = pd.concat(parts).iloc[(np.cumsum(sizes) - sizes)[which] + inside]
+        return found
+
+    @cached_property
+    def _group(self) -> Callable[[int, tuple[str, ...]], pd.DataFrame]:
+        """Reads a row group; the last ones are kept, for a window's batches lie in the same few."""
+
+        @lru_cache(maxsize=_GROUPS_KEPT)
+        def read(group: int, columns: tuple[str, ...]) -> pd.DataFrame:
+            # Without threads: loader workers are forked, and Arrow's threads do not survive that.
+            frame: pd.DataFrame = self._file.read_row_group(
+                group, list(columns), use_threads=False
+            ).to_pandas()
+            return frame
+
+        return read
+
+    @cached_property
+    def _file(self) -> pq.ParquetFile:
+        return pq.ParquetFile(self.index_file, memory_map=True)
+
+    @cached_property
+    def _group_starts(self) -> NDArray[np.int64]:
+        facts = self._file.metadata
+        sizes = [facts.row_group(group).num_rows for group in range(facts.num_row_groups)]
+        return np.cumsum([0, *sizes[:-1]])
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
@@ -97,8 +148,13 @@ class Pool:
         return tuple((self.path / "vocabulary.txt").read_text(encoding="utf-8").split())
 
     @classmethod
-    def open(cls, path: str | Path) -> "Pool":
+    def open(cls, path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> "Pool":
         """Opens a pool that has its index.
+
+        Args:
+            path: Its folder.
+            tolerance: Share of the pairs that may lie in shards that are missing or have changed; reading
+                tells each of them.
 
         Raises:
             ValueError: If there is no such folder, or it is no pool, or its files changed since.
@@ -113,94 +169,41 @@ class Pool:
             raise ValueError(f"{path} is not a pool: it has no pool.json") from None
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path / 'pool.json'} does not describe a pool: {error!r}") from error
-        if found != _FORMAT:
-            raise ValueError(f"{path} is a pool of format {found}; this version reads {_FORMAT}")
-        for shard, size in facts["shards"].items():
-            if not (path / shard).is_file() or (path / shard).stat().st_size != size:
-                raise ValueError(
-                    f"shard {path / shard} is missing or not as it was indexed ({size} bytes); "
-                    f"to index the folder as it is now, delete {path / 'pool.json'}"
-                )
+        if found != FORMAT:
+            raise ValueError(f"{path} is a pool of format {found}; this version reads {FORMAT}")
         rows = pq.read_metadata(path / "index.parquet").num_rows
         if rows != facts["count"]:
             raise ValueError(f"{path / 'index.parquet'} has {rows} rows, pool.json says {facts['count']}")
         scorer = Scorer(**facts["scorer"]) if facts["scorer"] else None
-        return cls(
+        pool = cls(
             path=path,
             origin=Origin(name=facts["name"], scorer=scorer, provenance=facts["provenance"]),
             count=rows,
             scored=facts["scored"],
             fingerprint=facts["fingerprint"],
             left_out=facts["left_out"],
+            scorers={name: Scorer(**scorer) for name, scorer in facts.get("scorers", {}).items()},
+        )
+        _check_shards(pool, facts["shards"], tolerance)
+        return pool
+
+
+def _check_shards(pool: Pool, sizes: Mapping[str, int], tolerance: float) -> None:
+    """Raises ValueError where more pairs than tolerated lie in shards that are not as they were indexed."""
+    changed = [shard for shard, size in sizes.items() if _size(pool.path / shard) != size]
+    if not changed:
+        return
+    column = pq.read_table(pool.index_file, columns=["shard"])["shard"].value_counts()
+    pairs = {each["values"]: each["counts"] for each in column.to_pylist()}
+    lost = sum(pairs[shard] for shard in changed)
+    if lost > tolerance * pool.count:
+        raise ValueError(
+            f"shard {pool.path / changed[0]} is missing or not as it was indexed ({sizes[changed[0]]} bytes)"
+            f"{f', and so are {len(changed) - 1} more' if len(changed) > 1 else ''}: {lost:,} of "
+            f"{pool.count:,} pairs, more than the tolerated {tolerance:.2%}; "
+            f"to index the folder as it is now, delete {pool.path / 'pool.json'}"
         )
 
 
-def open_pool(path: str | Path) -> Pool:
-    """Opens a pool; a folder of shards that has no index yet is indexed first, where it lies.
-
-    Raises:
-        ValueError: As ``Pool.open`` and ``index_shards``.
-    """
-    path = Path(path)
-    return index_shards(path) if path.is_dir() and not (path / "pool.json").exists() else Pool.open(path)
-
-
-def index_shards(path: str | Path, *, score_field: str = SCORE_FIELD, origin: Origin | None = None) -> Pool:
-    """Indexes a folder of webdataset or img2dataset tars where it lies; only small files are added beside.
-
-    Args:
-        path: The folder; tars in folders below it count too, save those in ``evaluation/`` and hidden ones.
-        score_field: The field of a sample's json to take the quality score from, where there is one.
-        origin: What to record; by default the folder's name alone.
-
-    Raises:
-        ValueError: If there is no such folder or no tar in it, a tar cannot be read or holds no pair, or the
-            folder cannot be written to.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        raise ValueError(f"no such pool: {path} is not a folder")
-    shards = sorted(shard for shard in path.rglob("*.tar") if _is_training(shard.relative_to(path)))
-    if not shards:
-        raise ValueError(f"{path} is not a pool: there is neither a pool.json nor any .tar shard in it")
-    left_out = Counter[str]()
-    index = index_of(_pairs(all_entries(path, shards, score_field=score_field), left_out))
-    try:
-        describe_pool(path, index, origin or Origin(name=path.resolve().name), left_out)
-    except OSError as error:
-        raise ValueError(f"cannot write the index of {path} beside its shards: {error}") from error
-    return Pool.open(path)
-
-
-def describe_pool(folder: Path, index: pd.DataFrame, origin: Origin, left_out: Mapping[str, int]) -> None:
-    """Writes what stands beside the shards, ``pool.json`` last."""
-    words = vocabulary_of(index["caption"])
-    facts = {
-        "format": _FORMAT,
-        **asdict(origin),
-        "count": len(index),
-        "scored": bool(index["score"].notna().any()),
-        "fingerprint": fingerprint_of(index),
-        "left_out": dict(left_out),
-        "shards": {shard: (folder / shard).stat().st_size for shard in index["shard"].unique()},
-    }
-    with new_file(folder / "index.parquet") as file:
-        index.to_parquet(file, index=False)
-    with new_file(folder / "vocabulary.txt") as file:
-        file.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
-    with new_file(folder / "pool.json") as file:
-        file.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _is_training(shard: Path) -> bool:
-    """Whether a shard below a pool holds its pairs, not evaluation sets or a half-written folder's."""
-    return shard.parts[0] != "evaluation" and not any(part.startswith(".") for part in shard.parts)
-
-
-def _pairs(found: Iterable[Entry | str], left_out: Counter[str]) -> Iterator[Entry]:
-    """Passes the pairs on, and counts the samples that are none by reason."""
-    for entry in found:
-        if isinstance(entry, Entry):
-            yield entry
-        else:
-            left_out[entry] += 1
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1

@@ -4,7 +4,8 @@ import io
 import json
 import math
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -12,7 +13,12 @@ from typing import IO
 
 from PIL import Image
 
+from runners.data.damage import Damage
+
 IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
+
+MAX_PIXELS = 100_000_000
+"""An image of more is taken for an attempt to fill the memory."""
 
 _BLOCK = tarfile.BLOCKSIZE
 
@@ -31,6 +37,7 @@ class Entry:
         height: Of the image, pixels.
         hash: Of the image's bytes and the caption, 64 bits.
         score: Quality, higher is better; NaN if there is none.
+        uid: What a data set's authors call the pair (DataComp's 32 hexadecimal digits), or empty.
     """
 
     key: str
@@ -42,6 +49,21 @@ class Entry:
     height: int
     hash: int
     score: float
+    uid: str = ""
+
+
+class ShardError(ValueError):
+    """A shard that cannot be read to its end.
+
+    Args:
+        path: The shard.
+        key: Of the sample that is incomplete, or empty.
+        reason: What is wrong.
+    """
+
+    def __init__(self, path: Path, key: str, reason: str) -> None:
+        super().__init__(f"cannot read shard {path}{f' after sample {key}' if key else ''}: {reason}")
+        self.key, self.reason = key, reason
 
 
 def content_hash(image: bytes, caption: str) -> int:
@@ -81,11 +103,12 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]
         The key and, for each file ending, where the content begins and the content.
 
     Raises:
-        ValueError: If the file cannot be read as a tar.
+        ShardError: If the file is not there, is no tar, or ends before the mark that ends every tar: what
+            tarfile itself takes for the end of an archive may be a damaged header.
     """
     key, members = "", dict[str, tuple[int, bytes]]()
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, "r:") as tar:
             for member in tar:
                 content = tar.extractfile(member)
                 if content is None:
@@ -100,69 +123,79 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]
                 if len(payload) != member.size:
                     raise tarfile.ReadError("unexpected end of data")
                 members[ending.lower()] = member.offset_data, payload
+                # It would keep every member that it has read.
+                tar.members = []  # type: ignore[attr-defined]
+            end = tar.offset
+        _check_end(path, end)
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise ValueError(f"cannot read shard {path}: {error}") from error
+        raise ShardError(path, key, str(error)) from error
     if members:
         yield key, members
 
 
-def entries_of(path: Path, name: str, *, score_field: str) -> Iterator[Entry | str]:
+def _check_end(path: Path, end: int) -> None:
+    with path.open("rb") as file:
+        file.seek(end)
+        if file.read(_BLOCK) != b"\0" * _BLOCK:
+            raise tarfile.ReadError("it is cut short, or damaged there")
+
+
+def entries_of(path: Path, name: str, *, score_field: str, decode: bool = False) -> Iterator[Entry | Damage]:
     """Describes each sample of a shard.
 
     Args:
         path: The shard.
         name: What the index calls it.
         score_field: The field of a sample's json that holds its score.
+        decode: Whether to decode images whole, not their headers alone.
 
     Yields:
-        An entry or, for a sample that is no pair, the reason.
-    """
-    for key, members in read_samples(path):
-        ending = next((kind for kind in IMAGE_KINDS if kind in members), None)
-        facts = _facts(members)
-        caption = _caption(members, facts)
-        if ending is None:
-            yield "no image"
-        elif caption is None:
-            yield "no caption"
-        else:
-            offset, image = members[ending]
-            size = _size(image)
-            if size is None:
-                yield "unreadable image"
-                continue
-            yield Entry(
-                key=key,
-                shard=name,
-                offset=offset,
-                length=len(image),
-                caption=caption,
-                width=size[0],
-                height=size[1],
-                hash=content_hash(image, caption),
-                score=_score(facts.get(score_field)),
-            )
-
-
-def all_entries(pool: Path, shards: Iterable[Path], *, score_field: str) -> Iterator[Entry | str]:
-    """``entries_of`` for one shard after the other.
+        An entry or, for a sample that is no pair, what is wrong with it.
 
     Raises:
-        ValueError: If a shard cannot be read or holds no pair at all.
+        ShardError: If the shard cannot be read to its end; the samples before were given.
     """
-    for shard in shards:
-        any_pair = False
-        for entry in entries_of(shard, shard.relative_to(pool).as_posix(), score_field=score_field):
-            any_pair |= isinstance(entry, Entry)
-            yield entry
-        if not any_pair:
-            raise ValueError(
-                f"shard {shard} holds no pair: each sample needs an image ({', '.join(IMAGE_KINDS)}) "
-                "and a caption (txt, or 'caption' in its json) under one key"
-            )
+    for key, members in read_samples(path):
+        found = describe(key, members, name, score_field=score_field, decode=decode)
+        yield Damage(shard=name, key=key, reason=found) if isinstance(found, str) else found
 
 
-def _facts(members: Mapping[str, tuple[int, bytes]]) -> dict[str, object]:
+def describe(
+    key: str, members: Mapping[str, tuple[int, bytes]], name: str, *, score_field: str, decode: bool
+) -> Entry | str:
+    """Describes one sample of a shard, or says why it is no pair (``entries_of``)."""
+    ending = image_kind(members)
+    facts = facts_of(members)
+    caption = _caption(members, facts)
+    if ending is None:
+        return "no image"
+    if caption is None:
+        return "no caption"
+    offset, image = members[ending]
+    size = image_size(image, decode=decode)
+    if isinstance(size, str):
+        return size
+    return Entry(
+        key=key,
+        shard=name,
+        offset=offset,
+        length=len(image),
+        caption=caption,
+        width=size[0],
+        height=size[1],
+        hash=content_hash(image, caption),
+        score=score_of(facts.get(score_field)),
+        uid=str(facts.get("uid") or ""),
+    )
+
+
+def image_kind(members: Mapping[str, object]) -> str | None:
+    """The ending of a sample's image among its members."""
+    return next((kind for kind in IMAGE_KINDS if kind in members), None)
+
+
+def facts_of(members: Mapping[str, tuple[int, bytes]]) -> dict[str, object]:
+    """What a sample's json says; nothing where there is none, or none that can be read."""
     try:
         facts = json.loads(members["json"][1])
     except (KeyError, ValueError):
@@ -170,22 +203,45 @@ def _facts(members: Mapping[str, tuple[int, bytes]]) -> dict[str, object]:
     return facts if isinstance(facts, dict) else {}
 
 
+def clean_caption(text: str) -> str:
+    """A caption in one line, white space made single blanks."""
+    return " ".join(text.split())
+
+
+def image_size(image: bytes, *, decode: bool) -> tuple[int, int] | str:
+    """Width and height of an image file in pixels, or why it is no image.
+
+    Args:
+        image: The file's bytes.
+        decode: Whether to decode it whole; otherwise its header alone is read.
+    """
+    if not image:
+        return "empty image file"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL warns of large images and odd metadata
+            with Image.open(io.BytesIO(image)) as opened:
+                width, height = opened.size
+                if width * height > MAX_PIXELS:
+                    return "image too large"
+                if decode:
+                    opened.load()
+                return width, height
+    except Image.DecompressionBombError:
+        return "image too large"
+    except (OSError, ValueError, SyntaxError):
+        return "unreadable image"
+
+
+def score_of(value: object) -> float:
+    """A number as a score; NaN for all else."""
+    number = float(value) if isinstance(value, int | float) else math.nan
+    return number if math.isfinite(number) else math.nan
+
+
 def _caption(members: Mapping[str, tuple[int, bytes]], facts: Mapping[str, object]) -> str | None:
     if "txt" in members:
         text = members["txt"][1].decode("utf-8", "replace")
     else:
         text = str(facts.get("caption") or "")
-    return " ".join(text.split()) or None
-
-
-def _size(image: bytes) -> tuple[int, int] | None:
-    try:
-        with Image.open(io.BytesIO(image)) as opened:
-            return opened.size
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return None
-
-
-def _score(value: object) -> float:
-    number = float(value) if isinstance(value, int | float) else math.nan
-    return number if math.isfinite(number) else math.nan
+    return clean_caption(text) or None

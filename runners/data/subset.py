@@ -1,11 +1,29 @@
-"""Subsets of a pool by size and quality."""
+"""Subsets of a pool by size and quality.
+
+Scores and hashes are read once, in chunks; what stays in memory is four bytes a pair for its score and, of
+the pairs that are good enough, eight for their hash. So a subset of 100 million pairs is chosen in seconds,
+and the same one on every machine.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from budgets.quality import available
-from runners.data.index import by_quality
+
+SUBSET_PREFIX = "in:"
+"""Column ``in:NAME`` of an index says which pairs are in the named subset NAME."""
+
+_CHUNK_ROWS = 1_000_000
+_BELOW = (1 << 48) - 1
+_UNSCORED = np.uint32(0xFFFFFFFF)
+
+_Read = Callable[[str], Iterator[NDArray[np.generic]]]
+"""Name of a column → its values in chunks."""
 
 
 def rows_of(index: pd.DataFrame, *, size: int | None, quality: str) -> NDArray[np.int64]:
@@ -21,7 +39,8 @@ def rows_of(index: pd.DataFrame, *, size: int | None, quality: str) -> NDArray[n
     Args:
         index: A pool's, with ``score`` and ``hash``.
         size: How many pairs; ``None`` for all of that quality.
-        quality: ``all`` or ``topN``, the best N % by score (``budgets.quality.available`` of them).
+        quality: ``all``, or ``topN``, the best N % by score (``budgets.quality.available`` of them), ties by
+            hash; or the name of a named subset.
 
     Returns:
         Positions in the index, ascending, int64 (size,).
@@ -29,23 +48,104 @@ def rows_of(index: pd.DataFrame, *, size: int | None, quality: str) -> NDArray[n
     Raises:
         ValueError: If the pool has fewer pairs of that quality than asked for, or lacks the scores.
     """
-    score, content = index["score"].to_numpy(), index["hash"].to_numpy()
-    kept = available(len(index), quality)
+    return _choose(
+        lambda name: iter([index[name].to_numpy()]), len(index), size, quality, _is_named(index, quality)
+    )
+
+
+def rows_in(path: Path, *, size: int | None, quality: str) -> NDArray[np.int64]:
+    """``rows_of`` for the index in a parquet file of any size."""
+    file = pq.ParquetFile(path)
+
+    def read(name: str) -> Iterator[NDArray[np.generic]]:
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, columns=[name], use_threads=False)[name].to_numpy()
+
+    return _choose(read, file.metadata.num_rows, size, quality, _is_named(file.schema_arrow.names, quality))
+
+
+def _is_named(columns: pd.DataFrame | list[str], quality: str) -> bool:
+    return f"{SUBSET_PREFIX}{quality}" in columns
+
+
+def _choose(
+    read: _Read,
+    count: int,
+    size: int | None,
+    quality: str,
+    named: bool,  # noqa: FBT001 - private
+) -> NDArray[np.int64]:
+    ranks = None
+    kept = available(count, "all" if named else quality)
+    if named:
+        ranks = np.concatenate([np.where(chunk, np.uint32(0), _UNSCORED) for chunk in read("in:" + quality)])
+        kept = int(np.count_nonzero(ranks == 0))
+    elif quality != "all":
+        ranks = _ranks(read, count)
     if size is not None and not 1 <= size <= kept:
         raise ValueError(
             f"asked for {size:,} pairs of quality '{quality}'; "
-            f"the pool has {kept:,} of that quality, {len(index):,} in all"
+            f"the pool has {kept:,} of that quality, {count:,} in all"
         )
-    if quality == "all":
-        best = np.arange(len(index))
-    else:
-        scored = int(np.count_nonzero(~np.isnan(score)))
-        if scored < kept:
+    good = np.ones(count, bool)
+    tied = np.zeros(count, bool)
+    if ranks is not None:
+        border = np.partition(ranks, kept - 1)[kept - 1] if kept else np.uint32(0)
+        if border == _UNSCORED:
+            scored = int(np.count_nonzero(ranks != _UNSCORED))
             raise ValueError(
-                f"quality '{quality}' needs scores; {scored:,} of the pool's {len(index):,} pairs have one; "
+                f"quality '{quality}' needs scores; {scored:,} of the pool's {count:,} pairs have one; "
                 "score the pool, or use quality 'all'"
             )
-        best = by_quality(score, content)[:kept]
-    if size is not None:
-        best = best[np.lexsort((best, content[best]))[:size]]
-    return np.sort(best)
+        good, tied = ranks <= border, ranks == border
+        del ranks
+    hashes = _of_chosen(read("hash"), good)
+    excess = len(hashes) - kept
+    if excess:
+        at_border = np.flatnonzero(tied[good])
+        out = at_border[np.argsort(hashes[at_border], kind="stable")[len(at_border) - excess :]]
+        inside = np.ones(len(hashes), bool)
+        inside[out] = False
+        good[good] = inside
+        hashes = hashes[inside]
+        del inside
+    if size is not None and size < kept:
+        good[good] = _lowest(hashes, size)
+    return np.flatnonzero(good)
+
+
+def _ranks(read: _Read, count: int) -> NDArray[np.uint32]:
+    """Scores as numbers that order the other way round: the best score has the lowest, NaN the highest."""
+    ranks, start = np.empty(count, np.uint32), 0
+    for chunk in read("score"):
+        # Adding zero makes -0.0 and 0.0 the same.
+        score = chunk.astype(np.float32) + np.float32(0)
+        bits = score.view(np.uint32)
+        falling = np.where(bits >> 31, bits, ~(bits | np.uint32(1 << 31)))
+        ranks[start : start + len(chunk)] = np.where(np.isnan(score), _UNSCORED, falling)
+        start += len(chunk)
+    return ranks
+
+
+def _of_chosen(chunks: Iterator[NDArray[np.generic]], chosen: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    values, start, end = np.empty(np.count_nonzero(chosen), np.uint64), 0, 0
+    for chunk in chunks:
+        some = chunk[chosen[start : start + len(chunk)]]
+        values[end : end + len(some)] = some
+        start, end = start + len(chunk), end + len(some)
+    return values
+
+
+def _lowest(hashes: NDArray[np.uint64], keep: int) -> NDArray[np.bool_]:
+    """Which of the hashes are the ``keep`` lowest, equal ones by their place."""
+    # Their first 16 bits say it for all but a few, without a copy of all of them to sort.
+    counts, chunk = np.zeros(1 << 16, np.int64), _CHUNK_ROWS
+    for start in range(0, len(hashes), chunk):
+        first_bits = (hashes[start : start + chunk] >> np.uint64(48)).astype(np.int64)
+        counts += np.bincount(first_bits, minlength=1 << 16)
+    ends = np.cumsum(counts)
+    digit = int(np.searchsorted(ends, keep))
+    low = hashes < np.uint64(digit << 48)
+    few = np.flatnonzero((hashes >= np.uint64(digit << 48)) & (hashes <= np.uint64((digit << 48) + _BELOW)))
+    low[few[np.argsort(hashes[few], kind="stable")[: keep - (ends[digit] - counts[digit])]]] = True
+    return low

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -66,14 +67,26 @@ def tokenizer(vocab_size: int, context_length: int, words: Sequence[str]) -> Tok
     return Tokenizer(ids=ids, vocab_size=vocab_size, context_length=context_length)
 
 
-def _byte_pair_encoding(context_length: int) -> Tokenize:
+def caption_tokens(texts: Sequence[str]) -> NDArray[np.int16]:
+    """How many tokens of CLIP's byte-pair encoding each text has, without start and end, int16 (texts,)."""
+    encode = _encoder().encode
+    most = np.iinfo(np.int16).max
+    return np.array([min(len(encode(text)), most) for text in texts], np.int16)
+
+
+@lru_cache(maxsize=1)
+def _encoder() -> Any:  # noqa: ANN401 - open_clip is not annotated
     # Imported here, since open_clip brings torch, and everything else about data does without.
     from open_clip.tokenizer import SimpleTokenizer  # noqa: PLC0415
 
-    encoder: Any = SimpleTokenizer(context_length=context_length)
+    return SimpleTokenizer()
+
+
+def _byte_pair_encoding(context_length: int) -> Tokenize:
+    encoder = _encoder()
 
     def encode(texts: Sequence[str]) -> NDArray[np.int64]:
-        tokens: NDArray[np.int64] = encoder(list(texts)).numpy()
+        tokens: NDArray[np.int64] = encoder(list(texts), context_length).numpy()
         return tokens
 
     return encode

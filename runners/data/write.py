@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from runners.data.describe import describe_pool
+from runners.data.in_place import SCORE_FIELD
 from runners.data.index import bins_of, index_of
-from runners.data.pool import SCORE_FIELD, Origin, Pool, describe_pool
+from runners.data.pool import Origin, Pool
 from runners.data.shards import Entry, close_shard, content_hash, write_sample
 from runners.files import new_folder
 
@@ -85,7 +87,7 @@ def fill_pool(folder: Path, pairs: Pairs, scores: NDArray[np.float32] | None, or
                 place = f"{len(entries):09d}"
                 entries.append(_write_pair(file, shard, place, pairs[row], float(scores[row])))
             close_shard(file)
-    describe_pool(folder, index_of(entries), origin, {})
+    describe_pool(folder, [index_of(entries)], origin, [])
 
 
 def encode_image(image: NDArray[np.uint8]) -> bytes:

@@ -13,9 +13,10 @@ from budgets.architecture import load_architecture
 from budgets.declaration import Recipe
 from budgets.strategy import strategy
 from runners.checkpoint import load_checkpoint, save_checkpoint
+from runners.data.training_set import TrainingSet
 from runners.model import build_model, compute_context
 from runners.strategies.build import build_strategy
-from runners.train import Diverged, Schedule, TrainingSet, learning_rate, make_optimizer, train
+from runners.train import Diverged, Schedule, learning_rate, make_optimizer, train
 
 STEPS, BATCH = 12, 8
 CPU = torch.device("cpu")

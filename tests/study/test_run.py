@@ -170,7 +170,7 @@ def test_a_trial_that_fails_by_itself_is_reported_and_the_others_finish(pool: Pa
 
     assert ended.returncode == 1
     assert "FAILED" in ended.stdout
-    assert "cannot decode image" in ended.stdout
+    assert "pairs are damaged, more than the tolerated 0.10%" in ended.stdout
     results = pd.read_parquet(tmp_path / "tiny" / "results.parquet")
     assert results["status"].tolist() == ["finished", "finished", "failed"]
     entries = read_entries(tmp_path / "tiny" / "ledger.jsonl")

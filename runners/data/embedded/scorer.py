@@ -22,9 +22,10 @@ from runners.data.embedded.scorer_cost import (
 )
 from runners.data.index import vocabulary_of
 from runners.data.tokenizer import tokenizer
+from runners.data.training_set import TrainingSet
 from runners.model import build_model, compute_context, resolve_precision
 from runners.strategies.clip import Clip
-from runners.train import Schedule, TrainingSet, derive_seed, make_optimizer, to_float, train
+from runners.train import Schedule, derive_seed, make_optimizer, to_float, train
 
 _SCORED_AT_ONCE = 512
 

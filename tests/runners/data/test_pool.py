@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from runners.data.embedded.build import TrainingPairs
-from runners.data.pool import Origin, Pool, index_shards, open_pool
+from runners.data.in_place import index_shards, open_pool
+from runners.data.pool import Origin, Pool
 from runners.data.reader import captions, read_images
 from runners.data.shards import content_hash
 from runners.data.subset import rows_of

@@ -11,7 +11,8 @@ from PIL import Image
 from torchvision import transforms
 
 from runners.data.embedded.build import TrainingPairs
-from runners.data.pool import Pool, open_pool
+from runners.data.in_place import open_pool
+from runners.data.pool import Pool
 from runners.data.reader import captions, decode_image, read_images
 from runners.data.write import write_pool
 

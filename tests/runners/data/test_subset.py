@@ -1,6 +1,7 @@
 """Subsets by size and quality: exact in number, nested, independent of the order of rows."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 
 from budgets.quality import available, quality_fraction
 from runners.data.index import bins_of
-from runners.data.subset import rows_of
+from runners.data.subset import rows_in, rows_of
 
 COUNT = 1037
 
@@ -76,6 +77,37 @@ def test_a_subset_does_not_depend_on_the_order_of_rows(index: pd.DataFrame) -> N
     shuffled = index.iloc[order].reset_index(drop=True)
     rows = rows_of(index, size=200, quality="top30")
     assert set(order[rows_of(shuffled, size=200, quality="top30")]) == set(rows)
+
+
+@pytest.mark.parametrize("quality", ["top1", "top37", "top80", "all"])
+@pytest.mark.parametrize("size", [None, 1, 10])
+def test_an_index_on_disk_gives_the_same_subset_as_one_in_memory(
+    index: pd.DataFrame, tmp_path: Path, quality: str, size: int | None
+) -> None:
+    index = index.assign(score=index["score"].where(index["score"] > 4))  # without one: about a sixth
+    index.to_parquet(tmp_path / "index.parquet", row_group_size=100)
+    rows = rows_in(tmp_path / "index.parquet", size=size, quality=quality)
+    assert np.array_equal(rows, rows_of(index, size=size, quality=quality))
+
+
+def test_subsets_are_what_sorting_everything_gives(index: pd.DataFrame) -> None:
+    # By score, ties by hash; then by hash: said plainly, at the price of sorting the whole pool twice.
+    coarse = index.assign(hash=index["hash"] % 50, score=np.where(index["score"] > 20, 0.0, -index["score"]))
+    best = coarse.sort_values(["score", "hash"], ascending=[False, True], kind="stable").head(
+        available(COUNT, "top40")
+    )
+    lowest = best.assign(row=best.index).sort_values(["hash", "row"]).head(100)
+    assert rows_of(coarse, size=None, quality="top40").tolist() == sorted(best.index)
+    assert rows_of(coarse, size=100, quality="top40").tolist() == sorted(lowest.index)
+
+
+def test_a_named_subset_is_a_quality_of_its_own(index: pd.DataFrame) -> None:
+    named = index.assign(**{"in:mine": np.arange(COUNT) % 3 == 0})
+    whole = rows_of(named, size=None, quality="mine")
+    assert whole.tolist() == list(range(0, COUNT, 3))
+    assert set(rows_of(named, size=50, quality="mine")) < set(rows_of(named, size=99, quality="mine"))
+    with pytest.raises(ValueError, match=r"asked for 400 pairs of quality 'mine'; the pool has 346"):
+        rows_of(named, size=400, quality="mine")
 
 
 def test_deciles_are_the_bins_of_the_index(index: pd.DataFrame) -> None:

@@ -1,0 +1,103 @@
+"""Downloading the images of a table of URLs, by img2dataset in a process of its own."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from runners.data.damage import Damage
+from runners.data.source import check_columns, read_table
+
+RESIZE_MODES = ("no", "keep_ratio", "keep_ratio_largest", "center_crop", "border")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Download:
+    """How to download.
+
+    Attributes:
+        program: img2dataset's command, perhaps of an environment of its own.
+        url: The column of URLs.
+        caption: The column of captions.
+        image_size: Side in pixels that images are brought to.
+        resize_mode: One of ``RESIZE_MODES``.
+        retries: How often a URL that failed is tried again.
+        timeout_s: Seconds that a server may take.
+        user_agent: What to call oneself, besides a browser's name.
+        workers: Processes.
+    """
+
+    program: str = "img2dataset"
+    url: str = "url"
+    caption: str = "caption"
+    image_size: int = 256
+    resize_mode: str = "keep_ratio"
+    retries: int = 2
+    timeout_s: int = 10
+    user_agent: str = "clip-scaling-study"
+    workers: int = 1
+
+
+def download(table: Path, folder: Path, how: Download) -> list[Damage]:
+    """Downloads into shards; those that are there already are not downloaded again.
+
+    A server that says noai, noimageai, noindex or noimageindex in X-Robots-Tag is obeyed.
+
+    Args:
+        table: URLs and captions; its other columns go along.
+        folder: Where shards go.
+        how: The rest.
+
+    Returns:
+        What could not be had, by reason.
+
+    Raises:
+        ValueError: If the table lacks a column, or img2dataset is not there or fails.
+    """
+    columns = read_table(table)
+    check_columns(columns, table, how.url, how.caption)
+    others = [name for name in columns if name not in {how.url, how.caption, "key", "width", "height"}]
+    program = shutil.which(how.program) or shutil.which(how.program, path=str(Path(sys.executable).parent))
+    if program is None:
+        raise ValueError(
+            f"{how.program} is not installed; pip install 'img2dataset>=1.47', here or in an environment of "
+            "its own, and name its command with --img2dataset"
+        )
+    options = {
+        "url_list": table.resolve(),
+        "input_format": table.suffix[1:],
+        "url_col": how.url,
+        "caption_col": how.caption,
+        "output_format": "webdataset",
+        "output_folder": folder.resolve(),
+        "processes_count": how.workers,
+        "thread_count": 32,
+        "image_size": how.image_size,
+        "resize_mode": how.resize_mode,
+        "resize_only_if_bigger": True,
+        "retries": how.retries,
+        "timeout": how.timeout_s,
+        "user_agent_token": how.user_agent,
+        "save_additional_columns": json.dumps(others),
+        "incremental_mode": "incremental",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [program, *(f"--{name}={value}" for name, value in options.items())]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - as asked for
+    (folder / "img2dataset.log").write_text(ended.stdout + ended.stderr, encoding="utf-8")
+    done = sorted(folder.glob("*.parquet"))
+    if ended.returncode or not done:
+        last = (ended.stderr.strip().splitlines() or ["it wrote nothing"])[-1]
+        raise ValueError(f"img2dataset failed: {last}; all that it said is in {folder / 'img2dataset.log'}")
+    facts = pd.concat([pd.read_parquet(path) for path in done])
+    failed = facts[facts["status"] != "success"]
+    return [
+        Damage(shard=url, key=key, reason=f"{status.replace('_', ' ')}: {message}")
+        for url, key, status, message in zip(
+            failed["url"], failed["key"], failed["status"], failed["error_message"], strict=True
+        )
+    ]

@@ -1,0 +1,190 @@
+"""What pools are built from: tars of samples, or a table of image paths and captions. Part by part."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from budgets.names import unknown
+from runners.data.damage import Damage
+from runners.data.in_place import shards_of
+from runners.data.shards import (
+    IMAGE_KINDS,
+    Entry,
+    ShardError,
+    clean_caption,
+    content_hash,
+    describe,
+    facts_of,
+    image_kind,
+    image_size,
+    read_samples,
+    score_of,
+)
+
+TABLES = (".parquet", ".csv", ".tsv", ".jsonl")
+
+_ROWS_PER_PART = 2048
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Columns:
+    """Which columns of a table, or fields of a sample's json, hold what.
+
+    Attributes:
+        image: The image's path, absolute or from the table's folder.
+        caption: The text.
+        score: The quality score, where there is one.
+    """
+
+    image: str = "image"
+    caption: str = "caption"
+    score: str = "similarity"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """A piece of a source that one process reads: a tar, or some rows of a table.
+
+    Attributes:
+        file: The tar or table.
+        start: First row of the table.
+        stop: One after its last row; 0 for a tar.
+    """
+
+    file: Path
+    start: int = 0
+    stop: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """A pair of a source. Its ``entry.shard``, ``offset`` and ``length`` say where the image's bytes lie.
+
+    Attributes:
+        entry: The pair.
+        image: The image file's bytes.
+        kind: Its file ending.
+        facts: What else is known of it.
+    """
+
+    entry: Entry
+    image: bytes
+    kind: str
+    facts: Mapping[str, Any]
+
+
+def parts_of(source: Path) -> list[Part]:
+    """Cuts a source into parts, always the same.
+
+    Raises:
+        ValueError: If it is neither a tar, a folder of tars, nor a table.
+    """
+    if source.is_dir():
+        return [Part(file=shard) for shard in shards_of(source)]
+    if not source.is_file():
+        raise ValueError(f"no such source: {source}")
+    if source.suffix == ".tar":
+        return [Part(file=source)]
+    count = len(read_table(source))
+    return [
+        Part(file=source, start=start, stop=min(start + _ROWS_PER_PART, count))
+        for start in range(0, count, _ROWS_PER_PART)
+    ]
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Reads a table.
+
+    Raises:
+        ValueError: If it is none, or cannot be read.
+    """
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        if path.suffix in {".csv", ".tsv"}:
+            return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
+        if path.suffix == ".jsonl":
+            return pd.read_json(path, lines=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read table {path}: {error}") from error
+    raise ValueError(f"{path} is no source: a folder of .tar shards, or a table ({', '.join(TABLES)})")
+
+
+def check_columns(table: pd.DataFrame, path: Path, *names: str) -> None:
+    """Raises ValueError, with the nearest name, where a column is not there."""
+    for name in names:
+        if name not in table:
+            raise ValueError(f"{path}: {unknown('column', name, table.columns)}")
+
+
+def pairs_of(part: Part, columns: Columns) -> Iterator[Found | Damage]:
+    """Reads a part; every image is decoded once.
+
+    Yields:
+        Each pair or, for what is none, what is wrong with it. A tar that is damaged ends with that.
+    """
+    return _tar_pairs(part.file, columns) if part.stop == 0 else _table_pairs(part, columns)
+
+
+def _tar_pairs(shard: Path, columns: Columns) -> Iterator[Found | Damage]:
+    name = str(shard.resolve())
+    try:
+        for key, members in read_samples(shard):
+            entry = describe(key, members, name, score_field=columns.score, decode=True)
+            if isinstance(entry, str):
+                yield Damage(shard=name, key=key, reason=entry)
+                continue
+            kind = image_kind(members)
+            assert kind is not None, "described as a pair"
+            yield Found(entry=entry, image=members[kind][1], kind=kind, facts=facts_of(members))
+    except ShardError as error:
+        yield Damage(shard=name, key=error.key, reason=f"shard not readable after this: {error.reason}")
+
+
+# A process reads one part of a table after the other.
+@lru_cache(maxsize=1)
+def _kept_table(path: Path, _changed_ns: int) -> pd.DataFrame:
+    return read_table(path)
+
+
+def _table_pairs(part: Part, columns: Columns) -> Iterator[Found | Damage]:
+    table = _kept_table(part.file, part.file.stat().st_mtime_ns)
+    check_columns(table, part.file, columns.image, columns.caption)
+    for number, row in enumerate(json_rows(table.iloc[part.start : part.stop]), part.start):
+        path, key = part.file.parent / str(row[columns.image]), f"row {number}"
+        caption = clean_caption(str(row[columns.caption] or ""))
+        try:
+            image = path.read_bytes()
+        except OSError:
+            yield Damage(shard=str(path), key=key, reason="no such image file")
+            continue
+        kind = path.suffix[1:].lower()
+        size = "no caption" if not caption else image_size(image, decode=True)
+        size = size if kind in IMAGE_KINDS else f"no {', '.join(IMAGE_KINDS)} file"
+        if isinstance(size, str):
+            yield Damage(shard=str(path), key=key, reason=size)
+            continue
+        entry = Entry(
+            key=f"{number:09d}",
+            shard=str(path.resolve()),
+            offset=0,
+            length=len(image),
+            caption=caption,
+            width=size[0],
+            height=size[1],
+            hash=content_hash(image, caption),
+            score=score_of(row.get(columns.score)),
+            uid=str(row.get("uid") or ""),
+        )
+        yield Found(entry=entry, image=image, kind=kind, facts=row)
+
+
+def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's rows as JSON has them: what is missing is null."""
+    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
+    return rows

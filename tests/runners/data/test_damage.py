@@ -1,0 +1,154 @@
+"""Damaged shards: found, counted, told by shard and key; training goes on or stops by what is tolerated."""
+
+import io
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from runners.data.damage import Damage, check_tolerance
+from runners.data.embedded.build import TrainingPairs
+from runners.data.in_place import index_shards, open_pool
+from runners.data.pool import Pool
+from runners.data.reader import captions, read_images, read_pairs
+from runners.data.write import write_pool
+from tests.runners.data.test_pool import encoded, sample, write_tar
+
+ALL = np.arange(60)
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Pool:
+    return write_pool(tmp_path / "p", TrainingPairs(seed=1, count=60), None)
+
+
+def shard_of(pool: Pool) -> Path:
+    return pool.path / "shards" / "00000.tar"
+
+
+def flip_byte(pool: Pool, *rows: int) -> None:
+    content = bytearray(shard_of(pool).read_bytes())
+    for row in rows:
+        content[pool.index["offset"][row] + pool.index["length"][row] - 40] ^= 1
+    shard_of(pool).write_bytes(content)
+
+
+def cut(pool: Pool, row: int) -> None:
+    shard_of(pool).write_bytes(shard_of(pool).read_bytes()[: pool.index["offset"][row] + 5])
+
+
+def test_a_flipped_byte_is_noticed_even_where_the_image_still_decodes(pool: Pool) -> None:
+    flip_byte(pool, 7)
+    expected = Damage(shard="shards/00000.tar", key="000000007", reason="not the bytes that were indexed")
+    assert read_pairs(pool, ALL, ALL, 32).damage == (expected,)
+    with pytest.raises(ValueError, match=r"image 000000007 of shard .*00000\.tar: not the bytes"):
+        read_images(pool, ALL, 32)
+
+
+@pytest.mark.parametrize(
+    ("damage", "rows", "reason"),
+    [
+        (lambda pool: cut(pool, 58), [58, 59], "shard cut short"),
+        (lambda pool: flip_byte(pool, 0, 1, 59), [0, 1, 59], "not the bytes"),
+    ],
+)
+def test_the_next_sound_pair_stands_in_so_that_no_sample_is_missing(
+    pool: Pool, damage: Callable[[Pool], None], rows: list[int], reason: str
+) -> None:
+    whole, texts = read_images(pool, ALL, 32), captions(pool, ALL)
+    damage(pool)
+    pairs = read_pairs(pool, ALL, ALL, 32)
+    sound = [row for row in range(60) if row not in rows]
+    stand_in = [next(s for s in [*sound, *(s + 60 for s in sound)] if s >= row) % 60 for row in range(60)]
+    assert np.array_equal(pairs.images, whole[stand_in])
+    assert pairs.captions == [texts[row] for row in stand_in]
+    assert [int(each.key) for each in sorted(pairs.damage, key=lambda d: d.key)] == rows
+    assert all(each.reason.startswith(reason) for each in pairs.damage)
+
+
+def test_a_missing_shard_is_told_for_each_pair_when_so_much_is_tolerated(pool: Pool) -> None:
+    before = captions(pool, ALL)
+    again = write_pool(pool.path.parent / "two", [TrainingPairs(seed=1, count=60)[0]] * 4100, None)
+    (again.path / "shards" / "00001.tar").unlink()
+    with pytest.raises(ValueError, match=r"00001\.tar is missing .*4 of 4,100 pairs, more .* 0\.05%"):
+        Pool.open(again.path, tolerance=0.0005)
+    opened = Pool.open(again.path)  # 4 of 4,100 are within one in a thousand
+    pairs = read_pairs(opened, np.arange(4090, 4100), np.arange(10), 32)
+    assert {each.reason for each in pairs.damage} == {"shard missing"}
+    assert len(pairs.damage) == 4
+    assert len(pairs.captions) == 10
+    assert len(before) == 60
+
+
+def test_a_subset_without_a_sound_pair_cannot_be_read(pool: Pool) -> None:
+    cut(pool, 0)
+    with pytest.raises(ValueError, match="no pair of the subset can be read"):
+        read_pairs(pool, ALL, ALL[:4], 32)
+
+
+def test_up_to_the_tolerance_damage_is_borne_and_above_it_counted_and_named() -> None:
+    some = [Damage(shard="7.tar", key=f"k{n}", reason="unreadable image") for n in range(11)]
+    check_tolerance(some[:10], of=10_000, tolerance=0.001)
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 - the message is looked at below
+        check_tolerance(some, of=10_000, tolerance=0.001)
+    assert str(raised.value) == (
+        "11 of 10,000 pairs are damaged, more than the tolerated 0.10% (11 unreadable image): "
+        "k0 of shard 7.tar: unreadable image; k1 of shard 7.tar: unreadable image; "
+        "k2 of shard 7.tar: unreadable image; k3 of shard 7.tar: unreadable image; "
+        "k4 of shard 7.tar: unreadable image; and 6 more"
+    )
+
+
+def test_indexing_lists_what_it_leaves_out_by_shard_and_key(tmp_path: Path) -> None:
+    huge = io.BytesIO()
+    Image.new("1", (12_000, 12_000)).save(huge, "PNG")  # 18 kB that decode to 432 MB
+    samples = [
+        sample(1),
+        ("b/empty-file", {"jpg": b"", "txt": b"words"}),
+        ("b/bomb", {"png": huge.getvalue(), "txt": b"words"}),
+        ("b/text", {"jpg": b"<html>not found</html>", "txt": b"words"}),
+        ("b/silent", {"jpg": encoded(8, 8), "txt": b" \n"}),
+    ]
+    write_tar(tmp_path / "x" / "0.tar", samples)
+    pool = open_pool(tmp_path / "x")
+    left_out = pd.read_parquet(pool.path / "left-out.parquet")
+    assert left_out.to_numpy().tolist() == [
+        ["0.tar", "b/empty-file", "empty image file"],
+        ["0.tar", "b/bomb", "image too large"],
+        ["0.tar", "b/text", "unreadable image"],
+        ["0.tar", "b/silent", "no caption"],
+    ]
+    assert pool.left_out == {
+        "empty image file": 1,
+        "image too large": 1,
+        "unreadable image": 1,
+        "no caption": 1,
+    }
+
+
+@pytest.mark.parametrize("where", ["in a member", "between members", "in a header"])
+def test_of_a_damaged_tar_what_stands_before_is_kept_where_that_is_tolerated(
+    tmp_path: Path, where: str
+) -> None:
+    folder = tmp_path / "x"
+    write_tar(folder / "0.tar", [sample(n) for n in range(10)])
+    with tarfile.open(folder / "0.tar") as tar:
+        member = tar.getmember("000000006.jpg")
+    content = bytearray((folder / "0.tar").read_bytes())
+    if where == "in a header":
+        content[member.offset + 3] ^= 1
+    else:
+        content = content[: member.offset_data + 9 if where == "in a member" else member.offset]
+    (folder / "0.tar").write_bytes(content)
+    shutil.copytree(folder, tmp_path / "strict")
+    with pytest.raises(ValueError, match=r"cannot read shard .*0\.tar after sample 00000000[56]"):
+        index_shards(tmp_path / "strict")
+    pool = index_shards(folder, tolerance=1.0)
+    assert pool.index["key"].tolist() == [f"{n:09d}" for n in range(5 if where != "in a member" else 6)]
+    assert len(pool.left_out) == 1
+    assert pd.read_parquet(pool.path / "left-out.parquet")["shard"].tolist() == ["0.tar"]

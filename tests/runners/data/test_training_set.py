@@ -1,0 +1,210 @@
+"""What a trial sees: the same samples in the same order, from memory or streamed, however it is cut."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from runners.data import training_set
+from runners.data.cache import drop_idle, shared_images
+from runners.data.damage import Damage
+from runners.data.embedded.build import TrainingPairs
+from runners.data.order import BLOCK, WINDOW, positions
+from runners.data.pool import Pool
+from runners.data.reader import read_images
+from runners.data.training_set import StreamedSet, TrainingSet, training_data
+from runners.data.write import write_pool
+from tests.runners.data.test_damage import flip_byte
+
+ROOT = Path(__file__).resolve().parents[3]
+BATCH = 64
+
+
+def lengths(texts: Sequence[str]) -> Tensor:
+    return torch.tensor([[len(text)] for text in texts])
+
+
+def streamed(
+    pool: Pool, *, workers: int = 0, rank: int = 0, ranks: int = 1, tolerance: float = 0.001
+) -> StreamedSet:
+    return StreamedSet(
+        pool=pool,
+        rows=np.arange(0, pool.count, 2),
+        image_size=32,
+        tokens=lengths,
+        workers=workers,
+        rank=rank,
+        ranks=ranks,
+        tolerance=tolerance,
+    )
+
+
+def seen(data: StreamedSet | TrainingSet, first_step: int, steps: int) -> list[bytes]:
+    batches = data.batches(seed=5, batch_size=BATCH, first_step=first_step, steps=steps)
+    return [image.numpy().tobytes() for images, _ in batches for image in images]
+
+
+# Four workers are more than torch likes on a small machine.
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
+def test_streaming_gives_exactly_the_planned_samples_for_any_workers_and_after_any_kill(pool: Pool) -> None:
+    rows = np.arange(0, pool.count, 2)
+    order = positions(seed=5, count=len(rows), start=0, stop=10 * BATCH, windowed=True)
+    planned = [image.tobytes() for image in read_images(pool, rows[order], 32)]
+    assert len(planned) == 640
+    assert [seen(streamed(pool, workers=workers), 0, 10) == planned for workers in (0, 1, 4)] == [True] * 3
+    for stop in (1, 4, 9):  # where a run was killed, and went on from there with other workers
+        assert seen(streamed(pool), 0, stop) + seen(streamed(pool, workers=1), stop, 10) == planned
+
+
+def test_ranks_share_each_batch_and_nothing_else_changes(pool: Pool) -> None:
+    whole = seen(streamed(pool), 3, 6)
+    parts = [seen(streamed(pool, rank=rank, ranks=2), 3, 6) for rank in range(2)]
+    half = BATCH // 2
+    together = [
+        image for step in range(3) for part in parts for image in part[step * half : (step + 1) * half]
+    ]
+    assert together == whole
+    with pytest.raises(ValueError, match="a batch of 64 can't be cut into 3 equal parts"):
+        next(streamed(pool, ranks=3).batches(seed=0, batch_size=64, first_step=0, steps=1))
+
+
+def test_images_and_tokens_belong_together(pool: Pool) -> None:
+    by_image = dict(
+        zip(map(bytes, read_images(pool, np.arange(pool.count), 32)), pool.index["caption"], strict=True)
+    )
+    for batch, tokens in streamed(pool).batches(seed=1, batch_size=32, first_step=2, steps=4):
+        assert [len(by_image[image.numpy().tobytes()]) for image in batch] == tokens[:, 0].tolist()
+
+
+@pytest.mark.parametrize("count", [1, 1023, BLOCK * WINDOW, BLOCK * WINDOW * 2 + 700])
+def test_a_windowed_epoch_is_a_permutation_and_the_same_however_it_is_cut(count: int) -> None:
+    whole = positions(seed=7, count=count, start=0, stop=2 * count, windowed=True)
+    first, second = whole[:count], whole[count:]
+    assert np.array_equal(np.sort(first), np.arange(count))
+    assert np.array_equal(np.sort(second), np.arange(count))
+    assert count == 1 or not np.array_equal(first, second)
+    cuts = [0, *np.sort(np.random.default_rng(0).integers(0, 2 * count, 9)).tolist(), 2 * count]
+    pieces = [
+        positions(seed=7, count=count, start=start, stop=stop, windowed=True)
+        for start, stop in pairwise(cuts)
+    ]
+    assert np.array_equal(np.concatenate(pieces), whole)
+
+
+def test_a_window_reads_few_long_stretches_and_mixes_them(pool: Pool) -> None:
+    count = 200 * BLOCK
+    order = positions(seed=0, count=count, start=0, stop=WINDOW * BLOCK, windowed=True)
+    blocks = np.unique(order // BLOCK)
+    assert len(blocks) == WINDOW
+    assert np.diff(blocks).max() > 1  # not neighbours of each other
+    assert len(np.unique(order[:BATCH] // BLOCK)) > WINDOW // 2
+    assert pool.count == 503
+
+
+def test_damage_in_a_stream_is_told_once_and_the_same_pairs_stand_in_for_any_workers(tmp_path: Path) -> None:
+    damaged = write_pool(tmp_path / "p", TrainingPairs(seed=1, count=100), None)
+    flip_byte(damaged, 10)
+    flip_byte(damaged, 12)
+    runs = []
+    for workers, ranks in ((0, 1), (1, 1), (0, 2)):
+        parts = [
+            streamed(damaged, workers=workers, rank=rank, ranks=ranks, tolerance=0.04)
+            for rank in range(ranks)
+        ]
+        runs.append(sorted(image for part in parts for image in seen(part, 0, 4)))
+        keys = {each.key for part in parts for each in part.damage}
+        assert keys == {"000000010", "000000012"}
+    assert runs[0] == runs[1] == runs[2]
+    with pytest.raises(ValueError, match=r"of 50 pairs are damaged, more than the tolerated 0\.10%"):
+        seen(streamed(damaged), 0, 4)
+
+
+def test_from_memory_shared_memory_or_read_anew_a_trial_sees_the_same(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.arange(100, 300)
+    (tmp_path / "shm").mkdir()
+    monkeypatch.setattr(
+        training_set, "shared_images", lambda *a, **k: shared_images(*a, **k, memory=tmp_path / "shm")
+    )
+    shared = training_data(pool, rows, 32, lengths)
+    monkeypatch.setattr(training_set, "shared_images", lambda *_a, **_k: None)
+    private = training_data(pool, rows, 32, lengths)
+    assert isinstance(shared, TrainingSet)
+    assert isinstance(private, TrainingSet)
+    assert (shared.rows is None, private.rows is None) == (False, True)
+    assert seen(shared, 2, 9) == seen(private, 2, 9)
+    assert torch.equal(shared.tokens, private.tokens)
+    monkeypatch.setattr(training_set, "IN_MEMORY_BYTES", 1000)
+    assert isinstance(training_data(pool, rows, 32, lengths), StreamedSet)
+
+
+def test_damage_in_shared_memory_has_the_same_pairs_stand_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = write_pool(tmp_path / "p", TrainingPairs(seed=1, count=100), None)
+    for row in (3, 4, 99):
+        flip_byte(damaged, row)
+    monkeypatch.setattr(
+        training_set, "shared_images", lambda *a, **k: shared_images(*a, **k, memory=tmp_path)
+    )
+    shared = training_data(damaged, np.arange(100), 32, lengths, tolerance=0.03)
+    monkeypatch.setattr(training_set, "shared_images", lambda *_a, **_k: None)
+    private = training_data(damaged, np.arange(100), 32, lengths, tolerance=0.03)
+    assert seen(shared, 0, 2) == seen(private, 0, 2)
+    keys = {each.key for each in shared.damage}
+    assert keys == {each.key for each in private.damage} == {"000000003", "000000004", "000000099"}
+    with pytest.raises(ValueError, match=r"3 of 100 pairs are damaged"):
+        training_data(damaged, np.arange(100), 32, lengths, tolerance=0.02)
+
+
+def test_a_pool_is_decoded_once_for_all_processes_and_goes_when_none_uses_it(
+    pool: Pool, tmp_path: Path
+) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from runners.data.cache import shared_images\n"
+        "from runners.data.pool import Pool\n"
+        "shared_images(Pool.open(sys.argv[1]), 32, memory=Path(sys.argv[2]))\n"
+        "print('open', flush=True); sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script, str(pool.path), str(tmp_path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        (file,) = tmp_path.glob("*/*.npy")
+        decoded = file.stat().st_ino
+        drop_idle(memory=tmp_path)
+        assert file.exists()  # the other process uses it
+        second = subprocess.run(
+            [*command], cwd=ROOT, stdin=subprocess.DEVNULL, check=True, capture_output=True
+        )
+        assert second.stdout == b"open\n"
+        assert file.stat().st_ino == decoded
+        os.kill(other.pid, signal.SIGKILL)
+        other.wait()
+    drop_idle(memory=tmp_path)
+    assert not file.exists()
+
+
+def test_a_pool_of_a_large_index_reads_the_same_rows_by_row_group(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.array([502, 3, 3, 77, 0])
+    expected = pool.rows(rows, ["key", "caption"])
+    monkeypatch.setattr("runners.data.pool._ROWS_IN_MEMORY", 10)
+    found = Pool.open(pool.path).rows(rows, ["key", "caption"])
+    assert found.to_numpy().tolist() == expected.to_numpy().tolist()
+
+
+def test_damage_is_plain_data() -> None:
+    assert str(Damage(shard="a.tar", key="", reason="shard missing")) == "all of shard a.tar: shard missing"
