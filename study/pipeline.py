@@ -145,7 +145,7 @@ class Run:
             self._ledger.reserve(trial_id, trial.train_flops)
         except ValueError as refusal:
             schedule.drop(trial_id)
-            self._give_up(trial, str(refusal))
+            self._give_up(trial, str(refusal), {"trial": trial_id})
             return
         resources = self._study.declaration.resources
         taken = {slot for slot, _ in self._started_at.values()}
@@ -180,16 +180,16 @@ class Run:
             if self._ledger.over_budget:
                 schedule.fail(ended.trial)
                 self._give_up(
-                    trial, f"{ended.reason}; the study budget has no room to do its work again", **span
+                    trial, f"{ended.reason}; the study budget has no room to do its work again", span
                 )
             elif schedule.crash(ended.trial):
                 self._event("trial-retried", **span, reason=ended.reason)
                 self._progress.say(f"{trial.cell}: {ended.reason}; it goes on from its last checkpoint")
             else:
-                self._give_up(trial, ended.reason, **span)
+                self._give_up(trial, ended.reason, span)
         else:
             schedule.fail(ended.trial)
-            self._give_up(trial, ended.reason, **span)
+            self._give_up(trial, ended.reason, span)
         if time.monotonic() - self._tables_at > _WRITE_TABLES_S:
             self._write_tables()
 
@@ -212,14 +212,14 @@ class Run:
                     self._ledger.reserve(trial.trial_id, trial.train_flops)
                 self._take(trial, outcome)
 
-    def _give_up(self, trial: Trial, reason: str, **span: object) -> None:
+    def _give_up(self, trial: Trial, reason: str, span: dict[str, Any]) -> None:
         """Books a trial that gave no result; a later run starts it anew."""
         folder = self._folder(trial.trial_id)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
         self._book_lost(trial)
         (folder / "progress.json").unlink(missing_ok=True)
         self._ledger.settle(trial.trial_id, train_flops=0, evaluation_flops=0)
-        self._event("trial-failed", **{**span, "trial": trial.trial_id, "reason": reason})
+        self._event("trial-failed", **span, reason=reason)
         self._failures[trial.trial_id] = reason
         self._progress.failed(trial, reason)
 

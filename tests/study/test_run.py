@@ -175,3 +175,29 @@ def test_a_trial_that_fails_by_itself_is_reported_and_the_others_finish(pool: Pa
     assert results["status"].tolist() == ["finished", "finished", "failed"]
     entries = read_entries(tmp_path / "tiny" / "ledger.jsonl")
     assert reserved(entries) == {}
+
+
+def test_work_lost_to_a_crash_is_booked_and_never_carries_the_study_over_its_budget(
+    pool: Path, tmp_path: Path
+) -> None:
+    declaration = write_declaration(tmp_path, pool, **{**LONG, "seeds": "0"})
+    # Room for the trial and no more: what a crash loses can't be done again.
+    text = declaration.read_text().replace("study: 10 TFLOP", "study: 150 GFLOP")
+    declaration.write_text(text.replace("checkpoint: 0.5 s", "checkpoint: 1 h, retries: 5"))
+    folder = tmp_path / "tiny"
+    with start_study("run", declaration, "--results", tmp_path) as process:
+        wait_for(lambda: any(json.loads(path.read_text())["samples_seen"] for path in progress_of(folder)))
+        os.kill(json.loads(progress_of(folder)[0].read_text())["pid"], signal.SIGKILL)
+        output, errors = process.communicate(timeout=300)
+
+    assert process.returncode == 1, output + errors
+    assert "the study budget has no room to do its work again" in output
+    entries = read_entries(folder / "ledger.jsonl")
+    assert [entry.entry for entry in entries] == ["reserved", "wasted", "released"]
+    assert 0 < spent_flops(entries) <= 150e9
+    results = pd.read_parquet(folder / "results.parquet")
+    assert results[["status", "samples_seen"]].to_numpy().tolist() == [["failed", 0]]
+
+
+def progress_of(folder: Path) -> list[Path]:
+    return list(folder.glob("trials/*/progress.json"))
