@@ -1,4 +1,4 @@
-# `make demo` and `make test` need Python 3.11 or later and git; each makes .venv by itself.
+# `make demo` and `make test` need Python 3.11 or later and git; each makes its environments by itself.
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
 RUN = .venv/bin/python
 
@@ -8,20 +8,32 @@ demo: .venv/installed
 	$(RUN) -m study run demo
 	$(RUN) -m study report demo
 
-test: lint
-	$(RUN) -m pytest
+# img2dataset holds pandas below 3, so the tests of downloading run it from an environment of its own.
+test: lint .venv/tested .venv-img2dataset/installed
+	IMG2DATASET=$(CURDIR)/.venv-img2dataset/bin/img2dataset $(RUN) -m pytest
 
-lint: .venv/installed
+lint: .venv/tested
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
 .venv/installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --editable .
+	@touch $@
+
+# The tests need no more of clip-benchmark than its reader of evaluation sets.
+.venv/tested: .venv/installed
 	$(RUN) -m pip install --quiet --editable '.[dev]'
-	touch $@
+	$(RUN) -m pip install --quiet --no-deps clip-benchmark
+	@touch $@
+
+.venv-img2dataset/installed:
+	$(PYTHON) -m venv .venv-img2dataset
+	.venv-img2dataset/bin/python -m pip install --quiet 'img2dataset>=1.47'
+	@touch $@
 
 clean:
-	rm -rf .venv pools results/demo
+	rm -rf .venv .venv-img2dataset pools results/demo

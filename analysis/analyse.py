@@ -90,7 +90,7 @@ def analyse(
     draws = cell_draws(trials, question="frontier")
     best = frontier(draws)
     if len(best):
-        best = best.assign(planned=_planned_configurations(best, plan))
+        best = _so_far(best.assign(planned=_planned_configurations(best, plan)))
     table = contrasts(draws)
     law_draws = cell_draws(trials, question="laws")
     fitted = (*laws(law_draws, along="compute"), *laws(law_draws, along="data"))
@@ -114,6 +114,17 @@ def analyse(
         cost=totals(declaration, plan, ledger, events),
         levels=by_level(plan, ledger),
     )
+
+
+def _so_far(best: pd.DataFrame) -> pd.DataFrame:
+    """Calls no winner before all that were planned have run."""
+    missing = best["planned"] - best["configurations"]
+    early = (missing > 0) & (best["verdict"] == "clear")
+    reasons = [
+        f"so far {reason}; {count} of {planned} configurations are not finished" if wait else reason
+        for reason, count, planned, wait in zip(best["reason"], missing, best["planned"], early, strict=True)
+    ]
+    return best.assign(verdict=best["verdict"].where(~early, "undecided"), reason=reasons)
 
 
 def _planned_configurations(best: pd.DataFrame, plan: pd.DataFrame) -> list[int]:

@@ -21,7 +21,8 @@ class Cost:
         spent_flops: Spent by trials and charged beside them.
         charged_flops: The part charged beside the trials.
         wasted_flops: Lost with attempts that failed.
-        budget_flops: Declared study budget, NaN without one.
+        budget_flops: Declared study budget, a cap on training FLOPs; NaN without one.
+        booked_flops: Training FLOPs alone that are gone, waste included: what the budget caps.
         wall_s: From the start to the last event of each session, summed; NaN without events.
         busy_s: Sum of the trials' own times, failed attempts included; NaN without events.
         slots: Most slots that a session had.
@@ -32,6 +33,7 @@ class Cost:
     charged_flops: float
     wasted_flops: float
     budget_flops: float
+    booked_flops: float
     wall_s: float
     busy_s: float
     slots: int
@@ -42,27 +44,35 @@ def totals(
 ) -> Cost:
     """Sums up plan, ledger and events, each of which may be empty."""
     budget = declaration.get("study_budget_flops")
-    wall = busy = float("nan")
-    slots = 0
-    if len(events) and "time" in events:
-        time = events["time"].to_numpy(np.float64)
-        wall = float(time.max() - time.min())
-        if "wall_s" in events:
-            busy = float(
-                np.nansum(events.loc[events["event"] == "trial-finished", "wall_s"].to_numpy(np.float64))
-            )
-        if "slot" in events:
-            slots = int(events["slot"].dropna().nunique())
+    wall, busy, slots = _time(events)
     return Cost(
         planned_flops=float(_flops(plan).sum()),
         spent_flops=_sum(ledger, SPENT),
         charged_flops=_sum(ledger, ("charged",)),
         wasted_flops=_sum(ledger, ("wasted",)),
         budget_flops=float(budget) if budget is not None else float("nan"),
+        booked_flops=_booked(ledger),
         wall_s=wall,
         busy_s=busy,
         slots=slots,
     )
+
+
+def _time(events: pd.DataFrame) -> tuple[float, float, int]:
+    """Wall time and busy time in seconds, and slots, over the sessions of a study."""
+    if events.empty or "slots" not in events:
+        return float("nan"), float("nan"), 0
+    session = (events["event"] == "study-started").cumsum()
+    spans = events.groupby(session)["time"].agg(lambda time: float(time.max() - time.min()))
+    busy = float(events["wall_s"].sum()) if "wall_s" in events else 0.0
+    return float(spans.sum()), busy, int(events["slots"].max())
+
+
+def _booked(ledger: pd.DataFrame) -> float:
+    if ledger.empty:
+        return 0.0
+    gone = ledger["entry"].isin(["charged", "spent", "wasted"])
+    return float(ledger.loc[gone, "train_flops"].astype("float64").sum())
 
 
 def by_level(plan: pd.DataFrame, ledger: pd.DataFrame) -> pd.DataFrame:

@@ -36,6 +36,7 @@ def equivalent(error: Floats, baseline: Floats, at: Floats) -> Floats:
     left = np.clip((falling > value[:, None]).sum(axis=1) - 1, 0, len(at) - 2)
     high, low = falling[rows, left], falling[rows, left + 1]
     share = np.where(high > low, (high - value) / np.where(high > low, high - low, 1.0), 0.0)
+    share = np.clip(share, 0.0, 1.0)  # beyond the curve, where what follows puts 0 or infinity
     found = np.exp(log_x[left] + share * (log_x[left + 1] - log_x[left]))
     found[value > falling[:, 0]] = 0.0
     found[value < falling[:, -1]] = np.inf

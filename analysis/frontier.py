@@ -25,7 +25,8 @@ class Choice:
         leader: Position of the lowest measured error.
         runner_up: Position of the second lowest, or None when there is one configuration.
         probability: Share of the draws in which each is best, shape (configurations,); NaN without draws.
-        members: Positions that hold ``COVERAGE`` of the probability together with the leader, best first.
+        members: Positions that hold ``COVERAGE`` of the probability together with the leader, best first,
+            and those whose distance to the leader has an interval that holds zero.
         verdict: ``clear``: the leader alone holds it and the noise between seeds was measured; ``tie``:
             several do; ``undecided``: the data cannot say.
         reason: The verdict in one sentence.
@@ -55,7 +56,7 @@ def choose(draws: CellDraws) -> Choice:
     else:
         probability = np.full(len(error), np.nan)
     runner_up = int(order[1]) if len(error) > 1 else None
-    members = _members(probability, leader) if len(draws.draws) else (leader,)
+    members = _members(probability, draws.draws, leader) if len(draws.draws) else (leader,)
     verdict, reason = _judge(draws, leader, runner_up, members)
     return Choice(
         leader=leader,
@@ -67,8 +68,11 @@ def choose(draws: CellDraws) -> Choice:
     )
 
 
-def _members(probability: Floats, leader: int) -> tuple[int, ...]:
-    """The leader and the most probable others, until together they hold ``COVERAGE``."""
+def _members(probability: Floats, draws: Floats, leader: int) -> tuple[int, ...]:
+    """The leader and the most probable others, until together they hold ``COVERAGE``.
+
+    Whatever the interval of its distance to the leader does not part from it is a member, too.
+    """
     members, held = [leader], float(probability[leader])
     for position in np.argsort(-probability, kind="stable"):
         if held >= COVERAGE:
@@ -76,7 +80,9 @@ def _members(probability: Floats, leader: int) -> tuple[int, ...]:
         if position != leader:
             members.append(int(position))
             held += float(probability[position])
-    return tuple(members)
+    nearest = np.quantile(draws - draws[:, [leader]], (1 - COVERAGE) / 2, axis=0)
+    close = [int(position) for position in np.flatnonzero(nearest <= 0) if position not in members]
+    return (*members, *close)
 
 
 def _judge(

@@ -129,11 +129,13 @@ def _card(row: Mapping[Any, Any], source: str) -> dict[str, Any]:
 def _facts(found: Analysis) -> list[dict[str, Any]]:
     cost, progress = found.cost, found.progress
     note, part = "", None
-    whole = cost.budget_flops if cost.budget_flops > 0 else cost.planned_flops + cost.charged_flops
-    if whole > 0:
+    if cost.budget_flops > 0:
+        part = cost.booked_flops / cost.budget_flops
+        note = f"training took {part:.0%} of the study budget, {flops_text(cost.budget_flops)}"
+    elif cost.planned_flops + cost.charged_flops > 0:
+        whole = cost.planned_flops + cost.charged_flops
         part = cost.spent_flops / whole
-        of = "study budget" if cost.budget_flops > 0 else "plan"
-        note = f"{part:.0%} of the {of}, {flops_text(whole)}"
+        note = f"{part:.0%} of the plan, {flops_text(whole)}"
     if cost.wasted_flops > 0:
         note += f"; {flops_text(cost.wasted_flops)} wasted"
     spent = {"name": "Compute spent", "value": flops_text(cost.spent_flops), "note": note, "part": part}

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from budgets.names import unknown
 
@@ -81,7 +82,7 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
     budget = np.where(
         results["regime"] == "fixed-compute",
         _numbers(results, "level_flops"),
-        _numbers(results, "samples_seen"),
+        _declared_samples(results),
     )
     frame = results.assign(
         budget=budget,
@@ -95,6 +96,24 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
         metric=metric,
         excluded=pd.DataFrame({"trial": excluded["trial"].to_numpy(object), "reason": reasons}),
     )
+
+
+def _declared_samples(results: pd.DataFrame) -> NDArray[np.float64]:
+    """Samples seen, the same for trials that were declared the same and differ by their whole batches.
+
+    A strategy with larger batches stops earlier by less than one of them; that is no other budget.
+    """
+    samples = _numbers(results, "samples_seen")
+    if "batch_size" not in results:
+        return samples
+    batch = float(_numbers(results, "batch_size").max())
+    equal = (results["regime"] == "equal-samples").to_numpy(bool)
+    values = np.unique(samples[equal])
+    groups = np.cumsum(np.diff(values, prepend=values[:1]) >= batch)
+    for group in np.unique(groups):
+        members = values[groups == group]
+        samples = np.where(equal & np.isin(samples, members), members.max(), samples)
+    return samples
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -66,7 +66,8 @@ def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
     ]
     note = (
         f"{capital(metric_text(metric))}. P(best) is the share of draws in which the configuration has the "
-        f"lowest error of its budget. {capital(explanation)}."
+        f"lowest error of its budget. {capital(explanation)}. "
+        "An interval is that of the configuration itself: the lowest of many is lowest by luck, too."
     )
     return Table(name="best", title="Best configuration at each budget", note=note, frame=pd.DataFrame(rows))
 

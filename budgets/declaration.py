@@ -164,10 +164,12 @@ class Limits:
     Attributes:
         min_steps: Fewest optimiser steps of a trial.
         max_epochs: Most passes over a subset.
+        damage: Share of a subset's pairs that may turn out damaged before a trial fails.
     """
 
     min_steps: int = 20
     max_epochs: float = 1000.0
+    damage: float = 0.001
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

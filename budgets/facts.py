@@ -1,6 +1,9 @@
 """What the planner must know of a pool and of evaluation sets, so that it touches no disk."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from budgets.quality import NAMED, available
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -11,11 +14,19 @@ class PoolFacts:
         name: Identifies the pool's content; part of each trial's id.
         pairs: Number of image-text pairs.
         scored: Whether the pairs have a quality score.
+        subsets: Pairs in each named subset.
     """
 
     name: str
     pairs: int
     scored: bool
+    subsets: Mapping[str, int] = field(default_factory=dict)
+
+    def available(self, quality: str) -> int:
+        """Counts the pairs of a quality."""
+        if quality.startswith(NAMED):
+            return self.subsets[quality.removeprefix(NAMED)]
+        return available(self.pairs, quality)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from budgets.grid import Candidate, Grid
-from budgets.quality import available
 from budgets.quantity import MAX_COUNT, format_flops
 
 
@@ -29,9 +28,9 @@ def lasting_reasons(candidate: Candidate, grid: Grid) -> Iterator[str]:
         yield setup.inapplicable
     if setup.lr_peak is None:
         yield f"training.lr_peak has no learning rate for {cell.architecture}"
-    if cell.quality != "all" and not grid.pool.scored:
+    if cell.quality.startswith("top") and not grid.pool.scored:
         yield f"the pool has no quality score, so {cell.quality} can't be chosen"
-    most = available(grid.pool.pairs, cell.quality)
+    most = grid.pool.available(cell.quality)
     if cell.subset_size > most:
         yield f"{cell.subset_size:,} pairs asked, the pool holds {most:,} of quality {cell.quality}"
     if setup.batch_size > cell.subset_size:

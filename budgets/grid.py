@@ -12,7 +12,6 @@ from budgets.facts import EvaluationFacts, PoolFacts
 from budgets.flops import image_forward_macs, parameters, sample_cost, text_forward_macs
 from budgets.memory import memory_bytes
 from budgets.plan import Cell, Trial
-from budgets.quality import available
 from budgets.strategy import Strategy, inapplicable, strategy
 
 
@@ -133,7 +132,7 @@ class Grid:
             for samples in block.samples or (0,):
                 for size in block.sizes:
                     for quality in block.quality:
-                        pairs = available(self.pool.pairs, quality) if size is None else size
+                        pairs = self.pool.available(quality) if size is None else size
                         for architecture_name in block.architectures:
                             for strategy_name in block.strategies:
                                 cell = Cell(
@@ -176,7 +175,7 @@ class Grid:
 
     def _matches(self, rule: Exclusion, cell: Cell) -> bool:
         if rule.sizes:
-            whole = available(self.pool.pairs, cell.quality)
+            whole = self.pool.available(cell.quality)
             if cell.subset_size not in {whole if size is None else size for size in rule.sizes}:
                 return False
         return all(

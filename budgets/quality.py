@@ -1,6 +1,9 @@
-"""Quality subsets by name: ``all``, or ``topN`` for the best N % of a pool by score."""
+"""Quality subsets: ``all``, ``topN`` for the best N % of a pool by score, ``subset:NAME`` for a named one."""
 
 import re
+
+NAMED = "subset:"
+"""What a named subset's quality begins with."""
 
 _TOP = re.compile(r"top([1-9][0-9]?)")
 
@@ -15,8 +18,21 @@ def quality_percent(quality: str) -> int:
         return 100
     found = _TOP.fullmatch(quality)
     if found is None:
-        raise ValueError(f"unknown quality '{quality}'; allowed: 'all', or 'top1' to 'top99' (best N %)")
+        raise ValueError(
+            f"unknown quality '{quality}'; allowed: 'all', 'top1' to 'top99' (best N %), 'subset:NAME'"
+        )
     return int(found[1])
+
+
+def check_quality(quality: str) -> str:
+    """Gives a quality back when it is well formed.
+
+    Raises:
+        ValueError: If it is none of ``all``, ``top1`` to ``top99`` and ``subset:NAME``.
+    """
+    if not re.fullmatch(f"{NAMED}[A-Za-z0-9][A-Za-z0-9._-]*", quality):
+        quality_percent(quality)
+    return quality
 
 
 def quality_fraction(quality: str) -> float:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from budgets.architecture import Architecture
 from budgets.plan import Trial
+from budgets.quality import NAMED
 from budgets.strategy import strategy as strategy_cost
 from runners.checkpoint import load_checkpoint, save_checkpoint
 from runners.data.damage import DAMAGE_TOLERANCE, Damage
@@ -241,7 +242,9 @@ def _load_subset(job: TrialJob) -> tuple[TrainingSet | StreamedSet, Any]:
     assert isinstance(vision, Mapping)
     pool = open_pool(job.pool, tolerance=job.damage_tolerance)
     to_ids = tokenizer(text["vocab_size"], text["context_length"], pool.vocabulary)
-    rows = rows_in(pool.index_file, size=trial.cell.subset_size, quality=trial.cell.quality)
+    rows = rows_in(
+        pool.index_file, size=trial.cell.subset_size, quality=trial.cell.quality.removeprefix(NAMED)
+    )
 
     def tokenize(texts: Sequence[str]) -> Tensor:
         return torch.from_numpy(to_ids(texts))

@@ -42,6 +42,7 @@ def read_limits(root: Section) -> Limits:
     limits = Limits(
         min_steps=section.take("min_steps", values.positive, default.min_steps),
         max_epochs=section.take("max_epochs", values.positive_number, default.max_epochs),
+        damage=section.take("damage", parse_share, default.damage),
     )
     section.done()
     return limits

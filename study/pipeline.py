@@ -161,6 +161,7 @@ class Run:
                 cpus=resources.cpus,
                 gpus=resources.gpus,
                 checkpoint_s=resources.checkpoint_s,
+                damage_tolerance=self._study.declaration.limits.damage,
             )
         )
 

@@ -19,6 +19,7 @@ from budgets.grid import Grid
 from budgets.names import unknown
 from budgets.plan import Charge, Plan
 from budgets.planner import make_plan
+from budgets.quality import NAMED
 from runners.data.embedded.build import build_embedded_pool, evaluation_counts
 from runners.data.embedded.scorer_cost import SCORER_NAME, scorer_cost
 from runners.data.evaluation_set import (
@@ -79,6 +80,10 @@ def plan_study(study: Study) -> Plan:
             metric's evaluation set is not there.
     """
     pool, evaluation, charges = _facts(study)
+    for quality in (quality for block in study.declaration.grid for quality in block.quality):
+        name = quality.removeprefix(NAMED)
+        if quality.startswith(NAMED) and name not in pool.subsets:
+            raise ValueError(f"grid quality {quality}: {unknown('named subset', name, pool.subsets)}")
     metric = study.declaration.metric
     if metric not in evaluation.metrics and not isinstance(study.declaration.pool, DescribedPool):
         raise ValueError(
@@ -137,8 +142,10 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
         sizes = (*own.values(), *((each.images, each.texts) for each in declared.values()))
         metrics |= {name: described.metrics for name, described in declared.items()}
         return facts, _evaluation((*own, *by_content), sizes, metrics), (charge,)
-    opened = open_pool(study.pool)
-    facts = PoolFacts(name=opened.fingerprint, pairs=opened.count, scored=opened.scored)
+    opened = open_pool(study.pool, tolerance=study.declaration.limits.damage)
+    facts = PoolFacts(
+        name=opened.fingerprint, pairs=opened.count, scored=opened.scored, subsets=opened.subsets
+    )
     sets = {
         name: declared.get(name) or describe_evaluation_set(path) for name, path in study.evaluation.items()
     }

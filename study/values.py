@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from budgets.devices import devices
 from budgets.names import unknown
-from budgets.quality import quality_fraction
+from budgets.quality import check_quality
 from budgets.quantity import parse_count, parse_flops, parse_number, parse_share
 
 T = TypeVar("T", int, float)
@@ -49,9 +49,8 @@ def size(text: str) -> int:
 
 
 def quality(text: str) -> str:
-    """Reads ``all`` or ``topNN``."""
-    quality_fraction(text)
-    return text
+    """Reads ``all``, ``topNN`` or ``subset:NAME``."""
+    return check_quality(text)
 
 
 def name(text: str) -> str:

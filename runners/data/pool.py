@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from runners.data.damage import DAMAGE_TOLERANCE
+from runners.data.subset import SUBSET_PREFIX
 
 FORMAT = 1
 
@@ -89,6 +90,15 @@ class Pool:
     def name(self) -> str:
         """As reports call it."""
         return self.origin.name
+
+    @cached_property
+    def subsets(self) -> dict[str, int]:
+        """Pairs in each named subset."""
+        names = [column for column in self.columns if column.startswith(SUBSET_PREFIX)]
+        chosen = pq.read_table(self.index_file, columns=names) if names else None
+        return (
+            {name.removeprefix(SUBSET_PREFIX): int(np.sum(chosen[name])) for name in names} if chosen else {}
+        )
 
     @property
     def index_file(self) -> Path:

@@ -86,3 +86,13 @@ def test_no_rows_are_a_study_that_has_not_finished_a_trial() -> None:
     trials = tidy(pd.DataFrame(), metric="held-out/top1")
     assert trials.frame.empty
     assert trials.excluded.empty
+
+
+def test_equal_samples_that_differ_by_less_than_a_batch_are_one_budget(frames: StudyFrames) -> None:
+    results = frames.results.iloc[:3].copy()
+    results["regime"], results["level_flops"] = "equal-samples", np.nan
+    results["samples_seen"], results["batch_size"] = [10_048, 9_984, 20_032], [64, 128, 64]
+
+    budgets = tidy(results, metric="held-out/top1").frame.set_index("trial")["budget"]
+
+    assert budgets[results["trial"]].tolist() == [10_048, 10_048, 20_032]

@@ -118,7 +118,7 @@ def test_the_users_own_architectures_are_used_by_name(tmp_path: Path) -> None:
         (
             "[top40, all]",
             "[top140, all]",
-            "16: grid[1].quality: unknown quality 'top140'; allowed: 'all', or 'top1' to 'top99'",
+            "16: grid[1].quality: unknown quality 'top140'; allowed: 'all', 'top1' to 'top99'",
         ),
         (
             "    levels: [300 GFLOP]",
