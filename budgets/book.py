@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
+from budgets.flops import CONVENTION_NAME
+
 EntryKind = Literal["charged", "reserved", "spent", "released", "wasted"]
 
 
@@ -23,6 +25,7 @@ class Entry:
         what: A trial's id, or what a charge buys.
         train_flops: Training FLOPs.
         evaluation_flops: Forward FLOPs of evaluation; shown, not part of the cap.
+        convention: How the FLOPs are counted, see `budgets.flops.CONVENTION`.
 
     Raises:
         ValueError: The kind is unknown, or an amount is not a whole number of at least 0.
@@ -32,6 +35,7 @@ class Entry:
     what: str
     train_flops: int
     evaluation_flops: int = 0
+    convention: str = CONVENTION_NAME
 
     def __post_init__(self) -> None:
         """Checks the line by itself."""

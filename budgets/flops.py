@@ -22,6 +22,9 @@ CONVENTION = (
     "of open_clip and timm; the factor 3 as in Kaplan et al. 2020 and Hoffmann et al. 2022."
 )
 
+CONVENTION_NAME = "3 x 2 x forward MACs, version 1"
+"""Short for ``CONVENTION``, where each line carries it; the version rises when what is counted changes."""
+
 _FLOPS_PER_MAC = 2
 _PASSES = 3  # forward, gradients of activations, gradients of weights
 

@@ -116,16 +116,9 @@ def _build(options: argparse.Namespace, console: Console) -> int:
 def _build_embedded(path: Path, pairs: str, seed: int) -> None:
     if not pairs.isdigit() or pairs == "0":
         raise ValueError(f"embedded:{pairs} needs a number of pairs, as embedded:8192")
-    from budgets.flops import CONVENTION  # noqa: PLC0415 - torch takes seconds
-    from runners.data.embedded.build import build_embedded_pool  # noqa: PLC0415
-    from runners.data.embedded.scorer import train_scorer  # noqa: PLC0415
-    from runners.data.embedded.scorer_cost import SCORER_NAME, scorer_cost  # noqa: PLC0415
+    from runners.data.embedded.scorer import build_scored_pool  # noqa: PLC0415 - torch takes seconds
 
-    train_flops, scoring_flops = scorer_cost(int(pairs))
-    scorer = Scorer(
-        name=SCORER_NAME, train_flops=train_flops, scoring_flops=scoring_flops, convention=CONVENTION
-    )
-    build_embedded_pool(path, pairs=int(pairs), seed=seed, score=train_scorer(), scorer=scorer)
+    build_scored_pool(path, pairs=int(pairs), seed=seed)
 
 
 def _build_from(path: Path, source: Path, options: argparse.Namespace, console: Console) -> Iterator[str]:

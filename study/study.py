@@ -14,14 +14,13 @@ import pandas as pd
 
 from budgets.declaration import Declaration, DescribedPool, EmbeddedPool, FolderPool
 from budgets.facts import EvaluationFacts, PoolFacts
-from budgets.flops import CONVENTION
 from budgets.grid import Grid
 from budgets.names import unknown
 from budgets.plan import Charge, Plan
 from budgets.planner import make_plan
 from budgets.quality import NAMED
-from runners.data.embedded.build import build_embedded_pool, evaluation_counts
-from runners.data.embedded.scorer_cost import SCORER_NAME, scorer_cost
+from runners.data.embedded.build import evaluation_counts
+from runners.data.embedded.scorer_cost import scorer
 from runners.data.evaluation_set import (
     RETRIEVAL_METRICS,
     ZERO_SHOT_METRICS,
@@ -29,7 +28,6 @@ from runners.data.evaluation_set import (
     describe_evaluation_set,
 )
 from runners.data.in_place import open_pool
-from runners.data.pool import Scorer
 from runners.results import (
     LEFT_OUT_COLUMNS,
     PLAN_COLUMNS,
@@ -134,10 +132,8 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
         metrics: dict[str, tuple[str, ...]] = {
             name: RETRIEVAL_METRICS if name == "retrieval" else ZERO_SHOT_METRICS for name in own
         }
-        scorer = _scorer(pool.pairs)
-        charge = Charge(
-            what=scorer.name, train_flops=scorer.train_flops, evaluation_flops=scorer.scoring_flops
-        )
+        paid = scorer(pool.pairs)
+        charge = Charge(what=paid.name, train_flops=paid.train_flops, evaluation_flops=paid.scoring_flops)
         facts = PoolFacts(name=pool.name, pairs=pool.pairs, scored=True)
         sizes = (*own.values(), *((each.images, each.texts) for each in declared.values()))
         metrics |= {name: described.metrics for name, described in declared.items()}
@@ -187,25 +183,16 @@ def _evaluation(
     )
 
 
-def _scorer(pairs: int) -> Scorer:
-    train_flops, scoring_flops = scorer_cost(pairs)
-    return Scorer(
-        name=SCORER_NAME, train_flops=train_flops, scoring_flops=scoring_flops, convention=CONVENTION
-    )
-
-
 def ensure_pool(study: Study, say: Callable[[str], None]) -> None:
     """Builds the embedded pool when it is not there yet."""
     pool = study.declaration.pool
     if not isinstance(pool, EmbeddedPool) or (study.pool / "pool.json").exists():
         return
-    from runners.data.embedded.scorer import train_scorer  # noqa: PLC0415 - torch takes seconds
+    from runners.data.embedded.scorer import build_scored_pool  # noqa: PLC0415 - torch takes seconds
 
     began = time.monotonic()
     say(f"building the pool {pool.name}: {pool.pairs:,} captioned emoji scenes, scored by a small CLIP …")
-    build_embedded_pool(
-        study.pool, pairs=pool.pairs, seed=pool.seed, score=train_scorer(), scorer=_scorer(pool.pairs)
-    )
+    build_scored_pool(study.pool, pairs=pool.pairs, seed=pool.seed)
     say(f"pool {study.pool} built in {time.monotonic() - began:.0f} s")
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgets.book import Book, Entry
+from budgets.flops import CONVENTION_NAME
 from budgets.ledger import Ledger, read_entries, reserved, spent_flops
 from budgets.plan import Charge
 from budgets.reconcile import reconcile
@@ -271,3 +272,14 @@ def test_ten_thousand_trials_are_booked_in_constant_time_each() -> None:
         book.add(Entry(entry="reserved", what=f"{number}", train_flops=5))
 
     assert seconds(book, 40_000) < 10 * early + 0.05
+
+
+def test_every_line_carries_the_convention_that_its_flops_are_counted_by(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl", None)
+    ledger.reserve("a", 5)
+    ledger.settle("a", train_flops=3, evaluation_flops=0)
+
+    lines = [json.loads(text) for text in ledger.path.read_text().splitlines()]
+
+    assert len(lines) == 3
+    assert {each["convention"] for each in lines} == {CONVENTION_NAME}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from budgets.architecture import load_architecture
-from runners.data.embedded.build import Score, TrainingPairs
+from runners.data.embedded.build import Score, TrainingPairs, build_embedded_pool
 from runners.data.embedded.scorer_cost import (
     ARCHITECTURE,
     BATCH,
@@ -19,8 +20,10 @@ from runners.data.embedded.scorer_cost import (
     RECIPE,
     SAMPLES,
     SEED,
+    scorer,
 )
 from runners.data.index import vocabulary_of
+from runners.data.pool import Pool
 from runners.data.tokenizer import tokenizer
 from runners.data.training_set import TrainingSet
 from runners.model import build_model, compute_context, resolve_precision
@@ -28,6 +31,15 @@ from runners.strategies.clip import Clip
 from runners.train import Schedule, derive_seed, make_optimizer, to_float, train
 
 _SCORED_AT_ONCE = 512
+
+
+def build_scored_pool(path: Path, *, pairs: int, seed: int) -> Pool:
+    """Generates an embedded pool, scores it and writes it.
+
+    Raises:
+        ValueError: Something is at `path` already.
+    """
+    return build_embedded_pool(path, pairs=pairs, seed=seed, score=train_scorer(), scorer=scorer(pairs))
 
 
 def train_scorer() -> Score:

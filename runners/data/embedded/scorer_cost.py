@@ -5,8 +5,9 @@ The facts alone, without torch, so that a plan can charge them; `scorer.py` does
 
 from budgets.architecture import load_architecture
 from budgets.declaration import Recipe
-from budgets.flops import image_forward_macs, sample_cost, text_forward_macs
+from budgets.flops import CONVENTION, image_forward_macs, sample_cost, text_forward_macs
 from budgets.strategy import strategy
+from runners.data.pool import Scorer
 
 ARCHITECTURE = "mini-ConvNeXt"
 CLEAN_PAIRS = 2048
@@ -18,8 +19,8 @@ RECIPE = Recipe()
 SCORER_NAME = f"{ARCHITECTURE} trained on {CLEAN_PAIRS:,} clean pairs for {SAMPLES:,} samples"
 
 
-def scorer_cost(pairs: int) -> tuple[int, int]:
-    """Gives the training FLOPs of the scorer and the forward FLOPs of scoring a pool.
+def scorer(pairs: int) -> Scorer:
+    """Describes the scorer: the training FLOPs that it took and the forward FLOPs of scoring a pool.
 
     Args:
         pairs: Pairs in the pool.
@@ -27,4 +28,4 @@ def scorer_cost(pairs: int) -> tuple[int, int]:
     architecture = load_architecture(ARCHITECTURE)
     train = SAMPLES * sample_cost(architecture, strategy("clip"), batch_size=BATCH).train_flops
     score = 2 * pairs * (image_forward_macs(architecture) + text_forward_macs(architecture))
-    return train, score
+    return Scorer(name=SCORER_NAME, train_flops=train, scoring_flops=score, convention=CONVENTION)
