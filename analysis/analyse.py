@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import isoflop
@@ -19,7 +20,7 @@ from analysis.holdout import Holdout, holdout
 from analysis.laws import X_COLUMNS, Law, laws
 from analysis.quality_trade import QualityTrade, quality_trades
 from analysis.statement_frame import from_study
-from analysis.table import Trials, records, tidy
+from analysis.table import CONFIGURATION, Trials, records, tidy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +91,7 @@ def analyse(
     draws = cell_draws(trials, question="frontier")
     best = frontier(draws)
     if len(best):
-        best = _so_far(best.assign(planned=_planned_configurations(best, plan)))
+        best = _so_far(best.assign(planned=_planned_configurations(best, plan)), plan)
     table = contrasts(draws)
     law_draws = cell_draws(trials, question="laws")
     fitted = (*laws(law_draws, along="compute"), *laws(law_draws, along="data"))
@@ -116,15 +117,28 @@ def analyse(
     )
 
 
-def _so_far(best: pd.DataFrame) -> pd.DataFrame:
-    """Calls no winner before all that were planned have run."""
-    missing = best["planned"] - best["configurations"]
-    early = (missing > 0) & (best["verdict"] == "clear")
-    reasons = [
-        f"so far {reason}; {count} of {planned} configurations are not finished" if wait else reason
-        for reason, count, planned, wait in zip(best["reason"], missing, best["planned"], early, strict=True)
-    ]
-    return best.assign(verdict=best["verdict"].where(~early, "undecided"), reason=reasons)
+def _so_far(best: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """Calls no winner before all that were planned have run, nor one of whose seeds some gave no result."""
+    verdicts, reasons = [], []
+    for row in records(best):
+        missing = row["planned"] - row["configurations"]
+        seeds = len(_planned_here(plan, row, [*CONFIGURATION])) - row["runs"]
+        notes = [f"{missing} of {row['planned']} configurations are not finished"] if missing > 0 else []
+        notes += [f"{seeds} of its seeds gave no result"] if seeds > 0 else []
+        wait = row["verdict"] == "clear" and bool(notes)
+        verdicts.append("undecided" if wait else row["verdict"])
+        reasons.append(f"so far {row['reason']}; {', '.join(notes)}" if wait else row["reason"])
+    return best.assign(verdict=verdicts, reason=reasons)
+
+
+def _planned_here(plan: pd.DataFrame, row: Mapping[str, Any], also: list[str]) -> pd.DataFrame:
+    """The planned trials at a row's budget that share its values of the columns."""
+    if plan.empty:
+        return plan
+    column = "level_flops" if row["regime"] == "fixed-compute" else "samples_seen"
+    same = [("regime", row["regime"]), (column, row["budget"]), *((name, row[name]) for name in also)]
+    here = np.logical_and.reduce([(plan[name] == value).to_numpy(bool) for name, value in same])
+    return plan.loc[here]
 
 
 def _planned_configurations(best: pd.DataFrame, plan: pd.DataFrame) -> list[int]:
@@ -134,8 +148,7 @@ def _planned_configurations(best: pd.DataFrame, plan: pd.DataFrame) -> list[int]
         if plan.empty:
             counts.append(int(row["configurations"]))
             continue
-        column = "level_flops" if row["regime"] == "fixed-compute" else "samples_seen"
-        here = plan[(plan["regime"] == row["regime"]) & (plan[column] == row["budget"])]
-        planned = len(here.drop_duplicates(["subset_size", "quality", "architecture", "strategy"]))
+        here = _planned_here(plan, row, [])
+        planned = len(here.drop_duplicates([*CONFIGURATION]))
         counts.append(max(planned, int(row["configurations"])))
     return counts

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.analyse import analyse
 from analysis.report import ReportSummary, write_report
+from analysis.table import CONFIGURATION
 from tests.analysis.synthetic import StudyFrames, study
 
 HOSTILE = "<script>alert('caption')</script>"
@@ -204,3 +206,22 @@ def test_the_analysis_imports_neither_torch_nor_ray() -> None:
     code = "import sys, analysis.report; print(sorted({'torch', 'ray', 'open_clip'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_no_winner_is_called_where_a_seed_of_it_gave_no_result(frames: StudyFrames) -> None:
+    declaration = {"name": "made-up", "metric": "held-out/top1"}
+    others: dict[str, pd.DataFrame] = {"plan": frames.plan, "ledger": frames.ledger, "events": frames.events}
+    whole = analyse(declaration, results=frames.results, **others).frontier.set_index("budget")
+    clear = whole[whole["verdict"] == "clear"]
+    assert len(clear)
+    budget, leader = clear.index[0], clear.iloc[0]
+    lost = frames.results.copy()
+    same = (lost[list(CONFIGURATION)] == leader[list(CONFIGURATION)]).all(axis=1)
+    first = lost.index[same & (lost["level_flops"] == budget)][0]
+    lost.loc[first, "status"], lost.loc[first, "held-out/top1"] = "diverged", np.nan
+
+    row = analyse(declaration, results=lost, **others).frontier.set_index("budget").loc[budget]
+
+    assert row["verdict"] == "undecided"
+    assert row["reason"].startswith("so far ahead by ")
+    assert row["reason"].endswith("; 1 of its seeds gave no result")
