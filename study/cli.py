@@ -4,6 +4,7 @@ Each command imports what it needs when it runs, so that ``--help`` and ``plan``
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(words)
     try:
         return _run_command(options)
+    except BrokenPipeError:  # a reader such as `head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         print(f"study: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -141,11 +145,9 @@ def _plan(study: "Study", options: argparse.Namespace) -> int:
     from study.plan_command import plan_command  # noqa: PLC0415
 
     output = None if options.output is None else Path(options.output)
-    try:
-        for line in plan_command(study, form=options.format, output=output, cell=options.explain):
-            print(line)
-    except BrokenPipeError:  # as when a reader such as `head` has seen enough
-        sys.stdout = None
+    for line in plan_command(study, form=options.format, output=output, cell=options.explain):
+        print(line)
+    sys.stdout.flush()
     return 0
 
 
