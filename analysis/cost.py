@@ -23,9 +23,9 @@ class Cost:
         wasted_flops: Lost with attempts that failed.
         budget_flops: Declared study budget, a cap on training FLOPs; NaN without one.
         booked_flops: Training FLOPs alone that are gone, waste included: what the budget caps.
-        wall_s: From the start to the last event of each session, summed; NaN without events.
+        wall_s: From the start to the last event of each run, summed; NaN without events.
         busy_s: Sum of the trials' own times, failed attempts included; NaN without events.
-        slots: Most slots that a session had.
+        slots: Most slots that a run had.
     """
 
     planned_flops: float
@@ -59,11 +59,11 @@ def totals(
 
 
 def _time(events: pd.DataFrame) -> tuple[float, float, int]:
-    """Wall time and busy time in seconds, and slots, over the sessions of a study."""
+    """Wall time and busy time in seconds, and slots, over the runs of a study."""
     if events.empty or "slots" not in events:
         return float("nan"), float("nan"), 0
-    session = (events["event"] == "study-started").cumsum()
-    spans = events.groupby(session)["time"].agg(lambda time: float(time.max() - time.min()))
+    run = (events["event"] == "study-started").cumsum()
+    spans = events.groupby(run)["time"].agg(lambda time: float(time.max() - time.min()))
     busy = float(events["wall_s"].sum()) if "wall_s" in events else 0.0
     return float(spans.sum()), busy, int(events["slots"].max())
 

@@ -7,7 +7,6 @@ trial with a result is never run again.
 
 import fcntl
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from budgets.architecture import Architecture
 from budgets.plan import Trial
 from budgets.quality import NAMED
 from budgets.strategy import strategy as strategy_cost
-from runners.checkpoint import load_checkpoint, save_checkpoint
+from runners.checkpoint import load_checkpoint
 from runners.data.damage import DAMAGE_TOLERANCE, Damage
 from runners.data.evaluation_set import load_evaluation_set
 from runners.data.in_place import open_pool
@@ -37,9 +36,9 @@ from runners.model import build_model, compute_context, resolve_precision
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.strategies.build import build_strategy
 from runners.train import Diverged, Schedule, derive_seed, learning_rate, make_optimizer, train
+from runners.watch import Watch
 
 _CURVE_POINTS = 200
-_PROGRESS_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,7 +129,15 @@ def _run(job: TrialJob) -> Outcome:
         job.folder / "checkpoint.pt", losses=losses, modules=modules, optimizer=optimizer
     )
 
-    watch = _Watch(job, first_step, losses, modules, optimizer)
+    watch = Watch(
+        job.folder,
+        trial,
+        checkpoint_s=job.checkpoint_s,
+        first_step=first_step,
+        losses=losses,
+        modules=modules,
+        optimizer=optimizer,
+    )
     schedule = Schedule(
         seed=trial.seed,
         steps=trial.steps,
@@ -180,57 +187,6 @@ def _run(job: TrialJob) -> Outcome:
     for name in ("checkpoint.pt", "progress.json"):
         (job.folder / name).unlink(missing_ok=True)
     return Outcome(row=row, timing=timing)
-
-
-class _Watch:
-    """Writes progress every second and a checkpoint when it is due.
-
-    What a crash loses is what ``progress.json`` has beyond the checkpoint; the driver books it.
-    """
-
-    def __init__(
-        self,
-        job: TrialJob,
-        first_step: int,
-        losses: Tensor,
-        modules: nn.ModuleDict,
-        optimizer: torch.optim.Optimizer,
-    ) -> None:
-        self._job, self._losses, self._modules, self._optimizer = job, losses, modules, optimizer
-        self._progress_at = self._checkpoint_at = time.monotonic()
-        self._checkpoint_step = first_step
-        self._write_progress(first_step)
-
-    def after_step(self, done: int) -> None:
-        now = time.monotonic()
-        if now - self._checkpoint_at >= self._job.checkpoint_s:
-            self._checkpoint_at = now
-            save_checkpoint(
-                self._job.folder / "checkpoint.pt",
-                step=done,
-                losses=self._losses,
-                modules=self._modules,
-                optimizer=self._optimizer,
-            )
-            self._checkpoint_step = done
-        elif now - self._progress_at < _PROGRESS_S and done < self._job.trial.steps:
-            return
-        self._progress_at = now
-        self._write_progress(done)
-
-    def _write_progress(self, done: int) -> None:
-        batch_size = self._job.trial.batch_size
-        write_json(
-            self._job.folder / "progress.json",
-            {
-                "samples_seen": done * batch_size,
-                "samples_planned": self._job.trial.samples_seen,
-                "checkpoint_samples": self._checkpoint_step * batch_size,
-                "train_flops": done * batch_size * self._job.trial.train_flops_per_sample,
-                "loss": self._losses[done - 1].item() if done else None,
-                "pid": os.getpid(),
-            },
-        )
 
 
 def _load_subset(job: TrialJob) -> tuple[TrainingSet | StreamedSet, Any]:

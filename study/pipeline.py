@@ -1,10 +1,7 @@
 """Runs a plan: trials on Ray within the budget, every result kept, nothing that is finished done again."""
 
 import json
-import os
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +23,7 @@ from runners.strategies.build import build_strategy
 from runners.throughput import predict_s
 from runners.trial import Outcome, TrialJob, read_outcome
 from study.dump import dump_declaration
+from study.environment import environment
 from study.progress import Progress
 from study.study import Study, ensure_pool, measured_throughput, only_run, plan_tables
 
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
 
 _WAIT_S = 0.5
 _WRITE_TABLES_S = 5.0
-_PACKAGES = ("torch", "open_clip_torch", "timm", "ray", "numpy", "pandas", "scipy")
 
 
 class Run:
@@ -268,25 +265,6 @@ class Run:
 
     def _folder(self, trial_id: str) -> Path:
         return self._study.folder / "trials" / trial_id
-
-
-def environment() -> dict[str, str]:
-    """Gives the versions and the hardware that results depend on."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.split(":", 1)[1].strip()
-            for line in cpuinfo.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        processor = names[0] if names else processor
-    return {
-        "python": platform.python_version(),
-        "processor": processor,
-        "cores": str(os.cpu_count()),
-        "system": platform.system(),
-    } | {package: version(package) for package in _PACKAGES}
 
 
 def _failed_row(trial: Trial, reason: str) -> dict[str, Any]:

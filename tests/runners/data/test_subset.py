@@ -36,9 +36,7 @@ def test_qualities_are_fractions() -> None:
 
 @pytest.mark.parametrize("quality", ["top0", "top100", "best", "top 20", "top20%", "TOP20", "", "top020"])
 def test_an_unknown_quality_is_answered_with_what_is_allowed(quality: str) -> None:
-    with pytest.raises(
-        ValueError, match=rf"unknown quality '{quality}'; allowed: 'all', 'top1' to 'top99'"
-    ):
+    with pytest.raises(ValueError, match=rf"unknown quality '{quality}'; allowed: 'all', 'top1' to 'top99'"):
         available(10, quality)
 
 

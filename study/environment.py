@@ -1,0 +1,27 @@
+"""The versions and the hardware that results depend on."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+_PACKAGES = ("torch", "open_clip_torch", "timm", "ray", "numpy", "pandas", "scipy")
+
+
+def environment() -> dict[str, str]:
+    """Gives the versions and the hardware that results depend on."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.split(":", 1)[1].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        processor = names[0] if names else processor
+    return {
+        "python": platform.python_version(),
+        "processor": processor,
+        "cores": str(os.cpu_count()),
+        "system": platform.system(),
+    } | {package: version(package) for package in _PACKAGES}
