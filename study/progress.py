@@ -44,7 +44,7 @@ class Progress:
         self._spent_at_start, self._began = spent_flops, time.monotonic()
         done = f", {finished} of them finished before" if finished else ""
         if plan.study_flops is not None:
-            self._budget = f" of a study budget of {format_flops(plan.study_flops)}"
+            self._budget = f" (study budget {format_flops(plan.study_flops)})"
         for warning in plan.warnings:
             self.say(f"note: {warning}")
         self.say(f"{self._total} trials, {format_flops(self._planned)}{self._budget}{done}")
@@ -87,7 +87,7 @@ class Progress:
         rate = (spent - self._spent_at_start) / max(1e-9, time.monotonic() - self._began)
         left = f", {format_seconds((self._planned - spent) / rate)} left" if rate > 0 else ""
         return (
-            f"{format_flops(spent)} of {format_flops(self._planned)}{self._budget} spent, "
+            f"{format_flops(spent)} of {format_flops(self._planned)} spent{self._budget}, "
             f"{self._finished} of {self._total} trials{left}"
         )
 
@@ -100,6 +100,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
+            self._live.update(self._summary(self._spent) if self._total else "", refresh=True)
             self._live.__exit__(kind, error, trace)
 
 
