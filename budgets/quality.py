@@ -35,11 +35,6 @@ def check_quality(quality: str) -> str:
     return quality
 
 
-def quality_fraction(quality: str) -> float:
-    """The share of a pool that a quality keeps, in (0, 1]: 0.2 for ``top20``."""
-    return quality_percent(quality) / 100
-
-
 def available(count: int, quality: str) -> int:
     """How many of a pool's ``count`` pairs a quality keeps: the percentage exactly, rounded up."""
     return -(-count * quality_percent(quality) // 100)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from budgets.quality import available, quality_fraction
+from budgets.quality import available, quality_percent
 from runners.data.index import bins_of
 from runners.data.subset import rows_in, rows_of
 
@@ -31,7 +31,7 @@ def test_a_quality_keeps_its_percentage_rounded_up(count: int, quality: str, kep
 
 
 def test_qualities_are_fractions() -> None:
-    assert [quality_fraction(quality) for quality in ("top5", "top20", "all")] == [0.05, 0.2, 1.0]
+    assert [quality_percent(quality) for quality in ("top5", "top20", "all")] == [5, 20, 100]
 
 
 @pytest.mark.parametrize("quality", ["top0", "top100", "best", "top 20", "top20%", "TOP20", "", "top020"])
