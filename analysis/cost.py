@@ -44,7 +44,7 @@ def totals(
 ) -> Cost:
     """Sums up plan, ledger and events, each of which may be empty."""
     budget = declaration.get("study_budget_flops")
-    wall, busy, slots = _time(events)
+    wall, busy, slots = run_time(events)
     return Cost(
         planned_flops=float(_flops(plan).sum()),
         spent_flops=_sum(ledger, SPENT),
@@ -58,7 +58,7 @@ def totals(
     )
 
 
-def _time(events: pd.DataFrame) -> tuple[float, float, int]:
+def run_time(events: pd.DataFrame) -> tuple[float, float, int]:
     """Wall time and busy time in seconds, and slots, over the runs of a study."""
     if events.empty or "slots" not in events:
         return float("nan"), float("nan"), 0

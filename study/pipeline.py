@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from budgets.architecture import Architecture
 from budgets.declaration import require_runnable
 from budgets.ledger import Ledger, drop_torn_line
 from budgets.plan import Plan, Trial
@@ -19,7 +18,7 @@ from runners.files import new_file, write_json
 from runners.ray_backend import Ended, RayBackend
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table, to_frame, write_table
 from runners.schedule import Schedule, State, Task
-from runners.strategies.build import build_strategy
+from runners.strategies.build import require_trainable
 from runners.throughput import predict_s
 from runners.trial import Outcome, TrialJob, read_outcome
 from study.dump import dump_declaration
@@ -88,9 +87,8 @@ class Run:
         require_runnable(self._study.declaration)
         if self._study.declaration.resources.gpus > 1:
             raise ValueError("resources.gpus: a trial trains on one GPU at most; more can only be planned")
-        for trial in self._plan.trials:
-            architecture = Architecture(name=trial.cell.architecture, config=trial.architecture_config)
-            build_strategy(strategy(trial.cell.strategy), architecture)
+        for name in dict.fromkeys(trial.cell.strategy for trial in self._plan.trials):
+            require_trainable(strategy(name))
 
     def _check_book(self) -> None:
         """Refuses a plan that what is already booked under this name leaves no room for.

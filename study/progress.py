@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -70,12 +70,12 @@ class Progress:
         """Writes a line that stays."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def tick(self, folder: Path, running_ids: Collection[str]) -> None:
+    def tick(self, folder: Path, running_ids: Iterable[str]) -> None:
         """Draws the live view anew, now and then."""
         if self._live is None or time.monotonic() - self._ticked_at < _TICK_S:
             return
         self._ticked_at = time.monotonic()
-        running = [trial for trial in running_trials(folder) if trial["trial"] in running_ids]
+        running = running_trials(folder, running_ids)
         spent = self._spent + sum(trial["train_flops"] for trial in running)
         table = Table.grid(padding=(0, 1))
         table.add_row(ProgressBar(total=self._planned, completed=spent, width=40), self._summary(spent))
@@ -104,10 +104,10 @@ class Progress:
             self._live.__exit__(kind, error, trace)
 
 
-def running_trials(folder: Path) -> list[dict[str, Any]]:
-    """Reads how far the trials of a study are that left their progress, running or not."""
+def running_trials(folder: Path, running_ids: Iterable[str]) -> list[dict[str, Any]]:
+    """Reads how far the running trials of a study are, from what they write every second."""
     running = []
-    for path in sorted(folder.glob("trials/*/progress.json")):
+    for path in (folder / "trials" / trial / "progress.json" for trial in sorted(running_ids)):
         try:
             progress = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:  # it finished just now

@@ -4,6 +4,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from analysis.cost import run_time
 from budgets.ledger import Entry, read_entries, reserved, spent_flops
 from budgets.quantity import format_flops, format_seconds
 from runners.results import read_json_lines, read_table
@@ -26,9 +27,7 @@ def show_status(console: Console, study: Study) -> None:
     states = _states(plan, events, entries, running=is_running(folder))
     console.print(_by_level(plan, states))
     cells = plan.set_index("trial")
-    for trial in running_trials(folder):
-        if states.get(trial["trial"]) != "running":
-            continue
+    for trial in running_trials(folder, states.index[states == "running"]):
         cell = cells.loc[trial["trial"]]
         console.print(
             f"  running {trial['trial']} {cell['architecture']} {cell['strategy']} on "
@@ -66,12 +65,8 @@ def slots_busy(events: pd.DataFrame) -> float | None:
     starts = events.index[events["event"] == "study-started"]
     if not len(starts):
         return None
-    run = events.loc[starts[-1] :]
-    ended = run.dropna(subset=["wall_s"]) if "wall_s" in run else run.iloc[:0]
-    if ended.empty:
-        return None
-    span = float(run["time"].iloc[-1] - run["time"].iloc[0])
-    return float(ended["wall_s"].sum() / (span * run["slots"].iloc[0]))
+    wall, busy, slots = run_time(events.loc[starts[-1] :])
+    return busy / (wall * slots) if busy else None
 
 
 def _seconds(plan: pd.DataFrame, events: pd.DataFrame) -> "pd.Series[float]":

@@ -12,16 +12,25 @@ TRAINABLE = ("clip", "clip-crop-flip", "flip-25", "flip-50", "slip")
 """Strategies that can be run; `budgets.strategy` plans and costs further ones."""
 
 
-def build_strategy(strategy: Strategy, architecture: Architecture) -> TrainingStrategy:
-    """Builds the training side of a strategy.
+def require_trainable(strategy: Strategy) -> None:
+    """Refuses a strategy that can be planned, but not trained.
 
     Raises:
-        ValueError: The strategy can be planned, but not trained.
+        ValueError: It is one.
     """
     if strategy.name not in TRAINABLE:
         raise ValueError(
             f"strategy {strategy.name} can be planned, but not trained; trained are: {', '.join(TRAINABLE)}"
         )
+
+
+def build_strategy(strategy: Strategy, architecture: Architecture) -> TrainingStrategy:
+    """Builds the training side of a strategy.
+
+    Raises:
+        ValueError: As `require_trainable`.
+    """
+    require_trainable(strategy)
     if strategy.self_supervised_head:
         return Slip(slip_head_dims(architecture))
     return ClipCropFlip() if strategy.name == "clip-crop-flip" else Clip()
