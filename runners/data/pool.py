@@ -110,6 +110,11 @@ class Pool:
         """One row a pair: the columns of ``runners.data.index``; for pools of some millions at most."""
         return pd.read_parquet(self.index_file)
 
+    def warm(self) -> None:
+        """Reads now what processes forked from this one would each have to read for themselves."""
+        if self.count <= _ROWS_IN_MEMORY:
+            _ = self.index
+
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The index's columns."""

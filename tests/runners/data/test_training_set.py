@@ -52,28 +52,86 @@ def seen(data: StreamedSet | TrainingSet, first_step: int, steps: int) -> list[b
     return [image.numpy().tobytes() for images, _ in batches for image in images]
 
 
+@pytest.fixture(params=["in memory", "streamed"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def open_data(kind: str, pool: Pool, **how: int) -> StreamedSet | TrainingSet:
+    """Every second pair of a pool, as a trial opens it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_set, "IN_MEMORY_BYTES", 0 if kind == "streamed" else 2**30)
+        data = training_data(pool, np.arange(0, pool.count, 2), 32, lengths, **how)
+    assert isinstance(data, StreamedSet) == (kind == "streamed")
+    return data
+
+
+def list_keys(kind: str, path: str, first_step: int, workers: int) -> None:
+    """Prints the keys of each step's pairs, as long as it is left alive."""
+    pool = Pool.open(path)
+    keys = dict(zip(map(bytes, read_images(pool, np.arange(pool.count), 32)), pool.index["key"], strict=True))
+    data = open_data(kind, pool, workers=workers)
+    for images, _ in data.batches(seed=5, batch_size=BATCH, first_step=first_step, steps=10**9):
+        print(*(keys[image.numpy().tobytes()] for image in images), flush=True)  # noqa: T201 - to be read
+
+
+def planned(kind: str, pool: Pool, steps: int) -> list[str]:
+    """The keys that the order of samples says, from the start."""
+    rows = np.arange(0, pool.count, 2)
+    order = positions(seed=5, count=len(rows), start=0, stop=steps * BATCH, windowed=kind == "streamed")
+    keys: list[str] = pool.index["key"].iloc[rows[order]].tolist()
+    return keys
+
+
+def keys_seen(kind: str, pool: Pool, first_step: int, steps: int, *, workers: int, ranks: int) -> list[str]:
+    """The keys that all ranks see together, step by step."""
+    keys = dict(zip(map(bytes, read_images(pool, np.arange(pool.count), 32)), pool.index["key"], strict=True))
+    parts = [
+        seen(open_data(kind, pool, workers=workers, rank=rank, ranks=ranks), first_step, steps)
+        for rank in range(ranks)
+    ]
+    size = BATCH // ranks
+    return [
+        keys[image]
+        for step in range(steps - first_step)
+        for part in parts
+        for image in part[step * size : (step + 1) * size]
+    ]
+
+
 # Four workers are more than torch likes on a small machine.
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
-def test_streaming_gives_exactly_the_planned_samples_for_any_workers_and_after_any_kill(pool: Pool) -> None:
-    rows = np.arange(0, pool.count, 2)
-    order = positions(seed=5, count=len(rows), start=0, stop=10 * BATCH, windowed=True)
-    planned = [image.tobytes() for image in read_images(pool, rows[order], 32)]
-    assert len(planned) == 640
-    assert [seen(streamed(pool, workers=workers), 0, 10) == planned for workers in (0, 1, 4)] == [True] * 3
-    for stop in (1, 4, 9):  # where a run was killed, and went on from there with other workers
-        assert seen(streamed(pool), 0, stop) + seen(streamed(pool, workers=1), stop, 10) == planned
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_any_number_of_workers_and_ranks_sees_the_planned_pairs_in_the_planned_order(
+    pool: Pool, kind: str, ranks: int
+) -> None:
+    expected = planned(kind, pool, 10)
+    assert len(expected) == 10 * BATCH
+    for workers in (0, 1, 4):
+        assert keys_seen(kind, pool, 0, 10, workers=workers, ranks=ranks) == expected
+    assert keys_seen(kind, pool, 3, 6, workers=0, ranks=ranks) == expected[3 * BATCH : 6 * BATCH]
 
 
-def test_ranks_share_each_batch_and_nothing_else_changes(pool: Pool) -> None:
-    whole = seen(streamed(pool), 3, 6)
-    parts = [seen(streamed(pool, rank=rank, ranks=2), 3, 6) for rank in range(2)]
-    half = BATCH // 2
-    together = [
-        image for step in range(3) for part in parts for image in part[step * half : (step + 1) * half]
-    ]
-    assert together == whole
+def test_a_run_that_is_killed_again_and_again_goes_on_with_the_planned_pairs(pool: Pool, kind: str) -> None:
+    found: list[str] = []
+    for workers in (1, 0):
+        call = f"list_keys({kind!r}, {str(pool.path)!r}, {len(found) // BATCH}, {workers})"
+        script = f"from tests.runners.data.test_training_set import list_keys; {call}"
+        with subprocess.Popen(
+            [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            for _ in range(5):
+                found += process.stdout.readline().split()
+            process.kill()
+    assert len(found) == 10 * BATCH
+    found += keys_seen(kind, pool, 10, 14, workers=0, ranks=2)
+    assert found == planned(kind, pool, 14)
+
+
+def test_a_batch_that_cannot_be_shared_equally_is_refused(pool: Pool, kind: str) -> None:
     with pytest.raises(ValueError, match="a batch of 64 can't be cut into 3 equal parts"):
-        next(streamed(pool, ranks=3).batches(seed=0, batch_size=64, first_step=0, steps=1))
+        next(open_data(kind, pool, ranks=3).batches(seed=0, batch_size=64, first_step=0, steps=1))
 
 
 def test_images_and_tokens_belong_together(pool: Pool) -> None:
