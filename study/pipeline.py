@@ -1,6 +1,5 @@
 """Runs a plan: trials on Ray within the budget, every result kept, nothing that is finished done again."""
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,15 @@ from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table,
 from runners.schedule import Schedule, State, Task
 from runners.strategies.build import require_trainable
 from runners.throughput import predict_s
-from runners.trial import Outcome, TrialJob, read_outcome
+from runners.trial import Outcome, read_outcome
+from study.bookkeeping import (
+    add_event,
+    book_given_up,
+    book_lost,
+    book_outcome,
+    trial_folder,
+    trial_job,
+)
 from study.dump import dump_declaration
 from study.environment import environment
 from study.progress import Progress
@@ -123,7 +130,7 @@ class Run:
                 )
             self._event("study-started", slots=backend.slots)
             for trial in waiting:  # what a killed driver left behind
-                self._book_lost(trial)
+                book_lost(self._ledger, trial, self._folder(trial.trial_id))
             while not schedule.over:
                 for trial_id in schedule.start_next(backend.slots - schedule.count(State.RUNNING)):
                     self._start(trial_id, schedule, backend)
@@ -142,23 +149,11 @@ class Run:
             schedule.drop(trial_id)
             self._give_up(trial, str(refusal), {"trial": trial_id})
             return
-        resources = self._study.declaration.resources
         taken = {slot for slot, _ in self._started_at.values()}
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         self._started_at[trial_id] = (slot, time.monotonic())
         self._event("trial-started", trial=trial_id, slot=slot)
-        backend.start(
-            TrialJob(
-                trial=trial,
-                pool=self._study.pool.resolve(),
-                evaluation={name: path.resolve() for name, path in self._study.evaluation.items()},
-                folder=self._folder(trial_id).resolve(),
-                cpus=resources.cpus,
-                gpus=resources.gpus,
-                checkpoint_s=resources.checkpoint_s,
-                damage_tolerance=self._study.declaration.limits.damage,
-            )
-        )
+        backend.start(trial_job(self._study, trial))
 
     def _end(self, ended: Ended, schedule: Schedule) -> None:
         trial = self._trials[ended.trial]
@@ -172,7 +167,7 @@ class Run:
             self._take(trial, ended.outcome)
             self._progress.finished(trial, ended.outcome, spent_flops=self._ledger.spent_flops)
         elif ended.how == "crashed":
-            self._book_lost(trial)
+            book_lost(self._ledger, trial, self._folder(trial.trial_id))
             if self._ledger.over_budget:
                 schedule.fail(ended.trial)
                 self._give_up(
@@ -191,11 +186,7 @@ class Run:
 
     def _take(self, trial: Trial, outcome: Outcome) -> None:
         self._outcomes[trial.trial_id] = outcome
-        self._ledger.settle(
-            trial.trial_id,
-            train_flops=outcome.row["samples_seen"] * trial.train_flops_per_sample,
-            evaluation_flops=trial.evaluation_flops if outcome.row["status"] == "finished" else 0,
-        )
+        book_outcome(self._ledger, trial, outcome)
 
     def _take_finished(self) -> None:
         """Takes the results of earlier runs; one that a crash kept out of the ledger is booked now."""
@@ -210,27 +201,10 @@ class Run:
 
     def _give_up(self, trial: Trial, reason: str, span: dict[str, Any]) -> None:
         """Books a trial that gave no result; a later run starts it anew."""
-        folder = self._folder(trial.trial_id)
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
-        self._book_lost(trial)
-        (folder / "progress.json").unlink(missing_ok=True)
-        self._ledger.settle(trial.trial_id, train_flops=0, evaluation_flops=0)
+        book_given_up(self._ledger, trial, self._folder(trial.trial_id))
         self._event("trial-failed", **span, reason=reason)
         self._failures[trial.trial_id] = reason
         self._progress.failed(trial, reason)
-
-    def _book_lost(self, trial: Trial) -> None:
-        """Books what a dead worker did beyond its last checkpoint, once."""
-        folder = self._folder(trial.trial_id)
-        path = folder / "progress.json"
-        if not path.exists():
-            return
-        progress = json.loads(path.read_text(encoding="utf-8"))
-        kept = progress["checkpoint_samples"] if (folder / "checkpoint.pt").exists() else 0
-        self._ledger.waste(
-            trial.trial_id, max(0, progress["samples_seen"] - kept) * trial.train_flops_per_sample
-        )
-        write_json(path, {**progress, "samples_seen": kept})
 
     def _write_inputs(self) -> None:
         folder = self._study.folder
@@ -257,12 +231,10 @@ class Run:
         write_table(self._study.folder / "curves.parquet", joined)
 
     def _event(self, event: str, **facts: object) -> None:
-        line = json.dumps({"time": time.time(), "event": event, **facts}) + "\n"
-        with (self._study.folder / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line)
+        add_event(self._study, event, **facts)
 
     def _folder(self, trial_id: str) -> Path:
-        return self._study.folder / "trials" / trial_id
+        return trial_folder(self._study, trial_id)
 
 
 def _failed_row(trial: Trial, reason: str) -> dict[str, Any]:
