@@ -42,8 +42,8 @@ class CellDraws:
 
     Attributes:
         cells: One row a cell: the columns of ``CELL``, ``error`` (mean of its runs), ``runs``, ``images``,
-            and the means of ``train_flops``, ``train_flops_per_sample``, ``parameters``, ``samples_seen``,
-            ``epochs``.
+            ``diverged`` (runs that did and are not among these), and the means of ``train_flops``,
+            ``train_flops_per_sample``, ``parameters``, ``samples_seen``, ``epochs``.
         draws: Errors of shape (draws, cells); no rows when ``source`` is ``none``.
         source: ``runs`` when the noise between seeds was measured, ``evaluation`` when only the counting
             noise is known, ``none`` when neither is.
@@ -139,6 +139,7 @@ def _cells(trials: Trials) -> pd.DataFrame:
         error=("error", "mean"),
         runs=("error", "size"),
         images=("images", "mean"),
+        diverged=("diverged", "first"),
         train_flops=("train_flops", "mean"),
         train_flops_per_sample=("train_flops_per_sample", "mean"),
         parameters=("parameters", "mean"),

@@ -1,4 +1,10 @@
-"""The best configuration at each budget: a probability over configurations, with ties said to be ties."""
+"""The best configuration at each budget: a probability over configurations, with ties said to be ties.
+
+A leader is clear when its lead over every other configuration of the budget is outside the noise, over all of
+them at once: the lead must exceed what the least lucky of the differences reaches in nine of ten draws (the
+largest standardised difference, as in multiple comparisons with the best, Hsu 1981). Budgets are judged one
+by one. A mean over the seeds that did not diverge flatters its configuration, which is then not called clear.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.bootstrap import COVERAGE, CellDraws, interval
-from analysis.labels import configuration_text, percent
+from analysis.labels import configuration_text, percent, plural
 from analysis.table import CONFIGURATION, records
 
 Floats = NDArray[np.float64]
@@ -26,7 +32,7 @@ class Choice:
         runner_up: Position of the second lowest, or None when there is one configuration.
         probability: Share of the draws in which each is best, shape (configurations,); NaN without draws.
         members: Positions that hold ``COVERAGE`` of the probability together with the leader, best first,
-            and those whose distance to the leader has an interval that holds zero.
+            and those that the leader's lead does not part from it.
         verdict: ``clear``: the leader alone holds it and the noise between seeds was measured; ``tie``:
             several do; ``undecided``: the data cannot say.
         reason: The verdict in one sentence.
@@ -56,7 +62,7 @@ def choose(draws: CellDraws) -> Choice:
     else:
         probability = np.full(len(error), np.nan)
     runner_up = int(order[1]) if len(error) > 1 else None
-    members = _members(probability, draws.draws, leader) if len(draws.draws) else (leader,)
+    members = _members(probability, error, draws.draws, leader) if len(draws.draws) else (leader,)
     verdict, reason = _judge(draws, leader, runner_up, members)
     return Choice(
         leader=leader,
@@ -68,10 +74,10 @@ def choose(draws: CellDraws) -> Choice:
     )
 
 
-def _members(probability: Floats, draws: Floats, leader: int) -> tuple[int, ...]:
+def _members(probability: Floats, error: Floats, draws: Floats, leader: int) -> tuple[int, ...]:
     """The leader and the most probable others, until together they hold ``COVERAGE``.
 
-    Whatever the interval of its distance to the leader does not part from it is a member, too.
+    Whatever is not parted from the leader, all distances judged at once, is a member, too.
     """
     members, held = [leader], float(probability[leader])
     for position in np.argsort(-probability, kind="stable"):
@@ -80,9 +86,13 @@ def _members(probability: Floats, draws: Floats, leader: int) -> tuple[int, ...]
         if position != leader:
             members.append(int(position))
             held += float(probability[position])
-    nearest = np.quantile(draws - draws[:, [leader]], (1 - COVERAGE) / 2, axis=0)
-    close = [int(position) for position in np.flatnonzero(nearest <= 0) if position not in members]
-    return (*members, *close)
+    others = np.flatnonzero(np.arange(len(error)) != leader)
+    gap = draws[:, others] - draws[:, [leader]]
+    spread = np.maximum(gap.std(axis=0), _SAME)
+    least_lucky = ((gap.mean(axis=0) - gap) / spread).max(axis=1, initial=0.0)
+    reach = float(np.quantile(least_lucky, (1 + COVERAGE) / 2))
+    close = others[error[others] - error[leader] <= reach * spread]
+    return (*members, *(int(position) for position in close if position not in members))
 
 
 def _judge(
@@ -94,14 +104,19 @@ def _judge(
     gap = percent(float(error[runner_up] - error[leader]))
     if source == "none":
         return "undecided", f"ahead by {gap} points, but no noise was measured"
+    diverged = int(draws.cells["diverged"].iloc[leader])
+    lost = f"{plural(diverged, 'run')} of it diverged, which its mean leaves out" if diverged else ""
     if len(members) > 1:
         noise = "" if source == "runs" else ", by the evaluation's counting noise alone"
-        return "tie", f"{len(members)} configurations cannot be told apart{noise}"
+        said = f"{len(members)} configurations cannot be told apart{noise}"
+        return "tie", f"{said}; of the lowest, {lost}" if lost else said
     if source == "evaluation":
         return "undecided", (
             f"ahead by {gap} points, more than the evaluation's counting noise, "
             "but with one seed per cell the noise between seeds is not known"
         )
+    if lost:
+        return "undecided", f"ahead by {gap} points, but {lost}"
     single = draws.cells["runs"].to_numpy(np.int64)[[leader, runner_up]].min() == 1
     borrowed = " as measured on other cells: one of the two has a single run" if single else ""
     return "clear", f"ahead by {gap} points, outside the noise between seeds{borrowed}"
@@ -112,7 +127,7 @@ def frontier(draws: CellDraws) -> pd.DataFrame:
 
     Returns:
         One row a regime and budget: ``configurations`` (measured there), the leader's ``subset_size``,
-        ``quality``, ``architecture``, ``strategy``, ``runs``, ``train_flops``, ``parameters``,
+        ``quality``, ``architecture``, ``strategy``, ``runs``, ``diverged``, ``train_flops``, ``parameters``,
         ``samples_seen``, ``epochs``, ``error`` with ``low`` and ``high``; ``probability``; ``runner_up``
         (text), ``runner_up_error``, ``runner_up_probability``; ``gap`` with ``gap_low`` and ``gap_high``;
         ``verdict``, ``tied`` (texts of the members, joined by "; "), ``reason``. Errors are fractions.
@@ -124,7 +139,7 @@ def frontier(draws: CellDraws) -> pd.DataFrame:
         names = [configuration_text(cell) for cell in records(here.cells[list(CONFIGURATION)])]
         leader = here.cells.iloc[choice.leader]
         row = {"regime": regime, "budget": budget, "configurations": len(positions)}
-        shown = (*CONFIGURATION, "runs", "train_flops", "parameters", "samples_seen", "epochs")
+        shown = (*CONFIGURATION, "runs", "diverged", "train_flops", "parameters", "samples_seen", "epochs")
         rows.append(row | {name: leader[name] for name in shown} | describe(here, choice, names))
     return pd.DataFrame(rows)
 
@@ -149,23 +164,3 @@ def describe(draws: CellDraws, choice: Choice, names: list[str]) -> dict[str, ob
         }  # fmt: skip
     tied = "; ".join(names[position] for position in choice.members) if choice.verdict == "tie" else ""
     return row | {"verdict": choice.verdict, "tied": tied, "reason": choice.reason}
-
-
-def probabilities(draws: CellDraws) -> pd.DataFrame:
-    """Every configuration at every budget, by rising error.
-
-    Returns:
-        The columns of ``CellDraws.cells``, ``low``, ``high``, and ``best``: the share of draws in which the
-        configuration has the lowest error of its budget.
-    """
-    frames = []
-    for _, positions in draws.groups(["regime", "budget"]):
-        here = draws.take(positions)
-        choice = choose(here)
-        ends = [interval(here.draws[:, column]) for column in range(len(positions))]
-        frames.append(
-            here.cells.assign(
-                low=[end[0] for end in ends], high=[end[1] for end in ends], best=choice.probability
-            ).sort_values("error", kind="stable")
-        )
-    return pd.concat(frames, ignore_index=True) if frames else draws.cells.assign(low=[], high=[], best=[])

@@ -1,8 +1,10 @@
 """IsoFLOP profile: error against model size at one budget, and where its minimum lies.
 
-A parabola in the logarithm of the size (Hoffmann et al. 2022, §3.2) by least squares on the cells' means,
-weighted by their runs. A minimum is given only where the data hold one: the parabola is convex and its
-minimum lies between the smallest and the largest size tried, in most draws of the study too.
+A convex parabola in the logarithm of the size (Hoffmann et al. 2022, §3.2) by least squares on the cells'
+means, weighted by their runs. Of one coefficient that must not be negative the constrained optimum is known:
+the free parabola where it is convex, the straight line where it is not. Where the constraint binds, that is
+reported. A minimum is given only where the data hold one: the constraint is free and the minimum lies between
+the smallest and the largest size tried, in most draws of the study too.
 """
 
 import re
@@ -22,6 +24,7 @@ Floats = NDArray[np.float64]
 Status = Literal["ok", "one seed", "unstable", "minimum at the edge", "concave", "too few sizes"]
 
 _SIZES = 3
+_STRAIGHT = 1e-12
 _FAMILIES = {
     "vit": "ViT", "resnet": "ResNet", "convnext": "ConvNeXt", "swin": "Swin", "mixer": "Mixer",
 }  # fmt: skip
@@ -32,7 +35,7 @@ class Profile:
     """One budget's profile.
 
     Attributes:
-        coefficients: c0, c1, c2 of c0 + c1·t + c2·t², t = ln(size / unit); NaN when not fitted.
+        coefficients: c0, c1, c2 of c0 + c1·t + c2·t², t = ln(size / unit), c2 ≥ 0; NaN when not fitted.
         unit: Geometric mean of the sizes.
         size: Size at the minimum, NaN unless ``status`` is ``ok``.
         size_low: Lower end of its interval.
@@ -78,13 +81,11 @@ def profile(
         )  # fmt: skip
     unit = float(np.exp(np.log(size).mean()))
     t = np.log(size / unit)
-    root = np.sqrt(runs.astype(np.float64))
-    solve = np.linalg.pinv(np.vander(t, 3, increasing=True) * root[:, None]) * root
-    c0, c1, c2 = (float(c) for c in solve @ error)
+    c0, c1, c2 = (float(c) for c in _convex(t, error[None, :], runs)[0])
     status, reason = _judge(c1, c2, t)
     low = high = nan
     if status == "ok":
-        status, reason, low, high = _stability(draws @ solve.T, t, source)
+        status, reason, low, high = _stability(_convex(t, draws, runs), t, source)
     if not isnan(low):
         low, high = unit * float(np.exp(low)), unit * float(np.exp(high))
     return Profile(
@@ -98,9 +99,23 @@ def profile(
     )
 
 
+def _convex(t: Floats, error: Floats, runs: NDArray[np.int64]) -> Floats:
+    """Coefficients c0, c1, c2 ≥ 0 of the best convex parabola through each row of errors."""
+    root = np.sqrt(runs.astype(np.float64))
+    basis = np.vander(t, 3, increasing=True) * root[:, None]
+    free = error @ (np.linalg.pinv(basis) * root).T
+    line = error @ (np.linalg.pinv(basis[:, :2]) * root).T
+    # Rounding bends a straight line by some 1e-16.
+    bound = free[:, 2] <= _STRAIGHT * np.abs(error).max(axis=1, initial=0.0)
+    return np.where(bound[:, None], np.pad(line, ((0, 0), (0, 1))), free)
+
+
 def _judge(c1: float, c2: float, t: Floats) -> tuple[Status, str]:
     if c2 <= 0:
-        return "concave", "the error is not convex in the logarithm of the size: there is no minimum to mark"
+        return "concave", (
+            "the constraint binds: the error is not convex in the logarithm of the size, the best convex "
+            f"curve is a line towards the {'smallest' if c1 > 0 else 'largest'} model: no minimum is marked"
+        )
     minimum = -c1 / (2 * c2)
     if minimum <= t.min():
         return (
@@ -124,7 +139,7 @@ def _stability(coefficients: Floats, t: Floats, source: Source) -> tuple[Status,
         )
     c1, c2 = coefficients[:, 1], coefficients[:, 2]
     # A draw without a minimum inside has its lowest error at an edge, and counts as such in the interval.
-    edge = np.where(c1 * t.min() + c2 * t.min() ** 2 <= c1 * t.max() + c2 * t.max() ** 2, t.min(), t.max())
+    edge = np.where(c1 > 0, t.min(), t.max())
     with np.errstate(divide="ignore", invalid="ignore"):
         minimum = np.where(c2 > 0, -c1 / (2 * c2), edge)
     inside = (c2 > 0) & (minimum > t.min()) & (minimum < t.max())

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from math import isnan
 from typing import Any
 
-_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-_WRITTEN_AS_POWER = 1e21
+from budgets.quantity import format_flops
+
 _WRITTEN_OUT = 100_000
 _METRICS = {
     "top1": "zero-shot top-1 error",
@@ -15,17 +15,6 @@ _METRICS = {
     "text_to_image_r1": "text-to-image R@1 error",
 }
 _STRATEGIES = {"clip": "CLIP", "slip": "SLIP", "clip-crop-flip": "CLIP + crop and flip"}
-
-
-def flops_text(flops: float) -> str:
-    """``3e11`` → ``300 GFLOPs``; above exaFLOPs in powers of ten, as papers write them."""
-    if flops >= _WRITTEN_AS_POWER:
-        mantissa, exponent = f"{flops:.2e}".split("e")
-        return f"{float(mantissa):g}e{int(exponent)} FLOPs"
-    for size, prefix in _PREFIXES:
-        if flops >= size * 0.9995:
-            return f"{flops / size:.3g} {prefix}FLOPs"
-    return f"{flops:.3g} FLOPs"
 
 
 def count_text(count: float) -> str:
@@ -40,7 +29,7 @@ def count_text(count: float) -> str:
 
 def budget_text(regime: str, budget: float) -> str:
     """A budget level in the unit of its regime."""
-    return flops_text(budget) if regime == "fixed-compute" else f"{count_text(budget)} samples"
+    return format_flops(budget) if regime == "fixed-compute" else f"{count_text(budget)} samples"
 
 
 def capital(text: str) -> str:

@@ -13,7 +13,6 @@ from analysis.labels import (
     capital,
     configuration_text,
     count_text,
-    flops_text,
     percent,
     percent_interval,
 )  # fmt: skip
@@ -21,6 +20,7 @@ from analysis.laws import Law, curve_text
 from analysis.quality_trade import QualityTrade
 from analysis.table import records
 from analysis.tables import Table, share_text
+from budgets.quantity import format_flops
 
 
 def fits(laws: Sequence[Law], held: Holdout) -> Table:
@@ -133,7 +133,7 @@ def envelope(found: Sequence[Envelope]) -> Table:
     """The Pareto frontier over compute, with the law of its best errors."""
     rows = [
         {
-            "FLOPs": flops_text(row["train_flops"]),
+            "FLOPs": format_flops(row["train_flops"]),
             "Configuration": configuration_text(row),
             "Error (%)": percent(row["error"]),
             "P(on the frontier)": share_text(row["probability"]),
@@ -185,7 +185,7 @@ def x_text(along: str, x: float) -> str:
     """An x of a law with its unit; a dash for NaN."""
     if isnan(x):
         return "–"
-    return flops_text(x) if along == "compute" else f"{count_text(x)} pairs"
+    return format_flops(x, digits=3) if along == "compute" else f"{count_text(x)} pairs"
 
 
 def _range(row: dict[str, object]) -> str:

@@ -18,7 +18,6 @@ from analysis.labels import (
     budget_text,
     configuration_text,
     count_text,
-    flops_text,
     metric_text,
     percent,
     percent_interval,
@@ -27,6 +26,7 @@ from analysis.labels import (
 )  # fmt: skip
 from analysis.table import records
 from analysis.tables import Table, share_text
+from budgets.quantity import format_flops
 
 _SORT_COLUMNS = {
     "Budget": "budget", "Pairs": "subset_size", "Seed": "seed", "Error (%)": "error", "Loss": "train_loss",
@@ -131,14 +131,14 @@ def _facts(found: Analysis) -> list[dict[str, Any]]:
     note, part = "", None
     if cost.budget_flops > 0:
         part = cost.booked_flops / cost.budget_flops
-        note = f"training took {part:.0%} of the study budget, {flops_text(cost.budget_flops)}"
+        note = f"training took {part:.0%} of the study budget, {format_flops(cost.budget_flops)}"
     elif cost.planned_flops + cost.charged_flops > 0:
         whole = cost.planned_flops + cost.charged_flops
         part = cost.spent_flops / whole
-        note = f"{part:.0%} of the plan, {flops_text(whole)}"
+        note = f"{part:.0%} of the plan, {format_flops(whole)}"
     if cost.wasted_flops > 0:
-        note += f"; {flops_text(cost.wasted_flops)} wasted"
-    spent = {"name": "Compute spent", "value": flops_text(cost.spent_flops), "note": note, "part": part}
+        note += f"; {format_flops(cost.wasted_flops)} wasted"
+    spent = {"name": "Compute spent", "value": format_flops(cost.spent_flops), "note": note, "part": part}
     done = progress.finished / progress.planned if progress.planned else 0.0
     notes = [f"{progress.waiting} not run yet"] if progress.waiting else []
     notes += [f"{progress.excluded} without a result"] if progress.excluded else []

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from analysis.bootstrap import CellDraws, interval, stream
 from analysis.frontier import Choice, choose
 from analysis.holdout import FORMS, Holdout
-from analysis.labels import configuration_text, flops_text, percent, plural, quality_fraction
+from analysis.labels import configuration_text, percent, plural, quality_fraction
 from analysis.laws import X_COLUMNS, Law, with_measured
 from analysis.table import records
+from budgets.quantity import format_flops
 
 Floats = NDArray[np.float64]
 
@@ -95,7 +96,7 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
         forecasts.append(_forecast(draws, law, held, row))
     if not rows:
         why = "; ".join(sorted({row["reason"] for row in left_out})) or "there is no curve along compute"
-        raise ValueError(f"no curve can be forecast at {flops_text(flops)}: {why}")
+        raise ValueError(f"no curve can be forecast at {format_flops(flops)}: {why}")
     return _choose(draws, held, pd.DataFrame(rows), np.stack(forecasts, axis=1), pd.DataFrame(left_out))
 
 
@@ -112,7 +113,8 @@ def _candidate(draws: CellDraws, law: Law, flops: float, pairs: float) -> dict[s
     factor = max(spent / x.max(), x.min() / spent)
     return identity | {
         "subset_size": float(size), "flops": spent, "factor": factor if factor > 1 else spent / x.max(),
-        "beyond": factor > 1, "runs": int(cells["runs"].min()), "levels": len(np.unique(x)),
+        "beyond": factor > 1, "runs": int(cells["runs"].min()),
+        "diverged": int(cells["diverged"].sum()), "levels": len(np.unique(x)),
     }  # fmt: skip
 
 
@@ -121,9 +123,10 @@ def _fraction(law: Law) -> float:
 
 
 def _refuse(row: dict[str, Any], law: Law, held: Holdout, pairs: float, limit: float) -> str:
-    need = row["subset_size"] / _fraction(law)
-    if need > pairs * (1 + 1e-9):
-        return f"needs a pool of {need:,.0f} pairs"
+    # A share of a pool is a whole number of pairs: pools that round to the same subset are the same pool.
+    if row["subset_size"] > np.ceil(pairs * _fraction(law)):
+        need = float(f"{row['subset_size'] / _fraction(law):.3g}")
+        return f"needs a pool of some {need:,.0f} pairs"
     if row["levels"] < FORMS[held.best].parameters:
         return f"{plural(row['levels'], 'budget')}, too few for the {held.best}"
     if row["beyond"] and row["factor"] > limit:
@@ -175,7 +178,7 @@ def _choose(
 def _experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) -> str:
     """What to run next: the leader to confirm, or leader and runner-up with seeds enough for their gap."""
     first = records(candidates)[0]
-    where = flops_text(first["flops"])
+    where = format_flops(first["flops"])
     if choice.runner_up is None:
         return f"nothing to compare with: run one more configuration at {where}"
     if choice.verdict == "clear":

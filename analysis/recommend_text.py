@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.labels import configuration_text, flops_text, percent, percent_interval, plural
+from analysis.labels import configuration_text, percent, percent_interval, plural
 from analysis.recommend import Recommendation
 from analysis.table import records
+from budgets.quantity import format_flops
 
 
 def recommendation_lines(
@@ -19,9 +20,9 @@ def recommendation_lines(
         distance = f"{first['factor']:.3g} times beyond the measured budgets"
     spent = ""
     if first["flops"] < flops * 0.999:
-        spent = f"; it uses up its data at {flops_text(first['flops'])} of {flops_text(flops)}"
+        spent = f"; it uses up its data at {format_flops(first['flops'])} of {format_flops(flops)}"
     lines = [
-        f"{flops_text(flops)} and a pool of {pairs:,.0f} pairs, from {source}:",
+        f"{format_flops(flops)} and a pool of {pairs:,.0f} pairs, from {source}:",
         f"  train {configuration_text(first)}{spent}",
         f"  predicted error {_error_text(first)}, {distance}",
         f"  law: {found.law}; it missed held-out budgets by {percent(found.law_error, 2)} points",

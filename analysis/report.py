@@ -13,9 +13,10 @@ from analysis import compute_figures, law_tables, page, run_figures, size_figure
 from analysis.analyse import Analysis, analyse
 from analysis.figure_data import FigureData, Missing
 from analysis.figures.save import save
-from analysis.labels import budget_text, configuration_text, flops_text, percent, percent_interval
+from analysis.labels import budget_text, configuration_text, percent, percent_interval
 from analysis.table import records
 from analysis.table_files import save as save_table
+from budgets.quantity import format_flops
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +137,7 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
     """The answers as the command line prints them."""
     progress = found.progress
     unfinished = f", {progress.excluded} failed or diverged" if progress.excluded else ""
-    spent = flops_text(found.cost.spent_flops)
+    spent = format_flops(found.cost.spent_flops)
     lines = [f"{progress.finished} of {progress.planned} trials finished{unfinished}; {spent} spent"]
     for row in records(found.frontier):
         ends = percent_interval(row["low"], row["high"]) if found.draws.source == "runs" else ""

@@ -11,8 +11,9 @@ from analysis.contrasts import Positions, comparisons, densest, held_text
 from analysis.cost import by_level
 from analysis.figure_data import FigureData, Missing, cell_marks, mark_frame, runs_text
 from analysis.frontier import choose
-from analysis.labels import axis_text, budget_text, capital, flops_text, metric_text, sort_key
+from analysis.labels import axis_text, budget_text, capital, metric_text, sort_key
 from analysis.table import Trials, records
+from budgets.quantity import format_flops
 
 _BINS = 40
 
@@ -136,9 +137,9 @@ def ledger_bars(plan: pd.DataFrame, ledger: pd.DataFrame) -> FigureData | Missin
         y_label="",
         frame=mark_frame(rows),
         caption=(
-            f"Training and evaluation FLOPs by budget level: {flops_text(total['planned'])} planned, "
-            f"{flops_text(total['spent'])} spent, {flops_text(total['wasted'])} lost with failed attempts. "
-            "What is charged beside the trials, such as the quality scorer, has its own row."
+            f"Training and evaluation FLOPs by budget level: {format_flops(total['planned'])} planned, "
+            f"{format_flops(total['spent'])} spent, {format_flops(total['wasted'])} lost with failed "
+            "attempts. What is charged beside the trials, such as the quality scorer, has its own row."
         ),
-        alt=f"{title}: planned {flops_text(total['planned'])}, spent {flops_text(total['spent'])}.",
+        alt=f"{title}: planned {format_flops(total['planned'])}, spent {format_flops(total['spent'])}.",
     )

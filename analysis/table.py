@@ -24,7 +24,7 @@ REGIMES = ("fixed-compute", "one-epoch", "equal-samples")
 STATUSES = ("finished", "diverged", "failed")
 KEPT = (
     "trial", *CELL, "seed", "train_flops", "train_flops_per_sample", "evaluation_flops", "samples_seen",
-    "epochs", "parameters", "train_loss", "error", "images",
+    "epochs", "parameters", "train_loss", "error", "images", "diverged",
 )  # fmt: skip
 
 
@@ -34,9 +34,9 @@ class Trials:
 
     Attributes:
         frame: One row a trial: ``trial``, the columns of ``CELL``, ``seed``, the compute columns of the
-            results schema, ``error`` (1 − metric, a fraction; a loss as it is) and ``images`` (how many the
-            metric was counted over, NaN when unknown). ``budget`` is the level's training FLOPs under fixed
-            compute and samples seen otherwise.
+            results schema, ``error`` (1 − metric, a fraction; a loss as it is), ``images`` (how many the
+            metric was counted over, NaN when unknown) and ``diverged`` (runs of its cell that did).
+            ``budget`` is the level's training FLOPs under fixed compute and samples seen otherwise.
         metric: The results column that ``error`` was made of, such as ``held-out/top1``.
         excluded: ``trial`` and ``reason`` of each row that is in the results and not in ``frame``.
     """
@@ -84,8 +84,9 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
         _numbers(results, "level_flops"),
         _declared_samples(results),
     )
-    frame = results.assign(
-        budget=budget,
+    cells = results.assign(budget=budget, diverged=results["status"] == "diverged")
+    frame = cells.assign(
+        diverged=cells.groupby(list(CELL), dropna=False)["diverged"].transform("sum").astype(np.float64),
         error=value if is_loss(metric) else 1.0 - value,
         images=_numbers(results, count) if count in results else np.nan,
     ).loc[measured, list(KEPT)]

@@ -16,12 +16,13 @@ from analysis.labels import (
     capital,
     configuration_text,
     count_text,
-    flops_text,
     metric_text,
     percent,
     percent_interval,
+    plural,
 )  # fmt: skip
 from analysis.table import Trials, records
+from budgets.quantity import format_flops
 
 _AXES = {
     "quality": "quality", "subset_size": "data size", "architecture": "architecture", "strategy": "strategy",
@@ -67,7 +68,9 @@ def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
     note = (
         f"{capital(metric_text(metric))}. P(best) is the share of draws in which the configuration has the "
         f"lowest error of its budget. {capital(explanation)}. "
-        "An interval is that of the configuration itself: the lowest of many is lowest by luck, too."
+        "An interval is that of the configuration itself: the lowest of many is lowest by luck, too. Clear: "
+        "its lead over all others of its budget at once is outside the noise; budgets are judged one by one. "
+        "A mean is of the runs that ended: a leader that lost runs to divergence is not called clear."
     )
     return Table(name="best", title="Best configuration at each budget", note=note, frame=pd.DataFrame(rows))
 
@@ -82,10 +85,8 @@ def profiles(curves: Sequence[Curve]) -> Table:
                 {k: v for k, v in curve.identity.items() if k not in ("regime", "budget", "family")}
             ),
             "Sizes": str(len(curve.positions)),
-            "Best size": flops_text(curve.profile.size) if curve.profile.status == "ok" else "–",
-            "Interval": f"[{flops_text(curve.profile.size_low)}, {flops_text(curve.profile.size_high)}]"
-            if curve.profile.status == "ok"
-            else "",
+            "Best size": _size(curve.profile.size) or "–",
+            "Interval": _sizes(curve.profile.size_low, curve.profile.size_high),
             "Status": curve.profile.status,
             "Reason": curve.profile.reason,
         }
@@ -93,6 +94,14 @@ def profiles(curves: Sequence[Curve]) -> Table:
     ]
     note = "size is training FLOPs per sample; parabola in its logarithm"
     return Table(name="isoflop", title="IsoFLOP profiles", note=note, frame=pd.DataFrame(rows))
+
+
+def _size(flops_per_sample: float) -> str:
+    return "" if isnan(flops_per_sample) else format_flops(flops_per_sample, digits=3)
+
+
+def _sizes(low: float, high: float) -> str:
+    return "" if isnan(low) or isnan(high) else f"[{_size(low)}, {_size(high)}]"
 
 
 def contrasts(table: pd.DataFrame) -> Table:
@@ -112,7 +121,10 @@ def contrasts(table: pd.DataFrame) -> Table:
         }
         for row in records(table)
     ]
-    note = "ahead by: points of error between the lowest and the second lowest"
+    note = (
+        "ahead by: points of error between the lowest and the second lowest; a verdict accounts for the "
+        f"configurations of its own comparison, not for there being {plural(len(rows), 'comparison')}"
+    )
     return Table(name="contrasts", title="One choice at a time", note=note, frame=pd.DataFrame(rows))
 
 
@@ -122,16 +134,16 @@ def cost(levels: pd.DataFrame, totals: Cost) -> Table:
         {
             "Level": row["level"],
             "Trials": str(row["trials"]) if row["trials"] else "–",
-            "Planned": flops_text(row["planned"]),
-            "Spent": flops_text(row["spent"]),
-            "Wasted": flops_text(row["wasted"]),
+            "Planned": format_flops(row["planned"]),
+            "Spent": format_flops(row["spent"]),
+            "Wasted": format_flops(row["wasted"]),
         }
         for row in records(levels)
     ]
     rows.append({
         "Level": "all", "Trials": str(int(levels["trials"].sum())),
-        "Planned": flops_text(totals.planned_flops + totals.charged_flops),
-        "Spent": flops_text(totals.spent_flops), "Wasted": flops_text(totals.wasted_flops),
+        "Planned": format_flops(totals.planned_flops + totals.charged_flops),
+        "Spent": format_flops(totals.spent_flops), "Wasted": format_flops(totals.wasted_flops),
     })  # fmt: skip
     note = "training plus evaluation FLOPs; wasted: lost with attempts that failed"
     return Table(name="cost", title="Cost", note=note, frame=pd.DataFrame(rows))
@@ -151,7 +163,7 @@ def trials(trials: Trials) -> Table:
             "Loss": f"{row['train_loss']:.3f}",
             "Samples": count_text(row["samples_seen"]),
             "Epochs": f"{row['epochs']:.1f}",
-            "FLOPs": flops_text(row["train_flops"]),
+            "FLOPs": format_flops(row["train_flops"]),
             "Trial": row["trial"],
         }
         for row in records(trials.frame)

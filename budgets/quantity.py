@@ -110,12 +110,13 @@ def format_count(count: float) -> str:
     return f"{count:,.0f}"
 
 
-def format_flops(flops: float) -> str:
+def format_flops(flops: float, *, digits: int = 4) -> str:
     """Writes an amount of compute with its SI prefix: 9e11 → ``900 GFLOP``, 1.29e21 → ``1.29 ZFLOP``."""
+    rounded = float(f"{flops:.{digits}g}")
     for prefix, power in reversed(_SI_PREFIXES.items()):
-        if prefix != "K" and flops >= 10.0**power:
-            return f"{flops / 10.0**power:.4g} {prefix}FLOP"
-    return f"{flops:.4g} FLOP"
+        if prefix != "K" and rounded >= 10.0**power:
+            return f"{rounded / 10.0**power:.{digits}g} {prefix}FLOP"
+    return f"{rounded:g} FLOP"
 
 
 def format_seconds(seconds: float) -> str:

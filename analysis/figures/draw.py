@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from analysis.figure_data import FigureData
 from analysis.figures.marks import draw_marks, legend_handles
 from analysis.figures.style import COLUMN_IN, PAGE_IN, STYLE, looks
-from analysis.labels import flops_text
+from budgets.quantity import format_flops
 
 _HEIGHT_IN = 2.45
 _LEGEND_MARGIN_IN = 0.1
@@ -96,7 +96,7 @@ def _bars(data: FigureData) -> Figure:
         for y, x in zip(at, rows["x"], strict=True):
             if x > 0:
                 axes.annotate(
-                    flops_text(x), (x, y), (2, 0), textcoords="offset points", va="center", fontsize=5.5
+                    format_flops(x), (x, y), (2, 0), textcoords="offset points", va="center", fontsize=5.5
                 )
     axes.set_yticks(levels["y"], [_wrapped(label) for label in levels["label"]])
     axes.invert_yaxis()
@@ -105,7 +105,7 @@ def _bars(data: FigureData) -> Figure:
     axes.set_xlabel(data.x_label)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: "0" if value == 0 else flops_text(value)[:-5])
+        FuncFormatter(lambda value, _: "0" if value == 0 else format_flops(value)[: -len("FLOP")])
     )
     _legend(figure, list(axes.containers))
     return figure

@@ -6,7 +6,7 @@ import pytest
 
 from analysis.bootstrap import CellDraws, cell_draws
 from analysis.contrasts import POOL, comparisons, contrasts, statements
-from analysis.frontier import choose, frontier, probabilities
+from analysis.frontier import choose, frontier
 from analysis.table import tidy
 from tests.analysis.synthetic import StudyFrames, study, trial_row
 
@@ -53,10 +53,25 @@ def test_one_configuration_is_no_choice() -> None:
     assert "nothing to choose between" in row["reason"]
 
 
-def test_probabilities_of_a_budget_sum_to_one(frames: StudyFrames) -> None:
-    table = probabilities(drawn(frames.results))
-    np.testing.assert_allclose(table.groupby("budget")["best"].sum(), 1)
-    assert table.groupby("budget")["error"].is_monotonic_increasing.all()
+def test_of_ten_equal_configurations_one_is_rarely_called_clear() -> None:
+    generator = np.random.default_rng(0)
+    clear = 0
+    for _ in range(100):
+        rows = [
+            trial_row((100 + place, "all", "ViT-X", "clip"), 2e11, seed, 0.5 + 0.03 * float(shift))
+            for place in range(10)
+            for seed, shift in enumerate(generator.standard_normal(3))
+        ]
+        clear += choose(drawn(pd.DataFrame(rows))).verdict == "clear"
+    assert clear <= 10
+
+
+def test_a_leader_that_lost_a_run_to_divergence_is_not_clear() -> None:
+    lost = pair(0.2, seeds=4)
+    lost.loc[0, "status"], lost.loc[0, "held-out/top1"] = "diverged", np.nan
+    row = frontier(drawn(lost)).iloc[0]
+    assert (row["verdict"], row["runs"], row["diverged"]) == ("undecided", 3, 1)
+    assert row["reason"].endswith("but 1 run of it diverged, which its mean leaves out")
 
 
 def test_equal_configurations_share_the_probability_and_all_belong_to_the_tie() -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from analysis.bootstrap import Source
 from analysis.isoflop import Profile, family, profile
@@ -35,10 +36,17 @@ def test_a_minimum_at_the_edge_is_reported_and_not_marked(minimum: float, word: 
     assert np.isnan(found.size)
 
 
-def test_a_concave_profile_is_reported_and_not_marked() -> None:
-    found = fitted(parabola(45e6, -0.05))
+def test_a_concave_profile_is_fitted_by_the_best_convex_curve_reported_and_not_marked() -> None:
+    error = parabola(45e6, -0.05)
+    found = fitted(error)
     assert found.status == "concave"
+    assert found.reason.startswith("the constraint binds: the error is not convex")
+    assert found.reason.endswith("a line towards the smallest model: no minimum is marked")
     assert np.isnan(found.size)
+    basis = np.vander(np.log(SIZES / found.unit), 3, increasing=True)
+    # Non-negative least squares needs both signs of what is free.
+    columns = np.column_stack([basis, -basis[:, :2]])
+    assert ((found(SIZES) - error) ** 2).sum() == pytest.approx(nnls(columns, error)[1] ** 2, rel=1e-9)
 
 
 def test_a_minimum_that_moves_out_in_the_draws_is_not_marked() -> None:

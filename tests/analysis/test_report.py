@@ -125,10 +125,10 @@ def test_every_drawing_has_an_alternative_text(written: tuple[ReportSummary, Ele
 
 def test_the_summary_answers_for_each_budget(written: tuple[ReportSummary, Elements]) -> None:
     lines = written[0].lines
-    assert lines[0] == "98 of 99 trials finished, 1 failed or diverged; 156 TFLOPs spent"
+    assert lines[0] == "98 of 99 trials finished, 1 failed or diverged; 156.3 TFLOP spent"
     assert len(lines) == 4
     assert re.match(
-        r"200 GFLOPs: ConvNeXt-C, CLIP, 3,276 pairs, top 40 %: error \d\d\.\d % \[.+\], clear: ahead by",
+        r"200 GFLOP: ConvNeXt-C, CLIP, 3,276 pairs, top 40 %: error \d\d\.\d % \[.+\], clear: ahead by",
         lines[1],
     )
 
@@ -218,7 +218,7 @@ def test_no_winner_is_called_where_a_seed_of_it_gave_no_result(frames: StudyFram
     lost = frames.results.copy()
     same = (lost[list(CONFIGURATION)] == leader[list(CONFIGURATION)]).all(axis=1)
     first = lost.index[same & (lost["level_flops"] == budget)][0]
-    lost.loc[first, "status"], lost.loc[first, "held-out/top1"] = "diverged", np.nan
+    lost.loc[first, "status"], lost.loc[first, "held-out/top1"] = "failed", np.nan
 
     row = analyse(declaration, results=lost, **others).frontier.set_index("budget").loc[budget]
 

@@ -43,7 +43,7 @@ def test_levels_sum_to_the_ledger(frames: StudyFrames) -> None:
     cost = totals({"study_budget_flops": 4e14}, frames.plan, frames.ledger, frames.events)
     spent = frames.ledger[frames.ledger["entry"].isin(["spent", "charged"])]
     assert levels["spent"].sum() == cost.spent_flops == spent[["train_flops", "evaluation_flops"]].sum().sum()
-    assert levels["level"].tolist() == ["200 GFLOPs", "900 GFLOPs", "3.6 TFLOPs", "quality scorer"]
+    assert levels["level"].tolist() == ["200 GFLOP", "900 GFLOP", "3.6 TFLOP", "quality scorer"]
     assert levels["trials"].sum() == 99
 
 
