@@ -158,7 +158,7 @@ def test_a_study_without_a_finished_trial_has_a_report(tmp_path: Path, frames: S
         replace(frames, results=none, curves=none, ledger=none, events=none, left_out=none),
     )
     assert summary.lines == (
-        "0 of 99 trials finished; 0 FLOPs spent",
+        "0 of 99 trials finished; 0 FLOP spent",
         "no trial has finished: there is nothing to choose from yet",
     )
     assert "No trial has finished yet" in summary.page.read_text(encoding="utf-8")
