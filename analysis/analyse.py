@@ -122,7 +122,7 @@ def _so_far(best: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
     verdicts, reasons = [], []
     for row in records(best):
         missing = row["planned"] - row["configurations"]
-        seeds = len(_planned_here(plan, row, [*CONFIGURATION])) - row["runs"] - row["diverged"]
+        seeds = len(_planned_here(plan, row, [*CONFIGURATION])) - row["runs"] - int(row["diverged"])
         notes = [f"{missing} of {row['planned']} configurations are not finished"] if missing > 0 else []
         notes += [f"{seeds} of its seeds gave no result"] if seeds > 0 else []
         wait = row["verdict"] == "clear" and bool(notes)
