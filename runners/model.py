@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -11,20 +12,26 @@ from typing import Any
 import open_clip
 import timm
 import torch
-from open_clip.transformer import VisionTransformer
-from torch import nn
+from open_clip.transformer import VisionTransformer, text_global_pool
+from torch import Tensor, nn
+from torch.amp import is_autocast_available
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 # The temperature's clamp of CLIP: logits are scaled by 100 at most.
 _LOGIT_SCALE_MAX = 4.6052
+# Where SigLIP's scale and bias start (arXiv 2303.15343, section 3.2).
+_SIGMOID = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
 
 
-def build_model(config: Mapping[str, Any], *, kept_fraction: float = 1.0) -> open_clip.CLIP:
+def build_model(
+    config: Mapping[str, Any], *, kept_fraction: float = 1.0, sigmoid_loss: bool = False
+) -> open_clip.CLIP:
     """Builds a model with open_clip's own initialisation, from torch's current random state.
 
     Args:
         config: The architecture in open_clip's model-config form.
         kept_fraction: Share of the image patches that training keeps (FLIP); evaluation keeps all.
+        sigmoid_loss: Whether it has SigLIP's bias, and starts at SigLIP's temperature.
     """
     vision = dict(config["vision_cfg"])
     if "timm_model_kwargs" in vision:
@@ -32,6 +39,8 @@ def build_model(config: Mapping[str, Any], *, kept_fraction: float = 1.0) -> ope
     if kept_fraction < 1:
         vision["patch_dropout"] = 1 - kept_fraction
     rest = {name: value for name, value in config.items() if name not in {"vision_cfg", "text_cfg"}}
+    if sigmoid_loss:
+        rest |= _SIGMOID
     model = open_clip.CLIP(vision_cfg=vision, text_cfg=dict(config["text_cfg"]), **rest)
     # Convolutions are faster with channels last, ModifiedResNet's by half on a processor; a ViT has only one.
     return (
@@ -43,6 +52,26 @@ def clamp_logit_scale(model: open_clip.CLIP) -> None:
     """Keeps the temperature within CLIP's bounds; called after each optimiser step."""
     with torch.no_grad():
         model.logit_scale.clamp_(0, _LOGIT_SCALE_MAX)
+
+
+def encode_text(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
+    """Gives normalised text features, as open_clip does, of texts that may be shorter than its context.
+
+    Args:
+        model: The model.
+        tokens: Token ids, (N, length); a length below the model's context takes its first positions.
+    """
+    length = tokens.shape[1]
+    if length == model.context_length:
+        full: Tensor = model.encode_text(tokens, normalize=True)
+        return full
+    embedded = model.token_embedding(tokens) + model.positional_embedding[:length]
+    mask = None if model.attn_mask is None else model.attn_mask[:length, :length]
+    read = model.ln_final(model.transformer(embedded, attn_mask=mask))
+    pooled = text_global_pool(read, tokens, model.text_pool_type, eos_token_id=model.text_eos_id)
+    projection = model.text_projection
+    features = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+    return nn.functional.normalize(features, dim=-1)
 
 
 @contextmanager
@@ -84,6 +113,13 @@ def compute_context(precision: str, device: torch.device) -> AbstractContextMana
         torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
     )
     return stack
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Gives the context of what autocast must leave in fp32."""
+    if not is_autocast_available(device.type):  # a device without values, as FLOPs are counted on
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def _timm_entry(name: str, settings: Mapping[str, Any]) -> str:

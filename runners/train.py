@@ -120,7 +120,8 @@ def train(  # noqa: PLR0913 - the parts of a run
             group["lr"] = lr
         generator = step_generator(schedule.seed, step)
         with context():
-            loss = strategy.loss(model, floats, ids, generator)
+            views = strategy.views(floats, ids, generator)
+            loss = strategy.loss(model, *strategy.features(model, *views))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, recipe.gradient_clip)

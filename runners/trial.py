@@ -118,7 +118,9 @@ def _run(job: TrialJob) -> Outcome:
 
     torch.manual_seed(derive_seed(trial.seed, "initial weights"))
     cost = strategy_cost(trial.cell.strategy)
-    model = build_model(trial.architecture_config, kept_fraction=cost.kept_fraction).to(device)
+    model = build_model(
+        trial.architecture_config, kept_fraction=cost.kept_fraction, sigmoid_loss=cost.sigmoid_loss
+    ).to(device)
     how = build_strategy(cost, architecture)
     modules = nn.ModuleDict(
         {"model": model} if how.head is None else {"model": model, "head": how.head.to(device)}

@@ -11,13 +11,11 @@ from budgets.ledger import Ledger, drop_torn_line
 from budgets.plan import Plan, Trial
 from budgets.quantity import format_flops
 from budgets.reconcile import reconcile
-from budgets.strategy import strategy
 from runners.data.cache import drop_idle
 from runners.files import new_file, write_json
 from runners.ray_backend import Ended, RayBackend
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table, to_frame, write_table
 from runners.schedule import Schedule, State, Task
-from runners.strategies.build import require_trainable
 from runners.throughput import predict_s
 from runners.trial import Outcome, read_outcome
 from study.bookkeeping import (
@@ -94,8 +92,6 @@ class Run:
         require_runnable(self._study.declaration)
         if self._study.declaration.resources.gpus > 1:
             raise ValueError("resources.gpus: a trial trains on one GPU at most; more can only be planned")
-        for name in dict.fromkeys(trial.cell.strategy for trial in self._plan.trials):
-            require_trainable(strategy(name))
 
     def _check_book(self) -> None:
         """Refuses a plan that what is already booked under this name leaves no room for.

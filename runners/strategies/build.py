@@ -1,36 +1,30 @@
 """From a strategy to the code that trains it."""
 
 from budgets.architecture import Architecture
-from budgets.flops import slip_head_dims
+from budgets.flops import slip_head_dims, text_tokens
 from budgets.strategy import Strategy
 from runners.strategies.clip import Clip
 from runners.strategies.clip_crop_flip import ClipCropFlip
+from runners.strategies.clip_randaugment import ClipRandAugment
+from runners.strategies.clip_stacked_randaugment import ClipStackedRandAugment
+from runners.strategies.clipa import Clipa
 from runners.strategies.protocol import TrainingStrategy
+from runners.strategies.siglip import SigLip
 from runners.strategies.slip import Slip
 
-TRAINABLE = ("clip", "clip-crop-flip", "flip-25", "flip-50", "slip")
-"""Strategies that can be run; `budgets.strategy` plans and costs further ones."""
-
-
-def require_trainable(strategy: Strategy) -> None:
-    """Refuses a strategy that can be planned, but not trained.
-
-    Raises:
-        ValueError: It is one.
-    """
-    if strategy.name not in TRAINABLE:
-        raise ValueError(
-            f"strategy {strategy.name} can be planned, but not trained; trained are: {', '.join(TRAINABLE)}"
-        )
+_AUGMENTED: dict[str, type[Clip]] = {
+    "clip-crop-flip": ClipCropFlip,
+    "clip-randaugment": ClipRandAugment,
+    "clip-stacked-randaugment": ClipStackedRandAugment,
+}
 
 
 def build_strategy(strategy: Strategy, architecture: Architecture) -> TrainingStrategy:
-    """Builds the training side of a strategy.
-
-    Raises:
-        ValueError: As `require_trainable`.
-    """
-    require_trainable(strategy)
+    """Builds the training side of a strategy; its masking and its bias are the model's."""
     if strategy.self_supervised_head:
         return Slip(slip_head_dims(architecture))
-    return ClipCropFlip() if strategy.name == "clip-crop-flip" else Clip()
+    if strategy.sigmoid_loss:
+        return SigLip()
+    if strategy.text_fraction < 1:
+        return Clipa(text_tokens(architecture, strategy))
+    return _AUGMENTED.get(strategy.name, Clip)()

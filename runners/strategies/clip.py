@@ -3,28 +3,43 @@
 FLIP (arXiv 2212.00794) is this loss too: its patch dropout is the model's, its larger batch the trial's.
 """
 
+import math
+
 import open_clip
 import torch
+from open_clip.transformer import PatchDropout
 from torch import Tensor, nn
+
+from runners.model import encode_text
 
 
 class Clip:
-    """The plain strategy."""
+    """The plain strategy, and what the others share with it."""
 
     def __init__(self) -> None:
         self.head: nn.Module | None = None
         self._loss = open_clip.ClipLoss()
 
-    def loss(
-        self, model: open_clip.CLIP, images: Tensor, tokens: Tensor, _generator: torch.Generator
-    ) -> Tensor:
-        """Gives the contrastive loss of the batch (see `TrainingStrategy.loss`)."""
-        return contrastive_loss(self._loss, model, images, tokens)
+    def views(self, images: Tensor, tokens: Tensor, _generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Gives images and texts as they are."""
+        return images, tokens
 
+    def features(self, model: open_clip.CLIP, *views: Tensor) -> tuple[Tensor, ...]:
+        """Gives the normalised features of images and texts, (pairs, embedding) each."""
+        images, tokens = views
+        return model.encode_image(images, normalize=True), encode_text(model, tokens)
 
-def contrastive_loss(loss: nn.Module, model: open_clip.CLIP, images: Tensor, tokens: Tensor) -> Tensor:
-    """Encodes both sides and gives open_clip's loss of them."""
-    image_features = model.encode_image(images, normalize=True)
-    text_features = model.encode_text(tokens, normalize=True)
-    result: Tensor = loss(image_features, text_features, model.logit_scale.exp())
-    return result
+    def loss(self, model: open_clip.CLIP, *features: Tensor) -> Tensor:
+        """Gives open_clip's contrastive loss of image and text features."""
+        loss: Tensor = self._loss(*features, model.logit_scale.exp())
+        return loss
+
+    def chance(self, batch_size: int) -> float:
+        """Gives the cross-entropy of a uniform choice among the batch."""
+        return math.log(batch_size)
+
+    def unmask(self, model: open_clip.CLIP) -> None:
+        """Ends patch dropout."""
+        for module in model.visual.modules():
+            if isinstance(module, PatchDropout):
+                module.prob = 0.0

@@ -1,4 +1,10 @@
-"""SLIP: CLIP's loss plus SimCLR's on two augmented views of the same images (arXiv 2112.12750)."""
+"""SLIP: CLIP's loss plus SimCLR's on two augmented views of the same images (arXiv 2112.12750).
+
+The self-supervised head reads the image tower's features before their projection; a ModifiedResNet's are
+those of its attention pooling, whose last layer is its projection.
+"""
+
+import math
 
 import open_clip
 import torch
@@ -7,14 +13,14 @@ from torch.nn import functional
 
 from runners.augment import crop_and_flip, jitter_colour
 from runners.model import unprojected
-from runners.strategies.clip import contrastive_loss
+from runners.strategies.clip import Clip
 
 _TEMPERATURE = 0.1
 _SCALE = 1.0
 _LEAST_AREA = 0.2  # SimCLR's 0.08 leaves 9 pixels of a small image
 
 
-class Slip:
+class Slip(Clip):
     """CLIP and SimCLR together.
 
     Args:
@@ -22,6 +28,7 @@ class Slip:
     """
 
     def __init__(self, head_dims: tuple[int, int, int]) -> None:
+        super().__init__()
         width, hidden, out = head_dims
         self.head: nn.Module | None = nn.Sequential(
             nn.Linear(width, hidden),
@@ -32,23 +39,32 @@ class Slip:
             nn.ReLU(inplace=True),
             nn.Linear(hidden, out),
         )
-        self._loss = open_clip.ClipLoss()
 
-    def loss(
-        self, model: open_clip.CLIP, images: Tensor, tokens: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Gives CLIP's loss plus SimCLR's (see `TrainingStrategy.loss`)."""
-        assert self.head is not None
-        views = torch.cat(
-            [
-                jitter_colour(crop_and_flip(images, generator, least_area=_LEAST_AREA), generator)
-                for _ in range(2)
-            ]
+    def views(self, images: Tensor, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Gives images and texts as they are, and two augmented views of the images."""
+        first, second = (
+            jitter_colour(crop_and_flip(images, generator, least_area=_LEAST_AREA), generator)
+            for _ in range(2)
         )
+        return images, tokens, first, second
+
+    def features(self, model: open_clip.CLIP, *views: Tensor) -> tuple[Tensor, ...]:
+        """Gives CLIP's features, and the head's of both augmented views."""
+        assert self.head is not None
+        images, tokens, first, second = views
         with unprojected(model.visual):
-            embeddings = self.head(model.visual(views))
-        self_supervised = simclr_loss(embeddings, temperature=_TEMPERATURE)
-        return contrastive_loss(self._loss, model, images, tokens) + _SCALE * self_supervised
+            embeddings = self.head(model.visual(torch.cat([first, second])))
+        return (*super().features(model, images, tokens), *embeddings.chunk(2))
+
+    def loss(self, model: open_clip.CLIP, *features: Tensor) -> Tensor:
+        """Gives CLIP's loss plus SimCLR's."""
+        image, text, first, second = features
+        self_supervised = simclr_loss(torch.cat([first, second]), temperature=_TEMPERATURE)
+        return super().loss(model, image, text) + _SCALE * self_supervised
+
+    def chance(self, batch_size: int) -> float:
+        """Adds a uniform choice among all other views of the batch."""
+        return super().chance(batch_size) + _SCALE * math.log(2 * batch_size - 1)
 
 
 def simclr_loss(embeddings: Tensor, *, temperature: float) -> Tensor:

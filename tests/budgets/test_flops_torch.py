@@ -1,32 +1,21 @@
 """The closed forms against what torch counts when open_clip's models run: equal to the last product."""
 
-import copy
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
-from hashlib import sha256
 from typing import Any
 
 import open_clip
 import pytest
-import timm
 import torch
-from open_clip.loss import SigLipLoss
-from open_clip.timm_model import TimmModel
-from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from budgets.architecture import Architecture, catalogue, load_architecture
-from budgets.flops import (
-    image_forward_macs,
-    parameters,
-    sample_cost,
-    slip_head_dims,
-    text_forward_macs,
-    text_tokens,
-)
-from budgets.strategy import STRATEGIES, Strategy, inapplicable, strategy
+from budgets.architecture import catalogue, load_architecture
+from budgets.flops import image_forward_macs, parameters, sample_cost, text_forward_macs
+from budgets.strategy import inapplicable, strategy
+from runners.model import build_model
+from runners.strategies.build import build_strategy
+from runners.strategies.protocol import TrainingStrategy
 
 # Augmentation costs nothing that is counted: these stand for the strategies of equal cost (test_strategy.py).
 DISTINCT = ("clip", "flip-50", "flip-25", "slip", "siglip", "clipa")
@@ -40,74 +29,25 @@ def on_no_device() -> Iterator[None]:
         yield
 
 
-def model_for(architecture: Architecture, cost: Strategy, device: str = "meta") -> open_clip.CLIP:
-    """The model as a strategy trains it; strategies with the same model share one."""
-    bias = -10.0 if cost.sigmoid_loss else None
-    return build(architecture, cost.kept_fraction, text_tokens(architecture, cost), bias, device)
-
-
 @cache
-def build(
-    architecture: Architecture, kept_fraction: float, tokens: int, logit_bias: float | None, device: str
-) -> open_clip.CLIP:
-    config: dict[str, Any] = copy.deepcopy(dict(architecture.config))
-    vision = config["vision_cfg"]
-    arguments = vision.pop("timm_model_kwargs", None)
-    if arguments:
-        vision["timm_model_name"] = registered(vision["timm_model_name"], arguments)
-    if kept_fraction < 1:
-        vision["patch_dropout"] = 1 - kept_fraction
-    config["text_cfg"]["context_length"] = tokens
+def build(name: str, strategy_name: str, device: str = "meta") -> tuple[open_clip.CLIP, TrainingStrategy]:
+    """Model and strategy as a trial trains them."""
+    architecture, cost = load_architecture(name), strategy(strategy_name)
     with torch.device(device):
-        return open_clip.CLIP(**config, init_logit_bias=logit_bias).train()
+        model = build_model(
+            architecture.config, kept_fraction=cost.kept_fraction, sigmoid_loss=cost.sigmoid_loss
+        )
+        return model.train(), build_strategy(cost, architecture)
 
 
-def registered(base: str, arguments: Mapping[str, Any]) -> str:
-    """A name under which timm builds ``base`` with other arguments: open_clip passes on the name alone."""
-    name = f"{base}_{sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()[:8]}"
-    if not timm.is_model(name):
-
-        def entrypoint(**given: object) -> nn.Module:
-            return timm.create_model(base, **{**arguments, **given})
-
-        entrypoint.__name__ = name
-        timm.models.register_model(entrypoint)
-    return name
-
-
-def self_supervised_head(architecture: Architecture) -> nn.Module:
-    inputs, hidden, outputs = slip_head_dims(architecture)
-    layers = [nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU()]
-    layers += [nn.Linear(hidden, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, outputs)]
-    return nn.Sequential(*layers)
-
-
-def trunk_features(visual: nn.Module, images: Tensor) -> Tensor:
-    """What the image tower's projection reads."""
-    if isinstance(visual, TimmModel):
-        features: Tensor = visual.trunk(images)
-    elif isinstance(visual, open_clip.transformer.VisionTransformer):
-        projection, visual.proj = visual.proj, None
-        features = visual(images)
-        visual.proj = projection
-    else:
-        features = visual(images)
-    return features
-
-
-def train_forward(
-    model: open_clip.CLIP, head: nn.Module, cost: Strategy, images: Tensor, texts: Tensor
-) -> None:
+def train_forward(name: str, strategy_name: str, batch: int, device: str = "meta") -> None:
     """A training step's forward pass, loss included."""
-    image = model.encode_image(images, normalize=True)
-    text = model.encode_text(texts, normalize=True)
-    if cost.sigmoid_loss:
-        SigLipLoss()(image, text, model.logit_scale.exp(), model.logit_bias)
-    else:
-        open_clip.ClipLoss()(image, text, model.logit_scale.exp())
-    if cost.self_supervised_head:
-        views = head(trunk_features(model.visual, torch.cat([images, images])))
-        assert (views @ views.T).shape == (2 * len(images), 2 * len(images))
+    architecture = load_architecture(name)
+    model, how = build(name, strategy_name, device)
+    images = torch.zeros(batch, 3, architecture.image_size, architecture.image_size)
+    texts = torch.zeros(batch, architecture.context_length, dtype=torch.long)
+    views = how.views(images, texts, torch.Generator())
+    how.loss(model, *how.features(model, *views))
 
 
 def grid() -> list[Any]:
@@ -121,16 +61,13 @@ def grid() -> list[Any]:
 
 @pytest.mark.parametrize(("name", "strategy_name"), grid())
 def test_a_training_sample_costs_what_torch_counts(name: str, strategy_name: str) -> None:
-    architecture, cost = load_architecture(name), STRATEGIES[strategy_name]
+    cost = strategy(strategy_name)
     batch = PAIRS * cost.batch_factor
-    model, head = model_for(architecture, cost), self_supervised_head(architecture)
-    images = torch.zeros(batch, 3, architecture.image_size, architecture.image_size)
-    texts = torch.zeros(batch, text_tokens(architecture, cost), dtype=torch.long)
 
     with FlopCounterMode(display=False) as counter:
-        train_forward(model, head, cost, images, texts)
+        train_forward(name, strategy_name, batch)
 
-    expected = sample_cost(architecture, cost, batch_size=batch)
+    expected = sample_cost(load_architecture(name), cost, batch_size=batch)
     assert counter.get_total_flops() == 2 * batch * expected.forward_macs
     assert 3 * counter.get_total_flops() == batch * expected.train_flops
 
@@ -140,7 +77,7 @@ def test_an_evaluated_image_and_text_cost_what_torch_counts_and_the_parameters_a
     name: str,
 ) -> None:
     architecture = load_architecture(name)
-    model = model_for(architecture, strategy("clip"))
+    model, _ = build(name, "clip")
 
     with FlopCounterMode(display=False) as of_images:
         model.encode_image(torch.zeros(PAIRS, 3, architecture.image_size, architecture.image_size))
@@ -157,29 +94,26 @@ def test_an_evaluated_image_and_text_cost_what_torch_counts_and_the_parameters_a
 @pytest.mark.parametrize("name", ["mini-ViT-XS-8", "mini-ConvNeXt", "mini-RN", "ViT-B-32"])
 @pytest.mark.parametrize("strategy_name", ["slip", "siglip"])
 def test_what_a_strategy_adds_is_counted_among_the_parameters(name: str, strategy_name: str) -> None:
-    architecture, cost = load_architecture(name), strategy(strategy_name)
-    model, head = model_for(architecture, cost), self_supervised_head(architecture)
+    model, how = build(name, strategy_name)
 
-    trained = [*model.parameters(), *(head.parameters() if cost.self_supervised_head else ())]
+    trained = [*model.parameters(), *(() if how.head is None else how.head.parameters())]
 
-    assert parameters(architecture, cost).total == sum(each.numel() for each in trained)
+    counted = parameters(load_architecture(name), strategy(strategy_name))
+    assert counted.total == sum(each.numel() for each in trained)
 
 
 def test_a_real_forward_pass_costs_what_one_without_a_device_does() -> None:
-    architecture = load_architecture("mini-ViT-XS-8")
-    cost = strategy("flip-50")
-
     with torch.device("cpu"), FlopCounterMode(display=False) as counter:
-        model, head = model_for(architecture, cost, "cpu"), self_supervised_head(architecture)
-        train_forward(model, head, cost, torch.zeros(4, 3, 32, 32), torch.zeros(4, 16, dtype=torch.long))
+        train_forward("mini-ViT-XS-8", "flip-50", 4, "cpu")
 
-    assert counter.get_total_flops() == 2 * 4 * sample_cost(architecture, cost, batch_size=4).forward_macs
+    cost = sample_cost(load_architecture("mini-ViT-XS-8"), strategy("flip-50"), batch_size=4)
+    assert counter.get_total_flops() == 2 * 4 * cost.forward_macs
 
 
 @pytest.mark.parametrize("name", ["mini-ViT-XS-8", "mini-RN"])
 def test_a_backward_pass_costs_two_forward_ones_but_for_the_gradient_of_the_pixels(name: str) -> None:
-    architecture, cost = load_architecture(name), strategy("clip")
-    model = model_for(architecture, cost)
+    architecture = load_architecture(name)
+    model, _ = build(name, "clip")
     images = torch.zeros(PAIRS, 3, 32, 32)
     texts = torch.zeros(PAIRS, 16, dtype=torch.long)
 

@@ -1,0 +1,31 @@
+"""SigLIP: each pair of the batch is a question of its own, with a sigmoid loss (arXiv 2303.15343)."""
+
+import math
+
+import open_clip
+from open_clip.loss import SigLipLoss
+from torch import Tensor
+
+from runners.model import full_precision
+from runners.strategies.clip import Clip
+
+
+class SigLip(Clip):
+    """CLIP's views and features with SigLIP's loss; the model has a learned bias (`runners.model`)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loss = SigLipLoss()
+
+    def loss(self, model: open_clip.CLIP, *features: Tensor) -> Tensor:
+        """Gives open_clip's sigmoid loss of image and text features."""
+        image, text = (each.float() for each in features)
+        # Its sum over the whole matrix needs more than bf16's eight bits.
+        with full_precision(image.device):
+            loss: Tensor = self._loss(image, text, model.logit_scale.exp(), model.logit_bias)
+        return loss
+
+    def chance(self, batch_size: int) -> float:
+        """Gives the cross-entropies of the best answer that is the same for all pairs of the batch."""
+        others = batch_size - 1
+        return math.log(batch_size) + (others * math.log(batch_size / others) if others else 0.0)
