@@ -20,8 +20,8 @@ class Entry:
 
     Attributes:
         entry: ``charged`` (paid once, beside the trials), ``reserved`` (a trial was started), ``spent``
-            (it finished), ``released`` (its reservation was given back), ``wasted`` (work that a crash
-            lost and that was done again).
+            (it finished), ``released`` (its reservation was given back), ``wasted`` (work that was lost,
+            to a crash as a rule).
         what: A trial's id, or what a charge buys.
         train_flops: Training FLOPs.
         evaluation_flops: Forward FLOPs of evaluation; shown, not part of the cap.
@@ -80,6 +80,7 @@ class Book:
         finished: Trials that are booked as spent.
         charged: What was charged.
         known: Trials that were ever reserved.
+        wasted: Training and evaluation FLOPs that each trial lost.
         spent_flops: Training FLOPs that are gone: charged, spent and wasted.
         reserved_flops: Training FLOPs that are set aside.
     """
@@ -88,6 +89,7 @@ class Book:
     finished: set[str] = field(default_factory=set)
     charged: set[str] = field(default_factory=set)
     known: set[str] = field(default_factory=set)
+    wasted: dict[str, tuple[int, int]] = field(default_factory=dict)
     spent_flops: int = 0
     reserved_flops: int = 0
 
@@ -128,6 +130,8 @@ class Book:
         elif entry.entry == "wasted":
             if what not in self.known:
                 raise ValueError(f"trial {what} wasted FLOPs that it never reserved any for")
+            train, evaluation = self.wasted.get(what, (0, 0))
+            self.wasted[what] = train + flops, evaluation + entry.evaluation_flops
             self.spent_flops += flops
         else:
             self._settle(entry, held)

@@ -179,14 +179,18 @@ class Resources:
     Attributes:
         cpus: Processor cores of a trial (one thread each).
         gpus: GPUs of a trial; 0 trains on the processor.
-        retries: How often a trial is started again after its worker died.
+        retries: How often in a row a trial is started again, where it got no further than the time before.
+        backoff_s: Seconds before the first of these; each further one waits four times as long.
         checkpoint_s: Seconds between checkpoints.
+        checkpoint_steps: Most steps between them; 0 leaves it to the seconds alone.
     """
 
     cpus: int = 1
     gpus: int = 0
-    retries: int = 2
+    retries: int = 3
+    backoff_s: float = 5.0
     checkpoint_s: float = 30.0
+    checkpoint_steps: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

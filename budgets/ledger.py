@@ -87,10 +87,21 @@ class Ledger:
         """Whether what is gone and what is set aside together exceed the study budget."""
         return self.study_flops is not None and self.spent_flops + self.reserved_flops > self.study_flops
 
-    def waste(self, what: str, train_flops: int) -> None:
-        """Books work of a trial that a crash lost; it is gone, so also where it exceeds the study budget."""
-        if train_flops:
-            self._append(Entry(entry="wasted", what=what, train_flops=index(train_flops)))
+    def waste(self, what: str, train_flops: int, evaluation_flops: int = 0) -> None:
+        """Books work of a trial that was lost, up to a sum: what is booked already is not booked again.
+
+        It is gone, so it is booked also where it exceeds the study budget.
+
+        Args:
+            what: The trial's id.
+            train_flops: All training FLOPs of the trial that were ever lost.
+            evaluation_flops: All its FLOPs of evaluation that were.
+        """
+        booked = self._book.wasted.get(what, (0, 0))
+        train = max(0, index(train_flops) - booked[0])
+        evaluation = max(0, index(evaluation_flops) - booked[1])
+        if train or evaluation:
+            self._append(Entry(entry="wasted", what=what, train_flops=train, evaluation_flops=evaluation))
 
     def settle(self, what: str, *, train_flops: int, evaluation_flops: int) -> None:
         """Closes a trial's reservation: books what it spent and gives back the rest.
@@ -120,10 +131,7 @@ class Ledger:
     def _append(self, *entries: Entry) -> None:
         """Checks the entries, writes them in one piece, and only then takes them as booked."""
         self._book.check(entries)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(asdict(entry)) + "\n" for entry in entries))
-            file.flush()
-            os.fsync(file.fileno())
+        append_whole(self.path, "".join(json.dumps(asdict(entry)) + "\n" for entry in entries))
         for entry in entries:
             self._book.add(entry)
             self.entries.append(entry)
@@ -176,6 +184,24 @@ def _entry(line: bytes) -> Entry:
         return Entry(**content)
     except TypeError as error:
         raise ValueError(f"not an entry of a ledger: {error}") from None
+
+
+def append_whole(path: Path, text: str) -> None:
+    """Appends to a file; where that fails, as on a full disk, nothing of it stays.
+
+    Raises:
+        OSError: It failed.
+    """
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        content = memoryview(text.encode())
+        try:
+            while content:
+                content = content[file.write(content) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def drop_torn_line(path: Path) -> None:

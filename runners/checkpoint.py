@@ -1,23 +1,32 @@
-"""Checkpoints: everything that a trial needs to go on as if it had never stopped."""
+"""Checkpoints: everything that a trial needs to go on as if it had never stopped.
 
+A file is named ``checkpoint-<step>-<digest>.pt`` after what it holds: a damaged one is known by its name.
+The last two are kept, so that one damaged file costs the steps between them, not the trial.
+"""
+
+import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from runners.files import new_file
+from runners.files import put
+
+_KEPT = 2
+_DIGITS = 16  # of the content's SHA-256
 
 
 def save_checkpoint(
-    path: Path, *, step: int, losses: Tensor, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer
+    folder: Path, *, step: int, losses: Tensor, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Writes a trial's state atomically.
+    """Writes a trial's state whole or not at all, and drops all but the last two.
 
     Random state is not part of it: each step draws from a generator of the trial's seed and the step.
 
     Args:
-        path: The file.
+        folder: The trial's folder.
         step: Optimiser steps done.
         losses: Loss of each step so far, (steps,).
         modules: The model and the strategy's head.
@@ -29,23 +38,62 @@ def save_checkpoint(
         "modules": modules.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
-    with new_file(path) as file:
-        torch.save(state, file)
+    partial = folder / f".checkpoint.partial-{os.getpid()}"
+    try:
+        torch.save(state, partial)
+        put(partial, folder / f"checkpoint-{step:010d}-{_digest(partial)}.pt")
+    finally:
+        partial.unlink(missing_ok=True)
+    for old in checkpoints(folder)[_KEPT:]:
+        old.unlink(missing_ok=True)
 
 
 def load_checkpoint(
-    path: Path, *, losses: Tensor, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer
+    folder: Path, *, losses: Tensor, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer
 ) -> int:
-    """Puts a trial back into a saved state.
+    """Puts a trial back into its last sound state.
 
     Returns:
         Optimiser steps done; 0, with nothing changed, when there is no checkpoint.
     """
-    if not path.exists():
+    drop_damaged(folder)
+    kept = checkpoints(folder)
+    if not kept:
         return 0
-    state: dict[str, Any] = torch.load(path, map_location=losses.device, weights_only=True)
+    state: dict[str, Any] = torch.load(kept[0], map_location=losses.device, weights_only=True)
     modules.load_state_dict(state["modules"])
     optimizer.load_state_dict(state["optimizer"])
     step: int = state["step"]
     losses[:step] = state["losses"]
     return step
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Lists a trial's checkpoints, the newest first."""
+    return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
+
+
+def kept_steps(folder: Path) -> int:
+    """Gives the steps that a trial need not do again: those of its newest checkpoint."""
+    kept = checkpoints(folder)
+    return int(kept[0].name.split("-")[1]) if kept else 0
+
+
+def drop_damaged(folder: Path) -> list[Path]:
+    """Removes checkpoints that are not what was written, from the newest to the first that is sound.
+
+    Returns:
+        Those that it removed.
+    """
+    damaged = []
+    for path in checkpoints(folder):
+        if _digest(path) == path.stem.split("-")[2]:
+            break
+        path.unlink()
+        damaged.append(path)
+    return damaged
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]

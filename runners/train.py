@@ -88,6 +88,7 @@ def train(  # noqa: PLR0913 - the parts of a run
     losses: Tensor,
     first_step: int,
     context: Callable[[], AbstractContextManager[object]],
+    before_step: Callable[[], None] = lambda: None,
     after_step: Callable[[int], None],
 ) -> None:
     """Trains from `first_step` to the end of the schedule.
@@ -101,6 +102,7 @@ def train(  # noqa: PLR0913 - the parts of a run
         losses: Filled with the loss of each step, (steps,), on the model's device.
         first_step: Where a resumed run goes on.
         context: Precision and attention of the forward pass.
+        before_step: Called before a step computes.
         after_step: Called with the number of steps done.
 
     Raises:
@@ -118,6 +120,7 @@ def train(  # noqa: PLR0913 - the parts of a run
         lr = learning_rate(step, steps=schedule.steps, peak=schedule.lr_peak, warmup=recipe.warmup)
         for group in optimizer.param_groups:
             group["lr"] = lr
+        before_step()
         generator = step_generator(schedule.seed, step)
         with context():
             views = strategy.views(floats, ids, generator)
@@ -130,7 +133,8 @@ def train(  # noqa: PLR0913 - the parts of a run
         losses[step] = loss.detach()
         done = step + 1
         if done % _STEPS_BETWEEN_CHECKS == 0 or done == schedule.steps:
-            since = max(first_step, done - _STEPS_BETWEEN_CHECKS)
+            # Of the schedule alone, so that a resumed run says the same.
+            since = max(0, done - _STEPS_BETWEEN_CHECKS)
             if not bool(torch.isfinite(losses[since:done]).all()):
                 raise Diverged(
                     done, f"the loss is not finite within steps {since} to {done} of {schedule.steps}"

@@ -1,10 +1,11 @@
 """Runs one trial in the process that it is called in: data, model, training, evaluation, one result row.
 
-The folder of a trial holds ``progress.json`` and ``checkpoint.pt`` while it runs, then ``result.json``
-(its row and timing), ``curve.parquet``, ``weights.pt`` and, where pairs were damaged, ``damage.jsonl``. A
-trial with a result is never run again.
+The folder of a trial holds ``progress.json`` and its checkpoints while it runs, then ``result.json``
+(its row and timing), ``curve.parquet``, ``weights.pt`` and, where pairs were damaged, ``damage.jsonl``; and
+``meter``, what it computed over all its attempts. A trial with a result is never run again.
 """
 
+import errno
 import fcntl
 import json
 import time
@@ -23,7 +24,7 @@ from budgets.architecture import Architecture
 from budgets.plan import Trial
 from budgets.quality import NAMED
 from budgets.strategy import strategy as strategy_cost
-from runners.checkpoint import load_checkpoint
+from runners.checkpoint import checkpoints, load_checkpoint
 from runners.data.damage import DAMAGE_TOLERANCE, Damage
 from runners.data.evaluation_set import load_evaluation_set
 from runners.data.in_place import open_pool
@@ -31,7 +32,9 @@ from runners.data.subset import rows_in
 from runners.data.tokenizer import tokenizer
 from runners.data.training_set import StreamedSet, TrainingSet, training_data
 from runners.evaluate.evaluate import evaluate
+from runners.faults import Notice, patiently
 from runners.files import new_file, write_json
+from runners.meter import Meter
 from runners.model import build_model, compute_context, resolve_precision
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.strategies.build import build_strategy
@@ -39,6 +42,7 @@ from runners.train import Diverged, Schedule, derive_seed, learning_rate, make_o
 from runners.watch import Watch
 
 _CURVE_POINTS = 200
+_PATIENCE_S = 120.0  # with storage that is away when the result is to be written
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +57,7 @@ class TrialJob:
         cpus: Threads to compute with.
         gpus: GPUs to use; 0 trains on the processor.
         checkpoint_s: Seconds between checkpoints.
+        checkpoint_steps: Most steps between them; 0 for no such limit.
         damage_tolerance: Share of the subset's pairs that may be damaged before the trial fails.
     """
 
@@ -63,6 +68,7 @@ class TrialJob:
     cpus: int
     gpus: int
     checkpoint_s: float
+    checkpoint_steps: int = 0
     damage_tolerance: float = DAMAGE_TOLERANCE
 
 
@@ -82,14 +88,30 @@ class Outcome:
 def run_trial(job: TrialJob) -> Outcome:
     """Trains and evaluates a trial, or gives the result that it has already.
 
-    A second process that is given the same trial waits for the first.
+    A second process that is given the same trial waits for the first. The folder that the trial's own is in
+    must be there: made anew it would stand in the place of storage that is away.
+
+    Raises:
+        Left: The process was told to leave, see `runners.faults.Notice`.
+        OSError: Storage is away.
     """
-    job.folder.mkdir(parents=True, exist_ok=True)
-    with _locked(job.folder / ".lock"):
-        for torn in job.folder.glob(".*.partial-*"):
-            torn.unlink()
-        finished = read_outcome(job.folder)
-        return finished if finished is not None else _run(job)
+    notice = Notice(job.folder)
+    with notice.listening():
+        job.folder.mkdir(exist_ok=True)
+        with _locked(job.folder / ".lock"):
+            for torn in job.folder.glob(".*.partial-*"):
+                torn.unlink()
+            finished = read_outcome(job.folder)
+            if finished is not None:
+                return finished
+            try:
+                with Meter(job.folder) as meter:
+                    return _run(job, meter, notice)
+            except ValueError as error:
+                for place in (job.pool, *job.evaluation.values(), job.folder):
+                    if not place.exists():  # then nothing is wrong with what it holds
+                        raise FileNotFoundError(errno.ENOENT, "storage is away", str(place)) from error
+                raise
 
 
 def read_outcome(folder: Path) -> Outcome | None:
@@ -104,7 +126,7 @@ def read_outcome(folder: Path) -> Outcome | None:
     return Outcome(row=content["row"], timing=content["timing"])
 
 
-def _run(job: TrialJob) -> Outcome:
+def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     started = time.monotonic()
     trial = job.trial
     device = torch.device("cuda" if job.gpus else "cpu")
@@ -127,18 +149,19 @@ def _run(job: TrialJob) -> Outcome:
     )
     optimizer = make_optimizer(modules, trial.recipe)
     losses = torch.full((trial.steps,), float("nan"), device=device)
-    first_step = load_checkpoint(
-        job.folder / "checkpoint.pt", losses=losses, modules=modules, optimizer=optimizer
-    )
+    first_step = load_checkpoint(job.folder, losses=losses, modules=modules, optimizer=optimizer)
 
     watch = Watch(
         job.folder,
         trial,
         checkpoint_s=job.checkpoint_s,
+        checkpoint_steps=job.checkpoint_steps,
         first_step=first_step,
         losses=losses,
         modules=modules,
         optimizer=optimizer,
+        meter=meter,
+        notice=notice,
     )
     schedule = Schedule(
         seed=trial.seed,
@@ -159,12 +182,14 @@ def _run(job: TrialJob) -> Outcome:
             losses=losses,
             first_step=first_step,
             context=context,
+            before_step=watch.before_step,
             after_step=watch.after_step,
         )
     except Diverged as diverged:
         steps, status, reason = diverged.steps, "diverged", str(diverged)
     train_s = time.monotonic() - trained
     if status == "finished":
+        watch.before_evaluation()
         metrics = evaluate(model, sets, tokenize=tokenize, device=device, context=context)
     row = {
         **plan_row(trial),
@@ -181,14 +206,23 @@ def _run(job: TrialJob) -> Outcome:
         "samples_per_s": (steps - first_step) * trial.batch_size / max(train_s, 1e-9),
         "damaged_pairs": len(data.damage),
     }
-    _write_damage(job.folder / "damage.jsonl", data.damage)
-    write_table(job.folder / "curve.parquet", _curve(trial, losses[:steps].cpu()))
-    with new_file(job.folder / "weights.pt") as file:
-        torch.save(model.state_dict(), file)
-    write_json(job.folder / "result.json", {"row": row, "timing": timing})
-    for name in ("checkpoint.pt", "progress.json"):
-        (job.folder / name).unlink(missing_ok=True)
+
+    def write() -> None:
+        _write_damage(job.folder / "damage.jsonl", data.damage)
+        write_table(job.folder / "curve.parquet", _curve(trial, losses[:steps].cpu()))
+        with new_file(job.folder / "weights.pt") as file:
+            torch.save(model.state_dict(), file)
+        write_json(job.folder / "result.json", {"row": row, "timing": timing})
+        drop_scaffolding(job.folder)
+
+    patiently(write, patience_s=_PATIENCE_S, hurry=lambda: bool(notice.signal))
     return Outcome(row=row, timing=timing)
+
+
+def drop_scaffolding(folder: Path) -> None:
+    """Removes what a trial needs only until it has a result."""
+    for path in (*checkpoints(folder), folder / "progress.json"):
+        path.unlink(missing_ok=True)
 
 
 def _load_subset(job: TrialJob) -> tuple[TrainingSet | StreamedSet, Any]:

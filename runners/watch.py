@@ -1,7 +1,8 @@
-"""What a running trial leaves on disk as it goes: its progress every second, a checkpoint when it is due."""
+"""What a running trial leaves on disk as it goes: its count each step, progress each second, checkpoints."""
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -9,71 +10,112 @@ from torch import Tensor, nn
 
 from budgets.plan import Trial
 from runners.checkpoint import save_checkpoint
+from runners.faults import Left, Notice
 from runners.files import write_json
+from runners.meter import Meter
 
 _PROGRESS_S = 1.0
+_AGAIN_S = 10.0  # after a checkpoint that could not be written
 
 
 class Watch:
-    """Writes ``progress.json`` and ``checkpoint.pt``.
+    """Counts each step, writes ``progress.json`` and checkpoints, and leaves when told to.
 
-    What a crash loses is what the progress has beyond the checkpoint; the driver books it.
+    Storage that is away for a while does not stop the training: what could not be written is written later.
 
     Args:
         folder: The trial's folder.
         trial: The trial.
         checkpoint_s: Seconds between checkpoints.
+        checkpoint_steps: Most steps between them; 0 for no such limit.
         first_step: Steps done before this process took over.
         losses: Loss of each step, filled by the training loop.
         modules: What is trained.
         optimizer: Its optimiser.
+        meter: Counts what is computed.
+        notice: Says when to leave.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts of a checkpoint
+    def __init__(  # noqa: PLR0913 - the parts of a checkpoint, and what is watched
         self,
         folder: Path,
         trial: Trial,
         *,
         checkpoint_s: float,
+        checkpoint_steps: int,
         first_step: int,
         losses: Tensor,
         modules: nn.ModuleDict,
         optimizer: torch.optim.Optimizer,
+        meter: Meter,
+        notice: Notice,
     ) -> None:
-        self._folder, self._trial, self._checkpoint_s = folder, trial, checkpoint_s
+        self._folder, self._trial = folder, trial
+        self._checkpoint_s, self._checkpoint_steps = checkpoint_s, checkpoint_steps
         self._losses, self._modules, self._optimizer = losses, modules, optimizer
-        self._progress_at = self._checkpoint_at = time.monotonic()
+        self._meter, self._notice = meter, notice
+        self._progress_at = time.monotonic()
+        self._checkpoint_due = self._progress_at + checkpoint_s
         self._checkpoint_step = first_step
         self._write_progress(first_step)
 
+    def before_step(self) -> None:
+        """Counts the step that begins."""
+        self._meter.step(self._trial.batch_size)
+
     def after_step(self, done: int) -> None:
-        """Writes what is due after so many steps."""
+        """Writes what is due after so many steps.
+
+        Raises:
+            Left: The process was told to leave, and did what it could to keep its work.
+        """
         now = time.monotonic()
-        if now - self._checkpoint_at >= self._checkpoint_s:
-            self._checkpoint_at = now
-            save_checkpoint(
-                self._folder / "checkpoint.pt",
-                step=done,
-                losses=self._losses,
-                modules=self._modules,
-                optimizer=self._optimizer,
-            )
-            self._checkpoint_step = done
-        elif now - self._progress_at < _PROGRESS_S and done < self._trial.steps:
+        look = now - self._progress_at >= _PROGRESS_S
+        told = self._notice.told() if look else self._notice.signal
+        enough = 0 < self._checkpoint_steps <= done - self._checkpoint_step
+        if told or enough or now >= self._checkpoint_due:
+            self._checkpoint(done)
+        elif not look and done < self._trial.steps:
             return
         self._progress_at = now
         self._write_progress(done)
+        if told:
+            raise Left(f"told to leave by {told} after {done} of {self._trial.steps} steps")
+
+    def before_evaluation(self) -> None:
+        """Keeps a training that was long enough to be kept before, and counts the evaluation that begins."""
+        if 0 < self._checkpoint_step < self._trial.steps:
+            self._checkpoint(self._trial.steps)
+        self._meter.evaluation()
+
+    def _checkpoint(self, done: int) -> None:
+        if done > self._checkpoint_step:
+            try:
+                save_checkpoint(
+                    self._folder,
+                    step=done,
+                    losses=self._losses,
+                    modules=self._modules,
+                    optimizer=self._optimizer,
+                )
+            except OSError:  # the one before stands
+                self._checkpoint_due = time.monotonic() + min(_AGAIN_S, self._checkpoint_s)
+                return
+            self._checkpoint_step = done
+        self._checkpoint_due = time.monotonic() + self._checkpoint_s
 
     def _write_progress(self, done: int) -> None:
         batch_size = self._trial.batch_size
-        write_json(
-            self._folder / "progress.json",
-            {
-                "samples_seen": done * batch_size,
-                "samples_planned": self._trial.samples_seen,
-                "checkpoint_samples": self._checkpoint_step * batch_size,
-                "train_flops": done * batch_size * self._trial.train_flops_per_sample,
-                "loss": self._losses[done - 1].item() if done else None,
-                "pid": os.getpid(),
-            },
-        )
+        with suppress(OSError):  # it is for people to look at, and soon written anew
+            self._meter.sync()
+            write_json(
+                self._folder / "progress.json",
+                {
+                    "samples_seen": done * batch_size,
+                    "samples_planned": self._trial.samples_seen,
+                    "checkpoint_samples": self._checkpoint_step * batch_size,
+                    "train_flops": done * batch_size * self._trial.train_flops_per_sample,
+                    "loss": self._losses[done - 1].item() if done else None,
+                    "pid": os.getpid(),
+                },
+            )

@@ -4,10 +4,11 @@ import json
 import time
 from pathlib import Path
 
-from budgets.ledger import Ledger
+from budgets.ledger import Ledger, append_whole
 from budgets.plan import Trial
-from runners.files import write_json
-from runners.trial import Outcome, TrialJob
+from runners.checkpoint import drop_damaged, kept_steps
+from runners.meter import Count, read_count
+from runners.trial import Outcome, TrialJob, drop_scaffolding
 from study.study import Study
 
 
@@ -27,6 +28,7 @@ def trial_job(study: Study, trial: Trial) -> TrialJob:
         cpus=resources.cpus,
         gpus=resources.gpus,
         checkpoint_s=resources.checkpoint_s,
+        checkpoint_steps=resources.checkpoint_steps,
         damage_tolerance=study.declaration.limits.damage,
     )
 
@@ -34,33 +36,44 @@ def trial_job(study: Study, trial: Trial) -> TrialJob:
 def add_event(study: Study, event: str, **facts: object) -> None:
     """Appends a line to the study's ``events.jsonl``."""
     line = json.dumps({"time": time.time(), "event": event, **facts}) + "\n"
-    with (study.folder / "events.jsonl").open("a", encoding="utf-8") as file:
-        file.write(line)
+    append_whole(study.folder / "events.jsonl", line)
 
 
-def book_outcome(ledger: Ledger, trial: Trial, outcome: Outcome) -> None:
-    """Books what a trial with a result has spent."""
+def book_outcome(ledger: Ledger, trial: Trial, folder: Path, outcome: Outcome) -> None:
+    """Books what a trial with a result has spent, and what it computed beside that."""
+    evaluations = int(outcome.row["status"] == "finished")
+    _book_waste(ledger, trial, folder, Count(samples=outcome.row["samples_seen"], evaluations=evaluations))
     ledger.settle(
         trial.trial_id,
         train_flops=outcome.row["samples_seen"] * trial.train_flops_per_sample,
-        evaluation_flops=trial.evaluation_flops if outcome.row["status"] == "finished" else 0,
+        evaluation_flops=trial.evaluation_flops * evaluations,
     )
 
 
-def book_lost(ledger: Ledger, trial: Trial, folder: Path) -> None:
-    """Books what a dead worker did beyond its last checkpoint, once."""
-    path = folder / "progress.json"
-    if not path.exists():
-        return
-    progress = json.loads(path.read_text(encoding="utf-8"))
-    kept = progress["checkpoint_samples"] if (folder / "checkpoint.pt").exists() else 0
-    ledger.waste(trial.trial_id, max(0, progress["samples_seen"] - kept) * trial.train_flops_per_sample)
-    write_json(path, {**progress, "samples_seen": kept})
+def book_lost(ledger: Ledger, trial: Trial, folder: Path) -> list[Path]:
+    """Books what a trial did beyond its last sound checkpoint.
+
+    Returns:
+        Damaged checkpoints, which it removed.
+    """
+    damaged = drop_damaged(folder)
+    _book_waste(ledger, trial, folder, Count(samples=kept_steps(folder) * trial.batch_size))
+    return damaged
 
 
 def book_given_up(ledger: Ledger, trial: Trial, folder: Path) -> None:
     """Books a trial that gave no result; a later run starts it anew."""
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    drop_scaffolding(folder)
     book_lost(ledger, trial, folder)
-    (folder / "progress.json").unlink(missing_ok=True)
     ledger.settle(trial.trial_id, train_flops=0, evaluation_flops=0)
+
+
+def _book_waste(ledger: Ledger, trial: Trial, folder: Path, kept: Count) -> None:
+    """Books all that a trial ever computed and that is not kept; what is booked is not booked again."""
+    count = read_count(folder)
+    if count is not None:
+        ledger.waste(
+            trial.trial_id,
+            (count.samples - kept.samples) * trial.train_flops_per_sample,
+            (count.evaluations - kept.evaluations) * trial.evaluation_flops,
+        )

@@ -11,7 +11,7 @@ from budgets.declaration import Declaration, EmbeddedPool, Exclusion, FolderPool
 def dump_declaration(declaration: Declaration) -> str:
     """Writes the resolved declaration as the YAML that would declare it."""
     training = asdict(declaration.training)
-    resources = asdict(declaration.resources)
+    resources = asdict(declaration.resources)  # its seconds are written without their unit
     content = {
         "study": declaration.name,
         "catalogue": declaration.catalogue,
@@ -24,7 +24,7 @@ def dump_declaration(declaration: Declaration) -> str:
         "exclude": [_exclusion(rule) for rule in declaration.exclude],
         "training": training | training.pop("recipe"),
         "limits": asdict(declaration.limits),
-        "resources": resources | {"checkpoint": resources.pop("checkpoint_s")},
+        "resources": {name.removesuffix("_s"): value for name, value in resources.items()},
         "cluster": _cluster(declaration),
     }
     return yaml.safe_dump(_given(content), sort_keys=False, allow_unicode=True)

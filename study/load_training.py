@@ -58,7 +58,9 @@ def read_resources(root: Section) -> Resources:
         cpus=section.take("cpus", values.device_count, default.cpus),
         gpus=section.take("gpus", values.devices_of_a_trial, default.gpus),
         retries=section.take("retries", values.positive_or_zero, default.retries),
+        backoff_s=section.take("backoff", parse_seconds, default.backoff_s),
         checkpoint_s=section.take("checkpoint", parse_seconds, default.checkpoint_s),
+        checkpoint_steps=section.take("checkpoint_steps", values.positive_or_zero, default.checkpoint_steps),
     )
     section.done()
     return resources

@@ -17,7 +17,7 @@ from runners.ray_backend import Ended, RayBackend
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table, to_frame, write_table
 from runners.schedule import Schedule, State, Task
 from runners.throughput import predict_s
-from runners.trial import Outcome, read_outcome
+from runners.trial import Outcome, drop_scaffolding, read_outcome
 from study.bookkeeping import (
     add_event,
     book_given_up,
@@ -70,6 +70,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         with only_run(folder):
             ensure_pool(self._study, self._progress.say)
+            (folder / "trials").mkdir(exist_ok=True)
             self._ledger = Ledger(folder / "ledger.jsonl", self._plan.study_flops)
             self._check_book()
             self._write_inputs()
@@ -126,7 +127,7 @@ class Run:
                 )
             self._event("study-started", slots=backend.slots)
             for trial in waiting:  # what a killed driver left behind
-                book_lost(self._ledger, trial, self._folder(trial.trial_id))
+                self._book_lost(trial)
             while not schedule.over:
                 for trial_id in schedule.start_next(backend.slots - schedule.count(State.RUNNING)):
                     self._start(trial_id, schedule, backend)
@@ -163,7 +164,7 @@ class Run:
             self._take(trial, ended.outcome)
             self._progress.finished(trial, ended.outcome, spent_flops=self._ledger.spent_flops)
         elif ended.how == "crashed":
-            book_lost(self._ledger, trial, self._folder(trial.trial_id))
+            self._book_lost(trial)
             if self._ledger.over_budget:
                 schedule.fail(ended.trial)
                 self._give_up(
@@ -182,18 +183,22 @@ class Run:
 
     def _take(self, trial: Trial, outcome: Outcome) -> None:
         self._outcomes[trial.trial_id] = outcome
-        book_outcome(self._ledger, trial, outcome)
+        book_outcome(self._ledger, trial, self._folder(trial.trial_id), outcome)
 
     def _take_finished(self) -> None:
         """Takes the results of earlier runs; one that a crash kept out of the ledger is booked now."""
         for trial in self._plan.trials:
             outcome = read_outcome(self._folder(trial.trial_id))
             if outcome is not None:
-                for left_over in ("checkpoint.pt", "progress.json"):
-                    (self._folder(trial.trial_id) / left_over).unlink(missing_ok=True)
+                drop_scaffolding(self._folder(trial.trial_id))
                 if not self._ledger.has_spent(trial.trial_id):
                     self._ledger.reserve(trial.trial_id, trial.train_flops)
                 self._take(trial, outcome)
+
+    def _book_lost(self, trial: Trial) -> None:
+        for path in book_lost(self._ledger, trial, self._folder(trial.trial_id)):
+            self._event("checkpoint-damaged", trial=trial.trial_id, file=path.name)
+            self._progress.say(f"{trial.cell}: {path} is damaged and was removed; the one before is taken")
 
     def _give_up(self, trial: Trial, reason: str, span: dict[str, Any]) -> None:
         """Books a trial that gave no result; a later run starts it anew."""

@@ -139,6 +139,9 @@ def decode_rows(
 
     Returns:
         uint8 (rows, 3, S, S), black where damaged, and the damage by place in ``rows``.
+
+    Raises:
+        OSError: If the pool's storage can't be read.
     """
     images = np.zeros((len(rows), 3, image_size, image_size), np.uint8)
     damage: dict[int, Damage] = {}
@@ -152,8 +155,9 @@ def decode_rows(
     def decode(file: int | None, place: int) -> None:
         reason = "shard missing"
         if file is not None:
+            # Outside the try: what can't be read is the storage's trouble, which passes, not the image's.
+            payload = os.pread(file, int(lengths[place]), int(offsets[place]))
             try:
-                payload = os.pread(file, int(lengths[place]), int(offsets[place]))
                 if len(payload) < lengths[place]:
                     reason = "shard cut short"
                 elif content_hash(payload, texts[place]) != hashes[place]:
@@ -181,6 +185,8 @@ def _opened(pool: Pool, shard: str) -> Iterator[int | None]:
     try:
         file = os.open(pool.path / shard, os.O_RDONLY)
     except FileNotFoundError:
+        if not pool.path.exists():  # all of it is gone: its storage is away, no shard is damaged
+            raise
         yield None
         return
     try:

@@ -1,6 +1,7 @@
 """The book sums to the FLOP, is never over the budget, and is believed only where it can be."""
 
 import json
+import resource
 import time
 from pathlib import Path
 
@@ -194,7 +195,7 @@ def test_a_trial_that_ended_early_or_failed_reconciles_too(tmp_path: Path) -> No
     plan = plan_of(declare())
     first, second, third = plan.trials[:3]
     ledger = Ledger(tmp_path / "ledger.jsonl", None)
-    for trial, spent, wasted in ((first, 1_000, 0), (second, 0, 77), (second, second.train_flops, 77)):
+    for trial, spent, wasted in ((first, 1_000, 0), (second, 0, 77), (second, second.train_flops, 154)):
         ledger.reserve(trial.trial_id, trial.train_flops)
         ledger.waste(trial.trial_id, wasted)
         ledger.settle(trial.trial_id, train_flops=spent, evaluation_flops=0)
@@ -283,3 +284,32 @@ def test_every_line_carries_the_convention_that_its_flops_are_counted_by(tmp_pat
 
     assert len(lines) == 3
     assert {each["convention"] for each in lines} == {CONVENTION_NAME}
+
+
+def test_what_was_lost_is_booked_up_to_its_sum_and_never_twice(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    Ledger(path, None).reserve("a", 100)
+    for lost, evaluated in ((30, 0), (30, 0), (20, 0), (50, 7), (50, 7)):
+        Ledger(path, None).waste("a", lost, evaluated)
+
+    booked = [(each.train_flops, each.evaluation_flops) for each in read_entries(path)[1:]]
+    assert booked == [(30, 0), (20, 7)]
+    assert Ledger(path, None).spent_flops == 50
+
+
+def test_an_entry_that_a_full_disk_cut_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path, None)
+    ledger.reserve("a", 100)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            ledger.settle("a", train_flops=60, evaluation_flops=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert path.read_bytes() == before
+    ledger.settle("a", train_flops=60, evaluation_flops=0)
+    assert [entry.entry for entry in read_entries(path)] == ["reserved", "spent", "released"]

@@ -73,10 +73,13 @@ def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(name: str, tmp_
 
     stopped = Run(name)
     stopped.train(stop_after=5)
-    path = tmp_path / "checkpoint.pt"
-    save_checkpoint(path, step=5, losses=stopped.losses, modules=stopped.modules, optimizer=stopped.optimizer)
+    save_checkpoint(
+        tmp_path, step=5, losses=stopped.losses, modules=stopped.modules, optimizer=stopped.optimizer
+    )
     resumed = Run(name)
-    first = load_checkpoint(path, losses=resumed.losses, modules=resumed.modules, optimizer=resumed.optimizer)
+    first = load_checkpoint(
+        tmp_path, losses=resumed.losses, modules=resumed.modules, optimizer=resumed.optimizer
+    )
     resumed.train(first_step=first)
 
     assert first == 5
@@ -87,9 +90,7 @@ def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(name: str, tmp_
 def test_without_a_checkpoint_a_run_starts_at_its_first_step(tmp_path: Path) -> None:
     run = Run("clip")
 
-    step = load_checkpoint(
-        tmp_path / "none.pt", losses=run.losses, modules=run.modules, optimizer=run.optimizer
-    )
+    step = load_checkpoint(tmp_path, losses=run.losses, modules=run.modules, optimizer=run.optimizer)
 
     assert step == 0
     assert torch.isnan(run.losses).all()

@@ -68,6 +68,7 @@ def test_a_trial_sees_exactly_its_samples_and_leaves_row_curve_and_weights(job: 
     assert {path.name for path in job.folder.iterdir()} == {
         ".lock",
         "curve.parquet",
+        "meter",
         "result.json",
         "weights.pt",
     }

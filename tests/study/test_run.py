@@ -107,7 +107,9 @@ def test_a_driver_killed_half_way_goes_on_and_gives_the_same_rows(
     folder = tmp_path / "tiny"
     with start_study("run", declaration, "--results", tmp_path) as first:
         wait_for(
-            lambda: list(folder.glob("trials/*/result.json")) and list(folder.glob("trials/*/checkpoint.pt"))
+            lambda: (
+                list(folder.glob("trials/*/result.json")) and list(folder.glob("trials/*/checkpoint-*.pt"))
+            )
         )
         first.send_signal(signal.SIGKILL)
     finished = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
@@ -130,8 +132,8 @@ def test_a_killed_worker_is_started_again_from_its_checkpoint(
     declaration = write_declaration(tmp_path, pool, **LONG)
     folder = tmp_path / "tiny"
     with start_study("run", declaration, "--results", tmp_path) as process:
-        wait_for(lambda: list(folder.glob("trials/*/checkpoint.pt")))
-        progress = next(folder.glob("trials/*/checkpoint.pt")).with_name("progress.json")
+        wait_for(lambda: list(folder.glob("trials/*/checkpoint-*.pt")))
+        progress = next(folder.glob("trials/*/checkpoint-*.pt")).with_name("progress.json")
         wait_for(progress.exists)
         os.kill(json.loads(progress.read_text())["pid"], signal.SIGKILL)
         output, errors = process.communicate(timeout=300)
