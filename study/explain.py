@@ -10,6 +10,7 @@ from budgets.plan import Plan, Trial
 from budgets.price import device_hours, is_measured, utilisation
 from budgets.quantity import format_flops
 from budgets.towers.vit import kept_patches
+from study.selection import cell_words, meant
 
 _MOST_SHOWN = 12
 
@@ -49,11 +50,7 @@ def _find(grid: Grid, plan: Plan, wanted: str) -> Candidate:
     for trial in plan.trials:
         if trial.trial_id == wanted:
             return cells[trial.cell, trial.samples_seen]
-    words = wanted.replace(",", "").split()
-    found = [each for each in cells.values() if words and all(_has(each, word) for word in words)]
-    # A word that names something whole is meant as that: clip is not clip-crop-flip.
-    exact = [each for each in found if all(_is(each, word) for word in words)]
-    found = exact or found
+    found = meant(cells.values(), wanted, _words)
     if len(found) == 1:
         return found[0]
     if not found:
@@ -66,17 +63,7 @@ def _find(grid: Grid, plan: Plan, wanted: str) -> Candidate:
 
 
 def _words(candidate: Candidate) -> str:
-    cell = candidate.cell
-    return f"{cell}, {cell.regime}, {cell.subset_size} pairs, {candidate.samples} samples"
-
-
-def _has(candidate: Candidate, word: str) -> bool:
-    return word.lower() in _words(candidate).lower()
-
-
-def _is(candidate: Candidate, word: str) -> bool:
-    clean = _words(candidate).lower().replace(",", "").replace("(", "").replace(")", "")
-    return word.lower().strip("()") in clean.split()
+    return cell_words(candidate.cell, candidate.samples)
 
 
 def _left_out(grid: Grid, plan: Plan, candidate: Candidate, trials: list[Trial]) -> Iterator[str]:

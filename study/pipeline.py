@@ -28,8 +28,9 @@ from study.bookkeeping import (
 )
 from study.dump import dump_declaration
 from study.environment import environment
+from study.lock import only_run
 from study.progress import Progress
-from study.study import Study, ensure_pool, measured_throughput, only_run, plan_tables
+from study.study import Study, ensure_pool, measured_throughput, plan_tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,8 +8,9 @@ from analysis.cost import run_time
 from budgets.ledger import Entry, read_entries, reserved, spent_flops
 from budgets.quantity import format_flops, format_seconds
 from runners.results import read_json_lines, read_table
+from study.lock import running as running_now
 from study.progress import how_far, running_trials
-from study.study import Study, is_running
+from study.study import Study
 
 
 def show_status(console: Console, study: Study) -> None:
@@ -24,7 +25,7 @@ def show_status(console: Console, study: Study) -> None:
     plan = read_table(folder / "plan.parquet")
     events = read_json_lines(folder / "events.jsonl")
     entries = read_entries(folder / "ledger.jsonl")
-    states = _states(plan, events, entries, running=is_running(folder))
+    states = _states(plan, events, entries, running=running_now(folder) is not None)
     console.print(_by_level(plan, states))
     cells = plan.set_index("trial")
     for trial in running_trials(folder, states.index[states == "running"]):

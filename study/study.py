@@ -3,10 +3,8 @@
 torch is imported by the function that needs it, so that planning starts at once.
 """
 
-import fcntl
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +35,6 @@ from runners.results import (
     to_frame,
 )
 from runners.throughput import Kind, kind, predict_s
-
-_LOCK_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,37 +190,3 @@ def ensure_pool(study: Study, say: Callable[[str], None]) -> None:
     say(f"building the pool {pool.name}: {pool.pairs:,} captioned emoji scenes, scored by a small CLIP …")
     build_scored_pool(study.pool, pairs=pool.pairs, seed=pool.seed)
     say(f"pool {study.pool} built in {time.monotonic() - began:.0f} s")
-
-
-@contextmanager
-def only_run(folder: Path) -> Iterator[None]:
-    """Keeps a second run of the same study out; the system frees the lock when the process dies.
-
-    Raises:
-        ValueError: Another run holds it.
-    """
-    with (folder / ".lock").open("w") as file:
-        for attempt in range(_LOCK_ATTEMPTS):  # a look at the status holds the lock for an instant
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt == _LOCK_ATTEMPTS - 1:
-                    raise ValueError(
-                        f"another run of {folder} is under way; watch it with `python -m study status`"
-                    ) from None
-                time.sleep(0.1)
-        yield
-
-
-def is_running(folder: Path) -> bool:
-    """Tells whether a run of the study is under way."""
-    lock = folder / ".lock"
-    if not lock.exists():
-        return False
-    with lock.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

@@ -1,0 +1,115 @@
+"""One run of a study at a time: who holds it, and how it is told to stop, from any machine."""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+_LOCK_ATTEMPTS = 5
+_STOP = "stop"
+_LOOK_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Holder:
+    """The run that is under way.
+
+    Attributes:
+        host: Its machine.
+        pid: Its process there.
+        since: When it began, with the zone's offset.
+    """
+
+    host: str
+    pid: int
+    since: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Keeps a second run of the same study out; the system frees the lock when the process dies.
+
+    Raises:
+        ValueError: Another run holds it; the message says which.
+    """
+    with (folder / ".lock").open("a+", encoding="utf-8") as file:
+        for attempt in range(_LOCK_ATTEMPTS):  # a look at the status holds the lock for an instant
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == _LOCK_ATTEMPTS - 1:
+                    raise ValueError(
+                        f"another run of {folder} is under way: {_read(folder / '.lock')}. "
+                        "`python -m study status` watches it, `python -m study stop` ends it"
+                    ) from None
+                time.sleep(0.1)
+        (folder / _STOP).unlink(missing_ok=True)  # meant for a run before this one
+        now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        file.truncate(0)
+        json.dump(asdict(Holder(host=socket.gethostname(), pid=os.getpid(), since=now)), file)
+        file.flush()
+        yield
+
+
+def running(folder: Path) -> Holder | None:
+    """Gives the run of the study that is under way, if any."""
+    lock = folder / ".lock"
+    if not lock.exists():
+        return None
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _read(lock)
+    return None
+
+
+def stop(folder: Path, *, wait_s: float) -> Iterator[str]:
+    """Tells the run of a study to stop, and waits until it has ended.
+
+    Args:
+        folder: The study's folder.
+        wait_s: How long to wait, in seconds.
+
+    Yields:
+        What a person should know.
+
+    Raises:
+        ValueError: No run of it is under way.
+    """
+    holder = running(folder)
+    if holder is None:
+        raise ValueError(f"no run of {folder} is under way")
+    (folder / _STOP).touch()
+    yield f"told {holder} to stop: its trials write checkpoints and leave"
+    until = time.monotonic() + wait_s
+    while running(folder) == holder:
+        if time.monotonic() >= until:
+            yield f"it was told and has not ended after {wait_s:.0f} s"
+            return
+        time.sleep(_LOOK_S)
+    yield "it has ended; the same `run` goes on from there"
+
+
+def told_to_stop(folder: Path) -> bool:
+    """Whether somebody asked the run of a study to stop."""
+    return (folder / _STOP).exists()
+
+
+def _read(lock: Path) -> Holder:
+    for _ in range(_LOCK_ATTEMPTS):
+        try:
+            return Holder(**json.loads(lock.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):  # it is just being written
+            time.sleep(0.1)
+    return Holder(host="a machine", pid=0, since="a moment ago")
