@@ -20,6 +20,7 @@ class Reconciliation:
         released: Of them, given back by trials that ended early, as one does that diverged.
         waiting: Of them, neither spent nor set aside.
         wasted: Beside them, lost to crashes and done again.
+        left_behind: Beside all that, gone for what the plan does not have, as an earlier declaration did.
         differences: What does not agree, one sentence each; none where plan and book reconcile.
     """
 
@@ -30,6 +31,7 @@ class Reconciliation:
     released: int
     waiting: int
     wasted: int
+    left_behind: int
     differences: tuple[str, ...]
 
     @property
@@ -52,8 +54,11 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
     charged: dict[str, int] = {}
     held: dict[str, list[Held]] = defaultdict(list)
     wasted = 0
+    names = {trial.trial_id for trial in plan.trials} | {charge.what for charge in plan.charges}
     for entry in entries:
         book.add(entry)
+        if entry.what not in names:
+            continue
         if entry.entry == "charged":
             charged[entry.what] = entry.train_flops
         elif entry.entry == "reserved":
@@ -64,17 +69,17 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
     paid = {
         what: [each for each in all_of_it if each.has_spent or each.left] for what, all_of_it in held.items()
     }
-    names = {trial.trial_id for trial in plan.trials} | {charge.what for charge in plan.charges}
     stands = [each for all_of_it in paid.values() for each in all_of_it]
     found = Reconciliation(
         planned=plan.train_flops,
         charged=sum(charged.values()),
         spent=sum(each.spent for each in stands),
-        reserved=book.reserved_flops,
+        reserved=sum(each.left for each in stands),
         released=sum(each.released for each in stands),
         waiting=sum(trial.train_flops for trial in plan.trials if not paid.get(trial.trial_id))
         + sum(charge.train_flops for charge in plan.charges if charge.what not in charged),
         wasted=wasted,
+        left_behind=book.spent_flops - sum(charged.values()) - sum(each.spent for each in stands) - wasted,
         differences=(
             *(
                 f"'{charge.what}' is charged {charged[charge.what]:,} FLOP, planned {charge.train_flops:,}"
@@ -83,8 +88,8 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
             ),
             *(text for trial in plan.trials for text in _differences(trial, paid.get(trial.trial_id, []))),
             *(
-                f"'{what}' is in the book, not in the plan"
-                for what in sorted((book.known | book.charged) - names)
+                f"'{what}' has a reservation that stands, and is not in the plan"
+                for what in sorted(book.open.keys() - names)
             ),
         ),
     )

@@ -14,12 +14,12 @@ class Count:
     """What a trial's processes have begun to compute.
 
     Attributes:
-        samples: Samples of training steps.
-        evaluations: Evaluations of the trained model.
+        train_flops: Training FLOPs of the steps.
+        evaluation_flops: Forward FLOPs of evaluations of the trained model.
     """
 
-    samples: int = 0
-    evaluations: int = 0
+    train_flops: int = 0
+    evaluation_flops: int = 0
 
 
 class Meter:
@@ -37,22 +37,17 @@ class Meter:
         self.count = read_count(folder) or Count()
         self._file = os.open(folder / _NAME, os.O_WRONLY | os.O_CREAT, 0o666)
 
-    def step(self, samples: int) -> None:
-        """Counts the samples of a step that begins."""
-        self._write(Count(samples=self.count.samples + samples, evaluations=self.count.evaluations))
-
-    def evaluation(self) -> None:
-        """Counts an evaluation that begins."""
-        self._write(Count(samples=self.count.samples, evaluations=self.count.evaluations + 1))
+    def add(self, *, train_flops: int = 0, evaluation_flops: int = 0) -> None:
+        """Counts what begins now."""
+        train_flops += self.count.train_flops
+        evaluation_flops += self.count.evaluation_flops
+        # Always as long as before: a shorter text would leave digits of the longer one behind.
+        os.pwrite(self._file, b"%030d %030d\n" % (train_flops, evaluation_flops), 0)
+        self.count = Count(train_flops=train_flops, evaluation_flops=evaluation_flops)
 
     def sync(self) -> None:
         """Brings the count to the disk."""
         os.fsync(self._file)
-
-    def _write(self, count: Count) -> None:
-        # Always as long as before: a shorter text would leave digits of the longer one behind.
-        os.pwrite(self._file, b"%020d %020d\n" % (count.samples, count.evaluations), 0)
-        self.count = count
 
     def __enter__(self) -> Self:
         return self
@@ -66,7 +61,7 @@ class Meter:
 def read_count(folder: Path) -> Count | None:
     """Reads a trial's count, or None when it never began."""
     try:
-        samples, evaluations = map(int, (folder / _NAME).read_text(encoding="ascii").split())
+        train, evaluation = map(int, (folder / _NAME).read_text(encoding="ascii").split())
     except (FileNotFoundError, ValueError):  # nothing there, or nothing in it yet
         return None
-    return Count(samples=samples, evaluations=evaluations)
+    return Count(train_flops=train, evaluation_flops=evaluation)

@@ -61,7 +61,7 @@ class Watch:
 
     def before_step(self) -> None:
         """Counts the step that begins."""
-        self._meter.step(self._trial.batch_size)
+        self._meter.add(train_flops=self._trial.batch_size * self._trial.train_flops_per_sample)
 
     def after_step(self, done: int) -> None:
         """Writes what is due after so many steps.
@@ -86,7 +86,7 @@ class Watch:
         """Keeps a training that was long enough to be kept before, and counts the evaluation that begins."""
         if 0 < self._checkpoint_step < self._trial.steps:
             self._checkpoint(self._trial.steps)
-        self._meter.evaluation()
+        self._meter.add(evaluation_flops=self._trial.evaluation_flops)
 
     def _checkpoint(self, done: int) -> None:
         if done > self._checkpoint_step:

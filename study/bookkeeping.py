@@ -41,13 +41,13 @@ def add_event(study: Study, event: str, **facts: object) -> None:
 
 def book_outcome(ledger: Ledger, trial: Trial, folder: Path, outcome: Outcome) -> None:
     """Books what a trial with a result has spent, and what it computed beside that."""
-    evaluations = int(outcome.row["status"] == "finished")
-    _book_waste(ledger, trial, folder, Count(samples=outcome.row["samples_seen"], evaluations=evaluations))
-    ledger.settle(
-        trial.trial_id,
+    finished = outcome.row["status"] == "finished"
+    spent = Count(
         train_flops=outcome.row["samples_seen"] * trial.train_flops_per_sample,
-        evaluation_flops=trial.evaluation_flops * evaluations,
+        evaluation_flops=trial.evaluation_flops if finished else 0,
     )
+    _book_waste(ledger, trial.trial_id, folder, kept=spent)
+    ledger.settle(trial.trial_id, train_flops=spent.train_flops, evaluation_flops=spent.evaluation_flops)
 
 
 def book_lost(ledger: Ledger, trial: Trial, folder: Path) -> list[Path]:
@@ -57,23 +57,24 @@ def book_lost(ledger: Ledger, trial: Trial, folder: Path) -> list[Path]:
         Damaged checkpoints, which it removed.
     """
     damaged = drop_damaged(folder)
-    _book_waste(ledger, trial, folder, Count(samples=kept_steps(folder) * trial.batch_size))
+    kept = kept_steps(folder) * trial.batch_size * trial.train_flops_per_sample
+    _book_waste(ledger, trial.trial_id, folder, kept=Count(train_flops=kept))
     return damaged
 
 
-def book_given_up(ledger: Ledger, trial: Trial, folder: Path) -> None:
+def book_given_up(ledger: Ledger, trial_id: str, folder: Path) -> None:
     """Books a trial that gave no result; a later run starts it anew."""
     drop_scaffolding(folder)
-    book_lost(ledger, trial, folder)
-    ledger.settle(trial.trial_id, train_flops=0, evaluation_flops=0)
+    _book_waste(ledger, trial_id, folder, kept=Count())
+    ledger.settle(trial_id, train_flops=0, evaluation_flops=0)
 
 
-def _book_waste(ledger: Ledger, trial: Trial, folder: Path, kept: Count) -> None:
+def _book_waste(ledger: Ledger, trial_id: str, folder: Path, *, kept: Count) -> None:
     """Books all that a trial ever computed and that is not kept; what is booked is not booked again."""
     count = read_count(folder)
     if count is not None:
         ledger.waste(
-            trial.trial_id,
-            (count.samples - kept.samples) * trial.train_flops_per_sample,
-            (count.evaluations - kept.evaluations) * trial.evaluation_flops,
+            trial_id,
+            count.train_flops - kept.train_flops,
+            count.evaluation_flops - kept.evaluation_flops,
         )

@@ -203,7 +203,7 @@ class Run:
 
     def _give_up(self, trial: Trial, reason: str, span: dict[str, Any]) -> None:
         """Books a trial that gave no result; a later run starts it anew."""
-        book_given_up(self._ledger, trial, self._folder(trial.trial_id))
+        book_given_up(self._ledger, trial.trial_id, self._folder(trial.trial_id))
         self._event("trial-failed", **span, reason=reason)
         self._failures[trial.trial_id] = reason
         self._progress.failed(trial, reason)

@@ -187,7 +187,7 @@ def test_what_does_not_agree_is_named(tmp_path: Path) -> None:
     assert differences[0] == "'quality scorer' is charged 999 FLOP, planned 1,000"
     assert differences[1].startswith(f"trial {first.trial_id} (mini-ViT-XXS-8 clip on ")
     assert differences[1].endswith(f"planned {first.train_flops:,}")
-    assert differences[2] == "'stranger' is in the book, not in the plan"
+    assert differences[2] == "'stranger' has a reservation that stands, and is not in the plan"
     assert second.trial_id not in str(differences)
 
 
@@ -313,3 +313,16 @@ def test_an_entry_that_a_full_disk_cut_leaves_nothing_behind(tmp_path: Path) -> 
     assert path.read_bytes() == before
     ledger.settle("a", train_flops=60, evaluation_flops=0)
     assert [entry.entry for entry in read_entries(path)] == ["reserved", "spent", "released"]
+
+
+def test_what_an_earlier_declaration_spent_stays_in_the_book_and_is_told_apart(tmp_path: Path) -> None:
+    plan = plan_of(declare())
+    ledger = Ledger(tmp_path / "ledger.jsonl", None)
+    for what, spent, wasted in (("gone", 70, 3), (plan.trials[0].trial_id, plan.trials[0].train_flops, 5)):
+        ledger.reserve(what, spent)
+        ledger.waste(what, wasted)
+        ledger.settle(what, train_flops=spent, evaluation_flops=0)
+    found = reconcile(plan, ledger.entries)
+
+    assert found.holds
+    assert (found.left_behind, found.wasted, found.spent) == (73, 5, plan.trials[0].train_flops)

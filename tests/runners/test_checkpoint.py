@@ -90,7 +90,7 @@ def test_a_count_is_exact_however_a_process_ends_and_goes_on_with_the_next(tmp_p
     counting = (
         "import os, sys, signal; from pathlib import Path; from runners.meter import Meter\n"
         "meter = Meter(Path(sys.argv[1]))\n"
-        "for _ in range(1234): meter.step(7)\n"
+        "for _ in range(1234): meter.add(train_flops=7)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert read_count(tmp_path) is None
@@ -98,8 +98,8 @@ def test_a_count_is_exact_however_a_process_ends_and_goes_on_with_the_next(tmp_p
         ended = subprocess.run([sys.executable, "-c", counting, tmp_path], cwd=ROOT, check=False)
         assert ended.returncode == -signal.SIGKILL
     with Meter(tmp_path) as meter:
-        meter.evaluation()
+        meter.add(evaluation_flops=3)
 
-    assert read_count(tmp_path) == Count(samples=2 * 1234 * 7, evaluations=1)
+    assert read_count(tmp_path) == Count(train_flops=2 * 1234 * 7, evaluation_flops=3)
     os.truncate(tmp_path / "meter", 0)
     assert read_count(tmp_path) is None

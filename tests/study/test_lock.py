@@ -39,7 +39,7 @@ def test_the_second_is_refused_by_the_firsts_host_process_and_start_until_the_fi
 ) -> None:
     with hold(tmp_path) as first:
         with (
-            pytest.raises(ValueError, match="another run of .* is under way: process") as refused,
+            pytest.raises(ValueError, match=r"another run of .* is under way: process") as refused,
             only_run(tmp_path),
         ):
             pass
@@ -59,7 +59,7 @@ def test_the_second_is_refused_by_the_firsts_host_process_and_start_until_the_fi
 
 
 def test_a_run_that_is_told_to_stop_is_waited_for(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no run of .* is under way"):
+    with pytest.raises(ValueError, match=r"no run of .* is under way"):
         list(stop(tmp_path, wait_s=1))
     with hold(tmp_path) as process:
         said = list(stop(tmp_path, wait_s=60))
