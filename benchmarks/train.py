@@ -1,0 +1,296 @@
+"""Whether training is fast: ``python benchmarks/train.py``, our loop beside open_clip's usual one, in turns.
+
+Both train the same model from the same weights on the same shards, in batches of the same size. The
+reference is written as open_clip trains: webdataset's pipeline (shards, shuffle, PIL, transform, tokenizer,
+batches), ``ClipLoss``, AdamW without decay of gains and biases, clipping, a cosine; in fp32 and in bf16
+autocast, each with torch's own choice of attention. Ours is `runners.train`, on the decoded pool.
+
+On the processor each has one thread and no loader processes: all of its work is on that thread, and speeds
+are samples a second of processor time, best of the turns, for a machine that is busy otherwise. The ratio
+is to the faster of the reference's two precisions. FLOPs are `budgets.flops`'s; the peak is the best bf16
+product of two square matrices on as many threads, between the turns. Loss curves: on the same batches ours
+must follow the reference in fp32; in the timed turns, where the orders differ, the last losses must agree.
+
+``--device cuda``: ViT-B/32 in batches of 1,024 on made-up JPEGs, by the clock, with eight loader processes.
+The last lines are name, value, target, and pass or fail; the exit code is 1 when one fails.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import open_clip
+import torch
+import webdataset
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from budgets.architecture import Architecture, load_architecture
+from budgets.declaration import Recipe
+from budgets.flops import sample_cost
+from budgets.strategy import strategy
+from runners.data.embedded.build import build_embedded_pool
+from runners.data.in_place import open_pool
+from runners.data.tokenizer import tokenizer
+from runners.data.training_set import training_data
+from runners.model import build_model, compute_context, resolve_precision
+from runners.strategies.build import build_strategy
+from runners.train import Schedule, learning_rate, make_optimizer, to_float, train
+
+LADDER = ("mini-ViT-XXS-8", "mini-ViT-XS-8", "mini-ViT-S-8", "mini-ViT-M-8", "mini-ConvNeXt")
+CLIP = strategy("clip")
+RECIPE = Recipe()
+LR_PEAK, SEED = 1e-3, 0
+WARM = 8  # steps of each turn that are not timed
+SAME_CURVE, SAME_LAST = 0.01, 0.05  # of the loss; bf16 rounds to 0.4 %
+RATIO, SHARE = 1.5, 0.5
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What both loops share."""
+
+    architecture: Architecture
+    folder: Path
+    device: torch.device
+    batch: int
+    steps: int
+    workers: int
+
+    def now(self) -> float:
+        """Seconds of the processor, or of the clock on a GPU."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+            return time.perf_counter()
+        return time.process_time()
+
+    def model(self) -> open_clip.CLIP:
+        """The model at its start."""
+        torch.manual_seed(SEED)
+        return build_model(self.architecture.config).to(self.device)
+
+    def tokens(self, texts: Iterable[str]) -> Tensor:
+        """Token ids of texts."""
+        text: Any = self.architecture.config["text_cfg"]
+        pool = open_pool(self.folder)
+        return torch.from_numpy(
+            tokenizer(text["vocab_size"], text["context_length"], pool.vocabulary)(list(texts))
+        )
+
+    def data(self) -> Any:  # noqa: ANN401 - either kind of training data
+        """Our side's data, decoded before it is timed, as a study's trials find it."""
+        pool = open_pool(self.folder)
+        size = self.architecture.image_size
+        return training_data(pool, np.arange(pool.count), size, self.tokens, workers=self.workers)
+
+
+def ours(setting: Setting) -> tuple[float, Tensor]:
+    """Samples a second of our loop, and the loss of each step."""
+    model, data, marks = setting.model(), setting.data(), []
+    losses = torch.full((setting.steps,), float("nan"), device=setting.device)
+
+    def after_step(done: int) -> None:
+        if done in {WARM, setting.steps}:
+            marks.append(setting.now())
+
+    precision = resolve_precision(RECIPE.precision, setting.device)
+    train(
+        model=model,
+        strategy=build_strategy(CLIP, setting.architecture),
+        optimizer=make_optimizer(nn.ModuleDict({"model": model}), RECIPE),
+        data=data,
+        schedule=Schedule(
+            seed=SEED, steps=setting.steps, batch_size=setting.batch, lr_peak=LR_PEAK, recipe=RECIPE
+        ),
+        losses=losses,
+        first_step=0,
+        context=partial(compute_context, precision, setting.device),
+        after_step=after_step,
+    )
+    return _speed(setting, marks), losses.cpu()
+
+
+def reference(setting: Setting, precision: str, batches: Batches | None = None) -> tuple[float, Tensor]:
+    """Samples a second of the plain loop, and the loss of each step; on its own batches unless given some."""
+    model, marks, losses = setting.model().to(memory_format=torch.contiguous_format), [], []
+    model.train()
+    plain = [p for name, p in model.named_parameters() if p.ndim < 2 or "logit_scale" in name]  # noqa: PLR2004
+    decayed = [p for name, p in model.named_parameters() if p.ndim >= 2 and "logit_scale" not in name]  # noqa: PLR2004
+    optimizer = torch.optim.AdamW(
+        [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": RECIPE.weight_decay}],
+        lr=LR_PEAK,
+        betas=(RECIPE.beta1, RECIPE.beta2),
+        eps=RECIPE.eps,
+    )
+    loss_of = open_clip.ClipLoss(cache_labels=True)
+    for step, (images, texts) in enumerate(islice(batches or usual_batches(setting), setting.steps)):
+        lr = learning_rate(step, steps=setting.steps, peak=LR_PEAK, warmup=RECIPE.warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        there = images.to(setting.device, non_blocking=True), texts.to(setting.device, non_blocking=True)
+        optimizer.zero_grad()
+        with torch.autocast(setting.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            loss = loss_of(*model(*there))
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), RECIPE.gradient_clip)
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, float(np.log(100)))
+        losses.append(loss.detach())
+        if step + 1 in {WARM, setting.steps}:
+            marks.append(setting.now())
+    return _speed(setting, marks), torch.stack(losses).float().cpu()
+
+
+def usual_batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches as open_clip reads them; its evaluation transform, for ours does not augment either."""
+    transform = open_clip.image_transform(
+        setting.architecture.image_size, is_train=False, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+    )
+    text: Any = setting.architecture.config["text_cfg"]
+    ids = tokenizer(text["vocab_size"], text["context_length"], open_pool(setting.folder).vocabulary)
+    shards = sorted(str(path) for path in setting.folder.rglob("*.tar") if "evaluation" not in path.parts)
+    pipeline = webdataset.DataPipeline(
+        webdataset.ResampledShards(shards, seed=SEED),
+        webdataset.tarfile_to_samples(),
+        webdataset.shuffle(5000, initial=1000),
+        webdataset.decode("pilrgb"),
+        webdataset.rename(image="jpg;png", text="txt"),
+        webdataset.map_dict(image=transform, text=lambda caption: torch.from_numpy(ids([caption])[0])),
+        webdataset.to_tuple("image", "text"),
+        webdataset.batched(setting.batch, partial=False),
+    )
+    loader: Iterator[tuple[Tensor, Tensor]] = iter(
+        webdataset.WebLoader(
+            pipeline, batch_size=None, num_workers=setting.workers, pin_memory=setting.device.type == "cuda"
+        )
+    )
+    return loader
+
+
+def our_batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
+    """Our loop's batches in its order, as floats."""
+    data = setting.data()
+    for images, tokens in data.batches(
+        seed=SEED, batch_size=setting.batch, first_step=0, steps=setting.steps
+    ):
+        yield to_float(images), tokens
+
+
+def matmul_peak(setting: Setting) -> float:
+    """FLOP/s of a product of square matrices in bf16."""
+    side, times = (8192, 30) if setting.device.type == "cuda" else (2048, 12)
+    left = torch.randn(side, side, device=setting.device).bfloat16()
+    left @ left
+    began = setting.now()
+    for _ in range(times):
+        left @ left
+    return times * 2 * side**3 / (setting.now() - began)
+
+
+def _speed(setting: Setting, marks: list[float]) -> float:
+    began, ended = marks
+    return (setting.steps - WARM) * setting.batch / (ended - began)
+
+
+def measure(setting: Setting, turns: int) -> tuple[float, float]:
+    """Measures one model, says what was found, and gives ratio and share of the peak."""
+    name = setting.architecture.name
+    bare, followed = reference(setting, "fp32", our_batches(setting))
+    runs: dict[str, Callable[[], tuple[float, Tensor]]] = {
+        "ours": lambda: ours(setting),
+        "reference, fp32": lambda: reference(setting, "fp32"),
+        "reference, bf16": lambda: reference(setting, "bf16"),
+    }
+    best, last, peak = dict.fromkeys(runs, 0.0), dict.fromkeys(runs, 0.0), 0.0
+    off = float("nan")
+    for _ in range(turns):
+        for each, run in runs.items():
+            speed, losses = run()
+            best[each] = max(best[each], speed)
+            last[each] = losses[-max(1, setting.steps // 6) :].mean().item()
+            if each == "ours":
+                off = ((losses - followed).abs() / followed).max().item()
+            peak = max(peak, matmul_peak(setting))
+    cost = sample_cost(setting.architecture, CLIP, batch_size=setting.batch).train_flops
+    print(f"{name}, batch {setting.batch}, {cost / 1e6:.1f} MFLOPs a sample; peak {peak / 1e9:,.0f} GFLOP/s")
+    for each, speed in best.items():
+        flops = speed * cost
+        print(
+            f"  {each}: {speed:,.0f} samples/s, {flops / 1e9:,.1f} GFLOP/s, {flops / peak:.1%} of the peak; "
+            f"last losses {last[each]:.3f}"
+        )
+    faster = max(best["reference, fp32"], best["reference, bf16"])
+    print(
+        f"  {best['ours'] / faster:.2f} x the faster reference; on our batches its curve in fp32 is "
+        f"{off:.2%} off ours at most, and it does {bare:,.0f} samples/s"
+    )
+    assert off < SAME_CURVE, f"{name}: the loss is off the reference's by {off:.2%} on the same batches"
+    spread = max(last.values()) / min(last.values()) - 1
+    assert spread < SAME_LAST, f"{name}: the last losses differ by {spread:.1%}"
+    return best["ours"] / faster, best["ours"] * cost / peak
+
+
+def main() -> int:
+    """Measures and judges."""
+    parser = argparse.ArgumentParser(description="Measures training.")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--models", nargs="+", metavar="MODEL", help="instead of the small ladder")
+    parser.add_argument("--batch", type=int, help="pairs (64; 1024 on a GPU)")
+    parser.add_argument("--steps", type=int, default=48, help=f"of a turn, {WARM} of them not timed (48)")
+    parser.add_argument("--turns", type=int, default=3)
+    options = parser.parse_args()
+    if options.steps <= WARM:
+        parser.error(f"--steps must be above {WARM}")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU")
+    warnings.simplefilter("ignore")
+    device = torch.device(options.device)
+    on_gpu = device.type == "cuda"
+    models = options.models or (("ViT-B-32",) if on_gpu else LADDER)
+    torch.set_num_threads(1)
+    lines = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "pool"
+        if on_gpu:
+            from loader import make_shards  # noqa: PLC0415 - its neighbour, found when run as a script
+
+            make_shards(folder, 16_384)
+        else:
+            build_embedded_pool(folder, pairs=4096, seed=0, score=None, evaluation_sizes={})
+        for model in models:
+            setting = Setting(
+                architecture=load_architecture(model),
+                folder=folder,
+                device=device,
+                batch=options.batch or (1024 if on_gpu else 64),
+                steps=options.steps,
+                workers=8 if on_gpu else 0,
+            )
+            ratio, share = measure(setting, options.turns)
+            lines.append((f"train_{model}_ratio", ratio, RATIO))
+            if model == (models[-1] if on_gpu else "mini-ViT-M-8"):
+                lines.append((f"train_{model}_matmul_share", share, SHARE))
+    print()
+    for line, value, target in lines:
+        print(f"{line} {value:.3g} {target:g} {'pass' if value >= target else 'fail'}")
+    return int(any(value < target for _, value, target in lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
