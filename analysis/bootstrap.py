@@ -19,7 +19,7 @@ Without a second seed anywhere, the counting noise is all that is known. It is a
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Literal
 
@@ -27,13 +27,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.intervals import COVERAGE
 from analysis.table import CELL, Trials, is_loss
 
 Floats = NDArray[np.float64]
 Source = Literal["runs", "evaluation", "none"]
 
-COVERAGE = 0.90
-"""Every interval of the analysis is the central one of this probability."""
+REFITS = 500
+"""Draws that a law is refitted to: the 5th and 95th percentiles of more move by less than a line is thick."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +46,8 @@ class CellDraws:
             ``diverged`` (runs that did and are not among these), and the means of ``train_flops``,
             ``train_flops_per_sample``, ``parameters``, ``samples_seen``, ``epochs``.
         draws: Errors of shape (draws, cells); no rows when ``source`` is ``none``.
+        left_out: Of each run of the cells that have several, the position of its cell, shape (runs,).
+        without: The error of that cell without the run.
         source: ``runs`` when the noise between seeds was measured, ``evaluation`` when only the counting
             noise is known, ``none`` when neither is.
         freedom: Residual degrees of freedom: runs minus cells, over cells of at least two.
@@ -54,6 +57,8 @@ class CellDraws:
 
     cells: pd.DataFrame
     draws: Floats
+    left_out: NDArray[np.intp]
+    without: Floats
     source: Source
     freedom: int
     noise: float
@@ -61,14 +66,33 @@ class CellDraws:
 
     def take(self, positions: NDArray[np.intp]) -> "CellDraws":
         """The same for the cells at the given positions, in that order."""
-        return CellDraws(
+        place = np.full(len(self.cells), -1, dtype=np.intp)
+        place[positions] = np.arange(len(positions))
+        kept = place[self.left_out] >= 0
+        return replace(
+            self,
             cells=self.cells.iloc[positions].reset_index(drop=True),
             draws=self.draws[:, positions],
-            source=self.source,
-            freedom=self.freedom,
-            noise=self.noise,
-            explanation=self.explanation,
+            left_out=place[self.left_out[kept]],
+            without=self.without[kept],
         )
+
+    def with_measured(self) -> Floats:
+        """The measured errors and then the first draws, shape (1 + ``refits``, cells)."""
+        measured = self.cells["error"].to_numpy(np.float64)[None, :]
+        return np.concatenate([measured, self.draws[:REFITS]])
+
+    @property
+    def refits(self) -> int:
+        """How many draws an estimate that is fitted is fitted to."""
+        return len(self.draws[:REFITS])
+
+    def resampled(self) -> Floats:
+        """The rows of `with_measured`, and the measured errors without each run in turn."""
+        measured = self.with_measured()
+        jackknife = np.repeat(measured[:1], len(self.left_out), axis=0)
+        jackknife[np.arange(len(self.left_out)), self.left_out] = self.without
+        return np.concatenate([measured, jackknife])
 
     def groups(self, columns: list[str]) -> list[tuple[tuple[Hashable, ...], NDArray[np.intp]]]:
         """Values of the columns and the positions of the cells that share them, in sorted order."""
@@ -82,15 +106,6 @@ class CellDraws:
 def stream(question: str, seed: int) -> np.random.Generator:
     """The random stream of one question: the same whatever else is asked, and in whatever order."""
     return np.random.default_rng(int.from_bytes(sha256(f"{seed}/{question}".encode()).digest()[:16], "big"))
-
-
-def interval(values: Floats) -> tuple[float, float]:
-    """Central percentile interval of probability ``COVERAGE``; NaN on both sides when there are no draws."""
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return float("nan"), float("nan")
-    low, high = np.quantile(values, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return float(low), float(high)
 
 
 def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 0) -> CellDraws:
@@ -107,6 +122,7 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
     loss = is_loss(trials.metric)
     unit, counted = _loss_units(mean) if loss else _units(mean, cells["images"].to_numpy(np.float64))
     residuals = _residuals(trials, cells, unit)
+    left_out, without = _jackknife(trials, cells)
     freedom = int((runs[runs > 1] - 1).sum())
     noise = float(np.sqrt(np.mean(residuals**2))) if freedom else float("nan")
     # Seeds that agree to the last digit, with no count to bound them, measure nothing.
@@ -127,6 +143,8 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
     return CellDraws(
         cells=cells,
         draws=np.clip(drawn, 0.0, None if loss else 1.0),
+        left_out=left_out,
+        without=without,
         source=source,
         freedom=freedom,
         noise=noise,
@@ -160,6 +178,16 @@ def _units(error: Floats, images: Floats) -> tuple[Floats, bool]:
 def _loss_units(loss: Floats) -> tuple[Floats, bool]:
     """A loss counts no answers: its runs are taken to vary in proportion to it."""
     return np.abs(loss), False
+
+
+def _jackknife(trials: Trials, cells: pd.DataFrame) -> tuple[NDArray[np.intp], Floats]:
+    """Of each run of the cells that have at least two, its cell and that cell's mean without it."""
+    position = trials.frame.groupby(list(CELL), sort=True).ngroup().to_numpy(np.intp)
+    runs, mean = (cells[name].to_numpy(np.float64)[position] for name in ("runs", "error"))
+    several = runs > 1
+    error = trials.frame["error"].to_numpy(np.float64)[several]
+    left = mean[several] - (error - mean[several]) / (runs[several] - 1.0)
+    return position[several].astype(np.intp), np.asarray(left, dtype=np.float64)
 
 
 def _residuals(trials: Trials, cells: pd.DataFrame, unit: Floats) -> Floats:

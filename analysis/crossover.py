@@ -6,7 +6,7 @@ which it never changes counts as a crossover before the first or after the last 
 reaches an end is open there.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any, Literal
 
@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import COVERAGE, CellDraws, Source, interval
+from analysis.bootstrap import CellDraws, Source
+from analysis.intervals import COVERAGE, Interval, intervals
 from analysis.labels import axis_text
-from analysis.laws import X_COLUMNS, Law, alike, curve_draws, curve_text
+from analysis.laws import X_COLUMNS, Law, aligned, alike, curve_draws, curve_text
 
 Floats = NDArray[np.float64]
 Verdict = Literal["overtakes", "none within the data", "undecided"]
@@ -35,74 +36,57 @@ class Crossing:
         ahead_first: Probability that the second is ahead at the smallest x.
         ahead_last: Probability that it is ahead at the largest.
         x: The crossover as measured; NaN unless ``verdict`` is ``overtakes``.
-        low: Lower end of its interval, 0 where it is open.
-        high: Upper end, infinite where it is open.
+        ends: Its intervals, 0 and infinite where they are open; NaN unless ``verdict`` is ``overtakes``.
     """
 
     verdict: Verdict
     reason: str
     ahead_first: float
     ahead_last: float
-    x: float
-    low: float
-    high: float
+    x: float = float("nan")
+    ends: Interval = field(default_factory=Interval)
 
 
-def cross(first: Floats, second: Floats, at: Floats, *, source: Source = "runs") -> Crossing:
+def cross(
+    first: Floats, second: Floats, at: Floats, *, source: Source = "runs", refits: int | None = None
+) -> Crossing:
     """Compares two curves.
 
     Args:
-        first: Errors, shape (1 + draws, points): as measured, then as they might have been.
+        first: Errors, shape (rows, points): as measured, as they might have been, without each run.
         second: The same of the other.
         at: Rising x, shape (points,).
         source: What the draws stand for, see ``bootstrap``.
+        refits: Rows that are draws; by default all but the first.
     """
     gap = first - second
-    ahead = gap > 0
-    start, end = (
-        ahead[1:, 0].mean() if len(gap) > 1 else np.nan,
-        ahead[1:, -1].mean() if len(gap) > 1 else np.nan,
-    )
-    nan = float("nan")
+    refits = len(gap) - 1 if refits is None else refits
+    ahead = (gap > 0)[1 : 1 + refits]
+    start, end = (float(ahead[:, side].mean()) if refits else float("nan") for side in (0, -1))
     if source != "runs":
         reason = "the noise between seeds was not measured"
-        return Crossing(
-            verdict="undecided",
-            reason=reason,
-            ahead_first=float(start),
-            ahead_last=float(end),
-            x=nan,
-            low=nan,
-            high=nan,
-        )
-    places = _places(gap, at)
-    changes = (np.diff(ahead[1:], axis=1) != 0).any(axis=1)
-    overtaking = (~ahead[1:, 0] & ahead[1:, -1]).mean()
-    steady = [float((~changes & (ahead[1:, -1] == side)).mean()) for side in (False, True)]
-    verdict: Verdict = "undecided"
-    x = low = high = nan
+        return Crossing(verdict="undecided", reason=reason, ahead_first=start, ahead_last=end)
+    changes = (np.diff(ahead, axis=1) != 0).any(axis=1)
+    overtaking = (~ahead[:, 0] & ahead[:, -1]).mean()
+    steady = [float((~changes & (ahead[:, -1] == side)).mean()) for side in (False, True)]
     if overtaking >= COVERAGE:
-        verdict, reason = "overtakes", f"in {overtaking:.0%} of the draws it comes from behind and ends ahead"
-        x = float(places[0])
-        low, high = interval(np.clip(places[1:], at[0], at[-1]))
-        low, high = (0.0 if low <= at[0] else low), (np.inf if high >= at[-1] else high)
-    elif max(steady) >= COVERAGE:
-        verdict = "none within the data"
-        reason = f"one is ahead throughout in {max(steady):.0%} of the draws"
-    else:
-        reason = (
-            f"in {overtaking:.0%} of the draws it comes from behind and ends ahead; "
-            f"in {max(steady):.0%} one is ahead throughout"
+        places = _places(gap, at)
+        return Crossing(
+            verdict="overtakes",
+            reason=f"in {overtaking:.0%} of the draws it comes from behind and ends ahead",
+            ahead_first=start,
+            ahead_last=end,
+            x=float(places[0]),
+            ends=intervals(np.clip(places, at[0], at[-1]), refits).open_at(at[0], at[-1]),
         )
-    return Crossing(
-        verdict=verdict,
-        reason=reason,
-        ahead_first=float(start),
-        ahead_last=float(end),
-        x=x,
-        low=low,
-        high=high,
+    if max(steady) >= COVERAGE:
+        reason = f"one is ahead throughout in {max(steady):.0%} of the draws"
+        return Crossing(verdict="none within the data", reason=reason, ahead_first=start, ahead_last=end)
+    reason = (
+        f"in {overtaking:.0%} of the draws it comes from behind and ends ahead; "
+        f"in {max(steady):.0%} one is ahead throughout"
     )
+    return Crossing(verdict="undecided", reason=reason, ahead_first=start, ahead_last=end)
 
 
 def _places(gap: Floats, at: Floats) -> Floats:
@@ -129,7 +113,8 @@ def crossovers(draws: CellDraws, laws: tuple[Law, ...], *, along: str) -> pd.Dat
 
     Returns:
         One row a pair: ``along``, ``axis``, ``held`` (text), ``behind`` and ``ahead`` (texts: which is ahead
-        at the largest x), ``x_low`` and ``x_high`` (the range compared), and the fields of ``Crossing``.
+        at the largest x), ``x_low`` and ``x_high`` (the range compared), and the fields of ``Crossing`` and
+        of its ``ends``.
     """
     rows = []
     for axis in _AXES:
@@ -145,15 +130,16 @@ def _pair(draws: CellDraws, one: Law, other: Law, axis: str) -> dict[str, Any] |
     if low >= high:
         return None
     at = np.geomspace(low, high, _POINTS)
-    first, second = curve_draws(draws, one, at), curve_draws(draws, other, at)
+    first, second = (curve_draws(draws, law, at) for law in (one, other))
+    first, second = aligned(first, second, draws.refits)
     names = [axis_text(axis, law.identity[axis]) for law in (one, other)]
     if first[0, -1] < second[0, -1]:
         first, second, names = second, first, names[::-1]
-    found = cross(first, second, at, source=draws.source)
+    found = cross(first, second, at, source=draws.source, refits=draws.refits)
     return {
         "along": one.along, "axis": axis, "held": curve_text(one, without=axis),
         "behind": names[0], "ahead": names[1],
         "x_low": float(low), "x_high": float(high), "verdict": found.verdict, "reason": found.reason,
         "ahead_first": found.ahead_first, "ahead_last": found.ahead_last,
-        "x": found.x, "low": found.low, "high": found.high,
-    }  # fmt: skip
+        "x": found.x,
+    } | asdict(found.ends)  # fmt: skip

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import CellDraws, interval
-from analysis.laws import X_COLUMNS, with_measured
+from analysis.bootstrap import CellDraws
+from analysis.intervals import Interval, intervals
+from analysis.laws import X_COLUMNS
 from analysis.power_law import PowerLawFit, fit, fit_draws
 
 Floats = NDArray[np.float64]
@@ -29,15 +30,15 @@ class Envelope:
         pareto: The cells of the frontier by rising compute: the columns of ``CellDraws.cells`` and
             ``probability``, that the cell is one of them.
         fit: Law through the best cell of each budget.
-        alpha: Interval of its exponent; NaN without draws of runs.
-        floor: Interval of its floor.
+        alpha: Intervals of its exponent; NaN without draws of runs.
+        floor: Intervals of its floor.
     """
 
     regime: str
     pareto: pd.DataFrame
     fit: PowerLawFit
-    alpha: tuple[float, float]
-    floor: tuple[float, float]
+    alpha: Interval
+    floor: Interval
 
 
 def envelopes(draws: CellDraws) -> tuple[Envelope, ...]:
@@ -65,7 +66,7 @@ def on_frontier(compute: Floats, error: Floats) -> NDArray[np.bool_]:
 
 def _envelope(regime: str, draws: CellDraws) -> Envelope:
     compute = draws.cells[X_COLUMNS["compute"]].to_numpy(np.float64)
-    error = with_measured(draws)
+    error = draws.with_measured()
     kept = on_frontier(compute, error)
     share = kept[1:].mean(axis=0) if len(kept) > 1 else np.full(len(compute), np.nan)
     pareto = draws.cells.assign(probability=share)[kept[0]].sort_values(X_COLUMNS["compute"])
@@ -73,9 +74,12 @@ def _envelope(regime: str, draws: CellDraws) -> Envelope:
     chosen = np.stack(best, axis=1)
     x, y = compute[chosen], np.take_along_axis(error, chosen, axis=1)
     runs = draws.cells["runs"].to_numpy(np.int64)[chosen]
-    law = fit(x[0], y[0], runs=runs[0])
-    alpha = floor = (float("nan"), float("nan"))
+    law = fit(x[0], y[0], runs=runs[0], draws=y[1:], source=draws.source)
+    alpha = floor = Interval()
     if law.supported and draws.source == "runs":
-        drawn = fit_draws(x[1:], y[1:], runs=runs[1:])
-        alpha, floor = interval(drawn.alpha), interval(drawn.floor)
+        # A run left out leaves the best cells the best: the jackknife is over theirs alone.
+        without = draws.take(chosen[0]).resampled()[1 + draws.refits :]
+        x, runs = (np.concatenate([rows, np.repeat(rows[:1], len(without), axis=0)]) for rows in (x, runs))
+        laws = fit_draws(x, np.concatenate([y, without]), runs=runs)
+        alpha, floor = (intervals(values, draws.refits) for values in (laws.alpha, laws.floor))
     return Envelope(regime=regime, pareto=pareto.reset_index(drop=True), fit=law, alpha=alpha, floor=floor)

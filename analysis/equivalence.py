@@ -6,15 +6,17 @@ running minimum) and read off at the strategy's measured error; past the ends of
 bounded, and a draw there counts as beyond the bound.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import COVERAGE, CellDraws
+from analysis.bootstrap import CellDraws
+from analysis.intervals import Interval, intervals
 from analysis.labels import strategy_text
-from analysis.laws import X_COLUMNS, Law, alike, curve_draws, curve_text, with_measured
+from analysis.laws import X_COLUMNS, Law, aligned, alike, curve_draws, curve_text
 
 Floats = NDArray[np.float64]
 
@@ -56,9 +58,9 @@ def equivalences(
 
     Returns:
         One row a strategy, curve and x: ``along``, ``held`` (text), ``strategy`` (text), ``x``, ``ratio``
-        with ``low`` and ``high`` (0 or infinite where it is only bounded), ``bound`` (the ratios that the
-        baseline's measurements reach, lowest and highest), ``verdict``: ``worth more``, ``worth less`` (the
-        interval lies above or below 1), or ``undecided``.
+        with the fields of ``Interval`` (0 or infinite where it is only bounded), ``bound`` (the ratios that
+        the baseline's measurements reach, lowest and highest), ``verdict``: ``worth more``, ``worth less``
+        (the interval lies above or below 1), or ``undecided``.
     """
     rows = []
     for group in alike(laws, along=along, axis="strategy"):
@@ -72,30 +74,20 @@ def _rows(draws: CellDraws, base: Law, law: Law) -> list[dict[str, Any]]:
     measured = draws.cells[column].to_numpy(np.float64)
     reach = measured[base.positions]
     at = np.geomspace(reach.min(), reach.max(), _POINTS)
-    curve, drawn = curve_draws(draws, base, at), with_measured(draws)
+    curve = curve_draws(draws, base, at)
     rows = []
     for position in law.positions:
         x = float(measured[position])
-        ratio = equivalent(drawn[:, position], curve, at) / x
-        low = high = float("nan")
+        error, falling = aligned(draws.take(np.array([position])).resampled(), curve, draws.refits)
+        ratio = equivalent(error[:, 0], falling, at) / x
+        bound = (float(reach.min() / x), float(reach.max() / x))
+        ends = Interval()
         if draws.source == "runs":
-            low, high = _ends(ratio[1:])
-        verdict = "worth more" if low > 1 else ("worth less" if high < 1 else "undecided")
+            ends = intervals(np.clip(ratio, *bound), draws.refits).open_at(*bound)
+        verdict = "worth more" if ends.low > 1 else ("worth less" if ends.high < 1 else "undecided")
         rows.append({
             "along": law.along, "held": curve_text(law, without="strategy"),
             "strategy": strategy_text(str(law.identity["strategy"])), "x": x, "ratio": float(ratio[0]),
-            "low": low, "high": high, "bound": (float(reach.min() / x), float(reach.max() / x)),
-            "verdict": verdict,
-        })  # fmt: skip
+            "bound": bound, "verdict": verdict,
+        } | asdict(ends))  # fmt: skip
     return rows
-
-
-def _ends(ratio: Floats) -> tuple[float, float]:
-    """Interval of ratios of which some are 0 or infinite: an end among these is theirs."""
-    ordered = np.sort(ratio)
-    tail = (1 - COVERAGE) / 2
-    low, high = (
-        ordered[int(tail * (len(ordered) - 1))],
-        ordered[int(np.ceil((1 - tail) * (len(ordered) - 1)))],
-    )
-    return float(low), float(high)

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from analysis.bootstrap import CellDraws, interval
+from analysis.bootstrap import CellDraws
+from analysis.intervals import interval
 from analysis.labels import plural
 
 MARKS = ("other", "point", "law", "tentative law", "best", "best, not clear", "minimum", "line", "bar")

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import COVERAGE
 from analysis.claims.all import CLAIMS
 from analysis.claims.slice import Claim
+from analysis.intervals import COVERAGE
 from analysis.labels import plural
 
 Verdict = Literal["supported", "supported in part", "contradicted", "undecided", "not testable"]

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import COVERAGE, CellDraws, interval
+from analysis.bootstrap import CellDraws
+from analysis.intervals import COVERAGE, interval
 from analysis.labels import configuration_text, percent, plural
 from analysis.table import CONFIGURATION, records
 

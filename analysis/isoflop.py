@@ -9,14 +9,14 @@ the smallest and the largest size tried, in most draws of the study too.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import isnan
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.bootstrap import COVERAGE, CellDraws, Source, interval
+from analysis.bootstrap import CellDraws, Source
+from analysis.intervals import COVERAGE, Interval, intervals
 from analysis.labels import plural
 from budgets.architecture import load_architecture
 
@@ -38,8 +38,7 @@ class Profile:
         coefficients: c0, c1, c2 of c0 + c1·t + c2·t², t = ln(size / unit), c2 ≥ 0; NaN when not fitted.
         unit: Geometric mean of the sizes.
         size: Size at the minimum, NaN unless ``status`` is ``ok``.
-        size_low: Lower end of its interval.
-        size_high: Upper end of its interval.
+        ends: Its intervals; NaN unless ``status`` is ``ok``.
         status: ``ok`` when a minimum may be marked, or why not.
         reason: The status in one sentence.
     """
@@ -47,8 +46,7 @@ class Profile:
     coefficients: tuple[float, float, float]
     unit: float
     size: float
-    size_low: float
-    size_high: float
+    ends: Interval
     status: Status
     reason: str
 
@@ -59,16 +57,14 @@ class Profile:
         return np.asarray(c0 + c1 * t + c2 * t * t, dtype=np.float64)
 
 
-def profile(
-    size: Floats, error: Floats, *, runs: NDArray[np.int64], draws: Floats, source: Source
-) -> Profile:
+def profile(size: Floats, stack: Floats, *, refits: int, runs: NDArray[np.int64], source: Source) -> Profile:
     """Fits one budget's profile.
 
     Args:
         size: Training FLOPs per sample (or parameters) of each cell, above zero, shape (cells,).
-        error: Mean error of each cell, shape (cells,).
+        stack: Errors of each cell, shape (rows, cells): as measured, as drawn, without each run in turn.
+        refits: How many rows are draws.
         runs: Runs behind each mean.
-        draws: Drawn errors, shape (draws, cells).
         source: What the draws stand for, see ``bootstrap``.
     """
     nan = float("nan")
@@ -76,24 +72,24 @@ def profile(
     if sizes < _SIZES:
         reason = f"{plural(sizes, 'model size')}; a minimum needs at least {_SIZES}"
         return Profile(
-            coefficients=(nan, nan, nan), unit=nan, size=nan, size_low=nan, size_high=nan,
-            status="too few sizes", reason=reason,
+            coefficients=(nan, nan, nan), unit=nan, size=nan, ends=Interval(), status="too few sizes",
+            reason=reason,
         )  # fmt: skip
     unit = float(np.exp(np.log(size).mean()))
     t = np.log(size / unit)
-    c0, c1, c2 = (float(c) for c in _convex(t, error[None, :], runs)[0])
+    coefficients = _convex(t, stack, runs)
+    c0, c1, c2 = (float(c) for c in coefficients[0])
     status, reason = _judge(c1, c2, t)
-    low = high = nan
+    ends = Interval()
     if status == "ok":
-        status, reason, low, high = _stability(_convex(t, draws, runs), t, source)
-    if not isnan(low):
-        low, high = unit * float(np.exp(low)), unit * float(np.exp(high))
+        minimum = _minima(coefficients, t)
+        status, reason = _stability(minimum[1 : 1 + refits], t, source)
+        ends = intervals(unit * np.exp(minimum), refits) if status == "ok" else ends
     return Profile(
         coefficients=(c0, c1, c2),
         unit=unit,
         size=unit * float(np.exp(-c1 / (2 * c2))) if status == "ok" else nan,
-        size_low=low,
-        size_high=high,
+        ends=ends,
         status=status,
         reason=reason,
     )
@@ -127,28 +123,23 @@ def _judge(c1: float, c2: float, t: Floats) -> tuple[Status, str]:
     return "ok", "the minimum lies between the sizes tried"
 
 
-def _stability(coefficients: Floats, t: Floats, source: Source) -> tuple[Status, str, float, float]:
-    """Whether the minimum stays inside the sizes tried in the draws, and its interval in t."""
-    nan = float("nan")
-    if source != "runs":
-        return (
-            "one seed",
-            "one seed per cell: the noise of the minimum is not known, it is not marked",
-            nan,
-            nan,
-        )
+def _minima(coefficients: Floats, t: Floats) -> Floats:
+    """Where each convex curve is lowest among the sizes tried: at an edge where it has no minimum inside."""
     c1, c2 = coefficients[:, 1], coefficients[:, 2]
-    # A draw without a minimum inside has its lowest error at an edge, and counts as such in the interval.
-    edge = np.where(c1 > 0, t.min(), t.max())
     with np.errstate(divide="ignore", invalid="ignore"):
-        minimum = np.where(c2 > 0, -c1 / (2 * c2), edge)
-    inside = (c2 > 0) & (minimum > t.min()) & (minimum < t.max())
-    share = float(inside.mean())
+        free = np.where(c2 > 0, -c1 / (2 * c2), np.where(c1 > 0, -np.inf, np.inf))
+    return np.clip(free, t.min(), t.max())
+
+
+def _stability(minima: Floats, t: Floats, source: Source) -> tuple[Status, str]:
+    """Whether the minimum stays inside the sizes tried in the draws."""
+    if source != "runs":
+        return "one seed", "one seed per cell: the noise of the minimum is not known, it is not marked"
+    share = float(((minima > t.min()) & (minima < t.max())).mean())
+    reason = f"a minimum between the sizes tried in {share:.1%} of the draws"
     if share < COVERAGE:
-        reason = f"a minimum between the sizes tried in {share:.1%} of the draws only: it is not marked"
-        return "unstable", reason, nan, nan
-    low, high = interval(np.clip(minimum, t.min(), t.max()))
-    return "ok", f"a minimum between the sizes tried in {share:.1%} of the draws", low, high
+        return "unstable", f"{reason} only: it is not marked"
+    return "ok", reason
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,11 +169,9 @@ def family(architecture: str) -> str:
 def curves(draws: CellDraws) -> list[Curve]:
     """Profiles of every budget of the fixed-compute regime with at least two sizes of a family."""
     families = {str(name): family(str(name)) for name in set(draws.cells["architecture"])}
-    named = CellDraws(
-        cells=draws.cells.assign(family=[families[str(name)] for name in draws.cells["architecture"]]),
-        draws=draws.draws, source=draws.source, freedom=draws.freedom, noise=draws.noise,
-        explanation=draws.explanation,
-    )  # fmt: skip
+    named = replace(
+        draws, cells=draws.cells.assign(family=[families[str(name)] for name in draws.cells["architecture"]])
+    )
     columns = ["regime", "budget", "subset_size", "quality", "strategy", "family"]
     found = []
     for key, positions in named.groups(columns):
@@ -193,9 +182,9 @@ def curves(draws: CellDraws) -> list[Curve]:
         here = named.take(ordered)
         fitted = profile(
             np.sort(size),
-            here.cells["error"].to_numpy(np.float64),
+            here.resampled(),
+            refits=here.refits,
             runs=here.cells["runs"].to_numpy(np.int64),
-            draws=here.draws,
             source=draws.source,
         )
         found.append(Curve(identity=dict(zip(columns, key, strict=True)), positions=ordered, profile=fitted))

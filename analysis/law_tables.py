@@ -7,6 +7,7 @@ import pandas as pd
 
 from analysis.envelope import Envelope
 from analysis.holdout import Holdout
+from analysis.intervals import FEWEST
 from analysis.labels import (
     axis_text,
     budget_text,
@@ -34,18 +35,21 @@ def fits(laws: Sequence[Law], held: Holdout) -> Table:
             "Runs": str(fit.rows),
             "Levels": str(fit.levels),
             "E (%)": percent(fit.floor) if shown else "–",
-            "E interval": percent_interval(*law.floor),
+            "E interval": percent_interval(law.floor.low, law.floor.high),
+            "E BCa": percent_interval(law.floor.bca_low, law.floor.bca_high),
             "A (%)": percent(fit.scale) if shown else "–",
             "at x =": f"{fit.unit:.3g}" if shown else "–",
             "α": f"{fit.alpha:.3f}" if shown else "–",
-            "α interval": f"[{law.alpha[0]:.2f}, {law.alpha[1]:.2f}]" if not isnan(law.alpha[0]) else "",
+            "α interval": _ends(law.alpha.low, law.alpha.high),
+            "α BCa": _ends(law.alpha.bca_low, law.alpha.bca_high),
             "Σ w·r²": f"{fit.objective:.2e}" if fit.levels > 3 else "–",  # noqa: PLR2004 (three levels leave none)
             "Starts agreeing": f"{fit.agreement} of {fit.starts}" if fit.starts else "–",
             "Status": fit.status,
         })  # fmt: skip
     note = (
         "error = E + A·(x/x₀)^-α, x training FLOPs of a trial (compute) or unique pairs (data); squared loss "
-        f"on the error, weighted by runs; {_held_text(held)}"
+        "on the error, weighted by runs; intervals: percentile, and bias-corrected and accelerated (BCa, "
+        f"from {FEWEST} runs on); {_held_text(held)}"
     )
     return Table(name="fits", title="Fitted laws", note=note, frame=pd.DataFrame(rows))
 
@@ -92,7 +96,8 @@ def crossovers(found: pd.DataFrame) -> Table:
             "To": x_text(row["along"], row["x_high"]),
             "Verdict": row["verdict"],
             "Crossover": x_text(row["along"], row["x"]),
-            "Interval": _range(row),
+            "Interval": _range(row["along"], row["low"], row["high"]),
+            "BCa": _range(row["along"], row["bca_low"], row["bca_high"]),
             "P(ahead) first": share_text(row["ahead_first"]),
             "P(ahead) last": share_text(row["ahead_last"]),
             "Reason": row["reason"],
@@ -115,9 +120,8 @@ def equivalences(found: pd.DataFrame) -> Table:
             "Strategy": row["strategy"],
             "At": x_text(row["along"], row["x"]),
             "Worth": _ratio(row["ratio"], row["bound"]),
-            "Interval": ""
-            if isnan(row["low"])
-            else f"[{_ratio(row['low'], row['bound'])}, {_ratio(row['high'], row['bound'])}]",
+            "Interval": _ratios(row["low"], row["high"], row["bound"]),
+            "BCa": _ratios(row["bca_low"], row["bca_high"], row["bound"]),
             "Verdict": row["verdict"],
         }
         for row in records(found)
@@ -150,11 +154,10 @@ def _envelope_text(one: Envelope) -> str:
     law = one.fit
     if not law.supported:
         return f"{capital(one.regime)}: no law through its best errors: {law.reason}."
-    ends = "" if isnan(one.alpha[0]) else f" [{one.alpha[0]:.2f}, {one.alpha[1]:.2f}]"
     return (
         f"{capital(one.regime)}: through the best of each budget "
         f"{100 * law.floor:.1f} + {100 * law.scale:.1f}·(C/{law.unit:.3g})^-α %, "
-        f"α = {law.alpha:.3f}{ends} ({law.status})."
+        f"α = {law.alpha:.3f} {_ends(one.alpha.low, one.alpha.high)} ({law.status})."
     )
 
 
@@ -188,11 +191,18 @@ def x_text(along: str, x: float) -> str:
     return format_flops(x, digits=3) if along == "compute" else f"{count_text(x)} pairs"
 
 
-def _range(row: dict[str, object]) -> str:
-    along, low, high = str(row["along"]), float(str(row["low"])), float(str(row["high"]))
+def _ends(low: float, high: float) -> str:
+    return "" if isnan(low) or isnan(high) else f"[{low:.2f}, {high:.2f}]"
+
+
+def _range(along: str, low: float, high: float) -> str:
     if isnan(low) or isnan(high):
         return ""
     return f"[{'…' if low == 0 else x_text(along, low)}, {'…' if isinf(high) else x_text(along, high)}]"
+
+
+def _ratios(low: float, high: float, bound: tuple[float, float]) -> str:
+    return "" if isnan(low) or isnan(high) else f"[{_ratio(low, bound)}, {_ratio(high, bound)}]"
 
 
 def _ratio(ratio: float, bound: tuple[float, float]) -> str:

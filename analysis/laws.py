@@ -8,16 +8,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import CellDraws, interval
+from analysis.bootstrap import CellDraws
 from analysis.contrasts import held_text
+from analysis.intervals import Interval, interval, intervals
 from analysis.labels import budget_text
 from analysis.power_law import Draws, PowerLawFit, fit, fit_draws
 from analysis.table import CELL
 
 Floats = NDArray[np.float64]
 
-REFITS = 500
-"""Draws that a band is made of: the 5th and 95th percentiles of more move by less than a line is thick."""
 _POINTS = 60
 
 X_COLUMNS = {"compute": "train_flops", "data": "subset_size"}
@@ -33,20 +32,20 @@ class Law:
         identity: The columns of the cell that the curve holds.
         positions: Its cells among all, by rising x.
         fit: The law.
-        alpha: Interval of the exponent; NaN without draws of runs.
-        floor: Interval of the floor; NaN without draws of runs.
+        alpha: Intervals of the exponent; NaN without draws of runs.
+        floor: Intervals of the floor; NaN without draws of runs.
         band: Columns ``x``, ``y``, ``low``, ``high`` within the measured x; empty when the law is not
             supported.
-        drawn: The law refitted to the measured errors and then to each of the first draws; None when it is
-            not supported.
+        drawn: The law refitted to each row of the cells' stack (``CellDraws.resampled``); None when it is not
+            supported.
     """
 
     along: str
     identity: Mapping[str, Any]
     positions: NDArray[np.intp]
     fit: PowerLawFit
-    alpha: tuple[float, float]
-    floor: tuple[float, float]
+    alpha: Interval
+    floor: Interval
     band: pd.DataFrame
     drawn: Draws | None
 
@@ -97,9 +96,9 @@ def alike(laws: Sequence[Law], *, along: str, axis: str) -> list[list[Law]]:
 
 
 def curve_draws(draws: CellDraws, law: Law, at: Floats) -> Floats:
-    """A curve's error as measured and as it might have been, shape (1 + ``REFITS`` draws, len(at)).
+    """A curve's error for each row of its cells' stack, shape (rows, len(at)).
 
-    Where the law is supported it is refitted to each draw; otherwise the cells are joined by straight lines
+    Where the law is supported it is refitted to each row; otherwise the cells are joined by straight lines
     in ln x, which say nothing outside of the measured x.
 
     Args:
@@ -111,12 +110,15 @@ def curve_draws(draws: CellDraws, law: Law, at: Floats) -> Floats:
         return _evaluate(law.drawn, np.log(at / law.fit.unit))
     here = draws.take(law.positions)
     log_x = np.log(here.cells[X_COLUMNS[law.along]].to_numpy(np.float64))
-    return np.stack([np.interp(np.log(at), log_x, row) for row in with_measured(here)])
+    return np.stack([np.interp(np.log(at), log_x, row) for row in here.resampled()])
 
 
-def with_measured(draws: CellDraws) -> Floats:
-    """The measured errors and then the first draws, shape (1 + ``REFITS`` draws, cells)."""
-    return np.concatenate([draws.cells["error"].to_numpy(np.float64)[None, :], draws.draws[:REFITS]])
+def aligned(one: Floats, other: Floats, refits: int) -> tuple[Floats, Floats]:
+    """Two stacks of other cells as one: where a run of one is left out, the other is as measured."""
+    shared = 1 + refits
+    first = [one, np.repeat(one[:1], len(other) - shared, axis=0)]
+    second = [other[:shared], np.repeat(other[:1], len(one) - shared, axis=0), other[shared:]]
+    return np.concatenate(first), np.concatenate(second)
 
 
 def _evaluate(drawn: Draws, log_x: Floats) -> Floats:
@@ -129,19 +131,19 @@ def _law(
 ) -> Law:
     x = draws.cells[x_column].to_numpy(np.float64)
     runs = draws.cells["runs"].to_numpy(np.int64)
-    noise = draws.draws.std(axis=0) if len(draws.draws) else None
-    law = fit(x, draws.cells["error"].to_numpy(np.float64), runs=runs, noise=noise)
-    nan = (float("nan"), float("nan"))
-    alpha, floor, band = nan, nan, pd.DataFrame({"x": [], "y": [], "low": [], "high": []})
+    error = draws.cells["error"].to_numpy(np.float64)
+    law = fit(x, error, runs=runs, draws=draws.draws, source=draws.source)
+    alpha, floor, band = Interval(), Interval(), pd.DataFrame({"x": [], "y": [], "low": [], "high": []})
     drawn = None
     if law.supported:
-        drawn = fit_draws(x, with_measured(draws), runs=runs)
+        drawn = fit_draws(x, draws.resampled(), runs=runs)
         at = np.geomspace(x.min(), x.max(), _POINTS)
         band = pd.DataFrame({"x": at, "y": law(at), "low": np.nan, "high": np.nan})
         # Counting noise alone would draw a band that looks like an interval and is not one.
         if draws.source == "runs":
-            alpha, floor = interval(drawn.alpha[1:]), interval(drawn.floor[1:])
-            ends = [interval(column) for column in _evaluate(drawn, np.log(at / law.unit))[1:].T]
+            alpha, floor = (intervals(values, draws.refits) for values in (drawn.alpha, drawn.floor))
+            lines = _evaluate(drawn, np.log(at / law.unit))[1 : 1 + draws.refits]
+            ends = [interval(column) for column in lines.T]
             band["low"], band["high"] = [end[0] for end in ends], [end[1] for end in ends]
     return Law(
         along=along, identity=identity, positions=positions, fit=law, alpha=alpha, floor=floor, band=band,

@@ -17,7 +17,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.bootstrap import Source
 from analysis.labels import plural
+from analysis.trend import LEVEL, chance_of_no_fall
 
 Floats = NDArray[np.float64]
 Status = Literal[
@@ -83,15 +85,23 @@ class PowerLawFit:
         return self.floor + self.scale * (x / self.unit) ** -self.alpha
 
 
-def fit(x: Floats, y: Floats, *, runs: NDArray[np.int64], noise: Floats | None = None) -> PowerLawFit:
+def fit(
+    x: Floats,
+    y: Floats,
+    *,
+    runs: NDArray[np.int64],
+    draws: Floats | None = None,
+    source: Source = "none",
+) -> PowerLawFit:
     """Fits one curve.
 
     Args:
         x: Compute, samples or pairs of each cell, above zero, shape (cells,).
         y: Mean error of each cell, shape (cells,).
         runs: Runs behind each mean: the weights.
-        noise: Standard deviation of each mean, where it is known: a law that misses a mean by more than three
-            of them is a misfit.
+        draws: Means as they might have been, shape (draws, cells), where that is known: a law that misses a
+            mean by more than three of their standard deviations is a misfit.
+        source: What the draws stand for, see ``bootstrap``.
 
     Raises:
         ValueError: A value is not finite, or an x is not above zero.
@@ -115,8 +125,10 @@ def fit(x: Floats, y: Floats, *, runs: NDArray[np.int64], noise: Floats | None =
     # Rounding of Σ w·r² is of the order of Σ w·y²·1e-16; differences below are no other optimum.
     tolerance = 1e-6 * objective + 1e-12 * float(weights @ y**2)
     miss = np.abs(y - floor - scale * (x / unit) ** -alpha)
-    missed = 0.0 if noise is None else float((miss / np.maximum(noise, 1e-12)).max())
-    status, reason = _judge(floor, scale, alpha, levels=levels, missed=missed)
+    draws = np.empty((0, len(x))) if draws is None else draws
+    missed = float((miss / np.maximum(draws.std(axis=0), 1e-12)).max()) if len(draws) else 0.0
+    chance = chance_of_no_fall(x, y, draws=draws, source=source)
+    status, reason = _judge(floor, scale, alpha, levels=levels, missed=missed, chance=chance)
     return PowerLawFit(
         floor=floor, scale=scale, alpha=alpha, unit=unit, status=status, reason=reason, rows=rows,
         levels=levels, objective=objective, starts=len(ends),
@@ -204,25 +216,21 @@ def _restarts(log_x: Floats, y: Floats, weights: Floats) -> Floats:
     return found.objective
 
 
-def _judge(floor: float, scale: float, alpha: float, *, levels: int, missed: float) -> tuple[Status, str]:
+def _judge(  # noqa: PLR0913 (a law, and what it is judged by)
+    floor: float, scale: float, alpha: float, *, levels: int, missed: float, chance: float
+) -> tuple[Status, str]:
     low, high = ALPHA_BOUNDS
-    if scale <= 0:
-        return "no decrease", "the error does not fall along the curve"
-    if alpha < low * 1.01 or alpha > high * 0.99:
-        return (
-            "exponent at bound",
-            f"the exponent ended at a bound of [{low:g}, {high:g}]: no such law is seen",
-        )
-    if missed > _MISFIT:
-        return (
-            "misfit",
-            f"the law misses a point by {missed:.1f} times its noise: the curve is of another form",
-        )
-    if floor <= 0:
-        return "floor undetermined", "the floor ended at zero: these budgets do not show one"
-    if levels == _LEVELS:
-        return (
-            "saturated",
-            "three levels for three parameters: the law passes through them and nothing is left to test",
-        )
-    return "ok", "fitted"
+    at_bound = alpha < low * 1.01 or alpha > high * 0.99
+    found: tuple[tuple[bool, Status, str], ...] = (
+        (scale <= 0, "no decrease", "the error does not fall along the curve"),
+        (at_bound, "exponent at bound",
+         f"the exponent ended at a bound of [{low:g}, {high:g}]: no such law is seen"),
+        (chance > LEVEL, "no decrease",
+         f"the error does not fall beyond the noise: without any law it would fall so far in {chance:.0%}"),
+        (missed > _MISFIT, "misfit",
+         f"the law misses a point by {missed:.1f} times its noise: the curve is of another form"),
+        (floor <= 0, "floor undetermined", "the floor ended at zero: these budgets do not show one"),
+        (levels == _LEVELS, "saturated",
+         "three levels for three parameters: the law passes through them and nothing is left to test"),
+    )  # fmt: skip
+    return next(((status, reason) for holds, status, reason in found if holds), ("ok", "fitted"))

@@ -6,16 +6,16 @@ the sign of that slope, with its probability, is the answer: filter less or more
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import COVERAGE, CellDraws, interval
+from analysis.bootstrap import CellDraws
+from analysis.intervals import COVERAGE, interval
 from analysis.labels import plural, quality_fraction
-from analysis.laws import with_measured
 
 Floats = NDArray[np.float64]
 Verdict = Literal["filter less", "filter more", "undecided"]
@@ -55,10 +55,7 @@ def quality_trades(draws: CellDraws) -> tuple[QualityTrade, ...]:
     # Subsets of one pool agree in size / fraction but for rounding.
     pool = draws.cells["subset_size"].to_numpy(np.float64) / fraction
     named = draws.cells.assign(pool=np.round(np.log2(pool), 1), fraction=fraction, pairs=pool)
-    here = CellDraws(
-        cells=named, draws=draws.draws, source=draws.source, freedom=draws.freedom, noise=draws.noise,
-        explanation=draws.explanation,
-    )  # fmt: skip
+    here = replace(draws, cells=named)
     found = []
     for along, other in (("budget", "pool"), ("pool", "budget")):
         held = ["regime", "architecture", "strategy", other]
@@ -69,7 +66,7 @@ def quality_trades(draws: CellDraws) -> tuple[QualityTrade, ...]:
 
 
 def _trade(draws: CellDraws, along: str, held: Mapping[str, Any]) -> QualityTrade | None:
-    error, fraction = with_measured(draws), draws.cells["fraction"].to_numpy(np.float64)
+    error, fraction = draws.with_measured(), draws.cells["fraction"].to_numpy(np.float64)
     pairs = draws.cells["pairs"].to_numpy(np.float64)
     x, best = [], []
     for key, places in draws.groups([along]):

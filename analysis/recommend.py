@@ -6,18 +6,19 @@ out, with the logarithm of the distance further on. A curve is not forecast past
 are not extrapolated at all: a subset larger than what was measured is not recommended.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import CellDraws, interval, stream
+from analysis.bootstrap import CellDraws, stream
 from analysis.frontier import Choice, choose
 from analysis.holdout import FORMS, Holdout
+from analysis.intervals import interval
 from analysis.labels import configuration_text, percent, plural, quality_fraction
-from analysis.laws import X_COLUMNS, Law, with_measured
+from analysis.laws import X_COLUMNS, Law
 from analysis.table import records
 from budgets.quantity import format_flops
 
@@ -137,7 +138,7 @@ def _refuse(row: dict[str, Any], law: Law, held: Holdout, pairs: float, limit: f
 def _forecast(draws: CellDraws, law: Law, held: Holdout, row: dict[str, Any]) -> Floats:
     """The error at the budget, as forecast from what was measured and then from each draw."""
     here = draws.take(law.positions)
-    y = with_measured(here)
+    y = here.with_measured()
     x = here.cells[X_COLUMNS["compute"]].to_numpy(np.float64)
     runs = here.cells["runs"].to_numpy(np.int64)
     predict = FORMS[held.best].predict
@@ -158,11 +159,7 @@ def _choose(
     rows, forecasts = rows.iloc[order].reset_index(drop=True), forecasts[:, order]
     ends = [interval(column) for column in forecasts[1:].T]
     cells = rows.assign(error=forecasts[0], low=[end[0] for end in ends], high=[end[1] for end in ends])
-    drawn = CellDraws(
-        cells=cells, draws=forecasts[1:], source=draws.source, freedom=draws.freedom, noise=draws.noise,
-        explanation=draws.explanation,
-    )  # fmt: skip
-    choice = choose(drawn)
+    choice = choose(replace(draws, cells=cells, draws=forecasts[1:]))
     candidates = cells.assign(probability=choice.probability)
     explanation = f"{draws.explanation}; forecasts are widened by how far the law misses its curve"
     if rows["beyond"].any():

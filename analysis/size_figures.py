@@ -133,6 +133,6 @@ def _profile_rows(draws: CellDraws, curve: Curve, series: str) -> list[dict[str,
         lowest = float(profile(np.array([profile.size]))[0])
         rows.append({
             "mark": "minimum", "series": series, "x": profile.size, "y": 100 * lowest,
-            "low": profile.size_low, "high": profile.size_high,
+            "low": profile.ends.low, "high": profile.ends.high,
         })  # fmt: skip
     return rows

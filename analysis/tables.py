@@ -86,13 +86,17 @@ def profiles(curves: Sequence[Curve]) -> Table:
             ),
             "Sizes": str(len(curve.positions)),
             "Best size": _size(curve.profile.size) or "–",
-            "Interval": _sizes(curve.profile.size_low, curve.profile.size_high),
+            "Interval": _sizes(curve.profile.ends.low, curve.profile.ends.high),
+            "BCa": _sizes(curve.profile.ends.bca_low, curve.profile.ends.bca_high),
             "Status": curve.profile.status,
             "Reason": curve.profile.reason,
         }
         for curve in curves
     ]
-    note = "size is training FLOPs per sample; parabola in its logarithm"
+    note = (
+        "size is training FLOPs per sample; the best convex parabola in its logarithm; intervals: "
+        "percentile, and bias-corrected and accelerated (BCa)"
+    )
     return Table(name="isoflop", title="IsoFLOP profiles", note=note, frame=pd.DataFrame(rows))
 
 

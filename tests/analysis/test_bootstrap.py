@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.bootstrap import cell_draws, interval, stream
+from analysis.bootstrap import cell_draws, stream
+from analysis.intervals import interval
 from analysis.laws import laws
 from analysis.table import tidy
 from tests.analysis.synthetic import LEVELS, StudyFrames, frames_around, study, trial_row, true_error
@@ -48,8 +49,8 @@ def test_the_exponents_interval_holds_the_true_one() -> None:
         law = 0.3 + 0.5 * (rows["train_flops"] / unit) ** -0.4
         noise = 0.015 * np.random.default_rng(repeat).standard_normal(len(rows))
         trials = tidy(rows.assign(**{"held-out/top1": 1 - law - noise}), metric="held-out/top1")
-        low, high = laws(cell_draws(trials, question="laws", draws=300), along="compute")[0].alpha
-        held.append(low <= 0.4 <= high)
+        alpha = laws(cell_draws(trials, question="laws", draws=300), along="compute")[0].alpha
+        held.append(alpha.low <= 0.4 <= alpha.high)
     assert np.mean(held) >= 0.8
 
 

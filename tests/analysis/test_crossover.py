@@ -55,7 +55,7 @@ def test_a_crossing_is_found_where_it_is_with_an_interval_around_it() -> None:
     found = cross(first, second, AT)
     assert found.verdict == "overtakes"
     assert found.x == pytest.approx(1e12, rel=1e-6)
-    assert 5e11 < found.low < 1e12 < found.high < 2e12
+    assert 5e11 < found.ends.low < 1e12 < found.ends.high < 2e12
 
 
 def test_a_curve_that_is_ahead_throughout_has_no_crossing_within_the_data() -> None:
@@ -73,8 +73,8 @@ def test_an_interval_that_reaches_the_end_of_the_data_is_open() -> None:
     slope = 0.005 * np.log(AT / 6.5e12)
     found = cross(bundle(np.full(100, 0.5), 0.001), bundle(0.5 - slope, 0.001, seed=1), AT)
     assert found.verdict == "overtakes"
-    assert np.isinf(found.high)
-    assert found.low < 6.5e12
+    assert np.isinf(found.ends.high)
+    assert found.ends.low < 6.5e12
 
 
 def test_one_seed_decides_no_crossing() -> None:
@@ -94,6 +94,7 @@ def test_the_larger_model_overtakes_where_its_law_does() -> None:
     true = fine[np.flatnonzero(gap > 0)[0]]
     assert (row["behind"], row["ahead"], row["verdict"]) == ("ViT-X", "ViT-M", "overtakes")
     assert row["low"] < true < row["high"]
+    assert row["bca_low"] < true < row["bca_high"]
     assert row["x"] == pytest.approx(true, rel=0.15)
 
 

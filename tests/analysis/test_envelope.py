@@ -63,8 +63,9 @@ def test_the_exponent_of_the_envelope_lies_in_its_interval() -> None:
                 rows.append(trial_row((8192, "all", architecture, "clip"), level, seed, float(error)))
     (found,) = envelopes(drawn(pd.DataFrame(rows)))
     assert set(found.pareto["architecture"]) == {"ViT-X"}
-    assert found.alpha[0] < 0.35 < found.alpha[1]
-    assert found.floor[0] < 0.3 < found.floor[1]
+    assert found.alpha.low < 0.35 < found.alpha.high
+    assert found.alpha.bca_low < 0.35 < found.alpha.bca_high
+    assert found.floor.low < 0.3 < found.floor.high
 
 
 @pytest.mark.parametrize(

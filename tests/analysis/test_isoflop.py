@@ -12,8 +12,10 @@ SIZES = np.array([13e6, 25e6, 39e6, 72e6, 140e6])
 
 
 def fitted(error: NDArray[np.float64], *, noise: float = 0.002, source: Source = "runs") -> Profile:
-    draws = error + noise * np.random.default_rng(0).standard_normal((1000, len(error)))
-    return profile(SIZES[: len(error)], error, runs=np.full(len(error), 3), draws=draws, source=source)
+    shifts = noise * np.random.default_rng(0).standard_normal((1000, len(error)))
+    stack = np.concatenate([error[None, :], error + shifts, error + shifts[:12]])
+    runs = np.full(len(error), 3)
+    return profile(SIZES[: len(error)], stack, refits=1000, runs=runs, source=source)
 
 
 def parabola(minimum: float, curvature: float) -> NDArray[np.float64]:
@@ -24,7 +26,8 @@ def test_a_minimum_between_the_sizes_is_found_with_an_interval_around_it() -> No
     found = fitted(parabola(45e6, 0.05))
     assert found.status == "ok"
     assert found.size == pytest.approx(45e6, rel=1e-6)
-    assert found.size_low < 45e6 < found.size_high
+    assert found.ends.low < 45e6 < found.ends.high
+    assert found.ends.bca_low < 45e6 < found.ends.bca_high
     np.testing.assert_allclose(found(SIZES), parabola(45e6, 0.05))
 
 

@@ -1,5 +1,7 @@
 """A law that made the data is found again; data that hold none get no law."""
 
+import re
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -101,8 +103,9 @@ def test_a_value_that_is_not_finite_is_refused() -> None:
 def test_a_law_that_misses_a_point_by_more_than_its_noise_is_a_misfit() -> None:
     # A curve that falls ever faster: no sum of a floor and a power does that.
     y = np.array([0.95, 0.93, 0.90, 0.84, 0.74, 0.58])
-    assert fit(X, y, runs=ONCE, noise=np.full(6, 0.10)).supported
-    found = fit(X, y, runs=ONCE, noise=np.full(6, 0.01))
+    shifts = np.random.default_rng(0).standard_normal((400, 6))
+    assert fit(X, y, runs=ONCE, draws=y + 0.10 * shifts, source="runs").supported
+    found = fit(X, y, runs=ONCE, draws=y + 0.01 * shifts, source="runs")
     assert found.status == "misfit"
     assert not found.supported
 
@@ -127,3 +130,18 @@ def test_a_saturating_law_is_recovered_with_its_shift(floor: bool) -> None:  # n
 def test_a_law_that_does_not_saturate_gets_no_shift() -> None:
     y = 0.3 + 0.4 * (X / 1e12) ** -0.3
     assert fit_saturated(X, y[None, :], runs=ONCE).shift[0] == pytest.approx(0, abs=0.02 * X[0])
+
+
+def test_one_curve_of_noise_in_twenty_at_most_is_given_a_law_where_no_noise_was_measured() -> None:
+    generator = np.random.default_rng(0)
+    noise = 0.5 + 0.01 * generator.standard_normal((200, 4))
+    assert np.mean([fit(X[:4], y, runs=ONCE[:4]).supported for y in noise]) <= 0.05
+    assert all(fit(X, noisy(seed), runs=ONCE).supported for seed in range(5))
+
+
+def test_a_fall_within_the_noise_is_no_law_and_its_chance_is_said() -> None:
+    y = np.array([0.52, 0.51, 0.505, 0.50])
+    draws = y + 0.02 * np.random.default_rng(1).standard_normal((500, 4))
+    found = fit(X[:4], y, runs=ONCE[:4], draws=draws, source="runs")
+    assert found.status == "no decrease"
+    assert re.search(r"without any law it would fall so far in \d+%", found.reason)

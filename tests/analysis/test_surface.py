@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from analysis.bca import bca
-from analysis.bootstrap import interval
+from analysis.intervals import bca, interval
 from analysis.repeated import effective, fit_repeated
 from analysis.surface import fit, fit_draws, resample
 from analysis.surface_search import Data, project, search
