@@ -123,8 +123,13 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def metrics(results: pd.DataFrame) -> tuple[str, ...]:
-    """Names of the metric columns of a results table: ``<evaluation set>/<metric>``, counts left out."""
-    return tuple(name for name in map(str, results.columns) if "/" in name and not name.endswith("/count"))
+    """Names of the metric columns of a results table: ``<evaluation set>/<metric>``.
+
+    Counts of images and standard errors are left out.
+    """
+    return tuple(
+        name for name in map(str, results.columns) if "/" in name and not name.endswith(("/count", "_se"))
+    )
 
 
 def is_loss(metric: str) -> bool:

@@ -225,6 +225,7 @@ class Declaration:
         training: The recipe.
         metric: What the analysis ranks by, ``<evaluation set>/<metric>``.
         evaluation: Further evaluation sets: name → folder in CLIP_benchmark's webdataset layout.
+        probes: Those of them to whose training split linear and few-shot probes are fitted.
         limits: Feasibility limits.
         resources: Resources of a trial.
         exclude: Rules that leave cells of the grid out.
@@ -252,6 +253,7 @@ class Declaration:
     evaluation_counts: dict[str, tuple[int, int]] = field(default_factory=dict)
     cluster: Cluster | None = None
     catalogue: str | None = None
+    probes: tuple[str, ...] = ()
 
 
 def require_runnable(declaration: Declaration) -> None:

@@ -49,7 +49,7 @@ RESULT_COLUMNS = {
     "status": "str",  # finished, diverged or failed
     "reason": "str",  # empty when finished
     "train_loss": "float64",  # mean of the last tenth of the steps
-}  # then one float64 column for each `<evaluation set>/<metric>`
+}  # then one float64 column for each `<evaluation set>/<metric>`; its standard error is `…_se`
 CURVE_COLUMNS = {
     "trial": "str",
     "step": "int64",

@@ -9,7 +9,7 @@ import errno
 import fcntl
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -26,19 +26,20 @@ from budgets.quality import NAMED
 from budgets.strategy import strategy as strategy_cost
 from runners.checkpoint import checkpoints, load_checkpoint
 from runners.data.damage import DAMAGE_TOLERANCE, Damage
-from runners.data.evaluation_set import load_evaluation_set
+from runners.data.evaluation_set import EvaluationSet, load_evaluation_set, read_training_split
 from runners.data.in_place import open_pool
 from runners.data.subset import rows_in
 from runners.data.tokenizer import tokenizer
 from runners.data.training_set import StreamedSet, TrainingSet, training_data
 from runners.evaluate.evaluate import evaluate
+from runners.evaluate.features import Encoder, encode_set
 from runners.faults import Notice, patiently
 from runners.files import new_file, write_json
 from runners.meter import Meter
 from runners.model import build_model, compute_context, resolve_precision
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.strategies.build import build_strategy
-from runners.train import Diverged, Schedule, derive_seed, learning_rate, make_optimizer, train
+from runners.train import Diverged, Schedule, derive_seed, learning_rate, make_optimizer, to_float, train
 from runners.watch import Watch
 
 _CURVE_POINTS = 200
@@ -59,6 +60,7 @@ class TrialJob:
         checkpoint_s: Seconds between checkpoints.
         checkpoint_steps: Most steps between them; 0 for no such limit.
         damage_tolerance: Share of the subset's pairs that may be damaged before the trial fails.
+        probes: Evaluation sets to whose training split probes are fitted.
     """
 
     trial: Trial
@@ -70,6 +72,7 @@ class TrialJob:
     checkpoint_s: float
     checkpoint_steps: int = 0
     damage_tolerance: float = DAMAGE_TOLERANCE
+    probes: Collection[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,7 +193,10 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     train_s = time.monotonic() - trained
     if status == "finished":
         watch.before_evaluation()
-        metrics = evaluate(model, sets, tokenize=tokenize, device=device, context=context)
+        encoder = Encoder(
+            model=model.eval(), tokenize=tokenize, normalise=to_float, device=device, context=context
+        )
+        metrics = _evaluate(job, encoder, sets, architecture.image_size)
     row = {
         **plan_row(trial),
         **_done(trial, steps),
@@ -223,6 +229,17 @@ def drop_scaffolding(folder: Path) -> None:
     """Removes what a trial needs only until it has a result."""
     for path in (*checkpoints(folder), folder / "progress.json"):
         path.unlink(missing_ok=True)
+
+
+def _evaluate(
+    job: TrialJob, encoder: Encoder, sets: Mapping[str, EvaluationSet], image_size: int
+) -> dict[str, float]:
+    features = {}
+    for name, data in sets.items():
+        probed = name in job.probes
+        train = read_training_split(job.evaluation[name], image_size, threads=job.cpus) if probed else ()
+        features[name] = encode_set(encoder, data, train)
+    return evaluate(features, context=encoder.context)
 
 
 def _load_subset(job: TrialJob) -> tuple[TrainingSet | StreamedSet, Any]:

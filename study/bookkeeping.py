@@ -24,6 +24,7 @@ def trial_job(study: Study, trial: Trial) -> TrialJob:
         trial=trial,
         pool=study.pool.resolve(),
         evaluation={name: path.resolve() for name, path in study.evaluation.items()},
+        probes=study.declaration.probes,
         folder=trial_folder(study, trial.trial_id).resolve(),
         cpus=resources.cpus,
         gpus=resources.gpus,

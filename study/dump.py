@@ -17,7 +17,7 @@ def dump_declaration(declaration: Declaration) -> str:
         "catalogue": declaration.catalogue,
         "pool": _pool(declaration),
         "metric": declaration.metric,
-        "evaluation": declaration.evaluation | _evaluation_counts(declaration),
+        "evaluation": _evaluation(declaration),
         "budget": _budget(declaration),
         "seeds": list(declaration.seeds),
         "grid": [_block(block) for block in declaration.grid],
@@ -37,9 +37,13 @@ def _pool(declaration: Declaration) -> dict[str, Any]:
     return {"path": pool.path} if isinstance(pool, FolderPool) else asdict(pool)
 
 
-def _evaluation_counts(declaration: Declaration) -> dict[str, Any]:
+def _evaluation(declaration: Declaration) -> dict[str, Any]:
+    folders = declaration.evaluation.items()
+    sets = {
+        name: {"path": path, "probe": True} if name in declaration.probes else path for name, path in folders
+    }
     counts = declaration.evaluation_counts.items()
-    return {name: {"images": images, "texts": texts} for name, (images, texts) in counts}
+    return sets | {name: {"images": images, "texts": texts} for name, (images, texts) in counts}
 
 
 def _budget(declaration: Declaration) -> dict[str, Any]:

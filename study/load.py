@@ -71,6 +71,7 @@ def load_declaration(path: Path) -> Declaration:
         evaluation_counts=evaluation.counts,
         cluster=cluster,
         catalogue=folder,
+        probes=tuple(evaluation.probes),
     )
 
 
@@ -125,10 +126,14 @@ def _pool(root: Section) -> EmbeddedPool | FolderPool | DescribedPool:
 class _Evaluation:
     folders: dict[str, str] = field(default_factory=dict)
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    probes: list[str] = field(default_factory=list)
 
 
 def _evaluation(root: Section, *, described: bool) -> _Evaluation:
-    """Reads evaluation sets: folders, or numbers of images and texts where the pool is described, too."""
+    """Reads evaluation sets: folders, with a probe or without, or numbers of images and texts.
+
+    The latter only where the pool is described, too.
+    """
     section = root.section("evaluation")
     found = _Evaluation()
     for name in section.names() if section is not None else ():
@@ -140,6 +145,12 @@ def _evaluation(root: Section, *, described: bool) -> _Evaluation:
             continue
         counts = section.section(name)
         assert counts is not None
+        if counts.has("path") or counts.has("probe"):
+            found.folders[name] = counts.take("path", values.path)
+            if counts.take("probe", values.yes_or_no, default=False):
+                found.probes.append(name)
+            counts.done()
+            continue
         if not described:
             section.error(
                 f"evaluation.{name} needs a folder; images and texts alone go with a described pool", name

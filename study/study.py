@@ -19,7 +19,7 @@ from budgets.planner import make_plan
 from budgets.quality import NAMED
 from runners.data.embedded.build import evaluation_counts
 from runners.data.embedded.scorer_cost import scorer
-from runners.data.evaluation_set import (
+from runners.data.evaluation_facts import (
     RETRIEVAL_METRICS,
     ZERO_SHOT_METRICS,
     SetFacts,
@@ -121,7 +121,10 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
         names = tuple(study.declaration.evaluation_counts)
         facts = PoolFacts(name=pool.name, pairs=pool.pairs, scored=pool.scored)
         return facts, _evaluation(names, study.declaration.evaluation_counts.values(), {}), ()
-    declared = {name: _declared_set(study, Path(path)) for name, path in study.declaration.evaluation.items()}
+    declared = {
+        name: _declared_set(study, Path(path), probe=name in study.declaration.probes)
+        for name, path in study.declaration.evaluation.items()
+    }
     by_content = tuple(f"{name}@{described.content}" for name, described in declared.items())
     if isinstance(pool, EmbeddedPool):
         own = evaluation_counts()
@@ -152,7 +155,7 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
     )
 
 
-def _declared_set(study: Study, path: Path) -> SetFacts:
+def _declared_set(study: Study, path: Path, *, probe: bool) -> SetFacts:
     """Describes a set that the declaration names, which must not lie among the pairs that are trained on.
 
     Raises:
@@ -164,7 +167,7 @@ def _declared_set(study: Study, path: Path) -> SetFacts:
             f"evaluation set {path} lies within the pool {study.pool}: it would be trained on. "
             f"Keep it elsewhere, or in {study.pool / 'evaluation'}"
         )
-    return describe_evaluation_set(path)
+    return describe_evaluation_set(path, probe=probe)
 
 
 def _evaluation(

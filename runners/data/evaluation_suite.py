@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runners.data.evaluation_set import check_evaluation_set
+from runners.data.evaluation_facts import check_evaluation_set
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,64 +1,78 @@
 """Evaluates a model on evaluation sets, each by the kind of truth that it carries."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
-import open_clip
 import torch
-from torch import Tensor
 
-from runners.data.evaluation_set import EvaluationSet
+from runners.evaluate.features import SetFeatures
+from runners.evaluate.few_shot import few_shot
+from runners.evaluate.probe import Probe, fit_probe, probe_accuracy
 from runners.evaluate.retrieval import retrieval
 from runners.evaluate.zero_shot import zero_shot
-from runners.train import to_float
-
-_BATCH = 256
 
 
 def evaluate(
-    model: open_clip.CLIP,
-    sets: Mapping[str, EvaluationSet],
-    *,
-    tokenize: Callable[[list[str]], Tensor],
-    device: torch.device,
-    context: Callable[[], AbstractContextManager[object]],
+    sets: Mapping[str, SetFeatures], *, context: Callable[[], AbstractContextManager[object]] = nullcontext
 ) -> dict[str, float]:
-    """Evaluates a model: zero-shot classification where a set has classes, retrieval where it has captions.
+    """Measures a model: zero-shot classification where a set has classes, retrieval where it has captions.
+
+    Where a set has features of a training split, a linear probe and few-shot probes are fitted to them. The
+    probe is tested on the set, and on every other set without one whose classes are all among its own, as a
+    set with shifted images has them.
 
     Args:
-        model: The model; put into evaluation mode.
-        sets: Name → evaluation set.
-        tokenize: Turns texts into token ids.
-        device: Where the model is.
-        context: Precision and attention of the forward pass.
+        sets: Name → the model's features of the set.
+        context: Precision of the similarities; the model's own, for those of a trial.
 
     Returns:
-        ``<set>/<metric>`` → value.
+        ``<set>/<metric>`` → value. A value's standard error is ``<set>/<metric>_se``.
     """
-    model.eval()
     metrics: dict[str, float] = {}
+    probes: dict[str, Probe] = {}
     for name, data in sets.items():
-        with torch.no_grad(), context():
-            features = torch.cat(
-                [
-                    model.encode_image(to_float(batch.to(device)), normalize=True)
-                    for batch in torch.from_numpy(data.images).split(_BATCH)
-                ]
-            )
-            if data.labels is None:
-                assert data.captions is not None, "a set has classes or captions"
-                tokens = tokenize([caption for captions in data.captions for caption in captions]).to(device)
-                texts = torch.cat([model.encode_text(part, normalize=True) for part in tokens.split(_BATCH)])
-                of_text = [image for image, captions in enumerate(data.captions) for _ in captions]
-                values = retrieval(features, texts, torch.tensor(of_text, device=device))
-            else:
-                values = zero_shot(
-                    model,
-                    image_features=features,
-                    labels=torch.from_numpy(data.labels).to(device),
-                    classnames=data.classnames,
-                    templates=data.templates,
-                    tokenize=tokenize,
+        if data.labels is None:
+            assert data.texts is not None
+            assert data.image_of_text is not None
+            with context():
+                values = retrieval(data.images, data.texts, data.image_of_text)
+        else:
+            assert data.classifier is not None
+            with context():
+                values = zero_shot(data.images, data.labels, data.classifier)
+            if data.train_images is not None:
+                assert data.train_labels is not None
+                classes = len(data.classnames)
+                probes[name] = fit_probe(data.train_images, data.train_labels, classes, seed=0)
+                values |= few_shot(
+                    data.train_images,
+                    data.train_labels,
+                    features=data.images,
+                    labels=data.labels,
+                    classes=classes,
                 )
-        metrics.update({f"{name}/{metric}": value for metric, value in values.items()})
+        metrics |= {f"{name}/{metric}": value for metric, value in values.items()}
+    for name in sets:
+        metrics |= {f"{name}/{metric}": value for metric, value in _probed(name, sets, probes).items()}
     return metrics
+
+
+def _probed(name: str, sets: Mapping[str, SetFeatures], probes: Mapping[str, Probe]) -> dict[str, float]:
+    """Tests on a set its own probe, or the first whose classes include the set's."""
+    data = sets[name]
+    if data.labels is None:
+        return {}
+    for fitted in [name] if name in probes else probes:
+        among = _places(data.classnames, sets[fitted].classnames)
+        if among is not None:
+            columns = torch.tensor(among, device=data.labels.device)
+            return probe_accuracy(probes[fitted].classes(data.images, columns) == data.labels)
+    return {}
+
+
+def _places(names: tuple[str, ...], among: tuple[str, ...]) -> list[int] | None:
+    """Where each name stands among others; ``None`` where one does not, or where names repeat."""
+    places = {name: place for place, name in enumerate(among)}
+    if len(places) < len(among) or not set(names) <= set(places):
+        return list(range(len(among))) if names == among else None
+    return [places[name] for name in names]

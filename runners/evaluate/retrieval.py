@@ -1,12 +1,19 @@
-"""Retrieval: recall at 1 from image to text and from text to image."""
+"""Retrieval: recall at 1, 5 and 10, from image to text and from text to image."""
 
 import torch
 from torch import Tensor
+
+from runners.evaluate import standard_error
+
+RECALLS = (1, 5, 10)
+_AT_ONCE = 4096
 
 
 @torch.no_grad()
 def retrieval(image_features: Tensor, text_features: Tensor, image_of_text: Tensor) -> dict[str, float]:
     """Finds each image's text and each text's image among all of the set.
+
+    An image is found at K when any of its texts is among the K nearest, as papers on CLIP count.
 
     Args:
         image_features: Normalised, (N, D).
@@ -14,14 +21,34 @@ def retrieval(image_features: Tensor, text_features: Tensor, image_of_text: Tens
         image_of_text: The image that each text belongs to, (M,).
 
     Returns:
-        ``image_to_text_r1`` and ``text_to_image_r1`` as shares, and ``count``, the number of images.
+        ``image_to_text_r<K>`` and ``text_to_image_r<K>`` as shares, the standard error of each as
+        ``<name>_se``, and ``count``, the number of images. Texts of one image are no independent sample.
     """
-    cosines = image_features.float() @ text_features.float().T
-    images = torch.arange(len(image_features), device=cosines.device)
-    to_text = (image_of_text[cosines.argmax(1)] == images).sum().item()
-    to_image = (cosines.argmax(0) == image_of_text).sum().item()
-    return {
-        "image_to_text_r1": to_text / len(image_features),
-        "text_to_image_r1": to_image / len(text_features),
-        "count": float(len(image_features)),
-    }
+    images, texts = image_features.float(), text_features.float()
+    own = torch.arange(len(images), device=images.device)
+    found: dict[str, float] = {}
+    to_text = [
+        _nearest(part @ texts.T, image_of_text, which)
+        for part, which in zip(images.split(_AT_ONCE), own.split(_AT_ONCE), strict=True)
+    ]
+    to_image = [
+        _nearest((images @ part.T).T, own, which)
+        for part, which in zip(texts.split(_AT_ONCE), image_of_text.split(_AT_ONCE), strict=True)
+    ]
+    for name, hits, cluster in (
+        ("image_to_text", torch.cat(to_text), own),
+        ("text_to_image", torch.cat(to_image), image_of_text),
+    ):
+        for column, k in zip(hits.T, RECALLS, strict=True):
+            found[f"{name}_r{k}"] = column.sum().item() / len(column)
+            found[f"{name}_r{k}_se"] = standard_error.of_clusters(column, cluster, len(images))
+    return found | {"count": float(len(images))}
+
+
+def _nearest(cosines: Tensor, answer: Tensor, wanted: Tensor) -> Tensor:
+    """Whether each row's wanted answer is among its nearest columns, bool (rows, recalls)."""
+    right = [answer[cosines.argmax(1)] == wanted]
+    for k in RECALLS[1:]:
+        best = cosines.topk(min(k, cosines.shape[1]), dim=1).indices
+        right.append((answer[best] == wanted.unsqueeze(1)).any(1))
+    return torch.stack(right, 1)

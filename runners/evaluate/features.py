@@ -1,0 +1,114 @@
+"""Features of an evaluation set: every image and text is encoded once, and all metrics share them."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from runners.data.evaluation_set import EvaluationSet, Labelled
+from runners.evaluate.zero_shot import build_classifier
+
+BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoder:
+    """A model and how it computes.
+
+    Attributes:
+        model: The model, an open_clip one; put into evaluation mode by who makes this.
+        tokenize: Turns texts into token ids.
+        normalise: Turns uint8 images (n, 3, S, S) into the model's input.
+        device: Where the model is.
+        context: Precision and attention of the forward pass.
+    """
+
+    model: nn.Module
+    tokenize: Callable[[list[str]], Tensor]
+    normalise: Callable[[Tensor], Tensor]
+    device: torch.device
+    context: Callable[[], AbstractContextManager[object]]
+
+    @torch.no_grad()
+    def images(self, images: NDArray[np.uint8]) -> Tensor:
+        """Normalised features of uint8 (n, 3, S, S), (n, D)."""
+        encode: Callable[..., Tensor] = self.model.encode_image  # type: ignore[assignment]
+        with self.context():
+            batches = torch.from_numpy(images).split(BATCH)
+            return torch.cat([encode(self.normalise(b.to(self.device)), normalize=True) for b in batches])
+
+    @torch.no_grad()
+    def texts(self, texts: list[str]) -> Tensor:
+        """Normalised features of texts, (n, D)."""
+        encode: Callable[..., Tensor] = self.model.encode_text  # type: ignore[assignment]
+        with self.context():
+            tokens = self.tokenize(texts).to(self.device).split(BATCH)
+            return torch.cat([encode(part, normalize=True) for part in tokens])
+
+    @torch.no_grad()
+    def classifier(self, classnames: tuple[str, ...], templates: tuple[str, ...]) -> Tensor:
+        """Zero-shot weights of classes, float32 (D, classes)."""
+        with self.context():
+            return build_classifier(
+                self.model,
+                classnames=classnames,
+                templates=templates,
+                tokenize=self.tokenize,
+                device=self.device,
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetFeatures:
+    """All that metrics need of a model and a set.
+
+    Attributes:
+        images: Normalised, (N, D).
+        labels: Class of each image, (N,); ``None`` for retrieval.
+        classnames: Empty for retrieval.
+        classifier: Zero-shot weights, (D, classes); ``None`` for retrieval.
+        texts: Normalised, (M, D); ``None`` for classification.
+        image_of_text: The image that each text belongs to, (M,); ``None`` for classification.
+        train_images: Of the training split that a probe is fitted to, normalised; ``None`` without one.
+        train_labels: Their classes.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    classnames: tuple[str, ...] = ()
+    classifier: Tensor | None = None
+    texts: Tensor | None = None
+    image_of_text: Tensor | None = None
+    train_images: Tensor | None = None
+    train_labels: Tensor | None = None
+
+
+def encode_set(encoder: Encoder, data: EvaluationSet, train: Iterable[Labelled] = ()) -> SetFeatures:
+    """Encodes a set.
+
+    Args:
+        encoder: The model.
+        data: The set.
+        train: Batches of the training split, for a probe.
+    """
+    images = encoder.images(data.images)
+    if data.labels is None:
+        assert data.captions is not None, "a set has classes or captions"
+        texts = encoder.texts([caption for captions in data.captions for caption in captions])
+        of_text = [image for image, captions in enumerate(data.captions) for _ in captions]
+        return SetFeatures(
+            images=images, texts=texts, image_of_text=torch.tensor(of_text, device=encoder.device)
+        )
+    probed = [(encoder.images(batch.images), torch.from_numpy(batch.labels)) for batch in train]
+    return SetFeatures(
+        images=images,
+        labels=torch.from_numpy(data.labels).to(encoder.device),
+        classnames=data.classnames,
+        classifier=encoder.classifier(data.classnames, data.templates),
+        train_images=torch.cat([features for features, _ in probed]) if probed else None,
+        train_labels=torch.cat([labels for _, labels in probed]).to(encoder.device) if probed else None,
+    )

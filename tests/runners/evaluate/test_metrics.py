@@ -1,0 +1,141 @@
+"""What is measured on features: shares by hand, their standard errors by what they say, probes by scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from runners.evaluate import standard_error
+from runners.evaluate.evaluate import evaluate
+from runners.evaluate.features import SetFeatures
+from runners.evaluate.few_shot import few_shot
+from runners.evaluate.probe import fit_probe
+from runners.evaluate.retrieval import retrieval
+from runners.evaluate.zero_shot import zero_shot
+
+CLASSES, WIDTH = 12, 16
+
+
+def clouds(images: int, *, seed: int, noise: float = 0.25) -> tuple[Tensor, Tensor]:
+    """Features around a centre for each class; the same centres for every seed of images."""
+    centres = normalize(torch.randn(CLASSES, WIDTH, generator=torch.Generator().manual_seed(7)), dim=1)
+    labels = torch.arange(images) % CLASSES
+    spread = torch.randn(images, WIDTH, generator=torch.Generator().manual_seed(seed))
+    return normalize(centres[labels] + noise * spread, dim=1), labels
+
+
+def test_retrieval_finds_an_image_by_any_of_its_captions() -> None:
+    images = torch.eye(3)
+    texts = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0.9, 0.1], [0, 1, 0]])  # the last belongs to image 2
+    found = retrieval(images, texts, torch.tensor([0, 0, 1, 2]))
+    # Image 0 by its first caption; image 1 finds a caption of image 0 first, image 2 one of image 1.
+    assert found["image_to_text_r1"] == pytest.approx(1 / 3)
+    assert found["text_to_image_r1"] == pytest.approx(2 / 4)
+    assert found["image_to_text_r5"] == found["text_to_image_r10"] == 1
+    assert found["count"] == 3
+
+
+def test_mean_per_class_weighs_classes_not_images() -> None:
+    classifier = torch.eye(2)
+    images = torch.tensor([[1.0, 0], [1, 0], [1, 0], [1, 0]])
+    found = zero_shot(images, torch.tensor([0, 0, 0, 1]), classifier)
+    assert found["top1"] == 0.75
+    assert found["mean_per_class"] == 0.5
+    assert found["top1_se"] == pytest.approx(0.25)  # sqrt(.75 · .25 / 3)
+    assert found["mean_per_class_se"] == 0
+
+
+def test_the_error_of_clusters_is_that_of_repeated_draws_of_images() -> None:
+    rng = np.random.default_rng(0)
+    images, captions = 300, 5
+
+    def draw() -> Tensor:
+        hard = rng.random(images) < 0.5  # all captions of an image share how hard it is
+        return torch.from_numpy(rng.random((images, captions)) < np.where(hard, 0.1, 0.9)[:, None]).flatten()
+
+    cluster = torch.arange(images).repeat_interleave(captions)
+    spread = np.std([draw().double().mean() for _ in range(2000)])
+    told = np.mean([standard_error.of_clusters(draw(), cluster, images) for _ in range(20)])
+    assert told == pytest.approx(spread, rel=0.05)
+    assert standard_error.of_mean(draw()) < 0.6 * spread
+    alone = draw()
+    assert standard_error.of_clusters(alone, torch.arange(len(alone)), len(alone)) == pytest.approx(
+        standard_error.of_mean(alone)
+    )
+
+
+def test_the_error_over_draws_and_images_is_that_of_repeating_both() -> None:
+    rng = np.random.default_rng(0)
+
+    def draw() -> Tensor:
+        chance = 0.5 + 0.1 * rng.standard_normal((3, 1)) + 0.25 * rng.standard_normal((1, 200))
+        return torch.from_numpy(rng.random((3, 200)) < chance)
+
+    spread = np.std([draw().double().mean() for _ in range(4000)])
+    told = np.sqrt(np.mean([standard_error.of_crossed(draw()) ** 2 for _ in range(4000)]))
+    assert told == pytest.approx(spread, rel=0.05)
+
+
+def test_a_probe_is_the_logistic_regression_that_scikit_learn_fits() -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model", reason="a test dependency")
+    features, labels = clouds(600, seed=0)
+    test, truth = clouds(600, seed=1)
+    probe = fit_probe(features, labels, CLASSES, seed=0)
+    # Its C multiplies the sum of losses, our strength goes with their mean.
+    theirs = linear_model.LogisticRegression(C=1 / (probe.strength * len(labels)), max_iter=5000, tol=1e-8)
+    theirs.fit(features.double().numpy(), labels.numpy())
+    ours, expected = probe.classes(test).numpy(), theirs.predict(test.double().numpy())
+    assert (ours == expected).mean() > 0.995
+    assert (ours == truth.numpy()).mean() > 0.7
+    assert 1e-8 < probe.strength < 1e-1, "the best is within the sweep, not at its end"
+
+
+def test_more_shots_help_and_draws_are_the_same_for_every_model() -> None:
+    train, labels = clouds(360, seed=0)
+    test, truth = clouds(480, seed=1)
+    found = few_shot(train, labels, features=test, labels=truth, classes=CLASSES)
+    assert list(found) == [
+        "few_shot_5_top1",
+        "few_shot_5_top1_se",
+        "few_shot_10_top1",
+        "few_shot_10_top1_se",
+    ]
+    assert 1 / CLASSES < found["few_shot_5_top1"] < found["few_shot_10_top1"] < 1
+    assert found == few_shot(train, labels, features=test, labels=truth, classes=CLASSES)
+    few = few_shot(train[:84], labels[:84], features=test, labels=truth, classes=CLASSES)
+    assert list(few) == ["few_shot_5_top1", "few_shot_5_top1_se"], "no class has ten images to draw"
+
+
+def test_a_probe_is_tested_on_sets_of_the_same_classes_or_of_some_of_them() -> None:
+    names = tuple(f"thing {number}" for number in range(CLASSES))
+    train, train_labels = clouds(360, seed=0)
+    images, labels = clouds(240, seed=1)
+    some = labels < 4
+    order = torch.tensor([3, 1, 0, 2])  # the shifted set lists its four classes in another order
+    shifted, _ = clouds(240, seed=2, noise=0.5)
+    classifier = torch.zeros(WIDTH, CLASSES)
+    sets = {
+        "plain": SetFeatures(
+            images=images,
+            labels=labels,
+            classnames=names,
+            classifier=classifier,
+            train_images=train,
+            train_labels=train_labels,
+        ),
+        "shifted": SetFeatures(
+            images=shifted[some],
+            labels=order.argsort()[labels[some]],
+            classnames=tuple(names[place] for place in order),
+            classifier=classifier[:, :4],
+        ),
+        "strange": SetFeatures(
+            images=images[:4], labels=labels[:4] * 0, classnames=("other",), classifier=classifier[:, :1]
+        ),
+    }
+    found = evaluate(sets)
+    assert found["plain/probe_top1"] > 0.8
+    assert 0.5 < found["shifted/probe_top1"] < 1
+    assert "strange/probe_top1" not in found
+    assert "shifted/few_shot_5_top1" not in found
