@@ -1,11 +1,10 @@
-"""A probe as a user declares it: what it costs in the plan, what a trial's row then holds, what is refused."""
+"""A probe as a user declares it: what it costs in the plan, what a row then holds, what is refused."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.study.conftest import write_declaration
 
 from budgets.architecture import load_architecture
 from budgets.flops import image_forward_macs, text_forward_macs
@@ -16,6 +15,7 @@ from study.bookkeeping import trial_job
 from study.dump import dump_declaration
 from study.load import load_declaration
 from study.study import Study, plan_study
+from tests.study.conftest import write_declaration
 
 TRAIN, TEST = 500, 100
 
@@ -82,7 +82,9 @@ def test_a_probe_can_be_the_metric_of_a_study(pool: Path, probed: Path, tmp_path
 
 def test_a_probe_without_a_training_split_is_refused(pool: Path, tmp_path: Path) -> None:
     held_out, retrieval = pool / "evaluation" / "held-out", pool / "evaluation" / "retrieval"
-    with pytest.raises(ValueError, match=r"a probe is fitted to a training split; there is no .*nshards\.txt"):
+    with pytest.raises(
+        ValueError, match=r"a probe is fitted to a training split; there is no .*nshards\.txt"
+    ):
         plan_study(declared(tmp_path, pool, f"{{mine: {{path: {held_out}, probe: true}}}}"))
     with pytest.raises(ValueError, match="is for retrieval; a probe needs classes"):
         plan_study(declared(tmp_path, pool, f"{{mine: {{path: {retrieval}, probe: true}}}}"))

@@ -1,4 +1,4 @@
-"""What is measured on features: shares by hand, their standard errors by what they say, probes by scikit-learn."""
+"""What is measured on features: shares by hand, errors by repetition, probes by scikit-learn."""
 
 import numpy as np
 import pytest
