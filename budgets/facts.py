@@ -14,12 +14,14 @@ class PoolFacts:
         name: Identifies the pool's content; part of each trial's id.
         pairs: Number of image-text pairs.
         scored: Whether the pairs have a quality score.
+        scored_pairs: How many of them have; ``None`` for all.
         subsets: Pairs in each named subset.
     """
 
     name: str
     pairs: int
     scored: bool
+    scored_pairs: int | None = None
     subsets: Mapping[str, int] = field(default_factory=dict)
 
     def available(self, quality: str) -> int:

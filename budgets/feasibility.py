@@ -31,6 +31,12 @@ def lasting_reasons(candidate: Candidate, grid: Grid) -> Iterator[str]:
     if cell.quality.startswith("top") and not grid.pool.scored:
         yield f"the pool has no quality score, so {cell.quality} can't be chosen"
     most = grid.pool.available(cell.quality)
+    scored = grid.pool.scored_pairs
+    if cell.quality.startswith("top") and grid.pool.scored and scored is not None and scored < most:
+        yield (
+            f"{scored:,} of the pool's {grid.pool.pairs:,} pairs have a quality score, {cell.quality} needs "
+            f"{most:,}; score all of it"
+        )
     if cell.subset_size > most:
         yield f"{cell.subset_size:,} pairs asked, the pool holds {most:,} of quality {cell.quality}"
     if setup.batch_size > cell.subset_size:

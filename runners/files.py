@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -54,15 +54,57 @@ def put(written: Path, path: Path) -> None:
     _sync(path.parent)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+@contextmanager
+def new_files(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder to fill; at the end, all of it takes its places in ``folder``, or nothing.
+
+    A process that is killed before that leaves everything as it was; of one that is killed at it, the next
+    reader, who calls ``finish_files``, does the rest.
+    """
+    staged = folder / f".next.partial-{os.getpid()}"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir()
     try:
-        os.fsync(descriptor)
+        yield staged
+        for path in staged.iterdir():
+            _sync(path)
+        commit_files(staged, folder)
     finally:
-        os.close(descriptor)
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def commit_files(staged: Path, folder: Path) -> None:
+    """Has the files and folders in ``staged``, on the same disk, take their places in ``folder``."""
+    finish_files(folder)
+    _sync(staged)
+    staged.rename(folder / ".next")  # from here on it is done, by this process or the next one
+    _sync(folder)
+    finish_files(folder)
+
+
+def finish_files(folder: Path) -> None:
+    """Ends what ``commit_files`` began and was killed at; where there is nothing to end, does nothing."""
+    staged, old = folder / ".next", folder / ".old"
+    with suppress(FileNotFoundError):  # somebody else ends it as well
+        for path in sorted(staged.iterdir()):
+            place = folder / path.name
+            if place.is_dir():
+                old.mkdir(exist_ok=True)
+                place.rename(old / path.name)
+            path.replace(place)
+        shutil.rmtree(old, ignore_errors=True)
+        staged.rmdir()
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Writes one JSON object whole or not at all."""
     with new_file(path) as file:
         file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from runners.data.build import Build, build_pool
+from runners.data.damage import damage_table
 from runners.data.download import RESIZE_MODES, Download, download
 from runners.data.evaluation_suite import check_sets, found_sets
 from runners.data.info import contact_sheet, info_lines
 from runners.data.pool import Pool, Scorer
 from runners.data.rescore import column_scores, rewrite_shards, set_score, set_subset, use_score
 from runners.data.scan import Report
-from runners.data.source import Columns, read_table
+from runners.data.source import Columns, table_columns
 
 _EXIT_UNUSABLE = 1
 
@@ -122,9 +123,9 @@ def _build_embedded(path: Path, pairs: str, seed: int) -> None:
 
 
 def _build_from(path: Path, source: Path, options: argparse.Namespace, console: Console) -> Iterator[str]:
-    left_out, provenance = [], {}
+    left_out, provenance = damage_table([]), {}
     shards = source
-    if source.is_file() and source.suffix != ".tar" and options.url in read_table(source):
+    if source.is_file() and source.suffix != ".tar" and options.url in table_columns(source):
         shards = path.parent / f".{path.name}.downloaded"
         yield f"downloading into {shards} …"
         how = Download(
@@ -168,14 +169,12 @@ def _score(options: argparse.Namespace, console: Console) -> int:
     if options.scorer.endswith(".npy"):
         pool = set_subset(pool, options.name or Path(options.scorer).stem, Path(options.scorer))
     elif kind[0] == "score":
-        if kind[2] not in pool.scorers:
-            raise ValueError(f"no score '{kind[2]}'; there are: {', '.join(pool.scorers) or 'none'}")
         pool = use_score(pool, kind[2])
     elif kind[0] == "column":
         scores = column_scores(pool, kind[2], options.metadata)
         pool = set_score(pool, scores, Scorer(name=options.name or kind[2]))
     elif kind[2]:
-        from runners.data.clip_score import clip_scores  # noqa: PLC0415 - torch takes seconds
+        from runners.data.clip_score import clip_scorer, clip_scores  # noqa: PLC0415 - torch takes seconds
 
         with _bar(console) as report:
             scores = clip_scores(
@@ -187,7 +186,7 @@ def _score(options: argparse.Namespace, console: Console) -> int:
                 threads=options.workers,
                 done=lambda done, of: report("scoring", done, of, 0),
             )
-        pool = set_score(pool, scores, Scorer(name=options.name or options.scorer))
+        pool = set_score(pool, scores, clip_scorer(options.name or options.scorer, kind[0], pool.count))
         shutil.rmtree(pool.path / ".scoring")
     else:
         raise ValueError(

@@ -25,7 +25,7 @@ from runners.data.evaluation_facts import (
     SetFacts,
     describe_evaluation_set,
 )
-from runners.data.in_place import open_pool
+from runners.data.in_place import not_indexed, open_pool
 from runners.results import (
     LEFT_OUT_COLUMNS,
     PLAN_COLUMNS,
@@ -138,8 +138,14 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
         metrics |= {name: described.metrics for name, described in declared.items()}
         return facts, _evaluation((*own, *by_content), sizes, metrics), (charge,)
     opened = open_pool(study.pool, tolerance=study.declaration.limits.damage)
+    if told := not_indexed(opened):
+        raise ValueError(told)
     facts = PoolFacts(
-        name=opened.fingerprint, pairs=opened.count, scored=opened.scored, subsets=opened.subsets
+        name=opened.fingerprint,
+        pairs=opened.count,
+        scored=opened.scored > 0,
+        scored_pairs=opened.scored,
+        subsets=opened.subsets,
     )
     sets = {
         name: declared.get(name) or describe_evaluation_set(path) for name, path in study.evaluation.items()

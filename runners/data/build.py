@@ -6,8 +6,8 @@ any point goes on where it was. The second half reads each image's bytes from wh
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
 
-from runners.data.damage import Damage
+from runners.data.damage import damage_table
 from runners.data.describe import describe_pool
 from runners.data.in_place import SCORE_FIELD
 from runners.data.index import bins_of
@@ -27,7 +29,9 @@ from runners.data.source import Columns, Part, parts_of
 from runners.data.write import PAIRS_PER_SHARD
 from runners.files import new_file
 
-_WORKING = ("kind", "facts")
+_WORKING = ["kind", "facts"]
+_SHARDS_AT_ONCE = 64
+"""Pairs are brought into order by that many shards at a time, so that memory does not grow with the pool."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +56,7 @@ class Build:
     workers: int = 1
     in_place: bool = False
     provenance: Mapping[str, object] = field(default_factory=dict)
-    left_out: Sequence[Damage] = ()
+    left_out: pd.DataFrame = field(default_factory=lambda: damage_table([]))
     scores: pd.DataFrame | None = None
 
 
@@ -71,30 +75,36 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
         raise ValueError(f"{path} exists already; remove it or choose another path")
     if how.in_place and how.source.resolve() != path.resolve():
         raise ValueError(f"--in-place indexes {path} itself; leave out --from, or copy the shards there")
-    parts = parts_of(how.source)
+    parts = parts_of(path if how.in_place else how.source)
     work = _working_folder(path, how, parts)
     found = scan(
         parts, how.columns, work / "parts", evaluation=how.evaluation, workers=how.workers, report=report
     )
-    found.left_out[:0] = how.left_out
-    if found.pairs.empty:
-        reasons = ", ".join(sorted({each.reason for each in found.left_out})) or "it is empty"
+    left_out = pd.concat([how.left_out, found.left_out], ignore_index=True)
+    if not len(found.hash):
+        reasons = ", ".join(sorted(left_out["reason"].unique())) or "it is empty"
         raise ValueError(f"{how.source} holds no pair: {reasons}")
     origin = Origin(
-        name=path.resolve().name, provenance={"source": str(how.source.resolve()), **how.provenance}
+        name=path.resolve().name,
+        provenance={
+            "source": str(how.source.resolve()),
+            **({"in_place": True} if how.in_place else {}),
+            **how.provenance,
+        },
     )
-    pairs = found.pairs
-    if how.scores is not None:
-        known = [name for name in how.scores if name in pairs and name != "hash"]
-        pairs = pairs.drop(columns=known).merge(how.scores.drop_duplicates("hash"), on="hash", how="left")
-    pairs = pairs.assign(bin=bins_of(pairs["score"].to_numpy(), pairs["hash"].to_numpy()))
+    carried = None if how.scores is None else how.scores.drop_duplicates("hash").set_index("hash")
+    score = found.score if carried is None else carried["score"].reindex(found.hash).to_numpy(np.float32)
+    bins = bins_of(score, found.hash)
     if how.in_place:
-        root = path.resolve()
-        names = {shard: Path(shard).relative_to(root).as_posix() for shard in pairs["shard"].unique()}
-        index = pairs.assign(shard=pairs["shard"].map(names)).drop(columns=list(_WORKING))
-        describe_pool(path, [index], origin, found.left_out)
+        _describe_in_place(path, found, left_out, bins, parts, origin)
     else:
-        _write(work, pairs, found, how.workers, report, origin)
+        place = np.empty(len(bins), np.int64)
+        place[np.lexsort((found.hash, bins))] = np.arange(len(bins))
+        ready = _with_numbers(found.parts(), carried, bin=bins, place=place)
+        # Which pairs there are decides what is in a shard: shards for others are of no use.
+        mark = blake2b(found.hash[np.argsort(place)].tobytes() + bins.tobytes(), digest_size=8).hexdigest()
+        _write(work, ready, len(bins), mark, how.workers, report)
+        describe_pool(work / "pool", _indices(work), origin, left_out)
         for leftover in (work / "pool").rglob(".*.partial-*"):  # of a process that was killed
             leftover.unlink()
         (work / "pool").rename(path)
@@ -102,11 +112,44 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
     return Pool.open(path)
 
 
+def _with_numbers(
+    parts: Iterable[pd.DataFrame], carried: pd.DataFrame | None, **numbers: NDArray[np.generic]
+) -> Iterator[pd.DataFrame]:
+    """Gives each part its stretch of numbers that are known of all pairs, and the columns known by hash."""
+    start = 0
+    for part in parts:
+        stretch = {name: each[start : start + len(part)] for name, each in numbers.items()}
+        start += len(part)
+        if carried is not None:
+            found = carried.reindex(part["hash"]).reset_index(drop=True)
+            part = pd.concat([part.drop(columns=[*carried.columns], errors="ignore"), found], axis="columns")  # noqa: PLW2901
+        yield part.assign(**stretch)
+
+
+def _describe_in_place(  # noqa: PLR0913, PLR0917 - the parts of a description
+    path: Path,
+    found: Scanned,
+    left_out: pd.DataFrame,
+    bins: NDArray[np.int8],
+    parts: Sequence[Part],
+    origin: Origin,
+) -> None:
+    # A shard may be a link to a file that lies elsewhere.
+    names = {str(part.file.resolve()): part.file.relative_to(path).as_posix() for part in parts}
+    index = (
+        part.assign(shard=part["shard"].map(names).astype("str")).drop(columns=_WORKING)
+        for part in _with_numbers(found.parts(), None, bin=bins)
+    )
+    told = left_out.assign(shard=left_out["shard"].map(names).astype("str"))
+    describe_pool(path, index, origin, told, shards=names.values())
+
+
 def _working_folder(path: Path, how: Build, parts: Sequence[Part]) -> Path:
     """Gives the folder of this build, what others from another source left there removed."""
     work = (path if how.in_place else path.parent) / f".{path.resolve().name}.building"
     facts = [(str(part.file.resolve()), part.start, part.file.stat().st_size) for part in parts]
-    told = json.dumps([facts, [how.columns.image, how.columns.caption, how.columns.score]])
+    columns = [how.columns.image, how.columns.caption, how.columns.score]
+    told = json.dumps([facts, columns, bool(how.evaluation)])  # what is scanned of an image depends on it
     mark = blake2b(told.encode(), digest_size=16).hexdigest()
     with suppress(FileNotFoundError):
         if (work / "source").read_text(encoding="utf-8") != mark:
@@ -118,29 +161,45 @@ def _working_folder(path: Path, how: Build, parts: Sequence[Part]) -> Path:
 
 
 def _write(  # noqa: PLR0913, PLR0917 - the parts of a build
-    work: Path, pairs: pd.DataFrame, found: Scanned, workers: int, report: Report, origin: Origin
+    work: Path, pairs: Iterable[pd.DataFrame], count: int, mark: str, workers: int, report: Report
 ) -> None:
-    """Writes shards in (quality bin, hash) order, then what stands beside them."""
-    ordered = pairs.iloc[np.lexsort((pairs["hash"].to_numpy(), pairs["bin"].to_numpy()))]
-    # Which pairs there are decides what is in a shard: shards for others are of no use.
-    mark = blake2b(ordered["hash"].to_numpy().tobytes(), digest_size=8).hexdigest()
-    folder = work / "pool"
+    """Writes shards in (quality bin, hash) order: what stands at each pair's ``place``."""
     if (work / "order").exists() and (work / "order").read_text(encoding="utf-8") != mark:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(work / "pool", ignore_errors=True)
+        shutil.rmtree(work / "index", ignore_errors=True)
     (work / "order").write_text(mark, encoding="utf-8")
-    (folder / "shards").mkdir(parents=True, exist_ok=True)
+    (work / "pool" / "shards").mkdir(parents=True, exist_ok=True)
     (work / "index").mkdir(exist_ok=True)
-    count = -(-len(ordered) // PAIRS_PER_SHARD)
-    for number in range(count):
-        rows = ordered.iloc[number * PAIRS_PER_SHARD : (number + 1) * PAIRS_PER_SHARD]
+    for number, rows in enumerate(_in_order(work / "sorting", pairs)):
         rows.to_parquet(work / "index" / f"{number:05d}.todo.parquet", index=False)
-    run(partial(_write_shard, work), range(count), workers, partial(report, "writing"))
-    describe_pool(folder, _indices(work, count), origin, found.left_out)
+    shards = range(-(-count // PAIRS_PER_SHARD))
+    run(partial(_write_shard, work), shards, workers, partial(report, "writing"))
 
 
-def _indices(work: Path, count: int) -> Iterator[pd.DataFrame]:
-    for number in range(count):
-        yield pd.read_parquet(work / "index" / f"{number:05d}.parquet")
+def _in_order(folder: Path, pairs: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Gives the pairs of each shard by their places, holding no more than some shards' in memory."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    with ExitStack() as opened:
+        files: dict[int, pa.RecordBatchStreamWriter] = {}
+        for part in pairs:
+            for group, some in part.groupby(part["place"] // (PAIRS_PER_SHARD * _SHARDS_AT_ONCE)):
+                table = pa.Table.from_pandas(some, preserve_index=False)
+                if group not in files:
+                    file = opened.enter_context((folder / f"{group}").open("wb"))
+                    files[group] = opened.enter_context(pa.ipc.new_stream(file, table.schema))
+                files[group].write_table(table)
+    for group in sorted(files):
+        with (folder / f"{group}").open("rb") as written, pa.ipc.open_stream(written) as stream:
+            rows = stream.read_pandas().sort_values("place", ignore_index=True).drop(columns="place")
+        for start in range(0, len(rows), PAIRS_PER_SHARD):
+            yield rows.iloc[start : start + PAIRS_PER_SHARD]
+    shutil.rmtree(folder)
+
+
+def _indices(work: Path) -> Iterator[pd.DataFrame]:
+    for done in sorted((work / "index").glob("*[0-9].parquet")):
+        yield pd.read_parquet(done)
 
 
 def _write_shard(work: Path, number: int) -> int:

@@ -110,7 +110,7 @@ def _lock(path: Path, kind: int = fcntl.LOCK_EX) -> _Lock:
 
 def _key(pool: Pool, image_size: int) -> str:
     """The same for the same images; another one after a shard was damaged, or made whole again."""
-    shards = [pool.path / shard for shard in pool.index["shard"].unique()]
+    shards = [pool.path / shard for shard in pool.shards]
     changed = [shard.stat().st_mtime_ns if shard.exists() else 0 for shard in shards]
     facts = f"{pool.fingerprint} {image_size} {PIL.__version__} {changed}"
     return blake2b(facts.encode(), digest_size=16).hexdigest()

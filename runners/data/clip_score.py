@@ -11,11 +11,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from runners.data.pool import Pool
+from budgets.architecture import Architecture
+from budgets.flops import CONVENTION_NAME, image_forward_macs, text_forward_macs
+from budgets.names import unknown
+from runners.data.pool import Pool, Scorer
 from runners.data.reader import read_pairs
 from runners.files import new_file
 
-_ROWS_PER_PART = 8192
+_ROWS_PER_PART = 2048
+
+CONVENTION = (
+    "2 x forward MACs of image tower, text tower at its full context length and projections, once a pair; "
+    f"counted as in training ({CONVENTION_NAME})"
+)
+"""Of the FLOPs that scoring takes."""
 
 
 def clip_scores(  # noqa: PLR0913 - each is a choice of its own
@@ -43,10 +52,13 @@ def clip_scores(  # noqa: PLR0913 - each is a choice of its own
         Cosine similarities, float32 (pairs,), in the index's order; NaN for a pair that cannot be read.
 
     Raises:
-        ValueError: If open_clip knows no such model or weights.
+        ValueError: If open_clip knows no such model or weights, or they cannot be had.
     """
+    if model not in open_clip.list_models():
+        raise ValueError(unknown("model of open_clip", model, open_clip.list_models()))
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    facts = f"{pool.fingerprint} {model} {pretrained}"
+    content = blake2b(pool.column("hash").tobytes(), digest_size=8).hexdigest()
+    facts = f"{content} {model} {pretrained} {_ROWS_PER_PART}"
     if Path(pretrained).is_file():
         facts += f" {Path(pretrained).stat().st_mtime_ns}"
     mark = blake2b(facts.encode(), digest_size=8).hexdigest()
@@ -70,10 +82,32 @@ def clip_scores(  # noqa: PLR0913 - each is a choice of its own
     return scores
 
 
+def clip_scorer(name: str, model: str, count: int) -> Scorer:
+    """Describes a scorer, and what scoring a pool took.
+
+    Args:
+        name: What to call the score.
+        model: An architecture that open_clip knows.
+        count: Pairs in the pool.
+
+    Returns:
+        Its FLOPs are 0 for an architecture that is not counted in closed form; the convention says so.
+    """
+    try:
+        architecture = Architecture(name=model, config=open_clip.get_model_config(model))
+        macs = image_forward_macs(architecture) + text_forward_macs(architecture)
+    except ValueError as error:
+        return Scorer(name=name, convention=f"not counted: {error}")
+    return Scorer(name=name, scoring_flops=2 * count * macs, convention=CONVENTION)
+
+
 def _load(model: str, pretrained: str, device: torch.device) -> Any:  # noqa: ANN401 - open_clip's models
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if not Path(pretrained).is_file() and pretrained not in tags:
+        raise ValueError(f"no file {pretrained}; {unknown(f'weights of {model}', pretrained, tags)}")
     try:
         network = open_clip.create_model(model, pretrained=pretrained, device=device)
-    except RuntimeError as error:
+    except Exception as error:  # downloads and unpickling raise errors of many kinds
         raise ValueError(
             f"open_clip can't give model '{model}' with weights '{pretrained}': {error}"
         ) from error

@@ -1,8 +1,10 @@
 """Damage in a pool's shards: what was found where, and how much of it is too much."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import pandas as pd
 
 DAMAGE_TOLERANCE = 0.001
 """The share of pairs that may be damaged before reading stops, unless a caller declares another."""
@@ -31,6 +33,11 @@ class Damage:
 def by_reason(damage: Sequence[Damage]) -> dict[str, int]:
     """How many there are of each reason, most frequent first."""
     return dict(Counter(each.reason for each in damage).most_common())
+
+
+def damage_table(damage: Iterable[Damage]) -> pd.DataFrame:
+    """Damage as a table of ``shard``, ``key`` and ``reason``."""
+    return pd.DataFrame([asdict(each) for each in damage], columns=["shard", "key", "reason"], dtype="str")
 
 
 def check_tolerance(damage: Sequence[Damage], *, of: int, tolerance: float) -> None:

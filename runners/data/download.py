@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from runners.data.damage import Damage
-from runners.data.source import check_columns, read_table
+from runners.data.source import check_columns, table_columns
 
 RESIZE_MODES = ("no", "keep_ratio", "keep_ratio_largest", "center_crop", "border")
 
@@ -42,7 +41,7 @@ class Download:
     workers: int = 1
 
 
-def download(table: Path, folder: Path, how: Download) -> list[Damage]:
+def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
     """Downloads into shards; those that are there already are not downloaded again.
 
     A server that says noai, noimageai, noindex or noimageindex in X-Robots-Tag is obeyed.
@@ -53,12 +52,12 @@ def download(table: Path, folder: Path, how: Download) -> list[Damage]:
         how: The rest.
 
     Returns:
-        What could not be had, by reason.
+        What could not be had: its URL as ``shard``, ``key`` and ``reason``.
 
     Raises:
         ValueError: If the table lacks a column, or img2dataset is not there or fails.
     """
-    columns = read_table(table)
+    columns = table_columns(table)
     check_columns(columns, table, how.url, how.caption)
     others = [name for name in columns if name not in {how.url, how.caption, "key", "width", "height"}]
     program = shutil.which(how.program) or shutil.which(how.program, path=str(Path(sys.executable).parent))
@@ -93,11 +92,10 @@ def download(table: Path, folder: Path, how: Download) -> list[Damage]:
     if ended.returncode or not done:
         last = (ended.stderr.strip().splitlines() or ["it wrote nothing"])[-1]
         raise ValueError(f"img2dataset failed: {last}; all that it said is in {folder / 'img2dataset.log'}")
-    facts = pd.concat([pd.read_parquet(path) for path in done])
-    failed = facts[facts["status"] != "success"]
-    return [
-        Damage(shard=url, key=key, reason=f"{status.replace('_', ' ')}: {message}")
-        for url, key, status, message in zip(
-            failed["url"], failed["key"], failed["status"], failed["error_message"], strict=True
-        )
+    said = ["url", "key", "status", "error_message"]
+    failed = [
+        some[some["status"] != "success"] for some in (pd.read_parquet(path, columns=said) for path in done)
     ]
+    told = pd.concat(failed, ignore_index=True).fillna("").astype("str")
+    reason = told["status"].str.replace("_", " ") + ": " + told["error_message"]
+    return pd.DataFrame({"shard": told["url"], "key": told["key"], "reason": reason}, dtype="str")

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from runners.data.damage import DAMAGE_TOLERANCE, Damage
+from runners.data.damage import DAMAGE_TOLERANCE, Damage, damage_table
 from runners.data.describe import describe_pool
 from runners.data.index import index_of
 from runners.data.pool import Origin, Pool
 from runners.data.shards import IMAGE_KINDS, Entry, ShardError, entries_of
+from runners.files import finish_files
 
 SCORE_FIELD = "similarity"
 """The field of a sample's json that holds its score, unless a caller names another."""
@@ -20,9 +21,22 @@ def open_pool(path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> Pool:
         ValueError: As ``Pool.open`` and ``index_shards``.
     """
     path = Path(path)
+    finish_files(path)
     if path.is_dir() and not (path / "pool.json").exists():
         return index_shards(path, tolerance=tolerance)
     return Pool.open(path, tolerance=tolerance)
+
+
+def not_indexed(pool: Pool) -> str | None:
+    """What to say where tars lie in a pool's folder that its index does not know."""
+    names = (shard.relative_to(pool.path).as_posix() for shard in shards_of(pool.path))
+    new = [name for name in names if name not in pool.shards]
+    if not new:
+        return None
+    return (
+        f"{len(new):,} tars in {pool.path} are not in its index, {new[0]} the first of them; "
+        f"to index the folder as it is now, delete {pool.path / 'pool.json'}, or else move them away"
+    )
 
 
 def index_shards(
@@ -51,7 +65,13 @@ def index_shards(
     shards = shards_of(path)
     index = index_of(_entries(path, shards, score_field, tolerance, damage))
     try:
-        describe_pool(path, [index], origin or Origin(name=path.resolve().name), damage)
+        describe_pool(
+            path,
+            [index],
+            origin or Origin(name=path.resolve().name),
+            damage_table(damage),
+            shards=(shard.relative_to(path).as_posix() for shard in shards),
+        )
     except OSError as error:
         raise ValueError(f"cannot write the index of {path} beside its shards: {error}") from error
     return Pool.open(path)

@@ -11,7 +11,7 @@ Shards that others wrote are indexed where they lie, in their own order (`runner
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -22,8 +22,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from runners.data.damage import DAMAGE_TOLERANCE
+from runners.data.damage import DAMAGE_TOLERANCE, damage_table
 from runners.data.subset import SUBSET_PREFIX
+from runners.files import finish_files
 
 FORMAT = 1
 
@@ -72,8 +73,9 @@ class Pool:
         path: Its folder.
         origin: Its name, who scored it and where its pairs came from.
         count: How many pairs it holds.
-        scored: Whether any of them has a quality score.
+        scored: How many of them have a quality score.
         fingerprint: A hash of all pairs, scores and their order.
+        shards: Bytes of each shard, by its path below the folder.
         left_out: How many samples of the shards are no pairs, by reason.
         scorers: Who gave each of the scores that stand side by side, by name; the one in ``origin`` ranks.
     """
@@ -81,8 +83,9 @@ class Pool:
     path: Path
     origin: Origin
     count: int
-    scored: bool
+    scored: int
     fingerprint: str
+    shards: Mapping[str, int] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
 
@@ -119,6 +122,21 @@ class Pool:
     def columns(self) -> tuple[str, ...]:
         """The index's columns."""
         return tuple(self._file.schema_arrow.names)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A column of numbers, whole."""
+        values: NDArray[Any] = pq.read_table(self.index_file, columns=[name])[name].to_numpy()
+        return values
+
+    def parts(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+        """The index, or some columns of it, row group by row group."""
+        for group in range(self._file.num_row_groups):
+            yield self._file.read_row_group(group, columns).to_pandas()
+
+    def left_out_table(self) -> pd.DataFrame:
+        """Shard, key and reason of each sample that is no pair."""
+        path = self.path / "left-out.parquet"
+        return pd.read_parquet(path) if path.exists() else damage_table([])
 
     def rows(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pd.DataFrame:
         """Some rows of the index in the order asked for; of a large one, no more than their row groups."""
@@ -177,6 +195,7 @@ class Pool:
         path = Path(path)
         if not path.is_dir():
             raise ValueError(f"no such pool: {path} is not a folder")
+        finish_files(path)
         try:
             facts = json.loads((path / "pool.json").read_text(encoding="utf-8"))
             found = facts["format"]
@@ -194,26 +213,29 @@ class Pool:
             path=path,
             origin=Origin(name=facts["name"], scorer=scorer, provenance=facts["provenance"]),
             count=rows,
-            scored=facts["scored"],
+            # Pools of earlier versions say only whether there are any.
+            scored=facts.get("scored_pairs", rows if facts["scored"] else 0),
             fingerprint=facts["fingerprint"],
+            shards=facts["shards"],
             left_out=facts["left_out"],
             scorers={name: Scorer(**scorer) for name, scorer in facts.get("scorers", {}).items()},
         )
-        _check_shards(pool, facts["shards"], tolerance)
+        _check_shards(pool, tolerance)
         return pool
 
 
-def _check_shards(pool: Pool, sizes: Mapping[str, int], tolerance: float) -> None:
+def _check_shards(pool: Pool, tolerance: float) -> None:
     """Raises ValueError where more pairs than tolerated lie in shards that are not as they were indexed."""
-    changed = [shard for shard, size in sizes.items() if _size(pool.path / shard) != size]
+    changed = [shard for shard, size in pool.shards.items() if _size(pool.path / shard) != size]
     if not changed:
         return
     column = pq.read_table(pool.index_file, columns=["shard"])["shard"].value_counts()
     pairs = {each["values"]: each["counts"] for each in column.to_pylist()}
-    lost = sum(pairs[shard] for shard in changed)
+    lost = sum(pairs.get(shard, 0) for shard in changed)
     if lost > tolerance * pool.count:
         raise ValueError(
-            f"shard {pool.path / changed[0]} is missing or not as it was indexed ({sizes[changed[0]]} bytes)"
+            f"shard {pool.path / changed[0]} is missing or not as it was indexed "
+            f"({pool.shards[changed[0]]} bytes)"
             f"{f', and so are {len(changed) - 1} more' if len(changed) > 1 else ''}: {lost:,} of "
             f"{pool.count:,} pairs, more than the tolerated {tolerance:.2%}; "
             f"to index the folder as it is now, delete {pool.path / 'pool.json'}"

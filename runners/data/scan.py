@@ -1,25 +1,31 @@
-"""The first half of building a pool: every pair of the source found, checked and hashed, in a file a part."""
+"""The first half of building a pool: every pair of the source found, checked and hashed, in a file a part.
+
+Of all pairs together only numbers are held in memory, some tens of bytes a pair; all else is read by part.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
-from hashlib import blake2b
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
 
 from runners.data.damage import Damage
-from runners.data.evaluation_set import image_files
 from runners.data.index import frame_of
-from runners.data.source import Columns, Found, Part, pairs_of
+from runners.data.look import ALIKE, SAME, Known, Look, file_hash, look_of
+from runners.data.source import Columns, Part, pairs_of
 from runners.files import new_file
 
 Report = Callable[[str, int, int, int], None]
 """Told what is being done, how many parts are done, of how many, and how many pairs went by just now."""
+
+_OF_SCAN = ["image_hash", "pixels", "thumbnail"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,12 +33,24 @@ class Scanned:
     """All pairs of a source, and what was left out.
 
     Attributes:
-        pairs: The index's columns without bins, and ``kind`` and ``facts`` (JSON).
-        left_out: What is no pair, a duplicate, or in an evaluation set.
+        files: The pairs' tables, part by part in the order of the source: the index's columns without bins,
+            and ``kind`` and ``facts`` (JSON).
+        kept: Which rows of each are pairs of the pool.
+        hash: Of the kept pairs, uint64.
+        score: Of the kept pairs, float32.
+        left_out: Shard, key and reason of what is no pair, a duplicate, or in an evaluation set.
     """
 
-    pairs: pd.DataFrame
-    left_out: list[Damage]
+    files: Sequence[Path]
+    kept: Sequence[NDArray[np.bool_]]
+    hash: NDArray[np.uint64]
+    score: NDArray[np.float32]
+    left_out: pd.DataFrame
+
+    def parts(self) -> Iterator[pd.DataFrame]:
+        """The kept pairs, part by part."""
+        for file, kept in zip(self.files, self.kept, strict=True):
+            yield pd.read_parquet(file).drop(columns=_OF_SCAN)[kept].reset_index(drop=True)
 
 
 def scan(  # noqa: PLR0913 - each is a choice of its own
@@ -50,38 +68,44 @@ def scan(  # noqa: PLR0913 - each is a choice of its own
         parts: Of the source.
         columns: What is where.
         folder: Where parts are kept.
-        evaluation: Evaluation sets (or pools) whose images are left out.
+        evaluation: Evaluation sets (or pools) whose images are left out: the same files, the same pixels, and
+            what looks nearly the same (``runners.data.look``).
         workers: Processes.
         report: Told of each part.
 
     Returns:
         Pairs in the order of the source. Of exact duplicates (image and caption) the first stays.
     """
+    known = Known(evaluation) if evaluation else None  # what cannot be read is told before the work
     folder.mkdir(parents=True, exist_ok=True)
-    run(partial(_scan_part, parts, columns, folder), range(len(parts)), workers, partial(report, "reading"))
-    pairs = pd.concat(
-        [
-            pd.read_parquet(folder / f"{number:06d}.parquet").assign(part=number)
-            for number in range(len(parts))
-        ],
-        ignore_index=True,
+    task = partial(_scan_part, parts, columns, folder, known is not None)
+    run(task, range(len(parts)), workers, partial(report, "reading"))
+    files = [folder / f"{number:06d}.parquet" for number in range(len(parts))]
+    numbers = pd.concat(
+        [pd.read_parquet(file, columns=["hash", "image_hash", "score"]) for file in files], ignore_index=True
     )
-    left_out = [
-        Damage(**json.loads(line))
-        for number in range(len(parts))
-        for line in (folder / f"{number:06d}.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    seen = np.array([image_hash(image) for path in evaluation for image in image_files(path)], np.uint64)
-    duplicate = pairs.duplicated(["hash", "image_hash"]).to_numpy()
-    known = np.isin(pairs["image_hash"].to_numpy(), seen)
-    for reason, rows in (("in an evaluation set", known), ("duplicate", duplicate & ~known)):
-        out = pairs[rows]
-        left_out += [
-            Damage(shard=shard, key=key, reason=reason)
-            for shard, key in zip(out["shard"], out["key"], strict=True)
-        ]
-    kept = pairs[~(known | duplicate)].drop(columns="image_hash").reset_index(drop=True)
-    return Scanned(pairs=kept, left_out=left_out)
+    out = np.zeros(len(numbers), np.int8)  # places in `reasons`
+    reasons = ("", "duplicate", ALIKE, SAME)
+    out[numbers.duplicated(["hash", "image_hash"]).to_numpy()] = 1
+    left_out, kept, start = [], [], 0
+    for file in files:
+        what = pd.read_parquet(file, columns=["shard", "key", *_OF_SCAN])
+        mine = out[start : start + len(what)]
+        if known is not None:
+            found = known.reasons(what["image_hash"].to_numpy(), what["pixels"].to_numpy(), what["thumbnail"])
+            for place, reason in enumerate(reasons[2:], 2):
+                mine[found == reason] = place
+        told = what[["shard", "key"]].assign(reason=np.array(reasons, object)[mine])
+        left_out += [_left_out(file), told[mine > 0]]
+        kept.append(mine == 0)
+        start += len(what)
+    return Scanned(
+        files=files,
+        kept=kept,
+        hash=numbers["hash"].to_numpy()[out == 0],
+        score=numbers["score"].to_numpy()[out == 0],
+        left_out=pd.concat(left_out, ignore_index=True).astype("str"),
+    )
 
 
 def run(
@@ -90,11 +114,6 @@ def run(
     """Runs a task for each number, in processes of their own where there are to be more than one."""
     for finished, pairs in enumerate(_results(task, numbers, workers), 1):
         done(finished, len(numbers), pairs)
-
-
-def image_hash(image: bytes) -> int:
-    """A stable 64-bit hash of an image file's bytes."""
-    return int.from_bytes(blake2b(image, digest_size=8).digest(), "little")
 
 
 def _results(task: Callable[[int], int], numbers: Sequence[int], workers: int) -> Iterator[int]:
@@ -106,28 +125,48 @@ def _results(task: Callable[[int], int], numbers: Sequence[int], workers: int) -
             yield future.result()
 
 
-def _scan_part(parts: Sequence[Part], columns: Columns, folder: Path, number: int) -> int:
+def _scan_part(
+    parts: Sequence[Part],
+    columns: Columns,
+    folder: Path,
+    looking: bool,  # noqa: FBT001 - private
+    number: int,
+) -> int:
     target = folder / f"{number:06d}.parquet"
     if target.exists():
         return 0
-    found: list[Found] = []
-    hashes: list[int] = []
+    entries, kinds, facts, hashes = [], [], [], []
     left_out: list[Damage] = []
-    for each in pairs_of(parts[number], columns):
+    looks: list[Look] = []
+    last = Look(pixels=0, thumbnail=b"")
+
+    def look(image: Image.Image) -> None:
+        nonlocal last
+        last = look_of(image)
+
+    for each in pairs_of(parts[number], columns, look if looking else None):
         if isinstance(each, Damage):
             left_out.append(each)
-        else:
-            hashes.append(image_hash(each.image))
-            found.append(
-                Found(entry=each.entry, image=b"", kind=each.kind, facts=each.facts)  # its bytes are let go
-            )
-    frame = frame_of(each.entry for each in found).assign(
-        kind=pd.Series([each.kind for each in found], dtype="str"),
-        facts=pd.Series([json.dumps(dict(each.facts)) for each in found], dtype="str"),
+            continue
+        entries.append(each.entry)
+        kinds.append(each.kind)
+        facts.append(json.dumps(dict(each.facts)))
+        hashes.append(file_hash(each.image))
+        looks.append(last)
+    frame = frame_of(entries).assign(
+        kind=pd.Series(kinds, dtype="str"),
+        facts=pd.Series(facts, dtype="str"),
         image_hash=pd.Series(hashes, dtype="uint64"),
+        pixels=pd.Series([each.pixels for each in looks], dtype="uint64"),
+        thumbnail=pd.Series([each.thumbnail for each in looks], dtype="object"),
     )
     with new_file(target.with_suffix(".jsonl")) as file:
         file.write_text("".join(json.dumps(asdict(each)) + "\n" for each in left_out), encoding="utf-8")
     with new_file(target) as file:
         frame.to_parquet(file, index=False)
-    return len(found) + len(left_out)
+    return len(entries) + len(left_out)
+
+
+def _left_out(file: Path) -> pd.DataFrame:
+    lines = file.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
+    return pd.DataFrame(map(json.loads, lines), columns=["shard", "key", "reason"], dtype="str")

@@ -5,7 +5,7 @@ import json
 import math
 import tarfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -19,6 +19,9 @@ IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
 
 MAX_PIXELS = 100_000_000
 """An image of more is taken for an attempt to fill the memory."""
+
+Inspect = Callable[[Image.Image], None]
+"""Shown each image that was decoded."""
 
 _BLOCK = tarfile.BLOCKSIZE
 
@@ -160,8 +163,14 @@ def entries_of(path: Path, name: str, *, score_field: str, decode: bool = False)
         yield Damage(shard=name, key=key, reason=found) if isinstance(found, str) else found
 
 
-def describe(
-    key: str, members: Mapping[str, tuple[int, bytes]], name: str, *, score_field: str, decode: bool
+def describe(  # noqa: PLR0913 - each is a choice of its own
+    key: str,
+    members: Mapping[str, tuple[int, bytes]],
+    name: str,
+    *,
+    score_field: str,
+    decode: bool,
+    inspect: Inspect | None = None,
 ) -> Entry | str:
     """Describes one sample of a shard, or says why it is no pair (``entries_of``)."""
     ending = image_kind(members)
@@ -172,7 +181,7 @@ def describe(
     if caption is None:
         return "no caption"
     offset, image = members[ending]
-    size = image_size(image, decode=decode)
+    size = image_size(image, decode=decode, inspect=inspect)
     if isinstance(size, str):
         return size
     return Entry(
@@ -208,12 +217,13 @@ def clean_caption(text: str) -> str:
     return " ".join(text.split())
 
 
-def image_size(image: bytes, *, decode: bool) -> tuple[int, int] | str:
+def image_size(image: bytes, *, decode: bool, inspect: Inspect | None = None) -> tuple[int, int] | str:
     """Width and height of an image file in pixels, or why it is no image.
 
     Args:
         image: The file's bytes.
         decode: Whether to decode it whole; otherwise its header alone is read.
+        inspect: Shown the image, if it can be decoded.
     """
     if not image:
         return "empty image file"
@@ -226,6 +236,8 @@ def image_size(image: bytes, *, decode: bool) -> tuple[int, int] | str:
                     return "image too large"
                 if decode:
                     opened.load()
+                    if inspect:
+                        inspect(opened)
                 return width, height
     except Image.DecompressionBombError:
         return "image too large"

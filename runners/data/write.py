@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from runners.data.damage import damage_table
 from runners.data.describe import describe_pool
 from runners.data.in_place import SCORE_FIELD
 from runners.data.index import bins_of, index_of
@@ -87,7 +88,7 @@ def fill_pool(folder: Path, pairs: Pairs, scores: NDArray[np.float32] | None, or
                 place = f"{len(entries):09d}"
                 entries.append(_write_pair(file, shard, place, pairs[row], float(scores[row])))
             close_shard(file)
-    describe_pool(folder, [index_of(entries)], origin, [])
+    describe_pool(folder, [index_of(entries)], origin, damage_table([]))
 
 
 def encode_image(image: NDArray[np.uint8]) -> bytes:

@@ -27,11 +27,16 @@ def declare(*blocks: GridBlock, **changes: object) -> Declaration:
 
 
 def plan_of(
-    declaration: Declaration, *, pairs: int = 10_000, scored: bool = True, charges: tuple[Charge, ...] = ()
+    declaration: Declaration,
+    *,
+    pairs: int = 10_000,
+    scored: bool = True,
+    scored_pairs: int | None = None,
+    charges: tuple[Charge, ...] = (),
 ) -> Plan:
     return make_plan(
         declaration,
-        pool=PoolFacts(name="pool", pairs=pairs, scored=scored),
+        pool=PoolFacts(name="pool", pairs=pairs, scored=scored, scored_pairs=scored_pairs),
         evaluation=NO_EVALUATION,
         charges=charges,
     )

@@ -174,6 +174,16 @@ def test_a_quality_needs_a_score() -> None:
     assert set(reasons(plan)) == {"the pool has no quality score, so top40 can't be chosen"}
 
 
+def test_a_quality_needs_as_many_scores_as_it_has_pairs() -> None:
+    block = GridBlock(architectures=LADDER[:1], quality=("top40", "top60", "all"))
+    plan = plan_of(declare(block), scored_pairs=5_000)
+
+    assert {trial.cell.quality for trial in plan.trials} == {"top40", "all"}
+    assert set(reasons(plan)) == {
+        "5,000 of the pool's 10,000 pairs have a quality score, top60 needs 6,000; score all of it"
+    }
+
+
 def test_only_the_most_basic_reason_decides() -> None:
     block = GridBlock(architectures=("mini-RN", LADDER[0]), strategies=("flip-50",), sizes=(10, 10_000))
     plan = plan_of(declare(block, levels=(300 * GFLOP,)))

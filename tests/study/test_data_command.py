@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from runners.data.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.in_place import open_pool
 from runners.data.pool import Pool
 from runners.data.reader import read_images
+from runners.data.shards import close_shard, read_samples, write_sample
 from runners.data.subset import rows_in
 from runners.trial import TrialJob, run_trial
 from study.cli import main
@@ -181,16 +183,14 @@ def test_scores_stand_side_by_side_and_the_chosen_one_ranks(user: Path, run: Run
 def test_shards_are_built_anew_without_what_is_in_an_evaluation_set(user: Path, run: Run) -> None:
     run(command("--from icons.csv"))
     shutil.copytree(user / "pools" / "icons" / "shards", user / "my-shards")
-    shutil.copytree(user / "pools" / "icons" / "shards", user / "sets" / "icons" / "test")
-    with (user / "sets" / "icons" / "test" / "00000.tar").open("r+b") as file:
-        file.truncate(Pool.open(user / "pools" / "icons").index["offset"][40] - 512)
-        file.seek(0, 2)
-        file.write(b"\0" * 1024)
-    (user / "sets" / "icons" / "dataset_type.txt").write_text("retrieval")
-    (user / "sets" / "icons" / "test" / "nshards.txt").write_text("1")
-    (user / "sets" / "icons" / "test" / "00000.tar").rename(user / "sets" / "icons" / "test" / "0.tar")
+    write_retrieval_set(user / "sets" / "icons", user / "my-shards" / "00000.tar")
     said = run(command("--without"))
-    assert "260 pairs; left out: 40 in an evaluation set" in said
+    assert said == (
+        "pools/web: 260 pairs; left out: 20 in an evaluation set, "
+        "20 nearly the same as an image of an evaluation set\n"
+    )
+    out = pd.read_parquet(user / "pools" / "web" / "left-out.parquet").set_index("key")["reason"]
+    assert out[[f"{n:09d}" for n in range(20)]].unique().tolist() == ["in an evaluation set"]
 
     uids = sorted(int(uid, 16) for uid in Pool.open(user / "pools" / "web").index["uid"])[:25]
     np.save(user / "subset.npy", np.array([(0, uid) for uid in uids], np.dtype("u8,u8")))
@@ -204,10 +204,29 @@ def test_shards_are_built_anew_without_what_is_in_an_evaluation_set(user: Path, 
     assert (user / "my-shards" / "00000.tar").read_bytes() == before
     assert open_pool(user / "my-shards").count == PAIRS
 
-    (user / "my-shards" / "notes.txt").write_text("mine")
     said = run("data score my-shards --with column:popularity --rewrite-shards", code=2)
-    assert "holds what building a pool does not write (" in said
+    assert "the shards in my-shards were not written by `data build`" in said
     assert (user / "my-shards" / "00000.tar").read_bytes() == before
+
+
+def write_retrieval_set(folder: Path, shard: Path) -> None:
+    """The first 40 pairs of a shard as an evaluation set: as they are, and in other files, ten of each."""
+    (folder / "test").mkdir(parents=True)
+    (folder / "dataset_type.txt").write_text("retrieval")
+    (folder / "test" / "nshards.txt").write_text("1")
+    with (folder / "test" / "0.tar").open("wb") as file:
+        for number, (key, members) in zip(range(40), read_samples(shard), strict=False):
+            as_is, (kind, changed) = members["png"][1], (("png", BytesIO()), ("jpg", BytesIO()))[number // 20]
+            with Image.open(BytesIO(as_is)) as opened:
+                image = opened.convert("RGB")
+            larger = image.resize((72, 72), Image.Resampling.LANCZOS)
+            if kind == "png":
+                image.save(changed, "PNG", compress_level=1)  # other bytes, the same pixels
+            else:
+                (image if number < 30 else larger).save(changed, "JPEG", quality=80)
+            content = as_is if number < 10 else changed.getvalue()
+            write_sample(file, key, {kind: content, "txt": members["txt"][1]})
+        close_shard(file)
 
 
 def test_a_build_that_was_stopped_goes_on_and_gives_the_same_bytes(user: Path, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from runners.data.build import Build, build_pool
 from runners.data.embedded.build import TrainingPairs
-from runners.data.in_place import index_shards, open_pool
+from runners.data.in_place import index_shards, not_indexed, open_pool
 from runners.data.pool import Origin, Pool
 from runners.data.reader import captions, read_images
 from runners.data.shards import content_hash
@@ -56,7 +58,7 @@ def test_a_folder_of_shards_is_indexed_where_it_lies_when_opened(folder: Path) -
     before = {path: path.read_bytes() for path in folder.rglob("*.tar")}
     pool = open_pool(folder)
     assert {path: path.read_bytes() for path in folder.rglob("*.tar")} == before
-    assert (pool.name, pool.count, pool.scored) == ("web", 10, True)
+    assert (pool.name, pool.count, pool.scored) == ("web", 10, 10)
     row = pool.index.iloc[7]
     assert (row["key"], row["shard"], row["caption"]) == ("000000007", "more/00001.tar", "Number 7!")
     assert (row["width"], row["height"]) == (47, 30)
@@ -177,6 +179,29 @@ def test_shards_that_changed_since_they_were_indexed_are_not_read(folder: Path) 
     (folder / "00000.tar").write_bytes(b"\0" * 512)
     with pytest.raises(ValueError, match=r"00000\.tar is missing or not as it was indexed .*delete"):
         open_pool(folder)
+
+
+def test_tars_that_were_put_there_since_are_told_with_what_to_do(folder: Path) -> None:
+    pool = open_pool(folder)
+    assert not_indexed(pool) is None
+    write_tar(folder / "more" / "00002.tar", [sample(20)])
+    write_tar(folder / "evaluation" / "mine" / "test" / "0.tar", [sample(50)])
+    told = not_indexed(Pool.open(folder))
+    assert told is not None
+    assert told.startswith(f"1 tars in {folder} are not in its index, more/00002.tar the first of them")
+    (folder / "pool.json").unlink()
+    assert open_pool(folder).count == 11
+
+
+def test_a_built_index_knows_the_tars_that_hold_no_pair_and_those_that_are_links(folder: Path) -> None:
+    write_tar(folder / "empty.tar", [])
+    shutil.copy(folder / "00000.tar", folder.parent / "elsewhere.tar")
+    (folder / "00000.tar").unlink()
+    (folder / "00000.tar").symlink_to(folder.parent / "elsewhere.tar")
+    pool = build_pool(folder, Build(source=folder, in_place=True), lambda *_: None)
+    assert not_indexed(pool) is None
+    assert set(pool.index["shard"]) == {"00000.tar", "more/00001.tar"}
+    assert read_images(pool, np.arange(10), 24).shape == (10, 3, 24, 24)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "{"])

@@ -1,0 +1,126 @@
+"""Scoring with open_clip's models: weights by tag, as they are downloaded; kept through stops; the cost."""
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import open_clip.pretrained
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from runners.data import clip_score
+from runners.data.clip_score import clip_scorer, clip_scores
+from runners.data.embedded.build import TrainingPairs
+from runners.data.pool import Pool
+from runners.data.write import write_pool
+
+MODEL = "ViT-S-32-alt"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Pool:
+    return write_pool(tmp_path / "pool", TrainingPairs(seed=4, count=10), None)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint in it."""
+    folder = tmp_path_factory.mktemp("served")
+    torch.save(open_clip.create_model(MODEL).state_dict(), folder / "weights.pt")
+    return folder
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_words: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def address(weights: Path) -> Iterator[str]:
+    """Where they are served."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(weights))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def score(pool: Pool, pretrained: str) -> Any:  # noqa: ANN401 - an array
+    return clip_scores(pool, MODEL, pretrained, device="cpu", done=lambda _done, _of: None)
+
+
+def test_weights_by_tag_are_downloaded_as_open_clip_does_and_score_like_their_file(
+    small: Pool, weights: Path, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where open_clip keeps what it downloads
+    tags = {"served": {"url": f"{address}/weights.pt"}, "gone": {"url": f"{address}/gone.pt"}}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, MODEL, tags)  # noqa: SLF001 - as a release adds tags
+    by_tag = score(small, "served")
+    assert (tmp_path / ".cache" / "clip" / "weights.pt").is_file()
+    assert np.array_equal(by_tag, score(small, str(weights / "weights.pt")))
+    with pytest.raises(
+        ValueError, match=r"can't give model 'ViT-S-32-alt' with weights 'gone': .*HTTP Error 404"
+    ):
+        score(small, "gone")
+    with pytest.raises(ValueError, match=r"no file sevred; unknown weights of .* did you mean 'served'\?"):
+        score(small, "sevred")
+
+
+def test_a_model_or_a_checkpoint_that_is_none_is_told(small: Pool, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"unknown model of open_clip 'ViT-B32'; did you mean 'ViT-B-32'"):
+        clip_scores(small, "ViT-B32", "openai", done=lambda _done, _of: None)
+    (tmp_path / "broken.pt").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match=r"can't give model 'ViT-S-32-alt' with weights .*broken\.pt"):
+        score(small, str(tmp_path / "broken.pt"))
+
+
+def test_scoring_goes_on_after_a_stop_even_when_another_score_was_given_meanwhile(
+    small: Pool, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = score(small, str(weights / "weights.pt"))
+    for part in (small.path / ".scoring").rglob("*.npy"):
+        part.unlink()
+    monkeypatch.setattr(clip_score, "_ROWS_PER_PART", 4)
+    scored: list[int] = []
+    original = clip_score._score  # noqa: SLF001 - counted, and stopped at
+
+    def stops(pool: Pool, rows: Any, *rest: Any) -> Any:  # noqa: ANN401
+        scored.append(len(rows))
+        if len(scored) == 2:
+            raise KeyboardInterrupt
+        return original(pool, rows, *rest)
+
+    monkeypatch.setattr(clip_score, "_score", stops)
+    with pytest.raises(KeyboardInterrupt):
+        score(small, str(weights / "weights.pt"))
+    assert scored == [4, 4]
+    assert score(small, str(weights / "weights.pt")) == pytest.approx(whole, abs=1e-6)
+    assert scored == [4, 4, 4, 2]  # the first four not again
+
+
+def test_what_scoring_took_is_what_torch_counts() -> None:
+    network = open_clip.create_model(MODEL)
+    side, context = network.visual.image_size[0], network.context_length
+    # Without gradients torch takes a fused path whose attention it does not count.
+    with (
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+        FlopCounterMode(display=False) as counted,
+    ):
+        network.encode_image(torch.zeros(1, 3, side, side))
+        network.encode_text(torch.zeros(1, context, dtype=torch.int64))
+    scorer = clip_scorer("mine", MODEL, 1000)
+    assert scorer.scoring_flops == 1000 * counted.get_total_flops()
+    assert scorer.convention.startswith("2 x forward MACs")
+
+
+def test_what_is_not_counted_says_so() -> None:
+    scorer = clip_scorer("mine", "coca_ViT-B-32", 1000)
+    assert scorer.scoring_flops == 0
+    assert scorer.convention.startswith("not counted: ")
