@@ -61,7 +61,7 @@ def new_files(folder: Path) -> Iterator[Path]:
     A process that is killed before that leaves everything as it was; of one that is killed at it, the next
     reader, who calls ``finish_files``, does the rest.
     """
-    staged = folder / f".next.partial-{os.getpid()}"
+    staged = folder / ".next.partial"
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir()
     try:
