@@ -19,7 +19,7 @@ from analysis.frontier import frontier
 from analysis.holdout import Holdout, holdout
 from analysis.laws import X_COLUMNS, Law, laws
 from analysis.quality_trade import QualityTrade, quality_trades
-from analysis.statement_frame import from_study
+from analysis.statement_frame import from_figures, from_study
 from analysis.table import CONFIGURATION, Trials, records, tidy
 
 
@@ -56,6 +56,7 @@ class Analysis:
         envelopes: Lower envelope over compute of each regime.
         quality_trades: How the best quality moves with the budget and with the pool.
         findings: A paper's claims, held against the study.
+        published: The same, held against the paper's own figures; empty without them.
         cost: Totals.
         levels: Cost by budget level.
     """
@@ -74,19 +75,21 @@ class Analysis:
     envelopes: tuple[Envelope, ...]
     quality_trades: tuple[QualityTrade, ...]
     findings: tuple[Finding, ...]
+    published: tuple[Finding, ...]
     cost: Cost
     levels: pd.DataFrame
 
 
-def analyse(
+def analyse(  # noqa: PLR0913 (a study leaves as many frames)
     declaration: Mapping[str, Any],
     *,
     results: pd.DataFrame,
     plan: pd.DataFrame,
     ledger: pd.DataFrame,
     events: pd.DataFrame,
+    figures: pd.DataFrame | None = None,
 ) -> Analysis:
-    """Computes everything that a report says."""
+    """Computes everything that a report says; its arguments are those of ``report.write_report``."""
     trials = tidy(results, metric=str(declaration["metric"]))
     draws = cell_draws(trials, question="frontier")
     best = frontier(draws)
@@ -112,6 +115,7 @@ def analyse(
         envelopes=envelopes(law_draws),
         quality_trades=quality_trades(law_draws),
         findings=findings(from_study(results, metric=trials.metric)),
+        published=() if figures is None else findings(from_figures(figures), by_counts=True),
         cost=totals(declaration, plan, ledger, events),
         levels=by_level(plan, ledger),
     )

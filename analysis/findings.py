@@ -1,28 +1,30 @@
 """A paper's claims as statements that any study's results support, contradict or leave undecided.
 
 A claim is a number of comparisons, each an effect that must not be negative (in points of error) with its
-standard deviation. It is ``supported`` when every comparison is, ``supported in part`` when at least half
-are, ``contradicted`` otherwise; ``undecided`` when the noise hides more than half of them, ``not testable``
-when the results hold none.
+standard deviation. It is ``supported`` when more than half of them are positive outside the noise,
+``contradicted`` when more than half are negative outside the noise, ``undecided`` otherwise, and ``not
+testable`` when the results hold none. The reason counts the comparisons and says where those lie that speak
+against the verdict.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from math import isnan
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.claims.all import CLAIMS
-from analysis.claims.slice import Claim
+from analysis.claims.slice import Claim, Effect
 from analysis.intervals import COVERAGE
 from analysis.labels import plural
 
-Verdict = Literal["supported", "supported in part", "contradicted", "undecided", "not testable"]
+Verdict = Literal["supported", "contradicted", "undecided", "not testable"]
 
 _QUANTILE = 1.6448536269514722
 _HALF = 0.5
 _ROUNDING = 1e-9
+_NAMED = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +71,7 @@ def judge(claim: Claim, frame: pd.DataFrame, *, by_counts: bool = False) -> Find
     effect, sd = np.array([one.value for one in found]), np.array([one.sd for one in found])
     supporting = int((effect >= -_ROUNDING).sum())
     mean, spread = float(effect.mean()), float(np.sqrt(np.square(sd).sum()) / len(sd))
-    verdict, reason = _verdict(effect, sd, supporting, by_counts=by_counts)
+    verdict, reason = _verdict(found, by_counts=by_counts)
     return Finding(
         claim=claim, verdict=verdict, supporting=supporting, tested=len(found), effect=mean,
         low=mean - _QUANTILE * spread, high=mean + _QUANTILE * spread, reason=reason,
@@ -81,15 +83,23 @@ def findings(frame: pd.DataFrame, *, by_counts: bool = False) -> tuple[Finding, 
     return tuple(judge(claim, frame, by_counts=by_counts) for claim in CLAIMS)
 
 
-def _verdict(
-    effect: NDArray[np.float64], sd: NDArray[np.float64], supporting: int, *, by_counts: bool
-) -> tuple[Verdict, str]:
-    counts = f"{supporting} of {plural(len(effect), 'comparison')} in support"
-    if np.isnan(sd).any() and not by_counts:
+def _verdict(found: list[Effect], *, by_counts: bool) -> tuple[Verdict, str]:
+    support = [one for one in found if one.value >= -_ROUNDING]
+    against = [one for one in found if one.value < -_ROUNDING]
+    counts = f"{len(support)} of {plural(len(found), 'comparison')} in support"
+    if not by_counts and any(isnan(one.sd) for one in found):
         return "undecided", f"{counts}, but the noise between seeds was not measured"
-    clear = float((np.abs(effect) > _QUANTILE * sd).mean())
-    if clear < _HALF and not by_counts:
-        return "undecided", f"{counts}, but only {clear:.0%} of them are outside the {COVERAGE:.0%} noise"
-    if supporting == len(effect):
-        return "supported", counts
-    return ("supported in part" if supporting >= _HALF * len(effect) else "contradicted"), counts
+    for verdict, those, others, word in (
+        ("supported", support, against, "not"), ("contradicted", against, support, "only"),
+    ):  # fmt: skip
+        clear = [one for one in those if by_counts or abs(one.value) > _QUANTILE * one.sd]
+        if len(clear) > _HALF * len(found):
+            return cast("Verdict", verdict), counts + (f"; {word} at {_places(others)}" if others else "")
+    clear = [one for one in found if by_counts or abs(one.value) > _QUANTILE * one.sd]
+    return "undecided", f"{counts}; {len(clear)} of them outside the {COVERAGE:.0%} noise"
+
+
+def _places(found: list[Effect]) -> str:
+    names = list(dict.fromkeys(one.at for one in found))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return "; ".join(names[:_NAMED]) + more

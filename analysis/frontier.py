@@ -1,9 +1,9 @@
 """The best configuration at each budget: a probability over configurations, with ties said to be ties.
 
-A leader is clear when its lead over every other configuration of the budget is outside the noise, over all of
-them at once: the lead must exceed what the least lucky of the differences reaches in nine of ten draws (the
-largest standardised difference, as in multiple comparisons with the best, Hsu 1981). Budgets are judged one
-by one. A mean over the seeds that did not diverge flatters its configuration, which is then not called clear.
+A leader is clear when it is the best of all in nine of ten draws and its distance to each other one has an
+interval above zero. The first sees how many there are: of equal configurations one is called clear in at
+most one budget of ten, however many they are (measured, see ``docs/log.md``). Budgets are judged one by one.
+A mean over the seeds that did not diverge flatters its configuration, which is then not called clear.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Choice:
         runner_up: Position of the second lowest, or None when there is one configuration.
         probability: Share of the draws in which each is best, shape (configurations,); NaN without draws.
         members: Positions that hold ``COVERAGE`` of the probability together with the leader, best first,
-            and those that the leader's lead does not part from it.
+            and those whose distance to the leader has an interval that holds zero.
         verdict: ``clear``: the leader alone holds it and the noise between seeds was measured; ``tie``:
             several do; ``undecided``: the data cannot say.
         reason: The verdict in one sentence.
@@ -63,7 +63,7 @@ def choose(draws: CellDraws) -> Choice:
     else:
         probability = np.full(len(error), np.nan)
     runner_up = int(order[1]) if len(error) > 1 else None
-    members = _members(probability, error, draws.draws, leader) if len(draws.draws) else (leader,)
+    members = _members(probability, draws.draws, leader) if len(draws.draws) else (leader,)
     verdict, reason = _judge(draws, leader, runner_up, members)
     return Choice(
         leader=leader,
@@ -75,10 +75,10 @@ def choose(draws: CellDraws) -> Choice:
     )
 
 
-def _members(probability: Floats, error: Floats, draws: Floats, leader: int) -> tuple[int, ...]:
+def _members(probability: Floats, draws: Floats, leader: int) -> tuple[int, ...]:
     """The leader and the most probable others, until together they hold ``COVERAGE``.
 
-    Whatever is not parted from the leader, all distances judged at once, is a member, too.
+    Whatever the interval of its distance to the leader does not part from it is a member, too.
     """
     members, held = [leader], float(probability[leader])
     for position in np.argsort(-probability, kind="stable"):
@@ -87,13 +87,9 @@ def _members(probability: Floats, error: Floats, draws: Floats, leader: int) -> 
         if position != leader:
             members.append(int(position))
             held += float(probability[position])
-    others = np.flatnonzero(np.arange(len(error)) != leader)
-    gap = draws[:, others] - draws[:, [leader]]
-    spread = np.maximum(gap.std(axis=0), _SAME)
-    least_lucky = ((gap.mean(axis=0) - gap) / spread).max(axis=1, initial=0.0)
-    reach = float(np.quantile(least_lucky, (1 + COVERAGE) / 2))
-    close = others[error[others] - error[leader] <= reach * spread]
-    return (*members, *(int(position) for position in close if position not in members))
+    nearest = np.quantile(draws - draws[:, [leader]], (1 - COVERAGE) / 2, axis=0)
+    close = [int(position) for position in np.flatnonzero(nearest <= 0) if position not in members]
+    return (*members, *close)
 
 
 def _judge(

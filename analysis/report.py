@@ -50,6 +50,7 @@ def write_report(  # noqa: PLR0913 (a study leaves as many frames)
     ledger: pd.DataFrame,
     events: pd.DataFrame,
     provenance: Mapping[str, str],
+    published: pd.DataFrame | None = None,
 ) -> ReportSummary:
     """Analyses a study, finished or not, and writes its report.
 
@@ -64,11 +65,12 @@ def write_report(  # noqa: PLR0913 (a study leaves as many frames)
         ledger: Entries of FLOPs.
         events: What happened when.
         provenance: Versions, hardware, convention and the like, shown as they are.
+        published: The paper's digitised figures, whose own verdicts on its claims stand beside the study's.
 
     Raises:
         ValueError: A frame does not hold what its schema says; see ``table.tidy``.
     """
-    found = analyse(declaration, results=results, plan=plan, ledger=ledger, events=events)
+    found = analyse(declaration, results=results, plan=plan, ledger=ledger, events=events, figures=published)
     figures = draw_data(found, curves=curves, plan=plan, ledger=ledger)
     shown = report_tables(found, left_out)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +128,7 @@ def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table
         law_tables.holdout(found.holdout),
         law_tables.envelope(found.envelopes),
         law_tables.quality_trades(found.quality_trades),
-        tables.findings(found.findings),
+        tables.findings(found.findings, found.published),
         tables.cost(found.levels, found.cost),
         tables.trials(found.trials),
         tables.left_out(left_out),

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import cell_draws
+from analysis.claims.slice import VARIANT, VARIANTS
 from analysis.isoflop import family
 from analysis.labels import quality_fraction
 from analysis.table import CELL, metrics, tidy
@@ -74,11 +75,14 @@ def from_study(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
     Args:
         results: In the results schema.
         metric: The declared one: its evaluation set stands for ImageNet, other sets' ``top1`` are averaged
-            as the variants.
+            as the variants, and stand one by one beside that.
     """
-    names: dict[str, list[str]] = {_study_metric(name, metric): [] for name in metrics(results)}
+    names: dict[str, list[str]] = {}
     for name in metrics(results):
-        names[_study_metric(name, metric)].append(name)
+        kind = _study_metric(name, metric)
+        names.setdefault(kind, []).append(name)
+        if kind == VARIANTS:
+            names[VARIANT + name.rpartition("/")[0]] = [name]
     frames = [
         _average([_cells(results, column) for column in columns]).assign(metric=kind)
         for kind, columns in names.items()
@@ -124,7 +128,7 @@ def _study_metric(name: str, declared: str) -> str:
         return "probe" if same else "probe, other sets"
     if "shot" in what:
         return ("5-shot" if "5" in what else "10-shot") if same else ""
-    return "variants" if what == "top1" and place not in ("validation", "seen") and not same else ""
+    return VARIANTS if what == "top1" and place not in ("validation", "seen") and not same else ""
 
 
 def _cells(results: pd.DataFrame, column: str) -> pd.DataFrame:

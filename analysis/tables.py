@@ -69,8 +69,9 @@ def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
         f"{capital(metric_text(metric))}. P(best) is the share of draws in which the configuration has the "
         f"lowest error of its budget. {capital(explanation)}. "
         "An interval is that of the configuration itself: the lowest of many is lowest by luck, too. Clear: "
-        "its lead over all others of its budget at once is outside the noise; budgets are judged one by one. "
-        "A mean is of the runs that ended: a leader that lost runs to divergence is not called clear."
+        "the best of all in nine of ten draws, and ahead of each other one outside the noise; budgets are "
+        "judged one by one. A mean is of the runs that ended: a leader that lost runs to divergence is not "
+        "called clear."
     )
     return Table(name="best", title="Best configuration at each budget", note=note, frame=pd.DataFrame(rows))
 
@@ -176,13 +177,20 @@ def trials(trials: Trials) -> Table:
     return Table(name="trials", title="All finished trials", note=note, frame=pd.DataFrame(rows))
 
 
-def findings(found: Sequence[Finding]) -> Table:
-    """The claims that a study's results hold comparisons for."""
+def findings(found: Sequence[Finding], published: Sequence[Finding]) -> Table:
+    """The claims that a study's results hold comparisons for.
+
+    Args:
+        found: By the study's results.
+        published: By the figures of those who made the claims; may be empty.
+    """
+    theirs = {(one.claim.name, one.claim.part): one.verdict for one in published}
     rows = [
         {
-            "Claim": finding.claim.text,
+            "Claim": finding.claim.text + (f" ({finding.claim.part})" if finding.claim.part else ""),
             "Where": f"{finding.claim.name}, {finding.claim.where}",
             "Verdict": finding.verdict,
+            "In the paper": theirs.get((finding.claim.name, finding.claim.part), "–"),
             "Comparisons": f"{finding.supporting} of {finding.tested}",
             "Effect (points)": f"{finding.effect:.2f}",
             "Interval": "" if isnan(finding.low) else f"[{finding.low:.2f}, {finding.high:.2f}]",
@@ -193,8 +201,9 @@ def findings(found: Sequence[Finding]) -> Table:
     ]
     note = (
         "claims of Li, Xie and Cubuk 2024 (arXiv 2404.08197) on this study's results; effect: the mean of "
-        f"its comparisons, positive where they support it; {len(found) - len(rows)} of {len(found)} claims "
-        "are not testable here"
+        "its comparisons, positive where they support it; in the paper: the same claim on its own digitised "
+        f"figures, by counts; {len(found) - len(rows)} of {len(found)} claims and parts of them are not "
+        "testable here"
     )
     return Table(name="findings", title="Published claims", note=note, frame=pd.DataFrame(rows))
 

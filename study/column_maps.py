@@ -11,6 +11,9 @@ from budgets.names import unknown
 from budgets.quantity import parse_count, parse_number
 from study.yaml_reader import Section, one_of, read_root
 
+PAPER_FIGURES = Path(__file__).resolve().parents[1] / "results" / "paper" / "figures.csv"
+"""The paper's figures, digitised."""
+
 _SHIPPED = Path(next(iter(analysis.__path__))) / "imports"
 _BETTER: dict[str, Literal["higher", "lower"]] = {"higher": "higher", "lower": "lower"}
 

@@ -14,10 +14,8 @@ from analysis.recommend_text import recommendation_lines
 from analysis.table import tidy
 from budgets.quantity import parse_count, parse_flops
 from runners.results import read_table
-from study.column_maps import find_column_map, load_column_map, read_any_table
+from study.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from study.study import Study
-
-_PAPER = Path(__file__).resolve().parents[1] / "results" / "paper" / "figures.csv"
 
 
 def recommend_from(  # noqa: PLR0913 (one argument an option)
@@ -43,7 +41,7 @@ def recommend_from(  # noqa: PLR0913 (one argument an option)
         results, metric, source = _results(study), study.declaration.metric, str(study.folder)
     else:
         how = load_column_map(find_column_map(str(prior)))
-        results = import_table(read_any_table(table or _PAPER), how)
+        results = import_table(read_any_table(table or PAPER_FIGURES), how)
         metric, source = how.metric, f"{how.title}, as a prior"
     draws = cell_draws(tidy(results, metric=metric), question="laws")
     fitted = tuple(laws(draws, along="compute"))

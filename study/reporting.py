@@ -8,6 +8,7 @@ import pandas as pd
 from analysis.report import write_report
 from budgets.flops import CONVENTION
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, read_json_lines, read_table, to_frame
+from study.column_maps import PAPER_FIGURES, read_any_table
 from study.study import Study
 
 
@@ -36,6 +37,7 @@ def report_study(study: Study) -> Iterator[str]:
         events=read_json_lines(folder / "events.jsonl"),
         provenance=json.loads((folder / "environment.json").read_text(encoding="utf-8"))
         | {"FLOPs": CONVENTION},
+        published=read_any_table(PAPER_FIGURES),
     )
     yield from summary.lines
     yield f"report: {summary.page}"

@@ -1,5 +1,6 @@
 """Claims on models: vision transformers of several sizes and other architectures (sections 5 and 6)."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -60,7 +61,7 @@ def _past_400m(at: Slice, columns: list[str], points: float, *, either_way: bool
             continue
         for gap in at.gap((_LARGE, name), (at.rows[-1], name)):
             value = abs(gap.value) if either_way else gap.value
-            found.append(Effect(value=points - value, sd=gap.sd))
+            found.append(replace(gap, value=points - value, at=name))
     return found
 
 
@@ -70,7 +71,7 @@ def _c17(frame: pd.DataFrame) -> list[Effect]:
     for low, high in at.steps(names[-1], upto=_LARGE) if names else ():
         before, after = (at.gap((size, names[0]), (size, names[-1])) for size in (low, high))
         found += [
-            Effect(value=late.value - early.value, sd=float(np.hypot(late.sd, early.sd)))
+            Effect(value=late.value - early.value, sd=float(np.hypot(late.sd, early.sd)), at=late.at)
             for early, late in zip(before, after, strict=False)
         ]
     return found
@@ -87,14 +88,14 @@ def _c18(frame: pd.DataFrame) -> list[Effect]:
     falls = [place for place, after in pairwise(places) if after < place]
     leads = [at.best(size, name)[0] for size, name in zip(whole, best, strict=True)]
     lead = min(leads, key=lambda effect: effect.value)
-    return [Effect(value=-lead.value if falls else lead.value, sd=lead.sd)]
+    return [replace(lead, value=-lead.value if falls else lead.value)]
 
 
 def _c23(frame: pd.DataFrame) -> list[Effect]:
     at, names = _vits(frame, PROBES[0], EQUAL)
     sizes = [size for size in at.rows if size > 25 * M]
     gaps = [gap for size in sizes if names for gap in at.gap((25 * M, names[0]), (size, names[0]))]
-    return [Effect(value=1 - gap.value, sd=gap.sd) for gap in gaps]
+    return [replace(gap, value=1 - gap.value) for gap in gaps]
 
 
 def _c24(frame: pd.DataFrame) -> list[Effect]:
@@ -117,7 +118,7 @@ def _c26(frame: pd.DataFrame) -> list[Effect]:
             continue
         small, large = (at.gap((200 * M, name), (at.rows[-1], name)) for name in (names[0], names[-1]))
         found += [
-            Effect(value=more.value - less.value, sd=float(np.hypot(more.sd, less.sd)))
+            Effect(value=more.value - less.value, sd=float(np.hypot(more.sd, less.sd)), at=metric)
             for less, more in zip(small, large, strict=False)
         ]
     return found
@@ -147,6 +148,29 @@ def _best(
     at, named = _nets(frame, metric, *regimes)
     sizes = [size for size in at.rows if low <= size <= high]
     return [e for size in sizes if family in named for e in at.best(size, named[family])]
+
+
+def _c29(frame: pd.DataFrame) -> list[Effect]:
+    """At the lowest level; without levels, at the smallest set of one epoch."""
+    kept = frame[frame["group"] == "architectures"]
+    fixed = kept[kept["regime"] == "fixed-compute"]
+    if len(fixed):
+        lowest = fixed[fixed["budget"] == fixed["budget"].min()]
+        return _best(lowest, ZERO_SHOT, "ResNet", "fixed-compute", low=0, high=np.inf)
+    once = kept[kept["regime"] == ONE_EPOCH]
+    return _best(once, ZERO_SHOT, "ResNet", ONE_EPOCH, low=0, high=once["subset_size"].min())
+
+
+def _c35(frame: pd.DataFrame) -> list[Effect]:
+    found: list[Effect] = []
+    for metric in RETRIEVAL:
+        found += _best(frame, metric, "ResNet", ONE_EPOCH, low=0, high=_SMALL - 1)
+        at, named = _nets(frame, metric, ONE_EPOCH)
+        found += _pair(at, named.get("ResNet"), named.get("ViT"), low=_LARGE + 1, high=np.inf)
+        equal, named = _nets(frame, metric, EQUAL)
+        mixer = named.get("Mixer")
+        found += [e for size in equal.rows if mixer for e in equal.best(size, mixer, sign=-1)]
+    return found
 
 
 def _c31(frame: pd.DataFrame) -> list[Effect]:
@@ -221,10 +245,16 @@ MODELS = (
         where="Sec 6, Fig 12a", compare=_c27,
     ),
     Claim(name="C28", text="One epoch: Swin is behind ViT.", where="Sec 6, Fig 12a", compare=_c28),
+    Claim(name="C29", text="At low compute ResNet is the best.", where="Sec 6, Fig 12b", compare=_c29),
     Claim(
-        name="C30", text="At equal samples ViT-B/32 is the best architecture at every set size.",
+        name="C30", text="At equal samples ViT-B/32 is the best architecture.", part="sets below 100M",
         where="Sec 6, Fig 13",
-        compare=lambda frame: _best(frame, ZERO_SHOT, "ViT", EQUAL, low=0, high=np.inf),
+        compare=lambda frame: _best(frame, ZERO_SHOT, "ViT", EQUAL, low=0, high=_SMALL - 1),
+    ),
+    Claim(
+        name="C30", text="At equal samples ViT-B/32 is the best architecture.", part="sets from 100M on",
+        where="Sec 6, Fig 13",
+        compare=lambda frame: _best(frame, ZERO_SHOT, "ViT", EQUAL, low=_SMALL, high=np.inf),
     ),
     Claim(
         name="C31", text="No architecture gains from sets above 400M.", where="Sec 6, Fig 13", compare=_c31
@@ -236,5 +266,9 @@ MODELS = (
     Claim(
         name="C34", text="Linear probe: ResNet is the choice for few samples, ViT for many.",
         where="Sec 6, Fig 14a", compare=_c34,
+    ),
+    Claim(
+        name="C35", text="Retrieval: ResNet leads with few samples, ViT past 400M; Mixer is the worst.",
+        where="Sec 6, Fig 15", compare=_c35,
     ),
 )  # fmt: skip
