@@ -1,20 +1,26 @@
 """What a plan costs in time and money on the declared cluster, as a range.
 
-Where the throughput of an architecture and strategy was measured on the device (``throughput.csv``), the
-range is that of the measurements. Elsewhere it is FLOPs over the device's peak at a range of utilisation: the
-declared one, or the usual one (``devices.json`` says where that is from).
+Where the throughput of an architecture and strategy was measured on the device, by the user (``own``) or by
+others (``throughput.csv``), the range is that of the measurements. Elsewhere it is FLOPs over the device's
+peak at a range of utilisation: the declared one, or the usual one (``devices.json`` says where that is from).
 """
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from budgets.declaration import Cluster
 from budgets.devices import device, measured_samples_per_s, usual_utilisation
 from budgets.plan import Plan, Trial
 
 _SECONDS_PER_HOUR = 3600
+
+Speeds = Mapping[tuple[str, str], float]
+"""Samples a second of one device: (architecture, strategy) → measured."""
+
+NOTHING: Speeds = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,15 +58,15 @@ def utilisation(cluster: Cluster) -> Range:
     return Range(low=usual.low, high=usual.high)
 
 
-def is_measured(trial: Trial, cluster: Cluster) -> bool:
+def is_measured(trial: Trial, cluster: Cluster, own: Speeds = NOTHING) -> bool:
     """Tells whether the trial's throughput was measured on the cluster's device."""
-    return _kind(trial, cluster) in measured_samples_per_s()
+    return _speeds(trial, cluster, own) is not None
 
 
-def device_hours(trial: Trial, cluster: Cluster) -> Range:
+def device_hours(trial: Trial, cluster: Cluster, own: Speeds = NOTHING) -> Range:
     """Hours of one device that a trial and its evaluation take; a trial on several devices takes as many."""
     evaluation = _hours(trial.evaluation_flops, cluster)
-    speeds = measured_samples_per_s().get(_kind(trial, cluster))
+    speeds = _speeds(trial, cluster, own)
     if speeds is None:
         training = _hours(trial.train_flops, cluster)
     else:
@@ -72,15 +78,16 @@ def device_hours(trial: Trial, cluster: Cluster) -> Range:
     return Range(low=training.low + evaluation.low, high=training.high + evaluation.high)
 
 
-def price(plan: Plan, cluster: Cluster, *, devices_per_trial: int) -> Price:
+def price(plan: Plan, cluster: Cluster, *, devices_per_trial: int, own: Speeds = NOTHING) -> Price:
     """Prices a plan.
 
     Args:
         plan: The plan.
         cluster: What it runs on.
         devices_per_trial: Devices that a trial takes, at least one.
+        own: What the user measured on the cluster's device.
     """
-    hours = [device_hours(trial, cluster) for trial in plan.trials]
+    hours = [device_hours(trial, cluster, own) for trial in plan.trials]
     charges = _hours(sum(each.train_flops + each.evaluation_flops for each in plan.charges), cluster)
     total = Range(
         low=sum(each.low for each in hours) + charges.low,
@@ -93,7 +100,7 @@ def price(plan: Plan, cluster: Cluster, *, devices_per_trial: int) -> Price:
         + charges.high / cluster.count,
     )
     rate = cluster.price_per_hour
-    by_kind = Counter(is_measured(trial, cluster) for trial in plan.trials)
+    by_kind = Counter(is_measured(trial, cluster, own) for trial in plan.trials)
     return Price(
         device_hours=total,
         makespan_hours=span,
@@ -115,8 +122,11 @@ def makespan(durations: Iterable[float], slots: int) -> float:
     return max(ends)
 
 
-def _kind(trial: Trial, cluster: Cluster) -> tuple[str, str, str]:
-    return device(cluster.device).name, trial.cell.architecture, trial.cell.strategy
+def _speeds(trial: Trial, cluster: Cluster, own: Speeds) -> tuple[float, float] | None:
+    kind = trial.cell.architecture, trial.cell.strategy
+    if kind in own:
+        return own[kind], own[kind]
+    return measured_samples_per_s().get((device(cluster.device).name, *kind))
 
 
 def _hours(flops: int, cluster: Cluster) -> Range:

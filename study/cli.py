@@ -78,6 +78,7 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, about in (
         ("plan", _plan, "show the trials of a study, what each costs, and what was left out and why"),
+        ("calibrate", _calibrate, "measure each kind of trial on this machine, for prices and forecasts"),
         ("run", _run, "run the trials on Ray; what is finished is never run again"),
         ("status", _status, "show what is done, running and failed, and the FLOPs spent"),
         ("report", _report, "fit, mark the best configurations, draw figures, write tables and report.html"),
@@ -98,6 +99,8 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         sub.set_defaults(command=command)
         if name == "plan":
             _add_plan_options(sub)
+        if name == "calibrate":
+            _add_calibrate_options(sub)
         if name == "recommend":
             _add_recommend_options(sub)
         if name == "run":
@@ -127,6 +130,13 @@ def _add_plan_options(sub: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_calibrate_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--device", metavar="DEVICE", help="what this machine's GPU is called in prices (that of cluster:)"
+    )
+    sub.add_argument("--seconds", type=float, default=60.0, help="how long it may take, about (60)")
+
+
 def _add_recommend_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--flops", required=True, metavar="FLOPS", help="training FLOPs of one trial, as 3e18")
     sub.add_argument("--pairs", required=True, metavar="PAIRS", help="pairs in your pool, unfiltered, as 10M")
@@ -148,6 +158,14 @@ def _plan(study: "Study", options: argparse.Namespace) -> int:
     for line in plan_command(study, form=options.format, output=output, cell=options.explain):
         print(line)
     sys.stdout.flush()
+    return 0
+
+
+def _calibrate(study: "Study", options: argparse.Namespace) -> int:
+    from study.calibrate import calibrate_study  # noqa: PLC0415 - torch takes seconds
+
+    for line in calibrate_study(study, device_name=options.device, seconds=options.seconds):
+        print(line, flush=True)
     return 0
 
 

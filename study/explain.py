@@ -7,7 +7,7 @@ from budgets.flops import SampleCost, parameters, sample_cost, text_tokens
 from budgets.grid import Candidate, Grid, Setup
 from budgets.model_config import complete
 from budgets.plan import Plan, Trial
-from budgets.price import device_hours, is_measured, utilisation
+from budgets.price import Speeds, device_hours, is_measured, utilisation
 from budgets.quantity import format_flops
 from budgets.towers.vit import kept_patches
 from study.selection import cell_words, meant
@@ -15,13 +15,14 @@ from study.selection import cell_words, meant
 _MOST_SHOWN = 12
 
 
-def explain_lines(grid: Grid, plan: Plan, wanted: str) -> Iterator[str]:
+def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[str]:
     """Yields the arithmetic of a cell, or why it is left out.
 
     Args:
         grid: The study's grid.
         plan: Its plan.
         wanted: A trial's id, or words of a cell's line such as ``ViT-B-32 slip top40``.
+        own: What was calibrated on the cluster's device.
 
     Raises:
         ValueError: No cell, or more than one, is meant.
@@ -42,7 +43,7 @@ def explain_lines(grid: Grid, plan: Plan, wanted: str) -> Iterator[str]:
     for trial in trials:
         yield f"trial {trial.trial_id}: seed {trial.seed}"
     if trials and grid.declaration.cluster is not None:
-        yield from _price(grid, trials[0])
+        yield from _price(grid, trials[0], own)
 
 
 def _find(grid: Grid, plan: Plan, wanted: str) -> Candidate:
@@ -137,13 +138,13 @@ def _trial(grid: Grid, candidate: Candidate) -> Iterator[str]:
         )
 
 
-def _price(grid: Grid, trial: Trial) -> Iterator[str]:
+def _price(grid: Grid, trial: Trial, own: Speeds) -> Iterator[str]:
     cluster = grid.declaration.cluster
     assert cluster is not None, "asked for by the caller"
-    hours, shares = device_hours(trial, cluster), utilisation(cluster)
+    hours, shares = device_hours(trial, cluster, own), utilisation(cluster)
     basis = (
         "by measured throughput"
-        if is_measured(trial, cluster)
+        if is_measured(trial, cluster, own)
         else f"at {shares.low:.0%} to {shares.high:.0%} of the peak"
     )
     yield f"price: {hours.low:,.3g} to {hours.high:,.3g} hours of {cluster.device}, {basis}"

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from budgets.plan import Plan
-from runners.throughput import predict_s
+from runners.throughput import kind, predict_s
 from study.explain import explain_lines
 from study.plan_export import plan_csv, plan_json, plan_parquet
 from study.plan_view import plan_lines
-from study.study import Study, measured_throughput, plan_study, study_grid
+from study.study import Study, device_throughput, measured_throughput, plan_study, study_grid
 
 
 def plan_command(study: Study, *, form: str, output: Path | None, cell: str | None) -> Iterator[str]:
@@ -30,7 +30,7 @@ def plan_command(study: Study, *, form: str, output: Path | None, cell: str | No
     plan = plan_study(study)
     if form == "parquet":
         assert output is not None, "checked above"
-        plan_parquet(study.declaration, plan, output)
+        plan_parquet(study.declaration, plan, output, device_throughput(study))
         yield f"{output}"
         return
     lines = _lines(study, plan, form=form, cell=cell)
@@ -42,11 +42,18 @@ def plan_command(study: Study, *, form: str, output: Path | None, cell: str | No
 
 
 def _lines(study: Study, plan: Plan, *, form: str, cell: str | None) -> Iterator[str]:
+    own = device_throughput(study)
     if cell is not None:
-        return explain_lines(study_grid(study), plan, cell)
+        return explain_lines(study_grid(study), plan, cell, own)
     if form == "csv":
-        return plan_csv(study.declaration, plan)
+        return plan_csv(study.declaration, plan, own)
     if form == "json":
-        return plan_json(study.declaration, plan)
+        return plan_json(study.declaration, plan, own)
     measured = measured_throughput(study, plan)
-    return plan_lines(study.declaration, plan, lambda trial: predict_s(trial, measured))
+    return plan_lines(
+        study.declaration,
+        plan,
+        lambda trial: predict_s(trial, measured),
+        measured=sum(kind(trial) in measured for trial in plan.trials),
+        own=own,
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 from budgets.declaration import Declaration
 from budgets.flops import CONVENTION
 from budgets.plan import Plan
-from budgets.price import device_hours, price
+from budgets.price import Speeds, device_hours, price
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame, write_table
 from study.plan_view import devices_per_trial, plan_axes
 
@@ -19,21 +19,21 @@ _HOURS = ("device_hours_low", "device_hours_high")
 _TRIAL_COLUMNS = [name for name in PLAN_COLUMNS if name != "predicted_s"]
 
 
-def plan_csv(declaration: Declaration, plan: Plan) -> Iterator[str]:
+def plan_csv(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]:
     """Yields the lines of a CSV file; a left-out cell has no trial, and ``reason`` is empty for a trial."""
     columns = [*_TRIAL_COLUMNS, *(_HOURS if declaration.cluster is not None else ()), "reason"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    for row in (*_trial_rows(declaration, plan), *map(left_out_row, plan.left_out)):
+    for row in (*_trial_rows(declaration, plan, own), *map(left_out_row, plan.left_out)):
         writer.writerow({name: "" if _is_nan(value) else value for name, value in row.items()})
     yield from text.getvalue().splitlines()
 
 
-def plan_json(declaration: Declaration, plan: Plan) -> Iterator[str]:
+def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]:
     """Yields the lines of a JSON object: totals, price, notes, then every trial and every cell left out."""
     cluster = declaration.cluster
-    trials = list(_trial_rows(declaration, plan))
+    trials = list(_trial_rows(declaration, plan, own))
     left_out = [left_out_row(item) for item in plan.left_out]
     for row in (*trials, *left_out):
         row.update({name: None for name, value in row.items() if _is_nan(value)})
@@ -50,21 +50,21 @@ def plan_json(declaration: Declaration, plan: Plan) -> Iterator[str]:
         "price": None
         if cluster is None
         else {"cluster": asdict(cluster)}
-        | asdict(price(plan, cluster, devices_per_trial=devices_per_trial(declaration))),
+        | asdict(price(plan, cluster, devices_per_trial=devices_per_trial(declaration), own=own)),
         "trials": trials,
         "left_out": left_out,
     }
     yield from json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).splitlines()
 
 
-def plan_parquet(declaration: Declaration, plan: Plan, path: Path) -> None:
+def plan_parquet(declaration: Declaration, plan: Plan, path: Path, own: Speeds) -> None:
     """Writes a parquet file with the columns of the CSV; the FLOP convention stands in its metadata."""
     columns = {name: PLAN_COLUMNS[name] for name in _TRIAL_COLUMNS}
     if declaration.cluster is not None:
         columns |= dict.fromkeys(_HOURS, "float64")
     # A left-out cell has no samples: whole numbers that may be absent are pandas' own Int64.
     optional = {name: kind.replace("int64", "Int64") for name, kind in columns.items()}
-    rows = [{"reason": "", **row} for row in _trial_rows(declaration, plan)]
+    rows = [{"reason": "", **row} for row in _trial_rows(declaration, plan, own)]
     missing = {
         name: None if kind == "Int64" else "" if kind == "str" else math.nan
         for name, kind in optional.items()
@@ -74,7 +74,7 @@ def plan_parquet(declaration: Declaration, plan: Plan, path: Path) -> None:
     write_table(path, to_frame(rows, optional | {"reason": "str"}))
 
 
-def _trial_rows(declaration: Declaration, plan: Plan) -> Iterator[dict[str, object]]:
+def _trial_rows(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[dict[str, object]]:
     for trial in plan.trials:
         row = plan_row(trial) | {
             "train_flops": trial.train_flops,
@@ -82,7 +82,7 @@ def _trial_rows(declaration: Declaration, plan: Plan) -> Iterator[dict[str, obje
             "level_flops": math.nan if trial.cell.level_flops is None else trial.cell.level_flops,
         }
         if declaration.cluster is not None:
-            hours = device_hours(trial, declaration.cluster)
+            hours = device_hours(trial, declaration.cluster, own)
             row |= {"device_hours_low": hours.low, "device_hours_high": hours.high}
         yield row
 

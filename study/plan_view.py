@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from budgets.declaration import Declaration
 from budgets.plan import Cell, Plan, Trial
-from budgets.price import Price, Range, device_hours, price, utilisation
+from budgets.price import Price, Range, Speeds, device_hours, price, utilisation
 from budgets.quantity import format_count, format_flops, format_seconds
 from study.text_table import text_table
 
@@ -18,27 +18,31 @@ Seconds = Callable[[Trial], float]
 Number = TypeVar("Number", int, float)
 
 
-def plan_lines(declaration: Declaration, plan: Plan, seconds: Seconds) -> Iterator[str]:
+def plan_lines(
+    declaration: Declaration, plan: Plan, seconds: Seconds, *, measured: int, own: Speeds
+) -> Iterator[str]:
     """Yields the plan's cells, what was left out, and the totals against the budget.
 
     Args:
         declaration: The study.
         plan: Its plan.
         seconds: Predicted wall time of a trial on this machine; asked where no cluster is declared.
+        measured: Trials whose time is predicted from a measurement of their kind.
+        own: What was calibrated on the cluster's device.
     """
     cells = [list(trials) for _, trials in groupby(sorted_by_cell(plan.trials), key=_cell_key)]
     several_sizes = len(cells) > _MOST_CELLS
     if several_sizes:
         cells = _merged_sizes(cells)
     yield from text_table(
-        [_row(trials, declaration, seconds) for trials in cells], left_aligned=_TEXT_COLUMNS
+        [_row(trials, declaration, seconds, own) for trials in cells], left_aligned=_TEXT_COLUMNS
     )
     if several_sizes:
         yield "cells that differ in size alone share a row; --format csv lists all, --explain CELL shows one"
     yield from _left_out(plan)
     for charge in plan.charges:
         yield f"charged once: {format_flops(charge.train_flops)} for the quality score ({charge.what})"
-    yield from _totals(declaration, plan, seconds)
+    yield from _totals(declaration, plan, seconds, measured=measured, own=own)
     for warning in plan.warnings:
         yield f"note: {warning}"
 
@@ -66,7 +70,7 @@ def _merged_sizes(cells: list[list[Trial]]) -> list[list[Trial]]:
     return list(rows.values())
 
 
-def _row(trials: list[Trial], declaration: Declaration, seconds: Seconds) -> dict[str, str]:
+def _row(trials: list[Trial], declaration: Declaration, seconds: Seconds, own: Speeds) -> dict[str, str]:
     """One row of the table, from its trials."""
     first = trials[0]
     cell = first.cell
@@ -88,7 +92,7 @@ def _row(trials: list[Trial], declaration: Declaration, seconds: Seconds) -> dic
     cluster = declaration.cluster
     if cluster is None:
         return row | {"time": _span([seconds(trial) for trial in trials], format_seconds)}
-    hours = [device_hours(trial, cluster) for trial in trials]
+    hours = [device_hours(trial, cluster, own) for trial in trials]
     total = Range(low=sum(each.low for each in hours), high=sum(each.high for each in hours))
     return row | {"trials": f"{len(trials):,}", f"{cluster.device} hours": _range(total)}
 
@@ -101,7 +105,9 @@ def _left_out(plan: Plan) -> Iterator[str]:
         yield f"left out: {more:,} cells more; --format csv lists them all"
 
 
-def _totals(declaration: Declaration, plan: Plan, seconds: Seconds) -> Iterator[str]:
+def _totals(
+    declaration: Declaration, plan: Plan, seconds: Seconds, *, measured: int, own: Speeds
+) -> Iterator[str]:
     for axis, what in plan_axes().items():
         sums = plan.train_flops_by(what)
         if len(sums) > 1:
@@ -117,11 +123,13 @@ def _totals(declaration: Declaration, plan: Plan, seconds: Seconds) -> Iterator[
     evaluation = f"evaluation, beside the budget: {format_flops(plan.evaluation_flops)}"
     if declaration.cluster is None:
         slot = format_seconds(sum(seconds(trial) for trial in plan.trials))
-        yield f"{evaluation}; about {slot} of one slot"
+        basis = f"{measured:,} of {len(plan.trials):,} trials by measured throughput"
+        yield f"{evaluation}; about {slot} of one slot ({basis})"
     else:
         yield evaluation
         yield from _price(
-            declaration, price(plan, declaration.cluster, devices_per_trial=devices_per_trial(declaration))
+            declaration,
+            price(plan, declaration.cluster, devices_per_trial=devices_per_trial(declaration), own=own),
         )
     yield "FLOPs are 3 x 2 x forward multiply-adds of all that a sample passes through (budgets/flops.py)"
 

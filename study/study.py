@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from budgets.declaration import Declaration, DescribedPool, EmbeddedPool, FolderPool
+from budgets.devices import device
 from budgets.facts import EvaluationFacts, PoolFacts
 from budgets.grid import Grid
 from budgets.names import unknown
@@ -34,7 +35,7 @@ from runners.results import (
     read_json_lines,
     to_frame,
 )
-from runners.throughput import Kind, kind, predict_s
+from runners.throughput import Kind, kind, predict_s, read_calibration
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +57,11 @@ class Study:
         """Folder of the pool."""
         pool = self.declaration.pool
         return Path(pool.path) if isinstance(pool, FolderPool) else self.pools / pool.name
+
+    @property
+    def calibration(self) -> Path:
+        """Where ``calibrate`` writes what it measured."""
+        return self.folder / "throughput.json"
 
     @property
     def evaluation(self) -> dict[str, Path]:
@@ -107,12 +113,32 @@ def plan_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def measured_throughput(study: Study, plan: Plan) -> dict[Kind, float]:
-    """Gives the samples a second of each kind of trial that finished in this study, the last one's."""
+    """Gives samples a second of kinds of trials: of the last one that finished here, else as calibrated.
+
+    Raises:
+        ValueError: What was calibrated can't be read.
+    """
+    found = read_calibration(study.calibration)
+    calibrated = {} if found is None else found.speeds
     events = read_json_lines(study.folder / "events.jsonl")
     if events.empty or "samples_per_s" not in events:
-        return {}
+        return calibrated
     speeds = events.dropna(subset=["samples_per_s"]).set_index("trial")["samples_per_s"].to_dict()
-    return {kind(trial): float(speeds[trial.trial_id]) for trial in plan.trials if speeds.get(trial.trial_id)}
+    return calibrated | {
+        kind(trial): float(speeds[trial.trial_id]) for trial in plan.trials if speeds.get(trial.trial_id)
+    }
+
+
+def device_throughput(study: Study) -> dict[Kind, float]:
+    """Gives samples a second of kinds of trials as calibrated on the device that the study is priced on.
+
+    Raises:
+        ValueError: What was calibrated can't be read.
+    """
+    found, cluster = read_calibration(study.calibration), study.declaration.cluster
+    if found is None or cluster is None or found.device != device(cluster.device).name:
+        return {}
+    return found.speeds
 
 
 def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]]:

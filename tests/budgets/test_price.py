@@ -59,6 +59,15 @@ def test_where_throughput_was_measured_it_is_used_with_its_spread() -> None:
     assert hours.high == pytest.approx(13e9 / 411.9 / 3600, rel=1e-4)
 
 
+def test_what_the_user_measured_goes_before_what_others_did() -> None:
+    cluster = Cluster(device="a100-sxm-40gb")
+    own = {("ViT-B-32", "clip"): 1000.0}
+    hours = device_hours(big_plan().trials[0], cluster, own)
+
+    assert hours.low == hours.high == pytest.approx(13e9 / 1000 / 3600, rel=1e-4)
+    assert price(big_plan(), cluster, devices_per_trial=1, own={("ViT-B-32", "slip"): 1.0}).measured == 3
+
+
 def test_a_price_counts_evaluation_and_charges_and_says_what_was_measured() -> None:
     charge = Charge(what="scorer", train_flops=10**22, evaluation_flops=10**21)
     cluster = Cluster(device="a100-sxm-40gb", count=256, price_per_hour=1.5)
