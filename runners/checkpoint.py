@@ -40,7 +40,7 @@ def save_checkpoint(
     }
     partial = folder / f".checkpoint.partial-{os.getpid()}"
     try:
-        torch.save(state, partial)
+        save(state, partial)
         put(partial, folder / f"checkpoint-{step:010d}-{_digest(partial)}.pt")
     finally:
         partial.unlink(missing_ok=True)
@@ -92,6 +92,18 @@ def drop_damaged(folder: Path) -> list[Path]:
         path.unlink()
         damaged.append(path)
     return damaged
+
+
+def save(content: object, path: Path) -> None:
+    """Writes what torch reads.
+
+    Raises:
+        OSError: It can't be written; torch's own error does not say that it is the disk's.
+    """
+    try:
+        torch.save(content, path)
+    except RuntimeError as error:
+        raise OSError(f"{path} can't be written: {str(error).splitlines()[0]}") from error
 
 
 def _digest(path: Path) -> str:

@@ -5,10 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal, TypeVar
-
-import torch
 
 Fault = Literal["left", "crashed", "failed"]
 """A trial ``left`` with its state kept, as it was told to; it ``crashed`` of what may pass, and is tried
@@ -17,7 +14,6 @@ again; or it ``failed`` of what is its own, and would again."""
 T = TypeVar("T")
 
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # the last one over and over
-_LEAVE = "leave"
 _NOTICES = (signal.SIGTERM, signal.SIGUSR1)  # of a spot machine that is taken away, of Slurm's --signal
 
 
@@ -33,22 +29,28 @@ def fault_of(error: BaseException) -> Fault:
     """
     if isinstance(error, Left):
         return "left"
-    if isinstance(error, torch.OutOfMemoryError):
+    if _is_gpu_full(error):
         return "failed"
     if isinstance(error, OSError | MemoryError):
         return "crashed"
     # What torch has no class for: its CPU allocator, and a device that gave up.
-    passes = ("can't allocate memory", "CUDA error", "NCCL error")
-    return "crashed" if isinstance(error, RuntimeError) and any(p in str(error) for p in passes) else "failed"
+    passing = ("can't allocate memory", "CUDA error", "NCCL error")
+    of_torch = isinstance(error, RuntimeError) and any(words in str(error) for words in passing)
+    return "crashed" if of_torch else "failed"
 
 
 def words_of(error: BaseException) -> str:
     """Words an error in one line, with what to do where that is known."""
-    lines = str(error).splitlines() or [""]
-    text = f"{type(error).__name__}: {lines[0]}".removesuffix(": ")
-    if isinstance(error, torch.OutOfMemoryError):
-        return f"{text.partition('. ')[0]}. Lower training.batch_size, or give the trial more resources.gpus"
-    return text
+    name, lines = type(error).__name__, str(error).splitlines()
+    if _is_gpu_full(error):
+        first = lines[0].partition(". ")[0] if lines else name
+        return f"{first}. Lower training.batch_size, or give a trial more resources.gpus"
+    return f"{name}: {lines[0]}" if lines else name
+
+
+def _is_gpu_full(error: BaseException) -> bool:
+    # By its name, since this module is read where torch is not loaded.
+    return isinstance(error, RuntimeError) and type(error).__name__ == "OutOfMemoryError"
 
 
 def patiently(
@@ -83,29 +85,27 @@ def patiently(
 
 
 class Notice:
-    """Whether a process was told to leave: by a signal, or by a file in its folder.
+    """Whether this process was told to leave.
 
-    Args:
-        folder: Where the file would be.
+    Attributes:
+        by: The signal that told it; empty before.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.signal = ""
-
-    def told(self) -> str:
-        """Says by what it was told to leave; empty when it was not. Looks at the disk."""
-        return self.signal or ("a request" if (self._folder / _LEAVE).exists() else "")
+    def __init__(self) -> None:
+        self.by = ""
 
     @contextmanager
     def listening(self, *signals: signal.Signals) -> Iterator[None]:
-        """Takes signals as notices, where this is the process's main thread."""
+        """Takes signals as notices; SIGTERM and SIGUSR1 unless others are named.
+
+        A process can take them in its main thread alone; called in another, nothing is listened to.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def take(number: int, _frame: object) -> None:
-            self.signal = signal.Signals(number).name
+            self.by = signal.Signals(number).name
 
         before = {number: signal.signal(number, take) for number in signals or _NOTICES}
         try:
@@ -113,13 +113,3 @@ class Notice:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def ask_to_leave(folder: Path) -> None:
-    """Tells whoever works in a folder to leave, on whatever machine it is."""
-    (folder / _LEAVE).touch()
-
-
-def forget_request(folder: Path) -> None:
-    """Takes back what `ask_to_leave` left."""
-    (folder / _LEAVE).unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from budgets.architecture import Architecture
 from budgets.plan import Trial
 from budgets.quality import NAMED
 from budgets.strategy import strategy as strategy_cost
-from runners.checkpoint import checkpoints, load_checkpoint
+from runners.checkpoint import checkpoints, load_checkpoint, save
 from runners.data.damage import DAMAGE_TOLERANCE, Damage
 from runners.data.evaluation_set import EvaluationSet, load_evaluation_set, read_training_split
 from runners.data.in_place import open_pool
@@ -98,7 +98,7 @@ def run_trial(job: TrialJob) -> Outcome:
         Left: The process was told to leave, see `runners.faults.Notice`.
         OSError: Storage is away.
     """
-    notice = Notice(job.folder)
+    notice = Notice()
     with notice.listening():
         job.folder.mkdir(exist_ok=True)
         with _locked(job.folder / ".lock"):
@@ -217,11 +217,11 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         _write_damage(job.folder / "damage.jsonl", data.damage)
         write_table(job.folder / "curve.parquet", _curve(trial, losses[:steps].cpu()))
         with new_file(job.folder / "weights.pt") as file:
-            torch.save(model.state_dict(), file)
+            save(model.state_dict(), file)
         write_json(job.folder / "result.json", {"row": row, "timing": timing})
         drop_scaffolding(job.folder)
 
-    patiently(write, patience_s=_PATIENCE_S, hurry=lambda: bool(notice.signal))
+    patiently(write, patience_s=_PATIENCE_S, hurry=lambda: bool(notice.by))
     return Outcome(row=row, timing=timing)
 
 

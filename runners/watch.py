@@ -71,7 +71,7 @@ class Watch:
         """
         now = time.monotonic()
         look = now - self._progress_at >= _PROGRESS_S
-        told = self._notice.told() if look else self._notice.signal
+        told = self._notice.by
         enough = 0 < self._checkpoint_steps <= done - self._checkpoint_step
         if told or enough or now >= self._checkpoint_due:
             self._checkpoint(done)
@@ -80,7 +80,7 @@ class Watch:
         self._progress_at = now
         self._write_progress(done)
         if told:
-            raise Left(f"told to leave by {told} after {done} of {self._trial.steps} steps")
+            raise Left(f"{told} after {done} of {self._trial.steps} steps")
 
     def before_evaluation(self) -> None:
         """Keeps a training that was long enough to be kept before, and counts the evaluation that begins."""
