@@ -30,11 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 1 when trials failed; 2 for bad input.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parser, data = _parser()
+    parser, data, evaluation = _parser()
     if words[:1] == ["data"]:
         from study.data_command import add_data_options  # noqa: PLC0415 - --help needs none of it
 
         add_data_options(data)
+    if words[:1] == ["evaluate"]:
+        from study.evaluate_command import add_evaluate_options  # noqa: PLC0415 - the same
+
+        add_evaluate_options(evaluation)
     options = parser.parse_args(words)
     try:
         return _run_command(options)
@@ -50,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(options: argparse.Namespace) -> int:
+    if hasattr(options, "checkpoint"):
+        from study.evaluate_command import run_evaluate  # noqa: PLC0415
+
+        return run_evaluate(options, _console())
     if not hasattr(options, "study"):
         from study.data_command import run_data  # noqa: PLC0415
 
@@ -69,8 +77,8 @@ def _run_command(options: argparse.Namespace) -> int:
     return command(study, options)
 
 
-def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
-    """Gives the parser, and that of ``data``, which gets its own options only when it is asked for."""
+def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argparse.ArgumentParser]:
+    """Gives the parser, and those of ``data`` and ``evaluate``, which get their options when asked for."""
     shipped = ", ".join(sorted(path.stem for path in _DECLARATIONS.glob("*.yaml")))
     parser = argparse.ArgumentParser(
         prog="python -m study", description="Finds out how to spend a fixed amount of compute on CLIP."
@@ -83,6 +91,7 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         ("status", _status, "show what is done, running and failed, and the FLOPs spent"),
         ("report", _report, "fit, mark the best configurations, draw figures, write tables and report.html"),
         ("recommend", _recommend, "say what to train for a compute and a data budget, and how sure that is"),
+        ("export", _export, "write a trial's model as a folder that open_clip loads by itself"),
     ):
         sub = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
         sub.add_argument(
@@ -103,14 +112,23 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
             _add_calibrate_options(sub)
         if name == "recommend":
             _add_recommend_options(sub)
+        if name == "export":
+            sub.add_argument("trial", help="its id, as results and `plan --format csv` have it")
+            sub.add_argument("folder", type=Path, help="the folder to make")
         if name == "run":
             sub.add_argument(
                 "--address",
                 metavar="ADDRESS",
                 help="address of a running Ray cluster (default: one on this machine)",
             )
-    about = "build, inspect and score a pool of image-text pairs; check evaluation sets"
-    return parser, commands.add_parser("data", help=about, description=about[0].upper() + about[1:] + ".")
+    data, evaluation = (
+        commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+        for name, about in (
+            ("data", "build, inspect and score a pool of image-text pairs; check evaluation sets"),
+            ("evaluate", "evaluate any open_clip model: zero-shot, retrieval, linear and few-shot probes"),
+        )
+    )
+    return parser, data, evaluation
 
 
 def _add_plan_options(sub: argparse.ArgumentParser) -> None:
@@ -209,6 +227,13 @@ def _recommend(study: "Study | None", options: argparse.Namespace) -> int:
         table=options.table,
     ):
         print(line)
+    return 0
+
+
+def _export(study: "Study", options: argparse.Namespace) -> int:
+    from study.export_command import export_trial  # noqa: PLC0415
+
+    print(export_trial(study, options.trial, options.folder))
     return 0
 
 

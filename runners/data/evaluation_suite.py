@@ -35,6 +35,11 @@ SUITE = (
 """Section 3.2 of the paper; CLIP_benchmark's names of the sets first."""
 
 
+def suite_title(name: str) -> str | None:
+    """What the paper calls a set of that name; ``None`` where it is none of its suite."""
+    return next((each.title for each in SUITE if _key(name) in map(_key, each.names)), None)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checked:
     """One set of a check.
@@ -73,8 +78,7 @@ def check_sets(sets: Mapping[str, Path]) -> Iterator[Checked]:
         sizes[name] = images
         yield Checked(line=f"{name}: {kind}, {images:,} images, {texts:,} texts, in {path}", good=True)
     for member in SUITE:
-        wanted = {_key(each) for each in member.names}
-        present = [name for name in sizes if _key(name) in wanted]
+        present = [name for name in sizes if suite_title(name) == member.title]
         if not present:
             yield Checked(line=f"missing of the paper's suite: {member.title} ({member.names[0]})", good=True)
         for name in present:

@@ -1,0 +1,46 @@
+"""Mean over the shifted versions of ImageNet: of the paper's six, and of the five without ReaL.
+
+"Scaling (Down) CLIP" shows both without saying which: figures 2 and 9 agree with six, figure 17 with five.
+They must not be compared with each other.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from runners.data.evaluation_suite import suite_title
+
+SIX = ("ImageNet-A", "ImageNet-R", "ImageNet-Sketch", "ImageNet-V2", "ImageNet-ReaL", "ObjectNet")
+FIVE = tuple(title for title in SIX if title != "ImageNet-ReaL")
+MEANS = {"variants-6": SIX, "variants-5": FIVE}
+"""Name of each mean → titles of its sets in the paper's suite."""
+
+
+def variant_sets(names: Iterable[str]) -> dict[str, str]:
+    """Title in the paper's suite → name, of those sets that are shifted versions of ImageNet."""
+    titles = {suite_title(name): name for name in names}
+    return {title: name for title, name in titles.items() if title in SIX}
+
+
+def variant_means(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Averages each metric over the variants, where all of them have it.
+
+    Args:
+        metrics: ``<set>/<metric>`` → value, standard errors as ``<set>/<metric>_se``.
+
+    Returns:
+        ``variants-6/<metric>`` and ``variants-5/<metric>`` with their standard errors, each set being an
+        independent sample.
+    """
+    sets = variant_sets(name.rpartition("/")[0] for name in metrics)
+    found: dict[str, float] = {}
+    for name, titles in MEANS.items():
+        if not set(titles) <= set(sets):
+            continue
+        members = [sets[title] for title in titles]
+        for metric in ("top1", "top5", "mean_per_class", "probe_top1"):
+            values = [metrics.get(f"{each}/{metric}") for each in members]
+            errors = [metrics.get(f"{each}/{metric}_se", float("nan")) for each in members]
+            known = [value for value in values if value is not None]
+            if len(known) == len(members):
+                found[f"{name}/{metric}"] = sum(known) / len(known)
+                found[f"{name}/{metric}_se"] = sum(error**2 for error in errors) ** 0.5 / len(known)
+    return found
