@@ -24,7 +24,7 @@ lint: .venv/tested
 	$(RUN) -m pip install --quiet --editable .
 	@touch $@
 
-# The tests need no more of clip-benchmark than its reader of evaluation sets.
+# The tests need no more of clip-benchmark than its reader of evaluation sets and its metrics.
 .venv/tested: .venv/installed
 	$(RUN) -m pip install --quiet --editable '.[dev]'
 	$(RUN) -m pip install --quiet --no-deps clip-benchmark

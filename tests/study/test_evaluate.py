@@ -80,6 +80,7 @@ def run(user: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 def command(part: str) -> str:
     """The command of the documentation that holds these words."""
+    found: str
     (found,) = (each for each in COMMANDS if part in each)
     return found
 
@@ -187,9 +188,8 @@ def test_the_weights_of_a_trial_are_evaluated_as_the_trial_was(user: Path, pool:
     name = (exported(user, run, "mini-ConvNeXt") / "trial").read_text()
     (user / "my-pool").unlink(missing_ok=True)
     (user / "my-pool").symlink_to(pool)
-    run(
-        f"{command('--pool').replace('TRIAL', name)} {pool}/evaluation/held-out --precision bf16 --json own.json"
-    )
+    words = command("--pool").replace("TRIAL", name)
+    run(f"{words} {pool}/evaluation/held-out --precision bf16 --json own.json")
     row = json.loads((user / "results/my-study/trials" / name / "result.json").read_text())["row"]
     ours = json.loads((user / "own.json").read_text())["metrics"]
     # Pixels reach -1 to 1 by another formula than in training, and bf16 makes its rounding visible.
