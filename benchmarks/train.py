@@ -39,16 +39,17 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from budgets.architecture import Architecture, load_architecture
-from budgets.declaration import Recipe
 from budgets.flops import sample_cost
+from budgets.recipe import Recipe
 from budgets.strategy import strategy
 from runners.data.embedded.build import build_embedded_pool
 from runners.data.in_place import open_pool
 from runners.data.tokenizer import tokenizer
 from runners.data.training_set import training_data
+from runners.learner import make_learner
 from runners.model import build_model, compute_context, resolve_precision
 from runners.strategies.build import build_strategy
-from runners.train import Schedule, learning_rate, make_optimizer, to_float, train
+from runners.train import Schedule, to_float, train
 
 LADDER = ("mini-ViT-XXS-8", "mini-ViT-XS-8", "mini-ViT-S-8", "mini-ViT-M-8", "mini-ConvNeXt")
 CLIP = strategy("clip")
@@ -79,6 +80,11 @@ class Setting:
             return time.perf_counter()
         return time.process_time()
 
+    @property
+    def schedule(self) -> Schedule:
+        """What decides each step."""
+        return Schedule(seed=SEED, steps=self.steps, batch_size=self.batch, lr_peak=LR_PEAK, recipe=RECIPE)
+
     def model(self) -> open_clip.CLIP:
         """The model at its start."""
         torch.manual_seed(SEED)
@@ -101,8 +107,14 @@ class Setting:
 
 def ours(setting: Setting) -> tuple[float, Tensor]:
     """Samples a second of our loop, and the loss of each step."""
-    model, data, marks = setting.model(), setting.data(), []
-    losses = torch.full((setting.steps,), float("nan"), device=setting.device)
+    data, marks = setting.data(), []
+    learner = make_learner(
+        setting.model(),
+        build_strategy(CLIP, setting.architecture),
+        recipe=RECIPE,
+        lr_peak=LR_PEAK,
+        steps=setting.steps,
+    )
 
     def after_step(done: int) -> None:
         if done in {WARM, setting.steps}:
@@ -110,19 +122,14 @@ def ours(setting: Setting) -> tuple[float, Tensor]:
 
     precision = resolve_precision(RECIPE.precision, setting.device)
     train(
-        model=model,
-        strategy=build_strategy(CLIP, setting.architecture),
-        optimizer=make_optimizer(nn.ModuleDict({"model": model}), RECIPE),
-        data=data,
-        schedule=Schedule(
-            seed=SEED, steps=setting.steps, batch_size=setting.batch, lr_peak=LR_PEAK, recipe=RECIPE
-        ),
-        losses=losses,
+        learner,
+        data,
+        Schedule(seed=SEED, steps=setting.steps, batch_size=setting.batch, lr_peak=LR_PEAK, recipe=RECIPE),
         first_step=0,
         context=partial(compute_context, precision, setting.device),
         after_step=after_step,
     )
-    return _speed(setting, marks), losses.cpu()
+    return _speed(setting, marks), learner.losses.cpu()
 
 
 def reference(setting: Setting, precision: str, batches: Batches | None = None) -> tuple[float, Tensor]:
@@ -137,11 +144,10 @@ def reference(setting: Setting, precision: str, batches: Batches | None = None) 
         betas=(RECIPE.beta1, RECIPE.beta2),
         eps=RECIPE.eps,
     )
-    loss_of = open_clip.ClipLoss(cache_labels=True)
+    loss_of, schedule = open_clip.ClipLoss(cache_labels=True), setting.schedule
     for step, (images, texts) in enumerate(islice(batches or usual_batches(setting), setting.steps)):
-        lr = learning_rate(step, steps=setting.steps, peak=LR_PEAK, warmup=RECIPE.warmup)
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = schedule.learning_rate(step)
         there = images.to(setting.device, non_blocking=True), texts.to(setting.device, non_blocking=True)
         optimizer.zero_grad()
         with torch.autocast(setting.device.type, torch.bfloat16, enabled=precision == "bf16"):

@@ -6,11 +6,12 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from budgets.recipe import Recipe
+
 Regime = Literal["fixed-compute", "one-epoch", "equal-samples"]
 REGIMES: tuple[Regime, ...] = ("fixed-compute", "one-epoch", "equal-samples")
 Fit = Literal["refuse", "drop"]
 FITS: tuple[Fit, ...] = ("refuse", "drop")
-PRECISIONS = ("auto", "bf16", "fp32")
 
 EMBEDDED_VERSION = 1
 """Of the embedded pool's generator: raised whenever the same (seed, index) gives another pair than before."""
@@ -117,29 +118,6 @@ class Ladder:
 
     levels: int = 4
     ratio: float = 2.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """The optimisation that all trials share. The learning rate falls as a cosine from its peak to zero.
-
-    Attributes:
-        weight_decay: AdamW's, on matrices only.
-        beta1: AdamW's first moment decay.
-        beta2: AdamW's second moment decay.
-        eps: AdamW's epsilon.
-        warmup: Share of the steps in which the learning rate rises linearly to its peak.
-        gradient_clip: Greatest norm of the gradient.
-        precision: ``bf16`` autocast, ``fp32``, or ``auto``: bf16 where the device computes in it.
-    """
-
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.98
-    eps: float = 1e-6
-    warmup: float = 0.1
-    gradient_clip: float = 1.0
-    precision: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

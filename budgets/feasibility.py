@@ -67,10 +67,6 @@ def _reasons_of_length(candidate: Candidate, grid: Grid) -> Iterator[str]:
         yield f"{samples:.3e} samples are more than {MAX_COUNT:.0e}, the most that is planned for"
     if steps < limits.min_steps:
         yield f"{steps:,} steps of {batch_size:,} pairs, fewer than limits.min_steps = {limits.min_steps:,}"
-    warmup = grid.declaration.training.recipe.warmup
-    rise = round(warmup * steps)
-    if rise >= steps:
-        yield f"training.warmup = {warmup:.0%} takes {rise:,} of {steps:,} steps: none is left after it"
     if samples > limits.max_epochs * cell.subset_size:
         yield (
             f"{samples / cell.subset_size:,.1f} epochs over {cell.subset_size:,} pairs, "

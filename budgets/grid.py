@@ -1,7 +1,7 @@
 """The declared grid: its cells in order, each with what an architecture and a strategy together cost."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from budgets.facts import EvaluationFacts, PoolFacts
 from budgets.flops import image_forward_macs, parameters, sample_cost, text_forward_macs
 from budgets.memory import memory_bytes
 from budgets.plan import Cell, Trial
+from budgets.recipe import Recipe
 from budgets.strategy import Strategy, inapplicable, strategy
 
 
@@ -26,6 +27,8 @@ class Setup:
         lr_peak: Peak learning rate; None where none is declared.
         inapplicable: Why the strategy can't train the architecture, or None.
         train_flops_per_sample: Training FLOPs of one pair; 0 where the strategy can't.
+        tail_flops_per_sample: The same in the unmasked tail; 0 without one.
+        recipe: The study's recipe; only strategies that mask keep its unmasked tail.
         evaluation_flops: Forward FLOPs of one evaluation.
         parameters: Trainable parameters.
         memory_bytes: Estimated memory of each device; 0 where none is declared.
@@ -37,9 +40,27 @@ class Setup:
     lr_peak: float | None
     inapplicable: str | None
     train_flops_per_sample: int
+    tail_flops_per_sample: int
+    recipe: Recipe
     evaluation_flops: int
     parameters: int
     memory_bytes: int
+
+    def train_flops(self, steps: int) -> int:
+        """Training FLOPs of a run of so many steps."""
+        tail = self.recipe.tail_steps(steps)
+        flops = (steps - tail) * self.train_flops_per_sample + tail * self.tail_flops_per_sample
+        return flops * self.batch_size
+
+    def steps_within(self, train_flops: int) -> int:
+        """Gives the most steps that so many training FLOPs buy; 0 where the strategy can't train."""
+        if not self.train_flops_per_sample:
+            return 0
+        steps = train_flops // (self.train_flops_per_sample * self.batch_size)
+        dearest = self.batch_size * max(self.train_flops_per_sample, self.tail_flops_per_sample)
+        while (over := self.train_flops(steps) - train_flops) > 0:
+            steps -= -(-over // dearest)
+        return steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,13 +98,14 @@ class Grid:
         for block in self.declaration.grid:
             for cell, samples in self._points(block, block.levels or levels):
                 setup = self.setup(cell.architecture, cell.strategy)
+                steps = samples // setup.batch_size
                 if cell.level_flops is not None:
-                    samples = cell.level_flops // (setup.train_flops_per_sample or 1)  # noqa: PLW2901
+                    steps = setup.steps_within(cell.level_flops)
                 yield Candidate(
                     cell=cell,
                     setup=setup,
                     seeds=block.seeds or self.declaration.seeds,
-                    samples=samples // setup.batch_size * setup.batch_size,
+                    samples=steps * setup.batch_size,
                 )
 
     def setup(self, architecture_name: str, strategy_name: str) -> Setup:
@@ -119,8 +141,9 @@ class Grid:
             samples_seen=candidate.samples,
             batch_size=setup.batch_size,
             lr_peak=setup.lr_peak,
-            recipe=self.declaration.training.recipe,
+            recipe=setup.recipe,
             train_flops_per_sample=setup.train_flops_per_sample,
+            tail_flops_per_sample=setup.tail_flops_per_sample,
             evaluation_flops=setup.evaluation_flops,
             parameters=setup.parameters,
         )
@@ -150,6 +173,9 @@ class Grid:
         folder = None if declaration.catalogue is None else Path(declaration.catalogue)
         architecture, how = load_architecture(architecture_name, folder), strategy(strategy_name)
         batch_size = declaration.training.batch_size * how.batch_factor
+        recipe = declaration.training.recipe
+        if not how.masks and recipe.unmasked_tail:
+            recipe = replace(recipe, unmasked_tail=0.0)
         reason = inapplicable(how, architecture)
         evaluation_macs = self.evaluation.images * image_forward_macs(
             architecture
@@ -164,10 +190,18 @@ class Grid:
             train_flops_per_sample=sample_cost(architecture, how, batch_size=batch_size).train_flops
             if applies
             else 0,
+            tail_flops_per_sample=sample_cost(architecture, how.unmasked, batch_size=batch_size).train_flops
+            if applies and recipe.unmasked_tail
+            else 0,
+            recipe=recipe,
             evaluation_flops=2 * evaluation_macs,
             parameters=parameters(architecture, how).total,
             memory_bytes=memory_bytes(
-                architecture, how, batch_size=batch_size, devices=max(1, declaration.resources.gpus)
+                architecture,
+                how.unmasked if recipe.unmasked_tail else how,
+                recipe,
+                batch_size=batch_size,
+                devices=max(1, declaration.resources.gpus),
             )
             if applies and declaration.cluster is not None
             else 0,

@@ -11,7 +11,7 @@ from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING
 
-from budgets.declaration import Recipe
+from budgets.recipe import Recipe
 
 if TYPE_CHECKING:
     from budgets.plan import Cell, Trial

@@ -49,7 +49,7 @@ def choose_levels(grid: Grid, charges: tuple[Charge, ...], study_flops: int) -> 
                 continue
             seen.add(key)
             if candidate.cell.level_flops is None:
-                rest += candidate.samples * setup.train_flops_per_sample
+                rest += setup.train_flops(candidate.samples // setup.batch_size)
             else:
                 counts[id(setup)] += 1
     if rest >= study_flops:
@@ -72,8 +72,7 @@ def choose_levels(grid: Grid, charges: tuple[Charge, ...], study_flops: int) -> 
 
 def _train_flops(level: int, setup: Setup) -> int:
     """What a trial costs at a level: its whole batches."""
-    batch = setup.train_flops_per_sample * setup.batch_size
-    return level // batch * batch
+    return setup.train_flops(setup.steps_within(level))
 
 
 def _levels(top: int, ladder: Ladder) -> tuple[int, ...]:

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from budgets.declaration import Recipe, Regime
+from budgets.declaration import Regime
 from budgets.identity import trial_id
 from budgets.quantity import format_count, format_flops
+from budgets.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +70,7 @@ class Trial:
         lr_peak: Peak learning rate.
         recipe: The rest of the optimisation.
         train_flops_per_sample: Training FLOPs of one pair (`budgets.flops.CONVENTION`).
+        tail_flops_per_sample: The same in the unmasked tail; read where the recipe has one.
         evaluation_flops: Forward FLOPs of its evaluation.
         parameters: Trainable parameters, the strategy's head included.
         trial_id: Identifies it in any study, see `budgets.identity`.
@@ -86,6 +88,7 @@ class Trial:
     train_flops_per_sample: int
     evaluation_flops: int
     parameters: int
+    tail_flops_per_sample: int = 0
     trial_id: str = field(init=False, compare=False, default="")
 
     def __post_init__(self) -> None:
@@ -105,7 +108,13 @@ class Trial:
     @property
     def train_flops(self) -> int:
         """Training FLOPs of the whole trial."""
-        return self.samples_seen * self.train_flops_per_sample
+        return self.train_flops_after(self.samples_seen)
+
+    def train_flops_after(self, samples: int) -> int:
+        """Training FLOPs of the first so many samples."""
+        tail = self.recipe.tail_steps(self.steps) * self.batch_size
+        unmasked = max(0, samples - (self.samples_seen - tail))
+        return (samples - unmasked) * self.train_flops_per_sample + unmasked * self.tail_flops_per_sample
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

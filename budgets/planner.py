@@ -14,6 +14,8 @@ from budgets.plan import Cell, Charge, LeftOut, Plan, Trial
 from budgets.quantity import format_flops
 from budgets.sanity import warnings
 
+_MOST_SHOWN = 5
+
 
 def make_plan(
     declaration: Declaration,
@@ -34,9 +36,9 @@ def make_plan(
         The plan; within the study budget, where there is one.
 
     Raises:
-        ValueError: No trial is feasible, or the trials cost more than the study budget and the declaration
-        does
-            not say to drop some (``fit: drop``), or dropping does not help.
+        ValueError: No trial is feasible, a warm-up or cooldown is longer than its run, or the trials cost
+            more than the study budget and the declaration does not say to drop some (``fit: drop``), or
+            dropping does not help.
     """
     grid = Grid(declaration, pool, evaluation)
     notes: list[str] = []
@@ -54,6 +56,7 @@ def make_plan(
     trials, left_out = _trials(grid, levels)
     if not trials:
         raise ValueError(_nothing(left_out))
+    _check_schedule(trials)
     room = None if declaration.study_flops is None else declaration.study_flops - _sum(charges)
     if room is not None and _cost(trials) > room:
         fit = drop_to_fit(trials, room)
@@ -93,9 +96,36 @@ def _trials(grid: Grid, levels: tuple[int, ...]) -> tuple[tuple[Trial, ...], tup
     return tuple(ordered), tuple(left_out.values())
 
 
+def _check_schedule(trials: tuple[Trial, ...]) -> None:
+    """Refuses warm-ups and cooldowns that a run has no room for.
+
+    Raises:
+        ValueError: There are such; the message names the field, and the trials with their steps.
+    """
+    wrong = {str(trial.cell): problem for trial in trials if (problem := _no_room(trial)) is not None}
+    if wrong:
+        shown = [f"  {cell}: {problem}" for cell, problem in list(wrong.items())[:_MOST_SHOWN]]
+        if len(wrong) > _MOST_SHOWN:
+            shown.append(f"  and {len(wrong) - _MOST_SHOWN:,} cells more")
+        raise ValueError("\n".join(["the learning rate's schedule is longer than the run:", *shown]))
+
+
+def _no_room(trial: Trial) -> str | None:
+    recipe, steps = trial.recipe, trial.steps
+    rise, fall = recipe.warmup_steps(steps, trial.batch_size), recipe.cooldown_steps(steps)
+    if rise < steps and rise + fall <= steps:
+        return None
+    share = f"{recipe.warmup:.0%}"
+    warmup = share if recipe.warmup_samples is None else f"{recipe.warmup_samples:,} samples"
+    takes = f"training.warmup = {warmup} takes {rise:,} of {steps:,} steps"
+    if rise >= steps:
+        return f"{takes}: none is left after it"
+    return f"{takes}, training.cooldown = {recipe.cooldown:.0%} takes {fall:,}: together more than there are"
+
+
 def _nothing(left_out: tuple[LeftOut, ...]) -> str:
-    reasons = "\n".join(f"  {item.cell}: {item.reason}" for item in left_out[:5])
-    more = f"\n  and {len(left_out) - 5:,} more" if len(left_out) > 5 else ""  # noqa: PLR2004 - as above
+    reasons = "\n".join(f"  {item.cell}: {item.reason}" for item in left_out[:_MOST_SHOWN])
+    more = f"\n  and {len(left_out) - _MOST_SHOWN:,} more" if len(left_out) > _MOST_SHOWN else ""
     return f"no cell of the grid can be run:\n{reasons}{more}"
 
 

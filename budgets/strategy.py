@@ -4,7 +4,7 @@ How each is computed stands in ``runners/strategies``, one file each; augmenting
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from budgets.architecture import Architecture
@@ -34,6 +34,16 @@ class Strategy:
     batch_factor: int = 1
     self_supervised_head: bool = False
     sigmoid_loss: bool = False
+
+    @property
+    def masks(self) -> bool:
+        """Whether some tokens of the image or of the text are left out."""
+        return self.kept_fraction < 1 or self.text_fraction < 1
+
+    @property
+    def unmasked(self) -> "Strategy":
+        """The strategy in an unmasked tail: all tokens, and the batch as large as before."""
+        return replace(self, kept_fraction=1.0, text_fraction=1.0)
 
 
 STRATEGIES: Mapping[str, Strategy] = MappingProxyType(

@@ -10,34 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from runners.files import put
+from runners.learner import Learner
 
 _KEPT = 2
 _DIGITS = 16  # of the content's SHA-256
 
 
-def save_checkpoint(
-    folder: Path, *, step: int, losses: Tensor, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer
-) -> None:
+def save_checkpoint(folder: Path, learner: Learner, *, step: int) -> None:
     """Writes a trial's state whole or not at all, and drops all but the last two.
-
-    Random state is not part of it: each step draws from a generator of the trial's seed and the step.
 
     Args:
         folder: The trial's folder.
+        learner: What is trained.
         step: Optimiser steps done.
-        losses: Loss of each step so far, (steps,).
-        modules: The model and the strategy's head.
-        optimizer: Their optimiser.
     """
-    state = {
-        "step": step,
-        "losses": losses[:step].cpu(),
-        "modules": modules.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
+    state = {"step": step, "losses": learner.losses[:step].cpu(), **learner.state_dict()}
     partial = folder / f".checkpoint.partial-{os.getpid()}"
     try:
         save(state, partial)
@@ -48,9 +37,7 @@ def save_checkpoint(
         old.unlink(missing_ok=True)
 
 
-def load_checkpoint(
-    folder: Path, *, losses: Tensor, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer
-) -> int:
+def load_checkpoint(folder: Path, learner: Learner) -> int:
     """Puts a trial back into its last sound state.
 
     Returns:
@@ -60,11 +47,10 @@ def load_checkpoint(
     kept = checkpoints(folder)
     if not kept:
         return 0
-    state: dict[str, Any] = torch.load(kept[0], map_location=losses.device, weights_only=True)
-    modules.load_state_dict(state["modules"])
-    optimizer.load_state_dict(state["optimizer"])
+    state: dict[str, Any] = torch.load(kept[0], map_location=learner.losses.device, weights_only=True)
+    learner.load_state_dict(state)
     step: int = state["step"]
-    losses[:step] = state["losses"]
+    learner.losses[:step] = state["losses"]
     return step
 
 

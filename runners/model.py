@@ -22,6 +22,8 @@ _LOGIT_SCALE_MAX = 4.6052
 # Where SigLIP's scale and bias start (arXiv 2303.15343, section 3.2).
 _SIGMOID = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
 
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def build_model(
     config: Mapping[str, Any], *, kept_fraction: float = 1.0, sigmoid_loss: bool = False
@@ -102,17 +104,20 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def compute_context(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Gives the context in which models run: autocast for bf16, and unfused attention on the processor.
+    """Gives the context in which models run: autocast, and unfused attention on the processor."""
+    stack = ExitStack()
+    stack.enter_context(attention_context(device))
+    if precision in _AUTOCAST:
+        stack.enter_context(torch.autocast(device.type, dtype=_AUTOCAST[precision]))
+    return stack
+
+
+def attention_context(device: torch.device) -> AbstractContextManager[Any]:
+    """Gives the context of attention, in which checkpointed layers are recomputed too.
 
     The processor's fused attention is several times slower than the plain one on short sequences in bf16.
     """
-    stack = ExitStack()
-    if device.type == "cpu":
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-    stack.enter_context(
-        torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
-    )
-    return stack
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:

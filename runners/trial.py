@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from budgets.architecture import Architecture
 from budgets.plan import Trial
@@ -31,15 +31,18 @@ from runners.data.in_place import open_pool
 from runners.data.subset import rows_in
 from runners.data.tokenizer import tokenizer
 from runners.data.training_set import StreamedSet, TrainingSet, training_data
+from runners.divergence import Diverged
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, encode_set
 from runners.faults import Notice, patiently
 from runners.files import new_file, write_json
+from runners.learner import make_learner
 from runners.meter import Meter
 from runners.model import build_model, compute_context, resolve_precision
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
+from runners.seeds import derive_seed
 from runners.strategies.build import build_strategy
-from runners.train import Diverged, Schedule, derive_seed, learning_rate, make_optimizer, to_float, train
+from runners.train import Schedule, to_float, train
 from runners.watch import Watch
 
 _CURVE_POINTS = 200
@@ -146,23 +149,22 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     model = build_model(
         trial.architecture_config, kept_fraction=cost.kept_fraction, sigmoid_loss=cost.sigmoid_loss
     ).to(device)
-    how = build_strategy(cost, architecture)
-    modules = nn.ModuleDict(
-        {"model": model} if how.head is None else {"model": model, "head": how.head.to(device)}
+    learner = make_learner(
+        model,
+        build_strategy(cost, architecture),
+        recipe=trial.recipe,
+        lr_peak=trial.lr_peak,
+        steps=trial.steps,
+        precision=precision,
     )
-    optimizer = make_optimizer(modules, trial.recipe)
-    losses = torch.full((trial.steps,), float("nan"), device=device)
-    first_step = load_checkpoint(job.folder, losses=losses, modules=modules, optimizer=optimizer)
-
+    first_step = load_checkpoint(job.folder, learner)
     watch = Watch(
         job.folder,
         trial,
+        learner,
         checkpoint_s=job.checkpoint_s,
         checkpoint_steps=job.checkpoint_steps,
         first_step=first_step,
-        losses=losses,
-        modules=modules,
-        optimizer=optimizer,
         meter=meter,
         notice=notice,
     )
@@ -177,12 +179,9 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     steps, status, reason, metrics = trial.steps, "finished", "", {}
     try:
         train(
-            model=model,
-            strategy=how,
-            optimizer=optimizer,
-            data=data,
-            schedule=schedule,
-            losses=losses,
+            learner,
+            data,
+            schedule,
             first_step=first_step,
             context=context,
             before_step=watch.before_step,
@@ -194,7 +193,11 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     if status == "finished":
         watch.before_evaluation()
         encoder = Encoder(
-            model=model.eval(), tokenize=tokenize, normalise=to_float, device=device, context=context
+            model=learner.evaluated.eval(),
+            tokenize=tokenize,
+            normalise=to_float,
+            device=device,
+            context=context,
         )
         metrics = _evaluate(job, encoder, sets, architecture.image_size)
     row = {
@@ -203,7 +206,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         "precision": precision,
         "status": status,
         "reason": reason,
-        "train_loss": losses[steps - max(1, steps // 10) : steps].mean().item(),
+        "train_loss": learner.losses[steps - max(1, steps // 10) : steps].mean().item(),
         **metrics,
     }
     timing = {
@@ -215,9 +218,9 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
 
     def write() -> None:
         _write_damage(job.folder / "damage.jsonl", data.damage)
-        write_table(job.folder / "curve.parquet", _curve(trial, losses[:steps].cpu()))
+        write_table(job.folder / "curve.parquet", _curve(trial, schedule, learner.losses[:steps].cpu()))
         with new_file(job.folder / "weights.pt") as file:
-            save(model.state_dict(), file)
+            save(learner.evaluated.state_dict(), file)
         write_json(job.folder / "result.json", {"row": row, "timing": timing})
         drop_scaffolding(job.folder)
 
@@ -285,11 +288,11 @@ def _done(trial: Trial, steps: int) -> dict[str, float]:
         "steps": steps,
         "samples_seen": samples,
         "epochs": samples / trial.cell.subset_size,
-        "train_flops": float(samples * trial.train_flops_per_sample),
+        "train_flops": float(trial.train_flops_after(samples)),
     }
 
 
-def _curve(trial: Trial, losses: Tensor) -> pd.DataFrame:
+def _curve(trial: Trial, schedule: Schedule, losses: Tensor) -> pd.DataFrame:
     """Averages the losses of each stretch of steps into a curve of at most `_CURVE_POINTS` rows."""
     steps = len(losses)
     stretch = -(-steps // _CURVE_POINTS)
@@ -302,11 +305,9 @@ def _curve(trial: Trial, losses: Tensor) -> pd.DataFrame:
                 "trial": trial.trial_id,
                 "step": done,
                 "samples_seen": samples,
-                "train_flops": float(samples * trial.train_flops_per_sample),
+                "train_flops": float(trial.train_flops_after(samples)),
                 "loss": losses[start:done].mean().item(),
-                "lr": learning_rate(
-                    done - 1, steps=trial.steps, peak=trial.lr_peak, warmup=trial.recipe.warmup
-                ),
+                "lr": schedule.learning_rate(done - 1),
             }
         )
     return to_frame(rows, CURVE_COLUMNS)

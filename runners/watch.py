@@ -5,13 +5,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-
 from budgets.plan import Trial
 from runners.checkpoint import save_checkpoint
 from runners.faults import Left, Notice
 from runners.files import write_json
+from runners.learner import Learner
 from runners.meter import Meter
 
 _PROGRESS_S = 1.0
@@ -29,39 +27,37 @@ class Watch:
         checkpoint_s: Seconds between checkpoints.
         checkpoint_steps: Most steps between them; 0 for no such limit.
         first_step: Steps done before this process took over.
-        losses: Loss of each step, filled by the training loop.
-        modules: What is trained.
-        optimizer: Its optimiser.
+        learner: What is trained.
         meter: Counts what is computed.
         notice: Says when to leave.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts of a checkpoint, and what is watched
+    def __init__(  # noqa: PLR0913 - what is watched
         self,
         folder: Path,
         trial: Trial,
+        learner: Learner,
         *,
         checkpoint_s: float,
         checkpoint_steps: int,
         first_step: int,
-        losses: Tensor,
-        modules: nn.ModuleDict,
-        optimizer: torch.optim.Optimizer,
         meter: Meter,
         notice: Notice,
     ) -> None:
-        self._folder, self._trial = folder, trial
+        self._folder, self._trial, self._learner = folder, trial, learner
         self._checkpoint_s, self._checkpoint_steps = checkpoint_s, checkpoint_steps
-        self._losses, self._modules, self._optimizer = losses, modules, optimizer
         self._meter, self._notice = meter, notice
         self._progress_at = time.monotonic()
         self._checkpoint_due = self._progress_at + checkpoint_s
+        self._done = first_step
         self._checkpoint_step = first_step
         self._write_progress(first_step)
 
     def before_step(self) -> None:
         """Counts the step that begins."""
-        self._meter.add(train_flops=self._trial.batch_size * self._trial.train_flops_per_sample)
+        trial, done = self._trial, self._done
+        begun = trial.train_flops_after((done + 1) * trial.batch_size)
+        self._meter.add(train_flops=begun - trial.train_flops_after(done * trial.batch_size))
 
     def after_step(self, done: int) -> None:
         """Writes what is due after so many steps.
@@ -69,6 +65,7 @@ class Watch:
         Raises:
             Left: The process was told to leave, and did what it could to keep its work.
         """
+        self._done = done
         now = time.monotonic()
         look = now - self._progress_at >= _PROGRESS_S
         told = self._notice.by
@@ -91,13 +88,7 @@ class Watch:
     def _checkpoint(self, done: int) -> None:
         if done > self._checkpoint_step:
             try:
-                save_checkpoint(
-                    self._folder,
-                    step=done,
-                    losses=self._losses,
-                    modules=self._modules,
-                    optimizer=self._optimizer,
-                )
+                save_checkpoint(self._folder, self._learner, step=done)
             except OSError:  # the one before stands
                 self._checkpoint_due = time.monotonic() + min(_AGAIN_S, self._checkpoint_s)
                 return
@@ -114,8 +105,8 @@ class Watch:
                     "samples_seen": done * batch_size,
                     "samples_planned": self._trial.samples_seen,
                     "checkpoint_samples": self._checkpoint_step * batch_size,
-                    "train_flops": done * batch_size * self._trial.train_flops_per_sample,
-                    "loss": self._losses[done - 1].item() if done else None,
+                    "train_flops": self._trial.train_flops_after(done * batch_size),
+                    "loss": self._learner.losses[done - 1].item() if done else None,
                     "pid": os.getpid(),
                 },
             )

@@ -44,7 +44,7 @@ def book_outcome(ledger: Ledger, trial: Trial, folder: Path, outcome: Outcome) -
     """Books what a trial with a result has spent, and what it computed beside that."""
     finished = outcome.row["status"] == "finished"
     spent = Count(
-        train_flops=outcome.row["samples_seen"] * trial.train_flops_per_sample,
+        train_flops=trial.train_flops_after(outcome.row["samples_seen"]),
         evaluation_flops=trial.evaluation_flops if finished else 0,
     )
     _book_waste(ledger, trial.trial_id, folder, kept=spent)
@@ -58,7 +58,7 @@ def book_lost(ledger: Ledger, trial: Trial, folder: Path) -> list[Path]:
         Damaged checkpoints, which it removed.
     """
     damaged = drop_damaged(folder)
-    kept = kept_steps(folder) * trial.batch_size * trial.train_flops_per_sample
+    kept = trial.train_flops_after(kept_steps(folder) * trial.batch_size)
     _book_waste(ledger, trial.trial_id, folder, kept=Count(train_flops=kept))
     return damaged
 

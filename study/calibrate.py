@@ -91,7 +91,9 @@ def require_named(name: str, machine: str) -> str:
 
 def _row(trial: Trial, found: Throughput) -> dict[str, str]:
     architecture = Architecture(name=found.architecture, config=trial.architecture_config)
-    forecast = memory_bytes(architecture, strategy(found.strategy), batch_size=found.batch_size, devices=1)
+    forecast = memory_bytes(
+        architecture, strategy(found.strategy), trial.recipe, batch_size=found.batch_size, devices=1
+    )
     return {
         "architecture": found.architecture,
         "strategy": found.strategy,

@@ -22,7 +22,7 @@ def dump_declaration(declaration: Declaration) -> str:
         "seeds": list(declaration.seeds),
         "grid": [_block(block) for block in declaration.grid],
         "exclude": [_exclusion(rule) for rule in declaration.exclude],
-        "training": training | training.pop("recipe"),
+        "training": training | _recipe(training.pop("recipe")),
         "limits": asdict(declaration.limits),
         "resources": {name.removesuffix("_s"): value for name, value in resources.items()},
         "cluster": _cluster(declaration),
@@ -55,6 +55,20 @@ def _budget(declaration: Declaration) -> dict[str, Any]:
     if declaration.study_flops is not None and not declaration.levels and declaration.ladder != Ladder():
         budget["ladder"] = asdict(declaration.ladder)
     return _given(budget)
+
+
+def _recipe(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Writes a recipe with the keys of a declaration, without those that do not apply."""
+    samples = recipe.pop("warmup_samples")
+    if samples is not None:
+        recipe["warmup"] = f"{samples} samples"
+    if recipe["schedule"] != "constant-with-cooldown":
+        del recipe["cooldown"]
+    if recipe["optimizer"] != "adamw":
+        del recipe["eps"]
+    for name in ("gradient_clip", "diverged_after", "ema"):
+        recipe[name] = recipe[name] or "off"
+    return recipe
 
 
 def _block(block: GridBlock) -> dict[str, Any]:

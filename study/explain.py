@@ -113,9 +113,12 @@ def _sample(setup: Setup, cost: SampleCost) -> Iterator[str]:
 def _trial(grid: Grid, candidate: Candidate) -> Iterator[str]:
     cell, setup, batch = candidate.cell, candidate.setup, candidate.setup.batch_size
     steps = candidate.samples // batch
+    tail = setup.recipe.tail_steps(steps)
     if cell.level_flops is not None:
         bought = cell.level_flops // setup.train_flops_per_sample
         source = f"{cell.level_flops:,} FLOP / {setup.train_flops_per_sample:,} = {bought:,}"
+        if tail:
+            source = f"the most that {cell.level_flops:,} FLOP buy with their unmasked tail"
     elif cell.regime == "one-epoch":
         source = f"one epoch of {cell.subset_size:,}"
     else:
@@ -123,8 +126,14 @@ def _trial(grid: Grid, candidate: Candidate) -> Iterator[str]:
     yield f"samples seen: {source}, in whole batches of {batch:,}: {candidate.samples:,} in {steps:,} steps"
     epochs = candidate.samples / cell.subset_size
     yield f"epochs: {candidate.samples:,} / {cell.subset_size:,} pairs = {epochs:.3f}"
-    total = candidate.samples * setup.train_flops_per_sample
-    product = f"{candidate.samples:,} x {setup.train_flops_per_sample:,}"
+    total = setup.train_flops(steps)
+    product = f"{(steps - tail) * batch:,} x {setup.train_flops_per_sample:,}"
+    if tail:
+        yield (
+            f"unmasked tail: training.unmasked_tail = {setup.recipe.unmasked_tail:.1%} of the steps: "
+            f"{tail:,}, a sample at all tokens {setup.tail_flops_per_sample:,} FLOP"
+        )
+        product += f" + {tail * batch:,} x {setup.tail_flops_per_sample:,}"
     yield f"a trial: {product} = {total:,} FLOP ({format_flops(total)})"
     images, texts = grid.evaluation.images, grid.evaluation.texts
     yield (

@@ -45,7 +45,7 @@ def load_declaration(path: Path) -> Declaration:
     seeds = root.take_list("seeds", values.positive_or_zero, (0,))
     grid = read_grid(root, budget, architectures)
     exclude = read_exclusions(root, budget, grid, architectures)
-    training = read_training(root, architectures)
+    training = read_training(root, architectures, grid)
     metric = root.take("metric", values.metric, "held-out/top1")
     evaluation = _evaluation(root, described=isinstance(pool, DescribedPool))
     limits = read_limits(root)

@@ -1,36 +1,74 @@
 """The part of a declaration that says how trials train, within which limits, and on what."""
 
-from budgets.declaration import PRECISIONS, Cluster, Limits, Recipe, Resources, Training
+from budgets.declaration import Cluster, GridBlock, Limits, Resources, Training
 from budgets.quantity import parse_seconds, parse_share
+from budgets.recipe import OPTIMIZERS, PRECISIONS, PRESETS, SCHEDULES, Recipe
 from study import values
 from study.yaml_reader import Section, one_of
 
 
-def read_training(root: Section, architectures: tuple[str, ...]) -> Training:
-    """Reads the recipe and each architecture's peak learning rate."""
+def read_training(root: Section, architectures: tuple[str, ...], grid: tuple[GridBlock, ...]) -> Training:
+    """Reads the recipe and each architecture's peak learning rate.
+
+    Args:
+        root: The file.
+        architectures: Every name that the declaration may use.
+        grid: Whose architectures a preset's learning rate is for.
+    """
     section = root.section("training", required=True)
     if section is None:
         return Training(lr_peak={})
-    default = Recipe()
-    if not section.has("lr_peak"):
+    preset = PRESETS[section.take("preset", one_of("preset", tuple(PRESETS)), "default")]
+    if not section.has("lr_peak") and preset.lr_peak is None:
         section.error("training.lr_peak is missing: the peak learning rate of each architecture")
+    lr_peak = section.take_mapping("lr_peak", values.positive_number, one_of("architecture", architectures))
+    if preset.lr_peak is not None:
+        used = (name for block in grid for name in block.architectures)
+        lr_peak = dict.fromkeys(used, preset.lr_peak) | lr_peak
     training = Training(
-        lr_peak=section.take_mapping(
-            "lr_peak", values.positive_number, one_of("architecture", architectures)
-        ),
-        batch_size=section.take("batch_size", values.batch, 64),
-        recipe=Recipe(
-            weight_decay=section.take("weight_decay", values.not_negative, default.weight_decay),
-            beta1=section.take("beta1", values.share_below_one, default.beta1),
-            beta2=section.take("beta2", values.share_below_one, default.beta2),
-            eps=section.take("eps", values.positive_number, default.eps),
-            warmup=section.take("warmup", parse_share, default.warmup),
-            gradient_clip=section.take("gradient_clip", values.positive_number, default.gradient_clip),
-            precision=section.take("precision", one_of("precision", PRECISIONS), default.precision),
-        ),
+        lr_peak=lr_peak,
+        batch_size=section.take("batch_size", values.batch, preset.batch_size),
+        recipe=_read_recipe(section, preset.recipe),
     )
     section.done()
     return training
+
+
+def _read_recipe(section: Section, default: Recipe) -> Recipe:
+    warmup = section.take("warmup", values.warmup, default.warmup)
+    clip = section.take("gradient_clip", values.or_off(values.positive_number), default.gradient_clip or 0.0)
+    after = section.take(
+        "diverged_after", values.or_off(values.positive_share), default.diverged_after or 0.0
+    )
+    recipe = Recipe(
+        optimizer=section.take("optimizer", one_of("optimizer", OPTIMIZERS), default.optimizer),
+        weight_decay=section.take("weight_decay", values.not_negative, default.weight_decay),
+        beta1=section.take("beta1", values.share_below_one, default.beta1),
+        beta2=section.take("beta2", values.share_below_one, default.beta2),
+        eps=section.take("eps", values.positive_number, default.eps),
+        schedule=section.take("schedule", one_of("schedule", SCHEDULES), default.schedule),
+        warmup=warmup if isinstance(warmup, float) else Recipe().warmup,
+        warmup_samples=warmup if isinstance(warmup, int) else None,
+        cooldown=section.take("cooldown", values.positive_share, default.cooldown),
+        gradient_clip=clip or None,
+        accumulation=section.take("accumulation", values.batch, default.accumulation),
+        ema=section.take("ema", values.or_off(values.share_below_one), default.ema),
+        unmasked_tail=section.take("unmasked_tail", values.share_below_one, default.unmasked_tail),
+        precision=section.take("precision", one_of("precision", PRECISIONS), default.precision),
+        gradient_checkpointing=section.take(
+            "gradient_checkpointing", values.yes_or_no, default.gradient_checkpointing
+        ),
+        compile=section.take("compile", values.yes_or_no, default.compile),
+        diverged_after=after or None,
+    )
+    if section.has("cooldown") and recipe.schedule != "constant-with-cooldown":
+        section.error(
+            f"training.cooldown goes with schedule: constant-with-cooldown, found {recipe.schedule}",
+            "cooldown",
+        )
+    if section.has("eps") and recipe.optimizer != "adamw":
+        section.error(f"training.eps is AdamW's, the optimizer is {recipe.optimizer}", "eps")
+    return recipe
 
 
 def read_limits(root: Section) -> Limits:

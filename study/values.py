@@ -69,6 +69,21 @@ def metric(text: str) -> str:
     return text
 
 
+def or_off(read: Callable[[str], float]) -> Callable[[str], float]:
+    """Makes a reader that also takes ``off``, as 0."""
+
+    def read_or_off(text: str) -> float:
+        return 0.0 if text == "off" else read(text)
+
+    return read_or_off
+
+
+def warmup(text: str) -> float:
+    """Reads a warm-up: a share of the run as a float, or samples (``10k samples``) as an int."""
+    count, word, rest = text.partition("sample")
+    return positive(count.strip()) if word and rest in {"", "s"} else parse_share(text)
+
+
 def path(text: str) -> str:
     """Reads the path of a file or folder."""
     if not text.isprintable():

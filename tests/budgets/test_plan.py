@@ -7,10 +7,11 @@ import json
 import pytest
 
 from budgets.architecture import load_architecture
-from budgets.declaration import Cluster, Exclusion, GridBlock, Limits, Recipe, Resources, Training
+from budgets.declaration import Cluster, Exclusion, GridBlock, Limits, Resources, Training
 from budgets.flops import sample_cost
 from budgets.memory import memory_bytes
 from budgets.plan import Cell, Plan, Trial
+from budgets.recipe import Recipe
 from budgets.strategy import strategy
 from tests.budgets.planning import GFLOP, LADDER, declare, plan_of
 
@@ -22,8 +23,11 @@ def reasons(plan: Plan) -> list[str]:
 def test_an_id_is_the_hash_of_what_decides_the_result_and_of_nothing_else() -> None:
     trial = plan_of(declare()).trials[0]
     content = dataclasses.asdict(trial)
-    for derived in ("trial_id", "train_flops_per_sample", "evaluation_flops", "parameters"):
+    costs = ("train_flops_per_sample", "tail_flops_per_sample", "evaluation_flops", "parameters")
+    for derived in ("trial_id", *costs):
         del content[derived]
+    first = ("weight_decay", "beta1", "beta2", "eps", "warmup", "gradient_clip", "precision")
+    content["recipe"] = {name: content["recipe"][name] for name in first}  # the others at their defaults
 
     text = json.dumps([1, content], sort_keys=True, separators=(",", ":"))
 
@@ -168,6 +172,66 @@ def test_a_warm_up_must_end_before_the_run() -> None:
         plan_of(declare(training=training))
 
 
+def test_a_warm_up_in_samples_that_is_longer_than_some_runs_is_an_error_that_names_them() -> None:
+    recipe = Recipe(warmup_samples=20_000)
+    training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=recipe)
+
+    assert (recipe.warmup_steps(1000, 64), recipe.warmup_steps(1000, 128)) == (313, 157)
+    with pytest.raises(ValueError, match="longer than the run") as error:
+        plan_of(declare(training=training))
+    _, first, *others = str(error.value).splitlines()
+    assert first == (
+        f"  {LADDER[0]} clip on 10,000 pairs (all) at 100 GFLOP: "
+        "training.warmup = 20,000 samples takes 313 of 222 steps: none is left after it"
+    )
+    assert len(others) == 3
+    assert plan_of(
+        declare(training=training, levels=(300 * GFLOP,), grid=(GridBlock(architectures=LADDER[:1]),))
+    )
+
+
+def test_a_cooldown_must_begin_after_the_warm_up() -> None:
+    recipe = Recipe(schedule="constant-with-cooldown", warmup=0.5, cooldown=0.6)
+    training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=recipe)
+
+    with pytest.raises(ValueError, match=r"training.cooldown = 60% takes 133: together more than there are"):
+        plan_of(declare(training=training))
+    assert Recipe(cooldown=0.6).cooldown_steps(100) == 0
+
+
+def test_an_unmasked_tail_is_costed_exactly_and_stays_within_the_level() -> None:
+    training = Training(lr_peak={LADDER[0]: 1e-3}, recipe=Recipe(unmasked_tail=0.1))
+    block = GridBlock(architectures=LADDER[:1], strategies=("clip", "flip-50", "clipa"))
+    plan = plan_of(declare(block, training=training))
+    plain, flip, clipa = (trial for trial in plan.trials if trial.cell.level_flops == 300 * GFLOP)
+    architecture = load_architecture(LADDER[0])
+
+    def cost(name: str, batch: int) -> int:
+        return sample_cost(architecture, strategy(name), batch_size=batch).train_flops
+
+    for trial, whole, name in ((flip, cost("clip", 128), "flip-50"), (clipa, cost("clip", 64), "clipa")):
+        batch, masked = trial.batch_size, cost(name, trial.batch_size)
+        tail = int(0.1 * trial.steps + 0.5)
+        assert trial.train_flops == batch * ((trial.steps - tail) * masked + tail * whole)
+        assert trial.train_flops <= 300 * GFLOP < trial.train_flops + batch * whole
+        # The tail is the end: what is done before it costs as masked samples do.
+        before = (trial.steps - tail) * batch
+        assert trial.train_flops_after(before) == before * masked
+        assert trial.train_flops_after(before + batch) == before * masked + batch * whole
+    assert plain.recipe.unmasked_tail == 0
+    same = plan_of(declare(dataclasses.replace(block, strategies=("clip", "flip-50"))))
+    assert plain.trial_id in {trial.trial_id for trial in same.trials}
+    assert flip.trial_id not in {trial.trial_id for trial in same.trials}
+
+
+def test_a_ladder_counts_unmasked_tails() -> None:
+    training = Training(lr_peak={LADDER[0]: 1e-3}, recipe=Recipe(unmasked_tail=0.25))
+    block = GridBlock(architectures=LADDER[:1], strategies=("flip-50",), regime="fixed-compute")
+    plan = plan_of(declare(block, training=training, levels=(), study_flops=10**12))
+
+    assert 0.95 * 10**12 < plan.train_flops <= 10**12
+
+
 def test_a_quality_needs_a_score() -> None:
     plan = plan_of(declare(GridBlock(architectures=LADDER[:1], quality=("all", "top40"))), scored=False)
 
@@ -220,7 +284,7 @@ def test_the_memory_estimate_is_weights_gradients_moments_and_activations() -> N
     text = 34 * 77 * 512 * 12
     expected = 16 * 151_277_313 + 64 * (image + text) + 64 * 4096 * 2 * 8
 
-    found = memory_bytes(architecture, strategy("clip"), batch_size=4096, devices=64)
+    found = memory_bytes(architecture, strategy("clip"), Recipe(), batch_size=4096, devices=64)
 
     assert found == pytest.approx(expected, rel=0.06)  # attention and projections have MACs too
 

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from runners.checkpoint import checkpoints, drop_damaged, kept_steps, load_checkpoint, save_checkpoint
+from runners.learner import Learner
 from runners.meter import Count, Meter, read_count
+from runners.strategies.clip import Clip
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,16 +24,25 @@ class State:
     def __init__(self, seed: int) -> None:
         torch.manual_seed(seed)
         self.modules = nn.ModuleDict({"model": nn.Linear(5, 3)})
-        self.optimizer = torch.optim.AdamW(self.modules.parameters())
+        optimizer = torch.optim.AdamW(self.modules.parameters())
         self.losses = torch.rand(40)
         self.modules["model"](torch.rand(2, 5)).sum().backward()
-        self.optimizer.step()
+        optimizer.step()
+        self.learner = Learner(
+            model=self.modules["model"],
+            strategy=Clip(),
+            modules=self.modules,
+            optimizer=optimizer,
+            scaler=None,
+            average=None,
+            losses=self.losses,
+        )
 
     def save(self, folder: Path, step: int) -> None:
-        save_checkpoint(folder, step=step, losses=self.losses, modules=self.modules, optimizer=self.optimizer)
+        save_checkpoint(folder, self.learner, step=step)
 
     def load(self, folder: Path) -> int:
-        return load_checkpoint(folder, losses=self.losses, modules=self.modules, optimizer=self.optimizer)
+        return load_checkpoint(folder, self.learner)
 
     def same(self, other: "State", step: int) -> bool:
         return torch.equal(self.losses[:step], other.losses[:step]) and all(

@@ -11,15 +11,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from budgets.architecture import catalogue, load_architecture
-from budgets.declaration import Recipe
 from budgets.flops import sample_cost
+from budgets.recipe import Recipe
 from budgets.strategy import STRATEGIES, inapplicable, strategy
 from runners.model import build_model, encode_text, unprojected
+from runners.optimizer import make_optimizer
 from runners.strategies.build import build_strategy
 from runners.strategies.clipa import cut
 from runners.strategies.protocol import TrainingStrategy
 from runners.strategies.slip import simclr_loss
-from runners.train import make_optimizer
 
 BATCH = 8
 LADDER = [name for name in catalogue() if name.startswith("mini-")]
@@ -90,7 +90,7 @@ def test_siglip_starts_at_its_papers_temperature_and_bias_and_decays_neither() -
     answers = 2 * torch.eye(4) - 1
     expected = torch.log1p(torch.exp(answers * (-10 * images @ texts.T + 10))).sum() / 4
     assert how.loss(model, images, texts).item() == pytest.approx(expected.item(), rel=1e-5)
-    _, plain = make_optimizer(nn.ModuleDict({"model": model}), Recipe()).param_groups
+    _, plain = make_optimizer(model, Recipe(), lr_peak=1e-3).param_groups
     assert any(parameter is model.logit_bias for parameter in plain["params"])
 
 

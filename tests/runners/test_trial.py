@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from budgets.architecture import load_architecture
-from budgets.declaration import Recipe
 from budgets.plan import Cell, Trial
+from budgets.recipe import Recipe
 from runners.data.embedded.build import build_embedded_pool
 from runners.results import RESULT_COLUMNS, to_frame
 from runners.trial import TrialJob, read_outcome, run_trial

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from budgets.architecture import load_architecture
 from runners.data.embedded.build import Score, TrainingPairs, build_embedded_pool
@@ -26,9 +25,11 @@ from runners.data.index import vocabulary_of
 from runners.data.pool import Pool
 from runners.data.tokenizer import tokenizer
 from runners.data.training_set import TrainingSet
+from runners.learner import make_learner
 from runners.model import build_model, compute_context, resolve_precision
+from runners.seeds import derive_seed
 from runners.strategies.clip import Clip
-from runners.train import Schedule, derive_seed, make_optimizer, to_float, train
+from runners.train import Schedule, to_float, train
 
 _SCORED_AT_ONCE = 512
 
@@ -61,15 +62,12 @@ def train_scorer() -> Score:
         torch.manual_seed(derive_seed(SEED, "initial weights"))
         model = build_model(config)
         train(
-            model=model,
-            strategy=Clip(),
-            optimizer=make_optimizer(nn.ModuleDict({"model": model}), RECIPE),
-            data=TrainingSet(
+            make_learner(model, Clip(), recipe=RECIPE, lr_peak=LR_PEAK, steps=steps),
+            TrainingSet(
                 images=torch.from_numpy(np.ascontiguousarray(images)),
                 tokens=torch.from_numpy(to_ids(captions)),
             ),
-            schedule=Schedule(seed=SEED, steps=steps, batch_size=BATCH, lr_peak=LR_PEAK, recipe=RECIPE),
-            losses=torch.zeros(steps),
+            Schedule(seed=SEED, steps=steps, batch_size=BATCH, lr_peak=LR_PEAK, recipe=RECIPE),
             first_step=0,
             context=context,
             after_step=lambda _done: None,

@@ -4,8 +4,8 @@ The facts alone, without torch, so that a plan can charge them; `scorer.py` does
 """
 
 from budgets.architecture import load_architecture
-from budgets.declaration import Recipe
 from budgets.flops import CONVENTION, image_forward_macs, sample_cost, text_forward_macs
+from budgets.recipe import Recipe
 from budgets.strategy import strategy
 from runners.data.pool import Scorer
 

@@ -1,0 +1,49 @@
+"""Optimisers and learning-rate schedules."""
+
+import math
+
+import torch
+from timm.optim.adafactor_bv import AdafactorBigVision
+from torch import nn
+
+from budgets.recipe import Recipe
+
+
+def make_optimizer(modules: nn.Module, recipe: Recipe, *, lr_peak: float) -> torch.optim.Optimizer:
+    """Makes the recipe's optimiser; gains, biases and the temperature are not decayed, as in open_clip.
+
+    Adafactor is timm's port of big_vision's, which the paper trained with. torch's own has neither a first
+    moment nor absolute steps.
+    """
+    parameters = [parameter for parameter in modules.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+    others = [parameter for parameter in parameters if parameter.ndim <= 1]
+    decay = recipe.weight_decay
+    if recipe.optimizer == "adafactor":
+        decay /= lr_peak  # timm multiplies it by the learning rate, big_vision by the rate over its peak
+    groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+    if recipe.optimizer == "adafactor":
+        adafactor: torch.optim.Optimizer = AdafactorBigVision(
+            groups, lr=lr_peak, momentum=recipe.beta1, beta2_cap=recipe.beta2
+        )
+        return adafactor
+    return torch.optim.AdamW(groups, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps, fused=True)
+
+
+def learning_rate(step: int, *, steps: int, batch_size: int, peak: float, recipe: Recipe) -> float:
+    """Gives the learning rate of a step: a linear rise to the peak, then as the recipe's schedule says.
+
+    Args:
+        step: The step, from 0.
+        steps: All steps of the run.
+        batch_size: Pairs in a batch.
+        peak: Peak learning rate.
+        recipe: Gives warm-up, schedule and cooldown.
+    """
+    rise = recipe.warmup_steps(steps, batch_size)
+    if step < rise:
+        return peak * (step + 1) / rise
+    if recipe.schedule == "cosine":
+        return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+    fall = recipe.cooldown_steps(steps)
+    return peak * min(1.0, (steps - step) / fall) if fall else peak

@@ -1,0 +1,18 @@
+"""Seeds that derive from a trial's: random state is a function of (seed, purpose, index) alone."""
+
+import hashlib
+
+import torch
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Seeds a step's randomness: the generator that it returns, and torch's own for patch dropout."""
+    derived = derive_seed(seed, "step", step)
+    torch.manual_seed(derived)
+    return torch.Generator().manual_seed(derived)
+
+
+def derive_seed(seed: int, purpose: str, index: int = 0) -> int:
+    """Derives an independent seed of 63 bits from a trial's seed."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
