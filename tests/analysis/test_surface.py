@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from analysis.intervals import bca, interval
-from analysis.repeated import effective, fit_repeated
+from analysis.repeated import best_size, effective, fit_repeated
 from analysis.surface import fit, fit_draws, resample
 from analysis.surface_search import Data, project, search
 
@@ -141,6 +141,28 @@ def test_repetition_decays_as_it_was_made_to() -> None:
     assert found.status == "ok"
     assert found.decay == pytest.approx(15.4, rel=1e-3)
     np.testing.assert_allclose(found(n, unique, seen), y, rtol=1e-5)
+
+
+def repeated_grid(sizes: int) -> tuple[Floats, Floats, Floats]:
+    grids = np.meshgrid(np.geomspace(1e6, 1e10, sizes), np.geomspace(1e6, 1e8, 5))
+    n, unique = (np.repeat(grid.ravel(), 4) for grid in grids)
+    return n, unique, unique * np.tile([1.0, 4.0, 16.0, 64.0], sizes * 5)
+
+
+def test_excess_parameters_decay_as_they_were_made_to_where_the_data_tell() -> None:
+    n, unique, seen = repeated_grid(6)
+    law = fit(*made_up())
+    sizes = effective(best_size(law, unique), n, 5.3)
+    y = law(sizes, effective(unique, seen, 15.4))
+    found = fit_repeated(n, unique, seen, y, delta=np.inf)
+    assert (found.decay, found.size_decay) == pytest.approx((15.4, 5.3), rel=1e-3)
+    assert found.surface.alpha == pytest.approx(law.alpha, rel=1e-3)
+    np.testing.assert_allclose(found(n, unique, seen), y, rtol=1e-5)
+    noise = np.exp(0.03 * np.random.default_rng(0).standard_normal(len(y)))
+    vague = fit_repeated(n, unique, seen, law(n, effective(unique, seen, 15.4)) * noise, delta=np.inf)
+    assert vague.decay == pytest.approx(15.4, rel=0.2)
+    assert np.isinf(vague.size_decay)
+    assert vague.size_reason.startswith("could not be decided")
 
 
 def test_data_seen_once_tell_nothing_about_repetition() -> None:
