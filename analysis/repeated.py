@@ -175,7 +175,7 @@ def _with_size_decay(  # noqa: PLR0913 (three axes and a value)
             weights=weights,
             delta=delta,
             bounds=(lowest, highest),
-        )  # fmt: skip
+        )
         for start, decay in starts
     ]
     theta, objective = min(ends, key=lambda end: end[1])
