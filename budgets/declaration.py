@@ -136,6 +136,24 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Tuning:
+    """What is tuned for each architecture with each strategy, before the grid runs.
+
+    Attributes:
+        share: Share of the study budget that is set aside for it.
+        fields: Field of `Training` or `Recipe` → the values to try, rising.
+        seeds: Seeds of each value; apart from the grid's, so that a lucky seed is not carried into it.
+        metric: What selects, ``<evaluation set>/<metric>``; None stands for the validation set's where there
+            is one, else the study's own.
+    """
+
+    share: float
+    fields: dict[str, tuple[float, ...]]
+    seeds: tuple[int, ...] = (1000,)
+    metric: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """What makes a cell not worth its compute.
 
@@ -212,6 +230,7 @@ class Declaration:
         evaluation_counts: Images and texts of evaluation sets that are described, as their pool is.
         cluster: What the study is priced on, or None.
         catalogue: Folder of the user's own architectures, one JSON file each, or None.
+        tuning: What is tuned before the grid runs, or None.
     """
 
     name: str
@@ -232,6 +251,7 @@ class Declaration:
     cluster: Cluster | None = None
     catalogue: str | None = None
     probes: tuple[str, ...] = ()
+    tuning: Tuning | None = None
 
 
 def require_runnable(declaration: Declaration) -> None:

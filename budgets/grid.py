@@ -1,9 +1,11 @@
 """The declared grid: its cells in order, each with what an architecture and a strategy together cost."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from budgets.architecture import Architecture, load_architecture
 from budgets.declaration import Declaration, Exclusion, GridBlock
@@ -14,6 +16,9 @@ from budgets.memory import memory_bytes
 from budgets.plan import Cell, Trial
 from budgets.recipe import Recipe
 from budgets.strategy import Strategy, inapplicable, strategy
+
+Pair = tuple[str, str]
+"""An architecture and a strategy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,12 +76,14 @@ class Candidate:
         cell: The cell.
         setup: Its architecture and strategy.
         seeds: Its seeds.
+        declared_samples: Samples that it shall see; 0 where its level buys them.
         samples: Samples that a trial of it would see, whole batches.
     """
 
     cell: Cell
     setup: Setup
     seeds: tuple[int, ...]
+    declared_samples: int
     samples: int
 
 
@@ -87,26 +94,44 @@ class Grid:
         declaration: The study.
         pool: The pool's facts.
         evaluation: The evaluation sets' facts.
+        tuned: Architecture and strategy → tuned field → the value that takes the place of the declared one;
+            None where every value diverged.
     """
 
-    def __init__(self, declaration: Declaration, pool: PoolFacts, evaluation: EvaluationFacts) -> None:
+    def __init__(
+        self,
+        declaration: Declaration,
+        pool: PoolFacts,
+        evaluation: EvaluationFacts,
+        tuned: Mapping[Pair, Mapping[str, float] | None] = MappingProxyType({}),
+    ) -> None:
         self.declaration, self.pool, self.evaluation = declaration, pool, evaluation
+        self._tuned = tuned
         self._setups: dict[tuple[str, str], Setup] = {}
 
     def candidates(self, levels: tuple[int, ...]) -> Iterator[Candidate]:
         """Yields the cells of all blocks in declared order, with the blocks' own levels or these."""
         for block in self.declaration.grid:
             for cell, samples in self._points(block, block.levels or levels):
-                setup = self.setup(cell.architecture, cell.strategy)
-                steps = samples // setup.batch_size
-                if cell.level_flops is not None:
-                    steps = setup.steps_within(cell.level_flops)
-                yield Candidate(
-                    cell=cell,
-                    setup=setup,
-                    seeds=block.seeds or self.declaration.seeds,
-                    samples=steps * setup.batch_size,
-                )
+                yield self.candidate(cell, samples, block.seeds or self.declaration.seeds)
+
+    def candidate(self, cell: Cell, samples: int, seeds: tuple[int, ...]) -> Candidate:
+        """Gives a cell as a candidate; its declared samples count where no level buys them."""
+        setup = self.setup(cell.architecture, cell.strategy)
+        steps = samples // setup.batch_size
+        if cell.level_flops is not None:
+            steps = setup.steps_within(cell.level_flops)
+        return Candidate(
+            cell=cell,
+            setup=setup,
+            seeds=seeds,
+            declared_samples=samples,
+            samples=steps * setup.batch_size,
+        )
+
+    def tuned(self, values: Mapping[Pair, Mapping[str, float] | None]) -> "Grid":
+        """Gives the same grid with other values in the place of declared ones."""
+        return Grid(self.declaration, self.pool, self.evaluation, values)
 
     def setup(self, architecture_name: str, strategy_name: str) -> Setup:
         """Gives an architecture with a strategy."""
@@ -172,11 +197,17 @@ class Grid:
         declaration = self.declaration
         folder = None if declaration.catalogue is None else Path(declaration.catalogue)
         architecture, how = load_architecture(architecture_name, folder), strategy(strategy_name)
-        batch_size = declaration.training.batch_size * how.batch_factor
-        recipe = declaration.training.recipe
+        training, reason = declaration.training, inapplicable(how, architecture)
+        values = self._tuned.get((architecture_name, strategy_name), {})
+        if values is None:
+            values, reason = {}, "tuning: training diverged at every value that was tried"
+        batch_size = int(values.get("batch_size", training.batch_size)) * how.batch_factor
+        of_recipe: dict[str, Any] = {
+            name: value for name, value in values.items() if hasattr(training.recipe, name)
+        }
+        recipe = replace(training.recipe, **of_recipe)
         if not how.masks and recipe.unmasked_tail:
             recipe = replace(recipe, unmasked_tail=0.0)
-        reason = inapplicable(how, architecture)
         evaluation_macs = self.evaluation.images * image_forward_macs(
             architecture
         ) + self.evaluation.texts * text_forward_macs(architecture)
@@ -185,7 +216,7 @@ class Grid:
             architecture=architecture,
             strategy=how,
             batch_size=batch_size,
-            lr_peak=declaration.training.lr_peak.get(architecture_name),
+            lr_peak=values.get("lr_peak", self._declared_lr_peak(architecture_name)),
             inapplicable=reason,
             train_flops_per_sample=sample_cost(architecture, how, batch_size=batch_size).train_flops
             if applies
@@ -206,6 +237,13 @@ class Grid:
             if applies and declaration.cluster is not None
             else 0,
         )
+
+    def _declared_lr_peak(self, architecture: str) -> float | None:
+        """The declared peak learning rate; where it is tuned instead, a middle one stands in for it."""
+        tuning = self.declaration.tuning
+        tried = () if tuning is None else tuning.fields.get("lr_peak", ())
+        declared = self.declaration.training.lr_peak.get(architecture)
+        return tried[len(tried) // 2] if declared is None and tried else declared
 
     def _matches(self, rule: Exclusion, cell: Cell) -> bool:
         if rule.sizes:

@@ -131,6 +131,59 @@ class LeftOut:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Winner:
+    """What tuning found for an architecture with a strategy.
+
+    Attributes:
+        architecture: The architecture.
+        strategy: The strategy.
+        cell: The cell that it was tuned on.
+        values: Tuned field → the value that won.
+        score: Mean of the selecting metric over the seeds.
+        runner_up: The values that came second.
+        runner_up_score: Their mean; NaN where they diverged.
+        tie: Whether the 90 % interval of the difference holds zero.
+        widened: Fields whose values were widened, since the first winner stood at their edge.
+        at_edge: Fields in which the winner stands at an edge that is not widened any more.
+    """
+
+    architecture: str
+    strategy: str
+    cell: Cell
+    values: Mapping[str, float]
+    score: float
+    runner_up: Mapping[str, float]
+    runner_up_score: float
+    tie: bool
+    widened: tuple[str, ...]
+    at_edge: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TuningPlan:
+    """The trials that decide a study's tuned fields.
+
+    Attributes:
+        trials: Those that are known so far: which values are tried beyond an edge follows from results.
+        values: Trial id → tuned field → value.
+        reserve_flops: Training FLOPs of the study budget that are set aside for tuning.
+        most_flops: What tuning costs at most, with every grid of values widened on all sides.
+        metric: What selects, ``<evaluation set>/<metric>``.
+        winners: What is decided.
+        waiting: Architectures and strategies that are not decided; the learning rates and ids of their
+            trials in the plan are provisional.
+    """
+
+    trials: tuple[Trial, ...]
+    values: Mapping[str, Mapping[str, float]]
+    reserve_flops: int
+    most_flops: int
+    metric: str
+    winners: tuple[Winner, ...]
+    waiting: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """What a study will run.
 
@@ -141,6 +194,7 @@ class Plan:
         study_flops: The study's cap in training FLOPs, or None.
         levels: Budget levels in training FLOPs, declared or chosen, rising.
         warnings: What the analysis of this plan will not be able to say, and what the planner decided.
+        tuning: What is tuned before the trials, or None.
     """
 
     trials: tuple[Trial, ...]
@@ -149,20 +203,31 @@ class Plan:
     study_flops: int | None
     levels: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
+    tuning: TuningPlan | None = None
+
+    @property
+    def all_trials(self) -> tuple[Trial, ...]:
+        """Those of the tuning, then the others; one that is both stands once."""
+        if self.tuning is None:
+            return self.trials
+        both = (*self.tuning.trials, *self.trials)
+        return tuple({trial.trial_id: trial for trial in both}.values())
 
     @property
     def train_flops(self) -> int:
-        """Training FLOPs of all trials and charges."""
-        return sum(t.train_flops for t in self.trials) + sum(c.train_flops for c in self.charges)
+        """Training FLOPs of all trials, the tuning's included, and charges."""
+        return sum(t.train_flops for t in self.all_trials) + sum(c.train_flops for c in self.charges)
 
     @property
     def evaluation_flops(self) -> int:
         """Forward FLOPs of all evaluations and charges."""
-        return sum(t.evaluation_flops for t in self.trials) + sum(c.evaluation_flops for c in self.charges)
+        return sum(t.evaluation_flops for t in self.all_trials) + sum(
+            c.evaluation_flops for c in self.charges
+        )
 
     def train_flops_by(self, what: Callable[[Cell], str]) -> dict[str, int]:
         """Sums the trials' training FLOPs by a property of their cells, in the plan's order."""
         sums: Counter[str] = Counter()
-        for trial in self.trials:
+        for trial in self.all_trials:
             sums[what(trial.cell)] += trial.train_flops
         return dict(sums)

@@ -13,6 +13,8 @@ from budgets.ladder import choose_levels
 from budgets.plan import Cell, Charge, LeftOut, Plan, Trial
 from budgets.quantity import format_flops
 from budgets.sanity import warnings
+from budgets.tuning import Scores, plan_tuning, tuning_reserve
+from budgets.winner import tuning_notes
 
 _MOST_SHOWN = 5
 
@@ -23,6 +25,7 @@ def make_plan(
     pool: PoolFacts,
     evaluation: EvaluationFacts,
     charges: tuple[Charge, ...] = (),
+    scores: Scores | None = None,
 ) -> Plan:
     """Plans a study.
 
@@ -31,6 +34,7 @@ def make_plan(
         pool: The pool's facts.
         evaluation: The evaluation sets' facts.
         charges: Compute that the study pays beside its trials.
+        scores: What the trials of the tuning gave so far; None before any.
 
     Returns:
         The plan; within the study budget, where there is one.
@@ -43,25 +47,36 @@ def make_plan(
     grid = Grid(declaration, pool, evaluation)
     notes: list[str] = []
     levels = declaration.levels
+    reserve = tuning_reserve(declaration)
+    # The share of the tuning stays set aside when tuning is over: the grid must not depend on what it cost.
+    beside = (
+        (*charges, Charge(what="tuning", train_flops=reserve, evaluation_flops=0)) if reserve else charges
+    )
     chosen = not levels and any(block.regime == "fixed-compute" for block in declaration.grid)
     if chosen:
         if declaration.study_flops is None:
             raise ValueError("there are no budget levels and no study budget to choose them from")
-        levels = choose_levels(grid, charges, declaration.study_flops)
+        levels = choose_levels(grid, beside, declaration.study_flops)
         notes.append(
             f"levels chosen, the highest {len(levels)} at a ratio of {declaration.ladder.ratio:g} whose "
             "grid fits the "
             f"study budget: {', '.join(map(format_flops, levels))}"
         )
+    tuning = None
+    if declaration.tuning is not None:
+        metric = declaration.tuning.metric or declaration.metric
+        tuning, tuned = plan_tuning(grid, levels, scores or Scores(metric=metric, of={}))
+        grid = grid.tuned(tuned)
+        notes.extend(tuning_notes(tuning, reported=declaration.metric))
     trials, left_out = _trials(grid, levels)
     if not trials:
         raise ValueError(_nothing(left_out))
-    _check_schedule(trials)
-    room = None if declaration.study_flops is None else declaration.study_flops - _sum(charges)
+    _check_schedule(trials if tuning is None else (*tuning.trials, *trials))
+    room = None if declaration.study_flops is None else declaration.study_flops - _sum(beside)
     if room is not None and _cost(trials) > room:
         fit = drop_to_fit(trials, room)
         if declaration.fit == "refuse" or fit is None:
-            raise ValueError(_too_dear(trials, charges, declaration, fit))
+            raise ValueError(_too_dear(trials, beside, declaration, fit))
         notes.append(f"dropped to fit the study budget (budget.fit: drop): {fit.sentence()}")
         trials, left_out = fit.kept, left_out + fit.left_out()
     architectures = {
@@ -75,6 +90,7 @@ def make_plan(
         study_flops=declaration.study_flops,
         levels=levels,
         warnings=(*notes, *warnings(trials, architectures)),
+        tuning=tuning,
     )
 
 

@@ -87,7 +87,7 @@ def price(plan: Plan, cluster: Cluster, *, devices_per_trial: int, own: Speeds =
         devices_per_trial: Devices that a trial takes, at least one.
         own: What the user measured on the cluster's device.
     """
-    hours = [device_hours(trial, cluster, own) for trial in plan.trials]
+    hours = [device_hours(trial, cluster, own) for trial in plan.all_trials]
     charges = _hours(sum(each.train_flops + each.evaluation_flops for each in plan.charges), cluster)
     total = Range(
         low=sum(each.low for each in hours) + charges.low,
@@ -100,7 +100,7 @@ def price(plan: Plan, cluster: Cluster, *, devices_per_trial: int, own: Speeds =
         + charges.high / cluster.count,
     )
     rate = cluster.price_per_hour
-    by_kind = Counter(is_measured(trial, cluster, own) for trial in plan.trials)
+    by_kind = Counter(is_measured(trial, cluster, own) for trial in plan.all_trials)
     return Price(
         device_hours=total,
         makespan_hours=span,

@@ -54,7 +54,7 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
     charged: dict[str, int] = {}
     held: dict[str, list[Held]] = defaultdict(list)
     wasted = 0
-    names = {trial.trial_id for trial in plan.trials} | {charge.what for charge in plan.charges}
+    names = {trial.trial_id for trial in plan.all_trials} | {charge.what for charge in plan.charges}
     for entry in entries:
         book.add(entry)
         if entry.what not in names:
@@ -76,7 +76,7 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
         spent=sum(each.spent for each in stands),
         reserved=sum(each.left for each in stands),
         released=sum(each.released for each in stands),
-        waiting=sum(trial.train_flops for trial in plan.trials if not paid.get(trial.trial_id))
+        waiting=sum(trial.train_flops for trial in plan.all_trials if not paid.get(trial.trial_id))
         + sum(charge.train_flops for charge in plan.charges if charge.what not in charged),
         wasted=wasted,
         left_behind=book.spent_flops - sum(charged.values()) - sum(each.spent for each in stands) - wasted,
@@ -86,7 +86,11 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
                 for charge in plan.charges
                 if charged.get(charge.what, charge.train_flops) != charge.train_flops
             ),
-            *(text for trial in plan.trials for text in _differences(trial, paid.get(trial.trial_id, []))),
+            *(
+                text
+                for trial in plan.all_trials
+                for text in _differences(trial, paid.get(trial.trial_id, []))
+            ),
             *(
                 f"'{what}' has a reservation that stands, and is not in the plan"
                 for what in sorted(book.open.keys() - names)

@@ -1,4 +1,4 @@
-"""Runs trials as Ray Core tasks: the only file that imports Ray.
+"""Runs trials as Ray Core tasks. It and `runners.tune` alone import Ray.
 
 Ray places and watches the processes; which trial starts when is `runners.schedule`'s decision.
 """

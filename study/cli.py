@@ -194,8 +194,14 @@ def _run(study: "Study", options: argparse.Namespace) -> int:
 
     plan = plan_study(study)
     console = _console()
+    failures: dict[str, str] = {}
     with Progress(study.declaration.metric, console) as progress:
-        failures = Run(study, plan, progress, address=options.address).execute()
+        if plan.tuning is not None and plan.tuning.waiting:
+            from study.tuning import tune_study  # noqa: PLC0415 - as above; few studies tune
+
+            plan, failures = tune_study(study, plan, progress, address=options.address)
+        if not failures:
+            failures = Run(study, plan, progress, address=options.address).execute()
     console.print(f"results in {study.folder}", highlight=False)
     return EXIT_FAILED_TRIALS if failures else 0
 

@@ -26,6 +26,7 @@ def dump_declaration(declaration: Declaration) -> str:
         "limits": asdict(declaration.limits),
         "resources": {name.removesuffix("_s"): value for name, value in resources.items()},
         "cluster": _cluster(declaration),
+        "tuning": _tuning(declaration),
     }
     return yaml.safe_dump(_given(content), sort_keys=False, allow_unicode=True)
 
@@ -101,6 +102,14 @@ def _cluster(declaration: Declaration) -> dict[str, Any]:
         return {}
     shares = None if cluster.utilisation is None else list(cluster.utilisation)
     return _given(asdict(cluster) | {"utilisation": shares})
+
+
+def _tuning(declaration: Declaration) -> dict[str, Any]:
+    tuning = declaration.tuning
+    if tuning is None:
+        return {}
+    fields = {name: list(values) for name, values in tuning.fields.items()}
+    return _given(asdict(tuning) | {"fields": fields, "seeds": list(tuning.seeds)})
 
 
 def _given(content: dict[str, Any]) -> dict[str, Any]:

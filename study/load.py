@@ -9,6 +9,7 @@ from budgets.names import unknown
 from study import values
 from study.load_grid import read_budget, read_exclusions, read_grid
 from study.load_training import read_cluster, read_limits, read_resources, read_training
+from study.load_tuning import read_tuning
 from study.yaml_reader import DeclarationError, Section, read_root
 
 DECLARATIONS = Path(__file__).parent / "declarations"
@@ -45,7 +46,9 @@ def load_declaration(path: Path) -> Declaration:
     seeds = root.take_list("seeds", values.positive_or_zero, (0,))
     grid = read_grid(root, budget, architectures)
     exclude = read_exclusions(root, budget, grid, architectures)
-    training = read_training(root, architectures, grid)
+    tuning = read_tuning(root, budget)
+    tuned = () if tuning is None else tuple(tuning.fields)
+    training = read_training(root, architectures, grid, tuned=tuned)
     metric = root.take("metric", values.metric, "held-out/top1")
     evaluation = _evaluation(root, described=isinstance(pool, DescribedPool))
     limits = read_limits(root)
@@ -72,6 +75,7 @@ def load_declaration(path: Path) -> Declaration:
         cluster=cluster,
         catalogue=folder,
         probes=tuple(evaluation.probes),
+        tuning=tuning,
     )
 
 

@@ -7,19 +7,26 @@ from study import values
 from study.yaml_reader import Section, one_of
 
 
-def read_training(root: Section, architectures: tuple[str, ...], grid: tuple[GridBlock, ...]) -> Training:
+def read_training(
+    root: Section,
+    architectures: tuple[str, ...],
+    grid: tuple[GridBlock, ...],
+    *,
+    tuned: tuple[str, ...] = (),
+) -> Training:
     """Reads the recipe and each architecture's peak learning rate.
 
     Args:
         root: The file.
         architectures: Every name that the declaration may use.
         grid: Whose architectures a preset's learning rate is for.
+        tuned: Fields that are tuned; a peak learning rate need not be declared then.
     """
     section = root.section("training", required=True)
     if section is None:
         return Training(lr_peak={})
     preset = PRESETS[section.take("preset", one_of("preset", tuple(PRESETS)), "default")]
-    if not section.has("lr_peak") and preset.lr_peak is None:
+    if not section.has("lr_peak") and preset.lr_peak is None and "lr_peak" not in tuned:
         section.error("training.lr_peak is missing: the peak learning rate of each architecture")
     lr_peak = section.take_mapping("lr_peak", values.positive_number, one_of("architecture", architectures))
     if preset.lr_peak is not None:

@@ -101,7 +101,7 @@ class Run:
         Raises:
             ValueError: It does not fit; the message says what is booked.
         """
-        cap, ids = self._plan.study_flops, set(self._trials)
+        cap, ids = self._plan.study_flops, {trial.trial_id for trial in self._plan.all_trials}
         others = {
             e.what: e.train_flops for e in self._ledger.entries if e.entry == "spent" and e.what not in ids
         }

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from budgets.declaration import Declaration
 from budgets.flops import CONVENTION
-from budgets.plan import Plan
+from budgets.plan import Plan, TuningPlan
 from budgets.price import Speeds, device_hours, price
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame, write_table
 from study.plan_view import devices_per_trial, plan_axes
+from study.tuning_table import winner_facts
 
 _HOURS = ("device_hours_low", "device_hours_high")
 _TRIAL_COLUMNS = [name for name in PLAN_COLUMNS if name != "predicted_s"]
@@ -51,6 +52,7 @@ def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str
         if cluster is None
         else {"cluster": asdict(cluster)}
         | asdict(price(plan, cluster, devices_per_trial=devices_per_trial(declaration), own=own)),
+        "tuning": None if plan.tuning is None else _tuning(plan.tuning),
         "trials": trials,
         "left_out": left_out,
     }
@@ -85,6 +87,23 @@ def _trial_rows(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[d
             hours = device_hours(trial, declaration.cluster, own)
             row |= {"device_hours_low": hours.low, "device_hours_high": hours.high}
         yield row
+
+
+def _tuning(tuning: TuningPlan) -> dict[str, object]:
+    tried = [
+        {"values": dict(tuning.values[trial.trial_id])}
+        | {name: value for name, value in plan_row(trial).items() if not _is_nan(value)}
+        | {"train_flops": trial.train_flops}
+        for trial in tuning.trials
+    ]
+    return {
+        "metric": tuning.metric,
+        "reserve_flops": tuning.reserve_flops,
+        "most_flops": tuning.most_flops,
+        "waiting": tuning.waiting,
+        "winners": [winner_facts(winner) for winner in tuning.winners],
+        "trials": tried,
+    }
 
 
 def _is_nan(value: object) -> bool:

@@ -8,6 +8,7 @@ from budgets.declaration import Declaration
 from budgets.plan import Cell, Plan, Trial
 from budgets.price import Price, Range, Speeds, device_hours, price, utilisation
 from budgets.quantity import format_count, format_flops, format_seconds
+from budgets.winner import words
 from study.text_table import text_table
 
 _TEXT_COLUMNS = ("architecture", "strategy", "quality", "seeds")
@@ -40,6 +41,7 @@ def plan_lines(
     if several_sizes:
         yield "cells that differ in size alone share a row; --format csv lists all, --explain CELL shows one"
     yield from _left_out(plan)
+    yield from _tuning(plan)
     for charge in plan.charges:
         yield f"charged once: {format_flops(charge.train_flops)} for the quality score ({charge.what})"
     yield from _totals(declaration, plan, seconds, measured=measured, own=own)
@@ -103,6 +105,28 @@ def _left_out(plan: Plan) -> Iterator[str]:
     more = len(plan.left_out) - _MOST_LEFT_OUT
     if more > 0:
         yield f"left out: {more:,} cells more; --format csv lists them all"
+
+
+def _tuning(plan: Plan) -> Iterator[str]:
+    tuning = plan.tuning
+    if tuning is None:
+        return
+    cost = format_flops(sum(trial.train_flops for trial in tuning.trials))
+    yield (
+        f"tuning: {len(tuning.trials):,} trials, {cost}, at most {format_flops(tuning.most_flops)} "
+        f"where values are widened; {format_flops(tuning.reserve_flops)} of the study budget are set aside; "
+        f"{tuning.metric} selects"
+    )
+    waiting = [
+        trial for trial in plan.trials if (trial.cell.architecture, trial.cell.strategy) in tuning.waiting
+    ]
+    if waiting:
+        yield f"{len(waiting):,} trials wait for it; till then their tuned values and ids are provisional"
+    for winner in tuning.winners:
+        yield (
+            f"tuned: {winner.architecture} {winner.strategy}: {words(winner.values)}, {winner.score:.1%}; "
+            f"next {words(winner.runner_up)}, {winner.runner_up_score:.1%}"
+        )
 
 
 def _totals(

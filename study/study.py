@@ -18,6 +18,7 @@ from budgets.names import unknown
 from budgets.plan import Charge, Plan
 from budgets.planner import make_plan
 from budgets.quality import NAMED
+from budgets.tuning import Scores
 from runners.data.embedded.build import evaluation_counts
 from runners.data.embedded.scorer_cost import scorer
 from runners.data.evaluation_facts import (
@@ -36,6 +37,7 @@ from runners.results import (
     to_frame,
 )
 from runners.throughput import Kind, kind, predict_s, read_calibration
+from study.tuning_table import read_scores
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +92,29 @@ def plan_study(study: Study) -> Plan:
             f"{unknown('metric', metric, evaluation.metrics)}. "
             "A set of your own is named under evaluation:, as NAME: FOLDER"
         )
-    return make_plan(study.declaration, pool=pool, evaluation=evaluation, charges=charges)
+    return make_plan(
+        study.declaration,
+        pool=pool,
+        evaluation=evaluation,
+        charges=charges,
+        scores=_scores(study, evaluation.metrics),
+    )
+
+
+def _scores(study: Study, metrics: tuple[str, ...]) -> Scores | None:
+    """Reads what the study's tuning gave so far; the pool's validation set selects, where it has one.
+
+    Raises:
+        ValueError: The declared metric is not measured.
+    """
+    tuning, own = study.declaration.tuning, study.declaration.metric
+    if tuning is None:
+        return None
+    if tuning.metric is not None and metrics and tuning.metric not in metrics:
+        raise ValueError(f"tuning.metric: {unknown('metric', tuning.metric, metrics)}")
+    apart = f"validation/{own.partition('/')[2]}"
+    metric = tuning.metric or (apart if apart in metrics else own)
+    return Scores(metric=metric, of=read_scores(study.folder / "tuning.parquet", metric))
 
 
 def study_grid(study: Study) -> Grid:
@@ -125,7 +149,7 @@ def measured_throughput(study: Study, plan: Plan) -> dict[Kind, float]:
         return calibrated
     speeds = events.dropna(subset=["samples_per_s"]).set_index("trial")["samples_per_s"].to_dict()
     return calibrated | {
-        kind(trial): float(speeds[trial.trial_id]) for trial in plan.trials if speeds.get(trial.trial_id)
+        kind(trial): float(speeds[trial.trial_id]) for trial in plan.all_trials if speeds.get(trial.trial_id)
     }
 
 

@@ -13,7 +13,7 @@ evaluation:
   imagenet: {images: 5k, texts: 8k}
 budget:
   levels: [100 GFLOP, 300 GFLOP, 900 GFLOP]
-  study: 40 TFLOP
+  study: 50 TFLOP
   fit: drop
 seeds: [0, 1]
 grid:
@@ -42,6 +42,11 @@ training:
 limits: {min_steps: 20, max_epochs: 100}
 resources: {cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}
 cluster: {device: H100, count: 8, utilisation: [20%, 50%], price_per_hour: 2.5}
+tuning:
+  share: 20%
+  fields: {lr_peak: [1e-3, 2e-3], beta2: [0.95, 98%]}
+  seeds: [7]
+  metric: imagenet/top5
 """
 
 

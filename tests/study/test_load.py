@@ -99,7 +99,7 @@ def test_the_users_own_architectures_are_used_by_name(tmp_path: Path) -> None:
         ("fit: drop", "fitt: drop", "10: unknown key 'budget.fitt'; did you mean 'budget.fit'? allowed: "),
         ("fit: drop", "fit: shrink", "10: budget.fit: unknown fit 'shrink'; allowed: drop, refuse"),
         (
-            "study: 40 TFLOP",
+            "study: 50 TFLOP",
             "study: 40 TFLIP",
             "9: budget.study: '40 TFLIP': unknown unit of compute 'TFLIP'; did you",
         ),
@@ -180,7 +180,13 @@ def test_the_users_own_architectures_are_used_by_name(tmp_path: Path) -> None:
             "fit: drop\n  ladder: {levels: 3}",
             "11: budget.ladder has the planner choose levels, budget.levels declares",
         ),
-        ("  study: 40 TFLOP\n", "", "9: budget.fit goes with budget.study"),
+        ("  study: 50 TFLOP\n", "", "9: budget.fit goes with budget.study"),
+        (
+            "beta2: [0.95, 98%]",
+            "beta3: [0.95, 98%]",
+            "40: tuning.fields: unknown field 'beta3'; did you mean",
+        ),
+        ("beta2: [0.95, 98%]", "beta2: [0.95]", "40: tuning.fields.beta2 needs at least two values"),
     ],
 )
 def test_a_mistake_gives_file_line_what_was_found_and_what_is_allowed(
@@ -192,7 +198,7 @@ def test_a_mistake_gives_file_line_what_was_found_and_what_is_allowed(
 
 
 def test_all_mistakes_of_a_file_come_at_once_in_its_order(tmp_path: Path) -> None:
-    text = changed("seeds: [0, 1]", "seeds: [x]").replace("metric:", "metrik:").replace("64k", "64 k x")
+    text = changed("seeds: [0, 1]", "seeds: [x]").replace("metric:", "metrik:", 1).replace("64k", "64 k x")
     lines = [int(line.split(":")[0]) for line in problems(tmp_path, text)]
 
     assert lines == [4, 11, 21]

@@ -130,7 +130,8 @@ def test_json_is_exact_and_carries_convention_totals_and_price(run: Run, tmp_pat
     content = json.loads(run(str(path), "--format", "json"))
 
     assert content["convention"] == CONVENTION
-    assert content["train_flops"] == sum(trial["train_flops"] for trial in content["trials"])
+    trials = [*content["trials"], *content["tuning"]["trials"]]
+    assert content["train_flops"] == sum(trial["train_flops"] for trial in trials)
     assert sum(content["train_flops_by"]["strategy"].values()) == content["train_flops"]
     assert content["price"]["money"]["low"] == pytest.approx(2.5 * content["price"]["device_hours"]["low"])
     assert {trial["level_flops"] for trial in content["trials"]} == {None, 10**11, 3 * 10**11, 9 * 10**11}
