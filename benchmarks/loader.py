@@ -1,8 +1,12 @@
 """Whether the loader keeps ahead: ``python benchmarks/loader.py``, ours against webdataset's own pipeline.
 
 The same shards of JPEGs, decoded to 224 pixels by one process each, in turns in one run. Speeds are pairs a
-second of processor time, for a machine that is busy otherwise. The last lines are name, value, target, and
-pass or fail; the exit code is 1 when one fails.
+second of processor time, for a machine that is busy otherwise.
+
+Then the share of a run that its trainer waits for data. The model is the one of the small ladder that takes
+least time a pair, the hardest to keep ahead of, on a pool of 32 pixels; from the cache by processor time,
+streamed by one worker beside it by the clock. The last lines are name, value, target, and pass or fail; the
+exit code is 1 when one fails.
 """
 
 import argparse
@@ -11,6 +15,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,12 +28,21 @@ from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from budgets.architecture import load_architecture
+from budgets.declaration import Recipe
 from runners.data.cache import shared_images
+from runners.data.embedded.build import TrainingPairs
 from runners.data.in_place import open_pool
 from runners.data.shards import close_shard, write_sample
-from runners.data.training_set import StreamedSet, TrainingSet
+from runners.data.tokenizer import tokenizer
+from runners.data.training_set import Batches, StreamedSet, TrainingSet, training_data
+from runners.data.write import write_pool
+from runners.model import build_model, compute_context, resolve_precision
+from runners.strategies.clip import Clip
+from runners.train import Schedule, make_optimizer, train
 
 BATCH, SIZE, SIDE, ROUNDS = 64, 224, 256, 3
+FASTEST, PAIRS, STEPS, MOST_WAITING = "mini-ViT-XXS-8", 4096, 300, 0.05
 
 
 def make_shards(folder: Path, pairs: int) -> None:
@@ -84,6 +98,64 @@ def speed(batches: Callable[[], Iterator[Any]]) -> float:
     return seen / (time.process_time() - began)
 
 
+class Timed:
+    """A set whose batches are timed until they are there."""
+
+    def __init__(self, data: TrainingSet | StreamedSet, clock: Callable[[], float]) -> None:
+        self._data, self._clock, self.waited = data, clock, 0.0
+
+    def batches(self, *, seed: int, batch_size: int, first_step: int, steps: int) -> Batches:
+        """Passes them on."""
+        batches = iter(
+            self._data.batches(seed=seed, batch_size=batch_size, first_step=first_step, steps=steps)
+        )
+        for _ in range(first_step, steps):
+            began = self._clock()
+            batch = next(batches)
+            self.waited += self._clock() - began
+            yield batch
+
+
+def waiting(data: TrainingSet | StreamedSet, clock: Callable[[], float]) -> float:
+    """Trains and gives the share of the time in which there was no batch to train on."""
+    recipe, timed = Recipe(), Timed(data, clock)
+    model = build_model(load_architecture(FASTEST).config)
+    device = torch.device("cpu")
+    context = partial(compute_context, resolve_precision(recipe.precision, device), device)
+    began = clock()
+    train(
+        model=model,
+        strategy=Clip(),
+        optimizer=make_optimizer(torch.nn.ModuleDict({"model": model}), recipe),
+        data=timed,
+        schedule=Schedule(seed=0, steps=STEPS, batch_size=BATCH, lr_peak=1e-3, recipe=recipe),
+        losses=torch.zeros(STEPS),
+        first_step=0,
+        context=context,
+        after_step=lambda _done: None,
+    )
+    return timed.waited / (clock() - began)
+
+
+def waits(folder: Path) -> dict[str, float]:
+    """Of the cached set and of a streamed one; the least of some rounds, for the machine is busy else."""
+    pool = write_pool(folder / "scenes", TrainingPairs(seed=0, count=PAIRS), None)
+    text = load_architecture(FASTEST).config["text_cfg"]
+    to_ids = tokenizer(text["vocab_size"], text["context_length"], pool.vocabulary)
+    rows = np.arange(pool.count)
+
+    def ids(texts: Sequence[str]) -> torch.Tensor:
+        return torch.from_numpy(to_ids(texts))
+
+    cached = training_data(pool, rows, 32, ids)
+    streamed = StreamedSet(pool=pool, rows=rows, image_size=32, tokens=ids, workers=1)
+    found = {"cached": 1.0, "streamed": 1.0}
+    for _ in range(ROUNDS):
+        found["cached"] = min(found["cached"], waiting(cached, time.process_time))
+        found["streamed"] = min(found["streamed"], waiting(streamed, time.perf_counter))
+    return found
+
+
 def main() -> int:
     """Measures and judges."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -118,6 +190,7 @@ def main() -> int:
         for _ in range(ROUNDS):
             for each, batches in runs.items():
                 best[each] = max(best[each], speed(batches))
+        waited = waits(Path(name))
     for each, pairs_per_s in best.items():
         print(f"{each}: {pairs_per_s:,.0f} pairs/s, best of {ROUNDS}")
     print()
@@ -127,7 +200,12 @@ def main() -> int:
     ]
     for line, value, target in results:
         print(f"{line} {value:.3g} {target:g} {'pass' if value >= target else 'fail'}")
-    return int(any(value < target for _, value, target in results))
+    for each, share in waited.items():
+        print(
+            f"loader_waits_{each} {share:.3g} {MOST_WAITING:g} {'pass' if share <= MOST_WAITING else 'fail'}"
+        )
+    slow = any(value < target for _, value, target in results)
+    return int(slow or max(waited.values()) > MOST_WAITING)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from runners.data.build import Build, build_pool
 from runners.data.damage import damage_table
 from runners.data.download import RESIZE_MODES, Download, download
 from runners.data.evaluation_suite import check_sets, found_sets
-from runners.data.info import contact_sheet, info_lines
+from runners.data.info import contact_sheet, info_lines, unreadable_lines
 from runners.data.pool import Pool, Scorer
 from runners.data.rescore import column_scores, rewrite_shards, set_score, set_subset, use_score
 from runners.data.scan import Report
@@ -109,6 +109,8 @@ def _build(options: argparse.Namespace, console: Console) -> int:
         for line in _build_from(path, Path(source or path), options, console):
             console.print(line, highlight=False, markup=False)
     pool = Pool.open(path)
+    for line in unreadable_lines(pool):
+        console.print(line, highlight=False, markup=False)
     told = ", ".join(f"{count:,} {reason}" for reason, count in pool.left_out.items()) or "none"
     console.print(f"{path}: {pool.count:,} pairs; left out: {told}", highlight=False, markup=False)
     return 0
@@ -152,6 +154,8 @@ def _build_from(path: Path, source: Path, options: argparse.Namespace, console: 
     )
     with _bar(console) as report:
         build_pool(path, build, report)
+    if shards != source:
+        yield f"what was downloaded stays in {shards}; remove it when you need it no more"
 
 
 def _info(options: argparse.Namespace, console: Console) -> int:

@@ -9,6 +9,9 @@ import pandas as pd
 DAMAGE_TOLERANCE = 0.001
 """The share of pairs that may be damaged before reading stops, unless a caller declares another."""
 
+NOT_READABLE = "shard not readable after this"
+"""How the reason begins where a shard's end is missing."""
+
 _MOST_SHOWN = 5
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from runners.data.damage import DAMAGE_TOLERANCE, Damage, damage_table
+from runners.data.damage import DAMAGE_TOLERANCE, NOT_READABLE, Damage, damage_table
 from runners.data.describe import describe_pool
 from runners.data.index import index_of
 from runners.data.pool import Origin, Pool
@@ -114,9 +114,7 @@ def _entries(
                     any_pair = True
                     yield found
         except ShardError as error:
-            damage.append(
-                Damage(shard=name, key=error.key, reason=f"shard not readable after this: {error.reason}")
-            )
+            damage.append(Damage(shard=name, key=error.key, reason=f"{NOT_READABLE}: {error.reason}"))
             cut.append(error)
             if len(cut) > tolerance * len(shards):
                 raise

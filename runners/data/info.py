@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from budgets.quality import available
 from budgets.quantity import format_flops
+from runners.data.damage import NOT_READABLE
 from runners.data.in_place import not_indexed
 from runners.data.pool import Pool
 from runners.data.reader import read_pairs
@@ -17,6 +18,7 @@ from runners.data.subset import rows_in
 
 _BARS, _BAR_WIDTH = 12, 40
 _TILE, _TEXT, _ACROSS = 96, 24, 5
+_MOST_SHOWN = 5
 _LINE = 16  # characters below a picture
 
 
@@ -39,6 +41,16 @@ def info_lines(pool: Pool) -> Iterator[str]:
     for name, count in pool.subsets.items():
         yield f"named subset {name}: {count:,} pairs"
     yield from _scores(pool)
+
+
+def unreadable_lines(pool: Pool) -> Iterator[str]:
+    """Yields which shards could not be read to their end, and after which sample."""
+    table = pool.left_out_table()
+    cut = table[table["reason"].str.startswith(NOT_READABLE)]
+    for shard, key, reason in cut.head(_MOST_SHOWN).itertuples(index=False):
+        yield f"{shard}{f', after sample {key}' if key else ''}: {reason}"
+    if len(cut) > _MOST_SHOWN:
+        yield f"and {len(cut) - _MOST_SHOWN:,} more; {pool.path / 'left-out.parquet'} names all"
 
 
 def _scores(pool: Pool) -> Iterator[str]:

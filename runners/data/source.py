@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from budgets.names import unknown
-from runners.data.damage import Damage
+from runners.data.damage import NOT_READABLE, Damage
 from runners.data.in_place import shards_of
 from runners.data.shards import (
     IMAGE_KINDS,
@@ -177,7 +177,7 @@ def _tar_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Iterato
             assert kind is not None, "described as a pair"
             yield Found(entry=entry, image=members[kind][1], kind=kind, facts=facts_of(members))
     except ShardError as error:
-        yield Damage(shard=name, key=error.key, reason=f"shard not readable after this: {error.reason}")
+        yield Damage(shard=name, key=error.key, reason=f"{NOT_READABLE}: {error.reason}")
 
 
 def _rows(part: Part) -> pd.DataFrame:

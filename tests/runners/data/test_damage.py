@@ -1,6 +1,7 @@
 """Damaged shards: found, counted, told by shard and key; training goes on or stops by what is tolerated."""
 
 import io
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -11,9 +12,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from runners.data.build import Build, build_pool
 from runners.data.damage import Damage, check_tolerance
 from runners.data.embedded.build import TrainingPairs
-from runners.data.in_place import index_shards, open_pool
+from runners.data.in_place import index_shards, not_indexed, open_pool
+from runners.data.info import unreadable_lines
 from runners.data.pool import Pool
 from runners.data.reader import captions, read_images, read_pairs
 from runners.data.write import write_pool
@@ -129,6 +132,26 @@ def test_indexing_lists_what_it_leaves_out_by_shard_and_key(tmp_path: Path) -> N
         "unreadable image": 1,
         "no caption": 1,
     }
+
+
+def test_a_cut_tar_does_not_stop_a_build_and_is_told_with_the_sample_before(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x" / "0.tar", [sample(n) for n in range(10)])
+    write_tar(tmp_path / "x" / "1.tar", [sample(n) for n in range(10, 20)])
+    with tarfile.open(tmp_path / "x" / "0.tar") as tar:
+        end = tar.getmember("000000006.jpg").offset_data + 9
+    os.truncate(tmp_path / "x" / "0.tar", end)
+    for path, how in (
+        (tmp_path / "built", Build(source=tmp_path / "x")),
+        (tmp_path / "x", Build(source=tmp_path / "x", in_place=True)),
+    ):
+        pool = build_pool(path, how, lambda *_: None)
+        assert pool.count == 16
+        (line,) = unreadable_lines(pool)
+        shard = "0.tar" if how.in_place else tmp_path / "x" / "0.tar"
+        assert (
+            line == f"{shard}, after sample 000000006: shard not readable after this: unexpected end of data"
+        )
+        assert not_indexed(pool) is None
 
 
 @pytest.mark.parametrize("where", ["in a member", "between members", "in a header"])

@@ -1,0 +1,149 @@
+"""What memory ten million pairs take: ``python benchmarks/memory.py``, each command on made-up indices.
+
+Each is run in a process of its own on an index of half a million and of a million pairs; what it takes at ten
+million is drawn through both. Images are left out of it: they are read one by one, or a shard at a time. The
+last lines are name, value, target, and pass or fail; the exit code is 1 when one fails.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from runners.data import build
+from runners.data.damage import damage_table
+from runners.data.describe import describe_pool
+from runners.data.info import info_lines
+from runners.data.pool import Origin, Pool, Scorer
+from runners.data.rescore import column_scores, set_score, set_subset, use_score
+from runners.data.source import parts_of
+
+ROWS, ASKED, TARGET_GIB = (500_000, 1_000_000), 10_000_000, 4.0
+PER_SHARD, LENGTH = 10_000, 64
+WORDS = 9
+
+
+def made_up(rows: int) -> Iterator[pd.DataFrame]:
+    """Yields an index by shard, its strings as long as those of web data, its words as varied."""
+    rng = np.random.default_rng(0)
+    for start in range(0, rows, PER_SHARD):
+        words = rng.zipf(1.2, (PER_SHARD, WORDS)) % 10_000_000
+        uids = rng.integers(0, 2**63, (PER_SHARD, 2))
+        yield pd.DataFrame(
+            {
+                "key": [f"{n:09d}" for n in range(start, start + PER_SHARD)],
+                "shard": f"{start // PER_SHARD:05d}.tar",
+                "offset": np.arange(PER_SHARD, dtype=np.int64) * LENGTH,
+                "length": np.full(PER_SHARD, LENGTH, np.int64),
+                "caption": [" ".join(map(str, each)) for each in words.tolist()],
+                "width": np.int32(256),
+                "height": np.int32(256),
+                "hash": rng.integers(0, 2**64, PER_SHARD, np.uint64),
+                "score": rng.normal(0.28, 0.05, PER_SHARD).astype(np.float32),
+                "uid": [f"{a:016x}{b:016x}" for a, b in uids.tolist()],
+                "tokens": np.int16(12),
+            }
+        )
+
+
+def make_pool(folder: Path, rows: int) -> None:
+    """Writes an index, shards of empty space, metadata and a file of uids."""
+    folder.mkdir()
+    for number in range(rows // PER_SHARD):
+        with (folder / f"{number:05d}.tar").open("wb") as file:
+            file.truncate(PER_SHARD * LENGTH)
+    parts = (part.assign(bin=np.int8(0)) for part in made_up(rows))
+    describe_pool(folder, parts, Origin(name="made up"), damage_table([]))
+    uids = pd.concat([part["uid"] for part in made_up(rows)], ignore_index=True)
+    metadata = folder.with_name("metadata.parquet")
+    pd.DataFrame({"uid": uids, "clip": np.arange(rows, dtype=np.float32)}).to_parquet(metadata)
+    some = np.array([(int(uid[:16], 16), int(uid[16:], 16)) for uid in uids[::3]], "u8,u8")
+    np.save(folder.with_name("uids.npy"), np.sort(some))
+
+
+def make_parts(folder: Path, path: Path) -> build.Build:
+    """Writes what reading a source finds, as if it had been read just now."""
+    how = build.Build(source=folder)
+    work = build._working_folder(path, how, parts_of(folder))  # noqa: SLF001 - of the build to measure
+    (work / "parts").mkdir()
+    count = len(list(folder.glob("*.tar")))
+    for number, part in enumerate(made_up(count * PER_SHARD)):
+        image_hash = part["hash"]
+        some = part.assign(
+            shard=str((folder / f"{number:05d}.tar").resolve()),
+            kind="jpg",
+            facts='{"similarity": 0.28, "url": "https://example.org/some/picture.jpg", "status": "success"}',
+            image_hash=image_hash,
+            pixels=image_hash,
+            thumbnail=b"",
+        )
+        some.to_parquet(work / "parts" / f"{number:06d}.parquet")
+        (work / "parts" / f"{number:06d}.jsonl").touch()
+    return how
+
+
+def work(what: str, pool: str) -> None:
+    """Does one thing with a pool."""
+    folder = Path(pool)
+    if what == "build":
+        build.build_pool(folder.with_name("built"), build.Build(source=folder), lambda *_: None)
+        return
+    opened = Pool.open(folder)
+    if what == "info":
+        list(info_lines(opened))
+    elif what == "score:NAME":
+        use_score(opened, "clip")
+    elif what == "column:NAME":
+        scores = column_scores(opened, "clip", folder.with_name("metadata.parquet"))
+        set_score(opened, scores, Scorer(name="clip"))
+    elif what == "uids":
+        set_subset(opened, "basic", folder.with_name("uids.npy"))
+
+
+def measure(what: str, pool: Path) -> float:
+    """Runs one thing in a process of its own and gives the most memory that it took, GiB."""
+    process = subprocess.Popen([sys.executable, __file__, "--do", what, str(pool)])
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, what
+    return usage.ru_maxrss / 2**20
+
+
+def main() -> int:
+    """Measures and judges."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--do", nargs=2)
+    options = parser.parse_args()
+    if options.do:
+        work(*options.do)
+        return 0
+    found: dict[str, list[float]] = {}
+    for rows in ROWS:
+        with tempfile.TemporaryDirectory() as name:
+            pool = Path(name) / "pool"
+            make_pool(pool, rows)
+            for what in ("column:NAME", "score:NAME", "uids", "info", "build"):
+                if what == "build":
+                    make_parts(pool, pool.with_name("built"))
+                found.setdefault(what, []).append(measure(what, pool))
+                print(f"{what}: {rows:,} pairs, {found[what][-1]:.2f} GiB", flush=True)
+    print()
+    results = []
+    for what, (half, whole) in found.items():
+        at_most = whole + (whole - half) * (ASKED - ROWS[1]) / (ROWS[1] - ROWS[0])
+        results.append((f"memory_{what.replace(':NAME', '')}_gib_at_10M", at_most))
+    for name, value in results:
+        print(f"{name} {value:.3g} {TARGET_GIB:g} {'pass' if value <= TARGET_GIB else 'fail'}")
+    return int(any(value > TARGET_GIB for _, value in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
