@@ -1,8 +1,6 @@
 """A trial's pairs: small subsets decoded in memory, large ones streamed. Both in the order of `order`."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -64,18 +62,11 @@ class TrainingSet:
     def batches(
         self, *, seed: int, batch_size: int, first_step: int, steps: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Gives this rank's images and tokens of each step, in the global order of samples.
+        """Yields this rank's images and tokens of each step, in the global order of samples.
 
         Raises:
             ValueError: If a batch can't be cut into equal parts.
         """
-        batches = self._batches(seed, batch_size, first_step, steps)
-        if torch.cuda.is_available():
-            # Gathering a large batch takes as long as some steps, and only pinned memory is copied meanwhile.
-            return read_ahead((images.pin_memory(), tokens.pin_memory()) for images, tokens in batches)
-        return batches
-
-    def _batches(self, seed: int, batch_size: int, first_step: int, steps: int) -> Batches:
         mine = _part(batch_size, self.rank, self.ranks)
         block = max(1, _POSITIONS_AT_ONCE // batch_size)  # steps whose order is drawn at once
         for start in range(first_step, steps, block):
@@ -159,15 +150,6 @@ class _Steps(Dataset[Any]):
         )
         pairs = read_pairs(data.pool, data.rows, places, data.image_size)
         return torch.from_numpy(pairs.images), data.tokens(pairs.captions), pairs.damage
-
-
-def read_ahead(batches: Batches) -> Batches:
-    """The same batches, made by a thread of their own while the caller is busy with those before."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = deque(thread.submit(next, batches, None) for _ in range(_BATCHES_AHEAD))
-        while (batch := coming.popleft().result()) is not None:
-            coming.append(thread.submit(next, batches, None))
-            yield batch
 
 
 def _part(batch_size: int, rank: int, ranks: int) -> slice:

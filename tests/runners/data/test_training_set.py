@@ -20,7 +20,7 @@ from runners.data.embedded.build import TrainingPairs
 from runners.data.order import BLOCK, WINDOW, positions
 from runners.data.pool import Pool
 from runners.data.reader import read_images
-from runners.data.training_set import Batches, StreamedSet, TrainingSet, read_ahead, training_data
+from runners.data.training_set import StreamedSet, TrainingSet, training_data
 from runners.data.write import write_pool
 from tests.runners.data.test_damage import flip_byte
 
@@ -127,19 +127,6 @@ def test_a_run_that_is_killed_again_and_again_goes_on_with_the_planned_pairs(poo
     assert len(found) == 10 * BATCH
     found += keys_seen(kind, pool, 10, 14, workers=0, ranks=2)
     assert found == planned(kind, pool, 14)
-
-
-def test_batches_that_are_read_ahead_are_the_same_and_their_errors_too(pool: Pool, kind: str) -> None:
-    def batches(ranks: int) -> Batches:
-        data = open_data(kind, pool, ranks=ranks)
-        return data.batches(seed=5, batch_size=BATCH, first_step=2, steps=9)
-
-    ahead = [image.numpy().tobytes() for images, _ in read_ahead(batches(1)) for image in images]
-    assert ahead == seen(open_data(kind, pool), 2, 9)
-    first, _ = next(read_ahead(batches(1)))  # and the rest is not waited for
-    assert len(first) == BATCH
-    with pytest.raises(ValueError, match="can't be cut into 3 equal parts"):
-        next(read_ahead(batches(3)))
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused(pool: Pool, kind: str) -> None:
