@@ -19,6 +19,7 @@ from analysis.frontier import frontier
 from analysis.holdout import Holdout, holdout
 from analysis.laws import X_COLUMNS, Law, laws
 from analysis.quality_trade import QualityTrade, quality_trades
+from analysis.robustness import robustness
 from analysis.statement_frame import from_figures, from_study
 from analysis.table import CONFIGURATION, Trials, records, tidy
 
@@ -55,6 +56,7 @@ class Analysis:
         holdout: How the laws forecast levels that they were not fitted to.
         envelopes: Lower envelope over compute of each regime.
         quality_trades: How the best quality moves with the budget and with the pool.
+        robustness: See ``robustness.robustness``.
         findings: A paper's claims, held against the study.
         published: The same, held against the paper's own figures; empty without them.
         cost: Totals.
@@ -74,6 +76,7 @@ class Analysis:
     holdout: Holdout
     envelopes: tuple[Envelope, ...]
     quality_trades: tuple[QualityTrade, ...]
+    robustness: pd.DataFrame
     findings: tuple[Finding, ...]
     published: tuple[Finding, ...]
     cost: Cost
@@ -114,6 +117,7 @@ def analyse(  # noqa: PLR0913 (a study leaves as many frames)
         holdout=holdout(law_draws, fitted),
         envelopes=envelopes(law_draws),
         quality_trades=quality_trades(law_draws),
+        robustness=robustness(results, metric=trials.metric),
         findings=findings(from_study(results, metric=trials.metric)),
         published=() if figures is None else findings(from_figures(figures), by_counts=True),
         cost=totals(declaration, plan, ledger, events),

@@ -128,6 +128,7 @@ def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table
         law_tables.holdout(found.holdout),
         law_tables.envelope(found.envelopes),
         law_tables.quality_trades(found.quality_trades),
+        tables.robustness(found.robustness),
         tables.findings(found.findings, found.published),
         tables.cost(found.levels, found.cost),
         tables.trials(found.trials),

@@ -15,6 +15,7 @@ from analysis.claims.slice import VARIANT, VARIANTS
 from analysis.isoflop import family
 from analysis.labels import quality_fraction
 from analysis.table import CELL, metrics, tidy
+from runners.evaluate.variants import variant_sets
 
 GROUPS = ("epochs", "augmentation", "quality", "vits", "architectures", "strategies")
 COLUMNS = (
@@ -75,11 +76,15 @@ def from_study(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
     Args:
         results: In the results schema.
         metric: The declared one: its evaluation set stands for ImageNet, other sets' ``top1`` are averaged
-            as the variants, and stand one by one beside that.
+            as the variants, and stand one by one beside that; where there are shifted versions of ImageNet,
+            those alone.
     """
     names: dict[str, list[str]] = {}
+    variants = variant_sets(name.rpartition("/")[0] for name in metrics(results)).values()
     for name in metrics(results):
         kind = _study_metric(name, metric)
+        if kind == VARIANTS and variants and name.rpartition("/")[0] not in variants:
+            continue
         names.setdefault(kind, []).append(name)
         if kind == VARIANTS:
             names[VARIANT + name.rpartition("/")[0]] = [name]

@@ -177,6 +177,27 @@ def trials(trials: Trials) -> Table:
     return Table(name="trials", title="All finished trials", note=note, frame=pd.DataFrame(rows))
 
 
+def robustness(found: pd.DataFrame) -> Table:
+    """Effective robustness of each group, from what ``robustness.robustness`` gave."""
+    rows = [
+        {
+            "Shifted set": row["shifted"],
+            "Line through plain CLIP": f"slope {row['slope']:.2f}, r² {row['r2']:.2f}",
+            "Of": axis_text(row["axis"], row["value"]),
+            "Cells": str(row["cells"]),
+            "Above the line by": percent(row["points"]),
+            "Interval": percent_interval(row["low"], row["high"]),
+            "Verdict": row["verdict"],
+        }
+        for row in records(found)
+    ]
+    note = (
+        "points of top-1 on the shifted set beyond what top-1 on the plain set foretells, by a line "
+        "on logit scales through the plain CLIP cells; an architecture's are its plain CLIP cells"
+    )
+    return Table(name="robustness", title="Effective robustness", note=note, frame=pd.DataFrame(rows))
+
+
 def findings(found: Sequence[Finding], published: Sequence[Finding]) -> Table:
     """The claims that a study's results hold comparisons for.
 

@@ -1,0 +1,40 @@
+"""The evaluation sets of "Scaling (Down) CLIP": what each is called, by the paper and by others."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """A set of the paper's suite.
+
+    Attributes:
+        title: As the paper calls it.
+        images: How many it has.
+        names: What CLIP_benchmark and others call it.
+    """
+
+    title: str
+    images: int
+    names: tuple[str, ...]
+
+
+SUITE = (
+    Member(title="ImageNet", images=50_000, names=("imagenet1k", "imagenet", "imagenet-1k")),
+    Member(title="ImageNet-A", images=7_500, names=("imagenet-a", "imagenet_a")),
+    Member(title="ImageNet-R", images=30_000, names=("imagenet-r", "imagenet_r")),
+    Member(title="ImageNet-Sketch", images=50_889, names=("imagenet_sketch", "imagenet-sketch")),
+    Member(title="ImageNet-V2", images=10_000, names=("imagenetv2", "imagenet-v2", "imagenet_v2")),
+    Member(title="ImageNet-ReaL", images=50_000, names=("imagenet-real", "imagenet_real", "real")),
+    Member(title="ObjectNet", images=18_574, names=("objectnet",)),
+    Member(title="MSCOCO retrieval", images=5_000, names=("mscoco_captions", "mscoco", "coco")),
+)
+"""Section 3.2 of the paper; CLIP_benchmark's names of the sets first."""
+
+
+def suite_title(name: str) -> str | None:
+    """What the paper calls a set of that name; ``None`` where it is none of its suite."""
+    return next((each.title for each in SUITE if _key(name) in map(_key, each.names)), None)
+
+
+def _key(name: str) -> str:
+    return name.lower().removeprefix("vtab_").replace("-", "").replace("_", "")
