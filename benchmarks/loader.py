@@ -3,10 +3,12 @@
 The same shards of JPEGs, decoded to 224 pixels by one process each, in turns in one run. Speeds are pairs a
 second of processor time, for a machine that is busy otherwise.
 
-Then the share of a run that its trainer waits for data. The model is the one of the small ladder that takes
-least time a pair, the hardest to keep ahead of, on a pool of 32 pixels; from the cache by processor time,
-streamed by one worker beside it by the clock. The last lines are name, value, target, and pass or fail; the
-exit code is 1 when one fails.
+Then whether a trainer has to wait. The model is the one of the small ladder that takes least time a pair, the
+hardest to keep ahead of, on a pool of 32 pixels. From the cache: the share of the run, by processor time,
+that is not waiting. Streamed by a worker beside the trainer: how much faster the worker is, by the processor
+time of each; beyond 1 it keeps ahead. The share by the clock is told as well, but on a busy machine it says
+more of the machine. The last lines are name, value, target, and pass or fail; the exit code is 1 when one
+fails.
 """
 
 import argparse
@@ -29,7 +31,7 @@ from torchvision import transforms
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from budgets.architecture import load_architecture
-from budgets.declaration import Recipe
+from budgets.recipe import Recipe
 from runners.data.cache import shared_images
 from runners.data.embedded.build import TrainingPairs
 from runners.data.in_place import open_pool
@@ -37,12 +39,13 @@ from runners.data.shards import close_shard, write_sample
 from runners.data.tokenizer import tokenizer
 from runners.data.training_set import Batches, StreamedSet, TrainingSet, training_data
 from runners.data.write import write_pool
+from runners.learner import make_learner
 from runners.model import build_model, compute_context, resolve_precision
 from runners.strategies.clip import Clip
-from runners.train import Schedule, make_optimizer, train
+from runners.train import Schedule, train
 
 BATCH, SIZE, SIDE, ROUNDS = 64, 224, 256, 3
-FASTEST, PAIRS, STEPS, MOST_WAITING = "mini-ViT-XXS-8", 4096, 300, 0.05
+FASTEST, PAIRS, STEPS = "mini-ViT-XXS-8", 4096, 300
 
 
 def make_shards(folder: Path, pairs: int) -> None:
@@ -116,29 +119,26 @@ class Timed:
             yield batch
 
 
-def waiting(data: TrainingSet | StreamedSet, clock: Callable[[], float]) -> float:
-    """Trains and gives the share of the time in which there was no batch to train on."""
+def waiting(data: TrainingSet | StreamedSet, clock: Callable[[], float]) -> tuple[float, float]:
+    """Trains and gives the time that it took, and how much of it there was no batch to train on."""
     recipe, timed = Recipe(), Timed(data, clock)
     model = build_model(load_architecture(FASTEST).config)
     device = torch.device("cpu")
     context = partial(compute_context, resolve_precision(recipe.precision, device), device)
     began = clock()
     train(
-        model=model,
-        strategy=Clip(),
-        optimizer=make_optimizer(torch.nn.ModuleDict({"model": model}), recipe),
-        data=timed,
-        schedule=Schedule(seed=0, steps=STEPS, batch_size=BATCH, lr_peak=1e-3, recipe=recipe),
-        losses=torch.zeros(STEPS),
+        make_learner(model, Clip(), recipe=recipe, lr_peak=1e-3, steps=STEPS),
+        timed,
+        Schedule(seed=0, steps=STEPS, batch_size=BATCH, lr_peak=1e-3, recipe=recipe),
         first_step=0,
         context=context,
         after_step=lambda _done: None,
     )
-    return timed.waited / (clock() - began)
+    return clock() - began, timed.waited
 
 
-def waits(folder: Path) -> dict[str, float]:
-    """Of the cached set and of a streamed one; the least of some rounds, for the machine is busy else."""
+def waits(folder: Path) -> tuple[float, float, float]:
+    """The share waited from the cache, how much faster a worker is, and the share waited by the clock."""
     pool = write_pool(folder / "scenes", TrainingPairs(seed=0, count=PAIRS), None)
     text = load_architecture(FASTEST).config["text_cfg"]
     to_ids = tokenizer(text["vocab_size"], text["context_length"], pool.vocabulary)
@@ -147,13 +147,13 @@ def waits(folder: Path) -> dict[str, float]:
     def ids(texts: Sequence[str]) -> torch.Tensor:
         return torch.from_numpy(to_ids(texts))
 
-    cached = training_data(pool, rows, 32, ids)
-    streamed = StreamedSet(pool=pool, rows=rows, image_size=32, tokens=ids, workers=1)
-    found = {"cached": 1.0, "streamed": 1.0}
-    for _ in range(ROUNDS):
-        found["cached"] = min(found["cached"], waiting(cached, time.process_time))
-        found["streamed"] = min(found["streamed"], waiting(streamed, time.perf_counter))
-    return found
+    def streamed(workers: int) -> StreamedSet:
+        return StreamedSet(pool=pool, rows=rows, image_size=32, tokens=ids, workers=workers)
+
+    took, waited = waiting(training_data(pool, rows, 32, ids), time.process_time)
+    both, loading = waiting(streamed(0), time.process_time)
+    by_clock, without = waiting(streamed(1), time.perf_counter)
+    return waited / took, (both - loading) / loading, without / by_clock
 
 
 def main() -> int:
@@ -193,19 +193,16 @@ def main() -> int:
         waited = waits(Path(name))
     for each, pairs_per_s in best.items():
         print(f"{each}: {pairs_per_s:,.0f} pairs/s, best of {ROUNDS}")
-    print()
     results = [
         ("loader_streamed_ratio", best["streamed"] / best["webdataset"], 1.0),
         ("loader_cached_ratio", best["cached"] / best["webdataset"], 10.0),
     ]
+    cached_share, faster, by_clock = waited
+    print(f"streamed by a worker, the trainer waited {by_clock:.1%} of the time by the clock\n")
+    results += [("loader_worker_faster", faster, 1.0), ("loader_ahead_cached", 1 - cached_share, 0.95)]
     for line, value, target in results:
         print(f"{line} {value:.3g} {target:g} {'pass' if value >= target else 'fail'}")
-    for each, share in waited.items():
-        print(
-            f"loader_waits_{each} {share:.3g} {MOST_WAITING:g} {'pass' if share <= MOST_WAITING else 'fail'}"
-        )
-    slow = any(value < target for _, value, target in results)
-    return int(slow or max(waited.values()) > MOST_WAITING)
+    return int(any(value < target for _, value, target in results))
 
 
 if __name__ == "__main__":
