@@ -179,6 +179,8 @@ class Resources:
         backoff_s: Seconds before the first of these; each further one waits four times as long.
         checkpoint_s: Seconds between checkpoints.
         checkpoint_steps: Most steps between them; 0 leaves it to the seconds alone.
+        custom: What else of a cluster's own resources a trial occupies: name → amount.
+        wait_s: How long trials wait for a node that has room for them, in seconds.
     """
 
     cpus: int = 1
@@ -187,6 +189,8 @@ class Resources:
     backoff_s: float = 5.0
     checkpoint_s: float = 30.0
     checkpoint_steps: int = 0
+    custom: dict[str, float] = field(default_factory=dict)
+    wait_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -74,18 +74,32 @@ class Ledger:
         """
         if what in self._book.open:
             return
-        committed = self.spent_flops + self.reserved_flops
-        if self.study_flops is not None and committed + train_flops > self.study_flops:
+        room = self.room_flops
+        if room is not None and train_flops > room:
             raise ValueError(
                 f"trial {what} needs {format_flops(train_flops)}, "
-                f"{format_flops(max(0, self.study_flops - committed))} of the study budget are left"
+                f"{format_flops(max(0, room))} of the study budget are left"
             )
         self._append(Entry(entry="reserved", what=what, train_flops=train_flops))
 
     @property
+    def room_flops(self) -> int | None:
+        """Training FLOPs of the study budget that are neither gone nor set aside; None without a budget.
+
+        Below 0 where a crash lost more than there was room for.
+        """
+        if self.study_flops is None:
+            return None
+        return self.study_flops - self.spent_flops - self.reserved_flops
+
+    @property
     def over_budget(self) -> bool:
         """Whether what is gone and what is set aside together exceed the study budget."""
-        return self.study_flops is not None and self.spent_flops + self.reserved_flops > self.study_flops
+        return self.room_flops is not None and self.room_flops < 0
+
+    def has_reserved(self, what: str) -> bool:
+        """Tells whether a trial's reservation stands."""
+        return what in self._book.open
 
     def waste(self, what: str, train_flops: int, evaluation_flops: int = 0) -> None:
         """Books work of a trial that was lost, up to a sum: what is booked already is not booked again.

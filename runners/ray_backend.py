@@ -1,14 +1,16 @@
-"""Runs trials as Ray Core tasks. It and `runners.tune` alone import Ray.
+"""Runs trials on a Ray cluster. It and `runners.tune` alone import Ray.
 
-Ray places and watches the processes; which trial starts when is `runners.schedule`'s decision.
+Ray knows the nodes, carries a trial to one and watches over it; which trial starts when and where is
+`runners.schedule`'s decision. Each trial is a Ray Core task that runs it in a process of its own.
 """
 
 import logging
 import os
-from dataclasses import dataclass
+import pickle
+import threading
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -16,99 +18,153 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 import ray.exceptions
+from ray._private import ray_constants
+from ray.autoscaler.sdk import request_resources
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from runners.trial import Outcome, TrialJob, run_trial
+from runners.backend import Ended, Job, ended_by
+from runners.nodes import Resources
+from runners.process import Exit, FreshProcess, load_ahead
+from runners.ray_address import require_cluster
 
 _OBJECT_STORE_BYTES = 100_000_000
 _ROOT = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ended:
-    """How a task ended.
-
-    Attributes:
-        trial: The trial's id.
-        how: ``finished`` with an outcome, ``failed`` by its own error, or ``crashed``: its worker died.
-        outcome: The trial's result, when finished.
-        reason: One line, otherwise.
-    """
-
-    trial: str
-    how: Literal["finished", "failed", "crashed"]
-    outcome: Outcome | None = None
-    reason: str = ""
+_NAMES = {"CPU": "cpus", "GPU": "gpus"}
+_NO_RESOURCE = ("node:", "memory", "object_store_memory")
+_CANCEL_S = 0.5
+_LARGEST_DEMAND = 256
+_NODE_LOST = (ray.exceptions.NodeDiedError, ray.exceptions.LocalRayletDiedError)
 
 
 class RayBackend:
-    """A connection to Ray; a local cluster is started unless an address is given.
+    """A connection to Ray.
 
     Args:
-        cpus: Processor cores of one trial.
-        gpus: GPUs of one trial.
-        address: Address of a running cluster, or None for one on this machine that ends with the study.
+        address: Address of a running cluster, or None to start one on this machine that ends with the study
+            and listens on loopback alone.
+
+    Raises:
+        ValueError: No cluster answers at the address.
     """
 
-    def __init__(self, *, cpus: int, gpus: int, address: str | None = None) -> None:
-        self._cpus, self._gpus = cpus, gpus
-        # A worker must import this checkout, not an installed package of the same name.
-        environment = {"env_vars": {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": str(cpus)}}
-        local: dict[str, Any] = (
-            {} if address else {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
-        )
+    def __init__(self, address: str | None = None) -> None:
+        self.address = address
+        local: dict[str, Any] = {}
+        if address is None:
+            # What Ray does on a desktop: every port of the cluster is bound to loopback.
+            os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+            ray_constants.ENABLE_RAY_CLUSTER = False
+            local = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
+        else:
+            require_cluster(address)
         ray.init(
             address=address or "local",
-            runtime_env=environment,
+            # A worker must import this checkout, not an installed package of the same name.
+            runtime_env={"env_vars": {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}},
             log_to_driver=False,
             logging_level=logging.ERROR,
             **local,
         )
-        # A fresh process a trial gives GPU memory back; on the processor, its imports would cost more.
-        self._task = ray.remote(max_retries=0, max_calls=1 if gpus else 0)(run_trial).options(
-            num_cpus=cpus, num_gpus=gpus
-        )
-        self._running: dict[Any, str] = {}
+        self._task = ray.remote(max_retries=0)(_run_in_fresh_process)
+        self._running: dict[Any, Job] = {}
+        self._asked: set[str] = set()
+        self._announced: list[dict[str, float]] = []
 
     @property
-    def slots(self) -> int:
-        """How many trials the cluster runs at once."""
-        resources = ray.cluster_resources()
-        by_cpu = int(resources.get("CPU", 0) // self._cpus)
-        return min(by_cpu, int(resources.get("GPU", 0) // self._gpus)) if self._gpus else by_cpu
+    def name(self) -> str:
+        """What it is, for people."""
+        return f"Ray cluster at {self.address}" if self.address else "Ray on this machine"
 
-    def start(self, job: TrialJob) -> None:
-        """Starts a trial; it runs when Ray has room."""
-        self._running[self._task.remote(job)] = job.trial.trial_id
+    def nodes(self) -> dict[str, Resources]:
+        """Gives the nodes that Ray takes for alive: id → resources."""
+        return {
+            node["NodeID"]: {
+                _NAMES.get(name, name): amount
+                for name, amount in node["Resources"].items()
+                if not name.startswith(_NO_RESOURCE)
+            }
+            for node in ray.nodes()
+            if node["Alive"]
+        }
+
+    def start(self, job: Job) -> None:
+        """Starts a job on its node."""
+        others = {name: amount for name, amount in job.resources.items() if name not in {"cpus", "gpus"}}
+        (node,) = job.nodes
+        task = self._task.options(
+            name=job.trial,
+            num_cpus=job.resources.get("cpus", 0),
+            num_gpus=job.resources.get("gpus", 0),
+            resources=others,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        )
+        self._running[task.remote(pickle.dumps(job.run))] = job
+
+    def ask_to_leave(self, trial: str) -> None:
+        """Sends SIGTERM to a running job."""
+        for reference, job in self._running.items():
+            if job.trial == trial:
+                ray.cancel(reference, force=False, recursive=False)
 
     def wait(self, timeout_s: float) -> list[Ended]:
-        """Waits until a trial ends or the time is over.
-
-        Returns:
-            The trials that ended.
-        """
+        """Waits until a job ends or the time is over, and gives those that ended."""
+        if not self._running:
+            threading.Event().wait(timeout_s)
+            return []
         ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
+        if ready:  # and all others that are ready by now
+            ready, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
         return [self._end(reference) for reference in ready]
 
+    def announce(self, waiting: Sequence[tuple[Resources, int]]) -> None:
+        """Asks an autoscaling cluster for room for what runs and waits, as tasks bound to nodes do not."""
+        if self.address is None:
+            return
+        back = {ours: theirs for theirs, ours in _NAMES.items()}
+        wanted = [
+            {back.get(name, name): amount for name, amount in resources.items()}
+            for resources, count in waiting[:_LARGEST_DEMAND]
+            for _ in range(count)
+        ]
+        if wanted != self._announced:
+            self._announced = wanted
+            request_resources(bundles=wanted)
+
     def _end(self, reference: Any) -> Ended:  # noqa: ANN401 - Ray's references have no public type
-        trial = self._running.pop(reference)
+        job = self._running.pop(reference)
         try:
-            return Ended(trial=trial, how="finished", outcome=ray.get(reference))
-        except ray.exceptions.RayTaskError as error:
-            return Ended(trial=trial, how="failed", reason=_one_line(error.cause))
+            end: Exit = ray.get(reference)
+        except ray.exceptions.TaskUnschedulableError:
+            return Ended(trial=job.trial, how="unplaced", reason="its node was gone", dead_nodes=job.nodes)
+        except ray.exceptions.RayTaskError as error:  # such as what can't be pickled
+            cause = type(error.cause).__name__
+            return Ended(trial=job.trial, how="failed", reason=f"{cause}: {error.cause}", error=cause)
         except ray.exceptions.RayError as error:
+            lost = isinstance(error, _NODE_LOST)
+            why = "its node died" if lost else "its worker died"
             return Ended(
-                trial=trial, how="crashed", reason=f"{type(error).__name__}: the worker process died"
+                trial=job.trial,
+                how="crashed",
+                reason=f"{why} ({type(error).__name__})",
+                dead_nodes=job.nodes if lost else (),
             )
+        return ended_by(job.trial, end)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
+        self.announce([])
         ray.shutdown()
 
 
-def _one_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+def _run_in_fresh_process(run: bytes) -> Exit:
+    """Runs a job beside the Ray worker, which imports no torch and keeps the server for the next job."""
+    load_ahead("ray")  # which the worker's main module imports, and a new process that module
+    process = FreshProcess(run)
+    try:
+        while not process.connection.poll(_CANCEL_S):  # Ray cancels between two calls into the system
+            pass
+    except KeyboardInterrupt:
+        process.ask_to_leave()
+    return process.wait()

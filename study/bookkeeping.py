@@ -8,6 +8,7 @@ from budgets.ledger import Ledger, append_whole
 from budgets.plan import Trial
 from runners.checkpoint import drop_damaged, kept_steps
 from runners.meter import Count, read_count
+from runners.nodes import Resources
 from runners.trial import Outcome, TrialJob, drop_scaffolding
 from study.study import Study
 
@@ -15,6 +16,12 @@ from study.study import Study
 def trial_folder(study: Study, trial_id: str) -> Path:
     """Gives a trial's own folder."""
     return study.folder / "trials" / trial_id
+
+
+def needs(study: Study) -> Resources:
+    """Says what a trial occupies on its node."""
+    resources = study.declaration.resources
+    return {"cpus": resources.cpus, "gpus": resources.gpus, **resources.custom}
 
 
 def trial_job(study: Study, trial: Trial) -> TrialJob:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from budgets.plan import Trial
     from study.study import Study
 
 _DECLARATIONS = Path(__file__).parent / "declarations"
 EXIT_FAILED_TRIALS = 1
 EXIT_BAD_INPUT = 2
+EXIT_OVER_BUDGET = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after ``python -m study``; those of the process by default.
 
     Returns:
-        0; 1 when trials failed; 2 for bad input.
+        0; 1 when trials failed; 2 for bad input; 3 when the study budget had no room for all trials.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser, data, evaluation = _parser()
@@ -119,7 +121,14 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
             sub.add_argument(
                 "--address",
                 metavar="ADDRESS",
-                help="address of a running Ray cluster (default: one on this machine)",
+                help="HOST:PORT of a running Ray cluster's head, or local for one on this machine "
+                "(RAY_ADDRESS, else local)",
+            )
+            sub.add_argument(
+                "--backend",
+                choices=("ray", "local"),
+                default="ray",
+                help="what runs the trials: Ray, or processes of this machine without it, to debug (ray)",
             )
     data, evaluation = (
         commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
@@ -188,21 +197,28 @@ def _calibrate(study: "Study", options: argparse.Namespace) -> int:
 
 
 def _run(study: "Study", options: argparse.Namespace) -> int:
-    from study.pipeline import Run  # noqa: PLC0415 - torch and Ray take seconds
-    from study.progress import Progress  # noqa: PLC0415
+    from study.pipeline import Run  # noqa: PLC0415 - torch takes seconds
+    from study.progress import Progress, remaining_text  # noqa: PLC0415
     from study.study import plan_study  # noqa: PLC0415
 
     plan = plan_study(study)
     console = _console()
     failures: dict[str, str] = {}
+    remaining: tuple[Trial, ...] = ()
     with Progress(study.declaration.metric, console) as progress:
         if plan.tuning is not None and plan.tuning.waiting:
             from study.tuning import tune_study  # noqa: PLC0415 - as above; few studies tune
 
             plan, failures = tune_study(study, plan, progress, address=options.address)
         if not failures:
-            failures = Run(study, plan, progress, address=options.address).execute()
+            run = Run(study, plan, progress, address=options.address, local=options.backend == "local")
+            result = run.execute()
+            failures, remaining = result.failures, result.remaining
     console.print(f"results in {study.folder}", highlight=False)
+    for line in remaining_text(remaining, plan):
+        console.print(line, highlight=False, markup=False)
+    if remaining:
+        return EXIT_OVER_BUDGET
     return EXIT_FAILED_TRIALS if failures else 0
 
 

@@ -24,7 +24,7 @@ def dump_declaration(declaration: Declaration) -> str:
         "exclude": [_exclusion(rule) for rule in declaration.exclude],
         "training": training | _recipe(training.pop("recipe")),
         "limits": asdict(declaration.limits),
-        "resources": {name.removesuffix("_s"): value for name, value in resources.items()},
+        "resources": _given({name.removesuffix("_s"): value for name, value in resources.items()}),
         "cluster": _cluster(declaration),
         "tuning": _tuning(declaration),
     }

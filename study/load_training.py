@@ -106,6 +106,8 @@ def read_resources(root: Section) -> Resources:
         backoff_s=section.take("backoff", parse_seconds, default.backoff_s),
         checkpoint_s=section.take("checkpoint", parse_seconds, default.checkpoint_s),
         checkpoint_steps=section.take("checkpoint_steps", values.positive_or_zero, default.checkpoint_steps),
+        custom=section.take_mapping("custom", values.positive_number, values.resource),
+        wait_s=section.take("wait", parse_seconds, default.wait_s),
     )
     section.done()
     return resources

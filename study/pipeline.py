@@ -1,6 +1,8 @@
 """Runs a plan: trials on Ray within the budget, every result kept, nothing that is finished done again."""
 
 import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +13,22 @@ from budgets.ledger import Ledger, drop_torn_line
 from budgets.plan import Plan, Trial
 from budgets.quantity import format_flops
 from budgets.reconcile import reconcile
+from runners.backend import Backend, Ended, Job
+from runners.checkpoint import kept_steps
+from runners.cluster import Cluster
 from runners.data.cache import drop_idle
 from runners.files import new_file, write_json
-from runners.ray_backend import Ended, RayBackend
+from runners.ray_address import cluster_address
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table, to_frame, write_table
-from runners.schedule import Schedule, State, Task
+from runners.schedule import Done, GiveUp, Preempt, Retry, Schedule, Start, Task
 from runners.throughput import predict_s
-from runners.trial import Outcome, drop_scaffolding, read_outcome
+from runners.trial import Outcome, drop_scaffolding, read_outcome, run_trial
 from study.bookkeeping import (
     add_event,
     book_given_up,
     book_lost,
     book_outcome,
+    needs,
     trial_folder,
     trial_job,
 )
@@ -36,7 +42,21 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _WAIT_S = 0.5
+_BACKOFF = 4
 _WRITE_TABLES_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What a run did not bring to an end.
+
+    Attributes:
+        failures: Trial id → reason, for the trials that gave no result.
+        remaining: Trials that the study budget had no room for.
+    """
+
+    failures: dict[str, str]
+    remaining: tuple[Trial, ...]
 
 
 class Run:
@@ -46,22 +66,30 @@ class Run:
         study: The study.
         plan: Its plan.
         progress: Where progress is shown.
-        address: Address of a running Ray cluster, or None.
+        address: What was asked for with ``--address``, or None.
+        local: Whether to run without Ray.
     """
 
-    def __init__(self, study: Study, plan: Plan, progress: Progress, *, address: str | None = None) -> None:
-        self._study, self._plan, self._progress, self._address = study, plan, progress, address
+    def __init__(
+        self, study: Study, plan: Plan, progress: Progress, *, address: str | None = None, local: bool = False
+    ) -> None:
+        self._study, self._plan, self._progress = study, plan, progress
+        self._address, self._local = address, local
         self._trials = {trial.trial_id: trial for trial in plan.trials}
         self._outcomes: dict[str, Outcome] = {}
         self._failures: dict[str, str] = {}
+        self._remaining: list[Trial] = []
+        self._retry_at: dict[str, float] = {}
+        self._kept: dict[str, int] = {}  # steps in the checkpoint that a trial's last crash left
+        self._last: dict[str, tuple[dict[str, Any], str]] = {}  # how each trial's last attempt ended
         self._started_at: dict[str, tuple[int, float]] = {}
         self._tables_at = 0.0
 
-    def execute(self) -> dict[str, str]:
+    def execute(self) -> Result:
         """Runs every trial of the plan that has no result yet.
 
         Returns:
-            Trial id → reason, for the trials that gave none.
+            What it did not bring to an end.
 
         Raises:
             ValueError: The study can't be run, or another run of it is under way.
@@ -87,7 +115,7 @@ class Run:
             self._write_tables()
             for difference in reconcile(self._plan, self._ledger.entries).differences:
                 self._progress.say(f"note: the ledger and the plan differ: {difference}")
-        return self._failures
+        return Result(failures=self._failures, remaining=tuple(self._remaining))
 
     def _check(self) -> None:
         """Finds out before anything is spent what could not be trained."""
@@ -116,71 +144,110 @@ class Run:
     def _run(self, waiting: list[Trial]) -> None:
         resources = self._study.declaration.resources
         measured = measured_throughput(self._study, self._plan)
-        schedule = Schedule(
-            (Task(trial=trial.trial_id, predicted_s=predict_s(trial, measured)) for trial in waiting),
+        for trial in waiting:  # what a killed driver left behind
+            self._book_lost(trial)
+        self._schedule = Schedule(
+            (
+                Task(
+                    trial=trial.trial_id,
+                    predicted_s=predict_s(trial, measured),
+                    resources=needs(self._study),
+                    train_flops=0 if self._ledger.has_reserved(trial.trial_id) else trial.train_flops,
+                )
+                for trial in waiting
+            ),
             retries=resources.retries,
         )
-        with RayBackend(cpus=resources.cpus, gpus=resources.gpus, address=self._address) as backend:
-            if backend.slots < 1:
-                raise ValueError(
-                    f"no node has room for a trial of {resources.cpus} cpus and {resources.gpus} gpus; "
-                    "see resources: in the declaration"
-                )
-            self._event("study-started", slots=backend.slots)
-            for trial in waiting:  # what a killed driver left behind
-                self._book_lost(trial)
-            while not schedule.over:
-                for trial_id in schedule.start_next(backend.slots - schedule.count(State.RUNNING)):
-                    self._start(trial_id, schedule, backend)
-                if schedule.count(State.RUNNING):
-                    for ended in backend.wait(_WAIT_S):
-                        self._end(ended, schedule)
+        with self._backend() as backend:
+            here = Cluster(backend, self._schedule, patience_s=resources.wait_s)
+            here.look()
+            self._progress.say(f"{backend.name}: {here.describe()}")
+            self._event("study-started", slots=here.slots)
+            while self._obey(backend):
+                here.look()
+                for ended in backend.wait(_WAIT_S):
+                    self._end(ended)
+                for trial_id in [each for each, due in self._retry_at.items() if due <= time.monotonic()]:
+                    del self._retry_at[trial_id]
+                    self._schedule.retry(trial_id)
                 self._progress.tick(self._study.folder, self._started_at)
+                if time.monotonic() - self._tables_at > _WRITE_TABLES_S:
+                    self._write_tables()
             self._event("study-ended")
         drop_idle()
 
-    def _start(self, trial_id: str, schedule: Schedule, backend: RayBackend) -> None:
+    def _backend(self) -> Backend:
+        if self._local:
+            from runners.local_backend import LocalBackend  # noqa: PLC0415 - one of the two is needed
+
+            return LocalBackend()
+        from runners.ray_backend import RayBackend  # noqa: PLC0415 - Ray's import starts threads
+
+        return RayBackend(cluster_address(self._address))
+
+    def _obey(self, backend: Backend) -> bool:
+        """Does what the schedule says.
+
+        Returns:
+            Whether there is more to come.
+        """
+        for each in self._schedule.instructions(self._ledger.room_flops):
+            match each:
+                case Start(trial=trial_id, nodes=nodes):
+                    self._start(trial_id, nodes, backend)
+                case Retry(trial=trial_id, attempt=attempt):
+                    self._retry(self._trials[trial_id], attempt)
+                case Preempt(trial=trial_id):
+                    backend.ask_to_leave(trial_id)
+                case GiveUp(trial=trial_id, cause="budget"):
+                    self._leave_out(self._trials[trial_id])
+                case GiveUp(trial=trial_id):
+                    self._give_up(self._trials[trial_id])
+                case Done():
+                    return False
+        return True
+
+    def _start(self, trial_id: str, nodes: tuple[str, ...], backend: Backend) -> None:
         trial = self._trials[trial_id]
-        try:
-            self._ledger.reserve(trial_id, trial.train_flops)
-        except ValueError as refusal:
-            schedule.drop(trial_id)
-            self._give_up(trial, str(refusal), {"trial": trial_id})
-            return
+        self._ledger.reserve(trial_id, trial.train_flops)
         taken = {slot for slot, _ in self._started_at.values()}
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         self._started_at[trial_id] = (slot, time.monotonic())
-        self._event("trial-started", trial=trial_id, slot=slot)
-        backend.start(trial_job(self._study, trial))
+        self._event("trial-started", trial=trial_id, slot=slot, nodes=nodes)
+        backend.start(
+            Job(
+                trial=trial_id,
+                run=partial(run_trial, trial_job(self._study, trial)),
+                nodes=nodes,
+                resources=self._schedule.task(trial_id).resources,
+            )
+        )
 
-    def _end(self, ended: Ended, schedule: Schedule) -> None:
+    def _end(self, ended: Ended) -> None:
         trial = self._trials[ended.trial]
         slot, started_at = self._started_at.pop(ended.trial)
         span = {"trial": ended.trial, "slot": slot, "wall_s": time.monotonic() - started_at}
-        if ended.outcome is not None:
-            schedule.finish(ended.trial)
+        self._last[ended.trial] = span, ended.reason
+        if ended.how == "finished":
+            assert isinstance(ended.value, Outcome)
+            self._schedule.finish(ended.trial)
             self._event(
-                "trial-finished", **span, **{k: v for k, v in ended.outcome.timing.items() if k != "wall_s"}
+                "trial-finished", **span, **{k: v for k, v in ended.value.timing.items() if k != "wall_s"}
             )
-            self._take(trial, ended.outcome)
-            self._progress.finished(trial, ended.outcome, spent_flops=self._ledger.spent_flops)
+            self._take(trial, ended.value)
+            self._progress.finished(trial, ended.value, spent_flops=self._ledger.spent_flops)
+            return
+        self._book_lost(trial)
+        if ended.how == "failed":
+            self._schedule.fail(ended.trial)
         elif ended.how == "crashed":
-            self._book_lost(trial)
-            if self._ledger.over_budget:
-                schedule.fail(ended.trial)
-                self._give_up(
-                    trial, f"{ended.reason}; the study budget has no room to do its work again", span
-                )
-            elif schedule.crash(ended.trial):
-                self._event("trial-retried", **span, reason=ended.reason)
-                self._progress.say(f"{trial.cell}: {ended.reason}; it goes on from its last checkpoint")
-            else:
-                self._give_up(trial, ended.reason, span)
+            kept = kept_steps(self._folder(ended.trial))
+            progressed = kept > self._kept.get(ended.trial, 0)
+            self._kept[ended.trial] = kept
+            self._schedule.crash(ended.trial, progressed=progressed, dead_nodes=ended.dead_nodes)
         else:
-            schedule.fail(ended.trial)
-            self._give_up(trial, ended.reason, span)
-        if time.monotonic() - self._tables_at > _WRITE_TABLES_S:
-            self._write_tables()
+            self._event("trial-retried", **span, reason=ended.reason)
+            self._schedule.left(ended.trial, dead_nodes=ended.dead_nodes)
 
     def _take(self, trial: Trial, outcome: Outcome) -> None:
         self._outcomes[trial.trial_id] = outcome
@@ -201,12 +268,28 @@ class Run:
             self._event("checkpoint-damaged", trial=trial.trial_id, file=path.name)
             self._progress.say(f"{trial.cell}: {path} is damaged and was removed; the one before is taken")
 
-    def _give_up(self, trial: Trial, reason: str, span: dict[str, Any]) -> None:
+    def _retry(self, trial: Trial, attempt: int) -> None:
+        span, reason = self._last[trial.trial_id]
+        self._event("trial-retried", **span, reason=reason)
+        self._progress.say(f"{trial.cell}: {reason}; it goes on from its last checkpoint")
+        wait_s = self._study.declaration.resources.backoff_s * _BACKOFF ** (attempt - 1)
+        self._retry_at[trial.trial_id] = time.monotonic() + wait_s
+
+    def _give_up(self, trial: Trial) -> None:
         """Books a trial that gave no result; a later run starts it anew."""
+        span, reason = self._last[trial.trial_id]
         book_given_up(self._ledger, trial.trial_id, self._folder(trial.trial_id))
         self._event("trial-failed", **span, reason=reason)
         self._failures[trial.trial_id] = reason
         self._progress.failed(trial, reason)
+
+    def _leave_out(self, trial: Trial) -> None:
+        """Books a trial that the study budget has no room for; a later run with more of it starts it anew."""
+        self._retry_at.pop(trial.trial_id, None)
+        span, reason = self._last.get(trial.trial_id, ({"trial": trial.trial_id}, "not started"))
+        book_given_up(self._ledger, trial.trial_id, self._folder(trial.trial_id))
+        self._event("trial-left-out", **span, reason=f"{reason}; the study budget has no room for it")
+        self._remaining.append(trial)
 
     def _write_inputs(self) -> None:
         folder = self._study.folder

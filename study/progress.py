@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -102,6 +102,24 @@ class Progress:
         if self._live is not None:
             self._live.update(self._summary(self._spent) if self._total else "", refresh=True)
             self._live.__exit__(kind, error, trace)
+
+
+def remaining_text(remaining: Sequence[Trial], plan: Plan) -> list[str]:
+    """Words which cells a run left out since the study budget had no room for them; nothing without any."""
+    if not remaining:
+        return []
+    seeds: dict[str, list[str]] = {}
+    for trial in remaining:
+        seeds.setdefault(str(trial.cell), []).append(str(trial.seed))
+    needs = format_flops(sum(trial.train_flops for trial in remaining))
+    first = (
+        f"{len(remaining)} of {len(plan.trials)} trials remain, which need {needs}: the study budget has no "
+        "room for them. Raise budget.study and run again:"
+    )
+    return [
+        first,
+        *(f"  {cell}, seed {', '.join(numbers)}" for cell, numbers in seeds.items()),
+    ]
 
 
 def running_trials(folder: Path, running_ids: Iterable[str]) -> list[dict[str, Any]]:

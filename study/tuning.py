@@ -10,6 +10,8 @@ from budgets.quantity import format_flops
 from budgets.winner import words
 from runners.data.cache import drop_idle
 from runners.files import new_file
+from runners.nodes import slots
+from runners.ray_address import cluster_address
 from runners.ray_backend import RayBackend
 from runners.trial import drop_scaffolding, read_outcome
 from runners.tune import tune_trials
@@ -18,6 +20,7 @@ from study.bookkeeping import (
     book_given_up,
     book_lost,
     book_outcome,
+    needs,
     trial_folder,
     trial_job,
 )
@@ -40,7 +43,7 @@ def tune_study(
         study: The study.
         plan: Its plan, with a tuning.
         progress: Where progress is shown.
-        address: Address of a running Ray cluster, or None.
+        address: What was asked for with ``--address``, or None.
 
     Returns:
         The plan with the winners' values, and trial id → reason for the trials that gave no result, without
@@ -60,10 +63,11 @@ def tune_study(
         drop_torn_line(folder / "events.jsonl")
         ledger.charge(plan)
         failures: dict[str, str] = {}
-        resources = study.declaration.resources
-        with RayBackend(cpus=resources.cpus, gpus=resources.gpus, address=address) as backend:
+        with RayBackend(cluster_address(address)) as backend:
             while plan.tuning is not None and plan.tuning.waiting and not failures:
-                failures = _Round(study, plan.tuning, ledger, progress).execute(backend.slots)
+                failures = _Round(study, plan.tuning, ledger, progress).execute(
+                    slots(backend.nodes(), needs(study))
+                )
                 plan = plan_study(study)
         drop_idle()
         assert plan.tuning is not None, "the declaration is the same"

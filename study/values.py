@@ -62,6 +62,13 @@ def name(text: str) -> str:
     return text
 
 
+def resource(text: str) -> str:
+    """Reads the name of a cluster's own resource."""
+    if text.lower() in {"cpu", "cpus", "gpu", "gpus", "memory", "object_store_memory"}:
+        raise ValueError(f"'{text}' is none of a cluster's own; cpus and gpus are keys of resources:")
+    return text
+
+
 def metric(text: str) -> str:
     """Reads ``<evaluation set>/<metric>``."""
     if not re.fullmatch(r"[^/\s]+/[^/\s]+", text):

@@ -1,0 +1,80 @@
+"""Keeps the schedule's view of a cluster up to date, and the cluster's view of what waits."""
+
+import time
+
+from budgets.quantity import format_seconds
+from runners.backend import Backend
+from runners.nodes import Resources, slots
+from runners.schedule import Schedule, State
+
+_LOOK_S = 1.0
+
+
+class Cluster:
+    """The nodes of a backend, as a schedule sees them.
+
+    Args:
+        backend: The backend.
+        schedule: The schedule.
+        patience_s: How long trials may wait for a node that has room for them, in seconds.
+    """
+
+    def __init__(self, backend: Backend, schedule: Schedule, *, patience_s: float) -> None:
+        self._backend, self._schedule, self._patience_s = backend, schedule, patience_s
+        self._nodes: dict[str, Resources] = {}
+        self._looked_at = float("-inf")
+        self._homeless_since: float | None = None
+
+    def look(self) -> None:
+        """Tells the schedule which nodes there are, and the backend what there is to run, now and then.
+
+        Raises:
+            ValueError: A trial that waits is wider than every node, and has waited long enough for another.
+        """
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_S:
+            return
+        self._looked_at = now
+        self._nodes = self._backend.nodes()
+        self._schedule.see_nodes(self._nodes)
+        waiting = self._schedule.waiting()
+        unfinished = [*self._schedule.running(), *waiting]
+        self._backend.announce([(task.resources, task.nodes) for task in unfinished])
+        needs = {(tuple(sorted(task.resources.items())), task.nodes) for task in waiting}
+        too_wide = [need for need in sorted(needs) if not self._schedule.could_run(dict(need[0]), need[1])]
+        if not too_wide or self._schedule.count(State.RUNNING):
+            self._homeless_since = None
+            return
+        self._homeless_since = now if self._homeless_since is None else self._homeless_since
+        if now - self._homeless_since >= self._patience_s:
+            resources, count = too_wide[0]
+            no_node = "no node has" if count == 1 else f"there are no {count} nodes that have"
+            raise ValueError(
+                f"{no_node} room for a trial of {_words(dict(resources))}; nodes have: {self._have()}. "
+                "See resources: in the declaration, where wait "
+                f"(now {format_seconds(self._patience_s)}) lets trials wait for nodes that join"
+            )
+
+    @property
+    def slots(self) -> int:
+        """How many trials of the kind that starts next run at once, node by node."""
+        tasks = self._schedule.running() or self._schedule.waiting()
+        return slots(self._nodes, tasks[0].resources) // tasks[0].nodes if tasks else 0
+
+    def describe(self) -> str:
+        """Words how many trials run at once, and on what."""
+        count = len(self._nodes)
+        return f"{self.slots} trials at once on {count} node{'' if count == 1 else 's'} ({self._have()})"
+
+    def _have(self) -> str:
+        kinds: dict[str, int] = {}
+        for has in self._nodes.values():
+            kinds[_words(has)] = kinds.get(_words(has), 0) + 1
+        return (
+            "; ".join(f"{count} × {words}" if count > 1 else words for words, count in kinds.items())
+            or "none"
+        )
+
+
+def _words(resources: Resources) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items() if amount)

@@ -1,0 +1,48 @@
+"""What the tests of backends run: small calls that a new process can import."""
+
+import importlib
+import os
+import signal
+import time
+from pathlib import Path
+
+PACKAGES = ("study", "analysis", "runners", "budgets")
+
+
+def process_id() -> int:
+    return os.getpid()
+
+
+def origins() -> dict[str, str | None]:
+    return {name: importlib.import_module(name).__file__ for name in PACKAGES}
+
+
+def fail() -> None:
+    raise OSError("the disk\nis full")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def take_memory(megabytes: int) -> int:
+    """Takes memory and gives the process's size before that."""
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
+    assert len(bytearray(megabytes * 2**20).replace(b"\0", b"\1", 1)) > 0
+    return before
+
+
+def sleep(folder: Path, seconds: float = 60) -> None:
+    """Sleeps, and leaves a file named after its process."""
+    (folder / f"began-{os.getpid()}").touch()
+    time.sleep(seconds)
+
+
+def leave_politely(folder: Path) -> str:
+    """Answers SIGTERM by returning."""
+    left: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: left.append(number))
+    (folder / f"began-{os.getpid()}").touch()
+    while not left:
+        time.sleep(0.01)
+    return "left"

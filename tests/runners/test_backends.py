@@ -1,0 +1,128 @@
+"""Both backends run, end, fail, crash and leave alike; each job in a fresh process of this checkout."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from runners.backend import Backend, Ended, Job
+from runners.cluster import Cluster
+from runners.local_backend import LocalBackend
+from runners.ray_backend import RayBackend
+from runners.schedule import Schedule, Start, Task
+from tests.runners import jobs
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module", params=[LocalBackend, RayBackend])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    with request.param() as running:
+        yield running
+
+
+def start(backend: Backend, run: Callable[[], object], trial: str = "trial") -> None:
+    node = next(iter(backend.nodes()))
+    backend.start(Job(trial=trial, run=run, nodes=(node,), resources={"cpus": 1, "gpus": 0}))
+
+
+def wait(backend: Backend, count: int = 1) -> list[Ended]:
+    ended: list[Ended] = []
+    deadline = time.monotonic() + 60
+    while len(ended) < count:
+        assert time.monotonic() < deadline, "waited in vain"
+        ended += backend.wait(1)
+    return ended
+
+
+def began(folder: Path) -> int:
+    deadline = time.monotonic() + 60
+    while not (files := list(folder.glob("began-*"))):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return int(files[0].name.removeprefix("began-"))
+
+
+def test_a_job_finishes_in_a_process_of_its_own(backend: Backend) -> None:
+    pids = []
+    for _ in range(2):
+        start(backend, jobs.process_id)
+        (ended,) = wait(backend)
+        assert (ended.trial, ended.how, ended.reason) == ("trial", "finished", "")
+        pids.append(ended.value)
+    assert len({*pids, os.getpid()}) == 3
+
+
+def test_the_memory_of_a_job_is_given_back(backend: Backend) -> None:
+    start(backend, partial(jobs.take_memory, 400))
+    (first,) = wait(backend)
+    start(backend, partial(jobs.take_memory, 1))
+    (second,) = wait(backend)
+    assert isinstance(first.value, int)
+    assert isinstance(second.value, int)
+    assert abs(first.value - second.value) < 30  # MB
+
+
+def test_the_projects_packages_resolve_inside_the_checkout(backend: Backend) -> None:
+    start(backend, jobs.origins)
+    (ended,) = wait(backend)
+    assert ended.value == {name: str(ROOT / name / "__init__.py") for name in jobs.PACKAGES}
+
+
+def test_a_job_that_raises_has_failed_with_its_reason_on_one_line(backend: Backend) -> None:
+    start(backend, jobs.fail)
+    (ended,) = wait(backend)
+    assert (ended.how, ended.error, ended.reason) == ("failed", "OSError", "OSError: the disk")
+
+
+def test_a_job_whose_process_dies_has_crashed(backend: Backend) -> None:
+    start(backend, jobs.die)
+    (ended,) = wait(backend)
+    assert (ended.how, ended.dead_nodes) == ("crashed", ())
+    assert ended.reason == "the trial's process died by SIGKILL"
+
+
+def test_waiting_for_what_does_not_end_takes_no_longer_than_asked(backend: Backend, tmp_path: Path) -> None:
+    start(backend, partial(jobs.sleep, tmp_path), "long")
+    start(backend, jobs.process_id, "short")
+    (ended,) = wait(backend)
+    assert ended.trial == "short"
+    before = time.monotonic()
+    assert backend.wait(0.1) == []
+    assert 0.09 < time.monotonic() - before < 5
+    os.kill(began(tmp_path), 9)
+    assert [each.trial for each in wait(backend)] == ["long"]
+
+
+def test_a_job_that_is_asked_to_leave_may_end_in_its_own_way(backend: Backend, tmp_path: Path) -> None:
+    start(backend, partial(jobs.leave_politely, tmp_path))
+    began(tmp_path)
+    backend.ask_to_leave("trial")
+    (ended,) = wait(backend)
+    assert (ended.how, ended.value) == ("finished", "left")
+
+
+def test_slots_are_counted_and_a_trial_wider_than_every_node_is_refused(backend: Backend) -> None:
+    cores = max(int(has["cpus"]) for has in backend.nodes().values())
+    schedule = Schedule([Task(trial="x", predicted_s=1, resources={"cpus": 1})], retries=0)
+    cluster = Cluster(backend, schedule, patience_s=0)
+    cluster.look()
+    assert cluster.slots == cores
+    assert schedule.instructions(None) == [Start(trial="x", nodes=tuple(backend.nodes()))]
+
+    wide = Schedule([Task(trial="x", predicted_s=1, resources={"cpus": 999, "licence": 1})], retries=0)
+    told = f"no node has room for a trial of 999 cpus, 1 licence; nodes have: {cores} cpus"
+    with pytest.raises(ValueError, match=told):
+        Cluster(backend, wide, patience_s=0).look()
+
+
+def test_slots_are_summed_node_by_node() -> None:
+    nodes = {"a": {"cpus": 3.0}, "b": {"cpus": 3.0}, "c": {"cpus": 1.0}}
+    schedule = Schedule([Task(trial="x", predicted_s=1, resources={"cpus": 2})], retries=0)
+    cluster = Cluster(LocalBackend(nodes), schedule, patience_s=0)
+    cluster.look()
+    assert cluster.slots == 2
+    assert cluster.describe() == "2 trials at once on 3 nodes (2 × 3 cpus; 1 cpus)"
