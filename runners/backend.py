@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self
 
+from runners.faults import Fault
 from runners.nodes import Resources
 from runners.process import Exit
 
@@ -32,26 +33,24 @@ class Ended:
 
     Attributes:
         trial: The trial's id.
-        how: ``finished`` with a value, ``failed`` by its own error, ``crashed``: its process died, or
-            ``unplaced``: it never began, since its node was gone.
+        how: ``finished`` with a value, or by its fault: see `runners.faults`. One that never began, since its
+            node was gone, has left.
         value: What the job returned, when finished.
         reason: One line, otherwise.
-        error: The name of the error's class, when failed.
         dead_nodes: Nodes that died with it.
     """
 
     trial: str
-    how: Literal["finished", "failed", "crashed", "unplaced"]
+    how: Literal["finished"] | Fault
     value: object = None
     reason: str = ""
-    error: str = ""
     dead_nodes: tuple[str, ...] = ()
 
 
 def ended_by(trial: str, end: Exit) -> Ended:
     """Says how a job ended from how its process did."""
     value = pickle.loads(end.pickled) if end.how == "finished" else None  # noqa: S301 - our own process's
-    return Ended(trial=trial, how=end.how, value=value, reason=end.reason, error=end.error)
+    return Ended(trial=trial, how=end.how, value=value, reason=end.reason)
 
 
 class Backend(Protocol):

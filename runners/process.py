@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Literal
 
+from runners.faults import Fault, fault_of, words_of
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
@@ -22,16 +24,14 @@ class Exit:
     """How a call ended.
 
     Attributes:
-        how: ``finished`` with a value, ``failed`` by an error of its own, or ``crashed``: its process died.
+        how: ``finished`` with a value, or by its fault (`runners.faults`); a process that died has crashed.
         pickled: What it returned, when finished; who passes it on need not import what it is made of.
         reason: One line, otherwise.
-        error: The name of the error's class, when failed.
     """
 
-    how: Literal["finished", "failed", "crashed"]
+    how: Literal["finished"] | Fault
     pickled: bytes = b""
     reason: str = ""
-    error: str = ""
 
 
 class FreshProcess:
@@ -88,9 +88,7 @@ def _call(run: bytes, sender: Connection, environment: Mapping[str, str]) -> Non
     try:
         ended = Exit(how="finished", pickled=pickle.dumps(pickle.loads(run)()))  # noqa: S301 - our own
     except Exception as error:  # noqa: BLE001 - whatever a trial raises is its result
-        lines = str(error).splitlines()
-        name = type(error).__name__
-        ended = Exit(how="failed", reason=f"{name}: {lines[0]}" if lines else name, error=name)
+        ended = Exit(how=fault_of(error), reason=words_of(error))
     sender.send(ended)
 
 

@@ -23,6 +23,7 @@ from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runners.backend import Ended, Job, ended_by
+from runners.faults import fault_of, words_of
 from runners.nodes import Resources
 from runners.process import Exit, FreshProcess, load_ahead
 from runners.ray_address import require_cluster
@@ -135,10 +136,9 @@ class RayBackend:
         try:
             end: Exit = ray.get(reference)
         except ray.exceptions.TaskUnschedulableError:
-            return Ended(trial=job.trial, how="unplaced", reason="its node was gone", dead_nodes=job.nodes)
+            return Ended(trial=job.trial, how="left", reason="its node was gone", dead_nodes=job.nodes)
         except ray.exceptions.RayTaskError as error:  # such as what can't be pickled
-            cause = type(error.cause).__name__
-            return Ended(trial=job.trial, how="failed", reason=f"{cause}: {error.cause}", error=cause)
+            return Ended(trial=job.trial, how=fault_of(error.cause), reason=words_of(error.cause))
         except ray.exceptions.RayError as error:
             lost = isinstance(error, _NODE_LOST)
             why = "its node died" if lost else "its worker died"

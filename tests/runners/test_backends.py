@@ -10,6 +10,7 @@ import pytest
 
 from runners.backend import Backend, Ended, Job
 from runners.cluster import Cluster
+from runners.faults import Left, words_of
 from runners.local_backend import LocalBackend
 from runners.ray_backend import RayBackend
 from runners.schedule import Schedule, Start, Task
@@ -72,10 +73,16 @@ def test_the_projects_packages_resolve_inside_the_checkout(backend: Backend) -> 
     assert ended.value == {name: str(ROOT / name / "__init__.py") for name in jobs.PACKAGES}
 
 
-def test_a_job_that_raises_has_failed_with_its_reason_on_one_line(backend: Backend) -> None:
-    start(backend, jobs.fail)
+@pytest.mark.parametrize(
+    ("error", "how"), [(ValueError("no such\nkey"), "failed"), (OSError("full"), "crashed"), (Left(), "left")]
+)
+def test_a_job_that_raises_ends_by_its_fault_with_the_reason_on_one_line(
+    backend: Backend, error: Exception, how: str
+) -> None:
+    start(backend, partial(jobs.raise_this, error))
     (ended,) = wait(backend)
-    assert (ended.how, ended.error, ended.reason) == ("failed", "OSError", "OSError: the disk")
+    assert (ended.how, ended.reason) == (how, words_of(error))
+    assert "\n" not in ended.reason
 
 
 def test_a_job_whose_process_dies_has_crashed(backend: Backend) -> None:
