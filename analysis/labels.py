@@ -11,8 +11,11 @@ _WRITTEN_OUT = 100_000
 _METRICS = {
     "top1": "zero-shot top-1 error",
     "top5": "zero-shot top-5 error",
-    "image_to_text_r1": "image-to-text R@1 error",
-    "text_to_image_r1": "text-to-image R@1 error",
+    "mean_per_class": "zero-shot error, mean per class",
+    **{f"image_to_text_r{k}": f"image-to-text R@{k} error" for k in (1, 5, 10)},
+    **{f"text_to_image_r{k}": f"text-to-image R@{k} error" for k in (1, 5, 10)},
+    "probe_top1": "linear-probe error",
+    **{f"few_shot_{shots}_top1": f"{shots}-shot error" for shots in (5, 10)},
 }
 _STRATEGIES = {"clip": "CLIP", "slip": "SLIP", "clip-crop-flip": "CLIP + crop and flip"}
 

@@ -113,18 +113,6 @@ def test_a_study_that_was_not_run_is_said_to_be_so(
     assert "run `python -m study run" in capsys.readouterr().err
 
 
-def test_a_strategy_that_can_only_be_planned_is_refused_before_anything_is_spent(
-    pool: Path, tmp_path: Path
-) -> None:
-    declaration = write_declaration(tmp_path, pool, strategies="siglip")
-
-    ended = study("run", declaration, "--results", tmp_path)
-
-    assert ended.returncode == 2
-    assert ended.stderr.startswith("study: strategy siglip can be planned, but not trained")
-    assert not (tmp_path / "tiny" / "ledger.jsonl").exists()
-
-
 def test_a_run_study_is_shown_and_reported(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

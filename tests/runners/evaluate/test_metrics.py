@@ -12,6 +12,7 @@ from runners.evaluate.features import SetFeatures
 from runners.evaluate.few_shot import few_shot
 from runners.evaluate.probe import fit_probe
 from runners.evaluate.retrieval import retrieval
+from runners.evaluate.variants import variant_means
 from runners.evaluate.zero_shot import zero_shot
 
 CLASSES, WIDTH = 12, 16
@@ -139,3 +140,17 @@ def test_a_probe_is_tested_on_sets_of_the_same_classes_or_of_some_of_them() -> N
     assert 0.5 < found["shifted/probe_top1"] < 1
     assert "strange/probe_top1" not in found
     assert "shifted/few_shot_5_top1" not in found
+
+
+def test_the_mean_over_the_papers_variants_is_of_six_sets_or_of_five_and_never_of_fewer() -> None:
+    names = ("imagenet-a", "imagenet-r", "imagenet_sketch", "imagenetv2", "imagenet-real", "objectnet")
+    metrics = {f"{name}/top1": 0.1 * place for place, name in enumerate(names, start=1)}
+    metrics |= {f"{name}/top1_se": 0.01 for name in names} | {"imagenet1k/top1": 0.9, "cars/top1": 0.9}
+    found = variant_means(metrics)
+    assert found["variants-6/top1"] == pytest.approx(0.35)
+    assert found["variants-6/top1_se"] == pytest.approx(0.01 / 6**0.5)
+    assert found["variants-5/top1"] == pytest.approx((0.1 + 0.2 + 0.3 + 0.4 + 0.6) / 5)
+    del metrics["imagenet-real/top1"]
+    assert list(variant_means(metrics)) == ["variants-5/top1", "variants-5/top1_se"]
+    del metrics["objectnet/top1"]
+    assert variant_means(metrics) == {}
