@@ -21,6 +21,7 @@ from analysis.laws import X_COLUMNS, Law, laws
 from analysis.quality_trade import QualityTrade, quality_trades
 from analysis.robustness import robustness
 from analysis.statement_frame import from_figures, from_study
+from analysis.surface_forecast import FamilySurface, family_surfaces
 from analysis.table import CONFIGURATION, Trials, records, tidy
 
 
@@ -54,6 +55,7 @@ class Analysis:
         crossovers: See ``crossover.crossovers``, along compute and then along data.
         equivalences: See ``equivalence.equivalences``, along compute and then along data.
         holdout: How the laws forecast levels that they were not fitted to.
+        surfaces: Over model size and data, of each family.
         envelopes: Lower envelope over compute of each regime.
         quality_trades: How the best quality moves with the budget and with the pool.
         robustness: See ``robustness.robustness``.
@@ -74,6 +76,7 @@ class Analysis:
     crossovers: pd.DataFrame
     equivalences: pd.DataFrame
     holdout: Holdout
+    surfaces: tuple[FamilySurface, ...]
     envelopes: tuple[Envelope, ...]
     quality_trades: tuple[QualityTrade, ...]
     robustness: pd.DataFrame
@@ -115,6 +118,7 @@ def analyse(  # noqa: PLR0913 (a study leaves as many frames)
         crossovers=pd.concat([crossovers(law_draws, fitted, along=along) for along in X_COLUMNS]),
         equivalences=pd.concat([equivalences(law_draws, fitted, along=along) for along in X_COLUMNS]),
         holdout=holdout(law_draws, fitted),
+        surfaces=family_surfaces(law_draws),
         envelopes=envelopes(law_draws),
         quality_trades=quality_trades(law_draws),
         robustness=robustness(results, metric=trials.metric),

@@ -2,10 +2,11 @@
 
 The law used for forecasts is the one with the lowest root mean square error there, in the same unit as the
 error itself; that number is printed wherever a forecast is. ``last level`` (the error of the largest level
-that was left, carried on) is what a law must beat to be of use.
+that was left, carried on) is what a law must beat to be of use. Where the surface over all sizes of a family
+forecasts the family's held-out cells better than the best law of single curves, it forecasts that family.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -14,12 +15,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.bootstrap import CellDraws
-from analysis.isoflop import family
-from analysis.labels import plural
+from analysis.labels import percent, plural
 from analysis.laws import X_COLUMNS, Law
 from analysis.power_law import fit_draws
-from analysis.repeated import fit_repeated
 from analysis.saturation import fit_saturated
+from analysis.surface_forecast import SURFACES, Points, forecast, groups, key
 
 Floats = NDArray[np.float64]
 Runs = NDArray[np.int64]
@@ -48,6 +48,15 @@ class Form:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Forecaster:
+    """The law that forecast a curve's held-out cells best, by what it missed them, and why it is that one."""
+
+    law: str
+    error: float
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Holdout:
     """How the laws forecast.
 
@@ -57,9 +66,10 @@ class Holdout:
             the cells that all of them could forecast.
         points: One row a law and held-out cell: ``law``, ``position``, ``x``, ``measured``, ``forecast``,
             ``factor`` (x over the largest x that was left).
-        best: The law to forecast with; empty when no cell could be held out.
+        best: The law to forecast a curve with; empty when no cell could be held out.
         error: Its error.
         reason: Why it is that law, or why there is none.
+        surfaces: The families that a surface forecasts better, by what they hold.
     """
 
     scores: pd.DataFrame
@@ -67,6 +77,12 @@ class Holdout:
     best: str
     error: float
     reason: str
+    surfaces: Mapping[str, Forecaster]
+
+    def forecaster(self, law: Law) -> Forecaster:
+        """What a curve is forecast with."""
+        own = Forecaster(law=self.best, error=self.error, reason=self.reason)
+        return self.surfaces.get(str(key(dict(law.identity))), own)
 
 
 def _power(*, floor: bool) -> Callable[[Floats, Floats, Runs, Floats], Floats]:
@@ -96,11 +112,10 @@ FORMS = {
         Form(name="power law with floor and saturation", parameters=4, predict=_saturated(floor=True)),
     )
 }
-SURFACE = "surface in model size and repeated data"
 
 
 def holdout(draws: CellDraws, laws: tuple[Law, ...]) -> Holdout:
-    """Scores every law along compute, and the surface over all sizes of a family.
+    """Scores every law along compute, and the surfaces over all sizes of a family.
 
     Args:
         draws: The study's cells.
@@ -115,7 +130,9 @@ def holdout(draws: CellDraws, laws: tuple[Law, ...]) -> Holdout:
     points = pd.DataFrame(rows, columns=["law", "curve", "position", "x", "measured", "forecast", "factor"])
     if points.empty:
         reason = "no curve has two levels: nothing could be held out"
-        return Holdout(scores=pd.DataFrame(), points=points, best="", error=float("nan"), reason=reason)
+        return Holdout(
+            scores=pd.DataFrame(), points=points, best="", error=float("nan"), reason=reason, surfaces={}
+        )
     return _choose(points)
 
 
@@ -145,35 +162,52 @@ def _curve_points(draws: CellDraws, laws: Sequence[Law]) -> list[dict[str, objec
 
 
 def _surface_points(draws: CellDraws, held: set[object]) -> list[dict[str, object]]:
-    """The surface of each family, quality and strategy held, without the cells that curves held out."""
-    families = {str(name): family(str(name)) for name in set(draws.cells["architecture"])}
-    named = draws.cells.assign(family=[families[str(name)] for name in draws.cells["architecture"]])
+    """The surfaces of each family, quality and strategy, without the cells that curves held out."""
+    x = draws.cells[X_COLUMNS["compute"]].to_numpy(np.float64)
+    measured = draws.cells["error"].to_numpy(np.float64)
     rows: list[dict[str, object]] = []
-    for key, found in named.groupby(["regime", "quality", "strategy", "family"], sort=True).indices.items():
+    for name, found in groups(draws).items():
         out = np.array([position for position in found if int(position) in held], dtype=np.intp)
         left = np.array([position for position in found if int(position) not in held], dtype=np.intp)
         if not len(out) or not len(left):
             continue
-        n, unique, seen = (
-            named[column].to_numpy(np.float64) for column in ("parameters", "subset_size", "samples_seen")
-        )
-        y, runs = named["error"].to_numpy(np.float64), named["runs"].to_numpy(np.float64)
-        if not (np.isfinite(n[found]).all() and (y[found] > 0).all()):
-            continue
-        fitted = fit_repeated(n[left], unique[left], seen[left], y[left], weights=runs[left], delta=np.inf)
-        if not fitted.surface.supported:
-            continue
-        x = named[X_COLUMNS["compute"]].to_numpy(np.float64)
-        forecast = fitted(n[out], unique[out], seen[out])
-        rows += [
-            {
-                "law": SURFACE, "curve": str(key), "position": int(position), "x": float(x[position]),
-                "measured": float(y[position]), "forecast": float(value),
-                "factor": float(x[position] / x[left].max()),
-            }
-            for position, value in zip(out, forecast, strict=True)
-        ]  # fmt: skip
+        cells, at = draws.cells.iloc[left], Points.of(draws.cells.iloc[out])
+        for law in SURFACES:
+            forecasts = forecast(law, cells, measured[None, left], at)
+            if forecasts is None:
+                continue
+            rows += [
+                {
+                    "law": law, "curve": str(name), "position": int(position), "x": float(x[position]),
+                    "measured": float(measured[position]), "forecast": float(value),
+                    "factor": float(x[position] / x[left].max()),
+                }
+                for position, value in zip(out, forecasts[0], strict=True)
+            ]  # fmt: skip
     return rows
+
+
+def _error(points: pd.DataFrame) -> float:
+    return float(np.sqrt(np.mean((points["forecast"] - points["measured"]).to_numpy(np.float64) ** 2)))
+
+
+def _surfaces(points: pd.DataFrame, best: str) -> dict[str, Forecaster]:
+    """The families whose held-out cells a surface forecasts better than the best law of single curves."""
+    curves = points[points["law"] == best].set_index("position")
+    found: dict[str, Forecaster] = {}
+    for (family, law), group in points[points["law"].isin(SURFACES)].groupby(["curve", "law"]):
+        theirs = curves[curves.index.isin(group["position"])]
+        mine = group[group["position"].isin(theirs.index)]
+        if len(mine) < _FEWEST_POINTS:
+            continue
+        limit = found[str(family)].error if str(family) in found else _error(theirs)
+        if _error(mine) < limit:
+            reason = (
+                f"lowest error on {len(mine)} held-out cells of its family, where the {best} misses by "
+                f"{percent(_error(theirs), 2)} points"
+            )
+            found[str(family)] = Forecaster(law=str(law), error=_error(mine), reason=reason)
+    return found
 
 
 def _choose(points: pd.DataFrame) -> Holdout:
@@ -194,7 +228,7 @@ def _choose(points: pd.DataFrame) -> Holdout:
     laws = scores[scores["compared"] & scores["law"].isin([name for name in FORMS if name != "last level"])]
     if laws.empty:
         reason = "the curves have too few levels for any law to be held out: two levels must be left"
-        return Holdout(scores=scores, points=points, best="", error=float("nan"), reason=reason)
+        return Holdout(scores=scores, points=points, best="", error=float("nan"), reason=reason, surfaces={})
     best = laws.iloc[0]
     reason = (
         f"lowest error on {plural(int(best['points']), 'held-out cell')} of "
@@ -205,5 +239,5 @@ def _choose(points: pd.DataFrame) -> Holdout:
         reason += "; so few cells hardly tell one law from another"
     return Holdout(
         scores=scores.reset_index(drop=True), points=points, best=str(best["law"]),
-        error=float(best["error"]), reason=reason,
+        error=float(best["error"]), reason=reason, surfaces=_surfaces(points, str(best["law"])),
     )  # fmt: skip

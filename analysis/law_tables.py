@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import isinf, isnan
+from typing import Any
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ from analysis.labels import (
 )  # fmt: skip
 from analysis.laws import Law, curve_text
 from analysis.quality_trade import QualityTrade
+from analysis.surface_forecast import FamilySurface
 from analysis.table import records
 from analysis.tables import Table, share_text
 from budgets.quantity import format_flops
@@ -64,6 +66,46 @@ def _held_text(held: Holdout) -> str:
     )
 
 
+def surfaces(found: Sequence[FamilySurface]) -> Table:
+    """The surface of each family, with what repetition is worth, or what the data could not decide."""
+    rows = []
+    for one in found:
+        law, shown = one.fit.surface, one.fit.surface.supported
+        regime, quality, strategy, family = one.key
+        rows.append({
+            "Family": family,
+            "Held": f"{regime}, {axis_text('strategy', strategy)}, {axis_text('quality', quality)}",
+            "Runs": str(law.rows),
+            "E (%)": percent(law.floor) if shown else "–",
+            "α": f"{law.alpha:.3f}" if shown else "–",
+            "α interval": _ends(one.alpha.low, one.alpha.high),
+            "α BCa": _ends(one.alpha.bca_low, one.alpha.bca_high),
+            "β": f"{law.beta:.3f}" if shown else "–",
+            "β interval": _ends(one.beta.low, one.beta.high),
+            "β BCa": _ends(one.beta.bca_low, one.beta.bca_high),
+            "R* of data": f"{one.fit.decay:.3g}" if one.fit.status == "ok" else "–",
+            "R* of size": "–" if isinf(one.fit.size_decay) else f"{one.fit.size_decay:.3g}",
+            "Starts agreeing": f"{law.agreement} of {law.starts}" if law.starts else "–",
+            "Status": law.status,
+            "Reason": _surface_reason(one),
+        })  # fmt: skip
+    note = (
+        "error = E + A·N^-α + B·D^-β, N training FLOPs a sample, D samples seen; a pair seen again is worth "
+        "less with each of some R* repetitions, a parameter beyond the best size for the pairs likewise "
+        "(Muennighoff et al. 2023); squared loss on the logarithm, weighted by runs; R* is held in the draws"
+    )
+    return Table(name="surfaces", title="Surfaces", note=note, frame=pd.DataFrame(rows))
+
+
+def _surface_reason(one: FamilySurface) -> str:
+    if not one.fit.surface.supported:
+        return one.fit.surface.reason
+    said = [one.fit.surface.reason] if one.fit.surface.status != "ok" else []
+    said += [f"R* of data: {one.fit.reason}"] if one.fit.status != "ok" else []
+    said += [f"R* of size: {one.fit.size_reason}"] if isinf(one.fit.size_decay) else []
+    return "; ".join(said)
+
+
 def holdout(held: Holdout) -> Table:
     """How every law forecasts levels that it was not fitted to."""
     rows = [
@@ -73,7 +115,7 @@ def holdout(held: Holdout) -> Table:
             "Held-out cells": str(row["points"]),
             "Error (points)": percent(row["error"], 2),
             "Bias (points)": percent(row["bias"], 2),
-            "": "forecasts" if row["law"] == held.best else ("" if row["compared"] else "too few to compare"),
+            "": _forecasts(held, row),
         }
         for row in records(held.scores)
     ]
@@ -82,6 +124,18 @@ def holdout(held: Holdout) -> Table:
         f"them; error: root mean square of forecast minus measured. {capital(held.reason)}"
     )
     return Table(name="holdout", title="Held-out forecasts", note=note, frame=pd.DataFrame(rows))
+
+
+def _forecasts(held: Holdout, row: dict[str, Any]) -> str:
+    if row["law"] == held.best:
+        return "forecasts"
+    families = [one for one in held.surfaces.values() if one.law == row["law"]]
+    if families:
+        errors = ", ".join(percent(one.error, 2) for one in families)
+        return (
+            f"forecasts {len(families)} of the families: {errors} points there, the best law of curves more"
+        )
+    return "" if row["compared"] else "too few to compare"
 
 
 def crossovers(found: pd.DataFrame) -> Table:

@@ -1,11 +1,12 @@
 """What to train for a compute and a data budget: every curve is forecast there, and the best is chosen.
 
-The law is the one that forecast held-out budgets best. Every forecast is widened by how far the law misses
-its own curve and, beyond the measured budgets, by its held-out error: once within the distance that was held
-out, with the logarithm of the distance further on. A curve is not forecast past a declared factor, and data
-are not extrapolated at all: a subset larger than what was measured is not recommended.
+The law of a curve is the one that forecast held-out budgets best. A forecast is widened by how far the law
+misses its own curve and, beyond the measured budgets, by its held-out error: once within the distance that
+was held out, with the logarithm of the distance further on. A curve is not forecast past a declared factor,
+and data are not extrapolated at all: a subset larger than what was measured is not recommended.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 
 from analysis.bootstrap import CellDraws, stream
 from analysis.frontier import Choice, choose
-from analysis.holdout import FORMS, Holdout
+from analysis.holdout import FORMS, Forecaster, Holdout
 from analysis.intervals import interval
 from analysis.labels import configuration_text, percent, plural, quality_fraction
 from analysis.laws import X_COLUMNS, Law
+from analysis.surface_forecast import SURFACES, Points, forecast, groups, key
 from analysis.table import records
 from budgets.quantity import format_flops
 
@@ -38,11 +40,9 @@ class Recommendation:
         candidates: One row a forecast curve, by rising error: ``regime``, ``architecture``, ``strategy``,
             ``quality``, ``subset_size``, ``flops`` (what it spends: less than the budget where one epoch of
             the data is used up), ``error`` with ``low`` and ``high``, ``probability`` of being the best,
-            ``factor`` (of its extrapolation, below 1 within the measured budgets).
+            ``factor`` (of its extrapolation, below 1 within the measured budgets); ``law`` that forecast it,
+            ``law_error`` (what that missed held-out budgets by, a fraction), ``law_reason``.
         choice: Among the candidates.
-        law: That forecasts.
-        law_error: What it missed held-out budgets by, a fraction.
-        reason: Why this is the law.
         left_out: Curves that were not forecast, and why: ``curve``, ``reason``.
         experiment: What would decide, or confirm.
         explanation: Where the intervals come from.
@@ -50,9 +50,6 @@ class Recommendation:
 
     candidates: pd.DataFrame
     choice: Choice
-    law: str
-    law_error: float
-    reason: str
     left_out: pd.DataFrame
     experiment: str
     explanation: str
@@ -82,26 +79,27 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
     """
     if held.best not in FORMS:
         raise ValueError(f"nothing can be forecast: {held.reason}")
-    rows: list[dict[str, Any]] = []
-    forecasts: list[Floats] = []
+    taken: list[tuple[Law, dict[str, Any]]] = []
     left_out: list[dict[str, str]] = []
     for law in laws:
         if law.along != "compute":
             continue
-        row = _candidate(draws, law, flops, pairs)
-        reason = _refuse(row, law, held, pairs, limit)
+        row = _candidate(draws, law, held.forecaster(law), flops, pairs)
+        reason = _refuse(row, law, pairs, limit)
         if reason:
             left_out.append({"curve": configuration_text(row), "reason": reason})
-            continue
-        rows.append(row)
-        forecasts.append(_forecast(draws, law, held, row))
-    if not rows:
+        else:
+            taken.append((law, row))
+    if not taken:
         why = "; ".join(sorted({row["reason"] for row in left_out})) or "there is no curve along compute"
         raise ValueError(f"no curve can be forecast at {format_flops(flops)}: {why}")
-    return _choose(draws, held, pd.DataFrame(rows), np.stack(forecasts, axis=1), pd.DataFrame(left_out))
+    reach = np.log(max(float(held.points["factor"].median()), 1.1))
+    forecasts = [_widened(found, law, row, reach) for found, law, row in _forecasts(draws, taken)]
+    rows = pd.DataFrame([row for _, row in taken])
+    return _choose(draws, rows, np.stack(forecasts, axis=1), pd.DataFrame(left_out))
 
 
-def _candidate(draws: CellDraws, law: Law, flops: float, pairs: float) -> dict[str, Any]:
+def _candidate(draws: CellDraws, law: Law, by: Forecaster, flops: float, pairs: float) -> dict[str, Any]:
     cells = draws.cells.iloc[law.positions]
     x = cells[X_COLUMNS["compute"]].to_numpy(np.float64)
     identity = {name: law.identity[name] for name in ("regime", "architecture", "strategy", "quality")}
@@ -116,6 +114,7 @@ def _candidate(draws: CellDraws, law: Law, flops: float, pairs: float) -> dict[s
         "subset_size": float(size), "flops": spent, "factor": factor if factor > 1 else spent / x.max(),
         "beyond": factor > 1, "runs": int(cells["runs"].min()),
         "diverged": int(cells["diverged"].sum()), "levels": len(np.unique(x)),
+        "law": by.law, "law_error": by.error, "law_reason": by.reason,
     }  # fmt: skip
 
 
@@ -123,37 +122,79 @@ def _fraction(law: Law) -> float:
     return min(quality_fraction(str(law.identity["quality"])), 1.0)
 
 
-def _refuse(row: dict[str, Any], law: Law, held: Holdout, pairs: float, limit: float) -> str:
+def _refuse(row: dict[str, Any], law: Law, pairs: float, limit: float) -> str:
     # A share of a pool is a whole number of pairs: pools that round to the same subset are the same pool.
     if row["subset_size"] > np.ceil(pairs * _fraction(law)):
         need = float(f"{row['subset_size'] / _fraction(law):.3g}")
         return f"needs a pool of some {need:,.0f} pairs"
-    if row["levels"] < FORMS[held.best].parameters:
-        return f"{plural(row['levels'], 'budget')}, too few for the {held.best}"
+    if row["law"] in FORMS and row["levels"] < FORMS[row["law"]].parameters:
+        return f"{plural(row['levels'], 'budget')}, too few for the {row['law']}"
     if row["beyond"] and row["factor"] > limit:
         return f"measured budgets end more than {limit:g} times from this one"
     return ""
 
 
-def _forecast(draws: CellDraws, law: Law, held: Holdout, row: dict[str, Any]) -> Floats:
-    """The error at the budget, as forecast from what was measured and then from each draw."""
+Read = tuple[Floats, Floats]
+"""A curve's errors at the budget, by row of the draws, and those of its own cells."""
+
+
+def _forecasts(
+    draws: CellDraws, taken: list[tuple[Law, dict[str, Any]]]
+) -> Iterator[tuple[Read, Law, dict[str, Any]]]:
+    """Each curve read off its law; a surface is fitted once for all curves of its family."""
+    surfaces: dict[str, list[int]] = {}
+    for place, (law, row) in enumerate(taken):
+        if row["law"] in SURFACES:
+            surfaces.setdefault(str(key(dict(law.identity))), []).append(place)
+    read: dict[int, Read] = {}
+    for name, positions in groups(draws).items():
+        places = surfaces.get(str(name), [])
+        if places:
+            here = [taken[place] for place in places]
+            read |= dict(zip(places, _by_surface(draws, positions, here), strict=True))
+    for place, (law, row) in enumerate(taken):
+        yield read[place] if place in read else _by_curve(draws, law, row), law, row
+
+
+def _by_curve(draws: CellDraws, law: Law, row: Mapping[str, Any]) -> Read:
     here = draws.take(law.positions)
-    y = here.with_measured()
+    y, runs = here.with_measured(), here.cells["runs"].to_numpy(np.int64)
     x = here.cells[X_COLUMNS["compute"]].to_numpy(np.float64)
-    runs = here.cells["runs"].to_numpy(np.int64)
-    predict = FORMS[held.best].predict
-    found = predict(x, y, runs, np.array([row["flops"]]))[:, 0]
-    spread = float(np.sqrt(np.mean((predict(x, y[:1], runs, x)[0] - y[0]) ** 2)))
+    predict = FORMS[row["law"]].predict
+    miss = predict(x, y[:1], runs, x)[0] - y[0]
+    return predict(x, y, runs, np.array([row["flops"]]))[:, 0], miss
+
+
+def _by_surface(
+    draws: CellDraws, positions: NDArray[np.intp], taken: list[tuple[Law, dict[str, Any]]]
+) -> Iterator[Read]:
+    """The curves of one family; what the surface misses is counted over each curve's own cells."""
+    here = draws.take(positions)
+    per_sample = draws.cells["train_flops_per_sample"].to_numpy(np.float64)
+    n = np.array([per_sample[law.positions].mean() for law, _ in taken])
+    unique, flops = (np.array([row[name] for _, row in taken]) for name in ("subset_size", "flops"))
+    at = Points.joined(Points(n=n, unique=unique, seen=flops / n), Points.of(here.cells))
+    found = forecast(taken[0][1]["law"], here.cells, here.with_measured(), at)
+    if found is None:
+        raise ValueError(f"the {taken[0][1]['law']} fits without the largest budgets and not with them")
+    miss = found[0, len(taken) :] - here.cells["error"].to_numpy(np.float64)
+    for place, (law, _) in enumerate(taken):
+        yield found[:, place], miss[np.isin(positions, law.positions)]
+
+
+def _widened(read: Read, law: Law, row: Mapping[str, Any], reach: float) -> Floats:
+    """The errors at the budget with what the law misses, near and far, in the draws."""
+    found, miss = read[0].copy(), read[1]
+    spread = float(np.sqrt(np.mean(miss**2)))
     if row["beyond"]:
-        reach = np.log(max(float(held.points["factor"].median()), 1.1))
-        spread = max(spread, held.error * max(1.0, float(np.log(row["factor"])) / reach))
+        spread = max(spread, row["law_error"] * max(1.0, float(np.log(row["factor"])) / reach))
     own = stream(f"recommend/{sorted(law.identity.items(), key=str)}", 0)
     found[1:] += spread * own.standard_normal(len(found) - 1)
     return np.asarray(np.clip(found, 0.0, None), dtype=np.float64)
 
 
 def _choose(
-    draws: CellDraws, held: Holdout, rows: pd.DataFrame, forecasts: Floats, left_out: pd.DataFrame
+    draws: CellDraws, rows: pd.DataFrame, forecasts: Floats, left_out: pd.DataFrame
 ) -> Recommendation:
     order = np.argsort(forecasts[0], kind="stable")
     rows, forecasts = rows.iloc[order].reset_index(drop=True), forecasts[:, order]
@@ -163,12 +204,10 @@ def _choose(
     candidates = cells.assign(probability=choice.probability)
     explanation = f"{draws.explanation}; forecasts are widened by how far the law misses its curve"
     if rows["beyond"].any():
-        explanation += (
-            f" and, beyond the measured budgets, by its held-out error of {percent(held.error, 2)} points"
-        )
+        explanation += " and, beyond the measured budgets, by its held-out error"
     return Recommendation(
-        candidates=candidates, choice=choice, law=held.best, law_error=held.error, reason=held.reason,
-        left_out=left_out, experiment=_experiment(draws, candidates, choice), explanation=explanation,
+        candidates=candidates, choice=choice, left_out=left_out,
+        experiment=_experiment(draws, candidates, choice), explanation=explanation,
     )  # fmt: skip
 
 

@@ -25,13 +25,15 @@ def recommendation_lines(
         f"{format_flops(flops)} and a pool of {pairs:,.0f} pairs, from {source}:",
         f"  train {configuration_text(first)}{spent}",
         f"  predicted error {_error_text(first)}, {distance}",
-        f"  law: {found.law}; it missed held-out budgets by {percent(found.law_error, 2)} points",
-        f"    ({found.reason})",
+        f"  law: {_law_text(first)}",
+        f"    ({first['law_reason']})",
         f"  {choice.verdict}: {choice.reason}",
     ]
     if choice.runner_up is not None:
         second = rows[choice.runner_up]
         lines.append(f"  runner-up: {configuration_text(second)}, {_error_text(second)}")
+        if second["law"] != first["law"]:
+            lines.append(f"    by another law: {_law_text(second)}")
     lines += [f"  next: {found.experiment}", f"  intervals: {found.explanation}"]
     if len(found.left_out):
         lines += [
@@ -39,6 +41,10 @@ def recommendation_lines(
             for reason, count in found.left_out["reason"].value_counts().items()
         ]
     return tuple(lines)
+
+
+def _law_text(row: Mapping[Any, Any]) -> str:
+    return f"{row['law']}; it missed held-out budgets by {percent(row['law_error'], 2)} points"
 
 
 def _error_text(row: Mapping[Any, Any]) -> str:

@@ -78,6 +78,12 @@ class SurfaceDraws:
     beta: Floats
     objective: Floats
 
+    def __call__(self, n: Floats, d: Floats) -> Floats:
+        """The surfaces at model sizes and data, shape (draws, points)."""
+        of_size = self.a[:, None] * np.exp(-self.alpha[:, None] * np.log(n))
+        of_data = self.b[:, None] * np.exp(-self.beta[:, None] * np.log(d))
+        return np.asarray(self.floor[:, None] + of_size + of_data, dtype=np.float64)
+
     def optimum(self, flops: float, *, flops_per_step: float = 6.0) -> Floats:
         """Model size of the lowest y at a compute of ``flops_per_step``·N·D, shape (draws,).
 

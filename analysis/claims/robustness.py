@@ -32,7 +32,7 @@ def is_imagenet_a(name: str) -> bool:
 
 
 def _noise(of: Callable[[Floats, Floats], float], cells: pd.DataFrame) -> float:
-    """Standard deviation of a function of (x, error), by its change with each cell's noise in turn."""
+    """Standard deviation of a function of (x, error), by its change with the noise of each cell in turn."""
     x, y, x_sd, sd = (cells[name].to_numpy(np.float64) for name in ("error_x", "error", "sd_x", "sd"))
     if np.isnan(x_sd).any() or np.isnan(sd).any():
         return float("nan")  # one seed tells no noise

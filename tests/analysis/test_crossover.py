@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from analysis.bootstrap import CellDraws, cell_draws
 from analysis.crossover import cross, crossovers
 from analysis.equivalence import equivalences, equivalent
-from analysis.holdout import SURFACE, holdout
+from analysis.holdout import holdout
 from analysis.laws import Law, laws
+from analysis.surface_forecast import REPEATED
 from analysis.table import records, tidy
 from tests.analysis.synthetic import study, trial_row
 
@@ -130,7 +131,7 @@ def test_the_law_that_made_the_data_forecasts_best() -> None:
     assert scores["power law with floor"]["points"] == 11
     assert scores["last level"]["error"] > 2 * found.error
     assert found.points["factor"].max() == pytest.approx(50**0.2, rel=0.02)
-    assert not scores[SURFACE]["compared"]
+    assert not scores[REPEATED]["compared"]
 
 
 def test_what_was_held_out_was_not_fitted_to() -> None:
@@ -140,7 +141,7 @@ def test_what_was_held_out_was_not_fitted_to() -> None:
         **{"held-out/top1": np.where(top, 0.5 * results["held-out/top1"], results["held-out/top1"])}
     )
     before, after = (holdout(*fitted(frame)).points for frame in (results, moved))
-    assert set(before["law"]) >= {"power law", "power law with floor", SURFACE}
+    assert set(before["law"]) >= {"power law", "power law with floor", REPEATED}
     fair = (before["law"] != "last level").to_numpy()
     np.testing.assert_allclose(
         before.loc[fair, "forecast"].to_numpy(np.float64), after.loc[fair, "forecast"].to_numpy(np.float64)

@@ -75,7 +75,7 @@ def test_one_seed_draws_hollow_stars_no_band_and_a_caption_that_says_why() -> No
     assert "best" not in marks.groups
     assert marks.get_group("tentative law")[["low", "high"]].isna().all(axis=None)
     assert "a lower bound" in data.caption
-    assert "hollow where it is tie or undecided" in data.caption
+    assert "hollow where it is undecided" in data.caption
 
 
 def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> None:

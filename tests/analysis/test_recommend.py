@@ -106,6 +106,33 @@ def test_two_budgets_leave_nothing_to_forecast_by() -> None:
         recommended(study(levels=LEVELS[:2]).results, 1e12)
 
 
+def sizes_of_one_law() -> pd.DataFrame:
+    """Five transformers of one surface, at three budgets each: too few for laws of single curves."""
+    generator = np.random.default_rng(6)
+    rows = []
+    for place, cost in enumerate(np.geomspace(4e6, 1e8, 5)):
+        for level in (2e11, 2e12, 2e13):
+            truth = 0.1 + 60 * cost**-0.35 + 4 * (level / cost) ** -0.3
+            for seed in range(3):
+                row = trial_row((8192, "all", "ViT-X", "clip"), level, seed, truth)
+                error = truth * (1 + 0.004 * float(generator.standard_normal()))
+                mine = {"trial": f"{place}-{level}-{seed}", "architecture": f"ViT-{place}"}
+                seen = {"train_flops": level, "train_flops_per_sample": cost, "samples_seen": level / cost}
+                rows.append(row | mine | seen | {"subset_size": 10**8, "held-out/top1": 1 - error})
+    return pd.DataFrame(rows)
+
+
+def test_a_family_is_forecast_by_its_surface_where_that_forecasts_best() -> None:
+    found = recommended(sizes_of_one_law(), 1e14, pairs=1e8)
+    first = found.candidates.iloc[0]
+    assert first["law"] == "surface in model size and data"
+    truth = {f"ViT-{place}": 0.1 + 60 * cost**-0.35 + 4 * (1e14 / cost) ** -0.3
+             for place, cost in enumerate(np.geomspace(4e6, 1e8, 5))}  # fmt: skip
+    assert first["low"] < truth[first["architecture"]] < first["high"]
+    assert first["error"] == pytest.approx(truth[first["architecture"]], abs=0.01)
+    assert "of its family, where the power law" in first["law_reason"]
+
+
 def test_the_lines_say_law_error_distance_and_runner_up() -> None:
     found = recommended(crossing(), 6e13)
     text = "\n".join(recommendation_lines(found, flops=6e13, pairs=POOL, source="made up"))

@@ -80,7 +80,7 @@ def test_the_folder_holds_page_figures_and_tables(written: tuple[ReportSummary, 
     assert len(list((folder / "figures").glob("*.pdf"))) == 7
     assert {path.stem for path in (folder / "tables").iterdir()} == {
         "best", "contrasts", "fits", "isoflop", "crossovers", "equivalence", "holdout", "findings", "cost",
-        "trials", "left-out", "envelope", "quality-trade", "robustness",
+        "trials", "left-out", "envelope", "quality-trade", "robustness", "surfaces",
     }  # fmt: skip
     assert [path.name for path in folder.parent.iterdir()] == ["report"]
 
