@@ -2,8 +2,8 @@
 
 The 240 points of Hoffmann et al. 2022, figure 4 (``--points``, by default the copy beside the checkout) are
 fitted by this project; by scipy's L-BFGS-B from 4,500 starts with finite differences, the way that is
-usually published; and by the public package ``chinchilla``, where it is installed (``pip install
-chinchilla``; or name another Python that has it by ``--chinchilla PYTHON``). Seconds are of the processor.
+usually published; and by the public package ``chinchilla``, where it is installed (the extra ``benchmark``;
+or name another Python that has it by ``--chinchilla PYTHON``). Seconds are of the processor.
 Each of the last lines says what was measured, its value, the target, and pass or fail; the exit code is 1
 when one fails.
 """
