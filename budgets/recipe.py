@@ -36,8 +36,8 @@ class Recipe:
         unmasked_tail: Share of the steps, the last ones, in which strategies that mask see all tokens.
         gradient_checkpointing: Whether activations are recomputed in the backward pass; not counted.
         compile: Whether the towers are compiled by torch.
-        diverged_after: Share of the steps over which the mean loss must lie above chance for a trial to
-            end as diverged; None ends it at a loss that is no number alone.
+        diverged_after: Share of the steps after which a trial whose loss stays no better than chance ends
+            as diverged (`runners.divergence`); None ends it at a loss that is no number alone.
     """
 
     weight_decay: float = 0.1
@@ -56,7 +56,7 @@ class Recipe:
     unmasked_tail: float = 0.0
     gradient_checkpointing: bool = False
     compile: bool = False
-    diverged_after: float | None = 0.2
+    diverged_after: float | None = 0.5
 
     def warmup_steps(self, steps: int, batch_size: int) -> int:
         """Steps of a run in which the learning rate rises."""

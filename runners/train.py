@@ -64,7 +64,7 @@ def train(  # noqa: PLR0913 - the parts of a run
         after_step: Called with the number of steps done.
 
     Raises:
-        Diverged: The loss is not finite, or stays above chance (`runners.divergence`).
+        Diverged: The loss is not finite, or stays no better than chance (`runners.divergence`).
     """
     model, strategy, optimizer, losses = learner.model, learner.strategy, learner.optimizer, learner.losses
     model.train()

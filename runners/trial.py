@@ -199,7 +199,8 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
             device=device,
             context=context,
         )
-        metrics = _evaluate(job, encoder, sets, architecture.image_size)
+        with torch.compiler.set_stance("force_eager"):  # sets of many sizes are not worth compiling for
+            metrics = _evaluate(job, encoder, sets, architecture.image_size)
     row = {
         **plan_row(trial),
         **_done(trial, steps),

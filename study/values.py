@@ -88,7 +88,12 @@ def or_off(read: Callable[[str], float]) -> Callable[[str], float]:
 def warmup(text: str) -> float:
     """Reads a warm-up: a share of the run as a float, or samples (``10k samples``) as an int."""
     count, word, rest = text.partition("sample")
-    return positive(count.strip()) if word and rest in {"", "s"} else parse_share(text)
+    if word and rest in {"", "s"}:
+        return positive(count.strip())
+    try:
+        return parse_share(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; or give samples, such as 10k samples") from None
 
 
 def path(text: str) -> str:

@@ -101,3 +101,18 @@ def test_a_diverged_trial_says_so_and_counts_only_what_it_did(job: TrialJob, tmp
     assert (row["steps"], row["samples_seen"], row["train_flops"]) == (25, 400, 2800)
     assert not [name for name in row if name.startswith("held-out/")]
     assert (tmp_path / "wild" / "result.json").exists()
+
+
+def test_a_trial_whose_features_collapse_ends_as_diverged_before_its_samples_are_spent(
+    job: TrialJob, tmp_path: Path
+) -> None:
+    hot = dataclasses.replace(
+        job.trial, lr_peak=0.3, samples_seen=16 * 250, recipe=Recipe(precision="fp32", diverged_after=0.4)
+    )
+
+    outcome = run_trial(dataclasses.replace(job, trial=hot, folder=tmp_path / "hot"))
+
+    assert outcome.row["status"] == "diverged"
+    assert "the loss is no better than chance: 2.77" in outcome.row["reason"]
+    assert 125 <= outcome.row["steps"] < 250
+    assert outcome.row["train_flops"] == outcome.row["samples_seen"] * job.trial.train_flops_per_sample

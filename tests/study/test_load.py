@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from budgets.declaration import DescribedPool, EmbeddedPool, Exclusion, FolderPool, Ladder
+from budgets.recipe import Recipe
 from study.cli import main
 from study.dump import dump_declaration
 from study.load import DECLARATIONS, find_declaration, load_declaration
@@ -66,6 +67,92 @@ def test_what_is_written_back_is_read_as_the_same(tmp_path: Path, name: str) -> 
     declaration = load_declaration(find_declaration(name))
 
     assert load_declaration(write(tmp_path, dump_declaration(declaration))) == declaration
+
+
+RECIPE = """precision: fp16
+  optimizer: adafactor
+  schedule: constant-with-cooldown
+  cooldown: 15%
+  accumulation: 4
+  ema: 0.999
+  unmasked_tail: 2%
+  gradient_checkpointing: true
+  compile: true
+  diverged_after: off"""
+
+
+def test_every_key_of_the_recipe_is_read_and_written_back(tmp_path: Path) -> None:
+    text = changed("precision: bf16", RECIPE).replace("  eps: 1e-6\n", "")
+    text = text.replace("warmup: 10%", "warmup: 10k samples").replace(
+        "gradient_clip: 1.0", "gradient_clip: off"
+    )
+    declaration = load_declaration(write(tmp_path, text))
+
+    assert declaration.training.recipe == Recipe(
+        precision="fp16",
+        optimizer="adafactor",
+        schedule="constant-with-cooldown",
+        cooldown=0.15,
+        warmup_samples=10_000,
+        gradient_clip=None,
+        accumulation=4,
+        ema=0.999,
+        unmasked_tail=0.02,
+        gradient_checkpointing=True,
+        compile=True,
+        diverged_after=None,
+    )
+    assert load_declaration(write(tmp_path, dump_declaration(declaration))) == declaration
+
+
+def test_the_papers_settings_are_a_preset_which_what_is_declared_goes_before(tmp_path: Path) -> None:
+    training = load_declaration(find_declaration("paper")).training
+    assert training.batch_size == 16_384
+    assert set(training.lr_peak.values()) == {1e-3}
+    assert "paper-Swin-T" in training.lr_peak
+    recipe = training.recipe
+    assert (recipe.optimizer, recipe.beta1, recipe.beta2, recipe.weight_decay, recipe.schedule) == (
+        "adafactor",
+        0.9,
+        0.999,
+        1e-4,
+        "cosine",
+    )
+
+    text = changed("batch_size: 64", "preset: paper").replace("  eps: 1e-6\n", "")
+    mine = load_declaration(write(tmp_path, text.replace(", mini-RN: 1e-3}", "}"))).training
+    assert (mine.recipe.optimizer, mine.recipe.beta2, mine.batch_size) == ("adafactor", 0.98, 16_384)
+    assert (mine.lr_peak["mini-ViT-XXS-8"], mine.lr_peak["mini-RN"]) == (2e-3, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("new", "expected"),
+    [
+        (
+            "optimizer: adafactr",
+            "training.optimizer: unknown optimizer 'adafactr'; did you mean 'adafactor'?",
+        ),
+        ("optimizer: adafactor", "training.eps is AdamW's, the optimizer is adafactor"),
+        ("preset: papper", "training.preset: unknown preset 'papper'; did you mean 'paper'?"),
+        ("schedule: wsd", "training.schedule: unknown schedule 'wsd'; allowed: constant, constant-with-"),
+        ("cooldown: 10%", "training.cooldown goes with schedule: constant-with-cooldown, found cosine"),
+        ("ema: 1", "training.ema: '1' must be 0 or more, below 1"),
+        ("acumulation: 2", "unknown key 'training.acumulation'; did you mean 'training.accumulation'?"),
+    ],
+)
+def test_a_mistake_in_the_recipe_names_field_and_nearest_name(
+    tmp_path: Path, new: str, expected: str
+) -> None:
+    assert expected in problems(tmp_path, changed("precision: bf16", f"precision: bf16\n  {new}"))[0]
+
+
+def test_a_warm_up_is_a_share_or_samples(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, changed("warmup: 10%", "warmup: 10 epochs"))
+
+    assert problem.startswith(
+        "32: training.warmup: '10 epochs': unknown unit of a share 'epochs'; allowed: %"
+    )
+    assert problem.endswith("; or give samples, such as 10k samples")
 
 
 def test_every_key_is_written_back(tmp_path: Path) -> None:
