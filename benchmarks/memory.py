@@ -69,25 +69,23 @@ def make_pool(folder: Path, rows: int) -> None:
     np.save(folder.with_name("uids.npy"), np.sort(some))
 
 
-def make_parts(folder: Path, path: Path) -> build.Build:
+def make_parts(folder: Path, path: Path) -> None:
     """Writes what reading a source finds, as if it had been read just now."""
     how = build.Build(source=folder)
-    work = build._working_folder(path, how, parts_of(folder))  # noqa: SLF001 - of the build to measure
-    (work / "parts").mkdir()
     count = len(list(folder.glob("*.tar")))
-    for number, part in enumerate(made_up(count * PER_SHARD)):
-        image_hash = part["hash"]
-        some = part.assign(
-            shard=str((folder / f"{number:05d}.tar").resolve()),
-            kind="jpg",
-            facts='{"similarity": 0.28, "url": "https://example.org/some/picture.jpg", "status": "success"}',
-            image_hash=image_hash,
-            pixels=image_hash,
-            thumbnail=b"",
-        )
-        some.to_parquet(work / "parts" / f"{number:06d}.parquet")
-        (work / "parts" / f"{number:06d}.jsonl").touch()
-    return how
+    with build._working_folder(path, how, parts_of(folder)) as work:  # noqa: SLF001 - of the build to measure
+        (work / "parts").mkdir()
+        for number, part in enumerate(made_up(count * PER_SHARD)):
+            some = part.assign(
+                shard=str((folder / f"{number:05d}.tar").resolve()),
+                kind="jpg",
+                facts='{"similarity": 0.28, "url": "https://example.org/some/picture.jpg", "key": "0"}',
+                image_hash=part["hash"],
+                pixels=part["hash"],
+                thumbnail=b"",
+            )
+            some.to_parquet(work / "parts" / f"{number:06d}.parquet")
+            (work / "parts" / f"{number:06d}.jsonl").touch()
 
 
 def work(what: str, pool: str) -> None:

@@ -4,10 +4,11 @@ What is done is kept in a hidden folder beside the pool until the pool is whole:
 any point goes on where it was. The second half reads each image's bytes from where the source has them.
 """
 
+import fcntl
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -22,6 +23,7 @@ from runners.data.damage import damage_table
 from runners.data.describe import describe_pool
 from runners.data.in_place import SCORE_FIELD
 from runners.data.index import bins_of
+from runners.data.look import Known
 from runners.data.pool import Origin, Pool
 from runners.data.scan import Report, Scanned, run, scan
 from runners.data.shards import close_shard, write_sample
@@ -76,10 +78,15 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
     if how.in_place and how.source.resolve() != path.resolve():
         raise ValueError(f"--in-place indexes {path} itself; leave out --from, or copy the shards there")
     parts = parts_of(path if how.in_place else how.source)
-    work = _working_folder(path, how, parts)
-    found = scan(
-        parts, how.columns, work / "parts", evaluation=how.evaluation, workers=how.workers, report=report
-    )
+    known = Known(how.evaluation) if how.evaluation else None  # what cannot be read is told before the work
+    with _working_folder(path, how, parts) as work:
+        return _build(path, how, parts, known, work, report)
+
+
+def _build(  # noqa: PLR0913, PLR0917 - the parts of a build
+    path: Path, how: Build, parts: Sequence[Part], known: Known | None, work: Path, report: Report
+) -> Pool:
+    found = scan(parts, how.columns, work / "parts", known=known, workers=how.workers, report=report)
     left_out = pd.concat([how.left_out, found.left_out], ignore_index=True)
     if not len(found.hash):
         reasons = ", ".join(sorted(left_out["reason"].unique())) or "it is empty"
@@ -144,20 +151,35 @@ def _describe_in_place(  # noqa: PLR0913, PLR0917 - the parts of a description
     describe_pool(path, index, origin, told, shards=names.values())
 
 
-def _working_folder(path: Path, how: Build, parts: Sequence[Part]) -> Path:
-    """Gives the folder of this build, what others from another source left there removed."""
+@contextmanager
+def _working_folder(path: Path, how: Build, parts: Sequence[Part]) -> Iterator[Path]:
+    """Gives the folder of this build to it alone, what others from another source left there removed."""
     work = (path if how.in_place else path.parent) / f".{path.resolve().name}.building"
-    facts = [(str(part.file.resolve()), part.start, part.file.stat().st_size) for part in parts]
+    files = ((part.file, part.file.stat()) for part in parts)
+    facts = [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in files]
     columns = [how.columns.image, how.columns.caption, how.columns.score]
     told = json.dumps([facts, columns, bool(how.evaluation)])  # what is scanned of an image depends on it
     mark = blake2b(told.encode(), digest_size=16).hexdigest()
-    with suppress(FileNotFoundError):
-        if (work / "source").read_text(encoding="utf-8") != mark:
-            shutil.rmtree(work)
     work.mkdir(parents=True, exist_ok=True)
-    with new_file(work / "source") as file:
-        file.write_text(mark, encoding="utf-8")
-    return work
+    with (work / "lock").open("w") as lock:  # the system frees it when the process dies
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another build of the same pool is under way in {work}") from None
+        source = work / "source"
+        if not source.exists() or source.read_text(encoding="utf-8") != mark:
+            for name in ("source", "order"):
+                (work / name).unlink(missing_ok=True)
+            for name in ("parts", "index", "pool", "sorting"):
+                shutil.rmtree(work / name, ignore_errors=True)
+        with new_file(source) as file:
+            file.write_text(mark, encoding="utf-8")
+        try:
+            yield work
+        except ValueError:
+            if not any((work / "parts").glob("*.parquet")):  # a mistake that was noticed before any work
+                shutil.rmtree(work)
+            raise
 
 
 def _write(  # noqa: PLR0913, PLR0917 - the parts of a build

@@ -1,5 +1,6 @@
 """Downloading the images of a table of URLs, by img2dataset in a process of its own."""
 
+import fcntl
 import json
 import shutil
 import subprocess
@@ -86,7 +87,17 @@ def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
     }
     folder.mkdir(parents=True, exist_ok=True)
     command = [program, *(f"--{name}={value}" for name, value in options.items())]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - as asked for
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"an earlier download into {folder} is still under way; wait, or end it"
+            ) from None
+        # img2dataset holds the lock too, for it may outlive this process.
+        ended = subprocess.run(  # noqa: S603 - as asked for
+            command, check=False, capture_output=True, text=True, pass_fds=[lock.fileno()]
+        )
     (folder / "img2dataset.log").write_text(ended.stdout + ended.stderr, encoding="utf-8")
     done = sorted(folder.glob("*.parquet"))
     if ended.returncode or not done:

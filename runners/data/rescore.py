@@ -76,7 +76,9 @@ def use_score(pool: Pool, name: str) -> Pool:
         ValueError: If it has none of that name.
     """
     if name not in pool.scorers:
-        raise ValueError(unknown("score", name, pool.scorers))
+        raise ValueError(
+            unknown("score", name, pool.scorers) if pool.scorers else f"{pool.path} has one score at most"
+        )
     return set_score(pool, pool.column(SCORE_PREFIX + name), pool.scorers[name])
 
 

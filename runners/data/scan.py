@@ -4,12 +4,14 @@ Of all pairs together only numbers are held in memory, some tens of bytes a pair
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pandas as pd
@@ -58,7 +60,7 @@ def scan(  # noqa: PLR0913 - each is a choice of its own
     columns: Columns,
     folder: Path,
     *,
-    evaluation: Sequence[Path] = (),
+    known: Known | None = None,
     workers: int,
     report: Report,
 ) -> Scanned:
@@ -68,15 +70,14 @@ def scan(  # noqa: PLR0913 - each is a choice of its own
         parts: Of the source.
         columns: What is where.
         folder: Where parts are kept.
-        evaluation: Evaluation sets (or pools) whose images are left out: the same files, the same pixels, and
-            what looks nearly the same (``runners.data.look``).
+        known: Images of evaluation sets, which are left out: the same files, the same pixels, and what looks
+            nearly the same.
         workers: Processes.
         report: Told of each part.
 
     Returns:
         Pairs in the order of the source. Of exact duplicates (image and caption) the first stays.
     """
-    known = Known(evaluation) if evaluation else None  # what cannot be read is told before the work
     folder.mkdir(parents=True, exist_ok=True)
     task = partial(_scan_part, parts, columns, folder, known is not None)
     run(task, range(len(parts)), workers, partial(report, "reading"))
@@ -120,9 +121,23 @@ def _results(task: Callable[[int], int], numbers: Sequence[int], workers: int) -
     if workers <= 1:
         yield from map(task, numbers)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as processes:
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_end_with_parent
+    ) as processes:
         for future in as_completed([processes.submit(task, number) for number in numbers]):
             yield future.result()
+
+
+def _end_with_parent() -> None:
+    """Has this process end when the one that started it is killed; it would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None, "it was started by another process"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _scan_part(
