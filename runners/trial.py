@@ -10,7 +10,7 @@ import fcntl
 import json
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -199,7 +199,8 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
             device=device,
             context=context,
         )
-        with torch.compiler.set_stance("force_eager"):  # sets of many sizes are not worth compiling for
+        # Batches of many sizes are not worth compiling for.
+        with torch.compiler.set_stance("force_eager") if trial.recipe.compile else nullcontext():
             metrics = _evaluate(job, encoder, sets, architecture.image_size)
     row = {
         **plan_row(trial),

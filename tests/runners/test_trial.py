@@ -1,17 +1,25 @@
 """One trial in this process: its row, its files, and what a diverged one says."""
 
 import dataclasses
+import pickle
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from budgets.architecture import load_architecture
 from budgets.plan import Cell, Trial
 from budgets.recipe import Recipe
+from runners.checkpoint import kept_steps
 from runners.data.embedded.build import build_embedded_pool
 from runners.results import RESULT_COLUMNS, to_frame
 from runners.trial import TrialJob, read_outcome, run_trial
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +124,31 @@ def test_a_trial_whose_features_collapse_ends_as_diverged_before_its_samples_are
     assert "the loss is no better than chance: 2.77" in outcome.row["reason"]
     assert 125 <= outcome.row["steps"] < 250
     assert outcome.row["train_flops"] == outcome.row["samples_seen"] * job.trial.train_flops_per_sample
+
+
+def test_a_killed_trial_goes_on_to_the_same_row_with_all_that_it_keeps(job: TrialJob, tmp_path: Path) -> None:
+    recipe = Recipe(precision="fp32", optimizer="adafactor", ema=0.9, accumulation=2, unmasked_tail=0.2)
+    cell = dataclasses.replace(job.trial.cell, strategy="flip-50")
+    trial = dataclasses.replace(job.trial, cell=cell, recipe=recipe, tail_flops_per_sample=9)
+    whole = run_trial(dataclasses.replace(job, trial=trial, folder=tmp_path / "whole"))
+    killed = dataclasses.replace(job, trial=trial, folder=tmp_path / "killed", checkpoint_s=0)
+    (tmp_path / "job").write_bytes(pickle.dumps(killed))
+    dies = (
+        "import os, pickle, signal, sys; from pathlib import Path; from runners import trial, watch\n"
+        "after = watch.Watch.after_step\n"
+        "def after_step(self, done):\n"
+        "    after(self, done)\n"
+        "    if done == 26: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "watch.Watch.after_step = after_step\n"
+        "trial.run_trial(pickle.loads(Path(sys.argv[1]).read_bytes()))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", dies, tmp_path / "job"], cwd=ROOT, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert kept_steps(killed.folder) == 26
+
+    outcome = run_trial(killed)
+
+    assert str(outcome.row) == str(whole.row)
+    assert outcome.row["train_flops"] == 16 * (24 * 7 + 6 * 9)
+    one, other = (torch.load(tmp_path / name / "weights.pt") for name in ("whole", "killed"))
+    assert all(torch.equal(other[name], value) for name, value in one.items())
