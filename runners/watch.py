@@ -5,6 +5,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from budgets.plan import Trial
 from runners.checkpoint import save_checkpoint
 from runners.faults import Left, Notice
@@ -13,6 +16,7 @@ from runners.learner import Learner
 from runners.meter import Meter
 
 _PROGRESS_S = 1.0
+_OUTLINE_POINTS = 24
 _AGAIN_S = 10.0  # after a checkpoint that could not be written
 
 
@@ -49,6 +53,7 @@ class Watch:
         self._meter, self._notice = meter, notice
         self._progress_at = time.monotonic()
         self._checkpoint_due = self._progress_at + checkpoint_s
+        self._first_step, self._began = first_step, self._progress_at
         self._done = first_step
         self._checkpoint_step = first_step
         self._write_progress(first_step)
@@ -97,6 +102,7 @@ class Watch:
 
     def _write_progress(self, done: int) -> None:
         batch_size = self._trial.batch_size
+        passed = time.monotonic() - self._began
         with suppress(OSError):  # it is for people to look at, and soon written anew
             self._meter.sync()
             write_json(
@@ -107,6 +113,17 @@ class Watch:
                     "checkpoint_samples": self._checkpoint_step * batch_size,
                     "train_flops": self._trial.train_flops_after(done * batch_size),
                     "loss": self._learner.losses[done - 1].item() if done else None,
+                    "losses": _outline(self._learner.losses[:done]),
+                    "samples_per_s": (done - self._first_step) * batch_size / passed if passed > 0 else None,
                     "pid": os.getpid(),
                 },
             )
+
+
+def _outline(losses: Tensor) -> list[float]:
+    """Means of equal stretches of the losses so far, for a sparkline."""
+    if not len(losses):
+        return []
+    stretches = losses.split(-(-len(losses) // _OUTLINE_POINTS))
+    outline: list[float] = torch.stack([stretch.mean() for stretch in stretches]).tolist()
+    return outline

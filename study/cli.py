@@ -112,12 +112,18 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
             _add_plan_options(sub)
         if name == "calibrate":
             _add_calibrate_options(sub)
+        if name == "status":
+            sub.add_argument("--watch", action="store_true", help="go on until the run has ended")
+            sub.add_argument("--json", action="store_true", help="as one JSON object, for programs")
         if name == "recommend":
             _add_recommend_options(sub)
         if name == "export":
             sub.add_argument("trial", help="its id, as results and `plan --format csv` have it")
             sub.add_argument("folder", type=Path, help="the folder to make")
         if name == "run":
+            sub.add_argument(
+                "--quiet", action="store_true", help="write notes and failures only, and no live view"
+            )
             sub.add_argument(
                 "--address",
                 metavar="ADDRESS",
@@ -205,7 +211,7 @@ def _run(study: "Study", options: argparse.Namespace) -> int:
     console = _console()
     failures: dict[str, str] = {}
     remaining: tuple[Trial, ...] = ()
-    with Progress(study.declaration.metric, console) as progress:
+    with Progress(study.declaration.metric, console, quiet=options.quiet) as progress:
         if plan.tuning is not None and plan.tuning.waiting:
             from study.tuning import tune_study  # noqa: PLC0415 - as above; few studies tune
 
@@ -222,10 +228,15 @@ def _run(study: "Study", options: argparse.Namespace) -> int:
     return EXIT_FAILED_TRIALS if failures else 0
 
 
-def _status(study: "Study", _options: argparse.Namespace) -> int:
-    from study.status import show_status  # noqa: PLC0415
+def _status(study: "Study", options: argparse.Namespace) -> int:
+    from study.status import show_status, status_json  # noqa: PLC0415
 
-    show_status(_console(), study)
+    if options.json:
+        if options.watch:
+            raise ValueError("--json writes one object: it does not go with --watch")
+        print(status_json(study))
+    else:
+        show_status(_console(), study, watch=options.watch)
     return 0
 
 

@@ -107,9 +107,7 @@ class Run:
             self._ledger.charge(self._plan)
             self._take_finished()
             waiting = [trial for trial in self._plan.trials if trial.trial_id not in self._outcomes]
-            self._progress.begin(
-                self._plan, finished=len(self._outcomes), spent_flops=self._ledger.spent_flops
-            )
+            self._progress.begin(self._plan, finished=self._outcomes, spent_flops=self._ledger.spent_flops)
             if waiting:
                 self._run(waiting)
             self._write_tables()

@@ -1,22 +1,26 @@
-"""Shows a run as it goes: a live bar in a terminal, one plain line a trial when piped."""
+"""Shows a run as it goes: a live view in a terminal, one plain line a trial when piped."""
 
-import json
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.text import Text
 
 from budgets.plan import Plan, Trial
-from budgets.quantity import format_count, format_flops, format_seconds
+from budgets.price import Range
+from budgets.quantity import format_count, format_flops
+from runners.throughput import Kind, kind, predict_s
 from runners.trial import Outcome
+from study.forecast import Ahead, time_left
+from study.view import Level, Running, level_table, range_words, read_progress, running_lines, running_trial
 
 _TICK_S = 0.5
+_FAILURES_SHOWN = 3
 
 
 class Progress:
@@ -25,49 +29,57 @@ class Progress:
     Args:
         metric: The metric that is shown for finished trials.
         console: Where to write.
+        quiet: Whether only failures and notes are written.
     """
 
-    def __init__(self, metric: str, console: Console) -> None:
-        self._metric, self._console = metric, console
-        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+    def __init__(self, metric: str, console: Console, *, quiet: bool = False) -> None:
+        self._metric, self._console, self._quiet = metric, console, quiet
+        live = console.is_terminal and not quiet
+        self._live = Live(console=console, auto_refresh=False) if live else None
         self._ticked_at = 0.0
-        self._finished = self._total = self._spent = 0
-        self._planned = 1
-        self._began = time.monotonic()
-        self._spent_at_start = 0
+        self._spent, self._planned = 0, 1
+        self._slots = 1
         self._budget = ""
+        self._trials: dict[str, Trial] = {}
+        self._done: set[str] = set()
+        self._failed: dict[str, str] = {}
+        self._speeds: dict[Kind, list[float]] = defaultdict(list)
 
-    def begin(self, plan: Plan, *, finished: int, spent_flops: int) -> None:
+    def begin(self, plan: Plan, *, finished: Collection[str], spent_flops: int) -> None:
         """Starts the view of a plan of which some trials are finished already."""
-        self._total, self._planned = len(plan.trials), plan.train_flops
-        self._finished, self._spent = finished, spent_flops
-        self._spent_at_start, self._began = spent_flops, time.monotonic()
-        done = f", {finished} of them finished before" if finished else ""
+        self._trials = {trial.trial_id: trial for trial in plan.trials}
+        self._planned, self._spent = plan.train_flops, spent_flops
+        self._done = set(finished)
+        done = f", {len(finished)} of them finished before" if finished else ""
         if plan.study_flops is not None:
             self._budget = f" (study budget {format_flops(plan.study_flops)})"
         for warning in plan.warnings:
             self.say(f"note: {warning}")
-        self.say(f"{self._total} trials, {format_flops(self._planned)}{self._budget}{done}")
+        self._tell(f"{len(self._trials)} trials, {format_flops(self._planned)}{self._budget}{done}")
 
     def finished(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
         """Shows a finished trial."""
-        self._finished += 1
+        self._done.add(trial.trial_id)
+        self._failed.pop(trial.trial_id, None)
         self._spent = spent_flops
         row, timing = outcome.row, outcome.timing
+        self._speeds[kind(trial)].append(timing["samples_per_s"])
         value = f"{self._metric} {row[self._metric]:.1%}" if self._metric in row else row["status"]
-        number = f"[{self._finished:>{len(str(self._total))}}/{self._total}]"
-        self.say(
-            f"{number} {trial.cell}, seed {trial.seed}: {value}, "
+        total = len(self._trials)
+        self._tell(
+            f"[{len(self._done):>{len(str(total))}}/{total}] {trial.cell}, seed {trial.seed}: {value}, "
             f"{timing['wall_s']:.0f} s, {format_count(timing['samples_per_s'])} samples/s; "
             f"{format_flops(self._spent)} of {format_flops(self._planned)} spent"
         )
 
     def failed(self, trial: Trial, reason: str) -> None:
         """Shows a trial that gave no result."""
-        self.say(f"FAILED {trial.cell}, seed {trial.seed}: {reason}")
+        text = f"FAILED {trial.cell}, seed {trial.seed}: {reason}"
+        self._failed[trial.trial_id] = text
+        self.say(text)
 
     def say(self, text: str) -> None:
-        """Writes a line that stays."""
+        """Writes a line that stays, and that a quiet view has, too."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def tick(self, folder: Path, running_ids: Iterable[str]) -> None:
@@ -75,21 +87,64 @@ class Progress:
         if self._live is None or time.monotonic() - self._ticked_at < _TICK_S:
             return
         self._ticked_at = time.monotonic()
-        running = running_trials(folder, running_ids)
-        spent = self._spent + sum(trial["train_flops"] for trial in running)
-        table = Table.grid(padding=(0, 1))
-        table.add_row(ProgressBar(total=self._planned, completed=spent, width=40), self._summary(spent))
-        for trial in running:
-            table.add_row(f"  {trial['trial']}", how_far(trial))
-        self._live.update(table, refresh=True)
+        ids = list(running_ids)
+        self._slots = max(self._slots, len(ids))
+        running = [self._running(trial, found) for trial, found in read_progress(folder, ids).items()]
+        self._live.update(self._view(ids, running), refresh=True)
 
-    def _summary(self, spent: float) -> str:
-        rate = (spent - self._spent_at_start) / max(1e-9, time.monotonic() - self._began)
-        left = f", {format_seconds((self._planned - spent) / rate)} left" if rate > 0 else ""
-        return (
+    def _tell(self, text: str) -> None:
+        """Writes a line that stays, unless the view is quiet."""
+        if not self._quiet:
+            self.say(text)
+
+    def _running(self, trial_id: str, progress: dict[str, Any]) -> Running:
+        trial = self._trials.get(trial_id)
+        what = "" if trial is None else f"{trial.cell}, seed {trial.seed}"
+        per_sample = 0.0 if trial is None else trial.train_flops / trial.samples_seen
+        return running_trial(trial_id, what, per_sample, progress)
+
+    def _view(self, running_ids: Collection[str], running: Collection[Running]) -> RenderableType:
+        spent = self._spent + sum(each.train_flops for each in running)
+        left = self._left(running)
+        ahead = "" if left is None else f", about {range_words(left)} to go"
+        summary = (
             f"{format_flops(spent)} of {format_flops(self._planned)} spent{self._budget}, "
-            f"{self._finished} of {self._total} trials{left}"
+            f"{len(self._done)} of {len(self._trials)} trials{ahead}"
         )
+        failures = list(self._failed.values())[-_FAILURES_SHOWN:]
+        lines = [*running_lines(tuple(running)), *failures, summary]
+        levels = self._levels(running_ids)
+        table = [level_table(levels, bars=True)] if levels else []
+        return Group(*table, *(Text(line, overflow="ellipsis", no_wrap=True) for line in lines))
+
+    def _levels(self, running_ids: Collection[str]) -> list[Level]:
+        counts: dict[str, Counter[str]] = {}
+        for trial_id, trial in self._trials.items():
+            cell = trial.cell
+            name = cell.regime if cell.level_flops is None else format_flops(cell.level_flops)
+            counts.setdefault(name, Counter())[self._state(trial_id, running_ids)] += 1
+        return [Level(name=name, **of_state) for name, of_state in counts.items()]
+
+    def _state(self, trial_id: str, running_ids: Collection[str]) -> str:
+        if trial_id in self._done:
+            return "done"
+        if trial_id in running_ids:
+            return "running"
+        return "failed" if trial_id in self._failed else "waiting"
+
+    def _left(self, running: Collection[Running]) -> Range | None:
+        seen = {each.trial: each.samples_seen for each in running}
+        speeds = {which: list(found) for which, found in self._speeds.items()}
+        for each in running:
+            if each.samples_per_s is not None and each.trial in self._trials:
+                speeds.setdefault(kind(self._trials[each.trial]), []).append(each.samples_per_s)
+        ahead = []
+        for trial_id, trial in self._trials.items():
+            if trial_id not in self._done and trial_id not in self._failed:
+                samples = trial.samples_seen - seen.get(trial_id, 0)
+                planned = predict_s(trial, {}) * samples / trial.samples_seen
+                ahead.append(Ahead(kind=kind(trial), samples=samples, predicted_s=planned))
+        return time_left(ahead, speeds, self._slots)
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -97,11 +152,11 @@ class Progress:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, what: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            self._live.update(self._summary(self._spent) if self._total else "", refresh=True)
-            self._live.__exit__(kind, error, trace)
+            self._live.update(self._view((), ()) if self._trials else "", refresh=True)
+            self._live.__exit__(what, error, trace)
 
 
 def remaining_text(remaining: Sequence[Trial], plan: Plan) -> list[str]:
@@ -120,21 +175,3 @@ def remaining_text(remaining: Sequence[Trial], plan: Plan) -> list[str]:
         first,
         *(f"  {cell}, seed {', '.join(numbers)}" for cell, numbers in seeds.items()),
     ]
-
-
-def running_trials(folder: Path, running_ids: Iterable[str]) -> list[dict[str, Any]]:
-    """Reads how far the running trials of a study are, from what they write every second."""
-    running = []
-    for path in (folder / "trials" / trial / "progress.json" for trial in sorted(running_ids)):
-        try:
-            progress = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:  # it finished just now
-            continue
-        running.append({"trial": path.parent.name, **progress})
-    return running
-
-
-def how_far(trial: dict[str, Any]) -> str:
-    """Words a running trial's share of its samples and its last loss."""
-    loss = "" if trial["loss"] is None else f", loss {trial['loss']:.3f}"
-    return f"{trial['samples_seen'] / trial['samples_planned']:.0%}{loss}"

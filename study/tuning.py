@@ -13,6 +13,8 @@ from runners.files import new_file
 from runners.nodes import slots
 from runners.ray_address import cluster_address
 from runners.ray_backend import RayBackend
+from runners.results import PLAN_COLUMNS, plan_row, to_frame, write_table
+from runners.throughput import predict_s
 from runners.trial import drop_scaffolding, read_outcome
 from runners.tune import tune_trials
 from study.bookkeeping import (
@@ -121,6 +123,8 @@ class _Round:
         self._progress.say(
             f"tuning: {len(waiting)} trials, {format_flops(cost)}; {self._tuning.metric} selects"
         )
+        rows = [{**plan_row(trial), "predicted_s": predict_s(trial, {})} for trial in self._tuning.trials]
+        write_table(self._study.folder / "tuning-plan.parquet", to_frame(rows, PLAN_COLUMNS))
         add_event(self._study, "tuning-started", slots=slots, trials=len(waiting))
         tune_trials(
             [trial_job(self._study, trial) for trial in waiting],
