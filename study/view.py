@@ -157,7 +157,8 @@ def running_lines(running: Sequence[Running]) -> Iterator[str]:
             parts.append(f"{format_count(round(each.samples_per_s))} samples/s")
             parts.append(f"{format_flops(each.flops_per_s)}/s")
             parts.append(f"{format_seconds(each.left_s)} left")
-        yield f"running {each.trial} {each.what}: {', '.join(parts)}"
+        # What changes stands first: a narrow terminal cuts the end.
+        yield f"running {each.trial} {', '.join(parts)}: {each.what}"
 
 
 def range_words(left: Range) -> str:
