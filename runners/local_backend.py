@@ -10,7 +10,7 @@ import torch
 
 from runners.backend import Ended, Job, ended_by
 from runners.nodes import Resources
-from runners.process import FreshProcess, load_ahead
+from runners.process import TRIAL_MODULES, FreshProcess, load_ahead
 
 
 class LocalBackend:
@@ -18,15 +18,18 @@ class LocalBackend:
 
     Args:
         nodes: What to take for nodes: id → resources; this machine as one of them by default.
+        modules: What a job's process finds imported.
     """
 
-    def __init__(self, nodes: Mapping[str, Resources] | None = None) -> None:
+    def __init__(
+        self, nodes: Mapping[str, Resources] | None = None, *, modules: Sequence[str] = TRIAL_MODULES
+    ) -> None:
         cores = len(os.sched_getaffinity(0))
         here = {"cpus": float(cores), "gpus": float(torch.cuda.device_count())}
         self._nodes: dict[str, Resources] = dict(nodes or {"this machine": here})
         self._running: dict[Connection, tuple[Job, FreshProcess, list[int]]] = {}
         self._free_gpus = list(range(torch.cuda.device_count()))
-        load_ahead()
+        load_ahead(*modules)
 
     @property
     def name(self) -> str:

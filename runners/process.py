@@ -16,6 +16,9 @@ from typing import Literal
 
 from runners.faults import Fault, fault_of, words_of
 
+TRIAL_MODULES = ("runners.trial",)
+"""What takes seconds to import for each trial."""
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
@@ -76,7 +79,7 @@ class FreshProcess:
 
 def load_ahead(*modules: str) -> None:
     """Names what the server imports, before the first call of this process."""
-    _CONTEXT.set_forkserver_preload(["runners.trial", *modules])
+    _CONTEXT.set_forkserver_preload(list(modules))
 
 
 def _call(run: bytes, sender: Connection, environment: Mapping[str, str]) -> None:

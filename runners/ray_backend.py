@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from runners.backend import Ended, Job, ended_by
 from runners.faults import fault_of, words_of
 from runners.nodes import Resources
-from runners.process import Exit, FreshProcess, load_ahead
+from runners.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
 from runners.ray_address import require_cluster
 
 _OBJECT_STORE_BYTES = 100_000_000
@@ -43,13 +43,14 @@ class RayBackend:
     Args:
         address: Address of a running cluster, or None to start one on this machine that ends with the study
             and listens on loopback alone.
+        modules: What a job's process finds imported.
 
     Raises:
         ValueError: No cluster answers at the address.
     """
 
-    def __init__(self, address: str | None = None) -> None:
-        self.address = address
+    def __init__(self, address: str | None = None, *, modules: Sequence[str] = TRIAL_MODULES) -> None:
+        self.address, self._modules = address, tuple(modules)
         local: dict[str, Any] = {}
         if address is None:
             # What Ray does on a desktop: every port of the cluster is bound to loopback.
@@ -99,7 +100,7 @@ class RayBackend:
             resources=others,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
-        self._running[task.remote(pickle.dumps(job.run))] = job
+        self._running[task.remote(pickle.dumps(job.run), self._modules)] = job
 
     def ask_to_leave(self, trial: str) -> None:
         """Sends SIGTERM to a running job."""
@@ -158,9 +159,9 @@ class RayBackend:
         ray.shutdown()
 
 
-def _run_in_fresh_process(run: bytes) -> Exit:
+def _run_in_fresh_process(run: bytes, modules: tuple[str, ...]) -> Exit:
     """Runs a job beside the Ray worker, which imports no torch and keeps the server for the next job."""
-    load_ahead("ray")  # which the worker's main module imports, and a new process that module
+    load_ahead(*modules, "ray")  # which the worker's main module imports, and a new process that module
     process = FreshProcess(run)
     try:
         while not process.connection.poll(_CANCEL_S):  # Ray cancels between two calls into the system

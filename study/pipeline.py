@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _WAIT_S = 0.5
 _BACKOFF = 4
 _WRITE_TABLES_S = 5.0
+_TABLES_PAUSE = 20  # times as long as it took to write them: thousands of trials take seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +84,7 @@ class Run:
         self._kept: dict[str, int] = {}  # steps in the checkpoint that a trial's last crash left
         self._last: dict[str, tuple[dict[str, Any], str]] = {}  # how each trial's last attempt ended
         self._started_at: dict[str, tuple[int, float]] = {}
-        self._tables_at = 0.0
+        self._tables_due = 0.0
 
     def execute(self) -> Result:
         """Runs every trial of the plan that has no result yet.
@@ -169,7 +170,7 @@ class Run:
                     del self._retry_at[trial_id]
                     self._schedule.retry(trial_id)
                 self._progress.tick(self._study.folder, self._started_at)
-                if time.monotonic() - self._tables_at > _WRITE_TABLES_S:
+                if time.monotonic() > self._tables_due:
                     self._write_tables()
             self._event("study-ended")
         drop_idle()
@@ -300,7 +301,7 @@ class Run:
 
     def _write_tables(self) -> None:
         """Writes results and curves anew in the plan's order: the same trials give the same bytes."""
-        self._tables_at = time.monotonic()
+        began = time.monotonic()
         rows: list[Mapping[str, Any]] = []
         curves: list[pd.DataFrame] = []
         for trial in self._plan.trials:
@@ -312,6 +313,8 @@ class Run:
         write_table(self._study.folder / "results.parquet", to_frame(rows, RESULT_COLUMNS))
         joined = pd.concat(curves, ignore_index=True) if curves else to_frame([], CURVE_COLUMNS)
         write_table(self._study.folder / "curves.parquet", joined)
+        took_s = time.monotonic() - began
+        self._tables_due = time.monotonic() + max(_WRITE_TABLES_S, _TABLES_PAUSE * took_s)
 
     def _event(self, event: str, **facts: object) -> None:
         add_event(self._study, event, **facts)

@@ -1,0 +1,187 @@
+"""Whether every slot is kept busy and a trial costs little: ``python benchmarks/schedule.py``.
+
+Ray on a simulated cluster: two nodes of 4 GPUs. 100 trials that sleep, 30× apart in length, a quarter of them
+on 4 GPUs, run in our order and first come, first served; then trials that do nothing. The last lines are name,
+value, target, and pass or fail; the exit code is 1 when one fails. Seconds are wall time: run it on a quiet
+machine.
+"""
+
+import argparse
+import math
+import os
+import random
+import resource
+import secrets
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ |= {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # all on loopback
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+}
+
+from ray.cluster_utils import Cluster as SimulatedCluster
+
+from budgets.ledger import Ledger
+from runners.backend import Backend, Job
+from runners.cluster import Cluster
+from runners.ray_backend import RayBackend
+from runners.schedule import Done, Schedule, Start, Task
+
+NODES, GPUS = 2, 4
+SLEEPS, SPREAD, SEED = 100, 30.0, 0
+LOWER_BOUND_S = 60.0
+DO_NOTHING = partial(time.sleep, 0)
+
+
+def sleeps() -> list[Task]:
+    """Draws the trials, so long that all slots together need `LOWER_BOUND_S`."""
+    draw = random.Random(SEED)  # noqa: S311 - lengths of sleeps
+    lengths = [math.exp(draw.random() * math.log(SPREAD)) for _ in range(SLEEPS)]
+    widths = [GPUS if number % 4 == 0 else 1 for number in range(SLEEPS)]
+    draw.shuffle(widths)
+    unit = LOWER_BOUND_S * NODES * GPUS / sum(s * w for s, w in zip(lengths, widths, strict=True))
+    return [
+        Task(trial=f"sleep{number:03}", predicted_s=s * unit, resources={"cpus": 1, "gpus": w})
+        for number, (s, w) in enumerate(zip(lengths, widths, strict=True))
+    ]
+
+
+def run(backend: Backend, tasks: list[Task], ledger: Ledger | None = None) -> float:
+    """Runs tasks in our order, as a study does, and gives the seconds that it took."""
+    began = time.perf_counter()
+    schedule = Schedule(tasks, retries=0)
+    cluster = Cluster(backend, schedule, patience_s=0)
+    while True:
+        cluster.look()
+        for each in schedule.instructions(ledger.room_flops if ledger else None):
+            match each:
+                case Start(trial=trial, nodes=nodes):
+                    task = schedule.task(trial)
+                    if ledger:
+                        ledger.reserve(trial, task.train_flops)
+                    call = partial(time.sleep, task.predicted_s) if task.predicted_s else DO_NOTHING
+                    backend.start(Job(trial=trial, run=call, nodes=nodes, resources=task.resources))
+                case Done():
+                    return time.perf_counter() - began
+        for ended in backend.wait(0.5):
+            assert ended.how == "finished", ended.reason
+            schedule.finish(ended.trial)
+            if ledger:
+                ledger.settle(ended.trial, train_flops=1, evaluation_flops=0)
+
+
+def run_first_come(backend: Backend, tasks: list[Task]) -> float:
+    """Runs tasks as they come: the next one waits until it fits, and all behind it with it."""
+    began = time.perf_counter()
+    free = {node: has["gpus"] for node, has in backend.nodes().items()}
+    running: dict[str, tuple[str, float]] = {}
+    waiting = list(reversed(tasks))
+    while waiting or running:
+        while waiting:
+            task = waiting[-1]
+            gpus = task.resources["gpus"]
+            room = [node for node in free if free[node] >= gpus]
+            if not room:
+                break
+            node = min(room, key=lambda each: free[each])
+            free[node] -= gpus
+            running[waiting.pop().trial] = node, gpus
+            call = partial(time.sleep, task.predicted_s)
+            backend.start(Job(trial=task.trial, run=call, nodes=(node,), resources=task.resources))
+        for ended in backend.wait(0.5):
+            node, gpus = running.pop(ended.trial)
+            free[node] += gpus
+    return time.perf_counter() - began
+
+
+def nothing(count: int, name: str) -> list[Task]:
+    """Gives trials that do nothing."""
+    needs = {"cpus": 1, "gpus": 1}
+    return [
+        Task(trial=f"{name}{number:05}", predicted_s=0, resources=needs, train_flops=1)
+        for number in range(count)
+    ]
+
+
+def in_warm_worker(count: int) -> float:
+    """Gives the seconds of a plain Ray task, one after the other, in a worker that is there already."""
+    task = ray.remote(num_cpus=0)(DO_NOTHING.func).options(max_retries=0)
+    ray.get(task.remote(0))
+    began = time.perf_counter()
+    for _ in range(count):
+        ray.get(task.remote(0))
+    return (time.perf_counter() - began) / count
+
+
+def in_fresh_process(backend: Backend, count: int) -> float:
+    """Gives the seconds of a trial that does nothing, one after the other, each in a process of its own."""
+    node = next(iter(backend.nodes()))
+    began = time.perf_counter()
+    for number in range(count):
+        backend.start(Job(trial=str(number), run=DO_NOTHING, nodes=(node,), resources={"cpus": 1, "gpus": 1}))
+        while not backend.wait(5):
+            pass
+    return (time.perf_counter() - began) / count
+
+
+def memory_mib() -> float:
+    """Gives the driver's memory that is resident."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def main() -> int:
+    """Measures and judges."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=10_000, help="trials that do nothing (10,000)")
+    options = parser.parse_args()
+    simulated = SimulatedCluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80_000_000}
+    )
+    for _ in range(NODES):
+        simulated.add_node(num_cpus=8, num_gpus=GPUS, object_store_memory=80_000_000)
+    simulated.wait_for_nodes()
+    # The sleeps need no torch, whose import would be measured on two cores for all of the nodes.
+    with RayBackend(simulated.address, modules=()) as backend:
+        cold_s = run(backend, nothing(NODES * GPUS, "cold"))
+        print(f"the first trial of each of {NODES * GPUS} slots: {cold_s:.1f} s until all have ended")
+        tasks = sleeps()
+        ours, theirs = run(backend, tasks), run_first_come(backend, tasks)
+        print(f"{SLEEPS} sleeps on {NODES * GPUS} slots, at least {LOWER_BOUND_S:.0f} s: "
+              f"{ours:.1f} s in our order, {theirs:.1f} s first come, first served")  # fmt: skip
+        warm, fresh = in_warm_worker(200), in_fresh_process(backend, 100)
+        print(
+            f"a trial that does nothing: {warm * 1e3:.1f} ms in a warm worker, "
+            f"{fresh * 1e3:.1f} ms in a fresh process"
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            ledger = Ledger(Path(folder) / "ledger.jsonl", options.trials)
+            before, cpu = memory_mib(), time.process_time()
+            wall = run(backend, nothing(options.trials, "nothing"), ledger)
+            cpu, grown = time.process_time() - cpu, memory_mib() - before
+            assert ledger.spent_flops == options.trials, "each is booked once"
+        print(f"{options.trials:,} of them: {wall:.0f} s; the driver takes {cpu:.1f} s of processor time and "
+              f"{grown:.0f} MiB more memory")  # fmt: skip
+    simulated.shutdown()
+    results = [
+        ("slots_busy_ours", LOWER_BOUND_S / ours, ">=", 0.97),
+        ("slots_busy_ours_over_first_come", theirs / ours, ">=", 1.0),
+        ("trial_fresh_process_ms", fresh * 1e3, "<=", 100.0),
+        ("driver_cpu_ms_a_trial", cpu / options.trials * 1e3, "<=", 5.0),
+        ("driver_kib_a_trial", grown * 1024 / options.trials, "<=", 20.0),
+    ]
+    print()
+    passed = [value >= target if sign == ">=" else value <= target for _, value, sign, target in results]
+    for (name, value, sign, target), good in zip(results, passed, strict=True):
+        print(f"{name} {value:.3g} {sign} {target:g} {'pass' if good else 'fail'}")
+    return int(not all(passed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
