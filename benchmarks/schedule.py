@@ -2,8 +2,8 @@
 
 Ray on a simulated cluster: two nodes of 4 GPUs. 100 trials that sleep, 30× apart in length, a quarter of them
 on 4 GPUs, run in our order and first come, first served; then trials that do nothing. The last lines are
-name, value, target, and pass or fail; the exit code is 1 when one fails. Seconds are wall time: run it on a quiet
-machine.
+name, value, target, and pass or fail; the exit code is 1 when one fails. Seconds are wall time: run it on a
+quiet machine.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def run(backend: Backend, tasks: list[Task], ledger: Ledger | None = None) -> fl
 def run_first_come(backend: Backend, tasks: list[Task]) -> float:
     """Runs tasks as they come: the next one waits until it fits, and all behind it with it."""
     began = time.perf_counter()
-    free = {node: has["gpus"] for node, has in backend.nodes().items()}
+    free = {node: has.get("gpus", 0) for node, has in backend.nodes().items()}
     running: dict[str, tuple[str, float]] = {}
     waiting = list(reversed(tasks))
     while waiting or running:
@@ -143,7 +143,8 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=10_000, help="trials that do nothing (10,000)")
     options = parser.parse_args()
     simulated = SimulatedCluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80_000_000}
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "object_store_memory": 80_000_000, "include_dashboard": False},
     )
     for _ in range(NODES):
         simulated.add_node(num_cpus=8, num_gpus=GPUS, object_store_memory=80_000_000)

@@ -234,6 +234,8 @@ class Declaration:
         evaluation_counts: Images and texts of evaluation sets that are described, as their pool is.
         cluster: What the study is priced on, or None.
         catalogue: Folder of the user's own architectures, one JSON file each, or None.
+        storage: Folder that all nodes share, in which results and generated pools are kept, or None for
+            ``results`` and ``pools`` where the command runs.
         tuning: What is tuned before the grid runs, or None.
     """
 
@@ -254,6 +256,7 @@ class Declaration:
     evaluation_counts: dict[str, tuple[int, int]] = field(default_factory=dict)
     cluster: Cluster | None = None
     catalogue: str | None = None
+    storage: str | None = None
     probes: tuple[str, ...] = ()
     tuning: Tuning | None = None
 

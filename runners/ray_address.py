@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping
 
 _CONNECT_S = 5
-_ANSWER_S = 15
 _ASK = "import sys, ray; ray._raylet.GcsClient(address=sys.argv[1])"
 
 
@@ -21,8 +20,12 @@ def cluster_address(option: str | None, environment: Mapping[str, str] = os.envi
     return None if address == "local" else address
 
 
-def require_cluster(address: str) -> None:
+def require_cluster(address: str, *, patience_s: float = 15) -> None:
     """Finds out whether a Ray cluster answers at an address, and lets this process in.
+
+    Args:
+        address: ``HOST:PORT`` of its head.
+        patience_s: How long it may take to answer, in seconds.
 
     Raises:
         ValueError: None does; the message says what to do.
@@ -45,7 +48,7 @@ def require_cluster(address: str) -> None:
             [sys.executable, "-c", _ASK, address],
             capture_output=True,
             text=True,
-            timeout=_ANSWER_S,
+            timeout=patience_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -54,7 +57,7 @@ def require_cluster(address: str) -> None:
             "unless `ray start --head --port` says otherwise"
         ) from None
     if asked.returncode:
-        last = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
+        last = (asked.stderr.strip().splitlines() or ["no reason given"])[-1].split(". ")[0]
         raise ValueError(
             f"the Ray cluster at {address} refuses this process: {last}. Its token is expected in "
             "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, see docs/cluster.md"

@@ -71,10 +71,11 @@ def _run_command(options: argparse.Namespace) -> int:
     if options.study is None:  # as when something else than a study is learnt from
         return command(None, options)
     declaration = load_declaration(find_declaration(options.study))
+    shared = Path(declaration.storage or "")
     study = Study(
         declaration=declaration,
-        folder=Path(options.results) / declaration.name,
-        pools=Path(options.pools),
+        folder=Path(options.results or shared / "results") / declaration.name,
+        pools=Path(options.pools or shared / "pools"),
     )
     return command(study, options)
 
@@ -102,10 +103,12 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
             help=f"a declaration's file, or one that comes with the project: {shipped}",
         )
         sub.add_argument(
-            "--results", default="results", metavar="FOLDER", help="where studies are kept (results)"
+            "--results", metavar="FOLDER", help="where studies are kept (results, in storage: if declared)"
         )
         sub.add_argument(
-            "--pools", default="pools", metavar="FOLDER", help="where generated pools are kept (pools)"
+            "--pools",
+            metavar="FOLDER",
+            help="where generated pools are kept (pools, likewise)",
         )
         sub.set_defaults(command=command)
         if name == "plan":

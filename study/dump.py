@@ -16,6 +16,7 @@ def dump_declaration(declaration: Declaration) -> str:
         "study": declaration.name,
         "catalogue": declaration.catalogue,
         "pool": _pool(declaration),
+        "storage": declaration.storage,
         "metric": declaration.metric,
         "evaluation": _evaluation(declaration),
         "budget": _budget(declaration),

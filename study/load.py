@@ -42,6 +42,7 @@ def load_declaration(path: Path) -> Declaration:
     name = root.take("study", values.name)
     folder, architectures = _catalogue(root)
     pool = _pool(root)
+    storage = root.take("storage", values.storage, "")
     budget = read_budget(root)
     seeds = root.take_list("seeds", values.positive_or_zero, (0,))
     grid = read_grid(root, budget, architectures)
@@ -74,6 +75,7 @@ def load_declaration(path: Path) -> Declaration:
         evaluation_counts=evaluation.counts,
         cluster=cluster,
         catalogue=folder,
+        storage=storage or None,
         probes=tuple(evaluation.probes),
         tuning=tuning,
     )

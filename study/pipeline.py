@@ -21,6 +21,7 @@ from runners.files import new_file, write_json
 from runners.ray_address import cluster_address
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table, to_frame, write_table
 from runners.schedule import Done, GiveUp, Preempt, Retry, Schedule, Start, Task
+from runners.shared_storage import require_shared
 from runners.throughput import predict_s
 from runners.trial import Outcome, drop_scaffolding, read_outcome, run_trial
 from study.bookkeeping import (
@@ -161,6 +162,9 @@ class Run:
             here = Cluster(backend, self._schedule, patience_s=resources.wait_s)
             here.look()
             self._progress.say(f"{backend.name}: {here.describe()}")
+            if len(backend.nodes()) > 1:
+                read = [self._study.pool, *self._study.evaluation.values()]
+                require_shared(backend, self._study.folder.resolve(), [path.resolve() for path in read])
             self._event("study-started", slots=here.slots)
             while self._obey(backend):
                 here.look()

@@ -107,6 +107,19 @@ def path(text: str) -> str:
     return text
 
 
+def storage(text: str) -> str:
+    """Reads a folder that nodes share: an absolute path, or a ``file://`` URL of one."""
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme != "file":
+        raise ValueError(
+            f"'{text}' is no file system's: mount it on every node (s3fs, gcsfuse, JuiceFS) and give the path"
+        )
+    found = path(rest if separator else text)
+    if not found.startswith("/"):
+        raise ValueError(f"'{text}' must be an absolute path, the same on every node")
+    return found
+
+
 def yes_or_no(text: str) -> bool:
     """Reads ``true`` or ``false``."""
     if text not in {"true", "false"}:

@@ -1,6 +1,8 @@
 """Both backends run, end, fail, crash and leave alike; each job in a fresh process of this checkout."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,6 +16,7 @@ from runners.faults import Left, words_of
 from runners.local_backend import LocalBackend
 from runners.ray_backend import RayBackend
 from runners.schedule import Schedule, Start, Task
+from runners.shared_storage import require_shared
 from tests.runners import jobs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,3 +136,32 @@ def test_slots_are_summed_node_by_node() -> None:
     cluster.look()
     assert cluster.slots == 2
     assert cluster.describe() == "2 trials at once on 3 nodes (2 × 3 cpus; 1 cpus)"
+
+
+def test_every_node_is_asked_whether_it_sees_what_trials_read_and_write(
+    backend: Backend, tmp_path: Path
+) -> None:
+    (tmp_path / "pool").mkdir()
+
+    require_shared(backend, tmp_path, [tmp_path / "pool"])
+
+    told = f"node .+ does not see {tmp_path / 'elsewhere'}, .* storage: in the declaration"
+    with pytest.raises(ValueError, match=told):
+        require_shared(backend, tmp_path, [tmp_path / "pool", tmp_path / "elsewhere"])
+    assert [path.name for path in tmp_path.iterdir()] == ["pool"]
+
+
+def test_no_process_outlives_the_one_that_started_it(tmp_path: Path) -> None:
+    script = (
+        "import sys; from functools import partial; from pathlib import Path; from tests.runners import jobs;"
+        "from runners.backend import Job; from runners.local_backend import LocalBackend;"
+        "backend = LocalBackend(modules=()); sleep = partial(jobs.sleep, Path(sys.argv[1]));"
+        "backend.start(Job(trial='x', run=sleep, nodes=(), resources={})); backend.wait(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, tmp_path], cwd=ROOT) as driver:
+        pid = began(tmp_path)
+        driver.kill()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, "it lives on"
+        time.sleep(0.05)
