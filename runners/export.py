@@ -5,6 +5,7 @@ open_clip_pytorch_model.bin     the weights
 <architecture>.json             the architecture alone, for ``open_clip.add_model_config``
 trunk/config.json               only where the image tower is a timm model with settings of its own
 vocabulary.txt                  only where texts are split into a pool's words; one a line, the first has id 1
+tokenizer.json, …_config.json   the same for ``open_clip.get_tokenizer``, which reads it through transformers
 
 ``open_clip.create_model_and_transforms("local-dir:FOLDER")`` reads the first two.
 """
@@ -17,6 +18,7 @@ from typing import Any
 import timm
 
 from runners.data.tokenizer import BPE_VOCABULARY
+from runners.export_tokenizer import tokenizer_files
 
 CONFIG, WEIGHTS, VOCABULARY = "open_clip_config.json", "open_clip_pytorch_model.bin", "vocabulary.txt"
 
@@ -45,7 +47,7 @@ def write_architecture(  # noqa: PLR0913 - what the files say
         sigmoid_bias: Whether the model has SigLIP's bias.
         final: Where the folder will stand, if not here; a timm trunk is found by its whole path.
     """
-    plain = json.loads(json.dumps(config))
+    plain, place = json.loads(json.dumps(config)), (final or folder).resolve()
     vision, text = plain["vision_cfg"], plain["text_cfg"]
     settings = vision.pop("timm_model_kwargs", None)
     if settings is not None:
@@ -56,14 +58,19 @@ def write_architecture(  # noqa: PLR0913 - what the files say
         trunk = {"architecture": name_in_timm, "model_args": settings, "pretrained_cfg": facts}
         (folder / "trunk").mkdir()
         _write(folder / "trunk" / "config.json", trunk)
-        vision["timm_model_name"] = f"local-dir:{(final or folder).resolve() / 'trunk'}"
+        vision["timm_model_name"] = f"local-dir:{place / 'trunk'}"
     if sigmoid_bias:
         plain["init_logit_bias"] = 0.0  # the trained one is in the weights
+    if text.get("vocab_size") != BPE_VOCABULARY and words:
+        known_words = words[: text["vocab_size"] - 3]
+        lines = (f"{word}\n" for word in known_words)
+        (folder / VOCABULARY).write_text("".join(lines), encoding="utf-8")
+        files = tokenizer_files(text["vocab_size"], text["context_length"], known_words)
+        for file, content in files.items():
+            _write(folder / file, content)
+        text["hf_tokenizer_name"] = str(place)
     _write(folder / CONFIG, {"model_cfg": plain, "preprocess_cfg": dict(pixels)})
     _write(folder / f"{name}.json", plain)
-    if text.get("vocab_size") != BPE_VOCABULARY and words:
-        lines = (f"{word}\n" for word in words[: text["vocab_size"] - 3])
-        (folder / VOCABULARY).write_text("".join(lines), encoding="utf-8")
 
 
 def read_architecture(folder: Path) -> dict[str, Any]:
@@ -77,6 +84,8 @@ def read_architecture(folder: Path) -> dict[str, Any]:
             "timm_model_kwargs": told["model_args"],
         }
     config.pop("init_logit_bias", None)
+    if (folder / VOCABULARY).is_file():
+        config["text_cfg"].pop("hf_tokenizer_name", None)
     return config
 
 

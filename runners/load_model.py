@@ -89,9 +89,24 @@ def load_model(source: Source, device: torch.device) -> Loaded:
     weights = WEIGHTS if path.suffix != ".safetensors" else Path(WEIGHTS).with_suffix(path.suffix).name
     with tempfile.TemporaryDirectory(prefix="model-") as scratch:
         folder = Path(scratch)
-        write_architecture(folder, name, config, pixels=PIXELS if ours else {}, words=())
+        write_architecture(
+            folder,
+            name,
+            config,
+            pixels=PIXELS if ours else {},
+            words=(),
+            sigmoid_bias="init_logit_bias" in config or _has_bias(path),
+        )
         (folder / weights).symlink_to(path.resolve())
         return _load(f"{_LOCAL}{folder}", None, source, device)
+
+
+def _has_bias(weights: Path) -> bool:
+    """Whether a trial's weights are of a model that was trained by SigLIP's loss."""
+    try:
+        return "logit_bias" in torch.load(weights, mmap=True, weights_only=True)
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        return False  # open_clip says what is wrong with it
 
 
 def _load(name: str, tag: str | None, source: Source, device: torch.device) -> Loaded:

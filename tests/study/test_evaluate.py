@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -112,8 +113,10 @@ def test_open_clip_alone_loads_an_exported_model_and_gives_the_same_features(
     images, texts = torch.rand(8, 3, 32, 32) * 2 - 1, torch.randint(1, 1024, (8, 16))
 
     whole, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    open_clip.add_model_config(folder / f"{architecture}.json")
-    by_name = open_clip.create_model(architecture, pretrained=str(weights))
+    # open_clip keeps what it is told for the rest of the process: not by a name that other tests use.
+    named = shutil.copy(folder / f"{architecture}.json", user / f"my-{architecture}.json")
+    open_clip.add_model_config(named)
+    by_name = open_clip.create_model(f"my-{architecture}", pretrained=str(weights))
     with torch.no_grad():
         for theirs in (whole.eval(), by_name.eval()):
             assert torch.equal(theirs.encode_image(images), ours.encode_image(images))
@@ -241,3 +244,24 @@ def test_a_trial_that_is_not_there_or_a_folder_that_is_are_refused(user: Path, r
     trial = (folder / "trial").read_text()
     assert folder.name in run(f"export my-study.yaml {trial} {folder.name}", code=2)
     assert "results is not an evaluation set" in run(f"evaluate {folder.name} --sets results", code=2)
+
+
+def test_the_exported_tokenizer_gives_the_ids_of_training(user: Path, pool: Path, run: Run) -> None:
+    tokenizers: Any = pytest.importorskip("tokenizers", reason="a test dependency")
+    folder = exported(user, run, "mini-ConvNeXt")
+    theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    theirs.enable_truncation(16)
+    theirs.enable_padding(length=16, pad_id=0, pad_token="[padding]")  # noqa: S106 - no secret
+    opened = open_pool(pool)
+    texts = [*opened.index["caption"][:200], "A Dog, on_red!", "straße 日本語 ÜBER don't", "", "a " * 40]
+    expected = tokenizer(1024, 16, opened.vocabulary)(texts)
+    assert [each.ids for each in theirs.encode_batch(texts)] == expected.tolist()
+    config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    assert config["text_cfg"]["hf_tokenizer_name"] == str(folder)
+
+
+def test_a_model_of_siglips_loss_is_loaded_with_its_bias(user: Path, pool: Path, run: Run) -> None:
+    model = build_model(load_architecture("mini-ViT-XXS-8").config, sigmoid_loss=True)
+    torch.save(model.state_dict(), user / "siglip.pt")
+    said = run(f"evaluate siglip.pt --model mini-ViT-XXS-8 --pool {pool} --sets sets/captions")
+    assert "image to text R@1" in said
