@@ -30,6 +30,7 @@ LIMIT = 30.0
 """Times beyond the measured budgets that a forecast is made at most."""
 _MOST_SEEDS = 30
 _QUANTILE = 1.645
+_SAME_SIZE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,17 +104,18 @@ def _candidate(draws: CellDraws, law: Law, by: Forecaster, flops: float, pairs: 
     cells = draws.cells.iloc[law.positions]
     x = cells[X_COLUMNS["compute"]].to_numpy(np.float64)
     identity = {name: law.identity[name] for name in ("regime", "architecture", "strategy", "quality")}
+    per_sample = cells["train_flops_per_sample"].to_numpy(np.float64)
     spent, size = flops, law.identity.get("subset_size")
     if size is None:
         # One epoch: compute buys new pairs until there are none left.
-        per_sample = float(cells["train_flops_per_sample"].mean())
-        spent = min(flops, pairs * _fraction(law) * per_sample)
-        size = spent / per_sample
+        spent = min(flops, pairs * _fraction(law) * float(per_sample.mean()))
+        size = spent / float(per_sample.mean())
     factor = max(spent / x.max(), x.min() / spent)
     return identity | {
         "subset_size": float(size), "flops": spent, "factor": factor if factor > 1 else spent / x.max(),
         "beyond": factor > 1, "runs": int(cells["runs"].min()),
         "diverged": int(cells["diverged"].sum()), "levels": len(np.unique(x)),
+        "one_size": bool(np.ptp(per_sample) <= _SAME_SIZE * per_sample.mean()),
         "law": by.law, "law_error": by.error, "law_reason": by.reason,
     }  # fmt: skip
 
@@ -127,6 +129,8 @@ def _refuse(row: dict[str, Any], law: Law, pairs: float, limit: float) -> str:
     if row["subset_size"] > np.ceil(pairs * _fraction(law)):
         need = float(f"{row['subset_size'] / _fraction(law):.3g}")
         return f"needs a pool of some {need:,.0f} pairs"
+    if not row["one_size"]:
+        return "its architecture has several costs a sample: it is no one configuration"
     if row["law"] in FORMS and row["levels"] < FORMS[row["law"]].parameters:
         return f"{plural(row['levels'], 'budget')}, too few for the {row['law']}"
     if row["beyond"] and row["factor"] > limit:

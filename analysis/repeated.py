@@ -36,6 +36,7 @@ _MIDDLING = 0.3
 _PARAMETERS = 7
 _LEVEL = 0.95
 _EDGE = 1e-3
+_ENDLESS = 300.0  # ln of a size that no model has
 _STEP, _STEPS, _MOST_DAMPED, _FLAT = 1e-6, 300, 1e9, 1e-10
 
 
@@ -86,8 +87,9 @@ def best_size(law: SurfaceFit, unique: Floats) -> Floats:
     """N_opt: the model size whose compute-optimal data are so many pairs, each seen once."""
     if not (law.a > 0 and law.b > 0):
         return np.full(len(unique), np.inf)
-    ratio = ((law.alpha * law.a) / (law.beta * law.b)) ** (1 / (law.alpha + law.beta))
-    return np.asarray(ratio * (ratio * unique) ** (law.beta / law.alpha), dtype=np.float64)
+    ratio = np.log((law.alpha * law.a) / (law.beta * law.b)) / (law.alpha + law.beta)
+    log_size = ratio + (ratio + np.log(unique)) * law.beta / law.alpha
+    return np.asarray(np.exp(np.clip(log_size, -_ENDLESS, _ENDLESS)), dtype=np.float64)
 
 
 def fit_repeated(  # noqa: PLR0913 (three axes and a value)
@@ -165,7 +167,7 @@ def _with_size_decay(  # noqa: PLR0913 (three axes and a value)
     parts = (law.floor, law.a * units[0] ** -law.alpha, law.b * units[1] ** -law.beta)
     logs = np.log(np.maximum(parts, SMALLEST * y.min()))
     lowest = np.array([*[np.log(SMALLEST * y.min())] * 3, *[BOUNDS[0]] * 2, *np.log(DECAY_BOUNDS[:1] * 2)])
-    highest = np.array([*[np.inf] * 3, *[BOUNDS[1]] * 2, *np.log(DECAY_BOUNDS[1:] * 2)])
+    highest = np.array([*[np.log(y.max() / SMALLEST)] * 3, *[BOUNDS[1]] * 2, *np.log(DECAY_BOUNDS[1:] * 2)])
     middling = [*[np.log(y.min() / 3)] * 3, *[_MIDDLING] * 2]
     starts = product(([*logs, law.alpha, law.beta], middling), np.log(_SIZE_STARTS))
     ends = [
@@ -209,7 +211,8 @@ def _descend(
         gram = slopes.T @ (pull[:, None] * slopes)
         while damping < _MOST_DAMPED:
             matrix = gram + damping * np.diag(np.diag(gram)) + 1e-12 * np.trace(gram) * np.eye(len(theta))
-            tried = np.clip(theta - np.linalg.solve(matrix, slopes.T @ (pull * r)), *bounds)
+            step = np.clip(np.linalg.solve(matrix, slopes.T @ (pull * r)), -1.0, 1.0)
+            tried = np.clip(theta - step, *bounds)
             new = residual(tried)
             gained = value - objective(new)
             if gained > 0:

@@ -48,7 +48,9 @@ def recommend_from(  # noqa: PLR0913 (one argument an option)
     found = recommend(
         draws, fitted, holdout(draws, fitted), flops=float(compute), pairs=float(pool), limit=limit
     )
-    yield from recommendation_lines(found, flops=float(compute), pairs=float(pool), source=source)
+    yield from recommendation_lines(
+        found, flops=float(compute), pairs=float(pool), source=source, metric=metric
+    )
 
 
 def _results(study: Study) -> pd.DataFrame:

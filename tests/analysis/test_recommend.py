@@ -85,7 +85,10 @@ def test_in_one_epoch_a_model_stops_where_its_data_end() -> None:
     row = found.candidates.iloc[0]
     assert row["subset_size"] == pytest.approx(100_000)
     assert row["flops"] < 1e13
-    assert "uses up its data" in recommendation_lines(found, flops=1e13, pairs=1e5, source="x")[1]
+    assert (
+        "uses up its data"
+        in recommendation_lines(found, flops=1e13, pairs=1e5, source="x", metric="held-out/top1")[1]
+    )
 
 
 def test_configurations_within_the_noise_are_a_tie_and_the_experiment_has_its_seeds() -> None:
@@ -104,6 +107,25 @@ def test_one_seed_asks_for_seeds_first() -> None:
 def test_two_budgets_leave_nothing_to_forecast_by() -> None:
     with pytest.raises(ValueError, match="nothing can be forecast: the curves have too few levels"):
         recommended(study(levels=LEVELS[:2]).results, 1e12)
+
+
+def test_a_loss_is_worded_as_one() -> None:
+    results = crossing().drop(columns=["held-out/top1", "style/top1"])
+    results["text/loss"] = 3 * (1 - crossing()["held-out/top1"])
+    draws = cell_draws(tidy(results, metric="text/loss"), question="laws")
+    fitted = tuple(laws(draws, along="compute"))
+    found = recommend(draws, fitted, holdout(draws, fitted), flops=8e12, pairs=POOL)
+    lines = recommendation_lines(found, flops=8e12, pairs=POOL, source="x", metric="text/loss")
+    assert lines[2].startswith(f"  predicted loss {3 * large(8e12):.2f}")
+    assert lines[-1] == "  points: hundredths of the loss"
+
+
+def test_an_architecture_of_several_costs_a_sample_is_no_one_configuration() -> None:
+    results = crossing()
+    late = results["level_flops"] > LEVELS[2]
+    results.loc[late, "train_flops_per_sample"] *= 2
+    with pytest.raises(ValueError, match="several costs a sample: it is no one configuration"):
+        recommended(results, 8e12)
 
 
 def sizes_of_one_law() -> pd.DataFrame:
@@ -135,7 +157,9 @@ def test_a_family_is_forecast_by_its_surface_where_that_forecasts_best() -> None
 
 def test_the_lines_say_law_error_distance_and_runner_up() -> None:
     found = recommended(crossing(), 6e13)
-    text = "\n".join(recommendation_lines(found, flops=6e13, pairs=POOL, source="made up"))
+    text = "\n".join(
+        recommendation_lines(found, flops=6e13, pairs=POOL, source="made up", metric="held-out/top1")
+    )
     assert text.startswith(
         "60 TFLOP and a pool of 8,192 pairs, from made up:\n  train ViT-M, CLIP, 8,192 pairs"
     )
