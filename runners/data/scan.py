@@ -121,9 +121,10 @@ def _results(task: Callable[[int], int], numbers: Sequence[int], workers: int) -
     if workers <= 1:
         yield from map(task, numbers)
         return
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_end_with_parent
-    ) as processes:
+    # Counting tokens imports torch, for seconds: once, in the server that the workers are forked from.
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["open_clip.tokenizer"])
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as processes:
         for future in as_completed([processes.submit(task, number) for number in numbers]):
             yield future.result()
 
