@@ -12,6 +12,7 @@ Regime = Literal["fixed-compute", "one-epoch", "equal-samples"]
 REGIMES: tuple[Regime, ...] = ("fixed-compute", "one-epoch", "equal-samples")
 Fit = Literal["refuse", "drop"]
 FITS: tuple[Fit, ...] = ("refuse", "drop")
+LOGGERS = ("tensorboard", "wandb")
 
 EMBEDDED_VERSION = 1
 """Of the embedded pool's generator: raised whenever the same (seed, index) gives another pair than before."""
@@ -237,6 +238,7 @@ class Declaration:
         storage: Folder that all nodes share, in which results and generated pools are kept, or None for
             ``results`` and ``pools`` where the command runs.
         tuning: What is tuned before the grid runs, or None.
+        loggers: Other tools that are written to, of `LOGGERS`.
     """
 
     name: str
@@ -259,6 +261,7 @@ class Declaration:
     storage: str | None = None
     probes: tuple[str, ...] = ()
     tuning: Tuning | None = None
+    loggers: tuple[str, ...] = ()
 
 
 def require_runnable(declaration: Declaration) -> None:

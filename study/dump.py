@@ -28,6 +28,7 @@ def dump_declaration(declaration: Declaration) -> str:
         "resources": _given({name.removesuffix("_s"): value for name, value in resources.items()}),
         "cluster": _cluster(declaration),
         "tuning": _tuning(declaration),
+        "loggers": list(declaration.loggers),
     }
     return yaml.safe_dump(_given(content), sort_keys=False, allow_unicode=True)
 

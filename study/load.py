@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from budgets.architecture import catalogue, load_architecture
-from budgets.declaration import Declaration, DescribedPool, EmbeddedPool, FolderPool
+from budgets.declaration import LOGGERS, Declaration, DescribedPool, EmbeddedPool, FolderPool
 from budgets.names import unknown
 from study import values
 from study.load_grid import read_budget, read_exclusions, read_grid
@@ -55,6 +55,7 @@ def load_declaration(path: Path) -> Declaration:
     limits = read_limits(root)
     resources = read_resources(root)
     cluster = read_cluster(root, resources)
+    loggers = root.take_names("loggers", "logger", LOGGERS, ())
     root.done()
     problems.raise_any()
     return Declaration(
@@ -78,6 +79,7 @@ def load_declaration(path: Path) -> Declaration:
         storage=storage or None,
         probes=tuple(evaluation.probes),
         tuning=tuning,
+        loggers=loggers,
     )
 
 

@@ -18,6 +18,7 @@ from runners.checkpoint import kept_steps
 from runners.cluster import Cluster
 from runners.data.cache import drop_idle
 from runners.files import new_file, write_json
+from runners.loggers import Loggers
 from runners.ray_address import cluster_address
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table, to_frame, write_table
 from runners.schedule import Done, GiveUp, Preempt, Retry, Schedule, Start, Task
@@ -120,6 +121,8 @@ class Run:
     def _check(self) -> None:
         """Finds out before anything is spent what could not be trained."""
         require_runnable(self._study.declaration)
+        loggers = self._study.declaration.loggers
+        self._loggers = Loggers(loggers, self._study.folder, self._progress.say)
         if self._study.declaration.resources.gpus > 1:
             raise ValueError("resources.gpus: a trial trains on one GPU at most; more can only be planned")
 
@@ -255,6 +258,7 @@ class Run:
     def _take(self, trial: Trial, outcome: Outcome) -> None:
         self._outcomes[trial.trial_id] = outcome
         book_outcome(self._ledger, trial, self._folder(trial.trial_id), outcome)
+        self._loggers.add(outcome.row, self._folder(trial.trial_id) / "curve.parquet")
 
     def _take_finished(self) -> None:
         """Takes the results of earlier runs; one that a crash kept out of the ledger is booked now."""

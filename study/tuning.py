@@ -10,6 +10,7 @@ from budgets.quantity import format_flops
 from budgets.winner import words
 from runners.data.cache import drop_idle
 from runners.files import new_file
+from runners.loggers import Loggers
 from runners.nodes import slots
 from runners.ray_address import cluster_address
 from runners.ray_backend import RayBackend
@@ -56,6 +57,7 @@ def tune_study(
     """
     require_runnable(study.declaration)
     folder = study.folder
+    loggers = Loggers(study.declaration.loggers, folder, progress.say)
     (folder / "trials").mkdir(parents=True, exist_ok=True)
     with only_run(folder):
         ensure_pool(study, progress.say)
@@ -67,7 +69,7 @@ def tune_study(
         failures: dict[str, str] = {}
         with RayBackend(cluster_address(address)) as backend:
             while plan.tuning is not None and plan.tuning.waiting and not failures:
-                failures = _Round(study, plan.tuning, ledger, progress).execute(
+                failures = _Round(study, plan.tuning, ledger, progress, loggers).execute(
                     slots(backend.nodes(), needs(study))
                 )
                 plan = plan_study(study)
@@ -89,10 +91,14 @@ class _Round:
         tuning: The trials.
         ledger: The study's book.
         progress: Where progress is shown.
+        loggers: Other tools that are written to.
     """
 
-    def __init__(self, study: Study, tuning: TuningPlan, ledger: Ledger, progress: Progress) -> None:
+    def __init__(
+        self, study: Study, tuning: TuningPlan, ledger: Ledger, progress: Progress, loggers: Loggers
+    ) -> None:
         self._study, self._tuning, self._ledger, self._progress = study, tuning, ledger, progress
+        self._loggers = loggers
         self._trials = {trial.trial_id: trial for trial in tuning.trials}
         self._rows: dict[str, Mapping[str, Any]] = {}
         self._failures: dict[str, str] = {}
@@ -219,6 +225,7 @@ class _Round:
         if not self._ledger.has_spent(trial.trial_id):
             self._ledger.reserve(trial.trial_id, trial.train_flops)
         book_outcome(self._ledger, trial, folder, outcome)
+        self._loggers.add(outcome.row, folder / "curve.parquet")
         if span is not None:
             timing = {name: value for name, value in outcome.timing.items() if name != "wall_s"}
             add_event(self._study, "trial-finished", **span, **timing)

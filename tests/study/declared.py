@@ -47,6 +47,7 @@ tuning:
   fields: {lr_peak: [1e-3, 2e-3], beta2: [0.95, 98%]}
   seeds: [7]
   metric: imagenet/top5
+loggers: [tensorboard, wandb]
 """
 
 
