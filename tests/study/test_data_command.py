@@ -318,6 +318,12 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
     told = Study(declaration=declaration, folder=user / "results", pools=user / "pools")
     plan = plan_study(told)
     assert [trial.cell.subset_size for trial in plan.trials] == [120, 300]
+    late = user / "pools" / "icons" / "late.tar"
+    shutil.copy(user / "sets" / "icons" / "00000.tar", late)
+    with pytest.raises(ValueError, match=r"1 tars in pools/icons are not in its index, late\.tar the first"):
+        plan_study(told)
+    assert "late.tar the first of them; to index the folder as it is now, delete" in run(command("data info"))
+    late.unlink()
     trial = plan.trials[0]
     job = TrialJob(
         trial=trial,

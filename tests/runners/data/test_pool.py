@@ -101,6 +101,11 @@ def test_without_scores_only_quality_all_is_offered(tmp_path: Path) -> None:
         rows_of(pool.index, size=1, quality="top20")
 
 
+def test_a_pool_knows_how_many_of_its_pairs_have_a_score(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [sample(1), sample(2, similarity=0.2), sample(3, similarity=0.1)])
+    assert (open_pool(tmp_path).scored, Pool.open(tmp_path).scored) == (2, 2)
+
+
 def test_png_webp_and_captions_in_json_alone_count_as_pairs(tmp_path: Path) -> None:
     caption = json.dumps({"caption": "from json"}).encode()
     samples = [
