@@ -60,11 +60,12 @@ def jitter_colour(images: Tensor, generator: torch.Generator) -> Tensor:
         for _ in range(3)
     )
     saturation = torch.where(grey_only.to(device).view(-1, 1, 1, 1), 0.0, saturation)
-    bright = (images + 1) / 2 * brightness
+    # In place where nothing else reads it: new memory costs more than the arithmetic.
+    bright = (images + 1).div_(2).mul_(brightness)
     grey = (bright * torch.tensor(_GREY, device=device).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    coloured = grey + (bright - grey) * saturation
+    coloured = bright.sub_(grey).mul_(saturation).add_(grey)
     mean = grey.mean((2, 3), keepdim=True)
-    return (mean + (coloured - mean) * contrast).clamp(0, 1) * 2 - 1
+    return coloured.sub_(mean).mul_(contrast).add_(mean).clamp_(0, 1).mul_(2).sub_(1)
 
 
 def _uniform(count: int, generator: torch.Generator, low: float, high: float) -> Tensor:

@@ -64,7 +64,12 @@ def _starter(job: TrialJob, folder: Path) -> Callable[[int], Outcome]:
     """Gives what trains the job's trial for some steps and evaluates nothing."""
 
     def run(steps: int) -> Outcome:
-        trial = dataclasses.replace(job.trial, samples_seen=steps * job.trial.batch_size)
+        trial = dataclasses.replace(
+            job.trial,
+            samples_seen=steps * job.trial.batch_size,
+            # So few steps are no longer than a declared warm-up, and say nothing of divergence.
+            recipe=dataclasses.replace(job.trial.recipe, warmup_samples=None, diverged_after=None),
+        )
         place = folder / str(len(list(folder.iterdir())))
         return run_trial(dataclasses.replace(job, trial=trial, evaluation={}, probes=(), folder=place))
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from budgets.recipe import Recipe
 from runners.backward import Context, backward, backward_in_parts
+from runners.data.ahead import on_device
 from runners.data.training_set import TrainingData
 from runners.divergence import check_divergence
 from runners.learner import Learner
@@ -74,9 +75,8 @@ def train(  # noqa: PLR0913 - the parts of a run
     batches = data.batches(
         seed=schedule.seed, batch_size=schedule.batch_size, first_step=first_step, steps=schedule.steps
     )
-    for step, (images, tokens) in enumerate(batches, first_step):
-        floats = to_float(images.to(losses.device, non_blocking=True))
-        ids = tokens.to(losses.device, non_blocking=True)
+    for step, (images, ids) in enumerate(on_device(batches, losses.device), first_step):
+        floats = to_float(images)
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate(step)
         if step >= masked_steps:

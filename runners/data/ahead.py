@@ -1,0 +1,35 @@
+"""Batches made ready while a GPU computes."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+Batch = tuple[Tensor, ...]
+
+
+def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yields batches on a device: on a GPU, the next one is gathered and pinned meanwhile.
+
+    A copy from memory that is not pinned waits for all that the GPU still has to do.
+    """
+    if device.type != "cuda":
+        yield from batches
+        return
+    for batch in ahead(_pinned(batches)):
+        yield tuple(each.to(device, non_blocking=True) for each in batch)
+
+
+def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Yields the same batches; a thread takes the next one while the last one is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
+
+
+def _pinned(batches: Iterator[Batch]) -> Iterator[Batch]:
+    for batch in batches:
+        yield tuple(each.pin_memory() for each in batch)

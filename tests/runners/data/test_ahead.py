@@ -1,0 +1,41 @@
+"""A batch that is fetched while the last one is used is the same batch."""
+
+from collections.abc import Iterator
+from threading import Event, current_thread, main_thread
+
+import pytest
+import torch
+
+from runners.data.ahead import Batch, ahead, on_device
+
+
+def test_the_next_batch_is_fetched_by_another_thread_while_one_is_used() -> None:
+    second = Event()
+
+    def batches() -> Iterator[Batch]:
+        for number in range(3):
+            assert current_thread() is not main_thread()
+            if number == 1:
+                second.set()
+            yield (torch.tensor(number),)
+
+    taken = ahead(batches())
+    first = next(taken)
+    assert second.wait(10)
+    assert [int(batch[0]) for batch in (first, *taken)] == [0, 1, 2]
+
+
+def test_what_goes_wrong_in_fetching_is_told_in_its_place() -> None:
+    def batches() -> Iterator[Batch]:
+        yield (torch.tensor(0),)
+        raise ValueError("damaged")
+
+    taken = ahead(batches())
+    assert int(next(taken)[0]) == 0
+    with pytest.raises(ValueError, match="damaged"):
+        next(taken)
+
+
+def test_a_processor_is_given_the_batches_themselves() -> None:
+    batch = (torch.tensor(1), torch.tensor(2))
+    assert next(on_device(iter([batch]), torch.device("cpu"))) is batch
