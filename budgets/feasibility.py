@@ -39,8 +39,7 @@ def lasting_reasons(candidate: Candidate, grid: Grid) -> Iterator[str]:
         )
     if cell.subset_size > most:
         yield f"{cell.subset_size:,} pairs asked, the pool holds {most:,} of quality {cell.quality}"
-    if setup.batch_size > cell.subset_size:
-        yield f"a batch of {setup.batch_size:,} is larger than the subset of {cell.subset_size:,} pairs"
+    yield from _reasons_of_the_batch(candidate)
     if grid.device_bytes is not None and setup.memory_bytes > grid.device_bytes:
         cluster, share = grid.declaration.cluster, max(1, grid.declaration.resources.gpus)
         assert cluster is not None
@@ -48,6 +47,15 @@ def lasting_reasons(candidate: Candidate, grid: Grid) -> Iterator[str]:
             f"about {setup.memory_bytes / 1e9:,.0f} GB on each of {share} devices for a batch of "
             f"{setup.batch_size:,}, {cluster.device} has {grid.device_bytes / 1e9:,.0f} GB"
         )
+
+
+def _reasons_of_the_batch(candidate: Candidate) -> Iterator[str]:
+    pairs, batch_size = candidate.cell.subset_size, candidate.setup.batch_size
+    parts = candidate.setup.recipe.accumulation
+    if parts > batch_size:
+        yield f"training.accumulation = {parts:,} parts of a batch of {batch_size:,}"
+    if batch_size > pairs:
+        yield f"a batch of {batch_size:,} is larger than the subset of {pairs:,} pairs"
 
 
 def _reasons_of_length(candidate: Candidate, grid: Grid) -> Iterator[str]:

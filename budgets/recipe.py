@@ -34,7 +34,8 @@ class Recipe:
             Batch norm alone sees parts. The second forward pass is recomputation, which is not counted.
         ema: Decay of the moving average of the weights that is evaluated; 0 evaluates the weights.
         unmasked_tail: Share of the steps, the last ones, in which strategies that mask see all tokens.
-        gradient_checkpointing: Whether activations are recomputed in the backward pass; not counted.
+        gradient_checkpointing: Whether activations are recomputed in the backward pass, which is not
+            counted; open_clip has it for all towers but its ModifiedResNet.
         compile: Whether the towers are compiled by torch.
         diverged_after: Share of the steps after which a trial whose loss stays no better than chance ends
             as diverged (`runners.divergence`); None ends it at a loss that is no number alone.

@@ -199,6 +199,15 @@ def test_a_cooldown_must_begin_after_the_warm_up() -> None:
     assert Recipe(cooldown=0.6).cooldown_steps(100) == 0
 
 
+def test_a_batch_has_no_more_parts_than_pairs() -> None:
+    training = Training(lr_peak={LADDER[0]: 1e-3}, recipe=Recipe(accumulation=65))
+    block = GridBlock(architectures=LADDER[:1], strategies=("clip", "flip-50"))
+    plan = plan_of(declare(block, training=training))
+
+    assert set(reasons(plan)) == {"training.accumulation = 65 parts of a batch of 64"}
+    assert {trial.cell.strategy for trial in plan.trials} == {"flip-50"}
+
+
 def test_an_unmasked_tail_is_costed_exactly_and_stays_within_the_level() -> None:
     training = Training(lr_peak={LADDER[0]: 1e-3}, recipe=Recipe(unmasked_tail=0.1))
     block = GridBlock(architectures=LADDER[:1], strategies=("clip", "flip-50", "clipa"))

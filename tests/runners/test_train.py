@@ -169,21 +169,27 @@ def test_gains_biases_and_the_temperature_are_not_decayed() -> None:
     assert len(decayed["params"]) + len(plain["params"]) == len(list(run.learner.model.parameters()))
 
 
-def test_adafactor_is_the_papers_momentum_factored_moments_and_decay_by_the_schedule() -> None:
-    # Zhai et al. 2022, section 3.4, on a matrix that does not move by itself: decay alone is left.
-    matrix = nn.Linear(32, 32, bias=False)
-    before = matrix.weight.detach().clone()
+@pytest.mark.parametrize("shape", [(20, 48), (48, 20)])
+def test_adafactor_is_the_papers_factored_moments_momentum_and_decay_by_the_schedule(
+    shape: tuple[int, int],
+) -> None:
+    # Zhai et al. 2022 (arXiv 2106.04560), section 3.4: no relative step, a first moment, and in the first
+    # step a second moment of this gradient alone: rows times columns over their mean.
+    matrix = nn.Linear(shape[1], shape[0], bias=False)
+    before, gradient = matrix.weight.detach().clone(), torch.randn(shape)
     optimizer = make_optimizer(matrix, PRESETS["paper"].recipe, lr_peak=1e-3)
-    matrix.weight.grad = torch.zeros_like(matrix.weight)
+    matrix.weight.grad = gradient
     for group in optimizer.param_groups:
         group["lr"] = 0.5e-3  # half of the peak: half of the decay
 
     optimizer.step()
 
-    torch.testing.assert_close(matrix.weight.detach(), before * (1 - 0.5e-4))
-    state = optimizer.state[matrix.weight]
-    assert state["exp_avg"].dtype == torch.bfloat16
-    assert {state["exp_avg_sq_r"].numel(), state["exp_avg_sq_c"].numel()} == {32}
+    squares = gradient.square()
+    rows, columns = squares.mean(1, keepdim=True), squares.mean(0, keepdim=True)
+    update = (1 - 0.9) * gradient / (rows * columns / rows.mean()).sqrt()
+    moved = matrix.weight.detach() - before * (1 - 0.5 * 1e-4)
+    torch.testing.assert_close(moved, -0.5e-3 * update, rtol=0.01, atol=1e-6)  # the moment is bf16
+    assert optimizer.state[matrix.weight]["exp_avg"].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("name", ["clip", "flip-50", "siglip"])
