@@ -12,6 +12,7 @@ from runners.results import read_table
 from study.load import load_declaration
 from study.study import Study, plan_study
 from tests.study.conftest import start_study, study, write_declaration
+from tests.study.events import require_documented
 from tests.study.test_run import wait_for
 
 TUNING = "tuning: {share: 5%, fields: {lr_peak: [1e-5, 1e-3]}, seeds: [1000]}\n"
@@ -45,6 +46,7 @@ def test_tuning_widens_its_values_at_the_edge_goes_on_after_a_kill_and_decides_t
     assert len(spent) == len(set(spent)) == 5
     loaded = Study(declaration=load_declaration(declaration), folder=folder, pools=tmp_path)
     assert reconcile(plan_study(loaded), entries).holds
+    require_documented(folder / "events.jsonl")
     assert "tuning selects by held-out/top1, which is also what the study reports" in ended.stdout
 
 
