@@ -96,7 +96,7 @@ class Notice:
 
     @contextmanager
     def listening(self, *signals: signal.Signals) -> Iterator[None]:
-        """Takes signals as notices; SIGTERM and SIGUSR1 unless others are named.
+        """Takes signals as notices; SIGTERM and SIGUSR1 unless others are named. The second Ctrl-C is none.
 
         A process can take them in its main thread alone; called in another, nothing is listened to.
         """
@@ -105,6 +105,8 @@ class Notice:
             return
 
         def take(number: int, _frame: object) -> None:
+            if self.by and number == signal.SIGINT:
+                raise KeyboardInterrupt
             self.by = signal.Signals(number).name
 
         before = {number: signal.signal(number, take) for number in signals or _NOTICES}

@@ -86,6 +86,7 @@ def _call(run: bytes, sender: Connection, environment: Mapping[str, str]) -> Non
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, who tells what is to be done
     os.environ.clear()
     os.environ.update(environment)
     try:

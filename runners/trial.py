@@ -232,7 +232,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
 
 def drop_scaffolding(folder: Path) -> None:
     """Removes what a trial needs only until it has a result."""
-    for path in (*checkpoints(folder), folder / "progress.json"):
+    for path in (*checkpoints(folder), folder / "progress.json", *folder.glob(".*.partial-*")):
         path.unlink(missing_ok=True)
 
 

@@ -7,10 +7,13 @@ from pathlib import Path
 from budgets.ledger import Ledger, append_whole
 from budgets.plan import Trial
 from runners.checkpoint import drop_damaged, kept_steps
+from runners.files import write_json
 from runners.meter import Count, read_count
 from runners.nodes import Resources
-from runners.trial import Outcome, TrialJob, drop_scaffolding
+from runners.trial import Outcome, TrialJob, drop_scaffolding, read_outcome
 from study.study import Study
+
+_FAILURE = "failed.json"
 
 
 def trial_folder(study: Study, trial_id: str) -> Path:
@@ -39,6 +42,23 @@ def trial_job(study: Study, trial: Trial) -> TrialJob:
         checkpoint_steps=resources.checkpoint_steps,
         damage_tolerance=study.declaration.limits.damage,
     )
+
+
+def read_failure(folder: Path) -> str | None:
+    """Gives the reason why a trial was given up in an earlier run, or None."""
+    path = folder / _FAILURE
+    return json.loads(path.read_text(encoding="utf-8"))["reason"] if path.exists() else None
+
+
+def write_failure(folder: Path, reason: str) -> None:
+    """Remembers that a trial was given up, so that it is not run again unless that is asked for."""
+    folder.mkdir(exist_ok=True)
+    write_json(folder / _FAILURE, {"reason": reason})
+
+
+def forget_failure(folder: Path) -> None:
+    """Lets a trial run again that was given up."""
+    (folder / _FAILURE).unlink(missing_ok=True)
 
 
 def add_event(study: Study, event: str, **facts: object) -> None:
@@ -75,6 +95,21 @@ def book_given_up(ledger: Ledger, trial_id: str, folder: Path) -> None:
     drop_scaffolding(folder)
     _book_waste(ledger, trial_id, folder, kept=Count())
     ledger.settle(trial_id, train_flops=0, evaluation_flops=0)
+
+
+def book_left_behind(ledger: Ledger, trial_id: str, folder: Path) -> None:
+    """Closes the reservation of a trial that an earlier declaration began and the plan does not have."""
+    outcome = read_outcome(folder)
+    if outcome is None:
+        book_given_up(ledger, trial_id, folder)
+        return
+    row = outcome.row  # it finished, and its driver died before that was booked
+    spent = Count(
+        train_flops=row["samples_seen"] * row["train_flops_per_sample"],
+        evaluation_flops=int(row["evaluation_flops"]) if row["status"] == "finished" else 0,
+    )
+    _book_waste(ledger, trial_id, folder, kept=spent)
+    ledger.settle(trial_id, train_flops=spent.train_flops, evaluation_flops=spent.evaluation_flops)
 
 
 def _book_waste(ledger: Ledger, trial_id: str, folder: Path, *, kept: Count) -> None:

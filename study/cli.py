@@ -20,6 +20,7 @@ _DECLARATIONS = Path(__file__).parent / "declarations"
 EXIT_FAILED_TRIALS = 1
 EXIT_BAD_INPUT = 2
 EXIT_OVER_BUDGET = 3
+EXIT_STOPPED = 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after ``python -m study``; those of the process by default.
 
     Returns:
-        0; 1 when trials failed; 2 for bad input; 3 when the study budget had no room for all trials.
+        0; 1 when trials failed; 2 for bad input; 3 when the study budget had no room for all trials; 4
+        when a run was told to stop before its end.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser, data, evaluation = _parser()
@@ -91,6 +93,7 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
         ("plan", _plan, "show the trials of a study, what each costs, and what was left out and why"),
         ("calibrate", _calibrate, "measure each kind of trial on this machine, for prices and forecasts"),
         ("run", _run, "run the trials on Ray; what is finished is never run again"),
+        ("stop", _stop, "tell a run to stop: its trials write checkpoints and leave; `run` goes on later"),
         ("status", _status, "show what is done, running and failed, and the FLOPs spent"),
         ("report", _report, "fit, mark the best configurations, draw figures, write tables and report.html"),
         ("recommend", _recommend, "say what to train for a compute and a data budget, and how sure that is"),
@@ -124,20 +127,10 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
             sub.add_argument("trial", help="its id, as results and `plan --format csv` have it")
             sub.add_argument("folder", type=Path, help="the folder to make")
         if name == "run":
+            _add_run_options(sub)
+        if name == "stop":
             sub.add_argument(
-                "--quiet", action="store_true", help="write notes and failures only, and no live view"
-            )
-            sub.add_argument(
-                "--address",
-                metavar="ADDRESS",
-                help="HOST:PORT of a running Ray cluster's head, or local for one on this machine "
-                "(RAY_ADDRESS, else local)",
-            )
-            sub.add_argument(
-                "--backend",
-                choices=("ray", "local"),
-                default="ray",
-                help="what runs the trials: Ray, or processes of this machine without it, to debug (ray)",
+                "--wait", type=float, default=60.0, metavar="SECONDS", help="for its end, at most (60)"
             )
     data, evaluation = (
         commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
@@ -173,6 +166,31 @@ def _add_calibrate_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--seconds", type=float, default=60.0, help="how long it may take, about (60)")
 
 
+def _add_run_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--quiet", action="store_true", help="write notes and failures only, and no live view")
+    sub.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="HOST:PORT of a running Ray cluster's head, or local for one on this machine "
+        "(RAY_ADDRESS, else local)",
+    )
+    sub.add_argument(
+        "--backend",
+        choices=("ray", "local"),
+        default="ray",
+        help="what runs the trials: Ray, or processes of this machine without it, to debug (ray)",
+    )
+    sub.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="CELLS",
+        help="run these trials alone: an id, or words of their cells, as 'slip top40'; may be repeated",
+    )
+    sub.add_argument("--retry-failed", action="store_true", help="run again what failed in an earlier run")
+    sub.add_argument("--dry-run", action="store_true", help="say what would be run, and change nothing")
+
+
 def _add_recommend_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--flops", required=True, metavar="FLOPS", help="training FLOPs of one trial, as 3e18")
     sub.add_argument("--pairs", required=True, metavar="PAIRS", help="pairs in your pool, unfiltered, as 10M")
@@ -206,29 +224,47 @@ def _calibrate(study: "Study", options: argparse.Namespace) -> int:
 
 
 def _run(study: "Study", options: argparse.Namespace) -> int:
-    from study.pipeline import Run  # noqa: PLC0415 - torch takes seconds
+    from study.agenda import agenda, agenda_lines  # noqa: PLC0415 - torch takes seconds
+    from study.pipeline import Run  # noqa: PLC0415
     from study.progress import Progress, remaining_text  # noqa: PLC0415
     from study.study import plan_study  # noqa: PLC0415
 
     plan = plan_study(study)
+    asked = {"only": options.only, "retry_failed": options.retry_failed}
+    if options.dry_run:
+        for line in agenda_lines(study, plan, agenda(study, plan, **asked)):
+            print(line)
+        return 0
     console = _console()
     failures: dict[str, str] = {}
     remaining: tuple[Trial, ...] = ()
+    stopped = ""
     with Progress(study.declaration.metric, console, quiet=options.quiet) as progress:
         if plan.tuning is not None and plan.tuning.waiting:
             from study.tuning import tune_study  # noqa: PLC0415 - as above; few studies tune
 
             plan, failures = tune_study(study, plan, progress, address=options.address)
         if not failures:
-            run = Run(study, plan, progress, address=options.address, local=options.backend == "local")
+            local = options.backend == "local"
+            run = Run(study, plan, progress, address=options.address, local=local, **asked)
             result = run.execute()
-            failures, remaining = result.failures, result.remaining
+            failures, remaining, stopped = result.failures, result.remaining, result.stopped
     console.print(f"results in {study.folder}", highlight=False)
     for line in remaining_text(remaining, plan):
         console.print(line, highlight=False, markup=False)
+    if stopped:
+        return EXIT_STOPPED
     if remaining:
         return EXIT_OVER_BUDGET
     return EXIT_FAILED_TRIALS if failures else 0
+
+
+def _stop(study: "Study", options: argparse.Namespace) -> int:
+    from study.lock import stop  # noqa: PLC0415
+
+    for line in stop(study.folder, wait_s=options.wait):
+        print(line, flush=True)
+    return 0
 
 
 def _status(study: "Study", options: argparse.Namespace) -> int:

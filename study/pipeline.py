@@ -1,15 +1,17 @@
 """Runs a plan: trials on Ray within the budget, every result kept, nothing that is finished done again."""
 
+import signal
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
 from budgets.declaration import require_runnable
-from budgets.ledger import Ledger, drop_torn_line
+from budgets.ledger import Ledger, drop_torn_line, reserved
 from budgets.plan import Plan, Trial
 from budgets.quantity import format_flops
 from budgets.reconcile import reconcile
@@ -17,6 +19,7 @@ from runners.backend import Backend, Ended, Job
 from runners.checkpoint import kept_steps
 from runners.cluster import Cluster
 from runners.data.cache import drop_idle
+from runners.faults import Notice, patiently
 from runners.files import new_file, write_json
 from runners.loggers import Loggers
 from runners.ray_address import cluster_address
@@ -24,19 +27,23 @@ from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table,
 from runners.schedule import Done, GiveUp, Preempt, Retry, Schedule, Start, Task
 from runners.shared_storage import require_shared
 from runners.throughput import predict_s
-from runners.trial import Outcome, drop_scaffolding, read_outcome, run_trial
+from runners.trial import Outcome, drop_scaffolding, run_trial
+from study.agenda import Agenda, agenda
 from study.bookkeeping import (
     add_event,
     book_given_up,
+    book_left_behind,
     book_lost,
     book_outcome,
+    forget_failure,
     needs,
     trial_folder,
     trial_job,
+    write_failure,
 )
 from study.dump import dump_declaration
 from study.environment import environment
-from study.lock import only_run
+from study.lock import only_run, told_to_stop
 from study.progress import Progress
 from study.study import Study, ensure_pool, measured_throughput, plan_tables
 
@@ -47,6 +54,10 @@ _WAIT_S = 0.5
 _BACKOFF = 4
 _WRITE_TABLES_S = 5.0
 _TABLES_PAUSE = 20  # times as long as it took to write them: thousands of trials take seconds
+_PATIENCE_S = 300.0  # with storage that is away
+_NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,10 +67,12 @@ class Result:
     Attributes:
         failures: Trial id → reason, for the trials that gave no result.
         remaining: Trials that the study budget had no room for.
+        stopped: By what it was told to stop before its end; empty when it was not.
     """
 
     failures: dict[str, str]
     remaining: tuple[Trial, ...]
+    stopped: str
 
 
 class Run:
@@ -71,13 +84,25 @@ class Run:
         progress: Where progress is shown.
         address: What was asked for with ``--address``, or None.
         local: Whether to run without Ray.
+        only: The trials to run, by id or by words of their cells; none for all.
+        retry_failed: Whether to run again what failed in an earlier run.
     """
 
-    def __init__(
-        self, study: Study, plan: Plan, progress: Progress, *, address: str | None = None, local: bool = False
+    def __init__(  # noqa: PLR0913 - the options of a command
+        self,
+        study: Study,
+        plan: Plan,
+        progress: Progress,
+        *,
+        address: str | None = None,
+        local: bool = False,
+        only: Sequence[str] = (),
+        retry_failed: bool = False,
     ) -> None:
         self._study, self._plan, self._progress = study, plan, progress
         self._address, self._local = address, local
+        self._only, self._retry_failed = only, retry_failed
+        self._notice, self._stopped = Notice(), ""
         self._trials = {trial.trial_id: trial for trial in plan.trials}
         self._outcomes: dict[str, Outcome] = {}
         self._failures: dict[str, str] = {}
@@ -98,6 +123,7 @@ class Run:
             ValueError: The study can't be run, or another run of it is under way.
         """
         self._check()
+        todo = agenda(self._study, self._plan, only=self._only, retry_failed=self._retry_failed)
         folder = self._study.folder
         folder.mkdir(parents=True, exist_ok=True)
         with only_run(folder):
@@ -108,15 +134,46 @@ class Run:
             self._write_inputs()
             drop_torn_line(folder / "events.jsonl")
             self._ledger.charge(self._plan)
-            self._take_finished()
-            waiting = [trial for trial in self._plan.trials if trial.trial_id not in self._outcomes]
+            self._take_up(todo)
             self._progress.begin(self._plan, finished=self._outcomes, spent_flops=self._ledger.spent_flops)
-            if waiting:
-                self._run(waiting)
+            if todo.failed:
+                self._progress.say(
+                    f"note: {len(todo.failed):,} failed before; --retry-failed runs them again"
+                )
+            if todo.to_run:
+                self._run(todo.to_run)
             self._write_tables()
-            for difference in reconcile(self._plan, self._ledger.entries).differences:
-                self._progress.say(f"note: the ledger and the plan differ: {difference}")
-        return Result(failures=self._failures, remaining=tuple(self._remaining))
+            self._say_differences()
+        return Result(failures=self._failures, remaining=tuple(self._remaining), stopped=self._stopped)
+
+    def _take_up(self, todo: Agenda) -> None:
+        """Takes what earlier runs left; what a crash of a driver kept out of the ledger is booked now."""
+        known = {trial.trial_id for trial in self._plan.all_trials}
+        for trial_id in sorted(reserved(self._ledger.entries).keys() - known):
+            book_left_behind(self._ledger, trial_id, self._folder(trial_id))
+        for trial in self._plan.trials:
+            outcome = todo.finished.get(trial.trial_id)
+            if outcome is None:
+                if self._ledger.has_reserved(trial.trial_id):
+                    self._book_lost(trial)
+                continue
+            drop_scaffolding(self._folder(trial.trial_id))
+            if not self._ledger.has_spent(trial.trial_id):
+                self._ledger.reserve(trial.trial_id, trial.train_flops)
+            self._take(trial, outcome)
+        self._failures.update(todo.failed)
+        for trial in todo.to_run:
+            forget_failure(self._folder(trial.trial_id))
+
+    def _say_differences(self) -> None:
+        found = reconcile(self._plan, self._ledger.entries)
+        if found.left_behind:
+            self._progress.say(
+                f"note: {format_flops(found.left_behind)} in the ledger went to trials that this declaration "
+                "does not have; they count against the study budget"
+            )
+        for difference in found.differences:
+            self._progress.say(f"note: the ledger and the plan differ: {difference}")
 
     def _check(self) -> None:
         """Finds out before anything is spent what could not be trained."""
@@ -144,11 +201,9 @@ class Run:
                 f"the study budget of {format_flops(cap)}. Name the changed study anew, or raise budget.study"
             )
 
-    def _run(self, waiting: list[Trial]) -> None:
+    def _run(self, waiting: Sequence[Trial]) -> None:
         resources = self._study.declaration.resources
         measured = measured_throughput(self._study, self._plan)
-        for trial in waiting:  # what a killed driver left behind
-            self._book_lost(trial)
         self._schedule = Schedule(
             (
                 Task(
@@ -161,7 +216,8 @@ class Run:
             ),
             retries=resources.retries,
         )
-        with self._backend() as backend:
+        # Ray takes SIGTERM for itself when it starts.
+        with self._backend() as backend, self._notice.listening(*_NOTICES):
             here = Cluster(backend, self._schedule, patience_s=resources.wait_s)
             here.look()
             self._progress.say(f"{backend.name}: {here.describe()}")
@@ -171,6 +227,7 @@ class Run:
             self._event("study-started", slots=here.slots)
             while self._obey(backend):
                 here.look()
+                self._heed(backend)
                 for ended in backend.wait(_WAIT_S):
                     self._end(ended)
                 for trial_id in [each for each, due in self._retry_at.items() if due <= time.monotonic()]:
@@ -178,7 +235,7 @@ class Run:
                     self._schedule.retry(trial_id)
                 self._progress.tick(self._study.folder, self._started_at)
                 if time.monotonic() > self._tables_due:
-                    self._write_tables()
+                    self._with_storage(self._write_tables)
             self._event("study-ended")
         drop_idle()
 
@@ -190,6 +247,18 @@ class Run:
         from runners.ray_backend import RayBackend  # noqa: PLC0415 - Ray's import starts threads
 
         return RayBackend(cluster_address(self._address))
+
+    def _heed(self, backend: Backend) -> None:
+        """Has all that runs leave, once the run was told to stop."""
+        told = self._notice.by or ("`study stop`" if told_to_stop(self._study.folder) else "")
+        if self._stopped or not told:
+            return
+        self._stopped = told
+        self._schedule.drain()
+        self._event("study-stopping", reason=told)
+        self._progress.say(f"told to stop by {told}: what runs writes a checkpoint and leaves")
+        for trial_id in self._started_at:
+            backend.ask_to_leave(trial_id)
 
     def _obey(self, backend: Backend) -> bool:
         """Does what the schedule says.
@@ -207,15 +276,15 @@ class Run:
                     backend.ask_to_leave(trial_id)
                 case GiveUp(trial=trial_id, cause="budget"):
                     self._leave_out(self._trials[trial_id])
-                case GiveUp(trial=trial_id):
-                    self._give_up(self._trials[trial_id])
+                case GiveUp(trial=trial_id, cause=cause):
+                    self._give_up(self._trials[trial_id], keep=cause == "crashed")
                 case Done():
                     return False
         return True
 
     def _start(self, trial_id: str, nodes: tuple[str, ...], backend: Backend) -> None:
         trial = self._trials[trial_id]
-        self._ledger.reserve(trial_id, trial.train_flops)
+        self._with_storage(partial(self._ledger.reserve, trial_id, trial.train_flops))
         taken = {slot for slot, _ in self._started_at.values()}
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         self._started_at[trial_id] = (slot, time.monotonic())
@@ -252,28 +321,40 @@ class Run:
             self._kept[ended.trial] = kept
             self._schedule.crash(ended.trial, progressed=progressed, dead_nodes=ended.dead_nodes)
         else:
-            self._event("trial-retried", **span, reason=ended.reason)
+            self._event("trial-left", **span, reason=ended.reason)
+            if not self._stopped:
+                self._progress.say(f"{trial.cell}: {ended.reason}; it goes on from there")
             self._schedule.left(ended.trial, dead_nodes=ended.dead_nodes)
 
     def _take(self, trial: Trial, outcome: Outcome) -> None:
         self._outcomes[trial.trial_id] = outcome
-        book_outcome(self._ledger, trial, self._folder(trial.trial_id), outcome)
-        self._loggers.add(outcome.row, self._folder(trial.trial_id) / "curve.parquet")
-
-    def _take_finished(self) -> None:
-        """Takes the results of earlier runs; one that a crash kept out of the ledger is booked now."""
-        for trial in self._plan.trials:
-            outcome = read_outcome(self._folder(trial.trial_id))
-            if outcome is not None:
-                drop_scaffolding(self._folder(trial.trial_id))
-                if not self._ledger.has_spent(trial.trial_id):
-                    self._ledger.reserve(trial.trial_id, trial.train_flops)
-                self._take(trial, outcome)
+        folder = self._folder(trial.trial_id)
+        self._with_storage(partial(book_outcome, self._ledger, trial, folder, outcome))
+        self._loggers.add(outcome.row, folder / "curve.parquet")
 
     def _book_lost(self, trial: Trial) -> None:
-        for path in book_lost(self._ledger, trial, self._folder(trial.trial_id)):
+        folder = self._folder(trial.trial_id)
+        for path in self._with_storage(partial(book_lost, self._ledger, trial, folder)):
             self._event("checkpoint-damaged", trial=trial.trial_id, file=path.name)
             self._progress.say(f"{trial.cell}: {path} is damaged and was removed; the one before is taken")
+
+    def _with_storage(self, do: Callable[[], T]) -> T:
+        """Does what needs the study's folder, and waits for it where it is away.
+
+        Raises:
+            OSError: It stays away, or there is no time to wait.
+        """
+
+        def look_and_do() -> T:
+            (self._study.folder / "trials").stat()  # else files that are away would be taken for none
+            return do()
+
+        return patiently(
+            look_and_do,
+            patience_s=_PATIENCE_S,
+            say=self._progress.say,
+            hurry=lambda: bool(self._notice.by),
+        )
 
     def _retry(self, trial: Trial, attempt: int) -> None:
         span, reason = self._last[trial.trial_id]
@@ -282,10 +363,13 @@ class Run:
         wait_s = self._study.declaration.resources.backoff_s * _BACKOFF ** (attempt - 1)
         self._retry_at[trial.trial_id] = time.monotonic() + wait_s
 
-    def _give_up(self, trial: Trial) -> None:
-        """Books a trial that gave no result; a later run starts it anew."""
+    def _give_up(self, trial: Trial, *, keep: bool) -> None:
+        """Books a trial that gave no result; it keeps its checkpoint where that may be gone on from."""
         span, reason = self._last[trial.trial_id]
-        book_given_up(self._ledger, trial.trial_id, self._folder(trial.trial_id))
+        folder = self._folder(trial.trial_id)
+        if not keep:
+            self._with_storage(partial(book_given_up, self._ledger, trial.trial_id, folder))
+        self._with_storage(partial(write_failure, folder, reason))
         self._event("trial-failed", **span, reason=reason)
         self._failures[trial.trial_id] = reason
         self._progress.failed(trial, reason)
@@ -294,7 +378,8 @@ class Run:
         """Books a trial that the study budget has no room for; a later run with more of it starts it anew."""
         self._retry_at.pop(trial.trial_id, None)
         span, reason = self._last.get(trial.trial_id, ({"trial": trial.trial_id}, "not started"))
-        book_given_up(self._ledger, trial.trial_id, self._folder(trial.trial_id))
+        folder = self._folder(trial.trial_id)
+        self._with_storage(partial(book_given_up, self._ledger, trial.trial_id, folder))
         self._event("trial-left-out", **span, reason=f"{reason}; the study budget has no room for it")
         self._remaining.append(trial)
 
@@ -325,7 +410,7 @@ class Run:
         self._tables_due = time.monotonic() + max(_WRITE_TABLES_S, _TABLES_PAUSE * took_s)
 
     def _event(self, event: str, **facts: object) -> None:
-        add_event(self._study, event, **facts)
+        self._with_storage(partial(add_event, self._study, event, **facts))
 
     def _folder(self, trial_id: str) -> Path:
         return trial_folder(self._study, trial_id)

@@ -1,0 +1,64 @@
+"""A study under many random kills: ``python benchmarks/torture.py [KILLS]`` from the root of the checkout.
+
+200 unless said. Workers and drivers are killed, or given notice, while they train. Each of the last lines
+says what was measured, its value, the target, and pass or fail; the exit code is 1 when one fails.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from budgets.ledger import read_entries, reserved
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> int:
+    """Tortures and judges."""
+    kills = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ended = subprocess.run(
+            [sys.executable, "-m", "tests.study.torture", folder, str(kills)],
+            cwd=ROOT,
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        told = json.loads(ended.stdout)
+        print(f"killed: {told['killed']}; {told['quiet_s']:.0f} s quiet, {told['tortured_s']:.0f} s tortured")
+        tables = ("results.parquet", "curves.parquet")
+        same = sum(
+            (folder / "tortured" / t).read_bytes() == (folder / "quiet" / t).read_bytes() for t in tables
+        )
+        plan = pd.read_parquet(folder / "tortured" / "plan.parquet")
+        entries = read_entries(folder / "tortured" / "ledger.jsonl")
+    step_flops = int((plan["batch_size"] * plan["train_flops_per_sample"]).unique().item())
+    gone = sum(entry.train_flops for entry in entries if entry.entry in {"spent", "wasted"})
+    wasted = sum(entry.train_flops for entry in entries if entry.entry == "wasted")
+    computed, announced = told["steps_computed"] * step_flops, told["steps_announced"] * step_flops
+    print(f"{gone:,} FLOP booked, {wasted / gone:.1%} of them wasted; a witness counted {computed:,}")
+    lines = (
+        ("tables_equal_to_the_quiet_run", same, "2", same == len(tables)),
+        (
+            "flop_beside_the_witness",
+            max(0, gone - announced, computed - gone),
+            "0",
+            computed <= gone <= announced,
+        ),
+        ("reservations_that_stand", len(reserved(entries)), "0", not reserved(entries)),
+        ("processes_left_behind", len(told["left_behind"]), "0", not told["left_behind"]),
+    )
+    for what, value, target, passed in lines:
+        print(f"{what} {value} target {target} {'pass' if passed else 'fail'}")
+    return 0 if all(passed for *_, passed in lines) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

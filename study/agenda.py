@@ -1,0 +1,89 @@
+"""What a run of a study has still to do: from what earlier runs left, and what is asked for."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from budgets.ledger import read_entries, spent_flops
+from budgets.plan import Plan, Trial
+from budgets.quantity import format_flops, format_seconds
+from runners.checkpoint import kept_steps
+from runners.throughput import predict_s
+from runners.trial import Outcome, read_outcome
+from study.bookkeeping import read_failure, trial_folder
+from study.lock import running
+from study.selection import select_trials
+from study.study import Study, measured_throughput
+
+_MOST_SHOWN = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agenda:
+    """The trials of a plan by what is to be done with them.
+
+    Attributes:
+        finished: Results of earlier runs, by trial.
+        failed: Reasons of trials that failed in earlier runs and are not run again.
+        to_run: Trials to be run, in the plan's order.
+        left_alone: How many were not asked for.
+    """
+
+    finished: dict[str, Outcome]
+    failed: dict[str, str]
+    to_run: tuple[Trial, ...]
+    left_alone: int
+
+
+def agenda(study: Study, plan: Plan, *, only: Sequence[str] = (), retry_failed: bool = False) -> Agenda:
+    """Looks what there is to do; changes nothing.
+
+    Args:
+        study: The study.
+        plan: Its plan.
+        only: Trials' ids or cells' words; none for all.
+        retry_failed: Whether those that failed are run again.
+
+    Raises:
+        ValueError: One of ``only`` means no trial, or a result is damaged.
+    """
+    meant = {trial.trial_id for trial in select_trials(plan, only)}
+    finished: dict[str, Outcome] = {}
+    failed: dict[str, str] = {}
+    to_run = []
+    for trial in plan.trials:
+        folder = trial_folder(study, trial.trial_id)
+        outcome, failure = read_outcome(folder), read_failure(folder)
+        if outcome is not None:
+            finished[trial.trial_id] = outcome
+        elif failure is not None and not (retry_failed and trial.trial_id in meant):
+            failed[trial.trial_id] = failure
+        elif trial.trial_id in meant:
+            to_run.append(trial)
+    left_alone = len(plan.trials) - len(finished) - len(failed) - len(to_run)
+    return Agenda(finished=finished, failed=failed, to_run=tuple(to_run), left_alone=left_alone)
+
+
+def agenda_lines(study: Study, plan: Plan, todo: Agenda) -> Iterator[str]:
+    """Words what a run would do now."""
+    holder = running(study.folder)
+    if holder is not None:
+        yield f"a run is under way: {holder}"
+    parts = [f"{len(todo.finished):,} finished"] if todo.finished else []
+    if todo.failed:
+        parts.append(f"{len(todo.failed):,} failed before (--retry-failed runs them again)")
+    if todo.left_alone:
+        parts.append(f"{todo.left_alone:,} not asked for")
+    yield f"{len(plan.trials):,} trials: {', '.join([*parts, f'{len(todo.to_run):,} to run'])}"
+    for trial in todo.to_run[:_MOST_SHOWN]:
+        steps = kept_steps(trial_folder(study, trial.trial_id))
+        goes_on = f", goes on at {steps / trial.steps:.0%}" if steps else ""
+        yield f"  {trial.cell}, seed {trial.seed}: {format_flops(trial.train_flops)}{goes_on}"
+    if len(todo.to_run) > _MOST_SHOWN:
+        yield f"  and {len(todo.to_run) - _MOST_SHOWN:,} more"
+    flops = sum(trial.train_flops for trial in todo.to_run)
+    measured = measured_throughput(study, plan)
+    seconds = sum(predict_s(trial, measured) for trial in todo.to_run)
+    yield f"{format_flops(flops)} to run, about {format_seconds(seconds)} of one slot"
+    if plan.study_flops is not None:
+        left = plan.study_flops - spent_flops(read_entries(study.folder / "ledger.jsonl"))
+        yield f"{format_flops(max(0, left))} of the study budget of {format_flops(plan.study_flops)} are left"
