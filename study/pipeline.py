@@ -45,6 +45,7 @@ from study.dump import dump_declaration
 from study.environment import environment
 from study.lock import only_run, told_to_stop
 from study.progress import Progress
+from study.selection import select_trials
 from study.study import Study, ensure_pool, measured_throughput, plan_tables
 
 if TYPE_CHECKING:
@@ -123,10 +124,10 @@ class Run:
             ValueError: The study can't be run, or another run of it is under way.
         """
         self._check()
-        todo = agenda(self._study, self._plan, only=self._only, retry_failed=self._retry_failed)
         folder = self._study.folder
         folder.mkdir(parents=True, exist_ok=True)
         with only_run(folder):
+            todo = agenda(self._study, self._plan, only=self._only, retry_failed=self._retry_failed)
             ensure_pool(self._study, self._progress.say)
             (folder / "trials").mkdir(exist_ok=True)
             self._ledger = Ledger(folder / "ledger.jsonl", self._plan.study_flops)
@@ -178,6 +179,7 @@ class Run:
     def _check(self) -> None:
         """Finds out before anything is spent what could not be trained."""
         require_runnable(self._study.declaration)
+        select_trials(self._plan, self._only)
         loggers = self._study.declaration.loggers
         self._loggers = Loggers(loggers, self._study.folder, self._progress.say)
         if self._study.declaration.resources.gpus > 1:
