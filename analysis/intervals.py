@@ -7,12 +7,14 @@ the estimate (BCa, Efron 1987): second-order correct for a smooth estimate.
 """
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
 Floats = NDArray[np.float64]
+
+_NORMAL = NormalDist()
 
 COVERAGE = 0.90
 """Every interval of the analysis is the central one of this probability."""
@@ -61,15 +63,15 @@ def bca(values: Floats, estimate: float, jackknife: Floats) -> tuple[float, floa
         return float("nan"), float("nan")
     # Half of the draws that equal the estimate count as below it; a share of 0 or 1 has no quantile.
     below = float((values < estimate).mean() + (values == estimate).mean() / 2)
-    bias = float(ndtri(np.clip(below, 0.5 / len(values), 1 - 0.5 / len(values))))
+    bias = _NORMAL.inv_cdf(min(max(below, 0.5 / len(values)), 1 - 0.5 / len(values)))
     deviation = jackknife.mean() - jackknife
     spread = float((deviation**2).sum())
     if spread == 0:
         return interval(values)
     acceleration = float((deviation**3).sum()) / (6 * spread**1.5)
-    ends = bias + ndtri(np.array([(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]))
-    low, high = ndtr(bias + ends / (1 - acceleration * ends))
-    return _between(values, float(low), float(high))
+    ends = (bias + _NORMAL.inv_cdf(share) for share in ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2))
+    low, high = (_NORMAL.cdf(bias + end / (1 - acceleration * end)) for end in ends)
+    return _between(values, low, high)
 
 
 def intervals(stack: Floats, draws: int) -> Interval:

@@ -19,7 +19,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import fdtri
 
 from analysis.surface import HUBER_DELTA, SurfaceFit, fit, fit_draws
 from analysis.surface_search import BOUNDS, SMALLEST
@@ -181,6 +180,8 @@ def _with_size_decay(  # noqa: PLR0913 (three axes and a value)
         for start, decay in starts
     ]
     theta, objective = min(ends, key=lambda end: end[1])
+    from scipy.special import fdtri  # noqa: PLC0415 (a fifth of the report's import, for one number)
+
     freedom = len(y) - _PARAMETERS
     needed = fdtri(1, freedom, _LEVEL) / freedom if freedom > 0 else np.inf
     bound = (np.abs(theta[5:] - lowest[5:]) < _EDGE).any() or (np.abs(theta[5:] - highest[5:]) < _EDGE).any()
