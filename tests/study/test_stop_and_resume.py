@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -128,9 +129,24 @@ def test_a_run_that_is_stopped_leaves_nobody_behind_and_goes_on_to_the_same_rows
     assert booked(folder, "wasted") == 0
 
 
-def test_nobody_is_told_to_stop_where_nobody_runs(pool: Path, tmp_path: Path, capsys: Said) -> None:
-    assert main(["stop", str(write_declaration(tmp_path, pool)), "--results", str(tmp_path)]) == 2
-    assert "no run of " in capsys.readouterr().err
+def test_every_command_of_the_page_on_faults_does_what_it_says(
+    pool: Path, tmp_path: Path, capsys: Said
+) -> None:
+    declaration = write_declaration(tmp_path, pool)
+    page = Path("docs/faults.md").read_text()
+    shown = [line.partition("  #")[0] for line in page.splitlines() if line.startswith("python -m study")]
+    said = []
+    for line in shown:
+        words = [*shlex.split(line.replace("STUDY", str(declaration)))[3:], "--results", str(tmp_path)]
+        code = main([*words, "--backend", "local"] if words[0] == "run" else words)
+        out, err = capsys.readouterr()
+        said.append((code, out + err))
+
+    assert [code for code, _ in said] == [0, 0, 0, 2]
+    assert "1 trials: 1 to run" in said[0][1]
+    assert "[1/1] mini-ViT-XXS-8 clip" in said[1][1]
+    assert "1 of them finished before" in said[2][1]
+    assert "no run of " in said[3][1], "nothing runs that could be told to stop"
 
 
 @pytest.mark.parametrize("trouble", ["away", "full"])
