@@ -249,7 +249,8 @@ def _run(study: "Study", options: argparse.Namespace) -> int:
             run = Run(study, plan, progress, address=options.address, local=local, **asked)
             result = run.execute()
             failures, remaining, stopped = result.failures, result.remaining, result.stopped
-    console.print(f"results in {study.folder}", highlight=False)
+    if not options.quiet:
+        console.print(f"results in {study.folder}", highlight=False)
     for line in remaining_text(remaining, plan):
         console.print(line, highlight=False, markup=False)
     if stopped:

@@ -128,7 +128,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         with only_run(folder):
             todo = agenda(self._study, self._plan, only=self._only, retry_failed=self._retry_failed)
-            ensure_pool(self._study, self._progress.say)
+            ensure_pool(self._study, self._progress.tell)
             (folder / "trials").mkdir(exist_ok=True)
             self._ledger = Ledger(folder / "ledger.jsonl", self._plan.study_flops)
             self._check_book()
@@ -222,7 +222,7 @@ class Run:
         with self._backend() as backend, self._notice.listening(*_NOTICES):
             here = Cluster(backend, self._schedule, patience_s=resources.wait_s)
             here.look()
-            self._progress.say(f"{backend.name}: {here.describe()}")
+            self._progress.tell(f"{backend.name}: {here.describe()}")
             if len(backend.nodes()) > 1:
                 read = [self._study.pool, *self._study.evaluation.values()]
                 require_shared(backend, self._study.folder.resolve(), [path.resolve() for path in read])

@@ -55,7 +55,7 @@ class Progress:
             self._budget = f" (study budget {format_flops(plan.study_flops)})"
         for warning in plan.warnings:
             self.say(f"note: {warning}")
-        self._tell(f"{len(self._trials)} trials, {format_flops(self._planned)}{self._budget}{done}")
+        self.tell(f"{len(self._trials)} trials, {format_flops(self._planned)}{self._budget}{done}")
 
     def finished(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
         """Shows a finished trial."""
@@ -66,7 +66,7 @@ class Progress:
         self._speeds[kind(trial)].append(timing["samples_per_s"])
         value = f"{self._metric} {row[self._metric]:.1%}" if self._metric in row else row["status"]
         total = len(self._trials)
-        self._tell(
+        self.tell(
             f"[{len(self._done):>{len(str(total))}}/{total}] {trial.cell}, seed {trial.seed}: {value}, "
             f"{timing['wall_s']:.0f} s, {format_count(timing['samples_per_s'])} samples/s; "
             f"{format_flops(self._spent)} of {format_flops(self._planned)} spent"
@@ -82,6 +82,11 @@ class Progress:
         """Writes a line that stays, and that a quiet view has, too."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def tell(self, text: str) -> None:
+        """Writes a line that stays, unless the view is quiet."""
+        if not self._quiet:
+            self.say(text)
+
     def tick(self, folder: Path, running_ids: Iterable[str]) -> None:
         """Draws the live view anew, now and then."""
         if self._live is None or time.monotonic() - self._ticked_at < _TICK_S:
@@ -91,11 +96,6 @@ class Progress:
         self._slots = max(self._slots, len(ids))
         running = [self._running(trial, found) for trial, found in read_progress(folder, ids).items()]
         self._live.update(self._view(ids, running), refresh=True)
-
-    def _tell(self, text: str) -> None:
-        """Writes a line that stays, unless the view is quiet."""
-        if not self._quiet:
-            self.say(text)
 
     def _running(self, trial_id: str, progress: dict[str, Any]) -> Running:
         trial = self._trials.get(trial_id)

@@ -60,7 +60,7 @@ def tune_study(
     loggers = Loggers(study.declaration.loggers, folder, progress.say)
     (folder / "trials").mkdir(parents=True, exist_ok=True)
     with only_run(folder):
-        ensure_pool(study, progress.say)
+        ensure_pool(study, progress.tell)
         with new_file(folder / "study.yaml") as file:
             file.write_text(dump_declaration(study.declaration), encoding="utf-8")
         ledger = Ledger(folder / "ledger.jsonl", plan.study_flops)
@@ -77,7 +77,7 @@ def tune_study(
         assert plan.tuning is not None, "the declaration is the same"
         write_winners(folder / "tuning.json", plan.tuning)
     for winner in plan.tuning.winners:
-        progress.say(
+        progress.tell(
             f"tuned {winner.architecture} {winner.strategy}: {words(winner.values)} ({winner.score:.1%})"
         )
     return plan, failures
@@ -126,7 +126,7 @@ class _Round:
         for trial in waiting:  # what a killed driver left behind
             book_lost(self._ledger, trial, trial_folder(self._study, trial.trial_id))
         cost = self._reserve(waiting)
-        self._progress.say(
+        self._progress.tell(
             f"tuning: {len(waiting)} trials, {format_flops(cost)}; {self._tuning.metric} selects"
         )
         rows = [{**plan_row(trial), "predicted_s": predict_s(trial, {})} for trial in self._tuning.trials]
@@ -231,7 +231,7 @@ class _Round:
             add_event(self._study, "trial-finished", **span, **timing)
             value = outcome.row.get(self._tuning.metric)
             found = outcome.row["status"] if value is None else f"{self._tuning.metric} {value:.1%}"
-            self._progress.say(
+            self._progress.tell(
                 f"[tuning {len(self._rows)}/{len(self._trials)}] {trial.cell}, "
                 f"{words(self._tuning.values[trial.trial_id])}, seed {trial.seed}: {found}"
             )

@@ -34,5 +34,7 @@ def test_the_commands_run_as_they_stand(pool: Path, tmp_path: Path) -> None:
         ended = conftest.study(*words, "--results", tmp_path)
 
         assert ended.returncode == 0, command + ended.stdout + ended.stderr
+        if "--quiet" in words:
+            assert all(line.startswith("note: ") for line in ended.stdout.splitlines())
     assert len(COMMANDS) == 5
     require_documented(tmp_path / "my-study" / "events.jsonl")
