@@ -105,6 +105,32 @@ def test_every_key_of_the_recipe_is_read_and_written_back(tmp_path: Path) -> Non
     assert load_declaration(write(tmp_path, dump_declaration(declaration))) == declaration
 
 
+def test_what_a_trial_takes_of_a_cluster_and_what_its_nodes_share_are_read_and_written_back(
+    tmp_path: Path,
+) -> None:
+    text = changed(
+        "checkpoint: 2 min}", "wait: 10 min, custom: {a100: 1, licence: 0.5}}\nstorage: file:///nfs/x"
+    )
+    declaration = load_declaration(write(tmp_path, text))
+
+    assert declaration.resources.custom == {"a100": 1, "licence": 0.5}
+    assert declaration.resources.wait_s == 600
+    assert declaration.storage == "/nfs/x"
+    assert load_declaration(write(tmp_path, dump_declaration(declaration))) == declaration
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("storage: s3://bucket/x", r"storage: 's3://bucket/x' is no file system's: mount it on every node"),
+        ("storage: results", "storage: 'results' must be an absolute path, the same on every node"),
+    ],
+)
+def test_storage_is_a_folder_under_one_path_on_every_node(tmp_path: Path, key: str, told: str) -> None:
+    with pytest.raises(DeclarationError, match=told):
+        load_declaration(write(tmp_path, f"{FULL}{key}\n"))
+
+
 def test_the_papers_settings_are_a_preset_which_what_is_declared_goes_before(tmp_path: Path) -> None:
     training = load_declaration(find_declaration("paper")).training
     assert training.batch_size == 16_384
