@@ -28,7 +28,7 @@ from study.bookkeeping import (
     trial_job,
 )
 from study.dump import dump_declaration
-from study.lock import only_run
+from study.lock import only_run, told_to_stop
 from study.progress import Progress
 from study.study import Study, ensure_pool, plan_study
 from study.tuning_table import write_tried, write_winners
@@ -202,9 +202,16 @@ class _Round:
         book_lost(self._ledger, self._trials[trial], trial_folder(self._study, trial))
         add_event(self._study, "trial-left", **self._span(trial), reason=reason)
         self._failures[trial] = reason
+        self._progress.say(f"tuning, {trial}: {reason}; a later run goes on with it")
 
     def tick(self) -> None:
-        """Draws the live view anew."""
+        """Draws the live view anew.
+
+        Raises:
+            KeyboardInterrupt: `study stop` asks for it; a later run goes on from the last checkpoints.
+        """
+        if told_to_stop(self._study.folder):
+            raise KeyboardInterrupt
         self._progress.tick(self._study.folder, self._started_at)
 
     def _write(self) -> None:
