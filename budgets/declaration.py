@@ -174,8 +174,10 @@ class Resources:
     """What one trial occupies, how often it may crash, and when it checkpoints.
 
     Attributes:
-        cpus: Processor cores of a trial (one thread each).
-        gpus: GPUs of a trial; 0 trains on the processor.
+        cpus: Processor cores of a trial (one thread each), over all of its nodes.
+        gpus: GPUs of a trial, over all of its nodes, one a rank; 0 trains on the processor.
+        nodes: Nodes that a trial is spread over, in equal parts.
+        ranks: Processes without GPUs that train one model together, each on its part of every batch.
         retries: How often in a row a trial is started again, where it got no further than the time before.
         backoff_s: Seconds before the first of these; each further one waits four times as long.
         checkpoint_s: Seconds between checkpoints.
@@ -186,12 +188,19 @@ class Resources:
 
     cpus: int = 1
     gpus: int = 0
+    nodes: int = 1
+    ranks: int = 1
     retries: int = 3
     backoff_s: float = 5.0
     checkpoint_s: float = 30.0
     checkpoint_steps: int = 0
     custom: dict[str, float] = field(default_factory=dict)
     wait_s: float = 0.0
+
+    @property
+    def ranks_per_node(self) -> int:
+        """Processes on each node that train one model together."""
+        return max(self.gpus, self.ranks) // self.nodes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

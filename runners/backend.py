@@ -16,15 +16,18 @@ class Job:
 
     Attributes:
         trial: The trial's id.
-        run: The call; picklable, as is what it returns.
+        run: The call; picklable, as is what it returns. Over several nodes every rank makes it, and when all
+            are through it is made once more, without the others, for what it returns.
         nodes: Ids of the nodes that it runs on.
         resources: What it occupies on each of them.
+        ranks: Ranks on each of several nodes.
     """
 
     trial: str
     run: Callable[[], object]
     nodes: tuple[str, ...]
     resources: Resources
+    ranks: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

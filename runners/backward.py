@@ -1,13 +1,14 @@
-"""Loss and gradients of a batch: at once, or part by part with the loss of the whole."""
+"""Loss and gradients of a batch: at once, or part by part and rank by rank with the loss of the whole."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from runners.learner import Learner
 from runners.model import attention_context
+from runners.ranks import gather, rank, ranks
 from runners.seeds import derive_seed
 
 Context = Callable[[], AbstractContextManager[object]]
@@ -35,22 +36,23 @@ def backward(learner: Learner, views: Sequence[Tensor], context: Context) -> Ten
 def backward_in_parts(
     learner: Learner, views: Sequence[Tensor], context: Context, *, parts: int, seed: int
 ) -> Tensor:
-    """Computes the gradients of a batch with the activations of one part of it at a time.
+    """Computes the gradients of a batch that is cut into parts and over ranks, with the loss of the whole.
 
-    The features of all parts come first, without a graph; the loss of all of them together gives the
-    gradient of each feature; then each part runs once more and passes its own on to the weights (Gao et al.
-    2021, arXiv 2101.06983; as open_clip's ``accum_freq``, with the temperature's gradient counted once).
-    Loss and gradients are those of the whole batch, but for batch norm, which sees each part by itself.
+    The features of all parts come first, without a graph, and those of the other ranks with them; the loss of
+    all of them together gives the gradient of each feature; then each part runs once more and passes its own
+    on to the weights (Gao et al. 2021, arXiv 2101.06983; as open_clip's ``accum_freq``, with the
+    temperature's gradient counted once). Loss and gradients are those of the whole batch, but for batch norm,
+    which sees a part of all ranks at a time. A rank's only part need not run twice.
 
     Args:
         learner: Whose parameters get their gradients.
-        views: What the strategy's towers see.
+        views: What the strategy's towers see of this rank's pairs.
         context: Precision and attention of the forward pass.
         parts: Number of parts.
-        seed: Of the step; both passes of a part drop the same patches.
+        seed: Of the step and rank; both passes of a part drop the same patches.
 
     Returns:
-        The loss, a scalar without a graph.
+        The loss, a scalar without a graph; the same on all ranks.
     """
     strategy, model = learner.strategy, learner.model
     pieces = list(zip(*(view.chunk(parts) for view in views), strict=True))
@@ -58,19 +60,25 @@ def backward_in_parts(
     def features(part: int) -> tuple[Tensor, ...]:
         torch.manual_seed(derive_seed(seed, "part", part))
         with context():
-            return strategy.features(model, *pieces[part])
+            return learner.features(*pieces[part])
 
-    with torch.no_grad():
-        cached = [features(part) for part in range(len(pieces))]
-    whole = [torch.cat(each).requires_grad_() for each in zip(*cached, strict=True)]
+    with torch.set_grad_enabled(parts == 1):
+        cached = [features(part) for part in range(parts)]
+    whole = [gather(torch.cat(each)).requires_grad_() for each in zip(*cached, strict=True)]
     with context():
         loss = strategy.loss(model, *whole)
-    _scaled(learner, loss).backward()
-    gradients = zip(*(each.grad.chunk(parts) for each in whole if each.grad is not None), strict=True)
-    for part, gradient in enumerate(gradients):
-        outputs = features(part)
-        with attention_context(loss.device):
-            torch.autograd.backward(outputs, gradient)
+    # What the loss reads itself has its gradient from every rank; the ranks' mean leaves it as it is.
+    direct = [each for each in (model.logit_scale, model.logit_bias) if each is not None]
+    gradients = torch.autograd.grad(_scaled(learner, loss), [*whole, *direct])
+    own = [each.chunk(ranks())[rank()].mul(ranks()).chunk(parts) for each in gradients[: len(whole)]]
+    for part, gradient in enumerate(zip(*own, strict=True)):
+        last = part == parts - 1
+        with nullcontext() if last else learner.before_exchange():
+            outputs = cached[part] if parts == 1 else features(part)
+            roots = (*outputs, *direct) if last else outputs
+            values = (*gradient, *gradients[len(whole) :]) if last else gradient
+            with attention_context(loss.device):
+                torch.autograd.backward(roots, values)
     return loss.detach()
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from runners.throughput import Throughput
-from runners.trial import Outcome, TrialJob, run_trial
+from runners.trial import Outcome, run_trial
+from runners.trial_setup import TrialJob
 
 _WARM_STEPS = 5
 _FEWEST_STEPS = 10

@@ -21,6 +21,18 @@ class Left(Exception):  # noqa: N818 - what it was told to do, not an error
     """The trial has written a checkpoint and stopped, as it was told to."""
 
 
+class RankEnded(Exception):  # noqa: N818 - it may have left as it was told to
+    """One of the processes that train the model together ended before its time, and the others with it.
+
+    Attributes:
+        fault: How.
+    """
+
+    def __init__(self, fault: Fault, reason: str) -> None:
+        super().__init__(reason)
+        self.fault = fault
+
+
 def fault_of(error: BaseException) -> Fault:
     """Says what follows from an error that a trial raised.
 
@@ -29,6 +41,8 @@ def fault_of(error: BaseException) -> Fault:
     """
     if isinstance(error, Left):
         return "left"
+    if isinstance(error, RankEnded):
+        return error.fault
     if _is_gpu_full(error):
         return "failed"
     if isinstance(error, OSError | MemoryError):
@@ -45,6 +59,8 @@ def words_of(error: BaseException) -> str:
     if _is_gpu_full(error):
         first = lines[0].partition(". ")[0] if lines else name
         return f"{first}. Lower training.batch_size, or give a trial more resources.gpus"
+    if isinstance(error, RankEnded):
+        return str(error)
     return f"{name}: {lines[0]}" if lines else name
 
 

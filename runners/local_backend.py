@@ -41,7 +41,13 @@ class LocalBackend:
         return self._nodes
 
     def start(self, job: Job) -> None:
-        """Starts a job's process; it sees its own GPUs only."""
+        """Starts a job's process; it sees its own GPUs only.
+
+        Raises:
+            ValueError: The job runs over several nodes.
+        """
+        if len(job.nodes) > 1:
+            raise ValueError("resources.nodes: a trial over several nodes needs Ray")
         count = int(job.resources.get("gpus", 0))
         gpus, self._free_gpus = self._free_gpus[:count], self._free_gpus[count:]
         visible = {"CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in gpus)}

@@ -1,4 +1,4 @@
-"""Runs trials on a Ray cluster. It and `runners.tune` alone import Ray.
+"""Runs trials on a Ray cluster. Beside it `runners.tune` and `runners.ray_train` alone import Ray.
 
 Ray knows the nodes, carries a trial to one and watches over it; which trial starts when and where is
 `runners.schedule`'s decision. Each trial is a Ray Core task that runs it in a process of its own.
@@ -8,7 +8,7 @@ import logging
 import os
 import pickle
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -68,6 +68,8 @@ class RayBackend:
             **local,
         )
         self._task = ray.remote(max_retries=0)(_run_in_fresh_process)
+        # Its ranks hold what the job occupies; it waits for them.
+        self._wide_task = ray.remote(max_retries=0, num_cpus=0)(_run_over_nodes)
         self._running: dict[Any, Job] = {}
         self._asked: set[str] = set()
         self._announced: list[dict[str, float]] = []
@@ -90,17 +92,21 @@ class RayBackend:
         }
 
     def start(self, job: Job) -> None:
-        """Starts a job on its node."""
-        others = {name: amount for name, amount in job.resources.items() if name not in {"cpus", "gpus"}}
-        (node,) = job.nodes
-        task = self._task.options(
-            name=job.trial,
-            num_cpus=job.resources.get("cpus", 0),
-            num_gpus=job.resources.get("gpus", 0),
-            resources=others,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-        )
-        self._running[task.remote(pickle.dumps(job.run), self._modules)] = job
+        """Starts a job on its nodes."""
+        amounts = _by_rays_names(job.resources)
+        run = pickle.dumps(job.run)
+        if len(job.nodes) > 1:
+            reference = self._wide_task.options(name=job.trial).remote(run, job.nodes, job.ranks, amounts)
+        else:
+            others = {name: amount for name, amount in amounts.items() if name not in _NAMES}
+            reference = self._task.options(
+                name=job.trial,
+                num_cpus=amounts.get("CPU", 0),
+                num_gpus=amounts.get("GPU", 0),
+                resources=others,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(job.nodes[0], soft=False),
+            ).remote(run, self._modules)
+        self._running[reference] = job
 
     def ask_to_leave(self, trial: str) -> None:
         """Sends SIGTERM to a running job."""
@@ -122,11 +128,8 @@ class RayBackend:
         """Asks an autoscaling cluster for room for what runs and waits, as tasks bound to nodes do not."""
         if self.address is None:
             return
-        back = {ours: theirs for theirs, ours in _NAMES.items()}
         wanted = [
-            {back.get(name, name): amount for name, amount in resources.items()}
-            for resources, count in waiting[:_LARGEST_DEMAND]
-            for _ in range(count)
+            _by_rays_names(resources) for resources, count in waiting[:_LARGEST_DEMAND] for _ in range(count)
         ]
         if wanted != self._announced:
             self._announced = wanted
@@ -169,3 +172,16 @@ def _run_in_fresh_process(run: bytes, modules: tuple[str, ...]) -> Exit:
     except KeyboardInterrupt:
         process.ask_to_leave()
     return process.wait()
+
+
+def _run_over_nodes(
+    run: bytes, nodes: Sequence[str], ranks_per_node: int, resources: Mapping[str, float]
+) -> Exit:
+    from runners.ray_train import run_over_nodes  # noqa: PLC0415 - Ray Train's import takes seconds
+
+    return run_over_nodes(run, nodes=nodes, ranks_per_node=ranks_per_node, resources=resources)
+
+
+def _by_rays_names(resources: Resources) -> dict[str, float]:
+    theirs = {ours: name for name, ours in _NAMES.items()}
+    return {theirs.get(name, name): amount for name, amount in resources.items()}

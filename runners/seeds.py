@@ -5,9 +5,11 @@ import hashlib
 import torch
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """Seeds a step's randomness: the generator that it returns, and torch's own for patch dropout."""
+def step_generator(seed: int, step: int, *, rank: int = 0) -> torch.Generator:
+    """Seeds a step's randomness on a rank: the generator it returns, and torch's own for patch dropout."""
     derived = derive_seed(seed, "step", step)
+    if rank:
+        derived = derive_seed(derived, "rank", rank)
     torch.manual_seed(derived)
     return torch.Generator().manual_seed(derived)
 

@@ -13,6 +13,7 @@ from runners.divergence import check_divergence
 from runners.learner import Learner
 from runners.model import clamp_logit_scale
 from runners.optimizer import learning_rate
+from runners.ranks import rank, ranks
 from runners.seeds import derive_seed, step_generator
 
 _STEPS_BETWEEN_CHECKS = 25
@@ -51,7 +52,7 @@ def train(  # noqa: PLR0913 - the parts of a run
     first_step: int,
     context: Context,
     before_step: Callable[[], None] = lambda: None,
-    after_step: Callable[[int], None],
+    after_step: Callable[[int], None] = lambda _done: None,
 ) -> None:
     """Trains from `first_step` to the end of the schedule.
 
@@ -82,14 +83,14 @@ def train(  # noqa: PLR0913 - the parts of a run
         if step >= masked_steps:
             strategy.unmask(model)
         before_step()
-        generator = step_generator(schedule.seed, step)
+        generator = step_generator(schedule.seed, step, rank=rank())
         with context():
             views = strategy.views(floats, ids, generator)
         optimizer.zero_grad(set_to_none=True)
-        if recipe.accumulation == 1:
+        if recipe.accumulation == 1 and ranks() == 1:
             losses[step] = backward(learner, views, context)
         else:
-            seed = derive_seed(schedule.seed, "parts", step)
+            seed = derive_seed(schedule.seed, "parts", step * ranks() + rank())
             losses[step] = backward_in_parts(learner, views, context, parts=recipe.accumulation, seed=seed)
         _update(learner, recipe.gradient_clip)
         done = step + 1

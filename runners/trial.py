@@ -9,8 +9,8 @@ import errno
 import fcntl
 import json
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,60 +22,23 @@ from torch import Tensor
 
 from budgets.architecture import Architecture
 from budgets.plan import Trial
-from budgets.quality import NAMED
-from budgets.strategy import strategy as strategy_cost
-from runners.checkpoint import checkpoints, load_checkpoint, save
-from runners.data.damage import DAMAGE_TOLERANCE, Damage
+from runners.checkpoint import checkpoints, save
+from runners.data.damage import Damage
 from runners.data.evaluation_set import EvaluationSet, load_evaluation_set, read_training_split
-from runners.data.in_place import open_pool
-from runners.data.subset import rows_in
-from runners.data.tokenizer import tokenizer
-from runners.data.training_set import StreamedSet, TrainingSet, training_data
 from runners.divergence import Diverged
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, encode_set
 from runners.faults import Notice, patiently
 from runners.files import new_file, write_json
-from runners.learner import make_learner
 from runners.meter import Meter
-from runners.model import build_model, compute_context, resolve_precision
+from runners.ranks import rank, run_ranks
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
-from runners.seeds import derive_seed
-from runners.strategies.build import build_strategy
 from runners.train import Schedule, to_float, train
+from runners.trial_setup import TrialJob, set_up
 from runners.watch import Watch
 
 _CURVE_POINTS = 200
 _PATIENCE_S = 120.0  # with storage that is away when the result is to be written
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrialJob:
-    """A trial and where it runs.
-
-    Attributes:
-        trial: What to train.
-        pool: Folder of the pool.
-        evaluation: Evaluation set → its folder.
-        folder: The trial's own folder.
-        cpus: Threads to compute with.
-        gpus: GPUs to use; 0 trains on the processor.
-        checkpoint_s: Seconds between checkpoints.
-        checkpoint_steps: Most steps between them; 0 for no such limit.
-        damage_tolerance: Share of the subset's pairs that may be damaged before the trial fails.
-        probes: Evaluation sets to whose training split probes are fitted.
-    """
-
-    trial: Trial
-    pool: Path
-    evaluation: Mapping[str, Path]
-    folder: Path
-    cpus: int
-    gpus: int
-    checkpoint_s: float
-    checkpoint_steps: int = 0
-    damage_tolerance: float = DAMAGE_TOLERANCE
-    probes: Collection[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,8 +62,27 @@ def run_trial(job: TrialJob) -> Outcome:
 
     Raises:
         Left: The process was told to leave, see `runners.faults.Notice`.
+        RankEnded: One of several ranks did not finish.
         OSError: Storage is away.
     """
+    if job.ranks == 1:
+        return _run_first(job)
+    outcome = run_ranks(partial(take_part, job), count=job.ranks, gpus=bool(job.gpus))
+    assert outcome is not None, "the first rank gives the result"
+    return outcome
+
+
+def take_part(job: TrialJob) -> Outcome | None:
+    """Runs a trial as one of several ranks; the first gives its outcome, the others None."""
+    if rank() == 0:
+        return _run_first(job)
+    setup = set_up(job)
+    with suppress(Diverged):  # the first says so
+        train(setup.learner, setup.data, setup.schedule, first_step=setup.first_step, context=setup.context)
+    return None
+
+
+def _run_first(job: TrialJob) -> Outcome:
     notice = Notice()
     with notice.listening():
         job.folder.mkdir(exist_ok=True)
@@ -135,55 +117,30 @@ def read_outcome(folder: Path) -> Outcome | None:
 def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     started = time.monotonic()
     trial = job.trial
-    device = torch.device("cuda" if job.gpus else "cpu")
-    torch.set_num_threads(job.cpus)
-    precision = resolve_precision(trial.recipe.precision, device)
-    context = partial(compute_context, precision, device)
     # Before anything is trained: a set that can't be read must not cost a training run.
-    architecture = Architecture(name=trial.cell.architecture, config=trial.architecture_config)
-    sets = {name: load_evaluation_set(path, architecture.image_size) for name, path in job.evaluation.items()}
-    data, tokenize = _load_subset(job)
-
-    torch.manual_seed(derive_seed(trial.seed, "initial weights"))
-    cost = strategy_cost(trial.cell.strategy)
-    model = build_model(
-        trial.architecture_config, kept_fraction=cost.kept_fraction, sigmoid_loss=cost.sigmoid_loss
-    ).to(device)
-    learner = make_learner(
-        model,
-        build_strategy(cost, architecture),
-        recipe=trial.recipe,
-        lr_peak=trial.lr_peak,
-        steps=trial.steps,
-        precision=precision,
-    )
-    first_step = load_checkpoint(job.folder, learner)
+    size = Architecture(name=trial.cell.architecture, config=trial.architecture_config).image_size
+    sets = {name: load_evaluation_set(path, size) for name, path in job.evaluation.items()}
+    setup = set_up(job)
+    learner, schedule = setup.learner, setup.schedule
     watch = Watch(
         job.folder,
         trial,
         learner,
         checkpoint_s=job.checkpoint_s,
         checkpoint_steps=job.checkpoint_steps,
-        first_step=first_step,
+        first_step=setup.first_step,
         meter=meter,
         notice=notice,
-    )
-    schedule = Schedule(
-        seed=trial.seed,
-        steps=trial.steps,
-        batch_size=trial.batch_size,
-        lr_peak=trial.lr_peak,
-        recipe=trial.recipe,
     )
     trained = time.monotonic()
     steps, status, reason, metrics = trial.steps, "finished", "", {}
     try:
         train(
             learner,
-            data,
+            setup.data,
             schedule,
-            first_step=first_step,
-            context=context,
+            first_step=setup.first_step,
+            context=setup.context,
             before_step=watch.before_step,
             after_step=watch.after_step,
         )
@@ -194,18 +151,18 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         watch.before_evaluation()
         encoder = Encoder(
             model=learner.evaluated.eval(),
-            tokenize=tokenize,
+            tokenize=setup.tokenize,
             normalise=to_float,
-            device=device,
-            context=context,
+            device=learner.losses.device,
+            context=setup.context,
         )
         # Batches of many sizes are not worth compiling for.
         with torch.compiler.set_stance("force_eager") if trial.recipe.compile else nullcontext():
-            metrics = _evaluate(job, encoder, sets, architecture.image_size)
+            metrics = _evaluate(job, encoder, sets, size)
     row = {
         **plan_row(trial),
         **_done(trial, steps),
-        "precision": precision,
+        "precision": setup.precision,
         "status": status,
         "reason": reason,
         "train_loss": learner.losses[steps - max(1, steps // 10) : steps].mean().item(),
@@ -214,12 +171,12 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     timing = {
         "wall_s": time.monotonic() - started,
         "train_s": train_s,
-        "samples_per_s": (steps - first_step) * trial.batch_size / max(train_s, 1e-9),
-        "damaged_pairs": len(data.damage),
+        "samples_per_s": (steps - setup.first_step) * trial.batch_size / max(train_s, 1e-9),
+        "damaged_pairs": len(setup.data.damage),
     }
 
     def write() -> None:
-        _write_damage(job.folder / "damage.jsonl", data.damage)
+        _write_damage(job.folder / "damage.jsonl", setup.data.damage)
         write_table(job.folder / "curve.parquet", _curve(trial, schedule, learner.losses[:steps].cpu()))
         with new_file(job.folder / "weights.pt") as file:
             save(learner.evaluated.state_dict(), file)
@@ -245,34 +202,6 @@ def _evaluate(
         train = read_training_split(job.evaluation[name], image_size, threads=job.cpus) if probed else ()
         features[name] = encode_set(encoder, data, train)
     return evaluate(features, context=encoder.context)
-
-
-def _load_subset(job: TrialJob) -> tuple[TrainingSet | StreamedSet, Any]:
-    """Opens the trial's subset and makes its tokenizer."""
-    trial = job.trial
-    text = trial.architecture_config["text_cfg"]
-    vision = trial.architecture_config["vision_cfg"]
-    assert isinstance(text, Mapping)
-    assert isinstance(vision, Mapping)
-    pool = open_pool(job.pool, tolerance=job.damage_tolerance)
-    to_ids = tokenizer(text["vocab_size"], text["context_length"], pool.vocabulary)
-    rows = rows_in(
-        pool.index_file, size=trial.cell.subset_size, quality=trial.cell.quality.removeprefix(NAMED)
-    )
-
-    def tokenize(texts: Sequence[str]) -> Tensor:
-        return torch.from_numpy(to_ids(texts))
-
-    data = training_data(
-        pool,
-        rows,
-        vision["image_size"],
-        tokenize,
-        threads=job.cpus,
-        workers=job.cpus if job.gpus else 0,
-        tolerance=job.damage_tolerance,
-    )
-    return data, tokenize
 
 
 def _write_damage(path: Path, damage: Sequence[Damage]) -> None:

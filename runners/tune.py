@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import runners.ray_backend  # noqa: F401 - before Ray: it sets how Ray authenticates
 from runners.faults import fault_of, words_of
-from runners.trial import TrialJob, run_trial
+from runners.trial import run_trial
+from runners.trial_setup import TrialJob
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")

@@ -10,7 +10,8 @@ from runners.checkpoint import drop_damaged, kept_steps
 from runners.files import write_json
 from runners.meter import Count, read_count
 from runners.nodes import Resources
-from runners.trial import Outcome, TrialJob, drop_scaffolding, read_outcome
+from runners.trial import Outcome, drop_scaffolding, read_outcome
+from runners.trial_setup import TrialJob
 from study.study import Study
 
 _FAILURE = "failed.json"
@@ -22,9 +23,10 @@ def trial_folder(study: Study, trial_id: str) -> Path:
 
 
 def needs(study: Study) -> Resources:
-    """Says what a trial occupies on its node."""
+    """Says what a trial occupies on each of its nodes."""
     resources = study.declaration.resources
-    return {"cpus": resources.cpus, "gpus": resources.gpus, **resources.custom}
+    shares = {"cpus": resources.cpus, "gpus": resources.gpus} | resources.custom
+    return {name: amount / resources.nodes for name, amount in shares.items()}
 
 
 def trial_job(study: Study, trial: Trial) -> TrialJob:
@@ -36,8 +38,9 @@ def trial_job(study: Study, trial: Trial) -> TrialJob:
         evaluation={name: path.resolve() for name, path in study.evaluation.items()},
         probes=study.declaration.probes,
         folder=trial_folder(study, trial.trial_id).resolve(),
-        cpus=resources.cpus,
-        gpus=resources.gpus,
+        cpus=resources.cpus // resources.nodes,
+        gpus=resources.gpus // resources.nodes,
+        ranks=resources.ranks_per_node,
         checkpoint_s=resources.checkpoint_s,
         checkpoint_steps=resources.checkpoint_steps,
         damage_tolerance=study.declaration.limits.damage,

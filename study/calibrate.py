@@ -37,8 +37,8 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     resources = study.declaration.resources
     if seconds <= 0:
         raise ValueError(f"--seconds must be above 0, not {seconds:g}")
-    if resources.gpus > 1:
-        raise ValueError("resources.gpus: one GPU is calibrated; more can only be planned")
+    if max(resources.gpus, resources.ranks) > 1:
+        raise ValueError("resources: trials of one rank are calibrated; this study's have more")
     named, machine = _device(study, device_name)
     plan = plan_study(study)
     ensure_pool(study, lambda _line: None)

@@ -8,7 +8,7 @@ from budgets.declaration import LOGGERS, Declaration, DescribedPool, EmbeddedPoo
 from budgets.names import unknown
 from study import values
 from study.load_grid import read_budget, read_exclusions, read_grid
-from study.load_training import read_cluster, read_limits, read_resources, read_training
+from study.load_training import check_batch, read_cluster, read_limits, read_resources, read_training
 from study.load_tuning import read_tuning
 from study.yaml_reader import DeclarationError, Section, read_root
 
@@ -54,6 +54,7 @@ def load_declaration(path: Path) -> Declaration:
     evaluation = _evaluation(root, described=isinstance(pool, DescribedPool))
     limits = read_limits(root)
     resources = read_resources(root)
+    check_batch(root, training, resources)
     cluster = read_cluster(root, resources)
     loggers = root.take_names("loggers", "logger", LOGGERS, ())
     root.done()

@@ -102,6 +102,8 @@ def read_resources(root: Section) -> Resources:
     resources = Resources(
         cpus=section.take("cpus", values.device_count, default.cpus),
         gpus=section.take("gpus", values.devices_of_a_trial, default.gpus),
+        nodes=section.take("nodes", values.device_count, default.nodes),
+        ranks=section.take("ranks", values.device_count, default.ranks),
         retries=section.take("retries", values.positive_or_zero, default.retries),
         backoff_s=section.take("backoff", parse_seconds, default.backoff_s),
         checkpoint_s=section.take("checkpoint", parse_seconds, default.checkpoint_s),
@@ -110,7 +112,27 @@ def read_resources(root: Section) -> Resources:
         wait_s=section.take("wait", parse_seconds, default.wait_s),
     )
     section.done()
+    if resources.gpus and resources.ranks > 1:
+        section.error("resources.ranks goes without GPUs: each of resources.gpus has its rank", "ranks")
+    for key in ("cpus", "gpus") if resources.gpus else ("cpus", "ranks"):
+        amount = getattr(resources, key)
+        if amount % resources.nodes:
+            section.error(
+                f"resources.{key} = {amount} can't be spread evenly over resources.nodes = {resources.nodes}",
+                key,
+            )
     return resources
+
+
+def check_batch(root: Section, training: Training, resources: Resources) -> None:
+    """Notes a batch that its ranks and parts can't share evenly."""
+    shares = max(resources.gpus, resources.ranks) * training.recipe.accumulation
+    if training.batch_size % shares:
+        root.error(
+            f"training.batch_size = {training.batch_size} can't be cut into {shares} equal parts: "
+            "ranks (resources.gpus, or resources.ranks) times training.accumulation",
+            "training",
+        )
 
 
 def read_cluster(root: Section, resources: Resources) -> Cluster | None:

@@ -27,7 +27,7 @@ from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table,
 from runners.schedule import Done, GiveUp, Preempt, Retry, Schedule, Start, Task
 from runners.shared_storage import require_shared
 from runners.throughput import predict_s
-from runners.trial import Outcome, drop_scaffolding, run_trial
+from runners.trial import Outcome, drop_scaffolding, run_trial, take_part
 from study.agenda import Agenda, agenda
 from study.bookkeeping import (
     add_event,
@@ -182,8 +182,6 @@ class Run:
         select_trials(self._plan, self._only)
         loggers = self._study.declaration.loggers
         self._loggers = Loggers(loggers, self._study.folder, self._progress.say)
-        if self._study.declaration.resources.gpus > 1:
-            raise ValueError("resources.gpus: a trial trains on one GPU at most; more can only be planned")
 
     def _check_book(self) -> None:
         """Refuses a plan that what is already booked under this name leaves no room for.
@@ -212,6 +210,7 @@ class Run:
                     trial=trial.trial_id,
                     predicted_s=predict_s(trial, measured),
                     resources=needs(self._study),
+                    nodes=resources.nodes,
                     train_flops=0 if self._ledger.has_reserved(trial.trial_id) else trial.train_flops,
                 )
                 for trial in waiting
@@ -294,9 +293,10 @@ class Run:
         backend.start(
             Job(
                 trial=trial_id,
-                run=partial(run_trial, trial_job(self._study, trial)),
+                run=partial(run_trial if len(nodes) == 1 else take_part, trial_job(self._study, trial)),
                 nodes=nodes,
                 resources=self._schedule.task(trial_id).resources,
+                ranks=self._study.declaration.resources.ranks_per_node,
             )
         )
 

@@ -34,6 +34,7 @@ class State:
             modules=self.modules,
             optimizer=optimizer,
             scaler=None,
+            across=None,
             average=None,
             losses=self.losses,
         )

@@ -24,7 +24,8 @@ from runners.data.embedded.build import build_embedded_pool
 from runners.faults import Left, fault_of, patiently, words_of
 from runners.meter import read_count
 from runners.process import Exit, FreshProcess, load_ahead
-from runners.trial import Outcome, TrialJob, run_trial
+from runners.trial import Outcome, run_trial
+from runners.trial_setup import TrialJob
 
 STEPS, BATCH, FLOPS = 200, 16, 7
 ALL = STEPS * BATCH * FLOPS

@@ -17,7 +17,8 @@ from budgets.recipe import Recipe
 from runners.checkpoint import kept_steps
 from runners.data.embedded.build import build_embedded_pool
 from runners.results import RESULT_COLUMNS, to_frame
-from runners.trial import TrialJob, read_outcome, run_trial
+from runners.trial import read_outcome, run_trial
+from runners.trial_setup import TrialJob
 
 ROOT = Path(__file__).resolve().parents[2]
 

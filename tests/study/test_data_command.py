@@ -26,7 +26,8 @@ from runners.data.pool import Pool
 from runners.data.reader import read_images
 from runners.data.shards import close_shard, read_samples, write_sample
 from runners.data.subset import rows_in
-from runners.trial import TrialJob, run_trial
+from runners.trial import run_trial
+from runners.trial_setup import TrialJob
 from study.cli import main
 from study.load import load_declaration
 from study.study import Study, plan_study

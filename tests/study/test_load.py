@@ -278,6 +278,13 @@ def test_the_users_own_architectures_are_used_by_name(tmp_path: Path) -> None:
             "[20%, 50%, 60%]",
             "37: cluster.utilisation is one share of the peak, or the lowest and the highest",
         ),
+        (
+            "gpus: 1",
+            "gpus: 1, nodes: 2",
+            "36: resources.gpus = 1 can't be spread evenly over resources.nodes = 2",
+        ),
+        ("gpus: 1", "gpus: 1, ranks: 2", "36: resources.ranks goes without GPUs"),
+        ("gpus: 1", "gpus: 3", "25: training.batch_size = 64 can't be cut into 3 equal parts"),
         ("gpus: 1", "gpus: 16", "37: cluster.count = 8 is fewer than resources.gpus = 16 of one trial"),
         ("scored: true", "scored: maybe", "3: pool.scored: 'maybe' is not true or false"),
         (
