@@ -9,7 +9,7 @@ import analysis
 from analysis.column_map import Column, ColumnMap
 from budgets.names import unknown
 from budgets.quantity import parse_count, parse_number
-from study.yaml_reader import Section, one_of, read_root
+from study.yaml_reader import OneOf, Section, read_root
 
 PAPER_FIGURES = Path(__file__).resolve().parents[1] / "results" / "paper" / "figures.csv"
 """The paper's figures, digitised."""
@@ -58,7 +58,7 @@ def load_column_map(path: Path) -> ColumnMap:
     inner = root.section("metric", required=True)
     if inner is not None:
         metric = inner.take("name", str)
-        better = inner.take("better", one_of("direction", tuple(_BETTER)), "higher")
+        better = inner.take("better", OneOf("direction", tuple(_BETTER)), "higher")
         images = inner.take("images", parse_count, 0)
         made_of = _column(inner)
         inner.done()

@@ -39,6 +39,13 @@ def load_declaration(path: Path) -> Declaration:
         DeclarationError: All that is wrong with the file, one error a line, each with its line number.
     """
     root, problems = read_root(path)
+    declaration = read_declaration(root)
+    problems.raise_any()
+    return declaration
+
+
+def read_declaration(root: Section) -> Declaration:
+    """Takes every key of a declaration; where it notes an error, what it gives is of no use."""
     name = root.take("study", values.name)
     folder, architectures = _catalogue(root)
     pool = _pool(root)
@@ -58,7 +65,6 @@ def load_declaration(path: Path) -> Declaration:
     cluster = read_cluster(root, resources)
     loggers = root.take_names("loggers", "logger", LOGGERS, ())
     root.done()
-    problems.raise_any()
     return Declaration(
         name=name,
         pool=pool,

@@ -7,7 +7,7 @@ from budgets.declaration import FITS, REGIMES, Exclusion, Fit, GridBlock, Ladder
 from budgets.quantity import format_flops
 from budgets.strategy import STRATEGIES
 from study import values
-from study.yaml_reader import Section, one_of
+from study.yaml_reader import OneOf, Section
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +38,7 @@ def read_budget(root: Section) -> Budget:
         levels=tuple(sorted(section.take_list("levels", values.compute, ()))),
         study_flops=section.take("study", values.compute, 0) or None,
         ladder=ladder,
-        fit=cast("Fit", section.take("fit", one_of("fit", FITS), FITS[0])),
+        fit=cast("Fit", section.take("fit", OneOf("fit", FITS), FITS[0])),
     )
     section.done()
     if section.has("ladder") and section.has("levels"):
@@ -70,7 +70,7 @@ def read_grid(root: Section, budget: Budget, architectures: tuple[str, ...]) -> 
 
 
 def _block(section: Section, budget: Budget, architectures: tuple[str, ...]) -> GridBlock:
-    regime = cast("Regime", section.take("regime", one_of("regime", REGIMES), REGIMES[0]))
+    regime = cast("Regime", section.take("regime", OneOf("regime", REGIMES), REGIMES[0]))
     block = GridBlock(
         architectures=section.take_names("architectures", "architecture", architectures),
         strategies=section.take_names("strategies", "strategy", tuple(STRATEGIES), ("clip",)),

@@ -4,7 +4,7 @@ from budgets.declaration import Cluster, GridBlock, Limits, Resources, Training
 from budgets.quantity import parse_seconds, parse_share
 from budgets.recipe import OPTIMIZERS, PRECISIONS, PRESETS, SCHEDULES, Recipe
 from study import values
-from study.yaml_reader import Section, one_of
+from study.yaml_reader import OneOf, Section
 
 
 def read_training(
@@ -25,10 +25,10 @@ def read_training(
     section = root.section("training", required=True)
     if section is None:
         return Training(lr_peak={})
-    preset = PRESETS[section.take("preset", one_of("preset", tuple(PRESETS)), "default")]
+    preset = PRESETS[section.take("preset", OneOf("preset", tuple(PRESETS)), "default")]
     if not section.has("lr_peak") and preset.lr_peak is None and "lr_peak" not in tuned:
         section.error("training.lr_peak is missing: the peak learning rate of each architecture")
-    lr_peak = section.take_mapping("lr_peak", values.positive_number, one_of("architecture", architectures))
+    lr_peak = section.take_mapping("lr_peak", values.positive_number, OneOf("architecture", architectures))
     if preset.lr_peak is not None:
         used = (name for block in grid for name in block.architectures)
         lr_peak = dict.fromkeys(used, preset.lr_peak) | lr_peak
@@ -43,25 +43,23 @@ def read_training(
 
 def _read_recipe(section: Section, default: Recipe) -> Recipe:
     warmup = section.take("warmup", values.warmup, default.warmup)
-    clip = section.take("gradient_clip", values.or_off(values.positive_number), default.gradient_clip or 0.0)
-    after = section.take(
-        "diverged_after", values.or_off(values.positive_share), default.diverged_after or 0.0
-    )
+    clip = section.take("gradient_clip", values.OrOff(values.positive_number), default.gradient_clip or 0.0)
+    after = section.take("diverged_after", values.OrOff(values.positive_share), default.diverged_after or 0.0)
     recipe = Recipe(
-        optimizer=section.take("optimizer", one_of("optimizer", OPTIMIZERS), default.optimizer),
+        optimizer=section.take("optimizer", OneOf("optimizer", OPTIMIZERS), default.optimizer),
         weight_decay=section.take("weight_decay", values.not_negative, default.weight_decay),
         beta1=section.take("beta1", values.share_below_one, default.beta1),
         beta2=section.take("beta2", values.share_below_one, default.beta2),
         eps=section.take("eps", values.positive_number, default.eps),
-        schedule=section.take("schedule", one_of("schedule", SCHEDULES), default.schedule),
+        schedule=section.take("schedule", OneOf("schedule", SCHEDULES), default.schedule),
         warmup=warmup if isinstance(warmup, float) else Recipe().warmup,
         warmup_samples=warmup if isinstance(warmup, int) else None,
         cooldown=section.take("cooldown", values.positive_share, default.cooldown),
         gradient_clip=clip or None,
         accumulation=section.take("accumulation", values.batch, default.accumulation),
-        ema=section.take("ema", values.or_off(values.share_below_one), default.ema),
+        ema=section.take("ema", values.OrOff(values.share_below_one), default.ema),
         unmasked_tail=section.take("unmasked_tail", values.share_below_one, default.unmasked_tail),
-        precision=section.take("precision", one_of("precision", PRECISIONS), default.precision),
+        precision=section.take("precision", OneOf("precision", PRECISIONS), default.precision),
         gradient_checkpointing=section.take(
             "gradient_checkpointing", values.yes_or_no, default.gradient_checkpointing
         ),

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from budgets.devices import devices
@@ -76,13 +77,19 @@ def metric(text: str) -> str:
     return text
 
 
-def or_off(read: Callable[[str], float]) -> Callable[[str], float]:
-    """Makes a reader that also takes ``off``, as 0."""
+@dataclass(frozen=True, slots=True)
+class OrOff:
+    """A reader that also takes ``off``, as 0.
 
-    def read_or_off(text: str) -> float:
-        return 0.0 if text == "off" else read(text)
+    Attributes:
+        read: Reads anything else.
+    """
 
-    return read_or_off
+    read: Callable[[str], float]
+
+    def __call__(self, text: str) -> float:
+        """Gives the value; 0 for ``off``."""
+        return 0.0 if text == "off" else self.read(text)
 
 
 def warmup(text: str) -> float:

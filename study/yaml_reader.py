@@ -1,8 +1,9 @@
 """Reads YAML by its nodes: each error names file and line, and all errors of a file come at once."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import yaml
 
@@ -97,7 +98,7 @@ class Section:
         self, key: str, kind: str, allowed: tuple[str, ...], default: tuple[str, ...] | None = None
     ) -> tuple[str, ...]:
         """Takes a list of names, each one of the allowed."""
-        return self.take_list(key, one_of(kind, allowed), default)
+        return self.take_list(key, OneOf(kind, allowed), default)
 
     def take_mapping(
         self, key: str, read: Callable[[str], T], check_key: Callable[[str], str] = str
@@ -114,12 +115,12 @@ class Section:
                 found[name] = value
         return found
 
-    def section(self, key: str, *, required: bool = False) -> "Section | None":
+    def section(self, key: str, *, required: bool = False) -> Self | None:
         """Takes an inner mapping, or None when it is absent."""
         node = self._node(key, required=required)
-        return None if node is None else Section(node, self._field(key), self.problems)
+        return None if node is None else type(self)(node, self._field(key), self.problems)
 
-    def sections(self, key: str, *, required: bool = True) -> Iterator["Section"]:
+    def sections(self, key: str, *, required: bool = True) -> Iterator[Self]:
         """Takes a list of inner mappings."""
         node = self._node(key, required=required)
         if node is None:
@@ -128,7 +129,7 @@ class Section:
             self.problems.add(node, f"{self._field(key)} must be a list with at least one entry (- …)")
             return
         for number, item in enumerate(node.value, start=1):
-            yield Section(item, f"{self._field(key)}[{number}]", self.problems)
+            yield type(self)(item, f"{self._field(key)}[{number}]", self.problems)
 
     def has(self, key: str) -> bool:
         """Tells whether a key stands in the section."""
@@ -175,15 +176,27 @@ class Section:
         return f"{self.name}.{key}" if self.name else key
 
 
-def one_of(kind: str, allowed: tuple[str, ...]) -> Callable[[str], str]:
-    """Makes a reader of names that takes the allowed ones only."""
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """A reader of names that takes the allowed ones only.
 
-    def read(text: str) -> str:
-        if text not in allowed:
-            raise ValueError(unknown(kind, text, allowed))
+    Attributes:
+        kind: What they name, such as ``strategy``.
+        allowed: All of them.
+    """
+
+    kind: str
+    allowed: tuple[str, ...]
+
+    def __call__(self, text: str) -> str:
+        """Gives the name back.
+
+        Raises:
+            ValueError: It is none of the allowed ones.
+        """
+        if text not in self.allowed:
+            raise ValueError(unknown(self.kind, text, self.allowed))
         return text
-
-    return read
 
 
 def read_root(path: Path) -> tuple[Section, Problems]:
