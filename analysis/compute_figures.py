@@ -16,7 +16,10 @@ from analysis.laws import Law
 from analysis.table import CONFIGURATION, records
 
 Positions = NDArray[np.intp]
-_PANELS = 3
+_COSTS = {
+    "train_flops": ("compute", "training compute", "training compute of one trial (FLOPs)"),
+    "samples_seen": ("samples", "samples seen", "samples seen in one trial"),
+}
 _LAW_WORDS = {
     "ok": "fitted",
     "saturated": "through three levels, no residual left (dashed)",
@@ -40,38 +43,42 @@ def slice_along(draws: CellDraws, axis: str) -> tuple[dict[str, Any], Positions]
     return dict(zip(others, key, strict=True)), positions
 
 
-def over_compute(draws: CellDraws, laws: Sequence[Law], *, axis: str, metric: str) -> FigureData | Missing:
-    """Error against training FLOPs, one curve an architecture or strategy, the best configurations marked.
+def over_compute(
+    draws: CellDraws, laws: Sequence[Law], *, axis: str, metric: str, x: str = "train_flops"
+) -> FigureData | Missing:
+    """Error against what a trial cost, one curve an architecture or strategy, the best ones marked.
 
     Args:
         draws: The study's cells.
         laws: Laws along compute.
         axis: ``architecture`` or ``strategy``.
         metric: Declared metric, for the labels.
+        x: What it cost: ``train_flops`` or ``samples_seen``.
     """
     word = {"architecture": "architecture", "strategy": "training strategy"}[axis]
-    title = f"Error against compute, by {word}"
+    short, cost, x_label = _COSTS[x]
+    title = f"Error against {short}, by {word}"
     held, positions = slice_along(draws, axis)
     series = sorted({str(value) for value in draws.cells[axis].iloc[positions]})
     if not series or (axis == "strategy" and len(series) < 2):  # noqa: PLR2004 (two are compared)
         return Missing(title=title, reason=f"no two finished trials differ in {word} alone")
-    rows, drawn = _curve_rows(draws, laws, axis, held, positions)
+    rows, drawn = _curve_rows(draws, laws, axis, held, positions, x)
     shown = set(positions.tolist())
     regime = draws.cells["regime"].to_numpy()
     rest = [place for place in range(len(regime)) if regime[place] == held["regime"] and place not in shown]
-    others = cell_marks(draws, rest, x="train_flops", mark="other", series="other configurations")
-    best, ties = _best_rows(draws, axis, str(held["regime"]))
+    others = cell_marks(draws, rest, x=x, mark="other", series="other configurations")
+    best, ties = _best_rows(draws, axis, str(held["regime"]), x)
     what = {name: value for name, value in held.items() if name != "regime"}
     caption = (
-        f"{capital(metric_text(metric))} against the training compute of one trial, by {word}; held: "
+        f"{capital(metric_text(metric))} against the {cost} of one trial, by {word}; held: "
         f"{held_text(what)}. {runs_text(draws, positions)}; other configurations in grey. {laws_text(drawn)} "
         f"Stars mark the best configuration of all at each budget{ties}. {capital(draws.explanation)}."
     )
     return FigureData(
-        name=f"error-compute-{axis}",
+        name=f"error-{short}-{axis}",
         title=title,
         kind="curves",
-        x_label="training compute of one trial (FLOPs)",
+        x_label=x_label,
         y_label=f"{metric_text(metric)} (%)",
         frame=mark_frame([*({**mark, "low": np.nan, "high": np.nan} for mark in others), *rows, *best]),
         caption=caption,
@@ -79,8 +86,8 @@ def over_compute(draws: CellDraws, laws: Sequence[Law], *, axis: str, metric: st
     )
 
 
-def _curve_rows(
-    draws: CellDraws, laws: Sequence[Law], axis: str, held: dict[str, Any], positions: Positions
+def _curve_rows(  # noqa: PLR0913, PLR0917 (what a curve is drawn from and along)
+    draws: CellDraws, laws: Sequence[Law], axis: str, held: dict[str, Any], positions: Positions, x: str
 ) -> tuple[list[dict[str, Any]], list[Law]]:
     rows: list[dict[str, Any]] = []
     drawn = []
@@ -90,9 +97,17 @@ def _curve_rows(
         for law in laws:
             if law.identity == held | {axis: value}:
                 drawn.append(law)
-                rows += law_rows(law, series=name)
-        rows += cell_marks(draws, positions[values[positions] == value], x="train_flops", series=name)
+                rows += _on_axis(law_rows(law, series=name), draws, law, x)
+        rows += cell_marks(draws, positions[values[positions] == value], x=x, series=name)
     return rows, drawn
+
+
+def _on_axis(rows: list[dict[str, Any]], draws: CellDraws, law: Law, x: str) -> list[dict[str, Any]]:
+    """A law over compute as one over samples: along a curve a sample costs the same."""
+    if x == "train_flops":
+        return rows
+    per_sample = float(draws.cells["train_flops_per_sample"].to_numpy(np.float64)[law.positions].mean())
+    return [row | {"x": row["x"] / per_sample} for row in rows]
 
 
 def law_rows(law: Law, **fixed: object) -> list[dict[str, Any]]:
@@ -102,7 +117,7 @@ def law_rows(law: Law, **fixed: object) -> list[dict[str, Any]]:
     return [{"mark": mark} | point | fixed for point in records(band)]
 
 
-def _best_rows(draws: CellDraws, axis: str, regime: str) -> tuple[list[dict[str, Any]], str]:
+def _best_rows(draws: CellDraws, axis: str, regime: str, x: str) -> tuple[list[dict[str, Any]], str]:
     rows: list[dict[str, Any]] = []
     verdicts = []
     for (found, budget), positions in draws.groups(["regime", "budget"]):
@@ -118,7 +133,10 @@ def _best_rows(draws: CellDraws, axis: str, regime: str) -> tuple[list[dict[str,
             "series": axis_text(axis, leader[axis]),
             "label": f"{label} ({choice.verdict})",
         }
-        rows += cell_marks(here, [choice.leader], x="train_flops", **fixed)
+        rows += [
+            star | {"text": f"{star['text']}; lowest of its budget, {choice.verdict}"}
+            for star in cell_marks(here, [choice.leader], x=x, **fixed)
+        ]
         verdicts.append(choice.verdict)
     hollow = [name for name in ("tie", "undecided") if name in verdicts]
     return rows, f", hollow where it is {' or '.join(hollow)}" if hollow else ""

@@ -2,17 +2,18 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from math import isfinite
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import CellDraws
 from analysis.intervals import interval
-from analysis.labels import plural
+from analysis.labels import budget_text, configuration_text, percent, percent_interval, plural
 
 MARKS = ("other", "point", "law", "tentative law", "best", "best, not clear", "minimum", "line", "bar")
-COLUMNS = ("panel", "series", "mark", "line", "x", "y", "low", "high", "label")
+COLUMNS = ("panel", "series", "mark", "line", "x", "y", "low", "high", "label", "text")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +26,8 @@ class FigureData:
         kind: Which drawing it is: ``curves`` (log x), ``categories`` (x named by ``label``), ``bars``.
         x_label: With unit.
         y_label: With unit.
-        frame: One row a mark, in the order of ``COLUMNS``: everything that is drawn, and nothing else.
+        frame: One row a mark, in the order of ``COLUMNS``: everything that is drawn, and nothing else;
+            ``text`` says a mark in words.
         caption: Rows, law and interval.
         alt: What a reader who does not see it should know.
     """
@@ -52,7 +54,7 @@ def mark_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Rows of marks → the frame of a figure; what a row leaves out is empty or NaN."""
     blank: dict[str, Any] = {
         "panel": "", "series": "", "mark": "", "line": "",
-        "x": np.nan, "y": np.nan, "low": np.nan, "high": np.nan, "label": "",
+        "x": np.nan, "y": np.nan, "low": np.nan, "high": np.nan, "label": "", "text": "",
     }  # fmt: skip
     return pd.DataFrame([blank | row for row in rows], columns=list(COLUMNS))
 
@@ -60,7 +62,7 @@ def mark_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 def cell_marks(
     draws: CellDraws, positions: Iterable[int], *, x: str, **fixed: object
 ) -> list[dict[str, Any]]:
-    """One ``point`` a cell: its error in percent with the interval of the draws.
+    """One ``point`` a cell: its error in percent with the interval of the draws, and which cell it is.
 
     Args:
         draws: The study's cells.
@@ -73,8 +75,15 @@ def cell_marks(
         low, high = interval(draws.draws[:, position])
         cell = draws.cells.iloc[position]
         mark = {"x": float(cell[x]), "y": 100 * float(cell["error"]), "low": 100 * low, "high": 100 * high}
-        marks.append({"mark": "point"} | mark | fixed)
+        marks.append({"mark": "point", "text": _cell_text(cell, low, high)} | mark | fixed)
     return marks
+
+
+def _cell_text(cell: "pd.Series[Any]", low: float, high: float) -> str:
+    ends = f" {percent_interval(low, high)}" if isfinite(low) else ""
+    where = budget_text(str(cell["regime"]), float(cell["budget"]))
+    runs = plural(int(cell["runs"]), "run")
+    return f"{configuration_text(cast('Any', cell))}, {where}: {percent(cell['error'])} %{ends}, {runs}"
 
 
 def runs_text(draws: CellDraws, positions: Iterable[int]) -> str:

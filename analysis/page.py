@@ -79,6 +79,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         trial_keys=_sort_keys(found.trials.frame),
         open_questions=open_questions(found, figures),
         excluded=records(found.trials.excluded),
+        seeds=", ".join(str(int(seed)) for seed in sorted(found.trials.frame["seed"].unique())) or "none yet",
         declaration_text=declaration_text,
         provenance=dict(provenance),
     )

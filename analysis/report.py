@@ -108,6 +108,7 @@ def draw_data(
     return (
         compute_figures.over_compute(draws, compute, axis="architecture", metric=metric),
         compute_figures.over_compute(draws, compute, axis="strategy", metric=metric),
+        compute_figures.over_compute(draws, compute, axis="strategy", metric=metric, x="samples_seen"),
         size_figures.over_data(draws, data, metric=metric),
         run_figures.quality_trade(draws, metric=metric),
         size_figures.isoflop(draws, found.profiles, metric=metric),

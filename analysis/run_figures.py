@@ -123,7 +123,14 @@ def ledger_bars(plan: pd.DataFrame, ledger: pd.DataFrame) -> FigureData | Missin
     if levels.empty:
         return Missing(title=title, reason="there is no plan")
     rows = [
-        {"mark": "bar", "series": kind, "label": level["level"], "x": float(level[kind]), "y": float(place)}
+        {
+            "mark": "bar",
+            "series": kind,
+            "label": level["level"],
+            "x": float(level[kind]),
+            "y": float(place),
+            "text": f"{level['level']}: {format_flops(level[kind])} {kind}",
+        }
         for place, level in enumerate(records(levels))
         for kind in ("planned", "spent", "wasted")
         if levels[kind].any()

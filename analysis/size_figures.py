@@ -13,6 +13,7 @@ from analysis.figure_data import FigureData, Missing, cell_marks, mark_frame, ru
 from analysis.isoflop import Curve
 from analysis.labels import axis_text, budget_text, capital, metric_text, plural
 from analysis.laws import Law
+from budgets.quantity import format_flops
 
 _PANELS = 3
 
@@ -134,5 +135,7 @@ def _profile_rows(draws: CellDraws, curve: Curve, series: str) -> list[dict[str,
         rows.append({
             "mark": "minimum", "series": series, "x": profile.size, "y": 100 * lowest,
             "low": profile.ends.low, "high": profile.ends.high,
+            "text": f"{series}: lowest at {format_flops(profile.size)} a sample, "
+            f"[{format_flops(profile.ends.low)}, {format_flops(profile.ends.high)}]",
         })  # fmt: skip
     return rows

@@ -7,6 +7,7 @@ from matplotlib import rc_context
 
 from analysis.figure_data import FigureData
 from analysis.figures.draw import draw
+from analysis.figures.hover import targets, with_targets
 from analysis.figures.style import STYLE
 
 # A file is the same for the same data: no date, no version of what drew it.
@@ -18,7 +19,7 @@ def save(data: FigureData, folder: Path) -> str:
     """Writes ``<name>.png``, ``.svg``, ``.pdf``, ``.csv`` and ``.txt`` (the caption) into the folder.
 
     Returns:
-        The SVG's text.
+        The SVG's text for a page, with what each mark says over it.
     """
     figure = draw(data)
     svg = StringIO()
@@ -29,4 +30,4 @@ def save(data: FigureData, folder: Path) -> str:
     (folder / f"{data.name}.svg").write_text(svg.getvalue(), encoding="utf-8")
     data.frame.to_csv(folder / f"{data.name}.csv", index=False)
     (folder / f"{data.name}.txt").write_text(data.caption + "\n", encoding="utf-8")
-    return svg.getvalue()
+    return with_targets(svg.getvalue(), targets(figure, data))

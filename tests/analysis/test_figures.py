@@ -13,8 +13,8 @@ from analysis.figures.save import save
 from tests.analysis.synthetic import StudyFrames, study
 
 NAMES = [
-    "error-compute-architecture", "error-compute-strategy", "error-data", "quality", "isoflop",
-    "training-loss", "ledger",
+    "error-compute-architecture", "error-compute-strategy", "error-samples-strategy", "error-data", "quality",
+    "isoflop", "training-loss", "ledger",
 ]  # fmt: skip
 
 
@@ -91,6 +91,7 @@ def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> 
     differ = "no two finished trials differ in"
     assert missing == {
         "Error against compute, by training strategy": f"{differ} training strategy alone",
+        "Error against samples, by training strategy": f"{differ} training strategy alone",
         "Error against data size": f"{differ} the number of pairs alone",
         "Quality of the data at each budget": f"{differ} the quality of their data alone",
         "IsoFLOP profiles: error against model size": (

@@ -12,33 +12,10 @@ import pandas as pd
 import pytest
 
 from analysis.analyse import analyse
-from analysis.report import ReportSummary, write_report
+from analysis.report import ReportSummary
 from analysis.table import CONFIGURATION
+from tests.analysis.report_writer import HOSTILE, write
 from tests.analysis.synthetic import StudyFrames, study
-
-HOSTILE = "<script>alert('caption')</script>"
-
-
-def write(
-    folder: Path, frames: StudyFrames, *, name: str = "made-up", text: str = "name: made-up\n"
-) -> ReportSummary:
-    provenance = {
-        "convention": "6 × forward MACs",
-        "hardware": "2 cores",
-        "seeds": "0, 1, 2",
-    }
-    return write_report(
-        folder,
-        declaration={"name": name, "metric": "held-out/top1", "study_budget_flops": 4e14},
-        declaration_text=text,
-        results=frames.results,
-        curves=frames.curves,
-        plan=frames.plan,
-        left_out=frames.left_out,
-        ledger=frames.ledger,
-        events=frames.events,
-        provenance=provenance,
-    )
 
 
 class Elements(HTMLParser):
@@ -77,7 +54,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, frames: StudyFrames) -> tu
 def test_the_folder_holds_page_figures_and_tables(written: tuple[ReportSummary, Elements]) -> None:
     folder = written[0].page.parent
     assert sorted(path.name for path in folder.iterdir()) == ["figures", "report.html", "tables"]
-    assert len(list((folder / "figures").glob("*.pdf"))) == 7
+    assert len(list((folder / "figures").glob("*.pdf"))) == 8
     assert {path.stem for path in (folder / "tables").iterdir()} == {
         "best", "contrasts", "fits", "isoflop", "crossovers", "equivalence", "holdout", "findings", "cost",
         "trials", "left-out", "envelope", "quality-trade", "robustness", "surfaces",
