@@ -58,19 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(options: argparse.Namespace) -> int:
-    if hasattr(options, "checkpoint"):
-        from study.evaluate_command import run_evaluate  # noqa: PLC0415
-
-        return run_evaluate(options, _console())
-    if not hasattr(options, "study"):
-        from study.data_command import run_data  # noqa: PLC0415
-
-        return run_data(options, _console())
     from study.load import find_declaration, load_declaration  # noqa: PLC0415 - --help needs none of it
     from study.study import Study  # noqa: PLC0415
 
     command: Callable[[Study | None, argparse.Namespace], int] = options.command
-    if options.study is None:  # as when something else than a study is learnt from
+    if getattr(options, "study", None) is None:  # the command is about no study, or not about this one
         return command(None, options)
     declaration = load_declaration(find_declaration(options.study))
     shared = Path(declaration.storage or "")
@@ -88,7 +80,11 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
     parser = argparse.ArgumentParser(
         prog="python -m study", description="Finds out how to spend a fixed amount of compute on CLIP."
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    new = commands.add_parser("new", help="write a commented declaration to start from")
+    new.add_argument("name", help="of the study: NAME.yaml is written")
+    new.set_defaults(command=_new)
     for name, command, about in (
         ("plan", _plan, "show the trials of a study, what each costs, and what was left out and why"),
         ("calibrate", _calibrate, "measure each kind of trial on this machine, for prices and forecasts"),
@@ -139,7 +135,22 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
             ("evaluate", "evaluate any open_clip model: zero-shot, retrieval, linear and few-shot probes"),
         )
     )
+    data.set_defaults(command=_data)
+    evaluation.set_defaults(command=_evaluate)
+    completion = commands.add_parser("completion", help="print a script that completes this command in bash")
+    completion.set_defaults(command=_completion)
     return parser, data, evaluation
+
+
+class _Version(argparse.Action):
+    """Shows the version; looked up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Prints it and ends."""
+        from importlib.metadata import version  # noqa: PLC0415 - few ask
+
+        print(f"clip-scaling-study {version('clip-scaling-study')}")
+        parser.exit()
 
 
 def _add_plan_options(sub: argparse.ArgumentParser) -> None:
@@ -307,6 +318,38 @@ def _export(study: "Study", options: argparse.Namespace) -> int:
     from study.export_command import export_trial  # noqa: PLC0415
 
     print(export_trial(study, options.trial, options.folder))
+    return 0
+
+
+def _new(_study: None, options: argparse.Namespace) -> int:
+    from study.new_command import new_study  # noqa: PLC0415
+
+    for line in new_study(options.name):
+        print(line)
+    return 0
+
+
+def _data(_study: None, options: argparse.Namespace) -> int:
+    from study.data_command import run_data  # noqa: PLC0415
+
+    return run_data(options, _console())
+
+
+def _evaluate(_study: None, options: argparse.Namespace) -> int:
+    from study.evaluate_command import run_evaluate  # noqa: PLC0415
+
+    return run_evaluate(options, _console())
+
+
+def _completion(_study: None, _options: argparse.Namespace) -> int:
+    from study.completion import bash_script  # noqa: PLC0415
+    from study.data_command import add_data_options  # noqa: PLC0415 - torch takes seconds
+    from study.evaluate_command import add_evaluate_options  # noqa: PLC0415 - the same
+
+    parser, data, evaluation = _parser()
+    add_data_options(data)
+    add_evaluate_options(evaluation)
+    print(bash_script(parser, tuple(sorted(path.stem for path in _DECLARATIONS.glob("*.yaml")))), end="")
     return 0
 
 
