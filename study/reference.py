@@ -1,4 +1,4 @@
-"""Writes docs/declaration.md: ``python -m study.reference``.
+"""Writes docs/declaration.md, and docs/map.md beside it: ``python -m study.reference``.
 
 Which keys there are and how each is read is heard from the loader (`study.reference_keys`); what a key means
 and what it is by default is said by the data classes that it ends up in.
@@ -15,6 +15,7 @@ from budgets.architecture import catalogue
 from budgets.quantity import parse_seconds
 from budgets.recipe import PRESETS, Recipe
 from budgets.strategy import STRATEGIES, Strategy
+from study import house
 from study.load_tuning import FIELDS
 from study.reference_keys import Key, keys
 from study.reference_words import CLASSES, DEFAULTS, FIELD_OF, HEADINGS, INTRODUCTION, MEANINGS, WORDS
@@ -169,3 +170,4 @@ def _architectures() -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(reference(), encoding="utf-8")
+    house.PAGE.write_text(house.house_map(), encoding="utf-8")

@@ -28,7 +28,7 @@ def test_what_it_writes_plans_at_once(folder: Path, capsys: pytest.CaptureFixtur
     assert main(["plan", "mine.yaml"]) == 0
 
     shown = capsys.readouterr()
-    assert "study budget 20 TFLOP" in shown.out
+    assert "study budget 15 TFLOP" in shown.out
     assert "left out" not in shown.out + shown.err
     assert load_declaration(folder / "mine.yaml").name == "mine"
 

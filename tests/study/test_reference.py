@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from study import load, reference_keys
+from study import house, load, reference_keys
 from study.reference import PAGE, reference
 from study.reference_keys import keys
 from study.reference_words import WORDS
@@ -14,6 +14,10 @@ from tests.study.declared import full
 
 def test_the_reference_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == reference(), "run `python -m study.reference`"
+
+
+def test_the_map_has_every_file() -> None:
+    assert house.PAGE.read_text(encoding="utf-8") == house.house_map(), "run `python -m study.reference`"
 
 
 def test_a_key_that_the_loader_takes_and_nobody_explains_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
