@@ -7,8 +7,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "map.md"
 _INTRODUCTION = """# Map of the house
 
-One line a file, from its docstring; written by `python -m study.reference`. Imports go one way: `study` → `analysis`
-→ `runners` → `budgets`. `tests/` mirrors these folders."""
+One line a file, from its docstring; written by `python -m study.reference`. Imports go one way: `study` →
+`analysis` → `runners` → `budgets`. `tests/` mirrors these folders."""
 _FOLDERS = {
     "study": "the command line; the only place where all is wired together",
     "analysis": "results → answers: frames in, frames out",
