@@ -31,9 +31,9 @@ from runners.trial_setup import TrialJob
 from study.cli import main
 from study.load import load_declaration
 from study.study import Study, plan_study
+from tests.study import shown
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "data.md"
-COMMANDS = re.findall(r"^    python -m study (.+)$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+COMMANDS = shown.commands("docs/data.md")
 PAIRS = 300
 
 Run = Callable[..., str]
@@ -256,7 +256,7 @@ def test_a_build_that_is_killed_again_and_again_ends_with_the_same_bytes(user: P
     shutil.rmtree(user / "pools")
     work = user / "pools" / ".icons.building"
     words = [sys.executable, "-m", "study", *shlex.split(command("--from icons.csv"))]
-    environment = {**os.environ, "PYTHONPATH": str(DOCS.parents[1]), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(shown.ROOT), "OMP_NUM_THREADS": "1"}
     # Killed when it begins, when the source is read, and while it writes.
     for reached in ("source", "parts/000000.parquet", "pool/shards/*"):
         with subprocess.Popen(words, cwd=user, env=environment, stdout=subprocess.DEVNULL) as process:

@@ -28,10 +28,10 @@ from study.bookkeeping import trial_job
 from study.cli import main
 from study.load import load_declaration
 from study.study import Study, plan_study
+from tests.study import shown
 from tests.study.conftest import write_declaration
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "evaluation.md"
-COMMANDS = re.findall(r"^    python -m study (.+)$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+COMMANDS = shown.commands("docs/evaluation.md")
 TRAIN, TEST, PICTURES = 500, 200, 30
 
 Run = Callable[..., str]

@@ -18,6 +18,7 @@ from budgets.ledger import read_entries, reserved
 from runners.checkpoint import checkpoints
 from study.cli import main
 from tests.runners.test_faults import fill
+from tests.study import shown
 from tests.study.conftest import start_study, write_declaration
 
 LONG = {"levels": "60 GFLOP", "seeds": "0, 1, 2"}
@@ -133,11 +134,9 @@ def test_every_command_of_the_page_on_faults_does_what_it_says(
     pool: Path, tmp_path: Path, capsys: Said
 ) -> None:
     declaration = write_declaration(tmp_path, pool)
-    page = Path("docs/faults.md").read_text()
-    shown = [line.partition("  #")[0] for line in page.splitlines() if line.startswith("python -m study")]
     said = []
-    for line in shown:
-        words = [*shlex.split(line.replace("STUDY", str(declaration)))[3:], "--results", str(tmp_path)]
+    for line in shown.commands("docs/faults.md"):
+        words = [*shlex.split(line.replace("STUDY", str(declaration))), "--results", str(tmp_path)]
         code = main([*words, "--backend", "local"] if words[0] == "run" else words)
         out, err = capsys.readouterr()
         said.append((code, out + err))

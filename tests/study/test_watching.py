@@ -1,15 +1,14 @@
 """What docs/watching.md says: its commands run, and its table has every event that is written."""
 
 import ast
-import re
 import shlex
 from pathlib import Path
 
 import study
-from tests.study import conftest
-from tests.study.events import DOCS, documented, require_documented
+from tests.study import conftest, shown
+from tests.study.events import documented, require_documented
 
-COMMANDS = re.findall(r"^    python -m study (.+)$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+COMMANDS = shown.commands("docs/watching.md")
 
 
 def written() -> set[str]:

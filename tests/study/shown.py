@@ -1,0 +1,18 @@
+"""What the documentation shows, for tests that run it."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+
+
+def commands(page: str) -> list[str]:
+    """What follows ``python -m study`` on the lines of a page that are commands, without their comments.
+
+    Args:
+        page: Its path from the root of the checkout.
+    """
+    text = (ROOT / page).read_text(encoding="utf-8")
+    lines = re.findall(r"^(?:    )?python -m study (.+)$", text, re.MULTILINE)
+    return [line.partition("  #")[0].rstrip() for line in lines]
