@@ -18,6 +18,7 @@ from analysis.findings import Finding, findings
 from analysis.frontier import frontier
 from analysis.holdout import Holdout, holdout
 from analysis.laws import X_COLUMNS, Law, laws
+from analysis.missing import missing
 from analysis.quality_trade import QualityTrade, quality_trades
 from analysis.robustness import robustness
 from analysis.statement_frame import from_figures, from_study
@@ -47,6 +48,7 @@ class Analysis:
         trials: Finished trials.
         draws: Their cells, with uncertainty.
         progress: Of the plan.
+        missing: See ``missing.missing``.
         frontier: See ``frontier.frontier``; with ``planned``, the configurations planned at each budget.
         contrasts: See ``contrasts.contrasts``.
         statements: What they say together.
@@ -68,6 +70,7 @@ class Analysis:
     trials: Trials
     draws: CellDraws
     progress: Progress
+    missing: pd.DataFrame
     frontier: pd.DataFrame
     contrasts: pd.DataFrame
     statements: tuple[Statement, ...]
@@ -110,6 +113,7 @@ def analyse(  # noqa: PLR0913 (a study leaves as many frames)
         progress=Progress(
             planned=max(len(plan), len(results)), finished=len(trials.frame), excluded=len(trials.excluded)
         ),
+        missing=missing(plan, trials),
         frontier=best,
         contrasts=table,
         statements=statements(draws, table),

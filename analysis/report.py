@@ -13,7 +13,7 @@ from analysis import compute_figures, law_tables, page, run_figures, size_figure
 from analysis.analyse import Analysis, analyse
 from analysis.figure_data import FigureData, Missing
 from analysis.figures.save import save
-from analysis.labels import budget_text, configuration_text, percent, percent_interval
+from analysis.labels import budget_text, configuration_text, percent, percent_interval, plural
 from analysis.table import records
 from analysis.table_files import save as save_table
 from budgets.quantity import format_flops
@@ -135,6 +135,7 @@ def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table
         tables.cost(found.levels, found.cost),
         tables.trials(found.trials),
         tables.left_out(left_out),
+        tables.missing(found.missing),
     )
 
 
@@ -157,4 +158,14 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
         )
     if found.frontier.empty:
         lines.append("no trial has finished: there is nothing to choose from yet")
+    if not found.missing.empty:
+        lines.append(f"no result yet: {_missing_text(found.missing)}; see tables/missing.md")
     return tuple(lines)
+
+
+def _missing_text(missing: pd.DataFrame) -> str:
+    lacking = missing.groupby(["regime", "budget"], as_index=False).agg(trials=("trials", "sum"))
+    return ", ".join(
+        f"{plural(row['trials'], 'trial')} at {budget_text(row['regime'], row['budget'])}"
+        for row in records(lacking)
+    )

@@ -15,7 +15,7 @@ def save(table: Table, folder: Path) -> None:
 
 def markdown(table: Table) -> str:
     """A pipe table under its title."""
-    lines = [f"### {table.title}", "", table.note, ""]
+    lines = [f"### {_md(table.title)}", "", _md(table.note), ""]
     if table.frame.empty:
         return "\n".join([*lines, "(nothing)", ""])
     header = [str(name) for name in table.frame.columns]
@@ -24,13 +24,17 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    r"""A ``table`` environment in booktabs' style; needs ``\usepackage{booktabs}``."""
+    r"""A ``table`` environment in booktabs' style; needs ``\usepackage{booktabs,graphicx}``.
+
+    A table that is wider than the line is shrunk to it, and none is blown up.
+    """
     header = [_tex(str(name)) for name in table.frame.columns] or [""]
     return "\n".join([
         r"\begin{table}", r"\centering\small", rf"\caption{{{_tex(table.title)}: {_tex(table.note)}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{'l' * len(header)}}}", r"\toprule", " & ".join(header) + r" \\", r"\midrule",
         *(" & ".join(_tex(text) for text in row) + r" \\" for row in _rows(table)),
-        r"\bottomrule", r"\end{tabular}", r"\end{table}", "",
+        r"\bottomrule", r"\end{tabular}}", r"\end{table}", "",
     ])  # fmt: skip
 
 
@@ -39,16 +43,26 @@ def _rows(table: Table) -> list[list[str]]:
 
 
 def _pipe(texts: list[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in texts) + " |"
+    return "| " + " | ".join(map(_md, texts)) + " |"
+
+
+def _md(text: str) -> str:
+    """What Markdown would take for markup stands as it is."""
+    return re.sub(r"([\\`*_<>\[\]|~])", r"\\\1", text).replace("\n", " ")
 
 
 _TEX: dict[str, str] = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "{": r"\{", "}": r"\}", "→": r"$\to$", "−": "$-$",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "α": r"$\alpha$", "Σ": r"$\Sigma$", "²": r"$^2$",
-    "·": r"$\cdot$", "–": "--", "₀": r"$_0$", "×": r"$\times$", "√": r"$\surd$",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\n": " ",
+    "<": "$<$", ">": "$>$", "|": "$|$",
+    "→": r"$\to$", "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "√": r"$\surd$",
+    "≤": r"$\le$", "≥": r"$\ge$", "≈": r"$\approx$", "∞": r"$\infty$", "Σ": r"$\Sigma$", "α": r"$\alpha$",
+    "β": r"$\beta$", "ν": r"$\nu$", "χ": r"$\chi$", "²": r"$^2$", "₀": r"$_0$", "–": "--", "—": "---",
+    "…": r"\ldots{}", "\u2019": "'", "“": "``", "”": "''", "\u202f": "~", "\xa0": "~",
 }  # fmt: skip
 
 
 def _tex(text: str) -> str:
-    return re.sub("|".join(map(re.escape, _TEX)), lambda match: _TEX[match[0]], text)
+    """Escapes what TeX would take for markup; a letter that its fonts lack is named by its code point."""
+    known = re.sub("|".join(map(re.escape, _TEX)), lambda match: _TEX[match[0]], text)
+    return "".join(each if each < "\u0180" else f"U+{ord(each):04X}" for each in known)

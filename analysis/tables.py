@@ -229,6 +229,21 @@ def findings(found: Sequence[Finding], published: Sequence[Finding]) -> Table:
     return Table(name="findings", title="Published claims", note=note, frame=pd.DataFrame(rows))
 
 
+def missing(found: pd.DataFrame) -> Table:
+    """What was planned and has no result, from what ``missing.missing`` gave."""
+    rows = [
+        {
+            "Budget": budget_text(row["regime"], row["budget"]),
+            "Configuration": configuration_text(row),
+            "Seeds": row["seeds"],
+            "Reason": row["reason"],
+        }
+        for row in records(found)
+    ]
+    note = f"{plural(int(found['trials'].sum()), 'planned trial')} without a result"
+    return Table(name="missing", title="What is missing", note=note, frame=pd.DataFrame(rows))
+
+
 def left_out(cells: pd.DataFrame) -> Table:
     """Cells that were not planned, and why."""
     rows = [

@@ -1,6 +1,7 @@
 """The report of a finished, a half-finished and an unstarted study."""
 
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,8 @@ import pytest
 from analysis.analyse import analyse
 from analysis.report import ReportSummary
 from analysis.table import CONFIGURATION
+from analysis.table_files import latex
+from analysis.tables import Table
 from tests.analysis.report_writer import HOSTILE, write
 from tests.analysis.synthetic import StudyFrames, study
 
@@ -57,7 +60,7 @@ def test_the_folder_holds_page_figures_and_tables(written: tuple[ReportSummary, 
     assert len(list((folder / "figures").glob("*.pdf"))) == 8
     assert {path.stem for path in (folder / "tables").iterdir()} == {
         "best", "contrasts", "fits", "isoflop", "crossovers", "equivalence", "holdout", "findings", "cost",
-        "trials", "left-out", "envelope", "quality-trade", "robustness", "surfaces",
+        "trials", "left-out", "missing", "envelope", "quality-trade", "robustness", "surfaces",
     }  # fmt: skip
     assert [path.name for path in folder.parent.iterdir()] == ["report"]
 
@@ -68,6 +71,27 @@ def test_every_file_that_the_page_links_is_there(written: tuple[ReportSummary, E
     files = [link for link in links if not link.startswith("#")]
     assert len(files) > 30
     assert all((summary.page.parent / link).exists() for link in files)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="texlive-latex-recommended is not installed")
+def test_the_tables_compile_in_latex(written: tuple[ReportSummary, Elements], tmp_path: Path) -> None:
+    odd = Table(
+        name="odd", title="100 % & more", note="a_b | c # $x$ {y} ~ ^ \\", frame=pd.DataFrame({
+            "α ± β": ["<×0.5", ">.99", "p ≤ 5 %"], "→": ["[1 … 2]", "“R²” – ∞", "名 é"],
+        }),
+    )  # fmt: skip
+    tables = [*sorted((written[0].page.parent / "tables").glob("*.tex")), tmp_path / "odd.tex"]
+    tables[-1].write_text(latex(odd), encoding="utf-8")
+    lines = [r"\documentclass{article}", r"\usepackage{booktabs,graphicx}", r"\begin{document}"]
+    lines += [rf"\input{{{path}}}\clearpage" for path in tables]
+    (tmp_path / "all.tex").write_text("\n".join([*lines, r"\end{document}"]), encoding="utf-8")
+    command = [str(shutil.which("pdflatex")), "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 0, ended.stdout[-2000:]
+    assert "Overfull \\hbox" not in ended.stdout
+    assert "Missing character" not in (tmp_path / "all.log").read_text(encoding="utf-8", errors="replace")
 
 
 def test_the_page_loads_nothing(written: tuple[ReportSummary, Elements]) -> None:
@@ -103,7 +127,8 @@ def test_every_drawing_has_an_alternative_text(written: tuple[ReportSummary, Ele
 def test_the_summary_answers_for_each_budget(written: tuple[ReportSummary, Elements]) -> None:
     lines = written[0].lines
     assert lines[0] == "98 of 99 trials finished, 1 failed or diverged; 156.3 TFLOP spent"
-    assert len(lines) == 4
+    assert len(lines) == 5
+    assert lines[-1] == "no result yet: 1 trial at 200 GFLOP; see tables/missing.md"
     assert re.match(
         r"200 GFLOP: ConvNeXt-C, CLIP, 3,276 pairs, top 40 %: error \d\d\.\d % \[.+\], clear: ahead by",
         lines[1],
@@ -126,6 +151,14 @@ def test_a_half_finished_study_says_what_is_missing(tmp_path: Path, frames: Stud
     text = Elements(summary.page.read_text(encoding="utf-8")).text
     assert "69 not run yet" in text
     assert "4 of 11 planned configurations finished" in text
+    missing = pd.read_csv(summary.page.parent / "tables" / "missing.csv")
+    assert sum(len(seeds.split(",")) for seeds in missing["Seeds"]) == 69
+    assert set(missing["Reason"]) == {"not run yet"}
+    assert missing["Configuration"].nunique() < len(missing), "a configuration lacks several budgets"
+    assert summary.lines[-1] == (
+        "no result yet: 21 trials at 200 GFLOP, 24 trials at 900 GFLOP, 24 trials at 3.6 TFLOP; "
+        "see tables/missing.md"
+    )
 
 
 def test_a_study_without_a_finished_trial_has_a_report(tmp_path: Path, frames: StudyFrames) -> None:
@@ -134,9 +167,11 @@ def test_a_study_without_a_finished_trial_has_a_report(tmp_path: Path, frames: S
         tmp_path / "report",
         replace(frames, results=none, curves=none, ledger=none, events=none, left_out=none),
     )
+    levels = ("200 GFLOP", "900 GFLOP", "3.6 TFLOP")
     assert summary.lines == (
         "0 of 99 trials finished; 0 FLOP spent",
         "no trial has finished: there is nothing to choose from yet",
+        f"no result yet: {', '.join(f'33 trials at {each}' for each in levels)}; see tables/missing.md",
     )
     assert "No trial has finished yet" in summary.page.read_text(encoding="utf-8")
 

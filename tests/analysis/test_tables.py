@@ -1,5 +1,6 @@
 """Tables say the same in Markdown, LaTeX and CSV, and what they sum up sums up."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,14 +20,18 @@ ODD = Table(
 
 def test_special_characters_are_escaped_in_latex() -> None:
     text = latex(ODD)
-    assert r"\caption{100 \% \& more: a\_b | c}" in text
+    assert r"\caption{100 \% \& more: a\_b $|$ c}" in text
     assert r"$\alpha$ & n \\" in text
     assert r"5 \% & 2 \\" in text
     assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 1
 
 
-def test_a_pipe_inside_a_markdown_cell_is_escaped() -> None:
-    assert "| x\\|y | 1 |" in markdown(ODD)
+def test_what_markdown_takes_for_markup_is_escaped() -> None:
+    odd = replace(ODD, note="R* of data, R* of size", frame=pd.DataFrame({"<b>": ["x|y", "a_b_c", "`d`"]}))
+    assert markdown(odd).splitlines() == [
+        "### 100 % & more", "", r"R\* of data, R\* of size", "", r"| \<b\> |", "| --- |",
+        r"| x\|y |", r"| a\_b\_c |", r"| \`d\` |",
+    ]  # fmt: skip
 
 
 def test_an_empty_table_says_so() -> None:
