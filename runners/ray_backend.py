@@ -93,7 +93,7 @@ class RayBackend:
 
     def start(self, job: Job) -> None:
         """Starts a job on its nodes."""
-        amounts = _by_rays_names(job.resources)
+        amounts = by_rays_names(job.resources)
         run = pickle.dumps(job.run)
         if len(job.nodes) > 1:
             reference = self._wide_task.options(name=job.trial).remote(run, job.nodes, job.ranks, amounts)
@@ -129,7 +129,7 @@ class RayBackend:
         if self.address is None:
             return
         wanted = [
-            _by_rays_names(resources) for resources, count in waiting[:_LARGEST_DEMAND] for _ in range(count)
+            by_rays_names(resources) for resources, count in waiting[:_LARGEST_DEMAND] for _ in range(count)
         ]
         if wanted != self._announced:
             self._announced = wanted
@@ -182,6 +182,7 @@ def _run_over_nodes(
     return run_over_nodes(run, nodes=nodes, ranks_per_node=ranks_per_node, resources=resources)
 
 
-def _by_rays_names(resources: Resources) -> dict[str, float]:
+def by_rays_names(resources: Resources) -> dict[str, float]:
+    """Gives resources as Ray calls them."""
     theirs = {ours: name for name, ours in _NAMES.items()}
     return {theirs.get(name, name): amount for name, amount in resources.items()}

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from budgets.plan import Trial
     from study.study import Study
 
 _DECLARATIONS = Path(__file__).parent / "declarations"
@@ -235,40 +234,36 @@ def _calibrate(study: "Study", options: argparse.Namespace) -> int:
 
 
 def _run(study: "Study", options: argparse.Namespace) -> int:
-    from study.agenda import agenda, agenda_lines  # noqa: PLC0415 - torch takes seconds
-    from study.pipeline import Run  # noqa: PLC0415
-    from study.progress import Progress, remaining_text  # noqa: PLC0415
+    from study.progress import Progress, remaining_text  # noqa: PLC0415 - torch takes seconds
+    from study.run_command import run_study, would_run  # noqa: PLC0415
     from study.study import plan_study  # noqa: PLC0415
 
     plan = plan_study(study)
-    asked = {"only": options.only, "retry_failed": options.retry_failed}
+    only, retry_failed, local = options.only, options.retry_failed, options.backend == "local"
     if options.dry_run:
-        for line in agenda_lines(study, plan, agenda(study, plan, **asked)):
+        for line in would_run(study, plan, local=local, only=only, retry_failed=retry_failed):
             print(line)
         return 0
     console = _console()
-    failures: dict[str, str] = {}
-    remaining: tuple[Trial, ...] = ()
-    stopped = ""
     with Progress(study.declaration.metric, console, quiet=options.quiet) as progress:
-        if plan.tuning is not None and plan.tuning.waiting:
-            from study.tuning import tune_study  # noqa: PLC0415 - as above; few studies tune
-
-            plan, failures = tune_study(study, plan, progress, address=options.address)
-        if not failures:
-            local = options.backend == "local"
-            run = Run(study, plan, progress, address=options.address, local=local, **asked)
-            result = run.execute()
-            failures, remaining, stopped = result.failures, result.remaining, result.stopped
+        result = run_study(
+            study,
+            plan,
+            progress,
+            address=options.address,
+            local=local,
+            only=only,
+            retry_failed=retry_failed,
+        )
     if not options.quiet:
         console.print(f"results in {study.folder}", highlight=False)
-    for line in remaining_text(remaining, plan):
+    for line in remaining_text(result.remaining, plan):
         console.print(line, highlight=False, markup=False)
-    if stopped:
+    if result.stopped:
         return EXIT_STOPPED
-    if remaining:
+    if result.remaining:
         return EXIT_OVER_BUDGET
-    return EXIT_FAILED_TRIALS if failures else 0
+    return EXIT_FAILED_TRIALS if result.failures else 0
 
 
 def _stop(study: "Study", options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from budgets.names import unknown
 from study import values
 from study.load_grid import read_budget, read_exclusions, read_grid
 from study.load_training import check_batch, read_cluster, read_limits, read_resources, read_training
-from study.load_tuning import read_tuning
+from study.load_tuning import check_tuning, read_tuning
 from study.yaml_reader import DeclarationError, Section, read_root
 
 DECLARATIONS = Path(__file__).parent / "declarations"
@@ -61,7 +61,10 @@ def read_declaration(root: Section) -> Declaration:
     evaluation = _evaluation(root, described=isinstance(pool, DescribedPool))
     limits = read_limits(root)
     resources = read_resources(root)
-    check_batch(root, training, resources)
+    check_batch(
+        root, training, resources, tuned=() if tuning is None else tuning.fields.get("batch_size", ())
+    )
+    check_tuning(root, tuning, resources)
     cluster = read_cluster(root, resources)
     loggers = root.take_names("loggers", "logger", LOGGERS, ())
     root.done()

@@ -1,5 +1,7 @@
 """The part of a declaration that says how trials train, within which limits, and on what."""
 
+from collections.abc import Sequence
+
 from budgets.declaration import Cluster, GridBlock, Limits, Resources, Training
 from budgets.quantity import parse_seconds, parse_share
 from budgets.recipe import OPTIMIZERS, PRECISIONS, PRESETS, SCHEDULES, Recipe
@@ -122,14 +124,18 @@ def read_resources(root: Section) -> Resources:
     return resources
 
 
-def check_batch(root: Section, training: Training, resources: Resources) -> None:
-    """Notes a batch that its ranks and parts can't share evenly."""
+def check_batch(
+    root: Section, training: Training, resources: Resources, *, tuned: Sequence[float] = ()
+) -> None:
+    """Notes a batch, of those that are tuned, too, that its ranks and parts can't share evenly."""
     shares = max(resources.gpus, resources.ranks) * training.recipe.accumulation
-    if training.batch_size % shares:
+    uneven = [size for size in tuned or (training.batch_size,) if size % shares]
+    if uneven:
+        where = "tuning.fields" if tuned else "training"
         root.error(
-            f"training.batch_size = {training.batch_size} can't be cut into {shares} equal parts: "
+            f"{where}.batch_size = {uneven[0]:g} can't be cut into {shares} equal parts: "
             "ranks (resources.gpus, or resources.ranks) times training.accumulation",
-            "training",
+            "tuning" if tuned else "training",
         )
 
 

@@ -53,7 +53,7 @@ def only_run(folder: Path) -> Iterator[None]:
                         "`python -m study status` watches it, `python -m study stop` ends it"
                     ) from None
                 time.sleep(0.1)
-        (folder / _STOP).unlink(missing_ok=True)  # meant for a run before this one
+        stop_mark(folder).unlink(missing_ok=True)  # meant for a run before this one
         now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
         file.truncate(0)
         json.dump(asdict(Holder(host=socket.gethostname(), pid=os.getpid(), since=now)), file)
@@ -90,7 +90,7 @@ def stop(folder: Path, *, wait_s: float) -> Iterator[str]:
     holder = running(folder)
     if holder is None:
         raise ValueError(f"no run of {folder} is under way")
-    (folder / _STOP).touch()
+    stop_mark(folder).touch()
     yield f"told {holder} to stop: its trials write checkpoints and leave"
     until = time.monotonic() + wait_s
     while running(folder) == holder:
@@ -101,9 +101,14 @@ def stop(folder: Path, *, wait_s: float) -> Iterator[str]:
     yield "it has ended; the same `run` goes on from there"
 
 
+def stop_mark(folder: Path) -> Path:
+    """Gives the file whose being there tells the run of a study to stop, and a tuning's trials to leave."""
+    return folder / _STOP
+
+
 def told_to_stop(folder: Path) -> bool:
     """Whether somebody asked the run of a study to stop."""
-    return (folder / _STOP).exists()
+    return stop_mark(folder).exists()
 
 
 def _read(lock: Path) -> Holder:

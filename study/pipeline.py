@@ -1,6 +1,5 @@
 """Runs a plan: trials on Ray within the budget, every result kept, nothing that is finished done again."""
 
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,22 +9,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
-from budgets.declaration import require_runnable
 from budgets.ledger import Ledger, drop_torn_line, reserved
 from budgets.plan import Plan, Trial
 from budgets.quantity import format_flops
 from budgets.reconcile import reconcile
 from runners.backend import Backend, Ended, Job
 from runners.checkpoint import kept_steps
-from runners.cluster import Cluster
 from runners.data.cache import drop_idle
-from runners.faults import Notice, patiently
+from runners.faults import patiently
 from runners.files import new_file, write_json
 from runners.loggers import Loggers
-from runners.ray_address import cluster_address
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table, to_frame, write_table
 from runners.schedule import Done, GiveUp, Preempt, Retry, Schedule, Start, Task
-from runners.shared_storage import require_shared
 from runners.throughput import predict_s
 from runners.trial import Outcome, drop_scaffolding, run_trial, take_part
 from study.agenda import Agenda, agenda
@@ -43,10 +38,9 @@ from study.bookkeeping import (
 )
 from study.dump import dump_declaration
 from study.environment import environment
-from study.lock import only_run, told_to_stop
 from study.progress import Progress
-from study.selection import select_trials
-from study.study import Study, ensure_pool, measured_throughput, plan_tables
+from study.site import Site
+from study.study import Study, measured_throughput, plan_tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +50,6 @@ _BACKOFF = 4
 _WRITE_TABLES_S = 5.0
 _TABLES_PAUSE = 20  # times as long as it took to write them: thousands of trials take seconds
 _PATIENCE_S = 300.0  # with storage that is away
-_NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 T = TypeVar("T")
 
@@ -77,14 +70,13 @@ class Result:
 
 
 class Run:
-    """One run of a study.
+    """One run of a study's grid.
 
     Args:
-        study: The study.
-        plan: Its plan.
+        study: The study, locked for this run.
+        plan: Its plan, with nothing left to tune.
         progress: Where progress is shown.
-        address: What was asked for with ``--address``, or None.
-        local: Whether to run without Ray.
+        site: Where trials run.
         only: The trials to run, by id or by words of their cells; none for all.
         retry_failed: Whether to run again what failed in an earlier run.
     """
@@ -94,16 +86,15 @@ class Run:
         study: Study,
         plan: Plan,
         progress: Progress,
+        site: Site,
         *,
-        address: str | None = None,
-        local: bool = False,
         only: Sequence[str] = (),
         retry_failed: bool = False,
     ) -> None:
-        self._study, self._plan, self._progress = study, plan, progress
-        self._address, self._local = address, local
+        self._study, self._plan, self._progress, self._site = study, plan, progress, site
         self._only, self._retry_failed = only, retry_failed
-        self._notice, self._stopped = Notice(), ""
+        self._loggers = Loggers(study.declaration.loggers, study.folder, progress.say)
+        self._stopped = ""
         self._trials = {trial.trial_id: trial for trial in plan.trials}
         self._outcomes: dict[str, Outcome] = {}
         self._failures: dict[str, str] = {}
@@ -121,30 +112,23 @@ class Run:
             What it did not bring to an end.
 
         Raises:
-            ValueError: The study can't be run, or another run of it is under way.
+            ValueError: What is booked, or the nodes that there are, have no room for it.
         """
-        self._check()
         folder = self._study.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        with only_run(folder):
-            todo = agenda(self._study, self._plan, only=self._only, retry_failed=self._retry_failed)
-            ensure_pool(self._study, self._progress.tell)
-            (folder / "trials").mkdir(exist_ok=True)
-            self._ledger = Ledger(folder / "ledger.jsonl", self._plan.study_flops)
-            self._check_book()
-            self._write_inputs()
-            drop_torn_line(folder / "events.jsonl")
-            self._ledger.charge(self._plan)
-            self._take_up(todo)
-            self._progress.begin(self._plan, finished=self._outcomes, spent_flops=self._ledger.spent_flops)
-            if todo.failed:
-                self._progress.say(
-                    f"note: {len(todo.failed):,} failed before; --retry-failed runs them again"
-                )
-            if todo.to_run:
-                self._run(todo.to_run)
-            self._write_tables()
-            self._say_differences()
+        todo = agenda(self._study, self._plan, only=self._only, retry_failed=self._retry_failed)
+        self._ledger = Ledger(folder / "ledger.jsonl", self._plan.study_flops)
+        self._check_book()
+        self._write_inputs()
+        drop_torn_line(folder / "events.jsonl")
+        self._ledger.charge(self._plan)
+        self._take_up(todo)
+        self._progress.begin(self._plan, finished=self._outcomes, spent_flops=self._ledger.spent_flops)
+        if todo.failed:
+            self._progress.say(f"note: {len(todo.failed):,} failed before; --retry-failed runs them again")
+        if todo.to_run:
+            self._run(todo.to_run)
+        self._write_tables()
+        self._say_differences()
         return Result(failures=self._failures, remaining=tuple(self._remaining), stopped=self._stopped)
 
     def _take_up(self, todo: Agenda) -> None:
@@ -175,13 +159,6 @@ class Run:
             )
         for difference in found.differences:
             self._progress.say(f"note: the ledger and the plan differ: {difference}")
-
-    def _check(self) -> None:
-        """Finds out before anything is spent what could not be trained."""
-        require_runnable(self._study.declaration)
-        select_trials(self._plan, self._only)
-        loggers = self._study.declaration.loggers
-        self._loggers = Loggers(loggers, self._study.folder, self._progress.say)
 
     def _check_book(self) -> None:
         """Refuses a plan that what is already booked under this name leaves no room for.
@@ -217,41 +194,25 @@ class Run:
             ),
             retries=resources.retries,
         )
-        # Ray takes SIGTERM for itself when it starts.
-        with self._backend() as backend, self._notice.listening(*_NOTICES):
-            here = Cluster(backend, self._schedule, patience_s=resources.wait_s)
+        here, backend = self._site.look_around(self._schedule), self._site.backend
+        self._event("study-started", slots=here.slots)
+        while self._obey(backend):
             here.look()
-            self._progress.tell(f"{backend.name}: {here.describe()}")
-            if len(backend.nodes()) > 1:
-                read = [self._study.pool, *self._study.evaluation.values()]
-                require_shared(backend, self._study.folder.resolve(), [path.resolve() for path in read])
-            self._event("study-started", slots=here.slots)
-            while self._obey(backend):
-                here.look()
-                self._heed(backend)
-                for ended in backend.wait(_WAIT_S):
-                    self._end(ended)
-                for trial_id in [each for each, due in self._retry_at.items() if due <= time.monotonic()]:
-                    del self._retry_at[trial_id]
-                    self._schedule.retry(trial_id)
-                self._progress.tick(self._study.folder, self._started_at)
-                if time.monotonic() > self._tables_due:
-                    self._with_storage(self._write_tables)
-            self._event("study-ended")
+            self._heed(backend)
+            for ended in backend.wait(_WAIT_S):
+                self._end(ended)
+            for trial_id in [each for each, due in self._retry_at.items() if due <= time.monotonic()]:
+                del self._retry_at[trial_id]
+                self._schedule.retry(trial_id)
+            self._progress.tick(self._study.folder, self._started_at)
+            if time.monotonic() > self._tables_due:
+                self._with_storage(self._write_tables)
+        self._event("study-ended")
         drop_idle()
-
-    def _backend(self) -> Backend:
-        if self._local:
-            from runners.local_backend import LocalBackend  # noqa: PLC0415 - one of the two is needed
-
-            return LocalBackend()
-        from runners.ray_backend import RayBackend  # noqa: PLC0415 - Ray's import starts threads
-
-        return RayBackend(cluster_address(self._address))
 
     def _heed(self, backend: Backend) -> None:
         """Has all that runs leave, once the run was told to stop."""
-        told = self._notice.by or ("`study stop`" if told_to_stop(self._study.folder) else "")
+        told = self._site.told()
         if self._stopped or not told:
             return
         self._stopped = told
@@ -355,7 +316,7 @@ class Run:
             look_and_do,
             patience_s=_PATIENCE_S,
             say=self._progress.say,
-            hurry=lambda: bool(self._notice.by),
+            hurry=lambda: bool(self._site.notice.by),
         )
 
     def _retry(self, trial: Trial, attempt: int) -> None:

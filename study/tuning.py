@@ -1,9 +1,9 @@
 """Runs a study's tuning before its grid: Ray Tune over the planned values, until every winner is known."""
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from budgets.declaration import require_runnable
 from budgets.ledger import Ledger, drop_torn_line
 from budgets.plan import Plan, Trial, TuningPlan
 from budgets.quantity import format_flops
@@ -11,76 +11,120 @@ from budgets.winner import words
 from runners.data.cache import drop_idle
 from runners.files import new_file
 from runners.loggers import Loggers
-from runners.nodes import slots
-from runners.ray_address import cluster_address
-from runners.ray_backend import RayBackend
 from runners.results import PLAN_COLUMNS, plan_row, to_frame, write_table
+from runners.schedule import Schedule, Task
 from runners.throughput import predict_s
 from runners.trial import drop_scaffolding, read_outcome
 from runners.tune import tune_trials
+from study.agenda import tuning_agenda
 from study.bookkeeping import (
     add_event,
     book_given_up,
     book_lost,
     book_outcome,
+    forget_failure,
     needs,
     trial_folder,
     trial_job,
+    write_failure,
 )
 from study.dump import dump_declaration
-from study.lock import only_run, told_to_stop
+from study.lock import stop_mark
 from study.progress import Progress
-from study.study import Study, ensure_pool, plan_study
+from study.site import Site
+from study.study import Study, plan_study
 from study.tuning_table import write_tried, write_winners
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_LOOK_S = 0.5
 
-def tune_study(
-    study: Study, plan: Plan, progress: Progress, *, address: str | None = None
-) -> tuple[Plan, dict[str, str]]:
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuned:
+    """What a tuning came to.
+
+    Attributes:
+        plan: The plan with the winners' values.
+        failures: Trial id → reason, for the trials that gave no result, without which there is no winner.
+        stopped: By what it was told to stop before its end; empty when it was not.
+    """
+
+    plan: Plan
+    failures: dict[str, str]
+    stopped: str
+
+
+def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retry_failed: bool) -> Tuned:
     """Tunes what the plan waits for; what is finished is never run again.
 
     Args:
-        study: The study.
+        study: The study, locked for this run.
         plan: Its plan, with a tuning.
         progress: Where progress is shown.
-        address: What was asked for with ``--address``, or None.
-
-    Returns:
-        The plan with the winners' values, and trial id → reason for the trials that gave no result, without
-        which there is no winner.
+        site: Where trials run.
+        retry_failed: Whether to run again what failed in an earlier run.
 
     Raises:
-        ValueError: The study can't be run, another run of it is under way, or the share is used up.
+        ValueError: A trial is too wide for every node, or the share is used up.
     """
-    require_runnable(study.declaration)
-    folder = study.folder
+    folder, tuning = study.folder, plan.tuning
+    assert tuning is not None, "asked where something is tuned"
+    failed = _failed_before(study, tuning, progress, retry_failed=retry_failed)
+    if failed:
+        return Tuned(plan=plan, failures=failed, stopped="")
     loggers = Loggers(study.declaration.loggers, folder, progress.say)
-    (folder / "trials").mkdir(parents=True, exist_ok=True)
-    with only_run(folder):
-        ensure_pool(study, progress.tell)
-        with new_file(folder / "study.yaml") as file:
-            file.write_text(dump_declaration(study.declaration), encoding="utf-8")
-        ledger = Ledger(folder / "ledger.jsonl", plan.study_flops)
-        drop_torn_line(folder / "events.jsonl")
-        ledger.charge(plan)
-        failures: dict[str, str] = {}
-        with RayBackend(cluster_address(address)) as backend:
-            while plan.tuning is not None and plan.tuning.waiting and not failures:
-                failures = _Round(study, plan.tuning, ledger, progress, loggers).execute(
-                    slots(backend.nodes(), needs(study))
-                )
-                plan = plan_study(study)
-        drop_idle()
-        assert plan.tuning is not None, "the declaration is the same"
-        write_winners(folder / "tuning.json", plan.tuning)
+    with new_file(folder / "study.yaml") as file:
+        file.write_text(dump_declaration(study.declaration), encoding="utf-8")
+    ledger = Ledger(folder / "ledger.jsonl", plan.study_flops)
+    drop_torn_line(folder / "events.jsonl")
+    ledger.charge(plan)
+    slots = _slots(study, tuning, site)
+    failures: dict[str, str] = {}
+    while not failures and not site.told() and plan.tuning is not None and plan.tuning.waiting:
+        failures = _Round(study, plan.tuning, ledger, progress, loggers=loggers, site=site).execute(slots)
+        plan = plan_study(study)
+    drop_idle()
+    assert plan.tuning is not None, "the declaration is the same"
+    write_winners(folder / "tuning.json", plan.tuning)
     for winner in plan.tuning.winners:
         progress.tell(
             f"tuned {winner.architecture} {winner.strategy}: {words(winner.values)} ({winner.score:.1%})"
         )
-    return plan, failures
+    return Tuned(plan=plan, failures=failures, stopped=site.told())
+
+
+def _failed_before(
+    study: Study, tuning: TuningPlan, progress: Progress, *, retry_failed: bool
+) -> dict[str, str]:
+    """Gives the trials that failed in an earlier run, and why, unless they are to be run again."""
+    todo = tuning_agenda(study, tuning, retry_failed=retry_failed)
+    for trial in todo.to_run:
+        forget_failure(trial_folder(study, trial.trial_id))
+    for trial in tuning.trials:
+        if trial.trial_id in todo.failed:
+            progress.failed(trial, todo.failed[trial.trial_id])
+    if todo.failed:
+        progress.say(
+            f"note: {len(todo.failed):,} of the tuning failed before, and the grid waits for it; "
+            "--retry-failed runs them again"
+        )
+    return todo.failed
+
+
+def _slots(study: Study, tuning: TuningPlan, site: Site) -> int:
+    """Counts how many trials run at once, when there is room for one.
+
+    Raises:
+        ValueError: No node has room for one, and none has joined in time.
+    """
+    tasks = (Task(trial=each.trial_id, predicted_s=0, resources=needs(study)) for each in tuning.trials)
+    here = site.look_around(Schedule(tasks, retries=0))
+    while not here.slots and not site.told():
+        time.sleep(_LOOK_S)
+        here.look()
+    return here.slots
 
 
 class _Round:
@@ -92,13 +136,22 @@ class _Round:
         ledger: The study's book.
         progress: Where progress is shown.
         loggers: Other tools that are written to.
+        site: Knows when the run is told to stop.
     """
 
-    def __init__(
-        self, study: Study, tuning: TuningPlan, ledger: Ledger, progress: Progress, loggers: Loggers
+    def __init__(  # noqa: PLR0913 - what a run has open
+        self,
+        study: Study,
+        tuning: TuningPlan,
+        ledger: Ledger,
+        progress: Progress,
+        *,
+        loggers: Loggers,
+        site: Site,
     ) -> None:
         self._study, self._tuning, self._ledger, self._progress = study, tuning, ledger, progress
-        self._loggers = loggers
+        self._loggers, self._site = loggers, site
+        self._stopped, self._over_budget = "", ""
         self._trials = {trial.trial_id: trial for trial in tuning.trials}
         self._rows: dict[str, Mapping[str, Any]] = {}
         self._failures: dict[str, str] = {}
@@ -112,6 +165,9 @@ class _Round:
 
         Returns:
             Trial id → reason, for the trials that gave no result.
+
+        Raises:
+            ValueError: What crashes lost left no room in the share or in the study budget.
         """
         for trial in self._tuning.trials:
             self._take(trial)
@@ -124,7 +180,7 @@ class _Round:
     def _run(self, waiting: list[Trial], slots: int) -> None:
         resources = self._study.declaration.resources
         for trial in waiting:  # what a killed driver left behind
-            book_lost(self._ledger, trial, trial_folder(self._study, trial.trial_id))
+            self._book_lost(trial.trial_id)
         cost = self._reserve(waiting)
         self._progress.tell(
             f"tuning: {len(waiting)} trials, {format_flops(cost)}; {self._tuning.metric} selects"
@@ -135,11 +191,14 @@ class _Round:
         tune_trials(
             [trial_job(self._study, trial) for trial in waiting],
             self,
-            cpus=resources.cpus,
-            gpus=resources.gpus,
+            resources=needs(self._study),
             retries=resources.retries,
+            pause_s=resources.backoff_s,
+            leave=stop_mark(self._study.folder).resolve(),
         )
         add_event(self._study, "tuning-ended")
+        if self._over_budget:
+            raise ValueError(self._over_budget)
 
     def _reserve(self, waiting: list[Trial]) -> int:
         """Sets the trials' FLOPs aside, if what is lost to crashes leaves them room in the share.
@@ -172,47 +231,59 @@ class _Round:
         self._started_at[trial] = slot, time.monotonic()
         add_event(self._study, "trial-started", trial=trial, slot=slot)
 
-    def lost(self, trial: str) -> None:
-        """Books what a dead worker lost.
-
-        Raises:
-            ValueError: The study budget has no room to do it again.
-        """
-        book_lost(self._ledger, self._trials[trial], trial_folder(self._study, trial))
-        reason = "the worker process died"
+    def lost(self, trial: str, reason: str) -> None:
+        """Books what a crash lost; all leave when the study budget has no room to do it again."""
+        self._book_lost(trial)
         add_event(self._study, "trial-retried", **self._span(trial), reason=reason)
+        self._progress.say(f"{self._name(trial)}: {reason}; it goes on from its last checkpoint")
         if self._ledger.over_budget:
-            raise ValueError(f"tuning, {trial}: {reason}; the study budget has no room to do its work again")
-        self._progress.say(f"tuning, {trial}: {reason}; it goes on from its last checkpoint")
+            self._over_budget = (
+                f"{self._name(trial)}: {reason}; the study budget has no room to do its work again"
+            )
+            self._stop(self._over_budget)
 
-    def ended(self, trial: str, reason: str) -> None:
-        """Takes a trial's result, or notes why there is none."""
-        span = self._span(trial)
-        if not reason:
-            self._take(self._trials[trial], span)
-            self._write()
-            return
-        book_given_up(self._ledger, trial, trial_folder(self._study, trial))
-        add_event(self._study, "trial-failed", **span, reason=reason)
+    def finished(self, trial: str) -> None:
+        """Takes a trial's result."""
+        self._take(self._trials[trial], self._span(trial))
+        self._write()
+
+    def failed(self, trial: str, reason: str, *, keep: bool) -> None:
+        """Notes why a trial has no result."""
+        folder = trial_folder(self._study, trial)
+        if keep:
+            self._book_lost(trial)
+        else:
+            book_given_up(self._ledger, trial, folder)
+        write_failure(folder, reason)
+        add_event(self._study, "trial-failed", **self._span(trial), reason=reason)
         self._failures[trial] = reason
         self._progress.failed(self._trials[trial], reason)
 
     def left(self, trial: str, reason: str) -> None:
         """Notes that a trial was told to leave; a later run goes on with it."""
-        book_lost(self._ledger, self._trials[trial], trial_folder(self._study, trial))
+        self._book_lost(trial)
         add_event(self._study, "trial-left", **self._span(trial), reason=reason)
-        self._failures[trial] = reason
-        self._progress.say(f"tuning, {trial}: {reason}; a later run goes on with it")
 
     def tick(self) -> None:
-        """Draws the live view anew.
-
-        Raises:
-            KeyboardInterrupt: `study stop` asks for it; a later run goes on from the last checkpoints.
-        """
-        if told_to_stop(self._study.folder):
-            raise KeyboardInterrupt
+        """Draws the live view anew, and has all leave once the run was told to stop."""
         self._progress.tick(self._study.folder, self._started_at)
+        told = self._site.told()
+        if told and not self._stopped:
+            self._progress.say(f"told to stop by {told}: what runs writes a checkpoint and leaves")
+            self._stop(told)
+
+    def _stop(self, reason: str) -> None:
+        self._stopped = reason
+        add_event(self._study, "study-stopping", reason=reason)
+        stop_mark(self._study.folder).touch()
+
+    def _book_lost(self, trial: str) -> None:
+        for path in book_lost(self._ledger, self._trials[trial], trial_folder(self._study, trial)):
+            add_event(self._study, "checkpoint-damaged", trial=trial, file=path.name)
+            self._progress.say(f"{self._name(trial)}: {path} is damaged and was removed")
+
+    def _name(self, trial: str) -> str:
+        return f"tuning {self._trials[trial].cell}, {words(self._tuning.values[trial])}"
 
     def _write(self) -> None:
         write_tried(self._study.folder / "tuning.parquet", self._tuning, self._rows)

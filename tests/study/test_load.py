@@ -285,6 +285,11 @@ def test_the_users_own_architectures_are_used_by_name(tmp_path: Path) -> None:
         ),
         ("gpus: 1", "gpus: 1, ranks: 2", "36: resources.ranks goes without GPUs"),
         ("gpus: 1", "gpus: 3", "25: training.batch_size = 64 can't be cut into 3 equal parts"),
+        (
+            "cpus: 2, gpus: 1",
+            "cpus: 2, gpus: 2, nodes: 2",
+            "38: tuning: Ray Tune runs each trial on one node, found resources.nodes = 2",
+        ),
         ("gpus: 1", "gpus: 16", "37: cluster.count = 8 is fewer than resources.gpus = 16 of one trial"),
         ("scored: true", "scored: maybe", "3: pool.scored: 'maybe' is not true or false"),
         (
@@ -322,6 +327,13 @@ def test_all_mistakes_of_a_file_come_at_once_in_its_order(tmp_path: Path) -> Non
     lines = [int(line.split(":")[0]) for line in problems(tmp_path, text)]
 
     assert lines == [4, 11, 21]
+
+
+def test_a_tuned_batch_is_one_that_the_ranks_can_share(tmp_path: Path) -> None:
+    text = FULL.replace("gpus: 1", "gpus: 2").replace("lr_peak: [1e-3, 2e-3]", "batch_size: [7, 64]")
+
+    (problem,) = problems(tmp_path, text)
+    assert problem.startswith("38: tuning.fields.batch_size = 7 can't be cut into 2 equal parts: ranks (reso")
 
 
 def test_a_study_needs_levels_or_a_study_budget_unless_no_block_asks_for_them(tmp_path: Path) -> None:

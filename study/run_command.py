@@ -1,0 +1,91 @@
+"""``python -m study run``: the tuning, where there is one to do, then the grid; one run at a time."""
+
+from collections.abc import Iterator, Sequence
+
+from budgets.declaration import require_runnable
+from budgets.plan import Plan
+from runners.loggers import Loggers
+from study.agenda import agenda, agenda_lines, tuning_agenda
+from study.lock import only_run
+from study.pipeline import Result, Run
+from study.progress import Progress
+from study.selection import select_trials
+from study.site import Site
+from study.study import Study, ensure_pool
+
+
+def run_study(  # noqa: PLR0913 - the options of a command
+    study: Study,
+    plan: Plan,
+    progress: Progress,
+    *,
+    address: str | None = None,
+    local: bool = False,
+    only: Sequence[str] = (),
+    retry_failed: bool = False,
+) -> Result:
+    """Runs every trial that has no result yet.
+
+    Args:
+        study: The study.
+        plan: Its plan.
+        progress: Where progress is shown.
+        address: What was asked for with ``--address``, or None.
+        local: Whether to run without Ray.
+        only: The trials to run, by id or by words of their cells; none for all.
+        retry_failed: Whether to run again what failed in an earlier run.
+
+    Raises:
+        ValueError: The study can't be run, or another run of it is under way.
+    """
+    _check(study, plan, progress, local=local, only=only)
+    study.folder.mkdir(parents=True, exist_ok=True)
+    with only_run(study.folder), Site(study, progress, address=address, local=local) as site:
+        ensure_pool(study, progress.tell)
+        (study.folder / "trials").mkdir(exist_ok=True)
+        if plan.tuning is not None and plan.tuning.waiting:
+            from study.tuning import tune_study  # noqa: PLC0415 - Ray Tune's import takes seconds
+
+            tuned = tune_study(study, plan, progress, site, retry_failed=retry_failed)
+            if tuned.failures or tuned.stopped:
+                return Result(failures=tuned.failures, remaining=(), stopped=tuned.stopped)
+            plan = tuned.plan
+        return Run(study, plan, progress, site, only=only, retry_failed=retry_failed).execute()
+
+
+def would_run(
+    study: Study, plan: Plan, *, local: bool = False, only: Sequence[str] = (), retry_failed: bool = False
+) -> Iterator[str]:
+    """Says what a run would do, and changes nothing.
+
+    Raises:
+        ValueError: It would not run as asked for.
+    """
+    _check_tuning(plan, local=local, only=only)
+    tuning = None
+    if plan.tuning is not None and plan.tuning.waiting:
+        tuning = tuning_agenda(study, plan.tuning, retry_failed=retry_failed)
+    yield from agenda_lines(study, plan, agenda(study, plan, only=only, retry_failed=retry_failed), tuning)
+
+
+def _check(study: Study, plan: Plan, progress: Progress, *, local: bool, only: Sequence[str]) -> None:
+    """Finds out before anything is spent what could not be run."""
+    require_runnable(study.declaration)
+    select_trials(plan, only)
+    _check_tuning(plan, local=local, only=only)
+    Loggers(study.declaration.loggers, study.folder, progress.say)
+
+
+def _check_tuning(plan: Plan, *, local: bool, only: Sequence[str]) -> None:
+    if plan.tuning is None or not plan.tuning.waiting:
+        return
+    if local:
+        raise ValueError(
+            "--backend local: the tuning is not finished, and it runs on Ray Tune alone; `run` without "
+            "--backend tunes first, or leave tuning: out"
+        )
+    if only:
+        raise ValueError(
+            "--only: the tuning is not finished, and it decides what all cells are run with; `run` without "
+            "--only tunes first, or leave tuning: out"
+        )

@@ -1,0 +1,87 @@
+"""Where a run's trials run, for its tuning and its grid alike, and what tells it to stop."""
+
+import signal
+from contextlib import ExitStack
+from typing import Self
+
+from runners.backend import Backend
+from runners.cluster import Cluster
+from runners.faults import Notice
+from runners.ray_address import cluster_address
+from runners.schedule import Schedule
+from runners.shared_storage import require_shared
+from study.lock import told_to_stop
+from study.progress import Progress
+from study.study import Study
+
+_NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class Site:
+    """A backend that is opened when it is first needed, and closed at the end of this context.
+
+    Args:
+        study: The study that runs there.
+        progress: Where progress is shown.
+        address: What was asked for with ``--address``, or None.
+        local: Whether to run without Ray.
+
+    Attributes:
+        notice: The signal that told the run to stop.
+    """
+
+    def __init__(
+        self, study: Study, progress: Progress, *, address: str | None = None, local: bool = False
+    ) -> None:
+        self._study, self._progress = study, progress
+        self._address, self._local = address, local
+        self._backend: Backend | None = None
+        self._until_the_end = ExitStack()
+        self.notice = Notice()
+
+    @property
+    def backend(self) -> Backend:
+        """The backend; from its opening on, signals are notices.
+
+        Raises:
+            ValueError: No cluster answers at the address.
+        """
+        if self._backend is None:
+            self._backend = self._until_the_end.enter_context(self._open())
+            # Ray takes SIGTERM for itself when it starts.
+            self._until_the_end.enter_context(self.notice.listening(*_NOTICES))
+        return self._backend
+
+    def look_around(self, schedule: Schedule) -> Cluster:
+        """Shows a schedule the nodes, and finds out whether all of them see what trials read and write.
+
+        Raises:
+            ValueError: One does not, or none has room for a trial that waits.
+        """
+        backend, study = self.backend, self._study
+        here = Cluster(backend, schedule, patience_s=study.declaration.resources.wait_s)
+        here.look()
+        self._progress.tell(f"{backend.name}: {here.describe()}")
+        if len(backend.nodes()) > 1:
+            read = [study.pool, *study.evaluation.values()]
+            require_shared(backend, study.folder.resolve(), [path.resolve() for path in read])
+        return here
+
+    def told(self) -> str:
+        """Says by what the run was told to stop; empty when it was not."""
+        return self.notice.by or ("`study stop`" if told_to_stop(self._study.folder) else "")
+
+    def _open(self) -> Backend:
+        if self._local:
+            from runners.local_backend import LocalBackend  # noqa: PLC0415 - one of the two is needed
+
+            return LocalBackend()
+        from runners.ray_backend import RayBackend  # noqa: PLC0415 - Ray's import starts threads
+
+        return RayBackend(cluster_address(self._address))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._until_the_end.close()
