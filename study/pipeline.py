@@ -1,4 +1,4 @@
-"""Runs a plan: trials on Ray within the budget, every result kept, nothing that is finished done again."""
+"""Runs the grid of a study: trials within the budget, every result kept, nothing finished done again."""
 
 import time
 from collections.abc import Callable, Sequence
