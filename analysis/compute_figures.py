@@ -97,12 +97,12 @@ def _curve_rows(  # noqa: PLR0913, PLR0917 (what a curve is drawn from and along
         for law in laws:
             if law.identity == held | {axis: value}:
                 drawn.append(law)
-                rows += _on_axis(law_rows(law, series=name), draws, law, x)
+                rows += on_axis(law_rows(law, series=name), draws, law, x)
         rows += cell_marks(draws, positions[values[positions] == value], x=x, series=name)
     return rows, drawn
 
 
-def _on_axis(rows: list[dict[str, Any]], draws: CellDraws, law: Law, x: str) -> list[dict[str, Any]]:
+def on_axis(rows: list[dict[str, Any]], draws: CellDraws, law: Law, x: str) -> list[dict[str, Any]]:
     """A law over compute as one over samples: along a curve a sample costs the same."""
     if x == "train_flops":
         return rows

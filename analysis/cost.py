@@ -78,7 +78,8 @@ def _booked(ledger: pd.DataFrame) -> float:
 def by_level(plan: pd.DataFrame, ledger: pd.DataFrame) -> pd.DataFrame:
     """FLOPs by budget level: ``level`` (text), ``trials``, ``planned``, ``spent``, ``wasted``.
 
-    What the ledger charges beside the trials stands in rows of its own, as planned and spent.
+    What the ledger charges beside the trials stands in rows of its own, as planned and spent; so do the
+    trials that are not of the plan, which are the tuning's.
     """
     if plan.empty:
         return pd.DataFrame({name: [] for name in ("level", "trials", "planned", "spent", "wasted")})
@@ -96,6 +97,16 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame) -> pd.DataFrame:
     for (regime, level), group in planned.groupby(["regime", "budget"], sort=True):
         sums = {kind: float(group[kind].sum()) for kind in ("planned", "spent", "wasted")}
         rows.append({"level": budget_text(str(regime), float(str(level))), "trials": len(group)} | sums)
+    tuning = {
+        kind: {
+            what: flops for what, flops in _by_what(ledger, kind).items() if what not in set(plan["trial"])
+        }
+        for kind in ("spent", "wasted")
+    }
+    if tuning["spent"] or tuning["wasted"]:
+        spent, wasted = (sum(tuning[kind].values()) for kind in ("spent", "wasted"))
+        trials = len({*tuning["spent"], *tuning["wasted"]})
+        rows.append({"level": "tuning", "trials": trials, "planned": spent, "spent": spent, "wasted": wasted})
     for what, flops in _by_what(ledger, "charged").items():
         rows.append({"level": str(what), "trials": 0, "planned": flops, "spent": flops, "wasted": 0.0})
     return pd.DataFrame(rows)

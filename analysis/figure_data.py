@@ -12,7 +12,10 @@ from analysis.bootstrap import CellDraws
 from analysis.intervals import interval
 from analysis.labels import budget_text, configuration_text, percent, percent_interval, plural
 
-MARKS = ("other", "point", "law", "tentative law", "best", "best, not clear", "minimum", "line", "bar")
+MARKS = (
+    "other", "reference", "point", "bound", "law", "tentative law", "best", "best, not clear", "minimum",
+    "line", "bar", "cell", "span",
+)  # fmt: skip
 COLUMNS = ("panel", "series", "mark", "line", "x", "y", "low", "high", "label", "text")
 
 
@@ -23,23 +26,33 @@ class FigureData:
     Attributes:
         name: File name without suffix.
         title: What it shows, for headings.
-        kind: Which drawing it is: ``curves`` (log x), ``categories`` (x named by ``label``), ``bars``.
+        kind: Which drawing it is: ``curves``; ``categories`` (x named by ``label``); ``bars``; ``grid``
+            (cells of rows named by ``label`` and columns named by ``line``); ``spans`` (from ``low`` to x).
         x_label: With unit.
         y_label: With unit.
         frame: One row a mark, in the order of ``COLUMNS``: everything that is drawn, and nothing else;
             ``text`` says a mark in words.
         caption: Rows, law and interval.
         alt: What a reader who does not see it should know.
+        x_scale: Of ``curves``.
+        y_scale: Of ``curves``.
     """
 
     name: str
     title: str
-    kind: Literal["curves", "categories", "bars"]
+    kind: Literal["curves", "categories", "bars", "grid", "spans"]
     x_label: str
     y_label: str
     frame: pd.DataFrame
     caption: str
     alt: str
+    x_scale: Literal["log", "linear"] = "log"
+    y_scale: Literal["log", "linear"] = "linear"
+
+    @property
+    def wide(self) -> bool:
+        """Whether it takes both columns of a page."""
+        return self.kind in ("grid", "spans") or len(set(self.frame["panel"])) > 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

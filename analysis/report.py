@@ -9,11 +9,23 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import compute_figures, law_tables, page, run_figures, size_figures, tables
+from analysis import (
+    check_figures,
+    compute_figures,
+    course_figures,
+    law_tables,
+    measure_figures,
+    page,
+    run_figures,
+    size_figures,
+    tables,
+    worth_figures,
+)
 from analysis.analyse import Analysis, analyse
 from analysis.figure_data import FigureData, Missing
 from analysis.figures.save import save
 from analysis.labels import budget_text, configuration_text, percent, percent_interval, plural
+from analysis.laws import X_COLUMNS
 from analysis.table import records
 from analysis.table_files import save as save_table
 from budgets.quantity import format_flops
@@ -71,7 +83,9 @@ def write_report(  # noqa: PLR0913 (a study leaves as many frames)
         ValueError: A frame does not hold what its schema says; see ``table.tidy``.
     """
     found = analyse(declaration, results=results, plan=plan, ledger=ledger, events=events, figures=published)
-    figures = draw_data(found, curves=curves, plan=plan, ledger=ledger)
+    figures = draw_data(
+        found, results=results, curves=curves, plan=plan, left_out=left_out, ledger=ledger, events=events
+    )
     shown = report_tables(found, left_out)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
@@ -98,8 +112,15 @@ def write_report(  # noqa: PLR0913 (a study leaves as many frames)
     )
 
 
-def draw_data(
-    found: Analysis, *, curves: pd.DataFrame, plan: pd.DataFrame, ledger: pd.DataFrame
+def draw_data(  # noqa: PLR0913 (a study leaves as many frames)
+    found: Analysis,
+    *,
+    results: pd.DataFrame,
+    curves: pd.DataFrame,
+    plan: pd.DataFrame,
+    left_out: pd.DataFrame,
+    ledger: pd.DataFrame,
+    events: pd.DataFrame,
 ) -> tuple[FigureData | Missing, ...]:
     """The report's figures in their order, as data; those that the study does not support with the reason."""
     metric, draws = found.trials.metric, found.draws
@@ -110,10 +131,26 @@ def draw_data(
         compute_figures.over_compute(draws, compute, axis="strategy", metric=metric),
         compute_figures.over_compute(draws, compute, axis="strategy", metric=metric, x="samples_seen"),
         size_figures.over_data(draws, data, metric=metric),
+        size_figures.by_architecture(draws, found.laws, metric=metric),
         run_figures.quality_trade(draws, metric=metric),
+        *(worth_figures.equivalence(draws, found.equivalences, along=along) for along in X_COLUMNS),
+        worth_figures.shift(results, metric=metric, draws=draws),
+        measure_figures.over_compute_of(
+            results, name="retrieval", title="Retrieval", endings=("image_to_text_r1", "text_to_image_r1")
+        ),
+        measure_figures.over_compute_of(
+            results,
+            name="probe",
+            title="Linear probe and few-shot",
+            endings=("probe_top1", "few_shot_5_top1", "few_shot_10_top1"),
+        ),
         size_figures.isoflop(draws, found.profiles, metric=metric),
+        check_figures.residuals(draws, compute, metric=metric),
+        check_figures.forecasts(draws, found.holdout, metric=metric),
         run_figures.training_loss(found.trials, draws, curves),
+        course_figures.plan_grid(plan, left_out, results),
         run_figures.ledger_bars(plan, ledger),
+        course_figures.schedule(plan, events),
     )
 
 

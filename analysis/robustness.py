@@ -51,15 +51,45 @@ def robustness(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
         ``above``, ``below`` or ``on`` the line; ``undecided`` without an interval. Empty where fewer than
         four plain cells have both accuracies.
     """
+    rows = [row for name, both in _measured(results, metric) for row in _above_line(both, name)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def foretold(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
+    """Every cell's accuracy on the plain and on each shifted set, and what the line foretells of the latter.
+
+    Args:
+        results: In the results schema.
+        metric: The declared one.
+
+    Returns:
+        The columns of ``CELL``, ``shifted_set``, ``plain``, ``shifted`` and ``foretold`` (fractions). Empty
+        where there is no line.
+    """
+    frames = []
+    for name, both in _measured(results, metric):
+        cells = _cells(both)
+        base = (cells.frame["strategy"] == BASELINE).to_numpy(bool)
+        if _has_line(cells, base):
+            above = _residuals(cells.accuracy[None], base)[2][0]
+            frames.append(cells.frame.assign(shifted_set=name, foretold=cells.accuracy[1] - above))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _measured(results: pd.DataFrame, metric: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each shifted set's name, and the finished trials with their accuracies on the plain set and on it."""
     place, _, what = metric.rpartition("/")
     trials = tidy(results, metric=metric).frame
-    rows: list[dict[str, object]] = []
-    if what == "top1" and len(trials):
-        for name, accuracy in _shifted(results.set_index("trial"), place):
-            shifted = accuracy.reindex(trials["trial"]).to_numpy(np.float64)
-            both = trials[["trial", *CELL]].assign(plain=1 - trials["error"], shifted=shifted)
-            rows += _above_line(both.dropna(subset=["shifted"]), name)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    if what != "top1" or trials.empty:
+        return
+    for name, accuracy in _shifted(results.set_index("trial"), place):
+        shifted = accuracy.reindex(trials["trial"]).to_numpy(np.float64)
+        both = trials[["trial", *CELL]].assign(plain=1 - trials["error"], shifted=shifted)
+        yield name, both.dropna(subset=["shifted"])
+
+
+def _has_line(cells: _Cells, base: NDArray[np.bool_]) -> bool:
+    return bool(base.sum() >= FEWEST_CELLS and np.ptp(cells.accuracy[0, base]) > 0)
 
 
 def _shifted(results: pd.DataFrame, plain: str) -> Iterator[tuple[str, pd.Series]]:
@@ -77,7 +107,7 @@ def _shifted(results: pd.DataFrame, plain: str) -> Iterator[tuple[str, pd.Series
 def _above_line(measured: pd.DataFrame, name: str) -> list[dict[str, object]]:
     cells = _cells(measured)
     base = (cells.frame["strategy"] == BASELINE).to_numpy(bool)
-    if base.sum() < FEWEST_CELLS or np.ptp(cells.accuracy[0, base]) == 0:
+    if not _has_line(cells, base):
         return []
     groups = dict(_groups(cells.frame))
     slope, r2, above = _residuals(cells.accuracy[None], base)

@@ -1,5 +1,6 @@
 """The figures of quality at each budget, of training curves and of the ledger, as data."""
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 
 from analysis.bootstrap import CellDraws
 from analysis.compute_figures import slice_along
-from analysis.contrasts import Positions, comparisons, densest, held_text
+from analysis.contrasts import comparisons, densest, held_text
 from analysis.cost import by_level
 from analysis.figure_data import FigureData, Missing, cell_marks, mark_frame, runs_text
 from analysis.frontier import choose
@@ -21,26 +22,37 @@ _BINS = 40
 def quality_trade(draws: CellDraws, *, metric: str) -> FigureData | Missing:
     """Error of each quality at each budget, the best of each budget marked."""
     title = "Quality of the data at each budget"
-    found = densest(comparisons(draws, "quality"))
+    compared = comparisons(draws, "quality")
+    regimes = sorted({str(comparison.held["regime"]) for comparison in compared})
+    found = [
+        densest([comparison for comparison in compared if comparison.held["regime"] == regime])
+        for regime in regimes
+    ]
     if not found:
         return Missing(title=title, reason="no two finished trials differ in the quality of their data alone")
     rows: list[dict[str, Any]] = []
     said = []
-    for comparison in found:
+    for comparison in chain(*found):
         here = draws.take(comparison.positions)
         regime, budget = str(comparison.held["regime"]), float(comparison.held["budget"])
         choice = choose(here)
         labels = [axis_text("quality", value) for value in here.cells["quality"]]
-        series = budget_text(regime, budget)
+        fixed = {
+            "series": budget_text(regime, budget),
+            "panel": regime.replace("-", " ") if len(regimes) > 1 else "",
+        }
         for mark, place in [("point", place) for place in range(len(labels))] + [
             ("best" if choice.verdict == "clear" else "best, not clear", choice.leader)
         ]:
-            rows += cell_marks(here, [place], x="runs", mark=mark, series=series, label=labels[place])
-        said.append(f"{series}: {labels[choice.leader]}, {choice.verdict}")
-    order = {label: float(place) for place, label in enumerate(_ordered(draws, [c.positions for c in found]))}
+            rows += cell_marks(here, [place], x="runs", mark=mark, label=labels[place], **fixed)
+        said.append(f"{fixed['series']}: {labels[choice.leader]}, {choice.verdict}")
+    positions = [position for comparison in chain(*found) for position in comparison.positions]
+    order = {label: float(place) for place, label in enumerate(_ordered(draws, positions))}
     rows = [row | {"x": order[row["label"]]} for row in rows]
-    held = {name: value for name, value in found[0].held.items() if name not in ("regime", "budget")}
-    positions = [position for comparison in found for position in comparison.positions]
+    held = "; ".join(
+        held_text({name: value for name, value in group[0].held.items() if name not in ("regime", "budget")})
+        for group in found
+    )
     return FigureData(
         name="quality",
         title=title,
@@ -49,7 +61,7 @@ def quality_trade(draws: CellDraws, *, metric: str) -> FigureData | Missing:
         y_label=f"{metric_text(metric)} (%)",
         frame=mark_frame(rows),
         caption=(
-            f"{capital(metric_text(metric))} of each quality at each budget; held: {held_text(held)}. "
+            f"{capital(metric_text(metric))} of each quality at each budget; held: {held}. "
             f"{runs_text(draws, positions)}. Stars mark the lowest error of each budget, filled where it is "
             f"clear: {'; '.join(said)}. {capital(draws.explanation)}."
         ),
@@ -57,8 +69,8 @@ def quality_trade(draws: CellDraws, *, metric: str) -> FigureData | Missing:
     )
 
 
-def _ordered(draws: CellDraws, groups: list[Positions]) -> list[str]:
-    values = {str(value) for positions in groups for value in draws.cells["quality"].iloc[positions]}
+def _ordered(draws: CellDraws, positions: list[int]) -> list[str]:
+    values = {str(value) for value in draws.cells["quality"].iloc[positions]}
     return [
         axis_text("quality", value) for value in sorted(values, key=lambda value: sort_key("quality", value))
     ]

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import CellDraws
-from analysis.compute_figures import law_rows, laws_text
+from analysis.compute_figures import law_rows, laws_text, on_axis
 from analysis.contrasts import held_text
 from analysis.figure_data import FigureData, Missing, cell_marks, mark_frame, runs_text
 from analysis.isoflop import Curve
 from analysis.labels import axis_text, budget_text, capital, metric_text, plural
-from analysis.laws import Law
+from analysis.laws import Law, alike, curve_text
 from budgets.quantity import format_flops
 
 _PANELS = 3
@@ -57,6 +57,49 @@ def over_data(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
         ),
         alt=f"{title}: {len(used)} curves. " + _ends_alt(rows),
     )
+
+
+def by_architecture(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureData | Missing:
+    """Error against unique pairs by architecture: one panel at equal samples, one for one epoch."""
+    title = "Error against data size, by architecture"
+    rows: list[dict[str, Any]] = []
+    shown: list[int] = []
+    used: list[Law] = []
+    # In one epoch a law over compute is one over pairs: a sample is a pair, and costs the same along a curve.
+    for regime, along in (("equal-samples", "data"), ("one-epoch", "compute")):
+        mine = [law for law in laws if law.along == along and law.identity["regime"] == regime]
+        group = max(alike(mine, along=along, axis="architecture"), key=_cells_of, default=[])
+        for law in group:
+            panel = f"{regime.replace('-', ' ')}: {curve_text(law, without='architecture')}"
+            fixed = {"series": str(law.identity["architecture"]), "panel": panel}
+            x = "train_flops" if along == "data" else "samples_seen"
+            rows += on_axis(law_rows(law, **fixed), draws, law, x)
+            rows += cell_marks(draws, law.positions, x="subset_size", **fixed)
+            shown += law.positions.tolist()
+        used += group
+    if not rows:
+        return Missing(
+            title=title,
+            reason="no curve over pairs at equal samples or over one epoch has two finished cells",
+        )
+    return FigureData(
+        name="error-data-architecture",
+        title=title,
+        kind="curves",
+        x_label="unique image-text pairs",
+        y_label=f"{metric_text(metric)} (%)",
+        frame=mark_frame(rows),
+        caption=(
+            f"{capital(metric_text(metric))} against the number of unique pairs by architecture, at equal "
+            f"samples and in one epoch where the study has them. {runs_text(draws, shown)}. "
+            f"{laws_text(used).replace('C^-α', 'D^-α')} {capital(draws.explanation)}."
+        ),
+        alt=f"{title}: {len(used)} curves. " + _ends_alt(rows),
+    )
+
+
+def _cells_of(group: list[Law]) -> tuple[int, float]:
+    return sum(len(law.positions) for law in group), float(group[0].identity.get("budget", 0.0))
 
 
 def _ends_alt(rows: list[dict[str, Any]]) -> str:

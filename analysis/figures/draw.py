@@ -1,28 +1,20 @@
 """A figure's data → a matplotlib figure."""
 
-from collections.abc import Sequence
-from math import ceil, floor, log10, sqrt
-from textwrap import shorten, wrap
+from math import floor, log10, sqrt
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.container import Container
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.figure_data import FigureData
+from analysis.figures.legend import legend, wrapped
 from analysis.figures.marks import draw_marks, legend_handles
+from analysis.figures.rows import grid, spans
 from analysis.figures.style import COLUMN_IN, PAGE_IN, STYLE, looks
 from budgets.quantity import format_flops
 
 _HEIGHT_IN = 2.45
-_LEGEND_MARGIN_IN = 0.1
-_LEGEND_ROW_IN = 0.13
-_LEGEND_HANDLE_IN = 0.37
-_LETTER_IN = 0.054
-_LABEL_LETTERS = 18
 _SPREAD = 4.0
 _DECADE = 10.0
 _DECADES = 1.9
@@ -32,7 +24,8 @@ _BARS = {"planned": ("#d4d4d4", ""), "spent": ("#0072B2", ""), "wasted": ("#D55E
 def draw(data: FigureData) -> Figure:
     """Draws what the frame holds, in the project's style."""
     with rc_context(fname=STYLE):
-        return {"curves": _curves, "categories": _categories, "bars": _bars}[data.kind](data)
+        kinds = {"curves": _curves, "categories": _categories, "bars": _bars, "grid": grid, "spans": spans}
+        return kinds[data.kind](data)
 
 
 def _curves(data: FigureData) -> Figure:
@@ -43,33 +36,43 @@ def _curves(data: FigureData) -> Figure:
     for axes, panel in zip(row, panels, strict=True):
         rows = data.frame[data.frame["panel"] == panel]
         draw_marks(axes, rows, by_series)
-        axes.set_xscale("log")
-        _spread(axes)
-        _log_ticks(axes)
+        if data.x_scale == "log":
+            axes.set_xscale("log")
+            _spread(axes)
+            _log_ticks(axes)
+        axes.set_yscale(data.y_scale)
+        if data.y_scale == "log":
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_title(panel)
         axes.set_xlabel(data.x_label)
     row[0].set_ylabel(data.y_label)
-    _legend(figure, legend_handles(data.frame, looks(_series(data))))
+    legend(figure, legend_handles(data.frame, looks(_series(data))))
     return figure
 
 
 def _categories(data: FigureData) -> Figure:
-    figure = Figure(figsize=(COLUMN_IN, _HEIGHT_IN), layout="constrained")
-    axes = figure.subplots()
+    panels = list(dict.fromkeys(data.frame["panel"]))
+    figure = Figure(figsize=(COLUMN_IN if len(panels) == 1 else PAGE_IN, _HEIGHT_IN), layout="constrained")
+    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     by_series = looks(_series(data))
-    for name, look in by_series.items():
-        points = data.frame[(data.frame["series"] == name) & (data.frame["mark"] == "point")]
-        axes.plot(
-            points["x"], points["y"], color=look.colour, linestyle=look.dashes, linewidth=0.7, alpha=0.7
-        )
-    draw_marks(axes, data.frame, by_series)
     places = data.frame.drop_duplicates("x").sort_values("x")
-    axes.set_xticks(places["x"], list(places["label"]))
-    axes.margins(x=0.08)
-    axes.set_xlabel(data.x_label)
-    axes.set_ylabel(data.y_label)
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    _legend(figure, legend_handles(data.frame, looks(_series(data))))
+    for axes, panel in zip(row, panels, strict=True):
+        rows = data.frame[data.frame["panel"] == panel]
+        for name, look in by_series.items():
+            points = rows[(rows["series"] == name) & (rows["mark"] == "point")]
+            axes.plot(
+                points["x"], points["y"], color=look.colour, linestyle=look.dashes, linewidth=0.7, alpha=0.7
+            )
+        draw_marks(axes, rows, by_series)
+        axes.set_xticks(places["x"], list(places["label"]))
+        axes.margins(x=0.08)
+        axes.set_title(panel)
+        axes.set_xlabel(data.x_label)
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+    row[0].set_ylabel(data.y_label)
+    legend(figure, legend_handles(data.frame, by_series))
     return figure
 
 
@@ -98,7 +101,7 @@ def _bars(data: FigureData) -> Figure:
                 axes.annotate(
                     format_flops(x), (x, y), (2, 0), textcoords="offset points", va="center", fontsize=5.5
                 )
-    axes.set_yticks(levels["y"], [_wrapped(label) for label in levels["label"]])
+    axes.set_yticks(levels["y"], [wrapped(label) for label in levels["label"]])
     axes.invert_yaxis()
     axes.margins(x=0.16)
     axes.grid(visible=False, axis="y")
@@ -107,36 +110,13 @@ def _bars(data: FigureData) -> Figure:
     axes.xaxis.set_major_formatter(
         FuncFormatter(lambda value, _: "0" if value == 0 else format_flops(value)[: -len("FLOP")])
     )
-    _legend(figure, list(axes.containers))
+    legend(figure, list(axes.containers))
     return figure
 
 
-def _wrapped(label: str) -> str:
-    """A label of a few short lines; the CSV has it whole."""
-    return "\n".join(wrap(shorten(label, 4 * _LABEL_LETTERS, placeholder=" …"), _LABEL_LETTERS))
-
-
 def _series(data: FigureData) -> list[str]:
-    return list(dict.fromkeys(data.frame.loc[data.frame["mark"] != "other", "series"]))
-
-
-def _legend(figure: Figure, handles: Sequence[Line2D | Container]) -> None:
-    """A legend above the axes, in as many columns as fit; the figure grows by its rows."""
-    width = figure.get_figwidth() - _LEGEND_MARGIN_IN
-    columns = max(
-        (n for n in range(1, len(handles) + 1) if _legend_width_in(handles, n) <= width),
-        default=1,
-    )
-    rows = ceil(len(handles) / columns)
-    figure.set_figheight(figure.get_figheight() + rows * _LEGEND_ROW_IN)
-    figure.legend(handles=handles, loc="outside upper center", ncols=columns, columnspacing=1.2)
-
-
-def _legend_width_in(handles: Sequence[Line2D | Container], columns: int) -> float:
-    """Width of a legend whose handles fill column by column, from the usual width of a letter."""
-    letters = np.array_split([len(str(handle.get_label())) for handle in handles], columns)
-    longest = [int(column.max()) for column in letters]
-    return sum(_LEGEND_HANDLE_IN + count * _LETTER_IN for count in longest)
+    context = data.frame["mark"].isin(["other", "reference"])
+    return list(dict.fromkeys(data.frame.loc[~context, "series"]))
 
 
 def _spread(axes: Axes) -> None:

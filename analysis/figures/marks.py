@@ -29,13 +29,15 @@ def draw_marks(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
         color=OTHER.colour,
         zorder=1,
     )
+    for _, line in frame[frame["mark"] == "reference"].groupby("line", sort=False):
+        axes.plot(line["x"], line["y"], color="#777777", linewidth=0.7, linestyle=(0, (4, 3)), zorder=1)
     for series, rows in frame.groupby("series", sort=False):
         if series not in looks:
             continue
         look = looks[str(series)]
         _draw_lines(axes, rows, look)
-        points = rows[rows["mark"] == "point"]
-        _draw_points(axes, points, look)
+        _draw_points(axes, rows[rows["mark"] == "point"], look, face=look.colour)
+        _draw_points(axes, rows[rows["mark"] == "bound"], look, face="white")
         _draw_stars(axes, rows, look)
 
 
@@ -54,11 +56,12 @@ def _draw_lines(axes: Axes, rows: DataFrame, look: Look) -> None:
         axes.plot(line["x"], line["y"], color=look.colour, linestyle=look.dashes, linewidth=0.8, zorder=3)
 
 
-def _draw_points(axes: Axes, points: DataFrame, look: Look) -> None:
+def _draw_points(axes: Axes, points: DataFrame, look: Look, *, face: str) -> None:
     axes.vlines(points["x"], points["low"], points["high"], color=look.colour, linewidth=0.8, zorder=4)
+    hollow = face != look.colour
     axes.plot(
-        points["x"], points["y"], linestyle="none", marker=look.marker, color=look.colour,
-        markeredgecolor="white", markeredgewidth=0.4, zorder=5,
+        points["x"], points["y"], linestyle="none", marker=look.marker, color=face,
+        markeredgecolor=look.colour if hollow else "white", markeredgewidth=0.7 if hollow else 0.4, zorder=5,
     )  # fmt: skip
 
 
@@ -81,7 +84,7 @@ def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
     """One handle a series, then what the special marks mean."""
     marks = set(frame["mark"])
     lines = bool(marks & {"law", "line"})
-    pointed = "point" in marks
+    pointed = bool(marks & {"point", "bound"})
     handles = [
         Line2D(
             [], [], color=look.colour, marker=look.marker if pointed else "", label=name,
@@ -102,6 +105,12 @@ def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
         )
     if "tentative law" in marks:
         handles.append(Line2D([], [], color="#555555", linestyle=TENTATIVE, label="fit not tested"))
+    if "bound" in marks:
+        handles.append(
+            Line2D(
+                [], [], color="white", marker="o", markeredgecolor="#555555", linestyle="none", label="bound"
+            )
+        )
     star: dict[str, Any] = {
         "marker": "*",
         "markersize": 7,

@@ -3,7 +3,10 @@
 from io import StringIO
 from pathlib import Path
 
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParams
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from analysis.figure_data import FigureData
 from analysis.figures.draw import draw
@@ -24,9 +27,13 @@ def save(data: FigureData, folder: Path) -> str:
     figure = draw(data)
     svg = StringIO()
     with rc_context(fname=STYLE):
-        figure.savefig(folder / f"{data.name}.png", metadata={"Software": None})
-        figure.savefig(folder / f"{data.name}.pdf", metadata=_PDF)
-        figure.savefig(svg, format="svg", metadata=_SVG)
+        # One layout for the three files, and each drawn once: `savefig` draws twice to be sure of the layout.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        figure.set_dpi(rcParams["savefig.dpi"])
+        FigureCanvasAgg(figure).print_png(folder / f"{data.name}.png", metadata={"Software": None})
+        FigureCanvasPdf(figure).print_pdf(folder / f"{data.name}.pdf", metadata=_PDF)
+        FigureCanvasSVG(figure).print_svg(svg, metadata=_SVG)
     (folder / f"{data.name}.svg").write_text(svg.getvalue(), encoding="utf-8")
     data.frame.to_csv(folder / f"{data.name}.csv", index=False)
     (folder / f"{data.name}.txt").write_text(data.caption + "\n", encoding="utf-8")

@@ -57,7 +57,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, frames: StudyFrames) -> tu
 def test_the_folder_holds_page_figures_and_tables(written: tuple[ReportSummary, Elements]) -> None:
     folder = written[0].page.parent
     assert sorted(path.name for path in folder.iterdir()) == ["figures", "report.html", "tables"]
-    assert len(list((folder / "figures").glob("*.pdf"))) == 8
+    assert len(list((folder / "figures").glob("*.pdf"))) == 14
     assert {path.stem for path in (folder / "tables").iterdir()} == {
         "best", "contrasts", "fits", "isoflop", "crossovers", "equivalence", "holdout", "findings", "cost",
         "trials", "left-out", "missing", "envelope", "quality-trade", "robustness", "surfaces",
@@ -113,9 +113,10 @@ def test_ids_are_unique_and_every_reference_leads_to_one(written: tuple[ReportSu
     ids = [str(attributes["id"]) for _, attributes in written[1].tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     for _, attributes in written[1].tags:
+        links = re.findall(r"^#(.+)", attributes.get("href") or "")
         for value in attributes.values():
-            for reference in re.findall(r"^#(.+)|url\(#(.+?)\)", value or ""):
-                assert "".join(reference) in ids
+            links += re.findall(r"url\(#(.+?)\)", value or "")
+        assert set(links) <= set(ids)
 
 
 def test_every_drawing_has_an_alternative_text(written: tuple[ReportSummary, Elements]) -> None:

@@ -1,0 +1,114 @@
+"""The figures of what a strategy is worth in data or compute, and of accuracy under shift, as data."""
+
+from math import inf
+from typing import Any
+
+import pandas as pd
+
+from analysis.bootstrap import CellDraws
+from analysis.figure_data import FigureData, Missing, mark_frame
+from analysis.labels import axis_text, budget_text, capital, configuration_text, count_text, percent, plural
+from analysis.robustness import BASELINE, foretold
+from analysis.table import records
+from budgets.quantity import format_flops
+
+_PANELS = 3
+_X_LABELS = {"compute": "training compute of one trial (FLOPs)", "data": "unique image-text pairs"}
+
+
+def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureData | Missing:
+    """The factor of data or compute that each strategy is worth against plain CLIP, at each x.
+
+    Args:
+        draws: For the words on the intervals.
+        table: From ``equivalence.equivalences``.
+        along: ``compute`` or ``data``.
+    """
+    title = f"What a strategy is worth in {along}"
+    here = table[table["along"] == along] if len(table) else table
+    if here.empty:
+        reason = f"no strategy has a curve along {along} beside plain CLIP's"
+        return Missing(title=title, reason=reason)
+    panels = here["held"].value_counts().index[:_PANELS]
+    rows: list[dict[str, Any]] = []
+    for panel in panels:
+        mine = here[here["held"] == panel]
+        fixed = {"panel": str(panel)}
+        ends = (float(mine["x"].min()), float(mine["x"].max()))
+        rows += [fixed | {"mark": "reference", "line": "one", "y": 1.0, "x": end} for end in ends]
+        rows += [fixed | _ratio(row) for row in records(mine.sort_values(["strategy", "x"]))]
+    left = here["held"].nunique() - len(panels)
+    further = f" Not drawn, in the table: {plural(left, 'further panel')}." if left else ""
+    return FigureData(
+        name=f"equivalence-{along}",
+        title=title,
+        kind="curves",
+        x_label=_X_LABELS[along],
+        y_label=f"times the {along} of plain CLIP",
+        y_scale="log",
+        frame=mark_frame(rows),
+        caption=(
+            "Each strategy at x has the error that plain CLIP has at this multiple of x, read off CLIP's law "
+            "where it is supported and between its cells where not; above 1 it is worth more. Hollow: the "
+            f"ratio lies there or beyond, as far as CLIP was measured.{further} {capital(draws.explanation)}."
+        ),
+        alt=f"{title}: " + "; ".join(row["text"] for row in rows if row.get("text")) + ".",
+    )
+
+
+def _ratio(row: dict[str, Any]) -> dict[str, Any]:
+    lowest, highest = row["bound"]
+    ratio = min(max(float(row["ratio"]), lowest), highest)
+    bounded = float(row["ratio"]) in (0.0, inf)
+    sign = "" if not bounded else "at most " if row["ratio"] == 0 else "at least "
+    at = format_flops(row["x"]) if row["along"] == "compute" else f"{count_text(row['x'])} pairs"
+    return {
+        "mark": "bound" if bounded else "point", "series": row["strategy"], "x": row["x"], "y": ratio,
+        "low": max(row["low"], lowest) if pd.notna(row["low"]) else row["low"],
+        "high": min(row["high"], highest) if pd.notna(row["high"]) else row["high"],
+        "text": f"{row['strategy']} at {at}: {sign}{ratio:.2f} times, {row['verdict']}",
+    }  # fmt: skip
+
+
+def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData | Missing:
+    """Accuracy on shifted images against accuracy on plain ones, with the line that plain CLIP follows."""
+    title = "Accuracy under shift against plain accuracy"
+    cells = foretold(results, metric=metric)
+    if cells.empty:
+        reason = "fewer than four plain CLIP cells have zero-shot top-1 on a shifted set as well"
+        return Missing(title=title, reason=reason)
+    plain = metric.rpartition("/")[0]
+    names = list(dict.fromkeys(cells["shifted_set"]))
+    rows: list[dict[str, Any]] = []
+    for name in names[:_PANELS]:
+        here = cells[cells["shifted_set"] == name].sort_values("plain")
+        fixed = {"panel": name, "mark": "reference", "line": name}
+        rows += [fixed | {"x": 100 * row["plain"], "y": 100 * row["foretold"]} for row in records(here)]
+        for row in records(here.sort_values(["strategy", "architecture"], kind="stable")):
+            axis = "architecture" if row["strategy"] == BASELINE else "strategy"
+            rows.append({
+                "panel": name, "mark": "point", "series": axis_text(axis, row[axis]), "x": 100 * row["plain"],
+                "y": 100 * row["shifted"],
+                "text": f"{configuration_text(row)}, {budget_text(row['regime'], row['budget'])}: "
+                f"{percent(row['shifted'])} % on {name}, {percent(row['plain'])} % on {plain}, "
+                f"{100 * (row['shifted'] - row['foretold']):+.1f} points from the line",
+            })  # fmt: skip
+    left = len(names) - _PANELS
+    further = f" Not drawn, in the table: {plural(left, 'further set')}." if left > 0 else ""
+    return FigureData(
+        name="shift",
+        title=title,
+        kind="curves",
+        x_scale="linear",
+        x_label=f"zero-shot top-1 on {plain} (%)",
+        y_label="zero-shot top-1 on the shifted set (%)",
+        frame=mark_frame(rows),
+        caption=(
+            f"Zero-shot top-1 of every cell on shifted images against that on {plain}; "
+            f"{plural(int((cells['shifted_set'] == names[0]).sum()), 'cell')}, means of their runs. By "
+            "architecture: plain CLIP; by strategy: all architectures. Dashed: the line through the plain "
+            f"CLIP cells on logit scales. Intervals of the distances from it are in the table.{further} "
+            f"{capital(draws.explanation)}."
+        ),
+        alt=f"{title}: {', '.join(names[:_PANELS])}, {plural(len(cells), 'cell')}.",
+    )
