@@ -23,7 +23,7 @@ from torch import Tensor
 from runners.faults import Notice, RankEnded
 from runners.process import Exit, FreshProcess, load_ahead
 
-_LOOK_S = 0.5
+_LOOK_S = 0.1
 _LET_GO_S = 2.0  # until others have ended of what ended one
 _INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
