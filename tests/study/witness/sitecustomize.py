@@ -24,9 +24,9 @@ def _note(word: str) -> None:
 def _watch_steps(module: ModuleType) -> None:
     original = module.step_generator
 
-    def step_generator(seed: int, step: int) -> object:
+    def step_generator(seed: int, step: int, *, rank: int) -> object:
         _note("computed")
-        return original(seed, step)
+        return original(seed, step, rank=rank)
 
     vars(module)["step_generator"] = step_generator
 
