@@ -16,10 +16,11 @@ class Cluster:
     Args:
         backend: The backend.
         schedule: The schedule.
-        patience_s: How long trials may wait for a node that has room for them, in seconds.
+        patience_s: How long trials may wait for a node that has room for them, in seconds; None where no node
+            can join.
     """
 
-    def __init__(self, backend: Backend, schedule: Schedule, *, patience_s: float) -> None:
+    def __init__(self, backend: Backend, schedule: Schedule, *, patience_s: float | None) -> None:
         self._backend, self._schedule, self._patience_s = backend, schedule, patience_s
         self._nodes: dict[str, Resources] = {}
         self._looked_at = float("-inf")
@@ -46,13 +47,12 @@ class Cluster:
             self._homeless_since = None
             return
         self._homeless_since = now if self._homeless_since is None else self._homeless_since
-        if now - self._homeless_since >= self._patience_s:
+        if self._patience_s is None or now - self._homeless_since >= self._patience_s:
             resources, count = too_wide[0]
             no_node = "no node has" if count == 1 else f"there are no {count} nodes that have"
             raise ValueError(
                 f"{no_node} room for a trial of {_words(dict(resources))}; nodes have: {self._have()}. "
-                "See resources: in the declaration, where wait "
-                f"(now {format_seconds(self._patience_s)}) lets trials wait for nodes that join"
+                f"See resources: in the declaration{self._way_out()}"
             )
 
     @property
@@ -65,6 +65,11 @@ class Cluster:
         """Words how many trials run at once, and on what."""
         count = len(self._nodes)
         return f"{self.slots} trials at once on {count} node{'' if count == 1 else 's'} ({self._have()})"
+
+    def _way_out(self) -> str:
+        if self._patience_s is None:
+            return ", or name a cluster that has it with --address"
+        return f", where wait (now {format_seconds(self._patience_s)}) lets trials wait for nodes that join"
 
     def _have(self) -> str:
         kinds: dict[str, int] = {}

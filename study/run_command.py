@@ -38,6 +38,8 @@ def run_study(  # noqa: PLR0913 - the options of a command
     Raises:
         ValueError: The study can't be run, or another run of it is under way.
     """
+    if local and address is not None:
+        raise ValueError("--address names a Ray cluster, --backend local runs without Ray: give one of them")
     _check(study, plan, progress, local=local, only=only)
     study.folder.mkdir(parents=True, exist_ok=True)
     with only_run(study.folder), Site(study, progress, address=address, local=local) as site:

@@ -59,7 +59,9 @@ class Site:
             ValueError: One does not, or none has room for a trial that waits.
         """
         backend, study = self.backend, self._study
-        here = Cluster(backend, schedule, patience_s=study.declaration.resources.wait_s)
+        grows = not self._local and cluster_address(self._address) is not None
+        patience_s = study.declaration.resources.wait_s if grows else None
+        here = Cluster(backend, schedule, patience_s=patience_s)
         here.look()
         self._progress.tell(f"{backend.name}: {here.describe()}")
         if len(backend.nodes()) > 1:

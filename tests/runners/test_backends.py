@@ -125,7 +125,9 @@ def test_slots_are_counted_and_a_trial_wider_than_every_node_is_refused(backend:
 
     wide = Schedule([Task(trial="x", predicted_s=1, resources={"cpus": 999, "licence": 1})], retries=0)
     told = f"no node has room for a trial of 999 cpus, 1 licence; nodes have: {cores} cpus"
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=f"{told}.* or name a cluster that has it"):
+        Cluster(backend, wide, patience_s=None).look()
+    with pytest.raises(ValueError, match=r"where wait \(now 0 s\) lets trials wait"):
         Cluster(backend, wide, patience_s=0).look()
 
 

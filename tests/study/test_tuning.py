@@ -129,6 +129,7 @@ def test_a_tuning_in_ranks_goes_on_after_its_worker_is_killed(pool: Path, tmp_pa
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        (("--backend", "local", "--address", "x:1"), "--address names a Ray cluster, --backend local runs"),
         (
             ("--backend", "local"),
             "--backend local: the tuning is not finished, and it runs on Ray Tune alone",
