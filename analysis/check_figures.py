@@ -38,7 +38,7 @@ def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
         title=title,
         kind="curves",
         x_scale="linear",
-        x_label="by the law (%)",
+        x_label="error by the law (%)",
         y_label="measured − law (points)",
         frame=mark_frame([*zero, *rows]),
         caption=(

@@ -62,7 +62,8 @@ def over_compute(
     series = sorted({str(value) for value in draws.cells[axis].iloc[positions]})
     if not series or (axis == "strategy" and len(series) < 2):  # noqa: PLR2004 (two are compared)
         return Missing(title=title, reason=f"no two finished trials differ in {word} alone")
-    rows, drawn = _curve_rows(draws, laws, axis, held, positions, x)
+    drawn = [law for law in laws if all(law.identity.get(name) == value for name, value in held.items())]
+    rows = curve_rows(draws, drawn, positions, axis=axis, x=x)
     shown = set(positions.tolist())
     regime = draws.cells["regime"].to_numpy()
     rest = [place for place in range(len(regime)) if regime[place] == held["regime"] and place not in shown]
@@ -86,24 +87,23 @@ def over_compute(
     )
 
 
-def _curve_rows(  # noqa: PLR0913, PLR0917 (what a curve is drawn from and along)
-    draws: CellDraws, laws: Sequence[Law], axis: str, held: dict[str, Any], positions: Positions, x: str
-) -> tuple[list[dict[str, Any]], list[Law]]:
+def curve_rows(
+    draws: CellDraws, laws: Sequence[Law], positions: Positions, *, axis: str, x: str
+) -> list[dict[str, Any]]:
+    """The cells at the positions, by what they have along an axis, each with its law of the given ones."""
     rows: list[dict[str, Any]] = []
-    drawn = []
     values = draws.cells[axis].to_numpy(object)
     for value in sorted(set(values[positions]), key=str):
         name = axis_text(axis, value)
         for law in laws:
-            if law.identity == held | {axis: value}:
-                drawn.append(law)
+            if law.identity[axis] == value:
                 rows += on_axis(law_rows(law, series=name), draws, law, x)
         rows += cell_marks(draws, positions[values[positions] == value], x=x, series=name)
-    return rows, drawn
+    return rows
 
 
 def on_axis(rows: list[dict[str, Any]], draws: CellDraws, law: Law, x: str) -> list[dict[str, Any]]:
-    """A law over compute as one over samples: along a curve a sample costs the same."""
+    """A law over compute as one over samples: a sample costs the same along the curve."""
     if x == "train_flops":
         return rows
     per_sample = float(draws.cells["train_flops_per_sample"].to_numpy(np.float64)[law.positions].mean())

@@ -1,11 +1,16 @@
 """The figures of what else was measured: retrieval, linear probe and few-shot, as data."""
 
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import cell_draws
-from analysis.compute_figures import over_compute, slice_along
-from analysis.figure_data import FigureData, Missing
-from analysis.labels import metric_text
+from analysis.compute_figures import curve_rows, laws_text, slice_along
+from analysis.contrasts import held_text
+from analysis.figure_data import FigureData, Missing, mark_frame, runs_text
+from analysis.labels import capital, metric_text
 from analysis.laws import laws
 from analysis.table import metrics, tidy
 
@@ -25,35 +30,40 @@ def over_compute_of(
     """
     found = [] if results.empty else [one for one in metrics(results) if one.rpartition("/")[2] in endings]
     found = [one for one in found if results[one].notna().any()]
-    panels = [_panel(results, one) for one in found[:_PANELS]]
-    drawn = [data for data in panels if data is not None]
+    drawn = [_panel(results, one) for one in found[:_PANELS]]
     if not drawn:
         return Missing(title=title, reason=f"no finished trial was measured by it: {', '.join(endings)}")
     left = f" Not drawn: {', '.join(map(metric_text, found[_PANELS:]))}." if len(found) > _PANELS else ""
-    captions = dict.fromkeys(data.caption for data in drawn)
     return FigureData(
         name=name,
         title=title,
         kind="curves",
-        x_label=drawn[0].x_label,
+        x_label="training compute of one trial (FLOPs)",
         y_label="error (%)",
-        frame=pd.concat([data.frame for data in drawn], ignore_index=True),
-        caption=" ".join(captions) + left,
-        alt=f"{title}. " + " ".join(data.alt for data in drawn),
+        frame=mark_frame(row for panel in drawn for row in panel.rows),
+        caption=" ".join(panel.caption for panel in drawn) + left,
+        alt=f"{title} against compute: {', '.join(map(metric_text, found[:_PANELS]))}.",
     )
 
 
-def _panel(results: pd.DataFrame, metric: str) -> FigureData | None:
-    whole = cell_draws(tidy(results, metric=metric), question=f"figure/{metric}")
-    _, positions = slice_along(whole, "architecture")
-    draws = whole.take(positions)
-    data = over_compute(draws, laws(draws, along="compute"), axis="architecture", metric=metric)
-    if isinstance(data, Missing):
-        return None
-    # The best of a slice is not the best of all.
-    kept = ~data.frame["mark"].isin(["best", "best, not clear"])
-    return FigureData(
-        name=data.name, title=data.title, kind=data.kind, x_label=data.x_label, y_label=data.y_label,
-        frame=data.frame[kept].assign(panel=metric_text(metric)),
-        caption=data.caption, alt=data.alt,
-    )  # fmt: skip
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Panel:
+    rows: list[dict[str, Any]]
+    caption: str
+
+
+def _panel(results: pd.DataFrame, metric: str) -> _Panel:
+    draws = cell_draws(tidy(results, metric=metric), question=f"figure/{metric}")
+    held, positions = slice_along(draws, "architecture")
+    cut = draws.take(positions)
+    fitted = laws(cut, along="compute")
+    panel = metric_text(metric)
+    rows = curve_rows(cut, fitted, np.arange(len(positions)), axis="architecture", x="train_flops")
+    what = held_text({name: value for name, value in held.items() if name != "regime"})
+    return _Panel(
+        rows=[row | {"panel": panel} for row in rows],
+        caption=(
+            f"{capital(panel)} by architecture; held: {what}; {runs_text(draws, positions)}. "
+            f"{laws_text(fitted)} {capital(draws.explanation)}."
+        ),
+    )
