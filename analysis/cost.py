@@ -97,10 +97,9 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame) -> pd.DataFrame:
     for (regime, level), group in planned.groupby(["regime", "budget"], sort=True):
         sums = {kind: float(group[kind].sum()) for kind in ("planned", "spent", "wasted")}
         rows.append({"level": budget_text(str(regime), float(str(level))), "trials": len(group)} | sums)
+    planned_trials = set(plan["trial"])
     tuning = {
-        kind: {
-            what: flops for what, flops in _by_what(ledger, kind).items() if what not in set(plan["trial"])
-        }
+        kind: {what: flops for what, flops in _by_what(ledger, kind).items() if what not in planned_trials}
         for kind in ("spent", "wasted")
     }
     if tuning["spent"] or tuning["wasted"]:

@@ -14,6 +14,7 @@ SMALLEST = 1e-6
 """Smallest part of the lowest y that a term is followed down to; below, it is zero."""
 
 _ITERATIONS = 200
+_EYE = np.eye(5)
 _CHUNK = 128
 _FLAT = 1e-11
 _DAMPING = (1e-6, 1e6)
@@ -165,7 +166,7 @@ def _expand(data: Data, positions: NDArray[np.intp], theta: Floats) -> tuple[Flo
     gradient = -_slopes(data, pull, a, b, e)
     newton = _outer(data, curve + pull, a, b, e) - _squares(data, pull, a, b, e)
     damper = _outer(data, reweighted, a, b, e)
-    ridge = 1e-10 * np.trace(damper, axis1=1, axis2=2)[:, None, None] * np.eye(5) + 1e-300 * np.eye(5)
+    ridge = 1e-10 * np.trace(damper, axis1=1, axis2=2)[:, None, None] * _EYE + 1e-300 * _EYE
     return value, gradient, newton, damper + ridge
 
 
@@ -181,14 +182,18 @@ def _outer(data: Data, c: Floats, a: Floats, b: Floats, e: Floats) -> Floats:
     aa, bb, ab = (ca * a) @ data.moments, (cb * b) @ data.moments, (ca * b) @ data.moments
     ea, eb = (ca * e) @ data.moments, (cb * e) @ data.moments
     ee = np.einsum("ij,ij,ij->i", np.broadcast_to(c, e.shape), e, e)
-    rows = [
-        [ee, ea[:, 0], eb[:, 0], -ea[:, 1], -eb[:, 3]],
-        [ea[:, 0], aa[:, 0], ab[:, 0], -aa[:, 1], -ab[:, 3]],
-        [eb[:, 0], ab[:, 0], bb[:, 0], -ab[:, 1], -bb[:, 3]],
-        [-ea[:, 1], -aa[:, 1], -ab[:, 1], aa[:, 2], ab[:, 5]],
-        [-eb[:, 3], -ab[:, 3], -bb[:, 3], ab[:, 5], bb[:, 4]],
-    ]
-    return np.stack([np.stack(row, axis=1) for row in rows], axis=1)
+    upper = (
+        (ee, ea[:, 0], eb[:, 0], -ea[:, 1], -eb[:, 3]),
+        (aa[:, 0], ab[:, 0], -aa[:, 1], -ab[:, 3]),
+        (bb[:, 0], -ab[:, 1], -bb[:, 3]),
+        (aa[:, 2], ab[:, 5]),
+        (bb[:, 4],),
+    )
+    found = np.empty((len(a), 5, 5))
+    for row, entries in enumerate(upper):
+        for column, entry in enumerate(entries, start=row):
+            found[:, row, column] = found[:, column, row] = entry
+    return found
 
 
 def _squares(data: Data, c: Floats, a: Floats, b: Floats, e: Floats) -> Floats:
