@@ -12,6 +12,11 @@ from analysis.labels import capital, configuration_text, metric_text, percent, p
 from analysis.laws import X_COLUMNS, Law
 from analysis.table import records
 
+_MOST_BARS = 60
+_BARS = "Bars: the cell's own interval."
+_NO_BARS = "So many cells are drawn without their intervals."
+_LAWS = 4
+
 
 def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureData | Missing:
     """What each cell has above its law over compute, of the laws that are supported."""
@@ -29,6 +34,9 @@ def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
             text = f"{mark['text']}; {above['y']:+.2f} points from its law"
             rows.append(mark | above | {"x": line, "text": text})
     rows.sort(key=lambda row: row["series"])
+    barred = len(rows) <= _MOST_BARS
+    if not barred:
+        rows = [row | {"low": np.nan, "high": np.nan} for row in rows]
     ends = (min(row["x"] for row in rows), max(row["x"] for row in rows))
     zero = [{"mark": "reference", "line": "zero", "x": end, "y": 0.0} for end in ends]
     size = float(np.sqrt(np.mean([row["y"] ** 2 for row in rows])))
@@ -45,7 +53,7 @@ def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
             f"{capital(metric_text(metric))} minus the law E + A·C^-α of its curve, in points: "
             f"{plural(len(kept), 'supported law')} of {plural(len(laws), 'curve')}, "
             f"{runs_text(draws, positions)}. Root mean square {size:.2f} points. "
-            f"Bars: the cell's own interval. {capital(draws.explanation)}."
+            f"{_BARS if barred else _NO_BARS} {capital(draws.explanation)}."
         ),
         alt=f"{title}: {plural(len(rows), 'cell')}, root mean square {size:.2f} points.",
     )
@@ -57,14 +65,17 @@ def forecasts(draws: CellDraws, found: Holdout, *, metric: str) -> FigureData | 
     if found.points.empty or found.best == "":
         return Missing(title=title, reason=found.reason)
     compared = [row["law"] for row in records(found.scores) if row["compared"]]
+    # Those that miss least, and `last level`, which a law must beat to be of use.
+    shown = [law for place, law in enumerate(compared) if place < _LAWS - 1 or law == "last level"][:_LAWS]
     rows: list[dict[str, Any]] = []
-    for law in compared:
+    for law in shown:
         rows += [_forecast(draws, point) for point in records(found.points[found.points["law"] == law])]
     values = [value for row in rows for value in (row["x"], row["y"])]
     same = [{"mark": "reference", "line": "same", "x": end, "y": end} for end in (min(values), max(values))]
     held = found.points.loc[found.points["law"].isin(compared), "position"].nunique()
     scores = {row["law"]: percent(row["error"], 2) for row in records(found.scores)}
     said = ", ".join(f"{law} {scores[law]}" for law in compared)
+    left = "" if len(shown) == len(compared) else f" Drawn: {', '.join(shown)}."
     return FigureData(
         name="forecasts",
         title=title,
@@ -76,8 +87,8 @@ def forecasts(draws: CellDraws, found: Holdout, *, metric: str) -> FigureData | 
         caption=(
             f"{capital(metric_text(metric))} of {plural(held, 'cell')} at the largest budgets, foretold by "
             "laws that were fitted without them, against what was measured; dashed: the same. Root mean "
-            f"square miss in points on the cells that all of them foretell: {said}. Chosen: {found.best}; "
-            f"{found.reason}."
+            f"square miss in points on the cells that all of them foretell: {said}.{left} "
+            f"Chosen: {found.best}; {found.reason}."
         ),
         alt=f"{title}: miss in points by law: {said}.",
     )

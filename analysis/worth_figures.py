@@ -29,7 +29,9 @@ def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureD
     if here.empty:
         reason = f"no strategy has a curve along {along} beside plain CLIP's"
         return Missing(title=title, reason=reason)
-    panels = here["held"].value_counts().index[:_PANELS]
+    # Where several curves are as long, those on which most is decided say most.
+    decided = (here["verdict"] != "undecided").groupby(here["held"]).agg(["size", "sum"])
+    panels = decided.sort_values(["size", "sum"], ascending=False, kind="stable").index[:_PANELS]
     rows: list[dict[str, Any]] = []
     for panel in panels:
         mine = here[here["held"] == panel]
