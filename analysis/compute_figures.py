@@ -36,11 +36,14 @@ def slice_along(draws: CellDraws, axis: str) -> tuple[dict[str, Any], Positions]
         comparable = sum(count for count in budgets.values() if count > 1)
         return comparable, len(positions), float(draws.cells["subset_size"].to_numpy()[positions].max())
 
-    groups = draws.groups(others)
-    if not groups:
-        return {}, np.empty(0, dtype=np.intp)
-    key, positions = max(groups, key=lambda group: worth(group[1]))
-    return dict(zip(others, key, strict=True)), positions
+    groups: list[tuple[dict[str, Any], Positions]] = []
+    one_epoch = draws.cells["regime"].to_numpy(object) == "one-epoch"
+    for kept in (np.flatnonzero(~one_epoch), np.flatnonzero(one_epoch)):
+        # As in `laws`: in one epoch more compute is more pairs, along one and the same curve.
+        held = [name for name in others if name != "subset_size" or not one_epoch[kept].any()]
+        for key, places in draws.take(kept).groups(held):
+            groups.append((dict(zip(held, key, strict=True)), kept[places]))
+    return max(groups, key=lambda group: worth(group[1]), default=({}, np.empty(0, dtype=np.intp)))
 
 
 def over_compute(

@@ -97,7 +97,7 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
         sub = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
         sub.add_argument(
             "study",
-            nargs="?" if name == "recommend" else None,
+            nargs="?" if name in {"recommend", "report"} else None,
             help=f"a declaration's file, or one that comes with the project: {shipped}",
         )
         sub.add_argument(
@@ -116,6 +116,12 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
         if name == "status":
             sub.add_argument("--watch", action="store_true", help="go on until the run has ended")
             sub.add_argument("--json", action="store_true", help="as one JSON object, for programs")
+        if name == "report":
+            sub.add_argument(
+                "--paper",
+                action="store_true",
+                help="also draw the paper's digitised tables, beside the study's figures if one is named",
+            )
         if name == "recommend":
             _add_recommend_options(sub)
         if name == "export":
@@ -286,11 +292,16 @@ def _status(study: "Study", options: argparse.Namespace) -> int:
     return 0
 
 
-def _report(study: "Study", _options: argparse.Namespace) -> int:
-    from study.reporting import report_study  # noqa: PLC0415
+def _report(study: "Study | None", options: argparse.Namespace) -> int:
+    from study.reporting import report_paper, report_study  # noqa: PLC0415
 
-    for line in report_study(study):
+    if study is None and not options.paper:
+        raise ValueError("which study? Give a declaration, or --paper for the paper's own figures")
+    for line in report_study(study) if study is not None else ():
         print(line)
+    if options.paper:
+        for line in report_paper(Path(options.results or "results"), study):
+            print(line)
     return 0
 
 

@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 
+from analysis.column_map import import_table
+from analysis.paper_figures import PARTS, paper_figures
+from analysis.paper_page import write_paper_page
 from analysis.report import write_report
 from budgets.flops import CONVENTION
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, read_json_lines, read_table, to_frame
-from study.column_maps import PAPER_FIGURES, read_any_table
+from study.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from study.study import Study
 
 
@@ -41,6 +45,33 @@ def report_study(study: Study) -> Iterator[str]:
     )
     yield from summary.lines
     yield f"report: {summary.page}"
+
+
+def report_paper(results: Path, study: Study | None) -> Iterator[str]:
+    """Draws the paper's digitised tables as a study is drawn, beside a study's report where there is one.
+
+    Args:
+        results: Where studies are kept; the figures go there where they are not beside a study's.
+        study: One that has been reported.
+
+    Yields:
+        The line that says where the page is.
+    """
+    table = read_any_table(PAPER_FIGURES)
+    maps = {name: load_column_map(find_column_map(name)) for part in PARTS.values() for name in part}
+    tables = {name: import_table(table, how) for name, how in maps.items()}
+    how = next(iter(maps.values()))
+    figures = paper_figures(tables, metric=how.metric)
+    source = how.title.partition(", figure")[0]
+    if study is None:
+        page = write_paper_page(results / "paper-figures", figures, source=source)
+    else:
+        report = study.folder / "report"
+        name = study.declaration.name
+        page = write_paper_page(
+            report / "paper", figures, source=source, study=name, theirs=report / "figures"
+        )
+    yield f"the paper's figures: {page}"
 
 
 def _table_or_empty(study: Study, name: str, columns: dict[str, str]) -> pd.DataFrame:

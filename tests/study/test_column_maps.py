@@ -22,6 +22,7 @@ PAPER, DATA = Path("results/paper/figures.csv"), Path("../shared/data")
         ("paper-one-epoch", PAPER, 55, 0.2853, 1.29e21),
         ("paper-equal-samples", PAPER, 55, 0.2815, 1.29e21),
         ("paper-strategies", PAPER, 44, 0.3941, 2.35e20),
+        ("paper-quality", PAPER, 10, 0.3436, 1.175e20),
         ("open-clip-ladder", DATA / "open_clip_scaling_best_per_scale.csv", 138, 0.2250, 3.44e21),
         ("chinchilla", DATA / "epoch_chinchilla_svg_extracted.csv", 245, 2.0774, 1.30e22),
     ],
