@@ -234,6 +234,6 @@ def read_root(path: Path) -> tuple[Section, Problems]:
         raise DeclarationError(f"{path}: can't be read: {error.strerror}") from None
     if node is None:
         raise DeclarationError(
-            f"{path}:1: the file is empty; `study/declarations/demo.yaml` is a commented example"
+            f"{path}:1: the file is empty; `python -m study new NAME` writes a commented one"
         )
     return Section(node, "", problems), problems

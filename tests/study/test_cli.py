@@ -113,6 +113,26 @@ def test_a_study_that_was_not_run_is_said_to_be_so(
     assert "run `python -m study run" in capsys.readouterr().err
 
 
+def test_a_half_finished_study_is_reported_with_what_is_missing(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declaration = write_declaration(
+        tmp_path, pool, architectures="mini-ViT-XXS-8, mini-ConvNeXt", seeds="0, 1"
+    )
+    where = ["--results", str(tmp_path)]
+    assert main(["run", str(declaration), *where, "--backend", "local", "--only", "mini-ViT-XXS-8"]) == 0
+    capsys.readouterr()
+
+    assert main(["report", str(declaration), *where]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("2 of 4 trials finished")
+    assert "1 of 2 configurations finished" in lines[1]
+    assert lines[2] == "no result yet: 2 trials at 5 GFLOP; see tables/missing.md"
+    missing = (tmp_path / "tiny" / "report" / "tables" / "missing.md").read_text()
+    assert "| 5 GFLOP | mini-ConvNeXt, CLIP, 512 pairs, top 50 % | 0, 1 | not run yet |" in missing
+
+
 def test_a_run_study_is_shown_and_reported(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
