@@ -19,11 +19,12 @@ _LAWS = 4
 
 
 def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureData | Missing:
-    """What each cell has above its law over compute, of the laws that are supported."""
+    """What each cell has above its law over compute, of the laws that are supported and leave residuals."""
     title = "Residuals of the laws over compute"
-    kept = [law for law in laws if law.fit.supported]
+    kept = [law for law in laws if law.fit.supported and law.fit.status != "saturated"]
     if not kept:
-        return Missing(title=title, reason="no law over compute is supported by its cells")
+        reason = "no law over compute is supported by its cells and has more of them than parameters"
+        return Missing(title=title, reason=reason)
     rows: list[dict[str, Any]] = []
     x = draws.cells[X_COLUMNS["compute"]].to_numpy(np.float64)
     for law in kept:
@@ -51,7 +52,7 @@ def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
         frame=mark_frame([*zero, *rows]),
         caption=(
             f"{capital(metric_text(metric))} minus the law E + A·C^-α of its curve, in points: "
-            f"{plural(len(kept), 'supported law')} of {plural(len(laws), 'curve')}, "
+            f"{plural(len(kept), 'supported law')} with levels to spare, of {plural(len(laws), 'curve')}, "
             f"{runs_text(draws, positions)}. Root mean square {size:.2f} points. "
             f"{_BARS if barred else _NO_BARS} {capital(draws.explanation)}."
         ),

@@ -2,18 +2,18 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.bootstrap import CellDraws
 from analysis.contrasts import held_text
 from analysis.figure_data import FigureData, Missing, cell_marks, mark_frame, runs_text
-from analysis.frontier import choose
 from analysis.labels import axis_text, budget_text, capital, configuration_text, metric_text
 from analysis.laws import Law
-from analysis.table import CONFIGURATION, records
+from analysis.table import CELL, CONFIGURATION, records
 
 Positions = NDArray[np.intp]
 _COSTS = {
@@ -46,14 +46,21 @@ def slice_along(draws: CellDraws, axis: str) -> tuple[dict[str, Any], Positions]
     return max(groups, key=lambda group: worth(group[1]), default=({}, np.empty(0, dtype=np.intp)))
 
 
-def over_compute(
-    draws: CellDraws, laws: Sequence[Law], *, axis: str, metric: str, x: str = "train_flops"
+def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is best)
+    draws: CellDraws,
+    laws: Sequence[Law],
+    frontier: pd.DataFrame,
+    *,
+    axis: str,
+    metric: str,
+    x: str = "train_flops",
 ) -> FigureData | Missing:
     """Error against what a trial cost, one curve an architecture or strategy, the best ones marked.
 
     Args:
         draws: The study's cells.
         laws: Laws along compute.
+        frontier: The best configuration at each budget, with the verdict on it.
         axis: ``architecture`` or ``strategy``.
         metric: Declared metric, for the labels.
         x: What it cost: ``train_flops`` or ``samples_seen``.
@@ -71,7 +78,7 @@ def over_compute(
     regime = draws.cells["regime"].to_numpy()
     rest = [place for place in range(len(regime)) if regime[place] == held["regime"] and place not in shown]
     others = cell_marks(draws, rest, x=x, mark="other", series="other configurations")
-    best, ties = _best_rows(draws, axis, str(held["regime"]), x)
+    best, ties = _best_rows(draws, frontier, axis, str(held["regime"]), x)
     what = {name: value for name, value in held.items() if name != "regime"}
     caption = (
         f"{capital(metric_text(metric))} against the {cost} of one trial, by {word}; held: "
@@ -120,27 +127,26 @@ def law_rows(law: Law, **fixed: object) -> list[dict[str, Any]]:
     return [{"mark": mark} | point | fixed for point in records(band)]
 
 
-def _best_rows(draws: CellDraws, axis: str, regime: str, x: str) -> tuple[list[dict[str, Any]], str]:
+def _best_rows(
+    draws: CellDraws, frontier: pd.DataFrame, axis: str, regime: str, x: str
+) -> tuple[list[dict[str, Any]], str]:
     rows: list[dict[str, Any]] = []
     verdicts = []
-    for (found, budget), positions in draws.groups(["regime", "budget"]):
-        if found != regime:
+    for best in records(frontier):
+        if best["regime"] != regime:
             continue
-        here = draws.take(positions)
-        choice = choose(here)
-        leader = here.cells.iloc[choice.leader]
-        label = f"{budget_text(regime, float(str(budget)))}: {configuration_text(cast('Any', leader))}"
-        mark = "best" if choice.verdict == "clear" else "best, not clear"
-        fixed = {
-            "mark": mark,
-            "series": axis_text(axis, leader[axis]),
-            "label": f"{label} ({choice.verdict})",
-        }
-        rows += [
-            star | {"text": f"{star['text']}; lowest of its budget, {choice.verdict}"}
-            for star in cell_marks(here, [choice.leader], x=x, **fixed)
-        ]
-        verdicts.append(choice.verdict)
+        same = [(draws.cells[name] == best[name]).to_numpy(bool) for name in CELL]
+        budget, verdict = budget_text(regime, float(best["budget"])), str(best["verdict"])
+        stars = cell_marks(
+            draws,
+            np.flatnonzero(np.logical_and.reduce(same)),
+            x=x,
+            mark="best" if verdict == "clear" else "best, not clear",
+            series=axis_text(axis, best[axis]),
+            label=f"{budget}: {configuration_text(best)} ({verdict})",
+        )
+        rows += [star | {"text": f"{star['text']}; lowest of its budget, {verdict}"} for star in stars]
+        verdicts.append(verdict)
     hollow = [name for name in ("tie", "undecided") if name in verdicts]
     return rows, f", hollow where it is {' or '.join(hollow)}" if hollow else ""
 

@@ -123,13 +123,13 @@ def draw_data(  # noqa: PLR0913 (a study leaves as many frames)
     events: pd.DataFrame,
 ) -> tuple[FigureData | Missing, ...]:
     """The report's figures in their order, as data; those that the study does not support with the reason."""
-    metric, draws = found.trials.metric, found.draws
+    metric, draws, best = found.trials.metric, found.draws, found.frontier
     compute = [law for law in found.laws if law.along == "compute"]
     data = [law for law in found.laws if law.along == "data"]
     return (
-        compute_figures.over_compute(draws, compute, axis="architecture", metric=metric),
-        compute_figures.over_compute(draws, compute, axis="strategy", metric=metric),
-        compute_figures.over_compute(draws, compute, axis="strategy", metric=metric, x="samples_seen"),
+        compute_figures.over_compute(draws, compute, best, axis="architecture", metric=metric),
+        compute_figures.over_compute(draws, compute, best, axis="strategy", metric=metric),
+        compute_figures.over_compute(draws, compute, best, axis="strategy", metric=metric, x="samples_seen"),
         size_figures.over_data(draws, data, metric=metric),
         size_figures.by_architecture(draws, found.laws, metric=metric),
         run_figures.quality_trade(draws, metric=metric),

@@ -37,6 +37,7 @@ def grid(data: FigureData) -> Figure:
             axes.annotate(
                 f"{cell['low']:.0f}/{cell['high']:.0f}", (cell["x"], cell["y"]),
                 ha="center", va="center", fontsize=5.5, color=ink,
+                bbox={"boxstyle": "square,pad=0.15", "facecolor": colour, "edgecolor": "none"},
             )  # fmt: skip
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)

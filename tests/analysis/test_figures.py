@@ -1,5 +1,6 @@
 """Figures draw their frame, all of it and nothing else, and the frame is what the CSV holds."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tests.analysis.synthetic import StudyFrames, study
 
 NAMES = [
     "error-compute-architecture", "error-compute-strategy", "error-samples-strategy", "error-data", "quality",
-    "equivalence-compute", "shift", "isoflop", "residuals", "forecasts", "training-loss", "plan", "ledger",
+    "equivalence-compute", "shift", "isoflop", "forecasts", "training-loss", "plan", "ledger",
     "schedule",
 ]  # fmt: skip
 
@@ -110,8 +111,28 @@ def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> 
         "Accuracy under shift against plain accuracy": (
             "fewer than four plain CLIP cells have zero-shot top-1 on a shifted set as well"
         ),
+        "Residuals of the laws over compute": (
+            "no law over compute is supported by its cells and has more of them than parameters"
+        ),
         "Retrieval": "no finished trial was measured by it: image_to_text_r1, text_to_image_r1",
         "Linear probe and few-shot": (
             "no finished trial was measured by it: probe_top1, few_shot_5_top1, few_shot_10_top1"
         ),
     }
+
+
+def test_a_half_finished_study_has_no_filled_star(frames: StudyFrames) -> None:
+    half = replace(frames, results=frames.results.iloc[:40])
+    data = next(data for data in figures_of(half) if isinstance(data, FigureData))
+    assert {"point", "best, not clear"} <= set(data.frame["mark"])
+    assert "best" not in set(data.frame["mark"])
+
+
+def test_residuals_are_what_the_cells_have_above_their_laws() -> None:
+    levels = tuple(200e9 * 3**step for step in range(5))
+    data = {one.name: one for one in figures_of(study(levels=levels)) if isinstance(one, FigureData)}
+    marks = data["residuals"].frame.query("mark == 'point'")
+    assert len(marks) > 20
+    assert abs(marks["y"].mean()) < 0.5
+    assert (marks["low"] <= marks["y"]).all()
+    assert (marks["y"] <= marks["high"]).all()
