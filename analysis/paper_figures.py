@@ -8,6 +8,7 @@ from analysis import compute_figures, run_figures, size_figures, worth_figures
 from analysis.bootstrap import cell_draws
 from analysis.equivalence import equivalences
 from analysis.figure_data import FigureData, Missing
+from analysis.frontier import frontier
 from analysis.laws import X_COLUMNS, laws
 from analysis.table import tidy
 
@@ -37,7 +38,9 @@ def paper_figures(tables: Mapping[str, pd.DataFrame], *, metric: str) -> tuple[F
     data = [law for law in fitted["strategies"] if law.along == "data"]
     worth = equivalences(draws["strategies"], fitted["strategies"], along="data")
     return (
-        compute_figures.over_compute(draws["one epoch"], compute, axis="architecture", metric=metric),
+        compute_figures.over_compute(
+            draws["one epoch"], compute, frontier(draws["one epoch"]), axis="architecture", metric=metric
+        ),
         size_figures.over_data(draws["strategies"], data, metric=metric),
         size_figures.by_architecture(draws["models"], fitted["models"], metric=metric),
         run_figures.quality_trade(draws["quality"], metric=metric),
