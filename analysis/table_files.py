@@ -5,6 +5,9 @@ from pathlib import Path
 
 from analysis.tables import Table
 
+_LINE = 14
+"""Longest text, in characters, that stays on one line of a LaTeX table."""
+
 
 def save(table: Table, folder: Path) -> None:
     """Writes ``<name>.csv``, ``.md`` and ``.tex`` into the folder."""
@@ -24,18 +27,27 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    r"""A ``table`` environment in booktabs' style; needs ``\usepackage{booktabs,graphicx}``.
+    r"""A ``table`` environment in booktabs' style; needs ``\usepackage{array,booktabs,graphicx}``.
 
-    A table that is wider than the line is shrunk to it, and none is blown up.
+    Long texts are broken into lines. A table that is still wider than the line is shrunk to it, and none is
+    blown up.
     """
     header = [_tex(str(name)) for name in table.frame.columns] or [""]
     return "\n".join([
-        r"\begin{table}", r"\centering\small", rf"\caption{{{_tex(table.title)}: {_tex(table.note)}}}",
+        r"\begin{table}", r"\centering\small\setlength{\tabcolsep}{3pt}",
+        rf"\caption{{{_tex(table.title)}: {_tex(table.note)}}}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        rf"\begin{{tabular}}{{{'l' * len(header)}}}", r"\toprule", " & ".join(header) + r" \\", r"\midrule",
+        rf"\begin{{tabular}}{{{_columns(table)}}}", r"\toprule", " & ".join(header) + r" \\", r"\midrule",
         *(" & ".join(_tex(text) for text in row) + r" \\" for row in _rows(table)),
         r"\bottomrule", r"\end{tabular}}", r"\end{table}", "",
     ])  # fmt: skip
+
+
+def _columns(table: Table) -> str:
+    """One line for short texts; a column with longer ones gets wider and more lines the longer they are."""
+    longest = [max(map(len, column), default=0) for column in zip(*_rows(table), strict=True)] or [0]
+    broken = r">{\raggedright\arraybackslash}p{%.1fcm}"
+    return "".join("l" if most <= _LINE else broken % (0.6 + 0.28 * most**0.5) for most in longest)
 
 
 def _rows(table: Table) -> list[list[str]]:
