@@ -1,11 +1,11 @@
 """Runs the grid of a study: trials within the budget, every result kept, nothing finished done again."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -16,7 +16,6 @@ from budgets.reconcile import reconcile
 from runners.backend import Backend, Ended, Job
 from runners.checkpoint import kept_steps
 from runners.data.cache import drop_idle
-from runners.faults import patiently
 from runners.files import new_file, write_json
 from runners.loggers import Loggers
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table, to_frame, write_table
@@ -49,9 +48,6 @@ _WAIT_S = 0.5
 _BACKOFF = 4
 _WRITE_TABLES_S = 5.0
 _TABLES_PAUSE = 20  # times as long as it took to write them: thousands of trials take seconds
-_PATIENCE_S = 300.0  # with storage that is away
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,7 +202,7 @@ class Run:
                 self._schedule.retry(trial_id)
             self._progress.tick(self._study.folder, self._started_at)
             if time.monotonic() > self._tables_due:
-                self._with_storage(self._write_tables)
+                self._site.with_storage(self._write_tables)
         self._event("study-ended")
         drop_idle()
 
@@ -246,7 +242,7 @@ class Run:
 
     def _start(self, trial_id: str, nodes: tuple[str, ...], backend: Backend) -> None:
         trial = self._trials[trial_id]
-        self._with_storage(partial(self._ledger.reserve, trial_id, trial.train_flops))
+        self._site.with_storage(partial(self._ledger.reserve, trial_id, trial.train_flops))
         taken = {slot for slot, _ in self._started_at.values()}
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         self._started_at[trial_id] = (slot, time.monotonic())
@@ -292,32 +288,14 @@ class Run:
     def _take(self, trial: Trial, outcome: Outcome) -> None:
         self._outcomes[trial.trial_id] = outcome
         folder = self._folder(trial.trial_id)
-        self._with_storage(partial(book_outcome, self._ledger, trial, folder, outcome))
+        self._site.with_storage(partial(book_outcome, self._ledger, trial, folder, outcome))
         self._loggers.add(outcome.row, folder / "curve.parquet")
 
     def _book_lost(self, trial: Trial) -> None:
         folder = self._folder(trial.trial_id)
-        for path in self._with_storage(partial(book_lost, self._ledger, trial, folder)):
+        for path in self._site.with_storage(partial(book_lost, self._ledger, trial, folder)):
             self._event("checkpoint-damaged", trial=trial.trial_id, file=path.name)
             self._progress.say(f"{trial.cell}: {path} is damaged and was removed; the one before is taken")
-
-    def _with_storage(self, do: Callable[[], T]) -> T:
-        """Does what needs the study's folder, and waits for it where it is away.
-
-        Raises:
-            OSError: It stays away, or there is no time to wait.
-        """
-
-        def look_and_do() -> T:
-            (self._study.folder / "trials").stat()  # else files that are away would be taken for none
-            return do()
-
-        return patiently(
-            look_and_do,
-            patience_s=_PATIENCE_S,
-            say=self._progress.say,
-            hurry=lambda: bool(self._site.notice.by),
-        )
 
     def _retry(self, trial: Trial, attempt: int) -> None:
         span, reason = self._last[trial.trial_id]
@@ -331,8 +309,8 @@ class Run:
         span, reason = self._last[trial.trial_id]
         folder = self._folder(trial.trial_id)
         if not keep:
-            self._with_storage(partial(book_given_up, self._ledger, trial.trial_id, folder))
-        self._with_storage(partial(write_failure, folder, reason))
+            self._site.with_storage(partial(book_given_up, self._ledger, trial.trial_id, folder))
+        self._site.with_storage(partial(write_failure, folder, reason))
         self._event("trial-failed", **span, reason=reason)
         self._failures[trial.trial_id] = reason
         self._progress.failed(trial, reason)
@@ -342,7 +320,7 @@ class Run:
         self._retry_at.pop(trial.trial_id, None)
         span, reason = self._last.get(trial.trial_id, ({"trial": trial.trial_id}, "not started"))
         folder = self._folder(trial.trial_id)
-        self._with_storage(partial(book_given_up, self._ledger, trial.trial_id, folder))
+        self._site.with_storage(partial(book_given_up, self._ledger, trial.trial_id, folder))
         self._event("trial-left-out", **span, reason=f"{reason}; the study budget has no room for it")
         self._remaining.append(trial)
 
@@ -373,7 +351,7 @@ class Run:
         self._tables_due = time.monotonic() + max(_WRITE_TABLES_S, _TABLES_PAUSE * took_s)
 
     def _event(self, event: str, **facts: object) -> None:
-        self._with_storage(partial(add_event, self._study, event, **facts))
+        self._site.with_storage(partial(add_event, self._study, event, **facts))
 
     def _folder(self, trial_id: str) -> Path:
         return trial_folder(self._study, trial_id)

@@ -40,6 +40,7 @@ class Progress:
         self._spent, self._planned = 0, 1
         self._slots = 1
         self._budget = ""
+        self._phase = ""
         self._trials: dict[str, Trial] = {}
         self._done: set[str] = set()
         self._failed: dict[str, str] = {}
@@ -47,9 +48,7 @@ class Progress:
 
     def begin(self, plan: Plan, *, finished: Collection[str], spent_flops: int) -> None:
         """Starts the view of a plan of which some trials are finished already."""
-        self._trials = {trial.trial_id: trial for trial in plan.trials}
-        self._planned, self._spent = plan.train_flops, spent_flops
-        self._done = set(finished)
+        self.show(plan.trials, finished=finished, planned_flops=plan.train_flops, spent_flops=spent_flops)
         done = f", {len(finished)} of them finished before" if finished else ""
         if plan.study_flops is not None:
             self._budget = f" (study budget {format_flops(plan.study_flops)})"
@@ -57,13 +56,31 @@ class Progress:
             self.say(f"note: {warning}")
         self.tell(f"{len(self._trials)} trials, {format_flops(self._planned)}{self._budget}{done}")
 
-    def finished(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
-        """Shows a finished trial."""
+    def show(
+        self,
+        trials: Sequence[Trial],
+        *,
+        finished: Collection[str],
+        planned_flops: int,
+        spent_flops: int,
+        phase: str = "",
+    ) -> None:
+        """Has the live view show these trials, by their levels or, where they have one name, under that."""
+        self._trials, self._phase = {trial.trial_id: trial for trial in trials}, phase
+        self._planned, self._spent = planned_flops, spent_flops
+        self._done = set(finished)
+
+    def count(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
+        """Counts a finished trial in the live view."""
         self._done.add(trial.trial_id)
         self._failed.pop(trial.trial_id, None)
         self._spent = spent_flops
+        self._speeds[kind(trial)].append(outcome.timing["samples_per_s"])
+
+    def finished(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
+        """Shows a finished trial."""
+        self.count(trial, outcome, spent_flops=spent_flops)
         row, timing = outcome.row, outcome.timing
-        self._speeds[kind(trial)].append(timing["samples_per_s"])
         value = f"{self._metric} {row[self._metric]:.1%}" if self._metric in row else row["status"]
         total = len(self._trials)
         self.tell(
@@ -121,8 +138,8 @@ class Progress:
         counts: dict[str, Counter[str]] = {}
         for trial_id, trial in self._trials.items():
             cell = trial.cell
-            name = cell.regime if cell.level_flops is None else format_flops(cell.level_flops)
-            counts.setdefault(name, Counter())[self._state(trial_id, running_ids)] += 1
+            level = cell.regime if cell.level_flops is None else format_flops(cell.level_flops)
+            counts.setdefault(self._phase or level, Counter())[self._state(trial_id, running_ids)] += 1
         return [Level(name=name, **of_state) for name, of_state in counts.items()]
 
     def _state(self, trial_id: str, running_ids: Collection[str]) -> str:

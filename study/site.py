@@ -1,12 +1,13 @@
 """Where a run's trials run, for its tuning and its grid alike, and what tells it to stop."""
 
 import signal
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Self
+from typing import Self, TypeVar
 
 from runners.backend import Backend
 from runners.cluster import Cluster
-from runners.faults import Notice
+from runners.faults import Notice, patiently
 from runners.ray_address import cluster_address
 from runners.schedule import Schedule
 from runners.shared_storage import require_shared
@@ -15,6 +16,9 @@ from study.progress import Progress
 from study.study import Study
 
 _NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_PATIENCE_S = 300.0  # with storage that is away
+
+T = TypeVar("T")
 
 
 class Site:
@@ -72,6 +76,27 @@ class Site:
     def told(self) -> str:
         """Says by what the run was told to stop; empty when it was not."""
         return self.notice.by or ("`study stop`" if told_to_stop(self._study.folder) else "")
+
+    def with_storage(self, do: Callable[[], T]) -> T:
+        """Does what needs the study's folder, and waits for it where it is away.
+
+        Args:
+            do: What to do; it must be safe to do again.
+
+        Raises:
+            OSError: It stays away, or there is no time to wait.
+        """
+
+        def look_and_do() -> T:
+            (self._study.folder / "trials").stat()  # else files that are away would be taken for none
+            return do()
+
+        return patiently(
+            look_and_do,
+            patience_s=_PATIENCE_S,
+            say=self._progress.say,
+            hurry=lambda: bool(self.notice.by),
+        )
 
     def _open(self) -> Backend:
         if self._local:
