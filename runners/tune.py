@@ -6,6 +6,7 @@ new ones. A trial's folder tells what is done, and it goes on from its checkpoin
 crashed.
 """
 
+import logging
 import os
 import pickle
 import signal
@@ -82,6 +83,7 @@ def tune_trials(  # noqa: PLR0913 - what trials take, when they are tried again,
     trainable = tune.with_resources(
         tune.with_parameters(_train, runs=runs, leave=leave, pause_s=pause_s), by_rays_names(resources)
     )
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watcher tells what went wrong
     with tempfile.TemporaryDirectory(prefix="tuning-") as storage:
         tune.Tuner(
             trainable,

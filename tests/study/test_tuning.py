@@ -114,6 +114,7 @@ def test_a_tuning_in_ranks_goes_on_after_its_worker_is_killed(pool: Path, tmp_pa
         output, errors = process.communicate(timeout=200)
 
     assert process.returncode == 0, output + errors
+    assert "Traceback" not in output + errors
     assert "rank 0 of 2: the trial's process died by SIGKILL; it goes on from its last checkpoint" in output
     assert said_events(folder).count("trial-retried") == 1
     entries = read_entries(folder / "ledger.jsonl")
