@@ -51,7 +51,15 @@ from runners.model import build_model, compute_context, resolve_precision
 from runners.strategies.build import build_strategy
 from runners.train import Schedule, to_float, train
 
-LADDER = ("mini-ViT-XXS-8", "mini-ViT-XS-8", "mini-ViT-S-8", "mini-ViT-M-8", "mini-ConvNeXt")
+# Each at the batch of the shipped studies; the largest at one that gives its matrices some size.
+LADDER = {
+    "mini-ViT-XXS-8": 64,
+    "mini-ViT-XS-8": 64,
+    "mini-ViT-S-8": 64,
+    "mini-ViT-M-8": 64,
+    "mini-ConvNeXt": 64,
+    "mini-ViT-L-8": 256,
+}
 CLIP = strategy("clip")
 RECIPE = Recipe()
 LR_PEAK, SEED = 1e-3, 0
@@ -257,7 +265,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measures training.")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="instead of the small ladder")
-    parser.add_argument("--batch", type=int, help="pairs (64; 1024 on a GPU)")
+    parser.add_argument("--batch", type=int, help="pairs (64, the largest model 256; 1024 on a GPU)")
     parser.add_argument("--steps", type=int, default=48, help=f"of a turn, {WARM} of them not timed (48)")
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
@@ -284,13 +292,13 @@ def main() -> int:
                 architecture=load_architecture(model),
                 folder=folder,
                 device=device,
-                batch=options.batch or (1024 if on_gpu else 64),
+                batch=options.batch or (1024 if on_gpu else LADDER.get(model, 64)),
                 steps=options.steps,
                 workers=8 if on_gpu else 0,
             )
             ratio, share = measure(setting, options.turns)
             lines.append((f"train_{model}_ratio", ratio, RATIO))
-            if model == (models[-1] if on_gpu else "mini-ViT-M-8"):
+            if model == (models[-1] if on_gpu else max(LADDER, key=LADDER.__getitem__)):
                 lines.append((f"train_{model}_matmul_share", share, SHARE))
     print()
     for line, value, target in lines:
