@@ -16,16 +16,13 @@ from typing import Any
 import pytest
 import torch
 
-from budgets.architecture import load_architecture
-from budgets.plan import Cell, Trial
-from budgets.recipe import Recipe
 from runners.checkpoint import checkpoints, kept_steps
-from runners.data.embedded.build import build_embedded_pool
 from runners.faults import Left, fault_of, patiently, words_of
 from runners.meter import read_count
 from runners.process import Exit, FreshProcess, load_ahead
 from runners.trial import Outcome, run_trial
 from runners.trial_setup import TrialJob
+from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
 STEPS, BATCH, FLOPS = 200, 16, 7
 ALL = STEPS * BATCH * FLOPS
@@ -35,38 +32,9 @@ load_ahead()
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> TrialJob:
     """A trial of a second or two that nothing happened to."""
-    pool = tmp_path_factory.mktemp("pools") / "tiny"
-    build_embedded_pool(pool, pairs=128, seed=0, score=None, evaluation_sizes={"held-out": 100})
-    trial = Trial(
-        cell=Cell(
-            regime="equal-samples",
-            subset_size=100,
-            quality="all",
-            architecture="mini-ViT-XXS-8",
-            strategy="clip",
-            level_flops=None,
-        ),
-        seed=0,
-        pool="tiny",
-        evaluation_sets=("held-out",),
-        architecture_config=load_architecture("mini-ViT-XXS-8").config,
-        samples_seen=STEPS * BATCH,
-        batch_size=BATCH,
-        lr_peak=1e-3,
-        recipe=Recipe(precision="fp32"),
-        train_flops_per_sample=FLOPS,
-        evaluation_flops=11,
-        parameters=13,
-    )
-    job = TrialJob(
-        trial=trial,
-        pool=pool,
-        evaluation={"held-out": pool / "evaluation" / "held-out"},
-        folder=tmp_path_factory.mktemp("quiet") / "trial",
-        cpus=1,
-        gpus=0,
-        checkpoint_s=1000,
-        checkpoint_steps=20,
+    pool = tiny_pool(tmp_path_factory.mktemp("pools") / "tiny")
+    job = tiny_job(
+        tiny_trial(steps=STEPS), pool, tmp_path_factory.mktemp("quiet") / "trial", checkpoint_steps=20
     )
     run_trial(job)
     return job

@@ -19,21 +19,17 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from budgets.architecture import load_architecture
-from budgets.plan import Cell, Trial
 from budgets.recipe import Recipe
-from runners.data.embedded.build import build_embedded_pool
 from runners.faults import RankEnded
 from runners.ranks import gather, rank, ranks, run_ranks
 from runners.trial import run_trial
 from runners.trial_setup import TrialJob
+from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pools") / "tiny"
-    build_embedded_pool(path, pairs=128, seed=0, score=None, evaluation_sizes={"held-out": 100})
-    return path
+    return tiny_pool(tmp_path_factory.mktemp("pools") / "tiny")
 
 
 Jobs = Callable[[str, Recipe, int], TrialJob]
@@ -42,37 +38,8 @@ Jobs = Callable[[str, Recipe, int], TrialJob]
 @pytest.fixture
 def jobs(pool: Path, tmp_path: Path) -> Jobs:
     def make(strategy: str, recipe: Recipe, count: int) -> TrialJob:
-        trial = Trial(
-            cell=Cell(
-                regime="equal-samples",
-                subset_size=100,
-                quality="all",
-                architecture="mini-ViT-XXS-8",
-                strategy=strategy,
-                level_flops=None,
-            ),
-            seed=0,
-            pool="tiny",
-            evaluation_sets=("held-out",),
-            architecture_config=load_architecture("mini-ViT-XXS-8").config,
-            samples_seen=480,
-            batch_size=16,
-            lr_peak=1e-3,
-            recipe=recipe,
-            train_flops_per_sample=7,
-            evaluation_flops=11,
-            parameters=13,
-        )
-        return TrialJob(
-            trial=trial,
-            pool=pool,
-            evaluation={"held-out": pool / "evaluation" / "held-out"},
-            folder=tmp_path / f"{trial.trial_id}-{count}",
-            cpus=count,
-            gpus=0,
-            checkpoint_s=1000,
-            ranks=count,
-        )
+        trial = tiny_trial(strategy=strategy, recipe=recipe)
+        return tiny_job(trial, pool, tmp_path / f"{trial.trial_id}-{count}", ranks=count)
 
     return make
 

@@ -11,57 +11,25 @@ import pandas as pd
 import pytest
 import torch
 
-from budgets.architecture import load_architecture
-from budgets.plan import Cell, Trial
 from budgets.recipe import Recipe
 from runners.checkpoint import kept_steps
-from runners.data.embedded.build import build_embedded_pool
 from runners.results import RESULT_COLUMNS, to_frame
 from runners.trial import read_outcome, run_trial
 from runners.trial_setup import TrialJob
+from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pools") / "tiny"
-    build_embedded_pool(path, pairs=128, seed=0, score=None, evaluation_sizes={"held-out": 100})
-    return path
+    return tiny_pool(tmp_path_factory.mktemp("pools") / "tiny")
 
 
 @pytest.fixture
 def job(pool: Path, tmp_path: Path) -> TrialJob:
-    trial = Trial(
-        cell=Cell(
-            regime="equal-samples",
-            subset_size=100,
-            quality="all",
-            architecture="mini-ViT-XXS-8",
-            strategy="clip",
-            level_flops=None,
-        ),
-        seed=0,
-        pool="tiny",
-        evaluation_sets=("held-out",),
-        architecture_config=load_architecture("mini-ViT-XXS-8").config,
-        samples_seen=480,
-        batch_size=16,
-        lr_peak=1e-3,
-        recipe=Recipe(precision="fp32"),
-        train_flops_per_sample=7,
-        evaluation_flops=11,
-        parameters=13,
-    )
-    return TrialJob(
-        trial=trial,
-        pool=pool,
-        evaluation={"held-out": pool / "evaluation" / "held-out"},
-        folder=tmp_path / trial.trial_id,
-        cpus=1,
-        gpus=0,
-        checkpoint_s=1000,
-    )
+    trial = tiny_trial()
+    return tiny_job(trial, pool, tmp_path / trial.trial_id)
 
 
 def test_a_trial_sees_exactly_its_samples_and_leaves_row_curve_and_weights(job: TrialJob) -> None:

@@ -1,0 +1,57 @@
+"""A pool and a trial small enough to be really trained by a test."""
+
+from pathlib import Path
+
+from budgets.architecture import load_architecture
+from budgets.plan import Cell, Trial
+from budgets.recipe import Recipe
+from runners.data.embedded.build import build_embedded_pool
+from runners.trial_setup import TrialJob
+
+
+def tiny_pool(path: Path) -> Path:
+    """128 pairs, and 100 drawings to evaluate on."""
+    build_embedded_pool(path, pairs=128, seed=0, score=None, evaluation_sizes={"held-out": 100})
+    return path
+
+
+def tiny_trial(*, strategy: str = "clip", recipe: Recipe | None = None, steps: int = 30) -> Trial:
+    """Steps of 16 pairs; its costs are round numbers, to be recognised."""
+    return Trial(
+        cell=Cell(
+            regime="equal-samples",
+            subset_size=100,
+            quality="all",
+            architecture="mini-ViT-XXS-8",
+            strategy=strategy,
+            level_flops=None,
+        ),
+        seed=0,
+        pool="tiny",
+        evaluation_sets=("held-out",),
+        architecture_config=load_architecture("mini-ViT-XXS-8").config,
+        samples_seen=steps * 16,
+        batch_size=16,
+        lr_peak=1e-3,
+        recipe=recipe or Recipe(precision="fp32"),
+        train_flops_per_sample=7,
+        evaluation_flops=11,
+        parameters=13,
+    )
+
+
+def tiny_job(
+    trial: Trial, pool: Path, folder: Path, *, checkpoint_steps: int = 0, ranks: int = 1
+) -> TrialJob:
+    """The trial on the processor, one thread a rank, with no checkpoint by the clock."""
+    return TrialJob(
+        trial=trial,
+        pool=pool,
+        evaluation={"held-out": pool / "evaluation" / "held-out"},
+        folder=folder,
+        cpus=ranks,
+        gpus=0,
+        checkpoint_s=1000,
+        checkpoint_steps=checkpoint_steps,
+        ranks=ranks,
+    )
