@@ -1,8 +1,10 @@
 """A small pool as a user would have it, and studies of it that run in seconds."""
 
 import os
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from runners.data.embedded.build import build_embedded_pool
+from study.cli import main
+
+Run = Callable[..., str]
+"""Words of a command line, and perhaps the exit code that is expected → what it said."""
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = {"held-out": 200, "retrieval": 32}
@@ -86,3 +92,17 @@ def _command(words: tuple[object, ...]) -> list[str]:
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command line in this process: what it printed, or its error where another code is expected."""
+
+    def run(words: str, *, code: int = 0) -> str:
+        capsys.readouterr()
+        found = main(shlex.split(words))
+        said = capsys.readouterr()
+        assert found == code, said.err
+        return said.err if code else said.out
+
+    return run

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -32,11 +31,10 @@ from study.cli import main
 from study.load import load_declaration
 from study.study import Study, plan_study
 from tests.study import shown
+from tests.study.conftest import Run
 
 COMMANDS = shown.commands("docs/data.md")
 PAIRS = 300
-
-Run = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
@@ -76,18 +74,6 @@ def user(icons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(icons, folder)
     monkeypatch.chdir(folder)
     return folder
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(words: str, *, code: int = 0) -> str:
-        capsys.readouterr()
-        found = main(shlex.split(words))
-        said = capsys.readouterr()
-        assert found == code, said.err
-        return said.err if code else said.out
-
-    return run
 
 
 def command(part: str) -> str:

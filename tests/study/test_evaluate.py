@@ -2,9 +2,7 @@
 
 import json
 import re
-import shlex
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,16 +23,13 @@ from runners.data.tokenizer import tokenizer
 from runners.model import build_model
 from runners.trial import run_trial
 from study.bookkeeping import trial_job
-from study.cli import main
 from study.load import load_declaration
 from study.study import Study, plan_study
 from tests.study import shown
-from tests.study.conftest import write_declaration
+from tests.study.conftest import Run, write_declaration
 
 COMMANDS = shown.commands("docs/evaluation.md")
 TRAIN, TEST, PICTURES = 500, 200, 30
-
-Run = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +60,9 @@ def user(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def run(user: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+@pytest.fixture(autouse=True)
+def _here(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(user)
-
-    def run(words: str, *, code: int = 0) -> str:
-        capsys.readouterr()
-        found = main(shlex.split(words))
-        said = capsys.readouterr()
-        assert found == code, said.err
-        return said.err if code else said.out
-
-    return run
 
 
 def command(part: str) -> str:
