@@ -31,7 +31,7 @@ from ray.cluster_utils import Cluster as SimulatedCluster
 from budgets.ledger import Ledger
 from runners.backend import Backend, Job
 from runners.cluster import Cluster
-from runners.ray_backend import RayBackend
+from runners.ray_backend.backend import RayBackend
 from runners.schedule import Done, Schedule, Start, Task
 
 NODES, GPUS = 2, 4

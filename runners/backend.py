@@ -1,4 +1,4 @@
-"""What runs trials where the schedule says: the protocol of `ray_backend` and `local_backend`."""
+"""What runs trials where the schedule says: the protocol of `ray_backend.backend` and `local_backend`."""
 
 import pickle
 from collections.abc import Callable, Sequence

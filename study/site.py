@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 from runners.backend import Backend
 from runners.cluster import Cluster
 from runners.faults import Notice, patiently
-from runners.ray_address import cluster_address
+from runners.ray_backend.address import cluster_address
 from runners.schedule import Schedule
 from runners.shared_storage import require_shared
 from study.lock import told_to_stop
@@ -103,7 +103,7 @@ class Site:
             from runners.local_backend import LocalBackend  # noqa: PLC0415 - one of the two is needed
 
             return LocalBackend()
-        from runners.ray_backend import RayBackend  # noqa: PLC0415 - Ray's import starts threads
+        from runners.ray_backend.backend import RayBackend  # noqa: PLC0415 - Ray's import starts threads
 
         return RayBackend(cluster_address(self._address))
 

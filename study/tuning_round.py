@@ -10,10 +10,10 @@ from budgets.plan import Trial, TuningPlan
 from budgets.quantity import format_flops
 from budgets.winner import words
 from runners.loggers import Loggers
+from runners.ray_backend.tune import tune_trials
 from runners.results import PLAN_COLUMNS, plan_row, to_frame, write_table
 from runners.throughput import predict_s
 from runners.trial import Outcome, drop_scaffolding, read_outcome
-from runners.tune import tune_trials
 from study.bookkeeping import (
     add_event,
     book_given_up,

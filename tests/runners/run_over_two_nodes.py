@@ -11,7 +11,7 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # all on loopback
 from ray.cluster_utils import Cluster
 
 from runners.backend import Job
-from runners.ray_backend import RayBackend
+from runners.ray_backend.backend import RayBackend
 from runners.trial import take_part
 
 

@@ -14,7 +14,7 @@ from runners.backend import Backend, Ended, Job
 from runners.cluster import Cluster
 from runners.faults import Left, words_of
 from runners.local_backend import LocalBackend
-from runners.ray_backend import RayBackend
+from runners.ray_backend.backend import RayBackend
 from runners.schedule import Schedule, Start, Task
 from runners.shared_storage import require_shared
 from tests.runners import jobs

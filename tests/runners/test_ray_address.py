@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.ray_address import cluster_address, require_cluster
+from runners.ray_backend.address import cluster_address, require_cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,7 +20,7 @@ import os
 from pathlib import Path
 from functools import partial
 from runners.backend import Job
-from runners.ray_backend import RayBackend
+from runners.ray_backend.backend import RayBackend
 
 def parents(pid):
     while pid > 1:

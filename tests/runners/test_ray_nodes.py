@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from runners.backend import Job
 from runners.cluster import Cluster
-from runners.ray_backend import RayBackend
+from runners.ray_backend.backend import RayBackend
 from runners.schedule import Schedule, Start, Task
 from tests.runners import jobs
 import ray

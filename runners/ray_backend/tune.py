@@ -1,13 +1,11 @@
 """Runs the trials of a tuning through Ray Tune, over the values that `budgets.tuning` chose.
 
-Beside `runners.ray_backend`, whose connection it uses, and `runners.ray_train` the only file that imports
-Ray. What Tune knows of an experiment is thrown away: its restore starts finished trials again and takes no
+What Tune knows of an experiment is thrown away: its restore starts finished trials again and takes no
 new ones. A trial's folder tells what is done, and it goes on from its checkpoint; Tune starts again what
 crashed.
 """
 
 import logging
-import os
 import pickle
 import signal
 import tempfile
@@ -18,17 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runners.nodes import Resources
-from runners.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
-from runners.ray_backend import by_rays_names  # before Ray: it sets how Ray authenticates
-
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-
 from ray import tune
 from ray.exceptions import RayTaskError
+
+from runners.nodes import Resources
+from runners.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
+from runners.ray_backend.backend import by_rays_names
 
 if TYPE_CHECKING:
     from runners.trial_setup import TrialJob

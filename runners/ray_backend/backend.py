@@ -1,4 +1,4 @@
-"""Runs trials on a Ray cluster. Beside it `runners.tune` and `runners.ray_train` alone import Ray.
+"""Runs trials as Ray Core tasks, on a cluster or on this machine.
 
 Ray knows the nodes, carries a trial to one and watches over it; which trial starts when and where is
 `runners.schedule`'s decision. Each trial is a Ray Core task that runs it in a process of its own.
@@ -12,10 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
 import ray
 import ray.exceptions
 from ray._private import ray_constants
@@ -26,10 +22,10 @@ from runners.backend import Ended, Job, ended_by
 from runners.faults import fault_of, words_of
 from runners.nodes import Resources
 from runners.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
-from runners.ray_address import require_cluster
+from runners.ray_backend.address import require_cluster
 
 _OBJECT_STORE_BYTES = 100_000_000
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 _NAMES = {"CPU": "cpus", "GPU": "gpus"}
 _NO_RESOURCE = ("node:", "memory", "object_store_memory")
 _CANCEL_S = 0.5
@@ -177,7 +173,7 @@ def _run_in_fresh_process(run: bytes, modules: tuple[str, ...]) -> Exit:
 def _run_over_nodes(
     run: bytes, nodes: Sequence[str], ranks_per_node: int, resources: Mapping[str, float]
 ) -> Exit:
-    from runners.ray_train import run_over_nodes  # noqa: PLC0415 - Ray Train's import takes seconds
+    from runners.ray_backend.over_nodes import run_over_nodes  # noqa: PLC0415 - its import takes seconds
 
     return run_over_nodes(run, nodes=nodes, ranks_per_node=ranks_per_node, resources=resources)
 
