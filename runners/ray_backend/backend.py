@@ -15,6 +15,7 @@ from typing import Any, Self
 import ray
 import ray.exceptions
 from ray._private import ray_constants
+from ray._raylet import Config  # type: ignore[attr-defined]  # of its compiled part
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -52,6 +53,9 @@ class RayBackend:
             # What Ray does on a desktop: every port of the cluster is bound to loopback.
             os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
             ray_constants.ENABLE_RAY_CLUSTER = False
+            # Whatever the user's clusters ask for: nobody else on this machine may send this one work.
+            os.environ["RAY_AUTH_MODE"] = "token"
+            Config.initialize("")  # which Ray read when it was imported
             local = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
         else:
             require_cluster(address)
@@ -73,7 +77,11 @@ class RayBackend:
     @property
     def name(self) -> str:
         """What it is, for people."""
-        return f"Ray cluster at {self.address}" if self.address else "Ray on this machine"
+        if self.address is None:
+            return "Ray on this machine"
+        mode = os.environ["RAY_AUTH_MODE"]
+        open_to_all = "" if mode == "token" else f", without its token (RAY_AUTH_MODE={mode})"
+        return f"Ray cluster at {self.address}{open_to_all}"
 
     def nodes(self) -> dict[str, Resources]:
         """Gives the nodes that Ray takes for alive: id → resources."""

@@ -1,6 +1,7 @@
 """Which cluster a study runs on, who can't be reached, and what listens."""
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -16,30 +17,30 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # In a process of its own: Ray's settings for the cluster of one machine hold for the whole process.
 LISTENING = """
-import os
+import os, subprocess, sys
 from pathlib import Path
 from functools import partial
+from runners.ray_backend import address
 from runners.backend import Job
 from runners.ray_backend.backend import RayBackend
+import ray
 
-def parents(pid):
-    while pid > 1:
-        yield pid
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+mark = "STUDY_TEST_MARK=" + os.environ["STUDY_TEST_MARK"]
 
 def sockets():
-    ours = set()
+    ours = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if os.getpid() in parents(int(process.name)):
-                ours |= {os.readlink(file) for file in (process / "fd").iterdir()}
+            if mark in (process / "environ").read_text(errors="replace").split("\\0"):
+                name = (process / "comm").read_text().strip().replace(" ", "_")
+                ours |= {os.readlink(file): name for file in (process / "fd").iterdir()}
         except OSError:
             continue  # it has just ended, or a file of it was closed
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A" and f"socket:[{fields[9]}]" in ours:
-                yield fields[1].partition(":")[0]
+                yield ours[f"socket:[{fields[9]}]"] + "@" + fields[1].partition(":")[0]
 
 with RayBackend(modules=()) as backend:
     (node,) = backend.nodes()
@@ -47,6 +48,9 @@ with RayBackend(modules=()) as backend:
     while not backend.wait(1):
         pass
     print(" ".join(sockets()))
+    ask = [sys.executable, "-c", address._ASK, ray.get_runtime_context().gcs_address]
+    print(*(not subprocess.run(ask, env={**os.environ, "RAY_AUTH_MODE": mode}, capture_output=True).returncode
+            for mode in ("token", "disabled")))
 """
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
 
@@ -84,11 +88,14 @@ def test_a_dead_or_wrong_address_gives_one_clear_error_within_seconds(listener: 
     assert time.monotonic() - before < 15
 
 
-def test_ray_on_this_machine_listens_on_loopback_alone() -> None:
+def test_ray_on_this_machine_listens_on_loopback_alone_and_asks_for_its_token_whatever_the_user_has_set() -> (
+    None
+):
+    others = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     ended = subprocess.run(
         [sys.executable, "-c", LISTENING],
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        env={**others, "RAY_AUTH_MODE": "disabled", "STUDY_TEST_MARK": secrets.token_hex(16)},
         capture_output=True,
         text=True,
         check=False,
@@ -96,6 +103,8 @@ def test_ray_on_this_machine_listens_on_loopback_alone() -> None:
     )
 
     assert ended.returncode == 0, ended.stderr
-    listening = ended.stdout.split()
-    assert len(listening) > 3  # Ray's head, its node, an agent and a worker
-    assert set(listening) <= LOOPBACK
+    sockets, answered = ended.stdout.splitlines()
+    listening = [socket.split("@") for socket in sockets.split()]
+    assert {"gcs_server", "raylet"} < {process for process, _ in listening}
+    assert {address for _, address in listening} <= LOOPBACK, sockets
+    assert answered == "True False", "one who knows the token, and one who does not"
