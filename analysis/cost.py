@@ -10,6 +10,32 @@ import pandas as pd
 from analysis.labels import budget_text
 
 SPENT = ("spent", "charged")
+STARTS = ("study-started", "tuning-started")
+ENDS = ("trial-finished", "trial-retried", "trial-left", "trial-failed")
+_BESIDE = ("node-left-out",)  # it may come before a start
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunTime:
+    """How long the runs of a study took, one after the other, and what of that its trials filled.
+
+    Attributes:
+        wall_s: From the start of each tuning and each grid to its last event, in seconds.
+        busy_s: Seconds that trials ran, failed attempts included.
+        slot_s: Slots × seconds, with as many slots as there were at each time.
+        slots: Most slots that there were.
+    """
+
+    wall_s: float
+    busy_s: float
+    slot_s: float
+    slots: int
+
+    @property
+    def busy(self) -> float | None:
+        """Share of the slots' time in which a trial ran; None where there was no such time."""
+        # A node is taken for lost a moment before its trials are.
+        return min(1.0, self.busy_s / self.slot_s) if self.slot_s > 0 else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,9 +49,7 @@ class Cost:
         wasted_flops: Lost with attempts that failed.
         budget_flops: Declared study budget, a cap on training FLOPs; NaN without one.
         booked_flops: Training FLOPs alone that are gone, waste included: what the budget caps.
-        wall_s: From the start to the last event of each run, summed; NaN without events.
-        busy_s: Sum of the trials' own times, failed attempts included; NaN without events.
-        slots: Most slots that a run had.
+        time: How long its runs took; NaN without events.
     """
 
     planned_flops: float
@@ -34,9 +58,7 @@ class Cost:
     wasted_flops: float
     budget_flops: float
     booked_flops: float
-    wall_s: float
-    busy_s: float
-    slots: int
+    time: RunTime
 
 
 def totals(
@@ -44,7 +66,6 @@ def totals(
 ) -> Cost:
     """Sums up plan, ledger and events, each of which may be empty."""
     budget = declaration.get("study_budget_flops")
-    wall, busy, slots = run_time(events)
     return Cost(
         planned_flops=float(_flops(plan).sum()),
         spent_flops=_sum(ledger, SPENT),
@@ -52,20 +73,36 @@ def totals(
         wasted_flops=_sum(ledger, ("wasted",)),
         budget_flops=float(budget) if budget is not None else float("nan"),
         booked_flops=_booked(ledger),
-        wall_s=wall,
-        busy_s=busy,
-        slots=slots,
+        time=run_time(events),
     )
 
 
-def run_time(events: pd.DataFrame) -> tuple[float, float, int]:
-    """Wall time and busy time in seconds, and slots, over the runs of a study."""
+def run_time(events: pd.DataFrame) -> RunTime:
+    """Sums up the times of a study's events; those of a trial that still runs go up to the last event."""
     if events.empty or "slots" not in events:
-        return float("nan"), float("nan"), 0
-    run = (events["event"] == "study-started").cumsum()
-    spans = events.groupby(run)["time"].agg(lambda time: float(time.max() - time.min()))
-    busy = float(events["wall_s"].sum()) if "wall_s" in events else 0.0
-    return float(spans.sum()), busy, int(events["slots"].max())
+        return RunTime(wall_s=float("nan"), busy_s=float("nan"), slot_s=0.0, slots=0)
+    wall = busy = slot = 0.0
+    for began, phase in events.groupby(events["event"].isin(STARTS).cumsum()):
+        told = phase[~phase["event"].isin(_BESIDE)]
+        if not began or told.empty:
+            continue
+        last = float(told["time"].max())
+        wall += last - float(told["time"].min())
+        at = told.dropna(subset=["slots"])
+        until = np.append(at["time"].to_numpy(np.float64)[1:], last)
+        slot += float((at["slots"].to_numpy(np.float64) * (until - at["time"].to_numpy(np.float64))).sum())
+        busy += _busy_s(told, last)
+    return RunTime(wall_s=wall, busy_s=busy, slot_s=slot, slots=int(events["slots"].max()))
+
+
+def _busy_s(phase: pd.DataFrame, last: float) -> float:
+    if "trial" not in phase:
+        return 0.0
+    ended = phase[phase["event"].isin(ENDS)]
+    latest = phase[phase["event"].isin([*ENDS, "trial-started"])].drop_duplicates("trial", keep="last")
+    running = latest[latest["event"] == "trial-started"]
+    seconds = float(ended["wall_s"].sum()) if "wall_s" in ended else 0.0
+    return seconds + float((last - running["time"]).sum())
 
 
 def _booked(ledger: pd.DataFrame) -> float:

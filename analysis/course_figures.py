@@ -4,12 +4,12 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.cost import ENDS, STARTS, run_time
 from analysis.figure_data import FigureData, Missing, mark_frame
 from analysis.labels import axis_text, budget_text, configuration_text, count_text, plural
 from analysis.table import CONFIGURATION, records
 
 _MOST_ROWS = 40
-_ENDS = ("trial-finished", "trial-retried", "trial-left", "trial-failed", "trial-left-out")
 
 
 def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame) -> FigureData | Missing:
@@ -97,17 +97,17 @@ def _cell(group: pd.DataFrame, row: str, level: str) -> dict[str, Any]:
 def schedule(plan: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
     """What ran in each slot and when; the time between runs is taken out."""
     title = "The schedule"
-    if events.empty or "slot" not in events or not events["event"].isin(_ENDS).any():
+    if events.empty or "slot" not in events or not events["event"].isin(ENDS).any():
         return Missing(title=title, reason="no trial has ended, so there is no time to show")
     level = {row["trial"]: _level_text(row) for row in records(plan)}
     what = {row["trial"]: configuration_text(row) for row in records(plan)}
     rows: list[dict[str, Any]] = []
     minute = 60.0
-    starts = events["event"].isin(["study-started", "tuning-started"]).cumsum()
+    starts = events["event"].isin(STARTS).cumsum()
     offset = 0.0
     for _, run in events.groupby(starts):
         began = float(run["time"].min())
-        for event in records(run[run["event"].isin(_ENDS) & run["slot"].notna() & run["wall_s"].notna()]):
+        for event in records(run[run["event"].isin(ENDS) & run["slot"].notna() & run["wall_s"].notna()]):
             end = (offset + float(event["time"]) - began) / minute
             trial = str(event["trial"])
             lost = event["event"] in ("trial-retried", "trial-failed")
@@ -124,8 +124,7 @@ def schedule(plan: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
     order = list(dict.fromkeys([*level.values(), "tuning"]))
     rows.sort(key=lambda row: (order.index(row["series"]), row["low"]))
     slots = len({row["y"] for row in rows})
-    busy = sum(row["x"] - row["low"] for row in rows)
-    share = min(1.0, busy / (slots * offset / minute)) if offset else 0.0
+    share = run_time(events).busy or 0.0
     runs = f" over {int(starts.max())} runs, one after the other" if starts.max() > 1 else ""
     return FigureData(
         name="schedule",

@@ -150,12 +150,13 @@ def _facts(found: Analysis) -> list[dict[str, Any]]:
         },
         spent,
     ]  # fmt: skip
-    if not isnan(cost.wall_s):
-        note, part = f"{duration_text(cost.busy_s)} in trials", None
-        if cost.slots and cost.wall_s > 0:
-            part = min(cost.busy_s / (cost.slots * cost.wall_s), 1.0)
-            note = f"{plural(cost.slots, 'slot')}, {part:.0%} busy"
-        facts.append({"name": "Time", "value": duration_text(cost.wall_s), "note": note, "part": part})
+    time = cost.time
+    if not isnan(time.wall_s):
+        note, part = f"{duration_text(time.busy_s)} in trials", time.busy
+        if part is not None:
+            up_to = "up to " if round(time.slot_s) < round(time.slots * time.wall_s) else ""
+            note = f"{up_to}{plural(time.slots, 'slot')}, {part:.0%} busy"
+        facts.append({"name": "Time", "value": duration_text(time.wall_s), "note": note, "part": part})
     return facts
 
 

@@ -1,13 +1,16 @@
 """Keeps the schedule's view of a cluster up to date, and the cluster's view of what waits."""
 
 import time
+from contextlib import suppress
 
 from budgets.quantity import format_seconds
-from runners.backend import Backend
-from runners.nodes import Resources, slots
+from runners.backend import Backend, Ended
+from runners.nodes import Resources
 from runners.schedule import Schedule, State
+from runners.shared_storage import SharedStorage
 
 _LOOK_S = 1.0
+_ANSWER_S = 120.0  # how long a node may take to look for the storage
 
 
 class Cluster:
@@ -18,11 +21,22 @@ class Cluster:
         schedule: The schedule.
         patience_s: How long trials may wait for a node that has room for them, in seconds; None where no node
             can join.
+        storage: What a node must see before anything runs on it; None where all do.
     """
 
-    def __init__(self, backend: Backend, schedule: Schedule, *, patience_s: float | None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        schedule: Schedule,
+        *,
+        patience_s: float | None,
+        storage: SharedStorage | None = None,
+    ) -> None:
         self._backend, self._schedule, self._patience_s = backend, schedule, patience_s
+        self._storage = storage
         self._nodes: dict[str, Resources] = {}
+        self._blind = 0  # nodes that have not seen the storage
+        self._slots = 0
         self._looked_at = float("-inf")
         self._homeless_since: float | None = None
 
@@ -36,10 +50,11 @@ class Cluster:
         if now - self._looked_at < _LOOK_S:
             return
         self._looked_at = now
-        self._nodes = self._backend.nodes()
-        self._schedule.see_nodes(self._nodes)
+        self._see_nodes()
         waiting = self._schedule.waiting()
         unfinished = [*self._schedule.running(), *waiting]
+        if unfinished:
+            self._slots = self._schedule.slots(unfinished[0])
         self._backend.announce([(task.resources, task.nodes) for task in unfinished])
         needs = {(tuple(sorted(task.resources.items())), task.nodes) for task in waiting}
         too_wide = [need for need in sorted(needs) if not self._schedule.could_run(dict(need[0]), need[1])]
@@ -47,7 +62,10 @@ class Cluster:
             self._homeless_since = None
             return
         self._homeless_since = now if self._homeless_since is None else self._homeless_since
-        if self._patience_s is None or now - self._homeless_since >= self._patience_s:
+        patience_s = self._patience_s or 0.0
+        if self._storage is not None and self._storage.looking:
+            patience_s = max(patience_s, _ANSWER_S)
+        if now - self._homeless_since >= patience_s:
             resources, count = too_wide[0]
             no_node = "no node has" if count == 1 else f"there are no {count} nodes that have"
             raise ValueError(
@@ -55,16 +73,31 @@ class Cluster:
                 f"See resources: in the declaration{self._way_out()}"
             )
 
+    def wait(self, timeout_s: float) -> list[Ended]:
+        """Waits until a trial ends or the time is over, and gives those that ended."""
+        ended = self._backend.wait(timeout_s)
+        return [each for each in ended if self._storage is None or not self._storage.take(each)]
+
     @property
     def slots(self) -> int:
-        """How many trials of the kind that starts next run at once, node by node."""
-        tasks = self._schedule.running() or self._schedule.waiting()
-        return slots(self._nodes, tasks[0].resources) // tasks[0].nodes if tasks else 0
+        """How many trials of the kind that starts next run at once, node by node; as of the last look."""
+        return self._slots
 
     def describe(self) -> str:
         """Words how many trials run at once, and on what."""
         count = len(self._nodes)
         return f"{self.slots} trials at once on {count} node{'' if count == 1 else 's'} ({self._have()})"
+
+    def _see_nodes(self) -> None:
+        nodes = self._backend.nodes()
+        if self._storage is not None:
+            seen_by = self._nodes.keys() & nodes.keys()
+            with suppress(OSError):  # storage that is away: the new ones are asked at the next look
+                seen_by = self._storage.seen_by(nodes)
+            self._blind = len(nodes) - len(seen_by)
+            nodes = {node: has for node, has in nodes.items() if node in seen_by}
+        self._nodes = nodes
+        self._schedule.see_nodes(nodes)
 
     def _way_out(self) -> str:
         if self._patience_s is None:
@@ -75,9 +108,9 @@ class Cluster:
         kinds: dict[str, int] = {}
         for has in self._nodes.values():
             kinds[_words(has)] = kinds.get(_words(has), 0) + 1
-        return (
-            "; ".join(f"{count} × {words}" if count > 1 else words for words, count in kinds.items())
-            or "none"
+        have = "; ".join(f"{count} × {words}" if count > 1 else words for words, count in kinds.items())
+        return (have or "none") + (
+            f"; {self._blind} left out that have not seen the storage" if self._blind else ""
         )
 
 

@@ -51,6 +51,18 @@ class Nodes:
         """Tells whether there would be room if nothing else ran."""
         return sum(_holds(has, resources) for has in self._total.values()) >= count
 
+    def slots(self, resources: Resources, count: int) -> int:
+        """Counts how many trials of one kind, each on so many nodes, run at once where nothing else does."""
+        each = [
+            min(
+                (int(has.get(name, 0) / amount + _ROUNDING) for name, amount in resources.items() if amount),
+                default=0,
+            )
+            for node, has in self._total.items()
+            if node not in self._dead
+        ]
+        return sum(each) // count
+
     @property
     def users(self) -> tuple[str, ...]:
         """Who has taken something, in order."""
@@ -70,17 +82,6 @@ class Nodes:
         for free in (self._free[node] for node in nodes if node in self._free):
             for name, amount in resources.items():
                 free[name] = free.get(name, 0.0) + sign * amount
-
-
-def slots(nodes: Mapping[str, Resources], needs: Resources) -> int:
-    """Counts how many trials of one kind run at once, node by node."""
-    return sum(
-        min(
-            (int(has.get(name, 0) / amount + _ROUNDING) for name, amount in needs.items() if amount),
-            default=0,
-        )
-        for has in nodes.values()
-    )
 
 
 def _holds(has: Mapping[str, float], needs: Resources) -> bool:

@@ -228,6 +228,10 @@ class Schedule:
         """Tells whether there is room for a trial on the nodes that there are, were nothing else on them."""
         return self._nodes.could_hold(resources, nodes)
 
+    def slots(self, task: Task) -> int:
+        """Counts how many trials of a kind run at once, node by node, on the nodes that live."""
+        return self._nodes.slots(task.resources, task.nodes)
+
     def _over_budget(self, room_flops: int | None) -> list[_Story]:
         """Finds the trials that have to go, or that nothing which still runs can make room for."""
         stands = not self._counts[State.RUNNING] and not self._counts[State.DELAYED]

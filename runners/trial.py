@@ -16,13 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
-from torch import Tensor
 
 from budgets.architecture import Architecture
 from budgets.plan import Trial
 from runners.checkpoint import checkpoints, save
+from runners.curve import curve_rows, mean_losses
 from runners.data.damage import Damage
 from runners.data.evaluation_set import EvaluationSet, load_evaluation_set, read_training_split
 from runners.divergence import Diverged
@@ -33,11 +32,10 @@ from runners.files import new_file, write_json
 from runners.meter import Meter
 from runners.ranks import rank, run_ranks
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
-from runners.train import Schedule, to_float, train
+from runners.train import to_float, train
 from runners.trial_setup import TrialJob, set_up
 from runners.watch import Watch
 
-_CURVE_POINTS = 200
 _PATIENCE_S = 120.0  # with storage that is away when the result is to be written
 
 
@@ -121,7 +119,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     size = Architecture(name=trial.cell.architecture, config=trial.architecture_config).image_size
     sets = {name: load_evaluation_set(path, size) for name, path in job.evaluation.items()}
     setup = set_up(job)
-    learner, schedule = setup.learner, setup.schedule
+    learner = setup.learner
     watch = Watch(
         job.folder,
         trial,
@@ -138,7 +136,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         train(
             learner,
             setup.data,
-            schedule,
+            setup.schedule,
             first_step=setup.first_step,
             context=setup.context,
             before_step=watch.before_step,
@@ -177,7 +175,9 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
 
     def write() -> None:
         _write_damage(job.folder / "damage.jsonl", setup.data.damage)
-        write_table(job.folder / "curve.parquet", _curve(trial, schedule, learner.losses[:steps].cpu()))
+        losses = mean_losses(learner.losses[:steps].cpu(), steps=steps)
+        curve = curve_rows(trial, losses, steps=steps)
+        write_table(job.folder / "curve.parquet", to_frame(curve, CURVE_COLUMNS))
         with new_file(job.folder / "weights.pt") as file:
             save(learner.evaluated.state_dict(), file)
         write_json(job.folder / "result.json", {"row": row, "timing": timing})
@@ -221,27 +221,6 @@ def _done(trial: Trial, steps: int) -> dict[str, float]:
         "epochs": samples / trial.cell.subset_size,
         "train_flops": float(trial.train_flops_after(samples)),
     }
-
-
-def _curve(trial: Trial, schedule: Schedule, losses: Tensor) -> pd.DataFrame:
-    """Averages the losses of each stretch of steps into a curve of at most `_CURVE_POINTS` rows."""
-    steps = len(losses)
-    stretch = -(-steps // _CURVE_POINTS)
-    rows = []
-    for start in range(0, steps, stretch):
-        done = min(start + stretch, steps)
-        samples = done * trial.batch_size
-        rows.append(
-            {
-                "trial": trial.trial_id,
-                "step": done,
-                "samples_seen": samples,
-                "train_flops": float(trial.train_flops_after(samples)),
-                "loss": losses[start:done].mean().item(),
-                "lr": schedule.learning_rate(done - 1),
-            }
-        )
-    return to_frame(rows, CURVE_COLUMNS)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from budgets.plan import Trial
 from runners.checkpoint import save_checkpoint
+from runners.curve import mean_losses
 from runners.faults import Left, Notice
 from runners.files import write_json
 from runners.learner import Learner
@@ -56,6 +57,7 @@ class Watch:
         self._first_step, self._began = first_step, self._progress_at
         self._done = first_step
         self._checkpoint_step = first_step
+        self._curve: list[float] = []
         self._write_progress(first_step)
 
     def before_step(self) -> None:
@@ -103,6 +105,8 @@ class Watch:
     def _write_progress(self, done: int) -> None:
         batch_size = self._trial.batch_size
         passed = time.monotonic() - self._began
+        losses = self._learner.losses[:done]
+        self._curve += mean_losses(losses, steps=self._trial.steps, first=len(self._curve))
         with suppress(OSError):  # it is for people to look at, and soon written anew
             self._meter.sync()
             write_json(
@@ -113,7 +117,8 @@ class Watch:
                     "checkpoint_samples": self._checkpoint_step * batch_size,
                     "train_flops": self._trial.train_flops_after(done * batch_size),
                     "loss": self._learner.losses[done - 1].item() if done else None,
-                    "losses": _outline(self._learner.losses[:done]),
+                    "losses": _outline(losses),
+                    "curve": self._curve,
                     "samples_per_s": (done - self._first_step) * batch_size / passed if passed > 0 else None,
                     "pid": os.getpid(),
                 },

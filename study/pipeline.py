@@ -191,19 +191,25 @@ class Run:
             retries=resources.retries,
         )
         here, backend = self._site.look_around(self._schedule), self._site.backend
-        self._event("study-started", slots=here.slots)
+        slots = here.slots
+        self._event("study-started", slots=slots)
         while self._obey(backend):
             here.look()
+            if here.slots != slots:
+                slots = here.slots
+                self._event("slots-changed", slots=slots)
             self._heed(backend)
-            for ended in backend.wait(_WAIT_S):
+            for ended in here.wait(_WAIT_S):
                 self._end(ended)
             for trial_id in [each for each, due in self._retry_at.items() if due <= time.monotonic()]:
                 del self._retry_at[trial_id]
                 self._schedule.retry(trial_id)
-            self._progress.tick(self._study.folder, self._started_at)
+            self._progress.tick(self._study.folder, self._started_at, slots=slots)
+            self._loggers.follow(self._trials, self._started_at)
             if time.monotonic() > self._tables_due:
                 self._site.with_storage(self._write_tables)
         self._event("study-ended")
+        self._loggers.close()
         drop_idle()
 
     def _heed(self, backend: Backend) -> None:
@@ -289,7 +295,7 @@ class Run:
         self._outcomes[trial.trial_id] = outcome
         folder = self._folder(trial.trial_id)
         self._site.with_storage(partial(book_outcome, self._ledger, trial, folder, outcome))
-        self._loggers.add(outcome.row, folder / "curve.parquet")
+        self._loggers.finish(outcome.row, folder / "curve.parquet")
 
     def _book_lost(self, trial: Trial) -> None:
         folder = self._folder(trial.trial_id)
@@ -313,15 +319,18 @@ class Run:
         self._site.with_storage(partial(write_failure, folder, reason))
         self._event("trial-failed", **span, reason=reason)
         self._failures[trial.trial_id] = reason
+        self._loggers.leave(trial.trial_id)
         self._progress.failed(trial, reason)
 
     def _leave_out(self, trial: Trial) -> None:
         """Books a trial that the study budget has no room for; a later run with more of it starts it anew."""
         self._retry_at.pop(trial.trial_id, None)
-        span, reason = self._last.get(trial.trial_id, ({"trial": trial.trial_id}, "not started"))
+        _, reason = self._last.get(trial.trial_id, ({}, "not started"))
         folder = self._folder(trial.trial_id)
         self._site.with_storage(partial(book_given_up, self._ledger, trial.trial_id, folder))
-        self._event("trial-left-out", **span, reason=f"{reason}; the study budget has no room for it")
+        self._event(
+            "trial-left-out", trial=trial.trial_id, reason=f"{reason}; the study budget has no room for it"
+        )
         self._remaining.append(trial)
 
     def _write_inputs(self) -> None:

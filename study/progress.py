@@ -14,10 +14,11 @@ from rich.text import Text
 from budgets.plan import Plan, Trial
 from budgets.price import Range
 from budgets.quantity import format_count, format_flops
+from runners.progress_file import read_progress
 from runners.throughput import Kind, kind, predict_s
 from runners.trial import Outcome
 from study.forecast import Ahead, time_left
-from study.view import Level, Running, level_table, range_words, read_progress, running_lines, running_trial
+from study.view import Level, Running, level_table, range_words, running_lines, running_trial
 
 _TICK_S = 0.5
 _FAILURES_SHOWN = 3
@@ -104,13 +105,19 @@ class Progress:
         if not self._quiet:
             self.say(text)
 
-    def tick(self, folder: Path, running_ids: Iterable[str]) -> None:
-        """Draws the live view anew, now and then."""
+    def tick(self, folder: Path, running_ids: Iterable[str], *, slots: int) -> None:
+        """Draws the live view anew, now and then.
+
+        Args:
+            folder: The study's folder.
+            running_ids: The trials that run.
+            slots: How many can.
+        """
         if self._live is None or time.monotonic() - self._ticked_at < _TICK_S:
             return
         self._ticked_at = time.monotonic()
         ids = list(running_ids)
-        self._slots = max(self._slots, len(ids))
+        self._slots = max(slots, len(ids))
         running = [self._running(trial, found) for trial, found in read_progress(folder, ids).items()]
         self._live.update(self._view(ids, running), refresh=True)
 

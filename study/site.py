@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Self, TypeVar
 
 from runners.backend import Backend
@@ -10,7 +11,8 @@ from runners.cluster import Cluster
 from runners.faults import Notice, patiently
 from runners.ray_backend.address import cluster_address
 from runners.schedule import Schedule
-from runners.shared_storage import require_shared
+from runners.shared_storage import SharedStorage
+from study.bookkeeping import add_event
 from study.lock import told_to_stop
 from study.progress import Progress
 from study.study import Study
@@ -40,6 +42,7 @@ class Site:
         self._study, self._progress = study, progress
         self._address, self._local = address, local
         self._backend: Backend | None = None
+        self._storage: SharedStorage | None = None
         self._until_the_end = ExitStack()
         self.notice = Notice()
 
@@ -57,20 +60,21 @@ class Site:
         return self._backend
 
     def look_around(self, schedule: Schedule) -> Cluster:
-        """Shows a schedule the nodes, and finds out whether all of them see what trials read and write.
+        """Shows a schedule the nodes, all of which see what trials read and write.
+
+        A node that joins later and does not see it is left out.
 
         Raises:
-            ValueError: One does not, or none has room for a trial that waits.
+            ValueError: One does not see it, or none has room for a trial that waits.
         """
-        backend, study = self.backend, self._study
+        backend, resources = self.backend, self._study.declaration.resources
         grows = not self._local and cluster_address(self._address) is not None
-        patience_s = study.declaration.resources.wait_s if grows else None
-        here = Cluster(backend, schedule, patience_s=patience_s)
+        storage = self._shared_storage(backend) if grows else None
+        if storage is not None:
+            storage.require()
+        here = Cluster(backend, schedule, patience_s=resources.wait_s if grows else None, storage=storage)
         here.look()
         self._progress.tell(f"{backend.name}: {here.describe()}")
-        if len(backend.nodes()) > 1:
-            read = [study.pool, *study.evaluation.values()]
-            require_shared(backend, study.folder.resolve(), [path.resolve() for path in read])
         return here
 
     def told(self) -> str:
@@ -97,6 +101,18 @@ class Site:
             say=self._progress.say,
             hurry=lambda: bool(self.notice.by),
         )
+
+    def _shared_storage(self, backend: Backend) -> SharedStorage:
+        if self._storage is None:
+            read = [self._study.pool, *self._study.evaluation.values()]
+            self._storage = SharedStorage(
+                backend, self._study.folder.resolve(), [path.resolve() for path in read], self._leave_out
+            )
+        return self._storage
+
+    def _leave_out(self, node: str, why: str) -> None:
+        self.with_storage(partial(add_event, self._study, "node-left-out", node=node, reason=why))
+        self._progress.say(f"{why}: it joined and is left out; the others go on")
 
     def _open(self) -> Backend:
         if self._local:

@@ -7,17 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.cost import run_time
+from analysis.cost import STARTS, run_time
 from budgets.ledger import Entry, read_entries, reserved, spent_flops
 from budgets.price import Range
 from budgets.quantity import format_count, format_flops
+from runners.progress_file import read_progress
 from runners.results import read_json_lines, read_table
 from study.forecast import Ahead, time_left
 from study.lock import running as running_now
 from study.study import Study
-from study.view import Level, Running, read_progress, running_trial
-
-_STARTS = ("study-started", "tuning-started")
+from study.view import Level, Running, running_trial
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,8 +49,8 @@ class Standing:
         reserved_flops: Set aside for trials that were started.
         wasted_flops: Of what is gone, lost to crashes and done again.
         study_flops: The study budget, or None.
-        slots: Trials that the last run could run at once; None before any.
-        slots_busy: Share of its slots' time that the last run filled; None before its first trial ended.
+        slots: Trials that the last run could run at once, at its last event; None before any.
+        slots_busy: Share of its slots' time that the last run filled, up to its last event; None before any.
         left_s: Forecast of the seconds to the end; None where nothing is left.
     """
 
@@ -90,7 +89,7 @@ def read_standing(study: Study) -> Standing:
         running_trial(trial, words[trial], rows[trial]["train_flops"] / rows[trial]["samples_seen"], found)
         for trial, found in progress.items()
     )
-    wall, busy, slots = run_time(this_run) if this_run is not None else (0.0, 0.0, 0)
+    slots = None if this_run is None else int(this_run["slots"].dropna().iloc[-1])
     return Standing(
         study=study.declaration.name,
         run=None if holder is None else str(holder),
@@ -102,9 +101,9 @@ def read_standing(study: Study) -> Standing:
         reserved_flops=sum(reserved(entries).values()),
         wasted_flops=sum(entry.train_flops for entry in entries if entry.entry == "wasted"),
         study_flops=study.declaration.study_flops,
-        slots=slots or None,
-        slots_busy=busy / (wall * slots) if busy and wall and slots else None,
-        left_s=_left(plan, states, events, running, slots),
+        slots=slots,
+        slots_busy=None if this_run is None else run_time(this_run).busy,
+        left_s=_left(plan, states, events, running, slots or 1),
     )
 
 
@@ -128,7 +127,7 @@ def _planned(study: Study) -> pd.DataFrame:
 def _last_run(events: pd.DataFrame) -> pd.DataFrame | None:
     if events.empty:
         return None
-    starts = events.index[events["event"].isin(_STARTS)]
+    starts = events.index[events["event"].isin(STARTS)]
     return events.loc[starts[-1] :] if len(starts) else None
 
 

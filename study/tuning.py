@@ -1,6 +1,5 @@
 """Runs a study's tuning before its grid: Ray Tune over the planned values, until every winner is known."""
 
-import time
 from dataclasses import dataclass
 
 from budgets.ledger import Ledger, drop_torn_line
@@ -107,6 +106,6 @@ def _slots(study: Study, tuning: TuningPlan, site: Site) -> int:
     tasks = (Task(trial=each.trial_id, predicted_s=0, resources=needs(study)) for each in tuning.trials)
     here = site.look_around(Schedule(tasks, retries=0))
     while not here.slots and not site.told():
-        time.sleep(_LOOK_S)
+        here.wait(_LOOK_S)
         here.look()
     return here.slots

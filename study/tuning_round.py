@@ -59,6 +59,7 @@ class Round:
         self._study, self._tuning, self._ledger, self._progress = study, tuning, ledger, progress
         self._loggers, self._site = loggers, site
         self._stopped, self._over_budget = "", ""
+        self._slots = 1
         self._trials = {trial.trial_id: trial for trial in tuning.trials}
         self._rows: dict[str, Mapping[str, Any]] = {}
         self._failures: dict[str, str] = {}
@@ -102,6 +103,7 @@ class Round:
         )
         rows = [{**plan_row(trial), "predicted_s": predict_s(trial, {})} for trial in self._tuning.trials]
         write_table(self._study.folder / "tuning-plan.parquet", to_frame(rows, PLAN_COLUMNS))
+        self._slots = slots
         self._event("tuning-started", slots=slots, trials=len(waiting))
         tune_trials(
             [trial_job(self._study, trial) for trial in waiting],
@@ -112,6 +114,7 @@ class Round:
             leave=stop_mark(self._study.folder).resolve(),
         )
         self._event("tuning-ended")
+        self._loggers.close()
         if self._over_budget:
             raise ValueError(self._over_budget)
 
@@ -172,6 +175,7 @@ class Round:
         self._site.with_storage(partial(write_failure, folder, reason))
         self._event("trial-failed", **self._span(trial), reason=reason)
         self._failures[trial] = reason
+        self._loggers.leave(trial)
         self._progress.failed(self._trials[trial], reason)
 
     def left(self, trial: str, reason: str) -> None:
@@ -181,7 +185,8 @@ class Round:
 
     def tick(self) -> None:
         """Draws the live view anew, and has all leave once the run was told to stop."""
-        self._progress.tick(self._study.folder, self._started_at)
+        self._progress.tick(self._study.folder, self._started_at, slots=self._slots)
+        self._loggers.follow(self._trials, self._started_at)
         told = self._site.told()
         if told and not self._stopped:
             self._progress.say(f"told to stop by {told}: what runs writes a checkpoint and leaves")
@@ -229,7 +234,7 @@ class Round:
         if outcome is None:
             return
         self._rows[trial.trial_id] = outcome.row
-        self._loggers.add(outcome.row, folder / "curve.parquet")
+        self._loggers.finish(outcome.row, folder / "curve.parquet")
         if span is not None:
             timing = {name: value for name, value in outcome.timing.items() if name != "wall_s"}
             self._event("trial-finished", **span, **timing)

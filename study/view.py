@@ -1,10 +1,8 @@
 """Parts of what a person sees of a study: a bar a level, a line a running trial, losses as a sparkline."""
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.progress_bar import ProgressBar
@@ -93,26 +91,6 @@ def running_trial(trial: str, what: str, flops_per_sample: float, progress: dict
         flops_per_s=None if speed is None else speed * flops_per_sample,
         left_s=None if speed is None else left / speed,
     )
-
-
-def read_progress(folder: Path, running_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Reads how far the running trials of a study are, from what they write every second.
-
-    Args:
-        folder: The study's folder.
-        running_ids: The trials' ids.
-
-    Returns:
-        Trial id → what it wrote; trials that have just started or just ended wrote nothing.
-    """
-    found = {}
-    for trial in sorted(running_ids):
-        try:
-            text = (folder / "trials" / trial / "progress.json").read_text(encoding="utf-8")
-        except OSError:
-            continue
-        found[trial] = json.loads(text)
-    return found
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.cost import by_level, totals
+from analysis.cost import by_level, run_time, totals
 from analysis.table_files import latex, markdown, save
 from analysis.tables import Table
 from tests.analysis.synthetic import StudyFrames
@@ -53,8 +53,33 @@ def test_levels_sum_to_the_ledger(frames: StudyFrames) -> None:
 
 
 def test_time_is_read_from_the_events(frames: StudyFrames) -> None:
-    cost = totals({}, frames.plan, frames.ledger, frames.events)
-    assert (cost.slots, cost.busy_s, cost.wall_s) == (2, 99 * 5.0, 10.0 + 3 * 99)
+    time = totals({}, frames.plan, frames.ledger, frames.events).time
+    assert (time.slots, time.busy_s, time.wall_s) == (2, 99 * 5.0, 10.0 + 3 * 99)
+
+
+def test_slots_that_come_and_go_count_for_as_long_as_they_were_there() -> None:
+    events = pd.DataFrame([
+        {"time": 0.0, "event": "tuning-started", "slots": 1},
+        {"time": 0.0, "event": "trial-started", "trial": "t", "slot": 0},
+        {"time": 10.0, "event": "trial-finished", "trial": "t", "slot": 0, "wall_s": 10.0},
+        {"time": 10.0, "event": "tuning-ended"},
+        {"time": 500.0, "event": "node-left-out", "node": "n"},
+        {"time": 1000.0, "event": "study-started", "slots": 1},
+        {"time": 1000.0, "event": "trial-started", "trial": "a", "slot": 0},
+        {"time": 1010.0, "event": "slots-changed", "slots": 4},
+        {"time": 1010.0, "event": "trial-started", "trial": "b", "slot": 1},
+        {"time": 1020.0, "event": "trial-retried", "trial": "b", "slot": 1, "wall_s": 10.0},
+        {"time": 1020.0, "event": "slots-changed", "slots": 2},
+        {"time": 1040.0, "event": "trial-left-out", "trial": "c"},
+    ])  # fmt: skip
+
+    time = run_time(events)
+
+    assert time.wall_s == 10 + 40
+    assert time.slot_s == 10 + (10 * 1 + 10 * 4 + 20 * 2)
+    assert time.busy_s == 10 + (40 + 10), "what still runs counts up to the last event"
+    assert time.busy == 60 / 100
+    assert time.slots == 4
 
 
 def test_a_study_that_has_not_begun_costs_nothing(frames: StudyFrames) -> None:

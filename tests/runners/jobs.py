@@ -4,6 +4,7 @@ import importlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 PACKAGES = ("study", "analysis", "runners", "budgets")
@@ -46,3 +47,12 @@ def leave_politely(folder: Path) -> str:
     while not left:
         time.sleep(0.01)
     return "left"
+
+
+def without(folder: Path, run: Callable[[], object]) -> object:
+    """Makes a call while a folder is not there."""
+    away = folder.rename(folder.with_name("away"))
+    try:
+        return run()
+    finally:
+        away.rename(folder)

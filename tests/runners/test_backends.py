@@ -1,10 +1,12 @@
 """Both backends run, end, fail, crash and leave alike; each job in a fresh process of this checkout."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +16,10 @@ from runners.backend import Backend, Ended, Job
 from runners.cluster import Cluster
 from runners.faults import Left, words_of
 from runners.local_backend import LocalBackend
+from runners.nodes import Resources
 from runners.ray_backend.backend import RayBackend
 from runners.schedule import Schedule, Start, Task
-from runners.shared_storage import require_shared
+from runners.shared_storage import SharedStorage
 from tests.runners import jobs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,12 +148,59 @@ def test_every_node_is_asked_whether_it_sees_what_trials_read_and_write(
 ) -> None:
     (tmp_path / "pool").mkdir()
 
-    require_shared(backend, tmp_path, [tmp_path / "pool"])
+    SharedStorage(backend, tmp_path, [tmp_path / "pool"]).require()
 
     told = f"node .+ does not see {tmp_path / 'elsewhere'}, .* storage: in the declaration"
     with pytest.raises(ValueError, match=told):
-        require_shared(backend, tmp_path, [tmp_path / "pool", tmp_path / "elsewhere"])
+        SharedStorage(backend, tmp_path, [tmp_path / "pool", tmp_path / "elsewhere"]).require()
     assert [path.name for path in tmp_path.iterdir()] == ["pool"]
+
+
+class WithABlindNode(LocalBackend):
+    """Nodes join it; on the one that is called so, a folder is not there."""
+
+    def __init__(self, nodes: Mapping[str, Resources], unseen: Path) -> None:
+        super().__init__(nodes, modules=())
+        self._unseen = unseen
+
+    def start(self, job: Job) -> None:
+        blind = job.nodes == ("blind",)
+        super().start(replace(job, run=partial(jobs.without, self._unseen, job.run)) if blind else job)
+
+
+def test_a_node_that_joins_and_does_not_see_the_storage_is_left_out_and_the_others_go_on(
+    tmp_path: Path,
+) -> None:
+    folder, has = tmp_path / "study", {"cpus": 1.0}
+    folder.mkdir()
+    left_out: list[tuple[str, str]] = []
+    tasks = [Task(trial=trial, predicted_s=1, resources=has) for trial in ("a", "b", "c")]
+    schedule = Schedule(tasks, retries=0)
+    with WithABlindNode({"first": has}, folder) as backend:
+        storage = SharedStorage(backend, folder, [], lambda *told: left_out.append(told))
+        storage.require()
+        cluster = Cluster(backend, schedule, patience_s=0, storage=storage)
+        cluster.look()
+        assert schedule.instructions(None) == [Start(trial="a", nodes=("first",))]
+
+        backend.nodes()["blind"] = has
+        while not left_out:
+            cluster.look()
+            assert schedule.instructions(None) == []
+            assert cluster.wait(0.1) == []
+        backend.nodes()["second"] = has
+        while not (starts := schedule.instructions(None)):
+            cluster.wait(0.1)
+            cluster.look()
+
+        assert starts == [Start(trial="b", nodes=("second",))]
+        assert cluster.slots == 2
+        ((node, why),) = left_out
+        assert node == "blind"
+        assert (
+            why == f"node {socket.gethostname()} does not see {folder}, or sees another folder of that name"
+        )
+        assert list(folder.iterdir()) == []
 
 
 def test_no_process_outlives_the_one_that_started_it(tmp_path: Path) -> None:

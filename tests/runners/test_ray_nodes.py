@@ -18,6 +18,7 @@ from runners.backend import Job
 from runners.cluster import Cluster
 from runners.ray_backend.backend import RayBackend
 from runners.schedule import Schedule, Start, Task
+from runners.shared_storage import SharedStorage
 from tests.runners import jobs
 import ray
 from ray.experimental.internal_kv import _internal_kv_get
@@ -32,7 +33,9 @@ needs = {"cpus": 1, "licence": 1}
 told = {}
 with RayBackend(simulated.address, modules=()) as backend:
     schedule = Schedule([Task(trial="x", predicted_s=9, resources=needs)], retries=1)
-    cluster = Cluster(backend, schedule, patience_s=99)
+    storage = SharedStorage(backend, folder, [folder])
+    storage.require()
+    cluster = Cluster(backend, schedule, patience_s=99, storage=storage)
     cluster.look()
     told["slots"] = cluster.slots
     (start,) = schedule.instructions(None)
@@ -49,10 +52,14 @@ with RayBackend(simulated.address, modules=()) as backend:
     schedule.retry("x")
     cluster.look()
     told["while none fits"] = len(schedule.instructions(None))
-    simulated.add_node(num_cpus=1, resources={"licence": 1}, **memory)
-    while not (starts := schedule.instructions(None)):
-        time.sleep(0.2)
+    while cluster.slots:  # those of the dead one
+        cluster.wait(0.2)
         cluster.look()
+    joined = simulated.add_node(num_cpus=1, resources={"licence": 1}, **memory)
+    while not (starts := schedule.instructions(None)):
+        cluster.wait(0.2)
+        cluster.look()
+    told["asked before"] = storage.seen_by([joined.node_id]) == {joined.node_id}
     backend.start(Job(trial="x", run=jobs.process_id, nodes=starts[0].nodes, resources=needs))
     while not (ended := backend.wait(1)):
         pass
@@ -88,6 +95,7 @@ def test_a_trial_of_a_dead_node_starts_again_on_one_that_joins_and_what_waits_is
         "how": "crashed",
         "died": True,
         "while none fits": 0,
+        "asked before": True,
         "then": "finished",
         "elsewhere": True,
     }

@@ -106,7 +106,7 @@ def test_a_terminal_sees_bars_running_trials_failures_and_what_is_spent(started:
     with Progress("held-out/top1", console) as progress:
         progress.begin(plan, finished={done.trial_id}, spent_flops=done.train_flops)
         progress.failed(failed, "ValueError: no image")
-        progress.tick(study.folder, [runs.trial_id])
+        progress.tick(study.folder, [runs.trial_id], slots=2)
 
     frame = text.getvalue()
     assert f"running {runs.trial_id} 50%, loss 1.250 █▅▁, 500 samples/s, 3.49 GFLOP/s" in frame

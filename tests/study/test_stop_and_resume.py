@@ -81,6 +81,19 @@ def at_work(folder: Path) -> list[Path]:
     return [path for path in folder.glob("trials/*") if checkpoints(path)]
 
 
+def logged(folder: Path) -> dict[int, float]:
+    """The points of the loss that TensorBoard has of a study's one trial."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415
+
+    for path in folder.glob("tensorboard/*"):
+        events = EventAccumulator(str(path)).Reload()
+        if "train/loss" in events.Tags()["scalars"]:
+            points = events.Scalars("train/loss")
+            assert len({point.step for point in points}) == len(points)
+            return {point.step: point.value for point in points}
+    return {}
+
+
 @pytest.fixture(scope="module")
 def quiet(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("quiet")
@@ -253,15 +266,14 @@ def test_a_bug_and_a_diverged_loss_are_results_and_the_others_go_on(
     assert "trial-retried" not in {event["event"] for event in events}
 
 
-def test_a_trial_whose_retries_are_used_up_keeps_its_work_for_when_it_is_asked_to_go_on(
+def test_a_trial_whose_retries_are_used_up_keeps_its_work_and_its_log_for_when_it_is_asked_to_go_on(
     pool: Path, tmp_path: Path
 ) -> None:
     declaration, folder = write_declaration(tmp_path, pool, levels="60 GFLOP"), tmp_path / "tiny"
-    declaration.write_text(
-        declaration.read_text().replace("checkpoint: 0.5 s", "checkpoint: 0.1 s, retries: 0")
-    )
+    text = declaration.read_text().replace("checkpoint: 0.5 s", "checkpoint: 0.1 s, retries: 0")
+    declaration.write_text(text + "loggers: [tensorboard]\n")
     with start(declaration) as process:
-        wait_for(lambda: at_work(folder))
+        wait_for(lambda: at_work(folder) and logged(folder))
         (trial,) = at_work(folder)
         os.kill(json.loads((trial / "progress.json").read_text())["pid"], signal.SIGKILL)
         output, errors = process.communicate(timeout=120)
@@ -270,8 +282,13 @@ def test_a_trial_whose_retries_are_used_up_keeps_its_work_for_when_it_is_asked_t
     assert statuses(folder) == {"mini-ViT-XXS-8": "failed"}
     lost, entries = booked(folder, "wasted"), read_entries(folder / "ledger.jsonl")
     assert list(reserved(entries)) == [trial.name]
+    kept = logged(folder)
 
     assert run(declaration, "--retry-failed") == 0
     assert statuses(folder) == {"mini-ViT-XXS-8": "finished"}
     assert booked(folder, "wasted") == lost
     assert booked(folder, "spent") == reserved(entries)[trial.name]
+    curve = pd.read_parquet(folder / "curves.parquet")
+    assert logged(folder) == pytest.approx(dict(zip(curve["samples_seen"], curve["loss"], strict=True)))
+    assert kept.items() <= logged(folder).items()
+    assert len(kept) < len(curve)
