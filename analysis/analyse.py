@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis import isoflop
@@ -17,8 +16,9 @@ from analysis.equivalence import equivalences
 from analysis.findings import Finding, findings
 from analysis.frontier import frontier
 from analysis.holdout import Holdout, holdout
+from analysis.labels import plural
 from analysis.laws import X_COLUMNS, Law, laws
-from analysis.missing import missing
+from analysis.missing import missing, with_budgets
 from analysis.quality_trade import QualityTrade, quality_trades
 from analysis.robustness import robustness
 from analysis.statement_frame import from_figures, from_study
@@ -33,11 +33,12 @@ class Progress:
     planned: int
     finished: int
     excluded: int
+    begun: int
 
     @property
     def waiting(self) -> int:
-        """Planned trials that have no row yet."""
-        return max(0, self.planned - self.finished - self.excluded)
+        """Planned trials that have no row yet and were not begun."""
+        return max(0, self.planned - self.finished - self.excluded - self.begun)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,26 +98,31 @@ def analyse(  # noqa: PLR0913 (a study leaves as many frames)
     ledger: pd.DataFrame,
     events: pd.DataFrame,
     figures: pd.DataFrame | None = None,
+    begun: Mapping[str, str] | None = None,
 ) -> Analysis:
     """Computes everything that a report says; its arguments are those of ``report.write_report``."""
     trials = tidy(results, metric=str(declaration["metric"]))
     draws = cell_draws(trials, question="frontier")
     best = frontier(draws)
+    planned, begun = with_budgets(plan, trials), begun or {}
     if len(best):
-        best = _so_far(best.assign(planned=_planned_configurations(best, plan)), plan)
-    table = contrasts(draws)
+        best = _so_far(best.assign(planned=_planned_configurations(best, planned)), planned)
+    table = contrasts(draws, planned)
     law_draws = cell_draws(trials, question="laws")
     fitted = (*laws(law_draws, along="compute"), *laws(law_draws, along="data"))
     return Analysis(
         trials=trials,
         draws=draws,
         progress=Progress(
-            planned=max(len(plan), len(results)), finished=len(trials.frame), excluded=len(trials.excluded)
+            planned=max(len(plan), len(results)),
+            finished=len(trials.frame),
+            excluded=len(trials.excluded),
+            begun=len(begun),
         ),
-        missing=missing(plan, trials),
+        missing=missing(planned, trials, begun),
         frontier=best,
         contrasts=table,
-        statements=statements(draws, table),
+        statements=statements(draws, table, planned),
         laws=fitted,
         profiles=tuple(isoflop.curves(cell_draws(trials, question="isoflop"))),
         crossovers=pd.concat([crossovers(law_draws, fitted, along=along) for along in X_COLUMNS]),
@@ -138,33 +144,38 @@ def _so_far(best: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
     verdicts, reasons = [], []
     for row in records(best):
         missing = row["planned"] - row["configurations"]
-        seeds = len(_planned_here(plan, row, [*CONFIGURATION])) - row["runs"] - int(row["diverged"])
+        here = _planned_here(plan, row)
+        own = _of_configuration(here, row)
+        left, seeds = (int((~rows["ended"]).sum()) if len(rows) else 0 for rows in (here, own))
         notes = [f"{missing} of {row['planned']} configurations are not finished"] if missing > 0 else []
         notes += [f"{seeds} of its seeds gave no result"] if seeds > 0 else []
-        wait = row["verdict"] == "clear" and bool(notes)
-        verdicts.append("undecided" if wait else row["verdict"])
-        reasons.append(f"so far {row['reason']}; {', '.join(notes)}" if wait else row["reason"])
+        verdicts.append("undecided" if row["verdict"] == "clear" and notes else row["verdict"])
+        so_far = "so far " if notes else ""
+        if left and not notes:
+            notes = [f"{plural(left, 'run')} of other configurations gave no result"]
+        reasons.append("; ".join([so_far + row["reason"], *([", ".join(notes)] if notes else [])]))
     return best.assign(verdict=verdicts, reason=reasons)
 
 
-def _planned_here(plan: pd.DataFrame, row: Mapping[str, Any], also: list[str]) -> pd.DataFrame:
-    """The planned trials at a row's budget that share its values of the columns."""
-    if plan.empty:
-        return plan
-    column = "level_flops" if row["regime"] == "fixed-compute" else "samples_seen"
-    same = [("regime", row["regime"]), (column, row["budget"]), *((name, row[name]) for name in also)]
-    here = np.logical_and.reduce([(plan[name] == value).to_numpy(bool) for name, value in same])
-    return plan.loc[here]
+def _planned_here(plan: pd.DataFrame, row: Mapping[str, Any]) -> pd.DataFrame:
+    """The planned trials at a row's budget."""
+    return plan if plan.empty else plan[(plan["regime"] == row["regime"]) & (plan["budget"] == row["budget"])]
+
+
+def _of_configuration(plan: pd.DataFrame, row: Mapping[str, Any]) -> pd.DataFrame:
+    return (
+        plan
+        if plan.empty
+        else plan[(plan[[*CONFIGURATION]] == [row[name] for name in CONFIGURATION]).all(axis=1)]
+    )
 
 
 def _planned_configurations(best: pd.DataFrame, plan: pd.DataFrame) -> list[int]:
     """Configurations planned at each budget of the frontier, at least those that were measured."""
-    counts: list[int] = []
-    for row in records(best):
-        if plan.empty:
-            counts.append(int(row["configurations"]))
-            continue
-        here = _planned_here(plan, row, [])
-        planned = len(here.drop_duplicates([*CONFIGURATION]))
-        counts.append(max(planned, int(row["configurations"])))
-    return counts
+    return [
+        max(
+            len(_planned_here(plan, row).drop_duplicates([*CONFIGURATION])) if len(plan) else 0,
+            int(row["configurations"]),
+        )
+        for row in records(best)
+    ]

@@ -3,8 +3,11 @@
 Two questions are asked of quality. At the same number of pairs: is purer better? And of one pool, where a
 purer subset is a smaller one: how much of it to keep? The second compares each quality's largest subset and
 is the quality trade.
+
+Of a half-finished study each comparison says what it lacks, and none is clear before all of it has run.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +18,10 @@ from numpy.typing import NDArray
 from analysis.bootstrap import CellDraws
 from analysis.frontier import choose, describe
 from analysis.labels import axis_text, budget_text, percent, plural, sort_key
-from analysis.table import CONFIGURATION, records
+from analysis.table import CELL, CONFIGURATION, records
 
 Positions = NDArray[np.intp]
+Lacking = dict[Any, tuple[int, int]]
 POOL = "largest subset of each quality"
 
 
@@ -118,16 +122,71 @@ def held_text(held: dict[str, Any]) -> str:
     )
 
 
-def contrasts(draws: CellDraws) -> pd.DataFrame:
+def lacking(plan: pd.DataFrame, axis: str) -> dict[tuple[Any, ...], Lacking]:
+    """What each planned comparison along an axis lacks: value → trials that have not ended, of how many.
+
+    Args:
+        plan: What ``missing.with_budgets`` gave.
+        axis: Column of ``CONFIGURATION``.
+
+    Returns:
+        By the values of ``CELL`` that the comparison holds, with None for the axis; nothing is lacking of a
+        comparison all of which has ended.
+    """
+    found: dict[tuple[Any, ...], Lacking] = {}
+    if plan.empty:
+        return found
+    counts = plan.groupby([*CELL], as_index=False)["ended"].agg(["sum", "size"])
+    others = [name for name in CELL if name != axis]
+    ways = [(others, counts)]
+    if axis == "quality":
+        others = [name for name in others if name != "subset_size"]
+        largest = counts.groupby([*others, axis])["subset_size"].transform("max")
+        ways.append((others, counts[counts["subset_size"] == largest]))
+    for names, cells in ways:
+        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for cell in records(cells):
+            groups.setdefault(tuple(cell[name] for name in names), []).append(cell)
+        for key, sides in groups.items():
+            held = dict(zip(names, key, strict=True))
+            pooled = axis == "quality" and "subset_size" not in held
+            if pooled:
+                held["subset_size"] = POOL
+            if len({side["subset_size"] if pooled else side[axis] for side in sides}) > 1:
+                found[_key(held)] = {
+                    side[axis]: (side["size"] - side["sum"], side["size"])
+                    for side in sides
+                    if side["sum"] < side["size"]
+                }
+    return found
+
+
+def _lacking_text(lacks: Lacking, axis: str) -> str:
+    return ", ".join(
+        (f"{left} of {plural(planned, 'seed')} of " if left < planned else "") + axis_text(axis, value)
+        for value, (left, planned) in sorted(lacks.items(), key=lambda item: sort_key(axis, item[0]))
+    )
+
+
+def _key(held: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(held.get(name) for name in CELL)
+
+
+def contrasts(draws: CellDraws, plan: pd.DataFrame | None = None) -> pd.DataFrame:
     """Every comparison along every axis.
+
+    Args:
+        draws: The study's cells.
+        plan: What ``missing.with_budgets`` gave; without it, nothing is known to be lacking.
 
     Returns:
         One row a comparison: ``axis``, ``regime``, ``budget``, ``held`` (text), ``values`` (texts along the
-        axis), ``best`` (text), ``place`` of the best along the axis (``first``, ``middle``, ``last``) and the
-        columns of ``frontier.describe``.
+        axis), ``best`` (text), ``place`` of the best along the axis (``first``, ``middle``, ``last``), the
+        columns of ``frontier.describe``, and ``lacking``: what of it was planned and has no result (text).
     """
     rows = []
     for axis in CONFIGURATION:
+        planned = lacking(pd.DataFrame() if plan is None else plan, axis)
         for comparison in comparisons(draws, axis):
             here = draws.take(comparison.positions)
             names = [axis_text(axis, value) for value in here.cells[axis]]
@@ -137,8 +196,13 @@ def contrasts(draws: CellDraws) -> pd.DataFrame:
                 "axis": axis, "regime": comparison.held["regime"], "budget": comparison.held["budget"],
                 "held": held_text(comparison.held), "values": " · ".join(names),
                 "best": names[choice.leader], "place": place,
-            }  # fmt: skip
-            rows.append(row | describe(here, choice, names))
+            } | describe(here, choice, names)  # fmt: skip
+            lacks = planned.get(_key(comparison.held), {})
+            open_side = any(left == of for left, of in lacks.values())
+            if row["verdict"] == "clear" and (open_side or here.cells[axis].iloc[choice.leader] in lacks):
+                row["verdict"] = "undecided"
+            row["lacking"] = _lacking_text(lacks, axis)
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -150,22 +214,29 @@ _TITLES = {
 }
 
 
-def statements(draws: CellDraws, table: pd.DataFrame) -> tuple[Statement, ...]:
+def statements(
+    draws: CellDraws, table: pd.DataFrame, plan: pd.DataFrame | None = None
+) -> tuple[Statement, ...]:
     """The answers along each axis; an axis along which nothing was compared is said to be one.
 
     Args:
         draws: The cells that ``table`` was made of.
         table: What ``contrasts`` gave.
+        plan: As in ``contrasts``.
     """
+    plan = pd.DataFrame() if plan is None else plan
     return tuple(
-        _state(draws, table, axis) for axis in ("quality", "subset_size", "architecture", "strategy")
+        _state(draws, table, axis, len(lacking(plan, axis)))
+        for axis in ("quality", "subset_size", "architecture", "strategy")
     )
 
 
-def _state(draws: CellDraws, table: pd.DataFrame, axis: str) -> Statement:
+def _state(draws: CellDraws, table: pd.DataFrame, axis: str, planned: int) -> Statement:
     rows = records(table[table["axis"] == axis]) if len(table) else []
     if not rows:
         text = "No two finished trials differ in this alone: the study cannot say."
+        if planned:
+            text = f"Nothing yet: none of {plural(planned, 'planned comparison')} has two finished sides."
         return Statement(title=_TITLES[axis], verdict="undecided", held="", steps=(), text=text)
     dense = densest(comparisons(draws, axis))
     held = held_text(dense[0].held)
@@ -180,6 +251,11 @@ def _state(draws: CellDraws, table: pd.DataFrame, axis: str) -> Statement:
         largest = sum(row["place"] == "last" for row in rows)
         smaller = sum(row["place"] != "last" and row["verdict"] == "clear" for row in rows)
         text += f"; the largest set is ahead in {largest}, a smaller one clearly ahead in {smaller}"
+    unfinished, absent = sum(bool(row["lacking"]) for row in rows), planned - len(rows)
+    if unfinished:
+        text += f"; {unfinished} {'lacks' if unfinished == 1 else 'lack'} trials that were planned"
+    if absent > 0:
+        text += f"; {absent} more {'was' if absent == 1 else 'were'} planned and can't be made yet"
     kinds = {str(row["verdict"]) for row in rows}
     verdict = kinds.pop() if len(kinds) == 1 else ("mixed" if clear else "undecided")
     return Statement(title=_TITLES[axis], verdict=verdict, held=held, steps=steps, text=f"{text}.")
@@ -187,5 +263,7 @@ def _state(draws: CellDraws, table: pd.DataFrame, axis: str) -> Statement:
 
 def _confidence(row: dict[str, Any]) -> str:
     if row["verdict"] == "tie":
-        return "tie with " + ", ".join(name for name in row["tied"].split("; ") if name != row["best"])
-    return f"{row['verdict']}: {percent(row['gap'])} points before {row['runner_up']}"
+        said = "tie with " + ", ".join(name for name in row["tied"].split("; ") if name != row["best"])
+    else:
+        said = f"{row['verdict']}: {percent(row['gap'])} points before {row['runner_up']}"
+    return f"so far, without {row['lacking']}: {said}" if row["lacking"] else said

@@ -18,6 +18,7 @@ from analysis.table import CELL
 Floats = NDArray[np.float64]
 
 _POINTS = 60
+_LEAST = 1e-300
 
 X_COLUMNS = {"compute": "train_flops", "data": "subset_size"}
 """The column of the cells that a law runs along."""
@@ -110,7 +111,11 @@ def curve_draws(draws: CellDraws, law: Law, at: Floats) -> Floats:
         return _evaluate(law.drawn, np.log(at / law.fit.unit))
     here = draws.take(law.positions)
     log_x = np.log(here.cells[X_COLUMNS[law.along]].to_numpy(np.float64))
-    return np.stack([np.interp(np.log(at), log_x, row) for row in here.resampled()])
+    log_at, error = np.log(at), here.resampled()
+    left = np.clip(np.searchsorted(log_x, log_at, side="right") - 1, 0, len(log_x) - 2)
+    slope = np.diff(error, axis=1)[:, left] / np.maximum(np.diff(log_x), _LEAST)[left]
+    lines = slope * (log_at - log_x[left]) + error[:, left]
+    return np.where(log_at >= log_x[-1], error[:, -1:], np.where(log_at <= log_x[0], error[:, :1], lines))
 
 
 def aligned(one: Floats, other: Floats, refits: int) -> tuple[Floats, Floats]:

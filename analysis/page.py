@@ -11,7 +11,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.analyse import Analysis
+from analysis.analyse import Analysis, Progress
 from analysis.figure_data import FigureData, Missing
 from analysis.labels import (
     axis_text,
@@ -65,7 +65,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
     return environment.get_template("report.html.j2").render(
         name=name,
         metric=metric_text(found.trials.metric),
-        progress=found.progress,
+        unfinished=_unfinished(found.progress),
         cards=[_card(row, found.draws.source) for row in records(found.frontier)],
         explanation=found.draws.explanation,
         facts=_facts(found),
@@ -127,6 +127,14 @@ def _card(row: Mapping[Any, Any], source: str) -> dict[str, Any]:
     }
 
 
+def _unfinished(progress: Progress) -> str:
+    """What is still to come, in words; empty when all has run."""
+    if not progress.waiting + progress.begun:
+        return ""
+    begun = f", {progress.begun} begun" if progress.begun else ""
+    return f"{progress.finished:,} of {plural(progress.planned, 'trial')} have a result{begun}"
+
+
 def _facts(found: Analysis) -> list[dict[str, Any]]:
     cost, progress = found.cost, found.progress
     note, part = "", None
@@ -141,7 +149,8 @@ def _facts(found: Analysis) -> list[dict[str, Any]]:
         note += f"; {format_flops(cost.wasted_flops)} wasted"
     spent = {"name": "Compute spent", "value": format_flops(cost.spent_flops), "note": note, "part": part}
     done = progress.finished / progress.planned if progress.planned else 0.0
-    notes = [f"{progress.waiting} not run yet"] if progress.waiting else []
+    notes = [f"{progress.begun} begun"] if progress.begun else []
+    notes += [f"{progress.waiting} not run yet"] if progress.waiting else []
     notes += [f"{progress.excluded} without a result"] if progress.excluded else []
     facts: list[dict[str, Any]] = [
         {

@@ -19,15 +19,17 @@ from analysis import (
     run_figures,
     size_figures,
     tables,
+    tuning_figures,
     worth_figures,
 )
 from analysis.analyse import Analysis, analyse
 from analysis.figure_data import FigureData, Missing
-from analysis.figures.save import save
+from analysis.figures.save_all import helpers, save_all
 from analysis.labels import budget_text, configuration_text, percent, percent_interval, plural
 from analysis.laws import X_COLUMNS
 from analysis.table import records
 from analysis.table_files import save as save_table
+from analysis.tuning_figures import Tuned
 from budgets.quantity import format_flops
 
 
@@ -62,7 +64,10 @@ def write_report(  # noqa: PLR0913 (a study leaves as many frames)
     ledger: pd.DataFrame,
     events: pd.DataFrame,
     provenance: Mapping[str, str],
+    begun: Mapping[str, str] | None = None,
+    tuned: Tuned | None = None,
     published: pd.DataFrame | None = None,
+    processes: int = 1,
 ) -> ReportSummary:
     """Analyses a study, finished or not, and writes its report.
 
@@ -77,32 +82,42 @@ def write_report(  # noqa: PLR0913 (a study leaves as many frames)
         ledger: Entries of FLOPs.
         events: What happened when.
         provenance: Versions, hardware, convention and the like, shown as they are.
+        begun: Trial → how far it is, of those that were begun and have no row in the results.
+        tuned: Its tuning, where it has one.
         published: The paper's digitised figures, whose own verdicts on its claims stand beside the study's.
+        processes: How many draw the figures.
 
     Raises:
         ValueError: A frame does not hold what its schema says; see ``table.tidy``.
     """
-    found = analyse(declaration, results=results, plan=plan, ledger=ledger, events=events, figures=published)
-    figures = draw_data(
-        found, results=results, curves=curves, plan=plan, left_out=left_out, ledger=ledger, events=events
-    )
-    shown = report_tables(found, left_out)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        new = Path(scratch) / "new"
-        (new / "figures").mkdir(parents=True)
-        (new / "tables").mkdir()
-        svgs = {data.name: save(data, new / "figures") for data in figures if isinstance(data, FigureData)}
-        for table in shown:
-            save_table(table, new / "tables")
-        text = page.render(
-            found, name=str(declaration["name"]), declaration_text=declaration_text, figures=figures,
-            svgs=svgs, tables={table.name: table for table in shown}, provenance=provenance,
+    with helpers(processes - 1) as pool:
+        found = analyse(
+            declaration, results=results, plan=plan, ledger=ledger, events=events, begun=begun,
+            figures=published,
         )  # fmt: skip
-        (new / "report.html").write_text(text, encoding="utf-8")
-        if folder.exists():
-            folder.rename(Path(scratch) / "old")
-        shutil.move(new, folder)
+        figures = draw_data(
+            found, results=results, curves=curves, plan=plan, left_out=left_out, ledger=ledger, events=events
+        )
+        shown = report_tables(found, left_out)
+        if tuned is not None and len(tuned.tried):
+            figures, shown = (*figures, *tuning_figures.figures(tuned)), (*shown, tuning_figures.table(tuned))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            new = Path(scratch) / "new"
+            (new / "figures").mkdir(parents=True)
+            (new / "tables").mkdir()
+            drawn = [data for data in figures if isinstance(data, FigureData)]
+            svgs = save_all(drawn, new / "figures", pool)
+            for table in shown:
+                save_table(table, new / "tables")
+            text = page.render(
+                found, name=str(declaration["name"]), declaration_text=declaration_text, figures=figures,
+                svgs=svgs, tables={table.name: table for table in shown}, provenance=provenance,
+            )  # fmt: skip
+            (new / "report.html").write_text(text, encoding="utf-8")
+            if folder.exists():
+                folder.rename(Path(scratch) / "old")
+            shutil.move(new, folder)
     return ReportSummary(
         page=folder / "report.html",
         planned=found.progress.planned,

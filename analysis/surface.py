@@ -8,7 +8,7 @@ Gauss-Newton matrix, goes down in (ln E, ln A, ln B, α, β). N and D are shared
 of fits, each with its own weights, are searched at once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -84,6 +84,13 @@ class SurfaceDraws:
         of_data = self.b[:, None] * np.exp(-self.beta[:, None] * np.log(d))
         return np.asarray(self.floor[:, None] + of_size + of_data, dtype=np.float64)
 
+    def one(self, draw: int, like: SurfaceFit) -> SurfaceFit:
+        """The surface of one draw, with what else a fit tells taken from another."""
+        return replace(
+            like, floor=float(self.floor[draw]), a=float(self.a[draw]), b=float(self.b[draw]),
+            alpha=float(self.alpha[draw]), beta=float(self.beta[draw]), objective=float(self.objective[draw]),
+        )  # fmt: skip
+
     def optimum(self, flops: float, *, flops_per_step: float = 6.0) -> Floats:
         """Model size of the lowest y at a compute of ``flops_per_step``·N·D, shape (draws,).
 
@@ -147,13 +154,13 @@ def fit(  # noqa: PLR0913 (a surface has two axes)
 def fit_draws(  # noqa: PLR0913 (a surface has two axes)
     n: Floats, d: Floats, y: Floats, *, weights: Floats, around: SurfaceFit, delta: float = HUBER_DELTA
 ) -> SurfaceDraws:
-    """Fits the surface to many sets of y, of weights or of both at once.
+    """Fits the surface to many sets of y, of weights or of data at once.
 
     Args:
         n: Shape (points,).
-        d: Shape (points,).
-        y: Shape (draws, points), or (1, points) when only the weights are drawn.
-        weights: Shape (draws, points), or (1, points) when only y is drawn: how often each run was drawn.
+        d: Shape (points,), or (draws, points).
+        y: Shape (draws, points), or (1, points) when y is no draw's own.
+        weights: Shape (draws, points), or (1, points) likewise: how often each run was drawn.
         around: The fit of all the data: where each search starts.
         delta: As in `fit`.
     """
@@ -161,7 +168,8 @@ def fit_draws(  # noqa: PLR0913 (a surface has two axes)
     parts = (around.floor, around.a * data.unit_n**-around.alpha, around.b * data.unit_d**-around.beta)
     logs = np.log(np.maximum(parts, np.exp(data.lowest)))
     start = np.array([*logs, around.alpha, around.beta])
-    ends, objectives = search(data, np.tile(start, (max(len(y), len(weights)), 1)))
+    draws = max(len(y), len(weights), len(np.atleast_2d(d)))
+    ends, objectives = search(data, np.tile(start, (draws, 1)))
     return _natural(data, ends, objectives)
 
 

@@ -27,13 +27,13 @@ class Data:
 
     Attributes:
         log_n: ln N minus its mean, shape (points,).
-        log_d: ln D minus its mean.
+        log_d: ln D minus its mean, shape (points,), or (draws, points) where each draw has its own.
         unit_n: Geometric mean of N.
         unit_d: Geometric mean of D.
         log_y: Shape (draws or 1, points).
         weights: Shape (draws or 1, points).
         delta: Huber's.
-        moments: 1, n, n², d, d², nd of the logarithms, shape (points, 6).
+        moments: 1, n, n², d, d², nd of the logarithms, the last axis of a shape that is otherwise log_d's.
         lowest: The lowest ln of a term.
     """
 
@@ -53,18 +53,22 @@ class Data:
         log_n, log_d, log_y = np.log(n), np.log(d), np.log(y)
         mean_n, mean_d = float(log_n.mean()), float(log_d.mean())
         log_n, log_d = log_n - mean_n, log_d - mean_d
-        moments = np.stack([np.ones_like(log_n), log_n, log_n**2, log_d, log_d**2, log_n * log_d], axis=1)
+        shared = (np.broadcast_to(values, log_d.shape) for values in (np.ones_like(log_n), log_n, log_n**2))
+        moments = np.stack([*shared, log_d, log_d**2, log_n * log_d], axis=-1)
         return cls(
             log_n=log_n, log_d=log_d, unit_n=float(np.exp(mean_n)), unit_d=float(np.exp(mean_d)), log_y=log_y,
             weights=weights, delta=delta, moments=moments,
             lowest=float(log_y.min()) + float(np.log(SMALLEST)),
         )  # fmt: skip
 
-    def rows(self, positions: NDArray[np.intp]) -> tuple[Floats, Floats]:
-        """Logarithms of y and weights of some draws."""
+    def rows(self, positions: NDArray[np.intp]) -> tuple[Floats, Floats, Floats, Floats]:
+        """Logarithms of y, weights, logarithms of D and moments of some draws."""
+        own = self.log_d.ndim > 1
         return (
             self.log_y if len(self.log_y) == 1 else self.log_y[positions],
             self.weights if len(self.weights) == 1 else self.weights[positions],
+            self.log_d[positions] if own else self.log_d,
+            self.moments[positions] if own else self.moments,
         )
 
 
@@ -145,11 +149,11 @@ def _search(data: Data, chunk: NDArray[np.intp], theta: Floats) -> tuple[Floats,
 
 def _expand(data: Data, positions: NDArray[np.intp], theta: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     """Objective, gradient, Hessian and the positive matrix that damps it, of each row of parameters."""
-    log_y, weights = data.rows(positions)
+    log_y, weights, log_d, moments = data.rows(positions)
     terms = (
         np.broadcast_to(np.exp(theta[:, :1]), (len(theta), len(data.log_n))),
         np.exp(theta[:, 1:2] - theta[:, 3:4] * data.log_n),
-        np.exp(theta[:, 2:3] - theta[:, 4:5] * data.log_d),
+        np.exp(theta[:, 2:3] - theta[:, 4:5] * log_d),
     )
     total = terms[0] + terms[1] + terms[2]
     e, a, b = (term / total for term in terms)
@@ -163,24 +167,29 @@ def _expand(data: Data, positions: NDArray[np.intp], theta: Floats) -> tuple[Flo
     curve = weights * inside
     reweighted = weights * (np.minimum(data.delta / np.maximum(size, 1e-300), 1.0))
     # With g the slopes of ln ŷ and z those of a term's logarithm: ∇²ln ŷ = Σ share·z·zᵀ − g·gᵀ.
-    gradient = -_slopes(data, pull, a, b, e)
-    newton = _outer(data, curve + pull, a, b, e) - _squares(data, pull, a, b, e)
-    damper = _outer(data, reweighted, a, b, e)
+    gradient = -_slopes(moments, pull, a, b, e)
+    newton = _outer(moments, curve + pull, a, b, e) - _squares(moments, pull, a, b, e)
+    damper = _outer(moments, reweighted, a, b, e)
     ridge = 1e-10 * np.trace(damper, axis1=1, axis2=2)[:, None, None] * _EYE + 1e-300 * _EYE
     return value, gradient, newton, damper + ridge
 
 
-def _slopes(data: Data, c: Floats, a: Floats, b: Floats, e: Floats) -> Floats:
+def _sums(values: Floats, moments: Floats) -> Floats:
+    """Sums of the moments by each row's values."""
+    return values @ moments if moments.ndim == 2 else (values[:, None, :] @ moments)[:, 0]  # noqa: PLR2004 (shared)
+
+
+def _slopes(moments: Floats, c: Floats, a: Floats, b: Floats, e: Floats) -> Floats:
     """Σ c·g, g = (e, a, b, −n·a, −d·b)."""
-    of_a, of_b = (c * a) @ data.moments, (c * b) @ data.moments
+    of_a, of_b = _sums(c * a, moments), _sums(c * b, moments)
     return np.stack([(c * e).sum(axis=1), of_a[:, 0], of_b[:, 0], -of_a[:, 1], -of_b[:, 3]], axis=1)
 
 
-def _outer(data: Data, c: Floats, a: Floats, b: Floats, e: Floats) -> Floats:
+def _outer(moments: Floats, c: Floats, a: Floats, b: Floats, e: Floats) -> Floats:
     """Σ c·g·gᵀ."""
     ca, cb = c * a, c * b
-    aa, bb, ab = (ca * a) @ data.moments, (cb * b) @ data.moments, (ca * b) @ data.moments
-    ea, eb = (ca * e) @ data.moments, (cb * e) @ data.moments
+    aa, bb, ab = _sums(ca * a, moments), _sums(cb * b, moments), _sums(ca * b, moments)
+    ea, eb = _sums(ca * e, moments), _sums(cb * e, moments)
     ee = np.einsum("ij,ij,ij->i", np.broadcast_to(c, e.shape), e, e)
     upper = (
         (ee, ea[:, 0], eb[:, 0], -ea[:, 1], -eb[:, 3]),
@@ -196,9 +205,9 @@ def _outer(data: Data, c: Floats, a: Floats, b: Floats, e: Floats) -> Floats:
     return found
 
 
-def _squares(data: Data, c: Floats, a: Floats, b: Floats, e: Floats) -> Floats:
+def _squares(moments: Floats, c: Floats, a: Floats, b: Floats, e: Floats) -> Floats:
     """Σ c·Σ share·z·zᵀ over the three terms."""
-    of_a, of_b = (c * a) @ data.moments, (c * b) @ data.moments
+    of_a, of_b = _sums(c * a, moments), _sums(c * b, moments)
     found = np.zeros((len(a), 5, 5))
     found[:, 0, 0] = (c * e).sum(axis=1)
     found[:, 1, 1], found[:, 2, 2] = of_a[:, 0], of_b[:, 0]

@@ -38,7 +38,7 @@ class Trials:
             metric was counted over, NaN when unknown) and ``diverged`` (runs of its cell that did).
             ``budget`` is the level's training FLOPs under fixed compute and samples seen otherwise.
         metric: The results column that ``error`` was made of, such as ``held-out/top1``.
-        excluded: ``trial`` and ``reason`` of each row that is in the results and not in ``frame``.
+        excluded: ``trial``, ``status`` and ``reason`` of each row of the results that is not in ``frame``.
     """
 
     frame: pd.DataFrame
@@ -63,7 +63,7 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
         return Trials(
             frame=pd.DataFrame({name: pd.Series(dtype=_dtype(name)) for name in KEPT}),
             metric=metric,
-            excluded=pd.DataFrame({"trial": pd.Series(dtype=object), "reason": pd.Series(dtype=object)}),
+            excluded=pd.DataFrame({name: pd.Series(dtype=object) for name in ("trial", "status", "reason")}),
         )
     _check_columns(results, metric)
     finished = (results["status"] == "finished").to_numpy(bool)
@@ -82,7 +82,7 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
     budget = np.where(
         results["regime"] == "fixed-compute",
         _numbers(results, "level_flops"),
-        _declared_samples(results),
+        shared_samples(results),
     )
     cells = results.assign(budget=budget, diverged=results["status"] == "diverged")
     frame = cells.assign(
@@ -95,11 +95,11 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
     return Trials(
         frame=frame.sort_values([*CELL, "seed"], kind="stable").reset_index(drop=True),
         metric=metric,
-        excluded=pd.DataFrame({"trial": excluded["trial"].to_numpy(object), "reason": reasons}),
+        excluded=excluded.assign(reason=reasons).reset_index(drop=True),
     )
 
 
-def _declared_samples(results: pd.DataFrame) -> NDArray[np.float64]:
+def shared_samples(results: pd.DataFrame) -> NDArray[np.float64]:
     """Samples seen, the same for trials that were declared the same and differ by their whole batches.
 
     A strategy with larger batches stops earlier by less than one of them; that is no other budget.

@@ -72,9 +72,10 @@ _TEX: dict[str, str] = {
     "β": r"$\beta$", "ν": r"$\nu$", "χ": r"$\chi$", "²": r"$^2$", "₀": r"$_0$", "–": "--", "—": "---",
     "…": r"\ldots{}", "\u2019": "'", "“": "``", "”": "''", "\u202f": "~", "\xa0": "~",
 }  # fmt: skip
+_TEX_MARKUP = re.compile("|".join(map(re.escape, _TEX)))
 
 
 def _tex(text: str) -> str:
     """Escapes what TeX would take for markup; a letter that its fonts lack is named by its code point."""
-    known = re.sub("|".join(map(re.escape, _TEX)), lambda match: _TEX[match[0]], text)
+    known = _TEX_MARKUP.sub(lambda match: _TEX[match[0]], text)
     return "".join(each if each < "\u0180" else f"U+{ord(each):04X}" for each in known)

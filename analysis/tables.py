@@ -111,6 +111,7 @@ def _sizes(low: float, high: float) -> str:
 
 def contrasts(table: pd.DataFrame) -> Table:
     """Every comparison along one axis, from what ``contrasts`` gave."""
+    unfinished = len(table) > 0 and table["lacking"].any()
     rows = [
         {
             "Axis": _AXES[row["axis"]],
@@ -124,12 +125,15 @@ def contrasts(table: pd.DataFrame) -> Table:
             "P(best)": share_text(row["probability"]),
             "Verdict": row["verdict"],
         }
+        | ({"Not finished": row["lacking"] or "–"} if unfinished else {})
         for row in records(table)
     ]
     note = (
         "ahead by: points of error between the lowest and the second lowest; a verdict accounts for the "
         f"configurations of its own comparison, not for there being {plural(len(rows), 'comparison')}"
     )
+    if unfinished:
+        note += "; none is clear while one of its sides, or a seed of the lowest, has no result"
     return Table(name="contrasts", title="One choice at a time", note=note, frame=pd.DataFrame(rows))
 
 

@@ -1,6 +1,7 @@
 """Reads a study's folder and has `analysis` write its report."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +11,14 @@ from analysis.column_map import import_table
 from analysis.paper_figures import PARTS, paper_figures
 from analysis.paper_page import write_paper_page
 from analysis.report import write_report
+from analysis.tuning_figures import Tuned
 from budgets.flops import CONVENTION
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, read_json_lines, read_table, to_frame
+from study.begun import begun
 from study.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from study.study import Study
+
+_MOST_PROCESSES = 4
 
 
 def report_study(study: Study) -> Iterator[str]:
@@ -25,6 +30,8 @@ def report_study(study: Study) -> Iterator[str]:
     folder = study.folder
     if not (folder / "plan.parquet").exists():
         raise ValueError(f"{folder} holds no study; run `python -m study run {study.declaration.name}` first")
+    plan = read_table(folder / "plan.parquet")
+    results = _table_or_empty(study, "results.parquet", RESULT_COLUMNS)
     summary = write_report(
         folder / "report",
         declaration={
@@ -33,15 +40,18 @@ def report_study(study: Study) -> Iterator[str]:
             "study_budget_flops": study.declaration.study_flops,
         },
         declaration_text=(folder / "study.yaml").read_text(encoding="utf-8"),
-        results=_table_or_empty(study, "results.parquet", RESULT_COLUMNS),
+        results=results,
         curves=_table_or_empty(study, "curves.parquet", CURVE_COLUMNS),
-        plan=read_table(folder / "plan.parquet"),
+        plan=plan,
         left_out=read_table(folder / "left-out.parquet"),
         ledger=read_json_lines(folder / "ledger.jsonl"),
         events=read_json_lines(folder / "events.jsonl"),
         provenance=json.loads((folder / "environment.json").read_text(encoding="utf-8"))
         | {"FLOPs": CONVENTION},
+        begun=begun(folder, plan["trial"][~plan["trial"].isin(results["trial"])]),
+        tuned=_tuned(study),
         published=read_any_table(PAPER_FIGURES),
+        processes=min(_MOST_PROCESSES, len(os.sched_getaffinity(0))),
     )
     yield from summary.lines
     yield f"report: {summary.page}"
@@ -72,6 +82,18 @@ def report_paper(results: Path, study: Study | None) -> Iterator[str]:
             report / "paper", figures, source=source, study=name, theirs=report / "figures"
         )
     yield f"the paper's figures: {page}"
+
+
+def _tuned(study: Study) -> Tuned | None:
+    """What the study's tuning tried so far; the winners stand in ``tuning.json`` once they are known."""
+    tuning, own, path = study.declaration.tuning, study.declaration.metric, study.folder / "tuning.parquet"
+    if tuning is None or not path.exists():
+        return None
+    tried, decided = read_table(path), study.folder / "tuning.json"
+    known = json.loads(decided.read_text(encoding="utf-8")) if decided.exists() else {}
+    apart = f"validation/{own.partition('/')[2]}"
+    selects = tuning.metric or (apart if apart in tried else own)
+    return Tuned(tried=tried, metric=known.get("metric", selects), winners=known.get("winners", ()))
 
 
 def _table_or_empty(study: Study, name: str, columns: dict[str, str]) -> pd.DataFrame:

@@ -146,7 +146,7 @@ def _log_ticks(axes: Axes) -> None:
 
 
 def _short(value: float) -> str:
-    if value < 1e5:  # noqa: PLR2004 (counts up to here are written out)
+    if 1 <= value < 1e5:  # noqa: PLR2004 (counts up to here are written out)
         return f"{value:,.0f}"
     exponent = floor(log10(value) + 1e-9)
     factor = value / _DECADE**exponent

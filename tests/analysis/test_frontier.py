@@ -7,6 +7,7 @@ import pytest
 from analysis.bootstrap import CellDraws, cell_draws
 from analysis.contrasts import POOL, comparisons, contrasts, statements
 from analysis.frontier import choose, frontier
+from analysis.missing import with_budgets
 from analysis.table import tidy
 from tests.analysis.synthetic import StudyFrames, study, trial_row
 
@@ -115,6 +116,30 @@ def test_more_data_is_found_to_help_where_it_does(frames: StudyFrames) -> None:
     sizes = table[table["axis"] == "subset_size"]
     assert sizes["place"].tolist() == ["last"] * 3
     assert sizes["verdict"].tolist() == ["clear"] * 3
+
+
+def test_a_comparison_that_lacks_a_side_is_not_clear_and_says_what_it_lacks(frames: StudyFrames) -> None:
+    at_200 = frames.results["level_flops"] == frames.results["level_flops"].min()
+    slip, late = frames.results["strategy"] == "slip", frames.results["seed"] == 2
+    vit_s = frames.results["architecture"] == "ViT-S"
+    trials = tidy(frames.results[~(at_200 & (slip | vit_s & late))], metric="held-out/top1")
+    draws, plan = cell_draws(trials, question="test"), with_budgets(frames.plan, trials)
+
+    table = contrasts(draws, plan)
+    here = table[table["budget"] == 200e9].set_index("axis")
+    assert here.loc["strategy", "lacking"] == "SLIP"
+    assert here.loc["strategy", "verdict"] != "clear"
+    assert here.loc["architecture", "lacking"] == "1 of 3 seeds of ViT-S"
+    assert here.loc["architecture", "verdict"] == "clear", "the leader has all its seeds"
+    assert set(table.loc[table["budget"] > 200e9, "lacking"]) == {""}
+
+    said = {statement.title: statement for statement in statements(draws, table, plan)}
+    assert " (so far, without SLIP: " in said["Which training strategy?"].steps[0]
+    assert "1 lacks trials that were planned" in said["Which training strategy?"].text
+    early = tidy(frames.results[slip & at_200], metric="held-out/top1")
+    nothing = cell_draws(early, question="test")
+    none = statements(nothing, contrasts(nothing), with_budgets(frames.plan, early))
+    assert none[0].text == "Nothing yet: none of 3 planned comparisons has two finished sides."
 
 
 def test_statements_say_what_was_not_compared() -> None:

@@ -31,8 +31,9 @@ def test_a_trial_that_did_not_finish_is_excluded_and_its_reason_kept(frames: Stu
         results.loc[first, column] = value
     trials = tidy(results, metric="held-out/top1")
     assert len(trials.frame) == 98
+    trial = results["trial"].iloc[0]
     assert trials.excluded.to_dict("records") == [
-        {"trial": results["trial"].iloc[0], "reason": "diverged: loss is not finite"}
+        {"trial": trial, "status": "diverged", "reason": "diverged: loss is not finite"}
     ]
 
 

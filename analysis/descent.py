@@ -1,0 +1,75 @@
+"""Levenberg's damped Gauss-Newton steps (1944) on reweighted squares, many searches at once.
+
+For laws whose derivatives are long: differences stand for them. Each search has its own damping and ends by
+itself; those that go on are evaluated together.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+_STEP, _TRIES, _MOST_DAMPED, _FLAT = 1e-6, 600, 1e9, 1e-10
+
+
+def descend(
+    residual: Callable[[Floats], Floats], starts: Floats, *, weights: Floats, delta: float,
+    bounds: tuple[Floats, Floats],
+) -> tuple[Floats, Floats]:  # fmt: skip
+    """Searches down from each start for the lowest Σ w·Huber_δ(residual).
+
+    Args:
+        residual: Parameters of shape (rows, parameters) → residuals of shape (rows, points).
+        starts: Shape (searches, parameters).
+        weights: Shape (points,).
+        delta: Huber's; infinite for squares.
+        bounds: Lowest and highest parameters, each of shape (parameters,).
+
+    Returns:
+        Where each search ended, in the shape of the starts, and its objective.
+    """
+    theta = np.clip(starts, *bounds)
+    r = residual(theta)
+    value, damping = _objective(r, weights, delta), np.full(len(theta), 1e-2)
+    gram, gradient = _expand(residual, theta, r, weights, delta)
+    active, eye = np.arange(len(theta)), np.eye(theta.shape[1])
+    for _ in range(_TRIES):
+        matrix = gram[active]
+        diagonal = np.diagonal(matrix, axis1=1, axis2=2)
+        ridge = damping[active, None] * diagonal + 1e-12 * diagonal.sum(axis=1, keepdims=True)
+        step = np.linalg.solve(matrix + ridge[:, :, None] * eye, gradient[active][:, :, None])[:, :, 0]
+        tried = np.clip(theta[active] - np.clip(step, -1.0, 1.0), *bounds)
+        new = residual(tried)
+        gained = value[active] - _objective(new, weights, delta)
+        better = gained > 0
+        moved = active[better]
+        theta[moved], r[moved] = tried[better], new[better]
+        value[moved] -= gained[better]
+        damping[active] *= np.where(better, 1 / 4, 8.0)
+        ended = np.where(better, gained <= _FLAT * value[active], damping[active] >= _MOST_DAMPED)
+        onward = active[better & ~ended]
+        if len(onward):
+            gram[onward], gradient[onward] = _expand(residual, theta[onward], r[onward], weights, delta)
+        active = active[~ended]
+        if not len(active):
+            break
+    return theta, value
+
+
+def _objective(r: Floats, weights: Floats, delta: float) -> Floats:
+    slope = np.clip(r, -delta, delta)
+    return np.asarray((slope * (r - slope / 2)) @ weights, dtype=np.float64)
+
+
+def _expand(
+    residual: Callable[[Floats], Floats], theta: Floats, r: Floats, weights: Floats, delta: float
+) -> tuple[Floats, Floats]:
+    """The Gauss-Newton matrix and the gradient of each search."""
+    rows, parameters = theta.shape
+    shifted = (theta[:, None, :] + _STEP * np.eye(parameters)).reshape(-1, parameters)
+    slopes = (residual(shifted).reshape(rows, parameters, -1) - r[:, None, :]) / _STEP
+    pull = weights * np.minimum(1.0, delta / np.maximum(np.abs(r), 1e-300))
+    weighted = slopes * pull[:, None, :]
+    return weighted @ slopes.transpose(0, 2, 1), (weighted @ r[:, :, None])[:, :, 0]
