@@ -32,11 +32,9 @@ class Ledger:
     def __init__(self, path: Path, study_flops: int | None) -> None:
         self.path = path
         self.study_flops = study_flops
-        self.entries: list[Entry] = []
         self._book = Book()
         for entry in read_entries(path):
             self._book.add(entry)
-            self.entries.append(entry)
         drop_torn_line(path)
 
     @property
@@ -148,16 +146,14 @@ class Ledger:
         append_whole(self.path, "".join(json.dumps(asdict(entry)) + "\n" for entry in entries))
         for entry in entries:
             self._book.add(entry)
-            self.entries.append(entry)
 
 
 def read_entries(path: Path) -> list[Entry]:
     """Reads a book; a last line that a crash tore off is left out.
 
     Raises:
-        ValueError: Any other line can't be read or can't follow the lines before it; the message names file
-        and
-            line.
+        ValueError: Any other line can't be read or can't follow the lines before it; the message names the
+            file and the line.
     """
     if not path.exists():
         return []
