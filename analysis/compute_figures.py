@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from analysis.bootstrap import CellDraws
 from analysis.contrasts import held_text
-from analysis.figure_data import FigureData, Missing, cell_marks, mark_frame, runs_text
-from analysis.labels import axis_text, budget_text, capital, configuration_text, metric_text
-from analysis.laws import Law
+from analysis.figure_data import JOINED, FigureData, Missing, cell_marks, mark_frame, runs_text, said_once
+from analysis.labels import axis_text, budget_text, configuration_text, metric_text, sort_key
+from analysis.laws import X_COLUMNS, Law
 from analysis.table import CELL, CONFIGURATION, records
 
 Positions = NDArray[np.intp]
@@ -80,11 +80,6 @@ def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is be
     others = cell_marks(draws, rest, x=x, mark="other", series="other configurations")
     best, ties = _best_rows(draws, frontier, axis, str(held["regime"]), x)
     what = {name: value for name, value in held.items() if name != "regime"}
-    caption = (
-        f"{capital(metric_text(metric))} against the {cost} of one trial, by {word}; held: "
-        f"{held_text(what)}. {runs_text(draws, positions)}; other configurations in grey. {laws_text(drawn)} "
-        f"Stars mark the best configuration of all at each budget{ties}. {capital(draws.explanation)}."
-    )
     return FigureData(
         name=f"error-{short}-{axis}",
         title=title,
@@ -92,7 +87,13 @@ def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is be
         x_label=x_label,
         y_label=f"{metric_text(metric)} (%)",
         frame=mark_frame([*({**mark, "low": np.nan, "high": np.nan} for mark in others), *rows, *best]),
-        caption=caption,
+        caption=said_once(
+            f"{metric_text(metric)} against {cost} in one trial, by {word}; held: {held_text(what)}",
+            f"{runs_text(draws, positions)}; other configurations in grey",
+            laws_text(drawn),
+            f"Stars mark the best configuration of all at each budget{ties}",
+            draws.explanation,
+        ),
         alt=f"{title}: {', '.join(axis_text(axis, name) for name in series)}. " + _best_alt(best),
     )
 
@@ -103,21 +104,40 @@ def curve_rows(
     """The cells at the positions, by what they have along an axis, each with its law of the given ones."""
     rows: list[dict[str, Any]] = []
     values = draws.cells[axis].to_numpy(object)
-    for value in sorted(set(values[positions]), key=str):
+    for value in sorted(set(values[positions]), key=lambda value: sort_key(axis, value)):
         name = axis_text(axis, value)
-        for law in laws:
-            if law.identity[axis] == value:
-                rows += on_axis(law_rows(law, series=name), draws, law, x)
-        rows += cell_marks(draws, positions[values[positions] == value], x=x, series=name)
+        lines = [
+            row
+            for law in laws
+            if law.identity[axis] == value
+            for row in on_axis(law_rows(law, series=name), draws, law, x)
+        ]
+        rows += [*lines, *_cells(draws, positions[values[positions] == value], x, bool(lines), series=name)]
     return rows
 
 
+def curve_marks(draws: CellDraws, law: Law, *, x: str, **fixed: object) -> list[dict[str, Any]]:
+    """One curve along a column of its cells: its law where it is supported, and its cells."""
+    lines = on_axis(law_rows(law, **fixed), draws, law, x)
+    return [*lines, *_cells(draws, law.positions, x, bool(lines), **fixed)]
+
+
+def _cells(
+    draws: CellDraws,
+    positions: Positions,
+    x: str,
+    lined: bool,  # noqa: FBT001 (private)
+    **fixed: object,
+) -> list[dict[str, Any]]:
+    """The points of a curve, which a thin line joins where no law is drawn."""
+    return cell_marks(draws, positions, x=x, line="" if lined else JOINED, **fixed)
+
+
 def on_axis(rows: list[dict[str, Any]], draws: CellDraws, law: Law, x: str) -> list[dict[str, Any]]:
-    """A law over compute as one over samples: a sample costs the same along the curve."""
-    if x == "train_flops":
-        return rows
-    per_sample = float(draws.cells["train_flops_per_sample"].to_numpy(np.float64)[law.positions].mean())
-    return [row | {"x": row["x"] / per_sample} for row in rows]
+    """A law as one over another column, which is in proportion to its own along the curve."""
+    cells = draws.cells.iloc[law.positions]
+    ratio = float((cells[x] / cells[X_COLUMNS[law.along]]).mean())
+    return [row | {"x": row["x"] * ratio} for row in rows]
 
 
 def law_rows(law: Law, **fixed: object) -> list[dict[str, Any]]:
@@ -147,7 +167,7 @@ def _best_rows(
         )
         rows += [star | {"text": f"{star['text']}; lowest of its budget, {verdict}"} for star in stars]
         verdicts.append(verdict)
-    hollow = [name for name in ("tie", "undecided") if name in verdicts]
+    hollow = [words for name, words in (("tie", "a tie"), ("undecided", "undecided")) if name in verdicts]
     return rows, f", hollow where it is {' or '.join(hollow)}" if hollow else ""
 
 
@@ -155,13 +175,15 @@ def _best_alt(best: Iterable[dict[str, Any]]) -> str:
     return "Lowest measured error: " + "; ".join(f"{mark['label']}, {mark['y']:.1f} %" for mark in best) + "."
 
 
-def laws_text(drawn: Sequence[Law]) -> str:
-    """What a caption says of the laws: how many are drawn and how, and how many are not and why."""
+def laws_text(drawn: Sequence[Law], x: str = "C") -> str:
+    """What a caption says of the laws over x: how many are drawn and how, how many are not and why."""
     counts = Counter(law.fit.status for law in drawn)
     if not counts:
-        return "No curve has two levels, so no law is drawn."
-    parts = [
-        f"{count} {_LAW_WORDS[status]}" if status in _LAW_WORDS else f"{count} not drawn ({status})"
-        for status, count in counts.items()
+        return "no curve has two levels, so no law is drawn"
+    not_drawn = [
+        f"{count} not drawn ({status})" for status, count in counts.items() if status not in _LAW_WORDS
     ]
-    return f"Curves: E + A·C^-α by least squares on the error, weighted by runs: {', '.join(parts)}."
+    shown = [f"{count} {_LAW_WORDS[status]}" for status, count in counts.items() if status in _LAW_WORDS]
+    thin = "; thin lines only join the cells of a curve without a law" if not_drawn else ""
+    law = f"laws: E + A·{x}^-α by least squares on the error, weighted by runs"
+    return f"{law}: {', '.join(shown + not_drawn)}{thin}"

@@ -10,13 +10,26 @@ import pandas as pd
 
 from analysis.bootstrap import CellDraws
 from analysis.intervals import interval
-from analysis.labels import budget_text, configuration_text, percent, percent_interval, plural
+from analysis.labels import (
+    budget_text,
+    capital,
+    configuration_text,
+    metric_text,
+    percent,
+    percent_interval,
+    plural,
+)  # fmt: skip
 
 MARKS = (
-    "other", "reference", "point", "bound", "law", "tentative law", "best", "best, not clear", "minimum",
-    "line", "bar", "cell", "span",
+    "other", "reference", "point", "undecided", "bound", "law", "tentative law", "best", "best, not clear",
+    "minimum", "line", "bar", "column", "cell", "span",
 )  # fmt: skip
 COLUMNS = ("panel", "series", "mark", "line", "x", "y", "low", "high", "label", "text")
+JOINED = "joined"
+"""The ``line`` of points that a thin one joins."""
+
+GROUP_WIDTH = 0.8
+"""Of a group of bars, whose neighbour is at a distance of 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,8 +39,10 @@ class FigureData:
     Attributes:
         name: File name without suffix.
         title: What it shows, for headings.
-        kind: Which drawing it is: ``curves``; ``categories`` (x named by ``label``); ``bars``; ``grid``
-            (cells of rows named by ``label`` and columns named by ``line``); ``spans`` (from ``low`` to x).
+        kind: Which drawing it is: ``curves`` (points whose ``line`` is ``JOINED`` are joined by a thin one);
+            ``columns`` (upright bars in groups named by ``label``); ``bars`` (lying ones, in groups named by
+            ``label``); ``grid`` (cells of rows named by ``label`` and columns named by ``line``); ``spans``
+            (from ``low`` to x).
         x_label: With unit.
         y_label: With unit.
         frame: One row a mark, in the order of ``COLUMNS``: everything that is drawn, and nothing else;
@@ -40,7 +55,7 @@ class FigureData:
 
     name: str
     title: str
-    kind: Literal["curves", "categories", "bars", "grid", "spans"]
+    kind: Literal["curves", "columns", "bars", "grid", "spans"]
     x_label: str
     y_label: str
     frame: pd.DataFrame
@@ -72,6 +87,11 @@ def mark_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame([blank | row for row in rows], columns=list(COLUMNS))
 
 
+def bar_place(group: int, bar: int, bars: int) -> float:
+    """Where the middle of one bar lies, along an axis on which the groups lie at 0, 1, 2 and so on."""
+    return group + (bar - (bars - 1) / 2) * GROUP_WIDTH / bars
+
+
 def cell_marks(
     draws: CellDraws, positions: Iterable[int], *, x: str, **fixed: object
 ) -> list[dict[str, Any]]:
@@ -97,6 +117,16 @@ def _cell_text(cell: "pd.Series[Any]", low: float, high: float) -> str:
     where = budget_text(str(cell["regime"]), float(cell["budget"]))
     runs = plural(int(cell["runs"]), "run")
     return f"{configuration_text(cast('Any', cell))}, {where}: {percent(cell['error'])} %{ends}, {runs}"
+
+
+def panel_text(metric: str, regime: str) -> str:
+    """A panel's title: its metric, its regime, both or neither."""
+    return ", ".join(filter(None, (metric and metric_text(metric), regime.replace("-", " "))))
+
+
+def said_once(*sentences: str) -> str:
+    """A caption of these sentences without the empty ones, each of them once: panels share some."""
+    return " ".join(f"{capital(sentence)}." for sentence in dict.fromkeys(filter(None, sentences)))
 
 
 def runs_text(draws: CellDraws, positions: Iterable[int]) -> str:

@@ -1,7 +1,7 @@
 """How quantities, configurations and metrics are worded in figures, tables and the report."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import Any
 
@@ -17,7 +17,11 @@ _METRICS = {
     "probe_top1": "linear-probe error",
     **{f"few_shot_{shots}_top1": f"{shots}-shot error" for shots in (5, 10)},
 }
-_STRATEGIES = {"clip": "CLIP", "slip": "SLIP", "clip-crop-flip": "CLIP + crop and flip"}
+_STRATEGIES = {
+    "clip": "CLIP", "slip": "SLIP", "clip-crop-flip": "CLIP + crop and flip",
+    "clip-randaugment": "CLIP + RandAugment", "clip-stacked-randaugment": "CLIP + stacked RandAugment",
+    "clip-augmented": "CLIP + augmentation",
+}  # fmt: skip
 
 
 def count_text(count: float) -> str:
@@ -38,6 +42,12 @@ def budget_text(regime: str, budget: float) -> str:
 def capital(text: str) -> str:
     """A sentence's first letter, with names further on left as they are."""
     return text[:1].upper() + text[1:]
+
+
+def listed(texts: Sequence[str]) -> str:
+    """``a``; ``a and b``; ``a, b and c``."""
+    *most, last = texts
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def plural(count: int, noun: str) -> str:

@@ -12,16 +12,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from analysis.figure_data import FigureData, Missing
 from analysis.figures.save import save
 from analysis.figures.style import COLUMN_IN
+from analysis.labels import capital
 from analysis.page import inline_svg
+from analysis.paper_figures import PaperFigure
+from analysis.paper_panels import NOT_DIGITISED, NotDigitised, panels_text
 
 _PAPER = "The paper"
-_NONE = "The study does not support this figure."
 _WIDE_PT = 72 * COLUMN_IN * 1.2
 
 
 def write_paper_page(
     folder: Path,
-    figures: Sequence[FigureData | Missing],
+    figures: Sequence[PaperFigure],
     *,
     source: str,
     study: str = "",
@@ -34,7 +36,7 @@ def write_paper_page(
         figures: Of the paper.
         source: What they were read off.
         study: Name of a study to set beside them.
-        theirs: Its report's folder of figures; a figure of the same name is the same kind of figure.
+        theirs: Its report's folder of figures.
 
     Returns:
         The page's path.
@@ -44,11 +46,11 @@ def write_paper_page(
         new = Path(scratch) / "new"
         (new / "figures").mkdir(parents=True)
         pairs = []
-        for data in figures:
-            sides = [_drawn(data, new / "figures")]
-            if theirs is not None and isinstance(data, FigureData):
-                sides.append(_read(theirs, data, study))
-            pairs.append({"title": data.title, "sides": sides})
+        for figure in figures:
+            sides = [_drawn(figure.data, new / "figures")]
+            if theirs is not None and figure.kind:
+                sides.append(_read(theirs, figure.kind, study))
+            pairs.append({"title": figure.data.title, "sides": sides})
         environment = Environment(
             loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
         )
@@ -56,6 +58,8 @@ def write_paper_page(
             title=f"Scaling (Down) CLIP beside {study}" if study else "Scaling (Down) CLIP, as digitised",
             source=source,
             pairs=pairs,
+            study=study,
+            absent=[_absent(each, theirs) for each in NOT_DIGITISED],
         )
         (new / "paper.html").write_text(text, encoding="utf-8")
         if folder.exists():
@@ -66,20 +70,29 @@ def write_paper_page(
 
 def _drawn(data: FigureData | Missing, folder: Path) -> dict[str, Any]:
     if isinstance(data, Missing):
-        return {"name": _PAPER, "svg": "", "alt": "", "caption": f"Not drawn: {data.reason}.", "wide": False}
-    svg = inline_svg(save(data, folder), f"paper.{data.name}")
-    return {"name": _PAPER, "svg": svg, "alt": data.alt, "caption": data.caption, "wide": _is_wide(svg)}
+        return _side(_PAPER, f"Not drawn: {data.reason}.")
+    return _side(
+        _PAPER, data.caption, inline_svg(save(data, folder), data.name), data.alt, f"figures/{data.name}"
+    )
 
 
-def _read(folder: Path, data: FigureData, study: str) -> dict[str, Any]:
-    """A study's figure of that name, from its report."""
-    drawing = folder / f"{data.name}.svg"
+def _read(folder: Path, kind: str, study: str) -> dict[str, Any]:
+    """A study's figure, from its report."""
+    drawing = folder / f"{kind}.svg"
     if not drawing.exists():
-        return {"name": study, "svg": "", "alt": "", "caption": _NONE, "wide": False}
-    caption = (folder / f"{data.name}.txt").read_text(encoding="utf-8").strip()
-    svg = inline_svg(drawing.read_text(encoding="utf-8"), f"study.{data.name}")
-    alt = f"{data.title}. {caption}"
-    return {"name": study, "svg": svg, "alt": alt, "caption": caption, "wide": _is_wide(svg)}
+        return _side(study, f"{study} does not support this figure: its report says why.")
+    caption = (folder / f"{kind}.txt").read_text(encoding="utf-8").strip()
+    svg = inline_svg(drawing.read_text(encoding="utf-8"), f"study.{kind}")
+    return _side(study, caption, svg, f"{study}: {caption}", f"../figures/{kind}")
+
+
+def _side(name: str, caption: str, svg: str = "", alt: str = "", files: str = "") -> dict[str, Any]:
+    return {"name": name, "caption": caption, "svg": svg, "alt": alt, "files": files, "wide": _is_wide(svg)}
+
+
+def _absent(each: NotDigitised, theirs: Path | None) -> dict[str, Any]:
+    kinds = [kind for kind in each.kinds if theirs is not None and (theirs / f"{kind}.svg").exists()]
+    return {"panels": capital(panels_text(each.panels)), "shows": each.shows, "kinds": kinds}
 
 
 def _is_wide(svg: str) -> bool:

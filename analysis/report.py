@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import (
+    bar_figures,
     check_figures,
     compute_figures,
     course_figures,
@@ -27,6 +28,7 @@ from analysis.figure_data import FigureData, Missing
 from analysis.figures.save_all import helpers, save_all
 from analysis.labels import budget_text, configuration_text, percent, percent_interval, plural
 from analysis.laws import X_COLUMNS
+from analysis.measure import Measure
 from analysis.table import records
 from analysis.table_files import save as save_table
 from analysis.tuning_figures import Tuned
@@ -141,13 +143,15 @@ def draw_data(  # noqa: PLR0913 (a study leaves as many frames)
     metric, draws, best = found.trials.metric, found.draws, found.frontier
     compute = [law for law in found.laws if law.along == "compute"]
     data = [law for law in found.laws if law.along == "data"]
+    measured = Measure(metric=metric, draws=draws, laws=found.laws)
     return (
         compute_figures.over_compute(draws, compute, best, axis="architecture", metric=metric),
         compute_figures.over_compute(draws, compute, best, axis="strategy", metric=metric),
         compute_figures.over_compute(draws, compute, best, axis="strategy", metric=metric, x="samples_seen"),
         size_figures.over_data(draws, data, metric=metric),
-        size_figures.by_architecture(draws, found.laws, metric=metric),
-        run_figures.quality_trade(draws, metric=metric),
+        size_figures.over_epochs([measured]),
+        *(size_figures.over_pairs([measured], axis=axis) for axis in ("architecture", "strategy")),
+        bar_figures.quality_bars([measured], waiting=found.missing),
         *(worth_figures.equivalence(draws, found.equivalences, along=along) for along in X_COLUMNS),
         worth_figures.shift(results, metric=metric, draws=draws),
         measure_figures.over_compute_of(

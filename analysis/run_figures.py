@@ -1,6 +1,5 @@
-"""The figures of quality at each budget, of training curves and of the ledger, as data."""
+"""The figures of training curves and of the ledger, as data."""
 
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -8,72 +7,13 @@ import pandas as pd
 
 from analysis.bootstrap import CellDraws
 from analysis.compute_figures import slice_along
-from analysis.contrasts import comparisons, densest, held_text
+from analysis.contrasts import held_text
 from analysis.cost import by_level
-from analysis.figure_data import FigureData, Missing, cell_marks, mark_frame, runs_text
-from analysis.frontier import choose
-from analysis.labels import axis_text, budget_text, capital, metric_text, sort_key
+from analysis.figure_data import FigureData, Missing, bar_place, mark_frame
 from analysis.table import Trials, records
 from budgets.quantity import format_flops
 
 _BINS = 40
-
-
-def quality_trade(draws: CellDraws, *, metric: str) -> FigureData | Missing:
-    """Error of each quality at each budget, the best of each budget marked."""
-    title = "Quality of the data at each budget"
-    compared = comparisons(draws, "quality")
-    regimes = sorted({str(comparison.held["regime"]) for comparison in compared})
-    found = [
-        densest([comparison for comparison in compared if comparison.held["regime"] == regime])
-        for regime in regimes
-    ]
-    if not found:
-        return Missing(title=title, reason="no two finished trials differ in the quality of their data alone")
-    rows: list[dict[str, Any]] = []
-    said = []
-    for comparison in chain(*found):
-        here = draws.take(comparison.positions)
-        regime, budget = str(comparison.held["regime"]), float(comparison.held["budget"])
-        choice = choose(here)
-        labels = [axis_text("quality", value) for value in here.cells["quality"]]
-        fixed = {
-            "series": budget_text(regime, budget),
-            "panel": regime.replace("-", " ") if len(regimes) > 1 else "",
-        }
-        for mark, place in [("point", place) for place in range(len(labels))] + [
-            ("best" if choice.verdict == "clear" else "best, not clear", choice.leader)
-        ]:
-            rows += cell_marks(here, [place], x="runs", mark=mark, label=labels[place], **fixed)
-        said.append(f"{fixed['series']}: {labels[choice.leader]}, {choice.verdict}")
-    positions = [position for comparison in chain(*found) for position in comparison.positions]
-    order = {label: float(place) for place, label in enumerate(_ordered(draws, positions))}
-    rows = [row | {"x": order[row["label"]]} for row in rows]
-    held = "; ".join(
-        held_text({name: value for name, value in group[0].held.items() if name not in ("regime", "budget")})
-        for group in found
-    )
-    return FigureData(
-        name="quality",
-        title=title,
-        kind="categories",
-        x_label="share of the pool kept, by quality score",
-        y_label=f"{metric_text(metric)} (%)",
-        frame=mark_frame(rows),
-        caption=(
-            f"{capital(metric_text(metric))} of each quality at each budget; held: {held}. "
-            f"{runs_text(draws, positions)}. Stars mark the lowest error of each budget, filled where it is "
-            f"clear: {'; '.join(said)}. {capital(draws.explanation)}."
-        ),
-        alt=f"{title}. Lowest error at {'; at '.join(said)}.",
-    )
-
-
-def _ordered(draws: CellDraws, positions: list[int]) -> list[str]:
-    values = {str(value) for value in draws.cells["quality"].iloc[positions]}
-    return [
-        axis_text("quality", value) for value in sorted(values, key=lambda value: sort_key("quality", value))
-    ]
 
 
 def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> FigureData | Missing:
@@ -134,18 +74,18 @@ def ledger_bars(plan: pd.DataFrame, ledger: pd.DataFrame) -> FigureData | Missin
     levels = by_level(plan, ledger)
     if levels.empty:
         return Missing(title=title, reason="there is no plan")
+    kinds = [kind for kind in ("planned", "spent", "wasted") if levels[kind].any()]
     rows = [
         {
             "mark": "bar",
             "series": kind,
             "label": level["level"],
             "x": float(level[kind]),
-            "y": float(place),
+            "y": bar_place(group, bar, len(kinds)),
             "text": f"{level['level']}: {format_flops(level[kind])} {kind}",
         }
-        for place, level in enumerate(records(levels))
-        for kind in ("planned", "spent", "wasted")
-        if levels[kind].any()
+        for group, level in enumerate(records(levels))
+        for bar, kind in enumerate(kinds)
     ]
     total = levels[["planned", "spent", "wasted"]].sum()
     return FigureData(

@@ -1,21 +1,32 @@
 """The figures of error over data size and over model size, as data."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import CellDraws
-from analysis.compute_figures import law_rows, laws_text, on_axis
+from analysis.compute_figures import curve_marks, laws_text
 from analysis.contrasts import held_text
-from analysis.figure_data import FigureData, Missing, cell_marks, mark_frame, runs_text
+from analysis.figure_data import (
+    FigureData,
+    Missing,
+    cell_marks,
+    mark_frame,
+    panel_text,
+    runs_text,
+    said_once,
+)  # fmt: skip
 from analysis.isoflop import Curve
-from analysis.labels import axis_text, budget_text, capital, metric_text, plural
+from analysis.labels import axis_text, budget_text, metric_text, plural, sort_key
 from analysis.laws import Law, alike, curve_text
+from analysis.measure import Measure
 from budgets.quantity import format_flops
 
 _PANELS = 3
+_WORDS = {"architecture": "architecture", "strategy": "training strategy", "subset_size": "data size"}
 
 
 def over_data(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureData | Missing:
@@ -29,19 +40,12 @@ def over_data(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
         return Missing(title=title, reason="no two finished trials differ in the number of pairs alone")
     ranked = sorted(groups.items(), key=lambda group: -sum(len(law.positions) for law in group[1]))
     rows: list[dict[str, Any]] = []
-    shown: list[int] = []
     for (regime, architecture, quality, strategy), panel_laws in ranked[:_PANELS]:
         panel = ", ".join((str(architecture), axis_text("quality", quality), axis_text("strategy", strategy)))
         for law in panel_laws:
             series = budget_text(str(regime), float(law.identity["budget"]))
-            rows += law_rows(law, series=series, panel=panel)
-            rows += cell_marks(draws, law.positions, x="subset_size", series=series, panel=panel)
-            shown += law.positions.tolist()
-    left = (
-        f" Not drawn, in the table of fits: {plural(len(ranked) - _PANELS, 'further panel')}."
-        if len(ranked) > _PANELS
-        else ""
-    )
+            rows += curve_marks(draws, law, x="subset_size", series=series, panel=panel)
+    left = len(ranked) - _PANELS
     used = [law for _, group in ranked[:_PANELS] for law in group]
     return FigureData(
         name="error-data",
@@ -50,56 +54,124 @@ def over_data(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
         x_label="unique image-text pairs",
         y_label=f"{metric_text(metric)} (%)",
         frame=mark_frame(rows),
-        caption=(
-            f"{capital(metric_text(metric))} against the number of unique pairs at each budget. "
-            f"{runs_text(draws, shown)}. {laws_text(used).replace('C^-α', 'D^-α')}{left} "
-            f"{capital(draws.explanation)}."
+        caption=said_once(
+            f"{metric_text(metric)} against the number of unique pairs at each budget",
+            runs_text(draws, _cells_of(used)),
+            laws_text(used, "D"),
+            f"Not drawn, in the table of fits: {plural(left, 'further panel')}" if left > 0 else "",
+            draws.explanation,
         ),
         alt=f"{title}: {len(used)} curves. " + _ends_alt(rows),
     )
 
 
-def by_architecture(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureData | Missing:
-    """Error against unique pairs by architecture: one panel at equal samples, one for one epoch."""
-    title = "Error against data size, by architecture"
-    rows: list[dict[str, Any]] = []
-    shown: list[int] = []
-    used: list[Law] = []
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Panel:
+    """Curves of one measure and regime that differ along one axis alone, over a column of their cells."""
+
+    measure: Measure
+    regime: str
+    laws: Sequence[Law]
+    x: str
+
+
+def over_pairs(measures: Sequence[Measure], *, axis: str) -> FigureData | Missing:
+    """Error against unique pairs by architecture or strategy: a panel a measure, at equal samples and once.
+
+    Args:
+        measures: Of one study, with laws along compute and along data.
+        axis: ``architecture`` or ``strategy``.
+    """
+    title = f"Error against data size, by {_WORDS[axis]}"
     # In one epoch a law over compute is one over pairs: a sample is a pair, and costs the same along a curve.
-    for regime, along in (("equal-samples", "data"), ("one-epoch", "compute")):
-        mine = [law for law in laws if law.along == along and law.identity["regime"] == regime]
-        group = max(alike(mine, along=along, axis="architecture"), key=_cells_of, default=[])
-        for law in group:
-            panel = f"{regime.replace('-', ' ')}: {curve_text(law, without='architecture')}"
-            fixed = {"series": str(law.identity["architecture"]), "panel": panel}
-            x = "train_flops" if along == "data" else "samples_seen"
-            rows += on_axis(law_rows(law, **fixed), draws, law, x)
-            rows += cell_marks(draws, law.positions, x="subset_size", **fixed)
-            shown += law.positions.tolist()
-        used += group
-    if not rows:
+    ways = (("equal-samples", "data"), ("one-epoch", "compute"))
+    panels = [
+        _Panel(measure=measure, regime=regime, laws=laws, x="subset_size")
+        for measure in measures
+        for regime, along in ways
+        if (laws := _most(measure, along=along, axis=axis, regimes=(regime,)))
+    ]
+    if not panels:
         return Missing(
             title=title,
             reason="no curve over pairs at equal samples or over one epoch has two finished cells",
         )
+    return _drawn(
+        panels, axis=axis, name=f"error-data-{axis}", title=title, x_label="unique image-text pairs",
+        against="the number of unique pairs",
+    )  # fmt: skip
+
+
+def over_epochs(measures: Sequence[Measure]) -> FigureData | Missing:
+    """Error against epochs, one curve a data size, one panel a measure."""
+    title = "Error against epochs, by data size"
+    panels = [
+        _Panel(measure=measure, regime=str(laws[0].identity["regime"]), laws=laws, x="epochs")
+        for measure in measures
+        if (
+            laws := _most(
+                measure, along="compute", axis="subset_size", regimes=("fixed-compute", "equal-samples")
+            )
+        )
+    ]
+    if not any(len(panel.laws) > 1 for panel in panels):
+        return Missing(title=title, reason="no two curves over compute differ in the number of pairs alone")
+    return _drawn(
+        panels, axis="subset_size", name="error-epochs", title=title, x_label="epochs",
+        against="epochs over the same pairs",
+    )  # fmt: skip
+
+
+def _most(measure: Measure, *, along: str, axis: str, regimes: tuple[str, ...]) -> list[Law]:
+    """The curves along one axis, all else held, that have the most cells, at the largest such budget."""
+    mine = [law for law in measure.laws if law.identity["regime"] in regimes]
+    group = max(
+        alike(mine, along=along, axis=axis),
+        key=lambda group: (
+            len(group) > 1,
+            len(_cells_of(group)),
+            float(group[0].identity.get("budget", 0.0)),
+        ),
+        default=[],
+    )
+    return sorted(group, key=lambda law: sort_key(axis, law.identity[axis]))
+
+
+def _cells_of(laws: Sequence[Law]) -> list[int]:
+    return [position for law in laws for position in law.positions.tolist()]
+
+
+def _drawn(  # noqa: PLR0913 (what is drawn, and its words)
+    panels: Sequence[_Panel], *, axis: str, name: str, title: str, x_label: str, against: str
+) -> FigureData:
+    metrics = list(dict.fromkeys(panel.measure.metric for panel in panels))
+    by_regime = axis != "subset_size"
+    rows: list[dict[str, Any]] = []
+    for panel in panels:
+        where = panel_text(
+            panel.measure.metric if len(metrics) > 1 else "", panel.regime if by_regime else ""
+        )
+        for law in panel.laws:
+            series = axis_text(axis, law.identity[axis])
+            rows += curve_marks(panel.measure.draws, law, x=panel.x, series=series, panel=where)
+    used = [law for panel in panels for law in panel.laws]
+    held = dict.fromkeys(curve_text(panel.laws[0], without=axis) for panel in panels)
     return FigureData(
-        name="error-data-architecture",
+        name=name,
         title=title,
         kind="curves",
-        x_label="unique image-text pairs",
-        y_label=f"{metric_text(metric)} (%)",
+        x_label=x_label,
+        y_label=f"{metric_text(metrics[0])} (%)" if len(metrics) == 1 else "error (%)",
         frame=mark_frame(rows),
-        caption=(
-            f"{capital(metric_text(metric))} against the number of unique pairs by architecture, at equal "
-            f"samples and in one epoch where the study has them. {runs_text(draws, shown)}. "
-            f"{laws_text(used).replace('C^-α', 'D^-α')} {capital(draws.explanation)}."
+        caption=said_once(
+            f"{', '.join(map(metric_text, metrics))} against {against}, by {_WORDS[axis]}; held: "
+            f"{'; '.join(held)}",
+            *(runs_text(panel.measure.draws, _cells_of(panel.laws)) for panel in panels),
+            laws_text(used, "C" if axis == "subset_size" else "D"),
+            *(panel.measure.draws.explanation for panel in panels),
         ),
         alt=f"{title}: {len(used)} curves. " + _ends_alt(rows),
     )
-
-
-def _cells_of(group: list[Law]) -> tuple[int, float]:
-    return sum(len(law.positions) for law in group), float(group[0].identity.get("budget", 0.0))
 
 
 def _ends_alt(rows: list[dict[str, Any]]) -> str:
@@ -107,8 +179,8 @@ def _ends_alt(rows: list[dict[str, Any]]) -> str:
     parts = []
     for (panel, series), group in points.groupby(["panel", "series"], sort=False):
         first, last = group.iloc[0], group.iloc[-1]
-        ends = f"{first['y']:.1f} % with {first['x']:g} pairs, {last['y']:.1f} % with {last['x']:g}"
-        parts.append(f"{panel} at {series}: {ends}")
+        ends = f"{first['y']:.1f} % at {first['x']:g}, {last['y']:.1f} % at {last['x']:g}"
+        parts.append(f"{panel and f'{panel}, '}{series}: {ends}")
     return "; ".join(parts) + "."
 
 
@@ -148,13 +220,14 @@ def isoflop(draws: CellDraws, curves: Sequence[Curve], *, metric: str) -> Figure
         x_label="model size (training FLOPs per sample)",
         y_label=f"{metric_text(metric)} (%)",
         frame=mark_frame(rows),
-        caption=(
-            f"{capital(metric_text(metric))} against model size at each budget: {name} family, "
+        caption=said_once(
+            f"{metric_text(metric)} against model size at each budget: {name} family, "
             f"{held_text({'strategy': strategy, 'subset_size': size, 'quality': quality})}; parabola in the "
             "logarithm of the size, drawn where its minimum lies between the sizes tried, marked where the "
-            "draws agree. "
-            f"{'; '.join(verdicts)}. {runs_text(draws, [p for c in group for p in c.positions])}. "
-            f"{capital(draws.explanation)}."
+            "draws agree",
+            *verdicts,
+            runs_text(draws, [place for curve in group for place in curve.positions]),
+            draws.explanation,
         ),
         alt=f"{title}. {'; '.join(verdicts)}.",
     )

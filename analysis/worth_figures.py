@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.bootstrap import CellDraws
-from analysis.figure_data import FigureData, Missing, mark_frame
-from analysis.labels import axis_text, budget_text, capital, configuration_text, count_text, percent, plural
+from analysis.figure_data import FigureData, Missing, mark_frame, said_once
+from analysis.labels import axis_text, budget_text, configuration_text, count_text, percent, plural
 from analysis.robustness import BASELINE, foretold
 from analysis.table import records
 from budgets.quantity import format_flops
@@ -40,7 +40,6 @@ def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureD
         rows += [fixed | {"mark": "reference", "line": "one", "y": 1.0, "x": end} for end in ends]
         rows += [fixed | _ratio(row) for row in records(mine.sort_values(["strategy", "x"]))]
     left = here["held"].nunique() - len(panels)
-    further = f" Not drawn, in the table: {plural(left, 'further panel')}." if left else ""
     return FigureData(
         name=f"equivalence-{along}",
         title=title,
@@ -49,10 +48,13 @@ def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureD
         y_label=f"times the {along} of plain CLIP",
         y_scale="log",
         frame=mark_frame(rows),
-        caption=(
-            "Each strategy at x has the error that plain CLIP has at this multiple of x, read off CLIP's law "
-            "where it is supported and between its cells where not; above 1 it is worth more. Hollow: the "
-            f"ratio lies there or beyond, as far as CLIP was measured.{further} {capital(draws.explanation)}."
+        caption=said_once(
+            "each strategy at x has the error that plain CLIP has at this multiple of x, read off CLIP's law "
+            "where it is supported and between its cells where not; above 1 it is worth more",
+            "Hollow: whether it is worth more or less is undecided",
+            "Arrows: the ratio lies there or beyond, as far as CLIP was measured",
+            f"Not drawn, in the table: {plural(left, 'further panel')}" if left else "",
+            draws.explanation,
         ),
         alt=f"{title}: " + "; ".join(row["text"] for row in rows if row.get("text")) + ".",
     )
@@ -61,11 +63,11 @@ def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureD
 def _ratio(row: dict[str, Any]) -> dict[str, Any]:
     lowest, highest = row["bound"]
     ratio = min(max(float(row["ratio"]), lowest), highest)
-    bounded = float(row["ratio"]) in (0.0, inf)
-    sign = "" if not bounded else "at most " if row["ratio"] == 0 else "at least "
+    sign, arrow = {0.0: ("at most ", "↓"), inf: ("at least ", "↑")}.get(float(row["ratio"]), ("", ""))
+    mark = "bound" if arrow else "undecided" if row["verdict"] == "undecided" else "point"
     at = format_flops(row["x"]) if row["along"] == "compute" else f"{count_text(row['x'])} pairs"
     return {
-        "mark": "bound" if bounded else "point", "series": row["strategy"], "x": row["x"], "y": ratio,
+        "mark": mark, "series": row["strategy"], "x": row["x"], "y": ratio, "label": arrow,
         "low": max(row["low"], lowest) if pd.notna(row["low"]) else row["low"],
         "high": min(row["high"], highest) if pd.notna(row["high"]) else row["high"],
         "text": f"{row['strategy']} at {at}: {sign}{ratio:.2f} times, {row['verdict']}",
@@ -96,7 +98,6 @@ def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData
                 f"{100 * (row['shifted'] - row['foretold']):+.1f} points from the line",
             })  # fmt: skip
     left = len(names) - _PANELS
-    further = f" Not drawn, in the table: {plural(left, 'further set')}." if left > 0 else ""
     return FigureData(
         name="shift",
         title=title,
@@ -105,12 +106,14 @@ def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData
         x_label=f"zero-shot top-1 on {plain} (%)",
         y_label="zero-shot top-1 on the shifted set (%)",
         frame=mark_frame(rows),
-        caption=(
-            f"Zero-shot top-1 of every cell on shifted images against that on {plain}; "
-            f"{plural(int((cells['shifted_set'] == names[0]).sum()), 'cell')}, means of their runs. By "
-            "architecture: plain CLIP; by strategy: all architectures. Dashed: the line through the plain "
-            f"CLIP cells on logit scales. Intervals of the distances from it are in the table.{further} "
-            f"{capital(draws.explanation)}."
+        caption=said_once(
+            f"zero-shot top-1 of every cell on shifted images against that on {plain}; "
+            f"{plural(int((cells['shifted_set'] == names[0]).sum()), 'cell')}, means of their runs",
+            "By architecture: plain CLIP; by strategy: all architectures",
+            "Dashed: the line through the plain CLIP cells on logit scales",
+            "Intervals of the distances from it are in the table",
+            f"Not drawn, in the table: {plural(left, 'further set')}" if left > 0 else "",
+            draws.explanation,
         ),
         alt=f"{title}: {', '.join(names[:_PANELS])}, {plural(len(cells), 'cell')}.",
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.column_map import import_table
-from analysis.paper_figures import PARTS, paper_figures
+from analysis.paper_figures import paper_figures
 from analysis.paper_page import write_paper_page
+from analysis.paper_panels import READERS
 from analysis.report import write_report
 from analysis.tuning_figures import Tuned
 from budgets.flops import CONVENTION
@@ -67,12 +67,9 @@ def report_paper(results: Path, study: Study | None) -> Iterator[str]:
     Yields:
         The line that says where the page is.
     """
-    table = read_any_table(PAPER_FIGURES)
-    maps = {name: load_column_map(find_column_map(name)) for part in PARTS.values() for name in part}
-    tables = {name: import_table(table, how) for name, how in maps.items()}
-    how = next(iter(maps.values()))
-    figures = paper_figures(tables, metric=how.metric)
-    source = how.title.partition(", figure")[0]
+    maps = {name: load_column_map(find_column_map(name)) for name in READERS}
+    figures = paper_figures(read_any_table(PAPER_FIGURES), maps)
+    source = maps[READERS[0]].title.partition(", figure")[0]
     if study is None:
         page = write_paper_page(results / "paper-figures", figures, source=source)
     else:

@@ -11,7 +11,10 @@ from matplotlib.figure import Figure
 from analysis.figure_data import FigureData
 from analysis.table import records
 
-_HOVERED = ("other", "point", "best", "best, not clear", "minimum", "bound", "bar", "cell", "span")
+_HOVERED = (
+    "other", "point", "best", "best, not clear", "minimum", "undecided", "bound", "bar",
+    "column", "cell", "span",
+)  # fmt: skip
 _RADIUS = 4.5
 _POINTS_PER_INCH = 72
 

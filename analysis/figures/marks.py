@@ -6,9 +6,12 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from pandas import DataFrame
 
-from analysis.figures.style import OTHER, TENTATIVE, Look
+from analysis.figure_data import JOINED
+from analysis.figures.style import OTHER, STAR, TENTATIVE, Look
 
 _STAR: dict[str, Any] = {"linestyle": "none", "marker": "*", "markersize": 9, "zorder": 6}
+STAR_FACES = {"best": "#555555", "best, not clear": "white", "minimum": "#555555"}
+"""What a star's legend is filled with."""
 
 
 def draw_marks(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
@@ -37,7 +40,14 @@ def draw_marks(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
         look = looks[str(series)]
         _draw_lines(axes, rows, look)
         _draw_points(axes, rows[rows["mark"] == "point"], look, face=look.colour)
-        _draw_points(axes, rows[rows["mark"] == "bound"], look, face="white")
+        bounds = rows[rows["mark"] == "bound"]
+        _draw_points(axes, rows[rows["mark"] == "undecided"], look, face="white")
+        _draw_points(axes, bounds, look, face="white")
+        for x, y, arrow in zip(bounds["x"], bounds["y"], bounds["label"], strict=True):
+            axes.annotate(
+                arrow, (x, y), (0, 3 if arrow == "↑" else -3), textcoords="offset points", ha="center",
+                va="bottom" if arrow == "↑" else "top", color=look.colour, zorder=5,
+            )  # fmt: skip
         _draw_stars(axes, rows, look)
 
 
@@ -57,6 +67,14 @@ def _draw_lines(axes: Axes, rows: DataFrame, look: Look) -> None:
 
 
 def _draw_points(axes: Axes, points: DataFrame, look: Look, *, face: str) -> None:
+    if points.empty:
+        return
+    joined = points[points["line"] == JOINED]
+    if len(joined):
+        axes.plot(
+            joined["x"], joined["y"], color=look.colour, linestyle=look.dashes, linewidth=0.6, alpha=0.6,
+            zorder=3,
+        )  # fmt: skip
     axes.vlines(points["x"], points["low"], points["high"], color=look.colour, linewidth=0.8, zorder=4)
     hollow = face != look.colour
     axes.plot(
@@ -83,8 +101,8 @@ def _draw_stars(axes: Axes, rows: DataFrame, look: Look) -> None:
 def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
     """One handle a series, then what the special marks mean."""
     marks = set(frame["mark"])
-    lines = bool(marks & {"law", "line"})
-    pointed = bool(marks & {"point", "bound"})
+    lines = bool(marks & {"law", "line"}) or (JOINED in set(frame["line"]))
+    pointed = bool(marks & {"point", "undecided", "bound"})
     handles = [
         Line2D(
             [], [], color=look.colour, marker=look.marker if pointed else "", label=name,
@@ -105,24 +123,27 @@ def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
         )
     if "tentative law" in marks:
         handles.append(Line2D([], [], color="#555555", linestyle=TENTATIVE, label="fit not tested"))
-    if "bound" in marks:
-        handles.append(
-            Line2D(
-                [], [], color="white", marker="o", markeredgecolor="#555555", linestyle="none", label="bound"
+    for mark, shape, label in (("undecided", "o", "undecided"), ("bound", "$↑$", "there or beyond")):
+        if mark in marks:
+            handles.append(
+                Line2D(
+                    [],
+                    [],
+                    marker=shape,
+                    color="#555555",
+                    markerfacecolor="white",
+                    linestyle="none",
+                    label=label,
+                )
             )
-        )
-    star: dict[str, Any] = {
-        "marker": "*",
-        "markersize": 7,
-        "linestyle": "none",
-        "color": "#555555",
-        "markeredgecolor": "black",
-        "markeredgewidth": 0.6,
-    }
-    if "best" in marks:
-        handles.append(Line2D([], [], label="best, clear", **star))
-    if "best, not clear" in marks:
-        handles.append(Line2D([], [], label="lowest, not clear", markerfacecolor="white", **star))
-    if "minimum" in marks:
-        handles.append(Line2D([], [], label="minimum", **star))
-    return handles
+    return [*handles, *star_handles(marks)]
+
+
+def star_handles(marks: set[str], *, not_clear: str = "lowest, not clear") -> list[Line2D]:
+    """One handle for each kind of star among the marks."""
+    words = {"best": "best, clear", "best, not clear": not_clear, "minimum": "minimum"}
+    return [
+        Line2D([], [], label=label, markerfacecolor=STAR_FACES[mark], **STAR)
+        for mark, label in words.items()
+        if mark in marks
+    ]

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from matplotlib.colors import to_hex
 from matplotlib.typing import LineStyleType
 
 COLUMN_IN = 3.4
@@ -36,6 +39,33 @@ TENTATIVE: LineStyleType = (0, (2.5, 1.5))
 
 OTHER = Look(colour="#b5b5b5", marker=".", dashes="-")
 """What is shown for context."""
+
+
+STAR: dict[str, Any] = {
+    "linestyle": "none", "marker": "*", "markersize": 7, "color": "#555555", "markeredgecolor": "black",
+    "markeredgewidth": 0.6,
+}  # fmt: skip
+"""The mark of the lowest error."""
+
+_LIGHT, _DARK = (0.95, 0.98, 1.0), (0.29, 0.56, 0.78)
+_HATCHES = ("", "///", "...", "\\\\\\", "xxx")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fill:
+    """How one bar of a group is told apart: by how dark it is, and by its hatch."""
+
+    colour: str
+    hatch: str
+
+
+def fills(series: list[str]) -> dict[str, Fill]:
+    """A fill for each bar, from light to dark in their order; no darker than what lies upon them shows on."""
+    shades = np.linspace(_LIGHT, _DARK, len(series))
+    return {
+        name: Fill(colour=to_hex(shade), hatch=_HATCHES[place % len(_HATCHES)])
+        for place, (name, shade) in enumerate(zip(series, shades, strict=True))
+    }
 
 
 def looks(series: list[str]) -> dict[str, Look]:

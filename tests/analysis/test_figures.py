@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,9 @@ from analysis.figures.save import save
 from tests.analysis.synthetic import StudyFrames, study
 
 NAMES = [
-    "error-compute-architecture", "error-compute-strategy", "error-samples-strategy", "error-data", "quality",
-    "equivalence-compute", "shift", "isoflop", "forecasts", "training-loss", "plan", "ledger",
-    "schedule",
+    "error-compute-architecture", "error-compute-strategy", "error-samples-strategy", "error-data",
+    "error-epochs", "quality", "equivalence-compute", "shift", "isoflop", "forecasts", "training-loss",
+    "plan", "ledger", "schedule",
 ]  # fmt: skip
 
 
@@ -41,7 +42,10 @@ def test_a_full_study_supports_every_figure(drawn: dict[str, FigureData]) -> Non
     assert set().union(*(data.frame["mark"] for data in drawn.values())) <= set(MARKS)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("plan", "ledger", "schedule")])
+_BARS = ("quality", "plan", "ledger", "schedule")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in _BARS])
 def test_what_is_drawn_is_what_the_csv_holds(name: str, drawn: dict[str, FigureData], tmp_path: Path) -> None:
     save(drawn[name], tmp_path)
     held = pd.read_csv(tmp_path / f"{name}.csv")[["x", "y"]].to_numpy()
@@ -50,10 +54,16 @@ def test_what_is_drawn_is_what_the_csv_holds(name: str, drawn: dict[str, FigureD
     assert {tuple(point) for point in seen.round(9)} == {tuple(point) for point in held.round(9)}
 
 
-def test_bars_are_as_long_as_the_csv_says(drawn: dict[str, FigureData], tmp_path: Path) -> None:
-    save(drawn["ledger"], tmp_path)
-    widths = sorted(patch.get_width() for patch in draw(drawn["ledger"]).axes[0].patches)  # type: ignore[attr-defined]
-    np.testing.assert_allclose(widths, sorted(pd.read_csv(tmp_path / "ledger.csv")["x"]))
+@pytest.mark.parametrize(("name", "length"), [("ledger", "x"), ("quality", "y")])
+def test_bars_are_as_long_as_the_csv_says(
+    name: str, length: str, drawn: dict[str, FigureData], tmp_path: Path
+) -> None:
+    save(drawn[name], tmp_path)
+    held = pd.read_csv(tmp_path / f"{name}.csv").query("mark in ('bar', 'column')")
+    bars: Any = draw(drawn[name]).axes[0].patches
+    assert [bar.get_x() == 0 if length == "x" else bar.get_y() == 0 for bar in bars] == [True] * len(held)
+    seen = sorted(bar.get_width() if length == "x" else bar.get_height() for bar in bars)
+    np.testing.assert_allclose(seen, sorted(held[length]))
 
 
 def test_a_figure_is_saved_in_three_formats_with_data_and_caption(
@@ -98,14 +108,20 @@ def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> 
         "Error against compute, by training strategy": f"{differ} training strategy alone",
         "Error against samples, by training strategy": f"{differ} training strategy alone",
         "Error against data size": f"{differ} the number of pairs alone",
+        "Error against epochs, by data size": (
+            "no two curves over compute differ in the number of pairs alone"
+        ),
         "Quality of the data at each budget": f"{differ} the quality of their data alone",
         "IsoFLOP profiles: error against model size": (
             "1 model size of one family at a budget; a profile needs three"
         ),
         "Training loss": "no training curves were recorded",
-        "Error against data size, by architecture": (
-            "no curve over pairs at equal samples or over one epoch has two finished cells"
-        ),
+        **{
+            f"Error against data size, by {axis}": (
+                "no curve over pairs at equal samples or over one epoch has two finished cells"
+            )
+            for axis in ("architecture", "training strategy")
+        },
         "What a strategy is worth in compute": "no strategy has a curve along compute beside plain CLIP's",
         "What a strategy is worth in data": "no strategy has a curve along data beside plain CLIP's",
         "Accuracy under shift against plain accuracy": (

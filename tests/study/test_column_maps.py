@@ -45,7 +45,7 @@ def test_augmentation_is_worth_about_twice_the_data_from_50m_to_400m_pairs() -> 
     trials = tidy(import_table(read_any_table(PAPER), how), metric=how.metric)
     draws = cell_draws(trials, question="laws")
     table = equivalences(draws, tuple(laws(draws, along="data")), along="data")
-    worth = {row["x"]: row["ratio"] for row in records(table) if row["strategy"] == "clip-augmented"}
+    worth = {row["x"]: row["ratio"] for row in records(table) if row["strategy"] == "CLIP + augmentation"}
     assert worth[25e6] == pytest.approx(1.6, abs=0.05)
     assert all(1.9 < worth[size] < 2.5 for size in (50e6, 100e6, 200e6, 400e6))
     assert set(table["verdict"]) == {"undecided"}
