@@ -223,14 +223,15 @@ def _marked(
         members = sorted(choice.members)
         return members, "best, not clear", f"tie of {listed([bars[member] for member in members])}"
     if choice.verdict == "clear" and _waits(held, waiting):
-        return [choice.leader], "best, not clear", f"{bars[choice.leader]} so far, not all have run"
+        return [choice.leader], "best, not clear", f"{bars[choice.leader]} so far, others have no result"
     mark = "best" if choice.verdict == "clear" else "best, not clear"
     return [choice.leader], mark, f"{bars[choice.leader]}, {choice.verdict}"
 
 
 def _waits(held: Mapping[str, Any], waiting: pd.DataFrame | None) -> bool:
-    """Whether a planned cell that belongs into a group has no result."""
+    """Whether a planned cell that belongs into a group has no result and may still have one."""
     if waiting is None or waiting.empty:
         return False
     same = [(waiting[name] == value).to_numpy(bool) for name, value in held.items() if value != POOL]
-    return bool(np.logical_and.reduce(same).any())
+    diverged = waiting["reason"].str.startswith("diverged").to_numpy(bool)
+    return bool((np.logical_and.reduce(same) & ~diverged).any())

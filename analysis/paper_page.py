@@ -3,19 +3,19 @@
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis.figure_data import FigureData, Missing
-from analysis.figures.save import save
+from analysis.figures.save_all import helpers, save_all
 from analysis.figures.style import COLUMN_IN
 from analysis.labels import capital
 from analysis.page import inline_svg
 from analysis.paper_figures import PaperFigure
-from analysis.paper_panels import NOT_DIGITISED, NotDigitised, panels_text
+from analysis.paper_panels import NOT_DIGITISED, SOURCE, NotDigitised, panels_text
 
 _PAPER = "The paper"
 _WIDE_PT = 72 * COLUMN_IN * 1.2
@@ -25,18 +25,18 @@ def write_paper_page(
     folder: Path,
     figures: Sequence[PaperFigure],
     *,
-    source: str,
     study: str = "",
     theirs: Path | None = None,
+    processes: int = 1,
 ) -> Path:
     """Draws the figures and writes the page.
 
     Args:
         folder: Replaced as a whole.
         figures: Of the paper.
-        source: What they were read off.
         study: Name of a study to set beside them.
         theirs: Its report's folder of figures.
+        processes: How many draw the figures.
 
     Returns:
         The page's path.
@@ -45,9 +45,12 @@ def write_paper_page(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         new = Path(scratch) / "new"
         (new / "figures").mkdir(parents=True)
+        with helpers(processes - 1) as pool:
+            drawn = [figure.data for figure in figures if isinstance(figure.data, FigureData)]
+            svgs = save_all(drawn, new / "figures", pool)
         pairs = []
         for figure in figures:
-            sides = [_drawn(figure.data, new / "figures")]
+            sides = [_own(figure.data, svgs)]
             if theirs is not None and figure.kind:
                 sides.append(_read(theirs, figure.kind, study))
             pairs.append({"title": figure.data.title, "sides": sides})
@@ -56,7 +59,7 @@ def write_paper_page(
         )
         text = environment.get_template("paper.html.j2").render(
             title=f"Scaling (Down) CLIP beside {study}" if study else "Scaling (Down) CLIP, as digitised",
-            source=source,
+            source=SOURCE,
             pairs=pairs,
             study=study,
             absent=[_absent(each, theirs) for each in NOT_DIGITISED],
@@ -68,12 +71,11 @@ def write_paper_page(
     return folder / "paper.html"
 
 
-def _drawn(data: FigureData | Missing, folder: Path) -> dict[str, Any]:
+def _own(data: FigureData | Missing, svgs: Mapping[str, str]) -> dict[str, Any]:
     if isinstance(data, Missing):
         return _side(_PAPER, f"Not drawn: {data.reason}.")
-    return _side(
-        _PAPER, data.caption, inline_svg(save(data, folder), data.name), data.alt, f"figures/{data.name}"
-    )
+    svg = inline_svg(svgs[data.name], data.name)
+    return _side(_PAPER, data.caption, svg, data.alt, f"figures/{data.name}")
 
 
 def _read(folder: Path, kind: str, study: str) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from analysis.column_map import ColumnMap, import_table
 from analysis.labels import listed, plural
 from analysis.table import CELL
 
+SOURCE = "Li, Xie and Cubuk 2024 (arXiv 2404.08197)"
+"""What was digitised."""
+
 ZERO_SHOT, PROBE = "imagenet/top1", "imagenet/probe_top1"
 FEW_SHOT = ("imagenet/few_shot_5_top1", "imagenet/few_shot_10_top1")
 SIX, FIVE = "variants-6/top1", "variants-5/top1"

@@ -51,7 +51,7 @@ def report_study(study: Study) -> Iterator[str]:
         begun=begun(folder, plan["trial"][~plan["trial"].isin(results["trial"])]),
         tuned=_tuned(study),
         published=read_any_table(PAPER_FIGURES),
-        processes=min(_MOST_PROCESSES, len(os.sched_getaffinity(0))),
+        processes=_processes(),
     )
     yield from summary.lines
     yield f"report: {summary.page}"
@@ -69,16 +69,20 @@ def report_paper(results: Path, study: Study | None) -> Iterator[str]:
     """
     maps = {name: load_column_map(find_column_map(name)) for name in READERS}
     figures = paper_figures(read_any_table(PAPER_FIGURES), maps)
-    source = maps[READERS[0]].title.partition(", figure")[0]
     if study is None:
-        page = write_paper_page(results / "paper-figures", figures, source=source)
+        page = write_paper_page(results / "paper-figures", figures, processes=_processes())
     else:
         report = study.folder / "report"
-        name = study.declaration.name
         page = write_paper_page(
-            report / "paper", figures, source=source, study=name, theirs=report / "figures"
-        )
+            report / "paper", figures, study=study.declaration.name, theirs=report / "figures",
+            processes=_processes(),
+        )  # fmt: skip
     yield f"the paper's figures: {page}"
+
+
+def _processes() -> int:
+    """How many draw figures here."""
+    return min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
 
 
 def _tuned(study: Study) -> Tuned | None:
