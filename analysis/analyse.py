@@ -147,12 +147,15 @@ def _so_far(best: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
         here = _planned_here(plan, row)
         own = _of_configuration(here, row)
         left, seeds = (int((~rows["ended"]).sum()) if len(rows) else 0 for rows in (here, own))
-        notes = [f"{missing} of {row['planned']} configurations are not finished"] if missing > 0 else []
-        notes += [f"{seeds} of its seeds gave no result"] if seeds > 0 else []
+        notes = []
+        if missing > 0:
+            notes.append(f"{row['configurations']} of {row['planned']} planned configurations finished")
+        if seeds > 0:
+            notes.append(f"{seeds} of its seeds {'has' if seeds == 1 else 'have'} no result")
         verdicts.append("undecided" if row["verdict"] == "clear" and notes else row["verdict"])
         so_far = "so far " if notes else ""
         if left and not notes:
-            notes = [f"{plural(left, 'run')} of other configurations gave no result"]
+            notes = [f"{plural(left, 'run')} of other configurations without a result"]
         reasons.append("; ".join([so_far + row["reason"], *([", ".join(notes)] if notes else [])]))
     return best.assign(verdict=verdicts, reason=reasons)
 

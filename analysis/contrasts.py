@@ -123,15 +123,14 @@ def held_text(held: dict[str, Any]) -> str:
 
 
 def lacking(plan: pd.DataFrame, axis: str) -> dict[tuple[Any, ...], Lacking]:
-    """What each planned comparison along an axis lacks: value → trials that have not ended, of how many.
+    """What each planned comparison along an axis lacks: value → runs that have not ended, and all its runs.
 
     Args:
         plan: What ``missing.with_budgets`` gave.
         axis: Column of ``CONFIGURATION``.
 
     Returns:
-        By the values of ``CELL`` that the comparison holds, with None for the axis; nothing is lacking of a
-        comparison all of which has ended.
+        By the values of ``CELL`` that the comparison holds, with None for the axis.
     """
     found: dict[tuple[Any, ...], Lacking] = {}
     if plan.empty:
@@ -153,19 +152,19 @@ def lacking(plan: pd.DataFrame, axis: str) -> dict[tuple[Any, ...], Lacking]:
             if pooled:
                 held["subset_size"] = POOL
             if len({side["subset_size"] if pooled else side[axis] for side in sides}) > 1:
-                found[_key(held)] = {
-                    side[axis]: (side["size"] - side["sum"], side["size"])
-                    for side in sides
-                    if side["sum"] < side["size"]
-                }
+                found[_key(held)] = {side[axis]: (side["size"] - side["sum"], side["size"]) for side in sides}
     return found
 
 
 def _lacking_text(lacks: Lacking, axis: str) -> str:
-    return ", ".join(
-        (f"{left} of {plural(planned, 'seed')} of " if left < planned else "") + axis_text(axis, value)
-        for value, (left, planned) in sorted(lacks.items(), key=lambda item: sort_key(axis, item[0]))
+    left, runs = (sum(counts[place] for counts in lacks.values()) for place in (0, 1))
+    if not left:
+        return ""
+    whole = [value for value, (missing, of) in lacks.items() if missing == of]
+    named = ", ".join(
+        axis_text(axis, value) for value in sorted(whole, key=lambda each: sort_key(axis, each))
     )
+    return (f"not run: {named}; " if named else "") + f"{left} of {plural(runs, 'run')} missing"
 
 
 def _key(held: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -199,7 +198,8 @@ def contrasts(draws: CellDraws, plan: pd.DataFrame | None = None) -> pd.DataFram
             } | describe(here, choice, names)  # fmt: skip
             lacks = planned.get(_key(comparison.held), {})
             open_side = any(left == of for left, of in lacks.values())
-            if row["verdict"] == "clear" and (open_side or here.cells[axis].iloc[choice.leader] in lacks):
+            own, _ = lacks.get(here.cells[axis].iloc[choice.leader], (0, 0))
+            if row["verdict"] == "clear" and (open_side or own):
                 row["verdict"] = "undecided"
             row["lacking"] = _lacking_text(lacks, axis)
             rows.append(row)
@@ -263,7 +263,7 @@ def _state(draws: CellDraws, table: pd.DataFrame, axis: str, planned: int) -> St
 
 def _confidence(row: dict[str, Any]) -> str:
     if row["verdict"] == "tie":
-        said = "tie with " + ", ".join(name for name in row["tied"].split("; ") if name != row["best"])
+        said = "a tie with " + ", ".join(name for name in row["tied"].split("; ") if name != row["best"])
     else:
         said = f"{row['verdict']}: {percent(row['gap'])} points before {row['runner_up']}"
-    return f"so far, without {row['lacking']}: {said}" if row["lacking"] else said
+    return f"so far {said}; {row['lacking']}" if row["lacking"] else said

@@ -122,8 +122,6 @@ def _card(row: Mapping[Any, Any], source: str) -> dict[str, Any]:
         "reason": row["reason"],
         "tied": [text for text in row["tied"].split("; ") if text],
         "runs": int(row["runs"]),
-        "measured": int(row["configurations"]),
-        "planned": int(row["planned"]),
     }
 
 
@@ -197,10 +195,6 @@ def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> 
         if row["verdict"] != "clear":
             tied = f": {row['tied']}" if row["verdict"] == "tie" else ""
             said.append(f"{where}: {row['reason']}{tied}.")
-        if row["configurations"] < row["planned"]:
-            said.append(
-                f"{where}: {row['configurations']} of {row['planned']} planned configurations are finished."
-            )
     said += [
         f"{missing.title}: not drawn; {missing.reason}."
         for missing in figures

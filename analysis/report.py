@@ -204,13 +204,10 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
     for row in records(found.frontier):
         ends = percent_interval(row["low"], row["high"]) if found.draws.source == "runs" else ""
         tied = f" ({row['tied']})" if row["verdict"] == "tie" else ""
-        partly = ""
-        if row["configurations"] < row["planned"]:
-            partly = f"; {row['configurations']} of {row['planned']} configurations finished"
         lines.append(
             f"{budget_text(row['regime'], row['budget'])}: {configuration_text(row)}: "
             f"error {percent(row['error'])} %{' ' if ends else ''}{ends}, "
-            f"{row['verdict']}: {row['reason']}{tied}{partly}"
+            f"{row['verdict']}: {row['reason']}{tied}"
         )
     if found.frontier.empty:
         lines.append("no trial has finished: there is nothing to choose from yet")

@@ -125,7 +125,7 @@ def contrasts(table: pd.DataFrame) -> Table:
             "P(best)": share_text(row["probability"]),
             "Verdict": row["verdict"],
         }
-        | ({"Not finished": row["lacking"] or "–"} if unfinished else {})
+        | ({"Lacking": row["lacking"] or "–"} if unfinished else {})
         for row in records(table)
     ]
     note = (

@@ -127,14 +127,14 @@ def test_a_comparison_that_lacks_a_side_is_not_clear_and_says_what_it_lacks(fram
 
     table = contrasts(draws, plan)
     here = table[table["budget"] == 200e9].set_index("axis")
-    assert here.loc["strategy", "lacking"] == "SLIP"
+    assert here.loc["strategy", "lacking"] == "not run: SLIP; 3 of 12 runs missing"
     assert here.loc["strategy", "verdict"] != "clear"
-    assert here.loc["architecture", "lacking"] == "1 of 3 seeds of ViT-S"
+    assert here.loc["architecture", "lacking"] == "1 of 12 runs missing"
     assert here.loc["architecture", "verdict"] == "clear", "the leader has all its seeds"
     assert set(table.loc[table["budget"] > 200e9, "lacking"]) == {""}
 
     said = {statement.title: statement for statement in statements(draws, table, plan)}
-    assert " (so far, without SLIP: " in said["Which training strategy?"].steps[0]
+    assert "; not run: SLIP; 3 of 12 runs missing)" in said["Which training strategy?"].steps[0]
     assert "1 lacks trials that were planned" in said["Which training strategy?"].text
     early = tidy(frames.results[slip & at_200], metric="held-out/top1")
     nothing = cell_draws(early, question="test")

@@ -238,4 +238,4 @@ def test_no_winner_is_called_where_a_seed_of_it_gave_no_result(frames: StudyFram
 
     assert row["verdict"] == "undecided"
     assert row["reason"].startswith("so far ahead by ")
-    assert row["reason"].endswith("; 1 of its seeds gave no result")
+    assert row["reason"].endswith("; 1 of its seeds has no result")

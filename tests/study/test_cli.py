@@ -127,7 +127,7 @@ def test_a_half_finished_study_is_reported_with_what_is_missing(
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("2 of 4 trials finished")
-    assert "1 of 2 configurations finished" in lines[1]
+    assert "1 of 2 planned configurations finished" in lines[1]
     assert lines[2] == "no result yet: 2 trials at 5 GFLOP; see tables/missing.md"
     missing = (tmp_path / "tiny" / "report" / "tables" / "missing.md").read_text()
     assert "| 5 GFLOP | mini-ConvNeXt, CLIP, 512 pairs, top 50 % | 0, 1 | not run yet |" in missing
