@@ -40,7 +40,7 @@ def fits(laws: Sequence[Law], held: Holdout) -> Table:
             "E interval": percent_interval(law.floor.low, law.floor.high),
             "E BCa": percent_interval(law.floor.bca_low, law.floor.bca_high),
             "A (%)": percent(fit.scale) if shown else "–",
-            "at x =": f"{fit.unit:.3g}" if shown else "–",
+            "at x₀": _at(law) if shown else "–",
             "α": f"{fit.alpha:.3f}" if shown else "–",
             "α interval": _ends(law.alpha.low, law.alpha.high),
             "α BCa": _ends(law.alpha.bca_low, law.alpha.bca_high),
@@ -54,6 +54,11 @@ def fits(laws: Sequence[Law], held: Holdout) -> Table:
         f"from {FEWEST} runs on); {_held_text(held)}"
     )
     return Table(name="fits", title="Fitted laws", note=note, frame=pd.DataFrame(rows))
+
+
+def _at(law: Law) -> str:
+    unit = law.fit.unit
+    return format_flops(unit, digits=3) if law.along == "compute" else f"{count_text(unit)} pairs"
 
 
 def _held_text(held: Holdout) -> str:
@@ -115,7 +120,7 @@ def holdout(held: Holdout) -> Table:
             "Held-out cells": str(row["points"]),
             "Error (points)": percent(row["error"], 2),
             "Bias (points)": percent(row["bias"], 2),
-            "": _forecasts(held, row),
+            "Use": _forecasts(held, row),
         }
         for row in records(held.scores)
     ]

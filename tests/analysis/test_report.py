@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 from analysis.analyse import analyse
+from analysis.latex import latex
 from analysis.report import ReportSummary
 from analysis.table import CONFIGURATION
-from analysis.table_files import latex
 from analysis.tables import Table
 from tests.analysis.report_writer import HOSTILE, write
 from tests.analysis.synthetic import StudyFrames, study

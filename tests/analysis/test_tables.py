@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.cost import by_level, run_time, totals
-from analysis.table_files import latex, markdown, save
+from analysis.latex import latex
+from analysis.table_files import markdown, save
 from analysis.tables import Table
 from tests.analysis.synthetic import StudyFrames
 
@@ -20,9 +21,9 @@ ODD = Table(
 
 def test_special_characters_are_escaped_in_latex() -> None:
     text = latex(ODD)
-    assert r"\caption{100 \% \& more: a\_b $|$ c}" in text
+    assert r"\caption{100\,\% \& more: a\_b $|$ c}" in text
     assert r"$\alpha$ & n \\" in text
-    assert r"5 \% & 2 \\" in text
+    assert r"5\,\% & 2 \\" in text
     assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 1
 
 
@@ -86,3 +87,30 @@ def test_a_study_that_has_not_begun_costs_nothing(frames: StudyFrames) -> None:
     cost = totals({}, frames.plan, pd.DataFrame(), pd.DataFrame())
     assert cost.spent_flops == 0
     assert cost.planned_flops > 0
+
+
+def test_a_printed_table_has_signs_powers_and_numbers_on_the_right() -> None:
+    numbers = {"Ahead by": ["-0.6", "12.1"], "r²": ["7.1e-06", "–"]}
+    frame = pd.DataFrame({"Model": ["mini-ViT-S-8", "ViT-X"], **numbers})
+    text = latex(replace(ODD, note="E·x^-α", frame=frame))
+    assert r"\begin{tabular}{lrr}" in text
+    assert r"\shortstack[r]{Ahead\\by}" in text
+    assert r"\mbox{mini-ViT-S-8} & $-$0.6 & $7.1\cdot10^{-6}$ \\" in text
+    assert r"E$\cdot$x$^{-\alpha}$" in text
+
+
+def test_a_long_table_goes_on_on_the_next_page_under_its_number() -> None:
+    text = latex(replace(ODD, frame=pd.DataFrame({"n": [str(number) for number in range(100)]})))
+    assert text.count(r"\begin{table}") == 3
+    assert text.count(r"\addtocounter{table}{-1}") == 2
+    assert text.count(r"100\,\% \& more, continued") == 2
+
+
+def test_a_wide_table_says_once_what_all_rows_share_and_leaves_its_second_intervals_to_the_csv() -> None:
+    wide = {f"c{place}": [str(place), str(place + 1)] for place in range(9)}
+    frame = pd.DataFrame(wide | {"Along": ["compute"] * 2, "α": ["1", "2"], "α BCa": ["3", "4"]})
+    text = latex(replace(ODD, frame=frame))
+    assert "In all rows: Along compute. BCa intervals: in the CSV" in text
+    assert r"c8 & $\alpha$ \\" in text
+    one = latex(replace(ODD, frame=frame.iloc[:1]))
+    assert r"Along & compute \\" in one
