@@ -1,7 +1,7 @@
 """A table → LaTeX (booktabs): what a paper prints."""
 
 import re
-from math import ceil
+from math import ceil, sqrt
 from textwrap import wrap
 
 from analysis.tables import Table
@@ -83,7 +83,7 @@ def _broken_cm(texts: list[str]) -> float | None:
     if most <= _LINE or all(text.startswith("[") or text in _NOTHING for text in texts):
         return None
     word = max(len(word) for text in texts for word in text.split() or [""])
-    return max(0.6 + 0.28 * most**0.5, _LETTER_CM * min(word, _LONGEST_WORD))
+    return max(0.6 + 0.28 * sqrt(most), _LETTER_CM * min(word, _LONGEST_WORD))
 
 
 def _pages(columns: dict[str, list[str]]) -> list[int]:
