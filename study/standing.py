@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,7 @@ class Standing:
         run: The run that is under way, in words, or None.
         levels: Its trials by level and state.
         running: The trials that run.
+        interrupted: Trials that wait and go on from a checkpoint.
         failures: The trials that failed.
         planned_flops: Of all planned trials.
         spent_flops: Gone: charged, spent and wasted.
@@ -58,6 +60,7 @@ class Standing:
     run: str | None
     levels: tuple[Level, ...]
     running: tuple[Running, ...]
+    interrupted: int
     failures: tuple[Failure, ...]
     planned_flops: int
     spent_flops: int
@@ -89,12 +92,15 @@ def read_standing(study: Study) -> Standing:
         running_trial(trial, words[trial], rows[trial]["train_flops"] / rows[trial]["samples_seen"], found)
         for trial, found in progress.items()
     )
+    waiting = read_progress(folder, states.index[states == "waiting"])
+    kept = {trial: found.get("checkpoint_samples", 0) for trial, found in waiting.items()}
     slots = None if this_run is None else int(this_run["slots"].dropna().iloc[-1])
     return Standing(
         study=study.declaration.name,
         run=None if holder is None else str(holder),
         levels=tuple(_levels(plan, states)),
         running=running,
+        interrupted=sum(samples > 0 for samples in kept.values()),
         failures=_failures(events, states, words),
         planned_flops=sum(map(int, plan["train_flops"])),
         spent_flops=spent_flops(entries),
@@ -103,7 +109,13 @@ def read_standing(study: Study) -> Standing:
         study_flops=study.declaration.study_flops,
         slots=slots,
         slots_busy=None if this_run is None else run_time(this_run).busy,
-        left_s=_left(plan, states, events, running, slots or 1),
+        left_s=_left(
+            plan.assign(state=states.to_numpy()),
+            events,
+            running,
+            seen=kept | {each.trial: each.samples_seen for each in running},
+            slots=slots or 1,
+        ),
     )
 
 
@@ -172,9 +184,10 @@ def _failures(events: pd.DataFrame, states: "pd.Series[str]", words: dict[str, s
 
 def _left(
     plan: pd.DataFrame,
-    states: "pd.Series[str]",
     events: pd.DataFrame,
     running: tuple[Running, ...],
+    *,
+    seen: Mapping[str, int],
     slots: int,
 ) -> Range | None:
     """Forecasts the rest: at the speeds that finished and running trials have, else as planned."""
@@ -187,10 +200,10 @@ def _left(
     for trial, speed in measured.items():
         if trial in rows and speed:
             speeds[rows[trial]["architecture"], rows[trial]["strategy"]].append(float(speed))
-    seen = {each.trial: each.samples_seen for each in running}
     ahead = []
-    for trial in states.index[states.isin(["waiting", "running"])]:
-        row = rows[trial]
+    for trial, row in rows.items():
+        if row["state"] not in ("waiting", "running"):
+            continue
         samples = int(row["samples_seen"]) - seen.get(trial, 0)
         ahead.append(
             Ahead(

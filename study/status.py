@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from analysis.labels import plural
 from budgets.flops import CONVENTION
 from budgets.quantity import format_flops
 from study.standing import Standing, read_standing
@@ -66,12 +67,15 @@ def _lines(standing: Standing) -> Iterator[str]:
         yield f"  {line}"
     for failure in standing.failures:
         yield f"  failed {failure.trial} {failure.what}: {failure.reason}"
-    cap = standing.study_flops
-    budget = (
-        "" if cap is None else f" of a study budget of {format_flops(cap)} ({standing.spent_flops / cap:.0%})"
+    spent, cap = standing.spent_flops, standing.study_flops
+    declared = (
+        f" of {format_flops(standing.planned_flops)} planned"
+        if cap is None
+        else f", {spent / cap:.0%} of the study budget of {format_flops(cap)}"
     )
-    held = format_flops(standing.reserved_flops)
-    yield f"{format_flops(standing.spent_flops)} spent, {held} reserved{budget}"
+    held = standing.reserved_flops
+    reserved = f"; {format_flops(held)} more reserved for trials that were begun" if held else ""
+    yield f"{format_flops(spent)} spent{declared}{reserved}"
     if standing.wasted_flops:
         yield f"{format_flops(standing.wasted_flops)} of it was lost to crashes and done again"
     running = sum(level.running for level in standing.levels)
@@ -81,7 +85,20 @@ def _lines(standing: Standing) -> Iterator[str]:
         share = "" if busy is None else f"slots busy {busy:.0%} of the last run's time"
         if taken or share:
             yield ", ".join(part for part in (taken, share) if part)
-    if standing.left_s is not None:
-        yield f"about {range_words(standing.left_s)} to go on {standing.slots or 1} slots"
+    left = "" if standing.left_s is None else f"about {range_words(standing.left_s)}"
     if standing.run is not None:
-        yield f"running: {standing.run}"
+        yield f"running: {standing.run}" + (f"; {left} to go" if left else "")
+    elif left:
+        begun = standing.interrupted
+        goes_on = (
+            f", {begun} of them from {'its checkpoint' if begun == 1 else 'their checkpoints'}"
+            if begun
+            else ""
+        )
+        waiting = sum(level.waiting for level in standing.levels)
+        yield (
+            f"no run is under way: `run` goes on with {plural(waiting, 'trial')}{goes_on}, "
+            f"{left} on {plural(standing.slots or 1, 'slot')}"
+        )
+    else:
+        yield "no run is under way, and no trial waits"

@@ -150,7 +150,7 @@ def test_a_run_study_is_shown_and_reported(
     assert [line.split() for line in shown.splitlines() if line.lstrip().startswith("all")] == [
         ["all", "12", "0", "0", "0"]
     ]
-    assert "of a study budget of 10 TFLOP" in shown
+    assert "of the study budget of 10 TFLOP" in shown
     assert "slots busy" in shown
 
     assert main(["report", str(declaration), "--results", str(tmp_path)]) == 0

@@ -79,7 +79,7 @@ def test_a_study_that_runs_is_told_by_levels_trials_spent_compute_and_time_left(
     assert f"running {runs.trial_id} 50%, loss 1.250 █▅▁, 500 samples/s" in text
     assert f"failed {failed.trial_id} {failed.cell}, seed 1: ValueError: no image" in text
     spent, held = format_flops(done.train_flops), format_flops(runs.train_flops)
-    assert f"{spent} spent, {held} reserved of a study budget of 10 TFLOP (0%)" in text
+    assert f"{spent} spent, 0% of the study budget of 10 TFLOP; {held} more reserved for trials that" in text
     assert "1 of 2 slots taken" in text
     assert "running: process" in text
 
@@ -92,7 +92,17 @@ def test_a_study_that_runs_is_told_by_levels_trials_spent_compute_and_time_left(
 
 
 def test_what_a_run_left_behind_waits_when_none_is_under_way(started: tuple[Study, Plan]) -> None:
-    content = json.loads(status_json(started[0]))
+    study, plan = started
+    path = study.folder / "trials" / plan.trials[2].trial_id / "progress.json"
+    kept = {"checkpoint_samples": plan.trials[2].samples_seen // 4}
+    write_json(path, json.loads(path.read_text()) | kept)
+
+    content = json.loads(status_json(study))
+
+    assert content["interrupted"] == 1
+    assert "no run is under way: `run` goes on with 2 trials, 1 of them from its checkpoint, about" in shown(
+        study
+    )
 
     assert content["run"] is None
     assert content["levels"][1] == {"name": "20 GFLOP", "done": 0, "running": 0, "failed": 0, "waiting": 2}
