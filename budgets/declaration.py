@@ -244,8 +244,8 @@ class Declaration:
         evaluation_counts: Images and texts of evaluation sets that are described, as their pool is.
         cluster: What the study is priced on, or None.
         catalogue: Folder of the user's own architectures, one JSON file each, or None.
-        storage: Folder that all nodes share, in which results and generated pools are kept, or None for
-            ``results`` and ``pools`` where the command runs.
+        storage: Folder that all nodes share, in which results and generated pools are kept, or an fsspec URL
+            of what they share instead, or None for ``results`` and ``pools`` where the command runs.
         tuning: What is tuned before the grid runs, or None.
         loggers: Other tools that are written to, of `LOGGERS`.
     """

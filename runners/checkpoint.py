@@ -16,6 +16,7 @@ from runners.learner import Learner
 
 _KEPT = 2
 _DIGITS = 16  # of the content's SHA-256
+_AWAY = ".away"
 
 
 def save_checkpoint(folder: Path, learner: Learner, *, step: int) -> None:
@@ -60,9 +61,13 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def kept_steps(folder: Path) -> int:
-    """Gives the steps that a trial need not do again: those of its newest checkpoint."""
-    kept = checkpoints(folder)
-    return int(kept[0].name.split("-")[1]) if kept else 0
+    """Gives the steps that a trial need not do again: those of its newest checkpoint, here or away."""
+    return max((int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*")), default=0)
+
+
+def stand_in(checkpoint: str) -> str:
+    """Names the empty file that, in a driver's folder, stands for a checkpoint away from it."""
+    return f"{checkpoint.removesuffix('.pt')}{_AWAY}"
 
 
 def drop_damaged(folder: Path) -> list[Path]:

@@ -21,8 +21,8 @@ class Left(Exception):  # noqa: N818 - what it was told to do, not an error
     """The trial has written a checkpoint and stopped, as it was told to."""
 
 
-class RankEnded(Exception):  # noqa: N818 - it may have left as it was told to
-    """One of the processes that train the model together ended before its time, and the others with it.
+class ProcessEnded(Exception):  # noqa: N818 - it may have left as it was told to
+    """A process that the trial runs in ended before its time, and others of it with that one.
 
     Attributes:
         fault: How.
@@ -41,7 +41,7 @@ def fault_of(error: BaseException) -> Fault:
     """
     if isinstance(error, Left):
         return "left"
-    if isinstance(error, RankEnded):
+    if isinstance(error, ProcessEnded):
         return error.fault
     if _is_gpu_full(error):
         return "failed"
@@ -59,7 +59,7 @@ def words_of(error: BaseException) -> str:
     if _is_gpu_full(error):
         first = lines[0].partition(". ")[0] if lines else name
         return f"{first}. Lower training.batch_size, or give a trial more resources.gpus"
-    if isinstance(error, RankEnded):
+    if isinstance(error, ProcessEnded):
         return str(error)
     return f"{name}: {lines[0]}" if lines else name
 

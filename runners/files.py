@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -100,6 +101,14 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Writes one JSON object whole or not at all."""
     with new_file(path) as file:
         file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock that the system frees when the process dies."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _sync(path: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_NAME = "meter"
+METER = "meter"
+"""The count's file, in the trial's folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,15 +36,15 @@ class Meter:
 
     def __init__(self, folder: Path) -> None:
         self.count = read_count(folder) or Count()
-        self._file = os.open(folder / _NAME, os.O_WRONLY | os.O_CREAT, 0o666)
+        self._file = os.open(folder / METER, os.O_WRONLY | os.O_CREAT, 0o666)
 
     def add(self, *, train_flops: int = 0, evaluation_flops: int = 0) -> None:
         """Counts what begins now."""
         train_flops += self.count.train_flops
         evaluation_flops += self.count.evaluation_flops
-        # Always as long as before: a shorter text would leave digits of the longer one behind.
-        os.pwrite(self._file, b"%030d %030d\n" % (train_flops, evaluation_flops), 0)
-        self.count = Count(train_flops=train_flops, evaluation_flops=evaluation_flops)
+        count = Count(train_flops=train_flops, evaluation_flops=evaluation_flops)
+        os.pwrite(self._file, count_text(count), 0)
+        self.count = count
 
     def sync(self) -> None:
         """Brings the count to the disk."""
@@ -58,10 +59,15 @@ class Meter:
         os.close(self._file)
 
 
+def count_text(count: Count) -> bytes:
+    """Writes a count, always as long: a shorter text would leave digits of a longer one behind."""
+    return b"%030d %030d\n" % (count.train_flops, count.evaluation_flops)
+
+
 def read_count(folder: Path) -> Count | None:
     """Reads a trial's count, or None when it never began."""
     try:
-        train, evaluation = map(int, (folder / _NAME).read_text(encoding="ascii").split())
+        train, evaluation = map(int, (folder / METER).read_text(encoding="ascii").split())
     except (FileNotFoundError, ValueError):  # nothing there, or nothing in it yet
         return None
     return Count(train_flops=train, evaluation_flops=evaluation)

@@ -20,6 +20,7 @@ TRIAL_MODULES = ("runners.trial",)
 """What takes seconds to import for each trial."""
 
 _CONTEXT = multiprocessing.get_context("forkserver")
+_FORK = multiprocessing.get_context("fork")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,11 +44,15 @@ class FreshProcess:
     Args:
         run: What to call, pickled; it returns what can be pickled.
         environment: Environment variables of the process; those of this one by default.
+        fork: Whether to fork this process, which must have computed nothing, instead of the server: a process
+            that was forked itself would have to start a server of its own.
     """
 
-    def __init__(self, run: bytes, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, run: bytes, environment: Mapping[str, str] | None = None, *, fork: bool = False
+    ) -> None:
         self.connection, sender = _CONTEXT.Pipe(duplex=False)
-        self._process = _CONTEXT.Process(
+        self._process = (_FORK if fork else _CONTEXT).Process(
             target=_call, args=(run, sender, dict(os.environ if environment is None else environment))
         )
         self._process.start()

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from runners.faults import Notice, RankEnded
+from runners.faults import Notice, ProcessEnded
 from runners.process import Exit, FreshProcess, load_ahead
 
 _LOOK_S = 0.1
@@ -71,7 +71,7 @@ def run_ranks(run: Callable[[], T], *, count: int, gpus: bool) -> T:
         What rank 0 returned.
 
     Raises:
-        RankEnded: A rank ended otherwise; the others are gone with it.
+        ProcessEnded: A rank ended otherwise; the others are gone with it.
     """
     load_ahead()
     notice = Notice()
@@ -83,7 +83,7 @@ def run_ranks(run: Callable[[], T], *, count: int, gpus: bool) -> T:
         ends = _wait(processes, notice)
     for number, end in ends.items():
         if end.how != "finished":
-            raise RankEnded(end.how, f"rank {number} of {count}: {end.reason}")
+            raise ProcessEnded(end.how, f"rank {number} of {count}: {end.reason}")
     result: T = pickle.loads(ends[0].pickled)  # noqa: S301 - our own process's
     return result
 

@@ -1,36 +1,107 @@
-"""Whether nodes see the folders that trials read and write: each looks before a trial runs on it."""
+"""Whether nodes see what trials read and write: each looks before a trial runs on it."""
 
 import secrets
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from runners.backend import Backend, Ended, Job
+from runners.storage import Storage
 
 _WAIT_S = 1.0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Folders:
+    """Folders that nodes share.
+
+    Attributes:
+        written: A folder that trials write to.
+        read: Folders that they read.
+    """
+
+    written: Path
+    read: tuple[Path, ...]
+    advice = (
+        ": all nodes of a cluster must share it. Name a folder that they share as storage: in the declaration"
+    )
+
+    def __str__(self) -> str:
+        return str(self.written)
+
+    def mark(self, token: str) -> None:
+        """Writes what a node is to look for."""
+        self._mark(token).write_text(token, encoding="utf-8")
+
+    def unmark(self, token: str) -> None:
+        """Removes it."""
+        self._mark(token).unlink(missing_ok=True)
+
+    def look(self, token: str) -> str:
+        """Says what this node does not see; empty where it sees all."""
+        mark = self._mark(token)
+        marked = mark.exists() and mark.read_text(encoding="utf-8") == token
+        unseen = [*(() if marked else (self.written,)), *(path for path in self.read if not path.exists())]
+        return f" does not see {unseen[0]}, or sees another folder of that name" if unseen else ""
+
+    def _mark(self, token: str) -> Path:
+        return self.written / f".seen-{token}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Objects:
+    """A storage that is no folder.
+
+    Attributes:
+        url: Where it is.
+    """
+
+    url: str
+    advice = ""
+
+    def __str__(self) -> str:
+        return self.url
+
+    def mark(self, token: str) -> None:
+        """Writes what a node is to look for."""
+        Storage(self.url).write(f".seen-{token}", token.encode())
+
+    def unmark(self, token: str) -> None:
+        """Removes it; where the storage is away, it stays."""
+        with suppress(OSError):
+            Storage(self.url).delete([f".seen-{token}"])
+
+    def look(self, token: str) -> str:
+        """Says why this node can't use the storage; empty where it can."""
+        try:
+            storage = Storage(self.url)
+            storage.require()
+            found = storage.read(f".seen-{token}")
+        except (ValueError, OSError) as error:
+            return f": {error}"
+        return "" if found == token.encode() else f": {self.url} is another storage than the driver's"
+
+
 class SharedStorage:
-    """Lets nodes look for a file that was just written, and for what trials read.
+    """Lets nodes look for what was just written, and for what trials read.
 
     Args:
         backend: Whose nodes.
-        written: A folder that trials write to.
-        read: Folders that they read.
-        leave_out: Told of each node that joined and does not see them, by its id, and why.
+        place: What they must share.
+        leave_out: Told of each node that joined and does not see it, by its id, and why.
     """
 
     def __init__(
         self,
         backend: Backend,
-        written: Path,
-        read: Iterable[Path],
+        place: Folders | Objects,
         leave_out: Callable[[str, str], None] = lambda _node, _why: None,
     ) -> None:
-        self._backend, self._written, self._read = backend, written, tuple(read)
-        self._leave_out = leave_out
-        self._looking: dict[str, Path] = {}  # node → the file that it looks for
+        self._backend, self._place, self._leave_out = backend, place, leave_out
+        self._looking: dict[str, str] = {}  # node → the mark that it looks for
         self._why: dict[str, str] = {}  # node → why nothing may run there; empty where it sees all
 
     def require(self) -> None:
@@ -45,10 +116,7 @@ class SharedStorage:
             for ended in self._backend.wait(_WAIT_S):
                 self._note(ended)
         for why in filter(None, map(self._why.get, nodes)):
-            raise ValueError(
-                f"{why}: all nodes of a cluster must share it. Name a folder that they share as storage: in "
-                "the declaration"
-            )
+            raise ValueError(why + self._place.advice)
 
     def seen_by(self, nodes: Iterable[str]) -> set[str]:
         """Tells which of these nodes are known to see all; those that are new are asked, and not waited for.
@@ -76,26 +144,20 @@ class SharedStorage:
 
     def _ask(self, node: str) -> None:
         token = secrets.token_hex(16)
-        mark = self._written / f".seen-{token}"
-        mark.write_text(token, encoding="utf-8")
-        look = partial(_look, mark, token, self._read)
-        self._looking[node] = mark
+        self._place.mark(token)
+        self._looking[node] = token
+        look = partial(_look, self._place, token)
         self._backend.start(Job(trial=node, run=look, nodes=(node,), resources={}))
 
     def _note(self, ended: Ended) -> None:
-        self._looking.pop(ended.trial).unlink(missing_ok=True)
+        self._place.unmark(self._looking.pop(ended.trial))
         if isinstance(ended.value, tuple):
-            host, unseen = ended.value
-            self._why[ended.trial] = "".join(
-                f"node {host} does not see {path}, or sees another folder of that name" for path in unseen[:1]
-            )
+            host, why = ended.value
+            self._why[ended.trial] = f"node {host}{why}" if why else ""
         else:
-            self._why[ended.trial] = f"node {ended.trial} can't look for {self._written}: {ended.reason}"
+            self._why[ended.trial] = f"node {ended.trial} can't look for {self._place}: {ended.reason}"
 
 
-def _look(mark: Path, token: str, read: tuple[Path, ...]) -> tuple[str, list[str]]:
-    """Gives this node's name and the folders that it does not see."""
-    unseen = [str(path) for path in read if not path.exists()]
-    if not mark.exists() or mark.read_text(encoding="utf-8") != token:
-        unseen.insert(0, str(mark.parent))
-    return socket.gethostname(), unseen
+def _look(place: Folders | Objects, token: str) -> tuple[str, str]:
+    """Gives this node's name and what it does not see."""
+    return socket.gethostname(), place.look(token)

@@ -6,11 +6,10 @@ The folder of a trial holds ``progress.json`` and its checkpoints while it runs,
 """
 
 import errno
-import fcntl
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 
 from budgets.architecture import Architecture
 from budgets.plan import Trial
-from runners.checkpoint import checkpoints, save
+from runners.checkpoint import save
 from runners.curve import curve_rows, mean_losses
 from runners.data.damage import Damage
 from runners.data.evaluation_set import EvaluationSet, load_evaluation_set, read_training_split
@@ -28,8 +27,9 @@ from runners.divergence import Diverged
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, encode_set
 from runners.faults import Notice, patiently
-from runners.files import new_file, write_json
+from runners.files import locked, new_file, write_json
 from runners.meter import Meter
+from runners.mirror import run_on_copies
 from runners.ranks import rank, run_ranks
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.train import to_float, train
@@ -56,13 +56,16 @@ def run_trial(job: TrialJob) -> Outcome:
     """Trains and evaluates a trial, or gives the result that it has already.
 
     A second process that is given the same trial waits for the first. The folder that the trial's own is in
-    must be there: made anew it would stand in the place of storage that is away.
+    must be there: made anew it would stand in the place of storage that is away. Where the storage is no
+    folder, it runs on copies of this node: see `runners.mirror`.
 
     Raises:
         Left: The process was told to leave, see `runners.faults.Notice`.
-        RankEnded: One of several ranks did not finish.
+        ProcessEnded: One of several ranks did not finish, or the process that ran the trial on copies.
         OSError: Storage is away.
     """
+    if job.storage:
+        return run_on_copies(job, run_trial)
     if job.ranks == 1:
         return _run_first(job)
     outcome = run_ranks(partial(take_part, job), count=job.ranks, gpus=bool(job.gpus))
@@ -84,7 +87,7 @@ def _run_first(job: TrialJob) -> Outcome:
     notice = Notice()
     with notice.listening():
         job.folder.mkdir(exist_ok=True)
-        with _locked(job.folder / ".lock"):
+        with locked(job.folder / ".lock"):
             for torn in job.folder.glob(".*.partial-*"):
                 torn.unlink()
             finished = read_outcome(job.folder)
@@ -189,7 +192,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
 
 def drop_scaffolding(folder: Path) -> None:
     """Removes what a trial needs only until it has a result."""
-    for path in (*checkpoints(folder), folder / "progress.json", *folder.glob(".*.partial-*")):
+    for path in (*folder.glob("checkpoint-*"), folder / "progress.json", *folder.glob(".*.partial-*")):
         path.unlink(missing_ok=True)
 
 
@@ -221,11 +224,3 @@ def _done(trial: Trial, steps: int) -> dict[str, float]:
         "epochs": samples / trial.cell.subset_size,
         "train_flops": float(trial.train_flops_after(samples)),
     }
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock that the system frees when the process dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

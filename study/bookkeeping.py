@@ -14,7 +14,8 @@ from runners.trial import Outcome, drop_scaffolding, read_outcome
 from runners.trial_setup import TrialJob
 from study.study import Study
 
-_FAILURE = "failed.json"
+FAILURE = "failed.json"
+"""Says why a trial was given up."""
 
 
 def trial_folder(study: Study, trial_id: str) -> Path:
@@ -29,15 +30,32 @@ def needs(study: Study) -> Resources:
     return {name: amount / resources.nodes for name, amount in shares.items()}
 
 
+def read_from(study: Study, trial: Trial) -> tuple[Path, dict[str, Path]]:
+    """Says where a trial finds its pool and evaluation sets: by content, in a storage that is no folder."""
+    if not study.url:
+        return study.pool.resolve(), {name: path.resolve() for name, path in study.evaluation.items()}
+    pool = Path("pools", trial.pool)
+    named = {name.partition("@")[0]: name for name in trial.evaluation_sets}
+    return pool, {
+        name: pool / path.relative_to(study.pool)
+        if path.is_relative_to(study.pool)
+        else Path("evaluation", named[name])
+        for name, path in study.evaluation.items()
+    }
+
+
 def trial_job(study: Study, trial: Trial) -> TrialJob:
     """Says where a trial finds its pool and evaluation sets, and what it may take."""
     resources = study.declaration.resources
+    pool, evaluation = read_from(study, trial)
+    folder = trial_folder(study, trial.trial_id)
     return TrialJob(
         trial=trial,
-        pool=study.pool.resolve(),
-        evaluation={name: path.resolve() for name, path in study.evaluation.items()},
+        pool=pool,
+        evaluation=evaluation,
         probes=study.declaration.probes,
-        folder=trial_folder(study, trial.trial_id).resolve(),
+        folder=Path(study.name_in_storage, *folder.parts[-2:]) if study.url else folder.resolve(),
+        storage=study.url,
         cpus=resources.cpus // resources.nodes,
         gpus=resources.gpus // resources.nodes,
         ranks=resources.ranks_per_node,
@@ -49,19 +67,21 @@ def trial_job(study: Study, trial: Trial) -> TrialJob:
 
 def read_failure(folder: Path) -> str | None:
     """Gives the reason why a trial was given up in an earlier run, or None."""
-    path = folder / _FAILURE
+    path = folder / FAILURE
     return json.loads(path.read_text(encoding="utf-8"))["reason"] if path.exists() else None
 
 
 def write_failure(folder: Path, reason: str) -> None:
     """Remembers that a trial was given up, so that it is not run again unless that is asked for."""
     folder.mkdir(exist_ok=True)
-    write_json(folder / _FAILURE, {"reason": reason})
+    write_json(folder / FAILURE, {"reason": reason})
 
 
-def forget_failure(folder: Path) -> None:
-    """Lets a trial run again that was given up."""
-    (folder / _FAILURE).unlink(missing_ok=True)
+def forget_failure(folder: Path) -> bool:
+    """Lets a trial run again that was given up; tells whether it was."""
+    was = (folder / FAILURE).exists()
+    (folder / FAILURE).unlink(missing_ok=True)
+    return was
 
 
 def add_event(study: Study, event: str, **facts: object) -> None:

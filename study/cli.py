@@ -58,19 +58,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_command(options: argparse.Namespace) -> int:
     from study.load import find_declaration, load_declaration  # noqa: PLC0415 - --help needs none of it
-    from study.study import Study  # noqa: PLC0415
+    from study.study import find_study  # noqa: PLC0415
 
     command: Callable[[Study | None, argparse.Namespace], int] = options.command
     if getattr(options, "study", None) is None:  # the command is about no study, or not about this one
         return command(None, options)
     declaration = load_declaration(find_declaration(options.study))
-    shared = Path(declaration.storage or "")
-    study = Study(
-        declaration=declaration,
-        folder=Path(options.results or shared / "results") / declaration.name,
-        pools=Path(options.pools or shared / "pools"),
-    )
+    study = find_study(declaration, results=options.results, pools=options.pools)
+    if study.url and command in {_run, _status, _report, _recommend, _export}:
+        _refresh(study, needed=command is _run)
     return command(study, options)
+
+
+def _refresh(study: "Study", *, needed: bool) -> None:
+    """Brings what the storage of a study has into its folder here, where that storage is no folder."""
+    from study.bring import refresh  # noqa: PLC0415 - few studies need it
+
+    try:
+        refresh(study)
+    except (ValueError, OSError) as error:
+        if needed:
+            raise
+        print(f"study: {error}; what follows is as it was here", file=sys.stderr)
 
 
 def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argparse.ArgumentParser]:
@@ -273,9 +282,9 @@ def _run(study: "Study", options: argparse.Namespace) -> int:
 
 
 def _stop(study: "Study", options: argparse.Namespace) -> int:
-    from study.lock import stop  # noqa: PLC0415
+    from study.bring import stop_study  # noqa: PLC0415
 
-    for line in stop(study.folder, wait_s=options.wait):
+    for line in stop_study(study, wait_s=options.wait):
         print(line, flush=True)
     return 0
 

@@ -11,6 +11,7 @@ from runners.export import PIXELS, WEIGHTS, write_architecture
 from runners.files import new_folder
 from runners.trial import read_outcome
 from study.bookkeeping import trial_folder
+from study.bring import bring_weights
 from study.study import Study, plan_study
 
 
@@ -32,6 +33,8 @@ def export_trial(study: Study, trial_id: str, target: Path) -> str:
     if trial_id not in trials:
         raise ValueError(unknown("trial", trial_id, trials))
     trial, source = trials[trial_id], trial_folder(study, trial_id)
+    if study.url:
+        bring_weights(study, trial_id)
     outcome = read_outcome(source)
     weights = source / "weights.pt"
     if outcome is None or not weights.is_file():

@@ -8,7 +8,14 @@ from budgets.declaration import LOGGERS, Declaration, DescribedPool, EmbeddedPoo
 from budgets.names import unknown
 from study import values
 from study.load_grid import read_budget, read_exclusions, read_grid
-from study.load_training import check_batch, read_cluster, read_limits, read_resources, read_training
+from study.load_training import (
+    check_batch,
+    check_storage,
+    read_cluster,
+    read_limits,
+    read_resources,
+    read_training,
+)
 from study.load_tuning import check_tuning, read_tuning
 from study.yaml_reader import DeclarationError, Section, read_root
 
@@ -65,6 +72,7 @@ def read_declaration(root: Section) -> Declaration:
         root, training, resources, tuned=() if tuning is None else tuning.fields.get("batch_size", ())
     )
     check_tuning(root, tuning, resources)
+    check_storage(root, storage or "", resources)
     cluster = read_cluster(root, resources)
     loggers = root.take_names("loggers", "logger", LOGGERS, ())
     root.done()

@@ -139,6 +139,16 @@ def check_batch(
         )
 
 
+def check_storage(root: Section, storage: str, resources: Resources) -> None:
+    """Notes a trial that is wider than its storage lets it be."""
+    if "://" in storage and resources.nodes > 1:
+        root.error(
+            f"storage: a trial over resources.nodes = {resources.nodes} needs a folder that they share; "
+            f"{storage} is copied to each node by itself",
+            "storage",
+        )
+
+
 def read_cluster(root: Section, resources: Resources) -> Cluster | None:
     """Reads the devices that the study is priced on."""
     section = root.section("cluster")

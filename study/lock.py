@@ -5,10 +5,11 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 _LOCK_ATTEMPTS = 5
@@ -35,8 +36,11 @@ class Holder:
 
 
 @contextmanager
-def only_run(folder: Path) -> Iterator[None]:
+def only_run(folder: Path) -> Iterator[tuple[Holder, Holder | None]]:
     """Keeps a second run of the same study out; the system frees the lock when the process dies.
+
+    Yields:
+        This run, and the last one before it, which has ended.
 
     Raises:
         ValueError: Another run holds it; the message says which.
@@ -55,10 +59,26 @@ def only_run(folder: Path) -> Iterator[None]:
                 time.sleep(0.1)
         stop_mark(folder).unlink(missing_ok=True)  # meant for a run before this one
         now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        holder = Holder(host=socket.gethostname(), pid=os.getpid(), since=now)
+        file.seek(0)
+        before = _parse(file.read())
         file.truncate(0)
-        json.dump(asdict(Holder(host=socket.gethostname(), pid=os.getpid(), since=now)), file)
+        json.dump(asdict(holder), file)
         file.flush()
-        yield
+        yield holder, before
+
+
+@contextmanager
+def between_runs(folder: Path) -> Iterator[bool]:
+    """Keeps runs of a study out while its folder is changed, if none is under way; tells whether none is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def running(folder: Path) -> Holder | None:
@@ -87,13 +107,33 @@ def stop(folder: Path, *, wait_s: float) -> Iterator[str]:
     Raises:
         ValueError: No run of it is under way.
     """
-    holder = running(folder)
+    yield from stop_run(str(folder), partial(running, folder), stop_mark(folder).touch, wait_s=wait_s)
+
+
+def stop_run(
+    where: str, running: Callable[[], Holder | None], tell: Callable[[], object], *, wait_s: float
+) -> Iterator[str]:
+    """Tells a run to stop, and waits until it has ended.
+
+    Args:
+        where: What it is a run of, in words.
+        running: Finds the run that is under way.
+        tell: Tells it.
+        wait_s: How long to wait, in seconds.
+
+    Yields:
+        What a person should know.
+
+    Raises:
+        ValueError: None is under way.
+    """
+    holder = running()
     if holder is None:
-        raise ValueError(f"no run of {folder} is under way")
-    stop_mark(folder).touch()
+        raise ValueError(f"no run of {where} is under way")
+    tell()
     yield f"told {holder} to stop: its trials write checkpoints and leave"
     until = time.monotonic() + wait_s
-    while running(folder) == holder:
+    while running() == holder:
         if time.monotonic() >= until:
             yield f"it was told and has not ended after {wait_s:.0f} s"
             return
@@ -113,8 +153,15 @@ def told_to_stop(folder: Path) -> bool:
 
 def _read(lock: Path) -> Holder:
     for _ in range(_LOCK_ATTEMPTS):
-        try:
-            return Holder(**json.loads(lock.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):  # it is just being written
-            time.sleep(0.1)
+        found = _parse(lock.read_text(encoding="utf-8"))
+        if found is not None:
+            return found
+        time.sleep(0.1)  # it is just being written
     return Holder(host="a machine", pid=0, since="a moment ago")
+
+
+def _parse(text: str) -> Holder | None:
+    try:
+        return Holder(**json.loads(text))
+    except (ValueError, TypeError):
+        return None

@@ -132,6 +132,7 @@ class Run:
         known = {trial.trial_id for trial in self._plan.all_trials}
         for trial_id in sorted(reserved(self._ledger.entries).keys() - known):
             book_left_behind(self._ledger, trial_id, self._folder(trial_id))
+            self._site.give(trial_id)
         for trial in self._plan.trials:
             outcome = todo.finished.get(trial.trial_id)
             if outcome is None:
@@ -144,7 +145,8 @@ class Run:
             self._take(trial, outcome)
         self._failures.update(todo.failed)
         for trial in todo.to_run:
-            forget_failure(self._folder(trial.trial_id))
+            if forget_failure(self._folder(trial.trial_id)):
+                self._site.give(trial.trial_id)
 
     def _say_differences(self) -> None:
         found = reconcile(self._plan, self._ledger.entries)
@@ -204,6 +206,7 @@ class Run:
             for trial_id in [each for each, due in self._retry_at.items() if due <= time.monotonic()]:
                 del self._retry_at[trial_id]
                 self._schedule.retry(trial_id)
+            self._site.watch(self._started_at)
             self._progress.tick(self._study.folder, self._started_at, slots=slots)
             self._loggers.follow(self._trials, self._started_at)
             if time.monotonic() > self._tables_due:
@@ -268,6 +271,7 @@ class Run:
         slot, started_at = self._started_at.pop(ended.trial)
         span = {"trial": ended.trial, "slot": slot, "wall_s": time.monotonic() - started_at}
         self._last[ended.trial] = span, ended.reason
+        self._site.fetch(ended.trial)
         if ended.how == "finished":
             assert isinstance(ended.value, Outcome)
             self._schedule.finish(ended.trial)
@@ -317,6 +321,7 @@ class Run:
         if not keep:
             self._site.with_storage(partial(book_given_up, self._ledger, trial.trial_id, folder))
         self._site.with_storage(partial(write_failure, folder, reason))
+        self._site.give(trial.trial_id)
         self._event("trial-failed", **span, reason=reason)
         self._failures[trial.trial_id] = reason
         self._loggers.leave(trial.trial_id)
@@ -328,6 +333,7 @@ class Run:
         _, reason = self._last.get(trial.trial_id, ({}, "not started"))
         folder = self._folder(trial.trial_id)
         self._site.with_storage(partial(book_given_up, self._ledger, trial.trial_id, folder))
+        self._site.give(trial.trial_id)
         self._event(
             "trial-left-out", trial=trial.trial_id, reason=f"{reason}; the study budget has no room for it"
         )

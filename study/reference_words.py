@@ -50,7 +50,7 @@ WORDS: Mapping[Callable[[str], Any], tuple[str, tuple[str, ...]]] = MappingProxy
         values.ratio: ("a number from 1.01", ("2",)),
         values.share_below_one: ("a number or share from 0, below 1", ("0.98", "98%")),
         values.size: ("pairs, or `all`", ("10M", "all")),
-        values.storage: ("an absolute path, or a `file://` URL", ("/shared/clip",)),
+        values.storage: ("an absolute path, or an fsspec URL", ("/shared/clip", "s3://bucket/clip")),
         values.warmup: ("a share, or samples", ("10%", "10k samples")),
         values.yes_or_no: ("`true` or `false`", ()),
     }

@@ -1,12 +1,14 @@
 """``python -m study run``: the tuning, where there is one to do, then the grid; one run at a time."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 
 from budgets.declaration import require_runnable
 from budgets.plan import Plan
 from runners.loggers import Loggers
 from study.agenda import agenda, agenda_lines, tuning_agenda
 from study.lock import only_run
+from study.mirror import Mirror
 from study.pipeline import Result, Run
 from study.progress import Progress
 from study.selection import select_trials
@@ -42,8 +44,15 @@ def run_study(  # noqa: PLR0913 - the options of a command
         raise ValueError("--address names a Ray cluster, --backend local runs without Ray: give one of them")
     _check(study, plan, progress, local=local, only=only)
     study.folder.mkdir(parents=True, exist_ok=True)
-    with only_run(study.folder), Site(study, progress, address=address, local=local) as site:
+    with ExitStack() as until_the_end:
+        holder, before = until_the_end.enter_context(only_run(study.folder))
+        mirror = None
+        if study.url:
+            mirror = until_the_end.enter_context(Mirror(study, holder, before, progress.say))
+        site = until_the_end.enter_context(Site(study, progress, address=address, local=local, mirror=mirror))
         ensure_pool(study, progress.tell)
+        if mirror is not None and plan.all_trials:  # all read the same
+            mirror.share(plan.all_trials[0])
         (study.folder / "trials").mkdir(exist_ok=True)
         if plan.tuning is not None and plan.tuning.waiting:
             from study.tuning import tune_study  # noqa: PLC0415 - Ray Tune's import takes seconds

@@ -1,9 +1,10 @@
 """Where a run's trials run, for its tuning and its grid alike, and what tells it to stop."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Self, TypeVar
 
 from runners.backend import Backend
@@ -11,9 +12,11 @@ from runners.cluster import Cluster
 from runners.faults import Notice, patiently
 from runners.ray_backend.address import cluster_address
 from runners.schedule import Schedule
-from runners.shared_storage import SharedStorage
+from runners.shared_storage import Folders, Objects, SharedStorage
+from runners.storage import Mark
 from study.bookkeeping import add_event
-from study.lock import told_to_stop
+from study.lock import stop_mark, told_to_stop
+from study.mirror import Mirror
 from study.progress import Progress
 from study.study import Study
 
@@ -31,15 +34,22 @@ class Site:
         progress: Where progress is shown.
         address: What was asked for with ``--address``, or None.
         local: Whether to run without Ray.
+        mirror: Keeps up with a storage that is no folder; None where it is one.
 
     Attributes:
         notice: The signal that told the run to stop.
     """
 
     def __init__(
-        self, study: Study, progress: Progress, *, address: str | None = None, local: bool = False
+        self,
+        study: Study,
+        progress: Progress,
+        *,
+        address: str | None = None,
+        local: bool = False,
+        mirror: Mirror | None = None,
     ) -> None:
-        self._study, self._progress = study, progress
+        self._study, self._progress, self._mirror = study, progress, mirror
         self._address, self._local = address, local
         self._backend: Backend | None = None
         self._storage: SharedStorage | None = None
@@ -78,8 +88,50 @@ class Site:
         return here
 
     def told(self) -> str:
-        """Says by what the run was told to stop; empty when it was not."""
-        return self.notice.by or ("`study stop`" if told_to_stop(self._study.folder) else "")
+        """Says by what the run was told to stop; empty when it was not.
+
+        Raises:
+            ValueError: Another run took the study over.
+        """
+        elsewhere = self._mirror is not None and self._mirror.told()
+        said = elsewhere or told_to_stop(self._study.folder)
+        return self.notice.by or ("`study stop`" if said else "")
+
+    def tell_to_stop(self) -> None:
+        """Has trials leave that look for `stop_mark`."""
+        self.with_storage(stop_mark(self._study.folder).touch)
+        if self._mirror is not None:
+            self._patiently(self._mirror.tell_to_stop)
+
+    @property
+    def stop_mark(self) -> Path | Mark:
+        """What is there once trials are to leave, on every node."""
+        if self._mirror is not None:
+            return self._mirror.stop_mark
+        return stop_mark(self._study.folder).resolve()
+
+    def watch(self, trials: Collection[str]) -> None:
+        """Has the progress of these trials come to the study's folder."""
+        if self._mirror is not None:
+            self._mirror.watch(trials)
+
+    def fetch(self, trial_id: str) -> None:
+        """Has what a node wrote of a trial come to the study's folder.
+
+        Raises:
+            OSError: The storage stays away.
+        """
+        if self._mirror is not None:
+            self._patiently(partial(self._mirror.fetch, trial_id))
+
+    def give(self, trial_id: str) -> None:
+        """Has nodes see what was decided in the study's folder of a trial: that it failed, or starts anew.
+
+        Raises:
+            OSError: The storage stays away.
+        """
+        if self._mirror is not None:
+            self._patiently(partial(self._mirror.give, trial_id))
 
     def with_storage(self, do: Callable[[], T]) -> T:
         """Does what needs the study's folder, and waits for it where it is away.
@@ -95,8 +147,11 @@ class Site:
             (self._study.folder / "trials").stat()  # else files that are away would be taken for none
             return do()
 
+        return self._patiently(look_and_do)
+
+    def _patiently(self, do: Callable[[], T]) -> T:
         return patiently(
-            look_and_do,
+            do,
             patience_s=_PATIENCE_S,
             say=self._progress.say,
             hurry=lambda: bool(self.notice.by),
@@ -104,10 +159,11 @@ class Site:
 
     def _shared_storage(self, backend: Backend) -> SharedStorage:
         if self._storage is None:
-            read = [self._study.pool, *self._study.evaluation.values()]
-            self._storage = SharedStorage(
-                backend, self._study.folder.resolve(), [path.resolve() for path in read], self._leave_out
-            )
+            study = self._study
+            read = tuple(path.resolve() for path in (study.pool, *study.evaluation.values()))
+            folders = Folders(written=study.folder.resolve(), read=read)
+            place = Objects(url=study.url) if study.url else folders
+            self._storage = SharedStorage(backend, place, self._leave_out)
         return self._storage
 
     def _leave_out(self, node: str, why: str) -> None:

@@ -36,7 +36,9 @@ from runners.results import (
     read_json_lines,
     to_frame,
 )
+from runners.storage import Storage, cache_folder
 from runners.throughput import Kind, kind, predict_s, read_calibration
+from runners.trees import fetch_tree
 from study.tuning_table import read_scores
 
 
@@ -61,6 +63,17 @@ class Study:
         return Path(pool.path) if isinstance(pool, FolderPool) else self.pools / pool.name
 
     @property
+    def url(self) -> str:
+        """The URL of the storage; empty where that is a folder."""
+        storage = self.declaration.storage or ""
+        return storage if "://" in storage else ""
+
+    @property
+    def name_in_storage(self) -> str:
+        """What the study's folder is called below that URL."""
+        return f"results/{self.declaration.name}"
+
+    @property
     def calibration(self) -> Path:
         """Where ``calibrate`` writes what it measured."""
         return self.folder / "throughput.json"
@@ -72,6 +85,25 @@ class Study:
         return {path.name: path for path in own} | {
             name: Path(path) for name, path in self.declaration.evaluation.items()
         }
+
+
+def find_study(declaration: Declaration, *, results: str | None, pools: str | None) -> Study:
+    """Says where a study's files are.
+
+    Args:
+        declaration: The study.
+        results: Folder of studies, or None for the storage's, else that where the command runs.
+        pools: Folder of pools; likewise, or for this node's cache where the storage is no folder.
+    """
+    storage = declaration.storage or ""
+    away = "://" in storage
+    shared = Path("" if away else storage)
+    kept = cache_folder(storage) if away else shared
+    return Study(
+        declaration=declaration,
+        folder=Path(results or shared / "results") / declaration.name,
+        pools=Path(pools or kept / "pools"),
+    )
 
 
 def plan_study(study: Study) -> Plan:
@@ -239,9 +271,15 @@ def _evaluation(
 
 
 def ensure_pool(study: Study, say: Callable[[str], None]) -> None:
-    """Builds the embedded pool when it is not there yet."""
+    """Builds the embedded pool when it is not there yet, nor in the study's storage.
+
+    Raises:
+        OSError: The storage is away.
+    """
     pool = study.declaration.pool
     if not isinstance(pool, EmbeddedPool) or (study.pool / "pool.json").exists():
+        return
+    if study.url and fetch_tree(Storage(study.url), f"pools/{pool.name}", cache_folder(study.url)):
         return
     from runners.data.embedded.scorer import build_scored_pool  # noqa: PLC0415 - torch takes seconds
 

@@ -55,7 +55,7 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
     """
     folder, tuning = study.folder, plan.tuning
     assert tuning is not None, "asked where something is tuned"
-    failed = _failed_before(study, tuning, progress, retry_failed=retry_failed)
+    failed = _failed_before(study, tuning, progress, site, retry_failed=retry_failed)
     if failed:
         return Tuned(plan=plan, failures=failed, stopped="")
     loggers = Loggers(study.declaration.loggers, folder, progress.say)
@@ -80,12 +80,13 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
 
 
 def _failed_before(
-    study: Study, tuning: TuningPlan, progress: Progress, *, retry_failed: bool
+    study: Study, tuning: TuningPlan, progress: Progress, site: Site, *, retry_failed: bool
 ) -> dict[str, str]:
     """Gives the trials that failed in an earlier run, and why, unless they are to be run again."""
     todo = tuning_agenda(study, tuning, retry_failed=retry_failed)
     for trial in todo.to_run:
-        forget_failure(trial_folder(study, trial.trial_id))
+        if forget_failure(trial_folder(study, trial.trial_id)):
+            site.give(trial.trial_id)
     for trial in tuning.trials:
         if trial.trial_id in todo.failed:
             progress.failed(trial, todo.failed[trial.trial_id])

@@ -24,7 +24,6 @@ from study.bookkeeping import (
     trial_job,
     write_failure,
 )
-from study.lock import stop_mark
 from study.progress import Progress
 from study.site import Site
 from study.study import Study
@@ -111,7 +110,7 @@ class Round:
             resources=needs(self._study),
             retries=resources.retries,
             pause_s=resources.backoff_s,
-            leave=stop_mark(self._study.folder).resolve(),
+            leave=self._site.stop_mark,
         )
         self._event("tuning-ended")
         self._loggers.close()
@@ -151,6 +150,7 @@ class Round:
 
     def lost(self, trial: str, reason: str) -> None:
         """Books what a crash lost; all leave when the study budget has no room to do it again."""
+        self._site.fetch(trial)
         self._book_lost(trial)
         self._event("trial-retried", **self._span(trial), reason=reason)
         self._progress.say(f"{self._name(trial)}: {reason}; it goes on from its last checkpoint")
@@ -162,17 +162,20 @@ class Round:
 
     def finished(self, trial: str) -> None:
         """Takes a trial's result."""
+        self._site.fetch(trial)
         self._take(self._trials[trial], self._span(trial))
         self._write()
 
     def failed(self, trial: str, reason: str, *, keep: bool) -> None:
         """Notes why a trial has no result."""
+        self._site.fetch(trial)
         folder = trial_folder(self._study, trial)
         if keep:
             self._book_lost(trial)
         else:
             self._site.with_storage(partial(book_given_up, self._ledger, trial, folder))
         self._site.with_storage(partial(write_failure, folder, reason))
+        self._site.give(trial)
         self._event("trial-failed", **self._span(trial), reason=reason)
         self._failures[trial] = reason
         self._loggers.leave(trial)
@@ -180,11 +183,13 @@ class Round:
 
     def left(self, trial: str, reason: str) -> None:
         """Notes that a trial was told to leave; a later run goes on with it."""
+        self._site.fetch(trial)
         self._book_lost(trial)
         self._event("trial-left", **self._span(trial), reason=reason)
 
     def tick(self) -> None:
         """Draws the live view anew, and has all leave once the run was told to stop."""
+        self._site.watch(self._started_at)
         self._progress.tick(self._study.folder, self._started_at, slots=self._slots)
         self._loggers.follow(self._trials, self._started_at)
         told = self._site.told()
@@ -195,7 +200,7 @@ class Round:
     def _stop(self, reason: str) -> None:
         self._stopped = reason
         self._event("study-stopping", reason=reason)
-        self._site.with_storage(stop_mark(self._study.folder).touch)
+        self._site.tell_to_stop()
 
     def _book_lost(self, trial: str) -> None:
         folder = trial_folder(self._study, trial)

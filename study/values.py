@@ -115,12 +115,18 @@ def path(text: str) -> str:
 
 
 def storage(text: str) -> str:
-    """Reads a folder that nodes share: an absolute path, or a ``file://`` URL of one."""
+    """Reads what nodes share: an absolute path, or an fsspec URL, of which ``file://`` is a path."""
     scheme, separator, rest = text.partition("://")
     if separator and scheme != "file":
-        raise ValueError(
-            f"'{text}' is no file system's: mount it on every node (s3fs, gcsfuse, JuiceFS) and give the path"
-        )
+        from fsspec import available_protocols  # noqa: PLC0415 - few studies ask
+
+        if scheme not in available_protocols():
+            raise ValueError(unknown("protocol", scheme, available_protocols()))
+        if not rest.strip("/"):
+            raise ValueError(
+                f"'{text}' names no place: a bucket, perhaps with a folder in it, follows {scheme}://"
+            )
+        return path(text.rstrip("/"))
     found = path(rest if separator else text)
     if not found.startswith("/"):
         raise ValueError(f"'{text}' must be an absolute path, the same on every node")

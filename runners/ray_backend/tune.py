@@ -22,6 +22,7 @@ from ray.exceptions import RayTaskError
 from runners.nodes import Resources
 from runners.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
 from runners.ray_backend.backend import by_rays_names
+from runners.storage import Mark
 
 if TYPE_CHECKING:
     from runners.trial_setup import TrialJob
@@ -58,7 +59,7 @@ def tune_trials(  # noqa: PLR0913 - what trials take, when they are tried again,
     resources: Resources,
     retries: int,
     pause_s: float,
-    leave: Path,
+    leave: Path | Mark,
 ) -> None:
     """Runs trials until each has a result, has failed or has left; Ray must be connected.
 
@@ -68,7 +69,7 @@ def tune_trials(  # noqa: PLR0913 - what trials take, when they are tried again,
         resources: What a trial occupies.
         retries: How often a trial is started again after a crash.
         pause_s: Seconds before that.
-        leave: All trials write a checkpoint and leave once this file is there, on storage that nodes share.
+        leave: All trials write a checkpoint and leave once this is there, on storage that nodes share.
     """
     from runners.trial import run_trial  # noqa: PLC0415 - Tune's workers, which read this file, need no torch
 
@@ -92,7 +93,7 @@ def tune_trials(  # noqa: PLR0913 - what trials take, when they are tried again,
 
 
 def _train(
-    config: Mapping[str, Any], runs: Mapping[str, bytes], leave: Path, pause_s: float
+    config: Mapping[str, Any], runs: Mapping[str, bytes], leave: Path | Mark, pause_s: float
 ) -> dict[str, str]:
     """Runs a trial. Tune starts again what raises: that is for what may pass, not for a trial's own error.
 
@@ -110,7 +111,7 @@ def _train(
     return {"how": "left", "reason": "told to leave"}
 
 
-def _run_in_fresh_process(run: bytes, leave: Path) -> Exit:
+def _run_in_fresh_process(run: bytes, leave: Path | Mark) -> Exit:
     load_ahead(*TRIAL_MODULES, "ray")
     process = FreshProcess(run)
     while not process.connection.poll(_LOOK_S):
@@ -119,7 +120,7 @@ def _run_in_fresh_process(run: bytes, leave: Path) -> Exit:
     return process.wait()
 
 
-def _told(leave: Path) -> bool:
+def _told(leave: Path | Mark) -> bool:
     with suppress(OSError):  # storage that is away says nothing
         return leave.exists()
     return False

@@ -19,15 +19,16 @@ from runners.local_backend import LocalBackend
 from runners.nodes import Resources
 from runners.ray_backend.backend import RayBackend
 from runners.schedule import Schedule, Start, Task
-from runners.shared_storage import SharedStorage
+from runners.shared_storage import Folders, SharedStorage
 from tests.runners import jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module", params=[LocalBackend, RayBackend])
+# The jobs need no modules; but the server that this process starts is that of the trials of later tests.
+@pytest.fixture(scope="module", params=[LocalBackend, partial(RayBackend, modules=())])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    with request.param(modules=()) as running:  # the jobs need none
+    with request.param() as running:
         yield running
 
 
@@ -148,11 +149,12 @@ def test_every_node_is_asked_whether_it_sees_what_trials_read_and_write(
 ) -> None:
     (tmp_path / "pool").mkdir()
 
-    SharedStorage(backend, tmp_path, [tmp_path / "pool"]).require()
+    SharedStorage(backend, Folders(written=tmp_path, read=(tmp_path / "pool",))).require()
 
     told = f"node .+ does not see {tmp_path / 'elsewhere'}, .* storage: in the declaration"
+    folders = Folders(written=tmp_path, read=(tmp_path / "pool", tmp_path / "elsewhere"))
     with pytest.raises(ValueError, match=told):
-        SharedStorage(backend, tmp_path, [tmp_path / "pool", tmp_path / "elsewhere"]).require()
+        SharedStorage(backend, folders).require()
     assert [path.name for path in tmp_path.iterdir()] == ["pool"]
 
 
@@ -177,7 +179,9 @@ def test_a_node_that_joins_and_does_not_see_the_storage_is_left_out_and_the_othe
     tasks = [Task(trial=trial, predicted_s=1, resources=has) for trial in ("a", "b", "c")]
     schedule = Schedule(tasks, retries=0)
     with WithABlindNode({"first": has}, folder) as backend:
-        storage = SharedStorage(backend, folder, [], lambda *told: left_out.append(told))
+        storage = SharedStorage(
+            backend, Folders(written=folder, read=()), lambda *told: left_out.append(told)
+        )
         storage.require()
         cluster = Cluster(backend, schedule, patience_s=0, storage=storage)
         cluster.look()

@@ -19,14 +19,14 @@ import torch
 from runners.checkpoint import checkpoints, kept_steps
 from runners.faults import Left, fault_of, patiently, words_of
 from runners.meter import read_count
-from runners.process import Exit, FreshProcess, load_ahead
+from runners.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
 from runners.trial import Outcome, run_trial
 from runners.trial_setup import TrialJob
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
 STEPS, BATCH, FLOPS = 200, 16, 7
 ALL = STEPS * BATCH * FLOPS
-load_ahead()
+load_ahead(*TRIAL_MODULES)
 
 
 @pytest.fixture(scope="module")

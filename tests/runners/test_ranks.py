@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 from budgets.recipe import Recipe
-from runners.faults import RankEnded
+from runners.faults import ProcessEnded
 from runners.ranks import gather, rank, ranks, run_ranks
 from runners.trial import run_trial
 from runners.trial_setup import TrialJob
@@ -86,14 +86,14 @@ def _one_dies(how: str) -> None:
 
 
 def test_a_rank_that_is_killed_is_named_and_the_trial_may_be_tried_again() -> None:
-    with pytest.raises(RankEnded, match=r"rank 1 of 2: .*SIGKILL") as raised:
+    with pytest.raises(ProcessEnded, match=r"rank 1 of 2: .*SIGKILL") as raised:
         run_ranks(partial(_one_dies, "killed"), count=2, gpus=False)
 
     assert raised.value.fault == "crashed"
 
 
 def test_a_rank_that_fails_gives_its_own_reason() -> None:
-    with pytest.raises(RankEnded, match="rank 1 of 2: ValueError: its shard is damaged") as raised:
+    with pytest.raises(ProcessEnded, match="rank 1 of 2: ValueError: its shard is damaged") as raised:
         run_ranks(partial(_one_dies, "failed"), count=2, gpus=False)
 
     assert raised.value.fault == "failed"
@@ -110,7 +110,7 @@ def test_ranks_that_are_told_to_leave_resume_together(jobs: Jobs) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=tell).start()
-    with pytest.raises(RankEnded, match="rank 0 of 2: Left: SIGTERM") as raised:
+    with pytest.raises(ProcessEnded, match="rank 0 of 2: Left: SIGTERM") as raised:
         run_trial(told)
 
     assert raised.value.fault == "left"
@@ -119,12 +119,12 @@ def test_ranks_that_are_told_to_leave_resume_together(jobs: Jobs) -> None:
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused(jobs: Jobs) -> None:
-    with pytest.raises(RankEnded, match="a batch of 16 can't be cut into 3 equal parts"):
+    with pytest.raises(ProcessEnded, match="a batch of 16 can't be cut into 3 equal parts"):
         run_trial(jobs("clip", Recipe(precision="fp32"), 3))
 
 
 def test_batch_norm_needs_gpus_to_be_shared(jobs: Jobs) -> None:
-    with pytest.raises(RankEnded, match="batch norm over several ranks needs GPUs"):
+    with pytest.raises(ProcessEnded, match="batch norm over several ranks needs GPUs"):
         run_trial(jobs("slip", Recipe(precision="fp32"), 2))
 
 

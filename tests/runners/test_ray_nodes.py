@@ -18,7 +18,7 @@ from runners.backend import Job
 from runners.cluster import Cluster
 from runners.ray_backend.backend import RayBackend
 from runners.schedule import Schedule, Start, Task
-from runners.shared_storage import SharedStorage
+from runners.shared_storage import Folders, SharedStorage
 from tests.runners import jobs
 import ray
 from ray.experimental.internal_kv import _internal_kv_get
@@ -33,7 +33,7 @@ needs = {"cpus": 1, "licence": 1}
 told = {}
 with RayBackend(simulated.address, modules=()) as backend:
     schedule = Schedule([Task(trial="x", predicted_s=9, resources=needs)], retries=1)
-    storage = SharedStorage(backend, folder, [folder])
+    storage = SharedStorage(backend, Folders(written=folder, read=(folder,)))
     storage.require()
     cluster = Cluster(backend, schedule, patience_s=99, storage=storage)
     cluster.look()

@@ -116,19 +116,29 @@ def test_what_a_trial_takes_of_a_cluster_and_what_its_nodes_share_are_read_and_w
     assert declaration.resources.custom == {"a100": 1, "licence": 0.5}
     assert declaration.resources.wait_s == 600
     assert declaration.storage == "/nfs/x"
+    bucket = write(tmp_path, text.replace("file:///nfs/x", "s3://bucket/x/"))
+    assert load_declaration(bucket).storage == "s3://bucket/x"
     assert load_declaration(write(tmp_path, dump_declaration(declaration))) == declaration
 
 
 @pytest.mark.parametrize(
     ("key", "told"),
     [
-        ("storage: s3://bucket/x", r"storage: 's3://bucket/x' is no file system's: mount it on every node"),
+        ("storage: s4://bucket/x", "storage: unknown protocol 's4'; did you mean 's3'"),
+        ("storage: s3://", "storage: 's3://' names no place"),
+        (
+            "storage: s3://bucket/x",
+            "storage: a trial over resources.nodes = 2 needs a folder that they share",
+        ),
         ("storage: results", "storage: 'results' must be an absolute path, the same on every node"),
     ],
 )
-def test_storage_is_a_folder_under_one_path_on_every_node(tmp_path: Path, key: str, told: str) -> None:
+def test_storage_is_a_folder_under_one_path_on_every_node_or_a_url(
+    tmp_path: Path, key: str, told: str
+) -> None:
+    text = changed("gpus: 1, retries", "gpus: 2, nodes: 2, retries")
     with pytest.raises(DeclarationError, match=told):
-        load_declaration(write(tmp_path, f"{FULL}{key}\n"))
+        load_declaration(write(tmp_path, f"{text}{key}\n"))
 
 
 def test_the_papers_settings_are_a_preset_which_what_is_declared_goes_before(tmp_path: Path) -> None:

@@ -1,0 +1,219 @@
+"""Storage that is no file system: objects below an fsspec URL, each read and written whole.
+
+fsspec is imported when a storage is opened; what a protocol needs beside it, as s3fs for s3://, is the user's
+to install.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from hashlib import blake2b
+from pathlib import Path
+
+CACHE = "STUDY_CACHE"
+"""The environment variable that names a node's folder for what it fetched."""
+
+_LOOK_AGAIN_S = 5.0
+
+
+class Storage:
+    """The objects below a URL, by their names relative to it. Credentials are the environment's.
+
+    What fails later than at the opening raises OSError, whatever the protocol's package raises: the storage
+    is away, and may come back.
+
+    Args:
+        url: Such as ``s3://bucket/folder``.
+
+    Raises:
+        ValueError: The protocol's package is not installed, or does not take this URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        from fsspec.core import url_to_fs  # noqa: PLC0415 - most studies need none of it
+        from fsspec.spec import AbstractFileSystem  # noqa: PLC0415
+
+        self.url = url.rstrip("/")
+        try:
+            self._fs, self._root = url_to_fs(self.url)
+        except ImportError as error:
+            raise ValueError(f"storage {url} needs a package that is not installed: {error}") from error
+        except Exception as error:  # such as a server that must answer before anything is read
+            raise ValueError(f"storage {url} can't be opened: {_words(error)}") from error
+        # Those that are not asynchronous inside may have one connection only.
+        self._turn: AbstractContextManager[object] = (
+            nullcontext() if self._fs.async_impl else threading.RLock()
+        )
+        # fsspec's own way looks first and writes then: two can do so at once.
+        own = type(self._fs).pipe_file is not AbstractFileSystem.pipe_file
+        self._creates = self._fs.async_impl or own
+
+    def require(self) -> None:
+        """Writes, reads and removes an object.
+
+        Raises:
+            ValueError: It can't.
+        """
+        mark = f".reached-{os.urandom(8).hex()}"
+        try:
+            self.write(mark, b"reached")
+            found = self.read(mark)
+            self.delete([mark])
+        except OSError as error:
+            raise ValueError(f"storage {self.url} can't be used: {error}") from error
+        if found != b"reached":
+            raise ValueError(f"storage {self.url} can't be used: it does not give back what it was given")
+
+    def list(self, below: str = "") -> dict[str, int]:
+        """Lists all objects below a name: name relative to it → bytes."""
+        top = self._path(below)
+        with self._doing():
+            self._fs.invalidate_cache()
+            try:
+                found = self._fs.find(top, detail=True)
+            except FileNotFoundError:
+                return {}
+        prefix = top.rstrip("/") + "/"
+        return {
+            name.removeprefix(prefix): int(info["size"])
+            for name, info in found.items()
+            if name.startswith(prefix)
+        }
+
+    def read(self, name: str) -> bytes | None:
+        """Gives an object's content, or None where there is none."""
+        with self._doing():
+            self._fs.invalidate_cache()
+            try:
+                content: bytes = self._fs.cat_file(self._path(name))
+            except FileNotFoundError:
+                return None
+        return content
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes an object."""
+        with self._doing():
+            self._make_parent(name)
+            self._fs.pipe_file(self._path(name), content)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Writes an object where there is none.
+
+        Returns:
+            Whether there was none. Of several who do so at once it is true for one, if `exclusive` says so.
+        """
+        with self._doing():
+            self._fs.invalidate_cache()
+            self._make_parent(name)
+            try:
+                self._fs.pipe_file(self._path(name), content, mode="create")
+            except FileExistsError:
+                return False
+        return True
+
+    def exclusive(self, name: str) -> bool:
+        """Whether this storage keeps its word about an object that `create` has just made."""
+        if not self._creates:
+            return False
+        content = self.read(name)
+        return content is not None and not self.create(name, content)
+
+    def put(self, path: Path, name: str) -> None:
+        """Writes a file as an object."""
+        with self._doing():
+            self._make_parent(name)
+            self._fs.put_file(str(path), self._path(name))
+
+    def get(self, sizes: Mapping[str, int], below: str, folder: Path) -> None:
+        """Writes objects as files, each whole or not at all.
+
+        Args:
+            sizes: Names relative to ``below`` → bytes.
+            below: Where the objects are.
+            folder: Where the files will be, by the same names.
+
+        Raises:
+            OSError: One is not there, or is of another size.
+        """
+        partial = {name: _partial(folder / name) for name in sizes}
+        for path in partial.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self._doing():
+                self._fs.invalidate_cache()
+                self._fs.get(
+                    [self._path(f"{below}/{name}") for name in sizes], list(map(str, partial.values()))
+                )
+            for name, path in partial.items():
+                if path.stat().st_size != sizes[name]:
+                    raise OSError(f"{self.url}/{below}/{name} was cut short on its way")
+                path.replace(folder / name)
+        finally:
+            for path in partial.values():
+                path.unlink(missing_ok=True)
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Removes objects, if they are there."""
+        for name in names:
+            with self._doing(), suppress(FileNotFoundError):
+                self._fs.rm_file(self._path(name))
+
+    def _make_parent(self, name: str) -> None:
+        """Makes the folder of an object on servers that have folders; object stores have none."""
+        if not self._fs.async_impl:
+            self._fs.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}" if name else self._root
+
+    @contextmanager
+    def _doing(self) -> Iterator[None]:
+        with self._turn:
+            try:
+                yield
+            except OSError:
+                raise
+            except Exception as error:  # each protocol's package has errors of its own
+                raise OSError(f"storage {self.url} is away: {_words(error)}") from error
+
+
+class Mark:
+    """An object whose being there tells something; picklable, and looked for now and then.
+
+    Args:
+        url: The storage.
+        name: The object.
+    """
+
+    def __init__(self, url: str, name: str) -> None:
+        self._url, self._name = url, name
+        self._found, self._again_at = False, 0.0
+
+    def exists(self) -> bool:
+        """Whether it was there when it was last looked for, a few seconds ago at most.
+
+        Raises:
+            OSError: The storage is away.
+        """
+        if not self._found and time.monotonic() >= self._again_at:
+            self._again_at = time.monotonic() + _LOOK_AGAIN_S
+            self._found = Storage(self._url).read(self._name) is not None
+        return self._found
+
+
+def cache_folder(url: str) -> Path:
+    """Gives this node's folder for what it fetched from a storage."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    top = os.environ.get(CACHE) or Path(home) / "clip-scaling-study"
+    return Path(top).absolute() / blake2b(url.rstrip("/").encode(), digest_size=6).hexdigest()
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial-{os.getpid()}-{threading.get_ident()}")
+
+
+def _words(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
