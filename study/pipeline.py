@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from budgets.ledger import Ledger, drop_torn_line, reserved
+from budgets.ledger import Ledger, drop_torn_line, read_entries, reserved
 from budgets.plan import Plan, Trial
 from budgets.quantity import format_flops
 from budgets.reconcile import reconcile
@@ -130,7 +130,7 @@ class Run:
     def _take_up(self, todo: Agenda) -> None:
         """Takes what earlier runs left; what a crash of a driver kept out of the ledger is booked now."""
         known = {trial.trial_id for trial in self._plan.all_trials}
-        for trial_id in sorted(reserved(self._ledger.entries).keys() - known):
+        for trial_id in sorted(reserved(read_entries(self._ledger.path)).keys() - known):
             book_left_behind(self._ledger, trial_id, self._folder(trial_id))
             self._site.give(trial_id)
         for trial in self._plan.trials:
@@ -149,7 +149,7 @@ class Run:
                 self._site.give(trial.trial_id)
 
     def _say_differences(self) -> None:
-        found = reconcile(self._plan, self._ledger.entries)
+        found = reconcile(self._plan, read_entries(self._ledger.path))
         if found.left_behind:
             self._progress.say(
                 f"note: {format_flops(found.left_behind)} in the ledger went to trials that this declaration "
@@ -166,7 +166,9 @@ class Run:
         """
         cap, ids = self._plan.study_flops, {trial.trial_id for trial in self._plan.all_trials}
         others = {
-            e.what: e.train_flops for e in self._ledger.entries if e.entry == "spent" and e.what not in ids
+            e.what: e.train_flops
+            for e in read_entries(self._ledger.path)
+            if e.entry == "spent" and e.what not in ids
         }
         ahead = sum(t.train_flops for t in self._plan.trials if not self._ledger.has_spent(t.trial_id))
         if cap is not None and others and self._ledger.spent_flops + ahead > cap:

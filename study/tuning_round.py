@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from budgets.ledger import Ledger
+from budgets.ledger import Ledger, read_entries
 from budgets.plan import Trial, TuningPlan
 from budgets.quantity import format_flops
 from budgets.winner import words
@@ -128,7 +128,7 @@ class Round:
         """
         gone = sum(
             entry.train_flops
-            for entry in self._ledger.entries
+            for entry in read_entries(self._ledger.path)
             if entry.what in self._trials and entry.entry in {"spent", "wasted"}
         )
         cost = sum(trial.train_flops for trial in waiting)
