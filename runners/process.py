@@ -56,6 +56,7 @@ class FreshProcess:
             target=_call, args=(run, sender, dict(os.environ if environment is None else environment))
         )
         self._process.start()
+        self._asked = False
         sender.close()
 
     def wait(self) -> Exit:
@@ -67,6 +68,8 @@ class FreshProcess:
         self._process.join()
         self.connection.close()
         code = self._process.exitcode or 0
+        if ended is None and self._asked and code == -signal.SIGTERM:
+            return Exit(how="left", reason="told to leave before it began")
         if ended is None:
             why = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
             return Exit(how="crashed", reason=f"the trial's process died {why}")
@@ -75,6 +78,7 @@ class FreshProcess:
 
     def ask_to_leave(self) -> None:
         """Sends SIGTERM."""
+        self._asked = True
         self._process.terminate()
 
     def kill(self) -> None:

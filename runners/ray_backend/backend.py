@@ -7,6 +7,7 @@ Ray knows the nodes, carries a trial to one and watches over it; which trial sta
 import logging
 import os
 import pickle
+import signal
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runners.backend import Ended, Job, ended_by
-from runners.faults import fault_of, words_of
+from runners.faults import Notice, fault_of, words_of
 from runners.nodes import Resources
 from runners.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
 from runners.ray_backend.address import require_cluster
@@ -145,6 +146,8 @@ class RayBackend:
             end: Exit = ray.get(reference)
         except ray.exceptions.TaskUnschedulableError:
             return Ended(trial=job.trial, how="left", reason="its node was gone", dead_nodes=job.nodes)
+        except ray.exceptions.TaskCancelledError:
+            return Ended(trial=job.trial, how="left", reason="told to leave before it began")
         except ray.exceptions.RayTaskError as error:  # such as what can't be pickled
             return Ended(trial=job.trial, how=fault_of(error.cause), reason=words_of(error.cause))
         except ray.exceptions.RayError as error:
@@ -168,14 +171,16 @@ class RayBackend:
 
 def _run_in_fresh_process(run: bytes, modules: tuple[str, ...]) -> Exit:
     """Runs a job beside the Ray worker, which imports no torch and keeps the server for the next job."""
-    load_ahead(*modules, "ray")  # which the worker's main module imports, and a new process that module
-    process = FreshProcess(run)
-    try:
-        while not process.connection.poll(_CANCEL_S):  # Ray cancels between two calls into the system
-            pass
-    except KeyboardInterrupt:
-        process.ask_to_leave()
-    return process.wait()
+    notice = Notice()
+    # Ray cancels by an interrupt, which a cluster that a script started in the background was born to ignore.
+    with notice.listening(signal.SIGINT):
+        load_ahead(*modules, "ray")  # which the worker's main module imports, and a new process that module
+        process = FreshProcess(run)
+        while not process.connection.poll(_CANCEL_S):
+            if notice.by:
+                process.ask_to_leave()
+                break
+        return process.wait()
 
 
 def _run_over_nodes(
@@ -183,6 +188,7 @@ def _run_over_nodes(
 ) -> Exit:
     from runners.ray_backend.over_nodes import run_over_nodes  # noqa: PLC0415 - its import takes seconds
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as above
     return run_over_nodes(run, nodes=nodes, ranks_per_node=ranks_per_node, resources=resources)
 
 

@@ -1,6 +1,7 @@
 """Both backends run, end, fail, crash and leave alike; each job in a fresh process of this checkout."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -28,7 +29,10 @@ ROOT = Path(__file__).resolve().parents[2]
 # The jobs need no modules; but the server that this process starts is that of the trials of later tests.
 @pytest.fixture(scope="module", params=[LocalBackend, partial(RayBackend, modules=())])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    # As a shell script's `&` starts a driver; all that it starts is born so.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     with request.param() as running:
+        signal.signal(signal.SIGINT, before)
         yield running
 
 
@@ -117,6 +121,13 @@ def test_a_job_that_is_asked_to_leave_may_end_in_its_own_way(backend: Backend, t
     backend.ask_to_leave("trial")
     (ended,) = wait(backend)
     assert (ended.how, ended.value) == ("finished", "left")
+
+
+def test_a_job_that_is_asked_to_leave_before_it_began_has_left(backend: Backend, tmp_path: Path) -> None:
+    start(backend, partial(jobs.leave_politely, tmp_path))
+    backend.ask_to_leave("trial")
+    (ended,) = wait(backend)
+    assert (ended.how, ended.reason) == ("left", "told to leave before it began")
 
 
 def test_slots_are_counted_and_a_trial_wider_than_every_node_is_refused(backend: Backend) -> None:
