@@ -77,16 +77,24 @@ def totals(
     )
 
 
-def run_time(events: pd.DataFrame) -> RunTime:
-    """Sums up the times of a study's events; those of a trial that still runs go up to the last event."""
+def run_time(events: pd.DataFrame, *, now: float | None = None) -> RunTime:
+    """Sums up the times of a study's events.
+
+    Args:
+        events: The events, one run after the other.
+        now: Up to when the last run goes on, in seconds since 1970; up to its last event, where it is over.
+    """
     if events.empty or "slots" not in events:
         return RunTime(wall_s=float("nan"), busy_s=float("nan"), slot_s=0.0, slots=0)
     wall = busy = slot = 0.0
-    for began, phase in events.groupby(events["event"].isin(STARTS).cumsum()):
+    phases = events["event"].isin(STARTS).cumsum()
+    for number, phase in events.groupby(phases):
         told = phase[~phase["event"].isin(_BESIDE)]
-        if not began or told.empty:
+        if not number:
             continue
         last = float(told["time"].max())
+        if now is not None and number == phases.iloc[-1]:
+            last = max(last, now)
         wall += last - float(told["time"].min())
         at = told.dropna(subset=["slots"])
         until = np.append(at["time"].to_numpy(np.float64)[1:], last)

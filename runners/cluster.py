@@ -85,8 +85,9 @@ class Cluster:
 
     def describe(self) -> str:
         """Words how many trials run at once, and on what."""
-        count = len(self._nodes)
-        return f"{self.slots} trials at once on {count} node{'' if count == 1 else 's'} ({self._have()})"
+        slots, nodes = self.slots, len(self._nodes)
+        trials = f"{slots} trial{'' if slots == 1 else 's'} at once"
+        return f"{trials} on {nodes} node{'' if nodes == 1 else 's'} ({self._have()})"
 
     def _see_nodes(self) -> None:
         nodes = self._backend.nodes()

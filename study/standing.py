@@ -1,6 +1,7 @@
 """Where a study stands, read from what it has written; works while it runs and after."""
 
 import math
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ class Standing:
         wasted_flops: Of what is gone, lost to crashes and done again.
         study_flops: The study budget, or None.
         slots: Trials that the last run could run at once, at its last event; None before any.
-        slots_busy: Share of its slots' time that the last run filled, up to its last event; None before any.
+        slots_busy: Share of its slots' time that the last run filled, up to now or to its last event; None
+            before any.
         left_s: Forecast of the seconds to the end; None where nothing is left.
     """
 
@@ -94,7 +96,10 @@ def read_standing(study: Study) -> Standing:
     )
     waiting = read_progress(folder, states.index[states == "waiting"])
     kept = {trial: found.get("checkpoint_samples", 0) for trial, found in waiting.items()}
-    slots = None if this_run is None else int(this_run["slots"].dropna().iloc[-1])
+    slots = busy = None
+    if this_run is not None:
+        slots = int(this_run["slots"].dropna().iloc[-1])
+        busy = run_time(this_run, now=None if holder is None else time.time()).busy
     return Standing(
         study=study.declaration.name,
         run=None if holder is None else str(holder),
@@ -108,7 +113,7 @@ def read_standing(study: Study) -> Standing:
         wasted_flops=sum(entry.train_flops for entry in entries if entry.entry == "wasted"),
         study_flops=study.declaration.study_flops,
         slots=slots,
-        slots_busy=None if this_run is None else run_time(this_run).busy,
+        slots_busy=busy,
         left_s=_left(
             plan.assign(state=states.to_numpy()),
             events,

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from analysis.cost import by_level, run_time, totals
 from analysis.latex import latex
@@ -81,6 +82,7 @@ def test_slots_that_come_and_go_count_for_as_long_as_they_were_there() -> None:
     assert time.busy_s == 10 + (40 + 10), "what still runs counts up to the last event"
     assert time.busy == 60 / 100
     assert time.slots == 4
+    assert run_time(events, now=1050.0).busy == pytest.approx(70 / 120), "in the midst of it"
 
 
 def test_a_study_that_has_not_begun_costs_nothing(frames: StudyFrames) -> None:
