@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from analysis.analyse import Analysis, Progress
 from analysis.figure_data import FigureData, Missing
@@ -59,6 +59,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_unbroken,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -80,9 +81,14 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         open_questions=open_questions(found, figures),
         excluded=records(found.trials.excluded),
         seeds=", ".join(str(int(seed)) for seed in sorted(found.trials.frame["seed"].unique())) or "none yet",
-        declaration_text=declaration_text,
+        declaration_text=escape(declaration_text),
         provenance=dict(provenance),
     )
+
+
+def _unbroken(value: object) -> object:
+    """No line breaks before a percent sign; what is marked up already stays as it is."""
+    return value.replace(" %", "\u00a0%") if type(value) is str else value
 
 
 def inline_svg(svg: str, name: str) -> Markup:

@@ -126,6 +126,15 @@ def test_every_drawing_has_an_alternative_text(written: tuple[ReportSummary, Ele
     assert all(attributes["aria-label"] for attributes in images)
 
 
+def test_no_line_breaks_before_a_percent_sign_and_the_declaration_stays_as_it_is(
+    tmp_path: Path, frames: StudyFrames
+) -> None:
+    few = replace(frames, results=frames.results.iloc[:3])
+    page = write(tmp_path / "report", few, text="share: 5 %\n").page.read_text(encoding="utf-8")
+    assert "share: 5 %\n" in page
+    assert re.findall(r"\w %(?! of)[^\n]*", page.replace("share: 5 %", "")) == []
+
+
 def test_the_summary_answers_for_each_budget(written: tuple[ReportSummary, Elements]) -> None:
     lines = written[0].lines
     assert lines[0] == "98 of 99 trials finished, 1 failed or diverged; 156.3 TFLOP spent"
