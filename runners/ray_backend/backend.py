@@ -68,9 +68,10 @@ class RayBackend:
             logging_level=logging.ERROR,
             **local,
         )
-        self._task = ray.remote(max_retries=0)(_run_in_fresh_process)
+        # One name for all: Ray keeps metrics by name for as long as it runs, 22 KiB for each.
+        self._task = ray.remote(max_retries=0, name="trial")(_run_in_fresh_process)
         # Its ranks hold what the job occupies; it waits for them.
-        self._wide_task = ray.remote(max_retries=0, num_cpus=0)(_run_over_nodes)
+        self._wide_task = ray.remote(max_retries=0, num_cpus=0, name="trial")(_run_over_nodes)
         self._running: dict[Any, Job] = {}
         self._asked: set[str] = set()
         self._announced: list[dict[str, float]] = []
@@ -101,11 +102,10 @@ class RayBackend:
         amounts = by_rays_names(job.resources)
         run = pickle.dumps(job.run)
         if len(job.nodes) > 1:
-            reference = self._wide_task.options(name=job.trial).remote(run, job.nodes, job.ranks, amounts)
+            reference = self._wide_task.remote(run, job.nodes, job.ranks, amounts)
         else:
             others = {name: amount for name, amount in amounts.items() if name not in _NAMES}
             reference = self._task.options(
-                name=job.trial,
                 num_cpus=amounts.get("CPU", 0),
                 num_gpus=amounts.get("GPU", 0),
                 resources=others,
