@@ -65,6 +65,9 @@ def _view(standing: Standing, *, bars: bool) -> RenderableType:
 def _lines(standing: Standing) -> Iterator[str]:
     for line in running_lines(standing.running):
         yield f"  {line}"
+    running = sum(level.running for level in standing.levels)
+    if running > len(standing.running):
+        yield f"  {plural(running - len(standing.running), 'trial')} just started"
     for failure in standing.failures:
         yield f"  failed {failure.trial} {failure.what}: {failure.reason}"
     spent, cap = standing.spent_flops, standing.study_flops
@@ -78,11 +81,11 @@ def _lines(standing: Standing) -> Iterator[str]:
     yield f"{format_flops(spent)} spent{declared}{reserved}"
     if standing.wasted_flops:
         yield f"{format_flops(standing.wasted_flops)} of it was lost to crashes and done again"
-    running = sum(level.running for level in standing.levels)
     if standing.slots is not None:
         taken = f"{running} of {standing.slots} slots taken" if standing.run else ""
         busy = standing.slots_busy
-        share = "" if busy is None else f"slots busy {busy:.0%} of the last run's time"
+        words = "busy" if taken else "slots busy"
+        share = "" if busy is None else f"{words} {busy:.0%} of {'this' if taken else 'the last'} run's time"
         if taken or share:
             yield ", ".join(part for part in (taken, share) if part)
     left = "" if standing.left_s is None else f"about {range_words(standing.left_s)}"
