@@ -15,9 +15,11 @@ from analysis.figure_data import (
     Missing,
     bar_place,
     cell_marks,
+    error_label,
+    intervals_text,
     mark_frame,
     panel_text,
-    runs_text,
+    runs_texts,
     said_once,
 )
 from analysis.frontier import choose
@@ -150,20 +152,15 @@ def _bars(  # noqa: PLR0913 (what is drawn, and its words)
     }
     series = [axis_text(axis, value) for value in sorted(values, key=lambda value: sort_key(axis, value))]
     rows: list[dict[str, Any]] = []
-    said, titles = [], _titles(panels)
-    for panel, panel_title in zip(panels, titles, strict=True):
+    said = []
+    for panel, panel_title in zip(panels, _titles(panels), strict=True):
         verdicts = []
         for place, group in enumerate(panel.groups):
             here = panel.measure.draws.take(group.positions)
-            bars = [axis_text(axis, value) for value in here.cells[axis]]
-            marked, mark, verdict = _marked(here, bars, held=group.held, waiting=waiting)
-            for bar, label in enumerate(bars):
-                fixed = {"series": label, "panel": panel_title, "label": group.label}
-                marks = ["column", mark] if bar in marked else ["column"]
-                x = bar_place(place, series.index(label), len(series))
-                (cell,) = cell_marks(here, [bar], x="runs", **fixed)
-                said_of = f"{cell['text']}; {verdict}" if bar in marked else cell["text"]
-                rows += [cell | {"mark": each, "x": x, "text": said_of} for each in marks]
+            marks, verdict = _group_marks(here, group, axis=axis, waiting=waiting)
+            for mark in marks:
+                x = bar_place(place, series.index(mark["series"]), len(series))
+                rows.append(mark | {"panel": panel_title, "x": x})
             verdicts.append(f"{group.label}: {verdict}" if len(panel.groups) > 1 else verdict)
         said.append(f"{panel_title}: {'; '.join(verdicts)}" if panel_title else "; ".join(verdicts))
     metrics = list(dict.fromkeys(panel.measure.metric for panel in panels))
@@ -176,16 +173,16 @@ def _bars(  # noqa: PLR0913 (what is drawn, and its words)
         title=title,
         kind="columns",
         x_label=x_label,
-        y_label=f"{metric_text(metrics[0])} (%)" if len(metrics) == 1 else "error (%)",
+        y_label=error_label(metrics),
         frame=mark_frame(rows),
         caption=said_once(
             f"{listed([*map(metric_text, metrics)])} by {words}, in groups that hold all else: "
             f"{'; '.join(dict.fromkeys(held_text(_shared(panel.groups)) for panel in panels))}",
-            *(_runs(panel, panels) for panel in panels),
+            *runs_texts((panel.measure.draws, _places(panel)) for panel in panels),
             *notes,
             f"Bars start at zero; stars mark the lowest of each group, {', '.join(filled + hollow)}",
             *said,
-            *(panel.measure.draws.explanation for panel in panels),
+            intervals_text([panel.measure.draws for panel in panels]),
         ),
         alt=f"{title}. Lowest error: {'. '.join(said)}.",
     )
@@ -200,18 +197,29 @@ def _titles(panels: Sequence[_Panel]) -> list[str]:
     ]
 
 
+def _places(panel: _Panel) -> list[int]:
+    return [place for group in panel.groups for place in group.positions.tolist()]
+
+
 def _shared(groups: Sequence[_Group]) -> dict[str, Any]:
     """What all groups hold alike."""
     first, *others = (group.held for group in groups)
     return {name: value for name, value in first.items() if all(value == other[name] for other in others)}
 
 
-def _runs(panel: _Panel, panels: Sequence[_Panel]) -> str:
-    """Runs behind all panels of one measure."""
-    mine = [each for each in panels if each.measure is panel.measure]
-    return runs_text(
-        panel.measure.draws, [place for each in mine for g in each.groups for place in g.positions]
-    )
+def _group_marks(
+    draws: CellDraws, group: _Group, *, axis: str, waiting: pd.DataFrame | None
+) -> tuple[list[dict[str, Any]], str]:
+    """The bars of a group with their stars, and its verdict in words."""
+    bars = [axis_text(axis, value) for value in draws.cells[axis]]
+    starred, star, verdict = _marked(draws, bars, held=group.held, waiting=waiting)
+    rows: list[dict[str, Any]] = []
+    for bar, series in enumerate(bars):
+        (column,) = cell_marks(draws, [bar], x="runs", mark="column", series=series, label=group.label)
+        rows.append(column)
+        if bar in starred:
+            rows.append(column | {"mark": star, "text": f"{column['text']}; {verdict}"})
+    return rows, verdict
 
 
 def _marked(

@@ -1,6 +1,6 @@
 """What a figure is before it is drawn: a frame of marks, axis labels, a caption and an alternative text."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal, cast
@@ -14,6 +14,7 @@ from analysis.labels import (
     budget_text,
     capital,
     configuration_text,
+    listed,
     metric_text,
     percent,
     percent_interval,
@@ -133,3 +134,29 @@ def runs_text(draws: CellDraws, positions: Iterable[int]) -> str:
     """How many runs of how many cells stand behind a figure."""
     runs = draws.cells["runs"].to_numpy(np.int64)[list(positions)]
     return f"{plural(int(runs.sum()), 'run')} of {plural(len(runs), 'cell')}"
+
+
+def intervals_text(several: Sequence[CellDraws]) -> str:
+    """Where the intervals of several measures come from: said once where they differ in the noise alone."""
+    noises: dict[str, list[str]] = {}
+    for draws in several:
+        noise = f"varies {draws.noise:.2f} times"
+        noises.setdefault(draws.explanation.replace(noise, "varies {} times"), []).append(
+            f"{draws.noise:.2f}"
+        )
+    return ". ".join(
+        capital(said.replace("{}", listed([*dict.fromkeys(values)]))) for said, values in noises.items()
+    )
+
+
+def runs_texts(panels: Iterable[tuple[CellDraws, Iterable[int]]]) -> list[str]:
+    """How many runs of how many cells stand behind the panels of each measure."""
+    behind: dict[int, tuple[CellDraws, list[int]]] = {}
+    for draws, positions in panels:
+        behind.setdefault(id(draws), (draws, []))[1].extend(positions)
+    return [runs_text(draws, positions) for draws, positions in behind.values()]
+
+
+def error_label(metrics: Sequence[str]) -> str:
+    """The y axis of panels that share it."""
+    return f"{metric_text(metrics[0])} (%)" if len(set(metrics)) == 1 else "error (%)"

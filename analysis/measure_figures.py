@@ -8,7 +8,7 @@ import pandas as pd
 from analysis.bootstrap import cell_draws
 from analysis.compute_figures import curve_rows, laws_text, slice_along
 from analysis.contrasts import held_text
-from analysis.figure_data import FigureData, Missing, mark_frame, runs_text, said_once
+from analysis.figure_data import FigureData, Missing, intervals_text, mark_frame, runs_text, said_once
 from analysis.labels import metric_text
 from analysis.laws import Law, laws
 from analysis.table import metrics, tidy
@@ -33,7 +33,7 @@ def over_compute_of(
         return Missing(title=title, reason=f"no finished trial was measured by it: {', '.join(endings)}")
     rows: list[dict[str, Any]] = []
     fitted: list[Law] = []
-    held_words, counts, explanations = [], [], []
+    held_words, counts, several = [], [], []
     for metric in found[:_PANELS]:
         draws = cell_draws(tidy(results, metric=metric), question=f"figure/{metric}")
         held, positions = slice_along(draws, "architecture")
@@ -45,7 +45,7 @@ def over_compute_of(
         fitted += mine
         held_words.append(held_text({key: value for key, value in held.items() if key != "regime"}))
         counts.append(runs_text(draws, positions))
-        explanations.append(draws.explanation)
+        several.append(draws)
     return FigureData(
         name=name,
         title=title,
@@ -59,7 +59,7 @@ def over_compute_of(
             *counts,
             laws_text(fitted),
             f"Not drawn: {', '.join(map(metric_text, found[_PANELS:]))}" if found[_PANELS:] else "",
-            *explanations,
+            intervals_text(several),
         ),
         alt=f"{title} against compute: {', '.join(map(metric_text, found[:_PANELS]))}.",
     )

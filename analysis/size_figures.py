@@ -14,9 +14,12 @@ from analysis.figure_data import (
     FigureData,
     Missing,
     cell_marks,
+    error_label,
+    intervals_text,
     mark_frame,
     panel_text,
     runs_text,
+    runs_texts,
     said_once,
 )  # fmt: skip
 from analysis.isoflop import Curve
@@ -161,14 +164,14 @@ def _drawn(  # noqa: PLR0913 (what is drawn, and its words)
         title=title,
         kind="curves",
         x_label=x_label,
-        y_label=f"{metric_text(metrics[0])} (%)" if len(metrics) == 1 else "error (%)",
+        y_label=error_label(metrics),
         frame=mark_frame(rows),
         caption=said_once(
             f"{', '.join(map(metric_text, metrics))} against {against}, by {_WORDS[axis]}; held: "
             f"{'; '.join(held)}",
-            *(runs_text(panel.measure.draws, _cells_of(panel.laws)) for panel in panels),
+            *runs_texts((panel.measure.draws, _cells_of(panel.laws)) for panel in panels),
             laws_text(used, "C" if axis == "subset_size" else "D"),
-            *(panel.measure.draws.explanation for panel in panels),
+            intervals_text([panel.measure.draws for panel in panels]),
         ),
         alt=f"{title}: {len(used)} curves. " + _ends_alt(rows),
     )

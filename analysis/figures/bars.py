@@ -19,24 +19,28 @@ from budgets.quantity import format_flops
 
 _FLOPS = {"planned": ("#d4d4d4", ""), "spent": ("#0072B2", ""), "wasted": ("#D55E00", "//////")}
 _INK = "#222222"
-_NUMBERED = 20
+_NUMBER_IN = 0.13
 _ABOVE_IN = 0.07
+_MARGIN = 0.7
+"""Width beside the bars of a panel, in groups of bars."""
 
 
 def columns(data: FigureData) -> Figure:
-    """Upright bars from zero with their intervals and, where they are few, numbers; stars above."""
+    """Upright bars from zero with their intervals and, where these fit, numbers; stars above."""
     figure, by_panel = panels(data)
     looks = fills(list(dict.fromkeys(data.frame["series"])))
     width = GROUP_WIDTH / len(looks)
     for axes, rows in by_panel:
         bars = rows[rows["mark"] == "column"]
+        groups = bars["label"].nunique()
+        numbered = width * figure.get_figwidth() / len(by_panel) / (groups + _MARGIN) >= _NUMBER_IN
         for series, mine in bars.groupby("series", sort=False):
             look = looks[str(series)]
             axes.bar(
                 mine["x"], mine["y"], width=width, color=look.colour, hatch=look.hatch, edgecolor=_INK,
                 linewidth=0.4, zorder=2,
             )  # fmt: skip
-            if len(bars) <= _NUMBERED:
+            if numbered:
                 _numbers(axes, mine, look.colour)
         axes.vlines(bars["x"], bars["low"], bars["high"], color=_INK, linewidth=0.8, zorder=4)
         for star in records(rows[rows["mark"] != "column"]):

@@ -18,6 +18,7 @@ from analysis.figures.style import STYLE, looks
 _SPREAD = 4.0
 _DECADE = 10.0
 _DECADES = 1.9
+_WRITTEN_OUT = 1e5
 
 
 def draw(data: FigureData) -> Figure:
@@ -63,7 +64,8 @@ def _log_ticks(axes: Axes) -> None:
     low, high = axes.get_xlim()
     if log10(high / low) > _DECADES:
         axes.xaxis.set_major_locator(LogLocator(numticks=8))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+        if high < _WRITTEN_OUT:
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         return
     ticks = [
@@ -78,7 +80,7 @@ def _log_ticks(axes: Axes) -> None:
 
 
 def _short(value: float) -> str:
-    if 1 <= value < 1e5:  # noqa: PLR2004 (counts up to here are written out)
+    if 1 <= value < _WRITTEN_OUT:
         return f"{value:,.0f}"
     exponent = floor(log10(value) + 1e-9)
     factor = value / _DECADE**exponent
