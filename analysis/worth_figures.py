@@ -111,7 +111,7 @@ def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData
             f"{plural(int((cells['shifted_set'] == names[0]).sum()), 'cell')}, means of their runs",
             "By architecture: plain CLIP; by strategy: all architectures",
             "Dashed: the line through the plain CLIP cells on logit scales",
-            "Intervals of the distances from it are in the table",
+            "Intervals of the distances from it are in the table" if draws.source == "runs" else "",
             f"Not drawn, in the table: {plural(left, 'further set')}" if left > 0 else "",
             draws.explanation,
         ),
