@@ -172,7 +172,11 @@ def reading_text(figures: pd.DataFrame, panels: Sequence[str]) -> str:
     notes = parts["note"].fillna("")
     hidden = int(notes.str.contains("hidden marker|% visible").sum())
     also = [f"{hidden} of markers that others hide in part or in whole"] if hidden else []
-    also += ["the paper shows accuracy, here it is error"] if any(PANELS[panel].better == "higher" for panel in panels) else []
+    also += (
+        ["the paper shows accuracy, here it is error"]
+        if any(PANELS[panel].better == "higher" for panel in panels)
+        else []
+    )
     also += [
         note
         for note in dict.fromkeys("; ".join(notes).split("; "))
