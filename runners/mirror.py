@@ -9,6 +9,7 @@ import pickle
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -94,7 +95,7 @@ class _Copy:
     def __init__(self, storage: Storage, name: str, folder: Path) -> None:
         self._storage, self._name, self._folder = storage, name, folder
         self._token = secrets.token_hex(8).encode()
-        self._pushed = Count()
+        self._begun, self._begun_at, self._ahead = Count(), time.monotonic(), 0
         self._there: list[str] = []  # checkpoints in the storage, the newest first
         self.taken = False
 
@@ -110,7 +111,7 @@ class _Copy:
                 path.unlink()
             self._fetch(found)
         mark.write_bytes(self._token)
-        self._pushed = read_count(self._folder) or Count()
+        self._begun = read_count(self._folder) or Count()
 
     def _fetch(self, found: Mapping[str, int]) -> None:
         self._storage.get({name: found[name] for name in SMALL if name in found}, self._name, self._folder)
@@ -158,15 +159,16 @@ class _Copy:
         self._storage.delete(map(self._object, (*self._there, "progress.json", _OWNER)))
 
     def _push_count(self) -> None:
-        """Brings the count to the storage, as it may be when it is brought the next time.
+        """Brings the count to the storage, raised by what the last stretch of time took.
 
-        A node that dies in between takes its own count with it: what it computes then is charged before.
+        A node that dies before it brings the next one takes its own with it.
         """
         self._require_ours()
         now = read_count(self._folder) or Count()
-        ahead = max(0, now.train_flops - self._pushed.train_flops)
-        self._pushed = now
-        count = Count(train_flops=now.train_flops + ahead, evaluation_flops=now.evaluation_flops)
+        if time.monotonic() - self._begun_at >= _PUSH_S:
+            self._ahead = now.train_flops - self._begun.train_flops
+            self._begun, self._begun_at = now, time.monotonic()
+        count = Count(train_flops=now.train_flops + self._ahead, evaluation_flops=now.evaluation_flops)
         self._storage.write(self._object(METER), count_text(count))
         progress = self._folder / "progress.json"
         if progress.exists():

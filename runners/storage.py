@@ -104,21 +104,21 @@ class Storage:
         Returns:
             Whether there was none. Of several who do so at once it is true for one, if `exclusive` says so.
         """
+        return self.read(name) is None and self._create(name, content)
+
+    def exclusive(self, name: str) -> bool:
+        """Whether this storage keeps its word about an object that `create` has just made."""
+        content = self.read(name)
+        return self._creates and content is not None and not self._create(name, content)
+
+    def _create(self, name: str, content: bytes) -> bool:
         with self._doing():
-            self._fs.invalidate_cache()
             self._make_parent(name)
             try:
                 self._fs.pipe_file(self._path(name), content, mode="create")
             except FileExistsError:
                 return False
         return True
-
-    def exclusive(self, name: str) -> bool:
-        """Whether this storage keeps its word about an object that `create` has just made."""
-        if not self._creates:
-            return False
-        content = self.read(name)
-        return content is not None and not self.create(name, content)
 
     def put(self, path: Path, name: str) -> None:
         """Writes a file as an object."""
@@ -137,6 +137,8 @@ class Storage:
         Raises:
             OSError: One is not there, or is of another size.
         """
+        if not sizes:
+            return
         partial = {name: _partial(folder / name) for name in sizes}
         for path in partial.values():
             path.parent.mkdir(parents=True, exist_ok=True)
