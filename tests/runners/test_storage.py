@@ -69,7 +69,7 @@ def test_a_storage_that_cannot_be_used_is_refused_with_the_reason(url: str, told
 def test_a_node_that_does_not_see_what_the_driver_wrote_or_may_not_enter_is_named(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with LocalBackend(modules=()) as backend:
+    with LocalBackend() as backend:
         SharedStorage(backend, Objects(url=bucket.url)).require()
         with pytest.raises(ValueError, match=r"node \S+: memory://x is another storage than the driver's"):
             SharedStorage(backend, Objects(url="memory://x")).require()
