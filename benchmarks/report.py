@@ -3,7 +3,8 @@
 The embedded study's report as a user starts it, and that of a made-up study of 1,005 trials (67
 configurations, 5 levels, 3 seeds), each in a process of its own. The last lines are name, value, target, and
 pass or fail; the exit code is 1 when one fails. A time is the best of a few runs; processor time is shown
-beside it, for a machine that is busy otherwise.
+beside it, for a machine that is busy otherwise: that of the process that writes the report, without those
+that draw figures for it.
 """
 
 import os

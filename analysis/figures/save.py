@@ -28,7 +28,9 @@ def save(data: FigureData, folder: Path) -> str:
     svg = StringIO()
     with rc_context(fname=STYLE):
         # One layout for the three files, and each drawn once: `savefig` draws twice to be sure of the layout.
-        figure.draw_without_rendering()
+        layout = figure.get_layout_engine()
+        assert layout is not None, "every figure is drawn with one"
+        layout.execute(figure)
         figure.set_layout_engine("none")
         figure.set_dpi(rcParams["savefig.dpi"])
         FigureCanvasAgg(figure).print_png(folder / f"{data.name}.png", metadata={"Software": None})
