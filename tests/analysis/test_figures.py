@@ -12,6 +12,7 @@ from analysis import analyse, report
 from analysis.figure_data import MARKS, FigureData, Missing
 from analysis.figures.draw import draw
 from analysis.figures.save import save
+from analysis.figures.save_all import helpers, save_all
 from tests.analysis.synthetic import StudyFrames, study
 
 NAMES = [
@@ -152,3 +153,18 @@ def test_residuals_are_what_the_cells_have_above_their_laws() -> None:
     assert abs(marks["y"].mean()) < 0.5
     assert (marks["low"] <= marks["y"]).all()
     assert (marks["y"] <= marks["high"]).all()
+
+
+def test_a_figure_is_the_same_whoever_draws_it(drawn: dict[str, FigureData], tmp_path: Path) -> None:
+    some = [drawn[name] for name in ("ledger", "schedule", "quality")]
+    texts = []
+    for count in (0, 1):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        with helpers(count) as pool:
+            texts.append(save_all(some, folder, pool))
+    assert list(texts[0]) == ["ledger", "schedule", "quality"]
+    assert texts[0] == texts[1]
+    alone, together = (sorted((tmp_path / count).iterdir()) for count in "01")
+    assert [path.name for path in alone] == [path.name for path in together]
+    assert all(one.read_bytes() == other.read_bytes() for one, other in zip(alone, together, strict=True))
