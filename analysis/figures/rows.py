@@ -5,7 +5,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from analysis.figure_data import FigureData
 from analysis.figures.legend import legend
-from analysis.figures.style import PAGE_IN, looks
+from analysis.figures.style import PAGE_IN, fills
 from analysis.table import records
 
 _ROW_IN = 0.17
@@ -17,6 +17,7 @@ _STATES = {
     "left out": ("#e6e6e6", "////", "black"),
 }
 _LOST = "///////"
+_EDGE = "#444444"
 
 
 def grid(data: FigureData) -> Figure:
@@ -60,7 +61,7 @@ def grid(data: FigureData) -> Figure:
 def spans(data: FigureData) -> Figure:
     """A bar from ``low`` to x in each row y; one that came to nothing is hatched."""
     rows = data.frame.drop_duplicates("y").sort_values("y")
-    by_series = looks(list(dict.fromkeys(data.frame["series"])))
+    by_series = fills(list(dict.fromkeys(data.frame["series"])))
     figure = Figure(figsize=(PAGE_IN, 0.7 + 1.4 * _ROW_IN * len(rows)), layout="constrained")
     axes = figure.subplots()
     handles = []
@@ -69,11 +70,13 @@ def spans(data: FigureData) -> Figure:
         for lost, part in mine.groupby("line"):
             axes.barh(
                 part["y"], part["x"] - part["low"], left=part["low"], height=0.8, color=look.colour,
-                edgecolor="white", linewidth=0.2, hatch=_LOST if lost == "lost" else "",
+                edgecolor=_EDGE, linewidth=0.15, hatch=_LOST if lost == "lost" else "",
             )  # fmt: skip
-        handles.append(Patch(facecolor=look.colour, label=name))
+        handles.append(Patch(facecolor=look.colour, edgecolor=_EDGE, linewidth=0.3, label=name))
     if "lost" in set(data.frame["line"]):
-        handles.append(Patch(facecolor="#777777", hatch=_LOST, edgecolor="white", label="came to nothing"))
+        handles.append(
+            Patch(facecolor="white", hatch=_LOST, edgecolor=_EDGE, linewidth=0.3, label="came to nothing")
+        )
     axes.set_yticks(rows["y"], list(rows["label"]))
     axes.set_ylim(float(rows["y"].max()) + 0.5, -0.5)
     axes.grid(visible=False, axis="y")
