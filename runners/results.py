@@ -132,11 +132,14 @@ def read_table(path: Path) -> pd.DataFrame:
     """Reads a table of this schema.
 
     Raises:
-        ValueError: There is no such file, or another version of the project wrote it.
+        ValueError: There is no such file, it is damaged, or another version of the project wrote it.
     """
     if not path.exists():
         raise ValueError(f"no such table: {path}")
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is damaged ({str(error).rpartition(': ')[2]}); {_again(path)}") from None
     version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
     if version != str(SCHEMA_VERSION):
         raise ValueError(
@@ -145,6 +148,13 @@ def read_table(path: Path) -> pd.DataFrame:
         )
     frame: pd.DataFrame = table.to_pandas()
     return frame
+
+
+def _again(path: Path) -> str:
+    trial = path.parent
+    if trial.parent.name == "trials":
+        return f"delete {trial} to run the trial again"
+    return "run the study again to write it anew"
 
 
 def read_json_lines(path: Path) -> pd.DataFrame:

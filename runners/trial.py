@@ -26,7 +26,7 @@ from runners.data.evaluation_set import EvaluationSet, load_evaluation_set, read
 from runners.divergence import Diverged
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, encode_set
-from runners.faults import Notice, patiently
+from runners.faults import Notice, patiently, words_of
 from runners.files import locked, new_file, write_json
 from runners.meter import Meter
 from runners.mirror import run_on_copies
@@ -104,15 +104,23 @@ def _run_first(job: TrialJob) -> Outcome:
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """Reads a trial's result, or None when it has none yet."""
-    path = folder / "result.json"
-    if not path.exists() or not (folder / "curve.parquet").exists():
+    """Reads a trial's result, or None when it has none yet.
+
+    Raises:
+        ValueError: It is damaged, or what was written before it is not there; the message says what to do.
+    """
+    path, curve = folder / "result.json", folder / "curve.parquet"
+    if not path.exists():
         return None
+    again = f"delete {folder} to run the trial again"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete {folder} to run the trial again") from None
-    return Outcome(row=content["row"], timing=content["timing"])
+        outcome = Outcome(row=content["row"], timing=content["timing"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({words_of(error)}); {again}") from None
+    if not curve.exists() and path.exists():  # all is gone where storage is away
+        raise ValueError(f"{path} is there and {curve.name} beside it is not; {again}")
+    return outcome
 
 
 def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:

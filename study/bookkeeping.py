@@ -7,6 +7,7 @@ from pathlib import Path
 from budgets.ledger import Ledger, append_whole
 from budgets.plan import Trial
 from runners.checkpoint import drop_damaged, kept_steps
+from runners.faults import words_of
 from runners.files import write_json
 from runners.meter import Count, read_count
 from runners.nodes import Resources
@@ -66,9 +67,18 @@ def trial_job(study: Study, trial: Trial) -> TrialJob:
 
 
 def read_failure(folder: Path) -> str | None:
-    """Gives the reason why a trial was given up in an earlier run, or None."""
+    """Gives the reason why a trial was given up in an earlier run, or None.
+
+    Raises:
+        ValueError: The file that says so is damaged.
+    """
     path = folder / FAILURE
-    return json.loads(path.read_text(encoding="utf-8"))["reason"] if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["reason"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({words_of(error)}); delete it to run the trial again") from None
 
 
 def write_failure(folder: Path, reason: str) -> None:

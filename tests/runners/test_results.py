@@ -1,0 +1,44 @@
+"""What a study has written and somebody has damaged: each reader names the file and what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from runners.results import read_table
+from runners.trial import read_outcome
+from study.bookkeeping import read_failure
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [("{", "JSONDecodeError"), ("[]", "TypeError"), ('{"row": {}}', "KeyError: 'timing'")],
+)
+def test_a_damaged_result_and_a_damaged_failure_are_named(tmp_path: Path, content: str, what: str) -> None:
+    for name in ("result.json", "failed.json"):
+        (tmp_path / name).write_text(content)
+
+    with pytest.raises(
+        ValueError, match=rf"result.json is damaged .{what}.*; delete {tmp_path} to run the trial again"
+    ):
+        read_outcome(tmp_path)
+    with pytest.raises(ValueError, match=r"failed.json is damaged .*; delete it to run the trial again"):
+        read_failure(tmp_path)
+
+
+def test_a_result_whose_curve_was_taken_away_is_not_computed_and_paid_again_unasked(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text('{"row": {}, "timing": {}}')
+
+    with pytest.raises(ValueError, match=rf"curve.parquet beside it is not; delete {tmp_path} to run"):
+        read_outcome(tmp_path)
+
+
+def test_a_damaged_table_is_written_anew_by_a_run_unless_it_is_a_trials_own(tmp_path: Path) -> None:
+    trial = tmp_path / "trials" / "0123456789ab"
+    trial.mkdir(parents=True)
+    for path in (tmp_path / "results.parquet", trial / "curve.parquet"):
+        path.write_bytes(b"PAR1")
+
+    with pytest.raises(ValueError, match=r"results.parquet is damaged .*run the study again to write it anew"):
+        read_table(tmp_path / "results.parquet")
+    with pytest.raises(ValueError, match=rf"curve.parquet is damaged .*; delete {trial} to run the trial"):
+        read_table(trial / "curve.parquet")
