@@ -10,6 +10,7 @@ import pickle
 import signal
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -69,9 +70,10 @@ class RayBackend:
             **local,
         )
         # One name for all: Ray keeps metrics by name for as long as it runs, 22 KiB for each.
-        self._task = ray.remote(max_retries=0, name="trial")(_run_in_fresh_process)
+        task = partial(ray.remote, max_retries=0, name="trial")
+        self._task = task()(_run_in_fresh_process)
         # Its ranks hold what the job occupies; it waits for them.
-        self._wide_task = ray.remote(max_retries=0, num_cpus=0, name="trial")(_run_over_nodes)
+        self._wide_task = task(num_cpus=0)(_run_over_nodes)
         self._running: dict[Any, Job] = {}
         self._asked: set[str] = set()
         self._announced: list[dict[str, float]] = []

@@ -38,7 +38,9 @@ def test_a_damaged_table_is_written_anew_by_a_run_unless_it_is_a_trials_own(tmp_
     for path in (tmp_path / "results.parquet", trial / "curve.parquet"):
         path.write_bytes(b"PAR1")
 
-    with pytest.raises(ValueError, match=r"results.parquet is damaged .*run the study again to write it anew"):
+    with pytest.raises(
+        ValueError, match=r"results.parquet is damaged .*run the study again to write it anew"
+    ):
         read_table(tmp_path / "results.parquet")
     with pytest.raises(ValueError, match=rf"curve.parquet is damaged .*; delete {trial} to run the trial"):
         read_table(trial / "curve.parquet")
