@@ -1,7 +1,19 @@
 """What holds for all tests."""
 
+import pytest
 from hypothesis import settings
 
 # A busy machine must not fail a test: speed is measured by benchmarks alone.
 settings.register_profile("no deadline", deadline=None, derandomize=True)
 settings.load_profile("no deadline")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Says which tests run one after the other where several run at once.
+
+    Those of a file, which share what it made; and all that start Ray, some of whose ports a machine has once.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)  # the longest row of them begins
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))

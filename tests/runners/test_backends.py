@@ -23,6 +23,8 @@ from runners.schedule import Schedule, Start, Task
 from runners.shared_storage import Folders, SharedStorage
 from tests.runners import jobs
 
+pytestmark = pytest.mark.ray
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

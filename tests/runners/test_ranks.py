@@ -26,6 +26,8 @@ from runners.trial import run_trial
 from runners.trial_setup import TrialJob
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -13,6 +13,8 @@ import pytest
 
 from runners.ray_backend.address import cluster_address, require_cluster
 
+pytestmark = pytest.mark.ray
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # In a process of its own: Ray's settings for the cluster of one machine hold for the whole process.

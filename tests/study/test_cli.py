@@ -143,7 +143,7 @@ def test_a_run_study_is_shown_and_reported(
         architectures="mini-ViT-XXS-8, mini-ConvNeXt",
         seeds="0, 1",
     )
-    assert study("run", declaration, "--results", tmp_path).returncode == 0
+    assert study("run", declaration, "--results", tmp_path, "--backend", "local").returncode == 0
 
     assert main(["status", str(declaration), "--results", str(tmp_path)]) == 0
     shown = capsys.readouterr().out

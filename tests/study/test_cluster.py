@@ -17,6 +17,8 @@ import pytest
 
 from tests.study.conftest import ROOT, write_declaration
 
+pytestmark = pytest.mark.ray
+
 RAY = Path(sys.executable).with_name("ray")
 
 

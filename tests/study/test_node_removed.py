@@ -15,6 +15,8 @@ from runners.results import read_json_lines
 from study.cli import main
 from tests.study.conftest import start_study, write_declaration
 
+pytestmark = pytest.mark.ray
+
 LONG = {"levels": "60 GFLOP", "seeds": "0, 1"}
 
 

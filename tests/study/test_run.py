@@ -1,4 +1,4 @@
-"""A study from YAML to rows: real models, real Ray, real shards."""
+"""A study from YAML to rows: real models, real Ray, real shards; without Ray where it makes no difference."""
 
 import json
 import os
@@ -15,12 +15,17 @@ from budgets.ledger import read_entries, reserved, spent_flops
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS
 from tests.study.conftest import start_study, study, write_declaration
 
+pytestmark = pytest.mark.ray
+
 DETERMINISTIC = ("results.parquet", "curves.parquet")
 LONG = {"levels": "150 GFLOP", "seeds": "0, 1, 2"}
 
 
-def run(declaration: Path, results: Path) -> str:
-    ended = study("run", declaration, "--results", results)
+WITHOUT_RAY = ("--backend", "local")
+
+
+def run(declaration: Path, results: Path, *options: str) -> str:
+    ended = study("run", declaration, "--results", results, *options)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 
@@ -81,15 +86,15 @@ def test_every_strategy_learns_on_a_vit_and_on_a_cnn(pool: Path, tmp_path: Path)
     assert "[7/7]" in output
 
 
-def test_the_same_declaration_gives_the_same_rows_bit_for_bit(pool: Path, tmp_path: Path) -> None:
+def test_the_same_declaration_gives_the_same_rows_with_ray_and_without(pool: Path, tmp_path: Path) -> None:
     declaration = write_declaration(
         tmp_path, pool, architectures="mini-ViT-XXS-8, mini-ConvNeXt", strategies="clip, slip"
     )
 
-    run(declaration, tmp_path / "first")
-    run(declaration, tmp_path / "second")
+    run(declaration, tmp_path / "with")
+    run(declaration, tmp_path / "without", *WITHOUT_RAY)
 
-    assert bytes_of(tmp_path / "first" / "tiny") == bytes_of(tmp_path / "second" / "tiny")
+    assert bytes_of(tmp_path / "with" / "tiny") == bytes_of(tmp_path / "without" / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +152,9 @@ def test_a_killed_worker_is_started_again_from_its_checkpoint(
 
 def test_a_second_run_of_the_same_study_is_kept_out(pool: Path, tmp_path: Path) -> None:
     declaration = write_declaration(tmp_path, pool, **LONG)
-    with start_study("run", declaration, "--results", tmp_path) as first:
+    with start_study("run", declaration, "--results", tmp_path, *WITHOUT_RAY) as first:
         wait_for((tmp_path / "tiny" / "plan.parquet").exists)
-        second = study("run", declaration, "--results", tmp_path)
+        second = study("run", declaration, "--results", tmp_path, *WITHOUT_RAY)
         first.kill()
 
     assert second.returncode == 2
@@ -160,7 +165,7 @@ def test_a_trial_that_fails_by_itself_is_reported_and_the_others_finish(pool: Pa
     copy = tmp_path / "pool"
     shutil.copytree(pool, copy)
     declaration = write_declaration(tmp_path, copy, seeds="0, 1")
-    run(declaration, tmp_path)
+    run(declaration, tmp_path, *WITHOUT_RAY)
     shard = next((copy / "shards").glob("*.tar"))
     content = bytearray(shard.read_bytes())
     index = pd.read_parquet(copy / "index.parquet")
@@ -168,7 +173,8 @@ def test_a_trial_that_fails_by_itself_is_reported_and_the_others_finish(pool: Pa
         content[offset : offset + 8] = b"no image"
     shard.write_bytes(content)
 
-    ended = study("run", write_declaration(tmp_path, copy, seeds="0, 1, 2"), "--results", tmp_path)
+    declaration = write_declaration(tmp_path, copy, seeds="0, 1, 2")
+    ended = study("run", declaration, "--results", tmp_path, *WITHOUT_RAY)
 
     assert ended.returncode == 1
     assert "FAILED" in ended.stdout
@@ -187,7 +193,7 @@ def test_work_lost_to_a_crash_is_booked_and_never_carries_the_study_over_its_bud
     text = declaration.read_text().replace("study: 10 TFLOP", "study: 150 GFLOP")
     declaration.write_text(text.replace("checkpoint: 0.5 s", "checkpoint: 1 h, retries: 5"))
     folder = tmp_path / "tiny"
-    with start_study("run", declaration, "--results", tmp_path) as process:
+    with start_study("run", declaration, "--results", tmp_path, *WITHOUT_RAY) as process:
         wait_for(lambda: any(json.loads(path.read_text())["samples_seen"] for path in progress_of(folder)))
         os.kill(json.loads(progress_of(folder)[0].read_text())["pid"], signal.SIGKILL)
         output, errors = process.communicate(timeout=300)

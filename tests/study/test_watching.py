@@ -4,9 +4,13 @@ import ast
 import shlex
 from pathlib import Path
 
+import pytest
+
 import study
 from tests.study import conftest, shown
 from tests.study.events import documented, require_documented
+
+pytestmark = pytest.mark.ray
 
 COMMANDS = shown.commands("docs/watching.md")
 
