@@ -126,7 +126,7 @@ def test_a_tuning_in_ranks_goes_on_after_its_worker_is_killed(pool: Path, tmp_pa
     assert done == booked(folder, "spent") + booked(folder, "wasted")
     loaded = Study(declaration=load_declaration(declaration), folder=folder, pools=tmp_path)
     assert reconcile(plan_study(loaded), entries).holds
-    assert output.count("trials at once on 1 node") == 2, "of the tuning and of the grid"
+    assert output.count("at once on 1 node") == 2, "of the tuning and of the grid"
 
 
 @pytest.mark.parametrize(
