@@ -5,6 +5,7 @@ and what is released; it stands until nothing of it is left. Work that a crash l
 reserved, and belongs to a trial that was. A charge is paid once.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
@@ -81,6 +82,7 @@ class Book:
         charged: What was charged.
         known: Trials that were ever reserved.
         wasted: Training and evaluation FLOPs that each trial lost.
+        taken: Training FLOPs that are gone or set aside for each trial.
         spent_flops: Training FLOPs that are gone: charged, spent and wasted.
         reserved_flops: Training FLOPs that are set aside.
     """
@@ -90,6 +92,7 @@ class Book:
     charged: set[str] = field(default_factory=set)
     known: set[str] = field(default_factory=set)
     wasted: dict[str, tuple[int, int]] = field(default_factory=dict)
+    taken: Counter[str] = field(default_factory=Counter)
     spent_flops: int = 0
     reserved_flops: int = 0
 
@@ -127,12 +130,14 @@ class Book:
             self.known.add(what)
             self.open[what] = Held(reserved=flops)
             self.reserved_flops += flops
+            self.taken[what] += flops
         elif entry.entry == "wasted":
             if what not in self.known:
                 raise ValueError(f"trial {what} wasted FLOPs that it never reserved any for")
             train, evaluation = self.wasted.get(what, (0, 0))
             self.wasted[what] = train + flops, evaluation + entry.evaluation_flops
             self.spent_flops += flops
+            self.taken[what] += flops
         else:
             self._settle(entry, held)
 
@@ -152,6 +157,7 @@ class Book:
             self.spent_flops += flops
         else:
             held.released += flops
+            self.taken[what] -= flops
         self.reserved_flops -= flops
         if held.left == 0:
             del self.open[what]

@@ -6,6 +6,7 @@ rules of what may follow what.
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict
 from operator import index
 from pathlib import Path
@@ -94,6 +95,10 @@ class Ledger:
     def over_budget(self) -> bool:
         """Whether what is gone and what is set aside together exceed the study budget."""
         return self.room_flops is not None and self.room_flops < 0
+
+    def taken_flops(self, trials: Iterable[str]) -> int:
+        """Sums the training FLOPs that are gone or set aside for some trials."""
+        return sum(map(self._book.taken.__getitem__, trials))
 
     def has_reserved(self, what: str) -> bool:
         """Tells whether a trial's reservation stands."""

@@ -57,7 +57,13 @@ def ended_by(trial: str, end: Exit) -> Ended:
 
 
 class Backend(Protocol):
-    """Runs jobs on the nodes that it has; used as a context, at whose end nothing runs any more."""
+    """Runs jobs on the nodes that it has; used as a context, at whose end nothing runs any more.
+
+    Attributes:
+        binds: Whether a job runs on the very node that it names, or on any one with room for it.
+    """
+
+    binds: bool
 
     @property
     def name(self) -> str:

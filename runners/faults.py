@@ -114,8 +114,17 @@ class Notice:
     def listening(self, *signals: signal.Signals) -> Iterator[None]:
         """Takes signals as notices; SIGTERM and SIGUSR1 unless others are named. The second Ctrl-C is none.
 
-        A process can take them in its main thread alone; called in another, nothing is listened to.
+        A process can take them in its main thread alone; called in another, `tell_to_leave` alone is heard.
         """
+        _listening.append(self)
+        try:
+            with self._taking(*signals):
+                yield
+        finally:
+            _listening.remove(self)
+
+    @contextmanager
+    def _taking(self, *signals: signal.Signals) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -131,3 +140,16 @@ class Notice:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+_listening: list[Notice] = []
+
+
+def tell_to_leave(by: str) -> None:
+    """Tells whoever listens in this process, as a signal does, where none arrives.
+
+    Args:
+        by: By what it was told.
+    """
+    for notice in _listening:
+        notice.by = by

@@ -21,6 +21,8 @@ class LocalBackend:
         modules: What a job's process finds imported.
     """
 
+    binds = True
+
     def __init__(
         self, nodes: Mapping[str, Resources] | None = None, *, modules: Sequence[str] = TRIAL_MODULES
     ) -> None:

@@ -59,6 +59,10 @@ class FreshProcess:
         self._asked = False
         sender.close()
 
+    def ended(self, timeout_s: float) -> bool:
+        """Waits for the call's end, at most so long, and says whether it has ended."""
+        return self.connection.poll(timeout_s)
+
     def wait(self) -> Exit:
         """Waits for the call's end; ``connection`` is readable from then on."""
         try:

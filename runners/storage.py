@@ -6,7 +6,6 @@ to install.
 
 import os
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from hashlib import blake2b
@@ -14,8 +13,6 @@ from pathlib import Path
 
 CACHE = "STUDY_CACHE"
 """The environment variable that names a node's folder for what it fetched."""
-
-_LOOK_AGAIN_S = 5.0
 
 
 class Storage:
@@ -179,30 +176,6 @@ class Storage:
                 raise
             except Exception as error:  # each protocol's package has errors of its own
                 raise OSError(f"storage {self.url} is away: {_words(error)}") from error
-
-
-class Mark:
-    """An object whose being there tells something; picklable, and looked for now and then.
-
-    Args:
-        url: The storage.
-        name: The object.
-    """
-
-    def __init__(self, url: str, name: str) -> None:
-        self._url, self._name = url, name
-        self._found, self._again_at = False, 0.0
-
-    def exists(self) -> bool:
-        """Whether it was there when it was last looked for, a few seconds ago at most.
-
-        Raises:
-            OSError: The storage is away.
-        """
-        if not self._found and time.monotonic() >= self._again_at:
-            self._again_at = time.monotonic() + _LOOK_AGAIN_S
-            self._found = Storage(self._url).read(self._name) is not None
-        return self._found
 
 
 def cache_folder(url: str) -> Path:

@@ -256,7 +256,7 @@ def _run(study: "Study", options: argparse.Namespace) -> int:
     plan = plan_study(study)
     only, retry_failed, local = options.only, options.retry_failed, options.backend == "local"
     if options.dry_run:
-        for line in would_run(study, plan, local=local, only=only, retry_failed=retry_failed):
+        for line in would_run(study, plan, only=only, retry_failed=retry_failed):
             print(line)
         return 0
     console = _console()
@@ -272,7 +272,7 @@ def _run(study: "Study", options: argparse.Namespace) -> int:
         )
     if not options.quiet:
         console.print(f"results in {study.folder}", highlight=False)
-    for line in remaining_text(result.remaining, plan):
+    for line in remaining_text(result.remaining, result.plan):
         console.print(line, highlight=False, markup=False)
     if result.stopped:
         return EXIT_STOPPED

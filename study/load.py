@@ -16,7 +16,7 @@ from study.load_training import (
     read_resources,
     read_training,
 )
-from study.load_tuning import check_tuning, read_tuning
+from study.load_tuning import read_tuning
 from study.yaml_reader import DeclarationError, Section, read_root
 
 DECLARATIONS = Path(__file__).parent / "declarations"
@@ -71,7 +71,6 @@ def read_declaration(root: Section) -> Declaration:
     check_batch(
         root, training, resources, tuned=() if tuning is None else tuning.fields.get("batch_size", ())
     )
-    check_tuning(root, tuning, resources)
     check_storage(root, storage or "", resources)
     cluster = read_cluster(root, resources)
     loggers = root.take_names("loggers", "logger", LOGGERS, ())

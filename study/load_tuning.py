@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from budgets.declaration import Resources, Tuning
+from budgets.declaration import Tuning
 from budgets.names import unknown
 from study import values
 from study.load_grid import Budget
@@ -53,13 +53,3 @@ def read_tuning(root: Section, budget: Budget) -> Tuning | None:
     if budget.study_flops is None:
         section.error("tuning.share is a share of the study budget: declare budget.study", "share")
     return tuning
-
-
-def check_tuning(root: Section, tuning: Tuning | None, resources: Resources) -> None:
-    """Notes a tuning whose trials Ray Tune can't run."""
-    if tuning is not None and resources.nodes > 1:
-        root.error(
-            f"tuning: Ray Tune runs each trial on one node, found resources.nodes = {resources.nodes}. Tune "
-            "a copy of this study with nodes: 1, write the winners into training:, and leave tuning: out",
-            "tuning",
-        )

@@ -142,7 +142,7 @@ def stop_run(
 
 
 def stop_mark(folder: Path) -> Path:
-    """Gives the file whose being there tells the run of a study to stop, and a tuning's trials to leave."""
+    """Gives the file whose being there tells the run of a study to stop."""
     return folder / _STOP
 
 

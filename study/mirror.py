@@ -13,7 +13,7 @@ from typing import Self
 from budgets.plan import Trial
 from runners.faults import patiently
 from runners.files import new_file
-from runners.storage import Mark, Storage, cache_folder
+from runners.storage import Storage, cache_folder
 from runners.trees import share_tree
 from study.bookkeeping import FAILURE, read_from, trial_folder
 from study.bring import LEASE, STOP, bring_study, bring_trial
@@ -86,15 +86,6 @@ class Mirror:
         if self._lost:
             raise ValueError(self._lost)
         return self._told
-
-    @property
-    def stop_mark(self) -> Mark:
-        """What is there once trials are to leave, on every node."""
-        return Mark(self._study.url, f"{self._name}/{STOP}")
-
-    def tell_to_stop(self) -> None:
-        """Has trials leave that look for it, as a tuning's do."""
-        self._storage.write(f"{self._name}/{STOP}", b"stop")
 
     def share(self, trial: Trial) -> None:
         """Puts what trials read into the storage, once: the pool, and evaluation sets that lie elsewhere."""

@@ -14,6 +14,7 @@ from rich.text import Text
 from budgets.plan import Plan, Trial
 from budgets.price import Range
 from budgets.quantity import format_count, format_flops
+from budgets.winner import words
 from runners.progress_file import read_progress
 from runners.throughput import Kind, kind, predict_s
 from runners.trial import Outcome
@@ -184,18 +185,24 @@ class Progress:
 
 
 def remaining_text(remaining: Sequence[Trial], plan: Plan) -> list[str]:
-    """Words which cells a run left out since the study budget had no room for them; nothing without any."""
+    """Words which trials a run left out since the budget had no room for them; nothing without any."""
     if not remaining:
         return []
+    values = {} if plan.tuning is None else plan.tuning.values
     seeds: dict[str, list[str]] = {}
     for trial in remaining:
-        seeds.setdefault(str(trial.cell), []).append(str(trial.seed))
+        tried = f", {words(values[trial.trial_id])}" if trial.trial_id in values else ""
+        seeds.setdefault(f"{trial.cell}{tried}", []).append(str(trial.seed))
     needs = format_flops(sum(trial.train_flops for trial in remaining))
-    first = (
-        f"{len(remaining)} of {len(plan.trials)} trials remain, which need {needs}: the study budget has no "
-        "room for them. Raise budget.study and run again:"
-    )
-    return [
-        first,
-        *(f"  {cell}, seed {', '.join(numbers)}" for cell, numbers in seeds.items()),
-    ]
+    if plan.tuning is not None and remaining[0].trial_id in values:
+        first = (
+            f"{len(remaining)} of {len(plan.tuning.trials)} trials of the tuning remain, which need {needs}: "
+            f"its share of {format_flops(plan.tuning.reserve_flops)} has no room for them, with what crashes "
+            "lost, and the grid waits for them. Raise tuning.share or budget.study and run again:"
+        )
+    else:
+        first = (
+            f"{len(remaining)} of {len(plan.trials)} trials remain, which need {needs}: the study budget has "
+            "no room for them. Raise budget.study and run again:"
+        )
+    return [first, *(f"  {which}, seed {', '.join(numbers)}" for which, numbers in seeds.items())]

@@ -7,13 +7,15 @@ from budgets.declaration import require_runnable
 from budgets.plan import Plan
 from runners.loggers import Loggers
 from study.agenda import agenda, agenda_lines, tuning_agenda
+from study.execution import Result
 from study.lock import only_run
 from study.mirror import Mirror
-from study.pipeline import Result, Run
+from study.pipeline import Run
 from study.progress import Progress
 from study.selection import select_trials
 from study.site import Site
 from study.study import Study, ensure_pool
+from study.tuning import tune_study
 
 
 def run_study(  # noqa: PLR0913 - the options of a command
@@ -42,7 +44,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
     """
     if local and address is not None:
         raise ValueError("--address names a Ray cluster, --backend local runs without Ray: give one of them")
-    _check(study, plan, progress, local=local, only=only)
+    _check(study, plan, progress, only=only)
     study.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as until_the_end:
         holder, before = until_the_end.enter_context(only_run(study.folder))
@@ -55,47 +57,38 @@ def run_study(  # noqa: PLR0913 - the options of a command
             mirror.share(plan.all_trials[0])
         (study.folder / "trials").mkdir(exist_ok=True)
         if plan.tuning is not None and plan.tuning.waiting:
-            from study.tuning import tune_study  # noqa: PLC0415 - Ray Tune's import takes seconds
-
             tuned = tune_study(study, plan, progress, site, retry_failed=retry_failed)
-            if tuned.failures or tuned.stopped:
-                return Result(failures=tuned.failures, remaining=(), stopped=tuned.stopped)
+            if tuned.unfinished:
+                return tuned
             plan = tuned.plan
         return Run(study, plan, progress, site, only=only, retry_failed=retry_failed).execute()
 
 
 def would_run(
-    study: Study, plan: Plan, *, local: bool = False, only: Sequence[str] = (), retry_failed: bool = False
+    study: Study, plan: Plan, *, only: Sequence[str] = (), retry_failed: bool = False
 ) -> Iterator[str]:
     """Says what a run would do, and changes nothing.
 
     Raises:
         ValueError: It would not run as asked for.
     """
-    _check_tuning(plan, local=local, only=only)
+    _check_tuning(plan, only=only)
     tuning = None
     if plan.tuning is not None and plan.tuning.waiting:
         tuning = tuning_agenda(study, plan.tuning, retry_failed=retry_failed)
     yield from agenda_lines(study, plan, agenda(study, plan, only=only, retry_failed=retry_failed), tuning)
 
 
-def _check(study: Study, plan: Plan, progress: Progress, *, local: bool, only: Sequence[str]) -> None:
+def _check(study: Study, plan: Plan, progress: Progress, *, only: Sequence[str]) -> None:
     """Finds out before anything is spent what could not be run."""
     require_runnable(study.declaration)
     select_trials(plan, only)
-    _check_tuning(plan, local=local, only=only)
+    _check_tuning(plan, only=only)
     Loggers(study.declaration.loggers, study.folder, progress.say)
 
 
-def _check_tuning(plan: Plan, *, local: bool, only: Sequence[str]) -> None:
-    if plan.tuning is None or not plan.tuning.waiting:
-        return
-    if local:
-        raise ValueError(
-            "--backend local: the tuning is not finished, and it runs on Ray Tune alone; `run` without "
-            "--backend tunes first, or leave tuning: out"
-        )
-    if only:
+def _check_tuning(plan: Plan, *, only: Sequence[str]) -> None:
+    if plan.tuning is not None and plan.tuning.waiting and only:
         raise ValueError(
             "--only: the tuning is not finished, and it decides what all cells are run with; `run` without "
             "--only tunes first, or leave tuning: out"

@@ -2,9 +2,8 @@
 
 import signal
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Self, TypeVar
 
 from runners.backend import Backend
@@ -13,9 +12,8 @@ from runners.faults import Notice, patiently
 from runners.ray_backend.address import cluster_address
 from runners.schedule import Schedule
 from runners.shared_storage import Folders, Objects, SharedStorage
-from runners.storage import Mark
 from study.bookkeeping import add_event
-from study.lock import stop_mark, told_to_stop
+from study.lock import told_to_stop
 from study.mirror import Mirror
 from study.progress import Progress
 from study.study import Study
@@ -53,6 +51,7 @@ class Site:
         self._address, self._local = address, local
         self._backend: Backend | None = None
         self._storage: SharedStorage | None = None
+        self._found = ""
         self._until_the_end = ExitStack()
         self.notice = Notice()
 
@@ -69,22 +68,39 @@ class Site:
             self._until_the_end.enter_context(self.notice.listening(*_NOTICES))
         return self._backend
 
-    def look_around(self, schedule: Schedule) -> Cluster:
+    def tuning_backend(self) -> AbstractContextManager[Backend]:
+        """Gives what runs the trials of a tuning: Ray Tune, or without Ray what runs the grid."""
+        if self._local:
+            return nullcontext(self.backend)
+        from runners.ray_backend.backend import RayBackend  # noqa: PLC0415 - as below
+        from runners.ray_backend.tune import TuneBackend  # noqa: PLC0415 - Ray Tune's import takes seconds
+
+        assert isinstance(self.backend, RayBackend)
+        return TuneBackend(self.backend)
+
+    def look_around(self, schedule: Schedule, backend: Backend) -> Cluster:
         """Shows a schedule the nodes, all of which see what trials read and write.
 
         A node that joins later and does not see it is left out.
 
+        Args:
+            schedule: The schedule.
+            backend: What runs its trials: this site's, or that of its tunings.
+
         Raises:
             ValueError: One does not see it, or none has room for a trial that waits.
         """
-        backend, resources = self.backend, self._study.declaration.resources
+        resources = self._study.declaration.resources
         grows = not self._local and cluster_address(self._address) is not None
-        storage = self._shared_storage(backend) if grows else None
+        storage = self._shared_storage(self.backend) if grows else None
         if storage is not None:
             storage.require()
         here = Cluster(backend, schedule, patience_s=resources.wait_s if grows else None, storage=storage)
         here.look()
-        self._progress.tell(f"{backend.name}: {here.describe()}")
+        found = f"{backend.name}: {here.describe()}"
+        if found != self._found:  # the tuning has looked before the grid
+            self._progress.tell(found)
+        self._found = found
         return here
 
     def told(self) -> str:
@@ -96,19 +112,6 @@ class Site:
         elsewhere = self._mirror is not None and self._mirror.told()
         said = elsewhere or told_to_stop(self._study.folder)
         return self.notice.by or ("`study stop`" if said else "")
-
-    def tell_to_stop(self) -> None:
-        """Has trials leave that look for `stop_mark`."""
-        self.with_storage(stop_mark(self._study.folder).touch)
-        if self._mirror is not None:
-            self._patiently(self._mirror.tell_to_stop)
-
-    @property
-    def stop_mark(self) -> Path | Mark:
-        """What is there once trials are to leave, on every node."""
-        if self._mirror is not None:
-            return self._mirror.stop_mark
-        return stop_mark(self._study.folder).resolve()
 
     def watch(self, trials: Collection[str]) -> None:
         """Has the progress of these trials come to the study's folder."""

@@ -1,46 +1,23 @@
-"""Runs a study's tuning before its grid: Ray Tune over the planned values, until every winner is known."""
+"""Runs a study's tuning before its grid, round by round, until every winner is known."""
 
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import cache
 
-from budgets.ledger import Ledger, drop_torn_line
 from budgets.plan import Plan, TuningPlan
 from budgets.winner import words
-from runners.data.cache import drop_idle
 from runners.files import new_file
-from runners.loggers import Loggers
-from runners.schedule import Schedule, Task
-from study.agenda import tuning_agenda
-from study.bookkeeping import (
-    forget_failure,
-    needs,
-    trial_folder,
-)
+from study.agenda import Agenda, tuning_agenda
 from study.dump import dump_declaration
+from study.execution import Result
 from study.progress import Progress
 from study.site import Site
 from study.study import Study, plan_study
 from study.tuning_round import Round
 from study.tuning_table import write_winners
 
-_LOOK_S = 0.5
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tuned:
-    """What a tuning came to.
-
-    Attributes:
-        plan: The plan with the winners' values.
-        failures: Trial id → reason, for the trials that gave no result, without which there is no winner.
-        stopped: By what it was told to stop before its end; empty when it was not.
-    """
-
-    plan: Plan
-    failures: dict[str, str]
-    stopped: str
-
-
-def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retry_failed: bool) -> Tuned:
+def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retry_failed: bool) -> Result:
     """Tunes what the plan waits for; what is finished is never run again.
 
     Args:
@@ -50,63 +27,40 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
         site: Where trials run.
         retry_failed: Whether to run again what failed in an earlier run.
 
+    Returns:
+        What it did not bring to an end, and the plan with the winners' values.
+
     Raises:
-        ValueError: A trial is too wide for every node, or the share is used up.
+        ValueError: A trial is too wide for every node.
     """
-    folder, tuning = study.folder, plan.tuning
-    assert tuning is not None, "asked where something is tuned"
-    failed = _failed_before(study, tuning, progress, site, retry_failed=retry_failed)
-    if failed:
-        return Tuned(plan=plan, failures=failed, stopped="")
-    loggers = Loggers(study.declaration.loggers, folder, progress.say)
-    with new_file(folder / "study.yaml") as file:
+    with new_file(study.folder / "study.yaml") as file:
         file.write_text(dump_declaration(study.declaration), encoding="utf-8")
-    ledger = Ledger(folder / "ledger.jsonl", plan.study_flops)
-    drop_torn_line(folder / "events.jsonl")
-    ledger.charge(plan)
-    slots = _slots(study, tuning, site)
-    failures: dict[str, str] = {}
-    while not failures and not site.told() and plan.tuning is not None and plan.tuning.waiting:
-        failures = Round(study, plan.tuning, ledger, progress, loggers=loggers, site=site).execute(slots)
-        plan = plan_study(study)
-    drop_idle()
-    assert plan.tuning is not None, "the declaration is the same"
-    write_winners(folder / "tuning.json", plan.tuning)
-    for winner in plan.tuning.winners:
+    tuning = plan.tuning
+    found = Result(plan=plan, failures={}, remaining=(), stopped="")
+    with ExitStack() as until_tuned:
+        backend = cache(lambda: until_tuned.enter_context(site.tuning_backend()))
+        while tuning is not None and tuning.waiting and not found.unfinished:
+            todo = tuning_agenda(study, tuning, retry_failed=retry_failed)
+            if todo.failed:
+                _say_failed(tuning, todo, progress)
+                return replace(found, failures=todo.failed)
+            found = Round(study, found.plan, progress, site, backend=backend).execute(todo)
+            found = replace(found, plan=plan_study(study))
+            tuning = found.plan.tuning
+    assert tuning is not None, "the declaration is the same"
+    write_winners(study.folder / "tuning.json", tuning)
+    for winner in tuning.winners:
         progress.tell(
             f"tuned {winner.architecture} {winner.strategy}: {words(winner.values)} ({winner.score:.1%})"
         )
-    return Tuned(plan=plan, failures=failures, stopped=site.told())
+    return found
 
 
-def _failed_before(
-    study: Study, tuning: TuningPlan, progress: Progress, site: Site, *, retry_failed: bool
-) -> dict[str, str]:
-    """Gives the trials that failed in an earlier run, and why, unless they are to be run again."""
-    todo = tuning_agenda(study, tuning, retry_failed=retry_failed)
-    for trial in todo.to_run:
-        if forget_failure(trial_folder(study, trial.trial_id)):
-            site.give(trial.trial_id)
+def _say_failed(tuning: TuningPlan, todo: Agenda, progress: Progress) -> None:
     for trial in tuning.trials:
         if trial.trial_id in todo.failed:
             progress.failed(trial, todo.failed[trial.trial_id])
-    if todo.failed:
-        progress.say(
-            f"note: {len(todo.failed):,} of the tuning failed before, and the grid waits for it; "
-            "--retry-failed runs them again"
-        )
-    return todo.failed
-
-
-def _slots(study: Study, tuning: TuningPlan, site: Site) -> int:
-    """Counts how many trials run at once, when there is room for one.
-
-    Raises:
-        ValueError: No node has room for one, and none has joined in time.
-    """
-    tasks = (Task(trial=each.trial_id, predicted_s=0, resources=needs(study)) for each in tuning.trials)
-    here = site.look_around(Schedule(tasks, retries=0))
-    while not here.slots and not site.told():
-        here.wait(_LOOK_S)
-        here.look()
-    return here.slots
+    progress.say(
+        f"note: {len(todo.failed):,} of the tuning failed before, and the grid waits for it; "
+        "--retry-failed runs them again"
+    )

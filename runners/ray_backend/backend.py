@@ -9,10 +9,10 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import ray
 import ray.exceptions
@@ -26,6 +26,9 @@ from runners.faults import Notice, fault_of, words_of
 from runners.nodes import Resources
 from runners.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
 from runners.ray_backend.address import require_cluster
+
+if TYPE_CHECKING:
+    from runners.ray_backend.over_nodes import OverNodes
 
 _OBJECT_STORE_BYTES = 100_000_000
 _ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +50,8 @@ class RayBackend:
     Raises:
         ValueError: No cluster answers at the address.
     """
+
+    binds = True
 
     def __init__(self, address: str | None = None, *, modules: Sequence[str] = TRIAL_MODULES) -> None:
         self.address, self._modules = address, tuple(modules)
@@ -72,8 +77,8 @@ class RayBackend:
         # One name for all: Ray keeps metrics by name for as long as it runs, 22 KiB for each.
         task = partial(ray.remote, max_retries=0, name="trial")
         self._task = task()(_run_in_fresh_process)
-        # Its ranks hold what the job occupies; it waits for them.
-        self._wide_task = task(num_cpus=0)(_run_over_nodes)
+        # Its ranks hold what the job occupies; it waits for them, and what Train began ends with its worker.
+        self._wide_task = task(max_calls=1, num_cpus=0)(_run_over_nodes)
         self._running: dict[Any, Job] = {}
         self._asked: set[str] = set()
         self._announced: list[dict[str, float]] = []
@@ -173,25 +178,29 @@ class RayBackend:
 
 def _run_in_fresh_process(run: bytes, modules: tuple[str, ...]) -> Exit:
     """Runs a job beside the Ray worker, which imports no torch and keeps the server for the next job."""
-    notice = Notice()
-    # Ray cancels by an interrupt, which a cluster that a script started in the background was born to ignore.
-    with notice.listening(signal.SIGINT):
-        load_ahead(*modules, "ray")  # which the worker's main module imports, and a new process that module
-        process = FreshProcess(run)
-        while not process.connection.poll(_CANCEL_S):
-            if notice.by:
-                process.ask_to_leave()
-                break
-        return process.wait()
+    load_ahead(*modules, "ray")  # which the worker's main module imports, and a new process that module
+    return _see_through(partial(FreshProcess, run))
 
 
 def _run_over_nodes(
     run: bytes, nodes: Sequence[str], ranks_per_node: int, resources: Mapping[str, float]
 ) -> Exit:
-    from runners.ray_backend.over_nodes import run_over_nodes  # noqa: PLC0415 - its import takes seconds
+    from runners.ray_backend.over_nodes import OverNodes  # noqa: PLC0415 - Ray Train's import takes seconds
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # as above
-    return run_over_nodes(run, nodes=nodes, ranks_per_node=ranks_per_node, resources=resources)
+    start = partial(OverNodes, run, nodes=nodes, ranks_per_node=ranks_per_node, resources=resources)
+    return _see_through(start)
+
+
+def _see_through(start: "Callable[[], FreshProcess | OverNodes]") -> Exit:
+    notice = Notice()
+    # Ray cancels by an interrupt, which a cluster that a script started in the background was born to ignore.
+    with notice.listening(signal.SIGINT):
+        process = start()
+        while not process.ended(_CANCEL_S):
+            if notice.by:
+                process.ask_to_leave()
+                break
+        return process.wait()
 
 
 def by_rays_names(resources: Resources) -> dict[str, float]:

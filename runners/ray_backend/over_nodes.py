@@ -2,23 +2,31 @@
 
 import logging
 import pickle
-import tempfile
+import threading
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
-from runners.faults import fault_of, words_of
+from runners.faults import fault_of, tell_to_leave, words_of
 from runners.process import Exit
+from runners.ray_backend.notices import Notices, actor_here
+from runners.ray_backend.scratch import in_memory
+
+_LOOK_S = 0.5
+_RANKS = "ranks"
 
 
-def run_over_nodes(
-    run: bytes, *, nodes: Sequence[str], ranks_per_node: int, resources: Mapping[str, float]
-) -> Exit:
-    """Runs a call on all ranks, and once more without a group when they are through, for what it gives.
+class OverNodes:
+    """A call that all ranks make, and that is made once more without a group when they are through.
+
+    It is used as a `runners.process.FreshProcess` is, and gives what the last call did.
 
     Args:
         run: What to call, pickled; each rank finds out by `runners.ranks` which it is.
@@ -26,12 +34,17 @@ def run_over_nodes(
         ranks_per_node: Ranks on each.
         resources: What the job occupies on each of them, by Ray's names.
     """
-    each = {name: amount / ranks_per_node for name, amount in resources.items()}
-    logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # what went wrong is told by what is returned
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = TorchTrainer(
+
+    def __init__(
+        self, run: bytes, *, nodes: Sequence[str], ranks_per_node: int, resources: Mapping[str, float]
+    ) -> None:
+        self._run = run
+        self._notices = actor_here(Notices)
+        each = {name: amount / ranks_per_node for name, amount in resources.items()}
+        logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # what went wrong is told by `wait`
+        self._trainer = TorchTrainer(
             _take_part,
-            train_loop_config={"run": run},
+            train_loop_config={"run": run, "notices": self._notices},
             torch_config=TorchConfig(backend="nccl" if each.get("GPU") else "gloo"),
             scaling_config=ScalingConfig(  # type: ignore[call-arg]  # its stubs are those of an older one
                 num_workers=len(nodes) * ranks_per_node,
@@ -39,17 +52,40 @@ def run_over_nodes(
                 resources_per_worker=each,
                 label_selector=[{"ray.io/node-id": node} for node in nodes for _ in range(ranks_per_node)],
             ),
-            run_config=RunConfig(storage_path=scratch, failure_config=FailureConfig(max_failures=0)),
+            run_config=RunConfig(failure_config=FailureConfig(max_failures=0), **in_memory("train")),
         )
+        self._end: Exit | None = None
+        # Beside the main thread, where Train would take Ctrl-C, by which Ray says that a task is to leave.
+        self._thread = threading.Thread(target=self._fit, daemon=True)
+        self._thread.start()
+
+    def ended(self, timeout_s: float) -> bool:
+        """Waits for its end, at most so long, and says whether it has ended."""
+        self._thread.join(timeout_s)
+        return self._end is not None
+
+    def ask_to_leave(self) -> None:
+        """Has the first rank, which writes for all, checkpoint and leave."""
+        self._notices.tell.remote(_RANKS)
+        if not ray.get(self._notices.listens.remote(_RANKS)):  # it waits for room, perhaps for ever
+            self._end = Exit(how="left", reason="told to leave before it began")
+
+    def wait(self) -> Exit:
+        """Waits for its end."""
+        while self._end is None:
+            self._thread.join(_LOOK_S)
+        return self._end
+
+    def _fit(self) -> None:
         try:
-            trainer.fit()
-        except KeyboardInterrupt:
-            return Exit(how="left", reason="told to leave; it goes on from its last checkpoint")
+            self._trainer.fit()
+            self._end = Exit(how="finished", pickled=pickle.dumps(pickle.loads(self._run)()))  # noqa: S301 - our own
         except WorkerGroupError as error:
-            return _first_cause(error.worker_failures)
-        except TrainingFailedError as error:  # as when a node went before its rank began
-            return Exit(how="crashed", reason=words_of(error))
-    return Exit(how="finished", pickled=pickle.dumps(pickle.loads(run)()))  # noqa: S301 - our own
+            self._end = _first_cause(error.worker_failures)
+        except (TrainingFailedError, RayError) as error:  # as when a node went before its rank began
+            self._end = Exit(how="crashed", reason=words_of(error))
+        except Exception as error:  # noqa: BLE001 - whatever the call raises is its result
+            self._end = Exit(how=fault_of(error), reason=words_of(error))
 
 
 def _take_part(config: Mapping[str, Any]) -> None:
@@ -57,18 +93,29 @@ def _take_part(config: Mapping[str, Any]) -> None:
 
     if get_device().type == "cuda":
         torch.cuda.set_device(get_device())
+    if get_context().get_world_rank() == 0:
+        threading.Thread(target=_listen, args=(config["notices"],), daemon=True).start()
     pickle.loads(config["run"])()  # noqa: S301 - our own
 
 
+def _listen(notices: Any) -> None:  # noqa: ANN401 - a handle of `Notices`
+    """Passes the word on to the rank, which Train runs in a thread, where no signal arrives."""
+    with suppress(RayError):  # who would tell is gone
+        while True:
+            if ray.get(notices.told.remote(_RANKS)):
+                tell_to_leave("word from the driver")  # again and again: it may not listen yet
+            time.sleep(_LOOK_S)
+
+
 def _first_cause(failures: Mapping[int, Exception]) -> Exit:
-    """Tells what ended the ranks: a dead one before those that lost it, then the lowest."""
+    """Tells what ended the ranks: one that left or died before those that lost it, then the lowest."""
     ends = []
     for rank, failure in sorted(failures.items()):
-        if isinstance(failure, ray.exceptions.RayError):
+        if isinstance(failure, RayError):
             ends.append(
                 Exit(how="crashed", reason=f"rank {rank}: its process died ({type(failure).__name__})")
             )
         else:
             cause = getattr(failure, "_base_exc", failure)
             ends.append(Exit(how=fault_of(cause), reason=f"rank {rank}: {words_of(cause)}"))
-    return min(ends, key=lambda end: end.how != "crashed")
+    return min(ends, key=lambda end: ("left", "crashed", "failed").index(end.how))

@@ -32,7 +32,9 @@ def test_what_is_reserved_is_spent_or_released(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl", 1_000)
     ledger.reserve("a", 600)
     ledger.waste("a", 30)
+    assert ledger.taken_flops(["a", "b"]) == 630
     ledger.settle("a", train_flops=450, evaluation_flops=7)
+    assert ledger.taken_flops(["a", "b"]) == 480
 
     assert [(e.entry, e.train_flops) for e in read_entries(ledger.path)] == [
         ("reserved", 600),

@@ -1,8 +1,12 @@
-"""Runs a pickled job on a simulated cluster of two nodes; Ray reads its token when it is imported."""
+"""Runs a pickled trial on a simulated cluster of two nodes, and once more after it was told to leave.
+
+Ray reads its token when it is imported, so this is a process of its own.
+"""
 
 import os
 import pickle
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -10,13 +14,16 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # all on loopback
 
 from ray.cluster_utils import Cluster
 
-from runners.backend import Job
+from runners.backend import Ended, Job
+from runners.checkpoint import kept_steps
+from runners.meter import read_count
 from runners.ray_backend.backend import RayBackend
 from runners.trial import take_part
+from runners.trial_setup import TrialJob
 
 
 def main(file: Path) -> None:
-    job = pickle.loads(file.read_bytes())  # noqa: S301 - the test's own
+    job: TrialJob = pickle.loads(file.read_bytes())  # noqa: S301 - the test's own
     cluster = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 0, "object_store_memory": 80_000_000, "include_dashboard": False},
@@ -25,13 +32,29 @@ def main(file: Path) -> None:
         cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
     cluster.wait_for_nodes()
     with RayBackend(cluster.address) as backend:
-        nodes = tuple(node for node, has in backend.nodes().items() if has.get("cpus"))
-        assert len(nodes) == 2
-        backend.start(Job(trial="wide", run=partial(take_part, job), nodes=nodes, resources={"cpus": 1}))
-        while not (ended := backend.wait(1)):
-            pass
-    assert ended[0].how == "finished", ended[0]
-    assert ended[0].value is not None
+        left = _run(backend, job, leave=True)
+        assert left.how == "left", left
+        steps, count = kept_steps(job.folder), read_count(job.folder)
+        assert 0 < steps < job.trial.steps, steps
+        assert count is not None
+        assert count.train_flops == job.trial.train_flops_after(steps * job.trial.batch_size), "it lost work"
+
+        finished = _run(backend, job, leave=False)
+        assert finished.how == "finished", finished
+        assert finished.value is not None
+
+
+def _run(backend: RayBackend, job: TrialJob, *, leave: bool) -> Ended:
+    nodes = tuple(node for node, has in backend.nodes().items() if has.get("cpus"))
+    assert len(nodes) == 2
+    backend.start(Job(trial="wide", run=partial(take_part, job), nodes=nodes, resources={"cpus": 1}))
+    if leave:
+        while not (job.folder / "meter").exists():
+            time.sleep(0.05)
+        backend.ask_to_leave("wide")
+    while not (ended := backend.wait(1)):
+        pass
+    return ended[0]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Both backends run, end, fail, crash and leave alike; each job in a fresh process of this checkout."""
+"""All backends run, end, fail, crash and leave alike; each job in a fresh process of this checkout."""
 
 import os
 import signal
@@ -19,6 +19,7 @@ from runners.faults import Left, words_of
 from runners.local_backend import LocalBackend
 from runners.nodes import Resources
 from runners.ray_backend.backend import RayBackend
+from runners.ray_backend.tune import TuneBackend
 from runners.schedule import Schedule, Start, Task
 from runners.shared_storage import Folders, SharedStorage
 from tests.runners import jobs
@@ -28,13 +29,23 @@ pytestmark = pytest.mark.ray
 ROOT = Path(__file__).resolve().parents[2]
 
 
-# The jobs need no modules; but the server that this process starts is that of the trials of later tests.
-@pytest.fixture(scope="module", params=[LocalBackend, partial(RayBackend, modules=())])
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+@pytest.fixture(scope="module")
+def ray() -> Iterator[RayBackend]:
     # As a shell script's `&` starts a driver; all that it starts is born so.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with request.param() as running:
+    with RayBackend(modules=()) as running:  # the jobs need none
         signal.signal(signal.SIGINT, before)
+        yield running
+
+
+@pytest.fixture(scope="module", params=["local", "Ray", "Ray Tune"])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    if request.param == "Ray":
+        yield request.getfixturevalue("ray")
+        return
+    # The server of local processes is that of the trials of later tests, which need modules.
+    local = request.param == "local"
+    with LocalBackend() if local else TuneBackend(request.getfixturevalue("ray")) as running:
         yield running
 
 
@@ -160,6 +171,8 @@ def test_slots_are_summed_node_by_node() -> None:
 def test_every_node_is_asked_whether_it_sees_what_trials_read_and_write(
     backend: Backend, tmp_path: Path
 ) -> None:
+    if isinstance(backend, TuneBackend):
+        pytest.skip("the nodes of a tuning are asked by Ray's own tasks")
     (tmp_path / "pool").mkdir()
 
     SharedStorage(backend, Folders(written=tmp_path, read=(tmp_path / "pool",))).require()

@@ -130,8 +130,9 @@ def test_batch_norm_needs_gpus_to_be_shared(jobs: Jobs) -> None:
         run_trial(jobs("slip", Recipe(precision="fp32"), 2))
 
 
-def test_a_trial_over_two_nodes_gives_the_losses_of_one_process(jobs: Jobs) -> None:
+def test_a_trial_over_two_nodes_leaves_without_a_loss_and_gives_the_losses_of_one_process(jobs: Jobs) -> None:
     one = jobs("clip", Recipe(precision="fp32"), 1)
+    one = replace(one, trial=replace(one.trial, samples_seen=960))
     wide = replace(one, folder=one.folder.with_name("wide"))
     alone = run_trial(one)
 
@@ -147,7 +148,7 @@ def test_a_trial_over_two_nodes_gives_the_losses_of_one_process(jobs: Jobs) -> N
 
     assert ended.returncode == 0, ended.stderr
     losses = [pd.read_parquet(job.folder / "curve.parquet")["loss"].to_numpy() for job in (one, wide)]
-    assert losses[1] == pytest.approx(losses[0], rel=2e-5)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert (
         json.loads((wide.folder / "result.json").read_text())["row"]["held-out/count"]
         == alone.row["held-out/count"]

@@ -21,6 +21,7 @@ from pathlib import Path
 from runners.backend import Job
 from runners.cluster import Cluster
 from runners.ray_backend.backend import RayBackend
+from runners.ray_backend.tune import TuneBackend
 from runners.schedule import Schedule, Start, Task
 from runners.shared_storage import Folders, SharedStorage
 from tests.runners import jobs
@@ -68,6 +69,22 @@ with RayBackend(simulated.address, modules=()) as backend:
     while not (ended := backend.wait(1)):
         pass
     told |= {"then": ended[0].how, "elsewhere": starts[0].nodes != start.nodes}
+
+    tuned = folder / "tuned"
+    tuned.mkdir()
+    with TuneBackend(backend) as tuning:
+        for run, node in ((partial(jobs.sleep, tuned), joined), (jobs.process_id, None)):
+            on = next(node for node, has in tuning.nodes().items() if has.get("licence"))
+            tuning.start(Job(trial="y", run=run, nodes=(on,), resources=needs))
+            if node is not None:
+                while not list(tuned.glob("began-*")):
+                    time.sleep(0.1)
+                simulated.remove_node(node, allow_graceful=False)
+                simulated.add_node(num_cpus=1, resources={"other": 1}, **memory)
+                simulated.add_node(num_cpus=1, resources={"licence": 1}, **memory)
+            while not (ended := tuning.wait(1)):
+                pass
+            told.setdefault("tuning", []).append(ended[0].how)
 simulated.shutdown()
 print(json.dumps(told))
 """
@@ -102,4 +119,5 @@ def test_a_trial_of_a_dead_node_starts_again_on_one_that_joins_and_what_waits_is
         "asked before": True,
         "then": "finished",
         "elsewhere": True,
+        "tuning": ["crashed", "finished"],
     }

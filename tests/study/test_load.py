@@ -295,11 +295,6 @@ def test_the_users_own_architectures_are_used_by_name(tmp_path: Path) -> None:
         ),
         ("gpus: 1", "gpus: 1, ranks: 2", "36: resources.ranks goes without GPUs"),
         ("gpus: 1", "gpus: 3", "25: training.batch_size = 64 can't be cut into 3 equal parts"),
-        (
-            "cpus: 2, gpus: 1",
-            "cpus: 2, gpus: 2, nodes: 2",
-            "38: tuning: Ray Tune runs each trial on one node, found resources.nodes = 2",
-        ),
         ("gpus: 1", "gpus: 16", "37: cluster.count = 8 is fewer than resources.gpus = 16 of one trial"),
         ("scored: true", "scored: maybe", "3: pool.scored: 'maybe' is not true or false"),
         (
