@@ -5,9 +5,12 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_LOOK_S = 0.05
 
 
 @contextmanager
@@ -109,6 +112,21 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def wait_until_free(path: Path, seconds: float) -> None:
+    """Waits, no longer than so many seconds, until no process holds a lock."""
+    if not path.exists():
+        return
+    deadline = time.monotonic() + seconds
+    with path.open() as file:
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_LOOK_S)
+            else:
+                return
 
 
 def _sync(path: Path) -> None:

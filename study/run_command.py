@@ -1,12 +1,16 @@
 """``python -m study run``: the tuning, where there is one to do, then the grid; one run at a time."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 from budgets.declaration import require_runnable
+from budgets.ledger import read_entries, reserved
 from budgets.plan import Plan
+from runners.files import wait_until_free
 from runners.loggers import Loggers
 from study.agenda import agenda, agenda_lines, tuning_agenda
+from study.bookkeeping import trial_folder
 from study.execution import Result
 from study.lock import only_run
 from study.mirror import Mirror
@@ -16,6 +20,8 @@ from study.selection import select_trials
 from study.site import Site
 from study.study import Study, ensure_pool
 from study.tuning import tune_study
+
+_DYING_S = 30.0
 
 
 def run_study(  # noqa: PLR0913 - the options of a command
@@ -56,6 +62,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
         if mirror is not None and plan.all_trials:  # all read the same
             mirror.share(plan.all_trials[0])
         (study.folder / "trials").mkdir(exist_ok=True)
+        _outlast_workers(study)
         if plan.tuning is not None and plan.tuning.waiting:
             tuned = tune_study(study, plan, progress, site, retry_failed=retry_failed)
             if tuned.unfinished:
@@ -77,6 +84,13 @@ def would_run(
     if plan.tuning is not None and plan.tuning.waiting:
         tuning = tuning_agenda(study, plan.tuning, retry_failed=retry_failed)
     yield from agenda_lines(study, plan, agenda(study, plan, only=only, retry_failed=retry_failed), tuning)
+
+
+def _outlast_workers(study: Study) -> None:
+    """Waits for what a killed driver left at work: soon it ends, and what it did is known."""
+    deadline = time.monotonic() + _DYING_S
+    for trial_id in reserved(read_entries(study.folder / "ledger.jsonl")):
+        wait_until_free(trial_folder(study, trial_id) / ".lock", deadline - time.monotonic())
 
 
 def _check(study: Study, plan: Plan, progress: Progress, *, only: Sequence[str]) -> None:

@@ -1,6 +1,8 @@
 """Several files that take their places together, wherever a process is killed."""
 
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from runners.files import commit_files, finish_files, new_files
+from runners.files import commit_files, finish_files, locked, new_files, wait_until_free
 
 
 @pytest.fixture
@@ -69,3 +71,25 @@ def test_what_fails_before_its_end_changes_nothing(folder: Path) -> None:
         (staged / "index").write_text("half")
         raise Killed
     assert content(folder) == before
+
+
+def test_a_lock_is_waited_for_and_not_for_ever(tmp_path: Path) -> None:
+    lock, held, let_go = tmp_path / ".lock", threading.Event(), threading.Event()
+    wait_until_free(lock, 10)
+    assert not lock.exists()
+
+    def hold() -> None:
+        with locked(lock):
+            held.set()
+            let_go.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(10)
+    began = time.monotonic()
+    wait_until_free(lock, 0.3)
+    assert 0.3 <= time.monotonic() - began < 5
+    threading.Timer(0.3, let_go.set).start()
+    wait_until_free(lock, 10)
+    assert time.monotonic() - began < 8
+    holder.join()

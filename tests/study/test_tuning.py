@@ -63,9 +63,7 @@ def test_a_tuning_whose_driver_is_killed_goes_on_without_ray_and_without_doing_a
         first = start_study("run", declaration, "--results", tmp_path)
     with first:
         wait_for(lambda: list(folder.glob("trials/*/result.json")))
-        at_once = [json.loads(path.read_text())["pid"] for path in folder.glob("trials/*/progress.json")]
         first.send_signal(signal.SIGKILL)
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in at_once))  # Ray takes a moment
     finished = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
     assert finished
     assert not list(scratch.glob("tun*")), "Tune's records are in memory and in Ray's own session"
