@@ -9,6 +9,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _NAMES = {"CPU": "cpus", "GPU": "gpus"}
 _NO_RESOURCE = ("node:", "memory", "object_store_memory")
 _CANCEL_S = 0.5
+_ASK_AGAIN_S = 2.0
 _LARGEST_DEMAND = 256
 _NODE_LOST = (ray.exceptions.NodeDiedError, ray.exceptions.LocalRayletDiedError)
 
@@ -80,7 +82,7 @@ class RayBackend:
         # Its ranks hold what the job occupies; it waits for them, and what Train began ends with its worker.
         self._wide_task = task(max_calls=1, num_cpus=0)(_run_over_nodes)
         self._running: dict[Any, Job] = {}
-        self._asked: set[str] = set()
+        self._asked_at: dict[Any, float] = {}
         self._announced: list[dict[str, float]] = []
 
     @property
@@ -124,10 +126,13 @@ class RayBackend:
         """Sends SIGTERM to a running job."""
         for reference, job in self._running.items():
             if job.trial == trial:
-                ray.cancel(reference, force=False, recursive=False)
+                self._ask(reference)
 
     def wait(self, timeout_s: float) -> list[Ended]:
         """Waits until a job ends or the time is over, and gives those that ended."""
+        for reference, at in list(self._asked_at.items()):
+            if time.monotonic() - at > _ASK_AGAIN_S:
+                self._ask(reference)
         if not self._running:
             threading.Event().wait(timeout_s)
             return []
@@ -147,8 +152,14 @@ class RayBackend:
             self._announced = wanted
             request_resources(bundles=wanted)
 
+    def _ask(self, reference: Any) -> None:  # noqa: ANN401 - Ray's references have no public type
+        """Has Ray interrupt a task; again where it was told at a moment at which nothing listened yet."""
+        self._asked_at[reference] = time.monotonic()
+        ray.cancel(reference, force=False, recursive=False)
+
     def _end(self, reference: Any) -> Ended:  # noqa: ANN401 - Ray's references have no public type
         job = self._running.pop(reference)
+        self._asked_at.pop(reference, None)
         try:
             end: Exit = ray.get(reference)
         except ray.exceptions.TaskUnschedulableError:

@@ -18,6 +18,8 @@ from runners.cluster import Cluster
 from runners.faults import Left, words_of
 from runners.local_backend import LocalBackend
 from runners.nodes import Resources
+from runners.process import Exit
+from runners.ray_backend import backend as ray_backend
 from runners.ray_backend.backend import RayBackend
 from runners.ray_backend.tune import TuneBackend
 from runners.schedule import Schedule, Start, Task
@@ -141,6 +143,23 @@ def test_a_job_that_is_asked_to_leave_before_it_began_has_left(backend: Backend,
     backend.ask_to_leave("trial")
     (ended,) = wait(backend)
     assert (ended.how, ended.reason) == ("left", "told to leave before it began")
+
+
+def test_a_request_to_leave_that_nothing_listened_to_is_made_again(
+    ray: RayBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray import remote  # noqa: PLC0415 - after the backend has set what Ray reads
+
+    def begin_late(run: bytes, modules: tuple[str, ...]) -> Exit:
+        jobs.sleep(tmp_path, 2.5)  # as while the worker still imports
+        return ray_backend._run_in_fresh_process(run, modules)  # noqa: SLF001 - late, and then as ever
+
+    monkeypatch.setattr(ray, "_task", remote(max_retries=0)(begin_late))
+    start(ray, partial(time.sleep, 60))
+    began(tmp_path)
+    ray.ask_to_leave("trial")
+    (ended,) = wait(ray)
+    assert ended.how == "left", ended
 
 
 def test_slots_are_counted_and_a_trial_wider_than_every_node_is_refused(backend: Backend) -> None:

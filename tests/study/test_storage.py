@@ -41,7 +41,7 @@ def declare(folder: Path, pool: Path, bucket: Bucket, **changes: str) -> Path:
 def test_another_machine_goes_on_where_a_dead_driver_left_to_the_rows_that_paths_give(
     pool: Path, tmp_path: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"levels": "5 GFLOP, 60 GFLOP"}
+    changes = {"levels": "5 GFLOP, 150 GFLOP"}
     paths = write_declaration(tmp_path, pool, **changes)
     run(f"run {paths} --results {tmp_path / 'paths'} --backend local")
     declaration, storage = declare(tmp_path, pool, bucket, **changes), Storage(bucket.url)
@@ -49,7 +49,10 @@ def test_another_machine_goes_on_where_a_dead_driver_left_to_the_rows_that_paths
     words = ("run", declaration, "--results", tmp_path / "first", "--backend", "local")
     with start_study(*words) as process:
         deadline = time.monotonic() + 120
-        while not any(name.endswith("result.json") for name in storage.list("results/tiny")):
+        while not (
+            any(name.endswith("result.json") for name in storage.list("results/tiny"))
+            and (storage.read("results/tiny/events.jsonl") or b"").count(b'"trial-started"') == 2
+        ):
             assert process.poll() is None
             assert time.monotonic() < deadline, "no trial ended"
             time.sleep(0.05)
