@@ -46,6 +46,7 @@ class Standing:
         levels: Its trials by level and state.
         running: The trials that run.
         interrupted: Trials that wait and go on from a checkpoint.
+        no_room: Trials that wait and cost more than is left of the study budget.
         failures: The trials that failed.
         planned_flops: Of all planned trials.
         spent_flops: Gone: charged, spent and wasted.
@@ -63,6 +64,7 @@ class Standing:
     levels: tuple[Level, ...]
     running: tuple[Running, ...]
     interrupted: int
+    no_room: int
     failures: tuple[Failure, ...]
     planned_flops: int
     spent_flops: int
@@ -96,6 +98,9 @@ def read_standing(study: Study) -> Standing:
     )
     waiting = read_progress(folder, states.index[states == "waiting"])
     kept = {trial: found.get("checkpoint_samples", 0) for trial, found in waiting.items()}
+    held, cap = reserved(entries), study.declaration.study_flops
+    room = float("inf") if cap is None else cap - spent_flops(entries) - sum(held.values())
+    homeless = (states == "waiting") & ~states.index.isin(held) & (plan["train_flops"].to_numpy() > room)
     slots = busy = None
     if this_run is not None:
         slots = int(this_run["slots"].dropna().iloc[-1])
@@ -106,16 +111,17 @@ def read_standing(study: Study) -> Standing:
         levels=tuple(_levels(plan, states)),
         running=running,
         interrupted=sum(samples > 0 for samples in kept.values()),
+        no_room=int(homeless.sum()),
         failures=_failures(events, states, words),
         planned_flops=sum(map(int, plan["train_flops"])),
         spent_flops=spent_flops(entries),
-        reserved_flops=sum(reserved(entries).values()),
+        reserved_flops=sum(held.values()),
         wasted_flops=sum(entry.train_flops for entry in entries if entry.entry == "wasted"),
-        study_flops=study.declaration.study_flops,
+        study_flops=cap,
         slots=slots,
         slots_busy=busy,
         left_s=_left(
-            plan.assign(state=states.to_numpy()),
+            plan.assign(state=states.mask(homeless, "no room").to_numpy()),
             events,
             running,
             seen=kept | {each.trial: each.samples_seen for each in running},

@@ -91,17 +91,21 @@ def _lines(standing: Standing) -> Iterator[str]:
     left = "" if standing.left_s is None else f"about {range_words(standing.left_s)}"
     if standing.run is not None:
         yield f"running: {standing.run}" + (f"; {left} to go" if left else "")
-    elif left:
+        return
+    waiting = sum(level.waiting for level in standing.levels)
+    if standing.no_room:
+        yield f"the study budget has no room for {standing.no_room} of {plural(waiting, 'waiting trial')}"
+    if standing.no_room == waiting:
+        yield "no run is under way" + ("" if waiting else ", and no trial waits")
+    else:
         begun = standing.interrupted
         goes_on = (
             f", {begun} of them from {'its checkpoint' if begun == 1 else 'their checkpoints'}"
             if begun
             else ""
         )
-        waiting = sum(level.waiting for level in standing.levels)
+        able = plural(waiting - standing.no_room, "trial")
         yield (
-            f"no run is under way: `run` goes on with {plural(waiting, 'trial')}{goes_on}, "
+            f"no run is under way: `run` goes on with {able}{goes_on}, "
             f"{left} on {plural(standing.slots or 1, 'slot')}"
         )
-    else:
-        yield "no run is under way, and no trial waits"

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,23 @@ def test_what_a_run_left_behind_waits_when_none_is_under_way(started: tuple[Stud
 
     assert content["run"] is None
     assert content["levels"][1] == {"name": "20 GFLOP", "done": 0, "running": 0, "failed": 0, "waiting": 2}
+
+
+def test_trials_that_the_study_budget_has_no_room_for_are_told_from_those_that_go_on(
+    started: tuple[Study, Plan],
+) -> None:
+    study, plan = started
+    done, _, begun, _ = plan.trials
+
+    def within(study_flops: int) -> str:
+        return shown(replace(study, declaration=replace(study.declaration, study_flops=study_flops)))
+
+    text = within(done.train_flops + begun.train_flops)
+    assert "the study budget has no room for 1 of 2 waiting trials" in text
+    assert "`run` goes on with 1 trial, about" in text
+    text = within(done.train_flops + 3 * begun.train_flops)
+    assert "no room" not in text
+    assert "`run` goes on with 2 trials, about" in text
 
 
 def test_a_terminal_sees_bars_running_trials_failures_and_what_is_spent(started: tuple[Study, Plan]) -> None:
