@@ -122,12 +122,13 @@ def in_warm_worker(count: int) -> float:
 
 def in_fresh_process(backend: Backend, count: int) -> float:
     """Gives the seconds of a trial that does nothing, one after the other, each in a process of its own."""
-    node = next(iter(backend.nodes()))
+    node = next(name for name, has in backend.nodes().items() if has.get("gpus"))  # the head has none
     began = time.perf_counter()
     for number in range(count):
         backend.start(Job(trial=str(number), run=DO_NOTHING, nodes=(node,), resources={"cpus": 1, "gpus": 1}))
-        while not backend.wait(5):
+        while not (ended := backend.wait(5)):
             pass
+        assert ended[0].how == "finished", ended[0].reason
     return (time.perf_counter() - began) / count
 
 
