@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,10 @@ from runners.meter import read_count
 from runners.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
 from runners.trial import Outcome, run_trial
 from runners.trial_setup import TrialJob
+from tests import waiting
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+
+wait_for = partial(waiting.wait_for, seconds=60)
 
 STEPS, BATCH, FLOPS = 200, 16, 7
 ALL = STEPS * BATCH * FLOPS
@@ -48,13 +51,6 @@ def job(quiet: TrialJob, tmp_path: Path) -> TrialJob:
 
 def start(job: TrialJob) -> FreshProcess:
     return FreshProcess(pickle.dumps(partial(run_trial, job)))
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def row_of(end: Exit) -> str:

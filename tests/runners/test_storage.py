@@ -4,8 +4,7 @@ import json
 import os
 import pickle
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,8 +21,11 @@ from runners.storage import CACHE, Storage, cache_folder
 from runners.trees import fetch_tree, share_tree
 from runners.trial import Outcome, run_trial
 from runners.trial_setup import TrialJob
+from tests import waiting
 from tests.runners.bucket import Bucket
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+
+wait_for = partial(waiting.wait_for, seconds=60)
 
 STEPS, BATCH, FLOPS = 200, 16, 7
 load_ahead(*TRIAL_MODULES)
@@ -126,13 +128,6 @@ def run_and_push_often(job: TrialJob) -> Outcome:
 def start(job: TrialJob, node: Path) -> FreshProcess:
     environment = {**os.environ, CACHE: str(node)}
     return FreshProcess(pickle.dumps(partial(run_and_push_often, job)), environment)
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def folder_on(node: Path, job: TrialJob) -> Path:

@@ -4,8 +4,7 @@ import json
 import os
 import shutil
 import signal
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +12,10 @@ import pytest
 
 from budgets.ledger import read_entries, reserved, spent_flops
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS
+from tests import waiting
 from tests.study.conftest import start_study, study, write_declaration
+
+wait_for = partial(waiting.wait_for, seconds=90)
 
 pytestmark = pytest.mark.ray
 
@@ -32,13 +34,6 @@ def run(declaration: Path, results: Path, *options: str) -> str:
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in DETERMINISTIC}
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_every_strategy_learns_on_a_vit_and_on_a_cnn(pool: Path, tmp_path: Path) -> None:

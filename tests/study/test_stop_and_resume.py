@@ -7,8 +7,8 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -17,9 +17,12 @@ import pytest
 from budgets.ledger import read_entries, reserved
 from runners.checkpoint import checkpoints
 from study.cli import main
+from tests import waiting
 from tests.runners.test_faults import fill
 from tests.study import shown
 from tests.study.conftest import start_study, write_declaration
+
+wait_for = partial(waiting.wait_for, seconds=120)
 
 LONG = {"levels": "60 GFLOP", "seeds": "0, 1, 2"}
 Said = pytest.CaptureFixture[str]
@@ -32,13 +35,6 @@ def run(declaration: Path, *words: str) -> int:
 
 def start(declaration: Path) -> subprocess.Popen[str]:
     return start_study("run", declaration, "--results", declaration.parent, "--backend", "local")
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def booked(folder: Path, kind: str) -> int:
