@@ -17,7 +17,8 @@ from analysis.findings import Finding, findings
 from analysis.frontier import frontier
 from analysis.holdout import Holdout, holdout
 from analysis.labels import plural
-from analysis.laws import X_COLUMNS, Law, laws
+from analysis.curves import X_COLUMNS
+from analysis.laws import Law, laws
 from analysis.missing import missing, with_budgets
 from analysis.quality_trade import QualityTrade, quality_trades
 from analysis.robustness import robustness

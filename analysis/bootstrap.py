@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.chance import chance_error
 from analysis.intervals import COVERAGE
 from analysis.table import CELL, Trials, is_loss
 
@@ -52,6 +53,7 @@ class CellDraws:
             noise is known, ``none`` when neither is.
         freedom: Residual degrees of freedom: runs minus cells, over cells of at least two.
         noise: Standard deviation of a run in units of the counting noise (NaN when not measured).
+        chance: The error of a model that guesses; NaN where it is not known.
         explanation: One sentence on where the intervals come from, or why there are none.
     """
 
@@ -62,6 +64,7 @@ class CellDraws:
     source: Source
     freedom: int
     noise: float
+    chance: float
     explanation: str
 
     def take(self, positions: NDArray[np.intp]) -> "CellDraws":
@@ -148,6 +151,7 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
         source=source,
         freedom=freedom,
         noise=noise,
+        chance=chance_error(trials.metric),
         explanation=_explain(source, freedom, noise if counted else None, runs),
     )
 

@@ -7,9 +7,11 @@ import numpy as np
 
 from analysis.bootstrap import CellDraws
 from analysis.figure_data import FigureData, Missing, cell_marks, mark_frame, runs_text
+from analysis.form_choice import LAST, FormChoice
 from analysis.holdout import Holdout
-from analysis.labels import capital, configuration_text, metric_text, percent, plural
-from analysis.laws import X_COLUMNS, Law
+from analysis.labels import capital, configuration_text, listed, metric_text, percent, plural
+from analysis.curves import X_COLUMNS
+from analysis.laws import Law
 from analysis.table import records
 
 _MOST_BARS = 60
@@ -21,7 +23,7 @@ _LAWS = 4
 def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureData | Missing:
     """What each cell has above its law over compute, of the laws that are supported and leave residuals."""
     title = "Residuals of the laws over compute"
-    kept = [law for law in laws if law.fit.supported and law.fit.status != "saturated"]
+    kept = [law for law in laws if law.fit.supported and law.fit.freedom]
     if not kept:
         reason = "no law over compute is supported by its cells and has more of them than parameters"
         return Missing(title=title, reason=reason)
@@ -51,7 +53,8 @@ def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
         y_label="measured − law (points)",
         frame=mark_frame([*zero, *rows]),
         caption=(
-            f"{capital(metric_text(metric))} minus the law E + A·C^-α of its curve, in points: "
+            f"{capital(metric_text(metric))} minus the law of its curve "
+            f"({listed([*dict.fromkeys(law.fit.form.name for law in kept)])}), in points: "
             f"{plural(len(kept), 'supported law')} with levels to spare, of {plural(len(laws), 'curve')}, "
             f"{runs_text(draws, positions)}. Root mean square {size:.2f} points. "
             f"{_BARS if barred else _NO_BARS} {capital(draws.explanation)}."
@@ -63,11 +66,11 @@ def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
 def forecasts(draws: CellDraws, found: Holdout, *, metric: str) -> FigureData | Missing:
     """Held-out cells: what each law foretold of them against what was measured."""
     title = "Held-out forecasts"
-    if found.points.empty or found.best == "":
+    if found.reason:
         return Missing(title=title, reason=found.reason)
     compared = [row["law"] for row in records(found.scores) if row["compared"]]
-    # Those that miss least, and `last level`, which a law must beat to be of use.
-    shown = [law for place, law in enumerate(compared) if place < _LAWS - 1 or law == "last level"][:_LAWS]
+    # Those that miss least, and the last level, which a law must beat to be of use.
+    shown = [law for place, law in enumerate(compared) if place < _LAWS - 1 or law == LAST][:_LAWS]
     rows: list[dict[str, Any]] = []
     for law in shown:
         rows += [_forecast(draws, point) for point in records(found.points[found.points["law"] == law])]
@@ -89,10 +92,14 @@ def forecasts(draws: CellDraws, found: Holdout, *, metric: str) -> FigureData | 
             f"{capital(metric_text(metric))} of {plural(held, 'cell')} at the largest budgets, foretold by "
             "laws that were fitted without them, against what was measured; dashed: the same. Root mean "
             f"square miss in points on the cells that all of them foretell: {said}.{left} "
-            f"Chosen: {found.best}; {found.reason}."
+            f"Chosen: {'; '.join(_chosen_text(choice) for choice in found.choices.values())}."
         ),
         alt=f"{title}: miss in points by law: {said}.",
     )
+
+
+def _chosen_text(choice: FormChoice) -> str:
+    return f"{choice.form.name}, {choice.reason}"
 
 
 def _forecast(draws: CellDraws, point: dict[str, Any]) -> dict[str, Any]:

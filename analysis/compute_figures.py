@@ -11,19 +11,23 @@ from numpy.typing import NDArray
 from analysis.bootstrap import CellDraws
 from analysis.contrasts import held_text
 from analysis.figure_data import JOINED, FigureData, Missing, cell_marks, mark_frame, runs_text, said_once
-from analysis.labels import axis_text, budget_text, configuration_text, metric_text, sort_key
-from analysis.laws import X_COLUMNS, Law
+from analysis.labels import (
+    axis_text,
+    budget_text,
+    configuration_text,
+    metric_text,
+    percent,
+    plural,
+    sort_key,
+)  # fmt: skip
+from analysis.curves import X_COLUMNS
+from analysis.laws import Law
 from analysis.table import CELL, CONFIGURATION, records
 
 Positions = NDArray[np.intp]
 _COSTS = {
     "train_flops": ("compute", "training compute", "training compute of one trial (FLOPs)"),
     "samples_seen": ("samples", "samples seen", "samples seen in one trial"),
-}
-_LAW_WORDS = {
-    "ok": "fitted",
-    "saturated": "through three levels, no residual left (dashed)",
-    "floor undetermined": "with no floor seen (dashed)",
 }
 
 
@@ -141,8 +145,8 @@ def on_axis(rows: list[dict[str, Any]], draws: CellDraws, law: Law, x: str) -> l
 
 
 def law_rows(law: Law, **fixed: object) -> list[dict[str, Any]]:
-    """The drawn points of a supported law, in percent; ``tentative`` when nothing is left to test it by."""
-    mark = "law" if law.fit.status == "ok" else "tentative law"
+    """The drawn points of a supported law, in percent; ``tentative`` where too few levels are left to test it."""
+    mark = "law" if law.fit.tested else "tentative law"
     band = 100 * law.band[["y", "low", "high"]].assign(x=law.band["x"] / 100)
     return [{"mark": mark} | point | fixed for point in records(band)]
 
@@ -176,14 +180,31 @@ def _best_alt(best: Iterable[dict[str, Any]]) -> str:
 
 
 def laws_text(drawn: Sequence[Law], x: str = "C") -> str:
-    """What a caption says of the laws over x: how many are drawn and how, how many are not and why."""
-    counts = Counter(law.fit.status for law in drawn)
-    if not counts:
+    """Say for a caption which laws over x are drawn, by what they miss their points, and which are not, and why."""
+    if not drawn:
         return "no curve has two levels, so no law is drawn"
-    not_drawn = [
-        f"{count} not drawn ({status})" for status, count in counts.items() if status not in _LAW_WORDS
-    ]
-    shown = [f"{count} {_LAW_WORDS[status]}" for status, count in counts.items() if status in _LAW_WORDS]
-    thin = "; thin lines only join the cells of a curve without a law" if not_drawn else ""
-    law = f"laws: E + A·{x}^-α by least squares on the error, weighted by runs"
-    return f"{law}: {', '.join(shown + not_drawn)}{thin}"
+    shown = [law for law in drawn if law.fit.supported]
+    left = Counter(law.fit.status for law in drawn if not law.fit.supported)
+    said = []
+    for form in dict.fromkeys(law.fit.form for law in shown):
+        mine = [law for law in shown if law.fit.form == form]
+        said.append(
+            f"{plural(len(mine), 'law')} {form.formula.replace('x', x)} ({form.name}){_misses_text(mine)}"
+        )
+    untested = sum(not law.fit.tested for law in shown)
+    said += [f"{untested} of them through four levels or fewer, not tested (dashed)"] if untested else []
+    said += [f"{count} not drawn ({status}), whose cells thin lines join" for status, count in left.items()]
+    return "; ".join(said)
+
+
+def _misses_text(drawn: Sequence[Law]) -> str:
+    """Say by what laws miss their points, where levels are left to miss, and how much of it is noise."""
+    tested = [law.fit for law in drawn if law.fit.freedom]
+    if not tested:
+        return ""
+    miss = percent(float(np.sqrt(np.mean([fit.miss**2 for fit in tested]))), 2)
+    noise = float(np.sqrt(np.mean([fit.noise**2 for fit in tested])))
+    said = f", {percent(noise, 2)} points of noise" if noise > 0 else ""
+    lacking = sum(fit.status == "lack of fit" for fit in tested)
+    more = f"; {lacking} by more than the noise allows" if lacking else ""
+    return f" missing their points by {miss} points (root mean square{said}{more})"

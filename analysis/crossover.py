@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import CellDraws, Source
+from analysis.bootstrap import CellDraws
+from analysis.curves import X_COLUMNS, alike, curve_text
 from analysis.intervals import COVERAGE, Interval, intervals
 from analysis.labels import axis_text
-from analysis.laws import X_COLUMNS, Law, aligned, alike, curve_draws, curve_text
+from analysis.laws import Law, pair
 
 Floats = NDArray[np.float64]
 Verdict = Literal["overtakes", "none within the data", "undecided"]
@@ -48,7 +49,7 @@ class Crossing:
 
 
 def cross(
-    first: Floats, second: Floats, at: Floats, *, source: Source = "runs", refits: int | None = None
+    first: Floats, second: Floats, at: Floats, *, informed: bool = True, refits: int | None = None
 ) -> Crossing:
     """Compares two curves.
 
@@ -56,15 +57,15 @@ def cross(
         first: Errors, shape (rows, points): as measured, as they might have been, without each run.
         second: The same of the other.
         at: Rising x, shape (points,).
-        source: What the draws stand for, see ``bootstrap``.
+        informed: Whether the draws carry what is uncertain, see ``laws.Law``.
         refits: Rows that are draws; by default all but the first.
     """
     gap = first - second
     refits = len(gap) - 1 if refits is None else refits
     ahead = (gap > 0)[1 : 1 + refits]
     start, end = (float(ahead[:, side].mean()) if refits else float("nan") for side in (0, -1))
-    if source != "runs":
-        reason = "the noise between seeds was not measured"
+    if not informed:
+        reason = "neither the noise between seeds nor what the laws miss was measured"
         return Crossing(verdict="undecided", reason=reason, ahead_first=start, ahead_last=end)
     changes = (np.diff(ahead, axis=1) != 0).any(axis=1)
     overtaking = (~ahead[:, 0] & ahead[:, -1]).mean()
@@ -130,12 +131,11 @@ def _pair(draws: CellDraws, one: Law, other: Law, axis: str) -> dict[str, Any] |
     if low >= high:
         return None
     at = np.geomspace(low, high, _POINTS)
-    first, second = (curve_draws(draws, law, at) for law in (one, other))
-    first, second = aligned(first, second, draws.refits)
+    first, second, refits, informed = pair(draws, one, other, at)
     names = [axis_text(axis, law.identity[axis]) for law in (one, other)]
     if first[0, -1] < second[0, -1]:
         first, second, names = second, first, names[::-1]
-    found = cross(first, second, at, source=draws.source, refits=draws.refits)
+    found = cross(first, second, at, informed=informed, refits=refits)
     return {
         "along": one.along, "axis": axis, "held": curve_text(one, without=axis),
         "behind": names[0], "ahead": names[1],

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from analysis.bootstrap import CellDraws
 from analysis.intervals import Interval, intervals
-from analysis.laws import X_COLUMNS
-from analysis.power_law import PowerLawFit, fit, fit_draws
+from analysis.curves import X_COLUMNS
+from analysis.forms import FLOOR, fit
+from analysis.law_fit import LawFit, fit_law
 
 Floats = NDArray[np.float64]
 
@@ -36,7 +37,7 @@ class Envelope:
 
     regime: str
     pareto: pd.DataFrame
-    fit: PowerLawFit
+    fit: LawFit
     alpha: Interval
     floor: Interval
 
@@ -74,12 +75,12 @@ def _envelope(regime: str, draws: CellDraws) -> Envelope:
     chosen = np.stack(best, axis=1)
     x, y = compute[chosen], np.take_along_axis(error, chosen, axis=1)
     runs = draws.cells["runs"].to_numpy(np.int64)[chosen]
-    law = fit(x[0], y[0], runs=runs[0], draws=y[1:], source=draws.source)
+    law = fit_law(FLOOR, x[0], y[0], runs=runs[0], draws=y[1:], source=draws.source)
     alpha = floor = Interval()
     if law.supported and draws.source == "runs":
         # A run left out leaves the best cells the best: the jackknife is over theirs alone.
         without = draws.take(chosen[0]).resampled()[1 + draws.refits :]
         x, runs = (np.concatenate([rows, np.repeat(rows[:1], len(without), axis=0)]) for rows in (x, runs))
-        laws = fit_draws(x, np.concatenate([y, without]), runs=runs)
+        laws = fit(FLOOR, x, np.concatenate([y, without]), weights=runs)
         alpha, floor = (intervals(values, draws.refits) for values in (laws.alpha, laws.floor))
     return Envelope(regime=regime, pareto=pareto.reset_index(drop=True), fit=law, alpha=alpha, floor=floor)

@@ -15,10 +15,12 @@ from analysis.labels import (
     capital,
     configuration_text,
     count_text,
+    listed,
     percent,
     percent_interval,
 )  # fmt: skip
-from analysis.laws import Law, curve_text
+from analysis.curves import curve_text
+from analysis.laws import Law
 from analysis.quality_trade import QualityTrade
 from analysis.surface_forecast import FamilySurface
 from analysis.table import records
@@ -26,7 +28,7 @@ from analysis.tables import Table, share_text
 from budgets.quantity import format_flops
 
 
-def fits(laws: Sequence[Law], held: Holdout) -> Table:
+def fits(laws: Sequence[Law]) -> Table:
     """Every fitted curve with its law, or why it has none."""
     rows = []
     for law in laws:
@@ -36,39 +38,47 @@ def fits(laws: Sequence[Law], held: Holdout) -> Table:
             "Curve": curve_text(law),
             "Runs": str(fit.rows),
             "Levels": str(fit.levels),
+            "Form": fit.form.name,
             "E (%)": percent(fit.floor) if shown else "–",
             "E interval": percent_interval(law.floor.low, law.floor.high),
             "E BCa": percent_interval(law.floor.bca_low, law.floor.bca_high),
             "A (%)": percent(fit.scale) if shown else "–",
-            "at x₀": _at(law) if shown else "–",
+            "at": _at(law, fit.unit) if shown and not fit.form.bounded else "–",
+            "Shift x₀": _at(law, fit.shift) if shown and fit.form.shift else "–",
             "α": f"{fit.alpha:.3f}" if shown else "–",
             "α interval": _ends(law.alpha.low, law.alpha.high),
             "α BCa": _ends(law.alpha.bca_low, law.alpha.bca_high),
-            "Σ w·r²": f"{fit.objective:.2e}" if fit.levels > 3 else "–",  # noqa: PLR2004 (three levels leave none)
+            "Misses (points)": percent(fit.miss, 2) if fit.freedom else "–",
+            "Noise (points)": percent(fit.noise, 2),
+            "Lack of fit (p)": f"{fit.lack_of_fit:.2g}" if fit.lack_of_fit == fit.lack_of_fit else "–",
+            "Discrepancy (points)": percent(law.discrepancy.sd, 2),
             "Starts agreeing": f"{fit.agreement} of {fit.starts}" if fit.starts else "–",
             "Status": fit.status,
         })  # fmt: skip
     note = (
-        "error = E + A·(x/x₀)^-α, x training FLOPs of a trial (compute) or unique pairs (data); squared loss "
-        "on the error, weighted by runs; intervals: percentile, and bias-corrected and accelerated (BCa, "
-        f"from {FEWEST} runs on); {_held_text(held)}"
+        "x: training FLOPs of a trial (compute) or unique pairs (data); A: what lies above E at the given x, in a "
+        "bounded law the error of chance; squared loss on the error, weighted by runs. Misses: root mean square "
+        "of measured minus law. Lack of fit: chance of such misses if the noise were all. Discrepancy: what the "
+        "laws of a family miss beyond the noise; it is part of every interval. Intervals: percentile, and "
+        f"bias-corrected and accelerated (BCa, from {FEWEST} runs on). {_held_text(laws)}"
     )
     return Table(name="fits", title="Fitted laws", note=note, frame=pd.DataFrame(rows))
 
 
-def _at(law: Law) -> str:
-    unit = law.fit.unit
-    return format_flops(unit, digits=3) if law.along == "compute" else f"{count_text(unit)} pairs"
+def _at(law: Law, x: float) -> str:
+    return format_flops(x, digits=3) if law.along == "compute" else f"{count_text(x)} pairs"
 
 
-def _held_text(held: Holdout) -> str:
-    row = held.scores[held.scores["law"] == "power law with floor"] if len(held.scores) else held.scores
-    if row.empty:
-        return "no level could be held out to test them by"
-    return (
-        f"refitted without the largest levels, this law missed them by {percent(row.iloc[0]['error'])} "
-        f"points (root mean square of {row.iloc[0]['points']})"
-    )
+def _held_text(laws: Sequence[Law]) -> str:
+    families = {(law.along, str(law.identity["regime"])): law.choice for law in laws}
+    said = [
+        f"over {along}, {regime}: {choice.form.name}, which missed held-out levels by {percent(choice.error)} "
+        "points"
+        if choice.tested
+        else f"over {along}, {regime}: {choice.form.name}; {choice.reason}"
+        for (along, regime), choice in families.items()
+    ]
+    return f"One form for each family of curves, by held-out error: {'; '.join(said)}" if said else ""
 
 
 def surfaces(found: Sequence[FamilySurface]) -> Table:
@@ -126,14 +136,23 @@ def holdout(held: Holdout) -> Table:
     ]
     note = (
         "each law refitted without the largest quarter of a curve's levels (at least one) and scored on "
-        f"them; error: root mean square of forecast minus measured. {capital(held.reason)}"
+        f"them; error: root mean square of forecast minus measured. {_chosen_text(held)}"
     )
     return Table(name="holdout", title="Held-out forecasts", note=note, frame=pd.DataFrame(rows))
 
 
+def _chosen_text(held: Holdout) -> str:
+    if held.reason:
+        return f"{capital(held.reason)}."
+    return " ".join(
+        f"{capital(regime)}: {choice.form.name}, {choice.reason}." for regime, choice in held.choices.items()
+    )
+
+
 def _forecasts(held: Holdout, row: dict[str, Any]) -> str:
-    if row["law"] == held.best:
-        return "forecasts"
+    regimes = [regime for regime, choice in held.choices.items() if choice.form.name == row["law"]]
+    if regimes:
+        return f"the form of the curves: {listed(regimes)}"
     families = [one for one in held.surfaces.values() if one.law == row["law"]]
     if families:
         errors = ", ".join(percent(one.error, 2) for one in families)
@@ -164,7 +183,7 @@ def crossovers(found: pd.DataFrame) -> Table:
         for row in records(found)
     ]
     note = (
-        "curves that differ in this alone, by their laws where these hold and by straight lines between "
+        "curves that differ in this alone, by their laws where both have one and by the best so far between their "
         "cells otherwise; an interval is open where it reaches an end of what was measured"
     )
     return Table(name="crossovers", title="Crossovers", note=note, frame=pd.DataFrame(rows))
@@ -186,8 +205,8 @@ def equivalences(found: pd.DataFrame) -> Table:
         for row in records(found)
     ]
     note = (
-        "×k: the strategy at x has the error that plain CLIP has at k·x; ×2 along data is half of the data. "
-        "< and > where plain CLIP was not measured that far"
+        "×k: the strategy at x has the error that plain CLIP has at k·x; ×2 along data is half of the data. Both "
+        "by their laws where both have one, else by the best so far between their cells. < and > where plain CLIP was not measured that far"
     )
     return Table(name="equivalence", title="What a strategy is worth", note=note, frame=pd.DataFrame(rows))
 

@@ -1,4 +1,15 @@
-"""Every curve of a study and its law, over compute and over data, with intervals over the draws."""
+"""Every curve of a study and its law: one form for each family of curves, with what the laws miss in the draws.
+
+A law is not the truth: it misses its points by more than their noise. How much is pooled over a family, as an
+additive variance, its discrepancy
+
+    σ² = max(0, s² − noise²),   s² = Σ r² / (n − k)
+
+over the n cells and k parameters of the family's laws, noise² the mean variance of the cells' means (Kennedy and
+O'Hagan 2001 call the difference of model and truth so). In each draw s² is scaled by (n − k)/χ²(n − k), as for
+Student's t, each cell is moved by the discrepancy before the law is refitted, and the curve that is read off lies
+beside its law by another draw of it. Where a study has one seed a cell, s² holds the noise between seeds as well.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,20 +19,43 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import CellDraws
-from analysis.contrasts import held_text
+from analysis.bootstrap import REFITS, CellDraws, stream
+from analysis.curves import X_COLUMNS, Curve, curves, straight_lines
+from analysis.form_choice import FormChoice, choose_form
+from analysis.forms import Curves, fit
 from analysis.intervals import Interval, interval, intervals
-from analysis.labels import budget_text
-from analysis.power_law import Draws, PowerLawFit, fit, fit_draws
-from analysis.table import CELL
+from analysis.law_fit import LawFit, fit_law, noise_sd
 
 Floats = NDArray[np.float64]
 
 _POINTS = 60
-_LEAST = 1e-300
 
-X_COLUMNS = {"compute": "train_flops", "data": "subset_size"}
-"""The column of the cells that a law runs along."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Discrepancy:
+    """By how much the laws of a family miss their points.
+
+    Attributes:
+        spread: s, the root of Σ r² / (n − k), a fraction; NaN where no level is left over.
+        noise: Root mean square of the noise of the same cells' means; 0 where it was not measured.
+        freedom: n − k: levels beyond parameters, over the family.
+    """
+
+    spread: float
+    noise: float
+    freedom: int
+
+    @property
+    def sd(self) -> float:
+        """σ: what the laws miss beyond the noise."""
+        return float(np.sqrt(max(0.0, self.spread**2 - self.noise**2))) if self.freedom else float("nan")
+
+    def draw(self, generator: np.random.Generator, rows: int) -> Floats:
+        """Return a σ for each draw, shape (rows,)."""
+        if not self.freedom:
+            return np.zeros(rows)
+        spread = self.spread**2 * self.freedom / generator.chisquare(self.freedom, rows)
+        return np.sqrt(np.maximum(spread - self.noise**2, 0.0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,92 +67,69 @@ class Law:
         identity: The columns of the cell that the curve holds.
         positions: Its cells among all, by rising x.
         fit: The law.
-        alpha: Intervals of the exponent; NaN without draws of runs.
-        floor: Intervals of the floor; NaN without draws of runs.
+        choice: Why it has this form.
+        discrepancy: Of its family.
+        alpha: Intervals of the exponent; NaN where nothing tells them.
+        floor: Intervals of the floor; NaN likewise.
         band: Columns ``x``, ``y``, ``low``, ``high`` within the measured x; empty when the law is not
             supported.
-        drawn: The law refitted to each row of the cells' stack (``CellDraws.resampled``); None when it is not
-            supported.
+        drawn: The law refitted to each row of a stack: as measured, ``refits`` draws, without each run in turn;
+            None when it is not supported.
+        beside: By how much the curve lies beside its law in each row of the stack; zeros but in the draws.
+        refits: How many rows are draws.
+        informed: Whether the draws carry noise between seeds or what the laws miss, so that intervals may be given.
     """
 
     along: str
     identity: Mapping[str, Any]
     positions: NDArray[np.intp]
-    fit: PowerLawFit
+    fit: LawFit
+    choice: FormChoice
+    discrepancy: Discrepancy
     alpha: Interval
     floor: Interval
     band: pd.DataFrame
-    drawn: Draws | None
+    drawn: Curves | None
+    beside: Floats
+    refits: int
+    informed: bool
+
+    def read(self, at: Floats) -> Floats:
+        """Return the curve by its law in each row of its stack, shape (rows, points)."""
+        assert self.drawn is not None, "only a supported law is read off"
+        return np.asarray(np.maximum(self.drawn(at) + self.beside[:, None], 0.0), dtype=np.float64)
 
 
 def laws(draws: CellDraws, *, along: str) -> list[Law]:
-    """Fits every curve of at least two cells.
+    """Fit every curve of at least two cells, each family in the form that forecasts it best.
 
     Args:
         draws: The study's cells.
         along: ``compute``: curves of cells that differ in budget alone; ``data``: in subset size alone.
     """
-    x_column = X_COLUMNS[along]
-    left = "budget" if along == "compute" else "subset_size"
-    regimes = draws.cells["regime"].to_numpy(object)
-    found = []
-    for one_epoch in (False, True):
-        # In one epoch each pair is seen once: more compute is more pairs, along one and the same curve.
-        free = {"budget", "subset_size"} if one_epoch and along == "compute" else {left}
-        identity = [name for name in CELL if name not in free]
-        kept = np.flatnonzero((regimes == "one-epoch") == one_epoch)
-        for key, places in draws.take(kept).groups(identity):
-            positions = kept[places]
-            if len(positions) < 2:  # noqa: PLR2004 (one cell is no curve)
-                continue
-            x = draws.cells[x_column].to_numpy(np.float64)[positions]
-            ordered = positions[np.argsort(x, kind="stable")]
-            held = dict(zip(identity, key, strict=True))
-            found.append(_law(draws.take(ordered), along, x_column, held, ordered))
-    return found
+    families: dict[str, list[Curve]] = {}
+    for curve in curves(draws, along=along):
+        families.setdefault(str(curve.identity["regime"]), []).append(curve)
+    return [law for regime, family in families.items() for law in _family(draws, family, f"{along}/{regime}")]
 
 
-def curve_text(law: Law, *, without: str = "") -> str:
-    """What a curve holds, in words, with its budget where it has one."""
-    held = {name: value for name, value in law.identity.items() if name not in ("regime", "budget", without)}
-    if "budget" not in law.identity:
-        return held_text(held)
-    return f"{held_text(held)} at {budget_text(str(law.identity['regime']), law.identity['budget'])}"
+def pair(draws: CellDraws, one: Law, other: Law, at: Floats) -> tuple[Floats, Floats, int, bool]:
+    """Read two curves off like with like: both by their laws, or both by straight lines between their cells.
 
-
-def alike(laws: Sequence[Law], *, along: str, axis: str) -> list[list[Law]]:
-    """Groups of curves along one axis of x that differ in one part of the configuration alone."""
-    groups: dict[tuple[tuple[str, Any], ...], list[Law]] = {}
-    for law in laws:
-        if law.along == along:
-            key = tuple((name, value) for name, value in law.identity.items() if name != axis)
-            groups.setdefault(key, []).append(law)
-    return list(groups.values())
-
-
-def curve_draws(draws: CellDraws, law: Law, at: Floats) -> Floats:
-    """A curve's error for each row of its cells' stack, shape (rows, len(at)).
-
-    Where the law is supported it is refitted to each row; otherwise the cells are joined by straight lines
-    in ln x, which say nothing outside of the measured x.
-
-    Args:
-        draws: The cells that the law was fitted to.
-        law: One of their curves.
-        at: Where to read it off.
+    Returns:
+        Errors of each, shape (rows, points), in rows that mean the same for both: as measured, the draws, each
+        run left out in turn; how many rows are draws; and whether intervals may be given.
     """
-    if law.drawn is not None:
-        return _evaluate(law.drawn, np.log(at / law.fit.unit))
-    here = draws.take(law.positions)
-    log_x = np.log(here.cells[X_COLUMNS[law.along]].to_numpy(np.float64))
-    log_at, error = np.log(at), here.resampled()
-    left = np.clip(np.searchsorted(log_x, log_at, side="right") - 1, 0, len(log_x) - 2)
-    slope = np.diff(error, axis=1)[:, left] / np.maximum(np.diff(log_x), _LEAST)[left]
-    lines = slope * (log_at - log_x[left]) + error[:, left]
-    return np.where(log_at >= log_x[-1], error[:, -1:], np.where(log_at <= log_x[0], error[:, :1], lines))
+    if one.drawn is not None and other.drawn is not None:
+        first, second = one.read(at), other.read(at)
+        refits, informed = one.refits, one.informed and other.informed
+    else:
+        first, second = (_lines(draws, law, at) for law in (one, other))
+        refits, informed = draws.refits, draws.source == "runs"
+    return *_aligned(first, second, refits), refits, informed
 
 
-def aligned(one: Floats, other: Floats, refits: int) -> tuple[Floats, Floats]:
+def _aligned(one: Floats, other: Floats, refits: int) -> tuple[Floats, Floats]:
     """Two stacks of other cells as one: where a run of one is left out, the other is as measured."""
     shared = 1 + refits
     first = [one, np.repeat(one[:1], len(other) - shared, axis=0)]
@@ -126,31 +137,82 @@ def aligned(one: Floats, other: Floats, refits: int) -> tuple[Floats, Floats]:
     return np.concatenate(first), np.concatenate(second)
 
 
-def _evaluate(drawn: Draws, log_x: Floats) -> Floats:
-    power = np.exp(-drawn.alpha[:, None] * log_x)
-    return np.asarray(drawn.floor[:, None] + drawn.scale[:, None] * power, dtype=np.float64)
+def _lines(draws: CellDraws, law: Law, at: Floats) -> Floats:
+    """The best so far along a curve: what less compute or data reach, more of them reach as well."""
+    here = draws.take(law.positions)
+    best = np.minimum.accumulate(here.resampled(), axis=1)
+    return straight_lines(here.cells[X_COLUMNS[law.along]].to_numpy(np.float64), best, at)
 
 
-def _law(
-    draws: CellDraws, along: str, x_column: str, identity: Mapping[str, Any], positions: NDArray[np.intp]
+def _family(draws: CellDraws, family: Sequence[Curve], name: str) -> list[Law]:
+    choice = choose_form(draws, family)
+    fits = [_fit(draws, curve, choice) for curve in family]
+    discrepancy = _discrepancy(draws, family, fits)
+    rows = draws.refits or (REFITS if discrepancy.freedom else 0)
+    sds = discrepancy.draw(stream(f"discrepancy/{name}", 0), rows)
+    return [
+        _law(draws, curve, found, choice, discrepancy, sds) for curve, found in zip(family, fits, strict=True)
+    ]
+
+
+def _fit(draws: CellDraws, curve: Curve, choice: FormChoice) -> LawFit:
+    here = draws.take(curve.positions)
+    return fit_law(
+        choice.form, here.cells[X_COLUMNS[curve.along]].to_numpy(np.float64),
+        here.cells["error"].to_numpy(np.float64), runs=here.cells["runs"].to_numpy(np.int64),
+        draws=here.draws, source=draws.source, freedom=draws.freedom if draws.source == "runs" else 0,
+        chance=draws.chance,
+    )  # fmt: skip
+
+
+def _discrepancy(draws: CellDraws, family: Sequence[Curve], fits: Sequence[LawFit]) -> Discrepancy:
+    kept = [
+        (curve, found)
+        for curve, found in zip(family, fits, strict=True)
+        if found.supported and found.freedom and found.law is not None
+    ]
+    freedom = sum(found.freedom for _, found in kept)
+    if not freedom:
+        return Discrepancy(spread=float("nan"), noise=0.0, freedom=0)
+    squares = sum(found.miss**2 * len(curve.positions) for curve, found in kept)
+    positions = np.concatenate([curve.positions for curve, _ in kept])
+    noise = float(np.sqrt(np.mean(noise_sd(draws.draws[:, positions]) ** 2)))
+    return Discrepancy(spread=float(np.sqrt(squares / freedom)), noise=noise, freedom=freedom)
+
+
+def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
+    draws: CellDraws, curve: Curve, found: LawFit, choice: FormChoice, discrepancy: Discrepancy, sds: Floats
 ) -> Law:
-    x = draws.cells[x_column].to_numpy(np.float64)
-    runs = draws.cells["runs"].to_numpy(np.int64)
-    error = draws.cells["error"].to_numpy(np.float64)
-    law = fit(x, error, runs=runs, draws=draws.draws, source=draws.source)
-    alpha, floor, band = Interval(), Interval(), pd.DataFrame({"x": [], "y": [], "low": [], "high": []})
-    drawn = None
-    if law.supported:
-        drawn = fit_draws(x, draws.resampled(), runs=runs)
+    alpha, floor, drawn, beside = Interval(), Interval(), None, np.zeros(0)
+    band = pd.DataFrame({"x": [], "y": [], "low": [], "high": []})
+    informed = draws.source == "runs" or discrepancy.freedom > 0
+    if found.supported:
+        here = draws.take(curve.positions)
+        x, runs = (here.cells[name].to_numpy(np.float64) for name in (X_COLUMNS[curve.along], "runs"))
+        stack, moved = _stack(here, sds, stream(f"discrepancy/{sorted(curve.identity.items(), key=str)}", 0))
+        drawn = fit(found.form, x, stack, weights=runs, chance=draws.chance)
+        beside = np.zeros(len(stack))
+        beside[1 : 1 + len(sds)] = moved
         at = np.geomspace(x.min(), x.max(), _POINTS)
-        band = pd.DataFrame({"x": at, "y": law(at), "low": np.nan, "high": np.nan})
+        band = pd.DataFrame({"x": at, "y": found(at), "low": np.nan, "high": np.nan})
         # Counting noise alone would draw a band that looks like an interval and is not one.
-        if draws.source == "runs":
-            alpha, floor = (intervals(values, draws.refits) for values in (drawn.alpha, drawn.floor))
-            lines = _evaluate(drawn, np.log(at / law.unit))[1 : 1 + draws.refits]
+        if informed:
+            alpha, floor = (intervals(values, len(sds)) for values in (drawn.alpha, drawn.floor))
+            lines = np.maximum((drawn(at) + beside[:, None])[1 : 1 + len(sds)], 0.0)
             ends = [interval(column) for column in lines.T]
             band["low"], band["high"] = [end[0] for end in ends], [end[1] for end in ends]
     return Law(
-        along=along, identity=identity, positions=positions, fit=law, alpha=alpha, floor=floor, band=band,
-        drawn=drawn,
+        along=curve.along, identity=curve.identity, positions=curve.positions, fit=found, choice=choice,
+        discrepancy=discrepancy, alpha=alpha, floor=floor, band=band, drawn=drawn, beside=beside,
+        refits=len(sds), informed=informed,
     )  # fmt: skip
+
+
+def _stack(here: CellDraws, sds: Floats, generator: np.random.Generator) -> tuple[Floats, Floats]:
+    """Return a curve's errors with the discrepancy in the draws, and how far each draw lies beside its law."""
+    rows = here.resampled()
+    if not here.refits and len(sds):  # no noise was measured: the draws are the discrepancy alone
+        rows = np.concatenate([rows[:1], np.repeat(rows[:1], len(sds), axis=0), rows[1:]])
+    moves = sds[:, None] * generator.standard_normal((len(sds), rows.shape[1] + 1))
+    rows[1 : 1 + len(sds)] += moves[:, :-1]
+    return rows, moves[:, -1]

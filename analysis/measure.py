@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.bootstrap import CellDraws, cell_draws
-from analysis.laws import X_COLUMNS, Law, laws
+from analysis.curves import X_COLUMNS
+from analysis.laws import Law, laws
 from analysis.table import tidy
 
 

@@ -213,7 +213,7 @@ def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> 
             for status, count in statuses.items()
             if status in _LAW_WORDS
         ]
-    if found.holdout.best == "" and len(found.draws.cells):
+    if found.holdout.reason and len(found.draws.cells):
         said.append(f"Which law forecasts best: {found.holdout.reason}.")
     pending = Counter(row["along"] for row in records(found.crossovers) if row["verdict"] == "undecided")
     said += [
@@ -231,10 +231,13 @@ def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> 
 
 
 _LAW_WORDS = {
-    "saturated": "have three levels for three parameters: nothing is left to test the law by",
+    "saturated": "have as many levels as their law has parameters: nothing is left to test it by",
+    "untested": "have four levels or fewer, too few to test a law of their own on held-out ones",
+    "lack of fit": "miss their points by more than the noise, which the intervals carry",
     "floor undetermined": "show no floor",
     "exponent at bound": "follow no power law of an exponent within bounds",
     "no decrease": "do not fall",
-    "misfit": "have another form than a power law: it misses their points by more than three times the noise",
+    "misfit": "have another form than any law here: it misses their points by more than two points, or than the "
+    "last level carried on",
     "too few levels": "have fewer than three levels and no law",
 }

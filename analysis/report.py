@@ -27,7 +27,7 @@ from analysis.analyse import Analysis, analyse
 from analysis.figure_data import FigureData, Missing
 from analysis.figures.save_all import helpers, save_all
 from analysis.labels import budget_text, configuration_text, percent, percent_interval, plural
-from analysis.laws import X_COLUMNS
+from analysis.curves import X_COLUMNS
 from analysis.measure import Measure
 from analysis.table import records
 from analysis.table_files import save as save_table
@@ -178,7 +178,7 @@ def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table
     return (
         tables.best(found.frontier, metric=found.trials.metric, explanation=found.draws.explanation),
         tables.contrasts(found.contrasts),
-        law_tables.fits(found.laws, found.holdout),
+        law_tables.fits(found.laws),
         tables.profiles(found.profiles),
         law_tables.crossovers(found.crossovers),
         law_tables.equivalences(found.equivalences),

@@ -24,7 +24,8 @@ from analysis.figure_data import (
 )  # fmt: skip
 from analysis.isoflop import Curve
 from analysis.labels import axis_text, budget_text, metric_text, plural, sort_key
-from analysis.laws import Law, alike, curve_text
+from analysis.curves import alike, curve_text
+from analysis.laws import Law
 from analysis.measure import Measure
 from budgets.quantity import format_flops
 
