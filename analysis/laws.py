@@ -6,7 +6,7 @@ additive variance, its discrepancy
     σ² = max(0, s² − noise²),   s² = Σ r² / (n − k)
 
 over the n cells and k parameters of the family's laws, noise² the mean variance of the cells' means (Kennedy and
-O'Hagan 2001 call the difference of model and truth so). In each draw s² is scaled by (n − k)/χ²(n − k), as for
+O'Hagan 2001 call the difference of model and truth so). In each draw σ² is scaled by (n − k)/χ²(n − k), as for
 Student's t, each cell is moved by the discrepancy before the law is refitted, and the curve that is read off lies
 beside its law by another draw of it. Where a study has one seed a cell, s² holds the noise between seeds as well.
 """
@@ -54,8 +54,7 @@ class Discrepancy:
         """Return a σ for each draw, shape (rows,)."""
         if not self.freedom:
             return np.zeros(rows)
-        spread = self.spread**2 * self.freedom / generator.chisquare(self.freedom, rows)
-        return np.sqrt(np.maximum(spread - self.noise**2, 0.0))
+        return np.asarray(self.sd * np.sqrt(self.freedom / generator.chisquare(self.freedom, rows)), np.float64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
