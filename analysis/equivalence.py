@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 
 BASELINE = "clip"
 _POINTS = 300
+_SAME = 1e-9
 
 
 def equivalent(error: Floats, baseline: Floats, at: Floats, *, x: float) -> Floats:
@@ -95,7 +96,8 @@ def worth(draws: CellDraws, base: Law, law: Law) -> list[dict[str, Any]]:
         ends = Interval()
         if informed:
             ends = intervals(np.clip(ratio, *bound), refits).open_at(*bound)
-        verdict = "worth more" if ends.low > 1 else ("worth less" if ends.high < 1 else "undecided")
+        more, less = ends.low > 1 + _SAME, ends.high < 1 - _SAME
+        verdict = "worth more" if more else ("worth less" if less else "undecided")
         rows.append({
             "along": law.along, "held": curve_text(law, without="strategy"),
             "strategy": strategy_text(str(law.identity["strategy"])), "x": x, "ratio": float(ratio[0]),

@@ -196,9 +196,9 @@ def _judge(  # noqa: PLR0913 (a law, and what it is judged by)
     falls = law.scale[0] > law.floor[0] if form.bounded else law.scale[0] > 0
     found: tuple[tuple[bool, Status, str], ...] = (
         (not falls, "no decrease", "the error does not fall along the curve"),
+        (bool(law.at_bound[0]), "exponent at bound", "the slope ended at a bound of the search: no such law is seen"),
         (chance > LEVEL, "no decrease",
          f"the error does not fall beyond the noise: without any law it would fall so far in {chance:.0%}"),
-        (bool(law.at_bound[0]), "exponent at bound", "the slope ended at a bound of the search: no such law is seen"),
         (miss > MOST_MISSED, "misfit", f"the law misses its points by {percent(miss)} points"),
         (miss > carried, "misfit",
          f"the law misses its points by {percent(miss)} points, each level carried on to the next by "

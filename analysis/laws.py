@@ -8,7 +8,8 @@ additive variance, its discrepancy
 over the n cells and k parameters of the family's laws, noise² the mean variance of the cells' means (Kennedy and
 O'Hagan 2001 call the difference of model and truth so). In each draw σ² is scaled by (n − k)/χ²(n − k), as for
 Student's t, each cell is moved by the discrepancy before the law is refitted, and the curve that is read off lies
-beside its law by another draw of it. Where a study has one seed a cell, s² holds the noise between seeds as well.
+beside its law by another draw of it. Where a study has one seed a cell nothing is subtracted: σ² holds the noise
+between seeds as well.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ class Discrepancy:
 
     Attributes:
         spread: s, the root of Σ r² / (n − k), a fraction; NaN where no level is left over.
-        noise: Root mean square of the noise of the same cells' means; 0 where it was not measured.
+        noise: Root mean square of the noise between seeds of the same cells' means; 0 where it was not measured.
         freedom: n − k: levels beyond parameters, over the family.
     """
 
@@ -54,7 +55,9 @@ class Discrepancy:
         """Return a σ for each draw, shape (rows,)."""
         if not self.freedom:
             return np.zeros(rows)
-        return np.asarray(self.sd * np.sqrt(self.freedom / generator.chisquare(self.freedom, rows)), np.float64)
+        return np.asarray(
+            self.sd * np.sqrt(self.freedom / generator.chisquare(self.freedom, rows)), np.float64
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,7 +178,9 @@ def _discrepancy(draws: CellDraws, family: Sequence[Curve], fits: Sequence[LawFi
         return Discrepancy(spread=float("nan"), noise=0.0, freedom=0)
     squares = sum(found.miss**2 * len(curve.positions) for curve, found in kept)
     positions = np.concatenate([curve.positions for curve, _ in kept])
-    noise = float(np.sqrt(np.mean(noise_sd(draws.draws[:, positions]) ** 2)))
+    # Without seeds the counting noise is a lower bound, too little to tell noise from what the laws miss.
+    seeds = noise_sd(draws.draws[:, positions]) if draws.source == "runs" else np.zeros(1)
+    noise = float(np.sqrt(np.mean(seeds**2)))
     return Discrepancy(spread=float(np.sqrt(squares / freedom)), noise=noise, freedom=freedom)
 
 

@@ -1,0 +1,33 @@
+"""The paper's digitised curves, a family at a time."""
+
+from collections.abc import Iterator
+
+from analysis.bootstrap import CellDraws, cell_draws
+from analysis.curves import X_COLUMNS
+from analysis.paper_panels import PANELS, READERS, read_panels
+from analysis.table import Trials, tidy
+from study.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
+
+# Panel → along what its curves run: ImageNet errors of every table with curves of four levels or more.
+FAMILIES = (
+    ("2a", "compute"), ("2a", "data"), ("8b", "compute"), ("9a", "data"), ("13a", "data"), ("14a", "compute"),
+    ("17a", "data"),
+)  # fmt: skip
+
+
+def families() -> Iterator[tuple[str, str, Trials]]:
+    """Yield each family's panel, its axis and its cells as trials, one regime each."""
+    maps = {name: load_column_map(find_column_map(name)) for name in READERS}
+    tables = read_panels(read_any_table(PAPER_FIGURES), maps)
+    for panel, along in FAMILIES:
+        found = tables[PANELS[panel].reader]
+        kept = found[found["regime"] == ("one-epoch" if panel in ("8b", "14a") else "equal-samples")]
+        yield panel, along, tidy(kept, metric=PANELS[panel].metric)
+
+
+def draws_of(trials: Trials) -> CellDraws:
+    """Return a family's draws, for laws."""
+    return cell_draws(trials, question="laws")
+
+
+__all__ = ["FAMILIES", "X_COLUMNS", "draws_of", "families"]
