@@ -65,6 +65,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
     )
     return environment.get_template("report.html.j2").render(
         name=name,
+        imported=found.imported,
         metric=metric_text(found.trials.metric),
         unfinished=_unfinished(found.progress),
         cards=[_card(row, found.draws.source) for row in records(found.frontier)],
@@ -141,6 +142,9 @@ def _unfinished(progress: Progress) -> str:
 
 def _facts(found: Analysis) -> list[dict[str, Any]]:
     cost, progress = found.cost, found.progress
+    if found.imported:
+        value = f"{progress.finished:,}"
+        return [{"name": "Trials imported", "value": value, "note": found.imported, "part": None}]
     note, part = "", None
     if cost.budget_flops > 0:
         part = cost.booked_flops / cost.budget_flops
