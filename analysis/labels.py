@@ -29,8 +29,9 @@ def count_text(count: float) -> str:
     if count < _WRITTEN_OUT:
         return f"{round(count):,}"
     for size, prefix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.3g}{prefix}"
+        rounded = float(f"{count:.3g}")  # 999.97M is 1B, not 1e+03M
+        if rounded >= size:
+            return f"{rounded / size:.3g}{prefix}"
     raise AssertionError("a count of at least 100,000 has a prefix")
 
 
@@ -91,7 +92,14 @@ def configuration_text(cell: Mapping[str, Any], *, without: str = "") -> str:
 def metric_text(metric: str) -> str:
     """``held-out/top1`` → ``zero-shot top-1 error (held-out)``."""
     where, _, what = metric.rpartition("/")
+    if what == "loss":
+        return f"loss ({where})"
     return f"{_METRICS.get(what, f'1 − {what}')} ({where})" if where else f"1 − {metric}"
+
+
+def measured_text(metric: str, value: float) -> str:
+    """``error 20.8 %``; ``loss 2.077`` of a metric that is a loss."""
+    return f"loss {value:.4g}" if metric.endswith("/loss") else f"error {percent(value)} %"
 
 
 def percent(fraction: float, digits: int = 1) -> str:

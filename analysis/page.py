@@ -18,13 +18,14 @@ from analysis.labels import (
     budget_text,
     configuration_text,
     count_text,
+    measured_text,
     metric_text,
     percent,
     percent_interval,
     plural,
     quality_fraction,
 )  # fmt: skip
-from analysis.table import records
+from analysis.table import is_loss, records
 from analysis.tables import Table, share_text
 from budgets.quantity import format_flops
 
@@ -68,7 +69,8 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         imported=found.imported,
         metric=metric_text(found.trials.metric),
         unfinished=_unfinished(found.progress),
-        cards=[_card(row, found.draws.source) for row in records(found.frontier)],
+        loss=is_loss(found.trials.metric),
+        cards=[_card(row, found) for row in records(found.frontier)],
         explanation=found.draws.explanation,
         facts=_facts(found),
         statements=found.statements,
@@ -107,7 +109,9 @@ def inline_svg(svg: str, name: str) -> Markup:
     return Markup(body)  # noqa: S704 (drawn here; see the docstring)
 
 
-def _card(row: Mapping[Any, Any], source: str) -> dict[str, Any]:
+def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
+    source = found.draws.source
+    what, _, value = measured_text(found.trials.metric, row["error"]).partition(" ")
     probability = float(row["probability"])
     ends = percent_interval(row["low"], row["high"])
     return {
@@ -117,7 +121,8 @@ def _card(row: Mapping[Any, Any], source: str) -> dict[str, Any]:
         "parts": [axis_text(axis, row[axis]) for axis in ("strategy", "subset_size", "quality")],
         "samples": count_text(row["samples_seen"]),
         "epochs": f"{row['epochs']:.1f}",
-        "error": percent(row["error"]),
+        "measured": value,
+        "what": what,
         "ends": ends,
         "ends_are": "90 % interval" if source == "runs" else "counting noise only, a lower bound",
         "share": share_text(probability),

@@ -26,7 +26,7 @@ from analysis import (
 from analysis.analyse import Analysis, analyse
 from analysis.figure_data import FigureData, Missing
 from analysis.figures.save_all import helpers, save_all
-from analysis.labels import budget_text, configuration_text, percent, percent_interval, plural
+from analysis.labels import budget_text, configuration_text, measured_text, percent_interval, plural
 from analysis.laws import X_COLUMNS
 from analysis.measure import Measure
 from analysis.table import records
@@ -215,7 +215,7 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
         tied = f" ({row['tied']})" if row["verdict"] == "tie" else ""
         lines.append(
             f"{budget_text(row['regime'], row['budget'])}: {configuration_text(row)}: "
-            f"error {percent(row['error'])} %{' ' if ends else ''}{ends}, "
+            f"{measured_text(found.trials.metric, row['error'])}{' ' if ends else ''}{ends}, "
             f"{row['verdict']}: {row['reason']}{tied}"
         )
     if found.frontier.empty:
