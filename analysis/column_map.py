@@ -135,7 +135,9 @@ def _unselected(table: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
         values = table[name].tolist()
         chosen = pd.Series([_find(value, allowed) is not None for value in values], index=table.index)
         if not (left & chosen).any():
-            there = ", ".join(sorted({_text(value) for value, here in zip(values, left, strict=True) if here}))
+            there = ", ".join(
+                sorted({_text(value) for value, here in zip(values, left, strict=True) if here})
+            )
             raise ValueError(
                 f"{how.at(f'rows.{name}')}no row has {name} {' or '.join(allowed)}; there: {there[:400]}"
             )
@@ -189,9 +191,9 @@ def _each(
 def _number(value: object) -> float:
     if _absent(value):
         return float("nan")
-    if isinstance(value, bool):
-        raise ValueError(f"{value} is a text, not a number")
-    return float(value) if isinstance(value, (int, float)) else parse_quantity(str(value))
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    return parse_quantity(str(value))
 
 
 def _reader(column: Column, name: str) -> Callable[[object], str | None]:
@@ -211,7 +213,7 @@ def _reader(column: Column, name: str) -> Callable[[object], str | None]:
 
 
 def _find(value: object, names: Mapping[str, object] | tuple[str, ...]) -> str | None:
-    """Return which of the map's texts stands for a value: ``true`` for True and ``4e8`` for 400000000, too."""
+    """Return which of the map's texts stands for a value: ``true`` for True, ``4e8`` for 400000000, too."""
     text = _text(value)
     if text in names:
         return text
@@ -263,11 +265,11 @@ def _check_fraction(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:
 def _complete(frame: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
     """What can be derived is, what is unknown is NaN, and rows that cannot be fitted get their reason."""
     _check_regimes(frame, how)
-    if (once := frame["regime"] == "one-epoch").any():
-        step = frame.get("batch_size", pd.Series(np.nan, index=frame.index))[once]
-        frame.loc[once, "subset_size"] = levels(
-            frame.loc[once, "subset_size"].to_numpy(np.float64), step.to_numpy(np.float64)
-        )
+    once = (frame["regime"] == "one-epoch").to_numpy(bool)
+    pairs = frame["subset_size"].to_numpy(np.float64, copy=True)
+    step = frame.get("batch_size", pd.Series(np.nan, index=frame.index)).to_numpy(np.float64)
+    pairs[once] = levels(pairs[once], np.asarray(step[once], dtype=np.float64))
+    frame["subset_size"] = pairs
     frame["epochs"] = frame.get("epochs", frame["samples_seen"] / frame["subset_size"])
     frame["train_flops_per_sample"] = frame.get(
         "train_flops_per_sample", frame["train_flops"] / frame["samples_seen"]

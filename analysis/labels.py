@@ -113,7 +113,13 @@ def percent_interval(low: float, high: float) -> str:
 
 
 def sort_key(axis: str, value: object) -> tuple[float, str]:
-    """Order of the values along a part of the configuration: sizes and qualities by how much they hold."""
+    """Order of the values along a part of the configuration: sizes and qualities by how much they hold.
+
+    Names that are numbers, such as a model's parameters, go by their size, after all others.
+    """
+    text = str(value)
     if axis == "subset_size":
-        return float(str(value)), ""
-    return (quality_fraction(str(value)), str(value)) if axis == "quality" else (0.0, str(value))
+        return float(text), ""
+    if axis == "quality":
+        return quality_fraction(text), text
+    return float(text) if re.fullmatch(r"\d+(\.\d*)?", text) else 0.0, text

@@ -22,7 +22,7 @@ NUMBERS = (
 )  # fmt: skip
 REGIMES = ("fixed-compute", "one-epoch", "equal-samples")
 BATCH_ROUNDING = 0.03
-"""Share that trials of one level differ by at most where no batch size says how far apart whole batches are."""
+"""Share that trials of one level differ by at most, where no batch size says what whole batches leave."""
 READING_ERROR = "reading_error"
 """What the column ``<evaluation set>/reading_error`` is called."""
 STATUSES = ("finished", "diverged", "failed")

@@ -104,7 +104,7 @@ def parse_seconds(text: str) -> float:
 
 
 def parse_quantity(text: str) -> float:
-    """Reads a number of a table, with or without a unit: ``15T``, ``1.28B``, ``900 GFLOP``, ``63.2%``, ``3e-4``.
+    """Reads a number of a table, with or without a unit: ``15T``, ``900 GFLOP``, ``63.2%``, ``3e-4``.
 
     Raises:
         ValueError: The text is no number, is out of a float's range, or has another unit.

@@ -117,7 +117,8 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
         sub.add_argument(
             "study",
             nargs="?" if name in {"recommend", "report"} else None,
-            help=f"a declaration's file, or one that comes with the project: {shipped}",
+            help=f"a declaration's file, or one that comes with the project: {shipped}"
+            + ("; or the name of an imported study" if name in {"recommend", "report"} else ""),
         )
         sub.add_argument(
             "--results", metavar="FOLDER", help="where studies are kept (results, in storage: if declared)"

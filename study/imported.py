@@ -1,4 +1,4 @@
-"""An imported study: a folder of results that came from anyone's table, which was never planned or run here."""
+"""An imported study: a folder of results that came from anyone's table, neither planned nor run here."""
 
 import json
 from dataclasses import dataclass

@@ -39,7 +39,9 @@ def find_declaration(name: str, *, imported: tuple[str, ...] = ()) -> Path:
         return path
     shipped = {path.stem: path for path in DECLARATIONS.glob("*.yaml")}
     if name not in shipped:
-        raise DeclarationError(f"{unknown('study', name, (*shipped, *imported))}, or a path that ends in .yaml")
+        raise DeclarationError(
+            f"{unknown('study', name, (*shipped, *imported))}, or a path that ends in .yaml"
+        )
     return shipped[name]
 
 

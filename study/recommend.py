@@ -20,7 +20,13 @@ from study.study import Study
 
 
 def recommend_from(  # noqa: PLR0913 (one argument an option)
-    study: Study | Imported | None, *, flops: str, pairs: str, limit: float, prior: str | None, table: Path | None
+    study: Study | Imported | None,
+    *,
+    flops: str,
+    pairs: str,
+    limit: float,
+    prior: str | None,
+    table: Path | None,
 ) -> Iterator[str]:
     """Yields the lines of a recommendation.
 

@@ -65,7 +65,7 @@ def report_imported(study: Imported) -> Iterator[str]:
         ValueError: Its folder can't be read.
     """
     results, dropped = study.results(), study.dropped()
-    record = study.record
+    record, rows = study.record, f"{study.record['rows']:,}"
     summary = write_report(
         study.folder / "report",
         declaration={"name": study.name, "metric": study.metric},
@@ -78,12 +78,11 @@ def report_imported(study: Imported) -> Iterator[str]:
         events=pd.DataFrame(),
         provenance={
             "Table": record["title"],
-            "File": f"{record['table']}, {record['rows']:,} rows, SHA-256 {record['sha256']}",
+            "File": f"{record['table']}, {rows} rows, SHA-256 {record['sha256']}",
             "Map": record["map"],
             "FLOPs": "as the map makes them of the table",
         },
-        imported=f"{len(results) - int((results['status'] != 'finished').sum()):,} of {record['rows']:,} rows "
-        f"of {record['table']}, imported",
+        imported=f"{record['rows'] - len(dropped):,} of {rows} rows of {record['table']}, imported",
         published=read_any_table(PAPER_FIGURES),
         processes=_processes(),
     )
