@@ -234,6 +234,8 @@ def _same_number(name: str, value: float) -> bool:
 def _text(value: object) -> str:
     """Return a value as the name that it is: 400000000 and not 4e+08, 1.4 and 20 for 20.0, True."""
     if isinstance(value, float) and np.isfinite(value):
+        if value.is_integer():
+            return str(int(value))
         return np.format_float_positional(value, precision=12, fractional=False, trim="-")
     return str(value)
 

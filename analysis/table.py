@@ -226,5 +226,5 @@ def _check_seeds(frame: pd.DataFrame) -> None:
     if len(repeated):
         raise ValueError(
             f"trials '{repeated.iloc[0]}' and '{repeated.iloc[1]}' share a cell and a seed: "
-            "they would count as two runs; keep one of them"
+            "they would count as two runs; keep one of them, or give each its seed"
         )

@@ -129,12 +129,14 @@ def read_any_table(path: Path) -> pd.DataFrame:
     """Reads a CSV or parquet file.
 
     Raises:
-        ValueError: There is no such file, or it is of another kind.
+        ValueError: There is no such file, it is damaged, or it is of another kind.
     """
     if not path.exists():
         raise ValueError(f"no such table: {path}")
-    if path.suffix == ".csv":
-        return pd.read_csv(path)
-    if path.suffix == ".parquet":
-        return pd.read_parquet(path)
-    raise ValueError(f"{path} is neither .csv nor .parquet")
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    if path.suffix not in readers:
+        raise ValueError(f"{path} is neither .csv nor .parquet")
+    try:
+        return readers[path.suffix](path)
+    except ValueError as error:
+        raise ValueError(f"{path} can't be read: {error}") from None

@@ -155,8 +155,7 @@ def test_a_study_that_was_run_is_never_overwritten(
     ("right", "wrong", "message"),
     [
         ("times: 0.01, images: {from: n}", "images: {from: n}",
-         "mine.yaml:3: column 'acc', row 1: imagenet/top1 must be a fraction in [0, 1]; found 40; "
-         "if these are percents, add `times: 0.01`"),
+         "column 'acc', row 1: imagenet/top1 must be a fraction in [0, 1]; found 40; if these are percents"),
         ("from: size", "from: sise", "mine.yaml:6: unknown column 'sise'; did you mean 'size'?"),
         ("{from: n}", "{from: task}",
          "mine.yaml:3: column 'task' must hold numbers for images; row 1: 'imagenet' is not a number"),
@@ -192,5 +191,10 @@ def test_only_report_and_recommend_read_an_imported_study(
     assert "was imported, not run: only report and recommend read it" in capsys.readouterr().err
     assert main(["report", "mien", *where]) == 2
     assert "unknown study 'mien'; did you mean 'mine'?" in capsys.readouterr().err
+    named = tmp_path / "declared.yaml"
+    demo = (shown.ROOT / "study" / "declarations" / "demo.yaml").read_text(encoding="utf-8")
+    named.write_text(demo.replace("study: demo", "study: mine"))
+    assert main(["plan", str(named), *where]) == 2
+    assert "mine is an imported study; give the declaration another name" in capsys.readouterr().err
     record = json.loads((tmp_path / "results" / "mine" / "import.json").read_text())
     assert (record["table"], record["map"], record["rows"]) == ("table.csv", "mine.yaml", 10)
