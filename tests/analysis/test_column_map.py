@@ -8,7 +8,7 @@ import pytest
 
 from analysis.bootstrap import cell_draws
 from analysis.column_map import Column, ColumnMap, import_table, unselected
-from analysis.isoflop import family
+from analysis.isoflop import curves, family
 from analysis.labels import count_text, metric_text, sort_key
 from analysis.table import tidy
 
@@ -165,7 +165,8 @@ def test_three_scales_of_whole_batches_stay_three_budgets(regime: str) -> None:
     table = pd.DataFrame({"net": [*"abcde"] * 3, "flops": scale, "seen": scale / 1e6, "acc": 0.5})
     columns = {
         "regime": Column(value=regime), "architecture": Column(source="net"),
-        "strategy": Column(value="clip"), "quality": Column(value="all"), "samples_seen": Column(source="seen"),
+        "strategy": Column(value="clip"), "quality": Column(value="all"),
+        "samples_seen": Column(source="seen"),
         "subset_size": Column(source="seen"), "train_flops": Column(source="flops"),
     }  # fmt: skip
     how = replace(HOW, rows={}, columns=columns, metric_column=Column(source="acc"))
@@ -207,3 +208,22 @@ def test_sizes_as_names_are_one_family_in_the_order_of_their_size() -> None:
         "1125938688",
     ]
     assert (count_text(999_970_000), metric_text("text/loss")) == ("1B", "loss (text)")
+
+
+def test_sizes_at_three_budgets_without_levels_give_three_profiles_of_model_size() -> None:
+    size, flops = (each.ravel() for each in np.meshgrid(np.geomspace(1e8, 6.4e9, 7), [1e20, 3e20, 9e20]))
+    seen = flops / (6 * size) * np.tile([0.98, 0.99, 1.0], 7)  # whole batches
+    table = pd.DataFrame({"n": size, "d": seen, "loss": 1.7 + 400 / size**0.34 + 410 / seen**0.28})
+    columns = {
+        "regime": Column(value="fixed-compute"), "architecture": Column(source="n"),
+        "strategy": Column(value="language-model"), "quality": Column(value="all"),
+        "subset_size": Column(value="15T"), "samples_seen": Column(source="d"),
+        "train_flops": Column(source="n", times=6, by="d"),
+    }  # fmt: skip
+    how = replace(
+        HOW, rows={}, columns=columns, metric="text/loss", metric_column=Column(source="loss"), images=0
+    )
+    profiles = curves(cell_draws(tidy(import_table(table, how), metric="text/loss"), question="isoflop"))
+    assert [len(each.positions) for each in profiles] == [7, 7, 7]
+    assert [each.identity["family"] for each in profiles] == ["model"] * 3
+    np.testing.assert_allclose([each.identity["budget"] for each in profiles], [1e20, 3e20, 9e20], rtol=0.03)
