@@ -67,6 +67,7 @@ class Analysis:
         published: The same, held against the paper's own figures; empty without them.
         cost: Totals.
         levels: Cost by budget level.
+        imported: What was read of the table that the study was imported from; empty for one that was run.
     """
 
     trials: Trials
@@ -89,6 +90,7 @@ class Analysis:
     published: tuple[Finding, ...]
     cost: Cost
     levels: pd.DataFrame
+    imported: str
 
 
 def analyse(  # noqa: PLR0913 (a study leaves as many frames)
@@ -100,6 +102,7 @@ def analyse(  # noqa: PLR0913 (a study leaves as many frames)
     events: pd.DataFrame,
     figures: pd.DataFrame | None = None,
     begun: Mapping[str, str] | None = None,
+    imported: str = "",
 ) -> Analysis:
     """Computes everything that a report says; its arguments are those of ``report.write_report``."""
     trials = tidy(results, metric=str(declaration["metric"]))
@@ -137,6 +140,7 @@ def analyse(  # noqa: PLR0913 (a study leaves as many frames)
         published=() if figures is None else findings(from_figures(figures), by_counts=True),
         cost=totals(declaration, plan, ledger, events),
         levels=by_level(plan, ledger),
+        imported=imported,
     )
 
 

@@ -44,7 +44,8 @@ class CellDraws:
 
     Attributes:
         cells: One row a cell: the columns of ``CELL``, ``error`` (mean of its runs), ``runs``, ``images``,
-            ``diverged`` (runs that did and are not among these), and the means of ``train_flops``,
+            ``reading_error``, ``diverged`` (runs that did and are not among these), and the means of
+            ``train_flops``,
             ``train_flops_per_sample``, ``parameters``, ``samples_seen``, ``epochs``.
         draws: Errors of shape (draws, cells); no rows when ``source`` is ``none``.
         left_out: Of each run of the cells that have several, the position of its cell, shape (runs,).
@@ -123,7 +124,8 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
     cells = _cells(trials)
     mean, runs = cells["error"].to_numpy(np.float64), cells["runs"].to_numpy(np.int64)
     loss = is_loss(trials.metric)
-    unit, counted = _loss_units(mean) if loss else _units(mean, cells["images"].to_numpy(np.float64))
+    images, reading = (cells[name].to_numpy(np.float64) for name in ("images", "reading_error"))
+    unit, counted = _loss_units(mean, reading) if loss else _units(mean, images, reading)
     residuals = _residuals(trials, cells, unit)
     left_out, without = _jackknife(trials, cells)
     freedom = int((runs[runs > 1] - 1).sum())
@@ -152,7 +154,8 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
         freedom=freedom,
         noise=noise,
         chance=chance_error(trials.metric),
-        explanation=_explain(source, freedom, noise if counted else None, runs),
+        explanation=_explain(source, freedom, noise if counted else None, runs)
+        + ("; what was read off a figure has its reading error, too" if reading.any() else ""),
     )
 
 
@@ -161,6 +164,7 @@ def _cells(trials: Trials) -> pd.DataFrame:
         error=("error", "mean"),
         runs=("error", "size"),
         images=("images", "mean"),
+        reading_error=("reading_error", "mean"),
         diverged=("diverged", "first"),
         train_flops=("train_flops", "mean"),
         train_flops_per_sample=("train_flops_per_sample", "mean"),
@@ -170,18 +174,27 @@ def _cells(trials: Trials) -> pd.DataFrame:
     )
 
 
-def _units(error: Floats, images: Floats) -> tuple[Floats, bool]:
-    """Counting noise of one run of each cell, and whether the number of images is known."""
+def _units(error: Floats, images: Floats, reading: Floats) -> tuple[Floats, bool]:
+    """Counting noise of one run of each cell with its reading error, and whether either is known."""
+    read = _read(reading)
     counted = bool(len(images)) and bool(np.isfinite(images).all()) and bool((images > 0).all())
+    if read and not counted:
+        return reading, True
     count = images if counted else np.full_like(error, 100.0)
     # Two answers of each kind are added (Agresti and Coull 1998): no error does not mean no noise.
     proportion = (error * count + 2.0) / (count + 4.0)
-    return np.sqrt(proportion * (1.0 - proportion) / (count if counted else 1.0)), counted
+    counting = np.sqrt(proportion * (1.0 - proportion) / (count if counted else 1.0))
+    return (np.hypot(counting, reading) if counted else counting), counted
 
 
-def _loss_units(loss: Floats) -> tuple[Floats, bool]:
-    """A loss counts no answers: its runs are taken to vary in proportion to it."""
-    return np.abs(loss), False
+def _loss_units(loss: Floats, reading: Floats) -> tuple[Floats, bool]:
+    """A loss counts no answers: its runs are taken to vary as it was read, or else in proportion to it."""
+    return (reading, True) if _read(reading) else (np.abs(loss), False)
+
+
+def _read(reading: Floats) -> bool:
+    """Whether every cell was read with an error."""
+    return bool(len(reading)) and bool((reading > 0).all())
 
 
 def _jackknife(trials: Trials, cells: pd.DataFrame) -> tuple[NDArray[np.intp], Floats]:

@@ -73,7 +73,9 @@ def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is be
     short, cost, x_label = _COSTS[x]
     title = f"Error against {short}, by {word}"
     held, positions = slice_along(draws, axis)
-    series = sorted({str(value) for value in draws.cells[axis].iloc[positions]})
+    series = sorted(
+        {str(value) for value in draws.cells[axis].iloc[positions]}, key=lambda value: sort_key(axis, value)
+    )
     if not series or (axis == "strategy" and len(series) < 2):  # noqa: PLR2004 (two are compared)
         return Missing(title=title, reason=f"no two finished trials differ in {word} alone")
     drawn = [law for law in laws if all(law.identity.get(name) == value for name, value in held.items())]

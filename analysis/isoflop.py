@@ -158,12 +158,15 @@ class Curve:
 
 
 def family(architecture: str) -> str:
-    """What one size axis holds: the catalogue's family, or the letters that an unknown name begins with."""
+    """What one size axis holds: the catalogue's family, or the letters that an unknown name begins with.
+
+    Names that begin with no letter, such as a number of parameters, are sizes of one family.
+    """
     try:
         return _FAMILIES[load_architecture(architecture).family]
     except ValueError:
         match = re.match(r"[A-Za-z]+", architecture)
-        return match[0] if match else architecture
+        return match[0] if match else "model"
 
 
 def curves(draws: CellDraws) -> list[Curve]:

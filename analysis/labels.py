@@ -29,8 +29,9 @@ def count_text(count: float) -> str:
     if count < _WRITTEN_OUT:
         return f"{round(count):,}"
     for size, prefix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.3g}{prefix}"
+        rounded = float(f"{count:.3g}")  # 999.97M is 1B, not 1e+03M
+        if rounded >= size:
+            return f"{rounded / size:.3g}{prefix}"
     raise AssertionError("a count of at least 100,000 has a prefix")
 
 
@@ -91,7 +92,14 @@ def configuration_text(cell: Mapping[str, Any], *, without: str = "") -> str:
 def metric_text(metric: str) -> str:
     """``held-out/top1`` → ``zero-shot top-1 error (held-out)``."""
     where, _, what = metric.rpartition("/")
+    if what == "loss":
+        return f"loss ({where})"
     return f"{_METRICS.get(what, f'1 − {what}')} ({where})" if where else f"1 − {metric}"
+
+
+def measured_text(metric: str, value: float) -> str:
+    """``error 20.8 %``; ``loss 2.077`` of a metric that is a loss."""
+    return f"loss {value:.4g}" if metric.endswith("/loss") else f"error {percent(value)} %"
 
 
 def percent(fraction: float, digits: int = 1) -> str:
@@ -105,7 +113,13 @@ def percent_interval(low: float, high: float) -> str:
 
 
 def sort_key(axis: str, value: object) -> tuple[float, str]:
-    """Order of the values along a part of the configuration: sizes and qualities by how much they hold."""
+    """Order of the values along a part of the configuration: sizes and qualities by how much they hold.
+
+    Names that are numbers, such as a model's parameters, go by their size, after all others.
+    """
+    text = str(value)
     if axis == "subset_size":
-        return float(str(value)), ""
-    return (quality_fraction(str(value)), str(value)) if axis == "quality" else (0.0, str(value))
+        return float(text), ""
+    if axis == "quality":
+        return quality_fraction(text), text
+    return float(text) if re.fullmatch(r"\d+(\.\d*)?", text) else 0.0, text

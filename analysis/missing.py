@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from analysis.table import CONFIGURATION, Trials, shared_samples
+from analysis.table import CONFIGURATION, Trials, budgets
 
 WAITING = "not run yet"
 
@@ -19,8 +19,7 @@ def with_budgets(plan: pd.DataFrame, trials: Trials) -> pd.DataFrame:
     """
     if plan.empty:
         return plan
-    fixed = plan["regime"] == "fixed-compute"
-    budget = np.where(fixed, plan["level_flops"].to_numpy(np.float64), shared_samples(plan))
+    budget = budgets(plan)
     # Of trials that were declared the same, the samples of the largest stand for all: a half-finished study
     # may lack it.
     measured = trials.frame.set_index("trial")["budget"].reindex(plan["trial"]).to_numpy(np.float64)

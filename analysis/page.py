@@ -18,13 +18,13 @@ from analysis.labels import (
     budget_text,
     configuration_text,
     count_text,
+    measured_text,
     metric_text,
-    percent,
     percent_interval,
     plural,
     quality_fraction,
 )  # fmt: skip
-from analysis.table import records
+from analysis.table import is_loss, records
 from analysis.tables import Table, share_text
 from budgets.quantity import format_flops
 
@@ -65,9 +65,11 @@ def render(  # noqa: PLR0913 (a page shows as many things)
     )
     return environment.get_template("report.html.j2").render(
         name=name,
+        imported=found.imported,
         metric=metric_text(found.trials.metric),
         unfinished=_unfinished(found.progress),
-        cards=[_card(row, found.draws.source) for row in records(found.frontier)],
+        loss=is_loss(found.trials.metric),
+        cards=[_card(row, found) for row in records(found.frontier)],
         explanation=found.draws.explanation,
         facts=_facts(found),
         statements=found.statements,
@@ -106,7 +108,9 @@ def inline_svg(svg: str, name: str) -> Markup:
     return Markup(body)  # noqa: S704 (drawn here; see the docstring)
 
 
-def _card(row: Mapping[Any, Any], source: str) -> dict[str, Any]:
+def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
+    source = found.draws.source
+    what, _, value = measured_text(found.trials.metric, row["error"]).partition(" ")
     probability = float(row["probability"])
     ends = percent_interval(row["low"], row["high"])
     return {
@@ -116,14 +120,15 @@ def _card(row: Mapping[Any, Any], source: str) -> dict[str, Any]:
         "parts": [axis_text(axis, row[axis]) for axis in ("strategy", "subset_size", "quality")],
         "samples": count_text(row["samples_seen"]),
         "epochs": f"{row['epochs']:.1f}",
-        "error": percent(row["error"]),
+        "measured": value,
+        "what": what,
         "ends": ends,
         "ends_are": "90 % interval" if source == "runs" else "counting noise only, a lower bound",
         "share": share_text(probability),
         "width": 0.0 if pd.isna(probability) else 100 * probability,
         "share_is": "P(best)" if source == "runs" else "P(best) by counting noise alone",
         "runner_up": row["runner_up"],
-        "runner_up_error": percent(row["runner_up_error"]),
+        "runner_up_error": measured_text(found.trials.metric, row["runner_up_error"]).partition(" ")[2],
         "verdict": row["verdict"],
         "reason": row["reason"],
         "tied": [text for text in row["tied"].split("; ") if text],
@@ -141,6 +146,9 @@ def _unfinished(progress: Progress) -> str:
 
 def _facts(found: Analysis) -> list[dict[str, Any]]:
     cost, progress = found.cost, found.progress
+    if found.imported:
+        value = f"{progress.finished:,}"
+        return [{"name": "Trials imported", "value": value, "note": found.imported, "part": None}]
     note, part = "", None
     if cost.budget_flops > 0:
         part = cost.booked_flops / cost.budget_flops

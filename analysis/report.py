@@ -26,8 +26,8 @@ from analysis import (
 from analysis.analyse import Analysis, analyse
 from analysis.figure_data import FigureData, Missing
 from analysis.figures.save_all import helpers, save_all
-from analysis.labels import budget_text, configuration_text, percent, percent_interval, plural
 from analysis.curves import X_COLUMNS
+from analysis.labels import budget_text, configuration_text, measured_text, percent_interval, plural
 from analysis.measure import Measure
 from analysis.table import records
 from analysis.table_files import save as save_table
@@ -69,6 +69,7 @@ def write_report(  # noqa: PLR0913 (a study leaves as many frames)
     begun: Mapping[str, str] | None = None,
     tuned: Tuned | None = None,
     published: pd.DataFrame | None = None,
+    imported: str = "",
     processes: int = 1,
 ) -> ReportSummary:
     """Analyses a study, finished or not, and writes its report.
@@ -80,13 +81,14 @@ def write_report(  # noqa: PLR0913 (a study leaves as many frames)
         results: One row a trial that ended, in the results schema.
         curves: Training curves.
         plan: One row a planned trial.
-        left_out: Cells not planned, with ``reason``.
+        left_out: Cells not planned, with ``reason``; of an imported study, rows of its table not read.
         ledger: Entries of FLOPs.
         events: What happened when.
         provenance: Versions, hardware, convention and the like, shown as they are.
         begun: Trial → how far it is, of those that were begun and have no row in the results.
         tuned: Its tuning, where it has one.
         published: The paper's digitised figures, whose own verdicts on its claims stand beside the study's.
+        imported: Of a study that came from a table, what was read of it; it has neither plan nor cost.
         processes: How many draw the figures.
 
     Raises:
@@ -95,7 +97,7 @@ def write_report(  # noqa: PLR0913 (a study leaves as many frames)
     with helpers(processes - 1) as pool:
         found = analyse(
             declaration, results=results, plan=plan, ledger=ledger, events=events, begun=begun,
-            figures=published,
+            figures=published, imported=imported,
         )  # fmt: skip
         figures = draw_data(
             found, results=results, curves=curves, plan=plan, left_out=left_out, ledger=ledger, events=events
@@ -144,6 +146,15 @@ def draw_data(  # noqa: PLR0913 (a study leaves as many frames)
     compute = [law for law in found.laws if law.along == "compute"]
     data = [law for law in found.laws if law.along == "data"]
     measured = Measure(metric=metric, draws=draws, laws=found.laws)
+    course: tuple[FigureData | Missing, ...] = (
+        run_figures.training_loss(found.trials, draws, curves),
+        course_figures.plan_grid(plan, pd.DataFrame() if found.imported else left_out, results),
+        run_figures.ledger_bars(plan, ledger),
+        course_figures.schedule(plan, events),
+    )
+    if found.imported:
+        why = "the study was imported, its table does not say how it was run"
+        course = tuple(Missing(title=each.title, reason=why) for each in course)
     return (
         compute_figures.over_compute(draws, compute, best, axis="architecture", metric=metric),
         compute_figures.over_compute(draws, compute, best, axis="strategy", metric=metric),
@@ -166,10 +177,7 @@ def draw_data(  # noqa: PLR0913 (a study leaves as many frames)
         size_figures.isoflop(draws, found.profiles, metric=metric),
         check_figures.residuals(draws, compute, metric=metric),
         check_figures.forecasts(draws, found.holdout, metric=metric),
-        run_figures.training_loss(found.trials, draws, curves),
-        course_figures.plan_grid(plan, left_out, results),
-        run_figures.ledger_bars(plan, ledger),
-        course_figures.schedule(plan, events),
+        *course,
     )
 
 
@@ -188,9 +196,9 @@ def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table
         law_tables.quality_trades(found.quality_trades),
         tables.robustness(found.robustness),
         tables.findings(found.findings, found.published),
-        tables.cost(found.levels, found.cost),
+        *(() if found.imported else (tables.cost(found.levels, found.cost),)),
         tables.trials(found.trials),
-        tables.left_out(left_out),
+        tables.left_aside(left_out) if found.imported else tables.left_out(left_out),
         tables.missing(found.missing),
     )
 
@@ -200,13 +208,14 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
     progress = found.progress
     unfinished = f", {progress.excluded} failed or diverged" if progress.excluded else ""
     spent = format_flops(found.cost.spent_flops)
-    lines = [f"{progress.finished} of {progress.planned} trials finished{unfinished}; {spent} spent"]
+    ran = f"{progress.finished} of {progress.planned} trials finished{unfinished}; {spent} spent"
+    lines = [found.imported or ran]
     for row in records(found.frontier):
         ends = percent_interval(row["low"], row["high"]) if found.draws.source == "runs" else ""
         tied = f" ({row['tied']})" if row["verdict"] == "tie" else ""
         lines.append(
             f"{budget_text(row['regime'], row['budget'])}: {configuration_text(row)}: "
-            f"error {percent(row['error'])} %{' ' if ends else ''}{ends}, "
+            f"{measured_text(found.trials.metric, row['error'])}{' ' if ends else ''}{ends}, "
             f"{row['verdict']}: {row['reason']}{tied}"
         )
     if found.frontier.empty:

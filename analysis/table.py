@@ -21,10 +21,14 @@ NUMBERS = (
     "samples_seen", "epochs", "parameters", "train_loss",
 )  # fmt: skip
 REGIMES = ("fixed-compute", "one-epoch", "equal-samples")
+BATCH_ROUNDING = 0.03
+"""Share that trials of one level differ by at most, where no batch size says what whole batches leave."""
+READING_ERROR = "reading_error"
+"""What the column ``<evaluation set>/reading_error`` is called."""
 STATUSES = ("finished", "diverged", "failed")
 KEPT = (
     "trial", *CELL, "seed", "train_flops", "train_flops_per_sample", "evaluation_flops", "samples_seen",
-    "epochs", "parameters", "train_loss", "error", "images", "diverged",
+    "epochs", "parameters", "train_loss", "error", "images", "reading_error", "diverged",
 )  # fmt: skip
 
 
@@ -35,8 +39,10 @@ class Trials:
     Attributes:
         frame: One row a trial: ``trial``, the columns of ``CELL``, ``seed``, the compute columns of the
             results schema, ``error`` (1 − metric, a fraction; a loss as it is), ``images`` (how many the
-            metric was counted over, NaN when unknown) and ``diverged`` (runs of its cell that did).
-            ``budget`` is the level's training FLOPs under fixed compute and samples seen otherwise.
+            metric was counted over, NaN when unknown), ``reading_error`` (standard deviation that a published
+            value was read with, 0 where it is exact) and ``diverged`` (runs of its cell that did).
+            ``budget`` is the level's training FLOPs under fixed compute and samples seen otherwise, see
+            `budgets`.
         metric: The results column that ``error`` was made of, such as ``held-out/top1``.
         excluded: ``trial``, ``status`` and ``reason`` of each row of the results that is not in ``frame``.
     """
@@ -79,16 +85,13 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
         for status, reason in zip(excluded["status"], excluded["reason"], strict=True)
     ]
     count = _count_column(metric)
-    budget = np.where(
-        results["regime"] == "fixed-compute",
-        _numbers(results, "level_flops"),
-        shared_samples(results),
-    )
-    cells = results.assign(budget=budget, diverged=results["status"] == "diverged")
+    reading = f"{metric.rpartition('/')[0]}/{READING_ERROR}"
+    cells = results.assign(budget=budgets(results), diverged=results["status"] == "diverged")
     frame = cells.assign(
         diverged=cells.groupby(list(CELL), dropna=False)["diverged"].transform("sum").astype(np.float64),
         error=value if is_loss(metric) else 1.0 - value,
         images=_numbers(results, count) if count in results else np.nan,
+        reading_error=np.nan_to_num(_numbers(results, reading)) if reading in results else 0.0,
     ).loc[measured, list(KEPT)]
     _check_budget(frame)
     _check_seeds(frame)
@@ -99,22 +102,43 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
     )
 
 
-def shared_samples(results: pd.DataFrame) -> NDArray[np.float64]:
-    """Samples seen, the same for trials that were declared the same and differ by their whole batches.
+def budgets(trials: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the budget of each trial: FLOPs of its level under fixed compute, samples seen otherwise.
 
-    A strategy with larger batches stops earlier by less than one of them; that is no other budget.
+    Trials that were declared the same stop at different whole batches; that is no other budget. A level that
+    is not given follows from the FLOPs in the same way.
+
+    Args:
+        trials: Planned trials or results; ``batch_size`` is used where there is one.
     """
-    samples = _numbers(results, "samples_seen")
-    if "batch_size" not in results:
-        return samples
-    batch = float(_numbers(results, "batch_size").max())
-    equal = (results["regime"] == "equal-samples").to_numpy(bool)
-    values = np.unique(samples[equal])
-    groups = np.cumsum(np.diff(values, prepend=values[:1]) >= batch)
-    for group in np.unique(groups):
-        members = values[groups == group]
-        samples = np.where(equal & np.isin(samples, members), members.max(), samples)
-    return samples
+    names = ("level_flops", "samples_seen", "train_flops", "train_flops_per_sample")
+    level, samples, flops, per_sample = (_numbers(trials, name) for name in names)
+    batch = _numbers(trials, "batch_size") if "batch_size" in trials else np.full(len(trials), np.nan)
+    fixed = (trials["regime"] == "fixed-compute").to_numpy(bool)
+    found = np.where(fixed, level, np.nan)
+    for regime in REGIMES:
+        here = (trials["regime"] == regime).to_numpy(bool) & np.isnan(found)
+        value, step = (flops, batch * per_sample) if regime == "fixed-compute" else (samples, batch)
+        found[here] = levels(value[here], step[here])
+    return found
+
+
+def levels(values: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the level of each value: the largest value that it may have been rounded down from.
+
+    Args:
+        values: Samples seen, or FLOPs; NaN stays NaN.
+        step: A value lies less than this below its level; NaN where unknown, then it is `BATCH_ROUNDING` of
+            the level.
+    """
+    reach = np.where(np.isnan(step), values / (1.0 - BATCH_ROUNDING), np.nextafter(values + step, 0.0))
+    found, level = values.copy(), np.inf
+    # From the largest down: a level takes what reaches up to it, so that near values cannot chain.
+    for place in np.argsort(-values, kind="stable"):
+        if not values[place] <= level <= reach[place]:
+            level = values[place]
+        found[place] = level
+    return found
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -125,11 +149,10 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def metrics(results: pd.DataFrame) -> tuple[str, ...]:
     """Names of the metric columns of a results table: ``<evaluation set>/<metric>``.
 
-    Counts of images and standard errors are left out.
+    Counts of images, standard errors and reading errors are left out.
     """
-    return tuple(
-        name for name in map(str, results.columns) if "/" in name and not name.endswith(("/count", "_se"))
-    )
+    beside = ("/count", "_se", f"/{READING_ERROR}")
+    return tuple(name for name in map(str, results.columns) if "/" in name and not name.endswith(beside))
 
 
 def is_loss(metric: str) -> bool:
@@ -203,5 +226,5 @@ def _check_seeds(frame: pd.DataFrame) -> None:
     if len(repeated):
         raise ValueError(
             f"trials '{repeated.iloc[0]}' and '{repeated.iloc[1]}' share a cell and a seed: "
-            "they would count as two runs; keep one of them"
+            "they would count as two runs; keep one of them, or give each its seed"
         )

@@ -265,6 +265,14 @@ def left_out(cells: pd.DataFrame) -> Table:
     )
 
 
+def left_aside(rows: pd.DataFrame) -> Table:
+    """Rows of an imported table that are no results, counted by reason."""
+    counts = rows["reason"].value_counts()
+    frame = pd.DataFrame({"Rows": [f"{count:,}" for count in counts], "Reason": list(counts.index)})
+    note = "each of them stands in dropped.parquet beside the report"
+    return Table(name="left-out", title="Rows of the table that were left aside", note=note, frame=frame)
+
+
 def share_text(probability: float) -> str:
     """A probability with two digits; the ends as bounds, as draws cannot tell more."""
     if isnan(probability):

@@ -21,6 +21,7 @@ _FLOP_UNITS = {
 }
 _SECOND_UNITS = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}
 _SHARE_UNITS = {"": Fraction(1), "%": Fraction(1, 100)}
+_TABLE_UNITS = {**_COUNT_UNITS, "T": 10**12, **_FLOP_UNITS, **_SHARE_UNITS}
 _DEVICE_TIME = re.compile(
     rf"\s*(?P<number>{_NUMBER})\s*(?:gpu|tpu|device)-(?P<span>hour|day|week)s?\s+of\s+(?P<device>\S+)"
     r"(?:\s+at\s+(?P<share>.+?))?\s*",
@@ -100,6 +101,18 @@ def parse_seconds(text: str) -> float:
     if value < 0:
         raise ValueError(f"'{text}' is negative")
     return _float(value * _SECOND_UNITS[unit], text)
+
+
+def parse_quantity(text: str) -> float:
+    """Reads a number of a table, with or without a unit: ``15T``, ``900 GFLOP``, ``63.2%``, ``3e-4``.
+
+    Raises:
+        ValueError: The text is no number, is out of a float's range, or has another unit.
+    """
+    value, unit = _split(text, example="15T, 900 GFLOP or 63.2%")
+    if unit not in _TABLE_UNITS:
+        raise ValueError(f"'{_short(text)}': {unknown('unit', unit, filter(None, _TABLE_UNITS))}")
+    return _float(value * _TABLE_UNITS[unit], text)
 
 
 def format_count(count: float) -> str:

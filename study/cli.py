@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from study.imported import Imported
     from study.study import Study
 
 _DECLARATIONS = Path(__file__).parent / "declarations"
@@ -57,14 +58,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(options: argparse.Namespace) -> int:
-    from study.load import find_declaration, load_declaration  # noqa: PLC0415 - --help needs none of it
+    from study.imported import find_imported, imported_names  # noqa: PLC0415 - --help needs none of it
+    from study.load import find_declaration, load_declaration  # noqa: PLC0415
     from study.study import find_study  # noqa: PLC0415
 
-    command: Callable[[Study | None, argparse.Namespace], int] = options.command
+    command: Callable[[Study | Imported | None, argparse.Namespace], int] = options.command
     if getattr(options, "study", None) is None:  # the command is about no study, or not about this one
         return command(None, options)
-    declaration = load_declaration(find_declaration(options.study))
+    results = Path(options.results or "results")
+    imported = find_imported(options.study, results)
+    if imported is not None:
+        if command not in {_report, _recommend}:
+            raise ValueError(f"{imported.folder} was imported, not run: only report and recommend read it")
+        return command(imported, options)
+    declaration = load_declaration(find_declaration(options.study, imported=imported_names(results)))
     study = find_study(declaration, results=options.results, pools=options.pools)
+    if find_imported(declaration.name, study.folder.parent) is not None:
+        raise ValueError(f"{study.folder} is an imported study; give the declaration another name (study:)")
     if study.url and command in {_run, _status, _report, _recommend, _export}:
         _refresh(study, needed=command is _run)
     return command(study, options)
@@ -107,7 +117,8 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
         sub.add_argument(
             "study",
             nargs="?" if name in {"recommend", "report"} else None,
-            help=f"a declaration's file, or one that comes with the project: {shipped}",
+            help=f"a declaration's file, or one that comes with the project: {shipped}"
+            + ("; or the name of an imported study" if name in {"recommend", "report"} else ""),
         )
         sub.add_argument(
             "--results", metavar="FOLDER", help="where studies are kept (results, in storage: if declared)"
@@ -142,6 +153,7 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
             sub.add_argument(
                 "--wait", type=float, default=60.0, metavar="SECONDS", help="for its end, at most (60)"
             )
+    _add_import(commands.add_parser)
     data, evaluation = (
         commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
         for name, about in (
@@ -214,6 +226,21 @@ def _add_run_options(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--retry-failed", action="store_true", help="run again what failed in an earlier run")
     sub.add_argument("--dry-run", action="store_true", help="say what would be run, and change nothing")
+
+
+def _add_import(add_parser: "Callable[..., argparse.ArgumentParser]") -> None:
+    sub = add_parser(
+        "import",
+        help="read anyone's table of results, by a map of its columns, as a study to report",
+        description="Reads anyone's table of results, by a map of its columns, as a study to report.",
+    )
+    sub.add_argument("table", type=Path, help="a CSV or parquet file, one row a trial")
+    sub.add_argument(
+        "--map", required=True, metavar="MAP", help="its column map: a YAML file, or one that comes along"
+    )
+    sub.add_argument("--name", metavar="NAME", help="of the study: results/NAME is written (the map's)")
+    sub.add_argument("--results", metavar="FOLDER", help="where studies are kept (results)")
+    sub.set_defaults(command=_import)
 
 
 def _add_recommend_options(sub: argparse.ArgumentParser) -> None:
@@ -301,20 +328,31 @@ def _status(study: "Study", options: argparse.Namespace) -> int:
     return 0
 
 
-def _report(study: "Study | None", options: argparse.Namespace) -> int:
-    from study.reporting import report_paper, report_study  # noqa: PLC0415
+def _import(_study: None, options: argparse.Namespace) -> int:
+    from study.import_command import import_study  # noqa: PLC0415
+
+    results = Path(options.results or "results")
+    for line in import_study(options.table, options.map, name=options.name, results=results):
+        print(line)
+    return 0
+
+
+def _report(study: "Study | Imported | None", options: argparse.Namespace) -> int:
+    from study.imported import Imported  # noqa: PLC0415
+    from study.reporting import report_imported, report_paper, report_study  # noqa: PLC0415
 
     if study is None and not options.paper:
         raise ValueError("which study? Give a declaration, or --paper for the paper's own figures")
-    for line in report_study(study) if study is not None else ():
-        print(line)
+    if study is not None:
+        for line in report_imported(study) if isinstance(study, Imported) else report_study(study):
+            print(line)
     if options.paper:
         for line in report_paper(Path(options.results or "results"), study):
             print(line)
     return 0
 
 
-def _recommend(study: "Study | None", options: argparse.Namespace) -> int:
+def _recommend(study: "Study | Imported | None", options: argparse.Namespace) -> int:
     from study.recommend import recommend_from  # noqa: PLC0415
 
     for line in recommend_from(

@@ -22,8 +22,12 @@ from study.yaml_reader import DeclarationError, Section, read_root
 DECLARATIONS = Path(__file__).parent / "declarations"
 
 
-def find_declaration(name: str) -> Path:
+def find_declaration(name: str, *, imported: tuple[str, ...] = ()) -> Path:
     """Finds a declaration by the path of its file, or by the name of one that comes with the project.
+
+    Args:
+        name: The path or the name.
+        imported: Names of imported studies, which have no declaration, for the error.
 
     Raises:
         DeclarationError: There is neither.
@@ -35,7 +39,9 @@ def find_declaration(name: str) -> Path:
         return path
     shipped = {path.stem: path for path in DECLARATIONS.glob("*.yaml")}
     if name not in shipped:
-        raise DeclarationError(f"{unknown('study', name, shipped)}, or a path that ends in .yaml")
+        raise DeclarationError(
+            f"{unknown('study', name, (*shipped, *imported))}, or a path that ends in .yaml"
+        )
     return shipped[name]
 
 

@@ -1,4 +1,4 @@
-"""Recommends a configuration from a finished study, or from anyone's table as a prior."""
+"""Recommends a configuration from a finished or an imported study, or from anyone's table as a prior."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +15,18 @@ from analysis.table import tidy
 from budgets.quantity import parse_count, parse_flops
 from runners.results import read_table
 from study.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
+from study.imported import Imported
 from study.study import Study
 
 
 def recommend_from(  # noqa: PLR0913 (one argument an option)
-    study: Study | None, *, flops: str, pairs: str, limit: float, prior: str | None, table: Path | None
+    study: Study | Imported | None,
+    *,
+    flops: str,
+    pairs: str,
+    limit: float,
+    prior: str | None,
+    table: Path | None,
 ) -> Iterator[str]:
     """Yields the lines of a recommendation.
 
@@ -38,7 +45,8 @@ def recommend_from(  # noqa: PLR0913 (one argument an option)
         raise ValueError("give either a study or --prior MAP to learn from")
     compute, pool = parse_flops(flops), parse_count(pairs)
     if study is not None:
-        results, metric, source = _results(study), study.declaration.metric, str(study.folder)
+        results, source = _results(study), str(study.folder)
+        metric = study.metric if isinstance(study, Imported) else study.declaration.metric
     else:
         how = load_column_map(find_column_map(str(prior)))
         results = import_table(read_any_table(table or PAPER_FIGURES), how)
@@ -53,7 +61,9 @@ def recommend_from(  # noqa: PLR0913 (one argument an option)
     )
 
 
-def _results(study: Study) -> pd.DataFrame:
+def _results(study: Study | Imported) -> pd.DataFrame:
+    if isinstance(study, Imported):
+        return study.results()
     path = study.folder / "results.parquet"
     if not path.exists():
         raise ValueError(

@@ -16,6 +16,7 @@ from budgets.flops import CONVENTION
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, read_json_lines, read_table, to_frame
 from study.begun import begun
 from study.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
+from study.imported import Imported
 from study.study import Study
 
 _MOST_PROCESSES = 4
@@ -57,7 +58,39 @@ def report_study(study: Study) -> Iterator[str]:
     yield f"report: {summary.page}"
 
 
-def report_paper(results: Path, study: Study | None) -> Iterator[str]:
+def report_imported(study: Imported) -> Iterator[str]:
+    """Writes the report of an imported study, as `report_study`.
+
+    Raises:
+        ValueError: Its folder can't be read.
+    """
+    results, dropped = study.results(), study.dropped()
+    record, rows = study.record, f"{study.record['rows']:,}"
+    summary = write_report(
+        study.folder / "report",
+        declaration={"name": study.name, "metric": study.metric},
+        declaration_text=study.map_text,
+        results=results,
+        curves=to_frame([], CURVE_COLUMNS),
+        plan=pd.DataFrame(),
+        left_out=dropped,
+        ledger=pd.DataFrame(),
+        events=pd.DataFrame(),
+        provenance={
+            "Table": record["title"],
+            "File": f"{record['table']}, {rows} rows, SHA-256 {record['sha256']}",
+            "Map": record["map"],
+            "FLOPs": "as the map makes them of the table",
+        },
+        imported=f"{record['rows'] - len(dropped):,} of {rows} rows of {record['table']}, imported",
+        published=read_any_table(PAPER_FIGURES),
+        processes=_processes(),
+    )
+    yield from summary.lines
+    yield f"report: {summary.page}"
+
+
+def report_paper(results: Path, study: Study | Imported | None) -> Iterator[str]:
     """Draws the paper's digitised tables as a study is drawn, beside a study's report where there is one.
 
     Args:
@@ -74,7 +107,7 @@ def report_paper(results: Path, study: Study | None) -> Iterator[str]:
     else:
         report = study.folder / "report"
         page = write_paper_page(
-            report / "paper", figures, study=study.declaration.name, theirs=report / "figures",
+            report / "paper", figures, study=study.folder.name, theirs=report / "figures",
             processes=_processes(),
         )  # fmt: skip
     yield f"the paper's figures: {page}"

@@ -143,6 +143,10 @@ class Section:
         """Tells whether a key holds an inner mapping."""
         return isinstance(self._values.get(key), yaml.MappingNode)
 
+    def where(self, key: str) -> str:
+        """Return file and line of a key, or of the section where the key is absent."""
+        return f"{self.problems.path}:{self._keys.get(key, self.node).start_mark.line + 1}"
+
     def error(self, message: str, key: str | None = None) -> None:
         """Notes an error at a key, or at the section itself."""
         self.problems.add(self.node if key is None or key not in self._keys else self._keys[key], message)

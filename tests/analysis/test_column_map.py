@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.column_map import Column, ColumnMap, import_table
+from analysis.bootstrap import cell_draws
+from analysis.column_map import Column, ColumnMap, import_table, unselected
+from analysis.isoflop import curves, family
+from analysis.labels import count_text, metric_text, sort_key
 from analysis.table import tidy
 
 TABLE = pd.DataFrame(
@@ -99,3 +102,128 @@ def test_two_different_values_of_one_cell_and_seed_are_refused() -> None:
 def test_a_wrong_map_or_table_gets_one_clear_answer(how: ColumnMap, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         import_table(TABLE, how)
+
+
+def test_numbers_as_names_and_booleans_are_texts() -> None:
+    table = TABLE.assign(net=[400_000_000, 400_000_000, 1.4, 1.4, 0.0], ema=[True, False, True, False, True])
+    columns = {**HOW.columns, "architecture": Column(source="net"), "strategy": Column(source="ema")}
+    frame = import_table(table, replace(HOW, columns=columns))
+    assert frame["architecture"].tolist() == ["400000000", "400000000", "1.4", "1.4"]
+    assert frame["strategy"].tolist() == ["True", "False", "True", "False"]
+    chosen = import_table(
+        table, replace(HOW, columns=columns, rows={"ema": ("true",), "net": ("4e8", "1.4")})
+    )
+    assert chosen["trial"].tolist() == ["row-1", "row-3"]
+
+
+def test_numbers_may_have_a_unit_in_the_table_and_in_the_map() -> None:
+    table = TABLE.assign(seen=["100M", "1B", "1e8", "15T", "1"], acc=["40%", "50 %", "0.45", "0.6", "0"])
+    columns = {**HOW.columns, "subset_size": Column(value="15T")}
+    frame = import_table(table, replace(HOW, columns=columns, metric_column=Column(source="acc")))
+    assert frame["samples_seen"].tolist() == [1e8, 1e9, 1e8, 1.5e13]
+    assert frame["subset_size"].tolist() == [1.5e13] * 4
+    assert frame[HOW.metric].tolist() == [0.4, 0.5, 0.45, 0.6]
+
+
+def test_percents_are_answered_with_the_factor() -> None:
+    how = replace(HOW, metric_column=Column(source="acc"), where={"metric": "mine.yaml:3"})
+    with pytest.raises(
+        ValueError, match=r"mine\.yaml:3: column 'acc', row 1: .* found 40; .*`times: 0\.01`$"
+    ):
+        import_table(TABLE, how)
+    with pytest.raises(ValueError, match=r"found 4000$"):
+        import_table(TABLE, replace(HOW, metric_column=Column(source="acc", times=100)))
+
+
+def test_images_and_reading_error_may_be_columns_and_enter_the_noise() -> None:
+    table = TABLE.assign(n=[10_000.0, 10_000, 10_000, 10_000, 1], half=[0.0, 3.0, 0.0, 4.0, 0.0])
+    how = replace(HOW, images=Column(source="n"), reading_error=Column(source="half", times=0.01))
+    trials = tidy(import_table(table, how), metric=HOW.metric)
+    assert trials.metric == HOW.metric
+    draws = cell_draws(trials, question="laws", draws=20_000)
+    read = draws.cells["reading_error"].to_numpy(np.float64)
+    assert sorted(read) == [0.0, 0.0, 0.03, 0.04]
+    p = draws.cells["error"].to_numpy(np.float64)
+    np.testing.assert_allclose(draws.draws.std(axis=0), np.hypot(np.sqrt(p * (1 - p) / 1e4), read), rtol=0.03)
+
+
+def test_a_reading_error_alone_is_noise_of_a_loss_too() -> None:
+    how = replace(
+        HOW, metric="text/loss", better="lower", images=0, metric_column=Column(source="acc"),
+        reading_error=Column(value="0.5"),
+    )  # fmt: skip
+    draws = cell_draws(tidy(import_table(TABLE, how), metric="text/loss"), question="laws", draws=20_000)
+    assert draws.source == "evaluation"
+    np.testing.assert_allclose(draws.draws.std(axis=0), 0.5, rtol=0.03)
+
+
+@pytest.mark.parametrize("regime", ["equal-samples", "one-epoch", "fixed-compute"])
+def test_three_scales_of_whole_batches_stay_three_budgets(regime: str) -> None:
+    """15 runs at 200 GFLOP, 600 GFLOP and 1.8 TFLOP, rounded down to whole batches: 195.8 for 200."""
+    kept = np.array([0.979, 0.985, 0.991, 0.997, 0.9995])
+    scale = np.repeat([200e9, 600e9, 1.8e12], 5) * np.tile(kept, 3)
+    table = pd.DataFrame({"net": [*"abcde"] * 3, "flops": scale, "seen": scale / 1e6, "acc": 0.5})
+    columns = {
+        "regime": Column(value=regime), "architecture": Column(source="net"),
+        "strategy": Column(value="clip"), "quality": Column(value="all"),
+        "samples_seen": Column(source="seen"),
+        "subset_size": Column(source="seen"), "train_flops": Column(source="flops"),
+    }  # fmt: skip
+    how = replace(HOW, rows={}, columns=columns, metric_column=Column(source="acc"))
+    trials = tidy(import_table(table, how), metric=HOW.metric)
+    assert trials.frame["budget"].nunique() == 3
+    assert trials.frame["train_flops"].nunique() == 15
+    exact = replace(how, columns={**columns, "batch_size": Column(value="1")})
+    assert tidy(import_table(table, exact), metric=HOW.metric).frame["budget"].nunique() == 15
+    batches = replace(how, columns={**columns, "batch_size": Column(value="40_000")})
+    assert tidy(import_table(table, batches), metric=HOW.metric).frame["budget"].nunique() == 3
+
+
+def test_one_epoch_trials_of_a_level_share_their_pairs() -> None:
+    columns = {**HOW.columns, "regime": Column(value="one-epoch"), "subset_size": Column(source="seen")}
+    table = TABLE.assign(seen=[0.99e8, 0.98e9, 1e8, 1e9, 1.0])
+    frame = import_table(table, replace(HOW, columns=columns))
+    assert frame["subset_size"].tolist() == [1e8, 1e9, 1e8, 1e9]
+    assert frame["samples_seen"].tolist() == [0.99e8, 0.98e9, 1e8, 1e9]
+
+
+def test_a_row_without_a_name_or_a_number_fails_with_the_reason() -> None:
+    table = TABLE.assign(net=["", *TABLE["net"][1:]], seen=[1e8, 0.0, 1e8, 1e9, 1e9])
+    frame = import_table(table, HOW)
+    assert frame["reason"].tolist()[:2] == [
+        "it has no architecture",
+        "train_flops is not a finite number above zero",
+    ]
+    left = unselected(table, HOW)
+    assert left.to_dict("records") == [
+        {"trial": "row-5", "reason": "not selected: its task is none of those under rows:"}
+    ]
+
+
+def test_sizes_as_names_are_one_family_in_the_order_of_their_size() -> None:
+    assert {family(name) for name in ("400000000", "1.4", "20B")} == {"model"}
+    assert sorted(["1125938688", "99620352", "1.4"], key=lambda name: sort_key("architecture", name)) == [
+        "1.4",
+        "99620352",
+        "1125938688",
+    ]
+    assert (count_text(999_970_000), metric_text("text/loss")) == ("1B", "loss (text)")
+
+
+def test_sizes_at_three_budgets_without_levels_give_three_profiles_of_model_size() -> None:
+    size, flops = (each.ravel() for each in np.meshgrid(np.geomspace(1e8, 6.4e9, 7), [1e20, 3e20, 9e20]))
+    seen = flops / (6 * size) * np.tile([0.98, 0.99, 1.0], 7)  # whole batches
+    table = pd.DataFrame({"n": size, "d": seen, "loss": 1.7 + 400 / size**0.34 + 410 / seen**0.28})
+    columns = {
+        "regime": Column(value="fixed-compute"), "architecture": Column(source="n"),
+        "strategy": Column(value="language-model"), "quality": Column(value="all"),
+        "subset_size": Column(value="15T"), "samples_seen": Column(source="d"),
+        "train_flops": Column(source="n", times=6, by="d"),
+    }  # fmt: skip
+    how = replace(
+        HOW, rows={}, columns=columns, metric="text/loss", metric_column=Column(source="loss"), images=0
+    )
+    profiles = curves(cell_draws(tidy(import_table(table, how), metric="text/loss"), question="isoflop"))
+    assert [len(each.positions) for each in profiles] == [7, 7, 7]
+    assert [each.identity["family"] for each in profiles] == ["model"] * 3
+    np.testing.assert_allclose([each.identity["budget"] for each in profiles], [1e20, 3e20, 9e20], rtol=0.03)

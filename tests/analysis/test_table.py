@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.table import tidy
+from analysis.table import levels, tidy
 from tests.analysis.synthetic import StudyFrames
 
 
@@ -97,3 +97,19 @@ def test_equal_samples_that_differ_by_less_than_a_batch_are_one_budget(frames: S
     budgets = tidy(results, metric="held-out/top1").frame.set_index("trial")["budget"]
 
     assert budgets[results["trial"]].tolist() == [10_048, 10_048, 20_032]
+
+
+def test_a_level_is_no_wider_than_its_rounding_however_near_its_values_lie() -> None:
+    near = np.geomspace(1.0, 2.0, 100)
+    found = levels(near, np.full(100, np.nan))
+    assert (near >= 0.97 * found - 1e-12).all()
+    assert len(np.unique(found)) == 20  # five values within 2.8 % in each
+    assert levels(near, np.full(100, 1e-9)).tolist() == near.tolist()
+
+
+def test_under_fixed_compute_a_level_that_is_not_given_follows_from_the_flops(frames: StudyFrames) -> None:
+    given = tidy(frames.results, metric="held-out/top1").frame.set_index("trial")["budget"]
+    results = frames.results.assign(level_flops=np.nan)
+    found = tidy(results, metric="held-out/top1").frame.set_index("trial")["budget"]
+    assert found.nunique() == given.nunique()
+    assert len(pd.DataFrame({"found": found, "given": given}).drop_duplicates()) == given.nunique()

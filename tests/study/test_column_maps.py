@@ -1,5 +1,6 @@
 """The maps that come with the project read the tables that they are for."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from analysis.equivalence import equivalences
 from analysis.laws import laws
 from analysis.surface import fit
 from analysis.table import records, tidy
+from study.cli import main
 from study.column_maps import find_column_map, load_column_map, read_any_table
 
 PAPER, DATA = Path("results/paper/figures.csv"), Path("../shared/data")
@@ -25,6 +27,12 @@ PAPER, DATA = Path("results/paper/figures.csv"), Path("../shared/data")
         ("paper-quality", PAPER, 10, 0.3436, 1.175e20),
         ("open-clip-ladder", DATA / "open_clip_scaling_best_per_scale.csv", 138, 0.2250, 3.44e21),
         ("chinchilla", DATA / "epoch_chinchilla_svg_extracted.csv", 245, 2.0774, 1.30e22),
+        ("clip-benchmark-probe", DATA / "clip_benchmark_probe_best.csv", 12, 0.151, 3.98e22),
+        ("open-clip-models", DATA / "openclip_results.csv", 51, 0.1991, 1.247e23),
+        ("open-clip-retrieval", DATA / "openclip_retrieval_results.csv", 51, 0.2506, 1.247e23),
+        ("data-constrained", DATA / "scalebench" / "data_constrained_train.parquet", 161, 2.574, 1.1445e21),
+        ("data-constrained", DATA / "scalebench" / "data_constrained_test.parquet", 21, 2.337, 9.2596e21),
+        ("farseer", DATA / "scalebench" / "farseer_test.parquet", 7, 0.4381, 1.9e22),
     ],
 )
 def test_a_shipped_map_reads_its_table(
@@ -79,3 +87,43 @@ def test_only_csv_and_parquet_are_tables(tmp_path: Path) -> None:
     path.touch()
     with pytest.raises(ValueError, match=r"neither \.csv nor \.parquet"):
         read_any_table(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "budgets", "architecture", "quality"),
+    [
+        ("open-clip-ladder", "open_clip_scaling_best_per_scale.csv", 12, "ViT-H-14", "all"),
+        ("clip-benchmark-probe", "clip_benchmark_probe_best.csv", 5, "ViT-H-14", "LAION-2B"),
+        ("open-clip-models", "openclip_results.csv", 9, "ViT-bigG-14", "LAION-2B"),
+        ("open-clip-retrieval", "openclip_retrieval_results.csv", 9, "ViT-bigG-14", "LAION-2B"),
+        ("farseer", "scalebench/farseer_train.parquet", 37, "3816352512", "all"),
+        ("data-constrained", "scalebench/data_constrained_train.parquet", 27, "2810000000", "all"),
+    ],
+)  # fmt: skip
+def test_a_published_table_has_its_levels_and_its_best(
+    name: str, table: str, budgets: int, architecture: str, quality: str
+) -> None:
+    if not (DATA / table).exists():
+        pytest.skip(f"{DATA / table} is not there")
+    how = load_column_map(find_column_map(name))
+    frame = tidy(import_table(read_any_table(DATA / table), how), metric=how.metric).frame
+    best = frame.sort_values("error").iloc[0]
+    assert frame["budget"].nunique() == budgets
+    assert (best["architecture"], best["quality"]) == (architecture, quality)
+
+
+def test_a_published_table_is_reported_on_a_cpu_in_seconds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, where = DATA / "openclip_results.csv", ["--results", str(tmp_path)]
+    if not table.exists():
+        pytest.skip(f"{table} is not there")
+    assert main(["import", str(table), "--map", "open-clip-models", *where]) == 0
+    began = time.process_time()
+    assert main(["report", "open-clip-models", *where]) == 0
+    assert time.process_time() - began < 30
+    lines = capsys.readouterr().out.splitlines()
+    at = {line.partition(":")[0]: line.partition(": ")[2] for line in lines if " samples: " in line}
+    assert at["128M samples"].startswith("ViT-B-32, CLIP, 14M pairs, DataComp: error 70.3 %")
+    assert at["1.28B samples"].startswith("ViT-B-16, CLIP, 140M pairs, DataComp: error 36.9 %")
+    assert at["13B samples"].startswith("ViT-L-14, CLIP, 1.4B pairs, DataComp: error 20.8 %")
