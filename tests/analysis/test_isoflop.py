@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from analysis.bootstrap import Source
-from analysis.isoflop import Profile, family, profile
+from analysis.isoflop import family
+from analysis.size_profile import Profile, profile
 
 SIZES = np.array([13e6, 25e6, 39e6, 72e6, 140e6])
 
