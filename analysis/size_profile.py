@@ -44,8 +44,8 @@ class Profile:
         size: Size at the minimum, NaN unless ``status`` is ``ok``.
         ends: Its intervals; an end that reaches the sizes used is 0 or infinite; NaN unless ``status`` is
             ``ok``.
-        drawn: Size at the minimum in each row of the profile's stack, clipped to the sizes used; empty when
-            not fitted.
+        drawn: Size at the minimum as measured and as drawn, clipped to the sizes used; empty when not
+            fitted.
         form: Standard deviation of what the curve cannot follow, beside the noise.
         chance: How often noise alone misses the curve by so much (F); NaN without measured noise or without
             more than three sizes.
@@ -189,7 +189,7 @@ def _fitted(  # noqa: PLR0913 (a profile and what its family shares)
         used=len(np.unique(t[used])),
         size=float(np.exp(minima[0])) if status == "ok" else float("nan"),
         ends=ends,
-        drawn=np.exp(minima),
+        drawn=np.exp(minima[: 1 + draws]),
         form=form**0.5,
         chance=_chance(_valley(measured, noise), freedom) if refits else float("nan"),
         status=status,

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.excess_variance import Excess, excess
+
 Floats = NDArray[np.float64]
 
 ASYMMETRY = 6**-0.5
@@ -21,7 +23,7 @@ NEIGHBOURS = 2
 
 _STRAIGHT = 1e-12
 _RESOLUTION = 1e-7
-_STEPS = 60
+_WIDEST = 100.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,53 +123,14 @@ def lowest(coefficients: Floats, first: float, last: float) -> Floats:
     return np.asarray(np.take_along_axis(ends, heights.argmin(axis=0)[None, :], axis=0)[0], dtype=np.float64)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FormError:
-    """What a form cannot follow beside the noise, one variance for all profiles of a family.
-
-    Attributes:
-        variance: σ², zero where the noise alone explains the residuals.
-        noise: Mean variance of the points' noise.
-        statistic: χ² of the residuals with the noise alone.
-        freedom: Degrees of freedom behind both.
-    """
-
-    variance: float
-    noise: float
-    statistic: float
-    freedom: int
-
-    def drawn(self, draws: int, generator: np.random.Generator) -> Floats:
-        """Standard deviations as the degrees of freedom allow: of s²·ν/χ²ν less the noise, shape (draws,)."""
-        if not self.freedom:
-            return np.zeros(draws)
-        least = self.noise * self.statistic / self.freedom
-        whole = self.variance + self.noise if self.variance > 0 else least
-        scale = self.freedom / generator.chisquare(self.freedom, draws)
-        return np.sqrt(np.maximum(0.0, whole * scale - self.noise))
-
-
-def form_error(valleys: Sequence[Valley]) -> FormError:
-    """Estimate the form's error from the profiles of a family.
-
-    Its variance is the one at which the residuals' χ² equals its degrees of freedom (Mandel and Paule 1970).
-    """
+def form_error(valleys: Sequence[Valley]) -> Excess:
+    """The variance of what the form cannot follow, one for all profiles of a family."""
     tested = [valley for valley in valleys if valley.freedom > 0]
     if not tested:
-        return FormError(variance=0.0, noise=0.0, statistic=0.0, freedom=0)
-    freedom = sum(valley.freedom for valley in tested)
-
-    def statistic(variance: float) -> float:
-        return sum(valley.statistic(variance) for valley in tested)
-
-    alone = statistic(0.0)
-    low, high = -40.0, float(np.log(max(np.var(valley.error) for valley in tested) + 1e-300)) + 5.0
-    for _ in range(_STEPS if alone > freedom else 0):
-        middle = (low + high) / 2
-        low, high = (middle, high) if statistic(float(np.exp(middle))) > freedom else (low, middle)
-    return FormError(
-        variance=float(np.exp(high)) if alone > freedom else 0.0,
+        return Excess()
+    return excess(
+        lambda variance: sum(valley.statistic(variance) for valley in tested),
+        freedom=sum(valley.freedom for valley in tested),
         noise=float(np.mean([valley.variance.mean() for valley in tested])),
-        statistic=alone,
-        freedom=freedom,
+        highest=_WIDEST * max(float(np.var(valley.error)) for valley in tested),
     )

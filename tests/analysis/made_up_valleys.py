@@ -58,9 +58,7 @@ def error_of(kind: Kind, generator: np.random.Generator) -> Callable[[Floats, Fl
 
         def bend(x: Floats | float) -> Floats:
             power = -change * _SHARPNESS
-            return np.asarray(
-                ((1 + (x / at) ** (1 / _SHARPNESS)) / (1 + at ** (-1 / _SHARPNESS))) ** power
-            )
+            return np.asarray(((1 + (x / at) ** (1 / _SHARPNESS)) / (1 + at ** (-1 / _SHARPNESS))) ** power)
 
         return lambda n, c: np.asarray(
             floor
@@ -70,9 +68,7 @@ def error_of(kind: Kind, generator: np.random.Generator) -> Callable[[Floats, Fl
     size, data = np.exp(generator.uniform(-2, 1, 2))
     alpha, beta = 1.5 * alpha, 1.5 * beta
     return lambda n, c: np.asarray(
-        floor
-        + scale * ((n + size) / (1 + size)) ** -alpha
-        + of_data * ((c / n + data) / (1 + data)) ** -beta
+        floor + scale * ((n + size) / (1 + size)) ** -alpha + of_data * ((c / n + data) / (1 + data)) ** -beta
     )
 
 
@@ -97,10 +93,12 @@ def study(kind: Kind, number: int, *, noise: float = 1.0, draws: int = 500) -> t
         middle = np.exp(np.log(best).mean() + generator.uniform(-1, 1) * np.log(step))
         sizes = middle * step ** np.linspace(-(SIZES - 1) / 2, (SIZES - 1) / 2, SIZES)
         truth = np.array([error(sizes, c) for c in compute])
-        if (best > sizes[0]).all() and (best < sizes[-1]).all() and (truth < 0.95).all():  # noqa: PLR2004
+        if (best > sizes[0]).all() and (best < sizes[-1]).all() and (truth < 0.95).all():
             break
     seeds = int(generator.integers(2, 4))
-    deviation = noise * np.sqrt(truth * (1 - truth) / IMAGES) * np.exp(generator.uniform(-0.5, 0.9, truth.shape))
+    deviation = (
+        noise * np.sqrt(truth * (1 - truth) / IMAGES) * np.exp(generator.uniform(-0.5, 0.9, truth.shape))
+    )
     rows = []
     for (level, size), value in np.ndenumerate(truth):
         for seed in range(seeds):

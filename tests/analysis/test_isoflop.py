@@ -47,10 +47,13 @@ def test_a_concave_profile_is_fitted_by_the_best_convex_curve_reported_and_not_m
     assert found.reason.startswith("the constraint binds: the error is not convex")
     assert found.reason.endswith("a line towards the smallest model: no minimum is marked")
     assert np.isnan(found.size)
-    basis = np.vander(np.log(SIZES / found.unit), 3, increasing=True)
+    assert found.sizes == (13e6, 39e6)
+    near = SIZES[:3]
+    basis = np.vander(np.log(near / found.unit), 3, increasing=True)
     # Non-negative least squares needs both signs of what is free.
     columns = np.column_stack([basis, -basis[:, :2]])
-    assert ((found(SIZES) - error) ** 2).sum() == pytest.approx(nnls(columns, error)[1] ** 2, rel=1e-9)
+    missed = ((found(near) - error[:3]) ** 2).sum()
+    assert missed == pytest.approx(nnls(columns, error[:3])[1] ** 2, rel=1e-9)
 
 
 def test_a_minimum_that_moves_out_in_the_draws_is_not_marked() -> None:

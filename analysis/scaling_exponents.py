@@ -1,0 +1,124 @@
+"""N ∝ C^a and D ∝ C^b by the three approaches of Hoffmann et al. 2022, side by side for each family.
+
+N and D are such that compute is proportional to N·D, so b = 1 − a: N is the parameters where the training
+FLOPs of a sample are proportional to them (to a quarter), and those FLOPs over six where they are not, as for
+patches of several sizes; D is samples seen.
+"""
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.bootstrap import CellDraws
+from analysis.compute_optimal import Slope, by_envelope, by_minima, by_surface
+from analysis.intervals import COVERAGE, interval
+from analysis.labels import axis_text, count_text
+from analysis.surface_forecast import groups
+from analysis.table import records
+
+Floats = NDArray[np.float64]
+
+COLUMNS = (
+    "family", "held", "approach", "what", "exponent", "low", "high", "points", "status", "reason", "size",
+)  # fmt: skip
+APPROACHES = ("lower envelope", "IsoFLOP minima", "surface")
+
+WHY_THEY_DIFFER = (
+    "known reasons: a warm-up that is long for short runs, FLOPs of the last layer left out, learning rate "
+    "and batch not tuned for each size (Porian et al. 2024), a learning-rate schedule longer than the run "
+    "(Hoffmann et al. 2022), a fit that stopped early (Besiroglu et al. 2024), and repeated data"
+)
+_PROPORTIONAL = 1.25
+_SIZES = 3
+
+
+def scaling_exponents(draws: CellDraws) -> pd.DataFrame:
+    """The exponents of each regime, quality, strategy and family with three sizes or more.
+
+    Returns:
+        Columns ``COLUMNS``: ``what`` is N or D; ``low`` and ``high`` are NaN where no interval is known;
+        ``status`` is ``ok``, ``no interval``, ``unstable`` (draws without an exponent) or ``none``; ``size``
+        says what N is.
+    """
+    rows = []
+    for (regime, quality, strategy, family), positions in groups(draws).items():
+        here = draws.take(positions)
+        n, size = model_sizes(here.cells)
+        if len(np.unique(n)) < _SIZES:
+            continue
+        inside, data = _one_data_size(here, regime)
+        held = f"{regime}, {axis_text('strategy', strategy)}, {axis_text('quality', quality)}"
+        cells = here.take(inside)
+        found = (by_envelope(cells, n[inside]), by_minima(cells, n[inside]), by_surface(here, n))
+        for approach, slope in zip(APPROACHES, found, strict=True):
+            where = held if approach == "surface" else held + data
+            for what, one in (("N", slope), ("D", _of_data(slope))):
+                identity = {"family": family, "held": where, "approach": approach, "what": what, "size": size}
+                rows.append(identity | _judged(one))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def model_sizes(cells: pd.DataFrame) -> tuple[Floats, str]:
+    """N of each cell such that compute is proportional to N·D, and what it is."""
+    flops, parameters = (
+        cells[name].to_numpy(np.float64) for name in ("train_flops_per_sample", "parameters")
+    )
+    ratio = flops / parameters
+    known = bool(np.isfinite(ratio).all() and (ratio > 0).all())
+    if known and ratio.max() / ratio.min() <= _PROPORTIONAL:
+        return parameters, "parameters"
+    return flops / 6, "training FLOPs a sample / 6"
+
+
+def differences(table: pd.DataFrame) -> list[str]:
+    """One sentence for each family whose approaches give exponents of N with intervals that do not meet."""
+    said = []
+    sized = table[(table["what"] == "N") & (table["status"] == "ok")] if len(table) else table
+    for family, rows in sized.groupby("family", sort=False) if len(sized) else ():
+        apart = [
+            f"{_text(one)} by {one['approach']} and {_text(other)} by {other['approach']}"
+            for one, other in combinations(records(rows), 2)
+            if one["low"] > other["high"] or other["low"] > one["high"]
+        ]
+        if apart:
+            said.append(
+                f"How model size grows with compute ({family}): the exponents differ by more than their "
+                f"{COVERAGE:.0%} intervals, {'; '.join(apart)}; {WHY_THEY_DIFFER}."
+            )
+    return said
+
+
+def _text(row: dict[str, object]) -> str:
+    return f"{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def _one_data_size(draws: CellDraws, regime: str) -> tuple[NDArray[np.intp], str]:
+    """The cells of the data size that has the most of them; all where each size of data is one budget."""
+    if regime == "one-epoch":
+        return np.arange(len(draws.cells)), ""
+    found = draws.groups(["subset_size"])
+    (size,), positions = max(found, key=lambda one: (len(one[1]), float(str(one[0][0]))))
+    return positions, f", {count_text(float(str(size)))} pairs"
+
+
+def _of_data(slope: Slope) -> Slope:
+    return replace(slope, measured=1 - slope.measured, drawn=1 - slope.drawn)
+
+
+def _judged(slope: Slope) -> dict[str, object]:
+    low = high = float("nan")
+    if np.isnan(slope.measured):
+        status = "none"
+    elif not len(slope.drawn):
+        status = "no interval"
+    elif np.isfinite(slope.drawn).mean() < COVERAGE:
+        status = "unstable"
+    else:
+        status, (low, high) = "ok", interval(slope.drawn)
+    return {
+        "exponent": slope.measured, "low": low, "high": high, "points": slope.points, "status": status,
+        "reason": slope.reason,
+    }  # fmt: skip
