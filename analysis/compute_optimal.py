@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from analysis.bootstrap import REFITS, CellDraws, stream
 from analysis.excess_variance import excess
 from analysis.labels import plural
-from analysis.repeated import fit_repeated
+from analysis.repeated import RepeatedFit
 from analysis.size_profile import Measured, profiles
-from analysis.surface import fit_draws
+from analysis.surface import fit, fit_draws
 
 Floats = NDArray[np.float64]
 
@@ -85,13 +85,9 @@ def by_envelope(draws: CellDraws, n: Floats) -> Slope:
             int(inside[0].sum()),
             f"{plural(won, 'size')} between others is the best somewhere; three are needed",
         )
-    # A step of the envelope says that the best size lies nearer to its own than to the next ones.
-    half = np.gradient(sizes) / 12**0.5
-    shift = half * generator.standard_normal((len(best), len(sizes)))
-    shift[0] = 0.0
-    slopes = _slopes(grid, np.take_along_axis(sizes + shift, best, axis=1), inside)
+    slopes = _slopes(grid, sizes[best], inside)
     what = "the runs' noise" if draws.source == "runs" else "resampled model sizes"
-    how = f"{plural(won, 'size')} on the envelope; interval from {what} and the distance between the sizes"
+    how = f"{plural(won, 'size')} on the envelope; interval from {what}"
     if len(slopes) == 1:
         how = f"{plural(won, 'size')} on the envelope; one seed per cell and too few sizes for an interval"
     return Slope(measured=float(slopes[0]), drawn=slopes[1:], points=int(inside[0].sum()), reason=how)
@@ -207,30 +203,27 @@ def _slices(draws: CellDraws, n: Floats) -> list[NDArray[np.intp]]:
     return sorted(found, key=lambda positions: float(log_c[positions].mean()))
 
 
-def by_surface(draws: CellDraws, n: Floats) -> Slope:
-    """Approach 3, by the surface of new data where data are repeated; residuals are resampled.
+def by_surface(draws: CellDraws, law: RepeatedFit) -> Slope:
+    """Approach 3, with residuals resampled for the interval.
 
     Args:
         draws: The cells of one family.
-        n: Their model sizes, shape (cells,).
+        law: What repeated data and parameters are worth; the surface is one of data seen once.
     """
-    cells = draws.cells
-    unique, seen, runs = (
-        cells[name].to_numpy(np.float64) for name in ("subset_size", "samples_seen", "runs")
-    )
-    error = np.maximum(cells["error"].to_numpy(np.float64), _LEAST)
-    law = fit_repeated(n, unique, seen, error, weights=runs)
-    surface = law.surface
-    if not surface.supported or not (surface.a > 0 and surface.b > 0):
-        return _none(len(n), f"surface: {surface.reason}")
+    columns = ("train_flops_per_sample", "subset_size", "samples_seen", "runs", "error")
+    n, unique, seen, runs, error = (draws.cells[name].to_numpy(np.float64) for name in columns)
+    error = np.maximum(error, _LEAST)
     inside = law.effective(n, unique, seen)
+    surface = fit(*inside, error, weights=runs)
+    if surface.status != "ok":
+        return _none(len(n), f"surface: {surface.reason}")
     fitted = surface(*inside)
     generator = stream("surface exponent", 0)
-    stretch = (len(n) / (len(n) - _PARAMETERS)) ** 0.5
-    residual = stretch * np.log(error / fitted) * np.sqrt(runs)
+    residual, freedom = np.log(error / fitted) * np.sqrt(runs), len(n) - _PARAMETERS
     picked = residual[generator.integers(len(n), size=(REFITS, len(n)))] / np.sqrt(runs)
+    picked *= np.sqrt(len(n) / generator.chisquare(freedom, size=(REFITS, 1)))
     drawn = fit_draws(*inside, fitted * np.exp(picked), weights=runs[None, :], around=surface)
-    repeated = "" if law.status == "no repetition" else ", for data seen once"
+    repeated = ", for data seen once" if (seen > unique).any() else ""
     return Slope(
         measured=surface.beta / (surface.alpha + surface.beta),
         drawn=drawn.beta / (drawn.alpha + drawn.beta),

@@ -19,47 +19,42 @@ _RANGE = 40.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Excess:
-    """An estimate of σ².
+    """An estimate.
 
     Attributes:
-        variance: σ².
+        variance: That beside the noise.
         noise: Mean variance of the points' noise.
-        statistic: χ² of the residuals under the noise alone.
         freedom: ν; 0 when nothing tells it.
     """
 
     variance: float = 0.0
     noise: float = 0.0
-    statistic: float = 0.0
     freedom: int = 0
 
     def drawn(self, draws: int, generator: np.random.Generator) -> Floats:
         """Standard deviations as ν degrees of freedom allow, shape (draws,)."""
-        if not self.freedom:
+        if not self.variance:
             return np.zeros(draws)
-        least = self.noise * self.statistic / self.freedom
-        whole = self.variance + self.noise if self.variance > 0 else least
-        scale = self.freedom / generator.chisquare(self.freedom, draws)
-        return np.asarray(np.sqrt(np.maximum(0.0, whole * scale - self.noise)), dtype=np.float64)
+        whole = (self.variance + self.noise) * self.freedom / generator.chisquare(self.freedom, draws)
+        return np.asarray(np.sqrt(np.maximum(0.0, whole - self.noise)), dtype=np.float64)
 
 
 def excess(statistic: Callable[[float], float], *, freedom: int, noise: float, highest: float) -> Excess:
-    """Estimate σ².
+    """Estimate the variance beside the noise.
 
     Args:
-        statistic: χ² of the residuals under noise + σ², falling in σ².
+        statistic: χ² of the residuals under the noise and a variance beside it, falling in that.
         freedom: ν.
         noise: Mean variance of the points' noise.
-        highest: A variance that σ² is below.
+        highest: A variance that the estimate is below.
     """
     if freedom <= 0:
         return Excess()
-    alone = statistic(0.0)
-    if alone <= freedom:
-        return Excess(noise=noise, statistic=alone, freedom=freedom)
+    if statistic(0.0) <= freedom:
+        return Excess(noise=noise, freedom=freedom)
     high = float(np.log(highest))
     low = high - _RANGE
     for _ in range(_STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if statistic(float(np.exp(middle))) > freedom else (low, middle)
-    return Excess(variance=float(np.exp(high)), noise=noise, statistic=alone, freedom=freedom)
+    return Excess(variance=float(np.exp(high)), noise=noise, freedom=freedom)

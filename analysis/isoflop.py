@@ -34,15 +34,9 @@ class Curve:
     profile: Profile
 
     @property
-    def repetition(self) -> str:
-        """What repeated data do to the profile, in one sentence; empty where no pair is seen twice."""
-        smallest, largest = self.epochs
-        if not max(self.epochs) > 1:
-            return ""
-        return (
-            f"{smallest:.2g} epochs at the smallest model to {largest:.2g} at the largest: a pair seen again "
-            "is worth less than a new one, so that with new pairs the best model is no larger than here"
-        )
+    def repeated(self) -> bool:
+        """Whether some of its models see a pair twice."""
+        return max(self.epochs) > 1
 
 
 def family(architecture: str) -> str:

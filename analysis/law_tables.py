@@ -20,6 +20,7 @@ from analysis.labels import (
 )  # fmt: skip
 from analysis.laws import Law, curve_text
 from analysis.quality_trade import QualityTrade
+from analysis.scaling_exponents import differences
 from analysis.surface_forecast import FamilySurface
 from analysis.table import records
 from analysis.tables import Table, share_text
@@ -218,6 +219,34 @@ def _envelope_text(one: Envelope) -> str:
         f"{100 * law.floor:.1f} + {100 * law.scale:.1f}·(C/{law.unit:.3g})^-α %, "
         f"α = {law.alpha:.3f} {_ends(one.alpha.low, one.alpha.high)} ({law.status})."
     )
+
+
+def exponents(found: pd.DataFrame) -> Table:
+    """How model size and data grow with compute, by each approach, from what ``scaling_exponents`` gave."""
+    rows = [
+        {
+            "Family": row["family"],
+            "Held": row["held"],
+            "Approach": row["approach"],
+            "Of": "N ∝ C^a" if row["what"] == "N" else "D ∝ C^b",
+            "Exponent": "–" if isnan(row["exponent"]) else f"{row['exponent']:.3f}",
+            "Interval": "" if isnan(row["low"]) else f"[{row['low']:.3f}, {row['high']:.3f}]",
+            "Points": str(row["points"]),
+            "N is": row["size"],
+            "Status": row["status"],
+            "Reason": row["reason"],
+        }
+        for row in records(found)
+    ]
+    note = (
+        "the three approaches of Hoffmann et al. 2022, §3: the size of the lowest of the interpolated curves "
+        "at each compute, the minima of the IsoFLOP profiles, and β/(α + β) of the surface; compute is "
+        f"proportional to N·D, so b = 1 − a. {' '.join(differences(found))}"
+    ).strip()
+    return Table(
+        name="exponents", title="How model size and data grow with compute", note=note,
+        frame=pd.DataFrame(rows),
+    )  # fmt: skip
 
 
 def quality_trades(found: Sequence[QualityTrade]) -> Table:

@@ -5,6 +5,7 @@ FLOPs of a sample are proportional to them (to a quarter), and those FLOPs over 
 patches of several sizes; D is samples seen.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -16,7 +17,7 @@ from analysis.bootstrap import CellDraws
 from analysis.compute_optimal import Slope, by_envelope, by_minima, by_surface
 from analysis.intervals import COVERAGE, interval
 from analysis.labels import axis_text, count_text
-from analysis.surface_forecast import groups
+from analysis.surface_forecast import FamilySurface, groups
 from analysis.table import records
 
 Floats = NDArray[np.float64]
@@ -35,16 +36,21 @@ _PROPORTIONAL = 1.25
 _SIZES = 3
 
 
-def scaling_exponents(draws: CellDraws) -> pd.DataFrame:
+def scaling_exponents(draws: CellDraws, surfaces: Sequence[FamilySurface]) -> pd.DataFrame:
     """The exponents of each regime, quality, strategy and family with three sizes or more.
+
+    Args:
+        draws: The study's cells.
+        surfaces: Of the same cells, see ``surface_forecast.family_surfaces``.
 
     Returns:
         Columns ``COLUMNS``: ``what`` is N or D; ``low`` and ``high`` are NaN where no interval is known;
         ``status`` is ``ok``, ``no interval``, ``unstable`` (draws without an exponent) or ``none``; ``size``
         says what N is.
     """
-    rows = []
-    for (regime, quality, strategy, family), positions in groups(draws).items():
+    rows, laws = [], {one.key: one.fit for one in surfaces}
+    for key, positions in groups(draws).items():
+        regime, quality, strategy, family = key
         here = draws.take(positions)
         n, size = model_sizes(here.cells)
         if len(np.unique(n)) < _SIZES:
@@ -52,7 +58,7 @@ def scaling_exponents(draws: CellDraws) -> pd.DataFrame:
         inside, data = _one_data_size(here, regime)
         held = f"{regime}, {axis_text('strategy', strategy)}, {axis_text('quality', quality)}"
         cells = here.take(inside)
-        found = (by_envelope(cells, n[inside]), by_minima(cells, n[inside]), by_surface(here, n))
+        found = (by_envelope(cells, n[inside]), by_minima(cells, n[inside]), by_surface(here, laws[key]))
         for approach, slope in zip(APPROACHES, found, strict=True):
             where = held if approach == "surface" else held + data
             for what, one in (("N", slope), ("D", _of_data(slope))):

@@ -229,15 +229,26 @@ def isoflop(draws: CellDraws, curves: Sequence[Curve], *, metric: str) -> Figure
             "logarithm of the size (a parabola of bounded asymmetry), drawn over the sizes that it is fitted "
             "to, where its minimum lies between them, and marked where the draws agree",
             *verdicts,
-            *(
-                f"{budget_text('fixed-compute', float(curve.identity['budget']))}: {curve.repetition}"
-                for curve in group
-                if curve.repetition
-            ),
+            _repetition_text([curve for curve in group if curve.repeated]),
             runs_text(draws, [place for curve in group for place in curve.positions]),
             draws.explanation,
         ),
         alt=f"{title}. {'; '.join(verdicts)}.",
+    )
+
+
+def _repetition_text(group: Sequence[Curve]) -> str:
+    """How often the models of each budget see their pairs, and what that does to a profile."""
+    if not group:
+        return ""
+    epochs = [
+        f"{budget_text('fixed-compute', float(curve.identity['budget']))} "
+        f"{curve.epochs[0]:.2g} to {curve.epochs[1]:.2g}"
+        for curve in group
+    ]
+    return (
+        f"epochs along the profiles, from the smallest model to the largest: {', '.join(epochs)}; a pair "
+        "seen again is worth less than a new one: with new pairs the best models would be no larger than here"
     )
 
 
