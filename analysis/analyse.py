@@ -113,7 +113,7 @@ def analyse(  # noqa: PLR0913 (a study leaves as many frames)
     table = contrasts(draws, planned)
     law_draws = cell_draws(trials, question="laws")
     fitted = (*laws(law_draws, along="compute"), *laws(law_draws, along="data"))
-    surfaces = family_surfaces(law_draws)
+    surfaces, size_draws = family_surfaces(law_draws), cell_draws(trials, question="isoflop")
     return Analysis(
         trials=trials,
         draws=draws,
@@ -128,8 +128,8 @@ def analyse(  # noqa: PLR0913 (a study leaves as many frames)
         contrasts=table,
         statements=statements(draws, table, planned),
         laws=fitted,
-        profiles=tuple(isoflop.curves(cell_draws(trials, question="isoflop"))),
-        exponents=scaling_exponents(law_draws, surfaces),
+        profiles=tuple(isoflop.curves(size_draws)),
+        exponents=scaling_exponents(size_draws, surfaces),
         crossovers=pd.concat([crossovers(law_draws, fitted, along=along) for along in X_COLUMNS]),
         equivalences=pd.concat([equivalences(law_draws, fitted, along=along) for along in X_COLUMNS]),
         holdout=holdout(law_draws, fitted),

@@ -225,18 +225,21 @@ def exponents(found: pd.DataFrame) -> Table:
     """How model size and data grow with compute, by each approach, from what ``scaling_exponents`` gave."""
     rows = [
         {
-            "Family": row["family"],
-            "Held": row["held"],
-            "Approach": row["approach"],
-            "Of": "N ∝ C^a" if row["what"] == "N" else "D ∝ C^b",
-            "Exponent": "–" if isnan(row["exponent"]) else f"{row['exponent']:.3f}",
-            "Interval": "" if isnan(row["low"]) else f"[{row['low']:.3f}, {row['high']:.3f}]",
-            "Points": str(row["points"]),
-            "N is": row["size"],
-            "Status": row["status"],
-            "Reason": row["reason"],
+            "Family": size["family"],
+            "Held": size["held"],
+            "Approach": size["approach"],
+            "a (N ∝ C^a)": "–" if isnan(size["exponent"]) else f"{size['exponent']:.3f}",
+            "a interval": _thousandths(size),
+            "b (D ∝ C^b)": "–" if isnan(data["exponent"]) else f"{data['exponent']:.3f}",
+            "b interval": _thousandths(data),
+            "Points": str(size["points"]),
+            "N is": size["size"],
+            "Status": size["status"],
+            "Reason": size["reason"],
         }
-        for row in records(found)
+        for size, data in zip(
+            records(found[found["what"] == "N"]), records(found[found["what"] == "D"]), strict=True
+        )
     ]
     note = (
         "the three approaches of Hoffmann et al. 2022, §3: the size of the lowest of the interpolated curves "
@@ -247,6 +250,10 @@ def exponents(found: pd.DataFrame) -> Table:
         name="exponents", title="How model size and data grow with compute", note=note,
         frame=pd.DataFrame(rows),
     )  # fmt: skip
+
+
+def _thousandths(row: dict[str, Any]) -> str:
+    return "" if isnan(row["low"]) else f"[{row['low']:.3f}, {row['high']:.3f}]"
 
 
 def quality_trades(found: Sequence[QualityTrade]) -> Table:

@@ -24,7 +24,7 @@ from analysis.labels import (
     plural,
     quality_fraction,
 )  # fmt: skip
-from analysis.scaling_exponents import differences
+from analysis.scaling_exponents import undecided
 from analysis.table import records
 from analysis.tables import Table, share_text
 from budgets.quantity import format_flops
@@ -228,7 +228,7 @@ def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> 
         for curve in found.profiles
         if curve.profile.status not in ("ok", "one seed", "too few sizes")
     ]
-    return said + differences(found.exponents)
+    return said + undecided(found.exponents)
 
 
 _LAW_WORDS = {

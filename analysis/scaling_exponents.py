@@ -5,9 +5,10 @@ FLOPs of a sample are proportional to them (to a quarter), and those FLOPs over 
 patches of several sizes; D is samples seen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,10 +61,12 @@ def scaling_exponents(draws: CellDraws, surfaces: Sequence[FamilySurface]) -> pd
         cells = here.take(inside)
         found = (by_envelope(cells, n[inside]), by_minima(cells, n[inside]), by_surface(here, laws[key]))
         for approach, slope in zip(APPROACHES, found, strict=True):
-            where = held if approach == "surface" else held + data
-            for what, one in (("N", slope), ("D", _of_data(slope))):
-                identity = {"family": family, "held": where, "approach": approach, "what": what, "size": size}
-                rows.append(identity | _judged(one))
+            one = slope if approach == "surface" else replace(slope, reason=slope.reason + data)
+            identity = {"family": family, "held": held, "approach": approach, "size": size}
+            rows += [
+                identity | {"what": "N"} | _judged(one),
+                identity | {"what": "D"} | _judged(_of_data(one)),
+            ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -82,22 +85,43 @@ def model_sizes(cells: pd.DataFrame) -> tuple[Floats, str]:
 def differences(table: pd.DataFrame) -> list[str]:
     """One sentence for each family whose approaches give exponents of N with intervals that do not meet."""
     said = []
-    sized = table[(table["what"] == "N") & (table["status"] == "ok")] if len(table) else table
-    for family, rows in sized.groupby("family", sort=False) if len(sized) else ():
+    for where, rows in _by_family(table):
+        known = [row for row in rows if row["status"] == "ok"]
         apart = [
             f"{_text(one)} by {one['approach']} and {_text(other)} by {other['approach']}"
-            for one, other in combinations(records(rows), 2)
+            for one, other in combinations(known, 2)
             if one["low"] > other["high"] or other["low"] > one["high"]
         ]
         if apart:
             said.append(
-                f"How model size grows with compute ({family}): the exponents differ by more than their "
+                f"How model size grows with compute ({where}): the exponents differ by more than their "
                 f"{COVERAGE:.0%} intervals, {'; '.join(apart)}; {WHY_THEY_DIFFER}."
             )
     return said
 
 
-def _text(row: dict[str, object]) -> str:
+def undecided(table: pd.DataFrame) -> list[str]:
+    """The `differences`, and one sentence for each family that no approach gives an exponent of."""
+    none = [
+        f"How model size grows with compute ({where}): no approach gives an exponent; "
+        f"{'; '.join(_reason(row) for row in rows)}."
+        for where, rows in _by_family(table)
+        if all(row["status"] in ("none", "unstable") for row in rows)
+    ]
+    return differences(table) + none
+
+
+def _by_family(table: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The rows of N of each family, and what is held."""
+    found = table[table["what"] == "N"].groupby(["family", "held"], sort=False)
+    return [(f"{family}, {held}", records(rows)) for (family, held), rows in found]
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    return str(row["reason"]) if row["approach"] == "surface" else f"{row['approach']}: {row['reason']}"
+
+
+def _text(row: Mapping[str, Any]) -> str:
     return f"{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
@@ -107,7 +131,7 @@ def _one_data_size(draws: CellDraws, regime: str) -> tuple[NDArray[np.intp], str
         return np.arange(len(draws.cells)), ""
     found = draws.groups(["subset_size"])
     (size,), positions = max(found, key=lambda one: (len(one[1]), float(str(one[0][0]))))
-    return positions, f", {count_text(float(str(size)))} pairs"
+    return positions, f"; at {count_text(float(str(size)))} pairs"
 
 
 def _of_data(slope: Slope) -> Slope:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from analysis.bootstrap import CellDraws, cell_draws
 from analysis.column_map import import_table
 from analysis.law_tables import exponents as exponents_table
-from analysis.scaling_exponents import APPROACHES, differences, model_sizes, scaling_exponents
+from analysis.scaling_exponents import APPROACHES, differences, model_sizes, scaling_exponents, undecided
 from analysis.surface_forecast import family_surfaces
 from analysis.table import records, tidy
 from study.column_maps import find_column_map, load_column_map, read_any_table
@@ -154,6 +154,9 @@ def test_approaches_that_differ_by_more_than_their_intervals_are_told_with_known
     assert "by lower envelope and 0.51" not in said[0]
     assert "warm-up" in said[0]
     assert "Porian et al. 2024" in said[0]
+    assert differences(pd.concat([pd.DataFrame(rows), pd.DataFrame(rows).assign(held="top20")])) == [
+        said[0], said[0].replace("(ViT, all)", "(ViT, top20)")
+    ]  # fmt: skip
     assert said[0] in exponents_table(pd.DataFrame(rows)).note
 
 
@@ -175,11 +178,14 @@ def test_a_study_of_few_sizes_says_why_it_has_no_exponent() -> None:
     found = exponents_of("N", table)
     assert {row["family"] for row in found.values()} == {"ViT"}
     assert {row["status"] for row in found.values()} == {"none"}
-    assert found["lower envelope"]["reason"].endswith("three are needed")
-    assert found["IsoFLOP minima"]["reason"].endswith("three are needed")
+    assert found["lower envelope"]["reason"].endswith("three are needed; at 13,108 pairs")
+    assert found["IsoFLOP minima"]["reason"].endswith("three are needed; at 13,108 pairs")
     assert found["surface"]["reason"].startswith("surface: ")
-    assert found["lower envelope"]["held"] == "fixed-compute, CLIP, top 40 %, 13,108 pairs"
-    assert exponents_table(table).frame["Exponent"].tolist() == ["–"] * 6
+    assert found["lower envelope"]["held"] == "fixed-compute, CLIP, top 40 %"
+    assert exponents_table(table).frame["a (N ∝ C^a)"].tolist() == ["–"] * 3
+    assert undecided(table)[0].startswith(
+        "How model size grows with compute (ViT, fixed-compute, CLIP, top 40 %): no approach gives an "
+    )
 
 
 def test_samples_are_budgets_of_equal_samples_too() -> None:
