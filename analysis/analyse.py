@@ -22,6 +22,7 @@ from analysis.laws import Law, laws
 from analysis.missing import missing, with_budgets
 from analysis.quality_trade import QualityTrade, quality_trades
 from analysis.robustness import robustness
+from analysis.scaling_exponents import scaling_exponents
 from analysis.statement_frame import from_figures, from_study
 from analysis.surface_forecast import FamilySurface, family_surfaces
 from analysis.table import CONFIGURATION, Trials, records, tidy
@@ -56,6 +57,7 @@ class Analysis:
         statements: What they say together.
         laws: Along compute, then along data.
         profiles: IsoFLOP profiles.
+        exponents: See ``scaling_exponents.scaling_exponents``.
         crossovers: See ``crossover.crossovers``, along compute and then along data.
         equivalences: See ``equivalence.equivalences``, along compute and then along data.
         holdout: How the laws forecast levels that they were not fitted to.
@@ -79,6 +81,7 @@ class Analysis:
     statements: tuple[Statement, ...]
     laws: tuple[Law, ...]
     profiles: tuple[isoflop.Curve, ...]
+    exponents: pd.DataFrame
     crossovers: pd.DataFrame
     equivalences: pd.DataFrame
     holdout: Holdout
@@ -114,6 +117,7 @@ def analyse(  # noqa: PLR0913 (a study leaves as many frames)
     table = contrasts(draws, planned)
     law_draws = cell_draws(trials, question="laws")
     fitted = (*laws(law_draws, along="compute"), *laws(law_draws, along="data"))
+    surfaces, size_draws = family_surfaces(law_draws), cell_draws(trials, question="isoflop")
     return Analysis(
         trials=trials,
         draws=draws,
@@ -128,11 +132,12 @@ def analyse(  # noqa: PLR0913 (a study leaves as many frames)
         contrasts=table,
         statements=statements(draws, table, planned),
         laws=fitted,
-        profiles=tuple(isoflop.curves(cell_draws(trials, question="isoflop"))),
+        profiles=tuple(isoflop.curves(size_draws)),
+        exponents=scaling_exponents(size_draws, surfaces),
         crossovers=pd.concat([crossovers(law_draws, fitted, along=along) for along in X_COLUMNS]),
         equivalences=pd.concat([equivalences(law_draws, fitted, along=along) for along in X_COLUMNS]),
         holdout=holdout(law_draws, fitted),
-        surfaces=family_surfaces(law_draws),
+        surfaces=surfaces,
         envelopes=envelopes(law_draws),
         quality_trades=quality_trades(law_draws),
         robustness=robustness(results, metric=trials.metric),

@@ -22,6 +22,7 @@ from analysis.labels import (
 from analysis.curves import curve_text
 from analysis.laws import Law
 from analysis.quality_trade import QualityTrade
+from analysis.scaling_exponents import differences
 from analysis.surface_forecast import FamilySurface
 from analysis.table import records
 from analysis.tables import Table, share_text
@@ -237,6 +238,41 @@ def _envelope_text(one: Envelope) -> str:
         f"{100 * law.floor:.1f} + {100 * law.scale:.1f}·(C/{law.unit:.3g})^-α %, "
         f"α = {law.alpha:.3f} {_ends(one.alpha.low, one.alpha.high)} ({law.status})."
     )
+
+
+def exponents(found: pd.DataFrame) -> Table:
+    """How model size and data grow with compute, by each approach, from what ``scaling_exponents`` gave."""
+    rows = [
+        {
+            "Family": size["family"],
+            "Held": size["held"],
+            "Approach": size["approach"],
+            "a (N ∝ C^a)": "–" if isnan(size["exponent"]) else f"{size['exponent']:.3f}",
+            "a interval": _thousandths(size),
+            "b (D ∝ C^b)": "–" if isnan(data["exponent"]) else f"{data['exponent']:.3f}",
+            "b interval": _thousandths(data),
+            "Points": str(size["points"]),
+            "N is": size["size"],
+            "Status": size["status"],
+            "Reason": size["reason"],
+        }
+        for size, data in zip(
+            records(found[found["what"] == "N"]), records(found[found["what"] == "D"]), strict=True
+        )
+    ]
+    note = (
+        "the three approaches of Hoffmann et al. 2022, §3: the size of the lowest of the interpolated curves "
+        "at each compute, the minima of the IsoFLOP profiles, and β/(α + β) of the surface; compute is "
+        f"proportional to N·D, so b = 1 − a. {' '.join(differences(found))}"
+    ).strip()
+    return Table(
+        name="exponents", title="How model size and data grow with compute", note=note,
+        frame=pd.DataFrame(rows),
+    )  # fmt: skip
+
+
+def _thousandths(row: dict[str, Any]) -> str:
+    return "" if isnan(row["low"]) else f"[{row['low']:.3f}, {row['high']:.3f}]"
 
 
 def quality_trades(found: Sequence[QualityTrade]) -> Table:

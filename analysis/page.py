@@ -25,6 +25,7 @@ from analysis.labels import (
     quality_fraction,
 )  # fmt: skip
 from analysis.table import is_loss, records
+from analysis.scaling_exponents import undecided
 from analysis.tables import Table, share_text
 from budgets.quantity import format_flops
 
@@ -235,7 +236,7 @@ def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> 
         for curve in found.profiles
         if curve.profile.status not in ("ok", "one seed", "too few sizes")
     ]
-    return said
+    return said + undecided(found.exponents)
 
 
 _LAW_WORDS = {

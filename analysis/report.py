@@ -192,6 +192,7 @@ def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table
         law_tables.equivalences(found.equivalences),
         law_tables.holdout(found.holdout),
         law_tables.surfaces(found.surfaces),
+        law_tables.exponents(found.exponents),
         law_tables.envelope(found.envelopes),
         law_tables.quality_trades(found.quality_trades),
         tables.robustness(found.robustness),

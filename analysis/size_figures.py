@@ -226,10 +226,11 @@ def isoflop(draws: CellDraws, curves: Sequence[Curve], *, metric: str) -> Figure
         frame=mark_frame(rows),
         caption=said_once(
             f"{metric_text(metric)} against model size at each budget: {name} family, "
-            f"{held_text({'strategy': strategy, 'subset_size': size, 'quality': quality})}; parabola in the "
-            "logarithm of the size, drawn where its minimum lies between the sizes tried, marked where the "
-            "draws agree",
+            f"{held_text({'strategy': strategy, 'subset_size': size, 'quality': quality})}; a valley in the "
+            "logarithm of the size (a parabola of bounded asymmetry), drawn over the sizes that it is fitted "
+            "to, where its minimum lies between them, and marked where the draws agree",
             *verdicts,
+            _repetition_text([curve for curve in group if curve.repeated]),
             runs_text(draws, [place for curve in group for place in curve.positions]),
             draws.explanation,
         ),
@@ -237,13 +238,27 @@ def isoflop(draws: CellDraws, curves: Sequence[Curve], *, metric: str) -> Figure
     )
 
 
+def _repetition_text(group: Sequence[Curve]) -> str:
+    """How often the models of each budget see their pairs, and what that does to a profile."""
+    if not group:
+        return ""
+    epochs = [
+        f"{budget_text('fixed-compute', float(curve.identity['budget']))} "
+        f"{curve.epochs[0]:.2g} to {curve.epochs[1]:.2g}"
+        for curve in group
+    ]
+    return (
+        f"epochs along the profiles, from the smallest model to the largest: {', '.join(epochs)}; a pair "
+        "seen again is worth less than a new one: with new pairs the best models would be no larger than here"
+    )
+
+
 def _profile_rows(draws: CellDraws, curve: Curve, series: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    x = draws.cells["train_flops_per_sample"].to_numpy(np.float64)[curve.positions]
     profile = curve.profile
     if profile.status in ("ok", "one seed", "unstable"):
         mark = "law" if profile.status == "ok" else "tentative law"
-        at = np.geomspace(x.min(), x.max(), 60)
+        at = np.geomspace(*profile.sizes, 60)
         rows += [
             {"mark": mark, "series": series, "x": float(size), "y": 100 * float(error)}
             for size, error in zip(at, profile(at), strict=True)
@@ -252,10 +267,15 @@ def _profile_rows(draws: CellDraws, curve: Curve, series: str) -> list[dict[str,
     if profile.status == "ok":
         # Its interval is one of size and lies along x.
         lowest = float(profile(np.array([profile.size]))[0])
+        first, last = profile.sizes
+        low, high = max(profile.ends.low, first), min(profile.ends.high, last)
+        ends = (
+            f"{format_flops(low)}{' or less' if low == first else ''}",
+            f"{format_flops(high)}{' or more' if high == last else ''}",
+        )
         rows.append({
             "mark": "minimum", "series": series, "x": profile.size, "y": 100 * lowest,
-            "low": profile.ends.low, "high": profile.ends.high,
-            "text": f"{series}: lowest at {format_flops(profile.size)} a sample, "
-            f"[{format_flops(profile.ends.low)}, {format_flops(profile.ends.high)}]",
+            "low": low, "high": high,
+            "text": f"{series}: lowest at {format_flops(profile.size)} a sample, [{ends[0]}, {ends[1]}]",
         })  # fmt: skip
     return rows

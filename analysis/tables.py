@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isinf, isnan
 
 import pandas as pd
 
@@ -85,18 +85,26 @@ def profiles(curves: Sequence[Curve]) -> Table:
             "Held": held_text(
                 {k: v for k, v in curve.identity.items() if k not in ("regime", "budget", "family")}
             ),
-            "Sizes": str(len(curve.positions)),
+            "Sizes": f"{curve.profile.used} of {len(curve.positions)}",
+            "Epochs": f"{curve.epochs[0]:.3g} → {curve.epochs[1]:.3g}",
             "Best size": _size(curve.profile.size) or "–",
             "Interval": _sizes(curve.profile.ends.low, curve.profile.ends.high),
             "BCa": _sizes(curve.profile.ends.bca_low, curve.profile.ends.bca_high),
+            "Form's error (points)": percent(curve.profile.form, 2),
+            "Lack of fit (p)": share_text(curve.profile.chance),
             "Status": curve.profile.status,
             "Reason": curve.profile.reason,
         }
         for curve in curves
     ]
     note = (
-        "size is training FLOPs per sample; the best convex parabola in its logarithm; intervals: "
-        "percentile, and bias-corrected and accelerated (BCa)"
+        "size is training FLOPs per sample; read off the sizes at most two from the lowest measured one, by "
+        "a convex parabola in their logarithm whose third-order term is bounded by what exponents between 0 "
+        "and 1 allow. Form's error: the standard deviation, one for all budgets of a family, of what the "
+        "curve misses beyond the noise; it is in the interval. Lack of fit: how often the noise alone would "
+        "miss the curve by so much. Epochs: of the smallest and of the largest model. An interval is open "
+        "where it reaches an end of the sizes used; intervals: percentile, and bias-corrected and "
+        "accelerated (BCa)"
     )
     return Table(name="isoflop", title="IsoFLOP profiles", note=note, frame=pd.DataFrame(rows))
 
@@ -106,7 +114,9 @@ def _size(flops_per_sample: float) -> str:
 
 
 def _sizes(low: float, high: float) -> str:
-    return "" if isnan(low) or isnan(high) else f"[{_size(low)}, {_size(high)}]"
+    if isnan(low) or isnan(high):
+        return ""
+    return f"[{'…' if low == 0 else _size(low)}, {'…' if isinf(high) else _size(high)}]"
 
 
 def contrasts(table: pd.DataFrame) -> Table:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from analysis.bootstrap import CellDraws, cell_draws, stream
 from analysis.crossover import crossovers
 from analysis.intervals import Interval, intervals
-from analysis.isoflop import profile
 from analysis.laws import laws
+from analysis.size_profile import profile
 from analysis.surface import fit, fit_draws, resample
 from analysis.table import tidy
 from tests.analysis.synthetic import trial_row

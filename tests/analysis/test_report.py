@@ -62,6 +62,7 @@ def test_the_folder_holds_page_figures_and_tables(written: tuple[ReportSummary, 
     assert {path.stem for path in (folder / "tables").iterdir()} == {
         "best", "contrasts", "fits", "isoflop", "crossovers", "equivalence", "holdout", "findings", "cost",
         "trials", "left-out", "missing", "envelope", "quality-trade", "robustness", "surfaces",
+        "exponents",
     }  # fmt: skip
     assert [path.name for path in folder.parent.iterdir()] == ["report"]
 

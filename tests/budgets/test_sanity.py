@@ -1,6 +1,6 @@
 """A plan says what its analysis will not be able to say."""
 
-from analysis import isoflop, power_law
+from analysis import power_law, size_profile
 from budgets.declaration import GridBlock
 from budgets.sanity import MIN_POINTS, MIN_SIZES
 from tests.budgets.planning import GFLOP, LADDER, declare, plan_of
@@ -9,7 +9,7 @@ LEVELS = (100 * GFLOP, 300 * GFLOP, 900 * GFLOP)
 
 
 def test_the_planner_asks_for_what_the_analysis_needs() -> None:
-    assert vars(isoflop)["_SIZES"] == MIN_SIZES
+    assert vars(size_profile)["_SIZES"] == MIN_SIZES
     assert vars(power_law)["_LEVELS"] == MIN_POINTS
 
 

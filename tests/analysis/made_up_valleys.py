@@ -1,0 +1,132 @@
+"""Made-up IsoFLOP studies whose best sizes are known: how often does the interval of the best size hold it?
+
+A study has four budgets spaced 3×, five model sizes spaced 2 to 3× and not centred on the best, two or three
+seeds, and noise that differs from cell to cell by up to four times. The truth has one of three forms.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.bootstrap import CellDraws, cell_draws, stream
+from analysis.isoflop import Curve, curves
+from analysis.table import tidy
+
+Floats = NDArray[np.float64]
+Kind = Literal["floor", "broken", "shifted"]
+KINDS: tuple[Kind, ...] = ("floor", "broken", "shifted")
+
+BUDGETS = 1e12 * 3.0 ** np.arange(4)
+SIZES = 5
+IMAGES = 1600.0
+_GRID = np.geomspace(1e-3, 1e3, 4001)
+_UNIT = 2e7
+_SHARPNESS = 0.3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Best:
+    """What one profile said of its best size.
+
+    Attributes:
+        given: Whether a minimum was marked.
+        held: Whether its interval holds the truth.
+        width: Upper over lower end of the interval; infinite where it is open.
+    """
+
+    given: bool
+    held: bool
+    width: float
+
+
+def error_of(kind: Kind, generator: np.random.Generator) -> Callable[[Floats, Floats | float], Floats]:
+    """A true error over model size and compute, both in units of one."""
+    alpha, beta = generator.uniform(0.25, 0.6, 2)
+    floor, scale = generator.uniform(0.1, 0.3), generator.uniform(0.06, 0.15)
+    of_data = scale * alpha / beta * np.exp(0.1 * generator.standard_normal())
+    if kind == "floor":
+        return lambda n, c: floor + scale * n**-alpha + of_data * (c / n) ** -beta
+    if kind == "broken":
+        # A smoothly broken power law (Caballero et al. 2023, eq. 1) in one of the two terms.
+        of_size = bool(generator.integers(2))
+        at, change = np.exp(generator.uniform(-1.5, 1.5)), generator.uniform(0.2, 0.5)
+        change = max(change * generator.choice([-1, 1]), -0.7 * (alpha if of_size else beta))
+
+        def bend(x: Floats | float) -> Floats:
+            power = -change * _SHARPNESS
+            return np.asarray(((1 + (x / at) ** (1 / _SHARPNESS)) / (1 + at ** (-1 / _SHARPNESS))) ** power)
+
+        return lambda n, c: np.asarray(
+            floor
+            + scale * n**-alpha * (bend(n) if of_size else 1.0)
+            + of_data * (c / n) ** -beta * (1.0 if of_size else bend(c / n))
+        )
+    size, data = np.exp(generator.uniform(-2, 1, 2))
+    alpha, beta = 1.5 * alpha, 1.5 * beta
+    return lambda n, c: np.asarray(
+        floor + scale * ((n + size) / (1 + size)) ** -alpha + of_data * ((c / n + data) / (1 + data)) ** -beta
+    )
+
+
+def study(kind: Kind, number: int, *, noise: float = 1.0, draws: int = 500) -> tuple[CellDraws, Floats]:
+    """The cells of one study, and the true best size at each budget in FLOPs a sample.
+
+    Args:
+        kind: Form of the truth.
+        number: Which study.
+        noise: Of a run, in units of what counting the answers of 1,600 images leaves, before it differs from
+            cell to cell.
+        draws: Of the study.
+    """
+    generator = stream(f"valleys/{kind}/{number}", 0)
+    compute = BUDGETS / np.sqrt(BUDGETS[0] * BUDGETS[-1])
+    while True:
+        error = error_of(kind, generator)
+        best = np.array([_GRID[error(_GRID, c).argmin()] for c in compute])
+        if best.min() == _GRID[0] or best.max() == _GRID[-1]:
+            continue
+        step = generator.uniform(2, 3)
+        middle = np.exp(np.log(best).mean() + generator.uniform(-1, 1) * np.log(step))
+        sizes = middle * step ** np.linspace(-(SIZES - 1) / 2, (SIZES - 1) / 2, SIZES)
+        truth = np.array([error(sizes, c) for c in compute])
+        if (best > sizes[0]).all() and (best < sizes[-1]).all() and (truth < 0.95).all():
+            break
+    seeds = int(generator.integers(2, 4))
+    deviation = (
+        noise * np.sqrt(truth * (1 - truth) / IMAGES) * np.exp(generator.uniform(-0.5, 0.9, truth.shape))
+    )
+    rows = []
+    for (level, size), value in np.ndenumerate(truth):
+        for seed in range(seeds):
+            cost = sizes[size] * _UNIT
+            samples = BUDGETS[level] / cost
+            rows.append({
+                "trial": f"{level}-{size}-{seed}", "regime": "fixed-compute", "subset_size": 1e9,
+                "quality": "all", "architecture": f"ViT-{size}", "strategy": "clip", "seed": seed,
+                "level_flops": BUDGETS[level], "train_flops": BUDGETS[level], "train_flops_per_sample": cost,
+                "evaluation_flops": 0.0, "samples_seen": samples, "epochs": samples / 1e9,
+                "parameters": cost / 6, "train_loss": 1.0, "status": "finished", "reason": "",
+                "test/top1": 1 - value - deviation[level, size] * generator.standard_normal(),
+                "test/count": IMAGES / noise**2,
+            })  # fmt: skip
+    trials = tidy(pd.DataFrame(rows), metric="test/top1")
+    return cell_draws(trials, question=f"valleys/{number}", draws=draws), best * _UNIT
+
+
+def best_sizes(kind: Kind, number: int, *, noise: float = 1.0, draws: int = 500) -> list[Best]:
+    """What each budget's profile says of its best size."""
+    cells, truth = study(kind, number, noise=noise, draws=draws)
+    return [_best(curve, size) for curve, size in zip(curves(cells), truth, strict=True)]
+
+
+def _best(curve: Curve, truth: float) -> Best:
+    ends = curve.profile.ends
+    return Best(
+        given=curve.profile.status == "ok",
+        held=bool(ends.low <= truth <= ends.high),
+        width=float(np.divide(ends.high, ends.low)) if ends.low > 0 else float("inf"),
+    )
