@@ -11,13 +11,13 @@ from analysis.bootstrap import CellDraws, cell_draws
 from analysis.contrasts import Statement, contrasts, statements
 from analysis.cost import Cost, by_level, totals
 from analysis.crossover import crossovers
+from analysis.curves import X_COLUMNS
 from analysis.envelope import Envelope, envelopes
 from analysis.equivalence import equivalences
 from analysis.findings import Finding, findings
 from analysis.frontier import frontier
 from analysis.holdout import Holdout, holdout
 from analysis.labels import plural
-from analysis.curves import X_COLUMNS
 from analysis.laws import Law, laws
 from analysis.missing import missing, with_budgets
 from analysis.quality_trade import QualityTrade, quality_trades

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from analysis.bootstrap import CellDraws
+from analysis.curves import X_COLUMNS
 from analysis.figure_data import FigureData, Missing, cell_marks, mark_frame, runs_text
 from analysis.form_choice import LAST, FormChoice
 from analysis.holdout import Holdout
 from analysis.labels import capital, configuration_text, listed, metric_text, percent, plural
-from analysis.curves import X_COLUMNS
 from analysis.laws import Law
 from analysis.table import records
 

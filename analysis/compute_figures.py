@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from analysis.bootstrap import CellDraws
 from analysis.contrasts import held_text
+from analysis.curves import X_COLUMNS
 from analysis.figure_data import JOINED, FigureData, Missing, cell_marks, mark_frame, runs_text, said_once
 from analysis.labels import (
     axis_text,
@@ -20,7 +21,6 @@ from analysis.labels import (
     plural,
     sort_key,
 )  # fmt: skip
-from analysis.curves import X_COLUMNS
 from analysis.laws import Law
 from analysis.table import CELL, CONFIGURATION, records
 

@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.bootstrap import CellDraws
-from analysis.intervals import Interval, intervals
 from analysis.curves import X_COLUMNS
 from analysis.forms import FLOOR, fit
+from analysis.intervals import Interval, intervals
 from analysis.law_fit import LawFit, fit_law
 
 Floats = NDArray[np.float64]

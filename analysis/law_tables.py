@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.curves import curve_text
 from analysis.envelope import Envelope
 from analysis.holdout import Holdout
 from analysis.intervals import FEWEST
@@ -19,7 +20,6 @@ from analysis.labels import (
     percent,
     percent_interval,
 )  # fmt: skip
-from analysis.curves import curve_text
 from analysis.laws import Law
 from analysis.quality_trade import QualityTrade
 from analysis.scaling_exponents import differences

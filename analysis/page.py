@@ -24,8 +24,8 @@ from analysis.labels import (
     plural,
     quality_fraction,
 )  # fmt: skip
-from analysis.table import is_loss, records
 from analysis.scaling_exponents import undecided
+from analysis.table import is_loss, records
 from analysis.tables import Table, share_text
 from budgets.quantity import format_flops
 

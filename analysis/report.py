@@ -24,9 +24,9 @@ from analysis import (
     worth_figures,
 )
 from analysis.analyse import Analysis, analyse
+from analysis.curves import X_COLUMNS
 from analysis.figure_data import FigureData, Missing
 from analysis.figures.save_all import helpers, save_all
-from analysis.curves import X_COLUMNS
 from analysis.labels import budget_text, configuration_text, measured_text, percent_interval, plural
 from analysis.measure import Measure
 from analysis.table import records

@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.bootstrap import CellDraws
 from analysis.compute_figures import curve_marks, laws_text
 from analysis.contrasts import held_text
+from analysis.curves import alike, curve_text
 from analysis.figure_data import (
     FigureData,
     Missing,
@@ -24,7 +25,6 @@ from analysis.figure_data import (
 )  # fmt: skip
 from analysis.isoflop import Curve
 from analysis.labels import axis_text, budget_text, metric_text, plural, sort_key
-from analysis.curves import alike, curve_text
 from analysis.laws import Law
 from analysis.measure import Measure
 from budgets.quantity import format_flops
