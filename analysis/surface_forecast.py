@@ -2,6 +2,12 @@
 
 Model size is training FLOPs a sample, as on the axis of the IsoFLOP profiles: a ViT-B/16 has the parameters
 of a ViT-B/32 and costs three times as much. Decays are fitted to the measured errors and held in the draws.
+
+A surface misses its own points by more than the noise of the runs. Of n points and k parameters,
+s² = Σ w·(ln y − ln ŷ)²/(n − k) is what it misses them by, and σ² = max(0, s² − the runs' own variance) is the
+discrepancy of the law. Each draw has its own σ, times √((n − k)/χ²): it moves the points that the surface is
+refitted to, and what is read off it. So intervals are Student's t within the data, and beyond them the refits
+part as far as such points let them.
 """
 
 from dataclasses import dataclass
@@ -10,20 +16,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import CellDraws
+from analysis.bootstrap import CellDraws, stream
 from analysis.intervals import Interval, intervals
 from analysis.isoflop import family
-from analysis.repeated import RepeatedFit, fit_repeated
-from analysis.surface import fit, fit_draws
+from analysis.repeated import RepeatedFit, fit_repeated, once
+from analysis.surface import SurfaceDraws, fit, fit_draws
 
 Floats = NDArray[np.float64]
 Key = tuple[str, str, str, str]
 
 PLAIN, REPEATED = "surface in model size and data", "surface in model size and repeated data"
-SURFACES = (PLAIN, REPEATED)
+SHARED = "surface with one exponent"
+SURFACES = (SHARED, PLAIN, REPEATED)
 
 _LEAST = 1e-6
 """An error of zero has no logarithm."""
+_LARGEST_STRETCH = 100.0
+"""Of a variance with one degree of freedom or two: a rarer one would move no percentile that is shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,11 +101,11 @@ def family_surfaces(draws: CellDraws) -> tuple[FamilySurface, ...]:
         if len(np.unique(at.n)) < 2:  # noqa: PLR2004 (one size is no axis)
             continue
         error = np.maximum(here.resampled(), _LEAST)
-        law = fit_repeated(at.n, at.unique, at.seen, error[0], weights=runs, delta=np.inf)
+        law = fit_repeated(at.n, at.unique, at.seen, error[0], weights=runs)
         alpha = beta = Interval()
         if law.surface.supported and draws.source == "runs":
-            inside = law.effective(at.n, at.unique, at.seen)
-            drawn = fit_draws(*inside, error, weights=runs[None, :], around=law.surface, delta=np.inf)
+            spread = _discrepancy(law, at, error[: 1 + draws.refits])
+            drawn = _refit(law, at, error, runs, spread)
             alpha, beta = (intervals(values, draws.refits) for values in (drawn.alpha, drawn.beta))
         found.append(FamilySurface(key=name, fit=law, alpha=alpha, beta=beta))
     return tuple(found)
@@ -112,24 +121,45 @@ def forecast(law: str, cells: pd.DataFrame, error: Floats, at: Points) -> Floats
         at: Where to forecast.
 
     Returns:
-        Errors of shape (rows, points); None where the cells do not bear the law, or none is seen twice and
-        the law of repeated data is the plain one.
+        Errors of shape (rows, points), with the discrepancy of the law in the drawn ones; None where the
+        cells do not bear the law, or none is seen twice and the law of repeated data is the plain one.
     """
     here, error = Points.of(cells), np.maximum(error, _LEAST)
     runs = cells["runs"].to_numpy(np.float64)
-    found: RepeatedFit | None = None
     if law == REPEATED:
-        found = fit_repeated(here.n, here.unique, here.seen, error[0], weights=runs, delta=np.inf)
+        found = fit_repeated(here.n, here.unique, here.seen, error[0], weights=runs)
         if found.status in ("no repetition", "no surface"):
             return None
-        surface = found.surface
     else:
-        surface = fit(here.n, here.seen, error[0], weights=runs, delta=np.inf)
-    if not surface.supported:
+        found = once(fit(here.n, here.seen, error[0], weights=runs, shared=law == SHARED))
+    if not found.surface.supported or len(error[0]) <= found.parameters:
         return None
-    inside, outside = (
-        (points.n, points.seen) if found is None else found.effective(points.n, points.unique, points.seen)
-        for points in (here, at)
-    )
-    drawn = fit_draws(*inside, error, weights=runs[None, :], around=surface, delta=np.inf)
-    return drawn(*outside)
+    spread = _discrepancy(found, here, error)
+    forecasts = _refit(found, here, error, runs, spread)(*found.effective(at.n, at.unique, at.seen))
+    return _moved(forecasts, spread, "forecast")
+
+
+def _discrepancy(law: RepeatedFit, here: Points, error: Floats) -> Floats:
+    """By how much a law misses its points beyond their noise, in ln y, shape (draws, 1)."""
+    miss = np.log(error[0] / law(here.n, here.unique, here.seen))
+    freedom, draws = len(miss) - law.parameters, len(error) - 1
+    if not draws:
+        return np.empty((0, 1))
+    noise = float(np.log(error[1:]).var(axis=0).mean())
+    variance = max(0.0, float((miss**2).sum()) / freedom - noise)
+    chi = stream(f"surface/stretch/{freedom}", 0).chisquare(freedom, size=(draws, 1))
+    return np.asarray(np.sqrt(variance * np.minimum(freedom / chi, _LARGEST_STRETCH)), dtype=np.float64)
+
+
+def _moved(values: Floats, spread: Floats, question: str) -> Floats:
+    """Values with the discrepancy in their drawn rows, which follow the first."""
+    shift = np.zeros_like(values)
+    rows = slice(1, 1 + len(spread))
+    shift[rows] = spread * stream(f"surface/{question}", 0).standard_normal(shift[rows].shape)
+    return np.asarray(values * np.exp(shift), dtype=np.float64)
+
+
+def _refit(law: RepeatedFit, here: Points, error: Floats, runs: Floats, spread: Floats) -> SurfaceDraws:
+    """The surface refitted to each row, its decays as they are."""
+    inside = law.effective(here.n, here.unique, here.seen)
+    return fit_draws(*inside, _moved(error, spread, "refit"), weights=runs[None, :], around=law.surface)
