@@ -2,10 +2,10 @@
 
 A configuration measured at the budget, to 3 %, is read as measured. Any other is read by the law that
 forecast held-out budgets best: that of single curves, or the surface of its family; a curve too short for a
-law by straight lines in ln x between its levels, where the budget lies between two. What was measured for less
-compute can be had, too: it takes part where nothing else can be read, and where it is lower. Nothing is read
-past a declared factor, and data are not extrapolated at all: a subset larger than what was measured is not
-recommended.
+law by straight lines in ln x between its levels, where the budget lies between two. What was measured for
+less compute can be had, too: it takes part where nothing else can be read, and where it is lower. Nothing is
+read past a declared factor, and data are not extrapolated at all: a subset larger than what was measured is
+not recommended.
 """
 
 from collections.abc import Iterable, Mapping
@@ -193,7 +193,9 @@ def _read(  # noqa: PLR0913 (what a configuration may be read by)
     cheaper = np.flatnonzero((x <= at * SAME_LEVEL) & (x >= at / limit))
     if len(cheaper):
         lowest = int(cheaper[errors[0, cheaper].argmin()])
-        if main is None or (lowest != main.cell and _lower(errors[:, lowest], main.error)):
+        # Picked among many, a cell flatters itself; beyond the data it is what a forecast must beat.
+        beyond = main is not None and main.cell is None and at > x.max()
+        if main is None or _lower(errors[:, lowest], main.error, chance=not beyond):
             return _measured(x, errors, lowest)
     if main is None and x.min() > at and x.min() / at <= limit:
         return f"too few budgets for a law, and all above {format_flops(at)}"
@@ -208,10 +210,11 @@ def _measured(x: Floats, errors: Floats, place: int) -> _Reading:
     return _Reading(error=errors[:, place], flops=float(x[place]), read="measured", cell=place)
 
 
-def _lower(one: Floats, other: Floats) -> bool:
-    """Whether the first is lower beyond noise: a cell picked for its low error flatters itself."""
+def _lower(one: Floats, other: Floats, *, chance: bool) -> bool:
+    """Whether the first is lower than the second, and, where chance is looked at, by more than it allows."""
     gap = other - one
-    return bool(gap[0] > 0 and (len(gap) == 1 or np.quantile(gap[1:], (1 - COVERAGE) / 2) > 0))
+    by_chance = chance and len(gap) > 1 and np.quantile(gap[1:], (1 - COVERAGE) / 2) <= 0
+    return bool(gap[0] > 0 and not by_chance)
 
 
 def _by_curve(draws: CellDraws, one: _Configuration, held: Holdout, at: float) -> _Reading | None:
@@ -250,7 +253,9 @@ def _by_surface(
         better = held.surfaces.get(str(name))
         by = better or _scored(held, str(name))
         places = [
-            place for place in families.get(str(name), []) if better or _short(draws, found[place], held)
+            place
+            for place in families.get(str(name), [])
+            if better or _lacks_law(draws, found[place], held, spent[place])
         ]
         if by is None or not places:
             continue
@@ -264,10 +269,11 @@ def _by_surface(
     return readings
 
 
-def _short(draws: CellDraws, one: _Configuration, held: Holdout) -> bool:
-    """Whether a configuration has too few levels for the law of single curves."""
-    levels = len(np.unique(draws.cells["train_flops"].to_numpy(np.float64)[one.positions]))
-    return one.law is None or held.best not in FORMS or levels < FORMS[held.best].parameters
+def _lacks_law(draws: CellDraws, one: _Configuration, held: Holdout, at: float) -> bool:
+    """Whether a configuration has too few levels for the law of single curves, and none on either side."""
+    x = draws.cells["train_flops"].to_numpy(np.float64)[one.positions]
+    form = FORMS.get(held.best)
+    return not x.min() < at < x.max() and (form is None or len(np.unique(x)) < form.parameters)
 
 
 def _scored(held: Holdout, family: str) -> Forecaster | None:
