@@ -359,6 +359,7 @@ def _experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) -> s
         return f"to confirm, run {configuration_text(first)} at {where}"
     second = records(candidates)[choice.runner_up]
     gap = second["error"] - first["error"]
+    where = format_flops(max(first["flops"], second["flops"]))
     both = f"{configuration_text(first)} and {configuration_text(second)} at {where}"
     if draws.source != "runs":
         return f"run {both} with three seeds each: the noise between seeds was not measured"
