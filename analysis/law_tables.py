@@ -108,7 +108,7 @@ def surfaces(found: Sequence[FamilySurface]) -> Table:
     note = (
         "error = E + A·N^-α + B·D^-β, N training FLOPs a sample, D samples seen; a pair seen again is worth "
         "less with each of some R* repetitions, a parameter beyond the best size for the pairs likewise "
-        "(Muennighoff et al. 2023); squared loss on the logarithm, weighted by runs; R* is held in the draws"
+        "(Muennighoff et al. 2023); Huber's loss on the logarithm, weighted by runs; R* is held in the draws"
     )
     return Table(name="surfaces", title="Surfaces", note=note, frame=pd.DataFrame(rows))
 

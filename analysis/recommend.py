@@ -1,13 +1,15 @@
-"""What to train for a compute and a data budget: every curve is forecast there, and the best is chosen.
+"""What to train for a compute and a data budget: every configuration is read there, and the best is chosen.
 
-The law of a curve is the one that forecast held-out budgets best. A forecast is widened by how far the law
-misses its own curve and, beyond the measured budgets, by its held-out error: once within the distance that
-was held out, with the logarithm of the distance further on. A curve is not forecast past a declared factor,
-and data are not extrapolated at all: a subset larger than what was measured is not recommended.
+A configuration measured at the budget, to 3 %, is read as measured. Any other is read by the law that
+forecast held-out budgets best: that of single curves, or the surface of its family; a curve too short for a
+law by straight lines in ln x between its levels, where the budget lies between two. What was measured for
+less compute can be had, too: it takes part where nothing else can be read, and where it is lower. Nothing is
+read past a declared factor, and data are not extrapolated at all: a subset larger than what was measured is
+not recommended.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,9 @@ from numpy.typing import NDArray
 from analysis.bootstrap import CellDraws, stream
 from analysis.frontier import Choice, choose
 from analysis.holdout import FORMS, Forecaster, Holdout
-from analysis.intervals import interval
+from analysis.intervals import COVERAGE, interval
 from analysis.labels import configuration_text, percent, plural, quality_fraction
-from analysis.laws import X_COLUMNS, Law
+from analysis.laws import X_COLUMNS, Law, curve_draws
 from analysis.surface_forecast import SURFACES, Points, forecast, groups, key
 from analysis.table import records
 from budgets.quantity import format_flops
@@ -27,7 +29,9 @@ from budgets.quantity import format_flops
 Floats = NDArray[np.float64]
 
 LIMIT = 30.0
-"""Times beyond the measured budgets that a forecast is made at most."""
+"""Times beyond the measured budgets that a configuration is read at most."""
+SAME_LEVEL = 1.03
+"""Compute within this factor is the same level: whole batches round what was asked for."""
 _MOST_SEEDS = 30
 _QUANTILE = 1.645
 _SAME_SIZE = 0.05
@@ -38,13 +42,19 @@ class Recommendation:
     """What to train.
 
     Attributes:
-        candidates: One row a forecast curve, by rising error: ``regime``, ``architecture``, ``strategy``,
-            ``quality``, ``subset_size``, ``flops`` (what it spends: less than the budget where one epoch of
-            the data is used up), ``error`` with ``low`` and ``high``, ``probability`` of being the best,
-            ``factor`` (of its extrapolation, below 1 within the measured budgets); ``law`` that forecast it,
-            ``law_error`` (what that missed held-out budgets by, a fraction), ``law_reason``.
+        candidates: One row a configuration that fits, by rising error: ``regime``, ``architecture``,
+            ``strategy``, ``quality``, ``subset_size``, ``flops`` (what it spends), ``error`` with ``low`` and
+            ``high``, ``probability`` of being the best, ``read`` (how its error is known), ``measured``,
+            ``pool`` (pairs that its pool must have), ``factor`` (compute over its largest measured),
+            ``beyond`` (whether that is an extrapolation), ``share`` (of the budget that it spends),
+            ``uses_up`` (whether one epoch of the data ends before the budget does), ``law`` that it was read
+            by with ``law_error`` (what that missed held-out budgets by, a fraction) and ``law_reason``; empty
+            where it was measured.
         choice: Among the candidates.
-        left_out: Curves that were not forecast, and why: ``curve``, ``reason``.
+        left_out: Configurations that were not read, and why: ``curve``, ``reason``.
+        pool: Pairs of the largest pool that was measured; NaN in one epoch, where compute buys pairs.
+        better: The best configuration on the next larger pool that allows a lower error, as a row of the
+            candidates; None where there is none.
         experiment: What would decide, or confirm.
         explanation: Where the intervals come from.
     """
@@ -52,8 +62,30 @@ class Recommendation:
     candidates: pd.DataFrame
     choice: Choice
     left_out: pd.DataFrame
+    pool: float
+    better: Mapping[str, Any] | None
     experiment: str
     explanation: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Configuration:
+    """Cells that differ in compute alone, by rising compute, and the law along them where there are two."""
+
+    identity: Mapping[str, Any]
+    positions: NDArray[np.intp]
+    law: Law | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Reading:
+    """A configuration at a compute: its error by row of the draws, and how it is known."""
+
+    error: Floats
+    flops: float
+    read: str
+    by: Forecaster = field(default_factory=lambda: Forecaster(law="", error=float("nan"), reason=""))
+    cell: int | None = None
 
 
 def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
@@ -69,150 +101,250 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
 
     Args:
         draws: The cells that the laws were fitted to.
-        laws: Of both axes; those along compute are forecast.
+        laws: Of both axes; those along compute are read.
         held: How they forecast.
         flops: Training FLOPs of one trial.
         pairs: Pairs in the pool before it is filtered: the top 20 % of them are a fifth.
         limit: The largest factor of extrapolation.
 
     Raises:
-        ValueError: No law could be tested, or no curve can be forecast within the limit.
+        ValueError: No configuration can be read within the limit.
     """
-    if held.best not in FORMS:
-        raise ValueError(f"nothing can be forecast: {held.reason}")
-    taken: list[tuple[Law, dict[str, Any]]] = []
+    fitting: list[tuple[dict[str, Any], Floats]] = []
+    too_large: list[tuple[dict[str, Any], Floats]] = []
     left_out: list[dict[str, str]] = []
-    for law in laws:
-        if law.along != "compute":
+    found = _configurations(draws, laws)
+    spent = np.array([_spent(draws, one, flops, pairs) for one in found])
+    surfaces = _by_surface(draws, found, held, spent)
+    for one, at, surface in zip(found, spent, surfaces, strict=True):
+        reading = _read(draws, one, held, surface, at=float(at), limit=limit)
+        name = configuration_text(_sized(draws, one, float(at)))
+        if isinstance(reading, str):
+            left_out.append({"curve": name, "reason": reading})
             continue
-        row = _candidate(draws, law, held.forecaster(law), flops, pairs)
-        reason = _refuse(row, law, pairs, limit)
-        if reason:
-            left_out.append({"curve": configuration_text(row), "reason": reason})
-        else:
-            taken.append((law, row))
-    if not taken:
-        why = "; ".join(sorted({row["reason"] for row in left_out})) or "there is no curve along compute"
+        row = _row(draws, one, reading, float(at), flops)
+        # In one epoch compute buys pairs, and no more than there are.
+        if "subset_size" not in one.identity or row["pool"] <= np.ceil(pairs):
+            fitting.append((row, reading.error))
+            continue
+        need = float(f"{row['pool']:.3g}")
+        left_out.append({"curve": name, "reason": f"needs a pool of some {need:,.0f} pairs"})
+        too_large.append((row, reading.error))
+    if not fitting:
+        why = "; ".join(sorted({row["reason"] for row in left_out})) or "nothing was measured"
         raise ValueError(f"no curve can be forecast at {format_flops(flops)}: {why}")
-    reach = np.log(max(float(held.points["factor"].median()), 1.1))
-    forecasts = [_widened(found, law, row, reach) for found, law, row in _forecasts(draws, taken)]
-    rows = pd.DataFrame([row for _, row in taken])
-    return _choose(draws, rows, np.stack(forecasts, axis=1), pd.DataFrame(left_out))
+    return _choose(draws, fitting, too_large, pd.DataFrame(left_out, columns=["curve", "reason"]))
 
 
-def _candidate(draws: CellDraws, law: Law, by: Forecaster, flops: float, pairs: float) -> dict[str, Any]:
-    cells = draws.cells.iloc[law.positions]
-    x = cells[X_COLUMNS["compute"]].to_numpy(np.float64)
-    identity = {name: law.identity[name] for name in ("regime", "architecture", "strategy", "quality")}
-    per_sample = cells["train_flops_per_sample"].to_numpy(np.float64)
-    spent, size = flops, law.identity.get("subset_size")
-    if size is None:
-        # One epoch: compute buys new pairs until there are none left.
-        spent = min(flops, pairs * _fraction(law) * float(per_sample.mean()))
-        size = spent / float(per_sample.mean())
-    factor = max(spent / x.max(), x.min() / spent)
-    return identity | {
-        "subset_size": float(size), "flops": spent, "factor": factor if factor > 1 else spent / x.max(),
-        "beyond": factor > 1, "runs": int(cells["runs"].min()),
-        "diverged": int(cells["diverged"].sum()), "levels": len(np.unique(x)),
-        "one_size": bool(np.ptp(per_sample) <= _SAME_SIZE * per_sample.mean()),
-        "law": by.law, "law_error": by.error, "law_reason": by.reason,
-    }  # fmt: skip
+def _configurations(draws: CellDraws, laws: Iterable[Law]) -> list[_Configuration]:
+    """Every curve along compute, and every cell that is on none."""
+    found = [
+        _Configuration(identity=law.identity, positions=law.positions, law=law)
+        for law in laws
+        if law.along == "compute"
+    ]
+    on_curves = {int(position) for one in found for position in one.positions}
+    for position, cell in enumerate(records(draws.cells)):
+        if position not in on_curves:
+            free = {"subset_size"} if cell["regime"] == "one-epoch" else set()
+            names = {"regime", "architecture", "strategy", "quality", "subset_size"} - free
+            identity = {name: cell[name] for name in names}
+            found.append(_Configuration(identity=identity, positions=np.array([position]), law=None))
+    return found
 
 
-def _fraction(law: Law) -> float:
-    return min(quality_fraction(str(law.identity["quality"])), 1.0)
+def _fraction(one: _Configuration) -> float:
+    return min(quality_fraction(str(one.identity["quality"])), 1.0)
 
 
-def _refuse(row: dict[str, Any], law: Law, pairs: float, limit: float) -> str:
-    # A share of a pool is a whole number of pairs: pools that round to the same subset are the same pool.
-    if row["subset_size"] > np.ceil(pairs * _fraction(law)):
-        need = float(f"{row['subset_size'] / _fraction(law):.3g}")
-        return f"needs a pool of some {need:,.0f} pairs"
-    if not row["one_size"]:
+def _per_sample(draws: CellDraws, one: _Configuration) -> Floats:
+    return draws.cells["train_flops_per_sample"].to_numpy(np.float64)[one.positions]
+
+
+def _spent(draws: CellDraws, one: _Configuration, flops: float, pairs: float) -> float:
+    """The compute that a configuration can use: in one epoch, no more than there are pairs for."""
+    if "subset_size" in one.identity:
+        return flops
+    return min(flops, pairs * _fraction(one) * float(_per_sample(draws, one).mean()))
+
+
+def _sized(draws: CellDraws, one: _Configuration, flops: float) -> dict[str, Any]:
+    """What a configuration is, with its pairs: in one epoch, those that the compute goes through."""
+    names = ("regime", "architecture", "strategy", "quality")
+    size = one.identity.get("subset_size", flops / float(_per_sample(draws, one).mean()))
+    return {name: one.identity[name] for name in names} | {"subset_size": float(size)}
+
+
+def _read(  # noqa: PLR0913 (what a configuration may be read by)
+    draws: CellDraws, one: _Configuration, held: Holdout, surface: _Reading | None, *, at: float, limit: float
+) -> _Reading | str:
+    """A configuration at the compute it may use, or why it cannot be read there."""
+    per_sample = _per_sample(draws, one)
+    if np.ptp(per_sample) > _SAME_SIZE * per_sample.mean():
         return "its architecture has several costs a sample: it is no one configuration"
-    if row["law"] in FORMS and row["levels"] < FORMS[row["law"]].parameters:
-        return f"{plural(row['levels'], 'budget')}, too few for the {row['law']}"
-    if row["beyond"] and row["factor"] > limit:
-        return f"measured budgets end more than {limit:g} times from this one"
-    return ""
+    here = draws.take(one.positions)
+    x, errors = here.cells["train_flops"].to_numpy(np.float64), here.with_measured()
+    nearest = int(np.abs(np.log(x / at)).argmin())
+    main: _Reading | None = None
+    if _same_level(x, at).any():
+        main = _measured(x, errors, nearest)
+    elif max(at / x.max(), x.min() / at) <= limit:
+        main = surface or _by_curve(draws, one, held, at)
+    cheaper = np.flatnonzero((x <= at * SAME_LEVEL) & (x >= at / limit))
+    if len(cheaper):
+        lowest = int(cheaper[errors[0, cheaper].argmin()])
+        # Picked among many, a cell flatters itself; beyond the data it is what a forecast must beat.
+        beyond = main is not None and main.cell is None and at > x.max()
+        if main is None or _lower(errors[:, lowest], main.error, chance=not beyond):
+            return _measured(x, errors, lowest)
+    if main is None and x.min() > at and x.min() / at <= limit:
+        return f"too few budgets for a law, and all above {format_flops(at)}"
+    return main or f"measured budgets end more than {limit:g} times from this one"
 
 
-Read = tuple[Floats, Floats]
-"""A curve's errors at the budget, by row of the draws, and those of its own cells."""
+def _same_level(flops: Floats, at: float) -> NDArray[np.bool_]:
+    return np.asarray(np.abs(np.log(flops / at)) <= np.log(SAME_LEVEL))
 
 
-def _forecasts(
-    draws: CellDraws, taken: list[tuple[Law, dict[str, Any]]]
-) -> Iterator[tuple[Read, Law, dict[str, Any]]]:
-    """Each curve read off its law; a surface is fitted once for all curves of its family."""
-    surfaces: dict[str, list[int]] = {}
-    for place, (law, row) in enumerate(taken):
-        if row["law"] in SURFACES:
-            surfaces.setdefault(str(key(dict(law.identity))), []).append(place)
-    read: dict[int, Read] = {}
-    for name, positions in groups(draws).items():
-        places = surfaces.get(str(name), [])
-        if places:
-            here = [taken[place] for place in places]
-            read |= dict(zip(places, _by_surface(draws, positions, here), strict=True))
-    for place, (law, row) in enumerate(taken):
-        yield read[place] if place in read else _by_curve(draws, law, row), law, row
+def _measured(x: Floats, errors: Floats, place: int) -> _Reading:
+    return _Reading(error=errors[:, place], flops=float(x[place]), read="measured", cell=place)
 
 
-def _by_curve(draws: CellDraws, law: Law, row: Mapping[str, Any]) -> Read:
-    here = draws.take(law.positions)
-    y, runs = here.with_measured(), here.cells["runs"].to_numpy(np.int64)
+def _lower(one: Floats, other: Floats, *, chance: bool) -> bool:
+    """Whether the first is lower than the second, and, where chance is looked at, by more than it allows."""
+    gap = other - one
+    by_chance = chance and len(gap) > 1 and np.quantile(gap[1:], (1 - COVERAGE) / 2) <= 0
+    return bool(gap[0] > 0 and not by_chance)
+
+
+def _by_curve(draws: CellDraws, one: _Configuration, held: Holdout, at: float) -> _Reading | None:
+    """A configuration by its own law; by straight lines between its levels where it has too few for one."""
+    if one.law is None:
+        return None
+    here = draws.take(one.law.positions)
     x = here.cells[X_COLUMNS["compute"]].to_numpy(np.float64)
-    predict = FORMS[row["law"]].predict
-    miss = predict(x, y[:1], runs, x)[0] - y[0]
-    return predict(x, y, runs, np.array([row["flops"]]))[:, 0], miss
+    form = FORMS.get(held.best)
+    if form is None or len(np.unique(x)) < form.parameters:
+        if not x.min() < at < x.max():
+            return None
+        lines = curve_draws(draws, one.law, np.array([at]))[: 1 + draws.refits, 0]
+        return _Reading(error=lines, flops=at, read="interpolated between two measured budgets")
+    y, runs = here.with_measured(), here.cells["runs"].to_numpy(np.int64)
+    error = form.predict(x, y, runs, np.array([at]))[:, 0]
+    miss, freedom = form.predict(x, y[:1], runs, x)[0] - y[0], max(len(x) - form.parameters, 1)
+    own = stream(f"recommend/{sorted(one.identity.items(), key=str)}", 0)
+    error[1:] += np.sqrt((miss**2).sum() / freedom) * own.standard_t(freedom, len(error) - 1)
+    by = Forecaster(law=held.best, error=held.error, reason=held.reason)
+    return _Reading(error=np.clip(error, 0.0, None), flops=at, read=held.best, by=by)
 
 
 def _by_surface(
-    draws: CellDraws, positions: NDArray[np.intp], taken: list[tuple[Law, dict[str, Any]]]
-) -> Iterator[Read]:
-    """The curves of one family; what the surface misses is counted over each curve's own cells."""
-    here = draws.take(positions)
-    per_sample = draws.cells["train_flops_per_sample"].to_numpy(np.float64)
-    n = np.array([per_sample[law.positions].mean() for law, _ in taken])
-    unique, flops = (np.array([row[name] for _, row in taken]) for name in ("subset_size", "flops"))
-    at = Points.joined(Points(n=n, unique=unique, seen=flops / n), Points.of(here.cells))
-    found = forecast(taken[0][1]["law"], here.cells, here.with_measured(), at)
-    if found is None:
-        raise ValueError(f"the {taken[0][1]['law']} fits without the largest budgets and not with them")
-    miss = found[0, len(taken) :] - here.cells["error"].to_numpy(np.float64)
-    for place, (law, _) in enumerate(taken):
-        yield found[:, place], miss[np.isin(positions, law.positions)]
+    draws: CellDraws, found: list[_Configuration], held: Holdout, spent: Floats
+) -> list[_Reading | None]:
+    """Each configuration that was not measured here by the surface of its family; fitted once for all."""
+    readings: list[_Reading | None] = [None] * len(found)
+    families: dict[str, list[int]] = {}
+    x = draws.cells["train_flops"].to_numpy(np.float64)
+    for place, one in enumerate(found):
+        if _same_level(x[one.positions], spent[place]).any():
+            continue
+        families.setdefault(str(key(dict(one.identity))), []).append(place)
+    for name, positions in groups(draws).items():
+        better = held.surfaces.get(str(name))
+        by = better or _scored(held, str(name))
+        places = [
+            place
+            for place in families.get(str(name), [])
+            if better or _lacks_law(draws, found[place], held, spent[place])
+        ]
+        if by is None or not places:
+            continue
+        here = draws.take(positions)
+        n = np.array([_per_sample(draws, found[place]).mean() for place in places])
+        unique = [_sized(draws, found[place], spent[place])["subset_size"] for place in places]
+        at = Points(n=n, unique=np.array(unique), seen=spent[places] / n)
+        errors = forecast(by.law, here.cells, here.with_measured(), at)
+        for place, error in zip(places, [] if errors is None else errors.T, strict=errors is not None):
+            readings[place] = _Reading(error=error, flops=float(spent[place]), read=by.law, by=by)
+    return readings
 
 
-def _widened(read: Read, law: Law, row: Mapping[str, Any], reach: float) -> Floats:
-    """The errors at the budget with what the law misses, near and far, in the draws."""
-    found, miss = read[0].copy(), read[1]
-    spread = float(np.sqrt(np.mean(miss**2)))
-    if row["beyond"]:
-        spread = max(spread, row["law_error"] * max(1.0, float(np.log(row["factor"])) / reach))
-    own = stream(f"recommend/{sorted(law.identity.items(), key=str)}", 0)
-    found[1:] += spread * own.standard_normal(len(found) - 1)
-    return np.asarray(np.clip(found, 0.0, None), dtype=np.float64)
+def _lacks_law(draws: CellDraws, one: _Configuration, held: Holdout, at: float) -> bool:
+    """Whether a configuration has too few levels for the law of single curves, and none on either side."""
+    x = draws.cells["train_flops"].to_numpy(np.float64)[one.positions]
+    form = FORMS.get(held.best)
+    return not x.min() < at < x.max() and (form is None or len(np.unique(x)) < form.parameters)
+
+
+def _scored(held: Holdout, family: str) -> Forecaster | None:
+    """The surface that forecast a family's held-out cells best: for what has no law of its own."""
+    if held.points.empty:
+        return None
+    points = held.points[(held.points["curve"] == family) & held.points["law"].isin(SURFACES)]
+    if points.empty:
+        return None
+    errors = ((points["forecast"] - points["measured"]) ** 2).groupby(points["law"]).mean() ** 0.5
+    law = str(errors.idxmin())
+    reason = f"lowest error of the surfaces on {plural(int((points['law'] == law).sum()), 'held-out cell')}"
+    return Forecaster(law=law, error=float(errors.min()), reason=reason)
+
+
+def _row(draws: CellDraws, one: _Configuration, reading: _Reading, at: float, flops: float) -> dict[str, Any]:
+    cells = draws.cells.iloc[one.positions]
+    x = cells["train_flops"].to_numpy(np.float64)
+    factor = max(reading.flops / x.max(), x.min() / reading.flops)
+    behind = cells if reading.cell is None else cells.iloc[[reading.cell]]
+    row = _sized(draws, one, reading.flops)
+    return row | {
+        "flops": reading.flops, "read": reading.read, "measured": reading.cell is not None,
+        "factor": factor if factor > 1 else reading.flops / x.max(), "beyond": factor > SAME_LEVEL,
+        "share": reading.flops / flops,
+        "uses_up": at < flops / SAME_LEVEL and reading.flops > at / SAME_LEVEL,
+        "runs": int(behind["runs"].min()), "diverged": int(behind["diverged"].sum()),
+        "law": reading.by.law, "law_error": reading.by.error, "law_reason": reading.by.reason,
+        # A share of a pool is a whole number of pairs: the smallest pool of which it is that share.
+        "pool": np.floor((row["subset_size"] - 1) / _fraction(one)) + 1,
+    }  # fmt: skip
 
 
 def _choose(
-    draws: CellDraws, rows: pd.DataFrame, forecasts: Floats, left_out: pd.DataFrame
+    draws: CellDraws,
+    fitting: list[tuple[dict[str, Any], Floats]],
+    too_large: list[tuple[dict[str, Any], Floats]],
+    left_out: pd.DataFrame,
 ) -> Recommendation:
-    order = np.argsort(forecasts[0], kind="stable")
-    rows, forecasts = rows.iloc[order].reset_index(drop=True), forecasts[:, order]
-    ends = [interval(column) for column in forecasts[1:].T]
-    cells = rows.assign(error=forecasts[0], low=[end[0] for end in ends], high=[end[1] for end in ends])
-    choice = choose(replace(draws, cells=cells, draws=forecasts[1:]))
+    fitting = sorted(fitting, key=lambda one: float(one[1][0]))
+    counted = bool(np.isfinite(draws.cells["images"].to_numpy(np.float64)).all())
+    errors = np.clip(np.stack([error for _, error in fitting], axis=1), 0.0, 1.0 if counted else None)
+    ends = [interval(column) for column in errors[1:].T]
+    cells = pd.DataFrame([row for row, _ in fitting]).assign(
+        error=errors[0], low=[end[0] for end in ends], high=[end[1] for end in ends]
+    )
+    choice = choose(replace(draws, cells=cells, draws=errors[1:]))
+    if choice.runner_up is None:
+        total = plural(1 + len(left_out), "configuration")
+        choice = replace(choice, reason=f"only one of {total} fits, and there is nothing to choose between")
     candidates = cells.assign(probability=choice.probability)
-    explanation = f"{draws.explanation}; forecasts are widened by how far the law misses its curve"
-    if rows["beyond"].any():
-        explanation += " and, beyond the measured budgets, by its held-out error"
+    explanation = draws.explanation
+    if not candidates["measured"].all():
+        explanation += "; a law's interval has in it what the law misses its points by"
     return Recommendation(
-        candidates=candidates, choice=choice, left_out=left_out,
-        experiment=_experiment(draws, candidates, choice), explanation=explanation,
+        candidates=candidates, choice=choice, left_out=left_out, pool=_largest_pool([*fitting, *too_large]),
+        better=_better(too_large, float(errors[0, 0])), experiment=_experiment(draws, candidates, choice),
+        explanation=explanation,
     )  # fmt: skip
+
+
+def _largest_pool(read: list[tuple[dict[str, Any], Floats]]) -> float:
+    return max((row["pool"] for row, _ in read if row["regime"] != "one-epoch"), default=float("nan"))
+
+
+def _better(too_large: list[tuple[dict[str, Any], Floats]], lowest: float) -> Mapping[str, Any] | None:
+    better = [row | {"error": float(error[0])} for row, error in too_large if error[0] < lowest]
+    if not better:
+        return None
+    next_larger = min(row["pool"] for row in better) * SAME_LEVEL
+    return min((row for row in better if row["pool"] <= next_larger), key=lambda row: float(row["error"]))
 
 
 def _experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) -> str:
@@ -220,11 +352,14 @@ def _experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) -> s
     first = records(candidates)[0]
     where = format_flops(first["flops"])
     if choice.runner_up is None:
-        return f"nothing to compare with: run one more configuration at {where}"
+        return f"run one more configuration at {where}"
     if choice.verdict == "clear":
+        if first["measured"]:
+            return "nothing: it was measured, and is ahead by more than the noise"
         return f"to confirm, run {configuration_text(first)} at {where}"
     second = records(candidates)[choice.runner_up]
     gap = second["error"] - first["error"]
+    where = format_flops(max(first["flops"], second["flops"]))
     both = f"{configuration_text(first)} and {configuration_text(second)} at {where}"
     if draws.source != "runs":
         return f"run {both} with three seeds each: the noise between seeds was not measured"

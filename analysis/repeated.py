@@ -15,6 +15,7 @@ does, and data that do not hold models both far below and far above N_opt cannot
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
+from math import isfinite
 from typing import Literal
 
 import numpy as np
@@ -61,6 +62,11 @@ class RepeatedFit:
     size_reason: str
     base: SurfaceFit
 
+    @property
+    def parameters(self) -> int:
+        """How many parameters were fitted."""
+        return self.surface.parameters + sum(map(isfinite, (self.decay, self.size_decay)))
+
     def effective(self, n: Floats, unique: Floats, seen: Floats) -> tuple[Floats, Floats]:
         """Effective model sizes and data."""
         return (
@@ -71,6 +77,14 @@ class RepeatedFit:
     def __call__(self, n: Floats, unique: Floats, seen: Floats) -> Floats:
         """The law at model sizes, unique pairs and samples seen."""
         return self.surface(*self.effective(n, unique, seen))
+
+
+def once(surface: SurfaceFit) -> RepeatedFit:
+    """The law without decay: a pair is worth as much each time it is seen."""
+    return RepeatedFit(
+        surface=surface, decay=float("inf"), status="no repetition", reason="repetition is not looked at",
+        size_decay=float("inf"), size_reason=_UNDECIDED, base=surface,
+    )  # fmt: skip
 
 
 def effective(unique: Floats, seen: Floats, decay: Floats | float) -> Floats:

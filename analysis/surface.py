@@ -5,7 +5,8 @@ given α and β the surface is linear in E, A, B ≥ 0, so a start needs the two
 is solved exactly (least squares on y/ŷ, the non-negative solution among the eight supports). From there a
 Newton search with analytic first and second derivatives, damped per fit (Levenberg 1944) by the reweighted
 Gauss-Newton matrix, goes down in (ln E, ln A, ln B, α, β). N and D are shared by all fits, so that thousands
-of fits, each with its own weights, are searched at once.
+of fits, each with its own weights, are searched at once. For small grids the exponents may be one, α = β
+(Gadre et al. 2024, eq. 4: L = E + (a·M^η + b·M^-η)·C^-η with D = M·N and η = α/2): four parameters.
 """
 
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ Status = Literal["ok", "term undetermined", "exponent at bound", "restarts disag
 
 HUBER_DELTA = 1e-3
 _STARTS = np.array([(alpha, beta) for alpha in (0.1, 0.3, 0.6, 1.2) for beta in (0.1, 0.3, 0.6, 1.2)])
-_PARAMETERS = 5
+_SHARED_STARTS = np.repeat(np.geomspace(0.1, 1.2, 8)[:, None], 2, axis=1)
 _SIZES = 3
 _SAME = 1e-8
 
@@ -43,6 +44,7 @@ class SurfaceFit:
         objective: Σ w·Huber(residual of ln y) at the optimum.
         starts: Searches from other exponents.
         agreement: How many of them ended at the same objective.
+        shared: Whether the two exponents were held equal.
     """
 
     floor: float
@@ -56,6 +58,12 @@ class SurfaceFit:
     objective: float
     starts: int
     agreement: int
+    shared: bool = False
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters were fitted."""
+        return _parameters(shared=self.shared)
 
     @property
     def supported(self) -> bool:
@@ -109,6 +117,7 @@ def fit(  # noqa: PLR0913 (a surface has two axes)
     weights: Floats | None = None,
     delta: float = HUBER_DELTA,
     starts: Floats | None = None,
+    shared: bool = False,
 ) -> SurfaceFit:
     """Fits one surface.
 
@@ -118,7 +127,8 @@ def fit(  # noqa: PLR0913 (a surface has two axes)
         y: Loss or error, above zero, shape (points,).
         weights: Runs behind each point; one by default.
         delta: Where Huber's loss turns from squares to absolute values, in ln y; infinite for squares.
-        starts: Exponents (α, β) to search from, shape (starts, 2); a grid of 16 by default.
+        starts: Exponents (α, β) to search from, shape (starts, 2); a grid by default.
+        shared: Hold α = β.
 
     Raises:
         ValueError: A value is not finite or not above zero.
@@ -128,18 +138,20 @@ def fit(  # noqa: PLR0913 (a surface has two axes)
     weights = np.ones(len(y)) if weights is None else weights
     sizes = min(len(np.unique(n)), len(np.unique(d)))
     rows = int(weights.sum())
-    if len(y) <= _PARAMETERS or sizes < _SIZES:
+    parameters = _parameters(shared=shared)
+    if len(y) <= parameters or sizes < _SIZES:
         nan = float("nan")
         reason = (
-            f"{plural(len(y), 'point')}, {sizes} different sizes of model or data; five parameters need at "
-            f"least {_PARAMETERS + 1} points and {_SIZES} of each"
+            f"{plural(len(y), 'point')}, {sizes} different sizes of model or data; {parameters} parameters "
+            f"need at least {parameters + 1} points and {_SIZES} of each"
         )
         return SurfaceFit(
             floor=nan, a=nan, b=nan, alpha=nan, beta=nan, status="too few points", reason=reason, rows=rows,
-            objective=nan, starts=0, agreement=0,
+            objective=nan, starts=0, agreement=0, shared=shared,
         )  # fmt: skip
-    data = Data.of(n, d, y[None, :], weights[None, :], delta)
-    ends, objectives = search(data, project(data, _STARTS if starts is None else starts))
+    data = Data.of(n, d, y[None, :], weights[None, :], delta, shared=shared)
+    starts = starts if starts is not None else (_SHARED_STARTS if shared else _STARTS)
+    ends, objectives = search(data, project(data, starts))
     best = int(objectives.argmin())
     agreement = int((objectives <= objectives[best] * (1 + _SAME) + 1e-15).sum())
     found = _natural(data, ends[[best]], objectives[[best]])
@@ -147,7 +159,7 @@ def fit(  # noqa: PLR0913 (a surface has two axes)
     return SurfaceFit(
         floor=float(found.floor[0]), a=float(found.a[0]), b=float(found.b[0]), alpha=float(found.alpha[0]),
         beta=float(found.beta[0]), status=status, reason=reason, rows=rows,
-        objective=float(objectives[best]), starts=len(objectives), agreement=agreement,
+        objective=float(objectives[best]), starts=len(objectives), agreement=agreement, shared=shared,
     )  # fmt: skip
 
 
@@ -161,10 +173,10 @@ def fit_draws(  # noqa: PLR0913 (a surface has two axes)
         d: Shape (points,), or (draws, points).
         y: Shape (draws, points), or (1, points) when y is no draw's own.
         weights: Shape (draws, points), or (1, points) likewise: how often each run was drawn.
-        around: The fit of all the data: where each search starts.
+        around: The fit of all the data: where each search starts, and whether its exponents are held equal.
         delta: As in `fit`.
     """
-    data = Data.of(n, d, y, weights, delta)
+    data = Data.of(n, d, y, weights, delta, shared=around.shared)
     parts = (around.floor, around.a * data.unit_n**-around.alpha, around.b * data.unit_d**-around.beta)
     logs = np.log(np.maximum(parts, np.exp(data.lowest)))
     start = np.array([*logs, around.alpha, around.beta])
@@ -176,6 +188,10 @@ def fit_draws(  # noqa: PLR0913 (a surface has two axes)
 def resample(runs: int, draws: int, generator: np.random.Generator) -> Floats:
     """Weights of a bootstrap over runs: how often each is drawn, shape (draws, runs)."""
     return generator.multinomial(runs, np.full(runs, 1 / runs), size=draws).astype(np.float64)
+
+
+def _parameters(*, shared: bool) -> int:
+    return 4 if shared else 5
 
 
 def _natural(data: Data, ends: Floats, objectives: Floats) -> SurfaceDraws:

@@ -14,7 +14,8 @@ SMALLEST = 1e-6
 """Smallest part of the lowest y that a term is followed down to; below, it is zero."""
 
 _ITERATIONS = 200
-_EYE = np.eye(5)
+_FREE = np.eye(5)
+_SHARED = np.vstack([np.eye(4), [0.0, 0.0, 0.0, 1.0]])
 _CHUNK = 128
 _FLAT = 1e-11
 _DAMPING = (1e-6, 1e6)
@@ -35,6 +36,7 @@ class Data:
         delta: Huber's.
         moments: 1, n, n², d, d², nd of the logarithms, the last axis of a shape that is otherwise log_d's.
         lowest: The lowest ln of a term.
+        directions: Along which (ln E, ln A, ln B, α, β) may move, shape (5, free parameters).
     """
 
     log_n: Floats
@@ -46,19 +48,22 @@ class Data:
     delta: float
     moments: Floats
     lowest: float
+    directions: Floats
 
     @classmethod
-    def of(cls, n: Floats, d: Floats, y: Floats, weights: Floats, delta: float) -> "Data":
-        """Takes logarithms and centres them."""
+    def of(  # noqa: PLR0913 (what a surface is fitted to)
+        cls, n: Floats, d: Floats, y: Floats, weights: Floats, delta: float, *, shared: bool = False
+    ) -> "Data":
+        """Takes logarithms and centres them; ``shared`` holds α = β."""
         log_n, log_d, log_y = np.log(n), np.log(d), np.log(y)
         mean_n, mean_d = float(log_n.mean()), float(log_d.mean())
         log_n, log_d = log_n - mean_n, log_d - mean_d
-        shared = (np.broadcast_to(values, log_d.shape) for values in (np.ones_like(log_n), log_n, log_n**2))
-        moments = np.stack([*shared, log_d, log_d**2, log_n * log_d], axis=-1)
+        of_n = (np.broadcast_to(values, log_d.shape) for values in (np.ones_like(log_n), log_n, log_n**2))
+        moments = np.stack([*of_n, log_d, log_d**2, log_n * log_d], axis=-1)
         return cls(
             log_n=log_n, log_d=log_d, unit_n=float(np.exp(mean_n)), unit_d=float(np.exp(mean_d)), log_y=log_y,
             weights=weights, delta=delta, moments=moments,
-            lowest=float(log_y.min()) + float(np.log(SMALLEST)),
+            lowest=float(log_y.min()) + float(np.log(SMALLEST)), directions=_SHARED if shared else _FREE,
         )  # fmt: skip
 
     def rows(self, positions: NDArray[np.intp]) -> tuple[Floats, Floats, Floats, Floats]:
@@ -123,7 +128,7 @@ def _search(data: Data, chunk: NDArray[np.intp], theta: Floats) -> tuple[Floats,
     quiet = np.zeros(len(theta), dtype=np.int64)
     for _ in range(_ITERATIONS):
         matrix = newton[active] + damping[active, None, None] * damper[active]
-        step = -np.linalg.solve(matrix, gradient[active][:, :, None])[:, :, 0]
+        step = -np.linalg.solve(matrix, gradient[active][:, :, None])[:, :, 0] @ data.directions.T
         tried = theta[active] + np.clip(step, -1.0, 1.0)
         tried[:, :3] = np.maximum(tried[:, :3], data.lowest)
         tried[:, 3:] = np.clip(tried[:, 3:], *BOUNDS)
@@ -148,7 +153,7 @@ def _search(data: Data, chunk: NDArray[np.intp], theta: Floats) -> tuple[Floats,
 
 
 def _expand(data: Data, positions: NDArray[np.intp], theta: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Objective, gradient, Hessian and the positive matrix that damps it, of each row of parameters."""
+    """Objective, gradient, Hessian and the positive matrix that damps it, along the free directions."""
     log_y, weights, log_d, moments = data.rows(positions)
     terms = (
         np.broadcast_to(np.exp(theta[:, :1]), (len(theta), len(data.log_n))),
@@ -170,7 +175,10 @@ def _expand(data: Data, positions: NDArray[np.intp], theta: Floats) -> tuple[Flo
     gradient = -_slopes(moments, pull, a, b, e)
     newton = _outer(moments, curve + pull, a, b, e) - _squares(moments, pull, a, b, e)
     damper = _outer(moments, reweighted, a, b, e)
-    ridge = 1e-10 * np.trace(damper, axis1=1, axis2=2)[:, None, None] * _EYE + 1e-300 * _EYE
+    free = data.directions
+    gradient, newton, damper = gradient @ free, free.T @ newton @ free, free.T @ damper @ free
+    eye = np.eye(free.shape[1])
+    ridge = 1e-10 * np.trace(damper, axis1=1, axis2=2)[:, None, None] * eye + 1e-300 * eye
     return value, gradient, newton, damper + ridge
 
 

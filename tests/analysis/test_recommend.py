@@ -1,5 +1,7 @@
 """What is recommended, how far it may be forecast, and what would decide."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from analysis.holdout import holdout
 from analysis.laws import laws
 from analysis.recommend import Recommendation, recommend
 from analysis.recommend_text import recommendation_lines
+from analysis.surface_forecast import SURFACES
 from analysis.table import tidy
 from tests.analysis.synthetic import study, trial_row
 
@@ -104,9 +107,97 @@ def test_one_seed_asks_for_seeds_first() -> None:
     assert "three seeds each: the noise between seeds was not measured" in found.experiment
 
 
-def test_two_budgets_leave_nothing_to_forecast_by() -> None:
-    with pytest.raises(ValueError, match="nothing can be forecast: the curves have too few levels"):
-        recommended(study(levels=LEVELS[:2]).results, 1e12)
+def test_two_budgets_are_interpolated_between_and_beyond_them_the_larger_takes_part() -> None:
+    results = study(levels=LEVELS[:2], noise=0.0).results
+    middle = float(np.sqrt(LEVELS[0] * LEVELS[1]))
+    between = recommended(results, middle).candidates
+    assert set(between["read"]) == {"interpolated between two measured budgets"}
+    first = between.iloc[0]
+    own = results[
+        (results["architecture"] == first["architecture"]) & (results["strategy"] == first["strategy"])
+        & (results["quality"] == first["quality"]) & (results["subset_size"] == first["subset_size"])
+    ].groupby("level_flops")[["train_flops", "held-out/top1"]].mean()  # fmt: skip
+    line = np.interp(np.log(middle), np.log(own["train_flops"]), 1 - own["held-out/top1"])
+    assert first["error"] == pytest.approx(float(line))
+    beyond = recommended(results, 1e12).candidates
+    lone = beyond[beyond["architecture"] == "ConvNeXt-C"]
+    assert lone["measured"].all()
+    np.testing.assert_allclose(lone["flops"], LEVELS[1], rtol=0.01)
+    assert set(beyond.loc[~beyond["measured"], "read"]) <= set(SURFACES)
+    with pytest.raises(ValueError, match=r"no curve can be forecast at 100 TFLOP: measured budgets end more"):
+        recommended(results, 1e14)
+
+
+def single(results: pd.DataFrame, architecture: str, cost: float, level: float, error: float) -> pd.DataFrame:
+    """The results with one more cell, of three seeds that differ by little."""
+    rows = []
+    for seed, shift in enumerate((-0.001, 0.0, 0.001)):
+        row = trial_row((8192, "all", "ViT-X", "clip"), level, seed, error + shift)
+        mine = {"architecture": architecture, "trial": f"{architecture}-{level:g}-{seed}"}
+        seen = {"train_flops": level, "train_flops_per_sample": cost, "samples_seen": level / cost}
+        rows.append(row | mine | seen)
+    return pd.concat([results, pd.DataFrame(rows)], ignore_index=True)
+
+
+def test_a_cell_measured_at_the_budget_is_seen_though_it_has_no_law() -> None:
+    results = single(crossing(), "ViT-H", 1.1e9, 8e12, large(8e12) - 0.01)
+    first = recommended(results, 8.1e12).candidates.iloc[0]
+    assert (first["architecture"], first["read"], first["law"]) == ("ViT-H", "measured", "")
+    assert first["error"] == pytest.approx(large(8e12) - 0.01)
+
+
+def test_a_cell_that_costs_less_than_the_budget_takes_part() -> None:
+    results = single(crossing(), "ConvNeXt-H", 1.1e9, 2e12, large(8e12) - 0.02)
+    found = recommended(results, 8e12)
+    lines = recommendation_lines(found, flops=8e12, pairs=POOL, source="x", metric="held-out/top1")
+    assert lines[1] == "  train ConvNeXt-H, CLIP, 8,192 pairs, all"
+    assert lines[2].endswith("], measured at 2 TFLOP, which costs only 25 % of the budget")
+    assert recommended(results, 1e12).left_out["reason"].tolist() == [
+        "too few budgets for a law, and all above 1 TFLOP"
+    ]
+
+
+def test_a_cell_lower_by_chance_does_not_replace_the_law_of_its_curve() -> None:
+    results = crossing(noise=0.02)
+    lucky = (results["architecture"] == "ViT-M") & np.isclose(results["level_flops"], LEVELS[3])
+    results.loc[lucky, "held-out/top1"] += 0.02
+    assert not recommended(results, 6e12).candidates["measured"].any()
+
+
+def over_training(training_set: str, *, largest: float = np.inf) -> pd.DataFrame:
+    """Results of Gadre et al. 2024, each run once, its tokens seen once."""
+    table = pd.read_csv(Path(__file__).parents[1] / "data" / "over-training.csv")
+    table = table[(table["training_set"] == training_set) & (table["parameters"] <= largest)]
+    n, d = table["parameters"].to_numpy(np.float64), table["tokens"].to_numpy(np.float64)
+    rows = trial_row((8192, "all", "ViT-X", "clip"), 2e11, 0, 0.5)
+    return pd.DataFrame([rows] * len(table)).assign(
+        trial=[f"{size:.0f}-{tokens:.0f}" for size, tokens in zip(n, d, strict=True)],
+        architecture=[f"LM-{size / 1e6:.0f}M" for size in n], regime="one-epoch", level_flops=np.nan,
+        subset_size=d, samples_seen=d, epochs=1.0, train_flops=6 * n * d, train_flops_per_sample=6 * n,
+        parameters=n, **{"text/loss": table["c4_loss"].to_numpy(np.float64)},
+    )  # fmt: skip
+
+
+def test_a_larger_model_measured_at_the_budget_is_ahead_of_a_smaller_ones_law() -> None:
+    draws = cell_draws(tidy(over_training("C4"), metric="text/loss"), question="laws")
+    fitted = tuple(laws(draws, along="compute"))
+    found = recommend(draws, fitted, holdout(draws, fitted), flops=9.95e20, pairs=1e15)
+    first = found.candidates.iloc[0]
+    assert (first["architecture"], first["measured"]) == ("LM-1440M", True)
+    assert first["error"] == pytest.approx(2.472, abs=5e-4)
+    assert "LM-412M" in set(found.candidates["architecture"])
+    lines = recommendation_lines(found, flops=9.95e20, pairs=1e15, source="x", metric="text/loss")
+    assert lines[1].startswith("  the data cannot tell what to train: ahead by ")
+
+
+def test_single_cells_are_read_by_the_surface_of_their_family() -> None:
+    results = sizes_of_one_law()
+    lone = (results["architecture"] == "ViT-3") & (results["level_flops"] > 2e11)
+    found = recommended(results[~lone].reset_index(drop=True), 5e12, pairs=1e8).candidates
+    row = found[found["architecture"] == "ViT-3"].iloc[0]
+    cost = float(np.geomspace(4e6, 1e8, 5)[3])
+    assert row["read"] in SURFACES
+    assert row["error"] == pytest.approx(0.1 + 60 * cost**-0.35 + 4 * (5e12 / cost) ** -0.3, abs=0.01)
 
 
 def test_a_loss_is_worded_as_one() -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from analysis.intervals import bca, interval
 from analysis.repeated import best_size, effective, fit_repeated
 from analysis.surface import fit, fit_draws, resample
+from analysis.surface_forecast import PLAIN, SHARED, Points, forecast
 from analysis.surface_search import Data, project, search
 
 POINTS = Path("../shared/data/epoch_chinchilla_svg_extracted.csv")
@@ -116,6 +117,107 @@ def test_five_points_are_too_few() -> None:
     assert (found.status, found.supported) == ("too few points", False)
     with pytest.raises(ValueError, match="above zero"):
         fit(n, d, y - 10)
+
+
+def test_a_surface_with_one_exponent_is_found_again_and_needs_five_points() -> None:
+    n, d, _ = made_up()
+    y = 0.2 + 30 * n**-0.33 + 60 * d**-0.33
+    found = fit(n, d, y, shared=True)
+    assert (found.status, found.parameters) == ("ok", 4)
+    np.testing.assert_allclose(
+        [found.floor, found.a, found.b, found.alpha, found.beta], [0.2, 30, 60, 0.33, 0.33], rtol=1e-4
+    )
+    few = np.array([0, 1, 8, 15, 35])
+    assert fit(n[few], d[few], y[few], shared=True).supported
+    assert not fit(n[few], d[few], y[few]).supported
+    drawn = fit_draws(n, d, y[None, :], weights=np.ones((1, len(y))), around=found)
+    assert drawn.alpha[0] == drawn.beta[0]
+
+
+def over_training(training_set: str) -> pd.DataFrame:
+    """Runs of Gadre et al. 2024 (their figure 1 and table 2)."""
+    table = pd.read_csv(Path(__file__).parents[1] / "data" / "over-training.csv")
+    return table[table["training_set"] == training_set]
+
+
+@pytest.mark.parametrize(
+    ("training_set", "published", "whole", "squares"),
+    [("C4", 4.30, 5.3, 9.98), ("RedPajama", 0.73, 0.5, 7.27), ("RefinedWeb", 1.62, 0.8, 5.71)],
+)
+def test_the_largest_model_is_forecast_from_small_ones_about_as_well_as_published(
+    training_set: str, published: float, whole: float, squares: float
+) -> None:
+    table = over_training(training_set)
+    large = table[table["parameters"] > 6e9].iloc[0]
+    small = table[table["parameters"] < 5e8]
+    ratio = small["tokens"] / small["parameters"]
+    smallest = small["parameters"] == small["parameters"].min()
+    theirs = small[np.isclose(ratio, 20) | (smallest & np.isclose(ratio, 320))]
+
+    def missed(runs: pd.DataFrame, *, shared: bool = False, delta: float = 1e-3) -> float:
+        n, d, y = (runs[name].to_numpy(np.float64) for name in ("parameters", "tokens", "c4_loss"))
+        law = fit(n, d, y, shared=shared, delta=delta)
+        at = (np.array([large[name]], dtype=np.float64) for name in ("parameters", "tokens"))
+        return float(100 * abs(law(*at)[0] / large["c4_loss"] - 1))
+
+    assert len(theirs) == 5
+    assert missed(theirs, shared=True) == pytest.approx(published, abs=0.4)
+    assert missed(small, shared=True) < whole
+    assert missed(small) < missed(small, delta=np.inf)
+    assert missed(small, delta=np.inf) == pytest.approx(squares, abs=0.01)
+
+
+def cells(n: Floats, d: Floats, y: Floats) -> pd.DataFrame:
+    """Cells of a family whose data are seen once."""
+    return pd.DataFrame(
+        {"train_flops_per_sample": n, "subset_size": d, "samples_seen": d, "error": y, "runs": 1.0}
+    )
+
+
+def inside(law: str, table: pd.DataFrame, out: NDArray[np.intp], draws: int = 100) -> NDArray[np.bool_]:
+    """Whether cells that were held out lie in the 90 % interval of their forecast."""
+    left = np.setdiff1d(np.arange(len(table)), out)
+    measured = table["error"].to_numpy(np.float64)
+    error = np.repeat(measured[None, left], 1 + draws, axis=0)
+    found = forecast(law, table.iloc[left], error, Points.of(table.iloc[out]))
+    assert found is not None
+    low, high = np.quantile(found[1:], (0.05, 0.95), axis=0)
+    return np.asarray((low <= measured[out]) & (measured[out] <= high))
+
+
+def test_intervals_within_the_data_hold_held_out_cells_as_often_as_they_say() -> None:
+    held = [
+        inside(SHARED, table, np.array([place]))
+        for table in (
+            cells(*(over_training(name)[column].to_numpy(np.float64)
+                    for column in ("parameters", "tokens", "c4_loss")))
+            for name in ("C4", "RedPajama", "RefinedWeb")
+        )
+        for place in range(0, len(table), 2)
+    ]  # fmt: skip
+    assert 0.85 <= np.concatenate(held).mean() <= 0.96
+    few = np.meshgrid(np.geomspace(1e6, 1e9, 4), np.geomspace(1e7, 1e10, 3))
+    n, d = (grid.ravel() for grid in few)
+    held = []
+    for seed in range(60):
+        noise = np.exp(0.04 * np.random.default_rng(seed).standard_normal(len(n)))
+        table = cells(n, d, (0.2 + 30 * n**-0.35 + 60 * d**-0.3) * noise)
+        held.append(inside(SHARED, table, np.array([seed % len(n)])))
+    assert 0.83 <= np.concatenate(held).mean() <= 0.97
+
+
+def test_intervals_beyond_the_data_hold_the_largest_cells_where_the_law_bends_away() -> None:
+    grids = np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e7, 1e10, 6))
+    n, d = (grid.ravel() for grid in grids)
+    largest = np.flatnonzero(n * d >= np.sort(n * d)[-6] * 0.97)
+    held = []
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        bend = np.exp(generator.normal(0, 0.05) * np.log(n * d / 1e16) ** 2 / 20)
+        noise = np.exp(0.01 * generator.standard_normal(len(n)))
+        table = cells(n, d, (0.2 + 30 * n**-0.35 + 60 * d**-0.3) * bend * noise)
+        held.append(inside(PLAIN, table, largest))
+    assert 0.83 <= np.concatenate(held).mean() <= 0.97
 
 
 def test_bca_moves_a_skewed_interval_to_where_its_ends_belong() -> None:
