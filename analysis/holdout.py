@@ -16,7 +16,7 @@ from analysis.curves import X_COLUMNS
 from analysis.form_choice import COLUMNS, FEWEST_POINTS, FormChoice, root_mean_square, scores
 from analysis.labels import percent
 from analysis.laws import Law
-from analysis.surface_forecast import SURFACES, Points, forecast, groups, key
+from analysis.surface_forecast import SURFACES, Points, forecast, groups
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,10 +46,10 @@ class Holdout:
     surfaces: Mapping[str, Forecaster]
     reason: str
 
-    def forecaster(self, law: Law) -> Forecaster:
-        """Return what a curve is forecast with."""
-        own = Forecaster(law=law.choice.form.name, error=law.choice.error, reason=law.choice.reason)
-        return self.surfaces.get(str(key(dict(law.identity))), own)
+
+def own_forecaster(law: Law) -> Forecaster:
+    """Return a curve's own law as a forecaster."""
+    return Forecaster(law=law.choice.form.name, error=law.choice.error, reason=law.choice.reason)
 
 
 def holdout(draws: CellDraws, laws: tuple[Law, ...]) -> Holdout:

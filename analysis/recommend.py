@@ -1,8 +1,8 @@
 """What to train for a compute and a data budget: every configuration is read there, and the best is chosen.
 
-A configuration measured at the budget, to 3 %, is read as measured. Any other is read by the law that
-forecast held-out budgets best: that of single curves, or the surface of its family; a curve too short for a
-law by straight lines in ln x between its levels, where the budget lies between two. What was measured for
+A configuration measured at the budget, to 3 %, is read as measured. Any other is read by its curve's law, the one
+that is drawn; beyond its cells by the surface of its family, where that forecasts held-out budgets better; a curve
+without a law by straight lines in ln x between its levels, where the budget lies between two. What was measured for
 less compute can be had, too: it takes part where nothing else can be read, and where it is lower. Nothing is
 read past a declared factor, and data are not extrapolated at all: a subset larger than what was measured is
 not recommended.
@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import CellDraws, stream
+from analysis.bootstrap import CellDraws
+from analysis.curves import straight_lines
 from analysis.frontier import Choice, choose
-from analysis.holdout import FORMS, Forecaster, Holdout
+from analysis.holdout import Forecaster, Holdout, own_forecaster
 from analysis.intervals import COVERAGE, interval
 from analysis.labels import configuration_text, percent, plural, quality_fraction
-from analysis.laws import X_COLUMNS, Law, curve_draws
+from analysis.laws import Law
 from analysis.surface_forecast import SURFACES, Points, forecast, groups, key
 from analysis.table import records
 from budgets.quantity import format_flops
@@ -117,7 +118,7 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
     spent = np.array([_spent(draws, one, flops, pairs) for one in found])
     surfaces = _by_surface(draws, found, held, spent)
     for one, at, surface in zip(found, spent, surfaces, strict=True):
-        reading = _read(draws, one, held, surface, at=float(at), limit=limit)
+        reading = _read(draws, one, surface, at=float(at), limit=limit)
         name = configuration_text(_sized(draws, one, float(at)))
         if isinstance(reading, str):
             left_out.append({"curve": name, "reason": reading})
@@ -175,8 +176,8 @@ def _sized(draws: CellDraws, one: _Configuration, flops: float) -> dict[str, Any
     return {name: one.identity[name] for name in names} | {"subset_size": float(size)}
 
 
-def _read(  # noqa: PLR0913 (what a configuration may be read by)
-    draws: CellDraws, one: _Configuration, held: Holdout, surface: _Reading | None, *, at: float, limit: float
+def _read(
+    draws: CellDraws, one: _Configuration, surface: _Reading | None, *, at: float, limit: float
 ) -> _Reading | str:
     """A configuration at the compute it may use, or why it cannot be read there."""
     per_sample = _per_sample(draws, one)
@@ -189,7 +190,7 @@ def _read(  # noqa: PLR0913 (what a configuration may be read by)
     if _same_level(x, at).any():
         main = _measured(x, errors, nearest)
     elif max(at / x.max(), x.min() / at) <= limit:
-        main = surface or _by_curve(draws, one, held, at)
+        main = surface or _by_curve(draws, one, at)
     cheaper = np.flatnonzero((x <= at * SAME_LEVEL) & (x >= at / limit))
     if len(cheaper):
         lowest = int(cheaper[errors[0, cheaper].argmin()])
@@ -217,25 +218,20 @@ def _lower(one: Floats, other: Floats, *, chance: bool) -> bool:
     return bool(gap[0] > 0 and not by_chance)
 
 
-def _by_curve(draws: CellDraws, one: _Configuration, held: Holdout, at: float) -> _Reading | None:
+def _by_curve(draws: CellDraws, one: _Configuration, at: float) -> _Reading | None:
     """A configuration by its own law; by straight lines between its levels where it has too few for one."""
     if one.law is None:
         return None
-    here = draws.take(one.law.positions)
-    x = here.cells[X_COLUMNS["compute"]].to_numpy(np.float64)
-    form = FORMS.get(held.best)
-    if form is None or len(np.unique(x)) < form.parameters:
-        if not x.min() < at < x.max():
-            return None
-        lines = curve_draws(draws, one.law, np.array([at]))[: 1 + draws.refits, 0]
-        return _Reading(error=lines, flops=at, read="interpolated between two measured budgets")
-    y, runs = here.with_measured(), here.cells["runs"].to_numpy(np.int64)
-    error = form.predict(x, y, runs, np.array([at]))[:, 0]
-    miss, freedom = form.predict(x, y[:1], runs, x)[0] - y[0], max(len(x) - form.parameters, 1)
-    own = stream(f"recommend/{sorted(one.identity.items(), key=str)}", 0)
-    error[1:] += np.sqrt((miss**2).sum() / freedom) * own.standard_t(freedom, len(error) - 1)
-    by = Forecaster(law=held.best, error=held.error, reason=held.reason)
-    return _Reading(error=np.clip(error, 0.0, None), flops=at, read=held.best, by=by)
+    if one.law.drawn is not None:
+        by = own_forecaster(one.law)
+        error = one.law.read(np.array([at]))[: 1 + draws.refits, 0]
+        return _Reading(error=error, flops=at, read=by.law, by=by)
+    here = draws.take(one.positions)
+    x = here.cells["train_flops"].to_numpy(np.float64)
+    if not x.min() < at < x.max():
+        return None
+    lines = straight_lines(x, here.with_measured(), np.array([at]))[:, 0]
+    return _Reading(error=lines, flops=at, read="interpolated between two measured budgets")
 
 
 def _by_surface(
@@ -250,12 +246,11 @@ def _by_surface(
             continue
         families.setdefault(str(key(dict(one.identity))), []).append(place)
     for name, positions in groups(draws).items():
-        better = held.surfaces.get(str(name))
-        by = better or _scored(held, str(name))
+        by = held.surfaces.get(str(name)) or _scored(held, str(name))
         places = [
             place
             for place in families.get(str(name), [])
-            if better or _lacks_law(draws, found[place], held, spent[place])
+            if _needs_surface(draws, found[place], held, spent[place])
         ]
         if by is None or not places:
             continue
@@ -269,11 +264,12 @@ def _by_surface(
     return readings
 
 
-def _lacks_law(draws: CellDraws, one: _Configuration, held: Holdout, at: float) -> bool:
-    """Whether a configuration has too few levels for the law of single curves, and none on either side."""
+def _needs_surface(draws: CellDraws, one: _Configuration, held: Holdout, at: float) -> bool:
+    """Whether a configuration lies beyond its cells, where it has no law or a surface forecasts better."""
     x = draws.cells["train_flops"].to_numpy(np.float64)[one.positions]
-    form = FORMS.get(held.best)
-    return not x.min() < at < x.max() and (form is None or len(np.unique(x)) < form.parameters)
+    if x.min() < at < x.max():
+        return False
+    return one.law is None or one.law.drawn is None or str(key(dict(one.identity))) in held.surfaces
 
 
 def _scored(held: Holdout, family: str) -> Forecaster | None:
