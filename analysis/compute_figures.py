@@ -147,7 +147,7 @@ def on_axis(rows: list[dict[str, Any]], draws: CellDraws, law: Law, x: str) -> l
 
 
 def law_rows(law: Law, **fixed: object) -> list[dict[str, Any]]:
-    """The drawn points of a supported law, in percent; ``tentative`` where too few levels are left to test it."""
+    """The drawn points of a supported law, in percent; ``tentative`` where too few levels test it."""
     mark = "law" if law.fit.tested else "tentative law"
     band = 100 * law.band[["y", "low", "high"]].assign(x=law.band["x"] / 100)
     return [{"mark": mark} | point | fixed for point in records(band)]
@@ -182,7 +182,7 @@ def _best_alt(best: Iterable[dict[str, Any]]) -> str:
 
 
 def laws_text(drawn: Sequence[Law], x: str = "C") -> str:
-    """Say for a caption which laws over x are drawn, by what they miss their points, and which are not, and why."""
+    """Say for a caption which laws over x are drawn, what they miss, and why others are not drawn."""
     if not drawn:
         return "no curve has two levels, so no law is drawn"
     shown = [law for law in drawn if law.fit.supported]

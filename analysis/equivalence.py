@@ -1,10 +1,10 @@
 """What a training strategy is worth in data or compute.
 
 The ratio k such that the strategy at x has the error of the baseline at k·x: k = 2 means that it does with
-half of the data what the baseline does with all of them. Both are read off in the same way, by their laws or by
-the best so far between their cells (``laws.pair``), as crossovers are, so that no strategy is worth more or less
-than itself. Past the ends of what was measured of the baseline k is only bounded, and a draw there counts as
-beyond the bound.
+half of the data what the baseline does with all of them. Both are read off in the same way, by their laws or
+by the best so far between their cells (``laws.pair``), as crossovers are, so that no strategy is worth more
+or less than itself. Past the ends of what was measured of the baseline k is only bounded, and a draw there
+counts as beyond the bound.
 """
 
 from dataclasses import asdict
@@ -46,7 +46,7 @@ def equivalent(error: Floats, baseline: Floats, at: Floats, *, x: float) -> Floa
 
 
 def _crossing(error: Floats, falling: Floats, at: Floats) -> Floats:
-    """The first x at which a curve that nowhere rises is no higher than an error, by straight lines in ln x."""
+    """The first x at which a curve that nowhere rises is as low as an error, by straight lines in ln x."""
     rows, log_x = np.arange(len(error)), np.log(at)
     right = np.clip((falling > error[:, None]).sum(axis=1), 0, len(at) - 1)
     left = np.maximum(right - 1, 0)
@@ -54,7 +54,7 @@ def _crossing(error: Floats, falling: Floats, at: Floats) -> Floats:
     share = np.clip(
         np.where(high > low, (high - error) / np.where(high > low, high - low, 1.0), 1.0), 0.0, 1.0
     )
-    return np.exp(log_x[left] + share * (log_x[right] - log_x[left]))
+    return np.asarray(np.exp(log_x[left] + share * (log_x[right] - log_x[left])), dtype=np.float64)
 
 
 def equivalences(
@@ -71,8 +71,9 @@ def equivalences(
     Returns:
         One row a strategy, curve and x: ``along``, ``held`` (text), ``strategy`` (text), ``x``, ``ratio``
         with the fields of ``Interval`` (0 or infinite where it is only bounded), ``bound`` (the ratios that
-        the baseline's measurements reach, lowest and highest), ``by`` (``laws`` or ``cells``: how both were read),
-        ``verdict``: ``worth more``, ``worth less`` (the interval lies above or below 1), or ``undecided``.
+        the baseline's measurements reach, lowest and highest), ``by`` (``laws`` or ``cells``: how both were
+        read), ``verdict``: ``worth more``, ``worth less`` (the interval lies above or below 1), or
+        ``undecided``.
     """
     rows = []
     for group in alike(laws, along=along, axis="strategy"):

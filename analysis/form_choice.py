@@ -2,9 +2,9 @@
 
 A family is the curves along one axis in one regime. Each form is refitted without the largest levels of every
 curve and scored on them, in the unit of the error; the form with the lowest root mean square error is the
-family's. A form that misses the very points of most curves by more than ``MOST_MISSED`` is not chosen where another
-does not: it would not be drawn. ``last level`` (the error of the largest level that was left, carried on) is what a
-law must beat.
+family's. A form that misses the very points of most curves by more than ``MOST_MISSED`` is not chosen where
+another does not: it would not be drawn. ``last level`` (the error of the largest level that was left, carried
+on) is what a law must beat.
 """
 
 from collections.abc import Sequence
@@ -102,10 +102,10 @@ def scores(points: pd.DataFrame) -> pd.DataFrame:
         points: As in ``FormChoice``.
 
     Returns:
-        One row a law: ``law``, ``curves``, ``points`` (held-out cells), ``error`` (root mean square, a fraction),
-        ``bias`` (mean of forecast minus measured) and ``compared``: laws that could forecast at least half as
-        many cells as any other are compared, on the cells that all of these could forecast. Compared ones
-        first, by rising error; between equals, the one with fewer parameters.
+        One row a law: ``law``, ``curves``, ``points`` (held-out cells), ``error`` (root mean square, a
+        fraction), ``bias`` (mean of forecast minus measured) and ``compared``: laws that could forecast at
+        least half as many cells as any other are compared, on the cells that all of these could forecast.
+        Compared ones first, by rising error; between equals, the one with fewer parameters.
     """
     # A law that could forecast few cells would narrow the comparison to them: it is scored, not chosen.
     counts = points["law"].value_counts(sort=False)
@@ -117,8 +117,9 @@ def scores(points: pd.DataFrame) -> pd.DataFrame:
         here = group[group["position"].isin(common)] if law in wide else group
         miss = (here["forecast"] - here["measured"]).to_numpy(np.float64)
         rows.append({
-            "law": law, "curves": here["curve"].nunique(), "points": len(here), "error": root_mean_square(miss),
-            "bias": float(miss.mean()) if len(miss) else np.nan, "compared": law in wide,
+            "law": law, "curves": here["curve"].nunique(), "points": len(here),
+            "error": root_mean_square(miss), "bias": float(miss.mean()) if len(miss) else np.nan,
+            "compared": law in wide,
         })  # fmt: skip
     ranked = pd.DataFrame(rows).sort_values(["compared", "error"], ascending=[False, True], kind="stable")
     return ranked.reset_index(drop=True)
@@ -151,7 +152,7 @@ def _name(curve: Curve) -> str:
 
 
 def _near(misses: dict[str, dict[str, float]]) -> list[str]:
-    """Return the laws that miss the points of most curves by no more than is drawn, on curves that all can miss."""
+    """Return the laws that miss most curves by no more than is drawn, on curves that all of them can miss."""
     common = set.intersection(*(set(missed) for missed in misses.values())) if misses else set()
     if not common:
         return []

@@ -7,13 +7,14 @@
     bounded law                      E + (c − E)·q/(1 + q), q = (x/x₀)^-α   (Alabdulmohsin et al. 2022, M4)
 
 c is the error of chance, so the bounded law needs a metric with a known one; it is their M4 with its first
-exponent at 1. In the search α is replaced by the slope at the largest x, which has the same bounds in each form.
+exponent at 1. In the search α is replaced by the slope at the geometric mean of x, which has the same bounds
+in each form.
 
 For a given slope and x₀ a law is linear in E, A ≥ 0, whose least-squares values are closed-form (variable
-projection, Golub and Pereyra 1973). What is left, one or two numbers, is scanned on a grid and refined by damped
-Gauss-Newton steps (Levenberg 1944), each curve or draw with its own damping. Squares on the error itself,
-each point weighted by its runs: a law of errors is read in points of error, and the noise of a mean falls
-with its runs.
+projection, Golub and Pereyra 1973). What is left, one or two numbers, is scanned on a grid and refined by
+damped Gauss-Newton steps (Levenberg 1944), each curve or draw with its own damping. Squares on the error
+itself, each point weighted by its runs: a law of errors is read in points of error, and the noise of a mean
+falls with its runs.
 """
 
 from dataclasses import dataclass, replace

@@ -1,8 +1,8 @@
 """How the laws along compute forecast levels that they were not fitted to, and which forecasts a curve.
 
-A family of curves is forecast by its own form (``form_choice``). Where the surface over all sizes of a family of
-models forecasts the family's held-out cells better, it forecasts that family. The error is printed wherever a
-forecast is.
+A family of curves has one form (``form_choice``). Where the surface over all sizes of a family of models
+forecasts the family's held-out cells better, it forecasts that family beyond its cells. The error is printed
+wherever a forecast is.
 """
 
 from collections.abc import Mapping
@@ -79,7 +79,7 @@ def holdout(draws: CellDraws, laws: tuple[Law, ...]) -> Holdout:
 
 
 def _surface_points(draws: CellDraws, held: set[object]) -> list[dict[str, object]]:
-    """Forecast by the surfaces of each family, quality and strategy, without the cells that curves held out."""
+    """Forecast by the surfaces of each family, quality and strategy, without the held-out cells."""
     x = draws.cells[X_COLUMNS["compute"]].to_numpy(np.float64)
     measured = draws.cells["error"].to_numpy(np.float64)
     rows: list[dict[str, object]] = []

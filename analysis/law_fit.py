@@ -14,8 +14,8 @@ from analysis.trend import LEVEL, chance_of_no_fall
 
 Floats = NDArray[np.float64]
 Status = Literal[
-    "ok", "lack of fit", "untested", "floor undetermined", "saturated", "exponent at bound", "misfit", "no decrease",
-    "too few levels",
+    "ok", "lack of fit", "untested", "floor undetermined", "saturated", "exponent at bound", "misfit",
+    "no decrease", "too few levels",
 ]  # fmt: skip
 
 UNTESTED_LEVELS = 4
@@ -34,8 +34,8 @@ class LawFit:
     Attributes:
         law: The law, as one row; None where there are too few levels.
         form: Its form.
-        status: ``ok``; drawn all the same: ``lack of fit`` (it misses by more than the noise), ``untested`` (four
-            levels or fewer), ``floor undetermined`` (E ended at zero), ``saturated`` (as many levels as
+        status: ``ok``; drawn all the same: ``lack of fit`` (it misses by more than the noise), ``untested``
+            (four levels or fewer), ``floor undetermined`` (E ended at zero), ``saturated`` (as many levels as
             parameters); or why there is no law.
         reason: The status in one sentence.
         rows: Runs behind the fit.
@@ -196,17 +196,17 @@ def _judge(  # noqa: PLR0913 (a law, and what it is judged by)
     falls = law.scale[0] > law.floor[0] if form.bounded else law.scale[0] > 0
     found: tuple[tuple[bool, Status, str], ...] = (
         (not falls, "no decrease", "the error does not fall along the curve"),
-        (bool(law.at_bound[0]), "exponent at bound", "the slope ended at a bound of the search: no such law is seen"),
+        (bool(law.at_bound[0]), "exponent at bound",
+         "the slope ended at a bound of the search: no such law is seen"),
         (chance > LEVEL, "no decrease",
          f"the error does not fall beyond the noise: without any law it would fall so far in {chance:.0%}"),
         (miss > MOST_MISSED, "misfit", f"the law misses its points by {percent(miss)} points"),
         (miss > carried, "misfit",
-         f"the law misses its points by {percent(miss)} points, each level carried on to the next by "
-         f"{percent(carried)}"),
+         f"misses of {percent(miss)} points; each level carried on to the next misses by {percent(carried)}"),
         (levels == form.parameters, "saturated",
          f"{levels} levels for as many parameters: the law passes through them and nothing is left to test"),
         (lack < LACK, "lack of fit",
-         f"misses of {percent(miss)} points are more than the noise (chance {lack:.2g}); the intervals carry them"),
+         f"misses of {percent(miss)} points, more than the noise (chance {lack:.2g}); intervals carry them"),
         (form.floor and law.floor[0] <= 0, "floor undetermined",
          "the floor ended at zero: these levels do not show one"),
         (levels <= UNTESTED_LEVELS, "untested", f"{levels} levels: the curve's own law is not tested"),

@@ -57,11 +57,12 @@ def fits(laws: Sequence[Law]) -> Table:
             "Status": fit.status,
         })  # fmt: skip
     note = (
-        "x: training FLOPs of a trial (compute) or unique pairs (data); A: what lies above E at the given x, in a "
-        "bounded law the error of chance; squared loss on the error, weighted by runs. Misses: root mean square "
-        "of measured minus law. Lack of fit: chance of such misses if the noise were all. Discrepancy: what the "
-        "laws of a family miss beyond the noise; it is part of every interval. Intervals: percentile, and "
-        f"bias-corrected and accelerated (BCa, from {FEWEST} runs on). {_held_text(laws)}"
+        "x: training FLOPs of a trial (compute) or unique pairs (data); A: what lies above E at the given x, "
+        "in a bounded law the error of chance; squared loss on the error, weighted by runs. Misses: root "
+        "mean square of measured minus law. Lack of fit: chance of such misses if the noise were all. "
+        "Discrepancy: what the laws of a family miss beyond the noise; part of every interval. Intervals: "
+        "percentile, "
+        f"and bias-corrected and accelerated (BCa, from {FEWEST} runs on). {_held_text(laws)}"
     )
     return Table(name="fits", title="Fitted laws", note=note, frame=pd.DataFrame(rows))
 
@@ -73,8 +74,8 @@ def _at(law: Law, x: float) -> str:
 def _held_text(laws: Sequence[Law]) -> str:
     families = {(law.along, str(law.identity["regime"])): law.choice for law in laws}
     said = [
-        f"over {along}, {regime}: {choice.form.name}, which missed held-out levels by {percent(choice.error)} "
-        "points"
+        f"over {along}, {regime}: {choice.form.name}, which missed held-out levels by "
+        f"{percent(choice.error)} points"
         if choice.tested
         else f"over {along}, {regime}: {choice.form.name}; {choice.reason}"
         for (along, regime), choice in families.items()
@@ -184,8 +185,8 @@ def crossovers(found: pd.DataFrame) -> Table:
         for row in records(found)
     ]
     note = (
-        "curves that differ in this alone, by their laws where both have one and by the best so far between their "
-        "cells otherwise; an interval is open where it reaches an end of what was measured"
+        "curves that differ in this alone, by their laws where both have one and by the best so far between "
+        "their cells otherwise; an interval is open where it reaches an end of what was measured"
     )
     return Table(name="crossovers", title="Crossovers", note=note, frame=pd.DataFrame(rows))
 
@@ -206,8 +207,9 @@ def equivalences(found: pd.DataFrame) -> Table:
         for row in records(found)
     ]
     note = (
-        "×k: the strategy at x has the error that plain CLIP has at k·x; ×2 along data is half of the data. Both "
-        "by their laws where both have one, else by the best so far between their cells. < and > where plain CLIP was not measured that far"
+        "×k: the strategy at x has the error that plain CLIP has at k·x; ×2 along data is half of the data. "
+        "Both by their laws where both have one, else by the best so far between their cells. < and > where "
+        "plain CLIP was not measured that far"
     )
     return Table(name="equivalence", title="What a strategy is worth", note=note, frame=pd.DataFrame(rows))
 

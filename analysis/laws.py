@@ -1,15 +1,15 @@
-"""Every curve of a study and its law: one form for each family of curves, with what the laws miss in the draws.
+"""Every curve of a study and its law: one form a family of curves, with what the laws miss in the draws.
 
 A law is not the truth: it misses its points by more than their noise. How much is pooled over a family, as an
 additive variance, its discrepancy
 
     σ² = max(0, s² − noise²),   s² = Σ r² / (n − k)
 
-over the n cells and k parameters of the family's laws, noise² the mean variance of the cells' means (Kennedy and
-O'Hagan 2001 call the difference of model and truth so). In each draw σ² is scaled by (n − k)/χ²(n − k), as for
-Student's t, each cell is moved by the discrepancy before the law is refitted, and the curve that is read off lies
-beside its law by another draw of it. Where a study has one seed a cell nothing is subtracted: σ² holds the noise
-between seeds as well.
+over the n cells and k parameters of the family's laws, noise² the mean variance of the cells' means (Kennedy
+and O'Hagan 2001 call the difference of model and truth so). In each draw σ² is scaled by (n − k)/χ²(n − k),
+as for Student's t, each cell is moved by the discrepancy before the law is refitted, and the curve that is
+read off lies beside its law by another draw of it. Where a study has one seed a cell nothing is subtracted:
+σ² holds the noise between seeds as well.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class Discrepancy:
 
     Attributes:
         spread: s, the root of Σ r² / (n − k), a fraction; NaN where no level is left over.
-        noise: Root mean square of the noise between seeds of the same cells' means; 0 where it was not measured.
+        noise: Root mean square of the noise between seeds of the same cells' means; 0 where not measured.
         freedom: n − k: levels beyond parameters, over the family.
     """
 
@@ -48,11 +48,11 @@ class Discrepancy:
 
     @property
     def sd(self) -> float:
-        """σ: what the laws miss beyond the noise."""
+        """What the laws miss beyond the noise, a standard deviation."""
         return float(np.sqrt(max(0.0, self.spread**2 - self.noise**2))) if self.freedom else float("nan")
 
     def draw(self, generator: np.random.Generator, rows: int) -> Floats:
-        """Return a σ for each draw, shape (rows,)."""
+        """Return a standard deviation for each draw, shape (rows,)."""
         if not self.freedom:
             return np.zeros(rows)
         return np.asarray(
@@ -75,11 +75,11 @@ class Law:
         floor: Intervals of the floor; NaN likewise.
         band: Columns ``x``, ``y``, ``low``, ``high`` within the measured x; empty when the law is not
             supported.
-        drawn: The law refitted to each row of a stack: as measured, ``refits`` draws, without each run in turn;
-            None when it is not supported.
+        drawn: The law refitted to each row of a stack: as measured, ``refits`` draws, without each run in
+            turn; None when it is not supported.
         beside: By how much the curve lies beside its law in each row of the stack; zeros but in the draws.
         refits: How many rows are draws.
-        informed: Whether the draws carry noise between seeds or what the laws miss, so that intervals may be given.
+        informed: Whether the draws carry noise between seeds or what laws miss: intervals may be given.
     """
 
     along: str
@@ -119,8 +119,8 @@ def pair(draws: CellDraws, one: Law, other: Law, at: Floats) -> tuple[Floats, Fl
     """Read two curves off like with like: both by their laws, or both by straight lines between their cells.
 
     Returns:
-        Errors of each, shape (rows, points), in rows that mean the same for both: as measured, the draws, each
-        run left out in turn; how many rows are draws; and whether intervals may be given.
+        Errors of each, shape (rows, points), in rows that mean the same for both: as measured, the draws,
+        each run left out in turn; how many rows are draws; and whether intervals may be given.
     """
     if one.drawn is not None and other.drawn is not None:
         first, second = one.read(at), other.read(at)
@@ -153,7 +153,8 @@ def _family(draws: CellDraws, family: Sequence[Curve], name: str) -> list[Law]:
     rows = draws.refits or (REFITS if discrepancy.freedom else 0)
     sds = discrepancy.draw(stream(f"discrepancy/{name}", 0), rows)
     return [
-        _law(draws, curve, found, choice, discrepancy, sds) for curve, found in zip(family, fits, strict=True)
+        _law(draws, curve, found, choice=choice, discrepancy=discrepancy, sds=sds)
+        for curve, found in zip(family, fits, strict=True)
     ]
 
 
@@ -185,7 +186,13 @@ def _discrepancy(draws: CellDraws, family: Sequence[Curve], fits: Sequence[LawFi
 
 
 def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
-    draws: CellDraws, curve: Curve, found: LawFit, choice: FormChoice, discrepancy: Discrepancy, sds: Floats
+    draws: CellDraws,
+    curve: Curve,
+    found: LawFit,
+    *,
+    choice: FormChoice,
+    discrepancy: Discrepancy,
+    sds: Floats,
 ) -> Law:
     alpha, floor, drawn, beside = Interval(), Interval(), None, np.zeros(0)
     band = pd.DataFrame({"x": [], "y": [], "low": [], "high": []})
@@ -213,7 +220,7 @@ def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
 
 
 def _stack(here: CellDraws, sds: Floats, generator: np.random.Generator) -> tuple[Floats, Floats]:
-    """Return a curve's errors with the discrepancy in the draws, and how far each draw lies beside its law."""
+    """Return a curve's errors with the discrepancy in the draws, and how far each lies beside its law."""
     rows = here.resampled()
     if not here.refits and len(sds):  # no noise was measured: the draws are the discrepancy alone
         rows = np.concatenate([rows[:1], np.repeat(rows[:1], len(sds), axis=0), rows[1:]])

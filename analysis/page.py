@@ -246,7 +246,6 @@ _LAW_WORDS = {
     "floor undetermined": "show no floor",
     "exponent at bound": "follow no power law of an exponent within bounds",
     "no decrease": "do not fall",
-    "misfit": "have another form than any law here: it misses their points by more than two points, or than the "
-    "last level carried on",
+    "misfit": "are missed by their law by more than two points, or by more than the last level carried on",
     "too few levels": "have fewer than three levels and no law",
 }

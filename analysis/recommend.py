@@ -1,11 +1,11 @@
 """What to train for a compute and a data budget: every configuration is read there, and the best is chosen.
 
-A configuration measured at the budget, to 3 %, is read as measured. Any other is read by its curve's law, the one
-that is drawn; beyond its cells by the surface of its family, where that forecasts held-out budgets better; a curve
-without a law by straight lines in ln x between its levels, where the budget lies between two. What was measured for
-less compute can be had, too: it takes part where nothing else can be read, and where it is lower. Nothing is
-read past a declared factor, and data are not extrapolated at all: a subset larger than what was measured is
-not recommended.
+A configuration measured at the budget, to 3 %, is read as measured. Any other is read by its curve's law, the
+one that is drawn; beyond its cells by the surface of its family, where that forecasts held-out budgets
+better; a curve without a law by straight lines in ln x between its levels, where the budget lies between two.
+What was measured for less compute can be had, too: it takes part where nothing else can be read, and where it
+is lower. Nothing is read past a declared factor, and data are not extrapolated at all: a subset larger than
+what was measured is not recommended.
 """
 
 from collections.abc import Iterable, Mapping

@@ -49,8 +49,8 @@ def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureD
         y_scale="log",
         frame=mark_frame(rows),
         caption=said_once(
-            "each strategy at x has the error that plain CLIP has at this multiple of x, both read off their laws, "
-            "or the best so far between their cells where one has none; above 1 it is worth more",
+            "each strategy at x has the error that plain CLIP has at this multiple of x, both read off their "
+            "laws, or the best so far between their cells where one has none; above 1 it is worth more",
             "Hollow: whether it is worth more or less is undecided",
             "Arrows: the ratio lies there or beyond, as far as CLIP was measured",
             f"Not drawn, in the table: {plural(left, 'further panel')}" if left else "",

@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from analysis.bootstrap import CellDraws, cell_draws
 from analysis.curves import X_COLUMNS
+from analysis.intervals import interval
+from analysis.laws import Law, laws
 from analysis.paper_panels import PANELS, READERS, read_panels
 from analysis.table import Trials, tidy
 from study.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
@@ -30,4 +34,14 @@ def draws_of(trials: Trials) -> CellDraws:
     return cell_draws(trials, question="laws")
 
 
-__all__ = ["FAMILIES", "X_COLUMNS", "draws_of", "families"]
+def left_out(draws: CellDraws, law: Law, along: str, place: int) -> list[bool]:
+    """Leave one cell out of a study; return whether its curve's law, refitted, holds it; nothing without a law."""
+    position = law.positions[place]
+    x, error = (draws.cells[column].to_numpy(np.float64) for column in (X_COLUMNS[along], "error"))
+    kept = np.delete(np.arange(len(x)), position)
+    held = []
+    for one in laws(draws.take(kept), along=along):
+        if one.identity == law.identity and one.drawn is not None and one.informed:
+            low, high = interval(one.read(x[[position]])[1 : 1 + one.refits, 0])
+            held.append(bool(low <= error[position] <= high))
+    return held

@@ -126,7 +126,7 @@ def test_of_a_stretch_with_the_same_error_the_nearest_x_counts() -> None:
 def test_any_strategy_against_itself_is_worth_1_at_every_x(
     errors: list[float], noise: float, seeds: int
 ) -> None:
-    levels = 2e11 * 3.0 ** np.arange(len(errors))
+    levels = np.geomspace(2e11, 2e11 * 3.0 ** (len(errors) - 1), len(errors))
     draws, found = fitted(curves({"clip": np.array(errors)}, levels, seeds=seeds, noise=noise))
     (law,) = [law for law in found if law.along == "compute"]
     for row in worth(draws, law, law):

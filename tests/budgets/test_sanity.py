@@ -1,6 +1,6 @@
 """A plan says what its analysis will not be able to say."""
 
-from analysis import power_law, size_profile
+from analysis import law_fit, size_profile
 from budgets.declaration import GridBlock
 from budgets.sanity import MIN_POINTS, MIN_SIZES
 from tests.budgets.planning import GFLOP, LADDER, declare, plan_of
@@ -10,7 +10,7 @@ LEVELS = (100 * GFLOP, 300 * GFLOP, 900 * GFLOP)
 
 def test_the_planner_asks_for_what_the_analysis_needs() -> None:
     assert vars(size_profile)["_SIZES"] == MIN_SIZES
-    assert vars(power_law)["_LEVELS"] == MIN_POINTS
+    assert vars(law_fit)["_FEWEST_LEVELS"] == MIN_POINTS
 
 
 def test_three_sizes_three_levels_and_two_seeds_need_no_warning() -> None:
