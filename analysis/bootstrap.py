@@ -9,11 +9,11 @@ bootstrap, Davison and Hinkley 1997, §3.3):
   give;
 * a drawn run is its cell's mean plus a residual drawn from the pool in the cell's own units; a cell is the
   mean of as many drawn runs as it has;
-* configurations differ in their noise: each one's variance, over all its levels, is shrunk towards the pooled
-  one (moderated variances, Smyth 2004), by as much as the variances differ no more than their degrees of
-  freedom let them; residuals are pooled in units of it and drawn in units of it;
-* each draw of the study stretches its residuals by √(ν/χ²ν), ν the degrees of freedom of that variance, so that
-  few seeds give the wide intervals of Student's t and not the narrow ones of a normal;
+* configurations differ in their noise: the variance of each one's runs, over all its levels, is shrunk
+  towards the pooled one (Smyth 2004, see ``moderated``); residuals enter the pool in units of its root and
+  leave it in those of the cell's;
+* each draw of the study stretches its residuals by √(ν/χ²ν), ν the degrees of freedom of that variance, so
+  that few seeds give the wide intervals of Student's t and not the narrow ones of a normal;
 * residuals smaller than the counting noise are stretched to it: an evaluation set of m images cannot tell
   more.
 
@@ -164,10 +164,10 @@ def curve_numbers(cells: pd.DataFrame) -> NDArray[np.intp]:
     """
     size = cells["subset_size"].where(cells["regime"] != "one-epoch", 0)
     held = [cells["regime"], cells["architecture"], cells["strategy"], cells["quality"], size]
-    return cells.groupby(held, sort=True).ngroup().to_numpy(np.intp)
+    return np.asarray(cells.groupby(held, sort=True).ngroup(), dtype=np.intp)
 
 
-def _resampled(
+def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they are drawn)
     residuals: Floats,
     position: NDArray[np.intp],
     cells: pd.DataFrame,
@@ -187,9 +187,10 @@ def _resampled(
         generator: Draws them.
     """
     runs, curve = cells["runs"].to_numpy(np.int64), curve_numbers(cells)
-    freedom = np.bincount(curve, weights=runs - 1.0)
+    freedom = np.bincount(curve, weights=runs - 1.0).astype(np.float64)
     squared = residuals**2 * (1.0 - 1.0 / runs[position])
-    noise, degrees = moderated(np.bincount(curve[position], squared, minlength=len(freedom)), freedom)
+    squares = np.bincount(curve[position], squared, minlength=len(freedom)).astype(np.float64)
+    noise, degrees = moderated(squares, freedom)
     pool = generator.standard_normal(512)
     if residuals.any():
         pool = residuals / noise[curve[position]]

@@ -1,10 +1,10 @@
 """The noise of each of several groups of runs, shrunk towards the noise of all (Smyth 2004).
 
 A group's variance s² with d degrees of freedom is taken to be one of many whose own spread is that of
-s₀²·d₀/χ²: its estimate is (d₀·s₀² + d·s²)/(d₀ + d), with d₀ + d degrees of freedom. s₀² is the pooled variance.
-d₀ follows from how much the logarithms of the variances vary beyond what d degrees of freedom let them
-(Smyth 2004, §6.2). Of few groups that excess is hardly known, and a group taken for as quiet as the others when
-it is not gives false winners: the excess is taken at its upper limit, of ``_LIMIT``.
+s₀²·d₀/χ²: its estimate is (d₀·s₀² + d·s²)/(d₀ + d), with d₀ + d degrees of freedom. s₀² is the pooled
+variance. d₀ follows from how much the logarithms of the variances vary beyond what d degrees of freedom let
+them (Smyth 2004, §6.2). Of few groups that excess is hardly known, and a noisy group that is taken for as
+quiet as the others gives false winners: the excess is taken at its upper limit, of ``_LIMIT``.
 """
 
 import numpy as np

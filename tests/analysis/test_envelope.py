@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from analysis.bootstrap import CellDraws, cell_draws
-from analysis.envelope import envelopes, on_frontier
+from analysis.envelope import envelopes
+from analysis.pareto import undominated
 from analysis.quality_trade import quality_trades
 from analysis.table import tidy
 from tests.analysis.synthetic import QUALITIES, StudyFrames, trial_row
@@ -38,7 +39,7 @@ def pools(pairs: int, *, seeds: int = 3, turn: float = 0.0, noise: float = 0.004
 def test_a_cell_is_on_the_frontier_where_no_cheaper_one_is_better() -> None:
     compute = np.array([1.0, 2.0, 2.0, 4.0, 8.0])
     error = np.array([[0.5, 0.6, 0.4, 0.45, 0.3], [0.5, 0.3, 0.4, 0.2, 0.3]])
-    assert on_frontier(compute, error).tolist() == [
+    assert undominated(compute, error).tolist() == [
         [True, False, True, False, True],
         [True, True, False, True, False],
     ]
