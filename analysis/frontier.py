@@ -151,6 +151,8 @@ def frontier(draws: CellDraws) -> pd.DataFrame:
         row["leaders"] = tuple({name: cells[each][name] for name in CONFIGURATION} for each in leaders)
         shown = (*CONFIGURATION, "runs", "diverged", "train_flops", "parameters", "samples_seen", "epochs")
         row |= {name: cells[choice.leader][name] for name in shown} | describe(here, choice, names)
+        if row["regime"] != "fixed-compute":
+            row |= _only_for_less(here, choice, names)
         rows.append(row | _beaten(draws, cost, place, str(row["reason"])))
     return pd.DataFrame(rows)
 
@@ -187,6 +189,17 @@ def _name(cell: dict[str, Any], *, own: bool) -> str:
     """A configuration in words; one read off between two cells of one epoch has no number of pairs."""
     between = cell["regime"] == "one-epoch" and not own
     return configuration_text(cell, without="subset_size" if between else "")
+
+
+def _only_for_less(here: CellDraws, choice: Choice, names: list[str]) -> dict[str, str]:
+    """The verdict where others were not run for so little compute, or for less only; empty where all were."""
+    if choice.runner_up is None:
+        return {"reason": "no other configuration was run for so little compute"}
+    short = [name for name, is_short in zip(names, here.cells["short"], strict=True) if is_short]
+    if not short or choice.verdict != "clear":
+        return {}
+    most = f"{short[0]} and {len(short) - 1} more were" if len(short) > 1 else f"{short[0]} was"
+    return {"verdict": "undecided", "reason": f"{choice.reason}, but {most} only run once, for less compute"}
 
 
 def _beaten(draws: CellDraws, cost: Floats, place: int, reason: str) -> dict[str, str]:

@@ -5,10 +5,13 @@ configuration over its cells (see ``bootstrap.curve_numbers``). It is read off b
 through the lowest error it has reached so far: never before its first cell, and beyond its last one it stays
 as low as it was.
 
-A curve that falls and flattens lies below the straight line between two of its cells, by an unknown amount.
-Each draw bends the line by 0 to 2 times what a parabola through a neighbouring third cell does; of two cells
-alone, by 0 to 2 times an eighth of their fall at the middle. Without that, of two equal configurations the
-one that has a cell at the compute in question would be called the better one.
+That is the most that a curve's error can be, where it falls and flattens: between two cells it lies below
+the straight line, and beyond the last one it goes on falling, at most as steeply as along the last line.
+Without regard to that, of two equal configurations the one that has a cell at the compute in question would
+be called the better one. So each draw goes below the reading by a share of what is open: between cells by 0
+to 2 times what a parabola through a neighbouring third cell does (of two cells alone, an eighth of their fall
+at the middle), beyond the last one by 0 to 1 times the fall along the last line. A curve of one cell has no
+such line: it is marked as ``short``.
 """
 
 from dataclasses import replace
@@ -57,7 +60,7 @@ def at_compute(draws: CellDraws, cost: Floats, flops: float) -> CellDraws:
     Returns:
         Of each configuration that has a cell for no more compute, the columns of the nearest of its cells,
         with the ``error`` read off, the fewer ``runs`` and all the ``diverged`` ones of the two cells that it
-        was read between.
+        was read between, and ``short``: it is of one cell, for less compute.
     """
     rows, drawn = [], []
     at = np.array([flops])
@@ -71,13 +74,18 @@ def at_compute(draws: CellDraws, cost: Floats, flops: float) -> CellDraws:
         (below,), (share,) = _between(x, at)
         sides = cells.iloc[below : below + (1 if share == 0 else 2)]
         value = float(read(x, error[None, :], at)[0, 0])
-        nearest = cells.iloc[int(below + round(share))].to_dict()
+        beyond = bool(x[-1] * SAME_COST < flops)
         rows.append(
-            nearest | {"error": value, "runs": sides["runs"].min(), "diverged": sides["diverged"].sum()}
+            cells.iloc[int(below + round(share))].to_dict()
+            | {"error": value, "runs": sides["runs"].min(), "diverged": sides["diverged"].sum()}
+            | {"short": beyond and len(x) == 1}
         )
-        bend = _bend(x, error, flops, below, share) * generator.uniform(0.0, 2.0, len(draws.draws))
-        line = read(x, draws.draws[:, positions], at)[:, 0]
-        drawn.append(np.maximum(line - bend, 0.0))
+        line = draws.draws[:, positions]
+        if beyond:
+            open_below = _fall_beyond(x, line, flops) * generator.random(len(line))
+        else:
+            open_below = _bend(x, error, flops, below, share) * generator.uniform(0.0, 2.0, len(line))
+        drawn.append(np.maximum(read(x, line, at)[:, 0] - open_below, 0.0))
     nothing = np.empty(0, dtype=np.intp)
     return replace(
         draws,
@@ -97,6 +105,14 @@ def _between(cost: Floats, at: Floats) -> tuple[Positions, Floats]:
     return below.astype(np.intp), share
 
 
+def _fall_beyond(cost: Floats, error: Floats, flops: float) -> Floats:
+    """How far each row of a curve falls from its last cell to a compute beyond it, along the last line."""
+    if len(cost) == 1:
+        return np.zeros(len(error))
+    (before, last), fall = np.log(cost[-2:]), error[:, -2] - error[:, -1]
+    return np.asarray(np.maximum(fall, 0.0) * (np.log(flops) - last) / (last - before), dtype=np.float64)
+
+
 def _bend(cost: Floats, error: Floats, flops: float, below: int, share: float) -> float:
     """How far a parabola through neighbouring cells lies below the straight line at a compute."""
     if share == 0:
@@ -109,4 +125,4 @@ def _bend(cost: Floats, error: Floats, flops: float, below: int, share: float) -
         for first in (below - 1, below)
         if first >= 0 and first + 3 <= len(cost)
     ]
-    return max(0.0, float(np.mean(curvature)) * float((at - x[below]) * (x[below + 1] - at)))
+    return max(0.0, max(curvature) * float((at - x[below]) * (x[below + 1] - at)))
