@@ -209,11 +209,12 @@ def _beaten(draws: CellDraws, cost: Floats, place: int, reason: str) -> dict[str
     if error[other] >= error[place]:
         return {}
     cell = records(draws.cells.iloc[[other]])[0]
+    own = "budget" if draws.cells["regime"].iloc[place] == "fixed-compute" else "regime"
     lower = draws.draws[:, other] < draws.draws[:, place]
     often = f", in {lower.mean():.0%} of the draws" if len(lower) else ""
     said = (
         f"{configuration_text(cell)} at {_at(cell['regime'], cost[other])} has {percent(error[other])} %, "
-        f"lower for no more compute{often}; within its own budget: {reason}"
+        f"lower for no more compute{often}; within its own {own}: {reason}"
     )
     return {"verdict": "beaten", "tied": "", "reason": said}
 
