@@ -1,13 +1,14 @@
 """Everything that a report says, computed from a study's frames before anything is drawn."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import isoflop
-from analysis.bootstrap import CellDraws, cell_draws
+from analysis.bootstrap import CellDraws, cell_draws, curve_numbers
 from analysis.contrasts import Statement, contrasts, statements
 from analysis.cost import Cost, by_level, totals
 from analysis.crossover import crossovers
@@ -20,12 +21,14 @@ from analysis.holdout import Holdout, holdout
 from analysis.labels import plural
 from analysis.laws import Law, laws
 from analysis.missing import missing, with_budgets
+from analysis.pareto import SAME_COST
 from analysis.quality_trade import QualityTrade, quality_trades
 from analysis.robustness import robustness
 from analysis.scaling_exponents import scaling_exponents
+from analysis.scope import with_scope
 from analysis.statement_frame import from_figures, from_study
 from analysis.surface_forecast import FamilySurface, family_surfaces
-from analysis.table import CONFIGURATION, Trials, records, tidy
+from analysis.table import CELL, Trials, records, tidy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +55,8 @@ class Analysis:
         draws: Their cells, with uncertainty.
         progress: Of the plan.
         missing: See ``missing.missing``.
-        frontier: See ``frontier.frontier``; with ``planned``, the configurations planned at each budget.
+        frontier: See ``frontier.frontier`` and ``scope.with_scope``; with ``planned``, the configurations
+            planned at each budget.
         contrasts: See ``contrasts.contrasts``.
         statements: What they say together.
         laws: Along compute, then along data.
@@ -106,17 +110,26 @@ def analyse(  # noqa: PLR0913 (a study leaves as many frames)
     figures: pd.DataFrame | None = None,
     begun: Mapping[str, str] | None = None,
     imported: str = "",
+    left_out: pd.DataFrame | None = None,
+    rates: Collection[tuple[str, str]] = (),
 ) -> Analysis:
-    """Computes everything that a report says; its arguments are those of ``report.write_report``."""
+    """Computes everything that a report says.
+
+    Its arguments are those of ``report.write_report``; ``rates`` are the architectures and strategies whose
+    peak learning rate was tuned.
+    """
     trials = tidy(results, metric=str(declaration["metric"]))
     draws = cell_draws(trials, question="frontier")
     best = frontier(draws)
     planned, begun = with_budgets(plan, trials), begun or {}
     if len(best):
         best = _so_far(best.assign(planned=_planned_configurations(best, planned)), planned)
+        none = pd.DataFrame() if left_out is None else left_out
+        best = with_scope(best, draws, plan=planned, left_out=none, rates=rates)
     table = contrasts(draws, planned)
     law_draws = cell_draws(trials, question="laws")
     fitted = (*laws(law_draws, along="compute"), *laws(law_draws, along="data"))
+    held = holdout(law_draws, fitted)
     surfaces, size_draws = family_surfaces(law_draws), cell_draws(trials, question="isoflop")
     return Analysis(
         trials=trials,
@@ -136,9 +149,9 @@ def analyse(  # noqa: PLR0913 (a study leaves as many frames)
         exponents=scaling_exponents(size_draws, surfaces),
         crossovers=pd.concat([crossovers(law_draws, fitted, along=along) for along in X_COLUMNS]),
         equivalences=pd.concat([equivalences(law_draws, fitted, along=along) for along in X_COLUMNS]),
-        holdout=holdout(law_draws, fitted),
+        holdout=held,
         surfaces=surfaces,
-        envelopes=envelopes(law_draws),
+        envelopes=envelopes(law_draws, held.choices),
         quality_trades=quality_trades(law_draws),
         robustness=robustness(results, metric=trials.metric),
         findings=findings(from_study(results, metric=trials.metric)),
@@ -171,23 +184,24 @@ def _so_far(best: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
 
 
 def _planned_here(plan: pd.DataFrame, row: Mapping[str, Any]) -> pd.DataFrame:
-    """The planned trials at a row's budget."""
-    return plan if plan.empty else plan[(plan["regime"] == row["regime"]) & (plan["budget"] == row["budget"])]
+    """The planned trials at a row's budget; outside of fixed compute, those that cost no more."""
+    if plan.empty:
+        return plan
+    fixed = row["regime"] == "fixed-compute"
+    same = plan["budget"] == row["budget"] if fixed else plan["train_flops"] <= row["flops"] * SAME_COST
+    here: pd.DataFrame = plan[(plan["regime"] == row["regime"]) & same]
+    return here
 
 
 def _of_configuration(plan: pd.DataFrame, row: Mapping[str, Any]) -> pd.DataFrame:
-    return (
-        plan
-        if plan.empty
-        else plan[(plan[[*CONFIGURATION]] == [row[name] for name in CONFIGURATION]).all(axis=1)]
-    )
+    return plan if plan.empty else plan[(plan[[*CELL[1:]]] == [row[name] for name in CELL[1:]]).all(axis=1)]
 
 
 def _planned_configurations(best: pd.DataFrame, plan: pd.DataFrame) -> list[int]:
     """Configurations planned at each budget of the frontier, at least those that were measured."""
     return [
         max(
-            len(_planned_here(plan, row).drop_duplicates([*CONFIGURATION])) if len(plan) else 0,
+            len(np.unique(curve_numbers(_planned_here(plan, row)))) if len(plan) else 0,
             int(row["configurations"]),
         )
         for row in records(best)

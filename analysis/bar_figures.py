@@ -1,6 +1,6 @@
 """The figures of bars, as data: error by one part of the configuration, in groups that hold all else."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from analysis.figure_data import (
 from analysis.frontier import choose
 from analysis.labels import axis_text, budget_text, listed, metric_text, sort_key
 from analysis.measure import Measure
+from analysis.pareto import costs, undominated
 from analysis.table import REGIMES
 
 Positions = NDArray[np.intp]
@@ -65,6 +66,7 @@ def quality_bars(measures: Sequence[Measure], *, waiting: pd.DataFrame | None = 
         return Missing(title=title, reason="no two finished trials differ in the quality of their data alone")
     return _bars(
         panels, axis="quality", name="quality", title=title, waiting=waiting,
+        by_budget=True,
         x_label="budget of one trial" if all(panel.regime != "one-epoch" for panel in panels) else "",
         notes=[_ONCE] if any(panel.regime == "one-epoch" for panel in panels) else [],
     )  # fmt: skip
@@ -141,9 +143,11 @@ def _bars(  # noqa: PLR0913 (what is drawn, and its words)
     name: str,
     title: str,
     x_label: str,
+    by_budget: bool = False,
     waiting: pd.DataFrame | None = None,
     notes: Sequence[str] = (),
 ) -> FigureData:
+    """The figure; ``by_budget``: groups differ in compute, and no bar that a cheaper one beats has a star."""
     values = {
         str(value)
         for panel in panels
@@ -156,8 +160,9 @@ def _bars(  # noqa: PLR0913 (what is drawn, and its words)
     for panel, panel_title in zip(panels, _titles(panels), strict=True):
         verdicts = []
         for place, group in enumerate(panel.groups):
+            beaten = _beaten(panel, group) if by_budget else set()
             here = panel.measure.draws.take(group.positions)
-            marks, verdict = _group_marks(here, group, axis=axis, waiting=waiting)
+            marks, verdict = _group_marks(here, group, axis=axis, beaten=beaten, waiting=waiting)
             for mark in marks:
                 x = bar_place(place, series.index(mark["series"]), len(series))
                 rows.append(mark | {"panel": panel_title, "x": x})
@@ -201,6 +206,14 @@ def _places(panel: _Panel) -> list[int]:
     return [place for group in panel.groups for place in group.positions.tolist()]
 
 
+def _beaten(panel: _Panel, group: _Group) -> set[int]:
+    """The bars of a group, by their order, that another bar of the panel beats with no more compute."""
+    places = np.asarray(_places(panel), dtype=np.intp)
+    cells = panel.measure.draws.cells.iloc[places]
+    kept = undominated(costs(cells), cells["error"].to_numpy(np.float64)[None, :])[0]
+    return {bar for bar, place in enumerate(group.positions) if place in places[~kept]}
+
+
 def _shared(groups: Sequence[_Group]) -> dict[str, Any]:
     """What all groups hold alike."""
     first, *others = (group.held for group in groups)
@@ -208,11 +221,14 @@ def _shared(groups: Sequence[_Group]) -> dict[str, Any]:
 
 
 def _group_marks(
-    draws: CellDraws, group: _Group, *, axis: str, waiting: pd.DataFrame | None
+    draws: CellDraws, group: _Group, *, axis: str, beaten: set[int], waiting: pd.DataFrame | None
 ) -> tuple[list[dict[str, Any]], str]:
     """The bars of a group with their stars, and its verdict in words."""
     bars = [axis_text(axis, value) for value in draws.cells[axis]]
-    starred, star, verdict = _marked(draws, bars, held=group.held, waiting=waiting)
+    best, star, verdict = _marked(draws, bars, held=group.held, waiting=waiting)
+    starred = {*best} - beaten
+    if len(starred) < len({*best}):
+        verdict += ", but another bar is lower for no more compute"
     rows: list[dict[str, Any]] = []
     for bar, series in enumerate(bars):
         (column,) = cell_marks(draws, [bar], x="runs", mark="column", series=series, label=group.label)
@@ -224,7 +240,7 @@ def _group_marks(
 
 def _marked(
     draws: CellDraws, bars: Sequence[str], *, held: Mapping[str, Any], waiting: pd.DataFrame | None
-) -> tuple[Iterable[int], str, str]:
+) -> tuple[Collection[int], str, str]:
     """The bars of a group that get a star, which star, and the verdict in words."""
     choice = choose(draws)
     if choice.verdict == "tie":

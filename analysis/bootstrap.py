@@ -9,8 +9,11 @@ bootstrap, Davison and Hinkley 1997, §3.3):
   give;
 * a drawn run is its cell's mean plus a residual drawn from the pool in the cell's own units; a cell is the
   mean of as many drawn runs as it has;
-* each draw of the study stretches its residuals by √(ν/χ²ν), ν residual degrees of freedom, so that few seeds
-  give the wide intervals of Student's t and not the narrow ones of a normal;
+* configurations differ in their noise: the variance of each one's runs, over all its levels, is shrunk
+  towards the pooled one (Smyth 2004, see ``moderated``); residuals enter the pool in units of its root and
+  leave it in those of the cell's;
+* each draw of the study stretches its residuals by √(ν/χ²ν), ν the degrees of freedom of that variance, so
+  that few seeds give the wide intervals of Student's t and not the narrow ones of a normal;
 * residuals smaller than the counting noise are stretched to it: an evaluation set of m images cannot tell
   more.
 
@@ -29,6 +32,7 @@ from numpy.typing import NDArray
 
 from analysis.chance import chance_error
 from analysis.intervals import COVERAGE
+from analysis.moderated import moderated
 from analysis.table import CELL, Trials, is_loss
 
 Floats = NDArray[np.float64]
@@ -98,6 +102,10 @@ class CellDraws:
         jackknife[np.arange(len(self.left_out)), self.left_out] = self.without
         return np.concatenate([measured, jackknife])
 
+    def curves(self) -> NDArray[np.intp]:
+        """The number of each cell's curve: one configuration over its levels."""
+        return curve_numbers(self.cells)
+
     def groups(self, columns: list[str]) -> list[tuple[tuple[Hashable, ...], NDArray[np.intp]]]:
         """Values of the columns and the positions of the cells that share them, in sorted order."""
         found = self.cells.groupby(columns, sort=True).indices
@@ -139,12 +147,9 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
     elif source == "evaluation":
         drawn = mean + unit * generator.standard_normal((draws, len(cells))) / np.sqrt(runs)
     else:
-        stretch = max(1.0, 1.0 / noise) if counted and noise > 0 else 1.0
-        pool = residuals * stretch if noise > 0 else generator.standard_normal(512)
-        picked = pool[generator.integers(len(pool), size=(draws, int(runs.sum())))]
-        picked *= np.sqrt(freedom / generator.chisquare(freedom, size=(draws, 1)))
-        starts = np.concatenate([[0], np.cumsum(runs)[:-1]])
-        drawn = mean + unit * np.add.reduceat(picked, starts, axis=1) / runs
+        drawn = mean + unit * _resampled(
+            residuals, left_out, cells, draws=draws, counted=counted, generator=generator
+        )
     return CellDraws(
         cells=cells,
         draws=np.clip(drawn, 0.0, None if loss else 1.0),
@@ -156,6 +161,59 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
         chance=chance_error(trials.metric),
         explanation=_explain(source, freedom, noise if counted else None, runs)
         + ("; what was read off a figure has its reading error, too" if reading.any() else ""),
+    )
+
+
+def curve_numbers(cells: pd.DataFrame) -> NDArray[np.intp]:
+    """The number of each cell's curve: cells of one regime and configuration, whatever their budget.
+
+    In one epoch more compute is more pairs, so cells of different subset sizes are of one curve.
+    """
+    size = cells["subset_size"].where(cells["regime"] != "one-epoch", 0)
+    held = [cells["regime"], cells["architecture"], cells["strategy"], cells["quality"], size]
+    return np.asarray(cells.groupby(held, sort=True).ngroup(), dtype=np.intp)
+
+
+def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they are drawn)
+    residuals: Floats,
+    position: NDArray[np.intp],
+    cells: pd.DataFrame,
+    *,
+    draws: int,
+    counted: bool,
+    generator: np.random.Generator,
+) -> Floats:
+    """Deviations of the cells' means in units of the counting noise, shape (draws, cells).
+
+    Args:
+        residuals: What ``_residuals`` gave.
+        position: The cell of each residual.
+        cells: What ``_cells`` gave.
+        draws: How many.
+        counted: Whether the units are those of counted answers: less noise than one is not believed.
+        generator: Draws them.
+    """
+    runs, curve = cells["runs"].to_numpy(np.int64), curve_numbers(cells)
+    freedom = np.bincount(curve, weights=runs - 1.0).astype(np.float64)
+    squared = residuals**2 * (1.0 - 1.0 / runs[position])
+    squares = np.bincount(curve[position], squared, minlength=len(freedom)).astype(np.float64)
+    noise, degrees = moderated(squares, freedom)
+    pool = generator.standard_normal(512)
+    if residuals.any():
+        pool = residuals / noise[curve[position]]
+        pool /= np.sqrt(np.mean(pool**2))
+    if counted:
+        noise = np.maximum(noise, 1.0)
+    alike = bool(np.isinf(degrees).all())
+    total = freedom.sum()
+    degrees = np.minimum(degrees, total)
+    # Curves of one and the same noise are wrong about it together.
+    size = (draws, 1) if alike else (draws, len(freedom))
+    stretch = np.sqrt(degrees / generator.chisquare(total if alike else degrees, size=size))
+    picked = pool[generator.integers(len(pool), size=(draws, int(runs.sum())))]
+    starts = np.concatenate([[0], np.cumsum(runs)[:-1]])
+    return np.asarray(
+        np.add.reduceat(picked, starts, axis=1) / runs * (noise * stretch)[:, curve], dtype=np.float64
     )
 
 
@@ -231,7 +289,8 @@ def _explain(source: Source, freedom: int, noise: float | None, runs: NDArray[np
             else ""
         )
         return (
-            f"{COVERAGE:.0%} intervals from resampled runs: residuals pooled over cells, "
+            f"{COVERAGE:.0%} intervals from resampled runs: residuals pooled over cells, each "
+            "configuration's noise shrunk towards that of all, "
             f"{freedom} {'degree' if freedom == 1 else 'degrees'} of freedom{size}{borrowed}"
         )
     if source == "evaluation":

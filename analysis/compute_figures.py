@@ -14,7 +14,6 @@ from analysis.curves import X_COLUMNS
 from analysis.figure_data import JOINED, FigureData, Missing, cell_marks, mark_frame, runs_text, said_once
 from analysis.labels import (
     axis_text,
-    budget_text,
     configuration_text,
     metric_text,
     percent,
@@ -161,20 +160,26 @@ def _best_rows(
     for best in records(frontier):
         if best["regime"] != regime:
             continue
+        verdict = str(best["verdict"])
+        verdicts.append(verdict)
+        if verdict == "beaten":
+            continue
         same = [(draws.cells[name] == best[name]).to_numpy(bool) for name in CELL]
-        budget, verdict = budget_text(regime, float(best["budget"])), str(best["verdict"])
         stars = cell_marks(
             draws,
             np.flatnonzero(np.logical_and.reduce(same)),
             x=x,
             mark="best" if verdict == "clear" else "best, not clear",
             series=axis_text(axis, best[axis]),
-            label=f"{budget}: {configuration_text(best)} ({verdict})",
+            label=f"{best['at']}: {configuration_text(best)} ({verdict})",
         )
-        rows += [star | {"text": f"{star['text']}; lowest of its budget, {verdict}"} for star in stars]
-        verdicts.append(verdict)
+        rows += [star | {"text": f"{star['text']}; lowest for {best['at']}, {verdict}"} for star in stars]
     hollow = [words for name, words in (("tie", "a tie"), ("undecided", "undecided")) if name in verdicts]
-    return rows, f", hollow where it is {' or '.join(hollow)}" if hollow else ""
+    said = f", hollow where it is {' or '.join(hollow)}" if hollow else ""
+    beaten = verdicts.count("beaten")
+    return rows, said + (
+        f"; none at {plural(beaten, 'budget')} where a cheaper trial is lower" if beaten else ""
+    )
 
 
 def _best_alt(best: Iterable[dict[str, Any]]) -> str:

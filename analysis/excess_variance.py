@@ -31,12 +31,30 @@ class Excess:
     noise: float = 0.0
     freedom: int = 0
 
+    @property
+    def sd(self) -> float:
+        """Its standard deviation; NaN when nothing tells it."""
+        return float(np.sqrt(self.variance)) if self.freedom else float("nan")
+
     def drawn(self, draws: int, generator: np.random.Generator) -> Floats:
         """Standard deviations as ν degrees of freedom allow, shape (draws,)."""
         if not self.variance:
             return np.zeros(draws)
         whole = (self.variance + self.noise) * self.freedom / generator.chisquare(self.freedom, draws)
         return np.asarray(np.sqrt(np.maximum(0.0, whole - self.noise)), dtype=np.float64)
+
+
+def by_moments(squares: float, *, freedom: int, noise: float) -> Excess:
+    """Estimate the variance beside the noise of residuals that weigh alike: Σ r²/ν − noise, or zero.
+
+    Args:
+        squares: Σ r².
+        freedom: ν.
+        noise: Mean variance of the points' noise.
+    """
+    if freedom <= 0:
+        return Excess()
+    return Excess(variance=max(0.0, squares / freedom - noise), noise=noise, freedom=freedom)
 
 
 def excess(statistic: Callable[[float], float], *, freedom: int, noise: float, highest: float) -> Excess:

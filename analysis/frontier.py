@@ -4,10 +4,15 @@ A leader is clear when it is the best of all in nine of ten draws and its distan
 interval above zero. The first sees how many there are: of equal configurations one is called clear in at
 most one budget of ten, however many they are (measured, see ``docs/log.md``). Budgets are judged one by one.
 A mean over the seeds that did not diverge flatters its configuration, which is then not called clear.
+
+Under fixed compute a budget is a declared level, and its cells are compared. Elsewhere configurations are
+compared on compute: at the compute of each cell that no other trial beats, every configuration takes part by
+its own curve, see ``read_off``. A level's best that a cheaper trial beats is ``beaten``.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,8 +20,11 @@ from numpy.typing import NDArray
 
 from analysis.bootstrap import CellDraws
 from analysis.intervals import COVERAGE, interval
-from analysis.labels import configuration_text, percent, plural
-from analysis.table import CONFIGURATION, records
+from analysis.labels import budget_text, configuration_text, percent, plural
+from analysis.pareto import best_for_no_more, costs, undominated
+from analysis.read_off import at_compute
+from analysis.table import CELL, CONFIGURATION, records
+from budgets.quantity import format_flops
 
 Floats = NDArray[np.float64]
 Verdict = Literal["clear", "tie", "undecided"]
@@ -123,22 +131,92 @@ def frontier(draws: CellDraws) -> pd.DataFrame:
     """The best configuration at each budget.
 
     Returns:
-        One row a regime and budget: ``configurations`` (measured there), the leader's ``subset_size``,
-        ``quality``, ``architecture``, ``strategy``, ``runs``, ``diverged``, ``train_flops``, ``parameters``,
-        ``samples_seen``, ``epochs``, ``error`` with ``low`` and ``high``; ``probability``; ``runner_up``
-        (text), ``runner_up_error``, ``runner_up_probability``; ``gap`` with ``gap_low`` and ``gap_high``;
-        ``verdict``, ``tied`` (texts of the members, joined by "; "), ``reason``. Errors are fractions.
+        One row a regime and compute: ``flops`` (of one trial: the level's, or the leader's own outside of
+        fixed compute) and ``at`` (the same as a text); ``configurations`` (compared there); ``leaders`` (the
+        configurations of the leader and of what ties with it, as mappings); the leader's ``budget``,
+        ``subset_size``, ``quality``, ``architecture``, ``strategy``, ``runs``, ``diverged``, ``train_flops``,
+        ``parameters``, ``samples_seen``, ``epochs``, ``error`` with ``low`` and ``high``; ``probability``;
+        ``runner_up`` (text), ``runner_up_error``, ``runner_up_probability``; ``gap`` with ``gap_low`` and
+        ``gap_high``; ``verdict`` (of ``Verdict``, or ``beaten``: another trial is lower for no more compute),
+        ``tied`` (texts of the members, joined by "; "), ``reason``. Errors are fractions.
     """
+    cost = costs(draws.cells)
     rows = []
-    for (regime, budget), positions in draws.groups(["regime", "budget"]):
-        here = draws.take(positions)
-        choice = choose(here)
-        names = [configuration_text(cell) for cell in records(here.cells[list(CONFIGURATION)])]
-        leader = here.cells.iloc[choice.leader]
-        row = {"regime": regime, "budget": budget, "configurations": len(positions)}
+    for flops, place, here, choice in _choices(draws, cost):
+        cells = records(here.cells)
+        names = [_name(cell, own=position == choice.leader) for position, cell in enumerate(cells)]
+        row = {"regime": cells[0]["regime"], "budget": cells[choice.leader]["budget"]}
+        row |= {"flops": flops, "at": _at(str(row["regime"]), flops), "configurations": len(cells)}
+        leaders = [choice.leader, *(choice.members if choice.verdict == "tie" else ())]
+        row["leaders"] = tuple({name: cells[each][name] for name in CONFIGURATION} for each in leaders)
         shown = (*CONFIGURATION, "runs", "diverged", "train_flops", "parameters", "samples_seen", "epochs")
-        rows.append(row | {name: leader[name] for name in shown} | describe(here, choice, names))
+        row |= {name: cells[choice.leader][name] for name in shown} | describe(here, choice, names)
+        if row["regime"] != "fixed-compute":
+            row |= _only_for_less(here, choice, names)
+        rows.append(row | _beaten(draws, cost, place, str(row["reason"])))
     return pd.DataFrame(rows)
+
+
+def _choices(draws: CellDraws, cost: Floats) -> Iterator[tuple[float, int, CellDraws, Choice]]:
+    """Each compute, the position of the best cell, and what was chosen from.
+
+    Outside of fixed compute, a cell that lies above another configuration's curve is left out: the line
+    between two of that one's cells passes below it.
+    """
+    for (regime,), inside in draws.groups(["regime"]):
+        of_regime, own_cost = draws.take(inside), cost[inside]
+        if regime == "fixed-compute":
+            for (budget,), positions in of_regime.groups(["budget"]):
+                here = of_regime.take(positions)
+                choice = choose(here)
+                yield float(str(budget)), int(inside[positions[choice.leader]]), here, choice
+            continue
+        error = of_regime.cells["error"].to_numpy(np.float64)
+        kept = np.flatnonzero(undominated(own_cost, error[None, :])[0])
+        for place in kept[np.argsort(own_cost[kept], kind="stable")]:
+            here = at_compute(of_regime, own_cost, float(own_cost[place]))
+            choice = choose(here)
+            if (here.cells.iloc[choice.leader][[*CELL]] == of_regime.cells.iloc[place][[*CELL]]).all():
+                yield float(own_cost[place]), int(inside[place]), here, choice
+
+
+def _at(regime: str, flops: float) -> str:
+    """A compute as a text; outside of fixed compute it is of no declared digits."""
+    return budget_text(regime, flops) if regime == "fixed-compute" else format_flops(flops, digits=3)
+
+
+def _name(cell: dict[str, Any], *, own: bool) -> str:
+    """A configuration in words; one read off between two cells of one epoch has no number of pairs."""
+    between = cell["regime"] == "one-epoch" and not own
+    return configuration_text(cell, without="subset_size" if between else "")
+
+
+def _only_for_less(here: CellDraws, choice: Choice, names: list[str]) -> dict[str, str]:
+    """The verdict where others were not run for so little compute, or for less only; empty where all were."""
+    if choice.runner_up is None:
+        return {"reason": "no other configuration was run for so little compute"}
+    short = [name for name, is_short in zip(names, here.cells["short"], strict=True) if is_short]
+    if not short or choice.verdict != "clear":
+        return {}
+    most = f"{short[0]} and {len(short) - 1} more were" if len(short) > 1 else f"{short[0]} was"
+    return {"verdict": "undecided", "reason": f"{choice.reason}, but {most} only run once, for less compute"}
+
+
+def _beaten(draws: CellDraws, cost: Floats, place: int, reason: str) -> dict[str, str]:
+    """The verdict on the best of a budget that another trial beats; empty where none does."""
+    error = draws.cells["error"].to_numpy(np.float64)
+    other = best_for_no_more(cost, error, place)
+    if error[other] >= error[place]:
+        return {}
+    cell = records(draws.cells.iloc[[other]])[0]
+    own = "budget" if draws.cells["regime"].iloc[place] == "fixed-compute" else "regime"
+    lower = draws.draws[:, other] < draws.draws[:, place]
+    often = f", in {lower.mean():.0%} of the draws" if len(lower) else ""
+    said = (
+        f"{configuration_text(cell)} at {_at(cell['regime'], cost[other])} has {percent(error[other])} %, "
+        f"lower for no more compute{often}; within its own {own}: {reason}"
+    )
+    return {"verdict": "beaten", "tied": "", "reason": said}
 
 
 def describe(draws: CellDraws, choice: Choice, names: list[str]) -> dict[str, object]:

@@ -234,9 +234,9 @@ def envelope(found: Sequence[Envelope]) -> Table:
 def _envelope_text(one: Envelope) -> str:
     law = one.fit
     if not law.supported:
-        return f"{capital(one.regime)}: no law through its best errors: {law.reason}."
+        return f"{capital(one.regime)}: no law of the envelope: {law.reason}."
     return (
-        f"{capital(one.regime)}: through the best of each budget "
+        f"{capital(one.regime)}: through the lowest curve at each compute "
         f"{100 * law.floor:.1f} + {100 * law.scale:.1f}·(C/{law.unit:.3g})^-α %, "
         f"α = {law.alpha:.3f} {_ends(one.alpha.low, one.alpha.high)} ({law.status})."
     )

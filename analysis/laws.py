@@ -6,10 +6,10 @@ additive variance, its discrepancy
     σ² = max(0, s² − noise²),   s² = Σ r² / (n − k)
 
 over the n cells and k parameters of the family's laws, noise² the mean variance of the cells' means (Kennedy
-and O'Hagan 2001 call the difference of model and truth so). In each draw σ² is scaled by (n − k)/χ²(n − k),
-as for Student's t, each cell is moved by the discrepancy before the law is refitted, and the curve that is
-read off lies beside its law by another draw of it. Where a study has one seed a cell nothing is subtracted:
-σ² holds the noise between seeds as well.
+and O'Hagan 2001 call the difference of model and truth so). In each draw σ² is as large as n − k degrees of
+freedom allow, each cell is moved by the discrepancy before the law is refitted, and the curve that is read
+off lies beside its law by another draw of it. Where a study has one seed a cell nothing is subtracted: σ²
+holds the noise between seeds as well.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from analysis.bootstrap import REFITS, CellDraws, stream
 from analysis.curves import X_COLUMNS, Curve, curves, straight_lines
+from analysis.excess_variance import Excess, by_moments
 from analysis.form_choice import FormChoice, choose_form
 from analysis.forms import Curves, fit
 from analysis.intervals import Interval, interval, intervals
@@ -30,34 +31,6 @@ from analysis.law_fit import LawFit, fit_law, noise_sd
 Floats = NDArray[np.float64]
 
 _POINTS = 60
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Discrepancy:
-    """By how much the laws of a family miss their points.
-
-    Attributes:
-        spread: s, the root of Σ r² / (n − k), a fraction; NaN where no level is left over.
-        noise: Root mean square of the noise between seeds of the same cells' means; 0 where not measured.
-        freedom: n − k: levels beyond parameters, over the family.
-    """
-
-    spread: float
-    noise: float
-    freedom: int
-
-    @property
-    def sd(self) -> float:
-        """What the laws miss beyond the noise, a standard deviation."""
-        return float(np.sqrt(max(0.0, self.spread**2 - self.noise**2))) if self.freedom else float("nan")
-
-    def draw(self, generator: np.random.Generator, rows: int) -> Floats:
-        """Return a standard deviation for each draw, shape (rows,)."""
-        if not self.freedom:
-            return np.zeros(rows)
-        return np.asarray(
-            self.sd * np.sqrt(self.freedom / generator.chisquare(self.freedom, rows)), np.float64
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +60,7 @@ class Law:
     positions: NDArray[np.intp]
     fit: LawFit
     choice: FormChoice
-    discrepancy: Discrepancy
+    discrepancy: Excess
     alpha: Interval
     floor: Interval
     band: pd.DataFrame
@@ -151,7 +124,7 @@ def _family(draws: CellDraws, family: Sequence[Curve], name: str) -> list[Law]:
     fits = [_fit(draws, curve, choice) for curve in family]
     discrepancy = _discrepancy(draws, family, fits)
     rows = draws.refits or (REFITS if discrepancy.freedom else 0)
-    sds = discrepancy.draw(stream(f"discrepancy/{name}", 0), rows)
+    sds = discrepancy.drawn(rows, stream(f"discrepancy/{name}", 0))
     return [
         _law(draws, curve, found, choice=choice, discrepancy=discrepancy, sds=sds)
         for curve, found in zip(family, fits, strict=True)
@@ -168,21 +141,15 @@ def _fit(draws: CellDraws, curve: Curve, choice: FormChoice) -> LawFit:
     )  # fmt: skip
 
 
-def _discrepancy(draws: CellDraws, family: Sequence[Curve], fits: Sequence[LawFit]) -> Discrepancy:
+def _discrepancy(draws: CellDraws, family: Sequence[Curve], fits: Sequence[LawFit]) -> Excess:
     kept = [
-        (curve, found)
-        for curve, found in zip(family, fits, strict=True)
-        if found.supported and found.freedom and found.law is not None
+        (curve, found) for curve, found in zip(family, fits, strict=True) if found.supported and found.freedom
     ]
-    freedom = sum(found.freedom for _, found in kept)
-    if not freedom:
-        return Discrepancy(spread=float("nan"), noise=0.0, freedom=0)
     squares = sum(found.miss**2 * len(curve.positions) for curve, found in kept)
-    positions = np.concatenate([curve.positions for curve, _ in kept])
     # Without seeds the counting noise is a lower bound, too little to tell noise from what the laws miss.
-    seeds = noise_sd(draws.draws[:, positions]) if draws.source == "runs" else np.zeros(1)
-    noise = float(np.sqrt(np.mean(seeds**2)))
-    return Discrepancy(spread=float(np.sqrt(squares / freedom)), noise=noise, freedom=freedom)
+    seeds = [noise_sd(draws.draws[:, curve.positions]) for curve, _ in kept if draws.source == "runs"]
+    noise = float(np.mean(np.concatenate(seeds) ** 2)) if seeds else 0.0
+    return by_moments(squares, freedom=sum(found.freedom for _, found in kept), noise=noise)
 
 
 def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
@@ -191,7 +158,7 @@ def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
     found: LawFit,
     *,
     choice: FormChoice,
-    discrepancy: Discrepancy,
+    discrepancy: Excess,
     sds: Floats,
 ) -> Law:
     alpha, floor, drawn, beside = Interval(), Interval(), None, np.zeros(0)

@@ -115,7 +115,7 @@ def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
     probability = float(row["probability"])
     ends = percent_interval(row["low"], row["high"])
     return {
-        "budget": budget_text(row["regime"], row["budget"]),
+        "budget": row["at"],
         "regime": row["regime"],
         "architecture": row["architecture"],
         "parts": [axis_text(axis, row[axis]) for axis in ("strategy", "subset_size", "quality")],
@@ -132,6 +132,7 @@ def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
         "runner_up_error": measured_text(found.trials.metric, row["runner_up_error"]).partition(" ")[2],
         "verdict": row["verdict"],
         "reason": row["reason"],
+        "scope": row["scope"],
         "tied": [text for text in row["tied"].split("; ") if text],
         "runs": int(row["runs"]),
     }
@@ -206,7 +207,7 @@ def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> 
     if found.draws.source != "runs" and len(found.draws.cells):
         said.append(f"How sure anything is: {found.draws.explanation}.")
     for row in records(found.frontier):
-        where = f"The best at {budget_text(row['regime'], row['budget'])}"
+        where = f"The best at {row['at']}"
         if row["verdict"] != "clear":
             tied = f": {row['tied']}" if row["verdict"] == "tie" else ""
             said.append(f"{where}: {row['reason']}{tied}.")

@@ -97,7 +97,8 @@ def write_report(  # noqa: PLR0913 (a study leaves as many frames)
     with helpers(processes - 1) as pool:
         found = analyse(
             declaration, results=results, plan=plan, ledger=ledger, events=events, begun=begun,
-            figures=published, imported=imported,
+            figures=published, imported=imported, left_out=left_out, rates=() if tuned is None else
+            tuned.rates,
         )  # fmt: skip
         figures = draw_data(
             found, results=results, curves=curves, plan=plan, left_out=left_out, ledger=ledger, events=events
@@ -215,9 +216,9 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
         ends = percent_interval(row["low"], row["high"]) if found.draws.source == "runs" else ""
         tied = f" ({row['tied']})" if row["verdict"] == "tie" else ""
         lines.append(
-            f"{budget_text(row['regime'], row['budget'])}: {configuration_text(row)}: "
+            f"{row['at']}: {configuration_text(row)}: "
             f"{measured_text(found.trials.metric, row['error'])}{' ' if ends else ''}{ends}, "
-            f"{row['verdict']}: {row['reason']}{tied}"
+            f"{row['verdict']}: {row['reason']}{tied}; {row['scope']}"
         )
     if found.frontier.empty:
         lines.append("no trial has finished: there is nothing to choose from yet")

@@ -50,7 +50,7 @@ def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
     """The best configuration at each budget, from what ``frontier`` gave."""
     rows = [
         {
-            "Budget": budget_text(row["regime"], row["budget"]),
+            "Budget": row["at"],
             "Architecture": row["architecture"],
             "Strategy": axis_text("strategy", row["strategy"]),
             "Pairs": count_text(row["subset_size"]),
@@ -62,6 +62,8 @@ def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
             "Runner-up": row["runner_up"] or "–",
             "Its error (%)": percent(row["runner_up_error"]),
             "Verdict": row["verdict"],
+            "Tried": str(row["configurations"]),
+            "Not run": row["not_run"].removesuffix(" was not run").removesuffix(" were not run") or "–",
         }
         for row in records(frontier)
     ]
@@ -70,8 +72,9 @@ def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
         f"lowest error of its budget. {capital(explanation)}. "
         "An interval is that of the configuration itself: the lowest of many is lowest by luck, too. Clear: "
         "the best of all in nine of ten draws, and ahead of each other one outside the noise; budgets are "
-        "judged one by one. A mean is of the runs that ended: a leader that lost runs to divergence is not "
-        "called clear."
+        "judged one by one. Beaten: another trial is lower for no more compute. Tried: configurations "
+        "compared; not run: combinations of the leaders' parts that were not. A mean is of the runs that "
+        "ended: a leader that lost runs to divergence is not called clear."
     )
     return Table(name="best", title="Best configuration at each budget", note=note, frame=pd.DataFrame(rows))
 

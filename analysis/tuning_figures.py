@@ -59,6 +59,15 @@ class Tuned:
             str(name).removeprefix(_PREFIX) for name in self.tried.columns if str(name).startswith(_PREFIX)
         )
 
+    @property
+    def rates(self) -> frozenset[tuple[str, str]]:
+        """The architectures and strategies whose peak learning rate was tuned."""
+        return frozenset(
+            (str(won["architecture"]), str(won["strategy"]))
+            for won in self.winners
+            if "lr_peak" in won["values"]
+        )
+
 
 def figures(tuned: Tuned) -> tuple[FigureData, ...]:
     """Error against each tuned field, one curve an architecture and strategy, the winners marked."""

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from analysis.bootstrap import CellDraws, cell_draws
-from analysis.envelope import envelopes, on_frontier
+from analysis.envelope import envelopes
+from analysis.pareto import undominated
 from analysis.quality_trade import quality_trades
 from analysis.table import tidy
 from tests.analysis.synthetic import QUALITIES, StudyFrames, trial_row
@@ -38,7 +39,7 @@ def pools(pairs: int, *, seeds: int = 3, turn: float = 0.0, noise: float = 0.004
 def test_a_cell_is_on_the_frontier_where_no_cheaper_one_is_better() -> None:
     compute = np.array([1.0, 2.0, 2.0, 4.0, 8.0])
     error = np.array([[0.5, 0.6, 0.4, 0.45, 0.3], [0.5, 0.3, 0.4, 0.2, 0.3]])
-    assert on_frontier(compute, error).tolist() == [
+    assert undominated(compute, error).tolist() == [
         [True, False, True, False, True],
         [True, True, False, True, False],
     ]
@@ -92,3 +93,43 @@ def test_two_pools_are_compared_at_each_budget() -> None:
     found = quality_trades(drawn(both))
     assert [trade.along for trade in found] == ["budget", "budget", *["pool"] * 5]
     assert found[-1].best["x"].tolist() == pytest.approx([8192, 65_536], rel=0.01)
+
+
+def test_neighbours_of_nearly_one_cost_are_not_split_by_the_edge_of_a_bin() -> None:
+    error = np.array([[0.5, 0.4]])
+    for start in np.geomspace(1.0, 1.1, 50):
+        assert undominated(np.array([start, 1.02 * start]), error).tolist() == [[False, True]]
+        assert undominated(np.array([start, 1.05 * start]), error).tolist() == [[True, True]]
+
+
+def test_whole_batches_of_one_level_make_no_point_of_the_frontier() -> None:
+    rows = [
+        trial_row(
+            (8192, "all", architecture, "clip"), level, seed, error - 0.05 * float(np.log(level / 2e11))
+        )
+        | {"train_flops": share * level}
+        for level in LEVELS
+        for architecture, share, error in (("ViT-X", 0.9, 0.61), ("ViT-S", 0.999, 0.60))
+        for seed in range(2)
+    ]
+    (found,) = envelopes(drawn(pd.DataFrame(rows)))
+    assert set(found.pareto["architecture"]) == {"ViT-S"}
+    assert len(found.read) == len(LEVELS)
+
+
+def test_the_envelope_runs_along_the_lines_between_the_cells_of_a_curve() -> None:
+    rows = [
+        trial_row((int(seen), "all", architecture, "clip"), seen * cost, 0, 0.5)
+        | {
+            "regime": "one-epoch", "level_flops": np.nan, "samples_seen": seen, "train_flops": seen * cost,
+            "held-out/top1": 1 - (0.3 + 0.5 * (seen * cost / 2e11) ** -0.35 + shift),
+        }
+        for architecture, cost, shift in (("ViT-X", 1e8, 0.0), ("ViT-S", 1.7e8, 0.1))
+        for seen in (2e3, 4e3, 8e3, 16e3)
+    ]  # fmt: skip
+    (found,) = envelopes(drawn(pd.DataFrame(rows)))
+    assert set(found.pareto["architecture"]) == {"ViT-X"}, "the other one has no cell that is not beaten"
+    assert found.read["train_flops"].max() == found.pareto["train_flops"].max()
+    law = 0.3 + 0.5 * (found.read["train_flops"] / 2e11) ** -0.35
+    np.testing.assert_allclose(found.read["error"], law, atol=0.01)
+    assert len(found.read) > len(found.pareto)

@@ -4,11 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.bar_figures import quality_bars, strategy_bars
 from analysis.bootstrap import CellDraws, cell_draws
+from analysis.compute_figures import over_compute
 from analysis.contrasts import POOL, comparisons, contrasts, statements
+from analysis.figure_data import FigureData
 from analysis.frontier import choose, frontier
+from analysis.measure import measure
 from analysis.missing import with_budgets
-from analysis.table import tidy
+from analysis.paper_panels import PANELS, READERS, ZERO_SHOT, read_panels
+from analysis.table import records, tidy
+from study.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from tests.analysis.synthetic import StudyFrames, study, trial_row
 
 
@@ -154,3 +160,88 @@ def test_the_leader_is_the_one_the_study_was_made_with() -> None:
     best = frontier(drawn(study(seeds=3, noise=0.004).results))
     assert best["architecture"].tolist() == ["ConvNeXt-C"] * 3
     assert best["verdict"].tolist() == ["clear"] * 3
+
+
+@pytest.fixture(scope="module")
+def paper() -> dict[str, pd.DataFrame]:
+    maps = {name: load_column_map(find_column_map(name)) for name in READERS}
+    return read_panels(read_any_table(PAPER_FIGURES), maps)
+
+
+def dominated(best: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
+    """The rows of a frontier that a trial of no more real FLOPs beats."""
+    return [
+        f"{row['architecture']} at {row['at']}"
+        for row in records(best[best["verdict"] != "beaten"])
+        if ((cells["train_flops"] <= row["train_flops"]) & (cells["error"] < row["error"])).any()
+    ]
+
+
+def test_no_star_of_figure_8b_is_on_a_point_that_a_cheaper_trial_beats(
+    paper: dict[str, pd.DataFrame],
+) -> None:
+    draws = cell_draws(tidy(paper["paper-one-epoch"], metric=ZERO_SHOT), question="8b")
+    best = frontier(draws)
+    assert dominated(best, draws.cells) == []
+    assert best["flops"].is_monotonic_increasing
+    assert best["error"].is_monotonic_decreasing
+    at_6 = best.set_index("at").loc["6.34 EFLOP"]
+    assert (at_6["architecture"], round(at_6["error"], 3)) == ("ViT-Ti/16", 0.655)
+    assert not ((best["architecture"] == "ViT-B/16") & (best["flops"] < 1.2e19)).any()
+    assert best["at"].iloc[-1] == "1.29 ZFLOP"
+
+
+@pytest.mark.parametrize(("reader", "metric"), sorted({(one.reader, one.metric) for one in PANELS.values()}))
+def test_no_star_of_a_paper_panel_is_on_a_beaten_point(
+    reader: str, metric: str, paper: dict[str, pd.DataFrame]
+) -> None:
+    trials = tidy(paper[reader], metric=metric)
+    draws = cell_draws(trials, question="panel")
+    best = frontier(draws)
+    assert len(best)
+    assert dominated(best, draws.cells) == []
+    figure = over_compute(draws, (), best, axis="architecture", metric=metric)
+    assert isinstance(figure, FigureData)
+    stars = figure.frame[figure.frame["mark"].str.startswith("best")]
+    for star in records(stars):
+        cheaper = draws.cells["train_flops"] <= star["x"]
+        assert not (100 * draws.cells["error"][cheaper] < star["y"]).any()
+
+
+def test_a_level_whose_best_a_cheaper_trial_beats_has_no_star_and_says_so() -> None:
+    late = pair(0.2, seeds=3).assign(level_flops=9e11)
+    late["held-out/top1"] -= 0.1
+    late["trial"] += "-late"
+    late["train_flops"] *= 4.5
+    draws = drawn(pd.concat([pair(0.2, seeds=3), late], ignore_index=True))
+    best = frontier(draws)
+    assert best["verdict"].tolist() == ["clear", "beaten"]
+    reason = best["reason"].iloc[1]
+    assert reason.startswith(
+        "ViT-X, CLIP, 1,024 pairs, all at 200 GFLOP has 60.0 %, lower for no more compute"
+    )
+    figure = over_compute(draws, (), best, axis="architecture", metric="held-out/top1")
+    assert isinstance(figure, FigureData)
+    assert figure.frame["mark"].str.startswith("best").sum() == 1
+    assert "none at 1 budget where a cheaper trial is lower" in figure.caption
+
+
+def test_a_quality_that_a_cheaper_bar_beats_has_no_star() -> None:
+    rows = [
+        trial_row((size, quality, "ViT-X", "clip"), level, seed, error + offset)
+        for level, shift in ((2e11, 0.0), (9e11, 0.1))
+        for size, quality, error in ((512, "top20", 0.5), (1024, "all", 0.6))
+        for seed, offset in enumerate((shift - 0.01, shift, shift + 0.01))
+    ]
+    figure = quality_bars([measure(pd.DataFrame(rows), "held-out/top1", question="bars")])
+    assert isinstance(figure, FigureData)
+    stars = figure.frame[figure.frame["mark"].str.startswith("best")]
+    assert stars["label"].tolist() == ["200 GFLOP"]
+    assert "900 GFLOP: top 20 %, clear, but another bar is lower for no more compute" in figure.caption
+
+
+def test_strategies_on_less_data_keep_their_star(paper: dict[str, pd.DataFrame]) -> None:
+    figure = strategy_bars([measure(paper["paper-strategies"], ZERO_SHOT, question="bars")])
+    assert isinstance(figure, FigureData)
+    stars = figure.frame[figure.frame["mark"].str.startswith("best")]
+    assert stars["label"].nunique() > 3, "data are what a group holds, whatever the others have"

@@ -7,15 +7,16 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from analysis.bootstrap import CellDraws
+from analysis.bootstrap import CellDraws, cell_draws
 from analysis.curves import X_COLUMNS
+from analysis.excess_variance import by_moments
 from analysis.figure_data import FigureData
 from analysis.form_choice import MOST_MISSED
 from analysis.forms import FORMS, fit
-from analysis.laws import Discrepancy, Law, laws
+from analysis.laws import Law, laws
 from analysis.measure import measure
 from analysis.size_figures import over_epochs
-from analysis.table import CONFIGURATION, Trials
+from analysis.table import CONFIGURATION, Trials, tidy
 from tests.analysis.paper_curves import draws_of, families, left_out
 
 METRIC = "held-out/top1"
@@ -81,7 +82,7 @@ def test_bands_hold_a_cell_left_out_of_them_nine_times_in_ten(paper: list[Family
         for along, _, draws, fitted in paper
         for number, law in enumerate(fitted)
         if len(law.positions) > 4
-        for one in left_out(draws, law, along, (1, 3, 5, 7)[number % 4] % len(law.positions))
+        for one in left_out(draws, law, along, (2, 4, 6, 9)[number % 4] % len(law.positions))
     ]
     assert len(held) >= 25
     assert 0.8 <= np.mean(held) <= 1.0
@@ -102,22 +103,30 @@ def test_no_seeds_leave_all_misses_as_discrepancy(
 ) -> None:
     for _, _, draws, fitted in paper:
         assert draws.source == "evaluation"
-        found = fitted[0].discrepancy
-        assert found.sd == found.spread
+        assert fitted[0].discrepancy.noise == 0
         assert all(law.band["low"].notna().all() for law in fitted if law.fit.supported)
 
 
-@pytest.mark.parametrize(("spread", "noise", "sd"), [(0.05, 0.03, 0.04), (0.02, 0.03, 0.0)])
-def test_the_noise_is_subtracted_from_what_laws_miss(spread: float, noise: float, sd: float) -> None:
-    found = Discrepancy(spread=spread, noise=noise, freedom=12)
+def test_the_noise_between_seeds_is_subtracted_from_what_laws_miss() -> None:
+    draws = cell_draws(tidy(pd.read_parquet("results/small/results.parquet"), metric=METRIC), question="laws")
+    found = laws(draws, along="compute")
+    squares = sum(law.fit.miss**2 * law.fit.levels for law in found)
+    left = squares / sum(law.fit.freedom for law in found) - found[0].discrepancy.noise
+    assert found[0].discrepancy.sd == pytest.approx(max(0.0, left) ** 0.5)
+    assert found[0].discrepancy.noise == pytest.approx(np.mean([law.fit.noise**2 for law in found]))
+
+
+@pytest.mark.parametrize(("squares", "sd"), [(12 * 0.05**2, 0.04), (12 * 0.02**2, 0.0)]) def
+test_a_variance_beside_the_noise_is_drawn_as_its_degrees_of_freedom_allow(squares: float, sd: float) -> None:
+    found = by_moments(squares, freedom=12, noise=0.03**2)
     assert found.sd == pytest.approx(sd)
-    drawn = found.draw(np.random.default_rng(0), 4000)
-    # Student's t: the variance of its draws is ν/(ν − 2) times the measured one.
-    assert np.mean(drawn**2) == pytest.approx(sd**2 * 12 / 10, rel=0.1)
+    drawn = found.drawn(4000, np.random.default_rng(0))
+    # As for Student's t: the mean of ν/χ²ν is ν/(ν − 2).
+    assert np.mean(drawn**2) == pytest.approx((0.05**2 * 12 / 10 - 0.03**2) if sd else 0.0, rel=0.1)
 
 
 def test_nothing_left_over_gives_no_discrepancy() -> None:
-    assert not Discrepancy(spread=float("nan"), noise=0.0, freedom=0).draw(np.random.default_rng(0), 5).any()
+    assert not by_moments(0.0, freedom=0, noise=0.0).drawn(5, np.random.default_rng(0)).any()
 
 
 def test_the_shipped_study_has_a_law_for_every_curve_over_compute() -> None:
