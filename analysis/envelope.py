@@ -113,5 +113,5 @@ def _law(
     discrepancy = by_moments(law.miss**2 * len(x), freedom=law.freedom, noise=noise)
     moves = discrepancy.drawn(draws.refits, generator)[:, None] * generator.standard_normal(y[drawn].shape)
     y = np.concatenate([y[:1], y[drawn] + moves, y[1 + draws.refits :]])
-    laws = fit(form, x, y, weights=runs, chance=draws.chance)
+    laws = fit(form, x, y, weights=runs.astype(np.float64), chance=draws.chance)
     return law, intervals(laws.alpha, draws.refits), intervals(laws.floor, draws.refits)

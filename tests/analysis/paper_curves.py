@@ -35,10 +35,12 @@ def draws_of(trials: Trials) -> CellDraws:
 
 
 def left_out(draws: CellDraws, law: Law, along: str, place: int) -> list[bool]:
-    """Leave one cell out of a study; return whether its curve's law, refitted, holds it; nothing without a
-    law.""" position = law.positions[place] x, error = (draws.cells[column].to_numpy(np.float64) for column in
-    (X_COLUMNS[along], "error")) kept = np.delete(np.arange(len(x)), position) held = [] for one in
-    laws(draws.take(kept), along=along):
+    """Leave one cell out of a study; return whether its curve's refitted law holds it, if it has one."""
+    position = law.positions[place]
+    x, error = (draws.cells[column].to_numpy(np.float64) for column in (X_COLUMNS[along], "error"))
+    kept = np.delete(np.arange(len(x)), position)
+    held = []
+    for one in laws(draws.take(kept), along=along):
         if one.identity == law.identity and one.drawn is not None and one.informed:
             low, high = interval(one.read(x[[position]])[1 : 1 + one.refits, 0])
             held.append(bool(low <= error[position] <= high))

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 
 from analysis.bootstrap import CellDraws, cell_draws
-from analysis.envelope import envelopes
+from analysis.envelope import Envelope, envelopes
+from analysis.holdout import holdout
+from analysis.laws import laws
 from analysis.pareto import undominated
 from analysis.quality_trade import quality_trades
 from analysis.table import tidy
@@ -16,6 +18,13 @@ LEVELS = tuple(np.geomspace(2e11, 2e13, 5))
 
 def drawn(results: pd.DataFrame) -> CellDraws:
     return cell_draws(tidy(results, metric="held-out/top1"), question="laws")
+
+
+def enveloped(results: pd.DataFrame) -> Envelope:
+    """The only envelope, in the form that the study's curves over compute have."""
+    draws = drawn(results)
+    (found,) = envelopes(draws, holdout(draws, tuple(laws(draws, along="compute"))).choices)
+    return found
 
 
 def pools(pairs: int, *, seeds: int = 3, turn: float = 0.0, noise: float = 0.004) -> pd.DataFrame:
@@ -46,7 +55,7 @@ def test_a_cell_is_on_the_frontier_where_no_cheaper_one_is_better() -> None:
 
 
 def test_the_envelope_is_the_law_through_the_best_of_each_budget(frames: StudyFrames) -> None:
-    (found,) = envelopes(drawn(frames.results))
+    found = enveloped(frames.results)
     assert found.fit.levels == 3
     assert found.pareto["error"].is_monotonic_decreasing
     assert found.pareto["train_flops"].is_monotonic_increasing
@@ -62,7 +71,7 @@ def test_the_exponent_of_the_envelope_lies_in_its_interval() -> None:
             for seed in range(3):
                 error = 0.3 + 0.4 * (level / 2e11) ** -0.35 + shift + 0.004 * generator.standard_normal()
                 rows.append(trial_row((8192, "all", architecture, "clip"), level, seed, float(error)))
-    (found,) = envelopes(drawn(pd.DataFrame(rows)))
+    found = enveloped(pd.DataFrame(rows))
     assert set(found.pareto["architecture"]) == {"ViT-X"}
     assert found.alpha.low < 0.35 < found.alpha.high
     assert found.alpha.bca_low < 0.35 < found.alpha.bca_high
@@ -112,7 +121,7 @@ def test_whole_batches_of_one_level_make_no_point_of_the_frontier() -> None:
         for architecture, share, error in (("ViT-X", 0.9, 0.61), ("ViT-S", 0.999, 0.60))
         for seed in range(2)
     ]
-    (found,) = envelopes(drawn(pd.DataFrame(rows)))
+    found = enveloped(pd.DataFrame(rows))
     assert set(found.pareto["architecture"]) == {"ViT-S"}
     assert len(found.read) == len(LEVELS)
 
@@ -127,7 +136,7 @@ def test_the_envelope_runs_along_the_lines_between_the_cells_of_a_curve() -> Non
         for architecture, cost, shift in (("ViT-X", 1e8, 0.0), ("ViT-S", 1.7e8, 0.1))
         for seen in (2e3, 4e3, 8e3, 16e3)
     ]  # fmt: skip
-    (found,) = envelopes(drawn(pd.DataFrame(rows)))
+    found = enveloped(pd.DataFrame(rows))
     assert set(found.pareto["architecture"]) == {"ViT-X"}, "the other one has no cell that is not beaten"
     assert found.read["train_flops"].max() == found.pareto["train_flops"].max()
     law = 0.3 + 0.5 * (found.read["train_flops"] / 2e11) ** -0.35

@@ -78,7 +78,7 @@ def test_misses_of_more_than_two_points_are_a_misfit_whatever_the_noise() -> Non
 def test_a_law_no_better_than_the_last_level_carried_on_is_a_misfit() -> None:
     steps = np.arange(24)
     y = 0.6 - 0.00625 * steps + 0.018 * np.sin(2 * np.pi * steps / 12)
-    found = fit_law(POWER, 2e11 * 1.5**steps, y, runs=np.ones(24, np.int64))
+    found = fit_law(POWER, np.geomspace(2e11, 2e15, 24), y, runs=np.ones(24, np.int64))
     assert found.miss < 0.02
     assert found.status == "misfit"
     assert "carried on to the next" in found.reason

@@ -116,8 +116,8 @@ def test_the_noise_between_seeds_is_subtracted_from_what_laws_miss() -> None:
     assert found[0].discrepancy.noise == pytest.approx(np.mean([law.fit.noise**2 for law in found]))
 
 
-@pytest.mark.parametrize(("squares", "sd"), [(12 * 0.05**2, 0.04), (12 * 0.02**2, 0.0)]) def
-test_a_variance_beside_the_noise_is_drawn_as_its_degrees_of_freedom_allow(squares: float, sd: float) -> None:
+@pytest.mark.parametrize(("squares", "sd"), [(12 * 0.05**2, 0.04), (12 * 0.02**2, 0.0)])
+def test_a_variance_beside_the_noise_is_drawn_as_its_freedom_allows(squares: float, sd: float) -> None:
     found = by_moments(squares, freedom=12, noise=0.03**2)
     assert found.sd == pytest.approx(sd)
     drawn = found.drawn(4000, np.random.default_rng(0))
