@@ -154,8 +154,9 @@ def fit_law(  # noqa: PLR0913 (a curve, its noise, and what is known of the form
     lack = _lack_of_fit(miss / sd, levels - form.parameters, freedom) if len(draws) else float("nan")
     chance_of_none = chance_of_no_fall(x, y, draws=draws, source=source)
     status, reason = _judge(
-        law, levels=levels, miss=size, carried=_carried(x, y), lack=lack, chance=chance_of_none
-    )
+        law, levels=levels, slope=float((np.log(x) - np.log(x).mean()) @ y), miss=size, carried=_carried(x, y),
+        lack=lack, chance=chance_of_none,
+    )  # fmt: skip
     return LawFit(
         law=law, form=form, status=status, reason=reason, rows=rows, levels=levels, starts=len(ends),
         agreement=int((np.abs(ends - objective) <= tolerance).sum()), miss=size,
@@ -190,10 +191,10 @@ def _lack_of_fit(standardised: Floats, left: int, freedom: int) -> float:
 
 
 def _judge(  # noqa: PLR0913 (a law, and what it is judged by)
-    law: Curves, *, levels: int, miss: float, carried: float, lack: float, chance: float
+    law: Curves, *, levels: int, slope: float, miss: float, carried: float, lack: float, chance: float
 ) -> tuple[Status, str]:
     form = law.form
-    falls = law.scale[0] > law.floor[0] if form.bounded else law.scale[0] > 0
+    falls = slope < 0 and law.scale[0] > (law.floor[0] if form.bounded else 0)
     found: tuple[tuple[bool, Status, str], ...] = (
         (not falls, "no decrease", "the error does not fall along the curve"),
         (bool(law.at_bound[0]), "exponent at bound",

@@ -4,7 +4,7 @@ A group's variance s² with d degrees of freedom is taken to be one of many whos
 s₀²·d₀/χ²: its estimate is (d₀·s₀² + d·s²)/(d₀ + d), with d₀ + d degrees of freedom. s₀² is the pooled
 variance. d₀ follows from how much the logarithms of the variances vary beyond what d degrees of freedom let
 them (Smyth 2004, §6.2). Of few groups that excess is hardly known, and a noisy group that is taken for as
-quiet as the others gives false winners: the excess is taken at its upper limit, of ``_LIMIT``.
+quiet as the others gives false winners: the excess is taken at its upper limit, of ``LIMIT``.
 """
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_LIMIT = 0.9
+LIMIT = 0.9
+"""Of the excess of the log variances' spread over what equal noise would give: where it is taken."""
 _LEAST = 1e-4
 _STEPS = 12
 
@@ -49,7 +50,7 @@ def _prior_freedom(squares: Floats, freedom: Floats, pooled: float) -> float:
     variance = np.maximum(squares[known] / degrees, _LEAST * pooled)
     logarithm = np.log(variance) - digamma(degrees / 2) + np.log(degrees / 2)
     spread = float(((logarithm - logarithm.mean()) ** 2).sum())
-    quantile = 2 * float(gammaincinv((len(degrees) - 1) / 2, 1 - _LIMIT))
+    quantile = 2 * float(gammaincinv((len(degrees) - 1) / 2, 1 - LIMIT))
     excess = spread / quantile - float(polygamma(1, degrees / 2).mean())
     if excess <= 0:
         return float("inf")

@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.table import BATCH_ROUNDING
+
 Floats = NDArray[np.float64]
 
-SAME_COST = 1.03
+SAME_COST = 1 + BATCH_ROUNDING
 """Factor within which two trials cost the same: what whole batches leave open."""
 
 

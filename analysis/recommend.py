@@ -23,6 +23,7 @@ from analysis.holdout import Forecaster, Holdout, own_forecaster
 from analysis.intervals import COVERAGE, interval
 from analysis.labels import configuration_text, percent, plural, quality_fraction
 from analysis.laws import Law
+from analysis.pareto import SAME_COST
 from analysis.surface_forecast import SURFACES, Points, forecast, groups, key
 from analysis.table import records
 from budgets.quantity import format_flops
@@ -31,8 +32,6 @@ Floats = NDArray[np.float64]
 
 LIMIT = 30.0
 """Times beyond the measured budgets that a configuration is read at most."""
-SAME_LEVEL = 1.03
-"""Compute within this factor is the same level: whole batches round what was asked for."""
 _MOST_SEEDS = 30
 _QUANTILE = 1.645
 _SAME_SIZE = 0.05
@@ -191,7 +190,7 @@ def _read(
         main = _measured(x, errors, nearest)
     elif max(at / x.max(), x.min() / at) <= limit:
         main = surface or _by_curve(draws, one, at)
-    cheaper = np.flatnonzero((x <= at * SAME_LEVEL) & (x >= at / limit))
+    cheaper = np.flatnonzero((x <= at * SAME_COST) & (x >= at / limit))
     if len(cheaper):
         lowest = int(cheaper[errors[0, cheaper].argmin()])
         # Picked among many, a cell flatters itself; beyond the data it is what a forecast must beat.
@@ -204,7 +203,7 @@ def _read(
 
 
 def _same_level(flops: Floats, at: float) -> NDArray[np.bool_]:
-    return np.asarray(np.abs(np.log(flops / at)) <= np.log(SAME_LEVEL))
+    return np.asarray(np.abs(np.log(flops / at)) <= np.log(SAME_COST))
 
 
 def _measured(x: Floats, errors: Floats, place: int) -> _Reading:
@@ -293,9 +292,9 @@ def _row(draws: CellDraws, one: _Configuration, reading: _Reading, at: float, fl
     row = _sized(draws, one, reading.flops)
     return row | {
         "flops": reading.flops, "read": reading.read, "measured": reading.cell is not None,
-        "factor": factor if factor > 1 else reading.flops / x.max(), "beyond": factor > SAME_LEVEL,
+        "factor": factor if factor > 1 else reading.flops / x.max(), "beyond": factor > SAME_COST,
         "share": reading.flops / flops,
-        "uses_up": at < flops / SAME_LEVEL and reading.flops > at / SAME_LEVEL,
+        "uses_up": at < flops / SAME_COST and reading.flops > at / SAME_COST,
         "runs": int(behind["runs"].min()), "diverged": int(behind["diverged"].sum()),
         "law": reading.by.law, "law_error": reading.by.error, "law_reason": reading.by.reason,
         # A share of a pool is a whole number of pairs: the smallest pool of which it is that share.
@@ -339,7 +338,7 @@ def _better(too_large: list[tuple[dict[str, Any], Floats]], lowest: float) -> Ma
     better = [row | {"error": float(error[0])} for row, error in too_large if error[0] < lowest]
     if not better:
         return None
-    next_larger = min(row["pool"] for row in better) * SAME_LEVEL
+    next_larger = min(row["pool"] for row in better) * SAME_COST
     return min((row for row in better if row["pool"] <= next_larger), key=lambda row: float(row["error"]))
 
 

@@ -29,7 +29,6 @@ Status = Literal[
 _SIZES = 3
 _FREEDOM = 4
 _ROUNDING = 1e-9
-_QUANTILE = 1.6448536269514722
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,7 +241,7 @@ def _height(measured: Measured, used: NDArray[np.intp], variance: Floats, refits
     several = valley.fit(from_lowest, rows[:, used], variance, np.zeros(len(rows)))
     heights = valley.value(several, valley.lowest(several, from_lowest[0], from_lowest[-1]))
     above = heights - rows[:, lowest]
-    noise = _QUANTILE * float(above[1:].std())
+    noise = float(above[1:].std())
     if above[0] > max(noise, _ROUNDING * rows[0, lowest]):
         return "above a measured size", (
             f"the curve's minimum lies {100 * above[0]:.1f} points above the error measured at "

@@ -1,11 +1,16 @@
 """A bench of made-up studies with known answers: how often do the 90 % intervals hold them?
 
-Each repeat is a study of two architectures along six budgets and of five model sizes at one budget, three
-seeds each, and a table of 60 single runs over model size and data. Noise is that of a small evaluation set.
+A study has two architectures whose curves cross, and a strategy that is worth a known factor of compute. Its
+curves are of one of three forms: a power law with floor, a smoothly broken power law (Caballero et al. 2023,
+eq. 1) or a shifted one. It has four to six levels spaced 3×, two or three seeds, noise that differs by up to
+three times from configuration to configuration, and one cell is missing. Best model sizes are asked of
+``made_up_valleys``, exponents of the surface of a table of 60 single runs over model size and data.
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 import pandas as pd
@@ -13,142 +18,204 @@ from numpy.typing import NDArray
 
 from analysis.bootstrap import CellDraws, cell_draws, stream
 from analysis.crossover import crossovers
-from analysis.intervals import Interval, intervals
-from analysis.laws import laws
-from analysis.size_profile import profile
+from analysis.equivalence import equivalences
+from analysis.forms import FLOOR, FLOOR_SHIFT, POWER, Form
+from analysis.frontier import frontier
+from analysis.holdout import holdout
+from analysis.intervals import intervals
+from analysis.laws import Law, laws
+from analysis.recommend import recommend
 from analysis.surface import fit, fit_draws, resample
-from analysis.table import tidy
+from analysis.table import records, tidy
+from tests.analysis.made_up_valleys import Kind
 from tests.analysis.synthetic import trial_row
 
 Floats = NDArray[np.float64]
+Truth = Callable[[Floats], Floats]
+Held = dict[str, list[bool]]
 
-LEVELS = np.geomspace(2e11, 2e13, 6)
-SIZES = np.geomspace(5e6, 8e7, 5)
-BEST_SIZE = 2.2e7
-ALPHA = 0.4
-NOISE = 0.008
-SEEDS = 3
-N, D = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e6, 1e9, 10), np.geomspace(1e7, 1e10, 6)))
-SURFACE_ALPHA = 0.35
-COMPUTE = 1e18
-NAMES = tuple(
-    f"{name}{kind}"
-    for name in ("exponent", "crossover", "optimum", "surface_exponent", "surface_optimum")
-    for kind in ("", "_bca")
-)
-"""Percentile intervals and corrected ones."""
-
-
-def small(level: Floats) -> Floats:
-    return np.asarray(0.44 + 0.28 * (level / 2e11) ** -ALPHA, dtype=np.float64)
-
-
-def large(level: Floats) -> Floats:
-    return np.asarray(0.26 + 0.56 * (level / 2e11) ** -ALPHA, dtype=np.float64)
-
-
-CROSSING = 2e11 * ((0.56 - 0.28) / (0.44 - 0.26)) ** (1 / ALPHA)
+FIRST = 2e11
+PAIRS = 8192
+NAMES = ("band", "crossover", "worth", "exponent", "forecast", "recommendation")
+"""What gives an interval in a study."""
+NOISE, SEEDS, IMAGES = 0.008, 3, 50_000.0
+SIZES, DATA = (g.ravel() for g in np.meshgrid(np.geomspace(1e6, 1e9, 10), np.geomspace(1e7, 1e10, 6)))
+SURFACE_ALPHA, COMPUTE = 0.35, 1e18
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Repeat:
+class Study:
     """One made-up study.
 
     Attributes:
-        held: Whether each interval holds its truth, by its name; None where none was given.
-        found: Whether the laws that were made were found.
-        invented: Whether a law was found in noise.
+        results: Its table.
+        truth: Architecture and strategy → the true error at a compute in units of ``FIRST``.
+        worth: The factor of compute that the strategy is worth.
+        alpha: The true exponent; NaN where a broken law has several.
+        levels: Training FLOPs.
     """
 
-    held: dict[str, bool | None]
-    found: bool
-    invented: bool
+    results: pd.DataFrame
+    truth: Mapping[tuple[str, str], Truth]
+    worth: float
+    alpha: float
+    levels: Floats
+
+    def at(self, identity: Mapping[str, object], flops: Floats) -> Floats:
+        """Return the true errors of a configuration."""
+        return self.truth[str(identity["architecture"]), str(identity["strategy"])](flops / FIRST)
 
 
-def repeat(number: int, *, draws: int = 400) -> Repeat:
-    """Makes and analyses one study."""
-    generator = stream(f"coverage/{number}", 0)
-    found = _draws(_curves(generator), draws)
-    fitted = tuple(laws(found, along="compute"))
-    alpha = next(law.alpha for law in fitted if law.identity["architecture"] == "ViT-M")
-    cross = crossovers(found, fitted, along="compute").iloc[0]
-    crossing = Interval(**{name: float(cross[name]) for name in ("low", "high", "bca_low", "bca_high")})
-    held = (
-        _held("exponent", alpha, ALPHA) | _held("crossover", crossing, CROSSING)
-        | _held("optimum", _isoflop(generator, draws), BEST_SIZE) | _surface(generator, draws)
+def study(kind: Kind, number: int) -> Study:
+    """Make one study."""
+    generator = stream(f"coverage/{kind}", number)
+    alpha = float(generator.uniform(0.3, 0.55)) * (1.5 if kind == "shifted" else 1.0)
+    floor, scale = generator.uniform(0.3, 0.45), generator.uniform(0.25, 0.4)
+    small = _curve(kind, generator, floor, scale, alpha)
+    large = _curve(
+        kind, generator, floor - generator.uniform(0.1, 0.18), scale + generator.uniform(0.2, 0.3), alpha
+    )
+    worth = float(np.exp(generator.uniform(-0.7, 0.9)))
+    truth: dict[tuple[str, str], Truth] = {
+        ("ViT-X", "clip"): small, ("ViT-M", "clip"): large, ("ViT-X", "flip-50"): lambda u: small(worth * u),
+    }  # fmt: skip
+    count = int(generator.integers(4, 7))
+    levels = np.geomspace(FIRST, FIRST * 3.0 ** (count - 1), count)
+    seeds, missing = int(generator.integers(2, 4)), int(generator.integers(3 * len(levels)))
+    rows = []
+    for place, (name, line) in enumerate(truth.items()):
+        noise = float(np.exp(generator.uniform(np.log(0.004), np.log(0.012))))
+        for level in range(len(levels)):
+            errors = float(line(levels[[level]] / FIRST)[0]) + noise * generator.standard_normal(seeds)
+            if place * len(levels) + level != missing:
+                rows += [_row(*name, levels[level], seed, error) for seed, error in enumerate(errors)]
+    return Study(
+        results=pd.DataFrame(rows), truth=truth, worth=worth, levels=levels,
+        alpha=float("nan") if kind == "broken" else alpha,
     )  # fmt: skip
-    noise = laws(_draws(_flat(generator), draws), along="compute")[0]
-    return Repeat(held=held, found=all(law.fit.supported for law in fitted), invented=noise.fit.supported)
 
 
-def share(held: Iterable[bool | None]) -> tuple[float, int]:
-    """Share of the given intervals that hold the truth, and how many were given."""
-    given = [one for one in held if one is not None]
-    return (float(np.mean(given)) if given else float("nan")), len(given)
+def _curve(kind: Kind, generator: np.random.Generator, floor: float, scale: float, alpha: float) -> Truth:
+    if kind == "floor":
+        return lambda u: np.asarray(floor + scale * u**-alpha)
+    if kind == "shifted":
+        shift = generator.uniform(1, 6)
+        return lambda u: np.asarray(floor + scale * ((u + shift) / (1 + shift)) ** -alpha)
+    change, at = generator.uniform(0.3, 0.8), 10 ** generator.uniform(0.5, 1.8)
+    bend = change * alpha
+    return lambda u: np.asarray(
+        floor + scale * u ** (-0.4 * alpha) * ((1 + (u / at) ** 2) / (1 + at**-2)) ** -bend
+    )
 
 
-def _held(name: str, ends: Interval, truth: float) -> dict[str, bool | None]:
-    given = {name: (ends.low, ends.high), f"{name}_bca": (ends.bca_low, ends.bca_high)}
+def ask(kind: Kind, number: int, *, draws: int = 400) -> Held:
+    """Analyse one study and hold every answer to its truth.
+
+    Returns:
+        Of each of ``NAMES`` whether an interval holds the truth, as often as one is given; ``right or tied``
+        and ``clear but wrong`` of every choice of the best that is called so.
+    """
+    made = study(kind, number)
+    found = cell_draws(tidy(made.results, metric="held-out/top1"), question="laws", draws=draws)
+    fitted = tuple(laws(found, along="compute"))
+    held: Held = defaultdict(list)
+    for law in fitted:
+        if law.fit.supported:
+            line = made.at(law.identity, law.band["x"].to_numpy(np.float64))
+            held["band"] += ((law.band["low"] <= line) & (line <= law.band["high"])).tolist()
+            if law.fit.form in (FLOOR, FLOOR_SHIFT) and law.fit.form == _form(kind):
+                held["exponent"].append(law.alpha.low <= made.alpha <= law.alpha.high)
+    crossing = _crossing(made)
+    for row in records(crossovers(found, fitted, along="compute")):
+        if row["axis"] == "architecture" and row["verdict"] == "overtakes" and crossing:
+            held["crossover"].append(row["low"] <= crossing <= row["high"])
+    for row in records(equivalences(found, fitted, along="compute")):
+        if row["low"] > 0 and isfinite(row["high"]):
+            held["worth"].append(row["low"] <= made.worth <= row["high"])
+    for row in records(frontier(found)):
+        here = made.results[made.results["level_flops"] == row["budget"]]
+        tried = set(zip(here["architecture"], here["strategy"], strict=True))
+        _judge(held, made, tried, row["verdict"], row["leaders"], float(row["budget"]))
+    for flops in (0.6 * made.levels[-1], 2.0 * made.levels[-1]):
+        _recommend(held, made, found, fitted, flops=float(flops))
+    return dict(held)
+
+
+def _form(kind: Kind) -> Form:
+    return {"floor": FLOOR, "shifted": FLOOR_SHIFT}.get(kind, POWER)
+
+
+def _crossing(made: Study) -> float | None:
+    """The only x within the levels at which the true curves of the architectures cross."""
+    at = np.geomspace(made.levels[0], made.levels[-1], 4000)
+    gap = made.truth["ViT-X", "clip"](at / FIRST) - made.truth["ViT-M", "clip"](at / FIRST)
+    changes = np.flatnonzero(np.diff(np.sign(gap)))
+    return float(at[changes[0]]) if len(changes) == 1 else None
+
+
+def _judge(
+    held: Held, made: Study, tried: set[tuple[str, str]], verdict: str,
+    chosen: Sequence[Mapping[str, object]], flops: float,
+) -> None:  # fmt: skip
+    """Count a choice of the best: whether it is right or tied with the right one, and clear but wrong."""
+    errors = {name: float(made.truth[name](np.array([flops / FIRST]))[0]) for name in tried}
+    best = min(errors, key=lambda name: errors[name])
+    names = [(str(one["architecture"]), str(one["strategy"])) for one in chosen]
+    if verdict == "clear":
+        held["clear but wrong"].append(names[0] != best)
+    if verdict in ("clear", "tie"):
+        held["right or tied"].append(best in names)
+
+
+def _recommend(held: Held, made: Study, draws: CellDraws, fitted: tuple[Law, ...], *, flops: float) -> None:
+    found = recommend(draws, fitted, holdout(draws, fitted), flops=flops, pairs=PAIRS)
+    rows = records(found.candidates)
+    for row in rows:
+        if not row["measured"]:
+            truth = float(made.at(row, np.array([row["flops"]]))[0])
+            held["forecast"].append(row["low"] <= truth <= row["high"])
+            if row is rows[0]:
+                held["recommendation"].append(row["low"] <= truth <= row["high"])
+    if all(row["flops"] == flops for row in rows):
+        members = found.choice.members if found.choice.verdict == "tie" else (found.choice.leader,)
+        _judge(held, made, set(made.truth), found.choice.verdict, [rows[place] for place in members], flops)
+
+
+def _row(architecture: str, strategy: str, level: float, seed: int, error: float) -> dict[str, object]:
+    # x exactly at the level, and so many images that counting them is not the noise.
+    row = trial_row((PAIRS, "all", architecture, strategy), level, seed, float(np.clip(error, 0.001, 0.999)))
+    return row | {"train_flops": level, "held-out/count": IMAGES}
+
+
+def invented(number: int, *, draws: int = 400) -> bool:
+    """Whether a law is found in four levels at which the error is the same but for the noise."""
+    generator = stream("coverage/flat", number)
+    rows = [
+        _row("ViT-X", "clip", level, seed, 0.5 + NOISE * float(generator.standard_normal()))
+        for level in np.geomspace(FIRST, 27 * FIRST, 4)
+        for seed in range(SEEDS)
+    ]
+    found = cell_draws(tidy(pd.DataFrame(rows), metric="held-out/top1"), question="laws", draws=draws)
+    return laws(found, along="compute")[0].fit.supported
+
+
+def surface(number: int, *, draws: int = 400) -> dict[str, bool]:
+    """Whether the intervals of a surface's exponent and best size hold theirs, on 60 single runs."""
+    generator = stream("coverage/surface", number)
+    truth = 0.2 + 30 * SIZES**-SURFACE_ALPHA + 60 * DATA**-0.3
+    y = truth * np.exp(0.01 * generator.standard_normal(len(SIZES)))
+    around = fit(SIZES, DATA, y)
+    weights = [np.ones((1, len(y))), resample(len(y), draws, generator), 1.0 - np.eye(len(y))]
+    stack = fit_draws(SIZES, DATA, y[None, :], weights=np.concatenate(weights), around=around)
+    best = (SURFACE_ALPHA * 30 / (0.3 * 60)) ** (1 / 0.65) * (COMPUTE / 6) ** (0.3 / 0.65)
+    exponent, optimum = (intervals(values, draws) for values in (stack.alpha, stack.optimum(COMPUTE)))
     return {
-        kind: None if np.isnan(low) or np.isnan(high) else bool(low <= truth <= high)
-        for kind, (low, high) in given.items()
+        "surface_exponent": exponent.low <= SURFACE_ALPHA <= exponent.high,
+        "surface_optimum": optimum.low <= best <= optimum.high,
     }
 
 
-def _flat(generator: np.random.Generator) -> pd.DataFrame:
-    """Four levels at which the error is the same but for the noise."""
-    return pd.DataFrame([
-        _row("ViT-X", level, seed, 0.5 + NOISE * float(generator.standard_normal()))
-        for level in LEVELS[:4]
-        for seed in range(SEEDS)
-    ])  # fmt: skip
-
-
-def _curves(generator: np.random.Generator) -> pd.DataFrame:
-    rows = []
-    for architecture, law in (("ViT-X", small), ("ViT-M", large)):
-        for level in LEVELS:
-            rows += [
-                _row(
-                    architecture, level, seed, float(law(level)) + NOISE * float(generator.standard_normal())
-                )
-                for seed in range(SEEDS)
-            ]
-    return pd.DataFrame(rows)
-
-
-def _row(architecture: str, level: float, seed: int, error: float) -> dict[str, object]:
-    # x exactly at the level, and so many images that counting them is not the noise.
-    row = trial_row((8192, "all", architecture, "clip"), level, seed, error)
-    return row | {"train_flops": level, "held-out/count": 50_000.0}
-
-
-def _draws(results: pd.DataFrame, draws: int) -> CellDraws:
-    return cell_draws(tidy(results, metric="held-out/top1"), question="laws", draws=draws)
-
-
-def _isoflop(generator: np.random.Generator, draws: int) -> Interval:
-    rows = []
-    for place, size in enumerate(SIZES):
-        error = 0.5 + 0.03 * np.log(size / BEST_SIZE) ** 2
-        for seed in range(SEEDS):
-            row = _row("ViT-X", LEVELS[3], seed, error + NOISE * float(generator.standard_normal()))
-            rows.append(
-                row | {"trial": f"{place}-{seed}", "architecture": f"ViT-{place}", "subset_size": 100 + place}
-            )
-    found = _draws(pd.DataFrame(rows), draws)
-    ordered = np.argsort(found.cells["subset_size"].to_numpy(), kind="stable")
-    here = found.take(ordered)
-    runs = here.cells["runs"].to_numpy(np.int64)
-    return profile(SIZES, here.resampled(), refits=here.refits, runs=runs, source=here.source).ends
-
-
-def _surface(generator: np.random.Generator, draws: int) -> dict[str, bool | None]:
-    truth = 0.2 + 30 * N**-SURFACE_ALPHA + 60 * D**-0.3
-    y = truth * np.exp(0.01 * generator.standard_normal(len(N)))
-    around = fit(N, D, y)
-    weights = [np.ones((1, len(y))), resample(len(y), draws, generator), 1.0 - np.eye(len(y))]
-    stack = fit_draws(N, D, y[None, :], weights=np.concatenate(weights), around=around)
-    best = (SURFACE_ALPHA * 30 / (0.3 * 60)) ** (1 / 0.65) * (COMPUTE / 6) ** (0.3 / 0.65)
-    exponent = _held("surface_exponent", intervals(stack.alpha, draws), SURFACE_ALPHA)
-    return exponent | _held("surface_optimum", intervals(stack.optimum(COMPUTE), draws), best)
+def share(held: Iterable[bool]) -> float:
+    """Return the share of what holds; NaN of nothing."""
+    listed = list(held)
+    return float(np.mean(listed)) if listed else float("nan")

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis.bootstrap import cell_draws, stream
+from analysis.forms import FLOOR
 from analysis.intervals import interval
 from analysis.laws import laws
 from analysis.table import tidy
@@ -46,11 +47,13 @@ def test_the_exponents_interval_holds_the_true_one() -> None:
     for repeat in range(40):
         rows = one_curve(repeat, seeds=3, noise=0.0, levels=levels).results
         unit = levels[0]
-        law = 0.3 + 0.5 * (rows["train_flops"] / unit) ** -0.4
+        line = 0.3 + 0.5 * (rows["train_flops"] / unit) ** -0.4
         noise = 0.015 * np.random.default_rng(repeat).standard_normal(len(rows))
-        trials = tidy(rows.assign(**{"held-out/top1": 1 - law - noise}), metric="held-out/top1")
-        alpha = laws(cell_draws(trials, question="laws", draws=300), along="compute")[0].alpha
-        held.append(alpha.low <= 0.4 <= alpha.high)
+        trials = tidy(rows.assign(**{"held-out/top1": 1 - line - noise}), metric="held-out/top1")
+        law = laws(cell_draws(trials, question="laws", draws=300), along="compute")[0]
+        if law.fit.form == FLOOR:  # the exponent of another form is another number
+            held.append(law.alpha.low <= 0.4 <= law.alpha.high)
+    assert len(held) >= 15
     assert np.mean(held) >= 0.8
 
 

@@ -17,8 +17,8 @@ from tests.analysis.synthetic import StudyFrames, study
 
 NAMES = [
     "error-compute-architecture", "error-compute-strategy", "error-samples-strategy", "error-data",
-    "error-epochs", "quality", "equivalence-compute", "shift", "isoflop", "forecasts", "training-loss",
-    "plan", "ledger", "schedule",
+    "error-epochs", "quality", "equivalence-compute", "shift", "isoflop", "residuals", "forecasts",
+    "training-loss", "plan", "ledger", "schedule",
 ]  # fmt: skip
 
 
@@ -85,11 +85,12 @@ def test_the_same_data_give_the_same_files(drawn: dict[str, FigureData], tmp_pat
         assert path.read_bytes() == (folders[1] / path.name).read_bytes(), path.name
 
 
-def test_one_seed_draws_hollow_stars_no_band_and_a_caption_that_says_why() -> None:
+def test_one_seed_draws_hollow_stars_and_a_caption_that_says_why() -> None:
     data = next(data for data in figures_of(study(seeds=1)) if isinstance(data, FigureData))
     marks = data.frame.groupby("mark")
     assert "best" not in marks.groups
-    assert marks.get_group("tentative law")[["low", "high"]].isna().all(axis=None)
+    # What the laws miss bounds them without a second seed; what the cells have is the counting noise.
+    assert marks.get_group("tentative law")[["low", "high"]].notna().all(axis=None)
     assert "a lower bound" in data.caption
     assert "hollow where it is undecided" in data.caption
 
@@ -127,9 +128,6 @@ def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> 
         "What a strategy is worth in data": "no strategy has a curve along data beside plain CLIP's",
         "Accuracy under shift against plain accuracy": (
             "fewer than four plain CLIP cells have zero-shot top-1 on a shifted set as well"
-        ),
-        "Residuals of the laws over compute": (
-            "no law over compute is supported by its cells and has more of them than parameters"
         ),
         "Retrieval": "no finished trial was measured by it: image_to_text_r1, text_to_image_r1",
         "Linear probe and few-shot": (

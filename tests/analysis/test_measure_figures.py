@@ -83,7 +83,7 @@ def test_cells_without_a_law_are_joined_by_a_thin_line_and_the_caption_says_so()
     points = data.frame[data.frame["mark"] == "point"]
     assert set(points.loc[points["line"] == "joined", "series"]) == {"512 pairs"}
     assert "512 pairs" not in set(data.frame.loc[data.frame["mark"].str.contains("law"), "series"])
-    assert "1 not drawn (no decrease); thin lines only join the cells" in data.caption
+    assert "1 not drawn (no decrease), whose cells thin lines join" in data.caption
 
 
 def test_quality_is_bars_in_groups_of_one_budget_with_a_panel_for_each_regime(regimes: pd.DataFrame) -> None:

@@ -58,7 +58,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, frames: StudyFrames) -> tu
 def test_the_folder_holds_page_figures_and_tables(written: tuple[ReportSummary, Elements]) -> None:
     folder = written[0].page.parent
     assert sorted(path.name for path in folder.iterdir()) == ["figures", "report.html", "tables"]
-    assert len(list((folder / "figures").glob("*.pdf"))) == 14
+    assert len(list((folder / "figures").glob("*.pdf"))) == 15
     assert {path.stem for path in (folder / "tables").iterdir()} == {
         "best", "contrasts", "fits", "isoflop", "crossovers", "equivalence", "holdout", "findings", "cost",
         "trials", "left-out", "missing", "envelope", "quality-trade", "robustness", "surfaces",
