@@ -154,8 +154,8 @@ def fit_law(  # noqa: PLR0913 (a curve, its noise, and what is known of the form
     lack = _lack_of_fit(miss / sd, levels - form.parameters, freedom) if len(draws) else float("nan")
     chance_of_none = chance_of_no_fall(x, y, draws=draws, source=source)
     status, reason = _judge(
-        law, levels=levels, slope=float((np.log(x) - np.log(x).mean()) @ y), miss=size, carried=_carried(x, y),
-        lack=lack, chance=chance_of_none,
+        law, levels=levels, slope=float((np.log(x) - np.log(x).mean()) @ y), miss=size,
+        carried=_carried(x, y), lack=lack, chance=chance_of_none,
     )  # fmt: skip
     return LawFit(
         law=law, form=form, status=status, reason=reason, rows=rows, levels=levels, starts=len(ends),

@@ -5,7 +5,8 @@ from math import isnan
 from typing import Any
 
 from analysis.labels import configuration_text, percent, percent_interval, plural
-from analysis.recommend import SAME_LEVEL, Recommendation
+from analysis.pareto import SAME_COST
+from analysis.recommend import Recommendation
 from analysis.table import is_loss, records
 from budgets.quantity import format_flops
 
@@ -60,7 +61,7 @@ def recommendation_lines(
 def _data_lines(found: Recommendation, pairs: float, *, loss: bool) -> list[str]:
     """What the pool is to those that were measured."""
     lines = []
-    if pairs > found.pool * SAME_LEVEL:
+    if pairs > found.pool * SAME_COST:
         lines.append(
             f"  data: your pool is {pairs / found.pool:.3g} times as large as the largest measured "
             f"({found.pool:,.0f} pairs): this answers for what was measured, not for more data"
@@ -77,7 +78,7 @@ def _known_text(row: Mapping[Any, Any]) -> str:
     """How an error is known, and at what compute where that is not the budget."""
     if row["measured"]:
         less = f"at {format_flops(row['flops'])}, which costs only {100 * row['share']:.2g} % of the budget"
-        return f"measured {'here' if row['share'] >= 1 / SAME_LEVEL else less}"
+        return f"measured {'here' if row['share'] >= 1 / SAME_COST else less}"
     where = f"{row['factor']:.3g} times beyond" if row["beyond"] else "within"
     return f"{'' if row['law'] else row['read'] + ', '}{where} the measured budgets"
 
