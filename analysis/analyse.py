@@ -111,12 +111,12 @@ def analyse(  # noqa: PLR0913 (a study leaves as many frames)
     begun: Mapping[str, str] | None = None,
     imported: str = "",
     left_out: pd.DataFrame | None = None,
-    rates: Collection[tuple[str, str]] = (),
+    rates: Collection[tuple[str, str]] | None = (),
 ) -> Analysis:
     """Computes everything that a report says.
 
     Its arguments are those of ``report.write_report``; ``rates`` are the architectures and strategies whose
-    peak learning rate was tuned.
+    peak learning rate was tuned, None where that is not known.
     """
     trials = tidy(results, metric=str(declaration["metric"]))
     draws = cell_draws(trials, question="frontier")

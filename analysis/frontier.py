@@ -157,6 +157,26 @@ def frontier(draws: CellDraws) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def turns(best: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return the rows where something changes, and how many others the table holds, in words.
+
+    Outside of fixed compute a study has as many rows as cells that no other beats: kept are the first and
+    the last of each regime and those from which on another configuration leads.
+
+    Args:
+        best: What ``frontier`` gave.
+    """
+    if best.empty:
+        return best, ""
+    leader = best[["regime", "architecture", "strategy", "quality"]]
+    changes = (leader != leader.shift()).any(axis=1)
+    last = best["regime"] != best["regime"].shift(-1)
+    kept = best[changes | last | (best["regime"] == "fixed-compute")]
+    left = len(best) - len(kept)
+    said = f"{plural(left, 'further compute')} with the same leaders in the table" if left else ""
+    return kept, said
+
+
 def _choices(draws: CellDraws, cost: Floats) -> Iterator[tuple[float, int, CellDraws, Choice]]:
     """Each compute, the position of the best cell, and what was chosen from.
 

@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from analysis.analyse import Analysis, Progress
 from analysis.figure_data import FigureData, Missing
+from analysis.frontier import turns
 from analysis.labels import (
     axis_text,
     budget_text,
@@ -56,6 +57,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         tables: By name.
         provenance: Shown as it is.
     """
+    shown, more = turns(found.frontier)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -70,7 +72,8 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         metric=metric_text(found.trials.metric),
         unfinished=_unfinished(found.progress),
         loss=is_loss(found.trials.metric),
-        cards=[_card(row, found) for row in records(found.frontier)],
+        cards=[_card(row, found) for row in records(shown)],
+        more=more,
         explanation=found.draws.explanation,
         facts=_facts(found),
         statements=found.statements,
@@ -206,7 +209,7 @@ def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> 
     said = []
     if found.draws.source != "runs" and len(found.draws.cells):
         said.append(f"How sure anything is: {found.draws.explanation}.")
-    for row in records(found.frontier):
+    for row in records(turns(found.frontier)[0]):
         where = f"The best at {row['at']}"
         if row["verdict"] != "clear":
             tied = f": {row['tied']}" if row["verdict"] == "tie" else ""

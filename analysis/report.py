@@ -27,6 +27,7 @@ from analysis.analyse import Analysis, analyse
 from analysis.curves import X_COLUMNS
 from analysis.figure_data import FigureData, Missing
 from analysis.figures.save_all import helpers, save_all
+from analysis.frontier import turns
 from analysis.labels import budget_text, configuration_text, measured_text, percent_interval, plural
 from analysis.measure import Measure
 from analysis.table import records
@@ -97,8 +98,8 @@ def write_report(  # noqa: PLR0913 (a study leaves as many frames)
     with helpers(processes - 1) as pool:
         found = analyse(
             declaration, results=results, plan=plan, ledger=ledger, events=events, begun=begun,
-            figures=published, imported=imported, left_out=left_out, rates=() if tuned is None else
-            tuned.rates,
+            figures=published, imported=imported, left_out=None if imported else left_out,
+            rates=None if imported else () if tuned is None else tuned.rates,
         )  # fmt: skip
         figures = draw_data(
             found, results=results, curves=curves, plan=plan, left_out=left_out, ledger=ledger, events=events
@@ -212,7 +213,8 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
     spent = format_flops(found.cost.spent_flops)
     ran = f"{progress.finished} of {progress.planned} trials finished{unfinished}; {spent} spent"
     lines = [found.imported or ran]
-    for row in records(found.frontier):
+    shown, more = turns(found.frontier)
+    for row in records(shown):
         ends = percent_interval(row["low"], row["high"]) if found.draws.source == "runs" else ""
         tied = f" ({row['tied']})" if row["verdict"] == "tie" else ""
         lines.append(
@@ -220,6 +222,7 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
             f"{measured_text(found.trials.metric, row['error'])}{' ' if ends else ''}{ends}, "
             f"{row['verdict']}: {row['reason']}{tied}; {row['scope']}"
         )
+    lines += [f"{more}: tables/best.md"] if more else []
     if found.frontier.empty:
         lines.append("no trial has finished: there is nothing to choose from yet")
     if not found.missing.empty:

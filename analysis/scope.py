@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.bootstrap import CellDraws
-from analysis.contrasts import comparisons
+from analysis.contrasts import Comparison, comparisons
 from analysis.labels import axis_text, listed, plural
 from analysis.table import CONFIGURATION, records
 
@@ -25,6 +25,8 @@ class _Data(NamedTuple):
 
 _Parts = tuple[str, str, _Data]
 """Architecture, strategy and data: a purer subset is a smaller one, so size and quality go together."""
+_Compared = Mapping[str, list[Comparison]]
+"""The comparisons along each axis."""
 
 
 def with_scope(
@@ -33,7 +35,7 @@ def with_scope(
     *,
     plan: pd.DataFrame,
     left_out: pd.DataFrame,
-    rates: Collection[tuple[str, str]],
+    rates: Collection[tuple[str, str]] | None,
 ) -> pd.DataFrame:
     """Return the best at each budget with what each verdict rests on.
 
@@ -42,7 +44,8 @@ def with_scope(
         draws: The cells that it was made of.
         plan: What ``missing.with_budgets`` gave: what is still to run is not called left out.
         left_out: Cells that were not planned, with ``reason``.
-        rates: The architectures and strategies whose peak learning rate was tuned.
+        rates: The architectures and strategies whose peak learning rate was tuned; None where that is not
+            known.
 
     Returns:
         ``best`` with ``not_run``, the combinations of the leaders' parts that were not (text, may be empty),
@@ -51,7 +54,8 @@ def with_scope(
     if best.empty:
         return best
     rows = records(best)
-    not_run = [_not_run(row, draws, plan, left_out) for row in rows]
+    compared = {axis: comparisons(draws, axis) for axis in CONFIGURATION}
+    not_run = [_not_run(row, draws, compared, plan, left_out) for row in rows]
     scope = [
         "; ".join(filter(None, (_tried(row["configurations"]), absent, _rates(row, draws, rates))))
         for row, absent in zip(rows, not_run, strict=True)
@@ -63,7 +67,9 @@ def _tried(count: int) -> str:
     return "only 1 configuration tried" if count == 1 else f"best of {plural(count, 'configuration')} tried"
 
 
-def _rates(row: Mapping[str, Any], draws: CellDraws, rates: Collection[tuple[str, str]]) -> str:
+def _rates(row: Mapping[str, Any], draws: CellDraws, rates: Collection[tuple[str, str]] | None) -> str:
+    if rates is None:
+        return ""
     here = draws.cells[draws.cells["regime"] == row["regime"]]
     if row["regime"] == "fixed-compute":
         here = here[here["budget"] == row["budget"]]
@@ -76,7 +82,13 @@ def _rates(row: Mapping[str, Any], draws: CellDraws, rates: Collection[tuple[str
     return f"learning rates were tuned for {tuned} of {len(pairs)} pairs of architecture and strategy"
 
 
-def _not_run(row: Mapping[str, Any], draws: CellDraws, plan: pd.DataFrame, left_out: pd.DataFrame) -> str:
+def _not_run(
+    row: Mapping[str, Any],
+    draws: CellDraws,
+    compared: _Compared,
+    plan: pd.DataFrame,
+    left_out: pd.DataFrame,
+) -> str:
     """The combinations of the leaders' parts that were neither run nor are to be, in words."""
     leader = _parts(row["leaders"][0], row["regime"])
     run = _known(draws.cells, row) | _known(plan, row)
@@ -85,7 +97,7 @@ def _not_run(row: Mapping[str, Any], draws: CellDraws, plan: pd.DataFrame, left_
         for cell in records(left_out)
         if cell["regime"] == row["regime"] and _same_level(cell["level_flops"], row)
     }
-    absent = [parts for parts in product(*_options(row, draws)) if parts not in run]
+    absent = [parts for parts in product(*_options(row, draws, compared)) if parts not in run]
     absent.sort(key=lambda parts: sum(one != other for one, other in zip(parts, leader, strict=True)))
     names = [
         _text(parts, leader, row["regime"]) + (f" ({reasons[parts]})" if parts in reasons else "")
@@ -98,19 +110,19 @@ def _not_run(row: Mapping[str, Any], draws: CellDraws, plan: pd.DataFrame, left_
 
 
 def _options(
-    row: Mapping[str, Any], draws: CellDraws
+    row: Mapping[str, Any], draws: CellDraws, compared: _Compared
 ) -> tuple[Collection[str], Collection[str], Collection[_Data]]:
     """The parts that did well at a row's budget, the leader's first: architectures, strategies and data."""
     good = [_parts(cell, row["regime"]) for cell in row["leaders"]]
     architectures, strategies, data = (dict.fromkeys(values) for values in zip(*good, strict=True))
-    for axis in CONFIGURATION:
-        compared = [
+    for axis, found in compared.items():
+        here = [
             each.positions
-            for each in comparisons(draws, axis)
+            for each in found
             if (each.held["regime"], each.held["budget"]) == (row["regime"], row["budget"])
         ]
-        if compared:
-            cells = draws.cells.iloc[max(compared, key=len)]
+        if here:
+            cells = draws.cells.iloc[max(here, key=len)]
             lowest = _parts(records(cells.nsmallest(1, "error"))[0], row["regime"])
             if axis == "architecture":
                 architectures[lowest[0]] = None
