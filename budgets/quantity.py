@@ -14,14 +14,14 @@ from budgets.names import unknown
 _NUMBER = r"[+-]?(?:\d[\d_]*\.?[\d_]*|\.\d+)(?:[eE][+-]?\d+)?"
 _QUANTITY = re.compile(rf"\s*({_NUMBER})\s*([^\s\d].*?)?\s*")
 
-_COUNT_UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
+_COUNT_UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
 _SI_PREFIXES = {"": 0, "k": 3, "K": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18, "Z": 21, "Y": 24}
 _FLOP_UNITS = {
     f"{prefix}{word}": 10**power for prefix, power in _SI_PREFIXES.items() for word in ("FLOP", "FLOPs")
 }
 _SECOND_UNITS = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}
 _SHARE_UNITS = {"": Fraction(1), "%": Fraction(1, 100)}
-_TABLE_UNITS = {**_COUNT_UNITS, "T": 10**12, **_FLOP_UNITS, **_SHARE_UNITS}
+_TABLE_UNITS = {**_COUNT_UNITS, **_FLOP_UNITS, **_SHARE_UNITS}
 _DEVICE_TIME = re.compile(
     rf"\s*(?P<number>{_NUMBER})\s*(?:gpu|tpu|device)-(?P<span>hour|day|week)s?\s+of\s+(?P<device>\S+)"
     r"(?:\s+at\s+(?P<share>.+?))?\s*",

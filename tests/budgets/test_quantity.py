@@ -65,7 +65,7 @@ def test_counts_are_whole(text: str, value: int) -> None:
         (parse_count, "1.5", "'1.5' is not a whole number; write it like 10M"),
         (parse_count, "-3", "'-3' is negative"),
         (parse_count, "1e-5", "'1e-5' is not a whole number"),
-        (parse_count, "10 million", "unknown unit of a count 'million'; allowed: B, G, K, M, k"),
+        (parse_count, "10 million", "unknown unit of a count 'million'; allowed: B, G, K, M, T, k"),
         (parse_count, "1e16", "out of range: at most 1e+15"),
         (parse_count, "nan", "'nan' is not a number"),
         (parse_count, "inf", "'inf' is not a number"),
