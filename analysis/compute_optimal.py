@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from analysis.bootstrap import REFITS, CellDraws, stream
 from analysis.excess_variance import excess
+from analysis.interpolation import straight_lines
 from analysis.labels import plural
 from analysis.repeated import RepeatedFit
 from analysis.size_profile import Measured, profiles
@@ -97,9 +98,7 @@ def _joined(log_c: Floats, error: Floats, grid: Floats) -> Floats:
     """Straight lines through the mean errors at each compute, infinite outside, shape (rows, grid)."""
     at, place = np.unique(log_c, return_inverse=True)
     mean = np.stack([error[:, place == one].mean(axis=1) for one in range(len(at))], axis=1)
-    left = np.clip(np.searchsorted(at, grid, side="right") - 1, 0, len(at) - 2)
-    share = (grid - at[left]) / (at[left + 1] - at[left])
-    lines = mean[:, left] * (1 - share) + mean[:, left + 1] * share
+    lines = straight_lines(np.exp(at), mean, np.exp(grid))
     return np.where((grid >= at[0]) & (grid <= at[-1]), lines, np.inf)
 
 

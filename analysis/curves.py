@@ -86,21 +86,3 @@ def alike(found: Sequence[C], *, along: str, axis: str) -> list[list[C]]:
             key = tuple((name, value) for name, value in curve.identity.items() if name != axis)
             groups.setdefault(key, []).append(curve)
     return list(groups.values())
-
-
-def straight_lines(x: Floats, error: Floats, at: Floats) -> Floats:
-    """Join the cells of a curve by straight lines in ln x; beyond its ends, its ends are carried on.
-
-    Args:
-        x: Rising, shape (cells,).
-        error: Shape (rows, cells).
-        at: Where to read them off, shape (points,).
-
-    Returns:
-        Errors of shape (rows, points).
-    """
-    log_x, log_at = np.log(x), np.log(at)
-    left = np.clip(np.searchsorted(log_x, log_at, side="right") - 1, 0, len(log_x) - 2)
-    width = np.maximum(np.diff(log_x), 1e-300)[left]
-    share = np.clip((log_at - log_x[left]) / width, 0.0, 1.0)
-    return np.asarray(error[:, left] + share * (error[:, left + 1] - error[:, left]), dtype=np.float64)

@@ -1,5 +1,6 @@
 """One curve's law: fitted in a given form, and judged by what the data say of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,33 +77,31 @@ class LawFit:
 
     @property
     def floor(self) -> float:
-        """E; NaN without a law."""
-        return float("nan") if self.law is None else float(self.law.floor[0])
+        """E; this and what follows are NaN without a law."""
+        return self._of(lambda law: law.floor)
 
     @property
     def scale(self) -> float:
-        """A, the part above E at ``unit``; the error of chance in a bounded law; NaN without a law."""
-        return float("nan") if self.law is None else float(self.law.scale[0])
+        """A, the part above E at ``unit``; the error of chance in a bounded law."""
+        return self._of(lambda law: law.scale)
 
     @property
     def alpha(self) -> float:
-        """The exponent; NaN without a law."""
-        return float("nan") if self.law is None else float(self.law.alpha[0])
+        """The exponent."""
+        return self._of(lambda law: law.alpha)
 
     @property
     def shift(self) -> float:
-        """x₀, in units of x; NaN without a law."""
-        return float("nan") if self.law is None else float(self.law.shift[0])
+        """x₀, in units of x."""
+        return self._of(lambda law: law.shift)
 
     @property
     def unit(self) -> float:
-        """Geometric mean of x, at which ``scale`` is read; NaN without a law."""
-        return float("nan") if self.law is None else float(self.law.unit[0])
+        """Geometric mean of x, at which ``scale`` is read."""
+        return self._of(lambda law: law.unit)
 
-    @property
-    def objective(self) -> float:
-        """Σ w·r² at the optimum; NaN without a law."""
-        return float("nan") if self.law is None else float(self.law.objective[0])
+    def _of(self, value: Callable[[Curves], Floats]) -> float:
+        return float("nan") if self.law is None else float(value(self.law)[0])
 
     def __call__(self, x: Floats) -> Floats:
         """Return the law at x, shape (points,)."""

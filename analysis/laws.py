@@ -21,10 +21,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.bootstrap import REFITS, CellDraws, stream
-from analysis.curves import X_COLUMNS, Curve, curves, straight_lines
+from analysis.curves import X_COLUMNS, Curve, curves
 from analysis.excess_variance import Excess, by_moments
 from analysis.form_choice import FormChoice, choose_form
 from analysis.forms import Curves, fit
+from analysis.interpolation import straight_lines
 from analysis.intervals import Interval, interval, intervals
 from analysis.law_fit import LawFit, fit_law, noise_sd
 

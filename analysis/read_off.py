@@ -21,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.bootstrap import CellDraws, stream
+from analysis.interpolation import straight_lines
 from analysis.pareto import SAME_COST
 
 Floats = NDArray[np.float64]
@@ -42,10 +43,7 @@ def read(cost: Floats, error: Floats, at: Floats) -> Floats:
         error: Of its cells, shape (rows, cells).
         at: Training FLOPs.
     """
-    below, share = _between(cost, at)
-    lowest = np.minimum.accumulate(error, axis=1)
-    above = np.minimum(below + 1, len(cost) - 1)
-    found = lowest[:, below] * (1 - share) + lowest[:, above] * share
+    found = straight_lines(cost, np.minimum.accumulate(error, axis=1), at)
     return np.where(at * SAME_COST < cost[0], np.inf, found)
 
 

@@ -17,9 +17,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.bootstrap import CellDraws
-from analysis.curves import straight_lines
 from analysis.frontier import Choice, choose
 from analysis.holdout import Forecaster, Holdout, own_forecaster
+from analysis.interpolation import straight_lines
 from analysis.intervals import COVERAGE, interval
 from analysis.labels import configuration_text, percent, plural, quality_fraction
 from analysis.laws import Law

@@ -53,10 +53,13 @@ def test_augmentation_is_worth_about_twice_the_data_from_50m_to_400m_pairs() -> 
     trials = tidy(import_table(read_any_table(PAPER), how), metric=how.metric)
     draws = cell_draws(trials, question="laws")
     table = equivalences(draws, tuple(laws(draws, along="data")), along="data")
-    worth = {row["x"]: row["ratio"] for row in records(table) if row["strategy"] == "CLIP + augmentation"}
-    assert worth[25e6] == pytest.approx(1.6, abs=0.05)
-    assert all(1.9 < worth[size] < 2.5 for size in (50e6, 100e6, 200e6, 400e6))
-    assert set(table["verdict"]) == {"undecided"}
+    worth = {row["x"]: row for row in records(table) if row["strategy"] == "CLIP + augmentation"}
+    assert worth[25e6]["ratio"] == pytest.approx(1.6, abs=0.05)
+    sizes = (50e6, 100e6, 200e6, 400e6)
+    assert all(worth[size]["low"] < 2.05 < worth[size]["high"] for size in sizes)
+    # One seed each: what the laws miss their points by decides.
+    assert all(worth[size]["verdict"] == "worth more" for size in sizes)
+    assert worth[3.4e9]["verdict"] == "undecided"
 
 
 def test_the_chinchilla_points_come_through_their_map_to_the_published_optimum() -> None:
