@@ -102,17 +102,18 @@ def test_an_imported_study_is_reported_without_what_its_table_does_not_say(
 ) -> None:
     where = ["--results", str(tmp_path / "results")]
     assert [main(made_up), main(["report", "mine", *where])] == [0, 0]
-    lines = capsys.readouterr().out.splitlines()[-5:]
+    lines = capsys.readouterr().out.splitlines()[-6:]
     assert lines[0] == "6 of 10 rows of table.csv, imported"
-    assert [line.partition(":")[0] for line in lines[1:4]] == [
-        "12.8M samples",
-        "128M samples",
-        "1.28B samples",
+    assert [line.partition(", CLIP")[0] for line in lines[1:4]] == [
+        "10 PFLOP: 1.4",
+        "30 PFLOP: 400000000",
+        "3 EFLOP: 400000000",
     ]
-    assert all("400000000, CLIP" in line for line in lines[1:4])
+    assert lines[4] == "1 further compute with the same leaders in the table: tables/best.md"
+    assert not any("learning rates" in line for line in lines), "nothing is known of them"
     report = tmp_path / "results" / "mine" / "report"
     best = pd.read_csv(report / "tables" / "best.csv", dtype=str)
-    assert best["Error (%)"].tolist() == ["60.0", "50.0", "44.0"]
+    assert best["Error (%)"].tolist() == ["70.0", "60.0", "50.0", "44.0"]
     assert set(pd.read_csv(report / "tables" / "left-out.csv")["Rows"]) == {1}
     assert not (report / "tables" / "cost.csv").exists()
     page = (report / "report.html").read_text(encoding="utf-8")
