@@ -56,6 +56,17 @@ class FormChoice:
         """Whether the form was tested on held-out cells."""
         return bool(np.isfinite(self.error))
 
+    def growth(self, variance: float) -> float:
+        """Return the growth of what the form misses beyond its cells: of its variance, by ln of the distance.
+
+        Held-out cells tell it: their mean square beyond the variance within the cells, over their distance.
+        """
+        mine = self.points[self.points["law"] == self.form.name]
+        if not self.tested or mine.empty:
+            return 0.0
+        distance = float(np.log(mine["factor"].to_numpy(np.float64)).mean())
+        return max(0.0, self.error**2 - variance) / distance if distance > 0 else 0.0
+
 
 def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
     """Score every form on a family's held-out cells.

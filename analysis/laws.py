@@ -8,7 +8,8 @@ additive variance, its discrepancy
 over the n cells and k parameters of the family's laws, noise² the mean variance of the cells' means (Kennedy
 and O'Hagan 2001 call the difference of model and truth so). In each draw σ² is as large as n − k degrees of
 freedom allow, each cell is moved by the discrepancy before the law is refitted, and the curve that is read
-off lies beside its law by another draw of it. Where a study has one seed a cell nothing is subtracted: σ²
+off lies beside its law by another draw of it; beyond the cells the variance grows as the family's form missed
+held-out levels. Where a study has one seed a cell nothing is subtracted: σ²
 holds the noise between seeds as well.
 """
 
@@ -24,7 +25,7 @@ from analysis.bootstrap import REFITS, CellDraws, stream
 from analysis.curves import X_COLUMNS, Curve, curves
 from analysis.excess_variance import Excess, by_moments
 from analysis.form_choice import FormChoice, choose_form
-from analysis.forms import Curves, fit
+from analysis.forms import Curves, Form, fit
 from analysis.interpolation import straight_lines
 from analysis.intervals import Interval, interval, intervals
 from analysis.law_fit import LawFit, fit_law, noise_sd
@@ -32,6 +33,33 @@ from analysis.law_fit import LawFit, fit_law, noise_sd
 Floats = NDArray[np.float64]
 
 _POINTS = 60
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn:
+    """A curve by its law, in each row of a stack: as measured, the draws, without each run in turn.
+
+    Attributes:
+        law: Refitted to each row.
+        beside: By how many standard deviations the curve lies beside its law, shape (rows,): zeros but in the
+            draws.
+        sd: Standard deviation of the discrepancy in each row.
+        growth: Of its variance, by ln of the distance from the measured x.
+        reach: Smallest and largest measured x.
+    """
+
+    law: Curves
+    beside: Floats
+    sd: Floats
+    growth: float
+    reach: tuple[float, float]
+
+    def __call__(self, at: Floats) -> Floats:
+        """Return the curve at x, shape (points,), as errors of shape (rows, points)."""
+        low, high = np.log(self.reach)
+        beyond = np.maximum(0.0, np.maximum(np.log(at) - high, low - np.log(at)))
+        sd = np.sqrt(self.sd[:, None] ** 2 + self.growth * beyond)
+        return np.asarray(np.maximum(self.law(at) + self.beside[:, None] * sd, 0.0), dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,10 +77,8 @@ class Law:
         floor: Intervals of the floor; NaN likewise.
         band: Columns ``x``, ``y``, ``low``, ``high`` within the measured x; empty when the law is not
             supported.
-        drawn: The law refitted to each row of a stack: as measured, ``refits`` draws, without each run in
-            turn; None when it is not supported.
-        beside: By how much the curve lies beside its law in each row of the stack; zeros but in the draws.
-        refits: How many rows are draws.
+        drawn: The curve by its law; None when it is not supported.
+        refits: How many of its rows are draws.
         informed: Whether the draws carry noise between seeds or what laws miss: intervals may be given.
     """
 
@@ -65,15 +91,9 @@ class Law:
     alpha: Interval
     floor: Interval
     band: pd.DataFrame
-    drawn: Curves | None
-    beside: Floats
+    drawn: Drawn | None
     refits: int
     informed: bool
-
-    def read(self, at: Floats) -> Floats:
-        """Return the curve by its law in each row of its stack, shape (rows, points)."""
-        assert self.drawn is not None, "only a supported law is read off"
-        return np.asarray(np.maximum(self.drawn(at) + self.beside[:, None], 0.0), dtype=np.float64)
 
 
 def laws(draws: CellDraws, *, along: str) -> list[Law]:
@@ -97,7 +117,7 @@ def pair(draws: CellDraws, one: Law, other: Law, at: Floats) -> tuple[Floats, Fl
         each run left out in turn; how many rows are draws; and whether intervals may be given.
     """
     if one.drawn is not None and other.drawn is not None:
-        first, second = one.read(at), other.read(at)
+        first, second = one.drawn(at), other.drawn(at)
         refits, informed = one.refits, one.informed and other.informed
     else:
         first, second = (_lines(draws, law, at) for law in (one, other))
@@ -162,36 +182,38 @@ def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
     discrepancy: Excess,
     sds: Floats,
 ) -> Law:
-    alpha, floor, drawn, beside = Interval(), Interval(), None, np.zeros(0)
+    alpha, floor, drawn = Interval(), Interval(), None
     band = pd.DataFrame({"x": [], "y": [], "low": [], "high": []})
     informed = draws.source == "runs" or discrepancy.freedom > 0
     if found.supported:
-        here = draws.take(curve.positions)
-        x, runs = (here.cells[name].to_numpy(np.float64) for name in (X_COLUMNS[curve.along], "runs"))
-        stack, moved = _stack(here, sds, stream(f"discrepancy/{sorted(curve.identity.items(), key=str)}", 0))
-        drawn = fit(found.form, x, stack, weights=runs, chance=draws.chance)
-        beside = np.zeros(len(stack))
-        beside[1 : 1 + len(sds)] = moved
-        at = np.geomspace(x.min(), x.max(), _POINTS)
+        drawn = _drawn(draws, curve, found.form, sds, choice.growth(discrepancy.variance + discrepancy.noise))
+        at = np.geomspace(*drawn.reach, _POINTS)
         band = pd.DataFrame({"x": at, "y": found(at), "low": np.nan, "high": np.nan})
         # Counting noise alone would draw a band that looks like an interval and is not one.
         if informed:
-            alpha, floor = (intervals(values, len(sds)) for values in (drawn.alpha, drawn.floor))
-            lines = np.maximum((drawn(at) + beside[:, None])[1 : 1 + len(sds)], 0.0)
-            ends = [interval(column) for column in lines.T]
+            alpha, floor = (intervals(values, len(sds)) for values in (drawn.law.alpha, drawn.law.floor))
+            ends = [interval(column) for column in drawn(at)[1 : 1 + len(sds)].T]
             band["low"], band["high"] = [end[0] for end in ends], [end[1] for end in ends]
     return Law(
         along=curve.along, identity=curve.identity, positions=curve.positions, fit=found, choice=choice,
-        discrepancy=discrepancy, alpha=alpha, floor=floor, band=band, drawn=drawn, beside=beside,
+        discrepancy=discrepancy, alpha=alpha, floor=floor, band=band, drawn=drawn,
         refits=len(sds), informed=informed,
     )  # fmt: skip
 
 
-def _stack(here: CellDraws, sds: Floats, generator: np.random.Generator) -> tuple[Floats, Floats]:
-    """Return a curve's errors with the discrepancy in the draws, and how far each lies beside its law."""
+def _drawn(draws: CellDraws, curve: Curve, form: Form, sds: Floats, growth: float) -> Drawn:
+    """Refit a curve's law to its errors, moved in the draws by the discrepancy."""
+    here = draws.take(curve.positions)
+    x, runs = (here.cells[name].to_numpy(np.float64) for name in (X_COLUMNS[curve.along], "runs"))
     rows = here.resampled()
     if not here.refits and len(sds):  # no noise was measured: the draws are the discrepancy alone
         rows = np.concatenate([rows[:1], np.repeat(rows[:1], len(sds), axis=0), rows[1:]])
-    moves = sds[:, None] * generator.standard_normal((len(sds), rows.shape[1] + 1))
-    rows[1 : 1 + len(sds)] += moves[:, :-1]
-    return rows, moves[:, -1]
+    generator = stream(f"discrepancy/{sorted(curve.identity.items(), key=str)}", 0)
+    moves, shown = generator.standard_normal((len(sds), len(x) + 1)), slice(1, 1 + len(sds))
+    beside, sd = np.zeros(len(rows)), np.zeros(len(rows))
+    beside[shown], sd[shown] = moves[:, -1], sds
+    rows[shown] += sds[:, None] * moves[:, :-1]
+    return Drawn(
+        law=fit(form, x, rows, weights=runs, chance=draws.chance), beside=beside, sd=sd, growth=growth,
+        reach=(float(x.min()), float(x.max())),
+    )  # fmt: skip

@@ -223,7 +223,7 @@ def _by_curve(draws: CellDraws, one: _Configuration, at: float) -> _Reading | No
         return None
     if one.law.drawn is not None:
         by = own_forecaster(one.law)
-        error = one.law.read(np.array([at]))[: 1 + draws.refits, 0]
+        error = one.law.drawn(np.array([at]))[: 1 + draws.refits, 0]
         return _Reading(error=error, flops=at, read=by.law, by=by)
     here = draws.take(one.positions)
     x = here.cells["train_flops"].to_numpy(np.float64)

@@ -42,6 +42,6 @@ def left_out(draws: CellDraws, law: Law, along: str, place: int) -> list[bool]:
     held = []
     for one in laws(draws.take(kept), along=along):
         if one.identity == law.identity and one.drawn is not None and one.informed:
-            low, high = interval(one.read(x[[position]])[1 : 1 + one.refits, 0])
+            low, high = interval(one.drawn(x[[position]])[1 : 1 + one.refits, 0])
             held.append(bool(low <= error[position] <= high))
     return held

@@ -13,6 +13,7 @@ from analysis.excess_variance import by_moments
 from analysis.figure_data import FigureData
 from analysis.form_choice import MOST_MISSED
 from analysis.forms import FORMS, fit
+from analysis.intervals import interval
 from analysis.laws import Law, laws
 from analysis.measure import measure
 from analysis.size_figures import over_epochs
@@ -86,6 +87,24 @@ def test_bands_hold_a_cell_left_out_of_them_nine_times_in_ten(paper: list[Family
     ]
     assert len(held) >= 25
     assert 0.8 <= np.mean(held) <= 1.0
+
+
+def test_forecasts_hold_the_largest_levels_nine_times_in_ten(paper: list[Family]) -> None:
+    held = []
+    for along, _, draws, fitted in paper:
+        x, error = (draws.cells[column].to_numpy(np.float64) for column in (X_COLUMNS[along], "error"))
+        out = {int(place) for law in fitted for place in law.positions[-max(1, len(law.positions) // 4) :]}
+        kept = np.array([place for place in range(len(x)) if place not in out])
+        again = {str(law.identity): law for law in laws(draws.take(kept), along=along)}
+        for law in fitted:
+            one = again.get(str(law.identity))
+            if len(law.positions) < 8 or one is None or one.drawn is None:
+                continue
+            for place in sorted(out & {*law.positions.tolist()}):
+                low, high = interval(one.drawn(x[[place]])[1 : 1 + one.refits, 0])
+                held.append(low <= error[place] <= high)
+    assert len(held) >= 40
+    assert 0.85 <= np.mean(held) <= 0.98
 
 
 def test_a_caption_says_what_laws_miss_and_what_the_noise_is() -> None:
