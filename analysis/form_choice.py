@@ -7,7 +7,7 @@ another does not: it would not be drawn. ``last level`` (the error of the larges
 on) is what a law must beat.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,8 @@ FEWEST_POINTS = 3
 """Held-out cells below which one law is hardly preferred to another."""
 LAST = "last level"
 
+_DRAWS = 32
+
 COLUMNS = ("law", "curve", "position", "x", "measured", "forecast", "factor")
 
 
@@ -39,6 +41,7 @@ class FormChoice:
     Attributes:
         form: The chosen form; the power law where nothing could be held out.
         error: Root mean square of what it missed held-out cells by, a fraction; NaN where there are none.
+        spread: Of that error, the variance that the noise of the cells which were left gives a forecast.
         reason: Why it is that form, or why none could be tested.
         scores: See ``scores``.
         points: One row a law and held-out cell: ``law``, ``curve``, ``position``, ``x``, ``measured``,
@@ -47,6 +50,7 @@ class FormChoice:
 
     form: Form
     error: float
+    spread: float
     reason: str
     scores: pd.DataFrame
     points: pd.DataFrame
@@ -59,13 +63,14 @@ class FormChoice:
     def growth(self, variance: float) -> float:
         """Return the growth of what the form misses beyond its cells: of its variance, by ln of the distance.
 
-        Held-out cells tell it: their mean square beyond the variance within the cells, over their distance.
+        Held-out cells tell it: their mean square beyond the variance within the cells and what noise gives a
+        forecast, over their distance.
         """
         mine = self.points[self.points["law"] == self.form.name]
         if not self.tested or mine.empty:
             return 0.0
         distance = float(np.log(mine["factor"].to_numpy(np.float64)).mean())
-        return max(0.0, self.error**2 - variance) / distance if distance > 0 else 0.0
+        return max(0.0, self.error**2 - variance - self.spread) / distance if distance > 0 else 0.0
 
 
 def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
@@ -91,7 +96,16 @@ def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
     laws = found[found["compared"] & found["law"].isin(FORMS)]
     if laws.empty:
         reason = "the curves have too few levels for any law to be held out: two levels must be left"
-        return FormChoice(form=POWER, error=float("nan"), reason=reason, scores=found, points=points)
+        return FormChoice(
+            form=POWER, error=float("nan"), spread=0.0, reason=reason, scores=pd.DataFrame(), points=points
+        )
+    found = scores(points)
+    laws = found[found["compared"] & found["law"].isin(FORMS)]
+    if laws.empty:
+        reason = "the curves have too few levels for any law to be held out: two levels must be left"
+        return FormChoice(
+            form=POWER, error=float("nan"), spread=0.0, reason=reason, scores=found, points=points
+        )
     near = _near({law: misses[law] for law in laws["law"] if law in misses})
     best = laws[laws["law"].isin(near)].iloc[0] if near else laws.iloc[0]
     reason = (
@@ -99,11 +113,13 @@ def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
         f"{plural(int(best['curves']), 'curve')}, at most {points['factor'].max():.3g} times beyond what it "
         "was fitted to"
     )
+    form = FORMS[str(best["law"])]
     if best["points"] < FEWEST_POINTS:
         reason += "; so few cells hardly tell one law from another"
     return FormChoice(
-        form=FORMS[str(best["law"])], error=float(best["error"]), reason=reason, scores=found, points=points
-    )
+        form=form, error=float(best["error"]), spread=_spread(draws, lengths.values(), form), reason=reason,
+        scores=found, points=points,
+    )  # fmt: skip
 
 
 def scores(points: pd.DataFrame) -> pd.DataFrame:
@@ -185,12 +201,33 @@ def _misses(draws: CellDraws, family: Sequence[Curve]) -> dict[str, dict[str, fl
     }
 
 
+def _spread(draws: CellDraws, groups: Iterable[Sequence[Curve]], form: Form) -> float:
+    """Return the mean variance of a form's forecasts of held-out cells over the draws of the others."""
+    found = []
+    for family in groups:
+        positions, x, _, runs = _cells(draws, family)
+        cut, rows = _cut(x.shape[1]), draws.draws[:_DRAWS, positions]
+        if cut >= form.parameters and len(rows):
+            shape = (len(rows) * len(family), -1)
+            whole = [np.broadcast_to(values, rows.shape).reshape(shape) for values in (x, runs, rows)]
+            left_x, left_runs, left_y = (values[:, :cut] for values in whole)
+            law = fit(form, left_x, left_y, weights=left_runs, chance=draws.chance)
+            forecasts = law(whole[0][:, cut:]).reshape(len(rows), len(family), -1)
+            low, high = np.quantile(forecasts, [0.1587, 0.8413], axis=0)
+            found.append((((high - low) / 2) ** 2).ravel())
+    return float(np.concatenate(found).mean()) if found else 0.0
+
+
+def _cut(cells: int) -> int:
+    """How many of a curve's cells are left where the largest are held out."""
+    return cells - max(1, int(cells * HELD_SHARE))
+
+
 def _forecasts(draws: CellDraws, family: Sequence[Curve]) -> list[dict[str, object]]:
     """Forecast the held-out cells of curves of the same number of cells, at once."""
     positions, x, y, runs = _cells(draws, family)
     names = [_name(curve) for curve in family]
-    cells = x.shape[1]
-    cut = cells - max(1, int(cells * HELD_SHARE))
+    cells, cut = x.shape[1], _cut(x.shape[1])
     forecasts = {LAST: np.repeat(y[:, cut - 1 : cut], cells - cut, axis=1)}
     for form in _forms(draws, cut):
         law = fit(form, x[:, :cut], y[:, :cut], weights=runs[:, :cut], chance=draws.chance)

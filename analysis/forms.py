@@ -17,6 +17,7 @@ itself, each point weighted by its runs: a law of errors is read in points of er
 falls with its runs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +34,7 @@ _MIDPOINT_REACH = (1e-4, 1e4)
 _SLOPES, _SHIFTS = 40, 20
 _DIFFERENCE, _STEPS, _MOST_DAMPED, _FLAT = 1e-4, 80, 1e8, 1e-13
 _SAME = 1e-6
+_ROWS = 256  # with an x of their own: each has a grid of its own
 _RESTARTS = (
     (0.05, 0.1),
     (0.05, 0.9),
@@ -123,9 +125,14 @@ def fit(form: Form, x: Floats, y: Floats, *, weights: Floats, chance: float = np
         x: Above zero, at least as many distinct values as the form has parameters, shape (cells,), or (rows,
             cells) where each row has its own.
         y: Errors, shape (rows, cells).
-        weights: Runs behind each error, shape (cells,) or (rows, cells).
+        weights: Runs behind each error, of the shape of x.
         chance: The error of chance, for the bounded law.
     """
+    if x.ndim > 1 and len(y) > _ROWS:
+        return _joined([
+            fit(form, x[low : low + _ROWS], y[low : low + _ROWS], weights=weights[low : low + _ROWS],
+            chance=chance) for low in range(0, len(y), _ROWS)
+        ])  # fmt: skip
     data = _Data.of(form, x, y, weights, chance)
     found = data.curves(*_descend(data, data.scan()))
     if not form.shift or form.bounded:
@@ -136,6 +143,19 @@ def fit(form: Form, x: Floats, y: Floats, *, weights: Floats, chance: float = np
     names = ("floor", "scale", "alpha", "shift", "objective", "at_bound")
     return replace(
         found, **{name: np.where(kept, getattr(found, name), getattr(plain, name)) for name in names}
+    )
+
+
+def _joined(parts: Sequence[Curves]) -> Curves:
+    return Curves(
+        form=parts[0].form,
+        floor=np.concatenate([part.floor for part in parts]),
+        scale=np.concatenate([part.scale for part in parts]),
+        alpha=np.concatenate([part.alpha for part in parts]),
+        shift=np.concatenate([part.shift for part in parts]),
+        unit=np.concatenate([part.unit for part in parts]),
+        objective=np.concatenate([part.objective for part in parts]),
+        at_bound=np.concatenate([part.at_bound for part in parts]),
     )
 
 
