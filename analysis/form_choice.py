@@ -89,11 +89,6 @@ def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
         for law, missed in _misses(draws, group).items():
             misses.setdefault(law, {}).update(missed)
     points = pd.DataFrame(rows, columns=list(COLUMNS))
-    if points.empty:
-        reason = "no curve has two levels: nothing could be held out"
-        return FormChoice(
-            form=POWER, error=float("nan"), spread=0.0, reason=reason, scores=pd.DataFrame(), points=points
-        )
     found = scores(points)
     laws = found[found["compared"] & found["law"].isin(FORMS)]
     if laws.empty:
