@@ -41,6 +41,8 @@ Source = Literal["runs", "evaluation", "none"]
 REFITS = 500
 """Draws that a law is refitted to: the 5th and 95th percentiles of more move by less than a line is thick."""
 
+_LEAST = 1e-12
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CellDraws:
@@ -271,7 +273,8 @@ def _residuals(trials: Trials, cells: pd.DataFrame, unit: Floats) -> Floats:
     runs = cells["runs"].to_numpy(np.float64)[position]
     deviation = trials.frame["error"].to_numpy(np.float64) - cells["error"].to_numpy(np.float64)[position]
     several = runs > 1
-    inflated = deviation[several] * np.sqrt(runs[several] / (runs[several] - 1.0)) / unit[position][several]
+    inflated = deviation[several] * np.sqrt(runs[several] / (runs[several] - 1.0))
+    inflated = inflated / np.maximum(unit[position][several], _LEAST)
     return np.asarray(inflated, dtype=np.float64)
 
 

@@ -67,9 +67,9 @@ def cross(
     if not informed:
         reason = "neither the noise between seeds nor what the laws miss was measured"
         return Crossing(verdict="undecided", reason=reason, ahead_first=start, ahead_last=end)
-    changes = (np.diff(ahead, axis=1) != 0).any(axis=1)
     overtaking = (~ahead[:, 0] & ahead[:, -1]).mean()
-    steady = [float((~changes & (ahead[:, -1] == side)).mean()) for side in (False, True)]
+    behind = (gap < 0)[1 : 1 + refits]  # a draw in which both are the same throughout is neither
+    steady = [float(side.all(axis=1).mean()) for side in (behind, ahead)]
     if overtaking >= COVERAGE:
         places = _places(gap, at)
         return Crossing(

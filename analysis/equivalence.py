@@ -86,10 +86,12 @@ def worth(draws: CellDraws, base: Law, law: Law) -> list[dict[str, Any]]:
     """Compare one curve with a baseline's, at each x that was measured of it; see ``equivalences``."""
     measured = draws.cells[X_COLUMNS[law.along]].to_numpy(np.float64)
     reach, places = measured[base.positions], measured[law.positions]
-    inside = places[(places >= reach.min()) & (places <= reach.max())]
-    at = np.unique(np.concatenate([np.geomspace(reach.min(), reach.max(), _POINTS), inside]))
-    curve, own, refits, informed = pair(draws, base, law, np.concatenate([at, places]))
-    curve, own = np.minimum.accumulate(curve[:, : len(at)], axis=1), own[:, len(at) :]
+    every = np.unique(np.concatenate([np.geomspace(reach.min(), reach.max(), _POINTS), places]))
+    *several, refits, informed = pair(draws, base, law, every)
+    # What is reached with less is reached with more as well.
+    curve, own = (np.minimum.accumulate(one, axis=1) for one in several)
+    within = (every >= reach.min()) & (every <= reach.max())
+    at, curve, own = every[within], curve[:, within], own[:, np.searchsorted(every, places)]
     rows = []
     for place, x in enumerate(places.tolist()):
         ratio = equivalent(own[:, place], curve, at, x=x) / x

@@ -162,6 +162,11 @@ def _cells(draws: CellDraws, family: Sequence[Curve]) -> tuple[NDArray[np.intp],
     return positions, x, y, runs
 
 
+def _levels(x: Floats) -> int:
+    """The fewest distinct x of a row."""
+    return min(len(np.unique(row)) for row in x)
+
+
 def _forms(draws: CellDraws, levels: int) -> list[Form]:
     """Return the forms that can be fitted to so many levels."""
     return [
@@ -190,7 +195,7 @@ def _misses(draws: CellDraws, family: Sequence[Curve]) -> dict[str, dict[str, fl
     _, x, y, runs = _cells(draws, family)
     missed = {
         form.name: fit(form, x, y, weights=runs, chance=draws.chance)(x) - y
-        for form in _forms(draws, x.shape[1] - 1)
+        for form in _forms(draws, _levels(x) - 1)
     }
     return {
         law: {_name(curve): root_mean_square(row) for curve, row in zip(family, rows, strict=True)}
@@ -204,7 +209,7 @@ def _spread(draws: CellDraws, groups: Iterable[Sequence[Curve]], form: Form) -> 
     for family in groups:
         positions, x, _, runs = _cells(draws, family)
         cut, rows = _cut(x.shape[1]), draws.draws[:_DRAWS, positions]
-        if cut >= form.parameters and len(rows):
+        if _levels(x[:, :cut]) >= form.parameters and len(rows):
             shape = (len(rows) * len(family), -1)
             whole = [np.broadcast_to(values, rows.shape).reshape(shape) for values in (x, runs, rows)]
             left_x, left_runs, left_y = (values[:, :cut] for values in whole)
@@ -226,7 +231,7 @@ def _forecasts(draws: CellDraws, family: Sequence[Curve]) -> list[dict[str, obje
     names = [_name(curve) for curve in family]
     cells, cut = x.shape[1], _cut(x.shape[1])
     forecasts = {LAST: np.repeat(y[:, cut - 1 : cut], cells - cut, axis=1)}
-    for form in _forms(draws, cut):
+    for form in _forms(draws, _levels(x[:, :cut])):
         law = fit(form, x[:, :cut], y[:, :cut], weights=runs[:, :cut], chance=draws.chance)
         forecasts[form.name] = law(x[:, cut:])
     return [

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class Curve:
         return max(self.epochs) > 1
 
 
+@cache
 def family(architecture: str) -> str:
     """What one size axis holds: the catalogue's family, or the letters that an unknown name begins with.
 

@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.bootstrap import CellDraws, stream
-from analysis.interpolation import straight_lines
+from analysis.interpolation import bends, straight_lines
 from analysis.pareto import SAME_COST
 
 Floats = NDArray[np.float64]
@@ -82,7 +82,8 @@ def at_compute(draws: CellDraws, cost: Floats, flops: float) -> CellDraws:
         if beyond:
             open_below = _fall_beyond(x, line, flops) * generator.random(len(line))
         else:
-            open_below = _bend(x, error, flops, below, share) * generator.uniform(0.0, 2.0, len(line))
+            bend = max(0.0, float(np.nanmax(bends(x, error, at)[:, 0])))
+            open_below = bend * generator.uniform(0.0, 2.0, len(line))
         drawn.append(np.maximum(read(x, line, at)[:, 0] - open_below, 0.0))
     nothing = np.empty(0, dtype=np.intp)
     return replace(
@@ -109,18 +110,3 @@ def _fall_beyond(cost: Floats, error: Floats, flops: float) -> Floats:
         return np.zeros(len(error))
     (before, last), fall = np.log(cost[-2:]), error[:, -2] - error[:, -1]
     return np.asarray(np.maximum(fall, 0.0) * (np.log(flops) - last) / (last - before), dtype=np.float64)
-
-
-def _bend(cost: Floats, error: Floats, flops: float, below: int, share: float) -> float:
-    """How far a parabola through neighbouring cells lies below the straight line at a compute."""
-    if share == 0:
-        return 0.0
-    if len(cost) == 2:  # noqa: PLR2004 (no third cell)
-        return max(0.0, share * (1 - share) * float(error[0] - error[1]) / 2)
-    x, at = np.log(cost), np.log(flops)
-    curvature = [
-        float(np.polyfit(x[first : first + 3] - at, error[first : first + 3], 2)[0])
-        for first in (below - 1, below)
-        if first >= 0 and first + 3 <= len(cost)
-    ]
-    return max(0.0, max(curvature) * float((at - x[below]) * (x[below + 1] - at)))

@@ -4,8 +4,8 @@ A configuration measured at the budget, to 3 %, is read as measured. Any other i
 one that is drawn; beyond its cells by the surface of its family, where that forecasts held-out budgets
 better; a curve without a law by straight lines in ln x between its levels, where the budget lies between two.
 What was measured for less compute can be had, too: it takes part where nothing else can be read, and where it
-is lower. Nothing is read past a declared factor, and data are not extrapolated at all: a subset larger than
-what was measured is not recommended.
+is lower. Nothing is read past a declared factor above what was measured, nor below it. Pairs are not
+extrapolated but in one epoch, where compute buys them: that is said.
 """
 
 from collections.abc import Iterable, Mapping
@@ -52,7 +52,7 @@ class Recommendation:
             where it was measured.
         choice: Among the candidates.
         left_out: Configurations that were not read, and why: ``curve``, ``reason``.
-        pool: Pairs of the largest pool that was measured; NaN in one epoch, where compute buys pairs.
+        pool: Pairs of the largest pool that was measured.
         better: The best configuration on the next larger pool that allows a lower error, as a row of the
             candidates; None where there is none.
         experiment: What would decide, or confirm.
@@ -123,8 +123,9 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
             left_out.append({"curve": name, "reason": reading})
             continue
         row = _row(draws, one, reading, float(at), flops)
-        # In one epoch compute buys pairs, and no more than there are.
-        if "subset_size" not in one.identity or row["pool"] <= np.ceil(pairs):
+        # What is read at the compute that the pairs allow in one epoch needs no more pairs than these.
+        bought = "subset_size" not in one.identity and reading.cell is None
+        if bought or row["pool"] <= np.ceil(pairs):
             fitting.append((row, reading.error))
             continue
         need = float(f"{row['pool']:.3g}")
@@ -188,7 +189,7 @@ def _read(
     main: _Reading | None = None
     if _same_level(x, at).any():
         main = _measured(x, errors, nearest)
-    elif max(at / x.max(), x.min() / at) <= limit:
+    elif x.min() < at <= limit * x.max():
         main = surface or _by_curve(draws, one, at)
     cheaper = np.flatnonzero((x <= at * SAME_COST) & (x >= at / limit))
     if len(cheaper):
@@ -197,8 +198,8 @@ def _read(
         beyond = main is not None and main.cell is None and at > x.max()
         if main is None or _lower(errors[:, lowest], main.error, chance=not beyond):
             return _measured(x, errors, lowest)
-    if main is None and x.min() > at and x.min() / at <= limit:
-        return f"too few budgets for a law, and all above {format_flops(at)}"
+    if main is None and x.min() > at:
+        return f"all its budgets are above {format_flops(at)}"
     return main or f"measured budgets end more than {limit:g} times from this one"
 
 
@@ -223,7 +224,7 @@ def _by_curve(draws: CellDraws, one: _Configuration, at: float) -> _Reading | No
         return None
     if one.law.drawn is not None:
         by = own_forecaster(one.law)
-        error = one.law.drawn(np.array([at]))[: 1 + draws.refits, 0]
+        error = one.law.drawn(np.array([at]))[: 1 + one.law.refits, 0]
         return _Reading(error=error, flops=at, read=by.law, by=by)
     here = draws.take(one.positions)
     x = here.cells["train_flops"].to_numpy(np.float64)
@@ -308,30 +309,37 @@ def _choose(
     too_large: list[tuple[dict[str, Any], Floats]],
     left_out: pd.DataFrame,
 ) -> Recommendation:
+    # Without measured noise a cell is its one error; a law still has draws of what laws miss.
+    longest = max(len(error) for _, error in fitting)
+    fitting = [(row, error if len(error) > 1 else np.repeat(error, longest)) for row, error in fitting]
     fitting = sorted(fitting, key=lambda one: float(one[1][0]))
     counted = bool(np.isfinite(draws.cells["images"].to_numpy(np.float64)).all())
     errors = np.clip(np.stack([error for _, error in fitting], axis=1), 0.0, 1.0 if counted else None)
     ends = [interval(column) for column in errors[1:].T]
+    ends = [(low, high) if low < high else (np.nan, np.nan) for low, high in ends]
     cells = pd.DataFrame([row for row, _ in fitting]).assign(
         error=errors[0], low=[end[0] for end in ends], high=[end[1] for end in ends]
     )
     choice = choose(replace(draws, cells=cells, draws=errors[1:]))
     if choice.runner_up is None:
-        total = plural(1 + len(left_out), "configuration")
-        choice = replace(choice, reason=f"only one of {total} fits, and there is nothing to choose between")
+        of = f"only one of {plural(1 + len(left_out), 'configuration')} can be had"
+        alone = of if len(left_out) else "there is only one configuration"
+        choice = replace(choice, reason=f"{alone}, and there is nothing to choose between")
     candidates = cells.assign(probability=choice.probability)
     explanation = draws.explanation
-    if not candidates["measured"].all():
-        explanation += "; a law's interval has in it what the law misses its points by"
+    if (~candidates["measured"] & candidates["low"].notna()).any():
+        explanation += "; that of a law has in it what laws miss their points by"
     return Recommendation(
-        candidates=candidates, choice=choice, left_out=left_out, pool=_largest_pool([*fitting, *too_large]),
+        candidates=candidates, choice=choice, left_out=left_out, pool=_largest_pool(draws),
         better=_better(too_large, float(errors[0, 0])), experiment=_experiment(draws, candidates, choice),
         explanation=explanation,
     )  # fmt: skip
 
 
-def _largest_pool(read: list[tuple[dict[str, Any], Floats]]) -> float:
-    return max((row["pool"] for row, _ in read if row["regime"] != "one-epoch"), default=float("nan"))
+def _largest_pool(draws: CellDraws) -> float:
+    """The pairs of the largest pool that was measured, before it is filtered."""
+    share = np.array([min(quality_fraction(str(name)), 1.0) for name in draws.cells["quality"]])
+    return float((np.floor((draws.cells["subset_size"].to_numpy(np.float64) - 1) / share) + 1).max())
 
 
 def _better(too_large: list[tuple[dict[str, Any], Floats]], lowest: float) -> Mapping[str, Any] | None:

@@ -61,7 +61,13 @@ def recommendation_lines(
 def _data_lines(found: Recommendation, pairs: float, *, loss: bool) -> list[str]:
     """What the pool is to those that were measured."""
     lines = []
-    if pairs > found.pool * SAME_COST:
+    first = records(found.candidates)[0]
+    if first["pool"] > found.pool * SAME_COST:
+        lines.append(
+            f"  data: {first['pool'] / found.pool:.3g} times as many pairs as were measured "
+            f"({found.pool:,.0f}): what more new pairs are worth is extrapolated with the compute"
+        )
+    elif pairs > found.pool * SAME_COST:
         lines.append(
             f"  data: your pool is {pairs / found.pool:.3g} times as large as the largest measured "
             f"({found.pool:,.0f} pairs): this answers for what was measured, not for more data"

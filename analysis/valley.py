@@ -87,7 +87,7 @@ def fit(t: Floats, error: Floats, variance: Floats, pull: Floats) -> Floats:
             drawn from a standard normal for a draw (a draw of the prior and of the data is, fitted, one of
             the posterior).
     """
-    root = 1 / np.sqrt(variance)
+    root = 1 / np.sqrt(np.maximum(variance, 1e-30))
     basis = np.vander(t, 3, increasing=True) * root[:, None]
     scaled = error * root
     inverse = np.linalg.pinv(basis)

@@ -44,6 +44,9 @@ def recommend_from(  # noqa: PLR0913 (one argument an option)
     if (study is None) == (prior is None):
         raise ValueError("give either a study or --prior MAP to learn from")
     compute, pool = parse_flops(flops), parse_count(pairs)
+    for name, value, least in (("--flops", compute, 1), ("--pairs", pool, 1), ("--limit", limit, 1)):
+        if not value >= least:
+            raise ValueError(f"{name} must be at least {least}; found {value:g}")
     if study is not None:
         results, source = _results(study), str(study.folder)
         metric = study.metric if isinstance(study, Imported) else study.declaration.metric

@@ -59,6 +59,8 @@ def _c19(frame: pd.DataFrame) -> list[Effect]:
     for name, cells in _sets(frame, "vits"):
         of = _late_gain if is_imagenet_a(name) else _linearity
         x, y = cells["error_x"].to_numpy(np.float64), cells["error"].to_numpy(np.float64)
+        if np.ptp(x) == 0 or np.ptp(y) == 0:
+            continue  # no line runs through one point
         found.append(Effect(value=of(x, y), sd=_noise(of, cells), at=name))
     return found
 

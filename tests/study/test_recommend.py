@@ -33,7 +33,12 @@ def test_the_papers_frontier_is_named_lowest_and_without_seeds_not_recommended(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([*PRIOR, "1e12"], "measured budgets end more than 30 times from this one"),
+        ([*PRIOR, "1e12"], "all its budgets are above 1 TFLOP"),
+        (
+            ["recommend", "small", "--flops", "1e16", "--pairs", "32768"],
+            "measured budgets end more than 30 times from this one",
+        ),
+        ([*PRIOR[:-3], "--pairs", "0", "--flops", "1e18"], "--pairs must be at least 1; found 0"),
         ([*PRIOR, "1e20 FLIP"], "unknown unit of compute 'FLIP'"),
         (["recommend", "--pairs", "1M", "--flops", "1e20"], "give either a study or --prior MAP"),
         (
@@ -93,7 +98,9 @@ def test_the_only_configuration_that_fits_a_small_pool_is_no_answer(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     lines = said(capsys, "5.4e12", "--pairs", "4096")
-    assert lines[1].startswith("  the data cannot tell what to train: only one of 13 configurations fits")
+    assert lines[1].startswith(
+        "  the data cannot tell what to train: only one of 13 configurations can be had"
+    )
     assert not any(line.startswith("  train ") for line in lines)
     assert (
         "  data: a pool of 10,238 pairs would allow mini-ViT-XS-8, CLIP, 4,096 pairs, top 40 %: error 66.6 %"
