@@ -32,7 +32,7 @@ SHIFT_REACH = (0.01, 10.0)
 
 _MIDPOINT_REACH = (1e-4, 1e4)
 _SLOPES, _SHIFTS = 40, 20
-_DIFFERENCE, _STEPS, _MOST_DAMPED, _FLAT = 1e-4, 80, 1e8, 1e-13
+_DIFFERENCE, _STEPS, _MOST_DAMPED, _FLAT = 1e-4, 80, 1e8, 1e-10
 _SAME = 1e-6
 _ROWS = 256  # with an x of their own: each has a grid of its own
 _RESTARTS = (
