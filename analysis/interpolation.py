@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+_SAME = 1e-9  # in ln x: nothing lies between cells of one x
+
 
 def straight_lines(x: Floats, error: Floats, at: Floats) -> Floats:
     """Join the cells of a curve by straight lines in ln x; beyond its ends, its ends are carried on.
@@ -43,9 +45,9 @@ def bends(x: Floats, error: Floats, at: Floats) -> Floats:
     log_x, log_at = np.log(x), np.log(at)
     right = np.clip(np.searchsorted(log_x, log_at, side="right"), 1, len(x) - 1)
     reach = np.maximum(0.0, log_at - log_x[right - 1]) * np.maximum(0.0, log_x[right] - log_at)
-    step = np.maximum(np.diff(log_x), 1e-300)
+    step = np.maximum(np.diff(log_x), _SAME)
     if len(x) == 2:  # noqa: PLR2004 (no third cell)
         return np.repeat([reach * (error[0] - error[1]) / (2 * step[0] ** 2)], 2, axis=0)
-    second = np.diff(np.diff(error) / step) / (log_x[2:] - log_x[:-2])
+    second = np.diff(np.diff(error) / step) / np.maximum(log_x[2:] - log_x[:-2], _SAME)
     curvature = np.concatenate([[np.nan], second, [np.nan]])
     return np.asarray([curvature[right - 1] * reach, curvature[right] * reach], dtype=np.float64)
