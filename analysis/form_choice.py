@@ -94,13 +94,6 @@ def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
     if laws.empty:
         reason = "the curves have too few levels for any law to be held out: two levels must be left"
         return FormChoice(
-            form=POWER, error=float("nan"), spread=0.0, reason=reason, scores=pd.DataFrame(), points=points
-        )
-    found = scores(points)
-    laws = found[found["compared"] & found["law"].isin(FORMS)]
-    if laws.empty:
-        reason = "the curves have too few levels for any law to be held out: two levels must be left"
-        return FormChoice(
             form=POWER, error=float("nan"), spread=0.0, reason=reason, scores=found, points=points
         )
     near = _near({law: misses[law] for law in laws["law"] if law in misses})

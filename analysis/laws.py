@@ -156,8 +156,9 @@ def _family(draws: CellDraws, family: Sequence[Curve], name: str) -> list[Law]:
     discrepancy = _discrepancy(draws, family, fits)
     rows = draws.refits or (REFITS if discrepancy.freedom else 0)
     sds = discrepancy.drawn(rows, stream(f"discrepancy/{name}", 0))
+    growth = choice.growth(discrepancy.variance + discrepancy.noise)
     return [
-        _law(draws, curve, found, choice=choice, discrepancy=discrepancy, sds=sds)
+        _law(draws, curve, found, choice=choice, discrepancy=discrepancy, sds=sds, growth=growth)
         for curve, found in zip(family, fits, strict=True)
     ]
 
@@ -191,12 +192,13 @@ def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
     choice: FormChoice,
     discrepancy: Excess,
     sds: Floats,
+    growth: float,
 ) -> Law:
     alpha, floor, drawn = Interval(), Interval(), None
     band = pd.DataFrame({"x": [], "y": [], "low": [], "high": []})
     informed = draws.source == "runs" or discrepancy.freedom > 0
     if found.supported:
-        drawn = _drawn(draws, curve, found.form, sds, choice.growth(discrepancy.variance + discrepancy.noise))
+        drawn = _drawn(draws, curve, found.form, sds, growth)
         at = np.geomspace(*drawn.reach, _POINTS)
         band = pd.DataFrame({"x": at, "y": found(at), "low": np.nan, "high": np.nan})
         # Counting noise alone would draw a band that looks like an interval and is not one.
