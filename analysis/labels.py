@@ -123,3 +123,14 @@ def sort_key(axis: str, value: object) -> tuple[float, str]:
     if axis == "quality":
         return quality_fraction(text), text
     return float(text) if re.fullmatch(r"\d+(\.\d*)?", text) else 0.0, text
+
+
+POOL = "largest subset of each quality"
+
+
+def held_text(held: dict[str, Any]) -> str:
+    """What a comparison holds, in words, without its budget."""
+    order = ("architecture", "strategy", "subset_size", "quality")
+    return ", ".join(
+        POOL if held[name] == POOL else axis_text(name, held[name]) for name in order if name in held
+    )

@@ -15,11 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis.laws import laws
+from analysis.laws.laws import laws
+from tests.analysis.cells.test_moderated import share_of_clear
 from tests.analysis.made_up_coverage import NAMES, Held, ask, invented, share, surface
 from tests.analysis.made_up_valleys import KINDS, best_sizes
 from tests.analysis.paper_curves import draws_of, families, left_out
-from tests.analysis.test_moderated import share_of_clear
 
 LOWEST, HIGHEST = 0.85, 0.95
 RIGHT, WRONG, INVENTED = 0.95, 0.10, 0.05

@@ -27,7 +27,7 @@ from scipy.optimize import OptimizeResult, minimize
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis.surface import HUBER_DELTA, fit, fit_draws, resample
+from analysis.laws.surface import HUBER_DELTA, fit, fit_draws, resample
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")
@@ -60,7 +60,7 @@ with tempfile.TemporaryDirectory() as folder:
 WHOLE = """
 import time
 import numpy as np, pandas as pd
-from analysis.analyse import analyse
+from analysis.report.analyse import analyse
 from tests.analysis.synthetic import study
 
 base = study(levels=tuple(np.geomspace(2e11, 1e13, 6))).results
@@ -101,7 +101,7 @@ def main() -> int:
         raise SystemExit(f"no such table: {options.points}; name one with --points")
     lines = [
         *_measure(_points(options.points), options.starts, options.chinchilla),
-        Line("import_s", min(_spent("import analysis.report")[0] for _ in range(3)), 1.0),
+        Line("import_s", min(_spent("import analysis.report.report")[0] for _ in range(3)), 1.0),
         Line("analyse_10000_trials_s", float(_spent(WHOLE)[1]), 30.0),
     ]
     print()

@@ -30,19 +30,19 @@ from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from budgets.architecture import load_architecture
+from budgets.cost.architecture import load_architecture
 from budgets.recipe import Recipe
-from runners.data.cache import shared_images
-from runners.data.embedded.build import TrainingPairs
-from runners.data.in_place import open_pool
-from runners.data.shards import close_shard, write_sample
-from runners.data.tokenizer import tokenizer
-from runners.data.training_set import Batches, StreamedSet, TrainingSet, training_data
-from runners.data.write import write_pool
-from runners.learner import make_learner
-from runners.model import build_model, compute_context, resolve_precision
+from runners.data.build.in_place import open_pool
+from runners.data.build.write import write_pool
+from runners.data.pool.shards import close_shard, write_sample
+from runners.data.pool.tokenizer import tokenizer
+from runners.data.reading.cache import shared_images
+from runners.data.reading.training_set import Batches, StreamedSet, TrainingSet, training_data
+from runners.embedded.embedded_pool import TrainingPairs
+from runners.models.model import build_model, compute_context, resolve_precision
 from runners.strategies.clip import Clip
-from runners.train import Schedule, train
+from runners.training.learner import make_learner
+from runners.training.train import Schedule, train
 
 BATCH, SIZE, SIDE, ROUNDS = 64, 224, 256, 3
 FASTEST, PAIRS, STEPS = "mini-ViT-XXS-8", 4096, 300

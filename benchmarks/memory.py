@@ -18,13 +18,13 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from runners.data import build
-from runners.data.damage import damage_table
-from runners.data.describe import describe_pool
-from runners.data.info import info_lines
-from runners.data.pool import Origin, Pool, Scorer
-from runners.data.rescore import column_scores, set_score, set_subset, use_score
-from runners.data.source import parts_of
+from runners.data.build.build_pool import build_pool as build
+from runners.data.build.info import info_lines
+from runners.data.build.rescore import column_scores, set_score, set_subset, use_score
+from runners.data.build.source import parts_of
+from runners.data.pool.damage import damage_table
+from runners.data.pool.describe import describe_pool
+from runners.data.pool.pool import Origin, Pool, Scorer
 
 ROWS, ASKED, TARGET_GIB = (500_000, 1_000_000), 10_000_000, 4.0
 PER_SHARD, LENGTH = 10_000, 64

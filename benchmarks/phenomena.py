@@ -27,15 +27,17 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis import isoflop
-from analysis.bootstrap import CellDraws, cell_draws
-from analysis.contrasts import Comparison, comparisons, densest, held_text
-from analysis.intervals import interval
-from analysis.quality_trade import quality_trades
-from analysis.table import tidy
+from analysis.answers.contrasts import Comparison, comparisons, densest
+from analysis.answers.quality_trade import quality_trades
+from analysis.cells.bootstrap import CellDraws, cell_draws
+from analysis.cells.family import family
+from analysis.cells.intervals import interval
+from analysis.cells.table import tidy
+from analysis.labels import held_text
+from analysis.sizes import isoflop
 from budgets.quantity import format_flops
 from runners.results import read_table
-from study.load import find_declaration, load_declaration
+from study.declare.load import find_declaration, load_declaration
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS, LEVELS, SIZES = 3, 2, 3
@@ -123,7 +125,7 @@ def best_size(draws: CellDraws) -> Judged:
     table["90 %"] = ["{} … {}".format(*map(format_flops, interval(row[1:]))) for row in best]
     positions = np.concatenate([c.positions for c in chosen])
     held = {name: chosen[0].identity[name] for name in ("strategy", "subset_size", "quality")}
-    about = f"{isoflop.family(str(names[positions[0]]))}, {held_text(held)}"
+    about = f"{family(str(names[positions[0]]))}, {held_text(held)}"
     low, high = interval(_slopes(levels, best)[1:])
     return Judged(
         name="best_size_slope", about=about, table=table, effect=float(_slopes(levels, best)[0]), low=low,

@@ -14,9 +14,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from budgets.declaration import Declaration, DescribedPool, GridBlock, Training
-from budgets.facts import EvaluationFacts, PoolFacts
-from budgets.plan import Plan
-from budgets.planner import make_plan
+from budgets.planning.facts import EvaluationFacts, PoolFacts
+from budgets.planning.plan import Plan
+from budgets.planning.planner import make_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = 5

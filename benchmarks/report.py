@@ -20,7 +20,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis.report import write_report
+from analysis.report.report import write_report
 from tests.analysis.synthetic import (
     GIGA,
     PER_SAMPLE,

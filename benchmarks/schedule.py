@@ -28,11 +28,11 @@ os.environ |= {
 import ray
 from ray.cluster_utils import Cluster as SimulatedCluster
 
-from budgets.ledger import Ledger
-from runners.backend import Backend, Job
-from runners.cluster import Cluster
-from runners.ray_backend.backend import RayBackend
-from runners.schedule import Done, Schedule, Start, Task
+from budgets.book.ledger import Ledger
+from runners.scheduling.backend import Backend, Job
+from runners.scheduling.cluster import Cluster
+from runners.scheduling.ray_backend.core import RayBackend
+from runners.scheduling.schedule import Done, Schedule, Start, Task
 
 NODES, GPUS = 2, 4
 SLEEPS, SPREAD, SEED = 100, 30.0, 0

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from runners.data.subset import rows_in
+from runners.data.pool.subset import rows_in
 
 CHUNK = 1_000_000
 CASES = (("top40", 0.25), ("top20", None), ("all", 0.25))

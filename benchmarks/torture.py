@@ -14,7 +14,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from budgets.ledger import read_entries, reserved
+from budgets.book.ledger import read_entries, reserved
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,7 +25,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ended = subprocess.run(
-            [sys.executable, "-m", "tests.study.torture", folder, str(kills)],
+            [sys.executable, "-m", "tests.study.run.torture", folder, str(kills)],
             cwd=ROOT,
             check=True,
             stdout=subprocess.PIPE,

@@ -3,13 +3,14 @@
 Both train the same model from the same weights on the same shards, in batches of the same size. The
 reference is written as open_clip trains: webdataset's pipeline (shards, shuffle, PIL, transform, tokenizer,
 batches), ``ClipLoss``, AdamW without decay of gains and biases, clipping, a cosine; in fp32 and in bf16
-autocast, each with torch's own choice of attention. Ours is `runners.train`, on the decoded pool.
+autocast, each with torch's own choice of attention. Ours is `runners.training.train`, on the decoded pool.
 
 On the processor each has one thread and no loader processes: all of its work is on that thread, and speeds
 are samples a second of processor time, best of the turns, for a machine that is busy otherwise. The ratio
-is to the faster of the reference's two precisions. FLOPs are `budgets.flops`'s; the peak is the best bf16
-product of two square matrices on as many threads, between the turns. Loss curves: on the same batches ours
-must follow the reference in fp32; in the timed turns, where the orders differ, the last losses must agree.
+is to the faster of the reference's two precisions. FLOPs are `budgets.cost.flops`'s; the peak is the best
+bf16 product of two square matrices on as many threads, between the turns. Loss curves: on the same batches
+ours must follow the reference in fp32; in the timed turns, where the orders differ, the last
+losses must agree.
 
 ``--device cuda``: ViT-B/32 in batches of 1,024 on made-up JPEGs, by the clock, with eight loader processes.
 The last lines are name, value, target, and pass or fail; the exit code is 1 when one fails.
@@ -38,18 +39,18 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from budgets.architecture import Architecture, load_architecture
-from budgets.flops import sample_cost
+from budgets.cost.architecture import Architecture, load_architecture
+from budgets.cost.flops import sample_cost
+from budgets.cost.strategy import strategy
 from budgets.recipe import Recipe
-from budgets.strategy import strategy
-from runners.data.embedded.build import build_embedded_pool
-from runners.data.in_place import open_pool
-from runners.data.tokenizer import tokenizer
-from runners.data.training_set import training_data
-from runners.learner import make_learner
-from runners.model import build_model, compute_context, resolve_precision
-from runners.strategies.build import build_strategy
-from runners.train import Schedule, to_float, train
+from runners.data.build.in_place import open_pool
+from runners.data.pool.tokenizer import tokenizer
+from runners.data.reading.training_set import training_data
+from runners.embedded.embedded_pool import build_embedded_pool
+from runners.models.model import build_model, compute_context, resolve_precision
+from runners.strategies.registry import build_strategy
+from runners.training.learner import make_learner
+from runners.training.train import Schedule, to_float, train
 
 # Each at the batch of the shipped studies; the largest at one that gives its matrices some size.
 LADDER = {

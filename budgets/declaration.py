@@ -1,6 +1,6 @@
 """What a researcher declares: plain data, checked for what can be known without looking at a disk.
 
-`study.load` reads it from YAML; everything after works on these classes.
+`study.declare.load` reads it from YAML; everything after works on these classes.
 """
 
 from dataclasses import dataclass, field
@@ -73,7 +73,7 @@ class GridBlock:
         quality: ``all`` or ``topNN``: the best NN % of the pool by score.
         levels: Training FLOPs of a trial; all of the study's levels when empty.
         seeds: Seeds; all of the study's when empty.
-        regime: How many samples a trial sees (see `budgets.plan`).
+        regime: How many samples a trial sees (see `budgets.planning.plan`).
         samples: Samples seen of a trial, for `equal-samples` alone.
     """
 

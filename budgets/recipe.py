@@ -38,7 +38,7 @@ class Recipe:
             counted; open_clip has it for all towers but its ModifiedResNet.
         compile: Whether the towers are compiled by torch.
         diverged_after: Share of the steps after which a trial whose loss stays no better than chance ends
-            as diverged (`runners.divergence`); None ends it at a loss that is no number alone.
+            as diverged (`runners.training.divergence`); None ends it at a loss that is no number alone.
     """
 
     weight_decay: float = 0.1

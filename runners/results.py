@@ -2,7 +2,7 @@
 
 `results.parquet` holds only what is deterministic: the same trial on the same kind of hardware gives the
 same bytes. When and how fast a trial ran stands in `events.jsonl`. FLOPs follow
-`budgets.flops.CONVENTION`, which travels in each file's metadata; those of a whole trial are float64 in
+`budgets.cost.flops.CONVENTION`, which travels in each file's metadata; those of a whole trial are float64 in
 the tables (exact below 2**53) and whole numbers in the ledger.
 """
 
@@ -14,9 +14,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from budgets.flops import CONVENTION
-from budgets.plan import Cell, LeftOut, Trial
-from runners.files import new_file
+from budgets.cost.flops import CONVENTION
+from budgets.planning.plan import Cell, LeftOut, Trial
+from runners.host.files import new_file
 
 SCHEMA_VERSION = 1
 

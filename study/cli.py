@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from study.imported import Imported
-    from study.study import Study
+    from study.state.imported import Imported
+    from study.state.study import Study
 
-_DECLARATIONS = Path(__file__).parent / "declarations"
+_DECLARATIONS = Path(__file__).parent / "declare" / "declarations"
 EXIT_FAILED_TRIALS = 1
 EXIT_BAD_INPUT = 2
 EXIT_OVER_BUDGET = 3
@@ -36,11 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser, data, evaluation = _parser()
     if words[:1] == ["data"]:
-        from study.data_command import add_data_options  # noqa: PLC0415 - --help needs none of it
+        from study.commands.data import add_data_options  # noqa: PLC0415 - --help needs none of it
 
         add_data_options(data)
     if words[:1] == ["evaluate"]:
-        from study.evaluate_command import add_evaluate_options  # noqa: PLC0415 - the same
+        from study.commands.evaluate import add_evaluate_options  # noqa: PLC0415 - the same
 
         add_evaluate_options(evaluation)
     options = parser.parse_args(words)
@@ -58,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(options: argparse.Namespace) -> int:
-    from study.imported import find_imported, imported_names  # noqa: PLC0415 - --help needs none of it
-    from study.load import find_declaration, load_declaration  # noqa: PLC0415
-    from study.study import find_study  # noqa: PLC0415
+    from study.declare.load import find_declaration, load_declaration  # noqa: PLC0415
+    from study.state.imported import find_imported, imported_names  # noqa: PLC0415 - --help needs none of it
+    from study.state.study import find_study  # noqa: PLC0415
 
     command: Callable[[Study | Imported | None, argparse.Namespace], int] = options.command
     if getattr(options, "study", None) is None:  # the command is about no study, or not about this one
@@ -82,7 +82,7 @@ def _run_command(options: argparse.Namespace) -> int:
 
 def _refresh(study: "Study", *, needed: bool) -> None:
     """Brings what the storage of a study has into its folder here, where that storage is no folder."""
-    from study.bring import refresh  # noqa: PLC0415 - few studies need it
+    from study.storage.bring import refresh  # noqa: PLC0415 - few studies need it
 
     try:
         refresh(study)
@@ -258,7 +258,7 @@ def _add_recommend_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _plan(study: "Study", options: argparse.Namespace) -> int:
-    from study.plan_command import plan_command  # noqa: PLC0415
+    from study.commands.plan import plan_command  # noqa: PLC0415
 
     output = None if options.output is None else Path(options.output)
     for line in plan_command(study, form=options.format, output=output, cell=options.explain):
@@ -268,7 +268,7 @@ def _plan(study: "Study", options: argparse.Namespace) -> int:
 
 
 def _calibrate(study: "Study", options: argparse.Namespace) -> int:
-    from study.calibrate import calibrate_study  # noqa: PLC0415 - torch takes seconds
+    from study.commands.calibrate import calibrate_study  # noqa: PLC0415 - torch takes seconds
 
     for line in calibrate_study(study, device_name=options.device, seconds=options.seconds):
         print(line, flush=True)
@@ -276,9 +276,9 @@ def _calibrate(study: "Study", options: argparse.Namespace) -> int:
 
 
 def _run(study: "Study", options: argparse.Namespace) -> int:
-    from study.progress import Progress, remaining_text  # noqa: PLC0415 - torch takes seconds
-    from study.run_command import run_study, would_run  # noqa: PLC0415
-    from study.study import plan_study  # noqa: PLC0415
+    from study.commands.run import run_study, would_run  # noqa: PLC0415
+    from study.show.progress import Progress, remaining_text  # noqa: PLC0415 - torch takes seconds
+    from study.state.study import plan_study  # noqa: PLC0415
 
     plan = plan_study(study)
     only, retry_failed, local = options.only, options.retry_failed, options.backend == "local"
@@ -309,7 +309,7 @@ def _run(study: "Study", options: argparse.Namespace) -> int:
 
 
 def _stop(study: "Study", options: argparse.Namespace) -> int:
-    from study.bring import stop_study  # noqa: PLC0415
+    from study.storage.bring import stop_study  # noqa: PLC0415
 
     for line in stop_study(study, wait_s=options.wait):
         print(line, flush=True)
@@ -317,7 +317,7 @@ def _stop(study: "Study", options: argparse.Namespace) -> int:
 
 
 def _status(study: "Study", options: argparse.Namespace) -> int:
-    from study.status import show_status, status_json  # noqa: PLC0415
+    from study.commands.status import show_status, status_json  # noqa: PLC0415
 
     if options.json:
         if options.watch:
@@ -329,7 +329,7 @@ def _status(study: "Study", options: argparse.Namespace) -> int:
 
 
 def _import(_study: None, options: argparse.Namespace) -> int:
-    from study.import_command import import_study  # noqa: PLC0415
+    from study.commands.import_table import import_study  # noqa: PLC0415
 
     results = Path(options.results or "results")
     for line in import_study(options.table, options.map, name=options.name, results=results):
@@ -338,8 +338,8 @@ def _import(_study: None, options: argparse.Namespace) -> int:
 
 
 def _report(study: "Study | Imported | None", options: argparse.Namespace) -> int:
-    from study.imported import Imported  # noqa: PLC0415
-    from study.reporting import report_imported, report_paper, report_study  # noqa: PLC0415
+    from study.commands.report import report_imported, report_paper, report_study  # noqa: PLC0415
+    from study.state.imported import Imported  # noqa: PLC0415
 
     if study is None and not options.paper:
         raise ValueError("which study? Give a declaration, or --paper for the paper's own figures")
@@ -353,7 +353,7 @@ def _report(study: "Study | Imported | None", options: argparse.Namespace) -> in
 
 
 def _recommend(study: "Study | Imported | None", options: argparse.Namespace) -> int:
-    from study.recommend import recommend_from  # noqa: PLC0415
+    from study.commands.recommend import recommend_from  # noqa: PLC0415
 
     for line in recommend_from(
         study,
@@ -368,14 +368,14 @@ def _recommend(study: "Study | Imported | None", options: argparse.Namespace) ->
 
 
 def _export(study: "Study", options: argparse.Namespace) -> int:
-    from study.export_command import export_trial  # noqa: PLC0415
+    from study.commands.export import export_trial  # noqa: PLC0415
 
     print(export_trial(study, options.trial, options.folder))
     return 0
 
 
 def _new(_study: None, options: argparse.Namespace) -> int:
-    from study.new_command import new_study  # noqa: PLC0415
+    from study.commands.new import new_study  # noqa: PLC0415
 
     for line in new_study(options.name):
         print(line)
@@ -383,21 +383,21 @@ def _new(_study: None, options: argparse.Namespace) -> int:
 
 
 def _data(_study: None, options: argparse.Namespace) -> int:
-    from study.data_command import run_data  # noqa: PLC0415
+    from study.commands.data import run_data  # noqa: PLC0415
 
     return run_data(options, _console())
 
 
 def _evaluate(_study: None, options: argparse.Namespace) -> int:
-    from study.evaluate_command import run_evaluate  # noqa: PLC0415
+    from study.commands.evaluate import run_evaluate  # noqa: PLC0415
 
     return run_evaluate(options, _console())
 
 
 def _completion(_study: None, _options: argparse.Namespace) -> int:
-    from study.completion import bash_script  # noqa: PLC0415
-    from study.data_command import add_data_options  # noqa: PLC0415 - torch takes seconds
-    from study.evaluate_command import add_evaluate_options  # noqa: PLC0415 - the same
+    from study.commands.completion import bash_script  # noqa: PLC0415
+    from study.commands.data import add_data_options  # noqa: PLC0415 - torch takes seconds
+    from study.commands.evaluate import add_evaluate_options  # noqa: PLC0415 - the same
 
     parser, data, evaluation = _parser()
     add_data_options(data)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from runners.data.evaluation_set import EvaluationSet, Labelled
+from runners.data.evaluation.evaluation_set import EvaluationSet, Labelled
 from runners.evaluate.zero_shot import build_classifier
 
 BATCH = 256

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runners.data.evaluation_facts import SHOTS
+from runners.data.evaluation.evaluation_facts import SHOTS
 from runners.evaluate import standard_error
 from runners.evaluate.probe import fit_probe
 

@@ -6,7 +6,7 @@ They must not be compared with each other.
 
 from collections.abc import Iterable, Mapping
 
-from runners.data.paper_suite import suite_title
+from runners.data.evaluation.paper_suite import suite_title
 
 SIX = ("ImageNet-A", "ImageNet-R", "ImageNet-Sketch", "ImageNet-V2", "ImageNet-ReaL", "ObjectNet")
 FIVE = tuple(title for title in SIX if title != "ImageNet-ReaL")

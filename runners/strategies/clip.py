@@ -10,7 +10,7 @@ import torch
 from open_clip.transformer import PatchDropout
 from torch import Tensor, nn
 
-from runners.model import encode_text
+from runners.models.model import encode_text
 
 
 class Clip:

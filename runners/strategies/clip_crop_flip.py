@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from runners.augment import crop_and_flip
+from runners.strategies.augment import crop_and_flip
 from runners.strategies.clip import Clip
 
 LEAST_AREA = 0.5

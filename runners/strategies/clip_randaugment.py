@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from runners.randaugment import rand_augment
 from runners.strategies.clip import Clip
+from runners.strategies.randaugment import rand_augment
 
 
 class ClipRandAugment(Clip):

@@ -7,10 +7,10 @@ augmentations are stacked here.
 import torch
 from torch import Tensor
 
-from runners.augment import crop_and_flip
-from runners.randaugment import rand_augment
+from runners.strategies.augment import crop_and_flip
 from runners.strategies.clip import Clip
 from runners.strategies.clip_crop_flip import LEAST_AREA
+from runners.strategies.randaugment import rand_augment
 
 
 class ClipStackedRandAugment(Clip):

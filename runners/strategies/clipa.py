@@ -18,7 +18,7 @@ class Clipa(Clip):
     """CLIP on fewer tokens.
 
     Args:
-        text_tokens: Length of the texts (`budgets.flops.text_tokens`).
+        text_tokens: Length of the texts (`budgets.cost.flops.text_tokens`).
     """
 
     def __init__(self, text_tokens: int) -> None:

@@ -1,8 +1,8 @@
 """What a training strategy is: from a batch of images and texts to a loss, in three steps.
 
 Between the steps a batch can be cut: features of its parts are computed apart (accumulation, several
-devices) and the loss reads the features of all. Its cost stands in `budgets.strategy`; a test holds the two
-together.
+devices) and the loss reads the features of all. Its cost stands in `budgets.cost.strategy`; a test holds the
+two together.
 """
 
 from typing import Protocol

@@ -6,12 +6,12 @@ import open_clip
 from open_clip.loss import SigLipLoss
 from torch import Tensor
 
-from runners.model import full_precision
+from runners.models.model import full_precision
 from runners.strategies.clip import Clip
 
 
 class SigLip(Clip):
-    """CLIP's views and features with SigLIP's loss; the model has a learned bias (`runners.model`)."""
+    """CLIP's views and features with SigLIP's loss; the model has a learned bias (`runners.models.model`)."""
 
     def __init__(self) -> None:
         super().__init__()

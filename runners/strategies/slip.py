@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runners.augment import crop_and_flip, jitter_colour
-from runners.model import unprojected
+from runners.models.model import unprojected
+from runners.strategies.augment import crop_and_flip, jitter_colour
 from runners.strategies.clip import Clip
 
 _TEMPERATURE = 0.1
@@ -24,7 +24,7 @@ class Slip(Clip):
     """CLIP and SimCLR together.
 
     Args:
-        head_dims: Widths of the self-supervised head: in, hidden, out (`budgets.flops.slip_head_dims`).
+        head_dims: Widths of the self-supervised head: in, hidden, out (`budgets.cost.flops.slip_head_dims`).
     """
 
     def __init__(self, head_dims: tuple[int, int, int]) -> None:

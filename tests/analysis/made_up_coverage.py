@@ -16,17 +16,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import CellDraws, cell_draws, stream
-from analysis.crossover import crossovers
-from analysis.equivalence import equivalences
-from analysis.forms import FLOOR, FLOOR_SHIFT, POWER, Form
-from analysis.frontier import frontier
-from analysis.holdout import holdout
-from analysis.intervals import intervals
-from analysis.laws import Law, laws
-from analysis.recommend import recommend
-from analysis.surface import fit, fit_draws, resample
-from analysis.table import records, tidy
+from analysis.answers.crossover import crossovers
+from analysis.answers.equivalence import equivalences
+from analysis.answers.frontier import frontier
+from analysis.answers.recommendation import recommend
+from analysis.cells.bootstrap import CellDraws, cell_draws, stream
+from analysis.cells.intervals import intervals
+from analysis.cells.table import records, tidy
+from analysis.laws.forms import FLOOR, FLOOR_SHIFT, POWER, Form
+from analysis.laws.holdout import holdout
+from analysis.laws.laws import Law, laws
+from analysis.laws.surface import fit, fit_draws, resample
 from tests.analysis.made_up_valleys import Kind
 from tests.analysis.synthetic import trial_row
 

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import CellDraws, cell_draws, stream
-from analysis.isoflop import Curve, curves
-from analysis.table import tidy
+from analysis.cells.bootstrap import CellDraws, cell_draws, stream
+from analysis.cells.table import tidy
+from analysis.sizes.isoflop import Curve, curves
 
 Floats = NDArray[np.float64]
 Kind = Literal["floor", "broken", "shifted"]

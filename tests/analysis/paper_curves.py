@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analysis.bootstrap import CellDraws, cell_draws
-from analysis.curves import X_COLUMNS
-from analysis.intervals import interval
-from analysis.laws import Law, laws
-from analysis.paper_panels import PANELS, READERS, read_panels
-from analysis.table import Trials, tidy
-from study.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
+from analysis.cells.bootstrap import CellDraws, cell_draws
+from analysis.cells.curves import X_COLUMNS
+from analysis.cells.intervals import interval
+from analysis.cells.table import Trials, tidy
+from analysis.laws.laws import Law, laws
+from analysis.paper.paper_panels import PANELS, READERS, read_panels
+from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 
 # Panel → along what its curves run: ImageNet errors of every table with curves of four levels or more.
 FAMILIES = (

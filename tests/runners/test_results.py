@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from runners.results import read_table
-from runners.trial import read_outcome
-from study.bookkeeping import read_failure
+from runners.trials.trial import read_outcome
+from study.state.bookkeeping import read_failure
 
 
 @pytest.mark.parametrize(

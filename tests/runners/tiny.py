@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from budgets.architecture import load_architecture
-from budgets.plan import Cell, Trial
+from budgets.cost.architecture import load_architecture
+from budgets.planning.plan import Cell, Trial
 from budgets.recipe import Recipe
-from runners.data.embedded.build import build_embedded_pool
-from runners.trial_setup import TrialJob
+from runners.embedded.embedded_pool import build_embedded_pool
+from runners.trials.trial_setup import TrialJob
 
 
 def tiny_pool(path: Path) -> Path:

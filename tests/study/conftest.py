@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runners.data.embedded.build import build_embedded_pool
+from runners.embedded.embedded_pool import build_embedded_pool
 from study.cli import main
 
 Run = Callable[..., str]

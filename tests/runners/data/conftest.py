@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runners.data.embedded.build import build_embedded_pool
-from runners.data.pool import Pool
+from runners.data.pool.pool import Pool
+from runners.embedded.embedded_pool import build_embedded_pool
 
 EVALUATION_SIZES = {"held-out": 200, "seen": 100, "style": 100, "validation": 100, "retrieval": 64}
 

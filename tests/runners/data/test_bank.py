@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from runners.data.embedded.bank import BANK_FILE, HELD_OUT, STYLE, TRAINING, load_bank
+from runners.embedded.bank import BANK_FILE, HELD_OUT, STYLE, TRAINING, load_bank
 
 
 def test_the_bank_has_a_hundred_concepts_with_three_renditions_to_train_on() -> None:

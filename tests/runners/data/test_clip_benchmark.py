@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runners.data.evaluation_set import load_evaluation_set
+from runners.data.evaluation.evaluation_set import load_evaluation_set
 
 builder: Any = pytest.importorskip("clip_benchmark.datasets.builder", reason="a test dependency")
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from runners.data import clip_score
-from runners.data.clip_score import clip_scorer, clip_scores
-from runners.data.embedded.build import TrainingPairs
-from runners.data.pool import Pool
-from runners.data.write import write_pool
+from runners.data.build import clip_score
+from runners.data.build.clip_score import clip_scorer, clip_scores
+from runners.data.build.write import write_pool
+from runners.data.pool.pool import Pool
+from runners.embedded.embedded_pool import TrainingPairs
 
 MODEL = "ViT-S-32-alt"
 

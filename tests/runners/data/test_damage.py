@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from runners.data.build import Build, build_pool
-from runners.data.damage import Damage, check_tolerance
-from runners.data.embedded.build import TrainingPairs
-from runners.data.in_place import index_shards, not_indexed, open_pool
-from runners.data.info import unreadable_lines
-from runners.data.pool import Pool
-from runners.data.reader import captions, read_images, read_pairs
-from runners.data.write import write_pool
+from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.in_place import index_shards, not_indexed, open_pool
+from runners.data.build.info import unreadable_lines
+from runners.data.build.write import write_pool
+from runners.data.pool.damage import Damage, check_tolerance
+from runners.data.pool.pool import Pool
+from runners.data.pool.reader import captions, read_images, read_pairs
+from runners.embedded.embedded_pool import TrainingPairs
 from tests.runners.data.test_pool import encoded, sample, write_tar
 
 ALL = np.arange(60)

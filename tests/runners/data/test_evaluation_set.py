@@ -7,22 +7,22 @@ import pytest
 import webdataset
 from PIL import Image
 
-from runners.data.embedded.bank import load_bank
-from runners.data.embedded.build import (
+from runners.data.evaluation.evaluation_facts import describe_evaluation_set
+from runners.data.evaluation.evaluation_set import (
+    EvaluationSet,
+    load_evaluation_set,
+    write_evaluation_set,
+)
+from runners.data.pool.pool import Pool
+from runners.data.pool.tokenizer import tokenizer
+from runners.embedded.bank import load_bank
+from runners.embedded.embedded_pool import (
     EVALUATION_SIZES,
     TrainingPairs,
     build_embedded_pool,
     evaluation_counts,
     evaluation_set,
 )
-from runners.data.evaluation_facts import describe_evaluation_set
-from runners.data.evaluation_set import (
-    EvaluationSet,
-    load_evaluation_set,
-    write_evaluation_set,
-)
-from runners.data.pool import Pool
-from runners.data.tokenizer import tokenizer
 
 
 @pytest.mark.parametrize("name", ["held-out", "seen", "style", "validation"])

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runners.data.order import positions
+from runners.data.reading.order import positions
 
 
 def test_each_epoch_is_a_permutation_of_its_own() -> None:

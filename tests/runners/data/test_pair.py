@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from runners.data.embedded.bank import load_bank
-from runners.data.embedded.build import TrainingPairs
-from runners.data.embedded.pair import (
+from runners.embedded.bank import load_bank
+from runners.embedded.embedded_pool import TrainingPairs
+from runners.embedded.pair import (
     SHARES,
     STREAMS,
     Pair,
@@ -16,7 +16,7 @@ from runners.data.embedded.pair import (
     retrieval_pair,
     training_pair,
 )
-from runners.data.embedded.scene import TINTS
+from runners.embedded.scene import TINTS
 
 BANK = load_bank()
 MANY = 6000

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runners.data.build import Build, build_pool
-from runners.data.embedded.build import TrainingPairs
-from runners.data.in_place import index_shards, not_indexed, open_pool
-from runners.data.pool import Origin, Pool
-from runners.data.reader import captions, read_images
-from runners.data.shards import content_hash
-from runners.data.subset import rows_of
-from runners.data.write import write_pool
+from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.in_place import index_shards, not_indexed, open_pool
+from runners.data.build.write import write_pool
+from runners.data.pool.pool import Origin, Pool
+from runners.data.pool.reader import captions, read_images
+from runners.data.pool.shards import content_hash
+from runners.data.pool.subset import rows_of
+from runners.embedded.embedded_pool import TrainingPairs
 
 Sample = tuple[str, dict[str, bytes]]
 

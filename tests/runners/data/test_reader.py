@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision import transforms
 
-from runners.data.embedded.build import TrainingPairs
-from runners.data.in_place import open_pool
-from runners.data.pool import Pool
-from runners.data.reader import captions, decode_image, read_images
-from runners.data.write import write_pool
+from runners.data.build.in_place import open_pool
+from runners.data.build.write import write_pool
+from runners.data.pool.pool import Pool
+from runners.data.pool.reader import captions, decode_image, read_images
+from runners.embedded.embedded_pool import TrainingPairs
 
 
 def test_images_and_captions_are_those_that_were_written(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.data.build import Build, build_pool
+from runners.data.build.build_pool import Build, build_pool
 from tests.runners.data.test_pool import sample, write_tar
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -22,7 +22,7 @@ def sleep_long(number: int) -> int:
 
 def test_workers_end_with_the_process_that_started_them() -> None:
     script = (
-        "from runners.data.scan import run; from tests.runners.data.test_scan import sleep_long\n"
+        "from runners.data.build.scan import run; from tests.runners.data.test_scan import sleep_long\n"
         "if __name__ == '__main__': run(sleep_long, range(2), 2, print)"
     )
     command = [sys.executable, "-c", script]

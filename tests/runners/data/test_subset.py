@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from budgets.quality import available, quality_percent
-from runners.data.index import bins_of
-from runners.data.subset import rows_in, rows_of
+from runners.data.pool.index import bins_of
+from runners.data.pool.subset import rows_in, rows_of
 
 COUNT = 1037
 

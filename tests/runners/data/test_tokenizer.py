@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from runners.data.index import vocabulary_of
-from runners.data.pool import Pool
-from runners.data.tokenizer import tokenizer
+from runners.data.pool.index import vocabulary_of
+from runners.data.pool.pool import Pool
+from runners.data.pool.tokenizer import tokenizer
 
 WORDS = ("a", "dog", "red", "cat")
 

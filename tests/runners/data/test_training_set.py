@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from runners.data import training_set
-from runners.data.cache import drop_idle, shared_images
-from runners.data.damage import Damage
-from runners.data.embedded.build import TrainingPairs
-from runners.data.order import BLOCK, WINDOW, positions
-from runners.data.pool import Pool
-from runners.data.reader import read_images
-from runners.data.training_set import StreamedSet, TrainingSet, training_data
-from runners.data.write import write_pool
+from runners.data.build.write import write_pool
+from runners.data.pool.damage import Damage
+from runners.data.pool.pool import Pool
+from runners.data.pool.reader import read_images
+from runners.data.reading import training_set
+from runners.data.reading.cache import drop_idle, shared_images
+from runners.data.reading.order import BLOCK, WINDOW, positions
+from runners.data.reading.training_set import StreamedSet, TrainingSet, training_data
+from runners.embedded.embedded_pool import TrainingPairs
 from tests.runners.data.test_damage import flip_byte
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -229,8 +229,8 @@ def test_a_pool_is_decoded_once_for_all_processes_and_goes_when_none_uses_it(
 ) -> None:
     script = (
         "import sys; from pathlib import Path\n"
-        "from runners.data.cache import shared_images\n"
-        "from runners.data.pool import Pool\n"
+        "from runners.data.reading.cache import shared_images\n"
+        "from runners.data.pool.pool import Pool\n"
         "shared_images(Pool.open(sys.argv[1]), 32, memory=Path(sys.argv[2]))\n"
         "print('open', flush=True); sys.stdin.read()\n"
     )
@@ -259,7 +259,7 @@ def test_a_pool_of_a_large_index_reads_the_same_rows_by_row_group(
 ) -> None:
     rows = np.array([502, 3, 3, 77, 0])
     expected = pool.rows(rows, ["key", "caption"])
-    monkeypatch.setattr("runners.data.pool._ROWS_IN_MEMORY", 10)
+    monkeypatch.setattr("runners.data.pool.pool._ROWS_IN_MEMORY", 10)
     found = Pool.open(pool.path).rows(rows, ["key", "caption"])
     assert found.to_numpy().tolist() == expected.to_numpy().tolist()
 

@@ -13,10 +13,10 @@ import webdataset
 from numpy.typing import NDArray
 from PIL import Image
 
-from runners.data.embedded.build import TrainingPairs, build_embedded_pool
-from runners.data.pool import Origin, Pool, Scorer
-from runners.data.write import write_pool
-from runners.files import new_folder
+from runners.data.build.write import write_pool
+from runners.data.pool.pool import Origin, Pool, Scorer
+from runners.embedded.embedded_pool import TrainingPairs, build_embedded_pool
+from runners.host.files import new_folder
 
 
 def test_two_builds_give_the_same_bytes_in_every_file(
@@ -104,8 +104,8 @@ def test_a_build_that_is_killed_leaves_no_pool_and_can_be_repeated(tmp_path: Pat
     path = tmp_path / "p"
     script = (
         "import os, sys\n"
-        "from runners.data.embedded.build import TrainingPairs\n"
-        "from runners.data.write import write_pool\n"
+        "from runners.embedded.embedded_pool import TrainingPairs\n"
+        "from runners.data.build.write import write_pool\n"
         "class Dies(TrainingPairs):\n"
         "    def __getitem__(self, index):\n"
         "        if (self.count, index) == (30, 29): os._exit(9)\n"

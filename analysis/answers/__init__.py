@@ -1,0 +1,1 @@
+"""Answers: the best configuration, crossovers, worth, recommendations."""

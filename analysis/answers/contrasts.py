@@ -1,0 +1,260 @@
+"""One part of the configuration at a time: which is best with the rest held.
+
+Two questions are asked of quality. At the same number of pairs: is purer better? And of one pool, where a
+purer subset is a smaller one: how much of it to keep? The second compares each quality's largest subset and
+is the quality trade.
+
+Of a half-finished study each comparison says what it lacks, and none is clear before all of it has run.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.answers.frontier import choose, describe
+from analysis.cells.bootstrap import CellDraws
+from analysis.cells.table import CELL, CONFIGURATION, records
+from analysis.labels import POOL, axis_text, budget_text, held_text, percent, plural, sort_key
+
+Positions = NDArray[np.intp]
+Lacking = dict[Any, tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Statement:
+    """What the comparisons along one axis say together.
+
+    Attributes:
+        title: The question.
+        verdict: The verdict that all comparisons share; otherwise ``mixed`` when some are clear, or
+            ``undecided``.
+        held: What is held in the comparison that is spelt out.
+        steps: Its answer at each budget.
+        text: What all comparisons say.
+    """
+
+    title: str
+    verdict: str
+    held: str
+    steps: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Cells that differ along one axis alone.
+
+    Attributes:
+        axis: Column of ``CONFIGURATION`` that varies.
+        held: Value of each other column of the cell, and ``budget``.
+        positions: The cells, ordered along the axis.
+    """
+
+    axis: str
+    held: dict[str, Any]
+    positions: Positions
+
+
+def comparisons(draws: CellDraws, axis: str) -> list[Comparison]:
+    """Every group of at least two cells that differ along one axis alone: their budget is the same too."""
+    others = [name for name in CONFIGURATION if name != axis]
+    found = [
+        _compare(draws, axis, dict(zip(["regime", "budget", *others], key, strict=True)), positions)
+        for key, positions in draws.groups(["regime", "budget", *others])
+        if len(positions) > 1
+    ]
+    if axis == "quality":
+        found += _pool_comparisons(draws)
+    return found
+
+
+def _compare(draws: CellDraws, axis: str, held: dict[str, Any], positions: Positions) -> Comparison:
+    values = draws.cells[axis].to_numpy()
+    ordered = sorted(positions, key=lambda position: sort_key(axis, values[position]))
+    return Comparison(axis=axis, held=held, positions=np.asarray(ordered, dtype=np.intp))
+
+
+def _pool_comparisons(draws: CellDraws) -> list[Comparison]:
+    found = []
+    for (regime, budget, architecture, strategy), positions in draws.groups(
+        ["regime", "budget", "architecture", "strategy"]
+    ):
+        largest = draws.cells.iloc[positions].groupby("quality")["subset_size"].idxmax().to_numpy(np.intp)
+        sizes = draws.cells["subset_size"].to_numpy()[largest]
+        if len(largest) > 1 and len(np.unique(sizes)) > 1:
+            held = {"regime": regime, "budget": budget, "architecture": architecture, "strategy": strategy}
+            found.append(_compare(draws, "quality", held | {"subset_size": POOL}, largest))
+    return found
+
+
+def densest(found: list[Comparison]) -> list[Comparison]:
+    """Of all ways to hold the rest, the one that compares most cells: its comparisons, by budget.
+
+    Between equals: the one with more budgets, then the one that holds more pairs.
+    """
+
+    def way(comparison: Comparison) -> tuple[str, ...]:
+        return tuple(f"{name}={value}" for name, value in comparison.held.items() if name != "budget")
+
+    ways: dict[tuple[str, ...], list[Comparison]] = {}
+    for comparison in found:
+        ways.setdefault(way(comparison), []).append(comparison)
+
+    def worth(group: list[Comparison]) -> tuple[int, int, float]:
+        size = group[0].held.get("subset_size", 0.0)
+        pairs = float("inf") if size == POOL else float(size)
+        return sum(len(comparison.positions) for comparison in group), len(group), pairs
+
+    best = max(ways.values(), key=worth, default=[])
+    return sorted(best, key=lambda comparison: float(comparison.held["budget"]))
+
+
+def lacking(plan: pd.DataFrame, axis: str) -> dict[tuple[Any, ...], Lacking]:
+    """What each planned comparison along an axis lacks: value → runs that have not ended, and all its runs.
+
+    Args:
+        plan: What ``missing.with_budgets`` gave.
+        axis: Column of ``CONFIGURATION``.
+
+    Returns:
+        By the values of ``CELL`` that the comparison holds, with None for the axis.
+    """
+    found: dict[tuple[Any, ...], Lacking] = {}
+    if plan.empty:
+        return found
+    counts = plan.groupby([*CELL], as_index=False)["ended"].agg(["sum", "size"])
+    others = [name for name in CELL if name != axis]
+    ways = [(others, counts)]
+    if axis == "quality":
+        others = [name for name in others if name != "subset_size"]
+        largest = counts.groupby([*others, axis])["subset_size"].transform("max")
+        ways.append((others, counts[counts["subset_size"] == largest]))
+    for names, cells in ways:
+        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for cell in records(cells):
+            groups.setdefault(tuple(cell[name] for name in names), []).append(cell)
+        for key, sides in groups.items():
+            held = dict(zip(names, key, strict=True))
+            pooled = axis == "quality" and "subset_size" not in held
+            if pooled:
+                held["subset_size"] = POOL
+            if len({side["subset_size"] if pooled else side[axis] for side in sides}) > 1:
+                found[_key(held)] = {side[axis]: (side["size"] - side["sum"], side["size"]) for side in sides}
+    return found
+
+
+def _lacking_text(lacks: Lacking, axis: str) -> str:
+    left, runs = (sum(counts[place] for counts in lacks.values()) for place in (0, 1))
+    if not left:
+        return ""
+    whole = [value for value, (missing, of) in lacks.items() if missing == of]
+    named = ", ".join(
+        axis_text(axis, value) for value in sorted(whole, key=lambda each: sort_key(axis, each))
+    )
+    return (f"not run: {named}; " if named else "") + f"{left} of {plural(runs, 'run')} missing"
+
+
+def _key(held: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(held.get(name) for name in CELL)
+
+
+def contrasts(draws: CellDraws, plan: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Every comparison along every axis.
+
+    Args:
+        draws: The study's cells.
+        plan: What ``missing.with_budgets`` gave; without it, nothing is known to be lacking.
+
+    Returns:
+        One row a comparison: ``axis``, ``regime``, ``budget``, ``held`` (text), ``values`` (texts along the
+        axis), ``best`` (text), ``place`` of the best along the axis (``first``, ``middle``, ``last``), the
+        columns of ``frontier.describe``, and ``lacking``: what of it was planned and has no result (text).
+    """
+    rows = []
+    for axis in CONFIGURATION:
+        planned = lacking(pd.DataFrame() if plan is None else plan, axis)
+        for comparison in comparisons(draws, axis):
+            here = draws.take(comparison.positions)
+            names = [axis_text(axis, value) for value in here.cells[axis]]
+            choice = choose(here)
+            place = {0: "first", len(names) - 1: "last"}.get(choice.leader, "middle")
+            row = {
+                "axis": axis, "regime": comparison.held["regime"], "budget": comparison.held["budget"],
+                "held": held_text(comparison.held), "values": " · ".join(names),
+                "best": names[choice.leader], "place": place,
+            } | describe(here, choice, names)  # fmt: skip
+            lacks = planned.get(_key(comparison.held), {})
+            open_side = any(left == of for left, of in lacks.values())
+            own, _ = lacks.get(here.cells[axis].iloc[choice.leader], (0, 0))
+            if row["verdict"] == "clear" and (open_side or own):
+                row["verdict"] = "undecided"
+            row["lacking"] = _lacking_text(lacks, axis)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+_TITLES = {
+    "quality": "How pure should the data be?",
+    "subset_size": "Does more data help?",
+    "architecture": "Which architecture?",
+    "strategy": "Which training strategy?",
+}
+
+
+def statements(
+    draws: CellDraws, table: pd.DataFrame, plan: pd.DataFrame | None = None
+) -> tuple[Statement, ...]:
+    """The answers along each axis; an axis along which nothing was compared is said to be one.
+
+    Args:
+        draws: The cells that ``table`` was made of.
+        table: What ``contrasts`` gave.
+        plan: As in ``contrasts``.
+    """
+    plan = pd.DataFrame() if plan is None else plan
+    return tuple(
+        _state(draws, table, axis, len(lacking(plan, axis)))
+        for axis in ("quality", "subset_size", "architecture", "strategy")
+    )
+
+
+def _state(draws: CellDraws, table: pd.DataFrame, axis: str, planned: int) -> Statement:
+    rows = records(table[table["axis"] == axis]) if len(table) else []
+    if not rows:
+        text = "No two finished trials differ in this alone: the study cannot say."
+        if planned:
+            text = f"Nothing yet: none of {plural(planned, 'planned comparison')} has two finished sides."
+        return Statement(title=_TITLES[axis], verdict="undecided", held="", steps=(), text=text)
+    dense = densest(comparisons(draws, axis))
+    held = held_text(dense[0].held)
+    shown = [row for row in rows if row["held"] == held and row["regime"] == dense[0].held["regime"]]
+    steps = tuple(
+        f"{budget_text(row['regime'], row['budget'])}: {row['best']} ({_confidence(row)})"
+        for row in sorted(shown, key=lambda row: row["budget"])
+    )
+    clear = sum(row["verdict"] == "clear" for row in rows)
+    text = f"{clear} of {plural(len(rows), 'comparison')} of this kind {'is' if clear == 1 else 'are'} clear"
+    if axis == "subset_size":
+        largest = sum(row["place"] == "last" for row in rows)
+        smaller = sum(row["place"] != "last" and row["verdict"] == "clear" for row in rows)
+        text += f"; the largest set is ahead in {largest}, a smaller one clearly ahead in {smaller}"
+    unfinished, absent = sum(bool(row["lacking"]) for row in rows), planned - len(rows)
+    if unfinished:
+        text += f"; {unfinished} {'lacks' if unfinished == 1 else 'lack'} trials that were planned"
+    if absent > 0:
+        text += f"; {absent} more {'was' if absent == 1 else 'were'} planned and can't be made yet"
+    kinds = {str(row["verdict"]) for row in rows}
+    verdict = kinds.pop() if len(kinds) == 1 else ("mixed" if clear else "undecided")
+    return Statement(title=_TITLES[axis], verdict=verdict, held=held, steps=steps, text=f"{text}.")
+
+
+def _confidence(row: dict[str, Any]) -> str:
+    if row["verdict"] == "tie":
+        said = "a tie with " + ", ".join(name for name in row["tied"].split("; ") if name != row["best"])
+    else:
+        said = f"{row['verdict']}: {percent(row['gap'])} points before {row['runner_up']}"
+    return f"so far {said}; {row['lacking']}" if row["lacking"] else said

@@ -1,0 +1,145 @@
+"""Where one architecture or training strategy overtakes another, along compute or data.
+
+Two curves that differ in this alone are compared over the x that both were measured at. Each draw of the
+study gives a difference of two curves and so at most one place where the sign changes for good; a draw in
+which it never changes counts as a crossover before the first or after the last x, so that an interval that
+reaches an end is open there.
+"""
+
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.cells.bootstrap import CellDraws
+from analysis.cells.curves import X_COLUMNS, alike, curve_text
+from analysis.cells.intervals import COVERAGE, Interval, intervals
+from analysis.labels import axis_text
+from analysis.laws.laws import Law, pair
+
+Floats = NDArray[np.float64]
+Verdict = Literal["overtakes", "none within the data", "undecided"]
+
+_AXES = ("architecture", "strategy")
+_POINTS = 120
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Crossing:
+    """Where the second of two curves gets below the first.
+
+    Attributes:
+        verdict: ``overtakes``; ``none within the data``: one is ahead throughout; or ``undecided``.
+        reason: The verdict in one sentence, without names.
+        ahead_first: Probability that the second is ahead at the smallest x.
+        ahead_last: Probability that it is ahead at the largest.
+        x: The crossover as measured; NaN unless ``verdict`` is ``overtakes``.
+        ends: Its intervals, 0 and infinite where they are open; NaN unless ``verdict`` is ``overtakes``.
+    """
+
+    verdict: Verdict
+    reason: str
+    ahead_first: float
+    ahead_last: float
+    x: float = float("nan")
+    ends: Interval = field(default_factory=Interval)
+
+
+def cross(
+    first: Floats, second: Floats, at: Floats, *, informed: bool = True, refits: int | None = None
+) -> Crossing:
+    """Compares two curves.
+
+    Args:
+        first: Errors, shape (rows, points): as measured, as they might have been, without each run.
+        second: The same of the other.
+        at: Rising x, shape (points,).
+        informed: Whether the draws carry what is uncertain, see ``laws.Law``.
+        refits: Rows that are draws; by default all but the first.
+    """
+    gap = first - second
+    refits = len(gap) - 1 if refits is None else refits
+    ahead = (gap > 0)[1 : 1 + refits]
+    start, end = (float(ahead[:, side].mean()) if refits else float("nan") for side in (0, -1))
+    if not informed:
+        reason = "neither the noise between seeds nor what the laws miss was measured"
+        return Crossing(verdict="undecided", reason=reason, ahead_first=start, ahead_last=end)
+    overtaking = (~ahead[:, 0] & ahead[:, -1]).mean()
+    behind = (gap < 0)[1 : 1 + refits]  # a draw in which both are the same throughout is neither
+    steady = [float(side.all(axis=1).mean()) for side in (behind, ahead)]
+    if overtaking >= COVERAGE:
+        places = _places(gap, at)
+        return Crossing(
+            verdict="overtakes",
+            reason=f"in {overtaking:.0%} of the draws it comes from behind and ends ahead",
+            ahead_first=start,
+            ahead_last=end,
+            x=float(places[0]),
+            ends=intervals(np.clip(places, at[0], at[-1]), refits).open_at(at[0], at[-1]),
+        )
+    if max(steady) >= COVERAGE:
+        reason = f"one is ahead throughout in {max(steady):.0%} of the draws"
+        return Crossing(verdict="none within the data", reason=reason, ahead_first=start, ahead_last=end)
+    reason = (
+        f"in {overtaking:.0%} of the draws it comes from behind and ends ahead; "
+        f"in {max(steady):.0%} one is ahead throughout"
+    )
+    return Crossing(verdict="undecided", reason=reason, ahead_first=start, ahead_last=end)
+
+
+def _places(gap: Floats, at: Floats) -> Floats:
+    """The last x at which the gap turns positive: −∞ where it always was, ∞ where it ends negative."""
+    behind = gap <= 0
+    last = len(at) - 1 - behind[:, ::-1].argmax(axis=1)
+    rows, left = np.arange(len(gap)), np.minimum(last, len(at) - 2)
+    step = gap[rows, left] - gap[rows, left + 1]
+    share = np.clip(gap[rows, left] / np.where(step == 0, 1.0, step), 0.0, 1.0)
+    log_x = np.log(at)
+    found = np.exp(log_x[left] + share * (log_x[left + 1] - log_x[left]))
+    found[behind[:, -1]] = np.inf
+    found[~behind.any(axis=1)] = 0.0
+    return np.asarray(found, dtype=np.float64)
+
+
+def crossovers(draws: CellDraws, laws: tuple[Law, ...], *, along: str) -> pd.DataFrame:
+    """Every pair of curves that differ in architecture or strategy alone.
+
+    Args:
+        draws: The cells that the laws were fitted to.
+        laws: Of both axes.
+        along: ``compute`` or ``data``.
+
+    Returns:
+        One row a pair: ``along``, ``axis``, ``held`` (text), ``behind`` and ``ahead`` (texts: which is ahead
+        at the largest x), ``x_low`` and ``x_high`` (the range compared), and the fields of ``Crossing`` and
+        of its ``ends``.
+    """
+    rows = []
+    for axis in _AXES:
+        for group in alike(laws, along=along, axis=axis):
+            found = (_pair(draws, one, other, axis) for one, other in combinations(group, 2))
+            rows += [row for row in found if row is not None]
+    return pd.DataFrame(rows)
+
+
+def _pair(draws: CellDraws, one: Law, other: Law, axis: str) -> dict[str, Any] | None:
+    ends = [draws.cells[X_COLUMNS[law.along]].to_numpy(np.float64)[law.positions] for law in (one, other)]
+    low, high = max(x.min() for x in ends), min(x.max() for x in ends)
+    if low >= high:
+        return None
+    at = np.geomspace(low, high, _POINTS)
+    first, second, refits, informed = pair(draws, one, other, at)
+    names = [axis_text(axis, law.identity[axis]) for law in (one, other)]
+    if first[0, -1] < second[0, -1]:
+        first, second, names = second, first, names[::-1]
+    found = cross(first, second, at, informed=informed, refits=refits)
+    return {
+        "along": one.along, "axis": axis, "held": curve_text(one, without=axis),
+        "behind": names[0], "ahead": names[1],
+        "x_low": float(low), "x_high": float(high), "verdict": found.verdict, "reason": found.reason,
+        "ahead_first": found.ahead_first, "ahead_last": found.ahead_last,
+        "x": found.x,
+    } | asdict(found.ends)  # fmt: skip

@@ -1,0 +1,117 @@
+"""The lower envelope over compute: the lowest error that any configuration reaches for so many FLOPs.
+
+The Pareto frontier keeps the cells that no other beats for as much compute or less; each with the share of
+the draws in which it is one of them. The law of the envelope runs through the lowest of all configurations'
+curves at every compute that was measured (Hoffmann et al. 2022, approach 1): each curve is read off there
+between its own cells, see ``read_off``. The law is refitted to each draw's envelope.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.answers.read_off import curves, read
+from analysis.cells.bootstrap import CellDraws, stream
+from analysis.cells.intervals import Interval, intervals
+from analysis.cells.pareto import costs, undominated
+from analysis.laws.excess_variance import by_moments
+from analysis.laws.form_choice import FormChoice
+from analysis.laws.forms import POWER, Form, fit
+from analysis.laws.law_fit import LawFit, fit_law, noise_sd
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Envelope:
+    """The envelope of one regime.
+
+    Attributes:
+        regime: Whose cells these are.
+        pareto: The cells of the frontier by rising compute: the columns of ``CellDraws.cells`` and
+            ``probability``, that the cell is one of them.
+        read: What the law runs through: ``train_flops``, ``error`` and the ``runs`` of the cell that it was
+            read off at or before.
+        fit: The law.
+        alpha: Intervals of its exponent; NaN without draws of runs.
+        floor: Intervals of its floor.
+    """
+
+    regime: str
+    pareto: pd.DataFrame
+    read: pd.DataFrame
+    fit: LawFit
+    alpha: Interval
+    floor: Interval
+
+
+def envelopes(draws: CellDraws, choices: Mapping[str, FormChoice]) -> tuple[Envelope, ...]:
+    """The envelope of each regime.
+
+    Args:
+        draws: The study's cells.
+        choices: The form of the curves over compute of each regime, which is its envelope's as well.
+    """
+    return tuple(
+        _envelope(regime, draws.take(places), choices[regime].form if regime in choices else POWER)
+        for regime, places in ((str(key[0]), places) for key, places in draws.groups(["regime"]))
+    )
+
+
+def _envelope(regime: str, draws: CellDraws, form: Form) -> Envelope:
+    cost = costs(draws.cells)
+    kept = undominated(cost, draws.with_measured())
+    share = kept[1:].mean(axis=0) if len(kept) > 1 else np.full(len(cost), np.nan)
+    pareto = draws.cells.assign(probability=share)[kept[0]].sort_values("train_flops")
+    grid = np.unique(cost[cost <= cost[kept[0]].max()])
+    x = np.array([draws.cells["train_flops"].to_numpy(np.float64)[cost == at].mean() for at in grid])
+    y, runs = _lowest(draws, cost, grid)
+    law, alpha, floor = _law(draws, form, x, y, runs)
+    read_off = pd.DataFrame({"train_flops": x, "error": y[0], "runs": runs[0]})
+    return Envelope(
+        regime=regime, pareto=pareto.reset_index(drop=True), read=read_off, fit=law, alpha=alpha, floor=floor
+    )
+
+
+def _lowest(draws: CellDraws, cost: Floats, grid: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """The lowest curve at each compute, and the runs of its cell there, for each row of the cells' stack."""
+    stack, runs = draws.resampled(), draws.cells["runs"].to_numpy(np.int64)
+    found, behind = [], []
+    for positions in curves(draws, cost):
+        x = cost[positions]
+        found.append(read(x, stack[:, positions], grid))
+        behind.append(runs[positions][np.clip(np.searchsorted(x, grid), 0, len(x) - 1)])
+    readings = np.stack(found)
+    lowest = readings.argmin(axis=0)
+    y = np.take_along_axis(readings, lowest[None], axis=0)[0]
+    return y, np.stack(behind)[lowest, np.arange(len(grid))]
+
+
+def _law(
+    draws: CellDraws, form: Form, x: Floats, y: Floats, runs: NDArray[np.int64]
+) -> tuple[LawFit, Interval, Interval]:
+    """The law through the envelope, with the intervals of its exponent and floor.
+
+    Args:
+        draws: Of the regime's cells.
+        form: Of the law.
+        x: Training FLOPs.
+        y: The envelope for each row of the cells' stack (``CellDraws.resampled``).
+        runs: Weights, of the same shape.
+    """
+    drawn = slice(1, 1 + draws.refits)
+    law = fit_law(
+        form, x, y[0], runs=runs[0], draws=y[drawn], source=draws.source, freedom=draws.freedom,
+        chance=draws.chance,
+    )  # fmt: skip
+    if not law.supported or draws.source != "runs":
+        return law, Interval(), Interval()
+    generator, noise = stream("discrepancy/envelope", 0), float(np.mean(noise_sd(y[drawn]) ** 2))
+    discrepancy = by_moments(law.miss**2 * len(x), freedom=law.freedom, noise=noise)
+    moves = discrepancy.drawn(draws.refits, generator)[:, None] * generator.standard_normal(y[drawn].shape)
+    y = np.concatenate([y[:1], y[drawn] + moves, y[1 + draws.refits :]])
+    laws = fit(form, x, y, weights=runs.astype(np.float64), chance=draws.chance)
+    return law, intervals(laws.alpha, draws.refits), intervals(laws.floor, draws.refits)

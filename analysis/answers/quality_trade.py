@@ -1,0 +1,103 @@
+"""How the best data quality moves with compute and with the size of the pool.
+
+Of one pool a purer subset is a smaller one. At each budget the best fraction to keep is drawn from the
+study's draws; its logarithm is regressed on the logarithm of the budget (or of the pool) in each draw, and
+the sign of that slope, with its probability, is the answer: filter less or more as the budget grows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.cells.bootstrap import CellDraws
+from analysis.cells.intervals import COVERAGE, interval
+from analysis.labels import plural, quality_fraction
+
+Floats = NDArray[np.float64]
+Verdict = Literal["filter less", "filter more", "undecided"]
+
+_FEWEST = 2
+_FLAT = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QualityTrade:
+    """Best fractions along one axis.
+
+    Attributes:
+        along: ``budget`` or ``pool`` (pairs before they are filtered).
+        held: The columns that all its cells share.
+        best: One row an x: ``x``, ``fraction`` (kept, as measured), ``low``, ``high``.
+        slope: Change of ln fraction with ln x, as measured.
+        slope_low: Lower end of its interval; NaN without draws of runs.
+        slope_high: Upper end.
+        verdict: What to do as x grows.
+        reason: The verdict in one sentence.
+    """
+
+    along: str
+    held: Mapping[str, Any]
+    best: pd.DataFrame
+    slope: float
+    slope_low: float
+    slope_high: float
+    verdict: Verdict
+    reason: str
+
+
+def quality_trades(draws: CellDraws) -> tuple[QualityTrade, ...]:
+    """Every slice in which at least two qualities were measured at two budgets, or of two pools."""
+    fraction = np.array([min(quality_fraction(str(name)), 1.0) for name in draws.cells["quality"]])
+    # Subsets of one pool agree in size / fraction but for rounding.
+    pool = draws.cells["subset_size"].to_numpy(np.float64) / fraction
+    named = draws.cells.assign(pool=np.round(np.log2(pool), 1), fraction=fraction, pairs=pool)
+    here = replace(draws, cells=named)
+    found = []
+    for along, other in (("budget", "pool"), ("pool", "budget")):
+        held = ["regime", "architecture", "strategy", other]
+        for key, positions in here.groups(held):
+            trade = _trade(here.take(positions), along, dict(zip(held, key, strict=True)))
+            found += [] if trade is None else [trade]
+    return tuple(found)
+
+
+def _trade(draws: CellDraws, along: str, held: Mapping[str, Any]) -> QualityTrade | None:
+    error, fraction = draws.with_measured(), draws.cells["fraction"].to_numpy(np.float64)
+    pairs = draws.cells["pairs"].to_numpy(np.float64)
+    x, best = [], []
+    for key, places in draws.groups([along]):
+        if len(np.unique(fraction[places])) > 1:
+            x.append(float(str(key[0])) if along == "budget" else float(pairs[places].mean()))
+            best.append(fraction[places[error[:, places].argmin(axis=1)]])
+    if len(x) < _FEWEST:
+        return None
+    chosen, log_x = np.stack(best, axis=1), np.log(x)
+    centred = log_x - log_x.mean()
+    slopes = np.log(chosen) @ centred / (centred @ centred)
+    low = high = float("nan")
+    ends = [(low, high)] * len(x)
+    if draws.source == "runs":
+        low, high = interval(slopes[1:])
+        ends = [interval(column) for column in chosen[1:].T]
+    frame = pd.DataFrame({
+        "x": x, "fraction": chosen[0], "low": [end[0] for end in ends], "high": [end[1] for end in ends],
+    })  # fmt: skip
+    verdict, reason = _judge(slopes[1:], draws.source == "runs", len(x))
+    return QualityTrade(
+        along=along, held=held, best=frame, slope=float(slopes[0]), slope_low=low, slope_high=high,
+        verdict=verdict, reason=reason,
+    )  # fmt: skip
+
+
+def _judge(slopes: Floats, measured: bool, points: int) -> tuple[Verdict, str]:  # noqa: FBT001 (private)
+    if not measured:
+        return "undecided", "the noise between seeds was not measured"
+    rising, falling = float((slopes > _FLAT).mean()), float((slopes < -_FLAT).mean())
+    if max(rising, falling) < COVERAGE:
+        return "undecided", f"the best fraction rises in {rising:.0%} of the draws and falls in {falling:.0%}"
+    verdict: Verdict = "filter less" if rising > falling else "filter more"
+    return verdict, f"in {max(rising, falling):.0%} of the draws, over {plural(points, 'point')}"

@@ -1,0 +1,184 @@
+"""Effective robustness: accuracy on shifted images beyond what accuracy on plain ones foretells.
+
+Models of one kind lie on a line when both accuracies are on a logit scale (Taori et al. 2020, §2; Miller et
+al. 2021). The line is fitted to a study's plain CLIP cells; what a group of cells has above it, in points on
+the shifted set, is its effective robustness. More plain accuracy alone gives none.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.cells.bootstrap import stream
+from analysis.cells.intervals import COVERAGE
+from analysis.cells.table import CELL, tidy
+from runners.evaluate.variants import MEANS, variant_sets
+
+Floats = NDArray[np.float64]
+
+BASELINE = "clip"
+FEWEST_CELLS = 4
+_OWN = ("validation", "seen")
+_DRAWS = 1000
+COLUMNS = ("shifted", "slope", "r2", "axis", "value", "cells", "points", "low", "high", "verdict")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Cells:
+    """Accuracies of cells on the plain and on the shifted set, shape (2, cells), and the runs behind them."""
+
+    frame: pd.DataFrame
+    accuracy: Floats
+    runs: NDArray[np.int64]
+    residuals: Floats  # (2, runs of cells with several), in units of √(p(1−p))
+    freedom: int
+
+
+def robustness(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
+    """Measures the effective robustness of each architecture's plain CLIP, and of each other strategy.
+
+    Args:
+        results: In the results schema.
+        metric: The declared one; its set is the plain one. Only zero-shot top-1 is told.
+
+    Returns:
+        One row for each shifted set (another set's ``top1``, and the means over the paper's variants of
+        ImageNet) and group: slope and r² of the line on the logit scale, effective robustness in ``points``
+        (a fraction) with its interval from the noise between seeds (NaN with one seed), and ``verdict``:
+        ``above``, ``below`` or ``on`` the line; ``undecided`` without an interval. Empty where fewer than
+        four plain cells have both accuracies.
+    """
+    rows = [row for name, both in _measured(results, metric) for row in _above_line(both, name)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def foretold(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
+    """Every cell's accuracy on the plain and on each shifted set, and what the line foretells of the latter.
+
+    Args:
+        results: In the results schema.
+        metric: The declared one.
+
+    Returns:
+        The columns of ``CELL``, ``shifted_set``, ``plain``, ``shifted`` and ``foretold`` (fractions). Empty
+        where there is no line.
+    """
+    frames = []
+    for name, both in _measured(results, metric):
+        cells = _cells(both)
+        base = (cells.frame["strategy"] == BASELINE).to_numpy(bool)
+        if _has_line(cells, base):
+            above = _residuals(cells.accuracy[None], base)[2][0]
+            frames.append(cells.frame.assign(shifted_set=name, foretold=cells.accuracy[1] - above))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _measured(results: pd.DataFrame, metric: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each shifted set's name, and the finished trials with their accuracies on the plain set and on it."""
+    place, _, what = metric.rpartition("/")
+    trials = tidy(results, metric=metric).frame
+    if what != "top1" or trials.empty:
+        return
+    for name, accuracy in _shifted(results.set_index("trial"), place):
+        shifted = accuracy.reindex(trials["trial"]).to_numpy(np.float64)
+        both = trials[["trial", *CELL]].assign(plain=1 - trials["error"], shifted=shifted)
+        yield name, both.dropna(subset=["shifted"])
+
+
+def _has_line(cells: _Cells, base: NDArray[np.bool_]) -> bool:
+    return bool(base.sum() >= FEWEST_CELLS and np.ptp(cells.accuracy[0, base]) > 0)
+
+
+def _shifted(results: pd.DataFrame, plain: str) -> Iterator[tuple[str, pd.Series]]:
+    names = [name.removesuffix("/top1") for name in map(str, results.columns) if name.endswith("/top1")]
+    others = [name for name in names if name not in (plain, *_OWN)]
+    variants = variant_sets(others)
+    for name in variants.values() if variants else others:
+        yield name, results[f"{name}/top1"]
+    for mean, titles in MEANS.items():
+        if set(titles) <= set(variants):
+            columns = [f"{variants[title]}/top1" for title in titles]
+            yield mean, results[columns].mean(axis=1, skipna=False)
+
+
+def _above_line(measured: pd.DataFrame, name: str) -> list[dict[str, object]]:
+    cells = _cells(measured)
+    base = (cells.frame["strategy"] == BASELINE).to_numpy(bool)
+    if not _has_line(cells, base):
+        return []
+    groups = dict(_groups(cells.frame))
+    slope, r2, above = _residuals(cells.accuracy[None], base)
+    draws = _draw(cells, name)
+    drawn = _residuals(draws, base)[2] if draws is not None else np.full((1, len(base)), np.nan)
+    tail = 100 * (1 - COVERAGE) / 2
+    rows = []
+    for (axis, value), members in groups.items():
+        low, high = np.percentile(drawn[:, members].mean(axis=1), [tail, 100 - tail])
+        verdict = "undecided" if np.isnan(low) else "above" if low > 0 else "below" if high < 0 else "on"
+        rows.append({
+            "shifted": name, "slope": slope, "r2": r2, "axis": axis, "value": value,
+            "cells": int(members.sum()), "points": float(above[0, members].mean()), "low": low,
+            "high": high, "verdict": verdict,
+        })  # fmt: skip
+    return rows
+
+
+def _groups(cells: pd.DataFrame) -> Iterator[tuple[tuple[str, str], NDArray[np.bool_]]]:
+    plain = cells["strategy"] == BASELINE
+    for axis, among in (("architecture", plain), ("strategy", ~plain)):
+        for value in sorted(set(cells.loc[among, axis])):
+            yield (axis, str(value)), (among & (cells[axis] == value)).to_numpy(bool)
+
+
+def _cells(measured: pd.DataFrame) -> _Cells:
+    grouped = measured.groupby(list(CELL), dropna=False)[["plain", "shifted"]]
+    means = grouped.mean().reset_index()
+    runs = np.asarray(grouped.size(), dtype=np.int64)
+    spread = np.sqrt(runs / np.maximum(runs - 1, 1))
+    at, place = grouped.transform("mean").to_numpy(np.float64), grouped.ngroup().to_numpy(np.intp)
+    several = runs[place] > 1
+    unit = np.sqrt(np.clip(at * (1 - at), 1e-6, None))
+    off = (measured[["plain", "shifted"]].to_numpy(np.float64) - at) / unit * spread[place, None]
+    return _Cells(
+        frame=means,
+        accuracy=means[["plain", "shifted"]].to_numpy(np.float64).T,
+        runs=runs,
+        residuals=off[several].T,
+        freedom=int((runs - 1).sum()),
+    )
+
+
+def _draw(cells: _Cells, name: str) -> Floats | None:
+    """Cells as they might have been, (draws, 2, cells): both accuracies of a run are drawn together."""
+    if cells.freedom == 0:
+        return None
+    rng = stream(f"robustness/{name}", 0)
+    pool = cells.residuals.shape[1]
+    means = np.empty((_DRAWS, 2, len(cells.runs)))
+    for runs in np.unique(cells.runs):
+        chosen = rng.integers(pool, size=(_DRAWS, int((cells.runs == runs).sum()), runs))
+        means[:, :, cells.runs == runs] = cells.residuals[:, chosen].mean(axis=3).transpose(1, 0, 2)
+    # As in `bootstrap`: few seeds give the wide intervals of Student's t.
+    stretch = np.sqrt(cells.freedom / rng.chisquare(cells.freedom, size=(_DRAWS, 1, 1)))
+    unit = np.sqrt(np.clip(cells.accuracy * (1 - cells.accuracy), 1e-6, None))
+    return np.asarray(cells.accuracy + means * stretch * unit, dtype=np.float64)
+
+
+def _residuals(accuracy: Floats, base: NDArray[np.bool_]) -> tuple[float, float, Floats]:
+    """Slope and r² of the first draw's line through the base cells, and all cells' distance from each."""
+    x, y = _logit(accuracy[:, 0]), _logit(accuracy[:, 1])
+    x_base, y_base = x[:, base], y[:, base]
+    x_mean, y_mean = x_base.mean(axis=1, keepdims=True), y_base.mean(axis=1, keepdims=True)
+    together = ((x_base - x_mean) * (y_base - y_mean)).sum(axis=1, keepdims=True)
+    slope = together / np.square(x_base - x_mean).sum(axis=1, keepdims=True)
+    foretold = 1 / (1 + np.exp(-(y_mean + slope * (x - x_mean))))
+    r2 = float(np.corrcoef(x_base[0], y_base[0])[0, 1] ** 2) if np.ptp(y_base[0]) > 0 else float("nan")
+    return float(slope[0, 0]), r2, np.asarray(accuracy[:, 1] - foretold, dtype=np.float64)
+
+
+def _logit(share: Floats) -> Floats:
+    inside = np.clip(share, 1e-4, 1 - 1e-4)
+    return np.asarray(np.log(inside / (1 - inside)), dtype=np.float64)

@@ -1,0 +1,166 @@
+"""What a verdict on a budget's best rests on: how many were tried, what was not, and if rates were tuned.
+
+The best of those that were tried need not be the best there is. The combinations that a reader would ask for
+first are those of parts that did well: of the leader, of what ties with it, and of the best along each axis.
+"""
+
+from collections.abc import Collection, Mapping
+from itertools import product
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from analysis.answers.contrasts import Comparison, comparisons
+from analysis.cells.bootstrap import CellDraws
+from analysis.cells.table import CONFIGURATION, records
+from analysis.labels import axis_text, listed, plural
+
+_NAMED = 3
+
+
+class _Data(NamedTuple):
+    subset_size: float
+    quality: str
+
+
+_Parts = tuple[str, str, _Data]
+"""Architecture, strategy and data: a purer subset is a smaller one, so size and quality go together."""
+_Compared = Mapping[str, list[Comparison]]
+"""The comparisons along each axis."""
+
+
+def with_scope(
+    best: pd.DataFrame,
+    draws: CellDraws,
+    *,
+    plan: pd.DataFrame,
+    left_out: pd.DataFrame,
+    rates: Collection[tuple[str, str]] | None,
+) -> pd.DataFrame:
+    """Return the best at each budget with what each verdict rests on.
+
+    Args:
+        best: What ``frontier.frontier`` gave.
+        draws: The cells that it was made of.
+        plan: What ``missing.with_budgets`` gave: what is still to run is not called left out.
+        left_out: Cells that were not planned, with ``reason``.
+        rates: The architectures and strategies whose peak learning rate was tuned; None where that is not
+            known.
+
+    Returns:
+        ``best`` with ``not_run``, the combinations of the leaders' parts that were not (text, may be empty),
+        and ``scope``, all in one sentence.
+    """
+    if best.empty:
+        return best
+    rows = records(best)
+    compared = {axis: comparisons(draws, axis) for axis in CONFIGURATION}
+    not_run = [_not_run(row, draws, compared, plan, left_out) for row in rows]
+    scope = [
+        "; ".join(filter(None, (_tried(row["configurations"]), absent, _rates(row, draws, rates))))
+        for row, absent in zip(rows, not_run, strict=True)
+    ]
+    return best.assign(not_run=not_run, scope=scope)
+
+
+def _tried(count: int) -> str:
+    return "only 1 configuration tried" if count == 1 else f"best of {plural(count, 'configuration')} tried"
+
+
+def _rates(row: Mapping[str, Any], draws: CellDraws, rates: Collection[tuple[str, str]] | None) -> str:
+    if rates is None:
+        return ""
+    here = draws.cells[draws.cells["regime"] == row["regime"]]
+    if row["regime"] == "fixed-compute":
+        here = here[here["budget"] == row["budget"]]
+    pairs = set(zip(here["architecture"], here["strategy"], strict=True))
+    tuned = len(pairs & {*rates})
+    if tuned == len(pairs):
+        return "learning rates were tuned for each"
+    if not tuned:
+        return "learning rates were not tuned for each"
+    return f"learning rates were tuned for {tuned} of {len(pairs)} pairs of architecture and strategy"
+
+
+def _not_run(
+    row: Mapping[str, Any],
+    draws: CellDraws,
+    compared: _Compared,
+    plan: pd.DataFrame,
+    left_out: pd.DataFrame,
+) -> str:
+    """The combinations of the leaders' parts that were neither run nor are to be, in words."""
+    leader = _parts(row["leaders"][0], row["regime"])
+    run = _known(draws.cells, row) | _known(plan, row)
+    reasons = {
+        _parts(cell, row["regime"]): str(cell["reason"])
+        for cell in records(left_out)
+        if cell["regime"] == row["regime"] and _same_level(cell["level_flops"], row)
+    }
+    absent = [parts for parts in product(*_options(row, draws, compared)) if parts not in run]
+    absent.sort(key=lambda parts: sum(one != other for one, other in zip(parts, leader, strict=True)))
+    names = [
+        _text(parts, leader, row["regime"]) + (f" ({reasons[parts]})" if parts in reasons else "")
+        for parts in absent[:_NAMED]
+    ]
+    if not names:
+        return ""
+    more = [f"{len(absent) - _NAMED} more of the leaders' parts"] if len(absent) > _NAMED else []
+    return f"{listed([*names, *more])} {'was' if len(absent) == 1 else 'were'} not run"
+
+
+def _options(
+    row: Mapping[str, Any], draws: CellDraws, compared: _Compared
+) -> tuple[Collection[str], Collection[str], Collection[_Data]]:
+    """The parts that did well at a row's budget, the leader's first: architectures, strategies and data."""
+    good = [_parts(cell, row["regime"]) for cell in row["leaders"]]
+    architectures, strategies, data = (dict.fromkeys(values) for values in zip(*good, strict=True))
+    for axis, found in compared.items():
+        here = [
+            each.positions
+            for each in found
+            if (each.held["regime"], each.held["budget"]) == (row["regime"], row["budget"])
+        ]
+        if here:
+            cells = draws.cells.iloc[max(here, key=len)]
+            lowest = _parts(records(cells.nsmallest(1, "error"))[0], row["regime"])
+            if axis == "architecture":
+                architectures[lowest[0]] = None
+            elif axis == "strategy":
+                strategies[lowest[1]] = None
+            else:
+                data[lowest[2]] = None
+    return architectures, strategies, data
+
+
+def _parts(cell: Mapping[str, Any], regime: str) -> _Parts:
+    # In one epoch more compute is more pairs: their number is no choice.
+    size = 0.0 if regime == "one-epoch" else float(cell["subset_size"])
+    return str(cell["architecture"]), str(cell["strategy"]), _Data(size, str(cell["quality"]))
+
+
+def _same_level(level: object, row: Mapping[str, Any]) -> bool:
+    return bool(row["regime"] != "fixed-compute" or level == row["budget"])
+
+
+def _known(cells: pd.DataFrame, row: Mapping[str, Any]) -> set[_Parts]:
+    """What was run or planned at a row's budget; outside of fixed compute, at any."""
+    if cells.empty:
+        return set()
+    same = cells["regime"] == row["regime"]
+    if row["regime"] == "fixed-compute":
+        same &= cells["budget"] == row["budget"]
+    return {
+        _parts(cell, row["regime"]) for cell in records(cells.loc[same, [*CONFIGURATION]].drop_duplicates())
+    }
+
+
+def _text(parts: _Parts, leader: _Parts, regime: str) -> str:
+    architecture, strategy, data = parts
+    said = f"{architecture} with {axis_text('strategy', strategy)}"
+    if data == leader[2]:
+        return said
+    quality = axis_text("quality", data.quality)
+    if regime == "one-epoch":
+        return f"{said} on {quality}"
+    return f"{said} on {axis_text('subset_size', data.subset_size)} ({quality})"

@@ -1,0 +1,1 @@
+"""Result rows as cells and curves, with the noise of their runs."""

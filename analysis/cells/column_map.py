@@ -1,0 +1,314 @@
+"""Anyone's table → the results schema, by a map that says what each column is made of."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.cells.table import CELL, NUMBERS, READING_ERROR, REGIMES, TEXT, is_loss, levels
+from budgets.names import unknown
+from budgets.quantity import parse_quantity
+
+Floats = NDArray[np.float64]
+
+REQUIRED = ("regime", "subset_size", "quality", "architecture", "strategy", "samples_seen", "train_flops")
+OPTIONAL = (
+    "level_flops", "seed", "batch_size", "train_flops_per_sample", "evaluation_flops", "epochs", "parameters",
+    "train_loss",
+)  # fmt: skip
+_PERCENT = 100.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """What one column of the results schema is made of.
+
+    Attributes:
+        source: Column of the table; None for a constant.
+        value: The constant.
+        times: Factor of a number.
+        by: A column that a number is multiplied by.
+        over: A column that a number is divided by.
+        names: Values of the table → values of the schema; a value that is not named here is an error.
+    """
+
+    source: str | None = None
+    value: str = ""
+    times: float = 1.0
+    by: str | None = None
+    over: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ColumnMap:
+    """How a table is read.
+
+    Attributes:
+        title: What the table is and where it comes from.
+        rows: Which rows are read: the values that a column may have, by column; all others are left aside.
+        columns: By name of the results schema: all of ``REQUIRED``, any of ``OPTIONAL``.
+        metric: ``<evaluation set>/<metric>`` of the study; one that ends with ``/loss`` is lower-better and
+            no fraction.
+        metric_column: What it is made of.
+        better: Which way the table's metric is better; a lower-better fraction becomes 1 − itself.
+        images: Evaluation images or texts behind the metric, or the column of their number; 0 when unknown.
+        reading_error: Standard deviation that the metric was read with, in its unit.
+        where: File and line of what the map says, by what this class calls it (``columns.NAME``,
+            ``rows.NAME``), for errors.
+    """
+
+    title: str
+    rows: Mapping[str, tuple[str, ...]]
+    columns: Mapping[str, Column]
+    metric: str
+    metric_column: Column
+    better: Literal["higher", "lower"]
+    images: int | Column = 0
+    reading_error: Column | None = None
+    where: Mapping[str, str] = field(default_factory=dict)
+
+    def at(self, name: str) -> str:
+        """Return where a part of the map is, as errors begin with it."""
+        return f"{self.where[name]}: " if name in self.where else ""
+
+
+def import_table(table: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
+    """Reads a table into the results schema, one row a trial, called by its row in the table (``row-1``).
+
+    A row that lacks a name or a number where one is needed, and the second of two equal rows, becomes a
+    failed trial with the reason: it is counted and reported, not fitted. Under fixed compute a level that is
+    not given follows from the FLOPs, see `table.budgets`; in one epoch the pairs are those of the level, too.
+
+    Raises:
+        ValueError: The map lacks a column or names an unknown one; the table lacks a column that the map
+            reads, a value can't be read, or no row is left.
+    """
+    table = table.reset_index(drop=True)
+    for name in REQUIRED:
+        if name not in how.columns:
+            raise ValueError(
+                f"{how.at('columns')}the column map lacks '{name}'; needed: {', '.join(REQUIRED)}"
+            )
+    for name in how.columns:
+        if name not in (*REQUIRED, *OPTIONAL):
+            raise ValueError(
+                how.at(f"columns.{name}")
+                + unknown("column of the results schema", name, (*REQUIRED, *OPTIONAL))
+            )
+    kept = table[(_unselected(table, how) == "").to_numpy()]
+    found = {name: _column(kept, name, column, how) for name, column in how.columns.items()}
+    frame = pd.DataFrame(found, index=kept.index)
+    value = _numbers(kept, how.metric_column, how.metric, how.at("metric"))
+    if not is_loss(how.metric):
+        _check_fraction(value, kept, how)
+    frame[how.metric] = 1.0 - value if how.better == "lower" and not is_loss(how.metric) else value
+    evaluated = how.metric.rpartition("/")[0]
+    if how.images:
+        images = how.images if isinstance(how.images, Column) else Column(value=str(how.images))
+        frame[f"{evaluated}/count"] = _numbers(kept, images, "images", how.at("images"))
+    if how.reading_error is not None:
+        error = _numbers(kept, how.reading_error, READING_ERROR, how.at(READING_ERROR))
+        if (error < 0).any():
+            raise ValueError(f"{how.at(READING_ERROR)}a reading error is a standard deviation, 0 or more")
+        frame[f"{evaluated}/{READING_ERROR}"] = error
+    frame["trial"] = [f"row-{place + 1}" for place in kept.index]
+    return _complete(frame.reset_index(drop=True), how)
+
+
+def unselected(table: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
+    """Return the rows that a map does not select: ``trial`` (``row-7``) and ``reason``."""
+    reasons = _unselected(table, how).to_numpy()
+    frame = pd.DataFrame({"trial": [f"row-{place + 1}" for place in range(len(table))], "reason": reasons})
+    return frame[frame["reason"] != ""].reset_index(drop=True)
+
+
+def _unselected(table: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
+    """Why each row is not read; empty for those that are."""
+    reasons = pd.Series("", index=table.index, dtype=object)
+    for name, allowed in how.rows.items():
+        _check(table, name, how.at(f"rows.{name}"))
+        left = reasons == ""
+        values = table[name].tolist()
+        chosen = pd.Series([_find(value, allowed) is not None for value in values], index=table.index)
+        if not (left & chosen).any():
+            there = ", ".join(
+                sorted({_text(value) for value, here in zip(values, left, strict=True) if here})
+            )
+            raise ValueError(
+                f"{how.at(f'rows.{name}')}no row has {name} {' or '.join(allowed)}; there: {there[:400]}"
+            )
+        reasons[left & ~chosen] = f"not selected: its {name} is none of those under rows:"
+    return reasons
+
+
+def _column(table: pd.DataFrame, name: str, column: Column, how: ColumnMap) -> NDArray[np.generic]:
+    at = how.at(f"columns.{name}")
+    if name not in TEXT:
+        return _numbers(table, column, name, at)
+    if column.source is None:
+        return np.full(len(table), column.value, dtype=object)
+    _check(table, column.source, at)
+    read = _reader(column, name)
+    return _each(table, column.source, read, lambda column: f"{at}column '{column}'").astype(object)
+
+
+def _numbers(table: pd.DataFrame, column: Column, name: str, at: str) -> Floats:
+    if column.source is None:
+        values = np.full(len(table), parse_quantity(column.value))
+    else:
+        _check(table, column.source, at)
+        named = _reader(column, name) if column.names else None
+        values = _each(
+            table,
+            column.source,
+            lambda value: _number(value if named is None else named(value)),
+            lambda column: f"{at}column '{column}' must hold numbers for {name}",
+        ).astype(np.float64)
+    values = values * column.times
+    for other, power in ((column.by, 1), (column.over, -1)):
+        if other is not None:
+            values = values * _numbers(table, Column(source=other), name, at) ** power
+    return np.asarray(values, dtype=np.float64)
+
+
+def _each(
+    table: pd.DataFrame, source: str, read: Callable[[object], object], where: Callable[[str], str]
+) -> NDArray[np.object_]:
+    """Reads a column value by value; what is wrong is said with the column and the row."""
+    found = np.empty(len(table), dtype=object)
+    for place, value in enumerate(table[source].tolist()):
+        try:
+            found[place] = read(value)
+        except ValueError as error:
+            raise ValueError(f"{where(source)}; row {table.index[place] + 1}: {error}") from None
+    return found
+
+
+def _number(value: object) -> float:
+    if _absent(value):
+        return float("nan")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    return parse_quantity(str(value))
+
+
+def _reader(column: Column, name: str) -> Callable[[object], str | None]:
+    """Reads a name: translated, where the map says so; None where there is none."""
+
+    def read(value: object) -> str | None:
+        if _absent(value):
+            return None
+        if not column.names:
+            return _text(value)
+        found = _find(value, column.names)
+        if found is None:
+            raise ValueError(unknown(f"{name} of the map", _text(value), column.names))
+        return column.names[found]
+
+    return read
+
+
+def _find(value: object, names: Mapping[str, object] | tuple[str, ...]) -> str | None:
+    """Return which of the map's texts stands for a value: ``true`` for True, ``4e8`` for 400000000, too."""
+    text = _text(value)
+    if text in names:
+        return text
+    if isinstance(value, bool):
+        return next((name for name in names if name.lower() == text.lower()), None)
+    if isinstance(value, (int, float)):
+        return next((name for name in names if _same_number(name, value)), None)
+    return None
+
+
+def _same_number(name: str, value: float) -> bool:
+    try:
+        return parse_quantity(name) == value
+    except ValueError:
+        return False
+
+
+def _text(value: object) -> str:
+    """Return a value as the name that it is: 400000000 and not 4e+08, 1.4 and 20 for 20.0, True."""
+    if isinstance(value, float) and np.isfinite(value):
+        if value.is_integer():
+            return str(int(value))
+        return np.format_float_positional(value, precision=12, fractional=False, trim="-")
+    return str(value)
+
+
+def _absent(value: object) -> bool:
+    return value is None or value is pd.NaT or value is pd.NA or value != value or value == ""  # noqa: PLR0124 (NaN)
+
+
+def _check(table: pd.DataFrame, name: str, at: str) -> None:
+    if name not in table:
+        raise ValueError(at + unknown("column", name, map(str, table.columns)))
+
+
+def _check_fraction(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:
+    finite = np.isfinite(value)
+    outside = np.flatnonzero(finite & ((value < 0) | (value > 1)))
+    if not len(outside):
+        return
+    found = value[outside[0]]
+    percents = value[finite].min() >= 0 and value[finite].max() <= _PERCENT
+    source = how.metric_column.source
+    where = f"column '{source}', row {table.index[outside[0]] + 1}: " if source else ""
+    hint = "; if these are percents, add `times: 0.01`" if percents else ""
+    raise ValueError(
+        f"{how.at('metric')}{where}{how.metric} must be a fraction in [0, 1]; found {found:g}{hint}"
+    )
+
+
+def _complete(frame: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
+    """What can be derived is, what is unknown is NaN, and rows that cannot be fitted get their reason."""
+    _check_regimes(frame, how)
+    once = (frame["regime"] == "one-epoch").to_numpy(bool)
+    pairs = frame["subset_size"].to_numpy(np.float64, copy=True)
+    step = frame.get("batch_size", pd.Series(np.nan, index=frame.index)).to_numpy(np.float64)
+    pairs[once] = levels(pairs[once], np.asarray(step[once], dtype=np.float64))
+    frame["subset_size"] = pairs
+    frame["epochs"] = frame.get("epochs", frame["samples_seen"] / frame["subset_size"])
+    frame["train_flops_per_sample"] = frame.get(
+        "train_flops_per_sample", frame["train_flops"] / frame["samples_seen"]
+    )
+    for name, value in (("seed", 0.0), ("evaluation_flops", 0.0)):
+        frame[name] = frame.get(name, pd.Series(value, index=frame.index))
+    for name in NUMBERS:
+        frame[name] = frame.get(name, pd.Series(np.nan, index=frame.index))
+    frame["reason"] = _reasons(frame, how)
+    frame["status"] = np.where(frame["reason"] == "", "finished", "failed")
+    return frame.fillna({name: "" for name in TEXT if name in how.columns})
+
+
+def _check_regimes(frame: pd.DataFrame, how: ColumnMap) -> None:
+    for trial, regime in zip(frame["trial"], frame["regime"], strict=True):
+        if regime not in REGIMES:
+            raise ValueError(f"{how.at('columns.regime')}{trial}: {unknown('regime', str(regime), REGIMES)}")
+
+
+def _reasons(frame: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
+    """Why each row cannot be fitted; empty for those that can."""
+    reasons = pd.Series("", index=frame.index, dtype=object)
+    for name in (name for name in TEXT if name in how.columns):
+        reasons[frame[name].isna() & (reasons == "")] = f"it has no {name}"
+    fixed = frame["regime"] == "fixed-compute"
+    needed = {
+        "subset_size": frame["subset_size"],
+        "train_flops": frame["train_flops"],
+        # A level that is absent follows from the FLOPs.
+        "level_flops": frame["level_flops"].where(fixed).fillna(1.0),
+        "samples_seen": frame["samples_seen"],
+    }
+    for name, values in needed.items():
+        bad = ~(np.isfinite(values) & (values > 0)) & (reasons == "")
+        reasons[bad] = f"{name} is not a finite number above zero"
+    reasons[frame["seed"].isna() & (reasons == "")] = "seed is not a number"
+    identity = [name for name in (*CELL, "seed") if name != "budget"]
+    again = frame.duplicated([*identity, "samples_seen", "train_flops", how.metric]) & (reasons == "")
+    reasons[again] = "the same row stands in the table twice"
+    return reasons

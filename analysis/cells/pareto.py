@@ -1,0 +1,44 @@
+"""Which cells are worth their compute: no other cell is lower for as much compute or less."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.cells.table import BATCH_ROUNDING
+
+Floats = NDArray[np.float64]
+
+SAME_COST = 1 + BATCH_ROUNDING
+"""Factor within which two trials cost the same: what whole batches leave open."""
+
+
+def costs(cells: pd.DataFrame) -> Floats:
+    """Return what each cell cost, in training FLOPs of one trial.
+
+    Cells of one declared level cost the same: what whole batches leave of it (195.8 of 200 GFLOP) does not
+    make one cheaper than the other.
+    """
+    fixed = cells["regime"].to_numpy(object) == "fixed-compute"
+    budget, flops = (cells[name].to_numpy(np.float64) for name in ("budget", "train_flops"))
+    return np.where(fixed, budget, flops)
+
+
+def undominated(cost: Floats, error: Floats) -> NDArray[np.bool_]:
+    """Return which cells no other one beats: lower for no more compute, or as low for less.
+
+    Args:
+        cost: Shape (cells,). Costs within ``SAME_COST`` count as the same.
+        error: Shape (draws, cells).
+    """
+    order = np.argsort(cost, kind="stable")
+    lowest = np.minimum.accumulate(error[:, order], axis=1)
+    lowest = np.concatenate([np.full((len(error), 1), np.inf), lowest], axis=1)
+    no_more = np.searchsorted(cost[order], cost * SAME_COST, side="right")
+    less = np.searchsorted(cost[order], cost / SAME_COST, side="left")
+    return (error <= lowest[:, no_more]) & (error < lowest[:, less])
+
+
+def best_for_no_more(cost: Floats, error: Floats, place: int) -> int:
+    """Return the position of the lowest cell among those that cost no more than the one at a place."""
+    affordable = np.flatnonzero(cost <= cost[place] * SAME_COST)
+    return int(affordable[error[affordable].argmin()])

@@ -1,0 +1,1 @@
+"""Figures as data, before they are drawn."""

@@ -1,0 +1,261 @@
+"""The figures of bars, as data: error by one part of the configuration, in groups that hold all else."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.answers.contrasts import comparisons, densest
+from analysis.answers.frontier import choose
+from analysis.cells.bootstrap import CellDraws
+from analysis.cells.pareto import costs, undominated
+from analysis.cells.table import REGIMES
+from analysis.charts.figure_data import (
+    FigureData,
+    Missing,
+    bar_place,
+    cell_marks,
+    error_label,
+    intervals_text,
+    mark_frame,
+    panel_text,
+    runs_texts,
+    said_once,
+)
+from analysis.charts.measure import Measure
+from analysis.labels import POOL, axis_text, budget_text, held_text, listed, metric_text, sort_key
+
+Positions = NDArray[np.intp]
+_ONCE = "In one epoch a purer subset is a smaller one, and costs less"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Group:
+    """Bars that stand together: cells that differ along one axis, ordered along it."""
+
+    label: str
+    held: Mapping[str, Any]
+    positions: Positions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Panel:
+    measure: Measure
+    regime: str
+    groups: Sequence[_Group]
+
+
+def quality_bars(measures: Sequence[Measure], *, waiting: pd.DataFrame | None = None) -> FigureData | Missing:
+    """Error of each quality at each budget, one panel a measure and regime.
+
+    Args:
+        measures: Of one study.
+        waiting: What was planned and has no result, see ``missing.missing``: nothing is clear beside it.
+    """
+    title = "Quality of the data at each budget"
+    panels = [
+        _Panel(measure=measure, regime=regime, groups=groups)
+        for measure in measures
+        for regime in REGIMES
+        if (groups := _quality_groups(measure.draws, regime))
+    ]
+    if not panels:
+        return Missing(title=title, reason="no two finished trials differ in the quality of their data alone")
+    return _bars(
+        panels, axis="quality", name="quality", title=title, waiting=waiting,
+        by_budget=True,
+        x_label="budget of one trial" if all(panel.regime != "one-epoch" for panel in panels) else "",
+        notes=[_ONCE] if any(panel.regime == "one-epoch" for panel in panels) else [],
+    )  # fmt: skip
+
+
+def strategy_bars(measures: Sequence[Measure]) -> FigureData | Missing:
+    """Error of each strategy on each number of pairs: whatever was compared, one group a comparison."""
+    title = "Training strategies on each data size"
+    panels = []
+    for measure in measures:
+        compared = comparisons(measure.draws, "strategy")
+        for regime in REGIMES:
+            groups = [
+                _Group(
+                    label=axis_text("subset_size", each.held["subset_size"]),
+                    held=each.held,
+                    positions=each.positions,
+                )
+                for each in sorted(compared, key=lambda each: float(each.held["subset_size"]))
+                if each.held["regime"] == regime
+            ]
+            panels += [_Panel(measure=measure, regime=regime, groups=groups)] if groups else []
+    if not panels:
+        return Missing(title=title, reason="no two finished trials differ in training strategy alone")
+    return _bars(panels, axis="strategy", name="strategy", title=title, x_label="unique image-text pairs")
+
+
+def _quality_groups(draws: CellDraws, regime: str) -> list[_Group]:
+    if regime == "one-epoch":
+        return _once(draws)
+    compared = [each for each in comparisons(draws, "quality") if each.held["regime"] == regime]
+    return [
+        _Group(
+            label=budget_text(regime, float(each.held["budget"])), held=each.held, positions=each.positions
+        )
+        for each in densest(compared)
+    ]
+
+
+def _once(draws: CellDraws) -> list[_Group]:
+    """Qualities in one epoch: of each number of pairs, and of the largest subset that each quality has."""
+    ways: list[list[_Group]] = [[]]
+    here = np.flatnonzero(draws.cells["regime"].to_numpy(object) == "one-epoch")
+    for (architecture, strategy), places in draws.take(here).groups(["architecture", "strategy"]):
+        positions = here[places]
+        cells = draws.cells.iloc[positions]
+        held = {"regime": "one-epoch", "architecture": architecture, "strategy": strategy}
+        found = [
+            (axis_text("subset_size", size), size, positions[np.asarray(rows)])
+            for size, rows in cells.groupby("subset_size").indices.items()
+        ]
+        largest = cells.groupby("quality")["subset_size"].idxmax().to_numpy(np.intp)
+        if len(set(cells.loc[largest, "subset_size"])) > 1:
+            found.append((POOL, POOL, largest))
+        ways.append([
+            _Group(
+                label=label, held=held | {"subset_size": size}, positions=_ordered(draws, "quality", group)
+            )
+            for label, size, group in found
+            if len(group) > 1
+        ])  # fmt: skip
+    return max(ways, key=lambda groups: sum(len(group.positions) for group in groups))
+
+
+def _ordered(draws: CellDraws, axis: str, positions: Positions) -> Positions:
+    values = draws.cells[axis].to_numpy(object)
+    return np.asarray(sorted(positions, key=lambda place: sort_key(axis, values[place])), dtype=np.intp)
+
+
+def _bars(  # noqa: PLR0913 (what is drawn, and its words)
+    panels: Sequence[_Panel],
+    *,
+    axis: str,
+    name: str,
+    title: str,
+    x_label: str,
+    by_budget: bool = False,
+    waiting: pd.DataFrame | None = None,
+    notes: Sequence[str] = (),
+) -> FigureData:
+    """The figure; ``by_budget``: groups differ in compute, and no bar that a cheaper one beats has a star."""
+    values = {
+        str(value)
+        for panel in panels
+        for group in panel.groups
+        for value in panel.measure.draws.cells[axis].iloc[group.positions]
+    }
+    series = [axis_text(axis, value) for value in sorted(values, key=lambda value: sort_key(axis, value))]
+    rows: list[dict[str, Any]] = []
+    said = []
+    for panel, panel_title in zip(panels, _titles(panels), strict=True):
+        verdicts = []
+        for place, group in enumerate(panel.groups):
+            beaten = _beaten(panel, group) if by_budget else set()
+            here = panel.measure.draws.take(group.positions)
+            marks, verdict = _group_marks(here, group, axis=axis, beaten=beaten, waiting=waiting)
+            for mark in marks:
+                x = bar_place(place, series.index(mark["series"]), len(series))
+                rows.append(mark | {"panel": panel_title, "x": x})
+            verdicts.append(f"{group.label}: {verdict}" if len(panel.groups) > 1 else verdict)
+        said.append(f"{panel_title}: {'; '.join(verdicts)}" if panel_title else "; ".join(verdicts))
+    metrics = list(dict.fromkeys(panel.measure.metric for panel in panels))
+    words = {"quality": "quality of the data", "strategy": "training strategy"}[axis]
+    stars = {row["mark"] for row in rows} - {"column"}
+    filled = ["filled where it is clear"] if "best" in stars else []
+    hollow = ["hollow on all that tie, or where it is undecided"] if "best, not clear" in stars else []
+    return FigureData(
+        name=name,
+        title=title,
+        kind="columns",
+        x_label=x_label,
+        y_label=error_label(metrics),
+        frame=mark_frame(rows),
+        caption=said_once(
+            f"{listed([*map(metric_text, metrics)])} by {words}, in groups that hold all else: "
+            f"{'; '.join(dict.fromkeys(held_text(_shared(panel.groups)) for panel in panels))}",
+            *runs_texts((panel.measure.draws, _places(panel)) for panel in panels),
+            *notes,
+            f"Bars start at zero; stars mark the lowest of each group, {', '.join(filled + hollow)}",
+            *said,
+            intervals_text([panel.measure.draws for panel in panels]),
+        ),
+        alt=f"{title}. Lowest error: {'. '.join(said)}.",
+    )
+
+
+def _titles(panels: Sequence[_Panel]) -> list[str]:
+    metrics = {panel.measure.metric for panel in panels}
+    regimes = {panel.regime for panel in panels}
+    return [
+        panel_text(panel.measure.metric if len(metrics) > 1 else "", panel.regime if len(regimes) > 1 else "")
+        for panel in panels
+    ]
+
+
+def _places(panel: _Panel) -> list[int]:
+    return [place for group in panel.groups for place in group.positions.tolist()]
+
+
+def _beaten(panel: _Panel, group: _Group) -> set[int]:
+    """The bars of a group, by their order, that another bar of the panel beats with no more compute."""
+    places = np.asarray(_places(panel), dtype=np.intp)
+    cells = panel.measure.draws.cells.iloc[places]
+    kept = undominated(costs(cells), cells["error"].to_numpy(np.float64)[None, :])[0]
+    return {bar for bar, place in enumerate(group.positions) if place in places[~kept]}
+
+
+def _shared(groups: Sequence[_Group]) -> dict[str, Any]:
+    """What all groups hold alike."""
+    first, *others = (group.held for group in groups)
+    return {name: value for name, value in first.items() if all(value == other[name] for other in others)}
+
+
+def _group_marks(
+    draws: CellDraws, group: _Group, *, axis: str, beaten: set[int], waiting: pd.DataFrame | None
+) -> tuple[list[dict[str, Any]], str]:
+    """The bars of a group with their stars, and its verdict in words."""
+    bars = [axis_text(axis, value) for value in draws.cells[axis]]
+    best, star, verdict = _marked(draws, bars, held=group.held, waiting=waiting)
+    starred = {*best} - beaten
+    if len(starred) < len({*best}):
+        verdict += ", but another bar is lower for no more compute"
+    rows: list[dict[str, Any]] = []
+    for bar, series in enumerate(bars):
+        (column,) = cell_marks(draws, [bar], x="runs", mark="column", series=series, label=group.label)
+        rows.append(column)
+        if bar in starred:
+            rows.append(column | {"mark": star, "text": f"{column['text']}; {verdict}"})
+    return rows, verdict
+
+
+def _marked(
+    draws: CellDraws, bars: Sequence[str], *, held: Mapping[str, Any], waiting: pd.DataFrame | None
+) -> tuple[Collection[int], str, str]:
+    """The bars of a group that get a star, which star, and the verdict in words."""
+    choice = choose(draws)
+    if choice.verdict == "tie":
+        members = sorted(choice.members)
+        return members, "best, not clear", f"tie of {listed([bars[member] for member in members])}"
+    if choice.verdict == "clear" and _waits(held, waiting):
+        return [choice.leader], "best, not clear", f"{bars[choice.leader]} so far, others have no result"
+    mark = "best" if choice.verdict == "clear" else "best, not clear"
+    return [choice.leader], mark, f"{bars[choice.leader]}, {choice.verdict}"
+
+
+def _waits(held: Mapping[str, Any], waiting: pd.DataFrame | None) -> bool:
+    """Whether a planned cell that belongs into a group has no result and may still have one."""
+    if waiting is None or waiting.empty:
+        return False
+    same = [(waiting[name] == value).to_numpy(bool) for name, value in held.items() if value != POOL]
+    diverged = waiting["reason"].str.startswith("diverged").to_numpy(bool)
+    return bool((np.logical_and.reduce(same) & ~diverged).any())

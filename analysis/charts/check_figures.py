@@ -1,0 +1,111 @@
+"""The figures by which the laws are judged, as data: what they miss, and what they forecast."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from analysis.cells.bootstrap import CellDraws
+from analysis.cells.curves import X_COLUMNS
+from analysis.cells.table import records
+from analysis.charts.figure_data import FigureData, Missing, cell_marks, mark_frame, runs_text
+from analysis.labels import capital, configuration_text, listed, metric_text, percent, plural
+from analysis.laws.form_choice import LAST, FormChoice
+from analysis.laws.holdout import Holdout
+from analysis.laws.laws import Law
+
+_MOST_BARS = 60
+_BARS = "Bars: the cell's own interval."
+_NO_BARS = "So many cells are drawn without their intervals."
+_LAWS = 4
+
+
+def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureData | Missing:
+    """What each cell has above its law over compute, of the laws that are supported and leave residuals."""
+    title = "Residuals of the laws over compute"
+    kept = [law for law in laws if law.fit.supported and law.fit.freedom]
+    if not kept:
+        reason = "no law over compute is supported by its cells and has more of them than parameters"
+        return Missing(title=title, reason=reason)
+    rows: list[dict[str, Any]] = []
+    x = draws.cells[X_COLUMNS["compute"]].to_numpy(np.float64)
+    for law in kept:
+        series = str(law.identity["architecture"])
+        marks = cell_marks(draws, law.positions, x=X_COLUMNS["compute"], series=series)
+        for mark, line in zip(marks, (100 * law.fit(x[law.positions])).tolist(), strict=True):
+            above = {name: mark[name] - line for name in ("y", "low", "high")}
+            text = f"{mark['text']}; {above['y']:+.2f} points from its law"
+            rows.append(mark | above | {"x": line, "text": text})
+    rows.sort(key=lambda row: row["series"])
+    barred = len(rows) <= _MOST_BARS
+    if not barred:
+        rows = [row | {"low": np.nan, "high": np.nan} for row in rows]
+    ends = (min(row["x"] for row in rows), max(row["x"] for row in rows))
+    zero = [{"mark": "reference", "line": "zero", "x": end, "y": 0.0} for end in ends]
+    size = float(np.sqrt(np.mean([row["y"] ** 2 for row in rows])))
+    positions = [position for law in kept for position in law.positions]
+    return FigureData(
+        name="residuals",
+        title=title,
+        kind="curves",
+        x_scale="linear",
+        x_label="error by the law (%)",
+        y_label="measured − law (points)",
+        frame=mark_frame([*zero, *rows]),
+        caption=(
+            f"{capital(metric_text(metric))} minus the law of its curve "
+            f"({listed([*dict.fromkeys(law.fit.form.name for law in kept)])}), in points: "
+            f"{plural(len(kept), 'supported law')} with levels to spare, of {plural(len(laws), 'curve')}, "
+            f"{runs_text(draws, positions)}. Root mean square {size:.2f} points. "
+            f"{_BARS if barred else _NO_BARS} {capital(draws.explanation)}."
+        ),
+        alt=f"{title}: {plural(len(rows), 'cell')}, root mean square {size:.2f} points.",
+    )
+
+
+def forecasts(draws: CellDraws, found: Holdout, *, metric: str) -> FigureData | Missing:
+    """Held-out cells: what each law foretold of them against what was measured."""
+    title = "Held-out forecasts"
+    if found.reason:
+        return Missing(title=title, reason=found.reason)
+    compared = [row["law"] for row in records(found.scores) if row["compared"]]
+    # Those that miss least, and the last level, which a law must beat to be of use.
+    shown = [law for place, law in enumerate(compared) if place < _LAWS - 1 or law == LAST][:_LAWS]
+    rows: list[dict[str, Any]] = []
+    for law in shown:
+        rows += [_forecast(draws, point) for point in records(found.points[found.points["law"] == law])]
+    values = [value for row in rows for value in (row["x"], row["y"])]
+    same = [{"mark": "reference", "line": "same", "x": end, "y": end} for end in (min(values), max(values))]
+    held = found.points.loc[found.points["law"].isin(compared), "position"].nunique()
+    scores = {row["law"]: percent(row["error"], 2) for row in records(found.scores)}
+    said = ", ".join(f"{law} {scores[law]}" for law in compared)
+    left = "" if len(shown) == len(compared) else f" Drawn: {', '.join(shown)}."
+    return FigureData(
+        name="forecasts",
+        title=title,
+        kind="curves",
+        x_scale="linear",
+        x_label="measured (%)",
+        y_label="forecast (%)",
+        frame=mark_frame([*same, *rows]),
+        caption=(
+            f"{capital(metric_text(metric))} of {plural(held, 'cell')} at the largest budgets, foretold by "
+            "laws that were fitted without them, against what was measured; dashed: the same. Root mean "
+            f"square miss in points on the cells that all of them foretell: {said}.{left} "
+            f"Chosen: {'; '.join(_chosen_text(choice) for choice in found.choices.values())}."
+        ),
+        alt=f"{title}: miss in points by law: {said}.",
+    )
+
+
+def _chosen_text(choice: FormChoice) -> str:
+    return f"{choice.form.name}, {choice.reason}"
+
+
+def _forecast(draws: CellDraws, point: dict[str, Any]) -> dict[str, Any]:
+    cell: Any = draws.cells.iloc[int(point["position"])]
+    return {
+        "mark": "point", "series": point["law"], "x": 100 * point["measured"], "y": 100 * point["forecast"],
+        "text": f"{configuration_text(cell)}, {point['factor']:.3g} times beyond: {point['law']} foretold "
+        f"{percent(point['forecast'])} %, measured {percent(point['measured'])} %",
+    }  # fmt: skip

@@ -1,0 +1,225 @@
+"""The figures of error over compute, as data."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.cells.bootstrap import CellDraws
+from analysis.cells.curves import X_COLUMNS
+from analysis.cells.table import CELL, CONFIGURATION, records
+from analysis.charts.figure_data import (
+    JOINED,
+    FigureData,
+    Missing,
+    cell_marks,
+    mark_frame,
+    runs_text,
+    said_once,
+)
+from analysis.labels import (
+    axis_text,
+    configuration_text,
+    held_text,
+    metric_text,
+    percent,
+    plural,
+    sort_key,
+)  # fmt: skip
+from analysis.laws.laws import Law
+
+Positions = NDArray[np.intp]
+_COSTS = {
+    "train_flops": ("compute", "training compute", "training compute of one trial (FLOPs)"),
+    "samples_seen": ("samples", "samples seen", "samples seen in one trial"),
+}
+
+
+def slice_along(draws: CellDraws, axis: str) -> tuple[dict[str, Any], Positions]:
+    """What to hold so that the most cells compare along an axis, and these cells; empty without cells."""
+    others = ["regime", *(name for name in CONFIGURATION if name != axis)]
+
+    def worth(positions: Positions) -> tuple[int, int, float]:
+        budgets = Counter(draws.cells["budget"].to_numpy()[positions].tolist())
+        comparable = sum(count for count in budgets.values() if count > 1)
+        return comparable, len(positions), float(draws.cells["subset_size"].to_numpy()[positions].max())
+
+    groups: list[tuple[dict[str, Any], Positions]] = []
+    one_epoch = draws.cells["regime"].to_numpy(object) == "one-epoch"
+    for kept in (np.flatnonzero(~one_epoch), np.flatnonzero(one_epoch)):
+        # As in `laws`: in one epoch more compute is more pairs, along one and the same curve.
+        held = [name for name in others if name != "subset_size" or not one_epoch[kept].any()]
+        for key, places in draws.take(kept).groups(held):
+            groups.append((dict(zip(held, key, strict=True)), kept[places]))
+    return max(groups, key=lambda group: worth(group[1]), default=({}, np.empty(0, dtype=np.intp)))
+
+
+def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is best)
+    draws: CellDraws,
+    laws: Sequence[Law],
+    frontier: pd.DataFrame,
+    *,
+    axis: str,
+    metric: str,
+    x: str = "train_flops",
+) -> FigureData | Missing:
+    """Error against what a trial cost, one curve an architecture or strategy, the best ones marked.
+
+    Args:
+        draws: The study's cells.
+        laws: Laws along compute.
+        frontier: The best configuration at each budget, with the verdict on it.
+        axis: ``architecture`` or ``strategy``.
+        metric: Declared metric, for the labels.
+        x: What it cost: ``train_flops`` or ``samples_seen``.
+    """
+    word = {"architecture": "architecture", "strategy": "training strategy"}[axis]
+    short, cost, x_label = _COSTS[x]
+    title = f"Error against {short}, by {word}"
+    held, positions = slice_along(draws, axis)
+    series = sorted(
+        {str(value) for value in draws.cells[axis].iloc[positions]}, key=lambda value: sort_key(axis, value)
+    )
+    if not series or (axis == "strategy" and len(series) < 2):  # noqa: PLR2004 (two are compared)
+        return Missing(title=title, reason=f"no two finished trials differ in {word} alone")
+    drawn = [law for law in laws if all(law.identity.get(name) == value for name, value in held.items())]
+    rows = curve_rows(draws, drawn, positions, axis=axis, x=x)
+    shown = set(positions.tolist())
+    regime = draws.cells["regime"].to_numpy()
+    rest = [place for place in range(len(regime)) if regime[place] == held["regime"] and place not in shown]
+    others = cell_marks(draws, rest, x=x, mark="other", series="other configurations")
+    best, ties = _best_rows(draws, frontier, axis, str(held["regime"]), x)
+    what = {name: value for name, value in held.items() if name != "regime"}
+    return FigureData(
+        name=f"error-{short}-{axis}",
+        title=title,
+        kind="curves",
+        x_label=x_label,
+        y_label=f"{metric_text(metric)} (%)",
+        frame=mark_frame([*({**mark, "low": np.nan, "high": np.nan} for mark in others), *rows, *best]),
+        caption=said_once(
+            f"{metric_text(metric)} against {cost} in one trial, by {word}; held: {held_text(what)}",
+            f"{runs_text(draws, positions)}; other configurations in grey",
+            laws_text(drawn),
+            f"Stars mark the best configuration of all at each budget{ties}",
+            draws.explanation,
+        ),
+        alt=f"{title}: {', '.join(axis_text(axis, name) for name in series)}. " + _best_alt(best),
+    )
+
+
+def curve_rows(
+    draws: CellDraws, laws: Sequence[Law], positions: Positions, *, axis: str, x: str
+) -> list[dict[str, Any]]:
+    """The cells at the positions, by what they have along an axis, each with its law of the given ones."""
+    rows: list[dict[str, Any]] = []
+    values = draws.cells[axis].to_numpy(object)
+    for value in sorted(set(values[positions]), key=lambda value: sort_key(axis, value)):
+        name = axis_text(axis, value)
+        lines = [
+            row
+            for law in laws
+            if law.identity[axis] == value
+            for row in on_axis(law_rows(law, series=name), draws, law, x)
+        ]
+        rows += [*lines, *_cells(draws, positions[values[positions] == value], x, bool(lines), series=name)]
+    return rows
+
+
+def curve_marks(draws: CellDraws, law: Law, *, x: str, **fixed: object) -> list[dict[str, Any]]:
+    """One curve along a column of its cells: its law where it is supported, and its cells."""
+    lines = on_axis(law_rows(law, **fixed), draws, law, x)
+    return [*lines, *_cells(draws, law.positions, x, bool(lines), **fixed)]
+
+
+def _cells(
+    draws: CellDraws,
+    positions: Positions,
+    x: str,
+    lined: bool,  # noqa: FBT001 (private)
+    **fixed: object,
+) -> list[dict[str, Any]]:
+    """The points of a curve, which a thin line joins where no law is drawn."""
+    return cell_marks(draws, positions, x=x, line="" if lined else JOINED, **fixed)
+
+
+def on_axis(rows: list[dict[str, Any]], draws: CellDraws, law: Law, x: str) -> list[dict[str, Any]]:
+    """A law as one over another column, which is in proportion to its own along the curve."""
+    cells = draws.cells.iloc[law.positions]
+    ratio = float((cells[x] / cells[X_COLUMNS[law.along]]).mean())
+    return [row | {"x": row["x"] * ratio} for row in rows]
+
+
+def law_rows(law: Law, **fixed: object) -> list[dict[str, Any]]:
+    """The drawn points of a supported law, in percent; ``tentative`` where too few levels test it."""
+    mark = "law" if law.fit.tested else "tentative law"
+    band = 100 * law.band[["y", "low", "high"]].assign(x=law.band["x"] / 100)
+    return [{"mark": mark} | point | fixed for point in records(band)]
+
+
+def _best_rows(
+    draws: CellDraws, frontier: pd.DataFrame, axis: str, regime: str, x: str
+) -> tuple[list[dict[str, Any]], str]:
+    rows: list[dict[str, Any]] = []
+    verdicts = []
+    for best in records(frontier):
+        if best["regime"] != regime:
+            continue
+        verdict = str(best["verdict"])
+        verdicts.append(verdict)
+        if verdict == "beaten":
+            continue
+        same = [(draws.cells[name] == best[name]).to_numpy(bool) for name in CELL]
+        stars = cell_marks(
+            draws,
+            np.flatnonzero(np.logical_and.reduce(same)),
+            x=x,
+            mark="best" if verdict == "clear" else "best, not clear",
+            series=axis_text(axis, best[axis]),
+            label=f"{best['at']}: {configuration_text(best)} ({verdict})",
+        )
+        rows += [star | {"text": f"{star['text']}; lowest for {best['at']}, {verdict}"} for star in stars]
+    hollow = [words for name, words in (("tie", "a tie"), ("undecided", "undecided")) if name in verdicts]
+    said = f", hollow where it is {' or '.join(hollow)}" if hollow else ""
+    beaten = verdicts.count("beaten")
+    return rows, said + (
+        f"; none at {plural(beaten, 'budget')} where a cheaper trial is lower" if beaten else ""
+    )
+
+
+def _best_alt(best: Iterable[dict[str, Any]]) -> str:
+    return "Lowest measured error: " + "; ".join(f"{mark['label']}, {mark['y']:.1f} %" for mark in best) + "."
+
+
+def laws_text(drawn: Sequence[Law], x: str = "C") -> str:
+    """Say for a caption which laws over x are drawn, what they miss, and why others are not drawn."""
+    if not drawn:
+        return "no curve has two levels, so no law is drawn"
+    shown = [law for law in drawn if law.fit.supported]
+    left = Counter(law.fit.status for law in drawn if not law.fit.supported)
+    said = []
+    for form in dict.fromkeys(law.fit.form for law in shown):
+        mine = [law for law in shown if law.fit.form == form]
+        said.append(
+            f"{plural(len(mine), 'law')} {form.formula.replace('x', x)} ({form.name}){_misses_text(mine)}"
+        )
+    untested = sum(not law.fit.tested for law in shown)
+    said += [f"{untested} of them through four levels or fewer, not tested (dashed)"] if untested else []
+    said += [f"{count} not drawn ({status}), whose cells thin lines join" for status, count in left.items()]
+    return "; ".join(said)
+
+
+def _misses_text(drawn: Sequence[Law]) -> str:
+    """Say by what laws miss their points, where levels are left to miss, and how much of it is noise."""
+    tested = [law.fit for law in drawn if law.fit.freedom]
+    if not tested:
+        return ""
+    miss = percent(float(np.sqrt(np.mean([fit.miss**2 for fit in tested]))), 2)
+    noise = float(np.sqrt(np.mean([fit.noise**2 for fit in tested])))
+    said = f", {percent(noise, 2)} points of noise" if noise > 0 else ""
+    lacking = sum(fit.status == "lack of fit" for fit in tested)
+    more = f"; {lacking} by more than the noise allows" if lacking else ""
+    return f" missing their points by {miss} points (root mean square{said}{more})"

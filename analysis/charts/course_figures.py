@@ -1,0 +1,141 @@
+"""The figures of how a study went: its plan and the slots that its trials ran in, as data."""
+
+from typing import Any
+
+import pandas as pd
+
+from analysis.answers.cost import ENDS, STARTS, run_time
+from analysis.cells.table import CONFIGURATION, records
+from analysis.charts.figure_data import FigureData, Missing, mark_frame
+from analysis.labels import axis_text, budget_text, configuration_text, count_text, plural
+
+_MOST_ROWS = 40
+
+
+def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame) -> FigureData | Missing:
+    """Every planned cell, by configuration and level, with how many of its trials have ended.
+
+    A plan of more configurations than a page has lines is shown by architecture and strategy.
+    """
+    title = "The plan"
+    if plan.empty:
+        return Missing(title=title, reason="there is no plan")
+    status = {} if results.empty else dict(zip(results["trial"], results["status"], strict=True))
+    cells = plan.assign(state=[status.get(trial, "waiting") for trial in plan["trial"]])
+    parts = list(CONFIGURATION)
+    if len(cells.drop_duplicates(parts)) > _MOST_ROWS:
+        parts = ["architecture", "strategy"]
+    cells = pd.concat([cells, left_out.assign(state="left out")] if len(left_out) else [cells])
+    cells = cells.assign(
+        level=[_level_text(row) for row in records(cells)],
+        order=cells["level_flops"].fillna(cells["samples_seen"]) if "samples_seen" in cells else 0.0,
+        row=[_row_text(row, parts) for row in records(cells)],
+    )
+    cells = cells.sort_values(["regime", "order"], kind="stable")
+    levels = {str(name): float(place) for place, name in enumerate(dict.fromkeys(cells["level"]))}
+    ordered = cells.sort_values([*reversed(parts)], kind="stable")["row"]
+    names = {str(name): float(place) for place, name in enumerate(dict.fromkeys(ordered))}
+    rows = [
+        _cell(group, str(row), str(level)) | {"x": levels[str(level)], "y": names[str(row)]}
+        for (row, level), group in cells.groupby(["row", "level"], sort=False)
+    ]
+    states = cells["state"].value_counts()
+    planned = len(plan)
+    done = f"{plural(int(states.get('finished', 0)), 'trial')} of {planned:,} finished"
+    without = int(states.get("failed", 0) + states.get("diverged", 0))
+    missing = f", {without} without a result" if without else ""
+    out = int(states.get("left out", 0))
+    left = f" {plural(out, 'cell')} left out of the plan, for the reasons in the page's list." if out else ""
+    return FigureData(
+        name="plan",
+        title=title,
+        kind="grid",
+        x_label="budget of one trial",
+        y_label="",
+        frame=mark_frame(rows),
+        caption=(
+            f"Planned trials by {'configuration' if len(parts) > 2 else 'architecture and strategy'} and "  # noqa: PLR2004 (more parts than the two)
+            f"budget: in each cell those that finished, of those planned. {done}{missing}.{left}"
+        ),
+        alt=f"{title}: {len(names)} rows by {len(levels)} budgets; {done}{missing}.",
+    )
+
+
+def _level_text(row: dict[str, Any]) -> str:
+    if row["regime"] == "fixed-compute":
+        return budget_text("fixed-compute", float(row["level_flops"]))
+    if row["regime"] == "equal-samples" and pd.notna(row.get("samples_seen")):
+        # Whole batches differ by strategy: two digits are the same for all.
+        about = float(f"{row['samples_seen']:.2g}")
+        return f"{count_text(about)} samples"
+    return str(row["regime"]).replace("-", " ")
+
+
+def _row_text(row: dict[str, Any], parts: list[str]) -> str:
+    if len(parts) == len(CONFIGURATION):
+        return configuration_text(row)
+    return ", ".join(axis_text(part, row[part]) for part in parts)
+
+
+def _cell(group: pd.DataFrame, row: str, level: str) -> dict[str, Any]:
+    states = group["state"].value_counts()
+    planned = int((group["state"] != "left out").sum())
+    finished = int(states.get("finished", 0))
+    without = int(states.get("failed", 0) + states.get("diverged", 0))
+    state = "left out"
+    if planned:
+        state = "finished" if finished == planned else "partly finished" if finished else "not run"
+        state = "without a result" if without and not finished else state
+    said = f"{finished} of {planned} finished" if planned else "left out of the plan"
+    said += f", {without} without a result" if without else ""
+    return {
+        "mark": "cell", "series": state, "label": row, "line": level, "low": float(finished),
+        "high": float(planned), "text": f"{row}, {level}: {said}",
+    }  # fmt: skip
+
+
+def schedule(plan: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
+    """What ran in each slot and when; the time between runs is taken out."""
+    title = "The schedule"
+    if events.empty or "slot" not in events or not events["event"].isin(ENDS).any():
+        return Missing(title=title, reason="no trial has ended, so there is no time to show")
+    level = {row["trial"]: _level_text(row) for row in records(plan)}
+    what = {row["trial"]: configuration_text(row) for row in records(plan)}
+    rows: list[dict[str, Any]] = []
+    minute = 60.0
+    starts = events["event"].isin(STARTS).cumsum()
+    offset = 0.0
+    for _, run in events.groupby(starts):
+        began = float(run["time"].min())
+        for event in records(run[run["event"].isin(ENDS) & run["slot"].notna() & run["wall_s"].notna()]):
+            end = (offset + float(event["time"]) - began) / minute
+            trial = str(event["trial"])
+            lost = event["event"] in ("trial-retried", "trial-failed")
+            rows.append({
+                "mark": "span", "series": level.get(trial, "tuning"), "x": end,
+                "low": max(0.0, end - float(event["wall_s"]) / minute), "y": float(event["slot"]),
+                "label": f"slot {int(event['slot'])}", "line": "lost" if lost else "",
+                "text": f"{what.get(trial, 'tuning')}, {level.get(trial, trial)}: "
+                f"{float(event['wall_s']) / minute:.1f} min{', ' + event['event'][6:] if lost else ''}",
+            })  # fmt: skip
+        offset += float(run["time"].max()) - began
+    if not rows:
+        return Missing(title=title, reason="no trial has ended in a slot, so there is no time to show")
+    order = list(dict.fromkeys([*level.values(), "tuning"]))
+    rows.sort(key=lambda row: (order.index(row["series"]), row["low"]))
+    slots = len({row["y"] for row in rows})
+    share = run_time(events).busy or 0.0
+    runs = f" over {int(starts.max())} runs, one after the other" if starts.max() > 1 else ""
+    return FigureData(
+        name="schedule",
+        title=title,
+        kind="spans",
+        x_label="time of running (minutes)",
+        y_label="",
+        frame=mark_frame(rows),
+        caption=(
+            f"What ran in each of {plural(slots, 'slot')}{runs}, by budget: {plural(len(rows), 'attempt')}, "
+            f"{share:.0%} of the slots' time. Hatched: attempts that came to nothing."
+        ),
+        alt=f"{title}: {plural(len(rows), 'attempt')} in {plural(slots, 'slot')}, {share:.0%} busy.",
+    )

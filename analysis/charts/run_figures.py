@@ -1,0 +1,104 @@
+"""The figures of training curves and of the ledger, as data."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.answers.cost import by_level
+from analysis.cells.bootstrap import CellDraws
+from analysis.cells.table import Trials, records
+from analysis.charts.compute_figures import slice_along
+from analysis.charts.figure_data import FigureData, Missing, bar_place, mark_frame
+from analysis.labels import held_text
+from budgets.quantity import format_flops
+
+_BINS = 40
+
+
+def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> FigureData | Missing:
+    """Loss over the compute spent: the cells of the figure by architecture, the lowest seed of each."""
+    title = "Training loss"
+    held, positions = slice_along(draws, "architecture")
+    if curves.empty or not len(positions):
+        return Missing(title=title, reason="no training curves were recorded")
+    matching = trials.frame
+    for name, value in held.items():
+        matching = matching[matching[name] == value]
+    first = matching.sort_values("seed", kind="stable").drop_duplicates(["architecture", "budget"])
+    rows: list[dict[str, Any]] = []
+    lines = 0
+    for trial in records(first.sort_values(["architecture", "budget"], kind="stable")):
+        curve = curves[curves["trial"] == trial["trial"]]
+        points = _thin(curve["train_flops"].to_numpy(np.float64), curve["loss"].to_numpy(np.float64))
+        fixed = {"mark": "line", "series": str(trial["architecture"]), "line": trial["trial"]}
+        rows += [fixed | {"x": x, "y": y} for x, y in points]
+        lines += bool(points)
+    if not lines:
+        return Missing(title=title, reason="no training curves were recorded")
+    held_words = held_text({name: value for name, value in held.items() if name != "regime"})
+    return FigureData(
+        name="training-loss",
+        title=title,
+        kind="curves",
+        x_label="training compute spent (FLOPs)",
+        y_label="training loss (nats)",
+        frame=mark_frame(rows),
+        caption=(
+            f"Training loss over the compute spent, one line a trial ({lines}, lowest seed of each cell); "
+            f"held: {held_words}. Means of at most {_BINS} bins of equal width in log compute."
+        ),
+        alt=f"{title} falling over compute for {lines} trials.",
+    )
+
+
+def _thin(
+    x: np.ndarray[tuple[int], np.dtype[np.float64]], y: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> list[tuple[float, float]]:
+    """Means over bins of equal width in log x."""
+    good = np.isfinite(x) & np.isfinite(y) & (x > 0)
+    x, y = x[good], y[good]
+    if not len(x):
+        return []
+    edges = np.geomspace(x.min(), x.max() * (1 + 1e-9), _BINS + 1)
+    places = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, _BINS - 1)
+    return [
+        (float(np.exp(np.log(x[places == place]).mean())), float(y[places == place].mean()))
+        for place in np.unique(places)
+    ]
+
+
+def ledger_bars(plan: pd.DataFrame, ledger: pd.DataFrame) -> FigureData | Missing:
+    """FLOPs planned, spent and wasted by budget level, and what is charged beside the trials."""
+    title = "Compute planned and spent"
+    levels = by_level(plan, ledger)
+    if levels.empty:
+        return Missing(title=title, reason="there is no plan")
+    kinds = [kind for kind in ("planned", "spent", "wasted") if levels[kind].any()]
+    rows = [
+        {
+            "mark": "bar",
+            "series": kind,
+            "label": level["level"],
+            "x": float(level[kind]),
+            "y": bar_place(group, bar, len(kinds)),
+            "text": f"{level['level']}: {format_flops(level[kind])} {kind}",
+        }
+        for group, level in enumerate(records(levels))
+        for bar, kind in enumerate(kinds)
+    ]
+    total = levels[["planned", "spent", "wasted"]].sum()
+    return FigureData(
+        name="ledger",
+        title=title,
+        kind="bars",
+        x_label="training and evaluation compute (FLOPs)",
+        y_label="",
+        frame=mark_frame(rows),
+        caption=(
+            f"Training and evaluation FLOPs by budget level: {format_flops(total['planned'])} planned, "
+            f"{format_flops(total['spent'])} spent, {format_flops(total['wasted'])} lost with failed "
+            "attempts. What is charged beside the trials, such as the quality scorer, has its own row."
+        ),
+        alt=f"{title}: planned {format_flops(total['planned'])}, spent {format_flops(total['spent'])}.",
+    )

@@ -1,0 +1,280 @@
+"""The figures of error over data size and over model size, as data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.cells.bootstrap import CellDraws
+from analysis.cells.curves import alike, curve_text
+from analysis.charts.compute_figures import curve_marks, laws_text
+from analysis.charts.figure_data import (
+    FigureData,
+    Missing,
+    cell_marks,
+    error_label,
+    intervals_text,
+    mark_frame,
+    panel_text,
+    runs_text,
+    runs_texts,
+    said_once,
+)  # fmt: skip
+from analysis.charts.measure import Measure
+from analysis.labels import axis_text, budget_text, held_text, metric_text, plural, sort_key
+from analysis.laws.laws import Law
+from analysis.sizes.isoflop import Curve
+from budgets.quantity import format_flops
+
+_PANELS = 3
+_WORDS = {"architecture": "architecture", "strategy": "training strategy", "subset_size": "data size"}
+
+
+def over_data(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureData | Missing:
+    """Error against unique pairs: one curve a budget, one panel an architecture, quality and strategy."""
+    title = "Error against data size"
+    groups: dict[tuple[Any, ...], list[Law]] = {}
+    for law in laws:
+        key = tuple(law.identity[name] for name in ("regime", "architecture", "quality", "strategy"))
+        groups.setdefault(key, []).append(law)
+    if not groups:
+        return Missing(title=title, reason="no two finished trials differ in the number of pairs alone")
+    ranked = sorted(groups.items(), key=lambda group: -sum(len(law.positions) for law in group[1]))
+    rows: list[dict[str, Any]] = []
+    for (regime, architecture, quality, strategy), panel_laws in ranked[:_PANELS]:
+        panel = ", ".join((str(architecture), axis_text("quality", quality), axis_text("strategy", strategy)))
+        for law in panel_laws:
+            series = budget_text(str(regime), float(law.identity["budget"]))
+            rows += curve_marks(draws, law, x="subset_size", series=series, panel=panel)
+    left = len(ranked) - _PANELS
+    used = [law for _, group in ranked[:_PANELS] for law in group]
+    return FigureData(
+        name="error-data",
+        title=title,
+        kind="curves",
+        x_label="unique image-text pairs",
+        y_label=f"{metric_text(metric)} (%)",
+        frame=mark_frame(rows),
+        caption=said_once(
+            f"{metric_text(metric)} against the number of unique pairs at each budget",
+            runs_text(draws, _cells_of(used)),
+            laws_text(used, "D"),
+            f"Not drawn, in the table of fits: {plural(left, 'further panel')}" if left > 0 else "",
+            draws.explanation,
+        ),
+        alt=f"{title}: {len(used)} curves. " + _ends_alt(rows),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Panel:
+    """Curves of one measure and regime that differ along one axis alone, over a column of their cells."""
+
+    measure: Measure
+    regime: str
+    laws: Sequence[Law]
+    x: str
+
+
+def over_pairs(measures: Sequence[Measure], *, axis: str) -> FigureData | Missing:
+    """Error against unique pairs by architecture or strategy: a panel a measure, at equal samples and once.
+
+    Args:
+        measures: Of one study, with laws along compute and along data.
+        axis: ``architecture`` or ``strategy``.
+    """
+    title = f"Error against data size, by {_WORDS[axis]}"
+    # In one epoch a law over compute is one over pairs: a sample is a pair, and costs the same along a curve.
+    ways = (("equal-samples", "data"), ("one-epoch", "compute"))
+    panels = [
+        _Panel(measure=measure, regime=regime, laws=laws, x="subset_size")
+        for measure in measures
+        for regime, along in ways
+        if (laws := _most(measure, along=along, axis=axis, regimes=(regime,)))
+    ]
+    if not panels:
+        return Missing(
+            title=title,
+            reason="no curve over pairs at equal samples or over one epoch has two finished cells",
+        )
+    return _drawn(
+        panels, axis=axis, name=f"error-data-{axis}", title=title, x_label="unique image-text pairs",
+        against="the number of unique pairs",
+    )  # fmt: skip
+
+
+def over_epochs(measures: Sequence[Measure]) -> FigureData | Missing:
+    """Error against epochs, one curve a data size, one panel a measure."""
+    title = "Error against epochs, by data size"
+    panels = [
+        _Panel(measure=measure, regime=str(laws[0].identity["regime"]), laws=laws, x="epochs")
+        for measure in measures
+        if (
+            laws := _most(
+                measure, along="compute", axis="subset_size", regimes=("fixed-compute", "equal-samples")
+            )
+        )
+    ]
+    if not any(len(panel.laws) > 1 for panel in panels):
+        return Missing(title=title, reason="no two curves over compute differ in the number of pairs alone")
+    return _drawn(
+        panels, axis="subset_size", name="error-epochs", title=title, x_label="epochs",
+        against="epochs over the same pairs",
+    )  # fmt: skip
+
+
+def _most(measure: Measure, *, along: str, axis: str, regimes: tuple[str, ...]) -> list[Law]:
+    """The curves along one axis, all else held, that have the most cells, at the largest such budget."""
+    mine = [law for law in measure.laws if law.identity["regime"] in regimes]
+    group = max(
+        alike(mine, along=along, axis=axis),
+        key=lambda group: (
+            len(group) > 1,
+            len(_cells_of(group)),
+            float(group[0].identity.get("budget", 0.0)),
+        ),
+        default=[],
+    )
+    return sorted(group, key=lambda law: sort_key(axis, law.identity[axis]))
+
+
+def _cells_of(laws: Sequence[Law]) -> list[int]:
+    return [position for law in laws for position in law.positions.tolist()]
+
+
+def _drawn(  # noqa: PLR0913 (what is drawn, and its words)
+    panels: Sequence[_Panel], *, axis: str, name: str, title: str, x_label: str, against: str
+) -> FigureData:
+    metrics = list(dict.fromkeys(panel.measure.metric for panel in panels))
+    by_regime = axis != "subset_size"
+    rows: list[dict[str, Any]] = []
+    for panel in panels:
+        where = panel_text(
+            panel.measure.metric if len(metrics) > 1 else "", panel.regime if by_regime else ""
+        )
+        for law in panel.laws:
+            series = axis_text(axis, law.identity[axis])
+            rows += curve_marks(panel.measure.draws, law, x=panel.x, series=series, panel=where)
+    used = [law for panel in panels for law in panel.laws]
+    held = dict.fromkeys(curve_text(panel.laws[0], without=axis) for panel in panels)
+    return FigureData(
+        name=name,
+        title=title,
+        kind="curves",
+        x_label=x_label,
+        y_label=error_label(metrics),
+        frame=mark_frame(rows),
+        caption=said_once(
+            f"{', '.join(map(metric_text, metrics))} against {against}, by {_WORDS[axis]}; held: "
+            f"{'; '.join(held)}",
+            *runs_texts((panel.measure.draws, _cells_of(panel.laws)) for panel in panels),
+            laws_text(used, "C" if axis == "subset_size" else "D"),
+            intervals_text([panel.measure.draws for panel in panels]),
+        ),
+        alt=f"{title}: {len(used)} curves. " + _ends_alt(rows),
+    )
+
+
+def _ends_alt(rows: list[dict[str, Any]]) -> str:
+    points = pd.DataFrame([row for row in rows if row["mark"] == "point"])
+    parts = []
+    for (panel, series), group in points.groupby(["panel", "series"], sort=False):
+        first, last = group.iloc[0], group.iloc[-1]
+        ends = f"{first['y']:.1f} % at {first['x']:g}, {last['y']:.1f} % at {last['x']:g}"
+        parts.append(f"{panel and f'{panel}, '}{series}: {ends}")
+    return "; ".join(parts) + "."
+
+
+def isoflop(draws: CellDraws, curves: Sequence[Curve], *, metric: str) -> FigureData | Missing:
+    """Error against training FLOPs per sample at each budget: the slice that has the most sizes."""
+    title = "IsoFLOP profiles: error against model size"
+    groups: dict[tuple[Any, ...], list[Curve]] = {}
+    for curve in curves:
+        key = tuple(curve.identity[name] for name in ("family", "strategy", "subset_size", "quality"))
+        groups.setdefault(key, []).append(curve)
+    complete = {
+        key: group
+        for key, group in groups.items()
+        if any(curve.profile.status != "too few sizes" for curve in group)
+    }
+    if not complete:
+        most = max((len(curve.positions) for curve in curves), default=1)
+        return Missing(
+            title=title,
+            reason=f"{plural(most, 'model size')} of one family at a budget; a profile needs three",
+        )
+    key, group = max(
+        complete.items(),
+        key=lambda item: (sum(len(curve.positions) for curve in item[1]), float(item[0][2])),
+    )
+    rows: list[dict[str, Any]] = []
+    verdicts = []
+    for curve in group:
+        budget = budget_text("fixed-compute", float(curve.identity["budget"]))
+        rows += _profile_rows(draws, curve, budget)
+        verdicts.append(f"{budget}: {curve.profile.reason}")
+    name, strategy, size, quality = key
+    return FigureData(
+        name="isoflop",
+        title=title,
+        kind="curves",
+        x_label="model size (training FLOPs per sample)",
+        y_label=f"{metric_text(metric)} (%)",
+        frame=mark_frame(rows),
+        caption=said_once(
+            f"{metric_text(metric)} against model size at each budget: {name} family, "
+            f"{held_text({'strategy': strategy, 'subset_size': size, 'quality': quality})}; a valley in the "
+            "logarithm of the size (a parabola of bounded asymmetry), drawn over the sizes that it is fitted "
+            "to, where its minimum lies between them, and marked where the draws agree",
+            *verdicts,
+            _repetition_text([curve for curve in group if curve.repeated]),
+            runs_text(draws, [place for curve in group for place in curve.positions]),
+            draws.explanation,
+        ),
+        alt=f"{title}. {'; '.join(verdicts)}.",
+    )
+
+
+def _repetition_text(group: Sequence[Curve]) -> str:
+    """How often the models of each budget see their pairs, and what that does to a profile."""
+    if not group:
+        return ""
+    epochs = [
+        f"{budget_text('fixed-compute', float(curve.identity['budget']))} "
+        f"{curve.epochs[0]:.2g} to {curve.epochs[1]:.2g}"
+        for curve in group
+    ]
+    return (
+        f"epochs along the profiles, from the smallest model to the largest: {', '.join(epochs)}; a pair "
+        "seen again is worth less than a new one: with new pairs the best models would be no larger than here"
+    )
+
+
+def _profile_rows(draws: CellDraws, curve: Curve, series: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    profile = curve.profile
+    if profile.status in ("ok", "one seed", "unstable"):
+        mark = "law" if profile.status == "ok" else "tentative law"
+        at = np.geomspace(*profile.sizes, 60)
+        rows += [
+            {"mark": mark, "series": series, "x": float(size), "y": 100 * float(error)}
+            for size, error in zip(at, profile(at), strict=True)
+        ]
+    rows += cell_marks(draws, curve.positions, x="train_flops_per_sample", series=series)
+    if profile.status == "ok":
+        # Its interval is one of size and lies along x.
+        lowest = float(profile(np.array([profile.size]))[0])
+        first, last = profile.sizes
+        low, high = max(profile.ends.low, first), min(profile.ends.high, last)
+        ends = (
+            f"{format_flops(low)}{' or less' if low == first else ''}",
+            f"{format_flops(high)}{' or more' if high == last else ''}",
+        )
+        rows.append({
+            "mark": "minimum", "series": series, "x": profile.size, "y": 100 * lowest,
+            "low": low, "high": high,
+            "text": f"{series}: lowest at {format_flops(profile.size)} a sample, [{ends[0]}, {ends[1]}]",
+        })  # fmt: skip
+    return rows

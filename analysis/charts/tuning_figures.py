@@ -1,0 +1,175 @@
+"""What a study's tuning tried and what won, as a table and as one figure a tuned field."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.cells.intervals import COVERAGE
+from analysis.cells.table import records
+from analysis.charts.figure_data import FigureData, mark_frame
+from analysis.labels import (
+    axis_text,
+    capital,
+    count_text,
+    metric_text,
+    percent,
+    percent_interval,
+    plural,
+)
+from budgets.quantity import format_flops
+
+_QUANTILE = 1.6448536269514722
+_WIDE = 4.0
+_PREFIX = "tuned_"
+_FIELDS = {
+    "lr_peak": "peak learning rate", "batch_size": "batch size (pairs)", "weight_decay": "weight decay",
+    "beta1": "β₁", "beta2": "β₂", "eps": "ε of the optimiser", "warmup": "warm-up (share of the steps)",
+    "warmup_samples": "warm-up (samples)", "cooldown": "cooldown (share of the steps)",
+    "gradient_clip": "clipped norm of the gradient", "ema": "decay of the averaged weights",
+    "unmasked_tail": "unmasked tail (share of the steps)",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuned:
+    """A study's tuning.
+
+    Attributes:
+        tried: One row a trial that ended, in the results schema, with a column ``tuned_<field>`` for each
+            tuned field.
+        metric: What selects; higher is better.
+        winners: What is decided: ``architecture``, ``strategy``, ``values`` (field → value), ``score``,
+            ``runner_up`` (values), ``runner_up_score`` (None where it diverged), ``tie``, ``widened`` and
+            ``at_edge`` (fields).
+    """
+
+    tried: pd.DataFrame
+    metric: str
+    winners: Sequence[Mapping[str, Any]]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What was tuned."""
+        return tuple(
+            str(name).removeprefix(_PREFIX) for name in self.tried.columns if str(name).startswith(_PREFIX)
+        )
+
+    @property
+    def rates(self) -> frozenset[tuple[str, str]]:
+        """The architectures and strategies whose peak learning rate was tuned."""
+        return frozenset(
+            (str(won["architecture"]), str(won["strategy"]))
+            for won in self.winners
+            if "lr_peak" in won["values"]
+        )
+
+
+def figures(tuned: Tuned) -> tuple[FigureData, ...]:
+    """Error against each tuned field, one curve an architecture and strategy, the winners marked."""
+    return tuple(_figure(tuned, field) for field in tuned.fields if len(tuned.tried))
+
+
+def field_label(field: str) -> str:
+    """Return a tuned field as people read it."""
+    return _FIELDS.get(field, field.replace("_", " "))
+
+
+def _figure(tuned: Tuned, field: str) -> FigureData:
+    title = f"Tuning: {field_label(field).partition(' (')[0]}"
+    tried = tuned.tried.assign(
+        value=tuned.tried.get(tuned.metric, np.nan), counting=tuned.tried.get(f"{tuned.metric}_se", np.nan)
+    )
+    winners = {(str(won["architecture"]), str(won["strategy"])): won for won in tuned.winners}
+    rows: list[dict[str, Any]] = []
+    said, lost = [], 0
+    for (architecture, strategy), group in tried.groupby(["architecture", "strategy"], sort=False):
+        name = _series(tried, str(architecture), str(strategy))
+        won = winners.get((str(architecture), str(strategy)))
+        points, without = _points(group, field, [each for each in tuned.fields if each != field], won)
+        lost += without
+        fixed = {"series": name, "line": name}
+        rows += [point | fixed | {"mark": mark} for mark in ("line", "point") for point in points]
+        if won is None:
+            said.append(f"{name}: not decided yet")
+            continue
+        star = next(point for point in points if point["x"] == won["values"][field])
+        mark = "best, not clear" if won["tie"] else "best"
+        edge = " at the edge of what was tried" if field in won["at_edge"] else ""
+        said.append(f"{name}: {won['values'][field]:g}{', a tie' if won['tie'] else ''}{edge}")
+        rows.append(
+            star
+            | fixed
+            | {"mark": mark, "text": f"{star['text']}; won{edge}{', a tie' if won['tie'] else ''}"}
+        )
+    values = [row["x"] for row in rows]
+    others = "" if len(tuned.fields) == 1 else " with the other fields at the values that won"
+    diverged = f" {plural(lost, 'value')} not drawn: training diverged." if lost else ""
+    return FigureData(
+        name=f"tuning-{field.replace('_', '-')}",
+        title=title,
+        kind="curves",
+        x_label=field_label(field),
+        y_label=f"{metric_text(tuned.metric)} (%)",
+        frame=mark_frame(rows),
+        caption=(
+            f"{capital(metric_text(tuned.metric))} of each value tried{others}; "
+            f"{plural(len(tried), 'trial')}, {_cells(tried)}. Bars: {COVERAGE:.0%} by the evaluation's "
+            "counting noise or, where it is larger, that between seeds. Stars mark the winners, hollow where "
+            f"the runner-up ties: {'; '.join(said)}.{diverged}"
+        ),
+        alt=f"{title}. Winners: {'; '.join(said)}.",
+        x_scale="log" if min(values) > 0 and max(values) / min(values) > _WIDE else "linear",
+    )
+
+
+def _series(tried: pd.DataFrame, architecture: str, strategy: str) -> str:
+    """What tells a pair from the others."""
+    architectures, strategies = set(tried["architecture"]), set(tried["strategy"])
+    parts = [architecture] if len(architectures) > 1 or len(strategies) == 1 else []
+    return ", ".join(parts + ([axis_text("strategy", strategy)] if len(strategies) > 1 else []))
+
+
+def _points(
+    group: pd.DataFrame, field: str, others: list[str], won: Mapping[str, Any] | None
+) -> tuple[list[dict[str, Any]], int]:
+    """A point a value, the other fields at what won or, before that is known, at what was best so far."""
+    if others:
+        best = group.sort_values("value", kind="stable", na_position="first").iloc[-1]
+        at = {name: won["values"][name] if won else best[_PREFIX + name] for name in others}
+        group = group[np.logical_and.reduce([group[_PREFIX + name] == value for name, value in at.items()])]
+    points, lost = [], 0
+    for value, runs in group.groupby(_PREFIX + field):
+        score = runs["value"].to_numpy(np.float64)
+        if not np.isfinite(score).all():
+            lost += 1
+            continue
+        error = 1 - float(score.mean())
+        reach = _QUANTILE * _noise(runs, score)
+        low, high = error - reach, error + reach
+        said = f"{percent(error)} % {percent_interval(low, high)}, {plural(len(runs), 'run')}"
+        text = f"{field_label(field)} {value:g}: {said}"
+        points.append(
+            {"x": float(str(value)), "y": 100 * error, "low": 100 * low, "high": 100 * high, "text": text}
+        )
+    return points, lost
+
+
+def _noise(runs: pd.DataFrame, score: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+    """Standard error of a mean over seeds, which see the same images; NaN where nothing is known of it."""
+    counting = float(runs["counting"].max())
+    seeds = float(score.std(ddof=1) / np.sqrt(len(score))) if len(score) > 1 else np.nan
+    return float(np.fmax(counting, seeds))
+
+
+def _cells(tried: pd.DataFrame) -> str:
+    """What each pair was tuned on."""
+    cells = tried.drop_duplicates(["subset_size", "quality", "level_flops"])
+    texts = [
+        f"{count_text(row['subset_size'])} pairs ({axis_text('quality', row['quality'])})"
+        + (f" at {format_flops(row['level_flops'])}" if row["regime"] == "fixed-compute" else "")
+        for row in records(cells)
+    ]
+    return f"on {texts[0]}" if len(texts) == 1 else f"each on its cheapest cell: {'; '.join(texts)}"

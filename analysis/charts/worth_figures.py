@@ -1,0 +1,119 @@
+"""The figures of what a strategy is worth in data or compute, and of accuracy under shift, as data."""
+
+from math import inf
+from typing import Any
+
+import pandas as pd
+
+from analysis.answers.robustness import BASELINE, foretold
+from analysis.cells.bootstrap import CellDraws
+from analysis.cells.table import records
+from analysis.charts.figure_data import FigureData, Missing, mark_frame, said_once
+from analysis.labels import axis_text, budget_text, configuration_text, count_text, percent, plural
+from budgets.quantity import format_flops
+
+_PANELS = 3
+_X_LABELS = {"compute": "training compute of one trial (FLOPs)", "data": "unique image-text pairs"}
+
+
+def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureData | Missing:
+    """The factor of data or compute that each strategy is worth against plain CLIP, at each x.
+
+    Args:
+        draws: For the words on the intervals.
+        table: From ``equivalence.equivalences``.
+        along: ``compute`` or ``data``.
+    """
+    title = f"What a strategy is worth in {along}"
+    here = table[table["along"] == along] if len(table) else table
+    if here.empty:
+        reason = f"no strategy has a curve along {along} beside plain CLIP's"
+        return Missing(title=title, reason=reason)
+    # Where several curves are as long, those on which most is decided say most.
+    decided = (here["verdict"] != "undecided").groupby(here["held"]).agg(["size", "sum"])
+    panels = decided.sort_values(["size", "sum"], ascending=False, kind="stable").index[:_PANELS]
+    rows: list[dict[str, Any]] = []
+    for panel in panels:
+        mine = here[here["held"] == panel]
+        fixed = {"panel": str(panel)}
+        ends = (float(mine["x"].min()), float(mine["x"].max()))
+        rows += [fixed | {"mark": "reference", "line": "one", "y": 1.0, "x": end} for end in ends]
+        rows += [fixed | _ratio(row) for row in records(mine.sort_values(["strategy", "x"]))]
+    left = here["held"].nunique() - len(panels)
+    return FigureData(
+        name=f"equivalence-{along}",
+        title=title,
+        kind="curves",
+        x_label=_X_LABELS[along],
+        y_label=f"times the {along} of plain CLIP",
+        y_scale="log",
+        frame=mark_frame(rows),
+        caption=said_once(
+            "each strategy at x has the error that plain CLIP has at this multiple of x, both read off their "
+            "laws, or the best so far between their cells where one has none; above 1 it is worth more",
+            "Hollow: whether it is worth more or less is undecided",
+            "Arrows: the ratio lies there or beyond, as far as CLIP was measured",
+            f"Not drawn, in the table: {plural(left, 'further panel')}" if left else "",
+            draws.explanation,
+        ),
+        alt=f"{title}: " + "; ".join(row["text"] for row in rows if row.get("text")) + ".",
+    )
+
+
+def _ratio(row: dict[str, Any]) -> dict[str, Any]:
+    lowest, highest = row["bound"]
+    ratio = min(max(float(row["ratio"]), lowest), highest)
+    sign, arrow = {0.0: ("at most ", "↓"), inf: ("at least ", "↑")}.get(float(row["ratio"]), ("", ""))
+    mark = "bound" if arrow else "undecided" if row["verdict"] == "undecided" else "point"
+    at = format_flops(row["x"]) if row["along"] == "compute" else f"{count_text(row['x'])} pairs"
+    return {
+        "mark": mark, "series": row["strategy"], "x": row["x"], "y": ratio, "label": arrow,
+        "low": max(row["low"], lowest) if pd.notna(row["low"]) else row["low"],
+        "high": min(row["high"], highest) if pd.notna(row["high"]) else row["high"],
+        "text": f"{row['strategy']} at {at}: {sign}{ratio:.2f} times, {row['verdict']}",
+    }  # fmt: skip
+
+
+def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData | Missing:
+    """Accuracy on shifted images against accuracy on plain ones, with the line that plain CLIP follows."""
+    title = "Accuracy under shift against plain accuracy"
+    cells = foretold(results, metric=metric)
+    if cells.empty:
+        reason = "fewer than four plain CLIP cells have zero-shot top-1 on a shifted set as well"
+        return Missing(title=title, reason=reason)
+    plain = metric.rpartition("/")[0]
+    names = list(dict.fromkeys(cells["shifted_set"]))
+    rows: list[dict[str, Any]] = []
+    for name in names[:_PANELS]:
+        here = cells[cells["shifted_set"] == name].sort_values("plain")
+        fixed = {"panel": name, "mark": "reference", "line": name}
+        rows += [fixed | {"x": 100 * row["plain"], "y": 100 * row["foretold"]} for row in records(here)]
+        for row in records(here.sort_values(["strategy", "architecture"], kind="stable")):
+            axis = "architecture" if row["strategy"] == BASELINE else "strategy"
+            rows.append({
+                "panel": name, "mark": "point", "series": axis_text(axis, row[axis]), "x": 100 * row["plain"],
+                "y": 100 * row["shifted"],
+                "text": f"{configuration_text(row)}, {budget_text(row['regime'], row['budget'])}: "
+                f"{percent(row['shifted'])} % on {name}, {percent(row['plain'])} % on {plain}, "
+                f"{100 * (row['shifted'] - row['foretold']):+.1f} points from the line",
+            })  # fmt: skip
+    left = len(names) - _PANELS
+    return FigureData(
+        name="shift",
+        title=title,
+        kind="curves",
+        x_scale="linear",
+        x_label=f"zero-shot top-1 on {plain} (%)",
+        y_label="zero-shot top-1 on the shifted set (%)",
+        frame=mark_frame(rows),
+        caption=said_once(
+            f"zero-shot top-1 of every cell on shifted images against that on {plain}; "
+            f"{plural(int((cells['shifted_set'] == names[0]).sum()), 'cell')}, means of their runs",
+            "By architecture: plain CLIP; by strategy: all architectures",
+            "Dashed: the line through the plain CLIP cells on logit scales",
+            "Intervals of the distances from it are in the table" if draws.source == "runs" else "",
+            f"Not drawn, in the table: {plural(left, 'further set')}" if left > 0 else "",
+            draws.explanation,
+        ),
+        alt=f"{title}: {', '.join(names[:_PANELS])}, {plural(len(cells), 'cell')}.",
+    )

@@ -1,0 +1,105 @@
+"""A paper's claims as statements that any study's results support, contradict or leave undecided.
+
+A claim is a number of comparisons, each an effect that must not be negative (in points of error) with its
+standard deviation. It is ``supported`` when more than half of them are positive outside the noise,
+``contradicted`` when more than half are negative outside the noise, ``undecided`` otherwise, and ``not
+testable`` when the results hold none. The reason counts the comparisons and says where those lie that speak
+against the verdict.
+"""
+
+from dataclasses import dataclass
+from math import isnan
+from typing import Literal, cast
+
+import numpy as np
+import pandas as pd
+
+from analysis.cells.intervals import COVERAGE
+from analysis.claims.all import CLAIMS
+from analysis.claims.slice import Claim, Effect
+from analysis.labels import plural
+
+Verdict = Literal["supported", "contradicted", "undecided", "not testable"]
+
+_QUANTILE = 1.6448536269514722
+_HALF = 0.5
+_ROUNDING = 1e-9
+_NAMED = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One claim, judged.
+
+    Attributes:
+        claim: What was claimed.
+        verdict: See the module.
+        supporting: Comparisons that support it.
+        tested: Comparisons in all.
+        effect: Mean effect of the comparisons in points, NaN when there are none.
+        low: Lower end of its interval; NaN without a measured noise.
+        high: Upper end.
+        reason: The verdict in one sentence.
+    """
+
+    claim: Claim
+    verdict: Verdict
+    supporting: int
+    tested: int
+    effect: float
+    low: float
+    high: float
+    reason: str
+
+
+def judge(claim: Claim, frame: pd.DataFrame, *, by_counts: bool = False) -> Finding:
+    """Holds one claim against a frame of `statement_frame`.
+
+    Args:
+        claim: What is claimed.
+        frame: The measurements.
+        by_counts: Judge by the comparisons as they stand. That is all that can be said where no seeds were
+            run, as in the paper: the interval is then the reading error alone, and hides no comparison.
+    """
+    found = claim.compare(frame)
+    if not found:
+        nan = float("nan")
+        return Finding(
+            claim=claim, verdict="not testable", supporting=0, tested=0, effect=nan, low=nan, high=nan,
+            reason="the results hold no such comparison",
+        )  # fmt: skip
+    effect, sd = np.array([one.value for one in found]), np.array([one.sd for one in found])
+    supporting = int((effect >= -_ROUNDING).sum())
+    mean, spread = float(effect.mean()), float(np.sqrt(np.square(sd).sum()) / len(sd))
+    verdict, reason = _verdict(found, by_counts=by_counts)
+    return Finding(
+        claim=claim, verdict=verdict, supporting=supporting, tested=len(found), effect=mean,
+        low=mean - _QUANTILE * spread, high=mean + _QUANTILE * spread, reason=reason,
+    )  # fmt: skip
+
+
+def findings(frame: pd.DataFrame, *, by_counts: bool = False) -> tuple[Finding, ...]:
+    """Holds every claim against a frame; see `judge`."""
+    return tuple(judge(claim, frame, by_counts=by_counts) for claim in CLAIMS)
+
+
+def _verdict(found: list[Effect], *, by_counts: bool) -> tuple[Verdict, str]:
+    support = [one for one in found if one.value >= -_ROUNDING]
+    against = [one for one in found if one.value < -_ROUNDING]
+    counts = f"{len(support)} of {plural(len(found), 'comparison')} in support"
+    if not by_counts and any(isnan(one.sd) for one in found):
+        return "undecided", f"{counts}, but the noise between seeds was not measured"
+    for verdict, those, others, word in (
+        ("supported", support, against, "not"), ("contradicted", against, support, "only"),
+    ):  # fmt: skip
+        clear = [one for one in those if by_counts or abs(one.value) > _QUANTILE * one.sd]
+        if len(clear) > _HALF * len(found):
+            return cast("Verdict", verdict), counts + (f"; {word} at {_places(others)}" if others else "")
+    clear = [one for one in found if by_counts or abs(one.value) > _QUANTILE * one.sd]
+    return "undecided", f"{counts}; {len(clear)} of them outside the {COVERAGE:.0%} noise"
+
+
+def _places(found: list[Effect]) -> str:
+    names = list(dict.fromkeys(one.at for one in found))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return "; ".join(names[:_NAMED]) + more

@@ -1,0 +1,1 @@
+"""Drawing of figure data; nothing here computes."""

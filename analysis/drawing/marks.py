@@ -1,0 +1,149 @@
+"""The marks that the figures share: points with intervals, laws with bands, stars, lines."""
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from pandas import DataFrame
+
+from analysis.charts.figure_data import JOINED
+from analysis.drawing.style import OTHER, STAR, TENTATIVE, Look
+
+_STAR: dict[str, Any] = {"linestyle": "none", "marker": "*", "markersize": 9, "zorder": 6}
+STAR_FACES = {"best": "#555555", "best, not clear": "white", "minimum": "#555555"}
+"""What a star's legend is filled with."""
+
+
+def draw_marks(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
+    """Draws every row of a panel's frame.
+
+    Args:
+        axes: Where.
+        frame: Rows of marks, see ``figure_data``.
+        looks: One look a series.
+    """
+    other = frame[frame["mark"] == "other"]
+    axes.plot(
+        other["x"],
+        other["y"],
+        linestyle="none",
+        marker=OTHER.marker,
+        markersize=3,
+        color=OTHER.colour,
+        zorder=1,
+    )
+    for _, line in frame[frame["mark"] == "reference"].groupby("line", sort=False):
+        axes.plot(line["x"], line["y"], color="#777777", linewidth=0.7, linestyle=(0, (4, 3)), zorder=1)
+    for series, rows in frame.groupby("series", sort=False):
+        if series not in looks:
+            continue
+        look = looks[str(series)]
+        _draw_lines(axes, rows, look)
+        _draw_points(axes, rows[rows["mark"] == "point"], look, face=look.colour)
+        bounds = rows[rows["mark"] == "bound"]
+        _draw_points(axes, rows[rows["mark"] == "undecided"], look, face="white")
+        _draw_points(axes, bounds, look, face="white")
+        for x, y, arrow in zip(bounds["x"], bounds["y"], bounds["label"], strict=True):
+            axes.annotate(
+                arrow, (x, y), (0, 3 if arrow == "↑" else -3), textcoords="offset points", ha="center",
+                va="bottom" if arrow == "↑" else "top", color=look.colour, zorder=5,
+            )  # fmt: skip
+        _draw_stars(axes, rows, look)
+
+
+def _draw_lines(axes: Axes, rows: DataFrame, look: Look) -> None:
+    for mark in ("law", "tentative law"):
+        law = rows[rows["mark"] == mark]
+        if law.empty:
+            continue
+        dashes = look.dashes if mark == "law" else TENTATIVE
+        axes.plot(law["x"], law["y"], color=look.colour, linestyle=dashes, zorder=3)
+        if law["low"].notna().all():
+            axes.fill_between(
+                law["x"], law["low"], law["high"], color=look.colour, alpha=0.13, linewidth=0, zorder=2
+            )
+    for _, line in rows[rows["mark"] == "line"].groupby("line", sort=False):
+        axes.plot(line["x"], line["y"], color=look.colour, linestyle=look.dashes, linewidth=0.8, zorder=3)
+
+
+def _draw_points(axes: Axes, points: DataFrame, look: Look, *, face: str) -> None:
+    if points.empty:
+        return
+    joined = points[points["line"] == JOINED]
+    if len(joined):
+        axes.plot(
+            joined["x"], joined["y"], color=look.colour, linestyle=look.dashes, linewidth=0.6, alpha=0.6,
+            zorder=3,
+        )  # fmt: skip
+    axes.vlines(points["x"], points["low"], points["high"], color=look.colour, linewidth=0.8, zorder=4)
+    hollow = face != look.colour
+    axes.plot(
+        points["x"], points["y"], linestyle="none", marker=look.marker, color=face,
+        markeredgecolor=look.colour if hollow else "white", markeredgewidth=0.7 if hollow else 0.4, zorder=5,
+    )  # fmt: skip
+
+
+def _draw_stars(axes: Axes, rows: DataFrame, look: Look) -> None:
+    for mark, face in (("best", look.colour), ("best, not clear", "white")):
+        best = rows[rows["mark"] == mark]
+        axes.vlines(best["x"], best["low"], best["high"], color=look.colour, linewidth=1.6, zorder=5)
+        axes.plot(
+            best["x"], best["y"], color=look.colour, markerfacecolor=face, markeredgecolor="black",
+            markeredgewidth=0.6, **_STAR,
+        )  # fmt: skip
+    minimum = rows[rows["mark"] == "minimum"]
+    axes.hlines(minimum["y"], minimum["low"], minimum["high"], color=look.colour, linewidth=1.6, zorder=5)
+    axes.plot(
+        minimum["x"], minimum["y"], color=look.colour, markeredgecolor="black", markeredgewidth=0.6, **_STAR
+    )
+
+
+def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
+    """One handle a series, then what the special marks mean."""
+    marks = set(frame["mark"])
+    lines = bool(marks & {"law", "line"}) or (JOINED in set(frame["line"]))
+    pointed = bool(marks & {"point", "undecided", "bound"})
+    handles = [
+        Line2D(
+            [], [], color=look.colour, marker=look.marker if pointed else "", label=name,
+            linestyle=look.dashes if lines else "none", markeredgecolor="white", markeredgewidth=0.4,
+        )
+        for name, look in looks.items()
+    ]  # fmt: skip
+    if "other" in marks:
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=OTHER.colour,
+                marker=OTHER.marker,
+                linestyle="none",
+                label="other configurations",
+            )
+        )
+    if "tentative law" in marks:
+        handles.append(Line2D([], [], color="#555555", linestyle=TENTATIVE, label="fit not tested"))
+    for mark, shape, label in (("undecided", "o", "undecided"), ("bound", "$↑$", "there or beyond")):
+        if mark in marks:
+            handles.append(
+                Line2D(
+                    [],
+                    [],
+                    marker=shape,
+                    color="#555555",
+                    markerfacecolor="white",
+                    linestyle="none",
+                    label=label,
+                )
+            )
+    return [*handles, *star_handles(marks)]
+
+
+def star_handles(marks: set[str], *, not_clear: str = "lowest, not clear") -> list[Line2D]:
+    """One handle for each kind of star among the marks."""
+    words = {"best": "best, clear", "best, not clear": not_clear, "minimum": "minimum"}
+    return [
+        Line2D([], [], label=label, markerfacecolor=STAR_FACES[mark], **STAR)
+        for mark, label in words.items()
+        if mark in marks
+    ]

@@ -1,1 +1,0 @@
-"""Drawing: marks in, files out. Nothing here computes."""

@@ -1,0 +1,1 @@
+"""Scaling laws: their forms, fits, and the choice by held-out error."""

@@ -1,0 +1,230 @@
+"""Surface over model size and repeated data: y = E + A·N'^-α + B·D'^-β (Muennighoff et al. 2023, eq. 5).
+
+A pair that is seen again is worth less than a new one. Of U unique pairs and R = D/U − 1 repetitions the
+effective data are D' = U + U·R*·(1 − exp(−R/R*)): all of D while R ≪ R*, never more than U·(1 + R*).
+Parameters beyond those that are best for the unique pairs are worth less, too: N' is made of N in the same
+way, with N_opt(U) = G·(G·U)^(β/α), G = (αA/βB)^(1/(α+β)), in the place of U and a decay of its own.
+
+With parameters at their full worth, and for a given decay of data, this is the surface of `surface`; all
+decays of a grid are searched at once, then all of finer ones between the neighbours of the best. From there
+all seven parameters are searched together, N_opt following the law. The decay of parameters is kept only
+where it lowers the objective by more than a parameter without meaning would (F, 5 %): it bends the law as α
+does, and data that do not hold models both far below and far above N_opt cannot tell the two apart.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import product
+from math import isfinite
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.laws.descent import descend
+from analysis.laws.surface import HUBER_DELTA, SurfaceFit, fit, fit_draws
+from analysis.laws.surface_search import BOUNDS, SMALLEST
+
+Floats = NDArray[np.float64]
+Status = Literal["ok", "no repetition", "decay undetermined", "no surface"]
+
+DECAY_BOUNDS = (0.1, 1000.0)
+_UNDECIDED = "could not be decided: with it the law fits no better than chance allows"
+_GRID = np.geomspace(*DECAY_BOUNDS, 17)
+_ZOOMS = 2
+_SIZE_STARTS = (0.5, 5.0, 50.0)
+_MIDDLING = 0.3
+_PARAMETERS = 7
+_LEVEL = 0.95
+_EDGE = 1e-3
+_ENDLESS = 300.0  # ln of a size that no model has
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RepeatedFit:
+    """A fitted surface with decay.
+
+    Attributes:
+        surface: In effective model size and effective data.
+        decay: R* of data: repetitions after which a repeated pair has lost 1 − 1/e of its worth.
+        status: ``ok``, or why there is no decay to tell.
+        reason: The status in one sentence.
+        size_decay: R* of parameters; infinite where the data do not show one.
+        size_reason: What the data say about it, in one sentence.
+        base: The law that N_opt is read off.
+    """
+
+    surface: SurfaceFit
+    decay: float
+    status: Status
+    reason: str
+    size_decay: float
+    size_reason: str
+    base: SurfaceFit
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters were fitted."""
+        return self.surface.parameters + sum(map(isfinite, (self.decay, self.size_decay)))
+
+    def effective(self, n: Floats, unique: Floats, seen: Floats) -> tuple[Floats, Floats]:
+        """Effective model sizes and data."""
+        return (
+            effective(best_size(self.base, unique), n, self.size_decay),
+            effective(unique, seen, self.decay),
+        )
+
+    def __call__(self, n: Floats, unique: Floats, seen: Floats) -> Floats:
+        """The law at model sizes, unique pairs and samples seen."""
+        return self.surface(*self.effective(n, unique, seen))
+
+
+def once(surface: SurfaceFit) -> RepeatedFit:
+    """The law without decay: a pair is worth as much each time it is seen."""
+    return RepeatedFit(
+        surface=surface, decay=float("inf"), status="no repetition", reason="repetition is not looked at",
+        size_decay=float("inf"), size_reason=_UNDECIDED, base=surface,
+    )  # fmt: skip
+
+
+def effective(unique: Floats, seen: Floats, decay: Floats | float) -> Floats:
+    """Effective data: all that is seen up to one epoch, less and less of it after."""
+    if not np.isfinite(decay).all():
+        return seen
+    repeats = np.maximum(seen / unique - 1.0, 0.0)
+    once = np.minimum(seen, unique)
+    return np.asarray(once - unique * decay * np.expm1(-repeats / decay), dtype=np.float64)
+
+
+def best_size(law: SurfaceFit, unique: Floats) -> Floats:
+    """N_opt: the model size whose compute-optimal data are so many pairs, each seen once."""
+    if not (law.a > 0 and law.b > 0):
+        return np.full(len(unique), np.inf)
+    log_a, log_b, alpha, beta = np.array([np.log(law.a), np.log(law.b), law.alpha, law.beta])[:, None]
+    return np.exp(_log_best_size(log_a, log_b, alpha, beta, unique))
+
+
+def _log_best_size(log_a: Floats, log_b: Floats, alpha: Floats, beta: Floats, unique: Floats) -> Floats:
+    ratio = (np.log(alpha / beta) + log_a - log_b) / (alpha + beta)
+    return np.clip(ratio + (ratio + np.log(unique)) * beta / alpha, -_ENDLESS, _ENDLESS)
+
+
+def fit_repeated(  # noqa: PLR0913 (three axes and a value)
+    n: Floats,
+    unique: Floats,
+    seen: Floats,
+    y: Floats,
+    *,
+    weights: Floats | None = None,
+    delta: float = HUBER_DELTA,
+) -> RepeatedFit:
+    """Fits one surface with decay.
+
+    Args:
+        n: Model sizes, shape (points,).
+        unique: Unique pairs of each point's subset.
+        seen: Samples seen.
+        y: Loss or error, above zero.
+        weights: Runs behind each point; one by default.
+        delta: As in `surface.fit`.
+
+    Raises:
+        ValueError: A value is not finite or not above zero.
+    """
+    weights = np.ones(len(y)) if weights is None else weights
+    plain = fit(n, seen, y, weights=weights, delta=delta)
+    none = RepeatedFit(
+        surface=plain, decay=float("nan"), status="no surface", reason=plain.reason, size_decay=float("inf"),
+        size_reason=_UNDECIDED, base=plain,
+    )  # fmt: skip
+    if not plain.starts:
+        return none
+    if (seen <= unique).all():
+        reason = "no pair is seen twice: nothing tells what a repetition is worth"
+        return replace(none, decay=float("inf"), status="no repetition", reason=reason)
+
+    def lowest(decays: Floats, around: SurfaceFit) -> tuple[Floats, SurfaceFit]:
+        """The objective at each decay, and the surface of the lowest."""
+        data = effective(unique, seen, decays[:, None])
+        drawn = fit_draws(n, data, y[None, :], weights=weights[None, :], around=around, delta=delta)
+        return drawn.objective, drawn.one(int(drawn.objective.argmin()), around)
+
+    decay, inside = _search(lowest, plain)
+    surface = fit(n, effective(unique, seen, decay), y, weights=weights, delta=delta)
+    found = replace(none, surface=surface, base=surface, decay=decay, status="ok", reason="fitted")
+    if not inside:
+        end = "nothing" if decay == DECAY_BOUNDS[0] else "as much as a new pair"
+        reason = f"R* ended at a bound: a repeated pair is worth {end} as far as these data tell"
+        return replace(found, status="decay undetermined", reason=reason)
+    if not surface.supported:
+        return replace(found, status="no surface", reason=surface.reason)
+    return _with_size_decay(found, n, unique, seen, y, weights=weights, delta=delta)
+
+
+def _with_size_decay(  # noqa: PLR0913 (three axes and a value)
+    found: RepeatedFit, n: Floats, unique: Floats, seen: Floats, y: Floats, *, weights: Floats, delta: float
+) -> RepeatedFit:
+    """Keeps a decay of parameters where it is worth a parameter."""
+    unit_n, unit_d = np.log(n).mean(), np.log(unique).mean()
+
+    def residual(theta: Floats) -> Floats:
+        log_e, log_a, log_b, alpha, beta, log_decay, log_size_decay = theta.T[:, :, None]
+        best = np.exp(_log_best_size(log_a + alpha * unit_n, log_b + beta * unit_d, alpha, beta, unique))
+        of_size = log_a - alpha * (np.log(effective(best, n, np.exp(log_size_decay))) - unit_n)
+        of_data = log_b - beta * (np.log(effective(unique, seen, np.exp(log_decay))) - unit_d)
+        law = np.logaddexp(np.logaddexp(log_e, of_size), of_data)  # far from the optimum a term may be huge
+        return np.asarray(np.log(y) - law, dtype=np.float64)
+
+    law = found.surface
+    parts = (law.floor, law.a * np.exp(-law.alpha * unit_n), law.b * np.exp(-law.beta * unit_d))
+    logs = np.log(np.maximum(parts, SMALLEST * y.min()))
+    lowest = np.array([*[np.log(SMALLEST * y.min())] * 3, *[BOUNDS[0]] * 2, *np.log(DECAY_BOUNDS[:1] * 2)])
+    highest = np.array([*[np.log(y.max() / SMALLEST)] * 3, *[BOUNDS[1]] * 2, *np.log(DECAY_BOUNDS[1:] * 2)])
+    middling = [*[np.log(y.min() / 3)] * 3, *[_MIDDLING] * 2]
+    starts = [
+        [*start, np.log(found.decay), decay]
+        for start, decay in product(([*logs, law.alpha, law.beta], middling), np.log(_SIZE_STARTS))
+    ]
+    ends, objectives = descend(
+        residual, np.array(starts), weights=weights, delta=delta, bounds=(lowest, highest)
+    )
+    best = int(objectives.argmin())
+    theta, objective = ends[best], float(objectives[best])
+    from scipy.special import fdtri  # noqa: PLC0415 (a fifth of the report's import, for one number)
+
+    freedom = len(y) - _PARAMETERS
+    needed = fdtri(1, freedom, _LEVEL) / freedom if freedom > 0 else np.inf
+    bound = (np.abs(theta[5:] - lowest[5:]) < _EDGE).any() or (np.abs(theta[5:] - highest[5:]) < _EDGE).any()
+    if bound or law.objective - objective <= needed * objective:
+        return found
+    alpha, beta = float(theta[3]), float(theta[4])
+    units = np.array([0.0, alpha * unit_n, beta * unit_d])
+    floor, a, b = (float(value) for value in np.exp(theta[:3] + units))
+    surface = replace(law, floor=floor, a=a, b=b, alpha=alpha, beta=beta, objective=objective)
+    decay, size_decay = (float(value) for value in np.exp(theta[5:]))
+    return replace(
+        found, surface=surface, base=surface, decay=decay, size_decay=size_decay, size_reason="fitted"
+    )
+
+
+def _search(
+    lowest: Callable[[Floats, SurfaceFit], tuple[Floats, SurfaceFit]], around: SurfaceFit
+) -> tuple[float, bool]:
+    """The decay of the lowest objective, and whether it lies between the bounds.
+
+    Grids ever finer are searched, each from the surface that was best on the one before; the last three of
+    them lie on a parabola.
+    """
+    logs = np.log(_GRID)
+    objectives, around = lowest(np.exp(logs), around)
+    best = int(objectives.argmin())
+    if best in (0, len(logs) - 1):
+        return float(_GRID[best]), False
+    for _ in range(_ZOOMS):
+        logs = np.linspace(logs[best - 1], logs[best + 1], len(logs))
+        objectives, around = lowest(np.exp(logs), around)
+        best = min(max(int(objectives.argmin()), 1), len(logs) - 2)
+    left, middle, right = objectives[best - 1 : best + 2]
+    bend = left - 2 * middle + right
+    shift = (left - right) / (2 * bend) if bend > 0 else 0.0
+    return float(np.exp(logs[best] + np.clip(shift, -1.0, 1.0) * (logs[1] - logs[0]))), True

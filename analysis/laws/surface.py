@@ -1,0 +1,218 @@
+"""Surface over model size and data, y = E + A·N^-α + B·D^-β (Hoffmann et al. 2022, §3.3, eq. 2).
+
+The objective is Σ w·Huber_δ(ln y − ln ŷ), their equation 3; an infinite δ gives squares of logarithms. For
+given α and β the surface is linear in E, A, B ≥ 0, so a start needs the two exponents alone: its linear part
+is solved exactly (least squares on y/ŷ, the non-negative solution among the eight supports). From there a
+Newton search with analytic first and second derivatives, damped per fit (Levenberg 1944) by the reweighted
+Gauss-Newton matrix, goes down in (ln E, ln A, ln B, α, β). N and D are shared by all fits, so that thousands
+of fits, each with its own weights, are searched at once. For small grids the exponents may be one, α = β
+(Gadre et al. 2024, eq. 4: L = E + (a·M^η + b·M^-η)·C^-η with D = M·N and η = α/2): four parameters.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.labels import plural
+from analysis.laws.surface_search import BOUNDS, SMALLEST, Data, project, search
+
+Floats = NDArray[np.float64]
+Status = Literal["ok", "term undetermined", "exponent at bound", "restarts disagree", "too few points"]
+
+HUBER_DELTA = 1e-3
+_STARTS = np.array([(alpha, beta) for alpha in (0.1, 0.3, 0.6, 1.2) for beta in (0.1, 0.3, 0.6, 1.2)])
+_SHARED_STARTS = np.repeat(np.geomspace(0.1, 1.2, 8)[:, None], 2, axis=1)
+_SIZES = 3
+_SAME = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SurfaceFit:
+    """A fitted surface y = floor + a·N^-alpha + b·D^-beta.
+
+    Attributes:
+        floor: E, in units of y.
+        a: A: the part that model size takes away, in units of y at N = 1.
+        b: B: the part that data take away, in units of y at D = 1.
+        alpha: Exponent of model size.
+        beta: Exponent of data.
+        status: ``ok``, or what the data could not decide.
+        reason: The status in one sentence.
+        rows: Runs behind the fit.
+        objective: Σ w·Huber(residual of ln y) at the optimum.
+        starts: Searches from other exponents.
+        agreement: How many of them ended at the same objective.
+        shared: Whether the two exponents were held equal.
+    """
+
+    floor: float
+    a: float
+    b: float
+    alpha: float
+    beta: float
+    status: Status
+    reason: str
+    rows: int
+    objective: float
+    starts: int
+    agreement: int
+    shared: bool = False
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters were fitted."""
+        return _parameters(shared=self.shared)
+
+    @property
+    def supported(self) -> bool:
+        """Whether the data bear the surface."""
+        return self.status in ("ok", "term undetermined")
+
+    def __call__(self, n: Floats, d: Floats) -> Floats:
+        """The surface at model sizes and data."""
+        return np.asarray(self.floor + self.a * n**-self.alpha + self.b * d**-self.beta, dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SurfaceDraws:
+    """Surfaces of many sets of weights or of y, each value of shape (draws,); units as in `SurfaceFit`."""
+
+    floor: Floats
+    a: Floats
+    b: Floats
+    alpha: Floats
+    beta: Floats
+    objective: Floats
+
+    def __call__(self, n: Floats, d: Floats) -> Floats:
+        """The surfaces at model sizes and data, shape (draws, points)."""
+        of_size = self.a[:, None] * np.exp(-self.alpha[:, None] * np.log(n))
+        of_data = self.b[:, None] * np.exp(-self.beta[:, None] * np.log(d))
+        return np.asarray(self.floor[:, None] + of_size + of_data, dtype=np.float64)
+
+    def one(self, draw: int, like: SurfaceFit) -> SurfaceFit:
+        """The surface of one draw, with what else a fit tells taken from another."""
+        return replace(
+            like, floor=float(self.floor[draw]), a=float(self.a[draw]), b=float(self.b[draw]),
+            alpha=float(self.alpha[draw]), beta=float(self.beta[draw]), objective=float(self.objective[draw]),
+        )  # fmt: skip
+
+    def optimum(self, flops: float, *, flops_per_step: float = 6.0) -> Floats:
+        """Model size of the lowest y at a compute of ``flops_per_step``·N·D, shape (draws,).
+
+        Source: Hoffmann et al. 2022, eq. 4.
+        """
+        ratio = (self.alpha * self.a) / (self.beta * self.b)
+        power = 1.0 / (self.alpha + self.beta)
+        return np.asarray(ratio**power * (flops / flops_per_step) ** (self.beta * power), dtype=np.float64)
+
+
+def fit(  # noqa: PLR0913 (a surface has two axes)
+    n: Floats,
+    d: Floats,
+    y: Floats,
+    *,
+    weights: Floats | None = None,
+    delta: float = HUBER_DELTA,
+    starts: Floats | None = None,
+    shared: bool = False,
+) -> SurfaceFit:
+    """Fits one surface.
+
+    Args:
+        n: Model sizes, above zero, shape (points,): parameters or FLOPs per sample.
+        d: Data, above zero, shape (points,): tokens or samples seen.
+        y: Loss or error, above zero, shape (points,).
+        weights: Runs behind each point; one by default.
+        delta: Where Huber's loss turns from squares to absolute values, in ln y; infinite for squares.
+        starts: Exponents (α, β) to search from, shape (starts, 2); a grid by default.
+        shared: Hold α = β.
+
+    Raises:
+        ValueError: A value is not finite or not above zero.
+    """
+    if not all(np.isfinite(values).all() and (values > 0).all() for values in (n, d, y)):
+        raise ValueError("a surface needs finite model sizes, data and values above zero")
+    weights = np.ones(len(y)) if weights is None else weights
+    sizes = min(len(np.unique(n)), len(np.unique(d)))
+    rows = int(weights.sum())
+    parameters = _parameters(shared=shared)
+    if len(y) <= parameters or sizes < _SIZES:
+        nan = float("nan")
+        reason = (
+            f"{plural(len(y), 'point')}, {sizes} different sizes of model or data; {parameters} parameters "
+            f"need at least {parameters + 1} points and {_SIZES} of each"
+        )
+        return SurfaceFit(
+            floor=nan, a=nan, b=nan, alpha=nan, beta=nan, status="too few points", reason=reason, rows=rows,
+            objective=nan, starts=0, agreement=0, shared=shared,
+        )  # fmt: skip
+    data = Data.of(n, d, y[None, :], weights[None, :], delta, shared=shared)
+    starts = starts if starts is not None else (_SHARED_STARTS if shared else _STARTS)
+    ends, objectives = search(data, project(data, starts))
+    best = int(objectives.argmin())
+    agreement = int((objectives <= objectives[best] * (1 + _SAME) + 1e-15).sum())
+    found = _natural(data, ends[[best]], objectives[[best]])
+    status, reason = _judge(data, ends[best], agreement)
+    return SurfaceFit(
+        floor=float(found.floor[0]), a=float(found.a[0]), b=float(found.b[0]), alpha=float(found.alpha[0]),
+        beta=float(found.beta[0]), status=status, reason=reason, rows=rows,
+        objective=float(objectives[best]), starts=len(objectives), agreement=agreement, shared=shared,
+    )  # fmt: skip
+
+
+def fit_draws(  # noqa: PLR0913 (a surface has two axes)
+    n: Floats, d: Floats, y: Floats, *, weights: Floats, around: SurfaceFit, delta: float = HUBER_DELTA
+) -> SurfaceDraws:
+    """Fits the surface to many sets of y, of weights or of data at once.
+
+    Args:
+        n: Shape (points,).
+        d: Shape (points,), or (draws, points).
+        y: Shape (draws, points), or (1, points) when y is no draw's own.
+        weights: Shape (draws, points), or (1, points) likewise: how often each run was drawn.
+        around: The fit of all the data: where each search starts, and whether its exponents are held equal.
+        delta: As in `fit`.
+    """
+    data = Data.of(n, d, y, weights, delta, shared=around.shared)
+    parts = (around.floor, around.a * data.unit_n**-around.alpha, around.b * data.unit_d**-around.beta)
+    logs = np.log(np.maximum(parts, np.exp(data.lowest)))
+    start = np.array([*logs, around.alpha, around.beta])
+    draws = max(len(y), len(weights), len(np.atleast_2d(d)))
+    ends, objectives = search(data, np.tile(start, (draws, 1)))
+    return _natural(data, ends, objectives)
+
+
+def resample(runs: int, draws: int, generator: np.random.Generator) -> Floats:
+    """Weights of a bootstrap over runs: how often each is drawn, shape (draws, runs)."""
+    return generator.multinomial(runs, np.full(runs, 1 / runs), size=draws).astype(np.float64)
+
+
+def _parameters(*, shared: bool) -> int:
+    return 4 if shared else 5
+
+
+def _natural(data: Data, ends: Floats, objectives: Floats) -> SurfaceDraws:
+    parts = np.exp(ends[:, :3])
+    alpha, beta = ends[:, 3], ends[:, 4]
+    return SurfaceDraws(
+        floor=parts[:, 0], a=parts[:, 1] * data.unit_n**alpha, b=parts[:, 2] * data.unit_d**beta,
+        alpha=alpha, beta=beta, objective=objectives,
+    )  # fmt: skip
+
+
+def _judge(data: Data, end: Floats, agreement: int) -> tuple[Status, str]:
+    low, high = BOUNDS
+    names = ("the floor", "the part of model size", "the part of data")
+    lost = [
+        name for name, value in zip(names, end[:3], strict=True) if value < data.lowest - np.log(SMALLEST) / 2
+    ]
+    if (end[3:] < low * 1.01).any() or (end[3:] > high * 0.99).any():
+        return "exponent at bound", f"an exponent ended at a bound of [{low:g}, {high:g}]"
+    if lost:
+        return "term undetermined", f"{' and '.join(lost)} ended at zero: the data do not show it"
+    if agreement < 2:  # noqa: PLR2004 (one start alone is no agreement)
+        return "restarts disagree", "no two searches ended at the same optimum"
+    return "ok", "fitted"

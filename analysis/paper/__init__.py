@@ -1,0 +1,1 @@
+"""The published paper's figures, drawn as a study's are."""

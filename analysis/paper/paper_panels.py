@@ -1,0 +1,202 @@
+"""Which panels of "Scaling (Down) CLIP" were digitised, how each is read, and which were not."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Literal
+
+import pandas as pd
+
+from analysis.cells.column_map import ColumnMap, import_table
+from analysis.cells.table import CELL
+from analysis.labels import listed, plural
+
+SOURCE = "Li, Xie and Cubuk 2024 (arXiv 2404.08197)"
+"""What was digitised."""
+
+ZERO_SHOT, PROBE = "imagenet/top1", "imagenet/probe_top1"
+FEW_SHOT = ("imagenet/few_shot_5_top1", "imagenet/few_shot_10_top1")
+SIX, FIVE = "variants-6/top1", "variants-5/top1"
+"""Means over ImageNet's variants: figures 2 and 9 agree with six, figure 17 with five."""
+OTHER_PROBE = "other-sets/probe_top1"
+RETRIEVAL = ("coco/image_to_text_r1", "coco/text_to_image_r1")
+
+# Of a mean over n sets, the images that have its counting noise: n² ÷ Σ 1/images. ImageNet-A has 7,500, -R
+# 30,000, -Sketch 50,889, -V2 10,000, -ReaL 46,837, ObjectNet 18,574. Which sets were probed is not said: the
+# five are assumed.
+_IMAGES = {
+    "imagenet": 50_000, "coco": 5_000, "variants-6": 99_600, "variants-5": 73_500, "other-sets": 73_500,
+}  # fmt: skip
+_Better = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Panel:
+    """How one panel is read.
+
+    Attributes:
+        reader: Name of the column map of its layout; panels of one reader make up one table.
+        metric: What it shows, as a column of the results schema.
+        better: Whether it shows errors or accuracies.
+    """
+
+    reader: str
+    metric: str
+    better: _Better = "lower"
+
+
+PANELS: Mapping[str, Panel] = {
+    "1b": Panel(reader="paper-augmentation", metric=ZERO_SHOT, better="higher"),
+    "2a": Panel(reader="paper-epochs", metric=ZERO_SHOT),
+    "2b": Panel(reader="paper-epochs", metric=SIX),
+    "3a": Panel(reader="paper-epochs", metric=FEW_SHOT[0]),
+    "3b": Panel(reader="paper-epochs", metric=FEW_SHOT[1]),
+    "4a": Panel(reader="paper-epochs", metric=RETRIEVAL[0]),
+    "4b": Panel(reader="paper-epochs", metric=RETRIEVAL[1]),
+    "5a": Panel(reader="paper-quality", metric=ZERO_SHOT),
+    "5b": Panel(reader="paper-quality", metric=ZERO_SHOT),
+    "6a": Panel(reader="paper-quality", metric=FEW_SHOT[0]),
+    "6b": Panel(reader="paper-quality", metric=FEW_SHOT[1]),
+    "6c": Panel(reader="paper-quality", metric=FEW_SHOT[0]),
+    "6d": Panel(reader="paper-quality", metric=FEW_SHOT[1]),
+    "7a": Panel(reader="paper-quality", metric=RETRIEVAL[0]),
+    "7b": Panel(reader="paper-quality", metric=RETRIEVAL[1]),
+    "7c": Panel(reader="paper-quality", metric=RETRIEVAL[0]),
+    "7d": Panel(reader="paper-quality", metric=RETRIEVAL[1]),
+    "8a": Panel(reader="paper-equal-samples", metric=ZERO_SHOT, better="higher"),
+    "8b": Panel(reader="paper-one-epoch", metric=ZERO_SHOT),
+    "9a": Panel(reader="paper-equal-samples", metric=ZERO_SHOT),
+    "9b": Panel(reader="paper-equal-samples", metric=SIX),
+    "10a": Panel(reader="paper-equal-samples", metric=PROBE),
+    "10b": Panel(reader="paper-equal-samples", metric=OTHER_PROBE),
+    "11a": Panel(reader="paper-equal-samples", metric=RETRIEVAL[0], better="higher"),
+    "11b": Panel(reader="paper-equal-samples", metric=RETRIEVAL[1], better="higher"),
+    "11c": Panel(reader="paper-equal-samples", metric=RETRIEVAL[0]),
+    "11d": Panel(reader="paper-equal-samples", metric=RETRIEVAL[1]),
+    "13a": Panel(reader="paper-architectures", metric=ZERO_SHOT),
+    "14a": Panel(reader="paper-architectures-probe", metric=PROBE),
+    "17a": Panel(reader="paper-strategies", metric=ZERO_SHOT),
+    "17b": Panel(reader="paper-strategies", metric=FIVE),
+    "18c": Panel(reader="paper-strategies", metric=RETRIEVAL[0]),
+    "18d": Panel(reader="paper-strategies", metric=RETRIEVAL[1]),
+    "19a": Panel(reader="paper-strategies", metric=PROBE),
+    "19b": Panel(reader="paper-strategies", metric=OTHER_PROBE),
+}
+"""Every panel of the digitised tables."""
+
+READERS = tuple(dict.fromkeys(panel.reader for panel in PANELS.values()))
+"""Names of the column maps that read them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NotDigitised:
+    """Panels that the tables do not hold.
+
+    Attributes:
+        panels: Which; a figure's number alone is all of it.
+        shows: What they show.
+        kinds: Names of the figures by which a report shows the same of a study.
+    """
+
+    panels: tuple[str, ...]
+    shows: str
+    kinds: tuple[str, ...] = ()
+
+
+NOT_DIGITISED = (
+    NotDigitised(
+        panels=("1a",),
+        shows="zero-shot error against compute of all models and strategies; its ViTs are those of figure 8b",
+        kinds=("error-compute-architecture", "error-compute-strategy"),
+    ),
+    NotDigitised(
+        panels=("12a", "12b"),
+        shows="architectures in one epoch, against samples and against compute",
+        kinds=("error-compute-architecture",),
+    ),
+    NotDigitised(panels=("13b",), shows="architectures on ImageNet's variants", kinds=("shift",)),
+    NotDigitised(panels=("14b",), shows="architectures by linear probes on other sets", kinds=("probe",)),
+    NotDigitised(
+        panels=("15a", "15b", "15c", "15d"), shows="architectures by retrieval", kinds=("retrieval",)
+    ),
+    NotDigitised(
+        panels=("16a", "16b"),
+        shows="training strategies in one epoch, against samples and against compute",
+        kinds=("error-samples-strategy", "error-compute-strategy"),
+    ),
+    NotDigitised(panels=("18a", "18b"), shows="training strategies by retrieval, in one epoch"),
+    NotDigitised(
+        panels=("20", "21", "22", "23", "24", "26", "27"),
+        shows="ImageNet's variants one by one, and against ImageNet",
+        kinds=("shift",),
+    ),
+    NotDigitised(panels=("25",), shows="few-shot errors of the models", kinds=("probe",)),
+)
+"""No image of these was to be had when the figures were read."""
+
+
+def read_panels(figures: pd.DataFrame, maps: Mapping[str, ColumnMap]) -> dict[str, pd.DataFrame]:
+    """Reads all panels.
+
+    Args:
+        figures: ``results/paper/figures.csv``.
+        maps: The column maps of ``READERS``.
+
+    Returns:
+        For each reader, one row a trial in the results schema with a column for each metric.
+    """
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for name, panel in PANELS.items():
+        how = maps[panel.reader]
+        figure, letter = _parts(name)
+        images = _IMAGES[panel.metric.partition("/")[0]]
+        rows = {**how.rows, "figure": (figure,), "panel": (letter,)}
+        how = replace(how, rows=rows, metric=panel.metric, better=panel.better, images=images)
+        tables.setdefault(panel.reader, []).append(import_table(figures, how))
+    return {reader: _together(parts) for reader, parts in tables.items()}
+
+
+def _together(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """What several panels show of one trial, in one row."""
+    cell = [name for name in CELL if name != "budget"] + ["samples_seen"]
+    table = pd.concat(parts, ignore_index=True).groupby(cell, as_index=False, sort=False).first()
+    return table.assign(trial=[f"row-{place + 1}" for place in range(len(table))])
+
+
+def reading_text(figures: pd.DataFrame, panels: Sequence[str]) -> str:
+    """What a caption says of how panels were read, and how well."""
+    parts = pd.concat([_rows(figures, panel) for panel in panels])
+    low, high = parts["precision"].min(), parts["precision"].max()
+    within = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    notes = parts["note"].fillna("")
+    hidden = int(notes.str.contains("hidden marker|% visible").sum())
+    also = [f"{hidden} of markers that others hide in part or in whole"] if hidden else []
+    also += (
+        ["the paper shows accuracy, here it is error"]
+        if any(PANELS[panel].better == "higher" for panel in panels)
+        else []
+    )
+    also += [
+        note
+        for note in dict.fromkeys("; ".join(notes).split("; "))
+        if note and not re.search("hidden marker|own line segments|% visible|bar height", note)
+    ]
+    readings = f"{plural(len(parts), 'reading')} of {panels_text(panels)}"
+    return "; ".join([f"{readings}, made for this project, to within {within} points", *also])
+
+
+def panels_text(panels: Sequence[str]) -> str:
+    """``("2a", "2b", "9a")`` → ``figures 2a, 2b and 9a``."""
+    return f"figure{'s' if len(panels) > 1 else ''} {listed(panels)}"
+
+
+def _rows(figures: pd.DataFrame, panel: str) -> pd.DataFrame:
+    figure, letter = _parts(panel)
+    here = (figures["figure"] == int(figure)) & (figures["panel"] == letter)
+    return figures[here & (figures["source"] == "digitised")]
+
+
+def _parts(panel: str) -> tuple[str, str]:
+    figure, letter = ("".join(part) for _, part in groupby(panel, str.isdigit))
+    return figure, letter

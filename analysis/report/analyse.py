@@ -1,0 +1,208 @@
+"""Everything that a report says, computed from a study's frames before anything is drawn."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.answers.contrasts import Statement, contrasts, statements
+from analysis.answers.cost import Cost, by_level, totals
+from analysis.answers.crossover import crossovers
+from analysis.answers.envelope import Envelope, envelopes
+from analysis.answers.equivalence import equivalences
+from analysis.answers.frontier import frontier
+from analysis.answers.quality_trade import QualityTrade, quality_trades
+from analysis.answers.robustness import robustness
+from analysis.answers.scope import with_scope
+from analysis.cells.bootstrap import CellDraws, cell_draws, curve_numbers
+from analysis.cells.curves import X_COLUMNS
+from analysis.cells.missing import missing, with_budgets
+from analysis.cells.pareto import SAME_COST
+from analysis.cells.table import CELL, Trials, records, tidy
+from analysis.claims.findings import Finding, findings
+from analysis.claims.statement_frame import from_figures, from_study
+from analysis.labels import plural
+from analysis.laws.holdout import Holdout, holdout
+from analysis.laws.laws import Law, laws
+from analysis.laws.surface_forecast import FamilySurface, family_surfaces
+from analysis.sizes import isoflop
+from analysis.sizes.scaling_exponents import scaling_exponents
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How much of the plan has been run."""
+
+    planned: int
+    finished: int
+    excluded: int
+    begun: int
+
+    @property
+    def waiting(self) -> int:
+        """Planned trials that have no row yet and were not begun."""
+        return max(0, self.planned - self.finished - self.excluded - self.begun)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Analysis:
+    """All that is computed from a study's frames, before anything is drawn.
+
+    Attributes:
+        trials: Finished trials.
+        draws: Their cells, with uncertainty.
+        progress: Of the plan.
+        missing: See ``missing.missing``.
+        frontier: See ``frontier.frontier`` and ``scope.with_scope``; with ``planned``, the configurations
+            planned at each budget.
+        contrasts: See ``contrasts.contrasts``.
+        statements: What they say together.
+        laws: Along compute, then along data.
+        profiles: IsoFLOP profiles.
+        exponents: See ``scaling_exponents.scaling_exponents``.
+        crossovers: See ``crossover.crossovers``, along compute and then along data.
+        equivalences: See ``equivalence.equivalences``, along compute and then along data.
+        holdout: How the laws forecast levels that they were not fitted to.
+        surfaces: Over model size and data, of each family.
+        envelopes: Lower envelope over compute of each regime.
+        quality_trades: How the best quality moves with the budget and with the pool.
+        robustness: See ``robustness.robustness``.
+        findings: A paper's claims, held against the study.
+        published: The same, held against the paper's own figures; empty without them.
+        cost: Totals.
+        levels: Cost by budget level.
+        imported: What was read of the table that the study was imported from; empty for one that was run.
+    """
+
+    trials: Trials
+    draws: CellDraws
+    progress: Progress
+    missing: pd.DataFrame
+    frontier: pd.DataFrame
+    contrasts: pd.DataFrame
+    statements: tuple[Statement, ...]
+    laws: tuple[Law, ...]
+    profiles: tuple[isoflop.Curve, ...]
+    exponents: pd.DataFrame
+    crossovers: pd.DataFrame
+    equivalences: pd.DataFrame
+    holdout: Holdout
+    surfaces: tuple[FamilySurface, ...]
+    envelopes: tuple[Envelope, ...]
+    quality_trades: tuple[QualityTrade, ...]
+    robustness: pd.DataFrame
+    findings: tuple[Finding, ...]
+    published: tuple[Finding, ...]
+    cost: Cost
+    levels: pd.DataFrame
+    imported: str
+
+
+def analyse(  # noqa: PLR0913 (a study leaves as many frames)
+    declaration: Mapping[str, Any],
+    *,
+    results: pd.DataFrame,
+    plan: pd.DataFrame,
+    ledger: pd.DataFrame,
+    events: pd.DataFrame,
+    figures: pd.DataFrame | None = None,
+    begun: Mapping[str, str] | None = None,
+    imported: str = "",
+    left_out: pd.DataFrame | None = None,
+    rates: Collection[tuple[str, str]] | None = (),
+) -> Analysis:
+    """Computes everything that a report says.
+
+    Its arguments are those of ``report.write_report``; ``rates`` are the architectures and strategies whose
+    peak learning rate was tuned, None where that is not known.
+    """
+    trials = tidy(results, metric=str(declaration["metric"]))
+    draws = cell_draws(trials, question="frontier")
+    best = frontier(draws)
+    planned, begun = with_budgets(plan, trials), begun or {}
+    if len(best):
+        best = _so_far(best.assign(planned=_planned_configurations(best, planned)), planned)
+        none = pd.DataFrame() if left_out is None else left_out
+        best = with_scope(best, draws, plan=planned, left_out=none, rates=rates)
+    table = contrasts(draws, planned)
+    law_draws = cell_draws(trials, question="laws")
+    fitted = (*laws(law_draws, along="compute"), *laws(law_draws, along="data"))
+    held = holdout(law_draws, fitted)
+    surfaces, size_draws = family_surfaces(law_draws), cell_draws(trials, question="isoflop")
+    return Analysis(
+        trials=trials,
+        draws=draws,
+        progress=Progress(
+            planned=max(len(plan), len(results)),
+            finished=len(trials.frame),
+            excluded=len(trials.excluded),
+            begun=len(begun),
+        ),
+        missing=missing(planned, trials, begun),
+        frontier=best,
+        contrasts=table,
+        statements=statements(draws, table, planned),
+        laws=fitted,
+        profiles=tuple(isoflop.curves(size_draws)),
+        exponents=scaling_exponents(size_draws, surfaces),
+        crossovers=pd.concat([crossovers(law_draws, fitted, along=along) for along in X_COLUMNS]),
+        equivalences=pd.concat([equivalences(law_draws, fitted, along=along) for along in X_COLUMNS]),
+        holdout=held,
+        surfaces=surfaces,
+        envelopes=envelopes(law_draws, held.choices),
+        quality_trades=quality_trades(law_draws),
+        robustness=robustness(results, metric=trials.metric),
+        findings=findings(from_study(results, metric=trials.metric)),
+        published=() if figures is None else findings(from_figures(figures), by_counts=True),
+        cost=totals(declaration, plan, ledger, events),
+        levels=by_level(plan, ledger),
+        imported=imported,
+    )
+
+
+def _so_far(best: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """Calls no winner before all that were planned have run, nor one of whose seeds some gave no result."""
+    verdicts, reasons = [], []
+    for row in records(best):
+        missing = row["planned"] - row["configurations"]
+        here = _planned_here(plan, row)
+        own = _of_configuration(here, row)
+        left, seeds = (int((~rows["ended"]).sum()) if len(rows) else 0 for rows in (here, own))
+        notes = []
+        if missing > 0:
+            notes.append(f"{row['configurations']} of {row['planned']} planned configurations finished")
+        if seeds > 0:
+            notes.append(f"{seeds} of its seeds {'has' if seeds == 1 else 'have'} no result")
+        verdicts.append("undecided" if row["verdict"] == "clear" and notes else row["verdict"])
+        so_far = "so far " if notes else ""
+        if left and not notes:
+            notes = [f"{plural(left, 'run')} of other configurations without a result"]
+        reasons.append("; ".join([so_far + row["reason"], *([", ".join(notes)] if notes else [])]))
+    return best.assign(verdict=verdicts, reason=reasons)
+
+
+def _planned_here(plan: pd.DataFrame, row: Mapping[str, Any]) -> pd.DataFrame:
+    """The planned trials at a row's budget; outside of fixed compute, those that cost no more."""
+    if plan.empty:
+        return plan
+    fixed = row["regime"] == "fixed-compute"
+    same = plan["budget"] == row["budget"] if fixed else plan["train_flops"] <= row["flops"] * SAME_COST
+    here: pd.DataFrame = plan[(plan["regime"] == row["regime"]) & same]
+    return here
+
+
+def _of_configuration(plan: pd.DataFrame, row: Mapping[str, Any]) -> pd.DataFrame:
+    return plan if plan.empty else plan[(plan[[*CELL[1:]]] == [row[name] for name in CELL[1:]]).all(axis=1)]
+
+
+def _planned_configurations(best: pd.DataFrame, plan: pd.DataFrame) -> list[int]:
+    """Configurations planned at each budget of the frontier, at least those that were measured."""
+    return [
+        max(
+            len(np.unique(curve_numbers(_planned_here(plan, row)))) if len(plan) else 0,
+            int(row["configurations"]),
+        )
+        for row in records(best)
+    ]

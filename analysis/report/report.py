@@ -1,0 +1,236 @@
+"""A study's frames → its report folder: report.html, figures/, tables/."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.answers.frontier import turns
+from analysis.cells.curves import X_COLUMNS
+from analysis.cells.table import records
+from analysis.charts import (
+    bar_figures,
+    check_figures,
+    compute_figures,
+    course_figures,
+    measure_figures,
+    run_figures,
+    size_figures,
+    tuning_figures,
+    worth_figures,
+)
+from analysis.charts.figure_data import FigureData, Missing
+from analysis.charts.measure import Measure
+from analysis.charts.tuning_figures import Tuned
+from analysis.drawing.save_all import helpers, save_all
+from analysis.labels import budget_text, configuration_text, measured_text, percent_interval, plural
+from analysis.report import law_tables, page, tables
+from analysis.report.analyse import Analysis, analyse
+from analysis.report.table_files import save as save_table
+from budgets.quantity import format_flops
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportSummary:
+    """What the command line says about a report.
+
+    Attributes:
+        page: Path of report.html.
+        planned: Planned trials.
+        finished: Finished trials.
+        lines: The answers, one a line: trials finished, then the best configuration at each budget.
+        frontier: The same as a frame, see ``frontier.frontier``.
+    """
+
+    page: Path
+    planned: int
+    finished: int
+    lines: tuple[str, ...]
+    frontier: pd.DataFrame
+
+
+def write_report(  # noqa: PLR0913 (a study leaves as many frames)
+    folder: Path,
+    *,
+    declaration: Mapping[str, Any],
+    declaration_text: str,
+    results: pd.DataFrame,
+    curves: pd.DataFrame,
+    plan: pd.DataFrame,
+    left_out: pd.DataFrame,
+    ledger: pd.DataFrame,
+    events: pd.DataFrame,
+    provenance: Mapping[str, str],
+    begun: Mapping[str, str] | None = None,
+    tuned: Tuned | None = None,
+    published: pd.DataFrame | None = None,
+    imported: str = "",
+    processes: int = 1,
+) -> ReportSummary:
+    """Analyses a study, finished or not, and writes its report.
+
+    Args:
+        folder: Replaced as a whole when the new report is complete.
+        declaration: ``name``, ``metric`` and, where declared, ``study_budget_flops``.
+        declaration_text: The declaration as the user wrote it.
+        results: One row a trial that ended, in the results schema.
+        curves: Training curves.
+        plan: One row a planned trial.
+        left_out: Cells not planned, with ``reason``; of an imported study, rows of its table not read.
+        ledger: Entries of FLOPs.
+        events: What happened when.
+        provenance: Versions, hardware, convention and the like, shown as they are.
+        begun: Trial → how far it is, of those that were begun and have no row in the results.
+        tuned: Its tuning, where it has one.
+        published: The paper's digitised figures, whose own verdicts on its claims stand beside the study's.
+        imported: Of a study that came from a table, what was read of it; it has neither plan nor cost.
+        processes: How many draw the figures.
+
+    Raises:
+        ValueError: A frame does not hold what its schema says; see ``table.tidy``.
+    """
+    with helpers(processes - 1) as pool:
+        found = analyse(
+            declaration, results=results, plan=plan, ledger=ledger, events=events, begun=begun,
+            figures=published, imported=imported, left_out=None if imported else left_out,
+            rates=None if imported else () if tuned is None else tuned.rates,
+        )  # fmt: skip
+        figures = draw_data(
+            found, results=results, curves=curves, plan=plan, left_out=left_out, ledger=ledger, events=events
+        )
+        shown = report_tables(found, left_out)
+        if tuned is not None and len(tuned.tried):
+            figures, shown = (*figures, *tuning_figures.figures(tuned)), (*shown, tables.tuning(tuned))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            new = Path(scratch) / "new"
+            (new / "figures").mkdir(parents=True)
+            (new / "tables").mkdir()
+            drawn = [data for data in figures if isinstance(data, FigureData)]
+            svgs = save_all(drawn, new / "figures", pool)
+            for table in shown:
+                save_table(table, new / "tables")
+            text = page.render(
+                found, name=str(declaration["name"]), declaration_text=declaration_text, figures=figures,
+                svgs=svgs, tables={table.name: table for table in shown}, provenance=provenance,
+            )  # fmt: skip
+            (new / "report.html").write_text(text, encoding="utf-8")
+            if folder.exists():
+                folder.rename(Path(scratch) / "old")
+            shutil.move(new, folder)
+    return ReportSummary(
+        page=folder / "report.html",
+        planned=found.progress.planned,
+        finished=found.progress.finished,
+        lines=summary_lines(found),
+        frontier=found.frontier,
+    )
+
+
+def draw_data(  # noqa: PLR0913 (a study leaves as many frames)
+    found: Analysis,
+    *,
+    results: pd.DataFrame,
+    curves: pd.DataFrame,
+    plan: pd.DataFrame,
+    left_out: pd.DataFrame,
+    ledger: pd.DataFrame,
+    events: pd.DataFrame,
+) -> tuple[FigureData | Missing, ...]:
+    """The report's figures in their order, as data; those that the study does not support with the reason."""
+    metric, draws, best = found.trials.metric, found.draws, found.frontier
+    compute = [law for law in found.laws if law.along == "compute"]
+    data = [law for law in found.laws if law.along == "data"]
+    measured = Measure(metric=metric, draws=draws, laws=found.laws)
+    course: tuple[FigureData | Missing, ...] = (
+        run_figures.training_loss(found.trials, draws, curves),
+        course_figures.plan_grid(plan, pd.DataFrame() if found.imported else left_out, results),
+        run_figures.ledger_bars(plan, ledger),
+        course_figures.schedule(plan, events),
+    )
+    if found.imported:
+        why = "the study was imported, its table does not say how it was run"
+        course = tuple(Missing(title=each.title, reason=why) for each in course)
+    return (
+        compute_figures.over_compute(draws, compute, best, axis="architecture", metric=metric),
+        compute_figures.over_compute(draws, compute, best, axis="strategy", metric=metric),
+        compute_figures.over_compute(draws, compute, best, axis="strategy", metric=metric, x="samples_seen"),
+        size_figures.over_data(draws, data, metric=metric),
+        size_figures.over_epochs([measured]),
+        *(size_figures.over_pairs([measured], axis=axis) for axis in ("architecture", "strategy")),
+        bar_figures.quality_bars([measured], waiting=found.missing),
+        *(worth_figures.equivalence(draws, found.equivalences, along=along) for along in X_COLUMNS),
+        worth_figures.shift(results, metric=metric, draws=draws),
+        measure_figures.over_compute_of(
+            results, name="retrieval", title="Retrieval", endings=("image_to_text_r1", "text_to_image_r1")
+        ),
+        measure_figures.over_compute_of(
+            results,
+            name="probe",
+            title="Linear probe and few-shot",
+            endings=("probe_top1", "few_shot_5_top1", "few_shot_10_top1"),
+        ),
+        size_figures.isoflop(draws, found.profiles, metric=metric),
+        check_figures.residuals(draws, compute, metric=metric),
+        check_figures.forecasts(draws, found.holdout, metric=metric),
+        *course,
+    )
+
+
+def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table, ...]:
+    """The report's tables."""
+    return (
+        tables.best(found.frontier, metric=found.trials.metric, explanation=found.draws.explanation),
+        tables.contrasts(found.contrasts),
+        law_tables.fits(found.laws),
+        tables.profiles(found.profiles),
+        law_tables.crossovers(found.crossovers),
+        law_tables.equivalences(found.equivalences),
+        law_tables.holdout(found.holdout),
+        law_tables.surfaces(found.surfaces),
+        law_tables.exponents(found.exponents),
+        law_tables.envelope(found.envelopes),
+        law_tables.quality_trades(found.quality_trades),
+        tables.robustness(found.robustness),
+        tables.findings(found.findings, found.published),
+        *(() if found.imported else (tables.cost(found.levels, found.cost),)),
+        tables.trials(found.trials),
+        tables.left_aside(left_out) if found.imported else tables.left_out(left_out),
+        tables.missing(found.missing),
+    )
+
+
+def summary_lines(found: Analysis) -> tuple[str, ...]:
+    """The answers as the command line prints them."""
+    progress = found.progress
+    unfinished = f", {progress.excluded} failed or diverged" if progress.excluded else ""
+    spent = format_flops(found.cost.spent_flops)
+    ran = f"{progress.finished} of {progress.planned} trials finished{unfinished}; {spent} spent"
+    lines = [found.imported or ran]
+    shown, more = turns(found.frontier)
+    for row in records(shown):
+        ends = percent_interval(row["low"], row["high"]) if found.draws.source == "runs" else ""
+        tied = f" ({row['tied']})" if row["verdict"] == "tie" else ""
+        lines.append(
+            f"{row['at']}: {configuration_text(row)}: "
+            f"{measured_text(found.trials.metric, row['error'])}{' ' if ends else ''}{ends}, "
+            f"{row['verdict']}: {row['reason']}{tied}; {row['scope']}"
+        )
+    lines += [f"{more}: tables/best.md"] if more else []
+    if found.frontier.empty:
+        lines.append("no trial has finished: there is nothing to choose from yet")
+    if not found.missing.empty:
+        lines.append(f"no result yet: {_missing_text(found.missing)}; see tables/missing.md")
+    return tuple(lines)
+
+
+def _missing_text(missing: pd.DataFrame) -> str:
+    lacking = missing.groupby(["regime", "budget"], as_index=False).agg(trials=("trials", "sum"))
+    return ", ".join(
+        f"{plural(row['trials'], 'trial')} at {budget_text(row['regime'], row['budget'])}"
+        for row in records(lacking)
+    )

@@ -1,0 +1,329 @@
+"""The report's tables as texts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isinf, isnan
+from typing import Any
+
+import pandas as pd
+
+from analysis.answers.cost import Cost
+from analysis.cells.table import Trials, records
+from analysis.charts.tuning_figures import Tuned, field_label
+from analysis.claims.findings import Finding
+from analysis.labels import (
+    axis_text,
+    budget_text,
+    capital,
+    configuration_text,
+    count_text,
+    held_text,
+    metric_text,
+    percent,
+    percent_interval,
+    plural,
+)  # fmt: skip
+from analysis.sizes.isoflop import Curve
+from budgets.planning.winner import words
+from budgets.quantity import format_flops
+
+_AXES = {
+    "quality": "quality", "subset_size": "data size", "architecture": "architecture", "strategy": "strategy",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """One table, every cell a text.
+
+    Attributes:
+        name: File name without suffix.
+        title: Heading.
+        note: What its numbers are.
+        frame: Columns as they are headed.
+    """
+
+    name: str
+    title: str
+    note: str
+    frame: pd.DataFrame
+
+
+def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
+    """The best configuration at each budget, from what ``frontier`` gave."""
+    rows = [
+        {
+            "Budget": row["at"],
+            "Architecture": row["architecture"],
+            "Strategy": axis_text("strategy", row["strategy"]),
+            "Pairs": count_text(row["subset_size"]),
+            "Quality": axis_text("quality", row["quality"]),
+            "Epochs": f"{row['epochs']:.1f}",
+            "Error (%)": percent(row["error"]),
+            "Interval": percent_interval(row["low"], row["high"]),
+            "P(best)": share_text(row["probability"]),
+            "Runner-up": row["runner_up"] or "–",
+            "Its error (%)": percent(row["runner_up_error"]),
+            "Verdict": row["verdict"],
+            "Tried": str(row["configurations"]),
+            "Not run": row["not_run"].removesuffix(" was not run").removesuffix(" were not run") or "–",
+        }
+        for row in records(frontier)
+    ]
+    note = (
+        f"{capital(metric_text(metric))}. P(best) is the share of draws in which the configuration has the "
+        f"lowest error of its budget. {capital(explanation)}. "
+        "An interval is that of the configuration itself: the lowest of many is lowest by luck, too. Clear: "
+        "the best of all in nine of ten draws, and ahead of each other one outside the noise; budgets are "
+        "judged one by one. Beaten: another trial is lower for no more compute. Tried: configurations "
+        "compared; not run: combinations of the leaders' parts that were not. A mean is of the runs that "
+        "ended: a leader that lost runs to divergence is not called clear."
+    )
+    return Table(name="best", title="Best configuration at each budget", note=note, frame=pd.DataFrame(rows))
+
+
+def profiles(curves: Sequence[Curve]) -> Table:
+    """Every IsoFLOP profile with its minimum, or why none is marked."""
+    rows = [
+        {
+            "Budget": budget_text("fixed-compute", curve.identity["budget"]),
+            "Family": str(curve.identity["family"]),
+            "Held": held_text(
+                {k: v for k, v in curve.identity.items() if k not in ("regime", "budget", "family")}
+            ),
+            "Sizes": f"{curve.profile.used} of {len(curve.positions)}",
+            "Epochs": f"{curve.epochs[0]:.3g} → {curve.epochs[1]:.3g}",
+            "Best size": _size(curve.profile.size) or "–",
+            "Interval": _sizes(curve.profile.ends.low, curve.profile.ends.high),
+            "BCa": _sizes(curve.profile.ends.bca_low, curve.profile.ends.bca_high),
+            "Form's error (points)": percent(curve.profile.form, 2),
+            "Lack of fit (p)": share_text(curve.profile.chance),
+            "Status": curve.profile.status,
+            "Reason": curve.profile.reason,
+        }
+        for curve in curves
+    ]
+    note = (
+        "size is training FLOPs per sample; read off the sizes at most two from the lowest measured one, by "
+        "a convex parabola in their logarithm whose third-order term is bounded by what exponents between 0 "
+        "and 1 allow. Form's error: the standard deviation, one for all budgets of a family, of what the "
+        "curve misses beyond the noise; it is in the interval. Lack of fit: how often the noise alone would "
+        "miss the curve by so much. Epochs: of the smallest and of the largest model. An interval is open "
+        "where it reaches an end of the sizes used; intervals: percentile, and bias-corrected and "
+        "accelerated (BCa)"
+    )
+    return Table(name="isoflop", title="IsoFLOP profiles", note=note, frame=pd.DataFrame(rows))
+
+
+def _size(flops_per_sample: float) -> str:
+    return "" if isnan(flops_per_sample) else format_flops(flops_per_sample, digits=3)
+
+
+def _sizes(low: float, high: float) -> str:
+    if isnan(low) or isnan(high):
+        return ""
+    return f"[{'…' if low == 0 else _size(low)}, {'…' if isinf(high) else _size(high)}]"
+
+
+def contrasts(table: pd.DataFrame) -> Table:
+    """Every comparison along one axis, from what ``contrasts`` gave."""
+    unfinished = len(table) > 0 and table["lacking"].any()
+    rows = [
+        {
+            "Axis": _AXES[row["axis"]],
+            "Budget": budget_text(row["regime"], row["budget"]),
+            "Held": row["held"],
+            "Compared": row["values"],
+            "Lowest error": row["best"],
+            "Error (%)": percent(row["error"]),
+            "Ahead by": percent(row["gap"]),
+            "Interval": percent_interval(row["gap_low"], row["gap_high"]),
+            "P(best)": share_text(row["probability"]),
+            "Verdict": row["verdict"],
+        }
+        | ({"Lacking": row["lacking"] or "–"} if unfinished else {})
+        for row in records(table)
+    ]
+    note = (
+        "ahead by: points of error between the lowest and the second lowest; a verdict accounts for the "
+        f"configurations of its own comparison, not for there being {plural(len(rows), 'comparison')}"
+    )
+    if unfinished:
+        note += "; none is clear while one of its sides, or a seed of the lowest, has no result"
+    return Table(name="contrasts", title="One choice at a time", note=note, frame=pd.DataFrame(rows))
+
+
+def cost(levels: pd.DataFrame, totals: Cost) -> Table:
+    """FLOPs by budget level and in all."""
+    rows = [
+        {
+            "Level": row["level"],
+            "Trials": str(row["trials"]) if row["trials"] else "–",
+            "Planned": format_flops(row["planned"]),
+            "Spent": format_flops(row["spent"]),
+            "Wasted": format_flops(row["wasted"]),
+        }
+        for row in records(levels)
+    ]
+    rows.append({
+        "Level": "all", "Trials": str(int(levels["trials"].sum())),
+        "Planned": format_flops(totals.planned_flops + totals.charged_flops),
+        "Spent": format_flops(totals.spent_flops), "Wasted": format_flops(totals.wasted_flops),
+    })  # fmt: skip
+    note = "training plus evaluation FLOPs; wasted: lost with attempts that failed"
+    return Table(name="cost", title="Cost", note=note, frame=pd.DataFrame(rows))
+
+
+def trials(trials: Trials) -> Table:
+    """Every finished trial."""
+    rows = [
+        {
+            "Budget": budget_text(row["regime"], row["budget"]),
+            "Architecture": row["architecture"],
+            "Strategy": axis_text("strategy", row["strategy"]),
+            "Pairs": count_text(row["subset_size"]),
+            "Quality": axis_text("quality", row["quality"]),
+            "Seed": str(int(row["seed"])),
+            "Error (%)": percent(row["error"]),
+            "Loss": f"{row['train_loss']:.3f}",
+            "Samples": count_text(row["samples_seen"]),
+            "Epochs": f"{row['epochs']:.1f}",
+            "FLOPs": format_flops(row["train_flops"]),
+            "Trial": row["trial"],
+        }
+        for row in records(trials.frame)
+    ]
+    note = f"{metric_text(trials.metric)}; loss: mean of the last tenth of the training"
+    return Table(name="trials", title="All finished trials", note=note, frame=pd.DataFrame(rows))
+
+
+def robustness(found: pd.DataFrame) -> Table:
+    """Effective robustness of each group, from what ``robustness.robustness`` gave."""
+    rows = [
+        {
+            "Shifted set": row["shifted"],
+            "Line through plain CLIP": f"slope {row['slope']:.2f}, r² {row['r2']:.2f}",
+            "Of": axis_text(row["axis"], row["value"]),
+            "Cells": str(row["cells"]),
+            "Above the line by": percent(row["points"]),
+            "Interval": percent_interval(row["low"], row["high"]),
+            "Verdict": row["verdict"],
+        }
+        for row in records(found)
+    ]
+    note = (
+        "points of top-1 on the shifted set beyond what top-1 on the plain set foretells, by a line "
+        "on logit scales through the plain CLIP cells; an architecture's are its plain CLIP cells"
+    )
+    return Table(name="robustness", title="Effective robustness", note=note, frame=pd.DataFrame(rows))
+
+
+def findings(found: Sequence[Finding], published: Sequence[Finding]) -> Table:
+    """The claims that a study's results hold comparisons for.
+
+    Args:
+        found: By the study's results.
+        published: By the figures of those who made the claims; may be empty.
+    """
+    theirs = {(one.claim.name, one.claim.part): one.verdict for one in published}
+    rows = [
+        {
+            "Claim": finding.claim.text + (f" ({finding.claim.part})" if finding.claim.part else ""),
+            "Where": f"{finding.claim.name}, {finding.claim.where}",
+            "Verdict": finding.verdict,
+            "In the paper": theirs.get((finding.claim.name, finding.claim.part), "–"),
+            "Comparisons": f"{finding.supporting} of {finding.tested}",
+            "Effect (points)": f"{finding.effect:.2f}",
+            "Interval": "" if isnan(finding.low) else f"[{finding.low:.2f}, {finding.high:.2f}]",
+            "Reason": finding.reason,
+        }
+        for finding in found
+        if finding.tested
+    ]
+    note = (
+        "claims of Li, Xie and Cubuk 2024 (arXiv 2404.08197) on this study's results; effect: the mean of "
+        "its comparisons, positive where they support it; in the paper: the same claim on its own digitised "
+        f"figures, by counts; {len(found) - len(rows)} of {len(found)} claims and parts of them are not "
+        "testable here"
+    )
+    return Table(name="findings", title="Published claims", note=note, frame=pd.DataFrame(rows))
+
+
+def missing(found: pd.DataFrame) -> Table:
+    """What was planned and has no result, from what ``missing.missing`` gave."""
+    rows = [
+        {
+            "Budget": budget_text(row["regime"], row["budget"]),
+            "Configuration": configuration_text(row),
+            "Seeds": row["seeds"],
+            "Reason": row["reason"],
+        }
+        for row in records(found)
+    ]
+    note = f"{plural(int(found['trials'].sum()), 'planned trial')} without a result"
+    return Table(name="missing", title="What is missing", note=note, frame=pd.DataFrame(rows))
+
+
+def left_out(cells: pd.DataFrame) -> Table:
+    """Cells that were not planned, and why."""
+    rows = [
+        {
+            "Budget": budget_text(row["regime"], row["level_flops"])
+            if row["regime"] == "fixed-compute"
+            else row["regime"],
+            "Configuration": configuration_text(row),
+            "Reason": str(row["reason"]),
+        }
+        for row in records(cells)
+    ]
+    return Table(
+        name="left-out", title="Cells left out of the plan", note="as planned", frame=pd.DataFrame(rows)
+    )
+
+
+def left_aside(rows: pd.DataFrame) -> Table:
+    """Rows of an imported table that are no results, counted by reason."""
+    counts = rows["reason"].value_counts()
+    frame = pd.DataFrame({"Rows": [f"{count:,}" for count in counts], "Reason": list(counts.index)})
+    note = "each of them stands in dropped.parquet beside the report"
+    return Table(name="left-out", title="Rows of the table that were left aside", note=note, frame=frame)
+
+
+def share_text(probability: float) -> str:
+    """A probability with two digits; the ends as bounds, as draws cannot tell more."""
+    if isnan(probability):
+        return "–"
+    return ">.99" if probability > 0.995 else ("<.01" if probability < 0.005 else f"{probability:.2f}")  # noqa: PLR2004
+
+
+def tuning(tuned: Tuned) -> Table:
+    """What won for each architecture and strategy."""
+    rows = [
+        {
+            "Architecture": won["architecture"],
+            "Strategy": axis_text("strategy", won["strategy"]),
+            "Winner": words(won["values"]),
+            "Error (%)": percent(1 - won["score"]),
+            "Runner-up": words(won["runner_up"]),
+            "Its error (%)": "diverged"
+            if won["runner_up_score"] is None
+            else percent(1 - won["runner_up_score"]),
+            "Verdict": "tie" if won["tie"] else "clear",
+            "Note": "; ".join(_tuning_notes(won)) or "–",
+        }
+        for won in tuned.winners
+    ]
+    note = (
+        f"{metric_text(tuned.metric)} selects; {plural(len(tuned.tried), 'trial')}; clear: ahead of the "
+        "runner-up outside the noise of seeds and counting"
+    )
+    return Table(name="tuning", title="Tuning", note=note, frame=pd.DataFrame(rows))
+
+
+def _tuning_notes(won: Mapping[str, Any]) -> list[str]:
+    beyond = "an edge of what was tried won; the optimum may lie beyond"
+    widened = "tried further out, since an edge was best at first"
+    return [
+        *(f"{field_label(name)}: {beyond}" for name in won["at_edge"]),
+        *(f"{field_label(name)}: {widened}" for name in won["widened"]),
+    ]

@@ -1,0 +1,68 @@
+"""IsoFLOP profiles (Hoffmann et al. 2022, §3.2): error against model size at each budget of a family."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.cells.bootstrap import CellDraws
+from analysis.cells.family import family
+from analysis.sizes.size_profile import Measured, Profile, profiles
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """The profile of one budget with the data, strategy and family of architectures held.
+
+    Attributes:
+        identity: ``regime``, ``budget``, ``subset_size``, ``quality``, ``strategy``, ``family``.
+        positions: Its cells among all, by rising training FLOPs per sample, which is the size on its axis.
+        epochs: Of the smallest and of the largest size.
+        profile: The fit.
+    """
+
+    identity: Mapping[str, Any]
+    positions: NDArray[np.intp]
+    epochs: tuple[float, float]
+    profile: Profile
+
+    @property
+    def repeated(self) -> bool:
+        """Whether some of its models see a pair twice."""
+        return max(self.epochs) > 1
+
+
+def curves(draws: CellDraws) -> list[Curve]:
+    """Profiles of every budget of the fixed-compute regime with at least two sizes of a family."""
+    families = {str(name): family(str(name)) for name in set(draws.cells["architecture"])}
+    named = replace(
+        draws, cells=draws.cells.assign(family=[families[str(name)] for name in draws.cells["architecture"]])
+    )
+    columns = ["regime", "subset_size", "quality", "strategy", "family", "budget"]
+    together: dict[tuple[Hashable, ...], list[tuple[dict[str, Any], NDArray[np.intp]]]] = {}
+    for key, positions in named.groups(columns):
+        size = named.cells["train_flops_per_sample"].to_numpy(np.float64)[positions]
+        if key[0] != "fixed-compute" or len(np.unique(size)) < 2:  # noqa: PLR2004 (one size is no profile)
+            continue
+        ordered = positions[np.argsort(size, kind="stable")]
+        identity = dict(zip(columns, key, strict=True))
+        together.setdefault(key[:-1], []).append((identity, ordered))
+    found = [curve for key, parts in together.items() for curve in _curves(named, str(key), parts)]
+    return sorted(found, key=lambda curve: float(curve.identity["budget"]))
+
+
+def _curves(
+    draws: CellDraws, question: str, parts: Sequence[tuple[dict[str, Any], NDArray[np.intp]]]
+) -> list[Curve]:
+    here = [draws.take(positions) for _, positions in parts]
+    fitted = profiles(
+        [Measured.of(one, one.cells["train_flops_per_sample"].to_numpy(np.float64)) for one in here],
+        refits=draws.refits, source=draws.source, freedom=draws.freedom, question=question,
+    )  # fmt: skip
+    epochs = [one.cells["epochs"].to_numpy(np.float64) for one in here]
+    return [
+        Curve(identity=identity, positions=positions, epochs=(float(seen[0]), float(seen[-1])), profile=found)
+        for (identity, positions), seen, found in zip(parts, epochs, fitted, strict=True)
+    ]

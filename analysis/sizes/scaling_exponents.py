@@ -1,0 +1,154 @@
+"""N ∝ C^a and D ∝ C^b by the three approaches of Hoffmann et al. 2022, side by side for each family.
+
+N and D are such that compute is proportional to N·D, so b = 1 − a: N is the parameters where the training
+FLOPs of a sample are proportional to them (to a quarter), and those FLOPs over six where they are not, as for
+patches of several sizes; D is samples seen.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.cells.bootstrap import CellDraws
+from analysis.cells.intervals import COVERAGE, interval
+from analysis.cells.table import records
+from analysis.labels import axis_text, count_text
+from analysis.laws.surface_forecast import FamilySurface, groups
+from analysis.sizes.compute_optimal import Slope, by_envelope, by_minima, by_surface
+
+Floats = NDArray[np.float64]
+
+COLUMNS = (
+    "family", "held", "approach", "what", "exponent", "low", "high", "points", "status", "reason", "size",
+)  # fmt: skip
+APPROACHES = ("lower envelope", "IsoFLOP minima", "surface")
+
+WHY_THEY_DIFFER = (
+    "known reasons: a warm-up that is long for short runs, FLOPs of the last layer left out, learning rate "
+    "and batch not tuned for each size (Porian et al. 2024), a learning-rate schedule longer than the run "
+    "(Hoffmann et al. 2022), a fit that stopped early (Besiroglu et al. 2024), and repeated data"
+)
+_PROPORTIONAL = 1.25
+_SIZES = 3
+
+
+def scaling_exponents(draws: CellDraws, surfaces: Sequence[FamilySurface]) -> pd.DataFrame:
+    """The exponents of each regime, quality, strategy and family with three sizes or more.
+
+    Args:
+        draws: The study's cells.
+        surfaces: Of the same cells, see ``surface_forecast.family_surfaces``.
+
+    Returns:
+        Columns ``COLUMNS``: ``what`` is N or D; ``low`` and ``high`` are NaN where no interval is known;
+        ``status`` is ``ok``, ``no interval``, ``unstable`` (draws without an exponent) or ``none``; ``size``
+        says what N is.
+    """
+    rows, laws = [], {one.key: one.fit for one in surfaces}
+    for key, positions in groups(draws).items():
+        regime, quality, strategy, family = key
+        here = draws.take(positions)
+        n, size = model_sizes(here.cells)
+        if len(np.unique(n)) < _SIZES:
+            continue
+        inside, data = _one_data_size(here, regime)
+        held = f"{regime}, {axis_text('strategy', strategy)}, {axis_text('quality', quality)}"
+        cells = here.take(inside)
+        found = (by_envelope(cells, n[inside]), by_minima(cells, n[inside]), by_surface(here, laws[key]))
+        for approach, slope in zip(APPROACHES, found, strict=True):
+            one = slope if approach == "surface" else replace(slope, reason=slope.reason + data)
+            identity = {"family": family, "held": held, "approach": approach, "size": size}
+            rows += [
+                identity | {"what": "N"} | _judged(one),
+                identity | {"what": "D"} | _judged(_of_data(one)),
+            ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def model_sizes(cells: pd.DataFrame) -> tuple[Floats, str]:
+    """N of each cell such that compute is proportional to N·D, and what it is."""
+    flops, parameters = (
+        cells[name].to_numpy(np.float64) for name in ("train_flops_per_sample", "parameters")
+    )
+    ratio = flops / parameters
+    known = bool(np.isfinite(ratio).all() and (ratio > 0).all())
+    if known and ratio.max() / ratio.min() <= _PROPORTIONAL:
+        return parameters, "parameters"
+    return flops / 6, "training FLOPs a sample / 6"
+
+
+def differences(table: pd.DataFrame) -> list[str]:
+    """One sentence for each family whose approaches give exponents of N with intervals that do not meet."""
+    said = []
+    for where, rows in _by_family(table):
+        known = [row for row in rows if row["status"] == "ok"]
+        apart = [
+            f"{_text(one)} by {one['approach']} and {_text(other)} by {other['approach']}"
+            for one, other in combinations(known, 2)
+            if one["low"] > other["high"] or other["low"] > one["high"]
+        ]
+        if apart:
+            said.append(
+                f"How model size grows with compute ({where}): the exponents differ by more than their "
+                f"{COVERAGE:.0%} intervals, {'; '.join(apart)}; {WHY_THEY_DIFFER}."
+            )
+    return said
+
+
+def undecided(table: pd.DataFrame) -> list[str]:
+    """The `differences`, and one sentence for each family that no approach gives an exponent of."""
+    none = [
+        f"How model size grows with compute ({where}): no approach gives an exponent; "
+        f"{'; '.join(_reason(row) for row in rows)}."
+        for where, rows in _by_family(table)
+        if all(row["status"] in ("none", "unstable") for row in rows)
+    ]
+    return differences(table) + none
+
+
+def _by_family(table: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The rows of N of each family, and what is held."""
+    found = table[table["what"] == "N"].groupby(["family", "held"], sort=False)
+    return [(f"{family}, {held}", records(rows)) for (family, held), rows in found]
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    return str(row["reason"]) if row["approach"] == "surface" else f"{row['approach']}: {row['reason']}"
+
+
+def _text(row: Mapping[str, Any]) -> str:
+    return f"{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def _one_data_size(draws: CellDraws, regime: str) -> tuple[NDArray[np.intp], str]:
+    """The cells of the data size that has the most of them; all where each size of data is one budget."""
+    if regime == "one-epoch":
+        return np.arange(len(draws.cells)), ""
+    found = draws.groups(["subset_size"])
+    (size,), positions = max(found, key=lambda one: (len(one[1]), float(str(one[0][0]))))
+    return positions, f"; at {count_text(float(str(size)))} pairs"
+
+
+def _of_data(slope: Slope) -> Slope:
+    return replace(slope, measured=1 - slope.measured, drawn=1 - slope.drawn)
+
+
+def _judged(slope: Slope) -> dict[str, object]:
+    low = high = float("nan")
+    if np.isnan(slope.measured):
+        status = "none"
+    elif not len(slope.drawn):
+        status = "no interval"
+    elif np.isfinite(slope.drawn).mean() < COVERAGE:
+        status = "unstable"
+    else:
+        status, (low, high) = "ok", interval(slope.drawn)
+    return {
+        "exponent": slope.measured, "low": low, "high": high, "points": slope.points, "status": status,
+        "reason": slope.reason,
+    }  # fmt: skip

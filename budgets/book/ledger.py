@@ -1,0 +1,231 @@
+"""The FLOP book of a study: an append-only file in which every FLOP is reserved, then spent or released.
+
+One JSON object a line. FLOPs are whole numbers, so the sums are exact at any size. `budgets.book.book` holds
+the rules of what may follow what.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from operator import index
+from pathlib import Path
+
+from budgets.book.book import Book, Entry, EntryKind
+from budgets.planning.plan import Plan
+from budgets.quantity import format_flops
+
+__all__ = ["Entry", "EntryKind", "Ledger", "read_entries", "reserved", "spent_flops"]
+
+
+class Ledger:
+    """A study's book, opened for appending. Every operation takes the same time at any length of the book.
+
+    Args:
+        path: The file; made when absent.
+        study_flops: The study's cap in training FLOPs, or None.
+
+    Raises:
+        ValueError: A line other than a torn last one can't be read or can't follow the lines before it; the
+            message names it.
+    """
+
+    def __init__(self, path: Path, study_flops: int | None) -> None:
+        self.path = path
+        self.study_flops = study_flops
+        self._book = Book()
+        for entry in read_entries(path):
+            self._book.add(entry)
+        drop_torn_line(path)
+
+    @property
+    def spent_flops(self) -> int:
+        """Training FLOPs that are gone: charged, spent and wasted."""
+        return self._book.spent_flops
+
+    @property
+    def reserved_flops(self) -> int:
+        """Training FLOPs of the reservations that stand."""
+        return self._book.reserved_flops
+
+    def has_spent(self, what: str) -> bool:
+        """Tells whether a trial is booked as spent."""
+        return what in self._book.finished
+
+    def charge(self, plan: Plan) -> None:
+        """Books the plan's charges, once."""
+        for charge in plan.charges:
+            if charge.what not in self._book.charged:
+                self._append(
+                    Entry(
+                        entry="charged",
+                        what=charge.what,
+                        train_flops=charge.train_flops,
+                        evaluation_flops=charge.evaluation_flops,
+                    )
+                )
+
+    def reserve(self, what: str, train_flops: int) -> None:
+        """Sets a trial's FLOPs aside before it starts; a reservation that stands already is kept.
+
+        Raises:
+            ValueError: The reservation would exceed the study budget.
+        """
+        if what in self._book.open:
+            return
+        room = self.room_flops
+        if room is not None and train_flops > room:
+            raise ValueError(
+                f"trial {what} needs {format_flops(train_flops)}, "
+                f"{format_flops(max(0, room))} of the study budget are left"
+            )
+        self._append(Entry(entry="reserved", what=what, train_flops=train_flops))
+
+    @property
+    def room_flops(self) -> int | None:
+        """Training FLOPs of the study budget that are neither gone nor set aside; None without a budget.
+
+        Below 0 where a crash lost more than there was room for.
+        """
+        if self.study_flops is None:
+            return None
+        return self.study_flops - self.spent_flops - self.reserved_flops
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether what is gone and what is set aside together exceed the study budget."""
+        return self.room_flops is not None and self.room_flops < 0
+
+    def taken_flops(self, trials: Iterable[str]) -> int:
+        """Sums the training FLOPs that are gone or set aside for some trials."""
+        return sum(map(self._book.taken.__getitem__, trials))
+
+    def has_reserved(self, what: str) -> bool:
+        """Tells whether a trial's reservation stands."""
+        return what in self._book.open
+
+    def waste(self, what: str, train_flops: int, evaluation_flops: int = 0) -> None:
+        """Books work of a trial that was lost, up to a sum: what is booked already is not booked again.
+
+        It is gone, so it is booked also where it exceeds the study budget.
+
+        Args:
+            what: The trial's id.
+            train_flops: All training FLOPs of the trial that were ever lost.
+            evaluation_flops: All its FLOPs of evaluation that were.
+        """
+        booked = self._book.wasted.get(what, (0, 0))
+        train = max(0, index(train_flops) - booked[0])
+        evaluation = max(0, index(evaluation_flops) - booked[1])
+        if train or evaluation:
+            self._append(Entry(entry="wasted", what=what, train_flops=train, evaluation_flops=evaluation))
+
+    def settle(self, what: str, *, train_flops: int, evaluation_flops: int) -> None:
+        """Closes a trial's reservation: books what it spent and gives back the rest.
+
+        Settling again does nothing, also where a crash left it half written: what is booked is not booked
+        twice.
+
+        Raises:
+            ValueError: More is spent than was reserved.
+        """
+        held = self._book.open.get(what)
+        if held is None:
+            return
+        # numpy's whole numbers are taken for what they are; a float would not be exact.
+        train_flops, evaluation_flops = index(train_flops), index(evaluation_flops)
+        entries = []
+        spent = held.spent
+        if not held.has_spent and (train_flops or evaluation_flops):
+            entries.append(
+                Entry(entry="spent", what=what, train_flops=train_flops, evaluation_flops=evaluation_flops)
+            )
+            spent = train_flops
+        if spent < held.reserved:
+            entries.append(Entry(entry="released", what=what, train_flops=held.reserved - spent))
+        self._append(*entries)
+
+    def _append(self, *entries: Entry) -> None:
+        """Checks the entries, writes them in one piece, and only then takes them as booked."""
+        self._book.check(entries)
+        append_whole(self.path, "".join(json.dumps(asdict(entry)) + "\n" for entry in entries))
+        for entry in entries:
+            self._book.add(entry)
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """Reads a book; a last line that a crash tore off is left out.
+
+    Raises:
+        ValueError: Any other line can't be read or can't follow the lines before it; the message names the
+            file and the line.
+    """
+    if not path.exists():
+        return []
+    *lines, _torn = path.read_bytes().split(b"\n")
+    book = Book()
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = _entry(line)
+            book.add(entry)
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from None
+        entries.append(entry)
+    return entries
+
+
+def spent_flops(entries: list[Entry]) -> int:
+    """Sums the training FLOPs that are gone: charged, spent and wasted."""
+    return sum(entry.train_flops for entry in entries if entry.entry in {"charged", "spent", "wasted"})
+
+
+def reserved(entries: list[Entry]) -> dict[str, int]:
+    """Gives the reservations that stand: trial id → training FLOPs that are still set aside."""
+    book = Book()
+    for entry in entries:
+        book.add(entry)
+    return {what: held.left for what, held in book.open.items()}
+
+
+def _entry(line: bytes) -> Entry:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("not an entry of a ledger: no JSON") from None
+    if not isinstance(content, dict):
+        raise ValueError("not an entry of a ledger: no object")  # noqa: TRY004 - what a file holds
+    try:
+        return Entry(**content)
+    except TypeError as error:
+        raise ValueError(f"not an entry of a ledger: {error}") from None
+
+
+def append_whole(path: Path, text: str) -> None:
+    """Appends to a file; where that fails, as on a full disk, nothing of it stays.
+
+    Raises:
+        OSError: It failed.
+    """
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        content = memoryview(text.encode())
+        try:
+            while content:
+                content = content[file.write(content) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
+            raise
+
+
+def drop_torn_line(path: Path) -> None:
+    """Takes away a last line that a crash tore off, so that the next one does not run into it."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+            os.fsync(file.fileno())

@@ -1,0 +1,114 @@
+"""Whether a study's book and its plan say the same, to the FLOP."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from budgets.book.book import Book, Entry, Held
+from budgets.planning.plan import Plan, Trial
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reconciliation:
+    """The plan's training FLOPs by where the book says that they are.
+
+    Attributes:
+        planned: Training FLOPs of all trials and charges of the plan.
+        charged: Of them, charged.
+        spent: Of them, spent by trials.
+        reserved: Of them, set aside for trials that were started.
+        released: Of them, given back by trials that ended early, as one does that diverged.
+        waiting: Of them, neither spent nor set aside.
+        wasted: Beside them, lost to crashes and done again.
+        left_behind: Beside all that, gone for what the plan does not have, as an earlier declaration did.
+        differences: What does not agree, one sentence each; none where plan and book reconcile.
+    """
+
+    planned: int
+    charged: int
+    spent: int
+    reserved: int
+    released: int
+    waiting: int
+    wasted: int
+    left_behind: int
+    differences: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether they reconcile: planned = charged + spent + reserved + released + waiting."""
+        return not self.differences
+
+
+def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
+    """Compares a plan with a book.
+
+    Args:
+        plan: The plan.
+        entries: The book's entries, in order.
+
+    Raises:
+        ValueError: An entry can't follow those before it.
+    """
+    book = Book()
+    charged: dict[str, int] = {}
+    held: dict[str, list[Held]] = defaultdict(list)
+    wasted = 0
+    names = {trial.trial_id for trial in plan.all_trials} | {charge.what for charge in plan.charges}
+    for entry in entries:
+        book.add(entry)
+        if entry.what not in names:
+            continue
+        if entry.entry == "charged":
+            charged[entry.what] = entry.train_flops
+        elif entry.entry == "reserved":
+            held[entry.what].append(book.open[entry.what])
+        elif entry.entry == "wasted":
+            wasted += entry.train_flops
+    # A reservation that was given back whole leaves its trial to be started again.
+    paid = {
+        what: [each for each in all_of_it if each.has_spent or each.left] for what, all_of_it in held.items()
+    }
+    stands = [each for all_of_it in paid.values() for each in all_of_it]
+    found = Reconciliation(
+        planned=plan.train_flops,
+        charged=sum(charged.values()),
+        spent=sum(each.spent for each in stands),
+        reserved=sum(each.left for each in stands),
+        released=sum(each.released for each in stands),
+        waiting=sum(trial.train_flops for trial in plan.all_trials if not paid.get(trial.trial_id))
+        + sum(charge.train_flops for charge in plan.charges if charge.what not in charged),
+        wasted=wasted,
+        left_behind=book.spent_flops - sum(charged.values()) - sum(each.spent for each in stands) - wasted,
+        differences=(
+            *(
+                f"'{charge.what}' is charged {charged[charge.what]:,} FLOP, planned {charge.train_flops:,}"
+                for charge in plan.charges
+                if charged.get(charge.what, charge.train_flops) != charge.train_flops
+            ),
+            *(
+                text
+                for trial in plan.all_trials
+                for text in _differences(trial, paid.get(trial.trial_id, []))
+            ),
+            *(
+                f"'{what}' has a reservation that stands, and is not in the plan"
+                for what in sorted(book.open.keys() - names)
+            ),
+        ),
+    )
+    if found.holds:
+        parts = found.charged, found.spent, found.reserved, found.released, found.waiting
+        assert sum(parts) == found.planned, "each trial and each charge agrees"
+    return found
+
+
+def _differences(trial: Trial, held: Sequence[Held]) -> list[str]:
+    name = f"trial {trial.trial_id} ({trial.cell}, seed {trial.seed})"
+    if len(held) > 1:
+        return [f"{name} was paid {len(held)} times"]
+    return [
+        f"{name} has {each.reserved:,} FLOP reserved, planned {trial.train_flops:,}"
+        for each in held
+        if each.reserved != trial.train_flops
+    ]

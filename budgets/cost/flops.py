@@ -1,0 +1,154 @@
+"""What a sample costs: closed forms of the forward pass, and of training, for each architecture and strategy.
+
+``CONVENTION`` says what is counted and where it comes from. torch's ``FlopCounterMode`` finds the same on the
+models that open_clip builds, and so does open_clip's published ``model_profile.csv``, at 2 FLOPs a MAC.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+from budgets.cost.architecture import Architecture
+from budgets.cost.strategy import Strategy
+from budgets.cost.towers.count import Count, linear, norm
+
+CONVENTION = (
+    "Training FLOPs of a sample = 3 x 2 x its forward multiply-accumulates (MACs): a backward pass is "
+    "taken as two forward ones. Counted: matrix products and convolutions, padding included, of the image "
+    "tower at its kept tokens for each image view, of the text tower at its context length for each text "
+    "view, of projections and of the self-supervised head, and the loss's similarity matrices (batch x "
+    "width MACs a sample for each: two for CLIP's loss, one for SigLIP's, four more for SimCLR's). "
+    "Attention counts in full, causal or not. Not counted: norms, activations, biases, softmax, pooling, "
+    "embedding look-ups, augmentation, the optimiser, recomputation. Source: closed forms of the layers "
+    "of open_clip and timm; the factor 3 as in Kaplan et al. 2020 and Hoffmann et al. 2022."
+)
+
+CONVENTION_NAME = "3 x 2 x forward MACs, version 1"
+"""Short for ``CONVENTION``, where each line carries it; the version rises when what is counted changes."""
+
+_FLOPS_PER_MAC = 2
+_PASSES = 3  # forward, gradients of activations, gradients of weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleCost:
+    """Forward multiply-accumulates of one training sample, by where they are spent.
+
+    Attributes:
+        image_macs: Image tower and its projection, all views.
+        text_macs: Text tower and its projection, all views.
+        head_macs: Self-supervised head, all views.
+        similarity_macs: The sample's share of the loss's similarity matrices.
+    """
+
+    image_macs: int
+    text_macs: int
+    head_macs: int
+    similarity_macs: int
+
+    @property
+    def forward_macs(self) -> int:
+        """Multiply-accumulates of the whole forward pass."""
+        return self.image_macs + self.text_macs + self.head_macs + self.similarity_macs
+
+    @property
+    def train_flops(self) -> int:
+        """FLOPs of a training step, per sample: 3 x 2 x forward multiply-accumulates."""
+        return _PASSES * _FLOPS_PER_MAC * self.forward_macs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """Number of parameters, by where they are.
+
+    Attributes:
+        image: Image tower with its projection.
+        text: Text tower with embeddings and projection.
+        head: The loss's own (temperature; SigLIP's bias) and the self-supervised head.
+    """
+
+    image: int
+    text: int
+    head: int
+
+    @property
+    def total(self) -> int:
+        """All that is trained."""
+        return self.image + self.text + self.head
+
+
+@cache
+def sample_cost(architecture: Architecture, strategy: Strategy, *, batch_size: int) -> SampleCost:
+    """What one training sample costs.
+
+    Args:
+        architecture: Both towers.
+        strategy: One that applies to the architecture.
+        batch_size: Pairs in the trial's real batch, the strategy's factor included.
+
+    Returns:
+        Forward multiply-accumulates per sample.
+    """
+    tower = architecture.image_tower(strategy.kept_fraction)
+    text = architecture.text_tower(text_tokens(architecture, strategy))
+    augmented_views = strategy.image_views - 1
+    similarity = (1 if strategy.sigmoid_loss else 2) * batch_size * architecture.embed_dim
+    head = Count()
+    if strategy.self_supervised_head:
+        head = _slip_head(architecture)
+        # Two views against two, each batch x batch, shared out over the batch.
+        similarity += 4 * batch_size * slip_head_dims(architecture)[2]
+    return SampleCost(
+        # The head reads the trunk's features: only the contrastive view is projected.
+        image_macs=tower.trunk.macs * strategy.image_views + tower.projection.macs,
+        text_macs=text.macs * strategy.text_views,
+        head_macs=head.macs * augmented_views,
+        similarity_macs=similarity,
+    )
+
+
+def image_forward_macs(architecture: Architecture) -> int:
+    """Multiply-accumulates of one image through tower and projection, all tokens kept, as in evaluation."""
+    tower = architecture.image_tower(1.0)
+    return tower.trunk.macs + tower.projection.macs
+
+
+def text_forward_macs(architecture: Architecture) -> int:
+    """Multiply-accumulates of one text through its tower and projection at the full context length."""
+    return architecture.text_tower(architecture.context_length).macs
+
+
+def text_tokens(architecture: Architecture, strategy: Strategy) -> int:
+    """Length of the texts that a strategy trains on, in tokens."""
+    return max(1, int(architecture.context_length * strategy.text_fraction))
+
+
+def slip_head_dims(architecture: Architecture) -> tuple[int, int, int]:
+    """Widths of SLIP's self-supervised MLP: of its input, of both hidden layers, of its output.
+
+    The input is the trunk's features before the projection. SLIP has 4096-4096-256 on a width of 768 (Mu et
+    al. 2022, ViT-B); other widths keep these ratios, hidden layers in steps of 8 and the output at least 64.
+    """
+    width = architecture.image_tower(1.0).width
+    return width, 8 * (2 * width // 3), max(64, width // 3)
+
+
+@cache
+def parameters(architecture: Architecture, strategy: Strategy) -> Parameters:
+    """Number of parameters that a strategy trains, evaluated in closed form."""
+    tower = architecture.image_tower(1.0)
+    head = 2 if strategy.sigmoid_loss else 1
+    if strategy.self_supervised_head:
+        head += _slip_head(architecture).parameters
+    return Parameters(
+        image=tower.trunk.parameters + tower.projection.parameters,
+        text=architecture.text_tower(architecture.context_length).parameters,
+        head=head,
+    )
+
+
+def _slip_head(architecture: Architecture) -> Count:
+    """Linear, batch norm, ReLU, linear, batch norm, ReLU, linear on one view."""
+    inputs, hidden, outputs = slip_head_dims(architecture)
+    return (
+        linear(1, inputs, hidden) + linear(1, hidden, hidden) + norm(hidden) * 2 + linear(1, hidden, outputs)
+    )

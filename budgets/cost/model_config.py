@@ -1,0 +1,195 @@
+"""open_clip's model config, checked and completed with open_clip's own defaults.
+
+Accepted are the settings whose cost is known in closed form (or that cost nothing); any other is an error, so
+that nothing is ever trained on a wrong count. One key is ours: ``timm_model_kwargs``, for timm's constructor.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from budgets.cost.towers import convnext, mixer, swin
+from budgets.names import unknown
+
+_VIT = {
+    "image_size": 224,
+    "layers": 12,
+    "width": 768,
+    "head_width": 64,
+    "mlp_ratio": 4.0,
+    "patch_size": 16,
+    "ls_init_value": None,
+    "no_ln_pre": False,
+    "pos_embed_type": "learnable",
+    "final_ln_after_pool": False,
+    "pool_type": "tok",
+    "act_kwargs": None,
+    "norm_kwargs": None,
+}
+_RESNET = {"image_size": 224, "layers": (3, 4, 6, 3), "width": 64, "head_width": 64, "patch_size": None}
+_TIMM = {
+    "image_size": 224,
+    "timm_model_name": "",
+    "timm_model_pretrained": False,
+    "timm_model_kwargs": {},
+    "timm_pool": "avg",
+    "timm_proj": "linear",
+    "timm_proj_bias": False,
+    "timm_drop": 0.0,
+    "timm_drop_path": None,
+}
+_TEXT = {
+    "context_length": 77,
+    "vocab_size": 49408,
+    "width": 512,
+    "heads": 8,
+    "layers": 12,
+    "mlp_ratio": 4.0,
+    "ls_init_value": None,
+    "pad_id": 0,
+    "eos_id": 2,
+    "no_causal_mask": False,
+    "pool_type": "argmax",
+    "proj_bias": False,
+    "act_kwargs": None,
+    "norm_kwargs": None,
+}
+_TOP = {"embed_dim": 512, "vision_cfg": {}, "text_cfg": {}, "quick_gelu": False, "init_logit_scale": None}
+_CHOICES: Mapping[str, tuple[object, ...]] = {
+    "vision_cfg.pool_type": ("tok", "avg"),
+    "vision_cfg.pos_embed_type": ("learnable", "sin_cos_2d"),
+    "vision_cfg.timm_pool": ("", "avg"),
+    "vision_cfg.timm_proj": ("linear", "mlp"),
+    "vision_cfg.timm_model_pretrained": (False,),  # both towers are trained from scratch
+    "text_cfg.pool_type": ("argmax", "first", "last"),
+}
+_MAY_BE_ZERO = ("pad_id", "eos_id", "timm_drop")
+_TIMM_MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    name: (family, model)
+    for family, models in (("convnext", convnext.MODELS), ("swin", swin.MODELS), ("mixer", mixer.MODELS))
+    for name, model in models.items()
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """A complete config.
+
+    Attributes:
+        family: Kind of image tower: ``vit``, ``resnet``, ``convnext``, ``swin`` or ``mixer``.
+        embed_dim: Width of the shared embedding.
+        vision: Every setting of ``vision_cfg``.
+        text: Every setting of ``text_cfg``.
+    """
+
+    family: str
+    embed_dim: int
+    vision: Mapping[str, Any]
+    text: Mapping[str, Any]
+
+
+def complete(config: Mapping[str, Any]) -> ModelConfig:
+    """Checks a config and fills in what it leaves out.
+
+    Args:
+        config: As in a JSON file of open_clip.
+
+    Raises:
+        ValueError: A setting is unknown, of the wrong kind, out of range, or does not go with another.
+    """
+    for key in ("embed_dim", "vision_cfg", "text_cfg"):
+        if not isinstance(config, Mapping) or key not in config:
+            raise ValueError(f"'{key}' is missing; a model config has embed_dim, vision_cfg and text_cfg")
+    top = _checked("", config, _TOP)
+    text = _checked("text_cfg.", config["text_cfg"], _TEXT)
+    if text["width"] % text["heads"]:
+        raise ValueError(f"text_cfg: width {text['width']} cannot be split into {text['heads']} heads")
+    family, vision = _vision(config["vision_cfg"])
+    return ModelConfig(family=family, embed_dim=top["embed_dim"], vision=vision, text=text)
+
+
+def _vision(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    if given.get("timm_model_name"):
+        return _timm(given)
+    if isinstance(given.get("layers"), list | tuple):
+        vision = _checked("vision_cfg.", given, _RESNET)
+        if vision["image_size"] % 32 or vision["width"] * 32 % vision["head_width"]:
+            raise ValueError(
+                "vision_cfg: a ResNet needs an image_size that is a multiple of 32 and a head_width that "
+                "divides 32 x width; "
+                f"found {vision['image_size']}, {vision['head_width']} and width {vision['width']}"
+            )
+        return "resnet", vision
+    vision = _checked("vision_cfg.", given, _VIT)
+    if vision["image_size"] < vision["patch_size"]:
+        raise ValueError(
+            f"vision_cfg: patch_size {vision['patch_size']} is over image_size {vision['image_size']}"
+        )
+    heads = vision["width"] // vision["head_width"]
+    if not heads or vision["width"] % heads:
+        raise ValueError(
+            f"vision_cfg: width {vision['width']} cannot be split into heads of {vision['head_width']}"
+        )
+    return "vit", vision
+
+
+def _timm(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    vision = _checked("vision_cfg.", given, _TIMM)
+    name, size = vision["timm_model_name"], vision["image_size"]
+    if name not in _TIMM_MODELS:
+        raise ValueError("vision_cfg.timm_model_name: " + unknown("timm model", name, _TIMM_MODELS))
+    family, model = _TIMM_MODELS[name]
+    model = _checked("vision_cfg.timm_model_kwargs.", vision["timm_model_kwargs"], model)
+    vision["timm_model_kwargs"] = model
+    if family == "convnext" and (model["patch_size"] not in convnext.STEMS or size < convnext.SMALLEST_IMAGE):
+        raise ValueError(
+            f"vision_cfg: a ConvNeXt needs a patch_size of {' or '.join(map(str, convnext.STEMS))} and an "
+            f"image_size of at least {convnext.SMALLEST_IMAGE}; found {model['patch_size']} and {size}"
+        )
+    if model.get("img_size", size) != size:
+        raise ValueError(
+            f"vision_cfg.image_size: found {size}, but {name} is built for {model['img_size']}; "
+            f'give "timm_model_kwargs": {{"img_size": {size}}} as well'
+        )
+    return family, vision
+
+
+def _checked(section: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults with what was given, each of its default's kind."""
+    for key, value in given.items():
+        if key not in defaults:
+            where = section.rstrip(".") or "model config"
+            raise ValueError(unknown(f"setting in {where} (or one whose cost is not known)", key, defaults))
+        allowed = _CHOICES.get(section + key)
+        if allowed is not None and value not in allowed:
+            raise ValueError(f"{section}{key}: found {value!r}; allowed: {', '.join(map(repr, allowed))}")
+        problem = _problem(value, defaults[key], zero=key in _MAY_BE_ZERO)
+        if problem:
+            raise ValueError(f"{section}{key}: found {value!r}; allowed: {problem}")
+    return {**defaults, **{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}}
+
+
+def _problem(value: object, default: object, *, zero: bool) -> str | None:
+    """What is allowed, where the value is not of its default's kind; None where it is."""
+    least = 0 if zero else 1
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    items = value if isinstance(value, list | tuple) else ()
+    length = len(default) if isinstance(default, tuple) else 0
+    kinds: Mapping[type, tuple[bool, str]] = {
+        bool: (isinstance(value, bool), "true or false"),
+        int: (_is_count(value, least), f"a whole number of at least {least}"),
+        float: (number > 0 or (zero and number == 0), "a positive number" + " or 0" * zero),
+        str: (isinstance(value, str), "a name"),
+        dict: (isinstance(value, dict), "a table of settings"),
+        tuple: (
+            len(items) == length and all(_is_count(each, 1) for each in items),
+            f"a list of {length} whole numbers of at least 1",
+        ),
+    }
+    fits, allowed = kinds.get(type(default), (True, ""))
+    return None if fits else allowed
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -1,0 +1,88 @@
+"""Training strategies by what they cost a sample: views, kept tokens, batch, extra heads.
+
+How each is computed stands in ``runners/strategies``, one file each; augmenting a view costs nothing here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from budgets.cost.architecture import Architecture
+from budgets.names import unknown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strategy:
+    """What a strategy runs on each sample.
+
+    Attributes:
+        name: As in a declaration.
+        image_views: Passes of the image tower; all but the first are views for the self-supervised head.
+        text_views: Passes of the text tower.
+        kept_fraction: Share of the image patches that are kept, in (0, 1]; below 1 is patch dropout.
+        text_fraction: Share of the text's context that is kept, in (0, 1].
+        batch_factor: Batch over the batch that the declaration gives.
+        self_supervised_head: A SimCLR head on the two augmented views.
+        sigmoid_loss: SigLIP's loss: one product of the embeddings instead of two, and a learned bias.
+    """
+
+    name: str
+    image_views: int = 1
+    text_views: int = 1
+    kept_fraction: float = 1.0
+    text_fraction: float = 1.0
+    batch_factor: int = 1
+    self_supervised_head: bool = False
+    sigmoid_loss: bool = False
+
+    @property
+    def masks(self) -> bool:
+        """Whether some tokens of the image or of the text are left out."""
+        return self.kept_fraction < 1 or self.text_fraction < 1
+
+    @property
+    def unmasked(self) -> "Strategy":
+        """The strategy in an unmasked tail: all tokens, and the batch as large as before."""
+        return replace(self, kept_fraction=1.0, text_fraction=1.0)
+
+
+STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
+    {
+        each.name: each
+        for each in (
+            # Radford et al. 2021.
+            Strategy(name="clip"),
+            # CLIP with augmented images (Li, Xie and Cubuk 2024, section 7): no more for the towers to see.
+            Strategy(name="clip-crop-flip"),
+            Strategy(name="clip-randaugment"),
+            Strategy(name="clip-stacked-randaugment"),
+            # FLIP (Li et al. 2023): the tokens that masking saves go into a larger batch.
+            Strategy(name="flip-50", kept_fraction=0.5, batch_factor=2),
+            Strategy(name="flip-25", kept_fraction=0.25, batch_factor=4),
+            # SLIP (Mu et al. 2022): CLIP's own view and two augmented ones for SimCLR.
+            Strategy(name="slip", image_views=3, self_supervised_head=True),
+            # SigLIP (Zhai et al. 2023).
+            Strategy(name="siglip", sigmoid_loss=True),
+            # CLIPA (Li, Wang and Xie 2023), its main phase: fewer tokens on both sides, the batch as it was.
+            Strategy(name="clipa", kept_fraction=0.25, text_fraction=0.5),
+        )
+    }
+)
+
+
+def strategy(name: str) -> Strategy:
+    """The strategy of that name.
+
+    Raises:
+        ValueError: There is none; the message gives the nearest name and all of them.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(unknown("strategy", name, STRATEGIES))
+    return STRATEGIES[name]
+
+
+def inapplicable(strategy: Strategy, architecture: Architecture) -> str | None:
+    """Why the strategy cannot train the architecture, or None where it can."""
+    if strategy.kept_fraction < 1 and not architecture.is_vit:
+        return f"patch dropout needs a ViT; {architecture.name} is a {architecture.family} ({strategy.name})"
+    return None

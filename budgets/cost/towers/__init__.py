@@ -1,0 +1,1 @@
+"""Towers of open_clip and timm, each with its multiply-accumulates and parameters."""

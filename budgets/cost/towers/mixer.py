@@ -1,0 +1,36 @@
+"""timm's MLP-Mixer (Tolstikhin et al. 2021)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from budgets.cost.towers.count import ImageTower, linear, mlp, norm
+from budgets.cost.towers.timm_projection import projection
+
+MODELS: Mapping[str, Mapping[str, Any]] = {
+    f"mixer_{size}{patch}_224": {
+        "embed_dim": width,
+        "num_blocks": blocks,
+        "patch_size": patch,
+        "img_size": 224,
+    }
+    for size, width, blocks in (("s", 512, 8), ("b", 768, 12), ("l", 1024, 24))
+    for patch in (16, 32)
+}
+
+
+def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
+    """Patch embedding, then blocks: an MLP over the patches (half a width), one over the channels (four).
+
+    Args:
+        config: A full ``vision_cfg``, its ``timm_model_kwargs`` complete.
+        embed_dim: Width of the shared embedding.
+
+    Returns:
+        The tower.
+    """
+    model = config["timm_model_kwargs"]
+    patch, width = model["patch_size"], model["embed_dim"]
+    patches = (config["image_size"] // patch) ** 2
+    block = norm(width) * 2 + mlp(width, patches, width // 2, patches) + mlp(patches, width, 4 * width, width)
+    trunk = linear(patches, 3 * patch * patch, width) + block * model["num_blocks"] + norm(width)
+    return ImageTower(trunk=trunk, projection=projection(config, width, embed_dim), width=width)

@@ -1,0 +1,20 @@
+"""The projection that open_clip puts behind a timm trunk."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from budgets.cost.towers.count import Count, linear
+
+
+def projection(config: Mapping[str, Any], width: int, embed_dim: int) -> Count:
+    """One linear map, or an MLP of two embeddings' width.
+
+    Args:
+        config: A full ``vision_cfg``; ``timm_proj`` is ``linear`` or ``mlp``.
+        width: Number of features that the trunk gives.
+        embed_dim: Width of the shared embedding.
+    """
+    bias = config["timm_proj_bias"]
+    if config["timm_proj"] == "linear":
+        return linear(1, width, embed_dim, bias=bias)
+    return linear(1, width, 2 * embed_dim) + linear(1, 2 * embed_dim, embed_dim, bias=bias)

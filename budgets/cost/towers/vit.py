@@ -1,0 +1,49 @@
+"""open_clip's vision transformer (Dosovitskiy et al. 2021), with FLIP's patch dropout (Li et al. 2023)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from budgets.cost.towers.count import Count, ImageTower, linear, norm, transformer_block
+
+
+def kept_patches(config: Mapping[str, Any], kept_fraction: float) -> int:
+    """Patches that go through the transformer: open_clip rounds down and keeps at least one.
+
+    Args:
+        config: A full ``vision_cfg``.
+        kept_fraction: Share of the patches that patch dropout keeps, in (0, 1].
+    """
+    patches = int(config["image_size"] // config["patch_size"]) ** 2
+    if kept_fraction == 1:
+        return patches
+    # open_clip is given the share to drop and takes it from one again: the same rounding is needed here.
+    return max(1, int(patches * (1 - (1 - kept_fraction))))
+
+
+def image_tower(config: Mapping[str, Any], embed_dim: int, kept_fraction: float) -> ImageTower:
+    """Patch embedding of every patch, then class token and kept patches through the transformer.
+
+    Args:
+        config: A full ``vision_cfg``.
+        embed_dim: Width of the shared embedding.
+        kept_fraction: Share of the patches that patch dropout keeps, in (0, 1].
+
+    Returns:
+        The tower; pooling by class token or by average costs the same.
+    """
+    patch, width = config["patch_size"], config["width"]
+    patches = kept_patches(config, 1)
+    block = transformer_block(
+        kept_patches(config, kept_fraction) + 1,
+        width,
+        int(width * config["mlp_ratio"]),
+        layer_scale=config["ls_init_value"] is not None,
+    )
+    trunk = (
+        linear(patches, 3 * patch * patch, width, bias=False)
+        + Count(0, width + (patches + 1) * width)  # class token and positions
+        + norm(width) * (not config["no_ln_pre"])
+        + block * config["layers"]
+        + norm(width)
+    )
+    return ImageTower(trunk=trunk, projection=linear(1, width, embed_dim, bias=False), width=width)

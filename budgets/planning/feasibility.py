@@ -1,0 +1,82 @@
+"""Whether a cell can be run: every reason against it with its numbers, the most basic first."""
+
+from collections.abc import Iterator
+
+from budgets.planning.grid import Candidate, Grid
+from budgets.quantity import MAX_COUNT, format_flops
+
+
+def reason_against(candidate: Candidate, grid: Grid) -> str | None:
+    """Gives the decisive reason why a cell is left out, or None where it can be run."""
+    return next(reasons(candidate, grid), None)
+
+
+def reasons(candidate: Candidate, grid: Grid) -> Iterator[str]:
+    """Yields every reason against a cell: first those that no level changes, then those of its level."""
+    yield from lasting_reasons(candidate, grid)
+    yield from _reasons_of_length(candidate, grid)
+
+
+def lasting_reasons(candidate: Candidate, grid: Grid) -> Iterator[str]:
+    """Yields the reasons against a cell that hold at any level."""
+    cell, setup = candidate.cell, candidate.setup
+    if grid.declaration.exclude:
+        rule = grid.excluded_by(cell)
+        if rule is not None:
+            yield f"excluded by the declaration: exclude[{rule}]"
+    if setup.inapplicable is not None:
+        yield setup.inapplicable
+    if setup.lr_peak is None:
+        yield f"training.lr_peak has no learning rate for {cell.architecture}"
+    if cell.quality.startswith("top") and not grid.pool.scored:
+        yield f"the pool has no quality score, so {cell.quality} can't be chosen"
+    most = grid.pool.available(cell.quality)
+    scored = grid.pool.scored_pairs
+    if cell.quality.startswith("top") and grid.pool.scored and scored is not None and scored < most:
+        yield (
+            f"{scored:,} of the pool's {grid.pool.pairs:,} pairs have a quality score, {cell.quality} needs "
+            f"{most:,}; score all of it"
+        )
+    if cell.subset_size > most:
+        yield f"{cell.subset_size:,} pairs asked, the pool holds {most:,} of quality {cell.quality}"
+    yield from _reasons_of_the_batch(candidate)
+    if grid.device_bytes is not None and setup.memory_bytes > grid.device_bytes:
+        cluster, share = grid.declaration.cluster, max(1, grid.declaration.resources.gpus)
+        assert cluster is not None
+        yield (
+            f"about {setup.memory_bytes / 1e9:,.0f} GB on each of {share} devices for a batch of "
+            f"{setup.batch_size:,}, {cluster.device} has {grid.device_bytes / 1e9:,.0f} GB"
+        )
+
+
+def _reasons_of_the_batch(candidate: Candidate) -> Iterator[str]:
+    pairs, batch_size = candidate.cell.subset_size, candidate.setup.batch_size
+    parts = candidate.setup.recipe.accumulation
+    if parts > batch_size:
+        yield f"training.accumulation = {parts:,} parts of a batch of {batch_size:,}"
+    if batch_size > pairs:
+        yield f"a batch of {batch_size:,} is larger than the subset of {pairs:,} pairs"
+
+
+def _reasons_of_length(candidate: Candidate, grid: Grid) -> Iterator[str]:
+    cell, setup, limits = candidate.cell, candidate.setup, grid.declaration.limits
+    batch_size, samples = setup.batch_size, candidate.samples
+    steps = samples // batch_size
+    if steps == 0:
+        if cell.level_flops is not None:
+            bought = cell.level_flops // setup.train_flops_per_sample
+            yield (
+                f"{format_flops(cell.level_flops)} buys {bought:,} samples of "
+                f"{format_flops(setup.train_flops_per_sample)}, less than one batch of {batch_size:,}"
+            )
+        else:
+            yield f"its samples are fewer than one batch of {batch_size:,}"
+    if samples > MAX_COUNT:
+        yield f"{samples:.3e} samples are more than {MAX_COUNT:.0e}, the most that is planned for"
+    if steps < limits.min_steps:
+        yield f"{steps:,} steps of {batch_size:,} pairs, fewer than limits.min_steps = {limits.min_steps:,}"
+    if samples > limits.max_epochs * cell.subset_size:
+        yield (
+            f"{samples / cell.subset_size:,.1f} epochs over {cell.subset_size:,} pairs, "
+            f"more than limits.max_epochs = {limits.max_epochs:g}"
+        )

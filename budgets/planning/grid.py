@@ -1,0 +1,262 @@
+"""The declared grid: its cells in order, each with what an architecture and a strategy together cost."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from budgets.cost.architecture import Architecture, load_architecture
+from budgets.cost.flops import image_forward_macs, parameters, sample_cost, text_forward_macs
+from budgets.cost.memory import memory_bytes
+from budgets.cost.strategy import Strategy, inapplicable, strategy
+from budgets.declaration import Declaration, Exclusion, GridBlock
+from budgets.devices import device
+from budgets.planning.facts import EvaluationFacts, PoolFacts
+from budgets.planning.plan import Cell, Trial
+from budgets.recipe import Recipe
+
+Pair = tuple[str, str]
+"""An architecture and a strategy."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """An architecture with a strategy, as the study trains them: what all their cells share.
+
+    Attributes:
+        architecture: The architecture.
+        strategy: The strategy.
+        batch_size: Pairs in a batch, the strategy's factor included.
+        lr_peak: Peak learning rate; None where none is declared.
+        inapplicable: Why the strategy can't train the architecture, or None.
+        train_flops_per_sample: Training FLOPs of one pair; 0 where the strategy can't.
+        tail_flops_per_sample: The same in the unmasked tail; 0 without one.
+        recipe: The study's recipe; only strategies that mask keep its unmasked tail.
+        evaluation_flops: Forward FLOPs of one evaluation.
+        parameters: Trainable parameters.
+        memory_bytes: Estimated memory of each device; 0 where none is declared.
+    """
+
+    architecture: Architecture
+    strategy: Strategy
+    batch_size: int
+    lr_peak: float | None
+    inapplicable: str | None
+    train_flops_per_sample: int
+    tail_flops_per_sample: int
+    recipe: Recipe
+    evaluation_flops: int
+    parameters: int
+    memory_bytes: int
+
+    def train_flops(self, steps: int) -> int:
+        """Training FLOPs of a run of so many steps."""
+        tail = self.recipe.tail_steps(steps)
+        flops = (steps - tail) * self.train_flops_per_sample + tail * self.tail_flops_per_sample
+        return flops * self.batch_size
+
+    def steps_within(self, train_flops: int) -> int:
+        """Gives the most steps that so many training FLOPs buy; 0 where the strategy can't train."""
+        if not self.train_flops_per_sample:
+            return 0
+        steps = train_flops // (self.train_flops_per_sample * self.batch_size)
+        dearest = self.batch_size * max(self.train_flops_per_sample, self.tail_flops_per_sample)
+        while (over := self.train_flops(steps) - train_flops) > 0:
+            steps -= -(-over // dearest)
+        return steps
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A cell of the grid before it is known whether it can be run.
+
+    Attributes:
+        cell: The cell.
+        setup: Its architecture and strategy.
+        seeds: Its seeds.
+        declared_samples: Samples that it shall see; 0 where its level buys them.
+        samples: Samples that a trial of it would see, whole batches.
+    """
+
+    cell: Cell
+    setup: Setup
+    seeds: tuple[int, ...]
+    declared_samples: int
+    samples: int
+
+
+class Grid:
+    """The cells that a declaration asks for.
+
+    Args:
+        declaration: The study.
+        pool: The pool's facts.
+        evaluation: The evaluation sets' facts.
+        tuned: Architecture and strategy → tuned field → the value that takes the place of the declared one;
+            None where every value diverged.
+    """
+
+    def __init__(
+        self,
+        declaration: Declaration,
+        pool: PoolFacts,
+        evaluation: EvaluationFacts,
+        tuned: Mapping[Pair, Mapping[str, float] | None] = MappingProxyType({}),
+    ) -> None:
+        self.declaration, self.pool, self.evaluation = declaration, pool, evaluation
+        self._tuned = tuned
+        self._setups: dict[tuple[str, str], Setup] = {}
+
+    def candidates(self, levels: tuple[int, ...]) -> Iterator[Candidate]:
+        """Yields the cells of all blocks in declared order, with the blocks' own levels or these."""
+        for block in self.declaration.grid:
+            for cell, samples in self._points(block, block.levels or levels):
+                yield self.candidate(cell, samples, block.seeds or self.declaration.seeds)
+
+    def candidate(self, cell: Cell, samples: int, seeds: tuple[int, ...]) -> Candidate:
+        """Gives a cell as a candidate; its declared samples count where no level buys them."""
+        setup = self.setup(cell.architecture, cell.strategy)
+        steps = samples // setup.batch_size
+        if cell.level_flops is not None:
+            steps = setup.steps_within(cell.level_flops)
+        return Candidate(
+            cell=cell,
+            setup=setup,
+            seeds=seeds,
+            declared_samples=samples,
+            samples=steps * setup.batch_size,
+        )
+
+    def tuned(self, values: Mapping[Pair, Mapping[str, float] | None]) -> "Grid":
+        """Gives the same grid with other values in the place of declared ones."""
+        return Grid(self.declaration, self.pool, self.evaluation, values)
+
+    def setup(self, architecture_name: str, strategy_name: str) -> Setup:
+        """Gives an architecture with a strategy."""
+        key = architecture_name, strategy_name
+        if key not in self._setups:
+            self._setups[key] = self._make_setup(architecture_name, strategy_name)
+        return self._setups[key]
+
+    def excluded_by(self, cell: Cell) -> int | None:
+        """Gives the number of the first rule that leaves the cell out, counted from 1, or None."""
+        for number, rule in enumerate(self.declaration.exclude, start=1):
+            if self._matches(rule, cell):
+                return number
+        return None
+
+    @cached_property
+    def device_bytes(self) -> int | None:
+        """Memory of a device, where one is declared."""
+        cluster = self.declaration.cluster
+        return None if cluster is None else device(cluster.device).memory_bytes
+
+    def trial(self, candidate: Candidate, seed: int) -> Trial:
+        """Makes a trial of a cell that can be run."""
+        setup = candidate.setup
+        assert setup.lr_peak is not None, "a cell without a learning rate is left out"
+        return Trial(
+            cell=candidate.cell,
+            seed=seed,
+            pool=self.pool.name,
+            evaluation_sets=self.evaluation.names,
+            architecture_config=setup.architecture.config,
+            samples_seen=candidate.samples,
+            batch_size=setup.batch_size,
+            lr_peak=setup.lr_peak,
+            recipe=setup.recipe,
+            train_flops_per_sample=setup.train_flops_per_sample,
+            tail_flops_per_sample=setup.tail_flops_per_sample,
+            evaluation_flops=setup.evaluation_flops,
+            parameters=setup.parameters,
+        )
+
+    def _points(self, block: GridBlock, levels: tuple[int, ...]) -> Iterator[tuple[Cell, int]]:
+        """Yields a block's cells, each with its declared samples; where a level buys them, 0."""
+        by_level = block.regime == "fixed-compute"
+        for level in levels if by_level else (None,):
+            for samples in block.samples or (0,):
+                for size in block.sizes:
+                    for quality in block.quality:
+                        pairs = self.pool.available(quality) if size is None else size
+                        for architecture_name in block.architectures:
+                            for strategy_name in block.strategies:
+                                cell = Cell(
+                                    regime=block.regime,
+                                    subset_size=pairs,
+                                    quality=quality,
+                                    architecture=architecture_name,
+                                    strategy=strategy_name,
+                                    level_flops=level,
+                                )
+                                yield cell, pairs if block.regime == "one-epoch" else samples
+
+    def _make_setup(self, architecture_name: str, strategy_name: str) -> Setup:
+        declaration = self.declaration
+        folder = None if declaration.catalogue is None else Path(declaration.catalogue)
+        architecture, how = load_architecture(architecture_name, folder), strategy(strategy_name)
+        training, reason = declaration.training, inapplicable(how, architecture)
+        values = self._tuned.get((architecture_name, strategy_name), {})
+        if values is None:
+            values, reason = {}, "tuning: training diverged at every value that was tried"
+        batch_size = int(values.get("batch_size", training.batch_size)) * how.batch_factor
+        of_recipe: dict[str, Any] = {
+            name: value for name, value in values.items() if hasattr(training.recipe, name)
+        }
+        recipe = replace(training.recipe, **of_recipe)
+        if not how.masks and recipe.unmasked_tail:
+            recipe = replace(recipe, unmasked_tail=0.0)
+        evaluation_macs = self.evaluation.images * image_forward_macs(
+            architecture
+        ) + self.evaluation.texts * text_forward_macs(architecture)
+        applies = reason is None
+        return Setup(
+            architecture=architecture,
+            strategy=how,
+            batch_size=batch_size,
+            lr_peak=values.get("lr_peak", self._declared_lr_peak(architecture_name)),
+            inapplicable=reason,
+            train_flops_per_sample=sample_cost(architecture, how, batch_size=batch_size).train_flops
+            if applies
+            else 0,
+            tail_flops_per_sample=sample_cost(architecture, how.unmasked, batch_size=batch_size).train_flops
+            if applies and recipe.unmasked_tail
+            else 0,
+            recipe=recipe,
+            evaluation_flops=2 * evaluation_macs,
+            parameters=parameters(architecture, how).total,
+            memory_bytes=memory_bytes(
+                architecture,
+                how.unmasked if recipe.unmasked_tail else how,
+                recipe,
+                batch_size=batch_size,
+                devices=max(1, declaration.resources.gpus),
+            )
+            if applies and declaration.cluster is not None
+            else 0,
+        )
+
+    def _declared_lr_peak(self, architecture: str) -> float | None:
+        """The declared peak learning rate; where it is tuned instead, a middle one stands in for it."""
+        tuning = self.declaration.tuning
+        tried = () if tuning is None else tuning.fields.get("lr_peak", ())
+        declared = self.declaration.training.lr_peak.get(architecture)
+        return tried[len(tried) // 2] if declared is None and tried else declared
+
+    def _matches(self, rule: Exclusion, cell: Cell) -> bool:
+        if rule.sizes:
+            whole = self.pool.available(cell.quality)
+            if cell.subset_size not in {whole if size is None else size for size in rule.sizes}:
+                return False
+        return all(
+            not allowed or value in allowed
+            for allowed, value in (
+                (rule.architectures, cell.architecture),
+                (rule.strategies, cell.strategy),
+                (rule.quality, cell.quality),
+                (rule.levels, cell.level_flops),
+                (rule.regimes, cell.regime),
+            )
+        )

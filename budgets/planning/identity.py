@@ -1,0 +1,87 @@
+"""A trial's id: a hash of everything that decides its result, and of nothing else.
+
+The id must never change for a trial that somebody has run. So the fields of the first version always enter
+it, and a field that came later enters it only where it differs from its default.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cache
+from typing import TYPE_CHECKING
+
+from budgets.recipe import Recipe
+
+if TYPE_CHECKING:
+    from budgets.planning.plan import Cell, Trial
+
+_VERSION = 1
+_RECIPE_FIELDS = {"weight_decay", "beta1", "beta2", "eps", "warmup", "gradient_clip", "precision"}
+
+
+def trial_id(trial: "Trial") -> str:
+    """Derives the id: 12 hexadecimal digits, the same in any study.
+
+    The costs of a trial are no part of it: a correction of the accounting must not make another trial of it.
+    """
+    cell = trial.cell
+    parts = (
+        f'"architecture_config":{_config(cell.architecture, trial.architecture_config)}',
+        f'"batch_size":{trial.batch_size}',
+        f'"cell":{_cell(cell)}',
+        f'"evaluation_sets":{_names(trial.evaluation_sets)}',
+        f'"lr_peak":{trial.lr_peak!r}',
+        f'"pool":{_text(trial.pool)}',
+        f'"recipe":{_recipe(trial.recipe)}',
+        f'"samples_seen":{trial.samples_seen}',
+        f'"seed":{trial.seed}',
+    )
+    content = f"[{_VERSION},{{{','.join(parts)}}}]"
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def _cell(cell: "Cell") -> str:
+    level = "null" if cell.level_flops is None else cell.level_flops
+    return (
+        f'{{"architecture":{_text(cell.architecture)},"level_flops":{level},"quality":{_text(cell.quality)},'
+        f'"regime":{_text(cell.regime)},"strategy":{_text(cell.strategy)},"subset_size":{cell.subset_size}}}'
+    )
+
+
+# A grid has very many trials of few architectures: what they share is written out once.
+_configs: dict[str, tuple[Mapping[str, object], str]] = {}
+
+
+def _config(name: str, config: Mapping[str, object]) -> str:
+    known = _configs.get(name)
+    if known is None or known[0] is not config:
+        known = _configs[name] = config, _json(config)
+    return known[1]
+
+
+@cache
+def _recipe(recipe: Recipe) -> str:
+    default = Recipe()
+    values = {each.name: getattr(recipe, each.name) for each in fields(recipe)}
+    return _json(
+        {
+            name: value
+            for name, value in values.items()
+            if name in _RECIPE_FIELDS or value != getattr(default, name)
+        }
+    )
+
+
+@cache
+def _names(names: tuple[str, ...]) -> str:
+    return _json(names)
+
+
+@cache
+def _text(text: str) -> str:
+    return _json(text)
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))

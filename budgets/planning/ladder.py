@@ -1,0 +1,96 @@
+"""Budget levels from a study budget alone: the highest geometric ladder whose whole grid fits.
+
+The top level is a number of three digits, so that people can say it: the highest of them at which all of the
+grid's trials, with the charges and the trials that have no level, cost no more than the study budget. Cells
+that a level leaves out (too few steps, too many epochs) count as if they ran: a higher ladder is never bought
+by losing cells. Another grid gets another ladder, and its trials other ids: to keep them, declare the levels.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+
+from budgets.declaration import Ladder
+from budgets.planning.feasibility import lasting_reasons
+from budgets.planning.grid import Grid, Setup
+from budgets.planning.plan import Charge
+from budgets.quantity import format_flops
+
+_DIGITS = 900  # 100 to 999
+_PLACEHOLDER = (1,)
+
+
+def choose_levels(grid: Grid, charges: tuple[Charge, ...], study_flops: int) -> tuple[int, ...]:
+    """Chooses the levels.
+
+    Args:
+        grid: A grid without declared levels.
+        charges: What the study pays beside its trials.
+        study_flops: The study budget.
+
+    Returns:
+        The levels in training FLOPs, rising.
+
+    Raises:
+        ValueError: What has no level costs more than the study budget already.
+    """
+    counts: Counter[int] = Counter()
+    setups: dict[int, Setup] = {}
+    seen = set()
+    rest = sum(charge.train_flops for charge in charges)
+    for candidate in grid.candidates(_PLACEHOLDER):
+        if next(lasting_reasons(candidate, grid), None) is not None:
+            continue
+        setup = candidate.setup
+        setups[id(setup)] = setup
+        for seed in candidate.seeds:
+            key = candidate.cell, candidate.samples, seed
+            if key in seen:
+                continue
+            seen.add(key)
+            if candidate.cell.level_flops is None:
+                rest += setup.train_flops(candidate.samples // setup.batch_size)
+            else:
+                counts[id(setup)] += 1
+    if rest >= study_flops:
+        raise ValueError(
+            f"charges and trials without a level cost {format_flops(rest)}, the study budget is "
+            f"{format_flops(study_flops)}: nothing is left to choose levels from"
+        )
+    ladder = grid.declaration.ladder
+
+    def cost(top: int) -> int:
+        return sum(
+            number * _train_flops(level, setups[key])
+            for level in _levels(top, ladder)
+            for key, number in counts.items()
+        )
+
+    top = _highest(lambda top: cost(top) <= study_flops - rest, study_flops)
+    return _levels(top, ladder)
+
+
+def _train_flops(level: int, setup: Setup) -> int:
+    """What a trial costs at a level: its whole batches."""
+    return setup.train_flops(setup.steps_within(level))
+
+
+def _levels(top: int, ladder: Ladder) -> tuple[int, ...]:
+    ratio = Fraction(ladder.ratio).limit_denominator(10**6)
+    return tuple(sorted({max(1, int(top / ratio**step)) for step in range(ladder.levels)}))
+
+
+def _highest(fits: Callable[[int], bool], most: int) -> int:
+    """The highest number of three digits and zeros up to ``most`` that fits; costs rise with the level."""
+    low, high = 0, _DIGITS * len(str(most))
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _number(middle) <= most and fits(_number(middle)):
+            low = middle
+        else:
+            high = middle
+    return _number(low)
+
+
+def _number(index: int) -> int:
+    return (100 + index % _DIGITS) * int(10 ** (index // _DIGITS))

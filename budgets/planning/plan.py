@@ -1,0 +1,233 @@
+"""What a study will run, as plain data: trials, what each costs, what was left out and why.
+
+`budgets.planning.planner` makes it from a declaration.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from budgets.declaration import Regime
+from budgets.planning.identity import trial_id
+from budgets.quantity import format_count, format_flops
+from budgets.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Charge:
+    """Compute that the study pays once, beside its trials.
+
+    Attributes:
+        what: What it buys.
+        train_flops: Training FLOPs.
+        evaluation_flops: Forward FLOPs.
+    """
+
+    what: str
+    train_flops: int
+    evaluation_flops: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """A point of the grid: all but the seed.
+
+    Attributes:
+        regime: What decides the samples seen.
+        subset_size: Pairs in the subset.
+        quality: ``all`` or ``topNN``.
+        architecture: Name in the catalogue.
+        strategy: Name of the strategy.
+        level_flops: Budget level in training FLOPs, for `fixed-compute` alone.
+    """
+
+    regime: Regime
+    subset_size: int
+    quality: str
+    architecture: str
+    strategy: str
+    level_flops: int | None
+
+    def __str__(self) -> str:
+        """The cell on one line."""
+        buys = f"at {format_flops(self.level_flops)}" if self.level_flops is not None else f"({self.regime})"
+        subset = f"{format_count(self.subset_size)} pairs ({self.quality})"
+        return f"{self.architecture} {self.strategy} on {subset} {buys}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """A cell with a seed: everything that decides its result, as plain data.
+
+    Attributes:
+        cell: The cell.
+        seed: The seed; initial weights, order of samples and augmentation derive from it.
+        pool: Name of the pool's content.
+        evaluation_sets: Names of the sets that it is evaluated on.
+        architecture_config: The architecture in open_clip's model-config form.
+        samples_seen: Image-text pairs that pass through training, whole batches.
+        batch_size: Pairs in a batch, the strategy's factor included.
+        lr_peak: Peak learning rate.
+        recipe: The rest of the optimisation.
+        train_flops_per_sample: Training FLOPs of one pair (`budgets.cost.flops.CONVENTION`).
+        tail_flops_per_sample: The same in the unmasked tail; read where the recipe has one.
+        evaluation_flops: Forward FLOPs of its evaluation.
+        parameters: Trainable parameters, the strategy's head included.
+        trial_id: Identifies it in any study, see `budgets.planning.identity`.
+    """
+
+    cell: Cell
+    seed: int
+    pool: str
+    evaluation_sets: tuple[str, ...]
+    architecture_config: Mapping[str, object]
+    samples_seen: int
+    batch_size: int
+    lr_peak: float
+    recipe: Recipe
+    train_flops_per_sample: int
+    evaluation_flops: int
+    parameters: int
+    tail_flops_per_sample: int = 0
+    trial_id: str = field(init=False, compare=False, default="")
+
+    def __post_init__(self) -> None:
+        """Derives the id."""
+        object.__setattr__(self, "trial_id", trial_id(self))
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+        return self.samples_seen // self.batch_size
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the subset."""
+        return self.samples_seen / self.cell.subset_size
+
+    @property
+    def train_flops(self) -> int:
+        """Training FLOPs of the whole trial."""
+        return self.train_flops_after(self.samples_seen)
+
+    def train_flops_after(self, samples: int) -> int:
+        """Training FLOPs of the first so many samples."""
+        tail = self.recipe.tail_steps(self.steps) * self.batch_size
+        unmasked = max(0, samples - (self.samples_seen - tail))
+        return (samples - unmasked) * self.train_flops_per_sample + unmasked * self.tail_flops_per_sample
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeftOut:
+    """A cell that is not run, in whole or for some of its seeds, and why.
+
+    Attributes:
+        cell: The cell.
+        reason: The reason with its numbers.
+    """
+
+    cell: Cell
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Winner:
+    """What tuning found for an architecture with a strategy.
+
+    Attributes:
+        architecture: The architecture.
+        strategy: The strategy.
+        cell: The cell that it was tuned on.
+        values: Tuned field → the value that won.
+        score: Mean of the selecting metric over the seeds.
+        runner_up: The values that came second.
+        runner_up_score: Their mean; NaN where they diverged.
+        tie: Whether the 90 % interval of the difference holds zero.
+        widened: Fields whose values were widened, since the first winner stood at their edge.
+        at_edge: Fields in which the winner stands at an edge that is not widened any more.
+    """
+
+    architecture: str
+    strategy: str
+    cell: Cell
+    values: Mapping[str, float]
+    score: float
+    runner_up: Mapping[str, float]
+    runner_up_score: float
+    tie: bool
+    widened: tuple[str, ...]
+    at_edge: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TuningPlan:
+    """The trials that decide a study's tuned fields.
+
+    Attributes:
+        trials: Those that are known so far: which values are tried beyond an edge follows from results.
+        values: Trial id → tuned field → value.
+        reserve_flops: Training FLOPs of the study budget that are set aside for tuning.
+        most_flops: What tuning costs at most, with every grid of values widened on all sides.
+        metric: What selects, ``<evaluation set>/<metric>``.
+        winners: What is decided.
+        waiting: Architectures and strategies that are not decided; the learning rates and ids of their
+            trials in the plan are provisional.
+    """
+
+    trials: tuple[Trial, ...]
+    values: Mapping[str, Mapping[str, float]]
+    reserve_flops: int
+    most_flops: int
+    metric: str
+    winners: tuple[Winner, ...]
+    waiting: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What a study will run.
+
+    Attributes:
+        trials: The trials, in declared order, levels rising.
+        left_out: Cells that are not run.
+        charges: Compute paid once.
+        study_flops: The study's cap in training FLOPs, or None.
+        levels: Budget levels in training FLOPs, declared or chosen, rising.
+        warnings: What the analysis of this plan will not be able to say, and what the planner decided.
+        tuning: What is tuned before the trials, or None.
+    """
+
+    trials: tuple[Trial, ...]
+    left_out: tuple[LeftOut, ...]
+    charges: tuple[Charge, ...]
+    study_flops: int | None
+    levels: tuple[int, ...] = ()
+    warnings: tuple[str, ...] = ()
+    tuning: TuningPlan | None = None
+
+    @property
+    def all_trials(self) -> tuple[Trial, ...]:
+        """Those of the tuning, then the others; one that is both stands once."""
+        if self.tuning is None:
+            return self.trials
+        both = (*self.tuning.trials, *self.trials)
+        return tuple({trial.trial_id: trial for trial in both}.values())
+
+    @property
+    def train_flops(self) -> int:
+        """Training FLOPs of all trials, the tuning's included, and charges."""
+        return sum(t.train_flops for t in self.all_trials) + sum(c.train_flops for c in self.charges)
+
+    @property
+    def evaluation_flops(self) -> int:
+        """Forward FLOPs of all evaluations and charges."""
+        return sum(t.evaluation_flops for t in self.all_trials) + sum(
+            c.evaluation_flops for c in self.charges
+        )
+
+    def train_flops_by(self, what: Callable[[Cell], str]) -> dict[str, int]:
+        """Sums the trials' training FLOPs by a property of their cells, in the plan's order."""
+        sums: Counter[str] = Counter()
+        for trial in self.all_trials:
+            sums[what(trial.cell)] += trial.train_flops
+        return dict(sums)

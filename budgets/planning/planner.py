@@ -1,0 +1,176 @@
+"""The planner: a declaration and a pool's facts → a plan that is within the study budget.
+
+Every cell of the grid either becomes trials or is left out with a reason that carries its numbers.
+Planning is a pure function: the same declaration gives the same plan, in the same order.
+"""
+
+from budgets.declaration import Declaration
+from budgets.planning.facts import EvaluationFacts, PoolFacts
+from budgets.planning.feasibility import reason_against
+from budgets.planning.grid import Grid
+from budgets.planning.ladder import choose_levels
+from budgets.planning.plan import Cell, Charge, LeftOut, Plan, Trial
+from budgets.planning.sanity import warnings
+from budgets.planning.trim import Fit, drop_to_fit
+from budgets.planning.tuning import Scores, plan_tuning, tuning_reserve
+from budgets.planning.winner import tuning_notes
+from budgets.quantity import format_flops
+
+_MOST_SHOWN = 5
+
+
+def make_plan(
+    declaration: Declaration,
+    *,
+    pool: PoolFacts,
+    evaluation: EvaluationFacts,
+    charges: tuple[Charge, ...] = (),
+    scores: Scores | None = None,
+) -> Plan:
+    """Plans a study.
+
+    Args:
+        declaration: The study as declared.
+        pool: The pool's facts.
+        evaluation: The evaluation sets' facts.
+        charges: Compute that the study pays beside its trials.
+        scores: What the trials of the tuning gave so far; None before any.
+
+    Returns:
+        The plan; within the study budget, where there is one.
+
+    Raises:
+        ValueError: No trial is feasible, a warm-up or cooldown is longer than its run, or the trials cost
+            more than the study budget and the declaration does not say to drop some (``fit: drop``), or
+            dropping does not help.
+    """
+    grid = Grid(declaration, pool, evaluation)
+    notes: list[str] = []
+    levels = declaration.levels
+    reserve = tuning_reserve(declaration)
+    # The share of the tuning stays set aside when tuning is over: the grid must not depend on what it cost.
+    beside = (
+        (*charges, Charge(what="tuning", train_flops=reserve, evaluation_flops=0)) if reserve else charges
+    )
+    chosen = not levels and any(block.regime == "fixed-compute" for block in declaration.grid)
+    if chosen:
+        if declaration.study_flops is None:
+            raise ValueError("there are no budget levels and no study budget to choose them from")
+        levels = choose_levels(grid, beside, declaration.study_flops)
+        notes.append(
+            f"levels chosen, the highest {len(levels)} at a ratio of {declaration.ladder.ratio:g} whose "
+            "grid fits the "
+            f"study budget: {', '.join(map(format_flops, levels))}"
+        )
+    tuning = None
+    if declaration.tuning is not None:
+        metric = declaration.tuning.metric or declaration.metric
+        tuning, tuned = plan_tuning(grid, levels, scores or Scores(metric=metric, of={}))
+        grid = grid.tuned(tuned)
+        notes.extend(tuning_notes(tuning, reported=declaration.metric))
+    trials, left_out = _trials(grid, levels)
+    if not trials:
+        raise ValueError(_nothing(left_out))
+    _check_schedule(trials if tuning is None else (*tuning.trials, *trials))
+    room = None if declaration.study_flops is None else declaration.study_flops - _sum(beside)
+    if room is not None and _cost(trials) > room:
+        fit = drop_to_fit(trials, room)
+        if declaration.fit == "refuse" or fit is None:
+            raise ValueError(_too_dear(trials, beside, declaration, fit))
+        notes.append(f"dropped to fit the study budget (budget.fit: drop): {fit.sentence()}")
+        trials, left_out = fit.kept, left_out + fit.left_out()
+    architectures = {
+        trial.cell.architecture: grid.setup(trial.cell.architecture, trial.cell.strategy).architecture
+        for trial in trials
+    }
+    return Plan(
+        trials=trials,
+        left_out=left_out,
+        charges=charges,
+        study_flops=declaration.study_flops,
+        levels=levels,
+        warnings=(*notes, *warnings(trials, architectures)),
+        tuning=tuning,
+    )
+
+
+def _trials(grid: Grid, levels: tuple[int, ...]) -> tuple[tuple[Trial, ...], tuple[LeftOut, ...]]:
+    """Trials, levels rising and else as declared, and the cells that can't be run."""
+    trials: dict[tuple[Cell, int, int], Trial] = {}
+    left_out: dict[tuple[Cell, int], LeftOut] = {}
+    for candidate in grid.candidates(levels):
+        cell, samples = candidate.cell, candidate.samples
+        reason = reason_against(candidate, grid)
+        if reason is not None:
+            left_out[cell, samples] = LeftOut(cell=cell, reason=reason)
+            continue
+        for seed in candidate.seeds:
+            key = cell, samples, seed
+            if key not in trials:
+                trials[key] = grid.trial(candidate, seed)
+    ordered = sorted(trials.values(), key=lambda trial: trial.cell.level_flops or 0)
+    return tuple(ordered), tuple(left_out.values())
+
+
+def _check_schedule(trials: tuple[Trial, ...]) -> None:
+    """Refuses warm-ups and cooldowns that a run has no room for.
+
+    Raises:
+        ValueError: There are such; the message names the field, and the trials with their steps.
+    """
+    wrong = {str(trial.cell): problem for trial in trials if (problem := _no_room(trial)) is not None}
+    if wrong:
+        shown = [f"  {cell}: {problem}" for cell, problem in list(wrong.items())[:_MOST_SHOWN]]
+        if len(wrong) > _MOST_SHOWN:
+            shown.append(f"  and {len(wrong) - _MOST_SHOWN:,} cells more")
+        raise ValueError("\n".join(["the learning rate's schedule is longer than the run:", *shown]))
+
+
+def _no_room(trial: Trial) -> str | None:
+    recipe, steps = trial.recipe, trial.steps
+    rise, fall = recipe.warmup_steps(steps, trial.batch_size), recipe.cooldown_steps(steps)
+    if rise < steps and rise + fall <= steps:
+        return None
+    share = f"{recipe.warmup:.0%}"
+    warmup = share if recipe.warmup_samples is None else f"{recipe.warmup_samples:,} samples"
+    takes = f"training.warmup = {warmup} takes {rise:,} of {steps:,} steps"
+    if rise >= steps:
+        return f"{takes}: none is left after it"
+    return f"{takes}, training.cooldown = {recipe.cooldown:.0%} takes {fall:,}: together more than there are"
+
+
+def _nothing(left_out: tuple[LeftOut, ...]) -> str:
+    reasons = "\n".join(f"  {item.cell}: {item.reason}" for item in left_out[:_MOST_SHOWN])
+    more = f"\n  and {len(left_out) - _MOST_SHOWN:,} more" if len(left_out) > _MOST_SHOWN else ""
+    return f"no cell of the grid can be run:\n{reasons}{more}"
+
+
+def _too_dear(
+    trials: tuple[Trial, ...], charges: tuple[Charge, ...], declaration: Declaration, fit: Fit | None
+) -> str:
+    assert declaration.study_flops is not None, "without a cap nothing is too dear"
+    cost = _cost(trials) + _sum(charges)
+    charged = f", and {format_flops(_sum(charges))} of charges" if charges else ""
+    text = (
+        f"the grid costs {format_flops(cost)} ({len(trials):,} trials{charged}), the study budget is "
+        f"{format_flops(declaration.study_flops)}: {format_flops(cost - declaration.study_flops)} over. "
+    )
+    if fit is None:
+        return text + (
+            "Dropping extra seeds and upper levels does not make it fit. Raise budget.study, or take cells "
+            "away (sizes, "
+            "architectures, strategies, or rules under exclude:)"
+        )
+    return text + (
+        f"With budget: {{fit: drop}} it would fit without {fit.sentence()}. To choose otherwise, raise "
+        "budget.study, or "
+        "take away seeds, levels or cells (rules under exclude:)"
+    )
+
+
+def _cost(trials: tuple[Trial, ...]) -> int:
+    return sum(trial.train_flops for trial in trials)
+
+
+def _sum(charges: tuple[Charge, ...]) -> int:
+    return sum(charge.train_flops for charge in charges)

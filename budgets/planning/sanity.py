@@ -1,0 +1,96 @@
+"""What the analysis of a plan will not be able to say, said before any money is spent."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from budgets.cost.architecture import Architecture
+from budgets.planning.plan import Cell, Trial
+from budgets.quantity import format_flops
+
+_Groups = dict[tuple[object, ...], set[int]]
+
+MIN_SIZES = 3
+"""Fewest model sizes whose error can have a minimum between them: an IsoFLOP profile is a parabola."""
+
+MIN_POINTS = 3
+"""Fewest points of a curve to which a power law with a floor can be fitted."""
+
+
+def warnings(trials: Sequence[Trial], architectures: Mapping[str, Architecture]) -> tuple[str, ...]:
+    """Warns of IsoFLOP profiles, curves and repeats that are too few.
+
+    Args:
+        trials: The plan's trials.
+        architectures: Architectures by name.
+    """
+    seeds = Counter((trial.cell, trial.samples_seen) for trial in trials)
+    cells = {trial.cell: trial for trial in trials}
+    return (
+        *_profiles(cells, architectures),
+        *_curves(cells),
+        *(
+            ["every cell has one seed: no interval can be given, and no difference told from chance"]
+            if trials and max(seeds.values()) == 1
+            else []
+        ),
+    )
+
+
+def _profiles(cells: Mapping[Cell, Trial], architectures: Mapping[str, Architecture]) -> Iterator[str]:
+    """An IsoFLOP profile is one level over the sizes of one family, on one subset, by one strategy."""
+    sizes: dict[int, _Groups] = defaultdict(lambda: defaultdict(set))
+    for cell, trial in cells.items():
+        if cell.level_flops is not None:
+            family = architectures[cell.architecture].family
+            group = family, cell.strategy, cell.subset_size, cell.quality
+            sizes[cell.level_flops][group].add(trial.train_flops_per_sample)
+    for level, groups in sorted(sizes.items()):
+        most = max(len(found) for found in groups.values())
+        if most < MIN_SIZES:
+            yield (
+                f"{format_flops(level)} has {_number(most, 'model size')} of a family on the same subset "
+                "with the "
+                f"same strategy: {MIN_SIZES} are needed to bracket the best size"
+            )
+            continue
+        few = [key for key, found in groups.items() if 1 < len(found) < MIN_SIZES]
+        if few:
+            yield (
+                f"{format_flops(level)}: {_number(len(few), 'profile')} of {len(groups)} have fewer than "
+                f"{MIN_SIZES} "
+                f"model sizes, too few to bracket the best: {_examples(few)}"
+            )
+
+
+def _curves(cells: Mapping[Cell, Trial]) -> Iterator[str]:
+    """A curve is what differs in level alone; without levels, in the subset's size alone."""
+    points: dict[tuple[str, str], _Groups] = defaultdict(lambda: defaultdict(set))
+    for cell in cells:
+        group: tuple[object, ...] = cell.architecture, cell.strategy, cell.quality
+        if cell.level_flops is not None:
+            points[cell.regime, "level"][*group, cell.subset_size].add(cell.level_flops)
+        else:
+            points[cell.regime, "size"][*group,].add(cell.subset_size)
+    for (regime, along), groups in points.items():
+        most = max(len(found) for found in groups.values())
+        if most < MIN_POINTS:
+            yield (
+                f"no {regime} curve has more than {_number(most, along)}: {MIN_POINTS} are needed to fit a "
+                "power law with a floor"
+            )
+            continue
+        few = [key for key, found in groups.items() if 1 < len(found) < MIN_POINTS]
+        if few:
+            yield (
+                f"{_number(len(few), f'{regime} curve')} of {len(groups)} have fewer than {MIN_POINTS} "
+                f"{along}s, too few to fit a power law with a floor: {_examples(few)}"
+            )
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _examples(groups: Sequence[tuple[object, ...]]) -> str:
+    shown = "; ".join(" ".join(map(str, group)) for group in groups[:3])
+    return shown + (" …" if len(groups) > 3 else "")  # noqa: PLR2004 - examples, not a list

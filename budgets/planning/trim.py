@@ -1,0 +1,109 @@
+"""What to drop from a grid that costs more than the study budget: extra seeds first, then the top level.
+
+Extra seeds go from the costliest cells first: at the top level the last seed of every cell, then the one
+before it, down to one seed a cell, then the level below. Where that is not enough the top level goes instead,
+whole, and seeds are dropped again only as far as they must. Nothing more is dropped than that order needs.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from budgets.planning.plan import LeftOut, Trial
+from budgets.quantity import format_flops
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """Trials that fit a budget.
+
+    Attributes:
+        kept: They, in the order given.
+        dropped: The others.
+        whole_levels: Levels that were dropped whole.
+    """
+
+    kept: tuple[Trial, ...]
+    dropped: tuple[Trial, ...]
+    whole_levels: tuple[int, ...]
+
+    def sentence(self) -> str:
+        """What is dropped, in words."""
+        extra = Counter(_cost_rank(trial) for trial in self.dropped if not self._of_dropped_level(trial))
+        parts = [f"the whole level {format_flops(level)}" for level in self.whole_levels]
+        parts += [
+            f"{number} extra seed{'s' if number > 1 else ''} at {format_flops(rank)}"
+            for rank, number in sorted(extra.items(), reverse=True)
+        ]
+        saved = format_flops(sum(trial.train_flops for trial in self.dropped))
+        return f"{', '.join(parts)}: {len(self.dropped)} trials, {saved}"
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """One entry for each cell that lost trials."""
+        seeds = defaultdict(list)
+        for trial in self.dropped:
+            seeds[trial.cell, trial.samples_seen].append(trial)
+        return tuple(LeftOut(cell=trials[0].cell, reason=self._reason(trials)) for trials in seeds.values())
+
+    def _reason(self, trials: Sequence[Trial]) -> str:
+        cost = format_flops(trials[0].train_flops)
+        if self._of_dropped_level(trials[0]):
+            return (
+                f"the top level is dropped to fit the study budget: {len(trials)} × {cost} (budget.fit: drop)"
+            )
+        names = ", ".join(str(trial.seed) for trial in trials)
+        return (
+            f"extra seeds are dropped to fit the study budget: seed {names}, {cost} each (budget.fit: drop)"
+        )
+
+    def _of_dropped_level(self, trial: Trial) -> bool:
+        return trial.cell.level_flops is not None and trial.cell.level_flops in self.whole_levels
+
+
+def drop_to_fit(trials: Sequence[Trial], room: int) -> Fit | None:
+    """Drops trials until the rest costs no more than the room.
+
+    Args:
+        trials: Trials, each cell's seeds in declared order.
+        room: Training FLOPs that they may cost together.
+
+    Returns:
+        The fit, or None where not even one seed of the lowest level fits.
+    """
+    levels = sorted({trial.cell.level_flops for trial in trials if trial.cell.level_flops is not None})
+    for number in range(max(1, len(levels))):
+        whole = tuple(reversed(levels[len(levels) - number :]))
+        staying = [trial for trial in trials if trial.cell.level_flops not in whole]
+        seeds = _extra_seeds_to_drop(staying, room)
+        if seeds is not None:
+            gone = seeds | {trial.trial_id for trial in trials if trial.cell.level_flops in whole}
+            return Fit(
+                kept=tuple(trial for trial in trials if trial.trial_id not in gone),
+                dropped=tuple(trial for trial in trials if trial.trial_id in gone),
+                whole_levels=whole,
+            )
+    return None
+
+
+def _extra_seeds_to_drop(trials: Sequence[Trial], room: int) -> set[str] | None:
+    """Ids of extra seeds whose loss makes the rest fit, or None where even one seed a cell does not fit."""
+    over = sum(trial.train_flops for trial in trials) - room
+    earlier: Counter[tuple[object, int]] = Counter()
+    extra = []
+    for position, trial in enumerate(trials):
+        key = trial.cell, trial.samples_seen
+        if earlier[key]:
+            extra.append((_cost_rank(trial), earlier[key], position))
+        earlier[key] += 1
+    gone: set[str] = set()
+    for _, _, position in sorted(extra, reverse=True):
+        if over <= 0:
+            break
+        over -= trials[position].train_flops
+        gone.add(trials[position].trial_id)
+    return gone if over <= 0 else None
+
+
+def _cost_rank(trial: Trial) -> int:
+    """What orders trials by cost: the level that they share, where there is one, else their own FLOPs."""
+    return trial.cell.level_flops if trial.cell.level_flops is not None else trial.train_flops

@@ -1,1 +1,0 @@
-"""What each kind of tower costs, one file a family: multiply-accumulates and parameters in closed form."""

@@ -1,0 +1,1 @@
+"""Building, indexing and scoring pools."""

@@ -1,0 +1,265 @@
+"""Building a pool from others' shards or a table: read and checked part by part, then written best first.
+
+What is done is kept in a hidden folder beside the pool until the pool is whole: a build that is stopped at
+any point goes on where it was. The second half reads each image's bytes from where the source has them.
+"""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from runners.data.build.in_place import SCORE_FIELD
+from runners.data.build.scan import Report, Scanned, run, scan
+from runners.data.build.source import Columns, Part, parts_of
+from runners.data.build.write import PAIRS_PER_SHARD
+from runners.data.evaluation.look import Known
+from runners.data.pool.damage import damage_table
+from runners.data.pool.describe import describe_pool
+from runners.data.pool.index import bins_of
+from runners.data.pool.pool import Origin, Pool
+from runners.data.pool.shards import close_shard, write_sample
+from runners.host.files import new_file
+
+_WORKING = ["kind", "facts"]
+_SHARDS_AT_ONCE = 64
+"""Pairs are brought into order by that many shards at a time, so that memory does not grow with the pool."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Build:
+    """What to build a pool from, and how.
+
+    Attributes:
+        source: A folder of tars, or a table of image paths and captions.
+        columns: What is where in it.
+        evaluation: Folders of evaluation sets; pairs with an image that is in one are left out.
+        workers: Processes.
+        in_place: Whether to index the source's tars where they lie and write no shards; the pool's folder is
+            then the source.
+        provenance: What else to record of where the pairs came from.
+        left_out: What was left out before, as when it could not be downloaded.
+        scores: Columns of the index that are known by ``hash``, to take the place of the source's.
+    """
+
+    source: Path
+    columns: Columns = field(default_factory=Columns)
+    evaluation: Sequence[Path] = ()
+    workers: int = 1
+    in_place: bool = False
+    provenance: Mapping[str, object] = field(default_factory=dict)
+    left_out: pd.DataFrame = field(default_factory=lambda: damage_table([]))
+    scores: pd.DataFrame | None = None
+
+
+def build_pool(path: Path, how: Build, report: Report) -> Pool:
+    """Builds a pool; goes on with a build of the same pool from the same source that was stopped.
+
+    Args:
+        path: Where; nothing may be there, unless the source is indexed in place.
+        how: What from.
+        report: Told of progress.
+
+    Raises:
+        ValueError: If there is a pool already, the source cannot be read, or holds no pair.
+    """
+    if (path if not how.in_place else path / "pool.json").exists():
+        raise ValueError(f"{path} exists already; remove it or choose another path")
+    if how.in_place and how.source.resolve() != path.resolve():
+        raise ValueError(f"--in-place indexes {path} itself; leave out --from, or copy the shards there")
+    parts = parts_of(path if how.in_place else how.source)
+    known = Known(how.evaluation) if how.evaluation else None  # what cannot be read is told before the work
+    with _working_folder(path, how, parts) as work:
+        return _build(path, how, parts, known, work, report)
+
+
+def _build(  # noqa: PLR0913, PLR0917 - the parts of a build
+    path: Path, how: Build, parts: Sequence[Part], known: Known | None, work: Path, report: Report
+) -> Pool:
+    found = scan(parts, how.columns, work / "parts", known=known, workers=how.workers, report=report)
+    left_out = pd.concat([how.left_out, found.left_out], ignore_index=True)
+    if not len(found.hash):
+        reasons = ", ".join(sorted(left_out["reason"].unique())) or "it is empty"
+        raise ValueError(f"{how.source} holds no pair: {reasons}")
+    origin = Origin(
+        name=path.resolve().name,
+        provenance={
+            "source": str(how.source.resolve()),
+            **({"in_place": True} if how.in_place else {}),
+            **how.provenance,
+        },
+    )
+    carried = None if how.scores is None else how.scores.drop_duplicates("hash").set_index("hash")
+    score = found.score if carried is None else carried["score"].reindex(found.hash).to_numpy(np.float32)
+    bins = bins_of(score, found.hash)
+    if how.in_place:
+        _describe_in_place(path, found, left_out, bins, parts, origin)
+    else:
+        place = np.empty(len(bins), np.int64)
+        place[np.lexsort((found.hash, bins))] = np.arange(len(bins))
+        ready = _with_numbers(found.parts(), carried, bin=bins, place=place)
+        # Which pairs there are decides what is in a shard: shards for others are of no use.
+        mark = blake2b(found.hash[np.argsort(place)].tobytes() + bins.tobytes(), digest_size=8).hexdigest()
+        _write(work, ready, len(bins), mark, how.workers, report)
+        describe_pool(work / "pool", _indices(work), origin, left_out)
+        for leftover in (work / "pool").rglob(".*.partial-*"):  # of a process that was killed
+            leftover.unlink()
+        (work / "pool").rename(path)
+    shutil.rmtree(work)
+    return Pool.open(path)
+
+
+def _with_numbers(
+    parts: Iterable[pd.DataFrame], carried: pd.DataFrame | None, **numbers: NDArray[np.generic]
+) -> Iterator[pd.DataFrame]:
+    """Gives each part its stretch of numbers that are known of all pairs, and the columns known by hash."""
+    start = 0
+    for part in parts:
+        stretch = {name: each[start : start + len(part)] for name, each in numbers.items()}
+        start += len(part)
+        if carried is not None:
+            found = carried.reindex(part["hash"]).reset_index(drop=True)
+            part = pd.concat([part.drop(columns=[*carried.columns], errors="ignore"), found], axis="columns")  # noqa: PLW2901
+        yield part.assign(**stretch)
+
+
+def _describe_in_place(  # noqa: PLR0913, PLR0917 - the parts of a description
+    path: Path,
+    found: Scanned,
+    left_out: pd.DataFrame,
+    bins: NDArray[np.int8],
+    parts: Sequence[Part],
+    origin: Origin,
+) -> None:
+    # A shard may be a link to a file that lies elsewhere.
+    names = {str(part.file.resolve()): part.file.relative_to(path).as_posix() for part in parts}
+    index = (
+        part.assign(shard=part["shard"].map(names).astype("str")).drop(columns=_WORKING)
+        for part in _with_numbers(found.parts(), None, bin=bins)
+    )
+    told = left_out.assign(shard=left_out["shard"].map(names).astype("str"))
+    describe_pool(path, index, origin, told, shards=names.values())
+
+
+@contextmanager
+def _working_folder(path: Path, how: Build, parts: Sequence[Part]) -> Iterator[Path]:
+    """Gives the folder of this build to it alone, what others from another source left there removed."""
+    work = (path if how.in_place else path.parent) / f".{path.resolve().name}.building"
+    files = ((part.file, part.file.stat()) for part in parts)
+    facts = [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in files]
+    columns = [how.columns.image, how.columns.caption, how.columns.score]
+    told = json.dumps([facts, columns, bool(how.evaluation)])  # what is scanned of an image depends on it
+    mark = blake2b(told.encode(), digest_size=16).hexdigest()
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:  # the system frees it when the process dies
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another build of the same pool is under way in {work}") from None
+        source = work / "source"
+        if not source.exists() or source.read_text(encoding="utf-8") != mark:
+            for name in ("source", "order"):
+                (work / name).unlink(missing_ok=True)
+            for name in ("parts", "index", "pool", "sorting"):
+                shutil.rmtree(work / name, ignore_errors=True)
+        with new_file(source) as file:
+            file.write_text(mark, encoding="utf-8")
+        try:
+            yield work
+        except ValueError:
+            if not any((work / "parts").glob("*.parquet")):  # a mistake that was noticed before any work
+                shutil.rmtree(work)
+            raise
+
+
+def _write(  # noqa: PLR0913, PLR0917 - the parts of a build
+    work: Path, pairs: Iterable[pd.DataFrame], count: int, mark: str, workers: int, report: Report
+) -> None:
+    """Writes shards in (quality bin, hash) order: what stands at each pair's ``place``."""
+    if (work / "order").exists() and (work / "order").read_text(encoding="utf-8") != mark:
+        shutil.rmtree(work / "pool", ignore_errors=True)
+        shutil.rmtree(work / "index", ignore_errors=True)
+    (work / "order").write_text(mark, encoding="utf-8")
+    (work / "pool" / "shards").mkdir(parents=True, exist_ok=True)
+    (work / "index").mkdir(exist_ok=True)
+    for number, rows in enumerate(_in_order(work / "sorting", pairs)):
+        rows.to_parquet(work / "index" / f"{number:05d}.todo.parquet", index=False)
+    shards = range(-(-count // PAIRS_PER_SHARD))
+    run(partial(_write_shard, work), shards, workers, partial(report, "writing"))
+
+
+def _in_order(folder: Path, pairs: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Gives the pairs of each shard by their places, holding no more than some shards' in memory."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    with ExitStack() as opened:
+        files: dict[int, pa.RecordBatchStreamWriter] = {}
+        for part in pairs:
+            for group, some in part.groupby(part["place"] // (PAIRS_PER_SHARD * _SHARDS_AT_ONCE)):
+                table = pa.Table.from_pandas(some, preserve_index=False)
+                if group not in files:
+                    file = opened.enter_context((folder / f"{group}").open("wb"))
+                    files[group] = opened.enter_context(pa.ipc.new_stream(file, table.schema))
+                files[group].write_table(table)
+    for group in sorted(files):
+        with (folder / f"{group}").open("rb") as written, pa.ipc.open_stream(written) as stream:
+            rows = stream.read_pandas().sort_values("place", ignore_index=True).drop(columns="place")
+        for start in range(0, len(rows), PAIRS_PER_SHARD):
+            yield rows.iloc[start : start + PAIRS_PER_SHARD]
+    shutil.rmtree(folder)
+
+
+def _indices(work: Path) -> Iterator[pd.DataFrame]:
+    for done in sorted((work / "index").glob("*[0-9].parquet")):
+        yield pd.read_parquet(done)
+
+
+def _write_shard(work: Path, number: int) -> int:
+    name, done = f"shards/{number:05d}.tar", work / "index" / f"{number:05d}.parquet"
+    if done.exists() and (work / "pool" / name).exists():
+        return 0
+    rows = pd.read_parquet(work / "index" / f"{number:05d}.todo.parquet")
+    images = _read_all(rows)
+    offsets, keys = [], []
+    with new_file(work / "pool" / name) as partial_file, partial_file.open("wb") as file:
+        for place, row in enumerate(rows.to_dict("records")):
+            key = f"{number * PAIRS_PER_SHARD + place:09d}"
+            facts = {"key": key, **{name: row[name] for name in ("caption", "width", "height")}}
+            if not np.isnan(row["score"]):
+                facts[SCORE_FIELD] = row["score"]
+            members = {
+                row["kind"]: images[place],
+                "txt": row["caption"].encode(),
+                "json": json.dumps(json.loads(row["facts"]) | facts).encode(),
+            }
+            offsets.append(write_sample(file, key, members)[row["kind"]])
+            keys.append(key)
+        close_shard(file)
+    index = rows.drop(columns=list(_WORKING)).assign(key=keys, shard=name, offset=offsets)
+    with new_file(done) as file_name:
+        index.to_parquet(file_name, index=False)
+    return len(rows)
+
+
+def _read_all(rows: pd.DataFrame) -> list[bytes]:
+    """Reads images from the source, file by file and front to back."""
+    images = [b""] * len(rows)
+    order = rows.sort_values(["shard", "offset"])
+    for shard, some in order.groupby("shard", sort=False):
+        with Path(str(shard)).open("rb") as file:
+            for place, offset, length in zip(some.index, some["offset"], some["length"], strict=True):
+                file.seek(offset)
+                images[place] = file.read(length)
+                if len(images[place]) != length:
+                    raise ValueError(f"{shard} changed while the pool was built; start the build again")
+    return images

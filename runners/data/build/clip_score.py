@@ -1,0 +1,138 @@
+"""Image-text similarity of a pool's pairs by a trained CLIP: open_clip's own models, or a checkpoint."""
+
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from budgets.cost.architecture import Architecture
+from budgets.cost.flops import CONVENTION_NAME, image_forward_macs, text_forward_macs
+from budgets.names import unknown
+from runners.data.pool.pool import Pool, Scorer
+from runners.data.pool.reader import read_pairs
+from runners.host.files import new_file
+
+_ROWS_PER_PART = 2048
+
+CONVENTION = (
+    "2 x forward MACs of image tower, text tower at its full context length and projections, once a pair; "
+    f"counted as in training ({CONVENTION_NAME})"
+)
+"""Of the FLOPs that scoring takes."""
+
+
+def clip_scores(  # noqa: PLR0913 - each is a choice of its own
+    pool: Pool,
+    model: str,
+    pretrained: str,
+    *,
+    batch_size: int = 256,
+    device: str | None = None,
+    threads: int = 1,
+    done: Callable[[int, int], None],
+) -> NDArray[np.float32]:
+    """Scores every pair; what was scored before the last stop is not scored again.
+
+    Args:
+        pool: The pool.
+        model: An architecture that open_clip knows.
+        pretrained: A tag of its weights, or a checkpoint's file.
+        batch_size: Pairs at a time.
+        device: Where to compute; by default a GPU where there is one.
+        threads: That decode images.
+        done: Told how many pairs are done, of how many.
+
+    Returns:
+        Cosine similarities, float32 (pairs,), in the index's order; NaN for a pair that cannot be read.
+
+    Raises:
+        ValueError: If open_clip knows no such model or weights, or they cannot be had.
+    """
+    if model not in open_clip.list_models():
+        raise ValueError(unknown("model of open_clip", model, open_clip.list_models()))
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    content = blake2b(pool.column("hash").tobytes(), digest_size=8).hexdigest()
+    facts = f"{content} {model} {pretrained} {_ROWS_PER_PART}"
+    if Path(pretrained).is_file():
+        facts += f" {Path(pretrained).stat().st_mtime_ns}"
+    mark = blake2b(facts.encode(), digest_size=8).hexdigest()
+    folder = pool.path / ".scoring" / mark
+    folder.mkdir(parents=True, exist_ok=True)
+    network: Any = None
+    scores = np.empty(pool.count, np.float32)
+    for start in range(0, pool.count, _ROWS_PER_PART):
+        rows = np.arange(start, min(start + _ROWS_PER_PART, pool.count))
+        file = folder / f"{start:012d}.npy"
+        if not file.exists():
+            network = network or _load(model, pretrained, where)
+            some = [
+                _score(pool, rows[first : first + batch_size], network, model, where, threads)
+                for first in range(0, len(rows), batch_size)
+            ]
+            with new_file(file) as partial, partial.open("wb") as opened:
+                np.save(opened, np.concatenate(some))
+        scores[rows] = np.load(file)
+        done(int(rows[-1]) + 1, pool.count)
+    return scores
+
+
+def clip_scorer(name: str, model: str, count: int) -> Scorer:
+    """Describes a scorer, and what scoring a pool took.
+
+    Args:
+        name: What to call the score.
+        model: An architecture that open_clip knows.
+        count: Pairs in the pool.
+
+    Returns:
+        Its FLOPs are 0 for an architecture that is not counted in closed form; the convention says so.
+    """
+    try:
+        architecture = Architecture(name=model, config=open_clip.get_model_config(model))
+        macs = image_forward_macs(architecture) + text_forward_macs(architecture)
+    except ValueError as error:
+        return Scorer(name=name, convention=f"not counted: {error}")
+    return Scorer(name=name, scoring_flops=2 * count * macs, convention=CONVENTION)
+
+
+def _load(model: str, pretrained: str, device: torch.device) -> Any:  # noqa: ANN401 - open_clip's models
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if not Path(pretrained).is_file() and pretrained not in tags:
+        raise ValueError(f"no file {pretrained}; {unknown(f'weights of {model}', pretrained, tags)}")
+    try:
+        network = open_clip.create_model(model, pretrained=pretrained, device=device)
+    except Exception as error:  # downloads and unpickling raise errors of many kinds
+        raise ValueError(
+            f"open_clip can't give model '{model}' with weights '{pretrained}': {error}"
+        ) from error
+    return network.eval()
+
+
+@torch.no_grad()
+def _score(  # noqa: PLR0913, PLR0917 - the parts of a batch
+    pool: Pool,
+    rows: NDArray[np.int64],
+    network: Any,  # noqa: ANN401
+    model: str,
+    device: torch.device,
+    threads: int,
+) -> NDArray[np.float32]:
+    how = open_clip.get_model_preprocess_cfg(network)
+    side = how["size"][0] if isinstance(how["size"], tuple | list) else how["size"]
+    pairs = read_pairs(pool, rows, np.arange(len(rows)), side, threads=threads)
+    mean, deviation = (torch.tensor(how[name], device=device).view(3, 1, 1) for name in ("mean", "std"))
+    images = (torch.from_numpy(pairs.images).to(device).float().div_(255) - mean) / deviation
+    texts: Tensor = open_clip.get_tokenizer(model)(pairs.captions).to(device)
+    image, text = network.encode_image(images, normalize=True), network.encode_text(texts, normalize=True)
+    scores: NDArray[np.float32] = (image * text).sum(-1).float().cpu().numpy()
+    damaged = {(each.shard, each.key) for each in pairs.damage}
+    if damaged:
+        where = pool.rows(rows, ["shard", "key"])
+        scores[[each in damaged for each in zip(where["shard"], where["key"], strict=True)]] = np.nan
+    return scores

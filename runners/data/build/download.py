@@ -1,0 +1,112 @@
+"""Downloading the images of a table of URLs, by img2dataset in a process of its own."""
+
+import fcntl
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from runners.data.build.source import check_columns, table_columns
+
+RESIZE_MODES = ("no", "keep_ratio", "keep_ratio_largest", "center_crop", "border")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Download:
+    """How to download.
+
+    Attributes:
+        program: img2dataset's command, perhaps of an environment of its own.
+        url: The column of URLs.
+        caption: The column of captions.
+        image_size: Side in pixels that images are brought to.
+        resize_mode: One of ``RESIZE_MODES``.
+        retries: How often a URL that failed is tried again.
+        timeout_s: Seconds that a server may take.
+        user_agent: What to call oneself, besides a browser's name.
+        workers: Processes.
+    """
+
+    program: str = "img2dataset"
+    url: str = "url"
+    caption: str = "caption"
+    image_size: int = 256
+    resize_mode: str = "keep_ratio"
+    retries: int = 2
+    timeout_s: int = 10
+    user_agent: str = "clip-scaling-study"
+    workers: int = 1
+
+
+def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
+    """Downloads into shards; those that are there already are not downloaded again.
+
+    A server that says noai, noimageai, noindex or noimageindex in X-Robots-Tag is obeyed.
+
+    Args:
+        table: URLs and captions; its other columns go along.
+        folder: Where shards go.
+        how: The rest.
+
+    Returns:
+        What could not be had: its URL as ``shard``, ``key`` and ``reason``.
+
+    Raises:
+        ValueError: If the table lacks a column, or img2dataset is not there or fails.
+    """
+    columns = table_columns(table)
+    check_columns(columns, table, how.url, how.caption)
+    others = [name for name in columns if name not in {how.url, how.caption, "key", "width", "height"}]
+    program = shutil.which(how.program) or shutil.which(how.program, path=str(Path(sys.executable).parent))
+    if program is None:
+        raise ValueError(
+            f"{how.program} is not installed; pip install 'img2dataset>=1.47', here or in an environment of "
+            "its own, and name its command with --img2dataset"
+        )
+    options = {
+        "url_list": table.resolve(),
+        "input_format": table.suffix[1:],
+        "url_col": how.url,
+        "caption_col": how.caption,
+        "output_format": "webdataset",
+        "output_folder": folder.resolve(),
+        "processes_count": how.workers,
+        "thread_count": 32,
+        "image_size": how.image_size,
+        "resize_mode": how.resize_mode,
+        "resize_only_if_bigger": True,
+        "retries": how.retries,
+        "timeout": how.timeout_s,
+        "user_agent_token": how.user_agent,
+        "save_additional_columns": json.dumps(others),
+        "incremental_mode": "incremental",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [program, *(f"--{name}={value}" for name, value in options.items())]
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"an earlier download into {folder} is still under way; wait, or end it"
+            ) from None
+        # img2dataset holds the lock too, for it may outlive this process.
+        ended = subprocess.run(  # noqa: S603 - as asked for
+            command, check=False, capture_output=True, text=True, pass_fds=[lock.fileno()]
+        )
+    (folder / "img2dataset.log").write_text(ended.stdout + ended.stderr, encoding="utf-8")
+    done = sorted(folder.glob("*.parquet"))
+    if ended.returncode or not done:
+        last = (ended.stderr.strip().splitlines() or ["it wrote nothing"])[-1]
+        raise ValueError(f"img2dataset failed: {last}; all that it said is in {folder / 'img2dataset.log'}")
+    said = ["url", "key", "status", "error_message"]
+    failed = [
+        some[some["status"] != "success"] for some in (pd.read_parquet(path, columns=said) for path in done)
+    ]
+    told = pd.concat(failed, ignore_index=True).fillna("").astype("str")
+    reason = told["status"].str.replace("_", " ") + ": " + told["error_message"]
+    return pd.DataFrame({"shard": told["url"], "key": told["key"], "reason": reason}, dtype="str")

@@ -1,0 +1,127 @@
+"""Indexing webdataset or img2dataset shards where they lie; only small files are added beside them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from runners.data.pool.damage import DAMAGE_TOLERANCE, NOT_READABLE, Damage, damage_table
+from runners.data.pool.describe import describe_pool
+from runners.data.pool.index import index_of
+from runners.data.pool.pool import Origin, Pool
+from runners.data.pool.shards import IMAGE_KINDS, Entry, ShardError, entries_of
+from runners.host.files import finish_files
+
+SCORE_FIELD = "similarity"
+"""The field of a sample's json that holds its score, unless a caller names another."""
+
+
+def open_pool(path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> Pool:
+    """Opens a pool; a folder of shards that has no index yet is indexed first, where it lies.
+
+    Raises:
+        ValueError: As ``Pool.open`` and ``index_shards``.
+    """
+    path = Path(path)
+    finish_files(path)
+    if path.is_dir() and not (path / "pool.json").exists():
+        return index_shards(path, tolerance=tolerance)
+    return Pool.open(path, tolerance=tolerance)
+
+
+def not_indexed(pool: Pool) -> str | None:
+    """What to say where tars lie in a pool's folder that its index does not know."""
+    names = (shard.relative_to(pool.path).as_posix() for shard in shards_of(pool.path))
+    new = [name for name in names if name not in pool.shards]
+    if not new:
+        return None
+    return (
+        f"{len(new):,} tars in {pool.path} are not in its index, {new[0]} the first of them; "
+        f"to index the folder as it is now, delete {pool.path / 'pool.json'}, or else move them away"
+    )
+
+
+def index_shards(
+    path: str | Path,
+    *,
+    score_field: str = SCORE_FIELD,
+    origin: Origin | None = None,
+    tolerance: float = DAMAGE_TOLERANCE,
+) -> Pool:
+    """Indexes a folder of tars. Samples that are no pairs are left out, counted and listed by shard and key.
+
+    Images are judged by their headers; ``runners.data.build.build_pool`` decodes them, and does more besides.
+
+    Args:
+        path: The folder; tars in folders below it count too, save those in ``evaluation/`` and hidden ones.
+        score_field: The field of a sample's json to take the quality score from, where there is one.
+        origin: What to record; by default the folder's name alone.
+        tolerance: Share of the shards that may end too early; what stands before the damage is indexed.
+
+    Raises:
+        ValueError: If there is no such folder or no tar in it, too many tars are damaged, one holds no pair,
+            or the folder cannot be written to.
+    """
+    path = Path(path)
+    damage: list[Damage] = []
+    shards = shards_of(path)
+    index = index_of(_entries(path, shards, score_field, tolerance, damage))
+    try:
+        describe_pool(
+            path,
+            [index],
+            origin or Origin(name=path.resolve().name),
+            damage_table(damage),
+            shards=(shard.relative_to(path).as_posix() for shard in shards),
+        )
+    except OSError as error:
+        raise ValueError(f"cannot write the index of {path} beside its shards: {error}") from error
+    return Pool.open(path)
+
+
+def shards_of(path: Path) -> list[Path]:
+    """The tars of a folder that hold its pairs, not evaluation sets or a half-written folder's.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if not path.is_dir():
+        raise ValueError(f"no such pool: {path} is not a folder")
+    shards = sorted(shard for shard in path.rglob("*.tar") if _is_training(shard.relative_to(path)))
+    if not shards:
+        raise ValueError(f"{path} is not a pool: there is neither a pool.json nor any .tar shard in it")
+    return shards
+
+
+def no_pair(shard: Path) -> ValueError:
+    """The error that says of a shard that nothing in it is a pair."""
+    return ValueError(
+        f"shard {shard} holds no pair: each sample needs an image ({', '.join(IMAGE_KINDS)}) "
+        "and a caption (txt, or 'caption' in its json) under one key"
+    )
+
+
+def _entries(
+    path: Path, shards: list[Path], score_field: str, tolerance: float, damage: list[Damage]
+) -> Iterator[Entry]:
+    """Passes pairs on, and collects what is none."""
+    cut: list[ShardError] = []
+    for shard in shards:
+        name, any_pair = shard.relative_to(path).as_posix(), False
+        try:
+            for found in entries_of(shard, name, score_field=score_field):
+                if isinstance(found, Damage):
+                    damage.append(found)
+                else:
+                    any_pair = True
+                    yield found
+        except ShardError as error:
+            damage.append(Damage(shard=name, key=error.key, reason=f"{NOT_READABLE}: {error.reason}"))
+            cut.append(error)
+            if len(cut) > tolerance * len(shards):
+                raise
+        else:
+            if not any_pair:
+                raise no_pair(shard)
+
+
+def _is_training(shard: Path) -> bool:
+    return shard.parts[0] != "evaluation" and not any(part.startswith(".") for part in shard.parts)

@@ -1,0 +1,206 @@
+"""Another score for a pool: beside those that it has, or as the one that ranks its pairs."""
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from budgets.names import unknown
+from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.scan import Report
+from runners.data.build.source import check_columns, table_columns
+from runners.data.pool.describe import describe_pool
+from runners.data.pool.index import bins_of
+from runners.data.pool.pool import Origin, Pool, Scorer
+from runners.data.pool.shards import facts_of, read_samples, score_of
+from runners.data.pool.subset import SUBSET_PREFIX
+from runners.host.files import commit_files
+
+SCORE_PREFIX = "score:"
+"""Column ``score:NAME`` of an index is the score that NAME gave."""
+
+_FIRST = "first"
+_UID_DIGITS = 32
+
+
+def set_score(pool: Pool, scores: NDArray[np.float32], scorer: Scorer) -> Pool:
+    """Makes a score the one that ranks a pool, and bins it anew; older scores stay in columns of their own.
+
+    The shards stay as they are: subsets are read by offset, in longer runs after ``rewrite_shards``.
+
+    Args:
+        pool: The pool.
+        scores: One a pair in the index's order, higher is better, NaN for none, float32 (pairs,).
+        scorer: Who gave them.
+
+    Raises:
+        ValueError: If there is not one score a pair, or none at all.
+    """
+    if scores.shape != (pool.count,):
+        raise ValueError(f"{pool.count:,} pairs need one score each; there are {len(scores):,}")
+    scores = np.where(np.isfinite(scores), scores, np.nan).astype(np.float32)
+    if np.isnan(scores).all():
+        raise ValueError(f"{scorer.name} gives no pair of {pool.path} a score")
+    scorers, older = dict(pool.scorers), ""
+    if pool.scored and not any(name.startswith(SCORE_PREFIX) for name in pool.columns):
+        first = pool.origin.scorer or Scorer(name=_FIRST)
+        older = SCORE_PREFIX + first.name
+        scorers[first.name] = first
+    bins = bins_of(scores, pool.column("hash"))
+
+    def index() -> Iterator[pd.DataFrame]:
+        start = 0
+        for part in pool.parts():
+            rows = slice(start, start + len(part))
+            start = rows.stop
+            if older:
+                part[older] = part["score"]
+            part[SCORE_PREFIX + scorer.name] = part["score"] = scores[rows]
+            part["bin"] = bins[rows]
+            yield part
+
+    _describe(pool, index(), replace(pool.origin, scorer=scorer), scorers | {scorer.name: scorer})
+    return Pool.open(pool.path)
+
+
+def use_score(pool: Pool, name: str) -> Pool:
+    """Ranks a pool by a score that it has already.
+
+    Raises:
+        ValueError: If it has none of that name.
+    """
+    if name not in pool.scorers:
+        raise ValueError(
+            unknown("score", name, pool.scorers) if pool.scorers else f"{pool.path} has one score at most"
+        )
+    return set_score(pool, pool.column(SCORE_PREFIX + name), pool.scorers[name])
+
+
+def set_subset(pool: Pool, name: str, uids: Path) -> Pool:
+    """Names a subset by a file of uids as DataComp gives them: .npy, two unsigned 64-bit integers a pair.
+
+    Raises:
+        ValueError: If the file is none of that kind, or no pair of the pool is in it.
+    """
+    try:
+        wanted = np.load(uids)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read uids from {uids}: {error}") from error
+    if wanted.dtype != np.dtype("u8,u8"):
+        raise ValueError(f"{uids} holds {wanted.dtype}, not the pairs of u8 that DataComp's subset files do")
+    # As the 16 bytes that their 32 hexadecimal digits stand for.
+    known = _as_bytes(np.ascontiguousarray(wanted).view("u8").astype(">u8").tobytes())
+    inside = np.zeros(pool.count, bool)
+    if "uid" in pool.columns:
+        rows, digits = [], []
+        start = 0
+        for part in pool.parts(["uid"]):
+            whole = part["uid"].str.fullmatch(f"[0-9a-fA-F]{{{_UID_DIGITS}}}").to_numpy(bool)
+            rows.append(start + np.flatnonzero(whole))
+            digits.append(bytes.fromhex("".join(part["uid"][whole])))
+            start += len(part)
+        inside[np.concatenate(rows)] = pc.is_in(_as_bytes(b"".join(digits)), value_set=known).to_numpy(
+            zero_copy_only=False
+        )
+    if not inside.any():
+        raise ValueError(f"none of the {len(wanted):,} uids in {uids} is one of {pool.path}'s")
+    _describe(pool, _with_column(pool, SUBSET_PREFIX + name, inside), pool.origin, pool.scorers)
+    return Pool.open(pool.path)
+
+
+def _as_bytes(content: bytes) -> pa.Array:
+    """Uids, 16 bytes each."""
+    size = _UID_DIGITS // 2
+    return pa.Array.from_buffers(pa.binary(size), len(content) // size, [None, pa.py_buffer(content)])
+
+
+def _with_column(pool: Pool, name: str, values: NDArray[np.generic]) -> Iterator[pd.DataFrame]:
+    start = 0
+    for part in pool.parts():
+        part[name] = values[start : start + len(part)]
+        start += len(part)
+        yield part
+
+
+def column_scores(pool: Pool, column: str, metadata: Path | None = None) -> NDArray[np.float32]:
+    """Takes scores from what is known already: each sample's json or, by uid or key, tables of metadata.
+
+    Args:
+        pool: The pool.
+        column: The field or column.
+        metadata: A parquet file or a folder of them; by default the json in the pool's shards.
+
+    Returns:
+        float32 (pairs,), NaN where there is none.
+    """
+    if metadata is not None:
+        return _scores_of(pool, column, metadata)
+    scores, start = np.full(pool.count, np.nan, np.float32), 0
+    shard, known = "", dict[str, float]()
+    # The pairs of a shard stand together in the index: each shard is read once.
+    for part in pool.parts(["shard", "key"]):
+        for place, (its, key) in enumerate(zip(part["shard"], part["key"], strict=True), start):
+            if its != shard:
+                shard = its
+                known = {k: score_of(facts_of(m).get(column)) for k, m in read_samples(pool.path / shard)}
+            scores[place] = known.get(key, np.nan)
+        start += len(part)
+    return scores
+
+
+def _scores_of(pool: Pool, column: str, metadata: Path) -> NDArray[np.float32]:
+    """Takes a column of metadata by uid or, where it has none, by key; the first row of each counts."""
+    files = sorted(metadata.glob("*.parquet")) if metadata.is_dir() else [metadata]
+    if not files or not metadata.exists():
+        raise ValueError(f"no parquet of metadata at {metadata}")
+    names = table_columns(files[0])
+    by = "uid" if "uid" in names else "key"
+    check_columns(names, files[0], by, column)
+    codes, uniques = pd.factorize(pd.concat([part[by] for part in pool.parts([by])], ignore_index=True))
+    wanted, scores = pd.Index(uniques), np.full(len(uniques), np.nan, np.float32)
+    unseen = np.ones(len(uniques), bool)
+    for file in files:
+        rows = pd.read_parquet(file, columns=[by, column]).drop_duplicates(by)
+        place = wanted.get_indexer(pd.Index(rows[by]))
+        new = place >= 0
+        new[new] = unseen[place[new]]
+        scores[place[new]] = rows[column].to_numpy(np.float32)[new]
+        unseen[place[new]] = False
+    return scores[codes]
+
+
+def rewrite_shards(pool: Pool, *, workers: int, report: Report) -> Pool:
+    """Writes a pool's shards anew in the order of its bins; all of them take the old ones' place at the end.
+
+    Raises:
+        ValueError: If the shards are not of this project's making: they are the user's.
+    """
+    made = pool.origin.provenance
+    if made.get("in_place") or not {"source", "generator"} & made.keys():
+        raise ValueError(
+            f"the shards in {pool.path} were not written by `data build`, so they are not written anew; "
+            f"make another pool of them with `data build NEW --from {pool.path}`"
+        )
+    path, new = pool.path, pool.path.with_name(f".{pool.path.name}.rewritten")
+    carry = [
+        name for name in pool.columns if name.startswith((SCORE_PREFIX, SUBSET_PREFIX)) or name == "score"
+    ]
+    shutil.rmtree(new, ignore_errors=True)
+    scores = pd.concat(pool.parts(["hash", *carry]), ignore_index=True)
+    written = build_pool(new, Build(source=path, workers=workers, scores=scores), report)
+    describe_pool(new, written.parts(), pool.origin, pool.left_out_table(), pool.scorers)
+    commit_files(new, path)
+    return Pool.open(path)
+
+
+def _describe(
+    pool: Pool, index: Iterable[pd.DataFrame], origin: Origin, scorers: Mapping[str, Scorer]
+) -> None:
+    left_out = pool.left_out_table()
+    describe_pool(pool.path, index, origin, left_out, scorers, shards=pool.shards)

@@ -1,0 +1,188 @@
+"""The first half of building a pool: every pair of the source found, checked and hashed, in a file a part.
+
+Of all pairs together only numbers are held in memory, some tens of bytes a pair; all else is read by part.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from runners.data.build.source import Columns, Part, pairs_of
+from runners.data.evaluation.look import ALIKE, SAME, Known, Look, file_hash, look_of
+from runners.data.pool.damage import Damage
+from runners.data.pool.index import frame_of
+from runners.host.files import new_file
+
+Report = Callable[[str, int, int, int], None]
+"""Told what is being done, how many parts are done, of how many, and how many pairs went by just now."""
+
+_OF_SCAN = ["image_hash", "pixels", "thumbnail"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scanned:
+    """All pairs of a source, and what was left out.
+
+    Attributes:
+        files: The pairs' tables, part by part in the order of the source: the index's columns without bins,
+            and ``kind`` and ``facts`` (JSON).
+        kept: Which rows of each are pairs of the pool.
+        hash: Of the kept pairs, uint64.
+        score: Of the kept pairs, float32.
+        left_out: Shard, key and reason of what is no pair, a duplicate, or in an evaluation set.
+    """
+
+    files: Sequence[Path]
+    kept: Sequence[NDArray[np.bool_]]
+    hash: NDArray[np.uint64]
+    score: NDArray[np.float32]
+    left_out: pd.DataFrame
+
+    def parts(self) -> Iterator[pd.DataFrame]:
+        """The kept pairs, part by part."""
+        for file, kept in zip(self.files, self.kept, strict=True):
+            yield pd.read_parquet(file).drop(columns=_OF_SCAN)[kept].reset_index(drop=True)
+
+
+def scan(  # noqa: PLR0913 - each is a choice of its own
+    parts: Sequence[Part],
+    columns: Columns,
+    folder: Path,
+    *,
+    known: Known | None = None,
+    workers: int,
+    report: Report,
+) -> Scanned:
+    """Reads a source's parts side by side; a part that was read before is not read again.
+
+    Args:
+        parts: Of the source.
+        columns: What is where.
+        folder: Where parts are kept.
+        known: Images of evaluation sets, which are left out: the same files, the same pixels, and what looks
+            nearly the same.
+        workers: Processes.
+        report: Told of each part.
+
+    Returns:
+        Pairs in the order of the source. Of exact duplicates (image and caption) the first stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    task = partial(_scan_part, parts, columns, folder, known is not None)
+    run(task, range(len(parts)), workers, partial(report, "reading"))
+    files = [folder / f"{number:06d}.parquet" for number in range(len(parts))]
+    numbers = pd.concat(
+        [pd.read_parquet(file, columns=["hash", "image_hash", "score"]) for file in files], ignore_index=True
+    )
+    out = np.zeros(len(numbers), np.int8)  # places in `reasons`
+    reasons = ("", "duplicate", ALIKE, SAME)
+    out[numbers.duplicated(["hash", "image_hash"]).to_numpy()] = 1
+    left_out, kept, start = [], [], 0
+    for file in files:
+        what = pd.read_parquet(file, columns=["shard", "key", *_OF_SCAN])
+        mine = out[start : start + len(what)]
+        if known is not None:
+            found = known.reasons(what["image_hash"].to_numpy(), what["pixels"].to_numpy(), what["thumbnail"])
+            for place, reason in enumerate(reasons[2:], 2):
+                mine[found == reason] = place
+        told = what[["shard", "key"]].assign(reason=np.array(reasons, object)[mine])
+        left_out += [_left_out(file), told[mine > 0]]
+        kept.append(mine == 0)
+        start += len(what)
+    return Scanned(
+        files=files,
+        kept=kept,
+        hash=numbers["hash"].to_numpy()[out == 0],
+        score=numbers["score"].to_numpy()[out == 0],
+        left_out=pd.concat(left_out, ignore_index=True).astype("str"),
+    )
+
+
+def run(
+    task: Callable[[int], int], numbers: Sequence[int], workers: int, done: Callable[[int, int, int], None]
+) -> None:
+    """Runs a task for each number, in processes of their own where there are to be more than one."""
+    for finished, pairs in enumerate(_results(task, numbers, workers), 1):
+        done(finished, len(numbers), pairs)
+
+
+def _results(task: Callable[[int], int], numbers: Sequence[int], workers: int) -> Iterator[int]:
+    if workers <= 1:
+        yield from map(task, numbers)
+        return
+    # Counting tokens imports torch, for seconds: once, in the server that the workers are forked from.
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["open_clip.tokenizer"])
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as processes:
+        for future in as_completed([processes.submit(task, number) for number in numbers]):
+            yield future.result()
+
+
+def _end_with_parent() -> None:
+    """Has this process end when the one that started it is killed; it would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None, "it was started by another process"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+def _scan_part(
+    parts: Sequence[Part],
+    columns: Columns,
+    folder: Path,
+    looking: bool,  # noqa: FBT001 - private
+    number: int,
+) -> int:
+    target = folder / f"{number:06d}.parquet"
+    if target.exists():
+        return 0
+    entries, kinds, facts, hashes = [], [], [], []
+    left_out: list[Damage] = []
+    looks: list[Look] = []
+    last = Look(pixels=0, thumbnail=b"")
+
+    def look(image: Image.Image) -> None:
+        nonlocal last
+        last = look_of(image)
+
+    for each in pairs_of(parts[number], columns, look if looking else None):
+        if isinstance(each, Damage):
+            left_out.append(each)
+            continue
+        entries.append(each.entry)
+        kinds.append(each.kind)
+        facts.append(json.dumps(dict(each.facts)))
+        hashes.append(file_hash(each.image))
+        looks.append(last)
+    frame = frame_of(entries).assign(
+        kind=pd.Series(kinds, dtype="str"),
+        facts=pd.Series(facts, dtype="str"),
+        image_hash=pd.Series(hashes, dtype="uint64"),
+        pixels=pd.Series([each.pixels for each in looks], dtype="uint64"),
+        thumbnail=pd.Series([each.thumbnail for each in looks], dtype="object"),
+    )
+    with new_file(target.with_suffix(".jsonl")) as file:
+        file.write_text("".join(json.dumps(asdict(each)) + "\n" for each in left_out), encoding="utf-8")
+    with new_file(target) as file:
+        frame.to_parquet(file, index=False)
+    return len(entries) + len(left_out)
+
+
+def _left_out(file: Path) -> pd.DataFrame:
+    lines = file.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
+    return pd.DataFrame(map(json.loads, lines), columns=["shard", "key", "reason"], dtype="str")

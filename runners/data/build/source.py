@@ -1,0 +1,250 @@
+"""What pools are built from: tars of samples, or a table of image paths and captions. Part by part."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from budgets.names import unknown
+from runners.data.build.in_place import shards_of
+from runners.data.pool.damage import NOT_READABLE, Damage
+from runners.data.pool.shards import (
+    IMAGE_KINDS,
+    Entry,
+    Inspect,
+    ShardError,
+    clean_caption,
+    content_hash,
+    describe,
+    facts_of,
+    image_kind,
+    image_size,
+    read_samples,
+    score_of,
+)
+
+TABLES = (".parquet", ".csv", ".tsv", ".jsonl")
+
+_ROWS_PER_PART = 2048
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Columns:
+    """Which columns of a table, or fields of a sample's json, hold what.
+
+    Attributes:
+        image: The image's path, absolute or from the table's folder.
+        caption: The text.
+        score: The quality score, where there is one.
+    """
+
+    image: str = "image"
+    caption: str = "caption"
+    score: str = "similarity"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """A piece of a source that one process reads: a tar, or some rows of a table.
+
+    Attributes:
+        file: The tar or table.
+        start: First row of the table.
+        stop: One after its last row; 0 for a tar.
+    """
+
+    file: Path
+    start: int = 0
+    stop: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """A pair of a source. Its ``entry.shard``, ``offset`` and ``length`` say where the image's bytes lie.
+
+    Attributes:
+        entry: The pair.
+        image: The image file's bytes.
+        kind: Its file ending.
+        facts: What else is known of it.
+    """
+
+    entry: Entry
+    image: bytes
+    kind: str
+    facts: Mapping[str, Any]
+
+
+def parts_of(source: Path) -> list[Part]:
+    """Cuts a source into parts, always the same.
+
+    Raises:
+        ValueError: If it is neither a tar, a folder of tars, nor a table.
+    """
+    if source.is_dir():
+        return [Part(file=shard) for shard in shards_of(source)]
+    if not source.is_file():
+        raise ValueError(f"no such source: {source}")
+    if source.suffix == ".tar":
+        return [Part(file=source)]
+    count = _count_rows(source)
+    return [
+        Part(file=source, start=start, stop=min(start + _ROWS_PER_PART, count))
+        for start in range(0, count, _ROWS_PER_PART)
+    ]
+
+
+def _count_rows(path: Path) -> int:
+    if path.suffix != ".parquet":
+        return len(read_table(path))
+    with _readable(path):
+        return int(pq.read_metadata(path).num_rows)
+
+
+def table_columns(path: Path) -> list[str]:
+    """The names of a table's columns.
+
+    Raises:
+        ValueError: As ``read_table``.
+    """
+    if path.suffix != ".parquet":
+        return list(read_table(path).columns)
+    with _readable(path):
+        return list(pq.read_schema(path).names)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Reads a table.
+
+    Raises:
+        ValueError: If it is none, or cannot be read.
+    """
+    with _readable(path):
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        if path.suffix in {".csv", ".tsv"}:
+            return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
+        if path.suffix == ".jsonl":
+            return pd.read_json(path, lines=True)
+    raise ValueError(f"{path} is no source: a folder of .tar shards, or a table ({', '.join(TABLES)})")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read table {path}: {error}") from error
+
+
+def check_columns(columns: Iterable[str], path: Path, *names: str) -> None:
+    """Raises ValueError, with the nearest name, where a column is not there."""
+    columns = list(columns)
+    for name in names:
+        if name not in columns:
+            raise ValueError(f"{path}: {unknown('column', name, columns)}")
+
+
+def pairs_of(part: Part, columns: Columns, inspect: Inspect | None = None) -> Iterator[Found | Damage]:
+    """Reads a part; every image is decoded once.
+
+    Args:
+        part: The part.
+        columns: What is where.
+        inspect: Shown each image as it is decoded, just before its pair is given.
+
+    Yields:
+        Each pair or, for what is none, what is wrong with it. A tar that is damaged ends with that.
+    """
+    return (_tar_pairs if part.stop == 0 else _table_pairs)(part, columns, inspect)
+
+
+def _tar_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Iterator[Found | Damage]:
+    name = str(part.file.resolve())
+    try:
+        for key, members in read_samples(part.file):
+            entry = describe(key, members, name, score_field=columns.score, decode=True, inspect=inspect)
+            if isinstance(entry, str):
+                yield Damage(shard=name, key=key, reason=entry)
+                continue
+            kind = image_kind(members)
+            assert kind is not None, "described as a pair"
+            yield Found(entry=entry, image=members[kind][1], kind=kind, facts=facts_of(members))
+    except ShardError as error:
+        yield Damage(shard=name, key=error.key, reason=f"{NOT_READABLE}: {error.reason}")
+
+
+def _rows(part: Part) -> pd.DataFrame:
+    """A part's rows; of a parquet file, read by row group, for it may be larger than the memory."""
+    changed = part.file.stat().st_mtime_ns
+    if part.file.suffix != ".parquet":
+        return _kept_table(part.file, changed).iloc[part.start : part.stop]
+    tables, start = [], 0
+    for group, count in enumerate(_group_sizes(part.file, changed)):
+        first, last = max(part.start - start, 0), min(part.stop - start, count)
+        if first < last:
+            tables.append(_kept_group(part.file, changed, group).iloc[first:last])
+        start += count
+    return pd.concat(tables)
+
+
+# A process reads one part of a table after the other.
+@lru_cache(maxsize=1)
+def _kept_table(path: Path, _changed_ns: int) -> pd.DataFrame:
+    return read_table(path)
+
+
+@lru_cache(maxsize=1)
+def _kept_group(path: Path, _changed_ns: int, group: int) -> pd.DataFrame:
+    frame: pd.DataFrame = pq.ParquetFile(path).read_row_group(group).to_pandas()
+    return frame
+
+
+@lru_cache(maxsize=1)
+def _group_sizes(path: Path, _changed_ns: int) -> list[int]:
+    facts = pq.read_metadata(path)
+    return [facts.row_group(group).num_rows for group in range(facts.num_row_groups)]
+
+
+def _table_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Iterator[Found | Damage]:
+    table = _rows(part)
+    check_columns(table.columns, part.file, columns.image, columns.caption)
+    for number, row in enumerate(json_rows(table), part.start):
+        path, key = part.file.parent / str(row[columns.image]), f"row {number}"
+        caption = clean_caption(str(row[columns.caption] or ""))
+        try:
+            image = path.read_bytes()
+        except OSError:
+            yield Damage(shard=str(path), key=key, reason="no such image file")
+            continue
+        kind = path.suffix[1:].lower()
+        size = "no caption" if not caption else image_size(image, decode=True, inspect=inspect)
+        size = size if kind in IMAGE_KINDS else f"no {', '.join(IMAGE_KINDS)} file"
+        if isinstance(size, str):
+            yield Damage(shard=str(path), key=key, reason=size)
+            continue
+        entry = Entry(
+            key=f"{number:09d}",
+            shard=str(path.resolve()),
+            offset=0,
+            length=len(image),
+            caption=caption,
+            width=size[0],
+            height=size[1],
+            hash=content_hash(image, caption),
+            score=score_of(row.get(columns.score)),
+            uid=str(row.get("uid") or ""),
+        )
+        yield Found(entry=entry, image=image, kind=kind, facts=row)
+
+
+def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's rows as JSON has them: what is missing is null."""
+    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
+    return rows

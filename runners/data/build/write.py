@@ -1,0 +1,113 @@
+"""Writing a new pool: shards in (quality bin, hash) order, so that subsets are runs of whole prefixes."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runners.data.build.in_place import SCORE_FIELD
+from runners.data.pool.damage import damage_table
+from runners.data.pool.describe import describe_pool
+from runners.data.pool.index import bins_of, index_of
+from runners.data.pool.pool import Origin, Pool
+from runners.data.pool.shards import Entry, close_shard, content_hash, encode_image, write_sample
+from runners.host.files import new_folder
+
+PAIRS_PER_SHARD = 4096
+
+
+class ImageText(Protocol):
+    """What ``write_pool`` needs of a pair."""
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """Height x width x 3, RGB."""
+
+    @property
+    def caption(self) -> str:
+        """One line."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What else is stored in the pair's json."""
+
+
+class Pairs(Protocol):
+    """A list of pairs, or what makes them when asked."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, index: int, /) -> ImageText:
+        """The pair at a place."""
+
+
+def write_pool(
+    path: str | Path,
+    pairs: Pairs,
+    scores: NDArray[np.float32] | None,
+    origin: Origin | None = None,
+) -> Pool:
+    """Writes a new pool, best pairs first; it appears whole or not at all.
+
+    Args:
+        path: Where; nothing may be there.
+        pairs: The pairs; each is asked for twice, so a lazy sequence keeps memory small.
+        scores: A quality score a pair, higher is better, shape (pairs,); ``None`` if there are none.
+        origin: What to record; by default the folder's name alone.
+
+    Raises:
+        ValueError: If something is at ``path``, there are no pairs, or not one score a pair.
+    """
+    path = Path(path)
+    with new_folder(path) as partial:
+        fill_pool(partial, pairs, scores, origin or Origin(name=path.name))
+    return Pool.open(path)
+
+
+def fill_pool(folder: Path, pairs: Pairs, scores: NDArray[np.float32] | None, origin: Origin) -> None:
+    """``write_pool`` into an empty folder that the caller makes appear."""
+    if scores is None:
+        scores = np.full(len(pairs), np.nan, np.float32)
+    if len(pairs) == 0 or scores.shape != (len(pairs),):
+        raise ValueError(f"a pool needs one score a pair: {len(pairs)} pairs, scores of shape {scores.shape}")
+    scores = np.where(np.isfinite(scores), scores, np.nan).astype(np.float32)
+    hashes = np.array([_hash(pairs[place]) for place in range(len(pairs))], np.uint64)
+    order = np.lexsort((hashes, bins_of(scores, hashes)))
+    (folder / "shards").mkdir()
+    entries: list[Entry] = []
+    for start in range(0, len(order), PAIRS_PER_SHARD):
+        shard = f"shards/{start // PAIRS_PER_SHARD:05d}.tar"
+        with (folder / shard).open("wb") as file:
+            for row in order[start : start + PAIRS_PER_SHARD]:
+                place = f"{len(entries):09d}"
+                entries.append(_write_pair(file, shard, place, pairs[row], float(scores[row])))
+            close_shard(file)
+    describe_pool(folder, [index_of(entries)], origin, damage_table([]))
+
+
+def _hash(pair: ImageText) -> int:
+    return content_hash(encode_image(pair.image), pair.caption)
+
+
+def _write_pair(file: IO[bytes], shard: str, key: str, pair: ImageText, score: float) -> Entry:
+    image = encode_image(pair.image)
+    height, width = pair.image.shape[:2]
+    facts = {"key": key, "caption": pair.caption, "width": width, "height": height, **pair.facts}
+    if not np.isnan(score):
+        facts[SCORE_FIELD] = score
+    members = {"png": image, "txt": pair.caption.encode(), "json": json.dumps(facts).encode()}
+    return Entry(
+        key=key,
+        shard=shard,
+        offset=write_sample(file, key, members)["png"],
+        length=len(image),
+        caption=pair.caption,
+        width=width,
+        height=height,
+        hash=content_hash(image, pair.caption),
+        score=score,
+    )

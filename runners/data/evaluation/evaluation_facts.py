@@ -1,0 +1,121 @@
+"""What a plan must know of an evaluation set, without decoding images; and the check that decodes all."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runners.data.evaluation.evaluation_set import is_retrieval, read_lines, samples
+from runners.data.pool.shards import image_size
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
+ZERO_SHOT_METRICS = ("top1", "top5", "mean_per_class")
+RETRIEVAL_METRICS = tuple(f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10))
+SHOTS = (5, 10)
+"""Images of each class that few-shot probes are fitted to."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetFacts:
+    """What a plan must know of a set.
+
+    Attributes:
+        images: How many images evaluating on it encodes, those of a probe's training split included.
+        texts: How many texts, prompts or captions, it encodes.
+        metrics: What an evaluation measures, higher is better.
+        content: A hash of all that a result depends on.
+    """
+
+    images: int
+    texts: int
+    metrics: tuple[str, ...]
+    content: str
+
+
+def describe_evaluation_set(path: str | Path, *, probe: bool = False) -> SetFacts:
+    """Reads a set through, without decoding its images.
+
+    Args:
+        path: Its folder.
+        probe: Whether linear and few-shot probes are to be fitted to its training split.
+
+    Raises:
+        ValueError: As ``load_evaluation_set``, short of decoding; or it has no training split for a probe.
+    """
+    path = Path(path)
+    retrieval = is_retrieval(path)
+    classnames = () if retrieval else read_lines(path / "classnames.txt")
+    templates = () if retrieval else read_lines(path / "zeroshot_classification_templates.txt")
+    content = sha256(json.dumps([classnames, templates]).encode())
+    images = captions = 0
+    for where, image, truth in samples(path, "test", "txt" if retrieval else "cls"):
+        if not retrieval:
+            _check_label(path, where, truth, len(classnames))
+        images += 1
+        captions += len(truth.splitlines())
+        content.update(sha256(image).digest() + truth.encode())
+    if not images:
+        raise ValueError(f"evaluation set {path} holds no images")
+    metrics = RETRIEVAL_METRICS if retrieval else ZERO_SHOT_METRICS
+    if probe:
+        counts = _training_counts(path, len(classnames), content)
+        images += sum(counts)
+        metrics += ("probe_top1", *(f"few_shot_{k}_top1" for k in SHOTS if k <= min(counts)))
+    return SetFacts(
+        images=images,
+        texts=captions if retrieval else len(classnames) * len(templates),
+        metrics=metrics,
+        content=content.hexdigest()[:12],
+    )
+
+
+def check_evaluation_set(path: str | Path) -> tuple[str, int, int]:
+    """Reads a set through and decodes its images, one at a time, those of a training split as well.
+
+    Returns:
+        ``classification`` or ``retrieval``, and how many images and texts evaluating on it encodes without
+        a probe.
+
+    Raises:
+        ValueError: As ``load_evaluation_set``.
+    """
+    path = Path(path)
+    facts = describe_evaluation_set(path)
+    retrieval = is_retrieval(path)
+    splits = ["test"]
+    if not retrieval and (path / "train").is_dir():
+        _training_counts(path, len(read_lines(path / "classnames.txt")), sha256())
+        splits.append("train")
+    for split in splits:
+        for where, image, _ in samples(path, split, "txt" if retrieval else "cls"):
+            size = image_size(image, decode=True)
+            if isinstance(size, str):
+                raise ValueError(f"image {where} of {path}: {size}")  # noqa: TRY004 - a reason, not a type
+    return "retrieval" if retrieval else "classification", facts.images, facts.texts
+
+
+def _training_counts(path: Path, classes: int, content: "Hash") -> list[int]:
+    """Counts the images of each class in a set's training split, and adds the split to a hash."""
+    if is_retrieval(path):
+        raise ValueError(f"evaluation set {path} is for retrieval; a probe needs classes")
+    if not (path / "train" / "nshards.txt").is_file():
+        raise ValueError(
+            f"a probe is fitted to a training split; there is no {path / 'train' / 'nshards.txt'}"
+        )
+    counts: Counter[int] = Counter()
+    for where, image, truth in samples(path, "train", "cls"):
+        _check_label(path, where, truth, classes)
+        counts[int(truth)] += 1
+        content.update(sha256(image).digest() + truth.encode())
+    if len(counts) < 2:  # noqa: PLR2004 - there is nothing to tell apart
+        raise ValueError(f"a probe needs images of two classes; {path / 'train'} has {len(counts)}")
+    return [counts[label] for label in range(classes)]
+
+
+def _check_label(path: Path, where: str, truth: str, classes: int) -> None:
+    if not (truth.strip().isdigit() and int(truth) < classes):
+        raise ValueError(f"{path}: label '{truth}' of {where} is outside of the {classes} classes")

@@ -1,0 +1,234 @@
+"""Evaluation sets in CLIP_benchmark's webdataset layout; its ``build_wds_dataset`` reads them as well.
+
+<set>/dataset_type.txt                          ``classification`` (also where it is missing) or ``retrieval``
+<set>/classnames.txt                            one a line; zero-shot only
+<set>/zeroshot_classification_templates.txt     one a line, ``{c}`` for the class name; zero-shot only
+<set>/test/nshards.txt, 0.tar, 1.tar …          png/jpg/webp, and cls (a number) or txt (one caption a line)
+<set>/train/nshards.txt, 0.tar, 1.tar …         the same; what linear and few-shot probes are fitted to
+
+A folder of nothing but shards with captions, such as some of a pool kept apart, is a retrieval set too.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runners.data.pool.reader import decode_image
+from runners.data.pool.shards import IMAGE_KINDS, close_shard, encode_image, read_samples, write_sample
+from runners.host.files import new_folder
+
+Decode = Callable[[bytes], NDArray[np.uint8]]
+"""An image file → uint8 (3, S, S), RGB; raises OSError where it can't."""
+
+_AT_ONCE = 2048
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationSet:
+    """Images with their classes (zero-shot classification) or their captions (retrieval).
+
+    Attributes:
+        images: uint8 (n, 3, S, S), RGB.
+        labels: int64 (n,), places in ``classnames``; ``None`` for retrieval.
+        classnames: Empty for retrieval.
+        templates: With ``{c}`` for the class name; empty for retrieval.
+        captions: One or more for each image; ``None`` for classification.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None = None
+    classnames: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+    captions: tuple[tuple[str, ...], ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Labelled:
+    """Some images of a training split with their classes.
+
+    Attributes:
+        images: uint8 (n, 3, S, S), RGB.
+        labels: int64 (n,), places in the set's ``classnames``.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+def write_evaluation_set(path: str | Path, data: EvaluationSet, train: Labelled | None = None) -> None:
+    """Writes a set as one shard of PNGs for each split; it appears whole or not at all.
+
+    Args:
+        path: Its folder.
+        data: What to test on.
+        train: The training split, if there is one.
+
+    Raises:
+        ValueError: If something is at ``path``.
+    """
+    with new_folder(Path(path)) as folder:
+        kind = "classification" if data.captions is None else "retrieval"
+        (folder / "dataset_type.txt").write_text(kind + "\n", encoding="utf-8")
+        if data.captions is None:
+            _write_lines(folder / "classnames.txt", data.classnames)
+            _write_lines(folder / "zeroshot_classification_templates.txt", data.templates)
+        _write_split(folder / "test", data.images, [_truth(data, place) for place in range(len(data.images))])
+        if train is not None:
+            truths = [{"cls": str(label).encode()} for label in train.labels]
+            _write_split(folder / "train", train.images, truths)
+
+
+def load_evaluation_set(path: str | Path, decode: Decode | int, *, threads: int = 1) -> EvaluationSet:
+    """Reads a set whole.
+
+    Args:
+        path: Its folder.
+        decode: How images are decoded; or the side S in pixels that they are brought to, as
+            ``runners.data.pool.reader.read_images`` does.
+        threads: That decode side by side.
+
+    Raises:
+        ValueError: If there is no such set, or a file of it is missing or not as it should be.
+    """
+    path = Path(path)
+    retrieval = is_retrieval(path)
+    parts = list(_decoded(path, "test", "txt" if retrieval else "cls", decode, threads))
+    if not parts:
+        raise ValueError(f"evaluation set {path} holds no images")
+    images = np.concatenate([images for images, _ in parts])
+    truths = [truth for _, truths in parts for truth in truths]
+    if retrieval:
+        return EvaluationSet(images=images, captions=tuple(tuple(truth.splitlines()) for truth in truths))
+    classnames = read_lines(path / "classnames.txt")
+    return EvaluationSet(
+        images=images,
+        labels=_labels(path, truths, len(classnames)),
+        classnames=classnames,
+        templates=read_lines(path / "zeroshot_classification_templates.txt"),
+    )
+
+
+def read_training_split(path: str | Path, decode: Decode | int, *, threads: int = 1) -> Iterator[Labelled]:
+    """Reads the training split of a set for classification, some images at a time.
+
+    Args:
+        path: The set's folder.
+        decode: As in ``load_evaluation_set``.
+        threads: As in ``load_evaluation_set``.
+
+    Raises:
+        ValueError: As ``load_evaluation_set``.
+    """
+    path = Path(path)
+    classes = len(read_lines(path / "classnames.txt"))
+    for images, truths in _decoded(path, "train", "cls", decode, threads):
+        yield Labelled(images=images, labels=_labels(path, truths, classes))
+
+
+def image_files(path: str | Path) -> Iterator[bytes]:
+    """Yields the bytes of each image of a set, or of a folder of shards, as they lie there.
+
+    Raises:
+        ValueError: If there is no such set, or a shard of it cannot be read.
+    """
+    for shard in _shards(Path(path), "test"):
+        for _, members in read_samples(shard):
+            yield from (members[kind][1] for kind in IMAGE_KINDS if kind in members)
+
+
+def _write_split(folder: Path, images: NDArray[np.uint8], truths: Sequence[dict[str, bytes]]) -> None:
+    folder.mkdir()
+    (folder / "nshards.txt").write_text("1\n", encoding="utf-8")
+    with (folder / "0.tar").open("wb") as file:
+        for place, (image, truth) in enumerate(zip(images, truths, strict=True)):
+            png = encode_image(np.ascontiguousarray(image.transpose(1, 2, 0)))
+            write_sample(file, f"{place:09d}", {"png": png} | truth)
+        close_shard(file)
+
+
+def _truth(data: EvaluationSet, place: int) -> dict[str, bytes]:
+    if data.captions is not None:
+        return {"txt": "\n".join(data.captions[place]).encode()}
+    if data.labels is not None:
+        return {"cls": str(data.labels[place]).encode()}
+    raise ValueError("an evaluation set needs labels or captions")
+
+
+def is_retrieval(path: Path) -> bool:
+    """Whether a set's truth is captions."""
+    kind = path / "dataset_type.txt"
+    if kind.is_file():
+        return kind.read_text(encoding="utf-8").strip().lower() == "retrieval"
+    return not (path / "test").is_dir()
+
+
+def samples(path: Path, split: str, truth_ending: str) -> Iterator[tuple[str, bytes, str]]:
+    """Yields each sample's place in words, its image's bytes and its truth.
+
+    Raises:
+        ValueError: If there is no such set or split, or a shard or sample of it is not as it should be.
+    """
+    for shard in _shards(path, split):
+        for key, members in read_samples(shard):
+            ending = next((kind for kind in IMAGE_KINDS if kind in members), None)
+            if ending is None or truth_ending not in members:
+                raise ValueError(f"sample {key} of {shard} lacks an image or its .{truth_ending}")
+            yield f"{key} of {shard}", members[ending][1], members[truth_ending][1].decode()
+
+
+def read_lines(path: Path) -> tuple[str, ...]:
+    """The lines of a set's text file, empty ones left out.
+
+    Raises:
+        ValueError: If there is no such file.
+    """
+    if not path.is_file():
+        raise ValueError(f"an evaluation set for classification needs {path}")
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return tuple(line for line in lines if line)
+
+
+def _decoded(
+    path: Path, split: str, truth_ending: str, decode: Decode | int, threads: int
+) -> Iterator[tuple[NDArray[np.uint8], list[str]]]:
+    """Yields some images and their truths at a time."""
+    how = partial(decode_image, image_size=decode) if isinstance(decode, int) else decode
+
+    def decoded(sample: tuple[str, bytes, str]) -> NDArray[np.uint8]:
+        try:
+            return how(sample[1])
+        except OSError as error:
+            raise ValueError(f"cannot decode image {sample[0]}: {error}") from error
+
+    source = samples(path, split, truth_ending)
+    with ThreadPoolExecutor(threads) as workers:
+        while some := list(islice(source, _AT_ONCE)):
+            yield np.stack(list(workers.map(decoded, some))), [truth for _, _, truth in some]
+
+
+def _labels(path: Path, truths: Sequence[str], classes: int) -> NDArray[np.int64]:
+    labels = np.array([int(truth) for truth in truths], np.int64)
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"{path}: a label is outside of the {classes} classes in classnames.txt")
+    return labels
+
+
+def _shards(path: Path, split: str) -> list[Path]:
+    folder = path / split
+    count = folder / "nshards.txt"
+    if count.is_file():
+        return [folder / f"{number}.tar" for number in range(int(count.read_text(encoding="utf-8")))]
+    shards = sorted(path.rglob("*.tar"))
+    if split != "test" or folder.is_dir() or not shards:
+        raise ValueError(f"{path} is not an evaluation set: there is neither {count} nor any .tar shard")
+    return shards
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

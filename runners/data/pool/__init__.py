@@ -1,0 +1,1 @@
+"""A pool on disk: shards, index, subsets."""

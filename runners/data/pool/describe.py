@@ -1,0 +1,95 @@
+"""Writing what stands beside a pool's shards: the index, the vocabulary, what was left out, ``pool.json``."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from runners.data.pool.index import vocabulary_of_counts
+from runners.data.pool.pool import FORMAT, Origin, Scorer
+from runners.data.pool.words import split_words
+from runners.host.files import new_files
+
+# Small, so that reading a window of a large pool reads little else.
+_ROWS_PER_GROUP = 16_384
+
+
+def describe_pool(  # noqa: PLR0913 - the parts of a description
+    folder: Path,
+    parts: Iterable[pd.DataFrame],
+    origin: Origin,
+    left_out: pd.DataFrame,
+    scorers: Mapping[str, Scorer] | None = None,
+    *,
+    shards: Iterable[str] = (),
+) -> None:
+    """Writes what stands beside the shards; all of it takes the old one's place, or nothing does.
+
+    Args:
+        folder: The pool's.
+        parts: The index in its order, in parts that fit into memory.
+        origin: What to record.
+        left_out: Samples that are no pairs: shard, key and reason.
+        scorers: Who gave each score that stands in a column of its own.
+        shards: Those that were read, for some may hold no pair; others are told by the index.
+    """
+    words, known = Counter[str](), dict.fromkeys(shards)
+    ranks: dict[str, list[np.ndarray]] = {"hash": [], "score": [], "bin": []}
+    with new_files(folder) as new:
+        writer = None
+        for part in _joined(parts):
+            table = pa.Table.from_pandas(part, writer and writer.schema, preserve_index=False)
+            writer = writer or pq.ParquetWriter(new / "index.parquet", table.schema)
+            writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
+            for caption in part["caption"]:
+                words.update(split_words(caption))
+            known |= dict.fromkeys(part["shard"].unique())
+            for name, values in ranks.items():
+                values.append(part[name].to_numpy())
+        assert writer is not None, "a pool has pairs"
+        writer.close()
+        # Over every row's content, score and place: the same for the same pool, wherever it lies.
+        digest = blake2b(digest_size=16)
+        for values in ranks.values():
+            for each in values:
+                digest.update(np.ascontiguousarray(each).tobytes())
+        if len(left_out):
+            left_out.to_parquet(new / "left-out.parquet", index=False)
+        else:
+            (folder / "left-out.parquet").unlink(missing_ok=True)
+        vocabulary = "".join(f"{word}\n" for word in vocabulary_of_counts(words))
+        (new / "vocabulary.txt").write_text(vocabulary, encoding="utf-8")
+        scored = sum(int(np.isfinite(each).sum()) for each in ranks["score"])
+        facts = {
+            "format": FORMAT,
+            **asdict(origin),
+            "count": sum(map(len, ranks["hash"])),
+            "scored": scored > 0,
+            "scored_pairs": scored,
+            "fingerprint": digest.hexdigest(),
+            "left_out": {
+                str(reason): int(count) for reason, count in left_out["reason"].value_counts().items()
+            },
+            "scorers": {name: asdict(scorer) for name, scorer in (scorers or {}).items()},
+            "shards": {shard: (folder / shard).stat().st_size for shard in known},
+        }
+        (new / "pool.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _joined(parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Parts that fill a row group each, of smaller ones."""
+    waiting: list[pd.DataFrame] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(map(len, waiting)) >= _ROWS_PER_GROUP:
+            yield pd.concat(waiting, ignore_index=True)
+            waiting.clear()
+    if waiting:
+        yield pd.concat(waiting, ignore_index=True)

@@ -1,0 +1,71 @@
+"""The index of a pool: one row a pair, ranked by quality."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from runners.data.pool.shards import Entry
+from runners.data.pool.tokenizer import caption_tokens
+from runners.data.pool.words import split_words
+
+BINS = 10
+UNSCORED = -1
+VOCABULARY_LIMIT = 100_000
+
+DTYPES = {
+    "key": "str",
+    "shard": "str",
+    "offset": "int64",
+    "length": "int64",
+    "caption": "str",
+    "width": "int32",
+    "height": "int32",
+    "hash": "uint64",
+    "score": "float32",
+    "uid": "str",
+}
+
+
+def index_of(entries: Iterable[Entry]) -> pd.DataFrame:
+    """Makes the index: the columns of ``Entry``, ``tokens`` (int16) and ``bin`` (int8).
+
+    Tokens are the caption's length in CLIP's byte-pair encoding, without its start and end. Bins are deciles
+    by exact rank of the score, 0 the best tenth; -1 for a pair without a score.
+    """
+    index = frame_of(entries)
+    index["bin"] = bins_of(index["score"].to_numpy(), index["hash"].to_numpy())
+    return index
+
+
+def frame_of(entries: Iterable[Entry]) -> pd.DataFrame:
+    """The index without bins."""
+    rows = list(entries)
+    columns = {name: [getattr(row, name) for row in rows] for name in DTYPES}
+    frame = pd.DataFrame({name: pd.Series(values, dtype=DTYPES[name]) for name, values in columns.items()})
+    return frame.assign(tokens=caption_tokens(columns["caption"]))
+
+
+def by_quality(score: NDArray[np.float32], content: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Rows from the best score to the worst, ties by hash; rows without a score (NaN) last."""
+    return np.lexsort((content, np.where(np.isnan(score), np.inf, -score)))
+
+
+def bins_of(score: NDArray[np.float32], content: NDArray[np.uint64]) -> NDArray[np.int8]:
+    """Deciles by rank: of ``n`` rows, rank ``r`` (from 0) is in bin ``10 r // n``; -1 without a score."""
+    bins = np.empty(len(score), np.int8)
+    bins[by_quality(score, content)] = np.arange(len(score)) * BINS // max(len(score), 1)
+    bins[np.isnan(score)] = UNSCORED
+    return bins
+
+
+def vocabulary_of(captions: Iterable[str]) -> list[str]:
+    """The captions' words by falling frequency, then by alphabet; the 100,000 most frequent at most."""
+    return vocabulary_of_counts(Counter(word for caption in captions for word in split_words(caption)))
+
+
+def vocabulary_of_counts(counts: Counter[str]) -> list[str]:
+    """``vocabulary_of``, from how often each word stands in the captions."""
+    return sorted(counts, key=lambda word: (-counts[word], word))[:VOCABULARY_LIMIT]

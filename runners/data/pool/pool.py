@@ -1,0 +1,246 @@
+"""A pool of image-text pairs: webdataset tar shards, and beside them what describes them.
+
+    <pool>/shards/00000.tar …   what img2dataset writes: <key>.png or .jpg, <key>.txt, <key>.json
+    <pool>/index.parquet        one row a pair, in the order of the shards (``runners.data.pool.index``)
+    <pool>/vocabulary.txt       words by falling frequency, one a line
+    <pool>/left-out.parquet     shard, key and reason of each sample that is no pair; where there are any
+    <pool>/pool.json            what the pool is and where it came from; written last: no pool without it
+
+Shards that others wrote are indexed where they lie, in their own order (`runners.data.build.in_place`);
+`runners.data.build.build_pool` and `runners.data.build.write` make new ones.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from runners.data.pool.damage import DAMAGE_TOLERANCE, damage_table
+from runners.data.pool.subset import SUBSET_PREFIX
+from runners.host.files import finish_files
+
+FORMAT = 1
+
+_ROWS_IN_MEMORY = 2_000_000
+_GROUPS_KEPT = 40
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scorer:
+    """Who gave a pool's scores, and what that cost.
+
+    Attributes:
+        name: Of the scorer.
+        train_flops: Training FLOPs spent on making it.
+        scoring_flops: Forward FLOPs spent on scoring the pool.
+        convention: How those FLOPs are counted.
+    """
+
+    name: str
+    train_flops: int = 0
+    scoring_flops: int = 0
+    convention: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """What is recorded of a pool beside its pairs.
+
+    Attributes:
+        name: As reports call it.
+        scorer: Who scored it; ``None`` if nobody did, or if nobody said.
+        provenance: Where the pairs came from, as JSON.
+    """
+
+    name: str
+    scorer: Scorer | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+# Without slots: cached_property keeps what it read in the instance's dict.
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """An opened pool.
+
+    Attributes:
+        path: Its folder.
+        origin: Its name, who scored it and where its pairs came from.
+        count: How many pairs it holds.
+        scored: How many of them have a quality score.
+        fingerprint: A hash of all pairs, scores and their order.
+        shards: Bytes of each shard, by its path below the folder.
+        left_out: How many samples of the shards are no pairs, by reason.
+        scorers: Who gave each of the scores that stand side by side, by name; the one in ``origin`` ranks.
+    """
+
+    path: Path
+    origin: Origin
+    count: int
+    scored: int
+    fingerprint: str
+    shards: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """As reports call it."""
+        return self.origin.name
+
+    @cached_property
+    def subsets(self) -> dict[str, int]:
+        """Pairs in each named subset."""
+        names = [column for column in self.columns if column.startswith(SUBSET_PREFIX)]
+        chosen = pq.read_table(self.index_file, columns=names) if names else None
+        return (
+            {name.removeprefix(SUBSET_PREFIX): int(np.sum(chosen[name])) for name in names} if chosen else {}
+        )
+
+    @property
+    def index_file(self) -> Path:
+        """The index."""
+        return self.path / "index.parquet"
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """One row a pair: the columns of ``runners.data.pool.index``; for pools of some millions at most."""
+        return pd.read_parquet(self.index_file)
+
+    def warm(self) -> None:
+        """Reads now what processes forked from this one would each have to read for themselves."""
+        if self.count <= _ROWS_IN_MEMORY:
+            _ = self.index
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The index's columns."""
+        return tuple(self._file.schema_arrow.names)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A column of numbers, whole."""
+        values: NDArray[Any] = pq.read_table(self.index_file, columns=[name])[name].to_numpy()
+        return values
+
+    def parts(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+        """The index, or some columns of it, row group by row group."""
+        for group in range(self._file.num_row_groups):
+            yield self._file.read_row_group(group, columns).to_pandas()
+
+    def left_out_table(self) -> pd.DataFrame:
+        """Shard, key and reason of each sample that is no pair."""
+        path = self.path / "left-out.parquet"
+        return pd.read_parquet(path) if path.exists() else damage_table([])
+
+    def rows(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pd.DataFrame:
+        """Some rows of the index in the order asked for; of a large one, no more than their row groups."""
+        if self.count <= _ROWS_IN_MEMORY:
+            frame: pd.DataFrame = self.index[list(columns)].iloc[rows]
+            return frame
+        groups = np.searchsorted(self._group_starts, rows, "right") - 1
+        needed, which = np.unique(groups, return_inverse=True)
+        parts = [self._group(int(group), tuple(columns)) for group in needed]
+        sizes = np.array([len(part) for part in parts])
+        inside = rows - self._group_starts[groups]
+        found: pd.DataFrame = pd.concat(parts).iloc[(np.cumsum(sizes) - sizes)[which] + inside]
+        return found
+
+    @cached_property
+    def _group(self) -> Callable[[int, tuple[str, ...]], pd.DataFrame]:
+        """Reads a row group; the last ones are kept, for a window's batches lie in the same few."""
+
+        @lru_cache(maxsize=_GROUPS_KEPT)
+        def read(group: int, columns: tuple[str, ...]) -> pd.DataFrame:
+            # Without threads: loader workers are forked, and Arrow's threads do not survive that.
+            frame: pd.DataFrame = self._file.read_row_group(
+                group, list(columns), use_threads=False
+            ).to_pandas()
+            return frame
+
+        return read
+
+    @cached_property
+    def _file(self) -> pq.ParquetFile:
+        return pq.ParquetFile(self.index_file, memory_map=True)
+
+    @cached_property
+    def _group_starts(self) -> NDArray[np.int64]:
+        facts = self._file.metadata
+        sizes = [facts.row_group(group).num_rows for group in range(facts.num_row_groups)]
+        return np.cumsum([0, *sizes[:-1]])
+
+    @cached_property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The captions' words by falling frequency, then by alphabet."""
+        return tuple((self.path / "vocabulary.txt").read_text(encoding="utf-8").split())
+
+    @classmethod
+    def open(cls, path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> "Pool":
+        """Opens a pool that has its index.
+
+        Args:
+            path: Its folder.
+            tolerance: Share of the pairs that may lie in shards that are missing or have changed; reading
+                tells each of them.
+
+        Raises:
+            ValueError: If there is no such folder, or it is no pool, or its files changed since.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise ValueError(f"no such pool: {path} is not a folder")
+        finish_files(path)
+        try:
+            facts = json.loads((path / "pool.json").read_text(encoding="utf-8"))
+            found = facts["format"]
+        except FileNotFoundError:
+            raise ValueError(f"{path} is not a pool: it has no pool.json") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path / 'pool.json'} does not describe a pool: {error!r}") from error
+        if found != FORMAT:
+            raise ValueError(f"{path} is a pool of format {found}; this version reads {FORMAT}")
+        rows = pq.read_metadata(path / "index.parquet").num_rows
+        if rows != facts["count"]:
+            raise ValueError(f"{path / 'index.parquet'} has {rows} rows, pool.json says {facts['count']}")
+        scorer = Scorer(**facts["scorer"]) if facts["scorer"] else None
+        pool = cls(
+            path=path,
+            origin=Origin(name=facts["name"], scorer=scorer, provenance=facts["provenance"]),
+            count=rows,
+            # Pools of earlier versions say only whether there are any.
+            scored=facts.get("scored_pairs", rows if facts["scored"] else 0),
+            fingerprint=facts["fingerprint"],
+            shards=facts["shards"],
+            left_out=facts["left_out"],
+            scorers={name: Scorer(**scorer) for name, scorer in facts.get("scorers", {}).items()},
+        )
+        _check_shards(pool, tolerance)
+        return pool
+
+
+def _check_shards(pool: Pool, tolerance: float) -> None:
+    """Raises ValueError where more pairs than tolerated lie in shards that are not as they were indexed."""
+    changed = [shard for shard, size in pool.shards.items() if _size(pool.path / shard) != size]
+    if not changed:
+        return
+    column = pq.read_table(pool.index_file, columns=["shard"])["shard"].value_counts()
+    pairs = {each["values"]: each["counts"] for each in column.to_pylist()}
+    lost = sum(pairs.get(shard, 0) for shard in changed)
+    if lost > tolerance * pool.count:
+        raise ValueError(
+            f"shard {pool.path / changed[0]} is missing or not as it was indexed "
+            f"({pool.shards[changed[0]]} bytes)"
+            f"{f', and so are {len(changed) - 1} more' if len(changed) > 1 else ''}: {lost:,} of "
+            f"{pool.count:,} pairs, more than the tolerated {tolerance:.2%}; "
+            f"to index the folder as it is now, delete {pool.path / 'pool.json'}"
+        )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1

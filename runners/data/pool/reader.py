@@ -1,0 +1,195 @@
+"""Reading a pool's pairs by row: images straight from their place in the shards, held to their hash."""
+
+import io
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from runners.data.pool.damage import Damage
+from runners.data.pool.pool import Pool
+from runners.data.pool.shards import content_hash
+
+READ_COLUMNS = ("key", "shard", "offset", "length", "caption", "hash")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pairs:
+    """Decoded pairs.
+
+    Attributes:
+        images: uint8 (n, 3, S, S), RGB.
+        captions: n of them.
+        damage: The pairs that could not be read, each once; others of the subset stand in their places.
+    """
+
+    images: NDArray[np.uint8]
+    captions: list[str]
+    damage: tuple[Damage, ...]
+
+
+def read_pairs(
+    pool: Pool,
+    subset: NDArray[np.int64],
+    places: NDArray[np.int64],
+    image_size: int,
+    *,
+    threads: int = 1,
+) -> Pairs:
+    """Reads pairs of a subset; for a damaged one, the next sound one of the subset stands in.
+
+    What stands in depends on the subset alone, so that neither batches nor workers nor ranks change it, and
+    there are always as many pairs as were asked for.
+
+    Args:
+        pool: Where from.
+        subset: Positions in the pool's index, ascending.
+        places: Positions in ``subset``, in any order, repeats allowed.
+        image_size: As in ``read_images``.
+        threads: As in ``read_images``.
+
+    Raises:
+        ValueError: If no pair of the subset is sound.
+    """
+    chosen, todo = places.copy(), np.arange(len(places))
+    images = np.empty((len(places), 3, image_size, image_size), np.uint8)
+    captions = [""] * len(places)
+    damage: dict[int, Damage] = {}
+    while len(todo):
+        rows = pool.rows(subset[chosen[todo]], READ_COLUMNS)
+        decoded, found = decode_rows(pool, rows, image_size, threads)
+        damage |= {int(chosen[todo[place]]): each for place, each in found.items()}
+        if len(damage) >= len(subset):
+            raise ValueError(f"no pair of the subset can be read; {next(iter(damage.values()))}")
+        sound = np.array([place not in found for place in range(len(todo))], bool)
+        images[todo[sound]] = decoded[sound]
+        for place, text in zip(todo.tolist(), rows["caption"], strict=True):
+            captions[place] = text
+        todo = todo[~sound]
+        chosen[todo] = (chosen[todo] + 1) % len(subset)
+    return Pairs(images=images, captions=captions, damage=tuple(damage.values()))
+
+
+def read_images(
+    pool: Pool, rows: NDArray[np.int64], image_size: int, *, threads: int = 1
+) -> NDArray[np.uint8]:
+    """Decodes images.
+
+    Args:
+        pool: Where from.
+        rows: Positions in the pool's index, in any order, repeats allowed.
+        image_size: Side S of the result in pixels. Where an image has another size, its shorter side is
+            brought to S (bicubic) and the middle is cut out, as open_clip does for evaluation.
+        threads: That decode side by side; for large images (small ones hold Python's lock most of the time).
+
+    Returns:
+        uint8 (rows, 3, S, S), RGB, in the order of ``rows``.
+
+    Raises:
+        ValueError: If an image is damaged; the message names the shard and the key.
+    """
+    images, damage = decode_rows(pool, pool.rows(rows, READ_COLUMNS), image_size, threads)
+    for each in damage.values():
+        raise ValueError(f"cannot decode image {each.key} of shard {pool.path / each.shard}: {each.reason}")
+    return images
+
+
+def captions(pool: Pool, rows: NDArray[np.int64]) -> list[str]:
+    """The captions of rows of the pool's index, in their order."""
+    texts: list[str] = pool.rows(rows, ("caption",))["caption"].tolist()
+    return texts
+
+
+def decode_image(payload: bytes, image_size: int) -> NDArray[np.uint8]:
+    """Decodes one image file to uint8 (3, S, S), RGB; resized and cropped to S as in ``read_images``.
+
+    Raises:
+        OSError: If it cannot be decoded (as PIL raises it).
+    """
+    with Image.open(io.BytesIO(payload)) as image:
+        # A JPEG can be decoded at half or a quarter of its size, in a fraction of the time.
+        image.draft("RGB", (image_size, image_size))
+        rgb = image.convert("RGB")
+    if rgb.size != (image_size, image_size):
+        shorter = min(rgb.size)
+        # Rounded as torchvision does, which is what open_clip evaluates with.
+        width, height = (int(image_size * side / shorter) for side in rgb.size)
+        left, top = round((width - image_size) / 2), round((height - image_size) / 2)
+        rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
+        rgb = rgb.crop((left, top, left + image_size, top + image_size))
+    return np.asarray(rgb).transpose(2, 0, 1)
+
+
+def decode_rows(
+    pool: Pool, rows: pd.DataFrame, image_size: int, threads: int = 1
+) -> tuple[NDArray[np.uint8], dict[int, Damage]]:
+    """Decodes images, and says which are damaged instead of raising.
+
+    Args:
+        pool: Where from.
+        rows: ``READ_COLUMNS`` of the index.
+        image_size: As in ``read_images``.
+        threads: As in ``read_images``.
+
+    Returns:
+        uint8 (rows, 3, S, S), black where damaged, and the damage by place in ``rows``.
+
+    Raises:
+        OSError: If the pool's storage can't be read.
+    """
+    images = np.zeros((len(rows), 3, image_size, image_size), np.uint8)
+    damage: dict[int, Damage] = {}
+    shards, offsets, lengths, hashes, texts = (
+        rows[name].to_numpy() for name in ("shard", "offset", "length", "hash", "caption")
+    )
+    # Shard by shard and front to back, whatever the order asked for: few opened files, long runs.
+    order = np.lexsort((offsets, shards.astype(str)))
+    ends = [*np.flatnonzero(shards[order][1:] != shards[order][:-1]) + 1, len(order)]
+
+    def decode(file: int | None, place: int) -> None:
+        reason = "shard missing"
+        if file is not None:
+            # Outside the try: what can't be read is the storage's trouble, which passes, not the image's.
+            payload = os.pread(file, int(lengths[place]), int(offsets[place]))
+            try:
+                if len(payload) < lengths[place]:
+                    reason = "shard cut short"
+                elif content_hash(payload, texts[place]) != hashes[place]:
+                    reason = "not the bytes that were indexed"
+                else:
+                    images[place] = decode_image(payload, image_size)
+                    return
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+                reason = "unreadable image"
+        damage[place] = Damage(shard=shards[place], key=rows["key"].iloc[place], reason=reason)
+
+    with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as workers:
+        run = workers.map if workers else map
+        start = 0
+        for end in ends if len(order) else []:
+            places = order[start:end].tolist()
+            with _opened(pool, shards[places[0]]) as file:
+                list(run(decode, [file] * len(places), places))
+            start = end
+    return images, damage
+
+
+@contextmanager
+def _opened(pool: Pool, shard: str) -> Iterator[int | None]:
+    try:
+        file = os.open(pool.path / shard, os.O_RDONLY)
+    except FileNotFoundError:
+        if not pool.path.exists():  # all of it is gone: its storage is away, no shard is damaged
+            raise
+        yield None
+        return
+    try:
+        yield file
+    finally:
+        os.close(file)

@@ -1,0 +1,268 @@
+"""Webdataset tar shards: writing them the same to the byte each time, and finding what lies where in them."""
+
+import io
+import json
+import math
+import tarfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from runners.data.pool.damage import Damage
+
+IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
+
+MAX_PIXELS = 100_000_000
+"""An image of more is taken for an attempt to fill the memory."""
+
+Inspect = Callable[[Image.Image], None]
+"""Shown each image that was decoded."""
+
+_BLOCK = tarfile.BLOCKSIZE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One pair of a shard: a row of the index before it is ranked.
+
+    Attributes:
+        key: What webdataset calls it: the members' common name.
+        shard: The shard's path below the pool.
+        offset: Where the image's bytes begin in the shard.
+        length: How many there are.
+        caption: The text, white space at its ends removed.
+        width: Of the image, pixels.
+        height: Of the image, pixels.
+        hash: Of the image's bytes and the caption, 64 bits.
+        score: Quality, higher is better; NaN if there is none.
+        uid: What a data set's authors call the pair (DataComp's 32 hexadecimal digits), or empty.
+    """
+
+    key: str
+    shard: str
+    offset: int
+    length: int
+    caption: str
+    width: int
+    height: int
+    hash: int
+    score: float
+    uid: str = ""
+
+
+class ShardError(ValueError):
+    """A shard that cannot be read to its end.
+
+    Args:
+        path: The shard.
+        key: Of the sample that is incomplete, or empty.
+        reason: What is wrong.
+    """
+
+    def __init__(self, path: Path, key: str, reason: str) -> None:
+        super().__init__(f"cannot read shard {path}{f' after sample {key}' if key else ''}: {reason}")
+        self.key, self.reason = key, reason
+
+
+def content_hash(image: bytes, caption: str) -> int:
+    """A stable 64-bit hash of an image file's bytes and its caption."""
+    return int.from_bytes(blake2b(image + b"\0" + caption.encode(), digest_size=8).digest(), "little")
+
+
+def write_sample(file: IO[bytes], key: str, members: Mapping[str, bytes]) -> dict[str, int]:
+    """Appends one sample to a tar; ``members`` maps file endings to contents.
+
+    Owner, mode and time are fixed, so that the same samples give the same bytes.
+
+    Returns:
+        Where each member's content begins in the file.
+    """
+    offsets = {}
+    for ending, content in members.items():
+        header = tarfile.TarInfo(f"{key}.{ending}")
+        header.size = len(content)
+        header.mode = 0o444
+        file.write(header.tobuf(tarfile.USTAR_FORMAT))
+        offsets[ending] = file.tell()
+        file.write(content)
+        file.write(b"\0" * (-len(content) % _BLOCK))
+    return offsets
+
+
+def close_shard(file: IO[bytes]) -> None:
+    """Writes the end of a tar: two empty blocks."""
+    file.write(b"\0" * 2 * _BLOCK)
+
+
+def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]]]:
+    """Reads a tar sample by sample, as webdataset groups its members.
+
+    Yields:
+        The key and, for each file ending, where the content begins and the content.
+
+    Raises:
+        ShardError: If the file is not there, is no tar, or ends before the mark that ends every tar: what
+            tarfile itself takes for the end of an archive may be a damaged header.
+    """
+    key, members = "", dict[str, tuple[int, bytes]]()
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                content = tar.extractfile(member)
+                if content is None:
+                    continue
+                folder, slash, name = member.name.rpartition("/")
+                stem, _, ending = name.partition(".")
+                if folder + slash + stem != key:
+                    if members:
+                        yield key, members
+                    key, members = folder + slash + stem, {}
+                payload = content.read()
+                if len(payload) != member.size:
+                    raise tarfile.ReadError("unexpected end of data")
+                members[ending.lower()] = member.offset_data, payload
+                # It would keep every member that it has read.
+                tar.members = []  # type: ignore[attr-defined]
+            end = tar.offset
+        _check_end(path, end)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise ShardError(path, key, str(error)) from error
+    if members:
+        yield key, members
+
+
+def _check_end(path: Path, end: int) -> None:
+    with path.open("rb") as file:
+        file.seek(end)
+        if file.read(_BLOCK) != b"\0" * _BLOCK:
+            raise tarfile.ReadError("it is cut short, or damaged there")
+
+
+def entries_of(path: Path, name: str, *, score_field: str, decode: bool = False) -> Iterator[Entry | Damage]:
+    """Describes each sample of a shard.
+
+    Args:
+        path: The shard.
+        name: What the index calls it.
+        score_field: The field of a sample's json that holds its score.
+        decode: Whether to decode images whole, not their headers alone.
+
+    Yields:
+        An entry or, for a sample that is no pair, what is wrong with it.
+
+    Raises:
+        ShardError: If the shard cannot be read to its end; the samples before were given.
+    """
+    for key, members in read_samples(path):
+        found = describe(key, members, name, score_field=score_field, decode=decode)
+        yield Damage(shard=name, key=key, reason=found) if isinstance(found, str) else found
+
+
+def describe(  # noqa: PLR0913 - each is a choice of its own
+    key: str,
+    members: Mapping[str, tuple[int, bytes]],
+    name: str,
+    *,
+    score_field: str,
+    decode: bool,
+    inspect: Inspect | None = None,
+) -> Entry | str:
+    """Describes one sample of a shard, or says why it is no pair (``entries_of``)."""
+    ending = image_kind(members)
+    facts = facts_of(members)
+    caption = _caption(members, facts)
+    if ending is None:
+        return "no image"
+    if caption is None:
+        return "no caption"
+    offset, image = members[ending]
+    size = image_size(image, decode=decode, inspect=inspect)
+    if isinstance(size, str):
+        return size
+    return Entry(
+        key=key,
+        shard=name,
+        offset=offset,
+        length=len(image),
+        caption=caption,
+        width=size[0],
+        height=size[1],
+        hash=content_hash(image, caption),
+        score=score_of(facts.get(score_field)),
+        uid=str(facts.get("uid") or ""),
+    )
+
+
+def image_kind(members: Mapping[str, object]) -> str | None:
+    """The ending of a sample's image among its members."""
+    return next((kind for kind in IMAGE_KINDS if kind in members), None)
+
+
+def facts_of(members: Mapping[str, tuple[int, bytes]]) -> dict[str, object]:
+    """What a sample's json says; nothing where there is none, or none that can be read."""
+    try:
+        facts = json.loads(members["json"][1])
+    except (KeyError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def clean_caption(text: str) -> str:
+    """A caption in one line, white space made single blanks."""
+    return " ".join(text.split())
+
+
+def image_size(image: bytes, *, decode: bool, inspect: Inspect | None = None) -> tuple[int, int] | str:
+    """Width and height of an image file in pixels, or why it is no image.
+
+    Args:
+        image: The file's bytes.
+        decode: Whether to decode it whole; otherwise its header alone is read.
+        inspect: Shown the image, if it can be decoded.
+    """
+    if not image:
+        return "empty image file"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL warns of large images and odd metadata
+            with Image.open(io.BytesIO(image)) as opened:
+                width, height = opened.size
+                if width * height > MAX_PIXELS:
+                    return "image too large"
+                if decode:
+                    opened.load()
+                    if inspect:
+                        inspect(opened)
+                return width, height
+    except Image.DecompressionBombError:
+        return "image too large"
+    except (OSError, ValueError, SyntaxError):
+        return "unreadable image"
+
+
+def score_of(value: object) -> float:
+    """A number as a score; NaN for all else."""
+    number = float(value) if isinstance(value, int | float) else math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def _caption(members: Mapping[str, tuple[int, bytes]], facts: Mapping[str, object]) -> str | None:
+    if "txt" in members:
+        text = members["txt"][1].decode("utf-8", "replace")
+    else:
+        text = str(facts.get("caption") or "")
+    return clean_caption(text) or None
+
+
+def encode_image(image: NDArray[np.uint8]) -> bytes:
+    """A PNG without compression: the same bytes with any zlib, faster to read, and little larger if tiny."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG", compress_level=0)
+    return file.getvalue()

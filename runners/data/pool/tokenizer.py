@@ -1,0 +1,92 @@
+"""From captions to token ids: a pool's own most frequent words, or open_clip's byte-pair encoding."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runners.data.pool.words import split_words
+
+BPE_VOCABULARY = 49408
+"""Size of the vocabulary of CLIP's byte-pair encoding; models of this size are given that."""
+
+Tokenize = Callable[[Sequence[str]], NDArray[np.int64]]
+"""Texts → token ids, int64 (texts, context length)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tokenizer:
+    """One id a word: 0 pads, then the words from 1, then *unknown*, then *end of text*.
+
+    The end of text has the highest id, since open_clip pools text features where the id is highest.
+
+    Attributes:
+        ids: The word's id for each known word.
+        vocab_size: Ids in all; *end of text* is ``vocab_size - 1``, *unknown* ``vocab_size - 2``.
+        context_length: Tokens a text, with its end; longer texts lose their last words.
+    """
+
+    ids: dict[str, int]
+    vocab_size: int
+    context_length: int
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Token ids of each text, int64 (texts, context length)."""
+        tokens = np.zeros((len(texts), self.context_length), np.int64)
+        unknown = self.vocab_size - 2
+        for row, text in zip(tokens, texts, strict=True):
+            found = [self.ids.get(word, unknown) for word in split_words(text)[: self.context_length - 1]]
+            row[: len(found)] = found
+            row[len(found)] = self.vocab_size - 1
+        return tokens
+
+
+def tokenizer(vocab_size: int, context_length: int, words: Sequence[str]) -> Tokenize:
+    """The tokenizer for a model.
+
+    Args:
+        vocab_size: The model's. 49408 gives open_clip's byte-pair encoding, any other size the pool's words.
+        context_length: The model's.
+        words: The pool's, most frequent first; those that fit into the vocabulary are known.
+
+    Raises:
+        ValueError: If the vocabulary has no place for a single word.
+    """
+    if vocab_size == BPE_VOCABULARY:
+        return _byte_pair_encoding(context_length)
+    room = vocab_size - 3  # beside padding, unknown and end of text
+    if min(room, context_length - 1) < 1:
+        raise ValueError(
+            f"vocabulary size {vocab_size} and context length {context_length} leave no room for words; "
+            "at least 4 and 2 are needed"
+        )
+    ids = {word: number for number, word in enumerate(words[:room], start=1)}
+    return Tokenizer(ids=ids, vocab_size=vocab_size, context_length=context_length)
+
+
+def caption_tokens(texts: Sequence[str]) -> NDArray[np.int16]:
+    """How many tokens of CLIP's byte-pair encoding each text has, without start and end, int16 (texts,)."""
+    encode = _encoder().encode
+    most = np.iinfo(np.int16).max
+    return np.array([min(len(encode(text)), most) for text in texts], np.int16)
+
+
+@lru_cache(maxsize=1)
+def _encoder() -> Any:  # noqa: ANN401 - open_clip is not annotated
+    # Imported here, since open_clip brings torch, and everything else about data does without.
+    from open_clip.tokenizer import SimpleTokenizer  # noqa: PLC0415
+
+    return SimpleTokenizer()
+
+
+def _byte_pair_encoding(context_length: int) -> Tokenize:
+    encoder = _encoder()
+
+    def encode(texts: Sequence[str]) -> NDArray[np.int64]:
+        tokens: NDArray[np.int64] = encoder(list(texts), context_length).numpy()
+        return tokens
+
+    return encode

@@ -1,0 +1,144 @@
+"""Small pools decoded once and shared by all trials on a node: one array in shared memory, mapped by each."""
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from runners.data.pool.damage import Damage
+from runners.data.pool.pool import Pool
+from runners.data.pool.reader import READ_COLUMNS, decode_rows
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - its contents are checked for their owner by the mode
+LARGEST_CACHE_BYTES = 8 * 2**30
+
+_DECODED_AT_ONCE = 4096
+_IDLE_S = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SharedImages:
+    """A pool's decoded images.
+
+    Attributes:
+        images: uint8 (pairs, 3, S, S), RGB, in the order of the index; black where damaged. Who writes to it
+            changes a private copy.
+        damage: The pairs that could not be read, by row.
+    """
+
+    images: NDArray[np.uint8]
+    damage: Mapping[int, Damage]
+
+
+def shared_images(
+    pool: Pool, image_size: int, *, threads: int = 1, memory: Path = SHARED_MEMORY
+) -> SharedImages | None:
+    """Gives a pool's images at a size, decoded by whoever asks first while others wait.
+
+    They stay until the machine restarts, or until another pool needs the room or ``drop_idle`` is called and
+    no process uses them.
+
+    Returns:
+        The images, or ``None`` where the pool is too large or there is no room in shared memory.
+    """
+    need = pool.count * 3 * image_size**2
+    if need > LARGEST_CACHE_BYTES or not os.access(memory, os.W_OK):
+        return None
+    folder = _folder(memory)
+    path = folder / f"{_key(pool, image_size)}.npy"
+    with closing(_lock(folder / "lock")):
+        if not path.exists():
+            drop_idle(memory=memory, unused_s=_IDLE_S)
+            if need > shutil.disk_usage(memory).free // 2:
+                drop_idle(memory=memory)
+            if need > shutil.disk_usage(memory).free // 2:
+                return None
+            _decode(pool, image_size, path, threads)
+        os.utime(path)
+        images = np.load(path, mmap_mode="c")
+        _IN_USE.setdefault(path, _lock(path, fcntl.LOCK_SH))
+        found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    return SharedImages(images=images, damage={int(row): Damage(**each) for row, each in found.items()})
+
+
+def drop_idle(*, memory: Path = SHARED_MEMORY, unused_s: float = 0.0) -> None:
+    """Frees what no process uses, if nobody asked for it in the last ``unused_s`` seconds."""
+    for path in _folder(memory).glob("*.npy") if os.access(memory, os.W_OK) else ():
+        if time.time() - path.stat().st_mtime < unused_s:
+            continue
+        try:
+            file = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        with closing(file):
+            path.unlink()
+            path.with_suffix(".json").unlink(missing_ok=True)
+
+
+class _Lock:
+    """A lock on a file that the system frees when the process dies."""
+
+    def __init__(self, path: Path, kind: int) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._file, kind)
+        except BlockingIOError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+# A process holds what it uses until it ends.
+_IN_USE: dict[Path, _Lock] = {}
+
+
+def _lock(path: Path, kind: int = fcntl.LOCK_EX) -> _Lock:
+    return _Lock(path, kind)
+
+
+def _key(pool: Pool, image_size: int) -> str:
+    """The same for the same images; another one after a shard was damaged, or made whole again."""
+    shards = [pool.path / shard for shard in pool.shards]
+    changed = [shard.stat().st_mtime_ns if shard.exists() else 0 for shard in shards]
+    facts = f"{pool.fingerprint} {image_size} {PIL.__version__} {changed}"
+    return blake2b(facts.encode(), digest_size=16).hexdigest()
+
+
+def _folder(memory: Path) -> Path:
+    folder = memory / f"clip-scaling-study-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise ValueError(f"{folder} belongs to another user")
+    return folder
+
+
+def _decode(pool: Pool, image_size: int, path: Path, threads: int) -> None:
+    for leftover in path.parent.glob("*.partial"):  # of a process that was killed, for this one has the lock
+        leftover.unlink()
+    partial = path.with_suffix(".partial")
+    damage: dict[int, Damage] = {}
+    images = np.lib.format.open_memmap(
+        partial, mode="w+", dtype=np.uint8, shape=(pool.count, 3, image_size, image_size)
+    )
+    for start in range(0, pool.count, _DECODED_AT_ONCE):
+        rows = np.arange(start, min(start + _DECODED_AT_ONCE, pool.count))
+        images[rows[0] : rows[-1] + 1], found = decode_rows(
+            pool, pool.rows(rows, READ_COLUMNS), image_size, threads
+        )
+        damage |= {start + place: each for place, each in found.items()}
+    images.flush()
+    told = {row: asdict(each) for row, each in damage.items()}
+    path.with_suffix(".json").write_text(json.dumps(told), encoding="utf-8")
+    partial.rename(path)

@@ -1,0 +1,230 @@
+"""A trial's pairs: small subsets decoded in memory, large ones streamed. Both in the order of `order`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
+from runners.data.pool.pool import Pool
+from runners.data.pool.reader import captions, read_pairs
+from runners.data.reading.cache import shared_images
+from runners.data.reading.order import positions
+
+IN_MEMORY_BYTES = 8 * 2**30
+"""A subset that needs more, decoded, is streamed; fixed, for the order of samples depends on it."""
+
+_POSITIONS_AT_ONCE = 65_536
+_BATCHES_AHEAD = 4
+
+Tokens = Callable[[Sequence[str]], Tensor]
+"""Texts → token ids, int64 (texts, context length)."""
+
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+"""Images, uint8 (batch, 3, S, S), and token ids, int64 (batch, context length), step by step."""
+
+
+class TrainingData(Protocol):
+    """What training reads."""
+
+    def batches(
+        self, *, seed: int, batch_size: int, first_step: int, steps: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Gives the steps from ``first_step`` on, each a function of (seed, step, rank) alone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingSet:
+    """A subset in memory, shuffled as a whole.
+
+    Attributes:
+        images: Decoded images, uint8, (N, 3, H, W); of a whole pool where ``rows`` says which to take.
+        tokens: Token ids, int64, (subset, context length).
+        rows: The image of each row of the subset, int64 (subset,); by default they are one and the same.
+        rank: Which part of each batch this process takes.
+        ranks: Into how many equal parts a batch is cut.
+        damage: The pairs in whose places others stand.
+    """
+
+    images: Tensor
+    tokens: Tensor
+    rows: Tensor | None = None
+    rank: int = 0
+    ranks: int = 1
+    damage: Sequence[Damage] = ()
+
+    def batches(
+        self, *, seed: int, batch_size: int, first_step: int, steps: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields this rank's images and tokens of each step, in the global order of samples.
+
+        Raises:
+            ValueError: If a batch can't be cut into equal parts.
+        """
+        mine = _part(batch_size, self.rank, self.ranks)
+        block = max(1, _POSITIONS_AT_ONCE // batch_size)  # steps whose order is drawn at once
+        for start in range(first_step, steps, block):
+            stop = min(start + block, steps)
+            order = positions(
+                seed=seed, count=len(self.tokens), start=start * batch_size, stop=stop * batch_size
+            )
+            # Each step's positions as a row; of its columns, a rank has its own run.
+            for places in torch.from_numpy(order.reshape(-1, batch_size)[:, mine]):
+                yield self.images[places if self.rows is None else self.rows[places]], self.tokens[places]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamedSet:
+    """A subset that is read and decoded as training goes, in windows.
+
+    Attributes:
+        pool: Where from.
+        rows: The subset: positions in the pool's index, ascending.
+        image_size: Side S in pixels.
+        tokens: Gives captions their ids.
+        workers: Processes that read and decode; 0 for none but the caller's own.
+        rank: Which part of each batch this process takes.
+        ranks: Into how many equal parts a batch is cut.
+        tolerance: Share of the subset that may be damaged.
+        damage: What was found so far; it grows.
+    """
+
+    pool: Pool
+    rows: NDArray[np.int64]
+    image_size: int
+    tokens: Tokens
+    workers: int = 0
+    rank: int = 0
+    ranks: int = 1
+    tolerance: float = DAMAGE_TOLERANCE
+    damage: list[Damage] = field(default_factory=list)
+
+    def batches(
+        self, *, seed: int, batch_size: int, first_step: int, steps: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields this rank's images and tokens of each step, in the global order of samples.
+
+        Raises:
+            ValueError: If more pairs are damaged than tolerated, or a batch can't be cut into equal parts.
+        """
+        if self.workers:
+            self.pool.warm()
+        loader: Any = DataLoader(
+            _Steps(self, seed, batch_size, _part(batch_size, self.rank, self.ranks)),
+            batch_size=None,
+            sampler=range(first_step, steps),
+            num_workers=self.workers,
+            prefetch_factor=_BATCHES_AHEAD if self.workers else None,
+            pin_memory=torch.cuda.is_available(),
+        )
+        known = set(self.damage)
+        for images, tokens, found in loader:
+            for each in found:
+                if each not in known:
+                    known.add(each)
+                    self.damage.append(each)
+                    check_tolerance(self.damage, of=len(self.rows), tolerance=self.tolerance)
+            yield images, tokens
+
+
+class _Steps(Dataset[Any]):
+    """Step → this rank's images, tokens and what was damaged; any process gives the same."""
+
+    def __init__(self, data: StreamedSet, seed: int, batch_size: int, mine: slice) -> None:
+        self._data, self._seed, self._batch_size, self._mine = data, seed, batch_size, mine
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, tuple[Damage, ...]]:
+        data, begin = self._data, step * self._batch_size
+        places = positions(
+            seed=self._seed,
+            count=len(data.rows),
+            start=begin + self._mine.start,
+            stop=begin + self._mine.stop,
+            windowed=True,
+        )
+        pairs = read_pairs(data.pool, data.rows, places, data.image_size)
+        return torch.from_numpy(pairs.images), data.tokens(pairs.captions), pairs.damage
+
+
+def _part(batch_size: int, rank: int, ranks: int) -> slice:
+    """A rank's part of a batch: whoever takes part, the whole batch is the same."""
+    if batch_size % ranks:
+        raise ValueError(f"a batch of {batch_size} can't be cut into {ranks} equal parts")
+    size = batch_size // ranks
+    return slice(rank * size, (rank + 1) * size)
+
+
+def training_data(  # noqa: PLR0913 - each is a choice of its own
+    pool: Pool,
+    rows: NDArray[np.int64],
+    image_size: int,
+    tokens: Tokens,
+    *,
+    threads: int = 1,
+    workers: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+    tolerance: float = DAMAGE_TOLERANCE,
+) -> TrainingSet | StreamedSet:
+    """Opens a subset for training: from shared memory, from memory, or streamed, by its size.
+
+    Ranks, side by side, see the batches that one alone would see: each takes its part of each of them.
+
+    Args:
+        pool: Where from.
+        rows: The subset: positions in the pool's index, ascending.
+        image_size: Side S in pixels.
+        tokens: Gives captions their ids.
+        threads: That decode what is held in memory.
+        workers: Processes that read and decode what is streamed.
+        rank: Which of the processes that train one model this is.
+        ranks: How many there are.
+        tolerance: Share of the subset that may be damaged.
+
+    Raises:
+        ValueError: If more of what is held in memory is damaged.
+    """
+    if len(rows) * 3 * image_size**2 > IN_MEMORY_BYTES:
+        return StreamedSet(
+            pool=pool,
+            rows=rows,
+            image_size=image_size,
+            tokens=tokens,
+            workers=workers,
+            rank=rank,
+            ranks=ranks,
+            tolerance=tolerance,
+        )
+    shared = shared_images(pool, image_size, threads=threads)
+    if shared is None:
+        pairs = read_pairs(pool, rows, np.arange(len(rows)), image_size, threads=threads)
+        check_tolerance(pairs.damage, of=len(rows), tolerance=tolerance)
+        return TrainingSet(
+            images=torch.from_numpy(pairs.images),
+            tokens=tokens(pairs.captions),
+            rank=rank,
+            ranks=ranks,
+            damage=pairs.damage,
+        )
+    sound = np.array([row not in shared.damage for row in rows.tolist()], bool)
+    damage = [shared.damage[row] for row in rows[~sound].tolist()]
+    check_tolerance(damage, of=len(rows), tolerance=tolerance)
+    if not sound.any():
+        raise ValueError(f"no pair of the subset can be read; {damage[0]}")
+    # The next sound pair of the subset stands in, after the last one the first, as in `read_pairs`.
+    stand_in = np.flatnonzero(sound)
+    chosen = rows[stand_in[np.searchsorted(stand_in, np.arange(len(rows))) % len(stand_in)]]
+    return TrainingSet(
+        images=torch.from_numpy(shared.images),
+        tokens=tokens(captions(pool, chosen)),
+        rows=torch.from_numpy(chosen),
+        rank=rank,
+        ranks=ranks,
+        damage=damage,
+    )

@@ -1,0 +1,155 @@
+"""Builds the embedded pool with its evaluation sets."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budgets.declaration import EMBEDDED_VERSION
+from runners.data.build.write import fill_pool
+from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
+from runners.data.pool.pool import Origin, Pool, Scorer
+from runners.embedded.bank import BANK_FILE, Bank, load_bank
+from runners.embedded.caption import ZERO_SHOT
+from runners.embedded.concepts import CONCEPTS
+from runners.embedded.pair import Pair, evaluation_image, retrieval_pair, training_pair
+from runners.host.files import new_folder
+
+EVALUATION_SIZES = {"held-out": 2000, "seen": 2000, "style": 2000, "validation": 1000, "retrieval": 512}
+"""Images in each evaluation set (``evaluation_set`` says what each is)."""
+
+EVALUATION_SEED = 0
+
+Score = Callable[[NDArray[np.uint8], list[str]], NDArray[np.float32]]
+"""Images uint8 (n, 3, 32, 32) and their n captions → a quality score for each, float32 (n,)."""
+
+_SCORED_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingPairs:
+    """The first pairs of a seed, each made when it is asked for.
+
+    Attributes:
+        seed: Of the pool.
+        count: How many.
+        noise: As in ``training_pair``.
+    """
+
+    seed: int
+    count: int
+    noise: Literal["mild", "none"] = "mild"
+
+    def __len__(self) -> int:
+        """How many pairs there are."""
+        return self.count
+
+    def __getitem__(self, index: int) -> Pair:
+        """The pair at a place."""
+        return training_pair(self.seed, range(self.count)[index], bank=load_bank(), noise=self.noise)
+
+    def __iter__(self) -> Iterator[Pair]:
+        """All pairs in turn."""
+        return map(self.__getitem__, range(self.count))
+
+
+def build_embedded_pool(  # noqa: PLR0913 (each is a choice of its own)
+    path: str | Path,
+    *,
+    pairs: int,
+    seed: int,
+    score: Score | None,
+    scorer: Scorer | None = None,
+    evaluation_sizes: Mapping[str, int] = EVALUATION_SIZES,
+) -> Pool:
+    """Generates, scores and writes a pool, with its evaluation sets in ``<path>/evaluation/``.
+
+    Evaluation sets depend on neither ``pairs`` nor ``seed``: all embedded pools are judged on the same.
+
+    Args:
+        path: Where; nothing may be there. It appears whole or not at all.
+        pairs: How many.
+        seed: Of the pairs.
+        score: Gives pairs their quality, some thousands at a time; ``None`` leaves them without.
+        scorer: What to record about who scored, and the FLOPs of it.
+        evaluation_sizes: Images in each evaluation set.
+
+    Raises:
+        ValueError: If something is at ``path`` or there are no pairs.
+    """
+    path = Path(path)
+    sequence = TrainingPairs(seed=seed, count=pairs)
+    with new_folder(path) as partial:
+        scores = None if score is None else _scores(score, sequence)
+        provenance = {
+            "generator": "embedded",
+            "generator_version": EMBEDDED_VERSION,
+            "bank_sha256": sha256(BANK_FILE.read_bytes()).hexdigest(),
+            "seed": seed,
+            "noise": sequence.noise,
+        }
+        origin = Origin(name=path.name, scorer=scorer, provenance=provenance)
+        fill_pool(partial, sequence, scores, origin)
+        for name, size in evaluation_sizes.items():
+            write_evaluation_set(partial / "evaluation" / name, evaluation_set(name, size))
+    return Pool.open(path)
+
+
+def evaluation_counts(sizes: Mapping[str, int] = EVALUATION_SIZES) -> dict[str, tuple[int, int]]:
+    """Images and texts that evaluating on each set of these sizes encodes, without making the sets."""
+    prompts = len(CONCEPTS) * len(ZERO_SHOT)
+    return {name: (size, size if name == "retrieval" else prompts) for name, size in sizes.items()}
+
+
+def evaluation_set(name: str, size: int, *, seed: int = EVALUATION_SEED) -> EvaluationSet:
+    """Makes one of the evaluation sets.
+
+    - ``held-out``: zero-shot over 100 classes, on a rendition of each concept that training never shows.
+    - ``seen``: the same, on sprites of training in new scenes.
+    - ``style``: the same, on sprites of a maker of whom training shows nothing.
+    - ``validation``: for tuning. It shares the held-out renditions (and the classes) with ``held-out``, for
+      each concept has only one; its scenes are others. What is tuned on it is not blind to those drawings.
+    - ``retrieval``: scenes as in training with full and true captions, all different in what they show.
+
+    Args:
+        name: One of the above.
+        size: Images in it.
+        seed: Of the scenes.
+    """
+    bank = load_bank()
+    if name == "retrieval":
+        return _retrieval(size, seed, bank)
+    drawn = [evaluation_image(name, seed, index, bank=bank) for index in range(size)]
+    return EvaluationSet(
+        images=np.stack([image for image, _ in drawn]).transpose(0, 3, 1, 2),
+        labels=np.array([label for _, label in drawn], np.int64),
+        classnames=tuple(concept.name for concept in bank),
+        templates=ZERO_SHOT,
+    )
+
+
+def _retrieval(size: int, seed: int, bank: Bank) -> EvaluationSet:
+    chosen: dict[tuple[tuple[int, ...], str], Pair] = {}
+    index = 0
+    # Two scenes of the same things on the same tint would each be a right answer for the other's caption.
+    while len(chosen) < size:
+        pair = retrieval_pair(seed, index, bank=bank)
+        chosen.setdefault((tuple(sorted(pair.things)), pair.tint), pair)
+        index += 1
+    return EvaluationSet(
+        images=np.stack([pair.image for pair in chosen.values()]).transpose(0, 3, 1, 2),
+        captions=tuple((pair.caption,) for pair in chosen.values()),
+    )
+
+
+def _scores(score: Score, pairs: TrainingPairs) -> NDArray[np.float32]:
+    scores = []
+    for start in range(0, len(pairs), _SCORED_AT_ONCE):
+        some = [pairs[place] for place in range(start, min(start + _SCORED_AT_ONCE, len(pairs)))]
+        images = np.stack([pair.image for pair in some]).transpose(0, 3, 1, 2)
+        scores.append(score(np.ascontiguousarray(images), [pair.caption for pair in some]))
+    return np.concatenate(scores)

@@ -1,0 +1,100 @@
+"""The embedded pool's quality score: the cosine of image and caption in a small CLIP of clean pairs."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from budgets.cost.architecture import load_architecture
+from runners.data.pool.index import vocabulary_of
+from runners.data.pool.pool import Pool
+from runners.data.pool.tokenizer import tokenizer
+from runners.data.reading.training_set import TrainingSet
+from runners.embedded.embedded_pool import Score, TrainingPairs, build_embedded_pool
+from runners.embedded.scorer_cost import (
+    ARCHITECTURE,
+    BATCH,
+    CLEAN_PAIRS,
+    LR_PEAK,
+    RECIPE,
+    SAMPLES,
+    SEED,
+    scorer,
+)
+from runners.host.seeds import derive_seed
+from runners.models.model import build_model, compute_context, resolve_precision
+from runners.strategies.clip import Clip
+from runners.training.learner import make_learner
+from runners.training.train import Schedule, to_float, train
+
+_SCORED_AT_ONCE = 512
+
+
+def build_scored_pool(path: Path, *, pairs: int, seed: int) -> Pool:
+    """Generates an embedded pool, scores it and writes it.
+
+    Raises:
+        ValueError: Something is at `path` already.
+    """
+    return build_embedded_pool(path, pairs=pairs, seed=seed, score=train_scorer(), scorer=scorer(pairs))
+
+
+def train_scorer() -> Score:
+    """Trains the scorer, on one thread so that a pool's scores do not depend on the number of cores.
+
+    Returns:
+        A function of images, uint8 (N, 3, 32, 32), and their captions that gives each pair's cosine, (N,).
+    """
+    pairs = TrainingPairs(seed=SEED, count=CLEAN_PAIRS, noise="none")
+    captions = [pair.caption for pair in pairs]
+    config = load_architecture(ARCHITECTURE).config
+    text = config["text_cfg"]
+    to_ids = tokenizer(text["vocab_size"], text["context_length"], vocabulary_of(captions))
+    images = np.stack([pair.image for pair in pairs]).transpose(0, 3, 1, 2)
+    device = torch.device("cpu")
+    context = partial(compute_context, resolve_precision(RECIPE.precision, device), device)
+    steps = SAMPLES // BATCH
+    with _one_thread():
+        torch.manual_seed(derive_seed(SEED, "initial weights"))
+        model = build_model(config)
+        train(
+            make_learner(model, Clip(), recipe=RECIPE, lr_peak=LR_PEAK, steps=steps),
+            TrainingSet(
+                images=torch.from_numpy(np.ascontiguousarray(images)),
+                tokens=torch.from_numpy(to_ids(captions)),
+            ),
+            Schedule(seed=SEED, steps=steps, batch_size=BATCH, lr_peak=LR_PEAK, recipe=RECIPE),
+            first_step=0,
+            context=context,
+            after_step=lambda _done: None,
+        )
+    model.eval()
+
+    @torch.no_grad()
+    def score(images: NDArray[np.uint8], captions: Sequence[str]) -> NDArray[np.float32]:
+        tokens = torch.from_numpy(to_ids(captions))
+        cosines = []
+        with _one_thread(), context():
+            for part, ids in zip(
+                torch.from_numpy(images).split(_SCORED_AT_ONCE), tokens.split(_SCORED_AT_ONCE), strict=True
+            ):
+                image = model.encode_image(to_float(part), normalize=True).float()
+                cosines.append((image * model.encode_text(ids, normalize=True).float()).sum(1))
+        result: NDArray[np.float32] = torch.cat(cosines).numpy()
+        return result
+
+    return score
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

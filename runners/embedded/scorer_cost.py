@@ -1,0 +1,31 @@
+"""What the embedded pool's quality score costs: a small CLIP trained on clean pairs, then run over the pool.
+
+The facts alone, without torch, so that a plan can charge them; `scorer.py` does the work.
+"""
+
+from budgets.cost.architecture import load_architecture
+from budgets.cost.flops import CONVENTION, image_forward_macs, sample_cost, text_forward_macs
+from budgets.cost.strategy import strategy
+from budgets.recipe import Recipe
+from runners.data.pool.pool import Scorer
+
+ARCHITECTURE = "mini-ConvNeXt"
+CLEAN_PAIRS = 2048
+SAMPLES = 40_960
+BATCH = 64
+LR_PEAK = 1e-3
+SEED = 7919  # of its clean pairs and its training; no study's pool has pairs of this stream
+RECIPE = Recipe()
+SCORER_NAME = f"{ARCHITECTURE} trained on {CLEAN_PAIRS:,} clean pairs for {SAMPLES:,} samples"
+
+
+def scorer(pairs: int) -> Scorer:
+    """Describes the scorer: the training FLOPs that it took and the forward FLOPs of scoring a pool.
+
+    Args:
+        pairs: Pairs in the pool.
+    """
+    architecture = load_architecture(ARCHITECTURE)
+    train = SAMPLES * sample_cost(architecture, strategy("clip"), batch_size=BATCH).train_flops
+    score = 2 * pairs * (image_forward_macs(architecture) + text_forward_macs(architecture))
+    return Scorer(name=SCORER_NAME, train_flops=train, scoring_flops=score, convention=CONVENTION)

@@ -1,0 +1,1 @@
+"""Files, processes, storage and faults of one machine."""

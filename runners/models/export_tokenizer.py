@@ -1,0 +1,57 @@
+"""A pool's words as a tokenizer of Hugging Face's, which open_clip reads through ``transformers``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+PAD, UNKNOWN, END = "[padding]", "[unknown]", "[end of text]"
+
+
+def tokenizer_files(vocab_size: int, context_length: int, words: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Describes the tokenizer of `runners.data.pool.tokenizer.Tokenizer`, which gives the same ids.
+
+    Args:
+        vocab_size: The model's.
+        context_length: The model's.
+        words: Those that the model knows, most frequent first.
+
+    Returns:
+        File name → its content.
+    """
+    special = {PAD: 0, UNKNOWN: vocab_size - 2, END: vocab_size - 1}
+    ended = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": END, "type_id": 0}}]
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": place, "content": token, "special": True, "normalized": False}
+            | dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+            for token, place in special.items()
+        ],
+        "normalizer": {"type": "Lowercase"},
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"Regex": r"\w+"},
+            "behavior": "Removed",
+            "invert": True,
+        },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": ended,
+            "pair": ended,
+            "special_tokens": {END: {"id": END, "ids": [vocab_size - 1], "tokens": [END]}},
+        },
+        "model": {
+            "type": "WordLevel",
+            "vocab": special | {word: place for place, word in enumerate(words, start=1)},
+            "unk_token": UNKNOWN,
+        },
+    }
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": PAD,
+        "unk_token": UNKNOWN,
+        "eos_token": END,
+        "model_max_length": context_length,
+        "padding_side": "right",
+        "truncation_side": "right",
+    }
+    return {"tokenizer.json": tokenizer, "tokenizer_config.json": config}

@@ -1,0 +1,213 @@
+"""Loads any trained open_clip model for evaluation: an exported folder, a checkpoint, a known tag."""
+
+import json
+import pickle
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from numpy.typing import NDArray
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from torch import Tensor
+
+from budgets.cost.architecture import catalogue, load_architecture
+from budgets.names import unknown
+from runners.data.evaluation.evaluation_set import Decode
+from runners.data.pool.tokenizer import BPE_VOCABULARY, tokenizer
+from runners.models.export import (
+    CONFIG,
+    PIXELS,
+    WEIGHTS,
+    read_architecture,
+    read_vocabulary,
+    write_architecture,
+)
+
+_LOCAL = "local-dir:"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loaded:
+    """A model and what it takes.
+
+    Attributes:
+        model: In evaluation mode.
+        config: Its architecture in open_clip's model-config form, as it was found.
+        decode: An image file → uint8 (3, S, S), resized as the model wants it.
+        normalise: uint8 images (n, 3, S, S) → the model's input.
+        tokenize: Texts → token ids.
+    """
+
+    model: torch.nn.Module
+    config: Mapping[str, Any]
+    decode: Decode
+    normalise: Callable[[Tensor], Tensor]
+    tokenize: Callable[[list[str]], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Which model to load.
+
+    Attributes:
+        checkpoint: An exported folder, a checkpoint's file, or a tag of open_clip's.
+        model: A name of the catalogue or of open_clip, or a JSON file; empty for an exported folder.
+        words: The pool's, for a model whose texts are split into them.
+        mean: Of each colour, of pixels from 0 to 1; what the checkpoint says by default.
+        std: The same.
+    """
+
+    checkpoint: str
+    model: str = ""
+    words: Sequence[str] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+def load_model(source: Source, device: torch.device) -> Loaded:
+    """Loads a model.
+
+    Raises:
+        ValueError: There is no such checkpoint or model, or they do not belong together.
+    """
+    path = Path(source.checkpoint)
+    if path.is_dir():
+        if source.model:
+            raise ValueError(
+                f"--model {source.model}: {path} is a folder, which says itself what model it is"
+            )
+        if not (path / CONFIG).is_file():
+            raise ValueError(f"{path} is no exported model: there is no {path / CONFIG}")
+        return _load(f"{_LOCAL}{path}", None, replace(source, words=read_vocabulary(path)), device)
+    if not source.model:
+        raise ValueError("--model: name the architecture, as ViT-B-32 or a JSON file")
+    if not path.is_file():
+        _check_tag(source)
+        return _load(source.model, source.checkpoint, source, device)
+    name, config, known = _architecture(source.model)
+    ours = (path.parent / "result.json").is_file() or not known
+    weights = WEIGHTS if path.suffix != ".safetensors" else Path(WEIGHTS).with_suffix(path.suffix).name
+    with tempfile.TemporaryDirectory(prefix="model-") as scratch:
+        folder = Path(scratch)
+        write_architecture(
+            folder,
+            name,
+            config,
+            pixels=PIXELS if ours else {},
+            words=(),
+            sigmoid_bias="init_logit_bias" in config or _has_bias(path),
+        )
+        (folder / weights).symlink_to(path.resolve())
+        return _load(f"{_LOCAL}{folder}", None, source, device)
+
+
+def _has_bias(weights: Path) -> bool:
+    """Whether a trial's weights are of a model that was trained by SigLIP's loss."""
+    try:
+        return "logit_bias" in torch.load(weights, mmap=True, weights_only=True)
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        return False  # open_clip says what is wrong with it
+
+
+def _load(name: str, tag: str | None, source: Source, device: torch.device) -> Loaded:
+    told = source.checkpoint + (f" as {source.model}" if source.model else "")
+    try:
+        model = open_clip.create_model(name, pretrained=tag, device=device).eval()
+    except FileNotFoundError:
+        raise
+    except (
+        RuntimeError,
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        EOFError,
+        pickle.UnpicklingError,
+    ) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ValueError(f"open_clip can't load {told}: {' '.join(lines[:2])[:400]}") from error
+    local = name.removeprefix(_LOCAL)
+    config = open_clip.get_model_config(name) if local == name else read_architecture(Path(local))
+    how = open_clip.get_model_preprocess_cfg(model)
+    how |= {key: value for key, value in (("mean", source.mean), ("std", source.std)) if value}
+    mean, std = (torch.tensor(how[key], device=device).view(-1, 1, 1) for key in ("mean", "std"))
+    return Loaded(
+        model=model,
+        config=config,
+        decode=_decoder(how),
+        normalise=lambda images: images.float().div_(255).sub_(mean).div_(std),
+        tokenize=_tokenizer(name, config["text_cfg"], source),
+    )
+
+
+def _architecture(model: str) -> tuple[str, Mapping[str, Any], bool]:
+    """An architecture's name, its config, and whether weights of it may come from elsewhere."""
+    path = Path(model)
+    if path.suffix == ".json":
+        if not path.is_file():
+            raise ValueError(f"no such architecture file: {path}")
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is no JSON: {error}") from error
+        missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
+        if missing:
+            raise ValueError(f"{path} is no model config of open_clip: it lacks {', '.join(missing)}")
+        return path.stem, config, True
+    known = open_clip.list_models()
+    if model in known:
+        return model, open_clip.get_model_config(model), True
+    if model in catalogue():
+        return model, load_architecture(model).config, False
+    raise ValueError(unknown("model", model, {*known, *catalogue()}))
+
+
+def _check_tag(source: Source) -> None:
+    """Refuses what is neither a file nor a tag, before open_clip looks for it in the net."""
+    if source.model not in open_clip.list_models():
+        _architecture(source.model)
+        raise ValueError(f"no such checkpoint: {source.checkpoint}")
+    tags = open_clip.list_pretrained_tags_by_model(source.model)
+    if source.checkpoint not in tags:
+        raise ValueError(
+            f"no such checkpoint: {source.checkpoint} is no file, nor weights that open_clip has of "
+            f"{source.model}; it has {', '.join(tags) or 'none'}"
+        )
+
+
+def _decoder(how: Mapping[str, Any]) -> Decode:
+    """What open_clip does to an image before it becomes a tensor."""
+    whole = image_transform_v2(PreprocessCfg(**how), is_train=False).transforms
+    resize = whole[:-2]  # the last two make the tensor and normalise it
+
+    def decode(payload: bytes) -> NDArray[np.uint8]:
+        with Image.open(BytesIO(payload)) as image:
+            for step in resize:
+                image = step(image)  # noqa: PLW2901 - a chain
+            return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+
+    return decode
+
+
+def _tokenizer(name: str, text: Mapping[str, Any], source: Source) -> Callable[[list[str]], Tensor]:
+    size, length = text.get("vocab_size", BPE_VOCABULARY), text.get("context_length", 77)
+    if source.words and size != BPE_VOCABULARY:
+        encode = tokenizer(size, length, source.words)
+        return lambda texts: torch.from_numpy(encode(texts))
+    if size != BPE_VOCABULARY and not text.get("hf_tokenizer_name") and "siglip" not in name.lower():
+        raise ValueError(
+            f"the model knows {size:,} tokens, so its texts are split into the words of its pool: "
+            "name the pool with --pool FOLDER, or evaluate an exported model, which has them"
+        )
+    try:
+        theirs: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(name)
+    except (OSError, ImportError) as error:
+        raise ValueError(f"open_clip has no tokenizer for {name}: {error}") from error
+    return theirs

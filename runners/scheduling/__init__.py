@@ -1,0 +1,1 @@
+"""Which trial runs where, and the backends that run it."""

@@ -1,0 +1,119 @@
+"""Keeps the schedule's view of a cluster up to date, and the cluster's view of what waits."""
+
+import time
+from contextlib import suppress
+
+from budgets.quantity import format_seconds
+from runners.scheduling.backend import Backend, Ended
+from runners.scheduling.nodes import Resources
+from runners.scheduling.schedule import Schedule, State
+from runners.scheduling.shared_storage import SharedStorage
+
+_LOOK_S = 1.0
+_ANSWER_S = 120.0  # how long a node may take to look for the storage
+
+
+class Cluster:
+    """The nodes of a backend, as a schedule sees them.
+
+    Args:
+        backend: The backend.
+        schedule: The schedule.
+        patience_s: How long trials may wait for a node that has room for them, in seconds; None where no node
+            can join.
+        storage: What a node must see before anything runs on it; None where all do.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        schedule: Schedule,
+        *,
+        patience_s: float | None,
+        storage: SharedStorage | None = None,
+    ) -> None:
+        self._backend, self._schedule, self._patience_s = backend, schedule, patience_s
+        self._storage = storage
+        self._nodes: dict[str, Resources] = {}
+        self._blind = 0  # nodes that have not seen the storage
+        self._slots = 0
+        self._looked_at = float("-inf")
+        self._homeless_since: float | None = None
+
+    def look(self) -> None:
+        """Tells the schedule which nodes there are, and the backend what there is to run, now and then.
+
+        Raises:
+            ValueError: A trial that waits is wider than every node, and has waited long enough for another.
+        """
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_S:
+            return
+        self._looked_at = now
+        self._see_nodes()
+        waiting = self._schedule.waiting()
+        unfinished = [*self._schedule.running(), *waiting]
+        if unfinished:
+            self._slots = self._schedule.slots(unfinished[0])
+        self._backend.announce([(task.resources, task.nodes) for task in unfinished])
+        needs = {(tuple(sorted(task.resources.items())), task.nodes) for task in waiting}
+        too_wide = [need for need in sorted(needs) if not self._schedule.could_run(dict(need[0]), need[1])]
+        if not too_wide or self._schedule.count(State.RUNNING):
+            self._homeless_since = None
+            return
+        self._homeless_since = now if self._homeless_since is None else self._homeless_since
+        patience_s = self._patience_s or 0.0
+        if self._storage is not None and self._storage.looking:
+            patience_s = max(patience_s, _ANSWER_S)
+        if now - self._homeless_since >= patience_s:
+            resources, count = too_wide[0]
+            no_node = "no node has" if count == 1 else f"there are no {count} nodes that have"
+            raise ValueError(
+                f"{no_node} room for a trial of {_words(dict(resources))}; nodes have: {self._have()}. "
+                f"See resources: in the declaration{self._way_out()}"
+            )
+
+    def wait(self, timeout_s: float) -> list[Ended]:
+        """Waits until a trial ends or the time is over, and gives those that ended."""
+        ended = self._backend.wait(timeout_s)
+        return [each for each in ended if self._storage is None or not self._storage.take(each)]
+
+    @property
+    def slots(self) -> int:
+        """How many trials of the kind that starts next run at once, node by node; as of the last look."""
+        return self._slots
+
+    def describe(self) -> str:
+        """Words how many trials run at once, and on what."""
+        slots, nodes = self.slots, len(self._nodes)
+        trials = f"{slots} trial{'' if slots == 1 else 's'} at once"
+        return f"{trials} on {nodes} node{'' if nodes == 1 else 's'} ({self._have()})"
+
+    def _see_nodes(self) -> None:
+        nodes = self._backend.nodes()
+        if self._storage is not None:
+            seen_by = self._nodes.keys() & nodes.keys()
+            with suppress(OSError):  # storage that is away: the new ones are asked at the next look
+                seen_by = self._storage.seen_by(nodes)
+            self._blind = len(nodes) - len(seen_by)
+            nodes = {node: has for node, has in nodes.items() if node in seen_by}
+        self._nodes = nodes
+        self._schedule.see_nodes(nodes)
+
+    def _way_out(self) -> str:
+        if self._patience_s is None:
+            return ", or name a cluster that has it with --address"
+        return f", where wait (now {format_seconds(self._patience_s)}) lets trials wait for nodes that join"
+
+    def _have(self) -> str:
+        kinds: dict[str, int] = {}
+        for has in self._nodes.values():
+            kinds[_words(has)] = kinds.get(_words(has), 0) + 1
+        have = "; ".join(f"{count} × {words}" if count > 1 else words for words, count in kinds.items())
+        return (have or "none") + (
+            f"; {self._blind} left out that have not seen the storage" if self._blind else ""
+        )
+
+
+def _words(resources: Resources) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items() if amount)

@@ -1,0 +1,84 @@
+"""Runs trials as processes of this machine, without Ray: for tests and debugging."""
+
+import os
+import pickle
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Self
+
+import torch
+
+from runners.host.process import TRIAL_MODULES, FreshProcess, load_ahead
+from runners.scheduling.backend import Ended, Job, ended_by
+from runners.scheduling.nodes import Resources
+
+
+class LocalBackend:
+    """Processes of this machine.
+
+    Args:
+        nodes: What to take for nodes: id → resources; this machine as one of them by default.
+        modules: What a job's process finds imported.
+    """
+
+    binds = True
+
+    def __init__(
+        self, nodes: Mapping[str, Resources] | None = None, *, modules: Sequence[str] = TRIAL_MODULES
+    ) -> None:
+        cores = len(os.sched_getaffinity(0))
+        here = {"cpus": float(cores), "gpus": float(torch.cuda.device_count())}
+        self._nodes: dict[str, Resources] = dict(nodes or {"this machine": here})
+        self._running: dict[Connection, tuple[Job, FreshProcess, list[int]]] = {}
+        self._free_gpus = list(range(torch.cuda.device_count()))
+        load_ahead(*modules)
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        return "processes of this machine, without Ray"
+
+    def nodes(self) -> dict[str, Resources]:
+        """Gives the nodes: id → resources."""
+        return self._nodes
+
+    def start(self, job: Job) -> None:
+        """Starts a job's process; it sees its own GPUs only.
+
+        Raises:
+            ValueError: The job runs over several nodes.
+        """
+        if len(job.nodes) > 1:
+            raise ValueError("resources.nodes: a trial over several nodes needs Ray")
+        count = int(job.resources.get("gpus", 0))
+        gpus, self._free_gpus = self._free_gpus[:count], self._free_gpus[count:]
+        visible = {"CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in gpus)}
+        process = FreshProcess(pickle.dumps(job.run), {**os.environ, **visible})
+        self._running[process.connection] = job, process, gpus
+
+    def ask_to_leave(self, trial: str) -> None:
+        """Sends SIGTERM to a running job."""
+        for job, process, _ in self._running.values():
+            if job.trial == trial:
+                process.ask_to_leave()
+
+    def wait(self, timeout_s: float) -> list[Ended]:
+        """Waits until a job ends or the time is over, and gives those that ended."""
+        ended = []
+        for connection in wait(list(self._running), timeout_s):
+            assert isinstance(connection, Connection)
+            job, process, gpus = self._running.pop(connection)
+            self._free_gpus += gpus
+            ended.append(ended_by(job.trial, process.wait()))
+        return ended
+
+    def announce(self, waiting: Sequence[tuple[Resources, int]]) -> None:
+        """A machine does not grow."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for _, process, _ in self._running.values():
+            process.kill()
+            process.wait()

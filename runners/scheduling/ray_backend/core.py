@@ -1,0 +1,220 @@
+"""Runs trials as Ray Core tasks, on a cluster or on this machine.
+
+Ray knows the nodes, carries a trial to one and watches over it; which trial starts when and where is
+`runners.scheduling.schedule`'s decision. Each trial is a Ray Core task that runs it in a process of its own.
+"""
+
+import logging
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import ray
+import ray.exceptions
+from ray._private import ray_constants
+from ray._raylet import Config  # type: ignore[attr-defined]  # of its compiled part
+from ray.autoscaler.sdk import request_resources
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from runners.host.faults import Notice, fault_of, words_of
+from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
+from runners.scheduling.backend import Ended, Job, ended_by
+from runners.scheduling.nodes import Resources
+from runners.scheduling.ray_backend.address import require_cluster
+
+if TYPE_CHECKING:
+    from runners.scheduling.ray_backend.over_nodes import OverNodes
+
+_OBJECT_STORE_BYTES = 100_000_000
+_ROOT = Path(__file__).resolve().parents[3]
+_NAMES = {"CPU": "cpus", "GPU": "gpus"}
+_NO_RESOURCE = ("node:", "memory", "object_store_memory")
+_CANCEL_S = 0.5
+_ASK_AGAIN_S = 2.0
+_LARGEST_DEMAND = 256
+_NODE_LOST = (ray.exceptions.NodeDiedError, ray.exceptions.LocalRayletDiedError)
+
+
+class RayBackend:
+    """A connection to Ray.
+
+    Args:
+        address: Address of a running cluster, or None to start one on this machine that ends with the study
+            and listens on loopback alone.
+        modules: What a job's process finds imported.
+
+    Raises:
+        ValueError: No cluster answers at the address.
+    """
+
+    binds = True
+
+    def __init__(self, address: str | None = None, *, modules: Sequence[str] = TRIAL_MODULES) -> None:
+        self.address, self._modules = address, tuple(modules)
+        local: dict[str, Any] = {}
+        if address is None:
+            # What Ray does on a desktop: every port of the cluster is bound to loopback.
+            os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+            ray_constants.ENABLE_RAY_CLUSTER = False
+            # Whatever the user's clusters ask for: nobody else on this machine may send this one work.
+            os.environ["RAY_AUTH_MODE"] = "token"
+            Config.initialize("")  # which Ray read when it was imported
+            local = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
+        else:
+            require_cluster(address)
+        ray.init(
+            address=address or "local",
+            # A worker must import this checkout, not an installed package of the same name.
+            runtime_env={"env_vars": {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **local,
+        )
+        # One name for all: Ray keeps metrics by name for as long as it runs, 22 KiB for each.
+        task = partial(ray.remote, max_retries=0, name="trial")
+        self._task = task()(_run_in_fresh_process)
+        # Its ranks hold what the job occupies; it waits for them, and what Train began ends with its worker.
+        self._wide_task = task(max_calls=1, num_cpus=0)(_run_over_nodes)
+        self._running: dict[Any, Job] = {}
+        self._asked_at: dict[Any, float] = {}
+        self._announced: list[dict[str, float]] = []
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        if self.address is None:
+            return "Ray on this machine"
+        mode = os.environ["RAY_AUTH_MODE"]
+        open_to_all = "" if mode == "token" else f", without its token (RAY_AUTH_MODE={mode})"
+        return f"Ray cluster at {self.address}{open_to_all}"
+
+    def nodes(self) -> dict[str, Resources]:
+        """Gives the nodes that Ray takes for alive: id → resources."""
+        return {
+            node["NodeID"]: {
+                _NAMES.get(name, name): amount
+                for name, amount in node["Resources"].items()
+                if not name.startswith(_NO_RESOURCE)
+            }
+            for node in ray.nodes()
+            if node["Alive"]
+        }
+
+    def start(self, job: Job) -> None:
+        """Starts a job on its nodes."""
+        amounts = by_rays_names(job.resources)
+        run = pickle.dumps(job.run)
+        if len(job.nodes) > 1:
+            reference = self._wide_task.remote(run, job.nodes, job.ranks, amounts)
+        else:
+            others = {name: amount for name, amount in amounts.items() if name not in _NAMES}
+            reference = self._task.options(
+                num_cpus=amounts.get("CPU", 0),
+                num_gpus=amounts.get("GPU", 0),
+                resources=others,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(job.nodes[0], soft=False),
+            ).remote(run, self._modules)
+        self._running[reference] = job
+
+    def ask_to_leave(self, trial: str) -> None:
+        """Sends SIGTERM to a running job."""
+        for reference, job in self._running.items():
+            if job.trial == trial:
+                self._ask(reference)
+
+    def wait(self, timeout_s: float) -> list[Ended]:
+        """Waits until a job ends or the time is over, and gives those that ended."""
+        for reference, at in list(self._asked_at.items()):
+            if time.monotonic() - at > _ASK_AGAIN_S:
+                self._ask(reference)
+        if not self._running:
+            threading.Event().wait(timeout_s)
+            return []
+        ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
+        if ready:  # and all others that are ready by now
+            ready, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+        return [self._end(reference) for reference in ready]
+
+    def announce(self, waiting: Sequence[tuple[Resources, int]]) -> None:
+        """Asks an autoscaling cluster for room for what runs and waits, as tasks bound to nodes do not."""
+        if self.address is None:
+            return
+        wanted = [
+            by_rays_names(resources) for resources, count in waiting[:_LARGEST_DEMAND] for _ in range(count)
+        ]
+        if wanted != self._announced:
+            self._announced = wanted
+            request_resources(bundles=wanted)
+
+    def _ask(self, reference: Any) -> None:  # noqa: ANN401 - Ray's references have no public type
+        """Has Ray interrupt a task; again where it was told at a moment at which nothing listened yet."""
+        self._asked_at[reference] = time.monotonic()
+        ray.cancel(reference, force=False, recursive=False)
+
+    def _end(self, reference: Any) -> Ended:  # noqa: ANN401 - Ray's references have no public type
+        job = self._running.pop(reference)
+        self._asked_at.pop(reference, None)
+        try:
+            end: Exit = ray.get(reference)
+        except ray.exceptions.TaskUnschedulableError:
+            return Ended(trial=job.trial, how="left", reason="its node was gone", dead_nodes=job.nodes)
+        except ray.exceptions.TaskCancelledError:
+            return Ended(trial=job.trial, how="left", reason="told to leave before it began")
+        except ray.exceptions.RayTaskError as error:  # such as what can't be pickled
+            return Ended(trial=job.trial, how=fault_of(error.cause), reason=words_of(error.cause))
+        except ray.exceptions.RayError as error:
+            lost = isinstance(error, _NODE_LOST)
+            why = "its node died" if lost else "its worker died"
+            return Ended(
+                trial=job.trial,
+                how="crashed",
+                reason=f"{why} ({type(error).__name__})",
+                dead_nodes=job.nodes if lost else (),
+            )
+        return ended_by(job.trial, end)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.announce([])
+        ray.shutdown()
+
+
+def _run_in_fresh_process(run: bytes, modules: tuple[str, ...]) -> Exit:
+    """Runs a job beside the Ray worker, which imports no torch and keeps the server for the next job."""
+    load_ahead(*modules, "ray")  # which the worker's main module imports, and a new process that module
+    return _see_through(partial(FreshProcess, run))
+
+
+def _run_over_nodes(
+    run: bytes, nodes: Sequence[str], ranks_per_node: int, resources: Mapping[str, float]
+) -> Exit:
+    from runners.scheduling.ray_backend.over_nodes import OverNodes  # noqa: PLC0415 - Ray Train's import takes seconds
+
+    start = partial(OverNodes, run, nodes=nodes, ranks_per_node=ranks_per_node, resources=resources)
+    return _see_through(start)
+
+
+def _see_through(start: "Callable[[], FreshProcess | OverNodes]") -> Exit:
+    notice = Notice()
+    # Ray cancels by an interrupt, which a cluster that a script started in the background was born to ignore.
+    with notice.listening(signal.SIGINT):
+        process = start()
+        while not process.ended(_CANCEL_S):
+            if notice.by:
+                process.ask_to_leave()
+                break
+        return process.wait()
+
+
+def by_rays_names(resources: Resources) -> dict[str, float]:
+    """Gives resources as Ray calls them."""
+    theirs = {ours: name for name, ours in _NAMES.items()}
+    return {theirs.get(name, name): amount for name, amount in resources.items()}

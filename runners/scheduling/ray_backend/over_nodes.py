@@ -1,0 +1,121 @@
+"""Runs a job over several nodes: Ray Train starts its ranks and forms their group."""
+
+import logging
+import pickle
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+
+from runners.host.faults import fault_of, tell_to_leave, words_of
+from runners.host.process import Exit
+from runners.scheduling.ray_backend.notices import Notices, actor_here
+from runners.scheduling.ray_backend.scratch import in_memory
+
+_LOOK_S = 0.5
+_RANKS = "ranks"
+
+
+class OverNodes:
+    """A call that all ranks make, and that is made once more without a group when they are through.
+
+    It is used as a `runners.host.process.FreshProcess` is, and gives what the last call did.
+
+    Args:
+        run: What to call, pickled; each rank finds out by `runners.training.ranks` which it is.
+        nodes: Ray's ids of the nodes.
+        ranks_per_node: Ranks on each.
+        resources: What the job occupies on each of them, by Ray's names.
+    """
+
+    def __init__(
+        self, run: bytes, *, nodes: Sequence[str], ranks_per_node: int, resources: Mapping[str, float]
+    ) -> None:
+        self._run = run
+        self._notices = actor_here(Notices)
+        each = {name: amount / ranks_per_node for name, amount in resources.items()}
+        logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # what went wrong is told by `wait`
+        self._trainer = TorchTrainer(
+            _take_part,
+            train_loop_config={"run": run, "notices": self._notices},
+            torch_config=TorchConfig(backend="nccl" if each.get("GPU") else "gloo"),
+            scaling_config=ScalingConfig(  # type: ignore[call-arg]  # its stubs are those of an older one
+                num_workers=len(nodes) * ranks_per_node,
+                use_gpu=bool(each.get("GPU")),
+                resources_per_worker=each,
+                label_selector=[{"ray.io/node-id": node} for node in nodes for _ in range(ranks_per_node)],
+            ),
+            run_config=RunConfig(failure_config=FailureConfig(max_failures=0), **in_memory("train")),
+        )
+        self._end: Exit | None = None
+        # Beside the main thread, where Train would take Ctrl-C, by which Ray says that a task is to leave.
+        self._thread = threading.Thread(target=self._fit, daemon=True)
+        self._thread.start()
+
+    def ended(self, timeout_s: float) -> bool:
+        """Waits for its end, at most so long, and says whether it has ended."""
+        self._thread.join(timeout_s)
+        return self._end is not None
+
+    def ask_to_leave(self) -> None:
+        """Has the first rank, which writes for all, checkpoint and leave."""
+        self._notices.tell.remote(_RANKS)
+        if not ray.get(self._notices.listens.remote(_RANKS)):  # it waits for room, perhaps for ever
+            self._end = Exit(how="left", reason="told to leave before it began")
+
+    def wait(self) -> Exit:
+        """Waits for its end."""
+        while self._end is None:
+            self._thread.join(_LOOK_S)
+        return self._end
+
+    def _fit(self) -> None:
+        try:
+            self._trainer.fit()
+            self._end = Exit(how="finished", pickled=pickle.dumps(pickle.loads(self._run)()))  # noqa: S301 - our own
+        except WorkerGroupError as error:
+            self._end = _first_cause(error.worker_failures)
+        except (TrainingFailedError, RayError) as error:  # as when a node went before its rank began
+            self._end = Exit(how="crashed", reason=words_of(error))
+        except Exception as error:  # noqa: BLE001 - whatever the call raises is its result
+            self._end = Exit(how=fault_of(error), reason=words_of(error))
+
+
+def _take_part(config: Mapping[str, Any]) -> None:
+    import torch  # noqa: PLC0415 - where no rank runs, nothing needs it
+
+    if get_device().type == "cuda":
+        torch.cuda.set_device(get_device())
+    if get_context().get_world_rank() == 0:
+        threading.Thread(target=_listen, args=(config["notices"],), daemon=True).start()
+    pickle.loads(config["run"])()  # noqa: S301 - our own
+
+
+def _listen(notices: Any) -> None:  # noqa: ANN401 - a handle of `Notices`
+    """Passes the word on to the rank, which Train runs in a thread, where no signal arrives."""
+    with suppress(RayError):  # who would tell is gone
+        while True:
+            if ray.get(notices.told.remote(_RANKS)):
+                tell_to_leave("word from the driver")  # again and again: it may not listen yet
+            time.sleep(_LOOK_S)
+
+
+def _first_cause(failures: Mapping[int, Exception]) -> Exit:
+    """Tells what ended the ranks: one that left or died before those that lost it, then the lowest."""
+    ends = []
+    for rank, failure in sorted(failures.items()):
+        if isinstance(failure, RayError):
+            ends.append(
+                Exit(how="crashed", reason=f"rank {rank}: its process died ({type(failure).__name__})")
+            )
+        else:
+            cause = getattr(failure, "_base_exc", failure)
+            ends.append(Exit(how=fault_of(cause), reason=f"rank {rank}: {words_of(cause)}"))
+    return min(ends, key=lambda end: ("left", "crashed", "failed").index(end.how))

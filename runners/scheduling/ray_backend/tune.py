@@ -1,0 +1,258 @@
+"""Runs jobs as the trials of a Ray Tune experiment: those of a study's tuning.
+
+Tune asks its search algorithm what to try next, and here that is whatever `runners.scheduling.schedule`
+starts: order, retries and the budget are the grid's. Left to itself Tune retries what diverged, at once and
+behind all others. What it knows of an experiment is thrown away: its restore starts finished trials again
+and takes no new ones. A trial's folder tells what is done.
+"""
+
+import logging
+import pickle
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Self
+
+import ray
+from ray import tune
+from ray.exceptions import RayTaskError
+from ray.tune.search import Searcher
+
+from runners.host.faults import words_of
+from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
+from runners.scheduling.backend import Ended, Job, ended_by
+from runners.scheduling.nodes import Resources
+from runners.scheduling.ray_backend.core import RayBackend, by_rays_names
+from runners.scheduling.ray_backend.notices import Notices, actor_here
+from runners.scheduling.ray_backend.scratch import in_memory
+
+if TYPE_CHECKING:
+    from runners.scheduling.ray_backend.over_nodes import OverNodes
+
+_LOOK_S = 0.5
+_IDLE_S = 1.0  # as long as Tune sleeps when it is given nothing and nothing runs
+
+
+class TuneBackend:
+    """An experiment of Ray Tune's that ends with this context.
+
+    Args:
+        connection: Whose cluster it runs on.
+    """
+
+    binds = False  # where a node is gone, Tune's placement groups find another one
+
+    def __init__(self, connection: RayBackend) -> None:
+        self._connection = connection
+        self._desk = actor_here(_Desk)
+        self._ended: SimpleQueue[Ended] = SimpleQueue()
+        self._search, self._over = _Search(), threading.Event()
+        self._error: BaseException | None = None
+        # Beside the main thread, where Tune would take SIGUSR1, a notice, to drop what runs.
+        self._thread = threading.Thread(target=self._fit, daemon=True)
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        return self._connection.name
+
+    def nodes(self) -> dict[str, Resources]:
+        """Gives the cluster's nodes: id → resources."""
+        return self._connection.nodes()
+
+    def start(self, job: Job) -> None:
+        """Has Tune try a job next."""
+        ray.get(self._desk.put.remote(job.trial, pickle.dumps(job.run)))
+        self._search.jobs.put(job)
+
+    def ask_to_leave(self, trial: str) -> None:
+        """Has a running job's process get SIGTERM."""
+        self._desk.tell.remote(trial)
+
+    def wait(self, timeout_s: float) -> list[Ended]:
+        """Waits until a job ends or the time is over, and gives those that ended."""
+        ended = []
+        try:
+            ended.append(self._ended.get(timeout=timeout_s))
+            while True:
+                ended.append(self._ended.get_nowait())
+        except Empty:
+            pass
+        if self._error is not None:
+            raise self._error
+        return [*ended, *self._connection.wait(0)]  # what nodes that joined were asked
+
+    def announce(self, waiting: Sequence[tuple[Resources, int]]) -> None:
+        """Asks an autoscaling cluster for room for what runs and waits."""
+        self._connection.announce(waiting)
+
+    def _fit(self) -> None:
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # who waits is told what went wrong
+        trainable = tune.with_resources(tune.with_parameters(_train, desk=self._desk), _placement)
+        try:
+            tune.Tuner(
+                trainable,
+                tune_config=tune.TuneConfig(
+                    search_alg=self._search,
+                    num_samples=-1,
+                    reuse_actors=True,  # each job has a process of its own
+                    trial_name_creator=_name,
+                    trial_dirname_creator=_name,
+                ),
+                run_config=tune.RunConfig(
+                    **in_memory("tune"),
+                    verbose=0,
+                    stop=_Over(self._over),
+                    callbacks=[_Ends(self._ended)],
+                ),
+            ).fit()
+        except BaseException as error:  # noqa: BLE001 - told to who waits
+            self._error = error
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._search.jobs.put(None)
+        self._thread.join()
+        ray.kill(self._desk)
+
+
+class _Desk(Notices):
+    """What is to be run, which Tune's own records are too small for, and who is told to leave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runs: dict[str, bytes] = {}
+
+    def put(self, trial: str, run: bytes) -> None:
+        self._runs[trial] = run
+        self.forget(trial)
+
+    def take(self, trial: str) -> bytes:
+        return self._runs.pop(trial)
+
+
+class _Here:
+    """What Tune pickles for a restore that never is: it stays in this process."""
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return object, ()
+
+
+class _Search(_Here, Searcher):
+    """Suggests what the schedule starts.
+
+    Attributes:
+        jobs: To be suggested; None when there will be no more.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._running = 0
+
+    def suggest(self, trial_id: str) -> Any:  # noqa: ANN401, ARG002 - as Tune has it
+        try:
+            job = self.jobs.get(timeout=0 if self._running else _IDLE_S)
+        except Empty:
+            return None
+        if job is None:
+            return Searcher.FINISHED
+        self._running += 1
+        return {
+            "trial": job.trial,
+            "nodes": job.nodes,
+            "ranks": job.ranks,
+            "resources": by_rays_names(job.resources),
+        }
+
+    def on_trial_complete(self, trial_id: str, result: object = None, error: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
+        self._running -= 1
+
+    def save(self, checkpoint_path: str) -> None:
+        pass
+
+    def restore(self, checkpoint_path: str) -> None:
+        pass
+
+
+class _Over(_Here, tune.Stopper):
+    """Ends the experiment, with what of it still runs."""
+
+    def __init__(self, over: threading.Event) -> None:
+        self._over = over
+
+    def __call__(self, trial_id: str, result: object) -> bool:  # noqa: ARG002
+        return False
+
+    def stop_all(self) -> bool:
+        return self._over.is_set()
+
+
+class _Ends(_Here, tune.Callback):
+    """Passes on how trials end."""
+
+    def __init__(self, ended: SimpleQueue[Ended]) -> None:
+        self._ended = ended
+
+    def on_trial_complete(self, iteration: int, trials: Sequence[Any], trial: Any, **_info: object) -> None:  # noqa: ANN401, ARG002
+        end = trial.last_result
+        if "how" in end:  # else it was stopped, at the end of all
+            told = Exit(how=end["how"], reason=end["reason"], pickled=end["pickled"])
+            self._ended.put(ended_by(trial.config["trial"], told))
+
+    def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **_info: object) -> None:  # noqa: ANN401, ARG002
+        self._ended.put(Ended(trial=trial.config["trial"], how="crashed", reason=_reason(trial)))
+
+
+def _reason(trial: Any) -> str:  # noqa: ANN401 - Tune's trials have no public type
+    # `get_pickled_error` looks in Tune's storage, where it comes to lie later.
+    if trial.pickled_error_file is None:
+        return "its worker died"
+    error = pickle.loads(Path(trial.pickled_error_file).read_bytes())  # noqa: S301 - our own
+    if isinstance(error, RayTaskError):
+        return words_of(error.cause)
+    return f"its worker died ({type(error).__name__})"
+
+
+def _name(trial: Any) -> str:  # noqa: ANN401 - as above
+    name: str = trial.trial_id
+    return name
+
+
+def _placement(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+    if len(config["nodes"]) > 1:  # its ranks hold what it occupies; a group must hold something
+        return tune.PlacementGroupFactory([{"memory": 1}])
+    # On the node that the schedule chose, or elsewhere where that is gone.
+    return tune.PlacementGroupFactory(
+        [{"memory": 1, **config["resources"]}], "STRICT_PACK", _soft_target_node_id=config["nodes"][0]
+    )
+
+
+def _train(config: Mapping[str, Any], desk: Any) -> dict[str, object]:  # noqa: ANN401 - a handle of `_Desk`
+    trial = config["trial"]
+    run = ray.get(desk.take.remote(trial))
+    if ray.get(desk.told.remote(trial)):
+        return asdict(Exit(how="left", reason="told to leave before it began"))
+    process, told = _start(run, config), False
+    while not process.ended(_LOOK_S):
+        if not told and ray.get(desk.told.remote(trial)):
+            told = True
+            process.ask_to_leave()
+    return asdict(process.wait())
+
+
+def _start(run: bytes, config: Mapping[str, Any]) -> "FreshProcess | OverNodes":
+    if len(config["nodes"]) == 1:
+        load_ahead(*TRIAL_MODULES, "ray")
+        return FreshProcess(run)  # beside Tune's worker, which imports no torch
+    from runners.scheduling.ray_backend.over_nodes import OverNodes  # noqa: PLC0415 - Ray Train's import takes seconds
+
+    return OverNodes(
+        run, nodes=config["nodes"], ranks_per_node=config["ranks"], resources=config["resources"]
+    )

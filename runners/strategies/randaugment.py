@@ -1,0 +1,137 @@
+"""RandAugment (arXiv 1909.13719) on whole batches of tensors: timm's operations at timm's strengths.
+
+timm's own runs on one PIL image at a time and draws from Python's and numpy's global state; this is its
+``rand-m9-n2-inc1``: two layers, in each of which an image meets, with probability 1/2, one of fifteen
+operations of magnitude 9 of 10. A test holds each operation to timm's, pixel by pixel.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms.v2 import functional as vision
+
+from runners.models.model import full_precision
+
+_LAYERS = 2
+_PROBABILITY = 0.5
+_MAGNITUDE = 0.9
+_GREY = 128.0  # what moves in from outside
+
+Operation = Callable[[Tensor, Tensor], Tensor]
+"""Takes uint8 images, (N, 3, H, W), and the direction of each, 1 or -1; gives images of the same shape."""
+
+
+def rand_augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Changes each image by two random operations.
+
+    Args:
+        images: Float images in [-1, 1], (N, 3, H, W).
+        generator: Where the draws come from; on the processor.
+
+    Returns:
+        Images of the same shape, in [-1, 1] at 256 levels.
+    """
+    count = len(images)
+    pixels = images.add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+    for _ in range(_LAYERS):
+        drawn = torch.randint(len(OPERATIONS), (count,), generator=generator)
+        left_alone = torch.rand(count, generator=generator) >= _PROBABILITY
+        direction = torch.randint(2, (count,), generator=generator) * 2.0 - 1
+        drawn[left_alone] = -1
+        for number, operation in enumerate(OPERATIONS.values()):
+            rows = (drawn == number).nonzero().squeeze(1)
+            if len(rows):
+                here = rows.to(images.device)
+                pixels[here] = operation(pixels[here], direction[rows].to(images.device))
+    return pixels.to(images.dtype).div_(127.5).sub_(1)
+
+
+def _moved(matrix: Callable[[float, float], tuple[tuple[float, ...], tuple[float, ...]]]) -> Operation:
+    """Makes an operation of where a place of the new image, from -1 to 1, lies in the old one.
+
+    Args:
+        matrix: Direction and height over width → an affine matrix of two rows.
+    """
+
+    def move(pixels: Tensor, direction: Tensor) -> Tensor:
+        ratio = pixels.shape[2] / pixels.shape[3]
+        there, back = (torch.tensor(matrix(sign, ratio), device=pixels.device) for sign in (1.0, -1.0))
+        affine = torch.where(direction.view(-1, 1, 1) > 0, there, back)
+        with full_precision(pixels.device):  # bf16 knows no place to a pixel of 224
+            grid = functional.affine_grid(affine, list(pixels.shape), align_corners=False)
+            # Zeros come in from outside: grey is made zero for as long.
+            moved = functional.grid_sample(pixels.float() - _GREY, grid, align_corners=False)
+        return (moved + _GREY).round_().to(torch.uint8)
+
+    return move
+
+
+def _rotated(sign: float, ratio: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    angle = math.radians(30 * _MAGNITUDE) * sign
+    cos, sin = math.cos(angle), math.sin(angle)
+    return (cos, -sin * ratio, 0), (sin / ratio, cos, 0)
+
+
+def _sheared_x(sign: float, ratio: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    slope = 0.3 * _MAGNITUDE * sign * ratio  # about the upper left corner, as PIL's
+    return (1, slope, slope), (0, 1, 0)
+
+
+def _sheared_y(sign: float, ratio: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    slope = 0.3 * _MAGNITUDE * sign / ratio
+    return (1, 0, 0), (slope, 1, slope)
+
+
+def _translated_x(sign: float, _ratio: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return (1, 0, 2 * 0.45 * _MAGNITUDE * sign), (0, 1, 0)
+
+
+def _translated_y(sign: float, _ratio: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return (1, 0, 0), (0, 1, 2 * 0.45 * _MAGNITUDE * sign)
+
+
+def _enhanced(adjust: Callable[[Tensor, float], Tensor]) -> Operation:
+    """Makes an operation of torchvision's: nine tenths of the way to what is left at 0, or away from it."""
+
+    def enhance(pixels: Tensor, direction: Tensor) -> Tensor:
+        least = adjust(pixels, 0.0).float()
+        factor = 1 + 0.9 * _MAGNITUDE * direction.view(-1, 1, 1, 1)
+        return least.lerp(pixels.float(), factor).clamp_(0, 255).to(torch.uint8)
+
+    return enhance
+
+
+def _whole(operation: Callable[[Tensor], Tensor]) -> Operation:
+    """Makes an operation of one that has no direction."""
+    return lambda pixels, _direction: operation(pixels)
+
+
+def _solarized_by_addition(pixels: Tensor) -> Tensor:
+    lighter = pixels + int(110 * _MAGNITUDE)  # of what is below 128: no more than 255
+    return torch.where(pixels < 128, lighter, pixels)  # noqa: PLR2004 - half
+
+
+OPERATIONS: Mapping[str, Operation] = MappingProxyType(
+    {
+        "AutoContrast": _whole(vision.autocontrast),
+        "Equalize": _whole(vision.equalize),
+        "Invert": _whole(vision.invert),
+        "Rotate": _moved(_rotated),
+        "PosterizeIncreasing": _whole(lambda pixels: vision.posterize(pixels, 4 - int(4 * _MAGNITUDE))),
+        "SolarizeIncreasing": _whole(lambda pixels: vision.solarize(pixels, 256 - int(256 * _MAGNITUDE))),
+        "SolarizeAdd": _whole(_solarized_by_addition),
+        "ColorIncreasing": _enhanced(vision.adjust_saturation),
+        "ContrastIncreasing": _enhanced(vision.adjust_contrast),
+        "BrightnessIncreasing": _enhanced(vision.adjust_brightness),
+        "SharpnessIncreasing": _enhanced(vision.adjust_sharpness),
+        "ShearX": _moved(_sheared_x),
+        "ShearY": _moved(_sheared_y),
+        "TranslateXRel": _moved(_translated_x),
+        "TranslateYRel": _moved(_translated_y),
+    }
+)
+"""timm's name → the operation at magnitude 9."""

@@ -1,0 +1,86 @@
+"""Loss and gradients of a batch: at once, or part by part and rank by rank with the loss of the whole."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from runners.host.seeds import derive_seed
+from runners.models.model import attention_context
+from runners.training.learner import Learner
+from runners.training.ranks import gather, rank, ranks
+
+Context = Callable[[], AbstractContextManager[object]]
+
+
+def backward(learner: Learner, views: Sequence[Tensor], context: Context) -> Tensor:
+    """Computes the gradients of a batch at once.
+
+    Args:
+        learner: Whose parameters get their gradients.
+        views: What the strategy's towers see.
+        context: Precision and attention of the forward pass.
+
+    Returns:
+        The loss, a scalar without a graph.
+    """
+    strategy, model = learner.strategy, learner.model
+    with context():
+        loss = strategy.loss(model, *strategy.features(model, *views))
+    with attention_context(loss.device):
+        _scaled(learner, loss).backward()
+    return loss.detach()
+
+
+def backward_in_parts(
+    learner: Learner, views: Sequence[Tensor], context: Context, *, parts: int, seed: int
+) -> Tensor:
+    """Computes the gradients of a batch that is cut into parts and over ranks, with the loss of the whole.
+
+    The features of all parts come first, without a graph, and those of the other ranks with them; the loss of
+    all of them together gives the gradient of each feature; then each part runs once more and passes its own
+    on to the weights (Gao et al. 2021, arXiv 2101.06983; as open_clip's ``accum_freq``, with the
+    temperature's gradient counted once). Loss and gradients are those of the whole batch, but for batch norm,
+    which sees a part of all ranks at a time. A rank's only part need not run twice.
+
+    Args:
+        learner: Whose parameters get their gradients.
+        views: What the strategy's towers see of this rank's pairs.
+        context: Precision and attention of the forward pass.
+        parts: Number of parts.
+        seed: Of the step and rank; both passes of a part drop the same patches.
+
+    Returns:
+        The loss, a scalar without a graph; the same on all ranks.
+    """
+    strategy, model = learner.strategy, learner.model
+    pieces = list(zip(*(view.chunk(parts) for view in views), strict=True))
+
+    def features(part: int) -> tuple[Tensor, ...]:
+        torch.manual_seed(derive_seed(seed, "part", part))
+        with context():
+            return learner.features(*pieces[part])
+
+    with torch.set_grad_enabled(parts == 1):
+        cached = [features(part) for part in range(parts)]
+    whole = [gather(torch.cat(each)).requires_grad_() for each in zip(*cached, strict=True)]
+    with context():
+        loss = strategy.loss(model, *whole)
+    # What the loss reads itself has its gradient from every rank; the ranks' mean leaves it as it is.
+    direct = [each for each in (model.logit_scale, model.logit_bias) if each is not None]
+    gradients = torch.autograd.grad(_scaled(learner, loss), [*whole, *direct])
+    own = [each.chunk(ranks())[rank()].mul(ranks()).chunk(parts) for each in gradients[: len(whole)]]
+    for part, gradient in enumerate(zip(*own, strict=True)):
+        last = part == parts - 1
+        with nullcontext() if last else learner.before_exchange():
+            outputs = cached[part] if parts == 1 else features(part)
+            roots = (*outputs, *direct) if last else outputs
+            values = (*gradient, *gradients[len(whole) :]) if last else gradient
+            with attention_context(loss.device):
+                torch.autograd.backward(roots, values)
+    return loss.detach()
+
+
+def _scaled(learner: Learner, loss: Tensor) -> Tensor:
+    return loss if learner.scaler is None else learner.scaler.scale(loss)

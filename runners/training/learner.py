@@ -1,0 +1,142 @@
+"""What a run changes: weights, optimiser, loss scale, moving average, and the losses so far."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from budgets.recipe import Recipe
+from runners.strategies.protocol import TrainingStrategy
+from runners.training.optimizer import make_optimizer
+from runners.training.ranks import ranks
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Learner:
+    """A model in training, with all that a checkpoint holds.
+
+    Attributes:
+        model: The model.
+        strategy: Gives the loss.
+        modules: All that is trained: the model and the strategy's head.
+        optimizer: Over their parameters.
+        scaler: Loss scale of fp16, else None.
+        across: The towers as ranks run them, who exchange gradients in the backward pass; None for one rank.
+        average: Moving average of the model's weights, or None.
+        losses: Loss of each step, (steps,), on the model's device; not a number where none was yet.
+    """
+
+    model: open_clip.CLIP
+    strategy: TrainingStrategy
+    modules: nn.ModuleDict
+    optimizer: torch.optim.Optimizer
+    scaler: GradScaler | None
+    across: DistributedDataParallel | None
+    average: AveragedModel | None
+    losses: Tensor
+
+    @property
+    def evaluated(self) -> open_clip.CLIP:
+        """The model whose weights are the run's result."""
+        return self.model if self.average is None else self.average.module
+
+    def features(self, *views: Tensor) -> tuple[Tensor, ...]:
+        """Runs the strategy's towers on the views of some pairs of this rank."""
+        if self.across is None:
+            return self.strategy.features(self.model, *views)
+        features: tuple[Tensor, ...] = self.across(*views)
+        return features
+
+    def before_exchange(self) -> AbstractContextManager[None]:
+        """Gives the context of parts whose gradients stay on their rank until the last part."""
+        return nullcontext() if self.across is None else self.across.no_sync()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Gives everything but the losses; random state is no part: each step draws from its own seed."""
+        return {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts everything but the losses back."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {
+            "modules": self.modules,
+            "optimizer": self.optimizer,
+            "scaler": self.scaler,
+            "average": self.average,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def make_learner(  # noqa: PLR0913 - what a run is made of
+    model: open_clip.CLIP,
+    strategy: TrainingStrategy,
+    *,
+    recipe: Recipe,
+    lr_peak: float,
+    steps: int,
+    precision: str = "fp32",
+) -> Learner:
+    """Prepares a model, on its device, for a run.
+
+    Args:
+        model: The model.
+        strategy: Gives the loss; its head is moved to the model's device.
+        recipe: The optimisation.
+        lr_peak: Peak learning rate.
+        steps: Steps of the run.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+
+    Raises:
+        ValueError: Ranks without GPUs can't share the statistics of batch norm.
+    """
+    device = model.logit_scale.device
+    head = {} if strategy.head is None else {"head": strategy.head.to(device)}
+    modules = nn.ModuleDict({"model": model} | head)
+    if ranks() > 1 and any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in modules.modules()):  # noqa: SLF001 - as torch's own converter tells them
+        if device.type != "cuda":
+            raise ValueError("batch norm over several ranks needs GPUs; give the trial one rank")
+        modules = nn.SyncBatchNorm.convert_sync_batchnorm(modules)
+    average = None
+    if recipe.ema:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
+    if recipe.gradient_checkpointing:
+        model.set_grad_checkpointing()
+    if recipe.compile:
+        model.visual.compile()
+        model.transformer.compile()
+    across = None
+    if ranks() > 1:
+        across = DistributedDataParallel(_Towers(strategy, modules))
+    return Learner(
+        model=model,
+        strategy=strategy,
+        modules=modules,
+        optimizer=make_optimizer(modules, recipe, lr_peak=lr_peak),
+        scaler=GradScaler(device.type) if precision == "fp16" else None,
+        across=across,
+        average=average,
+        losses=torch.full((steps,), float("nan"), device=device),
+    )
+
+
+class _Towers(nn.Module):
+    """The strategy's forward pass, as torch's wrapper wants it."""
+
+    def __init__(self, strategy: TrainingStrategy, modules: nn.ModuleDict) -> None:
+        super().__init__()
+        self.modules_trained = modules
+        self._strategy = strategy
+
+    def forward(self, *views: Tensor) -> tuple[Tensor, ...]:
+        model = self.modules_trained["model"]
+        assert isinstance(model, open_clip.CLIP)
+        return self._strategy.features(model, *views)

@@ -1,0 +1,125 @@
+"""The processes that train one model together, each on its part of every batch: data-parallel ranks.
+
+Only rank 0 writes. On one node the trial's own process starts its ranks and watches over them; over several
+nodes Ray Train does.
+"""
+
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from math import inf
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from runners.host.faults import Notice, ProcessEnded
+from runners.host.process import Exit, FreshProcess, load_ahead
+
+_LOOK_S = 0.1
+_LET_GO_S = 2.0  # until others have ended of what ended one
+_INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """Gives which of the ranks this process is."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def ranks() -> int:
+    """Gives how many there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def gather(own: Tensor) -> Tensor:
+    """Joins the tensors of all ranks along their first dimension, in the order of ranks; without a graph."""
+    if ranks() == 1:
+        return own.detach()
+    parts = [torch.empty_like(own) for _ in range(ranks())]
+    dist.all_gather(parts, own.detach().contiguous())
+    return torch.cat(parts)
+
+
+@contextmanager
+def first_rank_first() -> Iterator[None]:
+    """Holds the other ranks back until the first is through, as with files that it mends."""
+    if rank():
+        dist.barrier()
+    yield
+    if ranks() > 1 and not rank():
+        dist.barrier()
+
+
+def run_ranks(run: Callable[[], T], *, count: int, gpus: bool) -> T:
+    """Runs a call in so many processes of this node that form a group.
+
+    Args:
+        run: The call; picklable. It finds out by `rank` which it is.
+        count: Number of ranks.
+        gpus: Whether each computes on a GPU of its own, and they speak NCCL; else gloo.
+
+    Returns:
+        What rank 0 returned.
+
+    Raises:
+        ProcessEnded: A rank ended otherwise; the others are gone with it.
+    """
+    load_ahead()
+    notice = Notice()
+    with TemporaryDirectory() as folder, notice.listening():
+        meet = partial(_meet, Path(folder) / "store", count=count, gpus=gpus)
+        processes = [
+            FreshProcess(pickle.dumps(partial(_take_part, meet, number, run))) for number in range(count)
+        ]
+        ends = _wait(processes, notice)
+    for number, end in ends.items():
+        if end.how != "finished":
+            raise ProcessEnded(end.how, f"rank {number} of {count}: {end.reason}")
+    result: T = pickle.loads(ends[0].pickled)  # noqa: S301 - our own process's
+    return result
+
+
+def _wait(processes: Sequence[FreshProcess], notice: Notice) -> dict[int, Exit]:
+    """Gives how the ranks ended: all of them, or the first that did not finish and whoever died with it."""
+    running = {process.connection: number for number, process in enumerate(processes)}
+    ends: dict[int, Exit] = {}
+    let_go_at = inf
+    while running and time.monotonic() < let_go_at:
+        for connection in wait(list(running), _LOOK_S):
+            assert isinstance(connection, Connection)
+            number = running.pop(connection)
+            ends[number] = processes[number].wait()
+            if ends[number].how != "finished":
+                let_go_at = min(let_go_at, time.monotonic() + _LET_GO_S)
+        if notice.by and 0 in running.values():
+            processes[0].ask_to_leave()  # it writes what all have done
+            notice.by = ""
+    for number in running.values():
+        processes[number].kill()
+        processes[number].wait()
+    # A rank that lost another one says no more than that.
+    return dict(sorted(ends.items(), key=lambda item: item[1].how != "crashed"))
+
+
+def _meet(store: Path, number: int, *, count: int, gpus: bool) -> None:
+    """Joins the group, whose ranks find each other by a file and speak over loopback alone."""
+    os.environ.update(dict.fromkeys(_INTERFACES, "lo"))
+    if gpus:
+        torch.cuda.set_device(number)
+    dist.init_process_group(
+        "nccl" if gpus else "gloo", init_method=f"file://{store}", rank=number, world_size=count
+    )
+
+
+def _take_part(meet: Callable[[int], None], number: int, run: Callable[[], object]) -> object:
+    meet(number)
+    return run()

@@ -1,0 +1,1 @@
+"""One trial, from its job to its result row."""

@@ -1,0 +1,82 @@
+"""Measures what a kind of trial takes: the first steps of a real one, in a fresh process, nothing kept."""
+
+import dataclasses
+import resource
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from runners.trials.throughput import Throughput
+from runners.trials.trial import Outcome, run_trial
+from runners.trials.trial_setup import TrialJob
+
+_WARM_STEPS = 5
+_FEWEST_STEPS = 10
+
+
+def calibrate(jobs: Sequence[TrialJob], *, side_by_side: int, seconds: float) -> Iterator[Throughput]:
+    """Yields a measurement for each job, as they end.
+
+    Args:
+        jobs: A trial of each kind; their folders and evaluation sets are left alone.
+        side_by_side: How many run at once, as in a run of the study.
+        seconds: How long the timed steps of each may take, about; ten steps are taken at least.
+    """
+    context = get_context("forkserver")
+    # Each is forked from a process that has imported torch, and used none of it.
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(side_by_side, mp_context=context, max_tasks_per_child=1) as pool:
+        futures = [pool.submit(measure, job, seconds) for job in jobs]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def measure(job: TrialJob, seconds: float) -> Throughput:
+    """Measures one kind in this process, for about so many seconds after a few steps that warm it up."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = _starter(job, Path(folder))
+        steps = _WARM_STEPS
+        warm = run(steps)
+        # What the first steps cost once makes them slow: a second look tells how many steps fit.
+        for share in (0.1, 1.0):
+            fit = warm.timing["samples_per_s"] * seconds * share / job.trial.batch_size
+            steps = max(_FEWEST_STEPS, min(int(fit), job.trial.steps))
+            warm = run(steps)
+    if job.gpus:
+        memory = torch.cuda.max_memory_allocated()
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Throughput(
+        architecture=job.trial.cell.architecture,
+        strategy=job.trial.cell.strategy,
+        batch_size=job.trial.batch_size,
+        precision=str(warm.row["precision"]),
+        steps=steps,
+        samples_per_s=warm.timing["samples_per_s"],
+        memory_bytes=memory,
+    )
+
+
+def _starter(job: TrialJob, folder: Path) -> Callable[[int], Outcome]:
+    """Gives what trains the job's trial for some steps and evaluates nothing."""
+
+    def run(steps: int) -> Outcome:
+        trial = dataclasses.replace(
+            job.trial,
+            samples_seen=steps * job.trial.batch_size,
+            # So few steps are no longer than a declared warm-up, and say nothing of divergence.
+            recipe=dataclasses.replace(job.trial.recipe, warmup_samples=None, diverged_after=None),
+        )
+        place = folder / str(len(list(folder.iterdir())))
+        return run_trial(dataclasses.replace(job, trial=trial, evaluation={}, probes=(), folder=place))
+
+    return run
+
+
+def gpu_name() -> str | None:
+    """The GPU's name as its driver gives it, or None where torch sees none."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None

@@ -1,0 +1,234 @@
+"""Runs one trial in the process that it is called in: data, model, training, evaluation, one result row.
+
+The folder of a trial holds ``progress.json`` and its checkpoints while it runs, then ``result.json``
+(its row and timing), ``curve.parquet``, ``weights.pt`` and, where pairs were damaged, ``damage.jsonl``; and
+``meter``, what it computed over all its attempts. A trial with a result is never run again.
+"""
+
+import errno
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from budgets.cost.architecture import Architecture
+from budgets.planning.plan import Trial
+from runners.data.evaluation.evaluation_set import EvaluationSet, load_evaluation_set, read_training_split
+from runners.data.pool.damage import Damage
+from runners.evaluate.evaluate import evaluate
+from runners.evaluate.features import Encoder, encode_set
+from runners.host.faults import Notice, patiently, words_of
+from runners.host.files import locked, new_file, write_json
+from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
+from runners.training.divergence import Diverged
+from runners.training.ranks import rank, run_ranks
+from runners.training.train import to_float, train
+from runners.trials.checkpoint import save
+from runners.trials.curve import curve_rows, mean_losses
+from runners.trials.meter import Meter
+from runners.trials.trial_setup import TrialJob, set_up
+from runners.trials.upload import run_on_copies
+from runners.trials.watch import Watch
+
+_PATIENCE_S = 120.0  # with storage that is away when the result is to be written
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a trial gives.
+
+    Attributes:
+        row: Its row of `runners.results.RESULT_COLUMNS`, with metrics.
+        timing: Seconds, samples a second and damaged pairs; not deterministic.
+    """
+
+    row: Mapping[str, Any]
+    timing: Mapping[str, float]
+
+
+def run_trial(job: TrialJob) -> Outcome:
+    """Trains and evaluates a trial, or gives the result that it has already.
+
+    A second process that is given the same trial waits for the first. The folder that the trial's own is in
+    must be there: made anew it would stand in the place of storage that is away. Where the storage is no
+    folder, it runs on copies of this node: see `runners.trials.upload`.
+
+    Raises:
+        Left: The process was told to leave, see `runners.host.faults.Notice`.
+        ProcessEnded: One of several ranks did not finish, or the process that ran the trial on copies.
+        OSError: Storage is away.
+    """
+    if job.storage:
+        return run_on_copies(job, run_trial)
+    if job.ranks == 1:
+        return _run_first(job)
+    outcome = run_ranks(partial(take_part, job), count=job.ranks, gpus=bool(job.gpus))
+    assert outcome is not None, "the first rank gives the result"
+    return outcome
+
+
+def take_part(job: TrialJob) -> Outcome | None:
+    """Runs a trial as one of several ranks; the first gives its outcome, the others None."""
+    if rank() == 0:
+        return _run_first(job)
+    setup = set_up(job)
+    with suppress(Diverged):  # the first says so
+        train(setup.learner, setup.data, setup.schedule, first_step=setup.first_step, context=setup.context)
+    return None
+
+
+def _run_first(job: TrialJob) -> Outcome:
+    notice = Notice()
+    with notice.listening():
+        job.folder.mkdir(exist_ok=True)
+        with locked(job.folder / ".lock"):
+            for torn in job.folder.glob(".*.partial-*"):
+                torn.unlink()
+            finished = read_outcome(job.folder)
+            if finished is not None:
+                return finished
+            try:
+                with Meter(job.folder) as meter:
+                    return _run(job, meter, notice)
+            except ValueError as error:
+                for place in (job.pool, *job.evaluation.values(), job.folder):
+                    if not place.exists():  # then nothing is wrong with what it holds
+                        raise FileNotFoundError(errno.ENOENT, "storage is away", str(place)) from error
+                raise
+
+
+def read_outcome(folder: Path) -> Outcome | None:
+    """Reads a trial's result, or None when it has none yet.
+
+    Raises:
+        ValueError: It is damaged, or what was written before it is not there; the message says what to do.
+    """
+    path, curve = folder / "result.json", folder / "curve.parquet"
+    if not path.exists():
+        return None
+    again = f"delete {folder} to run the trial again"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        outcome = Outcome(row=content["row"], timing=content["timing"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({words_of(error)}); {again}") from None
+    if not curve.exists() and path.exists():  # all is gone where storage is away
+        raise ValueError(f"{path} is there and {curve.name} beside it is not; {again}")
+    return outcome
+
+
+def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
+    started = time.monotonic()
+    trial = job.trial
+    # Before anything is trained: a set that can't be read must not cost a training run.
+    size = Architecture(name=trial.cell.architecture, config=trial.architecture_config).image_size
+    sets = {name: load_evaluation_set(path, size) for name, path in job.evaluation.items()}
+    setup = set_up(job)
+    learner = setup.learner
+    watch = Watch(
+        job.folder,
+        trial,
+        learner,
+        checkpoint_s=job.checkpoint_s,
+        checkpoint_steps=job.checkpoint_steps,
+        first_step=setup.first_step,
+        meter=meter,
+        notice=notice,
+    )
+    trained = time.monotonic()
+    steps, status, reason, metrics = trial.steps, "finished", "", {}
+    try:
+        train(
+            learner,
+            setup.data,
+            setup.schedule,
+            first_step=setup.first_step,
+            context=setup.context,
+            before_step=watch.before_step,
+            after_step=watch.after_step,
+        )
+    except Diverged as diverged:
+        steps, status, reason = diverged.steps, "diverged", str(diverged)
+    train_s = time.monotonic() - trained
+    if status == "finished":
+        watch.before_evaluation()
+        encoder = Encoder(
+            model=learner.evaluated.eval(),
+            tokenize=setup.tokenize,
+            normalise=to_float,
+            device=learner.losses.device,
+            context=setup.context,
+        )
+        # Batches of many sizes are not worth compiling for.
+        with torch.compiler.set_stance("force_eager") if trial.recipe.compile else nullcontext():
+            metrics = _evaluate(job, encoder, sets, size)
+    row = {
+        **plan_row(trial),
+        **_done(trial, steps),
+        "precision": setup.precision,
+        "status": status,
+        "reason": reason,
+        "train_loss": learner.losses[steps - max(1, steps // 10) : steps].mean().item(),
+        **metrics,
+    }
+    timing = {
+        "wall_s": time.monotonic() - started,
+        "train_s": train_s,
+        "samples_per_s": (steps - setup.first_step) * trial.batch_size / max(train_s, 1e-9),
+        "damaged_pairs": len(setup.data.damage),
+    }
+
+    def write() -> None:
+        _write_damage(job.folder / "damage.jsonl", setup.data.damage)
+        losses = mean_losses(learner.losses[:steps].cpu(), steps=steps)
+        curve = curve_rows(trial, losses, steps=steps)
+        write_table(job.folder / "curve.parquet", to_frame(curve, CURVE_COLUMNS))
+        with new_file(job.folder / "weights.pt") as file:
+            save(learner.evaluated.state_dict(), file)
+        write_json(job.folder / "result.json", {"row": row, "timing": timing})
+        drop_scaffolding(job.folder)
+
+    patiently(write, patience_s=_PATIENCE_S, hurry=lambda: bool(notice.by))
+    return Outcome(row=row, timing=timing)
+
+
+def drop_scaffolding(folder: Path) -> None:
+    """Removes what a trial needs only until it has a result."""
+    for path in (*folder.glob("checkpoint-*"), folder / "progress.json", *folder.glob(".*.partial-*")):
+        path.unlink(missing_ok=True)
+
+
+def _evaluate(
+    job: TrialJob, encoder: Encoder, sets: Mapping[str, EvaluationSet], image_size: int
+) -> dict[str, float]:
+    features = {}
+    for name, data in sets.items():
+        probed = name in job.probes
+        train = read_training_split(job.evaluation[name], image_size, threads=job.cpus) if probed else ()
+        features[name] = encode_set(encoder, data, train)
+    return evaluate(features, context=encoder.context)
+
+
+def _write_damage(path: Path, damage: Sequence[Damage]) -> None:
+    """Lists the pairs in whose places others were trained on, one JSON object a line; no file without any."""
+    if damage:
+        with new_file(path) as file:
+            lines = (json.dumps(asdict(each)) + "\n" for each in damage)
+            file.write_text("".join(lines), encoding="utf-8")
+
+
+def _done(trial: Trial, steps: int) -> dict[str, float]:
+    """What was really done; less than planned when a trial diverged."""
+    samples = steps * trial.batch_size
+    return {
+        "steps": steps,
+        "samples_seen": samples,
+        "epochs": samples / trial.cell.subset_size,
+        "train_flops": float(trial.train_flops_after(samples)),
+    }

@@ -1,0 +1,157 @@
+"""What a trial needs before its first step: its data, its model and its last checkpoint, on each rank."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from budgets.cost.architecture import Architecture
+from budgets.cost.strategy import strategy as strategy_cost
+from budgets.planning.plan import Trial
+from budgets.quality import NAMED
+from runners.data.build.in_place import open_pool
+from runners.data.pool.damage import DAMAGE_TOLERANCE
+from runners.data.pool.subset import rows_in
+from runners.data.pool.tokenizer import tokenizer
+from runners.data.reading.training_set import StreamedSet, TrainingSet, training_data
+from runners.host.seeds import derive_seed
+from runners.models.model import build_model, compute_context, resolve_precision
+from runners.strategies.registry import build_strategy
+from runners.training.backward import Context
+from runners.training.learner import Learner, make_learner
+from runners.training.ranks import first_rank_first, rank, ranks
+from runners.training.train import Schedule
+from runners.trials.checkpoint import load_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialJob:
+    """A trial and where it runs.
+
+    Attributes:
+        trial: What to train.
+        pool: Folder of the pool.
+        evaluation: Evaluation set → its folder.
+        folder: The trial's own folder.
+        cpus: Threads to compute with, over all ranks of this node.
+        gpus: GPUs to use on this node, one a rank; 0 trains on the processor.
+        checkpoint_s: Seconds between checkpoints.
+        checkpoint_steps: Most steps between them; 0 for no such limit.
+        damage_tolerance: Share of the subset's pairs that may be damaged before the trial fails.
+        probes: Evaluation sets to whose training split probes are fitted.
+        ranks: Processes of this node that train the model together.
+        storage: URL that the paths are relative to (`runners.trials.upload`); empty: this node's.
+    """
+
+    trial: Trial
+    pool: Path
+    evaluation: Mapping[str, Path]
+    folder: Path
+    cpus: int
+    gpus: int
+    checkpoint_s: float
+    checkpoint_steps: int = 0
+    damage_tolerance: float = DAMAGE_TOLERANCE
+    probes: Collection[str] = ()
+    ranks: int = 1
+    storage: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """A trial's training on one rank, at its last checkpoint.
+
+    Attributes:
+        learner: What is trained.
+        data: The subset; this rank's part of each batch.
+        schedule: What decides each step.
+        first_step: Steps done before.
+        context: Precision and attention of the forward pass.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        tokenize: Texts → token ids.
+    """
+
+    learner: Learner
+    data: TrainingSet | StreamedSet
+    schedule: Schedule
+    first_step: int
+    context: Context
+    precision: str
+    tokenize: Callable[[Sequence[str]], Tensor]
+
+
+def set_up(job: TrialJob) -> Setup:
+    """Makes ready all that training needs, on any rank.
+
+    Raises:
+        ValueError: The pool can't be read, is too much damaged, or can't be trained on as declared.
+    """
+    trial = job.trial
+    device = torch.device("cuda", torch.cuda.current_device()) if job.gpus else torch.device("cpu")
+    torch.set_num_threads(max(1, job.cpus // job.ranks))
+    precision = resolve_precision(trial.recipe.precision, device)
+    data, tokenize = _load_subset(job)
+    torch.manual_seed(derive_seed(trial.seed, "initial weights"))
+    cost = strategy_cost(trial.cell.strategy)
+    model = build_model(
+        trial.architecture_config, kept_fraction=cost.kept_fraction, sigmoid_loss=cost.sigmoid_loss
+    ).to(device)
+    learner = make_learner(
+        model,
+        build_strategy(cost, Architecture(name=trial.cell.architecture, config=trial.architecture_config)),
+        recipe=trial.recipe,
+        lr_peak=trial.lr_peak,
+        steps=trial.steps,
+        precision=precision,
+    )
+    with first_rank_first():  # it removes damaged ones
+        first_step = load_checkpoint(job.folder, learner)
+    return Setup(
+        learner=learner,
+        data=data,
+        schedule=Schedule(
+            seed=trial.seed,
+            steps=trial.steps,
+            batch_size=trial.batch_size,
+            lr_peak=trial.lr_peak,
+            recipe=trial.recipe,
+        ),
+        first_step=first_step,
+        context=partial(compute_context, precision, device),
+        precision=precision,
+        tokenize=tokenize,
+    )
+
+
+def _load_subset(job: TrialJob) -> tuple[TrainingSet | StreamedSet, Any]:
+    """Opens the trial's subset and makes its tokenizer."""
+    trial = job.trial
+    text = trial.architecture_config["text_cfg"]
+    vision = trial.architecture_config["vision_cfg"]
+    assert isinstance(text, Mapping)
+    assert isinstance(vision, Mapping)
+    pool = open_pool(job.pool, tolerance=job.damage_tolerance)
+    to_ids = tokenizer(text["vocab_size"], text["context_length"], pool.vocabulary)
+    rows = rows_in(
+        pool.index_file, size=trial.cell.subset_size, quality=trial.cell.quality.removeprefix(NAMED)
+    )
+
+    def tokenize(texts: Sequence[str]) -> Tensor:
+        return torch.from_numpy(to_ids(texts))
+
+    data = training_data(
+        pool,
+        rows,
+        vision["image_size"],
+        tokenize,
+        threads=job.cpus,
+        workers=job.cpus // job.ranks if job.gpus else 0,
+        rank=rank(),
+        ranks=ranks(),
+        tolerance=job.damage_tolerance,
+    )
+    return data, tokenize

@@ -1,0 +1,197 @@
+"""A trial whose storage is no folder: it runs on this node's copies, which follow it into the storage.
+
+The storage has the same folders that a path would have. What is trained on is fetched once a node. A trial's
+own folder is taken over from the storage, and the trial runs on it in a process of its own; this one outlives
+that, and brings count, progress, checkpoints and result back: a killed trial loses what a folder would lose.
+"""
+
+import pickle
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from runners.host.faults import Notice, ProcessEnded, patiently
+from runners.host.files import locked
+from runners.host.process import FreshProcess
+from runners.host.storage import Storage, cache_folder
+from runners.host.trees import fetch_tree
+from runners.trials.checkpoint import checkpoints, drop_damaged
+from runners.trials.meter import METER, Count, count_text, read_count
+from runners.trials.trial_setup import TrialJob
+
+SMALL = (METER, "curve.parquet", "damage.jsonl", "result.json")
+"""The files of a trial's folder that say what it did."""
+
+_RESULT = (
+    "curve.parquet",
+    "damage.jsonl",
+    "weights.pt",
+    "result.json",
+)  # the last says that the others are there
+_OWNER = "owner"
+_KEPT = 2  # checkpoints, as in a folder
+_LOOK_S = 0.2
+_PUSH_S = 5.0
+_PATIENCE_S = 120.0  # with storage that is away when the last of a trial is to be brought to it
+
+T = TypeVar("T")
+
+
+def run_on_copies(job: TrialJob, run: Callable[[TrialJob], T]) -> T:
+    """Runs a trial on this node's copies of what it reads and writes.
+
+    Args:
+        job: The trial, its paths relative to its storage.
+        run: Runs it where they are this node's own.
+
+    Raises:
+        ProcessEnded: It did not finish; what it did is in the storage.
+        OSError: The storage is away, or another process has taken the trial over.
+    """
+    notice = Notice()
+    storage, here = Storage(job.storage), cache_folder(job.storage)
+    with notice.listening():
+        for tree in {job.pool, *(path for path in job.evaluation.values() if job.pool not in path.parents)}:
+            if not fetch_tree(storage, tree.as_posix(), here):
+                raise OSError(f"{job.storage} has no {tree}")
+        local = replace(
+            job,
+            storage="",
+            pool=here / job.pool,
+            evaluation={name: here / path for name, path in job.evaluation.items()},
+            folder=here / job.folder,
+        )
+        local.folder.mkdir(parents=True, exist_ok=True)
+        with locked(local.folder.with_name(f".{local.folder.name}.lock")):
+            copy = _Copy(storage, job.folder.as_posix(), local.folder)
+            copy.take_over()
+            process = FreshProcess(pickle.dumps(partial(run, local)), fork=True)
+            with copy.following():
+                while not process.connection.poll(_LOOK_S):
+                    if notice.by:
+                        process.ask_to_leave()
+                    if copy.taken:
+                        process.kill()
+            end = process.wait()
+            patiently(copy.push_last, patience_s=_PATIENCE_S, hurry=lambda: bool(notice.by))
+            if end.how == "finished":
+                shutil.rmtree(local.folder, ignore_errors=True)
+    if end.how != "finished":
+        raise ProcessEnded(end.how, end.reason)
+    result: T = pickle.loads(end.pickled)  # noqa: S301 - our own process's
+    return result
+
+
+class _Copy:
+    """This node's copy of a trial's folder. The last process that took a trial over alone may write there."""
+
+    def __init__(self, storage: Storage, name: str, folder: Path) -> None:
+        self._storage, self._name, self._folder = storage, name, folder
+        self._token = secrets.token_hex(8).encode()
+        self._begun, self._begun_at, self._ahead = Count(), time.monotonic(), 0
+        self._there: list[str] = []  # checkpoints in the storage, the newest first
+        self.taken = False
+
+    def take_over(self) -> None:
+        """Makes the trial this process's, at the state where the last one left it."""
+        owner, mark = self._storage.read(self._object(_OWNER)), self._folder / f".{_OWNER}"
+        ours = owner is not None and mark.exists() and mark.read_bytes() == owner
+        self._storage.write(self._object(_OWNER), self._token)
+        found = self._storage.list(self._name)
+        self._there = sorted((name for name in found if name.startswith("checkpoint-")), reverse=True)
+        if not ours:  # else nobody but this node worked on it since, and what could not be pushed is here
+            for path in self._folder.iterdir():
+                path.unlink()
+            self._fetch(found)
+        mark.write_bytes(self._token)
+        self._begun = read_count(self._folder) or Count()
+
+    def _fetch(self, found: Mapping[str, int]) -> None:
+        self._storage.get({name: found[name] for name in SMALL if name in found}, self._name, self._folder)
+        while self._there and "result.json" not in found:
+            newest = self._there[0]
+            self._storage.get({newest: found[newest]}, self._name, self._folder)
+            if not drop_damaged(self._folder):
+                break
+            self._storage.delete([self._object(newest)])
+            del self._there[0]
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Brings what is new to the storage, in threads: a large checkpoint does not hold up the count."""
+        over = threading.Event()
+
+        def again(push: Callable[[], None]) -> None:
+            while not over.wait(_PUSH_S):
+                with suppress(OSError, ProcessEnded):  # it is tried again; who watches sees that it was taken
+                    push()
+
+        pushes = self._push_count, self._push_checkpoint
+        threads = [threading.Thread(target=again, args=(push,)) for push in pushes]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+
+    def push_last(self) -> None:
+        """Brings all that is left to be brought: the exact count, and the result or the newest checkpoint."""
+        self._require_ours()
+        done = (self._folder / "result.json").exists()
+        if not done:
+            self._push_checkpoint()
+        self._storage.write(self._object(METER), count_text(read_count(self._folder) or Count()))
+        if not done:
+            return
+        for path in (self._folder / name for name in _RESULT):
+            if path.exists():
+                self._storage.put(path, self._object(path.name))
+        self._storage.delete(map(self._object, (*self._there, "progress.json", _OWNER)))
+
+    def _push_count(self) -> None:
+        """Brings the count to the storage, raised by what the last stretch of time took.
+
+        A node that dies before it brings the next one takes its own with it.
+        """
+        self._require_ours()
+        now = read_count(self._folder) or Count()
+        if time.monotonic() - self._begun_at >= _PUSH_S:
+            self._ahead = now.train_flops - self._begun.train_flops
+            self._begun, self._begun_at = now, time.monotonic()
+        count = Count(train_flops=now.train_flops + self._ahead, evaluation_flops=now.evaluation_flops)
+        self._storage.write(self._object(METER), count_text(count))
+        progress = self._folder / "progress.json"
+        if progress.exists():
+            self._storage.put(progress, self._object(progress.name))
+
+    def _push_checkpoint(self) -> None:
+        for path in checkpoints(self._folder)[:1]:
+            if path.name not in self._there:
+                self._push_count()  # never less than what the checkpoint holds
+                self._storage.put(path, self._object(path.name))
+                self._there.insert(0, path.name)
+        self._storage.delete(map(self._object, self._there[_KEPT:]))
+        del self._there[_KEPT:]
+
+    def _require_ours(self) -> None:
+        """Finds out whether the trial is still this process's.
+
+        Raises:
+            ProcessEnded: Another one took it over.
+        """
+        self.taken = self._storage.read(self._object(_OWNER)) != self._token
+        if self.taken:
+            raise ProcessEnded("crashed", "another process has taken the trial over")
+
+    def _object(self, name: str) -> str:
+        return f"{self._name}/{name}"

@@ -1,0 +1,134 @@
+"""What a running trial leaves on disk as it goes: its count each step, progress each second, checkpoints."""
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from budgets.planning.plan import Trial
+from runners.host.faults import Left, Notice
+from runners.host.files import write_json
+from runners.training.learner import Learner
+from runners.trials.checkpoint import save_checkpoint
+from runners.trials.curve import mean_losses
+from runners.trials.meter import Meter
+
+_PROGRESS_S = 1.0
+_OUTLINE_POINTS = 24
+_AGAIN_S = 10.0  # after a checkpoint that could not be written
+
+
+class Watch:
+    """Counts each step, writes ``progress.json`` and checkpoints, and leaves when told to.
+
+    Storage that is away for a while does not stop the training: what could not be written is written later.
+
+    Args:
+        folder: The trial's folder.
+        trial: The trial.
+        checkpoint_s: Seconds between checkpoints.
+        checkpoint_steps: Most steps between them; 0 for no such limit.
+        first_step: Steps done before this process took over.
+        learner: What is trained.
+        meter: Counts what is computed.
+        notice: Says when to leave.
+    """
+
+    def __init__(  # noqa: PLR0913 - what is watched
+        self,
+        folder: Path,
+        trial: Trial,
+        learner: Learner,
+        *,
+        checkpoint_s: float,
+        checkpoint_steps: int,
+        first_step: int,
+        meter: Meter,
+        notice: Notice,
+    ) -> None:
+        self._folder, self._trial, self._learner = folder, trial, learner
+        self._checkpoint_s, self._checkpoint_steps = checkpoint_s, checkpoint_steps
+        self._meter, self._notice = meter, notice
+        self._progress_at = time.monotonic()
+        self._checkpoint_due = self._progress_at + checkpoint_s
+        self._first_step, self._began = first_step, self._progress_at
+        self._done = first_step
+        self._checkpoint_step = first_step
+        self._curve: list[float] = []
+        self._write_progress(first_step)
+
+    def before_step(self) -> None:
+        """Counts the step that begins."""
+        trial, done = self._trial, self._done
+        begun = trial.train_flops_after((done + 1) * trial.batch_size)
+        self._meter.add(train_flops=begun - trial.train_flops_after(done * trial.batch_size))
+
+    def after_step(self, done: int) -> None:
+        """Writes what is due after so many steps.
+
+        Raises:
+            Left: The process was told to leave, and did what it could to keep its work.
+        """
+        self._done = done
+        now = time.monotonic()
+        look = now - self._progress_at >= _PROGRESS_S
+        told = self._notice.by
+        enough = 0 < self._checkpoint_steps <= done - self._checkpoint_step
+        if told or enough or now >= self._checkpoint_due:
+            self._checkpoint(done)
+        elif not look and done < self._trial.steps:
+            return
+        self._progress_at = now
+        self._write_progress(done)
+        if told:
+            raise Left(f"{told} after {done} of {self._trial.steps} steps")
+
+    def before_evaluation(self) -> None:
+        """Keeps a training that was long enough to be kept before, and counts the evaluation that begins."""
+        if 0 < self._checkpoint_step < self._trial.steps:
+            self._checkpoint(self._trial.steps)
+        self._meter.add(evaluation_flops=self._trial.evaluation_flops)
+
+    def _checkpoint(self, done: int) -> None:
+        if done > self._checkpoint_step:
+            try:
+                save_checkpoint(self._folder, self._learner, step=done)
+            except OSError:  # the one before stands
+                self._checkpoint_due = time.monotonic() + min(_AGAIN_S, self._checkpoint_s)
+                return
+            self._checkpoint_step = done
+        self._checkpoint_due = time.monotonic() + self._checkpoint_s
+
+    def _write_progress(self, done: int) -> None:
+        batch_size = self._trial.batch_size
+        passed = time.monotonic() - self._began
+        losses = self._learner.losses[:done]
+        self._curve += mean_losses(losses, steps=self._trial.steps, first=len(self._curve))
+        with suppress(OSError):  # it is for people to look at, and soon written anew
+            self._meter.sync()
+            write_json(
+                self._folder / "progress.json",
+                {
+                    "samples_seen": done * batch_size,
+                    "samples_planned": self._trial.samples_seen,
+                    "checkpoint_samples": self._checkpoint_step * batch_size,
+                    "train_flops": self._trial.train_flops_after(done * batch_size),
+                    "loss": self._learner.losses[done - 1].item() if done else None,
+                    "losses": _outline(losses),
+                    "curve": self._curve,
+                    "samples_per_s": (done - self._first_step) * batch_size / passed if passed > 0 else None,
+                    "pid": os.getpid(),
+                },
+            )
+
+
+def _outline(losses: Tensor) -> list[float]:
+    """Means of equal stretches of the losses so far, for a sparkline."""
+    if not len(losses):
+        return []
+    stretches = losses.split(-(-len(losses) // _OUTLINE_POINTS))
+    outline: list[float] = torch.stack([stretch.mean() for stretch in stretches]).tolist()
+    return outline

@@ -1,0 +1,188 @@
+"""``python -m study evaluate``: any open_clip model on any evaluation sets, as a table and as files."""
+
+import argparse
+import csv
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from budgets.cost.architecture import Architecture
+from budgets.cost.flops import CONVENTION, image_forward_macs, text_forward_macs
+from budgets.quantity import format_flops
+from runners.data.build.in_place import open_pool
+from runners.data.evaluation.evaluation_facts import SetFacts, describe_evaluation_set
+from runners.data.evaluation.evaluation_set import load_evaluation_set, read_training_split
+from runners.data.evaluation.evaluation_suite import found_sets
+from runners.evaluate.evaluate import evaluate
+from runners.evaluate.features import Encoder, encode_set
+from runners.evaluate.variants import variant_means
+from runners.host.files import new_file, write_json
+from runners.models.load_model import Loaded, Source, load_model
+from runners.models.model import compute_context
+
+_LABELS = {
+    "top1": "zero-shot top-1",
+    "top5": "zero-shot top-5",
+    "mean_per_class": "zero-shot mean per class",
+    "probe_top1": "linear probe top-1",
+}
+
+
+def add_evaluate_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what follows ``evaluate`` on the command line."""
+    parser.add_argument(
+        "checkpoint", help="an exported folder, a checkpoint's file, or a tag of open_clip's weights"
+    )
+    parser.add_argument(
+        "--model",
+        default="",
+        help="of a file or tag: a name of the catalogue or of open_clip, or a JSON file",
+    )
+    parser.add_argument(
+        "--sets", type=Path, nargs="+", required=True, metavar="FOLDER", help="sets, or folders of sets"
+    )
+    parser.add_argument("--probe", action="store_true", help="fit probes where a set has a training split")
+    parser.add_argument(
+        "--pool", type=Path, metavar="FOLDER", help="whose words a trial's texts are split into"
+    )
+    parser.add_argument("--mean", type=float, nargs=3, default=(), help="of pixels from 0 to 1, each colour")
+    parser.add_argument("--std", type=float, nargs=3, default=(), help="the same; the model's own by default")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="(fp32)")
+    parser.add_argument("--device", help="cpu or cuda (cuda where there is one)")
+    parser.add_argument("--threads", type=int, default=0, help="that compute and decode (as many as cores)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all of it there")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there")
+
+
+def run_evaluate(options: argparse.Namespace, console: Console) -> int:
+    """Evaluates, prints the table, and writes the files that were asked for.
+
+    Raises:
+        ValueError: The model or a set can't be used.
+    """
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    # Before a model is loaded: what is wrong with a set is found at once.
+    sets = _sets(options.sets)
+    facts = {
+        name: describe_evaluation_set(path, probe=options.probe and (path / "train").is_dir())
+        for name, path in sets.items()
+    }
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    source = Source(
+        checkpoint=options.checkpoint,
+        model=options.model,
+        words=open_pool(options.pool).vocabulary if options.pool else (),
+        mean=tuple(options.mean),
+        std=tuple(options.std),
+    )
+    loaded = load_model(source, device)
+    metrics = _measure(loaded, sets, facts, options.precision, device)
+    flops = _flops(loaded, facts)
+    rows = list(_rows(metrics))
+    console.print(_table(rows))
+    told = "FLOPs not counted: no closed form of this architecture" if flops is None else format_flops(flops)
+    images, texts = (sum(getattr(each, what) for each in facts.values()) for what in ("images", "texts"))
+    console.print(f"{images:,} images and {texts:,} texts encoded once: {told}", highlight=False)
+    if options.csv:
+        with new_file(options.csv) as path, path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, ["set", "metric", "value", "standard_error", "images"])
+            writer.writeheader()
+            writer.writerows(rows)
+    if options.json:
+        content = {
+            "checkpoint": options.checkpoint,
+            "model": options.model,
+            "precision": options.precision,
+            "device": str(device),
+            "sets": {
+                name: {"folder": str(sets[name]), "content": each.content} for name, each in facts.items()
+            },
+            "images": images,
+            "texts": texts,
+            "evaluation_flops": flops,
+            "convention": CONVENTION,
+            "metrics": metrics,
+        }
+        write_json(options.json, content)
+    return 0
+
+
+def _sets(folders: list[Path]) -> dict[str, Path]:
+    """Name → folder: each is a set, or holds some."""
+    sets: dict[str, Path] = {}
+    for folder in folders:
+        single = (folder / "test").is_dir() or (folder / "dataset_type.txt").is_file()
+        found = {folder.resolve().name: folder} if single else found_sets(folder)
+        for name, path in (found or {folder.resolve().name: folder}).items():
+            if name in sets:
+                raise ValueError(f"--sets: {sets[name]} and {path} are both called '{name}'")
+            sets[name] = path
+    return sets
+
+
+def _measure(
+    loaded: Loaded, sets: dict[str, Path], facts: dict[str, SetFacts], precision: str, device: torch.device
+) -> dict[str, float]:
+    context = partial(compute_context, precision, device)
+    encoder = Encoder(
+        model=loaded.model,
+        tokenize=loaded.tokenize,
+        normalise=loaded.normalise,
+        device=device,
+        context=context,
+    )
+    threads, features = torch.get_num_threads(), {}
+    for name, path in sets.items():
+        probed = "probe_top1" in facts[name].metrics
+        train = read_training_split(path, loaded.decode, threads=threads) if probed else ()
+        features[name] = encode_set(encoder, load_evaluation_set(path, loaded.decode, threads=threads), train)
+    metrics = evaluate(features, context=context)
+    return metrics | variant_means(metrics)
+
+
+def _flops(loaded: Loaded, facts: dict[str, SetFacts]) -> int | None:
+    """Forward FLOPs of the evaluation; ``None`` where the architecture has no closed form here."""
+    try:
+        architecture = Architecture(name="", config=dict(loaded.config))
+        image, text = image_forward_macs(architecture), text_forward_macs(architecture)
+    except ValueError:
+        return None
+    return 2 * sum(each.images * image + each.texts * text for each in facts.values())
+
+
+def _rows(metrics: dict[str, float]) -> Iterator[dict[str, Any]]:
+    for name, value in metrics.items():
+        where, _, what = name.rpartition("/")
+        if what == "count" or what.endswith("_se"):
+            continue
+        yield {
+            "set": where,
+            "metric": what,
+            "value": value,
+            "standard_error": metrics.get(f"{name}_se", float("nan")),
+            "images": int(metrics.get(f"{where}/count", 0)) or "",
+        }
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("Set", "Measured", "%", "±", "Images", box=None)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    before = ""
+    for row in rows:
+        what = row["metric"]
+        table.add_row(
+            row["set"] if row["set"] != before else "",
+            _LABELS.get(what, what.replace("_r", " R@").replace("_top1", " top-1").replace("_", " ")),
+            f"{100 * row['value']:.2f}",
+            f"{100 * row['standard_error']:.2f}",
+            f"{row['images']:,}" if row["images"] else "",
+        )
+        before = row["set"]
+    return table

@@ -1,0 +1,141 @@
+"""Reads column maps: the YAML files that say how anyone's table becomes a study's results."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from analysis.cells.column_map import OPTIONAL, REQUIRED, Column, ColumnMap
+from analysis.cells.table import READING_ERROR, TEXT
+from budgets.names import unknown
+from budgets.quantity import parse_number, parse_quantity
+from study.declare import values
+from study.declare.yaml_reader import OneOf, Section, read_root
+
+PAPER_FIGURES = Path(__file__).resolve().parents[2] / "results" / "paper" / "figures.csv"
+"""The paper's figures, digitised."""
+
+_SHIPPED = Path(__file__).parent / "maps"
+_BETTER: dict[str, Literal["higher", "lower"]] = {"higher": "higher", "lower": "lower"}
+
+
+def find_column_map(name: str) -> Path:
+    """The file of a map: a path, or the name of one that comes with the project.
+
+    Raises:
+        ValueError: There is no such map.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    shipped = {path.stem: path for path in _SHIPPED.glob("*.yaml")}
+    if name not in shipped:
+        raise ValueError(unknown("column map", name, shipped))
+    return shipped[name]
+
+
+def load_column_map(path: Path) -> ColumnMap:
+    """Reads a map.
+
+    Raises:
+        DeclarationError: The file is no valid map; every error names its line.
+    """
+    root, problems = read_root(path)
+    title = root.take("title", str, "")
+    where = {"columns": root.where("columns")}
+    rows: dict[str, tuple[str, ...]] = {}
+    selected = root.section("rows")
+    if selected is not None:
+        rows = {name: selected.take_list(name, str) for name in selected.names()}
+        where |= {f"rows.{name}": selected.where(name) for name in rows}
+        selected.done()
+    columns: dict[str, Column] = {}
+    section = root.section("columns", required=True)
+    if section is not None:
+        columns = _columns(section)
+        where |= {f"columns.{name}": section.where(name) for name in columns}
+        section.done()
+    metric, better, made_of = "", "higher", Column()
+    images: Column | int = 0
+    error: Column | None = None
+    inner = root.section("metric", required=True)
+    if inner is not None:
+        metric = inner.take("name", values.metric)
+        better = inner.take("better", OneOf("direction", tuple(_BETTER)), "higher")
+        images = _column_or_number(inner, "images") or 0
+        error = _column_or_number(inner, READING_ERROR)
+        made_of = _column(inner, read=_quantity)
+        where |= {"metric": root.where("metric")}
+        where |= {name: inner.where(name) for name in ("images", READING_ERROR)}
+        inner.done()
+    root.done()
+    problems.raise_any()
+    return ColumnMap(
+        title=title or path.stem, rows=rows, columns=columns, metric=metric, metric_column=made_of,
+        better=_BETTER[better], images=images, reading_error=error, where=where,
+    )  # fmt: skip
+
+
+def _columns(section: Section) -> dict[str, Column]:
+    """Reads what the columns of the results schema are made of."""
+    found = {}
+    for name in section.names():
+        if name not in (*REQUIRED, *OPTIONAL):
+            section.error(unknown("column of the results schema", name, (*REQUIRED, *OPTIONAL)), name)
+        inner = section.section(name)
+        if inner is not None:
+            found[name] = _column(inner, read=str if name in TEXT else _quantity)
+            inner.done()
+    for name in REQUIRED:
+        if name not in found:
+            section.error(f"columns lack '{name}'; needed: {', '.join(REQUIRED)}")
+    return found
+
+
+def _column_or_number(section: Section, name: str) -> Column | None:
+    """Reads a column, or a number that stands for the same in every row; None where there is neither."""
+    if not section.has(name):
+        return None
+    if not section.is_section(name):
+        return Column(value=section.take(name, _quantity))
+    inner = section.section(name)
+    assert inner is not None, "it is there"
+    found = _column(inner, read=_quantity)
+    inner.done()
+    return found
+
+
+def _column(section: Section, *, read: Callable[[str], str]) -> Column:
+    if section.has("value") == section.has("from"):
+        section.error("give either from: COLUMN or value: CONSTANT")
+    return Column(
+        source=section.take("from", str, "") or None,
+        value=section.take("value", read, ""),
+        times=section.take("times", parse_number, 1.0),
+        by=section.take("by", str, "") or None,
+        over=section.take("over", str, "") or None,
+        names=section.take_mapping("names", read),
+    )
+
+
+def _quantity(text: str) -> str:
+    """Checks a number and leaves it as it is written."""
+    parse_quantity(text)
+    return text
+
+
+def read_any_table(path: Path) -> pd.DataFrame:
+    """Reads a CSV or parquet file.
+
+    Raises:
+        ValueError: There is no such file, it is damaged, or it is of another kind.
+    """
+    if not path.exists():
+        raise ValueError(f"no such table: {path}")
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    if path.suffix not in readers:
+        raise ValueError(f"{path} is neither .csv nor .parquet")
+    try:
+        return readers[path.suffix](path)
+    except ValueError as error:
+        raise ValueError(f"{path} can't be read: {error}") from None

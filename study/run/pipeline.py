@@ -1,0 +1,169 @@
+"""Runs the grid of a study: trials within the budget, every result kept, nothing finished done again."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from budgets.book.ledger import read_entries, reserved
+from budgets.book.reconcile import reconcile
+from budgets.planning.plan import Plan, Trial
+from budgets.quantity import format_flops
+from runners.host.files import new_file, write_json
+from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table, to_frame, write_table
+from runners.scheduling.backend import Backend
+from runners.trials.trial import Outcome
+from study.declare.dump import dump_declaration
+from study.run.execution import Execution, Result
+from study.run.site import Site
+from study.show.progress import Progress
+from study.state.agenda import Agenda, agenda
+from study.state.bookkeeping import book_left_behind
+from study.state.environment import environment
+from study.state.study import Study, plan_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Run(Execution):
+    """One run of a study's grid.
+
+    Args:
+        study: The study, locked for this run.
+        plan: Its plan, with nothing left to tune.
+        progress: Where progress is shown.
+        site: Where trials run.
+        only: The trials to run, by id or by words of their cells; none for all.
+        retry_failed: Whether to run again what failed in an earlier run.
+    """
+
+    name = "study"
+
+    def __init__(  # noqa: PLR0913 - the options of a command
+        self,
+        study: Study,
+        plan: Plan,
+        progress: Progress,
+        site: Site,
+        *,
+        only: Sequence[str] = (),
+        retry_failed: bool = False,
+    ) -> None:
+        super().__init__(study, plan, plan.trials, progress, site)
+        self._only, self._retry_failed = only, retry_failed
+
+    def execute(self) -> Result:
+        """Runs every trial of the plan that has no result yet.
+
+        Returns:
+            What it did not bring to an end.
+
+        Raises:
+            ValueError: What is booked, or the nodes that there are, have no room for it.
+        """
+        todo = agenda(self.study, self.plan, only=self._only, retry_failed=self._retry_failed)
+        self._check_book()
+        self._write_inputs()
+        self.take_up(todo)
+        self.progress.begin(self.plan, finished=self.outcomes, spent_flops=self.ledger.spent_flops)
+        if todo.failed:
+            self.progress.say(f"note: {len(todo.failed):,} failed before; --retry-failed runs them again")
+        if todo.to_run:
+            self.run(todo.to_run)
+        self.write_tables()
+        self._say_differences()
+        return self.result
+
+    def take_up(self, todo: Agenda) -> None:
+        """Takes what earlier runs left, also of trials that the plan does not have any more."""
+        known = {trial.trial_id for trial in self.plan.all_trials}
+        for trial_id in sorted(reserved(read_entries(self.ledger.path)).keys() - known):
+            book_left_behind(self.ledger, trial_id, self.folder(trial_id))
+            self.site.give(trial_id)
+        super().take_up(todo)
+
+    def backend(self) -> Backend:
+        """Gives the site's."""
+        return self.site.backend
+
+    @property
+    def room_flops(self) -> int | None:
+        """Training FLOPs of the study budget that are neither gone nor set aside; None without a budget."""
+        return self.ledger.room_flops
+
+    def words(self, trial: Trial) -> str:
+        """Names a trial's cell."""
+        return str(trial.cell)
+
+    def show(self, trial: Trial, outcome: Outcome) -> None:
+        """Shows a trial that has just given its result."""
+        self.progress.finished(trial, outcome, spent_flops=self.ledger.spent_flops)
+
+    def write_tables(self) -> None:
+        """Writes results and curves anew in the plan's order: the same trials give the same bytes."""
+        rows: list[Mapping[str, Any]] = []
+        curves: list[pd.DataFrame] = []
+        for trial_id, trial in self.trials.items():
+            if trial_id in self.outcomes:
+                rows.append(self.outcomes[trial_id].row)
+                curves.append(read_table(self.folder(trial_id) / "curve.parquet"))
+            elif trial_id in self.failures:
+                rows.append(_failed_row(trial, self.failures[trial_id]))
+        write_table(self.study.folder / "results.parquet", to_frame(rows, RESULT_COLUMNS))
+        joined = pd.concat(curves, ignore_index=True) if curves else to_frame([], CURVE_COLUMNS)
+        write_table(self.study.folder / "curves.parquet", joined)
+
+    def _say_differences(self) -> None:
+        found = reconcile(self.plan, read_entries(self.ledger.path))
+        if found.left_behind:
+            self.progress.say(
+                f"note: {format_flops(found.left_behind)} in the ledger went to trials that this declaration "
+                "does not have; they count against the study budget"
+            )
+        for difference in found.differences:
+            self.progress.say(f"note: the ledger and the plan differ: {difference}")
+
+    def _check_book(self) -> None:
+        """Refuses a plan that what is already booked under this name leaves no room for.
+
+        Raises:
+            ValueError: It does not fit; the message says what is booked.
+        """
+        cap, ids = self.plan.study_flops, {trial.trial_id for trial in self.plan.all_trials}
+        others = {
+            entry.what: entry.train_flops
+            for entry in read_entries(self.ledger.path)
+            if entry.entry == "spent" and entry.what not in ids
+        }
+        ahead = sum(t.train_flops for t in self.plan.trials if not self.ledger.has_spent(t.trial_id))
+        if cap is not None and others and self.ledger.spent_flops + ahead > cap:
+            raise ValueError(
+                f"{self.ledger.path} holds {format_flops(sum(others.values()))} of {len(others)} trials "
+                f"that this declaration does not have, and {format_flops(ahead)} are still to run: more than "
+                f"the study budget of {format_flops(cap)}. Name the changed study anew, or raise budget.study"
+            )
+
+    def _write_inputs(self) -> None:
+        folder = self.study.folder
+        with new_file(folder / "study.yaml") as file:
+            file.write_text(dump_declaration(self.study.declaration), encoding="utf-8")
+        planned, left_out = plan_tables(self.plan)
+        write_table(folder / "plan.parquet", planned)
+        write_table(folder / "left-out.parquet", left_out)
+        write_json(folder / "environment.json", environment())
+
+
+def _failed_row(trial: Trial, reason: str) -> dict[str, Any]:
+    return {
+        **plan_row(trial),
+        "samples_seen": 0,
+        "steps": 0,
+        "epochs": 0.0,
+        "train_flops": 0.0,
+        "evaluation_flops": 0.0,
+        "precision": trial.recipe.precision,
+        "status": "failed",
+        "reason": reason,
+        "train_loss": float("nan"),
+    }

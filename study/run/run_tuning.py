@@ -1,0 +1,66 @@
+"""Runs a study's tuning before its grid, round by round, until every winner is known."""
+
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import cache
+
+from budgets.planning.plan import Plan, TuningPlan
+from budgets.planning.winner import words
+from runners.host.files import new_file
+from study.declare.dump import dump_declaration
+from study.run.execution import Result
+from study.run.site import Site
+from study.run.tuning_round import Round
+from study.show.progress import Progress
+from study.state.agenda import Agenda, tuning_agenda
+from study.state.study import Study, plan_study
+from study.state.tuning_table import write_winners
+
+
+def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retry_failed: bool) -> Result:
+    """Tunes what the plan waits for; what is finished is never run again.
+
+    Args:
+        study: The study, locked for this run.
+        plan: Its plan, with a tuning.
+        progress: Where progress is shown.
+        site: Where trials run.
+        retry_failed: Whether to run again what failed in an earlier run.
+
+    Returns:
+        What it did not bring to an end, and the plan with the winners' values.
+
+    Raises:
+        ValueError: A trial is too wide for every node.
+    """
+    with new_file(study.folder / "study.yaml") as file:
+        file.write_text(dump_declaration(study.declaration), encoding="utf-8")
+    tuning = plan.tuning
+    found = Result(plan=plan, failures={}, remaining=(), stopped="")
+    with ExitStack() as until_tuned:
+        backend = cache(lambda: until_tuned.enter_context(site.tuning_backend()))
+        while tuning is not None and tuning.waiting and not found.unfinished:
+            todo = tuning_agenda(study, tuning, retry_failed=retry_failed)
+            if todo.failed:
+                _say_failed(tuning, todo, progress)
+                return replace(found, failures=todo.failed)
+            found = Round(study, found.plan, progress, site, backend=backend).execute(todo)
+            found = replace(found, plan=plan_study(study))
+            tuning = found.plan.tuning
+    assert tuning is not None, "the declaration is the same"
+    write_winners(study.folder / "tuning.json", tuning)
+    for winner in tuning.winners:
+        progress.tell(
+            f"tuned {winner.architecture} {winner.strategy}: {words(winner.values)} ({winner.score:.1%})"
+        )
+    return found
+
+
+def _say_failed(tuning: TuningPlan, todo: Agenda, progress: Progress) -> None:
+    for trial in tuning.trials:
+        if trial.trial_id in todo.failed:
+            progress.failed(trial, todo.failed[trial.trial_id])
+    progress.say(
+        f"note: {len(todo.failed):,} of the tuning failed before, and the grid waits for it; "
+        "--retry-failed runs them again"
+    )

@@ -1,0 +1,189 @@
+"""Where a run's trials run, for its tuning and its grid alike, and what tells it to stop."""
+
+import signal
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
+from typing import Self, TypeVar
+
+from runners.host.faults import Notice, patiently
+from runners.scheduling.backend import Backend
+from runners.scheduling.cluster import Cluster
+from runners.scheduling.ray_backend.address import cluster_address
+from runners.scheduling.schedule import Schedule
+from runners.scheduling.shared_storage import Folders, Objects, SharedStorage
+from study.show.progress import Progress
+from study.state.bookkeeping import add_event
+from study.state.lock import told_to_stop
+from study.state.study import Study
+from study.storage.mirror import Mirror
+
+_NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_PATIENCE_S = 300.0  # with storage that is away
+
+T = TypeVar("T")
+
+
+class Site:
+    """A backend that is opened when it is first needed, and closed at the end of this context.
+
+    Args:
+        study: The study that runs there.
+        progress: Where progress is shown.
+        address: What was asked for with ``--address``, or None.
+        local: Whether to run without Ray.
+        mirror: Keeps up with a storage that is no folder; None where it is one.
+
+    Attributes:
+        notice: The signal that told the run to stop.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        progress: Progress,
+        *,
+        address: str | None = None,
+        local: bool = False,
+        mirror: Mirror | None = None,
+    ) -> None:
+        self._study, self._progress, self._mirror = study, progress, mirror
+        self._address, self._local = address, local
+        self._backend: Backend | None = None
+        self._storage: SharedStorage | None = None
+        self._found = ""
+        self._until_the_end = ExitStack()
+        self.notice = Notice()
+
+    @property
+    def backend(self) -> Backend:
+        """The backend; from its opening on, signals are notices.
+
+        Raises:
+            ValueError: No cluster answers at the address.
+        """
+        if self._backend is None:
+            self._backend = self._until_the_end.enter_context(self._open())
+            # Ray takes SIGTERM for itself when it starts.
+            self._until_the_end.enter_context(self.notice.listening(*_NOTICES))
+        return self._backend
+
+    def tuning_backend(self) -> AbstractContextManager[Backend]:
+        """Gives what runs the trials of a tuning: Ray Tune, or without Ray what runs the grid."""
+        if self._local:
+            return nullcontext(self.backend)
+        from runners.scheduling.ray_backend.core import RayBackend  # noqa: PLC0415 - as below
+        from runners.scheduling.ray_backend.tune import TuneBackend  # noqa: PLC0415 - Ray Tune's import takes seconds
+
+        assert isinstance(self.backend, RayBackend)
+        return TuneBackend(self.backend)
+
+    def look_around(self, schedule: Schedule, backend: Backend) -> Cluster:
+        """Shows a schedule the nodes, all of which see what trials read and write.
+
+        A node that joins later and does not see it is left out.
+
+        Args:
+            schedule: The schedule.
+            backend: What runs its trials: this site's, or that of its tunings.
+
+        Raises:
+            ValueError: One does not see it, or none has room for a trial that waits.
+        """
+        resources = self._study.declaration.resources
+        grows = not self._local and cluster_address(self._address) is not None
+        storage = self._shared_storage(self.backend) if grows else None
+        if storage is not None:
+            storage.require()
+        here = Cluster(backend, schedule, patience_s=resources.wait_s if grows else None, storage=storage)
+        here.look()
+        found = f"{backend.name}: {here.describe()}"
+        if found != self._found:  # the tuning has looked before the grid
+            self._progress.tell(found)
+        self._found = found
+        return here
+
+    def told(self) -> str:
+        """Says by what the run was told to stop; empty when it was not.
+
+        Raises:
+            ValueError: Another run took the study over.
+        """
+        elsewhere = self._mirror is not None and self._mirror.told()
+        said = elsewhere or told_to_stop(self._study.folder)
+        return self.notice.by or ("`study stop`" if said else "")
+
+    def watch(self, trials: Collection[str]) -> None:
+        """Has the progress of these trials come to the study's folder."""
+        if self._mirror is not None:
+            self._mirror.watch(trials)
+
+    def fetch(self, trial_id: str) -> None:
+        """Has what a node wrote of a trial come to the study's folder.
+
+        Raises:
+            OSError: The storage stays away.
+        """
+        if self._mirror is not None:
+            self._patiently(partial(self._mirror.fetch, trial_id))
+
+    def give(self, trial_id: str) -> None:
+        """Has nodes see what was decided in the study's folder of a trial: that it failed, or starts anew.
+
+        Raises:
+            OSError: The storage stays away.
+        """
+        if self._mirror is not None:
+            self._patiently(partial(self._mirror.give, trial_id))
+
+    def with_storage(self, do: Callable[[], T]) -> T:
+        """Does what needs the study's folder, and waits for it where it is away.
+
+        Args:
+            do: What to do; it must be safe to do again.
+
+        Raises:
+            OSError: It stays away, or there is no time to wait.
+        """
+
+        def look_and_do() -> T:
+            (self._study.folder / "trials").stat()  # else files that are away would be taken for none
+            return do()
+
+        return self._patiently(look_and_do)
+
+    def _patiently(self, do: Callable[[], T]) -> T:
+        return patiently(
+            do,
+            patience_s=_PATIENCE_S,
+            say=self._progress.say,
+            hurry=lambda: bool(self.notice.by),
+        )
+
+    def _shared_storage(self, backend: Backend) -> SharedStorage:
+        if self._storage is None:
+            study = self._study
+            read = tuple(path.resolve() for path in (study.pool, *study.evaluation.values()))
+            folders = Folders(written=study.folder.resolve(), read=read)
+            place = Objects(url=study.url) if study.url else folders
+            self._storage = SharedStorage(backend, place, self._leave_out)
+        return self._storage
+
+    def _leave_out(self, node: str, why: str) -> None:
+        self.with_storage(partial(add_event, self._study, "node-left-out", node=node, reason=why))
+        self._progress.say(f"{why}: it joined and is left out; the others go on")
+
+    def _open(self) -> Backend:
+        if self._local:
+            from runners.scheduling.local_backend import LocalBackend  # noqa: PLC0415 - one of the two is needed
+
+            return LocalBackend()
+        from runners.scheduling.ray_backend.core import RayBackend  # noqa: PLC0415 - Ray's import starts threads
+
+        return RayBackend(cluster_address(self._address))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._until_the_end.close()

@@ -1,0 +1,97 @@
+"""The trials of a tuning that are known at one time: run within its share, and written down."""
+
+from collections.abc import Callable
+
+from budgets.planning.plan import Plan, Trial
+from budgets.planning.winner import words
+from budgets.quantity import format_flops
+from runners.results import PLAN_COLUMNS, plan_row, to_frame, write_table
+from runners.scheduling.backend import Backend
+from runners.trials.throughput import predict_s
+from runners.trials.trial import Outcome
+from study.run.execution import Execution, Result
+from study.run.site import Site
+from study.show.progress import Progress
+from study.state.agenda import Agenda
+from study.state.study import Study
+from study.state.tuning_table import write_tried
+
+
+class Round(Execution):
+    """The trials of a tuning that are known at one time.
+
+    Args:
+        study: The study, locked for this run.
+        plan: Its plan, with a tuning.
+        progress: Where progress is shown.
+        site: Where trials run.
+        backend: Opens what runs them.
+    """
+
+    name = "tuning"
+
+    def __init__(
+        self, study: Study, plan: Plan, progress: Progress, site: Site, *, backend: Callable[[], Backend]
+    ) -> None:
+        assert plan.tuning is not None, "asked where something is tuned"
+        super().__init__(study, plan, plan.tuning.trials, progress, site)
+        self._tuning, self._backend = plan.tuning, backend
+
+    def execute(self, todo: Agenda) -> Result:
+        """Runs the trials that have no result, and writes what all of them gave.
+
+        Args:
+            todo: What there is to do.
+
+        Returns:
+            What it did not bring to an end.
+
+        Raises:
+            ValueError: The nodes that there are have no room for a trial.
+        """
+        self.take_up(todo)
+        trials = self._tuning.trials
+        self.progress.show(
+            trials,
+            finished=self.outcomes,
+            planned_flops=sum(trial.train_flops for trial in trials),
+            spent_flops=self.ledger.spent_flops,
+            phase="tuning",
+        )
+        if todo.to_run:
+            cost = format_flops(sum(trial.train_flops for trial in todo.to_run))
+            self.progress.tell(f"tuning: {len(todo.to_run)} trials, {cost}; {self._tuning.metric} selects")
+            rows = [{**plan_row(trial), "predicted_s": predict_s(trial, {})} for trial in trials]
+            write_table(self.study.folder / "tuning-plan.parquet", to_frame(rows, PLAN_COLUMNS))
+            self.run(todo.to_run)
+        self.site.with_storage(self.write_tables)
+        return self.result
+
+    def backend(self) -> Backend:
+        """Gives the tuning's, which serves all its rounds."""
+        return self._backend()
+
+    @property
+    def room_flops(self) -> int:
+        """What is left of the tuning's share, or of the study budget where that is less."""
+        share = self._tuning.reserve_flops - self.ledger.taken_flops(self.trials)
+        room = self.ledger.room_flops
+        return share if room is None else min(share, room)
+
+    def words(self, trial: Trial) -> str:
+        """Names a trial by its cell and its values."""
+        return f"tuning {trial.cell}, {words(self._tuning.values[trial.trial_id])}"
+
+    def show(self, trial: Trial, outcome: Outcome) -> None:
+        """Shows a trial that has just given its result."""
+        self.progress.count(trial, outcome, spent_flops=self.ledger.spent_flops)
+        value = outcome.row.get(self._tuning.metric)
+        found = outcome.row["status"] if value is None else f"{self._tuning.metric} {value:.1%}"
+        done = f"{len(self.outcomes)}/{len(self.trials)}"
+        values = words(self._tuning.values[trial.trial_id])
+        self.progress.tell(f"[tuning {done}] {trial.cell}, {values}, seed {trial.seed}: {found}")
+
+    def write_tables(self) -> None:
+        """Writes the trials that have a result, which decide what is tried next."""
+        rows = {trial_id: outcome.row for trial_id, outcome in self.outcomes.items()}
+        write_tried(self.study.folder / "tuning.parquet", self._tuning, rows)

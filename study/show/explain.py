@@ -1,0 +1,163 @@
+"""The whole arithmetic of one cell, from the multiply-adds of each tower to what a trial costs."""
+
+from collections.abc import Iterator
+
+from budgets.cost.flops import SampleCost, parameters, sample_cost, text_tokens
+from budgets.cost.model_config import complete
+from budgets.cost.towers.vit import kept_patches
+from budgets.planning.feasibility import reasons
+from budgets.planning.grid import Candidate, Grid, Setup
+from budgets.planning.plan import Plan, Trial
+from budgets.planning.price import Speeds, device_hours, is_measured, utilisation
+from budgets.quantity import format_flops
+from study.state.selection import cell_words, meant
+
+_MOST_SHOWN = 12
+
+
+def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[str]:
+    """Yields the arithmetic of a cell, or why it is left out.
+
+    Args:
+        grid: The study's grid.
+        plan: Its plan.
+        wanted: A trial's id, or words of a cell's line such as ``ViT-B-32 slip top40``.
+        own: What was calibrated on the cluster's device.
+
+    Raises:
+        ValueError: No cell, or more than one, is meant.
+    """
+    candidate = _find(grid, plan, wanted)
+    trials = [
+        trial
+        for trial in plan.trials
+        if trial.cell == candidate.cell and trial.samples_seen == candidate.samples
+    ]
+    yield str(candidate.cell)
+    yield from _left_out(grid, plan, candidate, trials)
+    setup = candidate.setup
+    if setup.inapplicable is None:
+        cost = sample_cost(setup.architecture, setup.strategy, batch_size=setup.batch_size)
+        yield from _sample(setup, cost)
+        yield from _trial(grid, candidate)
+    for trial in trials:
+        yield f"trial {trial.trial_id}: seed {trial.seed}"
+    if trials and grid.declaration.cluster is not None:
+        yield from _price(grid, trials[0], own)
+
+
+def _find(grid: Grid, plan: Plan, wanted: str) -> Candidate:
+    cells = {(each.cell, each.samples): each for each in grid.candidates(plan.levels)}
+    for trial in plan.trials:
+        if trial.trial_id == wanted:
+            return cells[trial.cell, trial.samples_seen]
+    found = meant(cells.values(), wanted, _words)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ValueError(f"no trial or cell '{wanted}'; `plan` shows them all, --format csv with their ids")
+    shown = "\n".join(f"  {_words(each)}" for each in found[:_MOST_SHOWN])
+    more = f"\n  and {len(found) - _MOST_SHOWN:,} more" if len(found) > _MOST_SHOWN else ""
+    raise ValueError(
+        f"'{wanted}' may be one of {len(found):,} cells; add words of the one you mean:\n{shown}{more}"
+    )
+
+
+def _words(candidate: Candidate) -> str:
+    return cell_words(candidate.cell, candidate.samples)
+
+
+def _left_out(grid: Grid, plan: Plan, candidate: Candidate, trials: list[Trial]) -> Iterator[str]:
+    against = list(reasons(candidate, grid))
+    for reason in against:
+        yield f"left out: {reason}"
+    if not against:
+        for item in plan.left_out:
+            if item.cell == candidate.cell and len(trials) < len(candidate.seeds):
+                yield f"left out: {item.reason}"
+
+
+def _sample(setup: Setup, cost: SampleCost) -> Iterator[str]:
+    how, architecture = setup.strategy, setup.architecture
+    tower = architecture.image_tower(how.kept_fraction)
+    config = complete(architecture.config)
+    tokens = ""
+    if architecture.is_vit:
+        all_patches = kept_patches(config.vision, 1)
+        kept = kept_patches(config.vision, how.kept_fraction)
+        tokens = f", {kept:,} of {all_patches:,} patches kept and a class token"
+    yield (
+        f"image tower, {architecture.image_size} x {architecture.image_size} pixels{tokens}: "
+        f"{tower.trunk.macs:,} MACs x {_number(how.image_views, 'view')} "
+        f"+ {tower.projection.macs:,} of its projection = {cost.image_macs:,}"
+    )
+    text = text_tokens(architecture, how)
+    yield (
+        f"text tower, {text} of {architecture.context_length} tokens: "
+        f"{cost.text_macs // how.text_views:,} MACs x {_number(how.text_views, 'view')} = {cost.text_macs:,}"
+    )
+    if how.self_supervised_head:
+        yield f"self-supervised head on {how.image_views - 1} augmented views: {cost.head_macs:,} MACs"
+    yield f"similarity matrices of the loss, batch {setup.batch_size:,}: {cost.similarity_macs:,} MACs"
+    yield (
+        f"a sample: {cost.forward_macs:,} MACs forward x 2 FLOPs a MAC x 3 passes = "
+        f"{cost.train_flops:,} FLOP ({format_flops(cost.train_flops)})"
+    )
+    count = parameters(architecture, how)
+    yield (
+        f"parameters: {count.image:,} image + {count.text:,} text + {count.head:,} loss and heads "
+        f"= {count.total:,}"
+    )
+
+
+def _trial(grid: Grid, candidate: Candidate) -> Iterator[str]:
+    cell, setup, batch = candidate.cell, candidate.setup, candidate.setup.batch_size
+    steps = candidate.samples // batch
+    tail = setup.recipe.tail_steps(steps)
+    if cell.level_flops is not None:
+        bought = cell.level_flops // setup.train_flops_per_sample
+        source = f"{cell.level_flops:,} FLOP / {setup.train_flops_per_sample:,} = {bought:,}"
+        if tail:
+            source = f"the most that {cell.level_flops:,} FLOP buy with their unmasked tail"
+    elif cell.regime == "one-epoch":
+        source = f"one epoch of {cell.subset_size:,}"
+    else:
+        source = "as declared"
+    yield f"samples seen: {source}, in whole batches of {batch:,}: {candidate.samples:,} in {steps:,} steps"
+    epochs = candidate.samples / cell.subset_size
+    yield f"epochs: {candidate.samples:,} / {cell.subset_size:,} pairs = {epochs:.3f}"
+    total = setup.train_flops(steps)
+    product = f"{(steps - tail) * batch:,} x {setup.train_flops_per_sample:,}"
+    if tail:
+        yield (
+            f"unmasked tail: training.unmasked_tail = {setup.recipe.unmasked_tail:.1%} of the steps: "
+            f"{tail:,}, a sample at all tokens {setup.tail_flops_per_sample:,} FLOP"
+        )
+        product += f" + {tail * batch:,} x {setup.tail_flops_per_sample:,}"
+    yield f"a trial: {product} = {total:,} FLOP ({format_flops(total)})"
+    images, texts = grid.evaluation.images, grid.evaluation.texts
+    yield (
+        f"its evaluation, beside the budget: {images:,} images and {texts:,} texts forward = "
+        f"{setup.evaluation_flops:,} FLOP"
+    )
+    if grid.device_bytes is not None:
+        yield (
+            f"memory, estimated: {setup.memory_bytes / 1e9:,.1f} GB on each of "
+            f"{max(1, grid.declaration.resources.gpus)} devices of {grid.device_bytes / 1e9:,.0f} GB"
+        )
+
+
+def _price(grid: Grid, trial: Trial, own: Speeds) -> Iterator[str]:
+    cluster = grid.declaration.cluster
+    assert cluster is not None, "asked for by the caller"
+    hours, shares = device_hours(trial, cluster, own), utilisation(cluster)
+    basis = (
+        "by measured throughput"
+        if is_measured(trial, cluster, own)
+        else f"at {shares.low:.0%} to {shares.high:.0%} of the peak"
+    )
+    yield f"price: {hours.low:,.3g} to {hours.high:,.3g} hours of {cluster.device}, {basis}"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

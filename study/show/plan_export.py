@@ -1,0 +1,110 @@
+"""A plan for other programs: one row a trial, then one row a cell that was left out, with its reason."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from budgets.cost.flops import CONVENTION
+from budgets.declaration import Declaration
+from budgets.planning.plan import Plan, TuningPlan
+from budgets.planning.price import Speeds, device_hours, price
+from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame, write_table
+from study.show.plan_view import devices_per_trial, plan_axes
+from study.state.tuning_table import winner_facts
+
+_HOURS = ("device_hours_low", "device_hours_high")
+_TRIAL_COLUMNS = [name for name in PLAN_COLUMNS if name != "predicted_s"]
+
+
+def plan_csv(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]:
+    """Yields the lines of a CSV file; a left-out cell has no trial, and ``reason`` is empty for a trial."""
+    columns = [*_TRIAL_COLUMNS, *(_HOURS if declaration.cluster is not None else ()), "reason"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in (*_trial_rows(declaration, plan, own), *map(left_out_row, plan.left_out)):
+        writer.writerow({name: "" if _is_nan(value) else value for name, value in row.items()})
+    yield from text.getvalue().splitlines()
+
+
+def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]:
+    """Yields the lines of a JSON object: totals, price, notes, then every trial and every cell left out."""
+    cluster = declaration.cluster
+    trials = list(_trial_rows(declaration, plan, own))
+    left_out = [left_out_row(item) for item in plan.left_out]
+    for row in (*trials, *left_out):
+        row.update({name: None for name, value in row.items() if _is_nan(value)})
+    content = {
+        "study": declaration.name,
+        "convention": CONVENTION,
+        "levels": list(plan.levels),
+        "study_flops": plan.study_flops,
+        "train_flops": plan.train_flops,
+        "evaluation_flops": plan.evaluation_flops,
+        "train_flops_by": {axis: plan.train_flops_by(what) for axis, what in plan_axes().items()},
+        "charges": [asdict(charge) for charge in plan.charges],
+        "notes": list(plan.warnings),
+        "price": None
+        if cluster is None
+        else {"cluster": asdict(cluster)}
+        | asdict(price(plan, cluster, devices_per_trial=devices_per_trial(declaration), own=own)),
+        "tuning": None if plan.tuning is None else _tuning(plan.tuning),
+        "trials": trials,
+        "left_out": left_out,
+    }
+    yield from json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).splitlines()
+
+
+def plan_parquet(declaration: Declaration, plan: Plan, path: Path, own: Speeds) -> None:
+    """Writes a parquet file with the columns of the CSV; the FLOP convention stands in its metadata."""
+    columns = {name: PLAN_COLUMNS[name] for name in _TRIAL_COLUMNS}
+    if declaration.cluster is not None:
+        columns |= dict.fromkeys(_HOURS, "float64")
+    # A left-out cell has no samples: whole numbers that may be absent are pandas' own Int64.
+    optional = {name: kind.replace("int64", "Int64") for name, kind in columns.items()}
+    rows = [{"reason": "", **row} for row in _trial_rows(declaration, plan, own)]
+    missing = {
+        name: None if kind == "Int64" else "" if kind == "str" else math.nan
+        for name, kind in optional.items()
+        if name not in LEFT_OUT_COLUMNS
+    }
+    rows += [missing | left_out_row(item) for item in plan.left_out]
+    write_table(path, to_frame(rows, optional | {"reason": "str"}))
+
+
+def _trial_rows(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[dict[str, object]]:
+    for trial in plan.trials:
+        row = plan_row(trial) | {
+            "train_flops": trial.train_flops,
+            "evaluation_flops": trial.evaluation_flops,
+            "level_flops": math.nan if trial.cell.level_flops is None else trial.cell.level_flops,
+        }
+        if declaration.cluster is not None:
+            hours = device_hours(trial, declaration.cluster, own)
+            row |= {"device_hours_low": hours.low, "device_hours_high": hours.high}
+        yield row
+
+
+def _tuning(tuning: TuningPlan) -> dict[str, object]:
+    tried = [
+        {"values": dict(tuning.values[trial.trial_id])}
+        | {name: value for name, value in plan_row(trial).items() if not _is_nan(value)}
+        | {"train_flops": trial.train_flops}
+        for trial in tuning.trials
+    ]
+    return {
+        "metric": tuning.metric,
+        "reserve_flops": tuning.reserve_flops,
+        "most_flops": tuning.most_flops,
+        "waiting": tuning.waiting,
+        "winners": [winner_facts(winner) for winner in tuning.winners],
+        "trials": tried,
+    }
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)

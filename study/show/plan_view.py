@@ -1,0 +1,207 @@
+"""A plan as text that people read in a terminal."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import TypeVar
+
+from budgets.declaration import Declaration
+from budgets.planning.plan import Cell, Plan, Trial
+from budgets.planning.price import Price, Range, Speeds, device_hours, price, utilisation
+from budgets.planning.winner import words
+from budgets.quantity import format_count, format_flops, format_seconds
+from study.show.text_table import text_table
+
+_TEXT_COLUMNS = ("architecture", "strategy", "quality", "seeds")
+_MOST_CELLS = 100
+_MOST_LEFT_OUT = 20
+
+Seconds = Callable[[Trial], float]
+Number = TypeVar("Number", int, float)
+
+
+def plan_lines(
+    declaration: Declaration, plan: Plan, seconds: Seconds, *, measured: int, own: Speeds
+) -> Iterator[str]:
+    """Yields the plan's cells, what was left out, and the totals against the budget.
+
+    Args:
+        declaration: The study.
+        plan: Its plan.
+        seconds: Predicted wall time of a trial on this machine; asked where no cluster is declared.
+        measured: Trials whose time is predicted from a measurement of their kind.
+        own: What was calibrated on the cluster's device.
+    """
+    cells = [list(trials) for _, trials in groupby(sorted_by_cell(plan.trials), key=_cell_key)]
+    several_sizes = len(cells) > _MOST_CELLS
+    if several_sizes:
+        cells = _merged_sizes(cells)
+    yield from text_table(
+        [_row(trials, declaration, seconds, own) for trials in cells], left_aligned=_TEXT_COLUMNS
+    )
+    if several_sizes:
+        yield "cells that differ in size alone share a row; --format csv lists all, --explain CELL shows one"
+    yield from _left_out(plan)
+    yield from _tuning(plan)
+    for charge in plan.charges:
+        yield f"charged once: {format_flops(charge.train_flops)} for the quality score ({charge.what})"
+    yield from _totals(declaration, plan, seconds, measured=measured, own=own)
+    for warning in plan.warnings:
+        yield f"note: {warning}"
+
+
+def sorted_by_cell(trials: Sequence[Trial]) -> list[Trial]:
+    """Brings the trials of a cell together, cells in the plan's order."""
+    first: dict[tuple[Cell, int], int] = {}
+    for position, trial in enumerate(trials):
+        first.setdefault(_cell_key(trial), position)
+    return sorted(trials, key=lambda trial: first[_cell_key(trial)])
+
+
+def _cell_key(trial: Trial) -> tuple[Cell, int]:
+    return trial.cell, trial.samples_seen
+
+
+def _merged_sizes(cells: list[list[Trial]]) -> list[list[Trial]]:
+    """Joins cells that differ in the subset's size, and in what follows from it, alone."""
+    rows: dict[tuple[object, ...], list[Trial]] = {}
+    for trials in cells:
+        cell = trials[0].cell
+        samples = trials[0].samples_seen if cell.regime == "equal-samples" else None
+        key = cell.regime, cell.level_flops, samples, cell.architecture, cell.strategy, cell.quality
+        rows.setdefault(key, []).extend(trials)
+    return list(rows.values())
+
+
+def _row(trials: list[Trial], declaration: Declaration, seconds: Seconds, own: Speeds) -> dict[str, str]:
+    """One row of the table, from its trials."""
+    first = trials[0]
+    cell = first.cell
+    per_sample = format_flops(first.train_flops_per_sample)
+    row = {
+        "level": cell.regime if cell.level_flops is None else format_flops(cell.level_flops),
+        "architecture": cell.architecture,
+        "strategy": cell.strategy,
+        "pairs": _span([trial.cell.subset_size for trial in trials], format_count),
+        "quality": cell.quality,
+        "seeds": " ".join(dict.fromkeys(str(trial.seed) for trial in trials)),
+        "batch": f"{first.batch_size:,}",
+        "samples": _span([trial.samples_seen for trial in trials], format_count),
+        "epochs": _span([trial.epochs for trial in trials], _epochs),
+        "steps": _span([trial.steps for trial in trials], lambda steps: f"{steps:,}"),
+        "FLOPs a sample": per_sample,
+        "FLOPs a trial": _span([trial.train_flops for trial in trials], format_flops),
+    }
+    cluster = declaration.cluster
+    if cluster is None:
+        return row | {"time": _span([seconds(trial) for trial in trials], format_seconds)}
+    hours = [device_hours(trial, cluster, own) for trial in trials]
+    total = Range(low=sum(each.low for each in hours), high=sum(each.high for each in hours))
+    return row | {"trials": f"{len(trials):,}", f"{cluster.device} hours": _range(total)}
+
+
+def _left_out(plan: Plan) -> Iterator[str]:
+    for item in plan.left_out[:_MOST_LEFT_OUT]:
+        yield f"left out: {item.cell}: {item.reason}"
+    more = len(plan.left_out) - _MOST_LEFT_OUT
+    if more > 0:
+        yield f"left out: {more:,} cells more; --format csv lists them all"
+
+
+def _tuning(plan: Plan) -> Iterator[str]:
+    tuning = plan.tuning
+    if tuning is None:
+        return
+    cost = format_flops(sum(trial.train_flops for trial in tuning.trials))
+    yield (
+        f"tuning: {len(tuning.trials):,} trials, {cost}, at most {format_flops(tuning.most_flops)} "
+        f"where values are widened; {format_flops(tuning.reserve_flops)} of the study budget are set aside; "
+        f"{tuning.metric} selects"
+    )
+    waiting = [
+        trial for trial in plan.trials if (trial.cell.architecture, trial.cell.strategy) in tuning.waiting
+    ]
+    if waiting:
+        yield f"{len(waiting):,} trials wait for it; till then their tuned values and ids are provisional"
+    for winner in tuning.winners:
+        yield (
+            f"tuned: {winner.architecture} {winner.strategy}: {words(winner.values)}, {winner.score:.1%}; "
+            f"next {words(winner.runner_up)}, {winner.runner_up_score:.1%}"
+        )
+
+
+def _totals(
+    declaration: Declaration, plan: Plan, seconds: Seconds, *, measured: int, own: Speeds
+) -> Iterator[str]:
+    for axis, what in plan_axes().items():
+        sums = plan.train_flops_by(what)
+        if len(sums) > 1:
+            yield f"trials by {axis}: " + ", ".join(
+                f"{name} {format_flops(flops)}" for name, flops in sums.items()
+            )
+    total = f"{len(plan.trials):,} trials, {format_flops(plan.train_flops)} of training in all"
+    if plan.study_flops is None:
+        yield f"{declaration.name}: {total}; no study budget"
+    else:
+        left = format_flops(plan.study_flops - plan.train_flops)
+        yield f"{declaration.name}: {total}; study budget {format_flops(plan.study_flops)}, {left} left"
+    evaluation = f"evaluation, beside the budget: {format_flops(plan.evaluation_flops)}"
+    if declaration.cluster is None:
+        slot = format_seconds(sum(seconds(trial) for trial in plan.trials))
+        basis = f"{measured:,} of {len(plan.trials):,} trials by measured throughput"
+        yield f"{evaluation}; about {slot} of one slot ({basis})"
+    else:
+        yield evaluation
+        yield from _price(
+            declaration,
+            price(plan, declaration.cluster, devices_per_trial=devices_per_trial(declaration), own=own),
+        )
+    yield "FLOPs are 3 x 2 x forward multiply-adds of all that a sample passes through (budgets.cost.flops)"
+
+
+def plan_axes() -> dict[str, Callable[[Cell], str]]:
+    """What a plan's FLOPs are summed by."""
+    return {
+        "level": lambda cell: cell.regime if cell.level_flops is None else format_flops(cell.level_flops),
+        "strategy": lambda cell: cell.strategy,
+        "architecture": lambda cell: cell.architecture,
+    }
+
+
+def devices_per_trial(declaration: Declaration) -> int:
+    """Devices that a trial takes: the declared GPUs, at least one."""
+    return max(1, declaration.resources.gpus)
+
+
+def _price(declaration: Declaration, cost: Price) -> Iterator[str]:
+    cluster = declaration.cluster
+    assert cluster is not None, "only what has a cluster has a price"
+    shares = utilisation(cluster)
+    basis = [f"{cost.measured:,} trials by measured throughput"] if cost.measured else []
+    if cost.assumed:
+        basis.append(f"{cost.assumed:,} at {shares.low:.0%} to {shares.high:.0%} of the peak")
+    yield f"{_range(cost.device_hours)} hours of {cluster.device} ({', '.join(basis)})"
+    span = cost.makespan_hours
+    yield (
+        f"{format_seconds(span.low * 3600)} to {format_seconds(span.high * 3600)} from start to end on "
+        f"{cluster.count:,} devices, {devices_per_trial(declaration)} a trial, longest trials first"
+    )
+    if cost.money is not None:
+        yield f"{_range(cost.money)} in money, at {cluster.price_per_hour:g} an hour of one device"
+
+
+def _range(of: Range) -> str:
+    low, high = _figure(of.low), _figure(of.high)
+    return low if low == high else f"{low} to {high}"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits are known at best
+
+
+def _epochs(epochs: float) -> str:
+    return f"{epochs:.2f}" if epochs < 1000 else f"{epochs:,.0f}"  # noqa: PLR2004 - a width of six
+
+
+def _span(values: Sequence[Number], write: Callable[[Number], str]) -> str:
+    low, high = write(min(values)), write(max(values))
+    return low if low == high else f"{low} … {high}"

@@ -1,0 +1,65 @@
+"""Parts of what a person sees of a study: a bar a level, a line a running trial, losses as a sparkline."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from budgets.planning.price import Range
+from budgets.quantity import format_count, format_flops, format_seconds
+from study.state.running import Level, Running
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_BAR = 24
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Draws values as blocks between their lowest and highest."""
+    if not values:
+        return ""
+    low, span = min(values), max(values) - min(values)
+    if not span:
+        return _BLOCKS[0] * len(values)
+    return "".join(_BLOCKS[round((value - low) / span * (len(_BLOCKS) - 1))] for value in values)
+
+
+def level_table(levels: Sequence[Level], *, bars: bool) -> Table:
+    """Lays out the levels, one a row, then all together.
+
+    Args:
+        levels: The levels.
+        bars: Whether each has a bar, as in a terminal.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    names = ("done", "running", "failed", "waiting")
+    table.add_column("level", justify="right")
+    if bars:
+        table.add_column("", width=_BAR)
+    for name in names:
+        table.add_column(name, justify="right")
+    every = Level(name="all", **{name: sum(getattr(level, name) for level in levels) for name in names})
+    for level in (*levels, every):
+        bar = ProgressBar(total=max(1, level.total), completed=level.done, width=_BAR)
+        counts = [f"{getattr(level, name):,}" for name in names]
+        table.add_row(level.name, *([bar] if bars else []), *counts, style="bold" if level is every else None)
+    return table
+
+
+def running_lines(running: Sequence[Running]) -> Iterator[str]:
+    """Words the running trials, one a line."""
+    for each in running:
+        parts = [f"{each.samples_seen / each.samples_planned:.0%}"]
+        if each.loss is not None:
+            parts.append(f"loss {each.loss:.3f} {sparkline(each.losses)}".rstrip())
+        if each.samples_per_s is not None and each.flops_per_s is not None and each.left_s is not None:
+            parts.append(f"{format_count(round(each.samples_per_s))} samples/s")
+            parts.append(f"{format_flops(each.flops_per_s)}/s")
+            parts.append(f"{format_seconds(each.left_s)} left")
+        # What changes stands first: a narrow terminal cuts the end.
+        yield f"running {each.trial} {', '.join(parts)}: {each.what}"
+
+
+def range_words(left: Range) -> str:
+    """Words a forecast in seconds."""
+    low, high = format_seconds(left.low), format_seconds(left.high)
+    return low if low == high else f"{low} to {high}"

@@ -1,0 +1,127 @@
+"""What a run of a study has still to do: from what earlier runs left, and what is asked for."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from budgets.book.ledger import read_entries, spent_flops
+from budgets.planning.plan import Plan, Trial, TuningPlan
+from budgets.planning.winner import words
+from budgets.quantity import format_flops, format_seconds
+from runners.trials.checkpoint import kept_steps
+from runners.trials.throughput import predict_s
+from runners.trials.trial import Outcome, read_outcome
+from study.state.bookkeeping import read_failure, trial_folder
+from study.state.lock import running
+from study.state.selection import select_trials
+from study.state.study import Study, measured_throughput
+
+_MOST_SHOWN = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agenda:
+    """The trials of a plan by what is to be done with them.
+
+    Attributes:
+        finished: Results of earlier runs, by trial.
+        failed: Reasons of trials that failed in earlier runs and are not run again.
+        to_run: Trials to be run, in the plan's order.
+        left_alone: How many were not asked for.
+    """
+
+    finished: dict[str, Outcome]
+    failed: dict[str, str]
+    to_run: tuple[Trial, ...]
+    left_alone: int
+
+
+def agenda(study: Study, plan: Plan, *, only: Sequence[str] = (), retry_failed: bool = False) -> Agenda:
+    """Looks what there is to do; changes nothing.
+
+    Args:
+        study: The study.
+        plan: Its plan.
+        only: Trials' ids or cells' words; none for all.
+        retry_failed: Whether those that failed are run again.
+
+    Raises:
+        ValueError: One of ``only`` means no trial, or a result is damaged.
+    """
+    return _sort(study, plan.trials, select_trials(plan, only), retry_failed=retry_failed)
+
+
+def tuning_agenda(study: Study, tuning: TuningPlan, *, retry_failed: bool = False) -> Agenda:
+    """Looks what there is to do of a tuning; changes nothing.
+
+    Args:
+        study: The study.
+        tuning: Its tuning.
+        retry_failed: Whether trials that failed are run again.
+
+    Raises:
+        ValueError: A result is damaged.
+    """
+    return _sort(study, tuning.trials, tuning.trials, retry_failed=retry_failed)
+
+
+def _sort(study: Study, trials: Sequence[Trial], asked: Sequence[Trial], *, retry_failed: bool) -> Agenda:
+    meant = {trial.trial_id for trial in asked}
+    finished: dict[str, Outcome] = {}
+    failed: dict[str, str] = {}
+    to_run = []
+    for trial in trials:
+        folder = trial_folder(study, trial.trial_id)
+        outcome, failure = read_outcome(folder), read_failure(folder)
+        if outcome is not None:
+            finished[trial.trial_id] = outcome
+        elif failure is not None and not (retry_failed and trial.trial_id in meant):
+            failed[trial.trial_id] = failure
+        elif trial.trial_id in meant:
+            to_run.append(trial)
+    left_alone = len(trials) - len(finished) - len(failed) - len(to_run)
+    return Agenda(finished=finished, failed=failed, to_run=tuple(to_run), left_alone=left_alone)
+
+
+def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None = None) -> Iterator[str]:
+    """Words what a run would do now.
+
+    Args:
+        study: The study.
+        plan: Its plan.
+        todo: What there is to do of it.
+        tuning: What there is to do of its tuning first, where that is not finished.
+    """
+    holder = running(study.folder)
+    if holder is not None:
+        yield f"a run is under way: {holder}"
+    if tuning is not None:
+        assert plan.tuning is not None, "what is to be done of it is known"
+        values = {trial: f", {words(tried)}" for trial, tried in plan.tuning.values.items()}
+        yield from _trials(study, "trials of the tuning", tuning, values)
+        yield "then, with the values that win, the grid:"
+    yield from _trials(study, "trials", todo, {})
+    to_run = [*(() if tuning is None else tuning.to_run), *todo.to_run]
+    flops = sum(trial.train_flops for trial in to_run)
+    measured = measured_throughput(study, plan)
+    seconds = sum(predict_s(trial, measured) for trial in to_run)
+    yield f"{format_flops(flops)} to run, about {format_seconds(seconds)} of one slot"
+    if plan.study_flops is not None:
+        left = plan.study_flops - spent_flops(read_entries(study.folder / "ledger.jsonl"))
+        yield f"{format_flops(max(0, left))} of the study budget of {format_flops(plan.study_flops)} are left"
+
+
+def _trials(study: Study, what: str, todo: Agenda, values: Mapping[str, str]) -> Iterator[str]:
+    count = len(todo.finished) + len(todo.failed) + len(todo.to_run) + todo.left_alone
+    parts = [f"{len(todo.finished):,} finished"] if todo.finished else []
+    if todo.failed:
+        parts.append(f"{len(todo.failed):,} failed before (--retry-failed runs them again)")
+    if todo.left_alone:
+        parts.append(f"{todo.left_alone:,} not asked for")
+    yield f"{count:,} {what}: {', '.join([*parts, f'{len(todo.to_run):,} to run'])}"
+    for trial in todo.to_run[:_MOST_SHOWN]:
+        steps = kept_steps(trial_folder(study, trial.trial_id))
+        goes_on = f", goes on at {steps / trial.steps:.0%}" if steps else ""
+        value = values.get(trial.trial_id, "")
+        yield f"  {trial.cell}{value}, seed {trial.seed}: {format_flops(trial.train_flops)}{goes_on}"
+    if len(todo.to_run) > _MOST_SHOWN:
+        yield f"  and {len(todo.to_run) - _MOST_SHOWN:,} more"

@@ -1,0 +1,156 @@
+"""What every way of running trials writes down: jobs, events, and what trials spend, lose and give."""
+
+import json
+import time
+from pathlib import Path
+
+from budgets.book.ledger import Ledger, append_whole
+from budgets.planning.plan import Trial
+from runners.host.faults import words_of
+from runners.host.files import write_json
+from runners.scheduling.nodes import Resources
+from runners.trials.checkpoint import drop_damaged, kept_steps
+from runners.trials.meter import Count, read_count
+from runners.trials.trial import Outcome, drop_scaffolding, read_outcome
+from runners.trials.trial_setup import TrialJob
+from study.state.study import Study
+
+FAILURE = "failed.json"
+"""Says why a trial was given up."""
+
+
+def trial_folder(study: Study, trial_id: str) -> Path:
+    """Gives a trial's own folder."""
+    return study.folder / "trials" / trial_id
+
+
+def needs(study: Study) -> Resources:
+    """Says what a trial occupies on each of its nodes."""
+    resources = study.declaration.resources
+    shares = {"cpus": resources.cpus, "gpus": resources.gpus} | resources.custom
+    return {name: amount / resources.nodes for name, amount in shares.items()}
+
+
+def read_from(study: Study, trial: Trial) -> tuple[Path, dict[str, Path]]:
+    """Says where a trial finds its pool and evaluation sets: by content, in a storage that is no folder."""
+    if not study.url:
+        return study.pool.resolve(), {name: path.resolve() for name, path in study.evaluation.items()}
+    pool = Path("pools", trial.pool)
+    named = {name.partition("@")[0]: name for name in trial.evaluation_sets}
+    return pool, {
+        name: pool / path.relative_to(study.pool)
+        if path.is_relative_to(study.pool)
+        else Path("evaluation", named[name])
+        for name, path in study.evaluation.items()
+    }
+
+
+def trial_job(study: Study, trial: Trial) -> TrialJob:
+    """Says where a trial finds its pool and evaluation sets, and what it may take."""
+    resources = study.declaration.resources
+    pool, evaluation = read_from(study, trial)
+    folder = trial_folder(study, trial.trial_id)
+    return TrialJob(
+        trial=trial,
+        pool=pool,
+        evaluation=evaluation,
+        probes=study.declaration.probes,
+        folder=Path(study.name_in_storage, *folder.parts[-2:]) if study.url else folder.resolve(),
+        storage=study.url,
+        cpus=resources.cpus // resources.nodes,
+        gpus=resources.gpus // resources.nodes,
+        ranks=resources.ranks_per_node,
+        checkpoint_s=resources.checkpoint_s,
+        checkpoint_steps=resources.checkpoint_steps,
+        damage_tolerance=study.declaration.limits.damage,
+    )
+
+
+def read_failure(folder: Path) -> str | None:
+    """Gives the reason why a trial was given up in an earlier run, or None.
+
+    Raises:
+        ValueError: The file that says so is damaged.
+    """
+    path = folder / FAILURE
+    if not path.exists():
+        return None
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["reason"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({words_of(error)}); delete it to run the trial again") from None
+
+
+def write_failure(folder: Path, reason: str) -> None:
+    """Remembers that a trial was given up, so that it is not run again unless that is asked for."""
+    folder.mkdir(exist_ok=True)
+    write_json(folder / FAILURE, {"reason": reason})
+
+
+def forget_failure(folder: Path) -> bool:
+    """Lets a trial run again that was given up; tells whether it was."""
+    was = (folder / FAILURE).exists()
+    (folder / FAILURE).unlink(missing_ok=True)
+    return was
+
+
+def add_event(study: Study, event: str, **facts: object) -> None:
+    """Appends a line to the study's ``events.jsonl``."""
+    line = json.dumps({"time": time.time(), "event": event, **facts}) + "\n"
+    append_whole(study.folder / "events.jsonl", line)
+
+
+def book_outcome(ledger: Ledger, trial: Trial, folder: Path, outcome: Outcome) -> None:
+    """Books what a trial with a result has spent, and what it computed beside that."""
+    finished = outcome.row["status"] == "finished"
+    spent = Count(
+        train_flops=trial.train_flops_after(outcome.row["samples_seen"]),
+        evaluation_flops=trial.evaluation_flops if finished else 0,
+    )
+    _book_waste(ledger, trial.trial_id, folder, kept=spent)
+    ledger.settle(trial.trial_id, train_flops=spent.train_flops, evaluation_flops=spent.evaluation_flops)
+
+
+def book_lost(ledger: Ledger, trial: Trial, folder: Path) -> list[Path]:
+    """Books what a trial did beyond its last sound checkpoint.
+
+    Returns:
+        Damaged checkpoints, which it removed.
+    """
+    damaged = drop_damaged(folder)
+    kept = trial.train_flops_after(kept_steps(folder) * trial.batch_size)
+    _book_waste(ledger, trial.trial_id, folder, kept=Count(train_flops=kept))
+    return damaged
+
+
+def book_given_up(ledger: Ledger, trial_id: str, folder: Path) -> None:
+    """Books a trial that gave no result; a later run starts it anew."""
+    drop_scaffolding(folder)
+    _book_waste(ledger, trial_id, folder, kept=Count())
+    ledger.settle(trial_id, train_flops=0, evaluation_flops=0)
+
+
+def book_left_behind(ledger: Ledger, trial_id: str, folder: Path) -> None:
+    """Closes the reservation of a trial that an earlier declaration began and the plan does not have."""
+    outcome = read_outcome(folder)
+    if outcome is None:
+        book_given_up(ledger, trial_id, folder)
+        return
+    row = outcome.row  # it finished, and its driver died before that was booked
+    spent = Count(
+        train_flops=row["samples_seen"] * row["train_flops_per_sample"],
+        evaluation_flops=int(row["evaluation_flops"]) if row["status"] == "finished" else 0,
+    )
+    _book_waste(ledger, trial_id, folder, kept=spent)
+    ledger.settle(trial_id, train_flops=spent.train_flops, evaluation_flops=spent.evaluation_flops)
+
+
+def _book_waste(ledger: Ledger, trial_id: str, folder: Path, *, kept: Count) -> None:
+    """Books all that a trial ever computed and that is not kept; what is booked is not booked again."""
+    count = read_count(folder)
+    if count is not None:
+        ledger.waste(
+            trial_id,
+            count.train_flops - kept.train_flops,
+            count.evaluation_flops - kept.evaluation_flops,
+        )

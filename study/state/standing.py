@@ -1,0 +1,233 @@
+"""Where a study stands, read from what it has written; works while it runs and after."""
+
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.answers.cost import STARTS, run_time
+from budgets.book.ledger import Entry, read_entries, reserved, spent_flops
+from budgets.planning.price import Range
+from budgets.quantity import format_count, format_flops
+from runners.host.progress_file import read_progress
+from runners.results import read_json_lines, read_table
+from study.state.forecast import Ahead, time_left
+from study.state.lock import running as running_now
+from study.state.running import Level, Running, running_trial
+from study.state.study import Study
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """A trial that gave no result.
+
+    Attributes:
+        trial: Its id.
+        what: Its cell and seed in words.
+        reason: Why.
+    """
+
+    trial: str
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """Where a study stands. FLOPs are training FLOPs (`budgets.cost.flops.CONVENTION`).
+
+    Attributes:
+        study: Its name.
+        run: The run that is under way, in words, or None.
+        levels: Its trials by level and state.
+        running: The trials that run.
+        interrupted: Trials that wait and go on from a checkpoint.
+        no_room: Trials that wait and cost more than is left of the study budget.
+        failures: The trials that failed.
+        planned_flops: Of all planned trials.
+        spent_flops: Gone: charged, spent and wasted.
+        reserved_flops: Set aside for trials that were started.
+        wasted_flops: Of what is gone, lost to crashes and done again.
+        study_flops: The study budget, or None.
+        slots: Trials that the last run could run at once, at its last event; None before any.
+        slots_busy: Share of its slots' time that the last run filled, up to now or to its last event; None
+            before any.
+        left_s: Forecast of the seconds to the end; None where nothing is left.
+    """
+
+    study: str
+    run: str | None
+    levels: tuple[Level, ...]
+    running: tuple[Running, ...]
+    interrupted: int
+    no_room: int
+    failures: tuple[Failure, ...]
+    planned_flops: int
+    spent_flops: int
+    reserved_flops: int
+    wasted_flops: int
+    study_flops: int | None
+    slots: int | None
+    slots_busy: float | None
+    left_s: Range | None
+
+
+def read_standing(study: Study) -> Standing:
+    """Reads where a study stands.
+
+    Raises:
+        ValueError: It has not been run, or what it wrote is damaged.
+    """
+    folder = study.folder
+    plan = _planned(study)
+    events = read_json_lines(folder / "events.jsonl")
+    entries = read_entries(folder / "ledger.jsonl")
+    holder = running_now(folder)
+    this_run = _last_run(events)
+    states = _states(plan, events, this_run if holder is not None else None, entries)
+    rows: dict[str, dict[str, Any]] = {str(row["trial"]): row for row in plan.to_dict("records")}  # type: ignore[misc]
+    words = {trial: _words(row) for trial, row in rows.items()}
+    progress = read_progress(folder, states.index[states == "running"])
+    running = tuple(
+        running_trial(trial, words[trial], rows[trial]["train_flops"] / rows[trial]["samples_seen"], found)
+        for trial, found in progress.items()
+    )
+    waiting = read_progress(folder, states.index[states == "waiting"])
+    kept = {trial: found.get("checkpoint_samples", 0) for trial, found in waiting.items()}
+    held, cap = reserved(entries), study.declaration.study_flops
+    room = float("inf") if cap is None else cap - spent_flops(entries) - sum(held.values())
+    homeless = (states == "waiting") & ~states.index.isin(held) & (plan["train_flops"].to_numpy() > room)
+    slots = busy = None
+    if this_run is not None:
+        slots = int(this_run["slots"].dropna().iloc[-1])
+        busy = run_time(this_run, now=None if holder is None else time.time()).busy
+    return Standing(
+        study=study.declaration.name,
+        run=None if holder is None else str(holder),
+        levels=tuple(_levels(plan, states)),
+        running=running,
+        interrupted=sum(samples > 0 for samples in kept.values()),
+        no_room=int(homeless.sum()),
+        failures=_failures(events, states, words),
+        planned_flops=sum(map(int, plan["train_flops"])),
+        spent_flops=spent_flops(entries),
+        reserved_flops=sum(held.values()),
+        wasted_flops=sum(entry.train_flops for entry in entries if entry.entry == "wasted"),
+        study_flops=cap,
+        slots=slots,
+        slots_busy=busy,
+        left_s=_left(
+            plan.assign(state=states.mask(homeless, "no room").to_numpy()),
+            events,
+            running,
+            seen=kept | {each.trial: each.samples_seen for each in running},
+            slots=slots or 1,
+        ),
+    )
+
+
+def _planned(study: Study) -> pd.DataFrame:
+    """The planned trials, those of the tuning first; ``phase`` tells them apart."""
+    parts = [
+        read_table(path).assign(phase=phase)
+        for phase, path in (
+            ("tuning", study.folder / "tuning-plan.parquet"),
+            ("grid", study.folder / "plan.parquet"),
+        )
+        if path.exists()
+    ]
+    if not parts:
+        raise ValueError(
+            f"{study.folder} holds no study; run `python -m study run {study.declaration.name}` first"
+        )
+    return pd.concat(parts, ignore_index=True).drop_duplicates("trial", ignore_index=True)
+
+
+def _last_run(events: pd.DataFrame) -> pd.DataFrame | None:
+    if events.empty:
+        return None
+    starts = events.index[events["event"].isin(STARTS)]
+    return events.loc[starts[-1] :] if len(starts) else None
+
+
+def _states(
+    plan: pd.DataFrame, events: pd.DataFrame, this_run: pd.DataFrame | None, entries: list[Entry]
+) -> "pd.Series[str]":
+    """Gives each planned trial's state: the ledger knows what is done, the events what started and failed."""
+    states = pd.Series("waiting", index=plan["trial"])
+    if not events.empty and "trial" in events:
+        last = events.dropna(subset=["trial"]).groupby("trial")["event"].last()
+        states.update(last[last == "trial-failed"].map(lambda _event: "failed"))
+    if this_run is not None and "trial" in this_run:
+        started = this_run.dropna(subset=["trial"]).groupby("trial")["event"].last()
+        states.update(started[started == "trial-started"].map(lambda _event: "running"))
+    done = {entry.what for entry in entries if entry.entry == "spent"}
+    states[states.index.isin(done)] = "done"
+    return states
+
+
+def _levels(plan: pd.DataFrame, states: "pd.Series[str]") -> list[Level]:
+    """Counts the trials of each level and state, the tuning first and levels rising."""
+    tuning = plan["phase"] == "tuning"
+    names = plan["level_flops"].map(lambda flops: "no level" if pd.isna(flops) else format_flops(flops))
+    order = plan["level_flops"].fillna(float("inf")).mask(tuning, -1.0)
+    counts: dict[str, Counter[str]] = {}
+    for position in order.sort_values(kind="stable").index:
+        name = "tuning" if tuning[position] else names[position]
+        counts.setdefault(name, Counter())[states.iloc[position]] += 1
+    return [Level(name=name, **of_state) for name, of_state in counts.items()]
+
+
+def _failures(events: pd.DataFrame, states: "pd.Series[str]", words: dict[str, str]) -> tuple[Failure, ...]:
+    if events.empty or "reason" not in events:
+        return ()
+    failed = events[events["event"] == "trial-failed"].drop_duplicates("trial", keep="last")
+    reasons = dict(zip(failed["trial"].astype(str), failed["reason"].astype(str), strict=True))
+    return tuple(
+        Failure(trial=trial, what=words[trial], reason=reasons[trial])
+        for trial in states.index[states == "failed"]
+    )
+
+
+def _left(
+    plan: pd.DataFrame,
+    events: pd.DataFrame,
+    running: tuple[Running, ...],
+    *,
+    seen: Mapping[str, int],
+    slots: int,
+) -> Range | None:
+    """Forecasts the rest: at the speeds that finished and running trials have, else as planned."""
+    rows = {str(row["trial"]): row for row in plan.to_dict("records")}
+    speeds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    measured = {each.trial: each.samples_per_s for each in running if each.samples_per_s is not None}
+    if "samples_per_s" in events:
+        finished = events.dropna(subset=["samples_per_s"])
+        measured |= dict(zip(finished["trial"].astype(str), finished["samples_per_s"], strict=True))
+    for trial, speed in measured.items():
+        if trial in rows and speed:
+            speeds[rows[trial]["architecture"], rows[trial]["strategy"]].append(float(speed))
+    ahead = []
+    for trial, row in rows.items():
+        if row["state"] not in ("waiting", "running"):
+            continue
+        samples = int(row["samples_seen"]) - seen.get(trial, 0)
+        ahead.append(
+            Ahead(
+                kind=(row["architecture"], row["strategy"]),
+                samples=samples,
+                predicted_s=row["predicted_s"] * samples / row["samples_seen"],
+            )
+        )
+    return time_left(ahead, speeds, slots)
+
+
+def _words(row: dict[str, Any]) -> str:
+    level = float(row["level_flops"])
+    at = f"({row['regime']})" if math.isnan(level) else f"at {format_flops(level)}"
+    subset = f"{format_count(row['subset_size'])} pairs ({row['quality']})"
+    return f"{row['architecture']} {row['strategy']} on {subset} {at}, seed {row['seed']}"

@@ -1,0 +1,289 @@
+"""A declared study: where its files are, its pool, its plan.
+
+torch is imported by the function that needs it, so that planning starts at once.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from budgets.declaration import Declaration, DescribedPool, EmbeddedPool, FolderPool
+from budgets.devices import device
+from budgets.names import unknown
+from budgets.planning.facts import EvaluationFacts, PoolFacts
+from budgets.planning.grid import Grid
+from budgets.planning.plan import Charge, Plan
+from budgets.planning.planner import make_plan
+from budgets.planning.tuning import Scores
+from budgets.quality import NAMED
+from runners.data.build.in_place import not_indexed, open_pool
+from runners.data.evaluation.evaluation_facts import (
+    RETRIEVAL_METRICS,
+    ZERO_SHOT_METRICS,
+    SetFacts,
+    describe_evaluation_set,
+)
+from runners.embedded.embedded_pool import evaluation_counts
+from runners.embedded.scorer_cost import scorer
+from runners.host.storage import Storage, cache_folder
+from runners.host.trees import fetch_tree
+from runners.results import (
+    LEFT_OUT_COLUMNS,
+    PLAN_COLUMNS,
+    left_out_row,
+    plan_row,
+    read_json_lines,
+    to_frame,
+)
+from runners.trials.throughput import Kind, kind, predict_s, read_calibration
+from study.state.tuning_table import read_scores
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """A declared study and its folders.
+
+    Attributes:
+        declaration: What was declared.
+        folder: ``results/<name>``.
+        pools: Where generated pools are kept.
+    """
+
+    declaration: Declaration
+    folder: Path
+    pools: Path
+
+    @property
+    def pool(self) -> Path:
+        """Folder of the pool."""
+        pool = self.declaration.pool
+        return Path(pool.path) if isinstance(pool, FolderPool) else self.pools / pool.name
+
+    @property
+    def url(self) -> str:
+        """The URL of the storage; empty where that is a folder."""
+        storage = self.declaration.storage or ""
+        return storage if "://" in storage else ""
+
+    @property
+    def name_in_storage(self) -> str:
+        """What the study's folder is called below that URL."""
+        return f"results/{self.declaration.name}"
+
+    @property
+    def calibration(self) -> Path:
+        """Where ``calibrate`` writes what it measured."""
+        return self.folder / "throughput.json"
+
+    @property
+    def evaluation(self) -> dict[str, Path]:
+        """Evaluation sets: those that stand in the pool's folder, then those of the declaration."""
+        own = sorted((self.pool / "evaluation").glob("*/"))
+        return {path.name: path for path in own} | {
+            name: Path(path) for name, path in self.declaration.evaluation.items()
+        }
+
+
+def find_study(declaration: Declaration, *, results: str | None, pools: str | None) -> Study:
+    """Says where a study's files are.
+
+    Args:
+        declaration: The study.
+        results: Folder of studies, or None for the storage's, else that where the command runs.
+        pools: Folder of pools; likewise, or for this node's cache where the storage is no folder.
+    """
+    storage = declaration.storage or ""
+    away = "://" in storage
+    shared = Path("" if away else storage)
+    kept = cache_folder(storage) if away else shared
+    return Study(
+        declaration=declaration,
+        folder=Path(results or shared / "results") / declaration.name,
+        pools=Path(pools or kept / "pools"),
+    )
+
+
+def plan_study(study: Study) -> Plan:
+    """Plans a study; a folder of shards that was never opened is indexed first.
+
+    Raises:
+        ValueError: The pool or an evaluation set can't be read, the grid does not fit the budget, or the
+            metric's evaluation set is not there.
+    """
+    pool, evaluation, charges = _facts(study)
+    for quality in (quality for block in study.declaration.grid for quality in block.quality):
+        name = quality.removeprefix(NAMED)
+        if quality.startswith(NAMED) and name not in pool.subsets:
+            raise ValueError(f"grid quality {quality}: {unknown('named subset', name, pool.subsets)}")
+    metric = study.declaration.metric
+    if metric not in evaluation.metrics and not isinstance(study.declaration.pool, DescribedPool):
+        raise ValueError(
+            f"{unknown('metric', metric, evaluation.metrics)}. "
+            "A set of your own is named under evaluation:, as NAME: FOLDER"
+        )
+    return make_plan(
+        study.declaration,
+        pool=pool,
+        evaluation=evaluation,
+        charges=charges,
+        scores=_scores(study, evaluation.metrics),
+    )
+
+
+def _scores(study: Study, metrics: tuple[str, ...]) -> Scores | None:
+    """Reads what the study's tuning gave so far; the pool's validation set selects, where it has one.
+
+    Raises:
+        ValueError: The declared metric is not measured.
+    """
+    tuning, own = study.declaration.tuning, study.declaration.metric
+    if tuning is None:
+        return None
+    if tuning.metric is not None and metrics and tuning.metric not in metrics:
+        raise ValueError(f"tuning.metric: {unknown('metric', tuning.metric, metrics)}")
+    apart = f"validation/{own.partition('/')[2]}"
+    metric = tuning.metric or (apart if apart in metrics else own)
+    return Scores(metric=metric, of=read_scores(study.folder / "tuning.parquet", metric))
+
+
+def study_grid(study: Study) -> Grid:
+    """Gives a study's grid: every cell that it asks for, feasible or not.
+
+    Raises:
+        ValueError: The pool or an evaluation set can't be read.
+    """
+    pool, evaluation, _ = _facts(study)
+    return Grid(study.declaration, pool, evaluation)
+
+
+def plan_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Gives the plan's trials and left-out cells as tables; the same plan gives the same tables.
+
+    What was measured in the study does not enter the predicted seconds: see `measured_throughput` for that.
+    """
+    rows = [{**plan_row(trial), "predicted_s": predict_s(trial, {})} for trial in plan.trials]
+    return to_frame(rows, PLAN_COLUMNS), to_frame(map(left_out_row, plan.left_out), LEFT_OUT_COLUMNS)
+
+
+def measured_throughput(study: Study, plan: Plan) -> dict[Kind, float]:
+    """Gives samples a second of kinds of trials: of the last one that finished here, else as calibrated.
+
+    Raises:
+        ValueError: What was calibrated can't be read.
+    """
+    found = read_calibration(study.calibration)
+    calibrated = {} if found is None else found.speeds
+    events = read_json_lines(study.folder / "events.jsonl")
+    if events.empty or "samples_per_s" not in events:
+        return calibrated
+    speeds = events.dropna(subset=["samples_per_s"]).set_index("trial")["samples_per_s"].to_dict()
+    return calibrated | {
+        kind(trial): float(speeds[trial.trial_id]) for trial in plan.all_trials if speeds.get(trial.trial_id)
+    }
+
+
+def device_throughput(study: Study) -> dict[Kind, float]:
+    """Gives samples a second of kinds of trials as calibrated on the device that the study is priced on.
+
+    Raises:
+        ValueError: What was calibrated can't be read.
+    """
+    found, cluster = read_calibration(study.calibration), study.declaration.cluster
+    if found is None or cluster is None or found.device != device(cluster.device).name:
+        return {}
+    return found.speeds
+
+
+def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]]:
+    pool = study.declaration.pool
+    if isinstance(pool, DescribedPool):
+        names = tuple(study.declaration.evaluation_counts)
+        facts = PoolFacts(name=pool.name, pairs=pool.pairs, scored=pool.scored)
+        return facts, _evaluation(names, study.declaration.evaluation_counts.values(), {}), ()
+    declared = {
+        name: _declared_set(study, Path(path), probe=name in study.declaration.probes)
+        for name, path in study.declaration.evaluation.items()
+    }
+    by_content = tuple(f"{name}@{described.content}" for name, described in declared.items())
+    if isinstance(pool, EmbeddedPool):
+        own = evaluation_counts()
+        metrics: dict[str, tuple[str, ...]] = {
+            name: RETRIEVAL_METRICS if name == "retrieval" else ZERO_SHOT_METRICS for name in own
+        }
+        paid = scorer(pool.pairs)
+        charge = Charge(what=paid.name, train_flops=paid.train_flops, evaluation_flops=paid.scoring_flops)
+        facts = PoolFacts(name=pool.name, pairs=pool.pairs, scored=True)
+        sizes = (*own.values(), *((each.images, each.texts) for each in declared.values()))
+        metrics |= {name: described.metrics for name, described in declared.items()}
+        return facts, _evaluation((*own, *by_content), sizes, metrics), (charge,)
+    opened = open_pool(study.pool, tolerance=study.declaration.limits.damage)
+    if told := not_indexed(opened):
+        raise ValueError(told)
+    facts = PoolFacts(
+        name=opened.fingerprint,
+        pairs=opened.count,
+        scored=opened.scored > 0,
+        scored_pairs=opened.scored,
+        subsets=opened.subsets,
+    )
+    sets = {
+        name: declared.get(name) or describe_evaluation_set(path) for name, path in study.evaluation.items()
+    }
+    return (
+        facts,
+        _evaluation(
+            tuple(f"{name}@{described.content}" for name, described in sets.items()),
+            [(described.images, described.texts) for described in sets.values()],
+            {name: described.metrics for name, described in sets.items()},
+        ),
+        (),
+    )
+
+
+def _declared_set(study: Study, path: Path, *, probe: bool) -> SetFacts:
+    """Describes a set that the declaration names, which must not lie among the pairs that are trained on.
+
+    Raises:
+        ValueError: It does, or it can't be read.
+    """
+    pool = study.pool.resolve()
+    if path.resolve().is_relative_to(pool) and not path.resolve().is_relative_to(pool / "evaluation"):
+        raise ValueError(
+            f"evaluation set {path} lies within the pool {study.pool}: it would be trained on. "
+            f"Keep it elsewhere, or in {study.pool / 'evaluation'}"
+        )
+    return describe_evaluation_set(path, probe=probe)
+
+
+def _evaluation(
+    names: tuple[str, ...], sizes: Iterable[tuple[int, int]], metrics: Mapping[str, tuple[str, ...]]
+) -> EvaluationFacts:
+    listed = list(sizes)
+    return EvaluationFacts(
+        names=names,
+        images=sum(images for images, _ in listed),
+        texts=sum(texts for _, texts in listed),
+        metrics=tuple(f"{name}/{metric}" for name, measured in metrics.items() for metric in measured),
+    )
+
+
+def ensure_pool(study: Study, say: Callable[[str], None]) -> None:
+    """Builds the embedded pool when it is not there yet, nor in the study's storage.
+
+    Raises:
+        OSError: The storage is away.
+    """
+    pool = study.declaration.pool
+    if not isinstance(pool, EmbeddedPool) or (study.pool / "pool.json").exists():
+        return
+    if study.url and fetch_tree(Storage(study.url), f"pools/{pool.name}", cache_folder(study.url)):
+        return
+    from runners.embedded.scorer import build_scored_pool  # noqa: PLC0415 - torch takes seconds
+
+    began = time.monotonic()
+    say(f"building the pool {pool.name}: {pool.pairs:,} captioned emoji scenes, scored by a small CLIP …")
+    build_scored_pool(study.pool, pairs=pool.pairs, seed=pool.seed)
+    say(f"pool {study.pool} built in {time.monotonic() - began:.0f} s")

@@ -1,0 +1,61 @@
+"""What a study's tuning gave, as files: every trial in ``tuning.parquet``, the winners in ``tuning.json``."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from budgets.planning.plan import TuningPlan, Winner
+from budgets.planning.winner import Score
+from runners.host.files import write_json
+from runners.results import RESULT_COLUMNS, read_table, to_frame, write_table
+
+
+def write_tried(path: Path, plan: TuningPlan, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes the trials that have a result, in the plan's order: each winner's curve over the values tried.
+
+    Args:
+        path: The file, with the columns of results, and one more, ``tuned_<field>``, for each tuned field.
+        plan: The tuning.
+        rows: Trial id → result row.
+    """
+    done = [trial.trial_id for trial in plan.trials if trial.trial_id in rows]
+    fields = next(iter(plan.values.values()), {})
+    frame = to_frame([rows[trial] for trial in done], RESULT_COLUMNS)
+    for field in fields:
+        frame[f"tuned_{field}"] = [float(plan.values[trial][field]) for trial in done]
+    write_table(path, frame)
+
+
+def write_winners(path: Path, plan: TuningPlan) -> None:
+    """Writes the winner of each architecture and strategy that is decided, and those that are not."""
+    write_json(
+        path,
+        {
+            "metric": plan.metric,
+            "reserve_flops": plan.reserve_flops,
+            "winners": [winner_facts(winner) for winner in plan.winners],
+            "waiting": plan.waiting,
+        },
+    )
+
+
+def winner_facts(winner: Winner) -> dict[str, Any]:
+    """Gives a winner as plain data."""
+    runner_up = None if math.isnan(winner.runner_up_score) else winner.runner_up_score
+    return asdict(winner) | {"runner_up_score": runner_up}
+
+
+def read_scores(path: Path, metric: str) -> dict[str, Score]:
+    """Reads the selecting metric of each trial in a ``tuning.parquet``; none where there is no such file."""
+    if not path.exists():
+        return {}
+    scores = {}
+    for row in read_table(path).to_dict("records"):
+        if row["status"] == "diverged":
+            scores[str(row["trial"])] = Score(value=None)
+        elif not math.isnan(row.get(metric, math.nan)):
+            error = float(row.get(f"{metric}_se", 0.0))
+            scores[str(row["trial"])] = Score(value=float(row[metric]), standard_error=error)
+    return scores

@@ -1,0 +1,92 @@
+"""Configurations without a cell of the same cost are compared by their curves over compute."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.answers.frontier import frontier
+from analysis.answers.read_off import at_compute, read
+from analysis.cells.bootstrap import CellDraws, cell_draws
+from analysis.cells.pareto import costs
+from analysis.cells.table import tidy
+from tests.analysis.synthetic import trial_row
+
+COST = {"ViT-X": 1e8, "ViT-S": 1.7e8}
+X, Y = np.array([1.0, 4.0, 16.0]), np.array([[0.8, 0.6, 0.5]])
+
+
+def once(samples: tuple[float, ...], *, noise: float = 0.0, seed: int = 0, gap: float = 0.0) -> pd.DataFrame:
+    """Two architectures in one epoch along one law of compute, the dearer one worse by ``gap``."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for architecture, cost in COST.items():
+        for seen in samples:
+            flops = seen * cost
+            error = 0.3 + 0.5 * (flops / 2e11) ** -0.35 + (gap if architecture == "ViT-S" else 0.0)
+            for run in range(3):
+                row = trial_row((int(seen), "all", architecture, "clip"), flops, run, 0.5)
+                rows.append(
+                    row | {
+                        "regime": "one-epoch", "level_flops": np.nan, "samples_seen": seen, "epochs": 1.0,
+                        "train_flops": flops, "held-out/count": 1e6,
+                        "held-out/top1": 1 - error - noise * float(generator.standard_normal()),
+                    }
+                )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def drawn(results: pd.DataFrame, question: str = "read") -> CellDraws:
+    return cell_draws(tidy(results, metric="held-out/top1"), question=question, draws=500)
+
+
+def test_a_curve_is_read_off_by_straight_lines_in_the_logarithm_of_compute() -> None:
+    np.testing.assert_allclose(read(X, Y, np.array([1.0, 2.0, 8.0, 16.0])), [[0.8, 0.7, 0.55, 0.5]])
+
+
+def test_a_curve_says_nothing_before_its_first_cell_and_stays_as_low_as_it_was_after_its_last() -> None:
+    np.testing.assert_allclose(read(X, Y, np.array([0.9, 0.99, 100.0])), [[np.inf, 0.8, 0.5]])
+    rising = np.array([[0.8, 0.5, 0.6]])
+    np.testing.assert_allclose(read(X, rising, np.array([8.0, 100.0])), [[0.5, 0.5]])
+
+
+def test_of_two_equal_curves_the_one_with_a_cell_at_the_compute_is_not_clear() -> None:
+    found = pd.concat([
+        frontier(drawn(once((2e3, 6e3, 18e3, 54e3), noise=noise, seed=seed), str(seed)))
+        for noise in (0.0005, 0.004)
+        for seed in range(8)
+    ])  # fmt: skip
+    compared = found[found["configurations"] > 1]
+    assert len(compared) > 80
+    assert (compared["verdict"] == "clear").mean() <= 0.1
+
+
+def test_a_gap_far_outside_noise_and_bend_is_clear() -> None:
+    found = frontier(drawn(once((2e3, 6e3, 18e3, 54e3), noise=0.002, gap=0.05)))
+    assert set(found["architecture"]) == {"ViT-X"}
+    assert found["verdict"].tolist() == ["undecided", *["clear"] * 3]
+    assert found["reason"].iloc[0] == "no other configuration was run for so little compute"
+    assert found["runner_up"].iloc[1] == "ViT-S, CLIP, all", (
+        "between two of its cells it has no number of pairs"
+    )
+
+
+def test_a_configuration_that_was_run_once_for_less_compute_leaves_the_best_undecided() -> None:
+    results = once((2e3, 18e3), noise=0.002)
+    kept = (results["architecture"] == "ViT-S") | (results["samples_seen"] < 3e3)
+    last = frontier(drawn(results[kept])).iloc[-1]
+    assert (last["architecture"], last["verdict"]) == ("ViT-S", "undecided")
+    assert last["reason"].endswith(", but ViT-X, CLIP, all was only run once, for less compute")
+
+
+def test_the_draws_of_a_reading_lie_below_the_straight_line() -> None:
+    draws = drawn(once((2e3, 6e3, 18e3), noise=0.0005))
+    (place,) = np.flatnonzero((draws.cells["architecture"] == "ViT-X") & (draws.cells["budget"] == 6e3))
+    cost = costs(draws.cells)
+    here = at_compute(draws, cost, float(cost[place]))
+    other = int(np.flatnonzero(here.cells["architecture"] == "ViT-S")[0])
+    truth = 0.3 + 0.5 * (cost[place] / 2e11) ** -0.35
+    line = float(here.cells["error"].iloc[other])
+    assert line > truth + 0.005
+    low, high = np.quantile(here.draws[:, other], (0.05, 0.95))
+    assert low < truth < high < line + 0.001
+    assert here.cells["error"].iloc[1 - other] == pytest.approx(truth, abs=0.001)

@@ -1,0 +1,257 @@
+"""What is recommended, how far it may be forecast, and what would decide."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.answers.recommendation import Recommendation, recommend
+from analysis.answers.recommendation_text import recommendation_lines
+from analysis.cells.bootstrap import cell_draws
+from analysis.cells.table import tidy
+from analysis.laws.holdout import holdout
+from analysis.laws.laws import laws
+from analysis.laws.surface_forecast import SURFACES
+from tests.analysis.synthetic import study, trial_row
+
+LEVELS = tuple(np.geomspace(2e11, 1e13, 6))
+POOL = 8192.0
+
+
+def small(level: float) -> float:
+    return float(0.42 + 0.3 * (level / 2e11) ** -0.5)
+
+
+def large(level: float) -> float:
+    return float(0.30 + 0.5 * (level / 2e11) ** -0.4)
+
+
+def crossing(*, seeds: int = 3, noise: float = 0.003) -> pd.DataFrame:
+    """Two architectures on all of the pool: the larger is ahead from 6e11 FLOPs on."""
+    generator = np.random.default_rng(11)
+    rows = []
+    for architecture, law in (("ViT-X", small), ("ViT-M", large)):
+        for level in LEVELS:
+            rows += [
+                trial_row((8192, "all", architecture, "clip"), level, seed, law(level) + noise * float(shift))
+                for seed, shift in enumerate(generator.standard_normal(seeds))
+            ]
+    return pd.DataFrame(rows)
+
+
+def recommended(
+    results: pd.DataFrame, flops: float, pairs: float = POOL, limit: float = 30.0
+) -> Recommendation:
+    draws = cell_draws(tidy(results, metric="held-out/top1"), question="laws")
+    fitted = tuple(laws(draws, along="compute"))
+    return recommend(draws, fitted, holdout(draws, fitted), flops=flops, pairs=pairs, limit=limit)
+
+
+def test_the_small_model_is_recommended_early_and_the_large_one_late() -> None:
+    results = crossing()
+    early, late = recommended(results, 2.5e11), recommended(results, 8e12)
+    assert (early.candidates["architecture"][0], late.candidates["architecture"][0]) == ("ViT-X", "ViT-M")
+    assert (early.choice.verdict, late.choice.verdict) == ("clear", "clear")
+    assert not late.candidates["beyond"].any()
+    assert late.experiment.startswith("to confirm, run ViT-M")
+
+
+def test_a_forecast_beyond_the_data_holds_the_truth_and_is_wider_than_within() -> None:
+    results = crossing()
+    within, beyond = (recommended(results, flops).candidates.iloc[0] for flops in (9e12, 6e13))
+    assert beyond["low"] < large(6e13) < beyond["high"]
+    assert beyond["high"] - beyond["low"] > within["high"] - within["low"]
+    assert beyond["factor"] == pytest.approx(6, rel=1e-3)
+
+
+def test_a_forecast_past_the_limit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no curve can be forecast at 400 TFLOP: measured budgets end more"):
+        recommended(crossing(), 4e14)
+    assert len(recommended(crossing(), 4e14, limit=50).candidates) == 2
+
+
+def test_a_subset_that_the_pool_does_not_hold_is_not_recommended() -> None:
+    results = study(levels=LEVELS).results
+    found = recommended(results, 5e12, pairs=POOL)
+    assert found.left_out.empty
+    less = recommended(results, 5e12, pairs=2600)
+    assert set(less.candidates["subset_size"]) == {512.0, 1024.0}
+    assert (less.left_out["reason"] == "needs a pool of some 8,190 pairs").sum() > 0
+
+
+def test_in_one_epoch_a_model_stops_where_its_data_end() -> None:
+    results = crossing()
+    size = results["samples_seen"]
+    one = results.assign(regime="one-epoch", subset_size=size, epochs=1.0, level_flops=np.nan)
+    found = recommended(one, 1e13, pairs=100_000)
+    row = found.candidates.iloc[0]
+    assert row["subset_size"] == pytest.approx(100_000)
+    assert row["flops"] < 1e13
+    assert (
+        "uses up its data"
+        in recommendation_lines(found, flops=1e13, pairs=1e5, source="x", metric="held-out/top1")[1]
+    )
+
+
+def test_configurations_within_the_noise_are_a_tie_and_the_experiment_has_its_seeds() -> None:
+    results = crossing(noise=0.02)
+    found = recommended(results, 6e11)
+    assert found.choice.verdict == "tie"
+    assert " seeds each" in found.experiment
+
+
+def test_one_seed_asks_for_seeds_first() -> None:
+    found = recommended(crossing(seeds=1), 8e12)
+    assert found.choice.verdict == "undecided"
+    assert "three seeds each: the noise between seeds was not measured" in found.experiment
+
+
+def test_two_budgets_are_interpolated_between_and_beyond_them_the_larger_takes_part() -> None:
+    results = study(levels=LEVELS[:2], noise=0.0).results
+    middle = float(np.sqrt(LEVELS[0] * LEVELS[1]))
+    between = recommended(results, middle).candidates
+    assert set(between["read"]) == {"interpolated between two measured budgets"}
+    first = between.iloc[0]
+    own = results[
+        (results["architecture"] == first["architecture"]) & (results["strategy"] == first["strategy"])
+        & (results["quality"] == first["quality"]) & (results["subset_size"] == first["subset_size"])
+    ].groupby("level_flops")[["train_flops", "held-out/top1"]].mean()  # fmt: skip
+    line = np.interp(np.log(middle), np.log(own["train_flops"]), 1 - own["held-out/top1"])
+    assert first["error"] == pytest.approx(float(line))
+    beyond = recommended(results, 1e12).candidates
+    lone = beyond[beyond["architecture"] == "ConvNeXt-C"]
+    assert lone["measured"].all()
+    np.testing.assert_allclose(lone["flops"], LEVELS[1], rtol=0.01)
+    assert set(beyond.loc[~beyond["measured"], "read"]) <= set(SURFACES)
+    with pytest.raises(ValueError, match=r"no curve can be forecast at 100 TFLOP: measured budgets end more"):
+        recommended(results, 1e14)
+
+
+def single(results: pd.DataFrame, architecture: str, cost: float, level: float, error: float) -> pd.DataFrame:
+    """The results with one more cell, of three seeds that differ by little."""
+    rows = []
+    for seed, shift in enumerate((-0.001, 0.0, 0.001)):
+        row = trial_row((8192, "all", "ViT-X", "clip"), level, seed, error + shift)
+        mine = {"architecture": architecture, "trial": f"{architecture}-{level:g}-{seed}"}
+        seen = {"train_flops": level, "train_flops_per_sample": cost, "samples_seen": level / cost}
+        rows.append(row | mine | seen)
+    return pd.concat([results, pd.DataFrame(rows)], ignore_index=True)
+
+
+def test_a_cell_measured_at_the_budget_is_seen_though_it_has_no_law() -> None:
+    results = single(crossing(), "ViT-H", 1.1e9, 8e12, large(8e12) - 0.01)
+    first = recommended(results, 8.1e12).candidates.iloc[0]
+    assert (first["architecture"], first["read"], first["law"]) == ("ViT-H", "measured", "")
+    assert first["error"] == pytest.approx(large(8e12) - 0.01)
+
+
+def test_a_cell_that_costs_less_than_the_budget_takes_part() -> None:
+    results = single(crossing(), "ConvNeXt-H", 1.1e9, 2e12, large(8e12) - 0.02)
+    found = recommended(results, 8e12)
+    lines = recommendation_lines(found, flops=8e12, pairs=POOL, source="x", metric="held-out/top1")
+    assert lines[1] == "  train ConvNeXt-H, CLIP, 8,192 pairs, all"
+    assert lines[2].endswith("], measured at 2 TFLOP, which costs only 25 % of the budget")
+    assert recommended(results, 1e12).left_out["reason"].tolist() == ["all its budgets are above 1 TFLOP"]
+
+
+def test_a_cell_lower_by_chance_does_not_replace_the_law_of_its_curve() -> None:
+    results = crossing(noise=0.02)
+    lucky = (results["architecture"] == "ViT-M") & np.isclose(results["level_flops"], LEVELS[3])
+    results.loc[lucky, "held-out/top1"] += 0.02
+    assert not recommended(results, 6e12).candidates["measured"].any()
+
+
+def over_training(training_set: str, *, largest: float = np.inf) -> pd.DataFrame:
+    """Results of Gadre et al. 2024, each run once, its tokens seen once."""
+    table = pd.read_csv(Path(__file__).parents[2] / "data" / "over-training.csv")
+    table = table[(table["training_set"] == training_set) & (table["parameters"] <= largest)]
+    n, d = table["parameters"].to_numpy(np.float64), table["tokens"].to_numpy(np.float64)
+    rows = trial_row((8192, "all", "ViT-X", "clip"), 2e11, 0, 0.5)
+    return pd.DataFrame([rows] * len(table)).assign(
+        trial=[f"{size:.0f}-{tokens:.0f}" for size, tokens in zip(n, d, strict=True)],
+        architecture=[f"LM-{size / 1e6:.0f}M" for size in n], regime="one-epoch", level_flops=np.nan,
+        subset_size=d, samples_seen=d, epochs=1.0, train_flops=6 * n * d, train_flops_per_sample=6 * n,
+        parameters=n, **{"text/loss": table["c4_loss"].to_numpy(np.float64)},
+    )  # fmt: skip
+
+
+def test_a_larger_model_measured_at_the_budget_is_ahead_of_a_smaller_ones_law() -> None:
+    draws = cell_draws(tidy(over_training("C4"), metric="text/loss"), question="laws")
+    fitted = tuple(laws(draws, along="compute"))
+    found = recommend(draws, fitted, holdout(draws, fitted), flops=9.95e20, pairs=1e15)
+    first = found.candidates.iloc[0]
+    assert (first["architecture"], first["measured"]) == ("LM-1440M", True)
+    assert first["error"] == pytest.approx(2.472, abs=5e-4)
+    assert "LM-412M" in set(found.candidates["architecture"])
+    lines = recommendation_lines(found, flops=9.95e20, pairs=1e15, source="x", metric="text/loss")
+    assert lines[1].startswith("  the data cannot tell what to train: ahead by ")
+
+
+def test_single_cells_are_read_by_the_surface_of_their_family() -> None:
+    results = sizes_of_one_law()
+    lone = (results["architecture"] == "ViT-3") & (results["level_flops"] > 2e11)
+    found = recommended(results[~lone].reset_index(drop=True), 5e12, pairs=1e8).candidates
+    row = found[found["architecture"] == "ViT-3"].iloc[0]
+    cost = float(np.geomspace(4e6, 1e8, 5)[3])
+    assert row["read"] in SURFACES
+    assert row["error"] == pytest.approx(0.1 + 60 * cost**-0.35 + 4 * (5e12 / cost) ** -0.3, abs=0.01)
+
+
+def test_a_loss_is_worded_as_one() -> None:
+    results = crossing().drop(columns=["held-out/top1", "style/top1"])
+    results["text/loss"] = 3 * (1 - crossing()["held-out/top1"])
+    draws = cell_draws(tidy(results, metric="text/loss"), question="laws")
+    fitted = tuple(laws(draws, along="compute"))
+    found = recommend(draws, fitted, holdout(draws, fitted), flops=8e12, pairs=POOL)
+    lines = recommendation_lines(found, flops=8e12, pairs=POOL, source="x", metric="text/loss")
+    assert lines[2].startswith(f"  predicted loss {3 * large(8e12):.2f}")
+    assert lines[-1] == "  points: hundredths of the loss"
+
+
+def test_an_architecture_of_several_costs_a_sample_is_no_one_configuration() -> None:
+    results = crossing()
+    late = results["level_flops"] > LEVELS[2]
+    results.loc[late, "train_flops_per_sample"] *= 2
+    with pytest.raises(ValueError, match="several costs a sample: it is no one configuration"):
+        recommended(results, 8e12)
+
+
+def sizes_of_one_law() -> pd.DataFrame:
+    """Five transformers of one surface, at three budgets each: too few for laws of single curves."""
+    generator = np.random.default_rng(6)
+    rows = []
+    for place, cost in enumerate(np.geomspace(4e6, 1e8, 5)):
+        for level in (2e11, 2e12, 2e13):
+            truth = 0.1 + 60 * cost**-0.35 + 4 * (level / cost) ** -0.3
+            for seed in range(3):
+                row = trial_row((8192, "all", "ViT-X", "clip"), level, seed, truth)
+                error = truth * (1 + 0.004 * float(generator.standard_normal()))
+                mine = {"trial": f"{place}-{level}-{seed}", "architecture": f"ViT-{place}"}
+                seen = {"train_flops": level, "train_flops_per_sample": cost, "samples_seen": level / cost}
+                rows.append(row | mine | seen | {"subset_size": 10**8, "held-out/top1": 1 - error})
+    return pd.DataFrame(rows)
+
+
+def test_a_family_is_forecast_by_its_surface_where_that_forecasts_best() -> None:
+    found = recommended(sizes_of_one_law(), 1e14, pairs=1e8)
+    first = found.candidates.iloc[0]
+    assert first["law"] == "surface in model size and data"
+    truth = {f"ViT-{place}": 0.1 + 60 * cost**-0.35 + 4 * (1e14 / cost) ** -0.3
+             for place, cost in enumerate(np.geomspace(4e6, 1e8, 5))}  # fmt: skip
+    assert first["low"] < truth[first["architecture"]] < first["high"]
+    assert first["error"] == pytest.approx(truth[first["architecture"]], abs=0.01)
+    assert "of its family, where the power law" in first["law_reason"]
+
+
+def test_the_lines_say_law_error_distance_and_runner_up() -> None:
+    found = recommended(crossing(), 6e13)
+    text = "\n".join(
+        recommendation_lines(found, flops=6e13, pairs=POOL, source="made up", metric="held-out/top1")
+    )
+    assert text.startswith(
+        "60 TFLOP and a pool of 8,192 pairs, from made up:\n  train ViT-M, CLIP, 8,192 pairs"
+    )
+    assert "6 times beyond the measured budgets" in text
+    assert "it missed held-out budgets by" in text
+    assert "runner-up: ViT-X" in text

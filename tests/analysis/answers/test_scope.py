@@ -1,0 +1,100 @@
+"""A verdict says how many were tried, what was not run, and whether learning rates were tuned."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.answers.frontier import frontier
+from analysis.answers.scope import with_scope
+from analysis.cells.bootstrap import CellDraws, cell_draws
+from analysis.cells.table import tidy
+from tests.analysis.synthetic import StudyFrames, trial_row
+
+PAIRS = {("ConvNeXt", "clip"), ("ViT-S", "clip"), ("ViT-S", "flip-50")}
+
+
+def drawn(rows: list[dict[str, object]]) -> CellDraws:
+    return cell_draws(tidy(pd.DataFrame(rows), metric="held-out/top1"), question="scope")
+
+
+def cross() -> list[dict[str, object]]:
+    """ConvNeXt is the best architecture and FLIP the best strategy; ConvNeXt with FLIP was not run."""
+    cells = {("ConvNeXt", "clip"): 0.5, ("ViT-S", "clip"): 0.6, ("ViT-S", "flip-50"): 0.55}
+    return [
+        trial_row((1024, "all", "ViT-S", strategy), 2e11, seed, error + offset)
+        | {"architecture": architecture, "trial": f"{architecture}-{strategy}-{seed}"}
+        for (architecture, strategy), error in cells.items()
+        for seed, offset in enumerate((-0.005, 0.0, 0.005))
+    ]
+
+
+def scoped(
+    draws: CellDraws,
+    *,
+    plan: pd.DataFrame | None = None,
+    left_out: pd.DataFrame | None = None,
+    rates: set[tuple[str, str]] | None = None,
+) -> pd.DataFrame:
+    none = pd.DataFrame()
+    return with_scope(
+        frontier(draws), draws, plan=none if plan is None else plan,
+        left_out=none if left_out is None else left_out, rates=rates or set(),
+    )  # fmt: skip
+
+
+def test_the_combination_of_the_best_parts_that_was_not_run_is_named() -> None:
+    row = scoped(drawn(cross())).iloc[0]
+    assert row["scope"] == (
+        "best of 3 configurations tried; ConvNeXt with FLIP (50 %) was not run; "
+        "learning rates were not tuned for each"
+    )
+
+
+def test_a_combination_that_was_left_out_of_the_plan_is_named_with_its_reason() -> None:
+    left_out = pd.DataFrame([{
+        "regime": "fixed-compute", "subset_size": 1024, "quality": "all", "architecture": "ConvNeXt",
+        "strategy": "flip-50", "level_flops": 2e11, "reason": "patch dropout needs a ViT",
+    }])  # fmt: skip
+    (said,) = scoped(drawn(cross()), left_out=left_out)["not_run"]
+    assert said == "ConvNeXt with FLIP (50 %) (patch dropout needs a ViT) was not run"
+
+
+def test_what_is_planned_is_not_called_not_run() -> None:
+    plan = pd.DataFrame([{
+        "regime": "fixed-compute", "subset_size": 1024, "quality": "all", "architecture": "ConvNeXt",
+        "strategy": "flip-50", "budget": 2e11,
+    }])  # fmt: skip
+    assert scoped(drawn(cross()), plan=plan)["not_run"].tolist() == [""]
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        (PAIRS, "learning rates were tuned for each"),
+        ({("ViT-S", "clip")}, "learning rates were tuned for 1 of 3 pairs of architecture and strategy"),
+    ],
+)
+def test_it_says_for_which_pairs_the_learning_rate_was_tuned(rates: set[tuple[str, str]], said: str) -> None:
+    assert scoped(drawn(cross()), rates=rates)["scope"].iloc[0].endswith(said)
+
+
+def test_at_most_three_are_named(frames: StudyFrames) -> None:
+    rows = cross() + [
+        trial_row((size, quality, "ViT-S", "clip"), 2e11, seed, 0.58 + offset)
+        for size, quality in ((256, "top20"), (512, "top40"))
+        for seed, offset in enumerate((-0.005, 0.0, 0.005))
+    ]
+    (said,) = scoped(drawn(rows))["not_run"]
+    assert said.count(" with ") <= 3
+    draws = cell_draws(tidy(frames.results, metric="held-out/top1"), question="scope")
+    assert all(text.count(" with ") <= 3 for text in scoped(draws)["not_run"])
+
+
+def test_a_number_of_pairs_is_no_choice_in_one_epoch() -> None:
+    once = {"regime": "one-epoch", "level_flops": np.nan}
+    rows = [
+        row | once | {"trial": f"{row['trial']}-{size}", "subset_size": size, "samples_seen": size}
+        for row in cross()
+        for size in (1024, 4096)
+    ]
+    assert set(scoped(drawn(rows))["not_run"]) == {"ConvNeXt with FLIP (50 %) was not run"}

@@ -1,0 +1,230 @@
+"""Anyone's table, read by a map."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.cells.bootstrap import cell_draws
+from analysis.cells.column_map import Column, ColumnMap, import_table, unselected
+from analysis.cells.family import family
+from analysis.cells.table import tidy
+from analysis.labels import count_text, metric_text, sort_key
+from analysis.sizes.isoflop import curves
+
+TABLE = pd.DataFrame(
+    {
+        "net": ["B/32", "B/32", "L/14", "L/14", "other"],
+        "acc": [40.0, 50.0, 45.0, 60.0, 1.0],
+        "seen": [1e8, 1e9, 1e8, 1e9, 1e9],
+        "gmacs": [5.0, 5.0, 80.0, 80.0, 1.0],
+        "task": ["imagenet"] * 4 + ["cifar"],
+    }
+)
+HOW = ColumnMap(
+    title="made up",
+    rows={"task": ("imagenet",)},
+    columns={
+        "regime": Column(value="equal-samples"),
+        "architecture": Column(source="net", names={"B/32": "ViT-B-32", "L/14": "ViT-L-14"}),
+        "strategy": Column(value="clip"),
+        "quality": Column(value="all"),
+        "subset_size": Column(value="4e8"),
+        "samples_seen": Column(source="seen"),
+        "train_flops": Column(source="gmacs", times=6e9, by="seen"),
+    },
+    metric="imagenet/top1",
+    metric_column=Column(source="acc", times=0.01),
+    better="higher",
+    images=50_000,
+)  # fmt: skip
+
+
+def test_rows_are_chosen_names_translated_and_flops_multiplied_out() -> None:
+    trials = tidy(import_table(TABLE, HOW), metric=HOW.metric)
+    assert len(trials.frame) == 4
+    row = trials.frame[trials.frame["architecture"] == "ViT-L-14"].sort_values("error").iloc[0]
+    assert (row["error"], row["train_flops"], row["epochs"]) == pytest.approx((0.4, 4.8e20, 2.5))
+    assert set(trials.frame["images"]) == {50_000}
+
+
+def test_a_lower_better_metric_is_turned() -> None:
+    errors = TABLE.assign(acc=100 - TABLE["acc"])
+    turned = import_table(errors, replace(HOW, better="lower"))
+    np.testing.assert_allclose(turned["imagenet/top1"], import_table(TABLE, HOW)["imagenet/top1"])
+
+
+def test_a_loss_stays_as_it_is() -> None:
+    how = replace(HOW, metric="text/loss", better="lower", images=0, metric_column=Column(source="acc"))
+    trials = tidy(import_table(TABLE, how), metric="text/loss")
+    assert sorted(trials.frame["error"]) == [40, 45, 50, 60]
+
+
+def test_what_is_not_finite_and_what_stands_twice_is_excluded_and_counted() -> None:
+    table = pd.concat([TABLE, TABLE.iloc[[0]]], ignore_index=True)
+    table.loc[1, "gmacs"] = np.nan
+    table.loc[2, "acc"] = np.inf
+    trials = tidy(import_table(table, HOW), metric=HOW.metric)
+    assert len(trials.frame) == 2
+    assert sorted(trials.excluded["reason"]) == [
+        "failed: the same row stands in the table twice",
+        "failed: train_flops is not a finite number above zero",
+        "the metric imagenet/top1 is not a finite number",
+    ]
+
+
+def test_two_different_values_of_one_cell_and_seed_are_refused() -> None:
+    table = pd.concat([TABLE, TABLE.iloc[[0]].assign(acc=41.0)])
+    with pytest.raises(ValueError, match="share a cell and a seed"):
+        tidy(import_table(table, HOW), metric=HOW.metric)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (
+            replace(HOW, metric_column=Column(source="accuracy")),
+            "column 'accuracy'; did you mean 'acc'",
+        ),
+        (replace(HOW, rows={"task": ("imagenet1k",)}), "no row has task imagenet1k; there: cifar, imagenet"),
+        (replace(HOW, columns={**HOW.columns, "sead": Column(value="0")}), "did you mean 'seed'"),
+        (replace(HOW, columns={}), "the column map lacks 'regime'; needed: regime, subset_size"),
+        (
+            replace(HOW, columns={**HOW.columns, "samples_seen": Column(source="net")}),
+            "'net' must hold numbers for samples_seen",
+        ),
+        (
+            replace(HOW, columns={**HOW.columns, "architecture": Column(source="net", names={"B/32": "b"})}),
+            "unknown architecture of the map 'L/14'",
+        ),
+    ],
+)
+def test_a_wrong_map_or_table_gets_one_clear_answer(how: ColumnMap, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        import_table(TABLE, how)
+
+
+def test_numbers_as_names_and_booleans_are_texts() -> None:
+    table = TABLE.assign(net=[400_000_000, 400_000_000, 1.4, 1.4, 0.0], ema=[True, False, True, False, True])
+    columns = {**HOW.columns, "architecture": Column(source="net"), "strategy": Column(source="ema")}
+    frame = import_table(table, replace(HOW, columns=columns))
+    assert frame["architecture"].tolist() == ["400000000", "400000000", "1.4", "1.4"]
+    assert frame["strategy"].tolist() == ["True", "False", "True", "False"]
+    chosen = import_table(
+        table, replace(HOW, columns=columns, rows={"ema": ("true",), "net": ("4e8", "1.4")})
+    )
+    assert chosen["trial"].tolist() == ["row-1", "row-3"]
+
+
+def test_numbers_may_have_a_unit_in_the_table_and_in_the_map() -> None:
+    table = TABLE.assign(seen=["100M", "1B", "1e8", "15T", "1"], acc=["40%", "50 %", "0.45", "0.6", "0"])
+    columns = {**HOW.columns, "subset_size": Column(value="15T")}
+    frame = import_table(table, replace(HOW, columns=columns, metric_column=Column(source="acc")))
+    assert frame["samples_seen"].tolist() == [1e8, 1e9, 1e8, 1.5e13]
+    assert frame["subset_size"].tolist() == [1.5e13] * 4
+    assert frame[HOW.metric].tolist() == [0.4, 0.5, 0.45, 0.6]
+
+
+def test_percents_are_answered_with_the_factor() -> None:
+    how = replace(HOW, metric_column=Column(source="acc"), where={"metric": "mine.yaml:3"})
+    with pytest.raises(
+        ValueError, match=r"mine\.yaml:3: column 'acc', row 1: .* found 40; .*`times: 0\.01`$"
+    ):
+        import_table(TABLE, how)
+    with pytest.raises(ValueError, match=r"found 4000$"):
+        import_table(TABLE, replace(HOW, metric_column=Column(source="acc", times=100)))
+
+
+def test_images_and_reading_error_may_be_columns_and_enter_the_noise() -> None:
+    table = TABLE.assign(n=[10_000.0, 10_000, 10_000, 10_000, 1], half=[0.0, 3.0, 0.0, 4.0, 0.0])
+    how = replace(HOW, images=Column(source="n"), reading_error=Column(source="half", times=0.01))
+    trials = tidy(import_table(table, how), metric=HOW.metric)
+    assert trials.metric == HOW.metric
+    draws = cell_draws(trials, question="laws", draws=20_000)
+    read = draws.cells["reading_error"].to_numpy(np.float64)
+    assert sorted(read) == [0.0, 0.0, 0.03, 0.04]
+    p = draws.cells["error"].to_numpy(np.float64)
+    np.testing.assert_allclose(draws.draws.std(axis=0), np.hypot(np.sqrt(p * (1 - p) / 1e4), read), rtol=0.03)
+
+
+def test_a_reading_error_alone_is_noise_of_a_loss_too() -> None:
+    how = replace(
+        HOW, metric="text/loss", better="lower", images=0, metric_column=Column(source="acc"),
+        reading_error=Column(value="0.5"),
+    )  # fmt: skip
+    draws = cell_draws(tidy(import_table(TABLE, how), metric="text/loss"), question="laws", draws=20_000)
+    assert draws.source == "evaluation"
+    np.testing.assert_allclose(draws.draws.std(axis=0), 0.5, rtol=0.03)
+
+
+@pytest.mark.parametrize("regime", ["equal-samples", "one-epoch", "fixed-compute"])
+def test_three_scales_of_whole_batches_stay_three_budgets(regime: str) -> None:
+    """15 runs at 200 GFLOP, 600 GFLOP and 1.8 TFLOP, rounded down to whole batches: 195.8 for 200."""
+    kept = np.array([0.979, 0.985, 0.991, 0.997, 0.9995])
+    scale = np.repeat([200e9, 600e9, 1.8e12], 5) * np.tile(kept, 3)
+    table = pd.DataFrame({"net": [*"abcde"] * 3, "flops": scale, "seen": scale / 1e6, "acc": 0.5})
+    columns = {
+        "regime": Column(value=regime), "architecture": Column(source="net"),
+        "strategy": Column(value="clip"), "quality": Column(value="all"),
+        "samples_seen": Column(source="seen"),
+        "subset_size": Column(source="seen"), "train_flops": Column(source="flops"),
+    }  # fmt: skip
+    how = replace(HOW, rows={}, columns=columns, metric_column=Column(source="acc"))
+    trials = tidy(import_table(table, how), metric=HOW.metric)
+    assert trials.frame["budget"].nunique() == 3
+    assert trials.frame["train_flops"].nunique() == 15
+    exact = replace(how, columns={**columns, "batch_size": Column(value="1")})
+    assert tidy(import_table(table, exact), metric=HOW.metric).frame["budget"].nunique() == 15
+    batches = replace(how, columns={**columns, "batch_size": Column(value="40_000")})
+    assert tidy(import_table(table, batches), metric=HOW.metric).frame["budget"].nunique() == 3
+
+
+def test_one_epoch_trials_of_a_level_share_their_pairs() -> None:
+    columns = {**HOW.columns, "regime": Column(value="one-epoch"), "subset_size": Column(source="seen")}
+    table = TABLE.assign(seen=[0.99e8, 0.98e9, 1e8, 1e9, 1.0])
+    frame = import_table(table, replace(HOW, columns=columns))
+    assert frame["subset_size"].tolist() == [1e8, 1e9, 1e8, 1e9]
+    assert frame["samples_seen"].tolist() == [0.99e8, 0.98e9, 1e8, 1e9]
+
+
+def test_a_row_without_a_name_or_a_number_fails_with_the_reason() -> None:
+    table = TABLE.assign(net=["", *TABLE["net"][1:]], seen=[1e8, 0.0, 1e8, 1e9, 1e9])
+    frame = import_table(table, HOW)
+    assert frame["reason"].tolist()[:2] == [
+        "it has no architecture",
+        "train_flops is not a finite number above zero",
+    ]
+    left = unselected(table, HOW)
+    assert left.to_dict("records") == [
+        {"trial": "row-5", "reason": "not selected: its task is none of those under rows:"}
+    ]
+
+
+def test_sizes_as_names_are_one_family_in_the_order_of_their_size() -> None:
+    assert {family(name) for name in ("400000000", "1.4", "20B")} == {"model"}
+    assert sorted(["1125938688", "99620352", "1.4"], key=lambda name: sort_key("architecture", name)) == [
+        "1.4",
+        "99620352",
+        "1125938688",
+    ]
+    assert (count_text(999_970_000), metric_text("text/loss")) == ("1B", "loss (text)")
+
+
+def test_sizes_at_three_budgets_without_levels_give_three_profiles_of_model_size() -> None:
+    size, flops = (each.ravel() for each in np.meshgrid(np.geomspace(1e8, 6.4e9, 7), [1e20, 3e20, 9e20]))
+    seen = flops / (6 * size) * np.tile([0.98, 0.99, 1.0], 7)  # whole batches
+    table = pd.DataFrame({"n": size, "d": seen, "loss": 1.7 + 400 / size**0.34 + 410 / seen**0.28})
+    columns = {
+        "regime": Column(value="fixed-compute"), "architecture": Column(source="n"),
+        "strategy": Column(value="language-model"), "quality": Column(value="all"),
+        "subset_size": Column(value="15T"), "samples_seen": Column(source="d"),
+        "train_flops": Column(source="n", times=6, by="d"),
+    }  # fmt: skip
+    how = replace(
+        HOW, rows={}, columns=columns, metric="text/loss", metric_column=Column(source="loss"), images=0
+    )
+    profiles = curves(cell_draws(tidy(import_table(table, how), metric="text/loss"), question="isoflop"))
+    assert [len(each.positions) for each in profiles] == [7, 7, 7]
+    assert [each.identity["family"] for each in profiles] == ["model"] * 3
+    np.testing.assert_allclose([each.identity["budget"] for each in profiles], [1e20, 3e20, 9e20], rtol=0.03)

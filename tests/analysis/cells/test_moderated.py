@@ -1,0 +1,79 @@
+"""Configurations of unequal noise: none is called the best by the noise of the others."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.answers.frontier import choose
+from analysis.cells.bootstrap import cell_draws
+from analysis.cells.moderated import moderated
+from analysis.cells.table import tidy
+from tests.analysis.synthetic import trial_row
+
+LEVELS = np.geomspace(2e11, 5.4e12, 4)
+TWO = pd.DataFrame([
+    trial_row((1024, "all", architecture, "clip"), float(level), seed, 0.5)
+    for architecture in ("ViT-X", "ViT-S")
+    for level in LEVELS
+    for seed in range(3)
+]).assign(**{"held-out/count": 1e6})  # fmt: skip
+NOISE = 0.01
+
+
+def share_of_clear(ratio: float, *, gap: float = 0.0, repeats: int = 100) -> float:
+    """How often one of two configurations is clear at a level: they differ by ``gap`` times the noise of one.
+
+    Args:
+        ratio: Noise of one of them, in units of that of the other.
+        gap: In the same units.
+        repeats: Studies of four levels and three seeds.
+    """
+    generator = np.random.default_rng(int(10 * ratio))
+    first = (TWO["architecture"] == "ViT-X").to_numpy(bool)
+    clear = []
+    for repeat in range(repeats):
+        noise = NOISE * np.where(first, ratio, 1.0) * generator.standard_normal(len(TWO))
+        results = TWO.assign(**{"held-out/top1": 0.5 - np.where(first, 0.0, gap * NOISE) + noise})
+        draws = cell_draws(tidy(results, metric="held-out/top1"), question=str(repeat), draws=500)
+        clear += [choose(draws.take(places)).verdict == "clear" for _, places in draws.groups(["budget"])]
+    return float(np.mean(clear))
+
+
+@pytest.mark.parametrize("ratio", [1.0, 4.0])
+def test_of_two_equal_configurations_one_is_called_clear_in_at_most_one_budget_of_ten(ratio: float) -> None:
+    # Of 400 verdicts that are right in nine of ten, more than 50 are wrong in one test of fifty.
+    assert share_of_clear(ratio) <= 0.125
+
+
+def test_a_gap_of_five_times_the_noise_is_found() -> None:
+    assert share_of_clear(1.0, gap=5.0, repeats=20) >= 0.95
+
+
+def test_a_noisy_configuration_is_drawn_as_noisy_and_a_quiet_one_as_quiet() -> None:
+    generator = np.random.default_rng(3)
+    first = (TWO["architecture"] == "ViT-X").to_numpy(bool)
+    noise = NOISE * np.where(first, 8.0, 1.0) * generator.standard_normal(len(TWO))
+    draws = cell_draws(
+        tidy(TWO.assign(**{"held-out/top1": 0.5 + noise}), metric="held-out/top1"), question="q"
+    )
+    spread = pd.Series(draws.draws.std(axis=0)).groupby(draws.cells["architecture"]).mean()
+    assert spread["ViT-X"] / spread["ViT-S"] > 3
+
+
+def test_equal_variances_are_pooled_and_a_group_without_a_second_run_gets_the_pooled_noise() -> None:
+    noise, degrees = moderated(np.array([8.0, 8.0, 0.0]), np.array([8.0, 8.0, 0.0]))
+    np.testing.assert_allclose(noise[2], 1.0)
+    assert degrees[2] in (16.0, np.inf)
+    many = np.random.default_rng(0).chisquare(8, size=200)
+    noise, degrees = moderated(many, np.full(200, 8.0))
+    np.testing.assert_allclose(noise, 1.0, atol=0.12)
+
+
+def test_variances_that_differ_keep_to_themselves_the_more_the_better_they_are_known() -> None:
+    scale = np.tile([1.0, 100.0], 20)
+    few, _ = moderated(2 * scale, np.full(40, 2.0))
+    many, degrees = moderated(50 * scale, np.full(40, 50.0))
+    assert many[1] / many[0] > few[1] / few[0]
+    assert few[1] / few[0] > 2
+    assert 6 < many[1] / many[0] < 10
+    assert (degrees >= 50).all()

@@ -1,0 +1,89 @@
+"""The figures of the plan, of the ledger and of the slots say what happened."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from analysis.answers.cost import by_level
+from analysis.charts.course_figures import plan_grid, schedule
+from analysis.charts.figure_data import FigureData
+from analysis.drawing.draw import draw
+from tests.analysis.synthetic import StudyFrames
+
+
+def drawn(data: object) -> FigureData:
+    assert isinstance(data, FigureData)
+    return data
+
+
+def test_the_plan_shows_what_finished_failed_waits_and_was_left_out(frames: StudyFrames) -> None:
+    results = frames.results.copy()
+    first = results["trial"].iloc[:3]
+    results.loc[results["trial"].isin(first), "status"] = "failed"
+    results = results.iloc[:30]
+    data = drawn(plan_grid(frames.plan, frames.left_out, results))
+    cells = data.frame.set_index("text")["series"]
+    trial = frames.plan.iloc[0]
+    assert set(data.frame["series"]) == {"finished", "not run", "without a result", "left out"}
+    where = f"{trial['architecture']}, CLIP, 3,276 pairs, top 40 %, 200 GFLOP"
+    assert cells[f"{where}: 0 of 3 finished, 3 without a result"] == "without a result"
+    assert (
+        cells["ConvNeXt-C, FLIP (50 %), 3,276 pairs, top 40 %, 200 GFLOP: left out of the plan"] == "left out"
+    )
+    assert data.frame["low"].sum() == 27
+    assert "27 trials of 99 finished, 3 without a result. 1 cell left out" in data.caption
+    assert "3/3" in [text.get_text() for text in draw(data).axes[0].texts]
+
+
+def test_a_plan_of_many_configurations_is_shown_by_architecture_and_strategy(frames: StudyFrames) -> None:
+    copies = [
+        frames.plan.assign(
+            subset_size=frames.plan["subset_size"] + place, trial=frames.plan["trial"] + str(place)
+        )
+        for place in range(5)
+    ]
+    data = drawn(plan_grid(pd.concat(copies), frames.left_out, pd.DataFrame()))
+    assert set(data.frame["label"]) >= {"ViT-X, SLIP", "ConvNeXt-C, CLIP"}
+    assert len(data.frame["label"].unique()) == 8
+    assert data.frame["high"].sum() == 5 * 99
+
+
+def test_a_slot_shows_attempts_one_after_the_other_and_which_were_lost(frames: StudyFrames) -> None:
+    trials = frames.plan["trial"]
+    events = pd.DataFrame([
+        {"time": 1000.0, "event": "study-started", "slots": 1},
+        {"time": 1060.0, "event": "trial-retried", "trial": trials[0], "slot": 0, "wall_s": 60.0},
+        {"time": 1180.0, "event": "trial-finished", "trial": trials[0], "slot": 0, "wall_s": 120.0},
+        {"time": 1180.0, "event": "study-ended"},
+        {"time": 9000.0, "event": "study-started", "slots": 1},
+        {"time": 9060.0, "event": "trial-finished", "trial": trials[1], "slot": 0, "wall_s": 60.0},
+    ])  # fmt: skip
+    data = drawn(schedule(frames.plan, events))
+    spans = data.frame.sort_values("low")
+    assert spans["low"].tolist() == [0.0, 1.0, 3.0]
+    assert spans["x"].tolist() == [1.0, 3.0, 4.0]
+    assert spans["line"].tolist() == ["lost", "", ""]
+    assert "over 2 runs, one after the other" in data.caption
+    assert "100% of the slots' time" in data.caption
+    bars = draw(data).axes[0].patches
+    assert sum(bar.get_hatch() is not None and bar.get_hatch() != "" for bar in bars) == 1
+
+
+def test_what_the_tuning_cost_has_its_own_row(frames: StudyFrames) -> None:
+    extra = [
+        {"entry": "spent", "what": "tuned-1", "train_flops": 5e11, "evaluation_flops": 0.0},
+        {"entry": "wasted", "what": "tuned-2", "train_flops": 1e11, "evaluation_flops": 0.0},
+    ]
+    ledger = pd.concat([frames.ledger, pd.DataFrame(extra)], ignore_index=True)
+    levels = by_level(frames.plan, ledger).set_index("level")
+    assert [levels[name]["tuning"] for name in ("trials", "spent", "wasted")] == [2, 5e11, 1e11]
+    gone = ledger[ledger["entry"].isin(["spent", "charged"])]
+    assert levels["spent"].sum() == pytest.approx(
+        gone[["train_flops", "evaluation_flops"]].to_numpy(float).sum()
+    )
+
+
+def test_no_time_is_shown_before_a_trial_has_ended(frames: StudyFrames) -> None:
+    none = replace(frames, events=frames.events.iloc[:1]).events
+    assert not isinstance(schedule(frames.plan, none), FigureData)

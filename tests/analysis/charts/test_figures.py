@@ -1,0 +1,168 @@
+"""Figures draw their frame, all of it and nothing else, and the frame is what the CSV holds."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.charts.figure_data import MARKS, FigureData, Missing
+from analysis.drawing.draw import draw
+from analysis.drawing.save import save
+from analysis.drawing.save_all import helpers, save_all
+from analysis.report import analyse, report
+from tests.analysis.synthetic import StudyFrames, study
+
+NAMES = [
+    "error-compute-architecture", "error-compute-strategy", "error-samples-strategy", "error-data",
+    "error-epochs", "quality", "equivalence-compute", "shift", "isoflop", "residuals", "forecasts",
+    "training-loss", "plan", "ledger", "schedule",
+]  # fmt: skip
+
+
+def figures_of(frames: StudyFrames) -> tuple[FigureData | Missing, ...]:
+    found = analyse.analyse(
+        {"name": "made up", "metric": "held-out/top1"},
+        results=frames.results, plan=frames.plan, ledger=frames.ledger, events=frames.events,
+    )  # fmt: skip
+    return report.draw_data(
+        found, results=frames.results, curves=frames.curves, plan=frames.plan, left_out=frames.left_out,
+        ledger=frames.ledger, events=frames.events,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def drawn(frames: StudyFrames) -> dict[str, FigureData]:
+    return {data.name: data for data in figures_of(frames) if isinstance(data, FigureData)}
+
+
+def test_a_full_study_supports_every_figure(drawn: dict[str, FigureData]) -> None:
+    assert list(drawn) == NAMES
+    assert set().union(*(data.frame["mark"] for data in drawn.values())) <= set(MARKS)
+
+
+_BARS = ("quality", "plan", "ledger", "schedule")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in _BARS])
+def test_what_is_drawn_is_what_the_csv_holds(name: str, drawn: dict[str, FigureData], tmp_path: Path) -> None:
+    save(drawn[name], tmp_path)
+    held = pd.read_csv(tmp_path / f"{name}.csv")[["x", "y"]].to_numpy()
+    lines = [line for axes in draw(drawn[name]).axes for line in axes.get_lines()]
+    seen = np.concatenate([np.column_stack(line.get_data()).astype(float) for line in lines])
+    assert {tuple(point) for point in seen.round(9)} == {tuple(point) for point in held.round(9)}
+
+
+@pytest.mark.parametrize(("name", "length"), [("ledger", "x"), ("quality", "y")])
+def test_bars_are_as_long_as_the_csv_says(
+    name: str, length: str, drawn: dict[str, FigureData], tmp_path: Path
+) -> None:
+    save(drawn[name], tmp_path)
+    held = pd.read_csv(tmp_path / f"{name}.csv").query("mark in ('bar', 'column')")
+    bars: Any = draw(drawn[name]).axes[0].patches
+    assert [bar.get_x() == 0 if length == "x" else bar.get_y() == 0 for bar in bars] == [True] * len(held)
+    seen = sorted(bar.get_width() if length == "x" else bar.get_height() for bar in bars)
+    np.testing.assert_allclose(seen, sorted(held[length]))
+
+
+def test_a_figure_is_saved_in_three_formats_with_data_and_caption(
+    drawn: dict[str, FigureData], tmp_path: Path
+) -> None:
+    save(drawn["quality"], tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".svg", ".pdf", ".csv", ".txt"}
+    assert b"/FontFile2" in (tmp_path / "quality.pdf").read_bytes()
+    assert "27 runs of 9 cells" in (tmp_path / "quality.txt").read_text(encoding="utf-8")
+
+
+def test_the_same_data_give_the_same_files(drawn: dict[str, FigureData], tmp_path: Path) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        save(drawn["error-data"], folder)
+    for path in folders[0].iterdir():
+        assert path.read_bytes() == (folders[1] / path.name).read_bytes(), path.name
+
+
+def test_one_seed_draws_hollow_stars_and_a_caption_that_says_why() -> None:
+    data = next(data for data in figures_of(study(seeds=1)) if isinstance(data, FigureData))
+    marks = data.frame.groupby("mark")
+    assert "best" not in marks.groups
+    # What the laws miss bounds them without a second seed; what the cells have is the counting noise.
+    assert marks.get_group("tentative law")[["low", "high"]].notna().all(axis=None)
+    assert "a lower bound" in data.caption
+    assert "hollow where it is undecided" in data.caption
+
+
+def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> None:
+    only = frames.results[
+        (frames.results["strategy"] == "clip") & (frames.results["architecture"] == "ViT-X")
+    ]
+    alone = only[only["quality"] == "all"]
+    cut = StudyFrames(
+        results=alone, curves=pd.DataFrame(), plan=frames.plan, left_out=frames.left_out,
+        ledger=frames.ledger, events=frames.events,
+    )  # fmt: skip
+    missing = {data.title: data.reason for data in figures_of(cut) if isinstance(data, Missing)}
+    differ = "no two finished trials differ in"
+    assert missing == {
+        "Error against compute, by training strategy": f"{differ} training strategy alone",
+        "Error against samples, by training strategy": f"{differ} training strategy alone",
+        "Error against data size": f"{differ} the number of pairs alone",
+        "Error against epochs, by data size": (
+            "no two curves over compute differ in the number of pairs alone"
+        ),
+        "Quality of the data at each budget": f"{differ} the quality of their data alone",
+        "IsoFLOP profiles: error against model size": (
+            "1 model size of one family at a budget; a profile needs three"
+        ),
+        "Training loss": "no training curves were recorded",
+        **{
+            f"Error against data size, by {axis}": (
+                "no curve over pairs at equal samples or over one epoch has two finished cells"
+            )
+            for axis in ("architecture", "training strategy")
+        },
+        "What a strategy is worth in compute": "no strategy has a curve along compute beside plain CLIP's",
+        "What a strategy is worth in data": "no strategy has a curve along data beside plain CLIP's",
+        "Accuracy under shift against plain accuracy": (
+            "fewer than four plain CLIP cells have zero-shot top-1 on a shifted set as well"
+        ),
+        "Retrieval": "no finished trial was measured by it: image_to_text_r1, text_to_image_r1",
+        "Linear probe and few-shot": (
+            "no finished trial was measured by it: probe_top1, few_shot_5_top1, few_shot_10_top1"
+        ),
+    }
+
+
+def test_a_half_finished_study_has_no_filled_star(frames: StudyFrames) -> None:
+    half = replace(frames, results=frames.results.iloc[:40])
+    data = next(data for data in figures_of(half) if isinstance(data, FigureData))
+    assert {"point", "best, not clear"} <= set(data.frame["mark"])
+    assert "best" not in set(data.frame["mark"])
+
+
+def test_residuals_are_what_the_cells_have_above_their_laws() -> None:
+    levels = tuple(200e9 * 3**step for step in range(5))
+    data = {one.name: one for one in figures_of(study(levels=levels)) if isinstance(one, FigureData)}
+    marks = data["residuals"].frame.query("mark == 'point'")
+    assert len(marks) > 20
+    assert abs(marks["y"].mean()) < 0.5
+    assert (marks["low"] <= marks["y"]).all()
+    assert (marks["y"] <= marks["high"]).all()
+
+
+def test_a_figure_is_the_same_whoever_draws_it(drawn: dict[str, FigureData], tmp_path: Path) -> None:
+    some = [drawn[name] for name in ("ledger", "schedule", "quality")]
+    texts = []
+    for count in (0, 1):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        with helpers(count) as pool:
+            texts.append(save_all(some, folder, pool))
+    assert list(texts[0]) == ["ledger", "schedule", "quality"]
+    assert texts[0] == texts[1]
+    alone, together = (sorted((tmp_path / count).iterdir()) for count in "01")
+    assert [path.name for path in alone] == [path.name for path in together]
+    assert all(one.read_bytes() == other.read_bytes() for one, other in zip(alone, together, strict=True))

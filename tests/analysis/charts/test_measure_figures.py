@@ -1,0 +1,179 @@
+"""The figures of other regimes, other measures, accuracy under shift and what a strategy is worth."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.answers.equivalence import equivalences
+from analysis.cells.bootstrap import CellDraws, cell_draws
+from analysis.cells.table import tidy
+from analysis.charts.bar_figures import quality_bars, strategy_bars
+from analysis.charts.figure_data import FigureData
+from analysis.charts.measure import measure
+from analysis.charts.measure_figures import over_compute_of
+from analysis.charts.size_figures import over_epochs, over_pairs
+from analysis.charts.worth_figures import equivalence, shift
+from analysis.drawing.draw import draw
+from analysis.laws.laws import laws
+from tests.analysis.synthetic import StudyFrames, study
+
+METRIC = "held-out/top1"
+
+
+def cells_of(results: pd.DataFrame) -> CellDraws:
+    return cell_draws(tidy(results, metric=METRIC), question="figure")
+
+
+def drawn(data: object) -> FigureData:
+    assert isinstance(data, FigureData), data
+    return data
+
+
+@pytest.fixture(scope="module")
+def regimes(frames: StudyFrames) -> pd.DataFrame:
+    """Two architectures over three sizes, at equal samples and in one epoch, besides the fixed budgets."""
+    first = frames.results[
+        (frames.results["architecture"] == "ViT-X")
+        & (frames.results["strategy"] == "clip")
+        & (frames.results["level_flops"] == frames.results["level_flops"].min())
+    ]
+    other = first.assign(architecture="ViT-S", trial=first["trial"] + "-s")
+    other[METRIC] = 0.9 * first[METRIC]
+    both = pd.concat([first, other])
+    equal = both.assign(
+        regime="equal-samples", level_flops=np.nan, samples_seen=65_536, trial=both["trial"] + "-equal"
+    )
+    once = both.assign(
+        regime="one-epoch",
+        level_flops=np.nan,
+        samples_seen=both["subset_size"],
+        trial=both["trial"] + "-once",
+    )
+    once = once.assign(train_flops=once["samples_seen"] * once["train_flops_per_sample"] * 1.0)
+    whole: pd.DataFrame = pd.concat([frames.results, equal, once], ignore_index=True)
+    return whole
+
+
+def test_error_over_data_has_a_panel_for_equal_samples_and_one_for_one_epoch(regimes: pd.DataFrame) -> None:
+    data = drawn(over_pairs([measure(regimes, METRIC, question="figure")], axis="architecture"))
+    points = data.frame[data.frame["mark"] == "point"]
+    assert set(points["panel"]) == {"equal samples", "one epoch"}
+    assert "held: CLIP, top 40 % at 65,536 samples; CLIP, top 40 %" in data.caption
+    assert set(points["series"]) == {"ViT-X", "ViT-S"}
+    assert set(points["x"]) == {512.0, 1024.0, 3276.0}
+    # A law of one epoch is drawn over pairs, within those that were measured.
+    once = data.frame[(data.frame["panel"] == "one epoch") & data.frame["mark"].str.contains("law")]
+    assert once["x"].between(511, 3277).all()
+
+
+def test_error_over_epochs_has_a_curve_for_each_data_size(frames: StudyFrames) -> None:
+    data = drawn(over_epochs([measure(frames.results, METRIC, question="figure")]))
+    points = data.frame[data.frame["mark"] == "point"]
+    assert list(dict.fromkeys(points["series"])) == ["512 pairs", "1,024 pairs", "3,276 pairs"]
+    smallest = points[points["series"] == "512 pairs"]
+    samples = frames.results.loc[frames.results["subset_size"] == 512, "samples_seen"]
+    assert set(smallest["x"]) == set(samples / 512)
+
+
+def test_cells_without_a_law_are_joined_by_a_thin_line_and_the_caption_says_so() -> None:
+    results = study(seeds=3, noise=0.001).results
+    rising = results["subset_size"] == 512
+    results.loc[rising, METRIC] = 1 - results.loc[rising, METRIC]
+    data = drawn(over_epochs([measure(results, METRIC, question="figure")]))
+    points = data.frame[data.frame["mark"] == "point"]
+    assert set(points.loc[points["line"] == "joined", "series"]) == {"512 pairs"}
+    assert "512 pairs" not in set(data.frame.loc[data.frame["mark"].str.contains("law"), "series"])
+    assert "1 not drawn (no decrease), whose cells thin lines join" in data.caption
+
+
+def test_quality_is_bars_in_groups_of_one_budget_with_a_panel_for_each_regime(regimes: pd.DataFrame) -> None:
+    one_size = regimes[regimes["subset_size"].eq(3276) | regimes["quality"].ne("top40")]
+    once = one_size[one_size["regime"] == "fixed-compute"].assign(regime="one-epoch", level_flops=np.nan)
+    once = once[(once["architecture"] == "ViT-X") & (once["strategy"] == "clip")]
+    once = once.sort_values("train_flops").drop_duplicates(["subset_size", "seed"])
+    once = once.assign(samples_seen=once["subset_size"], trial=once["trial"] + "-again")
+    both = pd.concat([regimes[regimes["regime"] == "fixed-compute"], once])
+    data = drawn(quality_bars([measure(both, METRIC, question="figure")]))
+    bars = data.frame[data.frame["mark"] == "column"]
+    assert list(dict.fromkeys(bars["panel"])) == ["fixed compute", "one epoch"]
+    fixed = bars[bars["panel"] == "fixed compute"]
+    assert list(dict.fromkeys(fixed["label"])) == ["200 GFLOP", "900 GFLOP", "3.6 TFLOP"]
+    assert list(fixed["series"].iloc[:3]) == ["top 20 %", "top 40 %", "all"]
+    assert fixed["x"].round(6).is_unique
+    assert (fixed["low"] < fixed["y"]).all()
+    assert (fixed["y"] < fixed["high"]).all()
+    assert set(bars.loc[bars["panel"] == "one epoch", "label"]) == {"largest subset of each quality"}
+    assert "In one epoch a purer subset is a smaller one, and costs less" in data.caption
+    assert draw(data).axes[0].get_ylim()[0] == 0
+
+
+def test_every_quality_that_ties_has_a_hollow_star_and_the_caption_names_the_tie() -> None:
+    results = study().results
+    best = results.groupby(["architecture", "strategy", "level_flops", "seed"])[METRIC].transform("max")
+    pure = results["quality"].isin(["top20", "top40"]) & (results["subset_size"] > 1024)
+    results.loc[pure, METRIC] = best[pure] + results.loc[pure, "seed"] / 100
+    data = drawn(quality_bars([measure(results, METRIC, question="figure")]))
+    stars = data.frame[data.frame["mark"].str.startswith("best")]
+    assert set(stars["mark"]) == {"best, not clear"}
+    assert set(stars.loc[stars["label"] == "200 GFLOP", "series"]) == {"top 20 %", "top 40 %"}
+    assert "200 GFLOP: tie of top 20 % and top 40 %" in data.caption
+
+
+def test_no_quality_is_clearly_best_before_all_that_were_planned_have_run() -> None:
+    results = study().results
+    results.loc[results["quality"] == "top20", METRIC] += 0.2
+    mine = measure(results, METRIC, question="figure")
+    waits = results[results["quality"] == "all"].assign(budget=results["level_flops"], reason="not run yet")
+    before, after, lost = (
+        drawn(quality_bars([mine], waiting=rows))
+        for rows in (waits, None, waits.assign(reason="diverged: NaN"))
+    )
+    assert "best" in set(after.frame["mark"]) & set(lost.frame["mark"])
+    assert "best" not in set(before.frame["mark"])
+    assert "top 20 % so far, others have no result" in before.caption
+
+
+def test_strategies_are_compared_on_each_number_of_pairs(frames: StudyFrames) -> None:
+    data = drawn(strategy_bars([measure(frames.results, METRIC, question="figure")]))
+    assert set(data.frame["label"]) == {"3,276 pairs"}
+    assert {"CLIP", "SLIP", "FLIP (50 %)"} <= set(data.frame["series"])
+
+
+def test_other_measures_are_drawn_one_panel_each_with_laws_where_supported(frames: StudyFrames) -> None:
+    results = frames.results.assign(**{"pairs/count": 512.0})
+    results["pairs/image_to_text_r1"] = 0.6 * results[METRIC]
+    results["pairs/text_to_image_r1"] = 0.5 * results[METRIC]
+    data = drawn(
+        over_compute_of(
+            results, name="retrieval", title="Retrieval", endings=("image_to_text_r1", "text_to_image_r1")
+        )
+    )
+    assert list(dict.fromkeys(data.frame["panel"])) == [
+        "image-to-text R@1 error (pairs)", "text-to-image R@1 error (pairs)",
+    ]  # fmt: skip
+    assert {"point", "tentative law"} <= set(data.frame["mark"])
+    assert "best" not in set(data.frame["mark"])
+
+
+def test_cells_under_shift_stand_by_the_line_that_plain_clip_follows(frames: StudyFrames) -> None:
+    data = drawn(shift(frames.results, metric=METRIC, draws=cells_of(frames.results)))
+    points = data.frame[data.frame["mark"] == "point"]
+    # The made-up shift takes half of every accuracy.
+    np.testing.assert_allclose(points["y"], points["x"] / 2)
+    line = data.frame[data.frame["mark"] == "reference"]
+    x, y = (np.log(line[axis] / (100 - line[axis])) for axis in ("x", "y"))
+    np.testing.assert_allclose(np.diff(y) / np.diff(x), np.diff(y)[0] / np.diff(x)[0])
+    assert set(points["series"]) >= {"ViT-X", "SLIP", "FLIP (50 %)"}
+
+
+def test_a_ratio_beyond_what_clip_was_measured_to_is_drawn_as_a_bound(frames: StudyFrames) -> None:
+    draws = cells_of(frames.results)
+    table = equivalences(draws, tuple(laws(draws, along="compute")), along="compute")
+    data = drawn(equivalence(draws, table, along="compute"))
+    bounds = data.frame[data.frame["mark"] == "bound"]
+    assert len(bounds)
+    assert bounds["text"].str.contains("at most|at least").all()
+    measured = data.frame[data.frame["mark"].isin(["point", "bound"])]
+    assert np.isfinite(measured[["x", "y"]].to_numpy(float)).all()
+    assert (measured["low"] <= measured["y"] + 1e-9).all()
+    assert (measured["y"] <= measured["high"] + 1e-9).all()

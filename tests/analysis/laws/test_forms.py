@@ -1,0 +1,116 @@
+"""A law that made the data is found again, in each form."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from analysis.laws.forms import BOUNDED, FLOOR, FLOOR_SHIFT, FORMS, POWER, SHIFT, Curves, Form, fit, restarts
+
+Floats = NDArray[np.float64]
+
+X = np.geomspace(2e11, 9e12, 6)
+WIDE = np.geomspace(1e10, 1e14, 9)
+ONCE = np.ones(6)
+CHANCE = 0.99
+
+
+def one(form: Form, x: Floats, y: Floats) -> Curves:
+    return fit(form, x, y[None, :], weights=np.ones(len(x)), chance=CHANCE)
+
+
+def noisy(seed: int) -> Floats:
+    generator = np.random.default_rng(seed)
+    return np.asarray(0.3 + 0.3 * (X / 1e12) ** -0.4 + 0.01 * generator.standard_normal(len(X)), np.float64)
+
+
+@pytest.mark.parametrize(
+    ("floor", "scale", "alpha"), [(0.30, 0.25, 0.35), (0.05, 0.60, 0.12), (0.55, 0.08, 1.4)]
+)
+def test_the_law_with_floor_that_made_the_data_is_recovered(floor: float, scale: float, alpha: float) -> None:
+    unit = float(np.exp(np.log(X).mean()))
+    found = one(FLOOR, X, floor + scale * (X / unit) ** -alpha)
+    assert found.floor[0] == pytest.approx(floor, abs=1e-6)
+    assert found.scale[0] == pytest.approx(scale, abs=1e-6)
+    assert found.alpha[0] == pytest.approx(alpha, rel=1e-5)
+    assert found.objective[0] < 1e-12
+
+
+def test_a_power_law_is_a_line_in_logarithms() -> None:
+    found = one(POWER, X, 0.4 * (X / 1e12) ** -0.2)
+    assert found.alpha[0] == pytest.approx(0.2, rel=1e-6)
+    assert found.floor[0] == 0
+
+
+@pytest.mark.parametrize("form", [SHIFT, FLOOR_SHIFT])
+@pytest.mark.parametrize("shift", [6e10, 5e12])  # 6 and 500 times the smallest x
+def test_a_shifted_law_is_recovered_with_its_shift(form: Form, shift: float) -> None:
+    y = 0.3 * form.floor + 0.4 * ((WIDE + shift) / 1e12) ** -0.3
+    found = one(form, WIDE, y)
+    assert found.shift[0] == pytest.approx(shift, rel=0.02)
+    assert found.alpha[0] == pytest.approx(0.3, rel=0.01)
+    np.testing.assert_allclose(found(WIDE)[0], y, atol=2e-5)
+
+
+def test_a_law_that_is_not_shifted_gets_no_shift() -> None:
+    found = one(FLOOR_SHIFT, X, 0.3 + 0.4 * (X / 1e12) ** -0.3)
+    assert found.shift[0] == 0
+    assert found.alpha[0] == pytest.approx(0.3, rel=1e-4)
+
+
+def test_a_bounded_law_is_recovered_and_ends_at_chance_and_floor() -> None:
+    q = (WIDE / 3e11) ** -0.7
+    found = one(BOUNDED, WIDE, (0.25 + CHANCE * q) / (1 + q))
+    assert found.floor[0] == pytest.approx(0.25, abs=1e-5)
+    assert found.shift[0] == pytest.approx(3e11, rel=1e-4)
+    assert found.alpha[0] == pytest.approx(0.7, rel=1e-4)
+    np.testing.assert_allclose(found(np.array([1.0, 1e30]))[0], [CHANCE, 0.25], atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_no_search_from_other_starts_ends_lower(form: Form) -> None:
+    for seed in range(5):
+        y = noisy(seed)
+        found = float(one(form, X, y).objective[0])
+        assert restarts(form, X, y, weights=ONCE, chance=CHANCE).min() >= found * (1 - 1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_search_of_scipys_over_all_three_parameters_ends_lower(seed: int) -> None:
+    y = noisy(seed)
+    found = one(FLOOR, X, y)
+
+    def objective(p: Floats) -> float:
+        return float(np.sum((y - p[0] - p[1] * (X / found.unit[0]) ** -p[2]) ** 2))
+
+    ends = [
+        minimize(objective, [e, 0.3, a], method="L-BFGS-B", bounds=[(0, 1), (0, 5), (0.02, 5)], tol=1e-15).fun
+        for e in (0.0, 0.3)
+        for a in (0.1, 0.4, 1.5)
+    ]
+    assert found.objective[0] <= min(ends) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_many_draws_at_once_are_each_at_the_optimum_of_their_own(form: Form) -> None:
+    y = np.stack([noisy(seed) for seed in range(8)])
+    together = fit(form, X, y, weights=ONCE, chance=CHANCE)
+    alone = [one(form, X, row).objective[0] for row in y]
+    np.testing.assert_allclose(together.objective, alone, rtol=1e-6)
+
+
+def test_rows_may_have_an_x_of_their_own() -> None:
+    x = np.stack([X, 3 * X])
+    y = 0.3 + 0.3 * (x / 1e12) ** -0.4
+    found = fit(FLOOR, x, y, weights=np.ones((2, 6)))
+    np.testing.assert_allclose(found.alpha, 0.4, rtol=1e-5)
+    np.testing.assert_allclose(found(np.array([1e12]))[:, 0], 0.6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", [FLOOR, BOUNDED])
+def test_a_point_of_four_runs_weighs_as_the_point_four_times(form: Form) -> None:
+    y, runs = noisy(1), np.array([1, 4, 1, 1, 2, 1])
+    weighted = fit(form, X, y[None, :], weights=runs.astype(np.float64), chance=CHANCE)
+    repeated = one(form, np.repeat(X, runs), np.repeat(y, runs))
+    assert weighted.alpha[0] == pytest.approx(repeated.alpha[0], rel=1e-5)
+    np.testing.assert_allclose(weighted(X), repeated(X), rtol=1e-6)

@@ -1,0 +1,126 @@
+"""What a curve's law is called: drawn, lacking fit, untested, or why there is none."""
+
+import re
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from analysis.laws.forms import BOUNDED, FLOOR, POWER, SHIFT
+from analysis.laws.law_fit import LawFit, Status, fit_law
+
+X = np.geomspace(2e11, 9e12, 6)
+ONCE = np.ones(6, dtype=np.int64)
+LINE = 0.3 + 0.3 * (X / 1e12) ** -0.4
+
+
+def fitted(y: list[float] | NDArray[np.float64]) -> LawFit:
+    y = np.asarray(y)
+    return fit_law(FLOOR, X[: len(y)], y, runs=ONCE[: len(y)])
+
+
+def draws(y: NDArray[np.float64], noise: float) -> NDArray[np.float64]:
+    return np.asarray(y + noise * np.random.default_rng(0).standard_normal((800, len(y))), np.float64)
+
+
+def test_the_law_that_made_the_data_is_ok_whatever_the_start() -> None:
+    found = fitted(LINE)
+    assert (found.status, found.agreement) == ("ok", found.starts)
+    assert found.miss == pytest.approx(0, abs=1e-7)
+
+
+def test_two_levels_are_too_few_for_a_law() -> None:
+    found = fit_law(POWER, X[[0, 0, 3]], np.array([0.9, 0.8, 0.5]), runs=np.array([1, 1, 3]))
+    assert (found.status, found.levels, found.rows) == ("too few levels", 2, 5)
+    assert not found.supported
+    assert np.isnan(found.alpha)
+
+
+def test_as_many_levels_as_parameters_are_passed_through_and_said_to_be_saturated() -> None:
+    found = fitted([0.8, 0.6, 0.5])
+    assert found.status == "saturated"
+    assert "nothing is left to test" in found.reason
+    np.testing.assert_allclose(found(X[:3]), [0.8, 0.6, 0.5], atol=1e-7)
+
+
+def test_four_levels_are_drawn_as_untested() -> None:
+    found = fitted(LINE[:4])
+    assert (found.status, found.supported, found.tested) == ("untested", True, False)
+    assert fitted(LINE[:5]).tested
+
+
+@pytest.mark.parametrize(
+    ("y", "status"),
+    [
+        ([0.5, 0.5, 0.6, 0.6, 0.7, 0.7], "no decrease"),
+        ([0.70, 0.69, 0.675, 0.66, 0.64, 0.62], "floor undetermined"),
+        ([0.9, 0.4, 0.4, 0.4, 0.4, 0.4], "exponent at bound"),
+    ],
+)
+def test_what_holds_no_law_with_floor_is_said_to_hold_none(y: list[float], status: Status) -> None:
+    assert fitted(y).status == status
+
+
+def test_a_value_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(ValueError, match="finite values and x above zero"):
+        fitted([0.9, np.nan, 0.7, 0.6, 0.5, 0.4])
+
+
+def test_misses_of_more_than_two_points_are_a_misfit_whatever_the_noise() -> None:
+    # A curve that falls ever faster: no sum of a floor and a power does that.
+    y = np.array([0.97, 0.96, 0.93, 0.86, 0.74, 0.50])
+    found = fit_law(FLOOR, X, y, runs=ONCE, draws=draws(y, 0.10), source="runs", freedom=12)
+    assert (found.status, found.supported) == ("misfit", False)
+    assert found.miss > 0.02
+    assert fit_law(SHIFT, X, y, runs=ONCE, draws=draws(y, 0.10), source="runs", freedom=12).supported
+
+
+def test_a_law_no_better_than_the_last_level_carried_on_is_a_misfit() -> None:
+    steps = np.arange(24)
+    y = 0.6 - 0.00625 * steps + 0.018 * np.sin(2 * np.pi * steps / 12)
+    found = fit_law(POWER, np.geomspace(2e11, 2e15, 24), y, runs=np.ones(24, np.int64))
+    assert found.miss < 0.02
+    assert found.status == "misfit"
+    assert "carried on to the next" in found.reason
+
+
+def test_misses_beyond_the_noise_are_a_lack_of_fit_that_is_drawn() -> None:
+    y = LINE + np.array([0.012, -0.012, -0.012, 0.012, 0.012, -0.012])
+    found = fit_law(FLOOR, X, y, runs=ONCE, draws=draws(y, 0.003), source="runs", freedom=24)
+    assert (found.status, found.supported) == ("lack of fit", True)
+    assert found.lack_of_fit < 0.001
+    loud = fit_law(FLOOR, X, y, runs=ONCE, draws=draws(y, 0.012), source="runs", freedom=24)
+    assert loud.status == "ok"
+    assert loud.lack_of_fit > 0.1
+    # As many misses told by few seeds are no proof.
+    few = fit_law(FLOOR, X, y, runs=ONCE, draws=draws(y, 0.003), source="runs", freedom=2)
+    assert few.lack_of_fit > found.lack_of_fit
+
+
+def test_lack_of_fit_is_found_as_often_as_its_level_says() -> None:
+    generator = np.random.default_rng(2)
+    y = LINE + 0.01 * generator.standard_normal((300, 6))
+    chances = [
+        fit_law(FLOOR, X, row, runs=ONCE, draws=draws(row, 0.01), source="evaluation").lack_of_fit
+        for row in y
+    ]
+    assert 0.02 <= np.mean(np.array(chances) < 0.05) <= 0.09
+
+
+def test_one_curve_of_noise_in_twenty_at_most_is_given_a_law_where_no_noise_was_measured() -> None:
+    generator = np.random.default_rng(0)
+    noise = 0.5 + 0.01 * generator.standard_normal((200, 4))
+    assert np.mean([fitted(y).supported for y in noise]) <= 0.05
+    assert all(fitted(LINE + 0.01 * generator.standard_normal(6)).supported for _ in range(5))
+
+
+def test_a_fall_within_the_noise_is_no_law_and_its_chance_is_said() -> None:
+    y = np.array([0.52, 0.51, 0.505, 0.50])
+    found = fit_law(FLOOR, X[:4], y, runs=ONCE[:4], draws=draws(y, 0.02), source="runs", freedom=8)
+    assert found.status == "no decrease"
+    assert re.search(r"without any law it would fall so far in \d+%", found.reason)
+
+
+def test_a_bounded_law_that_does_not_fall_is_no_law() -> None:
+    found = fit_law(BOUNDED, X, np.array([0.5, 0.5, 0.6, 0.6, 0.7, 0.7]), runs=ONCE, chance=0.99)
+    assert not found.supported

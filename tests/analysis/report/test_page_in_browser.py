@@ -1,0 +1,209 @@
+"""report.html in a real browser, opened from the file system."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.analysis.report.report_writer import HOSTILE, write
+from tests.analysis.synthetic import StudyFrames
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
+
+OFFLINE = (
+    "--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--no-first-run",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opened:
+    """A page, what its console said and what it asked for."""
+
+    page: Page
+    said: list[str]
+    asked: list[str]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(OFFLINE))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory: pytest.TempPathFactory, frames: StudyFrames) -> Path:
+    """A report whose study, failures, architectures and declaration are named by markup."""
+    results = frames.results.replace({"architecture": {"ViT-M": HOSTILE}})
+    results.loc[results.index[0], ["status", "reason"]] = ["failed", HOSTILE]
+    folder = tmp_path_factory.mktemp("in-browser") / "report"
+    return write(folder, replace(frames, results=results), name=HOSTILE, text=HOSTILE).page
+
+
+@pytest.fixture
+def opened(browser: Browser, report: Path) -> Iterator[Opened]:
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    found = Opened(page=page, said=[], asked=[])
+    page.on("console", lambda message: found.said.append(message.text))
+    page.on("pageerror", lambda error: found.said.append(str(error)))
+    page.on("request", lambda request: found.asked.append(request.url))
+    page.on("dialog", lambda dialog: found.said.append(dialog.message))
+    page.goto(report.as_uri())
+    yield found
+    page.close()
+
+
+def column(page: Page, name: str) -> list[str]:
+    """The texts of a column of the trials that are shown."""
+    texts: list[str] = page.eval_on_selector(
+        "#trials",
+        """(table, name) => {
+          const heads = [...table.tHead.rows[0].cells].map((head) => head.textContent.trim());
+          const shown = [...table.tBodies[0].rows].filter((row) => !row.hidden);
+          return shown.map((row) => row.cells[heads.indexOf(name)].textContent);
+        }""",
+        name,
+    )
+    return texts
+
+
+def test_it_opens_without_an_error_and_asks_for_nothing_but_itself(opened: Opened, report: Path) -> None:
+    opened.page.wait_for_load_state("load")
+    assert opened.said == []
+    assert {url.partition("#")[0] for url in opened.asked if not url.startswith("data:")} == {report.as_uri()}
+
+
+def test_markup_in_captions_names_and_declaration_is_text(opened: Opened) -> None:
+    page = opened.page
+    assert page.locator("h1").inner_text() == HOSTILE
+    assert page.locator("script").count() == 1
+    assert HOSTILE in page.locator("#provenance pre").text_content()  # type: ignore[operator]
+    assert HOSTILE in page.locator("#open").inner_text()
+    assert HOSTILE in column(page, "Architecture")
+    marks = page.locator("circle").evaluate_all("marks => marks.map((mark) => mark.dataset.text)")
+    assert any(HOSTILE in text for text in marks)
+    assert opened.said == []
+
+
+def test_the_first_screen_says_what_how_sure_and_at_what_cost(opened: Opened) -> None:
+    seen = opened.page.evaluate(
+        """[...document.querySelectorAll("h2, .pick, .verdict, .fact")]
+          .filter((part) => part.getBoundingClientRect().bottom < innerHeight)
+          .map((part) => part.innerText)"""
+    )
+    assert seen[0].startswith("What to train at each budget")
+    assert "ConvNeXt-C" in seen
+    assert "clear" in seen
+    assert any("Compute spent" in text for text in seen)
+
+
+def test_a_filter_and_a_search_narrow_the_trials(opened: Opened) -> None:
+    page = opened.page
+    page.get_by_role("combobox", name="Strategy").select_option("SLIP")
+    assert set(column(page, "Strategy")) == {"SLIP"}
+    page.get_by_role("searchbox", name="Search").fill("3.6 tflop")
+    assert column(page, "Budget") == ["3.6 TFLOP"] * 3
+    assert page.locator("#count").inner_text() == "3 of 98 trials"
+    page.get_by_role("combobox", name="Strategy").select_option("all")
+    assert len(column(page, "Budget")) > 3
+
+
+def test_a_column_sorts_by_its_numbers_both_ways_by_the_keyboard(opened: Opened) -> None:
+    page = opened.page
+    head = page.get_by_role("columnheader", name="FLOPs")
+    page.get_by_role("button", name="Error (%)").focus()
+    page.keyboard.press("Enter")
+    errors = [float(text) for text in column(page, "Error (%)")]
+    assert errors == sorted(errors)
+    page.get_by_role("button", name="FLOPs").focus()
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    page.keyboard.press("Space")
+    assert head.get_attribute("aria-sort") == "descending"
+    assert page.locator("th[aria-sort=ascending]").count() == 0
+    assert column(page, "Budget")[0] == "3.6 TFLOP"
+    assert column(page, "Budget")[-1] == "200 GFLOP"
+
+
+def test_the_tab_key_reaches_every_control(opened: Opened) -> None:
+    page = opened.page
+    wanted = page.locator("main :is(button, input, select, summary, .drawing):visible").count()
+    reached = set()
+    for _ in range(400):
+        page.keyboard.press("Tab")
+        here = page.evaluate(
+            """(() => { const on = document.activeElement;
+              if (!on.matches("main :is(button, input, select, summary, .drawing)")) return on.tagName;
+              on.dataset.reached = "yes"; return "" })()"""
+        )
+        if here == "BODY":
+            break
+        reached.add(here)
+    assert page.locator("[data-reached]").count() == wanted
+
+
+def test_a_mark_says_what_it_is_to_a_pointer_and_to_the_arrow_keys(opened: Opened) -> None:
+    page = opened.page
+    drawing = page.locator(".drawing").first
+    drawing.locator("circle").last.hover()
+    tip = page.locator("#tip")
+    assert "runs" in tip.inner_text()
+    drawing.focus()
+    page.keyboard.press("ArrowRight")
+    first = tip.inner_text()
+    page.keyboard.press("ArrowRight")
+    assert "%" in first
+    assert tip.inner_text() != first
+    page.keyboard.press("Escape")
+    assert tip.is_hidden()
+
+
+def test_a_mark_lies_where_it_is_drawn(opened: Opened) -> None:
+    off = opened.page.evaluate(
+        """(() => { const drawing = document.querySelector(".drawing");
+          const middle = (one) => {
+            const at = one.getBoundingClientRect();
+            return [at.x + at.width / 2, at.y + at.height / 2]; };
+          const drawn = [...drawing.querySelectorAll("use")].map(middle);
+          return Math.max(...[...drawing.querySelectorAll("circle")].map(middle).map(
+            ([x, y]) => Math.min(...drawn.map(([u, v]) => Math.hypot(u - x, v - y))))); })()"""
+    )
+    assert off < 2.0
+
+
+def test_a_phone_shows_it_without_scrolling_sideways(opened: Opened) -> None:
+    page = opened.page
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.locator("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_texts_have_the_contrast_that_wcag_asks_for(opened: Opened) -> None:
+    poor = opened.page.evaluate(
+        """(() => {
+          const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+          const linear = (share) => share <= .04045 ? share / 12.92 : ((share + .055) / 1.055) ** 2.4;
+          const light = (colour) => {
+            const [r, g, b] = numbers(colour).map((part) => linear(part / 255));
+            return .2126 * r + .7152 * g + .0722 * b; };
+          const ground = (one) => { while (one) { const found = getComputedStyle(one).backgroundColor;
+            const parts = numbers(found);
+            if (parts.length < 4 || parts[3] > 0) return found;
+            one = one.parentElement; }
+            return "rgb(255, 255, 255)"; };
+          const poor = [];
+          for (const one of document.querySelectorAll("body :not(svg *):not(script)")) {
+            if (![...one.childNodes].some((part) => part.nodeType === 3 && part.data.trim())) continue;
+            const [a, b] = [light(getComputedStyle(one).color), light(ground(one))];
+            const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+            if (ratio < 4.5) poor.push(`${one.tagName}.${one.className}: ${ratio.toFixed(2)}`);
+          }
+          return poor; })()"""
+    )
+    assert poor == []

@@ -1,0 +1,265 @@
+"""The report of a finished, a half-finished and an unstarted study."""
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.cells.table import CONFIGURATION
+from analysis.report.analyse import analyse
+from analysis.report.latex import latex
+from analysis.report.report import ReportSummary
+from analysis.report.tables import Table
+from tests.analysis.report.report_writer import HOSTILE, write
+from tests.analysis.synthetic import StudyFrames, study
+
+
+class Elements(HTMLParser):
+    """Tags with their attributes, and the text outside of scripts and styles."""
+
+    def __init__(self, page: str) -> None:
+        """Reads a page."""
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.inside = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.inside = tag
+
+    def handle_data(self, data: str) -> None:
+        if self.inside not in ("script", "style"):
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, frames: StudyFrames) -> tuple[ReportSummary, Elements]:
+    results = frames.results.copy()
+    results.loc[results.index[0], ["status", "reason"]] = ["failed", HOSTILE]
+    summary = write(
+        tmp_path_factory.mktemp("study") / "report",
+        replace(frames, results=results),
+        name=HOSTILE,
+        text=HOSTILE,
+    )
+    return summary, Elements(summary.page.read_text(encoding="utf-8"))
+
+
+def test_the_folder_holds_page_figures_and_tables(written: tuple[ReportSummary, Elements]) -> None:
+    folder = written[0].page.parent
+    assert sorted(path.name for path in folder.iterdir()) == ["figures", "report.html", "tables"]
+    assert len(list((folder / "figures").glob("*.pdf"))) == 15
+    assert {path.stem for path in (folder / "tables").iterdir()} == {
+        "best", "contrasts", "fits", "isoflop", "crossovers", "equivalence", "holdout", "findings", "cost",
+        "trials", "left-out", "missing", "envelope", "quality-trade", "robustness", "surfaces",
+        "exponents",
+    }  # fmt: skip
+    assert [path.name for path in folder.parent.iterdir()] == ["report"]
+
+
+def test_every_file_that_the_page_links_is_there(written: tuple[ReportSummary, Elements]) -> None:
+    summary, page = written
+    links = [str(attributes["href"]) for tag, attributes in page.tags if tag == "a"]
+    files = [link for link in links if not link.startswith("#")]
+    assert len(files) > 30
+    assert all((summary.page.parent / link).exists() for link in files)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="texlive-latex-recommended is not installed")
+def test_the_tables_compile_in_latex(written: tuple[ReportSummary, Elements], tmp_path: Path) -> None:
+    odd = Table(
+        name="odd", title="100 % & more", note="a_b | c # $x$ {y} ~ ^ \\", frame=pd.DataFrame({
+            "α ± β": ["<×0.5", ">.99", "p ≤ 5 %"], "→": ["[1 … 2]", "“R²” – ∞", "名 é"],
+        }),
+    )  # fmt: skip
+    tables = [*sorted((written[0].page.parent / "tables").glob("*.tex")), tmp_path / "odd.tex"]
+    tables[-1].write_text(latex(odd), encoding="utf-8")
+    lines = [r"\documentclass{article}", r"\usepackage{array,booktabs,graphicx}", r"\begin{document}"]
+    lines += [rf"\input{{{path}}}\clearpage" for path in tables]
+    (tmp_path / "all.tex").write_text("\n".join([*lines, r"\end{document}"]), encoding="utf-8")
+    command = [str(shutil.which("pdflatex")), "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 0, ended.stdout[-2000:]
+    assert ended.stdout.count("Overfull \\hbox") <= 1, "the hostile reason alone is one long word"
+    assert "Missing character" not in (tmp_path / "all.log").read_text(encoding="utf-8", errors="replace")
+
+
+def test_the_page_loads_nothing(written: tuple[ReportSummary, Elements]) -> None:
+    summary, page = written
+    assert not re.search(r"(https?:)?//[a-z]", summary.page.read_text(encoding="utf-8"))
+    for tag, attributes in page.tags:
+        assert "src" not in attributes, tag
+        assert tag not in ("img", "iframe", "object", "embed"), tag
+        if tag == "link":
+            assert attributes["href"] == "data:,"
+
+
+def test_markup_in_names_reasons_and_declaration_stays_text(written: tuple[ReportSummary, Elements]) -> None:
+    assert sum(tag == "script" for tag, _ in written[1].tags) == 1
+    assert written[1].text.count(HOSTILE) >= 3
+
+
+def test_ids_are_unique_and_every_reference_leads_to_one(written: tuple[ReportSummary, Elements]) -> None:
+    ids = [str(attributes["id"]) for _, attributes in written[1].tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in written[1].tags:
+        links = re.findall(r"^#(.+)", attributes.get("href") or "")
+        for value in attributes.values():
+            links += re.findall(r"url\(#(.+?)\)", value or "")
+        assert set(links) <= set(ids)
+
+
+def test_every_drawing_has_an_alternative_text(written: tuple[ReportSummary, Elements]) -> None:
+    images = [attributes for _, attributes in written[1].tags if attributes.get("role") == "img"]
+    assert len(images) >= 7
+    assert all(attributes["aria-label"] for attributes in images)
+
+
+def test_no_line_breaks_before_a_percent_sign_and_the_declaration_stays_as_it_is(
+    tmp_path: Path, frames: StudyFrames
+) -> None:
+    few = replace(frames, results=frames.results.iloc[:3])
+    page = write(tmp_path / "report", few, text="share: 5 %\n").page.read_text(encoding="utf-8")
+    assert "share: 5 %\n" in page
+    answers = page[page.index('id="answers"') : page.index('id="choices"')]
+    assert "top 40\u00a0%" in answers
+    assert " %" not in answers
+
+
+def test_the_summary_answers_for_each_budget(written: tuple[ReportSummary, Elements]) -> None:
+    lines = written[0].lines
+    assert lines[0] == "98 of 99 trials finished, 1 failed or diverged; 156.3 TFLOP spent"
+    assert len(lines) == 5
+    assert lines[-1] == "no result yet: 1 trial at 200 GFLOP; see tables/missing.md"
+    assert re.match(
+        r"200 GFLOP: ConvNeXt-C, CLIP, 3,276 pairs, top 40 %: error \d\d\.\d % \[.+\], clear: ahead by",
+        lines[1],
+    )
+    more = (
+        "ConvNeXt-C with CLIP on 1,638 pairs (top 20 %), ConvNeXt-C with FLIP (50 %) (patch dropout needs a "
+    )
+    more += "ViT; ConvNeXt-C has none) and ConvNeXt-C with FLIP (50 %) on 1,638 pairs (top 20 %) were not run"
+    assert lines[1].endswith(
+        f"; best of 11 configurations tried; {more}; learning rates were not tuned for each"
+    )
+
+
+def test_the_answers_stand_before_everything_else(written: tuple[ReportSummary, Elements]) -> None:
+    text = written[1].text
+    assert (
+        text.index("What to train at each budget") < text.index("ConvNeXt-C") < text.index("Trials finished")
+    )
+    assert text.index("Trials finished") < text.index("One choice at a time")
+
+
+def test_a_half_finished_study_says_what_is_missing(tmp_path: Path, frames: StudyFrames) -> None:
+    half = replace(frames, results=frames.results.iloc[:30], ledger=frames.ledger.iloc[:61])
+    summary = write(tmp_path / "report", half)
+    assert (summary.finished, summary.planned) == (30, 99)
+    assert summary.lines[0].startswith("30 of 99 trials finished; ")
+    text = Elements(summary.page.read_text(encoding="utf-8")).text
+    assert "69 not run yet" in text
+    assert "4 of 11 planned configurations finished" in text
+    missing = pd.read_csv(summary.page.parent / "tables" / "missing.csv")
+    assert sum(len(seeds.split(",")) for seeds in missing["Seeds"]) == 69
+    assert set(missing["Reason"]) == {"not run yet"}
+    assert missing["Configuration"].nunique() < len(missing), "a configuration lacks several budgets"
+    assert summary.lines[-1] == (
+        "no result yet: 21 trials at 200 GFLOP, 24 trials at 900 GFLOP, 24 trials at 3.6 TFLOP; "
+        "see tables/missing.md"
+    )
+
+
+def test_a_study_without_a_finished_trial_has_a_report(tmp_path: Path, frames: StudyFrames) -> None:
+    none = pd.DataFrame()
+    summary = write(
+        tmp_path / "report",
+        replace(frames, results=none, curves=none, ledger=none, events=none, left_out=none),
+    )
+    levels = ("200 GFLOP", "900 GFLOP", "3.6 TFLOP")
+    assert summary.lines == (
+        "0 of 99 trials finished; 0 FLOP spent",
+        "no trial has finished: there is nothing to choose from yet",
+        f"no result yet: {', '.join(f'33 trials at {each}' for each in levels)}; see tables/missing.md",
+    )
+    assert "No trial has finished yet" in summary.page.read_text(encoding="utf-8")
+
+
+def test_one_seed_gives_no_interval_in_the_answers(tmp_path: Path) -> None:
+    summary = write(tmp_path / "report", study(seeds=1))
+    assert all("[" not in line for line in summary.lines)
+    assert all("undecided" in line or "tie" in line for line in summary.lines[1:])
+    assert "counting noise only, a lower bound" in summary.page.read_text(encoding="utf-8")
+
+
+def test_a_report_replaces_the_one_before_and_is_the_same_for_the_same_study(
+    tmp_path: Path, frames: StudyFrames
+) -> None:
+    few = replace(frames, results=frames.results.iloc[:9])
+    folder = tmp_path / "report"
+    write(folder, few)
+    first = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    (folder / "left over").touch()
+    write(folder, few)
+    second = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert first == second
+
+
+def test_a_refused_study_leaves_the_report_before_as_it_was(tmp_path: Path, frames: StudyFrames) -> None:
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / "report.html").write_text("before")
+    with pytest.raises(ValueError, match="no column 'seed'"):
+        write(folder, replace(frames, results=frames.results.drop(columns="seed")))
+    assert (folder / "report.html").read_text() == "before"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_outside_of_fixed_compute_budgets_are_the_compute_of_the_best_trials(
+    tmp_path: Path, frames: StudyFrames
+) -> None:
+    equal = frames.results.assign(regime="equal-samples", level_flops=np.nan, samples_seen=65_536)
+    equal = equal.drop_duplicates(["subset_size", "quality", "architecture", "strategy", "seed"])
+    plan = equal[list(frames.plan.columns.drop("predicted_s"))]
+    summary = write(tmp_path / "report", replace(frames, results=equal, plan=plan))
+    assert summary.lines[1].startswith("199 GFLOP: ConvNeXt-C, ")
+    assert not any("samples" in line for line in summary.lines)
+
+
+def test_the_analysis_imports_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys, analysis.report.report; print(sorted({'torch', 'ray', 'open_clip'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_no_winner_is_called_where_a_seed_of_it_gave_no_result(frames: StudyFrames) -> None:
+    declaration = {"name": "made-up", "metric": "held-out/top1"}
+    others: dict[str, Any] = {"plan": frames.plan, "ledger": frames.ledger, "events": frames.events}
+    whole = analyse(declaration, results=frames.results, **others).frontier.set_index("budget")
+    clear = whole[whole["verdict"] == "clear"]
+    assert len(clear)
+    budget, leader = clear.index[0], clear.iloc[0]
+    lost = frames.results.copy()
+    same = (lost[list(CONFIGURATION)] == leader[list(CONFIGURATION)]).all(axis=1)
+    first = lost.index[same & (lost["level_flops"] == budget)][0]
+    lost.loc[first, "status"], lost.loc[first, "held-out/top1"] = "failed", np.nan
+
+    row = analyse(declaration, results=lost, **others).frontier.set_index("budget").loc[budget]
+
+    assert row["verdict"] == "undecided"
+    assert row["reason"].startswith("so far ahead by ")
+    assert row["reason"].endswith("; 1 of its seeds has no result")

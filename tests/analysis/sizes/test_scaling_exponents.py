@@ -1,0 +1,204 @@
+"""How model size and data grow with compute, held to published exponents and to made-up ones."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis.cells.bootstrap import CellDraws, cell_draws
+from analysis.cells.column_map import import_table
+from analysis.cells.table import records, tidy
+from analysis.laws.surface_forecast import family_surfaces
+from analysis.report.law_tables import exponents as exponents_table
+from analysis.sizes.scaling_exponents import (
+    APPROACHES,
+    differences,
+    model_sizes,
+    scaling_exponents,
+    undecided,
+)
+from study.declare.column_maps import find_column_map, load_column_map, read_any_table
+
+PORIAN = Path("tests/data/porian_2024/isoflops.csv")
+CHINCHILLA = Path("../shared/data/epoch_chinchilla_svg_extracted.csv")
+
+
+def language_models(frame: pd.DataFrame, *, seeds: int = 1, metric: str = "text/loss") -> CellDraws:
+    """Cells of columns parameters, tokens and loss: each token seen once."""
+    compute = 6.0 * frame["parameters"] * frame["tokens"]
+    rows = pd.DataFrame({
+        "trial": [f"row-{place}" for place in range(len(frame))], "regime": "one-epoch",
+        "subset_size": frame["tokens"], "quality": "all", "strategy": "language-model",
+        "architecture": [f"transformer-{size:.6g}" for size in frame["parameters"]],
+        "level_flops": np.nan, "seed": np.arange(len(frame)) % seeds, "train_flops": compute,
+        "train_flops_per_sample": 6.0 * frame["parameters"], "evaluation_flops": 0.0,
+        "samples_seen": frame["tokens"], "epochs": 1.0, "parameters": frame["parameters"].astype(float),
+        "train_loss": frame["loss"], "status": "finished", "reason": "", metric: frame["loss"],
+    })  # fmt: skip
+    return cell_draws(tidy(rows, metric=metric), question="laws")
+
+
+def found_in(draws: CellDraws) -> pd.DataFrame:
+    return scaling_exponents(draws, family_surfaces(draws))
+
+
+def exponents_of(what: str, table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """The rows of N or D by approach."""
+    return {str(row["approach"]): row for row in records(table[table["what"] == what])}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "published", "low", "high"),
+    [
+        ("kaplan", 0.835, 0.824, 0.846),
+        ("last-layer", 0.706, 0.691, 0.717),
+        ("warm-up", 0.602, 0.591, 0.617),
+        ("cosine-decay", 0.571, 0.560, 0.589),
+        ("tuned", 0.497, 0.491, 0.505),
+    ],
+)
+def test_minima_of_porian_et_al_grow_as_published(
+    experiment: str, published: float, low: float, high: float
+) -> None:
+    table = pd.read_csv(PORIAN)
+    found = exponents_of("N", found_in(language_models(table[table["experiment"] == experiment])))
+    minima = found["IsoFLOP minima"]
+    assert minima["exponent"] == pytest.approx(published, abs=0.025)
+    assert minima["low"] < high
+    assert minima["high"] > low, "its interval meets the published one"
+    assert minima["high"] - minima["low"] < 0.07
+    assert {row["status"] for row in found.values()} == {"ok"}
+    if experiment == "tuned":
+        assert minima["exponent"] == pytest.approx(0.497, abs=0.004)
+        assert minima["low"] < 0.497 < minima["high"]
+        assert found["lower envelope"]["exponent"] == pytest.approx(0.497, abs=0.02)
+
+
+def test_chinchilla_points_give_the_exponents_of_besiroglu_et_al() -> None:
+    if not CHINCHILLA.exists():
+        pytest.skip(f"{CHINCHILLA} is not there")
+    how = load_column_map(find_column_map("chinchilla"))
+    trials = tidy(import_table(read_any_table(CHINCHILLA), how), metric=how.metric)
+    best = trials.frame.sort_values("error")[:-5].rename(columns={"samples_seen": "tokens", "error": "loss"})
+    table = found_in(language_models(best))
+    found = exponents_of("N", table)
+    surface = found["surface"]
+    assert surface["exponent"] == pytest.approx(0.36717 / (0.34731 + 0.36717), abs=0.001)
+    assert 0.48 < surface["low"] < 0.513 < surface["high"] < 0.55
+    assert differences(table) == []
+    assert found["IsoFLOP minima"]["exponent"] == pytest.approx(0.49, abs=0.03), "Hoffmann et al.: 0.49"
+    assert {row["size"] for row in found.values()} == {"parameters"}
+
+
+def test_tokens_grow_as_in_llama_3_by_its_own_method() -> None:
+    # Dubey et al. 2024, §3.2.1: parabolas at budgets from 6e18 to 1e22, their minima at 0.29·C^0.53 tokens.
+    generator, rows = np.random.default_rng(0), []
+    for compute in np.geomspace(6e18, 1e22, 9):
+        best = 0.29 * compute**0.53
+        tokens = best * 2.0 ** np.arange(-3, 4) * np.exp(generator.uniform(-0.3, 0.3))
+        loss = 0.6 + 2.0 * (compute / 1e18) ** -0.05 + 0.02 * np.log(tokens / best) ** 2
+        parameters = compute / 6 / tokens
+        noisy = loss + 0.001 * generator.standard_normal(7)
+        rows.append(pd.DataFrame({"parameters": parameters, "tokens": tokens, "loss": noisy}))
+    table = found_in(language_models(pd.concat(rows, ignore_index=True)))
+    data = exponents_of("D", table)["IsoFLOP minima"]
+    assert data["exponent"] == pytest.approx(0.53, abs=0.01)
+    assert data["low"] < 0.53 < data["high"]
+    assert data["points"] == 9
+
+
+def made_up(alpha: float, beta: float, *, noise: float = 0.002, seed: int = 0) -> pd.DataFrame:
+    n, d = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e7, 1e10, 19), np.geomspace(1e8, 1e12, 13)))
+    loss = 1.7 + 1.2 * (n / 3e8) ** -alpha + 1.2 * alpha / beta * (d / 6e9) ** -beta
+    shaken = loss * np.exp(noise * np.random.default_rng(seed).standard_normal(len(n)))
+    return pd.DataFrame({"parameters": n, "tokens": d, "loss": shaken})
+
+
+@settings(max_examples=6)
+@given(st.floats(0.25, 0.6), st.floats(0.25, 0.6), st.integers(0, 9))
+def test_three_approaches_agree_on_a_surface_and_sizes_and_data_share_compute(
+    alpha: float, beta: float, seed: int
+) -> None:
+    table = found_in(language_models(made_up(alpha, beta, seed=seed)))
+    found, data = exponents_of("N", table), exponents_of("D", table)
+    assert tuple(found) == APPROACHES
+    for approach in APPROACHES:
+        assert found[approach]["exponent"] + data[approach]["exponent"] == pytest.approx(1.0)
+        assert found[approach]["low"] + data[approach]["high"] == pytest.approx(1.0)
+    truth = beta / (alpha + beta)
+    assert abs(found["surface"]["exponent"] - truth) < 0.04
+    assert abs(found["IsoFLOP minima"]["exponent"] - truth) < 0.04
+    assert abs(found["lower envelope"]["exponent"] - truth) < 0.08
+
+
+def test_repeated_runs_give_the_envelope_its_interval() -> None:
+    several = pd.concat([made_up(0.35, 0.35, seed=seed) for seed in range(3)]).sort_values(
+        ["parameters", "tokens"], ignore_index=True
+    )
+    draws = language_models(several, seeds=3)
+    assert draws.source == "runs"
+    envelope = exponents_of("N", found_in(draws))["lower envelope"]
+    assert "interval from the runs' noise" in envelope["reason"]
+    assert envelope["low"] < 0.5 < envelope["high"]
+
+
+def test_approaches_that_differ_by_more_than_their_intervals_are_told_with_known_reasons() -> None:
+    rows = [
+        {"family": "ViT", "held": "all", "approach": approach, "what": what, "exponent": middle,
+         "low": middle - 0.02, "high": middle + 0.02, "points": 9, "status": "ok", "reason": "", "size": "N"}
+        for approach, middle in zip(APPROACHES, (0.5, 0.51, 0.7), strict=True)
+        for what in ("N", "D")
+    ]  # fmt: skip
+    said = differences(pd.DataFrame(rows))
+    assert len(said) == 1
+    assert "0.50 [0.48, 0.52] by lower envelope and 0.70 [0.68, 0.72] by surface" in said[0]
+    assert "by lower envelope and 0.51" not in said[0]
+    assert "warm-up" in said[0]
+    assert "Porian et al. 2024" in said[0]
+    assert differences(pd.concat([pd.DataFrame(rows), pd.DataFrame(rows).assign(held="top20")])) == [
+        said[0], said[0].replace("(ViT, all)", "(ViT, top20)")
+    ]  # fmt: skip
+    assert said[0] in exponents_table(pd.DataFrame(rows)).note
+
+
+def test_size_is_parameters_only_where_compute_is_proportional_to_them() -> None:
+    cells = pd.DataFrame({"train_flops_per_sample": [6e9, 12e9, 24e9], "parameters": [1e9, 2e9, 4.4e9]})
+    sizes, said = model_sizes(cells)
+    assert said == "parameters"
+    assert sizes.tolist() == [1e9, 2e9, 4.4e9]
+    patches = cells.assign(parameters=[1e9, 1e9, 4e9])
+    sizes, said = model_sizes(patches)
+    assert said == "training FLOPs a sample / 6"
+    assert sizes.tolist() == [1e9, 2e9, 4e9]
+    assert model_sizes(cells.assign(parameters=np.nan))[1] == said
+
+
+def test_a_study_of_few_sizes_says_why_it_has_no_exponent() -> None:
+    results = pd.read_parquet("results/small/results.parquet")
+    table = found_in(cell_draws(tidy(results, metric="held-out/top1"), question="laws"))
+    found = exponents_of("N", table)
+    assert {row["family"] for row in found.values()} == {"ViT"}
+    assert {row["status"] for row in found.values()} == {"none"}
+    assert found["lower envelope"]["reason"].endswith("three are needed; at 13,108 pairs")
+    assert found["IsoFLOP minima"]["reason"].endswith("three are needed; at 13,108 pairs")
+    assert found["surface"]["reason"].startswith("surface: ")
+    assert found["lower envelope"]["held"] == "fixed-compute, CLIP, top 40 %"
+    assert exponents_table(table).frame["a (N ∝ C^a)"].tolist() == ["–"] * 3
+    assert undecided(table)[0].startswith(
+        "How model size grows with compute (ViT, fixed-compute, CLIP, top 40 %): no approach gives an "
+    )
+
+
+def test_samples_are_budgets_of_equal_samples_too() -> None:
+    draws = language_models(made_up(0.4, 0.5))
+    cells = draws.cells.assign(
+        regime="equal-samples", subset_size=1e12, epochs=draws.cells["samples_seen"] / 1e12
+    )
+    found = exponents_of("N", found_in(replace(draws, cells=cells)))
+    assert found["IsoFLOP minima"]["exponent"] == pytest.approx(5 / 9, abs=0.04)
+    assert found["surface"]["exponent"] == pytest.approx(5 / 9, abs=0.02)

@@ -1,0 +1,329 @@
+"""The book sums to the FLOP, is never over the budget, and is believed only where it can be."""
+
+import json
+import resource
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from budgets.book.book import Book, Entry
+from budgets.book.ledger import Ledger, read_entries, reserved, spent_flops
+from budgets.book.reconcile import reconcile
+from budgets.cost.flops import CONVENTION_NAME
+from budgets.planning.plan import Charge
+from tests.budgets.plans import declare, plan_of
+
+CHARGE = Charge(what="quality scorer", train_flops=1_000, evaluation_flops=10)
+
+
+def write(path: Path, *lines: object) -> Path:
+    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+    return path
+
+
+def line(entry: str, what: str, flops: object) -> dict[str, object]:
+    return {"entry": entry, "what": what, "train_flops": flops, "evaluation_flops": 0}
+
+
+def test_what_is_reserved_is_spent_or_released(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl", 1_000)
+    ledger.reserve("a", 600)
+    ledger.waste("a", 30)
+    assert ledger.taken_flops(["a", "b"]) == 630
+    ledger.settle("a", train_flops=450, evaluation_flops=7)
+    assert ledger.taken_flops(["a", "b"]) == 480
+
+    assert [(e.entry, e.train_flops) for e in read_entries(ledger.path)] == [
+        ("reserved", 600),
+        ("wasted", 30),
+        ("spent", 450),
+        ("released", 150),
+    ]
+    assert (ledger.spent_flops, ledger.reserved_flops) == (480, 0)
+
+
+def test_a_reservation_over_the_study_budget_is_refused_and_not_booked(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl", 1_000)
+    ledger.reserve("a", 600)
+
+    with pytest.raises(ValueError, match="trial b needs 401 FLOP, 400 FLOP of the study budget are left"):
+        ledger.reserve("b", 401)
+
+    ledger.reserve("b", 400)
+    assert reserved(read_entries(ledger.path)) == {"a": 600, "b": 400}
+
+
+def test_wasted_work_counts_against_the_study_budget(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl", 1_000)
+    ledger.reserve("a", 600)
+    ledger.waste("a", 500)
+    assert ledger.room_flops == -100
+    ledger.settle("a", train_flops=0, evaluation_flops=0)
+    assert ledger.room_flops == 500
+
+    with pytest.raises(ValueError, match="500 FLOP of the study budget are left"):
+        ledger.reserve("a", 600)
+
+
+def test_reserving_again_while_a_reservation_stands_books_nothing(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl", None)
+    ledger.reserve("a", 5)
+    ledger.reserve("a", 5)
+
+    assert len(read_entries(ledger.path)) == 1
+
+
+def test_charges_are_booked_once_over_any_number_of_runs(tmp_path: Path) -> None:
+    plan = plan_of(declare(), charges=(CHARGE,))
+    for _ in range(3):
+        Ledger(tmp_path / "ledger.jsonl", None).charge(plan)
+
+    assert spent_flops(read_entries(tmp_path / "ledger.jsonl")) == 1_000
+
+
+@pytest.mark.parametrize("kept_bytes", range(1, 90, 7))
+def test_a_torn_last_line_is_recovered(tmp_path: Path, kept_bytes: int) -> None:
+    path = write(tmp_path / "ledger.jsonl", line("reserved", "a", 5))
+    whole = path.read_bytes()
+    torn = json.dumps(line("spent", "a", 5)).encode()[:kept_bytes]
+    path.write_bytes(whole + torn)
+
+    assert len(read_entries(path)) == 1
+    ledger = Ledger(path, None)
+    ledger.settle("a", train_flops=5, evaluation_flops=0)
+
+    assert [entry.entry for entry in read_entries(path)] == ["reserved", "spent"]
+
+
+def test_a_settlement_that_a_crash_cut_is_finished_without_booking_twice(tmp_path: Path) -> None:
+    whole = Ledger(tmp_path / "whole.jsonl", None)
+    whole.reserve("a", 100)
+    whole.settle("a", train_flops=60, evaluation_flops=3)
+    lines = whole.path.read_bytes().splitlines(keepends=True)
+    for kept in range(1, len(lines) + 1):
+        path = tmp_path / f"{kept}.jsonl"
+        path.write_bytes(b"".join(lines[:kept]) + b'{"entry": "sp')
+        again = Ledger(path, None)
+        again.settle("a", train_flops=60, evaluation_flops=3)
+
+        assert sorted(map(repr, read_entries(again.path))) == sorted(map(repr, read_entries(whole.path)))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("{", "not an entry of a ledger: no JSON"),
+        ("[1]", "not an entry of a ledger: no object"),
+        ("", "not an entry of a ledger: no JSON"),
+        ('{"entry": "spent"}', "not an entry of a ledger: .*what"),
+        (line("lent", "a", 1), "unknown entry 'lent'; allowed: charged, reserved, spent, released, wasted"),
+        (line("spent", "b", 1), "trial b has no reservation that stands, and spent 1 FLOP"),
+        (line("spent", "a", 6), "trial a spent 6 FLOP, of its reservation 5 are left"),
+        (line("released", "a", 6), "trial a released 6 FLOP, of its reservation 5 are left"),
+        (line("spent", "a", -1), "train_flops is a whole number of at least 0, found -1"),
+        (line("spent", "a", 1.5), "train_flops is a whole number of at least 0, found 1.5"),
+        (line("spent", "a", flops=True), "train_flops is a whole number of at least 0, found True"),
+        (line("spent", "a", float("nan")), "train_flops is a whole number of at least 0, found nan"),
+        (line("spent", "", 1), "'what' names a trial or a charge"),
+        (line("reserved", "a", 5), "trial a is reserved twice"),
+        (line("wasted", "b", 5), "trial b wasted FLOPs that it never reserved any for"),
+        (line("charged", "scorer", 5), "'scorer' is charged twice"),
+    ],
+)
+def test_any_other_damage_is_an_error_that_names_the_line(
+    tmp_path: Path, damage: object, message: str
+) -> None:
+    path = write(
+        tmp_path / "ledger.jsonl",
+        line("charged", "scorer", 5),
+        line("reserved", "a", 5),
+        damage,
+        line("reserved", "c", 5),
+    )
+
+    with pytest.raises(ValueError, match=rf"ledger\.jsonl:3: {message}"):
+        Ledger(path, None)
+
+
+def test_a_line_that_is_no_utf_8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(b'{"entry": "charged", "what": "\xff", "train_flops": 1}\n')
+
+    with pytest.raises(ValueError, match=r"ledger\.jsonl:1: not an entry of a ledger"):
+        read_entries(path)
+
+
+def test_plan_and_book_reconcile_to_the_flop_at_every_step(tmp_path: Path) -> None:
+    plan = plan_of(declare(), charges=(CHARGE,))
+    ledger = Ledger(tmp_path / "ledger.jsonl", plan.train_flops)
+    ledger.charge(plan)
+    for number, trial in enumerate(plan.trials):
+        ledger.reserve(trial.trial_id, trial.train_flops)
+        half_way = reconcile(plan, read_entries(ledger.path))
+        ledger.settle(trial.trial_id, train_flops=trial.train_flops, evaluation_flops=1)
+        found = reconcile(plan, read_entries(ledger.path))
+
+        assert (half_way.holds, half_way.reserved) == (True, trial.train_flops)
+        assert (found.holds, found.reserved) == (True, 0)
+        assert found.waiting == sum(each.train_flops for each in plan.trials[number + 1 :])
+
+    assert ledger.spent_flops == plan.train_flops == found.charged + found.spent
+
+
+def test_what_does_not_agree_is_named(tmp_path: Path) -> None:
+    plan = plan_of(declare(), charges=(CHARGE,))
+    first, second = plan.trials[:2]
+    path = write(
+        tmp_path / "ledger.jsonl",
+        line("charged", CHARGE.what, 999),
+        line("reserved", first.trial_id, first.train_flops - 1),
+        line("spent", first.trial_id, first.train_flops - 1),
+        line("reserved", "stranger", 1),
+    )
+    differences = reconcile(plan, read_entries(path)).differences
+
+    assert differences[0] == "'quality scorer' is charged 999 FLOP, planned 1,000"
+    assert differences[1].startswith(f"trial {first.trial_id} (mini-ViT-XXS-8 clip on ")
+    assert differences[1].endswith(f"planned {first.train_flops:,}")
+    assert differences[2] == "'stranger' has a reservation that stands, and is not in the plan"
+    assert second.trial_id not in str(differences)
+
+
+def test_a_trial_that_ended_early_or_failed_reconciles_too(tmp_path: Path) -> None:
+    plan = plan_of(declare())
+    first, second, third = plan.trials[:3]
+    ledger = Ledger(tmp_path / "ledger.jsonl", None)
+    for trial, spent, wasted in ((first, 1_000, 0), (second, 0, 77), (second, second.train_flops, 154)):
+        ledger.reserve(trial.trial_id, trial.train_flops)
+        ledger.waste(trial.trial_id, wasted)
+        ledger.settle(trial.trial_id, train_flops=spent, evaluation_flops=0)
+    ledger.reserve(third.trial_id, third.train_flops)
+    found = reconcile(plan, read_entries(ledger.path))
+
+    assert found.holds
+    assert (found.spent, found.wasted) == (1_000 + second.train_flops, 154)
+    assert (found.released, found.reserved) == (first.train_flops - 1_000, third.train_flops)
+    assert found.waiting == sum(trial.train_flops for trial in plan.trials[3:])
+
+
+def test_a_trial_that_was_paid_twice_is_named(tmp_path: Path) -> None:
+    plan = plan_of(declare())
+    ledger = Ledger(tmp_path / "ledger.jsonl", None)
+    for _ in range(2):
+        ledger.reserve(plan.trials[0].trial_id, plan.trials[0].train_flops)
+        ledger.settle(plan.trials[0].trial_id, train_flops=plan.trials[0].train_flops, evaluation_flops=0)
+
+    assert "seed 0) was paid 2 times" in reconcile(plan, read_entries(ledger.path)).differences[0]
+
+
+operations = st.lists(
+    st.tuples(
+        st.sampled_from(["reserve", "settle", "reopen"]),
+        st.sampled_from("abc"),
+        st.integers(0, 10**30),
+        st.integers(0, 100),
+    ),
+    max_size=30,
+)
+
+
+@given(operations)
+def test_whatever_happens_the_sums_hold_and_the_cap_is_kept(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, int, int]]
+) -> None:
+    path, cap = tmp_path_factory.mktemp("book") / "ledger.jsonl", 10**30
+    ledger = Ledger(path, cap)
+    for step, what, flops, share in steps:
+        if step == "reserve":
+            before = ledger.spent_flops + ledger.reserved_flops
+            try:
+                ledger.reserve(what, flops)
+            except ValueError:
+                assert before + flops > cap
+        elif step == "settle":
+            held = reserved(read_entries(ledger.path)).get(what, 0)
+            ledger.settle(what, train_flops=held * share // 100, evaluation_flops=0)
+        else:
+            ledger = Ledger(path, cap)
+
+    entries = read_entries(path)
+    sums = {
+        kind: sum(e.train_flops for e in entries if e.entry == kind)
+        for kind in ("reserved", "spent", "released")
+    }
+    assert ledger.spent_flops == spent_flops(entries) == sums["spent"]
+    assert ledger.reserved_flops == sum(reserved(entries).values())
+    assert sums["reserved"] == sums["spent"] + sums["released"] + ledger.reserved_flops
+    assert ledger.spent_flops + ledger.reserved_flops <= cap
+
+
+def test_ten_thousand_trials_are_booked_in_constant_time_each() -> None:
+    def seconds(book: Book, start: int) -> float:
+        began = time.process_time()
+        for number in range(start, start + 2_000):
+            book.check([Entry(entry="reserved", what=f"{number}", train_flops=5)])
+            book.add(Entry(entry="reserved", what=f"{number}", train_flops=5))
+        return time.process_time() - began
+
+    book = Book()
+    early = seconds(book, 0)
+    for number in range(2_000, 40_000):
+        book.add(Entry(entry="reserved", what=f"{number}", train_flops=5))
+
+    assert seconds(book, 40_000) < 10 * early + 0.05
+
+
+def test_every_line_carries_the_convention_that_its_flops_are_counted_by(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl", None)
+    ledger.reserve("a", 5)
+    ledger.settle("a", train_flops=3, evaluation_flops=0)
+
+    lines = [json.loads(text) for text in ledger.path.read_text().splitlines()]
+
+    assert len(lines) == 3
+    assert {each["convention"] for each in lines} == {CONVENTION_NAME}
+
+
+def test_what_was_lost_is_booked_up_to_its_sum_and_never_twice(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    Ledger(path, None).reserve("a", 100)
+    for lost, evaluated in ((30, 0), (30, 0), (20, 0), (50, 7), (50, 7)):
+        Ledger(path, None).waste("a", lost, evaluated)
+
+    booked = [(each.train_flops, each.evaluation_flops) for each in read_entries(path)[1:]]
+    assert booked == [(30, 0), (20, 7)]
+    assert Ledger(path, None).spent_flops == 50
+
+
+def test_an_entry_that_a_full_disk_cut_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path, None)
+    ledger.reserve("a", 100)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            ledger.settle("a", train_flops=60, evaluation_flops=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert path.read_bytes() == before
+    ledger.settle("a", train_flops=60, evaluation_flops=0)
+    assert [entry.entry for entry in read_entries(path)] == ["reserved", "spent", "released"]
+
+
+def test_what_an_earlier_declaration_spent_stays_in_the_book_and_is_told_apart(tmp_path: Path) -> None:
+    plan = plan_of(declare())
+    ledger = Ledger(tmp_path / "ledger.jsonl", None)
+    for what, spent, wasted in (("gone", 70, 3), (plan.trials[0].trial_id, plan.trials[0].train_flops, 5)):
+        ledger.reserve(what, spent)
+        ledger.waste(what, wasted)
+        ledger.settle(what, train_flops=spent, evaluation_flops=0)
+    found = reconcile(plan, read_entries(ledger.path))
+
+    assert found.holds
+    assert (found.left_behind, found.wasted, found.spent) == (73, 5, plan.trials[0].train_flops)

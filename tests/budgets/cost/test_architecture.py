@@ -1,0 +1,235 @@
+"""Architectures of the catalogue and of a user's own files."""
+
+import copy
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from budgets.cost.architecture import Architecture, catalogue, load_architecture
+
+VIT: dict[str, Any] = {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
+    "text_cfg": {"context_length": 8, "vocab_size": 100, "width": 32, "heads": 2, "layers": 1},
+}
+CONVNEXT: dict[str, Any] = {
+    "embed_dim": 64,
+    "vision_cfg": {"timm_model_name": "convnext_tiny", "image_size": 64},
+    "text_cfg": {},
+}
+
+
+def changed(config: dict[str, Any], section: str, **settings: object) -> dict[str, Any]:
+    result = copy.deepcopy(config)
+    result[section].update(settings)
+    return result
+
+
+def test_the_catalogue_has_the_field_s_architectures_the_paper_s_and_a_small_ladder() -> None:
+    names = set(catalogue())
+
+    field = {
+        "ViT-Ti-16",
+        "ViT-S-16",
+        "ViT-S-32",
+        "ViT-B-32",
+        "ViT-B-16",
+        "ViT-L-16",
+        "ViT-L-14",
+        "RN50",
+        "RN101",
+    }
+    assert field | {"convnext_tiny", "convnext_base", "Swin-T", "Mixer-B-32"} <= names
+    vits = {f"paper-ViT-{each}" for each in ("Ti-16", "S-16", "B-32", "B-16", "L-16")}
+    assert vits | {"paper-RN50", "paper-ConvNeXt-T", "paper-Swin-T", "paper-Mixer-B-32"} <= names
+    assert {f"mini-ViT-{each}-8" for each in ("XXS", "XS", "S", "M")} | {"mini-ConvNeXt", "mini-RN"} <= names
+    assert list(catalogue()) == sorted(catalogue())
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("ViT-B-32", "vit"),
+        ("RN50", "resnet"),
+        ("convnext_tiny", "convnext"),
+        ("Swin-T", "swin"),
+        ("Mixer-B-32", "mixer"),
+    ],
+)
+def test_the_config_says_which_family_the_image_tower_is_of(name: str, family: str) -> None:
+    architecture = load_architecture(name)
+
+    assert architecture.family == family
+    assert architecture.is_vit == (family == "vit")
+
+
+def test_the_paper_s_text_tower_reads_16_tokens_of_32000_words_in_12_layers_of_width_768() -> None:
+    for name in catalogue():
+        if name.startswith("paper-"):
+            architecture = load_architecture(name)
+            assert (architecture.image_size, architecture.context_length, architecture.vocab_size) == (
+                224,
+                16,
+                32_000,
+            )
+            assert architecture.config["text_cfg"]["width"] == 768
+            assert architecture.config["text_cfg"]["layers"] == 12
+
+
+def test_the_small_ladder_takes_32_pixels_and_a_small_vocabulary() -> None:
+    for name in catalogue():
+        if name.startswith("mini-"):
+            architecture = load_architecture(name)
+            assert (architecture.image_size, architecture.context_length, architecture.vocab_size) == (
+                32,
+                16,
+                1024,
+            )
+            assert architecture.embed_dim == 64
+
+
+def test_what_a_config_leaves_out_is_as_in_open_clip() -> None:
+    architecture = Architecture(name="defaults", config={"embed_dim": 512, "vision_cfg": {}, "text_cfg": {}})
+
+    assert (architecture.image_size, architecture.context_length, architecture.vocab_size) == (
+        224,
+        77,
+        49_408,
+    )
+    assert architecture.image_tower(1.0) == load_architecture("ViT-B-16").image_tower(1.0)
+
+
+def test_a_user_s_file_comes_before_the_catalogue(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text(json.dumps(VIT))
+    (tmp_path / "ViT-B-32.json").write_text(json.dumps(VIT))
+
+    assert load_architecture("mine", tmp_path).image_size == 32
+    assert load_architecture("ViT-B-32", tmp_path).image_size == 32
+    assert load_architecture("ViT-B-16", tmp_path).image_size == 224
+
+
+def test_a_misspelt_architecture_is_answered_with_the_nearest_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text(json.dumps(VIT))
+
+    with pytest.raises(
+        ValueError, match=r"unknown architecture 'ViT-B32'; did you mean 'ViT-B-32'\? allowed: "
+    ):
+        load_architecture("ViT-B32")
+    with pytest.raises(ValueError, match=r"did you mean 'mine'\?"):
+        load_architecture("mine2", tmp_path)
+    with pytest.raises(ValueError, match="no folder of architectures at"):
+        load_architecture("mine", tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"embed_dim": 64,\n"vision_cfg": }', "line 2"),
+        ("[]", "'embed_dim' is missing"),
+        (
+            '{"embed_dim": 64, "vision_cfg": {}, "text_cfg": 3}',
+            "text_cfg: found 3; allowed: a table of settings",
+        ),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "broken.json").write_text(text)
+
+    with pytest.raises(ValueError, match=rf"broken\.json: .*{message}"):
+        load_architecture("broken", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            changed(VIT, "vision_cfg", widht=64),
+            r"unknown setting in vision_cfg .*'widht'; did you mean 'width'\?",
+        ),
+        (changed(VIT, "vision_cfg", qk_norm=True), "unknown setting in vision_cfg .*'qk_norm'"),
+        (changed(VIT, "vision_cfg", patch_dropout=0.5), "unknown setting in vision_cfg .*'patch_dropout'"),
+        (
+            changed(VIT, "vision_cfg", width=64.5),
+            "vision_cfg.width: found 64.5; allowed: a whole number of at least 1",
+        ),
+        (changed(VIT, "vision_cfg", layers=0), "vision_cfg.layers: found 0; allowed: a whole number"),
+        (changed(VIT, "vision_cfg", no_ln_pre=1), "vision_cfg.no_ln_pre: found 1; allowed: true or false"),
+        (
+            changed(VIT, "vision_cfg", mlp_ratio=-4),
+            "vision_cfg.mlp_ratio: found -4; allowed: a positive number",
+        ),
+        (
+            changed(VIT, "vision_cfg", pool_type="map"),
+            "vision_cfg.pool_type: found 'map'; allowed: 'tok', 'avg'",
+        ),
+        (changed(VIT, "vision_cfg", patch_size=64), "patch_size 64 is over image_size 32"),
+        (changed(VIT, "vision_cfg", width=48), "width 48 cannot be split into heads of 64"),
+        (changed(VIT, "text_cfg", heads=3), "text_cfg: width 32 cannot be split into 3 heads"),
+        (
+            changed(VIT, "text_cfg", hf_model_name="roberta-base"),
+            "unknown setting in text_cfg .*'hf_model_name'",
+        ),
+        (
+            changed(VIT, "vision_cfg", layers=[1, 1, 1], patch_size=None),
+            "layers: .*a list of 4 whole numbers",
+        ),
+        (changed(VIT, "vision_cfg", layers=[1, 1, 1, 1], patch_size=None, image_size=48), "multiple of 32"),
+        (changed(CONVNEXT, "vision_cfg", timm_model_name="convnext_tinny"), "did you mean 'convnext_tiny'"),
+        (
+            changed(CONVNEXT, "vision_cfg", timm_model_pretrained=True),
+            "timm_model_pretrained: found True; allowed: F",
+        ),
+        (changed(CONVNEXT, "vision_cfg", image_size=16), "image_size of at least 32; found 4 and 16"),
+        (changed(CONVNEXT, "vision_cfg", timm_model_kwargs={"patch_size": 8}), "patch_size of 2 or 4"),
+        (
+            changed(CONVNEXT, "vision_cfg", timm_model_kwargs={"dims": [8, 16]}),
+            "dims: .*a list of 4 whole numbers",
+        ),
+        (
+            changed(CONVNEXT, "vision_cfg", timm_model_name="mixer_b32_224"),
+            "image_size: found 64, .*built for 224",
+        ),
+        ({**VIT, "multimodal_cfg": {}}, "unknown setting in model config .*'multimodal_cfg'"),
+    ],
+)
+def test_a_setting_that_is_wrong_or_not_counted_is_refused_by_name(
+    config: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Architecture(name="wrong", config=config)
+
+
+def test_a_timm_model_can_be_given_other_sizes() -> None:
+    smaller = changed(
+        CONVNEXT, "vision_cfg", timm_model_kwargs={"dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1]}
+    )
+    larger_image = {
+        "timm_model_name": "mixer_b32_224",
+        "image_size": 64,
+        "timm_model_kwargs": {"img_size": 64},
+    }
+
+    assert Architecture(name="smaller", config=smaller).image_tower(1.0).width == 64
+    assert Architecture(name="m", config={**CONVNEXT, "vision_cfg": larger_image}).image_size == 64
+
+
+def test_only_a_vit_can_leave_out_patches() -> None:
+    vit, resnet = load_architecture("ViT-B-32"), load_architecture("RN50")
+
+    assert vit.image_tower(0.5).trunk.macs < vit.image_tower(1.0).trunk.macs
+    assert vit.image_tower(0.5).trunk.parameters == vit.image_tower(1.0).trunk.parameters
+    with pytest.raises(ValueError, match="patch dropout needs a ViT; RN50 is a resnet"):
+        resnet.image_tower(0.5)
+
+
+def test_an_architecture_travels_to_another_process_and_is_the_same_there() -> None:
+    architecture = load_architecture("mini-ConvNeXt")
+
+    copied = pickle.loads(pickle.dumps(architecture))  # noqa: S301 - our own bytes
+
+    assert copied == architecture
+    assert hash(copied) == hash(architecture)
+    assert load_architecture("mini-ConvNeXt") is architecture

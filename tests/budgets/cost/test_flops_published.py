@@ -1,0 +1,146 @@
+"""The closed forms against numbers that others have published."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+
+from budgets.cost.architecture import Architecture, load_architecture
+from budgets.cost.flops import image_forward_macs, parameters, sample_cost, text_forward_macs
+from budgets.cost.strategy import strategy
+
+PROFILE = Path(__file__).parents[4] / "shared" / "data" / "openclip_model_profile.csv"
+
+# Rows of the profile whose image or text tower has no closed form here, by reason.
+NO_IMAGE_FORM: Mapping[str, tuple[str, ...]] = {
+    "timm's ViT with attention pooling (SigLIP)": (
+        "ViT-B-16-SigLIP",
+        "ViT-B-16-SigLIP-256",
+        "ViT-B-16-SigLIP-i18n-256",
+        "ViT-B-16-SigLIP-384",
+        "ViT-B-16-SigLIP-512",
+        "ViT-L-16-SigLIP-256",
+        "ViT-L-16-SigLIP-384",
+        "ViT-SO400M-14-SigLIP",
+        "ViT-SO400M-14-SigLIP-384",
+        "nllb-clip-base-siglip",
+        "nllb-clip-large-siglip",
+    ),
+    "timm's EVA, a ViT with rotary positions and (02) gated MLPs": (
+        "EVA01-g-14",
+        "EVA01-g-14-plus",
+        "EVA02-B-16",
+        "EVA02-L-14",
+        "EVA02-L-14-336",
+        "EVA02-E-14",
+        "EVA02-E-14-plus",
+    ),
+    "timm's ViT with relative positions or without a class token": (
+        "vit_relpos_medium_patch16_cls_224",
+        "vit_medium_patch16_gap_256",
+    ),
+    "CoCa's attentional pooler over 256 queries": ("coca_ViT-B-32", "coca_ViT-L-14"),
+}
+NO_TEXT_FORM: Mapping[str, tuple[str, ...]] = {
+    "a text tower of Hugging Face transformers": (
+        "mt5-base-ViT-B-32",
+        "mt5-xl-ViT-H-14",
+        "roberta-ViT-B-32",
+        "xlm-roberta-base-ViT-B-32",
+        "xlm-roberta-large-ViT-H-14",
+        "coca_roberta-ViT-B-32",
+        "nllb-clip-base",
+        "nllb-clip-base-siglip",
+        "nllb-clip-large",
+        "nllb-clip-large-siglip",
+    ),
+    "CoCa's class token behind the text": ("coca_ViT-B-32", "coca_ViT-L-14", "coca_base"),
+}
+# What open_clip's configs say beyond a tower's cost: tokenisers, and outputs for CoCa's decoder.
+COSTS_NOTHING = ("hf_tokenizer_name", "tokenizer_kwargs", "output_tokens")
+
+
+def profile() -> Mapping[str, Mapping[str, str]]:
+    if not PROFILE.is_file():
+        pytest.skip(f"open_clip's published profile is not at {PROFILE}")
+    with PROFILE.open(encoding="utf-8", newline="") as file:
+        return {row["model"]: row for row in csv.DictReader(file)}
+
+
+def tower(model: str, part: str) -> Architecture:
+    """The model's image or text tower as open_clip's package describes it, beside a tower of defaults."""
+    config = open_clip.get_model_config(model)
+    towers: dict[str, dict[str, Any]] = {"vision_cfg": {}, "text_cfg": {}}
+    towers[part] = {key: value for key, value in config[part].items() if key not in COSTS_NOTHING}
+    return Architecture(name=model, config={"embed_dim": config["embed_dim"], **towers})
+
+
+def without_form(reasons: Mapping[str, tuple[str, ...]]) -> set[str]:
+    return {model for models in reasons.values() for model in models}
+
+
+def test_image_towers_cost_what_open_clip_publishes() -> None:
+    covered = {model: row for model, row in profile().items() if model not in without_form(NO_IMAGE_FORM)}
+
+    for model, row in covered.items():
+        architecture = tower(model, "vision_cfg")
+        assert 2e-9 * image_forward_macs(architecture) == pytest.approx(
+            float(row["image_gflops"]), rel=0.005
+        ), model
+        millions = parameters(architecture, strategy("clip")).image / 1e6
+        assert millions == pytest.approx(float(row["image_mparams"]), rel=0.005), model
+    assert len(covered) == 63
+
+
+def test_text_towers_cost_what_open_clip_publishes() -> None:
+    covered = {model: row for model, row in profile().items() if model not in without_form(NO_TEXT_FORM)}
+
+    for model, row in covered.items():
+        architecture = tower(model, "text_cfg")
+        assert 2e-9 * text_forward_macs(architecture) == pytest.approx(
+            float(row["text_gflops"]), rel=0.005
+        ), model
+        millions = parameters(architecture, strategy("clip")).text / 1e6
+        assert millions == pytest.approx(float(row["text_mparams"]), rel=0.005), model
+    assert len(covered) == 72
+
+
+@pytest.mark.parametrize(("part", "reasons"), [("vision_cfg", NO_IMAGE_FORM), ("text_cfg", NO_TEXT_FORM)])
+def test_a_tower_without_a_closed_form_is_refused(part: str, reasons: Mapping[str, tuple[str, ...]]) -> None:
+    rows = profile()
+
+    for model in without_form(reasons):
+        assert model in rows
+        with pytest.raises(ValueError, match=part):
+            tower(model, part)
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs"),
+    [
+        ("paper-ViT-Ti-16", 2.65),
+        ("paper-ViT-S-16", 6.03),
+        ("paper-ViT-B-32", 5.76),
+        ("paper-ViT-B-16", 19.1),
+        ("paper-ViT-L-16", 63.3),
+    ],
+)
+def test_the_papers_compute_axis_is_forward_gmacs_of_both_towers(name: str, gmacs: float) -> None:
+    cost = sample_cost(load_architecture(name), strategy("clip"), batch_size=16_384)
+
+    # Read off figure 8b of Li, Xie and Cubuk 2024 to 1.2 %, and rounded to 0.01 after that.
+    assert 1e-9 * (cost.image_macs + cost.text_macs) == pytest.approx(gmacs, abs=0.012 * gmacs + 0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs"),
+    [("paper-RN50", 4.1), ("paper-ConvNeXt-T", 4.5), ("paper-Swin-T", 4.5), ("paper-Mixer-B-32", 3.2)],
+)
+def test_the_papers_towers_of_similar_flops_cost_what_their_own_papers_say(name: str, gmacs: float) -> None:
+    # CLIP adds a longer stem and attention pooling to the ResNet-50 of He et al. 2016: half as much again.
+    allowed = 0.5 if name == "paper-RN50" else 0.02
+
+    assert 1e-9 * image_forward_macs(load_architecture(name)) == pytest.approx(gmacs, rel=allowed)

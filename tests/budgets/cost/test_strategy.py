@@ -1,0 +1,80 @@
+"""What training strategies run on a sample, and which architectures they can train."""
+
+import pytest
+
+from budgets.cost.architecture import load_architecture
+from budgets.cost.flops import sample_cost, text_tokens
+from budgets.cost.strategy import STRATEGIES, inapplicable, strategy
+
+
+def test_clip_sees_one_whole_image_and_one_whole_text() -> None:
+    clip = strategy("clip")
+
+    assert (clip.image_views, clip.text_views, clip.kept_fraction, clip.text_fraction) == (1, 1, 1, 1)
+    assert clip.batch_factor == 1
+
+
+@pytest.mark.parametrize("name", ["clip-crop-flip", "clip-randaugment", "clip-stacked-randaugment"])
+def test_augmentation_costs_what_clip_costs(name: str) -> None:
+    architecture = load_architecture("paper-ViT-B-32")
+
+    plain = sample_cost(architecture, strategy("clip"), batch_size=16_384)
+    assert sample_cost(architecture, strategy(name), batch_size=16_384) == plain
+
+
+@pytest.mark.parametrize(("name", "kept", "factor"), [("flip-50", 0.5, 2), ("flip-25", 0.25, 4)])
+def test_flip_grows_the_batch_by_as_much_as_it_leaves_out(name: str, kept: float, factor: int) -> None:
+    flip = strategy(name)
+
+    assert (flip.kept_fraction, flip.batch_factor) == (kept, factor)
+    assert kept * factor == 1
+
+
+def test_slip_costs_the_clip_view_and_two_more_images() -> None:
+    slip = strategy("slip")
+
+    assert slip.image_views == 3
+    assert slip.text_views == 1
+    assert slip.self_supervised_head
+
+
+def test_slip_costs_about_twice_as_much_as_clip_on_a_vit_b_with_a_text_tower_of_its_size() -> None:
+    architecture = load_architecture("paper-ViT-B-32")
+
+    clip = sample_cost(architecture, strategy("clip"), batch_size=4096)
+    slip = sample_cost(architecture, strategy("slip"), batch_size=4096)
+    # "about 2x" in Li, Xie and Cubuk 2024, section 7; a text tower of 16 tokens makes it more.
+    assert 2 < slip.train_flops / clip.train_flops < 2.6
+
+
+def test_clipa_keeps_fewer_tokens_of_both() -> None:
+    clipa = strategy("clipa")
+
+    assert clipa.kept_fraction < 1
+    assert text_tokens(load_architecture("ViT-L-16"), clipa) == 38
+    assert text_tokens(load_architecture("mini-ViT-XS-8"), clipa) == 8
+
+
+def test_a_misspelt_strategy_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(
+        ValueError, match=r"unknown strategy 'flip50'; did you mean 'flip-50'\? allowed: clip, "
+    ):
+        strategy("flip50")
+
+
+@pytest.mark.parametrize("name", ["flip-50", "flip-25", "clipa"])
+@pytest.mark.parametrize("architecture", ["mini-ConvNeXt", "RN50", "Swin-T", "Mixer-B-32"])
+def test_patch_dropout_needs_a_vit(name: str, architecture: str) -> None:
+    reason = inapplicable(strategy(name), load_architecture(architecture))
+
+    assert reason is not None
+    assert reason.startswith(f"patch dropout needs a ViT; {architecture} is a ")
+    assert inapplicable(strategy(name), load_architecture("ViT-B-32")) is None
+
+
+def test_what_keeps_all_patches_trains_any_architecture() -> None:
+    whole = [each for each in STRATEGIES.values() if each.kept_fraction == 1]
+
+    for architecture in ("mini-ViT-XXS-8", "mini-ConvNeXt", "mini-RN", "Swin-T", "Mixer-B-32"):
+        assert all(inapplicable(each, load_architecture(architecture)) is None for each in whole)
+    assert {"clip", "clip-crop-flip", "slip", "siglip"} <= {each.name for each in whole}

@@ -1,0 +1,29 @@
+"""A named subset is a quality of its own: as large as it is, chosen without a score."""
+
+import pytest
+
+from budgets.declaration import GridBlock
+from budgets.planning.facts import PoolFacts
+from budgets.planning.planner import make_plan
+from budgets.quality import check_quality
+from tests.budgets.plans import LADDER, NO_EVALUATION, declare
+
+POOL = PoolFacts(name="pool", pairs=10_000, scored=False, subsets={"basic": 640})
+
+
+def test_a_named_subset_is_planned_at_its_own_size_and_refuses_more() -> None:
+    block = GridBlock(architectures=LADDER[:1], quality=("subset:basic",), sizes=(None, 500, 641))
+
+    plan = make_plan(declare(block), pool=POOL, evaluation=NO_EVALUATION)
+
+    assert {trial.cell.subset_size for trial in plan.trials} == {640, 500}
+    assert {item.reason for item in plan.left_out} == {
+        "641 pairs asked, the pool holds 640 of quality subset:basic"
+    }
+
+
+def test_a_quality_is_all_a_percentage_or_a_named_subset() -> None:
+    assert [check_quality(text) for text in ("all", "top40", "subset:data-comp_1.b")]
+    for wrong in ("basic", "subset:", "top0", "top100", "subset:a b"):
+        with pytest.raises(ValueError, match=f"unknown quality '{wrong}'; allowed: 'all', 'top1' to 'top99'"):
+            check_quality(wrong)

@@ -1,0 +1,327 @@
+"""What a plan is: every cell a trial or left out with its numbers, the same each time, each id for good."""
+
+import dataclasses
+import hashlib
+import json
+
+import pytest
+
+from budgets.cost.architecture import load_architecture
+from budgets.cost.flops import sample_cost
+from budgets.cost.memory import memory_bytes
+from budgets.cost.strategy import strategy
+from budgets.declaration import Cluster, Exclusion, GridBlock, Limits, Resources, Training
+from budgets.planning.plan import Cell, Plan, Trial
+from budgets.recipe import Recipe
+from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
+
+
+def reasons(plan: Plan) -> list[str]:
+    return [item.reason for item in plan.left_out]
+
+
+def test_an_id_is_the_hash_of_what_decides_the_result_and_of_nothing_else() -> None:
+    trial = plan_of(declare()).trials[0]
+    content = dataclasses.asdict(trial)
+    costs = ("train_flops_per_sample", "tail_flops_per_sample", "evaluation_flops", "parameters")
+    for derived in ("trial_id", *costs):
+        del content[derived]
+    first = ("weight_decay", "beta1", "beta2", "eps", "warmup", "gradient_clip", "precision")
+    content["recipe"] = {name: content["recipe"][name] for name in first}  # the others at their defaults
+
+    text = json.dumps([1, content], sort_keys=True, separators=(",", ":"))
+
+    assert trial.trial_id == hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def test_a_corrected_cost_keeps_the_id_and_another_recipe_changes_it() -> None:
+    trial = plan_of(declare()).trials[0]
+
+    assert dataclasses.replace(trial, train_flops_per_sample=1, parameters=1).trial_id == trial.trial_id
+    assert dataclasses.replace(trial, recipe=Recipe(warmup=0.2)).trial_id != trial.trial_id
+    assert dataclasses.replace(trial, seed=7).trial_id != trial.trial_id
+
+
+def test_another_config_under_the_same_name_is_another_trial() -> None:
+    trial = plan_of(declare()).trials[0]
+    config = {**trial.architecture_config, "embed_dim": 8}
+
+    assert dataclasses.replace(trial, architecture_config=config).trial_id != trial.trial_id
+
+
+def test_adding_a_level_a_seed_or_a_block_changes_no_other_trials_id() -> None:
+    before = {trial.trial_id for trial in plan_of(declare()).trials}
+    more = declare(
+        GridBlock(architectures=LADDER),
+        GridBlock(architectures=("mini-RN",), strategies=("slip",)),
+        levels=(100 * GFLOP, 300 * GFLOP, 900 * GFLOP),
+        seeds=(0, 1),
+    )
+
+    assert before < {trial.trial_id for trial in plan_of(more).trials}
+
+
+def test_the_same_declaration_gives_the_same_plan() -> None:
+    assert plan_of(declare()) == plan_of(declare())
+    assert [t.trial_id for t in plan_of(declare()).trials] == [t.trial_id for t in plan_of(declare()).trials]
+
+
+def test_a_cell_that_two_blocks_ask_for_is_run_once_with_the_seeds_of_both() -> None:
+    block = GridBlock(architectures=LADDER[:1], levels=(100 * GFLOP,))
+    plan = plan_of(declare(block, dataclasses.replace(block, seeds=(0, 1))))
+
+    assert [trial.seed for trial in plan.trials] == [0, 1]
+
+
+def test_a_level_buys_whole_batches_of_samples() -> None:
+    trial = plan_of(declare()).trials[0]
+    cost = sample_cost(load_architecture(LADDER[0]), strategy("clip"), batch_size=64).train_flops
+
+    assert trial.samples_seen == 100 * GFLOP // cost // 64 * 64
+    assert trial.train_flops <= 100 * GFLOP < trial.train_flops + 64 * cost
+
+
+def test_the_three_regimes_are_planned_and_costed_in_one_study() -> None:
+    plan = plan_of(
+        declare(
+            GridBlock(architectures=LADDER[:1], levels=(300 * GFLOP,)),
+            GridBlock(architectures=LADDER[:1], sizes=(5_000,), regime="one-epoch"),
+            GridBlock(
+                architectures=LADDER[:1], sizes=(2_000,), regime="equal-samples", samples=(4_000, 6_400)
+            ),
+        )
+    )
+    seen = {(trial.cell.regime, trial.samples_seen) for trial in plan.trials}
+
+    assert seen == {
+        ("fixed-compute", 42_752),
+        ("one-epoch", 4_992),
+        ("equal-samples", 3_968),
+        ("equal-samples", 6_400),
+    }
+    assert len({trial.trial_id for trial in plan.trials}) == 4
+    assert plan.train_flops == sum(t.samples_seen * t.train_flops_per_sample for t in plan.trials)
+
+
+def test_a_plan_says_what_each_level_strategy_and_architecture_costs() -> None:
+    plan = plan_of(declare(GridBlock(architectures=LADDER, strategies=("clip", "slip"))))
+    by_strategy = plan.train_flops_by(lambda cell: cell.strategy)
+
+    assert list(by_strategy) == ["clip", "slip"]
+    assert sum(by_strategy.values()) == plan.train_flops
+
+
+@pytest.mark.parametrize(
+    ("changes", "block", "reason"),
+    [
+        ({}, {"architectures": ("mini-RN",), "strategies": ("flip-50",)}, "patch dropout needs a ViT"),
+        (
+            {"training": Training(lr_peak={LADDER[1]: 1e-3})},
+            {},
+            f"training.lr_peak has no learning rate for {LADDER[0]}",
+        ),
+        ({}, {"sizes": (20_000,)}, "20,000 pairs asked, the pool holds 10,000 of quality all"),
+        (
+            {},
+            {"sizes": (3_000,), "quality": ("top20",)},
+            "3,000 pairs asked, the pool holds 2,000 of quality top20",
+        ),
+        ({}, {"sizes": (32,)}, "a batch of 64 is larger than the subset of 32 pairs"),
+        (
+            {"levels": (GFLOP // 10,)},
+            {},
+            "100 MFLOP buys 14 samples of 7.017 MFLOP, less than one batch of 64",
+        ),
+        (
+            {"levels": (2 * GFLOP,)},
+            {},
+            "4 steps of 64 pairs, fewer than limits.min_steps = 20",
+        ),
+        (
+            {"limits": Limits(max_epochs=3.0)},
+            {"levels": (300 * GFLOP,)},
+            "4.3 epochs over 10,000 pairs, more than limits.max_epochs = 3",
+        ),
+        (
+            {"exclude": (Exclusion(strategies=("slip",)), Exclusion(architectures=LADDER[:1]))},
+            {},
+            "excluded by the declaration: exclude[2]",
+        ),
+    ],
+)
+def test_a_cell_that_cannot_be_run_is_left_out_with_its_numbers(
+    changes: dict[str, object], block: dict[str, object], reason: str
+) -> None:
+    left_out = GridBlock(**{"architectures": LADDER[:1], **block})  # type: ignore[arg-type]
+    kept = GridBlock(architectures=LADDER[1:2], sizes=(640,), regime="equal-samples", samples=(1_280,))
+    declared = changes.get("training")
+    if isinstance(declared, Training):
+        recipe = dataclasses.replace(declared, lr_peak={**declared.lr_peak, LADDER[1]: 1e-3})
+        changes = changes | {"training": recipe}
+
+    plan = plan_of(declare(left_out, kept, **changes))
+
+    assert plan.trials
+    assert any(found.startswith(reason) for found in reasons(plan))
+
+
+def test_a_warm_up_must_end_before_the_run() -> None:
+    training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=Recipe(warmup=1.0))
+
+    with pytest.raises(ValueError, match=r"training\.warmup = 100% takes 222 of 222 steps: none is left"):
+        plan_of(declare(training=training))
+
+
+def test_a_warm_up_in_samples_that_is_longer_than_some_runs_is_an_error_that_names_them() -> None:
+    recipe = Recipe(warmup_samples=20_000)
+    training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=recipe)
+
+    assert (recipe.warmup_steps(1000, 64), recipe.warmup_steps(1000, 128)) == (313, 157)
+    with pytest.raises(ValueError, match="longer than the run") as error:
+        plan_of(declare(training=training))
+    _, first, *others = str(error.value).splitlines()
+    assert first == (
+        f"  {LADDER[0]} clip on 10,000 pairs (all) at 100 GFLOP: "
+        "training.warmup = 20,000 samples takes 313 of 222 steps: none is left after it"
+    )
+    assert len(others) == 3
+    assert plan_of(
+        declare(training=training, levels=(300 * GFLOP,), grid=(GridBlock(architectures=LADDER[:1]),))
+    )
+
+
+def test_a_cooldown_must_begin_after_the_warm_up() -> None:
+    recipe = Recipe(schedule="constant-with-cooldown", warmup=0.5, cooldown=0.6)
+    training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=recipe)
+
+    with pytest.raises(ValueError, match=r"training.cooldown = 60% takes 133: together more than there are"):
+        plan_of(declare(training=training))
+    assert Recipe(cooldown=0.6).cooldown_steps(100) == 0
+
+
+def test_a_batch_has_no_more_parts_than_pairs() -> None:
+    training = Training(lr_peak={LADDER[0]: 1e-3}, recipe=Recipe(accumulation=65))
+    block = GridBlock(architectures=LADDER[:1], strategies=("clip", "flip-50"))
+    plan = plan_of(declare(block, training=training))
+
+    assert set(reasons(plan)) == {"training.accumulation = 65 parts of a batch of 64"}
+    assert {trial.cell.strategy for trial in plan.trials} == {"flip-50"}
+
+
+def test_an_unmasked_tail_is_costed_exactly_and_stays_within_the_level() -> None:
+    training = Training(lr_peak={LADDER[0]: 1e-3}, recipe=Recipe(unmasked_tail=0.1))
+    block = GridBlock(architectures=LADDER[:1], strategies=("clip", "flip-50", "clipa"))
+    plan = plan_of(declare(block, training=training))
+    plain, flip, clipa = (trial for trial in plan.trials if trial.cell.level_flops == 300 * GFLOP)
+    architecture = load_architecture(LADDER[0])
+
+    def cost(name: str, batch: int) -> int:
+        return sample_cost(architecture, strategy(name), batch_size=batch).train_flops
+
+    for trial, whole, name in ((flip, cost("clip", 128), "flip-50"), (clipa, cost("clip", 64), "clipa")):
+        batch, masked = trial.batch_size, cost(name, trial.batch_size)
+        tail = int(0.1 * trial.steps + 0.5)
+        assert trial.train_flops == batch * ((trial.steps - tail) * masked + tail * whole)
+        assert trial.train_flops <= 300 * GFLOP < trial.train_flops + batch * whole
+        # The tail is the end: what is done before it costs as masked samples do.
+        before = (trial.steps - tail) * batch
+        assert trial.train_flops_after(before) == before * masked
+        assert trial.train_flops_after(before + batch) == before * masked + batch * whole
+    assert plain.recipe.unmasked_tail == 0
+    same = plan_of(declare(dataclasses.replace(block, strategies=("clip", "flip-50"))))
+    assert plain.trial_id in {trial.trial_id for trial in same.trials}
+    assert flip.trial_id not in {trial.trial_id for trial in same.trials}
+
+
+def test_a_ladder_counts_unmasked_tails() -> None:
+    training = Training(lr_peak={LADDER[0]: 1e-3}, recipe=Recipe(unmasked_tail=0.25))
+    block = GridBlock(architectures=LADDER[:1], strategies=("flip-50",), regime="fixed-compute")
+    plan = plan_of(declare(block, training=training, levels=(), study_flops=10**12))
+
+    assert 0.95 * 10**12 < plan.train_flops <= 10**12
+
+
+def test_a_quality_needs_a_score() -> None:
+    plan = plan_of(declare(GridBlock(architectures=LADDER[:1], quality=("all", "top40"))), scored=False)
+
+    assert set(reasons(plan)) == {"the pool has no quality score, so top40 can't be chosen"}
+
+
+def test_a_quality_needs_as_many_scores_as_it_has_pairs() -> None:
+    block = GridBlock(architectures=LADDER[:1], quality=("top40", "top60", "all"))
+    plan = plan_of(declare(block), scored_pairs=5_000)
+
+    assert {trial.cell.quality for trial in plan.trials} == {"top40", "all"}
+    assert set(reasons(plan)) == {
+        "5,000 of the pool's 10,000 pairs have a quality score, top60 needs 6,000; score all of it"
+    }
+
+
+def test_only_the_most_basic_reason_decides() -> None:
+    block = GridBlock(architectures=("mini-RN", LADDER[0]), strategies=("flip-50",), sizes=(10, 10_000))
+    plan = plan_of(declare(block, levels=(300 * GFLOP,)))
+
+    assert len(reasons(plan)) == 3
+    assert sum("patch dropout" in reason for reason in reasons(plan)) == 2
+    assert sum("a batch of 128" in reason for reason in reasons(plan)) == 1
+
+
+def test_what_needs_more_memory_than_the_declared_device_is_left_out_and_more_devices_help() -> None:
+    def plan(gpus: int) -> Plan:
+        return plan_of(
+            declare(
+                GridBlock(architectures=("ViT-B-32", "ViT-L-14"), regime="one-epoch"),
+                training=Training(lr_peak={"ViT-B-32": 1e-3, "ViT-L-14": 1e-3}, batch_size=4096),
+                limits=Limits(min_steps=1),
+                resources=Resources(gpus=gpus),
+                cluster=Cluster(device="a100-sxm-80gb", count=64),
+            ),
+            pairs=1_000_000,
+        )
+
+    few, many = plan(4), plan(64)
+
+    assert [trial.cell.architecture for trial in few.trials] == ["ViT-B-32"]
+    assert reasons(few)[0].endswith("GB on each of 4 devices for a batch of 4,096, a100-sxm-80gb has 80 GB")
+    assert len(many.trials) == 2
+
+
+def test_the_memory_estimate_is_weights_gradients_moments_and_activations() -> None:
+    # 16 bytes a parameter; 34 bytes a token, width and layer; two 4096 x 64 matrices with gradients in fp32.
+    architecture = load_architecture("ViT-B-32")
+    image = 34 * 50 * 768 * 12
+    text = 34 * 77 * 512 * 12
+    expected = 16 * 151_277_313 + 64 * (image + text) + 64 * 4096 * 2 * 8
+
+    found = memory_bytes(architecture, strategy("clip"), Recipe(), batch_size=4096, devices=64)
+
+    assert found == pytest.approx(expected, rel=0.06)  # attention and projections have MACs too
+
+
+def test_a_declaration_of_which_nothing_can_be_run_is_refused_with_the_reasons() -> None:
+    with pytest.raises(ValueError, match=r"no cell of the grid can be run:\n  mini-ViT-XXS-8 clip on .*64"):
+        plan_of(declare(GridBlock(architectures=LADDER[:1], sizes=(32,))))
+
+
+def test_excluded_cells_are_those_that_a_rule_matches_on_every_axis_that_it_names() -> None:
+    rule = Exclusion(strategies=("slip",), levels=(300 * GFLOP,), sizes=(None,))
+    plan = plan_of(
+        declare(
+            GridBlock(architectures=LADDER[:1], strategies=("clip", "slip"), sizes=(None, 4096)),
+            exclude=(rule,),
+        )
+    )
+
+    assert [str(item.cell) for item in plan.left_out] == [
+        "mini-ViT-XXS-8 slip on 10,000 pairs (all) at 300 GFLOP"
+    ]
+    assert len(plan.trials) == 7
+
+
+def test_a_trial_cannot_be_changed() -> None:
+    trial: Trial = plan_of(declare()).trials[0]
+    cell: Cell = trial.cell
+
+    for item, name in ((trial, "seed"), (cell, "quality")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(item, name, 1)

@@ -1,0 +1,56 @@
+"""A plan says what its analysis will not be able to say."""
+
+from analysis.laws import law_fit
+from analysis.sizes import size_profile
+from budgets.declaration import GridBlock
+from budgets.planning.sanity import MIN_POINTS, MIN_SIZES
+from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
+
+LEVELS = (100 * GFLOP, 300 * GFLOP, 900 * GFLOP)
+
+
+def test_the_planner_asks_for_what_the_analysis_needs() -> None:
+    assert vars(size_profile)["_SIZES"] == MIN_SIZES
+    assert vars(law_fit)["_FEWEST_LEVELS"] == MIN_POINTS
+
+
+def test_three_sizes_three_levels_and_two_seeds_need_no_warning() -> None:
+    assert plan_of(declare(levels=LEVELS, seeds=(0, 1))).warnings == ()
+
+
+def test_one_seed_a_cell_gives_no_interval() -> None:
+    assert plan_of(declare(levels=LEVELS)).warnings == (
+        "every cell has one seed: no interval can be given, and no difference told from chance",
+    )
+
+
+def test_two_sizes_of_a_family_do_not_bracket_an_optimum() -> None:
+    block = GridBlock(architectures=(*LADDER[:2], "mini-ConvNeXt"))
+    warnings = plan_of(declare(block, levels=LEVELS, seeds=(0, 1))).warnings
+
+    assert len(warnings) == 3
+    assert warnings[0].startswith("100 GFLOP has 2 model sizes of a family on the same subset")
+
+
+def test_a_size_that_is_left_out_at_one_level_is_missed_there_alone() -> None:
+    levels = (30 * GFLOP, *LEVELS)
+    warnings = plan_of(declare(levels=levels, seeds=(0, 1))).warnings
+
+    assert [text.split(" has ")[0] for text in warnings] == ["30 GFLOP"]
+
+
+def test_two_levels_are_too_few_for_a_curve() -> None:
+    warnings = plan_of(declare(seeds=(0, 1))).warnings
+
+    assert warnings == (
+        "no fixed-compute curve has more than 2 levels: 3 are needed to fit a power law with a floor",
+    )
+
+
+def test_without_levels_a_curve_runs_along_the_sizes() -> None:
+    block = GridBlock(architectures=LADDER, sizes=(5_000, 10_000), regime="one-epoch")
+    warnings = plan_of(declare(block, levels=(), seeds=(0, 1))).warnings
+
+    assert warnings == (
+        "no one-epoch curve has more than 2 sizes: 3 are needed to fit a power law with a floor",
+    )

@@ -1,0 +1,146 @@
+"""A study budget: the ladder that it allows, and a grid that is over it."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from budgets.declaration import Declaration, GridBlock, Ladder
+from budgets.planning.plan import Charge
+from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
+
+CHARGE = Charge(what="quality scorer", train_flops=100 * GFLOP, evaluation_flops=0)
+
+
+def cost_of(levels: tuple[int, ...], **changes: object) -> int:
+    return plan_of(declare(levels=levels, **changes), charges=(CHARGE,)).train_flops
+
+
+def test_from_a_study_budget_alone_the_highest_ladder_whose_grid_fits_is_chosen() -> None:
+    cap = 20_000 * GFLOP
+    plan = plan_of(declare(levels=(), study_flops=cap), charges=(CHARGE,))
+    low, *_, top = plan.levels
+
+    assert len(plan.levels) == 4
+    assert [level / low for level in plan.levels] == pytest.approx([1, 2, 4, 8])
+    assert plan.train_flops <= cap
+    # The next number of three digits as the top level would not fit.
+    step = 10 ** (len(str(top)) - 3)
+    assert top % step == 0
+    assert cost_of(tuple((top + step) // 2**k for k in range(4))) > cap
+    assert plan.warnings[0].startswith("levels chosen, the highest 4 at a ratio of 2 whose grid fits")
+
+
+def test_number_and_ratio_of_the_levels_may_be_declared() -> None:
+    ladder = Ladder(levels=3, ratio=10.0)
+    plan = plan_of(declare(levels=(), study_flops=30_000 * GFLOP, ladder=ladder))
+
+    assert [level / plan.levels[0] for level in plan.levels] == pytest.approx([1, 10, 100], rel=1e-6)
+
+
+def test_a_ladder_is_not_raised_by_losing_cells_to_the_epochs_cap() -> None:
+    small_subset = GridBlock(architectures=LADDER[:1], sizes=(64,))
+    plain = plan_of(declare(GridBlock(architectures=LADDER), levels=(), study_flops=20_000 * GFLOP))
+    capped = plan_of(
+        declare(GridBlock(architectures=LADDER), small_subset, levels=(), study_flops=20_000 * GFLOP)
+    )
+
+    assert capped.levels[-1] < plain.levels[-1]
+    assert any("max_epochs" in item.reason for item in capped.left_out)
+
+
+def test_what_has_no_level_is_paid_before_the_ladder() -> None:
+    one_epoch = GridBlock(architectures=LADDER, regime="one-epoch")
+    declaration = declare(GridBlock(architectures=LADDER), one_epoch, levels=(), study_flops=20_000 * GFLOP)
+    plan = plan_of(declaration)
+
+    assert plan.train_flops <= 20_000 * GFLOP
+    with pytest.raises(ValueError, match=r"cost 634.* GFLOP, the study budget is 600 GFLOP: nothing is left"):
+        plan_of(declare(GridBlock(architectures=LADDER), one_epoch, levels=(), study_flops=600 * GFLOP))
+
+
+def three_seeds(cap: int, fit: str = "drop", **changes: object) -> Declaration:
+    return declare(seeds=(0, 1, 2), study_flops=cap, fit=fit, **changes)
+
+
+def test_a_grid_over_the_budget_is_refused_with_how_far_what_would_go_and_how_to_choose_otherwise() -> None:
+    # 3 architectures x 3 seeds x (100 + 300) GFLOP are 3.6 TFLOP less what whole batches leave over.
+    with pytest.raises(ValueError, match="the grid costs") as refusal:
+        plan_of(three_seeds(3_000 * GFLOP, fit="refuse"), charges=(CHARGE,))
+
+    text = str(refusal.value)
+    assert "(18 trials, and 100 GFLOP of charges), the study budget is 3 TFLOP: 68" in text
+    assert "budget: {fit: drop} it would fit without 3 extra seeds at 300 GFLOP: 3 trials" in text
+    assert "raise budget.study, or take away seeds, levels or cells" in text
+
+
+def test_extra_seeds_of_the_costliest_cells_are_dropped_first_the_last_declared_first() -> None:
+    plan = plan_of(three_seeds(3_000 * GFLOP), charges=(CHARGE,))
+    kept = {(t.cell.architecture, t.cell.level_flops, t.seed) for t in plan.trials}
+
+    assert len(kept) == 15
+    assert not any((name, 300 * GFLOP, 2) in kept for name in LADDER)
+    assert plan.train_flops <= 3_000 * GFLOP
+    assert [item.reason for item in plan.left_out] == [
+        f"extra seeds are dropped to fit the study budget: seed 2, {cost} each (budget.fit: drop)"
+        for cost in ("300 GFLOP", "299.4 GFLOP", "298.4 GFLOP")
+    ]
+    assert plan.warnings[0].startswith("dropped to fit the study budget (budget.fit: drop): 3 extra seeds")
+
+
+def test_no_more_is_dropped_than_must_be() -> None:
+    plan = plan_of(three_seeds(3_300 * GFLOP))
+
+    assert len(plan.trials) == 17
+    assert plan.left_out[0].cell.architecture == LADDER[-1]
+
+
+def test_when_one_seed_a_cell_is_still_too_dear_the_top_level_goes_and_seeds_stay_where_they_fit() -> None:
+    plan = plan_of(three_seeds(1_000 * GFLOP))
+
+    assert {trial.cell.level_flops for trial in plan.trials} == {100 * GFLOP}
+    assert len(plan.trials) == 9
+    assert all("the top level is dropped" in item.reason for item in plan.left_out)
+
+
+def test_what_dropping_cannot_mend_is_refused_even_then() -> None:
+    with pytest.raises(ValueError, match="Dropping extra seeds and upper levels does not make it fit"):
+        plan_of(three_seeds(200 * GFLOP))
+
+
+def test_dropping_changes_no_id() -> None:
+    whole = plan_of(declare(seeds=(0, 1, 2)))
+    dropped = plan_of(three_seeds(2_000 * GFLOP))
+
+    assert {t.trial_id for t in dropped.trials} < {t.trial_id for t in whole.trials}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    cap=st.integers(10**11, 10**14),
+    ladder=st.builds(Ladder, levels=st.integers(1, 6), ratio=st.floats(1.1, 20)),
+    levels=st.lists(st.integers(10**9, 10**13), max_size=4, unique=True).map(sorted),
+    seeds=st.integers(1, 4).map(range).map(tuple),
+    sizes=st.lists(st.none() | st.integers(1, 20_000), min_size=1, max_size=3, unique=True).map(tuple),
+    fit=st.sampled_from(["refuse", "drop"]),
+)
+def test_no_plan_is_over_its_budget_and_no_cell_is_lost(
+    cap: int,
+    ladder: Ladder,
+    levels: list[int],
+    seeds: tuple[int, ...],
+    sizes: tuple[int | None, ...],
+    fit: str,
+) -> None:
+    block = GridBlock(architectures=(*LADDER, "mini-RN"), strategies=("clip", "flip-50"), sizes=sizes)
+    declaration = declare(block, levels=tuple(levels), study_flops=cap, ladder=ladder, seeds=seeds, fit=fit)
+    try:
+        plan = plan_of(declaration, charges=(CHARGE,))
+    except ValueError as refusal:
+        assert "the study budget is" in str(refusal) or "no cell of the grid can be run" in str(refusal)  # noqa: PT017
+        return
+    cells = {trial.cell for trial in plan.trials} | {item.cell for item in plan.left_out}
+
+    assert plan.train_flops <= cap
+    assert len({trial.trial_id for trial in plan.trials}) == len(plan.trials)
+    assert len(cells) == 8 * len({10_000 if size is None else size for size in sizes}) * len(plan.levels)
+    assert fit == "drop" or len(plan.trials) == len(seeds) * len({trial.cell for trial in plan.trials})

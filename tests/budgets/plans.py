@@ -1,0 +1,42 @@
+"""Declarations for the planner's tests, small enough to be followed by hand."""
+
+from typing import Any
+
+from budgets.declaration import Declaration, DescribedPool, GridBlock, Training
+from budgets.planning.facts import EvaluationFacts, PoolFacts
+from budgets.planning.plan import Charge, Plan
+from budgets.planning.planner import make_plan
+
+LADDER = ("mini-ViT-XXS-8", "mini-ViT-XS-8", "mini-ViT-S-8")
+GFLOP = 10**9
+NO_EVALUATION = EvaluationFacts(names=(), images=0, texts=0)
+
+
+def declare(*blocks: GridBlock, **changes: object) -> Declaration:
+    values: dict[str, Any] = {
+        "name": "test",
+        "pool": DescribedPool(name="pool", pairs=10_000, scored=True),
+        "levels": (100 * GFLOP, 300 * GFLOP),
+        "study_flops": None,
+        "grid": blocks or (GridBlock(architectures=LADDER),),
+        "seeds": (0,),
+        "training": Training(lr_peak=dict.fromkeys((*LADDER, "mini-ConvNeXt", "mini-RN"), 1e-3)),
+        "metric": "held-out/top1",
+    }
+    return Declaration(**values | changes)
+
+
+def plan_of(
+    declaration: Declaration,
+    *,
+    pairs: int = 10_000,
+    scored: bool = True,
+    scored_pairs: int | None = None,
+    charges: tuple[Charge, ...] = (),
+) -> Plan:
+    return make_plan(
+        declaration,
+        pool=PoolFacts(name="pool", pairs=pairs, scored=scored, scored_pairs=scored_pairs),
+        evaluation=NO_EVALUATION,
+        charges=charges,
+    )

@@ -1,0 +1,261 @@
+"""What befalls a trial's process, done to a real one: the row stays the same, every FLOP is counted."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from runners.host.faults import Left, fault_of, patiently, words_of
+from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
+from runners.trials.checkpoint import checkpoints, kept_steps
+from runners.trials.meter import read_count
+from runners.trials.trial import Outcome, run_trial
+from runners.trials.trial_setup import TrialJob
+from tests import waiting
+from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+
+wait_for = partial(waiting.wait_for, seconds=60)
+
+STEPS, BATCH, FLOPS = 200, 16, 7
+ALL = STEPS * BATCH * FLOPS
+load_ahead(*TRIAL_MODULES)
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> TrialJob:
+    """A trial of a second or two that nothing happened to."""
+    pool = tiny_pool(tmp_path_factory.mktemp("pools") / "tiny")
+    job = tiny_job(
+        tiny_trial(steps=STEPS), pool, tmp_path_factory.mktemp("quiet") / "trial", checkpoint_steps=20
+    )
+    run_trial(job)
+    return job
+
+
+@pytest.fixture
+def job(quiet: TrialJob, tmp_path: Path) -> TrialJob:
+    (tmp_path / "results").mkdir()
+    return replace(quiet, folder=tmp_path / "results" / "trial")
+
+
+def start(job: TrialJob) -> FreshProcess:
+    return FreshProcess(pickle.dumps(partial(run_trial, job)))
+
+
+def row_of(end: Exit) -> str:
+    assert end.how == "finished", end.reason
+    outcome: Outcome = pickle.loads(end.pickled)  # noqa: S301 - our own
+    return as_text(outcome.row)
+
+
+def as_text(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, sort_keys=True)  # a regime without levels has NaN there
+
+
+def quiet_row(quiet: TrialJob) -> str:
+    return as_text(json.loads((quiet.folder / "result.json").read_text())["row"])
+
+
+def pid_of(job: TrialJob) -> int:
+    pid: int = json.loads((job.folder / "progress.json").read_text())["pid"]
+    return pid
+
+
+def counted(folder: Path) -> int:
+    count = read_count(folder)
+    assert count is not None
+    return count.train_flops
+
+
+def lost_flops(job: TrialJob, kept_steps: int = STEPS) -> int:
+    return counted(job.folder) - kept_steps * BATCH * FLOPS
+
+
+@pytest.mark.parametrize("notice", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_trial_with_a_notice_keeps_all_its_work_and_goes_on_to_the_same_row(
+    job: TrialJob, quiet: TrialJob, notice: signal.Signals
+) -> None:
+    process = start(job)
+    wait_for(lambda: checkpoints(job.folder))
+    os.kill(pid_of(job), notice)
+    end = process.wait()
+
+    assert end.how == "left"
+    assert end.reason == f"Left: {notice.name} after {kept_steps(job.folder)} of {STEPS} steps"
+    assert lost_flops(job, kept_steps(job.folder)) == 0
+    assert row_of(start(job).wait()) == quiet_row(quiet)
+    assert lost_flops(job) == 0
+
+
+def test_a_killed_trial_goes_on_from_its_last_sound_checkpoint_and_what_is_lost_is_counted(
+    job: TrialJob, quiet: TrialJob
+) -> None:
+    process = start(job)
+    wait_for(lambda: kept_steps(job.folder) >= 60)
+    process.kill()
+    end = process.wait()
+    newest = checkpoints(job.folder)[0]
+    newest.write_bytes(newest.read_bytes()[:-1])
+
+    assert (end.how, end.reason) == ("crashed", "the trial's process died by SIGKILL")
+    again = start(job)
+    wait_for(lambda: not newest.exists())
+    assert row_of(again.wait()) == quiet_row(quiet)
+    assert lost_flops(job) >= 20 * BATCH * FLOPS, "the steps between the two checkpoints were done twice"
+
+
+def test_storage_that_is_away_for_a_while_stops_no_training_that_has_begun(
+    job: TrialJob, quiet: TrialJob
+) -> None:
+    process = start(job)
+    wait_for(lambda: checkpoints(job.folder))
+    away = job.folder.parent.rename(job.folder.parent.with_name("away"))
+    wait_for(lambda: counted(away / "trial") == ALL)
+    time.sleep(0.5)
+    assert not process.connection.poll(), "it waits with its result"
+    away.rename(job.folder.parent)
+
+    assert row_of(process.wait()) == quiet_row(quiet)
+    assert lost_flops(job) == 0
+    assert {path.name for path in job.folder.iterdir()} == {path.name for path in quiet.folder.iterdir()}
+
+
+def test_a_trial_that_finds_its_storage_or_its_pool_away_has_crashed_and_makes_nothing_in_their_place(
+    job: TrialJob,
+) -> None:
+    job.folder.parent.rmdir()
+    results = start(job).wait()
+    assert results.how == "crashed"
+    assert results.reason.startswith("FileNotFoundError")
+    assert not job.folder.parent.exists()
+
+    job.folder.parent.mkdir()
+    pool = start(replace(job, pool=job.folder.with_name("no pool"))).wait()
+    assert pool.how == "crashed"
+    assert "storage is away" in pool.reason
+
+
+@pytest.fixture
+def small_disk(job: TrialJob) -> Iterator[Path]:
+    """A file system of 4 MB where the trial's folder will be."""
+    disk = job.folder.parent
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk],  # noqa: S607 - the system's own
+        check=False,
+        capture_output=True,
+    )
+    if mounted.returncode:
+        pytest.skip("only root can mount a small disk")
+    yield disk
+    subprocess.run(["umount", disk], check=True)  # noqa: S607
+
+
+def test_a_full_disk_stops_no_training_and_its_result_is_written_when_there_is_room(
+    job: TrialJob, quiet: TrialJob, small_disk: Path
+) -> None:
+    process = start(job)
+    wait_for(lambda: checkpoints(job.folder))
+    filler = small_disk / "filler"
+    fill(filler)
+    wait_for(lambda: counted(job.folder) == ALL)
+    time.sleep(0.3)
+    assert not process.connection.poll(), "it waits with its result"
+    filler.unlink()
+
+    assert row_of(process.wait()) == quiet_row(quiet)
+    assert lost_flops(job) == 0
+
+
+def test_a_trial_that_finds_the_disk_full_has_crashed(job: TrialJob, small_disk: Path) -> None:
+    fill(small_disk / "filler")
+
+    end = start(job).wait()
+
+    assert end.how == "crashed"
+    assert "No space left on device" in end.reason
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        size = 1 << 20
+        while size:
+            try:
+                file.write(b"\0" * size)
+            except OSError:
+                size >>= 1
+
+
+def confined(group: Path, job: TrialJob) -> Outcome:
+    """Runs a trial in a control group."""
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    return run_trial(job)
+
+
+def test_a_trial_that_the_kernel_kills_for_its_memory_has_crashed(job: TrialJob) -> None:
+    v1 = Path("/sys/fs/cgroup/memory")
+    group = (v1 if v1.exists() else v1.parent) / f"study-test-{os.getpid()}"
+    limit = group / ("memory.limit_in_bytes" if v1.exists() else "memory.max")
+    try:
+        group.mkdir()
+        limit.write_text(str(12 * 2**20))
+    except OSError as error:
+        if group.exists():
+            group.rmdir()
+        pytest.skip(f"no control group of one's own here: {error}")
+    try:
+        end = FreshProcess(pickle.dumps(partial(confined, group, job))).wait()
+    finally:
+        group.rmdir()
+
+    assert (end.how, end.reason) == ("crashed", "the trial's process died by SIGKILL")
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (Left("SIGTERM after 3 of 9 steps"), "left"),
+        (OSError(116, "Stale file handle"), "crashed"),
+        (MemoryError(), "crashed"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "crashed"),
+        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "crashed"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"), "failed"),
+        (ValueError("3 of 100 pairs are damaged"), "failed"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "failed"),
+        (IndexError("list index out of range"), "failed"),
+    ],
+)
+def test_what_may_pass_is_tried_again_and_what_is_the_trials_own_is_not(
+    error: BaseException, fault: str
+) -> None:
+    assert fault_of(error) == fault
+
+
+def test_a_model_too_large_for_its_gpu_is_told_what_to_do() -> None:
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1 GiB free.")
+
+    assert words_of(error) == (
+        "CUDA out of memory. Lower training.batch_size, or give a trial more resources.gpus"
+    )
+
+
+def test_patience_has_an_end_and_is_said_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(FileNotFoundError):
+        patiently((tmp_path / "gone" / "x").touch, patience_s=0.7, say=said.append)
+
+    assert len(said) == 1
+    assert "No such file or directory" in said[0]
+    shutil.rmtree(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        patiently(tmp_path.rmdir, patience_s=1e9, hurry=lambda: True)

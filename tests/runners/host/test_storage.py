@@ -1,0 +1,213 @@
+"""A storage that is no folder: what it promises, and trials whose nodes share nothing but its URL."""
+
+import json
+import os
+import pickle
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from runners.host.process import TRIAL_MODULES, FreshProcess, load_ahead
+from runners.host.storage import CACHE, Storage, cache_folder
+from runners.host.trees import fetch_tree, share_tree
+from runners.scheduling.local_backend import LocalBackend
+from runners.scheduling.shared_storage import Objects, SharedStorage
+from runners.trials import upload as mirror
+from runners.trials.checkpoint import kept_steps
+from runners.trials.meter import read_count
+from runners.trials.trial import Outcome, run_trial
+from runners.trials.trial_setup import TrialJob
+from tests import waiting
+from tests.runners.host.bucket import Bucket
+from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+
+wait_for = partial(waiting.wait_for, seconds=60)
+
+STEPS, BATCH, FLOPS = 200, 16, 7
+load_ahead(*TRIAL_MODULES)
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Bucket]:
+    with pytest.MonkeyPatch.context() as environment:
+        found = Bucket(environment)
+        yield found
+        found.go_away()
+
+
+def test_objects_are_whole_and_one_of_several_creates(bucket: Bucket, tmp_path: Path) -> None:
+    storage = Storage(bucket.url)
+    storage.write("a/b/one", b"1")
+    assert [storage.create("a/two", text) for text in (b"2", b"22")] == [True, False]
+    assert storage.exclusive("a/two")
+    assert storage.list("a") == {"b/one": 1, "two": 1}
+    assert (storage.read("a/two"), storage.read("a/three"), storage.list("b")) == (b"2", None, {})
+
+    with pytest.raises(OSError, match="a/two was cut short on its way"):
+        storage.get({"b/one": 1, "two": 2}, "a", tmp_path)
+    assert not (tmp_path / "two").exists()
+    storage.delete(["a/two", "a/three"])
+    assert storage.list("a") == {"b/one": 1}
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("s3://no-such-bucket/x", "can't be used: The specified bucket does not exist"),
+        ("gs://bucket/x", "needs a package that is not installed: .* gcsfs"),
+        ("ftp://127.0.0.1:1/x", "can't be opened: ConnectionRefusedError"),
+    ],
+)
+@pytest.mark.usefixtures("bucket")
+def test_a_storage_that_cannot_be_used_is_refused_with_the_reason(url: str, told: str) -> None:
+    with pytest.raises(ValueError, match=f"^storage {url} {told}"):
+        Storage(url).require()
+
+
+def test_a_node_that_does_not_see_what_the_driver_wrote_or_may_not_enter_is_named(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LocalBackend() as backend:
+        SharedStorage(backend, Objects(url=bucket.url)).require()
+        with pytest.raises(ValueError, match=r"node \S+: memory://x is another storage than the driver's"):
+            SharedStorage(backend, Objects(url="memory://x")).require()
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        with pytest.raises(ValueError, match=r"node \S+: storage \S+ can't be used: .* credentials"):
+            SharedStorage(backend, Objects(url=bucket.url)).require()
+
+
+def test_a_folder_is_fetched_whole_once_a_node_hidden_files_left_out(bucket: Bucket, tmp_path: Path) -> None:
+    storage, here = Storage(bucket.url), tmp_path / "node"
+    (tmp_path / "pool" / "shards").mkdir(parents=True)
+    (tmp_path / "pool" / "shards" / "0.tar").write_bytes(b"tar")
+    (tmp_path / "pool" / ".next").write_bytes(b"half")
+
+    assert not fetch_tree(storage, "pools/x", here)
+    assert share_tree(storage, tmp_path / "pool", "pools/x")
+    assert not share_tree(storage, tmp_path / "pool", "pools/x")
+    assert fetch_tree(storage, "pools/x", here)
+    found = [path.relative_to(here).as_posix() for path in sorted(here.rglob("*")) if path.is_file()]
+    assert found == ["pools/.x.lock", "pools/x/shards/0.tar"]
+
+
+@pytest.fixture(scope="module")
+def quiet(bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> TrialJob:
+    """A trial of a second or two on paths, whose pool is in the bucket as well."""
+    pool = tiny_pool(tmp_path_factory.mktemp("pools") / "tiny")
+    share_tree(Storage(bucket.url), pool, "pools/tiny")
+    job = tiny_job(
+        tiny_trial(steps=STEPS), pool, tmp_path_factory.mktemp("quiet") / "trial", checkpoint_steps=20
+    )
+    run_trial(job)
+    return job
+
+
+@pytest.fixture
+def job(quiet: TrialJob, bucket: Bucket, request: pytest.FixtureRequest) -> TrialJob:
+    """The same in the bucket, where nothing of it was done."""
+    pool = Path("pools", "tiny")
+    return replace(
+        quiet,
+        storage=bucket.url,
+        pool=pool,
+        evaluation={"held-out": pool / "evaluation" / "held-out"},
+        folder=Path("results", request.node.name, "trial"),
+    )
+
+
+def run_and_push_often(job: TrialJob) -> Outcome:
+    mirror._PUSH_S = 0.1  # noqa: SLF001 - what takes a node minutes is to take seconds here
+    return run_trial(job)
+
+
+def start(job: TrialJob, node: Path) -> FreshProcess:
+    environment = {**os.environ, CACHE: str(node)}
+    return FreshProcess(pickle.dumps(partial(run_and_push_often, job)), environment)
+
+
+def folder_on(node: Path, job: TrialJob) -> Path:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(CACHE, str(node))
+        return cache_folder(job.storage) / job.folder
+
+
+def row_of(process: FreshProcess) -> str:
+    end = process.wait()
+    assert end.how == "finished", end.reason
+    outcome: Outcome = pickle.loads(end.pickled)  # noqa: S301 - our own
+    return json.dumps(outcome.row, sort_keys=True)
+
+
+def quiet_row(quiet: TrialJob) -> str:
+    return json.dumps(json.loads((quiet.folder / "result.json").read_text())["row"], sort_keys=True)
+
+
+def counted(job: TrialJob, folder: Path) -> int:
+    """Training FLOPs that the storage says the trial computed."""
+    found = Storage(job.storage).read(f"{job.folder}/meter")
+    assert found is not None
+    (folder / "meter").write_bytes(found)
+    count = read_count(folder)
+    assert count is not None
+    return count.train_flops
+
+
+def names(job: TrialJob) -> set[str]:
+    return set(Storage(job.storage).list(job.folder.as_posix()))
+
+
+def test_a_killed_trial_goes_on_on_another_node_from_the_storage_and_every_step_is_counted(
+    job: TrialJob, quiet: TrialJob, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    process, folder = start(job, first), folder_on(first, job)
+    wait_for(lambda: kept_steps(folder) >= 60)
+    os.kill(json.loads((folder / "progress.json").read_text())["pid"], signal.SIGKILL)
+    end = process.wait()
+    begun, kept = read_count(folder), kept_steps(folder)
+
+    assert (end.how, end.reason) == ("crashed", "the trial's process died by SIGKILL")
+    assert begun is not None
+    assert counted(job, tmp_path) == begun.train_flops
+    assert row_of(start(job, second)) == quiet_row(quiet)
+    assert counted(job, tmp_path) == begun.train_flops + (STEPS - kept) * BATCH * FLOPS
+    assert names(job) == {"curve.parquet", "meter", "result.json", "weights.pt"}
+    assert not folder_on(second, job).exists()
+
+
+def test_storage_that_is_away_stops_no_training_and_what_left_goes_on_where_it_was(
+    job: TrialJob, quiet: TrialJob, bucket: Bucket, tmp_path: Path
+) -> None:
+    process, folder = start(job, tmp_path), folder_on(tmp_path, job)
+    wait_for(lambda: kept_steps(folder) >= 20)
+    process.ask_to_leave()
+    end, kept = process.wait(), kept_steps(folder)
+    assert (end.how, end.reason) == ("left", f"Left: SIGTERM after {kept} of {STEPS} steps")
+    assert any(f"checkpoint-{kept:010}" in name for name in names(job))
+
+    process = start(job, tmp_path)
+    wait_for(lambda: kept_steps(folder) > kept)
+    bucket.go_away()
+    wait_for((folder / "result.json").exists)
+    assert not process.connection.poll(0.5), "it waits with its result"
+    bucket.come_back()
+
+    assert row_of(process) == quiet_row(quiet)
+    assert counted(job, tmp_path) == STEPS * BATCH * FLOPS
+
+
+def test_a_process_whose_trial_another_took_over_stops_and_leaves_the_storage_to_that(
+    job: TrialJob, tmp_path: Path
+) -> None:
+    process = start(job, tmp_path)
+    wait_for(lambda: any(name.startswith("checkpoint") for name in names(job)))
+    Storage(job.storage).write(f"{job.folder}/owner", b"another")
+
+    end = process.wait()
+    assert (end.how, end.reason) == ("crashed", "another process has taken the trial over")
+    assert "result.json" not in names(job)

@@ -1,0 +1,270 @@
+"""All backends run, end, fail, crash and leave alike; each job in a fresh process of this checkout."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from runners.host.faults import Left, words_of
+from runners.host.process import Exit
+from runners.scheduling.backend import Backend, Ended, Job
+from runners.scheduling.cluster import Cluster
+from runners.scheduling.local_backend import LocalBackend
+from runners.scheduling.nodes import Resources
+from runners.scheduling.ray_backend import core as ray_backend
+from runners.scheduling.ray_backend.core import RayBackend
+from runners.scheduling.ray_backend.tune import TuneBackend
+from runners.scheduling.schedule import Schedule, Start, Task
+from runners.scheduling.shared_storage import Folders, SharedStorage
+from tests.runners.scheduling import jobs
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[RayBackend]:
+    # As a shell script's `&` starts a driver; all that it starts is born so.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with RayBackend(modules=()) as running:  # the jobs need none
+        signal.signal(signal.SIGINT, before)
+        yield running
+
+
+@pytest.fixture(scope="module", params=["local", "Ray", "Ray Tune"])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    if request.param == "Ray":
+        yield request.getfixturevalue("ray")
+        return
+    # The server of local processes is that of the trials of later tests, which need modules.
+    local = request.param == "local"
+    with LocalBackend() if local else TuneBackend(request.getfixturevalue("ray")) as running:
+        yield running
+
+
+def start(backend: Backend, run: Callable[[], object], trial: str = "trial") -> None:
+    node = next(iter(backend.nodes()))
+    backend.start(Job(trial=trial, run=run, nodes=(node,), resources={"cpus": 1, "gpus": 0}))
+
+
+def wait(backend: Backend, count: int = 1) -> list[Ended]:
+    ended: list[Ended] = []
+    deadline = time.monotonic() + 60
+    while len(ended) < count:
+        assert time.monotonic() < deadline, "waited in vain"
+        ended += backend.wait(1)
+    return ended
+
+
+def began(folder: Path) -> int:
+    deadline = time.monotonic() + 60
+    while not (files := list(folder.glob("began-*"))):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return int(files[0].name.removeprefix("began-"))
+
+
+def test_a_job_finishes_in_a_process_of_its_own(backend: Backend) -> None:
+    pids = []
+    for _ in range(2):
+        start(backend, jobs.process_id)
+        (ended,) = wait(backend)
+        assert (ended.trial, ended.how, ended.reason) == ("trial", "finished", "")
+        pids.append(ended.value)
+    assert len({*pids, os.getpid()}) == 3
+
+
+def test_the_memory_of_a_job_is_given_back(backend: Backend) -> None:
+    start(backend, partial(jobs.take_memory, 400))
+    (first,) = wait(backend)
+    start(backend, partial(jobs.take_memory, 1))
+    (second,) = wait(backend)
+    assert isinstance(first.value, int)
+    assert isinstance(second.value, int)
+    assert abs(first.value - second.value) < 30  # MB
+
+
+def test_the_projects_packages_resolve_inside_the_checkout(backend: Backend) -> None:
+    start(backend, jobs.origins)
+    (ended,) = wait(backend)
+    assert ended.value == {name: str(ROOT / name / "__init__.py") for name in jobs.PACKAGES}
+
+
+@pytest.mark.parametrize(
+    ("error", "how"), [(ValueError("no such\nkey"), "failed"), (OSError("full"), "crashed"), (Left(), "left")]
+)
+def test_a_job_that_raises_ends_by_its_fault_with_the_reason_on_one_line(
+    backend: Backend, error: Exception, how: str
+) -> None:
+    start(backend, partial(jobs.raise_this, error))
+    (ended,) = wait(backend)
+    assert (ended.how, ended.reason) == (how, words_of(error))
+    assert "\n" not in ended.reason
+
+
+def test_a_job_whose_process_dies_has_crashed(backend: Backend) -> None:
+    start(backend, jobs.die)
+    (ended,) = wait(backend)
+    assert (ended.how, ended.dead_nodes) == ("crashed", ())
+    assert ended.reason == "the trial's process died by SIGKILL"
+
+
+def test_waiting_for_what_does_not_end_takes_no_longer_than_asked(backend: Backend, tmp_path: Path) -> None:
+    start(backend, partial(jobs.sleep, tmp_path), "long")
+    start(backend, jobs.process_id, "short")
+    (ended,) = wait(backend)
+    assert ended.trial == "short"
+    before = time.monotonic()
+    assert backend.wait(0.1) == []
+    assert 0.09 < time.monotonic() - before < 5
+    os.kill(began(tmp_path), 9)
+    assert [each.trial for each in wait(backend)] == ["long"]
+
+
+def test_a_job_that_is_asked_to_leave_may_end_in_its_own_way(backend: Backend, tmp_path: Path) -> None:
+    start(backend, partial(jobs.leave_politely, tmp_path))
+    began(tmp_path)
+    backend.ask_to_leave("trial")
+    (ended,) = wait(backend)
+    assert (ended.how, ended.value) == ("finished", "left")
+
+
+def test_a_job_that_is_asked_to_leave_before_it_began_has_left(backend: Backend, tmp_path: Path) -> None:
+    start(backend, partial(jobs.leave_politely, tmp_path))
+    backend.ask_to_leave("trial")
+    (ended,) = wait(backend)
+    assert (ended.how, ended.reason) == ("left", "told to leave before it began")
+
+
+def test_a_request_to_leave_that_nothing_listened_to_is_made_again(
+    ray: RayBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray import remote  # noqa: PLC0415 - after the backend has set what Ray reads
+
+    def begin_late(run: bytes, modules: tuple[str, ...]) -> Exit:
+        jobs.sleep(tmp_path, 2.5)  # as while the worker still imports
+        return ray_backend._run_in_fresh_process(run, modules)  # noqa: SLF001 - late, and then as ever
+
+    monkeypatch.setattr(ray, "_task", remote(max_retries=0)(begin_late))
+    start(ray, partial(time.sleep, 60))
+    began(tmp_path)
+    ray.ask_to_leave("trial")
+    (ended,) = wait(ray)
+    assert ended.how == "left", ended
+
+
+def test_slots_are_counted_and_a_trial_wider_than_every_node_is_refused(backend: Backend) -> None:
+    cores = max(int(has["cpus"]) for has in backend.nodes().values())
+    schedule = Schedule([Task(trial="x", predicted_s=1, resources={"cpus": 1})], retries=0)
+    cluster = Cluster(backend, schedule, patience_s=0)
+    cluster.look()
+    assert cluster.slots == cores
+    assert schedule.instructions(None) == [Start(trial="x", nodes=tuple(backend.nodes()))]
+
+    wide = Schedule([Task(trial="x", predicted_s=1, resources={"cpus": 999, "licence": 1})], retries=0)
+    told = f"no node has room for a trial of 999 cpus, 1 licence; nodes have: {cores} cpus"
+    with pytest.raises(ValueError, match=f"{told}.* or name a cluster that has it"):
+        Cluster(backend, wide, patience_s=None).look()
+    with pytest.raises(ValueError, match=r"where wait \(now 0 s\) lets trials wait"):
+        Cluster(backend, wide, patience_s=0).look()
+
+
+def test_slots_are_summed_node_by_node() -> None:
+    nodes = {"a": {"cpus": 3.0}, "b": {"cpus": 3.0}, "c": {"cpus": 1.0}}
+    schedule = Schedule([Task(trial="x", predicted_s=1, resources={"cpus": 2})], retries=0)
+    cluster = Cluster(LocalBackend(nodes), schedule, patience_s=0)
+    cluster.look()
+    assert cluster.slots == 2
+    assert cluster.describe() == "2 trials at once on 3 nodes (2 × 3 cpus; 1 cpus)"
+
+
+def test_every_node_is_asked_whether_it_sees_what_trials_read_and_write(
+    backend: Backend, tmp_path: Path
+) -> None:
+    if isinstance(backend, TuneBackend):
+        pytest.skip("the nodes of a tuning are asked by Ray's own tasks")
+    (tmp_path / "pool").mkdir()
+
+    SharedStorage(backend, Folders(written=tmp_path, read=(tmp_path / "pool",))).require()
+
+    told = f"node .+ does not see {tmp_path / 'elsewhere'}, .* storage: in the declaration"
+    folders = Folders(written=tmp_path, read=(tmp_path / "pool", tmp_path / "elsewhere"))
+    with pytest.raises(ValueError, match=told):
+        SharedStorage(backend, folders).require()
+    assert [path.name for path in tmp_path.iterdir()] == ["pool"]
+
+
+class WithABlindNode(LocalBackend):
+    """Nodes join it; on the one that is called so, a folder is not there."""
+
+    def __init__(self, nodes: Mapping[str, Resources], unseen: Path) -> None:
+        super().__init__(nodes, modules=())
+        self._unseen = unseen
+
+    def start(self, job: Job) -> None:
+        blind = job.nodes == ("blind",)
+        super().start(replace(job, run=partial(jobs.without, self._unseen, job.run)) if blind else job)
+
+
+def test_a_node_that_joins_and_does_not_see_the_storage_is_left_out_and_the_others_go_on(
+    tmp_path: Path,
+) -> None:
+    folder, has = tmp_path / "study", {"cpus": 1.0}
+    folder.mkdir()
+    left_out: list[tuple[str, str]] = []
+    tasks = [Task(trial=trial, predicted_s=1, resources=has) for trial in ("a", "b", "c")]
+    schedule = Schedule(tasks, retries=0)
+    with WithABlindNode({"first": has}, folder) as backend:
+        storage = SharedStorage(
+            backend, Folders(written=folder, read=()), lambda *told: left_out.append(told)
+        )
+        storage.require()
+        cluster = Cluster(backend, schedule, patience_s=0, storage=storage)
+        cluster.look()
+        assert schedule.instructions(None) == [Start(trial="a", nodes=("first",))]
+
+        backend.nodes()["blind"] = has
+        while not left_out:
+            cluster.look()
+            assert schedule.instructions(None) == []
+            assert cluster.wait(0.1) == []
+        backend.nodes()["second"] = has
+        while not (starts := schedule.instructions(None)):
+            cluster.wait(0.1)
+            cluster.look()
+
+        assert starts == [Start(trial="b", nodes=("second",))]
+        assert cluster.slots == 2
+        ((node, why),) = left_out
+        assert node == "blind"
+        assert (
+            why == f"node {socket.gethostname()} does not see {folder}, or sees another folder of that name"
+        )
+        assert list(folder.iterdir()) == []
+
+
+def test_no_process_outlives_the_one_that_started_it(tmp_path: Path) -> None:
+    script = (
+        "import sys; from functools import partial; from pathlib import Path;"
+        "from tests.runners.scheduling import jobs;"
+        "from runners.scheduling.backend import Job;"
+        "from runners.scheduling.local_backend import LocalBackend;"
+        "backend = LocalBackend(modules=()); sleep = partial(jobs.sleep, Path(sys.argv[1]));"
+        "backend.start(Job(trial='x', run=sleep, nodes=(), resources={})); backend.wait(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, tmp_path], cwd=ROOT) as driver:
+        pid = began(tmp_path)
+        driver.kill()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, "it lives on"
+        time.sleep(0.05)

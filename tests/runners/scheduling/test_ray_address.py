@@ -1,0 +1,112 @@
+"""Which cluster a study runs on, who can't be reached, and what listens."""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runners.scheduling.ray_backend.address import cluster_address, require_cluster
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).resolve().parents[3]
+
+# In a process of its own: Ray's settings for the cluster of one machine hold for the whole process.
+LISTENING = """
+import os, subprocess, sys
+from pathlib import Path
+from functools import partial
+from runners.scheduling.ray_backend import address
+from runners.scheduling.backend import Job
+from runners.scheduling.ray_backend.core import RayBackend
+import ray
+
+mark = "STUDY_TEST_MARK=" + os.environ["STUDY_TEST_MARK"]
+
+def sockets():
+    ours = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_text(errors="replace").split("\\0"):
+                name = (process / "comm").read_text().strip().replace(" ", "_")
+                ours |= {os.readlink(file): name for file in (process / "fd").iterdir()}
+        except OSError:
+            continue  # it has just ended, or a file of it was closed
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in ours:
+                yield ours[f"socket:[{fields[9]}]"] + "@" + fields[1].partition(":")[0]
+
+with RayBackend(modules=()) as backend:
+    (node,) = backend.nodes()
+    backend.start(Job(trial="x", run=os.getpid, nodes=(node,), resources={"cpus": 1}))
+    while not backend.wait(1):
+        pass
+    print(" ".join(sockets()))
+    ask = [sys.executable, "-c", address._ASK, ray.get_runtime_context().gcs_address]
+    print(*(not subprocess.run(ask, env={**os.environ, "RAY_AUTH_MODE": mode}, capture_output=True).returncode
+            for mode in ("token", "disabled")))
+"""
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
+
+
+@pytest.mark.parametrize(
+    ("option", "environment", "chosen"),
+    [
+        (None, {}, None),
+        (None, {"RAY_ADDRESS": "10.0.0.1:6379"}, "10.0.0.1:6379"),
+        ("10.0.0.2:6379", {"RAY_ADDRESS": "10.0.0.1:6379"}, "10.0.0.2:6379"),
+        ("local", {"RAY_ADDRESS": "10.0.0.1:6379"}, None),
+    ],
+)
+def test_the_option_goes_before_the_environment_and_this_machine_is_the_default(
+    option: str | None, environment: dict[str, str], chosen: str | None
+) -> None:
+    assert cluster_address(option, environment) == chosen
+
+
+@pytest.fixture
+def listener() -> Iterator[str]:
+    """Something that listens and is no Ray."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_dead_or_wrong_address_gives_one_clear_error_within_seconds(listener: str) -> None:
+    before = time.monotonic()
+    with pytest.raises(ValueError, match=r"no Ray cluster at 127.0.0.1:1 .*refused.*is its head running"):
+        require_cluster("127.0.0.1:1")
+    with pytest.raises(ValueError, match="'ray://head:10001' is not HOST:PORT of a cluster's head"):
+        require_cluster("ray://head:10001")
+    with pytest.raises(ValueError, match=f"what listens at {listener} does not answer as the head"):
+        require_cluster(listener, patience_s=2)
+    assert time.monotonic() - before < 15
+
+
+def test_ray_on_this_machine_listens_on_loopback_alone_and_asks_for_its_token_whatever_the_user_has_set() -> (
+    None
+):
+    others = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    ended = subprocess.run(
+        [sys.executable, "-c", LISTENING],
+        cwd=ROOT,
+        env={**others, "RAY_AUTH_MODE": "disabled", "STUDY_TEST_MARK": secrets.token_hex(16)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    sockets, answered = ended.stdout.splitlines()
+    listening = [socket.split("@") for socket in sockets.split()]
+    assert {"gcs_server", "raylet"} < {process for process, _ in listening}
+    assert {address for _, address in listening} <= LOOPBACK, sockets
+    assert answered == "True False", "one who knows the token, and one who does not"

@@ -1,0 +1,289 @@
+"""The schedule decides, never loses a trial, and never goes beyond the budget."""
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+
+import pytest
+
+from runners.scheduling.nodes import Resources
+from runners.scheduling.schedule import Done, GiveUp, Preempt, Retry, Schedule, Start, State, Task
+
+ONE_SLOT = {"here": {"cpus": 1.0}}
+
+
+def task(trial: str, predicted_s: float, gpus: int = 0, **more: int) -> Task:
+    resources: Resources = {"cpus": 1, "gpus": gpus} if gpus else {"cpus": 1}
+    return Task(trial=trial, predicted_s=predicted_s, resources=resources, **more)
+
+
+def schedule_of(*tasks: Task, nodes: Mapping[str, Resources] = ONE_SLOT, retries: int = 0) -> Schedule:
+    schedule = Schedule(tasks, retries=retries)
+    schedule.see_nodes(nodes)
+    return schedule
+
+
+def starts(schedule: Schedule, room_flops: int | None = None) -> list[tuple[str, str]]:
+    given = schedule.instructions(room_flops)
+    return [(each.trial, " ".join(each.nodes)) for each in given if isinstance(each, Start)]
+
+
+def test_the_longest_trials_start_first_and_equal_ones_by_name() -> None:
+    tasks = task("short", 1), task("long", 9), task("b", 5), task("a", 5)
+    schedule = schedule_of(*tasks, nodes={"n": {"cpus": 3}})
+
+    assert [trial for trial, _ in starts(schedule)] == ["long", "a", "b"]
+    schedule.finish("a")
+    assert [trial for trial, _ in starts(schedule)] == ["short"]
+    assert starts(schedule) == []
+
+
+def test_a_wide_trial_counts_by_time_times_gpus_and_fills_the_node_that_it_fits_best() -> None:
+    nodes = {"large": {"cpus": 8, "gpus": 8}, "small": {"cpus": 4, "gpus": 4}}
+    tasks = task("narrow", 10, 1), task("wide", 4, 4), task("wider", 1, 8)
+    schedule = schedule_of(*tasks, nodes=nodes)
+
+    assert starts(schedule) == [("wide", "small"), ("narrow", "large")]
+    schedule.finish("narrow")
+    assert starts(schedule) == [("wider", "large")]
+
+
+def test_a_trial_that_fits_nowhere_now_holds_up_nothing_behind_it() -> None:
+    tasks = task("first", 20, 2), task("wide", 9, 4), task("narrow", 1, 1)
+    schedule = schedule_of(*tasks, nodes={"n": {"cpus": 8, "gpus": 4}})
+
+    assert [trial for trial, _ in starts(schedule)] == ["first", "narrow"]
+    schedule.finish("first")
+    assert starts(schedule) == []
+    schedule.finish("narrow")
+    assert [trial for trial, _ in starts(schedule)] == ["wide"]
+
+
+def test_resources_of_the_clusters_own_and_trials_of_several_nodes_are_placed() -> None:
+    nodes = {name: {"cpus": 2.0, "gpus": 0.0, "licence": float(name == "b")} for name in "abc"}
+    licensed = Task(trial="licensed", predicted_s=1, resources={"cpus": 1, "licence": 1})
+    across = Task(trial="across", predicted_s=9, resources={"cpus": 2}, nodes=2)
+    schedule = schedule_of(licensed, across, nodes=nodes)
+
+    assert starts(schedule) == [("across", "a c"), ("licensed", "b")]
+    assert schedule.could_run({"cpus": 2}, nodes=3)
+    assert not schedule.could_run({"cpus": 3}, nodes=1)
+    assert not schedule.could_run({"cpus": 2}, nodes=4)
+
+
+def test_a_crashed_trial_waits_for_its_time_and_keeps_its_place_until_its_retries_are_used_up() -> None:
+    schedule = schedule_of(task("long", 9), task("short", 1), task("tiny", 0.1), retries=1)
+    assert starts(schedule) == [("long", "here")]
+
+    schedule.crash("long")
+    assert schedule.instructions(None) == [
+        Retry(trial="long", attempt=1),
+        Start(trial="short", nodes=("here",)),
+    ]
+    schedule.retry("long")
+    schedule.finish("short")
+    assert starts(schedule) == [("long", "here")]
+    schedule.crash("long")
+    assert schedule.instructions(None) == [
+        GiveUp(trial="long", cause="crashed"),
+        Start(trial="tiny", nodes=("here",)),
+    ]
+
+
+def test_crashes_are_counted_from_where_a_trial_last_got_further() -> None:
+    schedule = schedule_of(task("x", 9), retries=2)
+
+    for progressed, attempt in ((False, 1), (False, 2), (True, 1), (False, 2)):
+        assert starts(schedule) == [("x", "here")]
+        schedule.crash("x", progressed=progressed)
+        assert schedule.instructions(None) == [Retry(trial="x", attempt=attempt)]
+        schedule.retry("x")
+
+
+def test_a_trial_that_failed_by_itself_is_not_tried_again() -> None:
+    schedule = schedule_of(task("only", 1), retries=5)
+    schedule.instructions(None)
+
+    schedule.fail("only")
+
+    assert schedule.instructions(None) == [GiveUp(trial="only", cause="failed"), Done()]
+
+
+def test_a_dead_node_gets_nothing_until_the_cluster_has_noticed() -> None:
+    nodes = {"a": {"cpus": 1}, "b": {"cpus": 1}}
+    schedule = schedule_of(task("x", 3), task("y", 2), task("z", 1), nodes=nodes, retries=3)
+    assert starts(schedule) == [("x", "a"), ("y", "b")]
+
+    schedule.crash("x", dead_nodes=["a"])
+    schedule.retry("x")
+    schedule.see_nodes(nodes)  # still listed
+    assert starts(schedule) == []
+    schedule.left("y", dead_nodes=["b"])
+    assert starts(schedule) == []
+    schedule.see_nodes({"b": {"cpus": 1}})
+    schedule.see_nodes({"b": {"cpus": 1}, "a": {"cpus": 1}})  # another one of that name
+    assert starts(schedule) == [("x", "a")]
+
+
+def test_a_preempted_trial_leaves_without_a_crash_counted() -> None:
+    schedule = schedule_of(task("x", 3), task("y", 1))
+    schedule.instructions(None)
+
+    schedule.preempt("x")
+    assert schedule.instructions(None) == [Preempt(trial="x")]
+    schedule.left("x")
+    assert starts(schedule) == [("x", "here")]
+
+
+def test_a_drained_schedule_ends_with_what_runs() -> None:
+    schedule = schedule_of(task("x", 3), task("y", 1))
+    schedule.instructions(None)
+
+    schedule.drain()
+    assert schedule.instructions(None) == []
+    schedule.finish("x")
+    assert schedule.instructions(None) == [Done()]
+    assert [each.trial for each in schedule.waiting()] == ["y"]
+
+
+def test_what_the_budget_has_no_room_for_waits_for_room_and_is_given_up_when_none_can_come() -> None:
+    tasks = task("large", 9, train_flops=60), task("medium", 5, train_flops=50), task("x", 1, train_flops=10)
+    schedule = schedule_of(*tasks, nodes={"n": {"cpus": 3}})
+
+    assert [trial for trial, _ in starts(schedule, 100)] == ["large", "x"]
+    assert schedule.instructions(30) == []
+    schedule.finish("large")
+    schedule.finish("x")
+    assert schedule.instructions(30) == [GiveUp(trial="medium", cause="budget"), Done()]
+
+
+def test_a_crash_beyond_the_budget_gives_the_crashed_trial_up() -> None:
+    schedule = schedule_of(task("x", 3, train_flops=60), retries=5)
+    schedule.instructions(60)
+
+    schedule.crash("x")
+    assert schedule.instructions(-1) == [GiveUp(trial="x", cause="budget"), Done()]
+
+
+def test_an_impossible_event_tells_the_trials_story() -> None:
+    schedule = schedule_of(task("only", 1), retries=5)
+    schedule.instructions(None)
+    schedule.crash("only")
+    schedule.retry("only")
+    schedule.instructions(None)
+    schedule.finish("only")
+
+    story = "started on here, crashed, retried, started on here, finished"
+    with pytest.raises(ValueError, match=f"only is done, not running; so far: {story}"):
+        schedule.finish("only")
+    with pytest.raises(ValueError, match="no trial other in this schedule"):
+        schedule.finish("other")
+
+
+class Chance:
+    """A cluster and a book under which everything happens in a random order."""
+
+    def __init__(self, seed: int) -> None:
+        self.draw = random.Random(seed)
+        self.nodes = {f"n{number}": self._node() for number in range(self.draw.randint(1, 3))}
+        self.tasks = {f"t{number}": self._task(f"t{number}") for number in range(self.draw.randint(1, 9))}
+        self.retries = self.draw.randint(0, 3)
+        self.schedule = Schedule(self.tasks.values(), retries=self.retries)
+        total = sum(each.train_flops for each in self.tasks.values())
+        self.cap = self.draw.choice([None, total, self.draw.randint(0, 2 * total)])
+        self.joined = self.gone = 0
+        self.held: dict[str, int] = {}
+        self.running: dict[str, tuple[str, ...]] = {}
+        self.delayed: list[str] = []
+        self.crashes = Counter[str]()
+        self.ended = Counter[str]()
+
+    def _node(self) -> Resources:
+        return {"cpus": 4.0, "gpus": float(self.draw.randint(0, 4))}
+
+    def _task(self, name: str) -> Task:
+        gpus, nodes = self.draw.choice([(0, 1), (0, 2), (1, 1), (4, 1)])
+        return Task(
+            trial=name,
+            predicted_s=self.draw.random(),
+            resources={"cpus": 1, "gpus": gpus},
+            nodes=nodes,
+            train_flops=self.draw.randint(1, 100),
+        )
+
+    @property
+    def room(self) -> int | None:
+        return None if self.cap is None else self.cap - self.gone - sum(self.held.values())
+
+    def obey(self) -> bool:
+        """Does what the schedule says; tells whether it is done."""
+        for each in self.schedule.instructions(self.room):
+            match each:
+                case Start():
+                    assert each.trial not in self.running
+                    assert not self.ended[each.trial]
+                    self.running[each.trial] = each.nodes
+                    self.held.setdefault(each.trial, self.tasks[each.trial].train_flops)
+                    assert self.room is None or self.room >= 0
+                case Retry():
+                    assert each.attempt == self.crashes[each.trial] <= self.retries
+                    self.delayed.append(each.trial)
+                case GiveUp():
+                    assert each.trial not in self.running
+                    self.ended[each.trial] += 1
+                    self.held.pop(each.trial, None)
+                    if each.trial in self.delayed:
+                        self.delayed.remove(each.trial)
+                case Done():
+                    return True
+        for node, has in self.nodes.items():
+            here = [self.tasks[trial].resources for trial, nodes in self.running.items() if node in nodes]
+            assert all(sum(needs[name] for needs in here) <= has[name] for name in has)
+        return False
+
+    def happen(self) -> None:
+        """Lets one thing happen."""
+        if self.delayed and (not self.running or self.draw.random() < 0.5):
+            trial = self.delayed.pop(self.draw.randrange(len(self.delayed)))
+            self.schedule.retry(trial)
+            return
+        if not self.running:  # what waits fits nowhere: a larger node joins
+            self.joined += 1
+            self.nodes[f"m{self.joined}"] = {"cpus": 8.0, "gpus": 4.0}
+            self.schedule.see_nodes(self.nodes)
+            return
+        trial = self.draw.choice(sorted(self.running))
+        nodes = self.running.pop(trial)
+        what = self.draw.choice(["finish", "fail", "crash", "die", "leave"])
+        if what == "finish":
+            self.schedule.finish(trial)
+            self.ended[trial] += 1
+            self.gone += self.draw.randint(0, self.held.pop(trial))
+        elif what == "fail":
+            self.schedule.fail(trial)
+        elif what == "leave":
+            self.schedule.left(trial)
+        else:
+            self.crashes[trial] += 1
+            self.gone += self.draw.randint(0, 30)  # work that the crash lost
+            dead = nodes[:1] if what == "die" else ()
+            self.schedule.crash(trial, dead_nodes=dead)
+            for node in dead:
+                self.nodes.pop(node, None)
+                if self.draw.random() < 0.5:
+                    self.schedule.see_nodes(self.nodes)
+
+
+def test_whatever_happens_every_trial_ends_once_none_runs_twice_and_the_budget_holds() -> None:
+    for seed in range(4000):
+        chance = Chance(seed)
+        chance.schedule.see_nodes(chance.nodes)
+        for _ in range(1000):
+            if chance.obey():
+                break
+            chance.happen()
+        else:
+            pytest.fail(f"seed {seed} does not end")
+        assert chance.ended == dict.fromkeys(chance.tasks, 1), seed
+        assert not chance.running, seed
+        assert chance.schedule.count(State.DONE) + chance.schedule.count(State.GIVEN_UP) == len(chance.tasks)

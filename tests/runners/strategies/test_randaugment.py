@@ -1,0 +1,68 @@
+"""RandAugment on whole batches is timm's, and draws from its generator alone."""
+
+import random
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data.auto_augment import _RAND_INCREASING_TRANSFORMS, AugmentOp
+from torch import Tensor
+
+from runners.strategies.randaugment import OPERATIONS, rand_augment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GEOMETRIC = {"Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel"}
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Image.Image]:
+    coarse = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 3)).astype(np.uint8)
+    return [Image.fromarray(each).resize((32, 32), Image.Resampling.BICUBIC) for each in coarse]
+
+
+def to_tensor(images: list[Image.Image]) -> Tensor:
+    return torch.from_numpy(np.stack([np.array(each) for each in images])).permute(0, 3, 1, 2).contiguous()
+
+
+@pytest.mark.parametrize("direction", [1.0, -1.0])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_each_operation_gives_timms_pixels(
+    name: str, direction: float, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hparams = {"translate_pct": 0.45, "img_mean": (128, 128, 128), "interpolation": Image.Resampling.BILINEAR}
+    timms: Callable[[Image.Image], Image.Image]
+    timms = AugmentOp(name, prob=1.0, magnitude=9, hparams=hparams)  # type: ignore[no-untyped-call]
+    monkeypatch.setattr(random, "random", lambda: 0.5 - direction / 4)  # above a half, timm negates
+
+    expected = to_tensor([timms(image) for image in images]).int()
+    found = OPERATIONS[name](to_tensor(images), torch.full((4,), direction)).int()
+
+    difference = (found - expected).abs()
+    if name in GEOMETRIC:  # at the edge of what moves in, PIL takes the nearest pixel
+        assert (difference <= 2).float().mean() > 0.95
+        assert difference.median() <= 1
+    else:
+        assert difference.max() <= 1
+
+
+def test_its_operations_are_timms() -> None:
+    assert set(OPERATIONS) == set(_RAND_INCREASING_TRANSFORMS)
+
+
+def test_the_generator_alone_decides_and_a_quarter_of_the_images_stays_as_it_is() -> None:
+    images = (torch.rand(400, 3, 16, 16) * 255).round() / 127.5 - 1
+
+    def augmented(seed: int) -> Tensor:
+        return rand_augment(images, torch.Generator().manual_seed(seed))
+
+    first = augmented(1)
+    torch.manual_seed(99)
+    assert torch.equal(first, augmented(1))
+    assert not torch.equal(first, augmented(2))
+    assert first.abs().max() <= 1
+    same = torch.isclose(first, images, atol=1e-5).flatten(1).all(1).float().mean()
+    assert 0.2 < same < 0.35

@@ -1,0 +1,141 @@
+"""Every training strategy does what `budgets` says that it costs, and learns."""
+
+import math
+
+import open_clip
+import pytest
+import torch
+from open_clip.transformer import PatchDropout
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from budgets.cost.architecture import catalogue, load_architecture
+from budgets.cost.flops import sample_cost
+from budgets.cost.strategy import STRATEGIES, inapplicable, strategy
+from budgets.recipe import Recipe
+from runners.models.model import build_model, encode_text, unprojected
+from runners.strategies.clipa import cut
+from runners.strategies.protocol import TrainingStrategy
+from runners.strategies.registry import build_strategy
+from runners.strategies.slip import simclr_loss
+from runners.training.optimizer import make_optimizer
+
+BATCH = 8
+LADDER = [name for name in catalogue() if name.startswith("mini-")]
+PAIRS = [
+    (architecture, name)
+    for architecture in LADDER
+    for name in STRATEGIES
+    if inapplicable(strategy(name), load_architecture(architecture)) is None
+]
+
+
+def build(architecture_name: str, name: str) -> tuple[open_clip.CLIP, TrainingStrategy]:
+    architecture, cost = load_architecture(architecture_name), strategy(name)
+    model = build_model(architecture.config, kept_fraction=cost.kept_fraction, sigmoid_loss=cost.sigmoid_loss)
+    return model.train(), build_strategy(cost, architecture)
+
+
+@pytest.mark.parametrize(("architecture_name", "name"), PAIRS)
+def test_a_strategys_forward_pass_costs_what_the_budget_says(architecture_name: str, name: str) -> None:
+    architecture, cost = load_architecture(architecture_name), strategy(name)
+    model, how = build(architecture_name, name)
+    images = torch.randn(BATCH, 3, architecture.image_size, architecture.image_size)
+    tokens = torch.randint(1, architecture.vocab_size - 1, (BATCH, architecture.context_length))
+
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        views = how.views(images, tokens, torch.Generator().manual_seed(0))
+        how.loss(model, *how.features(model, *views))
+
+    counted = counter.get_total_flops()
+    planned = 2 * sample_cost(architecture, cost, batch_size=BATCH).forward_macs * BATCH
+    assert counted == pytest.approx(planned, rel=0.005)
+
+
+def test_every_strategy_that_applies_is_tried_on_a_vit_and_on_a_cnn() -> None:
+    assert {name for architecture, name in PAIRS if architecture == "mini-ViT-XS-8"} == set(STRATEGIES)
+    assert {name for architecture, name in PAIRS if architecture == "mini-ConvNeXt"} == {
+        "clip",
+        "clip-crop-flip",
+        "clip-randaugment",
+        "clip-stacked-randaugment",
+        "siglip",
+        "slip",
+    }
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_features_that_tell_nothing_apart_have_the_loss_of_chance(name: str) -> None:
+    model, how = build("mini-ViT-XXS-8", name)
+    same = torch.ones(BATCH, 64) / 8
+
+    with torch.no_grad():
+        model.logit_scale.fill_(0.0)
+        if model.logit_bias is not None:
+            model.logit_bias.fill_(-1.0 - math.log(BATCH - 1))  # a cosine of 1, and odds of 1 to all others
+        loss = how.loss(model, *[same] * (4 if how.head is not None else 2))
+
+    assert loss.item() == pytest.approx(how.chance(BATCH))
+
+
+def test_siglip_starts_at_its_papers_temperature_and_bias_and_decays_neither() -> None:
+    model, how = build("mini-ViT-XXS-8", "siglip")
+    images, texts = nn.functional.normalize(torch.randn(2, 4, 64), dim=-1)
+
+    assert model.logit_scale.exp().item() == pytest.approx(10)
+    assert model.logit_bias is not None
+    assert model.logit_bias.item() == -10
+    # Equation 1 of arXiv 2303.15343, over a batch of four.
+    answers = 2 * torch.eye(4) - 1
+    expected = torch.log1p(torch.exp(answers * (-10 * images @ texts.T + 10))).sum() / 4
+    assert how.loss(model, images, texts).item() == pytest.approx(expected.item(), rel=1e-5)
+    _, plain = make_optimizer(model, Recipe(), lr_peak=1e-3).param_groups
+    assert any(parameter is model.logit_bias for parameter in plain["params"])
+
+
+def test_clipa_cuts_a_text_as_the_tokenizer_would_and_reads_all_of_it_once_unmasked() -> None:
+    model, how = build("mini-ViT-XXS-8", "clipa")
+    images = torch.randn(2, 3, 32, 32)
+    texts = torch.tensor([[1, 5, 99, *[0] * 13], [1, *range(2, 16), 99]])
+
+    _, short = how.views(images, texts, torch.Generator())
+    assert short.tolist() == [[1, 5, 99, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6, 7, 99]]
+    assert torch.equal(cut(texts, 16), texts)
+
+    how.unmask(model)
+    assert torch.equal(how.views(images, texts, torch.Generator())[1], texts)
+    assert sum(module.prob for module in model.visual.modules() if isinstance(module, PatchDropout)) == 0
+
+
+def test_a_short_text_has_the_same_features_with_and_without_its_padding() -> None:
+    model = build_model(load_architecture("mini-ViT-XXS-8").config).eval()
+    texts = torch.tensor([[1, 5, 99, *[0] * 13], [1, 6, 7, 8, 99, *[0] * 11]])
+
+    short = encode_text(model, texts[:, :5])
+
+    torch.testing.assert_close(short, model.encode_text(texts, normalize=True))
+
+
+@pytest.mark.parametrize("architecture_name", ["mini-ViT-XS-8", "mini-ConvNeXt", "mini-RN"])
+def test_a_tower_keeps_its_projection_after_giving_unprojected_features(architecture_name: str) -> None:
+    model = build_model(load_architecture(architecture_name).config).eval()
+    images = torch.randn(2, 3, 32, 32)
+    before = model.encode_image(images)
+
+    with unprojected(model.visual):
+        model.visual(images)
+
+    assert torch.equal(model.encode_image(images), before)
+
+
+def test_simclr_loss_is_least_when_both_views_of_an_image_agree() -> None:
+    views = torch.eye(4)
+
+    agreeing = simclr_loss(torch.cat([views, views]), temperature=0.1)
+    crossed = simclr_loss(torch.cat([views, views.roll(1, 0)]), temperature=0.1)
+
+    # Each view has its partner at cosine 1 and six others at cosine 0.
+    expected = torch.log(1 + 6 * torch.exp(torch.tensor(-10.0)))
+    assert agreeing.item() == pytest.approx(expected.item(), rel=1e-3)
+    assert crossed.item() == pytest.approx(10 + expected.item(), rel=1e-3)

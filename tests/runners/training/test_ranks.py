@@ -1,0 +1,155 @@
+"""Ranks: two train what one trains, leave and resume as one, and say which of them died."""
+
+import json
+import os
+import pickle
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import torch.distributed as dist
+
+from budgets.recipe import Recipe
+from runners.host.faults import ProcessEnded
+from runners.training.ranks import gather, rank, ranks, run_ranks
+from runners.trials.trial import run_trial
+from runners.trials.trial_setup import TrialJob
+from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_pool(tmp_path_factory.mktemp("pools") / "tiny")
+
+
+Jobs = Callable[[str, Recipe, int], TrialJob]
+
+
+@pytest.fixture
+def jobs(pool: Path, tmp_path: Path) -> Jobs:
+    def make(strategy: str, recipe: Recipe, count: int) -> TrialJob:
+        trial = tiny_trial(strategy=strategy, recipe=recipe)
+        return tiny_job(trial, pool, tmp_path / f"{trial.trial_id}-{count}", ranks=count)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("strategy", "recipe"),
+    [
+        ("clip", Recipe(precision="fp32")),
+        # The gradient of a key's bias is nothing but rounding; a small epsilon would make steps of it.
+        ("siglip", Recipe(precision="fp32", accumulation=2, ema=0.9, gradient_clip=None, eps=1e-3)),
+    ],
+)
+def test_two_ranks_give_the_losses_and_weights_of_one(jobs: Jobs, strategy: str, recipe: Recipe) -> None:
+    one, two = (jobs(strategy, recipe, count) for count in (1, 2))
+
+    alone, together = run_trial(one), run_trial(two)
+
+    losses = [pd.read_parquet(job.folder / "curve.parquet")["loss"] for job in (one, two)]
+    assert len(losses[0]) == 30
+    assert losses[1].to_numpy() == pytest.approx(losses[0].to_numpy(), rel=2e-5)
+    assert losses[0].iloc[-1] < losses[0].iloc[0]
+    weights = [torch.load(job.folder / "weights.pt", weights_only=True) for job in (one, two)]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=2e-5, msg=name)
+    same = {"samples_seen", "train_flops", "evaluation_flops", "steps", "held-out/count"}
+    assert {key: together.row[key] for key in same} == {key: alone.row[key] for key in same}
+    assert together.row["held-out/top5"] == pytest.approx(alone.row["held-out/top5"], abs=0.03)
+
+
+def _joined() -> tuple[int, list[float]]:
+    return ranks(), gather(torch.tensor([float(rank()), 10.0 + rank()])).tolist()
+
+
+def test_features_are_joined_in_the_order_of_ranks() -> None:
+    assert run_ranks(_joined, count=3, gpus=False) == (3, [0.0, 10.0, 1.0, 11.0, 2.0, 12.0])
+
+
+def _one_dies(how: str) -> None:
+    if rank() == 1:
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ValueError("its shard is damaged")
+    dist.barrier()
+
+
+def test_a_rank_that_is_killed_is_named_and_the_trial_may_be_tried_again() -> None:
+    with pytest.raises(ProcessEnded, match=r"rank 1 of 2: .*SIGKILL") as raised:
+        run_ranks(partial(_one_dies, "killed"), count=2, gpus=False)
+
+    assert raised.value.fault == "crashed"
+
+
+def test_a_rank_that_fails_gives_its_own_reason() -> None:
+    with pytest.raises(ProcessEnded, match="rank 1 of 2: ValueError: its shard is damaged") as raised:
+        run_ranks(partial(_one_dies, "failed"), count=2, gpus=False)
+
+    assert raised.value.fault == "failed"
+
+
+def test_ranks_that_are_told_to_leave_resume_together(jobs: Jobs) -> None:
+    job = jobs("clip", Recipe(precision="fp32"), 2)
+    job = replace(job, trial=replace(job.trial, samples_seen=2400))
+    quiet, told = run_trial(job), replace(job, folder=job.folder.with_name("told"))
+
+    def tell() -> None:
+        while not list(told.folder.glob("progress.json")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=tell).start()
+    with pytest.raises(ProcessEnded, match="rank 0 of 2: Left: SIGTERM") as raised:
+        run_trial(told)
+
+    assert raised.value.fault == "left"
+    assert list(told.folder.glob("checkpoint-*.pt"))
+    assert json.dumps(run_trial(told).row) == json.dumps(quiet.row)
+
+
+def test_a_batch_that_ranks_cannot_share_is_refused(jobs: Jobs) -> None:
+    with pytest.raises(ProcessEnded, match="a batch of 16 can't be cut into 3 equal parts"):
+        run_trial(jobs("clip", Recipe(precision="fp32"), 3))
+
+
+def test_batch_norm_needs_gpus_to_be_shared(jobs: Jobs) -> None:
+    with pytest.raises(ProcessEnded, match="batch norm over several ranks needs GPUs"):
+        run_trial(jobs("slip", Recipe(precision="fp32"), 2))
+
+
+def test_a_trial_over_two_nodes_leaves_without_a_loss_and_gives_the_losses_of_one_process(jobs: Jobs) -> None:
+    one = jobs("clip", Recipe(precision="fp32"), 1)
+    one = replace(one, trial=replace(one.trial, samples_seen=960))
+    wide = replace(one, folder=one.folder.with_name("wide"))
+    alone = run_trial(one)
+
+    with wide.folder.with_suffix(".job").open("wb") as file:
+        pickle.dump(wide, file)
+    ended = subprocess.run(  # a cluster's token must be known before Ray is imported
+        [sys.executable, "-m", "tests.runners.scheduling.run_over_two_nodes", file.name],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)},
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    losses = [pd.read_parquet(job.folder / "curve.parquet")["loss"].to_numpy() for job in (one, wide)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert (
+        json.loads((wide.folder / "result.json").read_text())["row"]["held-out/count"]
+        == alone.row["held-out/count"]
+    )

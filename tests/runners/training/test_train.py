@@ -1,0 +1,282 @@
+"""The training loop: exact samples, a resumed run equal to one that never stopped, divergence said."""
+
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from budgets.cost.architecture import load_architecture
+from budgets.cost.strategy import STRATEGIES, strategy
+from budgets.recipe import PRESETS, Recipe
+from runners.data.reading.training_set import TrainingSet
+from runners.models.model import build_model, compute_context
+from runners.strategies.registry import build_strategy
+from runners.training.backward import backward, backward_in_parts
+from runners.training.divergence import Diverged
+from runners.training.learner import make_learner
+from runners.training.optimizer import learning_rate, make_optimizer
+from runners.training.train import Schedule, to_float, train
+from runners.trials.checkpoint import load_checkpoint, save_checkpoint
+
+STEPS, BATCH = 12, 8
+CPU = torch.device("cpu")
+
+
+class Run:
+    """A short run of one strategy, from the same seed every time."""
+
+    def __init__(self, name: str, *, lr_peak: float = 1e-3, recipe: Recipe | None = None) -> None:
+        self.recipe = recipe or Recipe(precision="fp32")
+        architecture, cost = load_architecture("mini-ViT-XXS-8"), strategy(name)
+        torch.manual_seed(1)
+        model = build_model(
+            architecture.config, kept_fraction=cost.kept_fraction, sigmoid_loss=cost.sigmoid_loss
+        )
+        self.learner = make_learner(
+            model,
+            build_strategy(cost, architecture),
+            recipe=self.recipe,
+            lr_peak=lr_peak,
+            steps=STEPS,
+            precision=self.recipe.precision,
+        )
+        self.lr_peak = lr_peak
+        draw = np.random.default_rng(0)
+        images = draw.integers(0, 256, (30, 3, 32, 32)).astype(np.uint8)
+        tokens = draw.integers(1, 1023, (30, 16))
+        tokens[:, -1] = 1023
+        self.data = TrainingSet(images=torch.from_numpy(images), tokens=torch.from_numpy(tokens))
+
+    def train(self, first_step: int = 0, stop_after: int = STEPS) -> None:
+        def after_step(done: int) -> None:
+            if done == stop_after:
+                raise StopIteration
+
+        with suppress(StopIteration):
+            train(
+                self.learner,
+                self.data,
+                Schedule(seed=3, steps=STEPS, batch_size=BATCH, lr_peak=self.lr_peak, recipe=self.recipe),
+                first_step=first_step,
+                context=partial(compute_context, self.recipe.precision, CPU),
+                after_step=after_step,
+            )
+
+    @property
+    def losses(self) -> Tensor:
+        return self.learner.losses
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        weights: dict[str, Tensor] = self.learner.modules.state_dict()
+        average = self.learner.average
+        return weights if average is None else weights | average.state_dict()
+
+
+RECIPES = {
+    "adafactor": Recipe(optimizer="adafactor", precision="bf16", schedule="constant-with-cooldown"),
+    "average": Recipe(ema=0.9, precision="fp32", gradient_clip=None),
+    "parts": Recipe(accumulation=3, precision="fp32", gradient_checkpointing=True),
+    "fp16": Recipe(precision="fp16", optimizer="adafactor", ema=0.5, accumulation=2),
+    "tail": Recipe(precision="fp32", unmasked_tail=0.7),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        *((name, "default") for name in STRATEGIES),
+        *(("clip", recipe) for recipe in RECIPES if recipe != "tail"),
+        ("flip-50", "parts"),
+        ("flip-50", "tail"),
+        ("clipa", "tail"),
+    ],
+)
+def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(
+    name: str, recipe: str, tmp_path: Path
+) -> None:
+    whole = Run(name, recipe=RECIPES.get(recipe))
+    whole.train()
+
+    stopped = Run(name, recipe=RECIPES.get(recipe))
+    stopped.train(stop_after=5)
+    save_checkpoint(tmp_path, stopped.learner, step=5)
+    resumed = Run(name, recipe=RECIPES.get(recipe))
+    first = load_checkpoint(tmp_path, resumed.learner)
+    resumed.train(first_step=first)
+
+    assert first == 5
+    assert torch.isfinite(whole.losses).all()
+    assert torch.equal(resumed.losses, whole.losses)
+    assert all(torch.equal(resumed.weights[key], value) for key, value in whole.weights.items())
+
+
+def test_without_a_checkpoint_a_run_starts_at_its_first_step(tmp_path: Path) -> None:
+    run = Run("clip")
+
+    step = load_checkpoint(tmp_path, run.learner)
+
+    assert step == 0
+    assert torch.isnan(run.losses).all()
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_says_where() -> None:
+    run = Run("clip")
+    with torch.no_grad():
+        run.learner.model.text_projection.fill_(float("nan"))
+
+    with pytest.raises(Diverged, match="the loss is not finite within steps 0 to 12 of 12"):
+        run.train()
+
+
+def rates(recipe: Recipe, steps: int = 100) -> list[float]:
+    return [learning_rate(step, steps=steps, batch_size=10, peak=2.0, recipe=recipe) for step in range(steps)]
+
+
+def test_the_learning_rate_rises_over_the_warmup_and_falls_to_zero_as_a_cosine() -> None:
+    found = rates(Recipe())
+
+    assert found[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
+    assert found[10] == 2.0
+    assert found[55] == pytest.approx(1.0)
+    assert found[99] == pytest.approx(0, abs=1e-3)
+    assert rates(Recipe(), 3)[0] == 2.0
+    assert rates(Recipe(warmup_samples=95)) == found
+
+
+def test_a_constant_learning_rate_stays_at_its_peak_and_ends_in_its_cooldown_alone() -> None:
+    constant = rates(Recipe(schedule="constant"))
+    cooled = rates(Recipe(schedule="constant-with-cooldown", cooldown=0.2))
+
+    assert constant[:10] == cooled[:10] == rates(Recipe())[:10]
+    assert set(constant[9:]) == set(cooled[9:81]) == {2.0}
+    assert cooled[80:] == pytest.approx([2.0 * (20 - step) / 20 for step in range(20)])
+
+
+def test_gains_biases_and_the_temperature_are_not_decayed() -> None:
+    run = Run("clip")
+
+    decayed, plain = run.learner.optimizer.param_groups
+
+    assert decayed["weight_decay"] == 0.1
+    assert {parameter.ndim for parameter in decayed["params"]} == {2, 4}
+    assert plain["weight_decay"] == 0.0
+    assert {parameter.ndim for parameter in plain["params"]} == {0, 1}
+    assert len(decayed["params"]) + len(plain["params"]) == len(list(run.learner.model.parameters()))
+
+
+@pytest.mark.parametrize("shape", [(20, 48), (48, 20)])
+def test_adafactor_is_the_papers_factored_moments_momentum_and_decay_by_the_schedule(
+    shape: tuple[int, int],
+) -> None:
+    # Zhai et al. 2022 (arXiv 2106.04560), section 3.4: no relative step, a first moment, and in the first
+    # step a second moment of this gradient alone: rows times columns over their mean.
+    matrix = nn.Linear(shape[1], shape[0], bias=False)
+    before, gradient = matrix.weight.detach().clone(), torch.randn(shape)
+    optimizer = make_optimizer(matrix, PRESETS["paper"].recipe, lr_peak=1e-3)
+    matrix.weight.grad = gradient
+    for group in optimizer.param_groups:
+        group["lr"] = 0.5e-3  # half of the peak: half of the decay
+
+    optimizer.step()
+
+    squares = gradient.square()
+    rows, columns = squares.mean(1, keepdim=True), squares.mean(0, keepdim=True)
+    update = (1 - 0.9) * gradient / (rows * columns / rows.mean()).sqrt()
+    moved = matrix.weight.detach() - before * (1 - 0.5 * 1e-4)
+    torch.testing.assert_close(moved, -0.5e-3 * update, rtol=0.01, atol=1e-6)  # the moment is bf16
+    assert optimizer.state[matrix.weight]["exp_avg"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["clip", "flip-50", "siglip"])
+def test_a_batch_in_parts_has_the_loss_and_gradients_of_the_whole(name: str) -> None:
+    whole, parts = Run(name), Run(name)
+    for run in (whole, parts):
+        run.learner.model.train()
+        if name == "flip-50":  # which patches are dropped depends on the part
+            run.learner.strategy.unmask(run.learner.model)
+    images, tokens = next(whole.data.batches(seed=0, batch_size=BATCH, first_step=0, steps=1))
+    views = to_float(images), tokens
+    context = partial(compute_context, "fp32", CPU)
+
+    at_once = backward(whole.learner, views, context)
+    in_parts = backward_in_parts(parts.learner, views, context, parts=3, seed=0)
+
+    torch.testing.assert_close(in_parts, at_once)
+    for (parameter, expected), found in zip(
+        whole.learner.model.named_parameters(), parts.learner.model.parameters(), strict=True
+    ):
+        assert found.grad is not None, parameter
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-6, msg=parameter)
+
+
+def test_both_passes_of_a_part_drop_the_same_patches() -> None:
+    run = Run("flip-50")
+    seen = []
+    run.learner.model.visual.transformer.register_forward_pre_hook(
+        lambda _module, inputs: seen.append(inputs[0].detach().clone())
+    )
+    run.learner.model.train()
+    images, tokens = next(run.data.batches(seed=0, batch_size=BATCH, first_step=0, steps=1))
+
+    context = partial(compute_context, "fp32", CPU)
+    backward_in_parts(run.learner, (to_float(images), tokens), context, parts=2, seed=5)
+
+    first, second, *again = seen
+    assert torch.equal(torch.stack([first, second]), torch.stack(again))
+
+
+def test_gradient_checkpointing_changes_no_gradient() -> None:
+    plain = Run("clip")
+    checkpointed = Run("clip", recipe=Recipe(precision="fp32", gradient_checkpointing=True))
+
+    for run in (plain, checkpointed):
+        run.train(stop_after=2)
+
+    assert checkpointed.learner.model.transformer.grad_checkpointing
+    assert all(torch.equal(checkpointed.weights[key], value) for key, value in plain.weights.items())
+
+
+def test_the_moving_average_is_what_is_evaluated_and_follows_the_weights() -> None:
+    decay = 0.75
+    run = Run("clip", recipe=Recipe(precision="fp32", ema=decay))
+    weight = run.learner.model.visual.proj
+    expected: list[Tensor] = []
+    run.learner.optimizer.register_step_post_hook(
+        lambda *_: expected.append(
+            weight.detach().clone() if not expected else expected[-1] * decay + weight.detach() * (1 - decay)
+        )
+    )
+
+    run.train()
+
+    assert run.learner.evaluated is not run.learner.model
+    torch.testing.assert_close(run.learner.evaluated.visual.proj.detach(), expected[-1])
+
+
+def test_a_step_whose_fp16_gradients_overflow_is_left_out_and_the_scale_halved() -> None:
+    run = Run("clip", recipe=Recipe(precision="fp16"))
+    scaler = run.learner.scaler
+    assert scaler is not None
+    run.train(stop_after=1)
+    scale, before = scaler.get_scale(), run.learner.model.visual.proj.detach().clone()
+    run.learner.model.visual.proj.register_hook(lambda gradient: gradient * float("inf"))
+
+    run.train(first_step=1, stop_after=2)
+
+    assert torch.equal(run.learner.model.visual.proj, before)
+    assert scaler.get_scale() == scale / 2
+
+
+def test_the_tail_sees_all_tokens() -> None:
+    run = Run("clipa", recipe=Recipe(precision="fp32", unmasked_tail=0.25))
+    seen = []
+    run.learner.model.transformer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+
+    run.train()
+
+    assert [inputs.shape[1] for inputs in seen] == [8] * 9 + [16] * 3

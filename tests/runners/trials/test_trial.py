@@ -1,0 +1,123 @@
+"""One trial in this process: its row, its files, and what a diverged one says."""
+
+import dataclasses
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from budgets.recipe import Recipe
+from runners.results import RESULT_COLUMNS, to_frame
+from runners.trials.checkpoint import kept_steps
+from runners.trials.trial import read_outcome, run_trial
+from runners.trials.trial_setup import TrialJob
+from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_pool(tmp_path_factory.mktemp("pools") / "tiny")
+
+
+@pytest.fixture
+def job(pool: Path, tmp_path: Path) -> TrialJob:
+    trial = tiny_trial()
+    return tiny_job(trial, pool, tmp_path / trial.trial_id)
+
+
+def test_a_trial_sees_exactly_its_samples_and_leaves_row_curve_and_weights(job: TrialJob) -> None:
+    outcome = run_trial(job)
+
+    row = to_frame([outcome.row], RESULT_COLUMNS).iloc[0]
+    assert (row["samples_seen"], row["steps"], row["epochs"], row["train_flops"]) == (480, 30, 4.8, 3360)
+    assert row["status"] == "finished"
+    assert 0 <= row["held-out/top1"] <= row["held-out/top5"] <= 1
+    curve = pd.read_parquet(job.folder / "curve.parquet")
+    assert curve["samples_seen"].iloc[-1] == 480
+    assert row["train_loss"] == pytest.approx(curve["loss"].tail(3).mean())
+    assert {path.name for path in job.folder.iterdir()} == {
+        ".lock",
+        "curve.parquet",
+        "meter",
+        "result.json",
+        "weights.pt",
+    }
+
+
+def test_a_finished_trial_gives_its_result_again_and_is_not_touched(job: TrialJob) -> None:
+    first = run_trial(job)
+    before = (job.folder / "result.json").stat().st_mtime_ns
+
+    again = run_trial(job)
+
+    stored = read_outcome(job.folder)
+    assert stored is not None
+    # As text, since a regime without levels has NaN there.
+    assert str(sorted(again.row.items())) == str(sorted(first.row.items())) == str(sorted(stored.row.items()))
+    assert again.timing == first.timing
+    assert (job.folder / "result.json").stat().st_mtime_ns == before
+
+
+def test_a_diverged_trial_says_so_and_counts_only_what_it_did(job: TrialJob, tmp_path: Path) -> None:
+    wild = dataclasses.replace(
+        job.trial, lr_peak=1e30, recipe=Recipe(precision="fp32", gradient_clip=1e30, warmup=0.0)
+    )
+
+    outcome = run_trial(dataclasses.replace(job, trial=wild, folder=tmp_path / "wild"))
+
+    row = outcome.row
+    assert row["status"] == "diverged"
+    assert "the loss is not finite within steps 0 to 25 of 30" in row["reason"]
+    assert (row["steps"], row["samples_seen"], row["train_flops"]) == (25, 400, 2800)
+    assert not [name for name in row if name.startswith("held-out/")]
+    assert (tmp_path / "wild" / "result.json").exists()
+
+
+def test_a_trial_whose_features_collapse_ends_as_diverged_before_its_samples_are_spent(
+    job: TrialJob, tmp_path: Path
+) -> None:
+    hot = dataclasses.replace(
+        job.trial, lr_peak=0.3, samples_seen=16 * 250, recipe=Recipe(precision="fp32", diverged_after=0.4)
+    )
+
+    outcome = run_trial(dataclasses.replace(job, trial=hot, folder=tmp_path / "hot"))
+
+    assert outcome.row["status"] == "diverged"
+    assert "the loss is no better than chance: 2.77" in outcome.row["reason"]
+    assert 125 <= outcome.row["steps"] < 250
+    assert outcome.row["train_flops"] == outcome.row["samples_seen"] * job.trial.train_flops_per_sample
+
+
+def test_a_killed_trial_goes_on_to_the_same_row_with_all_that_it_keeps(job: TrialJob, tmp_path: Path) -> None:
+    recipe = Recipe(precision="fp32", optimizer="adafactor", ema=0.9, accumulation=2, unmasked_tail=0.2)
+    cell = dataclasses.replace(job.trial.cell, strategy="flip-50")
+    trial = dataclasses.replace(job.trial, cell=cell, recipe=recipe, tail_flops_per_sample=9)
+    whole = run_trial(dataclasses.replace(job, trial=trial, folder=tmp_path / "whole"))
+    killed = dataclasses.replace(job, trial=trial, folder=tmp_path / "killed", checkpoint_s=0)
+    (tmp_path / "job").write_bytes(pickle.dumps(killed))
+    dies = (
+        "import os, pickle, signal, sys; from pathlib import Path; from runners import trial, watch\n"
+        "after = watch.Watch.after_step\n"
+        "def after_step(self, done):\n"
+        "    after(self, done)\n"
+        "    if done == 26: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "watch.Watch.after_step = after_step\n"
+        "trial.run_trial(pickle.loads(Path(sys.argv[1]).read_bytes()))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", dies, tmp_path / "job"], cwd=ROOT, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert kept_steps(killed.folder) == 26
+
+    outcome = run_trial(killed)
+
+    assert str(outcome.row) == str(whole.row)
+    assert outcome.row["train_flops"] == 16 * (24 * 7 + 6 * 9)
+    one, other = (torch.load(tmp_path / name / "weights.pt") for name in ("whole", "killed"))
+    assert all(torch.equal(other[name], value) for name, value in one.items())

@@ -1,0 +1,253 @@
+"""``study export`` and ``evaluate``: every command of docs/evaluation.md, and CLIP_benchmark beside them."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pandas as pd
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from budgets.cost.architecture import load_architecture
+from budgets.cost.flops import image_forward_macs, text_forward_macs
+from budgets.quantity import format_flops
+from runners.data.build.in_place import open_pool
+from runners.data.evaluation.evaluation_set import EvaluationSet, Labelled, write_evaluation_set
+from runners.data.pool.tokenizer import tokenizer
+from runners.embedded.embedded_pool import evaluation_set
+from runners.models.model import build_model
+from runners.trials.trial import run_trial
+from study.declare.load import load_declaration
+from study.state.bookkeeping import trial_job
+from study.state.study import Study, plan_study
+from tests.study import shown
+from tests.study.conftest import Run, write_declaration
+
+COMMANDS = shown.commands("docs/evaluation.md")
+TRAIN, TEST, PICTURES = 500, 200, 30
+
+
+@pytest.fixture(scope="module")
+def user(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: a study with a trained ViT and a trained ConvNeXt, and sets to evaluate on."""
+    folder = tmp_path_factory.mktemp("user")
+    declaration = write_declaration(folder, pool, "my-study", architectures="mini-ViT-XXS-8, mini-ConvNeXt")
+    study = Study(
+        declaration=load_declaration(declaration), folder=folder / "results" / "my-study", pools=folder
+    )
+    (study.folder / "trials").mkdir(parents=True)
+    for trial in plan_study(study).trials:
+        run_trial(trial_job(study, trial))
+
+    data = evaluation_set("seen", TRAIN + TEST)
+    assert data.labels is not None
+    write_evaluation_set(
+        folder / "sets" / "seen",
+        replace(data, images=data.images[TRAIN:], labels=data.labels[TRAIN:]),
+        Labelled(images=data.images[:TRAIN], labels=data.labels[:TRAIN]),
+    )
+    texts = evaluation_set("retrieval", PICTURES)
+    assert texts.captions is not None
+    captions = tuple(
+        (one, f"{one} indeed", "a thing")[: 1 + place % 3] for place, (one,) in enumerate(texts.captions)
+    )
+    write_evaluation_set(folder / "sets" / "captions", EvaluationSet(images=texts.images, captions=captions))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _here(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(user)
+
+
+def command(part: str) -> str:
+    """The command of the documentation that holds these words."""
+    found: str
+    (found,) = (each for each in COMMANDS if part in each)
+    return found
+
+
+def exported(user: Path, run: Run, architecture: str) -> Path:
+    """The folder of a trial's exported model."""
+    folder = user / architecture
+    if not folder.exists():
+        (result,) = (
+            path.parent
+            for path in (user / "results" / "my-study" / "trials").glob("*/result.json")
+            if json.loads(path.read_text())["row"]["architecture"] == architecture
+        )
+        command = next(each for each in COMMANDS if each.startswith("export"))
+        said = run(command.replace("TRIAL", result.name).replace("exported", architecture))
+        assert said.startswith(f"{architecture}: {architecture} clip on 512 pairs")
+        (folder / "trial").write_text(result.name)
+    return folder
+
+
+@pytest.mark.parametrize("architecture", ["mini-ViT-XXS-8", "mini-ConvNeXt"])
+def test_open_clip_alone_loads_an_exported_model_and_gives_the_same_features(
+    user: Path, run: Run, architecture: str
+) -> None:
+    folder = exported(user, run, architecture)
+    ours = build_model(load_architecture(architecture).config).eval()
+    weights = user / "results" / "my-study" / "trials" / (folder / "trial").read_text() / "weights.pt"
+    ours.load_state_dict(torch.load(weights, weights_only=True))
+    images, texts = torch.rand(8, 3, 32, 32) * 2 - 1, torch.randint(1, 1024, (8, 16))
+
+    whole, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    # open_clip keeps what it is told for the rest of the process: not by a name that other tests use.
+    named = shutil.copy(folder / f"{architecture}.json", user / f"my-{architecture}.json")
+    open_clip.add_model_config(named)
+    by_name = open_clip.create_model(f"my-{architecture}", pretrained=str(weights))
+    with torch.no_grad():
+        for theirs in (whole.eval(), by_name.eval()):
+            assert torch.equal(theirs.encode_image(images), ours.encode_image(images))
+            assert torch.equal(theirs.encode_text(texts), ours.encode_text(texts))
+            assert torch.equal(theirs.logit_scale, ours.logit_scale)
+    assert str(preprocess.transforms[-1]) == "Normalize(mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5])"
+
+
+# webdataset leaves closing its shards to the garbage collector, and warns of what CLIP_benchmark leaves out.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:WebDataset.shardshuffle")
+@pytest.mark.parametrize("architecture", ["mini-ViT-XXS-8", "mini-ConvNeXt"])
+def test_clip_benchmark_measures_the_same(
+    user: Path, pool: Path, run: Run, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder: Any = pytest.importorskip("clip_benchmark.datasets.builder", reason="a test dependency")
+    classification: Any = pytest.importorskip("clip_benchmark.metrics.zeroshot_classification")
+    retrieval: Any = pytest.importorskip("clip_benchmark.metrics.zeroshot_retrieval")
+    folder = exported(user, run, architecture)
+    run(f"evaluate {folder} --sets sets --json {architecture}.json")
+    ours = json.loads((user / f"{architecture}.json").read_text())["metrics"]
+
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    encode = tokenizer(1024, 16, open_pool(pool).vocabulary)
+
+    def tokenize(texts: list[str]) -> torch.Tensor:
+        return torch.from_numpy(encode(texts))
+
+    seen = builder.build_wds_dataset("any", preprocess, data_dir=str(user / "sets" / "seen"))
+    images, labels = zip(*seen, strict=True)
+    whole = torch.utils.data.TensorDataset(torch.stack(images), torch.tensor(labels))
+    whole.classes = seen.classes  # type: ignore[attr-defined]
+    # Its 1.6.2 takes float() of an array of one number, which numpy allowed until 2.4.
+    to_numpy = torch.Tensor.numpy
+    monkeypatch.setattr(torch.Tensor, "numpy", lambda it: to_numpy(it.squeeze() if it.numel() == 1 else it))
+    theirs = classification.evaluate(
+        model.eval(), DataLoader(whole, 64), tokenize, seen.classes, seen.templates, "cpu", amp=False
+    )
+    for name, metric in (("top1", "acc1"), ("top5", "acc5"), ("mean_per_class", "mean_per_class_recall")):
+        assert ours[f"seen/{name}"] == pytest.approx(theirs[metric], abs=1e-6)
+
+    pairs: Any = list(builder.build_wds_dataset("any", preprocess, data_dir=str(user / "sets" / "captions")))
+    collate = builder.get_dataset_collate_fn("mscoco_captions")
+    theirs = retrieval.evaluate(
+        model, DataLoader(pairs, 32, collate_fn=collate), tokenize, "cpu", amp=False, recall_k_list=[1, 5, 10]
+    )
+    for k in (1, 5, 10):
+        assert ours[f"captions/image_to_text_r{k}"] == pytest.approx(
+            theirs[f"text_retrieval_recall@{k}"], abs=1e-6
+        )
+        assert ours[f"captions/text_to_image_r{k}"] == pytest.approx(
+            theirs[f"image_retrieval_recall@{k}"], abs=1e-6
+        )
+
+
+def test_a_set_with_a_training_split_is_probed_and_all_flops_are_told(user: Path, run: Run) -> None:
+    folder = exported(user, run, "mini-ConvNeXt")
+    said = run(command("--probe").replace("exported", folder.name))
+    assert re.search(r"seen +zero-shot top-1 +\d+\.\d\d +\d\.\d\d +200 *\n", said)
+    assert re.search(r"linear probe top-1 +\d+\.\d\d +\d\.\d\d +200 *\n", said)
+    assert re.search(r"captions +image to text R@1 ", said)
+    assert "few shot 5 top-1" in said
+    architecture = load_architecture("mini-ConvNeXt")
+    images, captions = TRAIN + TEST + PICTURES, 2 * PICTURES
+    macs = images * image_forward_macs(architecture) + (500 + captions) * text_forward_macs(architecture)
+    assert said.endswith(
+        f"{images} images and {500 + captions} texts encoded once: {format_flops(2 * macs)}\n"
+    )
+
+
+def test_the_weights_of_a_trial_are_evaluated_as_the_trial_was(user: Path, pool: Path, run: Run) -> None:
+    name = (exported(user, run, "mini-ConvNeXt") / "trial").read_text()
+    (user / "my-pool").unlink(missing_ok=True)
+    (user / "my-pool").symlink_to(pool)
+    words = command("--pool").replace("TRIAL", name)
+    run(f"{words} {pool}/evaluation/held-out --precision bf16 --json own.json")
+    row = json.loads((user / "results/my-study/trials" / name / "result.json").read_text())["row"]
+    ours = json.loads((user / "own.json").read_text())["metrics"]
+    # Pixels reach -1 to 1 by another formula than in training, and bf16 makes its rounding visible.
+    assert ours["held-out/top1"] == pytest.approx(row["held-out/top1"], abs=0.02)
+    assert ours["held-out/top5"] == pytest.approx(row["held-out/top5"], abs=0.02)
+
+
+def test_any_open_clip_checkpoint_is_evaluated_and_written_to_files(user: Path, run: Run) -> None:
+    torch.save(open_clip.create_model("ViT-S-32-alt").state_dict(), user / "checkpoint.pt")
+    run(command("mine.csv"))
+    told = json.loads((user / "mine.json").read_text())
+    table = pd.read_csv(user / "mine.csv").set_index("metric")
+    assert list(table.index) == [
+        f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)
+    ]
+    assert table.loc["image_to_text_r5", "value"] == told["metrics"]["captions/image_to_text_r5"]
+    assert table.loc["image_to_text_r5", "standard_error"] == told["metrics"]["captions/image_to_text_r5_se"]
+    assert (told["images"], told["texts"], told["precision"]) == (PICTURES, 2 * PICTURES, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("checkpoint.pt --model ViT-S-32-alt", "no such checkpoint: checkpoint.pt is no file, nor weights"),
+        ("bad.pt --model ViT-S-32-alt", "open_clip can't load bad.pt as ViT-S-32-alt"),
+        ("bad.pt --model ViT-S-32-atl", "unknown model 'ViT-S-32-atl'; did you mean 'ViT-S-32-alt'?"),
+        ("bad.pt", "--model: name the architecture"),
+        ("bad.pt --model no.json", "no such architecture file: no.json"),
+        ("sets", "sets is no exported model: there is no sets/open_clip_config.json"),
+        ("other.pt --model mini-ViT-XS-8", "open_clip can't load other.pt as mini-ViT-XS-8"),
+        ("other.pt --model mini-ViT-XXS-8", "name the pool with --pool FOLDER"),
+    ],
+)
+def test_what_can_not_be_evaluated_is_said_in_one_line(
+    user: Path, run: Run, words: str, expected: str
+) -> None:
+    (user / "checkpoint.pt").unlink(missing_ok=True)
+    (user / "bad.pt").write_bytes(b"no weights")
+    torch.save(build_model(load_architecture("mini-ViT-XXS-8").config).state_dict(), user / "other.pt")
+    said = run(f"evaluate {words} --sets sets/seen", code=2)
+    assert expected in said
+    assert said.startswith("study: ")
+    assert said.count("\n") == 1
+
+
+def test_a_trial_that_is_not_there_or_a_folder_that_is_are_refused(user: Path, run: Run) -> None:
+    assert "unknown trial 'abc'; allowed:" in run("export my-study.yaml abc out", code=2)
+    folder = exported(user, run, "mini-ConvNeXt")
+    trial = (folder / "trial").read_text()
+    assert folder.name in run(f"export my-study.yaml {trial} {folder.name}", code=2)
+    assert "results is not an evaluation set" in run(f"evaluate {folder.name} --sets results", code=2)
+
+
+def test_the_exported_tokenizer_gives_the_ids_of_training(user: Path, pool: Path, run: Run) -> None:
+    tokenizers: Any = pytest.importorskip("tokenizers", reason="a test dependency")
+    folder = exported(user, run, "mini-ConvNeXt")
+    theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    theirs.enable_truncation(16)
+    theirs.enable_padding(length=16, pad_id=0, pad_token="[padding]")  # noqa: S106 - no secret
+    opened = open_pool(pool)
+    texts = [*opened.index["caption"][:200], "A Dog, on_red!", "straße 日本語 ÜBER don't", "", "a " * 40]
+    expected = tokenizer(1024, 16, opened.vocabulary)(texts)
+    assert [each.ids for each in theirs.encode_batch(texts)] == expected.tolist()
+    config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    assert config["text_cfg"]["hf_tokenizer_name"] == str(folder)
+
+
+def test_a_model_of_siglips_loss_is_loaded_with_its_bias(user: Path, pool: Path, run: Run) -> None:
+    model = build_model(load_architecture("mini-ViT-XXS-8").config, sigmoid_loss=True)
+    torch.save(model.state_dict(), user / "siglip.pt")
+    said = run(f"evaluate siglip.pt --model mini-ViT-XXS-8 --pool {pool} --sets sets/captions")
+    assert "image to text R@1" in said

@@ -1,0 +1,141 @@
+"""A first study, the version, and completion in bash."""
+
+import os
+import pty
+import shutil
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from study.cli import main
+from study.declare.load import load_declaration
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_what_it_writes_plans_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new", "mine"]) == 0
+    assert "python -m study plan mine.yaml" in capsys.readouterr().out
+
+    assert main(["plan", "mine.yaml"]) == 0
+
+    shown = capsys.readouterr()
+    assert "study budget 15 TFLOP" in shown.out
+    assert "left out" not in shown.out + shown.err
+    assert load_declaration(folder / "mine.yaml").name == "mine"
+
+
+def test_every_line_that_is_commented_out_can_be_taken_in(folder: Path) -> None:
+    assert main(["new", "mine"]) == 0
+    path = folder / "mine.yaml"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    keys = ("evaluation:", "  imagenet:", "exclude:", "  - {strategies", "tuning:", "cluster:")
+    wanted = [line.removeprefix("# ").startswith(keys) for line in lines]
+    assert sum(wanted) == len(keys)
+    path.write_text(
+        "\n".join(line.removeprefix("# ") if want else line for line, want in zip(lines, wanted, strict=True))
+    )
+
+    declaration = load_declaration(path)
+
+    assert declaration.cluster is not None
+    assert declaration.tuning is not None
+    assert declaration.exclude
+    assert list(declaration.evaluation) == ["imagenet"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mine", "mine.yaml exists already"),
+        ("demo", "'demo' comes with the project"),
+        ("../mine", "names a folder: up to 100 letters"),
+    ],
+)
+def test_it_never_overwrites(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
+) -> None:
+    (folder / "mine.yaml").write_text("study: mine\n")
+
+    assert main(["new", name]) == 2
+
+    assert message in capsys.readouterr().err
+    assert (folder / "mine.yaml").read_text() == "study: mine\n"
+    assert list(folder.iterdir()) == [folder / "mine.yaml"]
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+
+    assert capsys.readouterr().out == f"clip-scaling-study {version('clip-scaling-study')}\n"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash to complete in")
+def test_bash_completes_commands_studies_options_and_their_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["completion"]) == 0
+    script = tmp_path / "completion.bash"
+    script.write_text(capsys.readouterr().out, encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text("")
+    bash = Bash(tmp_path)
+    bash.type(f"source {script}\n")
+    for typed, completed in (
+        ("python -m study reco", "python -m study recommend "),
+        ("python -m study plan sm", "python -m study plan small "),
+        ("python -m study plan mi", "python -m study plan mine.yaml "),
+        ("python -m study plan --format par", "python -m study plan --format parquet "),
+        ("python -m study run demo --retr", "python -m study run demo --retry-failed "),
+        ("python -m study data bu", "python -m study data build "),
+        ("python -m study data score p --rew", "python -m study data score p --rewrite-shards "),
+        ("python -m study plan --output mi", "python -m study plan --output mine.yaml "),
+        ("python mi", "python mine.yaml "),  # other commands of Python's complete as before
+    ):
+        bash.type(f"{typed}\t")
+        assert bash.reads(completed), f"{typed} became {bash.seen!r}"
+        bash.type("\x15")  # forgets the line
+    bash.end()
+
+
+class Bash:
+    """An interactive bash at a terminal."""
+
+    def __init__(self, folder: Path) -> None:
+        self.seen = ""
+        self._terminal, theirs = pty.openpty()
+        os.set_blocking(self._terminal, False)
+        self._process = subprocess.Popen(
+            [str(shutil.which("bash")), "--noprofile", "--norc", "-i"],
+            stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder,
+            env={"PS1": "$ ", "PATH": os.environ["PATH"], "TERM": "dumb", "INPUTRC": "/dev/null"},
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+
+    def type(self, text: str) -> None:
+        self.seen = ""
+        os.write(self._terminal, text.encode())
+
+    def reads(self, text: str, within_s: float = 20.0) -> bool:
+        """Whether that is what the terminal shows, at last."""
+        until = time.monotonic() + within_s
+        while text not in self.seen and time.monotonic() < until:
+            try:
+                self.seen += os.read(self._terminal, 4096).decode()
+            except BlockingIOError:
+                time.sleep(0.02)
+        return text in self.seen
+
+    def end(self) -> None:
+        self.type("exit\n")
+        self._process.wait(timeout=20)
+        os.close(self._terminal)

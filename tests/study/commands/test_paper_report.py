@@ -1,0 +1,109 @@
+"""``report --paper``: the paper's digitised tables, drawn as a study is, and beside one."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.charts.figure_data import FigureData
+from analysis.paper.paper_figures import PaperFigure, paper_figures
+from analysis.paper.paper_page import write_paper_page
+from analysis.paper.paper_panels import NOT_DIGITISED, PANELS, READERS
+from study.cli import main
+from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
+from tests.study.shown import ROOT
+
+SMALL = ROOT / "results" / "small" / "report" / "figures"
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return read_any_table(PAPER_FIGURES)
+
+
+@pytest.fixture(scope="module")
+def figures(table: pd.DataFrame) -> tuple[PaperFigure, ...]:
+    return paper_figures(table, {name: load_column_map(find_column_map(name)) for name in READERS})
+
+
+@pytest.fixture(scope="module")
+def drawn(figures: tuple[PaperFigure, ...]) -> Mapping[str, FigureData]:
+    found = {figure.data.name: figure.data for figure in figures if isinstance(figure.data, FigureData)}
+    assert len(found) == len(figures) == 19
+    return found
+
+
+def test_every_panel_of_the_tables_is_drawn_and_every_other_one_is_listed(
+    table: pd.DataFrame, figures: tuple[PaperFigure, ...]
+) -> None:
+    digitised = table[table["source"] == "digitised"]
+    held = set(digitised["figure"].astype(str) + digitised["panel"])
+    assert {panel for figure in figures for panel in figure.panels} == held == set(PANELS)
+    listed = {panel for absent in NOT_DIGITISED for panel in absent.panels}
+    assert not listed & held
+    numbers = {int(re.match(r"\d+", panel)[0]) for panel in held | listed}  # type: ignore[index]
+    assert numbers == set(range(1, 28)), "the paper has 27 figures"
+
+
+def test_every_reading_is_a_point_or_a_bar(table: pd.DataFrame, figures: tuple[PaperFigure, ...]) -> None:
+    for figure in figures:
+        # What follows from readings, data worth and accuracy on two sets, has other values than they.
+        if not isinstance(figure.data, FigureData) or figure.data.name.endswith(
+            ("shift", "equivalence-data")
+        ):
+            continue
+        read = [
+            100 - y if PANELS[panel].better == "higher" else y
+            for panel in figure.panels
+            for y in table[
+                (table["figure"].astype(str) + table["panel"] == panel) & (table["source"] == "digitised")
+            ]["y"]
+        ]
+        marks = figure.data.frame[figure.data.frame["mark"].isin(["point", "column"])]
+        assert sorted(marks["y"].round(6)) == sorted(round(y, 6) for y in read), figure.data.title
+
+
+def test_nothing_is_clear_where_no_seeds_were_run(drawn: Mapping[str, FigureData]) -> None:
+    for title, data in drawn.items():
+        assert "best" not in set(data.frame["mark"]), title
+        assert "made for this project, to within" in data.caption, title
+        assert "a lower bound" in data.caption, title
+
+
+def test_quality_has_bars_in_both_regimes(drawn: Mapping[str, FigureData]) -> None:
+    bars = drawn["figure-5a-5b-quality"].frame.query("mark == 'column'").set_index(["panel", "series"])["y"]
+    assert bars["equal samples", "top 40 %"] == pytest.approx(34.36, abs=0.005)
+    assert bars["one epoch"].idxmin() == "top 60 %"
+    few_shot = drawn["figure-6a-6b-6c-6d-quality"].frame
+    assert few_shot["panel"].nunique() == 4
+
+
+def test_a_doubtful_reading_says_why(drawn: Mapping[str, FigureData]) -> None:
+    assert "treat regime as unclear" in drawn["figure-14a-error-data-architecture"].caption
+    assert "mean over 6 variants" in drawn["figure-9a-9b-shift"].caption
+
+
+def test_the_page_has_what_is_drawn_what_is_not_and_a_study_beside(
+    tmp_path: Path, figures: tuple[PaperFigure, ...]
+) -> None:
+    few = [figure for figure in figures if figure.kind in ("quality", "error-data-architecture")]
+
+    page = write_paper_page(tmp_path / "paper", few, study="small", theirs=SMALL).read_text("utf-8")
+
+    assert page.count("<h3>The paper</h3>") == page.count("<h3>small</h3>") == 2
+    assert page.count("<svg") == 3
+    assert "small does not support this figure" in page
+    assert "Figures 16a and 16b" in page
+    assert 'href="../figures/error-samples-strategy.svg"' in page
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert "http" not in re.sub(r"https?://www\.w3\.org\S*", "", page)
+    for link in re.findall(r'href="(figures/[^"]+)"', page):
+        assert (tmp_path / "paper" / link).exists(), link
+
+
+def test_a_report_of_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report"]) == 2
+    assert "which study? Give a declaration, or --paper" in capsys.readouterr().err

@@ -1,0 +1,221 @@
+"""``python -m study plan``: what it shows, writes and explains; and ids that nothing may change."""
+
+import csv
+import hashlib
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from budgets.cost.flops import CONVENTION
+from budgets.declaration import require_runnable
+from budgets.planning.plan import Plan
+from study.cli import main
+from study.declare.load import find_declaration, load_declaration
+from study.state.study import Study, plan_study, plan_tables
+from tests.study.declared import FULL, write
+
+ROOT = Path(__file__).resolve().parents[3]
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs the command as a user does; gives what it printed."""
+
+    def plan(*words: str, code: int = 0) -> str:
+        found = main(
+            ["plan", *words, "--results", str(tmp_path / "results"), "--pools", str(tmp_path / "pools")]
+        )
+        captured = capsys.readouterr()
+        assert found == code
+        return captured.err if code else captured.out
+
+    return plan
+
+
+def study_of(name: str, folder: Path) -> Study:
+    return Study(declaration=load_declaration(find_declaration(name)), folder=folder, pools=folder)
+
+
+def plan_by_name(name: str, folder: Path) -> Plan:
+    return plan_study(study_of(name, folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "some", "all_of_them"),
+    [
+        ("demo", 38, ("6e5a041a6b76", "3cd177c55883", "959adc2aa5a9"), "a04181ccd6983146"),
+        ("small", 156, ("8786541fc02c", "392375a24931", "6021153b8b14"), "dfa263296a992eb6"),
+    ],
+)
+def test_the_shipped_studies_keep_their_trials_ids(
+    tmp_path: Path, name: str, number: int, some: tuple[str, str, str], all_of_them: str
+) -> None:
+    ids = [trial.trial_id for trial in plan_by_name(name, tmp_path).trials]
+
+    assert len(ids) == number
+    assert (ids[0], ids[number // 2], ids[-1]) == some
+    assert hashlib.sha256(" ".join(ids).encode()).hexdigest()[:16] == all_of_them
+
+
+def test_the_shipped_studies_need_no_note(tmp_path: Path) -> None:
+    assert plan_by_name("demo", tmp_path).warnings == plan_by_name("small", tmp_path).warnings == ()
+
+
+def test_the_same_declaration_gives_the_same_tables_whatever_was_measured(tmp_path: Path) -> None:
+    study = study_of("demo", tmp_path)
+    plan = plan_study(study)
+    before = plan_tables(plan)
+    event = {"event": "trial-finished", "trial": plan.trials[0].trial_id, "samples_per_s": 7.0}
+    (tmp_path / "events.jsonl").write_text(json.dumps(event) + "\n")
+
+    for old, new in zip(before, plan_tables(plan_study(study)), strict=True):
+        assert old.equals(new)
+
+
+def test_a_plan_is_a_table_with_totals_against_the_budget(run: Run) -> None:
+    lines = run("demo").splitlines()
+
+    assert lines[0].split()[:4] == ["level", "architecture", "strategy", "pairs"]
+    assert len([line for line in lines if line.startswith("100 GFLOP")]) == 10
+    assert "demo: 38 trials, 15.17 TFLOP of training in all; study budget 20 TFLOP, 4.83 TFLOP left" in lines
+
+
+def test_the_papers_grid_is_planned_and_priced(run: Run, tmp_path: Path) -> None:
+    plan = plan_by_name("paper", tmp_path)
+    cells = {trial.cell for trial in plan.trials}
+    text = run("paper")
+
+    assert plan.left_out == ()
+    assert {cell.quality for cell in cells} == {"top20", "top40", "top60", "top80", "all"}
+    assert len({cell.architecture for cell in cells}) == 9
+    assert {cell.strategy for cell in cells} == {"clip", "clip-stacked-randaugment", "flip-50", "slip"}
+    assert {cell.regime for cell in cells} == {"one-epoch", "equal-samples"}
+    sizes = {cell.subset_size for cell in cells if cell.regime == "one-epoch" and cell.quality == "all"}
+    assert (len(sizes), min(sizes), max(sizes)) == (11, 10_000_000, 3_400_000_000)
+    assert "paper: 297 trials, 43.66 ZFLOP of training in all; no study budget" in text
+    # 43.66 ZFLOP and the evaluation over 989 TFLOP/s at 40 and at 10 %.
+    assert "30,660 to 122,640 hours of h100-sxm (297 at 10% to 40% of the peak)" in text
+
+
+def test_a_sample_costs_three_times_two_times_what_the_paper_plots(tmp_path: Path) -> None:
+    plotted = {"Ti-16": 2.65, "S-16": 6.03, "B-32": 5.76, "B-16": 19.1, "L-16": 63.3}
+    for trial in plan_by_name("paper", tmp_path).trials:
+        name = trial.cell.architecture.removeprefix("paper-ViT-")
+        if name in plotted and trial.cell.strategy == "clip":
+            assert trial.train_flops_per_sample == pytest.approx(6e9 * plotted[name], rel=0.012)
+
+
+def test_every_trial_and_every_left_out_cell_is_written_as_csv(run: Run, tmp_path: Path) -> None:
+    path = write(tmp_path, FULL)
+    rows = list(csv.DictReader(io.StringIO(run(str(path), "--format", "csv"))))
+    plan = plan_study(Study(declaration=load_declaration(path), folder=tmp_path, pools=tmp_path))
+    trials, left_out = [row for row in rows if row["trial"]], [row for row in rows if not row["trial"]]
+
+    assert [row["trial"] for row in trials] == [trial.trial_id for trial in plan.trials]
+    assert [int(row["train_flops"]) for row in trials] == [trial.train_flops for trial in plan.trials]
+    assert [row["reason"] for row in left_out] == [item.reason for item in plan.left_out]
+    assert not any(row["reason"] for row in trials)
+    assert float(trials[0]["device_hours_low"]) < float(trials[0]["device_hours_high"])
+
+
+def test_json_is_exact_and_carries_convention_totals_and_price(run: Run, tmp_path: Path) -> None:
+    path = write(tmp_path, FULL)
+    content = json.loads(run(str(path), "--format", "json"))
+
+    assert content["convention"] == CONVENTION
+    trials = [*content["trials"], *content["tuning"]["trials"]]
+    assert content["train_flops"] == sum(trial["train_flops"] for trial in trials)
+    assert sum(content["train_flops_by"]["strategy"].values()) == content["train_flops"]
+    assert content["price"]["money"]["low"] == pytest.approx(2.5 * content["price"]["device_hours"]["low"])
+    assert {trial["level_flops"] for trial in content["trials"]} == {None, 10**11, 3 * 10**11, 9 * 10**11}
+
+
+def test_parquet_has_the_columns_of_the_csv_and_the_convention(run: Run, tmp_path: Path) -> None:
+    path, output = write(tmp_path, FULL), tmp_path / "plan.parquet"
+    header = run(str(path), "--format", "csv").splitlines()[0]
+    assert run(str(path), "--format", "parquet", "--output", str(output)).strip() == str(output)
+    table = pq.read_table(output)
+
+    assert ",".join(table.column_names) == header
+    assert table.schema.metadata[b"convention"].decode() == CONVENTION
+    assert "a file, --output FILE" in run(str(path), "--format", "parquet", code=2)
+
+
+def test_output_goes_to_a_file(run: Run, tmp_path: Path) -> None:
+    run("demo", "--output", str(tmp_path / "plan.txt"))
+
+    assert (tmp_path / "plan.txt").read_text() == run("demo")
+
+
+@pytest.mark.parametrize(
+    "cell", ["a88b34c15767", "XS-8 flip-50 900", "mini-ViT-XS-8 flip-50 top40 900 GFLOP"]
+)
+def test_a_cell_is_explained_by_id_or_by_words(run: Run, cell: str) -> None:
+    lines = run("demo", "--explain", cell).splitlines()
+
+    # 16 patches of 8 x 8 x 3 to width 48; the rest by hand in the tests of the towers.
+    assert lines[0] == "mini-ViT-XS-8 flip-50 on 3,277 pairs (top40) at 900 GFLOP"
+    assert "8 of 16 patches kept and a class token: 917,280 MACs x 1 view + 3,072" in lines[1]
+    assert lines[4] == (
+        "a sample: 1,760,032 MACs forward x 2 FLOPs a MAC x 3 passes = 10,560,192 FLOP (10.56 MFLOP)"
+    )
+    assert (
+        "900,000,000,000 FLOP / 10,560,192 = 85,225, in whole batches of 128: 85,120 in 665 steps" in lines[6]
+    )
+    assert "85,120 x 10,560,192 = 898,883,543,040 FLOP" in lines[8]
+    assert lines[-1] == "trial a88b34c15767: seed 0"
+
+
+def test_an_explained_cell_that_is_left_out_says_every_reason(run: Run, tmp_path: Path) -> None:
+    path = write(tmp_path, FULL)
+    text = run(str(path), "--explain", "mini-RN slip 20,000 all 300")
+
+    assert "left out: excluded by the declaration: exclude[1]" in text
+    assert "self-supervised head on 2 augmented views" in text
+
+
+def test_which_cell_is_meant_must_be_clear(run: Run) -> None:
+    assert "'slip' may be one of 3 cells; add words of the one you mean:" in run(
+        "demo", "--explain", "slip", code=2
+    )
+    assert "no trial or cell 'sglip'" in run("demo", "--explain", "sglip", code=2)
+    assert "--format text alone" in run("demo", "--explain", "slip", "--format", "csv", code=2)
+
+
+def test_a_described_pool_is_planned_but_never_run(run: Run, tmp_path: Path) -> None:
+    assert "trials" in run(str(write(tmp_path, FULL)))
+    with pytest.raises(
+        ValueError, match=r"the pool webli-en is only described .* can be planned and priced, not run"
+    ):
+        require_runnable(load_declaration(find_declaration("paper")))
+    require_runnable(load_declaration(find_declaration("demo")))
+
+
+def test_a_grid_over_the_budget_gives_one_message_and_exit_code_2(run: Run, tmp_path: Path) -> None:
+    path = write(tmp_path, FULL.replace("  fit: drop\n", ""))
+    message = run(str(path), code=2)
+
+    assert message.startswith("study: the grid costs ")
+    assert "budget: {fit: drop}" in message
+
+
+def test_what_the_planner_chose_is_noted(run: Run, tmp_path: Path) -> None:
+    text = run(str(write(tmp_path, FULL)))
+
+    assert "note: dropped to fit the study budget (budget.fit: drop): " in text
+    assert "20 extra seeds at 900 GFLOP, " in text
+
+
+def test_a_reader_that_has_seen_enough_gives_no_traceback() -> None:
+    command = f"{sys.executable} -m study plan paper --format csv | head -1"
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.startswith("trial,regime,")
+    assert done.stderr == ""

@@ -1,0 +1,108 @@
+"""`recommend` from the paper's readings and from a study that has results."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.cells.table import records
+from runners.results import RESULT_COLUMNS, to_frame, write_table
+from study.cli import main
+from tests.analysis.synthetic import study
+
+PRIOR = ["recommend", "--prior", "paper-one-epoch", "--pairs", "3.4B", "--flops"]
+
+
+@pytest.mark.parametrize(
+    ("flops", "architecture"), [("5e18", "ViT-Ti/16"), ("4e19", "ViT-B/32"), ("1e21", "ViT-L/16")]
+)
+def test_the_papers_frontier_is_named_lowest_and_without_seeds_not_recommended(
+    flops: str, architecture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*PRIOR, flops]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("figure 8b, digitised, as a prior:")
+    if lines[1].startswith("  the data cannot tell what to train: ahead by "):
+        assert lines[2].endswith("with three seeds each: the noise between seeds was not measured")
+        assert lines[3].startswith(f"  lowest: {architecture}, CLIP, ")
+    else:
+        assert lines[1].startswith(f"  train {architecture}, CLIP, ")
+        assert " (tied with " in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([*PRIOR, "1e12"], "all its budgets are above 1 TFLOP"),
+        (
+            ["recommend", "small", "--flops", "1e16", "--pairs", "32768"],
+            "measured budgets end more than 30 times from this one",
+        ),
+        ([*PRIOR[:-3], "--pairs", "0", "--flops", "1e18"], "--pairs must be at least 1; found 0"),
+        ([*PRIOR, "1e20 FLIP"], "unknown unit of compute 'FLIP'"),
+        (["recommend", "--pairs", "1M", "--flops", "1e20"], "give either a study or --prior MAP"),
+        (
+            ["recommend", "--prior", "papre-one-epoch", "--pairs", "1M", "--flops", "1e20"],
+            "did you mean 'paper-",
+        ),
+        (
+            ["recommend", "demo", "--results", "nowhere", "--pairs", "1M", "--flops", "1e20"],
+            "has no results; run",
+        ),
+    ],
+)
+def test_what_cannot_be_recommended_is_said(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_studys_own_results_are_learnt_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = study(levels=tuple(np.geomspace(2e11, 1e13, 5))).results.assign(precision="fp32")
+    (tmp_path / "demo").mkdir()
+    write_table(tmp_path / "demo" / "results.parquet", to_frame(records(results), RESULT_COLUMNS))
+    words = ["recommend", "demo", "--results", str(tmp_path), "--flops", "30 TFLOP", "--pairs", "8192"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "  train ConvNeXt-C, CLIP, 3,276 pairs, top 40 % (tied with 2 others)"
+    assert lines[2].endswith("], 3 times beyond the measured budgets")
+    assert any(line.startswith("  runner-up: ") for line in lines)
+
+
+SMALL = ["recommend", "small", "--flops"]
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
+    assert main([*SMALL, *words]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_level_is_reached_with_tolerance(capsys: pytest.CaptureFixture[str]) -> None:
+    at, below = (said(capsys, flops, "--pairs", "32768") for flops in ("5.4e12", "5.39e12"))
+    assert at[1:] == below[1:]
+    assert at[1] == "  train mini-ViT-XS-8, FLIP (50 %), 13,108 pairs, top 40 % (tied with 1 other)"
+    assert at[2].startswith("  error 51.9 % [")
+    assert sum(line.endswith(", measured here") for line in at) == 13
+
+
+def test_a_pool_larger_than_any_measured_is_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = said(capsys, "5.4e12", "--pairs", "10M")
+    told = [line for line in lines if line.startswith("  data: ")]
+    assert len(told) == 1
+    assert "305 times as large as the largest measured (32,768 pairs)" in told[0]
+    assert not any(line.startswith("  data: ") for line in said(capsys, "5.4e12", "--pairs", "32768"))
+
+
+def test_the_only_configuration_that_fits_a_small_pool_is_no_answer(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = said(capsys, "5.4e12", "--pairs", "4096")
+    assert lines[1].startswith(
+        "  the data cannot tell what to train: only one of 13 configurations can be had"
+    )
+    assert not any(line.startswith("  train ") for line in lines)
+    assert (
+        "  data: a pool of 10,238 pairs would allow mini-ViT-XS-8, CLIP, 4,096 pairs, top 40 %: error 66.6 %"
+        in lines
+    )

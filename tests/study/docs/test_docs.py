@@ -1,0 +1,104 @@
+"""README and docs/: the commands run, links lead somewhere, constants are those of the code."""
+
+import re
+import shlex
+import subprocess
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+from study.cli import main
+from study.declare.load import load_declaration
+from tests.study import shown
+
+README = (shown.ROOT / "README.md").read_text(encoding="utf-8")
+METHOD = (shown.ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", shown.PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert "://" in link or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", shown.PAGES, ids=lambda page: page.name)
+def test_every_link_within_a_page_leads_to_a_heading(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    headings = {
+        re.sub(r"[^\w -]", "", each).strip().lower().replace(" ", "-")
+        for each in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    }
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= headings
+
+
+def test_the_constants_of_the_method_are_those_of_the_code() -> None:
+    found = re.findall(r"^\| `([a-z_.]+)\.([A-Z_]+)` \| (.+) \|$", METHOD, re.MULTILINE)
+    assert len(found) == 19
+    for module, name, value in found:
+        assert str(getattr(import_module(module), name)) == value, f"{module}.{name}"
+
+
+def test_the_citation_is_whole() -> None:
+    citation = yaml.safe_load((shown.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert f'version = "{citation["version"]}"' in (shown.ROOT / "pyproject.toml").read_text()
+    assert citation["references"][0]["title"].startswith("Scaling (Down) CLIP")
+
+
+def test_the_targets_of_make_are_there() -> None:
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        asked = subprocess.run(["/usr/bin/env", "make", "-n", target], cwd=shown.ROOT, check=False)
+        assert asked.returncode == 0, target
+
+
+def test_the_commands_of_the_readme_run_in_the_order_in_which_they_stand(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = {}
+    for line in shown.commands("README.md"):
+        words = shlex.split(line.partition(" > ")[0])
+        # Without Ray, whose start takes longer than these trials; the other tests have it.
+        extra = {"run": ["--backend", "local"], "calibrate": ["--seconds", "1"]}.get(words[0], [])
+
+        code = main([*words, *extra])
+
+        out, err = capsys.readouterr()
+        said[words[0]] = out
+        assert code == 0, line + out + err
+        if words[0] == "new":
+            shrink(Path(f"{words[1]}.yaml"), pool)
+    assert "3 of 3 trials finished" in said["report"]
+    assert set(said) == {"new", "plan", "calibrate", "run", "status", "report", "recommend", "completion"}
+
+
+def test_the_plan_that_the_readme_shows_is_the_one_that_it_plans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [main(["new", "first"]), main(["plan", "first.yaml"])] == [0, 0]
+    planned = capsys.readouterr().out.splitlines()
+
+    (block,) = re.findall(r"```\n( *level  architecture.+?)\n```", README, re.DOTALL)
+
+    assert {line for line in block.splitlines() if line != "…"} <= set(planned)
+
+
+def shrink(path: Path, pool: Path) -> None:
+    """The declaration that the tour writes, on a smaller pool and with less compute."""
+    text = path.read_text(encoding="utf-8")
+    for whole, part in (
+        ("embedded: {pairs: 8192}", f"path: {pool}"),
+        ("[60 GFLOP, 180 GFLOP, 540 GFLOP]", "[20 GFLOP, 30 GFLOP, 40 GFLOP]"),
+        ("  study: 15 TFLOP", "  study: 1 TFLOP"),
+        ("seeds: [0, 1]", "seeds: [0]"),
+        ("[mini-ViT-XXS-8, mini-ViT-XS-8, mini-ViT-S-8, mini-ConvNeXt]", "[mini-ViT-XS-8]"),
+        ("[top40, all]", "[top40]"),
+        ("[clip, flip-50]", "[clip]"),
+    ):
+        assert whole in text, whole
+        text = text.replace(whole, part)
+    path.write_text(text, encoding="utf-8")
+    assert load_declaration(path).grid

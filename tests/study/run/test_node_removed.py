@@ -1,0 +1,70 @@
+"""A node of the cluster is taken away while it works: its trials go on elsewhere, to the same rows."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from budgets.book.ledger import read_entries, reserved
+from runners.results import read_json_lines
+from runners.trials.checkpoint import checkpoints
+from study.cli import main
+from tests.study.conftest import start_study, write_declaration
+
+pytestmark = pytest.mark.ray
+
+LONG = {"levels": "60 GFLOP", "seeds": "0, 1"}
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    from ray.cluster_utils import Cluster  # noqa: PLC0415 - after the mode is set
+
+    memory = 80_000_000
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "object_store_memory": memory, "include_dashboard": False},
+    )
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def test_the_trials_of_a_removed_node_go_on_elsewhere(pool: Path, tmp_path: Path, cluster: Any) -> None:  # noqa: ANN401 - Ray's has no type
+    nodes = {
+        node.node_id: node
+        for node in (cluster.add_node(num_cpus=1, object_store_memory=80_000_000) for _ in range(2))
+    }
+    cluster.wait_for_nodes()
+    declaration, folder = write_declaration(tmp_path, pool, **LONG), tmp_path / "tiny"
+    with start_study("run", declaration, "--results", tmp_path, "--address", cluster.address) as process:
+        deadline = time.monotonic() + 120
+        while sum(bool(checkpoints(path)) for path in folder.glob("trials/*")) < 2:
+            assert process.poll() is None
+            assert time.monotonic() < deadline, "no trial began"
+            time.sleep(0.05)
+        started = read_json_lines(folder / "events.jsonl").dropna(subset=["nodes"])
+        victim = started["nodes"].iloc[0][0]
+        cluster.remove_node(nodes[victim], allow_graceful=False)
+        output, errors = process.communicate(timeout=200)
+
+    assert process.returncode == 0, output + errors
+    assert "it goes on from its last checkpoint" in output
+    quiet = tmp_path / "quiet"
+    assert main(["run", str(declaration), "--results", str(quiet), "--backend", "local"]) == 0
+    for table in ("results.parquet", "curves.parquet"):
+        assert (folder / table).read_bytes() == (quiet / "tiny" / table).read_bytes()
+    events = read_json_lines(folder / "events.jsonl")
+    again = events[(events["event"] == "trial-started") & events["trial"].duplicated()]
+    assert victim not in {node for each in again["nodes"].iloc[1:] for node in each}
+    entries = read_entries(folder / "ledger.jsonl")
+    assert reserved(entries) == {}
+    spent = sum(entry.train_flops for entry in entries if entry.entry == "spent")
+    plan = pd.read_parquet(folder / "plan.parquet")
+    assert spent == (plan["samples_seen"] * plan["train_flops_per_sample"]).sum()

@@ -1,0 +1,207 @@
+"""A study from YAML to rows: real models, real Ray, real shards; without Ray where it makes no difference."""
+
+import json
+import os
+import shutil
+import signal
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from budgets.book.ledger import read_entries, reserved, spent_flops
+from runners.results import CURVE_COLUMNS, RESULT_COLUMNS
+from tests import waiting
+from tests.study.conftest import start_study, study, write_declaration
+
+wait_for = partial(waiting.wait_for, seconds=90)
+
+pytestmark = pytest.mark.ray
+
+DETERMINISTIC = ("results.parquet", "curves.parquet")
+LONG = {"levels": "150 GFLOP", "seeds": "0, 1, 2"}
+
+
+WITHOUT_RAY = ("--backend", "local")
+
+
+def run(declaration: Path, results: Path, *options: str) -> str:
+    ended = study("run", declaration, "--results", results, *options)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in DETERMINISTIC}
+
+
+def test_every_strategy_learns_on_a_vit_and_on_a_cnn(pool: Path, tmp_path: Path) -> None:
+    declaration = write_declaration(
+        tmp_path,
+        pool,
+        levels="25 GFLOP",
+        architectures="mini-ViT-XXS-8, mini-ConvNeXt",
+        strategies="clip, clip-crop-flip, flip-50, slip",
+    )
+
+    output = run(declaration, tmp_path)
+
+    folder = tmp_path / "tiny"
+    results = pd.read_parquet(folder / "results.parquet")
+    trained = set(zip(results["architecture"], results["strategy"], strict=True))
+    assert trained == {
+        (architecture, strategy)
+        for architecture in ("mini-ViT-XXS-8", "mini-ConvNeXt")
+        for strategy in ("clip", "clip-crop-flip", "flip-50", "slip")
+        if (architecture, strategy) != ("mini-ConvNeXt", "flip-50")
+    }
+    left_out = pd.read_parquet(folder / "left-out.parquet")
+    assert left_out["strategy"].tolist() == ["flip-50"]
+    assert "patch dropout needs a ViT" in left_out["reason"].item()
+
+    assert set(results["status"]) == {"finished"}
+    assert set(RESULT_COLUMNS) < set(results.columns)
+    assert results.notna().all(axis=None)
+    assert (results["samples_seen"] == results["steps"] * results["batch_size"]).all()
+    assert (results["held-out/count"] == 200).all()
+
+    curves = pd.read_parquet(folder / "curves.parquet")
+    assert list(curves.columns) == list(CURVE_COLUMNS)
+    for trial, curve in curves.groupby("trial"):
+        tenth = max(1, len(curve) // 10)
+        assert curve["loss"].tail(tenth).mean() < 0.95 * curve["loss"].head(tenth).mean(), trial
+        assert curve["samples_seen"].iloc[-1] == results.set_index("trial")["samples_seen"][trial]
+
+    plan = pd.read_parquet(folder / "plan.parquet")
+    entries = read_entries(folder / "ledger.jsonl")
+    exact = plan["samples_seen"] * plan["train_flops_per_sample"]
+    assert spent_flops(entries) == exact.sum()
+    assert reserved(entries) == {}
+    assert "[7/7]" in output
+
+
+def test_the_same_declaration_gives_the_same_rows_with_ray_and_without(pool: Path, tmp_path: Path) -> None:
+    declaration = write_declaration(
+        tmp_path, pool, architectures="mini-ViT-XXS-8, mini-ConvNeXt", strategies="clip, slip"
+    )
+
+    run(declaration, tmp_path / "with")
+    run(declaration, tmp_path / "without", *WITHOUT_RAY)
+
+    assert bytes_of(tmp_path / "with" / "tiny") == bytes_of(tmp_path / "without" / "tiny")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What three trials of some seconds give when nothing happens to them."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run(write_declaration(folder, pool, **LONG), folder)
+    return bytes_of(folder / "tiny")
+
+
+def test_a_driver_killed_half_way_goes_on_and_gives_the_same_rows(
+    pool: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    declaration = write_declaration(tmp_path, pool, **LONG)
+    folder = tmp_path / "tiny"
+    with start_study("run", declaration, "--results", tmp_path) as first:
+        wait_for(
+            lambda: (
+                list(folder.glob("trials/*/result.json")) and list(folder.glob("trials/*/checkpoint-*.pt"))
+            )
+        )
+        first.send_signal(signal.SIGKILL)
+    finished = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
+    assert 0 < len(finished) < 3
+
+    output = run(declaration, tmp_path)
+
+    assert "finished before" in output
+    assert bytes_of(folder) == undisturbed
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished, "finished work was done again"
+    plan = pd.read_parquet(folder / "plan.parquet")
+    entries = read_entries(folder / "ledger.jsonl")
+    spent = sum(entry.train_flops for entry in entries if entry.entry == "spent")
+    assert spent == (plan["samples_seen"] * plan["train_flops_per_sample"]).sum()
+
+
+def test_a_killed_worker_is_started_again_from_its_checkpoint(
+    pool: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    declaration = write_declaration(tmp_path, pool, **LONG)
+    folder = tmp_path / "tiny"
+    with start_study("run", declaration, "--results", tmp_path) as process:
+        wait_for(lambda: list(folder.glob("trials/*/checkpoint-*.pt")))
+        progress = next(folder.glob("trials/*/checkpoint-*.pt")).with_name("progress.json")
+        wait_for(progress.exists)
+        os.kill(json.loads(progress.read_text())["pid"], signal.SIGKILL)
+        output, errors = process.communicate(timeout=300)
+
+    assert process.returncode == 0, output + errors
+    assert "goes on from its last checkpoint" in output
+    assert bytes_of(folder) == undisturbed
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events].count("trial-retried") == 1
+
+
+def test_a_second_run_of_the_same_study_is_kept_out(pool: Path, tmp_path: Path) -> None:
+    declaration = write_declaration(tmp_path, pool, **LONG)
+    with start_study("run", declaration, "--results", tmp_path, *WITHOUT_RAY) as first:
+        wait_for((tmp_path / "tiny" / "plan.parquet").exists)
+        second = study("run", declaration, "--results", tmp_path, *WITHOUT_RAY)
+        first.kill()
+
+    assert second.returncode == 2
+    assert "another run of" in second.stderr
+
+
+def test_a_trial_that_fails_by_itself_is_reported_and_the_others_finish(pool: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "pool"
+    shutil.copytree(pool, copy)
+    declaration = write_declaration(tmp_path, copy, seeds="0, 1")
+    run(declaration, tmp_path, *WITHOUT_RAY)
+    shard = next((copy / "shards").glob("*.tar"))
+    content = bytearray(shard.read_bytes())
+    index = pd.read_parquet(copy / "index.parquet")
+    for offset in index["offset"]:
+        content[offset : offset + 8] = b"no image"
+    shard.write_bytes(content)
+
+    declaration = write_declaration(tmp_path, copy, seeds="0, 1, 2")
+    ended = study("run", declaration, "--results", tmp_path, *WITHOUT_RAY)
+
+    assert ended.returncode == 1
+    assert "FAILED" in ended.stdout
+    assert "pairs are damaged, more than the tolerated 0.10%" in ended.stdout
+    results = pd.read_parquet(tmp_path / "tiny" / "results.parquet")
+    assert results["status"].tolist() == ["finished", "finished", "failed"]
+    entries = read_entries(tmp_path / "tiny" / "ledger.jsonl")
+    assert reserved(entries) == {}
+
+
+def test_work_lost_to_a_crash_is_booked_and_never_carries_the_study_over_its_budget(
+    pool: Path, tmp_path: Path
+) -> None:
+    declaration = write_declaration(tmp_path, pool, **{**LONG, "seeds": "0"})
+    # Room for the trial and no more: what a crash loses can't be done again.
+    text = declaration.read_text().replace("study: 10 TFLOP", "study: 150 GFLOP")
+    declaration.write_text(text.replace("checkpoint: 0.5 s", "checkpoint: 1 h, retries: 5"))
+    folder = tmp_path / "tiny"
+    with start_study("run", declaration, "--results", tmp_path, *WITHOUT_RAY) as process:
+        wait_for(lambda: any(json.loads(path.read_text())["samples_seen"] for path in progress_of(folder)))
+        os.kill(json.loads(progress_of(folder)[0].read_text())["pid"], signal.SIGKILL)
+        output, errors = process.communicate(timeout=300)
+
+    assert process.returncode == 3, output + errors
+    assert "1 of 1 trials remain, which need" in output
+    assert "mini-ViT-XXS-8 clip on 512 pairs (top50) at 150 GFLOP, seed 0" in output
+    entries = read_entries(folder / "ledger.jsonl")
+    assert [entry.entry for entry in entries] == ["reserved", "wasted", "released"]
+    assert 0 < spent_flops(entries) <= 150e9
+    results = pd.read_parquet(folder / "results.parquet")
+    assert results.empty
+
+
+def progress_of(folder: Path) -> list[Path]:
+    return list(folder.glob("trials/*/progress.json"))

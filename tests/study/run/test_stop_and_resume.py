@@ -1,0 +1,290 @@
+"""A stopped run goes on later; a changed declaration runs what changed; what is finished is not touched."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+import uuid
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from budgets.book.ledger import read_entries, reserved
+from runners.trials.checkpoint import checkpoints
+from study.cli import main
+from tests import waiting
+from tests.runners.host.test_faults import fill
+from tests.study import shown
+from tests.study.conftest import start_study, write_declaration
+
+wait_for = partial(waiting.wait_for, seconds=120)
+
+LONG = {"levels": "60 GFLOP", "seeds": "0, 1, 2"}
+Said = pytest.CaptureFixture[str]
+
+
+def run(declaration: Path, *words: str) -> int:
+    """Runs in this process, whose trials' server is shared by the tests."""
+    return main(["run", str(declaration), "--results", str(declaration.parent), "--backend", "local", *words])
+
+
+def start(declaration: Path) -> subprocess.Popen[str]:
+    return start_study("run", declaration, "--results", declaration.parent, "--backend", "local")
+
+
+def booked(folder: Path, kind: str) -> int:
+    entries = read_entries(folder / "ledger.jsonl")
+    return sum(entry.train_flops for entry in entries if entry.entry == kind)
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    results = pd.read_parquet(folder / "results.parquet")
+    return dict(zip(results["architecture"], results["status"], strict=True))
+
+
+def finished(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    """What the finished trials' folders hold, and when it was written."""
+    done = [path.parent for path in folder.glob("trials/*/result.json")]
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes())
+        for folder in done
+        for path in folder.iterdir()
+        if path.name != ".lock"
+    }
+
+
+def marked(mark: str) -> list[str]:
+    """The command lines of the processes that were started with a mark in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark in (process / "environ").read_text(errors="replace"):
+                state = (process / "stat").read_text().rsplit(")", 1)[1].split()[0]
+                found += [] if state == "Z" else [(process / "cmdline").read_text().replace("\0", " ")]
+    return found
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in ("results.parquet", "curves.parquet")}
+
+
+def at_work(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("trials/*") if checkpoints(path)]
+
+
+def logged(folder: Path) -> dict[int, float]:
+    """The points of the loss that TensorBoard has of a study's one trial."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415
+
+    for path in folder.glob("tensorboard/*"):
+        events = EventAccumulator(str(path)).Reload()
+        if "train/loss" in events.Tags()["scalars"]:
+            points = events.Scalars("train/loss")
+            assert len({point.step for point in points}) == len(points)
+            return {point.step: point.value for point in points}
+    return {}
+
+
+@pytest.fixture(scope="module")
+def quiet(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("quiet")
+    assert run(write_declaration(folder, pool, **LONG)) == 0
+    return tables(folder / "tiny")
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "study stop"])
+def test_a_run_that_is_stopped_leaves_nobody_behind_and_goes_on_to_the_same_rows_with_nothing_lost(
+    pool: Path,
+    tmp_path: Path,
+    quiet: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Said,
+    how: str,
+) -> None:
+    mark = f"{uuid.uuid4()}"
+    declaration, folder = write_declaration(tmp_path, pool, **LONG), tmp_path / "tiny"
+    with monkeypatch.context() as environment:
+        environment.setenv("STUDY_TEST_MARK", mark)
+        process = start(declaration)
+    with process:
+        wait_for(lambda: at_work(folder))
+        assert len(marked(mark)) >= 3
+        if how == "study stop":
+            assert main(["stop", str(declaration), "--results", str(tmp_path)]) == 0
+            told = capsys.readouterr().out
+            assert told.startswith(f"told process {process.pid} on ")
+            assert told.endswith("it has ended; the same `run` goes on from there\n")
+        else:
+            process.send_signal(signal.Signals[how])
+        output, errors = process.communicate(timeout=120)
+
+    assert process.returncode == 4, output + errors
+    assert "told to stop by" in output
+    assert how in output
+    wait_for(lambda: not marked(mark), seconds=20)
+    before, kept = finished(folder), at_work(folder)
+    assert run(declaration, "--dry-run") == 0
+    assert capsys.readouterr().out.count("goes on at") == len(kept)
+
+    assert run(declaration) == 0
+
+    assert tables(folder) == quiet
+    assert {path: state for path, state in finished(folder).items() if path in before} == before
+    assert reserved(read_entries(folder / "ledger.jsonl")) == {}
+    assert booked(folder, "wasted") == 0
+
+
+def test_every_command_of_the_page_on_faults_does_what_it_says(
+    pool: Path, tmp_path: Path, capsys: Said
+) -> None:
+    declaration = write_declaration(tmp_path, pool)
+    said = []
+    for line in shown.commands("docs/faults.md"):
+        words = [*shlex.split(line.replace("STUDY", str(declaration))), "--results", str(tmp_path)]
+        code = main([*words, "--backend", "local"] if words[0] == "run" else words)
+        out, err = capsys.readouterr()
+        said.append((code, out + err))
+
+    assert [code for code, _ in said] == [0, 0, 0, 2]
+    assert "1 trials: 1 to run" in said[0][1]
+    assert "[1/1] mini-ViT-XXS-8 clip" in said[1][1]
+    assert "1 of them finished before" in said[2][1]
+    assert "no run of " in said[3][1], "nothing runs that could be told to stop"
+
+
+@pytest.mark.parametrize("trouble", ["away", "full"])
+def test_storage_that_is_away_or_full_for_a_while_holds_a_study_up_and_harms_nothing(
+    pool: Path, tmp_path: Path, quiet: dict[str, bytes], trouble: str
+) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "none", results],  # noqa: S607 - the system's own
+        check=False,
+        capture_output=True,
+    )
+    if mounted.returncode and trouble == "full":
+        pytest.skip("only root can mount a small disk")
+    folder = results / "tiny"
+    try:
+        with start(write_declaration(results, pool, **LONG)) as process:
+            wait_for(lambda: at_work(folder))
+            if trouble == "full":
+                fill(results / "filler")
+            else:
+                folder.rename(results / "away")
+            time.sleep(6)
+            assert process.poll() is None
+            if trouble == "full":
+                (results / "filler").unlink()
+            else:
+                (results / "away").rename(folder)
+            output, errors = process.communicate(timeout=200)
+
+        assert process.returncode == 0, output + errors
+        assert tables(folder) == quiet
+        assert reserved(read_entries(folder / "ledger.jsonl")) == {}
+    finally:
+        if not mounted.returncode:
+            subprocess.run(["umount", "--lazy", results], check=True)  # noqa: S607
+
+
+def test_a_changed_declaration_runs_what_changed_and_says_what_it_leaves_behind(
+    pool: Path, tmp_path: Path, capsys: Said
+) -> None:
+    declaration, folder = write_declaration(tmp_path, pool, seeds="0, 1"), tmp_path / "tiny"
+    assert run(declaration) == 0
+    first = finished(folder)
+
+    # A level, a seed and a strategy more.
+    write_declaration(tmp_path, pool, seeds="0, 1, 2", levels="5 GFLOP, 8 GFLOP", strategies="clip, slip")
+    capsys.readouterr()
+    assert run(declaration, "--dry-run") == 0
+    assert "12 trials: 2 finished, 10 to run" in capsys.readouterr().out
+    assert run(declaration, "--only", "slipp") == 2
+    assert "--only 'slipp' means no trial of this plan" in capsys.readouterr().err
+    assert finished(folder) == first
+    assert run(declaration, "--only", "slip 8", "--only", "clip 5") == 0
+    results = pd.read_parquet(folder / "results.parquet")
+    assert results.value_counts(["strategy", "level_flops"]).to_dict() == {("slip", 8e9): 3, ("clip", 5e9): 3}
+    assert {path: state for path, state in finished(folder).items() if path in first} == first
+
+    # Another learning rate, and the second level gone: new trials, and old ones that no cell asks for.
+    text = declaration.read_text().replace("ViT-XXS-8: 2e-3", "ViT-XXS-8: 3e-3")
+    declaration.write_text(text.replace("5 GFLOP, 8 GFLOP", "5 GFLOP"))
+    spent = booked(folder, "spent")
+    capsys.readouterr()
+    assert run(declaration, "--only", "clip") == 0
+    assert "went to trials that this declaration does not have" in capsys.readouterr().out
+    assert pd.read_parquet(folder / "results.parquet")["lr_peak"].tolist() == [3e-3] * 3
+    assert {path: state for path, state in finished(folder).items() if path in first} == first
+    assert booked(folder, "spent") > spent
+
+
+def test_a_bug_and_a_diverged_loss_are_results_and_the_others_go_on(
+    pool: Path, tmp_path: Path, capsys: Said
+) -> None:
+    buggy = json.loads(Path("budgets/cost/catalogue/mini-ViT-XXS-8.json").read_text())
+    buggy["vision_cfg"]["ls_init_value"] = "large"  # nothing checks it before it is trained
+    (tmp_path / "catalogue").mkdir()
+    (tmp_path / "catalogue" / "buggy.json").write_text(json.dumps(buggy))
+    architectures = "buggy, mini-ViT-XXS-8, mini-ViT-XS-8"
+    declaration = write_declaration(tmp_path, pool, architectures=architectures)
+    text = declaration.read_text().replace("mini-ViT-XXS-8: 2e-3", "buggy: 1e-3, mini-ViT-XXS-8: 1e30")
+    text = text.replace("batch_size: 16", "batch_size: 16\n  warmup: 0%")
+    declaration.write_text(text + f"catalogue: {tmp_path / 'catalogue'}\n")
+    folder = tmp_path / "tiny"
+
+    assert run(declaration) == 1
+    assert "FAILED buggy clip" in capsys.readouterr().out
+    expected = {"buggy": "failed", "mini-ViT-XXS-8": "diverged", "mini-ViT-XS-8": "finished"}
+    assert statuses(folder) == expected
+    reasons = pd.read_parquet(folder / "results.parquet").set_index("architecture")["reason"]
+    assert "TypeError" in reasons["buggy"]
+    assert "the loss is not finite" in reasons["mini-ViT-XXS-8"]
+    first, entries = finished(folder), read_entries(folder / "ledger.jsonl")
+    assert reserved(entries) == {}
+
+    assert run(declaration) == 1
+    assert "1 failed before; --retry-failed runs them again" in capsys.readouterr().out
+    assert read_entries(folder / "ledger.jsonl") == entries
+
+    assert run(declaration, "--retry-failed") == 1
+    assert statuses(folder) == expected
+    assert finished(folder) == first
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events].count("trial-started") == 4
+    assert "trial-retried" not in {event["event"] for event in events}
+
+
+def test_a_trial_whose_retries_are_used_up_keeps_its_work_and_its_log_for_when_it_is_asked_to_go_on(
+    pool: Path, tmp_path: Path
+) -> None:
+    declaration, folder = write_declaration(tmp_path, pool, levels="60 GFLOP"), tmp_path / "tiny"
+    text = declaration.read_text().replace("checkpoint: 0.5 s", "checkpoint: 0.1 s, retries: 0")
+    declaration.write_text(text + "loggers: [tensorboard]\n")
+    with start(declaration) as process:
+        wait_for(lambda: at_work(folder) and logged(folder))
+        (trial,) = at_work(folder)
+        os.kill(json.loads((trial / "progress.json").read_text())["pid"], signal.SIGKILL)
+        output, errors = process.communicate(timeout=120)
+
+    assert process.returncode == 1, output + errors
+    assert statuses(folder) == {"mini-ViT-XXS-8": "failed"}
+    lost, entries = booked(folder, "wasted"), read_entries(folder / "ledger.jsonl")
+    assert list(reserved(entries)) == [trial.name]
+    kept = logged(folder)
+
+    assert run(declaration, "--retry-failed") == 0
+    assert statuses(folder) == {"mini-ViT-XXS-8": "finished"}
+    assert booked(folder, "wasted") == lost
+    assert booked(folder, "spent") == reserved(entries)[trial.name]
+    curve = pd.read_parquet(folder / "curves.parquet")
+    assert logged(folder) == pytest.approx(dict(zip(curve["samples_seen"], curve["loss"], strict=True)))
+    assert kept.items() <= logged(folder).items()
+    assert len(kept) < len(curve)

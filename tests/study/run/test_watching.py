@@ -1,0 +1,43 @@
+"""What docs/watching.md says: its commands run, and its table has every event that is written."""
+
+import ast
+import shlex
+from pathlib import Path
+
+import pytest
+
+import study
+from tests.study import conftest, shown
+from tests.study.events import documented, require_documented
+
+pytestmark = pytest.mark.ray
+
+COMMANDS = shown.commands("docs/watching.md")
+
+
+def written() -> set[str]:
+    """The names of events in the code."""
+    names = set()
+    for path in Path(study.__path__[0]).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("add_event", "._event")):
+                names |= {str(each.value) for each in node.args if isinstance(each, ast.Constant)}
+    return names
+
+
+def test_every_event_is_documented_with_its_fields() -> None:
+    assert written() <= set(documented())
+
+
+def test_the_commands_run_as_they_stand(pool: Path, tmp_path: Path) -> None:
+    conftest.write_declaration(tmp_path, pool, name="my-study")
+    for command in COMMANDS:
+        words = [str(tmp_path / word) if word.endswith(".yaml") else word for word in shlex.split(command)]
+
+        ended = conftest.study(*words, "--results", tmp_path)
+
+        assert ended.returncode == 0, command + ended.stdout + ended.stderr
+        if "--quiet" in words:
+            assert all(line.startswith("note: ") for line in ended.stdout.splitlines())
+    assert len(COMMANDS) == 5
+    require_documented(tmp_path / "my-study" / "events.jsonl")

@@ -1,0 +1,184 @@
+"""A small study that is killed again and again: workers and drivers, at random times.
+
+``python -m tests.study.run.torture FOLDER KILLS [SEED]`` runs it twice on the same pool, quietly and
+tortured, and prints as JSON what was done. Drivers are forked from one server, so that a start costs no
+import.
+"""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[3]
+WITNESS = Path(__file__).parent / "witness"
+STUDY = """
+study: {name}
+pool: {{path: {pool}}}
+metric: held-out/top1
+budget: {{levels: [{level}], study: 1 PFLOP}}
+seeds: [{seeds}]
+grid: [{{architectures: [mini-ViT-XXS-8], strategies: [clip]}}]
+training: {{batch_size: 16, lr_peak: {{mini-ViT-XXS-8: 2e-3}}}}
+resources: {{retries: 20, backoff: 0.05 s, checkpoint: 0.2 s}}
+"""
+_DRIVER_SHARE = 0.15
+_NOTICE_SHARE = 0.15
+
+
+def main(words: list[str]) -> None:
+    """Runs the study quietly and tortured."""
+    folder, kills, seed = Path(words[0]), int(words[1]), int((*words, "0")[2])
+    os.environ.update({"PYTHONPATH": f"{WITNESS}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"})
+    context = multiprocessing.get_context("forkserver")
+    os.environ["STUDY_WITNESS"] = str(folder / "witness")
+    context.set_forkserver_preload(
+        ["study.run.pipeline", "runners.trials.trial", "runners.scheduling.local_backend"]
+    )
+    build = context.Process(target=_build, args=(folder / "pool",))
+    build.start()
+    build.join()
+
+    began = time.monotonic()
+    quiet = _declare(folder, "quiet", kills)
+    driver = _drive(context, quiet, folder)
+    driver.join()
+    quiet_s = time.monotonic() - began
+    (folder / "witness").write_text("")  # there before the first step is
+
+    torture = Torture(context, _declare(folder, "tortured", kills), folder, random.Random(seed))
+    while torture.kills < kills or torture.driver.is_alive() or torture.driver.exitcode:
+        torture.go_on(wanted=kills)
+    left = _left_behind(torture.server)
+    steps = Counter(line.split()[0] for line in (folder / "witness").read_text().splitlines())
+    sys.stdout.write(
+        json.dumps(
+            {
+                "killed": torture.killed,
+                "quiet_s": quiet_s,
+                "tortured_s": time.monotonic() - began - quiet_s,
+                "left_behind": left,
+                "steps_computed": steps["computed"],
+                "steps_announced": steps["announced"],
+            }
+        )
+    )
+
+
+class Torture:
+    """A tortured study and those that work on it."""
+
+    def __init__(self, context: Any, declaration: Path, folder: Path, draw: random.Random) -> None:  # noqa: ANN401 - a context's class is private
+        self._context, self._declaration, self._folder, self._draw = context, declaration, folder, draw
+        self.killed: dict[str, int] = Counter()
+        self._seen: set[int] = set()
+        self.driver: BaseProcess = _drive(context, declaration, folder)
+        self.server = int(Path(f"/proc/{self.driver.pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+    @property
+    def kills(self) -> int:
+        """How many there were so far."""
+        return sum(self.killed.values())
+
+    def go_on(self, *, wanted: int) -> None:
+        """Lets the study work for a moment and then kills something; starts it again where it ended."""
+        if not self.driver.is_alive():
+            if self.driver.exitcode not in {0, -signal.SIGKILL}:
+                raise SystemExit(f"the driver ended with {self.driver.exitcode}")
+            if self.driver.exitcode == 0 and self.kills < wanted:
+                raise SystemExit(f"the study ended after {self.kills} kills; it is too short for {wanted}")
+            self.driver = _drive(self._context, self._declaration, self._folder)
+        if self.kills >= wanted:
+            self.driver.join(1)
+            return
+        found = self._at_work()
+        if found is None:  # nobody has begun yet: there is nothing to lose
+            time.sleep(0.02)
+            return
+        self._let_work(found, steps=self._draw.randrange(1, 80))
+        if self._draw.random() < _DRIVER_SHARE:
+            self.driver.kill()
+            self.driver.join()
+            self.killed["driver"] += 1
+            return
+        notice = self._draw.random() < _NOTICE_SHARE
+        with suppress(ProcessLookupError):  # it finished just now
+            os.kill(found, signal.SIGTERM if notice else signal.SIGKILL)
+            self.killed["notice" if notice else "worker"] += 1
+
+    def _let_work(self, pid: int, steps: int) -> None:
+        """Waits until a process has computed so many steps, or is gone."""
+        line = f"computed {pid}\n"
+        while (self._folder / "witness").read_text().count(line) < steps and Path(f"/proc/{pid}").exists():
+            time.sleep(0.005)
+
+    def _at_work(self) -> int | None:
+        """Gives a process that trains, which was not killed before."""
+        running = list(self._folder.glob("tortured/trials/*/progress.json"))
+        self._draw.shuffle(running)
+        for path in running:
+            with suppress(FileNotFoundError):
+                pid: int = json.loads(path.read_text())["pid"]
+                if pid not in self._seen and Path(f"/proc/{pid}").exists():
+                    self._seen.add(pid)
+                    return pid
+        return None
+
+
+def _declare(folder: Path, name: str, kills: int) -> Path:
+    path = folder / f"{name}.yaml"
+    seeds = ", ".join(str(seed) for seed in range(max(4, kills // 4)))
+    path.write_text(STUDY.format(name=name, pool=folder / "pool", level="40 GFLOP", seeds=seeds))
+    return path
+
+
+def _build(pool: Path) -> None:
+    from runners.embedded.embedded_pool import build_embedded_pool  # noqa: PLC0415 - in the server alone
+
+    build_embedded_pool(pool, pairs=512, seed=5, score=None, evaluation_sizes={"held-out": 100})
+
+
+def _drive(context: Any, declaration: Path, folder: Path) -> BaseProcess:  # noqa: ANN401
+    words = ["run", str(declaration), "--results", str(folder), "--backend", "local"]
+    driver: BaseProcess = context.Process(target=_run, args=(words, folder / "output"))
+    driver.start()
+    return driver
+
+
+def _run(words: list[str], output: Path) -> None:
+    from study.cli import main as command  # noqa: PLC0415
+
+    with output.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(command(words))
+
+
+def _left_behind(server: int) -> list[str]:
+    """Gives the command lines of the server's processes that are still there after a while."""
+    deadline = time.monotonic() + 10
+    while (found := _children(server)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def _children(server: int) -> list[str]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            state, parent = status.read_text().rsplit(")", 1)[1].split()[:2]
+            if int(parent) == server and state != "Z":
+                found.append((status.parent / "cmdline").read_text())
+    return found
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

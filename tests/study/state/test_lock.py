@@ -1,0 +1,79 @@
+"""Two drivers on one study: the second is told who the first is; a dead one holds nobody up."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from study.state.lock import only_run, running, stop, told_to_stop
+from tests.study.conftest import ROOT
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from study.state.lock import only_run, told_to_stop
+with only_run(Path(sys.argv[1])):
+    print("holds", flush=True)
+    while not told_to_stop(Path(sys.argv[1])):
+        time.sleep(0.05)
+"""
+
+
+def hold(folder: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, folder], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "holds\n"
+    return process
+
+
+def test_the_second_is_refused_by_the_firsts_host_process_and_start_until_the_first_is_dead(
+    tmp_path: Path,
+) -> None:
+    with hold(tmp_path) as first:
+        with (
+            pytest.raises(ValueError, match=r"another run of .* is under way: process") as refused,
+            only_run(tmp_path),
+        ):
+            pass
+        holder = running(tmp_path)
+        first.send_signal(signal.SIGKILL)
+
+    assert holder is not None
+    assert str(holder) in str(refused.value)
+    assert (holder.host, holder.pid) == (socket.gethostname(), first.pid)
+    began = datetime.fromisoformat(holder.since)
+    assert timedelta(0) <= datetime.now(began.tzinfo) - began < timedelta(minutes=5)
+    assert running(tmp_path) is None
+    with only_run(tmp_path):
+        holder = running(tmp_path)
+        assert holder is not None
+        assert holder.pid == os.getpid()
+
+
+def test_a_run_that_is_told_to_stop_is_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no run of .* is under way"):
+        list(stop(tmp_path, wait_s=1))
+    with hold(tmp_path) as process:
+        said = list(stop(tmp_path, wait_s=60))
+        assert process.wait(timeout=60) == 0
+
+    assert said[0].startswith(f"told process {process.pid} on {socket.gethostname()}, since 20")
+    assert said[1:] == ["it has ended; the same `run` goes on from there"]
+
+
+def test_a_request_to_stop_is_not_taken_by_the_run_after(tmp_path: Path) -> None:
+    with only_run(tmp_path):
+        asked = threading.Thread(target=lambda: list(stop(tmp_path, wait_s=0)))
+        asked.start()
+        asked.join()
+        assert told_to_stop(tmp_path)
+    with only_run(tmp_path):
+        assert not told_to_stop(tmp_path)

@@ -1,0 +1,104 @@
+"""A study whose storage is a bucket: machines that share its URL alone give the rows that paths give."""
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from budgets.book.ledger import read_entries, reserved
+from runners.host.storage import CACHE, Storage
+from runners.results import read_json_lines
+from study.declare.load import load_declaration
+from study.state.lock import Holder, only_run
+from study.state.study import find_study
+from study.storage import lease, mirror
+from study.storage.lease import Lease
+from study.storage.mirror import Mirror
+from tests.runners.host.bucket import Bucket
+from tests.study.conftest import Run, start_study, write_declaration
+
+OTHER = Holder(host="elsewhere", pid=1, since="2026-01-01 00:00:00+00:00")
+TABLES = ("results.parquet", "curves.parquet")
+
+
+@pytest.fixture
+def bucket() -> Iterator[Bucket]:
+    with pytest.MonkeyPatch.context() as environment:
+        found = Bucket(environment)
+        yield found
+        found.go_away()
+
+
+def declare(folder: Path, pool: Path, bucket: Bucket, **changes: str) -> Path:
+    declaration = write_declaration(folder, pool, **changes)
+    with declaration.open("a") as file:
+        file.write(f"storage: {bucket.url}\n")
+    return declaration
+
+
+def test_another_machine_goes_on_where_a_dead_driver_left_to_the_rows_that_paths_give(
+    pool: Path, tmp_path: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"levels": "5 GFLOP, 150 GFLOP"}
+    paths = write_declaration(tmp_path, pool, **changes)
+    run(f"run {paths} --results {tmp_path / 'paths'} --backend local")
+    declaration, storage = declare(tmp_path, pool, bucket, **changes), Storage(bucket.url)
+    monkeypatch.setenv(CACHE, str(tmp_path / "first cache"))
+    words = ("run", declaration, "--results", tmp_path / "first", "--backend", "local")
+    with start_study(*words) as process:
+        deadline = time.monotonic() + 120
+        while not (
+            any(name.endswith("result.json") for name in storage.list("results/tiny"))
+            and (storage.read("results/tiny/events.jsonl") or b"").count(b'"trial-started"') == 2
+        ):
+            assert process.poll() is None
+            assert time.monotonic() < deadline, "no trial ended"
+            time.sleep(0.05)
+        process.kill()
+    monkeypatch.setattr(lease, "_DEAD_S", 4)  # a few renewals
+    monkeypatch.setenv(CACHE, str(tmp_path / "second cache"))
+    second = tmp_path / "second" / "tiny"
+
+    said = run(f"run {declaration} --results {second.parent} --backend local")
+
+    assert f"process {process.pid} on {socket.gethostname()}" in said
+    assert "looking whether it is alive" in said
+    for table in TABLES:
+        assert (second / table).read_bytes() == (tmp_path / "paths" / "tiny" / table).read_bytes()
+    assert reserved(read_entries(second / "ledger.jsonl")) == {}
+    starts = read_json_lines(second / "events.jsonl").query("event == 'trial-started'")["trial"]
+    assert len(starts.unique()) == 2, "the first driver's events are there"
+    assert len(starts) <= 3, "what was finished was not started again"
+    elsewhere = f"{declaration} --results {tmp_path / 'third'}"
+    assert "all     2        0" in run(f"status {elsewhere}")
+    assert "2 of 2 trials finished" in run(f"report {elsewhere}")
+
+
+def test_the_second_driver_is_refused_by_the_firsts_host_process_and_start_and_stops_it_from_anywhere(
+    pool: Path, tmp_path: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declaration = declare(tmp_path, pool, bucket)
+    study = find_study(load_declaration(declaration), results=str(tmp_path / "first"), pools=None)
+    study.folder.mkdir(parents=True)
+    monkeypatch.setattr(mirror, "_BEAT_S", 0.2)
+    with (
+        only_run(study.folder) as (holder, before),
+        Mirror(study, holder, before, lambda _text: None) as first,
+    ):
+        refused = run(f"run {declaration} --results {tmp_path / 'second'}", code=2)
+        assert f"another run of {bucket.url}/results/tiny is under way: {holder}" in refused
+        assert f"told {holder} to stop" in run(f"stop {declaration} --results {tmp_path / 'third'} --wait 0")
+        deadline = time.monotonic() + 20
+        while not first.told():
+            assert time.monotonic() < deadline, "it was not told"
+            time.sleep(0.05)
+
+        Storage(bucket.url).delete(["results/tiny/run.json"])  # as who takes it for dead does
+        Lease(Storage(bucket.url), "results/tiny/run.json", OTHER).claim(None, lambda _text: None)
+        time.sleep(1)  # a few renewals
+        with pytest.raises(ValueError, match="is under way: process 1 on elsewhere"):
+            first.told()
+    told = run(f"stop {declaration} --results {tmp_path / 'third'} --wait 0")
+    assert told.startswith(f"told {OTHER} to stop"), "what is another's is left alone"
