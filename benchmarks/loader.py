@@ -42,7 +42,7 @@ from runners.embedded.embedded_pool import TrainingPairs
 from runners.models.model import build_model, compute_context, resolve_precision
 from runners.strategies.clip import Clip
 from runners.training.learner import make_learner
-from runners.training.train import Schedule, train
+from runners.training.train import StepSchedule, train
 
 BATCH, SIZE, SIDE, ROUNDS = 64, 224, 256, 3
 FASTEST, PAIRS, STEPS = "mini-ViT-XXS-8", 4096, 300
@@ -129,7 +129,7 @@ def waiting(data: TrainingSet | StreamedSet, clock: Callable[[], float]) -> tupl
     train(
         make_learner(model, Clip(), recipe=recipe, lr_peak=1e-3, steps=STEPS),
         timed,
-        Schedule(seed=0, steps=STEPS, batch_size=BATCH, lr_peak=1e-3, recipe=recipe),
+        StepSchedule(seed=0, steps=STEPS, batch_size=BATCH, lr_peak=1e-3, recipe=recipe),
         first_step=0,
         context=context,
         after_step=lambda _done: None,

@@ -102,7 +102,7 @@ def saturation(draws: CellDraws) -> Judged:
 
 def best_size(draws: CellDraws) -> Judged:
     """The best of one family's models on the same data, at each level."""
-    ways: dict[str, list[isoflop.Curve]] = {}
+    ways: dict[str, list[isoflop.IsoFlopCurve]] = {}
     for curve in isoflop.curves(draws):
         if len(curve.positions) >= SIZES:
             way = str([value for name, value in curve.identity.items() if name != "budget"])

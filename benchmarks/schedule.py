@@ -26,13 +26,13 @@ os.environ |= {
 }
 
 import ray
-from ray.cluster_utils import Cluster as SimulatedCluster
+from ray.cluster_utils import LiveCluster as SimulatedCluster
 
 from budgets.book.ledger import Ledger
 from runners.scheduling.backend import Backend, Job
-from runners.scheduling.cluster import Cluster
+from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.ray_backend.core import RayBackend
-from runners.scheduling.schedule import Done, Schedule, Start, Task
+from runners.scheduling.schedule import Done, Schedule, ScheduledTrial, Start
 
 NODES, GPUS = 2, 4
 SLEEPS, SPREAD, SEED = 100, 30.0, 0
@@ -40,7 +40,7 @@ LOWER_BOUND_S = 60.0
 DO_NOTHING = partial(time.sleep, 0)
 
 
-def sleeps() -> list[Task]:
+def sleeps() -> list[ScheduledTrial]:
     """Draws the trials, so long that all slots together need `LOWER_BOUND_S`."""
     draw = random.Random(SEED)  # noqa: S311 - lengths of sleeps
     lengths = [math.exp(draw.random() * math.log(SPREAD)) for _ in range(SLEEPS)]
@@ -48,16 +48,16 @@ def sleeps() -> list[Task]:
     draw.shuffle(widths)
     unit = LOWER_BOUND_S * NODES * GPUS / sum(s * w for s, w in zip(lengths, widths, strict=True))
     return [
-        Task(trial=f"sleep{number:03}", predicted_s=s * unit, resources={"cpus": 1, "gpus": w})
+        ScheduledTrial(trial=f"sleep{number:03}", predicted_s=s * unit, resources={"cpus": 1, "gpus": w})
         for number, (s, w) in enumerate(zip(lengths, widths, strict=True))
     ]
 
 
-def run(backend: Backend, tasks: list[Task], ledger: Ledger | None = None) -> float:
+def run(backend: Backend, tasks: list[ScheduledTrial], ledger: Ledger | None = None) -> float:
     """Runs tasks in our order, as a study does, and gives the seconds that it took."""
     began = time.perf_counter()
     schedule = Schedule(tasks, retries=0)
-    cluster = Cluster(backend, schedule, patience_s=0)
+    cluster = LiveCluster(backend, schedule, patience_s=0)
     while True:
         cluster.look()
         for each in schedule.instructions(ledger.room_flops if ledger else None):
@@ -77,7 +77,7 @@ def run(backend: Backend, tasks: list[Task], ledger: Ledger | None = None) -> fl
                 ledger.settle(ended.trial, train_flops=1, evaluation_flops=0)
 
 
-def run_first_come(backend: Backend, tasks: list[Task]) -> float:
+def run_first_come(backend: Backend, tasks: list[ScheduledTrial]) -> float:
     """Runs tasks as they come: the next one waits until it fits, and all behind it with it."""
     began = time.perf_counter()
     free = {node: has.get("gpus", 0) for node, has in backend.nodes().items()}
@@ -101,11 +101,11 @@ def run_first_come(backend: Backend, tasks: list[Task]) -> float:
     return time.perf_counter() - began
 
 
-def nothing(count: int, name: str) -> list[Task]:
+def nothing(count: int, name: str) -> list[ScheduledTrial]:
     """Gives trials that do nothing."""
     needs = {"cpus": 1, "gpus": 1}
     return [
-        Task(trial=f"{name}{number:05}", predicted_s=0, resources=needs, train_flops=1)
+        ScheduledTrial(trial=f"{name}{number:05}", predicted_s=0, resources=needs, train_flops=1)
         for number in range(count)
     ]
 

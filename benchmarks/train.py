@@ -50,7 +50,7 @@ from runners.embedded.embedded_pool import build_embedded_pool
 from runners.models.model import build_model, compute_context, resolve_precision
 from runners.strategies.registry import build_strategy
 from runners.training.learner import make_learner
-from runners.training.train import Schedule, to_float, train
+from runners.training.train import StepSchedule, to_float, train
 
 # Each at the batch of the shipped studies; the largest at one that gives its matrices some size.
 LADDER = {
@@ -90,9 +90,11 @@ class Setting:
         return time.process_time()
 
     @property
-    def schedule(self) -> Schedule:
+    def schedule(self) -> StepSchedule:
         """What decides each step."""
-        return Schedule(seed=SEED, steps=self.steps, batch_size=self.batch, lr_peak=LR_PEAK, recipe=RECIPE)
+        return StepSchedule(
+            seed=SEED, steps=self.steps, batch_size=self.batch, lr_peak=LR_PEAK, recipe=RECIPE
+        )
 
     def model(self) -> open_clip.CLIP:
         """The model at its start."""
@@ -133,7 +135,9 @@ def ours(setting: Setting) -> tuple[float, Tensor]:
     train(
         learner,
         data,
-        Schedule(seed=SEED, steps=setting.steps, batch_size=setting.batch, lr_peak=LR_PEAK, recipe=RECIPE),
+        StepSchedule(
+            seed=SEED, steps=setting.steps, batch_size=setting.batch, lr_peak=LR_PEAK, recipe=RECIPE
+        ),
         first_step=0,
         context=partial(compute_context, precision, setting.device),
         after_step=after_step,

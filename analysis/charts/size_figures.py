@@ -25,7 +25,7 @@ from analysis.charts.figure_data import (
 from analysis.charts.measure import Measure
 from analysis.labels import axis_text, budget_text, held_text, metric_text, plural, sort_key
 from analysis.laws.laws import Law
-from analysis.sizes.isoflop import Curve
+from analysis.sizes.isoflop import IsoFlopCurve
 from budgets.quantity import format_flops
 
 _PANELS = 3
@@ -187,10 +187,10 @@ def _ends_alt(rows: list[dict[str, Any]]) -> str:
     return "; ".join(parts) + "."
 
 
-def isoflop(draws: CellDraws, curves: Sequence[Curve], *, metric: str) -> FigureData | Missing:
+def isoflop(draws: CellDraws, curves: Sequence[IsoFlopCurve], *, metric: str) -> FigureData | Missing:
     """Error against training FLOPs per sample at each budget: the slice that has the most sizes."""
     title = "IsoFLOP profiles: error against model size"
-    groups: dict[tuple[Any, ...], list[Curve]] = {}
+    groups: dict[tuple[Any, ...], list[IsoFlopCurve]] = {}
     for curve in curves:
         key = tuple(curve.identity[name] for name in ("family", "strategy", "subset_size", "quality"))
         groups.setdefault(key, []).append(curve)
@@ -237,7 +237,7 @@ def isoflop(draws: CellDraws, curves: Sequence[Curve], *, metric: str) -> Figure
     )
 
 
-def _repetition_text(group: Sequence[Curve]) -> str:
+def _repetition_text(group: Sequence[IsoFlopCurve]) -> str:
     """How often the models of each budget see their pairs, and what that does to a profile."""
     if not group:
         return ""
@@ -252,7 +252,7 @@ def _repetition_text(group: Sequence[Curve]) -> str:
     )
 
 
-def _profile_rows(draws: CellDraws, curve: Curve, series: str) -> list[dict[str, Any]]:
+def _profile_rows(draws: CellDraws, curve: IsoFlopCurve, series: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     profile = curve.profile
     if profile.status in ("ok", "one seed", "unstable"):

@@ -32,7 +32,7 @@ from analysis.sizes.scaling_exponents import scaling_exponents
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
+class TrialCounts:
     """How much of the plan has been run."""
 
     planned: int
@@ -78,13 +78,13 @@ class Analysis:
 
     trials: Trials
     draws: CellDraws
-    progress: Progress
+    progress: TrialCounts
     missing: pd.DataFrame
     frontier: pd.DataFrame
     contrasts: pd.DataFrame
     statements: tuple[Statement, ...]
     laws: tuple[Law, ...]
-    profiles: tuple[isoflop.Curve, ...]
+    profiles: tuple[isoflop.IsoFlopCurve, ...]
     exponents: pd.DataFrame
     crossovers: pd.DataFrame
     equivalences: pd.DataFrame
@@ -134,7 +134,7 @@ def analyse(  # noqa: PLR0913 (a study leaves as many frames)
     return Analysis(
         trials=trials,
         draws=draws,
-        progress=Progress(
+        progress=TrialCounts(
             planned=max(len(plan), len(results)),
             finished=len(trials.frame),
             excluded=len(trials.excluded),

@@ -25,7 +25,7 @@ from analysis.labels import (
     plural,
     quality_fraction,
 )  # fmt: skip
-from analysis.report.analyse import Analysis, Progress
+from analysis.report.analyse import Analysis, TrialCounts
 from analysis.report.tables import Table, share_text
 from analysis.sizes.scaling_exponents import undecided
 from budgets.quantity import format_flops
@@ -141,7 +141,7 @@ def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
     }
 
 
-def _unfinished(progress: Progress) -> str:
+def _unfinished(progress: TrialCounts) -> str:
     """What is still to come, in words; empty when all has run."""
     if not progress.waiting + progress.begun:
         return ""

@@ -23,7 +23,7 @@ from analysis.labels import (
     percent_interval,
     plural,
 )  # fmt: skip
-from analysis.sizes.isoflop import Curve
+from analysis.sizes.isoflop import IsoFlopCurve
 from budgets.planning.winner import words
 from budgets.quantity import format_flops
 
@@ -82,7 +82,7 @@ def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
     return Table(name="best", title="Best configuration at each budget", note=note, frame=pd.DataFrame(rows))
 
 
-def profiles(curves: Sequence[Curve]) -> Table:
+def profiles(curves: Sequence[IsoFlopCurve]) -> Table:
     """Every IsoFLOP profile with its minimum, or why none is marked."""
     rows = [
         {

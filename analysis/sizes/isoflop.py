@@ -13,7 +13,7 @@ from analysis.sizes.size_profile import Measured, Profile, profiles
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Curve:
+class IsoFlopCurve:
     """The profile of one budget with the data, strategy and family of architectures held.
 
     Attributes:
@@ -34,7 +34,7 @@ class Curve:
         return max(self.epochs) > 1
 
 
-def curves(draws: CellDraws) -> list[Curve]:
+def curves(draws: CellDraws) -> list[IsoFlopCurve]:
     """Profiles of every budget of the fixed-compute regime with at least two sizes of a family."""
     families = {str(name): family(str(name)) for name in set(draws.cells["architecture"])}
     named = replace(
@@ -55,7 +55,7 @@ def curves(draws: CellDraws) -> list[Curve]:
 
 def _curves(
     draws: CellDraws, question: str, parts: Sequence[tuple[dict[str, Any], NDArray[np.intp]]]
-) -> list[Curve]:
+) -> list[IsoFlopCurve]:
     here = [draws.take(positions) for _, positions in parts]
     fitted = profiles(
         [Measured.of(one, one.cells["train_flops_per_sample"].to_numpy(np.float64)) for one in here],
@@ -63,6 +63,8 @@ def _curves(
     )  # fmt: skip
     epochs = [one.cells["epochs"].to_numpy(np.float64) for one in here]
     return [
-        Curve(identity=identity, positions=positions, epochs=(float(seen[0]), float(seen[-1])), profile=found)
+        IsoFlopCurve(
+            identity=identity, positions=positions, epochs=(float(seen[0]), float(seen[-1])), profile=found
+        )
         for (identity, positions), seen, found in zip(parts, epochs, fitted, strict=True)
     ]

@@ -10,7 +10,7 @@ from typing import Any
 from budgets.cost import model_config
 from budgets.cost.model_config import ModelConfig
 from budgets.cost.towers import convnext, mixer, resnet, swin, text, vit
-from budgets.cost.towers.count import Count, ImageTower
+from budgets.cost.towers.count import ImageTower, TowerCost
 from budgets.names import unknown
 
 _CATALOGUE = Path(__file__).parent / "catalogue"
@@ -89,7 +89,7 @@ class Architecture:
             raise ValueError(f"patch dropout needs a ViT; {self.name} is a {self.family}")
         return _WHOLE_IMAGE_TOWERS[self.family](self._full.vision, self.embed_dim)
 
-    def text_tower(self, tokens: int) -> Count:
+    def text_tower(self, tokens: int) -> TowerCost:
         """Cost of one text of so many tokens through its tower and projection."""
         return text.text_tower(self._full.text, self.embed_dim, tokens)
 

@@ -9,7 +9,7 @@ from functools import cache
 
 from budgets.cost.architecture import Architecture
 from budgets.cost.strategy import Strategy
-from budgets.cost.towers.count import Count, linear, norm
+from budgets.cost.towers.count import TowerCost, linear, norm
 
 CONVENTION = (
     "Training FLOPs of a sample = 3 x 2 x its forward multiply-accumulates (MACs): a backward pass is "
@@ -92,7 +92,7 @@ def sample_cost(architecture: Architecture, strategy: Strategy, *, batch_size: i
     text = architecture.text_tower(text_tokens(architecture, strategy))
     augmented_views = strategy.image_views - 1
     similarity = (1 if strategy.sigmoid_loss else 2) * batch_size * architecture.embed_dim
-    head = Count()
+    head = TowerCost()
     if strategy.self_supervised_head:
         head = _slip_head(architecture)
         # Two views against two, each batch x batch, shared out over the batch.
@@ -146,7 +146,7 @@ def parameters(architecture: Architecture, strategy: Strategy) -> Parameters:
     )
 
 
-def _slip_head(architecture: Architecture) -> Count:
+def _slip_head(architecture: Architecture) -> TowerCost:
     """Linear, batch norm, ReLU, linear, batch norm, ReLU, linear on one view."""
     inputs, hidden, outputs = slip_head_dims(architecture)
     return (

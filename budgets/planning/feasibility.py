@@ -2,22 +2,22 @@
 
 from collections.abc import Iterator
 
-from budgets.planning.grid import Candidate, Grid
+from budgets.planning.grid import Grid, GridCell
 from budgets.quantity import MAX_COUNT, format_flops
 
 
-def reason_against(candidate: Candidate, grid: Grid) -> str | None:
+def reason_against(candidate: GridCell, grid: Grid) -> str | None:
     """Gives the decisive reason why a cell is left out, or None where it can be run."""
     return next(reasons(candidate, grid), None)
 
 
-def reasons(candidate: Candidate, grid: Grid) -> Iterator[str]:
+def reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
     """Yields every reason against a cell: first those that no level changes, then those of its level."""
     yield from lasting_reasons(candidate, grid)
     yield from _reasons_of_length(candidate, grid)
 
 
-def lasting_reasons(candidate: Candidate, grid: Grid) -> Iterator[str]:
+def lasting_reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
     """Yields the reasons against a cell that hold at any level."""
     cell, setup = candidate.cell, candidate.setup
     if grid.declaration.exclude:
@@ -49,7 +49,7 @@ def lasting_reasons(candidate: Candidate, grid: Grid) -> Iterator[str]:
         )
 
 
-def _reasons_of_the_batch(candidate: Candidate) -> Iterator[str]:
+def _reasons_of_the_batch(candidate: GridCell) -> Iterator[str]:
     pairs, batch_size = candidate.cell.subset_size, candidate.setup.batch_size
     parts = candidate.setup.recipe.accumulation
     if parts > batch_size:
@@ -58,7 +58,7 @@ def _reasons_of_the_batch(candidate: Candidate) -> Iterator[str]:
         yield f"a batch of {batch_size:,} is larger than the subset of {pairs:,} pairs"
 
 
-def _reasons_of_length(candidate: Candidate, grid: Grid) -> Iterator[str]:
+def _reasons_of_length(candidate: GridCell, grid: Grid) -> Iterator[str]:
     cell, setup, limits = candidate.cell, candidate.setup, grid.declaration.limits
     batch_size, samples = setup.batch_size, candidate.samples
     steps = samples // batch_size

@@ -22,7 +22,7 @@ Pair = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Setup:
+class Combination:
     """An architecture with a strategy, as the study trains them: what all their cells share.
 
     Attributes:
@@ -69,7 +69,7 @@ class Setup:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
+class GridCell:
     """A cell of the grid before it is known whether it can be run.
 
     Attributes:
@@ -81,7 +81,7 @@ class Candidate:
     """
 
     cell: Cell
-    setup: Setup
+    setup: Combination
     seeds: tuple[int, ...]
     declared_samples: int
     samples: int
@@ -107,21 +107,21 @@ class Grid:
     ) -> None:
         self.declaration, self.pool, self.evaluation = declaration, pool, evaluation
         self._tuned = tuned
-        self._setups: dict[tuple[str, str], Setup] = {}
+        self._setups: dict[tuple[str, str], Combination] = {}
 
-    def candidates(self, levels: tuple[int, ...]) -> Iterator[Candidate]:
+    def candidates(self, levels: tuple[int, ...]) -> Iterator[GridCell]:
         """Yields the cells of all blocks in declared order, with the blocks' own levels or these."""
         for block in self.declaration.grid:
             for cell, samples in self._points(block, block.levels or levels):
                 yield self.candidate(cell, samples, block.seeds or self.declaration.seeds)
 
-    def candidate(self, cell: Cell, samples: int, seeds: tuple[int, ...]) -> Candidate:
+    def candidate(self, cell: Cell, samples: int, seeds: tuple[int, ...]) -> GridCell:
         """Gives a cell as a candidate; its declared samples count where no level buys them."""
         setup = self.setup(cell.architecture, cell.strategy)
         steps = samples // setup.batch_size
         if cell.level_flops is not None:
             steps = setup.steps_within(cell.level_flops)
-        return Candidate(
+        return GridCell(
             cell=cell,
             setup=setup,
             seeds=seeds,
@@ -133,7 +133,7 @@ class Grid:
         """Gives the same grid with other values in the place of declared ones."""
         return Grid(self.declaration, self.pool, self.evaluation, values)
 
-    def setup(self, architecture_name: str, strategy_name: str) -> Setup:
+    def setup(self, architecture_name: str, strategy_name: str) -> Combination:
         """Gives an architecture with a strategy."""
         key = architecture_name, strategy_name
         if key not in self._setups:
@@ -153,7 +153,7 @@ class Grid:
         cluster = self.declaration.cluster
         return None if cluster is None else device(cluster.device).memory_bytes
 
-    def trial(self, candidate: Candidate, seed: int) -> Trial:
+    def trial(self, candidate: GridCell, seed: int) -> Trial:
         """Makes a trial of a cell that can be run."""
         setup = candidate.setup
         assert setup.lr_peak is not None, "a cell without a learning rate is left out"
@@ -193,7 +193,7 @@ class Grid:
                                 )
                                 yield cell, pairs if block.regime == "one-epoch" else samples
 
-    def _make_setup(self, architecture_name: str, strategy_name: str) -> Setup:
+    def _make_setup(self, architecture_name: str, strategy_name: str) -> Combination:
         declaration = self.declaration
         folder = None if declaration.catalogue is None else Path(declaration.catalogue)
         architecture, how = load_architecture(architecture_name, folder), strategy(strategy_name)
@@ -212,7 +212,7 @@ class Grid:
             architecture
         ) + self.evaluation.texts * text_forward_macs(architecture)
         applies = reason is None
-        return Setup(
+        return Combination(
             architecture=architecture,
             strategy=how,
             batch_size=batch_size,

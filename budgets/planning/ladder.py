@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from budgets.declaration import Ladder
 from budgets.planning.feasibility import lasting_reasons
-from budgets.planning.grid import Grid, Setup
+from budgets.planning.grid import Combination, Grid
 from budgets.planning.plan import Charge
 from budgets.quantity import format_flops
 
@@ -35,7 +35,7 @@ def choose_levels(grid: Grid, charges: tuple[Charge, ...], study_flops: int) -> 
         ValueError: What has no level costs more than the study budget already.
     """
     counts: Counter[int] = Counter()
-    setups: dict[int, Setup] = {}
+    setups: dict[int, Combination] = {}
     seen = set()
     rest = sum(charge.train_flops for charge in charges)
     for candidate in grid.candidates(_PLACEHOLDER):
@@ -70,7 +70,7 @@ def choose_levels(grid: Grid, charges: tuple[Charge, ...], study_flops: int) -> 
     return _levels(top, ladder)
 
 
-def _train_flops(level: int, setup: Setup) -> int:
+def _train_flops(level: int, setup: Combination) -> int:
     """What a trial costs at a level: its whole batches."""
     return setup.train_flops(setup.steps_within(level))
 

@@ -11,7 +11,7 @@ from budgets.planning.grid import Grid
 from budgets.planning.ladder import choose_levels
 from budgets.planning.plan import Cell, Charge, LeftOut, Plan, Trial
 from budgets.planning.sanity import warnings
-from budgets.planning.trim import Fit, drop_to_fit
+from budgets.planning.trim import Trimmed, trim
 from budgets.planning.tuning import Scores, plan_tuning, tuning_reserve
 from budgets.planning.winner import tuning_notes
 from budgets.quantity import format_flops
@@ -74,7 +74,7 @@ def make_plan(
     _check_schedule(trials if tuning is None else (*tuning.trials, *trials))
     room = None if declaration.study_flops is None else declaration.study_flops - _sum(beside)
     if room is not None and _cost(trials) > room:
-        fit = drop_to_fit(trials, room)
+        fit = trim(trials, room)
         if declaration.fit == "refuse" or fit is None:
             raise ValueError(_too_dear(trials, beside, declaration, fit))
         notes.append(f"dropped to fit the study budget (budget.fit: drop): {fit.sentence()}")
@@ -146,7 +146,7 @@ def _nothing(left_out: tuple[LeftOut, ...]) -> str:
 
 
 def _too_dear(
-    trials: tuple[Trial, ...], charges: tuple[Charge, ...], declaration: Declaration, fit: Fit | None
+    trials: tuple[Trial, ...], charges: tuple[Charge, ...], declaration: Declaration, fit: Trimmed | None
 ) -> str:
     assert declaration.study_flops is not None, "without a cap nothing is too dear"
     cost = _cost(trials) + _sum(charges)

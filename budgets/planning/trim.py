@@ -14,7 +14,7 @@ from budgets.quantity import format_flops
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fit:
+class Trimmed:
     """Trials that fit a budget.
 
     Attributes:
@@ -60,7 +60,7 @@ class Fit:
         return trial.cell.level_flops is not None and trial.cell.level_flops in self.whole_levels
 
 
-def drop_to_fit(trials: Sequence[Trial], room: int) -> Fit | None:
+def trim(trials: Sequence[Trial], room: int) -> Trimmed | None:
     """Drops trials until the rest costs no more than the room.
 
     Args:
@@ -77,7 +77,7 @@ def drop_to_fit(trials: Sequence[Trial], room: int) -> Fit | None:
         seeds = _extra_seeds_to_drop(staying, room)
         if seeds is not None:
             gone = seeds | {trial.trial_id for trial in trials if trial.cell.level_flops in whole}
-            return Fit(
+            return Trimmed(
                 kept=tuple(trial for trial in trials if trial.trial_id not in gone),
                 dropped=tuple(trial for trial in trials if trial.trial_id in gone),
                 whole_levels=whole,

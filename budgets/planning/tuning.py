@@ -13,7 +13,7 @@ from itertools import product
 
 from budgets.declaration import Declaration
 from budgets.planning.feasibility import reason_against
-from budgets.planning.grid import Candidate, Grid, Pair
+from budgets.planning.grid import Grid, GridCell, Pair
 from budgets.planning.plan import TuningPlan
 from budgets.planning.winner import Score, Tried, best_first, is_done, step_beyond, winner, words
 from budgets.quantity import format_flops
@@ -104,9 +104,9 @@ def plan_tuning(
     return plan, tuned
 
 
-def _cheapest(grid: Grid, levels: tuple[int, ...]) -> dict[Pair, Candidate]:
+def _cheapest(grid: Grid, levels: tuple[int, ...]) -> dict[Pair, GridCell]:
     """The cell that each pair is tuned on, pairs in declared order."""
-    cells: dict[Pair, tuple[tuple[int, int], Candidate]] = {}
+    cells: dict[Pair, tuple[tuple[int, int], GridCell]] = {}
     for candidate in grid.candidates(levels):
         if reason_against(candidate, grid) is None:
             cell, flops = candidate.cell, candidate.setup.train_flops_per_sample
@@ -117,7 +117,7 @@ def _cheapest(grid: Grid, levels: tuple[int, ...]) -> dict[Pair, Candidate]:
     return {pair: candidate for pair, (_, candidate) in cells.items()}
 
 
-def _tried(grid: Grid, on: Candidate, fields: Fields) -> list[Tried]:
+def _tried(grid: Grid, on: GridCell, fields: Fields) -> list[Tried]:
     """Each combination of values with its trials, in the fields' order."""
     tuning = grid.declaration.tuning
     assert tuning is not None, "asked where something is tuned"

@@ -29,7 +29,7 @@ from runners.host.seeds import derive_seed
 from runners.models.model import build_model, compute_context, resolve_precision
 from runners.strategies.clip import Clip
 from runners.training.learner import make_learner
-from runners.training.train import Schedule, to_float, train
+from runners.training.train import StepSchedule, to_float, train
 
 _SCORED_AT_ONCE = 512
 
@@ -67,7 +67,7 @@ def train_scorer() -> Score:
                 images=torch.from_numpy(np.ascontiguousarray(images)),
                 tokens=torch.from_numpy(to_ids(captions)),
             ),
-            Schedule(seed=SEED, steps=steps, batch_size=BATCH, lr_peak=LR_PEAK, recipe=RECIPE),
+            StepSchedule(seed=SEED, steps=steps, batch_size=BATCH, lr_peak=LR_PEAK, recipe=RECIPE),
             first_step=0,
             context=context,
             after_step=lambda _done: None,

@@ -7,7 +7,7 @@ from typing import Literal, Protocol, Self
 
 from runners.host.faults import Fault
 from runners.host.process import Exit
-from runners.scheduling.nodes import Resources
+from runners.scheduling.nodes import Amounts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +26,7 @@ class Job:
     trial: str
     run: Callable[[], object]
     nodes: tuple[str, ...]
-    resources: Resources
+    resources: Amounts
     ranks: int = 1
 
 
@@ -69,7 +69,7 @@ class Backend(Protocol):
     def name(self) -> str:
         """What it is, for people."""
 
-    def nodes(self) -> dict[str, Resources]:
+    def nodes(self) -> dict[str, Amounts]:
         """Gives the nodes that there are now, each with all that it has: id → resources."""
 
     def start(self, job: Job) -> None:
@@ -81,7 +81,7 @@ class Backend(Protocol):
     def wait(self, timeout_s: float) -> list[Ended]:
         """Waits until a job ends or the time is over, and gives those that ended."""
 
-    def announce(self, waiting: Sequence[tuple[Resources, int]]) -> None:
+    def announce(self, waiting: Sequence[tuple[Amounts, int]]) -> None:
         """Tells a cluster that grows on demand what waits and runs: resources of a node, number of nodes."""
 
     def __enter__(self) -> Self: ...

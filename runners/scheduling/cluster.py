@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from budgets.quantity import format_seconds
 from runners.scheduling.backend import Backend, Ended
-from runners.scheduling.nodes import Resources
+from runners.scheduling.nodes import Amounts
 from runners.scheduling.schedule import Schedule, State
 from runners.scheduling.shared_storage import SharedStorage
 
@@ -13,7 +13,7 @@ _LOOK_S = 1.0
 _ANSWER_S = 120.0  # how long a node may take to look for the storage
 
 
-class Cluster:
+class LiveCluster:
     """The nodes of a backend, as a schedule sees them.
 
     Args:
@@ -34,7 +34,7 @@ class Cluster:
     ) -> None:
         self._backend, self._schedule, self._patience_s = backend, schedule, patience_s
         self._storage = storage
-        self._nodes: dict[str, Resources] = {}
+        self._nodes: dict[str, Amounts] = {}
         self._blind = 0  # nodes that have not seen the storage
         self._slots = 0
         self._looked_at = float("-inf")
@@ -115,5 +115,5 @@ class Cluster:
         )
 
 
-def _words(resources: Resources) -> str:
+def _words(resources: Amounts) -> str:
     return ", ".join(f"{amount:g} {name}" for name, amount in resources.items() if amount)

@@ -10,7 +10,7 @@ import torch
 
 from runners.host.process import TRIAL_MODULES, FreshProcess, load_ahead
 from runners.scheduling.backend import Ended, Job, ended_by
-from runners.scheduling.nodes import Resources
+from runners.scheduling.nodes import Amounts
 
 
 class LocalBackend:
@@ -24,11 +24,11 @@ class LocalBackend:
     binds = True
 
     def __init__(
-        self, nodes: Mapping[str, Resources] | None = None, *, modules: Sequence[str] = TRIAL_MODULES
+        self, nodes: Mapping[str, Amounts] | None = None, *, modules: Sequence[str] = TRIAL_MODULES
     ) -> None:
         cores = len(os.sched_getaffinity(0))
         here = {"cpus": float(cores), "gpus": float(torch.cuda.device_count())}
-        self._nodes: dict[str, Resources] = dict(nodes or {"this machine": here})
+        self._nodes: dict[str, Amounts] = dict(nodes or {"this machine": here})
         self._running: dict[Connection, tuple[Job, FreshProcess, list[int]]] = {}
         self._free_gpus = list(range(torch.cuda.device_count()))
         load_ahead(*modules)
@@ -38,7 +38,7 @@ class LocalBackend:
         """What it is, for people."""
         return "processes of this machine, without Ray"
 
-    def nodes(self) -> dict[str, Resources]:
+    def nodes(self) -> dict[str, Amounts]:
         """Gives the nodes: id → resources."""
         return self._nodes
 
@@ -72,7 +72,7 @@ class LocalBackend:
             ended.append(ended_by(job.trial, process.wait()))
         return ended
 
-    def announce(self, waiting: Sequence[tuple[Resources, int]]) -> None:
+    def announce(self, waiting: Sequence[tuple[Amounts, int]]) -> None:
         """A machine does not grow."""
 
     def __enter__(self) -> Self:

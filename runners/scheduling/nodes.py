@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-Resources = Mapping[str, float]
+Amounts = Mapping[str, float]
 """Name → amount: ``cpus``, ``gpus`` and whatever a cluster calls its own."""
 
 _ROUNDING = 1e-9
@@ -12,13 +12,13 @@ class Nodes:
     """The nodes of a cluster."""
 
     def __init__(self) -> None:
-        self._total: dict[str, Resources] = {}
+        self._total: dict[str, Amounts] = {}
         self._free: dict[str, dict[str, float]] = {}
-        self._taken: dict[str, tuple[tuple[str, ...], Resources]] = {}
+        self._taken: dict[str, tuple[tuple[str, ...], Amounts]] = {}
         self._most: dict[str, float] = {}  # the most of each resource that one node has
         self._dead: set[str] = set()
 
-    def see(self, nodes: Mapping[str, Resources]) -> None:
+    def see(self, nodes: Mapping[str, Amounts]) -> None:
         """The cluster has these nodes now, with so much in all on each."""
         self._dead &= nodes.keys()
         if nodes == self._total:
@@ -34,7 +34,7 @@ class Nodes:
         """Nothing is put on these nodes until `see` has been told of nodes without them."""
         self._dead.update(nodes)
 
-    def best_fit(self, resources: Resources, count: int) -> tuple[str, ...]:
+    def best_fit(self, resources: Amounts, count: int) -> tuple[str, ...]:
         """Finds the nodes on which the least is left free, each for all of the resources.
 
         Returns:
@@ -47,11 +47,11 @@ class Nodes:
         ]
         return tuple(node for _, node in sorted(room)[:count]) if len(room) >= count else ()
 
-    def could_hold(self, resources: Resources, count: int) -> bool:
+    def could_hold(self, resources: Amounts, count: int) -> bool:
         """Tells whether there would be room if nothing else ran."""
         return sum(_holds(has, resources) for has in self._total.values()) >= count
 
-    def slots(self, resources: Resources, count: int) -> int:
+    def slots(self, resources: Amounts, count: int) -> int:
         """Counts how many trials of one kind, each on so many nodes, run at once where nothing else does."""
         each = [
             min(
@@ -68,7 +68,7 @@ class Nodes:
         """Who has taken something, in order."""
         return tuple(self._taken)
 
-    def take(self, who: str, nodes: tuple[str, ...], resources: Resources) -> None:
+    def take(self, who: str, nodes: tuple[str, ...], resources: Amounts) -> None:
         """Somebody takes the resources on each of the nodes."""
         self._taken[who] = nodes, resources
         self._add(nodes, resources, -1)
@@ -78,11 +78,11 @@ class Nodes:
         if who in self._taken:
             self._add(*self._taken.pop(who), +1)
 
-    def _add(self, nodes: tuple[str, ...], resources: Resources, sign: int) -> None:
+    def _add(self, nodes: tuple[str, ...], resources: Amounts, sign: int) -> None:
         for free in (self._free[node] for node in nodes if node in self._free):
             for name, amount in resources.items():
                 free[name] = free.get(name, 0.0) + sign * amount
 
 
-def _holds(has: Mapping[str, float], needs: Resources) -> bool:
+def _holds(has: Mapping[str, float], needs: Amounts) -> bool:
     return all(has.get(name, 0.0) >= amount - _ROUNDING for name, amount in needs.items())

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from runners.scheduling.nodes import Nodes, Resources
+from runners.scheduling.nodes import Amounts, Nodes
 
 
 class State(StrEnum):
@@ -31,7 +31,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
+class ScheduledTrial:
     """What the schedule must know of a trial.
 
     Attributes:
@@ -44,7 +44,7 @@ class Task:
 
     trial: str
     predicted_s: float
-    resources: Resources
+    resources: Amounts
     nodes: int = 1
     train_flops: int = 0
 
@@ -95,7 +95,7 @@ Instruction = Start | Preempt | Retry | GiveUp | Done
 
 @dataclass(kw_only=True, slots=True)
 class _Story:
-    task: Task
+    task: ScheduledTrial
     state: State = State.WAITING
     set_aside: bool
     crashes: int = 0
@@ -120,7 +120,7 @@ class Schedule:
         retries: How often in a row a trial is started again after its worker died.
     """
 
-    def __init__(self, tasks: Iterable[Task], *, retries: int) -> None:
+    def __init__(self, tasks: Iterable[ScheduledTrial], *, retries: int) -> None:
         self._stories = {task.trial: _Story(task=task, set_aside=not task.train_flops) for task in tasks}
         self._retries = retries
         self._counts = Counter(story.state for story in self._stories.values())
@@ -132,7 +132,7 @@ class Schedule:
         self._draining = False
         self._pending: list[Instruction] = []
 
-    def see_nodes(self, nodes: Mapping[str, Resources]) -> None:
+    def see_nodes(self, nodes: Mapping[str, Amounts]) -> None:
         """The cluster has these nodes now, with so much in all on each."""
         self._nodes.see(nodes)
 
@@ -204,16 +204,16 @@ class Schedule:
         """Counts the trials in a state."""
         return self._counts[state]
 
-    def waiting(self) -> list[Task]:
+    def waiting(self) -> list[ScheduledTrial]:
         """Gives the trials that wait, first those that start first."""
         orders = sorted(order for queue in self._waiting.values() for order in queue)
         return [self._stories[trial].task for _, trial in orders]
 
-    def running(self) -> list[Task]:
+    def running(self) -> list[ScheduledTrial]:
         """Gives the trials that run."""
         return [self._stories[trial].task for trial in self._nodes.users]
 
-    def task(self, trial: str) -> Task:
+    def task(self, trial: str) -> ScheduledTrial:
         """Gives a trial's task."""
         return self._stories[trial].task
 
@@ -224,11 +224,11 @@ class Schedule:
             return False
         return self._draining or not (self._counts[State.WAITING] or self._counts[State.DELAYED])
 
-    def could_run(self, resources: Resources, nodes: int) -> bool:
+    def could_run(self, resources: Amounts, nodes: int) -> bool:
         """Tells whether there is room for a trial on the nodes that there are, were nothing else on them."""
         return self._nodes.could_hold(resources, nodes)
 
-    def slots(self, task: Task) -> int:
+    def slots(self, task: ScheduledTrial) -> int:
         """Counts how many trials of a kind run at once, node by node, on the nodes that live."""
         return self._nodes.slots(task.resources, task.nodes)
 
@@ -309,5 +309,5 @@ class Schedule:
         story.state = state
 
 
-def _need(task: Task) -> tuple[object, ...]:
+def _need(task: ScheduledTrial) -> tuple[object, ...]:
     return (task.nodes, *sorted(task.resources.items()))

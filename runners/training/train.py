@@ -20,7 +20,7 @@ _STEPS_BETWEEN_CHECKS = 25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Schedule:
+class StepSchedule:
     """What decides each step of a run.
 
     Attributes:
@@ -47,7 +47,7 @@ class Schedule:
 def train(  # noqa: PLR0913 - the parts of a run
     learner: Learner,
     data: TrainingData,
-    schedule: Schedule,
+    schedule: StepSchedule,
     *,
     first_step: int,
     context: Context,

@@ -11,7 +11,7 @@ METER = "meter"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Count:
+class FlopCount:
     """What a trial's processes have begun to compute.
 
     Attributes:
@@ -35,14 +35,14 @@ class Meter:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.count = read_count(folder) or Count()
+        self.count = read_count(folder) or FlopCount()
         self._file = os.open(folder / METER, os.O_WRONLY | os.O_CREAT, 0o666)
 
     def add(self, *, train_flops: int = 0, evaluation_flops: int = 0) -> None:
         """Counts what begins now."""
         train_flops += self.count.train_flops
         evaluation_flops += self.count.evaluation_flops
-        count = Count(train_flops=train_flops, evaluation_flops=evaluation_flops)
+        count = FlopCount(train_flops=train_flops, evaluation_flops=evaluation_flops)
         os.pwrite(self._file, count_text(count), 0)
         self.count = count
 
@@ -59,15 +59,15 @@ class Meter:
         os.close(self._file)
 
 
-def count_text(count: Count) -> bytes:
+def count_text(count: FlopCount) -> bytes:
     """Writes a count, always as long: a shorter text would leave digits of a longer one behind."""
     return b"%030d %030d\n" % (count.train_flops, count.evaluation_flops)
 
 
-def read_count(folder: Path) -> Count | None:
+def read_count(folder: Path) -> FlopCount | None:
     """Reads a trial's count, or None when it never began."""
     try:
         train, evaluation = map(int, (folder / METER).read_text(encoding="ascii").split())
     except (FileNotFoundError, ValueError):  # nothing there, or nothing in it yet
         return None
-    return Count(train_flops=train, evaluation_flops=evaluation)
+    return FlopCount(train_flops=train, evaluation_flops=evaluation)

@@ -24,7 +24,7 @@ from runners.strategies.registry import build_strategy
 from runners.training.backward import Context
 from runners.training.learner import Learner, make_learner
 from runners.training.ranks import first_rank_first, rank, ranks
-from runners.training.train import Schedule
+from runners.training.train import StepSchedule
 from runners.trials.checkpoint import load_checkpoint
 
 
@@ -62,7 +62,7 @@ class TrialJob:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Setup:
+class RankTraining:
     """A trial's training on one rank, at its last checkpoint.
 
     Attributes:
@@ -77,14 +77,14 @@ class Setup:
 
     learner: Learner
     data: TrainingSet | StreamedSet
-    schedule: Schedule
+    schedule: StepSchedule
     first_step: int
     context: Context
     precision: str
     tokenize: Callable[[Sequence[str]], Tensor]
 
 
-def set_up(job: TrialJob) -> Setup:
+def set_up(job: TrialJob) -> RankTraining:
     """Makes ready all that training needs, on any rank.
 
     Raises:
@@ -110,10 +110,10 @@ def set_up(job: TrialJob) -> Setup:
     )
     with first_rank_first():  # it removes damaged ones
         first_step = load_checkpoint(job.folder, learner)
-    return Setup(
+    return RankTraining(
         learner=learner,
         data=data,
-        schedule=Schedule(
+        schedule=StepSchedule(
             seed=trial.seed,
             steps=trial.steps,
             batch_size=trial.batch_size,

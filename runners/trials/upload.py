@@ -23,7 +23,7 @@ from runners.host.process import FreshProcess
 from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree
 from runners.trials.checkpoint import checkpoints, drop_damaged
-from runners.trials.meter import METER, Count, count_text, read_count
+from runners.trials.meter import METER, FlopCount, count_text, read_count
 from runners.trials.trial_setup import TrialJob
 
 SMALL = (METER, "curve.parquet", "damage.jsonl", "result.json")
@@ -95,7 +95,7 @@ class _Copy:
     def __init__(self, storage: Storage, name: str, folder: Path) -> None:
         self._storage, self._name, self._folder = storage, name, folder
         self._token = secrets.token_hex(8).encode()
-        self._begun, self._begun_at, self._ahead = Count(), time.monotonic(), 0
+        self._begun, self._begun_at, self._ahead = FlopCount(), time.monotonic(), 0
         self._there: list[str] = []  # checkpoints in the storage, the newest first
         self.taken = False
 
@@ -111,7 +111,7 @@ class _Copy:
                 path.unlink()
             self._fetch(found)
         mark.write_bytes(self._token)
-        self._begun = read_count(self._folder) or Count()
+        self._begun = read_count(self._folder) or FlopCount()
 
     def _fetch(self, found: Mapping[str, int]) -> None:
         self._storage.get({name: found[name] for name in SMALL if name in found}, self._name, self._folder)
@@ -150,7 +150,7 @@ class _Copy:
         done = (self._folder / "result.json").exists()
         if not done:
             self._push_checkpoint()
-        self._storage.write(self._object(METER), count_text(read_count(self._folder) or Count()))
+        self._storage.write(self._object(METER), count_text(read_count(self._folder) or FlopCount()))
         if not done:
             return
         for path in (self._folder / name for name in _RESULT):
@@ -164,11 +164,11 @@ class _Copy:
         A node that dies before it brings the next one takes its own with it.
         """
         self._require_ours()
-        now = read_count(self._folder) or Count()
+        now = read_count(self._folder) or FlopCount()
         if time.monotonic() - self._begun_at >= _PUSH_S:
             self._ahead = now.train_flops - self._begun.train_flops
             self._begun, self._begun_at = now, time.monotonic()
-        count = Count(train_flops=now.train_flops + self._ahead, evaluation_flops=now.evaluation_flops)
+        count = FlopCount(train_flops=now.train_flops + self._ahead, evaluation_flops=now.evaluation_flops)
         self._storage.write(self._object(METER), count_text(count))
         progress = self._folder / "progress.json"
         if progress.exists():

@@ -16,7 +16,7 @@ from budgets.book.ledger import Ledger, drop_torn_line
 from budgets.planning.plan import Plan, Trial
 from runners.data.reading.cache import drop_idle
 from runners.scheduling.backend import Backend, Ended, Job
-from runners.scheduling.schedule import Done, GiveUp, Preempt, Retry, Schedule, Start, Task
+from runners.scheduling.schedule import Done, GiveUp, Preempt, Retry, Schedule, ScheduledTrial, Start
 from runners.trials.checkpoint import kept_steps
 from runners.trials.loggers import Loggers
 from runners.trials.throughput import predict_s
@@ -148,7 +148,7 @@ class Execution(ABC):
         measured = measured_throughput(self.study, self.plan)
         self._schedule = Schedule(
             (
-                Task(
+                ScheduledTrial(
                     trial=trial.trial_id,
                     predicted_s=predict_s(trial, measured),
                     resources=needs(self.study),

@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 
 from runners.host.faults import Notice, patiently
 from runners.scheduling.backend import Backend
-from runners.scheduling.cluster import Cluster
+from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.ray_backend.address import cluster_address
 from runners.scheduling.schedule import Schedule
 from runners.scheduling.shared_storage import Folders, Objects, SharedStorage
@@ -78,7 +78,7 @@ class Site:
         assert isinstance(self.backend, RayBackend)
         return TuneBackend(self.backend)
 
-    def look_around(self, schedule: Schedule, backend: Backend) -> Cluster:
+    def look_around(self, schedule: Schedule, backend: Backend) -> LiveCluster:
         """Shows a schedule the nodes, all of which see what trials read and write.
 
         A node that joins later and does not see it is left out.
@@ -95,7 +95,7 @@ class Site:
         storage = self._shared_storage(self.backend) if grows else None
         if storage is not None:
             storage.require()
-        here = Cluster(backend, schedule, patience_s=resources.wait_s if grows else None, storage=storage)
+        here = LiveCluster(backend, schedule, patience_s=resources.wait_s if grows else None, storage=storage)
         here.look()
         found = f"{backend.name}: {here.describe()}"
         if found != self._found:  # the tuning has looked before the grid

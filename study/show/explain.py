@@ -6,7 +6,7 @@ from budgets.cost.flops import SampleCost, parameters, sample_cost, text_tokens
 from budgets.cost.model_config import complete
 from budgets.cost.towers.vit import kept_patches
 from budgets.planning.feasibility import reasons
-from budgets.planning.grid import Candidate, Grid, Setup
+from budgets.planning.grid import Combination, Grid, GridCell
 from budgets.planning.plan import Plan, Trial
 from budgets.planning.price import Speeds, device_hours, is_measured, utilisation
 from budgets.quantity import format_flops
@@ -46,7 +46,7 @@ def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[
         yield from _price(grid, trials[0], own)
 
 
-def _find(grid: Grid, plan: Plan, wanted: str) -> Candidate:
+def _find(grid: Grid, plan: Plan, wanted: str) -> GridCell:
     cells = {(each.cell, each.samples): each for each in grid.candidates(plan.levels)}
     for trial in plan.trials:
         if trial.trial_id == wanted:
@@ -63,11 +63,11 @@ def _find(grid: Grid, plan: Plan, wanted: str) -> Candidate:
     )
 
 
-def _words(candidate: Candidate) -> str:
+def _words(candidate: GridCell) -> str:
     return cell_words(candidate.cell, candidate.samples)
 
 
-def _left_out(grid: Grid, plan: Plan, candidate: Candidate, trials: list[Trial]) -> Iterator[str]:
+def _left_out(grid: Grid, plan: Plan, candidate: GridCell, trials: list[Trial]) -> Iterator[str]:
     against = list(reasons(candidate, grid))
     for reason in against:
         yield f"left out: {reason}"
@@ -77,7 +77,7 @@ def _left_out(grid: Grid, plan: Plan, candidate: Candidate, trials: list[Trial])
                 yield f"left out: {item.reason}"
 
 
-def _sample(setup: Setup, cost: SampleCost) -> Iterator[str]:
+def _sample(setup: Combination, cost: SampleCost) -> Iterator[str]:
     how, architecture = setup.strategy, setup.architecture
     tower = architecture.image_tower(how.kept_fraction)
     config = complete(architecture.config)
@@ -110,7 +110,7 @@ def _sample(setup: Setup, cost: SampleCost) -> Iterator[str]:
     )
 
 
-def _trial(grid: Grid, candidate: Candidate) -> Iterator[str]:
+def _trial(grid: Grid, candidate: GridCell) -> Iterator[str]:
     cell, setup, batch = candidate.cell, candidate.setup, candidate.setup.batch_size
     steps = candidate.samples // batch
     tail = setup.recipe.tail_steps(steps)

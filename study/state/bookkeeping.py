@@ -8,9 +8,9 @@ from budgets.book.ledger import Ledger, append_whole
 from budgets.planning.plan import Trial
 from runners.host.faults import words_of
 from runners.host.files import write_json
-from runners.scheduling.nodes import Resources
+from runners.scheduling.nodes import Amounts
 from runners.trials.checkpoint import drop_damaged, kept_steps
-from runners.trials.meter import Count, read_count
+from runners.trials.meter import FlopCount, read_count
 from runners.trials.trial import Outcome, drop_scaffolding, read_outcome
 from runners.trials.trial_setup import TrialJob
 from study.state.study import Study
@@ -24,7 +24,7 @@ def trial_folder(study: Study, trial_id: str) -> Path:
     return study.folder / "trials" / trial_id
 
 
-def needs(study: Study) -> Resources:
+def needs(study: Study) -> Amounts:
     """Says what a trial occupies on each of its nodes."""
     resources = study.declaration.resources
     shares = {"cpus": resources.cpus, "gpus": resources.gpus} | resources.custom
@@ -103,7 +103,7 @@ def add_event(study: Study, event: str, **facts: object) -> None:
 def book_outcome(ledger: Ledger, trial: Trial, folder: Path, outcome: Outcome) -> None:
     """Books what a trial with a result has spent, and what it computed beside that."""
     finished = outcome.row["status"] == "finished"
-    spent = Count(
+    spent = FlopCount(
         train_flops=trial.train_flops_after(outcome.row["samples_seen"]),
         evaluation_flops=trial.evaluation_flops if finished else 0,
     )
@@ -119,14 +119,14 @@ def book_lost(ledger: Ledger, trial: Trial, folder: Path) -> list[Path]:
     """
     damaged = drop_damaged(folder)
     kept = trial.train_flops_after(kept_steps(folder) * trial.batch_size)
-    _book_waste(ledger, trial.trial_id, folder, kept=Count(train_flops=kept))
+    _book_waste(ledger, trial.trial_id, folder, kept=FlopCount(train_flops=kept))
     return damaged
 
 
 def book_given_up(ledger: Ledger, trial_id: str, folder: Path) -> None:
     """Books a trial that gave no result; a later run starts it anew."""
     drop_scaffolding(folder)
-    _book_waste(ledger, trial_id, folder, kept=Count())
+    _book_waste(ledger, trial_id, folder, kept=FlopCount())
     ledger.settle(trial_id, train_flops=0, evaluation_flops=0)
 
 
@@ -137,7 +137,7 @@ def book_left_behind(ledger: Ledger, trial_id: str, folder: Path) -> None:
         book_given_up(ledger, trial_id, folder)
         return
     row = outcome.row  # it finished, and its driver died before that was booked
-    spent = Count(
+    spent = FlopCount(
         train_flops=row["samples_seen"] * row["train_flops_per_sample"],
         evaluation_flops=int(row["evaluation_flops"]) if row["status"] == "finished" else 0,
     )
@@ -145,7 +145,7 @@ def book_left_behind(ledger: Ledger, trial_id: str, folder: Path) -> None:
     ledger.settle(trial_id, train_flops=spent.train_flops, evaluation_flops=spent.evaluation_flops)
 
 
-def _book_waste(ledger: Ledger, trial_id: str, folder: Path, *, kept: Count) -> None:
+def _book_waste(ledger: Ledger, trial_id: str, folder: Path, *, kept: FlopCount) -> None:
     """Books all that a trial ever computed and that is not kept; what is booked is not booked again."""
     count = read_count(folder)
     if count is not None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from analysis.cells.bootstrap import CellDraws, cell_draws, stream
 from analysis.cells.table import tidy
-from analysis.sizes.isoflop import Curve, curves
+from analysis.sizes.isoflop import IsoFlopCurve, curves
 
 Floats = NDArray[np.float64]
 Kind = Literal["floor", "broken", "shifted"]
@@ -123,7 +123,7 @@ def best_sizes(kind: Kind, number: int, *, noise: float = 1.0, draws: int = 500)
     return [_best(curve, size) for curve, size in zip(curves(cells), truth, strict=True)]
 
 
-def _best(curve: Curve, truth: float) -> Best:
+def _best(curve: IsoFlopCurve, truth: float) -> Best:
     ends = curve.profile.ends
     return Best(
         given=curve.profile.status == "ok",

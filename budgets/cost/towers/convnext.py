@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from budgets.cost.towers.count import Count, ImageTower, convolution, depthwise_convolution, linear, mlp, norm
+from budgets.cost.towers.count import (
+    ImageTower,
+    TowerCost,
+    convolution,
+    depthwise_convolution,
+    linear,
+    mlp,
+    norm,
+)
 from budgets.cost.towers.timm_projection import projection
 
 MODELS: Mapping[str, Mapping[str, Any]] = {
@@ -48,11 +56,11 @@ def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
     return ImageTower(trunk=trunk, projection=projection(config, inputs, embed_dim), width=inputs)
 
 
-def _block(side: int, width: int) -> Count:
+def _block(side: int, width: int) -> TowerCost:
     """Depthwise convolution, norm, MLP of four widths, layer scale."""
     return (
         depthwise_convolution(side, width, _KERNEL)
         + norm(width)
         + mlp(side * side, width, 4 * width, width)
-        + Count(0, width)
+        + TowerCost(0, width)
     )

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class TowerCost:
     """Multiply-accumulates of one sample's forward pass, and parameters."""
 
     macs: int = 0
     parameters: int = 0
 
-    def __add__(self, other: "Count") -> "Count":
+    def __add__(self, other: "TowerCost") -> "TowerCost":
         """Both pieces, one after the other."""
-        return Count(self.macs + other.macs, self.parameters + other.parameters)
+        return TowerCost(self.macs + other.macs, self.parameters + other.parameters)
 
-    def __mul__(self, copies: int) -> "Count":
+    def __mul__(self, copies: int) -> "TowerCost":
         """So many copies of the piece, each with parameters of its own."""
-        return Count(self.macs * copies, self.parameters * copies)
+        return TowerCost(self.macs * copies, self.parameters * copies)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,42 +34,42 @@ class ImageTower:
         width: Number of features that the trunk gives.
     """
 
-    trunk: Count
-    projection: Count
+    trunk: TowerCost
+    projection: TowerCost
     width: int
 
 
-def linear(positions: int, inputs: int, outputs: int, *, bias: bool = True) -> Count:
+def linear(positions: int, inputs: int, outputs: int, *, bias: bool = True) -> TowerCost:
     """A linear map at each of ``positions``; a patch embedding is one too, of 3 values a pixel."""
-    return Count(positions * inputs * outputs, inputs * outputs + bias * outputs)
+    return TowerCost(positions * inputs * outputs, inputs * outputs + bias * outputs)
 
 
-def convolution(side: int, inputs: int, outputs: int, kernel: int, *, bias: bool) -> Count:
+def convolution(side: int, inputs: int, outputs: int, kernel: int, *, bias: bool) -> TowerCost:
     """A convolution with a square kernel and a square output of ``side`` positions each way."""
     return linear(side * side, kernel * kernel * inputs, outputs, bias=bias)
 
 
-def depthwise_convolution(side: int, channels: int, kernel: int) -> Count:
+def depthwise_convolution(side: int, channels: int, kernel: int) -> TowerCost:
     """A depthwise convolution (one filter a channel) with bias and a square output."""
-    return Count(side * side * channels * kernel * kernel, channels * (kernel * kernel + 1))
+    return TowerCost(side * side * channels * kernel * kernel, channels * (kernel * kernel + 1))
 
 
-def norm(width: int) -> Count:
+def norm(width: int) -> TowerCost:
     """A layer norm or batch norm with scale and shift; running statistics are no parameters."""
-    return Count(0, 2 * width)
+    return TowerCost(0, 2 * width)
 
 
-def attention(queries: int, keys: int, width: int) -> Count:
+def attention(queries: int, keys: int, width: int) -> TowerCost:
     """The two products of softmax attention, causal or not: heads split the width and change nothing."""
-    return Count(2 * queries * keys * width, 0)
+    return TowerCost(2 * queries * keys * width, 0)
 
 
-def mlp(positions: int, inputs: int, hidden: int, outputs: int) -> Count:
+def mlp(positions: int, inputs: int, hidden: int, outputs: int) -> TowerCost:
     """Two linear maps with biases and an activation between them."""
     return linear(positions, inputs, hidden) + linear(positions, hidden, outputs)
 
 
-def transformer_block(tokens: int, width: int, mlp_width: int, *, layer_scale: bool) -> Count:
+def transformer_block(tokens: int, width: int, mlp_width: int, *, layer_scale: bool) -> TowerCost:
     """open_clip's pre-norm block: 12 tokens width² + 2 tokens² width where the MLP is four widths wide."""
     return (
         norm(width) * 2
@@ -77,5 +77,5 @@ def transformer_block(tokens: int, width: int, mlp_width: int, *, layer_scale: b
         + attention(tokens, tokens, width)
         + linear(tokens, width, width)
         + mlp(tokens, width, mlp_width, width)
-        + Count(0, 2 * width * layer_scale)
+        + TowerCost(0, 2 * width * layer_scale)
     )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from budgets.cost.towers.count import Count, ImageTower, attention, convolution, linear, norm
+from budgets.cost.towers.count import ImageTower, TowerCost, attention, convolution, linear, norm
 
 _EXPANSION = 4
 
@@ -37,10 +37,10 @@ def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
         channels = planes * _EXPANSION
         trunk += _bottleneck(side, channels, planes, 1) * (blocks - 1)
     trunk += _attention_pool(side, channels, embed_dim)
-    return ImageTower(trunk=trunk, projection=Count(), width=embed_dim)
+    return ImageTower(trunk=trunk, projection=TowerCost(), width=embed_dim)
 
 
-def _bottleneck(side: int, inputs: int, planes: int, stride: int) -> Count:
+def _bottleneck(side: int, inputs: int, planes: int, stride: int) -> TowerCost:
     """Convolutions of 1, 3 and 1; a stride is an average pooling before the last and in the shortcut."""
     outputs = planes * _EXPANSION
     shortcut = stride > 1 or inputs != outputs
@@ -54,11 +54,11 @@ def _bottleneck(side: int, inputs: int, planes: int, stride: int) -> Count:
     )
 
 
-def _attention_pool(side: int, width: int, embed_dim: int) -> Count:
+def _attention_pool(side: int, width: int, embed_dim: int) -> TowerCost:
     """Attention over all positions and their mean: every output is computed, the mean's alone is used."""
     tokens = side * side + 1
     return (
-        Count(0, tokens * width)
+        TowerCost(0, tokens * width)
         + linear(tokens, width, width) * 3
         + attention(tokens, tokens, width)
         + linear(tokens, width, embed_dim)

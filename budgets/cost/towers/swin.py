@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from budgets.cost.towers.count import Count, ImageTower, linear, mlp, norm
+from budgets.cost.towers.count import ImageTower, TowerCost, linear, mlp, norm
 from budgets.cost.towers.timm_projection import projection
 
 
@@ -54,7 +54,7 @@ def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
     return ImageTower(trunk=trunk, projection=projection(config, width, embed_dim), width=width)
 
 
-def _block(side: int, width: int, heads: int, window: int) -> Count:
+def _block(side: int, width: int, heads: int, window: int) -> TowerCost:
     """Attention in windows over a grid padded to whole ones (shifts are free), then an unpadded MLP."""
     padded = -(-side // window) * window
     positions = padded * padded
@@ -63,7 +63,7 @@ def _block(side: int, width: int, heads: int, window: int) -> Count:
     return (
         norm(width) * 2
         + linear(positions, width, 3 * width)
-        + Count(in_windows, position_bias)
+        + TowerCost(in_windows, position_bias)
         + linear(positions, width, width)
         + mlp(side * side, width, 4 * width, width)
     )

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from budgets.cost.towers.count import Count, linear, norm, transformer_block
+from budgets.cost.towers.count import TowerCost, linear, norm, transformer_block
 
 
-def text_tower(config: Mapping[str, Any], embed_dim: int, tokens: int) -> Count:
+def text_tower(config: Mapping[str, Any], embed_dim: int, tokens: int) -> TowerCost:
     """All tokens through the transformer, padding included; one pooled token through the projection.
 
     Args:
@@ -20,7 +20,7 @@ def text_tower(config: Mapping[str, Any], embed_dim: int, tokens: int) -> Count:
     )
     embeddings = (config["vocab_size"] + config["context_length"]) * width
     return (
-        Count(0, embeddings)
+        TowerCost(0, embeddings)
         + block * int(config["layers"])
         + norm(width)
         + linear(1, width, embed_dim, bias=config["proj_bias"])

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from budgets.cost.towers.count import Count, linear
+from budgets.cost.towers.count import TowerCost, linear
 
 
-def projection(config: Mapping[str, Any], width: int, embed_dim: int) -> Count:
+def projection(config: Mapping[str, Any], width: int, embed_dim: int) -> TowerCost:
     """One linear map, or an MLP of two embeddings' width.
 
     Args:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from budgets.cost.towers.count import Count, ImageTower, linear, norm, transformer_block
+from budgets.cost.towers.count import ImageTower, TowerCost, linear, norm, transformer_block
 
 
 def kept_patches(config: Mapping[str, Any], kept_fraction: float) -> int:
@@ -41,7 +41,7 @@ def image_tower(config: Mapping[str, Any], embed_dim: int, kept_fraction: float)
     )
     trunk = (
         linear(patches, 3 * patch * patch, width, bias=False)
-        + Count(0, width + (patches + 1) * width)  # class token and positions
+        + TowerCost(0, width + (patches + 1) * width)  # class token and positions
         + norm(width) * (not config["no_ln_pre"])
         + block * config["layers"]
         + norm(width)

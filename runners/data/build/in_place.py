@@ -7,7 +7,7 @@ from runners.data.pool.damage import DAMAGE_TOLERANCE, NOT_READABLE, Damage, dam
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.index import index_of
 from runners.data.pool.pool import Origin, Pool
-from runners.data.pool.shards import IMAGE_KINDS, Entry, ShardError, entries_of
+from runners.data.pool.shards import IMAGE_KINDS, PairEntry, ShardError, entries_of
 from runners.host.files import finish_files
 
 SCORE_FIELD = "similarity"
@@ -101,7 +101,7 @@ def no_pair(shard: Path) -> ValueError:
 
 def _entries(
     path: Path, shards: list[Path], score_field: str, tolerance: float, damage: list[Damage]
-) -> Iterator[Entry]:
+) -> Iterator[PairEntry]:
     """Passes pairs on, and collects what is none."""
     cut: list[ShardError] = []
     for shard in shards:

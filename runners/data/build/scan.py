@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from runners.data.build.source import Columns, Part, pairs_of
-from runners.data.evaluation.look import ALIKE, SAME, Known, Look, file_hash, look_of
+from runners.data.evaluation.look import ALIKE, SAME, Known, Thumbnail, file_hash, look_of
 from runners.data.pool.damage import Damage
 from runners.data.pool.index import frame_of
 from runners.host.files import new_file
@@ -153,8 +153,8 @@ def _scan_part(
         return 0
     entries, kinds, facts, hashes = [], [], [], []
     left_out: list[Damage] = []
-    looks: list[Look] = []
-    last = Look(pixels=0, thumbnail=b"")
+    looks: list[Thumbnail] = []
+    last = Thumbnail(pixels=0, thumbnail=b"")
 
     def look(image: Image.Image) -> None:
         nonlocal last

@@ -16,8 +16,8 @@ from runners.data.build.in_place import shards_of
 from runners.data.pool.damage import NOT_READABLE, Damage
 from runners.data.pool.shards import (
     IMAGE_KINDS,
-    Entry,
     Inspect,
+    PairEntry,
     ShardError,
     clean_caption,
     content_hash,
@@ -75,7 +75,7 @@ class Found:
         facts: What else is known of it.
     """
 
-    entry: Entry
+    entry: PairEntry
     image: bytes
     kind: str
     facts: Mapping[str, Any]
@@ -229,7 +229,7 @@ def _table_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Itera
         if isinstance(size, str):
             yield Damage(shard=str(path), key=key, reason=size)
             continue
-        entry = Entry(
+        entry = PairEntry(
             key=f"{number:09d}",
             shard=str(path.resolve()),
             offset=0,

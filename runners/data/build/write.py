@@ -13,7 +13,7 @@ from runners.data.pool.damage import damage_table
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.index import bins_of, index_of
 from runners.data.pool.pool import Origin, Pool
-from runners.data.pool.shards import Entry, close_shard, content_hash, encode_image, write_sample
+from runners.data.pool.shards import PairEntry, close_shard, content_hash, encode_image, write_sample
 from runners.host.files import new_folder
 
 PAIRS_PER_SHARD = 4096
@@ -35,7 +35,7 @@ class ImageText(Protocol):
         """What else is stored in the pair's json."""
 
 
-class Pairs(Protocol):
+class PairSource(Protocol):
     """A list of pairs, or what makes them when asked."""
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class Pairs(Protocol):
 
 def write_pool(
     path: str | Path,
-    pairs: Pairs,
+    pairs: PairSource,
     scores: NDArray[np.float32] | None,
     origin: Origin | None = None,
 ) -> Pool:
@@ -68,7 +68,7 @@ def write_pool(
     return Pool.open(path)
 
 
-def fill_pool(folder: Path, pairs: Pairs, scores: NDArray[np.float32] | None, origin: Origin) -> None:
+def fill_pool(folder: Path, pairs: PairSource, scores: NDArray[np.float32] | None, origin: Origin) -> None:
     """``write_pool`` into an empty folder that the caller makes appear."""
     if scores is None:
         scores = np.full(len(pairs), np.nan, np.float32)
@@ -78,7 +78,7 @@ def fill_pool(folder: Path, pairs: Pairs, scores: NDArray[np.float32] | None, or
     hashes = np.array([_hash(pairs[place]) for place in range(len(pairs))], np.uint64)
     order = np.lexsort((hashes, bins_of(scores, hashes)))
     (folder / "shards").mkdir()
-    entries: list[Entry] = []
+    entries: list[PairEntry] = []
     for start in range(0, len(order), PAIRS_PER_SHARD):
         shard = f"shards/{start // PAIRS_PER_SHARD:05d}.tar"
         with (folder / shard).open("wb") as file:
@@ -93,14 +93,14 @@ def _hash(pair: ImageText) -> int:
     return content_hash(encode_image(pair.image), pair.caption)
 
 
-def _write_pair(file: IO[bytes], shard: str, key: str, pair: ImageText, score: float) -> Entry:
+def _write_pair(file: IO[bytes], shard: str, key: str, pair: ImageText, score: float) -> PairEntry:
     image = encode_image(pair.image)
     height, width = pair.image.shape[:2]
     facts = {"key": key, "caption": pair.caption, "width": width, "height": height, **pair.facts}
     if not np.isnan(score):
         facts[SCORE_FIELD] = score
     members = {"png": image, "txt": pair.caption.encode(), "json": json.dumps(facts).encode()}
-    return Entry(
+    return PairEntry(
         key=key,
         shard=shard,
         offset=write_sample(file, key, members)["png"],

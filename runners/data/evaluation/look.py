@@ -28,7 +28,7 @@ _SIDE = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
+class Thumbnail:
     """What is kept of a decoded image.
 
     Attributes:
@@ -40,7 +40,7 @@ class Look:
     thumbnail: bytes
 
 
-def look_of(image: Image.Image) -> Look:
+def look_of(image: Image.Image) -> Thumbnail:
     """Looks at a decoded image."""
     rgb = image.convert("RGB")
     pixels = np.asarray(rgb)
@@ -49,7 +49,7 @@ def look_of(image: Image.Image) -> Look:
     # PIL's bilinear filter covers all pixels when it makes an image smaller; on icons it keeps re-encoded
     # images nearer to each other than means over boxes do.
     small = rgb.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
-    return Look(pixels=int.from_bytes(digest.digest(), "little"), thumbnail=small.tobytes())
+    return Thumbnail(pixels=int.from_bytes(digest.digest(), "little"), thumbnail=small.tobytes())
 
 
 def file_hash(image: bytes) -> int:

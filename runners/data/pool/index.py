@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from runners.data.pool.shards import Entry
+from runners.data.pool.shards import PairEntry
 from runners.data.pool.tokenizer import caption_tokens
 from runners.data.pool.words import split_words
 
@@ -29,7 +29,7 @@ DTYPES = {
 }
 
 
-def index_of(entries: Iterable[Entry]) -> pd.DataFrame:
+def index_of(entries: Iterable[PairEntry]) -> pd.DataFrame:
     """Makes the index: the columns of ``Entry``, ``tokens`` (int16) and ``bin`` (int8).
 
     Tokens are the caption's length in CLIP's byte-pair encoding, without its start and end. Bins are deciles
@@ -40,7 +40,7 @@ def index_of(entries: Iterable[Entry]) -> pd.DataFrame:
     return index
 
 
-def frame_of(entries: Iterable[Entry]) -> pd.DataFrame:
+def frame_of(entries: Iterable[PairEntry]) -> pd.DataFrame:
     """The index without bins."""
     rows = list(entries)
     columns = {name: [getattr(row, name) for row in rows] for name in DTYPES}

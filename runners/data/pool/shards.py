@@ -29,7 +29,7 @@ _BLOCK = tarfile.BLOCKSIZE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class PairEntry:
     """One pair of a shard: a row of the index before it is ranked.
 
     Attributes:
@@ -145,7 +145,9 @@ def _check_end(path: Path, end: int) -> None:
             raise tarfile.ReadError("it is cut short, or damaged there")
 
 
-def entries_of(path: Path, name: str, *, score_field: str, decode: bool = False) -> Iterator[Entry | Damage]:
+def entries_of(
+    path: Path, name: str, *, score_field: str, decode: bool = False
+) -> Iterator[PairEntry | Damage]:
     """Describes each sample of a shard.
 
     Args:
@@ -173,7 +175,7 @@ def describe(  # noqa: PLR0913 - each is a choice of its own
     score_field: str,
     decode: bool,
     inspect: Inspect | None = None,
-) -> Entry | str:
+) -> PairEntry | str:
     """Describes one sample of a shard, or says why it is no pair (``entries_of``)."""
     ending = image_kind(members)
     facts = facts_of(members)
@@ -186,7 +188,7 @@ def describe(  # noqa: PLR0913 - each is a choice of its own
     size = image_size(image, decode=decode, inspect=inspect)
     if isinstance(size, str):
         return size
-    return Entry(
+    return PairEntry(
         key=key,
         shard=name,
         offset=offset,

@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from runners.host.faults import Notice, fault_of, words_of
 from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
 from runners.scheduling.backend import Ended, Job, ended_by
-from runners.scheduling.nodes import Resources
+from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.address import require_cluster
 
 if TYPE_CHECKING:
@@ -94,12 +94,12 @@ class RayBackend:
         open_to_all = "" if mode == "token" else f", without its token (RAY_AUTH_MODE={mode})"
         return f"Ray cluster at {self.address}{open_to_all}"
 
-    def nodes(self) -> dict[str, Resources]:
+    def nodes(self) -> dict[str, Amounts]:
         """Gives the nodes that Ray takes for alive: id → resources."""
         return {
             node["NodeID"]: {
                 _NAMES.get(name, name): amount
-                for name, amount in node["Resources"].items()
+                for name, amount in node["Amounts"].items()
                 if not name.startswith(_NO_RESOURCE)
             }
             for node in ray.nodes()
@@ -141,7 +141,7 @@ class RayBackend:
             ready, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
         return [self._end(reference) for reference in ready]
 
-    def announce(self, waiting: Sequence[tuple[Resources, int]]) -> None:
+    def announce(self, waiting: Sequence[tuple[Amounts, int]]) -> None:
         """Asks an autoscaling cluster for room for what runs and waits, as tasks bound to nodes do not."""
         if self.address is None:
             return
@@ -214,7 +214,7 @@ def _see_through(start: "Callable[[], FreshProcess | OverNodes]") -> Exit:
         return process.wait()
 
 
-def by_rays_names(resources: Resources) -> dict[str, float]:
+def by_rays_names(resources: Amounts) -> dict[str, float]:
     """Gives resources as Ray calls them."""
     theirs = {ours: name for name, ours in _NAMES.items()}
     return {theirs.get(name, name): amount for name, amount in resources.items()}

@@ -23,7 +23,7 @@ from ray.tune.search import Searcher
 from runners.host.faults import words_of
 from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
 from runners.scheduling.backend import Ended, Job, ended_by
-from runners.scheduling.nodes import Resources
+from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.core import RayBackend, by_rays_names
 from runners.scheduling.ray_backend.notices import Notices, actor_here
 from runners.scheduling.ray_backend.scratch import in_memory
@@ -58,7 +58,7 @@ class TuneBackend:
         """What it is, for people."""
         return self._connection.name
 
-    def nodes(self) -> dict[str, Resources]:
+    def nodes(self) -> dict[str, Amounts]:
         """Gives the cluster's nodes: id → resources."""
         return self._connection.nodes()
 
@@ -84,7 +84,7 @@ class TuneBackend:
             raise self._error
         return [*ended, *self._connection.wait(0)]  # what nodes that joined were asked
 
-    def announce(self, waiting: Sequence[tuple[Resources, int]]) -> None:
+    def announce(self, waiting: Sequence[tuple[Amounts, int]]) -> None:
         """Asks an autoscaling cluster for room for what runs and waits."""
         self._connection.announce(waiting)
 

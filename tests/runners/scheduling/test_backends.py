@@ -16,13 +16,13 @@ import pytest
 from runners.host.faults import Left, words_of
 from runners.host.process import Exit
 from runners.scheduling.backend import Backend, Ended, Job
-from runners.scheduling.cluster import Cluster
+from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.local_backend import LocalBackend
-from runners.scheduling.nodes import Resources
+from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend import core as ray_backend
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tune import TuneBackend
-from runners.scheduling.schedule import Schedule, Start, Task
+from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
 from runners.scheduling.shared_storage import Folders, SharedStorage
 from tests.runners.scheduling import jobs
 
@@ -164,24 +164,26 @@ def test_a_request_to_leave_that_nothing_listened_to_is_made_again(
 
 def test_slots_are_counted_and_a_trial_wider_than_every_node_is_refused(backend: Backend) -> None:
     cores = max(int(has["cpus"]) for has in backend.nodes().values())
-    schedule = Schedule([Task(trial="x", predicted_s=1, resources={"cpus": 1})], retries=0)
-    cluster = Cluster(backend, schedule, patience_s=0)
+    schedule = Schedule([ScheduledTrial(trial="x", predicted_s=1, resources={"cpus": 1})], retries=0)
+    cluster = LiveCluster(backend, schedule, patience_s=0)
     cluster.look()
     assert cluster.slots == cores
     assert schedule.instructions(None) == [Start(trial="x", nodes=tuple(backend.nodes()))]
 
-    wide = Schedule([Task(trial="x", predicted_s=1, resources={"cpus": 999, "licence": 1})], retries=0)
+    wide = Schedule(
+        [ScheduledTrial(trial="x", predicted_s=1, resources={"cpus": 999, "licence": 1})], retries=0
+    )
     told = f"no node has room for a trial of 999 cpus, 1 licence; nodes have: {cores} cpus"
     with pytest.raises(ValueError, match=f"{told}.* or name a cluster that has it"):
-        Cluster(backend, wide, patience_s=None).look()
+        LiveCluster(backend, wide, patience_s=None).look()
     with pytest.raises(ValueError, match=r"where wait \(now 0 s\) lets trials wait"):
-        Cluster(backend, wide, patience_s=0).look()
+        LiveCluster(backend, wide, patience_s=0).look()
 
 
 def test_slots_are_summed_node_by_node() -> None:
     nodes = {"a": {"cpus": 3.0}, "b": {"cpus": 3.0}, "c": {"cpus": 1.0}}
-    schedule = Schedule([Task(trial="x", predicted_s=1, resources={"cpus": 2})], retries=0)
-    cluster = Cluster(LocalBackend(nodes), schedule, patience_s=0)
+    schedule = Schedule([ScheduledTrial(trial="x", predicted_s=1, resources={"cpus": 2})], retries=0)
+    cluster = LiveCluster(LocalBackend(nodes), schedule, patience_s=0)
     cluster.look()
     assert cluster.slots == 2
     assert cluster.describe() == "2 trials at once on 3 nodes (2 × 3 cpus; 1 cpus)"
@@ -206,7 +208,7 @@ def test_every_node_is_asked_whether_it_sees_what_trials_read_and_write(
 class WithABlindNode(LocalBackend):
     """Nodes join it; on the one that is called so, a folder is not there."""
 
-    def __init__(self, nodes: Mapping[str, Resources], unseen: Path) -> None:
+    def __init__(self, nodes: Mapping[str, Amounts], unseen: Path) -> None:
         super().__init__(nodes, modules=())
         self._unseen = unseen
 
@@ -221,14 +223,14 @@ def test_a_node_that_joins_and_does_not_see_the_storage_is_left_out_and_the_othe
     folder, has = tmp_path / "study", {"cpus": 1.0}
     folder.mkdir()
     left_out: list[tuple[str, str]] = []
-    tasks = [Task(trial=trial, predicted_s=1, resources=has) for trial in ("a", "b", "c")]
+    tasks = [ScheduledTrial(trial=trial, predicted_s=1, resources=has) for trial in ("a", "b", "c")]
     schedule = Schedule(tasks, retries=0)
     with WithABlindNode({"first": has}, folder) as backend:
         storage = SharedStorage(
             backend, Folders(written=folder, read=()), lambda *told: left_out.append(told)
         )
         storage.require()
-        cluster = Cluster(backend, schedule, patience_s=0, storage=storage)
+        cluster = LiveCluster(backend, schedule, patience_s=0, storage=storage)
         cluster.look()
         assert schedule.instructions(None) == [Start(trial="a", nodes=("first",))]
 

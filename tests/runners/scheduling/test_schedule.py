@@ -6,18 +6,20 @@ from collections.abc import Mapping
 
 import pytest
 
-from runners.scheduling.nodes import Resources
-from runners.scheduling.schedule import Done, GiveUp, Preempt, Retry, Schedule, Start, State, Task
+from runners.scheduling.nodes import Amounts
+from runners.scheduling.schedule import Done, GiveUp, Preempt, Retry, Schedule, ScheduledTrial, Start, State
 
 ONE_SLOT = {"here": {"cpus": 1.0}}
 
 
-def task(trial: str, predicted_s: float, gpus: int = 0, **more: int) -> Task:
-    resources: Resources = {"cpus": 1, "gpus": gpus} if gpus else {"cpus": 1}
-    return Task(trial=trial, predicted_s=predicted_s, resources=resources, **more)
+def task(trial: str, predicted_s: float, gpus: int = 0, **more: int) -> ScheduledTrial:
+    resources: Amounts = {"cpus": 1, "gpus": gpus} if gpus else {"cpus": 1}
+    return ScheduledTrial(trial=trial, predicted_s=predicted_s, resources=resources, **more)
 
 
-def schedule_of(*tasks: Task, nodes: Mapping[str, Resources] = ONE_SLOT, retries: int = 0) -> Schedule:
+def schedule_of(
+    *tasks: ScheduledTrial, nodes: Mapping[str, Amounts] = ONE_SLOT, retries: int = 0
+) -> Schedule:
     schedule = Schedule(tasks, retries=retries)
     schedule.see_nodes(nodes)
     return schedule
@@ -61,8 +63,8 @@ def test_a_trial_that_fits_nowhere_now_holds_up_nothing_behind_it() -> None:
 
 def test_resources_of_the_clusters_own_and_trials_of_several_nodes_are_placed() -> None:
     nodes = {name: {"cpus": 2.0, "gpus": 0.0, "licence": float(name == "b")} for name in "abc"}
-    licensed = Task(trial="licensed", predicted_s=1, resources={"cpus": 1, "licence": 1})
-    across = Task(trial="across", predicted_s=9, resources={"cpus": 2}, nodes=2)
+    licensed = ScheduledTrial(trial="licensed", predicted_s=1, resources={"cpus": 1, "licence": 1})
+    across = ScheduledTrial(trial="across", predicted_s=9, resources={"cpus": 2}, nodes=2)
     schedule = schedule_of(licensed, across, nodes=nodes)
 
     assert starts(schedule) == [("across", "a c"), ("licensed", "b")]
@@ -198,12 +200,12 @@ class Chance:
         self.crashes = Counter[str]()
         self.ended = Counter[str]()
 
-    def _node(self) -> Resources:
+    def _node(self) -> Amounts:
         return {"cpus": 4.0, "gpus": float(self.draw.randint(0, 4))}
 
-    def _task(self, name: str) -> Task:
+    def _task(self, name: str) -> ScheduledTrial:
         gpus, nodes = self.draw.choice([(0, 1), (0, 2), (1, 1), (4, 1)])
-        return Task(
+        return ScheduledTrial(
             trial=name,
             predicted_s=self.draw.random(),
             resources={"cpus": 1, "gpus": gpus},

@@ -19,7 +19,7 @@ from runners.training.backward import backward, backward_in_parts
 from runners.training.divergence import Diverged
 from runners.training.learner import make_learner
 from runners.training.optimizer import learning_rate, make_optimizer
-from runners.training.train import Schedule, to_float, train
+from runners.training.train import StepSchedule, to_float, train
 from runners.trials.checkpoint import load_checkpoint, save_checkpoint
 
 STEPS, BATCH = 12, 8
@@ -60,7 +60,7 @@ class Run:
             train(
                 self.learner,
                 self.data,
-                Schedule(seed=3, steps=STEPS, batch_size=BATCH, lr_peak=self.lr_peak, recipe=self.recipe),
+                StepSchedule(seed=3, steps=STEPS, batch_size=BATCH, lr_peak=self.lr_peak, recipe=self.recipe),
                 first_step=first_step,
                 context=partial(compute_context, self.recipe.precision, CPU),
                 after_step=after_step,

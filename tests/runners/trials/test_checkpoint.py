@@ -13,7 +13,7 @@ from torch import nn
 from runners.strategies.clip import Clip
 from runners.training.learner import Learner
 from runners.trials.checkpoint import checkpoints, drop_damaged, kept_steps, load_checkpoint, save_checkpoint
-from runners.trials.meter import Count, Meter, read_count
+from runners.trials.meter import FlopCount, Meter, read_count
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -112,6 +112,6 @@ def test_a_count_is_exact_however_a_process_ends_and_goes_on_with_the_next(tmp_p
     with Meter(tmp_path) as meter:
         meter.add(evaluation_flops=3)
 
-    assert read_count(tmp_path) == Count(train_flops=2 * 1234 * 7, evaluation_flops=3)
+    assert read_count(tmp_path) == FlopCount(train_flops=2 * 1234 * 7, evaluation_flops=3)
     os.truncate(tmp_path / "meter", 0)
     assert read_count(tmp_path) is None
