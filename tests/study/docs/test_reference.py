@@ -30,13 +30,13 @@ def test_a_key_that_the_loader_takes_and_nobody_explains_is_an_error(monkeypatch
         return read(root)
 
     monkeypatch.setattr(load, "read_declaration", with_another)
-    with pytest.raises(ValueError, match=r"'colour' has no field .* and no line in study\.reference_words"):
+    with pytest.raises(ValueError, match=r"'colour' has no field .* and no line in docs\.build\.reference_words"):
         reference()
 
 
 def test_a_section_that_no_example_has_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference_keys, "EXAMPLES", ("{grid: [{}]}",))
-    with pytest.raises(ValueError, match=r"no example of study\.reference_keys has the section"):
+    with pytest.raises(ValueError, match=r"no example of docs\.build\.reference_keys has the section"):
         reference()
 
 
