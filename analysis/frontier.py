@@ -34,8 +34,8 @@ CLEAR = 0.925
 """What a clear leader is asked for: its probability, and the interval of its distance to each other.
 
 Wider than the printed intervals, since draws of few runs are a little too narrow: with ``COVERAGE`` one of
-two equal configurations, one 1 / 2 / 4 times noisier, is clear in 8.5 / 9.0 / 9.6 % of 4,000 budgets, which leaves
-samples of 1,200 above the one in ten that is allowed (up to 11.2 %); with this in 6.4 / 6.8 / 7.3 %.
+two equal configurations, one 1 / 2 / 4 times noisier, is clear in 8.5 / 9.0 / 9.6 % of 4,000 budgets, which
+leaves samples of 1,200 above the one in ten that is allowed (up to 11.2 %); with this in 6.4 / 6.8 / 7.3 %.
 """
 _SAME = 1e-12
 
