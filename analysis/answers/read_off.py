@@ -9,9 +9,9 @@ That is the most that a curve's error can be, where it falls and flattens: betwe
 the straight line, and beyond the last one it goes on falling, at most as steeply as along the last line.
 Without regard to that, of two equal configurations the one that has a cell at the compute in question would
 be called the better one. So each draw goes below the reading by a share of what is open: between cells by 0
-to 2 times what a parabola through a neighbouring third cell does (of two cells alone, an eighth of their fall
-at the middle), beyond the last one by 0 to 1 times the fall along the last line. A curve of one cell has no
-such line: it is marked as ``short``.
+to 2 times what the parabola through the cell before or the power law with floor through the cell after does
+(of two cells alone, an eighth of their fall at the middle), beyond the last one by 0 to 1 times the fall
+along the last line. A curve of one cell has no such line: it is marked as ``short``.
 """
 
 from dataclasses import replace

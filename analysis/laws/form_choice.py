@@ -60,17 +60,19 @@ class FormChoice:
         """Whether the form was tested on held-out cells."""
         return bool(np.isfinite(self.error))
 
-    def growth(self, variance: float) -> float:
+    def growth(self, variance: float, draws: int, generator: np.random.Generator) -> Floats:
         """Return the growth of what the form misses beyond its cells: of its variance, by ln of the distance.
 
         Held-out cells tell it: their mean square beyond the variance within the cells and what noise gives a
-        forecast, over their distance.
+        forecast, over their distance. A few cells that were forecast by luck do not show that there is none:
+        each draw takes the mean square as large as their number allows, shape (draws,).
         """
         mine = self.points[self.points["law"] == self.form.name]
-        if not self.tested or mine.empty:
-            return 0.0
-        distance = float(np.log(mine["factor"].to_numpy(np.float64)).mean())
-        return max(0.0, self.error**2 - variance - self.spread) / distance if distance > 0 else 0.0
+        distance = float(np.log(mine["factor"].to_numpy(np.float64)).mean()) if len(mine) else 0.0
+        if not self.tested or distance <= 0:
+            return np.zeros(draws)
+        missed = self.error**2 * len(mine) / generator.chisquare(len(mine), draws)
+        return np.asarray(np.maximum(0.0, missed - variance - self.spread) / distance, dtype=np.float64)
 
 
 def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:

@@ -9,8 +9,8 @@ over the n cells and k parameters of the family's laws, noise² the mean varianc
 and O'Hagan 2001 call the difference of model and truth so). In each draw σ² is as large as n − k degrees of
 freedom allow, each cell is moved by the discrepancy before the law is refitted, and the curve that is read
 off lies beside its law by another draw of it; beyond the cells the variance grows as the family's form missed
-held-out levels. Where a study has one seed a cell nothing is subtracted: σ²
-holds the noise between seeds as well.
+held-out levels, by as much in each draw as their number allows. Where a study has one seed a cell nothing is
+subtracted: σ² holds the noise between seeds as well.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,21 +44,21 @@ class Drawn:
         beside: By how many standard deviations the curve lies beside its law, shape (rows,): zeros but in the
             draws.
         sd: Standard deviation of the discrepancy in each row.
-        growth: Of its variance, by ln of the distance from the measured x.
+        growth: Of its variance, by ln of the distance from the measured x, in each row.
         reach: Smallest and largest measured x.
     """
 
     law: Curves
     beside: Floats
     sd: Floats
-    growth: float
+    growth: Floats
     reach: tuple[float, float]
 
     def __call__(self, at: Floats) -> Floats:
         """Return the curve at x, shape (points,), as errors of shape (rows, points)."""
         low, high = np.log(self.reach)
         beyond = np.maximum(0.0, np.maximum(np.log(at) - high, low - np.log(at)))
-        sd = np.sqrt(self.sd[:, None] ** 2 + self.growth * beyond)
+        sd = np.sqrt(self.sd[:, None] ** 2 + self.growth[:, None] * beyond)
         return np.asarray(np.maximum(self.law(at) + self.beside[:, None] * sd, 0.0), dtype=np.float64)
 
 
@@ -136,8 +136,8 @@ def _aligned(one: Floats, other: Floats, refits: int) -> tuple[Floats, Floats]:
 def _lines(draws: CellDraws, law: Law, at: Floats) -> Floats:
     """The best so far along a curve: what less compute or data reach, more of them reach as well.
 
-    Between its cells it is not known: the draws lie beside the straight lines by 0 to 2 times what the
-    parabola of the larger curvature through neighbouring cells does.
+    Between its cells it is not known: the draws lie beside the straight lines by 0 to 2 times the larger of
+    what the curves through a neighbouring third cell do, see ``interpolation.bends``.
     """
     here = draws.take(law.positions)
     x = here.cells[X_COLUMNS[law.along]].to_numpy(np.float64)
@@ -156,7 +156,7 @@ def _family(draws: CellDraws, family: Sequence[Curve], name: str) -> list[Law]:
     discrepancy = _discrepancy(draws, family, fits)
     rows = draws.refits or (REFITS if discrepancy.freedom else 0)
     sds = discrepancy.drawn(rows, stream(f"discrepancy/{name}", 0))
-    growth = choice.growth(discrepancy.variance + discrepancy.noise)
+    growth = choice.growth(discrepancy.variance + discrepancy.noise, rows, stream(f"growth/{name}", 0))
     return [
         _law(draws, curve, found, choice=choice, discrepancy=discrepancy, sds=sds, growth=growth)
         for curve, found in zip(family, fits, strict=True)
@@ -192,7 +192,7 @@ def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
     choice: FormChoice,
     discrepancy: Excess,
     sds: Floats,
-    growth: float,
+    growth: Floats,
 ) -> Law:
     alpha, floor, drawn = Interval(), Interval(), None
     band = pd.DataFrame({"x": [], "y": [], "low": [], "high": []})
@@ -213,7 +213,7 @@ def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
     )  # fmt: skip
 
 
-def _drawn(draws: CellDraws, curve: Curve, form: Form, sds: Floats, growth: float) -> Drawn:
+def _drawn(draws: CellDraws, curve: Curve, form: Form, sds: Floats, growth: Floats) -> Drawn:
     """Refit a curve's law to its errors, moved in the draws by the discrepancy."""
     here = draws.take(curve.positions)
     x, runs = (here.cells[name].to_numpy(np.float64) for name in (X_COLUMNS[curve.along], "runs"))
@@ -222,10 +222,10 @@ def _drawn(draws: CellDraws, curve: Curve, form: Form, sds: Floats, growth: floa
         rows = np.concatenate([rows[:1], np.repeat(rows[:1], len(sds), axis=0), rows[1:]])
     generator = stream(f"discrepancy/{sorted(curve.identity.items(), key=str)}", 0)
     moves, shown = generator.standard_normal((len(sds), len(x) + 1)), slice(1, 1 + len(sds))
-    beside, sd = np.zeros(len(rows)), np.zeros(len(rows))
-    beside[shown], sd[shown] = moves[:, -1], sds
+    beside, sd, grown = np.zeros((3, len(rows)))
+    beside[shown], sd[shown], grown[shown] = moves[:, -1], sds, growth
     rows[shown] += sds[:, None] * moves[:, :-1]
     return Drawn(
-        law=fit(form, x, rows, weights=runs, chance=draws.chance), beside=beside, sd=sd, growth=growth,
+        law=fit(form, x, rows, weights=runs, chance=draws.chance), beside=beside, sd=sd, growth=grown,
         reach=(float(x.min()), float(x.max())),
     )  # fmt: skip

@@ -39,10 +39,10 @@ def share_of_clear(ratio: float, *, gap: float = 0.0, repeats: int = 100) -> flo
     return float(np.mean(clear))
 
 
-@pytest.mark.parametrize("ratio", [1.0, 4.0])
+@pytest.mark.parametrize("ratio", [2.0, 4.0])
 def test_of_two_equal_configurations_one_is_called_clear_in_at_most_one_budget_of_ten(ratio: float) -> None:
-    # Of 400 verdicts that are right in nine of ten, more than 50 are wrong in one test of fifty.
-    assert share_of_clear(ratio) <= 0.125
+    # In 6.8 and 7.3 % of 4,000 verdicts.
+    assert share_of_clear(ratio) <= 0.1
 
 
 def test_a_gap_of_five_times_the_noise_is_found() -> None:
