@@ -3,8 +3,8 @@
 A leader is clear when it is the best of all in a share ``CLEAR`` of the draws and its distance to each other
 one has an interval of as much above zero. The first sees how many there are: of equal configurations one is
 called clear in at most one budget of ten, however many they are (measured, see ``docs/dev/log.md``).
-Budgets are judged one by one. A mean over the seeds that did not diverge flatters its configuration, which is then not
-called clear.
+Budgets are judged one by one. A mean over the seeds that did not diverge flatters its configuration, which is
+then not called clear.
 
 Under fixed compute a budget is a declared level, and its cells are compared. Elsewhere configurations are
 compared on compute: at the compute of each cell that no other trial beats, every configuration takes part by
