@@ -98,12 +98,23 @@ class CellDraws:
         """How many draws an estimate that is fitted is fitted to."""
         return len(self.draws[:REFITS])
 
-    def resampled(self) -> Floats:
-        """The rows of `with_measured`, and the measured errors without each run in turn."""
-        measured = self.with_measured()
-        jackknife = np.repeat(measured[:1], len(self.left_out), axis=0)
-        jackknife[np.arange(len(self.left_out)), self.left_out] = self.without
-        return np.concatenate([measured, jackknife])
+    def resampled(self, positions: NDArray[np.intp] | None = None) -> Floats:
+        """The rows of `with_measured`, and the measured errors without each run in turn.
+
+        Args:
+            positions: Some cells, in that order; all by default.
+        """
+        positions = np.arange(len(self.cells)) if positions is None else positions
+        place = np.full(len(self.cells), -1, dtype=np.intp)
+        place[positions] = np.arange(len(positions))
+        left = place[self.left_out]
+        kept = np.flatnonzero(left >= 0)
+        shown = 1 + self.refits
+        found = np.empty((shown + len(kept), len(positions)))
+        found[0] = found[shown:] = self.cells["error"].to_numpy(np.float64)[positions]
+        found[1:shown] = self.draws[:REFITS, positions]
+        found[np.arange(shown, len(found)), left[kept]] = self.without[kept]
+        return found
 
     def curves(self) -> NDArray[np.intp]:
         """The number of each cell's curve: one configuration over its levels."""

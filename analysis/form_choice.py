@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.bootstrap import CellDraws
-from analysis.curves import X_COLUMNS, Curve
+from analysis.curves import X_COLUMNS, Curve, by_length
 from analysis.forms import FORMS, POWER, Form, fit
 from analysis.labels import plural
 
@@ -80,11 +80,9 @@ def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
         draws: The study's cells.
         family: Curves along one axis.
     """
-    lengths: dict[int, list[Curve]] = {}
-    for curve in family:
-        lengths.setdefault(len(curve.positions), []).append(curve)
+    lengths = by_length(family)
     rows, misses = [], dict[str, dict[str, float]]()
-    for group in lengths.values():
+    for group in lengths:
         rows += _forecasts(draws, group)
         for law, missed in _misses(draws, group).items():
             misses.setdefault(law, {}).update(missed)
@@ -107,7 +105,7 @@ def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
     if best["points"] < FEWEST_POINTS:
         reason += "; so few cells hardly tell one law from another"
     return FormChoice(
-        form=form, error=float(best["error"]), spread=_spread(draws, lengths.values(), form), reason=reason,
+        form=form, error=float(best["error"]), spread=_spread(draws, lengths, form), reason=reason,
         scores=found, points=points,
     )  # fmt: skip
 

@@ -146,6 +146,12 @@ def fit(form: Form, x: Floats, y: Floats, *, weights: Floats, chance: float = np
     )
 
 
+def row(curves: Curves, place: int) -> Curves:
+    """Return one of some laws."""
+    names = ("floor", "scale", "alpha", "shift", "unit", "objective", "at_bound")
+    return replace(curves, **{name: getattr(curves, name)[[place]] for name in names})
+
+
 def _joined(parts: Sequence[Curves]) -> Curves:
     return Curves(
         form=parts[0].form,
@@ -160,21 +166,24 @@ def _joined(parts: Sequence[Curves]) -> Curves:
 
 
 def restarts(form: Form, x: Floats, y: Floats, *, weights: Floats, chance: float = np.nan) -> Floats:
-    """Return the objectives at which searches from other starts end, shape (starts,).
+    """Return the objectives at which searches from other starts end, shape (rows, starts).
 
     Args:
         form: As in ``fit``.
-        x: Shape (cells,).
-        y: One row, shape (cells,).
-        weights: Shape (cells,).
+        x: Shape (rows, cells).
+        y: Shape (rows, cells).
+        weights: Shape (rows, cells).
         chance: As in ``fit``.
     """
-    data = _Data.of(form, x, np.repeat(y[None, :], len(_RESTARTS), axis=0), weights, chance)
-    low, high = data.lowest[0], data.highest[0]
-    ends = _descend(data, low + np.array(_RESTARTS)[:, : len(low)] * (high - low))[1]
+    starts = np.array(_RESTARTS)
+    x, y, runs = (np.repeat(values, len(starts), axis=0) for values in (x, y, weights))
+    data = _Data.of(form, x, y, runs, chance)
+    shares = np.tile(starts[:, : data.lowest.shape[1]], (len(y) // len(starts), 1))
+    ends = _descend(data, data.lowest + shares * (data.highest - data.lowest))[1].reshape(-1, len(starts))
     if not form.shift or form.bounded:
         return ends
-    return np.minimum(ends, restarts(FLOOR if form.floor else POWER, x, y, weights=weights))
+    plain = FLOOR if form.floor else POWER
+    return np.minimum(ends, restarts(plain, x[:: len(starts)], y[:: len(starts)], weights=weights))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
