@@ -42,7 +42,7 @@ REFITS = 500
 """Draws that a law is refitted to: the 5th and 95th percentiles of more move by less than a line is thick."""
 
 _LEAST = 1e-12
-_ROWS = 64
+_BLOCK = 65_536
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,8 +226,9 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
     stretch = np.sqrt(degrees / generator.chisquare(total if alike else degrees, size=size))
     factor, ends = (noise * stretch)[:, curve], np.cumsum(runs)
     found = np.empty((draws, len(runs)), order="F")
-    for low in range(0, draws, _ROWS):  # as many rows as fit into the processor's cache
-        rows = slice(low, min(low + _ROWS, draws))
+    step = max(1, _BLOCK // max(1, int(runs.sum())))  # what fits into the processor's cache
+    for low in range(0, draws, step):
+        rows = slice(low, min(low + step, draws))
         picked = pool[generator.integers(len(pool), size=(rows.stop - low, int(runs.sum())))]
         total = picked[:, ends - runs]
         for place in range(1, int(runs.max())):

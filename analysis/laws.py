@@ -27,7 +27,7 @@ from analysis.excess_variance import Excess, by_moments
 from analysis.form_choice import FormChoice, choose_form
 from analysis.forms import Curves, Form, fit
 from analysis.interpolation import bends, straight_lines
-from analysis.intervals import Interval, interval, intervals
+from analysis.intervals import Interval, column_intervals, intervals
 from analysis.law_fit import LawFit, fit_laws, noise_sd
 
 Floats = NDArray[np.float64]
@@ -209,8 +209,7 @@ def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
         # Counting noise alone would draw a band that looks like an interval and is not one.
         if informed:
             alpha, floor = (intervals(values, len(sds)) for values in (drawn.law.alpha, drawn.law.floor))
-            ends = [interval(column) for column in drawn(at)[1 : 1 + len(sds)].T]
-            band["low"], band["high"] = [end[0] for end in ends], [end[1] for end in ends]
+            band["low"], band["high"] = column_intervals(drawn(at)[1 : 1 + len(sds)])
     return Law(
         along=curve.along, identity=curve.identity, positions=curve.positions, fit=found, choice=choice,
         discrepancy=discrepancy, alpha=alpha, floor=floor, band=band, drawn=drawn,
