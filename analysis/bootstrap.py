@@ -42,6 +42,7 @@ REFITS = 500
 """Draws that a law is refitted to: the 5th and 95th percentiles of more move by less than a line is thick."""
 
 _LEAST = 1e-12
+_MEANS = ("train_flops", "train_flops_per_sample", "parameters", "samples_seen", "epochs")
 _BLOCK = 65_536
 
 
@@ -143,13 +144,13 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
         draws: How many studies are drawn.
         seed: Seed of the analysis.
     """
-    cells = _cells(trials)
+    cells, position = _cells(trials)
     mean, runs = cells["error"].to_numpy(np.float64), cells["runs"].to_numpy(np.int64)
     loss = is_loss(trials.metric)
     images, reading = (cells[name].to_numpy(np.float64) for name in ("images", "reading_error"))
     unit, counted = _loss_units(mean, reading) if loss else _units(mean, images, reading)
-    residuals = _residuals(trials, cells, unit)
-    left_out, without = _jackknife(trials, cells)
+    residuals = _residuals(trials, cells, position, unit)
+    left_out, without = _jackknife(trials, cells, position)
     freedom = int((runs[runs > 1] - 1).sum())
     noise = float(np.sqrt(np.mean(residuals**2))) if freedom else float("nan")
     # Seeds that agree to the last digit, with no count to bound them, measure nothing.
@@ -238,19 +239,13 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
     return found
 
 
-def _cells(trials: Trials) -> pd.DataFrame:
-    return trials.frame.groupby(list(CELL), sort=True, as_index=False).agg(
-        error=("error", "mean"),
-        runs=("error", "size"),
-        images=("images", "mean"),
-        reading_error=("reading_error", "mean"),
-        diverged=("diverged", "first"),
-        train_flops=("train_flops", "mean"),
-        train_flops_per_sample=("train_flops_per_sample", "mean"),
-        parameters=("parameters", "mean"),
-        samples_seen=("samples_seen", "mean"),
-        epochs=("epochs", "mean"),
-    )
+def _cells(trials: Trials) -> tuple[pd.DataFrame, NDArray[np.intp]]:
+    """The cells, and the position of each run's cell."""
+    grouped = trials.frame.groupby(list(CELL), sort=True)
+    cells = grouped[["error", "images", "reading_error", *_MEANS]].mean()
+    cells.insert(1, "runs", grouped.size())
+    cells.insert(4, "diverged", grouped["diverged"].first())
+    return cells.reset_index(), grouped.ngroup().to_numpy(np.intp)
 
 
 def _units(error: Floats, images: Floats, reading: Floats) -> tuple[Floats, bool]:
@@ -276,19 +271,19 @@ def _read(reading: Floats) -> bool:
     return bool(len(reading)) and bool((reading > 0).all())
 
 
-def _jackknife(trials: Trials, cells: pd.DataFrame) -> tuple[NDArray[np.intp], Floats]:
+def _jackknife(
+    trials: Trials, cells: pd.DataFrame, position: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], Floats]:
     """Of each run of the cells that have at least two, its cell and that cell's mean without it."""
-    position = trials.frame.groupby(list(CELL), sort=True).ngroup().to_numpy(np.intp)
     runs, mean = (cells[name].to_numpy(np.float64)[position] for name in ("runs", "error"))
     several = runs > 1
     error = trials.frame["error"].to_numpy(np.float64)[several]
     left = mean[several] - (error - mean[several]) / (runs[several] - 1.0)
-    return position[several].astype(np.intp), np.asarray(left, dtype=np.float64)
+    return position[several], np.asarray(left, dtype=np.float64)
 
 
-def _residuals(trials: Trials, cells: pd.DataFrame, unit: Floats) -> Floats:
+def _residuals(trials: Trials, cells: pd.DataFrame, position: NDArray[np.intp], unit: Floats) -> Floats:
     """Standardised residuals of the runs of the cells that have at least two, inflated by √(n/(n−1))."""
-    position = trials.frame.groupby(list(CELL), sort=True).ngroup().to_numpy(np.int64)
     runs = cells["runs"].to_numpy(np.float64)[position]
     deviation = trials.frame["error"].to_numpy(np.float64) - cells["error"].to_numpy(np.float64)[position]
     several = runs > 1
