@@ -245,7 +245,7 @@ def _cells(trials: Trials) -> tuple[pd.DataFrame, NDArray[np.intp]]:
     cells = grouped[["error", "images", "reading_error", *_MEANS]].mean()
     cells.insert(1, "runs", grouped.size())
     cells.insert(4, "diverged", grouped["diverged"].first())
-    return cells.reset_index(), grouped.ngroup().to_numpy(np.intp)
+    return cells.reset_index(), np.asarray(grouped.ngroup(), dtype=np.intp)
 
 
 def _units(error: Floats, images: Floats, reading: Floats) -> tuple[Floats, bool]:

@@ -270,8 +270,8 @@ class _Data:
     def expand(self, theta: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
         """Return the Gauss-Newton matrix and the gradient of ½Σ w·r², shapes (rows, θ, θ) and (rows, θ).
 
-        The linear part follows θ. Where E or A is about to leave zero or to reach it, central differences take
-        the mean of both sides: the slopes of one alone would lead astray.
+        The linear part follows θ. Where E or A is about to leave zero or to reach it, central differences
+        take the mean of both sides: the slopes of one alone would lead astray.
         """
         fixed, v = self.columns(theta, rows)
         w, y = self.rows(self.weights, rows), self.y[rows] - fixed
@@ -410,5 +410,8 @@ def _solved(gram: Floats, ridge: Floats, gradient: Floats) -> Floats:
     if gradient.shape[1] == 1:
         return np.asarray(gradient / (gram[:, 0] + ridge), dtype=np.float64)
     first, second, beside = gram[:, 0, 0] + ridge[:, 0], gram[:, 1, 1] + ridge[:, 1], gram[:, 0, 1]
-    turned = [second * gradient[:, 0] - beside * gradient[:, 1], first * gradient[:, 1] - beside * gradient[:, 0]]
+    turned = [
+        second * gradient[:, 0] - beside * gradient[:, 1],
+        first * gradient[:, 1] - beside * gradient[:, 0],
+    ]
     return np.stack(turned, axis=1) / np.maximum(first * second - beside**2, 1e-300)[:, None]
