@@ -96,8 +96,8 @@ def _paper() -> Line:
         draws = draws_of(trials)
         for law in laws(draws, along=along):
             if law.fit.levels >= 4:  # noqa: PLR2004 (fewer leave no law without one)
-                for place in range(len(law.positions)):
-                    held += left_out(draws, law, along, place)
+                for place in law.positions.tolist():
+                    held += left_out(draws, [law], along, [place])
     print(f"the paper: {len(held)} cells left out in turn")
     value = share(held)
     return "band_paper", value, f"{LOWEST}-{HIGHEST}", LOWEST <= value <= HIGHEST

@@ -79,15 +79,15 @@ def _envelope(regime: str, draws: CellDraws, form: Form) -> Envelope:
 def _lowest(draws: CellDraws, cost: Floats, grid: Floats) -> tuple[Floats, NDArray[np.int64]]:
     """The lowest curve at each compute, and the runs of its cell there, for each row of the cells' stack."""
     stack, runs = draws.resampled(), draws.cells["runs"].to_numpy(np.int64)
-    found, behind = [], []
+    y = np.full((len(stack), len(grid)), np.inf)
+    behind = np.zeros(y.shape, dtype=np.int64)
     for positions in curves(draws, cost):
         x = cost[positions]
-        found.append(read(x, stack[:, positions], grid))
-        behind.append(runs[positions][np.clip(np.searchsorted(x, grid), 0, len(x) - 1)])
-    readings = np.stack(found)
-    lowest = readings.argmin(axis=0)
-    y = np.take_along_axis(readings, lowest[None], axis=0)[0]
-    return y, np.stack(behind)[lowest, np.arange(len(grid))]
+        found = read(x, stack[:, positions], grid)
+        places = runs[positions][np.clip(np.searchsorted(x, grid), 0, len(x) - 1)]
+        lower = found < y
+        y, behind = np.where(lower, found, y), np.where(lower, places, behind)
+    return y, behind
 
 
 def _law(

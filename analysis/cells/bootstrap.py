@@ -42,6 +42,8 @@ REFITS = 500
 """Draws that a law is refitted to: the 5th and 95th percentiles of more move by less than a line is thick."""
 
 _LEAST = 1e-12
+_MEANS = ("train_flops", "train_flops_per_sample", "parameters", "samples_seen", "epochs")
+_BLOCK = 65_536
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,12 +99,23 @@ class CellDraws:
         """How many draws an estimate that is fitted is fitted to."""
         return len(self.draws[:REFITS])
 
-    def resampled(self) -> Floats:
-        """The rows of `with_measured`, and the measured errors without each run in turn."""
-        measured = self.with_measured()
-        jackknife = np.repeat(measured[:1], len(self.left_out), axis=0)
-        jackknife[np.arange(len(self.left_out)), self.left_out] = self.without
-        return np.concatenate([measured, jackknife])
+    def resampled(self, positions: NDArray[np.intp] | None = None) -> Floats:
+        """The rows of `with_measured`, and the measured errors without each run in turn.
+
+        Args:
+            positions: Some cells, in that order; all by default.
+        """
+        positions = np.arange(len(self.cells)) if positions is None else positions
+        place = np.full(len(self.cells), -1, dtype=np.intp)
+        place[positions] = np.arange(len(positions))
+        left = place[self.left_out]
+        kept = np.flatnonzero(left >= 0)
+        shown = 1 + self.refits
+        found = np.empty((shown + len(kept), len(positions)))
+        found[0] = found[shown:] = self.cells["error"].to_numpy(np.float64)[positions]
+        found[1:shown] = self.draws[:REFITS, positions]
+        found[np.arange(shown, len(found)), left[kept]] = self.without[kept]
+        return found
 
     def curves(self) -> NDArray[np.intp]:
         """The number of each cell's curve: one configuration over its levels."""
@@ -131,13 +144,13 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
         draws: How many studies are drawn.
         seed: Seed of the analysis.
     """
-    cells = _cells(trials)
+    cells, position = _cells(trials)
     mean, runs = cells["error"].to_numpy(np.float64), cells["runs"].to_numpy(np.int64)
     loss = is_loss(trials.metric)
     images, reading = (cells[name].to_numpy(np.float64) for name in ("images", "reading_error"))
     unit, counted = _loss_units(mean, reading) if loss else _units(mean, images, reading)
-    residuals = _residuals(trials, cells, unit)
-    left_out, without = _jackknife(trials, cells)
+    residuals = _residuals(trials, cells, position, unit)
+    left_out, without = _jackknife(trials, cells, position)
     freedom = int((runs[runs > 1] - 1).sum())
     noise = float(np.sqrt(np.mean(residuals**2))) if freedom else float("nan")
     # Seeds that agree to the last digit, with no count to bound them, measure nothing.
@@ -147,14 +160,14 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
     if source == "none":
         drawn = np.empty((0, len(cells)))
     elif source == "evaluation":
-        drawn = mean + unit * generator.standard_normal((draws, len(cells))) / np.sqrt(runs)
+        drawn = generator.standard_normal((draws, len(cells))) / np.sqrt(runs)
     else:
-        drawn = mean + unit * _resampled(
-            residuals, left_out, cells, draws=draws, counted=counted, generator=generator
-        )
+        drawn = _resampled(residuals, left_out, cells, draws=draws, counted=counted, generator=generator)
+    drawn *= unit
+    drawn += mean
     return CellDraws(
         cells=cells,
-        draws=np.clip(drawn, 0.0, None if loss else 1.0),
+        draws=np.clip(drawn, 0.0, None if loss else 1.0, out=drawn),
         left_out=left_out,
         without=without,
         source=source,
@@ -212,26 +225,27 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
     # Curves of one and the same noise are wrong about it together.
     size = (draws, 1) if alike else (draws, len(freedom))
     stretch = np.sqrt(degrees / generator.chisquare(total if alike else degrees, size=size))
-    picked = pool[generator.integers(len(pool), size=(draws, int(runs.sum())))]
-    starts = np.concatenate([[0], np.cumsum(runs)[:-1]])
-    return np.asarray(
-        np.add.reduceat(picked, starts, axis=1) / runs * (noise * stretch)[:, curve], dtype=np.float64
-    )
+    factor, ends = (noise * stretch)[:, curve], np.cumsum(runs)
+    found = np.empty((draws, len(runs)), order="F")
+    step = max(1, _BLOCK // max(1, int(runs.sum())))  # what fits into the processor's cache
+    for low in range(0, draws, step):
+        rows = slice(low, min(low + step, draws))
+        picked = pool[generator.integers(len(pool), size=(rows.stop - low, int(runs.sum())))]
+        total = picked[:, ends - runs]
+        for place in range(1, int(runs.max())):
+            several = np.flatnonzero(runs > place)
+            total[:, several] += picked[:, (ends - runs)[several] + place]
+        found[rows] = total / runs * factor[rows]
+    return found
 
 
-def _cells(trials: Trials) -> pd.DataFrame:
-    return trials.frame.groupby(list(CELL), sort=True, as_index=False).agg(
-        error=("error", "mean"),
-        runs=("error", "size"),
-        images=("images", "mean"),
-        reading_error=("reading_error", "mean"),
-        diverged=("diverged", "first"),
-        train_flops=("train_flops", "mean"),
-        train_flops_per_sample=("train_flops_per_sample", "mean"),
-        parameters=("parameters", "mean"),
-        samples_seen=("samples_seen", "mean"),
-        epochs=("epochs", "mean"),
-    )
+def _cells(trials: Trials) -> tuple[pd.DataFrame, NDArray[np.intp]]:
+    """The cells, and the position of each run's cell."""
+    grouped = trials.frame.groupby(list(CELL), sort=True)
+    cells = grouped[["error", "images", "reading_error", *_MEANS]].mean()
+    cells.insert(1, "runs", grouped.size())
+    cells.insert(4, "diverged", grouped["diverged"].first())
+    return cells.reset_index(), np.asarray(grouped.ngroup(), dtype=np.intp)
 
 
 def _units(error: Floats, images: Floats, reading: Floats) -> tuple[Floats, bool]:
@@ -257,19 +271,19 @@ def _read(reading: Floats) -> bool:
     return bool(len(reading)) and bool((reading > 0).all())
 
 
-def _jackknife(trials: Trials, cells: pd.DataFrame) -> tuple[NDArray[np.intp], Floats]:
+def _jackknife(
+    trials: Trials, cells: pd.DataFrame, position: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], Floats]:
     """Of each run of the cells that have at least two, its cell and that cell's mean without it."""
-    position = trials.frame.groupby(list(CELL), sort=True).ngroup().to_numpy(np.intp)
     runs, mean = (cells[name].to_numpy(np.float64)[position] for name in ("runs", "error"))
     several = runs > 1
     error = trials.frame["error"].to_numpy(np.float64)[several]
     left = mean[several] - (error - mean[several]) / (runs[several] - 1.0)
-    return position[several].astype(np.intp), np.asarray(left, dtype=np.float64)
+    return position[several], np.asarray(left, dtype=np.float64)
 
 
-def _residuals(trials: Trials, cells: pd.DataFrame, unit: Floats) -> Floats:
+def _residuals(trials: Trials, cells: pd.DataFrame, position: NDArray[np.intp], unit: Floats) -> Floats:
     """Standardised residuals of the runs of the cells that have at least two, inflated by √(n/(n−1))."""
-    position = trials.frame.groupby(list(CELL), sort=True).ngroup().to_numpy(np.int64)
     runs = cells["runs"].to_numpy(np.float64)[position]
     deviation = trials.frame["error"].to_numpy(np.float64) - cells["error"].to_numpy(np.float64)[position]
     several = runs > 1

@@ -68,6 +68,14 @@ def curves(draws: CellDraws, *, along: str) -> list[Curve]:
     return found
 
 
+def by_length(found: Sequence[Curve]) -> list[list[Curve]]:
+    """Group curves by the number of their cells: those of one length are fitted at once."""
+    groups: dict[int, list[Curve]] = {}
+    for curve in found:
+        groups.setdefault(len(curve.positions), []).append(curve)
+    return list(groups.values())
+
+
 def curve_text(curve: _HasCurve, *, without: str = "") -> str:
     """Return what a curve holds, in words, with its budget where it has one."""
     identity = curve.identity

@@ -47,6 +47,17 @@ def interval(values: Floats) -> tuple[float, float]:
     return _between(values, (1 - COVERAGE) / 2, (1 + COVERAGE) / 2)
 
 
+def column_intervals(values: Floats) -> tuple[Floats, Floats]:
+    """What ``interval`` gives for each column of values, shape (draws, columns): lower and upper ends."""
+    ordered = np.sort(values, axis=0)
+    if not len(ordered) or np.isnan(ordered[-1]).any():
+        ends = [interval(column) for column in values.T]
+        return np.array([end[0] for end in ends]), np.array([end[1] for end in ends])
+    last = len(ordered) - 1
+    low, high = ((1 - COVERAGE) / 2 * last, (1 + COVERAGE) / 2 * last)
+    return ordered[int(np.floor(low))], ordered[int(np.ceil(high))]
+
+
 def bca(values: Floats, estimate: float, jackknife: Floats) -> tuple[float, float]:
     """Bias-corrected and accelerated interval.
 

@@ -30,7 +30,7 @@ def _nets(frame: pd.DataFrame, metric: str, *regimes: str) -> tuple[Slice, dict[
         )
         kept = kept[(kept["family"] != "ViT") | kept["architecture"].isin(peers.iloc[:1])]
     regime = next((name for name in regimes if (kept["regime"] == name).any()), regimes[0])
-    named = {str(row["family"]): str(row["architecture"]) for row in kept.to_dict("records")}
+    named = dict(zip(kept["family"].astype(str), kept["architecture"].astype(str), strict=True))
     return Slice(kept, "subset_size", "architecture", metric=metric, regime=regime), named
 
 

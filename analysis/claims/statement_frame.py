@@ -149,10 +149,11 @@ def _cells(results: pd.DataFrame, column: str) -> pd.DataFrame:
 def _average(frames: list[pd.DataFrame]) -> pd.DataFrame:
     """Mean over evaluation sets; their noise is taken as independent."""
     together = pd.concat(frames, ignore_index=True)
-    kept = together.groupby(list(CELL), as_index=False).agg(
-        error=("error", "mean"), sd=("sd", lambda sd: float(np.sqrt((sd**2).sum(skipna=False)) / len(sd))),
+    kept = together.assign(variance=together["sd"] ** 2).groupby(list(CELL), as_index=False).agg(
+        error=("error", "mean"), variance=("variance", "sum"), known=("variance", "count"),
         family=("family", "first"), size=("size", "first"), epochs=("epochs", "first"), sets=("sd", "size"),
     )  # fmt: skip
+    kept["sd"] = (kept["variance"] ** 0.5 / kept["sets"]).where(kept["known"] == kept["sets"])
     return kept[kept["sets"] == len(frames)]
 
 

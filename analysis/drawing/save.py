@@ -3,6 +3,7 @@
 from io import StringIO
 from pathlib import Path
 
+from fontTools.subset import Options
 from matplotlib import rc_context, rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
@@ -16,6 +17,9 @@ from analysis.drawing.style import STYLE
 # A file is the same for the same data: no date, no version of what drew it.
 _SVG = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _PDF = {"CreationDate": None, "Creator": None, "Producer": None}
+# A PDF places each glyph itself; to cut a font's tables of layout is most of the time of embedding it.
+_UNREAD = ("GDEF", "GPOS", "GSUB")
+Options._drop_tables_default = [*getattr(Options, "_drop_tables_default", ()), *_UNREAD]  # noqa: SLF001 (no other)
 
 
 def save(data: FigureData, folder: Path) -> str:

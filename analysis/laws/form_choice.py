@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.cells.bootstrap import CellDraws
-from analysis.cells.curves import X_COLUMNS, Curve
+from analysis.cells.curves import X_COLUMNS, Curve, by_length
 from analysis.labels import plural
 from analysis.laws.forms import FORMS, POWER, Form, fit
 
@@ -82,11 +82,9 @@ def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
         draws: The study's cells.
         family: Curves along one axis.
     """
-    lengths: dict[int, list[Curve]] = {}
-    for curve in family:
-        lengths.setdefault(len(curve.positions), []).append(curve)
+    lengths = by_length(family)
     rows, misses = [], dict[str, dict[str, float]]()
-    for group in lengths.values():
+    for group in lengths:
         rows += _forecasts(draws, group)
         for law, missed in _misses(draws, group).items():
             misses.setdefault(law, {}).update(missed)
@@ -109,7 +107,7 @@ def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
     if best["points"] < FEWEST_POINTS:
         reason += "; so few cells hardly tell one law from another"
     return FormChoice(
-        form=form, error=float(best["error"]), spread=_spread(draws, lengths.values(), form), reason=reason,
+        form=form, error=float(best["error"]), spread=_spread(draws, lengths, form), reason=reason,
         scores=found, points=points,
     )  # fmt: skip
 

@@ -146,6 +146,12 @@ def fit(form: Form, x: Floats, y: Floats, *, weights: Floats, chance: float = np
     )
 
 
+def row(curves: Curves, place: int) -> Curves:
+    """Return one of some laws."""
+    names = ("floor", "scale", "alpha", "shift", "unit", "objective", "at_bound")
+    return replace(curves, **{name: getattr(curves, name)[[place]] for name in names})
+
+
 def _joined(parts: Sequence[Curves]) -> Curves:
     return Curves(
         form=parts[0].form,
@@ -160,21 +166,24 @@ def _joined(parts: Sequence[Curves]) -> Curves:
 
 
 def restarts(form: Form, x: Floats, y: Floats, *, weights: Floats, chance: float = np.nan) -> Floats:
-    """Return the objectives at which searches from other starts end, shape (starts,).
+    """Return the objectives at which searches from other starts end, shape (rows, starts).
 
     Args:
         form: As in ``fit``.
-        x: Shape (cells,).
-        y: One row, shape (cells,).
-        weights: Shape (cells,).
+        x: Shape (rows, cells).
+        y: Shape (rows, cells).
+        weights: Shape (rows, cells).
         chance: As in ``fit``.
     """
-    data = _Data.of(form, x, np.repeat(y[None, :], len(_RESTARTS), axis=0), weights, chance)
-    low, high = data.lowest[0], data.highest[0]
-    ends = _descend(data, low + np.array(_RESTARTS)[:, : len(low)] * (high - low))[1]
+    starts = np.array(_RESTARTS)
+    x, y, runs = (np.repeat(values, len(starts), axis=0) for values in (x, y, weights))
+    data = _Data.of(form, x, y, runs, chance)
+    shares = np.tile(starts[:, : data.lowest.shape[1]], (len(y) // len(starts), 1))
+    ends = _descend(data, data.lowest + shares * (data.highest - data.lowest))[1].reshape(-1, len(starts))
     if not form.shift or form.bounded:
         return ends
-    return np.minimum(ends, restarts(FLOOR if form.floor else POWER, x, y, weights=weights))
+    plain = FLOOR if form.floor else POWER
+    return np.minimum(ends, restarts(plain, x[:: len(starts)], y[:: len(starts)], weights=weights))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,65 +219,121 @@ class _Data:
         return values if len(values) == 1 else values[rows]
 
     def columns(self, theta: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
-        """Return what is added as it is and what A (or the bounded law's E) multiplies, shape (…, cells).
+        """Return what is added as it is and what A (or the bounded law's E) multiplies, shape (rows, cells).
 
-        θ of shape (rows, θ), or (rows or 1, grid, θ).
+        θ of shape (rows, θ).
         """
         x, unit = self.rows(self.x, rows), self.rows(self.unit, rows)
-        if theta.ndim > 2:  # noqa: PLR2004 (a grid in each row)
-            x, unit = x[:, None, :], unit[:, None, :]
-        slope = np.exp(theta[..., :1])
+        slope = np.exp(theta[:, :1])
         if not self.form.shift:
             return np.zeros(1), np.exp(-slope * np.log(x / unit))
-        shift = np.exp(theta[..., 1:])
+        shift = np.exp(theta[:, 1:])
         if self.form.bounded:
             below = 1.0 / (1.0 + np.exp(-slope * np.log(x / shift)))
             return self.chance * (1.0 - below), below
         alpha = slope * (1.0 + shift / unit)
         return np.zeros(1), np.exp(-alpha * np.log((x + shift) / (unit + shift)))
 
+    def turns(self, theta: Floats, v: Floats, rows: NDArray[np.intp]) -> Floats:
+        """Return the derivatives of the column ``v`` by θ, shape (θ, rows, cells)."""
+        x, unit = self.rows(self.x, rows), self.rows(self.unit, rows)
+        slope = np.exp(theta[:, :1])
+        if not self.form.shift:
+            return np.asarray([-slope * np.log(x / unit) * v])
+        shift = np.exp(theta[:, 1:])
+        if self.form.bounded:
+            around = v * (1.0 - v) * slope
+            return np.stack([around * np.log(x / shift), -around])
+        alpha, log = slope * (1.0 + shift / unit), np.log((x + shift) / (unit + shift))
+        by_shift = slope * shift / unit * log + alpha * (shift / (x + shift) - shift / (unit + shift))
+        return np.stack([-alpha * log * v, -by_shift * v])
+
     def project(self, theta: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
         """Return E, the coefficient of the column, and the residuals times √w: non-negative least squares."""
         fixed, v = self.columns(theta, rows)
+        return self._solve(fixed, v, rows)
+
+    def _solve(self, fixed: Floats, v: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
         w, y = self.rows(self.weights, rows), self.y[rows] - fixed
-        vy, vv = (w * v * y).sum(axis=-1), (w * v * v).sum(axis=-1)
+        wv = w * v
+        vy, vv = (wv * y).sum(axis=-1), (wv * v).sum(axis=-1)
         scale, floor = np.maximum(vy / vv, 0.0), np.zeros(len(rows))
         if self.form.floor and not self.form.bounded:
             total = w.sum(axis=-1)
-            mean_y, mean_v = (w * y).sum(axis=-1) / total, (w * v).sum(axis=-1) / total
+            mean_y, mean_v = (w * y).sum(axis=-1) / total, wv.sum(axis=-1) / total
             spread = vv - total * mean_v**2
             free = np.maximum((vy - total * mean_v * mean_y) / np.maximum(spread, 1e-300), 0.0)
             bottom = mean_y - free * mean_v
             floor, scale = np.where(bottom >= 0, bottom, 0.0), np.where(bottom >= 0, free, scale)
         return floor, scale, (y - floor[:, None] - scale[:, None] * v) * np.sqrt(w)
 
+    def expand(self, theta: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        """Return the Gauss-Newton matrix and the gradient of ½Σ w·r², shapes (rows, θ, θ) and (rows, θ).
+
+        The linear part follows θ. Where E or A is about to leave zero or to reach it, central differences
+        take the mean of both sides: the slopes of one alone would lead astray.
+        """
+        fixed, v = self.columns(theta, rows)
+        w, y = self.rows(self.weights, rows), self.y[rows] - fixed
+        r = self._solve(fixed, v, rows)[2]
+        turn = self.turns(theta, v, rows)
+        scale, change = _scale(w, v, y, turn, -self.chance * turn if self.form.bounded else np.zeros(1))
+        near = _near(scale, change)
+        falls = np.where((scale > 0)[:, None], change[..., None] * v + scale[:, None] * turn, 0.0)
+        if self.form.bounded:
+            falls = falls - self.chance * turn
+        elif self.form.floor:
+            total = w.sum(axis=-1, keepdims=True)
+            middle_v, middle_y, middle_turn = (
+                (w * one).sum(axis=-1, keepdims=True) / total for one in (v, y, turn)
+            )
+            centred_v, centred_turn = v - middle_v, turn - middle_turn
+            free, free_change = _scale(w, centred_v, y - middle_y, centred_turn, np.zeros(1))
+            floor = middle_y[:, 0] - np.maximum(free, 0.0) * middle_v[:, 0]
+            near = _near(floor, free_change * middle_v[:, 0] + free * middle_turn[..., 0])
+            near |= _near(free, free_change)
+            inside = free_change[..., None] * centred_v + free[:, None] * centred_turn
+            falls = np.where((floor >= 0)[:, None], np.where((free > 0)[:, None], inside, 0.0), falls)
+        slopes = -np.sqrt(w) * falls
+        beside = np.flatnonzero(near)
+        for place, step in enumerate(_DIFFERENCE * np.eye(theta.shape[1]) if len(beside) else ()):
+            ends = (self.project(theta[beside] + sign * step, rows[beside])[2] for sign in (1, -1))
+            slopes[place, beside] = np.subtract(*ends) / (2 * _DIFFERENCE)
+        gradient = (slopes * r).sum(axis=-1).T
+        return np.einsum("irc,jrc->rij", slopes, slopes), np.asarray(gradient, dtype=np.float64)
+
     def scan(self) -> Floats:
         """Return the best θ of a grid for each row."""
+        if len(self.x) == 1:
+            return self._scan(0, np.arange(len(self.y)))
+        found = np.empty((len(self.y), self.lowest.shape[1]))
+        keys = np.concatenate([self.x, np.broadcast_to(self.weights, self.x.shape)], axis=1)
+        first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)[1:]
+        order, counts = np.argsort(which.ravel(), kind="stable"), np.bincount(which.ravel())
+        for one, rows in zip(first, np.split(order, np.cumsum(counts)[:-1]), strict=True):
+            found[rows] = self._scan(int(one), rows)
+        return found
+
+    def _scan(self, one: int, rows: NDArray[np.intp]) -> Floats:
+        """The best θ of a grid for rows of one x and one w, those of the row ``one``."""
         shares = [np.linspace(0, 1, _SLOPES)] + [np.linspace(0, 1, _SHIFTS)] * self.form.shift
         mesh = np.stack([axis.ravel() for axis in np.meshgrid(*shares, indexing="ij")], axis=1)
-        low, high = self.lowest[:, None, :], self.highest[:, None, :]
-        theta = low + mesh * (high - low)
-        fixed, v = self.columns(theta, np.arange(len(self.x)))
-        w = self.weights[:, None, :]
-        # Sums over the cells, shape (rows, grid); x and w that all rows share are summed once.
-        weighted = (self.weights * self.y)[:, :, None]
-        y_v, y_y = (v @ weighted)[..., 0], (self.weights * self.y**2).sum(axis=1)[:, None]
-        v_v = (w * v * v).sum(axis=-1)
+        theta = self.lowest[one] + mesh * (self.highest[one] - self.lowest[one])
+        fixed, v = self.columns(theta, np.full(len(theta), one))
+        w = self.weights[one if len(self.weights) > 1 else 0]
+        weighted = self.y[rows] * w
+        # Sums over the cells, shape (rows, grid).
+        y_v, y_y, v_v = weighted @ v.T, (weighted * self.y[rows]).sum(axis=1)[:, None], v**2 @ w
         if self.form.bounded:
-            y_y = y_y - 2 * (fixed @ weighted)[..., 0] + (w * fixed**2).sum(axis=-1)
-            y_v = y_v - (w * fixed * v).sum(axis=-1)
-        scale = np.maximum(y_v / v_v, 0.0)
-        objective = y_y - 2 * scale * y_v + scale**2 * v_v
+            y_y = y_y - 2 * weighted @ fixed.T + fixed**2 @ w
+            y_v = y_v - (fixed * v) @ w
+        objective = y_y - np.maximum(y_v / v_v, 0.0) * y_v
         if self.form.floor and not self.form.bounded:
-            total, of_v, of_y = w.sum(axis=-1), (w * v).sum(axis=-1), weighted.sum(axis=1)
-            free = np.maximum((y_v - of_y * of_v / total) / np.maximum(v_v - of_v**2 / total, 1e-300), 0.0)
-            floor = (of_y - free * of_v) / total
-            both = y_y - 2 * floor * of_y - 2 * free * y_v + floor**2 * total
-            both = both + 2 * floor * free * of_v + free**2 * v_v
-            objective = np.where(floor >= 0, both, objective)
-        best = objective.argmin(axis=1)
-        shared = np.arange(len(best)) if len(theta) > 1 else np.zeros(len(best), dtype=np.intp)
-        return np.asarray(theta[shared, best], dtype=np.float64)
+            total, of_v, of_y = w.sum(), v @ w, weighted.sum(axis=1)[:, None]
+            pull = y_v - of_y * of_v / total
+            free = np.maximum(pull / np.maximum(v_v - of_v**2 / total, 1e-300), 0.0)
+            objective = np.where(of_y >= free * of_v, y_y - of_y**2 / total - free * pull, objective)
+        return np.asarray(theta[objective.argmin(axis=1)], dtype=np.float64)
 
     def curves(self, theta: Floats, objective: Floats) -> Curves:
         """Return the laws at θ of each row."""
@@ -294,35 +359,59 @@ def _descend(data: _Data, theta: Floats) -> tuple[Floats, Floats]:
     theta, rows = theta.copy(), np.arange(len(theta))
     r = data.project(theta, rows)[2]
     value, damping = (r * r).sum(axis=1), np.full(len(theta), 1e-2)
+    gram, gradient = data.expand(theta, rows)
     # Rounding of Σ w·r² is of the order of Σ w·y²·1e-16: gains below are none.
     flat = 1e-16 * (data.weights * data.y**2).sum(axis=1)
-    active, size = rows, theta.shape[1]
+    active = rows
     for _ in range(_STEPS):
-        here = theta[active]
-        slopes = np.empty((len(active), size, r.shape[1]))
-        for place in range(size):
-            step = np.zeros(size)
-            step[place] = _DIFFERENCE
-            ends = (data.project(here + sign * step, active)[2] for sign in (1, -1))
-            slopes[:, place] = np.subtract(*ends) / (2 * _DIFFERENCE)
-        gram, gradient = slopes @ slopes.transpose(0, 2, 1), (slopes @ r[active][:, :, None])[:, :, 0]
-        diagonal = np.diagonal(gram, axis1=1, axis2=2)
+        diagonal = np.diagonal(gram[active], axis1=1, axis2=2)
         ridge = damping[active, None] * diagonal + 1e-12 * diagonal.sum(axis=1, keepdims=True) + 1e-300
-        move = np.linalg.solve(gram + ridge[:, :, None] * np.eye(size), gradient[:, :, None])[:, :, 0]
+        move = _solved(gram[active], ridge, gradient[active])
         tried = np.clip(
-            here - np.clip(move, -1.0, 1.0), data.rows(data.lowest, active), data.rows(data.highest, active)
-        )
+            theta[active] - np.clip(move, -1.0, 1.0), data.rows(data.lowest, active),
+            data.rows(data.highest, active),
+        )  # fmt: skip
         new = data.project(tried, active)[2]
         gained = value[active] - (new * new).sum(axis=1)
         better = gained > 0
         moved = active[better]
-        theta[moved], r[moved] = tried[better], new[better]
+        theta[moved] = tried[better]
         value[moved] -= gained[better]
         damping[active] *= np.where(better, 1 / 4, 8.0)
         done = np.where(
             better, gained <= _FLAT * value[active] + flat[active], damping[active] >= _MOST_DAMPED
         )
+        onward = active[better & ~done]
+        gram[onward], gradient[onward] = data.expand(theta[onward], onward)
         active = active[~done]
         if not len(active):
             break
     return theta, value
+
+
+def _scale(w: Floats, v: Floats, y: Floats, turn: Floats, moved: Floats) -> tuple[Floats, Floats]:
+    """Return c = Σ w·v·y / Σ w·v² of each row, and its derivatives by θ: v turns by θ and y moves against it.
+
+    dc = (Σ w·(dv·y − v·dfixed) − 2c·Σ w·v·dv) / Σ w·v².
+    """
+    square = np.maximum((w * v**2).sum(axis=-1), 1e-300)
+    scale = (w * v * y).sum(axis=-1) / square
+    pulled = (w * (turn * y - v * moved)).sum(axis=-1)
+    return scale, (pulled - 2.0 * scale * (w * v * turn).sum(axis=-1)) / square
+
+
+def _near(value: Floats, change: Floats) -> NDArray[np.bool_]:
+    """Whether a value may be zero within a step of differences, twice as far as it seems to be sure."""
+    return np.asarray(np.abs(value) <= 2 * _DIFFERENCE * np.abs(change).max(axis=0))
+
+
+def _solved(gram: Floats, ridge: Floats, gradient: Floats) -> Floats:
+    """Solve for one or two numbers in each row: (gram + ridge)·step = gradient."""
+    if gradient.shape[1] == 1:
+        return np.asarray(gradient / (gram[:, 0] + ridge), dtype=np.float64)
+    first, second, beside = gram[:, 0, 0] + ridge[:, 0], gram[:, 1, 1] + ridge[:, 1], gram[:, 0, 1]
+    turned = [
+        second * gradient[:, 0] - beside * gradient[:, 1],
+        first * gradient[:, 1] - beside * gradient[:, 0],
+    ]
+    return np.stack(turned, axis=1) / np.maximum(first * second - beside**2, 1e-300)[:, None]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from analysis.cells.bootstrap import Source
 from analysis.labels import percent, plural
 from analysis.laws.form_choice import MOST_MISSED
-from analysis.laws.forms import Curves, Form, fit, restarts
+from analysis.laws.forms import Curves, Form, fit, restarts, row
 from analysis.laws.trend import LEVEL, chance_of_no_fall
 
 Floats = NDArray[np.float64]
@@ -135,30 +135,87 @@ def fit_law(  # noqa: PLR0913 (a curve, its noise, and what is known of the form
     Raises:
         ValueError: A value is not finite, or an x is not above zero.
     """
+    several = None if draws is None else draws[:, None]
+    return fit_laws(
+        form, x[None], y[None], runs=runs[None], draws=several, source=source, freedom=freedom, chance=chance
+    )[0]
+
+
+def fit_laws(  # noqa: PLR0913 (curves, their noise, and what is known of the form)
+    form: Form,
+    x: Floats,
+    y: Floats,
+    *,
+    runs: NDArray[np.int64],
+    draws: Floats | None = None,
+    source: Source = "none",
+    freedom: int = 0,
+    chance: float = float("nan"),
+) -> list[LawFit]:
+    """Fit curves of as many cells at once; see ``fit_law``.
+
+    Args:
+        form: The form of the curves' family.
+        x: Shape (curves, cells).
+        y: Shape (curves, cells).
+        runs: Shape (curves, cells).
+        draws: Shape (draws, curves, cells).
+        source: As in ``fit_law``.
+        freedom: As in ``fit_law``.
+        chance: As in ``fit_law``.
+
+    Raises:
+        ValueError: A value is not finite, or an x is not above zero.
+    """
     if not (np.isfinite(x).all() and np.isfinite(y).all() and (x > 0).all()):
         raise ValueError("a law needs finite values and x above zero")
-    levels, rows = len(np.unique(x)), int(runs.sum())
-    if levels < max(_FEWEST_LEVELS, form.parameters):
-        needed = max(_FEWEST_LEVELS, form.parameters)
-        reason = f"{plural(levels, 'distinct level')}; a {form.name} needs at least {needed}"
-        return LawFit(law=None, form=form, status="too few levels", reason=reason, rows=rows, levels=levels)
-    weights = runs.astype(np.float64)
-    law = fit(form, x, y[None, :], weights=weights, chance=chance)
-    ends, objective = restarts(form, x, y, weights=weights, chance=chance), float(law.objective[0])
+    needed, levels = max(_FEWEST_LEVELS, form.parameters), [len(np.unique(curve)) for curve in x]
+    found = [
+        LawFit(
+            law=None, form=form, status="too few levels", rows=int(of_curve.sum()), levels=count,
+            reason=f"{plural(count, 'distinct level')}; a {form.name} needs at least {needed}",
+        )
+        for count, of_curve in zip(levels, runs, strict=True)
+    ]  # fmt: skip
+    kept = np.flatnonzero(np.array(levels) >= needed)
+    if not len(kept):
+        return found
+    weights = runs[kept].astype(np.float64)
+    laws = fit(form, x[kept], y[kept], weights=weights, chance=chance)
+    ends = restarts(form, x[kept], y[kept], weights=weights, chance=chance)
+    draws = np.empty((0, *x.shape)) if draws is None else draws
+    for place, curve in enumerate(kept.tolist()):
+        found[curve] = _judged(
+            row(laws, place), ends[place], x[curve], y[curve], runs=runs[curve], draws=draws[:, curve],
+            source=source, freedom=freedom,
+        )  # fmt: skip
+    return found
+
+
+def _judged(  # noqa: PLR0913 (a curve, its law, and its noise)
+    law: Curves,
+    ends: Floats,
+    x: Floats,
+    y: Floats,
+    *,
+    runs: NDArray[np.int64],
+    draws: Floats,
+    source: Source,
+    freedom: int,
+) -> LawFit:
+    form, levels, objective = law.form, len(np.unique(x)), float(law.objective[0])
     # Rounding of Σ w·r² is of the order of Σ w·y²·1e-16; differences below are no other optimum.
-    tolerance = 1e-6 * objective + 1e-12 * float(weights @ y**2)
-    draws = np.empty((0, len(x))) if draws is None else draws
+    tolerance = 1e-6 * objective + 1e-12 * float(runs @ y**2)
     miss, sd = y - law(x)[0], noise_sd(draws)
     size = float(np.sqrt(np.mean(miss**2)))
     lack = _lack_of_fit(miss / sd, levels - form.parameters, freedom) if len(draws) else float("nan")
-    chance_of_none = chance_of_no_fall(x, y, draws=draws, source=source)
     status, reason = _judge(
         law, levels=levels, slope=float((np.log(x) - np.log(x).mean()) @ y), miss=size,
-        carried=_carried(x, y), lack=lack, chance=chance_of_none,
+        carried=_carried(x, y), lack=lack, chance=chance_of_no_fall(x, y, draws=draws, source=source),
     )  # fmt: skip
     return LawFit(
-        law=law, form=form, status=status, reason=reason, rows=rows, levels=levels, starts=len(ends),
-        agreement=int((np.abs(ends - objective) <= tolerance).sum()), miss=size,
+        law=law, form=form, status=status, reason=reason, rows=int(runs.sum()), levels=levels,
+        starts=len(ends), agreement=int((np.abs(ends - objective) <= tolerance).sum()), miss=size,
         noise=float(np.sqrt(np.mean(sd**2))) if len(draws) else float("nan"), lack_of_fit=lack,
     )  # fmt: skip
 

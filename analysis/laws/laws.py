@@ -22,13 +22,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.cells.bootstrap import REFITS, CellDraws, stream
-from analysis.cells.curves import X_COLUMNS, Curve, curves
+from analysis.cells.curves import X_COLUMNS, Curve, by_length, curves
 from analysis.cells.interpolation import bends, straight_lines
-from analysis.cells.intervals import Interval, interval, intervals
+from analysis.cells.intervals import Interval, column_intervals, intervals
 from analysis.laws.excess_variance import Excess, by_moments
 from analysis.laws.form_choice import FormChoice, choose_form
 from analysis.laws.forms import Curves, Form, fit
-from analysis.laws.law_fit import LawFit, fit_law, noise_sd
+from analysis.laws.law_fit import LawFit, fit_laws, noise_sd
 
 Floats = NDArray[np.float64]
 
@@ -139,9 +139,8 @@ def _lines(draws: CellDraws, law: Law, at: Floats) -> Floats:
     Between its cells it is not known: the draws lie beside the straight lines by 0 to 2 times the larger of
     what the curves through a neighbouring third cell do, see ``interpolation.bends``.
     """
-    here = draws.take(law.positions)
-    x = here.cells[X_COLUMNS[law.along]].to_numpy(np.float64)
-    best = np.minimum.accumulate(here.resampled(), axis=1)
+    x = draws.cells[X_COLUMNS[law.along]].to_numpy(np.float64)[law.positions]
+    best = np.minimum.accumulate(draws.resampled(law.positions), axis=1)
     before, after = np.nan_to_num(bends(x, best[0], at))
     bend = np.where(np.abs(before) > np.abs(after), before, after)
     lines, shown = straight_lines(x, best, at), slice(1, 1 + draws.refits)
@@ -152,7 +151,7 @@ def _lines(draws: CellDraws, law: Law, at: Floats) -> Floats:
 
 def _family(draws: CellDraws, family: Sequence[Curve], name: str) -> list[Law]:
     choice = choose_form(draws, family)
-    fits = [_fit(draws, curve, choice) for curve in family]
+    fits = _fits(draws, family, choice)
     discrepancy = _discrepancy(draws, family, fits)
     rows = draws.refits or (REFITS if discrepancy.freedom else 0)
     sds = discrepancy.drawn(rows, stream(f"discrepancy/{name}", 0))
@@ -163,14 +162,20 @@ def _family(draws: CellDraws, family: Sequence[Curve], name: str) -> list[Law]:
     ]
 
 
-def _fit(draws: CellDraws, curve: Curve, choice: FormChoice) -> LawFit:
-    here = draws.take(curve.positions)
-    return fit_law(
-        choice.form, here.cells[X_COLUMNS[curve.along]].to_numpy(np.float64),
-        here.cells["error"].to_numpy(np.float64), runs=here.cells["runs"].to_numpy(np.int64),
-        draws=here.draws, source=draws.source, freedom=draws.freedom if draws.source == "runs" else 0,
-        chance=draws.chance,
-    )  # fmt: skip
+def _fits(draws: CellDraws, family: Sequence[Curve], choice: FormChoice) -> list[LawFit]:
+    found: dict[int, LawFit] = {}
+    for curves_of_length in by_length(family):
+        positions = np.stack([curve.positions for curve in curves_of_length])
+        x, y, runs = (
+            draws.cells[name].to_numpy(np.float64)[positions]
+            for name in (X_COLUMNS[family[0].along], "error", "runs")
+        )
+        fits = fit_laws(
+            choice.form, x, y, runs=runs.astype(np.int64), draws=draws.draws[:, positions],
+            source=draws.source, freedom=draws.freedom if draws.source == "runs" else 0, chance=draws.chance,
+        )  # fmt: skip
+        found |= {id(curve): fitted for curve, fitted in zip(curves_of_length, fits, strict=True)}
+    return [found[id(curve)] for curve in family]
 
 
 def _discrepancy(draws: CellDraws, family: Sequence[Curve], fits: Sequence[LawFit]) -> Excess:
@@ -204,8 +209,7 @@ def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
         # Counting noise alone would draw a band that looks like an interval and is not one.
         if informed:
             alpha, floor = (intervals(values, len(sds)) for values in (drawn.law.alpha, drawn.law.floor))
-            ends = [interval(column) for column in drawn(at)[1 : 1 + len(sds)].T]
-            band["low"], band["high"] = [end[0] for end in ends], [end[1] for end in ends]
+            band["low"], band["high"] = column_intervals(drawn(at)[1 : 1 + len(sds)])
     return Law(
         along=curve.along, identity=curve.identity, positions=curve.positions, fit=found, choice=choice,
         discrepancy=discrepancy, alpha=alpha, floor=floor, band=band, drawn=drawn,
@@ -215,10 +219,10 @@ def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
 
 def _drawn(draws: CellDraws, curve: Curve, form: Form, sds: Floats, growth: Floats) -> Drawn:
     """Refit a curve's law to its errors, moved in the draws by the discrepancy."""
-    here = draws.take(curve.positions)
-    x, runs = (here.cells[name].to_numpy(np.float64) for name in (X_COLUMNS[curve.along], "runs"))
-    rows = here.resampled()
-    if not here.refits and len(sds):  # no noise was measured: the draws are the discrepancy alone
+    names = (X_COLUMNS[curve.along], "runs")
+    x, runs = (draws.cells[name].to_numpy(np.float64)[curve.positions] for name in names)
+    rows = draws.resampled(curve.positions)
+    if not draws.refits and len(sds):  # no noise was measured: the draws are the discrepancy alone
         rows = np.concatenate([rows[:1], np.repeat(rows[:1], len(sds), axis=0), rows[1:]])
     generator = stream(f"discrepancy/{sorted(curve.identity.items(), key=str)}", 0)
     moves, shown = generator.standard_normal((len(sds), len(x) + 1)), slice(1, 1 + len(sds))

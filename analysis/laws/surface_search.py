@@ -16,7 +16,7 @@ SMALLEST = 1e-6
 _ITERATIONS = 200
 _FREE = np.eye(5)
 _SHARED = np.vstack([np.eye(4), [0.0, 0.0, 0.0, 1.0]])
-_CHUNK = 128
+_CHUNK = 32_768
 _FLAT = 1e-11
 _DAMPING = (1e-6, 1e6)
 _QUIET = 2
@@ -114,8 +114,9 @@ def search(data: Data, starts: Floats) -> tuple[Floats, Floats]:
         Where each search ended, shape (starts, 5), and its objective, shape (starts,).
     """
     ends, objectives = starts.copy(), np.empty(len(starts))
-    for low in range(0, len(starts), _CHUNK):
-        chunk = np.arange(low, min(low + _CHUNK, len(starts)))
+    rows = max(1, _CHUNK // data.log_d.shape[-1])
+    for low in range(0, len(starts), rows):
+        chunk = np.arange(low, min(low + rows, len(starts)))
         ends[chunk], objectives[chunk] = _search(data, chunk, starts[chunk])
     return ends, objectives
 

@@ -1,6 +1,6 @@
 """The paper's digitised curves, a family at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -34,14 +34,18 @@ def draws_of(trials: Trials) -> CellDraws:
     return cell_draws(trials, question="laws")
 
 
-def left_out(draws: CellDraws, law: Law, along: str, place: int) -> list[bool]:
-    """Leave one cell out of a study; return whether its curve's refitted law holds it, if it has one."""
-    position = law.positions[place]
+def left_out(draws: CellDraws, fitted: Iterable[Law], along: str, out: Iterable[int]) -> list[bool]:
+    """Leave cells out of a study; return whether the refitted laws of their curves hold them, if any."""
     x, error = (draws.cells[column].to_numpy(np.float64) for column in (X_COLUMNS[along], "error"))
-    kept = np.delete(np.arange(len(x)), position)
+    left = set(out)
+    kept = np.array([place for place in range(len(x)) if place not in left])
+    again = {str(law.identity): law for law in laws(draws.take(kept), along=along)}
     held = []
-    for one in laws(draws.take(kept), along=along):
-        if one.identity == law.identity and one.drawn is not None and one.informed:
-            low, high = interval(one.drawn(x[[position]])[1 : 1 + one.refits, 0])
-            held.append(bool(low <= error[position] <= high))
+    for law in fitted:
+        one = again.get(str(law.identity))
+        if one is None or one.drawn is None or not one.informed:
+            continue
+        for place in sorted(left & set(law.positions.tolist())):
+            low, high = interval(one.drawn(x[[place]])[1 : 1 + one.refits, 0])
+            held.append(bool(low <= error[place] <= high))
     return held

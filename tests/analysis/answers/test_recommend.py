@@ -8,10 +8,10 @@ import pytest
 
 from analysis.answers.recommendation import Recommendation, recommend
 from analysis.answers.recommendation_text import recommendation_lines
-from analysis.cells.bootstrap import cell_draws
+from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.table import tidy
-from analysis.laws.holdout import holdout
-from analysis.laws.laws import laws
+from analysis.laws.holdout import Holdout, holdout
+from analysis.laws.laws import Law, laws
 from analysis.laws.surface_forecast import SURFACES
 from tests.analysis.synthetic import study, trial_row
 
@@ -40,12 +40,19 @@ def crossing(*, seeds: int = 3, noise: float = 0.003) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+ANALYSED: dict[int, tuple[CellDraws, tuple[Law, ...], Holdout]] = {}
+
+
 def recommended(
     results: pd.DataFrame, flops: float, pairs: float = POOL, limit: float = 30.0
 ) -> Recommendation:
-    draws = cell_draws(tidy(results, metric="held-out/top1"), question="laws")
-    fitted = tuple(laws(draws, along="compute"))
-    return recommend(draws, fitted, holdout(draws, fitted), flops=flops, pairs=pairs, limit=limit)
+    """Recommend; a study that several tests ask is analysed once."""
+    key = int(pd.util.hash_pandas_object(results).sum())
+    if key not in ANALYSED:
+        draws = cell_draws(tidy(results, metric="held-out/top1"), question="laws")
+        fitted = tuple(laws(draws, along="compute"))
+        ANALYSED[key] = draws, fitted, holdout(draws, fitted)
+    return recommend(*ANALYSED[key], flops=flops, pairs=pairs, limit=limit)
 
 
 def test_the_small_model_is_recommended_early_and_the_large_one_late() -> None:

@@ -9,7 +9,7 @@ from analysis.cells.intervals import interval
 from analysis.cells.table import tidy
 from analysis.laws.forms import FLOOR
 from analysis.laws.laws import laws
-from tests.analysis.synthetic import LEVELS, StudyFrames, frames_around, study, trial_row, true_error
+from tests.analysis.synthetic import LEVELS, StudyFrames, study, trial_row, true_error
 
 CENTRE = (3276, "top40", "ViT-X", "clip")
 
@@ -18,14 +18,14 @@ def truth(level: float) -> float:
     return true_error(level, *CENTRE) - 0.2
 
 
-def one_curve(seed: int, *, seeds: int, noise: float, levels: tuple[float, ...] = LEVELS) -> StudyFrames:
+def one_curve(seed: int, *, seeds: int, noise: float, levels: tuple[float, ...] = LEVELS) -> pd.DataFrame:
     generator = np.random.default_rng(seed)
     rows = [
         trial_row(CENTRE, level, run, truth(level) + noise * float(generator.standard_normal()))
         for level in levels
         for run in range(seeds)
     ]
-    return frames_around(pd.DataFrame(rows))
+    return pd.DataFrame(rows)
 
 
 @pytest.mark.parametrize("seeds", [2, 3])
@@ -34,7 +34,7 @@ def test_nine_in_ten_intervals_hold_the_true_error(seeds: int) -> None:
     held = []
     for repeat in range(150):
         # Noise well above the counting noise of 1,600 images, so that it is what is measured.
-        trials = tidy(one_curve(repeat, seeds=seeds, noise=0.03).results, metric="held-out/top1")
+        trials = tidy(one_curve(repeat, seeds=seeds, noise=0.03), metric="held-out/top1")
         draws = cell_draws(trials, question=f"repeat {repeat}", draws=400)
         ends = np.array([interval(column) for column in draws.draws.T])
         held += ((ends[:, 0] <= true) & (true <= ends[:, 1])).tolist()
@@ -45,7 +45,7 @@ def test_the_exponents_interval_holds_the_true_one() -> None:
     levels = tuple(np.geomspace(2e11, 2e13, 6))
     held = []
     for repeat in range(40):
-        rows = one_curve(repeat, seeds=3, noise=0.0, levels=levels).results
+        rows = one_curve(repeat, seeds=3, noise=0.0, levels=levels)
         unit = levels[0]
         line = 0.3 + 0.5 * (rows["train_flops"] / unit) ** -0.4
         noise = 0.015 * np.random.default_rng(repeat).standard_normal(len(rows))
@@ -60,7 +60,7 @@ def test_the_exponents_interval_holds_the_true_one() -> None:
 def test_more_seeds_narrow_the_interval() -> None:
     widths = []
     for seeds in (2, 8):
-        trials = tidy(one_curve(0, seeds=seeds, noise=0.03).results, metric="held-out/top1")
+        trials = tidy(one_curve(0, seeds=seeds, noise=0.03), metric="held-out/top1")
         low, high = interval(cell_draws(trials, question="q").draws[:, 0])
         widths.append(high - low)
     assert widths[1] < 0.7 * widths[0]
@@ -84,7 +84,7 @@ def test_one_seed_and_no_count_have_neither() -> None:
 
 
 def test_seeds_that_agree_by_luck_are_not_taken_for_certainty() -> None:
-    trials = tidy(one_curve(0, seeds=2, noise=0.0).results, metric="held-out/top1")
+    trials = tidy(one_curve(0, seeds=2, noise=0.0), metric="held-out/top1")
     draws = cell_draws(trials, question="q")
     error = draws.cells["error"].to_numpy()
     counting = np.sqrt(error * (1 - error) / 1600 / 2)

@@ -72,7 +72,7 @@ def test_no_search_from_other_starts_ends_lower(form: Form) -> None:
     for seed in range(5):
         y = noisy(seed)
         found = float(one(form, X, y).objective[0])
-        assert restarts(form, X, y, weights=ONCE, chance=CHANCE).min() >= found * (1 - 1e-5)
+        assert restarts(form, X[None], y[None], weights=ONCE[None], chance=CHANCE).min() >= found * (1 - 1e-5)
 
 
 @pytest.mark.parametrize("seed", range(5))

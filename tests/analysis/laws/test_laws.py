@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.curves import X_COLUMNS
-from analysis.cells.intervals import interval
 from analysis.cells.table import CONFIGURATION, Trials, tidy
 from analysis.charts.figure_data import FigureData
 from analysis.charts.measure import measure
@@ -77,14 +76,12 @@ def test_no_form_that_fits_had_a_lower_held_out_error(paper: list[Family]) -> No
 
 
 def test_bands_hold_a_cell_left_out_of_them_nine_times_in_ten(paper: list[Family]) -> None:
-    # A cell of every curve; all of them, one in turn, are a line of ``benchmarks/coverage.py``.
-    held = [
-        one
-        for along, _, draws, fitted in paper
-        for number, law in enumerate(fitted)
-        if len(law.positions) > 4
-        for one in left_out(draws, law, along, (2, 4, 6, 9)[number % 4] % len(law.positions))
-    ]
+    # A cell of every curve at once; all of them, one in turn, are a line of ``benchmarks/coverage.py``.
+    held = []
+    for along, _, draws, fitted in paper:
+        long = [law for law in fitted if len(law.positions) > 4]
+        out = [law.positions[(2, 4, 6, 9)[k % 4] % len(law.positions)] for k, law in enumerate(long)]
+        held += left_out(draws, long, along, out)
     assert len(held) >= 25
     assert 0.8 <= np.mean(held) <= 1.0
 
@@ -92,17 +89,8 @@ def test_bands_hold_a_cell_left_out_of_them_nine_times_in_ten(paper: list[Family
 def test_forecasts_hold_the_largest_levels_nine_times_in_ten(paper: list[Family]) -> None:
     held = []
     for along, _, draws, fitted in paper:
-        x, error = (draws.cells[column].to_numpy(np.float64) for column in (X_COLUMNS[along], "error"))
-        out = {int(place) for law in fitted for place in law.positions[-max(1, len(law.positions) // 4) :]}
-        kept = np.array([place for place in range(len(x)) if place not in out])
-        again = {str(law.identity): law for law in laws(draws.take(kept), along=along)}
-        for law in fitted:
-            one = again.get(str(law.identity))
-            if len(law.positions) < 8 or one is None or one.drawn is None:
-                continue
-            for place in sorted(out & {*law.positions.tolist()}):
-                low, high = interval(one.drawn(x[[place]])[1 : 1 + one.refits, 0])
-                held.append(low <= error[place] <= high)
+        out = [place for law in fitted for place in law.positions[-max(1, len(law.positions) // 4) :]]
+        held += left_out(draws, [law for law in fitted if len(law.positions) >= 8], along, out)
     assert len(held) >= 40
     assert 0.85 <= np.mean(held) <= 0.98
 

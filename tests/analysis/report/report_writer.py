@@ -1,11 +1,25 @@
 """Writes the report of a made-up study, for the tests of its files and of its page in a browser."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
+from analysis.charts.figure_data import FigureData
+from analysis.report import report
 from analysis.report.report import ReportSummary, write_report
 from tests.analysis.synthetic import StudyFrames
 
 HOSTILE = "<script>alert('caption')</script>"
+
+
+def leave_undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the figures of a report out: for tests of its answers and tables."""
+
+    def save_all(figures: Sequence[FigureData], *_: object) -> dict[str, str]:
+        return {data.name: "<svg></svg>" for data in figures}
+
+    monkeypatch.setattr(report, "save_all", save_all)
 
 
 def write(

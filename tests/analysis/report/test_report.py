@@ -18,7 +18,7 @@ from analysis.report.analyse import analyse
 from analysis.report.latex import latex
 from analysis.report.report import ReportSummary
 from analysis.report.tables import Table
-from tests.analysis.report.report_writer import HOSTILE, write
+from tests.analysis.report.report_writer import HOSTILE, leave_undrawn, write
 from tests.analysis.synthetic import StudyFrames, study
 
 
@@ -53,6 +53,11 @@ def written(tmp_path_factory: pytest.TempPathFactory, frames: StudyFrames) -> tu
         text=HOSTILE,
     )
     return summary, Elements(summary.page.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_undrawn(monkeypatch)
 
 
 def test_the_folder_holds_page_figures_and_tables(written: tuple[ReportSummary, Elements]) -> None:
@@ -127,6 +132,7 @@ def test_every_drawing_has_an_alternative_text(written: tuple[ReportSummary, Ele
     assert all(attributes["aria-label"] for attributes in images)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_no_line_breaks_before_a_percent_sign_and_the_declaration_stays_as_it_is(
     tmp_path: Path, frames: StudyFrames
 ) -> None:
@@ -164,6 +170,7 @@ def test_the_answers_stand_before_everything_else(written: tuple[ReportSummary, 
     assert text.index("Trials finished") < text.index("One choice at a time")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_half_finished_study_says_what_is_missing(tmp_path: Path, frames: StudyFrames) -> None:
     half = replace(frames, results=frames.results.iloc[:30], ledger=frames.ledger.iloc[:61])
     summary = write(tmp_path / "report", half)
@@ -182,6 +189,7 @@ def test_a_half_finished_study_says_what_is_missing(tmp_path: Path, frames: Stud
     )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_study_without_a_finished_trial_has_a_report(tmp_path: Path, frames: StudyFrames) -> None:
     none = pd.DataFrame()
     summary = write(
@@ -197,6 +205,7 @@ def test_a_study_without_a_finished_trial_has_a_report(tmp_path: Path, frames: S
     assert "No trial has finished yet" in summary.page.read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_seed_gives_no_interval_in_the_answers(tmp_path: Path) -> None:
     summary = write(tmp_path / "report", study(seeds=1))
     assert all("[" not in line for line in summary.lines)
@@ -227,6 +236,7 @@ def test_a_refused_study_leaves_the_report_before_as_it_was(tmp_path: Path, fram
     assert list(tmp_path.iterdir()) == [folder]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_outside_of_fixed_compute_budgets_are_the_compute_of_the_best_trials(
     tmp_path: Path, frames: StudyFrames
 ) -> None:
