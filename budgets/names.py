@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 def unknown(kind: str, found: str, allowed: Iterable[str]) -> str:
-    """Words the error for a name that is not one of the allowed ones.
+    """Format the error for a name that is not one of the allowed ones.
 
     Args:
         kind: What the name names, such as ``architecture``.

@@ -25,7 +25,7 @@ def quality_percent(quality: str) -> int:
 
 
 def check_quality(quality: str) -> str:
-    """Gives a quality back when it is well formed.
+    """Return a quality back when it is well formed.
 
     Raises:
         ValueError: If it is none of ``all``, ``top1`` to ``top99`` and ``subset:NAME``.

@@ -38,7 +38,7 @@ _EXPONENTS = range(-400, 401)  # of a number's first digit; beyond, 1e999999999 
 
 
 def parse_number(text: str) -> float:
-    """Reads a plain number such as ``3e-4``, ``1_000`` or ``0.1``.
+    """Read a plain number such as ``3e-4``, ``1_000`` or ``0.1``.
 
     Raises:
         ValueError: The text is no number, is out of a float's range, or carries a unit.
@@ -50,7 +50,7 @@ def parse_number(text: str) -> float:
 
 
 def parse_count(text: str) -> int:
-    """Reads a whole number of things: ``4096``, ``10M``, ``1_000_000``, ``1e9``.
+    """Read a whole number of things: ``4096``, ``10M``, ``1_000_000``, ``1e9``.
 
     Raises:
         ValueError: The text is no number, not whole, negative, above `MAX_COUNT`, or its unit is not one of
@@ -60,7 +60,7 @@ def parse_count(text: str) -> int:
 
 
 def parse_flops(text: str) -> int:
-    """Reads an amount of compute in FLOPs (one multiply-add is two): ``1e18``, ``900 GFLOP``, ``2 EFLOP``.
+    """Read an amount of compute in FLOPs (one multiply-add is two): ``1e18``, ``900 GFLOP``, ``2 EFLOP``.
 
     Time on a device is compute too, by its data sheet's peak: ``3 gpu-days of h100 at 40%``.
 
@@ -75,7 +75,7 @@ def parse_flops(text: str) -> int:
 
 
 def parse_share(text: str) -> float:
-    """Reads a share between 0 and 1: ``0.1`` or ``10%``.
+    """Read a share between 0 and 1: ``0.1`` or ``10%``.
 
     Raises:
         ValueError: The text is no number, has another unit than ``%``, or lies outside 0 to 1.
@@ -90,7 +90,7 @@ def parse_share(text: str) -> float:
 
 
 def parse_seconds(text: str) -> float:
-    """Reads a duration in seconds: ``30``, ``30 s``, ``2 min``, ``1.5 h``.
+    """Read a duration in seconds: ``30``, ``30 s``, ``2 min``, ``1.5 h``.
 
     Raises:
         ValueError: The text is no number, negative, or has another unit.
@@ -104,7 +104,7 @@ def parse_seconds(text: str) -> float:
 
 
 def parse_quantity(text: str) -> float:
-    """Reads a number of a table, with or without a unit: ``15T``, ``900 GFLOP``, ``63.2%``, ``3e-4``.
+    """Read a number of a table, with or without a unit: ``15T``, ``900 GFLOP``, ``63.2%``, ``3e-4``.
 
     Raises:
         ValueError: The text is no number, is out of a float's range, or has another unit.
@@ -116,7 +116,7 @@ def parse_quantity(text: str) -> float:
 
 
 def format_count(count: float) -> str:
-    """Writes a count shortly: 1024 → ``1,024``, 25000000 → ``25M``, 3.4e9 → ``3.4B``."""
+    """Write a count shortly: 1024 → ``1,024``, 25000000 → ``25M``, 3.4e9 → ``3.4B``."""
     for unit, size in (("B", 10**9), ("M", 10**6)):
         if count >= size:
             return f"{count / size:.4g}{unit}"
@@ -124,7 +124,7 @@ def format_count(count: float) -> str:
 
 
 def format_flops(flops: float, *, digits: int = 4) -> str:
-    """Writes an amount of compute with its SI prefix: 9e11 → ``900 GFLOP``, 1.29e21 → ``1.29 ZFLOP``."""
+    """Write an amount of compute with its SI prefix: 9e11 → ``900 GFLOP``, 1.29e21 → ``1.29 ZFLOP``."""
     rounded = float(f"{flops:.{digits}g}")
     for prefix, power in reversed(_SI_PREFIXES.items()):
         if prefix != "K" and rounded >= 10.0**power:
@@ -133,7 +133,7 @@ def format_flops(flops: float, *, digits: int = 4) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Writes a duration as a person says it: ``42 s``, ``7 min``, ``3.5 h``, ``2.1 d``."""
+    """Write a duration as a person says it: ``42 s``, ``7 min``, ``3.5 h``, ``2.1 d``."""
     if seconds < 100:  # noqa: PLR2004 - below this, seconds read best
         return f"{seconds:.0f} s"
     if seconds < 100 * 60:

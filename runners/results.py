@@ -62,7 +62,7 @@ LEFT_OUT_COLUMNS = {**CELL_COLUMNS, "reason": "str"}
 
 
 def cell_row(cell: Cell) -> dict[str, object]:
-    """Gives a cell's columns."""
+    """Return a cell's columns."""
     return {
         "regime": cell.regime,
         "subset_size": cell.subset_size,
@@ -74,7 +74,7 @@ def cell_row(cell: Cell) -> dict[str, object]:
 
 
 def plan_row(trial: Trial) -> dict[str, object]:
-    """Gives a trial's columns of `PLAN_COLUMNS`, but for the predicted time."""
+    """Return a trial's columns of `PLAN_COLUMNS`, but for the predicted time."""
     return {
         "trial": trial.trial_id,
         **cell_row(trial.cell),
@@ -92,12 +92,12 @@ def plan_row(trial: Trial) -> dict[str, object]:
 
 
 def left_out_row(left_out: LeftOut) -> dict[str, object]:
-    """Gives a left-out cell's columns of `LEFT_OUT_COLUMNS`."""
+    """Return a left-out cell's columns of `LEFT_OUT_COLUMNS`."""
     return {**cell_row(left_out.cell), "reason": left_out.reason}
 
 
 def to_frame(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -> pd.DataFrame:
-    """Makes a table with exactly the schema's columns and types first, then metric columns by name.
+    """Make a table with exactly the schema's columns and types first, then metric columns by name.
 
     Args:
         rows: One mapping a row.
@@ -117,7 +117,7 @@ def to_frame(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:
-    """Writes a table atomically, with schema version and FLOP convention in its metadata."""
+    """Write a table atomically, with schema version and FLOP convention in its metadata."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
     metadata = {
         **(table.schema.metadata or {}),
@@ -129,7 +129,7 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Reads a table of this schema.
+    """Read a table of this schema.
 
     Raises:
         ValueError: There is no such file, it is damaged, or another version of the project wrote it.
@@ -158,7 +158,7 @@ def _again(path: Path) -> str:
 
 
 def read_json_lines(path: Path) -> pd.DataFrame:
-    """Reads `events.jsonl` or `ledger.jsonl` into a table; a torn last line is left out.
+    """Read `events.jsonl` or `ledger.jsonl` into a table; a torn last line is left out.
 
     Raises:
         ValueError: Another line can't be read; the message names it.

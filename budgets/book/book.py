@@ -39,7 +39,7 @@ class Entry:
     convention: str = CONVENTION_NAME
 
     def __post_init__(self) -> None:
-        """Checks the line by itself."""
+        """Check the line by itself."""
         if self.entry not in get_args(EntryKind):
             raise ValueError(f"unknown entry '{self.entry}'; allowed: {', '.join(get_args(EntryKind))}")
         if not isinstance(self.what, str) or not self.what:
@@ -97,7 +97,7 @@ class Book:
     reserved_flops: int = 0
 
     def check(self, entries: Sequence[Entry]) -> None:
-        """Checks entries of one trial or charge without adding them.
+        """Check entries of one trial or charge without adding them.
 
         Raises:
             ValueError: One can't follow what is before it.
@@ -112,7 +112,7 @@ class Book:
             trial.add(entry)
 
     def add(self, entry: Entry) -> None:
-        """Takes the next entry.
+        """Take the next entry.
 
         Raises:
             ValueError: It can't follow what is before it.

@@ -49,11 +49,11 @@ class Ledger:
         return self._book.reserved_flops
 
     def has_spent(self, what: str) -> bool:
-        """Tells whether a trial is booked as spent."""
+        """Return whether a trial is booked as spent."""
         return what in self._book.finished
 
     def charge(self, plan: Plan) -> None:
-        """Books the plan's charges, once."""
+        """Book the plan's charges, once."""
         for charge in plan.charges:
             if charge.what not in self._book.charged:
                 self._append(
@@ -66,7 +66,7 @@ class Ledger:
                 )
 
     def reserve(self, what: str, train_flops: int) -> None:
-        """Sets a trial's FLOPs aside before it starts; a reservation that stands already is kept.
+        """Set a trial's FLOPs aside before it starts; a reservation that stands already is kept.
 
         Raises:
             ValueError: The reservation would exceed the study budget.
@@ -97,15 +97,15 @@ class Ledger:
         return self.room_flops is not None and self.room_flops < 0
 
     def taken_flops(self, trials: Iterable[str]) -> int:
-        """Sums the training FLOPs that are gone or set aside for some trials."""
+        """Sum the training FLOPs that are gone or set aside for some trials."""
         return sum(map(self._book.taken.__getitem__, trials))
 
     def has_reserved(self, what: str) -> bool:
-        """Tells whether a trial's reservation stands."""
+        """Return whether a trial's reservation stands."""
         return what in self._book.open
 
     def waste(self, what: str, train_flops: int, evaluation_flops: int = 0) -> None:
-        """Books work of a trial that was lost, up to a sum: what is booked already is not booked again.
+        """Book work of a trial that was lost, up to a sum: what is booked already is not booked again.
 
         It is gone, so it is booked also where it exceeds the study budget.
 
@@ -121,7 +121,7 @@ class Ledger:
             self._append(Entry(entry="wasted", what=what, train_flops=train, evaluation_flops=evaluation))
 
     def settle(self, what: str, *, train_flops: int, evaluation_flops: int) -> None:
-        """Closes a trial's reservation: books what it spent and gives back the rest.
+        """Close a trial's reservation: books what it spent and gives back the rest.
 
         Settling again does nothing, also where a crash left it half written: what is booked is not booked
         twice.
@@ -146,7 +146,7 @@ class Ledger:
         self._append(*entries)
 
     def _append(self, *entries: Entry) -> None:
-        """Checks the entries, writes them in one piece, and only then takes them as booked."""
+        """Check the entries, writes them in one piece, and only then takes them as booked."""
         self._book.check(entries)
         append_whole(self.path, "".join(json.dumps(asdict(entry)) + "\n" for entry in entries))
         for entry in entries:
@@ -154,7 +154,7 @@ class Ledger:
 
 
 def read_entries(path: Path) -> list[Entry]:
-    """Reads a book; a last line that a crash tore off is left out.
+    """Read a book; a last line that a crash tore off is left out.
 
     Raises:
         ValueError: Any other line can't be read or can't follow the lines before it; the message names the
@@ -176,12 +176,12 @@ def read_entries(path: Path) -> list[Entry]:
 
 
 def spent_flops(entries: list[Entry]) -> int:
-    """Sums the training FLOPs that are gone: charged, spent and wasted."""
+    """Sum the training FLOPs that are gone: charged, spent and wasted."""
     return sum(entry.train_flops for entry in entries if entry.entry in {"charged", "spent", "wasted"})
 
 
 def reserved(entries: list[Entry]) -> dict[str, int]:
-    """Gives the reservations that stand: trial id → training FLOPs that are still set aside."""
+    """Return the reservations that stand: trial id → training FLOPs that are still set aside."""
     book = Book()
     for entry in entries:
         book.add(entry)
@@ -202,7 +202,7 @@ def _entry(line: bytes) -> Entry:
 
 
 def append_whole(path: Path, text: str) -> None:
-    """Appends to a file; where that fails, as on a full disk, nothing of it stays.
+    """Append to a file; where that fails, as on a full disk, nothing of it stays.
 
     Raises:
         OSError: It failed.
@@ -220,7 +220,7 @@ def append_whole(path: Path, text: str) -> None:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Takes away a last line that a crash tore off, so that the next one does not run into it."""
+    """Take away a last line that a crash tore off, so that the next one does not run into it."""
     if not path.exists():
         return
     content = path.read_bytes()

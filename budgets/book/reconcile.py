@@ -41,7 +41,7 @@ class Reconciliation:
 
 
 def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
-    """Compares a plan with a book.
+    """Compare a plan with a book.
 
     Args:
         plan: The plan.

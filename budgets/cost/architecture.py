@@ -41,7 +41,7 @@ class Architecture:
     _full: ModelConfig = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Checks and completes the config."""
+        """Check and completes the config."""
         object.__setattr__(self, "_full", model_config.complete(self.config))
 
     @property

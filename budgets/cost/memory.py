@@ -30,7 +30,7 @@ _LOGIT_BYTES = 4 * 2  # fp32, with their gradients
 def memory_bytes(
     architecture: Architecture, strategy: Strategy, recipe: Recipe, *, batch_size: int, devices: int
 ) -> int:
-    """Estimates the memory of each device.
+    """Estimate the memory of each device.
 
     Args:
         architecture: Both towers.

@@ -90,7 +90,7 @@ class ModelConfig:
 
 
 def complete(config: Mapping[str, Any]) -> ModelConfig:
-    """Checks a config and fills in what it leaves out.
+    """Check a config and fills in what it leaves out.
 
     Args:
         config: As in a JSON file of open_clip.

@@ -25,7 +25,7 @@ class PoolFacts:
     subsets: Mapping[str, int] = field(default_factory=dict)
 
     def available(self, quality: str) -> int:
-        """Counts the pairs of a quality."""
+        """Count the pairs of a quality."""
         if quality.startswith(NAMED):
             return self.subsets[quality.removeprefix(NAMED)]
         return available(self.pairs, quality)

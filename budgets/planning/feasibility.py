@@ -7,18 +7,18 @@ from budgets.quantity import MAX_COUNT, format_flops
 
 
 def reason_against(candidate: GridCell, grid: Grid) -> str | None:
-    """Gives the decisive reason why a cell is left out, or None where it can be run."""
+    """Return the decisive reason why a cell is left out, or None where it can be run."""
     return next(reasons(candidate, grid), None)
 
 
 def reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
-    """Yields every reason against a cell: first those that no level changes, then those of its level."""
+    """Yield every reason against a cell: first those that no level changes, then those of its level."""
     yield from lasting_reasons(candidate, grid)
     yield from _reasons_of_length(candidate, grid)
 
 
 def lasting_reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
-    """Yields the reasons against a cell that hold at any level."""
+    """Yield the reasons against a cell that hold at any level."""
     cell, setup = candidate.cell, candidate.setup
     if grid.declaration.exclude:
         rule = grid.excluded_by(cell)

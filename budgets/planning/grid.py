@@ -58,7 +58,7 @@ class Combination:
         return flops * self.batch_size
 
     def steps_within(self, train_flops: int) -> int:
-        """Gives the most steps that so many training FLOPs buy; 0 where the strategy can't train."""
+        """Return the most steps that so many training FLOPs buy; 0 where the strategy can't train."""
         if not self.train_flops_per_sample:
             return 0
         steps = train_flops // (self.train_flops_per_sample * self.batch_size)
@@ -110,13 +110,13 @@ class Grid:
         self._setups: dict[tuple[str, str], Combination] = {}
 
     def candidates(self, levels: tuple[int, ...]) -> Iterator[GridCell]:
-        """Yields the cells of all blocks in declared order, with the blocks' own levels or these."""
+        """Yield the cells of all blocks in declared order, with the blocks' own levels or these."""
         for block in self.declaration.grid:
             for cell, samples in self._points(block, block.levels or levels):
                 yield self.candidate(cell, samples, block.seeds or self.declaration.seeds)
 
     def candidate(self, cell: Cell, samples: int, seeds: tuple[int, ...]) -> GridCell:
-        """Gives a cell as a candidate; its declared samples count where no level buys them."""
+        """Return a cell as a candidate; its declared samples count where no level buys them."""
         setup = self.setup(cell.architecture, cell.strategy)
         steps = samples // setup.batch_size
         if cell.level_flops is not None:
@@ -130,18 +130,18 @@ class Grid:
         )
 
     def tuned(self, values: Mapping[Pair, Mapping[str, float] | None]) -> "Grid":
-        """Gives the same grid with other values in the place of declared ones."""
+        """Return the same grid with other values in the place of declared ones."""
         return Grid(self.declaration, self.pool, self.evaluation, values)
 
     def setup(self, architecture_name: str, strategy_name: str) -> Combination:
-        """Gives an architecture with a strategy."""
+        """Return an architecture with a strategy."""
         key = architecture_name, strategy_name
         if key not in self._setups:
             self._setups[key] = self._make_setup(architecture_name, strategy_name)
         return self._setups[key]
 
     def excluded_by(self, cell: Cell) -> int | None:
-        """Gives the number of the first rule that leaves the cell out, counted from 1, or None."""
+        """Return the number of the first rule that leaves the cell out, counted from 1, or None."""
         for number, rule in enumerate(self.declaration.exclude, start=1):
             if self._matches(rule, cell):
                 return number
@@ -154,7 +154,7 @@ class Grid:
         return None if cluster is None else device(cluster.device).memory_bytes
 
     def trial(self, candidate: GridCell, seed: int) -> Trial:
-        """Makes a trial of a cell that can be run."""
+        """Make a trial of a cell that can be run."""
         setup = candidate.setup
         assert setup.lr_peak is not None, "a cell without a learning rate is left out"
         return Trial(
@@ -174,7 +174,7 @@ class Grid:
         )
 
     def _points(self, block: GridBlock, levels: tuple[int, ...]) -> Iterator[tuple[Cell, int]]:
-        """Yields a block's cells, each with its declared samples; where a level buys them, 0."""
+        """Yield a block's cells, each with its declared samples; where a level buys them, 0."""
         by_level = block.regime == "fixed-compute"
         for level in levels if by_level else (None,):
             for samples in block.samples or (0,):

@@ -21,7 +21,7 @@ _RECIPE_FIELDS = {"weight_decay", "beta1", "beta2", "eps", "warmup", "gradient_c
 
 
 def trial_id(trial: "Trial") -> str:
-    """Derives the id: 12 hexadecimal digits, the same in any study.
+    """Derive the id: 12 hexadecimal digits, the same in any study.
 
     The costs of a trial are no part of it: a correction of the accounting must not make another trial of it.
     """

@@ -21,7 +21,7 @@ _PLACEHOLDER = (1,)
 
 
 def choose_levels(grid: Grid, charges: tuple[Charge, ...], study_flops: int) -> tuple[int, ...]:
-    """Chooses the levels.
+    """Choose the levels.
 
     Args:
         grid: A grid without declared levels.

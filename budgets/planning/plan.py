@@ -92,7 +92,7 @@ class Trial:
     trial_id: str = field(init=False, compare=False, default="")
 
     def __post_init__(self) -> None:
-        """Derives the id."""
+        """Derive the id."""
         object.__setattr__(self, "trial_id", trial_id(self))
 
     @property
@@ -102,7 +102,7 @@ class Trial:
 
     @property
     def epochs(self) -> float:
-        """Passes over the subset."""
+        """Pass over the subset."""
         return self.samples_seen / self.cell.subset_size
 
     @property
@@ -226,7 +226,7 @@ class Plan:
         )
 
     def train_flops_by(self, what: Callable[[Cell], str]) -> dict[str, int]:
-        """Sums the trials' training FLOPs by a property of their cells, in the plan's order."""
+        """Sum the trials' training FLOPs by a property of their cells, in the plan's order."""
         sums: Counter[str] = Counter()
         for trial in self.all_trials:
             sums[what(trial.cell)] += trial.train_flops

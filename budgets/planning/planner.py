@@ -27,7 +27,7 @@ def make_plan(
     charges: tuple[Charge, ...] = (),
     scores: Scores | None = None,
 ) -> Plan:
-    """Plans a study.
+    """Plan a study.
 
     Args:
         declaration: The study as declared.
@@ -113,7 +113,7 @@ def _trials(grid: Grid, levels: tuple[int, ...]) -> tuple[tuple[Trial, ...], tup
 
 
 def _check_schedule(trials: tuple[Trial, ...]) -> None:
-    """Refuses warm-ups and cooldowns that a run has no room for.
+    """Refuse warm-ups and cooldowns that a run has no room for.
 
     Raises:
         ValueError: There are such; the message names the field, and the trials with their steps.

@@ -59,7 +59,7 @@ def utilisation(cluster: Cluster) -> Range:
 
 
 def is_measured(trial: Trial, cluster: Cluster, own: Speeds = NOTHING) -> bool:
-    """Tells whether the trial's throughput was measured on the cluster's device."""
+    """Return whether the trial's throughput was measured on the cluster's device."""
     return _speeds(trial, cluster, own) is not None
 
 
@@ -79,7 +79,7 @@ def device_hours(trial: Trial, cluster: Cluster, own: Speeds = NOTHING) -> Range
 
 
 def price(plan: Plan, cluster: Cluster, *, devices_per_trial: int, own: Speeds = NOTHING) -> Price:
-    """Prices a plan.
+    """Price a plan.
 
     Args:
         plan: The plan.

@@ -17,7 +17,7 @@ MIN_POINTS = 3
 
 
 def warnings(trials: Sequence[Trial], architectures: Mapping[str, Architecture]) -> tuple[str, ...]:
-    """Warns of IsoFLOP profiles, curves and repeats that are too few.
+    """Warn of IsoFLOP profiles, curves and repeats that are too few.
 
     Args:
         trials: The plan's trials.

@@ -61,7 +61,7 @@ class Trimmed:
 
 
 def trim(trials: Sequence[Trial], room: int) -> Trimmed | None:
-    """Drops trials until the rest costs no more than the room.
+    """Drop trials until the rest costs no more than the room.
 
     Args:
         trials: Trials, each cell's seeds in declared order.

@@ -35,7 +35,7 @@ class Scores:
 
 
 def tuning_reserve(declaration: Declaration) -> int:
-    """Gives the training FLOPs that are set aside for tuning; 0 without any.
+    """Return the training FLOPs that are set aside for tuning; 0 without any.
 
     Raises:
         ValueError: There is no study budget to take a share of.
@@ -50,7 +50,7 @@ def tuning_reserve(declaration: Declaration) -> int:
 def plan_tuning(
     grid: Grid, levels: tuple[int, ...], scores: Scores
 ) -> tuple[TuningPlan, dict[Pair, dict[str, float] | None]]:
-    """Plans the tuning as far as its results so far decide it.
+    """Plan the tuning as far as its results so far decide it.
 
     Args:
         grid: The grid as declared.

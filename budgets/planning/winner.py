@@ -40,12 +40,12 @@ class Tried:
 
 
 def is_done(points: Sequence[Tried], scores: Mapping[str, Score]) -> bool:
-    """Tells whether every trial of some combinations has its score."""
+    """Return whether every trial of some combinations has its score."""
     return all(trial.trial_id in scores for point in points for trial in point.trials)
 
 
 def best_first(points: Sequence[Tried], scores: Mapping[str, Score]) -> list[Tried]:
-    """Sorts combinations by their mean; of equal ones, what is nearer to the middle of the list is better."""
+    """Sort combinations by their mean; of equal ones, what is nearer to the middle of the list is better."""
     middle = (len(points) - 1) / 2
     ranked = sorted(
         enumerate(points), key=lambda item: (-_mean(item[1], scores), abs(item[0] - middle), item[0])
@@ -92,7 +92,7 @@ def winner(
 
 
 def step_beyond(name: str, values: Sequence[float], best: float) -> float | None:
-    """Gives the next value beyond the edge that the best one stands at, in the ratio of the last two.
+    """Return the next value beyond the edge that the best one stands at, in the ratio of the last two.
 
     Args:
         name: The field.
@@ -117,7 +117,7 @@ def step_beyond(name: str, values: Sequence[float], best: float) -> float | None
 
 
 def tuning_notes(plan: TuningPlan, *, reported: str) -> Iterator[str]:
-    """Yields what a reader must know of the winners: ties, and optima that may lie beyond what was tried.
+    """Yield what a reader must know of the winners: ties, and optima that may lie beyond what was tried.
 
     Args:
         plan: The tuning.
@@ -143,7 +143,7 @@ def tuning_notes(plan: TuningPlan, *, reported: str) -> Iterator[str]:
 
 
 def words(values: Mapping[str, float]) -> str:
-    """Words a combination of values."""
+    """Format a combination of values."""
     return ", ".join(f"{name} {value:g}" for name, value in values.items())
 
 

@@ -54,7 +54,7 @@ Bank = tuple[Concept, ...]
 
 @lru_cache(maxsize=1)
 def load_bank() -> Bank:
-    """Reads the bank that is shipped with the project."""
+    """Read the bank that is shipped with the project."""
     with np.load(BANK_FILE) as file:
         data = {name: file[name] for name in file.files}
     sprites = [_sprite(pixels) for pixels in data["sprites"]]

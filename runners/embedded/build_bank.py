@@ -34,7 +34,7 @@ STYLE_MAKER = "twemoji"
 
 
 def main() -> None:
-    """Fetches the packages, rasterises every concept and writes the bank file."""
+    """Fetch the packages, rasterises every concept and writes the bank file."""
     with tempfile.TemporaryDirectory() as folder:
         collections = {maker: read_icons(pack(name, folder)) for maker, name in PACKAGES.items()}
     rows = [(number, maker) for number in range(len(CONCEPTS)) for maker in PACKAGES]
@@ -56,14 +56,14 @@ def use_of(concept: int, maker: str) -> int:
 
 
 def pack(package: str, folder: str) -> Path:
-    """Fetches one package as a tarball with npm; returns the tarball's path."""
+    """Fetch one package as a tarball with npm; returns the tarball's path."""
     command = ["npm", "pack", "--silent", "--pack-destination", folder, package]
     name = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]  # noqa: S603
     return Path(folder) / name
 
 
 def read_icons(tarball: Path) -> dict[str, Any]:
-    """Reads the drawings of a package: ``icons`` maps a name to its SVG body, ``aliases`` to another name."""
+    """Read the drawings of a package: ``icons`` maps a name to its SVG body, ``aliases`` to another name."""
     with tarfile.open(tarball) as package:
         package.extract("package/icons.json", tarball.with_suffix(""), filter="data")
     collection: dict[str, Any] = json.loads((tarball.with_suffix("") / "package/icons.json").read_text())
@@ -71,7 +71,7 @@ def read_icons(tarball: Path) -> dict[str, Any]:
 
 
 def rasterise(collection: dict[str, Any], emoji: str) -> np.ndarray:
-    """Draws one icon; returns uint8 (40, 40, 4): RGB times alpha, and alpha."""
+    """Draw one icon; returns uint8 (40, 40, 4): RGB times alpha, and alpha."""
     import resvg_py  # noqa: PLC0415 (only maintainers have it)
 
     icon = re.sub(r"[^a-z0-9]+", "-", emoji.lower())

@@ -106,7 +106,7 @@ def evaluation_counts(sizes: Mapping[str, int] = EVALUATION_SIZES) -> dict[str, 
 
 
 def evaluation_set(name: str, size: int, *, seed: int = EVALUATION_SEED) -> EvaluationSet:
-    """Makes one of the evaluation sets.
+    """Make one of the evaluation sets.
 
     - ``held-out``: zero-shot over 100 classes, on a rendition of each concept that training never shows.
     - ``seen``: the same, on sprites of training in new scenes.

@@ -56,7 +56,7 @@ def generator(stream: str, seed: int, index: int) -> np.random.Generator:
 
 
 def training_pair(seed: int, index: int, *, bank: Bank, noise: Literal["mild", "none"] = "mild") -> Pair:
-    """Makes the pair at ``index`` of an endless pool.
+    """Make the pair at ``index`` of an endless pool.
 
     Args:
         seed: Of the pool, 0 or more.
@@ -69,7 +69,7 @@ def training_pair(seed: int, index: int, *, bank: Bank, noise: Literal["mild", "
 
 
 def retrieval_pair(seed: int, index: int, *, bank: Bank) -> Pair:
-    """Makes one pair for retrieval: a scene as in training, with a full and true caption."""
+    """Make one pair for retrieval: a scene as in training, with a full and true caption."""
     return _pair("retrieval", seed, index, bank)
 
 
@@ -107,7 +107,7 @@ def _kind(draw: float, *, true_only: bool) -> str:
 
 
 def evaluation_image(stream: str, seed: int, index: int, *, bank: Bank) -> tuple[NDArray[np.uint8], int]:
-    """Makes one labelled image of a zero-shot set: a single sprite, classes in turn.
+    """Make one labelled image of a zero-shot set: a single sprite, classes in turn.
 
     Args:
         stream: ``held-out`` and ``validation`` show held-out renditions, ``seen`` those of training,

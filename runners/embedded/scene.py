@@ -37,7 +37,7 @@ _GRADIENTS = 0.5
 
 
 def draw_scene(rng: np.random.Generator, sprites: Sequence[Sprite], tint: int) -> NDArray[np.uint8]:
-    """Draws a scene.
+    """Draw a scene.
 
     Args:
         rng: Places, turns, flips and scales the sprites, and draws the background's pattern and the noise.

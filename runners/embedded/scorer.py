@@ -35,7 +35,7 @@ _SCORED_AT_ONCE = 512
 
 
 def build_scored_pool(path: Path, *, pairs: int, seed: int) -> Pool:
-    """Generates an embedded pool, scores it and writes it.
+    """Generate an embedded pool, scores it and writes it.
 
     Raises:
         ValueError: Something is at `path` already.
@@ -44,7 +44,7 @@ def build_scored_pool(path: Path, *, pairs: int, seed: int) -> Pool:
 
 
 def train_scorer() -> Score:
-    """Trains the scorer, on one thread so that a pool's scores do not depend on the number of cores.
+    """Train the scorer, on one thread so that a pool's scores do not depend on the number of cores.
 
     Returns:
         A function of images, uint8 (N, 3, 32, 32), and their captions that gives each pair's cosine, (N,).

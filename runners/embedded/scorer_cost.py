@@ -20,7 +20,7 @@ SCORER_NAME = f"{ARCHITECTURE} trained on {CLEAN_PAIRS:,} clean pairs for {SAMPL
 
 
 def scorer(pairs: int) -> Scorer:
-    """Describes the scorer: the training FLOPs that it took and the forward FLOPs of scoring a pool.
+    """Describe the scorer: the training FLOPs that it took and the forward FLOPs of scoring a pool.
 
     Args:
         pairs: Pairs in the pool.

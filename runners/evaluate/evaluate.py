@@ -15,7 +15,7 @@ from runners.evaluate.zero_shot import zero_shot
 def evaluate(
     sets: Mapping[str, SetFeatures], *, context: Callable[[], AbstractContextManager[object]] = nullcontext
 ) -> dict[str, float]:
-    """Measures a model: zero-shot classification where a set has classes, retrieval where it has captions.
+    """Measure a model: zero-shot classification where a set has classes, retrieval where it has captions.
 
     Where a set has features of a training split, a linear probe and few-shot probes are fitted to them. The
     probe is tested on the set, and on every other set without one whose classes are all among its own, as a
@@ -58,7 +58,7 @@ def evaluate(
 
 
 def _probed(name: str, sets: Mapping[str, SetFeatures], probes: Mapping[str, Probe]) -> dict[str, float]:
-    """Tests on a set its own probe, or the first whose classes include the set's."""
+    """Test on a set its own probe, or the first whose classes include the set's."""
     data = sets[name]
     if data.labels is None:
         return {}

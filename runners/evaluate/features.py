@@ -88,7 +88,7 @@ class SetFeatures:
 
 
 def encode_set(encoder: Encoder, data: EvaluationSet, train: Iterable[Labelled] = ()) -> SetFeatures:
-    """Encodes a set.
+    """Encode a set.
 
     Args:
         encoder: The model.

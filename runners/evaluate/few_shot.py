@@ -14,7 +14,7 @@ DRAWS = 3
 def few_shot(
     train_features: Tensor, train_labels: Tensor, *, features: Tensor, labels: Tensor, classes: int
 ) -> dict[str, float]:
-    """Fits and tests probes on few images; every model is given the same ones.
+    """Fit and tests probes on few images; every model is given the same ones.
 
     Args:
         train_features: Normalised, (M, D).
@@ -42,7 +42,7 @@ def few_shot(
 
 
 def _draw(labels: Tensor, shots: int, *, seed: int) -> Tensor:
-    """Chooses so many images of each class at random; their places, ascending."""
+    """Choose so many images of each class at random; their places, ascending."""
     classes = labels.cpu().numpy()
     order = np.random.default_rng(seed).permutation(len(classes))
     grouped = order[np.argsort(classes[order], kind="stable")]

@@ -44,7 +44,7 @@ class Probe:
 
 
 def fit_probe(features: Tensor, labels: Tensor, classes: int, *, seed: int) -> Probe:
-    """Fits a probe: the strength by cross-entropy on a fifth of each class, then the weights on all.
+    """Fit a probe: the strength by cross-entropy on a fifth of each class, then the weights on all.
 
     From the strongest regulariser on, each fit starts at the one before; the sweep ends where a weaker one
     does not help.
@@ -78,7 +78,7 @@ def probe_accuracy(right: Tensor) -> dict[str, float]:
 
 
 def _split(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
-    """Holds out a fifth of each class at random, at least one image where there are two; bool (N,)."""
+    """Hold out a fifth of each class at random, at least one image where there are two; bool (N,)."""
     held_out = np.zeros(len(labels), bool)
     order = np.random.default_rng(seed).permutation(len(labels))
     grouped = order[np.argsort(labels[order], kind="stable")]

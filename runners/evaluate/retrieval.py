@@ -11,7 +11,7 @@ _AT_ONCE = 4096
 
 @torch.no_grad()
 def retrieval(image_features: Tensor, text_features: Tensor, image_of_text: Tensor) -> dict[str, float]:
-    """Finds each image's text and each text's image among all of the set.
+    """Find each image's text and each text's image among all of the set.
 
     An image is found at K when any of its texts is among the K nearest, as papers on CLIP count.
 

@@ -21,7 +21,7 @@ def variant_sets(names: Iterable[str]) -> dict[str, str]:
 
 
 def variant_means(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Averages each metric over the variants, where all of them have it.
+    """Average each metric over the variants, where all of them have it.
 
     Args:
         metrics: ``<set>/<metric>`` → value, standard errors as ``<set>/<metric>_se``.

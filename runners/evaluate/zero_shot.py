@@ -17,7 +17,7 @@ def build_classifier(
     tokenize: Callable[[list[str]], Tensor],
     device: torch.device,
 ) -> Tensor:
-    """Encodes each class's prompts, their mean normalised.
+    """Encode each class's prompts, their mean normalised.
 
     Args:
         model: The model in evaluation mode.
@@ -40,7 +40,7 @@ def build_classifier(
 
 
 def zero_shot(image_features: Tensor, labels: Tensor, classifier: Tensor) -> dict[str, float]:
-    """Classifies images by their nearest class.
+    """Classify images by their nearest class.
 
     Args:
         image_features: Normalised features of the set's images, (N, D).

@@ -54,7 +54,7 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def words_of(error: BaseException) -> str:
-    """Words an error in one line, with what to do where that is known."""
+    """Format an error in one line, with what to do where that is known."""
     name, lines = type(error).__name__, str(error).splitlines()
     if _is_gpu_full(error):
         first = lines[0].partition(". ")[0] if lines else name
@@ -112,7 +112,7 @@ class Notice:
 
     @contextmanager
     def listening(self, *signals: signal.Signals) -> Iterator[None]:
-        """Takes signals as notices; SIGTERM and SIGUSR1 unless others are named. The second Ctrl-C is none.
+        """Take signals as notices; SIGTERM and SIGUSR1 unless others are named. The second Ctrl-C is none.
 
         A process can take them in its main thread alone; called in another, `tell_to_leave` alone is heard.
         """

@@ -15,7 +15,7 @@ _LOOK_S = 0.05
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Gives a folder beside ``path`` to fill; at the end it becomes ``path``, after an error it is removed.
+    """Return a folder beside ``path`` to fill; at the end it becomes ``path``, after an error it is removed.
 
     A process that is killed meanwhile leaves ``.<name>.partial-…`` behind, which nothing reads.
 
@@ -42,7 +42,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Gives a file name beside ``path`` to write to; at the end that file takes the place of ``path``."""
+    """Return a file name beside ``path`` to write to; at the end that file takes the place of ``path``."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         yield partial
@@ -52,7 +52,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 def put(written: Path, path: Path) -> None:
-    """Gives a written file its name for good: it is whole wherever it is found, after a power cut too."""
+    """Return a written file its name for good: it is whole wherever it is found, after a power cut too."""
     _sync(written)
     written.replace(path)
     _sync(path.parent)
@@ -60,7 +60,7 @@ def put(written: Path, path: Path) -> None:
 
 @contextmanager
 def new_files(folder: Path) -> Iterator[Path]:
-    """Gives an empty folder to fill; at the end, all of it takes its places in ``folder``, or nothing.
+    """Return an empty folder to fill; at the end, all of it takes its places in ``folder``, or nothing.
 
     A process that is killed before that leaves everything as it was; of one that is killed at it, the next
     reader, who calls ``finish_files``, does the rest.
@@ -87,7 +87,7 @@ def commit_files(staged: Path, folder: Path) -> None:
 
 
 def finish_files(folder: Path) -> None:
-    """Ends what ``commit_files`` began and was killed at; where there is nothing to end, does nothing."""
+    """End what ``commit_files`` began and was killed at; where there is nothing to end, does nothing."""
     staged, old = folder / ".next", folder / ".old"
     with suppress(FileNotFoundError):  # somebody else ends it as well
         for path in sorted(staged.iterdir()):
@@ -101,14 +101,14 @@ def finish_files(folder: Path) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Writes one JSON object whole or not at all."""
+    """Write one JSON object whole or not at all."""
     with new_file(path) as file:
         file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds a lock that the system frees when the process dies."""
+    """Hold a lock that the system frees when the process dies."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

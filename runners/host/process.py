@@ -60,11 +60,11 @@ class FreshProcess:
         sender.close()
 
     def ended(self, timeout_s: float) -> bool:
-        """Waits for the call's end, at most so long, and says whether it has ended."""
+        """Wait for the call's end, at most so long, and says whether it has ended."""
         return self.connection.poll(timeout_s)
 
     def wait(self) -> Exit:
-        """Waits for the call's end; ``connection`` is readable from then on."""
+        """Wait for the call's end; ``connection`` is readable from then on."""
         try:
             ended = self.connection.recv()
         except EOFError:
@@ -81,12 +81,12 @@ class FreshProcess:
         return ended
 
     def ask_to_leave(self) -> None:
-        """Sends SIGTERM."""
+        """Send SIGTERM."""
         self._asked = True
         self._process.terminate()
 
     def kill(self) -> None:
-        """Ends the process at once."""
+        """End the process at once."""
         self._process.kill()
 
 

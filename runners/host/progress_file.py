@@ -7,7 +7,7 @@ from typing import Any
 
 
 def read_progress(folder: Path, running_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Reads how far the running trials of a study are.
+    """Read how far the running trials of a study are.
 
     Args:
         folder: The study's folder.

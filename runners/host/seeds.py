@@ -15,6 +15,6 @@ def step_generator(seed: int, step: int, *, rank: int = 0) -> torch.Generator:
 
 
 def derive_seed(seed: int, purpose: str, index: int = 0) -> int:
-    """Derives an independent seed of 63 bits from a trial's seed."""
+    """Derive an independent seed of 63 bits from a trial's seed."""
     digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

@@ -36,7 +36,7 @@ def write_architecture(  # noqa: PLR0913 - what the files say
     sigmoid_bias: bool = False,
     final: Path | None = None,
 ) -> None:
-    """Writes all but the weights.
+    """Write all but the weights.
 
     Args:
         folder: Where to.

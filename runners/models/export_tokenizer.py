@@ -7,7 +7,7 @@ PAD, UNKNOWN, END = "[padding]", "[unknown]", "[end of text]"
 
 
 def tokenizer_files(vocab_size: int, context_length: int, words: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Describes the tokenizer of `runners.data.pool.tokenizer.Tokenizer`, which gives the same ids.
+    """Describe the tokenizer of `runners.data.pool.tokenizer.Tokenizer`, which gives the same ids.
 
     Args:
         vocab_size: The model's.

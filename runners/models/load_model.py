@@ -72,7 +72,7 @@ class Source:
 
 
 def load_model(source: Source, device: torch.device) -> Loaded:
-    """Loads a model.
+    """Load a model.
 
     Raises:
         ValueError: There is no such checkpoint or model, or they do not belong together.
@@ -170,7 +170,7 @@ def _architecture(model: str) -> tuple[str, Mapping[str, Any], bool]:
 
 
 def _check_tag(source: Source) -> None:
-    """Refuses what is neither a file nor a tag, before open_clip looks for it in the net."""
+    """Refuse what is neither a file nor a tag, before open_clip looks for it in the net."""
     if source.model not in open_clip.list_models():
         _architecture(source.model)
         raise ValueError(f"no such checkpoint: {source.checkpoint}")

@@ -28,7 +28,7 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def build_model(
     config: Mapping[str, Any], *, kept_fraction: float = 1.0, sigmoid_loss: bool = False
 ) -> open_clip.CLIP:
-    """Builds a model with open_clip's own initialisation, from torch's current random state.
+    """Build a model with open_clip's own initialisation, from torch's current random state.
 
     Args:
         config: The architecture in open_clip's model-config form.
@@ -51,13 +51,13 @@ def build_model(
 
 
 def clamp_logit_scale(model: open_clip.CLIP) -> None:
-    """Keeps the temperature within CLIP's bounds; called after each optimiser step."""
+    """Keep the temperature within CLIP's bounds; called after each optimiser step."""
     with torch.no_grad():
         model.logit_scale.clamp_(0, _LOGIT_SCALE_MAX)
 
 
 def encode_text(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
-    """Gives normalised text features, as open_clip does, of texts that may be shorter than its context.
+    """Return normalised text features, as open_clip does, of texts that may be shorter than its context.
 
     Args:
         model: The model.
@@ -78,7 +78,7 @@ def encode_text(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
 
 @contextmanager
 def unprojected(visual: nn.Module) -> Iterator[None]:
-    """Lets an image tower give its pooled features of tower width, not projected to the shared space.
+    """Let an image tower give its pooled features of tower width, not projected to the shared space.
 
     open_clip has no call for it, but skips a ViT's projection that is None. A ModifiedResNet is left as it
     is: its attention pooling and projection are one.
@@ -96,7 +96,7 @@ def unprojected(visual: nn.Module) -> Iterator[None]:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Turns ``auto`` into ``bf16`` where the device computes in it, else ``fp32``; leaves the others."""
+    """Turn ``auto`` into ``bf16`` where the device computes in it, else ``fp32``; leaves the others."""
     if precision != "auto":
         return precision
     fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _processor_has_bf16()
@@ -104,7 +104,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def compute_context(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Gives the context in which models run: autocast, and unfused attention on the processor."""
+    """Return the context in which models run: autocast, and unfused attention on the processor."""
     stack = ExitStack()
     stack.enter_context(attention_context(device))
     if precision in _AUTOCAST:
@@ -113,7 +113,7 @@ def compute_context(precision: str, device: torch.device) -> AbstractContextMana
 
 
 def attention_context(device: torch.device) -> AbstractContextManager[Any]:
-    """Gives the context of attention, in which checkpointed layers are recomputed too.
+    """Return the context of attention, in which checkpointed layers are recomputed too.
 
     The processor's fused attention is several times slower than the plain one on short sequences in bf16.
     """
@@ -121,14 +121,14 @@ def attention_context(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Gives the context of what autocast must leave in fp32."""
+    """Return the context of what autocast must leave in fp32."""
     if not is_autocast_available(device.type):  # a device without values, as FLOPs are counted on
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
 def _timm_entry(name: str, settings: Mapping[str, Any]) -> str:
-    """Registers a timm model with settings of its own: open_clip hands timm a name and no more."""
+    """Register a timm model with settings of its own: open_clip hands timm a name and no more."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     entry_name = f"{name}_{digest}"
     if not timm.is_model(entry_name):

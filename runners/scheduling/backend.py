@@ -70,16 +70,16 @@ class Backend(Protocol):
         """What it is, for people."""
 
     def nodes(self) -> dict[str, Amounts]:
-        """Gives the nodes that there are now, each with all that it has: id → resources."""
+        """Return the nodes that there are now, each with all that it has: id → resources."""
 
     def start(self, job: Job) -> None:
-        """Starts a job, which does not wait for it."""
+        """Start a job, which does not wait for it."""
 
     def ask_to_leave(self, trial: str) -> None:
-        """Sends SIGTERM to a running job."""
+        """Send SIGTERM to a running job."""
 
     def wait(self, timeout_s: float) -> list[Ended]:
-        """Waits until a job ends or the time is over, and gives those that ended."""
+        """Wait until a job ends or the time is over, and gives those that ended."""
 
     def announce(self, waiting: Sequence[tuple[Amounts, int]]) -> None:
         """Tells a cluster that grows on demand what waits and runs: resources of a node, number of nodes."""

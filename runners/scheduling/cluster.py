@@ -74,7 +74,7 @@ class LiveCluster:
             )
 
     def wait(self, timeout_s: float) -> list[Ended]:
-        """Waits until a trial ends or the time is over, and gives those that ended."""
+        """Wait until a trial ends or the time is over, and gives those that ended."""
         ended = self._backend.wait(timeout_s)
         return [each for each in ended if self._storage is None or not self._storage.take(each)]
 
@@ -84,7 +84,7 @@ class LiveCluster:
         return self._slots
 
     def describe(self) -> str:
-        """Words how many trials run at once, and on what."""
+        """Format how many trials run at once, and on what."""
         slots, nodes = self.slots, len(self._nodes)
         trials = f"{slots} trial{'' if slots == 1 else 's'} at once"
         return f"{trials} on {nodes} node{'' if nodes == 1 else 's'} ({self._have()})"

@@ -39,11 +39,11 @@ class LocalBackend:
         return "processes of this machine, without Ray"
 
     def nodes(self) -> dict[str, Amounts]:
-        """Gives the nodes: id → resources."""
+        """Return the nodes: id → resources."""
         return self._nodes
 
     def start(self, job: Job) -> None:
-        """Starts a job's process; it sees its own GPUs only.
+        """Start a job's process; it sees its own GPUs only.
 
         Raises:
             ValueError: The job runs over several nodes.
@@ -57,13 +57,13 @@ class LocalBackend:
         self._running[process.connection] = job, process, gpus
 
     def ask_to_leave(self, trial: str) -> None:
-        """Sends SIGTERM to a running job."""
+        """Send SIGTERM to a running job."""
         for job, process, _ in self._running.values():
             if job.trial == trial:
                 process.ask_to_leave()
 
     def wait(self, timeout_s: float) -> list[Ended]:
-        """Waits until a job ends or the time is over, and gives those that ended."""
+        """Wait until a job ends or the time is over, and gives those that ended."""
         ended = []
         for connection in wait(list(self._running), timeout_s):
             assert isinstance(connection, Connection)

@@ -35,7 +35,7 @@ class Nodes:
         self._dead.update(nodes)
 
     def best_fit(self, resources: Amounts, count: int) -> tuple[str, ...]:
-        """Finds the nodes on which the least is left free, each for all of the resources.
+        """Find the nodes on which the least is left free, each for all of the resources.
 
         Returns:
             So many nodes, or none where there is no room.
@@ -48,11 +48,11 @@ class Nodes:
         return tuple(node for _, node in sorted(room)[:count]) if len(room) >= count else ()
 
     def could_hold(self, resources: Amounts, count: int) -> bool:
-        """Tells whether there would be room if nothing else ran."""
+        """Return whether there would be room if nothing else ran."""
         return sum(_holds(has, resources) for has in self._total.values()) >= count
 
     def slots(self, resources: Amounts, count: int) -> int:
-        """Counts how many trials of one kind, each on so many nodes, run at once where nothing else does."""
+        """Count how many trials of one kind, each on so many nodes, run at once where nothing else does."""
         each = [
             min(
                 (int(has.get(name, 0) / amount + _ROUNDING) for name, amount in resources.items() if amount),

@@ -201,20 +201,20 @@ class Schedule:
         return [*given, Done()] if self.over else given
 
     def count(self, state: State) -> int:
-        """Counts the trials in a state."""
+        """Count the trials in a state."""
         return self._counts[state]
 
     def waiting(self) -> list[ScheduledTrial]:
-        """Gives the trials that wait, first those that start first."""
+        """Return the trials that wait, first those that start first."""
         orders = sorted(order for queue in self._waiting.values() for order in queue)
         return [self._stories[trial].task for _, trial in orders]
 
     def running(self) -> list[ScheduledTrial]:
-        """Gives the trials that run."""
+        """Return the trials that run."""
         return [self._stories[trial].task for trial in self._nodes.users]
 
     def task(self, trial: str) -> ScheduledTrial:
-        """Gives a trial's task."""
+        """Return a trial's task."""
         return self._stories[trial].task
 
     @property
@@ -225,15 +225,15 @@ class Schedule:
         return self._draining or not (self._counts[State.WAITING] or self._counts[State.DELAYED])
 
     def could_run(self, resources: Amounts, nodes: int) -> bool:
-        """Tells whether there is room for a trial on the nodes that there are, were nothing else on them."""
+        """Return whether there is room for a trial on the nodes that there are, were nothing else on them."""
         return self._nodes.could_hold(resources, nodes)
 
     def slots(self, task: ScheduledTrial) -> int:
-        """Counts how many trials of a kind run at once, node by node, on the nodes that live."""
+        """Count how many trials of a kind run at once, node by node, on the nodes that live."""
         return self._nodes.slots(task.resources, task.nodes)
 
     def _over_budget(self, room_flops: int | None) -> list[_Story]:
-        """Finds the trials that have to go, or that nothing which still runs can make room for."""
+        """Find the trials that have to go, or that nothing which still runs can make room for."""
         stands = not self._counts[State.RUNNING] and not self._counts[State.DELAYED]
         if room_flops is None or (room_flops >= 0 and not stands):
             return []

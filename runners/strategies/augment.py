@@ -14,7 +14,7 @@ _GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 
 
 def crop_and_flip(images: Tensor, generator: torch.Generator, *, least_area: float) -> Tensor:
-    """Cuts a random part out of each image, resizes it to the whole, and mirrors half of them.
+    """Cut a random part out of each image, resizes it to the whole, and mirrors half of them.
 
     Args:
         images: Float images, (N, 3, H, W).
@@ -40,7 +40,7 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, *, least_area: flo
 
 
 def jitter_colour(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Changes brightness, contrast and saturation of four in five images and takes the colour of one in five.
+    """Change brightness, contrast and saturation of four in five images and takes the colour of one in five.
 
     The strengths are SimCLR's for small images (arXiv 2002.05709, appendix B.9), hue left out.
 

@@ -21,25 +21,25 @@ class Clip:
         self._loss = open_clip.ClipLoss()
 
     def views(self, images: Tensor, tokens: Tensor, _generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Gives images and texts as they are."""
+        """Return images and texts as they are."""
         return images, tokens
 
     def features(self, model: open_clip.CLIP, *views: Tensor) -> tuple[Tensor, ...]:
-        """Gives the normalised features of images and texts, (pairs, embedding) each."""
+        """Return the normalised features of images and texts, (pairs, embedding) each."""
         images, tokens = views
         return model.encode_image(images, normalize=True), encode_text(model, tokens)
 
     def loss(self, model: open_clip.CLIP, *features: Tensor) -> Tensor:
-        """Gives open_clip's contrastive loss of image and text features."""
+        """Return open_clip's contrastive loss of image and text features."""
         loss: Tensor = self._loss(*features, model.logit_scale.exp())
         return loss
 
     def chance(self, batch_size: int) -> float:
-        """Gives the cross-entropy of a uniform choice among the batch."""
+        """Return the cross-entropy of a uniform choice among the batch."""
         return math.log(batch_size)
 
     def unmask(self, model: open_clip.CLIP) -> None:
-        """Ends patch dropout."""
+        """End patch dropout."""
         for module in model.visual.modules():
             if isinstance(module, PatchDropout):
                 module.prob = 0.0

@@ -14,5 +14,5 @@ class ClipCropFlip(Clip):
     """CLIP on cropped and mirrored images."""
 
     def views(self, images: Tensor, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Gives cropped and mirrored images, and texts as they are."""
+        """Return cropped and mirrored images, and texts as they are."""
         return crop_and_flip(images, generator, least_area=LEAST_AREA), tokens

@@ -11,5 +11,5 @@ class ClipRandAugment(Clip):
     """CLIP on images with RandAugment."""
 
     def views(self, images: Tensor, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Gives augmented images, and texts as they are."""
+        """Return augmented images, and texts as they are."""
         return rand_augment(images, generator), tokens

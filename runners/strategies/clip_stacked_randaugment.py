@@ -17,5 +17,5 @@ class ClipStackedRandAugment(Clip):
     """CLIP on images that are cropped, mirrored and augmented."""
 
     def views(self, images: Tensor, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Gives augmented images, and texts as they are."""
+        """Return augmented images, and texts as they are."""
         return rand_augment(crop_and_flip(images, generator, least_area=LEAST_AREA), generator), tokens

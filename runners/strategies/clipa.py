@@ -26,17 +26,17 @@ class Clipa(Clip):
         self._text_tokens: int | None = text_tokens
 
     def views(self, images: Tensor, tokens: Tensor, _generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Gives images as they are, and texts cut to their length."""
+        """Return images as they are, and texts cut to their length."""
         return images, tokens if self._text_tokens is None else cut(tokens, self._text_tokens)
 
     def unmask(self, model: open_clip.CLIP) -> None:
-        """Ends patch dropout and the cutting of texts."""
+        """End patch dropout and the cutting of texts."""
         super().unmask(model)
         self._text_tokens = None
 
 
 def cut(tokens: Tensor, length: int) -> Tensor:
-    """Cuts texts; one that goes on beyond the cut ends with its end-of-text token, the highest of its ids.
+    """Cut texts; one that goes on beyond the cut ends with its end-of-text token, the highest of its ids.
 
     Args:
         tokens: Token ids, (N, context length).

@@ -22,7 +22,7 @@ class TrainingStrategy(Protocol):
     head: nn.Module | None
 
     def views(self, images: Tensor, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Gives what the towers see of a batch.
+        """Return what the towers see of a batch.
 
         Args:
             images: Float images in [-1, 1], (N, 3, H, W).
@@ -35,17 +35,17 @@ class TrainingStrategy(Protocol):
         ...
 
     def features(self, model: open_clip.CLIP, *views: Tensor) -> tuple[Tensor, ...]:
-        """Runs the towers, in training mode, on the views of some pairs: features, each (pairs, width)."""
+        """Run the towers, in training mode, on the views of some pairs: features, each (pairs, width)."""
         ...
 
     def loss(self, model: open_clip.CLIP, *features: Tensor) -> Tensor:
-        """Gives the loss of the whole batch, a scalar, from the features of all of its pairs."""
+        """Return the loss of the whole batch, a scalar, from the features of all of its pairs."""
         ...
 
     def chance(self, batch_size: int) -> float:
-        """Gives the loss of features that tell nothing apart."""
+        """Return the loss of features that tell nothing apart."""
         ...
 
     def unmask(self, model: open_clip.CLIP) -> None:
-        """Lets both towers see all tokens from here on (the unmasked tail of FLIP and CLIPA)."""
+        """Let both towers see all tokens from here on (the unmasked tail of FLIP and CLIPA)."""
         ...

@@ -26,7 +26,7 @@ Operation = Callable[[Tensor, Tensor], Tensor]
 
 
 def rand_augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Changes each image by two random operations.
+    """Change each image by two random operations.
 
     Args:
         images: Float images in [-1, 1], (N, 3, H, W).
@@ -51,7 +51,7 @@ def rand_augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _moved(matrix: Callable[[float, float], tuple[tuple[float, ...], tuple[float, ...]]]) -> Operation:
-    """Makes an operation of where a place of the new image, from -1 to 1, lies in the old one.
+    """Make an operation of where a place of the new image, from -1 to 1, lies in the old one.
 
     Args:
         matrix: Direction and height over width → an affine matrix of two rows.
@@ -95,7 +95,7 @@ def _translated_y(sign: float, _ratio: float) -> tuple[tuple[float, ...], tuple[
 
 
 def _enhanced(adjust: Callable[[Tensor, float], Tensor]) -> Operation:
-    """Makes an operation of torchvision's: nine tenths of the way to what is left at 0, or away from it."""
+    """Make an operation of torchvision's: nine tenths of the way to what is left at 0, or away from it."""
 
     def enhance(pixels: Tensor, direction: Tensor) -> Tensor:
         least = adjust(pixels, 0.0).float()
@@ -106,7 +106,7 @@ def _enhanced(adjust: Callable[[Tensor, float], Tensor]) -> Operation:
 
 
 def _whole(operation: Callable[[Tensor], Tensor]) -> Operation:
-    """Makes an operation of one that has no direction."""
+    """Make an operation of one that has no direction."""
     return lambda pixels, _direction: operation(pixels)
 
 

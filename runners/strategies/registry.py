@@ -20,7 +20,7 @@ _AUGMENTED: dict[str, type[Clip]] = {
 
 
 def build_strategy(strategy: Strategy, architecture: Architecture) -> TrainingStrategy:
-    """Builds the training side of a strategy; its masking and its bias are the model's."""
+    """Build the training side of a strategy; its masking and its bias are the model's."""
     if strategy.self_supervised_head:
         return Slip(slip_head_dims(architecture))
     if strategy.sigmoid_loss:

@@ -18,7 +18,7 @@ class SigLip(Clip):
         self._loss = SigLipLoss()
 
     def loss(self, model: open_clip.CLIP, *features: Tensor) -> Tensor:
-        """Gives open_clip's sigmoid loss of image and text features."""
+        """Return open_clip's sigmoid loss of image and text features."""
         image, text = (each.float() for each in features)
         # Its sum over the whole matrix needs more than bf16's eight bits.
         with full_precision(image.device):
@@ -26,6 +26,6 @@ class SigLip(Clip):
         return loss
 
     def chance(self, batch_size: int) -> float:
-        """Gives the cross-entropies of the best answer that is the same for all pairs of the batch."""
+        """Return the cross-entropies of the best answer that is the same for all pairs of the batch."""
         others = batch_size - 1
         return math.log(batch_size) + (others * math.log(batch_size / others) if others else 0.0)

@@ -41,7 +41,7 @@ class Slip(Clip):
         )
 
     def views(self, images: Tensor, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Gives images and texts as they are, and two augmented views of the images."""
+        """Return images and texts as they are, and two augmented views of the images."""
         first, second = (
             jitter_colour(crop_and_flip(images, generator, least_area=_LEAST_AREA), generator)
             for _ in range(2)
@@ -49,7 +49,7 @@ class Slip(Clip):
         return images, tokens, first, second
 
     def features(self, model: open_clip.CLIP, *views: Tensor) -> tuple[Tensor, ...]:
-        """Gives CLIP's features, and the head's of both augmented views."""
+        """Return CLIP's features, and the head's of both augmented views."""
         assert self.head is not None
         images, tokens, first, second = views
         with unprojected(model.visual):
@@ -57,18 +57,18 @@ class Slip(Clip):
         return (*super().features(model, images, tokens), *embeddings.chunk(2))
 
     def loss(self, model: open_clip.CLIP, *features: Tensor) -> Tensor:
-        """Gives CLIP's loss plus SimCLR's."""
+        """Return CLIP's loss plus SimCLR's."""
         image, text, first, second = features
         self_supervised = simclr_loss(torch.cat([first, second]), temperature=_TEMPERATURE)
         return super().loss(model, image, text) + _SCALE * self_supervised
 
     def chance(self, batch_size: int) -> float:
-        """Adds a uniform choice among all other views of the batch."""
+        """Add a uniform choice among all other views of the batch."""
         return super().chance(batch_size) + _SCALE * math.log(2 * batch_size - 1)
 
 
 def simclr_loss(embeddings: Tensor, *, temperature: float) -> Tensor:
-    """Gives SimCLR's normalised cross-entropy (arXiv 2002.05709, equation 1).
+    """Return SimCLR's normalised cross-entropy (arXiv 2002.05709, equation 1).
 
     Args:
         embeddings: First views, then second views of the same images in the same order, (2N, D).

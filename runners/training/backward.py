@@ -15,7 +15,7 @@ Context = Callable[[], AbstractContextManager[object]]
 
 
 def backward(learner: Learner, views: Sequence[Tensor], context: Context) -> Tensor:
-    """Computes the gradients of a batch at once.
+    """Compute the gradients of a batch at once.
 
     Args:
         learner: Whose parameters get their gradients.
@@ -36,7 +36,7 @@ def backward(learner: Learner, views: Sequence[Tensor], context: Context) -> Ten
 def backward_in_parts(
     learner: Learner, views: Sequence[Tensor], context: Context, *, parts: int, seed: int
 ) -> Tensor:
-    """Computes the gradients of a batch that is cut into parts and over ranks, with the loss of the whole.
+    """Compute the gradients of a batch that is cut into parts and over ranks, with the loss of the whole.
 
     The features of all parts come first, without a graph, and those of the other ranks with them; the loss of
     all of them together gives the gradient of each feature; then each part runs once more and passes its own

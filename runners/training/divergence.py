@@ -24,7 +24,7 @@ class Diverged(Exception):  # noqa: N818 - an outcome of a run, not an error of 
 def check_divergence(  # noqa: PLR0913 - what is known of a run
     losses: Tensor, *, since: int, done: int, batch_size: int, chance: float, recipe: Recipe
 ) -> None:
-    """Ends a run that can't be saved.
+    """End a run that can't be saved.
 
     No better than chance means: over a stretch after the warm-up, ``diverged_after`` of the run long and 100
     steps at least, the mean loss is 99.8 % or more of the loss of features that tell nothing apart. A CLIP

@@ -47,22 +47,22 @@ class Learner:
         return self.model if self.average is None else self.average.module
 
     def features(self, *views: Tensor) -> tuple[Tensor, ...]:
-        """Runs the strategy's towers on the views of some pairs of this rank."""
+        """Run the strategy's towers on the views of some pairs of this rank."""
         if self.across is None:
             return self.strategy.features(self.model, *views)
         features: tuple[Tensor, ...] = self.across(*views)
         return features
 
     def before_exchange(self) -> AbstractContextManager[None]:
-        """Gives the context of parts whose gradients stay on their rank until the last part."""
+        """Return the context of parts whose gradients stay on their rank until the last part."""
         return nullcontext() if self.across is None else self.across.no_sync()
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives everything but the losses; random state is no part: each step draws from its own seed."""
+        """Return everything but the losses; random state is no part: each step draws from its own seed."""
         return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts everything but the losses back."""
+        """Put everything but the losses back."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
@@ -85,7 +85,7 @@ def make_learner(  # noqa: PLR0913 - what a run is made of
     steps: int,
     precision: str = "fp32",
 ) -> Learner:
-    """Prepares a model, on its device, for a run.
+    """Prepare a model, on its device, for a run.
 
     Args:
         model: The model.

@@ -10,7 +10,7 @@ from budgets.recipe import Recipe
 
 
 def make_optimizer(modules: nn.Module, recipe: Recipe, *, lr_peak: float) -> torch.optim.Optimizer:
-    """Makes the recipe's optimiser; gains, biases and the temperature are not decayed, as in open_clip.
+    """Make the recipe's optimiser; gains, biases and the temperature are not decayed, as in open_clip.
 
     Adafactor is timm's port of big_vision's, which the paper trained with. torch's own has neither a first
     moment nor absolute steps.
@@ -31,7 +31,7 @@ def make_optimizer(modules: nn.Module, recipe: Recipe, *, lr_peak: float) -> tor
 
 
 def learning_rate(step: int, *, steps: int, batch_size: int, peak: float, recipe: Recipe) -> float:
-    """Gives the learning rate of a step: a linear rise to the peak, then as the recipe's schedule says.
+    """Return the learning rate of a step: a linear rise to the peak, then as the recipe's schedule says.
 
     Args:
         step: The step, from 0.

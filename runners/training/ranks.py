@@ -31,17 +31,17 @@ T = TypeVar("T")
 
 
 def rank() -> int:
-    """Gives which of the ranks this process is."""
+    """Return which of the ranks this process is."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def ranks() -> int:
-    """Gives how many there are."""
+    """Return how many there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def gather(own: Tensor) -> Tensor:
-    """Joins the tensors of all ranks along their first dimension, in the order of ranks; without a graph."""
+    """Join the tensors of all ranks along their first dimension, in the order of ranks; without a graph."""
     if ranks() == 1:
         return own.detach()
     parts = [torch.empty_like(own) for _ in range(ranks())]
@@ -51,7 +51,7 @@ def gather(own: Tensor) -> Tensor:
 
 @contextmanager
 def first_rank_first() -> Iterator[None]:
-    """Holds the other ranks back until the first is through, as with files that it mends."""
+    """Hold the other ranks back until the first is through, as with files that it mends."""
     if rank():
         dist.barrier()
     yield
@@ -60,7 +60,7 @@ def first_rank_first() -> Iterator[None]:
 
 
 def run_ranks(run: Callable[[], T], *, count: int, gpus: bool) -> T:
-    """Runs a call in so many processes of this node that form a group.
+    """Run a call in so many processes of this node that form a group.
 
     Args:
         run: The call; picklable. It finds out by `rank` which it is.
@@ -89,7 +89,7 @@ def run_ranks(run: Callable[[], T], *, count: int, gpus: bool) -> T:
 
 
 def _wait(processes: Sequence[FreshProcess], notice: Notice) -> dict[int, Exit]:
-    """Gives how the ranks ended: all of them, or the first that did not finish and whoever died with it."""
+    """Return how the ranks ended: all of them, or the first that did not finish and whoever died with it."""
     running = {process.connection: number for number, process in enumerate(processes)}
     ends: dict[int, Exit] = {}
     let_go_at = inf
@@ -111,7 +111,7 @@ def _wait(processes: Sequence[FreshProcess], notice: Notice) -> dict[int, Exit]:
 
 
 def _meet(store: Path, number: int, *, count: int, gpus: bool) -> None:
-    """Joins the group, whose ranks find each other by a file and speak over loopback alone."""
+    """Join the group, whose ranks find each other by a file and speak over loopback alone."""
     os.environ.update(dict.fromkeys(_INTERFACES, "lo"))
     if gpus:
         torch.cuda.set_device(number)

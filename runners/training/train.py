@@ -38,7 +38,7 @@ class StepSchedule:
     recipe: Recipe
 
     def learning_rate(self, step: int) -> float:
-        """Gives the learning rate of a step, from 0."""
+        """Return the learning rate of a step, from 0."""
         return learning_rate(
             step, steps=self.steps, batch_size=self.batch_size, peak=self.lr_peak, recipe=self.recipe
         )
@@ -54,7 +54,7 @@ def train(  # noqa: PLR0913 - the parts of a run
     before_step: Callable[[], None] = lambda: None,
     after_step: Callable[[int], None] = lambda _done: None,
 ) -> None:
-    """Trains from `first_step` to the end of the schedule.
+    """Train from `first_step` to the end of the schedule.
 
     Args:
         learner: What is trained, in place; its losses are filled.
@@ -108,12 +108,12 @@ def train(  # noqa: PLR0913 - the parts of a run
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Turns uint8 images into floats in [-1, 1]."""
+    """Turn uint8 images into floats in [-1, 1]."""
     return images.float().div_(127.5).sub_(1)
 
 
 def _update(learner: Learner, clip: float | None) -> None:
-    """Takes an optimiser step along the gradients, and what follows from new weights."""
+    """Take an optimiser step along the gradients, and what follows from new weights."""
     optimizer, scaler = learner.optimizer, learner.scaler
     if scaler is not None:
         scaler.unscale_(optimizer)

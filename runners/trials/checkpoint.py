@@ -20,7 +20,7 @@ _AWAY = ".away"
 
 
 def save_checkpoint(folder: Path, learner: Learner, *, step: int) -> None:
-    """Writes a trial's state whole or not at all, and drops all but the last two.
+    """Write a trial's state whole or not at all, and drops all but the last two.
 
     Args:
         folder: The trial's folder.
@@ -39,7 +39,7 @@ def save_checkpoint(folder: Path, learner: Learner, *, step: int) -> None:
 
 
 def load_checkpoint(folder: Path, learner: Learner) -> int:
-    """Puts a trial back into its last sound state.
+    """Put a trial back into its last sound state.
 
     Returns:
         Optimiser steps done; 0, with nothing changed, when there is no checkpoint.
@@ -56,12 +56,12 @@ def load_checkpoint(folder: Path, learner: Learner) -> int:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Lists a trial's checkpoints, the newest first."""
+    """List a trial's checkpoints, the newest first."""
     return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
 
 
 def kept_steps(folder: Path) -> int:
-    """Gives the steps that a trial need not do again: those of its newest checkpoint, here or away."""
+    """Return the steps that a trial need not do again: those of its newest checkpoint, here or away."""
     return max((int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*")), default=0)
 
 
@@ -71,7 +71,7 @@ def stand_in(checkpoint: str) -> str:
 
 
 def drop_damaged(folder: Path) -> list[Path]:
-    """Removes checkpoints that are not what was written, from the newest to the first that is sound.
+    """Remove checkpoints that are not what was written, from the newest to the first that is sound.
 
     Returns:
         Those that it removed.
@@ -86,7 +86,7 @@ def drop_damaged(folder: Path) -> list[Path]:
 
 
 def save(content: object, path: Path) -> None:
-    """Writes what torch reads.
+    """Write what torch reads.
 
     Raises:
         OSError: It can't be written; torch's own error does not say that it is the disk's.

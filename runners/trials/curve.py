@@ -12,7 +12,7 @@ _POINTS = 200
 
 
 def mean_losses(losses: Tensor, *, steps: int, first: int = 0) -> list[float]:
-    """Averages the losses of each whole stretch.
+    """Average the losses of each whole stretch.
 
     Args:
         losses: Loss of each step so far, of shape [steps done].
@@ -29,7 +29,7 @@ def mean_losses(losses: Tensor, *, steps: int, first: int = 0) -> list[float]:
 
 
 def curve_rows(trial: Trial, means: Sequence[float], *, steps: int) -> list[dict[str, Any]]:
-    """Gives rows of `runners.results.CURVE_COLUMNS`.
+    """Return rows of `runners.results.CURVE_COLUMNS`.
 
     Args:
         trial: The trial.

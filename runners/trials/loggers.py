@@ -31,13 +31,13 @@ class _Log(Protocol):
     """A trial's log in one of the tools."""
 
     def add(self, samples: int, values: Mapping[str, float]) -> None:
-        """Adds a point, whose samples seen are more than those of the one before."""
+        """Add a point, whose samples seen are more than those of the one before."""
 
     def show(self) -> None:
         """Has what was added seen."""
 
     def close(self, row: Row | None) -> None:
-        """Adds the trial's row of `runners.results.RESULT_COLUMNS`, where it has a result, and ends."""
+        """Add the trial's row of `runners.results.RESULT_COLUMNS`, where it has a result, and ends."""
 
 
 class Loggers:
@@ -62,7 +62,7 @@ class Loggers:
         self._due = 0.0
 
     def follow(self, trials: Mapping[str, Trial], running_ids: Iterable[str]) -> None:
-        """Writes the new points of the trials that run, now and then."""
+        """Write the new points of the trials that run, now and then."""
         if not self._names or time.monotonic() < self._due:
             return
         for trial_id, progress in read_progress(self._folder, running_ids).items():
@@ -74,7 +74,7 @@ class Loggers:
         self._due = time.monotonic() + _LOOK_S
 
     def finish(self, row: Row, curve: Path) -> None:
-        """Writes what is still to be written of a trial with a result.
+        """Write what is still to be written of a trial with a result.
 
         Args:
             row: Its row of `runners.results.RESULT_COLUMNS`, with metrics.
@@ -86,14 +86,14 @@ class Loggers:
                 self._write(name, row, points, row)
 
     def leave(self, trial_id: str) -> None:
-        """Ends the logs of a trial that does not go on in this run; they keep what they have."""
+        """End the logs of a trial that does not go on in this run; they keep what they have."""
         for name in self._names:
             log = self._open.pop((name, trial_id), None)
             if log is not None:
                 log.close(None)
 
     def close(self) -> None:
-        """Ends all logs that are open."""
+        """End all logs that are open."""
         for _, trial_id in list(self._open):
             self.leave(trial_id)
 

@@ -19,7 +19,7 @@ _FEWEST_STEPS = 10
 
 
 def calibrate(jobs: Sequence[TrialJob], *, side_by_side: int, seconds: float) -> Iterator[Throughput]:
-    """Yields a measurement for each job, as they end.
+    """Yield a measurement for each job, as they end.
 
     Args:
         jobs: A trial of each kind; their folders and evaluation sets are left alone.
@@ -36,7 +36,7 @@ def calibrate(jobs: Sequence[TrialJob], *, side_by_side: int, seconds: float) ->
 
 
 def measure(job: TrialJob, seconds: float) -> Throughput:
-    """Measures one kind in this process, for about so many seconds after a few steps that warm it up."""
+    """Measure one kind in this process, for about so many seconds after a few steps that warm it up."""
     with tempfile.TemporaryDirectory() as folder:
         run = _starter(job, Path(folder))
         steps = _WARM_STEPS
@@ -62,7 +62,7 @@ def measure(job: TrialJob, seconds: float) -> Throughput:
 
 
 def _starter(job: TrialJob, folder: Path) -> Callable[[int], Outcome]:
-    """Gives what trains the job's trial for some steps and evaluates nothing."""
+    """Return what trains the job's trial for some steps and evaluates nothing."""
 
     def run(steps: int) -> Outcome:
         trial = dataclasses.replace(

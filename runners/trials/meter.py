@@ -39,7 +39,7 @@ class Meter:
         self._file = os.open(folder / METER, os.O_WRONLY | os.O_CREAT, 0o666)
 
     def add(self, *, train_flops: int = 0, evaluation_flops: int = 0) -> None:
-        """Counts what begins now."""
+        """Count what begins now."""
         train_flops += self.count.train_flops
         evaluation_flops += self.count.evaluation_flops
         count = FlopCount(train_flops=train_flops, evaluation_flops=evaluation_flops)
@@ -47,7 +47,7 @@ class Meter:
         self.count = count
 
     def sync(self) -> None:
-        """Brings the count to the disk."""
+        """Bring the count to the disk."""
         os.fsync(self._file)
 
     def __enter__(self) -> Self:
@@ -60,12 +60,12 @@ class Meter:
 
 
 def count_text(count: FlopCount) -> bytes:
-    """Writes a count, always as long: a shorter text would leave digits of a longer one behind."""
+    """Write a count, always as long: a shorter text would leave digits of a longer one behind."""
     return b"%030d %030d\n" % (count.train_flops, count.evaluation_flops)
 
 
 def read_count(folder: Path) -> FlopCount | None:
-    """Reads a trial's count, or None when it never began."""
+    """Read a trial's count, or None when it never began."""
     try:
         train, evaluation = map(int, (folder / METER).read_text(encoding="ascii").split())
     except (FileNotFoundError, ValueError):  # nothing there, or nothing in it yet

@@ -69,12 +69,12 @@ class Calibration:
         return {each.kind: each.samples_per_s for each in self.kinds}
 
     def write(self, path: Path) -> None:
-        """Writes it as JSON."""
+        """Write it as JSON."""
         write_json(path, asdict(self))
 
 
 def read_calibration(path: Path) -> Calibration | None:
-    """Reads what was measured, or gives None where nothing was.
+    """Read what was measured, or gives None where nothing was.
 
     Raises:
         ValueError: The file is damaged.
@@ -95,7 +95,7 @@ def kind(trial: Trial) -> Kind:
 
 
 def predict_s(trial: Trial, measured: Mapping[Kind, float]) -> float:
-    """Predicts a trial's wall time in seconds.
+    """Predict a trial's wall time in seconds.
 
     Args:
         trial: The trial.

@@ -53,7 +53,7 @@ class Outcome:
 
 
 def run_trial(job: TrialJob) -> Outcome:
-    """Trains and evaluates a trial, or gives the result that it has already.
+    """Train and evaluates a trial, or gives the result that it has already.
 
     A second process that is given the same trial waits for the first. The folder that the trial's own is in
     must be there: made anew it would stand in the place of storage that is away. Where the storage is no
@@ -74,7 +74,7 @@ def run_trial(job: TrialJob) -> Outcome:
 
 
 def take_part(job: TrialJob) -> Outcome | None:
-    """Runs a trial as one of several ranks; the first gives its outcome, the others None."""
+    """Run a trial as one of several ranks; the first gives its outcome, the others None."""
     if rank() == 0:
         return _run_first(job)
     setup = set_up(job)
@@ -104,7 +104,7 @@ def _run_first(job: TrialJob) -> Outcome:
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """Reads a trial's result, or None when it has none yet.
+    """Read a trial's result, or None when it has none yet.
 
     Raises:
         ValueError: It is damaged, or what was written before it is not there; the message says what to do.
@@ -199,7 +199,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
 
 
 def drop_scaffolding(folder: Path) -> None:
-    """Removes what a trial needs only until it has a result."""
+    """Remove what a trial needs only until it has a result."""
     for path in (*folder.glob("checkpoint-*"), folder / "progress.json", *folder.glob(".*.partial-*")):
         path.unlink(missing_ok=True)
 
@@ -216,7 +216,7 @@ def _evaluate(
 
 
 def _write_damage(path: Path, damage: Sequence[Damage]) -> None:
-    """Lists the pairs in whose places others were trained on, one JSON object a line; no file without any."""
+    """List the pairs in whose places others were trained on, one JSON object a line; no file without any."""
     if damage:
         with new_file(path) as file:
             lines = (json.dumps(asdict(each)) + "\n" for each in damage)

@@ -85,7 +85,7 @@ class RankTraining:
 
 
 def set_up(job: TrialJob) -> RankTraining:
-    """Makes ready all that training needs, on any rank.
+    """Make ready all that training needs, on any rank.
 
     Raises:
         ValueError: The pool can't be read, is too much damaged, or can't be trained on as declared.
@@ -128,7 +128,7 @@ def set_up(job: TrialJob) -> RankTraining:
 
 
 def _load_subset(job: TrialJob) -> tuple[TrainingSet | StreamedSet, Any]:
-    """Opens the trial's subset and makes its tokenizer."""
+    """Open the trial's subset and makes its tokenizer."""
     trial = job.trial
     text = trial.architecture_config["text_cfg"]
     vision = trial.architecture_config["vision_cfg"]

@@ -61,13 +61,13 @@ class Watch:
         self._write_progress(first_step)
 
     def before_step(self) -> None:
-        """Counts the step that begins."""
+        """Count the step that begins."""
         trial, done = self._trial, self._done
         begun = trial.train_flops_after((done + 1) * trial.batch_size)
         self._meter.add(train_flops=begun - trial.train_flops_after(done * trial.batch_size))
 
     def after_step(self, done: int) -> None:
-        """Writes what is due after so many steps.
+        """Write what is due after so many steps.
 
         Raises:
             Left: The process was told to leave, and did what it could to keep its work.
@@ -87,7 +87,7 @@ class Watch:
             raise Left(f"{told} after {done} of {self._trial.steps} steps")
 
     def before_evaluation(self) -> None:
-        """Keeps a training that was long enough to be kept before, and counts the evaluation that begins."""
+        """Keep a training that was long enough to be kept before, and counts the evaluation that begins."""
         if 0 < self._checkpoint_step < self._trial.steps:
             self._checkpoint(self._trial.steps)
         self._meter.add(evaluation_flops=self._trial.evaluation_flops)

@@ -63,7 +63,7 @@ class Build:
 
 
 def build_pool(path: Path, how: Build, report: Report) -> Pool:
-    """Builds a pool; goes on with a build of the same pool from the same source that was stopped.
+    """Build a pool; goes on with a build of the same pool from the same source that was stopped.
 
     Args:
         path: Where; nothing may be there, unless the source is indexed in place.
@@ -122,7 +122,7 @@ def _build(  # noqa: PLR0913, PLR0917 - the parts of a build
 def _with_numbers(
     parts: Iterable[pd.DataFrame], carried: pd.DataFrame | None, **numbers: NDArray[np.generic]
 ) -> Iterator[pd.DataFrame]:
-    """Gives each part its stretch of numbers that are known of all pairs, and the columns known by hash."""
+    """Return each part its stretch of numbers that are known of all pairs, and the columns known by hash."""
     start = 0
     for part in parts:
         stretch = {name: each[start : start + len(part)] for name, each in numbers.items()}
@@ -153,7 +153,7 @@ def _describe_in_place(  # noqa: PLR0913, PLR0917 - the parts of a description
 
 @contextmanager
 def _working_folder(path: Path, how: Build, parts: Sequence[Part]) -> Iterator[Path]:
-    """Gives the folder of this build to it alone, what others from another source left there removed."""
+    """Return the folder of this build to it alone, what others from another source left there removed."""
     work = (path if how.in_place else path.parent) / f".{path.resolve().name}.building"
     files = ((part.file, part.file.stat()) for part in parts)
     facts = [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in files]
@@ -185,7 +185,7 @@ def _working_folder(path: Path, how: Build, parts: Sequence[Part]) -> Iterator[P
 def _write(  # noqa: PLR0913, PLR0917 - the parts of a build
     work: Path, pairs: Iterable[pd.DataFrame], count: int, mark: str, workers: int, report: Report
 ) -> None:
-    """Writes shards in (quality bin, hash) order: what stands at each pair's ``place``."""
+    """Write shards in (quality bin, hash) order: what stands at each pair's ``place``."""
     if (work / "order").exists() and (work / "order").read_text(encoding="utf-8") != mark:
         shutil.rmtree(work / "pool", ignore_errors=True)
         shutil.rmtree(work / "index", ignore_errors=True)
@@ -199,7 +199,7 @@ def _write(  # noqa: PLR0913, PLR0917 - the parts of a build
 
 
 def _in_order(folder: Path, pairs: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """Gives the pairs of each shard by their places, holding no more than some shards' in memory."""
+    """Return the pairs of each shard by their places, holding no more than some shards' in memory."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     with ExitStack() as opened:
@@ -252,7 +252,7 @@ def _write_shard(work: Path, number: int) -> int:
 
 
 def _read_all(rows: pd.DataFrame) -> list[bytes]:
-    """Reads images from the source, file by file and front to back."""
+    """Read images from the source, file by file and front to back."""
     images = [b""] * len(rows)
     order = rows.sort_values(["shard", "offset"])
     for shard, some in order.groupby("shard", sort=False):

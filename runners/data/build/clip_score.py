@@ -37,7 +37,7 @@ def clip_scores(  # noqa: PLR0913 - each is a choice of its own
     threads: int = 1,
     done: Callable[[int, int], None],
 ) -> NDArray[np.float32]:
-    """Scores every pair; what was scored before the last stop is not scored again.
+    """Score every pair; what was scored before the last stop is not scored again.
 
     Args:
         pool: The pool.
@@ -83,7 +83,7 @@ def clip_scores(  # noqa: PLR0913 - each is a choice of its own
 
 
 def clip_scorer(name: str, model: str, count: int) -> Scorer:
-    """Describes a scorer, and what scoring a pool took.
+    """Describe a scorer, and what scoring a pool took.
 
     Args:
         name: What to call the score.

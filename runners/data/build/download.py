@@ -43,7 +43,7 @@ class Download:
 
 
 def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
-    """Downloads into shards; those that are there already are not downloaded again.
+    """Download into shards; those that are there already are not downloaded again.
 
     A server that says noai, noimageai, noindex or noimageindex in X-Robots-Tag is obeyed.
 

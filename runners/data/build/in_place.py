@@ -15,7 +15,7 @@ SCORE_FIELD = "similarity"
 
 
 def open_pool(path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> Pool:
-    """Opens a pool; a folder of shards that has no index yet is indexed first, where it lies.
+    """Open a pool; a folder of shards that has no index yet is indexed first, where it lies.
 
     Raises:
         ValueError: As ``Pool.open`` and ``index_shards``.
@@ -46,7 +46,7 @@ def index_shards(
     origin: Origin | None = None,
     tolerance: float = DAMAGE_TOLERANCE,
 ) -> Pool:
-    """Indexes a folder of tars. Samples that are no pairs are left out, counted and listed by shard and key.
+    """Index a folder of tars. Samples that are no pairs are left out, counted and listed by shard and key.
 
     Images are judged by their headers; ``runners.data.build.build_pool`` decodes them, and does more besides.
 
@@ -102,7 +102,7 @@ def no_pair(shard: Path) -> ValueError:
 def _entries(
     path: Path, shards: list[Path], score_field: str, tolerance: float, damage: list[Damage]
 ) -> Iterator[PairEntry]:
-    """Passes pairs on, and collects what is none."""
+    """Pass pairs on, and collects what is none."""
     cut: list[ShardError] = []
     for shard in shards:
         name, any_pair = shard.relative_to(path).as_posix(), False

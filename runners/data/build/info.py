@@ -23,7 +23,7 @@ _LINE = 16  # characters below a picture
 
 
 def info_lines(pool: Pool) -> Iterator[str]:
-    """Yields what a person wants to know of a pool, line by line."""
+    """Yield what a person wants to know of a pool, line by line."""
     size = sum(pool.shards.values())
     yield f"pool {pool.name}: {pool.count:,} pairs in {len(pool.shards):,} shards, {size / 1e6:,.1f} MB"
     yield f"fingerprint {pool.fingerprint}"
@@ -44,7 +44,7 @@ def info_lines(pool: Pool) -> Iterator[str]:
 
 
 def unreadable_lines(pool: Pool) -> Iterator[str]:
-    """Yields which shards could not be read to their end, and after which sample."""
+    """Yield which shards could not be read to their end, and after which sample."""
     table = pool.left_out_table()
     cut = table[table["reason"].str.startswith(NOT_READABLE)]
     for shard, key, reason in cut.head(_MOST_SHOWN).itertuples(index=False):
@@ -84,7 +84,7 @@ def _scores(pool: Pool) -> Iterator[str]:
 
 
 def contact_sheet(pool: Pool, path: Path) -> None:
-    """Draws a PNG of ten rows of five pairs: a row a tenth of the pool, best first, or by hash."""
+    """Draw a PNG of ten rows of five pairs: a row a tenth of the pool, best first, or by hash."""
     order = np.lexsort((pool.column("hash"), pool.column("bin")))
     rows = np.concatenate([part[:_ACROSS] for part in np.array_split(order, 10) if len(part)])
     pairs = read_pairs(pool, np.sort(rows), np.searchsorted(np.sort(rows), rows), _TILE)

@@ -30,7 +30,7 @@ _UID_DIGITS = 32
 
 
 def set_score(pool: Pool, scores: NDArray[np.float32], scorer: Scorer) -> Pool:
-    """Makes a score the one that ranks a pool, and bins it anew; older scores stay in columns of their own.
+    """Make a score the one that ranks a pool, and bins it anew; older scores stay in columns of their own.
 
     The shards stay as they are: subsets are read by offset, in longer runs after ``rewrite_shards``.
 
@@ -70,7 +70,7 @@ def set_score(pool: Pool, scores: NDArray[np.float32], scorer: Scorer) -> Pool:
 
 
 def use_score(pool: Pool, name: str) -> Pool:
-    """Ranks a pool by a score that it has already.
+    """Rank a pool by a score that it has already.
 
     Raises:
         ValueError: If it has none of that name.
@@ -129,7 +129,7 @@ def _with_column(pool: Pool, name: str, values: NDArray[np.generic]) -> Iterator
 
 
 def column_scores(pool: Pool, column: str, metadata: Path | None = None) -> NDArray[np.float32]:
-    """Takes scores from what is known already: each sample's json or, by uid or key, tables of metadata.
+    """Take scores from what is known already: each sample's json or, by uid or key, tables of metadata.
 
     Args:
         pool: The pool.
@@ -155,7 +155,7 @@ def column_scores(pool: Pool, column: str, metadata: Path | None = None) -> NDAr
 
 
 def _scores_of(pool: Pool, column: str, metadata: Path) -> NDArray[np.float32]:
-    """Takes a column of metadata by uid or, where it has none, by key; the first row of each counts."""
+    """Take a column of metadata by uid or, where it has none, by key; the first row of each counts."""
     files = sorted(metadata.glob("*.parquet")) if metadata.is_dir() else [metadata]
     if not files or not metadata.exists():
         raise ValueError(f"no parquet of metadata at {metadata}")
@@ -176,7 +176,7 @@ def _scores_of(pool: Pool, column: str, metadata: Path) -> NDArray[np.float32]:
 
 
 def rewrite_shards(pool: Pool, *, workers: int, report: Report) -> Pool:
-    """Writes a pool's shards anew in the order of its bins; all of them take the old ones' place at the end.
+    """Write a pool's shards anew in the order of its bins; all of them take the old ones' place at the end.
 
     Raises:
         ValueError: If the shards are not of this project's making: they are the user's.

@@ -64,7 +64,7 @@ def scan(  # noqa: PLR0913 - each is a choice of its own
     workers: int,
     report: Report,
 ) -> Scanned:
-    """Reads a source's parts side by side; a part that was read before is not read again.
+    """Read a source's parts side by side; a part that was read before is not read again.
 
     Args:
         parts: Of the source.
@@ -112,7 +112,7 @@ def scan(  # noqa: PLR0913 - each is a choice of its own
 def run(
     task: Callable[[int], int], numbers: Sequence[int], workers: int, done: Callable[[int, int, int], None]
 ) -> None:
-    """Runs a task for each number, in processes of their own where there are to be more than one."""
+    """Run a task for each number, in processes of their own where there are to be more than one."""
     for finished, pairs in enumerate(_results(task, numbers, workers), 1):
         done(finished, len(numbers), pairs)
 

@@ -82,7 +82,7 @@ class Found:
 
 
 def parts_of(source: Path) -> list[Part]:
-    """Cuts a source into parts, always the same.
+    """Cut a source into parts, always the same.
 
     Raises:
         ValueError: If it is neither a tar, a folder of tars, nor a table.
@@ -120,7 +120,7 @@ def table_columns(path: Path) -> list[str]:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Reads a table.
+    """Read a table.
 
     Raises:
         ValueError: If it is none, or cannot be read.
@@ -144,7 +144,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def check_columns(columns: Iterable[str], path: Path, *names: str) -> None:
-    """Raises ValueError, with the nearest name, where a column is not there."""
+    """Raise ValueError, with the nearest name, where a column is not there."""
     columns = list(columns)
     for name in names:
         if name not in columns:
@@ -152,7 +152,7 @@ def check_columns(columns: Iterable[str], path: Path, *names: str) -> None:
 
 
 def pairs_of(part: Part, columns: Columns, inspect: Inspect | None = None) -> Iterator[Found | Damage]:
-    """Reads a part; every image is decoded once.
+    """Read a part; every image is decoded once.
 
     Args:
         part: The part.

@@ -51,7 +51,7 @@ def write_pool(
     scores: NDArray[np.float32] | None,
     origin: Origin | None = None,
 ) -> Pool:
-    """Writes a new pool, best pairs first; it appears whole or not at all.
+    """Write a new pool, best pairs first; it appears whole or not at all.
 
     Args:
         path: Where; nothing may be there.

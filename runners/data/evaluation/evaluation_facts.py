@@ -37,7 +37,7 @@ class SetFacts:
 
 
 def describe_evaluation_set(path: str | Path, *, probe: bool = False) -> SetFacts:
-    """Reads a set through, without decoding its images.
+    """Read a set through, without decoding its images.
 
     Args:
         path: Its folder.
@@ -74,7 +74,7 @@ def describe_evaluation_set(path: str | Path, *, probe: bool = False) -> SetFact
 
 
 def check_evaluation_set(path: str | Path) -> tuple[str, int, int]:
-    """Reads a set through and decodes its images, one at a time, those of a training split as well.
+    """Read a set through and decodes its images, one at a time, those of a training split as well.
 
     Returns:
         ``classification`` or ``retrieval``, and how many images and texts evaluating on it encodes without
@@ -99,7 +99,7 @@ def check_evaluation_set(path: str | Path) -> tuple[str, int, int]:
 
 
 def _training_counts(path: Path, classes: int, content: "Hash") -> list[int]:
-    """Counts the images of each class in a set's training split, and adds the split to a hash."""
+    """Count the images of each class in a set's training split, and adds the split to a hash."""
     if is_retrieval(path):
         raise ValueError(f"evaluation set {path} is for retrieval; a probe needs classes")
     if not (path / "train" / "nshards.txt").is_file():

@@ -62,7 +62,7 @@ class Labelled:
 
 
 def write_evaluation_set(path: str | Path, data: EvaluationSet, train: Labelled | None = None) -> None:
-    """Writes a set as one shard of PNGs for each split; it appears whole or not at all.
+    """Write a set as one shard of PNGs for each split; it appears whole or not at all.
 
     Args:
         path: Its folder.
@@ -85,7 +85,7 @@ def write_evaluation_set(path: str | Path, data: EvaluationSet, train: Labelled 
 
 
 def load_evaluation_set(path: str | Path, decode: Decode | int, *, threads: int = 1) -> EvaluationSet:
-    """Reads a set whole.
+    """Read a set whole.
 
     Args:
         path: Its folder.
@@ -115,7 +115,7 @@ def load_evaluation_set(path: str | Path, decode: Decode | int, *, threads: int 
 
 
 def read_training_split(path: str | Path, decode: Decode | int, *, threads: int = 1) -> Iterator[Labelled]:
-    """Reads the training split of a set for classification, some images at a time.
+    """Read the training split of a set for classification, some images at a time.
 
     Args:
         path: The set's folder.
@@ -132,7 +132,7 @@ def read_training_split(path: str | Path, decode: Decode | int, *, threads: int 
 
 
 def image_files(path: str | Path) -> Iterator[bytes]:
-    """Yields the bytes of each image of a set, or of a folder of shards, as they lie there.
+    """Yield the bytes of each image of a set, or of a folder of shards, as they lie there.
 
     Raises:
         ValueError: If there is no such set, or a shard of it cannot be read.
@@ -169,7 +169,7 @@ def is_retrieval(path: Path) -> bool:
 
 
 def samples(path: Path, split: str, truth_ending: str) -> Iterator[tuple[str, bytes, str]]:
-    """Yields each sample's place in words, its image's bytes and its truth.
+    """Yield each sample's place in words, its image's bytes and its truth.
 
     Raises:
         ValueError: If there is no such set or split, or a shard or sample of it is not as it should be.
@@ -197,7 +197,7 @@ def read_lines(path: Path) -> tuple[str, ...]:
 def _decoded(
     path: Path, split: str, truth_ending: str, decode: Decode | int, threads: int
 ) -> Iterator[tuple[NDArray[np.uint8], list[str]]]:
-    """Yields some images and their truths at a time."""
+    """Yield some images and their truths at a time."""
     how = partial(decode_image, image_size=decode) if isinstance(decode, int) else decode
 
     def decoded(sample: tuple[str, bytes, str]) -> NDArray[np.uint8]:

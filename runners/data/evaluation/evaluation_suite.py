@@ -35,7 +35,7 @@ def found_sets(folder: Path) -> dict[str, Path]:
 
 
 def check_sets(sets: Mapping[str, Path]) -> Iterator[Checked]:
-    """Reads each set whole, its images decoded, then tells what of the paper's suite is missing."""
+    """Read each set whole, its images decoded, then tells what of the paper's suite is missing."""
     sizes = {}
     for name, path in sets.items():
         try:

@@ -41,7 +41,7 @@ class Thumbnail:
 
 
 def look_of(image: Image.Image) -> Thumbnail:
-    """Looks at a decoded image."""
+    """Look at a decoded image."""
     rgb = image.convert("RGB")
     pixels = np.asarray(rgb)
     digest = blake2b(repr(pixels.shape).encode(), digest_size=8)

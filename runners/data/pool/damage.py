@@ -44,7 +44,7 @@ def damage_table(damage: Iterable[Damage]) -> pd.DataFrame:
 
 
 def check_tolerance(damage: Sequence[Damage], *, of: int, tolerance: float) -> None:
-    """Stops where too much is damaged.
+    """Stop where too much is damaged.
 
     Args:
         damage: What was found, each pair once.

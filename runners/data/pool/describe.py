@@ -30,7 +30,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
     *,
     shards: Iterable[str] = (),
 ) -> None:
-    """Writes what stands beside the shards; all of it takes the old one's place, or nothing does.
+    """Write what stands beside the shards; all of it takes the old one's place, or nothing does.
 
     Args:
         folder: The pool's.

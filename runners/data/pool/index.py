@@ -30,7 +30,7 @@ DTYPES = {
 
 
 def index_of(entries: Iterable[PairEntry]) -> pd.DataFrame:
-    """Makes the index: the columns of ``Entry``, ``tokens`` (int16) and ``bin`` (int8).
+    """Make the index: the columns of ``Entry``, ``tokens`` (int16) and ``bin`` (int8).
 
     Tokens are the caption's length in CLIP's byte-pair encoding, without its start and end. Bins are deciles
     by exact rank of the score, 0 the best tenth; -1 for a pair without a score.

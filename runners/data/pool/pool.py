@@ -114,7 +114,7 @@ class Pool:
         return pd.read_parquet(self.index_file)
 
     def warm(self) -> None:
-        """Reads now what processes forked from this one would each have to read for themselves."""
+        """Read now what processes forked from this one would each have to read for themselves."""
         if self.count <= _ROWS_IN_MEMORY:
             _ = self.index
 
@@ -153,7 +153,7 @@ class Pool:
 
     @cached_property
     def _group(self) -> Callable[[int, tuple[str, ...]], pd.DataFrame]:
-        """Reads a row group; the last ones are kept, for a window's batches lie in the same few."""
+        """Read a row group; the last ones are kept, for a window's batches lie in the same few."""
 
         @lru_cache(maxsize=_GROUPS_KEPT)
         def read(group: int, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -182,7 +182,7 @@ class Pool:
 
     @classmethod
     def open(cls, path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> "Pool":
-        """Opens a pool that has its index.
+        """Open a pool that has its index.
 
         Args:
             path: Its folder.
@@ -225,7 +225,7 @@ class Pool:
 
 
 def _check_shards(pool: Pool, tolerance: float) -> None:
-    """Raises ValueError where more pairs than tolerated lie in shards that are not as they were indexed."""
+    """Raise ValueError where more pairs than tolerated lie in shards that are not as they were indexed."""
     changed = [shard for shard, size in pool.shards.items() if _size(pool.path / shard) != size]
     if not changed:
         return

@@ -42,7 +42,7 @@ def read_pairs(
     *,
     threads: int = 1,
 ) -> Pairs:
-    """Reads pairs of a subset; for a damaged one, the next sound one of the subset stands in.
+    """Read pairs of a subset; for a damaged one, the next sound one of the subset stands in.
 
     What stands in depends on the subset alone, so that neither batches nor workers nor ranks change it, and
     there are always as many pairs as were asked for.
@@ -79,7 +79,7 @@ def read_pairs(
 def read_images(
     pool: Pool, rows: NDArray[np.int64], image_size: int, *, threads: int = 1
 ) -> NDArray[np.uint8]:
-    """Decodes images.
+    """Decode images.
 
     Args:
         pool: Where from.
@@ -107,7 +107,7 @@ def captions(pool: Pool, rows: NDArray[np.int64]) -> list[str]:
 
 
 def decode_image(payload: bytes, image_size: int) -> NDArray[np.uint8]:
-    """Decodes one image file to uint8 (3, S, S), RGB; resized and cropped to S as in ``read_images``.
+    """Decode one image file to uint8 (3, S, S), RGB; resized and cropped to S as in ``read_images``.
 
     Raises:
         OSError: If it cannot be decoded (as PIL raises it).
@@ -129,7 +129,7 @@ def decode_image(payload: bytes, image_size: int) -> NDArray[np.uint8]:
 def decode_rows(
     pool: Pool, rows: pd.DataFrame, image_size: int, threads: int = 1
 ) -> tuple[NDArray[np.uint8], dict[int, Damage]]:
-    """Decodes images, and says which are damaged instead of raising.
+    """Decode images, and says which are damaged instead of raising.
 
     Args:
         pool: Where from.

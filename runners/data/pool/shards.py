@@ -77,7 +77,7 @@ def content_hash(image: bytes, caption: str) -> int:
 
 
 def write_sample(file: IO[bytes], key: str, members: Mapping[str, bytes]) -> dict[str, int]:
-    """Appends one sample to a tar; ``members`` maps file endings to contents.
+    """Append one sample to a tar; ``members`` maps file endings to contents.
 
     Owner, mode and time are fixed, so that the same samples give the same bytes.
 
@@ -97,12 +97,12 @@ def write_sample(file: IO[bytes], key: str, members: Mapping[str, bytes]) -> dic
 
 
 def close_shard(file: IO[bytes]) -> None:
-    """Writes the end of a tar: two empty blocks."""
+    """Write the end of a tar: two empty blocks."""
     file.write(b"\0" * 2 * _BLOCK)
 
 
 def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]]]:
-    """Reads a tar sample by sample, as webdataset groups its members.
+    """Read a tar sample by sample, as webdataset groups its members.
 
     Yields:
         The key and, for each file ending, where the content begins and the content.
@@ -148,7 +148,7 @@ def _check_end(path: Path, end: int) -> None:
 def entries_of(
     path: Path, name: str, *, score_field: str, decode: bool = False
 ) -> Iterator[PairEntry | Damage]:
-    """Describes each sample of a shard.
+    """Describe each sample of a shard.
 
     Args:
         path: The shard.
@@ -176,7 +176,7 @@ def describe(  # noqa: PLR0913 - each is a choice of its own
     decode: bool,
     inspect: Inspect | None = None,
 ) -> PairEntry | str:
-    """Describes one sample of a shard, or says why it is no pair (``entries_of``)."""
+    """Describe one sample of a shard, or says why it is no pair (``entries_of``)."""
     ending = image_kind(members)
     facts = facts_of(members)
     caption = _caption(members, facts)

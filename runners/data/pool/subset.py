@@ -115,7 +115,7 @@ def _choose(
 
 
 def _ranks(read: _Read, count: int) -> NDArray[np.uint32]:
-    """Scores as numbers that order the other way round: the best score has the lowest, NaN the highest."""
+    """Score as numbers that order the other way round: the best score has the lowest, NaN the highest."""
     ranks, start = np.empty(count, np.uint32), 0
     for chunk in read("score"):
         # Adding zero makes -0.0 and 0.0 the same.

@@ -10,7 +10,7 @@ Batch = tuple[Tensor, ...]
 
 
 def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Yields batches on a device: on a GPU, the next one is gathered and pinned meanwhile.
+    """Yield batches on a device: on a GPU, the next one is gathered and pinned meanwhile.
 
     A copy from memory that is not pinned waits for all that the GPU still has to do.
     """
@@ -22,7 +22,7 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
 
 
 def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yields the same batches; a thread takes the next one while the last one is used."""
+    """Yield the same batches; a thread takes the next one while the last one is used."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, batches, None)
         while (batch := coming.result()) is not None:

@@ -43,7 +43,7 @@ class SharedImages:
 def shared_images(
     pool: Pool, image_size: int, *, threads: int = 1, memory: Path = SHARED_MEMORY
 ) -> SharedImages | None:
-    """Gives a pool's images at a size, decoded by whoever asks first while others wait.
+    """Return a pool's images at a size, decoded by whoever asks first while others wait.
 
     They stay until the machine restarts, or until another pool needs the room or ``drop_idle`` is called and
     no process uses them.
@@ -72,7 +72,7 @@ def shared_images(
 
 
 def drop_idle(*, memory: Path = SHARED_MEMORY, unused_s: float = 0.0) -> None:
-    """Frees what no process uses, if nobody asked for it in the last ``unused_s`` seconds."""
+    """Free what no process uses, if nobody asked for it in the last ``unused_s`` seconds."""
     for path in _folder(memory).glob("*.npy") if os.access(memory, os.W_OK) else ():
         if time.time() - path.stat().st_mtime < unused_s:
             continue

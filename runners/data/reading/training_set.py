@@ -36,7 +36,7 @@ class TrainingData(Protocol):
     def batches(
         self, *, seed: int, batch_size: int, first_step: int, steps: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Gives the steps from ``first_step`` on, each a function of (seed, step, rank) alone."""
+        """Return the steps from ``first_step`` on, each a function of (seed, step, rank) alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +62,7 @@ class TrainingSet:
     def batches(
         self, *, seed: int, batch_size: int, first_step: int, steps: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields this rank's images and tokens of each step, in the global order of samples.
+        """Yield this rank's images and tokens of each step, in the global order of samples.
 
         Raises:
             ValueError: If a batch can't be cut into equal parts.
@@ -108,7 +108,7 @@ class StreamedSet:
     def batches(
         self, *, seed: int, batch_size: int, first_step: int, steps: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields this rank's images and tokens of each step, in the global order of samples.
+        """Yield this rank's images and tokens of each step, in the global order of samples.
 
         Raises:
             ValueError: If more pairs are damaged than tolerated, or a batch can't be cut into equal parts.
@@ -172,7 +172,7 @@ def training_data(  # noqa: PLR0913 - each is a choice of its own
     ranks: int = 1,
     tolerance: float = DAMAGE_TOLERANCE,
 ) -> TrainingSet | StreamedSet:
-    """Opens a subset for training: from shared memory, from memory, or streamed, by its size.
+    """Open a subset for training: from shared memory, from memory, or streamed, by its size.
 
     Ranks, side by side, see the batches that one alone would see: each takes its part of each of them.
 

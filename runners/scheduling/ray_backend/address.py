@@ -11,7 +11,7 @@ _ASK = "import sys, ray; ray._raylet.GcsClient(address=sys.argv[1])"
 
 
 def cluster_address(option: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
-    """Chooses the cluster: ``--address``, then ``RAY_ADDRESS``, which ``ray job submit`` sets.
+    """Choose the cluster: ``--address``, then ``RAY_ADDRESS``, which ``ray job submit`` sets.
 
     Returns:
         Its address, or None for one on this machine, which ``local`` asks for.
@@ -21,7 +21,7 @@ def cluster_address(option: str | None, environment: Mapping[str, str] = os.envi
 
 
 def require_cluster(address: str, *, patience_s: float = 15) -> None:
-    """Finds out whether a Ray cluster answers at an address, and lets this process in.
+    """Find out whether a Ray cluster answers at an address, and lets this process in.
 
     Args:
         address: ``HOST:PORT`` of its head.

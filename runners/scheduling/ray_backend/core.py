@@ -95,7 +95,7 @@ class RayBackend:
         return f"Ray cluster at {self.address}{open_to_all}"
 
     def nodes(self) -> dict[str, Amounts]:
-        """Gives the nodes that Ray takes for alive: id → resources."""
+        """Return the nodes that Ray takes for alive: id → resources."""
         return {
             node["NodeID"]: {
                 _NAMES.get(name, name): amount
@@ -107,7 +107,7 @@ class RayBackend:
         }
 
     def start(self, job: Job) -> None:
-        """Starts a job on its nodes."""
+        """Start a job on its nodes."""
         amounts = by_rays_names(job.resources)
         run = pickle.dumps(job.run)
         if len(job.nodes) > 1:
@@ -123,13 +123,13 @@ class RayBackend:
         self._running[reference] = job
 
     def ask_to_leave(self, trial: str) -> None:
-        """Sends SIGTERM to a running job."""
+        """Send SIGTERM to a running job."""
         for reference, job in self._running.items():
             if job.trial == trial:
                 self._ask(reference)
 
     def wait(self, timeout_s: float) -> list[Ended]:
-        """Waits until a job ends or the time is over, and gives those that ended."""
+        """Wait until a job ends or the time is over, and gives those that ended."""
         for reference, at in list(self._asked_at.items()):
             if time.monotonic() - at > _ASK_AGAIN_S:
                 self._ask(reference)
@@ -142,7 +142,7 @@ class RayBackend:
         return [self._end(reference) for reference in ready]
 
     def announce(self, waiting: Sequence[tuple[Amounts, int]]) -> None:
-        """Asks an autoscaling cluster for room for what runs and waits, as tasks bound to nodes do not."""
+        """Ask an autoscaling cluster for room for what runs and waits, as tasks bound to nodes do not."""
         if self.address is None:
             return
         wanted = [
@@ -188,7 +188,7 @@ class RayBackend:
 
 
 def _run_in_fresh_process(run: bytes, modules: tuple[str, ...]) -> Exit:
-    """Runs a job beside the Ray worker, which imports no torch and keeps the server for the next job."""
+    """Run a job beside the Ray worker, which imports no torch and keeps the server for the next job."""
     load_ahead(*modules, "ray")  # which the worker's main module imports, and a new process that module
     return _see_through(partial(FreshProcess, run))
 
@@ -215,6 +215,6 @@ def _see_through(start: "Callable[[], FreshProcess | OverNodes]") -> Exit:
 
 
 def by_rays_names(resources: Amounts) -> dict[str, float]:
-    """Gives resources as Ray calls them."""
+    """Return resources as Ray calls them."""
     theirs = {ours: name for name, ours in _NAMES.items()}
     return {theirs.get(name, name): amount for name, amount in resources.items()}

@@ -36,6 +36,6 @@ class Notices:
 
 
 def actor_here(kind: type) -> Any:  # noqa: ANN401 - Ray's handles have no public type
-    """Starts an actor on this node that takes nothing of it, and dies with this process."""
+    """Start an actor on this node that takes nothing of it, and dies with this process."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(num_cpus=0)(kind).options(scheduling_strategy=here).remote()

@@ -60,7 +60,7 @@ class OverNodes:
         self._thread.start()
 
     def ended(self, timeout_s: float) -> bool:
-        """Waits for its end, at most so long, and says whether it has ended."""
+        """Wait for its end, at most so long, and says whether it has ended."""
         self._thread.join(timeout_s)
         return self._end is not None
 
@@ -71,7 +71,7 @@ class OverNodes:
             self._end = Exit(how="left", reason="told to leave before it began")
 
     def wait(self) -> Exit:
-        """Waits for its end."""
+        """Wait for its end."""
         while self._end is None:
             self._thread.join(_LOOK_S)
         return self._end
@@ -99,7 +99,7 @@ def _take_part(config: Mapping[str, Any]) -> None:
 
 
 def _listen(notices: Any) -> None:  # noqa: ANN401 - a handle of `Notices`
-    """Passes the word on to the rank, which Train runs in a thread, where no signal arrives."""
+    """Pass the word on to the rank, which Train runs in a thread, where no signal arrives."""
     with suppress(RayError):  # who would tell is gone
         while True:
             if ray.get(notices.told.remote(_RANKS)):

@@ -7,6 +7,6 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 
 def in_memory(name: str) -> dict[str, Any]:
-    """Gives the storage of a ``RunConfig``; each process that opens it has its own."""
+    """Return the storage of a ``RunConfig``; each process that opens it has its own."""
     memory = PyFileSystem(FSSpecHandler(fsspec.filesystem("memory")))
     return {"storage_path": name, "storage_filesystem": memory}

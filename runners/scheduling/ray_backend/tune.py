@@ -59,7 +59,7 @@ class TuneBackend:
         return self._connection.name
 
     def nodes(self) -> dict[str, Amounts]:
-        """Gives the cluster's nodes: id → resources."""
+        """Return the cluster's nodes: id → resources."""
         return self._connection.nodes()
 
     def start(self, job: Job) -> None:
@@ -72,7 +72,7 @@ class TuneBackend:
         self._desk.tell.remote(trial)
 
     def wait(self, timeout_s: float) -> list[Ended]:
-        """Waits until a job ends or the time is over, and gives those that ended."""
+        """Wait until a job ends or the time is over, and gives those that ended."""
         ended = []
         try:
             ended.append(self._ended.get(timeout=timeout_s))
@@ -85,7 +85,7 @@ class TuneBackend:
         return [*ended, *self._connection.wait(0)]  # what nodes that joined were asked
 
     def announce(self, waiting: Sequence[tuple[Amounts, int]]) -> None:
-        """Asks an autoscaling cluster for room for what runs and waits."""
+        """Ask an autoscaling cluster for room for what runs and waits."""
         self._connection.announce(waiting)
 
     def _fit(self) -> None:
