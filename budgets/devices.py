@@ -1,7 +1,7 @@
-"""What a device computes at most, and what was measured on it; the files give each number's source.
+"""Devices: peak FLOP/s, memory and measured throughput; each number's source is in the data files.
 
-``devices.json`` holds peaks of vendors' data sheets (dense bf16) and the range of utilisation that stands in
-for a measurement; ``throughput.csv`` holds measured samples a second.
+``devices.json`` holds peaks from vendors' data sheets (dense bf16) and the utilisation range assumed without
+a measurement; ``throughput.csv`` holds measured samples a second.
 """
 
 import csv
@@ -22,10 +22,10 @@ class Device:
     """An accelerator.
 
     Attributes:
-        name: As in the table.
-        peak_flops: Dense bf16 FLOPs a second by its data sheet.
+        name: Name in the table.
+        peak_flops: Dense bf16 FLOPs a second according to its data sheet.
         memory_bytes: Memory of one device.
-        source: Where the numbers are from.
+        source: Source of the numbers.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utilisation:
-    """Share of the peak that training reaches, lowest and highest, and where that is from."""
+    """Lowest and highest share of the peak that training reaches, and the source of the two numbers."""
 
     low: float
     high: float
@@ -45,7 +45,7 @@ class Utilisation:
 
 @cache
 def devices() -> Mapping[str, Device]:
-    """Every device by its name and by its short names."""
+    """Return every device by its name and by its short names."""
     found: dict[str, Device] = {}
     for name, entry in _table()["devices"].items():
         device = Device(
@@ -59,10 +59,10 @@ def devices() -> Mapping[str, Device]:
 
 
 def device(name: str) -> Device:
-    """The device of that name, in any case.
+    """Return the device of a given name, in upper or lower case.
 
     Raises:
-        ValueError: There is none; the message gives the nearest name and all of them.
+        ValueError: The name is unknown; the message gives the nearest name and all valid ones.
     """
     if name.lower() not in devices():
         raise ValueError(unknown("device", name, devices()))
@@ -71,13 +71,13 @@ def device(name: str) -> Device:
 
 @cache
 def usual_utilisation() -> Utilisation:
-    """What stands in where no throughput was measured."""
+    """Return the utilisation assumed where no throughput was measured."""
     return Utilisation(**_table()["utilisation"])
 
 
 @cache
 def measured_samples_per_s() -> Mapping[tuple[str, str, str], tuple[float, float]]:
-    """Lowest and highest samples a second of one device: (device, architecture, strategy) → (low, high)."""
+    """Return measured samples/s of one device: (device, architecture, strategy) → (lowest, highest)."""
     with (_FOLDER / "throughput.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
     found: dict[tuple[str, str, str], tuple[float, float]] = {}

@@ -1,4 +1,4 @@
-"""How a wrong name is answered: with what was found, what is allowed and the nearest valid name."""
+"""Error text for an unknown name: the name found, the allowed ones and the nearest of them."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -8,7 +8,7 @@ def unknown(kind: str, found: str, allowed: Iterable[str]) -> str:
     """Format the error for a name that is not one of the allowed ones.
 
     Args:
-        kind: What the name names, such as ``architecture``.
+        kind: Kind of thing that is named, such as ``architecture``.
         found: The name as the user wrote it.
         allowed: Every valid name.
 

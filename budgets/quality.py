@@ -3,16 +3,16 @@
 import re
 
 NAMED = "subset:"
-"""What a named subset's quality begins with."""
+"""Prefix of a named subset's quality."""
 
 _TOP = re.compile(r"top([1-9][0-9]?)")
 
 
 def quality_percent(quality: str) -> int:
-    """The share of a pool that a quality keeps, in whole percent: 20 for ``top20``, 100 for ``all``.
+    """Return the share of a pool that a quality keeps, in whole percent: 20 for ``top20``, 100 for ``all``.
 
     Raises:
-        ValueError: If ``quality`` is neither ``all`` nor ``top1`` to ``top99``.
+        ValueError: ``quality`` is neither ``all`` nor ``top1`` to ``top99``.
     """
     if quality == "all":
         return 100
@@ -25,10 +25,10 @@ def quality_percent(quality: str) -> int:
 
 
 def check_quality(quality: str) -> str:
-    """Return a quality back when it is well formed.
+    """Return the quality unchanged if it is well formed.
 
     Raises:
-        ValueError: If it is none of ``all``, ``top1`` to ``top99`` and ``subset:NAME``.
+        ValueError: It is none of ``all``, ``top1`` to ``top99`` and ``subset:NAME``.
     """
     if not re.fullmatch(f"{NAMED}[A-Za-z0-9][A-Za-z0-9._-]*", quality):
         quality_percent(quality)
@@ -36,5 +36,5 @@ def check_quality(quality: str) -> str:
 
 
 def available(count: int, quality: str) -> int:
-    """How many of a pool's ``count`` pairs a quality keeps: the percentage exactly, rounded up."""
+    """Count the pairs that a quality keeps of a pool's ``count``: the exact percentage, rounded up."""
     return -(-count * quality_percent(quality) // 100)

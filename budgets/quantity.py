@@ -1,7 +1,7 @@
 """Numbers as people write them: counts (``10M``), FLOPs (``900 GFLOP``), shares (``10%``), times (``2 min``).
 
 YAML readers disagree about ``1e18`` and ``3e-4`` (PyYAML reads both as text), so every number of a
-declaration arrives here as its text and is read by one rule. Whole numbers are exact at any size.
+declaration is kept as text and parsed here by one rule. Whole numbers are exact at any size.
 """
 
 import re
@@ -31,16 +31,16 @@ _LONGEST_SHOWN = 60
 _SPAN_SECONDS = {"hour": 3600, "day": 86400, "week": 7 * 86400}
 
 MAX_COUNT = 10**15
-"""Most of anything that is counted: a thousand times the pairs that anyone has, and exact in every table."""
+"""Largest accepted count: a thousand times the largest known pool, and exact as a float in any table."""
 
 _MAX_FLOPS = 10**36
-_EXPONENTS = range(-400, 401)  # of a number's first digit; beyond, 1e999999999 would fill the memory
+_EXPONENTS = range(-400, 401)  # of the first digit; 1e999999999 as an exact integer would fill the memory
 
 
 def parse_number(text: str) -> float:
     """Read a plain number such as ``3e-4``, ``1_000`` or ``0.1``.
 
-    Raises:
+    ValueError: The text is not a number, is out of a float's range, or has a unit.
         ValueError: The text is no number, is out of a float's range, or carries a unit.
     """
     value, unit = _split(text, example="3e-4")
@@ -52,7 +52,7 @@ def parse_number(text: str) -> float:
 def parse_count(text: str) -> int:
     """Read a whole number of things: ``4096``, ``10M``, ``1_000_000``, ``1e9``.
 
-    Raises:
+    ValueError: The text is not a number, not whole, negative, above `MAX_COUNT`, or its unit is not one of
         ValueError: The text is no number, not whole, negative, above `MAX_COUNT`, or its unit is not one of
             k, M, B.
     """
@@ -64,7 +64,7 @@ def parse_flops(text: str) -> int:
 
     Time on a device is compute too, by its data sheet's peak: ``3 gpu-days of h100 at 40%``.
 
-    Raises:
+    ValueError: The text is not a number, not a whole number of FLOPs, negative, has another unit, or names
         ValueError: The text is no number, not a whole number of FLOPs, negative, has another unit, or names
             time on an unknown device or without its utilisation.
     """
@@ -77,7 +77,7 @@ def parse_flops(text: str) -> int:
 def parse_share(text: str) -> float:
     """Read a share between 0 and 1: ``0.1`` or ``10%``.
 
-    Raises:
+    ValueError: The text is not a number, has a unit other than ``%``, or lies outside 0 to 1.
         ValueError: The text is no number, has another unit than ``%``, or lies outside 0 to 1.
     """
     value, unit = _split(text, example="10%")
@@ -92,7 +92,7 @@ def parse_share(text: str) -> float:
 def parse_seconds(text: str) -> float:
     """Read a duration in seconds: ``30``, ``30 s``, ``2 min``, ``1.5 h``.
 
-    Raises:
+    ValueError: The text is not a number, negative, or has another unit.
         ValueError: The text is no number, negative, or has another unit.
     """
     value, unit = _split(text, example="30 s")
@@ -106,7 +106,7 @@ def parse_seconds(text: str) -> float:
 def parse_quantity(text: str) -> float:
     """Read a number of a table, with or without a unit: ``15T``, ``900 GFLOP``, ``63.2%``, ``3e-4``.
 
-    Raises:
+    ValueError: The text is not a number, is out of a float's range, or has another unit.
         ValueError: The text is no number, is out of a float's range, or has another unit.
     """
     value, unit = _split(text, example="15T, 900 GFLOP or 63.2%")

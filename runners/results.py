@@ -1,9 +1,9 @@
-"""The schema of a study's tables: the one place that says which columns there are, and in which unit.
+"""Schema of a study's tables: columns, types and units, and the functions that read and write them.
 
-`results.parquet` holds only what is deterministic: the same trial on the same kind of hardware gives the
-same bytes. When and how fast a trial ran stands in `events.jsonl`. FLOPs follow
-`budgets.cost.flops.CONVENTION`, which travels in each file's metadata; those of a whole trial are float64 in
-the tables (exact below 2**53) and whole numbers in the ledger.
+`results.parquet` holds only deterministic values: the same trial on the same kind of hardware gives the same
+bytes. Times and speeds of trials are in `events.jsonl`. FLOPs follow `budgets.cost.flops.CONVENTION`, which
+is stored in each file's metadata; those of a whole trial are float64 in the tables (exact below 2**53) and
+whole numbers in the ledger.
 """
 
 import json
@@ -26,7 +26,7 @@ CELL_COLUMNS = {
     "quality": "str",  # all or topNN
     "architecture": "str",
     "strategy": "str",
-    "level_flops": "float64",  # training FLOPs; NaN where the regime has no level
+    "level_flops": "float64",  # training FLOPs; NaN if the regime has no level
 }
 PLAN_COLUMNS = {
     "trial": "str",
@@ -45,7 +45,7 @@ PLAN_COLUMNS = {
 }
 RESULT_COLUMNS = {
     **{name: kind for name, kind in PLAN_COLUMNS.items() if name != "predicted_s"},
-    "precision": "str",  # bf16 or fp32, as it was computed
+    "precision": "str",  # bf16, fp16 or fp32, as computed
     "status": "str",  # finished, diverged or failed
     "reason": "str",  # empty when finished
     "train_loss": "float64",  # mean of the last tenth of the steps
@@ -74,7 +74,7 @@ def cell_row(cell: Cell) -> dict[str, object]:
 
 
 def plan_row(trial: Trial) -> dict[str, object]:
-    """Return a trial's columns of `PLAN_COLUMNS`, but for the predicted time."""
+    """Return a trial's columns of `PLAN_COLUMNS`, except the predicted time."""
     return {
         "trial": trial.trial_id,
         **cell_row(trial.cell),
@@ -97,10 +97,10 @@ def left_out_row(left_out: LeftOut) -> dict[str, object]:
 
 
 def to_frame(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -> pd.DataFrame:
-    """Make a table with exactly the schema's columns and types first, then metric columns by name.
+    """Build a table with exactly the schema's columns and types, followed by the metric columns by name.
 
     Args:
-        rows: One mapping a row.
+        rows: One mapping per row.
         columns: One of this module's schemas.
 
     Raises:
@@ -132,7 +132,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """Read a table of this schema.
 
     Raises:
-        ValueError: There is no such file, it is damaged, or another version of the project wrote it.
+        ValueError: The file is missing, damaged, or was written by another version of the project.
     """
     if not path.exists():
         raise ValueError(f"no such table: {path}")
@@ -143,8 +143,8 @@ def read_table(path: Path) -> pd.DataFrame:
     version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
     if version != str(SCHEMA_VERSION):
         raise ValueError(
-            f"{path} has schema version {version}, this is version {SCHEMA_VERSION}; "
-            "run the study again to write it anew"
+            f"{path} has schema version {version}, but this project reads version {SCHEMA_VERSION}; "
+            "run the study again to rewrite it"
         )
     frame: pd.DataFrame = table.to_pandas()
     return frame
@@ -154,14 +154,14 @@ def _again(path: Path) -> str:
     trial = path.parent
     if trial.parent.name == "trials":
         return f"delete {trial} to run the trial again"
-    return "run the study again to write it anew"
+    return "run the study again to rewrite it"
 
 
 def read_json_lines(path: Path) -> pd.DataFrame:
     """Read `events.jsonl` or `ledger.jsonl` into a table; a torn last line is left out.
 
     Raises:
-        ValueError: Another line can't be read; the message names it.
+        ValueError: Another line is not valid JSON; the message names it.
     """
     if not path.exists():
         return pd.DataFrame()
@@ -172,5 +172,5 @@ def read_json_lines(path: Path) -> pd.DataFrame:
             rows.append(json.loads(line))
         except ValueError as error:
             if number < len(lines) or line.endswith("\n"):
-                raise ValueError(f"{path}:{number}: not a line of JSON ({error})") from None
+                raise ValueError(f"{path}:{number}: not valid JSON ({error})") from None
     return pd.DataFrame(rows)

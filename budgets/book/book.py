@@ -1,8 +1,8 @@
-"""The rules of the FLOP book: which entry may follow which, and the sums, kept as entries come.
+"""Rules of the FLOP book: the order in which entries may follow each other, and running sums.
 
-A trial's FLOPs are reserved before it starts. Its reservation then goes, in whole, into what it spent (once)
-and what is released; it stands until nothing of it is left. Work that a crash lost is wasted: it was not
-reserved, and belongs to a trial that was. A charge is paid once.
+A trial's FLOPs are reserved before it starts. The whole reservation is later split into FLOPs spent (booked
+once) and FLOPs released; the reservation is open until nothing of it is left. Work lost to a crash is booked
+as wasted: it was not reserved itself, but belongs to a trial that has been reserved. A charge is paid once.
 """
 
 from collections import Counter
@@ -20,13 +20,13 @@ class Entry:
     """One line of the book.
 
     Attributes:
-        entry: ``charged`` (paid once, beside the trials), ``reserved`` (a trial was started), ``spent``
-            (it finished), ``released`` (its reservation was given back), ``wasted`` (work that was lost,
-            to a crash as a rule).
-        what: A trial's id, or what a charge buys.
+        entry: ``charged`` (paid once, in addition to the trials), ``reserved`` (a trial was started),
+            ``spent`` (the trial finished), ``released`` (the rest of its reservation was returned),
+            ``wasted`` (work that was lost, usually to a crash).
+        what: Trial id, or the name of a charge.
         train_flops: Training FLOPs.
-        evaluation_flops: Forward FLOPs of evaluation; shown, not part of the cap.
-        convention: How the FLOPs are counted, see `budgets.cost.flops.CONVENTION`.
+        evaluation_flops: Forward FLOPs of evaluation; reported, but not part of the cap.
+        convention: Counting convention of the FLOPs, see `budgets.cost.flops.CONVENTION`.
 
     Raises:
         ValueError: The kind is unknown, or an amount is not a whole number of at least 0.
@@ -39,26 +39,26 @@ class Entry:
     convention: str = CONVENTION_NAME
 
     def __post_init__(self) -> None:
-        """Check the line by itself."""
+        """Check the fields of the entry; its order in the book is checked by `Book`."""
         if self.entry not in get_args(EntryKind):
             raise ValueError(f"unknown entry '{self.entry}'; allowed: {', '.join(get_args(EntryKind))}")
         if not isinstance(self.what, str) or not self.what:
-            raise ValueError(f"'what' names a trial or a charge, found {self.what!r}")
+            raise ValueError(f"'what' must be a non-empty trial id or charge name, found {self.what!r}")
         for name in ("train_flops", "evaluation_flops"):
             value = getattr(self, name)
             if type(value) is not int or value < 0:
-                raise ValueError(f"{name} is a whole number of at least 0, found {value!r}")
+                raise ValueError(f"{name} must be a whole number of at least 0, found {value!r}")
 
 
 @dataclass(kw_only=True, slots=True)
 class Held:
-    """A reservation that stands.
+    """An open reservation.
 
     Attributes:
         reserved: Training FLOPs set aside.
-        spent: Of them, spent.
-        released: Of them, given back.
-        has_spent: Whether what was spent is booked, be it nothing.
+        spent: The part that was spent.
+        released: The part that was returned.
+        has_spent: True once a ``spent`` entry was booked, even one of 0 FLOPs.
     """
 
     reserved: int
@@ -77,14 +77,14 @@ class Book:
     """The state of the book after some entries.
 
     Attributes:
-        open: Reservations that stand, by trial.
-        finished: Trials that are booked as spent.
-        charged: What was charged.
+        open: Trial id → open reservation.
+        finished: Trials with a ``spent`` entry.
+        charged: Charges that were paid.
         known: Trials that were ever reserved.
-        wasted: Training and evaluation FLOPs that each trial lost.
-        taken: Training FLOPs that are gone or set aside for each trial.
-        spent_flops: Training FLOPs that are gone: charged, spent and wasted.
-        reserved_flops: Training FLOPs that are set aside.
+        wasted: Trial id → (training FLOPs, evaluation FLOPs) lost.
+        taken: Trial id → training FLOPs spent, wasted or still reserved.
+        spent_flops: Training FLOPs charged, spent and wasted.
+        reserved_flops: Training FLOPs in open reservations.
     """
 
     open: dict[str, Held] = field(default_factory=dict)
@@ -100,8 +100,9 @@ class Book:
         """Check entries of one trial or charge without adding them.
 
         Raises:
-            ValueError: One can't follow what is before it.
+            ValueError: An entry cannot follow those before it.
         """
+        # A book of this trial alone: checking takes the same time at any length of the whole book.
         what = {entry.what for entry in entries}
         trial = Book(
             open={name: replace(self.open[name]) for name in what if name in self.open},
@@ -112,10 +113,10 @@ class Book:
             trial.add(entry)
 
     def add(self, entry: Entry) -> None:
-        """Take the next entry.
+        """Add the next entry.
 
         Raises:
-            ValueError: It can't follow what is before it.
+            ValueError: The entry cannot follow those before it.
         """
         what, flops = entry.what, entry.train_flops
         held = self.open.get(what)
@@ -133,7 +134,7 @@ class Book:
             self.taken[what] += flops
         elif entry.entry == "wasted":
             if what not in self.known:
-                raise ValueError(f"trial {what} wasted FLOPs that it never reserved any for")
+                raise ValueError(f"trial {what} wasted FLOPs, but was never reserved")
             train, evaluation = self.wasted.get(what, (0, 0))
             self.wasted[what] = train + flops, evaluation + entry.evaluation_flops
             self.spent_flops += flops
@@ -144,10 +145,10 @@ class Book:
     def _settle(self, entry: Entry, held: Held | None) -> None:
         what, flops = entry.what, entry.train_flops
         if held is None:
-            raise ValueError(f"trial {what} has no reservation that stands, and {entry.entry} {flops:,} FLOP")
+            raise ValueError(f"trial {what} {entry.entry} {flops:,} FLOP without an open reservation")
         if flops > held.left:
             raise ValueError(
-                f"trial {what} {entry.entry} {flops:,} FLOP, of its reservation {held.left:,} are left"
+                f"trial {what} {entry.entry} {flops:,} FLOP, but {held.left:,} of its reservation are left"
             )
         if entry.entry == "spent":
             if held.has_spent:

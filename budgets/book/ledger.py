@@ -1,7 +1,7 @@
 """The FLOP book of a study: an append-only file in which every FLOP is reserved, then spent or released.
 
-One JSON object a line. FLOPs are whole numbers, so the sums are exact at any size. `budgets.book.book` holds
-the rules of what may follow what.
+One JSON object per line. FLOPs are whole numbers, so sums are exact at any size. `budgets.book.book` holds
+the rules for the order of entries.
 """
 
 import json
@@ -22,12 +22,12 @@ class Ledger:
     """A study's book, opened for appending. Every operation takes the same time at any length of the book.
 
     Args:
-        path: The file; made when absent.
+        path: The file; created if absent.
         study_flops: The study's cap in training FLOPs, or None.
 
     Raises:
-        ValueError: A line other than a torn last one can't be read or can't follow the lines before it; the
-            message names it.
+        ValueError: A line cannot be read or cannot follow the lines before it; the message names the line. A
+            torn last line is dropped instead.
     """
 
     def __init__(self, path: Path, study_flops: int | None) -> None:
@@ -40,12 +40,12 @@ class Ledger:
 
     @property
     def spent_flops(self) -> int:
-        """Training FLOPs that are gone: charged, spent and wasted."""
+        """Training FLOPs charged, spent and wasted."""
         return self._book.spent_flops
 
     @property
     def reserved_flops(self) -> int:
-        """Training FLOPs of the reservations that stand."""
+        """Training FLOPs in open reservations."""
         return self._book.reserved_flops
 
     def has_spent(self, what: str) -> bool:
@@ -53,7 +53,7 @@ class Ledger:
         return what in self._book.finished
 
     def charge(self, plan: Plan) -> None:
-        """Book the plan's charges, once."""
+        """Book the plan's charges that are not booked yet."""
         for charge in plan.charges:
             if charge.what not in self._book.charged:
                 self._append(
@@ -66,7 +66,7 @@ class Ledger:
                 )
 
     def reserve(self, what: str, train_flops: int) -> None:
-        """Set a trial's FLOPs aside before it starts; a reservation that stands already is kept.
+        """Reserve a trial's FLOPs before it starts; an open reservation is kept as it is.
 
         Raises:
             ValueError: The reservation would exceed the study budget.
@@ -76,43 +76,38 @@ class Ledger:
         room = self.room_flops
         if room is not None and train_flops > room:
             raise ValueError(
-                f"trial {what} needs {format_flops(train_flops)}, "
+                f"trial {what} needs {format_flops(train_flops)}, but only "
                 f"{format_flops(max(0, room))} of the study budget are left"
             )
         self._append(Entry(entry="reserved", what=what, train_flops=train_flops))
 
     @property
     def room_flops(self) -> int | None:
-        """Training FLOPs of the study budget that are neither gone nor set aside; None without a budget.
+        """Training FLOPs of the study budget that are neither spent nor reserved; None without a budget.
 
-        Below 0 where a crash lost more than there was room for.
+        Negative when crashes wasted more than was left.
         """
         if self.study_flops is None:
             return None
         return self.study_flops - self.spent_flops - self.reserved_flops
 
-    @property
-    def over_budget(self) -> bool:
-        """Whether what is gone and what is set aside together exceed the study budget."""
-        return self.room_flops is not None and self.room_flops < 0
-
     def taken_flops(self, trials: Iterable[str]) -> int:
-        """Sum the training FLOPs that are gone or set aside for some trials."""
+        """Sum the training FLOPs spent, wasted or still reserved of some trials."""
         return sum(map(self._book.taken.__getitem__, trials))
 
     def has_reserved(self, what: str) -> bool:
-        """Return whether a trial's reservation stands."""
+        """Return whether a trial has an open reservation."""
         return what in self._book.open
 
     def waste(self, what: str, train_flops: int, evaluation_flops: int = 0) -> None:
-        """Book work of a trial that was lost, up to a sum: what is booked already is not booked again.
+        """Book a trial's lost work: the difference between the given totals and those already booked.
 
-        It is gone, so it is booked also where it exceeds the study budget.
+        Booked even when it exceeds the study budget, because the compute is already used.
 
         Args:
             what: The trial's id.
-            train_flops: All training FLOPs of the trial that were ever lost.
-            evaluation_flops: All its FLOPs of evaluation that were.
+            train_flops: Total training FLOPs that the trial has lost so far.
+            evaluation_flops: Total evaluation FLOPs that the trial has lost so far.
         """
         booked = self._book.wasted.get(what, (0, 0))
         train = max(0, index(train_flops) - booked[0])
@@ -121,10 +116,9 @@ class Ledger:
             self._append(Entry(entry="wasted", what=what, train_flops=train, evaluation_flops=evaluation))
 
     def settle(self, what: str, *, train_flops: int, evaluation_flops: int) -> None:
-        """Close a trial's reservation: books what it spent and gives back the rest.
+        """Close a trial's reservation: book the FLOPs spent and release the rest.
 
-        Settling again does nothing, also where a crash left it half written: what is booked is not booked
-        twice.
+        Idempotent: a second call adds only the entries that a crash kept from being written.
 
         Raises:
             ValueError: More is spent than was reserved.
@@ -132,7 +126,7 @@ class Ledger:
         held = self._book.open.get(what)
         if held is None:
             return
-        # numpy's whole numbers are taken for what they are; a float would not be exact.
+        # `index` accepts numpy integers and rejects floats, which would not be exact.
         train_flops, evaluation_flops = index(train_flops), index(evaluation_flops)
         entries = []
         spent = held.spent
@@ -146,7 +140,7 @@ class Ledger:
         self._append(*entries)
 
     def _append(self, *entries: Entry) -> None:
-        """Check the entries, writes them in one piece, and only then takes them as booked."""
+        """Check the entries, write them in one piece, and only then add them to the book in memory."""
         self._book.check(entries)
         append_whole(self.path, "".join(json.dumps(asdict(entry)) + "\n" for entry in entries))
         for entry in entries:
@@ -154,10 +148,10 @@ class Ledger:
 
 
 def read_entries(path: Path) -> list[Entry]:
-    """Read a book; a last line that a crash tore off is left out.
+    """Read a book; a last line torn by a crash is left out.
 
     Raises:
-        ValueError: Any other line can't be read or can't follow the lines before it; the message names the
+        ValueError: Another line cannot be read or cannot follow the lines before it; the message names the
             file and the line.
     """
     if not path.exists():
@@ -176,12 +170,12 @@ def read_entries(path: Path) -> list[Entry]:
 
 
 def spent_flops(entries: list[Entry]) -> int:
-    """Sum the training FLOPs that are gone: charged, spent and wasted."""
+    """Sum the training FLOPs charged, spent and wasted."""
     return sum(entry.train_flops for entry in entries if entry.entry in {"charged", "spent", "wasted"})
 
 
 def reserved(entries: list[Entry]) -> dict[str, int]:
-    """Return the reservations that stand: trial id → training FLOPs that are still set aside."""
+    """Return the open reservations: trial id → training FLOPs still reserved."""
     book = Book()
     for entry in entries:
         book.add(entry)
@@ -192,20 +186,20 @@ def _entry(line: bytes) -> Entry:
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
-        raise ValueError("not an entry of a ledger: no JSON") from None
+        raise ValueError("not a ledger entry: the line is not valid JSON") from None
     if not isinstance(content, dict):
-        raise ValueError("not an entry of a ledger: no object")  # noqa: TRY004 - what a file holds
+        raise ValueError("not a ledger entry: the line is not a JSON object")  # noqa: TRY004 - a file's content
     try:
         return Entry(**content)
     except TypeError as error:
-        raise ValueError(f"not an entry of a ledger: {error}") from None
+        raise ValueError(f"not a ledger entry: {error}") from None
 
 
 def append_whole(path: Path, text: str) -> None:
-    """Append to a file; where that fails, as on a full disk, nothing of it stays.
+    """Append to a file, completely or not at all.
 
     Raises:
-        OSError: It failed.
+        OSError: Writing failed, for example on a full disk; the file keeps its former content.
     """
     with path.open("ab", buffering=0) as file:
         size = file.tell()
@@ -220,7 +214,7 @@ def append_whole(path: Path, text: str) -> None:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Take away a last line that a crash tore off, so that the next one does not run into it."""
+    """Remove a last line torn by a crash, so that the next entry starts on a line of its own."""
     if not path.exists():
         return
     content = path.read_bytes()

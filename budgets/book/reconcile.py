@@ -1,4 +1,4 @@
-"""Whether a study's book and its plan say the same, to the FLOP."""
+"""Comparison of a study's FLOP book with its plan, exact to the FLOP."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,18 +10,19 @@ from budgets.planning.plan import Plan, Trial
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reconciliation:
-    """The plan's training FLOPs by where the book says that they are.
+    """The plan's training FLOPs, split by their state in the book.
 
     Attributes:
         planned: Training FLOPs of all trials and charges of the plan.
-        charged: Of them, charged.
-        spent: Of them, spent by trials.
-        reserved: Of them, set aside for trials that were started.
-        released: Of them, given back by trials that ended early, as one does that diverged.
-        waiting: Of them, neither spent nor set aside.
-        wasted: Beside them, lost to crashes and done again.
-        left_behind: Beside all that, gone for what the plan does not have, as an earlier declaration did.
-        differences: What does not agree, one sentence each; none where plan and book reconcile.
+        charged: Planned FLOPs that were charged.
+        spent: Planned FLOPs that trials spent.
+        reserved: Planned FLOPs still reserved for started trials.
+        released: Planned FLOPs released by trials that ended early, for example by diverging.
+        waiting: Planned FLOPs neither spent nor reserved.
+        wasted: FLOPs in addition to the plan, lost to crashes and computed again.
+        left_behind: FLOPs spent on trials that are not in the plan, for example those of an earlier
+            declaration.
+        differences: One sentence per disagreement; empty when plan and book reconcile.
     """
 
     planned: int
@@ -36,7 +37,7 @@ class Reconciliation:
 
     @property
     def holds(self) -> bool:
-        """Whether they reconcile: planned = charged + spent + reserved + released + waiting."""
+        """True if they reconcile: planned = charged + spent + reserved + released + waiting."""
         return not self.differences
 
 
@@ -48,7 +49,7 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
         entries: The book's entries, in order.
 
     Raises:
-        ValueError: An entry can't follow those before it.
+        ValueError: An entry cannot follow those before it.
     """
     book = Book()
     charged: dict[str, int] = {}
@@ -65,7 +66,7 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
             held[entry.what].append(book.open[entry.what])
         elif entry.entry == "wasted":
             wasted += entry.train_flops
-    # A reservation that was given back whole leaves its trial to be started again.
+    # A reservation that was released in whole does not count: its trial is started again.
     paid = {
         what: [each for each in all_of_it if each.has_spent or each.left] for what, all_of_it in held.items()
     }
@@ -92,7 +93,7 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
                 for text in _differences(trial, paid.get(trial.trial_id, []))
             ),
             *(
-                f"'{what}' has a reservation that stands, and is not in the plan"
+                f"trial '{what}' has an open reservation, but is not in the plan"
                 for what in sorted(book.open.keys() - names)
             ),
         ),
@@ -106,7 +107,7 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
 def _differences(trial: Trial, held: Sequence[Held]) -> list[str]:
     name = f"trial {trial.trial_id} ({trial.cell}, seed {trial.seed})"
     if len(held) > 1:
-        return [f"{name} was paid {len(held)} times"]
+        return [f"{name} was reserved and paid {len(held)} times"]
     return [
         f"{name} has {each.reserved:,} FLOP reserved, planned {trial.train_flops:,}"
         for each in held

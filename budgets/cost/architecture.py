@@ -1,4 +1,4 @@
-"""Architectures, in open_clip's own model-config form: from the catalogue or from a user's JSON files."""
+"""Architectures in open_clip's model-config form, from the catalogue or from a user's JSON files."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -27,13 +27,13 @@ class Architecture:
     """An image tower and a text tower.
 
     Attributes:
-        name: As in a declaration.
-        config: As in the JSON, what ``open_clip.CLIP`` takes: ``embed_dim``, ``vision_cfg`` and ``text_cfg``.
-            One key is ours, ``vision_cfg.timm_model_kwargs``: the model builder takes it out. Not to be
-            changed.
+        name: Name in a declaration.
+        config: The JSON content, which is what ``open_clip.CLIP`` takes: ``embed_dim``, ``vision_cfg`` and
+            ``text_cfg``. One key is this project's own, ``vision_cfg.timm_model_kwargs``; the model builder
+            removes it. Must not be modified.
 
     Raises:
-        ValueError: The config has a setting that is unknown, of the wrong kind or not counted in closed form.
+        ValueError: A setting is unknown, has the wrong type, or its cost has no closed form.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Architecture:
     _full: ModelConfig = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check and completes the config."""
+        """Check and complete the config."""
         object.__setattr__(self, "_full", model_config.complete(self.config))
 
     @property
@@ -51,7 +51,7 @@ class Architecture:
 
     @property
     def is_vit(self) -> bool:
-        """Whether image patches can be left out."""
+        """True if image patches can be dropped."""
         return self.family == "vit"
 
     @property
@@ -66,7 +66,7 @@ class Architecture:
 
     @property
     def vocab_size(self) -> int:
-        """Number of different tokens."""
+        """Number of distinct tokens."""
         return int(self._full.text["vocab_size"])
 
     @property
@@ -81,7 +81,7 @@ class Architecture:
             kept_fraction: Share of the patches that are kept, in (0, 1].
 
         Raises:
-            ValueError: Patches would be left out by a tower that needs all of them.
+            ValueError: Patches would be dropped, but the tower is not a ViT.
         """
         if self.is_vit:
             return vit.image_tower(self._full.vision, self.embed_dim, kept_fraction)
@@ -90,7 +90,7 @@ class Architecture:
         return _WHOLE_IMAGE_TOWERS[self.family](self._full.vision, self.embed_dim)
 
     def text_tower(self, tokens: int) -> TowerCost:
-        """Cost of one text of so many tokens through its tower and projection."""
+        """Cost of one text of ``tokens`` tokens through its tower and projection."""
         return text.text_tower(self._full.text, self.embed_dim, tokens)
 
 
@@ -102,17 +102,17 @@ def catalogue() -> tuple[str, ...]:
 
 @cache
 def load_architecture(name: str, folder: Path | None = None) -> Architecture:
-    """The architecture of that name.
+    """Load the architecture of a given name.
 
     Args:
         name: Name of a JSON file, without its ending.
-        folder: A user's own JSON files, looked in before the catalogue.
+        folder: Folder of a user's own JSON files, searched before the catalogue.
 
     Returns:
         The same object for the same name and folder.
 
     Raises:
-        ValueError: There is no such file, or no valid config in it; the message names file and setting.
+        ValueError: No file has that name, or its config is not valid; the message names file and setting.
     """
     names = set(catalogue())
     if folder is not None:
@@ -126,5 +126,5 @@ def load_architecture(name: str, folder: Path | None = None) -> Architecture:
         path = folder / f"{name}.json"
     try:
         return Architecture(name=name, config=json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:  # of json as well: it names the line
+    except ValueError as error:  # also json's own error, which names the line
         raise ValueError(f"{path}: {error}") from error

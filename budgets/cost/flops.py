@@ -1,7 +1,7 @@
-"""What a sample costs: closed forms of the forward pass, and of training, for each architecture and strategy.
+"""FLOPs of a sample: closed forms of forward pass and training for each architecture and strategy.
 
-``CONVENTION`` says what is counted and where it comes from. torch's ``FlopCounterMode`` finds the same on the
-models that open_clip builds, and so does open_clip's published ``model_profile.csv``, at 2 FLOPs a MAC.
+``CONVENTION`` states what is counted and cites the sources. The counts agree with torch's ``FlopCounterMode``
+on the models that open_clip builds, and with open_clip's published ``model_profile.csv`` at 2 FLOPs a MAC.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ CONVENTION = (
 )
 
 CONVENTION_NAME = "3 x 2 x forward MACs, version 1"
-"""Short for ``CONVENTION``, where each line carries it; the version rises when what is counted changes."""
+"""Short name of ``CONVENTION``, stored with every entry; the version rises when the counting changes."""
 
 _FLOPS_PER_MAC = 2
 _PASSES = 3  # forward, gradients of activations, gradients of weights
@@ -31,7 +31,7 @@ _PASSES = 3  # forward, gradients of activations, gradients of weights
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleCost:
-    """Forward multiply-accumulates of one training sample, by where they are spent.
+    """Forward multiply-accumulates of one training sample, by component.
 
     Attributes:
         image_macs: Image tower and its projection, all views.
@@ -58,12 +58,12 @@ class SampleCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """Number of parameters, by where they are.
+    """Number of parameters, by component.
 
     Attributes:
         image: Image tower with its projection.
         text: Text tower with embeddings and projection.
-        head: The loss's own (temperature; SigLIP's bias) and the self-supervised head.
+        head: Parameters of the loss (temperature; SigLIP's bias) and the self-supervised head.
     """
 
     image: int
@@ -72,18 +72,18 @@ class Parameters:
 
     @property
     def total(self) -> int:
-        """All that is trained."""
+        """All trained parameters."""
         return self.image + self.text + self.head
 
 
 @cache
 def sample_cost(architecture: Architecture, strategy: Strategy, *, batch_size: int) -> SampleCost:
-    """What one training sample costs.
+    """Compute the cost of one training sample.
 
     Args:
         architecture: Both towers.
-        strategy: One that applies to the architecture.
-        batch_size: Pairs in the trial's real batch, the strategy's factor included.
+        strategy: A strategy that applies to the architecture.
+        batch_size: Pairs in the trial's actual batch, the strategy's factor included.
 
     Returns:
         Forward multiply-accumulates per sample.
@@ -95,10 +95,10 @@ def sample_cost(architecture: Architecture, strategy: Strategy, *, batch_size: i
     head = TowerCost()
     if strategy.self_supervised_head:
         head = _slip_head(architecture)
-        # Two views against two, each batch x batch, shared out over the batch.
+        # SimCLR compares two views with two views: 4 matrices of batch x batch, divided over the batch.
         similarity += 4 * batch_size * slip_head_dims(architecture)[2]
     return SampleCost(
-        # The head reads the trunk's features: only the contrastive view is projected.
+        # The SimCLR head reads the trunk's features, so only the contrastive view is projected.
         image_macs=tower.trunk.macs * strategy.image_views + tower.projection.macs,
         text_macs=text.macs * strategy.text_views,
         head_macs=head.macs * augmented_views,
@@ -134,7 +134,7 @@ def slip_head_dims(architecture: Architecture) -> tuple[int, int, int]:
 
 @cache
 def parameters(architecture: Architecture, strategy: Strategy) -> Parameters:
-    """Number of parameters that a strategy trains, evaluated in closed form."""
+    """Count the parameters that a strategy trains, in closed form."""
     tower = architecture.image_tower(1.0)
     head = 2 if strategy.sigmoid_loss else 1
     if strategy.self_supervised_head:
@@ -147,7 +147,7 @@ def parameters(architecture: Architecture, strategy: Strategy) -> Parameters:
 
 
 def _slip_head(architecture: Architecture) -> TowerCost:
-    """Linear, batch norm, ReLU, linear, batch norm, ReLU, linear on one view."""
+    """Cost of linear, batch norm, ReLU, linear, batch norm, ReLU, linear on one view."""
     inputs, hidden, outputs = slip_head_dims(architecture)
     return (
         linear(1, inputs, hidden) + linear(1, hidden, hidden) + norm(hidden) * 2 + linear(1, hidden, outputs)

@@ -1,15 +1,18 @@
-"""How much memory a trial takes on each of its devices: an estimate, to leave out what can't fit.
+"""Estimate of the memory that a trial needs on each device, used to leave out trials that cannot fit.
 
-Weights, gradients and AdamW's two moments in fp32: 16 bytes a parameter, the same on every device.
-Adafactor's first moment is bf16 and its second factored: 10 bytes. A moving average of the weights adds 4.
-Activations that wait for the backward pass, in bf16, none recomputed and no attention matrix kept: 34 bytes a
-token, width and layer of a transformer (Korthikanti et al. 2022, table 2, without the attention term), which
-is 34 / (12 x width) bytes a MAC of its blocks; a Mixer's blocks have that shape. ConvNeXt, Swin and ResNet
-have narrow stages with large maps: 0.012 bytes a MAC (by hand: ConvNeXt-T 0.0124, Swin-T 0.0117, ResNet-50
-0.011). Beside them the similarity matrices of the loss, each device's share of the batch against all of it.
-Accumulation holds the activations of one part of the batch. With gradient checkpointing a transformer's layer
-keeps its input alone, 2 of the 34 bytes. Fragmentation, the input images and communication buffers are left
-out: a trial that is close to the limit may still not fit.
+Weights, gradients and AdamW's two moments in fp32: 16 bytes a parameter on every device. Adafactor keeps its
+first moment in bf16 and factors the second: 10 bytes. A moving average of the weights adds 4.
+
+Activations kept for the backward pass, in bf16, without recomputation and without the attention matrix: 34
+bytes per token, width and layer of a transformer (Korthikanti et al. 2022, table 2, without the attention
+term). A block has about 12 x width² MACs a token, hence 34 / (12 x width) bytes a MAC; a Mixer's blocks have
+the same shape. ConvNeXt, Swin and ResNet have narrow stages with large maps: 0.012 bytes a MAC (computed by
+hand: ConvNeXt-T 0.0124, Swin-T 0.0117, ResNet-50 0.011). The loss's similarity matrices come on top: each
+device's share of the batch against the whole batch.
+
+With accumulation, only one part of the batch has activations in memory. With gradient checkpointing, a
+transformer layer keeps only its input, 2 of the 34 bytes. Fragmentation, input images and communication
+buffers are not counted, so a trial close to the limit may still not fit.
 """
 
 from budgets.cost.architecture import Architecture
@@ -30,12 +33,12 @@ _LOGIT_BYTES = 4 * 2  # fp32, with their gradients
 def memory_bytes(
     architecture: Architecture, strategy: Strategy, recipe: Recipe, *, batch_size: int, devices: int
 ) -> int:
-    """Estimate the memory of each device.
+    """Estimate the memory of each device, in bytes.
 
     Args:
         architecture: Both towers.
-        strategy: One that applies to the architecture.
-        recipe: How it is optimised.
+        strategy: A strategy that applies to the architecture.
+        recipe: The optimisation settings.
         batch_size: Pairs in the whole batch.
         devices: Devices that share the batch.
     """

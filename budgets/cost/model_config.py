@@ -1,7 +1,8 @@
 """open_clip's model config, checked and completed with open_clip's own defaults.
 
-Accepted are the settings whose cost is known in closed form (or that cost nothing); any other is an error, so
-that nothing is ever trained on a wrong count. One key is ours: ``timm_model_kwargs``, for timm's constructor.
+Only settings whose cost is known in closed form (or zero) are accepted; any other is an error, so that no
+trial is planned with a wrong FLOP count. One key is this project's own: ``timm_model_kwargs``, the arguments
+of timm's constructor.
 """
 
 import math
@@ -90,13 +91,13 @@ class ModelConfig:
 
 
 def complete(config: Mapping[str, Any]) -> ModelConfig:
-    """Check a config and fills in what it leaves out.
+    """Check a config and fill in its missing settings.
 
     Args:
         config: As in a JSON file of open_clip.
 
     Raises:
-        ValueError: A setting is unknown, of the wrong kind, out of range, or does not go with another.
+        ValueError: A setting is unknown, has the wrong type, is out of range, or conflicts with another.
     """
     for key in ("embed_dim", "vision_cfg", "text_cfg"):
         if not isinstance(config, Mapping) or key not in config:
@@ -156,7 +157,7 @@ def _timm(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 
 def _checked(section: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults with what was given, each of its default's kind."""
+    """Return the defaults overridden by the given settings, each checked against its default's type."""
     for key, value in given.items():
         if key not in defaults:
             where = section.rstrip(".") or "model config"
@@ -171,7 +172,7 @@ def _checked(section: str, given: Mapping[str, Any], defaults: Mapping[str, Any]
 
 
 def _problem(value: object, default: object, *, zero: bool) -> str | None:
-    """What is allowed, where the value is not of its default's kind; None where it is."""
+    """Return a description of the allowed values if ``value`` is not one of them, else None."""
     least = 0 if zero else 1
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     items = value if isinstance(value, list | tuple) else ()

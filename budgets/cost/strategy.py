@@ -1,6 +1,6 @@
-"""Training strategies by what they cost a sample: views, kept tokens, batch, extra heads.
+"""Training strategies by their cost per sample: views, kept tokens, batch, extra heads.
 
-How each is computed stands in ``runners/strategies``, one file each; augmenting a view costs nothing here.
+``runners/strategies`` implements each of them in a file of its own. Augmentation costs no FLOPs here.
 """
 
 from collections.abc import Mapping
@@ -13,17 +13,18 @@ from budgets.names import unknown
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
-    """What a strategy runs on each sample.
+    """The computation that a strategy runs on each sample.
 
     Attributes:
-        name: As in a declaration.
-        image_views: Passes of the image tower; all but the first are views for the self-supervised head.
-        text_views: Passes of the text tower.
+        name: Name in a declaration.
+        image_views: Passes through the image tower; all but the first are views for the self-supervised head.
+        text_views: Passes through the text tower.
         kept_fraction: Share of the image patches that are kept, in (0, 1]; below 1 is patch dropout.
         text_fraction: Share of the text's context that is kept, in (0, 1].
-        batch_factor: Batch over the batch that the declaration gives.
-        self_supervised_head: A SimCLR head on the two augmented views.
-        sigmoid_loss: SigLIP's loss: one product of the embeddings instead of two, and a learned bias.
+        batch_factor: Ratio of the batch to the declared batch.
+        self_supervised_head: True if a SimCLR head is trained on the two augmented views.
+        sigmoid_loss: True for SigLIP's loss: one product of the embeddings instead of two, and a learned
+            bias.
     """
 
     name: str
@@ -37,12 +38,12 @@ class Strategy:
 
     @property
     def masks(self) -> bool:
-        """Whether some tokens of the image or of the text are left out."""
+        """True if some tokens of the image or of the text are dropped."""
         return self.kept_fraction < 1 or self.text_fraction < 1
 
     @property
     def unmasked(self) -> "Strategy":
-        """The strategy in an unmasked tail: all tokens, and the batch as large as before."""
+        """The strategy during an unmasked tail: all tokens, with the batch size unchanged."""
         return replace(self, kept_fraction=1.0, text_fraction=1.0)
 
 
@@ -52,7 +53,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
         for each in (
             # Radford et al. 2021.
             Strategy(name="clip"),
-            # CLIP with augmented images (Li, Xie and Cubuk 2024, section 7): no more for the towers to see.
+            # CLIP with augmented images (Li, Xie and Cubuk 2024, section 7): augmentation adds no FLOPs.
             Strategy(name="clip-crop-flip"),
             Strategy(name="clip-randaugment"),
             Strategy(name="clip-stacked-randaugment"),
@@ -63,7 +64,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             Strategy(name="slip", image_views=3, self_supervised_head=True),
             # SigLIP (Zhai et al. 2023).
             Strategy(name="siglip", sigmoid_loss=True),
-            # CLIPA (Li, Wang and Xie 2023), its main phase: fewer tokens on both sides, the batch as it was.
+            # CLIPA (Li, Wang and Xie 2023), main phase: fewer tokens in both towers, the batch unchanged.
             Strategy(name="clipa", kept_fraction=0.25, text_fraction=0.5),
         )
     }
@@ -71,10 +72,10 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
 
 
 def strategy(name: str) -> Strategy:
-    """The strategy of that name.
+    """Return the strategy of a given name.
 
     Raises:
-        ValueError: There is none; the message gives the nearest name and all of them.
+        ValueError: The name is unknown; the message gives the nearest name and all valid ones.
     """
     if name not in STRATEGIES:
         raise ValueError(unknown("strategy", name, STRATEGIES))
@@ -82,7 +83,9 @@ def strategy(name: str) -> Strategy:
 
 
 def inapplicable(strategy: Strategy, architecture: Architecture) -> str | None:
-    """Why the strategy cannot train the architecture, or None where it can."""
+    """Return the reason why the strategy cannot train the architecture, or None if it can."""
     if strategy.kept_fraction < 1 and not architecture.is_vit:
-        return f"patch dropout needs a ViT; {architecture.name} is a {architecture.family} ({strategy.name})"
+        return (
+            f"patch dropout needs a ViT, but {architecture.name} is a {architecture.family} ({strategy.name})"
+        )
     return None

@@ -1,1 +1,1 @@
-"""From a declaration to a plan within the budget."""
+"""Planning: turns a declaration into a plan within the budget."""

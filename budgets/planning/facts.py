@@ -1,4 +1,4 @@
-"""What the planner must know of a pool and of evaluation sets, so that it touches no disk."""
+"""Facts about the pool and the evaluation sets that the planner needs, so that it reads no files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,14 +8,14 @@ from budgets.quality import NAMED, available
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoolFacts:
-    """What the planner must know of a pool.
+    """Facts about a pool.
 
     Attributes:
-        name: Identifies the pool's content; part of each trial's id.
+        name: Content id of the pool; part of each trial's id.
         pairs: Number of image-text pairs.
-        scored: Whether the pairs have a quality score.
-        scored_pairs: How many of them have; ``None`` for all.
-        subsets: Pairs in each named subset.
+        scored: True if the pairs have a quality score.
+        scored_pairs: Number of pairs that have a score; ``None`` for all.
+        subsets: Name of a subset → its number of pairs.
     """
 
     name: str
@@ -33,14 +33,13 @@ class PoolFacts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationFacts:
-    """What the planner must know of the evaluation sets together.
+    """Facts about all evaluation sets together.
 
     Attributes:
-        names: The sets, each by a name that stands for its content; part of each trial's id, since its row
-            holds their metrics.
+        names: Content id of each set; part of each trial's id, because its result row holds their metrics.
         images: Images encoded in one evaluation of a trial.
         texts: Texts encoded in one evaluation of a trial.
-        metrics: What is measured, each as ``<evaluation set>/<metric>``; empty where it is not known.
+        metrics: Metrics, each as ``<evaluation set>/<metric>``; empty if unknown.
     """
 
     names: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Whether a cell can be run: every reason against it with its numbers, the most basic first."""
+"""Feasibility of a cell: every reason against it with its numbers, the most basic first."""
 
 from collections.abc import Iterator
 
@@ -7,18 +7,18 @@ from budgets.quantity import MAX_COUNT, format_flops
 
 
 def reason_against(candidate: GridCell, grid: Grid) -> str | None:
-    """Return the decisive reason why a cell is left out, or None where it can be run."""
+    """Return the first reason against a cell, or None if it can be run."""
     return next(reasons(candidate, grid), None)
 
 
 def reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
-    """Yield every reason against a cell: first those that no level changes, then those of its level."""
+    """Yield every reason against a cell: first those independent of its level, then those of its level."""
     yield from lasting_reasons(candidate, grid)
     yield from _reasons_of_length(candidate, grid)
 
 
 def lasting_reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
-    """Yield the reasons against a cell that hold at any level."""
+    """Yield the reasons against a cell that hold at every level."""
     cell, setup = candidate.cell, candidate.setup
     if grid.declaration.exclude:
         rule = grid.excluded_by(cell)
@@ -27,25 +27,25 @@ def lasting_reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
     if setup.inapplicable is not None:
         yield setup.inapplicable
     if setup.lr_peak is None:
-        yield f"training.lr_peak has no learning rate for {cell.architecture}"
+        yield f"training.lr_peak declares no learning rate for {cell.architecture}"
     if cell.quality.startswith("top") and not grid.pool.scored:
-        yield f"the pool has no quality score, so {cell.quality} can't be chosen"
+        yield f"the pool has no quality scores, which {cell.quality} needs"
     most = grid.pool.available(cell.quality)
     scored = grid.pool.scored_pairs
     if cell.quality.startswith("top") and grid.pool.scored and scored is not None and scored < most:
         yield (
-            f"{scored:,} of the pool's {grid.pool.pairs:,} pairs have a quality score, {cell.quality} needs "
-            f"{most:,}; score all of it"
+            f"{scored:,} of the pool's {grid.pool.pairs:,} pairs have a quality score, but {cell.quality} "
+            f"needs {most:,}; score the whole pool"
         )
     if cell.subset_size > most:
-        yield f"{cell.subset_size:,} pairs asked, the pool holds {most:,} of quality {cell.quality}"
+        yield f"{cell.subset_size:,} pairs requested, but the pool holds {most:,} of quality {cell.quality}"
     yield from _reasons_of_the_batch(candidate)
     if grid.device_bytes is not None and setup.memory_bytes > grid.device_bytes:
         cluster, share = grid.declaration.cluster, max(1, grid.declaration.resources.gpus)
         assert cluster is not None
         yield (
             f"about {setup.memory_bytes / 1e9:,.0f} GB on each of {share} devices for a batch of "
-            f"{setup.batch_size:,}, {cluster.device} has {grid.device_bytes / 1e9:,.0f} GB"
+            f"{setup.batch_size:,}, but {cluster.device} has {grid.device_bytes / 1e9:,.0f} GB"
         )
 
 
@@ -53,7 +53,7 @@ def _reasons_of_the_batch(candidate: GridCell) -> Iterator[str]:
     pairs, batch_size = candidate.cell.subset_size, candidate.setup.batch_size
     parts = candidate.setup.recipe.accumulation
     if parts > batch_size:
-        yield f"training.accumulation = {parts:,} parts of a batch of {batch_size:,}"
+        yield f"training.accumulation = {parts:,} parts, but a batch has only {batch_size:,} pairs"
     if batch_size > pairs:
         yield f"a batch of {batch_size:,} is larger than the subset of {pairs:,} pairs"
 
@@ -72,7 +72,7 @@ def _reasons_of_length(candidate: GridCell, grid: Grid) -> Iterator[str]:
         else:
             yield f"its samples are fewer than one batch of {batch_size:,}"
     if samples > MAX_COUNT:
-        yield f"{samples:.3e} samples are more than {MAX_COUNT:.0e}, the most that is planned for"
+        yield f"{samples:.3e} samples are more than the maximum of {MAX_COUNT:.0e}"
     if steps < limits.min_steps:
         yield f"{steps:,} steps of {batch_size:,} pairs, fewer than limits.min_steps = {limits.min_steps:,}"
     if samples > limits.max_epochs * cell.subset_size:

@@ -1,4 +1,4 @@
-"""The declared grid: its cells in order, each with what an architecture and a strategy together cost."""
+"""The declared grid: its cells in order, with the costs shared by an architecture and a strategy."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -23,20 +23,20 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Combination:
-    """An architecture with a strategy, as the study trains them: what all their cells share.
+    """An architecture with a strategy: the settings and costs that all their cells share.
 
     Attributes:
         architecture: The architecture.
         strategy: The strategy.
         batch_size: Pairs in a batch, the strategy's factor included.
-        lr_peak: Peak learning rate; None where none is declared.
-        inapplicable: Why the strategy can't train the architecture, or None.
-        train_flops_per_sample: Training FLOPs of one pair; 0 where the strategy can't.
-        tail_flops_per_sample: The same in the unmasked tail; 0 without one.
-        recipe: The study's recipe; only strategies that mask keep its unmasked tail.
+        lr_peak: Peak learning rate; None if not declared.
+        inapplicable: Reason why the strategy cannot train the architecture, or None.
+        train_flops_per_sample: Training FLOPs of one pair; 0 if the strategy is inapplicable.
+        tail_flops_per_sample: Training FLOPs of one pair in the unmasked tail; 0 without one.
+        recipe: The study's recipe; only masking strategies keep its unmasked tail.
         evaluation_flops: Forward FLOPs of one evaluation.
         parameters: Trainable parameters.
-        memory_bytes: Estimated memory of each device; 0 where none is declared.
+        memory_bytes: Estimated memory needed on each device; 0 if no cluster is declared.
     """
 
     architecture: Architecture
@@ -52,16 +52,18 @@ class Combination:
     memory_bytes: int
 
     def train_flops(self, steps: int) -> int:
-        """Training FLOPs of a run of so many steps."""
+        """Training FLOPs of a run of ``steps`` steps."""
         tail = self.recipe.tail_steps(steps)
         flops = (steps - tail) * self.train_flops_per_sample + tail * self.tail_flops_per_sample
         return flops * self.batch_size
 
     def steps_within(self, train_flops: int) -> int:
-        """Return the most steps that so many training FLOPs buy; 0 where the strategy can't train."""
+        """Return the most steps that cost at most ``train_flops``; 0 if the strategy is inapplicable."""
         if not self.train_flops_per_sample:
             return 0
         steps = train_flops // (self.train_flops_per_sample * self.batch_size)
+        # Tail steps cost more, so the first guess may be too high: step down by a lower bound of the excess
+        # until the run fits. Each correction is too small rather than too large, so no step is lost.
         dearest = self.batch_size * max(self.train_flops_per_sample, self.tail_flops_per_sample)
         while (over := self.train_flops(steps) - train_flops) > 0:
             steps -= -(-over // dearest)
@@ -70,14 +72,14 @@ class Combination:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridCell:
-    """A cell of the grid before it is known whether it can be run.
+    """A cell of the grid before its feasibility is checked.
 
     Attributes:
         cell: The cell.
         setup: Its architecture and strategy.
         seeds: Its seeds.
-        declared_samples: Samples that it shall see; 0 where its level buys them.
-        samples: Samples that a trial of it would see, whole batches.
+        declared_samples: Samples that the declaration asks for; 0 if they follow from its level.
+        samples: Samples seen by a trial of the cell, in whole batches.
     """
 
     cell: Cell
@@ -92,10 +94,10 @@ class Grid:
 
     Args:
         declaration: The study.
-        pool: The pool's facts.
-        evaluation: The evaluation sets' facts.
-        tuned: Architecture and strategy → tuned field → the value that takes the place of the declared one;
-            None where every value diverged.
+        pool: Facts about the pool.
+        evaluation: Facts about the evaluation sets.
+        tuned: (architecture, strategy) → tuned field → value that replaces the declared one; None if
+            training diverged at every value.
     """
 
     def __init__(
@@ -110,13 +112,13 @@ class Grid:
         self._setups: dict[tuple[str, str], Combination] = {}
 
     def candidates(self, levels: tuple[int, ...]) -> Iterator[GridCell]:
-        """Yield the cells of all blocks in declared order, with the blocks' own levels or these."""
+        """Yield the cells of all blocks in declared order, at each block's own levels or at ``levels``."""
         for block in self.declaration.grid:
             for cell, samples in self._points(block, block.levels or levels):
                 yield self.candidate(cell, samples, block.seeds or self.declaration.seeds)
 
     def candidate(self, cell: Cell, samples: int, seeds: tuple[int, ...]) -> GridCell:
-        """Return a cell as a candidate; its declared samples count where no level buys them."""
+        """Return a cell as a candidate; ``samples`` is ignored if the cell has a level."""
         setup = self.setup(cell.architecture, cell.strategy)
         steps = samples // setup.batch_size
         if cell.level_flops is not None:
@@ -130,18 +132,18 @@ class Grid:
         )
 
     def tuned(self, values: Mapping[Pair, Mapping[str, float] | None]) -> "Grid":
-        """Return the same grid with other values in the place of declared ones."""
+        """Return the same grid with tuned values instead of the declared ones."""
         return Grid(self.declaration, self.pool, self.evaluation, values)
 
     def setup(self, architecture_name: str, strategy_name: str) -> Combination:
-        """Return an architecture with a strategy."""
+        """Return the combination of an architecture and a strategy."""
         key = architecture_name, strategy_name
         if key not in self._setups:
             self._setups[key] = self._make_setup(architecture_name, strategy_name)
         return self._setups[key]
 
     def excluded_by(self, cell: Cell) -> int | None:
-        """Return the number of the first rule that leaves the cell out, counted from 1, or None."""
+        """Return the number of the first rule that excludes the cell, counted from 1, or None."""
         for number, rule in enumerate(self.declaration.exclude, start=1):
             if self._matches(rule, cell):
                 return number
@@ -149,12 +151,12 @@ class Grid:
 
     @cached_property
     def device_bytes(self) -> int | None:
-        """Memory of a device, where one is declared."""
+        """Memory of a device, or None if no cluster is declared."""
         cluster = self.declaration.cluster
         return None if cluster is None else device(cluster.device).memory_bytes
 
     def trial(self, candidate: GridCell, seed: int) -> Trial:
-        """Make a trial of a cell that can be run."""
+        """Build a trial of a feasible cell."""
         setup = candidate.setup
         assert setup.lr_peak is not None, "a cell without a learning rate is left out"
         return Trial(
@@ -174,7 +176,7 @@ class Grid:
         )
 
     def _points(self, block: GridBlock, levels: tuple[int, ...]) -> Iterator[tuple[Cell, int]]:
-        """Yield a block's cells, each with its declared samples; where a level buys them, 0."""
+        """Yield a block's cells, each with its declared samples, or 0 if they follow from the level."""
         by_level = block.regime == "fixed-compute"
         for level in levels if by_level else (None,):
             for samples in block.samples or (0,):
@@ -200,7 +202,7 @@ class Grid:
         training, reason = declaration.training, inapplicable(how, architecture)
         values = self._tuned.get((architecture_name, strategy_name), {})
         if values is None:
-            values, reason = {}, "tuning: training diverged at every value that was tried"
+            values, reason = {}, "tuning: training diverged at every value tried"
         batch_size = int(values.get("batch_size", training.batch_size)) * how.batch_factor
         of_recipe: dict[str, Any] = {
             name: value for name, value in values.items() if hasattr(training.recipe, name)
@@ -239,7 +241,7 @@ class Grid:
         )
 
     def _declared_lr_peak(self, architecture: str) -> float | None:
-        """The declared peak learning rate; where it is tuned instead, a middle one stands in for it."""
+        """Return the declared peak learning rate or, if it is tuned instead, the middle one tried."""
         tuning = self.declaration.tuning
         tried = () if tuning is None else tuning.fields.get("lr_peak", ())
         declared = self.declaration.training.lr_peak.get(architecture)

@@ -1,7 +1,7 @@
 """A trial's id: a hash of everything that decides its result, and of nothing else.
 
-The id must never change for a trial that somebody has run. So the fields of the first version always enter
-it, and a field that came later enters it only where it differs from its default.
+The id of a trial that was already run must never change. So the fields of the first version always enter the
+hash, and a field that was added later enters it only where it differs from its default.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _RECIPE_FIELDS = {"weight_decay", "beta1", "beta2", "eps", "warmup", "gradient_c
 def trial_id(trial: "Trial") -> str:
     """Derive the id: 12 hexadecimal digits, the same in any study.
 
-    The costs of a trial are no part of it: a correction of the accounting must not make another trial of it.
+    Costs are not part of it, so that a correction of the FLOP accounting keeps the ids.
     """
     cell = trial.cell
     parts = (
@@ -49,7 +49,7 @@ def _cell(cell: "Cell") -> str:
     )
 
 
-# A grid has very many trials of few architectures: what they share is written out once.
+# A large grid has very many trials but few architectures: each config is serialised once.
 _configs: dict[str, tuple[Mapping[str, object], str]] = {}
 
 

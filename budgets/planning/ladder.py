@@ -1,9 +1,9 @@
 """Budget levels from a study budget alone: the highest geometric ladder whose whole grid fits.
 
-The top level is a number of three digits, so that people can say it: the highest of them at which all of the
-grid's trials, with the charges and the trials that have no level, cost no more than the study budget. Cells
-that a level leaves out (too few steps, too many epochs) count as if they ran: a higher ladder is never bought
-by losing cells. Another grid gets another ladder, and its trials other ids: to keep them, declare the levels.
+The top level is rounded to three digits for readability: the highest such number at which all trials of the
+grid, plus charges and trials without a level, cost at most the study budget. Cells that a level leaves out
+(too few steps, too many epochs) count as if they ran, so that losing cells never raises the ladder. Another
+grid gets another ladder, and thereby other trial ids; declare the levels to keep them.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from budgets.planning.grid import Combination, Grid
 from budgets.planning.plan import Charge
 from budgets.quantity import format_flops
 
-_DIGITS = 900  # 100 to 999
+_DIGITS = 900  # three-digit numbers from 100 to 999 per power of ten
 _PLACEHOLDER = (1,)
 
 
@@ -25,14 +25,14 @@ def choose_levels(grid: Grid, charges: tuple[Charge, ...], study_flops: int) -> 
 
     Args:
         grid: A grid without declared levels.
-        charges: What the study pays beside its trials.
+        charges: Compute that the study pays in addition to its trials.
         study_flops: The study budget.
 
     Returns:
         The levels in training FLOPs, rising.
 
     Raises:
-        ValueError: What has no level costs more than the study budget already.
+        ValueError: Charges and trials without a level already cost the whole study budget.
     """
     counts: Counter[int] = Counter()
     setups: dict[int, Combination] = {}
@@ -54,8 +54,8 @@ def choose_levels(grid: Grid, charges: tuple[Charge, ...], study_flops: int) -> 
                 counts[id(setup)] += 1
     if rest >= study_flops:
         raise ValueError(
-            f"charges and trials without a level cost {format_flops(rest)}, the study budget is "
-            f"{format_flops(study_flops)}: nothing is left to choose levels from"
+            f"charges and trials without a level cost {format_flops(rest)}, but the study budget is "
+            f"{format_flops(study_flops)}: nothing is left for levels; raise budget.study"
         )
     ladder = grid.declaration.ladder
 
@@ -71,7 +71,7 @@ def choose_levels(grid: Grid, charges: tuple[Charge, ...], study_flops: int) -> 
 
 
 def _train_flops(level: int, setup: Combination) -> int:
-    """What a trial costs at a level: its whole batches."""
+    """Cost of a trial at a level, in whole batches."""
     return setup.train_flops(setup.steps_within(level))
 
 
@@ -81,7 +81,10 @@ def _levels(top: int, ladder: Ladder) -> tuple[int, ...]:
 
 
 def _highest(fits: Callable[[int], bool], most: int) -> int:
-    """The highest number of three digits and zeros up to ``most`` that fits; costs rise with the level."""
+    """Return the highest three-digit number (times a power of ten) up to ``most`` that fits, by bisection.
+
+    Costs rise with the level, so bisection finds it.
+    """
     low, high = 0, _DIGITS * len(str(most))
     while high - low > 1:
         middle = (low + high) // 2

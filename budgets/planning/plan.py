@@ -1,6 +1,6 @@
-"""What a study will run, as plain data: trials, what each costs, what was left out and why.
+"""The plan of a study as plain data: trials with their costs, and left-out cells with their reasons.
 
-`budgets.planning.planner` makes it from a declaration.
+`budgets.planning.planner` builds it from a declaration.
 """
 
 from collections import Counter
@@ -15,10 +15,10 @@ from budgets.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Charge:
-    """Compute that the study pays once, beside its trials.
+    """Compute that the study pays once, in addition to its trials.
 
     Attributes:
-        what: What it buys.
+        what: Name of the charge.
         train_flops: Training FLOPs.
         evaluation_flops: Forward FLOPs.
     """
@@ -30,15 +30,15 @@ class Charge:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """A point of the grid: all but the seed.
+    """A point of the grid: a trial without its seed.
 
     Attributes:
-        regime: What decides the samples seen.
+        regime: Rule that decides the samples seen.
         subset_size: Pairs in the subset.
-        quality: ``all`` or ``topNN``.
+        quality: ``all``, ``topN`` or ``subset:NAME``.
         architecture: Name in the catalogue.
         strategy: Name of the strategy.
-        level_flops: Budget level in training FLOPs, for `fixed-compute` alone.
+        level_flops: Budget level in training FLOPs; None unless the regime is `fixed-compute`.
     """
 
     regime: Regime
@@ -49,7 +49,7 @@ class Cell:
     level_flops: int | None
 
     def __str__(self) -> str:
-        """The cell on one line."""
+        """Return the cell on one line."""
         buys = f"at {format_flops(self.level_flops)}" if self.level_flops is not None else f"({self.regime})"
         subset = f"{format_count(self.subset_size)} pairs ({self.quality})"
         return f"{self.architecture} {self.strategy} on {subset} {buys}"
@@ -62,18 +62,18 @@ class Trial:
     Attributes:
         cell: The cell.
         seed: The seed; initial weights, order of samples and augmentation derive from it.
-        pool: Name of the pool's content.
-        evaluation_sets: Names of the sets that it is evaluated on.
+        pool: Content id of the pool.
+        evaluation_sets: Content ids of the evaluation sets.
         architecture_config: The architecture in open_clip's model-config form.
-        samples_seen: Image-text pairs that pass through training, whole batches.
+        samples_seen: Image-text pairs seen in training, in whole batches.
         batch_size: Pairs in a batch, the strategy's factor included.
         lr_peak: Peak learning rate.
-        recipe: The rest of the optimisation.
+        recipe: The other optimisation settings.
         train_flops_per_sample: Training FLOPs of one pair (`budgets.cost.flops.CONVENTION`).
-        tail_flops_per_sample: The same in the unmasked tail; read where the recipe has one.
+        tail_flops_per_sample: Training FLOPs of one pair in the unmasked tail; 0 without one.
         evaluation_flops: Forward FLOPs of its evaluation.
         parameters: Trainable parameters, the strategy's head included.
-        trial_id: Identifies it in any study, see `budgets.planning.identity`.
+        trial_id: Identifies the trial in any study, see `budgets.planning.identity`.
     """
 
     cell: Cell
@@ -102,7 +102,7 @@ class Trial:
 
     @property
     def epochs(self) -> float:
-        """Pass over the subset."""
+        """Passes over the subset."""
         return self.samples_seen / self.cell.subset_size
 
     @property
@@ -111,7 +111,7 @@ class Trial:
         return self.train_flops_after(self.samples_seen)
 
     def train_flops_after(self, samples: int) -> int:
-        """Training FLOPs of the first so many samples."""
+        """Training FLOPs of the first ``samples`` samples."""
         tail = self.recipe.tail_steps(self.steps) * self.batch_size
         unmasked = max(0, samples - (self.samples_seen - tail))
         return (samples - unmasked) * self.train_flops_per_sample + unmasked * self.tail_flops_per_sample
@@ -119,7 +119,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeftOut:
-    """A cell that is not run, in whole or for some of its seeds, and why.
+    """A cell that is not run, or not with all of its seeds.
 
     Attributes:
         cell: The cell.
@@ -132,19 +132,19 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Winner:
-    """What tuning found for an architecture with a strategy.
+    """Result of tuning for an architecture with a strategy.
 
     Attributes:
         architecture: The architecture.
         strategy: The strategy.
-        cell: The cell that it was tuned on.
-        values: Tuned field → the value that won.
+        cell: The cell used for tuning.
+        values: Tuned field → winning value.
         score: Mean of the selecting metric over the seeds.
-        runner_up: The values that came second.
-        runner_up_score: Their mean; NaN where they diverged.
-        tie: Whether the 90 % interval of the difference holds zero.
-        widened: Fields whose values were widened, since the first winner stood at their edge.
-        at_edge: Fields in which the winner stands at an edge that is not widened any more.
+        runner_up: The second-best values.
+        runner_up_score: Their mean; NaN if they diverged.
+        tie: True if the 90 % interval of the difference contains zero.
+        widened: Fields whose range was widened because the first winner lay at its edge.
+        at_edge: Fields in which the winner lies at an edge that is not widened any further.
     """
 
     architecture: str
@@ -164,14 +164,14 @@ class TuningPlan:
     """The trials that decide a study's tuned fields.
 
     Attributes:
-        trials: Those that are known so far: which values are tried beyond an edge follows from results.
+        trials: The trials known so far; values beyond an edge are added once results call for them.
         values: Trial id → tuned field → value.
         reserve_flops: Training FLOPs of the study budget that are set aside for tuning.
-        most_flops: What tuning costs at most, with every grid of values widened on all sides.
-        metric: What selects, ``<evaluation set>/<metric>``.
-        winners: What is decided.
-        waiting: Architectures and strategies that are not decided; the learning rates and ids of their
-            trials in the plan are provisional.
+        most_flops: Upper bound of the cost of tuning, with every range widened on all sides.
+        metric: The selecting metric, ``<evaluation set>/<metric>``.
+        winners: Results so far.
+        waiting: Undecided (architecture, strategy) pairs; the learning rates and ids of their trials in the
+            plan are provisional.
     """
 
     trials: tuple[Trial, ...]
@@ -185,7 +185,7 @@ class TuningPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What a study will run.
+    """The plan of a study.
 
     Attributes:
         trials: The trials, in declared order, levels rising.
@@ -193,8 +193,8 @@ class Plan:
         charges: Compute paid once.
         study_flops: The study's cap in training FLOPs, or None.
         levels: Budget levels in training FLOPs, declared or chosen, rising.
-        warnings: What the analysis of this plan will not be able to say, and what the planner decided.
-        tuning: What is tuned before the trials, or None.
+        warnings: Conclusions that this plan cannot support, and decisions of the planner.
+        tuning: The tuning that precedes the trials, or None.
     """
 
     trials: tuple[Trial, ...]
@@ -207,7 +207,7 @@ class Plan:
 
     @property
     def all_trials(self) -> tuple[Trial, ...]:
-        """Those of the tuning, then the others; one that is both stands once."""
+        """Trials of the tuning, then the others; a trial that is both appears once."""
         if self.tuning is None:
             return self.trials
         both = (*self.tuning.trials, *self.trials)
@@ -215,7 +215,7 @@ class Plan:
 
     @property
     def train_flops(self) -> int:
-        """Training FLOPs of all trials, the tuning's included, and charges."""
+        """Training FLOPs of all trials (including tuning) and charges."""
         return sum(t.train_flops for t in self.all_trials) + sum(c.train_flops for c in self.charges)
 
     @property

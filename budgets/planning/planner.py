@@ -1,4 +1,4 @@
-"""The planner: a declaration and a pool's facts → a plan that is within the study budget.
+"""The planner: turns a declaration and facts about its data into a plan within the study budget.
 
 Every cell of the grid either becomes trials or is left out with a reason that carries its numbers.
 Planning is a pure function: the same declaration gives the same plan, in the same order.
@@ -31,36 +31,35 @@ def make_plan(
 
     Args:
         declaration: The study as declared.
-        pool: The pool's facts.
-        evaluation: The evaluation sets' facts.
-        charges: Compute that the study pays beside its trials.
-        scores: What the trials of the tuning gave so far; None before any.
+        pool: Facts about the pool.
+        evaluation: Facts about the evaluation sets.
+        charges: Compute that the study pays in addition to its trials.
+        scores: Results of the tuning's trials so far; None before any.
 
     Returns:
-        The plan; within the study budget, where there is one.
+        The plan, within the study budget if there is one.
 
     Raises:
-        ValueError: No trial is feasible, a warm-up or cooldown is longer than its run, or the trials cost
-            more than the study budget and the declaration does not say to drop some (``fit: drop``), or
-            dropping does not help.
+        ValueError: No trial is feasible; a warm-up or cooldown is longer than its run; or the trials cost
+            more than the study budget and the declaration does not allow dropping some (``fit: drop``), or
+            dropping is not enough.
     """
     grid = Grid(declaration, pool, evaluation)
     notes: list[str] = []
     levels = declaration.levels
     reserve = tuning_reserve(declaration)
-    # The share of the tuning stays set aside when tuning is over: the grid must not depend on what it cost.
+    # Tuning's share stays set aside after tuning has ended: the grid must not depend on its actual cost.
     beside = (
         (*charges, Charge(what="tuning", train_flops=reserve, evaluation_flops=0)) if reserve else charges
     )
     chosen = not levels and any(block.regime == "fixed-compute" for block in declaration.grid)
     if chosen:
         if declaration.study_flops is None:
-            raise ValueError("there are no budget levels and no study budget to choose them from")
+            raise ValueError("declare budget levels, or a study budget (budget.study) to choose them from")
         levels = choose_levels(grid, beside, declaration.study_flops)
         notes.append(
-            f"levels chosen, the highest {len(levels)} at a ratio of {declaration.ladder.ratio:g} whose "
-            "grid fits the "
-            f"study budget: {', '.join(map(format_flops, levels))}"
+            f"levels chosen: the highest {len(levels)} at a ratio of {declaration.ladder.ratio:g} whose grid "
+            f"fits the study budget: {', '.join(map(format_flops, levels))}"
         )
     tuning = None
     if declaration.tuning is not None:
@@ -95,7 +94,7 @@ def make_plan(
 
 
 def _trials(grid: Grid, levels: tuple[int, ...]) -> tuple[tuple[Trial, ...], tuple[LeftOut, ...]]:
-    """Trials, levels rising and else as declared, and the cells that can't be run."""
+    """Return the trials, by rising level and then as declared, and the cells that cannot be run."""
     trials: dict[tuple[Cell, int, int], Trial] = {}
     left_out: dict[tuple[Cell, int], LeftOut] = {}
     for candidate in grid.candidates(levels):
@@ -113,17 +112,17 @@ def _trials(grid: Grid, levels: tuple[int, ...]) -> tuple[tuple[Trial, ...], tup
 
 
 def _check_schedule(trials: tuple[Trial, ...]) -> None:
-    """Refuse warm-ups and cooldowns that a run has no room for.
+    """Raise an error for warm-ups and cooldowns that are longer than their run.
 
     Raises:
-        ValueError: There are such; the message names the field, and the trials with their steps.
+        ValueError: The message names the field, and the trials with their steps.
     """
     wrong = {str(trial.cell): problem for trial in trials if (problem := _no_room(trial)) is not None}
     if wrong:
         shown = [f"  {cell}: {problem}" for cell, problem in list(wrong.items())[:_MOST_SHOWN]]
         if len(wrong) > _MOST_SHOWN:
-            shown.append(f"  and {len(wrong) - _MOST_SHOWN:,} cells more")
-        raise ValueError("\n".join(["the learning rate's schedule is longer than the run:", *shown]))
+            shown.append(f"  and {len(wrong) - _MOST_SHOWN:,} more cells")
+        raise ValueError("\n".join(["the learning-rate schedule is longer than the run:", *shown]))
 
 
 def _no_room(trial: Trial) -> str | None:
@@ -135,8 +134,10 @@ def _no_room(trial: Trial) -> str | None:
     warmup = share if recipe.warmup_samples is None else f"{recipe.warmup_samples:,} samples"
     takes = f"training.warmup = {warmup} takes {rise:,} of {steps:,} steps"
     if rise >= steps:
-        return f"{takes}: none is left after it"
-    return f"{takes}, training.cooldown = {recipe.cooldown:.0%} takes {fall:,}: together more than there are"
+        return f"{takes}: no step is left after it"
+    return (
+        f"{takes}, training.cooldown = {recipe.cooldown:.0%} takes {fall:,}: together more than the run has"
+    )
 
 
 def _nothing(left_out: tuple[LeftOut, ...]) -> str:
@@ -152,19 +153,17 @@ def _too_dear(
     cost = _cost(trials) + _sum(charges)
     charged = f", and {format_flops(_sum(charges))} of charges" if charges else ""
     text = (
-        f"the grid costs {format_flops(cost)} ({len(trials):,} trials{charged}), the study budget is "
+        f"the grid costs {format_flops(cost)} ({len(trials):,} trials{charged}), but the study budget is "
         f"{format_flops(declaration.study_flops)}: {format_flops(cost - declaration.study_flops)} over. "
     )
     if fit is None:
         return text + (
-            "Dropping extra seeds and upper levels does not make it fit. Raise budget.study, or take cells "
-            "away (sizes, "
-            "architectures, strategies, or rules under exclude:)"
+            "Dropping extra seeds and upper levels is not enough. Raise budget.study, or remove cells "
+            "(sizes, architectures, strategies, or rules under exclude:)"
         )
     return text + (
-        f"With budget: {{fit: drop}} it would fit without {fit.sentence()}. To choose otherwise, raise "
-        "budget.study, or "
-        "take away seeds, levels or cells (rules under exclude:)"
+        f"With budget: {{fit: drop}} it would fit without {fit.sentence()}. Otherwise raise budget.study, or "
+        "remove seeds, levels or cells (rules under exclude:)"
     )
 
 

@@ -1,8 +1,8 @@
-"""What a plan costs in time and money on the declared cluster, as a range.
+"""Time and money that a plan costs on the declared cluster, as a range.
 
-Where the throughput of an architecture and strategy was measured on the device, by the user (``own``) or by
-others (``throughput.csv``), the range is that of the measurements. Elsewhere it is FLOPs over the device's
-peak at a range of utilisation: the declared one, or the usual one (``devices.json`` says where that is from).
+If the throughput of an architecture and strategy was measured on the device, by the user (``own``) or by
+others (``throughput.csv``), the range is that of the measurements. Otherwise it is FLOPs over the device's
+peak at a range of utilisation: the declared one, or the usual one (``devices.json`` cites its source).
 """
 
 import heapq
@@ -18,7 +18,7 @@ from budgets.planning.plan import Plan, Trial
 _SECONDS_PER_HOUR = 3600
 
 Speeds = Mapping[tuple[str, str], float]
-"""Samples a second of one device: (architecture, strategy) → measured."""
+"""Measured samples a second of one device, by (architecture, strategy)."""
 
 NOTHING: Speeds = MappingProxyType({})
 
@@ -33,14 +33,14 @@ class Range:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Price:
-    """What a plan costs.
+    """Cost of a plan.
 
     Attributes:
-        device_hours: Hours of one device, all trials, evaluations and charges together.
-        makespan_hours: Hours from start to end with trials side by side, longest first; charges are paid
-        before. money: Device hours at the cluster's price, or None without one.
-        measured: Trials whose throughput was measured.
-        assumed: Trials that are priced by utilisation.
+        device_hours: Hours of one device, summed over all trials, evaluations and charges.
+        makespan_hours: Hours from start to end with trials side by side, longest first, after the charges.
+        money: Device hours times the cluster's price, or None without one.
+        measured: Number of trials whose throughput was measured.
+        assumed: Number of trials priced by utilisation.
     """
 
     device_hours: Range
@@ -51,7 +51,7 @@ class Price:
 
 
 def utilisation(cluster: Cluster) -> Range:
-    """The range of utilisation that stands in for a measurement."""
+    """Return the utilisation range assumed without a measurement."""
     if cluster.utilisation is not None:
         return Range(low=cluster.utilisation[0], high=cluster.utilisation[1])
     usual = usual_utilisation()
@@ -64,7 +64,7 @@ def is_measured(trial: Trial, cluster: Cluster, own: Speeds = NOTHING) -> bool:
 
 
 def device_hours(trial: Trial, cluster: Cluster, own: Speeds = NOTHING) -> Range:
-    """Hours of one device that a trial and its evaluation take; a trial on several devices takes as many."""
+    """Device hours of a trial and its evaluation, independent of how many devices share the trial."""
     evaluation = _hours(trial.evaluation_flops, cluster)
     speeds = _speeds(trial, cluster, own)
     if speeds is None:
@@ -83,9 +83,9 @@ def price(plan: Plan, cluster: Cluster, *, devices_per_trial: int, own: Speeds =
 
     Args:
         plan: The plan.
-        cluster: What it runs on.
-        devices_per_trial: Devices that a trial takes, at least one.
-        own: What the user measured on the cluster's device.
+        cluster: The cluster.
+        devices_per_trial: Devices that each trial uses, at least one.
+        own: The user's own measurements on the cluster's device.
     """
     hours = [device_hours(trial, cluster, own) for trial in plan.all_trials]
     charges = _hours(sum(each.train_flops + each.evaluation_flops for each in plan.charges), cluster)
@@ -111,9 +111,9 @@ def price(plan: Plan, cluster: Cluster, *, devices_per_trial: int, own: Speeds =
 
 
 def makespan(durations: Iterable[float], slots: int) -> float:
-    """Time until the last trial ends when the longest waiting one always starts on the next free slot.
+    """Time until the last trial ends if the longest waiting one always starts on the next free slot.
 
-    At most 4/3 of the best possible order's (Graham 1969).
+    At most 4/3 of the optimum (Graham 1969).
     """
     waiting: Sequence[float] = sorted(durations, reverse=True)
     ends = [0.0] * min(slots, max(1, len(waiting)))

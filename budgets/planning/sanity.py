@@ -1,4 +1,4 @@
-"""What the analysis of a plan will not be able to say, said before any money is spent."""
+"""Warnings about conclusions that a plan's trials cannot support, given before any compute is spent."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,14 +10,14 @@ from budgets.quantity import format_flops
 _Groups = dict[tuple[object, ...], set[int]]
 
 MIN_SIZES = 3
-"""Fewest model sizes whose error can have a minimum between them: an IsoFLOP profile is a parabola."""
+"""Fewest model sizes that can bracket the minimum of an IsoFLOP profile, which is a parabola."""
 
 MIN_POINTS = 3
-"""Fewest points of a curve to which a power law with a floor can be fitted."""
+"""Fewest points of a curve that a power law with a floor can be fitted to."""
 
 
 def warnings(trials: Sequence[Trial], architectures: Mapping[str, Architecture]) -> tuple[str, ...]:
-    """Warn of IsoFLOP profiles, curves and repeats that are too few.
+    """Return warnings about IsoFLOP profiles, curves and seeds that are too few.
 
     Args:
         trials: The plan's trials.
@@ -29,7 +29,7 @@ def warnings(trials: Sequence[Trial], architectures: Mapping[str, Architecture])
         *_profiles(cells, architectures),
         *_curves(cells),
         *(
-            ["every cell has one seed: no interval can be given, and no difference told from chance"]
+            ["every cell has one seed: no interval can be computed and no difference tested against chance"]
             if trials and max(seeds.values()) == 1
             else []
         ),
@@ -37,7 +37,7 @@ def warnings(trials: Sequence[Trial], architectures: Mapping[str, Architecture])
 
 
 def _profiles(cells: Mapping[Cell, Trial], architectures: Mapping[str, Architecture]) -> Iterator[str]:
-    """An IsoFLOP profile is one level over the sizes of one family, on one subset, by one strategy."""
+    """Check IsoFLOP profiles: one level over the sizes of one family, on one subset, with one strategy."""
     sizes: dict[int, _Groups] = defaultdict(lambda: defaultdict(set))
     for cell, trial in cells.items():
         if cell.level_flops is not None:
@@ -48,22 +48,20 @@ def _profiles(cells: Mapping[Cell, Trial], architectures: Mapping[str, Architect
         most = max(len(found) for found in groups.values())
         if most < MIN_SIZES:
             yield (
-                f"{format_flops(level)} has {_number(most, 'model size')} of a family on the same subset "
-                "with the "
-                f"same strategy: {MIN_SIZES} are needed to bracket the best size"
+                f"{format_flops(level)} has {_number(most, 'model size')} per family on the same subset "
+                f"with the same strategy: {MIN_SIZES} are needed to bracket the best size"
             )
             continue
         few = [key for key, found in groups.items() if 1 < len(found) < MIN_SIZES]
         if few:
             yield (
                 f"{format_flops(level)}: {_number(len(few), 'profile')} of {len(groups)} have fewer than "
-                f"{MIN_SIZES} "
-                f"model sizes, too few to bracket the best: {_examples(few)}"
+                f"{MIN_SIZES} model sizes, too few to bracket the best: {_examples(few)}"
             )
 
 
 def _curves(cells: Mapping[Cell, Trial]) -> Iterator[str]:
-    """A curve is what differs in level alone; without levels, in the subset's size alone."""
+    """Check curves: cells that differ only in level or, without levels, only in subset size."""
     points: dict[tuple[str, str], _Groups] = defaultdict(lambda: defaultdict(set))
     for cell in cells:
         group: tuple[object, ...] = cell.architecture, cell.strategy, cell.quality

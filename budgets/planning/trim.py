@@ -1,8 +1,9 @@
-"""What to drop from a grid that costs more than the study budget: extra seeds first, then the top level.
+"""Trials to drop from a grid that exceeds the study budget: extra seeds first, then the top level.
 
-Extra seeds go from the costliest cells first: at the top level the last seed of every cell, then the one
-before it, down to one seed a cell, then the level below. Where that is not enough the top level goes instead,
-whole, and seeds are dropped again only as far as they must. Nothing more is dropped than that order needs.
+Extra seeds are dropped from the most expensive cells first: at the top level the last seed of every cell,
+then the one before it, down to one seed a cell, then at the level below. If that is not enough, the whole top
+level is dropped instead, and seeds again only as far as needed. Nothing more is dropped than this order
+requires.
 """
 
 from collections import Counter, defaultdict
@@ -18,9 +19,9 @@ class Trimmed:
     """Trials that fit a budget.
 
     Attributes:
-        kept: They, in the order given.
-        dropped: The others.
-        whole_levels: Levels that were dropped whole.
+        kept: The trials that fit, in the given order.
+        dropped: The other trials.
+        whole_levels: Levels that were dropped entirely.
     """
 
     kept: tuple[Trial, ...]
@@ -28,7 +29,7 @@ class Trimmed:
     whole_levels: tuple[int, ...]
 
     def sentence(self) -> str:
-        """What is dropped, in words."""
+        """Return one line that lists what is dropped."""
         extra = Counter(_cost_rank(trial) for trial in self.dropped if not self._of_dropped_level(trial))
         parts = [f"the whole level {format_flops(level)}" for level in self.whole_levels]
         parts += [
@@ -39,7 +40,7 @@ class Trimmed:
         return f"{', '.join(parts)}: {len(self.dropped)} trials, {saved}"
 
     def left_out(self) -> tuple[LeftOut, ...]:
-        """One entry for each cell that lost trials."""
+        """Return one entry for each cell that lost trials."""
         seeds = defaultdict(list)
         for trial in self.dropped:
             seeds[trial.cell, trial.samples_seen].append(trial)
@@ -68,7 +69,7 @@ def trim(trials: Sequence[Trial], room: int) -> Trimmed | None:
         room: Training FLOPs that they may cost together.
 
     Returns:
-        The fit, or None where not even one seed of the lowest level fits.
+        The fit, or None if not even one seed of the lowest level fits.
     """
     levels = sorted({trial.cell.level_flops for trial in trials if trial.cell.level_flops is not None})
     for number in range(max(1, len(levels))):
@@ -86,7 +87,7 @@ def trim(trials: Sequence[Trial], room: int) -> Trimmed | None:
 
 
 def _extra_seeds_to_drop(trials: Sequence[Trial], room: int) -> set[str] | None:
-    """Ids of extra seeds whose loss makes the rest fit, or None where even one seed a cell does not fit."""
+    """Return ids of extra seeds to drop until the rest fits, or None if one seed a cell is too much."""
     over = sum(trial.train_flops for trial in trials) - room
     earlier: Counter[tuple[object, int]] = Counter()
     extra = []
@@ -105,5 +106,5 @@ def _extra_seeds_to_drop(trials: Sequence[Trial], room: int) -> set[str] | None:
 
 
 def _cost_rank(trial: Trial) -> int:
-    """What orders trials by cost: the level that they share, where there is one, else their own FLOPs."""
+    """Cost by which trials are ordered: their level if they have one, else their own FLOPs."""
     return trial.cell.level_flops if trial.cell.level_flops is not None else trial.train_flops

@@ -1,9 +1,9 @@
-"""Tuning: which values are tried for each architecture with each strategy, within a share of the budget.
+"""Tuning: the values tried for each architecture and strategy, within a share of the budget.
 
-Each pair of architecture and strategy is tuned on its cheapest cell, the one of most pairs where several cost
-the same. Every combination of the declared values is tried. Where the winner stands at the edge of a field's
-values, they are widened by one step, once; what is tried follows from results alone, so a study that was
-stopped goes on with the same trials.
+Each pair of architecture and strategy is tuned on its cheapest cell; among equally cheap ones, on that with
+most pairs. Every combination of the declared values is tried. If the winner lies at the edge of a field's
+values, the range is widened by one step, once. The choice follows from results alone, so a study that was
+stopped continues with the same trials.
 """
 
 import math
@@ -23,10 +23,10 @@ Fields = Mapping[str, tuple[float, ...]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
-    """What the trials of a tuning gave so far.
+    """Results of a tuning's trials so far.
 
     Attributes:
-        metric: What selects, ``<evaluation set>/<metric>``.
+        metric: The selecting metric, ``<evaluation set>/<metric>``.
         of: Trial id → score.
     """
 
@@ -35,7 +35,7 @@ class Scores:
 
 
 def tuning_reserve(declaration: Declaration) -> int:
-    """Return the training FLOPs that are set aside for tuning; 0 without any.
+    """Return the training FLOPs that are set aside for tuning; 0 without tuning.
 
     Raises:
         ValueError: There is no study budget to take a share of.
@@ -43,14 +43,16 @@ def tuning_reserve(declaration: Declaration) -> int:
     if declaration.tuning is None:
         return 0
     if declaration.study_flops is None:
-        raise ValueError("tuning.share is a share of the study budget: declare budget.study")
+        raise ValueError(
+            "tuning.share is a share of the study budget, which is missing: declare budget.study"
+        )
     return int(declaration.tuning.share * declaration.study_flops)
 
 
 def plan_tuning(
     grid: Grid, levels: tuple[int, ...], scores: Scores
 ) -> tuple[TuningPlan, dict[Pair, dict[str, float] | None]]:
-    """Plan the tuning as far as its results so far decide it.
+    """Plan the tuning as far as the results so far decide it.
 
     Args:
         grid: The grid as declared.
@@ -58,10 +60,10 @@ def plan_tuning(
         scores: Results so far.
 
     Returns:
-        The plan, and the winning values of each pair that is decided; None where all diverged.
+        The plan, and the winning values of each decided pair; None if all values diverged.
 
     Raises:
-        ValueError: The declared values cost more than the share, or one of them can't be trained.
+        ValueError: The declared values cost more than tuning's share, or one of them cannot be trained.
     """
     tuning = grid.declaration.tuning
     assert tuning is not None, "asked where something is tuned"
@@ -74,7 +76,8 @@ def plan_tuning(
     tried: dict[Pair, list[Tried]] = {}
     tuned: dict[Pair, dict[str, float] | None] = {}
     winners = []
-    # What is tried beyond the edges is decided when all is known: the order of results must be no matter.
+    # Values beyond the edges are chosen only when all results are known, so that the order of results
+    # does not decide which pair gets what is left of the share.
     complete = all(is_done(points, scores.of) for points in first.values())
     for pair, points in first.items():
         tried[pair] = points
@@ -105,7 +108,7 @@ def plan_tuning(
 
 
 def _cheapest(grid: Grid, levels: tuple[int, ...]) -> dict[Pair, GridCell]:
-    """The cell that each pair is tuned on, pairs in declared order."""
+    """Return the cell that each pair is tuned on, pairs in declared order."""
     cells: dict[Pair, tuple[tuple[int, int], GridCell]] = {}
     for candidate in grid.candidates(levels):
         if reason_against(candidate, grid) is None:
@@ -118,7 +121,7 @@ def _cheapest(grid: Grid, levels: tuple[int, ...]) -> dict[Pair, GridCell]:
 
 
 def _tried(grid: Grid, on: GridCell, fields: Fields) -> list[Tried]:
-    """Each combination of values with its trials, in the fields' order."""
+    """Return each combination of values with its trials, in the fields' order."""
     tuning = grid.declaration.tuning
     assert tuning is not None, "asked where something is tuned"
     pair = on.cell.architecture, on.cell.strategy
@@ -140,7 +143,7 @@ def _combinations(fields: Fields) -> Iterator[dict[str, float]]:
 
 
 def _widened(fields: Fields, best: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
-    """Each field's values, one step wider on the side whose edge the best one stands at."""
+    """Return each field's values, widened by one step on the side where the best value is at the edge."""
     wide = {}
     for name, values in fields.items():
         beyond = step_beyond(name, values, best[name])
@@ -158,7 +161,7 @@ def _cost(points: Sequence[Tried]) -> int:
 
 
 def _most(points: Sequence[Tried], fields: Fields) -> int:
-    """What a pair costs when every field is widened."""
+    """Cost of a pair if every field is widened by one value."""
     wide = math.prod(len(values) + 1 for values in fields.values())
     return math.ceil(_cost(points) * wide / len(points))
 
@@ -170,6 +173,6 @@ def _too_dear(declaration: Declaration, reserve: int, first: Mapping[Pair, Seque
     share = math.ceil(1000 * cost / declaration.study_flops) / 10
     return (
         f"tuning costs {format_flops(cost)} ({trials} trials over {len(first)} pairs of architecture and "
-        f"strategy, each at its smallest level), its share of the study budget is {format_flops(reserve)}: "
-        f"raise tuning.share to {share:g}% or more, or try fewer values"
+        f"strategy, each at its smallest level), but its share of the study budget is "
+        f"{format_flops(reserve)}: raise tuning.share to at least {share:g}%, or try fewer values"
     )

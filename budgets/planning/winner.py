@@ -1,4 +1,4 @@
-"""Which of the values that were tried wins, and where to look further."""
+"""Winner of a tuning: the best of the values tried, ties, and the next value beyond an edge."""
 
 import math
 import statistics
@@ -15,11 +15,11 @@ _WHOLE = {"batch_size", "warmup_samples"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """What a trial of the tuning gave.
+    """Result of a trial of the tuning.
 
     Attributes:
-        value: The selecting metric; None where the trial diverged.
-        standard_error: Of the metric, from the counting noise of its evaluation set.
+        value: The selecting metric; None if the trial diverged.
+        standard_error: Standard error of the metric from the finite size of its evaluation set.
     """
 
     value: float | None
@@ -28,11 +28,11 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tried:
-    """A combination of values.
+    """A combination of values and its trials.
 
     Attributes:
         values: Field → value.
-        trials: Its trials, one a seed.
+        trials: One trial per seed.
     """
 
     values: dict[str, float]
@@ -40,12 +40,12 @@ class Tried:
 
 
 def is_done(points: Sequence[Tried], scores: Mapping[str, Score]) -> bool:
-    """Return whether every trial of some combinations has its score."""
+    """Return whether every trial of the combinations has a score."""
     return all(trial.trial_id in scores for point in points for trial in point.trials)
 
 
 def best_first(points: Sequence[Tried], scores: Mapping[str, Score]) -> list[Tried]:
-    """Sort combinations by their mean; of equal ones, what is nearer to the middle of the list is better."""
+    """Sort combinations by mean score, best first; among equals, nearest the middle of the list first."""
     middle = (len(points) - 1) / 2
     ranked = sorted(
         enumerate(points), key=lambda item: (-_mean(item[1], scores), abs(item[0] - middle), item[0])
@@ -56,16 +56,16 @@ def best_first(points: Sequence[Tried], scores: Mapping[str, Score]) -> list[Tri
 def winner(
     cell: Cell, points: Sequence[Tried], scores: Mapping[str, Score], *, widened: tuple[str, ...]
 ) -> Winner | None:
-    """Names the winner of at least two combinations.
+    """Return the winner of at least two combinations.
 
     Args:
-        cell: The cell that they were tried on.
+        cell: The cell they were tried on.
         points: The combinations.
-        scores: Trial id → score, of all their trials.
-        widened: Fields whose values were widened.
+        scores: Trial id → score, for all their trials.
+        widened: Fields whose range was widened.
 
     Returns:
-        The winner, or None where all diverged.
+        The winner, or None if all combinations diverged.
     """
     best, second = best_first(points, scores)[:2]
     score, next_score = _mean(best, scores), _mean(second, scores)
@@ -92,20 +92,20 @@ def winner(
 
 
 def step_beyond(name: str, values: Sequence[float], best: float) -> float | None:
-    """Return the next value beyond the edge that the best one stands at, in the ratio of the last two.
+    """Return the next value beyond an edge, continuing the ratio of the last two values.
 
     Args:
         name: The field.
         values: At least two values, rising.
-        best: The one that won.
+        best: The winning value.
 
     Returns:
-        The value; None where the best is no edge, or the edge is the field's own end.
+        The value; None if the best value is not at an edge, or no valid value lies beyond it.
     """
     if best not in {values[0], values[-1]}:
         return None
     edge, inner = (values[0], values[1]) if best == values[0] else (values[-1], values[-2])
-    if name in _NEAR_ONE:  # what counts is the distance to one
+    if name in _NEAR_ONE:  # the ratio applies to the distance from one
         step = 1 - (1 - edge) ** 2 / (1 - inner)
     elif 0 in {edge, inner}:
         step = edge + (edge - inner)
@@ -117,23 +117,23 @@ def step_beyond(name: str, values: Sequence[float], best: float) -> float | None
 
 
 def tuning_notes(plan: TuningPlan, *, reported: str) -> Iterator[str]:
-    """Yield what a reader must know of the winners: ties, and optima that may lie beyond what was tried.
+    """Yield notes on the winners: ties, and optima that may lie beyond the values tried.
 
     Args:
         plan: The tuning.
-        reported: The study's own metric.
+        reported: The metric that the study reports.
     """
     if plan.metric == reported:
         yield (
-            f"tuning selects by {reported}, which is also what the study reports: that of the winners is a "
-            "little too good; name a set for selection alone (tuning.metric)"
+            f"tuning selects by {reported}, which the study also reports: the winners' values of it are "
+            "biased upwards; declare another set for selection (tuning.metric)"
         )
     for each in plan.winners:
         name = f"tuning of {each.architecture} with {each.strategy}"
         for field in each.at_edge:
             yield (
                 f"{name}: {field} = {each.values[field]:g} won at the edge of the values tried; the optimum "
-                "may lie beyond: declare values further out"
+                "may lie beyond; declare values further out"
             )
         if each.tie:
             yield (
@@ -148,16 +148,16 @@ def words(values: Mapping[str, float]) -> str:
 
 
 def _mean(point: Tried, scores: Mapping[str, Score]) -> float:
-    """Mean of a combination's scores; -inf where one of its trials diverged."""
+    """Mean of a combination's scores; -inf if one of its trials diverged."""
     values = [scores[trial.trial_id].value for trial in point.trials]
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if len(known) == len(values) else -math.inf
 
 
 def _noise(point: Tried, scores: Mapping[str, Score]) -> float:
-    """Standard error of a combination's mean: never below the counting noise of the evaluation set."""
+    """Standard error of a combination's mean, at least the counting noise of the evaluation set."""
     found = [scores[trial.trial_id] for trial in point.trials]
     values = [each.value for each in found if each.value is not None]
-    counting = max(each.standard_error for each in found)  # all seeds see the same images
+    counting = max(each.standard_error for each in found)  # not divided: all seeds see the same images
     seeds = math.sqrt(statistics.variance(values) / len(values)) if len(values) > 1 else 0.0
     return max(counting, seeds)

@@ -1,4 +1,4 @@
-"""Evaluates a model on evaluation sets, each by the kind of truth that it carries."""
+"""Evaluation of a model: zero-shot, probes and retrieval, depending on the labels that a set has."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -15,18 +15,18 @@ from runners.evaluate.zero_shot import zero_shot
 def evaluate(
     sets: Mapping[str, SetFeatures], *, context: Callable[[], AbstractContextManager[object]] = nullcontext
 ) -> dict[str, float]:
-    """Measure a model: zero-shot classification where a set has classes, retrieval where it has captions.
+    """Measure a model: zero-shot classification on sets with classes, retrieval on sets with captions.
 
-    Where a set has features of a training split, a linear probe and few-shot probes are fitted to them. The
-    probe is tested on the set, and on every other set without one whose classes are all among its own, as a
-    set with shifted images has them.
+    If a set has features of a training split, a linear probe and few-shot probes are fitted to them. The
+    probe is tested on the set itself, and on every set without a training split whose classes are all among
+    the probe's, for example a set of shifted images.
 
     Args:
         sets: Name → the model's features of the set.
-        context: Precision of the similarities; the model's own, for those of a trial.
+        context: Precision in which similarities are computed; pass the model's own for a trial.
 
     Returns:
-        ``<set>/<metric>`` → value. A value's standard error is ``<set>/<metric>_se``.
+        ``<set>/<metric>`` → value. The standard error of a value is ``<set>/<metric>_se``.
     """
     metrics: dict[str, float] = {}
     probes: dict[str, Probe] = {}
@@ -58,7 +58,7 @@ def evaluate(
 
 
 def _probed(name: str, sets: Mapping[str, SetFeatures], probes: Mapping[str, Probe]) -> dict[str, float]:
-    """Test on a set its own probe, or the first whose classes include the set's."""
+    """Test a set's own probe on it, or the first probe whose classes include the set's."""
     data = sets[name]
     if data.labels is None:
         return {}
@@ -71,7 +71,7 @@ def _probed(name: str, sets: Mapping[str, SetFeatures], probes: Mapping[str, Pro
 
 
 def _places(names: tuple[str, ...], among: tuple[str, ...]) -> list[int] | None:
-    """Where each name stands among others; ``None`` where one does not, or where names repeat."""
+    """Return the position of each name in ``among``; ``None`` if one is missing or names repeat."""
     places = {name: place for place, name in enumerate(among)}
     if len(places) < len(among) or not set(names) <= set(places):
         return list(range(len(among))) if names == among else None

@@ -1,4 +1,4 @@
-"""Features of an evaluation set: every image and text is encoded once, and all metrics share them."""
+"""Features of an evaluation set: every image and text is encoded once and shared by all metrics."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -17,13 +17,13 @@ BATCH = 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoder:
-    """A model and how it computes.
+    """A model with its preprocessing and precision.
 
     Attributes:
-        model: The model, an open_clip one; put into evaluation mode by who makes this.
+        model: The open_clip model; the caller puts it into evaluation mode.
         tokenize: Turns texts into token ids.
         normalise: Turns uint8 images (n, 3, S, S) into the model's input.
-        device: Where the model is.
+        device: Device of the model.
         context: Precision and attention of the forward pass.
     """
 
@@ -35,7 +35,7 @@ class Encoder:
 
     @torch.no_grad()
     def images(self, images: NDArray[np.uint8]) -> Tensor:
-        """Normalised features of uint8 (n, 3, S, S), (n, D)."""
+        """Return normalised features (n, D) of uint8 images (n, 3, S, S)."""
         encode: Callable[..., Tensor] = self.model.encode_image  # type: ignore[assignment]
         with self.context():
             batches = torch.from_numpy(images).split(BATCH)
@@ -43,7 +43,7 @@ class Encoder:
 
     @torch.no_grad()
     def texts(self, texts: list[str]) -> Tensor:
-        """Normalised features of texts, (n, D)."""
+        """Return normalised features (n, D) of texts."""
         encode: Callable[..., Tensor] = self.model.encode_text  # type: ignore[assignment]
         with self.context():
             tokens = self.tokenize(texts).to(self.device).split(BATCH)
@@ -51,7 +51,7 @@ class Encoder:
 
     @torch.no_grad()
     def classifier(self, classnames: tuple[str, ...], templates: tuple[str, ...]) -> Tensor:
-        """Zero-shot weights of classes, float32 (D, classes)."""
+        """Return zero-shot weights of the classes, float32 (D, classes)."""
         with self.context():
             return build_classifier(
                 self.model,
@@ -64,17 +64,17 @@ class Encoder:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SetFeatures:
-    """All that metrics need of a model and a set.
+    """A model's features of a set, which all metrics are computed from.
 
     Attributes:
-        images: Normalised, (N, D).
+        images: Normalised image features, (N, D).
         labels: Class of each image, (N,); ``None`` for retrieval.
-        classnames: Empty for retrieval.
+        classnames: Names of the classes; empty for retrieval.
         classifier: Zero-shot weights, (D, classes); ``None`` for retrieval.
-        texts: Normalised, (M, D); ``None`` for classification.
-        image_of_text: The image that each text belongs to, (M,); ``None`` for classification.
-        train_images: Of the training split that a probe is fitted to, normalised; ``None`` without one.
-        train_labels: Their classes.
+        texts: Normalised text features, (M, D); ``None`` for classification.
+        image_of_text: Index of the image that each text belongs to, (M,); ``None`` for classification.
+        train_images: Normalised features of the training split for probes; ``None`` without one.
+        train_labels: Class of each image of the training split.
     """
 
     images: Tensor
@@ -93,7 +93,7 @@ def encode_set(encoder: Encoder, data: EvaluationSet, train: Iterable[Labelled] 
     Args:
         encoder: The model.
         data: The set.
-        train: Batches of the training split, for a probe.
+        train: Batches of the training split, to fit probes to.
     """
     images = encoder.images(data.images)
     if data.labels is None:

@@ -1,4 +1,4 @@
-"""Few-shot classification: probes fitted to five or ten images of each class, over three draws of them."""
+"""Few-shot classification: probes fitted to five or ten images per class, averaged over three draws."""
 
 import numpy as np
 import torch
@@ -14,18 +14,18 @@ DRAWS = 3
 def few_shot(
     train_features: Tensor, train_labels: Tensor, *, features: Tensor, labels: Tensor, classes: int
 ) -> dict[str, float]:
-    """Fit and tests probes on few images; every model is given the same ones.
+    """Fit and test probes on few images per class; every model gets the same images.
 
     Args:
-        train_features: Normalised, (M, D).
+        train_features: Normalised features, (M, D).
         train_labels: Class of each, (M,).
-        features: Of the images to test on, normalised, (N, D).
+        features: Normalised features of the test images, (N, D).
         labels: Class of each, (N,).
-        classes: How many there are.
+        classes: Number of classes.
 
     Returns:
         ``few_shot_<K>_top1``, the mean over draws, and its standard error over draws and test images; only
-        where each class has K images to draw from.
+        for K up to the number of images of the smallest class.
     """
     found: dict[str, float] = {}
     fewest = int(train_labels.bincount(minlength=classes).min())
@@ -42,7 +42,7 @@ def few_shot(
 
 
 def _draw(labels: Tensor, shots: int, *, seed: int) -> Tensor:
-    """Choose so many images of each class at random; their places, ascending."""
+    """Choose ``shots`` images of each class at random; returns their indices, ascending."""
     classes = labels.cpu().numpy()
     order = np.random.default_rng(seed).permutation(len(classes))
     grouped = order[np.argsort(classes[order], kind="stable")]

@@ -11,18 +11,18 @@ _AT_ONCE = 4096
 
 @torch.no_grad()
 def retrieval(image_features: Tensor, text_features: Tensor, image_of_text: Tensor) -> dict[str, float]:
-    """Find each image's text and each text's image among all of the set.
+    """Measure retrieval of each image's text and of each text's image among all of the set.
 
-    An image is found at K when any of its texts is among the K nearest, as papers on CLIP count.
+    An image counts as found at K if any of its texts is among the K nearest, as in papers on CLIP.
 
     Args:
-        image_features: Normalised, (N, D).
-        text_features: Normalised, (M, D); an image may have several texts.
-        image_of_text: The image that each text belongs to, (M,).
+        image_features: Normalised features, (N, D).
+        text_features: Normalised features, (M, D); an image may have several texts.
+        image_of_text: Index of the image that each text belongs to, (M,).
 
     Returns:
         ``image_to_text_r<K>`` and ``text_to_image_r<K>`` as shares, the standard error of each as
-        ``<name>_se``, and ``count``, the number of images. Texts of one image are no independent sample.
+        ``<name>_se``, and ``count``, the number of images. Texts of one image are treated as a cluster.
     """
     images, texts = image_features.float(), text_features.float()
     own = torch.arange(len(images), device=images.device)
@@ -46,7 +46,7 @@ def retrieval(image_features: Tensor, text_features: Tensor, image_of_text: Tens
 
 
 def _nearest(cosines: Tensor, answer: Tensor, wanted: Tensor) -> Tensor:
-    """Whether each row's wanted answer is among its nearest columns, bool (rows, recalls)."""
+    """Return whether each row's answer is among its K nearest columns, bool (rows, recalls)."""
     right = [answer[cosines.argmax(1)] == wanted]
     for k in RECALLS[1:]:
         best = cosines.topk(min(k, cosines.shape[1]), dim=1).indices

@@ -1,4 +1,4 @@
-"""Standard errors of what an evaluation measures, over the images of its set."""
+"""Standard errors of evaluation metrics, over the images of a set."""
 
 from torch import Tensor
 
@@ -9,31 +9,32 @@ def of_mean(hits: Tensor) -> float:
 
 
 def of_clusters(hits: Tensor, cluster: Tensor, clusters: int) -> float:
-    """Standard error of the mean of values that come in clusters, such as the captions of one image.
+    """Standard error of the mean of values in clusters, such as the captions of one image.
 
-    The linearised error of a ratio of sums (Cochran 1977, section 6): only clusters are taken as
-    independent. With one value a cluster it is `of_mean`.
+    Linearised error of a ratio of sums (Cochran 1977, section 6), which assumes only the clusters to be
+    independent: with residuals e_i summed per cluster c, SE² = C / (C - 1) · Σ_c (Σ_{i in c} e_i)² / M². With
+    one value per cluster it equals `of_mean`.
 
     Args:
         hits: Values, (M,).
-        cluster: The cluster of each, (M,).
-        clusters: How many there are.
+        cluster: Index of the cluster of each value, (M,).
+        clusters: Number of clusters, C.
 
     Returns:
         NaN for fewer than two clusters.
     """
     if clusters < 2:  # noqa: PLR2004 - a spread needs two
         return float("nan")
-    values = hits.double().cpu()  # a GPU adds in no fixed order
+    values = hits.double().cpu()  # index_add on a GPU sums in no fixed order
     residuals = values.new_zeros(clusters).index_add(0, cluster.cpu(), values - values.mean())
     return (residuals.square().sum() * clusters / (clusters - 1)).sqrt().item() / len(values)
 
 
 def of_crossed(hits: Tensor) -> float:
-    """Standard error of the mean over draws of a training set and images that every draw is tested on.
+    """Standard error of the mean over draws of a training set, all tested on the same images.
 
-    Draws and images both are a sample, and crossed: the variances of both means count, less that of what
-    is neither's, which both contain (Cornfield and Tukey 1956).
+    Draws and images are crossed random factors: the variances of both means add up, minus that of the
+    residual, which both contain (Cornfield and Tukey 1956).
 
     Args:
         hits: Values, (draws, images), at least two of each.

@@ -1,7 +1,7 @@
-"""Mean over the shifted versions of ImageNet: of the paper's six, and of the five without ReaL.
+"""Means over shifted versions of ImageNet: the paper's six sets, or five without ReaL.
 
-"Scaling (Down) CLIP" shows both without saying which: figures 2 and 9 agree with six, figure 17 with five.
-They must not be compared with each other.
+"Scaling (Down) CLIP" shows both means without saying which: figures 2 and 9 agree with six, figure 17 with
+five. The two must not be compared with each other.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,20 +15,20 @@ MEANS = {"variants-6": SIX, "variants-5": FIVE}
 
 
 def variant_sets(names: Iterable[str]) -> dict[str, str]:
-    """Title in the paper's suite → name, of those sets that are shifted versions of ImageNet."""
+    """Return title in the paper's suite → name, for the sets that are shifted versions of ImageNet."""
     titles = {suite_title(name): name for name in names}
     return {title: name for title, name in titles.items() if title in SIX}
 
 
 def variant_means(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Average each metric over the variants, where all of them have it.
+    """Average each metric over the variants, if all of them have it.
 
     Args:
         metrics: ``<set>/<metric>`` → value, standard errors as ``<set>/<metric>_se``.
 
     Returns:
-        ``variants-6/<metric>`` and ``variants-5/<metric>`` with their standard errors, each set being an
-        independent sample.
+        ``variants-6/<metric>`` and ``variants-5/<metric>`` with their standard errors; sets are treated as
+        independent samples.
     """
     sets = variant_sets(name.rpartition("/")[0] for name in metrics)
     found: dict[str, float] = {}

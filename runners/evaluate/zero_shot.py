@@ -1,4 +1,4 @@
-"""Zero-shot classification: top-1, top-5 and mean per class by cosine to the class's averaged prompts."""
+"""Zero-shot classification: top-1, top-5 and mean per class, by cosine to each class's mean prompt."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,14 +17,14 @@ def build_classifier(
     tokenize: Callable[[list[str]], Tensor],
     device: torch.device,
 ) -> Tensor:
-    """Encode each class's prompts, their mean normalised.
+    """Encode each class's prompts and normalise their mean.
 
     Args:
         model: The model in evaluation mode.
         classnames: Names of the classes.
         templates: Prompts with ``{c}`` where the class name goes, as CLIP_benchmark writes them.
         tokenize: Turns texts into token ids.
-        device: Where the model is.
+        device: Device of the model.
 
     Returns:
         float32 (D, classes).
@@ -40,17 +40,16 @@ def build_classifier(
 
 
 def zero_shot(image_features: Tensor, labels: Tensor, classifier: Tensor) -> dict[str, float]:
-    """Classify images by their nearest class.
+    """Classify images by the class of highest cosine similarity.
 
     Args:
         image_features: Normalised features of the set's images, (N, D).
         labels: Class of each image, (N,).
-        classifier: What `build_classifier` gives, (D, classes).
+        classifier: Weights from `build_classifier`, (D, classes).
 
     Returns:
-        ``top1``, ``top5`` as shares of the images, ``mean_per_class``, the mean over classes of the share of
-        their images that is right, the standard error of each as ``<name>_se``, and ``count``, the number
-        of images.
+        ``top1`` and ``top5`` as shares of the images; ``mean_per_class``, the mean over classes of the share
+        of correct images; the standard error of each as ``<name>_se``; and ``count``, the number of images.
     """
     logits = image_features.float() @ classifier
     best = logits.topk(min(5, classifier.shape[1]), dim=1).indices
@@ -68,7 +67,7 @@ def zero_shot(image_features: Tensor, labels: Tensor, classifier: Tensor) -> dic
 
 
 def _mean_per_class(right: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Mean over the classes that have images, and its error, the images of a class being the sample."""
+    """Return the mean recall over classes that have images, and its standard error over their images."""
     images = labels.bincount()
     recall = (labels.bincount(right.double()) / images)[images > 0]
     images = images[images > 0]

@@ -1,4 +1,4 @@
-"""What ends a trial before its time, and what follows from it; `docs/faults.md` has it as a table."""
+"""Causes that end a trial early and their consequences; `docs/faults.md` has them as a table."""
 
 import signal
 import threading
@@ -8,24 +8,24 @@ from contextlib import contextmanager
 from typing import Literal, TypeVar
 
 Fault = Literal["left", "crashed", "failed"]
-"""A trial ``left`` with its state kept, as it was told to; it ``crashed`` of what may pass, and is tried
-again; or it ``failed`` of what is its own, and would again."""
+"""Consequence of an early end: ``left`` (stopped on request, state kept), ``crashed`` (the cause may be
+temporary, so it is retried) or ``failed`` (the trial's own fault, would fail again)."""
 
 T = TypeVar("T")
 
-_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # the last one over and over
-_NOTICES = (signal.SIGTERM, signal.SIGUSR1)  # of a spot machine that is taken away, of Slurm's --signal
+_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # the last one is repeated
+_NOTICES = (signal.SIGTERM, signal.SIGUSR1)  # sent when a spot machine is reclaimed; by Slurm's --signal
 
 
-class Left(Exception):  # noqa: N818 - what it was told to do, not an error
-    """The trial has written a checkpoint and stopped, as it was told to."""
+class Left(Exception):  # noqa: N818 - an outcome on request, not an error
+    """The trial was asked to leave, wrote a checkpoint and stopped."""
 
 
-class ProcessEnded(Exception):  # noqa: N818 - it may have left as it was told to
-    """A process that the trial runs in ended before its time, and others of it with that one.
+class ProcessEnded(Exception):  # noqa: N818 - may be an outcome on request
+    """A process of the trial ended early, and the trial's other processes with it.
 
     Attributes:
-        fault: How.
+        fault: The consequence.
     """
 
     def __init__(self, fault: Fault, reason: str) -> None:
@@ -34,10 +34,10 @@ class ProcessEnded(Exception):  # noqa: N818 - it may have left as it was told t
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Says what follows from an error that a trial raised.
+    """Return the consequence of an error that a trial raised.
 
-    Storage that is away, memory that others have taken and a device that broke may be well a little later.
-    A GPU is the trial's own: a trial that does not fit will not fit next time.
+    Unreachable storage, memory used by others and a broken device may recover later, so the trial is retried.
+    A GPU belongs to the trial alone: a trial that does not fit will not fit next time either.
     """
     if isinstance(error, Left):
         return "left"
@@ -47,14 +47,14 @@ def fault_of(error: BaseException) -> Fault:
         return "failed"
     if isinstance(error, OSError | MemoryError):
         return "crashed"
-    # What torch has no class for: its CPU allocator, and a device that gave up.
+    # Errors that torch has no class for: its CPU allocator, and a broken device.
     passing = ("can't allocate memory", "CUDA error", "NCCL error")
     of_torch = isinstance(error, RuntimeError) and any(words in str(error) for words in passing)
     return "crashed" if of_torch else "failed"
 
 
 def words_of(error: BaseException) -> str:
-    """Format an error in one line, with what to do where that is known."""
+    """Format an error as one line, with advice where there is any."""
     name, lines = type(error).__name__, str(error).splitlines()
     if _is_gpu_full(error):
         first = lines[0].partition(". ")[0] if lines else name
@@ -65,7 +65,7 @@ def words_of(error: BaseException) -> str:
 
 
 def _is_gpu_full(error: BaseException) -> bool:
-    # By its name, since this module is read where torch is not loaded.
+    # Compared by name, because this module is also used where torch is not loaded.
     return isinstance(error, RuntimeError) and type(error).__name__ == "OutOfMemoryError"
 
 
@@ -76,16 +76,16 @@ def patiently(
     say: Callable[[str], None] = lambda _text: None,
     hurry: Callable[[], bool] = lambda: False,
 ) -> T:
-    """Does what needs the storage, and again until the storage is there.
+    """Call ``do``, and repeat it while it raises OSError, until the storage is back.
 
     Args:
-        do: What to do; it must be safe to do again.
-        patience_s: How long to go on.
-        say: Told once what is waited for.
-        hurry: Whether there is no time left to wait.
+        do: The call; must be safe to repeat.
+        patience_s: Seconds after which the error is raised.
+        say: Called once with a message when the first attempt fails.
+        hurry: Returns True if there is no time left to wait.
 
     Raises:
-        OSError: It is still away.
+        OSError: The storage is still unreachable.
     """
     began = time.monotonic()
     for attempt in range(10**9):
@@ -97,14 +97,14 @@ def patiently(
             if attempt == 0:
                 say(f"{error}; trying again for up to {patience_s:.0f} s")
         time.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
-    raise AssertionError("a century is over")
+    raise AssertionError("unreachable: 10**9 attempts")
 
 
 class Notice:
-    """Whether this process was told to leave.
+    """A request to this process to leave.
 
     Attributes:
-        by: The signal that told it; empty before.
+        by: Name of the signal that requested it; empty before.
     """
 
     def __init__(self) -> None:
@@ -112,9 +112,10 @@ class Notice:
 
     @contextmanager
     def listening(self, *signals: signal.Signals) -> Iterator[None]:
-        """Take signals as notices; SIGTERM and SIGUSR1 unless others are named. The second Ctrl-C is none.
+        """Context manager that takes signals (default: SIGTERM and SIGUSR1) as requests to leave.
 
-        A process can take them in its main thread alone; called in another, `tell_to_leave` alone is heard.
+        A second SIGINT raises KeyboardInterrupt. Python can handle signals only in the main thread; in
+        another thread, only `tell_to_leave` is noticed.
         """
         _listening.append(self)
         try:
@@ -146,10 +147,10 @@ _listening: list[Notice] = []
 
 
 def tell_to_leave(by: str) -> None:
-    """Tells whoever listens in this process, as a signal does, where none arrives.
+    """Request every listener in this process to leave, where no signal can arrive.
 
     Args:
-        by: By what it was told.
+        by: Reason of the request.
     """
     for notice in _listening:
         notice.by = by

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Atomic writes: files and folders that appear completely or not at all."""
 
 import fcntl
 import json
@@ -15,34 +15,35 @@ _LOOK_S = 0.05
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Return a folder beside ``path`` to fill; at the end it becomes ``path``, after an error it is removed.
+    """Context manager: fill the given temporary folder, which becomes ``path`` on success.
 
-    A process that is killed meanwhile leaves ``.<name>.partial-…`` behind, which nothing reads.
+    The temporary folder is removed after an error. A killed process leaves ``.<name>.partial-…`` behind,
+    which nothing reads.
 
     Raises:
-        ValueError: If something is at ``path`` already, at the start or at the end.
+        ValueError: ``path`` already exists, at the start or at the end.
     """
     if path.exists():
-        raise ValueError(f"{path} exists already; remove it or choose another path")
+        raise ValueError(f"{path} already exists; remove it or choose another path")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
     try:
         yield partial
-        # A temporary folder is its owner's alone; what it becomes is as open as any other folder.
+        # mkdtemp gives access to the owner only: set the permissions of an ordinary folder.
         umask = os.umask(0)
         os.umask(umask)
         partial.chmod(0o777 & ~umask)
         try:
             partial.rename(path)
         except OSError as error:
-            raise ValueError(f"{path} was made by someone else meanwhile; use that one") from error
+            raise ValueError(f"{path} was created by another process meanwhile; use that one") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Return a file name beside ``path`` to write to; at the end that file takes the place of ``path``."""
+    """Context manager: write to the given temporary file, which replaces ``path`` on success."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         yield partial
@@ -52,7 +53,8 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 def put(written: Path, path: Path) -> None:
-    """Return a written file its name for good: it is whole wherever it is found, after a power cut too."""
+    """Move a written file to its final path so that it is complete there even after a power cut."""
+    # Content before name, then the folder: otherwise a power cut could leave the name without its content.
     _sync(written)
     written.replace(path)
     _sync(path.parent)
@@ -60,10 +62,10 @@ def put(written: Path, path: Path) -> None:
 
 @contextmanager
 def new_files(folder: Path) -> Iterator[Path]:
-    """Return an empty folder to fill; at the end, all of it takes its places in ``folder``, or nothing.
+    """Context manager: fill the given empty folder; on success its files move into ``folder``, all or none.
 
-    A process that is killed before that leaves everything as it was; of one that is killed at it, the next
-    reader, who calls ``finish_files``, does the rest.
+    A process killed before the move leaves everything as it was; after one killed during the move, the next
+    reader calls ``finish_files``, which completes it.
     """
     staged = folder / ".next.partial"
     shutil.rmtree(staged, ignore_errors=True)
@@ -78,18 +80,18 @@ def new_files(folder: Path) -> Iterator[Path]:
 
 
 def commit_files(staged: Path, folder: Path) -> None:
-    """Has the files and folders in ``staged``, on the same disk, take their places in ``folder``."""
+    """Move the files and folders in ``staged``, on the same disk, into ``folder``, all or none."""
     finish_files(folder)
     _sync(staged)
-    staged.rename(folder / ".next")  # from here on it is done, by this process or the next one
+    staged.rename(folder / ".next")  # the commit: from here on, this or a later process completes the move
     _sync(folder)
     finish_files(folder)
 
 
 def finish_files(folder: Path) -> None:
-    """End what ``commit_files`` began and was killed at; where there is nothing to end, does nothing."""
+    """Complete a move that ``commit_files`` began before it was killed; does nothing if there is none."""
     staged, old = folder / ".next", folder / ".old"
-    with suppress(FileNotFoundError):  # somebody else ends it as well
+    with suppress(FileNotFoundError):  # another process completes the same move
         for path in sorted(staged.iterdir()):
             place = folder / path.name
             if place.is_dir():
@@ -101,21 +103,21 @@ def finish_files(folder: Path) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write one JSON object whole or not at all."""
+    """Write one JSON object atomically."""
     with new_file(path) as file:
         file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that the system frees when the process dies."""
+    """Context manager that holds a file lock, which the system releases when the process dies."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def wait_until_free(path: Path, seconds: float) -> None:
-    """Waits, no longer than so many seconds, until no process holds a lock."""
+    """Wait until no process holds the lock, at most ``seconds`` seconds."""
     if not path.exists():
         return
     deadline = time.monotonic() + seconds

@@ -1,7 +1,7 @@
-"""One call in a fresh process, whose memory goes back when it ends: tens of milliseconds, not seconds.
+"""Calls in fresh processes that free their memory at the end and start within tens of milliseconds.
 
-The process is forked from a server that has torch and open_clip loaded and has computed nothing, so neither
-memory, threads nor a GPU's state pass from one trial to the next.
+A process is forked from a server that has torch and open_clip loaded but has computed nothing, so no memory,
+threads or GPU state pass from one trial to the next.
 """
 
 import multiprocessing
@@ -17,7 +17,7 @@ from typing import Literal
 from runners.host.faults import Fault, fault_of, words_of
 
 TRIAL_MODULES = ("runners.trials.trial",)
-"""What takes seconds to import for each trial."""
+"""Modules that take seconds to import and that every trial needs."""
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _FORK = multiprocessing.get_context("fork")
@@ -25,12 +25,12 @@ _FORK = multiprocessing.get_context("fork")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exit:
-    """How a call ended.
+    """End of a call.
 
     Attributes:
-        how: ``finished`` with a value, or by its fault (`runners.host.faults`); one that died crashed.
-        pickled: What it returned, when finished; who passes it on need not import what it is made of.
-        reason: One line, otherwise.
+        how: ``finished`` with a value, or the fault (`runners.host.faults`); a process that died crashed.
+        pickled: The return value if finished, pickled so that forwarding it needs none of its imports.
+        reason: One line if not finished.
     """
 
     how: Literal["finished"] | Fault
@@ -39,12 +39,12 @@ class Exit:
 
 
 class FreshProcess:
-    """A call that runs in a process of its own; it dies with the process that started it.
+    """A call in a process of its own, which ends when the starting process dies.
 
     Args:
-        run: What to call, pickled; it returns what can be pickled.
-        environment: Environment variables of the process; those of this one by default.
-        fork: Whether to fork this process, which must have computed nothing, instead of the server: a process
+        run: The call, pickled; its return value must be picklable.
+        environment: Environment variables of the process; by default those of this one.
+        fork: True to fork this process, which must have computed nothing, instead of the server: a process
             that was forked itself would have to start a server of its own.
     """
 
@@ -60,11 +60,11 @@ class FreshProcess:
         sender.close()
 
     def ended(self, timeout_s: float) -> bool:
-        """Wait for the call's end, at most so long, and says whether it has ended."""
+        """Wait at most ``timeout_s`` seconds for the call's end; returns whether it has ended."""
         return self.connection.poll(timeout_s)
 
     def wait(self) -> Exit:
-        """Wait for the call's end; ``connection`` is readable from then on."""
+        """Wait for the call's end; ``connection`` becomes readable at that moment."""
         try:
             ended = self.connection.recv()
         except EOFError:
@@ -73,7 +73,7 @@ class FreshProcess:
         self.connection.close()
         code = self._process.exitcode or 0
         if ended is None and self._asked and code == -signal.SIGTERM:
-            return Exit(how="left", reason="told to leave before it began")
+            return Exit(how="left", reason="asked to leave before it began")
         if ended is None:
             why = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
             return Exit(how="crashed", reason=f"the trial's process died {why}")
@@ -91,7 +91,7 @@ class FreshProcess:
 
 
 def load_ahead(*modules: str) -> None:
-    """Names what the server imports, before the first call of this process."""
+    """Set the modules that the server imports; must be called before this process makes its first call."""
     _CONTEXT.set_forkserver_preload(list(modules))
 
 
@@ -99,17 +99,17 @@ def _call(run: bytes, sender: Connection, environment: Mapping[str, str]) -> Non
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, who tells what is to be done
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the driver, which then asks to leave
     os.environ.clear()
     os.environ.update(environment)
     try:
-        ended = Exit(how="finished", pickled=pickle.dumps(pickle.loads(run)()))  # noqa: S301 - our own
-    except Exception as error:  # noqa: BLE001 - whatever a trial raises is its result
+        ended = Exit(how="finished", pickled=pickle.dumps(pickle.loads(run)()))  # noqa: S301 - our own data
+    except Exception as error:  # noqa: BLE001 - any error of a trial is its result
         ended = Exit(how=fault_of(error), reason=words_of(error))
     sender.send(ended)
 
 
 def _follow(parent: multiprocessing.process.BaseProcess) -> None:
-    """Dies with the parent, even one that was killed."""
+    """Kill this process when its parent ends, even if the parent was killed."""
     parent.join()
     os.kill(os.getpid(), signal.SIGKILL)

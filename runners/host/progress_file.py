@@ -1,4 +1,4 @@
-"""What each running trial writes down every second of how far it is, read by those who watch it."""
+"""Progress files: the state that each running trial writes every second."""
 
 import json
 from collections.abc import Iterable
@@ -7,14 +7,15 @@ from typing import Any
 
 
 def read_progress(folder: Path, running_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Read how far the running trials of a study are.
+    """Read the progress of a study's running trials.
 
     Args:
         folder: The study's folder.
-        running_ids: The trials' ids.
+        running_ids: Ids of the running trials.
 
     Returns:
-        Trial id → what `runners.trials.watch` wrote; trials that just started or ended wrote nothing.
+        Trial id → progress as written by `runners.trials.watch`; a trial that has just started or ended may
+        be missing.
     """
     found = {}
     for trial in sorted(running_ids):

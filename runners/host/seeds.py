@@ -1,4 +1,4 @@
-"""Seeds that derive from a trial's: random state is a function of (seed, purpose, index) alone."""
+"""Seeds derived from a trial's seed: random state is a function of (seed, purpose, index) alone."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ import torch
 
 
 def step_generator(seed: int, step: int, *, rank: int = 0) -> torch.Generator:
-    """Seeds a step's randomness on a rank: the generator it returns, and torch's own for patch dropout."""
+    """Seed a step on a rank: return a generator, and seed torch's global one, used by patch dropout."""
     derived = derive_seed(seed, "step", step)
     if rank:
         derived = derive_seed(derived, "rank", rank)
@@ -15,6 +15,6 @@ def step_generator(seed: int, step: int, *, rank: int = 0) -> torch.Generator:
 
 
 def derive_seed(seed: int, purpose: str, index: int = 0) -> int:
-    """Derive an independent seed of 63 bits from a trial's seed."""
+    """Derive an independent 63-bit seed from a trial's seed."""
     digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

@@ -1,11 +1,11 @@
-"""A trained model as a folder that open_clip loads by itself, with nothing of this project installed.
+"""Export of a trained model as a folder that open_clip loads without this project.
 
-open_clip_config.json           the architecture, and how images are brought to the model
-open_clip_pytorch_model.bin     the weights
-<architecture>.json             the architecture alone, for ``open_clip.add_model_config``
-trunk/config.json               only where the image tower is a timm model with settings of its own
-vocabulary.txt                  only where texts are split into a pool's words; one a line, the first has id 1
-tokenizer.json, …_config.json   the same for ``open_clip.get_tokenizer``, which reads it through transformers
+open_clip_config.json           architecture and image normalisation
+open_clip_pytorch_model.bin     weights
+<architecture>.json             architecture alone, for ``open_clip.add_model_config``
+trunk/config.json               only if the image tower is a timm model with its own settings
+vocabulary.txt                  only if texts are split into a pool's words; one per line, the first has id 1
+tokenizer.json, …_config.json   the same for ``open_clip.get_tokenizer``, which reads it with transformers
 
 ``open_clip.create_model_and_transforms("local-dir:FOLDER")`` reads the first two.
 """
@@ -23,10 +23,10 @@ from runners.models.export_tokenizer import tokenizer_files
 CONFIG, WEIGHTS, VOCABULARY = "open_clip_config.json", "open_clip_pytorch_model.bin", "vocabulary.txt"
 
 PIXELS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
-"""How trials see images: from -1 to 1."""
+"""Normalisation of images in trials: pixels from -1 to 1."""
 
 
-def write_architecture(  # noqa: PLR0913 - what the files say
+def write_architecture(  # noqa: PLR0913 - the content of the files
     folder: Path,
     name: str,
     config: Mapping[str, Any],
@@ -36,22 +36,22 @@ def write_architecture(  # noqa: PLR0913 - what the files say
     sigmoid_bias: bool = False,
     final: Path | None = None,
 ) -> None:
-    """Write all but the weights.
+    """Write all files except the weights.
 
     Args:
-        folder: Where to.
-        name: The architecture's.
-        config: In open_clip's model-config form, ``timm_model_kwargs`` allowed.
-        pixels: ``mean`` and ``std`` of each colour, of pixels from 0 to 1.
-        words: The pool's, most frequent first; without effect on a model of CLIP's byte-pair encoding.
-        sigmoid_bias: Whether the model has SigLIP's bias.
-        final: Where the folder will stand, if not here; a timm trunk is found by its whole path.
+        folder: Folder to write to.
+        name: Name of the architecture.
+        config: The architecture in open_clip's model-config form, ``timm_model_kwargs`` allowed.
+        pixels: ``mean`` and ``std`` of each colour, for pixels from 0 to 1.
+        words: The pool's words, most frequent first; ignored for a model with CLIP's byte-pair encoding.
+        sigmoid_bias: True if the model has SigLIP's bias.
+        final: Final path of the folder, if it will be moved; a timm trunk is found by its absolute path.
     """
     plain, place = json.loads(json.dumps(config)), (final or folder).resolve()
     vision, text = plain["vision_cfg"], plain["text_cfg"]
     settings = vision.pop("timm_model_kwargs", None)
     if settings is not None:
-        # open_clip hands timm a name and no settings; but timm reads both from a folder.
+        # open_clip passes only a name to timm, not settings; but timm can read both from a folder.
         name_in_timm = vision["timm_model_name"]
         known: Any = timm.get_pretrained_cfg(name_in_timm)  # timm is not annotated
         facts = known.to_dict(remove_source=True, remove_null=True) if known else {}
@@ -60,7 +60,7 @@ def write_architecture(  # noqa: PLR0913 - what the files say
         _write(folder / "trunk" / "config.json", trunk)
         vision["timm_model_name"] = f"local-dir:{place / 'trunk'}"
     if sigmoid_bias:
-        plain["init_logit_bias"] = 0.0  # the trained one is in the weights
+        plain["init_logit_bias"] = 0.0  # creates the parameter; its trained value is in the weights
     if text.get("vocab_size") != BPE_VOCABULARY and words:
         known_words = words[: text["vocab_size"] - 3]
         lines = (f"{word}\n" for word in known_words)
@@ -74,7 +74,7 @@ def write_architecture(  # noqa: PLR0913 - what the files say
 
 
 def read_architecture(folder: Path) -> dict[str, Any]:
-    """The architecture of an exported model, as the catalogue writes it."""
+    """Read the architecture of an exported model, in the catalogue's form."""
     config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_cfg"]
     trunk = folder / "trunk" / "config.json"
     if trunk.is_file():
@@ -90,7 +90,7 @@ def read_architecture(folder: Path) -> dict[str, Any]:
 
 
 def read_vocabulary(folder: Path) -> tuple[str, ...]:
-    """The words that an exported model knows; none where it has CLIP's byte-pair encoding."""
+    """Read the words of an exported model's vocabulary; empty if it has CLIP's byte-pair encoding."""
     path = folder / VOCABULARY
     return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()
 

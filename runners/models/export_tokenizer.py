@@ -1,4 +1,4 @@
-"""A pool's words as a tokenizer of Hugging Face's, which open_clip reads through ``transformers``."""
+"""Export of a pool's vocabulary as a Hugging Face tokenizer, which open_clip reads with ``transformers``."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,15 +7,15 @@ PAD, UNKNOWN, END = "[padding]", "[unknown]", "[end of text]"
 
 
 def tokenizer_files(vocab_size: int, context_length: int, words: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Describe the tokenizer of `runners.data.pool.tokenizer.Tokenizer`, which gives the same ids.
+    """Build a tokenizer that gives the same ids as `runners.data.pool.tokenizer.Tokenizer`.
 
     Args:
-        vocab_size: The model's.
-        context_length: The model's.
-        words: Those that the model knows, most frequent first.
+        vocab_size: Number of token ids of the model.
+        context_length: Length of the model's texts, in tokens.
+        words: Words of the vocabulary, most frequent first.
 
     Returns:
-        File name → its content.
+        File name → content.
     """
     special = {PAD: 0, UNKNOWN: vocab_size - 2, END: vocab_size - 1}
     ended = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": END, "type_id": 0}}]

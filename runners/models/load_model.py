@@ -1,4 +1,4 @@
-"""Loads any trained open_clip model for evaluation: an exported folder, a checkpoint, a known tag."""
+"""Loading of trained open_clip models for evaluation: an exported folder, a checkpoint, or a known tag."""
 
 import json
 import pickle
@@ -35,12 +35,12 @@ _LOCAL = "local-dir:"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loaded:
-    """A model and what it takes.
+    """A model with its preprocessing.
 
     Attributes:
-        model: In evaluation mode.
-        config: Its architecture in open_clip's model-config form, as it was found.
-        decode: An image file → uint8 (3, S, S), resized as the model wants it.
+        model: The model, in evaluation mode.
+        config: Its architecture in open_clip's model-config form, as found.
+        decode: Image file → uint8 (3, S, S), resized to the model's input.
         normalise: uint8 images (n, 3, S, S) → the model's input.
         tokenize: Texts → token ids.
     """
@@ -54,14 +54,14 @@ class Loaded:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Which model to load.
+    """The model to load.
 
     Attributes:
-        checkpoint: An exported folder, a checkpoint's file, or a tag of open_clip's.
+        checkpoint: An exported folder, a checkpoint file, or a pretrained tag of open_clip.
         model: A name of the catalogue or of open_clip, or a JSON file; empty for an exported folder.
-        words: The pool's, for a model whose texts are split into them.
-        mean: Of each colour, of pixels from 0 to 1; what the checkpoint says by default.
-        std: The same.
+        words: The pool's words, for a model whose texts are split into them.
+        mean: Mean of each colour, for pixels from 0 to 1; by default the checkpoint's own.
+        std: Standard deviation of each colour, likewise.
     """
 
     checkpoint: str
@@ -75,19 +75,19 @@ def load_model(source: Source, device: torch.device) -> Loaded:
     """Load a model.
 
     Raises:
-        ValueError: There is no such checkpoint or model, or they do not belong together.
+        ValueError: The checkpoint or model does not exist, or they do not match.
     """
     path = Path(source.checkpoint)
     if path.is_dir():
         if source.model:
             raise ValueError(
-                f"--model {source.model}: {path} is a folder, which says itself what model it is"
+                f"--model {source.model}: {path} is a folder, which names its model itself; leave out --model"
             )
         if not (path / CONFIG).is_file():
-            raise ValueError(f"{path} is no exported model: there is no {path / CONFIG}")
+            raise ValueError(f"{path} is not an exported model: {path / CONFIG} is missing")
         return _load(f"{_LOCAL}{path}", None, replace(source, words=read_vocabulary(path)), device)
     if not source.model:
-        raise ValueError("--model: name the architecture, as ViT-B-32 or a JSON file")
+        raise ValueError("--model is missing: name the architecture, such as ViT-B-32, or a JSON file")
     if not path.is_file():
         _check_tag(source)
         return _load(source.model, source.checkpoint, source, device)
@@ -109,11 +109,11 @@ def load_model(source: Source, device: torch.device) -> Loaded:
 
 
 def _has_bias(weights: Path) -> bool:
-    """Whether a trial's weights are of a model that was trained by SigLIP's loss."""
+    """Return whether a trial's weights belong to a model trained with SigLIP's loss."""
     try:
         return "logit_bias" in torch.load(weights, mmap=True, weights_only=True)
     except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
-        return False  # open_clip says what is wrong with it
+        return False  # open_clip reports the problem when it loads the file
 
 
 def _load(name: str, tag: str | None, source: Source, device: torch.device) -> Loaded:
@@ -148,7 +148,7 @@ def _load(name: str, tag: str | None, source: Source, device: torch.device) -> L
 
 
 def _architecture(model: str) -> tuple[str, Mapping[str, Any], bool]:
-    """An architecture's name, its config, and whether weights of it may come from elsewhere."""
+    """Return an architecture's name, its config, and whether others may have trained weights for it."""
     path = Path(model)
     if path.suffix == ".json":
         if not path.is_file():
@@ -156,10 +156,10 @@ def _architecture(model: str) -> tuple[str, Mapping[str, Any], bool]:
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path} is no JSON: {error}") from error
+            raise ValueError(f"{path} is not valid JSON: {error}") from error
         missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
         if missing:
-            raise ValueError(f"{path} is no model config of open_clip: it lacks {', '.join(missing)}")
+            raise ValueError(f"{path} is not an open_clip model config: it lacks {', '.join(missing)}")
         return path.stem, config, True
     known = open_clip.list_models()
     if model in known:
@@ -170,27 +170,27 @@ def _architecture(model: str) -> tuple[str, Mapping[str, Any], bool]:
 
 
 def _check_tag(source: Source) -> None:
-    """Refuse what is neither a file nor a tag, before open_clip looks for it in the net."""
+    """Raise an error for a value that is neither a file nor a tag, before open_clip searches the network."""
     if source.model not in open_clip.list_models():
         _architecture(source.model)
         raise ValueError(f"no such checkpoint: {source.checkpoint}")
     tags = open_clip.list_pretrained_tags_by_model(source.model)
     if source.checkpoint not in tags:
         raise ValueError(
-            f"no such checkpoint: {source.checkpoint} is no file, nor weights that open_clip has of "
-            f"{source.model}; it has {', '.join(tags) or 'none'}"
+            f"no such checkpoint: {source.checkpoint} is neither a file nor a tag of open_clip for "
+            f"{source.model}; its tags: {', '.join(tags) or 'none'}"
         )
 
 
 def _decoder(how: Mapping[str, Any]) -> Decode:
-    """What open_clip does to an image before it becomes a tensor."""
+    """Return open_clip's image transform up to, but not including, the conversion to a tensor."""
     whole = image_transform_v2(PreprocessCfg(**how), is_train=False).transforms
     resize = whole[:-2]  # the last two make the tensor and normalise it
 
     def decode(payload: bytes) -> NDArray[np.uint8]:
         with Image.open(BytesIO(payload)) as image:
             for step in resize:
-                image = step(image)  # noqa: PLW2901 - a chain
+                image = step(image)  # noqa: PLW2901 - a chain of transforms
             return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
 
     return decode
@@ -203,8 +203,8 @@ def _tokenizer(name: str, text: Mapping[str, Any], source: Source) -> Callable[[
         return lambda texts: torch.from_numpy(encode(texts))
     if size != BPE_VOCABULARY and not text.get("hf_tokenizer_name") and "siglip" not in name.lower():
         raise ValueError(
-            f"the model knows {size:,} tokens, so its texts are split into the words of its pool: "
-            "name the pool with --pool FOLDER, or evaluate an exported model, which has them"
+            f"the model has {size:,} tokens, so its texts are split into the words of its pool: name the "
+            "pool with --pool FOLDER, or evaluate an exported model, which contains them"
         )
     try:
         theirs: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(name)

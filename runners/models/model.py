@@ -1,4 +1,4 @@
-"""Builds open_clip models from the catalogue, and the precision that they compute in."""
+"""Construction of open_clip models from the catalogue, and the precision they compute in."""
 
 import hashlib
 import json
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.amp import is_autocast_available
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-# The temperature's clamp of CLIP: logits are scaled by 100 at most.
+# CLIP's clamp of the temperature: logits are scaled by at most 100 = exp(4.6052).
 _LOGIT_SCALE_MAX = 4.6052
-# Where SigLIP's scale and bias start (arXiv 2303.15343, section 3.2).
+# Initial scale and bias of SigLIP (arXiv 2303.15343, section 3.2).
 _SIGMOID = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -33,7 +33,7 @@ def build_model(
     Args:
         config: The architecture in open_clip's model-config form.
         kept_fraction: Share of the image patches that training keeps (FLIP); evaluation keeps all.
-        sigmoid_loss: Whether it has SigLIP's bias, and starts at SigLIP's temperature.
+        sigmoid_loss: True to add SigLIP's bias and start at SigLIP's temperature.
     """
     vision = dict(config["vision_cfg"])
     if "timm_model_kwargs" in vision:
@@ -44,24 +44,24 @@ def build_model(
     if sigmoid_loss:
         rest |= _SIGMOID
     model = open_clip.CLIP(vision_cfg=vision, text_cfg=dict(config["text_cfg"]), **rest)
-    # Convolutions are faster with channels last, ModifiedResNet's by half on a processor; a ViT has only one.
+    # Channels last speeds up convolutions, ModifiedResNet's by half on a CPU; a ViT has only one.
     return (
         model if isinstance(model.visual, VisionTransformer) else model.to(memory_format=torch.channels_last)
     )
 
 
 def clamp_logit_scale(model: open_clip.CLIP) -> None:
-    """Keep the temperature within CLIP's bounds; called after each optimiser step."""
+    """Clamp the temperature to CLIP's bounds; called after each optimiser step."""
     with torch.no_grad():
         model.logit_scale.clamp_(0, _LOGIT_SCALE_MAX)
 
 
 def encode_text(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
-    """Return normalised text features, as open_clip does, of texts that may be shorter than its context.
+    """Return normalised text features, as open_clip does, for texts that may be shorter than the context.
 
     Args:
         model: The model.
-        tokens: Token ids, (N, length); a length below the model's context takes its first positions.
+        tokens: Token ids, (N, length); a shorter length uses the first positions of the context.
     """
     length = tokens.shape[1]
     if length == model.context_length:
@@ -78,10 +78,10 @@ def encode_text(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
 
 @contextmanager
 def unprojected(visual: nn.Module) -> Iterator[None]:
-    """Let an image tower give its pooled features of tower width, not projected to the shared space.
+    """Context manager in which an image tower returns pooled features of tower width, without projection.
 
-    open_clip has no call for it, but skips a ViT's projection that is None. A ModifiedResNet is left as it
-    is: its attention pooling and projection are one.
+    open_clip has no option for this, but skips a ViT's projection if it is None. A ModifiedResNet is not
+    changed: its attention pooling includes the projection.
     """
     part = {"VisionTransformer": "proj", "TimmModel": "head"}.get(type(visual).__name__)
     if part is None:
@@ -96,7 +96,7 @@ def unprojected(visual: nn.Module) -> Iterator[None]:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Turn ``auto`` into ``bf16`` where the device computes in it, else ``fp32``; leaves the others."""
+    """Turn ``auto`` into ``bf16`` if the device supports it, else ``fp32``; return other values unchanged."""
     if precision != "auto":
         return precision
     fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _processor_has_bf16()
@@ -104,7 +104,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def compute_context(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context in which models run: autocast, and unfused attention on the processor."""
+    """Return the context in which models run: autocast, and unfused attention on a CPU."""
     stack = ExitStack()
     stack.enter_context(attention_context(device))
     if precision in _AUTOCAST:
@@ -113,22 +113,22 @@ def compute_context(precision: str, device: torch.device) -> AbstractContextMana
 
 
 def attention_context(device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context of attention, in which checkpointed layers are recomputed too.
+    """Return the context for attention, which is also needed when checkpointed layers are recomputed.
 
-    The processor's fused attention is several times slower than the plain one on short sequences in bf16.
+    On a CPU, fused attention is several times slower than the plain one on short sequences in bf16.
     """
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context of what autocast must leave in fp32."""
-    if not is_autocast_available(device.type):  # a device without values, as FLOPs are counted on
+    """Return a context without autocast, for operations that need fp32."""
+    if not is_autocast_available(device.type):  # the meta device, used to count FLOPs
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
 def _timm_entry(name: str, settings: Mapping[str, Any]) -> str:
-    """Register a timm model with settings of its own: open_clip hands timm a name and no more."""
+    """Register a timm model with its settings under a new name: open_clip passes only a name to timm."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     entry_name = f"{name}_{digest}"
     if not timm.is_model(entry_name):

@@ -1,7 +1,7 @@
-"""Image augmentation on whole batches of tensors: one affine resampling and a few multiplications a batch.
+"""Image augmentation on whole batches of tensors: one affine resampling and a few multiplications.
 
-Each image of a batch draws its own parameters from the generator that it is given, so a step's
-augmentation is a function of the trial's seed and the step alone.
+The parameters of each image are drawn from the given generator, so a step's augmentation depends only on the
+trial's seed and the step.
 """
 
 import math
@@ -14,12 +14,12 @@ _GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 
 
 def crop_and_flip(images: Tensor, generator: torch.Generator, *, least_area: float) -> Tensor:
-    """Cut a random part out of each image, resizes it to the whole, and mirrors half of them.
+    """Crop a random part of each image, resize it to the full size, and mirror half of the images.
 
     Args:
         images: Float images, (N, 3, H, W).
-        generator: Where the draws come from; on the processor.
-        least_area: Smallest share of the area that is kept; aspect ratios go from 3:4 to 4:3, as is usual.
+        generator: Source of the random draws, on the CPU.
+        least_area: Smallest share of the area that is kept; aspect ratios are from 3:4 to 4:3, as usual.
 
     Returns:
         Images of the same shape.
@@ -32,6 +32,7 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, *, least_area: flo
     left = _uniform(count, generator, -1.0, 1.0) * (1 - width)
     top = _uniform(count, generator, -1.0, 1.0) * (1 - height)
     mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)  # noqa: PLR2004 - half
+    # The matrix maps output to input coordinates, both from -1 to 1: scaling crops, a negative x mirrors.
     affine = torch.zeros(count, 2, 3)
     affine[:, 0, 0], affine[:, 0, 2] = width * mirror, left
     affine[:, 1, 1], affine[:, 1, 2] = height, top
@@ -40,13 +41,13 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, *, least_area: flo
 
 
 def jitter_colour(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Change brightness, contrast and saturation of four in five images and takes the colour of one in five.
+    """Change brightness, contrast and saturation of 80 % of the images and turn 20 % grey.
 
-    The strengths are SimCLR's for small images (arXiv 2002.05709, appendix B.9), hue left out.
+    Strengths as in SimCLR for small images (arXiv 2002.05709, appendix B.9), without hue.
 
     Args:
         images: Float images in [-1, 1], (N, 3, H, W).
-        generator: Where the draws come from; on the processor.
+        generator: Source of the random draws, on the CPU.
 
     Returns:
         Images of the same shape, in [-1, 1].
@@ -60,7 +61,7 @@ def jitter_colour(images: Tensor, generator: torch.Generator) -> Tensor:
         for _ in range(3)
     )
     saturation = torch.where(grey_only.to(device).view(-1, 1, 1, 1), 0.0, saturation)
-    # In place where nothing else reads it: new memory costs more than the arithmetic.
+    # In place where the old values are not needed: allocating memory costs more than the arithmetic.
     bright = (images + 1).div_(2).mul_(brightness)
     grey = (bright * torch.tensor(_GREY, device=device).view(1, 3, 1, 1)).sum(1, keepdim=True)
     coloured = bright.sub_(grey).mul_(saturation).add_(grey)

@@ -1,6 +1,7 @@
-"""CLIP: the symmetric contrastive loss of image and text (arXiv 2103.00020), on images as they are.
+"""CLIP: the symmetric contrastive loss of image and text (arXiv 2103.00020), without augmentation.
 
-FLIP (arXiv 2212.00794) is this loss too: its patch dropout is the model's, its larger batch the trial's.
+FLIP (arXiv 2212.00794) uses this loss too; its patch dropout is part of the model, its larger batch of the
+trial.
 """
 
 import math
@@ -14,14 +15,14 @@ from runners.models.model import encode_text
 
 
 class Clip:
-    """The plain strategy, and what the others share with it."""
+    """The plain strategy, base class of the others."""
 
     def __init__(self) -> None:
         self.head: nn.Module | None = None
         self._loss = open_clip.ClipLoss()
 
     def views(self, images: Tensor, tokens: Tensor, _generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Return images and texts as they are."""
+        """Return images and texts unchanged."""
         return images, tokens
 
     def features(self, model: open_clip.CLIP, *views: Tensor) -> tuple[Tensor, ...]:
@@ -39,7 +40,7 @@ class Clip:
         return math.log(batch_size)
 
     def unmask(self, model: open_clip.CLIP) -> None:
-        """End patch dropout."""
+        """Switch off patch dropout."""
         for module in model.visual.modules():
             if isinstance(module, PatchDropout):
                 module.prob = 0.0

@@ -1,8 +1,8 @@
-"""What a training strategy is: from a batch of images and texts to a loss, in three steps.
+"""Protocol of a training strategy: from a batch of images and texts to a loss, in three steps.
 
-Between the steps a batch can be cut: features of its parts are computed apart (accumulation, several
-devices) and the loss reads the features of all. Its cost stands in `budgets.cost.strategy`; a test holds the
-two together.
+The batch can be split between the steps: features of its parts are computed separately (accumulation, several
+devices), and the loss takes the features of all. `budgets.cost.strategy` holds the costs; a test compares
+them with this code.
 """
 
 from typing import Protocol
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class TrainingStrategy(Protocol):
-    """One way to train CLIP.
+    """A way to train CLIP.
 
     Attributes:
         head: Trainable parameters beyond the model's own, or None.
@@ -22,12 +22,12 @@ class TrainingStrategy(Protocol):
     head: nn.Module | None
 
     def views(self, images: Tensor, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Return what the towers see of a batch.
+        """Return the inputs of the towers for a batch.
 
         Args:
             images: Float images in [-1, 1], (N, 3, H, W).
             tokens: Token ids, (N, context length).
-            generator: Source of the step's augmentation, on the processor.
+            generator: Source of the step's augmentation, on the CPU.
 
         Returns:
             Tensors whose first dimension is the batch's N pairs.
@@ -35,17 +35,17 @@ class TrainingStrategy(Protocol):
         ...
 
     def features(self, model: open_clip.CLIP, *views: Tensor) -> tuple[Tensor, ...]:
-        """Run the towers, in training mode, on the views of some pairs: features, each (pairs, width)."""
+        """Return features, each (pairs, width), of the views of some pairs; towers in training mode."""
         ...
 
     def loss(self, model: open_clip.CLIP, *features: Tensor) -> Tensor:
-        """Return the loss of the whole batch, a scalar, from the features of all of its pairs."""
+        """Return the loss of the whole batch, a scalar, from the features of all its pairs."""
         ...
 
     def chance(self, batch_size: int) -> float:
-        """Return the loss of features that tell nothing apart."""
+        """Return the loss of features that carry no information."""
         ...
 
     def unmask(self, model: open_clip.CLIP) -> None:
-        """Let both towers see all tokens from here on (the unmasked tail of FLIP and CLIPA)."""
+        """Use all tokens in both towers from now on (the unmasked tail of FLIP and CLIPA)."""
         ...

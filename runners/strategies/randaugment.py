@@ -1,8 +1,8 @@
 """RandAugment (arXiv 1909.13719) on whole batches of tensors: timm's operations at timm's strengths.
 
-timm's own runs on one PIL image at a time and draws from Python's and numpy's global state; this is its
-``rand-m9-n2-inc1``: two layers, in each of which an image meets, with probability 1/2, one of fifteen
-operations of magnitude 9 of 10. A test holds each operation to timm's, pixel by pixel.
+timm's own implementation processes one PIL image at a time and draws from the global state of Python and
+numpy. This one reproduces its ``rand-m9-n2-inc1``: two layers; in each, with probability 1/2, an image gets
+one of fifteen operations at magnitude 9 of 10. A test compares each operation with timm's, pixel by pixel.
 """
 
 import math
@@ -19,18 +19,18 @@ from runners.models.model import full_precision
 _LAYERS = 2
 _PROBABILITY = 0.5
 _MAGNITUDE = 0.9
-_GREY = 128.0  # what moves in from outside
+_GREY = 128.0  # fills the area that moves in from outside
 
 Operation = Callable[[Tensor, Tensor], Tensor]
-"""Takes uint8 images, (N, 3, H, W), and the direction of each, 1 or -1; gives images of the same shape."""
+"""uint8 images (N, 3, H, W) and the direction of each, 1 or -1 → images of the same shape."""
 
 
 def rand_augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Change each image by two random operations.
+    """Apply up to two random operations to each image.
 
     Args:
         images: Float images in [-1, 1], (N, 3, H, W).
-        generator: Where the draws come from; on the processor.
+        generator: Source of the random draws, on the CPU.
 
     Returns:
         Images of the same shape, in [-1, 1] at 256 levels.
@@ -51,19 +51,20 @@ def rand_augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _moved(matrix: Callable[[float, float], tuple[tuple[float, ...], tuple[float, ...]]]) -> Operation:
-    """Make an operation of where a place of the new image, from -1 to 1, lies in the old one.
+    """Build an operation that moves pixels by an affine map.
 
     Args:
-        matrix: Direction and height over width → an affine matrix of two rows.
+        matrix: (direction, height / width) → 2 x 3 matrix from coordinates of the new image, from -1 to 1, to
+            those of the old one.
     """
 
     def move(pixels: Tensor, direction: Tensor) -> Tensor:
         ratio = pixels.shape[2] / pixels.shape[3]
         there, back = (torch.tensor(matrix(sign, ratio), device=pixels.device) for sign in (1.0, -1.0))
         affine = torch.where(direction.view(-1, 1, 1) > 0, there, back)
-        with full_precision(pixels.device):  # bf16 knows no place to a pixel of 224
+        with full_precision(pixels.device):  # bf16 cannot resolve single pixels of a 224-pixel image
             grid = functional.affine_grid(affine, list(pixels.shape), align_corners=False)
-            # Zeros come in from outside: grey is made zero for as long.
+            # grid_sample fills with zeros: subtracting grey before and adding it after fills with grey.
             moved = functional.grid_sample(pixels.float() - _GREY, grid, align_corners=False)
         return (moved + _GREY).round_().to(torch.uint8)
 
@@ -77,7 +78,7 @@ def _rotated(sign: float, ratio: float) -> tuple[tuple[float, ...], tuple[float,
 
 
 def _sheared_x(sign: float, ratio: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    slope = 0.3 * _MAGNITUDE * sign * ratio  # about the upper left corner, as PIL's
+    slope = 0.3 * _MAGNITUDE * sign * ratio  # around the upper left corner, as PIL does
     return (1, slope, slope), (0, 1, 0)
 
 
@@ -95,7 +96,7 @@ def _translated_y(sign: float, _ratio: float) -> tuple[tuple[float, ...], tuple[
 
 
 def _enhanced(adjust: Callable[[Tensor, float], Tensor]) -> Operation:
-    """Make an operation of torchvision's: nine tenths of the way to what is left at 0, or away from it."""
+    """Build an operation from torchvision's ``adjust``, with factor 1 ± 0.9 x magnitude."""
 
     def enhance(pixels: Tensor, direction: Tensor) -> Tensor:
         least = adjust(pixels, 0.0).float()
@@ -106,12 +107,12 @@ def _enhanced(adjust: Callable[[Tensor, float], Tensor]) -> Operation:
 
 
 def _whole(operation: Callable[[Tensor], Tensor]) -> Operation:
-    """Make an operation of one that has no direction."""
+    """Build an operation from a function without direction."""
     return lambda pixels, _direction: operation(pixels)
 
 
 def _solarized_by_addition(pixels: Tensor) -> Tensor:
-    lighter = pixels + int(110 * _MAGNITUDE)  # of what is below 128: no more than 255
+    lighter = pixels + int(110 * _MAGNITUDE)  # used only below 128, so it stays below 256
     return torch.where(pixels < 128, lighter, pixels)  # noqa: PLR2004 - half
 
 

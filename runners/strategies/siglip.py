@@ -1,4 +1,4 @@
-"""SigLIP: each pair of the batch is a question of its own, with a sigmoid loss (arXiv 2303.15343)."""
+"""SigLIP: a sigmoid loss on every image-text pair of the batch separately (arXiv 2303.15343)."""
 
 import math
 
@@ -20,12 +20,12 @@ class SigLip(Clip):
     def loss(self, model: open_clip.CLIP, *features: Tensor) -> Tensor:
         """Return open_clip's sigmoid loss of image and text features."""
         image, text = (each.float() for each in features)
-        # Its sum over the whole matrix needs more than bf16's eight bits.
+        # The sum over the whole matrix needs more than bf16's eight bits of precision.
         with full_precision(image.device):
             loss: Tensor = self._loss(image, text, model.logit_scale.exp(), model.logit_bias)
         return loss
 
     def chance(self, batch_size: int) -> float:
-        """Return the cross-entropies of the best answer that is the same for all pairs of the batch."""
+        """Return the lowest loss of a constant answer for all image-text pairs of the batch."""
         others = batch_size - 1
         return math.log(batch_size) + (others * math.log(batch_size / others) if others else 0.0)

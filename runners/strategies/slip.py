@@ -1,7 +1,7 @@
 """SLIP: CLIP's loss plus SimCLR's on two augmented views of the same images (arXiv 2112.12750).
 
-The self-supervised head reads the image tower's features before their projection; a ModifiedResNet's are
-those of its attention pooling, whose last layer is its projection.
+The self-supervised head reads the image tower's features before their projection; for a ModifiedResNet, whose
+attention pooling ends with the projection, it reads the projected ones.
 """
 
 import math
@@ -17,7 +17,7 @@ from runners.strategies.clip import Clip
 
 _TEMPERATURE = 0.1
 _SCALE = 1.0
-_LEAST_AREA = 0.2  # SimCLR's 0.08 leaves 9 pixels of a small image
+_LEAST_AREA = 0.2  # SimCLR's 0.08 would leave 9 pixels of a small image
 
 
 class Slip(Clip):
@@ -41,7 +41,7 @@ class Slip(Clip):
         )
 
     def views(self, images: Tensor, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Return images and texts as they are, and two augmented views of the images."""
+        """Return images and texts unchanged, and two augmented views of the images."""
         first, second = (
             jitter_colour(crop_and_flip(images, generator, least_area=_LEAST_AREA), generator)
             for _ in range(2)
@@ -49,7 +49,7 @@ class Slip(Clip):
         return images, tokens, first, second
 
     def features(self, model: open_clip.CLIP, *views: Tensor) -> tuple[Tensor, ...]:
-        """Return CLIP's features, and the head's of both augmented views."""
+        """Return CLIP's features, and the head's features of both augmented views."""
         assert self.head is not None
         images, tokens, first, second = views
         with unprojected(model.visual):
@@ -63,7 +63,7 @@ class Slip(Clip):
         return super().loss(model, image, text) + _SCALE * self_supervised
 
     def chance(self, batch_size: int) -> float:
-        """Add a uniform choice among all other views of the batch."""
+        """Add the cross-entropy of a uniform choice among all other views of the batch."""
         return super().chance(batch_size) + _SCALE * math.log(2 * batch_size - 1)
 
 
@@ -72,11 +72,11 @@ def simclr_loss(embeddings: Tensor, *, temperature: float) -> Tensor:
 
     Args:
         embeddings: First views, then second views of the same images in the same order, (2N, D).
-        temperature: Divides the cosines.
+        temperature: Divisor of the cosines.
     """
     normalised = functional.normalize(embeddings.float(), dim=-1)
     cosines = (normalised @ normalised.T) / temperature
     cosines.fill_diagonal_(float("-inf"))
     count = len(embeddings) // 2
-    partner = torch.arange(2 * count, device=embeddings.device).roll(count)
+    partner = torch.arange(2 * count, device=embeddings.device).roll(count)  # the other view of each image
     return functional.cross_entropy(cosines, partner)

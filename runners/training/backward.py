@@ -1,4 +1,4 @@
-"""Loss and gradients of a batch: at once, or part by part and rank by rank with the loss of the whole."""
+"""Loss and gradients of a batch, at once or in parts and over ranks with the loss of the whole batch."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,8 +18,8 @@ def backward(learner: Learner, views: Sequence[Tensor], context: Context) -> Ten
     """Compute the gradients of a batch at once.
 
     Args:
-        learner: Whose parameters get their gradients.
-        views: What the strategy's towers see.
+        learner: The learner whose parameters receive gradients.
+        views: Inputs of the strategy's towers.
         context: Precision and attention of the forward pass.
 
     Returns:
@@ -36,20 +36,21 @@ def backward(learner: Learner, views: Sequence[Tensor], context: Context) -> Ten
 def backward_in_parts(
     learner: Learner, views: Sequence[Tensor], context: Context, *, parts: int, seed: int
 ) -> Tensor:
-    """Compute the gradients of a batch that is cut into parts and over ranks, with the loss of the whole.
+    """Compute the gradients of a batch split into parts and over ranks, with the loss of the whole batch.
 
-    The features of all parts come first, without a graph, and those of the other ranks with them; the loss of
-    all of them together gives the gradient of each feature; then each part runs once more and passes its own
-    on to the weights (Gao et al. 2021, arXiv 2101.06983; as open_clip's ``accum_freq``, with the
-    temperature's gradient counted once). Loss and gradients are those of the whole batch, but for batch norm,
-    which sees a part of all ranks at a time. A rank's only part need not run twice.
+    First pass: features of all parts, without a graph, gathered from all ranks. The loss of all features
+    gives the gradient of each feature. Second pass: each part runs again with a graph and propagates its
+    features' gradients to the weights (Gao et al. 2021, arXiv 2101.06983; like open_clip's ``accum_freq``,
+    but with the temperature's gradient counted once). Loss and gradients equal those of the whole batch,
+    except for batch norm, which sees one part of all ranks at a time. With a single part per rank the first
+    pass keeps its graph and is not repeated.
 
     Args:
-        learner: Whose parameters get their gradients.
-        views: What the strategy's towers see of this rank's pairs.
+        learner: The learner whose parameters receive gradients.
+        views: Inputs of the strategy's towers for this rank's pairs.
         context: Precision and attention of the forward pass.
         parts: Number of parts.
-        seed: Of the step and rank; both passes of a part drop the same patches.
+        seed: Seed of the step and rank; both passes of a part drop the same patches.
 
     Returns:
         The loss, a scalar without a graph; the same on all ranks.
@@ -67,9 +68,11 @@ def backward_in_parts(
     whole = [gather(torch.cat(each)).requires_grad_() for each in zip(*cached, strict=True)]
     with context():
         loss = strategy.loss(model, *whole)
-    # What the loss reads itself has its gradient from every rank; the ranks' mean leaves it as it is.
+    # Every rank has the gradient of the parameters that the loss reads directly; averaging keeps it.
     direct = [each for each in (model.logit_scale, model.logit_bias) if each is not None]
     gradients = torch.autograd.grad(_scaled(learner, loss), [*whole, *direct])
+    # DistributedDataParallel averages over ranks, but each rank holds only its own features' share of the
+    # gradient: the factor `ranks()` turns the average back into the sum.
     own = [each.chunk(ranks())[rank()].mul(ranks()).chunk(parts) for each in gradients[: len(whole)]]
     for part, gradient in enumerate(zip(*own, strict=True)):
         last = part == parts - 1

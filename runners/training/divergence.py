@@ -1,4 +1,4 @@
-"""When a run has diverged: its loss is no number, or no better than chance for long."""
+"""Detection of diverged runs: the loss is not finite, or stays at chance level for long."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ class Diverged(Exception):  # noqa: N818 - an outcome of a run, not an error of 
     """The run has failed to learn.
 
     Attributes:
-        steps: Steps done, those that were lost included.
+        steps: Steps done, including those that were lost.
     """
 
     def __init__(self, steps: int, reason: str) -> None:
@@ -21,27 +21,27 @@ class Diverged(Exception):  # noqa: N818 - an outcome of a run, not an error of 
         self.steps = steps
 
 
-def check_divergence(  # noqa: PLR0913 - what is known of a run
+def check_divergence(  # noqa: PLR0913 - the state of a run
     losses: Tensor, *, since: int, done: int, batch_size: int, chance: float, recipe: Recipe
 ) -> None:
-    """End a run that can't be saved.
+    """Raise `Diverged` for a run that cannot recover.
 
-    No better than chance means: over a stretch after the warm-up, ``diverged_after`` of the run long and 100
-    steps at least, the mean loss is 99.8 % or more of the loss of features that tell nothing apart. A CLIP
-    that diverges mostly ends there: all features become one, and the loss is the logarithm of the batch. A
-    slow start is below: strong augmentation has 99.1 % over its first 100 steps, and of the 156 trials of
-    ``results/small`` none has more than 96.4 % over any fifth of its run.
+    Chance level: over a stretch after the warm-up, as long as the share ``diverged_after`` of the run and at
+    least 100 steps, the mean loss is at least 99.8 % of the loss of features without information. CLIP runs
+    that diverge usually end there: all features become equal, and the loss is the logarithm of the batch
+    size. A slow start stays below: strong augmentation has 99.1 % over its first 100 steps, and none of the
+    156 trials of ``results/small`` has more than 96.4 % over any fifth of its run.
 
     Args:
         losses: Loss of each step, (steps,).
         since: First step that was not checked before.
         done: Steps done.
         batch_size: Pairs in a batch.
-        chance: The loss of features that tell nothing apart.
-        recipe: Gives the warm-up and the share of the run.
+        chance: Loss of features without information.
+        recipe: Source of the warm-up and of ``diverged_after``.
 
     Raises:
-        Diverged: It has diverged.
+        Diverged: The run has diverged.
     """
     steps = len(losses)
     if not bool(torch.isfinite(losses[since:done]).all()):
@@ -55,6 +55,6 @@ def check_divergence(  # noqa: PLR0913 - what is known of a run
     if mean >= _OF_CHANCE * chance:
         raise Diverged(
             done,
-            f"the loss is no better than chance: {mean:.3f} on average of steps {begin} to {done} of "
-            f"{steps}, where features that tell nothing apart have {chance:.3f}",
+            f"the loss is no better than chance: mean {mean:.3f} over steps {begin} to {done} of {steps}, "
+            f"where features without information have {chance:.3f}",
         )

@@ -1,4 +1,4 @@
-"""What a run changes: weights, optimiser, loss scale, moving average, and the losses so far."""
+"""State of a run: weights, optimiser, loss scale, moving average, and losses so far."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,17 +19,18 @@ from runners.training.ranks import ranks
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Learner:
-    """A model in training, with all that a checkpoint holds.
+    """A model in training, with everything that a checkpoint holds.
 
     Attributes:
         model: The model.
-        strategy: Gives the loss.
-        modules: All that is trained: the model and the strategy's head.
-        optimizer: Over their parameters.
+        strategy: Computes the loss.
+        modules: All trained modules: the model and the strategy's head.
+        optimizer: Optimiser of their parameters.
         scaler: Loss scale of fp16, else None.
-        across: The towers as ranks run them, who exchange gradients in the backward pass; None for one rank.
+        across: Wrapper of the towers that averages gradients over ranks in the backward pass; None for one
+            rank.
         average: Moving average of the model's weights, or None.
-        losses: Loss of each step, (steps,), on the model's device; not a number where none was yet.
+        losses: Loss of each step, (steps,), on the model's device; NaN for steps not done yet.
     """
 
     model: open_clip.CLIP
@@ -43,7 +44,7 @@ class Learner:
 
     @property
     def evaluated(self) -> open_clip.CLIP:
-        """The model whose weights are the run's result."""
+        """Model whose weights are the run's result."""
         return self.model if self.average is None else self.average.module
 
     def features(self, *views: Tensor) -> tuple[Tensor, ...]:
@@ -54,15 +55,15 @@ class Learner:
         return features
 
     def before_exchange(self) -> AbstractContextManager[None]:
-        """Return the context of parts whose gradients stay on their rank until the last part."""
+        """Return the context in which gradients are not exchanged, for all parts but the last."""
         return nullcontext() if self.across is None else self.across.no_sync()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything but the losses; random state is no part: each step draws from its own seed."""
+        """Return everything but the losses; no random state, because each step draws from its own seed."""
         return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put everything but the losses back."""
+        """Restore everything but the losses."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
@@ -76,7 +77,7 @@ class Learner:
         return {name: part for name, part in parts.items() if part is not None}
 
 
-def make_learner(  # noqa: PLR0913 - what a run is made of
+def make_learner(  # noqa: PLR0913 - the parts of a run
     model: open_clip.CLIP,
     strategy: TrainingStrategy,
     *,
@@ -89,21 +90,21 @@ def make_learner(  # noqa: PLR0913 - what a run is made of
 
     Args:
         model: The model.
-        strategy: Gives the loss; its head is moved to the model's device.
-        recipe: The optimisation.
+        strategy: Computes the loss; its head is moved to the model's device.
+        recipe: The optimisation settings.
         lr_peak: Peak learning rate.
         steps: Steps of the run.
         precision: ``fp32``, ``bf16`` or ``fp16``.
 
     Raises:
-        ValueError: Ranks without GPUs can't share the statistics of batch norm.
+        ValueError: The model has batch norm and several ranks, but no GPUs.
     """
     device = model.logit_scale.device
     head = {} if strategy.head is None else {"head": strategy.head.to(device)}
     modules = nn.ModuleDict({"model": model} | head)
     if ranks() > 1 and any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in modules.modules()):  # noqa: SLF001 - as torch's own converter tells them
         if device.type != "cuda":
-            raise ValueError("batch norm over several ranks needs GPUs; give the trial one rank")
+            raise ValueError("batch norm over several ranks needs GPUs; declare one rank for the trial")
         modules = nn.SyncBatchNorm.convert_sync_batchnorm(modules)
     average = None
     if recipe.ema:
@@ -129,7 +130,7 @@ def make_learner(  # noqa: PLR0913 - what a run is made of
 
 
 class _Towers(nn.Module):
-    """The strategy's forward pass, as torch's wrapper wants it."""
+    """The strategy's forward pass as a module, as DistributedDataParallel requires."""
 
     def __init__(self, strategy: TrainingStrategy, modules: nn.ModuleDict) -> None:
         super().__init__()

@@ -10,17 +10,17 @@ from budgets.recipe import Recipe
 
 
 def make_optimizer(modules: nn.Module, recipe: Recipe, *, lr_peak: float) -> torch.optim.Optimizer:
-    """Make the recipe's optimiser; gains, biases and the temperature are not decayed, as in open_clip.
+    """Build the recipe's optimiser; gains, biases and the temperature have no weight decay, as in open_clip.
 
-    Adafactor is timm's port of big_vision's, which the paper trained with. torch's own has neither a first
-    moment nor absolute steps.
+    Adafactor is timm's port of big_vision's, which the paper trained with; torch's own has neither a first
+    moment nor absolute step sizes.
     """
     parameters = [parameter for parameter in modules.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in parameters if parameter.ndim > 1]
     others = [parameter for parameter in parameters if parameter.ndim <= 1]
     decay = recipe.weight_decay
     if recipe.optimizer == "adafactor":
-        decay /= lr_peak  # timm multiplies it by the learning rate, big_vision by the rate over its peak
+        decay /= lr_peak  # timm multiplies decay by the learning rate, big_vision by learning rate / peak
     groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
     if recipe.optimizer == "adafactor":
         adafactor: torch.optim.Optimizer = AdafactorBigVision(
@@ -31,14 +31,14 @@ def make_optimizer(modules: nn.Module, recipe: Recipe, *, lr_peak: float) -> tor
 
 
 def learning_rate(step: int, *, steps: int, batch_size: int, peak: float, recipe: Recipe) -> float:
-    """Return the learning rate of a step: a linear rise to the peak, then as the recipe's schedule says.
+    """Return the learning rate of a step: a linear rise to the peak, then the recipe's schedule.
 
     Args:
         step: The step, from 0.
-        steps: All steps of the run.
+        steps: Number of steps of the run.
         batch_size: Pairs in a batch.
         peak: Peak learning rate.
-        recipe: Gives warm-up, schedule and cooldown.
+        recipe: Source of warm-up, schedule and cooldown.
     """
     rise = recipe.warmup_steps(steps, batch_size)
     if step < rise:

@@ -1,6 +1,6 @@
-"""The processes that train one model together, each on its part of every batch: data-parallel ranks.
+"""Data-parallel ranks: processes that train one model together, each on its part of every batch.
 
-Only rank 0 writes. On one node the trial's own process starts its ranks and watches over them; over several
+Only rank 0 writes files. On one node the trial's own process starts and supervises its ranks; over several
 nodes Ray Train does.
 """
 
@@ -24,24 +24,24 @@ from runners.host.faults import Notice, ProcessEnded
 from runners.host.process import Exit, FreshProcess, load_ahead
 
 _LOOK_S = 0.1
-_LET_GO_S = 2.0  # until others have ended of what ended one
+_LET_GO_S = 2.0  # time for other ranks to end from the same cause as the first
 _INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 T = TypeVar("T")
 
 
 def rank() -> int:
-    """Return which of the ranks this process is."""
+    """Return the index of this process among the ranks."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def ranks() -> int:
-    """Return how many there are."""
+    """Return the number of ranks."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def gather(own: Tensor) -> Tensor:
-    """Join the tensors of all ranks along their first dimension, in the order of ranks; without a graph."""
+    """Join the tensors of all ranks along their first dimension, in order of rank; without a graph."""
     if ranks() == 1:
         return own.detach()
     parts = [torch.empty_like(own) for _ in range(ranks())]
@@ -51,7 +51,7 @@ def gather(own: Tensor) -> Tensor:
 
 @contextmanager
 def first_rank_first() -> Iterator[None]:
-    """Hold the other ranks back until the first is through, as with files that it mends."""
+    """Context manager: other ranks wait until rank 0 is through, for example because it repairs files."""
     if rank():
         dist.barrier()
     yield
@@ -60,18 +60,18 @@ def first_rank_first() -> Iterator[None]:
 
 
 def run_ranks(run: Callable[[], T], *, count: int, gpus: bool) -> T:
-    """Run a call in so many processes of this node that form a group.
+    """Run a call in ``count`` processes of this node that form a process group.
 
     Args:
-        run: The call; picklable. It finds out by `rank` which it is.
+        run: The call, picklable; it learns its index from `rank`.
         count: Number of ranks.
-        gpus: Whether each computes on a GPU of its own, and they speak NCCL; else gloo.
+        gpus: True if each rank uses its own GPU (NCCL); False for gloo on the CPU.
 
     Returns:
-        What rank 0 returned.
+        The return value of rank 0.
 
     Raises:
-        ProcessEnded: A rank ended otherwise; the others are gone with it.
+        ProcessEnded: A rank did not finish; all other ranks have been ended.
     """
     load_ahead()
     notice = Notice()
@@ -84,12 +84,12 @@ def run_ranks(run: Callable[[], T], *, count: int, gpus: bool) -> T:
     for number, end in ends.items():
         if end.how != "finished":
             raise ProcessEnded(end.how, f"rank {number} of {count}: {end.reason}")
-    result: T = pickle.loads(ends[0].pickled)  # noqa: S301 - our own process's
+    result: T = pickle.loads(ends[0].pickled)  # noqa: S301 - written by our own process
     return result
 
 
 def _wait(processes: Sequence[FreshProcess], notice: Notice) -> dict[int, Exit]:
-    """Return how the ranks ended: all of them, or the first that did not finish and whoever died with it."""
+    """Return each rank's end: of all of them, or of the first that failed and those that ended soon after."""
     running = {process.connection: number for number, process in enumerate(processes)}
     ends: dict[int, Exit] = {}
     let_go_at = inf
@@ -101,17 +101,17 @@ def _wait(processes: Sequence[FreshProcess], notice: Notice) -> dict[int, Exit]:
             if ends[number].how != "finished":
                 let_go_at = min(let_go_at, time.monotonic() + _LET_GO_S)
         if notice.by and 0 in running.values():
-            processes[0].ask_to_leave()  # it writes what all have done
+            processes[0].ask_to_leave()  # rank 0 writes the checkpoint for all
             notice.by = ""
     for number in running.values():
         processes[number].kill()
         processes[number].wait()
-    # A rank that lost another one says no more than that.
+    # A rank that lost its peers only reports the lost connection: list the crashed one first.
     return dict(sorted(ends.items(), key=lambda item: item[1].how != "crashed"))
 
 
 def _meet(store: Path, number: int, *, count: int, gpus: bool) -> None:
-    """Join the group, whose ranks find each other by a file and speak over loopback alone."""
+    """Join the group; ranks find each other through a file and communicate over loopback only."""
     os.environ.update(dict.fromkeys(_INTERFACES, "lo"))
     if gpus:
         torch.cuda.set_device(number)

@@ -1,4 +1,4 @@
-"""The training loop: exactly the samples that were planned, each step a function of (seed, step) alone."""
+"""The training loop: exactly the planned samples, each step a function of (seed, step) alone."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ _STEPS_BETWEEN_CHECKS = 25
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepSchedule:
-    """What decides each step of a run.
+    """The settings that decide each step of a run.
 
     Attributes:
         seed: Seed of order and augmentation.
         steps: Optimiser steps.
         batch_size: Pairs in a batch.
         lr_peak: Peak learning rate.
-        recipe: The rest of the optimisation.
+        recipe: The other optimisation settings.
     """
 
     seed: int
@@ -38,7 +38,7 @@ class StepSchedule:
     recipe: Recipe
 
     def learning_rate(self, step: int) -> float:
-        """Return the learning rate of a step, from 0."""
+        """Return the learning rate of a step, counted from 0."""
         return learning_rate(
             step, steps=self.steps, batch_size=self.batch_size, peak=self.lr_peak, recipe=self.recipe
         )
@@ -57,16 +57,16 @@ def train(  # noqa: PLR0913 - the parts of a run
     """Train from `first_step` to the end of the schedule.
 
     Args:
-        learner: What is trained, in place; its losses are filled.
+        learner: The learner, trained in place; its losses are filled in.
         data: The subset.
-        schedule: What decides each step.
-        first_step: Where a resumed run goes on.
+        schedule: The settings that decide each step.
+        first_step: First step of this process; above 0 for a resumed run.
         context: Precision and attention of the forward pass.
         before_step: Called before a step computes.
         after_step: Called with the number of steps done.
 
     Raises:
-        Diverged: The loss is not finite, or stays no better than chance (`runners.training.divergence`).
+        Diverged: The loss is not finite, or stays at chance level (`runners.training.divergence`).
     """
     model, strategy, optimizer, losses = learner.model, learner.strategy, learner.optimizer, learner.losses
     model.train()
@@ -97,7 +97,7 @@ def train(  # noqa: PLR0913 - the parts of a run
         if done % _STEPS_BETWEEN_CHECKS == 0 or done == schedule.steps:
             check_divergence(
                 losses,
-                # Of the schedule alone, so that a resumed run says the same.
+                # Depends on the schedule alone, so that a resumed run checks the same ranges.
                 since=max(0, done - _STEPS_BETWEEN_CHECKS),
                 done=done,
                 batch_size=schedule.batch_size,
@@ -113,7 +113,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def _update(learner: Learner, clip: float | None) -> None:
-    """Take an optimiser step along the gradients, and what follows from new weights."""
+    """Take an optimiser step, then clamp the temperature and update the moving average."""
     optimizer, scaler = learner.optimizer, learner.scaler
     if scaler is not None:
         scaler.unscale_(optimizer)
@@ -123,7 +123,7 @@ def _update(learner: Learner, clip: float | None) -> None:
     if scaler is None:
         optimizer.step()
     else:
-        scaler.step(optimizer)  # leaves out a step whose gradients are not finite
+        scaler.step(optimizer)  # skips a step whose gradients are not finite
         scaler.update()
     clamp_logit_scale(learner.model)
     if learner.average is not None:

@@ -32,14 +32,13 @@ _KERNEL = 7
 
 
 def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
-    """Patch stem, four stages (each halves the side, the first only after a stem of 2), pooling and norm.
+    """Cost of the patch stem, four stages, pooling and norm.
+
+    Each stage halves the side; the first one only after a stem of patch size 2.
 
     Args:
-        config: A full ``vision_cfg``, its ``timm_model_kwargs`` complete.
+        config: A complete ``vision_cfg``, including ``timm_model_kwargs``.
         embed_dim: Width of the shared embedding.
-
-    Returns:
-        The tower.
     """
     model = config["timm_model_kwargs"]
     dims, patch = model["dims"], model["patch_size"]
@@ -57,7 +56,7 @@ def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
 
 
 def _block(side: int, width: int) -> TowerCost:
-    """Depthwise convolution, norm, MLP of four widths, layer scale."""
+    """Cost of a depthwise convolution, norm, MLP of hidden width 4 x width, and layer scale."""
     return (
         depthwise_convolution(side, width, _KERNEL)
         + norm(width)

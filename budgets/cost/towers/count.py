@@ -1,8 +1,8 @@
-"""The pieces that towers are made of, each with its multiply-accumulates and its parameters.
+"""Building blocks of towers, each with its multiply-accumulates and parameters.
 
-A tower is written once, as a sum of these pieces; compute and size follow from the same lines. Counted
-are matrix products and convolutions (padding included, as torch counts them). Norms, activations, biases,
-softmax, pooling, residual sums and embedding look-ups may have parameters but no multiply-accumulates here.
+A tower is written once, as a sum of these blocks; compute and size follow from the same lines. Matrix
+products and convolutions are counted (padding included, as torch counts them). Norms, activations, biases,
+softmax, pooling, residual sums and embedding look-ups may have parameters but count no multiply-accumulates.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ class TowerCost:
     parameters: int = 0
 
     def __add__(self, other: "TowerCost") -> "TowerCost":
-        """Both pieces, one after the other."""
+        """Return the cost of both blocks in sequence."""
         return TowerCost(self.macs + other.macs, self.parameters + other.parameters)
 
     def __mul__(self, copies: int) -> "TowerCost":
-        """So many copies of the piece, each with parameters of its own."""
+        """Return the cost of ``copies`` blocks, each with its own parameters."""
         return TowerCost(self.macs * copies, self.parameters * copies)
 
 
@@ -29,9 +29,9 @@ class ImageTower:
     """An image tower in its two parts.
 
     Attributes:
-        trunk: All up to the pooled features.
-        projection: From the features to the shared embedding; empty where the pooling projects (ResNet).
-        width: Number of features that the trunk gives.
+        trunk: Everything up to the pooled features.
+        projection: From the features to the shared embedding; empty if the pooling already projects (ResNet).
+        width: Number of features that the trunk outputs.
     """
 
     trunk: TowerCost
@@ -40,27 +40,27 @@ class ImageTower:
 
 
 def linear(positions: int, inputs: int, outputs: int, *, bias: bool = True) -> TowerCost:
-    """A linear map at each of ``positions``; a patch embedding is one too, of 3 values a pixel."""
+    """A linear map at each of ``positions``; also a patch embedding, with 3 inputs per pixel."""
     return TowerCost(positions * inputs * outputs, inputs * outputs + bias * outputs)
 
 
 def convolution(side: int, inputs: int, outputs: int, kernel: int, *, bias: bool) -> TowerCost:
-    """A convolution with a square kernel and a square output of ``side`` positions each way."""
+    """A convolution with a square kernel and an output of ``side`` x ``side`` positions."""
     return linear(side * side, kernel * kernel * inputs, outputs, bias=bias)
 
 
 def depthwise_convolution(side: int, channels: int, kernel: int) -> TowerCost:
-    """A depthwise convolution (one filter a channel) with bias and a square output."""
+    """A depthwise convolution (one filter per channel) with bias and a square output."""
     return TowerCost(side * side * channels * kernel * kernel, channels * (kernel * kernel + 1))
 
 
 def norm(width: int) -> TowerCost:
-    """A layer norm or batch norm with scale and shift; running statistics are no parameters."""
+    """A layer norm or batch norm with scale and shift; running statistics are not parameters."""
     return TowerCost(0, 2 * width)
 
 
 def attention(queries: int, keys: int, width: int) -> TowerCost:
-    """The two products of softmax attention, causal or not: heads split the width and change nothing."""
+    """The two matrix products of softmax attention, causal or not; independent of the number of heads."""
     return TowerCost(2 * queries * keys * width, 0)
 
 
@@ -70,7 +70,7 @@ def mlp(positions: int, inputs: int, hidden: int, outputs: int) -> TowerCost:
 
 
 def transformer_block(tokens: int, width: int, mlp_width: int, *, layer_scale: bool) -> TowerCost:
-    """open_clip's pre-norm block: 12 tokens width² + 2 tokens² width where the MLP is four widths wide."""
+    """open_clip's pre-norm block: 12 tokens width² + 2 tokens² width MACs if the MLP is four widths wide."""
     return (
         norm(width) * 2
         + linear(tokens, width, 3 * width)

@@ -19,14 +19,13 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
 
 
 def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
-    """Patch embedding, then blocks: an MLP over the patches (half a width), one over the channels (four).
+    """Cost of the patch embedding and the blocks.
+
+    A block has an MLP over the patches (hidden size width / 2) and one over the channels (4 x width).
 
     Args:
-        config: A full ``vision_cfg``, its ``timm_model_kwargs`` complete.
+        config: A complete ``vision_cfg``, including ``timm_model_kwargs``.
         embed_dim: Width of the shared embedding.
-
-    Returns:
-        The tower.
     """
     model = config["timm_model_kwargs"]
     patch, width = model["patch_size"], model["embed_dim"]

@@ -9,14 +9,14 @@ _EXPANSION = 4
 
 
 def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
-    """Stem, four stages of bottlenecks and the attention pooling, which projects to the embedding by itself.
+    """Cost of the stem, four stages of bottlenecks, and attention pooling, which includes the projection.
 
     Args:
-        config: A full ``vision_cfg``; ``layers`` gives the blocks of each stage.
+        config: A complete ``vision_cfg``; ``layers`` holds the number of blocks of each stage.
         embed_dim: Width of the shared embedding.
 
     Returns:
-        The tower, its ``width`` that of the embedding.
+        The tower; its ``width`` is that of the embedding.
     """
     width = config["width"]
     side = config["image_size"] // 2  # the first convolution has stride 2
@@ -41,7 +41,7 @@ def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
 
 
 def _bottleneck(side: int, inputs: int, planes: int, stride: int) -> TowerCost:
-    """Convolutions of 1, 3 and 1; a stride is an average pooling before the last and in the shortcut."""
+    """Convolutions of kernel 1, 3, 1; a stride is average pooling before the last one and in the shortcut."""
     outputs = planes * _EXPANSION
     shortcut = stride > 1 or inputs != outputs
     return (
@@ -55,7 +55,7 @@ def _bottleneck(side: int, inputs: int, planes: int, stride: int) -> TowerCost:
 
 
 def _attention_pool(side: int, width: int, embed_dim: int) -> TowerCost:
-    """Attention over all positions and their mean: every output is computed, the mean's alone is used."""
+    """Attention over all positions and their mean; every output is computed, only the mean's is used."""
     tokens = side * side + 1
     return (
         TowerCost(0, tokens * width)

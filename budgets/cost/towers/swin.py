@@ -31,14 +31,11 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
 
 
 def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
-    """Patch embedding, four stages with a patch merging before all but the first, norm and average pooling.
+    """Cost of the patch embedding, four stages (patch merging before all but the first), norm and pooling.
 
     Args:
-        config: A full ``vision_cfg``, its ``timm_model_kwargs`` complete.
+        config: A complete ``vision_cfg``, including ``timm_model_kwargs``.
         embed_dim: Width of the shared embedding.
-
-    Returns:
-        The tower.
     """
     model = config["timm_model_kwargs"]
     patch, width = model["patch_size"], model["embed_dim"]
@@ -55,7 +52,7 @@ def image_tower(config: Mapping[str, Any], embed_dim: int) -> ImageTower:
 
 
 def _block(side: int, width: int, heads: int, window: int) -> TowerCost:
-    """Attention in windows over a grid padded to whole ones (shifts are free), then an unpadded MLP."""
+    """Windowed attention over a grid padded to whole windows (shifts cost nothing), then an unpadded MLP."""
     padded = -(-side // window) * window
     positions = padded * padded
     in_windows = 2 * positions * window * window * width

@@ -7,12 +7,12 @@ from budgets.cost.towers.count import TowerCost, linear, norm, transformer_block
 
 
 def text_tower(config: Mapping[str, Any], embed_dim: int, tokens: int) -> TowerCost:
-    """All tokens through the transformer, padding included; one pooled token through the projection.
+    """Cost of the transformer on all tokens, padding included, and of the projection of one pooled token.
 
     Args:
-        config: A full ``text_cfg``.
+        config: A complete ``text_cfg``.
         embed_dim: Width of the shared embedding.
-        tokens: Length of the text as it is run; the parameters are those of the full context.
+        tokens: Length of the text in training; the parameters are always those of the full context.
     """
     width = int(config["width"])
     block = transformer_block(

@@ -1,4 +1,4 @@
-"""The projection that open_clip puts behind a timm trunk."""
+"""The projection that open_clip puts on top of a timm trunk."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,11 +7,11 @@ from budgets.cost.towers.count import TowerCost, linear
 
 
 def projection(config: Mapping[str, Any], width: int, embed_dim: int) -> TowerCost:
-    """One linear map, or an MLP of two embeddings' width.
+    """Cost of one linear map, or of an MLP with hidden width 2 x ``embed_dim``.
 
     Args:
-        config: A full ``vision_cfg``; ``timm_proj`` is ``linear`` or ``mlp``.
-        width: Number of features that the trunk gives.
+        config: A complete ``vision_cfg``; ``timm_proj`` is ``linear`` or ``mlp``.
+        width: Number of features that the trunk outputs.
         embed_dim: Width of the shared embedding.
     """
     bias = config["timm_proj_bias"]

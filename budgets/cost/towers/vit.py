@@ -7,24 +7,24 @@ from budgets.cost.towers.count import ImageTower, TowerCost, linear, norm, trans
 
 
 def kept_patches(config: Mapping[str, Any], kept_fraction: float) -> int:
-    """Patches that go through the transformer: open_clip rounds down and keeps at least one.
+    """Number of patches that pass through the transformer; open_clip rounds down and keeps at least one.
 
     Args:
-        config: A full ``vision_cfg``.
+        config: A complete ``vision_cfg``.
         kept_fraction: Share of the patches that patch dropout keeps, in (0, 1].
     """
     patches = int(config["image_size"] // config["patch_size"]) ** 2
     if kept_fraction == 1:
         return patches
-    # open_clip is given the share to drop and takes it from one again: the same rounding is needed here.
+    # open_clip takes the share to drop and computes 1 - share; the same floating-point rounding is needed.
     return max(1, int(patches * (1 - (1 - kept_fraction))))
 
 
 def image_tower(config: Mapping[str, Any], embed_dim: int, kept_fraction: float) -> ImageTower:
-    """Patch embedding of every patch, then class token and kept patches through the transformer.
+    """Cost of embedding every patch, then of the transformer on the class token and the kept patches.
 
     Args:
-        config: A full ``vision_cfg``.
+        config: A complete ``vision_cfg``.
         embed_dim: Width of the shared embedding.
         kept_fraction: Share of the patches that patch dropout keeps, in (0, 1].
 
