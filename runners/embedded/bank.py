@@ -1,6 +1,6 @@
-"""The sprite bank: real emoji artwork of 100 concepts by several makers, as premultiplied RGBA sprites.
+"""The sprite bank: emoji artwork of 100 concepts by several makers, as premultiplied RGBA sprites.
 
-Makers, licences and attributions: ``ATTRIBUTION.md`` beside this file.
+Makers, licences and attributions are in ``ATTRIBUTION.md`` beside this file.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ TRAINING, HELD_OUT, STYLE = range(3)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sprite:
-    """One drawing at two sizes, mode RGBa (premultiplied): 40 x 40 and, for small places, 20 x 20."""
+    """One drawing at two sizes, mode RGBa (premultiplied): 40 x 40 and, for two-sprite scenes, 20 x 20."""
 
     full: Image.Image
     half: Image.Image
@@ -27,15 +27,15 @@ class Sprite:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Concept:
-    """One concept: what captions call it, and its sprites.
+    """One concept: its words in captions, and its sprites.
 
     Attributes:
         name: Name in captions and class names, such as ``bunch of grapes``.
-        category: What a vague caption calls it, such as ``fruit``.
-        tags: Single words that a caption of medium detail uses in place of the name.
+        category: Word in vague captions, such as ``fruit``.
+        tags: Single words that replace the name in captions of medium detail.
         training: Sprites of the renditions for training.
-        held_out: The sprite of the rendition that training never shows.
-        style: The sprite by a maker of whom training shows nothing.
+        held_out: Sprite of the rendition that never occurs in training.
+        style: Sprite by a maker whose artwork never occurs in training.
         related: Numbers of the other concepts of the same category.
     """
 
@@ -49,12 +49,12 @@ class Concept:
 
 
 Bank = tuple[Concept, ...]
-"""All concepts; a concept's number (its class label) is its place here."""
+"""All concepts; a concept's number (its class label) is its index here."""
 
 
 @lru_cache(maxsize=1)
 def load_bank() -> Bank:
-    """Read the bank that is shipped with the project."""
+    """Load the bank shipped with the project."""
     with np.load(BANK_FILE) as file:
         data = {name: file[name] for name in file.files}
     sprites = [_sprite(pixels) for pixels in data["sprites"]]

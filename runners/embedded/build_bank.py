@@ -1,7 +1,7 @@
-"""Rebuilds the sprite bank from the npm packages that publish the artwork; for maintainers only.
+"""Rebuilding of the sprite bank from the npm packages that publish the artwork; for maintainers only.
 
-Run as ``python -m runners.embedded.build_bank`` with the extra ``bank`` installed and ``npm`` at hand.
-The same package versions give the same file.
+Run as ``python -m runners.embedded.build_bank`` with the extra ``bank`` and ``npm`` installed. The same
+package versions give the same file.
 """
 
 import io
@@ -27,14 +27,14 @@ PACKAGES = {
     "twemoji": "@iconify-json/twemoji@1.2.5",
 }
 
-# Fluent's two sets are one drawing, shaded and flat: holding out one of them would hold nothing back.
-# Noto's two are drawn anew, and the one held out changes from concept to concept.
+# Fluent's two sets are the same drawing, shaded and flat: a held-out one would not be new to the model.
+# Noto's two sets are different drawings; which of them is held out alternates between concepts.
 HELD_OUT_IN_TURN = ("noto", "noto-v1")
 STYLE_MAKER = "twemoji"
 
 
 def main() -> None:
-    """Fetch the packages, rasterises every concept and writes the bank file."""
+    """Fetch the packages, rasterise every concept and write the bank file."""
     with tempfile.TemporaryDirectory() as folder:
         collections = {maker: read_icons(pack(name, folder)) for maker, name in PACKAGES.items()}
     rows = [(number, maker) for number in range(len(CONCEPTS)) for maker in PACKAGES]
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def use_of(concept: int, maker: str) -> int:
-    """What a maker's rendition of a concept is for: ``TRAINING``, ``HELD_OUT`` or ``STYLE``."""
+    """Return the use of a maker's rendition of a concept: ``TRAINING``, ``HELD_OUT`` or ``STYLE``."""
     if maker == STYLE_MAKER:
         return STYLE
     return HELD_OUT if maker == HELD_OUT_IN_TURN[concept % len(HELD_OUT_IN_TURN)] else TRAINING
@@ -79,14 +79,14 @@ def rasterise(collection: dict[str, Any], emoji: str) -> np.ndarray:
     drawing = collection["icons"][icon]
     width = drawing.get("width", collection["width"])
     height = drawing.get("height", collection["height"])
-    # Drawn at four times the size and averaged: thin lines survive. What is not square is centred.
+    # Drawn at four times the size and averaged, so that thin lines survive. Non-square icons are centred.
     size = 4 * SPRITE_SIZE
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="0 0 {width} {height}" width="{size}" height="{size}">{drawing["body"]}</svg>'
     )
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg))
-    # Premultiplied, so that turning and scaling bring no dark rims.
+    # Premultiplied alpha avoids dark rims when sprites are rotated and scaled.
     image = Image.open(io.BytesIO(png)).convert("RGBA").convert("RGBa")
     assert image.size == (size, size)
     return np.asarray(image.reduce(4))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from runners.embedded.bank import Bank
 
-# The second half leaves the background out, as a zero-shot prompt does.
+# The second half omits the background, as a zero-shot prompt does.
 ONE_THING = (
     "{thing} on {a_tint} background",
     "a picture of {thing} on {tint}",
@@ -18,7 +18,7 @@ ONE_THING = (
     "a drawing of {thing}",
 )
 
-# Shorter, so that two names of three words still fit into 16 tokens.
+# Shorter templates, so that two names of three words still fit into 16 tokens.
 TWO_THINGS = (
     "{thing} and {other} on {a_tint} background",
     "a picture of {thing} and {other} on {tint}",
@@ -51,12 +51,12 @@ ZERO_SHOT = (
 
 
 def with_article(words: str) -> str:
-    """``dog`` → ``a dog``, ``orange`` → ``an orange``."""
+    """Prepend the indefinite article: ``dog`` → ``a dog``, ``orange`` → ``an orange``."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
 def full_caption(bank: Bank, things: Sequence[int], tint: str, draw: float) -> str:
-    """Names every thing in the scene and its tint; ``draw`` in [0, 1) chooses the template."""
+    """Name every thing in the scene and its tint; ``draw`` in [0, 1) chooses the template."""
     templates = ONE_THING if len(things) == 1 else TWO_THINGS
     named = [with_article(bank[thing].name) for thing in things]
     return _choose(templates, draw).format(
@@ -65,12 +65,12 @@ def full_caption(bank: Bank, things: Sequence[int], tint: str, draw: float) -> s
 
 
 def medium_caption(bank: Bank, thing: int, tag_draw: float, draw: float) -> str:
-    """Says one tag of the thing; the draws, in [0, 1), choose the tag and the template."""
+    """Give one tag of the thing; the draws, in [0, 1), choose the tag and the template."""
     return _choose(MEDIUM, draw).format(tag=_choose(bank[thing].tags, tag_draw))
 
 
 def vague_caption(bank: Bank, thing: int, draw: float) -> str:
-    """Says no more than the thing's category; ``draw`` in [0, 1) chooses the template."""
+    """Give only the thing's category; ``draw`` in [0, 1) chooses the template."""
     return _choose(VAGUE, draw).format(category=bank[thing].category)
 
 

@@ -1,7 +1,7 @@
-"""The 100 concepts of the embedded pool: everyday things that stay apart at 32 pixels.
+"""The 100 concepts of the embedded pool: everyday things that can be distinguished at 32 pixels.
 
-Each line gives the emoji's name in the artwork's packages, the name in captions (three words at most) and
-single words that a less exact caption uses in its place.
+Each line holds the emoji's name in the artwork's packages, the name in captions (at most three words), and
+single words that replace the name in less exact captions.
 """
 
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Words:
-    """What is said of one concept.
+    """Words for one concept.
 
     Attributes:
         emoji: The emoji's name in the artwork's packages, such as ``dog face``.
-        name: What captions and class names call it, such as ``bunch of grapes``.
-        category: What a vague caption calls it; near misses are drawn within it.
-        tags: Words that a caption of medium detail uses in place of the name.
+        name: Name in captions and class names, such as ``bunch of grapes``.
+        category: Word in vague captions; near misses are drawn from the same category.
+        tags: Words that replace the name in captions of medium detail.
     """
 
     emoji: str

@@ -1,4 +1,4 @@
-"""Builds the embedded pool with its evaluation sets."""
+"""Construction of the embedded pool and its evaluation sets."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from runners.embedded.pair import Pair, evaluation_image, retrieval_pair, traini
 from runners.host.files import new_folder
 
 EVALUATION_SIZES = {"held-out": 2000, "seen": 2000, "style": 2000, "validation": 1000, "retrieval": 512}
-"""Images in each evaluation set (``evaluation_set`` says what each is)."""
+"""Images in each evaluation set (see ``evaluation_set``)."""
 
 EVALUATION_SEED = 0
 
@@ -32,11 +32,11 @@ _SCORED_AT_ONCE = 4096
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingPairs:
-    """The first pairs of a seed, each made when it is asked for.
+    """The first pairs of a seed, each generated on request.
 
     Attributes:
-        seed: Of the pool.
-        count: How many.
+        seed: Seed of the pool.
+        count: Number of pairs.
         noise: As in ``training_pair``.
     """
 
@@ -45,19 +45,19 @@ class TrainingPairs:
     noise: Literal["mild", "none"] = "mild"
 
     def __len__(self) -> int:
-        """How many pairs there are."""
+        """Return the number of pairs."""
         return self.count
 
     def __getitem__(self, index: int) -> Pair:
-        """The pair at a place."""
+        """Return the pair at an index."""
         return training_pair(self.seed, range(self.count)[index], bank=load_bank(), noise=self.noise)
 
     def __iter__(self) -> Iterator[Pair]:
-        """All pairs in turn."""
+        """Iterate over all pairs."""
         return map(self.__getitem__, range(self.count))
 
 
-def build_embedded_pool(  # noqa: PLR0913 (each is a choice of its own)
+def build_embedded_pool(  # noqa: PLR0913 (independent options)
     path: str | Path,
     *,
     pairs: int,
@@ -66,20 +66,20 @@ def build_embedded_pool(  # noqa: PLR0913 (each is a choice of its own)
     scorer: Scorer | None = None,
     evaluation_sizes: Mapping[str, int] = EVALUATION_SIZES,
 ) -> Pool:
-    """Generates, scores and writes a pool, with its evaluation sets in ``<path>/evaluation/``.
+    """Generate, score and write a pool, with its evaluation sets in ``<path>/evaluation/``.
 
-    Evaluation sets depend on neither ``pairs`` nor ``seed``: all embedded pools are judged on the same.
+    Evaluation sets depend on neither ``pairs`` nor ``seed``: all embedded pools share them.
 
     Args:
-        path: Where; nothing may be there. It appears whole or not at all.
-        pairs: How many.
-        seed: Of the pairs.
-        score: Gives pairs their quality, some thousands at a time; ``None`` leaves them without.
-        scorer: What to record about who scored, and the FLOPs of it.
+        path: Path of the new pool, written atomically; must not exist.
+        pairs: Number of pairs.
+        seed: Seed of the pairs.
+        score: Scores pairs, some thousands at a time; ``None`` for no scores.
+        scorer: Scorer to record, with its FLOPs.
         evaluation_sizes: Images in each evaluation set.
 
     Raises:
-        ValueError: If something is at ``path`` or there are no pairs.
+        ValueError: ``path`` exists, or there are no pairs.
     """
     path = Path(path)
     sequence = TrainingPairs(seed=seed, count=pairs)
@@ -100,25 +100,26 @@ def build_embedded_pool(  # noqa: PLR0913 (each is a choice of its own)
 
 
 def evaluation_counts(sizes: Mapping[str, int] = EVALUATION_SIZES) -> dict[str, tuple[int, int]]:
-    """Images and texts that evaluating on each set of these sizes encodes, without making the sets."""
+    """Count the images and texts that an evaluation on each set encodes, without generating the sets."""
     prompts = len(CONCEPTS) * len(ZERO_SHOT)
     return {name: (size, size if name == "retrieval" else prompts) for name, size in sizes.items()}
 
 
 def evaluation_set(name: str, size: int, *, seed: int = EVALUATION_SEED) -> EvaluationSet:
-    """Make one of the evaluation sets.
+    """Generate one of the evaluation sets.
 
-    - ``held-out``: zero-shot over 100 classes, on a rendition of each concept that training never shows.
-    - ``seen``: the same, on sprites of training in new scenes.
-    - ``style``: the same, on sprites of a maker of whom training shows nothing.
-    - ``validation``: for tuning. It shares the held-out renditions (and the classes) with ``held-out``, for
-      each concept has only one; its scenes are others. What is tuned on it is not blind to those drawings.
-    - ``retrieval``: scenes as in training with full and true captions, all different in what they show.
+    - ``held-out``: zero-shot over 100 classes, on a rendition of each concept that never occurs in training.
+    - ``seen``: the same, on training sprites in new scenes.
+    - ``style``: the same, on sprites of a maker whose artwork never occurs in training.
+    - ``validation``: for tuning. It shares the renditions and classes of ``held-out``, because each concept
+    has
+      only one held-out rendition; its scenes differ. Tuning on it is not blind to those drawings.
+    - ``retrieval``: scenes as in training with full and true captions, all different in content.
 
     Args:
         name: One of the above.
-        size: Images in it.
-        seed: Of the scenes.
+        size: Number of images.
+        seed: Seed of the scenes.
     """
     bank = load_bank()
     if name == "retrieval":
@@ -135,7 +136,7 @@ def evaluation_set(name: str, size: int, *, seed: int = EVALUATION_SEED) -> Eval
 def _retrieval(size: int, seed: int, bank: Bank) -> EvaluationSet:
     chosen: dict[tuple[tuple[int, ...], str], Pair] = {}
     index = 0
-    # Two scenes of the same things on the same tint would each be a right answer for the other's caption.
+    # Two scenes of the same things on the same tint would each be a correct answer to the other's caption.
     while len(chosen) < size:
         pair = retrieval_pair(seed, index, bank=bank)
         chosen.setdefault((tuple(sorted(pair.things)), pair.tint), pair)

@@ -1,4 +1,4 @@
-"""Pairs of the embedded pool: each a pure function of (stream, seed, index), whatever is asked beside it."""
+"""Pairs of the embedded pool: each is a pure function of (stream, seed, index)."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,13 +11,13 @@ from runners.embedded.caption import full_caption, medium_caption, vague_caption
 from runners.embedded.scene import TINTS, draw_scene
 
 SHARES = {"full": 0.39, "medium": 0.18, "vague": 0.14, "near-miss": 0.10, "swapped": 0.19}
-"""The mild noise mix: how often a caption is of each kind, after what web captions are like.
+"""Mild noise mix: share of each kind of caption, modelled on web captions.
 
-``near-miss`` names a related concept in place of the one shown; ``swapped`` belongs to another scene.
+``near-miss`` names a related concept instead of the one shown; ``swapped`` belongs to another scene.
 """
 
 STREAMS = ("mild", "none", "held-out", "seen", "style", "validation", "retrieval")
-"""What pairs are drawn for. Streams share no random numbers, so no seed can make training meet evaluation."""
+"""Uses of pairs. Streams share no random numbers, so no seed can make training meet evaluation."""
 
 TWO_SPRITES = 0.2
 
@@ -33,9 +33,9 @@ class Pair:
     Attributes:
         image: uint8 (32, 32, 3), RGB.
         caption: Lower-case words.
-        kind: What the caption is like, a key of ``SHARES``; for checks only, never for training or filtering.
+        kind: Kind of caption, a key of ``SHARES``; only for checks, never for training or filtering.
         things: Numbers of the concepts shown, one or two.
-        tint: The background's colour word.
+        tint: Name of the background's colour.
     """
 
     image: NDArray[np.uint8]
@@ -46,30 +46,30 @@ class Pair:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What is stored beside the pair."""
+        """Fields stored with the pair."""
         return {"kind": self.kind, "concepts": list(self.things), "tint": self.tint}
 
 
 def generator(stream: str, seed: int, index: int) -> np.random.Generator:
-    """The random numbers of one pair."""
+    """Return the random generator of one pair."""
     return np.random.default_rng((STREAMS.index(stream), seed, index))
 
 
 def training_pair(seed: int, index: int, *, bank: Bank, noise: Literal["mild", "none"] = "mild") -> Pair:
-    """Make the pair at ``index`` of an endless pool.
+    """Generate the pair at ``index`` of an endless pool.
 
     Args:
-        seed: Of the pool, 0 or more.
-        index: The pair's place in the pool, 0 or more.
+        seed: Seed of the pool, 0 or more.
+        index: Index of the pair, 0 or more.
         bank: The sprites.
-        noise: ``mild`` draws the caption's kind by ``SHARES``; ``none`` draws among the true kinds alone.
-            The two share no scenes, even at the same seed.
+        noise: ``mild`` draws the caption's kind by ``SHARES``; ``none`` draws only from the true kinds. The
+            two share no scenes, even at the same seed.
     """
     return _pair(noise, seed, index, bank)
 
 
 def retrieval_pair(seed: int, index: int, *, bank: Bank) -> Pair:
-    """Make one pair for retrieval: a scene as in training, with a full and true caption."""
+    """Generate one pair for retrieval: a scene as in training, with a full and true caption."""
     return _pair("retrieval", seed, index, bank)
 
 
@@ -95,25 +95,25 @@ def _pair(stream: str, seed: int, index: int, bank: Bank) -> Pair:
         told = (others[int(concept_draws[2] * len(others))],)
         caption = full_caption(bank, told, _TINT_NAMES[int(concept_draws[3] * len(TINTS))], draw)
     else:
-        # Retrieval needs captions that tell scenes apart: templates with the tint are the first half.
+        # Retrieval needs captions that distinguish scenes: the first half of the templates has the tint.
         caption = full_caption(bank, things, said_tint, draw / 2 if stream == "retrieval" else draw)
     return Pair(image=image, caption=caption, kind=kind, things=things, tint=said_tint)
 
 
 def _kind(draw: float, *, true_only: bool) -> str:
-    """The kind of a caption by its share; of the true ones alone, in their shares of each other."""
+    """Return a kind of caption by its share; ``true_only`` renormalises the shares of the true kinds."""
     last = _KINDS.index("near-miss") if true_only else len(_KINDS)
     return _KINDS[int(np.searchsorted(_UP_TO[: last - 1], draw * _UP_TO[last - 1], side="right"))]
 
 
 def evaluation_image(stream: str, seed: int, index: int, *, bank: Bank) -> tuple[NDArray[np.uint8], int]:
-    """Make one labelled image of a zero-shot set: a single sprite, classes in turn.
+    """Generate one labelled image of a zero-shot set: a single sprite, classes in turn.
 
     Args:
         stream: ``held-out`` and ``validation`` show held-out renditions, ``seen`` those of training,
             ``style`` those of a maker unseen in training.
-        seed: Of the set.
-        index: The image's place in the set.
+        seed: Seed of the set.
+        index: Index of the image.
         bank: The sprites.
 
     Returns:
@@ -135,7 +135,7 @@ def _any_of(sprites: tuple[Sprite, ...], rng: np.random.Generator) -> Sprite:
 
 
 def _different(draws: list[float], count: int) -> tuple[int, ...]:
-    """One or two different numbers below ``count``, each pair of them equally likely."""
+    """Return one or two different numbers below ``count``, each pair equally likely."""
     first = int(draws[0] * count)
     if len(draws) == 1:
         return (first,)

@@ -25,7 +25,7 @@ TINTS = {
     "white": (236, 236, 232),
     "black": (44, 44, 50),
 }
-"""Background colours by the word that captions use, RGB."""
+"""Name of a background colour in captions → RGB."""
 
 _BASES = np.array(list(TINTS.values()), np.float32)
 _X, _Y = np.meshgrid(*[(np.arange(SCENE_SIZE, dtype=np.float32) + 0.5) / SCENE_SIZE - 0.5] * 2)
@@ -40,9 +40,9 @@ def draw_scene(rng: np.random.Generator, sprites: Sequence[Sprite], tint: int) -
     """Draw a scene.
 
     Args:
-        rng: Places, turns, flips and scales the sprites, and draws the background's pattern and the noise.
-        sprites: One, in the middle, or two, side by side.
-        tint: The background's place in ``TINTS``.
+        rng: Source of position, rotation, flip and scale of the sprites, background pattern and noise.
+        sprites: One sprite in the middle, or two side by side.
+        tint: Index of the background in ``TINTS``.
 
     Returns:
         uint8 (32, 32, 3), RGB.
@@ -57,7 +57,7 @@ def draw_scene(rng: np.random.Generator, sprites: Sequence[Sprite], tint: int) -
 
 
 def _background(rng: np.random.Generator, tint: int) -> NDArray[np.float32]:
-    """A tint with a gradient (half of the scenes) or stripes, float32 (32, 32, 3)."""
+    """Draw a tint with a gradient (half of the scenes) or stripes, float32 (32, 32, 3)."""
     kind, angle, strength, phase, frequency = rng.random(5)
     along = _X * np.float32(cos(2 * pi * angle)) + _Y * np.float32(sin(2 * pi * angle))
     if kind >= _GRADIENTS:
@@ -68,7 +68,7 @@ def _background(rng: np.random.Generator, tint: int) -> NDArray[np.float32]:
 
 
 def _placed(rng: np.random.Generator, sprite: Sprite, place: int, of: int) -> NDArray[np.uint8]:
-    """A sprite scaled, turned, flipped and moved onto an empty canvas, premultiplied uint8 (32, 32, 4)."""
+    """Draw a scaled, rotated, flipped and moved sprite on a canvas, premultiplied uint8 (32, 32, 4)."""
     scale, flip, right, down = rng.random(4)
     turn = rng.standard_normal() * _TURN_SD_DEGREES * pi / 180
     if of == 1:
@@ -78,10 +78,10 @@ def _placed(rng: np.random.Generator, sprite: Sprite, place: int, of: int) -> ND
     else:
         size = SCENE_SIZE * (0.5 + 0.1 * scale)
         centre = (0.27 + 0.46 * place) * SCENE_SIZE
-        drawing = sprite.half  # at half the size, sampling the full drawing would alias
+        drawing = sprite.half  # the full drawing would alias at this size
     centre_x = centre + 2 * right - 1
     centre_y = 0.5 * SCENE_SIZE + (2 * down - 1) * (1 if of == 1 else 5)
-    # PIL asks where in the drawing each pixel of the canvas comes from.
+    # PIL needs the inverse map: from a pixel of the canvas to its place in the drawing.
     per_pixel = drawing.width / size
     a, b = cos(turn) * per_pixel, sin(turn) * per_pixel
     mirror = -1 if flip < _FLIPPED else 1

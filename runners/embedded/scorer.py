@@ -1,4 +1,4 @@
-"""The embedded pool's quality score: the cosine of image and caption in a small CLIP of clean pairs."""
+"""Quality score of the embedded pool: cosine of image and caption in a small CLIP trained on clean pairs."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,10 +35,10 @@ _SCORED_AT_ONCE = 512
 
 
 def build_scored_pool(path: Path, *, pairs: int, seed: int) -> Pool:
-    """Generate an embedded pool, scores it and writes it.
+    """Generate an embedded pool, score it and write it.
 
     Raises:
-        ValueError: Something is at `path` already.
+        ValueError: `path` already exists.
     """
     return build_embedded_pool(path, pairs=pairs, seed=seed, score=train_scorer(), scorer=scorer(pairs))
 
@@ -47,7 +47,7 @@ def train_scorer() -> Score:
     """Train the scorer, on one thread so that a pool's scores do not depend on the number of cores.
 
     Returns:
-        A function of images, uint8 (N, 3, 32, 32), and their captions that gives each pair's cosine, (N,).
+        A function of images, uint8 (N, 3, 32, 32), and captions that returns each pair's cosine, (N,).
     """
     pairs = TrainingPairs(seed=SEED, count=CLEAN_PAIRS, noise="none")
     captions = [pair.caption for pair in pairs]

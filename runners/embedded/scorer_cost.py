@@ -1,6 +1,6 @@
-"""What the embedded pool's quality score costs: a small CLIP trained on clean pairs, then run over the pool.
+"""Cost of the embedded pool's quality score: training a small CLIP on clean pairs and scoring the pool.
 
-The facts alone, without torch, so that a plan can charge them; `scorer.py` does the work.
+No torch is imported here, so that a plan can charge the cost; `scorer.py` does the work.
 """
 
 from budgets.cost.architecture import load_architecture
@@ -14,13 +14,13 @@ CLEAN_PAIRS = 2048
 SAMPLES = 40_960
 BATCH = 64
 LR_PEAK = 1e-3
-SEED = 7919  # of its clean pairs and its training; no study's pool has pairs of this stream
+SEED = 7919  # of the clean pairs and the training; no study's pool uses this stream of pairs
 RECIPE = Recipe()
 SCORER_NAME = f"{ARCHITECTURE} trained on {CLEAN_PAIRS:,} clean pairs for {SAMPLES:,} samples"
 
 
 def scorer(pairs: int) -> Scorer:
-    """Describe the scorer: the training FLOPs that it took and the forward FLOPs of scoring a pool.
+    """Describe the scorer: its training FLOPs and the forward FLOPs of scoring a pool.
 
     Args:
         pairs: Pairs in the pool.

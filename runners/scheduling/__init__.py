@@ -1,1 +1,1 @@
-"""Which trial runs where, and the backends that run it."""
+"""Scheduling of trials on nodes, and the backends that run them."""

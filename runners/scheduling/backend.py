@@ -1,4 +1,4 @@
-"""What runs trials where the schedule says: the protocol of `ray_backend.backend` and `local_backend`."""
+"""Protocol of a backend, which runs trials where the schedule decides."""
 
 import pickle
 from collections.abc import Callable, Sequence
@@ -16,10 +16,10 @@ class Job:
 
     Attributes:
         trial: The trial's id.
-        run: The call; picklable, as is what it returns. Over several nodes every rank makes it, and when all
-            are through it is made once more, without the others, for what it returns.
-        nodes: Ids of the nodes that it runs on.
-        resources: What it occupies on each of them.
+        run: The call; it and its return value are picklable. Over several nodes every rank makes the call;
+            afterwards it is made once more, without ranks, for its return value.
+        nodes: Ids of the nodes it runs on.
+        resources: Resources it occupies on each node.
         ranks: Ranks on each of several nodes.
     """
 
@@ -32,14 +32,14 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """How a job ended.
+    """End of a job.
 
     Attributes:
         trial: The trial's id.
-        how: ``finished`` with a value, or by its fault: see `runners.host.faults`. One that never began,
-            since its node was gone, has left.
-        value: What the job returned, when finished.
-        reason: One line, otherwise.
+        how: ``finished`` with a value, or the fault (`runners.host.faults`). A job that never started because
+            its node was gone has ``left``.
+        value: Return value of the job, if finished.
+        reason: One line, if not finished.
         dead_nodes: Nodes that died with it.
     """
 
@@ -51,38 +51,38 @@ class Ended:
 
 
 def ended_by(trial: str, end: Exit) -> Ended:
-    """Says how a job ended from how its process did."""
-    value = pickle.loads(end.pickled) if end.how == "finished" else None  # noqa: S301 - our own process's
+    """Convert the end of a job's process into the end of the job."""
+    value = pickle.loads(end.pickled) if end.how == "finished" else None  # noqa: S301 - from our own process
     return Ended(trial=trial, how=end.how, value=value, reason=end.reason)
 
 
 class Backend(Protocol):
-    """Runs jobs on the nodes that it has; used as a context, at whose end nothing runs any more.
+    """Runs jobs on its nodes. Context manager; no job is running after exit.
 
     Attributes:
-        binds: Whether a job runs on the very node that it names, or on any one with room for it.
+        binds: True if a job runs on exactly the nodes it names; False if on any with room for it.
     """
 
     binds: bool
 
     @property
     def name(self) -> str:
-        """What it is, for people."""
+        """Description for the user."""
 
     def nodes(self) -> dict[str, Amounts]:
-        """Return the nodes that there are now, each with all that it has: id → resources."""
+        """Return the current nodes with their total resources: id → resources."""
 
     def start(self, job: Job) -> None:
-        """Start a job, which does not wait for it."""
+        """Start a job and return without waiting for it."""
 
     def ask_to_leave(self, trial: str) -> None:
         """Send SIGTERM to a running job."""
 
     def wait(self, timeout_s: float) -> list[Ended]:
-        """Wait until a job ends or the time is over, and gives those that ended."""
+        """Wait until a job ends or the time is over; returns the jobs that ended."""
 
     def announce(self, waiting: Sequence[tuple[Amounts, int]]) -> None:
-        """Tells a cluster that grows on demand what waits and runs: resources of a node, number of nodes."""
+        """Announce what waits and runs to an autoscaling cluster: (resources of a node, number of nodes)."""
 
     def __enter__(self) -> Self: ...
 

@@ -1,4 +1,4 @@
-"""Keeps the schedule's view of a cluster up to date, and the cluster's view of what waits."""
+"""View of a cluster: keeps the schedule informed of nodes, and the cluster of waiting trials."""
 
 import time
 from contextlib import suppress
@@ -10,7 +10,7 @@ from runners.scheduling.schedule import Schedule, State
 from runners.scheduling.shared_storage import SharedStorage
 
 _LOOK_S = 1.0
-_ANSWER_S = 120.0  # how long a node may take to look for the storage
+_ANSWER_S = 120.0  # time that a node may take to check the storage
 
 
 class LiveCluster:
@@ -19,9 +19,8 @@ class LiveCluster:
     Args:
         backend: The backend.
         schedule: The schedule.
-        patience_s: How long trials may wait for a node that has room for them, in seconds; None where no node
-            can join.
-        storage: What a node must see before anything runs on it; None where all do.
+        patience_s: Seconds that trials may wait for a node with room for them; None if no node can join.
+        storage: Storage that a node must see before anything runs on it; None if all nodes see it.
     """
 
     def __init__(
@@ -35,16 +34,16 @@ class LiveCluster:
         self._backend, self._schedule, self._patience_s = backend, schedule, patience_s
         self._storage = storage
         self._nodes: dict[str, Amounts] = {}
-        self._blind = 0  # nodes that have not seen the storage
+        self._blind = 0  # number of nodes that have not seen the storage
         self._slots = 0
         self._looked_at = float("-inf")
         self._homeless_since: float | None = None
 
     def look(self) -> None:
-        """Tells the schedule which nodes there are, and the backend what there is to run, now and then.
+        """Update the schedule's nodes and announce trials to the backend, at most once a second.
 
         Raises:
-            ValueError: A trial that waits is wider than every node, and has waited long enough for another.
+            ValueError: A waiting trial does not fit on any node, and has waited long enough for another.
         """
         now = time.monotonic()
         if now - self._looked_at < _LOOK_S:
@@ -74,17 +73,17 @@ class LiveCluster:
             )
 
     def wait(self, timeout_s: float) -> list[Ended]:
-        """Wait until a trial ends or the time is over, and gives those that ended."""
+        """Wait until a trial ends or the time is over; returns the trials that ended."""
         ended = self._backend.wait(timeout_s)
         return [each for each in ended if self._storage is None or not self._storage.take(each)]
 
     @property
     def slots(self) -> int:
-        """How many trials of the kind that starts next run at once, node by node; as of the last look."""
+        """Number of trials like the next one that fit on the nodes at once, as of the last look."""
         return self._slots
 
     def describe(self) -> str:
-        """Format how many trials run at once, and on what."""
+        """Describe how many trials run at once, and on which nodes."""
         slots, nodes = self.slots, len(self._nodes)
         trials = f"{slots} trial{'' if slots == 1 else 's'} at once"
         return f"{trials} on {nodes} node{'' if nodes == 1 else 's'} ({self._have()})"
@@ -93,7 +92,7 @@ class LiveCluster:
         nodes = self._backend.nodes()
         if self._storage is not None:
             seen_by = self._nodes.keys() & nodes.keys()
-            with suppress(OSError):  # storage that is away: the new ones are asked at the next look
+            with suppress(OSError):  # storage unreachable: new nodes are asked at the next look
                 seen_by = self._storage.seen_by(nodes)
             self._blind = len(nodes) - len(seen_by)
             nodes = {node: has for node, has in nodes.items() if node in seen_by}
@@ -102,8 +101,8 @@ class LiveCluster:
 
     def _way_out(self) -> str:
         if self._patience_s is None:
-            return ", or name a cluster that has it with --address"
-        return f", where wait (now {format_seconds(self._patience_s)}) lets trials wait for nodes that join"
+            return ", or name a larger cluster with --address"
+        return f"; wait: (now {format_seconds(self._patience_s)}) sets how long trials wait for nodes to join"
 
     def _have(self) -> str:
         kinds: dict[str, int] = {}
@@ -111,7 +110,7 @@ class LiveCluster:
             kinds[_words(has)] = kinds.get(_words(has), 0) + 1
         have = "; ".join(f"{count} × {words}" if count > 1 else words for words, count in kinds.items())
         return (have or "none") + (
-            f"; {self._blind} left out that have not seen the storage" if self._blind else ""
+            f"; {self._blind} not used because they have not seen the storage" if self._blind else ""
         )
 
 

@@ -1,4 +1,4 @@
-"""Runs trials as processes of this machine, without Ray: for tests and debugging."""
+"""Backend that runs trials as processes of this machine, without Ray, for tests and debugging."""
 
 import os
 import pickle
@@ -17,8 +17,8 @@ class LocalBackend:
     """Processes of this machine.
 
     Args:
-        nodes: What to take for nodes: id → resources; this machine as one of them by default.
-        modules: What a job's process finds imported.
+        nodes: Simulated nodes: id → resources; by default this machine as one node.
+        modules: Modules imported before a job starts.
     """
 
     binds = True
@@ -35,7 +35,7 @@ class LocalBackend:
 
     @property
     def name(self) -> str:
-        """What it is, for people."""
+        """Description for the user."""
         return "processes of this machine, without Ray"
 
     def nodes(self) -> dict[str, Amounts]:
@@ -43,7 +43,7 @@ class LocalBackend:
         return self._nodes
 
     def start(self, job: Job) -> None:
-        """Start a job's process; it sees its own GPUs only.
+        """Start a job's process, which sees only its own GPUs.
 
         Raises:
             ValueError: The job runs over several nodes.
@@ -63,7 +63,7 @@ class LocalBackend:
                 process.ask_to_leave()
 
     def wait(self, timeout_s: float) -> list[Ended]:
-        """Wait until a job ends or the time is over, and gives those that ended."""
+        """Wait until a job ends or the time is over; returns the jobs that ended."""
         ended = []
         for connection in wait(list(self._running), timeout_s):
             assert isinstance(connection, Connection)
@@ -73,7 +73,7 @@ class LocalBackend:
         return ended
 
     def announce(self, waiting: Sequence[tuple[Amounts, int]]) -> None:
-        """A machine does not grow."""
+        """Do nothing: one machine does not grow."""
 
     def __enter__(self) -> Self:
         return self

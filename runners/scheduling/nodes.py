@@ -1,9 +1,9 @@
-"""What the nodes of a cluster have and what of it is taken: pure bookkeeping, and where a trial fits best."""
+"""Bookkeeping of a cluster's nodes: total and free resources, and the best fit for a trial."""
 
 from collections.abc import Collection, Mapping
 
 Amounts = Mapping[str, float]
-"""Name → amount: ``cpus``, ``gpus`` and whatever a cluster calls its own."""
+"""Name → amount: ``cpus``, ``gpus`` and custom resources of a cluster."""
 
 _ROUNDING = 1e-9
 
@@ -15,11 +15,11 @@ class Nodes:
         self._total: dict[str, Amounts] = {}
         self._free: dict[str, dict[str, float]] = {}
         self._taken: dict[str, tuple[tuple[str, ...], Amounts]] = {}
-        self._most: dict[str, float] = {}  # the most of each resource that one node has
+        self._most: dict[str, float] = {}  # the largest amount of each resource on one node
         self._dead: set[str] = set()
 
     def see(self, nodes: Mapping[str, Amounts]) -> None:
-        """The cluster has these nodes now, with so much in all on each."""
+        """Replace the known nodes and their total resources."""
         self._dead &= nodes.keys()
         if nodes == self._total:
             return
@@ -31,15 +31,16 @@ class Nodes:
             self._add(on, resources, -1)
 
     def leave_out(self, nodes: Collection[str]) -> None:
-        """Nothing is put on these nodes until `see` has been told of nodes without them."""
+        """Use these nodes no more until `see` is called without them."""
         self._dead.update(nodes)
 
     def best_fit(self, resources: Amounts, count: int) -> tuple[str, ...]:
-        """Find the nodes on which the least is left free, each for all of the resources.
+        """Find the nodes with the least free resources, each with room for all of ``resources``.
 
         Returns:
-            So many nodes, or none where there is no room.
+            ``count`` nodes, or none if there is no room.
         """
+        # Amounts are divided by the largest on any node, so that cores and GPUs count alike.
         room = [
             (sum(free[name] / most for name, most in self._most.items() if name in free), node)
             for node, free in self._free.items()
@@ -48,11 +49,11 @@ class Nodes:
         return tuple(node for _, node in sorted(room)[:count]) if len(room) >= count else ()
 
     def could_hold(self, resources: Amounts, count: int) -> bool:
-        """Return whether there would be room if nothing else ran."""
+        """Return whether there is room if nothing else runs."""
         return sum(_holds(has, resources) for has in self._total.values()) >= count
 
     def slots(self, resources: Amounts, count: int) -> int:
-        """Count how many trials of one kind, each on so many nodes, run at once where nothing else does."""
+        """Count the trials of one kind, each on ``count`` nodes, that fit at once if nothing else runs."""
         each = [
             min(
                 (int(has.get(name, 0) / amount + _ROUNDING) for name, amount in resources.items() if amount),
@@ -65,16 +66,16 @@ class Nodes:
 
     @property
     def users(self) -> tuple[str, ...]:
-        """Who has taken something, in order."""
+        """Names that hold resources, in order of taking."""
         return tuple(self._taken)
 
     def take(self, who: str, nodes: tuple[str, ...], resources: Amounts) -> None:
-        """Somebody takes the resources on each of the nodes."""
+        """Take the resources on each of the nodes for ``who``."""
         self._taken[who] = nodes, resources
         self._add(nodes, resources, -1)
 
     def give_back(self, who: str) -> None:
-        """Somebody gives back what it took; nothing where it took nothing."""
+        """Return everything that ``who`` has taken; does nothing if it has taken nothing."""
         if who in self._taken:
             self._add(*self._taken.pop(who), +1)
 

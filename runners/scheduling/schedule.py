@@ -1,13 +1,13 @@
-"""Which trial starts next, and where: a pure state machine, events in, instructions out; no Ray, clock, disk.
+"""Pure state machine that decides which trial starts next and where; no Ray, no clock, no disk.
 
-Trials start longest first, by predicted time × width, so that the last ones to end are short and narrow;
-each on the node that it fits best. One that fits nowhere now is passed by: nothing behind it waits. It can't
-be passed by for ever, since a study is finite; to hold a node free for it costs more than it gains
+Trials start longest first, by predicted time × width, so that the last ones are short and narrow; each on the
+nodes it fits best. A trial that fits nowhere now is skipped: others behind it do not wait. It cannot be
+skipped forever, because a study is finite; keeping a node free for it costs more than it gains
 (docs/dev/log.md).
 
-A trial whose worker died is retried with its old priority until its retries are used up; one that failed by
-itself (bad data, a bug) would fail again and is given up at once. A node that died gets nothing until it is
-gone from the cluster's own list of nodes.
+A trial whose worker died is retried with its old priority until its retries are used up. A trial that failed
+by itself (bad data, a bug) would fail again and is given up at once. A node that died gets no trial until it
+has disappeared from the cluster's list of nodes.
 """
 
 from bisect import insort
@@ -21,10 +21,10 @@ from runners.scheduling.nodes import Amounts, Nodes
 
 
 class State(StrEnum):
-    """Where a trial stands."""
+    """State of a trial."""
 
     WAITING = "waiting"
-    DELAYED = "delayed"  # it waits to be retried
+    DELAYED = "delayed"  # waits before a retry
     RUNNING = "running"
     DONE = "done"
     GIVEN_UP = "given up"
@@ -32,14 +32,14 @@ class State(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScheduledTrial:
-    """What the schedule must know of a trial.
+    """A trial's properties that the schedule needs.
 
     Attributes:
         trial: The trial's id.
-        predicted_s: How long it will probably run, in seconds.
-        resources: What it occupies on each of its nodes.
-        nodes: How many nodes it runs on at once.
-        train_flops: Training FLOPs to be set aside when it starts; 0 where that was done in an earlier run.
+        predicted_s: Predicted duration in seconds.
+        resources: Resources it occupies on each of its nodes.
+        nodes: Number of nodes it runs on at once.
+        train_flops: Training FLOPs to reserve when it starts; 0 if an earlier run reserved them.
     """
 
     trial: str
@@ -50,28 +50,21 @@ class ScheduledTrial:
 
     @property
     def slot_s(self) -> float:
-        """Predicted seconds × width: GPUs, or cores where it has none."""
+        """Predicted seconds × width, in GPUs or, without any, cores."""
         return self.predicted_s * self.nodes * (self.resources.get("gpus") or self.resources.get("cpus", 1))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
-    """Start the trial on these nodes; its FLOPs are to be set aside."""
+    """Start the trial on these nodes and reserve its FLOPs."""
 
     trial: str
     nodes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Preempt:
-    """Make the trial checkpoint and leave its nodes; `Schedule.left` is to be told of it."""
-
-    trial: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Retry:
-    """Let some time pass, the longer the higher ``attempt`` (from 1), then tell `Schedule.retry`."""
+    """Wait, longer for a higher ``attempt`` (from 1), then call `Schedule.retry`."""
 
     trial: str
     attempt: int
@@ -79,7 +72,7 @@ class Retry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GiveUp:
-    """The trial gives no result: it failed, its retries are used up, or the budget has no room for it."""
+    """The trial will have no result: it failed, its retries are used up, or the budget has no room for it."""
 
     trial: str
     cause: Literal["failed", "crashed", "budget"]
@@ -87,10 +80,10 @@ class GiveUp:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Done:
-    """Nothing runs, and nothing will."""
+    """No trial is running, and none will start."""
 
 
-Instruction = Start | Preempt | Retry | GiveUp | Done
+Instruction = Start | Retry | GiveUp | Done
 
 
 @dataclass(kw_only=True, slots=True)
@@ -111,20 +104,20 @@ class _Story:
 
 
 class Schedule:
-    """The state of a study's trials and of the nodes that they run on.
+    """The state of a study's trials and of the nodes they run on.
 
-    Events are told by its methods; what is to be done then is asked of `instructions`.
+    Each method reports an event; `instructions` returns what to do next.
 
     Args:
         tasks: The trials to run.
-        retries: How often in a row a trial is started again after its worker died.
+        retries: Number of consecutive times that a trial is started again after its worker died.
     """
 
     def __init__(self, tasks: Iterable[ScheduledTrial], *, retries: int) -> None:
         self._stories = {task.trial: _Story(task=task, set_aside=not task.train_flops) for task in tasks}
         self._retries = retries
         self._counts = Counter(story.state for story in self._stories.values())
-        # By what they need: where the first of equals does not fit, none of them does.
+        # Queues by resource need: if the first trial of a queue does not fit, none of the queue does.
         self._waiting: dict[tuple[object, ...], list[tuple[float, str]]] = {}
         for story in sorted(self._stories.values(), key=lambda each: each.order):
             self._waiting.setdefault(_need(story.task), []).append(story.order)
@@ -133,23 +126,23 @@ class Schedule:
         self._pending: list[Instruction] = []
 
     def see_nodes(self, nodes: Mapping[str, Amounts]) -> None:
-        """The cluster has these nodes now, with so much in all on each."""
+        """Replace the cluster's nodes and their total resources."""
         self._nodes.see(nodes)
 
     def finish(self, trial: str) -> None:
-        """A running trial gave its result."""
+        """Record that a running trial has its result."""
         self._leave(self._running(trial), State.DONE, "finished")
 
     def fail(self, trial: str) -> None:
-        """A running trial raised an error of its own: it is given up."""
+        """Record that a running trial raised an error of its own, and give it up."""
         self._give_up(self._running(trial), "failed", "failed")
 
     def crash(self, trial: str, *, progressed: bool = False, dead_nodes: Collection[str] = ()) -> None:
-        """A running trial's worker died, with nodes that it ran on or without.
+        """Record that a running trial's worker died, alone or with nodes it ran on.
 
         Args:
             trial: The trial.
-            progressed: Whether it got further than the time before; its crashes count from there.
+            progressed: True if it got further than before; its crashes are then counted from 1 again.
             dead_nodes: The nodes that died.
         """
         story = self._running(trial)
@@ -162,36 +155,31 @@ class Schedule:
             self._pending.append(Retry(trial=trial, attempt=story.crashes))
 
     def retry(self, trial: str) -> None:
-        """Enough time has passed since a trial's crash."""
+        """Record that the delay after a trial's crash is over."""
         story = self._story(trial, State.DELAYED)
         self._move(story, State.WAITING, "retried")
         self._queue(story)
 
     def left(self, trial: str, *, dead_nodes: Collection[str] = ()) -> None:
-        """A running trial left by no fault of its own: preempted, or sent to a node that was gone."""
+        """Record that a running trial left through no fault of its own: its node was gone, for example."""
         self._nodes.leave_out(dead_nodes)
         story = self._running(trial)
         self._leave(story, State.WAITING, "left its nodes")
         self._queue(story)
 
-    def preempt(self, trial: str) -> None:
-        """A running trial must leave its nodes."""
-        self._running(trial).events.append("preempted")
-        self._pending.append(Preempt(trial=trial))
-
     def drain(self) -> None:
-        """Nothing more is to start; what runs may end."""
+        """Start no more trials; running trials may end."""
         self._draining = True
 
     def instructions(self, room_flops: int | None) -> list[Instruction]:
-        """Says what is to be done now; every instruction is given once.
+        """Return what to do now; every instruction is returned once.
 
         Args:
-            room_flops: Training FLOPs of the study budget that are neither gone nor set aside; None without a
-                budget. Below 0, after a crash lost work, it is a delayed trial that has to go.
+            room_flops: Training FLOPs of the study budget that are neither spent nor reserved; None without a
+                budget. If below 0, because a crash lost work, one delayed or waiting trial is given up.
 
         Returns:
-            The instructions, in order. The FLOPs of what starts fit into the room together.
+            The instructions, in order. The FLOPs of all started trials together fit into the room.
         """
         for story in self._over_budget(room_flops):
             self._give_up(story, "budget", "no room in the budget")
@@ -205,12 +193,12 @@ class Schedule:
         return self._counts[state]
 
     def waiting(self) -> list[ScheduledTrial]:
-        """Return the trials that wait, first those that start first."""
+        """Return the waiting trials, in the order in which they would start."""
         orders = sorted(order for queue in self._waiting.values() for order in queue)
         return [self._stories[trial].task for _, trial in orders]
 
     def running(self) -> list[ScheduledTrial]:
-        """Return the trials that run."""
+        """Return the running trials."""
         return [self._stories[trial].task for trial in self._nodes.users]
 
     def task(self, trial: str) -> ScheduledTrial:
@@ -219,28 +207,28 @@ class Schedule:
 
     @property
     def over(self) -> bool:
-        """Whether nothing runs, and nothing will."""
+        """True if no trial is running and none will start."""
         if self._counts[State.RUNNING]:
             return False
         return self._draining or not (self._counts[State.WAITING] or self._counts[State.DELAYED])
 
     def could_run(self, resources: Amounts, nodes: int) -> bool:
-        """Return whether there is room for a trial on the nodes that there are, were nothing else on them."""
+        """Return whether a trial would fit on the current nodes if nothing else ran."""
         return self._nodes.could_hold(resources, nodes)
 
     def slots(self, task: ScheduledTrial) -> int:
-        """Count how many trials of a kind run at once, node by node, on the nodes that live."""
+        """Count the trials of a kind that fit at once on the living nodes."""
         return self._nodes.slots(task.resources, task.nodes)
 
     def _over_budget(self, room_flops: int | None) -> list[_Story]:
-        """Find the trials that have to go, or that nothing which still runs can make room for."""
+        """Return the trials to give up: one if the budget is exceeded, or those that can never get room."""
         stands = not self._counts[State.RUNNING] and not self._counts[State.DELAYED]
         if room_flops is None or (room_flops >= 0 and not stands):
             return []
         idle = [each for each in self._stories.values() if each.state in {State.WAITING, State.DELAYED}]
         set_aside = sorted((each for each in idle if each.set_aside), key=lambda each: each.order)
         if room_flops < 0 and set_aside:
-            return set_aside[-1:]  # how much room that makes, the book will tell
+            return set_aside[-1:]  # one at a time: the ledger then knows how much room that makes
         return [each for each in idle if each.cost > room_flops] if stands else []
 
     def _starts(self, room_flops: int | None) -> list[Instruction]:

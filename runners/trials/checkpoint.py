@@ -1,7 +1,7 @@
-"""Checkpoints: everything that a trial needs to go on as if it had never stopped.
+"""Checkpoints: all state that a trial needs to resume as if it had never stopped.
 
-A file is named ``checkpoint-<step>-<digest>.pt`` after what it holds: a damaged one is known by its name.
-The last two are kept, so that one damaged file costs the steps between them, not the trial.
+A file is named ``checkpoint-<step>-<digest>.pt`` after its content, so a damaged file does not match its
+name. The last two are kept, so that one damaged file costs only the steps between them.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ _AWAY = ".away"
 
 
 def save_checkpoint(folder: Path, learner: Learner, *, step: int) -> None:
-    """Write a trial's state whole or not at all, and drops all but the last two.
+    """Write a trial's state atomically and delete all but the last two checkpoints.
 
     Args:
         folder: The trial's folder.
-        learner: What is trained.
+        learner: The learner to save.
         step: Optimiser steps done.
     """
     state = {"step": step, "losses": learner.losses[:step].cpu(), **learner.state_dict()}
@@ -39,10 +39,10 @@ def save_checkpoint(folder: Path, learner: Learner, *, step: int) -> None:
 
 
 def load_checkpoint(folder: Path, learner: Learner) -> int:
-    """Put a trial back into its last sound state.
+    """Restore a trial's newest undamaged checkpoint.
 
     Returns:
-        Optimiser steps done; 0, with nothing changed, when there is no checkpoint.
+        Optimiser steps done; 0, with nothing changed, if there is no checkpoint.
     """
     drop_damaged(folder)
     kept = checkpoints(folder)
@@ -56,25 +56,25 @@ def load_checkpoint(folder: Path, learner: Learner) -> int:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """List a trial's checkpoints, the newest first."""
+    """List a trial's checkpoints, newest first."""
     return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
 
 
 def kept_steps(folder: Path) -> int:
-    """Return the steps that a trial need not do again: those of its newest checkpoint, here or away."""
+    """Return the steps kept in the newest checkpoint, on this node or away; 0 if there is none."""
     return max((int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*")), default=0)
 
 
 def stand_in(checkpoint: str) -> str:
-    """Names the empty file that, in a driver's folder, stands for a checkpoint away from it."""
+    """Return the name of the empty file that represents a checkpoint stored away from the driver's folder."""
     return f"{checkpoint.removesuffix('.pt')}{_AWAY}"
 
 
 def drop_damaged(folder: Path) -> list[Path]:
-    """Remove checkpoints that are not what was written, from the newest to the first that is sound.
+    """Remove damaged checkpoints, from the newest to the first undamaged one.
 
     Returns:
-        Those that it removed.
+        The removed files.
     """
     damaged = []
     for path in checkpoints(folder):
@@ -86,15 +86,15 @@ def drop_damaged(folder: Path) -> list[Path]:
 
 
 def save(content: object, path: Path) -> None:
-    """Write what torch reads.
+    """Write ``content`` in torch's format.
 
     Raises:
-        OSError: It can't be written; torch's own error does not say that it is the disk's.
+        OSError: Writing failed; torch raises a RuntimeError instead, which does not show that it is the disk.
     """
     try:
         torch.save(content, path)
     except RuntimeError as error:
-        raise OSError(f"{path} can't be written: {str(error).splitlines()[0]}") from error
+        raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
 
 
 def _digest(path: Path) -> str:

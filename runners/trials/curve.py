@@ -1,4 +1,4 @@
-"""A trial's curve: mean losses of equal stretches of its steps, the same while it runs and afterwards."""
+"""A trial's curve: mean losses of equal intervals of its steps, the same during the run and after it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,15 +12,15 @@ _POINTS = 200
 
 
 def mean_losses(losses: Tensor, *, steps: int, first: int = 0) -> list[float]:
-    """Average the losses of each whole stretch.
+    """Average the losses of each complete interval.
 
     Args:
         losses: Loss of each step so far, of shape [steps done].
-        steps: Steps that the curve is of, by which it is parted.
-        first: Stretches to leave out.
+        steps: Total steps of the curve, which decide the interval length.
+        first: Number of intervals to skip.
 
     Returns:
-        A mean for each further stretch; the last stretch may be shorter.
+        A mean for each further interval; the last interval may be shorter.
     """
     length = _length(steps)
     starts = range(first * length, len(losses), length)
@@ -33,8 +33,8 @@ def curve_rows(trial: Trial, means: Sequence[float], *, steps: int) -> list[dict
 
     Args:
         trial: The trial.
-        means: What `mean_losses` gave, all from the first on.
-        steps: Steps that the curve is of.
+        means: Means from `mean_losses`, from the first interval on.
+        steps: Total steps of the curve.
     """
     rows = []
     for place, loss in enumerate(means, start=1):
@@ -61,5 +61,5 @@ def curve_rows(trial: Trial, means: Sequence[float], *, steps: int) -> list[dict
 
 
 def _length(steps: int) -> int:
-    """Steps of a stretch."""
+    """Steps per interval."""
     return -(-steps // _POINTS)

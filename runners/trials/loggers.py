@@ -1,9 +1,9 @@
-"""Other tools' logs of trials: TensorBoard's and Weights & Biases', written by their own libraries.
+"""Logs of trials for TensorBoard and Weights & Biases, written with their own libraries.
 
-The driver writes the points of a trial's curve as they come, and its metrics when it has its result. Since
-the points are those of the curve that stays, whoever begins a log writes it from the start: no step stands
-twice however often a trial or its driver was killed, and trials that ended before a logger was declared are
-written by the next run. A step of these logs is a sample seen.
+The driver writes the points of a trial's curve as they appear, and its metrics when it has a result. The
+points are those of the stored curve, so a log is always written from the start: no step appears twice however
+often a trial or its driver was killed, and trials that ended before a logger was declared are written by the
+next run. The step of these logs is the number of samples seen.
 """
 
 import importlib
@@ -22,7 +22,7 @@ from runners.results import plan_row
 from runners.trials.curve import curve_rows
 
 _LOOK_S = 2.0
-_WHOLE = "whole"  # the file that says that a trial's result is in its log
+_WHOLE = "whole"  # marker file: the trial's result is in its log
 
 Row = Mapping[str, Any]
 
@@ -31,22 +31,22 @@ class _Log(Protocol):
     """A trial's log in one of the tools."""
 
     def add(self, samples: int, values: Mapping[str, float]) -> None:
-        """Add a point, whose samples seen are more than those of the one before."""
+        """Add a point; its samples seen must exceed those of the point before."""
 
     def show(self) -> None:
-        """Has what was added seen."""
+        """Make the added points visible."""
 
     def close(self, row: Row | None) -> None:
-        """Add the trial's row of `runners.results.RESULT_COLUMNS`, where it has a result, and ends."""
+        """Add the trial's row of `runners.results.RESULT_COLUMNS` if it has a result, and close the log."""
 
 
 class Loggers:
-    """The declared loggers of a study. No trouble of theirs ends it.
+    """The declared loggers of a study. Their errors never end the study.
 
     Args:
-        names: Of `budgets.declaration.LOGGERS`, each the name of its package, too.
-        folder: The study's folder, where each has a folder with one of each trial.
-        say: Told of a trial that could not be written.
+        names: Names in `budgets.declaration.LOGGERS`, which are also the names of their packages.
+        folder: The study's folder; each logger has a folder in it, with one folder per trial.
+        say: Called with a message about a trial that could not be written.
 
     Raises:
         ValueError: A logger's library is not installed.
@@ -56,13 +56,13 @@ class Loggers:
         for name in names:
             _require(name)
         self._names, self._folder, self._say = names, folder, say
-        self._open: dict[tuple[str, str], _Log] = {}  # by logger and trial, as are those below
-        self._samples: dict[tuple[str, str], int] = {}  # of the last point
+        self._open: dict[tuple[str, str], _Log] = {}  # key: (logger, trial), here and below
+        self._samples: dict[tuple[str, str], int] = {}  # samples seen at the last point
         self._troubled: set[tuple[str, str]] = set()
         self._due = 0.0
 
     def follow(self, trials: Mapping[str, Trial], running_ids: Iterable[str]) -> None:
-        """Write the new points of the trials that run, now and then."""
+        """Write new points of the running trials, at most every two seconds."""
         if not self._names or time.monotonic() < self._due:
             return
         for trial_id, progress in read_progress(self._folder, running_ids).items():
@@ -74,7 +74,7 @@ class Loggers:
         self._due = time.monotonic() + _LOOK_S
 
     def finish(self, row: Row, curve: Path) -> None:
-        """Write what is still to be written of a trial with a result.
+        """Write all remaining points and the result of a trial.
 
         Args:
             row: Its row of `runners.results.RESULT_COLUMNS`, with metrics.
@@ -86,14 +86,14 @@ class Loggers:
                 self._write(name, row, points, row)
 
     def leave(self, trial_id: str) -> None:
-        """End the logs of a trial that does not go on in this run; they keep what they have."""
+        """Close the logs of a trial that does not continue in this run; their content is kept."""
         for name in self._names:
             log = self._open.pop((name, trial_id), None)
             if log is not None:
                 log.close(None)
 
     def close(self) -> None:
-        """End all logs that are open."""
+        """Close all open logs."""
         for _, trial_id in list(self._open):
             self.leave(trial_id)
 
@@ -102,7 +102,7 @@ class Loggers:
         key, folder = (name, trial), self._folder / name / trial
         try:
             if key not in self._open:
-                shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed
+                shutil.rmtree(folder, ignore_errors=True)  # left by a killed driver
                 folder.mkdir(parents=True)
                 self._samples[key] = -1
                 self._open[key] = _begin(name, folder, self._folder.name, known)
@@ -117,11 +117,11 @@ class Loggers:
             del self._open[key]
             log.close(result)
             (folder / _WHOLE).touch()
-        except Exception as error:  # noqa: BLE001 - a server that does not answer, a full disk, and so on
+        except Exception as error:  # noqa: BLE001 - an unreachable server, a full disk, and so on
             self._open.pop(key, None)
             self._troubled.add(key)
-            when = "when it has ended" if result is None else "by the next run"
-            self._say(f"note: {name}: trial {trial} is not logged, it will be {when}: {error}")
+            when = "when the trial ends" if result is None else "by the next run"
+            self._say(f"note: {name}: trial {trial} could not be logged; will be logged {when}: {error}")
 
 
 def _values(point: Row) -> dict[str, float]:
@@ -133,7 +133,7 @@ def _require(name: str) -> None:
         importlib.import_module(name)
     except ImportError:
         raise ValueError(
-            f"loggers: {name} needs the package of that name: `pip install {name}`, or leave it out"
+            f"loggers: {name} needs the package {name}: `pip install {name}`, or remove it from loggers"
         ) from None
 
 
@@ -169,10 +169,10 @@ class _TensorBoard:
 
 
 class _WandB:
-    """A run of a project named as the study; on this machine, unless WANDB_MODE is set."""
+    """A run of a project named like the study; offline unless WANDB_MODE is set."""
 
     def __init__(self, folder: Path, study: str, known: Row) -> None:
-        import wandb  # noqa: PLC0415 - a package that may not be there
+        import wandb  # noqa: PLC0415 - an optional package
 
         self._run = wandb.init(
             project=study,
@@ -183,16 +183,16 @@ class _WandB:
             dir=folder,
             mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
             resume="allow",
-            reinit="create_new",  # one for each trial that runs
+            reinit="create_new",  # several runs at a time, one per trial
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True),
         )
 
     def add(self, samples: int, values: Mapping[str, float]) -> None:
-        if samples >= self._run.step:  # a server that knows the run may have more of it
+        if samples >= self._run.step:  # a resumed run on a server may already have more points
             self._run.log(dict(values), step=samples)
 
     def show(self) -> None:
-        """It shows a point when it has the next."""
+        """Do nothing: wandb shows a point when it receives the next one."""
 
     def close(self, row: Row | None) -> None:
         if row is None:
@@ -205,6 +205,6 @@ class _WandB:
 
 
 def _split(row: Row) -> tuple[dict[str, Any], dict[str, float]]:
-    """Parts a row into what describes the trial and its metrics."""
+    """Split a row into the settings of the trial and its metrics."""
     settings = {name: value for name, value in row.items() if "/" not in name}
     return settings, {name: float(value) for name, value in row.items() if "/" in name}

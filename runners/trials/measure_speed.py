@@ -1,4 +1,4 @@
-"""Measures what a kind of trial takes: the first steps of a real one, in a fresh process, nothing kept."""
+"""Speed measurement of a kind of trial: the first steps of a real trial in a fresh process, nothing kept."""
 
 import dataclasses
 import resource
@@ -19,15 +19,15 @@ _FEWEST_STEPS = 10
 
 
 def calibrate(jobs: Sequence[TrialJob], *, side_by_side: int, seconds: float) -> Iterator[Throughput]:
-    """Yield a measurement for each job, as they end.
+    """Yield a measurement for each job, in order of completion.
 
     Args:
-        jobs: A trial of each kind; their folders and evaluation sets are left alone.
-        side_by_side: How many run at once, as in a run of the study.
-        seconds: How long the timed steps of each may take, about; ten steps are taken at least.
+        jobs: A trial of each kind; their folders and evaluation sets are not used.
+        side_by_side: Number of trials that run at once, as in a run of the study.
+        seconds: Approximate duration of the timed steps of each; at least ten steps are timed.
     """
     context = get_context("forkserver")
-    # Each is forked from a process that has imported torch, and used none of it.
+    # Each process is forked from a server that has imported torch but not used it.
     context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(side_by_side, mp_context=context, max_tasks_per_child=1) as pool:
         futures = [pool.submit(measure, job, seconds) for job in jobs]
@@ -36,12 +36,12 @@ def calibrate(jobs: Sequence[TrialJob], *, side_by_side: int, seconds: float) ->
 
 
 def measure(job: TrialJob, seconds: float) -> Throughput:
-    """Measure one kind in this process, for about so many seconds after a few steps that warm it up."""
+    """Measure one kind in this process for about ``seconds`` seconds, after a few warm-up steps."""
     with tempfile.TemporaryDirectory() as folder:
         run = _starter(job, Path(folder))
         steps = _WARM_STEPS
         warm = run(steps)
-        # What the first steps cost once makes them slow: a second look tells how many steps fit.
+        # One-time costs slow down the first steps: a second, longer measurement tells how many steps fit.
         for share in (0.1, 1.0):
             fit = warm.timing["samples_per_s"] * seconds * share / job.trial.batch_size
             steps = max(_FEWEST_STEPS, min(int(fit), job.trial.steps))
@@ -62,13 +62,13 @@ def measure(job: TrialJob, seconds: float) -> Throughput:
 
 
 def _starter(job: TrialJob, folder: Path) -> Callable[[int], Outcome]:
-    """Return what trains the job's trial for some steps and evaluates nothing."""
+    """Return a function that trains the job's trial for some steps without evaluation."""
 
     def run(steps: int) -> Outcome:
         trial = dataclasses.replace(
             job.trial,
             samples_seen=steps * job.trial.batch_size,
-            # So few steps are no longer than a declared warm-up, and say nothing of divergence.
+            # A declared warm-up may be longer than these few steps, and divergence cannot be judged.
             recipe=dataclasses.replace(job.trial.recipe, warmup_samples=None, diverged_after=None),
         )
         place = folder / str(len(list(folder.iterdir())))
@@ -78,5 +78,5 @@ def _starter(job: TrialJob, folder: Path) -> Callable[[int], Outcome]:
 
 
 def gpu_name() -> str | None:
-    """The GPU's name as its driver gives it, or None where torch sees none."""
+    """Return the GPU's name as its driver reports it, or None if torch finds no GPU."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None

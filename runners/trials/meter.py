@@ -1,4 +1,4 @@
-"""Counts what a trial computes, over all its attempts, where a killed process leaves the count exact."""
+"""Meter of a trial's compute over all attempts, exact even when the process is killed."""
 
 import os
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from types import TracebackType
 from typing import Self
 
 METER = "meter"
-"""The count's file, in the trial's folder."""
+"""Name of the meter's file in the trial's folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlopCount:
-    """What a trial's processes have begun to compute.
+    """Compute that a trial's processes have started.
 
     Attributes:
         train_flops: Training FLOPs of the steps.
@@ -24,11 +24,11 @@ class FlopCount:
 
 
 class Meter:
-    """A trial's count, raised before each step.
+    """A trial's FLOP count, increased before each step.
 
-    A step is one write of a few bytes into the page cache: microseconds, and still there when the process is
-    killed at the next instruction. What is in the middle of being computed then is counted, never left out.
-    A machine that loses its power keeps the count of the last `sync`.
+    Each update writes a few bytes into the page cache: it takes microseconds and survives if the process is
+    killed at the next instruction. A step in progress at that moment is counted, never missed. After a power
+    cut the count is that of the last `sync`.
 
     Args:
         folder: The trial's folder.
@@ -39,7 +39,7 @@ class Meter:
         self._file = os.open(folder / METER, os.O_WRONLY | os.O_CREAT, 0o666)
 
     def add(self, *, train_flops: int = 0, evaluation_flops: int = 0) -> None:
-        """Count what begins now."""
+        """Count compute that starts now."""
         train_flops += self.count.train_flops
         evaluation_flops += self.count.evaluation_flops
         count = FlopCount(train_flops=train_flops, evaluation_flops=evaluation_flops)
@@ -47,7 +47,7 @@ class Meter:
         self.count = count
 
     def sync(self) -> None:
-        """Bring the count to the disk."""
+        """Flush the count to disk."""
         os.fsync(self._file)
 
     def __enter__(self) -> Self:
@@ -60,14 +60,14 @@ class Meter:
 
 
 def count_text(count: FlopCount) -> bytes:
-    """Write a count, always as long: a shorter text would leave digits of a longer one behind."""
+    """Format a count at constant length, so that overwriting leaves no digits of a longer text."""
     return b"%030d %030d\n" % (count.train_flops, count.evaluation_flops)
 
 
 def read_count(folder: Path) -> FlopCount | None:
-    """Read a trial's count, or None when it never began."""
+    """Read a trial's count, or return None if it never started."""
     try:
         train, evaluation = map(int, (folder / METER).read_text(encoding="ascii").split())
-    except (FileNotFoundError, ValueError):  # nothing there, or nothing in it yet
+    except (FileNotFoundError, ValueError):  # no file, or an empty one
         return None
     return FlopCount(train_flops=train, evaluation_flops=evaluation)

@@ -1,6 +1,6 @@
-"""How long a trial will probably take: from trials of its kind that were measured, else from its FLOPs.
+"""Forecast of a trial's duration: from measured trials of its kind, otherwise from its FLOPs.
 
-The forecast orders the trials and gives an ETA and a price; no decision about the budget rests on it.
+The forecast decides the order of trials, the ETA and the price; no budget decision depends on it.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 from budgets.planning.plan import Trial
 from runners.host.files import write_json
 
-# A processor core, measured on small models: a cost that goes with samples and one that goes with FLOPs.
+# Measured on a CPU core with small models: a cost per sample and a cost per FLOP.
 _SECONDS_PER_SAMPLE = 60e-6
 _FLOPS_PER_SECOND = 150e9
 _START_S = 1.0
@@ -21,16 +21,16 @@ Kind = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Throughput:
-    """What the first steps of a trial of a kind took.
+    """Measured speed of a kind of trial.
 
     Attributes:
-        architecture: Its architecture.
-        strategy: Its strategy.
-        batch_size: Pairs in its batch, the strategy's factor included.
-        precision: What it computed in.
-        steps: Steps that were timed, after a few that were not.
-        samples_per_s: Samples a second of one trial, others beside it as in a run.
-        memory_bytes: Greatest memory: what torch held on the GPU, or the resident set of the process.
+        architecture: The architecture.
+        strategy: The strategy.
+        batch_size: Pairs in a batch, the strategy's factor included.
+        precision: Precision it computed in.
+        steps: Number of timed steps, after a few untimed ones.
+        samples_per_s: Samples a second of one trial, with others beside it as in a run.
+        memory_bytes: Peak memory: allocated by torch on the GPU, or the resident set of the process.
     """
 
     architecture: str
@@ -43,19 +43,19 @@ class Throughput:
 
     @property
     def kind(self) -> Kind:
-        """What it is a measurement of."""
+        """Kind of trial that was measured."""
         return self.architecture, self.strategy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """What ``study calibrate`` measured on one machine.
+    """Measurements of ``study calibrate`` on one machine.
 
     Attributes:
-        machine: The GPU's or the processor's name as the system gives it.
-        device: The GPU's name in `budgets.devices`, or None for a processor.
-        side_by_side: Trials that ran at once.
-        kinds: What was measured.
+        machine: Name of the GPU or CPU as the system reports it.
+        device: Name of the GPU in `budgets.devices`, or None for a CPU.
+        side_by_side: Number of trials that ran at once.
+        kinds: The measurements.
     """
 
     machine: str
@@ -69,12 +69,12 @@ class Calibration:
         return {each.kind: each.samples_per_s for each in self.kinds}
 
     def write(self, path: Path) -> None:
-        """Write it as JSON."""
+        """Write the measurements as JSON."""
         write_json(path, asdict(self))
 
 
 def read_calibration(path: Path) -> Calibration | None:
-    """Read what was measured, or gives None where nothing was.
+    """Read a calibration, or return None if there is none.
 
     Raises:
         ValueError: The file is damaged.
@@ -86,11 +86,13 @@ def read_calibration(path: Path) -> Calibration | None:
         kinds = tuple(Throughput(**each) for each in content.pop("kinds"))
         return Calibration(**content, kinds=kinds)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); `python -m study calibrate` writes it anew") from None
+        raise ValueError(
+            f"{path} is damaged ({error}); rewrite it with `python -m study calibrate`"
+        ) from None
 
 
 def kind(trial: Trial) -> Kind:
-    """What decides a trial's samples a second: its architecture and strategy."""
+    """Return the (architecture, strategy) of a trial, which decides its samples a second."""
     return trial.cell.architecture, trial.cell.strategy
 
 
@@ -99,7 +101,7 @@ def predict_s(trial: Trial, measured: Mapping[Kind, float]) -> float:
 
     Args:
         trial: The trial.
-        measured: Samples a second of each kind of trial that has run.
+        measured: Measured samples a second by kind of trial.
     """
     if kind(trial) in measured:
         return _START_S + trial.samples_seen / measured[kind(trial)]

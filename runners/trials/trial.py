@@ -1,8 +1,8 @@
-"""Runs one trial in the process that it is called in: data, model, training, evaluation, one result row.
+"""A trial in the calling process: data, model, training, evaluation, one result row.
 
-The folder of a trial holds ``progress.json`` and its checkpoints while it runs, then ``result.json``
-(its row and timing), ``curve.parquet``, ``weights.pt`` and, where pairs were damaged, ``damage.jsonl``; and
-``meter``, what it computed over all its attempts. A trial with a result is never run again.
+The folder of a trial holds ``progress.json`` and its checkpoints while it runs; then ``result.json`` (its row
+and timing), ``curve.parquet``, ``weights.pt`` and, if pairs were damaged, ``damage.jsonl``; and always
+``meter``, its compute over all attempts. A trial with a result is never run again.
 """
 
 import errno
@@ -36,12 +36,12 @@ from runners.trials.trial_setup import TrialJob, set_up
 from runners.trials.upload import run_on_copies
 from runners.trials.watch import Watch
 
-_PATIENCE_S = 120.0  # with storage that is away when the result is to be written
+_PATIENCE_S = 120.0  # waiting time for unreachable storage when the result is written
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What a trial gives.
+    """Result of a trial.
 
     Attributes:
         row: Its row of `runners.results.RESULT_COLUMNS`, with metrics.
@@ -53,32 +53,33 @@ class Outcome:
 
 
 def run_trial(job: TrialJob) -> Outcome:
-    """Train and evaluates a trial, or gives the result that it has already.
+    """Train and evaluate a trial, or return the result that it already has.
 
-    A second process that is given the same trial waits for the first. The folder that the trial's own is in
-    must be there: made anew it would stand in the place of storage that is away. Where the storage is no
-    folder, it runs on copies of this node: see `runners.trials.upload`.
+    A second process that runs the same trial waits for the first. The parent of the trial's folder must
+    exist: creating it would hide that the storage is not mounted. If the storage is not a folder, the trial
+        runs on
+    local copies, see `runners.trials.upload`.
 
     Raises:
-        Left: The process was told to leave, see `runners.host.faults.Notice`.
-        ProcessEnded: One of several ranks did not finish, or the process that ran the trial on copies.
-        OSError: Storage is away.
+        Left: The process was asked to leave, see `runners.host.faults.Notice`.
+        ProcessEnded: One of several ranks, or the process that ran the trial on copies, did not finish.
+        OSError: The storage is unreachable.
     """
     if job.storage:
         return run_on_copies(job, run_trial)
     if job.ranks == 1:
         return _run_first(job)
     outcome = run_ranks(partial(take_part, job), count=job.ranks, gpus=bool(job.gpus))
-    assert outcome is not None, "the first rank gives the result"
+    assert outcome is not None, "rank 0 returns the result"
     return outcome
 
 
 def take_part(job: TrialJob) -> Outcome | None:
-    """Run a trial as one of several ranks; the first gives its outcome, the others None."""
+    """Run a trial as one of several ranks; rank 0 returns its outcome, the others None."""
     if rank() == 0:
         return _run_first(job)
     setup = set_up(job)
-    with suppress(Diverged):  # the first says so
+    with suppress(Diverged):  # rank 0 reports it
         train(setup.learner, setup.data, setup.schedule, first_step=setup.first_step, context=setup.context)
     return None
 
@@ -98,16 +99,16 @@ def _run_first(job: TrialJob) -> Outcome:
                     return _run(job, meter, notice)
             except ValueError as error:
                 for place in (job.pool, *job.evaluation.values(), job.folder):
-                    if not place.exists():  # then nothing is wrong with what it holds
-                        raise FileNotFoundError(errno.ENOENT, "storage is away", str(place)) from error
+                    if not place.exists():  # the storage is gone, its content is not at fault
+                        raise FileNotFoundError(errno.ENOENT, "storage is unreachable", str(place)) from error
                 raise
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """Read a trial's result, or None when it has none yet.
+    """Read a trial's result, or return None if it has none yet.
 
     Raises:
-        ValueError: It is damaged, or what was written before it is not there; the message says what to do.
+        ValueError: The result is damaged or incomplete; the message says what to do.
     """
     path, curve = folder / "result.json", folder / "curve.parquet"
     if not path.exists():
@@ -118,15 +119,15 @@ def read_outcome(folder: Path) -> Outcome | None:
         outcome = Outcome(row=content["row"], timing=content["timing"])
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({words_of(error)}); {again}") from None
-    if not curve.exists() and path.exists():  # all is gone where storage is away
-        raise ValueError(f"{path} is there and {curve.name} beside it is not; {again}")
+    if not curve.exists() and path.exists():  # if the storage is unreachable, both are missing
+        raise ValueError(f"{path} exists, but {curve.name} beside it is missing; {again}")
     return outcome
 
 
 def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     started = time.monotonic()
     trial = job.trial
-    # Before anything is trained: a set that can't be read must not cost a training run.
+    # Loaded before training, so that an unreadable set does not cost a training run.
     size = Architecture(name=trial.cell.architecture, config=trial.architecture_config).image_size
     sets = {name: load_evaluation_set(path, size) for name, path in job.evaluation.items()}
     setup = set_up(job)
@@ -165,7 +166,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
             device=learner.losses.device,
             context=setup.context,
         )
-        # Batches of many sizes are not worth compiling for.
+        # Evaluation has batches of many sizes, for which compiling does not pay off.
         with torch.compiler.set_stance("force_eager") if trial.recipe.compile else nullcontext():
             metrics = _evaluate(job, encoder, sets, size)
     row = {
@@ -199,7 +200,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
 
 
 def drop_scaffolding(folder: Path) -> None:
-    """Remove what a trial needs only until it has a result."""
+    """Remove the files that a trial needs only until it has a result."""
     for path in (*folder.glob("checkpoint-*"), folder / "progress.json", *folder.glob(".*.partial-*")):
         path.unlink(missing_ok=True)
 
@@ -216,7 +217,7 @@ def _evaluate(
 
 
 def _write_damage(path: Path, damage: Sequence[Damage]) -> None:
-    """List the pairs in whose places others were trained on, one JSON object a line; no file without any."""
+    """Write the damaged pairs that were replaced in training, one JSON object per line; no file if none."""
     if damage:
         with new_file(path) as file:
             lines = (json.dumps(asdict(each)) + "\n" for each in damage)
@@ -224,7 +225,7 @@ def _write_damage(path: Path, damage: Sequence[Damage]) -> None:
 
 
 def _done(trial: Trial, steps: int) -> dict[str, float]:
-    """What was really done; less than planned when a trial diverged."""
+    """Return the columns of what was actually done, which is less than planned if a trial diverged."""
     samples = steps * trial.batch_size
     return {
         "steps": steps,

@@ -1,4 +1,4 @@
-"""What a trial needs before its first step: its data, its model and its last checkpoint, on each rank."""
+"""Preparation of a trial before its first step: data, model and last checkpoint, on each rank."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,21 +30,21 @@ from runners.trials.checkpoint import load_checkpoint
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialJob:
-    """A trial and where it runs.
+    """A trial with the settings to run it.
 
     Attributes:
-        trial: What to train.
+        trial: The trial.
         pool: Folder of the pool.
         evaluation: Evaluation set → its folder.
         folder: The trial's own folder.
-        cpus: Threads to compute with, over all ranks of this node.
-        gpus: GPUs to use on this node, one a rank; 0 trains on the processor.
+        cpus: Compute threads, over all ranks of this node.
+        gpus: GPUs to use on this node, one per rank; 0 trains on the CPU.
         checkpoint_s: Seconds between checkpoints.
-        checkpoint_steps: Most steps between them; 0 for no such limit.
+        checkpoint_steps: Maximum steps between checkpoints; 0 for no limit.
         damage_tolerance: Share of the subset's pairs that may be damaged before the trial fails.
-        probes: Evaluation sets to whose training split probes are fitted.
+        probes: Evaluation sets whose training split probes are fitted to.
         ranks: Processes of this node that train the model together.
-        storage: URL that the paths are relative to (`runners.trials.upload`); empty: this node's.
+        storage: URL that the paths are relative to (`runners.trials.upload`); empty for local paths.
     """
 
     trial: Trial
@@ -66,10 +66,10 @@ class RankTraining:
     """A trial's training on one rank, at its last checkpoint.
 
     Attributes:
-        learner: What is trained.
-        data: The subset; this rank's part of each batch.
-        schedule: What decides each step.
-        first_step: Steps done before.
+        learner: The learner.
+        data: The subset; yields this rank's part of each batch.
+        schedule: The settings that decide each step.
+        first_step: Number of steps already done.
         context: Precision and attention of the forward pass.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         tokenize: Texts → token ids.
@@ -85,10 +85,10 @@ class RankTraining:
 
 
 def set_up(job: TrialJob) -> RankTraining:
-    """Make ready all that training needs, on any rank.
+    """Prepare everything that training needs, on any rank.
 
     Raises:
-        ValueError: The pool can't be read, is too much damaged, or can't be trained on as declared.
+        ValueError: The pool cannot be read, has too much damage, or cannot be trained on as declared.
     """
     trial = job.trial
     device = torch.device("cuda", torch.cuda.current_device()) if job.gpus else torch.device("cpu")
@@ -108,7 +108,7 @@ def set_up(job: TrialJob) -> RankTraining:
         steps=trial.steps,
         precision=precision,
     )
-    with first_rank_first():  # it removes damaged ones
+    with first_rank_first():  # rank 0 removes damaged checkpoints
         first_step = load_checkpoint(job.folder, learner)
     return RankTraining(
         learner=learner,
@@ -128,7 +128,7 @@ def set_up(job: TrialJob) -> RankTraining:
 
 
 def _load_subset(job: TrialJob) -> tuple[TrainingSet | StreamedSet, Any]:
-    """Open the trial's subset and makes its tokenizer."""
+    """Open the trial's subset and build its tokenizer."""
     trial = job.trial
     text = trial.architecture_config["text_cfg"]
     vision = trial.architecture_config["vision_cfg"]

@@ -1,4 +1,4 @@
-"""What a running trial leaves on disk as it goes: its count each step, progress each second, checkpoints."""
+"""Files of a running trial: FLOP count each step, progress each second, checkpoints."""
 
 import os
 import time
@@ -18,26 +18,26 @@ from runners.trials.meter import Meter
 
 _PROGRESS_S = 1.0
 _OUTLINE_POINTS = 24
-_AGAIN_S = 10.0  # after a checkpoint that could not be written
+_AGAIN_S = 10.0  # delay after a checkpoint that could not be written
 
 
 class Watch:
-    """Counts each step, writes ``progress.json`` and checkpoints, and leaves when told to.
+    """Count each step, write ``progress.json`` and checkpoints, and leave when asked to.
 
-    Storage that is away for a while does not stop the training: what could not be written is written later.
+    Unreachable storage does not stop the training: a failed write is repeated later.
 
     Args:
         folder: The trial's folder.
         trial: The trial.
         checkpoint_s: Seconds between checkpoints.
-        checkpoint_steps: Most steps between them; 0 for no such limit.
+        checkpoint_steps: Maximum steps between checkpoints; 0 for no limit.
         first_step: Steps done before this process took over.
-        learner: What is trained.
-        meter: Counts what is computed.
-        notice: Says when to leave.
+        learner: The learner.
+        meter: Counts the compute.
+        notice: Request to leave.
     """
 
-    def __init__(  # noqa: PLR0913 - what is watched
+    def __init__(  # noqa: PLR0913 - settings of checkpoints and progress
         self,
         folder: Path,
         trial: Trial,
@@ -61,16 +61,16 @@ class Watch:
         self._write_progress(first_step)
 
     def before_step(self) -> None:
-        """Count the step that begins."""
+        """Count the step that starts now."""
         trial, done = self._trial, self._done
         begun = trial.train_flops_after((done + 1) * trial.batch_size)
         self._meter.add(train_flops=begun - trial.train_flops_after(done * trial.batch_size))
 
     def after_step(self, done: int) -> None:
-        """Write what is due after so many steps.
+        """Write the files that are due after ``done`` steps.
 
         Raises:
-            Left: The process was told to leave, and did what it could to keep its work.
+            Left: The process was asked to leave; a checkpoint was written if the storage allowed it.
         """
         self._done = done
         now = time.monotonic()
@@ -87,7 +87,7 @@ class Watch:
             raise Left(f"{told} after {done} of {self._trial.steps} steps")
 
     def before_evaluation(self) -> None:
-        """Keep a training that was long enough to be kept before, and counts the evaluation that begins."""
+        """Write a last checkpoint if there was one before, and count the evaluation."""
         if 0 < self._checkpoint_step < self._trial.steps:
             self._checkpoint(self._trial.steps)
         self._meter.add(evaluation_flops=self._trial.evaluation_flops)
@@ -96,7 +96,7 @@ class Watch:
         if done > self._checkpoint_step:
             try:
                 save_checkpoint(self._folder, self._learner, step=done)
-            except OSError:  # the one before stands
+            except OSError:  # the previous checkpoint remains
                 self._checkpoint_due = time.monotonic() + min(_AGAIN_S, self._checkpoint_s)
                 return
             self._checkpoint_step = done
@@ -107,7 +107,7 @@ class Watch:
         passed = time.monotonic() - self._began
         losses = self._learner.losses[:done]
         self._curve += mean_losses(losses, steps=self._trial.steps, first=len(self._curve))
-        with suppress(OSError):  # it is for people to look at, and soon written anew
+        with suppress(OSError):  # only for display, and rewritten soon
             self._meter.sync()
             write_json(
                 self._folder / "progress.json",
@@ -126,7 +126,7 @@ class Watch:
 
 
 def _outline(losses: Tensor) -> list[float]:
-    """Means of equal stretches of the losses so far, for a sparkline."""
+    """Return means of equal intervals of the losses so far, for a sparkline."""
     if not len(losses):
         return []
     stretches = losses.split(-(-len(losses) // _OUTLINE_POINTS))

@@ -16,7 +16,7 @@ from budgets.book.ledger import Ledger, drop_torn_line
 from budgets.planning.plan import Plan, Trial
 from runners.data.reading.cache import drop_idle
 from runners.scheduling.backend import Backend, Ended, Job
-from runners.scheduling.schedule import Done, GiveUp, Preempt, Retry, Schedule, ScheduledTrial, Start
+from runners.scheduling.schedule import Done, GiveUp, Retry, Schedule, ScheduledTrial, Start
 from runners.trials.checkpoint import kept_steps
 from runners.trials.loggers import Loggers
 from runners.trials.throughput import predict_s
@@ -222,8 +222,6 @@ class Execution(ABC):
                     self._start(trial_id, nodes, backend)
                 case Retry(trial=trial_id, attempt=attempt):
                     self._retry(self.trials[trial_id], attempt)
-                case Preempt(trial=trial_id):
-                    backend.ask_to_leave(trial_id)
                 case GiveUp(trial=trial_id, cause="budget"):
                     self._leave_out(self.trials[trial_id])
                 case GiveUp(trial=trial_id, cause=cause):

@@ -1,7 +1,7 @@
-"""Building a pool from others' shards or a table: read and checked part by part, then written best first.
+"""Building of a pool from shards or a table: read and checked part by part, then written best first.
 
-What is done is kept in a hidden folder beside the pool until the pool is whole: a build that is stopped at
-any point goes on where it was. The second half reads each image's bytes from where the source has them.
+Finished work is kept in a hidden folder beside the pool until the pool is complete: a build that was stopped
+at any point continues there. The writing half reads each image's bytes from the source again.
 """
 
 import fcntl
@@ -33,23 +33,23 @@ from runners.host.files import new_file
 
 _WORKING = ["kind", "facts"]
 _SHARDS_AT_ONCE = 64
-"""Pairs are brought into order by that many shards at a time, so that memory does not grow with the pool."""
+"""Number of shards whose pairs are sorted at a time, so that memory does not grow with the pool."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Build:
-    """What to build a pool from, and how.
+    """Source of a pool, and options of building it.
 
     Attributes:
         source: A folder of tars, or a table of image paths and captions.
-        columns: What is where in it.
-        evaluation: Folders of evaluation sets; pairs with an image that is in one are left out.
-        workers: Processes.
-        in_place: Whether to index the source's tars where they lie and write no shards; the pool's folder is
-            then the source.
-        provenance: What else to record of where the pairs came from.
-        left_out: What was left out before, as when it could not be downloaded.
-        scores: Columns of the index that are known by ``hash``, to take the place of the source's.
+        columns: Names of the columns or fields.
+        evaluation: Folders of evaluation sets; pairs with one of their images are left out.
+        workers: Number of processes.
+        in_place: True to index the source's tars without writing shards; the pool's folder is then the
+            source.
+        provenance: Additional facts to record about the source.
+        left_out: Samples that were left out before, for example because the download failed.
+        scores: Columns of the index by ``hash``, which replace the source's.
     """
 
     source: Path
@@ -63,22 +63,24 @@ class Build:
 
 
 def build_pool(path: Path, how: Build, report: Report) -> Pool:
-    """Build a pool; goes on with a build of the same pool from the same source that was stopped.
+    """Build a pool, or continue an interrupted build of the same pool from the same source.
 
     Args:
-        path: Where; nothing may be there, unless the source is indexed in place.
-        how: What from.
-        report: Told of progress.
+        path: Path of the new pool; must not exist, unless the source is indexed in place.
+        how: Source and options.
+        report: Called with the progress.
 
     Raises:
-        ValueError: If there is a pool already, the source cannot be read, or holds no pair.
+        ValueError: The pool already exists, or the source cannot be read or holds no pair.
     """
     if (path if not how.in_place else path / "pool.json").exists():
-        raise ValueError(f"{path} exists already; remove it or choose another path")
+        raise ValueError(f"{path} already exists; remove it or choose another path")
     if how.in_place and how.source.resolve() != path.resolve():
         raise ValueError(f"--in-place indexes {path} itself; leave out --from, or copy the shards there")
     parts = parts_of(path if how.in_place else how.source)
-    known = Known(how.evaluation) if how.evaluation else None  # what cannot be read is told before the work
+    known = (
+        Known(how.evaluation) if how.evaluation else None
+    )  # first, to report unreadable sets before the work
     with _working_folder(path, how, parts) as work:
         return _build(path, how, parts, known, work, report)
 
@@ -108,11 +110,11 @@ def _build(  # noqa: PLR0913, PLR0917 - the parts of a build
         place = np.empty(len(bins), np.int64)
         place[np.lexsort((found.hash, bins))] = np.arange(len(bins))
         ready = _with_numbers(found.parts(), carried, bin=bins, place=place)
-        # Which pairs there are decides what is in a shard: shards for others are of no use.
+        # The pairs and their order decide the content of each shard: shards of other pairs cannot be kept.
         mark = blake2b(found.hash[np.argsort(place)].tobytes() + bins.tobytes(), digest_size=8).hexdigest()
         _write(work, ready, len(bins), mark, how.workers, report)
         describe_pool(work / "pool", _indices(work), origin, left_out)
-        for leftover in (work / "pool").rglob(".*.partial-*"):  # of a process that was killed
+        for leftover in (work / "pool").rglob(".*.partial-*"):  # left by a killed process
             leftover.unlink()
         (work / "pool").rename(path)
     shutil.rmtree(work)
@@ -122,7 +124,7 @@ def _build(  # noqa: PLR0913, PLR0917 - the parts of a build
 def _with_numbers(
     parts: Iterable[pd.DataFrame], carried: pd.DataFrame | None, **numbers: NDArray[np.generic]
 ) -> Iterator[pd.DataFrame]:
-    """Return each part its stretch of numbers that are known of all pairs, and the columns known by hash."""
+    """Yield each part with its slice of ``numbers`` (known for all pairs) and the columns known by hash."""
     start = 0
     for part in parts:
         stretch = {name: each[start : start + len(part)] for name, each in numbers.items()}
@@ -141,7 +143,7 @@ def _describe_in_place(  # noqa: PLR0913, PLR0917 - the parts of a description
     parts: Sequence[Part],
     origin: Origin,
 ) -> None:
-    # A shard may be a link to a file that lies elsewhere.
+    # A shard may be a link to a file elsewhere.
     names = {str(part.file.resolve()): part.file.relative_to(path).as_posix() for part in parts}
     index = (
         part.assign(shard=part["shard"].map(names).astype("str")).drop(columns=_WORKING)
@@ -153,19 +155,19 @@ def _describe_in_place(  # noqa: PLR0913, PLR0917 - the parts of a description
 
 @contextmanager
 def _working_folder(path: Path, how: Build, parts: Sequence[Part]) -> Iterator[Path]:
-    """Return the folder of this build to it alone, what others from another source left there removed."""
+    """Context manager: hold this build's folder exclusively, and remove another source's files from it."""
     work = (path if how.in_place else path.parent) / f".{path.resolve().name}.building"
     files = ((part.file, part.file.stat()) for part in parts)
     facts = [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in files]
     columns = [how.columns.image, how.columns.caption, how.columns.score]
-    told = json.dumps([facts, columns, bool(how.evaluation)])  # what is scanned of an image depends on it
+    told = json.dumps([facts, columns, bool(how.evaluation)])  # everything that the scan depends on
     mark = blake2b(told.encode(), digest_size=16).hexdigest()
     work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as lock:  # the system frees it when the process dies
+    with (work / "lock").open("w") as lock:  # the system releases the lock when the process dies
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"another build of the same pool is under way in {work}") from None
+            raise ValueError(f"another build of the same pool is running in {work}") from None
         source = work / "source"
         if not source.exists() or source.read_text(encoding="utf-8") != mark:
             for name in ("source", "order"):
@@ -177,7 +179,7 @@ def _working_folder(path: Path, how: Build, parts: Sequence[Part]) -> Iterator[P
         try:
             yield work
         except ValueError:
-            if not any((work / "parts").glob("*.parquet")):  # a mistake that was noticed before any work
+            if not any((work / "parts").glob("*.parquet")):  # an error before any work
                 shutil.rmtree(work)
             raise
 
@@ -185,7 +187,7 @@ def _working_folder(path: Path, how: Build, parts: Sequence[Part]) -> Iterator[P
 def _write(  # noqa: PLR0913, PLR0917 - the parts of a build
     work: Path, pairs: Iterable[pd.DataFrame], count: int, mark: str, workers: int, report: Report
 ) -> None:
-    """Write shards in (quality bin, hash) order: what stands at each pair's ``place``."""
+    """Write shards in (quality bin, hash) order, given by each pair's ``place``."""
     if (work / "order").exists() and (work / "order").read_text(encoding="utf-8") != mark:
         shutil.rmtree(work / "pool", ignore_errors=True)
         shutil.rmtree(work / "index", ignore_errors=True)
@@ -199,7 +201,7 @@ def _write(  # noqa: PLR0913, PLR0917 - the parts of a build
 
 
 def _in_order(folder: Path, pairs: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """Return the pairs of each shard by their places, holding no more than some shards' in memory."""
+    """Yield the pairs of each shard in order of place, with at most some shards' pairs in memory."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     with ExitStack() as opened:
@@ -261,5 +263,5 @@ def _read_all(rows: pd.DataFrame) -> list[bytes]:
                 file.seek(offset)
                 images[place] = file.read(length)
                 if len(images[place]) != length:
-                    raise ValueError(f"{shard} changed while the pool was built; start the build again")
+                    raise ValueError(f"{shard} changed during the build; start the build again")
     return images

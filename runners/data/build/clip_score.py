@@ -1,4 +1,4 @@
-"""Image-text similarity of a pool's pairs by a trained CLIP: open_clip's own models, or a checkpoint."""
+"""Image-text similarity of a pool's pairs by a trained CLIP: an open_clip model or a checkpoint."""
 
 from collections.abc import Callable
 from hashlib import blake2b
@@ -24,10 +24,10 @@ CONVENTION = (
     "2 x forward MACs of image tower, text tower at its full context length and projections, once a pair; "
     f"counted as in training ({CONVENTION_NAME})"
 )
-"""Of the FLOPs that scoring takes."""
+"""Counting convention of the FLOPs of scoring."""
 
 
-def clip_scores(  # noqa: PLR0913 - each is a choice of its own
+def clip_scores(  # noqa: PLR0913 - independent options
     pool: Pool,
     model: str,
     pretrained: str,
@@ -37,22 +37,22 @@ def clip_scores(  # noqa: PLR0913 - each is a choice of its own
     threads: int = 1,
     done: Callable[[int, int], None],
 ) -> NDArray[np.float32]:
-    """Score every pair; what was scored before the last stop is not scored again.
+    """Score every pair; an interrupted run continues where it stopped.
 
     Args:
         pool: The pool.
-        model: An architecture that open_clip knows.
-        pretrained: A tag of its weights, or a checkpoint's file.
-        batch_size: Pairs at a time.
-        device: Where to compute; by default a GPU where there is one.
-        threads: That decode images.
-        done: Told how many pairs are done, of how many.
+        model: Name of an architecture of open_clip.
+        pretrained: A tag of its weights, or a checkpoint file.
+        batch_size: Pairs per batch.
+        device: Device to compute on; by default a GPU if there is one.
+        threads: Decoding threads.
+        done: Called with the number of scored pairs and the total.
 
     Returns:
         Cosine similarities, float32 (pairs,), in the index's order; NaN for a pair that cannot be read.
 
     Raises:
-        ValueError: If open_clip knows no such model or weights, or they cannot be had.
+        ValueError: open_clip has no such model or weights, or they cannot be loaded.
     """
     if model not in open_clip.list_models():
         raise ValueError(unknown("model of open_clip", model, open_clip.list_models()))
@@ -83,15 +83,15 @@ def clip_scores(  # noqa: PLR0913 - each is a choice of its own
 
 
 def clip_scorer(name: str, model: str, count: int) -> Scorer:
-    """Describe a scorer, and what scoring a pool took.
+    """Describe a scorer and the cost of scoring a pool.
 
     Args:
-        name: What to call the score.
-        model: An architecture that open_clip knows.
+        name: Name of the score.
+        model: Name of an architecture of open_clip.
         count: Pairs in the pool.
 
     Returns:
-        Its FLOPs are 0 for an architecture that is not counted in closed form; the convention says so.
+        The scorer; its FLOPs are 0, with a note, if the architecture has no closed form.
     """
     try:
         architecture = Architecture(name=model, config=open_clip.get_model_config(model))
@@ -107,9 +107,9 @@ def _load(model: str, pretrained: str, device: torch.device) -> Any:  # noqa: AN
         raise ValueError(f"no file {pretrained}; {unknown(f'weights of {model}', pretrained, tags)}")
     try:
         network = open_clip.create_model(model, pretrained=pretrained, device=device)
-    except Exception as error:  # downloads and unpickling raise errors of many kinds
+    except Exception as error:  # downloads and unpickling raise many types of errors
         raise ValueError(
-            f"open_clip can't give model '{model}' with weights '{pretrained}': {error}"
+            f"open_clip cannot load model '{model}' with weights '{pretrained}': {error}"
         ) from error
     return network.eval()
 

@@ -1,4 +1,4 @@
-"""Downloading the images of a table of URLs, by img2dataset in a process of its own."""
+"""Download of the images of a table of URLs, by img2dataset in a process of its own."""
 
 import fcntl
 import json
@@ -17,18 +17,18 @@ RESIZE_MODES = ("no", "keep_ratio", "keep_ratio_largest", "center_crop", "border
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Download:
-    """How to download.
+    """Options of a download.
 
     Attributes:
-        program: img2dataset's command, perhaps of an environment of its own.
-        url: The column of URLs.
-        caption: The column of captions.
-        image_size: Side in pixels that images are brought to.
+        program: Command of img2dataset, possibly of another environment.
+        url: Column of URLs.
+        caption: Column of captions.
+        image_size: Side in pixels that images are resized to.
         resize_mode: One of ``RESIZE_MODES``.
-        retries: How often a URL that failed is tried again.
-        timeout_s: Seconds that a server may take.
-        user_agent: What to call oneself, besides a browser's name.
-        workers: Processes.
+        retries: Number of retries of a failed URL.
+        timeout_s: Timeout of a server in seconds.
+        user_agent: Name added to a browser's user agent.
+        workers: Number of processes.
     """
 
     program: str = "img2dataset"
@@ -43,20 +43,20 @@ class Download:
 
 
 def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
-    """Download into shards; those that are there already are not downloaded again.
+    """Download into shards; finished shards are not downloaded again.
 
-    A server that says noai, noimageai, noindex or noimageindex in X-Robots-Tag is obeyed.
+    The X-Robots-Tag values noai, noimageai, noindex and noimageindex are obeyed.
 
     Args:
-        table: URLs and captions; its other columns go along.
-        folder: Where shards go.
-        how: The rest.
+        table: URLs and captions; its other columns are kept.
+        folder: Folder for the shards.
+        how: Options.
 
     Returns:
-        What could not be had: its URL as ``shard``, ``key`` and ``reason``.
+        Failed downloads: the URL as ``shard``, ``key`` and ``reason``.
 
     Raises:
-        ValueError: If the table lacks a column, or img2dataset is not there or fails.
+        ValueError: The table lacks a column, or img2dataset is not installed or fails.
     """
     columns = table_columns(table)
     check_columns(columns, table, how.url, how.caption)
@@ -64,8 +64,8 @@ def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
     program = shutil.which(how.program) or shutil.which(how.program, path=str(Path(sys.executable).parent))
     if program is None:
         raise ValueError(
-            f"{how.program} is not installed; pip install 'img2dataset>=1.47', here or in an environment of "
-            "its own, and name its command with --img2dataset"
+            f"{how.program} is not installed; pip install 'img2dataset>=1.47', here or in a separate "
+            "environment, and give its command with --img2dataset"
         )
     options = {
         "url_list": table.resolve(),
@@ -92,17 +92,17 @@ def download(table: Path, folder: Path, how: Download) -> pd.DataFrame:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(
-                f"an earlier download into {folder} is still under way; wait, or end it"
+                f"an earlier download into {folder} is still running; wait for it, or end it"
             ) from None
-        # img2dataset holds the lock too, for it may outlive this process.
-        ended = subprocess.run(  # noqa: S603 - as asked for
+        # img2dataset inherits the lock, because it may outlive this process.
+        ended = subprocess.run(  # noqa: S603 - the user's own command
             command, check=False, capture_output=True, text=True, pass_fds=[lock.fileno()]
         )
     (folder / "img2dataset.log").write_text(ended.stdout + ended.stderr, encoding="utf-8")
     done = sorted(folder.glob("*.parquet"))
     if ended.returncode or not done:
         last = (ended.stderr.strip().splitlines() or ["it wrote nothing"])[-1]
-        raise ValueError(f"img2dataset failed: {last}; all that it said is in {folder / 'img2dataset.log'}")
+        raise ValueError(f"img2dataset failed: {last}; its full output is in {folder / 'img2dataset.log'}")
     said = ["url", "key", "status", "error_message"]
     failed = [
         some[some["status"] != "success"] for some in (pd.read_parquet(path, columns=said) for path in done)

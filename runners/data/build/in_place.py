@@ -1,4 +1,4 @@
-"""Indexing webdataset or img2dataset shards where they lie; only small files are added beside them."""
+"""Indexing of existing webdataset or img2dataset shards; only small files are added beside them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +11,11 @@ from runners.data.pool.shards import IMAGE_KINDS, PairEntry, ShardError, entries
 from runners.host.files import finish_files
 
 SCORE_FIELD = "similarity"
-"""The field of a sample's json that holds its score, unless a caller names another."""
+"""Default field of a sample's json that holds its score."""
 
 
 def open_pool(path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> Pool:
-    """Open a pool; a folder of shards that has no index yet is indexed first, where it lies.
+    """Open a pool; a folder of shards without an index is indexed first.
 
     Raises:
         ValueError: As ``Pool.open`` and ``index_shards``.
@@ -28,14 +28,14 @@ def open_pool(path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> Pool:
 
 
 def not_indexed(pool: Pool) -> str | None:
-    """What to say where tars lie in a pool's folder that its index does not know."""
+    """Return a message if the pool's folder has tars that its index does not contain, else None."""
     names = (shard.relative_to(pool.path).as_posix() for shard in shards_of(pool.path))
     new = [name for name in names if name not in pool.shards]
     if not new:
         return None
     return (
-        f"{len(new):,} tars in {pool.path} are not in its index, {new[0]} the first of them; "
-        f"to index the folder as it is now, delete {pool.path / 'pool.json'}, or else move them away"
+        f"{len(new):,} tars in {pool.path} are not in its index, the first is {new[0]}; "
+        f"to index the folder as it is now, delete {pool.path / 'pool.json'}; otherwise move them away"
     )
 
 
@@ -46,19 +46,19 @@ def index_shards(
     origin: Origin | None = None,
     tolerance: float = DAMAGE_TOLERANCE,
 ) -> Pool:
-    """Index a folder of tars. Samples that are no pairs are left out, counted and listed by shard and key.
+    """Index a folder of tars. Samples that are not pairs are left out, counted and listed by shard and key.
 
-    Images are judged by their headers; ``runners.data.build.build_pool`` decodes them, and does more besides.
+    Only the headers of images are checked; ``runners.data.build.build_pool`` decodes them.
 
     Args:
-        path: The folder; tars in folders below it count too, save those in ``evaluation/`` and hidden ones.
-        score_field: The field of a sample's json to take the quality score from, where there is one.
-        origin: What to record; by default the folder's name alone.
-        tolerance: Share of the shards that may end too early; what stands before the damage is indexed.
+        path: The folder, including subfolders except ``evaluation/`` and hidden ones.
+        score_field: Field of a sample's json with the quality score, if there is one.
+        origin: Origin to record; by default only the folder's name.
+        tolerance: Share of the shards that may be truncated; samples before the damage are indexed.
 
     Raises:
-        ValueError: If there is no such folder or no tar in it, too many tars are damaged, one holds no pair,
-            or the folder cannot be written to.
+        ValueError: The folder does not exist, has no tars or cannot be written to; too many tars are damaged;
+            or one holds no pair.
     """
     path = Path(path)
     damage: list[Damage] = []
@@ -78,21 +78,21 @@ def index_shards(
 
 
 def shards_of(path: Path) -> list[Path]:
-    """The tars of a folder that hold its pairs, not evaluation sets or a half-written folder's.
+    """List the tars of a folder that hold its pairs, without evaluation sets and hidden folders.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: There are none.
     """
     if not path.is_dir():
         raise ValueError(f"no such pool: {path} is not a folder")
     shards = sorted(shard for shard in path.rglob("*.tar") if _is_training(shard.relative_to(path)))
     if not shards:
-        raise ValueError(f"{path} is not a pool: there is neither a pool.json nor any .tar shard in it")
+        raise ValueError(f"{path} is not a pool: it has neither a pool.json nor any .tar shard")
     return shards
 
 
 def no_pair(shard: Path) -> ValueError:
-    """The error that says of a shard that nothing in it is a pair."""
+    """Return the error for a shard without any pair."""
     return ValueError(
         f"shard {shard} holds no pair: each sample needs an image ({', '.join(IMAGE_KINDS)}) "
         "and a caption (txt, or 'caption' in its json) under one key"
@@ -102,7 +102,7 @@ def no_pair(shard: Path) -> ValueError:
 def _entries(
     path: Path, shards: list[Path], score_field: str, tolerance: float, damage: list[Damage]
 ) -> Iterator[PairEntry]:
-    """Pass pairs on, and collects what is none."""
+    """Yield pairs, and append everything else to ``damage``."""
     cut: list[ShardError] = []
     for shard in shards:
         name, any_pair = shard.relative_to(path).as_posix(), False

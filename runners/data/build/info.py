@@ -1,4 +1,4 @@
-"""What is in a pool: counts, sizes, scores as a histogram, bad pairs by reason, and a sheet of samples."""
+"""Summary of a pool: counts, sizes, score histogram, left-out samples by reason, and a contact sheet."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +19,11 @@ from runners.data.pool.subset import rows_in
 _BARS, _BAR_WIDTH = 12, 40
 _TILE, _TEXT, _ACROSS = 96, 24, 5
 _MOST_SHOWN = 5
-_LINE = 16  # characters below a picture
+_LINE = 16  # characters per line below a picture
 
 
 def info_lines(pool: Pool) -> Iterator[str]:
-    """Yield what a person wants to know of a pool, line by line."""
+    """Yield a summary of a pool, line by line."""
     size = sum(pool.shards.values())
     yield f"pool {pool.name}: {pool.count:,} pairs in {len(pool.shards):,} shards, {size / 1e6:,.1f} MB"
     yield f"fingerprint {pool.fingerprint}"
@@ -44,23 +44,23 @@ def info_lines(pool: Pool) -> Iterator[str]:
 
 
 def unreadable_lines(pool: Pool) -> Iterator[str]:
-    """Yield which shards could not be read to their end, and after which sample."""
+    """Yield the shards that could not be read to their end, each with the last readable sample."""
     table = pool.left_out_table()
     cut = table[table["reason"].str.startswith(NOT_READABLE)]
     for shard, key, reason in cut.head(_MOST_SHOWN).itertuples(index=False):
         yield f"{shard}{f', after sample {key}' if key else ''}: {reason}"
     if len(cut) > _MOST_SHOWN:
-        yield f"and {len(cut) - _MOST_SHOWN:,} more; {pool.path / 'left-out.parquet'} names all"
+        yield f"and {len(cut) - _MOST_SHOWN:,} more; {pool.path / 'left-out.parquet'} lists all"
 
 
 def _scores(pool: Pool) -> Iterator[str]:
     if not pool.scored:
-        yield "no quality scores: only quality 'all'; see `data score`"
+        yield "no quality scores: only quality 'all' can be used; add scores with `data score`"
         return
     ranking = pool.origin.scorer
     score = pool.column("score")
     known = score[np.isfinite(score)]
-    told = ranking.name if ranking else "who is not known"
+    told = ranking.name if ranking else "an unknown scorer"
     yield f"ranked by the score of {told}; {len(known):,} pairs have one:"
     counts, edges = np.histogram(known, _BARS)
     for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
@@ -84,7 +84,7 @@ def _scores(pool: Pool) -> Iterator[str]:
 
 
 def contact_sheet(pool: Pool, path: Path) -> None:
-    """Draw a PNG of ten rows of five pairs: a row a tenth of the pool, best first, or by hash."""
+    """Draw a PNG of ten rows of five pairs: one row per tenth of the pool, best first, or by hash."""
     order = np.lexsort((pool.column("hash"), pool.column("bin")))
     rows = np.concatenate([part[:_ACROSS] for part in np.array_split(order, 10) if len(part)])
     pairs = read_pairs(pool, np.sort(rows), np.searchsorted(np.sort(rows), rows), _TILE)

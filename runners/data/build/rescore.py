@@ -1,4 +1,4 @@
-"""Another score for a pool: beside those that it has, or as the one that ranks its pairs."""
+"""Additional scores of a pool: stored beside the existing ones, or used to rank its pairs."""
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,30 +23,30 @@ from runners.data.pool.subset import SUBSET_PREFIX
 from runners.host.files import commit_files
 
 SCORE_PREFIX = "score:"
-"""Column ``score:NAME`` of an index is the score that NAME gave."""
+"""Prefix of a column ``score:NAME`` of the index: the scores given by NAME."""
 
 _FIRST = "first"
 _UID_DIGITS = 32
 
 
 def set_score(pool: Pool, scores: NDArray[np.float32], scorer: Scorer) -> Pool:
-    """Make a score the one that ranks a pool, and bins it anew; older scores stay in columns of their own.
+    """Rank a pool by a new score and update its bins; older scores are kept in columns of their own.
 
-    The shards stay as they are: subsets are read by offset, in longer runs after ``rewrite_shards``.
+    The shards are not changed: subsets are read by offset, in longer runs after ``rewrite_shards``.
 
     Args:
         pool: The pool.
-        scores: One a pair in the index's order, higher is better, NaN for none, float32 (pairs,).
-        scorer: Who gave them.
+        scores: One score per pair in the index's order, higher is better, NaN for none, float32 (pairs,).
+        scorer: The scorer.
 
     Raises:
-        ValueError: If there is not one score a pair, or none at all.
+        ValueError: The number of scores is not that of the pairs, or all scores are NaN.
     """
     if scores.shape != (pool.count,):
-        raise ValueError(f"{pool.count:,} pairs need one score each; there are {len(scores):,}")
+        raise ValueError(f"{pool.count:,} pairs need one score each, but there are {len(scores):,} scores")
     scores = np.where(np.isfinite(scores), scores, np.nan).astype(np.float32)
     if np.isnan(scores).all():
-        raise ValueError(f"{scorer.name} gives no pair of {pool.path} a score")
+        raise ValueError(f"{scorer.name} gives no pair of {pool.path} a finite score")
     scorers, older = dict(pool.scorers), ""
     if pool.scored and not any(name.startswith(SCORE_PREFIX) for name in pool.columns):
         first = pool.origin.scorer or Scorer(name=_FIRST)
@@ -70,31 +70,31 @@ def set_score(pool: Pool, scores: NDArray[np.float32], scorer: Scorer) -> Pool:
 
 
 def use_score(pool: Pool, name: str) -> Pool:
-    """Rank a pool by a score that it has already.
+    """Rank a pool by a score that it already has.
 
     Raises:
-        ValueError: If it has none of that name.
+        ValueError: The pool has no score of that name.
     """
     if name not in pool.scorers:
         raise ValueError(
-            unknown("score", name, pool.scorers) if pool.scorers else f"{pool.path} has one score at most"
+            unknown("score", name, pool.scorers) if pool.scorers else f"{pool.path} has no named scores"
         )
     return set_score(pool, pool.column(SCORE_PREFIX + name), pool.scorers[name])
 
 
 def set_subset(pool: Pool, name: str, uids: Path) -> Pool:
-    """Names a subset by a file of uids as DataComp gives them: .npy, two unsigned 64-bit integers a pair.
+    """Add a named subset from a file of uids as DataComp publishes them: .npy, two uint64 per pair.
 
     Raises:
-        ValueError: If the file is none of that kind, or no pair of the pool is in it.
+        ValueError: The file has another format, or contains no pair of the pool.
     """
     try:
         wanted = np.load(uids)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read uids from {uids}: {error}") from error
     if wanted.dtype != np.dtype("u8,u8"):
-        raise ValueError(f"{uids} holds {wanted.dtype}, not the pairs of u8 that DataComp's subset files do")
-    # As the 16 bytes that their 32 hexadecimal digits stand for.
+        raise ValueError(f"{uids} has type {wanted.dtype}, not pairs of u8 as DataComp's subset files")
+    # Convert to the 16 bytes that the 32 hexadecimal digits of a uid represent.
     known = _as_bytes(np.ascontiguousarray(wanted).view("u8").astype(">u8").tobytes())
     inside = np.zeros(pool.count, bool)
     if "uid" in pool.columns:
@@ -109,13 +109,13 @@ def set_subset(pool: Pool, name: str, uids: Path) -> Pool:
             zero_copy_only=False
         )
     if not inside.any():
-        raise ValueError(f"none of the {len(wanted):,} uids in {uids} is one of {pool.path}'s")
+        raise ValueError(f"none of the {len(wanted):,} uids in {uids} is in {pool.path}")
     _describe(pool, _with_column(pool, SUBSET_PREFIX + name, inside), pool.origin, pool.scorers)
     return Pool.open(pool.path)
 
 
 def _as_bytes(content: bytes) -> pa.Array:
-    """Uids, 16 bytes each."""
+    """Return uids as an Arrow array, 16 bytes each."""
     size = _UID_DIGITS // 2
     return pa.Array.from_buffers(pa.binary(size), len(content) // size, [None, pa.py_buffer(content)])
 
@@ -129,7 +129,7 @@ def _with_column(pool: Pool, name: str, values: NDArray[np.generic]) -> Iterator
 
 
 def column_scores(pool: Pool, column: str, metadata: Path | None = None) -> NDArray[np.float32]:
-    """Take scores from what is known already: each sample's json or, by uid or key, tables of metadata.
+    """Read existing scores: from each sample's json or, by uid or key, from tables of metadata.
 
     Args:
         pool: The pool.
@@ -143,7 +143,7 @@ def column_scores(pool: Pool, column: str, metadata: Path | None = None) -> NDAr
         return _scores_of(pool, column, metadata)
     scores, start = np.full(pool.count, np.nan, np.float32), 0
     shard, known = "", dict[str, float]()
-    # The pairs of a shard stand together in the index: each shard is read once.
+    # The pairs of a shard are adjacent in the index, so each shard is read once.
     for part in pool.parts(["shard", "key"]):
         for place, (its, key) in enumerate(zip(part["shard"], part["key"], strict=True), start):
             if its != shard:
@@ -155,10 +155,10 @@ def column_scores(pool: Pool, column: str, metadata: Path | None = None) -> NDAr
 
 
 def _scores_of(pool: Pool, column: str, metadata: Path) -> NDArray[np.float32]:
-    """Take a column of metadata by uid or, where it has none, by key; the first row of each counts."""
+    """Read a column of metadata by uid or, without one, by key; the first row of each counts."""
     files = sorted(metadata.glob("*.parquet")) if metadata.is_dir() else [metadata]
     if not files or not metadata.exists():
-        raise ValueError(f"no parquet of metadata at {metadata}")
+        raise ValueError(f"no parquet file of metadata at {metadata}")
     names = table_columns(files[0])
     by = "uid" if "uid" in names else "key"
     check_columns(names, files[0], by, column)
@@ -176,16 +176,16 @@ def _scores_of(pool: Pool, column: str, metadata: Path) -> NDArray[np.float32]:
 
 
 def rewrite_shards(pool: Pool, *, workers: int, report: Report) -> Pool:
-    """Write a pool's shards anew in the order of its bins; all of them take the old ones' place at the end.
+    """Rewrite a pool's shards in the order of its bins; all new shards replace the old ones at the end.
 
     Raises:
-        ValueError: If the shards are not of this project's making: they are the user's.
+        ValueError: The shards were not written by this project, but belong to the user.
     """
     made = pool.origin.provenance
     if made.get("in_place") or not {"source", "generator"} & made.keys():
         raise ValueError(
-            f"the shards in {pool.path} were not written by `data build`, so they are not written anew; "
-            f"make another pool of them with `data build NEW --from {pool.path}`"
+            f"the shards in {pool.path} were not written by `data build` and are not rewritten; "
+            f"build another pool from them with `data build NEW --from {pool.path}`"
         )
     path, new = pool.path, pool.path.with_name(f".{pool.path.name}.rewritten")
     carry = [

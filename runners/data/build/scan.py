@@ -1,6 +1,6 @@
-"""The first half of building a pool: every pair of the source found, checked and hashed, in a file a part.
+"""First half of building a pool: find, check and hash every pair of the source, into one file per part.
 
-Of all pairs together only numbers are held in memory, some tens of bytes a pair; all else is read by part.
+Memory holds only numbers of all pairs, some tens of bytes per pair; everything else is read by part.
 """
 
 import json
@@ -25,22 +25,22 @@ from runners.data.pool.index import frame_of
 from runners.host.files import new_file
 
 Report = Callable[[str, int, int, int], None]
-"""Told what is being done, how many parts are done, of how many, and how many pairs went by just now."""
+"""Called with the task, the number of finished parts, the total, and the number of pairs just processed."""
 
 _OF_SCAN = ["image_hash", "pixels", "thumbnail"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scanned:
-    """All pairs of a source, and what was left out.
+    """All pairs of a source, and the samples that were left out.
 
     Attributes:
-        files: The pairs' tables, part by part in the order of the source: the index's columns without bins,
+        files: Tables of the pairs, part by part in the order of the source: the index's columns without bins,
             and ``kind`` and ``facts`` (JSON).
-        kept: Which rows of each are pairs of the pool.
-        hash: Of the kept pairs, uint64.
-        score: Of the kept pairs, float32.
-        left_out: Shard, key and reason of what is no pair, a duplicate, or in an evaluation set.
+        kept: Mask of the rows of each table that are pairs of the pool.
+        hash: Hash of each kept pair, uint64.
+        score: Score of each kept pair, float32.
+        left_out: Shard, key and reason of samples that are not pairs, duplicates, or in an evaluation set.
     """
 
     files: Sequence[Path]
@@ -50,12 +50,12 @@ class Scanned:
     left_out: pd.DataFrame
 
     def parts(self) -> Iterator[pd.DataFrame]:
-        """The kept pairs, part by part."""
+        """Yield the kept pairs, part by part."""
         for file, kept in zip(self.files, self.kept, strict=True):
             yield pd.read_parquet(file).drop(columns=_OF_SCAN)[kept].reset_index(drop=True)
 
 
-def scan(  # noqa: PLR0913 - each is a choice of its own
+def scan(  # noqa: PLR0913 - independent options
     parts: Sequence[Part],
     columns: Columns,
     folder: Path,
@@ -64,19 +64,19 @@ def scan(  # noqa: PLR0913 - each is a choice of its own
     workers: int,
     report: Report,
 ) -> Scanned:
-    """Read a source's parts side by side; a part that was read before is not read again.
+    """Read a source's parts in parallel; parts that were read before are not read again.
 
     Args:
-        parts: Of the source.
-        columns: What is where.
-        folder: Where parts are kept.
-        known: Images of evaluation sets, which are left out: the same files, the same pixels, and what looks
-            nearly the same.
-        workers: Processes.
-        report: Told of each part.
+        parts: Parts of the source.
+        columns: Names of the columns or fields.
+        folder: Folder for the tables of the parts.
+        known: Images of evaluation sets to leave out: identical files, identical pixels, and nearly identical
+            thumbnails.
+        workers: Number of processes.
+        report: Called after each part.
 
     Returns:
-        Pairs in the order of the source. Of exact duplicates (image and caption) the first stays.
+        Pairs in the order of the source. Of exact duplicates (image and caption) the first is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     task = partial(_scan_part, parts, columns, folder, known is not None)
@@ -85,7 +85,7 @@ def scan(  # noqa: PLR0913 - each is a choice of its own
     numbers = pd.concat(
         [pd.read_parquet(file, columns=["hash", "image_hash", "score"]) for file in files], ignore_index=True
     )
-    out = np.zeros(len(numbers), np.int8)  # places in `reasons`
+    out = np.zeros(len(numbers), np.int8)  # index into `reasons`
     reasons = ("", "duplicate", ALIKE, SAME)
     out[numbers.duplicated(["hash", "image_hash"]).to_numpy()] = 1
     left_out, kept, start = [], [], 0
@@ -112,7 +112,7 @@ def scan(  # noqa: PLR0913 - each is a choice of its own
 def run(
     task: Callable[[int], int], numbers: Sequence[int], workers: int, done: Callable[[int, int, int], None]
 ) -> None:
-    """Run a task for each number, in processes of their own where there are to be more than one."""
+    """Run a task for each number, in worker processes if there is more than one."""
     for finished, pairs in enumerate(_results(task, numbers, workers), 1):
         done(finished, len(numbers), pairs)
 
@@ -121,7 +121,7 @@ def _results(task: Callable[[int], int], numbers: Sequence[int], workers: int) -
     if workers <= 1:
         yield from map(task, numbers)
         return
-    # Counting tokens imports torch, for seconds: once, in the server that the workers are forked from.
+    # Counting tokens imports torch, which takes seconds: once, in the server that workers are forked from.
     context = get_context("forkserver")
     context.set_forkserver_preload(["open_clip.tokenizer"])
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as processes:
@@ -130,7 +130,7 @@ def _results(task: Callable[[int], int], numbers: Sequence[int], workers: int) -
 
 
 def _end_with_parent() -> None:
-    """Has this process end when the one that started it is killed; it would wait for work for ever."""
+    """Make this process end when its parent is killed; otherwise it would wait for work forever."""
     parent = parent_process()
     assert parent is not None, "it was started by another process"
 

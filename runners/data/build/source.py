@@ -1,4 +1,4 @@
-"""What pools are built from: tars of samples, or a table of image paths and captions. Part by part."""
+"""Sources of pools, read part by part: tars of samples, or a table of image paths and captions."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,12 +36,12 @@ _ROWS_PER_PART = 2048
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Columns:
-    """Which columns of a table, or fields of a sample's json, hold what.
+    """Names of the columns of a table, or of the fields of a sample's json.
 
     Attributes:
-        image: The image's path, absolute or from the table's folder.
-        caption: The text.
-        score: The quality score, where there is one.
+        image: The image's path, absolute or relative to the table's folder.
+        caption: The caption.
+        score: The quality score, if there is one.
     """
 
     image: str = "image"
@@ -51,7 +51,7 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """A piece of a source that one process reads: a tar, or some rows of a table.
+    """A piece of a source that is read by one process: a tar, or some rows of a table.
 
     Attributes:
         file: The tar or table.
@@ -66,13 +66,13 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """A pair of a source. Its ``entry.shard``, ``offset`` and ``length`` say where the image's bytes lie.
+    """A pair of a source; ``entry.shard``, ``offset`` and ``length`` locate the image's bytes.
 
     Attributes:
         entry: The pair.
         image: The image file's bytes.
-        kind: Its file ending.
-        facts: What else is known of it.
+        kind: The image's file ending.
+        facts: Other fields of the sample.
     """
 
     entry: PairEntry
@@ -82,10 +82,10 @@ class Found:
 
 
 def parts_of(source: Path) -> list[Part]:
-    """Cut a source into parts, always the same.
+    """Split a source into parts, always the same ones.
 
     Raises:
-        ValueError: If it is neither a tar, a folder of tars, nor a table.
+        ValueError: The source is neither a tar, a folder of tars, nor a table.
     """
     if source.is_dir():
         return [Part(file=shard) for shard in shards_of(source)]
@@ -108,7 +108,7 @@ def _count_rows(path: Path) -> int:
 
 
 def table_columns(path: Path) -> list[str]:
-    """The names of a table's columns.
+    """Return the names of a table's columns.
 
     Raises:
         ValueError: As ``read_table``.
@@ -123,7 +123,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """Read a table.
 
     Raises:
-        ValueError: If it is none, or cannot be read.
+        ValueError: The file is not a table, or cannot be read.
     """
     with _readable(path):
         if path.suffix == ".parquet":
@@ -132,7 +132,9 @@ def read_table(path: Path) -> pd.DataFrame:
             return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
         if path.suffix == ".jsonl":
             return pd.read_json(path, lines=True)
-    raise ValueError(f"{path} is no source: a folder of .tar shards, or a table ({', '.join(TABLES)})")
+    raise ValueError(
+        f"{path} is not a valid source; use a folder of .tar shards, or a table ({', '.join(TABLES)})"
+    )
 
 
 @contextmanager
@@ -144,7 +146,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def check_columns(columns: Iterable[str], path: Path, *names: str) -> None:
-    """Raise ValueError, with the nearest name, where a column is not there."""
+    """Raise ValueError, with the nearest name, if a column is missing."""
     columns = list(columns)
     for name in names:
         if name not in columns:
@@ -156,11 +158,11 @@ def pairs_of(part: Part, columns: Columns, inspect: Inspect | None = None) -> It
 
     Args:
         part: The part.
-        columns: What is where.
-        inspect: Shown each image as it is decoded, just before its pair is given.
+        columns: Names of the columns or fields.
+        inspect: Called with each decoded image, just before its pair is yielded.
 
     Yields:
-        Each pair or, for what is none, what is wrong with it. A tar that is damaged ends with that.
+        Each pair, or the damage of a sample that is not a pair. A truncated tar ends with its damage.
     """
     return (_tar_pairs if part.stop == 0 else _table_pairs)(part, columns, inspect)
 
@@ -181,7 +183,7 @@ def _tar_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Iterato
 
 
 def _rows(part: Part) -> pd.DataFrame:
-    """A part's rows; of a parquet file, read by row group, for it may be larger than the memory."""
+    """Return a part's rows; a parquet file is read by row group, because it may exceed the memory."""
     changed = part.file.stat().st_mtime_ns
     if part.file.suffix != ".parquet":
         return _kept_table(part.file, changed).iloc[part.start : part.stop]
@@ -194,7 +196,7 @@ def _rows(part: Part) -> pd.DataFrame:
     return pd.concat(tables)
 
 
-# A process reads one part of a table after the other.
+# A process reads the parts of a table one after the other.
 @lru_cache(maxsize=1)
 def _kept_table(path: Path, _changed_ns: int) -> pd.DataFrame:
     return read_table(path)
@@ -245,6 +247,6 @@ def _table_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Itera
 
 
 def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """A table's rows as JSON has them: what is missing is null."""
+    """Return a table's rows as JSON objects, with missing values as null."""
     rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
     return rows

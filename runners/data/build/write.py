@@ -1,4 +1,4 @@
-"""Writing a new pool: shards in (quality bin, hash) order, so that subsets are runs of whole prefixes."""
+"""Writing of a new pool: shards in (quality bin, hash) order, so that subsets are runs of whole prefixes."""
 
 import json
 from collections.abc import Mapping
@@ -20,29 +20,29 @@ PAIRS_PER_SHARD = 4096
 
 
 class ImageText(Protocol):
-    """What ``write_pool`` needs of a pair."""
+    """Properties of a pair that ``write_pool`` needs."""
 
     @property
     def image(self) -> NDArray[np.uint8]:
-        """Height x width x 3, RGB."""
+        """Array of shape (height, width, 3), RGB."""
 
     @property
     def caption(self) -> str:
-        """One line."""
+        """The caption, on one line."""
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What else is stored in the pair's json."""
+        """Additional fields of the pair's json."""
 
 
 class PairSource(Protocol):
-    """A list of pairs, or what makes them when asked."""
+    """A sequence of pairs, possibly generated on request."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of pairs."""
 
     def __getitem__(self, index: int, /) -> ImageText:
-        """The pair at a place."""
+        """Return the pair at an index."""
 
 
 def write_pool(
@@ -51,16 +51,16 @@ def write_pool(
     scores: NDArray[np.float32] | None,
     origin: Origin | None = None,
 ) -> Pool:
-    """Write a new pool, best pairs first; it appears whole or not at all.
+    """Write a new pool atomically, best pairs first.
 
     Args:
-        path: Where; nothing may be there.
-        pairs: The pairs; each is asked for twice, so a lazy sequence keeps memory small.
-        scores: A quality score a pair, higher is better, shape (pairs,); ``None`` if there are none.
-        origin: What to record; by default the folder's name alone.
+        path: Path of the new pool; must not exist.
+        pairs: The pairs; each is requested twice, so a lazy sequence keeps memory small.
+        scores: One quality score per pair, higher is better, shape (pairs,); ``None`` for none.
+        origin: Origin to record; by default only the folder's name.
 
     Raises:
-        ValueError: If something is at ``path``, there are no pairs, or not one score a pair.
+        ValueError: ``path`` exists, there are no pairs, or the number of scores is not that of the pairs.
     """
     path = Path(path)
     with new_folder(path) as partial:
@@ -69,11 +69,13 @@ def write_pool(
 
 
 def fill_pool(folder: Path, pairs: PairSource, scores: NDArray[np.float32] | None, origin: Origin) -> None:
-    """``write_pool`` into an empty folder that the caller makes appear."""
+    """Write a pool as ``write_pool`` does, into an empty folder that the caller moves to its final path."""
     if scores is None:
         scores = np.full(len(pairs), np.nan, np.float32)
     if len(pairs) == 0 or scores.shape != (len(pairs),):
-        raise ValueError(f"a pool needs one score a pair: {len(pairs)} pairs, scores of shape {scores.shape}")
+        raise ValueError(
+            f"a pool needs pairs, one score each; found {len(pairs)} pairs, scores of shape {scores.shape}"
+        )
     scores = np.where(np.isfinite(scores), scores, np.nan).astype(np.float32)
     hashes = np.array([_hash(pairs[place]) for place in range(len(pairs))], np.uint64)
     order = np.lexsort((hashes, bins_of(scores, hashes)))

@@ -1,4 +1,4 @@
-"""What a plan must know of an evaluation set, without decoding images; and the check that decodes all."""
+"""Facts about an evaluation set that a plan needs, read without decoding images; and a full check."""
 
 import json
 from collections import Counter
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 ZERO_SHOT_METRICS = ("top1", "top5", "mean_per_class")
 RETRIEVAL_METRICS = tuple(f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10))
 SHOTS = (5, 10)
-"""Images of each class that few-shot probes are fitted to."""
+"""Images per class that few-shot probes are fitted to."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SetFacts:
-    """What a plan must know of a set.
+    """Facts about a set that a plan needs.
 
     Attributes:
-        images: How many images evaluating on it encodes, those of a probe's training split included.
-        texts: How many texts, prompts or captions, it encodes.
-        metrics: What an evaluation measures, higher is better.
-        content: A hash of all that a result depends on.
+        images: Images that an evaluation encodes, including a probe's training split.
+        texts: Texts (prompts or captions) that it encodes.
+        metrics: Names of its metrics, higher is better.
+        content: A hash of everything that a result depends on.
     """
 
     images: int
@@ -40,11 +40,11 @@ def describe_evaluation_set(path: str | Path, *, probe: bool = False) -> SetFact
     """Read a set through, without decoding its images.
 
     Args:
-        path: Its folder.
-        probe: Whether linear and few-shot probes are to be fitted to its training split.
+        path: The set's folder.
+        probe: True if linear and few-shot probes are fitted to its training split.
 
     Raises:
-        ValueError: As ``load_evaluation_set``, short of decoding; or it has no training split for a probe.
+        ValueError: As ``load_evaluation_set``, without decoding; or a training split is missing.
     """
     path = Path(path)
     retrieval = is_retrieval(path)
@@ -74,11 +74,11 @@ def describe_evaluation_set(path: str | Path, *, probe: bool = False) -> SetFact
 
 
 def check_evaluation_set(path: str | Path) -> tuple[str, int, int]:
-    """Read a set through and decodes its images, one at a time, those of a training split as well.
+    """Read a whole set and decode its images one at a time, including a training split.
 
     Returns:
-        ``classification`` or ``retrieval``, and how many images and texts evaluating on it encodes without
-        a probe.
+        ``classification`` or ``retrieval``, and the number of images and texts that an evaluation without
+        a probe encodes.
 
     Raises:
         ValueError: As ``load_evaluation_set``.
@@ -99,23 +99,21 @@ def check_evaluation_set(path: str | Path) -> tuple[str, int, int]:
 
 
 def _training_counts(path: Path, classes: int, content: "Hash") -> list[int]:
-    """Count the images of each class in a set's training split, and adds the split to a hash."""
+    """Count the images of each class in a set's training split, and add the split to a hash."""
     if is_retrieval(path):
         raise ValueError(f"evaluation set {path} is for retrieval; a probe needs classes")
     if not (path / "train" / "nshards.txt").is_file():
-        raise ValueError(
-            f"a probe is fitted to a training split; there is no {path / 'train' / 'nshards.txt'}"
-        )
+        raise ValueError(f"a probe needs a training split, but {path / 'train' / 'nshards.txt'} is missing")
     counts: Counter[int] = Counter()
     for where, image, truth in samples(path, "train", "cls"):
         _check_label(path, where, truth, classes)
         counts[int(truth)] += 1
         content.update(sha256(image).digest() + truth.encode())
-    if len(counts) < 2:  # noqa: PLR2004 - there is nothing to tell apart
-        raise ValueError(f"a probe needs images of two classes; {path / 'train'} has {len(counts)}")
+    if len(counts) < 2:  # noqa: PLR2004 - a classifier needs two classes
+        raise ValueError(f"a probe needs images of two classes, but {path / 'train'} has {len(counts)}")
     return [counts[label] for label in range(classes)]
 
 
 def _check_label(path: Path, where: str, truth: str, classes: int) -> None:
     if not (truth.strip().isdigit() and int(truth) < classes):
-        raise ValueError(f"{path}: label '{truth}' of {where} is outside of the {classes} classes")
+        raise ValueError(f"{path}: label '{truth}' of {where} is outside the {classes} classes")

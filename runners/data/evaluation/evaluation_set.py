@@ -1,12 +1,12 @@
-"""Evaluation sets in CLIP_benchmark's webdataset layout; its ``build_wds_dataset`` reads them as well.
+"""Evaluation sets in CLIP_benchmark's webdataset layout, which its ``build_wds_dataset`` also reads.
 
-<set>/dataset_type.txt                          ``classification`` (also where it is missing) or ``retrieval``
-<set>/classnames.txt                            one a line; zero-shot only
-<set>/zeroshot_classification_templates.txt     one a line, ``{c}`` for the class name; zero-shot only
-<set>/test/nshards.txt, 0.tar, 1.tar …          png/jpg/webp, and cls (a number) or txt (one caption a line)
-<set>/train/nshards.txt, 0.tar, 1.tar …         the same; what linear and few-shot probes are fitted to
+<set>/dataset_type.txt                          ``classification`` (default if missing) or ``retrieval``
+<set>/classnames.txt                            one per line; zero-shot only
+<set>/zeroshot_classification_templates.txt     one per line, ``{c}`` for the class name; zero-shot only
+<set>/test/nshards.txt, 0.tar, 1.tar …          png/jpg/webp, and cls (a number) or txt (one caption per line)
+<set>/train/nshards.txt, 0.tar, 1.tar …         the same; linear and few-shot probes are fitted to it
 
-A folder of nothing but shards with captions, such as some of a pool kept apart, is a retrieval set too.
+A folder of shards with captions, for example held-out shards of a pool, is a retrieval set too.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ from runners.data.pool.shards import IMAGE_KINDS, close_shard, encode_image, rea
 from runners.host.files import new_folder
 
 Decode = Callable[[bytes], NDArray[np.uint8]]
-"""An image file → uint8 (3, S, S), RGB; raises OSError where it can't."""
+"""Image file → uint8 (3, S, S), RGB; raises OSError if it cannot be decoded."""
 
 _AT_ONCE = 2048
 
@@ -35,10 +35,10 @@ class EvaluationSet:
 
     Attributes:
         images: uint8 (n, 3, S, S), RGB.
-        labels: int64 (n,), places in ``classnames``; ``None`` for retrieval.
-        classnames: Empty for retrieval.
-        templates: With ``{c}`` for the class name; empty for retrieval.
-        captions: One or more for each image; ``None`` for classification.
+        labels: int64 (n,), indices into ``classnames``; ``None`` for retrieval.
+        classnames: Names of the classes; empty for retrieval.
+        templates: Prompts with ``{c}`` for the class name; empty for retrieval.
+        captions: One or more captions per image; ``None`` for classification.
     """
 
     images: NDArray[np.uint8]
@@ -50,11 +50,11 @@ class EvaluationSet:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Labelled:
-    """Some images of a training split with their classes.
+    """Images of a training split with their classes.
 
     Attributes:
         images: uint8 (n, 3, S, S), RGB.
-        labels: int64 (n,), places in the set's ``classnames``.
+        labels: int64 (n,), indices into the set's ``classnames``.
     """
 
     images: NDArray[np.uint8]
@@ -62,15 +62,15 @@ class Labelled:
 
 
 def write_evaluation_set(path: str | Path, data: EvaluationSet, train: Labelled | None = None) -> None:
-    """Write a set as one shard of PNGs for each split; it appears whole or not at all.
+    """Write a set atomically, as one shard of PNGs per split.
 
     Args:
-        path: Its folder.
-        data: What to test on.
+        path: Folder of the set.
+        data: The test split.
         train: The training split, if there is one.
 
     Raises:
-        ValueError: If something is at ``path``.
+        ValueError: ``path`` already exists.
     """
     with new_folder(Path(path)) as folder:
         kind = "classification" if data.captions is None else "retrieval"
@@ -85,16 +85,16 @@ def write_evaluation_set(path: str | Path, data: EvaluationSet, train: Labelled 
 
 
 def load_evaluation_set(path: str | Path, decode: Decode | int, *, threads: int = 1) -> EvaluationSet:
-    """Read a set whole.
+    """Read a whole set.
 
     Args:
-        path: Its folder.
-        decode: How images are decoded; or the side S in pixels that they are brought to, as
-            ``runners.data.pool.reader.read_images`` does.
-        threads: That decode side by side.
+        path: Folder of the set.
+        decode: Decoder of images; or the side S in pixels of the result, as in
+            ``runners.data.pool.reader.read_images``.
+        threads: Decoding threads.
 
     Raises:
-        ValueError: If there is no such set, or a file of it is missing or not as it should be.
+        ValueError: The set does not exist, or one of its files is missing or not valid.
     """
     path = Path(path)
     retrieval = is_retrieval(path)
@@ -115,7 +115,7 @@ def load_evaluation_set(path: str | Path, decode: Decode | int, *, threads: int 
 
 
 def read_training_split(path: str | Path, decode: Decode | int, *, threads: int = 1) -> Iterator[Labelled]:
-    """Read the training split of a set for classification, some images at a time.
+    """Read the training split of a set for classification, in batches.
 
     Args:
         path: The set's folder.
@@ -132,10 +132,10 @@ def read_training_split(path: str | Path, decode: Decode | int, *, threads: int 
 
 
 def image_files(path: str | Path) -> Iterator[bytes]:
-    """Yield the bytes of each image of a set, or of a folder of shards, as they lie there.
+    """Yield the unchanged bytes of each image of a set, or of a folder of shards.
 
     Raises:
-        ValueError: If there is no such set, or a shard of it cannot be read.
+        ValueError: The set does not exist, or one of its shards cannot be read.
     """
     for shard in _shards(Path(path), "test"):
         for _, members in read_samples(shard):
@@ -161,7 +161,7 @@ def _truth(data: EvaluationSet, place: int) -> dict[str, bytes]:
 
 
 def is_retrieval(path: Path) -> bool:
-    """Whether a set's truth is captions."""
+    """Return whether a set is for retrieval, with captions as truth."""
     kind = path / "dataset_type.txt"
     if kind.is_file():
         return kind.read_text(encoding="utf-8").strip().lower() == "retrieval"
@@ -169,10 +169,10 @@ def is_retrieval(path: Path) -> bool:
 
 
 def samples(path: Path, split: str, truth_ending: str) -> Iterator[tuple[str, bytes, str]]:
-    """Yield each sample's place in words, its image's bytes and its truth.
+    """Yield each sample's location in words, its image's bytes and its truth.
 
     Raises:
-        ValueError: If there is no such set or split, or a shard or sample of it is not as it should be.
+        ValueError: The set or split does not exist, or one of its shards or samples is not valid.
     """
     for shard in _shards(path, split):
         for key, members in read_samples(shard):
@@ -183,13 +183,13 @@ def samples(path: Path, split: str, truth_ending: str) -> Iterator[tuple[str, by
 
 
 def read_lines(path: Path) -> tuple[str, ...]:
-    """The lines of a set's text file, empty ones left out.
+    """Return the lines of a set's text file, without empty ones.
 
     Raises:
-        ValueError: If there is no such file.
+        ValueError: The file is missing.
     """
     if not path.is_file():
-        raise ValueError(f"an evaluation set for classification needs {path}")
+        raise ValueError(f"an evaluation set for classification needs {path}, which is missing")
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     return tuple(line for line in lines if line)
 
@@ -197,7 +197,7 @@ def read_lines(path: Path) -> tuple[str, ...]:
 def _decoded(
     path: Path, split: str, truth_ending: str, decode: Decode | int, threads: int
 ) -> Iterator[tuple[NDArray[np.uint8], list[str]]]:
-    """Yield some images and their truths at a time."""
+    """Yield batches of images and their truths."""
     how = partial(decode_image, image_size=decode) if isinstance(decode, int) else decode
 
     def decoded(sample: tuple[str, bytes, str]) -> NDArray[np.uint8]:
@@ -215,7 +215,7 @@ def _decoded(
 def _labels(path: Path, truths: Sequence[str], classes: int) -> NDArray[np.int64]:
     labels = np.array([int(truth) for truth in truths], np.int64)
     if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"{path}: a label is outside of the {classes} classes in classnames.txt")
+        raise ValueError(f"{path}: a label is outside the {classes} classes of classnames.txt")
     return labels
 
 
@@ -226,7 +226,7 @@ def _shards(path: Path, split: str) -> list[Path]:
         return [folder / f"{number}.tar" for number in range(int(count.read_text(encoding="utf-8")))]
     shards = sorted(path.rglob("*.tar"))
     if split != "test" or folder.is_dir() or not shards:
-        raise ValueError(f"{path} is not an evaluation set: there is neither {count} nor any .tar shard")
+        raise ValueError(f"{path} is not an evaluation set: it has neither {count} nor any .tar shard")
     return shards
 
 

@@ -1,4 +1,4 @@
-"""Checking evaluation sets, and what of the suite of "Scaling (Down) CLIP" is missing."""
+"""Check of evaluation sets, including what is missing of the suite of "Scaling (Down) CLIP"."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from runners.data.evaluation.paper_suite import SUITE, suite_title
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checked:
-    """One set of a check.
+    """Result of checking one set.
 
     Attributes:
-        line: What to tell.
-        good: Whether it can be used.
+        line: Message to print.
+        good: True if the set can be used.
     """
 
     line: str
@@ -22,10 +22,10 @@ class Checked:
 
 
 def found_sets(folder: Path) -> dict[str, Path]:
-    """The evaluation sets in a folder, by name; CLIP_benchmark's ``wds_`` and folders in it are looked into.
+    """Find the evaluation sets in a folder, including subfolders; the prefix ``wds_`` is removed from names.
 
     Raises:
-        ValueError: If there is no such folder.
+        ValueError: The folder does not exist.
     """
     if not folder.is_dir():
         raise ValueError(f"no folder of evaluation sets at {folder}")
@@ -35,7 +35,7 @@ def found_sets(folder: Path) -> dict[str, Path]:
 
 
 def check_sets(sets: Mapping[str, Path]) -> Iterator[Checked]:
-    """Read each set whole, its images decoded, then tells what of the paper's suite is missing."""
+    """Read each set and decode its images, then report what is missing of the paper's suite."""
     sizes = {}
     for name, path in sets.items():
         try:
@@ -51,5 +51,5 @@ def check_sets(sets: Mapping[str, Path]) -> Iterator[Checked]:
             yield Checked(line=f"missing of the paper's suite: {member.title} ({member.names[0]})", good=True)
         for name in present:
             if sizes[name] != member.images:
-                told = f"{name} has {sizes[name]:,} images; the whole {member.title} has {member.images:,}"
+                told = f"{name} has {sizes[name]:,} images; the full {member.title} has {member.images:,}"
                 yield Checked(line=told, good=True)

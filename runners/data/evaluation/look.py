@@ -1,4 +1,4 @@
-"""What an image looks like, so that one of an evaluation set is known again in another file of it."""
+"""Perceptual comparison of images, to recognise images of evaluation sets in other files."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,11 +17,12 @@ SAME = "in an evaluation set"
 ALIKE = "nearly the same as an image of an evaluation set"
 
 LARGEST_DIFFERENCE = 2.0
-"""Root mean square of the difference, of 255, up to which two thumbnails are taken for the same image's.
+"""Root-mean-square difference (of 255) up to which two thumbnails count as the same image's.
 
-Measured: 600 icons, written as JPEG of quality 60 to 90 or WebP or at 0.5 to 1.5 times their size, all stay
-below 1.8; of 7,447 icons, 11 are as near as 2.0 to another one without being the same. Of 8,192 scenes of the
-embedded pool, one is as near as that to any of 3,512 of its evaluation sets.
+Measured: 600 icons, re-encoded as JPEG of quality 60 to 90 or WebP or resized by 0.5 to 1.5, all stay below
+    1.8;
+of 7,447 icons, 11 are within 2.0 of a different one. Of 8,192 scenes of the embedded pool, one is within 2.0
+of any of the 3,512 images of its evaluation sets.
 """
 
 _SIDE = 8
@@ -29,10 +30,10 @@ _SIDE = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Thumbnail:
-    """What is kept of a decoded image.
+    """A compact description of a decoded image.
 
     Attributes:
-        pixels: A hash of its pixels in RGB; the same whatever the file's format, if that loses nothing.
+        pixels: A hash of its pixels in RGB, the same in every lossless file format.
         thumbnail: Its 8 x 8 pixels in RGB, 192 bytes.
     """
 
@@ -41,19 +42,19 @@ class Thumbnail:
 
 
 def look_of(image: Image.Image) -> Thumbnail:
-    """Look at a decoded image."""
+    """Compute the thumbnail of a decoded image."""
     rgb = image.convert("RGB")
     pixels = np.asarray(rgb)
     digest = blake2b(repr(pixels.shape).encode(), digest_size=8)
     digest.update(pixels.tobytes())
-    # PIL's bilinear filter covers all pixels when it makes an image smaller; on icons it keeps re-encoded
-    # images nearer to each other than means over boxes do.
+    # PIL's bilinear filter averages over all pixels when it shrinks an image; on icons it keeps re-encoded
+    # images closer together than box averages do.
     small = rgb.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     return Thumbnail(pixels=int.from_bytes(digest.digest(), "little"), thumbnail=small.tobytes())
 
 
 def file_hash(image: bytes) -> int:
-    """A stable 64-bit hash of an image file's bytes."""
+    """Return a stable 64-bit hash of an image file's bytes."""
     return int.from_bytes(blake2b(image, digest_size=8).digest(), "little")
 
 
@@ -61,10 +62,10 @@ class Known:
     """The images of evaluation sets.
 
     Args:
-        folders: The sets, or pools.
+        folders: Folders of the sets or pools.
 
     Raises:
-        ValueError: If one of them cannot be read.
+        ValueError: One of them cannot be read.
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
@@ -76,7 +77,7 @@ class Known:
                     with Image.open(BytesIO(image)) as opened:
                         look = look_of(opened)
                 except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-                    continue  # `data eval-sets` tells of it; the file's bytes are known at least
+                    continue  # `data eval-sets` reports it; the hash of the file is known at least
                 pixels.add(look.pixels)
                 thumbnails.append(look.thumbnail)
         self._files, self._pixels = (np.array(sorted(each), np.uint64) for each in (files, pixels))
@@ -85,16 +86,16 @@ class Known:
     def reasons(
         self, files: NDArray[np.uint64], pixels: NDArray[np.uint64], thumbnails: Iterable[bytes]
     ) -> NDArray[np.object_]:
-        """Says of each image whether it is one of these: ``SAME``, ``ALIKE``, or nothing.
+        """Return for each image whether it is one of these: ``SAME``, ``ALIKE``, or an empty string.
 
         Args:
             files: ``file_hash`` of each.
-            pixels: ``Look.pixels`` of each.
-            thumbnails: ``Look.thumbnail`` of each.
+            pixels: ``Thumbnail.pixels`` of each.
+            thumbnails: ``Thumbnail.thumbnail`` of each.
         """
         found = np.full(len(files), "", object)
         if self._tree is not None and len(files):
-            # In units of the distance over all 192 numbers.
+            # Root mean square over 192 numbers → Euclidean distance.
             most = LARGEST_DIFFERENCE * np.sqrt(3) * _SIDE
             distance, _ = self._tree.query(_points(thumbnails), distance_upper_bound=most)
             found[np.isfinite(distance)] = ALIKE

@@ -1,4 +1,4 @@
-"""The evaluation sets of "Scaling (Down) CLIP": what each is called, by the paper and by others."""
+"""The evaluation sets of "Scaling (Down) CLIP" with their names in the paper and elsewhere."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ class Member:
     """A set of the paper's suite.
 
     Attributes:
-        title: As the paper calls it.
-        images: How many it has.
-        names: What CLIP_benchmark and others call it.
+        title: Name in the paper.
+        images: Number of images.
+        names: Names in CLIP_benchmark and elsewhere.
     """
 
     title: str
@@ -28,11 +28,11 @@ SUITE = (
     Member(title="ObjectNet", images=18_574, names=("objectnet",)),
     Member(title="MSCOCO retrieval", images=5_000, names=("mscoco_captions", "mscoco", "coco")),
 )
-"""Section 3.2 of the paper; CLIP_benchmark's names of the sets first."""
+"""Section 3.2 of the paper; CLIP_benchmark's name of each set first."""
 
 
 def suite_title(name: str) -> str | None:
-    """What the paper calls a set of that name; ``None`` where it is none of its suite."""
+    """Return the paper's name of a set; ``None`` if it is not part of the suite."""
     return next((each.title for each in SUITE if _key(name) in map(_key, each.names)), None)
 
 

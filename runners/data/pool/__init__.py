@@ -1,1 +1,1 @@
-"""A pool on disk: shards, index, subsets."""
+"""Pools on disk: shards, index, subsets."""

@@ -1,4 +1,4 @@
-"""Damage in a pool's shards: what was found where, and how much of it is too much."""
+"""Damage in a pool's shards: records of damaged samples, and the tolerance for them."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -7,22 +7,22 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 DAMAGE_TOLERANCE = 0.001
-"""The share of pairs that may be damaged before reading stops, unless a caller declares another."""
+"""Default share of pairs that may be damaged before reading stops."""
 
 NOT_READABLE = "shard not readable after this"
-"""How the reason begins where a shard's end is missing."""
+"""Prefix of the reason for a shard whose end is missing."""
 
 _MOST_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Damage:
-    """One sample that is not what it should be.
+    """One damaged sample.
 
     Attributes:
         shard: The shard's path below the pool, or the source's file.
-        key: The sample's; empty where a whole shard is meant.
-        reason: In a few words that are the same for the same kind of damage, so that it can be counted.
+        key: The sample's key; empty if the whole shard is damaged.
+        reason: A short text, the same for the same kind of damage, so that it can be counted.
     """
 
     shard: str
@@ -34,25 +34,25 @@ class Damage:
 
 
 def by_reason(damage: Sequence[Damage]) -> dict[str, int]:
-    """How many there are of each reason, most frequent first."""
+    """Count the damage by reason, most frequent first."""
     return dict(Counter(each.reason for each in damage).most_common())
 
 
 def damage_table(damage: Iterable[Damage]) -> pd.DataFrame:
-    """Damage as a table of ``shard``, ``key`` and ``reason``."""
+    """Return damage as a table of ``shard``, ``key`` and ``reason``."""
     return pd.DataFrame([asdict(each) for each in damage], columns=["shard", "key", "reason"], dtype="str")
 
 
 def check_tolerance(damage: Sequence[Damage], *, of: int, tolerance: float) -> None:
-    """Stop where too much is damaged.
+    """Raise an error if too much is damaged.
 
     Args:
-        damage: What was found, each pair once.
-        of: Pairs in all.
-        tolerance: The share of them that may be damaged.
+        damage: The damage, each pair once.
+        of: Total number of pairs.
+        tolerance: Share of them that may be damaged.
 
     Raises:
-        ValueError: If more are; the message counts them by reason and names the first ones.
+        ValueError: More are damaged; the message counts them by reason and names the first ones.
     """
     if len(damage) <= tolerance * of:
         return

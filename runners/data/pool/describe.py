@@ -1,4 +1,4 @@
-"""Writing what stands beside a pool's shards: the index, the vocabulary, what was left out, ``pool.json``."""
+"""Description files of a pool: the index, the vocabulary, left-out samples, ``pool.json``."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ from runners.data.pool.pool import FORMAT, Origin, Scorer
 from runners.data.pool.words import split_words
 from runners.host.files import new_files
 
-# Small, so that reading a window of a large pool reads little else.
+# Small groups, so that reading a window of a large pool reads little else.
 _ROWS_PER_GROUP = 16_384
 
 
@@ -30,15 +30,15 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
     *,
     shards: Iterable[str] = (),
 ) -> None:
-    """Write what stands beside the shards; all of it takes the old one's place, or nothing does.
+    """Write all description files atomically; they replace the former ones.
 
     Args:
-        folder: The pool's.
+        folder: The pool's folder.
         parts: The index in its order, in parts that fit into memory.
-        origin: What to record.
-        left_out: Samples that are no pairs: shard, key and reason.
-        scorers: Who gave each score that stands in a column of its own.
-        shards: Those that were read, for some may hold no pair; others are told by the index.
+        origin: Origin to record.
+        left_out: Samples that are not pairs: shard, key and reason.
+        scorers: Name → scorer of each score that has a column of its own.
+        shards: Shards that were read, including those without pairs; the others follow from the index.
     """
     words, known = Counter[str](), dict.fromkeys(shards)
     ranks: dict[str, list[np.ndarray]] = {"hash": [], "score": [], "bin": []}
@@ -55,7 +55,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
                 values.append(part[name].to_numpy())
         assert writer is not None, "a pool has pairs"
         writer.close()
-        # Over every row's content, score and place: the same for the same pool, wherever it lies.
+        # Covers content, score and position of every row: the same for the same pool at any location.
         digest = blake2b(digest_size=16)
         for values in ranks.values():
             for each in values:
@@ -84,7 +84,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
 
 
 def _joined(parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """Parts that fill a row group each, of smaller ones."""
+    """Join small parts until each fills a row group."""
     waiting: list[pd.DataFrame] = []
     for part in parts:
         waiting.append(part)

@@ -1,4 +1,4 @@
-"""The index of a pool: one row a pair, ranked by quality."""
+"""The index of a pool: one row per pair, ranked by quality."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -30,10 +30,10 @@ DTYPES = {
 
 
 def index_of(entries: Iterable[PairEntry]) -> pd.DataFrame:
-    """Make the index: the columns of ``Entry``, ``tokens`` (int16) and ``bin`` (int8).
+    """Build the index: the columns of ``PairEntry``, ``tokens`` (int16) and ``bin`` (int8).
 
-    Tokens are the caption's length in CLIP's byte-pair encoding, without its start and end. Bins are deciles
-    by exact rank of the score, 0 the best tenth; -1 for a pair without a score.
+    ``tokens`` is the caption's length in CLIP's byte-pair encoding, without start and end token. ``bin`` is
+    the decile by exact rank of the score, 0 for the best tenth; -1 for a pair without a score.
     """
     index = frame_of(entries)
     index["bin"] = bins_of(index["score"].to_numpy(), index["hash"].to_numpy())
@@ -41,7 +41,7 @@ def index_of(entries: Iterable[PairEntry]) -> pd.DataFrame:
 
 
 def frame_of(entries: Iterable[PairEntry]) -> pd.DataFrame:
-    """The index without bins."""
+    """Build the index without bins."""
     rows = list(entries)
     columns = {name: [getattr(row, name) for row in rows] for name in DTYPES}
     frame = pd.DataFrame({name: pd.Series(values, dtype=DTYPES[name]) for name, values in columns.items()})
@@ -49,12 +49,12 @@ def frame_of(entries: Iterable[PairEntry]) -> pd.DataFrame:
 
 
 def by_quality(score: NDArray[np.float32], content: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Rows from the best score to the worst, ties by hash; rows without a score (NaN) last."""
+    """Return rows from the best score to the worst, ties by hash; rows without a score (NaN) last."""
     return np.lexsort((content, np.where(np.isnan(score), np.inf, -score)))
 
 
 def bins_of(score: NDArray[np.float32], content: NDArray[np.uint64]) -> NDArray[np.int8]:
-    """Deciles by rank: of ``n`` rows, rank ``r`` (from 0) is in bin ``10 r // n``; -1 without a score."""
+    """Return deciles by rank: rank ``r`` (from 0) of ``n`` is in bin ``10 r // n``; -1 without a score."""
     bins = np.empty(len(score), np.int8)
     bins[by_quality(score, content)] = np.arange(len(score)) * BINS // max(len(score), 1)
     bins[np.isnan(score)] = UNSCORED
@@ -62,10 +62,10 @@ def bins_of(score: NDArray[np.float32], content: NDArray[np.uint64]) -> NDArray[
 
 
 def vocabulary_of(captions: Iterable[str]) -> list[str]:
-    """The captions' words by falling frequency, then by alphabet; the 100,000 most frequent at most."""
+    """Return the captions' words by falling frequency, then alphabetically; at most 100,000."""
     return vocabulary_of_counts(Counter(word for caption in captions for word in split_words(caption)))
 
 
 def vocabulary_of_counts(counts: Counter[str]) -> list[str]:
-    """``vocabulary_of``, from how often each word stands in the captions."""
+    """Return ``vocabulary_of`` from the number of times each word occurs."""
     return sorted(counts, key=lambda word: (-counts[word], word))[:VOCABULARY_LIMIT]

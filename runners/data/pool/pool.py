@@ -1,13 +1,13 @@
-"""A pool of image-text pairs: webdataset tar shards, and beside them what describes them.
+"""A pool of image-text pairs: webdataset tar shards with description files beside them.
 
-    <pool>/shards/00000.tar …   what img2dataset writes: <key>.png or .jpg, <key>.txt, <key>.json
-    <pool>/index.parquet        one row a pair, in the order of the shards (``runners.data.pool.index``)
-    <pool>/vocabulary.txt       words by falling frequency, one a line
-    <pool>/left-out.parquet     shard, key and reason of each sample that is no pair; where there are any
-    <pool>/pool.json            what the pool is and where it came from; written last: no pool without it
+    <pool>/shards/00000.tar …   as img2dataset writes them: <key>.png or .jpg, <key>.txt, <key>.json
+    <pool>/index.parquet        one row per pair, in the order of the shards (``runners.data.pool.index``)
+    <pool>/vocabulary.txt       words by falling frequency, one per line
+    <pool>/left-out.parquet     shard, key and reason of each sample that is not a pair; absent if none
+    <pool>/pool.json            facts about the pool and its origin; written last: without it there is no pool
 
-Shards that others wrote are indexed where they lie, in their own order (`runners.data.build.in_place`);
-`runners.data.build.build_pool` and `runners.data.build.write` make new ones.
+Existing shards are indexed in place, in their own order (`runners.data.build.in_place`);
+`runners.data.build.build_pool` and `runners.data.build.write` write new ones.
 """
 
 import json
@@ -34,13 +34,13 @@ _GROUPS_KEPT = 40
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scorer:
-    """Who gave a pool's scores, and what that cost.
+    """The scorer of a pool's pairs, and its cost.
 
     Attributes:
-        name: Of the scorer.
-        train_flops: Training FLOPs spent on making it.
+        name: Name of the scorer.
+        train_flops: Training FLOPs spent on the scorer.
         scoring_flops: Forward FLOPs spent on scoring the pool.
-        convention: How those FLOPs are counted.
+        convention: Counting convention of these FLOPs.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Scorer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Origin:
-    """What is recorded of a pool beside its pairs.
+    """Facts about a pool that do not follow from its pairs.
 
     Attributes:
-        name: As reports call it.
-        scorer: Who scored it; ``None`` if nobody did, or if nobody said.
-        provenance: Where the pairs came from, as JSON.
+        name: Name in reports.
+        scorer: The scorer whose scores rank the pool; ``None`` if there is none or it is unknown.
+        provenance: Source of the pairs, as JSON.
     """
 
     name: str
@@ -64,20 +64,20 @@ class Origin:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
-# Without slots: cached_property keeps what it read in the instance's dict.
+# Without slots: cached_property stores its value in the instance's dict.
 @dataclass(frozen=True, kw_only=True)
 class Pool:
     """An opened pool.
 
     Attributes:
-        path: Its folder.
-        origin: Its name, who scored it and where its pairs came from.
-        count: How many pairs it holds.
-        scored: How many of them have a quality score.
+        path: The pool's folder.
+        origin: Its name, scorer and the source of its pairs.
+        count: Number of pairs.
+        scored: Number of pairs with a quality score.
         fingerprint: A hash of all pairs, scores and their order.
-        shards: Bytes of each shard, by its path below the folder.
-        left_out: How many samples of the shards are no pairs, by reason.
-        scorers: Who gave each of the scores that stand side by side, by name; the one in ``origin`` ranks.
+        shards: Path below the folder → bytes of the shard.
+        left_out: Reason → number of samples that are not pairs.
+        scorers: Name → scorer of each score with a column of its own; the one in ``origin`` ranks the pool.
     """
 
     path: Path
@@ -91,12 +91,12 @@ class Pool:
 
     @property
     def name(self) -> str:
-        """As reports call it."""
+        """Name in reports."""
         return self.origin.name
 
     @cached_property
     def subsets(self) -> dict[str, int]:
-        """Pairs in each named subset."""
+        """Number of pairs in each named subset."""
         names = [column for column in self.columns if column.startswith(SUBSET_PREFIX)]
         chosen = pq.read_table(self.index_file, columns=names) if names else None
         return (
@@ -105,16 +105,16 @@ class Pool:
 
     @property
     def index_file(self) -> Path:
-        """The index."""
+        """Path of the index."""
         return self.path / "index.parquet"
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """One row a pair: the columns of ``runners.data.pool.index``; for pools of some millions at most."""
+        """One row per pair: the columns of ``runners.data.pool.index``; for up to some million pairs."""
         return pd.read_parquet(self.index_file)
 
     def warm(self) -> None:
-        """Read now what processes forked from this one would each have to read for themselves."""
+        """Read the index of a small pool now, so that forked processes share it."""
         if self.count <= _ROWS_IN_MEMORY:
             _ = self.index
 
@@ -124,22 +124,22 @@ class Pool:
         return tuple(self._file.schema_arrow.names)
 
     def column(self, name: str) -> NDArray[Any]:
-        """A column of numbers, whole."""
+        """Return a whole column of numbers."""
         values: NDArray[Any] = pq.read_table(self.index_file, columns=[name])[name].to_numpy()
         return values
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
-        """The index, or some columns of it, row group by row group."""
+        """Yield the index, or some columns of it, row group by row group."""
         for group in range(self._file.num_row_groups):
             yield self._file.read_row_group(group, columns).to_pandas()
 
     def left_out_table(self) -> pd.DataFrame:
-        """Shard, key and reason of each sample that is no pair."""
+        """Return shard, key and reason of each sample that is not a pair."""
         path = self.path / "left-out.parquet"
         return pd.read_parquet(path) if path.exists() else damage_table([])
 
     def rows(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pd.DataFrame:
-        """Some rows of the index in the order asked for; of a large one, no more than their row groups."""
+        """Return rows of the index in the requested order; of a large one, only their row groups are read."""
         if self.count <= _ROWS_IN_MEMORY:
             frame: pd.DataFrame = self.index[list(columns)].iloc[rows]
             return frame
@@ -153,11 +153,11 @@ class Pool:
 
     @cached_property
     def _group(self) -> Callable[[int, tuple[str, ...]], pd.DataFrame]:
-        """Read a row group; the last ones are kept, for a window's batches lie in the same few."""
+        """Reader of row groups with a cache: the batches of a window lie in the same few groups."""
 
         @lru_cache(maxsize=_GROUPS_KEPT)
         def read(group: int, columns: tuple[str, ...]) -> pd.DataFrame:
-            # Without threads: loader workers are forked, and Arrow's threads do not survive that.
+            # Without threads: loader workers are forked, and Arrow's threads do not survive a fork.
             frame: pd.DataFrame = self._file.read_row_group(
                 group, list(columns), use_threads=False
             ).to_pandas()
@@ -177,20 +177,20 @@ class Pool:
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
-        """The captions' words by falling frequency, then by alphabet."""
+        """The captions' words by falling frequency, then alphabetically."""
         return tuple((self.path / "vocabulary.txt").read_text(encoding="utf-8").split())
 
     @classmethod
     def open(cls, path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> "Pool":
-        """Open a pool that has its index.
+        """Open a pool that has an index.
 
         Args:
-            path: Its folder.
-            tolerance: Share of the pairs that may lie in shards that are missing or have changed; reading
-                tells each of them.
+            path: The pool's folder.
+            tolerance: Share of the pairs that may lie in missing or changed shards; reading reports each of
+                them.
 
         Raises:
-            ValueError: If there is no such folder, or it is no pool, or its files changed since.
+            ValueError: The folder does not exist, is not a pool, or its files have changed.
         """
         path = Path(path)
         if not path.is_dir():
@@ -204,7 +204,7 @@ class Pool:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path / 'pool.json'} does not describe a pool: {error!r}") from error
         if found != FORMAT:
-            raise ValueError(f"{path} is a pool of format {found}; this version reads {FORMAT}")
+            raise ValueError(f"{path} is a pool of format {found}; this version reads format {FORMAT}")
         rows = pq.read_metadata(path / "index.parquet").num_rows
         if rows != facts["count"]:
             raise ValueError(f"{path / 'index.parquet'} has {rows} rows, pool.json says {facts['count']}")
@@ -213,7 +213,7 @@ class Pool:
             path=path,
             origin=Origin(name=facts["name"], scorer=scorer, provenance=facts["provenance"]),
             count=rows,
-            # Pools of earlier versions say only whether there are any.
+            # Pools of earlier versions record only whether there are scores.
             scored=facts.get("scored_pairs", rows if facts["scored"] else 0),
             fingerprint=facts["fingerprint"],
             shards=facts["shards"],
@@ -225,7 +225,7 @@ class Pool:
 
 
 def _check_shards(pool: Pool, tolerance: float) -> None:
-    """Raise ValueError where more pairs than tolerated lie in shards that are not as they were indexed."""
+    """Raise ValueError if more pairs than tolerated lie in shards that have changed since indexing."""
     changed = [shard for shard, size in pool.shards.items() if _size(pool.path / shard) != size]
     if not changed:
         return

@@ -1,4 +1,4 @@
-"""Reading a pool's pairs by row: images straight from their place in the shards, held to their hash."""
+"""Reading of a pool's pairs by row: images directly from their offset in the shards, checked by hash."""
 
 import io
 import os
@@ -25,8 +25,8 @@ class Pairs:
 
     Attributes:
         images: uint8 (n, 3, S, S), RGB.
-        captions: n of them.
-        damage: The pairs that could not be read, each once; others of the subset stand in their places.
+        captions: n captions.
+        damage: The pairs that could not be read, each once; other pairs of the subset replace them.
     """
 
     images: NDArray[np.uint8]
@@ -42,20 +42,20 @@ def read_pairs(
     *,
     threads: int = 1,
 ) -> Pairs:
-    """Read pairs of a subset; for a damaged one, the next sound one of the subset stands in.
+    """Read pairs of a subset; a damaged pair is replaced by the next undamaged one of the subset.
 
-    What stands in depends on the subset alone, so that neither batches nor workers nor ranks change it, and
-    there are always as many pairs as were asked for.
+    The replacement depends on the subset alone, not on batches, workers or ranks, and the number of pairs is
+    always the requested one.
 
     Args:
-        pool: Where from.
+        pool: The pool.
         subset: Positions in the pool's index, ascending.
         places: Positions in ``subset``, in any order, repeats allowed.
         image_size: As in ``read_images``.
         threads: As in ``read_images``.
 
     Raises:
-        ValueError: If no pair of the subset is sound.
+        ValueError: No pair of the subset can be read.
     """
     chosen, todo = places.copy(), np.arange(len(places))
     images = np.empty((len(places), 3, image_size, image_size), np.uint8)
@@ -82,17 +82,17 @@ def read_images(
     """Decode images.
 
     Args:
-        pool: Where from.
+        pool: The pool.
         rows: Positions in the pool's index, in any order, repeats allowed.
-        image_size: Side S of the result in pixels. Where an image has another size, its shorter side is
-            brought to S (bicubic) and the middle is cut out, as open_clip does for evaluation.
-        threads: That decode side by side; for large images (small ones hold Python's lock most of the time).
+        image_size: Side S of the result in pixels. An image of another size is resized (bicubic) so that its
+            shorter side is S, and centre-cropped, as open_clip does for evaluation.
+        threads: Decoding threads; useful for large images (small ones mostly hold Python's lock).
 
     Returns:
         uint8 (rows, 3, S, S), RGB, in the order of ``rows``.
 
     Raises:
-        ValueError: If an image is damaged; the message names the shard and the key.
+        ValueError: An image is damaged; the message names the shard and the key.
     """
     images, damage = decode_rows(pool, pool.rows(rows, READ_COLUMNS), image_size, threads)
     for each in damage.values():
@@ -101,7 +101,7 @@ def read_images(
 
 
 def captions(pool: Pool, rows: NDArray[np.int64]) -> list[str]:
-    """The captions of rows of the pool's index, in their order."""
+    """Return the captions of rows of the pool's index, in their order."""
     texts: list[str] = pool.rows(rows, ("caption",))["caption"].tolist()
     return texts
 
@@ -110,15 +110,15 @@ def decode_image(payload: bytes, image_size: int) -> NDArray[np.uint8]:
     """Decode one image file to uint8 (3, S, S), RGB; resized and cropped to S as in ``read_images``.
 
     Raises:
-        OSError: If it cannot be decoded (as PIL raises it).
+        OSError: The image cannot be decoded (as raised by PIL).
     """
     with Image.open(io.BytesIO(payload)) as image:
-        # A JPEG can be decoded at half or a quarter of its size, in a fraction of the time.
+        # draft() decodes a JPEG at half or a quarter of its size, in a fraction of the time.
         image.draft("RGB", (image_size, image_size))
         rgb = image.convert("RGB")
     if rgb.size != (image_size, image_size):
         shorter = min(rgb.size)
-        # Rounded as torchvision does, which is what open_clip evaluates with.
+        # Rounded as in torchvision, which open_clip uses for evaluation.
         width, height = (int(image_size * side / shorter) for side in rgb.size)
         left, top = round((width - image_size) / 2), round((height - image_size) / 2)
         rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
@@ -129,33 +129,33 @@ def decode_image(payload: bytes, image_size: int) -> NDArray[np.uint8]:
 def decode_rows(
     pool: Pool, rows: pd.DataFrame, image_size: int, threads: int = 1
 ) -> tuple[NDArray[np.uint8], dict[int, Damage]]:
-    """Decode images, and says which are damaged instead of raising.
+    """Decode images; damaged ones are returned as damage instead of raising an error.
 
     Args:
-        pool: Where from.
+        pool: The pool.
         rows: ``READ_COLUMNS`` of the index.
         image_size: As in ``read_images``.
         threads: As in ``read_images``.
 
     Returns:
-        uint8 (rows, 3, S, S), black where damaged, and the damage by place in ``rows``.
+        uint8 (rows, 3, S, S), black where damaged, and the damage by position in ``rows``.
 
     Raises:
-        OSError: If the pool's storage can't be read.
+        OSError: The pool's storage cannot be read.
     """
     images = np.zeros((len(rows), 3, image_size, image_size), np.uint8)
     damage: dict[int, Damage] = {}
     shards, offsets, lengths, hashes, texts = (
         rows[name].to_numpy() for name in ("shard", "offset", "length", "hash", "caption")
     )
-    # Shard by shard and front to back, whatever the order asked for: few opened files, long runs.
+    # Shard by shard and front to back, in any requested order: few open files, long sequential reads.
     order = np.lexsort((offsets, shards.astype(str)))
     ends = [*np.flatnonzero(shards[order][1:] != shards[order][:-1]) + 1, len(order)]
 
     def decode(file: int | None, place: int) -> None:
         reason = "shard missing"
         if file is not None:
-            # Outside the try: what can't be read is the storage's trouble, which passes, not the image's.
+            # Outside the try: a read error is a problem of the storage, maybe temporary, not of the image.
             payload = os.pread(file, int(lengths[place]), int(offsets[place]))
             try:
                 if len(payload) < lengths[place]:
@@ -185,7 +185,7 @@ def _opened(pool: Pool, shard: str) -> Iterator[int | None]:
     try:
         file = os.open(pool.path / shard, os.O_RDONLY)
     except FileNotFoundError:
-        if not pool.path.exists():  # all of it is gone: its storage is away, no shard is damaged
+        if not pool.path.exists():  # the storage is unreachable; the shard is not damaged
             raise
         yield None
         return

@@ -1,4 +1,4 @@
-"""Webdataset tar shards: writing them the same to the byte each time, and finding what lies where in them."""
+"""Webdataset tar shards: deterministic writing, and the location and description of samples in them."""
 
 import io
 import json
@@ -20,10 +20,10 @@ from runners.data.pool.damage import Damage
 IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
 
 MAX_PIXELS = 100_000_000
-"""An image of more is taken for an attempt to fill the memory."""
+"""Larger images are rejected as an attempt to fill the memory."""
 
 Inspect = Callable[[Image.Image], None]
-"""Shown each image that was decoded."""
+"""Called with each decoded image."""
 
 _BLOCK = tarfile.BLOCKSIZE
 
@@ -33,16 +33,16 @@ class PairEntry:
     """One pair of a shard: a row of the index before it is ranked.
 
     Attributes:
-        key: What webdataset calls it: the members' common name.
+        key: The sample's key in webdataset: the common name of its members.
         shard: The shard's path below the pool.
-        offset: Where the image's bytes begin in the shard.
-        length: How many there are.
+        offset: Offset of the image's bytes in the shard.
+        length: Number of the image's bytes.
         caption: The text, white space at its ends removed.
-        width: Of the image, pixels.
-        height: Of the image, pixels.
-        hash: Of the image's bytes and the caption, 64 bits.
-        score: Quality, higher is better; NaN if there is none.
-        uid: What a data set's authors call the pair (DataComp's 32 hexadecimal digits), or empty.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+        hash: 64-bit hash of the image's bytes and the caption.
+        score: Quality, higher is better; NaN without a score.
+        uid: Id given by a data set's authors (DataComp's 32 hexadecimal digits), or empty.
     """
 
     key: str
@@ -62,8 +62,8 @@ class ShardError(ValueError):
 
     Args:
         path: The shard.
-        key: Of the sample that is incomplete, or empty.
-        reason: What is wrong.
+        key: Key of the incomplete sample, or empty.
+        reason: The problem.
     """
 
     def __init__(self, path: Path, key: str, reason: str) -> None:
@@ -72,7 +72,7 @@ class ShardError(ValueError):
 
 
 def content_hash(image: bytes, caption: str) -> int:
-    """A stable 64-bit hash of an image file's bytes and its caption."""
+    """Return a stable 64-bit hash of an image file's bytes and its caption."""
     return int.from_bytes(blake2b(image + b"\0" + caption.encode(), digest_size=8).digest(), "little")
 
 
@@ -82,7 +82,7 @@ def write_sample(file: IO[bytes], key: str, members: Mapping[str, bytes]) -> dic
     Owner, mode and time are fixed, so that the same samples give the same bytes.
 
     Returns:
-        Where each member's content begins in the file.
+        File ending → offset of the member's content in the file.
     """
     offsets = {}
     for ending, content in members.items():
@@ -105,11 +105,11 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]
     """Read a tar sample by sample, as webdataset groups its members.
 
     Yields:
-        The key and, for each file ending, where the content begins and the content.
+        The key and, for each file ending, the content with its offset: (offset, content).
 
     Raises:
-        ShardError: If the file is not there, is no tar, or ends before the mark that ends every tar: what
-            tarfile itself takes for the end of an archive may be a damaged header.
+        ShardError: The file is missing, is not a tar, or ends before the end-of-archive mark: tarfile alone
+            would take a damaged header for the end.
     """
     key, members = "", dict[str, tuple[int, bytes]]()
     try:
@@ -128,7 +128,7 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]
                 if len(payload) != member.size:
                     raise tarfile.ReadError("unexpected end of data")
                 members[ending.lower()] = member.offset_data, payload
-                # It would keep every member that it has read.
+                # tarfile would keep every member it has read.
                 tar.members = []  # type: ignore[attr-defined]
             end = tar.offset
         _check_end(path, end)
@@ -142,7 +142,7 @@ def _check_end(path: Path, end: int) -> None:
     with path.open("rb") as file:
         file.seek(end)
         if file.read(_BLOCK) != b"\0" * _BLOCK:
-            raise tarfile.ReadError("it is cut short, or damaged there")
+            raise tarfile.ReadError("it is truncated or damaged")
 
 
 def entries_of(
@@ -152,22 +152,22 @@ def entries_of(
 
     Args:
         path: The shard.
-        name: What the index calls it.
-        score_field: The field of a sample's json that holds its score.
-        decode: Whether to decode images whole, not their headers alone.
+        name: The shard's name in the index.
+        score_field: Field of a sample's json that holds its score.
+        decode: True to decode whole images, False to read only their headers.
 
     Yields:
-        An entry or, for a sample that is no pair, what is wrong with it.
+        An entry or, for a sample that is not a pair, its damage.
 
     Raises:
-        ShardError: If the shard cannot be read to its end; the samples before were given.
+        ShardError: The shard cannot be read to its end; the samples before were yielded.
     """
     for key, members in read_samples(path):
         found = describe(key, members, name, score_field=score_field, decode=decode)
         yield Damage(shard=name, key=key, reason=found) if isinstance(found, str) else found
 
 
-def describe(  # noqa: PLR0913 - each is a choice of its own
+def describe(  # noqa: PLR0913 - independent options
     key: str,
     members: Mapping[str, tuple[int, bytes]],
     name: str,
@@ -176,7 +176,7 @@ def describe(  # noqa: PLR0913 - each is a choice of its own
     decode: bool,
     inspect: Inspect | None = None,
 ) -> PairEntry | str:
-    """Describe one sample of a shard, or says why it is no pair (``entries_of``)."""
+    """Describe one sample of a shard, or return the reason why it is not a pair (see ``entries_of``)."""
     ending = image_kind(members)
     facts = facts_of(members)
     caption = _caption(members, facts)
@@ -203,12 +203,12 @@ def describe(  # noqa: PLR0913 - each is a choice of its own
 
 
 def image_kind(members: Mapping[str, object]) -> str | None:
-    """The ending of a sample's image among its members."""
+    """Return the ending of a sample's image among its members, or None."""
     return next((kind for kind in IMAGE_KINDS if kind in members), None)
 
 
 def facts_of(members: Mapping[str, tuple[int, bytes]]) -> dict[str, object]:
-    """What a sample's json says; nothing where there is none, or none that can be read."""
+    """Return the content of a sample's json; empty if it is missing or not valid."""
     try:
         facts = json.loads(members["json"][1])
     except (KeyError, ValueError):
@@ -217,23 +217,23 @@ def facts_of(members: Mapping[str, tuple[int, bytes]]) -> dict[str, object]:
 
 
 def clean_caption(text: str) -> str:
-    """A caption in one line, white space made single blanks."""
+    """Return a caption on one line, with white space collapsed."""
     return " ".join(text.split())
 
 
 def image_size(image: bytes, *, decode: bool, inspect: Inspect | None = None) -> tuple[int, int] | str:
-    """Width and height of an image file in pixels, or why it is no image.
+    """Return width and height of an image file in pixels, or the reason why it is not an image.
 
     Args:
         image: The file's bytes.
-        decode: Whether to decode it whole; otherwise its header alone is read.
-        inspect: Shown the image, if it can be decoded.
+        decode: True to decode the whole image, False to read only its header.
+        inspect: Called with the image after decoding.
     """
     if not image:
         return "empty image file"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns of large images and odd metadata
+            warnings.simplefilter("ignore")  # PIL warns about large images and unusual metadata
             with Image.open(io.BytesIO(image)) as opened:
                 width, height = opened.size
                 if width * height > MAX_PIXELS:
@@ -250,7 +250,7 @@ def image_size(image: bytes, *, decode: bool, inspect: Inspect | None = None) ->
 
 
 def score_of(value: object) -> float:
-    """A number as a score; NaN for all else."""
+    """Return a finite number as a score, and NaN for everything else."""
     number = float(value) if isinstance(value, int | float) else math.nan
     return number if math.isfinite(number) else math.nan
 
@@ -264,7 +264,7 @@ def _caption(members: Mapping[str, tuple[int, bytes]], facts: Mapping[str, objec
 
 
 def encode_image(image: NDArray[np.uint8]) -> bytes:
-    """A PNG without compression: the same bytes with any zlib, faster to read, and little larger if tiny."""
+    """Encode a PNG without compression: identical bytes with any zlib, fast to read, for small images."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG", compress_level=0)
     return file.getvalue()

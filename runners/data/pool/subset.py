@@ -1,8 +1,8 @@
 """Subsets of a pool by size and quality.
 
-Scores and hashes are read once, in chunks; what stays in memory is four bytes a pair for its score and, of
-the pairs that are good enough, eight for their hash. So a subset of 100 million pairs is chosen in seconds,
-and the same one on every machine.
+Scores and hashes are read once, in chunks. Memory holds four bytes per pair for its score and eight for the
+hash of each pair that is good enough, so a subset of 100 million pairs is chosen in seconds, identically on
+every machine.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from budgets.quality import available
 
 SUBSET_PREFIX = "in:"
-"""Column ``in:NAME`` of an index says which pairs are in the named subset NAME."""
+"""Prefix of a boolean column ``in:NAME`` of the index: the pairs in the named subset NAME."""
 
 _CHUNK_ROWS = 1_000_000
 _BELOW = (1 << 48) - 1
@@ -27,26 +27,26 @@ _Read = Callable[[str], Iterator[NDArray[np.generic]]]
 
 
 def rows_of(index: pd.DataFrame, *, size: int | None, quality: str) -> NDArray[np.int64]:
-    """The rows of a subset: of the best pairs by score, the ``size`` with the lowest hashes.
+    """Return the rows of a subset: of the best pairs by score, the ``size`` with the lowest hashes.
 
-    Nested in these ways, so that curves compare like with like:
+    Subsets are nested, so that curves compare like with like:
 
     - In size: at one quality, a smaller subset is part of every larger one.
-    - In quality: a whole quality (``size=None``) is part of every wider one. At a given size that cannot be,
-      for all have the same number of pairs; there, whatever the wider subset holds that is good enough for
-      the narrower one is in the narrower one, too.
+    - In quality: a whole quality (``size=None``) is part of every wider one. At a given size this is
+      impossible, because all have the same number of pairs; instead, every pair of the wider subset that is
+      good enough for the narrower one is also in the narrower one.
 
     Args:
-        index: A pool's, with ``score`` and ``hash``.
-        size: How many pairs; ``None`` for all of that quality.
-        quality: ``all``, or ``topN``, the best N % by score (``budgets.quality.available`` of them), ties by
-            hash; or the name of a named subset.
+        index: A pool's index, with ``score`` and ``hash``.
+        size: Number of pairs; ``None`` for all of that quality.
+        quality: ``all``; ``topN``, the best N % by score (``budgets.quality.available`` pairs), ties by hash;
+            or the name of a named subset.
 
     Returns:
         Positions in the index, ascending, int64 (size,).
 
     Raises:
-        ValueError: If the pool has fewer pairs of that quality than asked for, or lacks the scores.
+        ValueError: The pool has fewer pairs of that quality than requested, or lacks the scores.
     """
     return _choose(
         lambda name: iter([index[name].to_numpy()]), len(index), size, quality, _is_named(index, quality)
@@ -54,7 +54,7 @@ def rows_of(index: pd.DataFrame, *, size: int | None, quality: str) -> NDArray[n
 
 
 def rows_in(path: Path, *, size: int | None, quality: str) -> NDArray[np.int64]:
-    """``rows_of`` for the index in a parquet file of any size."""
+    """Return ``rows_of`` for an index in a parquet file of any size."""
     file = pq.ParquetFile(path)
 
     def read(name: str) -> Iterator[NDArray[np.generic]]:
@@ -84,7 +84,7 @@ def _choose(
         ranks = _ranks(read, count)
     if size is not None and not 1 <= size <= kept:
         raise ValueError(
-            f"asked for {size:,} pairs of quality '{quality}'; "
+            f"{size:,} pairs of quality '{quality}' requested, but "
             f"the pool has {kept:,} of that quality, {count:,} in all"
         )
     good = np.ones(count, bool)
@@ -94,12 +94,13 @@ def _choose(
         if border == _UNSCORED:
             scored = int(np.count_nonzero(ranks != _UNSCORED))
             raise ValueError(
-                f"quality '{quality}' needs scores; {scored:,} of the pool's {count:,} pairs have one; "
+                f"quality '{quality}' needs scores, but {scored:,} of the pool's {count:,} pairs have one; "
                 "score the pool, or use quality 'all'"
             )
         good, tied = ranks <= border, ranks == border
         del ranks
     hashes = _of_chosen(read("hash"), good)
+    # Several pairs may tie at the border of the quality: those with the highest hashes are left out.
     excess = len(hashes) - kept
     if excess:
         at_border = np.flatnonzero(tied[good])
@@ -115,10 +116,14 @@ def _choose(
 
 
 def _ranks(read: _Read, count: int) -> NDArray[np.uint32]:
-    """Score as numbers that order the other way round: the best score has the lowest, NaN the highest."""
+    """Return scores as uint32 ranks in reverse order: the best score has the lowest, NaN the highest.
+
+    The bits of IEEE floats of one sign order like integers; inverting the bits of positive ones (with the
+    sign bit set) puts them below the negative ones, in falling order.
+    """
     ranks, start = np.empty(count, np.uint32), 0
     for chunk in read("score"):
-        # Adding zero makes -0.0 and 0.0 the same.
+        # Adding zero turns -0.0 into 0.0.
         score = chunk.astype(np.float32) + np.float32(0)
         bits = score.view(np.uint32)
         falling = np.where(bits >> 31, bits, ~(bits | np.uint32(1 << 31)))
@@ -137,8 +142,8 @@ def _of_chosen(chunks: Iterator[NDArray[np.generic]], chosen: NDArray[np.bool_])
 
 
 def _lowest(hashes: NDArray[np.uint64], keep: int) -> NDArray[np.bool_]:
-    """Which of the hashes are the ``keep`` lowest, equal ones by their place."""
-    # Their first 16 bits say it for all but a few, without a copy of all of them to sort.
+    """Return a mask of the ``keep`` lowest hashes, equal ones by position."""
+    # A histogram of the first 16 bits decides all but a few hashes, without sorting a copy of all.
     counts, chunk = np.zeros(1 << 16, np.int64), _CHUNK_ROWS
     for start in range(0, len(hashes), chunk):
         first_bits = (hashes[start : start + chunk] >> np.uint64(48)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""From captions to token ids: a pool's own most frequent words, or open_clip's byte-pair encoding."""
+"""Tokenizers: captions to ids of a pool's most frequent words, or open_clip's byte-pair encoding."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from runners.data.pool.words import split_words
 
 BPE_VOCABULARY = 49408
-"""Size of the vocabulary of CLIP's byte-pair encoding; models of this size are given that."""
+"""Vocabulary size of CLIP's byte-pair encoding, which models of this size use."""
 
 Tokenize = Callable[[Sequence[str]], NDArray[np.int64]]
 """Texts → token ids, int64 (texts, context length)."""
@@ -19,14 +19,14 @@ Tokenize = Callable[[Sequence[str]], NDArray[np.int64]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tokenizer:
-    """One id a word: 0 pads, then the words from 1, then *unknown*, then *end of text*.
+    """One id per word: 0 is padding, then the words from 1, then *unknown*, then *end of text*.
 
-    The end of text has the highest id, since open_clip pools text features where the id is highest.
+    End of text has the highest id, because open_clip pools text features at the position of the highest id.
 
     Attributes:
-        ids: The word's id for each known word.
-        vocab_size: Ids in all; *end of text* is ``vocab_size - 1``, *unknown* ``vocab_size - 2``.
-        context_length: Tokens a text, with its end; longer texts lose their last words.
+        ids: Known word → id.
+        vocab_size: Number of ids; *end of text* is ``vocab_size - 1``, *unknown* ``vocab_size - 2``.
+        context_length: Tokens per text, including its end; longer texts lose their last words.
     """
 
     ids: dict[str, int]
@@ -34,7 +34,7 @@ class Tokenizer:
     context_length: int
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Token ids of each text, int64 (texts, context length)."""
+        """Return the token ids of each text, int64 (texts, context length)."""
         tokens = np.zeros((len(texts), self.context_length), np.int64)
         unknown = self.vocab_size - 2
         for row, text in zip(tokens, texts, strict=True):
@@ -45,19 +45,20 @@ class Tokenizer:
 
 
 def tokenizer(vocab_size: int, context_length: int, words: Sequence[str]) -> Tokenize:
-    """The tokenizer for a model.
+    """Return the tokenizer for a model.
 
     Args:
-        vocab_size: The model's. 49408 gives open_clip's byte-pair encoding, any other size the pool's words.
-        context_length: The model's.
-        words: The pool's, most frequent first; those that fit into the vocabulary are known.
+        vocab_size: The model's vocabulary size: 49408 for open_clip's byte-pair encoding, any other size for
+            the pool's words.
+        context_length: The model's context length.
+        words: The pool's words, most frequent first; as many as fit into the vocabulary are known.
 
     Raises:
-        ValueError: If the vocabulary has no place for a single word.
+        ValueError: The vocabulary or the context has no room for a word.
     """
     if vocab_size == BPE_VOCABULARY:
         return _byte_pair_encoding(context_length)
-    room = vocab_size - 3  # beside padding, unknown and end of text
+    room = vocab_size - 3  # without padding, unknown and end of text
     if min(room, context_length - 1) < 1:
         raise ValueError(
             f"vocabulary size {vocab_size} and context length {context_length} leave no room for words; "
@@ -68,7 +69,7 @@ def tokenizer(vocab_size: int, context_length: int, words: Sequence[str]) -> Tok
 
 
 def caption_tokens(texts: Sequence[str]) -> NDArray[np.int16]:
-    """How many tokens of CLIP's byte-pair encoding each text has, without start and end, int16 (texts,)."""
+    """Count the tokens of each text in CLIP's byte-pair encoding, without start and end, int16 (texts,)."""
     encode = _encoder().encode
     most = np.iinfo(np.int16).max
     return np.array([min(len(encode(text)), most) for text in texts], np.int16)
@@ -76,7 +77,7 @@ def caption_tokens(texts: Sequence[str]) -> NDArray[np.int16]:
 
 @lru_cache(maxsize=1)
 def _encoder() -> Any:  # noqa: ANN401 - open_clip is not annotated
-    # Imported here, since open_clip brings torch, and everything else about data does without.
+    # Imported here, because open_clip imports torch, which the rest of the data code does not need.
     from open_clip.tokenizer import SimpleTokenizer  # noqa: PLC0415
 
     return SimpleTokenizer()

@@ -1,4 +1,4 @@
-"""What a word is, for the vocabulary and for the tokenizer alike."""
+"""Definition of a word, shared by vocabulary and tokenizer."""
 
 import re
 
@@ -6,5 +6,5 @@ _WORD = re.compile(r"\w+")
 
 
 def split_words(text: str) -> list[str]:
-    """The lower-case words of a text, punctuation left out."""
+    """Return the lower-case words of a text, without punctuation."""
     return _WORD.findall(text.lower())

@@ -1,1 +1,1 @@
-"""Reading a pool's pairs in the order in which a trial sees them."""
+"""Reading of a pool's pairs in a trial's order."""

@@ -1,4 +1,4 @@
-"""Batches made ready while a GPU computes."""
+"""Prefetching of batches while a GPU computes."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +10,9 @@ Batch = tuple[Tensor, ...]
 
 
 def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Yield batches on a device: on a GPU, the next one is gathered and pinned meanwhile.
+    """Yield batches on a device; for a GPU, the next batch is gathered and pinned in the background.
 
-    A copy from memory that is not pinned waits for all that the GPU still has to do.
+    A copy from unpinned memory would wait until the GPU has finished all queued work.
     """
     if device.type != "cuda":
         yield from batches
@@ -22,7 +22,7 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
 
 
 def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield the same batches; a thread takes the next one while the last one is used."""
+    """Yield the same batches; a thread fetches the next one while the current one is used."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, batches, None)
         while (batch := coming.result()) is not None:

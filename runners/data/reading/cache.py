@@ -1,4 +1,4 @@
-"""Small pools decoded once and shared by all trials on a node: one array in shared memory, mapped by each."""
+"""Cache of decoded images of small pools in shared memory, used by all trials on a node."""
 
 import fcntl
 import json
@@ -31,9 +31,9 @@ class SharedImages:
     """A pool's decoded images.
 
     Attributes:
-        images: uint8 (pairs, 3, S, S), RGB, in the order of the index; black where damaged. Who writes to it
+        images: uint8 (pairs, 3, S, S), RGB, in the order of the index; black where damaged. Writing to it
             changes a private copy.
-        damage: The pairs that could not be read, by row.
+        damage: Row → damage of a pair that could not be read.
     """
 
     images: NDArray[np.uint8]
@@ -43,13 +43,13 @@ class SharedImages:
 def shared_images(
     pool: Pool, image_size: int, *, threads: int = 1, memory: Path = SHARED_MEMORY
 ) -> SharedImages | None:
-    """Return a pool's images at a size, decoded by whoever asks first while others wait.
+    """Return a pool's images at a size, decoded by the first process that asks while others wait.
 
-    They stay until the machine restarts, or until another pool needs the room or ``drop_idle`` is called and
-    no process uses them.
+    They stay until the machine restarts, or until no process uses them and another pool needs the room or
+    ``drop_idle`` is called.
 
     Returns:
-        The images, or ``None`` where the pool is too large or there is no room in shared memory.
+        The images, or ``None`` if the pool is too large or shared memory has no room.
     """
     need = pool.count * 3 * image_size**2
     if need > LARGEST_CACHE_BYTES or not os.access(memory, os.W_OK):
@@ -72,7 +72,7 @@ def shared_images(
 
 
 def drop_idle(*, memory: Path = SHARED_MEMORY, unused_s: float = 0.0) -> None:
-    """Free what no process uses, if nobody asked for it in the last ``unused_s`` seconds."""
+    """Free unused caches that no process has requested in the last ``unused_s`` seconds."""
     for path in _folder(memory).glob("*.npy") if os.access(memory, os.W_OK) else ():
         if time.time() - path.stat().st_mtime < unused_s:
             continue
@@ -86,7 +86,7 @@ def drop_idle(*, memory: Path = SHARED_MEMORY, unused_s: float = 0.0) -> None:
 
 
 class _Lock:
-    """A lock on a file that the system frees when the process dies."""
+    """A file lock, which the system releases when the process dies."""
 
     def __init__(self, path: Path, kind: int) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -100,7 +100,7 @@ class _Lock:
         os.close(self._file)
 
 
-# A process holds what it uses until it ends.
+# Locks of the caches that this process uses, held until it ends.
 _IN_USE: dict[Path, _Lock] = {}
 
 
@@ -109,7 +109,7 @@ def _lock(path: Path, kind: int = fcntl.LOCK_EX) -> _Lock:
 
 
 def _key(pool: Pool, image_size: int) -> str:
-    """The same for the same images; another one after a shard was damaged, or made whole again."""
+    """Return a key of the images; it changes when a shard is damaged or repaired."""
     shards = [pool.path / shard for shard in pool.shards]
     changed = [shard.stat().st_mtime_ns if shard.exists() else 0 for shard in shards]
     facts = f"{pool.fingerprint} {image_size} {PIL.__version__} {changed}"
@@ -125,7 +125,7 @@ def _folder(memory: Path) -> Path:
 
 
 def _decode(pool: Pool, image_size: int, path: Path, threads: int) -> None:
-    for leftover in path.parent.glob("*.partial"):  # of a process that was killed, for this one has the lock
+    for leftover in path.parent.glob("*.partial"):  # left by a killed process: this one holds the lock
         leftover.unlink()
     partial = path.with_suffix(".partial")
     damage: dict[int, Damage] = {}

@@ -1,4 +1,4 @@
-"""The order in which a trial sees its samples: a pure function of the seed and the position."""
+"""Order in which a trial sees its samples: a pure function of the seed and the position."""
 
 from functools import lru_cache
 
@@ -9,25 +9,25 @@ BLOCK = 1024
 """Neighbours that a windowed shuffle keeps together until they are in memory: one long read of a shard."""
 
 WINDOW = 16
-"""Blocks that a windowed shuffle mixes."""
+"""Number of blocks that a windowed shuffle mixes."""
 
-# Keep the order's random numbers apart from any other use of the same seed.
+# Separate these random numbers from other uses of the same seed.
 _STREAM, _WINDOWED_STREAM = 0x0DDE5, 0x0DDE6
 
 
 def positions(*, seed: int, count: int, start: int, stop: int, windowed: bool = False) -> NDArray[np.int64]:
-    """Which row of the subset stands at each position of training.
+    """Return the row of the subset at each position of training.
 
-    Every epoch, ``count`` positions long, is a permutation of its own from (seed, epoch). A position's row is
-    the same however training is cut into batches, workers and resumed runs.
+    Every epoch (``count`` positions) is its own permutation, derived from (seed, epoch). The row at a
+    position does not depend on batches, workers or resumed runs.
 
     Args:
-        seed: The trial's.
+        seed: The trial's seed.
         count: Rows in the subset.
         start: First position, counted in samples from the start of training.
         stop: One after the last position.
-        windowed: Whether an epoch is shuffled as what is read from disk has to be: blocks of 1,024
-            neighbours in random order, and all rows of 16 blocks among each other. Otherwise all among all.
+        windowed: True for the shuffle of data streamed from disk: blocks of 1,024 neighbours in random order,
+            and all rows of 16 blocks mixed with each other. False to shuffle all rows.
 
     Returns:
         int64 (stop - start,), each in [0, count).
@@ -44,7 +44,7 @@ def positions(*, seed: int, count: int, start: int, stop: int, windowed: bool = 
     return np.concatenate(parts)
 
 
-# A batch asks for a slice of the epoch it is in; two, for one that spans the seam.
+# A batch needs a slice of its epoch, or of two epochs if it spans both.
 @lru_cache(maxsize=2)
 def _permutation(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
     order = np.random.default_rng((_STREAM, seed, epoch)).permutation(count)
@@ -53,7 +53,7 @@ def _permutation(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
 
 
 def _windows(seed: int, count: int, epoch: int, first: int, last: int) -> list[NDArray[np.int64]]:
-    """The rows at positions ``first`` to ``last`` of an epoch, window by window."""
+    """Return the rows at positions ``first`` to ``last`` of an epoch, window by window."""
     starts = _window_starts(seed, count, epoch)
     from_window, to_window = np.searchsorted(starts, [first, last - 1], side="right") - 1
     return [
@@ -69,7 +69,7 @@ def _blocks(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=2)
 def _window_starts(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
-    """The position at which each window begins; the subset's last block may be short, wherever it comes."""
+    """Return the position at which each window begins; the subset's last block may be short."""
     blocks = _blocks(seed, count, epoch)
     sizes = np.minimum(BLOCK, count - blocks * BLOCK)
     return (np.cumsum(sizes) - sizes)[::WINDOW]

@@ -1,4 +1,4 @@
-"""A trial's pairs: small subsets decoded in memory, large ones streamed. Both in the order of `order`."""
+"""A trial's pairs: small subsets decoded in memory, large ones streamed, both in the order of `order`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from runners.data.reading.cache import shared_images
 from runners.data.reading.order import positions
 
 IN_MEMORY_BYTES = 8 * 2**30
-"""A subset that needs more, decoded, is streamed; fixed, for the order of samples depends on it."""
+"""Decoded size above which a subset is streamed; fixed, because the order of samples depends on it."""
 
 _POSITIONS_AT_ONCE = 65_536
 _BATCHES_AHEAD = 4
@@ -31,7 +31,7 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 
 
 class TrainingData(Protocol):
-    """What training reads."""
+    """The data that training reads."""
 
     def batches(
         self, *, seed: int, batch_size: int, first_step: int, steps: int
@@ -44,12 +44,12 @@ class TrainingSet:
     """A subset in memory, shuffled as a whole.
 
     Attributes:
-        images: Decoded images, uint8, (N, 3, H, W); of a whole pool where ``rows`` says which to take.
+        images: Decoded images, uint8, (N, 3, H, W); of a whole pool if ``rows`` selects from them.
         tokens: Token ids, int64, (subset, context length).
-        rows: The image of each row of the subset, int64 (subset,); by default they are one and the same.
-        rank: Which part of each batch this process takes.
-        ranks: Into how many equal parts a batch is cut.
-        damage: The pairs in whose places others stand.
+        rows: Index of each subset row's image, int64 (subset,); by default the row itself.
+        rank: Index of this process's part of each batch.
+        ranks: Number of equal parts of a batch.
+        damage: The pairs that were replaced by others.
     """
 
     images: Tensor
@@ -65,34 +65,34 @@ class TrainingSet:
         """Yield this rank's images and tokens of each step, in the global order of samples.
 
         Raises:
-            ValueError: If a batch can't be cut into equal parts.
+            ValueError: A batch cannot be split into equal parts.
         """
         mine = _part(batch_size, self.rank, self.ranks)
-        block = max(1, _POSITIONS_AT_ONCE // batch_size)  # steps whose order is drawn at once
+        block = max(1, _POSITIONS_AT_ONCE // batch_size)  # number of steps whose order is drawn at once
         for start in range(first_step, steps, block):
             stop = min(start + block, steps)
             order = positions(
                 seed=seed, count=len(self.tokens), start=start * batch_size, stop=stop * batch_size
             )
-            # Each step's positions as a row; of its columns, a rank has its own run.
+            # One row per step; each rank takes a contiguous range of its columns.
             for places in torch.from_numpy(order.reshape(-1, batch_size)[:, mine]):
                 yield self.images[places if self.rows is None else self.rows[places]], self.tokens[places]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StreamedSet:
-    """A subset that is read and decoded as training goes, in windows.
+    """A subset that is read and decoded during training, in windows.
 
     Attributes:
-        pool: Where from.
+        pool: The pool.
         rows: The subset: positions in the pool's index, ascending.
         image_size: Side S in pixels.
-        tokens: Gives captions their ids.
-        workers: Processes that read and decode; 0 for none but the caller's own.
-        rank: Which part of each batch this process takes.
-        ranks: Into how many equal parts a batch is cut.
+        tokens: Converts captions to ids.
+        workers: Processes that read and decode; 0 to do it in the calling process.
+        rank: Index of this process's part of each batch.
+        ranks: Number of equal parts of a batch.
         tolerance: Share of the subset that may be damaged.
-        damage: What was found so far; it grows.
+        damage: Damage found so far; it grows.
     """
 
     pool: Pool
@@ -111,7 +111,7 @@ class StreamedSet:
         """Yield this rank's images and tokens of each step, in the global order of samples.
 
         Raises:
-            ValueError: If more pairs are damaged than tolerated, or a batch can't be cut into equal parts.
+            ValueError: More pairs are damaged than tolerated, or a batch cannot be split into equal parts.
         """
         if self.workers:
             self.pool.warm()
@@ -134,7 +134,7 @@ class StreamedSet:
 
 
 class _Steps(Dataset[Any]):
-    """Step → this rank's images, tokens and what was damaged; any process gives the same."""
+    """Step → this rank's images, tokens and damage; the same in any process."""
 
     def __init__(self, data: StreamedSet, seed: int, batch_size: int, mine: slice) -> None:
         self._data, self._seed, self._batch_size, self._mine = data, seed, batch_size, mine
@@ -153,14 +153,14 @@ class _Steps(Dataset[Any]):
 
 
 def _part(batch_size: int, rank: int, ranks: int) -> slice:
-    """A rank's part of a batch: whoever takes part, the whole batch is the same."""
+    """Return a rank's slice of a batch; the whole batch does not depend on the number of ranks."""
     if batch_size % ranks:
-        raise ValueError(f"a batch of {batch_size} can't be cut into {ranks} equal parts")
+        raise ValueError(f"a batch of {batch_size} cannot be split into {ranks} equal parts")
     size = batch_size // ranks
     return slice(rank * size, (rank + 1) * size)
 
 
-def training_data(  # noqa: PLR0913 - each is a choice of its own
+def training_data(  # noqa: PLR0913 - independent options
     pool: Pool,
     rows: NDArray[np.int64],
     image_size: int,
@@ -172,23 +172,23 @@ def training_data(  # noqa: PLR0913 - each is a choice of its own
     ranks: int = 1,
     tolerance: float = DAMAGE_TOLERANCE,
 ) -> TrainingSet | StreamedSet:
-    """Open a subset for training: from shared memory, from memory, or streamed, by its size.
+    """Open a subset for training: from shared memory, from memory, or streamed, depending on its size.
 
-    Ranks, side by side, see the batches that one alone would see: each takes its part of each of them.
+    Ranks together see the same batches as a single process would; each takes its part of every batch.
 
     Args:
-        pool: Where from.
+        pool: The pool.
         rows: The subset: positions in the pool's index, ascending.
         image_size: Side S in pixels.
-        tokens: Gives captions their ids.
-        threads: That decode what is held in memory.
-        workers: Processes that read and decode what is streamed.
-        rank: Which of the processes that train one model this is.
-        ranks: How many there are.
+        tokens: Converts captions to ids.
+        threads: Decoding threads for data held in memory.
+        workers: Processes that read and decode streamed data.
+        rank: Index of this process among those that train the model.
+        ranks: Number of these processes.
         tolerance: Share of the subset that may be damaged.
 
     Raises:
-        ValueError: If more of what is held in memory is damaged.
+        ValueError: More of a subset held in memory is damaged.
     """
     if len(rows) * 3 * image_size**2 > IN_MEMORY_BYTES:
         return StreamedSet(
@@ -217,7 +217,7 @@ def training_data(  # noqa: PLR0913 - each is a choice of its own
     check_tolerance(damage, of=len(rows), tolerance=tolerance)
     if not sound.any():
         raise ValueError(f"no pair of the subset can be read; {damage[0]}")
-    # The next sound pair of the subset stands in, after the last one the first, as in `read_pairs`.
+    # The next undamaged pair of the subset replaces a damaged one, cyclically, as in `read_pairs`.
     stand_in = np.flatnonzero(sound)
     chosen = rows[stand_in[np.searchsorted(stand_in, np.arange(len(rows))) % len(stand_in)]]
     return TrainingSet(

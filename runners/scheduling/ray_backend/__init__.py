@@ -1,1 +1,1 @@
-"""All that imports Ray."""
+"""The Ray backend; the only package that imports Ray."""

@@ -1,4 +1,4 @@
-"""Which Ray cluster a study runs on, found out and checked before Ray itself waits for minutes."""
+"""Address of the Ray cluster, checked before Ray itself would wait for minutes."""
 
 import os
 import socket
@@ -14,27 +14,27 @@ def cluster_address(option: str | None, environment: Mapping[str, str] = os.envi
     """Choose the cluster: ``--address``, then ``RAY_ADDRESS``, which ``ray job submit`` sets.
 
     Returns:
-        Its address, or None for one on this machine, which ``local`` asks for.
+        Its address, or None for one on this machine (also for the address ``local``).
     """
     address = option or environment.get("RAY_ADDRESS") or "local"
     return None if address == "local" else address
 
 
 def require_cluster(address: str, *, patience_s: float = 15) -> None:
-    """Find out whether a Ray cluster answers at an address, and lets this process in.
+    """Raise an error unless a Ray cluster answers at an address and accepts this process.
 
     Args:
         address: ``HOST:PORT`` of its head.
-        patience_s: How long it may take to answer, in seconds.
+        patience_s: Seconds that it may take to answer.
 
     Raises:
-        ValueError: None does; the message says what to do.
+        ValueError: No cluster answers; the message says what to do.
     """
     host, colon, port = address.rpartition(":")
     if "://" in address or not (host and colon and port.isdigit()):
         raise ValueError(
-            f"Ray address '{address}' is not HOST:PORT of a cluster's head, such as 10.0.0.1:6379; "
-            "from outside of a cluster, use `ray job submit` (docs/cluster.md)"
+            f"Ray address '{address}' is not the HOST:PORT of a cluster's head, such as 10.0.0.1:6379; "
+            "from outside the cluster, use `ray job submit` (docs/cluster.md)"
         )
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
@@ -44,7 +44,7 @@ def require_cluster(address: str, *, patience_s: float = 15) -> None:
             "Without --address and RAY_ADDRESS a study runs on this machine"
         ) from None
     try:
-        asked = subprocess.run(  # noqa: S603 - this very Python
+        asked = subprocess.run(  # noqa: S603 - this Python interpreter
             [sys.executable, "-c", _ASK, address],
             capture_output=True,
             text=True,
@@ -53,12 +53,12 @@ def require_cluster(address: str, *, patience_s: float = 15) -> None:
         )
     except subprocess.TimeoutExpired:
         raise ValueError(
-            f"what listens at {address} does not answer as the head of a Ray cluster; its port is 6379 "
-            "unless `ray start --head --port` says otherwise"
+            f"the server at {address} does not answer like the head of a Ray cluster; its port is 6379 "
+            "unless it was started with `ray start --head --port`"
         ) from None
     if asked.returncode:
         last = (asked.stderr.strip().splitlines() or ["no reason given"])[-1].split(". ")[0]
         raise ValueError(
-            f"the Ray cluster at {address} refuses this process: {last}. Its token is expected in "
+            f"the Ray cluster at {address} rejects this process: {last}. The token is read from "
             "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, see docs/cluster.md"
         )

@@ -1,7 +1,7 @@
-"""Runs trials as Ray Core tasks, on a cluster or on this machine.
+"""Backend that runs trials as Ray Core tasks, on a cluster or on this machine.
 
-Ray knows the nodes, carries a trial to one and watches over it; which trial starts when and where is
-`runners.scheduling.schedule`'s decision. Each trial is a Ray Core task that runs it in a process of its own.
+Ray lists the nodes, sends a trial to one and supervises it; `runners.scheduling.schedule` decides which trial
+starts when and where. Each trial is a Ray Core task that runs it in a process of its own.
 """
 
 import logging
@@ -46,8 +46,8 @@ class RayBackend:
 
     Args:
         address: Address of a running cluster, or None to start one on this machine that ends with the study
-            and listens on loopback alone.
-        modules: What a job's process finds imported.
+            and listens only on loopback.
+        modules: Modules imported before a job starts.
 
     Raises:
         ValueError: No cluster answers at the address.
@@ -59,12 +59,12 @@ class RayBackend:
         self.address, self._modules = address, tuple(modules)
         local: dict[str, Any] = {}
         if address is None:
-            # What Ray does on a desktop: every port of the cluster is bound to loopback.
+            # As Ray does on a desktop: every port of the cluster is bound to loopback.
             os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
             ray_constants.ENABLE_RAY_CLUSTER = False
-            # Whatever the user's clusters ask for: nobody else on this machine may send this one work.
+            # Independent of the user's settings: no other user of this machine may send work to this cluster.
             os.environ["RAY_AUTH_MODE"] = "token"
-            Config.initialize("")  # which Ray read when it was imported
+            Config.initialize("")  # Ray read its configuration when it was imported
             local = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
         else:
             require_cluster(address)
@@ -76,10 +76,11 @@ class RayBackend:
             logging_level=logging.ERROR,
             **local,
         )
-        # One name for all: Ray keeps metrics by name for as long as it runs, 22 KiB for each.
+        # One name for all tasks: Ray keeps 22 KiB of metrics per name until it ends.
         task = partial(ray.remote, max_retries=0, name="trial")
         self._task = task()(_run_in_fresh_process)
-        # Its ranks hold what the job occupies; it waits for them, and what Train began ends with its worker.
+        # A wide task holds no resources itself, its ranks do; max_calls=1 ends what Train started with its
+        # worker.
         self._wide_task = task(max_calls=1, num_cpus=0)(_run_over_nodes)
         self._running: dict[Any, Job] = {}
         self._asked_at: dict[Any, float] = {}
@@ -87,7 +88,7 @@ class RayBackend:
 
     @property
     def name(self) -> str:
-        """What it is, for people."""
+        """Description for the user."""
         if self.address is None:
             return "Ray on this machine"
         mode = os.environ["RAY_AUTH_MODE"]
@@ -95,7 +96,7 @@ class RayBackend:
         return f"Ray cluster at {self.address}{open_to_all}"
 
     def nodes(self) -> dict[str, Amounts]:
-        """Return the nodes that Ray takes for alive: id → resources."""
+        """Return the nodes that Ray considers alive: id → resources."""
         return {
             node["NodeID"]: {
                 _NAMES.get(name, name): amount
@@ -129,7 +130,7 @@ class RayBackend:
                 self._ask(reference)
 
     def wait(self, timeout_s: float) -> list[Ended]:
-        """Wait until a job ends or the time is over, and gives those that ended."""
+        """Wait until a job ends or the time is over; returns the jobs that ended."""
         for reference, at in list(self._asked_at.items()):
             if time.monotonic() - at > _ASK_AGAIN_S:
                 self._ask(reference)
@@ -137,12 +138,12 @@ class RayBackend:
             threading.Event().wait(timeout_s)
             return []
         ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
-        if ready:  # and all others that are ready by now
+        if ready:  # also return all others that are ready by now
             ready, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
         return [self._end(reference) for reference in ready]
 
     def announce(self, waiting: Sequence[tuple[Amounts, int]]) -> None:
-        """Ask an autoscaling cluster for room for what runs and waits, as tasks bound to nodes do not."""
+        """Request room for waiting and running trials from an autoscaler, which ignores node-bound tasks."""
         if self.address is None:
             return
         wanted = [
@@ -153,7 +154,7 @@ class RayBackend:
             request_resources(bundles=wanted)
 
     def _ask(self, reference: Any) -> None:  # noqa: ANN401 - Ray's references have no public type
-        """Has Ray interrupt a task; again where it was told at a moment at which nothing listened yet."""
+        """Let Ray interrupt a task; repeated, because an interrupt before the task listens is lost."""
         self._asked_at[reference] = time.monotonic()
         ray.cancel(reference, force=False, recursive=False)
 
@@ -165,8 +166,8 @@ class RayBackend:
         except ray.exceptions.TaskUnschedulableError:
             return Ended(trial=job.trial, how="left", reason="its node was gone", dead_nodes=job.nodes)
         except ray.exceptions.TaskCancelledError:
-            return Ended(trial=job.trial, how="left", reason="told to leave before it began")
-        except ray.exceptions.RayTaskError as error:  # such as what can't be pickled
+            return Ended(trial=job.trial, how="left", reason="asked to leave before it began")
+        except ray.exceptions.RayTaskError as error:  # for example a value that cannot be pickled
             return Ended(trial=job.trial, how=fault_of(error.cause), reason=words_of(error.cause))
         except ray.exceptions.RayError as error:
             lost = isinstance(error, _NODE_LOST)
@@ -188,8 +189,8 @@ class RayBackend:
 
 
 def _run_in_fresh_process(run: bytes, modules: tuple[str, ...]) -> Exit:
-    """Run a job beside the Ray worker, which imports no torch and keeps the server for the next job."""
-    load_ahead(*modules, "ray")  # which the worker's main module imports, and a new process that module
+    """Run a job in a process beside the Ray worker; the worker imports no torch and keeps its fork server."""
+    load_ahead(*modules, "ray")  # ray: the worker's main module, which every new process imports, needs it
     return _see_through(partial(FreshProcess, run))
 
 
@@ -204,7 +205,7 @@ def _run_over_nodes(
 
 def _see_through(start: "Callable[[], FreshProcess | OverNodes]") -> Exit:
     notice = Notice()
-    # Ray cancels by an interrupt, which a cluster that a script started in the background was born to ignore.
+    # Ray cancels with SIGINT; processes started by a script in the background inherit that it is ignored.
     with notice.listening(signal.SIGINT):
         process = start()
         while not process.ended(_CANCEL_S):
@@ -215,6 +216,6 @@ def _see_through(start: "Callable[[], FreshProcess | OverNodes]") -> Exit:
 
 
 def by_rays_names(resources: Amounts) -> dict[str, float]:
-    """Return resources as Ray calls them."""
+    """Return resources under Ray's names."""
     theirs = {ours: name for name, ours in _NAMES.items()}
     return {theirs.get(name, name): amount for name, amount in resources.items()}

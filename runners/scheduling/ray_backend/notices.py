@@ -1,7 +1,7 @@
-"""Who is told to leave, for all nodes to ask: a Ray actor beside who tells them.
+"""Requests to leave, as a Ray actor on the driver's node that all nodes can query.
 
-A file on shared storage would not do: NFS remembers for up to a minute that there was none, and by then a
-spot machine may be gone.
+A file on shared storage would be too slow: NFS clients may cache its absence for up to a minute, and by then
+a spot machine may be gone.
 """
 
 from typing import Any
@@ -11,31 +11,31 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 class Notices:
-    """Those that were told to leave, by name."""
+    """Names of the processes that were asked to leave."""
 
     def __init__(self) -> None:
         self._told: set[str] = set()
         self._listening: set[str] = set()
 
     def tell(self, who: str) -> None:
-        """Tells one to leave."""
+        """Ask ``who`` to leave."""
         self._told.add(who)
 
     def forget(self, who: str) -> None:
-        """One begins anew."""
+        """Withdraw the request for ``who``, which starts again."""
         self._told.discard(who)
 
     def told(self, who: str) -> bool:
-        """Whether the one who asks was told."""
+        """Return whether ``who`` was asked to leave, and note that it listens."""
         self._listening.add(who)
         return who in self._told
 
     def listens(self, who: str) -> bool:
-        """Whether one has ever asked."""
+        """Return whether ``who`` has ever called `told`."""
         return who in self._listening
 
 
 def actor_here(kind: type) -> Any:  # noqa: ANN401 - Ray's handles have no public type
-    """Start an actor on this node that takes nothing of it, and dies with this process."""
+    """Start an actor on this node that holds no resources and ends with this process."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(num_cpus=0)(kind).options(scheduling_strategy=here).remote()

@@ -1,4 +1,4 @@
-"""Runs a job over several nodes: Ray Train starts its ranks and forms their group."""
+"""Jobs over several nodes: Ray Train starts the ranks and forms their process group."""
 
 import logging
 import pickle
@@ -24,15 +24,15 @@ _RANKS = "ranks"
 
 
 class OverNodes:
-    """A call that all ranks make, and that is made once more without a group when they are through.
+    """A call made by all ranks and, when they are through, once more without a process group.
 
-    It is used as a `runners.host.process.FreshProcess` is, and gives what the last call did.
+    Used like a `runners.host.process.FreshProcess`; returns the value of the last call.
 
     Args:
-        run: What to call, pickled; each rank finds out by `runners.training.ranks` which it is.
+        run: The call, pickled; each rank learns its index from `runners.training.ranks`.
         nodes: Ray's ids of the nodes.
-        ranks_per_node: Ranks on each.
-        resources: What the job occupies on each of them, by Ray's names.
+        ranks_per_node: Ranks on each node.
+        resources: Resources that the job occupies on each node, under Ray's names.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class OverNodes:
         self._run = run
         self._notices = actor_here(Notices)
         each = {name: amount / ranks_per_node for name, amount in resources.items()}
-        logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # what went wrong is told by `wait`
+        logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # `wait` returns the errors
         self._trainer = TorchTrainer(
             _take_part,
             train_loop_config={"run": run, "notices": self._notices},
             torch_config=TorchConfig(backend="nccl" if each.get("GPU") else "gloo"),
-            scaling_config=ScalingConfig(  # type: ignore[call-arg]  # its stubs are those of an older one
+            scaling_config=ScalingConfig(  # type: ignore[call-arg]  # the stubs are of an older version
                 num_workers=len(nodes) * ranks_per_node,
                 use_gpu=bool(each.get("GPU")),
                 resources_per_worker=each,
@@ -55,23 +55,23 @@ class OverNodes:
             run_config=RunConfig(failure_config=FailureConfig(max_failures=0), **in_memory("train")),
         )
         self._end: Exit | None = None
-        # Beside the main thread, where Train would take Ctrl-C, by which Ray says that a task is to leave.
+        # Not in the main thread: there, Train would handle the SIGINT with which Ray asks a task to leave.
         self._thread = threading.Thread(target=self._fit, daemon=True)
         self._thread.start()
 
     def ended(self, timeout_s: float) -> bool:
-        """Wait for its end, at most so long, and says whether it has ended."""
+        """Wait at most ``timeout_s`` seconds for the call's end; returns whether it has ended."""
         self._thread.join(timeout_s)
         return self._end is not None
 
     def ask_to_leave(self) -> None:
-        """Has the first rank, which writes for all, checkpoint and leave."""
+        """Make rank 0, which writes for all ranks, write a checkpoint and leave."""
         self._notices.tell.remote(_RANKS)
-        if not ray.get(self._notices.listens.remote(_RANKS)):  # it waits for room, perhaps for ever
-            self._end = Exit(how="left", reason="told to leave before it began")
+        if not ray.get(self._notices.listens.remote(_RANKS)):  # it still waits for room, possibly forever
+            self._end = Exit(how="left", reason="asked to leave before it began")
 
     def wait(self) -> Exit:
-        """Wait for its end."""
+        """Wait for the call's end."""
         while self._end is None:
             self._thread.join(_LOOK_S)
         return self._end
@@ -79,36 +79,36 @@ class OverNodes:
     def _fit(self) -> None:
         try:
             self._trainer.fit()
-            self._end = Exit(how="finished", pickled=pickle.dumps(pickle.loads(self._run)()))  # noqa: S301 - our own
+            self._end = Exit(how="finished", pickled=pickle.dumps(pickle.loads(self._run)()))  # noqa: S301 - our own data
         except WorkerGroupError as error:
             self._end = _first_cause(error.worker_failures)
-        except (TrainingFailedError, RayError) as error:  # as when a node went before its rank began
+        except (TrainingFailedError, RayError) as error:  # for example a node lost before its rank began
             self._end = Exit(how="crashed", reason=words_of(error))
-        except Exception as error:  # noqa: BLE001 - whatever the call raises is its result
+        except Exception as error:  # noqa: BLE001 - any error of the call is its result
             self._end = Exit(how=fault_of(error), reason=words_of(error))
 
 
 def _take_part(config: Mapping[str, Any]) -> None:
-    import torch  # noqa: PLC0415 - where no rank runs, nothing needs it
+    import torch  # noqa: PLC0415 - only ranks need it
 
     if get_device().type == "cuda":
         torch.cuda.set_device(get_device())
     if get_context().get_world_rank() == 0:
         threading.Thread(target=_listen, args=(config["notices"],), daemon=True).start()
-    pickle.loads(config["run"])()  # noqa: S301 - our own
+    pickle.loads(config["run"])()  # noqa: S301 - our own data
 
 
 def _listen(notices: Any) -> None:  # noqa: ANN401 - a handle of `Notices`
-    """Pass the word on to the rank, which Train runs in a thread, where no signal arrives."""
-    with suppress(RayError):  # who would tell is gone
+    """Forward a request to leave to the rank, which Train runs in a thread that receives no signals."""
+    with suppress(RayError):  # the driver is gone
         while True:
             if ray.get(notices.told.remote(_RANKS)):
-                tell_to_leave("word from the driver")  # again and again: it may not listen yet
+                tell_to_leave("request from the driver")  # repeated: the rank may not listen yet
             time.sleep(_LOOK_S)
 
 
 def _first_cause(failures: Mapping[int, Exception]) -> Exit:
-    """Tells what ended the ranks: one that left or died before those that lost it, then the lowest."""
+    """Return the first cause: a rank that left or died comes before those that lost it, then the lowest."""
     ends = []
     for rank, failure in sorted(failures.items()):
         if isinstance(failure, RayError):

@@ -1,4 +1,4 @@
-"""Where Ray Train and Tune write what nobody reads: in memory, so that a killed driver leaves no folder."""
+"""In-memory storage for files of Ray Train and Tune that are never read; a killed driver leaves nothing."""
 
 from typing import Any
 
@@ -7,6 +7,6 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 
 def in_memory(name: str) -> dict[str, Any]:
-    """Return the storage of a ``RunConfig``; each process that opens it has its own."""
+    """Return the storage arguments of a ``RunConfig``; each process that opens it has its own copy."""
     memory = PyFileSystem(FSSpecHandler(fsspec.filesystem("memory")))
     return {"storage_path": name, "storage_filesystem": memory}

@@ -1,9 +1,9 @@
-"""Runs jobs as the trials of a Ray Tune experiment: those of a study's tuning.
+"""Backend that runs jobs as trials of a Ray Tune experiment, used for a study's tuning.
 
-Tune asks its search algorithm what to try next, and here that is whatever `runners.scheduling.schedule`
-starts: order, retries and the budget are the grid's. Left to itself Tune retries what diverged, at once and
-behind all others. What it knows of an experiment is thrown away: its restore starts finished trials again
-and takes no new ones. A trial's folder tells what is done.
+Tune's search algorithm suggests whatever `runners.scheduling.schedule` starts, so order, retries and budget
+are the same as for the grid. Tune itself would retry diverged trials, at once and after all others. The state
+of the experiment is not kept: restoring it would start finished trials again and accept no new ones. The
+trials' folders record what is done.
 """
 
 import logging
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
     from runners.scheduling.ray_backend.over_nodes import OverNodes
 
 _LOOK_S = 0.5
-_IDLE_S = 1.0  # as long as Tune sleeps when it is given nothing and nothing runs
+_IDLE_S = 1.0  # as long as Tune sleeps when nothing is suggested and nothing runs
 
 
 class TuneBackend:
-    """An experiment of Ray Tune's that ends with this context.
+    """A Ray Tune experiment that ends with this context.
 
     Args:
-        connection: Whose cluster it runs on.
+        connection: Connection to the cluster it runs on.
     """
 
-    binds = False  # where a node is gone, Tune's placement groups find another one
+    binds = False  # if a node is gone, Tune's placement groups choose another
 
     def __init__(self, connection: RayBackend) -> None:
         self._connection = connection
@@ -50,12 +50,13 @@ class TuneBackend:
         self._ended: SimpleQueue[Ended] = SimpleQueue()
         self._search, self._over = _Search(), threading.Event()
         self._error: BaseException | None = None
-        # Beside the main thread, where Tune would take SIGUSR1, a notice, to drop what runs.
+        # Not in the main thread: there, Tune would handle SIGUSR1, a request to leave, by dropping all
+        # trials.
         self._thread = threading.Thread(target=self._fit, daemon=True)
 
     @property
     def name(self) -> str:
-        """What it is, for people."""
+        """Description for the user."""
         return self._connection.name
 
     def nodes(self) -> dict[str, Amounts]:
@@ -63,16 +64,16 @@ class TuneBackend:
         return self._connection.nodes()
 
     def start(self, job: Job) -> None:
-        """Has Tune try a job next."""
+        """Make Tune run a job next."""
         ray.get(self._desk.put.remote(job.trial, pickle.dumps(job.run)))
         self._search.jobs.put(job)
 
     def ask_to_leave(self, trial: str) -> None:
-        """Has a running job's process get SIGTERM."""
+        """Send SIGTERM to a running job's process."""
         self._desk.tell.remote(trial)
 
     def wait(self, timeout_s: float) -> list[Ended]:
-        """Wait until a job ends or the time is over, and gives those that ended."""
+        """Wait until a job ends or the time is over; returns the jobs that ended."""
         ended = []
         try:
             ended.append(self._ended.get(timeout=timeout_s))
@@ -82,14 +83,14 @@ class TuneBackend:
             pass
         if self._error is not None:
             raise self._error
-        return [*ended, *self._connection.wait(0)]  # what nodes that joined were asked
+        return [*ended, *self._connection.wait(0)]  # jobs of the connection: storage checks on new nodes
 
     def announce(self, waiting: Sequence[tuple[Amounts, int]]) -> None:
-        """Ask an autoscaling cluster for room for what runs and waits."""
+        """Request room for waiting and running trials from an autoscaling cluster."""
         self._connection.announce(waiting)
 
     def _fit(self) -> None:
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # who waits is told what went wrong
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # `wait` raises the errors
         trainable = tune.with_resources(tune.with_parameters(_train, desk=self._desk), _placement)
         try:
             tune.Tuner(
@@ -108,7 +109,7 @@ class TuneBackend:
                     callbacks=[_Ends(self._ended)],
                 ),
             ).fit()
-        except BaseException as error:  # noqa: BLE001 - told to who waits
+        except BaseException as error:  # noqa: BLE001 - raised by `wait`
             self._error = error
 
     def __enter__(self) -> Self:
@@ -123,7 +124,7 @@ class TuneBackend:
 
 
 class _Desk(Notices):
-    """What is to be run, which Tune's own records are too small for, and who is told to leave."""
+    """Calls of jobs, which are too large for Tune's own records, and requests to leave."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,17 +139,17 @@ class _Desk(Notices):
 
 
 class _Here:
-    """What Tune pickles for a restore that never is: it stays in this process."""
+    """Base class of objects that Tune pickles for a restore that never happens; they stay in this process."""
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return object, ()
 
 
 class _Search(_Here, Searcher):
-    """Suggests what the schedule starts.
+    """Search algorithm that suggests the jobs the schedule starts.
 
     Attributes:
-        jobs: To be suggested; None when there will be no more.
+        jobs: Jobs to suggest; None when there will be no more.
     """
 
     def __init__(self) -> None:
@@ -156,7 +157,7 @@ class _Search(_Here, Searcher):
         self.jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._running = 0
 
-    def suggest(self, trial_id: str) -> Any:  # noqa: ANN401, ARG002 - as Tune has it
+    def suggest(self, trial_id: str) -> Any:  # noqa: ANN401, ARG002 - Tune's signature
         try:
             job = self.jobs.get(timeout=0 if self._running else _IDLE_S)
         except Empty:
@@ -182,7 +183,7 @@ class _Search(_Here, Searcher):
 
 
 class _Over(_Here, tune.Stopper):
-    """Ends the experiment, with what of it still runs."""
+    """Stopper that ends the experiment and all its running trials."""
 
     def __init__(self, over: threading.Event) -> None:
         self._over = over
@@ -195,14 +196,14 @@ class _Over(_Here, tune.Stopper):
 
 
 class _Ends(_Here, tune.Callback):
-    """Passes on how trials end."""
+    """Callback that forwards the ends of trials."""
 
     def __init__(self, ended: SimpleQueue[Ended]) -> None:
         self._ended = ended
 
     def on_trial_complete(self, iteration: int, trials: Sequence[Any], trial: Any, **_info: object) -> None:  # noqa: ANN401, ARG002
         end = trial.last_result
-        if "how" in end:  # else it was stopped, at the end of all
+        if "how" in end:  # otherwise it was stopped at the end of the experiment
             told = Exit(how=end["how"], reason=end["reason"], pickled=end["pickled"])
             self._ended.put(ended_by(trial.config["trial"], told))
 
@@ -211,10 +212,10 @@ class _Ends(_Here, tune.Callback):
 
 
 def _reason(trial: Any) -> str:  # noqa: ANN401 - Tune's trials have no public type
-    # `get_pickled_error` looks in Tune's storage, where it comes to lie later.
+    # `get_pickled_error` reads Tune's storage, where the file arrives later.
     if trial.pickled_error_file is None:
         return "its worker died"
-    error = pickle.loads(Path(trial.pickled_error_file).read_bytes())  # noqa: S301 - our own
+    error = pickle.loads(Path(trial.pickled_error_file).read_bytes())  # noqa: S301 - our own data
     if isinstance(error, RayTaskError):
         return words_of(error.cause)
     return f"its worker died ({type(error).__name__})"
@@ -226,9 +227,9 @@ def _name(trial: Any) -> str:  # noqa: ANN401 - as above
 
 
 def _placement(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-    if len(config["nodes"]) > 1:  # its ranks hold what it occupies; a group must hold something
+    if len(config["nodes"]) > 1:  # the ranks hold the resources, but a group must not be empty
         return tune.PlacementGroupFactory([{"memory": 1}])
-    # On the node that the schedule chose, or elsewhere where that is gone.
+    # Prefer the node chosen by the schedule; use another if it is gone.
     return tune.PlacementGroupFactory(
         [{"memory": 1, **config["resources"]}], "STRICT_PACK", _soft_target_node_id=config["nodes"][0]
     )
@@ -238,7 +239,7 @@ def _train(config: Mapping[str, Any], desk: Any) -> dict[str, object]:  # noqa: 
     trial = config["trial"]
     run = ray.get(desk.take.remote(trial))
     if ray.get(desk.told.remote(trial)):
-        return asdict(Exit(how="left", reason="told to leave before it began"))
+        return asdict(Exit(how="left", reason="asked to leave before it began"))
     process, told = _start(run, config), False
     while not process.ended(_LOOK_S):
         if not told and ray.get(desk.told.remote(trial)):
@@ -250,7 +251,7 @@ def _train(config: Mapping[str, Any], desk: Any) -> dict[str, object]:  # noqa: 
 def _start(run: bytes, config: Mapping[str, Any]) -> "FreshProcess | OverNodes":
     if len(config["nodes"]) == 1:
         load_ahead(*TRIAL_MODULES, "ray")
-        return FreshProcess(run)  # beside Tune's worker, which imports no torch
+        return FreshProcess(run)  # a process beside Tune's worker, which imports no torch
     from runners.scheduling.ray_backend.over_nodes import OverNodes  # noqa: PLC0415 - Ray Train's import takes seconds
 
     return OverNodes(

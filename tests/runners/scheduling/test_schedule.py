@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from runners.scheduling.nodes import Amounts
-from runners.scheduling.schedule import Done, GiveUp, Preempt, Retry, Schedule, ScheduledTrial, Start, State
+from runners.scheduling.schedule import Done, GiveUp, Retry, Schedule, ScheduledTrial, Start, State
 
 ONE_SLOT = {"here": {"cpus": 1.0}}
 
@@ -127,12 +127,10 @@ def test_a_dead_node_gets_nothing_until_the_cluster_has_noticed() -> None:
     assert starts(schedule) == [("x", "a")]
 
 
-def test_a_preempted_trial_leaves_without_a_crash_counted() -> None:
+def test_trial_that_left_restarts_without_a_crash_counted() -> None:
     schedule = schedule_of(task("x", 3), task("y", 1))
     schedule.instructions(None)
 
-    schedule.preempt("x")
-    assert schedule.instructions(None) == [Preempt(trial="x")]
     schedule.left("x")
     assert starts(schedule) == [("x", "here")]
 
