@@ -1,4 +1,4 @@
-"""Quality subsets: ``all``, ``topN`` for the best N % of a pool by score, ``subset:NAME`` for a named one."""
+"""Quality subsets of a pool: ``all``, ``topN`` (best N % by score), ``subset:NAME`` (a named one)."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Numbers as people write them: counts (``10M``), FLOPs (``900 GFLOP``), shares (``10%``), times (``2 min``).
+"""Parsing and formatting of counts (``10M``), FLOPs (``900 GFLOP``), shares (``10%``), times (``2 min``).
 
 YAML readers disagree about ``1e18`` and ``3e-4`` (PyYAML reads both as text), so every number of a
 declaration is kept as text and parsed here by one rule. Whole numbers are exact at any size.
@@ -40,8 +40,8 @@ _EXPONENTS = range(-400, 401)  # of the first digit; 1e999999999 as an exact int
 def parse_number(text: str) -> float:
     """Read a plain number such as ``3e-4``, ``1_000`` or ``0.1``.
 
-    ValueError: The text is not a number, is out of a float's range, or has a unit.
-        ValueError: The text is no number, is out of a float's range, or carries a unit.
+    Raises:
+        ValueError: The text is not a number, is out of a float's range, or has a unit.
     """
     value, unit = _split(text, example="3e-4")
     if unit:
@@ -52,9 +52,9 @@ def parse_number(text: str) -> float:
 def parse_count(text: str) -> int:
     """Read a whole number of things: ``4096``, ``10M``, ``1_000_000``, ``1e9``.
 
-    ValueError: The text is not a number, not whole, negative, above `MAX_COUNT`, or its unit is not one of
-        ValueError: The text is no number, not whole, negative, above `MAX_COUNT`, or its unit is not one of
-            k, M, B.
+    Raises:
+        ValueError: The text is not a number, not whole, negative, above `MAX_COUNT`, or its unit is not one
+            of k, M, B.
     """
     return _whole(text, _COUNT_UNITS, kind="unit of a count", example="10M", most=MAX_COUNT)
 
@@ -64,9 +64,9 @@ def parse_flops(text: str) -> int:
 
     Time on a device is compute too, by its data sheet's peak: ``3 gpu-days of h100 at 40%``.
 
-    ValueError: The text is not a number, not a whole number of FLOPs, negative, has another unit, or names
-        ValueError: The text is no number, not a whole number of FLOPs, negative, has another unit, or names
-            time on an unknown device or without its utilisation.
+    Raises:
+        ValueError: The text is not a number, not a whole number of FLOPs, negative, has another unit, or
+            names time on an unknown device or without its utilisation.
     """
     time = _DEVICE_TIME.fullmatch(text)
     if time is not None:
@@ -77,8 +77,8 @@ def parse_flops(text: str) -> int:
 def parse_share(text: str) -> float:
     """Read a share between 0 and 1: ``0.1`` or ``10%``.
 
-    ValueError: The text is not a number, has a unit other than ``%``, or lies outside 0 to 1.
-        ValueError: The text is no number, has another unit than ``%``, or lies outside 0 to 1.
+    Raises:
+        ValueError: The text is not a number, has a unit other than ``%``, or lies outside 0 to 1.
     """
     value, unit = _split(text, example="10%")
     if unit not in _SHARE_UNITS:
@@ -92,8 +92,8 @@ def parse_share(text: str) -> float:
 def parse_seconds(text: str) -> float:
     """Read a duration in seconds: ``30``, ``30 s``, ``2 min``, ``1.5 h``.
 
-    ValueError: The text is not a number, negative, or has another unit.
-        ValueError: The text is no number, negative, or has another unit.
+    Raises:
+        ValueError: The text is not a number, negative, or has another unit.
     """
     value, unit = _split(text, example="30 s")
     if unit not in _SECOND_UNITS:
@@ -106,8 +106,8 @@ def parse_seconds(text: str) -> float:
 def parse_quantity(text: str) -> float:
     """Read a number of a table, with or without a unit: ``15T``, ``900 GFLOP``, ``63.2%``, ``3e-4``.
 
-    ValueError: The text is not a number, is out of a float's range, or has another unit.
-        ValueError: The text is no number, is out of a float's range, or has another unit.
+    Raises:
+        ValueError: The text is not a number, is out of a float's range, or has another unit.
     """
     value, unit = _split(text, example="15T, 900 GFLOP or 63.2%")
     if unit not in _TABLE_UNITS:
@@ -133,7 +133,7 @@ def format_flops(flops: float, *, digits: int = 4) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Write a duration as a person says it: ``42 s``, ``7 min``, ``3.5 h``, ``2.1 d``."""
+    """Write a duration with a readable unit: ``42 s``, ``7 min``, ``3.5 h``, ``2.1 d``."""
     if seconds < 100:  # noqa: PLR2004 - below this, seconds read best
         return f"{seconds:.0f} s"
     if seconds < 100 * 60:

@@ -1,4 +1,4 @@
-"""The FLOP book of a study: an append-only file in which every FLOP is reserved, then spent or released.
+"""The FLOP book of a study: an append-only file that reserves, then spends or releases every FLOP.
 
 One JSON object per line. FLOPs are whole numbers, so sums are exact at any size. `budgets.book.book` holds
 the rules for the order of entries.

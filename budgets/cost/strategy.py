@@ -1,6 +1,6 @@
 """Training strategies by their cost per sample: views, kept tokens, batch, extra heads.
 
-``runners/strategies`` implements each of them in a file of its own. Augmentation costs no FLOPs here.
+``runners/strategies`` implements them. Augmentation costs no FLOPs here.
 """
 
 from collections.abc import Mapping

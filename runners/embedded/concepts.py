@@ -176,4 +176,4 @@ def _read(category: str, line: str) -> Words:
 CONCEPTS = tuple(
     _read(category, line) for category, lines in _LINES.items() for line in lines.strip().splitlines()
 )
-"""All concepts, by category; a concept's number (its class label) is its place here."""
+"""All concepts, by category; a concept's number (its class label) is its index here."""

@@ -1,4 +1,4 @@
-"""Quality score of the embedded pool: cosine of image and caption in a small CLIP trained on clean pairs."""
+"""Quality score of the embedded pool: cosine in a small CLIP trained on clean pairs."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

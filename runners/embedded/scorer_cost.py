@@ -1,4 +1,4 @@
-"""Cost of the embedded pool's quality score: training a small CLIP on clean pairs and scoring the pool.
+"""Cost of the embedded pool's quality score: training a small CLIP, and scoring the pool.
 
 No torch is imported here, so that a plan can charge the cost; `scorer.py` does the work.
 """

@@ -1,4 +1,4 @@
-"""Export of a pool's vocabulary as a Hugging Face tokenizer, which open_clip reads with ``transformers``."""
+"""Export of a pool's vocabulary as a Hugging Face tokenizer, which open_clip can read."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ PAD, UNKNOWN, END = "[padding]", "[unknown]", "[end of text]"
 
 
 def tokenizer_files(vocab_size: int, context_length: int, words: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Build a tokenizer that gives the same ids as `runners.data.pool.tokenizer.Tokenizer`.
+    """Describe a tokenizer with the same ids as `runners.data.pool.tokenizer.Tokenizer`.
 
     Args:
         vocab_size: Number of token ids of the model.

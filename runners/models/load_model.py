@@ -1,4 +1,4 @@
-"""Loading of trained open_clip models for evaluation: an exported folder, a checkpoint, or a known tag."""
+"""Loading of open_clip models for evaluation: an exported folder, a checkpoint, or a known tag."""
 
 import json
 import pickle
@@ -132,7 +132,7 @@ def _load(name: str, tag: str | None, source: Source, device: torch.device) -> L
         pickle.UnpicklingError,
     ) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise ValueError(f"open_clip can't load {told}: {' '.join(lines[:2])[:400]}") from error
+        raise ValueError(f"open_clip cannot load {told}: {' '.join(lines[:2])[:400]}") from error
     local = name.removeprefix(_LOCAL)
     config = open_clip.get_model_config(name) if local == name else read_architecture(Path(local))
     how = open_clip.get_model_preprocess_cfg(model)

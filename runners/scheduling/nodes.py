@@ -31,7 +31,7 @@ class Nodes:
             self._add(on, resources, -1)
 
     def leave_out(self, nodes: Collection[str]) -> None:
-        """Use these nodes no more until `see` is called without them."""
+        """Exclude these nodes until `see` is called without them."""
         self._dead.update(nodes)
 
     def best_fit(self, resources: Amounts, count: int) -> tuple[str, ...]:

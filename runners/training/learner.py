@@ -102,7 +102,7 @@ def make_learner(  # noqa: PLR0913 - the parts of a run
     device = model.logit_scale.device
     head = {} if strategy.head is None else {"head": strategy.head.to(device)}
     modules = nn.ModuleDict({"model": model} | head)
-    if ranks() > 1 and any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in modules.modules()):  # noqa: SLF001 - as torch's own converter tells them
+    if ranks() > 1 and any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in modules.modules()):  # noqa: SLF001 - as in torch's own converter
         if device.type != "cuda":
             raise ValueError("batch norm over several ranks needs GPUs; declare one rank for the trial")
         modules = nn.SyncBatchNorm.convert_sync_batchnorm(modules)

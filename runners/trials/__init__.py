@@ -1,1 +1,1 @@
-"""One trial, from its job to its result row."""
+"""Trials, from the job to the result row."""

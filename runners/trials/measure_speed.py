@@ -1,4 +1,4 @@
-"""Speed measurement of a kind of trial: the first steps of a real trial in a fresh process, nothing kept."""
+"""Speed measurement of a kind of trial: the first steps of a real one in a fresh process."""
 
 import dataclasses
 import resource

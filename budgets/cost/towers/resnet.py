@@ -1,4 +1,4 @@
-"""CLIP's ResNet (Radford et al. 2021, section 2.4) with its stem, pooled strides and attention pooling."""
+"""CLIP's ResNet (Radford et al. 2021, section 2.4) with its stem, pooled strides, attention pooling."""
 
 from collections.abc import Mapping
 from typing import Any

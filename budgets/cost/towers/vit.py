@@ -1,4 +1,4 @@
-"""open_clip's vision transformer (Dosovitskiy et al. 2021), with FLIP's patch dropout (Li et al. 2023)."""
+"""open_clip's ViT (Dosovitskiy et al. 2021), with FLIP's patch dropout (Li et al. 2023)."""
 
 from collections.abc import Mapping
 from typing import Any

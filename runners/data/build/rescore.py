@@ -46,7 +46,7 @@ def set_score(pool: Pool, scores: NDArray[np.float32], scorer: Scorer) -> Pool:
         raise ValueError(f"{pool.count:,} pairs need one score each, but there are {len(scores):,} scores")
     scores = np.where(np.isfinite(scores), scores, np.nan).astype(np.float32)
     if np.isnan(scores).all():
-        raise ValueError(f"{scorer.name} gives no pair of {pool.path} a finite score")
+        raise ValueError(f"{scorer.name} has no finite score for any pair of {pool.path}")
     scorers, older = dict(pool.scorers), ""
     if pool.scored and not any(name.startswith(SCORE_PREFIX) for name in pool.columns):
         first = pool.origin.scorer or Scorer(name=_FIRST)

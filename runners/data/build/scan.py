@@ -1,4 +1,4 @@
-"""First half of building a pool: find, check and hash every pair of the source, into one file per part.
+"""First half of building a pool: find, check and hash every pair, into one file per part.
 
 Memory holds only numbers of all pairs, some tens of bytes per pair; everything else is read by part.
 """

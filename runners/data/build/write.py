@@ -1,4 +1,4 @@
-"""Writing of a new pool: shards in (quality bin, hash) order, so that subsets are runs of whole prefixes."""
+"""Writing of a new pool in (quality bin, hash) order, so that subsets are runs of whole prefixes."""
 
 import json
 from collections.abc import Mapping

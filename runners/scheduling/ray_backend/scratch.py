@@ -1,4 +1,4 @@
-"""In-memory storage for files of Ray Train and Tune that are never read; a killed driver leaves nothing."""
+"""In-memory storage for unused files of Ray Train and Tune; a killed driver leaves nothing behind."""
 
 from typing import Any
 

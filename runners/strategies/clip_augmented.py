@@ -1,0 +1,56 @@
+"""CLIP on augmented images: cropped and mirrored, with RandAugment, or both ("stacked").
+
+"Scaling (Down) CLIP" (arXiv 2404.08197, section 7) names stacked RandAugment without defining it; here it is
+crop & flip followed by RandAugment.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from runners.strategies.augment import crop_and_flip
+from runners.strategies.clip import Clip
+from runners.strategies.randaugment import rand_augment
+
+LEAST_AREA = 0.5
+"""Smallest share of the area that a crop keeps, as in SLIP's CLIP view (arXiv 2112.12750).
+
+A caption describes the whole image, so more is kept than for self-supervised views.
+"""
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+"""Float images in [-1, 1], (N, 3, H, W), and the step's random generator → images of the same shape."""
+
+
+def _crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    return crop_and_flip(images, generator, least_area=LEAST_AREA)
+
+
+AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType(
+    {
+        "clip-crop-flip": _crop_flip,
+        "clip-randaugment": rand_augment,
+        "clip-stacked-randaugment": lambda images, generator: rand_augment(
+            _crop_flip(images, generator), generator
+        ),
+    }
+)
+"""Strategy → augmentation of its images."""
+
+
+class ClipAugmented(Clip):
+    """CLIP's contrastive loss on augmented images.
+
+    Args:
+        augment: Augmentation of a batch.
+    """
+
+    def __init__(self, augment: Augmentation) -> None:
+        super().__init__()
+        self._augment = augment
+
+    def views(self, images: Tensor, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Return augmented images, and texts unchanged."""
+        return self._augment(images, generator), tokens
