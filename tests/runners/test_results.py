@@ -28,7 +28,7 @@ def test_a_damaged_result_and_a_damaged_failure_are_named(tmp_path: Path, conten
 def test_a_result_whose_curve_was_taken_away_is_not_computed_and_paid_again_unasked(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text('{"row": {}, "timing": {}}')
 
-    with pytest.raises(ValueError, match=rf"curve.parquet beside it is not; delete {tmp_path} to run"):
+    with pytest.raises(ValueError, match=rf"curve.parquet beside it is missing; delete {tmp_path} to run"):
         read_outcome(tmp_path)
 
 
@@ -38,9 +38,7 @@ def test_a_damaged_table_is_written_anew_by_a_run_unless_it_is_a_trials_own(tmp_
     for path in (tmp_path / "results.parquet", trial / "curve.parquet"):
         path.write_bytes(b"PAR1")
 
-    with pytest.raises(
-        ValueError, match=r"results.parquet is damaged .*run the study again to write it anew"
-    ):
+    with pytest.raises(ValueError, match=r"results.parquet is damaged .*run the study again to rewrite it"):
         read_table(tmp_path / "results.parquet")
     with pytest.raises(ValueError, match=rf"curve.parquet is damaged .*; delete {trial} to run the trial"):
         read_table(trial / "curve.parquet")

@@ -49,7 +49,9 @@ def test_a_reservation_over_the_study_budget_is_refused_and_not_booked(tmp_path:
     ledger = Ledger(tmp_path / "ledger.jsonl", 1_000)
     ledger.reserve("a", 600)
 
-    with pytest.raises(ValueError, match="trial b needs 401 FLOP, 400 FLOP of the study budget are left"):
+    with pytest.raises(
+        ValueError, match="trial b needs 401 FLOP, but only 400 FLOP of the study budget are left"
+    ):
         ledger.reserve("b", 401)
 
     ledger.reserve("b", 400)
@@ -115,21 +117,21 @@ def test_a_settlement_that_a_crash_cut_is_finished_without_booking_twice(tmp_pat
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("{", "not an entry of a ledger: no JSON"),
-        ("[1]", "not an entry of a ledger: no object"),
-        ("", "not an entry of a ledger: no JSON"),
-        ('{"entry": "spent"}', "not an entry of a ledger: .*what"),
+        ("{", "not a ledger entry: the line is not valid JSON"),
+        ("[1]", "not a ledger entry: the line is not a JSON object"),
+        ("", "not a ledger entry: the line is not valid JSON"),
+        ('{"entry": "spent"}', "not a ledger entry: .*what"),
         (line("lent", "a", 1), "unknown entry 'lent'; allowed: charged, reserved, spent, released, wasted"),
-        (line("spent", "b", 1), "trial b has no reservation that stands, and spent 1 FLOP"),
-        (line("spent", "a", 6), "trial a spent 6 FLOP, of its reservation 5 are left"),
-        (line("released", "a", 6), "trial a released 6 FLOP, of its reservation 5 are left"),
-        (line("spent", "a", -1), "train_flops is a whole number of at least 0, found -1"),
-        (line("spent", "a", 1.5), "train_flops is a whole number of at least 0, found 1.5"),
-        (line("spent", "a", flops=True), "train_flops is a whole number of at least 0, found True"),
-        (line("spent", "a", float("nan")), "train_flops is a whole number of at least 0, found nan"),
-        (line("spent", "", 1), "'what' names a trial or a charge"),
+        (line("spent", "b", 1), "trial b spent 1 FLOP without an open reservation"),
+        (line("spent", "a", 6), "trial a spent 6 FLOP, but 5 of its reservation are left"),
+        (line("released", "a", 6), "trial a released 6 FLOP, but 5 of its reservation are left"),
+        (line("spent", "a", -1), "train_flops must be a whole number of at least 0, found -1"),
+        (line("spent", "a", 1.5), "train_flops must be a whole number of at least 0, found 1.5"),
+        (line("spent", "a", flops=True), "train_flops must be a whole number of at least 0, found True"),
+        (line("spent", "a", float("nan")), "train_flops must be a whole number of at least 0, found nan"),
+        (line("spent", "", 1), "'what' must be a non-empty trial id or charge name"),
         (line("reserved", "a", 5), "trial a is reserved twice"),
-        (line("wasted", "b", 5), "trial b wasted FLOPs that it never reserved any for"),
+        (line("wasted", "b", 5), "trial b wasted FLOPs, but was never reserved"),
         (line("charged", "scorer", 5), "'scorer' is charged twice"),
     ],
 )
@@ -152,7 +154,7 @@ def test_a_line_that_is_no_utf_8_is_named(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     path.write_bytes(b'{"entry": "charged", "what": "\xff", "train_flops": 1}\n')
 
-    with pytest.raises(ValueError, match=r"ledger\.jsonl:1: not an entry of a ledger"):
+    with pytest.raises(ValueError, match=r"ledger\.jsonl:1: not a ledger entry"):
         read_entries(path)
 
 
@@ -188,7 +190,7 @@ def test_what_does_not_agree_is_named(tmp_path: Path) -> None:
     assert differences[0] == "'quality scorer' is charged 999 FLOP, planned 1,000"
     assert differences[1].startswith(f"trial {first.trial_id} (mini-ViT-XXS-8 clip on ")
     assert differences[1].endswith(f"planned {first.train_flops:,}")
-    assert differences[2] == "'stranger' has a reservation that stands, and is not in the plan"
+    assert differences[2] == "trial 'stranger' has an open reservation, but is not in the plan"
     assert second.trial_id not in str(differences)
 
 
@@ -216,7 +218,9 @@ def test_a_trial_that_was_paid_twice_is_named(tmp_path: Path) -> None:
         ledger.reserve(plan.trials[0].trial_id, plan.trials[0].train_flops)
         ledger.settle(plan.trials[0].trial_id, train_flops=plan.trials[0].train_flops, evaluation_flops=0)
 
-    assert "seed 0) was paid 2 times" in reconcile(plan, read_entries(ledger.path)).differences[0]
+    assert (
+        "seed 0) was reserved and paid 2 times" in reconcile(plan, read_entries(ledger.path)).differences[0]
+    )
 
 
 operations = st.lists(

@@ -68,7 +68,7 @@ def test_patch_dropout_needs_a_vit(name: str, architecture: str) -> None:
     reason = inapplicable(strategy(name), load_architecture(architecture))
 
     assert reason is not None
-    assert reason.startswith(f"patch dropout needs a ViT; {architecture} is a ")
+    assert reason.startswith(f"patch dropout needs a ViT, but {architecture} is a ")
     assert inapplicable(strategy(name), load_architecture("ViT-B-32")) is None
 
 

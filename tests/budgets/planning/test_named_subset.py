@@ -18,7 +18,7 @@ def test_a_named_subset_is_planned_at_its_own_size_and_refuses_more() -> None:
 
     assert {trial.cell.subset_size for trial in plan.trials} == {640, 500}
     assert {item.reason for item in plan.left_out} == {
-        "641 pairs asked, the pool holds 640 of quality subset:basic"
+        "641 pairs requested, but the pool holds 640 of quality subset:basic"
     }
 
 

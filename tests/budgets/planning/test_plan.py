@@ -118,13 +118,13 @@ def test_a_plan_says_what_each_level_strategy_and_architecture_costs() -> None:
         (
             {"training": Training(lr_peak={LADDER[1]: 1e-3})},
             {},
-            f"training.lr_peak has no learning rate for {LADDER[0]}",
+            f"training.lr_peak declares no learning rate for {LADDER[0]}",
         ),
-        ({}, {"sizes": (20_000,)}, "20,000 pairs asked, the pool holds 10,000 of quality all"),
+        ({}, {"sizes": (20_000,)}, "20,000 pairs requested, but the pool holds 10,000 of quality all"),
         (
             {},
             {"sizes": (3_000,), "quality": ("top20",)},
-            "3,000 pairs asked, the pool holds 2,000 of quality top20",
+            "3,000 pairs requested, but the pool holds 2,000 of quality top20",
         ),
         ({}, {"sizes": (32,)}, "a batch of 64 is larger than the subset of 32 pairs"),
         (
@@ -168,7 +168,7 @@ def test_a_cell_that_cannot_be_run_is_left_out_with_its_numbers(
 def test_a_warm_up_must_end_before_the_run() -> None:
     training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=Recipe(warmup=1.0))
 
-    with pytest.raises(ValueError, match=r"training\.warmup = 100% takes 222 of 222 steps: none is left"):
+    with pytest.raises(ValueError, match=r"training\.warmup = 100% takes 222 of 222 steps: no step is left"):
         plan_of(declare(training=training))
 
 
@@ -182,7 +182,7 @@ def test_a_warm_up_in_samples_that_is_longer_than_some_runs_is_an_error_that_nam
     _, first, *others = str(error.value).splitlines()
     assert first == (
         f"  {LADDER[0]} clip on 10,000 pairs (all) at 100 GFLOP: "
-        "training.warmup = 20,000 samples takes 313 of 222 steps: none is left after it"
+        "training.warmup = 20,000 samples takes 313 of 222 steps: no step is left after it"
     )
     assert len(others) == 3
     assert plan_of(
@@ -194,7 +194,9 @@ def test_a_cooldown_must_begin_after_the_warm_up() -> None:
     recipe = Recipe(schedule="constant-with-cooldown", warmup=0.5, cooldown=0.6)
     training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=recipe)
 
-    with pytest.raises(ValueError, match=r"training.cooldown = 60% takes 133: together more than there are"):
+    with pytest.raises(
+        ValueError, match=r"training.cooldown = 60% takes 133: together more than the run has"
+    ):
         plan_of(declare(training=training))
     assert Recipe(cooldown=0.6).cooldown_steps(100) == 0
 
@@ -204,7 +206,7 @@ def test_a_batch_has_no_more_parts_than_pairs() -> None:
     block = GridBlock(architectures=LADDER[:1], strategies=("clip", "flip-50"))
     plan = plan_of(declare(block, training=training))
 
-    assert set(reasons(plan)) == {"training.accumulation = 65 parts of a batch of 64"}
+    assert set(reasons(plan)) == {"training.accumulation = 65 parts, but a batch has only 64 pairs"}
     assert {trial.cell.strategy for trial in plan.trials} == {"flip-50"}
 
 
@@ -244,7 +246,7 @@ def test_a_ladder_counts_unmasked_tails() -> None:
 def test_a_quality_needs_a_score() -> None:
     plan = plan_of(declare(GridBlock(architectures=LADDER[:1], quality=("all", "top40"))), scored=False)
 
-    assert set(reasons(plan)) == {"the pool has no quality score, so top40 can't be chosen"}
+    assert set(reasons(plan)) == {"the pool has no quality scores, which top40 needs"}
 
 
 def test_a_quality_needs_as_many_scores_as_it_has_pairs() -> None:
@@ -253,7 +255,7 @@ def test_a_quality_needs_as_many_scores_as_it_has_pairs() -> None:
 
     assert {trial.cell.quality for trial in plan.trials} == {"top40", "all"}
     assert set(reasons(plan)) == {
-        "5,000 of the pool's 10,000 pairs have a quality score, top60 needs 6,000; score all of it"
+        "5,000 of the pool's 10,000 pairs have a quality score, but top60 needs 6,000; score the whole pool"
     }
 
 
@@ -282,7 +284,7 @@ def test_what_needs_more_memory_than_the_declared_device_is_left_out_and_more_de
     few, many = plan(4), plan(64)
 
     assert [trial.cell.architecture for trial in few.trials] == ["ViT-B-32"]
-    assert reasons(few)[0].endswith("GB on each of 4 devices for a batch of 4,096, a100-sxm-80gb has 80 GB")
+    assert reasons(few)[0].endswith("GB on each of 4 devices for a batch of 4,096, but a100-sxm-80gb has 80 GB")
     assert len(many.trials) == 2
 
 

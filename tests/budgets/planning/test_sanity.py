@@ -20,7 +20,7 @@ def test_three_sizes_three_levels_and_two_seeds_need_no_warning() -> None:
 
 def test_one_seed_a_cell_gives_no_interval() -> None:
     assert plan_of(declare(levels=LEVELS)).warnings == (
-        "every cell has one seed: no interval can be given, and no difference told from chance",
+        "every cell has one seed: no interval can be computed and no difference tested against chance",
     )
 
 
@@ -29,7 +29,7 @@ def test_two_sizes_of_a_family_do_not_bracket_an_optimum() -> None:
     warnings = plan_of(declare(block, levels=LEVELS, seeds=(0, 1))).warnings
 
     assert len(warnings) == 3
-    assert warnings[0].startswith("100 GFLOP has 2 model sizes of a family on the same subset")
+    assert warnings[0].startswith("100 GFLOP has 2 model sizes per family on the same subset")
 
 
 def test_a_size_that_is_left_out_at_one_level_is_missed_there_alone() -> None:

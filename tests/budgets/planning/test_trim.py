@@ -27,7 +27,7 @@ def test_from_a_study_budget_alone_the_highest_ladder_whose_grid_fits_is_chosen(
     step = 10 ** (len(str(top)) - 3)
     assert top % step == 0
     assert cost_of(tuple((top + step) // 2**k for k in range(4))) > cap
-    assert plan.warnings[0].startswith("levels chosen, the highest 4 at a ratio of 2 whose grid fits")
+    assert plan.warnings[0].startswith("levels chosen: the highest 4 at a ratio of 2 whose grid fits")
 
 
 def test_number_and_ratio_of_the_levels_may_be_declared() -> None:
@@ -54,7 +54,7 @@ def test_what_has_no_level_is_paid_before_the_ladder() -> None:
     plan = plan_of(declaration)
 
     assert plan.train_flops <= 20_000 * GFLOP
-    with pytest.raises(ValueError, match=r"cost 634.* GFLOP, the study budget is 600 GFLOP: nothing is left"):
+    with pytest.raises(ValueError, match=r"cost 634.* GFLOP, but the study budget is 600 GFLOP: nothing is left"):
         plan_of(declare(GridBlock(architectures=LADDER), one_epoch, levels=(), study_flops=600 * GFLOP))
 
 
@@ -68,9 +68,9 @@ def test_a_grid_over_the_budget_is_refused_with_how_far_what_would_go_and_how_to
         plan_of(three_seeds(3_000 * GFLOP, fit="refuse"), charges=(CHARGE,))
 
     text = str(refusal.value)
-    assert "(18 trials, and 100 GFLOP of charges), the study budget is 3 TFLOP: 68" in text
+    assert "(18 trials, and 100 GFLOP of charges), but the study budget is 3 TFLOP: 68" in text
     assert "budget: {fit: drop} it would fit without 3 extra seeds at 300 GFLOP: 3 trials" in text
-    assert "raise budget.study, or take away seeds, levels or cells" in text
+    assert "raise budget.study, or remove seeds, levels or cells" in text
 
 
 def test_extra_seeds_of_the_costliest_cells_are_dropped_first_the_last_declared_first() -> None:
@@ -103,7 +103,7 @@ def test_when_one_seed_a_cell_is_still_too_dear_the_top_level_goes_and_seeds_sta
 
 
 def test_what_dropping_cannot_mend_is_refused_even_then() -> None:
-    with pytest.raises(ValueError, match="Dropping extra seeds and upper levels does not make it fit"):
+    with pytest.raises(ValueError, match="Dropping extra seeds and upper levels is not enough"):
         plan_of(three_seeds(200 * GFLOP))
 
 

@@ -66,7 +66,7 @@ def test_weights_by_tag_are_downloaded_as_open_clip_does_and_score_like_their_fi
     assert (tmp_path / ".cache" / "clip" / "weights.pt").is_file()
     assert np.array_equal(by_tag, score(small, str(weights / "weights.pt")))
     with pytest.raises(
-        ValueError, match=r"can't give model 'ViT-S-32-alt' with weights 'gone': .*HTTP Error 404"
+        ValueError, match=r"cannot load model 'ViT-S-32-alt' with weights 'gone': .*HTTP Error 404"
     ):
         score(small, "gone")
     with pytest.raises(ValueError, match=r"no file sevred; unknown weights of .* did you mean 'served'\?"):
@@ -77,7 +77,7 @@ def test_a_model_or_a_checkpoint_that_is_none_is_told(small: Pool, tmp_path: Pat
     with pytest.raises(ValueError, match=r"unknown model of open_clip 'ViT-B32'; did you mean 'ViT-B-32'"):
         clip_scores(small, "ViT-B32", "openai", done=lambda _done, _of: None)
     (tmp_path / "broken.pt").write_bytes(b"no weights")
-    with pytest.raises(ValueError, match=r"can't give model 'ViT-S-32-alt' with weights .*broken\.pt"):
+    with pytest.raises(ValueError, match=r"cannot load model 'ViT-S-32-alt' with weights .*broken\.pt"):
         score(small, str(tmp_path / "broken.pt"))
 
 

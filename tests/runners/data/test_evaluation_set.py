@@ -137,7 +137,7 @@ def test_webdataset_reads_a_set_as_clip_benchmark_does(evaluation: Path) -> None
 
 def test_no_such_set(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"nowhere is not an evaluation set: there is neither .*nshards\.txt nor"
+        ValueError, match=r"nowhere is not an evaluation set: it has neither .*nshards\.txt nor"
     ):
         load_evaluation_set(tmp_path / "nowhere", 32)
 
@@ -152,5 +152,5 @@ def test_a_set_without_class_names_is_refused(tmp_path: Path) -> None:
 def test_labels_beyond_the_class_names_are_refused(tmp_path: Path) -> None:
     write_evaluation_set(tmp_path / "s", evaluation_set("seen", 100))
     (tmp_path / "s" / "classnames.txt").write_text("dog\ncat\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="a label is outside of the 2 classes"):
+    with pytest.raises(ValueError, match="a label is outside the 2 classes"):
         load_evaluation_set(tmp_path / "s", 32)

@@ -97,7 +97,7 @@ def test_without_scores_only_quality_all_is_offered(tmp_path: Path) -> None:
     assert not pool.scored
     assert set(pool.index["bin"]) == {-1}
     assert len(rows_of(pool.index, size=None, quality="all")) == 5
-    with pytest.raises(ValueError, match=r"'top20' needs scores; 0 of the pool's 5 pairs have one"):
+    with pytest.raises(ValueError, match=r"'top20' needs scores, but 0 of the pool's 5 pairs have one"):
         rows_of(pool.index, size=1, quality="top20")
 
 
@@ -193,7 +193,7 @@ def test_tars_that_were_put_there_since_are_told_with_what_to_do(folder: Path) -
     write_tar(folder / "evaluation" / "mine" / "test" / "0.tar", [sample(50)])
     told = not_indexed(Pool.open(folder))
     assert told is not None
-    assert told.startswith(f"1 tars in {folder} are not in its index, more/00002.tar the first of them")
+    assert told.startswith(f"1 tars in {folder} are not in its index, the first is more/00002.tar")
     (folder / "pool.json").unlink()
     assert open_pool(folder).count == 11
 

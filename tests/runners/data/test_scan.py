@@ -37,9 +37,7 @@ def test_a_second_build_of_the_same_pool_waits_its_turn(tmp_path: Path) -> None:
     write_tar(tmp_path / "x" / "0.tar", [sample(n) for n in range(3)])
 
     def meanwhile(*_: object) -> None:
-        with pytest.raises(
-            ValueError, match=r"another build of the same pool is under way in .*\.p\.building"
-        ):
+        with pytest.raises(ValueError, match=r"another build of the same pool is running in .*\.p\.building"):
             build_pool(tmp_path / "p", Build(source=tmp_path / "x"), lambda *_: None)
 
     assert build_pool(tmp_path / "p", Build(source=tmp_path / "x"), meanwhile).count == 3

@@ -104,7 +104,7 @@ def test_a_named_subset_is_a_quality_of_its_own(index: pd.DataFrame) -> None:
     whole = rows_of(named, size=None, quality="mine")
     assert whole.tolist() == list(range(0, COUNT, 3))
     assert set(rows_of(named, size=50, quality="mine")) < set(rows_of(named, size=99, quality="mine"))
-    with pytest.raises(ValueError, match=r"asked for 400 pairs of quality 'mine'; the pool has 346"):
+    with pytest.raises(ValueError, match=r"400 pairs of quality 'mine' requested, but the pool has 346"):
         rows_of(named, size=400, quality="mine")
 
 
@@ -120,7 +120,7 @@ def test_pairs_without_a_score_are_never_among_the_best(index: pd.DataFrame) -> 
     some.loc[::2, "score"] = np.nan
     rows = rows_of(some, size=None, quality="top40")
     assert some["score"].iloc[rows].notna().all()
-    with pytest.raises(ValueError, match=r"'top60' needs scores; 518 of the pool's 1,037 pairs have one"):
+    with pytest.raises(ValueError, match=r"'top60' needs scores, but 518 of the pool's 1,037 pairs have one"):
         rows_of(some, size=10, quality="top60")
 
 
@@ -128,6 +128,6 @@ def test_pairs_without_a_score_are_never_among_the_best(index: pd.DataFrame) -> 
 def test_more_than_there_is_cannot_be_had(index: pd.DataFrame, size: int) -> None:
     with pytest.raises(
         ValueError,
-        match=rf"asked for {size} pairs of quality 'top10'; the pool has 104 of that quality, 1,037",
+        match=rf"{size} pairs of quality 'top10' requested, but the pool has 104 of that quality, 1,037",
     ):
         rows_of(index, size=size, quality="top10")

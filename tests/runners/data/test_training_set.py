@@ -130,7 +130,7 @@ def test_a_run_that_is_killed_again_and_again_goes_on_with_the_planned_pairs(poo
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused(pool: Pool, kind: str) -> None:
-    with pytest.raises(ValueError, match="a batch of 64 can't be cut into 3 equal parts"):
+    with pytest.raises(ValueError, match="a batch of 64 cannot be split into 3 equal parts"):
         next(open_data(kind, pool, ranks=3).batches(seed=0, batch_size=64, first_step=0, steps=1))
 
 

@@ -122,7 +122,7 @@ def test_a_build_that_is_killed_leaves_no_pool_and_can_be_repeated(tmp_path: Pat
 
 def test_of_two_builds_at_once_the_first_to_end_stays(tmp_path: Path) -> None:
     path = tmp_path / "p"
-    with pytest.raises(ValueError, match="was made by someone else meanwhile"), new_folder(path):
+    with pytest.raises(ValueError, match="was created by another process meanwhile"), new_folder(path):
         first = write_pool(path, TrainingPairs(seed=0, count=5), None)
     assert Pool.open(path).fingerprint == first.fingerprint
     assert list(tmp_path.iterdir()) == [path]
@@ -130,13 +130,13 @@ def test_of_two_builds_at_once_the_first_to_end_stays(tmp_path: Path) -> None:
 
 def test_an_existing_folder_is_never_overwritten(pool: Pool) -> None:
     before = (pool.path / "pool.json").read_bytes()
-    with pytest.raises(ValueError, match="exists already; remove it or choose another path"):
+    with pytest.raises(ValueError, match="already exists; remove it or choose another path"):
         build_embedded_pool(pool.path, pairs=5, seed=0, score=None)
     assert (pool.path / "pool.json").read_bytes() == before
 
 
 def test_scores_must_be_one_a_pair(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"one score a pair: 5 pairs, scores of shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"one score each; found 5 pairs, scores of shape \(4,\)"):
         write_pool(tmp_path / "p", TrainingPairs(seed=0, count=5), np.zeros(4, np.float32))
 
 

@@ -142,7 +142,7 @@ def test_a_job_that_is_asked_to_leave_before_it_began_has_left(backend: Backend,
     start(backend, partial(jobs.leave_politely, tmp_path))
     backend.ask_to_leave("trial")
     (ended,) = wait(backend)
-    assert (ended.how, ended.reason) == ("left", "told to leave before it began")
+    assert (ended.how, ended.reason) == ("left", "asked to leave before it began")
 
 
 def test_a_request_to_leave_that_nothing_listened_to_is_made_again(
@@ -174,9 +174,9 @@ def test_slots_are_counted_and_a_trial_wider_than_every_node_is_refused(backend:
         [ScheduledTrial(trial="x", predicted_s=1, resources={"cpus": 999, "licence": 1})], retries=0
     )
     told = f"no node has room for a trial of 999 cpus, 1 licence; nodes have: {cores} cpus"
-    with pytest.raises(ValueError, match=f"{told}.* or name a cluster that has it"):
+    with pytest.raises(ValueError, match=f"{told}.* or name a larger cluster"):
         LiveCluster(backend, wide, patience_s=None).look()
-    with pytest.raises(ValueError, match=r"where wait \(now 0 s\) lets trials wait"):
+    with pytest.raises(ValueError, match=r"wait: \(now 0 s\) sets how long trials wait"):
         LiveCluster(backend, wide, patience_s=0).look()
 
 

@@ -83,9 +83,9 @@ def test_a_dead_or_wrong_address_gives_one_clear_error_within_seconds(listener: 
     before = time.monotonic()
     with pytest.raises(ValueError, match=r"no Ray cluster at 127.0.0.1:1 .*refused.*is its head running"):
         require_cluster("127.0.0.1:1")
-    with pytest.raises(ValueError, match="'ray://head:10001' is not HOST:PORT of a cluster's head"):
+    with pytest.raises(ValueError, match="'ray://head:10001' is not the HOST:PORT of a cluster's head"):
         require_cluster("ray://head:10001")
-    with pytest.raises(ValueError, match=f"what listens at {listener} does not answer as the head"):
+    with pytest.raises(ValueError, match=f"the server at {listener} does not answer like the head"):
         require_cluster(listener, patience_s=2)
     assert time.monotonic() - before < 15
 

@@ -43,10 +43,10 @@ def test_features_that_collapse_end_a_run_after_the_declared_share_of_it() -> No
     collapsed = torch.cat([learning, torch.full((700,), math.log(64))])
 
     check(learning, chance=math.log(64), recipe=Recipe())
-    with pytest.raises(Diverged, match=r"4\.159 on average of steps 300 to 500 of 1000") as ended:
+    with pytest.raises(Diverged, match=r"mean 4\.159 over steps 300 to 500 of 1000") as ended:
         check(collapsed, chance=math.log(64), recipe=Recipe(diverged_after=0.2))
     assert ended.value.steps == 500
-    with pytest.raises(Diverged, match="of steps 300 to 800 of 1000"):
+    with pytest.raises(Diverged, match="over steps 300 to 800 of 1000"):
         check(collapsed, chance=math.log(64), recipe=Recipe())
     check(collapsed, chance=math.log(64), recipe=Recipe(diverged_after=None))
 

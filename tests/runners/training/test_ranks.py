@@ -121,7 +121,7 @@ def test_ranks_that_are_told_to_leave_resume_together(jobs: Jobs) -> None:
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused(jobs: Jobs) -> None:
-    with pytest.raises(ProcessEnded, match="a batch of 16 can't be cut into 3 equal parts"):
+    with pytest.raises(ProcessEnded, match="a batch of 16 cannot be split into 3 equal parts"):
         run_trial(jobs("clip", Recipe(precision="fp32"), 3))
 
 

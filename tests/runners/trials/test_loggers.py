@@ -155,7 +155,7 @@ def test_a_library_that_is_missing_is_named_before_anything_is_spent(
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
 
-    with pytest.raises(ValueError, match=f"loggers: {name} needs the package of that name: `pip install"):
+    with pytest.raises(ValueError, match=f"loggers: {name} needs the package {name}: `pip install"):
         Loggers((name,), tmp_path, print)
 
 
@@ -168,5 +168,5 @@ def test_a_logger_that_fails_is_told_of_once_and_ends_no_study(tmp_path: Path) -
     driver.finish()
 
     live, ended = driver.said
-    assert f"tensorboard: trial {NAME} is not logged, it will be when it has ended: " in live
-    assert f"tensorboard: trial {NAME} is not logged, it will be by the next run: " in ended
+    assert f"tensorboard: trial {NAME} could not be logged; will be logged when the trial ends: " in live
+    assert f"tensorboard: trial {NAME} could not be logged; will be logged by the next run: " in ended

@@ -281,7 +281,7 @@ def test_evaluation_sets_are_checked_and_the_papers_suite_is_asked_for(user: Pat
     write_evaluation_set(user / "sets" / "imagenet1k", good)
     said = run(command("eval-sets"))
     assert "imagenet1k: classification, 4 images, 2 texts, in sets/imagenet1k" in said
-    assert "imagenet1k has 4 images; the whole ImageNet has 50,000" in said
+    assert "imagenet1k has 4 images; the full ImageNet has 50,000" in said
     assert "missing of the paper's suite: ObjectNet (objectnet)" in said
     (user / "sets" / "imagenet1k" / "classnames.txt").write_text("a\n")
     assert main(["data", "eval-sets", "sets"]) == 1
@@ -309,7 +309,7 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
     shutil.copy(user / "sets" / "icons" / "00000.tar", late)
     with pytest.raises(ValueError, match=r"1 tars in pools/icons are not in its index, late\.tar the first"):
         plan_study(told)
-    assert "late.tar the first of them; to index the folder as it is now, delete" in run(command("data info"))
+    assert "late.tar; to index the folder as it is now, delete" in run(command("data info"))
     late.unlink()
     trial = plan.trials[0]
     job = TrialJob(

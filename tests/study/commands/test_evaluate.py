@@ -202,13 +202,16 @@ def test_any_open_clip_checkpoint_is_evaluated_and_written_to_files(user: Path, 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("checkpoint.pt --model ViT-S-32-alt", "no such checkpoint: checkpoint.pt is no file, nor weights"),
-        ("bad.pt --model ViT-S-32-alt", "open_clip can't load bad.pt as ViT-S-32-alt"),
+        (
+            "checkpoint.pt --model ViT-S-32-alt",
+            "no such checkpoint: checkpoint.pt is neither a file nor a tag",
+        ),
+        ("bad.pt --model ViT-S-32-alt", "open_clip cannot load bad.pt as ViT-S-32-alt"),
         ("bad.pt --model ViT-S-32-atl", "unknown model 'ViT-S-32-atl'; did you mean 'ViT-S-32-alt'?"),
-        ("bad.pt", "--model: name the architecture"),
+        ("bad.pt", "--model is missing: name the architecture"),
         ("bad.pt --model no.json", "no such architecture file: no.json"),
-        ("sets", "sets is no exported model: there is no sets/open_clip_config.json"),
-        ("other.pt --model mini-ViT-XS-8", "open_clip can't load other.pt as mini-ViT-XS-8"),
+        ("sets", "sets is not an exported model: sets/open_clip_config.json is missing"),
+        ("other.pt --model mini-ViT-XS-8", "open_clip cannot load other.pt as mini-ViT-XS-8"),
         ("other.pt --model mini-ViT-XXS-8", "name the pool with --pool FOLDER"),
     ],
 )

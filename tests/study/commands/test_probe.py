@@ -82,9 +82,7 @@ def test_a_probe_can_be_the_metric_of_a_study(pool: Path, probed: Path, tmp_path
 
 def test_a_probe_without_a_training_split_is_refused(pool: Path, tmp_path: Path) -> None:
     held_out, retrieval = pool / "evaluation" / "held-out", pool / "evaluation" / "retrieval"
-    with pytest.raises(
-        ValueError, match=r"a probe is fitted to a training split; there is no .*nshards\.txt"
-    ):
+    with pytest.raises(ValueError, match=r"a probe needs a training split, but .*nshards\.txt is missing"):
         plan_study(declared(tmp_path, pool, f"{{mine: {{path: {held_out}, probe: true}}}}"))
     with pytest.raises(ValueError, match="is for retrieval; a probe needs classes"):
         plan_study(declared(tmp_path, pool, f"{{mine: {{path: {retrieval}, probe: true}}}}"))

@@ -50,7 +50,7 @@ def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_th
     assert (winner["values"], winner["widened"], winner["at_edge"]) == ({"lr_peak": 1e-3}, ["lr_peak"], [])
     assert pd.read_parquet(folder / "results.parquet")["lr_peak"].tolist() == [1e-3]
     require_reconciled(declaration)
-    assert "tuning selects by held-out/top1, which is also what the study reports" in output
+    assert "tuning selects by held-out/top1, which the study also reports" in output
 
 
 def test_a_tuning_whose_driver_is_killed_goes_on_without_ray_and_without_doing_anything_again(

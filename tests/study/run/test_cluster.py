@@ -111,7 +111,7 @@ def test_a_cluster_whose_token_is_another_refuses_with_one_clear_error(
     ended = run([sys.executable, "-m", "study", "run", declaration, "--results", tmp_path], stranger)
 
     assert ended.returncode == 2
-    assert f"the Ray cluster at 127.0.0.1:{port} refuses this process" in ended.stderr
+    assert f"the Ray cluster at 127.0.0.1:{port} rejects this process" in ended.stderr
     assert "InvalidAuthToken" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
     assert time.monotonic() - before < 60
