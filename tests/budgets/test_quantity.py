@@ -87,7 +87,7 @@ def test_counts_are_whole(text: str, value: int) -> None:
         (parse_seconds, "-1 s", "is negative"),
     ],
 )
-def test_what_is_wrong_is_said_with_what_is_allowed(
+def test_parse_errors_name_the_problem_and_what_is_allowed(
     read: Callable[[str], float], text: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -98,7 +98,7 @@ def test_what_is_wrong_is_said_with_what_is_allowed(
     st.text(max_size=12)
     | st.from_regex(r"[-+]?[0-9_.]{1,9}([eE][-+]?[0-9]{1,9})? ?(GFLOP|%|h|M|s)?", fullmatch=True)
 )
-def test_no_text_gives_more_than_a_message(text: str) -> None:
+def test_any_text_parses_or_raises_value_error(text: str) -> None:
     for read in READERS:
         try:
             value = read(text)
@@ -109,7 +109,7 @@ def test_no_text_gives_more_than_a_message(text: str) -> None:
 
 
 @given(st.integers(min_value=0, max_value=MAX_COUNT))
-def test_a_whole_number_is_read_as_itself(number: int) -> None:
+def test_whole_number_parses_to_itself(number: int) -> None:
     assert parse_count(str(number)) == number == parse_flops(f"{number:_}")
 
 
@@ -127,5 +127,5 @@ def test_a_whole_number_is_read_as_itself(number: int) -> None:
         (format_seconds(30 * 86400), "30 d"),
     ],
 )
-def test_numbers_are_written_for_people(written: str, expected: str) -> None:
+def test_formatting_of_counts_flops_and_seconds(written: str, expected: str) -> None:
     assert written == expected

@@ -13,7 +13,9 @@ from study.state.bookkeeping import read_failure
     ("content", "what"),
     [("{", "JSONDecodeError"), ("[]", "TypeError"), ('{"row": {}}', "KeyError: 'timing'")],
 )
-def test_a_damaged_result_and_a_damaged_failure_are_named(tmp_path: Path, content: str, what: str) -> None:
+def test_damaged_result_and_failure_files_raise_and_are_named(
+    tmp_path: Path, content: str, what: str
+) -> None:
     for name in ("result.json", "failed.json"):
         (tmp_path / name).write_text(content)
 
@@ -25,14 +27,14 @@ def test_a_damaged_result_and_a_damaged_failure_are_named(tmp_path: Path, conten
         read_failure(tmp_path)
 
 
-def test_a_result_whose_curve_was_taken_away_is_not_computed_and_paid_again_unasked(tmp_path: Path) -> None:
+def test_result_without_its_curve_raises_instead_of_rerunning(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text('{"row": {}, "timing": {}}')
 
     with pytest.raises(ValueError, match=rf"curve.parquet beside it is missing; delete {tmp_path} to run"):
         read_outcome(tmp_path)
 
 
-def test_a_damaged_table_is_written_anew_by_a_run_unless_it_is_a_trials_own(tmp_path: Path) -> None:
+def test_damaged_table_error_advises_rerun_or_deletion_of_the_trial(tmp_path: Path) -> None:
     trial = tmp_path / "trials" / "0123456789ab"
     trial.mkdir(parents=True)
     for path in (tmp_path / "results.parquet", trial / "curve.parquet"):

@@ -28,7 +28,7 @@ def line(entry: str, what: str, flops: object) -> dict[str, object]:
     return {"entry": entry, "what": what, "train_flops": flops, "evaluation_flops": 0}
 
 
-def test_what_is_reserved_is_spent_or_released(tmp_path: Path) -> None:
+def test_reservation_is_spent_or_released(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl", 1_000)
     ledger.reserve("a", 600)
     ledger.waste("a", 30)
@@ -45,7 +45,7 @@ def test_what_is_reserved_is_spent_or_released(tmp_path: Path) -> None:
     assert (ledger.spent_flops, ledger.reserved_flops) == (480, 0)
 
 
-def test_a_reservation_over_the_study_budget_is_refused_and_not_booked(tmp_path: Path) -> None:
+def test_reservation_over_the_study_budget_raises_and_is_not_booked(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl", 1_000)
     ledger.reserve("a", 600)
 
@@ -70,7 +70,7 @@ def test_wasted_work_counts_against_the_study_budget(tmp_path: Path) -> None:
         ledger.reserve("a", 600)
 
 
-def test_reserving_again_while_a_reservation_stands_books_nothing(tmp_path: Path) -> None:
+def test_reserving_again_with_an_open_reservation_books_nothing(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl", None)
     ledger.reserve("a", 5)
     ledger.reserve("a", 5)
@@ -100,7 +100,7 @@ def test_a_torn_last_line_is_recovered(tmp_path: Path, kept_bytes: int) -> None:
     assert [entry.entry for entry in read_entries(path)] == ["reserved", "spent"]
 
 
-def test_a_settlement_that_a_crash_cut_is_finished_without_booking_twice(tmp_path: Path) -> None:
+def test_settlement_interrupted_by_a_crash_is_completed_once(tmp_path: Path) -> None:
     whole = Ledger(tmp_path / "whole.jsonl", None)
     whole.reserve("a", 100)
     whole.settle("a", train_flops=60, evaluation_flops=3)
@@ -135,9 +135,7 @@ def test_a_settlement_that_a_crash_cut_is_finished_without_booking_twice(tmp_pat
         (line("charged", "scorer", 5), "'scorer' is charged twice"),
     ],
 )
-def test_any_other_damage_is_an_error_that_names_the_line(
-    tmp_path: Path, damage: object, message: str
-) -> None:
+def test_damaged_line_raises_and_names_the_line(tmp_path: Path, damage: object, message: str) -> None:
     path = write(
         tmp_path / "ledger.jsonl",
         line("charged", "scorer", 5),
@@ -150,7 +148,7 @@ def test_any_other_damage_is_an_error_that_names_the_line(
         Ledger(path, None)
 
 
-def test_a_line_that_is_no_utf_8_is_named(tmp_path: Path) -> None:
+def test_line_that_is_not_utf_8_raises_and_names_the_line(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     path.write_bytes(b'{"entry": "charged", "what": "\xff", "train_flops": 1}\n')
 
@@ -175,7 +173,7 @@ def test_plan_and_book_reconcile_to_the_flop_at_every_step(tmp_path: Path) -> No
     assert ledger.spent_flops == plan.train_flops == found.charged + found.spent
 
 
-def test_what_does_not_agree_is_named(tmp_path: Path) -> None:
+def test_differences_between_plan_and_book_are_listed(tmp_path: Path) -> None:
     plan = plan_of(declare(), charges=(CHARGE,))
     first, second = plan.trials[:2]
     path = write(
@@ -211,7 +209,7 @@ def test_a_trial_that_ended_early_or_failed_reconciles_too(tmp_path: Path) -> No
     assert found.waiting == sum(trial.train_flops for trial in plan.trials[3:])
 
 
-def test_a_trial_that_was_paid_twice_is_named(tmp_path: Path) -> None:
+def test_trial_paid_twice_is_listed_as_difference(tmp_path: Path) -> None:
     plan = plan_of(declare())
     ledger = Ledger(tmp_path / "ledger.jsonl", None)
     for _ in range(2):
@@ -235,7 +233,7 @@ operations = st.lists(
 
 
 @given(operations)
-def test_whatever_happens_the_sums_hold_and_the_cap_is_kept(
+def test_random_entries_keep_the_sums_and_the_cap(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, int, int]]
 ) -> None:
     path, cap = tmp_path_factory.mktemp("book") / "ledger.jsonl", 10**30
@@ -280,7 +278,7 @@ def test_ten_thousand_trials_are_booked_in_constant_time_each() -> None:
     assert seconds(book, 40_000) < 10 * early + 0.05
 
 
-def test_every_line_carries_the_convention_that_its_flops_are_counted_by(tmp_path: Path) -> None:
+def test_every_line_has_its_flop_convention(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl", None)
     ledger.reserve("a", 5)
     ledger.settle("a", train_flops=3, evaluation_flops=0)
@@ -291,7 +289,7 @@ def test_every_line_carries_the_convention_that_its_flops_are_counted_by(tmp_pat
     assert {each["convention"] for each in lines} == {CONVENTION_NAME}
 
 
-def test_what_was_lost_is_booked_up_to_its_sum_and_never_twice(tmp_path: Path) -> None:
+def test_wasted_work_is_booked_up_to_its_total_and_never_twice(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     Ledger(path, None).reserve("a", 100)
     for lost, evaluated in ((30, 0), (30, 0), (20, 0), (50, 7), (50, 7)):
@@ -302,7 +300,7 @@ def test_what_was_lost_is_booked_up_to_its_sum_and_never_twice(tmp_path: Path) -
     assert Ledger(path, None).spent_flops == 50
 
 
-def test_an_entry_that_a_full_disk_cut_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_entry_cut_by_a_full_disk_leaves_the_file_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     ledger = Ledger(path, None)
     ledger.reserve("a", 100)
@@ -320,7 +318,7 @@ def test_an_entry_that_a_full_disk_cut_leaves_nothing_behind(tmp_path: Path) -> 
     assert [entry.entry for entry in read_entries(path)] == ["reserved", "spent", "released"]
 
 
-def test_what_an_earlier_declaration_spent_stays_in_the_book_and_is_told_apart(tmp_path: Path) -> None:
+def test_flops_of_an_earlier_declaration_are_reported_separately(tmp_path: Path) -> None:
     plan = plan_of(declare())
     ledger = Ledger(tmp_path / "ledger.jsonl", None)
     for what, spent, wasted in (("gone", 70, 3), (plan.trials[0].trial_id, plan.trials[0].train_flops, 5)):

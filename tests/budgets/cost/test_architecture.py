@@ -59,7 +59,7 @@ def test_the_catalogue_has_the_field_s_architectures_the_paper_s_and_a_small_lad
         ("Mixer-B-32", "mixer"),
     ],
 )
-def test_the_config_says_which_family_the_image_tower_is_of(name: str, family: str) -> None:
+def test_config_decides_the_image_towers_family(name: str, family: str) -> None:
     architecture = load_architecture(name)
 
     assert architecture.family == family
@@ -91,7 +91,7 @@ def test_the_small_ladder_takes_32_pixels_and_a_small_vocabulary() -> None:
             assert architecture.embed_dim == 64
 
 
-def test_what_a_config_leaves_out_is_as_in_open_clip() -> None:
+def test_missing_settings_default_to_open_clips() -> None:
     architecture = Architecture(name="defaults", config={"embed_dim": 512, "vision_cfg": {}, "text_cfg": {}})
 
     assert (architecture.image_size, architecture.context_length, architecture.vocab_size) == (
@@ -102,7 +102,7 @@ def test_what_a_config_leaves_out_is_as_in_open_clip() -> None:
     assert architecture.image_tower(1.0) == load_architecture("ViT-B-16").image_tower(1.0)
 
 
-def test_a_user_s_file_comes_before_the_catalogue(tmp_path: Path) -> None:
+def test_users_file_takes_precedence_over_the_catalogue(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text(json.dumps(VIT))
     (tmp_path / "ViT-B-32.json").write_text(json.dumps(VIT))
 
@@ -111,7 +111,7 @@ def test_a_user_s_file_comes_before_the_catalogue(tmp_path: Path) -> None:
     assert load_architecture("ViT-B-16", tmp_path).image_size == 224
 
 
-def test_a_misspelt_architecture_is_answered_with_the_nearest_one(tmp_path: Path) -> None:
+def test_unknown_architecture_raises_with_nearest_name(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text(json.dumps(VIT))
 
     with pytest.raises(
@@ -135,7 +135,7 @@ def test_a_misspelt_architecture_is_answered_with_the_nearest_one(tmp_path: Path
         ),
     ],
 )
-def test_a_broken_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_broken_file_raises_and_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "broken.json").write_text(text)
 
     with pytest.raises(ValueError, match=rf"broken\.json: .*{message}"):
@@ -195,14 +195,12 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str, message: str) -> None
         ({**VIT, "multimodal_cfg": {}}, "unknown setting in model config .*'multimodal_cfg'"),
     ],
 )
-def test_a_setting_that_is_wrong_or_not_counted_is_refused_by_name(
-    config: dict[str, Any], message: str
-) -> None:
+def test_invalid_or_uncounted_setting_raises_and_is_named(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Architecture(name="wrong", config=config)
 
 
-def test_a_timm_model_can_be_given_other_sizes() -> None:
+def test_timm_model_accepts_other_sizes() -> None:
     smaller = changed(
         CONVNEXT, "vision_cfg", timm_model_kwargs={"dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1]}
     )
@@ -216,7 +214,7 @@ def test_a_timm_model_can_be_given_other_sizes() -> None:
     assert Architecture(name="m", config={**CONVNEXT, "vision_cfg": larger_image}).image_size == 64
 
 
-def test_only_a_vit_can_leave_out_patches() -> None:
+def test_only_a_vit_can_drop_patches() -> None:
     vit, resnet = load_architecture("ViT-B-32"), load_architecture("RN50")
 
     assert vit.image_tower(0.5).trunk.macs < vit.image_tower(1.0).trunk.macs
@@ -225,7 +223,7 @@ def test_only_a_vit_can_leave_out_patches() -> None:
         resnet.image_tower(0.5)
 
 
-def test_an_architecture_travels_to_another_process_and_is_the_same_there() -> None:
+def test_pickled_architecture_is_equal_in_another_process() -> None:
     architecture = load_architecture("mini-ConvNeXt")
 
     copied = pickle.loads(pickle.dumps(architecture))  # noqa: S301 - our own bytes

@@ -112,7 +112,7 @@ def test_every_count_is_a_whole_number() -> None:
                 assert size.total == size.image + size.text + size.head
 
 
-def test_siglip_learns_a_bias_beside_the_temperature() -> None:
+def test_siglip_has_a_learned_bias_and_temperature() -> None:
     architecture = load_architecture("ViT-B-32")
 
     assert parameters(architecture, strategy("clip")).head == 1
@@ -133,12 +133,12 @@ def test_patch_dropout_never_leaves_an_image_without_a_patch() -> None:
     assert sample_cost(one_patch, strategy("clipa"), batch_size=1).text_macs == text_forward_macs(one_patch)
 
 
-def test_the_convention_says_what_counts_what_does_not_and_where_it_comes_from() -> None:
+def test_convention_states_what_is_counted_and_its_source() -> None:
     for words in ("3 x 2 x", "multiply-accumulates", "Not counted: norms, activations, biases", "Source:"):
         assert words in CONVENTION
 
 
-def test_a_hundred_thousand_cells_are_costed_in_well_under_a_second() -> None:
+def test_100000_cells_are_costed_within_a_second() -> None:
     grid = [
         (load_architecture(name), each)
         for name in catalogue()
@@ -154,7 +154,7 @@ def test_a_hundred_thousand_cells_are_costed_in_well_under_a_second() -> None:
     assert time.process_time() - started < 1
 
 
-def test_the_budget_is_counted_without_torch_or_ray() -> None:
+def test_flop_counting_imports_neither_torch_nor_ray() -> None:
     code = (
         "import sys, budgets.cost.flops as f, budgets.cost.architecture as a, budgets.cost.strategy as s;"
         "f.sample_cost(a.load_architecture('mini-ViT-S-8'), s.strategy('clip'), batch_size=64);"

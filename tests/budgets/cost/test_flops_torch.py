@@ -93,7 +93,7 @@ def test_an_evaluated_image_and_text_cost_what_torch_counts_and_the_parameters_a
 
 @pytest.mark.parametrize("name", ["mini-ViT-XS-8", "mini-ConvNeXt", "mini-RN", "ViT-B-32"])
 @pytest.mark.parametrize("strategy_name", ["slip", "siglip"])
-def test_what_a_strategy_adds_is_counted_among_the_parameters(name: str, strategy_name: str) -> None:
+def test_strategys_own_parameters_are_counted(name: str, strategy_name: str) -> None:
     model, how = build(name, strategy_name)
 
     trained = [*model.parameters(), *(() if how.head is None else how.head.parameters())]
@@ -102,7 +102,7 @@ def test_what_a_strategy_adds_is_counted_among_the_parameters(name: str, strateg
     assert counted.total == sum(each.numel() for each in trained)
 
 
-def test_a_real_forward_pass_costs_what_one_without_a_device_does() -> None:
+def test_forward_pass_on_cpu_and_meta_device_count_the_same() -> None:
     with torch.device("cpu"), FlopCounterMode(display=False) as counter:
         train_forward("mini-ViT-XS-8", "flip-50", 4, "cpu")
 
@@ -111,7 +111,7 @@ def test_a_real_forward_pass_costs_what_one_without_a_device_does() -> None:
 
 
 @pytest.mark.parametrize("name", ["mini-ViT-XS-8", "mini-RN"])
-def test_a_backward_pass_costs_two_forward_ones_but_for_the_gradient_of_the_pixels(name: str) -> None:
+def test_backward_pass_costs_two_forward_passes_minus_the_pixel_gradient(name: str) -> None:
     architecture = load_architecture(name)
     model, _ = build(name, "clip")
     images = torch.zeros(PAIRS, 3, 32, 32)

@@ -15,7 +15,7 @@ def test_clip_sees_one_whole_image_and_one_whole_text() -> None:
 
 
 @pytest.mark.parametrize("name", ["clip-crop-flip", "clip-randaugment", "clip-stacked-randaugment"])
-def test_augmentation_costs_what_clip_costs(name: str) -> None:
+def test_augmentation_adds_no_flops(name: str) -> None:
     architecture = load_architecture("paper-ViT-B-32")
 
     plain = sample_cost(architecture, strategy("clip"), batch_size=16_384)
@@ -23,7 +23,7 @@ def test_augmentation_costs_what_clip_costs(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "kept", "factor"), [("flip-50", 0.5, 2), ("flip-25", 0.25, 4)])
-def test_flip_grows_the_batch_by_as_much_as_it_leaves_out(name: str, kept: float, factor: int) -> None:
+def test_flip_grows_the_batch_by_the_share_it_masks(name: str, kept: float, factor: int) -> None:
     flip = strategy(name)
 
     assert (flip.kept_fraction, flip.batch_factor) == (kept, factor)
@@ -55,7 +55,7 @@ def test_clipa_keeps_fewer_tokens_of_both() -> None:
     assert text_tokens(load_architecture("mini-ViT-XS-8"), clipa) == 8
 
 
-def test_a_misspelt_strategy_is_answered_with_the_nearest_one() -> None:
+def test_unknown_strategy_raises_with_nearest_name() -> None:
     with pytest.raises(
         ValueError, match=r"unknown strategy 'flip50'; did you mean 'flip-50'\? allowed: clip, "
     ):
@@ -72,7 +72,7 @@ def test_patch_dropout_needs_a_vit(name: str, architecture: str) -> None:
     assert inapplicable(strategy(name), load_architecture("ViT-B-32")) is None
 
 
-def test_what_keeps_all_patches_trains_any_architecture() -> None:
+def test_strategies_without_masking_apply_to_any_architecture() -> None:
     whole = [each for each in STRATEGIES.values() if each.kept_fraction == 1]
 
     for architecture in ("mini-ViT-XXS-8", "mini-ConvNeXt", "mini-RN", "Swin-T", "Mixer-B-32"):

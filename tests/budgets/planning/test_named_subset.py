@@ -11,7 +11,7 @@ from tests.budgets.plans import LADDER, NO_EVALUATION, declare
 POOL = PoolFacts(name="pool", pairs=10_000, scored=False, subsets={"basic": 640})
 
 
-def test_a_named_subset_is_planned_at_its_own_size_and_refuses_more() -> None:
+def test_named_subset_is_planned_at_its_size_and_rejects_larger() -> None:
     block = GridBlock(architectures=LADDER[:1], quality=("subset:basic",), sizes=(None, 500, 641))
 
     plan = make_plan(declare(block), pool=POOL, evaluation=NO_EVALUATION)
@@ -22,7 +22,7 @@ def test_a_named_subset_is_planned_at_its_own_size_and_refuses_more() -> None:
     }
 
 
-def test_a_quality_is_all_a_percentage_or_a_named_subset() -> None:
+def test_quality_is_all_a_percentage_or_a_named_subset() -> None:
     assert [check_quality(text) for text in ("all", "top40", "subset:data-comp_1.b")]
     for wrong in ("basic", "subset:", "top0", "top100", "subset:a b"):
         with pytest.raises(ValueError, match=f"unknown quality '{wrong}'; allowed: 'all', 'top1' to 'top99'"):

@@ -20,7 +20,7 @@ def reasons(plan: Plan) -> list[str]:
     return [item.reason for item in plan.left_out]
 
 
-def test_an_id_is_the_hash_of_what_decides_the_result_and_of_nothing_else() -> None:
+def test_trial_id_hashes_exactly_what_decides_the_result() -> None:
     trial = plan_of(declare()).trials[0]
     content = dataclasses.asdict(trial)
     costs = ("train_flops_per_sample", "tail_flops_per_sample", "evaluation_flops", "parameters")
@@ -34,7 +34,7 @@ def test_an_id_is_the_hash_of_what_decides_the_result_and_of_nothing_else() -> N
     assert trial.trial_id == hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def test_a_corrected_cost_keeps_the_id_and_another_recipe_changes_it() -> None:
+def test_trial_id_depends_on_recipe_but_not_on_costs() -> None:
     trial = plan_of(declare()).trials[0]
 
     assert dataclasses.replace(trial, train_flops_per_sample=1, parameters=1).trial_id == trial.trial_id
@@ -42,14 +42,14 @@ def test_a_corrected_cost_keeps_the_id_and_another_recipe_changes_it() -> None:
     assert dataclasses.replace(trial, seed=7).trial_id != trial.trial_id
 
 
-def test_another_config_under_the_same_name_is_another_trial() -> None:
+def test_same_name_with_another_config_gives_another_trial_id() -> None:
     trial = plan_of(declare()).trials[0]
     config = {**trial.architecture_config, "embed_dim": 8}
 
     assert dataclasses.replace(trial, architecture_config=config).trial_id != trial.trial_id
 
 
-def test_adding_a_level_a_seed_or_a_block_changes_no_other_trials_id() -> None:
+def test_adding_a_level_seed_or_block_keeps_other_trial_ids() -> None:
     before = {trial.trial_id for trial in plan_of(declare()).trials}
     more = declare(
         GridBlock(architectures=LADDER),
@@ -66,14 +66,14 @@ def test_the_same_declaration_gives_the_same_plan() -> None:
     assert [t.trial_id for t in plan_of(declare()).trials] == [t.trial_id for t in plan_of(declare()).trials]
 
 
-def test_a_cell_that_two_blocks_ask_for_is_run_once_with_the_seeds_of_both() -> None:
+def test_cell_declared_in_two_blocks_runs_once_with_seeds_of_both() -> None:
     block = GridBlock(architectures=LADDER[:1], levels=(100 * GFLOP,))
     plan = plan_of(declare(block, dataclasses.replace(block, seeds=(0, 1))))
 
     assert [trial.seed for trial in plan.trials] == [0, 1]
 
 
-def test_a_level_buys_whole_batches_of_samples() -> None:
+def test_level_is_spent_in_whole_batches() -> None:
     trial = plan_of(declare()).trials[0]
     cost = sample_cost(load_architecture(LADDER[0]), strategy("clip"), batch_size=64).train_flops
 
@@ -103,7 +103,7 @@ def test_the_three_regimes_are_planned_and_costed_in_one_study() -> None:
     assert plan.train_flops == sum(t.samples_seen * t.train_flops_per_sample for t in plan.trials)
 
 
-def test_a_plan_says_what_each_level_strategy_and_architecture_costs() -> None:
+def test_plan_sums_cost_by_level_strategy_and_architecture() -> None:
     plan = plan_of(declare(GridBlock(architectures=LADDER, strategies=("clip", "slip"))))
     by_strategy = plan.train_flops_by(lambda cell: cell.strategy)
 
@@ -149,7 +149,7 @@ def test_a_plan_says_what_each_level_strategy_and_architecture_costs() -> None:
         ),
     ],
 )
-def test_a_cell_that_cannot_be_run_is_left_out_with_its_numbers(
+def test_infeasible_cell_is_left_out_with_its_numbers(
     changes: dict[str, object], block: dict[str, object], reason: str
 ) -> None:
     left_out = GridBlock(**{"architectures": LADDER[:1], **block})  # type: ignore[arg-type]
@@ -165,14 +165,14 @@ def test_a_cell_that_cannot_be_run_is_left_out_with_its_numbers(
     assert any(found.startswith(reason) for found in reasons(plan))
 
 
-def test_a_warm_up_must_end_before_the_run() -> None:
+def test_warmup_must_end_before_the_run() -> None:
     training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=Recipe(warmup=1.0))
 
     with pytest.raises(ValueError, match=r"training\.warmup = 100% takes 222 of 222 steps: no step is left"):
         plan_of(declare(training=training))
 
 
-def test_a_warm_up_in_samples_that_is_longer_than_some_runs_is_an_error_that_names_them() -> None:
+def test_warmup_in_samples_longer_than_runs_raises_and_names_them() -> None:
     recipe = Recipe(warmup_samples=20_000)
     training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=recipe)
 
@@ -190,7 +190,7 @@ def test_a_warm_up_in_samples_that_is_longer_than_some_runs_is_an_error_that_nam
     )
 
 
-def test_a_cooldown_must_begin_after_the_warm_up() -> None:
+def test_cooldown_must_begin_after_warmup() -> None:
     recipe = Recipe(schedule="constant-with-cooldown", warmup=0.5, cooldown=0.6)
     training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=recipe)
 
@@ -201,7 +201,7 @@ def test_a_cooldown_must_begin_after_the_warm_up() -> None:
     assert Recipe(cooldown=0.6).cooldown_steps(100) == 0
 
 
-def test_a_batch_has_no_more_parts_than_pairs() -> None:
+def test_accumulation_parts_must_not_exceed_batch_size() -> None:
     training = Training(lr_peak={LADDER[0]: 1e-3}, recipe=Recipe(accumulation=65))
     block = GridBlock(architectures=LADDER[:1], strategies=("clip", "flip-50"))
     plan = plan_of(declare(block, training=training))
@@ -243,13 +243,13 @@ def test_a_ladder_counts_unmasked_tails() -> None:
     assert 0.95 * 10**12 < plan.train_flops <= 10**12
 
 
-def test_a_quality_needs_a_score() -> None:
+def test_quality_subset_needs_scores() -> None:
     plan = plan_of(declare(GridBlock(architectures=LADDER[:1], quality=("all", "top40"))), scored=False)
 
     assert set(reasons(plan)) == {"the pool has no quality scores, which top40 needs"}
 
 
-def test_a_quality_needs_as_many_scores_as_it_has_pairs() -> None:
+def test_quality_subset_needs_a_score_for_each_of_its_pairs() -> None:
     block = GridBlock(architectures=LADDER[:1], quality=("top40", "top60", "all"))
     plan = plan_of(declare(block), scored_pairs=5_000)
 
@@ -259,7 +259,7 @@ def test_a_quality_needs_as_many_scores_as_it_has_pairs() -> None:
     }
 
 
-def test_only_the_most_basic_reason_decides() -> None:
+def test_only_the_most_basic_reason_is_reported() -> None:
     block = GridBlock(architectures=("mini-RN", LADDER[0]), strategies=("flip-50",), sizes=(10, 10_000))
     plan = plan_of(declare(block, levels=(300 * GFLOP,)))
 
@@ -268,7 +268,7 @@ def test_only_the_most_basic_reason_decides() -> None:
     assert sum("a batch of 128" in reason for reason in reasons(plan)) == 1
 
 
-def test_what_needs_more_memory_than_the_declared_device_is_left_out_and_more_devices_help() -> None:
+def test_cell_exceeding_device_memory_is_left_out_unless_more_devices_share_it() -> None:
     def plan(gpus: int) -> Plan:
         return plan_of(
             declare(
@@ -284,7 +284,9 @@ def test_what_needs_more_memory_than_the_declared_device_is_left_out_and_more_de
     few, many = plan(4), plan(64)
 
     assert [trial.cell.architecture for trial in few.trials] == ["ViT-B-32"]
-    assert reasons(few)[0].endswith("GB on each of 4 devices for a batch of 4,096, but a100-sxm-80gb has 80 GB")
+    assert reasons(few)[0].endswith(
+        "GB on each of 4 devices for a batch of 4,096, but a100-sxm-80gb has 80 GB"
+    )
     assert len(many.trials) == 2
 
 
@@ -300,12 +302,12 @@ def test_the_memory_estimate_is_weights_gradients_moments_and_activations() -> N
     assert found == pytest.approx(expected, rel=0.06)  # attention and projections have MACs too
 
 
-def test_a_declaration_of_which_nothing_can_be_run_is_refused_with_the_reasons() -> None:
+def test_declaration_without_feasible_cell_raises_with_reasons() -> None:
     with pytest.raises(ValueError, match=r"no cell of the grid can be run:\n  mini-ViT-XXS-8 clip on .*64"):
         plan_of(declare(GridBlock(architectures=LADDER[:1], sizes=(32,))))
 
 
-def test_excluded_cells_are_those_that_a_rule_matches_on_every_axis_that_it_names() -> None:
+def test_exclusion_rule_matches_on_every_axis_it_names() -> None:
     rule = Exclusion(strategies=("slip",), levels=(300 * GFLOP,), sizes=(None,))
     plan = plan_of(
         declare(
@@ -320,7 +322,7 @@ def test_excluded_cells_are_those_that_a_rule_matches_on_every_axis_that_it_name
     assert len(plan.trials) == 7
 
 
-def test_a_trial_cannot_be_changed() -> None:
+def test_trial_is_immutable() -> None:
     trial: Trial = plan_of(declare()).trials[0]
     cell: Cell = trial.cell
 

@@ -28,7 +28,7 @@ def big_plan(charges: tuple[Charge, ...] = ()) -> Plan:
     return plan_of(declare(block, levels=(), training=training), pairs=2_000_000_000, charges=charges)
 
 
-def test_every_device_and_measurement_says_where_it_is_from() -> None:
+def test_every_device_and_measurement_has_a_source() -> None:
     assert all(each.source for each in devices().values())
     assert usual_utilisation().source
     assert device("H100").peak_flops == 989 * 10**12
@@ -51,7 +51,7 @@ def test_time_is_flops_over_the_peak_at_a_range_of_utilisation() -> None:
     assert (hours.low, hours.high) == pytest.approx((at_peak / 0.5, at_peak / 0.2))
 
 
-def test_where_throughput_was_measured_it_is_used_with_its_spread() -> None:
+def test_measured_throughput_is_used_with_its_spread() -> None:
     # 13 B samples of ViT-B-32 at 411.9 and at 850.3 samples/s of an A100.
     hours = device_hours(big_plan().trials[0], Cluster(device="a100-sxm-40gb"))
 
@@ -59,7 +59,7 @@ def test_where_throughput_was_measured_it_is_used_with_its_spread() -> None:
     assert hours.high == pytest.approx(13e9 / 411.9 / 3600, rel=1e-4)
 
 
-def test_what_the_user_measured_goes_before_what_others_did() -> None:
+def test_users_measurement_takes_precedence_over_the_table() -> None:
     cluster = Cluster(device="a100-sxm-40gb")
     own = {("ViT-B-32", "clip"): 1000.0}
     hours = device_hours(big_plan().trials[0], cluster, own)
@@ -68,7 +68,7 @@ def test_what_the_user_measured_goes_before_what_others_did() -> None:
     assert price(big_plan(), cluster, devices_per_trial=1, own={("ViT-B-32", "slip"): 1.0}).measured == 3
 
 
-def test_a_price_counts_evaluation_and_charges_and_says_what_was_measured() -> None:
+def test_price_includes_evaluation_and_charges_and_counts_measured_trials() -> None:
     charge = Charge(what="scorer", train_flops=10**22, evaluation_flops=10**21)
     cluster = Cluster(device="a100-sxm-40gb", count=256, price_per_hour=1.5)
     cost = price(big_plan((charge,)), cluster, devices_per_trial=64)
@@ -82,14 +82,14 @@ def test_a_price_counts_evaluation_and_charges_and_says_what_was_measured() -> N
     assert without.makespan_hours.high == pytest.approx(longest / 64)
 
 
-def test_a_trial_whose_devices_are_the_whole_cluster_runs_alone() -> None:
+def test_trial_on_all_devices_of_the_cluster_runs_alone() -> None:
     cluster = Cluster(device="h100-sxm", count=64)
     cost = price(big_plan(), cluster, devices_per_trial=64)
 
     assert cost.makespan_hours.low == pytest.approx(cost.device_hours.low / 64)
 
 
-def test_grahams_example_takes_eleven_where_nine_is_possible() -> None:
+def test_longest_first_needs_eleven_in_grahams_example_with_optimum_nine() -> None:
     # Longest first is within 4/3 - 1/(3 slots) of the best: 5 5 4 4 3 3 3 on three slots (Graham 1969).
     assert makespan([5, 5, 4, 4, 3, 3, 3], 3) == 11
     assert makespan([], 3) == 0
@@ -105,7 +105,7 @@ def test_longest_first_is_within_four_thirds_of_the_best(durations: list[int], s
     assert best <= makespan(durations, slots) <= best * 4 / 3
 
 
-def test_more_utilisation_is_never_dearer() -> None:
+def test_higher_utilisation_never_costs_more() -> None:
     cluster = Cluster(device="h100-sxm", count=64, utilisation=(0.2, 0.3))
     dear = price(big_plan(), cluster, devices_per_trial=8)
     cheap = price(big_plan(), replace(cluster, utilisation=(0.3, 0.4)), devices_per_trial=8)

@@ -9,7 +9,7 @@ from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
 LEVELS = (100 * GFLOP, 300 * GFLOP, 900 * GFLOP)
 
 
-def test_the_planner_asks_for_what_the_analysis_needs() -> None:
+def test_minimum_points_equal_those_of_the_analysis() -> None:
     assert vars(size_profile)["_SIZES"] == MIN_SIZES
     assert vars(law_fit)["_FEWEST_LEVELS"] == MIN_POINTS
 
@@ -18,13 +18,13 @@ def test_three_sizes_three_levels_and_two_seeds_need_no_warning() -> None:
     assert plan_of(declare(levels=LEVELS, seeds=(0, 1))).warnings == ()
 
 
-def test_one_seed_a_cell_gives_no_interval() -> None:
+def test_one_seed_per_cell_is_warned_about() -> None:
     assert plan_of(declare(levels=LEVELS)).warnings == (
         "every cell has one seed: no interval can be computed and no difference tested against chance",
     )
 
 
-def test_two_sizes_of_a_family_do_not_bracket_an_optimum() -> None:
+def test_two_sizes_of_a_family_are_too_few_to_bracket_an_optimum() -> None:
     block = GridBlock(architectures=(*LADDER[:2], "mini-ConvNeXt"))
     warnings = plan_of(declare(block, levels=LEVELS, seeds=(0, 1))).warnings
 
@@ -32,7 +32,7 @@ def test_two_sizes_of_a_family_do_not_bracket_an_optimum() -> None:
     assert warnings[0].startswith("100 GFLOP has 2 model sizes per family on the same subset")
 
 
-def test_a_size_that_is_left_out_at_one_level_is_missed_there_alone() -> None:
+def test_size_left_out_at_one_level_is_warned_about_only_there() -> None:
     levels = (30 * GFLOP, *LEVELS)
     warnings = plan_of(declare(levels=levels, seeds=(0, 1))).warnings
 

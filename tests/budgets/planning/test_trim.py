@@ -15,7 +15,7 @@ def cost_of(levels: tuple[int, ...], **changes: object) -> int:
     return plan_of(declare(levels=levels, **changes), charges=(CHARGE,)).train_flops
 
 
-def test_from_a_study_budget_alone_the_highest_ladder_whose_grid_fits_is_chosen() -> None:
+def test_highest_ladder_whose_grid_fits_the_study_budget_is_chosen() -> None:
     cap = 20_000 * GFLOP
     plan = plan_of(declare(levels=(), study_flops=cap), charges=(CHARGE,))
     low, *_, top = plan.levels
@@ -37,7 +37,7 @@ def test_number_and_ratio_of_the_levels_may_be_declared() -> None:
     assert [level / plan.levels[0] for level in plan.levels] == pytest.approx([1, 10, 100], rel=1e-6)
 
 
-def test_a_ladder_is_not_raised_by_losing_cells_to_the_epochs_cap() -> None:
+def test_cells_lost_to_the_epochs_cap_do_not_raise_the_ladder() -> None:
     small_subset = GridBlock(architectures=LADDER[:1], sizes=(64,))
     plain = plan_of(declare(GridBlock(architectures=LADDER), levels=(), study_flops=20_000 * GFLOP))
     capped = plan_of(
@@ -48,13 +48,15 @@ def test_a_ladder_is_not_raised_by_losing_cells_to_the_epochs_cap() -> None:
     assert any("max_epochs" in item.reason for item in capped.left_out)
 
 
-def test_what_has_no_level_is_paid_before_the_ladder() -> None:
+def test_trials_without_a_level_are_paid_before_the_ladder() -> None:
     one_epoch = GridBlock(architectures=LADDER, regime="one-epoch")
     declaration = declare(GridBlock(architectures=LADDER), one_epoch, levels=(), study_flops=20_000 * GFLOP)
     plan = plan_of(declaration)
 
     assert plan.train_flops <= 20_000 * GFLOP
-    with pytest.raises(ValueError, match=r"cost 634.* GFLOP, but the study budget is 600 GFLOP: nothing is left"):
+    with pytest.raises(
+        ValueError, match=r"cost 634.* GFLOP, but the study budget is 600 GFLOP: nothing is left"
+    ):
         plan_of(declare(GridBlock(architectures=LADDER), one_epoch, levels=(), study_flops=600 * GFLOP))
 
 
@@ -62,7 +64,7 @@ def three_seeds(cap: int, fit: str = "drop", **changes: object) -> Declaration:
     return declare(seeds=(0, 1, 2), study_flops=cap, fit=fit, **changes)
 
 
-def test_a_grid_over_the_budget_is_refused_with_how_far_what_would_go_and_how_to_choose_otherwise() -> None:
+def test_grid_over_budget_raises_with_excess_drops_and_alternatives() -> None:
     # 3 architectures x 3 seeds x (100 + 300) GFLOP are 3.6 TFLOP less what whole batches leave over.
     with pytest.raises(ValueError, match="the grid costs") as refusal:
         plan_of(three_seeds(3_000 * GFLOP, fit="refuse"), charges=(CHARGE,))
@@ -73,7 +75,7 @@ def test_a_grid_over_the_budget_is_refused_with_how_far_what_would_go_and_how_to
     assert "raise budget.study, or remove seeds, levels or cells" in text
 
 
-def test_extra_seeds_of_the_costliest_cells_are_dropped_first_the_last_declared_first() -> None:
+def test_extra_seeds_are_dropped_costliest_and_last_declared_first() -> None:
     plan = plan_of(three_seeds(3_000 * GFLOP), charges=(CHARGE,))
     kept = {(t.cell.architecture, t.cell.level_flops, t.seed) for t in plan.trials}
 
@@ -87,14 +89,14 @@ def test_extra_seeds_of_the_costliest_cells_are_dropped_first_the_last_declared_
     assert plan.warnings[0].startswith("dropped to fit the study budget (budget.fit: drop): 3 extra seeds")
 
 
-def test_no_more_is_dropped_than_must_be() -> None:
+def test_nothing_more_is_dropped_than_needed() -> None:
     plan = plan_of(three_seeds(3_300 * GFLOP))
 
     assert len(plan.trials) == 17
     assert plan.left_out[0].cell.architecture == LADDER[-1]
 
 
-def test_when_one_seed_a_cell_is_still_too_dear_the_top_level_goes_and_seeds_stay_where_they_fit() -> None:
+def test_top_level_is_dropped_when_one_seed_per_cell_exceeds_the_budget() -> None:
     plan = plan_of(three_seeds(1_000 * GFLOP))
 
     assert {trial.cell.level_flops for trial in plan.trials} == {100 * GFLOP}
@@ -102,12 +104,12 @@ def test_when_one_seed_a_cell_is_still_too_dear_the_top_level_goes_and_seeds_sta
     assert all("the top level is dropped" in item.reason for item in plan.left_out)
 
 
-def test_what_dropping_cannot_mend_is_refused_even_then() -> None:
+def test_grid_that_dropping_cannot_fit_raises() -> None:
     with pytest.raises(ValueError, match="Dropping extra seeds and upper levels is not enough"):
         plan_of(three_seeds(200 * GFLOP))
 
 
-def test_dropping_changes_no_id() -> None:
+def test_dropping_keeps_trial_ids() -> None:
     whole = plan_of(declare(seeds=(0, 1, 2)))
     dropped = plan_of(three_seeds(2_000 * GFLOP))
 
@@ -123,7 +125,7 @@ def test_dropping_changes_no_id() -> None:
     sizes=st.lists(st.none() | st.integers(1, 20_000), min_size=1, max_size=3, unique=True).map(tuple),
     fit=st.sampled_from(["refuse", "drop"]),
 )
-def test_no_plan_is_over_its_budget_and_no_cell_is_lost(
+def test_plan_stays_within_budget_and_accounts_for_every_cell(
     cap: int,
     ladder: Ladder,
     levels: list[int],

@@ -46,7 +46,7 @@ def rates(plan: Plan) -> list[float]:
     return [trial.lr_peak for trial in plan.tuning.trials]
 
 
-def test_a_pair_is_tuned_at_its_smallest_level_on_its_largest_subset_before_its_trials_are_known() -> None:
+def test_tuning_uses_smallest_level_and_largest_subset() -> None:
     plan = tuned_plan()
 
     assert plan.tuning is not None
@@ -60,7 +60,7 @@ def test_a_pair_is_tuned_at_its_smallest_level_on_its_largest_subset_before_its_
     assert plan.train_flops == sum(t.train_flops for t in (*plan.tuning.trials, *plan.trials))
 
 
-def test_the_winners_learning_rate_decides_the_ids_of_the_grids_trials() -> None:
+def test_winning_learning_rate_enters_the_grids_trial_ids() -> None:
     before = tuned_plan()
     after = tuned_plan(scored(before, lambda trial: {1e-3: 0.2, 2e-3: 0.4, 4e-3: 0.1}[trial.lr_peak]))
 
@@ -72,7 +72,7 @@ def test_the_winners_learning_rate_decides_the_ids_of_the_grids_trials() -> None
     assert rates(after) == list(RATES), "a winner within the values is no reason to look further"
 
 
-def test_a_winner_at_the_edge_widens_the_values_once_and_is_warned_of_then() -> None:
+def test_winner_at_the_edge_widens_values_once_then_warns() -> None:
     first = tuned_plan()
     results = scored(first, lambda trial: trial.lr_peak * 10)
     second = tuned_plan(results)
@@ -90,7 +90,7 @@ def test_a_winner_at_the_edge_widens_the_values_once_and_is_warned_of_then() -> 
     assert any("lr_peak = 0.008 won at the edge" in warning for warning in third.warnings)
 
 
-def test_values_are_widened_only_as_far_as_the_share_goes() -> None:
+def test_values_are_widened_only_within_tunings_share() -> None:
     results = scored(tuned_plan(share=0.1), lambda trial: trial.lr_peak * 10)
     plan = tuned_plan(results, share=0.1)
 
@@ -113,7 +113,7 @@ def test_every_combination_of_several_fields_is_tried() -> None:
     assert {t.recipe.weight_decay for t in after.tuning.trials} == {0.0, 0.1}
 
 
-def test_two_values_that_counting_noise_can_explain_are_a_tie() -> None:
+def test_difference_within_counting_noise_is_a_tie() -> None:
     scores = scored(tuned_plan(), lambda trial: {1e-3: 0.2, 2e-3: 0.4, 4e-3: 0.39}[trial.lr_peak])
     plan = tuned_plan(scores)
 
@@ -122,7 +122,7 @@ def test_two_values_that_counting_noise_can_explain_are_a_tie() -> None:
     )
 
 
-def test_a_pair_that_diverges_at_every_value_is_left_out_with_that_reason() -> None:
+def test_pair_that_diverges_at_every_value_is_left_out_with_reason() -> None:
     both = (GridBlock(architectures=PAIR[:1]), GridBlock(architectures=("mini-ViT-XS-8",)))
     changes: dict[str, Any] = {"grid": both, "share": 0.5}
     scores = scored(
@@ -135,12 +135,14 @@ def test_a_pair_that_diverges_at_every_value_is_left_out_with_that_reason() -> N
     assert {item.reason for item in plan.left_out} == {"tuning: training diverged at every value tried"}
 
 
-def test_a_share_that_is_too_small_says_how_large_it_must_be() -> None:
-    with pytest.raises(ValueError, match=r"tuning costs 29\d(\.\d+)? GFLOP .* raise tuning.share to at least (9|10)"):
+def test_too_small_tuning_share_raises_with_the_needed_share() -> None:
+    with pytest.raises(
+        ValueError, match=r"tuning costs 29\d(\.\d+)? GFLOP .* raise tuning.share to at least (9|10)"
+    ):
         tuned_plan(share=0.05)
 
 
-def test_a_step_beyond_keeps_the_ratio_of_the_last_two_and_the_fields_bounds() -> None:
+def test_step_beyond_keeps_ratio_and_field_bounds() -> None:
     assert step_beyond("lr_peak", (1e-3, 2e-3, 4e-3), 4e-3) == 8e-3
     assert step_beyond("lr_peak", (1e-3, 3e-3), 1e-3) == 3.333e-4
     assert step_beyond("lr_peak", (1e-3, 2e-3, 4e-3), 2e-3) is None

@@ -25,7 +25,7 @@ def test_the_next_batch_is_fetched_by_another_thread_while_one_is_used() -> None
     assert [int(batch[0]) for batch in (first, *taken)] == [0, 1, 2]
 
 
-def test_what_goes_wrong_in_fetching_is_told_in_its_place() -> None:
+def test_error_of_the_fetching_thread_is_raised_in_its_turn() -> None:
     def batches() -> Iterator[Batch]:
         yield (torch.tensor(0),)
         raise ValueError("damaged")
@@ -36,6 +36,6 @@ def test_what_goes_wrong_in_fetching_is_told_in_its_place() -> None:
         next(taken)
 
 
-def test_a_processor_is_given_the_batches_themselves() -> None:
+def test_cpu_gets_the_batches_unchanged() -> None:
     batch = (torch.tensor(1), torch.tensor(2))
     assert next(on_device(iter([batch]), torch.device("cpu"))) is batch

@@ -73,7 +73,7 @@ def test_weights_by_tag_are_downloaded_as_open_clip_does_and_score_like_their_fi
         score(small, "sevred")
 
 
-def test_a_model_or_a_checkpoint_that_is_none_is_told(small: Pool, tmp_path: Path) -> None:
+def test_unknown_model_or_checkpoint_raises(small: Pool, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"unknown model of open_clip 'ViT-B32'; did you mean 'ViT-B-32'"):
         clip_scores(small, "ViT-B32", "openai", done=lambda _done, _of: None)
     (tmp_path / "broken.pt").write_bytes(b"no weights")
@@ -81,7 +81,7 @@ def test_a_model_or_a_checkpoint_that_is_none_is_told(small: Pool, tmp_path: Pat
         score(small, str(tmp_path / "broken.pt"))
 
 
-def test_scoring_goes_on_after_a_stop_even_when_another_score_was_given_meanwhile(
+def test_interrupted_scoring_resumes_after_another_score_was_set(
     small: Pool, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = score(small, str(weights / "weights.pt"))
@@ -105,7 +105,7 @@ def test_scoring_goes_on_after_a_stop_even_when_another_score_was_given_meanwhil
     assert scored == [4, 4, 4, 2]  # the first four not again
 
 
-def test_what_scoring_took_is_what_torch_counts() -> None:
+def test_scoring_flops_equal_torchs_count() -> None:
     network = open_clip.create_model(MODEL)
     side, context = network.visual.image_size[0], network.context_length
     # Without gradients torch takes a fused path whose attention it does not count.
@@ -120,7 +120,7 @@ def test_what_scoring_took_is_what_torch_counts() -> None:
     assert scorer.convention.startswith("2 x forward MACs")
 
 
-def test_what_is_not_counted_says_so() -> None:
+def test_scorer_without_closed_form_says_not_counted() -> None:
     scorer = clip_scorer("mine", "coca_ViT-B-32", 1000)
     assert scorer.scoring_flops == 0
     assert scorer.convention.startswith("not counted: ")

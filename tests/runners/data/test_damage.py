@@ -60,7 +60,7 @@ def test_a_flipped_byte_is_noticed_even_where_the_image_still_decodes(pool: Pool
         (lambda pool: flip_byte(pool, 0, 1, 59), [0, 1, 59], "not the bytes"),
     ],
 )
-def test_the_next_sound_pair_stands_in_so_that_no_sample_is_missing(
+def test_damaged_pair_is_replaced_by_the_next_undamaged_one(
     pool: Pool, damage: Callable[[Pool], None], rows: list[int], reason: str
 ) -> None:
     whole, texts = read_images(pool, ALL, 32), captions(pool, ALL)
@@ -74,7 +74,7 @@ def test_the_next_sound_pair_stands_in_so_that_no_sample_is_missing(
     assert all(each.reason.startswith(reason) for each in pairs.damage)
 
 
-def test_a_missing_shard_is_told_for_each_pair_when_so_much_is_tolerated(pool: Pool) -> None:
+def test_tolerated_missing_shard_is_reported_per_pair(pool: Pool) -> None:
     before = captions(pool, ALL)
     again = write_pool(pool.path.parent / "two", [TrainingPairs(seed=1, count=60)[0]] * 4100, None)
     (again.path / "shards" / "00001.tar").unlink()
@@ -88,13 +88,13 @@ def test_a_missing_shard_is_told_for_each_pair_when_so_much_is_tolerated(pool: P
     assert len(before) == 60
 
 
-def test_a_subset_without_a_sound_pair_cannot_be_read(pool: Pool) -> None:
+def test_subset_without_undamaged_pair_raises(pool: Pool) -> None:
     cut(pool, 0)
     with pytest.raises(ValueError, match="no pair of the subset can be read"):
         read_pairs(pool, ALL, ALL[:4], 32)
 
 
-def test_up_to_the_tolerance_damage_is_borne_and_above_it_counted_and_named() -> None:
+def test_damage_above_the_tolerance_raises_with_counts() -> None:
     some = [Damage(shard="7.tar", key=f"k{n}", reason="unreadable image") for n in range(11)]
     check_tolerance(some[:10], of=10_000, tolerance=0.001)
     with pytest.raises(ValueError) as raised:  # noqa: PT011 - the message is looked at below
@@ -134,7 +134,7 @@ def test_indexing_lists_what_it_leaves_out_by_shard_and_key(tmp_path: Path) -> N
     }
 
 
-def test_a_cut_tar_does_not_stop_a_build_and_is_told_with_the_sample_before(tmp_path: Path) -> None:
+def test_truncated_tar_does_not_stop_a_build_and_is_reported(tmp_path: Path) -> None:
     write_tar(tmp_path / "x" / "0.tar", [sample(n) for n in range(10)])
     write_tar(tmp_path / "x" / "1.tar", [sample(n) for n in range(10, 20)])
     with tarfile.open(tmp_path / "x" / "0.tar") as tar:
@@ -155,9 +155,7 @@ def test_a_cut_tar_does_not_stop_a_build_and_is_told_with_the_sample_before(tmp_
 
 
 @pytest.mark.parametrize("where", ["in a member", "between members", "in a header"])
-def test_of_a_damaged_tar_what_stands_before_is_kept_where_that_is_tolerated(
-    tmp_path: Path, where: str
-) -> None:
+def test_samples_before_tolerated_damage_in_a_tar_are_kept(tmp_path: Path, where: str) -> None:
     folder = tmp_path / "x"
     write_tar(folder / "0.tar", [sample(n) for n in range(10)])
     with tarfile.open(folder / "0.tar") as tar:

@@ -63,7 +63,7 @@ def test_the_declared_retrieval_set_has_512_different_captions() -> None:
     assert len(set(captions)) == 512
 
 
-def test_several_captions_an_image_are_one_a_line(tmp_path: Path) -> None:
+def test_several_captions_per_image_are_stored_one_per_line(tmp_path: Path) -> None:
     captions = (("one", "two words"), ("three",))
     write_evaluation_set(
         tmp_path / "r", EvaluationSet(images=np.zeros((2, 3, 8, 8), np.uint8), captions=captions)
@@ -74,7 +74,7 @@ def test_several_captions_an_image_are_one_a_line(tmp_path: Path) -> None:
     assert facts.metrics[::3] == ("image_to_text_r1", "text_to_image_r1")
 
 
-def test_a_folder_of_nothing_but_captioned_shards_is_a_retrieval_set(pool: Pool) -> None:
+def test_folder_of_captioned_shards_is_a_retrieval_set(pool: Pool) -> None:
     data = load_evaluation_set(pool.path / "shards", 32)
 
     assert data.labels is None
@@ -98,7 +98,7 @@ def test_no_evaluation_image_is_a_training_image_of_the_same_seed() -> None:
     assert not training & {np.ascontiguousarray(image).tobytes() for image in seen}
 
 
-def test_all_pools_are_judged_on_the_same_sets(pool: Pool, tmp_path: Path) -> None:
+def test_all_embedded_pools_share_their_evaluation_sets(pool: Pool, tmp_path: Path) -> None:
     sizes = {"held-out": 200}
     other = build_embedded_pool(tmp_path / "p", pairs=7, seed=99, score=None, evaluation_sizes=sizes)
     shard = Path("evaluation") / "held-out" / "test" / "0.tar"
@@ -135,21 +135,21 @@ def test_webdataset_reads_a_set_as_clip_benchmark_does(evaluation: Path) -> None
     assert (evaluation / "retrieval" / "dataset_type.txt").read_text() == "retrieval\n"
 
 
-def test_no_such_set(tmp_path: Path) -> None:
+def test_missing_set_raises(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"nowhere is not an evaluation set: it has neither .*nshards\.txt nor"
     ):
         load_evaluation_set(tmp_path / "nowhere", 32)
 
 
-def test_a_set_without_class_names_is_refused(tmp_path: Path) -> None:
+def test_set_without_class_names_raises(tmp_path: Path) -> None:
     write_evaluation_set(tmp_path / "s", evaluation_set("seen", 100))
     (tmp_path / "s" / "classnames.txt").unlink()
     with pytest.raises(ValueError, match=r"needs .*classnames\.txt"):
         load_evaluation_set(tmp_path / "s", 32)
 
 
-def test_labels_beyond_the_class_names_are_refused(tmp_path: Path) -> None:
+def test_labels_beyond_the_class_names_raise(tmp_path: Path) -> None:
     write_evaluation_set(tmp_path / "s", evaluation_set("seen", 100))
     (tmp_path / "s" / "classnames.txt").write_text("dog\ncat\n", encoding="utf-8")
     with pytest.raises(ValueError, match="a label is outside the 2 classes"):

@@ -26,7 +26,7 @@ def test_seeds_give_different_orders() -> None:
     seed=st.integers(0, 2**63),
 )
 @settings(deadline=None)
-def test_any_cuts_give_the_same_whole(count: int, cuts: list[int], seed: int) -> None:
+def test_order_does_not_depend_on_how_positions_are_split(count: int, cuts: list[int], seed: int) -> None:
     borders = [0, *sorted(cuts), 150]
     whole = positions(seed=seed, count=count, start=0, stop=150)
     pieces = [positions(seed=seed, count=count, start=start, stop=stop) for start, stop in pairwise(borders)]
@@ -38,7 +38,7 @@ def test_an_epoch_does_not_depend_on_those_before() -> None:
     assert np.array_equal(late, positions(seed=3, count=10, start=0, stop=1010)[1000:])
 
 
-def test_a_caller_may_change_what_it_got() -> None:
+def test_changing_returned_positions_does_not_affect_later_calls() -> None:
     first = positions(seed=1, count=10, start=0, stop=10)
     kept = first.copy()
     first[:] = 0

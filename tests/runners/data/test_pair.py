@@ -27,7 +27,7 @@ def pairs() -> list[Pair]:
     return list(TrainingPairs(seed=11, count=MANY))
 
 
-def test_a_pair_is_the_same_whatever_is_asked_before_it(pairs: list[Pair]) -> None:
+def test_pair_does_not_depend_on_earlier_pairs(pairs: list[Pair]) -> None:
     for index in (4999, 0, 17):
         alone = training_pair(11, index, bank=BANK)
         assert np.array_equal(alone.image, pairs[index].image)

@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "web"
 
 
-def test_a_folder_of_shards_is_indexed_where_it_lies_when_opened(folder: Path) -> None:
+def test_folder_of_shards_is_indexed_in_place_on_opening(folder: Path) -> None:
     before = {path: path.read_bytes() for path in folder.rglob("*.tar")}
     pool = open_pool(folder)
     assert {path: path.read_bytes() for path in folder.rglob("*.tar")} == before
@@ -117,7 +117,7 @@ def test_png_webp_and_captions_in_json_alone_count_as_pairs(tmp_path: Path) -> N
     assert open_pool(tmp_path).index["caption"].tolist() == ["one", "from json", "three"]
 
 
-def test_samples_that_are_no_pairs_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_samples_that_are_not_pairs_are_left_out_and_counted(tmp_path: Path) -> None:
     samples = [
         sample(1),
         ("b", {"jpg": encoded(8, 8)}),
@@ -141,19 +141,19 @@ def test_indexing_a_written_pool_anew_gives_the_same_pool(tmp_path: Path) -> Non
     assert indexed.vocabulary == written.vocabulary
 
 
-def test_evaluation_sets_and_half_written_folders_are_no_part_of_a_pool(folder: Path) -> None:
+def test_evaluation_sets_and_hidden_folders_are_not_part_of_a_pool(folder: Path) -> None:
     write_tar(folder / "evaluation" / "mine" / "test" / "0.tar", [sample(50)])
     write_tar(folder / ".other.partial-x" / "0.tar", [sample(60)])
     assert open_pool(folder).count == 10
 
 
-def test_no_such_folder(tmp_path: Path) -> None:
+def test_missing_folder_raises(tmp_path: Path) -> None:
     for function in (open_pool, Pool.open, index_shards):
         with pytest.raises(ValueError, match=r"no such pool: .*nowhere is not a folder"):
             function(tmp_path / "nowhere")
 
 
-def test_a_folder_without_shards(tmp_path: Path) -> None:
+def test_folder_without_shards_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"neither a pool\.json nor any \.tar shard"):
         open_pool(tmp_path)
 
@@ -166,13 +166,13 @@ def test_a_tar_without_pairs_is_named(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"this is not a tar" * 100, b""])
-def test_a_file_that_is_no_tar_is_named(folder: Path, content: bytes) -> None:
+def test_file_that_is_not_a_tar_raises_and_is_named(folder: Path, content: bytes) -> None:
     (folder / "broken.tar").write_bytes(content)
     with pytest.raises(ValueError, match=r"broken\.tar"):
         open_pool(folder)
 
 
-def test_a_tar_that_was_cut_short_is_named(folder: Path) -> None:
+def test_truncated_tar_raises_and_is_named(folder: Path) -> None:
     whole = (folder / "00000.tar").read_bytes()
     (folder / "00000.tar").write_bytes(whole[:900])
     with pytest.raises(ValueError, match=r"cannot read shard .*00000\.tar"):
@@ -186,7 +186,7 @@ def test_shards_that_changed_since_they_were_indexed_are_not_read(folder: Path) 
         open_pool(folder)
 
 
-def test_tars_that_were_put_there_since_are_told_with_what_to_do(folder: Path) -> None:
+def test_tars_added_after_indexing_are_reported_with_advice(folder: Path) -> None:
     pool = open_pool(folder)
     assert not_indexed(pool) is None
     write_tar(folder / "more" / "00002.tar", [sample(20)])
@@ -198,7 +198,7 @@ def test_tars_that_were_put_there_since_are_told_with_what_to_do(folder: Path) -
     assert open_pool(folder).count == 11
 
 
-def test_a_built_index_knows_the_tars_that_hold_no_pair_and_those_that_are_links(folder: Path) -> None:
+def test_built_index_includes_tars_without_pairs_and_links(folder: Path) -> None:
     write_tar(folder / "empty.tar", [])
     shutil.copy(folder / "00000.tar", folder.parent / "elsewhere.tar")
     (folder / "00000.tar").unlink()

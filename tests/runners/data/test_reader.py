@@ -26,7 +26,7 @@ def test_images_and_captions_are_those_that_were_written(tmp_path: Path) -> None
     assert [by_caption[np.ascontiguousarray(image).tobytes()] for image in images] == captions(pool, rows)
 
 
-def test_rows_come_in_the_order_asked_for_repeats_included(pool: Pool) -> None:
+def test_rows_keep_the_requested_order_and_repeats(pool: Pool) -> None:
     rows = np.array([400, 3, 3, 77, 0])
     together = read_images(pool, rows, 32)
     alone = np.concatenate([read_images(pool, rows[[place]], 32) for place in range(5)])

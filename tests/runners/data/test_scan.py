@@ -20,7 +20,7 @@ def sleep_long(number: int) -> int:
     return number
 
 
-def test_workers_end_with_the_process_that_started_them() -> None:
+def test_workers_end_with_their_parent() -> None:
     script = (
         "from runners.data.build.scan import run; from tests.runners.data.test_scan import sleep_long\n"
         "if __name__ == '__main__': run(sleep_long, range(2), 2, print)"
@@ -33,7 +33,7 @@ def test_workers_end_with_the_process_that_started_them() -> None:
         assert process.stdout.read() == ""  # it ends when nobody is left who could write to it
 
 
-def test_a_second_build_of_the_same_pool_waits_its_turn(tmp_path: Path) -> None:
+def test_second_build_of_the_same_pool_raises(tmp_path: Path) -> None:
     write_tar(tmp_path / "x" / "0.tar", [sample(n) for n in range(3)])
 
     def meanwhile(*_: object) -> None:

@@ -125,7 +125,7 @@ def test_pairs_without_a_score_are_never_among_the_best(index: pd.DataFrame) -> 
 
 
 @pytest.mark.parametrize("size", [0, -5, 105])
-def test_more_than_there_is_cannot_be_had(index: pd.DataFrame, size: int) -> None:
+def test_more_pairs_than_available_raises(index: pd.DataFrame, size: int) -> None:
     with pytest.raises(
         ValueError,
         match=rf"{size} pairs of quality 'top10' requested, but the pool has 104 of that quality, 1,037",

@@ -102,9 +102,7 @@ def keys_seen(kind: str, pool: Pool, first_step: int, steps: int, *, workers: in
 # Four workers are more than torch likes on a small machine.
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_any_number_of_workers_and_ranks_sees_the_planned_pairs_in_the_planned_order(
-    pool: Pool, kind: str, ranks: int
-) -> None:
+def test_order_does_not_depend_on_workers_and_ranks(pool: Pool, kind: str, ranks: int) -> None:
     expected = planned(kind, pool, 10)
     assert len(expected) == 10 * BATCH
     for workers in (0, 1, 4):
@@ -112,7 +110,7 @@ def test_any_number_of_workers_and_ranks_sees_the_planned_pairs_in_the_planned_o
     assert keys_seen(kind, pool, 3, 6, workers=0, ranks=ranks) == expected[3 * BATCH : 6 * BATCH]
 
 
-def test_a_run_that_is_killed_again_and_again_goes_on_with_the_planned_pairs(pool: Pool, kind: str) -> None:
+def test_repeatedly_killed_run_continues_with_the_planned_pairs(pool: Pool, kind: str) -> None:
     found: list[str] = []
     for workers in (1, 0):
         call = f"list_keys({kind!r}, {str(pool.path)!r}, {len(found) // BATCH}, {workers})"
@@ -129,7 +127,7 @@ def test_a_run_that_is_killed_again_and_again_goes_on_with_the_planned_pairs(poo
     assert found == planned(kind, pool, 14)
 
 
-def test_a_batch_that_cannot_be_shared_equally_is_refused(pool: Pool, kind: str) -> None:
+def test_batch_that_cannot_be_split_equally_raises(pool: Pool, kind: str) -> None:
     with pytest.raises(ValueError, match="a batch of 64 cannot be split into 3 equal parts"):
         next(open_data(kind, pool, ranks=3).batches(seed=0, batch_size=64, first_step=0, steps=1))
 
@@ -143,7 +141,7 @@ def test_images_and_tokens_belong_together(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 1023, BLOCK * WINDOW, BLOCK * WINDOW * 2 + 700])
-def test_a_windowed_epoch_is_a_permutation_and_the_same_however_it_is_cut(count: int) -> None:
+def test_windowed_epoch_is_a_permutation_independent_of_splits(count: int) -> None:
     whole = positions(seed=7, count=count, start=0, stop=2 * count, windowed=True)
     first, second = whole[:count], whole[count:]
     assert np.array_equal(np.sort(first), np.arange(count))
@@ -167,7 +165,7 @@ def test_a_window_reads_few_long_stretches_and_mixes_them(pool: Pool) -> None:
     assert pool.count == 503
 
 
-def test_damage_in_a_stream_is_told_once_and_the_same_pairs_stand_in_for_any_workers(tmp_path: Path) -> None:
+def test_streamed_damage_is_reported_once_with_replacements_independent_of_workers(tmp_path: Path) -> None:
     damaged = write_pool(tmp_path / "p", TrainingPairs(seed=1, count=100), None)
     flip_byte(damaged, 10)
     flip_byte(damaged, 12)
@@ -185,7 +183,7 @@ def test_damage_in_a_stream_is_told_once_and_the_same_pairs_stand_in_for_any_wor
         seen(streamed(damaged), 0, 4)
 
 
-def test_from_memory_shared_memory_or_read_anew_a_trial_sees_the_same(
+def test_memory_shared_memory_and_streaming_give_the_same_samples(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = np.arange(100, 300)
@@ -205,7 +203,7 @@ def test_from_memory_shared_memory_or_read_anew_a_trial_sees_the_same(
     assert isinstance(training_data(pool, rows, 32, lengths), StreamedSet)
 
 
-def test_damage_in_shared_memory_has_the_same_pairs_stand_in(
+def test_damage_in_shared_memory_has_the_same_replacements(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damaged = write_pool(tmp_path / "p", TrainingPairs(seed=1, count=100), None)
@@ -224,9 +222,7 @@ def test_damage_in_shared_memory_has_the_same_pairs_stand_in(
         training_data(damaged, np.arange(100), 32, lengths, tolerance=0.02)
 
 
-def test_a_pool_is_decoded_once_for_all_processes_and_goes_when_none_uses_it(
-    pool: Pool, tmp_path: Path
-) -> None:
+def test_pool_is_decoded_once_per_node_and_freed_when_unused(pool: Pool, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
         "from runners.data.reading.cache import shared_images\n"

@@ -30,7 +30,7 @@ def test_two_builds_give_the_same_bytes_in_every_file(
         assert (again / file).read_bytes() == (pool.path / file).read_bytes(), file
 
 
-def test_rows_stand_in_order_of_quality_bin_then_hash(pool: Pool) -> None:
+def test_rows_are_sorted_by_quality_bin_then_hash(pool: Pool) -> None:
     bins, hashes = pool.index["bin"].to_numpy(), pool.index["hash"].to_numpy()
     assert np.array_equal(np.lexsort((hashes, bins)), np.arange(503))
     assert np.bincount(bins).tolist() == [51, 50, 50, 51, 50, 50, 51, 50, 50, 50]
@@ -38,7 +38,7 @@ def test_rows_stand_in_order_of_quality_bin_then_hash(pool: Pool) -> None:
     assert (pool.index.groupby("bin")["score"].min()[:-1].to_numpy() >= best_of_next).all()
 
 
-def test_the_index_says_where_tarfile_finds_each_image(pool: Pool) -> None:
+def test_index_offsets_agree_with_tarfile(pool: Pool) -> None:
     for shard, rows in pool.index.groupby("shard"):
         with tarfile.open(pool.path / str(shard)) as tar:
             members = {member.name: member for member in tar}
@@ -63,7 +63,7 @@ def test_webdataset_reads_the_shards_as_img2dataset_writes_them(pool: Pool) -> N
     assert first["json"]["similarity"] == pytest.approx(pool.index["score"].iloc[0])
 
 
-def test_what_was_recorded_of_the_scorer_and_the_source_is_read_back(tmp_path: Path) -> None:
+def test_recorded_scorer_and_source_are_read_back(tmp_path: Path) -> None:
     scorer = Scorer(name="small CLIP", train_flops=10**12, scoring_flops=10**9, convention="3 x 2 x MACs")
     origin = Origin(name="mine", scorer=scorer, provenance={"from": "tests"})
     pairs = TrainingPairs(seed=0, count=10)
@@ -120,7 +120,7 @@ def test_a_build_that_is_killed_leaves_no_pool_and_can_be_repeated(tmp_path: Pat
     assert write_pool(path, TrainingPairs(seed=0, count=30), None).count == 30
 
 
-def test_of_two_builds_at_once_the_first_to_end_stays(tmp_path: Path) -> None:
+def test_first_finished_of_two_builds_wins(tmp_path: Path) -> None:
     path = tmp_path / "p"
     with pytest.raises(ValueError, match="was created by another process meanwhile"), new_folder(path):
         first = write_pool(path, TrainingPairs(seed=0, count=5), None)
@@ -135,12 +135,12 @@ def test_an_existing_folder_is_never_overwritten(pool: Pool) -> None:
     assert (pool.path / "pool.json").read_bytes() == before
 
 
-def test_scores_must_be_one_a_pair(tmp_path: Path) -> None:
+def test_scores_must_match_pairs_in_number(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"one score each; found 5 pairs, scores of shape \(4,\)"):
         write_pool(tmp_path / "p", TrainingPairs(seed=0, count=5), np.zeros(4, np.float32))
 
 
-def test_a_pool_of_no_pairs_is_refused(tmp_path: Path) -> None:
+def test_pool_without_pairs_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="0 pairs"):
         write_pool(tmp_path / "p", [], None)
 

@@ -26,7 +26,7 @@ def clouds(images: int, *, seed: int, noise: float = 0.25) -> tuple[Tensor, Tens
     return normalize(centres[labels] + noise * spread, dim=1), labels
 
 
-def test_retrieval_finds_an_image_by_any_of_its_captions() -> None:
+def test_image_counts_as_found_by_any_of_its_captions() -> None:
     images = torch.eye(3)
     texts = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0.9, 0.1], [0, 1, 0]])  # the last belongs to image 2
     found = retrieval(images, texts, torch.tensor([0, 0, 1, 2]))
@@ -47,7 +47,7 @@ def test_mean_per_class_weighs_classes_not_images() -> None:
     assert found["mean_per_class_se"] == 0
 
 
-def test_the_error_of_clusters_is_that_of_repeated_draws_of_images() -> None:
+def test_clustered_error_equals_spread_of_resampled_images() -> None:
     rng = np.random.default_rng(0)
     images, captions = 300, 5
 
@@ -66,7 +66,7 @@ def test_the_error_of_clusters_is_that_of_repeated_draws_of_images() -> None:
     )
 
 
-def test_the_error_over_draws_and_images_is_that_of_repeating_both() -> None:
+def test_crossed_error_equals_spread_of_resampled_draws_and_images() -> None:
     rng = np.random.default_rng(0)
 
     def draw() -> Tensor:
@@ -78,7 +78,7 @@ def test_the_error_over_draws_and_images_is_that_of_repeating_both() -> None:
     assert told == pytest.approx(spread, rel=0.05)
 
 
-def test_a_probe_is_the_logistic_regression_that_scikit_learn_fits() -> None:
+def test_probe_equals_scikit_learns_logistic_regression() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model", reason="a test dependency")
     features, labels = clouds(600, seed=0)
     test, truth = clouds(600, seed=1)
@@ -92,7 +92,7 @@ def test_a_probe_is_the_logistic_regression_that_scikit_learn_fits() -> None:
     assert 1e-8 < probe.strength < 1e-1, "the best is within the sweep, not at its end"
 
 
-def test_more_shots_help_and_draws_are_the_same_for_every_model() -> None:
+def test_few_shot_improves_with_shots_and_draws_are_shared_by_models() -> None:
     train, labels = clouds(360, seed=0)
     test, truth = clouds(480, seed=1)
     found = few_shot(train, labels, features=test, labels=truth, classes=CLASSES)
@@ -108,7 +108,7 @@ def test_more_shots_help_and_draws_are_the_same_for_every_model() -> None:
     assert list(few) == ["few_shot_5_top1", "few_shot_5_top1_se"], "no class has ten images to draw"
 
 
-def test_a_probe_is_tested_on_sets_of_the_same_classes_or_of_some_of_them() -> None:
+def test_probe_is_tested_on_sets_whose_classes_it_covers() -> None:
     names = tuple(f"thing {number}" for number in range(CLASSES))
     train, train_labels = clouds(360, seed=0)
     images, labels = clouds(240, seed=1)
@@ -142,7 +142,7 @@ def test_a_probe_is_tested_on_sets_of_the_same_classes_or_of_some_of_them() -> N
     assert "shifted/few_shot_5_top1" not in found
 
 
-def test_the_mean_over_the_papers_variants_is_of_six_sets_or_of_five_and_never_of_fewer() -> None:
+def test_variant_means_need_all_six_or_five_sets() -> None:
     names = ("imagenet-a", "imagenet-r", "imagenet_sketch", "imagenetv2", "imagenet-real", "objectnet")
     metrics = {f"{name}/top1": 0.1 * place for place, name in enumerate(names, start=1)}
     metrics |= {f"{name}/top1_se": 0.01 for name in names} | {"imagenet1k/top1": 0.9, "cars/top1": 0.9}

@@ -83,7 +83,7 @@ def lost_flops(job: TrialJob, kept_steps: int = STEPS) -> int:
 
 
 @pytest.mark.parametrize("notice", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_trial_with_a_notice_keeps_all_its_work_and_goes_on_to_the_same_row(
+def test_trial_asked_to_leave_keeps_its_work_and_resumes_to_the_same_row(
     job: TrialJob, quiet: TrialJob, notice: signal.Signals
 ) -> None:
     process = start(job)
@@ -98,7 +98,7 @@ def test_a_trial_with_a_notice_keeps_all_its_work_and_goes_on_to_the_same_row(
     assert lost_flops(job) == 0
 
 
-def test_a_killed_trial_goes_on_from_its_last_sound_checkpoint_and_what_is_lost_is_counted(
+def test_killed_trial_resumes_from_its_last_undamaged_checkpoint_and_counts_the_loss(
     job: TrialJob, quiet: TrialJob
 ) -> None:
     process = start(job)
@@ -115,9 +115,7 @@ def test_a_killed_trial_goes_on_from_its_last_sound_checkpoint_and_what_is_lost_
     assert lost_flops(job) >= 20 * BATCH * FLOPS, "the steps between the two checkpoints were done twice"
 
 
-def test_storage_that_is_away_for_a_while_stops_no_training_that_has_begun(
-    job: TrialJob, quiet: TrialJob
-) -> None:
+def test_temporarily_unreachable_storage_does_not_stop_training(job: TrialJob, quiet: TrialJob) -> None:
     process = start(job)
     wait_for(lambda: checkpoints(job.folder))
     away = job.folder.parent.rename(job.folder.parent.with_name("away"))
@@ -131,7 +129,7 @@ def test_storage_that_is_away_for_a_while_stops_no_training_that_has_begun(
     assert {path.name for path in job.folder.iterdir()} == {path.name for path in quiet.folder.iterdir()}
 
 
-def test_a_trial_that_finds_its_storage_or_its_pool_away_has_crashed_and_makes_nothing_in_their_place(
+def test_trial_without_its_storage_or_pool_crashes_and_creates_nothing(
     job: TrialJob,
 ) -> None:
     job.folder.parent.rmdir()
@@ -161,7 +159,7 @@ def small_disk(job: TrialJob) -> Iterator[Path]:
     subprocess.run(["umount", disk], check=True)  # noqa: S607
 
 
-def test_a_full_disk_stops_no_training_and_its_result_is_written_when_there_is_room(
+def test_full_disk_delays_the_result_but_does_not_stop_training(
     job: TrialJob, quiet: TrialJob, small_disk: Path
 ) -> None:
     process = start(job)
@@ -177,7 +175,7 @@ def test_a_full_disk_stops_no_training_and_its_result_is_written_when_there_is_r
     assert lost_flops(job) == 0
 
 
-def test_a_trial_that_finds_the_disk_full_has_crashed(job: TrialJob, small_disk: Path) -> None:
+def test_trial_on_a_full_disk_has_crashed(job: TrialJob, small_disk: Path) -> None:
     fill(small_disk / "filler")
 
     end = start(job).wait()
@@ -202,7 +200,7 @@ def confined(group: Path, job: TrialJob) -> Outcome:
     return run_trial(job)
 
 
-def test_a_trial_that_the_kernel_kills_for_its_memory_has_crashed(job: TrialJob) -> None:
+def test_trial_killed_by_the_kernel_for_memory_has_crashed(job: TrialJob) -> None:
     v1 = Path("/sys/fs/cgroup/memory")
     group = (v1 if v1.exists() else v1.parent) / f"study-test-{os.getpid()}"
     limit = group / ("memory.limit_in_bytes" if v1.exists() else "memory.max")
@@ -235,13 +233,11 @@ def test_a_trial_that_the_kernel_kills_for_its_memory_has_crashed(job: TrialJob)
         (IndexError("list index out of range"), "failed"),
     ],
 )
-def test_what_may_pass_is_tried_again_and_what_is_the_trials_own_is_not(
-    error: BaseException, fault: str
-) -> None:
+def test_temporary_faults_are_retried_and_own_failures_are_not(error: BaseException, fault: str) -> None:
     assert fault_of(error) == fault
 
 
-def test_a_model_too_large_for_its_gpu_is_told_what_to_do() -> None:
+def test_gpu_out_of_memory_error_has_advice() -> None:
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1 GiB free.")
 
     assert words_of(error) == (
@@ -249,7 +245,7 @@ def test_a_model_too_large_for_its_gpu_is_told_what_to_do() -> None:
     )
 
 
-def test_patience_has_an_end_and_is_said_once(tmp_path: Path) -> None:
+def test_patience_ends_and_is_announced_once(tmp_path: Path) -> None:
     said: list[str] = []
     with pytest.raises(FileNotFoundError):
         patiently((tmp_path / "gone" / "x").touch, patience_s=0.7, say=said.append)

@@ -37,7 +37,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("steps", range(8))
-def test_a_kill_at_any_step_leaves_all_old_or_the_next_reader_makes_all_new(
+def test_kill_at_any_step_leaves_all_old_or_all_new_files(
     folder: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     make(folder.parent / "staged")
@@ -65,7 +65,7 @@ def test_a_kill_at_any_step_leaves_all_old_or_the_next_reader_makes_all_new(
     assert {path.name for path in folder.iterdir()} <= {"index", "shards", "vocabulary", "notes"}
 
 
-def test_what_fails_before_its_end_changes_nothing(folder: Path) -> None:
+def test_failure_before_the_commit_changes_nothing(folder: Path) -> None:
     before = content(folder)
     with suppress(Killed), new_files(folder) as staged:
         (staged / "index").write_text("half")
@@ -73,7 +73,7 @@ def test_what_fails_before_its_end_changes_nothing(folder: Path) -> None:
     assert content(folder) == before
 
 
-def test_a_lock_is_waited_for_and_not_for_ever(tmp_path: Path) -> None:
+def test_waiting_for_a_lock_ends_at_its_timeout(tmp_path: Path) -> None:
     lock, held, let_go = tmp_path / ".lock", threading.Event(), threading.Event()
     wait_until_free(lock, 10)
     assert not lock.exists()

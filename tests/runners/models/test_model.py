@@ -18,7 +18,7 @@ from runners.training.train import to_float
 
 
 @pytest.mark.parametrize("name", ["mini-ViT-XS-8", "mini-RN", "ViT-S-32"])
-def test_a_model_starts_with_the_weights_that_open_clip_gives_it(name: str) -> None:
+def test_model_has_open_clips_initial_weights(name: str) -> None:
     config: Any = copy.deepcopy(dict(load_architecture(name).config))
 
     torch.manual_seed(5)
@@ -41,7 +41,7 @@ def test_the_temperature_starts_at_that_of_clip_and_is_kept_between_1_and_100() 
         assert model.logit_scale.exp().item() == pytest.approx(kept, rel=1e-4)
 
 
-def test_pixels_go_from_minus_one_to_one() -> None:
+def test_pixels_are_scaled_to_minus_one_to_one() -> None:
     assert to_float(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
 
 
@@ -76,7 +76,7 @@ def test_a_step_at_224_pixels_trains_both_towers(name: str, tokens: int) -> None
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, as it loads its compiler
-def test_a_compiled_model_keeps_the_names_of_its_weights_and_computes_the_same() -> None:
+def test_compiled_model_keeps_weight_names_and_outputs() -> None:
     architecture = load_architecture("mini-ViT-XXS-8")
     how = build_strategy(strategy("clip"), architecture)
     torch.manual_seed(0)

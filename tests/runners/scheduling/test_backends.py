@@ -83,7 +83,7 @@ def test_a_job_finishes_in_a_process_of_its_own(backend: Backend) -> None:
     assert len({*pids, os.getpid()}) == 3
 
 
-def test_the_memory_of_a_job_is_given_back(backend: Backend) -> None:
+def test_memory_of_a_job_is_freed_at_its_end(backend: Backend) -> None:
     start(backend, partial(jobs.take_memory, 400))
     (first,) = wait(backend)
     start(backend, partial(jobs.take_memory, 1))
@@ -102,7 +102,7 @@ def test_the_projects_packages_resolve_inside_the_checkout(backend: Backend) -> 
 @pytest.mark.parametrize(
     ("error", "how"), [(ValueError("no such\nkey"), "failed"), (OSError("full"), "crashed"), (Left(), "left")]
 )
-def test_a_job_that_raises_ends_by_its_fault_with_the_reason_on_one_line(
+def test_job_that_raises_ends_with_fault_and_one_line_reason(
     backend: Backend, error: Exception, how: str
 ) -> None:
     start(backend, partial(jobs.raise_this, error))
@@ -111,14 +111,14 @@ def test_a_job_that_raises_ends_by_its_fault_with_the_reason_on_one_line(
     assert "\n" not in ended.reason
 
 
-def test_a_job_whose_process_dies_has_crashed(backend: Backend) -> None:
+def test_job_whose_process_dies_has_crashed(backend: Backend) -> None:
     start(backend, jobs.die)
     (ended,) = wait(backend)
     assert (ended.how, ended.dead_nodes) == ("crashed", ())
     assert ended.reason == "the trial's process died by SIGKILL"
 
 
-def test_waiting_for_what_does_not_end_takes_no_longer_than_asked(backend: Backend, tmp_path: Path) -> None:
+def test_wait_returns_at_its_timeout(backend: Backend, tmp_path: Path) -> None:
     start(backend, partial(jobs.sleep, tmp_path), "long")
     start(backend, jobs.process_id, "short")
     (ended,) = wait(backend)
@@ -130,7 +130,7 @@ def test_waiting_for_what_does_not_end_takes_no_longer_than_asked(backend: Backe
     assert [each.trial for each in wait(backend)] == ["long"]
 
 
-def test_a_job_that_is_asked_to_leave_may_end_in_its_own_way(backend: Backend, tmp_path: Path) -> None:
+def test_job_asked_to_leave_ends_with_its_own_result(backend: Backend, tmp_path: Path) -> None:
     start(backend, partial(jobs.leave_politely, tmp_path))
     began(tmp_path)
     backend.ask_to_leave("trial")
@@ -138,14 +138,14 @@ def test_a_job_that_is_asked_to_leave_may_end_in_its_own_way(backend: Backend, t
     assert (ended.how, ended.value) == ("finished", "left")
 
 
-def test_a_job_that_is_asked_to_leave_before_it_began_has_left(backend: Backend, tmp_path: Path) -> None:
+def test_job_asked_to_leave_before_it_began_has_left(backend: Backend, tmp_path: Path) -> None:
     start(backend, partial(jobs.leave_politely, tmp_path))
     backend.ask_to_leave("trial")
     (ended,) = wait(backend)
     assert (ended.how, ended.reason) == ("left", "asked to leave before it began")
 
 
-def test_a_request_to_leave_that_nothing_listened_to_is_made_again(
+def test_lost_request_to_leave_is_repeated(
     ray: RayBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ray import remote  # noqa: PLC0415 - after the backend has set what Ray reads
@@ -189,9 +189,7 @@ def test_slots_are_summed_node_by_node() -> None:
     assert cluster.describe() == "2 trials at once on 3 nodes (2 × 3 cpus; 1 cpus)"
 
 
-def test_every_node_is_asked_whether_it_sees_what_trials_read_and_write(
-    backend: Backend, tmp_path: Path
-) -> None:
+def test_every_node_is_checked_for_access_to_the_storage(backend: Backend, tmp_path: Path) -> None:
     if isinstance(backend, TuneBackend):
         pytest.skip("the nodes of a tuning are asked by Ray's own tasks")
     (tmp_path / "pool").mkdir()
@@ -217,7 +215,7 @@ class WithABlindNode(LocalBackend):
         super().start(replace(job, run=partial(jobs.without, self._unseen, job.run)) if blind else job)
 
 
-def test_a_node_that_joins_and_does_not_see_the_storage_is_left_out_and_the_others_go_on(
+def test_joining_node_without_the_storage_is_not_used(
     tmp_path: Path,
 ) -> None:
     folder, has = tmp_path / "study", {"cpus": 1.0}
@@ -254,7 +252,7 @@ def test_a_node_that_joins_and_does_not_see_the_storage_is_left_out_and_the_othe
         assert list(folder.iterdir()) == []
 
 
-def test_no_process_outlives_the_one_that_started_it(tmp_path: Path) -> None:
+def test_processes_end_with_their_parent(tmp_path: Path) -> None:
     script = (
         "import sys; from functools import partial; from pathlib import Path;"
         "from tests.runners.scheduling import jobs;"

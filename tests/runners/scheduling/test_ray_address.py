@@ -66,7 +66,7 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
         ("local", {"RAY_ADDRESS": "10.0.0.1:6379"}, None),
     ],
 )
-def test_the_option_goes_before_the_environment_and_this_machine_is_the_default(
+def test_address_option_precedes_environment_and_defaults_to_this_machine(
     option: str | None, environment: dict[str, str], chosen: str | None
 ) -> None:
     assert cluster_address(option, environment) == chosen
@@ -79,7 +79,7 @@ def listener() -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_a_dead_or_wrong_address_gives_one_clear_error_within_seconds(listener: str) -> None:
+def test_dead_or_wrong_address_raises_within_seconds(listener: str) -> None:
     before = time.monotonic()
     with pytest.raises(ValueError, match=r"no Ray cluster at 127.0.0.1:1 .*refused.*is its head running"):
         require_cluster("127.0.0.1:1")
@@ -90,9 +90,7 @@ def test_a_dead_or_wrong_address_gives_one_clear_error_within_seconds(listener: 
     assert time.monotonic() - before < 15
 
 
-def test_ray_on_this_machine_listens_on_loopback_alone_and_asks_for_its_token_whatever_the_user_has_set() -> (
-    None
-):
+def test_local_ray_listens_on_loopback_only_and_requires_its_token() -> None:
     others = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     ended = subprocess.run(
         [sys.executable, "-c", LISTENING],

@@ -90,7 +90,7 @@ print(json.dumps(told))
 """
 
 
-def test_a_trial_of_a_dead_node_starts_again_on_one_that_joins_and_what_waits_is_known_to_ray(
+def test_trial_of_a_dead_node_restarts_on_a_joining_node(
     tmp_path: Path,
 ) -> None:
     environment = {

@@ -40,7 +40,7 @@ def test_the_longest_trials_start_first_and_equal_ones_by_name() -> None:
     assert starts(schedule) == []
 
 
-def test_a_wide_trial_counts_by_time_times_gpus_and_fills_the_node_that_it_fits_best() -> None:
+def test_wide_trial_ranks_by_time_times_gpus_and_takes_the_best_fit() -> None:
     nodes = {"large": {"cpus": 8, "gpus": 8}, "small": {"cpus": 4, "gpus": 4}}
     tasks = task("narrow", 10, 1), task("wide", 4, 4), task("wider", 1, 8)
     schedule = schedule_of(*tasks, nodes=nodes)
@@ -50,7 +50,7 @@ def test_a_wide_trial_counts_by_time_times_gpus_and_fills_the_node_that_it_fits_
     assert starts(schedule) == [("wider", "large")]
 
 
-def test_a_trial_that_fits_nowhere_now_holds_up_nothing_behind_it() -> None:
+def test_trial_that_fits_nowhere_does_not_block_others() -> None:
     tasks = task("first", 20, 2), task("wide", 9, 4), task("narrow", 1, 1)
     schedule = schedule_of(*tasks, nodes={"n": {"cpus": 8, "gpus": 4}})
 
@@ -61,7 +61,7 @@ def test_a_trial_that_fits_nowhere_now_holds_up_nothing_behind_it() -> None:
     assert [trial for trial, _ in starts(schedule)] == ["wide"]
 
 
-def test_resources_of_the_clusters_own_and_trials_of_several_nodes_are_placed() -> None:
+def test_custom_resources_and_multi_node_trials_are_placed() -> None:
     nodes = {name: {"cpus": 2.0, "gpus": 0.0, "licence": float(name == "b")} for name in "abc"}
     licensed = ScheduledTrial(trial="licensed", predicted_s=1, resources={"cpus": 1, "licence": 1})
     across = ScheduledTrial(trial="across", predicted_s=9, resources={"cpus": 2}, nodes=2)
@@ -73,7 +73,7 @@ def test_resources_of_the_clusters_own_and_trials_of_several_nodes_are_placed() 
     assert not schedule.could_run({"cpus": 2}, nodes=4)
 
 
-def test_a_crashed_trial_waits_for_its_time_and_keeps_its_place_until_its_retries_are_used_up() -> None:
+def test_crashed_trial_keeps_its_priority_until_retries_are_used_up() -> None:
     schedule = schedule_of(task("long", 9), task("short", 1), task("tiny", 0.1), retries=1)
     assert starts(schedule) == [("long", "here")]
 
@@ -92,7 +92,7 @@ def test_a_crashed_trial_waits_for_its_time_and_keeps_its_place_until_its_retrie
     ]
 
 
-def test_crashes_are_counted_from_where_a_trial_last_got_further() -> None:
+def test_progress_resets_the_crash_count() -> None:
     schedule = schedule_of(task("x", 9), retries=2)
 
     for progressed, attempt in ((False, 1), (False, 2), (True, 1), (False, 2)):
@@ -102,7 +102,7 @@ def test_crashes_are_counted_from_where_a_trial_last_got_further() -> None:
         schedule.retry("x")
 
 
-def test_a_trial_that_failed_by_itself_is_not_tried_again() -> None:
+def test_failed_trial_is_not_retried() -> None:
     schedule = schedule_of(task("only", 1), retries=5)
     schedule.instructions(None)
 
@@ -111,7 +111,7 @@ def test_a_trial_that_failed_by_itself_is_not_tried_again() -> None:
     assert schedule.instructions(None) == [GiveUp(trial="only", cause="failed"), Done()]
 
 
-def test_a_dead_node_gets_nothing_until_the_cluster_has_noticed() -> None:
+def test_dead_node_gets_no_trial_until_the_cluster_drops_it() -> None:
     nodes = {"a": {"cpus": 1}, "b": {"cpus": 1}}
     schedule = schedule_of(task("x", 3), task("y", 2), task("z", 1), nodes=nodes, retries=3)
     assert starts(schedule) == [("x", "a"), ("y", "b")]
@@ -135,7 +135,7 @@ def test_trial_that_left_restarts_without_a_crash_counted() -> None:
     assert starts(schedule) == [("x", "here")]
 
 
-def test_a_drained_schedule_ends_with_what_runs() -> None:
+def test_drained_schedule_ends_after_its_running_trials() -> None:
     schedule = schedule_of(task("x", 3), task("y", 1))
     schedule.instructions(None)
 
@@ -146,7 +146,7 @@ def test_a_drained_schedule_ends_with_what_runs() -> None:
     assert [each.trial for each in schedule.waiting()] == ["y"]
 
 
-def test_what_the_budget_has_no_room_for_waits_for_room_and_is_given_up_when_none_can_come() -> None:
+def test_trial_without_budget_waits_and_is_given_up_when_no_room_can_come() -> None:
     tasks = task("large", 9, train_flops=60), task("medium", 5, train_flops=50), task("x", 1, train_flops=10)
     schedule = schedule_of(*tasks, nodes={"n": {"cpus": 3}})
 
@@ -157,7 +157,7 @@ def test_what_the_budget_has_no_room_for_waits_for_room_and_is_given_up_when_non
     assert schedule.instructions(30) == [GiveUp(trial="medium", cause="budget"), Done()]
 
 
-def test_a_crash_beyond_the_budget_gives_the_crashed_trial_up() -> None:
+def test_crash_that_exceeds_the_budget_gives_up_the_crashed_trial() -> None:
     schedule = schedule_of(task("x", 3, train_flops=60), retries=5)
     schedule.instructions(60)
 
@@ -165,7 +165,7 @@ def test_a_crash_beyond_the_budget_gives_the_crashed_trial_up() -> None:
     assert schedule.instructions(-1) == [GiveUp(trial="x", cause="budget"), Done()]
 
 
-def test_an_impossible_event_tells_the_trials_story() -> None:
+def test_impossible_event_raises_with_the_trials_history() -> None:
     schedule = schedule_of(task("only", 1), retries=5)
     schedule.instructions(None)
     schedule.crash("only")
@@ -274,7 +274,7 @@ class Chance:
                     self.schedule.see_nodes(self.nodes)
 
 
-def test_whatever_happens_every_trial_ends_once_none_runs_twice_and_the_budget_holds() -> None:
+def test_random_events_end_every_trial_once_within_the_budget() -> None:
     for seed in range(4000):
         chance = Chance(seed)
         chance.schedule.see_nodes(chance.nodes)

@@ -30,7 +30,7 @@ def to_tensor(images: list[Image.Image]) -> Tensor:
 
 @pytest.mark.parametrize("direction", [1.0, -1.0])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_each_operation_gives_timms_pixels(
+def test_each_operation_equals_timms_pixel_by_pixel(
     name: str, direction: float, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hparams = {"translate_pct": 0.45, "img_mean": (128, 128, 128), "interpolation": Image.Resampling.BILINEAR}
@@ -49,11 +49,11 @@ def test_each_operation_gives_timms_pixels(
         assert difference.max() <= 1
 
 
-def test_its_operations_are_timms() -> None:
+def test_operations_are_those_of_timm() -> None:
     assert set(OPERATIONS) == set(_RAND_INCREASING_TRANSFORMS)
 
 
-def test_the_generator_alone_decides_and_a_quarter_of_the_images_stays_as_it_is() -> None:
+def test_generator_decides_draws_and_a_quarter_of_images_is_unchanged() -> None:
     images = (torch.rand(400, 3, 16, 16) * 255).round() / 127.5 - 1
 
     def augmented(seed: int) -> Tensor:

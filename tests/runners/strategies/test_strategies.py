@@ -38,7 +38,7 @@ def build(architecture_name: str, name: str) -> tuple[open_clip.CLIP, TrainingSt
 
 
 @pytest.mark.parametrize(("architecture_name", "name"), PAIRS)
-def test_a_strategys_forward_pass_costs_what_the_budget_says(architecture_name: str, name: str) -> None:
+def test_forward_pass_of_a_strategy_equals_the_budgets_flops(architecture_name: str, name: str) -> None:
     architecture, cost = load_architecture(architecture_name), strategy(name)
     model, how = build(architecture_name, name)
     images = torch.randn(BATCH, 3, architecture.image_size, architecture.image_size)
@@ -53,7 +53,7 @@ def test_a_strategys_forward_pass_costs_what_the_budget_says(architecture_name: 
     assert counted == pytest.approx(planned, rel=0.005)
 
 
-def test_every_strategy_that_applies_is_tried_on_a_vit_and_on_a_cnn() -> None:
+def test_every_applicable_strategy_trains_a_vit_and_a_cnn() -> None:
     assert {name for architecture, name in PAIRS if architecture == "mini-ViT-XS-8"} == set(STRATEGIES)
     assert {name for architecture, name in PAIRS if architecture == "mini-ConvNeXt"} == {
         "clip",
@@ -66,7 +66,7 @@ def test_every_strategy_that_applies_is_tried_on_a_vit_and_on_a_cnn() -> None:
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_features_that_tell_nothing_apart_have_the_loss_of_chance(name: str) -> None:
+def test_features_without_information_have_chance_loss(name: str) -> None:
     model, how = build("mini-ViT-XXS-8", name)
     same = torch.ones(BATCH, 64) / 8
 
@@ -94,7 +94,7 @@ def test_siglip_starts_at_its_papers_temperature_and_bias_and_decays_neither() -
     assert any(parameter is model.logit_bias for parameter in plain["params"])
 
 
-def test_clipa_cuts_a_text_as_the_tokenizer_would_and_reads_all_of_it_once_unmasked() -> None:
+def test_clipa_cuts_texts_like_the_tokenizer_until_unmasked() -> None:
     model, how = build("mini-ViT-XXS-8", "clipa")
     images = torch.randn(2, 3, 32, 32)
     texts = torch.tensor([[1, 5, 99, *[0] * 13], [1, *range(2, 16), 99]])
@@ -108,7 +108,7 @@ def test_clipa_cuts_a_text_as_the_tokenizer_would_and_reads_all_of_it_once_unmas
     assert sum(module.prob for module in model.visual.modules() if isinstance(module, PatchDropout)) == 0
 
 
-def test_a_short_text_has_the_same_features_with_and_without_its_padding() -> None:
+def test_text_features_do_not_depend_on_padding() -> None:
     model = build_model(load_architecture("mini-ViT-XXS-8").config).eval()
     texts = torch.tensor([[1, 5, 99, *[0] * 13], [1, 6, 7, 8, 99, *[0] * 11]])
 
@@ -118,7 +118,7 @@ def test_a_short_text_has_the_same_features_with_and_without_its_padding() -> No
 
 
 @pytest.mark.parametrize("architecture_name", ["mini-ViT-XS-8", "mini-ConvNeXt", "mini-RN"])
-def test_a_tower_keeps_its_projection_after_giving_unprojected_features(architecture_name: str) -> None:
+def test_projection_is_restored_after_unprojected_features(architecture_name: str) -> None:
     model = build_model(load_architecture(architecture_name).config).eval()
     images = torch.randn(2, 3, 32, 32)
     before = model.encode_image(images)

@@ -23,7 +23,7 @@ def check(losses: Tensor, *, chance: float, recipe: Recipe, batch_size: int = 64
         )
 
 
-def test_no_trial_of_the_small_study_is_called_diverged_even_over_a_fifth_of_its_run() -> None:
+def test_no_trial_of_the_small_study_is_flagged_as_diverged() -> None:
     results = pd.read_parquet(SMALL / "results.parquet")
     curves = dict(iter(pd.read_parquet(SMALL / "curves.parquet").groupby("trial")))
     assert len(results) == len(curves) == 156
@@ -38,7 +38,7 @@ def test_no_trial_of_the_small_study_is_called_diverged_even_over_a_fifth_of_its
             check(torch.from_numpy(losses), chance=chance, recipe=recipe, batch_size=batch)
 
 
-def test_features_that_collapse_end_a_run_after_the_declared_share_of_it() -> None:
+def test_collapsed_features_end_a_run_after_the_declared_share() -> None:
     learning = torch.linspace(4.1, 3.0, 300)
     collapsed = torch.cat([learning, torch.full((700,), math.log(64))])
 
@@ -51,7 +51,7 @@ def test_features_that_collapse_end_a_run_after_the_declared_share_of_it() -> No
     check(collapsed, chance=math.log(64), recipe=Recipe(diverged_after=None))
 
 
-def test_the_warm_up_and_short_runs_are_not_judged() -> None:
+def test_warmup_and_short_runs_are_not_checked_for_chance() -> None:
     at_chance = torch.full((130,), math.log(64))
 
     check(at_chance[:99], chance=math.log(64), recipe=Recipe())

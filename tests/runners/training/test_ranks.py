@@ -54,7 +54,7 @@ def jobs(pool: Path, tmp_path: Path) -> Jobs:
         ("siglip", Recipe(precision="fp32", accumulation=2, ema=0.9, gradient_clip=None, eps=1e-3)),
     ],
 )
-def test_two_ranks_give_the_losses_and_weights_of_one(jobs: Jobs, strategy: str, recipe: Recipe) -> None:
+def test_two_ranks_equal_one_in_losses_and_weights(jobs: Jobs, strategy: str, recipe: Recipe) -> None:
     one, two = (jobs(strategy, recipe, count) for count in (1, 2))
 
     alone, together = run_trial(one), run_trial(two)
@@ -87,21 +87,21 @@ def _one_dies(how: str) -> None:
     dist.barrier()
 
 
-def test_a_rank_that_is_killed_is_named_and_the_trial_may_be_tried_again() -> None:
+def test_killed_rank_is_named_and_counts_as_crash() -> None:
     with pytest.raises(ProcessEnded, match=r"rank 1 of 2: .*SIGKILL") as raised:
         run_ranks(partial(_one_dies, "killed"), count=2, gpus=False)
 
     assert raised.value.fault == "crashed"
 
 
-def test_a_rank_that_fails_gives_its_own_reason() -> None:
+def test_failed_rank_reports_its_own_reason() -> None:
     with pytest.raises(ProcessEnded, match="rank 1 of 2: ValueError: its shard is damaged") as raised:
         run_ranks(partial(_one_dies, "failed"), count=2, gpus=False)
 
     assert raised.value.fault == "failed"
 
 
-def test_ranks_that_are_told_to_leave_resume_together(jobs: Jobs) -> None:
+def test_ranks_asked_to_leave_resume_together(jobs: Jobs) -> None:
     job = jobs("clip", Recipe(precision="fp32"), 2)
     job = replace(job, trial=replace(job.trial, samples_seen=2400))
     quiet, told = run_trial(job), replace(job, folder=job.folder.with_name("told"))
@@ -120,17 +120,17 @@ def test_ranks_that_are_told_to_leave_resume_together(jobs: Jobs) -> None:
     assert json.dumps(run_trial(told).row) == json.dumps(quiet.row)
 
 
-def test_a_batch_that_ranks_cannot_share_is_refused(jobs: Jobs) -> None:
+def test_batch_not_divisible_by_ranks_raises(jobs: Jobs) -> None:
     with pytest.raises(ProcessEnded, match="a batch of 16 cannot be split into 3 equal parts"):
         run_trial(jobs("clip", Recipe(precision="fp32"), 3))
 
 
-def test_batch_norm_needs_gpus_to_be_shared(jobs: Jobs) -> None:
+def test_batch_norm_over_ranks_needs_gpus(jobs: Jobs) -> None:
     with pytest.raises(ProcessEnded, match="batch norm over several ranks needs GPUs"):
         run_trial(jobs("slip", Recipe(precision="fp32"), 2))
 
 
-def test_a_trial_over_two_nodes_leaves_without_a_loss_and_gives_the_losses_of_one_process(jobs: Jobs) -> None:
+def test_trial_over_two_nodes_equals_one_process_after_leaving(jobs: Jobs) -> None:
     one = jobs("clip", Recipe(precision="fp32"), 1)
     one = replace(one, trial=replace(one.trial, samples_seen=960))
     wide = replace(one, folder=one.folder.with_name("wide"))

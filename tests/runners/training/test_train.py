@@ -96,9 +96,7 @@ RECIPES = {
         ("clipa", "tail"),
     ],
 )
-def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(
-    name: str, recipe: str, tmp_path: Path
-) -> None:
+def test_resumed_run_equals_uninterrupted_one_bit_for_bit(name: str, recipe: str, tmp_path: Path) -> None:
     whole = Run(name, recipe=RECIPES.get(recipe))
     whole.train()
 
@@ -124,7 +122,7 @@ def test_without_a_checkpoint_a_run_starts_at_its_first_step(tmp_path: Path) -> 
     assert torch.isnan(run.losses).all()
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_says_where() -> None:
+def test_nan_loss_ends_the_run_and_names_the_step() -> None:
     run = Run("clip")
     with torch.no_grad():
         run.learner.model.text_projection.fill_(float("nan"))
@@ -148,7 +146,7 @@ def test_the_learning_rate_rises_over_the_warmup_and_falls_to_zero_as_a_cosine()
     assert rates(Recipe(warmup_samples=95)) == found
 
 
-def test_a_constant_learning_rate_stays_at_its_peak_and_ends_in_its_cooldown_alone() -> None:
+def test_constant_learning_rate_stays_at_peak_until_cooldown() -> None:
     constant = rates(Recipe(schedule="constant"))
     cooled = rates(Recipe(schedule="constant-with-cooldown", cooldown=0.2))
 
@@ -157,7 +155,7 @@ def test_a_constant_learning_rate_stays_at_its_peak_and_ends_in_its_cooldown_alo
     assert cooled[80:] == pytest.approx([2.0 * (20 - step) / 20 for step in range(20)])
 
 
-def test_gains_biases_and_the_temperature_are_not_decayed() -> None:
+def test_gains_biases_and_temperature_have_no_weight_decay() -> None:
     run = Run("clip")
 
     decayed, plain = run.learner.optimizer.param_groups
@@ -170,7 +168,7 @@ def test_gains_biases_and_the_temperature_are_not_decayed() -> None:
 
 
 @pytest.mark.parametrize("shape", [(20, 48), (48, 20)])
-def test_adafactor_is_the_papers_factored_moments_momentum_and_decay_by_the_schedule(
+def test_adafactor_has_the_papers_moments_momentum_and_decay(
     shape: tuple[int, int],
 ) -> None:
     # Zhai et al. 2022 (arXiv 2106.04560), section 3.4: no relative step, a first moment, and in the first
@@ -193,7 +191,7 @@ def test_adafactor_is_the_papers_factored_moments_momentum_and_decay_by_the_sche
 
 
 @pytest.mark.parametrize("name", ["clip", "flip-50", "siglip"])
-def test_a_batch_in_parts_has_the_loss_and_gradients_of_the_whole(name: str) -> None:
+def test_accumulated_batch_equals_whole_batch_in_loss_and_gradients(name: str) -> None:
     whole, parts = Run(name), Run(name)
     for run in (whole, parts):
         run.learner.model.train()
@@ -241,7 +239,7 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
     assert all(torch.equal(checkpointed.weights[key], value) for key, value in plain.weights.items())
 
 
-def test_the_moving_average_is_what_is_evaluated_and_follows_the_weights() -> None:
+def test_moving_average_is_evaluated_and_follows_the_weights() -> None:
     decay = 0.75
     run = Run("clip", recipe=Recipe(precision="fp32", ema=decay))
     weight = run.learner.model.visual.proj
@@ -258,7 +256,7 @@ def test_the_moving_average_is_what_is_evaluated_and_follows_the_weights() -> No
     torch.testing.assert_close(run.learner.evaluated.visual.proj.detach(), expected[-1])
 
 
-def test_a_step_whose_fp16_gradients_overflow_is_left_out_and_the_scale_halved() -> None:
+def test_fp16_overflow_skips_the_step_and_halves_the_scale() -> None:
     run = Run("clip", recipe=Recipe(precision="fp16"))
     scaler = run.learner.scaler
     assert scaler is not None
@@ -272,7 +270,7 @@ def test_a_step_whose_fp16_gradients_overflow_is_left_out_and_the_scale_halved()
     assert scaler.get_scale() == scale / 2
 
 
-def test_the_tail_sees_all_tokens() -> None:
+def test_unmasked_tail_uses_all_tokens() -> None:
     run = Run("clipa", recipe=Recipe(precision="fp32", unmasked_tail=0.25))
     seen = []
     run.learner.model.transformer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))

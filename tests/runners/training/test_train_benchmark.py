@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_our_loop_in_bf16_follows_the_plain_loop_in_fp32_on_the_same_batches() -> None:
+def test_bf16_loop_follows_a_plain_fp32_loop() -> None:
     ended = subprocess.run(
         [
             sys.executable,

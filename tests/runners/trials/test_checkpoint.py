@@ -52,7 +52,7 @@ class State:
         )
 
 
-def test_the_last_two_checkpoints_are_kept_and_nothing_torn_beside_them(tmp_path: Path) -> None:
+def test_last_two_checkpoints_are_kept_without_partial_files(tmp_path: Path) -> None:
     for step in (7, 9, 11, 101):
         State(step).save(tmp_path, step)
 
@@ -61,7 +61,7 @@ def test_the_last_two_checkpoints_are_kept_and_nothing_torn_beside_them(tmp_path
     assert kept_steps(tmp_path) == 101
 
 
-def test_whatever_is_damaged_in_the_newest_checkpoint_the_one_before_is_taken(tmp_path: Path) -> None:
+def test_damaged_newest_checkpoint_falls_back_to_the_previous_one(tmp_path: Path) -> None:
     first, second = State(1), State(2)
     first.save(tmp_path, 10)
     second.save(tmp_path, 20)
@@ -98,7 +98,7 @@ def test_with_both_checkpoints_damaged_a_trial_starts_at_its_first_step(tmp_path
     assert State(3).load(tmp_path) == 0
 
 
-def test_a_count_is_exact_however_a_process_ends_and_goes_on_with_the_next(tmp_path: Path) -> None:
+def test_flop_count_is_exact_after_any_end_and_continues(tmp_path: Path) -> None:
     counting = (
         "import os, sys, signal; from pathlib import Path; from runners.trials.meter import Meter\n"
         "meter = Meter(Path(sys.argv[1]))\n"

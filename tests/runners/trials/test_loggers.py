@@ -89,7 +89,7 @@ def records(content: bytes) -> list[bytes]:
     return found
 
 
-def test_tensorboard_has_the_curve_while_a_trial_runs_and_each_step_once_whoever_was_killed(
+def test_tensorboard_logs_each_step_once_despite_kills(
     tmp_path: Path,
 ) -> None:
     first = Driver(tmp_path, "tensorboard")
@@ -112,7 +112,7 @@ def test_tensorboard_has_the_curve_while_a_trial_runs_and_each_step_once_whoever
     assert first.said == second.said == []
 
 
-def test_wandb_does_the_same_on_this_machine_until_it_is_told_otherwise(
+def test_wandb_logs_each_step_once_and_offline_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
@@ -137,7 +137,7 @@ def test_wandb_does_the_same_on_this_machine_until_it_is_told_otherwise(
     assert first.said == second.said == third.said == []
 
 
-def test_a_trial_that_failed_keeps_what_it_has_and_one_that_ended_before_is_written_whole(
+def test_failed_trial_keeps_its_log_and_earlier_trial_is_logged_completely(
     tmp_path: Path,
 ) -> None:
     driver = Driver(tmp_path, "tensorboard")
@@ -150,7 +150,7 @@ def test_a_trial_that_failed_keeps_what_it_has_and_one_that_ended_before_is_writ
 
 
 @pytest.mark.parametrize("name", LOGGERS)
-def test_a_library_that_is_missing_is_named_before_anything_is_spent(
+def test_missing_logger_library_raises_before_any_compute(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
@@ -159,7 +159,7 @@ def test_a_library_that_is_missing_is_named_before_anything_is_spent(
         Loggers((name,), tmp_path, print)
 
 
-def test_a_logger_that_fails_is_told_of_once_and_ends_no_study(tmp_path: Path) -> None:
+def test_failing_logger_is_reported_once_and_does_not_end_the_study(tmp_path: Path) -> None:
     (tmp_path / "tensorboard").write_text("a file where a folder should be")
     driver = Driver(tmp_path, "tensorboard")
 

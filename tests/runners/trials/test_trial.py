@@ -51,7 +51,7 @@ def test_a_trial_sees_exactly_its_samples_and_leaves_row_curve_and_weights(job: 
     }
 
 
-def test_a_finished_trial_gives_its_result_again_and_is_not_touched(job: TrialJob) -> None:
+def test_finished_trial_returns_its_result_unchanged(job: TrialJob) -> None:
     first = run_trial(job)
     before = (job.folder / "result.json").stat().st_mtime_ns
 
@@ -65,7 +65,7 @@ def test_a_finished_trial_gives_its_result_again_and_is_not_touched(job: TrialJo
     assert (job.folder / "result.json").stat().st_mtime_ns == before
 
 
-def test_a_diverged_trial_says_so_and_counts_only_what_it_did(job: TrialJob, tmp_path: Path) -> None:
+def test_diverged_trial_counts_only_the_steps_done(job: TrialJob, tmp_path: Path) -> None:
     wild = dataclasses.replace(
         job.trial, lr_peak=1e30, recipe=Recipe(precision="fp32", gradient_clip=1e30, warmup=0.0)
     )
@@ -80,9 +80,7 @@ def test_a_diverged_trial_says_so_and_counts_only_what_it_did(job: TrialJob, tmp
     assert (tmp_path / "wild" / "result.json").exists()
 
 
-def test_a_trial_whose_features_collapse_ends_as_diverged_before_its_samples_are_spent(
-    job: TrialJob, tmp_path: Path
-) -> None:
+def test_trial_with_collapsed_features_ends_early_as_diverged(job: TrialJob, tmp_path: Path) -> None:
     hot = dataclasses.replace(
         job.trial, lr_peak=0.3, samples_seen=16 * 250, recipe=Recipe(precision="fp32", diverged_after=0.4)
     )
@@ -95,7 +93,7 @@ def test_a_trial_whose_features_collapse_ends_as_diverged_before_its_samples_are
     assert outcome.row["train_flops"] == outcome.row["samples_seen"] * job.trial.train_flops_per_sample
 
 
-def test_a_killed_trial_goes_on_to_the_same_row_with_all_that_it_keeps(job: TrialJob, tmp_path: Path) -> None:
+def test_killed_trial_resumes_to_the_same_row_and_files(job: TrialJob, tmp_path: Path) -> None:
     recipe = Recipe(precision="fp32", optimizer="adafactor", ema=0.9, accumulation=2, unmasked_tail=0.2)
     cell = dataclasses.replace(job.trial.cell, strategy="flip-50")
     trial = dataclasses.replace(job.trial, cell=cell, recipe=recipe, tail_flops_per_sample=9)
