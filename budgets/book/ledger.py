@@ -123,6 +123,7 @@ class Ledger:
         Raises:
             ValueError: More is spent than was reserved.
         """
+        # None if everything is settled already.
         held = self._book.open.get(what)
         if held is None:
             return
@@ -156,6 +157,7 @@ def read_entries(path: Path) -> list[Entry]:
     """
     if not path.exists():
         return []
+    # The part after the last newline is empty, or an entry cut by a crash.
     *lines, _torn = path.read_bytes().split(b"\n")
     book = Book()
     entries = []

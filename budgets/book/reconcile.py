@@ -80,6 +80,7 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
         waiting=sum(trial.train_flops for trial in plan.all_trials if not paid.get(trial.trial_id))
         + sum(charge.train_flops for charge in plan.charges if charge.what not in charged),
         wasted=wasted,
+        # Everything spent minus what belongs to the plan.
         left_behind=book.spent_flops - sum(charged.values()) - sum(each.spent for each in stands) - wasted,
         differences=(
             *(

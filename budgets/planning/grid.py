@@ -208,6 +208,8 @@ class Grid:
             name: value for name, value in values.items() if hasattr(training.recipe, name)
         }
         recipe = replace(training.recipe, **of_recipe)
+        # Without masking there is nothing to unmask; removing the tail keeps the trial's id independent of
+        # it.
         if not how.masks and recipe.unmasked_tail:
             recipe = replace(recipe, unmasked_tail=0.0)
         evaluation_macs = self.evaluation.images * image_forward_macs(
@@ -231,6 +233,7 @@ class Grid:
             parameters=parameters(architecture, how).total,
             memory_bytes=memory_bytes(
                 architecture,
+                # The unmasked tail needs the most memory.
                 how.unmasked if recipe.unmasked_tail else how,
                 recipe,
                 batch_size=batch_size,

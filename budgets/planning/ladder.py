@@ -52,6 +52,7 @@ def choose_levels(grid: Grid, charges: tuple[Charge, ...], study_flops: int) -> 
                 rest += setup.train_flops(candidate.samples // setup.batch_size)
             else:
                 counts[id(setup)] += 1
+    # `rest` does not depend on the levels; the ladder gets what remains.
     if rest >= study_flops:
         raise ValueError(
             f"charges and trials without a level cost {format_flops(rest)}, but the study budget is "
@@ -85,6 +86,7 @@ def _highest(fits: Callable[[int], bool], most: int) -> int:
 
     Costs rise with the level, so bisection finds it.
     """
+    # Bisection over indices: index i is the number (100 + i mod 900) · 10^(i div 900).
     low, high = 0, _DIGITS * len(str(most))
     while high - low > 1:
         middle = (low + high) // 2

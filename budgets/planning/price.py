@@ -93,6 +93,7 @@ def price(plan: Plan, cluster: Cluster, *, devices_per_trial: int, own: Speeds =
         low=sum(each.low for each in hours) + charges.low,
         high=sum(each.high for each in hours) + charges.high,
     )
+    # Trials that run side by side.
     slots = max(1, cluster.count // devices_per_trial)
     span = Range(
         low=makespan((each.low / devices_per_trial for each in hours), slots) + charges.low / cluster.count,
@@ -116,6 +117,7 @@ def makespan(durations: Iterable[float], slots: int) -> float:
     At most 4/3 of the optimum (Graham 1969).
     """
     waiting: Sequence[float] = sorted(durations, reverse=True)
+    # A heap of the times at which slots become free; its first element is the earliest.
     ends = [0.0] * min(slots, max(1, len(waiting)))
     for duration in waiting:
         heapq.heapreplace(ends, ends[0] + duration)

@@ -72,6 +72,7 @@ def trim(trials: Sequence[Trial], room: int) -> Trimmed | None:
         The fit, or None if not even one seed of the lowest level fits.
     """
     levels = sorted({trial.cell.level_flops for trial in trials if trial.cell.level_flops is not None})
+    # Drop 0, 1, 2 … levels from the top; the first number with which seeds suffice is the smallest.
     for number in range(max(1, len(levels))):
         whole = tuple(reversed(levels[len(levels) - number :]))
         staying = [trial for trial in trials if trial.cell.level_flops not in whole]
@@ -97,6 +98,7 @@ def _extra_seeds_to_drop(trials: Sequence[Trial], room: int) -> set[str] | None:
             extra.append((_cost_rank(trial), earlier[key], position))
         earlier[key] += 1
     gone: set[str] = set()
+    # By cost, then by how late the seed is declared: costliest cells and last seeds first.
     for _, _, position in sorted(extra, reverse=True):
         if over <= 0:
             break

@@ -85,6 +85,7 @@ def plan_tuning(
             continue
         wide = _widened(tuning.fields, best_first(points, scores.of)[0].values)
         further = [] if wide == tuning.fields else _beyond(_tried(grid, cells[pair], wide), points)
+        # Not enough of tuning's share is left: the winner stays at the edge, which is reported.
         if _cost(further) > left:
             further = []
         left -= _cost(further)

@@ -72,6 +72,7 @@ def winner(
     if score == -math.inf:
         return None
     rivals = next_score > -math.inf
+    # Standard error of the difference of two independent means.
     noise = math.hypot(_noise(best, scores), _noise(second, scores)) if rivals else 0.0
     return Winner(
         architecture=cell.architecture,
@@ -111,6 +112,7 @@ def step_beyond(name: str, values: Sequence[float], best: float) -> float | None
         step = edge + (edge - inner)
     else:
         step = edge * edge / inner
+    # Four digits, so that values do not accumulate rounding noise in trial ids.
     step = round(step) if name in _WHOLE else float(f"{step:.4g}")
     outside = step <= 0 or (name in _BELOW_ONE and step >= 1)
     return None if outside or step in values else step

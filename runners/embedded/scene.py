@@ -50,6 +50,7 @@ def draw_scene(rng: np.random.Generator, sprites: Sequence[Sprite], tint: int) -
     canvas = _background(rng, tint)
     for place, sprite in enumerate(sprites):
         layer = _placed(rng, sprite, place, of=len(sprites))
+        # Alpha compositing with premultiplied colours: canvas · (1 - alpha) + layer.
         canvas *= 1 - layer[..., 3:].astype(np.float32) / 255
         canvas += layer[..., :3]
     canvas += rng.integers(-_NOISE_LEVEL, _NOISE_LEVEL, canvas.shape, np.int8, endpoint=True)
@@ -88,6 +89,8 @@ def _placed(rng: np.random.Generator, sprite: Sprite, place: int, of: int) -> ND
     x_from = (mirror * a, mirror * b)
     y_from = (-b, a)
     middle = drawing.width / 2
+    # The linear part plus the translation that maps the sprite's centre on the canvas to the drawing's
+    # middle.
     matrix = (
         *x_from,
         middle - x_from[0] * centre_x - x_from[1] * centre_y,

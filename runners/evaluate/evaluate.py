@@ -52,6 +52,7 @@ def evaluate(
                     classes=classes,
                 )
         metrics |= {f"{name}/{metric}": value for metric, value in values.items()}
+    # After the first loop: a probe may be tested on any set, so all must be fitted.
     for name in sets:
         metrics |= {f"{name}/{metric}": value for metric, value in _probed(name, sets, probes).items()}
     return metrics

@@ -44,6 +44,7 @@ def few_shot(
 def _draw(labels: Tensor, shots: int, *, seed: int) -> Tensor:
     """Choose ``shots`` images of each class at random; returns their indices, ascending."""
     classes = labels.cpu().numpy()
+    # A stable sort by class of a random permutation: the first `shots` of each class are a random sample.
     order = np.random.default_rng(seed).permutation(len(classes))
     grouped = order[np.argsort(classes[order], kind="stable")]
     _, starts = np.unique(classes[grouped], return_index=True)

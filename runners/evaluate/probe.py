@@ -57,6 +57,7 @@ def fit_probe(features: Tensor, labels: Tensor, classes: int, *, seed: int) -> P
     """
     held_out = _split(labels.cpu().numpy(), seed)
     chosen = torch.from_numpy(held_out).to(features.device)
+    # float64: L-BFGS needs gradients more precise than float32 to reach its tolerance.
     weights = torch.zeros(features.shape[1] + 1, classes, dtype=torch.float64, device=features.device)
     best, best_loss = STRENGTHS[0], float("inf")
     for strength in STRENGTHS if held_out.any() and not held_out.all() else ():

@@ -27,6 +27,7 @@ def retrieval(image_features: Tensor, text_features: Tensor, image_of_text: Tens
     images, texts = image_features.float(), text_features.float()
     own = torch.arange(len(images), device=images.device)
     found: dict[str, float] = {}
+    # Blocks of queries keep the similarity matrix small.
     to_text = [
         _nearest(part @ texts.T, image_of_text, which)
         for part, which in zip(images.split(_AT_ONCE), own.split(_AT_ONCE), strict=True)
@@ -49,6 +50,7 @@ def _nearest(cosines: Tensor, answer: Tensor, wanted: Tensor) -> Tensor:
     """Return whether each row's answer is among its K nearest columns, bool (rows, recalls)."""
     right = [answer[cosines.argmax(1)] == wanted]
     for k in RECALLS[1:]:
+        # k is capped at the number of candidates, for very small sets.
         best = cosines.topk(min(k, cosines.shape[1]), dim=1).indices
         right.append((answer[best] == wanted.unsqueeze(1)).any(1))
     return torch.stack(right, 1)

@@ -43,5 +43,6 @@ def of_crossed(hits: Tensor) -> float:
     draws, images = values.shape
     by_draw, by_image = values.mean(1, keepdim=True), values.mean(0, keepdim=True)
     rest = (values - by_draw - by_image + values.mean()).square().sum() / ((draws - 1) * (images - 1))
+    # Var(mean) = var_draw / D + var_image / I - var_rest / (D I), estimated from the marginal means.
     variance = by_draw.var() / draws + by_image.var() / images - rest / (draws * images)
     return variance.clamp(min=0).sqrt().item()

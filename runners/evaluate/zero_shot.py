@@ -71,5 +71,6 @@ def _mean_per_class(right: Tensor, labels: Tensor) -> tuple[float, float]:
     images = labels.bincount()
     recall = (labels.bincount(right.double()) / images)[images > 0]
     images = images[images > 0]
+    # Unbiased variance of each class's recall; classes are independent, so variances of the mean add up.
     variance = recall * (1 - recall) / (images - 1).clamp(min=1)
     return recall.mean().item(), variance.sum().sqrt().item() / len(images)

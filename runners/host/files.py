@@ -30,6 +30,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield partial
         # mkdtemp gives access to the owner only: set the permissions of an ordinary folder.
+        # os.umask can only be read by setting it.
         umask = os.umask(0)
         os.umask(umask)
         partial.chmod(0o777 & ~umask)
@@ -92,8 +93,10 @@ def finish_files(folder: Path) -> None:
     """Complete a move that ``commit_files`` began before it was killed; does nothing if there is none."""
     staged, old = folder / ".next", folder / ".old"
     with suppress(FileNotFoundError):  # another process completes the same move
+        # Each file is moved by one rename, so a repeated call continues where a killed one stopped.
         for path in sorted(staged.iterdir()):
             place = folder / path.name
+            # rename cannot replace a folder that is not empty: move the old one aside first.
             if place.is_dir():
                 old.mkdir(exist_ok=True)
                 place.rename(old / path.name)

@@ -72,6 +72,7 @@ class FreshProcess:
         self._process.join()
         self.connection.close()
         code = self._process.exitcode or 0
+        # SIGTERM before the process installed its handler: it had not begun, so no work is lost.
         if ended is None and self._asked and code == -signal.SIGTERM:
             return Exit(how="left", reason="asked to leave before it began")
         if ended is None:
@@ -98,8 +99,10 @@ def load_ahead(*modules: str) -> None:
 def _call(run: bytes, sender: Connection, environment: Mapping[str, str]) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
+    # A thread of its own, because the main thread is busy with the call.
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the driver, which then asks to leave
+    # The fork server's environment is that of its start, not that of the caller.
     os.environ.clear()
     os.environ.update(environment)
     try:

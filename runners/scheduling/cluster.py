@@ -57,11 +57,13 @@ class LiveCluster:
         self._backend.announce([(task.resources, task.nodes) for task in unfinished])
         needs = {(tuple(sorted(task.resources.items())), task.nodes) for task in waiting}
         too_wide = [need for need in sorted(needs) if not self._schedule.could_run(dict(need[0]), need[1])]
+        # The study goes on while any trial runs: the wait for nodes is timed from when none does.
         if not too_wide or self._schedule.count(State.RUNNING):
             self._homeless_since = None
             return
         self._homeless_since = now if self._homeless_since is None else self._homeless_since
         patience_s = self._patience_s or 0.0
+        # New nodes are still being asked whether they see the storage.
         if self._storage is not None and self._storage.looking:
             patience_s = max(patience_s, _ANSWER_S)
         if now - self._homeless_since >= patience_s:
@@ -91,6 +93,7 @@ class LiveCluster:
     def _see_nodes(self) -> None:
         nodes = self._backend.nodes()
         if self._storage is not None:
+            # Fallback if the storage cannot be written now: keep the nodes that have seen it before.
             seen_by = self._nodes.keys() & nodes.keys()
             with suppress(OSError):  # storage unreachable: new nodes are asked at the next look
                 seen_by = self._storage.seen_by(nodes)

@@ -26,6 +26,7 @@ class Nodes:
         self._total = {node: dict(has) for node, has in nodes.items()}
         names = sorted({name for has in nodes.values() for name, amount in has.items() if amount})
         self._most = {name: max(has.get(name, 0.0) for has in nodes.values()) for name in names}
+        # Recompute free amounts from scratch: nodes may have joined, left, or changed their totals.
         self._free = {node: dict(has) for node, has in nodes.items()}
         for on, resources in self._taken.values():
             self._add(on, resources, -1)
@@ -46,6 +47,7 @@ class Nodes:
             for node, free in self._free.items()
             if node not in self._dead and _holds(free, resources)
         ]
+        # Least free first: large gaps stay available for wide trials.
         return tuple(node for _, node in sorted(room)[:count]) if len(room) >= count else ()
 
     def could_hold(self, resources: Amounts, count: int) -> bool:

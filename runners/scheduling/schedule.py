@@ -222,10 +222,12 @@ class Schedule:
 
     def _over_budget(self, room_flops: int | None) -> list[_Story]:
         """Return the trials to give up: one if the budget is exceeded, or those that can never get room."""
+        # Without a running or delayed trial, nothing can release budget any more.
         stands = not self._counts[State.RUNNING] and not self._counts[State.DELAYED]
         if room_flops is None or (room_flops >= 0 and not stands):
             return []
         idle = [each for each in self._stories.values() if each.state in {State.WAITING, State.DELAYED}]
+        # Only trials with a reservation free budget when they are given up; the shortest goes first.
         set_aside = sorted((each for each in idle if each.set_aside), key=lambda each: each.order)
         if room_flops < 0 and set_aside:
             return set_aside[-1:]  # one at a time: the ledger then knows how much room that makes
@@ -234,11 +236,13 @@ class Schedule:
     def _starts(self, room_flops: int | None) -> list[Instruction]:
         starts: list[Instruction] = []
         skipped: list[_Story] = []
+        # Only the head of each queue is tried: of equal needs, the longest comes first.
         queues = dict(self._waiting)
         while queues:
             need, queue = min(queues.items(), key=lambda item: item[1][0])
             story = self._stories[queue[0][1]]
             nodes = self._nodes.best_fit(story.task.resources, story.task.nodes)
+            # Nothing else with this need fits either: skip the whole queue.
             if not nodes:
                 del queues[need]
                 continue
@@ -253,6 +257,7 @@ class Schedule:
                 starts.append(Start(trial=story.task.trial, nodes=nodes))
             if not queue:
                 del queues[need], self._waiting[need]
+        # Skipped for lack of budget: they keep their place and wait for room.
         for story in skipped:
             self._queue(story)
         return starts
@@ -264,6 +269,7 @@ class Schedule:
     def _give_up(self, story: _Story, cause: Literal["failed", "crashed", "budget"], event: str) -> None:
         if story.state is State.WAITING:
             self._unqueue(story)
+        # A trial that is given up must not be retried by an instruction still pending.
         retry = Retry(trial=story.task.trial, attempt=story.crashes)
         self._pending = [each for each in self._pending if each != retry]
         self._leave(story, State.GIVEN_UP, event)

@@ -59,12 +59,14 @@ def backward_in_parts(
     pieces = list(zip(*(view.chunk(parts) for view in views), strict=True))
 
     def features(part: int) -> tuple[Tensor, ...]:
+        # Patch dropout draws from the global generator: the same seed gives the same patches in both passes.
         torch.manual_seed(derive_seed(seed, "part", part))
         with context():
             return learner.features(*pieces[part])
 
     with torch.set_grad_enabled(parts == 1):
         cached = [features(part) for part in range(parts)]
+    # Leaves of the graph: the loss's gradient with respect to each feature is computed, not beyond.
     whole = [gather(torch.cat(each)).requires_grad_() for each in zip(*cached, strict=True)]
     with context():
         loss = strategy.loss(model, *whole)
@@ -76,6 +78,7 @@ def backward_in_parts(
     own = [each.chunk(ranks())[rank()].mul(ranks()).chunk(parts) for each in gradients[: len(whole)]]
     for part, gradient in enumerate(zip(*own, strict=True)):
         last = part == parts - 1
+        # Gradients are exchanged once, in the backward pass of the last part.
         with nullcontext() if last else learner.before_exchange():
             outputs = cached[part] if parts == 1 else features(part)
             roots = (*outputs, *direct) if last else outputs

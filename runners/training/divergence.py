@@ -48,6 +48,7 @@ def check_divergence(  # noqa: PLR0913 - the state of a run
         raise Diverged(done, f"the loss is not finite within steps {since} to {done} of {steps}")
     if recipe.diverged_after is None:
         return
+    # The stretch must lie entirely after the warm-up.
     begin = done - max(_FEWEST_STEPS, round(recipe.diverged_after * steps))
     if begin < recipe.warmup_steps(steps, batch_size):
         return

@@ -40,6 +40,7 @@ def learning_rate(step: int, *, steps: int, batch_size: int, peak: float, recipe
         peak: Peak learning rate.
         recipe: Source of warm-up, schedule and cooldown.
     """
+    # Step `rise - 1` reaches the peak; the first step is already above zero.
     rise = recipe.warmup_steps(steps, batch_size)
     if step < rise:
         return peak * (step + 1) / rise

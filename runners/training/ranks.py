@@ -90,6 +90,8 @@ def run_ranks(run: Callable[[], T], *, count: int, gpus: bool) -> T:
 
 def _wait(processes: Sequence[FreshProcess], notice: Notice) -> dict[int, Exit]:
     """Return each rank's end: of all of them, or of the first that failed and those that ended soon after."""
+    # Wait for all ranks, or after the first failure only a short time: the others would wait forever in a
+    # collective operation for the one that is gone.
     running = {process.connection: number for number, process in enumerate(processes)}
     ends: dict[int, Exit] = {}
     let_go_at = inf
@@ -112,6 +114,7 @@ def _wait(processes: Sequence[FreshProcess], notice: Notice) -> dict[int, Exit]:
 
 def _meet(store: Path, number: int, *, count: int, gpus: bool) -> None:
     """Join the group; ranks find each other through a file and communicate over loopback only."""
+    # gloo and NCCL would otherwise pick an interface by hostname, which may be unreachable.
     os.environ.update(dict.fromkeys(_INTERFACES, "lo"))
     if gpus:
         torch.cuda.set_device(number)

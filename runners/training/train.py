@@ -90,6 +90,7 @@ def train(  # noqa: PLR0913 - the parts of a run
         if recipe.accumulation == 1 and ranks() == 1:
             losses[step] = backward(learner, views, context)
         else:
+            # Unique per step and rank.
             seed = derive_seed(schedule.seed, "parts", step * ranks() + rank())
             losses[step] = backward_in_parts(learner, views, context, parts=recipe.accumulation, seed=seed)
         _update(learner, recipe.gradient_clip)
@@ -116,6 +117,7 @@ def _update(learner: Learner, clip: float | None) -> None:
     """Take an optimiser step, then clamp the temperature and update the moving average."""
     optimizer, scaler = learner.optimizer, learner.scaler
     if scaler is not None:
+        # Clipping needs the true gradients.
         scaler.unscale_(optimizer)
     if clip is not None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

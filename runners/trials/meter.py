@@ -43,6 +43,7 @@ class Meter:
         train_flops += self.count.train_flops
         evaluation_flops += self.count.evaluation_flops
         count = FlopCount(train_flops=train_flops, evaluation_flops=evaluation_flops)
+        # One write at offset 0: a reader never sees a mix of two counts.
         os.pwrite(self._file, count_text(count), 0)
         self.count = count
 

@@ -192,6 +192,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         write_table(job.folder / "curve.parquet", to_frame(curve, CURVE_COLUMNS))
         with new_file(job.folder / "weights.pt") as file:
             save(learner.evaluated.state_dict(), file)
+        # Last of the result files: a folder with result.json is complete.
         write_json(job.folder / "result.json", {"row": row, "timing": timing})
         drop_scaffolding(job.folder)
 

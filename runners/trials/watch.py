@@ -52,6 +52,7 @@ class Watch:
         self._folder, self._trial, self._learner = folder, trial, learner
         self._checkpoint_s, self._checkpoint_steps = checkpoint_s, checkpoint_steps
         self._meter, self._notice = meter, notice
+        # monotonic: a clock set back must not delay checkpoints.
         self._progress_at = time.monotonic()
         self._checkpoint_due = self._progress_at + checkpoint_s
         self._first_step, self._began = first_step, self._progress_at
@@ -88,6 +89,7 @@ class Watch:
 
     def before_evaluation(self) -> None:
         """Write a last checkpoint if there was one before, and count the evaluation."""
+        # A run too short for a checkpoint is cheaper to repeat than to save.
         if 0 < self._checkpoint_step < self._trial.steps:
             self._checkpoint(self._trial.steps)
         self._meter.add(evaluation_flops=self._trial.evaluation_flops)

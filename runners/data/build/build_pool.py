@@ -108,6 +108,7 @@ def _build(  # noqa: PLR0913, PLR0917 - the parts of a build
         _describe_in_place(path, found, left_out, bins, parts, origin)
     else:
         place = np.empty(len(bins), np.int64)
+        # place[i] is the position of pair i in (bin, hash) order: the inverse of the sorting permutation.
         place[np.lexsort((found.hash, bins))] = np.arange(len(bins))
         ready = _with_numbers(found.parts(), carried, bin=bins, place=place)
         # The pairs and their order decide the content of each shard: shards of other pairs cannot be kept.
@@ -204,6 +205,7 @@ def _in_order(folder: Path, pairs: Iterable[pd.DataFrame]) -> Iterator[pd.DataFr
     """Yield the pairs of each shard in order of place, with at most some shards' pairs in memory."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
+    # External sort: distribute the pairs to one file per group of shards, then sort each file in memory.
     with ExitStack() as opened:
         files: dict[int, pa.RecordBatchStreamWriter] = {}
         for part in pairs:

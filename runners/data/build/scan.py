@@ -87,6 +87,7 @@ def scan(  # noqa: PLR0913 - independent options
     )
     out = np.zeros(len(numbers), np.int8)  # index into `reasons`
     reasons = ("", "duplicate", ALIKE, SAME)
+    # By the whole pair's hash and the image's: 128 bits make a false duplicate negligible.
     out[numbers.duplicated(["hash", "image_hash"]).to_numpy()] = 1
     left_out, kept, start = [], [], 0
     for file in files:
@@ -176,6 +177,7 @@ def _scan_part(
         pixels=pd.Series([each.pixels for each in looks], dtype="uint64"),
         thumbnail=pd.Series([each.thumbnail for each in looks], dtype="object"),
     )
+    # The table is written last: its existence marks the part as done.
     with new_file(target.with_suffix(".jsonl")) as file:
         file.write_text("".join(json.dumps(asdict(each)) + "\n" for each in left_out), encoding="utf-8")
     with new_file(target) as file:

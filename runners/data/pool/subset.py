@@ -90,6 +90,7 @@ def _choose(
     good = np.ones(count, bool)
     tied = np.zeros(count, bool)
     if ranks is not None:
+        # Rank of the worst pair that is kept; partition finds it without a full sort.
         border = np.partition(ranks, kept - 1)[kept - 1] if kept else np.uint32(0)
         if border == _UNSCORED:
             scored = int(np.count_nonzero(ranks != _UNSCORED))
@@ -148,6 +149,8 @@ def _lowest(hashes: NDArray[np.uint64], keep: int) -> NDArray[np.bool_]:
     for start in range(0, len(hashes), chunk):
         first_bits = (hashes[start : start + chunk] >> np.uint64(48)).astype(np.int64)
         counts += np.bincount(first_bits, minlength=1 << 16)
+    # `digit` is the bucket in which the `keep`-th lowest hash lies: lower buckets are kept whole, and only
+    # this one is sorted.
     ends = np.cumsum(counts)
     digit = int(np.searchsorted(ends, keep))
     low = hashes < np.uint64(digit << 48)

@@ -23,6 +23,7 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
 
 def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
     """Yield the same batches; a thread fetches the next one while the current one is used."""
+    # One thread: generators cannot be advanced by two threads at once.
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, batches, None)
         while (batch := coming.result()) is not None:

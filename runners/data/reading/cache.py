@@ -58,6 +58,8 @@ def shared_images(
     path = folder / f"{_key(pool, image_size)}.npy"
     with closing(_lock(folder / "lock")):
         if not path.exists():
+            # First drop what is old, then, if that is not enough, everything unused; leave half of the memory
+            # free.
             drop_idle(memory=memory, unused_s=_IDLE_S)
             if need > shutil.disk_usage(memory).free // 2:
                 drop_idle(memory=memory)
@@ -66,6 +68,7 @@ def shared_images(
             _decode(pool, image_size, path, threads)
         os.utime(path)
         images = np.load(path, mmap_mode="c")
+        # The shared lock marks the cache as used until this process ends.
         _IN_USE.setdefault(path, _lock(path, fcntl.LOCK_SH))
         found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     return SharedImages(images=images, damage={int(row): Damage(**each) for row, each in found.items()})
@@ -141,4 +144,5 @@ def _decode(pool: Pool, image_size: int, path: Path, threads: int) -> None:
     images.flush()
     told = {row: asdict(each) for row, each in damage.items()}
     path.with_suffix(".json").write_text(json.dumps(told), encoding="utf-8")
+    # Last: a cache under its final name is complete, and its damage file already exists.
     partial.rename(path)

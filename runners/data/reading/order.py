@@ -35,6 +35,7 @@ def positions(*, seed: int, count: int, start: int, stop: int, windowed: bool = 
     assert count > 0
     assert 0 <= start <= stop
     parts = [np.empty(0, np.int64)]
+    # Every epoch that [start, stop) touches, with the part of it that is needed.
     for epoch in range(start // count, -(-stop // count)):
         first, last = max(start - epoch * count, 0), min(stop - epoch * count, count)
         if windowed:
@@ -78,6 +79,7 @@ def _window_starts(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
 @lru_cache(maxsize=4)
 def _window(seed: int, count: int, epoch: int, window: int) -> NDArray[np.int64]:
     blocks = _blocks(seed, count, epoch)[window * WINDOW : (window + 1) * WINDOW]
+    # Rows of the window's blocks, the last block of the subset cut at `count`.
     rows = np.concatenate([np.arange(each * BLOCK, min((each + 1) * BLOCK, count)) for each in blocks])
     order = np.random.default_rng((_WINDOWED_STREAM, seed, epoch, window)).permutation(rows)
     order.setflags(write=False)

@@ -113,6 +113,7 @@ class StreamedSet:
         Raises:
             ValueError: More pairs are damaged than tolerated, or a batch cannot be split into equal parts.
         """
+        # Read before the fork of the workers.
         if self.workers:
             self.pool.warm()
         loader: Any = DataLoader(

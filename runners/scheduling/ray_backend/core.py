@@ -134,6 +134,7 @@ class RayBackend:
         for reference, at in list(self._asked_at.items()):
             if time.monotonic() - at > _ASK_AGAIN_S:
                 self._ask(reference)
+        # ray.wait needs at least one reference.
         if not self._running:
             threading.Event().wait(timeout_s)
             return []

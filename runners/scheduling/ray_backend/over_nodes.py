@@ -118,4 +118,5 @@ def _first_cause(failures: Mapping[int, Exception]) -> Exit:
         else:
             cause = getattr(failure, "_base_exc", failure)
             ends.append(Exit(how=fault_of(cause), reason=f"rank {rank}: {words_of(cause)}"))
+    # min keeps the first of equals: the lowest rank.
     return min(ends, key=lambda end: ("left", "crashed", "failed").index(end.how))
