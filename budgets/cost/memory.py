@@ -7,8 +7,13 @@ Activations kept for the backward pass, in bf16, without recomputation and witho
 bytes per token, width and layer of a transformer (Korthikanti et al. 2022, table 2, without the attention
 term). A block has about 12 x width² MACs a token, hence 34 / (12 x width) bytes a MAC; a Mixer's blocks have
 the same shape. ConvNeXt, Swin and ResNet have narrow stages with large maps: 0.012 bytes a MAC (computed by
-hand: ConvNeXt-T 0.0124, Swin-T 0.0117, ResNet-50 0.011). The loss's similarity matrices come on top: each
-device's share of the batch against the whole batch.
+hand: ConvNeXt-T 0.0124, Swin-T 0.0117, ResNet-50 0.011).
+
+The loss of one device without accumulation holds similarity matrices of the batch against itself: 16 bytes an
+entry in CLIP, 20 in SigLIP, and SimCLR's matrix is twice as high and wide. Beyond `CHUNK_ENTRIES` entries,
+with accumulation and over several devices, the loss is computed in chunks of that many entries
+(`runners.strategies.row_loss`), of which five are in memory at once, beside the features of the whole batch
+in fp32 and the gradients of the device's own.
 
 With accumulation, only one part of the batch has activations in memory. With gradient checkpointing, a
 transformer layer keeps only its input, 2 of the 34 bytes. Fragmentation, input images and communication
@@ -27,7 +32,11 @@ _EMA_BYTES = 4
 _CHECKPOINTED = 2 / 34
 _BYTES_PER_MAC_OF_STAGES = 0.012
 _TRANSFORMERS = frozenset({"vit", "mixer"})
-_LOGIT_BYTES = 4 * 2  # fp32, with their gradients
+_LOGIT_BYTES = {"softmax": 16, "sigmoid": 20, "simclr": 48}  # an entry of the batch's own matrix
+_CHUNKS_AT_ONCE = 5
+
+CHUNK_ENTRIES = 2**25
+"""Entries of a similarity matrix that are computed at once: 128 MiB in fp32."""
 
 
 def memory_bytes(
@@ -46,7 +55,6 @@ def memory_bytes(
     here = -(-batch_size // devices)
     image = _image_bytes_per_mac(architecture) * (cost.image_macs + cost.head_macs)
     text = _transformer_bytes_per_mac(int(complete(architecture.config).text["width"])) * cost.text_macs
-    matrices = (1 if strategy.sigmoid_loss else 2) + (4 if strategy.self_supervised_head else 0)
     if recipe.gradient_checkpointing:
         text *= _CHECKPOINTED
         image *= _CHECKPOINTED if architecture.family in _TRANSFORMERS else 1
@@ -54,8 +62,23 @@ def memory_bytes(
     return int(
         per_parameter * parameters(architecture, strategy).total
         + -(-here // recipe.accumulation) * (image + text)
-        + here * batch_size * matrices * _LOGIT_BYTES
+        + _loss_bytes(architecture, strategy, recipe, batch_size=batch_size, here=here)
     )
+
+
+def _loss_bytes(
+    architecture: Architecture, strategy: Strategy, recipe: Recipe, *, batch_size: int, here: int
+) -> int:
+    """Estimate what the loss holds beside the towers' activations; ``here``: pairs of this device."""
+    entries = batch_size**2
+    if here == batch_size and recipe.accumulation == 1 and entries <= CHUNK_ENTRIES:
+        bytes_per_entry = _LOGIT_BYTES["sigmoid" if strategy.sigmoid_loss else "softmax"]
+        return entries * (bytes_per_entry + (_LOGIT_BYTES["simclr"] if strategy.self_supervised_head else 0))
+    rows = min(2 * here if strategy.self_supervised_head else here, max(1, CHUNK_ENTRIES // batch_size))
+    widest = batch_size * (2 if strategy.self_supervised_head else 1)
+    width = int(architecture.config["embed_dim"])
+    features = 2 * (batch_size + 2 * here) * width * 4
+    return _CHUNKS_AT_ONCE * min(rows * widest, CHUNK_ENTRIES) * 4 + features
 
 
 def _image_bytes_per_mac(architecture: Architecture) -> float:

@@ -5,6 +5,7 @@ trial.
 """
 
 import math
+from collections.abc import Sequence
 
 import open_clip
 import torch
@@ -12,6 +13,7 @@ from open_clip.transformer import PatchDropout
 from torch import Tensor, nn
 
 from runners.models.model import encode_text
+from runners.strategies.row_loss import Gather, RowLoss, softmax_row_loss
 
 
 class Clip:
@@ -34,6 +36,11 @@ class Clip:
         """Return open_clip's contrastive loss of image and text features."""
         loss: Tensor = self._loss(*features, model.logit_scale.exp())
         return loss
+
+    def row_loss(self, model: open_clip.CLIP, own: Sequence[Tensor], gather: Gather, first: int) -> RowLoss:
+        """Return the same loss by this rank's rows."""
+        image, text = (each.float() for each in own)
+        return softmax_row_loss(image, text, model.logit_scale.exp(), gather, first)
 
     def chance(self, batch_size: int) -> float:
         """Return the cross-entropy of a uniform choice among the batch."""

@@ -5,11 +5,14 @@ devices), and the loss takes the features of all. `budgets.cost.strategy` holds 
 them with this code.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import open_clip
 import torch
 from torch import Tensor, nn
+
+from runners.strategies.row_loss import Gather, RowLoss
 
 
 class TrainingStrategy(Protocol):
@@ -40,6 +43,17 @@ class TrainingStrategy(Protocol):
 
     def loss(self, model: open_clip.CLIP, *features: Tensor) -> Tensor:
         """Return the loss of the whole batch, a scalar, from the features of all its pairs."""
+        ...
+
+    def row_loss(self, model: open_clip.CLIP, own: Sequence[Tensor], gather: Gather, first: int) -> RowLoss:
+        """Compute this rank's share of the same loss, and its features' gradients, without the whole matrix.
+
+        Args:
+            model: The model.
+            own: Features of this rank's pairs.
+            gather: Joins tensors of all ranks.
+            first: Number of this rank's first pair in the batch.
+        """
         ...
 
     def chance(self, batch_size: int) -> float:

@@ -1,6 +1,7 @@
 """SigLIP: a sigmoid loss on every image-text pair of the batch separately (arXiv 2303.15343)."""
 
 import math
+from collections.abc import Sequence
 
 import open_clip
 from open_clip.loss import SigLipLoss
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from runners.models.model import full_precision
 from runners.strategies.clip import Clip
+from runners.strategies.row_loss import Gather, RowLoss, sigmoid_row_loss
 
 
 class SigLip(Clip):
@@ -24,6 +26,11 @@ class SigLip(Clip):
         with full_precision(image.device):
             loss: Tensor = self._loss(image, text, model.logit_scale.exp(), model.logit_bias)
         return loss
+
+    def row_loss(self, model: open_clip.CLIP, own: Sequence[Tensor], gather: Gather, first: int) -> RowLoss:
+        """Return the same loss by this rank's rows."""
+        image, text = (each.float() for each in own)
+        return sigmoid_row_loss(image, text, model.logit_scale.exp(), model.logit_bias, gather, first)
 
     def chance(self, batch_size: int) -> float:
         """Return the lowest loss of a constant answer for all image-text pairs of the batch."""

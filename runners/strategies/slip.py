@@ -5,6 +5,8 @@ attention pooling ends with the projection, it reads the projected ones.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import open_clip
 import torch
@@ -14,6 +16,7 @@ from torch.nn import functional
 from runners.models.model import unprojected
 from runners.strategies.augment import crop_and_flip, jitter_colour
 from runners.strategies.clip import Clip
+from runners.strategies.row_loss import Gather, RowLoss, simclr_row_loss
 
 _TEMPERATURE = 0.1
 _SCALE = 1.0
@@ -61,6 +64,23 @@ class Slip(Clip):
         image, text, first, second = features
         self_supervised = simclr_loss(torch.cat([first, second]), temperature=_TEMPERATURE)
         return super().loss(model, image, text) + _SCALE * self_supervised
+
+    def row_loss(self, model: open_clip.CLIP, own: Sequence[Tensor], gather: Gather, first: int) -> RowLoss:
+        """Return the same loss by this rank's rows."""
+        image, text, *views = own
+        contrastive = super().row_loss(model, (image, text), gather, first)
+        with torch.enable_grad():
+            raw = [view.detach().requires_grad_() for view in views]
+            embeddings = [functional.normalize(view.float(), dim=-1) for view in raw]
+        simclr = simclr_row_loss(
+            *(each.detach() for each in embeddings), temperature=_TEMPERATURE, gather=gather, first=first
+        )
+        gradients = torch.autograd.grad(embeddings, raw, simclr.features)
+        return replace(
+            contrastive,
+            share=contrastive.share + _SCALE * simclr.share,
+            features=(*contrastive.features, *(_SCALE * each for each in gradients)),
+        )
 
     def chance(self, batch_size: int) -> float:
         """Add the cross-entropy of a uniform choice among all other views of the batch."""

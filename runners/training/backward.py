@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from runners.host.seeds import derive_seed
-from runners.models.model import attention_context
+from runners.models.model import attention_context, full_precision
 from runners.training.learner import Learner
-from runners.training.ranks import gather, rank, ranks
+from runners.training.ranks import gather, rank, ranks, total
 
 Context = Callable[[], AbstractContextManager[object]]
 
@@ -38,12 +38,12 @@ def backward_in_parts(
 ) -> Tensor:
     """Compute the gradients of a batch split into parts and over ranks, with the loss of the whole batch.
 
-    First pass: features of all parts, without a graph, gathered from all ranks. The loss of all features
-    gives the gradient of each feature. Second pass: each part runs again with a graph and propagates its
-    features' gradients to the weights (Gao et al. 2021, arXiv 2101.06983; like open_clip's ``accum_freq``,
-    but with the temperature's gradient counted once). Loss and gradients equal those of the whole batch,
-    except for batch norm, which sees one part of all ranks at a time. With a single part per rank the first
-    pass keeps its graph and is not repeated.
+    First pass: features of all parts, without a graph. Each rank computes its rows of the loss of all ranks'
+    features and the gradients of its own (`runners.strategies.row_loss`). Second pass: each part runs again
+    with a graph and propagates its features' gradients to the weights (Gao et al. 2021, arXiv 2101.06983;
+    like open_clip's ``accum_freq``, but with the temperature's gradient counted once). Loss and gradients
+    equal those of the whole batch, except for batch norm, which sees one part of all ranks at a time. With a
+    single part per rank the first pass keeps its graph and is not repeated.
 
     Args:
         learner: The learner whose parameters receive gradients.
@@ -66,26 +66,29 @@ def backward_in_parts(
 
     with torch.set_grad_enabled(parts == 1):
         cached = [features(part) for part in range(parts)]
-    # Leaves of the graph: the loss's gradient with respect to each feature is computed, not beyond.
-    whole = [gather(torch.cat(each)).requires_grad_() for each in zip(*cached, strict=True)]
-    with context():
-        loss = strategy.loss(model, *whole)
-    # Every rank has the gradient of the parameters that the loss reads directly; averaging keeps it.
-    direct = [each for each in (model.logit_scale, model.logit_bias) if each is not None]
-    gradients = torch.autograd.grad(_scaled(learner, loss), [*whole, *direct])
-    # DistributedDataParallel averages over ranks, but each rank holds only its own features' share of the
-    # gradient: the factor `ranks()` turns the average back into the sum.
-    own = [each.chunk(ranks())[rank()].mul(ranks()).chunk(parts) for each in gradients[: len(whole)]]
+    joined = [torch.cat(each).detach() for each in zip(*cached, strict=True)]
+    with torch.no_grad(), full_precision(joined[0].device):
+        rows = strategy.row_loss(model, joined, gather, rank() * len(joined[0]))
+    # DistributedDataParallel averages over ranks, and each rank holds its own share of the gradients: the
+    # factor `ranks()` turns the average back into the sum.
+    factor = _scaled(learner, torch.full((), float(ranks()), device=rows.share.device))
+    # With the scale exp(p), ∂L/∂p = scale · ∂L/∂scale.
+    parameters = ((model.logit_scale, model.logit_scale.exp() * rows.scale), (model.logit_bias, rows.bias))
+    direct = {each: (factor * slope).reshape(each.shape) for each, slope in parameters if each is not None}
+    own = [
+        (factor * slope).to(feature.dtype).chunk(parts)
+        for feature, slope in zip(joined, rows.features, strict=True)
+    ]
     for part, gradient in enumerate(zip(*own, strict=True)):
         last = part == parts - 1
         # Gradients are exchanged once, in the backward pass of the last part.
         with nullcontext() if last else learner.before_exchange():
             outputs = cached[part] if parts == 1 else features(part)
             roots = (*outputs, *direct) if last else outputs
-            values = (*gradient, *gradients[len(whole) :]) if last else gradient
-            with attention_context(loss.device):
+            values = (*gradient, *direct.values()) if last else gradient
+            with attention_context(factor.device):
                 torch.autograd.backward(roots, values)
-    return loss.detach()
+    return total(rows.share)
 
 
 def _scaled(learner: Learner, loss: Tensor) -> Tensor:

@@ -49,6 +49,14 @@ def gather(own: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def total(own: Tensor) -> Tensor:
+    """Return the sum of a tensor over all ranks."""
+    if ranks() > 1:
+        own = own.clone()
+        dist.all_reduce(own)
+    return own
+
+
 @contextmanager
 def first_rank_first() -> Iterator[None]:
     """Context manager: other ranks wait until rank 0 is through, for example because it repairs files."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from budgets.cost.memory import CHUNK_ENTRIES
 from budgets.recipe import Recipe
 from runners.data.reading.ahead import on_device
 from runners.data.reading.training_set import TrainingData
@@ -87,7 +88,8 @@ def train(  # noqa: PLR0913 - the parts of a run
         with context():
             views = strategy.views(floats, ids, generator)
         optimizer.zero_grad(set_to_none=True)
-        if recipe.accumulation == 1 and ranks() == 1:
+        # A large matrix is computed in chunks of rows, by one rank as by several.
+        if recipe.accumulation == 1 and ranks() == 1 and schedule.batch_size**2 <= CHUNK_ENTRIES:
             losses[step] = backward(learner, views, context)
         else:
             # Unique per step and rank.

@@ -209,7 +209,8 @@ def test_accumulated_batch_equals_whole_batch_in_loss_and_gradients(name: str) -
         whole.learner.model.named_parameters(), parts.learner.model.parameters(), strict=True
     ):
         assert found.grad is not None, parameter
-        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-6, msg=parameter)
+        assert expected.grad is not None, parameter
+        assert float((found.grad - expected.grad).norm() / expected.grad.norm()) < 1e-5, parameter
 
 
 def test_both_passes_of_a_part_drop_the_same_patches() -> None:
