@@ -2,7 +2,7 @@
 
 Each class is a section of the YAML file and each field a key (`budgets.keys`); `study.declare.load` reads it.
 A new key is a new field, here or in `budgets.recipe`: loading, dumping, docs/declaration.md and the template
-follow. A class's ``clashes`` yields each key that contradicts another, with the error.
+follow. A class's ``clashes`` yields each key that contradicts another, with the error from the key on.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
 from budgets import values
-from budgets.keys import RISING, At, Given, OneOf, Tuned
+from budgets.keys import RISING, At, Given, OneOf, Tuned, keys
 from budgets.quantity import format_flops
 from budgets.recipe import PRESETS, Recipe
 
@@ -173,6 +173,11 @@ class Exclusion:
     """Budget levels in training FLOPs."""
     regimes: tuple[Regime, ...] = ()
     """Regimes that it matches."""
+
+    def clashes(self, given: Given) -> Clashes:
+        """Yield a rule that would leave out every cell."""
+        if not any(given(key.name) for key in keys(Exclusion)):
+            yield "", "names no axis and would leave out every cell"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -395,8 +400,6 @@ class Declaration:
             yield from self._unlisted(f"grid[{number}].levels", block.levels)
         for number, rule in enumerate(self.exclude, start=1):
             yield from self._unlisted(f"exclude[{number}].levels", rule.levels)
-            if rule == Exclusion():
-                yield f"exclude[{number}]", f"exclude[{number}] names no axis and would leave out every cell"
 
     def _batches(self) -> Clashes:
         """Yield a batch, of those that are tuned, too, that its ranks and parts can't share evenly."""

@@ -53,10 +53,10 @@ def load_declaration(path: Path) -> Declaration:
         special={"pool": _pool, "training": _training, "fields": _tuned_fields},
     )
     declaration = walk.read(root, Declaration)
-    if root.sound("grid") and root.sound("exclude"):  # else an axis may be incomplete for another mistake
+    root.done()
+    if root.sound("grid") and root.sound("exclude"):  # an axis may be incomplete for another mistake
         for at, message in declaration.unmatched():
             root.error(message, at)
-    root.done()
     problems.raise_any()
     return declaration
 
@@ -85,13 +85,13 @@ def _pool(walk: Walk, root: Section, _: Mapping[str, Any]) -> object:
         option.kind: [each.name for each in keys(option.kind)] if option.form == "inline" else [option.name]
         for option in key.options
     }
+    section.know(name for names in inside.values() for name in names)
     given = [kind for kind, names in inside.items() if any(map(section.has, names))]
     if len(given) != 1:
         section.error(
             "pool needs one of embedded: {pairs, seed}, path: FOLDER, or name: NAME with pairs and scored "
             "for a pool that is only described"
         )
-        section.ignore()
         return FolderPool(path="")
     (option,) = [each for each in key.options if each.kind is given[0]]
     inner = section if option.form == "inline" else section.section(option.name)

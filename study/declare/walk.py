@@ -45,7 +45,8 @@ class Walk:
         value = kind(**found)
         clashes = getattr(value, "clashes", None)
         for at, message in () if clashes is None else clashes(section.has):
-            section.error(f"{section.name}.{message}" if section.name else message, at)
+            around = f"{section.name}{'.' if at else ' '}" if section.name else ""
+            section.error(f"{around}{message}", at or None)
         return value
 
     def _value(self, section: Section, key: Key) -> Any:  # noqa: ANN401, PLR0911 - of the field's type; one a form

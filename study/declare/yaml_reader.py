@@ -1,6 +1,6 @@
 """Reads YAML by its nodes: each error names file and line, and all errors of a file come at once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, TypeVar
@@ -148,9 +148,8 @@ class Section:
         return f"{self.problems.path}:{self._keys.get(key, self.node).start_mark.line + 1}"
 
     def sound(self, key: str) -> bool:
-        """Tell whether no error was noted in a key's value."""
-        node = self._values.get(key)
-        return node is None or not self.problems.within(node)
+        """Tell whether a key is given and no error was noted in its value."""
+        return key in self._values and not self.problems.within(self._values[key])
 
     def error(self, message: str, key: str | None = None) -> None:
         """Note an error at a key (``levels``, ``grid[2].levels``), or at the section that lacks it."""
@@ -162,9 +161,9 @@ class Section:
         else:
             self.problems.add(self.node, message)
 
-    def ignore(self) -> None:
-        """Leave out the check for keys that nobody asked for."""
-        self._asked.update(self._values)
+    def know(self, keys: Iterable[str]) -> None:
+        """Take keys as known, though nobody may ask for them."""
+        self._asked.update(keys)
 
     def done(self) -> None:
         """Note every key that nobody asked for, of inner sections as well."""

@@ -1,4 +1,4 @@
-"""docs/declaration.md and the template's last part are what the data classes say, no key more and none less."""
+"""docs/declaration.md and the template's last part are what the data classes say, no key more, none less."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
