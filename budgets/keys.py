@@ -5,7 +5,7 @@ Loading, dumping and docs/declaration.md follow from that. No reader is given wh
 ``bool``, a ``Literal``, a data class (a section), a tuple of one (a list of sections), a dict of one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import cache
 from types import NoneType, UnionType
@@ -194,6 +194,12 @@ def tunable(kind: type) -> dict[str, Reader]:
         found |= {key.field: key.tuned} if key.tuned is not None else {}
         found |= tunable(key.kind) if key.form == "inline" else {}
     return found
+
+
+def clashes(value: object, given: Given) -> Iterator[tuple[str, str]]:
+    """Yield each key of a section that contradicts another, with the error from the key on."""
+    check = getattr(value, "clashes", None)
+    yield from () if check is None else check(given)
 
 
 @cache

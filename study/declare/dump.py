@@ -1,11 +1,53 @@
 """A declaration back to YAML, every default written out; `load` reads it as the same declaration."""
 
+from typing import Any
+
 import yaml
 
 from budgets.declaration import Declaration
-from study.declare.walk import plain
+from budgets.keys import Key, clashes, keys
+from budgets.recipe import Recipe
 
 
 def dump_declaration(declaration: Declaration) -> str:
     """Return the resolved declaration as the YAML that would declare it."""
     return yaml.safe_dump(plain(declaration), sort_keys=False, allow_unicode=True)
+
+
+def plain(value: object) -> dict[str, Any]:
+    """Return a data class as its section: every default, but no key that would be an error."""
+    content: dict[str, Any] = {}
+    for key in keys(type(value)):
+        found = _plain(key, getattr(value, key.field))
+        if key.form == "inline":
+            content |= found
+        elif found not in ({}, [], None):
+            content[key.name] = found
+    if isinstance(value, Recipe) and value.warmup_samples is not None:
+        content["warmup"] = f"{value.warmup_samples} samples"
+    for name, _ in list(clashes(value, content.__contains__)):
+        content.pop(name, None)
+    return content
+
+
+def _plain(key: Key, value: Any) -> Any:  # noqa: ANN401, PLR0911 - of the field's type; one a form
+    if value is None and (key.read is None or key.read.write(None) is None):
+        return None
+    match key.form:
+        case "choice":
+            (option,) = [each for each in key.options if each.kind is type(value)]
+            return plain(value) if option.form == "inline" else {option.name: plain(value)}
+        case "section" | "inline":
+            return plain(value)
+        case "sections":
+            return [plain(each) for each in value]
+        case "named":
+            return {name: plain(each) for name, each in value.items()}
+        case "list" | "range":
+            assert key.read is not None
+            return [key.read.write(each) for each in value]
+        case "special":
+            return {name: list(each) for name, each in value.items()}
+        case "mapping":
+            return dict(value)
+    return value if key.read is None else key.read.write(value)

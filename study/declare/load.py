@@ -8,7 +8,7 @@ from typing import Any
 from budgets import values
 from budgets.cost.architecture import catalogue, load_architecture
 from budgets.cost.strategy import STRATEGIES
-from budgets.declaration import Declaration, FolderPool, Training
+from budgets.declaration import Declaration, FolderPool, Training, Tuning
 from budgets.keys import OneOf, keys, tunable
 from budgets.names import unknown
 from budgets.recipe import PRESETS, Recipe
@@ -50,7 +50,11 @@ def load_declaration(path: Path) -> Declaration:
     root, problems = read_root(path)
     walk = Walk(
         names={"architecture": _architectures(root), "strategy": tuple(STRATEGIES)},
-        special={"pool": _pool, "training": _training, "fields": _tuned_fields},
+        special={
+            (Declaration, "pool"): _pool,
+            (Declaration, "training"): _training,
+            (Tuning, "fields"): _tuned_fields,
+        },
     )
     declaration = walk.read(root, Declaration)
     root.done()

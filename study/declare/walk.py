@@ -1,11 +1,10 @@
-"""A section of a declaration ↔ its data class, key by key as the class's fields say."""
+"""A section of a declaration → its data class, key by key as the class's fields say."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, replace
 from typing import Any, TypeVar
 
-from budgets.keys import Key, OneOf, keys
-from budgets.recipe import Recipe
+from budgets.keys import Key, OneOf, clashes, keys
 from study.declare.yaml_reader import Section
 
 T = TypeVar("T")
@@ -19,11 +18,11 @@ class Walk:
 
     Attributes:
         names: Kind of name → all that are allowed, where the data class does not say.
-        special: Field → what reads it.
+        special: Data class and field → what reads it.
     """
 
     names: Mapping[str, tuple[str, ...]]
-    special: Mapping[str, Special]
+    special: Mapping[tuple[type, str], Special]
 
     def read(self, section: Section, kind: type[T], defaults: T | None = None) -> T:
         """Read a section as its data class.
@@ -36,15 +35,14 @@ class Walk:
         found: dict[str, Any] = {}
         for key in keys(kind):
             default = key.default if defaults is None else getattr(defaults, key.field)
-            special = self.special.get(key.field)
+            special = self.special.get((kind, key.field))
             found[key.field] = (
                 self._value(section, replace(key, default=default))
                 if special is None
                 else special(self, section, found)
             )
         value = kind(**found)
-        clashes = getattr(value, "clashes", None)
-        for at, message in () if clashes is None else clashes(section.has):
+        for at, message in clashes(value, section.has):
             around = f"{section.name}{'.' if at else ' '}" if section.name else ""
             section.error(f"{around}{message}", at or None)
         return value
@@ -97,43 +95,3 @@ class Walk:
         if isinstance(read, OneOf) and not read.allowed:
             return replace(read, allowed=self.names[read.kind])
         return read or str
-
-
-def plain(value: object) -> dict[str, Any]:
-    """Return a data class as its section: every default, but no key that would be an error."""
-    content: dict[str, Any] = {}
-    for key in keys(type(value)):
-        found = _plain(key, getattr(value, key.field))
-        if key.form == "inline":
-            content |= found
-        elif found not in ({}, [], None):
-            content[key.name] = found
-    if isinstance(value, Recipe) and value.warmup_samples is not None:
-        content["warmup"] = f"{value.warmup_samples} samples"
-    clashes = getattr(value, "clashes", None)
-    for key_name, _ in list(() if clashes is None else clashes(content.__contains__)):
-        content.pop(key_name, None)
-    return content
-
-
-def _plain(key: Key, value: Any) -> Any:  # noqa: ANN401, PLR0911 - of the field's type; one a form
-    if value is None and (key.read is None or key.read.write(None) is None):
-        return None
-    match key.form:
-        case "choice":
-            (option,) = [each for each in key.options if each.kind is type(value)]
-            return plain(value) if option.form == "inline" else {option.name: plain(value)}
-        case "section" | "inline":
-            return plain(value)
-        case "sections":
-            return [plain(each) for each in value]
-        case "named":
-            return {name: plain(each) for name, each in value.items()}
-        case "list" | "range":
-            assert key.read is not None
-            return [key.read.write(each) for each in value]
-        case "special":
-            return {name: list(each) for name, each in value.items()}
-        case "mapping":
-            return dict(value)
-    return value if key.read is None else key.read.write(value)

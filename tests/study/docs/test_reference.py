@@ -11,7 +11,8 @@ from budgets import values
 from budgets.keys import OneOf, Reader, keys
 from docs.build import reference as page
 from docs.build import source_map as house
-from study.declare.walk import Walk, plain
+from study.declare.dump import plain
+from study.declare.walk import Walk
 from study.declare.yaml_reader import read_root
 from tests.study.declared import full
 
