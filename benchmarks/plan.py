@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from budgets.declaration import Declaration, DescribedPool, GridBlock, Training
+from budgets.declaration import Budget, Declaration, DescribedPool, GridBlock, Training
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.plan import Plan
 from budgets.planning.planner import make_plan
@@ -29,8 +29,7 @@ def big_plan() -> Plan:
     declaration = Declaration(
         name="big",
         pool=DescribedPool(name="big", pairs=10**9, scored=True),
-        levels=tuple(10**17 * 2**step for step in range(10)),
-        study_flops=10**26,
+        budget=Budget(levels=tuple(10**17 * 2**step for step in range(10)), study_flops=10**26),
         grid=(
             GridBlock(
                 architectures=names,

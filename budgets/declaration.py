@@ -1,34 +1,37 @@
-"""What a researcher declares: plain data, checked for what can be known without looking at a disk.
+"""A study as its researcher declares it: plain data, checked for what can be known without looking at a disk.
 
-`study.declare.load` reads it from YAML; everything after works on these classes.
+Each class is a section of the YAML file and each field a key (`budgets.keys`); `study.declare.load` reads it.
+A new key is a new field, here or in `budgets.recipe`: loading, dumping, docs/declaration.md and the template
+follow. A class's ``clashes`` yields each key that contradicts another, with the error from the key on.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
-from budgets.recipe import Recipe
+from budgets import values
+from budgets.keys import RISING, At, Given, OneOf, Tuned, keys
+from budgets.quantity import format_flops
+from budgets.recipe import PRESETS, Recipe
 
 Regime = Literal["fixed-compute", "one-epoch", "equal-samples"]
-REGIMES: tuple[Regime, ...] = ("fixed-compute", "one-epoch", "equal-samples")
-Fit = Literal["refuse", "drop"]
-FITS: tuple[Fit, ...] = ("refuse", "drop")
-LOGGERS = ("tensorboard", "wandb")
+LoggerName = Literal["tensorboard", "wandb"]
+LOGGERS: tuple[LoggerName, ...] = get_args(LoggerName)
 
 EMBEDDED_VERSION = 1
 """Of the embedded pool's generator: raised whenever the same (seed, index) gives another pair than before."""
 
+Clashes = Iterator[tuple[str, str]]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbeddedPool:
-    """The pool that comes with the project: captioned emoji scenes, generated from a seed.
+    """The pool that comes with the project: captioned emoji scenes, generated from a seed."""
 
-    Attributes:
-        pairs: Number of image-text pairs.
-        seed: Which pairs; another seed gives other scenes of the same kind.
-    """
-
-    pairs: int
-    seed: int = 0
+    pairs: Annotated[int, values.positive]
+    """Number of image-text pairs."""
+    seed: Annotated[int, values.positive_or_zero] = 0
+    """Which pairs; another seed gives other scenes of the same kind."""
 
     @property
     def name(self) -> str:
@@ -38,243 +41,398 @@ class EmbeddedPool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FolderPool:
-    """A folder of webdataset shards, in the layout that img2dataset writes.
+    """A folder of webdataset shards, in the layout that img2dataset writes."""
 
-    Attributes:
-        path: The folder.
-    """
-
-    path: str
+    path: Annotated[str, values.path]
+    """The folder of a pool of webdataset shards."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DescribedPool:
-    """A pool that is not here: enough to plan and price a study, not to run it.
+    """A pool that is not here: enough to plan and price a study, not to run it."""
 
-    Attributes:
-        name: Identifies the pool's content; part of each trial's id.
-        pairs: Number of image-text pairs.
-        scored: Whether the pairs have a quality score.
-    """
-
-    name: str
-    pairs: int
+    name: Annotated[str, values.name]
+    """Identifies the content of a pool that is only described; part of each trial's id."""
+    pairs: Annotated[int, values.positive]
+    """Number of its image-text pairs."""
     scored: bool = False
+    """Whether its pairs have a quality score."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GridBlock:
-    """One block of the grid: the product of its axes. A study's cells are the union of its blocks.
+class EvaluationSet:
+    """A set of the user's own; a folder alone stands for its ``path``.
 
-    Attributes:
-        architectures: Names from the catalogue.
-        strategies: Names of training strategies.
-        sizes: Subset sizes in pairs; None stands for all pairs of the quality.
-        quality: ``all`` or ``topNN``: the best NN % of the pool by score.
-        levels: Training FLOPs of a trial; all of the study's levels when empty.
-        seeds: Seeds; all of the study's when empty.
-        regime: How many samples a trial sees (see `budgets.planning.plan`).
-        samples: Samples seen of a trial, for `equal-samples` alone.
+    A set of a described pool may be described as well: ``images`` and ``texts`` in place of ``path``.
     """
 
-    architectures: tuple[str, ...]
-    strategies: tuple[str, ...] = ("clip",)
-    sizes: tuple[int | None, ...] = (None,)
-    quality: tuple[str, ...] = ("all",)
-    levels: tuple[int, ...] = ()
-    seeds: tuple[int, ...] = ()
-    regime: Regime = "fixed-compute"
-    samples: tuple[int, ...] = ()
+    path: Annotated[str | None, values.path] = None
+    """Its folder in CLIP_benchmark's webdataset layout."""
+    probe: bool = False
+    """Whether linear and few-shot probes are fitted to its training split."""
+    images: Annotated[int | None, values.positive_or_zero] = None
+    """Its images, where the pool is only described."""
+    texts: Annotated[int | None, values.positive_or_zero] = None
+    """Its texts, where the pool is only described."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Exclusion:
-    """A rule that leaves cells out: those that it matches on every axis that it names. An empty axis is any.
-
-    Attributes:
-        architectures: Architectures that it matches.
-        strategies: Strategies.
-        sizes: Subset sizes in pairs; None stands for all pairs of the quality.
-        quality: Qualities.
-        levels: Budget levels in training FLOPs.
-        regimes: Regimes.
-    """
-
-    architectures: tuple[str, ...] = ()
-    strategies: tuple[str, ...] = ()
-    sizes: tuple[int | None, ...] = ()
-    quality: tuple[str, ...] = ()
-    levels: tuple[int, ...] = ()
-    regimes: tuple[Regime, ...] = ()
+    def clashes(self, given: Given) -> Clashes:
+        """Yield what is missing, or in the way of another key."""
+        described = not (given("path") or self.probe)
+        for key in ("images", "texts") if described else ("path",):
+            if not given(key):
+                yield key, f"{key} is missing"
+        for key in () if described else ("images", "texts"):
+            if given(key):
+                yield key, f"{key} goes without path and probe: it describes a set that is not here"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ladder:
-    """Budget levels that the planner chooses from the study budget: the highest whose whole grid fits.
+    """Budget levels that the planner chooses from the study budget: the highest whose whole grid fits."""
 
-    Attributes:
-        levels: Number of levels.
-        ratio: Each level over the one below.
+    levels: Annotated[int, values.level_count] = 4
+    """Number of levels."""
+    ratio: Annotated[float, values.ratio] = 2.0
+    """Each level over the one below."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """The compute that may be spent: ``levels``, ``study``, or both.
+
+    ``ladder`` and ``fit`` go with ``study``.
     """
 
-    levels: int = 4
-    ratio: float = 2.0
+    levels: Annotated[tuple[Annotated[int, values.compute], ...], RISING] = ()
+    """Budget levels: training FLOPs of a trial (one multiply-add is two, the backward pass twice the forward
+    pass); without them the planner chooses a ladder."""
+    study_flops: Annotated[int | None, values.compute] = None
+    """Cap on the training FLOPs of the whole study."""
+    ladder: Ladder = field(default_factory=Ladder)
+    """How levels are chosen where none are declared."""
+    fit: Literal["refuse", "drop"] = "refuse"
+    """Answer to a grid over the study budget: ``refuse`` it, or ``drop`` trials until it fits, extra seeds of
+    the costliest cells first."""
+
+    def clashes(self, given: Given) -> Clashes:
+        """Yield keys that go with others only."""
+        if given("ladder") and given("levels"):
+            yield "ladder", "ladder has the planner choose levels, budget.levels declares them: give one"
+        for key in ("ladder", "fit"):
+            if given(key) and not given("study"):
+                yield key, f"{key} goes with budget.study, the cap on the whole study"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GridBlock:
+    """One block of the grid: the product of its lists. A study's cells are the union of its blocks.
+
+    ``levels`` goes with ``regime: fixed-compute`` alone, ``samples`` with ``regime: equal-samples``, which
+    needs it.
+    """
+
+    architectures: tuple[Annotated[str, values.architecture], ...]
+    """Names from the catalogue."""
+    strategies: tuple[Annotated[str, values.strategy], ...] = ("clip",)
+    """Training strategies."""
+    sizes: tuple[Annotated[int | None, values.pairs_or_all], ...] = (None,)
+    """Subset sizes in pairs; ``all`` (None) takes all pairs of the quality."""
+    quality: tuple[Annotated[str, values.quality], ...] = ("all",)
+    """``all``, or ``topNN``: the best NN % of the pool by score."""
+    regime: Regime = "fixed-compute"
+    """How many samples a trial sees: ``fixed-compute`` as many as a level buys, ``one-epoch`` the subset
+    once, ``equal-samples`` as many as ``samples`` says."""
+    levels: tuple[Annotated[int, values.compute], ...] = ()
+    """Training FLOPs of a trial; all of the study's levels by default."""
+    seeds: tuple[Annotated[int, values.positive_or_zero], ...] = ()
+    """Seeds; all of the study's by default."""
+    samples: tuple[Annotated[int, values.positive], ...] = ()
+    """Samples seen of a trial, for ``equal-samples`` alone."""
+
+    def clashes(self, given: Given) -> Clashes:
+        """Yield keys that do not go with the regime."""
+        if (self.regime == "equal-samples") != given("samples"):
+            yield "samples", "samples goes with regime: equal-samples, and that regime needs it"
+        if self.regime != "fixed-compute" and self.levels:
+            yield "levels", "levels goes with regime: fixed-compute alone"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exclusion:
+    """A rule that leaves cells out: those that it matches on every axis that it names, at least one."""
+
+    architectures: tuple[Annotated[str, values.architecture], ...] = ()
+    """Architectures that it matches."""
+    strategies: tuple[Annotated[str, values.strategy], ...] = ()
+    """Strategies that it matches."""
+    sizes: tuple[Annotated[int | None, values.pairs_or_all], ...] = ()
+    """Subset sizes in pairs; ``all`` (None) matches all pairs of the quality."""
+    quality: tuple[Annotated[str, values.quality], ...] = ()
+    """Qualities that it matches."""
+    levels: tuple[Annotated[int, values.compute], ...] = ()
+    """Budget levels in training FLOPs."""
+    regimes: tuple[Regime, ...] = ()
+    """Regimes that it matches."""
+
+    def clashes(self, given: Given) -> Clashes:
+        """Yield a rule that would leave out every cell."""
+        if not any(given(key.name) for key in keys(Exclusion)):
+            yield "", "names no axis and would leave out every cell"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Training:
-    """How trials train.
+    """The training of all trials.
 
-    Attributes:
-        lr_peak: Peak learning rate of each architecture.
-        batch_size: Pairs in a batch of plain CLIP; a strategy may multiply it.
-        recipe: What all trials share.
+    ``cooldown`` goes with ``schedule: constant-with-cooldown``, ``eps`` with ``optimizer: adamw``. A batch
+    must be a multiple of ranks times ``accumulation``.
     """
 
-    lr_peak: dict[str, float]
-    batch_size: int = 64
-    recipe: Recipe = field(default_factory=Recipe)
+    preset: Annotated[str, OneOf(kind="preset", allowed=tuple(PRESETS))] = "default"
+    """[Settings](#presets) that are taken over; keys that are declared override them."""
+    lr_peak: Annotated[
+        dict[Annotated[str, values.architecture], Annotated[float, values.positive_number]],
+        Tuned(),
+    ]
+    """Peak learning rate of each architecture; a preset or tuning may give it instead."""
+    batch_size: Annotated[int, values.batch, Tuned()] = 64
+    """Pairs in a batch of plain CLIP; a strategy may multiply it."""
+    recipe: Annotated[Recipe, At(name="")] = field(default_factory=Recipe)
+    """The optimisation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tuning:
-    """What is tuned for each architecture with each strategy, before the grid runs.
+    """Numbers of ``training`` that are tuned for each architecture with each strategy, before the grid runs.
 
-    Attributes:
-        share: Share of the study budget that is set aside for it.
-        fields: Field of `Training` or `Recipe` → the values to try, rising.
-        seeds: Seeds of each value; apart from the grid's, so that a lucky seed is not carried into it.
-        metric: What selects, ``<evaluation set>/<metric>``; None stands for the validation set's where there
-            is one, else the study's own.
+    Needs ``budget.study``. See [Presets](#presets) for the fields that can be tuned.
     """
 
-    share: float
+    share: Annotated[float, values.positive_share]
+    """Share of the study budget that is set aside for it."""
     fields: dict[str, tuple[float, ...]]
-    seeds: tuple[int, ...] = (1000,)
-    metric: str | None = None
+    """Field of ``training`` → the values to try, at least two ([which](#presets))."""
+    seeds: tuple[Annotated[int, values.positive_or_zero], ...] = (1000,)
+    """Seeds of each value; apart from the grid's, so that a lucky seed is not carried into it."""
+    metric: Annotated[str | None, values.metric] = None
+    """Metric that selects; by default the validation set's where there is one, else the study's own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What makes a cell not worth its compute.
+    """Limits beyond which a cell is not worth its compute."""
 
-    Attributes:
-        min_steps: Fewest optimiser steps of a trial.
-        max_epochs: Most passes over a subset.
-        damage: Share of a subset's pairs that may turn out damaged before a trial fails.
-    """
-
-    min_steps: int = 20
-    max_epochs: float = 1000.0
-    damage: float = 0.001
+    min_steps: Annotated[int, values.positive] = 20
+    """Fewest optimiser steps of a trial."""
+    max_epochs: Annotated[float, values.positive_number] = 1000.0
+    """Most passes over a subset."""
+    damage: Annotated[float, values.share] = 0.001
+    """Share of a subset's pairs that may turn out damaged before a trial fails."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resources:
-    """What one trial occupies, how often it may crash, and when it checkpoints.
+    """The resources that one trial occupies, its restarts and its checkpoints.
 
-    Attributes:
-        cpus: Processor cores of a trial (one thread each), over all of its nodes.
-        gpus: GPUs of a trial, over all of its nodes, one a rank; 0 trains on the processor.
-        nodes: Nodes that a trial is spread over, in equal parts.
-        ranks: Processes without GPUs that train one model together, each on its part of every batch.
-        retries: How often in a row a trial is started again, where it got no further than the time before.
-        backoff_s: Seconds before the first of these; each further one waits four times as long.
-        checkpoint_s: Seconds between checkpoints.
-        checkpoint_steps: Most steps between them; 0 leaves it to the seconds alone.
-        custom: What else of a cluster's own resources a trial occupies: name → amount.
-        wait_s: How long trials wait for a node that has room for them, in seconds.
+    ``cpus``, and ``gpus`` or ``ranks``, must be multiples of ``nodes``.
     """
 
-    cpus: int = 1
-    gpus: int = 0
-    nodes: int = 1
-    ranks: int = 1
-    retries: int = 3
-    backoff_s: float = 5.0
-    checkpoint_s: float = 30.0
-    checkpoint_steps: int = 0
-    custom: dict[str, float] = field(default_factory=dict)
-    wait_s: float = 0.0
+    cpus: Annotated[int, values.device_count] = 1
+    """Processor cores of a trial (one thread each), over all of its nodes."""
+    gpus: Annotated[int, values.devices_of_a_trial] = 0
+    """GPUs of a trial, over all of its nodes, one a rank; 0 trains on the processor."""
+    nodes: Annotated[int, values.device_count] = 1
+    """Nodes that a trial is spread over, in equal parts."""
+    ranks: Annotated[int, values.device_count] = 1
+    """Processes without GPUs that train one model together, each on its part of every batch."""
+    retries: Annotated[int, values.positive_or_zero] = 3
+    """How often in a row a trial is started again, where it got no further than the time before."""
+    backoff_s: Annotated[float, values.seconds] = 5.0
+    """Time before the first retry; each further one waits four times as long."""
+    checkpoint_s: Annotated[float, values.seconds] = 30.0
+    """Time between checkpoints."""
+    checkpoint_steps: Annotated[int, values.positive_or_zero] = 0
+    """Most steps between checkpoints; 0 leaves it to the time alone."""
+    custom: dict[Annotated[str, values.resource], Annotated[float, values.positive_number]] = field(
+        default_factory=dict
+    )
+    """A cluster's own resources that a trial occupies: name → amount."""
+    wait_s: Annotated[float, values.seconds] = 0.0
+    """How long trials wait for a node that has room for them."""
 
     @property
     def ranks_per_node(self) -> int:
         """Processes on each node that train one model together."""
         return max(self.gpus, self.ranks) // self.nodes
 
+    def clashes(self, given: Given) -> Clashes:  # noqa: ARG002 - as other classes have it
+        """Yield what can't be spread over the nodes."""
+        if self.gpus and self.ranks > 1:
+            yield "ranks", "ranks goes without GPUs: each of resources.gpus has its rank"
+        for key in ("cpus", "gpus") if self.gpus else ("cpus", "ranks"):
+            amount = getattr(self, key)
+            if amount % self.nodes:
+                nodes = f"resources.nodes = {self.nodes}"
+                yield key, f"{key} = {amount} can't be spread evenly over {nodes}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cluster:
-    """The devices that a study is priced on.
+    """The devices that a study is priced on."""
 
-    Attributes:
-        device: A name of `budgets.devices`.
-        count: Devices; one trial takes `Resources.gpus` of them, at least one.
-        utilisation: Lowest and highest share of the device's peak that training reaches, where no throughput
-            of the architecture and strategy was measured; None stands for `budgets.devices.UTILISATION`.
-        price_per_hour: Price of one device for an hour, in any currency, or None.
-    """
-
-    device: str
-    count: int = 1
-    utilisation: tuple[float, float] | None = None
-    price_per_hour: float | None = None
+    device: Annotated[str, values.device]
+    """Name of the device."""
+    count: Annotated[int, values.device_count] = 1
+    """Devices; one trial takes ``resources.gpus`` of them, at least one."""
+    utilisation: (
+        tuple[Annotated[float, values.share_of_the_peak], Annotated[float, values.share_of_the_peak]] | None
+    ) = None
+    """Lowest and highest share of the device's peak that training reaches, where no throughput of the
+    architecture and strategy was measured; by default `budgets.devices.UTILISATION`."""
+    price_per_hour: Annotated[float | None, values.positive_number] = None
+    """Price of one device for an hour, in any currency."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Declaration:
-    """A whole study as declared.
+    """A whole study as declared."""
 
-    Attributes:
-        name: Its name, and that of its folder under ``results/``.
-        pool: Where the pairs come from.
-        levels: Budget levels: training FLOPs of a trial, rising; empty where the planner chooses a ladder.
-        study_flops: Cap on the training FLOPs of the whole study, or None.
-        grid: Blocks of cells.
-        seeds: Seeds of every cell, where a block names none.
-        training: The recipe.
-        metric: What the analysis ranks by, ``<evaluation set>/<metric>``.
-        evaluation: Further evaluation sets: name → folder in CLIP_benchmark's webdataset layout.
-        probes: Those of them to whose training split linear and few-shot probes are fitted.
-        limits: Feasibility limits.
-        resources: Resources of a trial.
-        exclude: Rules that leave cells of the grid out.
-        ladder: How levels are chosen where none are declared.
-        fit: What becomes of a grid over the study budget: ``refuse`` it, or ``drop`` trials until it fits.
-        evaluation_counts: Images and texts of evaluation sets that are described, as their pool is.
-        cluster: What the study is priced on, or None.
-        catalogue: Folder of the user's own architectures, one JSON file each, or None.
-        storage: Folder that all nodes share, in which results and generated pools are kept, or an fsspec URL
-            of what they share instead, or None for ``results`` and ``pools`` where the command runs.
-        tuning: What is tuned before the grid runs, or None.
-        loggers: Other tools that are written to, of `LOGGERS`.
-    """
-
-    name: str
-    pool: EmbeddedPool | FolderPool | DescribedPool
-    levels: tuple[int, ...]
-    study_flops: int | None
+    name: Annotated[str, values.name, At(name="study")]
+    """Its name, and that of its folder under ``results/``."""
+    catalogue: Annotated[str | None, values.path] = None
+    """Folder of the user's own architectures, one JSON file each."""
+    pool: (
+        Annotated[EmbeddedPool, At(name="embedded")]
+        | Annotated[FolderPool, At(name="")]
+        | Annotated[DescribedPool, At(name="")]
+    )
+    """Where the pairs come from: ``embedded``, ``path``, or ``name``, ``pairs`` and ``scored`` of a pool that
+    is not here."""
+    storage: Annotated[str | None, values.storage] = None
+    """Folder that all nodes share, in which results and generated pools are kept, or an fsspec URL of what
+    they share instead; by default ``results`` and ``pools`` where the command runs."""
+    metric: Annotated[str, values.metric] = "held-out/top1"
+    """Metric that the analysis ranks by."""
+    evaluation_sets: Annotated[dict[str, EvaluationSet], At(name="evaluation")] = field(default_factory=dict)
+    """Further evaluation sets."""
+    budget: Budget = field(default_factory=Budget)
+    """The compute that may be spent; ``fixed-compute`` blocks need it."""
+    seeds: tuple[Annotated[int, values.positive_or_zero], ...] = (0,)
+    """Seeds of every cell, where a block names none."""
     grid: tuple[GridBlock, ...]
-    seeds: tuple[int, ...]
-    training: Training
-    metric: str
-    evaluation: dict[str, str] = field(default_factory=dict)
-    limits: Limits = field(default_factory=Limits)
-    resources: Resources = field(default_factory=Resources)
+    """Blocks of cells."""
     exclude: tuple[Exclusion, ...] = ()
-    ladder: Ladder = field(default_factory=Ladder)
-    fit: Fit = "refuse"
-    evaluation_counts: dict[str, tuple[int, int]] = field(default_factory=dict)
-    cluster: Cluster | None = None
-    catalogue: str | None = None
-    storage: str | None = None
-    probes: tuple[str, ...] = ()
+    """Rules that leave cells of the grid out."""
     tuning: Tuning | None = None
-    loggers: tuple[str, ...] = ()
+    """Numbers that are tuned before the grid runs."""
+    training: Training
+    """The recipe."""
+    limits: Limits = field(default_factory=Limits)
+    """Feasibility limits."""
+    resources: Resources = field(default_factory=Resources)
+    """Resources of a trial."""
+    cluster: Cluster | None = None
+    """The devices that the study is priced on."""
+    loggers: tuple[LoggerName, ...] = ()
+    """Other tools that are written to ([watching](watching.md))."""
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Training FLOPs of a trial at each budget level; empty where the planner chooses a ladder."""
+        return self.budget.levels
+
+    @property
+    def study_flops(self) -> int | None:
+        """Cap on the training FLOPs of the whole study, or None."""
+        return self.budget.study_flops
+
+    @property
+    def ladder(self) -> Ladder:
+        """How levels are chosen where none are declared."""
+        return self.budget.ladder
+
+    @property
+    def fit(self) -> Literal["refuse", "drop"]:
+        """Answer to a grid over the study budget."""
+        return self.budget.fit
+
+    @property
+    def evaluation(self) -> dict[str, str]:
+        """Evaluation sets that are here: name → folder."""
+        return {name: each.path for name, each in self.evaluation_sets.items() if each.path is not None}
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """Evaluation sets to whose training split probes are fitted."""
+        return tuple(name for name, each in self.evaluation_sets.items() if each.probe)
+
+    @property
+    def evaluation_counts(self) -> dict[str, tuple[int, int]]:
+        """Images and texts of evaluation sets that are only described."""
+        return {
+            name: (each.images or 0, each.texts or 0)
+            for name, each in self.evaluation_sets.items()
+            if each.path is None
+        }
+
+    def clashes(self, given: Given) -> Clashes:  # noqa: ARG002 - as other classes have it
+        """Yield what one section has against another."""
+        gpus, nodes = self.resources.gpus, self.resources.nodes
+        levelled = any(block.regime == "fixed-compute" for block in self.grid)
+        if levelled and not (self.levels or self.study_flops):
+            wanted = (
+                "levels (training FLOPs of a trial), a study budget (study:) to choose them from, or both"
+            )
+            yield "budget", f"budget needs {wanted}"
+        if self.tuning is not None and self.study_flops is None:
+            yield "tuning.share", "tuning.share is a share of the study budget: declare budget.study"
+        if self.cluster is not None and self.cluster.count < max(1, gpus):
+            count = f"cluster.count = {self.cluster.count}"
+            yield "cluster.count", f"{count} is fewer than resources.gpus = {gpus} of one trial"
+        if "://" in (self.storage or "") and nodes > 1:
+            why = f"needs a folder that they share; {self.storage} is copied to each node by itself"
+            yield "storage", f"storage: a trial over resources.nodes = {nodes} {why}"
+        if not isinstance(self.pool, DescribedPool):
+            for key in (f"evaluation.{name}" for name in self.evaluation_counts):
+                yield key, f"{key} needs a folder; images and texts alone go with a described pool"
+        yield from self._batches()
+        for number, block in enumerate(self.grid, start=1):
+            yield from self._unlisted(f"grid[{number}].levels", block.levels)
+        for number, rule in enumerate(self.exclude, start=1):
+            yield from self._unlisted(f"exclude[{number}].levels", rule.levels)
+
+    def _batches(self) -> Clashes:
+        """Yield a batch, of those that are tuned, too, that its ranks and parts can't share evenly."""
+        shares = max(self.resources.gpus, self.resources.ranks) * self.training.recipe.accumulation
+        tuned = () if self.tuning is None else self.tuning.fields.get("batch_size", ())
+        uneven = [size for size in tuned or (self.training.batch_size,) if size % shares]
+        if uneven:
+            size = f"{'tuning.fields' if tuned else 'training'}.batch_size = {uneven[0]:g}"
+            of = "ranks (resources.gpus, or resources.ranks) times training.accumulation"
+            yield (
+                "tuning" if tuned else "training",
+                f"{size} can't be cut into {shares} equal parts: {of}",
+            )
+
+    def _unlisted(self, key: str, levels: tuple[int, ...]) -> Clashes:
+        """Yield a level that the study does not have."""
+        unlisted = [format_flops(level) for level in levels if level not in self.levels]
+        if unlisted:
+            listed = ", ".join(map(format_flops, self.levels)) or "none"
+            yield key, f"{key} must be among budget.levels ({listed}); {unlisted[0]} is not"
+
+    def unmatched(self) -> Clashes:
+        """Yield values of rules that no block of the grid has."""
+        for number, rule in enumerate(self.exclude, start=1):
+            for axis in ("architectures", "strategies", "sizes", "quality", "regimes"):
+                blocks = [(b.regime,) if axis == "regimes" else getattr(b, axis) for b in self.grid]
+                for value in sorted(set(getattr(rule, axis)).difference(*blocks), key=str):
+                    key, shown = f"exclude[{number}].{axis}", "all" if value is None else value
+                    yield key, f"{key}: no block of the grid has {shown}"
 
 
 def require_runnable(declaration: Declaration) -> None:
-    """Refuses a study whose pool is only described.
+    """Refuse a study whose pool is only described.
 
     Raises:
         ValueError: The pool is only described.
@@ -282,6 +440,5 @@ def require_runnable(declaration: Declaration) -> None:
     if isinstance(declaration.pool, DescribedPool):
         raise ValueError(  # noqa: TRY004 - what a user declared
             f"the pool {declaration.pool.name} is only described (name, pairs, scored): the study can be "
-            "planned "
-            "and priced, not run; to run it, give pool: {path: FOLDER} or pool: {embedded: {pairs: …}}"
+            "planned and priced, not run; to run it, give pool: {path: FOLDER} or pool: {embedded: {…}}"
         )

@@ -1,63 +1,68 @@
 """How trials are optimised: what they all share, and the settings of the paper as a preset."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Annotated, Literal
 
-PRECISIONS = ("auto", "bf16", "fp16", "fp32")
-OPTIMIZERS = ("adamw", "adafactor")
-SCHEDULES = ("cosine", "constant-with-cooldown", "constant")
+from budgets import values
+from budgets.keys import Given, Tuned
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """The optimisation that all trials share.
+    """The optimisation that all trials share."""
 
-    Attributes:
-        weight_decay: Decay of matrices at the peak learning rate: AdamW's is multiplied by the learning
-            rate, Adafactor's by the learning rate over its peak.
-        beta1: Decay of the first moment.
-        beta2: Decay of the second moment; Adafactor's highest.
-        eps: AdamW's epsilon.
-        warmup: Share of the steps in which the learning rate rises linearly to its peak.
-        gradient_clip: Greatest norm of the gradient; None leaves it as it is.
-        precision: ``bf16`` autocast, ``fp16`` autocast with a loss scale, ``fp32``, or ``auto``: bf16 where
-            the device computes in it.
-        optimizer: ``adamw``, or ``adafactor`` as in Zhai et al. 2022 (arXiv 2106.04560): second moments
-            factored, first moments in bf16, no relative steps.
-        schedule: The learning rate after the warm-up: ``cosine`` to zero, ``constant``, or
-            ``constant-with-cooldown``, which ends in a linear fall to zero.
-        cooldown: Share of the steps that the fall takes.
-        warmup_samples: The warm-up in samples seen, whole batches; takes the place of ``warmup``.
-        accumulation: Parts that a batch is computed in. The loss is that of the whole batch: features of
-            all parts first, then each part once more for its gradients (Gao et al. 2021, arXiv 2101.06983).
-            Batch norm alone sees parts. The second forward pass is recomputation, which is not counted.
-        ema: Decay of the moving average of the weights that is evaluated; 0 evaluates the weights.
-        unmasked_tail: Share of the steps, the last ones, in which strategies that mask see all tokens.
-        gradient_checkpointing: Whether activations are recomputed in the backward pass, which is not
-            counted; open_clip has it for all towers but its ModifiedResNet.
-        compile: Whether the towers are compiled by torch.
-        diverged_after: Share of the steps after which a trial whose loss stays no better than chance ends
-            as diverged (`runners.training.divergence`); None ends it at a loss that is no number alone.
-    """
-
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.98
-    eps: float = 1e-6
-    warmup: float = 0.1
-    gradient_clip: float | None = 1.0
-    precision: str = "auto"
-    optimizer: str = "adamw"
-    schedule: str = "cosine"
-    cooldown: float = 0.2
-    warmup_samples: int | None = None
-    accumulation: int = 1
-    ema: float = 0.0
-    unmasked_tail: float = 0.0
+    weight_decay: Annotated[float, values.not_negative, Tuned()] = 0.1
+    """Decay of matrices at the peak learning rate: AdamW's is multiplied by the learning rate, Adafactor's by
+    the learning rate over its peak."""
+    beta1: Annotated[float, values.share_below_one, Tuned()] = 0.9
+    """Decay of the first moment."""
+    beta2: Annotated[float, values.share_below_one, Tuned()] = 0.98
+    """Decay of the second moment; Adafactor's highest."""
+    eps: Annotated[float, values.positive_number, Tuned()] = 1e-6
+    """AdamW's epsilon."""
+    warmup: Annotated[float, values.warmup, Tuned(read=values.share_below_one)] = 0.1
+    """Share of the steps in which the learning rate rises linearly to its peak, or the samples seen that it
+    takes, rounded up to whole batches."""
+    warmup_samples: Annotated[int | None, Tuned(read=values.positive)] = None
+    """The warm-up in samples seen, in place of ``warmup``, where it is declared so."""
+    gradient_clip: Annotated[float | None, values.positive_or_off, Tuned(read=values.positive_number)] = 1.0
+    """Greatest norm of the gradient; ``off`` (None) leaves it as it is."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """``bf16`` autocast, ``fp16`` autocast with a loss scale, ``fp32``, or ``auto``: bf16 where the device
+    computes in it, else fp32."""
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    """``adamw``, or ``adafactor`` as in Zhai et al. 2022 (arXiv 2106.04560): second moments factored, first
+    moments in bf16, no relative steps."""
+    schedule: Literal["cosine", "constant-with-cooldown", "constant"] = "cosine"
+    """The learning rate after the warm-up: ``cosine`` to zero, ``constant``, or ``constant-with-cooldown``,
+    which ends in a linear fall to zero."""
+    cooldown: Annotated[float, values.positive_share, Tuned(read=values.share_below_one)] = 0.2
+    """Share of the steps that the fall takes."""
+    accumulation: Annotated[int, values.batch] = 1
+    """Parts that a batch is computed in. The loss is that of the whole batch: features of all parts first,
+    then each part once more for its gradients (Gao et al. 2021, arXiv 2101.06983). Batch norm alone sees
+    parts. The second forward pass is recomputation, which is not counted."""
+    ema: Annotated[float, values.decay_or_off, Tuned(read=values.share_below_one)] = 0.0
+    """Decay of the moving average of the weights that is evaluated; ``off`` (0) evaluates the weights."""
+    unmasked_tail: Annotated[float, values.share_below_one, Tuned()] = 0.0
+    """Share of the steps, the last ones, in which strategies that mask see all tokens."""
     gradient_checkpointing: bool = False
+    """Whether activations are recomputed in the backward pass, which is not counted; open_clip has it for all
+    towers but its ModifiedResNet."""
     compile: bool = False
-    diverged_after: float | None = 0.5
+    """Whether the towers are compiled by torch."""
+    diverged_after: Annotated[float | None, values.share_or_off] = 0.5
+    """Share of the steps after which a trial whose loss stays no better than chance ends as diverged
+    (`runners.training.divergence`); ``off`` (None) ends it only at a loss that is not a number."""
+
+    def clashes(self, given: Given) -> Iterator[tuple[str, str]]:
+        """Yield each key that contradicts another, with the error."""
+        if given("cooldown") and self.schedule != "constant-with-cooldown":
+            yield "cooldown", f"cooldown goes with schedule: constant-with-cooldown, found {self.schedule}"
+        if given("eps") and self.optimizer != "adamw":
+            yield "eps", f"eps is AdamW's, the optimizer is {self.optimizer}"
 
     def warmup_steps(self, steps: int, batch_size: int) -> int:
         """Steps of a run in which the learning rate rises."""

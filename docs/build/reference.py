@@ -1,129 +1,177 @@
-"""Writes docs/declaration.md, and docs/dev/source-map.md beside it: ``python -m docs.build.reference``.
+"""Writes docs/declaration.md, the template's last part and docs/dev/source-map.md.
 
-Which keys there are and how each is read is heard from the loader (`docs.build.reference_keys`); what a key
-means and what it is by default is said by the data classes that it ends up in.
+Run it by ``python -m docs.build.reference``. Keys, their values and defaults are those of the data classes
+(`budgets.keys`), and so are the words: a class's docstring is above its table, a field's in its row.
 """
 
+import ast
 import re
-from collections.abc import Callable
-from dataclasses import MISSING, Field, fields
-from inspect import getdoc
+import textwrap
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields, replace
+from inspect import cleandoc, getdoc, getsource
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from budgets import values
 from budgets.cost.architecture import catalogue
 from budgets.cost.strategy import STRATEGIES, Strategy
-from budgets.quantity import parse_seconds
+from budgets.declaration import Declaration, Training
+from budgets.keys import Key, keys, tunable
 from budgets.recipe import PRESETS, Recipe
 from docs.build import source_map as house
-from docs.build.reference_keys import Key, keys
-from docs.build.reference_words import CLASSES, DEFAULTS, FIELD_OF, HEADINGS, INTRODUCTION, MEANINGS, WORDS
-from study.declare.load_tuning import FIELDS
-from study.declare.values import OrOff, size
-from study.declare.yaml_reader import OneOf
 
-PAGE = Path(__file__).resolve().parents[1] / "declaration.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "declaration.md"
+TEMPLATE = ROOT / "study" / "declare" / "template.yaml"
+_MARK = "# Every other key, with its default"
+_INTRODUCTION = """
+# The declaration
+
+Every key of a study's YAML file. `python -m study new NAME` writes a commented file to start from;
+`python -m study plan FILE` checks one and shows what it asks for. An unknown key, a value that is not allowed
+and keys that contradict each other are errors with file, line and the nearest valid name, all at once.
+This page is written by `python -m docs.build.reference` from the data classes; a test holds it to them.
+
+Numbers are written as people do: `10M` or `1_000_000` pairs; `1e18`, `900 GFLOP`, `2 EFLOP` or
+`3 gpu-days of h100 at 40%` of compute; `10%` or `0.1` for a share; `30 s`, `2 min` or `1.5 h`. A single value
+stands for a list of one. The default `–` is: nothing.
+"""
 
 
 def reference() -> str:
-    """Gives the whole page.
+    """Return the whole page.
 
     Raises:
-        ValueError: A key is said nothing about, or its reader is not described.
+        ValueError: A field has no words.
     """
-    found = keys()
-    parts = [INTRODUCTION]
-    for prefix, (heading, text) in HEADINGS.items():
-        inside = [key for path, key in found.items() if path.rpartition(".")[0] == prefix]
-        rows = [f"| `{key.path}` | {_meaning(key)} | {_allowed(key)} | {_default(key)} |" for key in inside]
-        table = "\n".join(["| key | what it is | values | default |", "|---|---|---|---|", *rows])
-        parts.append("\n\n".join(each for each in (f"## {heading}", text, table) if each))
-    told = {path for path in found if path.rpartition(".")[0] in HEADINGS}
-    if told != set(found):
-        raise ValueError(f"under no heading of docs.build.reference_words: {', '.join(set(found) - told)}")
+    parts = [_INTRODUCTION]
+    for path, kind, rows in sections():
+        text = "" if kind in {Declaration, None} else (getdoc(kind) or "").replace("``", "`")
+        lines = [f"| `{row.name}` | {words(row)} | {_takes(row.key)} | {_default(row)} |" for row in rows]
+        table = "\n".join(["| key | what it is | values | default |", "|---|---|---|---|", *lines])
+        heading = f"## `{path.removesuffix('[]')}`" if path else "## The file"
+        parts.append("\n\n".join(filter(None, [heading, text, table])))
     parts += [_presets(), _strategies(), _architectures()]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _meaning(key: Key) -> str:
-    if key.path in MEANINGS:
-        return MEANINGS[key.path]
-    _, text = _attribute(key)
-    none = "`off`" if isinstance(key.read, OrOff) else "`all`" if key.read is size else ""
-    text = text.replace(", or None for", "; by default").replace(", or None", "")
-    text = text.replace("None stands for", f"{none} stands for" if none else "without it")
-    return text.replace("None ", f"{none} ").replace("``", "`").replace("|", "\\|").rstrip(".")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """A key with its whole name, and the class whose field it is."""
+
+    name: str
+    kind: Any
+    key: Key
+    optional: bool = False
 
 
-def _attribute(key: Key) -> tuple["Field[Any]", str]:
-    """The field that a key ends up in, and what its class says of it."""
-    prefix, _, name = key.path.rpartition(".")
-    name = FIELD_OF.get(key.path, name)
-    for kind in CLASSES[prefix]:
-        found = {each.name: each for each in fields(kind)}
-        if name in found:
-            return found[name], _said(kind)[name]
-    raise ValueError(
-        f"'{key.path}' has no field in {CLASSES[prefix]} and no line in docs.build.reference_words"
+def sections(path: str = "", kind: Any = Declaration) -> Iterator[tuple[str, Any, list[Row]]]:  # noqa: ANN401
+    """Yield each section with its path, its class (None for a choice of several) and its rows."""
+    rows = list(_rows(path, kind))
+    yield path, kind, rows
+    for row in rows:
+        if row.key.options:
+            yield row.name, None, [each for option in row.key.options for each in _options(row.name, option)]
+            for option in row.key.options:
+                if option.form == "section":
+                    yield from sections(f"{row.name}.{option.name}", option.kind)
+        elif row.key.kind is not None:
+            inside = {"sections": f"{row.name}[]", "named": f"{row.name}.NAME"}.get(row.key.form, row.name)
+            yield from sections(inside, row.key.kind)
+
+
+def _rows(path: str, kind: type) -> Iterator[Row]:
+    for key in keys(kind):
+        if key.form == "inline":
+            yield from _rows(path, key.kind)
+        else:
+            yield Row(name=f"{path}.{key.name}".strip("."), kind=kind, key=key)
+
+
+def _options(path: str, option: Key) -> Iterator[Row]:
+    if option.form == "section":
+        yield Row(name=f"{path}.{option.name}", kind=option.kind, key=option, optional=True)
+    else:
+        yield from (replace(row, optional=True) for row in _rows(path, option.kind))
+
+
+def words(row: Row) -> str:
+    """Return a field's docstring; the class's own for a section that is one kind of several.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if row.key.kind is row.kind:
+        return _markdown((getdoc(row.kind) or "").partition("\n\n")[0])
+    body = ast.parse(cleandoc(getsource(row.kind))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    for field, below in pairwise(body.body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=row.key.field)), ast.Expr(ast.Constant(value=str(text))):
+                return _markdown(text)
+    raise ValueError(f"{row.kind.__name__}.{row.key.field} has no words; write a docstring below the field")
+
+
+def _markdown(text: str) -> str:
+    """Return a docstring on one line, without the Python values that it gives for words of the YAML."""
+    text = re.sub(r" \((None|0)\)", "", " ".join(text.split()))
+    return text.replace("``", "`").replace("|", "\\|").rstrip(".")
+
+
+def _takes(key: Key) -> str:
+    read = key.read.takes if key.read is not None else "a section"
+    first = keys(key.kind)[0].name if key.form == "named" else ""
+    return {
+        "list": f"a list: {read}",
+        "range": f"one value, or the lowest and the highest: {read}",
+        "mapping": f"names, each with {read}",
+        "special": "names, each with a list",
+        "named": f"names, each with a section, or its `{first}` alone",
+        "sections": "a list of sections",
+    }.get(key.form, read)
+
+
+def _default(row: Row) -> str:
+    key = row.key
+    if key.default is MISSING:
+        return "–" if row.optional and key.kind else "required of its kind" if row.optional else "required"
+    if key.kind is not None:
+        return "as below" if isinstance(key.default, key.kind) else "–"
+    shown = _shown(key)
+    return f"`{shown}`" if shown else "–"
+
+
+def _shown(key: Key) -> str:
+    """Return a default as it would be declared; empty where there is none."""
+    several = key.default if isinstance(key.default, tuple) else (key.default,)
+    written = several if key.read is None else [key.read.write(each) for each in several]
+    texts = [f"{each:g}" if type(each) in {int, float} else str(each) for each in written if each is not None]
+    return ", ".join(texts).replace("True", "true").replace("False", "false") + " s" * (
+        key.read is values.seconds
     )
 
 
-def _said(kind: type) -> dict[str, str]:
-    """Attribute → what a class's docstring says of it."""
-    _, _, listed = (getdoc(kind) or "").partition("Attributes:\n")
-    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", listed, re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", text) for name, text in entries}
-
-
-def _allowed(key: Key) -> str:
-    if key.read is None:
-        return "a list of sections" if key.form == "sections" else "a section"
-    text = words_of(key.read)
-    return {"list": f"a list: {text}", "mapping": f"names, each with {text}"}.get(key.form, text)
-
-
-def words_of(read: Callable[[str], Any]) -> str:
-    """Says what a reader takes.
-
-    Raises:
-        ValueError: Nothing is known of the reader.
-    """
-    if isinstance(read, OrOff):
-        return f"{words_of(read.read)}; or `off`"
-    if isinstance(read, OneOf):
-        if read.kind == "architecture":
-            return "[names](#architectures)"
-        return ", ".join(f"`{name}`" for name in read.allowed)
-    if read not in WORDS:
-        raise ValueError(f"docs.build.reference_words.WORDS does not say what {read} takes")
-    text, examples = WORDS[read]
-    return text + (": " + ", ".join(f"`{example}`" for example in examples) if examples else "")
-
-
-def _default(key: Key) -> str:
-    if key.path in DEFAULTS:
-        return DEFAULTS[key.path]
-    if key.required:
-        return "required"
-    value = key.default
-    if key.path not in MEANINGS:
-        field, _ = _attribute(key)
-        value = field.default if field.default is not MISSING else value
-    return _text(key, value)
-
-
-def _text(key: Key, value: object) -> str:
-    if isinstance(key.read, OrOff) and not value:
-        return "`off`"
-    if isinstance(value, tuple):
-        return ", ".join(_text(key, each) for each in value) or "–"
-    if key.read is size and not value:
-        return "`all`"
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    if isinstance(value, int | float):
-        return f"`{value:g}{' s' if key.read is parse_seconds else ''}`"
-    return f"`{value}`" if value else "–"
+def template() -> str:
+    """Return the template; at its end is every key that it does not mention, with default and words."""
+    text = TEMPLATE.read_text(encoding="utf-8").partition(_MARK)[0]
+    lines = [f"{_MARK}; docs/declaration.md says which values each takes:"]
+    for _, _, rows in sections():
+        for row in rows:
+            key = row.key
+            if key.kind or key.default is MISSING or f"{key.name}:" in text:
+                continue
+            said = re.sub(r" \(\[.*?\]\(.*?\)\)", "", re.split(r"(?<! al)\. |; ", words(row))[0])
+            head = f"#   {row.name}: {_shown(key) or '–'}"
+            lines += textwrap.wrap(
+                said,
+                120,
+                initial_indent=f"{head:<41} ",
+                subsequent_indent=f"#{'':<40} ",
+                break_on_hyphens=False,
+            )
+    return text + "\n".join(lines) + "\n"
 
 
 def _presets() -> str:
@@ -141,7 +189,7 @@ def _presets() -> str:
             f"{key} {value:g}" if key != "optimizer" else f"{key} {value}" for key, value in settings.items()
         )
         lines.append(f"- `{name}`: {said}")
-    tuned = ", ".join(f"`{name}`" for name in FIELDS)
+    tuned = ", ".join(f"`{name}`" for name in tunable(Training))
     return "\n".join(["## Presets", "", *lines, "", f"`tuning.fields` takes {tuned}."])
 
 
@@ -172,4 +220,5 @@ def _architectures() -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(reference(), encoding="utf-8")
+    TEMPLATE.write_text(template(), encoding="utf-8")
     house.PAGE.write_text(house.house_map(), encoding="utf-8")

@@ -12,8 +12,8 @@ import pandas as pd
 from analysis.cells.column_map import import_table, unselected
 from analysis.cells.table import tidy
 from analysis.labels import plural
+from budgets import values
 from runners.results import write_table
-from study.declare import values
 from study.declare.column_maps import find_column_map, load_column_map, read_any_table
 from study.declare.load import DECLARATIONS
 from study.state.imported import RECORD

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from study.declare import values
+from budgets import values
 from study.declare.load import DECLARATIONS
 
 _TEMPLATE = Path(__file__).parents[1] / "declare" / "template.yaml"

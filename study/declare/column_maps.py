@@ -8,10 +8,11 @@ import pandas as pd
 
 from analysis.cells.column_map import OPTIONAL, REQUIRED, Column, ColumnMap
 from analysis.cells.table import READING_ERROR, TEXT
+from budgets import values
+from budgets.keys import OneOf
 from budgets.names import unknown
 from budgets.quantity import parse_number, parse_quantity
-from study.declare import values
-from study.declare.yaml_reader import OneOf, Section, read_root
+from study.declare.yaml_reader import Section, read_root
 
 PAPER_FIGURES = Path(__file__).resolve().parents[2] / "results" / "paper" / "figures.csv"
 """The paper's figures, digitised."""
@@ -61,7 +62,7 @@ def load_column_map(path: Path) -> ColumnMap:
     inner = root.section("metric", required=True)
     if inner is not None:
         metric = inner.take("name", values.metric)
-        better = inner.take("better", OneOf("direction", tuple(_BETTER)), "higher")
+        better = inner.take("better", OneOf(kind="direction", allowed=tuple(_BETTER)), "higher")
         images = _column_or_number(inner, "images") or 0
         error = _column_or_number(inner, READING_ERROR)
         made_of = _column(inner, read=_quantity)

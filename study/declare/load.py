@@ -1,29 +1,25 @@
-"""A declaration's YAML → `budgets.declaration.Declaration`; with its two parts, all that knows the keys."""
+"""A declaration's YAML → `budgets.declaration.Declaration`; the keys that have rules of their own."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from budgets import values
 from budgets.cost.architecture import catalogue, load_architecture
-from budgets.declaration import LOGGERS, Declaration, DescribedPool, EmbeddedPool, FolderPool
+from budgets.cost.strategy import STRATEGIES
+from budgets.declaration import Declaration, FolderPool, Training, Tuning
+from budgets.keys import OneOf, keys, tunable
 from budgets.names import unknown
-from study.declare import values
-from study.declare.load_grid import read_budget, read_exclusions, read_grid
-from study.declare.load_training import (
-    check_batch,
-    check_storage,
-    read_cluster,
-    read_limits,
-    read_resources,
-    read_training,
-)
-from study.declare.load_tuning import read_tuning
+from budgets.recipe import PRESETS, Recipe
+from study.declare.walk import Walk
 from study.declare.yaml_reader import DeclarationError, Section, read_root
 
 DECLARATIONS = Path(__file__).parent / "declarations"
 
 
 def find_declaration(name: str, *, imported: tuple[str, ...] = ()) -> Path:
-    """Finds a declaration by the path of its file, or by the name of one that comes with the project.
+    """Find a declaration by the path of its file, or by the name of one that comes with the project.
 
     Args:
         name: The path or the name.
@@ -46,149 +42,97 @@ def find_declaration(name: str, *, imported: tuple[str, ...] = ()) -> Path:
 
 
 def load_declaration(path: Path) -> Declaration:
-    """Reads and checks a declaration.
+    """Read and check a declaration.
 
     Raises:
         DeclarationError: All that is wrong with the file, one error a line, each with its line number.
     """
     root, problems = read_root(path)
-    declaration = read_declaration(root)
+    walk = Walk(
+        names={"architecture": _architectures(root), "strategy": tuple(STRATEGIES)},
+        special={
+            (Declaration, "pool"): _pool,
+            (Declaration, "training"): _training,
+            (Tuning, "fields"): _tuned_fields,
+        },
+    )
+    declaration = walk.read(root, Declaration)
+    root.done()
+    if root.sound("grid") and root.sound("exclude"):  # an axis may be incomplete for another mistake
+        for at, message in declaration.unmatched():
+            root.error(message, at)
     problems.raise_any()
     return declaration
 
 
-def read_declaration(root: Section) -> Declaration:
-    """Takes every key of a declaration; where it notes an error, what it gives is of no use."""
-    name = root.take("study", values.name)
-    folder, architectures = _catalogue(root)
-    pool = _pool(root)
-    storage = root.take("storage", values.storage, "")
-    budget = read_budget(root)
-    seeds = root.take_list("seeds", values.positive_or_zero, (0,))
-    grid = read_grid(root, budget, architectures)
-    exclude = read_exclusions(root, budget, grid, architectures)
-    tuning = read_tuning(root, budget)
-    tuned = () if tuning is None else tuple(tuning.fields)
-    training = read_training(root, architectures, grid, tuned=tuned)
-    metric = root.take("metric", values.metric, "held-out/top1")
-    evaluation = _evaluation(root, described=isinstance(pool, DescribedPool))
-    limits = read_limits(root)
-    resources = read_resources(root)
-    check_batch(
-        root, training, resources, tuned=() if tuning is None else tuning.fields.get("batch_size", ())
-    )
-    check_storage(root, storage or "", resources)
-    cluster = read_cluster(root, resources)
-    loggers = root.take_names("loggers", "logger", LOGGERS, ())
-    root.done()
-    return Declaration(
-        name=name,
-        pool=pool,
-        levels=budget.levels,
-        study_flops=budget.study_flops,
-        grid=grid,
-        seeds=seeds,
-        training=training,
-        metric=metric,
-        evaluation=evaluation.folders,
-        limits=limits,
-        resources=resources,
-        exclude=exclude,
-        ladder=budget.ladder,
-        fit=budget.fit,
-        evaluation_counts=evaluation.counts,
-        cluster=cluster,
-        catalogue=folder,
-        storage=storage or None,
-        probes=tuple(evaluation.probes),
-        tuning=tuning,
-        loggers=loggers,
-    )
-
-
-def _catalogue(root: Section) -> tuple[str | None, tuple[str, ...]]:
-    """Reads the user's folder of architectures, and gives every name that the declaration may use."""
+def _architectures(root: Section) -> tuple[str, ...]:
+    """Return every architecture that the declaration may use, with those of its own folder."""
     folder = root.take("catalogue", values.path, "")
-    if not folder:
-        return None, catalogue()
-    own = {file.stem: file for file in sorted(Path(folder).glob("*.json"))}
-    if not own:
+    own = {file.stem: file for file in sorted(Path(folder).glob("*.json"))} if folder else {}
+    if folder and not own:
         root.error(f"catalogue: no folder with JSON files at '{folder}'", "catalogue")
     for name in own:
         try:
             load_architecture(name, Path(folder))
         except (ValueError, OSError) as error:
             root.error(f"catalogue: {error}", "catalogue")
-    return folder, tuple(sorted({*catalogue(), *own}))
+    return tuple(sorted({*catalogue(), *own}))
 
 
-def _pool(root: Section) -> EmbeddedPool | FolderPool | DescribedPool:
+def _pool(walk: Walk, root: Section, _: Mapping[str, Any]) -> object:
+    """Read the one kind of pool whose keys are given."""
     section = root.section("pool", required=True)
     if section is None:
         return FolderPool(path="")
-    embedded = section.section("embedded")
-    folder = section.take("path", values.path, "")
-    described = [key for key in ("name", "pairs", "scored") if section.has(key)]
-    pool: EmbeddedPool | FolderPool | DescribedPool = FolderPool(path=folder)
-    if described and embedded is None and not folder:
-        pool = DescribedPool(
-            name=section.take("name", values.name),
-            pairs=section.take("pairs", values.positive),
-            scored=section.take("scored", values.yes_or_no, default=False),
-        )
-    elif embedded is not None and not folder and not described:
-        pool = EmbeddedPool(
-            pairs=embedded.take("pairs", values.positive),
-            seed=embedded.take("seed", values.positive_or_zero, 0),
-        )
-        embedded.done()
-    elif not folder or embedded is not None or described:
+    (key,) = [each for each in keys(Declaration) if each.field == "pool"]
+    inside = {
+        option.kind: [each.name for each in keys(option.kind)] if option.form == "inline" else [option.name]
+        for option in key.options
+    }
+    section.know(name for names in inside.values() for name in names)
+    given = [kind for kind, names in inside.items() if any(map(section.has, names))]
+    if len(given) != 1:
         section.error(
             "pool needs one of embedded: {pairs, seed}, path: FOLDER, or name: NAME with pairs and scored "
-            "for a pool that is only described",
-            "pool",
+            "for a pool that is only described"
         )
-        return pool
-    section.done()
-    return pool
+        return FolderPool(path="")
+    (option,) = [each for each in key.options if each.kind is given[0]]
+    inner = section if option.form == "inline" else section.section(option.name)
+    return walk.read(section if inner is None else inner, option.kind)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Evaluation:
-    folders: dict[str, str] = field(default_factory=dict)
-    counts: dict[str, tuple[int, int]] = field(default_factory=dict)
-    probes: list[str] = field(default_factory=list)
+def _training(walk: Walk, root: Section, found: Mapping[str, Any]) -> Training:
+    """Read the recipe; a preset's learning rate is for the architectures of the grid."""
+    section = root.section("training", required=True)
+    if section is None:
+        return Training(lr_peak={})
+    name = section.take("preset", OneOf(kind="preset", allowed=tuple(PRESETS)), "default")
+    preset = PRESETS[name]
+    used = (name for block in found["grid"] for name in block.architectures)
+    rates = {} if preset.lr_peak is None else dict.fromkeys(used, preset.lr_peak)
+    defaults = Training(preset=name, lr_peak={}, batch_size=preset.batch_size, recipe=preset.recipe)
+    training = walk.read(section, Training, defaults)
+    tuned = {} if found["tuning"] is None else found["tuning"].fields
+    if not section.has("lr_peak") and preset.lr_peak is None and "lr_peak" not in tuned:
+        section.error("training.lr_peak is missing: the peak learning rate of each architecture")
+    recipe = training.recipe
+    if isinstance(recipe.warmup, int):  # samples
+        recipe = replace(recipe, warmup=Recipe().warmup, warmup_samples=recipe.warmup)
+    return replace(training, lr_peak=rates | training.lr_peak, recipe=recipe)
 
 
-def _evaluation(root: Section, *, described: bool) -> _Evaluation:
-    """Reads evaluation sets: folders, with a probe or without, or numbers of images and texts.
-
-    The latter only where the pool is described, too.
-    """
-    section = root.section("evaluation")
-    found = _Evaluation()
-    for name in section.names() if section is not None else ():
-        assert section is not None
-        if not section.is_section(name):
-            folder = section.take(name, values.path)
-            if folder is not None:
-                found.folders[name] = folder
-            continue
-        counts = section.section(name)
-        assert counts is not None
-        if counts.has("path") or counts.has("probe"):
-            found.folders[name] = counts.take("path", values.path)
-            if counts.take("probe", values.yes_or_no, default=False):
-                found.probes.append(name)
-            counts.done()
-            continue
-        if not described:
-            section.error(
-                f"evaluation.{name} needs a folder; images and texts alone go with a described pool", name
-            )
-        found.counts[name] = (
-            counts.take("images", values.positive_or_zero),
-            counts.take("texts", values.positive_or_zero),
-        )
-        counts.done()
-    return found
+def _tuned_fields(_: Walk, section: Section, __: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    """Read the values to try of each field that is tuned, each as the field says."""
+    readers, fields = tunable(Training), dict[str, tuple[float, ...]]()
+    inner = section.section("fields", required=True)
+    for name in () if inner is None else inner.names():
+        assert inner is not None
+        if name not in readers:
+            inner.error(f"tuning.fields: {unknown('field', name, readers)}", name)
+        fields[name] = tuple(sorted(inner.take_list(name, readers.get(name, values.positive_number))))
+        if len(fields[name]) < 2:  # noqa: PLR2004 - one of two wins
+            inner.error(f"tuning.fields.{name} needs at least two values to choose from", name)
+    if inner is not None and not fields:
+        section.error("tuning.fields names no field to tune", "fields")
+    return fields

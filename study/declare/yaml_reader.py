@@ -1,15 +1,18 @@
 """Reads YAML by its nodes: each error names file and line, and all errors of a file come at once."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import MISSING
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
 from budgets.names import unknown
 
 T = TypeVar("T")
+REQUIRED: Any = MISSING
+"""In place of a key's default: the key must be given."""
+
 # libyaml's loader is ten times as fast; its nodes and marks are the same.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -30,16 +33,17 @@ class Problems:
         self._lines: dict[tuple[int, str], None] = {}
 
     def add(self, node: yaml.Node, message: str) -> None:
-        """Notes an error at a node."""
+        """Note an error at a node."""
         self._lines[node.start_mark.line + 1, message] = None
 
-    @property
-    def found(self) -> bool:
-        """Whether an error was noted so far."""
-        return bool(self._lines)
+    def within(self, node: yaml.Node) -> bool:
+        """Tell whether an error was noted in the lines of a node."""
+        # A block ends where the next key begins.
+        first, last = node.start_mark.line + 1, node.end_mark.line + (node.end_mark.column > 0)
+        return any(first <= line <= last for line, _ in self._lines)
 
     def raise_any(self) -> None:
-        """Raises all errors noted so far.
+        """Raise all errors noted so far.
 
         Raises:
             DeclarationError: There is at least one.
@@ -64,6 +68,7 @@ class Section:
         self._values: dict[str, yaml.Node] = {}
         self._keys: dict[str, yaml.Node] = {}
         self._asked: set[str] = set()
+        self._inner: dict[str, Section] = {}
         if not isinstance(node, yaml.MappingNode):
             problems.add(node, f"{name or 'the file'} must be a mapping (key: value)")
             return
@@ -73,55 +78,50 @@ class Section:
                 problems.add(key, f"{self._field(text)} stands twice")
             self._values[text], self._keys[text] = value, key
 
-    def take(self, key: str, read: Callable[[str], T], default: T | None = None) -> T:
-        """Takes a single value; without a default it is required."""
-        node = self._node(key, required=default is None)
-        if node is None:
-            return default  # type: ignore[return-value] # an error is noted where it is required
-        value = self._scalar(node, key, read)
-        return default if value is None else value  # type: ignore[return-value] # as above
+    def take(self, key: str, read: Callable[[str], T], default: T = REQUIRED) -> T:
+        """Take a single value; without a default it is required."""
+        node = self._node(key, required=default is REQUIRED)
+        found = () if node is None else self._scalar(node, key, read)
+        if found:
+            return found[0]
+        return default if default is not REQUIRED else None  # type: ignore[return-value] # an error is noted
 
     def take_list(
-        self, key: str, read: Callable[[str], T], default: tuple[T, ...] | None = None
+        self, key: str, read: Callable[[str], T], default: tuple[T, ...] = REQUIRED
     ) -> tuple[T, ...]:
-        """Takes a list of values; a single value stands for a list of one."""
-        node = self._node(key, required=default is None)
+        """Take a list of values; a single value stands for a list of one."""
+        node = self._node(key, required=default is REQUIRED)
         if node is None:
-            return default or ()
+            return () if default is REQUIRED else default
         items = node.value if isinstance(node, yaml.SequenceNode) else [node]
         if not items:
             self.problems.add(node, f"{self._field(key)} is empty; give at least one value")
-        values = [self._scalar(item, key, read) for item in items]
-        return tuple(dict.fromkeys(value for value in values if value is not None))
-
-    def take_names(
-        self, key: str, kind: str, allowed: tuple[str, ...], default: tuple[str, ...] | None = None
-    ) -> tuple[str, ...]:
-        """Takes a list of names, each one of the allowed."""
-        return self.take_list(key, OneOf(kind, allowed), default)
+        return tuple(dict.fromkeys(value for item in items for value in self._scalar(item, key, read)))
 
     def take_mapping(
         self, key: str, read: Callable[[str], T], check_key: Callable[[str], str] = str
     ) -> dict[str, T]:
-        """Takes a mapping of names to values; empty when it is absent."""
-        node = self._node(key, required=False)
-        if node is None:
-            return {}
-        inner = Section(node, self._field(key), self.problems)
+        """Take a mapping of names to values; empty when it is absent."""
+        inner = self.section(key)
+        return {} if inner is None else inner.take_all(read, check_key)
+
+    def take_all(self, read: Callable[[str], T], check_key: Callable[[str], str]) -> dict[str, T]:
+        """Take every value of a section whose keys are names that the user chose."""
         found: dict[str, T] = {}
-        for name, value_node in inner._values.items():
-            value = inner._scalar(value_node, name, read)
-            if inner._scalar(inner._keys[name], name, check_key) is not None and value is not None:
-                found[name] = value
+        for name, node in self._values.items():
+            self._asked.add(name)
+            value = self._scalar(node, name, read)
+            if self._scalar(self._keys[name], name, check_key) and value:
+                found[name] = value[0]
         return found
 
-    def section(self, key: str, *, required: bool = False) -> Self | None:
-        """Takes an inner mapping, or None when it is absent."""
+    def section(self, key: str, *, required: bool = False) -> "Section | None":
+        """Take an inner mapping, or None when it is absent."""
         node = self._node(key, required=required)
-        return None if node is None else type(self)(node, self._field(key), self.problems)
+        return None if node is None else self._inside(key, node)
 
-    def sections(self, key: str, *, required: bool = True) -> Iterator[Self]:
-        """Takes a list of inner mappings."""
+    def sections(self, key: str, *, required: bool = True) -> Iterator["Section"]:
+        """Take a list of inner mappings."""
         node = self._node(key, required=required)
         if node is None:
             return
@@ -129,82 +129,82 @@ class Section:
             self.problems.add(node, f"{self._field(key)} must be a list with at least one entry (- …)")
             return
         for number, item in enumerate(node.value, start=1):
-            yield type(self)(item, f"{self._field(key)}[{number}]", self.problems)
+            yield self._inside(f"{key}[{number}]", item)
 
     def has(self, key: str) -> bool:
-        """Tells whether a key stands in the section."""
+        """Tell whether a key is in the section."""
         return key in self._values
 
     def names(self) -> tuple[str, ...]:
-        """Gives the section's keys, where they are names that the user chose."""
+        """Return the section's keys, where they are names that the user chose."""
         return tuple(self._values)
 
     def is_section(self, key: str) -> bool:
-        """Tells whether a key holds an inner mapping."""
+        """Tell whether a key holds an inner mapping."""
         return isinstance(self._values.get(key), yaml.MappingNode)
 
     def where(self, key: str) -> str:
         """Return file and line of a key, or of the section where the key is absent."""
         return f"{self.problems.path}:{self._keys.get(key, self.node).start_mark.line + 1}"
 
+    def sound(self, key: str) -> bool:
+        """Tell whether a key is given and no error was noted in its value."""
+        return key in self._values and not self.problems.within(self._values[key])
+
     def error(self, message: str, key: str | None = None) -> None:
-        """Notes an error at a key, or at the section itself."""
-        self.problems.add(self.node if key is None or key not in self._keys else self._keys[key], message)
+        """Note an error at a key (``levels``, ``grid[2].levels``), or at the section that lacks it."""
+        around, _, rest = (key or "").partition(".")
+        if key is None or key in self._keys:
+            self.problems.add(self.node if key is None else self._keys[key], message)
+        elif around in self._inner:
+            self._inner[around].error(message, rest or None)
+        else:
+            self.problems.add(self.node, message)
+
+    def know(self, keys: Iterable[str]) -> None:
+        """Take keys as known, though nobody may ask for them."""
+        self._asked.update(keys)
 
     def done(self) -> None:
-        """Notes every key that nobody asked for."""
+        """Note every key that nobody asked for, of inner sections as well."""
         for key, node in self._keys.items():
             if key not in self._asked:
                 self.problems.add(
                     node, unknown("key", self._field(key), [self._field(name) for name in self._asked])
                 )
+        for section in self._inner.values():
+            section.done()
 
-    def _node(self, key: str, *, required: bool) -> yaml.Node | None:
+    def _inside(self, key: str, node: yaml.Node) -> "Section":
+        """Return an inner section, the same each time."""
+        if key not in self._inner:
+            self._inner[key] = Section(node, self._field(key), self.problems)
+        return self._inner[key]
+
+    def _node(self, key: str, *, required: bool = False) -> yaml.Node | None:
         self._asked.add(key)
         node = self._values.get(key)
         if node is None and required:
             self.error(f"{self._field(key)} is missing")
         return node
 
-    def _scalar(self, node: yaml.Node, key: str, read: Callable[[str], T]) -> T | None:
+    def _scalar(self, node: yaml.Node, key: str, read: Callable[[str], T]) -> tuple[()] | tuple[T]:
+        """Return a value, or nothing where an error is noted."""
         if not isinstance(node, yaml.ScalarNode) or not node.value:
             self.problems.add(node, f"{self._field(key)} must be a single value")
-            return None
+            return ()
         try:
-            return read(node.value)
+            return (read(node.value),)
         except ValueError as error:
             self.problems.add(node, f"{self._field(key)}: {error}")
-            return None
+            return ()
 
     def _field(self, key: str) -> str:
         return f"{self.name}.{key}" if self.name else key
 
 
-@dataclass(frozen=True, slots=True)
-class OneOf:
-    """A reader of names that takes the allowed ones only.
-
-    Attributes:
-        kind: What they name, such as ``strategy``.
-        allowed: All of them.
-    """
-
-    kind: str
-    allowed: tuple[str, ...]
-
-    def __call__(self, text: str) -> str:
-        """Gives the name back.
-
-        Raises:
-            ValueError: It is none of the allowed ones.
-        """
-        if text not in self.allowed:
-            raise ValueError(unknown(self.kind, text, self.allowed))
-        return text
-
-
 def read_root(path: Path) -> tuple[Section, Problems]:
-    """Parses a YAML file whose top is a mapping.
+    """Parse a YAML file whose top is a mapping.
 
     Raises:
         DeclarationError: The file can't be read or is no YAML.

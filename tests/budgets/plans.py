@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from budgets.declaration import Declaration, DescribedPool, GridBlock, Training
+from budgets.declaration import Budget, Declaration, DescribedPool, GridBlock, Training
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.plan import Charge, Plan
 from budgets.planning.planner import make_plan
 
 LADDER = ("mini-ViT-XXS-8", "mini-ViT-XS-8", "mini-ViT-S-8")
 GFLOP = 10**9
+_OF_BUDGET = ("levels", "study_flops", "ladder", "fit")
 NO_EVALUATION = EvaluationFacts(names=(), images=0, texts=0)
 
 
@@ -17,13 +18,12 @@ def declare(*blocks: GridBlock, **changes: object) -> Declaration:
         "name": "test",
         "pool": DescribedPool(name="pool", pairs=10_000, scored=True),
         "levels": (100 * GFLOP, 300 * GFLOP),
-        "study_flops": None,
         "grid": blocks or (GridBlock(architectures=LADDER),),
-        "seeds": (0,),
         "training": Training(lr_peak=dict.fromkeys((*LADDER, "mini-ConvNeXt", "mini-RN"), 1e-3)),
-        "metric": "held-out/top1",
     }
-    return Declaration(**values | changes)
+    values |= changes
+    budget = Budget(**{name: values.pop(name) for name in _OF_BUDGET if name in values})
+    return Declaration(budget=budget, **values)
 
 
 def plan_of(

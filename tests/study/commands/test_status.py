@@ -116,7 +116,8 @@ def test_trials_that_the_study_budget_has_no_room_for_are_told_from_those_that_g
     done, _, begun, _ = plan.trials
 
     def within(study_flops: int) -> str:
-        return shown(replace(study, declaration=replace(study.declaration, study_flops=study_flops)))
+        budget = replace(study.declaration.budget, study_flops=study_flops)
+        return shown(replace(study, declaration=replace(study.declaration, budget=budget)))
 
     text = within(done.train_flops + begun.train_flops)
     assert "the study budget has no room for 1 of 2 waiting trials" in text

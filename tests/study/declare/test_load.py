@@ -303,6 +303,16 @@ def test_the_users_own_architectures_are_used_by_name(tmp_path: Path) -> None:
             "3: pool needs one of embedded: {pairs, seed}, path: FOLDER, or name: NAME",
         ),
         ("images: 5k", "image: 5k", "6: evaluation.imagenet.images is missing"),
+        (
+            "images: 5k",
+            "path: here, images: 5k",
+            "6: evaluation.imagenet.images goes without path and probe",
+        ),
+        (
+            "scored: true",
+            "scored: true, scord: true",
+            "3: unknown key 'pool.scord'; did you mean 'pool.scored'? allowed: pool.embedded, pool.name",
+        ),
         ("study: full", "study: my study", "2: study: 'my study' names a folder: up to 100 letters"),
         ("metric: imagenet/top1", "metric: top1", "4: metric: 'top1' is not <evaluation set>/<metric>"),
         (
@@ -332,6 +342,17 @@ def test_all_mistakes_of_a_file_come_at_once_in_its_order(tmp_path: Path) -> Non
     lines = [int(line.split(":")[0]) for line in problems(tmp_path, text)]
 
     assert lines == [4, 11, 21]
+
+
+def test_a_mistake_elsewhere_hides_no_rule_that_matches_nothing(tmp_path: Path) -> None:
+    text = changed("quality: [all]}", "quality: [top7]}").replace("study: full", "study: my study")
+
+    found = problems(tmp_path, text)
+    assert [line.partition("; ")[0] for line in found] == [
+        "2: study: 'my study' names a folder: up to 100 letters, digits, '.', '_' and '-'",
+        "23: exclude[1].quality: no block of the grid has top7",
+    ]
+    assert len(problems(tmp_path, text.replace("[top40, all]", "[top400, all]"))) == 2
 
 
 def test_a_tuned_batch_is_one_that_the_ranks_can_share(tmp_path: Path) -> None:

@@ -1,55 +1,86 @@
-"""docs/declaration.md is what the loader and the data classes say, no key more and none less."""
+"""docs/declaration.md and the template's last part are what the data classes say, no key more, none less."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
 import pytest
 
-from docs.build import reference_keys
+from budgets import values
+from budgets.keys import OneOf, Reader, keys
+from docs.build import reference as page
 from docs.build import source_map as house
-from docs.build.reference import PAGE, reference
-from docs.build.reference_keys import keys
-from docs.build.reference_words import WORDS
-from study.declare import load
-from study.declare.yaml_reader import Section
+from study.declare.dump import plain
+from study.declare.walk import Walk
+from study.declare.yaml_reader import read_root
 from tests.study.declared import full
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pauses:
+    """A section with a field more than any other."""
+
+    pause_s: Annotated[float, values.seconds] = 60.0
+    """Time between two trials; 0 starts them at once."""
+    colour: Annotated[str, OneOf(kind="colour", allowed=("red", "green"))] = "red"
+
+
 def test_the_reference_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == reference(), "run `python -m docs.build.reference`"
+    assert page.PAGE.read_text(encoding="utf-8") == page.reference(), "run `python -m docs.build.reference`"
+
+
+def test_the_template_is_up_to_date() -> None:
+    assert page.TEMPLATE.read_text(encoding="utf-8") == page.template(), (
+        "run `python -m docs.build.reference`"
+    )
 
 
 def test_the_map_has_every_file() -> None:
     assert house.PAGE.read_text(encoding="utf-8") == house.house_map(), "run `python -m docs.build.reference`"
 
 
-def test_a_key_that_the_loader_takes_and_nobody_explains_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = load.read_declaration
+def test_a_new_field_is_a_key_that_is_read_checked_written_and_explained(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("pause: 2 min\ncolour: gren\n")
+    root, problems = read_root(path)
+    found = Walk(names={}, special={}).read(root, Pauses)
 
-    def with_another(root: Section) -> object:
-        root.take("colour", str, "red")
-        return read(root)
-
-    monkeypatch.setattr(load, "read_declaration", with_another)
-    with pytest.raises(
-        ValueError, match=r"'colour' has no field .* and no line in docs\.build\.reference_words"
-    ):
-        reference()
+    assert found == Pauses(pause_s=120.0)
+    with pytest.raises(ValueError, match=r"2: colour: unknown colour 'gren'; did you mean 'green'\?"):
+        problems.raise_any()
+    assert plain(found) == {"pause": 120.0, "colour": "red"}
+    row, _ = next(page.sections("pauses", Pauses))[2]
+    assert row.name == "pauses.pause"
+    assert page.words(row) == "Time between two trials; 0 starts them at once"
 
 
-def test_a_section_that_no_example_has_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference_keys, "EXAMPLES", ("{grid: [{}]}",))
-    with pytest.raises(ValueError, match=r"no example of docs\.build\.reference_keys has the section"):
-        reference()
+def test_a_field_without_words_is_an_error() -> None:
+    _, row = next(page.sections("pauses", Pauses))[2]
+    with pytest.raises(ValueError, match=r"Pauses\.colour has no words; write a docstring below the field"):
+        page.words(row)
+
+
+def test_a_field_without_a_reader_is_an_error() -> None:
+    @dataclass
+    class Unread:
+        colour: str = "red"
+
+    with pytest.raises(TypeError, match="the field 'colour' has no reader; write Annotated"):
+        keys(Unread)
 
 
 def test_the_examples_of_values_are_read() -> None:
-    for read, (_, examples) in WORDS.items():
-        for example in examples:
+    readers = [each for each in vars(values).values() if isinstance(each, Reader)]
+    assert len(readers) > 20
+    for read in readers:
+        for example in read.examples:
             assert read(example) is not None
 
 
 def test_it_has_every_key_of_a_declaration_that_has_every_key() -> None:
-    assert {path for path in paths("", full()) if not path.startswith("tuning.fields.")} <= set(keys())
+    known = {row.name for _, _, rows in page.sections() for row in rows} | {"evaluation.NAME"}
+    assert {path for path in paths("", full()) if not path.startswith("tuning.fields.")} <= known
 
 
 def paths(prefix: str, content: object) -> Iterator[str]:

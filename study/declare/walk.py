@@ -1,0 +1,97 @@
+"""A section of a declaration → its data class, key by key as the class's fields say."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, replace
+from typing import Any, TypeVar
+
+from budgets.keys import Key, OneOf, clashes, keys
+from study.declare.yaml_reader import Section
+
+T = TypeVar("T")
+Special = Callable[["Walk", Section, Mapping[str, Any]], Any]
+"""Reads a key that the walker can't: from its section, with the values of the fields before it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Walk:
+    """A walk over a declaration's sections.
+
+    Attributes:
+        names: Kind of name → all that are allowed, where the data class does not say.
+        special: Data class and field → what reads it.
+    """
+
+    names: Mapping[str, tuple[str, ...]]
+    special: Mapping[tuple[type, str], Special]
+
+    def read(self, section: Section, kind: type[T], defaults: T | None = None) -> T:
+        """Read a section as its data class.
+
+        Args:
+            section: The section.
+            kind: The data class.
+            defaults: What stands in for keys that are not given, in place of the class's defaults.
+        """
+        found: dict[str, Any] = {}
+        for key in keys(kind):
+            default = key.default if defaults is None else getattr(defaults, key.field)
+            special = self.special.get((kind, key.field))
+            found[key.field] = (
+                self._value(section, replace(key, default=default))
+                if special is None
+                else special(self, section, found)
+            )
+        value = kind(**found)
+        for at, message in clashes(value, section.has):
+            around = f"{section.name}{'.' if at else ' '}" if section.name else ""
+            section.error(f"{around}{message}", at or None)
+        return value
+
+    def _value(self, section: Section, key: Key) -> Any:  # noqa: ANN401, PLR0911 - of the field's type; one a form
+        required = key.default is MISSING
+        read, read_name = self._named(key.read), self._named(key.read_name)
+        match key.form:
+            case "value":
+                return section.take(key.name, read, key.default)
+            case "list":
+                values = section.take_list(key.name, read, key.default)
+                return tuple(sorted(values)) if key.rising else values
+            case "range":
+                values = section.take_list(key.name, read, key.default or ())
+                if len(values) > 2:  # noqa: PLR2004 - the ends of a range
+                    noun = getattr(key.read, "noun", "").removeprefix("a ")
+                    field = f"{section.name}.{key.name}"
+                    section.error(f"{field} is one {noun}, or the lowest and the highest", key.name)
+                return (min(values), max(values)) if values else None
+            case "mapping":
+                return section.take_mapping(key.name, read, read_name)
+            case "inline":
+                return self.read(section, key.kind, None if required else key.default)
+            case "section":
+                inner = section.section(key.name, required=required)
+                return key.default if inner is None else self.read(inner, key.kind)
+            case "sections":
+                inside = section.sections(key.name, required=required)
+                return tuple(self.read(each, key.kind) for each in inside)
+            case "named":
+                inner = section.section(key.name)
+                names = () if inner is None else inner.names()
+                return {
+                    name: each for name in names if (each := self._one(inner, name, key.kind)) is not None
+                }
+        raise TypeError(f"nothing reads '{key.field}', which is {key.form}")
+
+    def _one(self, section: Section | None, name: str, kind: type) -> object:
+        """Read a section that has a name; a single value stands for its first key."""
+        assert section is not None
+        inner = section.section(name) if section.is_section(name) else None
+        if inner is not None:
+            return self.read(inner, kind)
+        first = keys(kind)[0]
+        value = section.take(name, self._named(first.read))
+        return None if value is None else kind(**{first.field: value})
+
+    def _named(self, read: Callable[[str], Any] | None) -> Callable[[str], Any]:
+        if isinstance(read, OneOf) and not read.allowed:
+            return replace(read, allowed=self.names[read.kind])
+        return read or str
