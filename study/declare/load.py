@@ -17,9 +17,8 @@ from study.declare.load_training import (
     read_training,
 )
 from study.declare.load_tuning import read_tuning
+from study.declare.shipped import shipped_studies
 from study.declare.yaml_reader import DeclarationError, Section, read_root
-
-DECLARATIONS = Path(__file__).parent / "declarations"
 
 
 def find_declaration(name: str, *, imported: tuple[str, ...] = ()) -> Path:
@@ -37,7 +36,7 @@ def find_declaration(name: str, *, imported: tuple[str, ...] = ()) -> Path:
         if not path.is_file():
             raise DeclarationError(f"no such declaration file: {name}")
         return path
-    shipped = {path.stem: path for path in DECLARATIONS.glob("*.yaml")}
+    shipped = shipped_studies()
     if name not in shipped:
         raise DeclarationError(
             f"{unknown('study', name, (*shipped, *imported))}, or a path that ends in .yaml"

@@ -12,8 +12,6 @@ import pandas as pd
 
 from runners.data.build.source import check_columns, table_columns
 
-RESIZE_MODES = ("no", "keep_ratio", "keep_ratio_largest", "center_crop", "border")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Download:
@@ -24,7 +22,7 @@ class Download:
         url: The column of URLs.
         caption: The column of captions.
         image_size: Side in pixels that images are brought to.
-        resize_mode: One of ``RESIZE_MODES``.
+        resize_mode: One of img2dataset's.
         retries: How often a URL that failed is tried again.
         timeout_s: Seconds that a server may take.
         user_agent: What to call oneself, besides a browser's name.

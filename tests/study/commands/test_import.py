@@ -61,7 +61,7 @@ def test_what_the_documentation_shows_runs(
     shutil.copy(PAPER, tmp_path / "results" / "paper" / "figures.csv")
     monkeypatch.chdir(tmp_path)
     # Drawing all of the paper's figures takes a minute, and test_paper_report has it.
-    monkeypatch.setattr("study.commands.report.paper_figures", lambda *given: paper_figures(*given)[:2])
+    monkeypatch.setattr("study.show.study_report.paper_figures", lambda *given: paper_figures(*given)[:2])
     said = []
     for line in shown.commands("docs/import.md"):
         code = main(shlex.split(line))
