@@ -116,7 +116,7 @@ def test_a_study_goes_from_new_to_recommend(installed: Installed, pool: Path, tm
     tiny = write_declaration(tmp_path, pool, architectures="mini-ViT-XXS-8, mini-ConvNeXt")
 
     ran = installed("run", tiny, "--only", "mini-ViT-XXS-8", "--address", "local")
-    assert "[1/1] mini-ViT-XXS-8 clip" in ran
+    assert "[1/2] mini-ViT-XXS-8 clip" in ran
     reported = installed("report", tiny).splitlines()
     assert reported[0].startswith("1 of 2 trials finished")
     assert reported[-1] == "report: results/tiny/report/report.html"
