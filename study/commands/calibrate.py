@@ -1,107 +1,28 @@
-"""``python -m study calibrate``: measures samples a second and memory of each kind of trial on this machine.
+"""``python -m study calibrate``: samples a second and memory of each kind of trial on this machine."""
 
-What it writes, ``throughput.json`` in the study's folder, is read by ``plan`` and by a run's order of trials.
-"""
+from argparse import ArgumentParser, Namespace
 
-import os
-from collections.abc import Iterator
+from study.commands.command import add_study_options, declared_study
 
-from budgets.cost.architecture import Architecture
-from budgets.cost.memory import memory_bytes
-from budgets.cost.strategy import strategy
-from budgets.declaration import require_runnable
-from budgets.devices import device
-from budgets.planning.plan import Trial
-from runners.trials.measure_speed import calibrate, gpu_name
-from runners.trials.throughput import Calibration, Throughput, kind
-from study.show.text_table import text_table
-from study.state.bookkeeping import trial_job
-from study.state.environment import environment
-from study.state.study import Study, ensure_pool, plan_study
-
-_START_S = 2.0  # of a process: data, model, the first steps
+NAME = "calibrate"
+HELP = "measure each kind of trial on this machine, for prices and forecasts"
+EXAMPLES: tuple[str, ...] = ("demo", "my-study.yaml --device h100-sxm --seconds 300")
 
 
-def calibrate_study(study: Study, *, device_name: str | None, seconds: float) -> Iterator[str]:
-    """Measures, writes what was measured, and yields what the command prints.
-
-    Args:
-        study: The study.
-        device_name: The GPU's name in `budgets.devices`, or None for the declared cluster's.
-        seconds: How long it may take, about.
-
-    Raises:
-        ValueError: The study can't be run, or the device is not this machine's.
-    """
-    require_runnable(study.declaration)
-    resources = study.declaration.resources
-    if seconds <= 0:
-        raise ValueError(f"--seconds must be above 0, not {seconds:g}")
-    if max(resources.gpus, resources.ranks) > 1:
-        raise ValueError("resources: trials of one rank are calibrated; this study's have more")
-    named, machine = _device(study, device_name)
-    plan = plan_study(study)
-    ensure_pool(study, lambda _line: None)
-    kinds = {kind(trial): trial for trial in reversed(plan.trials)}
-    # Trials of a processor slow each other; GPUs do not, and one is enough to measure.
-    at_once = 1 if resources.gpus else max(1, min((os.cpu_count() or 1) // resources.cpus, len(kinds)))
-    yield f"{len(kinds)} kinds of trials on {machine}, {at_once} at once, in about {seconds:g} s"
-    each = max(0.5, seconds * at_once / len(kinds) - _START_S)
-    jobs = [trial_job(study, trial) for trial in reversed(kinds.values())]
-    measured = {found.kind: found for found in calibrate(jobs, side_by_side=at_once, seconds=each)}
-    found = Calibration(
-        machine=machine,
-        device=named,
-        side_by_side=at_once,
-        kinds=tuple(measured[kind(job.trial)] for job in jobs),
+def add_options(parser: ArgumentParser) -> None:
+    """Adds its arguments."""
+    add_study_options(parser)
+    parser.add_argument(
+        "--device", metavar="DEVICE", help="what this machine's GPU is called in prices (that of cluster:)"
     )
-    study.folder.mkdir(parents=True, exist_ok=True)
-    found.write(study.calibration)
-    rows = [_row(job.trial, each) for job, each in zip(jobs, found.kinds, strict=True)]
-    yield from text_table(rows, left_aligned=("architecture", "strategy", "precision"))
-    yield f"written to {study.calibration}; plan and run go by it"
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long it may take, about (60)")
 
 
-def _device(study: Study, wanted: str | None) -> tuple[str | None, str]:
-    """Gives the device's name in the table, None for a processor, and what the machine calls it."""
-    cluster = study.declaration.cluster
-    if not study.declaration.resources.gpus:
-        if wanted is not None:
-            raise ValueError(f"--device {wanted}: resources.gpus is 0, trials run on the processor")
-        return None, environment()["processor"]
-    found = gpu_name()
-    if found is None:
-        raise ValueError("resources.gpus is 1, but torch sees no GPU on this machine")
-    name = wanted or (cluster and cluster.device)
-    if not name:
-        raise ValueError(f"--device is needed, or cluster: in the declaration: what is this {found} called?")
-    return require_named(device(name).name, found), found
+def run(options: Namespace) -> int:
+    """Measures, writes ``throughput.json``, and prints what was measured."""
+    from study.run.calibration import calibrate_study
 
-
-def require_named(name: str, machine: str) -> str:
-    """Gives the device's name if the machine's own name has its model in it, as h100-sxm and NVIDIA H100.
-
-    Raises:
-        ValueError: It has not.
-    """
-    if name.split("-", maxsplit=1)[0] not in machine.lower():
-        raise ValueError(f"the device is named {name}, but this machine has {machine}")
-    return name
-
-
-def _row(trial: Trial, found: Throughput) -> dict[str, str]:
-    architecture = Architecture(name=found.architecture, config=trial.architecture_config)
-    forecast = memory_bytes(
-        architecture, strategy(found.strategy), trial.recipe, batch_size=found.batch_size, devices=1
-    )
-    return {
-        "architecture": found.architecture,
-        "strategy": found.strategy,
-        "batch": f"{found.batch_size:,}",
-        "precision": found.precision,
-        "steps": f"{found.steps:,}",
-        "samples/s": f"{found.samples_per_s:,.0f}",
-        "GFLOP/s": f"{found.samples_per_s * trial.train_flops_per_sample / 1e9:,.1f}",
-        "memory": f"{found.memory_bytes / 2**20:,.0f} MiB",
-        "training alone, estimated": f"{forecast / 2**20:,.0f} MiB",
-    }
+    study = declared_study(options)
+    for line in calibrate_study(study, device_name=options.device, seconds=options.seconds):
+        print(line, flush=True)
+    return 0

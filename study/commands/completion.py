@@ -1,15 +1,28 @@
 """``python -m study completion``: the command line as a script that completes it in bash."""
 
 import argparse
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
+from study.declare.shipped import shipped_studies
+
+NAME = "completion"
+HELP = "print a script that completes this command in bash"
+EXAMPLES: tuple[str, ...] = ("> ~/.study-completion.bash",)
+
 _SCRIPT = """\
-# Completion of `python -m study` in bash; written by `python -m study completion`.
+# Completion of `python -m study` and of `scaling-study` in bash; written by `python -m study completion`.
 _study_complete() {
-    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command= words=
-    [[ ${COMP_WORDS[1]} == -m && ${COMP_WORDS[2]} == study && COMP_CWORD -ge 3 ]] || return
-    (( COMP_CWORD > 3 )) && command=${COMP_WORDS[3]}
-    [[ $command == data ]] && (( COMP_CWORD > 4 )) && command="data ${COMP_WORDS[4]}"
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command= words= first=1
+    if [[ ${COMP_WORDS[0]} != *scaling-study ]]; then
+        [[ ${COMP_WORDS[1]} == -m && ${COMP_WORDS[2]} == study ]] || return
+        first=3
+    fi
+    (( COMP_CWORD >= first )) || return
+    (( COMP_CWORD > first )) && command=${COMP_WORDS[first]}
+    case "$command" in
+        %s) (( COMP_CWORD > first + 1 )) && command+=" ${COMP_WORDS[first + 1]}" ;;
+    esac
     case "$command $previous" in
 %s
     esac
@@ -28,31 +41,35 @@ _study_complete() {
         compopt -o filenames 2> /dev/null
     fi
 }
-complete -o bashdefault -o default -F _study_complete python python3
+complete -o bashdefault -o default -F _study_complete python python3 scaling-study
 """
 """What gives no words, such as the value of an option, completes as bash does: names of files."""
 
 
-def bash_script(parser: argparse.ArgumentParser, studies: tuple[str, ...]) -> str:
-    """Writes the script.
+def add_options(_parser: ArgumentParser) -> None:
+    """Adds nothing: it has no arguments."""
 
-    Args:
-        parser: Of the whole command line.
-        studies: Studies that come with the project.
-    """
-    options: list[str] = []
+
+def run(options: Namespace) -> int:
+    """Prints the script."""
+    studies = shipped_studies()
+    arguments: list[str] = []
     commands: list[str] = []
-    for command, sub in _walk("", parser):
+    groups: list[str] = []
+    for command, parser in _walk("", options.parser):
         words: list[str] = []
-        for action in sub._actions:  # noqa: SLF001 - argparse has no other way to see what a parser takes
+        for action in parser._actions:  # noqa: SLF001 - argparse has no other way to see what a parser takes
             words += action.option_strings or [str(each) for each in action.choices or ()]
             words += studies if action.dest == "study" else ()
             if action.option_strings and action.nargs != 0:
                 said = f"words={' '.join(map(str, action.choices))!r}" if action.choices else "return"
                 names = " | ".join(f'"{command} {name}"' for name in action.option_strings)
-                options.append(f"        {names}) {said} ;;")
+                arguments.append(f"        {names}) {said} ;;")
+            if command and isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
+                groups.append(command)
         commands.append(f'        "{command}") words="{" ".join(words)}" ;;')
-    return _SCRIPT % ("\n".join(options), "\n".join(commands))
+    print(_SCRIPT % (" | ".join(groups), "\n".join(arguments), "\n".join(commands)), end="")
+    return 0
 
 
 def _walk(command: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:

@@ -1,29 +1,22 @@
 """``python -m study evaluate``: any open_clip model on any evaluation sets, as a table and as files."""
 
-import argparse
 import csv
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from rich.console import Console
-from rich.table import Table
+from study.commands.command import open_console
 
-from budgets.cost.architecture import Architecture
-from budgets.cost.flops import CONVENTION, image_forward_macs, text_forward_macs
-from budgets.quantity import format_flops
-from runners.data.build.in_place import open_pool
-from runners.data.evaluation.evaluation_facts import SetFacts, describe_evaluation_set
-from runners.data.evaluation.evaluation_set import load_evaluation_set, read_training_split
-from runners.data.evaluation.evaluation_suite import found_sets
-from runners.evaluate.evaluate import evaluate
-from runners.evaluate.features import Encoder, encode_set
-from runners.evaluate.variants import variant_means
-from runners.host.files import new_file, write_json
-from runners.models.load_model import Loaded, Source, load_model
-from runners.models.model import compute_context
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NAME = "evaluate"
+HELP = "evaluate any open_clip model: zero-shot, retrieval, linear and few-shot probes"
+EXAMPLES: tuple[str, ...] = (
+    "exported --sets sets --probe",
+    "openai --model ViT-B-32 --sets /data/wds/imagenet1k --json openai.json",
+)
 
 _LABELS = {
     "top1": "zero-shot top-1",
@@ -33,8 +26,8 @@ _LABELS = {
 }
 
 
-def add_evaluate_options(parser: argparse.ArgumentParser) -> None:
-    """Adds what follows ``evaluate`` on the command line."""
+def add_options(parser: ArgumentParser) -> None:
+    """Adds its arguments."""
     parser.add_argument(
         "checkpoint", help="an exported folder, a checkpoint's file, or a tag of open_clip's weights"
     )
@@ -59,16 +52,22 @@ def add_evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there")
 
 
-def run_evaluate(options: argparse.Namespace, console: Console) -> int:
-    """Evaluates, prints the table, and writes the files that were asked for.
+def run(options: Namespace) -> int:
+    """Evaluates, prints the table, and writes the files that were asked for."""
+    import torch
 
-    Raises:
-        ValueError: The model or a set can't be used.
-    """
+    from budgets.cost.flops import CONVENTION
+    from budgets.quantity import format_flops
+    from runners.data.build.in_place import open_pool
+    from runners.data.evaluation.evaluation_facts import describe_evaluation_set
+    from runners.evaluate.evaluate_model import evaluate_model, forward_flops, named_sets
+    from runners.host.files import new_file, write_json
+    from runners.models.load_model import Source, load_model
+
     if options.threads:
         torch.set_num_threads(options.threads)
     # Before a model is loaded: what is wrong with a set is found at once.
-    sets = _sets(options.sets)
+    sets = named_sets(options.sets)
     facts = {
         name: describe_evaluation_set(path, probe=options.probe and (path / "train").is_dir())
         for name, path in sets.items()
@@ -82,13 +81,13 @@ def run_evaluate(options: argparse.Namespace, console: Console) -> int:
         std=tuple(options.std),
     )
     loaded = load_model(source, device)
-    metrics = _measure(loaded, sets, facts, options.precision, device)
-    flops = _flops(loaded, facts)
+    metrics = evaluate_model(loaded, sets, facts, precision=options.precision, device=device)
+    flops = forward_flops(loaded, facts)
     rows = list(_rows(metrics))
-    console.print(_table(rows))
+    open_console().print(_table(rows))
     told = "FLOPs not counted: no closed form of this architecture" if flops is None else format_flops(flops)
     images, texts = (sum(getattr(each, what) for each in facts.values()) for what in ("images", "texts"))
-    console.print(f"{images:,} images and {texts:,} texts encoded once: {told}", highlight=False)
+    print(f"{images:,} images and {texts:,} texts encoded once: {told}")
     if options.csv:
         with new_file(options.csv) as path, path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, ["set", "metric", "value", "standard_error", "images"])
@@ -113,49 +112,6 @@ def run_evaluate(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _sets(folders: list[Path]) -> dict[str, Path]:
-    """Name → folder: each is a set, or holds some."""
-    sets: dict[str, Path] = {}
-    for folder in folders:
-        single = (folder / "test").is_dir() or (folder / "dataset_type.txt").is_file()
-        found = {folder.resolve().name: folder} if single else found_sets(folder)
-        for name, path in (found or {folder.resolve().name: folder}).items():
-            if name in sets:
-                raise ValueError(f"--sets: {sets[name]} and {path} are both called '{name}'")
-            sets[name] = path
-    return sets
-
-
-def _measure(
-    loaded: Loaded, sets: dict[str, Path], facts: dict[str, SetFacts], precision: str, device: torch.device
-) -> dict[str, float]:
-    context = partial(compute_context, precision, device)
-    encoder = Encoder(
-        model=loaded.model,
-        tokenize=loaded.tokenize,
-        normalise=loaded.normalise,
-        device=device,
-        context=context,
-    )
-    threads, features = torch.get_num_threads(), {}
-    for name, path in sets.items():
-        probed = "probe_top1" in facts[name].metrics
-        train = read_training_split(path, loaded.decode, threads=threads) if probed else ()
-        features[name] = encode_set(encoder, load_evaluation_set(path, loaded.decode, threads=threads), train)
-    metrics = evaluate(features, context=context)
-    return metrics | variant_means(metrics)
-
-
-def _flops(loaded: Loaded, facts: dict[str, SetFacts]) -> int | None:
-    """Forward FLOPs of the evaluation; ``None`` where the architecture has no closed form here."""
-    try:
-        architecture = Architecture(name="", config=dict(loaded.config))
-        image, text = image_forward_macs(architecture), text_forward_macs(architecture)
-    except ValueError:
-        return None
-    return 2 * sum(each.images * image + each.texts * text for each in facts.values())
-
-
 def _rows(metrics: dict[str, float]) -> Iterator[dict[str, Any]]:
     for name, value in metrics.items():
         where, _, what = name.rpartition("/")
@@ -170,7 +126,9 @@ def _rows(metrics: dict[str, float]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
+def _table(rows: list[dict[str, Any]]) -> "Table":
+    from rich.table import Table
+
     table = Table("Set", "Measured", "%", "±", "Images", box=None)
     for column in table.columns[2:]:
         column.justify = "right"

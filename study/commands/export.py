@@ -1,34 +1,37 @@
 """``python -m study export``: a trial's model as a folder that open_clip loads by itself."""
 
 import shutil
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-import torch
+from study.commands.command import add_study_options, refreshed_study
 
-from budgets.names import unknown
-from runners.data.build.in_place import open_pool
-from runners.host.files import new_folder
-from runners.models.export import PIXELS, WEIGHTS, write_architecture
-from runners.trials.trial import read_outcome
-from study.state.bookkeeping import trial_folder
-from study.state.study import Study, plan_study
-from study.storage.bring import bring_weights
+NAME = "export"
+HELP = "write a trial's model as a folder that open_clip loads by itself"
+EXAMPLES: tuple[str, ...] = ("demo 3f2a91c05b7e exported",)
 
 
-def export_trial(study: Study, trial_id: str, target: Path) -> str:
-    """Exports a finished trial's model.
+def add_options(parser: ArgumentParser) -> None:
+    """Adds its arguments."""
+    add_study_options(parser)
+    parser.add_argument("trial", help="its id, as results and `plan --format csv` have it")
+    parser.add_argument("folder", type=Path, help="the folder to make")
 
-    Args:
-        study: The study.
-        trial_id: The trial's id.
-        target: The folder to make; see `runners.models.export` for what is in it.
 
-    Returns:
-        How to load it, in a sentence.
+def run(options: Namespace) -> int:
+    """Exports a finished trial's model, and prints how to load it."""
+    import torch
 
-    Raises:
-        ValueError: There is no such trial, it has not finished, or something is at ``target``.
-    """
+    from budgets.names import unknown
+    from runners.data.build.in_place import open_pool
+    from runners.host.files import new_folder
+    from runners.models.export import PIXELS, WEIGHTS, write_architecture
+    from runners.trials.trial import read_outcome
+    from study.state.bookkeeping import trial_folder
+    from study.state.study import plan_study
+    from study.storage.bring import bring_weights
+
+    study, trial_id, target = refreshed_study(options), options.trial, options.folder
     trials = {trial.trial_id: trial for trial in plan_study(study).trials}
     if trial_id not in trials:
         raise ValueError(unknown("trial", trial_id, trials))
@@ -53,4 +56,5 @@ def export_trial(study: Study, trial_id: str, target: Path) -> str:
             final=target,
         )
         shutil.copyfile(weights, folder / WEIGHTS)
-    return f"{target}: {trial.cell}, seed {trial.seed}; open_clip.create_model('local-dir:{target}') loads it"
+    print(f"{target}: {trial.cell}, seed {trial.seed}; open_clip.create_model('local-dir:{target}') loads it")
+    return 0

@@ -1,28 +1,33 @@
 """``python -m study new``: a commented declaration to start from."""
 
-from collections.abc import Iterator
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from budgets import values
-from study.declare.load import DECLARATIONS
+from study.declare.shipped import TEMPLATE, shipped_studies
 
-_TEMPLATE = Path(__file__).parents[1] / "declare" / "template.yaml"
+NAME = "new"
+HELP = "write a commented declaration to start from"
+EXAMPLES: tuple[str, ...] = ("first",)
 
 
-def new_study(name: str) -> Iterator[str]:
-    """Writes ``NAME.yaml`` where the command runs, and yields the lines that say what to do with it.
+def add_options(parser: ArgumentParser) -> None:
+    """Adds its arguments."""
+    parser.add_argument("name", help="of the study: NAME.yaml is written")
 
-    Raises:
-        ValueError: The name can't name a study, or there is such a study already.
-    """
-    values.name(name)
-    if name in {path.stem for path in DECLARATIONS.glob("*.yaml")}:
+
+def run(options: Namespace) -> int:
+    """Writes ``NAME.yaml`` into the working directory, and prints what to do with it."""
+    from budgets import values
+
+    name = values.name(options.name)
+    if name in shipped_studies():
         raise ValueError(f"the study '{name}' comes with the project; choose another name")
     path = Path(f"{name}.yaml")
-    text = _TEMPLATE.read_text(encoding="utf-8").replace("study: NAME", f"study: {name}")
+    text = TEMPLATE.read_text(encoding="utf-8").replace("study: NAME", f"study: {name}")
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         raise ValueError(f"{path} exists already; choose another name, or remove it first") from None
-    yield f"{path} written; edit it, then: python -m study plan {path}"
+    print(f"{path} written; edit it, then: python -m study plan {path}")
+    return 0

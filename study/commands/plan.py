@@ -1,47 +1,80 @@
 """``python -m study plan``: a plan to read, one cell explained, or all of it for other programs."""
 
+import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from budgets.planning.plan import Plan
-from runners.trials.throughput import kind, predict_s
-from study.show.explain import explain_lines
-from study.show.plan_export import plan_csv, plan_json, plan_parquet
-from study.show.plan_view import plan_lines
-from study.state.study import Study, device_throughput, measured_throughput, plan_study, study_grid
+from study.commands.command import add_study_options, declared_study
+
+if TYPE_CHECKING:
+    from budgets.planning.plan import Plan
+    from study.state.study import Study
+
+NAME = "plan"
+HELP = "show the trials of a study, what each costs, and what was left out and why"
+EXAMPLES: tuple[str, ...] = (
+    "demo",
+    "paper --explain 'ViT-B-32 slip one-epoch 10M'",
+    "small --format csv --output small.csv",
+)
 
 
-def plan_command(study: Study, *, form: str, output: Path | None, cell: str | None) -> Iterator[str]:
-    """Yields what the command prints.
+def add_options(parser: ArgumentParser) -> None:
+    """Adds its arguments."""
+    add_study_options(parser)
+    parser.add_argument(
+        "--format",
+        choices=("text", "csv", "json", "parquet"),
+        default="text",
+        help="a table to read (text), or every trial and every cell left out as csv, json or parquet",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="where to write it (standard output; parquet needs a file)",
+    )
+    parser.add_argument(
+        "--explain",
+        metavar="CELL",
+        help="show the whole arithmetic of one cell: a trial's id, or words such as 'ViT-B-32 slip top40'",
+    )
 
-    Args:
-        study: The study.
-        form: ``text``, ``csv``, ``json`` or ``parquet``.
-        output: File to write to instead, or None.
-        cell: A trial's id or a cell's words, to be explained; None for the whole plan.
 
-    Raises:
-        ValueError: The study can't be planned, the options contradict one another, or no such cell is there.
-    """
-    if form == "parquet" and output is None:
+def run(options: Namespace) -> int:
+    """Prints the plan, or writes it to a file and prints the file's name."""
+    from study.show.plan_export import plan_parquet
+    from study.state.study import device_throughput, plan_study
+
+    study, output = declared_study(options), options.output
+    if options.format == "parquet" and output is None:
         raise ValueError("--format parquet is no text: give a file, --output FILE")
-    if cell is not None and form != "text":
+    if options.explain is not None and options.format != "text":
         raise ValueError("--explain writes text: it goes with --format text alone")
     plan = plan_study(study)
-    if form == "parquet":
-        assert output is not None, "checked above"
+    if options.format == "parquet":
         plan_parquet(study.declaration, plan, output, device_throughput(study))
-        yield f"{output}"
-        return
-    lines = _lines(study, plan, form=form, cell=cell)
-    if output is None:
-        yield from lines
-    else:
+    elif output is not None:
+        lines = _lines(study, plan, form=options.format, cell=options.explain)
         output.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        yield f"{output}"
+    else:
+        for line in _lines(study, plan, form=options.format, cell=options.explain):
+            print(line)
+        sys.stdout.flush()  # here, where a closed pipe is caught
+        return 0
+    print(output)
+    return 0
 
 
-def _lines(study: Study, plan: Plan, *, form: str, cell: str | None) -> Iterator[str]:
+def _lines(study: "Study", plan: "Plan", *, form: str, cell: str | None) -> Iterator[str]:
+    from runners.trials.throughput import kind, predict_s
+    from study.show.explain import explain_lines
+    from study.show.plan_export import plan_csv, plan_json
+    from study.show.plan_view import plan_lines
+    from study.state.study import device_throughput, measured_throughput, study_grid
+
     own = device_throughput(study)
     if cell is not None:
         return explain_lines(study_grid(study), plan, cell, own)

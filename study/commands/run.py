@@ -1,109 +1,79 @@
-"""``python -m study run``: the tuning, where there is one to do, then the grid; one run at a time."""
+"""``python -m study run``: the trials on Ray, or without it; what it would do, by ``--dry-run``."""
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from argparse import ArgumentParser, Namespace
 
-from budgets.book.ledger import read_entries, reserved
-from budgets.declaration import require_runnable
-from budgets.planning.plan import Plan
-from runners.host.files import wait_until_free
-from runners.trials.loggers import Loggers
-from study.run.execution import Result
-from study.run.pipeline import Run
-from study.run.run_tuning import tune_study
-from study.run.site import Site
-from study.show.progress import Progress
-from study.state.agenda import agenda, agenda_lines, tuning_agenda
-from study.state.bookkeeping import trial_folder
-from study.state.lock import only_run
-from study.state.selection import select_trials
-from study.state.study import Study, ensure_pool
-from study.storage.mirror import Mirror
+from study.commands.command import add_study_options, open_console, refreshed_study
 
-_DYING_S = 30.0
+NAME = "run"
+HELP = "run the trials on Ray; what is finished is never run again"
+EXAMPLES: tuple[str, ...] = (
+    "demo",
+    "demo --only 'mini-ViT-XXS-8 clip' --dry-run",
+    "my-study.yaml --address HEAD:6379 --retry-failed",
+)
+
+EXIT_FAILED_TRIALS = 1
+EXIT_OVER_BUDGET = 3
+EXIT_STOPPED = 4
 
 
-def run_study(  # noqa: PLR0913 - the options of a command
-    study: Study,
-    plan: Plan,
-    progress: Progress,
-    *,
-    address: str | None = None,
-    local: bool = False,
-    only: Sequence[str] = (),
-    retry_failed: bool = False,
-) -> Result:
-    """Runs every trial that has no result yet.
+def add_options(parser: ArgumentParser) -> None:
+    """Adds its arguments."""
+    add_study_options(parser)
+    parser.add_argument(
+        "--quiet", action="store_true", help="write notes and failures only, and no live view"
+    )
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="HOST:PORT of a running Ray cluster's head, or local for one on this machine "
+        "(RAY_ADDRESS, else local)",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("ray", "local"),
+        default="ray",
+        help="what runs the trials: Ray, or processes of this machine without it, to debug (ray)",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="CELLS",
+        help="run these trials alone: an id, or words of their cells, as 'slip top40'; may be repeated",
+    )
+    parser.add_argument("--retry-failed", action="store_true", help="run again what failed in an earlier run")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be run, and change nothing")
 
-    Args:
-        study: The study.
-        plan: Its plan.
-        progress: Where progress is shown.
-        address: What was asked for with ``--address``, or None.
-        local: Whether to run without Ray.
-        only: The trials to run, by id or by words of their cells; none for all.
-        retry_failed: Whether to run again what failed in an earlier run.
 
-    Raises:
-        ValueError: The study can't be run, or another run of it is under way.
+def run(options: Namespace) -> int:
+    """Runs what has no result yet.
+
+    Returns:
+        0; 1 when trials failed; 3 when the study budget had no room for all trials; 4 when the run was told
+        to stop before its end.
     """
-    if local and address is not None:
-        raise ValueError("--address names a Ray cluster, --backend local runs without Ray: give one of them")
-    _check(study, plan, progress, only=only)
-    study.folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as until_the_end:
-        holder, before = until_the_end.enter_context(only_run(study.folder))
-        mirror = None
-        if study.url:
-            mirror = until_the_end.enter_context(Mirror(study, holder, before, progress.say))
-        site = until_the_end.enter_context(Site(study, progress, address=address, local=local, mirror=mirror))
-        ensure_pool(study, progress.tell)
-        if mirror is not None and plan.all_trials:  # all read the same
-            mirror.share(plan.all_trials[0])
-        (study.folder / "trials").mkdir(exist_ok=True)
-        _outlast_workers(study)
-        if plan.tuning is not None and plan.tuning.waiting:
-            tuned = tune_study(study, plan, progress, site, retry_failed=retry_failed)
-            if tuned.unfinished:
-                return tuned
-            plan = tuned.plan
-        return Run(study, plan, progress, site, only=only, retry_failed=retry_failed).execute()
+    from study.run.run_study import run_study, would_run
+    from study.show.progress import Progress, remaining_text
+    from study.state.study import plan_study
 
-
-def would_run(
-    study: Study, plan: Plan, *, only: Sequence[str] = (), retry_failed: bool = False
-) -> Iterator[str]:
-    """Says what a run would do, and changes nothing.
-
-    Raises:
-        ValueError: It would not run as asked for.
-    """
-    _check_tuning(plan, only=only)
-    tuning = None
-    if plan.tuning is not None and plan.tuning.waiting:
-        tuning = tuning_agenda(study, plan.tuning, retry_failed=retry_failed)
-    yield from agenda_lines(study, plan, agenda(study, plan, only=only, retry_failed=retry_failed), tuning)
-
-
-def _outlast_workers(study: Study) -> None:
-    """Waits for what a killed driver left at work: soon it ends, and what it did is known."""
-    deadline = time.monotonic() + _DYING_S
-    for trial_id in reserved(read_entries(study.folder / "ledger.jsonl")):
-        wait_until_free(trial_folder(study, trial_id) / ".lock", deadline - time.monotonic())
-
-
-def _check(study: Study, plan: Plan, progress: Progress, *, only: Sequence[str]) -> None:
-    """Finds out before anything is spent what could not be run."""
-    require_runnable(study.declaration)
-    select_trials(plan, only)
-    _check_tuning(plan, only=only)
-    Loggers(study.declaration.loggers, study.folder, progress.say)
-
-
-def _check_tuning(plan: Plan, *, only: Sequence[str]) -> None:
-    if plan.tuning is not None and plan.tuning.waiting and only:
-        raise ValueError(
-            "--only: the tuning is not finished, and it decides what all cells are run with; `run` without "
-            "--only tunes first, or leave tuning: out"
+    study = refreshed_study(options, needed=True)
+    plan, only, retry_failed = plan_study(study), options.only, options.retry_failed
+    if options.dry_run:
+        for line in would_run(study, plan, only=only, retry_failed=retry_failed):
+            print(line)
+        return 0
+    console, local = open_console(), options.backend == "local"
+    with Progress(study.declaration.metric, console, quiet=options.quiet) as progress:
+        result = run_study(
+            study, plan, progress, address=options.address, local=local, only=only, retry_failed=retry_failed
         )
+    if not options.quiet:
+        console.print(f"results in {study.folder}", highlight=False)
+    for line in remaining_text(result.remaining, result.plan):
+        console.print(line, highlight=False, markup=False)
+    if result.stopped:
+        return EXIT_STOPPED
+    if result.remaining:
+        return EXIT_OVER_BUDGET
+    return EXIT_FAILED_TRIALS if result.failures else 0

@@ -1,111 +1,30 @@
 """``python -m study status``: where a study stands, once or again and again, for people or for programs."""
 
-import json
-import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from argparse import ArgumentParser, Namespace
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.text import Text
+from study.commands.command import add_study_options, open_console, refreshed_study
 
-from analysis.labels import plural
-from budgets.cost.flops import CONVENTION
-from budgets.quantity import format_flops
-from study.show.view import level_table, range_words, running_lines
-from study.state.standing import Standing, read_standing
-from study.state.study import Study
-
-_LOOK_S = 2.0
+NAME = "status"
+HELP = "show what is done, running and failed, and the FLOPs spent"
+EXAMPLES: tuple[str, ...] = ("demo", "demo --watch", "demo --json")
 
 
-def show_status(console: Console, study: Study, *, watch: bool = False) -> None:
-    """Writes where a study stands.
-
-    Args:
-        console: Where to write.
-        study: The study.
-        watch: Whether to go on until its run has ended: in place in a terminal, else one text after another.
-
-    Raises:
-        ValueError: The study has not been run.
-    """
-    standing = read_standing(study)
-    if not watch:
-        console.print(_view(standing, bars=console.is_terminal))
-        return
-    if not console.is_terminal:
-        console.print(_view(standing, bars=False))
-        while standing.run is not None:
-            time.sleep(_LOOK_S)
-            standing = read_standing(study)
-            console.print(Text("\n"), _view(standing, bars=False), sep="", end="")
-        return
-    with Live(_view(standing, bars=True), console=console, auto_refresh=False) as live:
-        while standing.run is not None:
-            time.sleep(_LOOK_S)
-            standing = read_standing(study)
-            live.update(_view(standing, bars=True), refresh=True)
+def add_options(parser: ArgumentParser) -> None:
+    """Adds its arguments."""
+    add_study_options(parser)
+    parser.add_argument("--watch", action="store_true", help="go on until the run has ended")
+    parser.add_argument("--json", action="store_true", help="as one JSON object, for programs")
 
 
-def status_json(study: Study) -> str:
-    """Gives where a study stands as one JSON object: the fields of `study.state.standing.Standing`.
+def run(options: Namespace) -> int:
+    """Prints the table, or the object."""
+    from study.show.status_view import show_status, status_json
 
-    Raises:
-        ValueError: The study has not been run.
-    """
-    content = {"convention": CONVENTION} | asdict(read_standing(study))
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-
-
-def _view(standing: Standing, *, bars: bool) -> RenderableType:
-    return Group(level_table(standing.levels, bars=bars), *map(Text, _lines(standing)))
-
-
-def _lines(standing: Standing) -> Iterator[str]:
-    for line in running_lines(standing.running):
-        yield f"  {line}"
-    running = sum(level.running for level in standing.levels)
-    if running > len(standing.running):
-        yield f"  {plural(running - len(standing.running), 'trial')} just started"
-    for failure in standing.failures:
-        yield f"  failed {failure.trial} {failure.what}: {failure.reason}"
-    spent, cap = standing.spent_flops, standing.study_flops
-    declared = (
-        f" of {format_flops(standing.planned_flops)} planned"
-        if cap is None
-        else f", {spent / cap:.0%} of the study budget of {format_flops(cap)}"
-    )
-    held = standing.reserved_flops
-    reserved = f"; {format_flops(held)} more reserved for trials that were begun" if held else ""
-    yield f"{format_flops(spent)} spent{declared}{reserved}"
-    if standing.wasted_flops:
-        yield f"{format_flops(standing.wasted_flops)} of it was lost to crashes and done again"
-    if standing.slots is not None:
-        taken = f"{running} of {standing.slots} slots taken" if standing.run else ""
-        busy = standing.slots_busy
-        words = "busy" if taken else "slots busy"
-        share = "" if busy is None else f"{words} {busy:.0%} of {'this' if taken else 'the last'} run's time"
-        if taken or share:
-            yield ", ".join(part for part in (taken, share) if part)
-    left = "" if standing.left_s is None else f"about {range_words(standing.left_s)}"
-    if standing.run is not None:
-        yield f"running: {standing.run}" + (f"; {left} to go" if left else "")
-        return
-    waiting = sum(level.waiting for level in standing.levels)
-    if standing.no_room:
-        yield f"the study budget has no room for {standing.no_room} of {plural(waiting, 'waiting trial')}"
-    if standing.no_room == waiting:
-        yield "no run is under way" + ("" if waiting else ", and no trial waits")
+    study = refreshed_study(options)
+    if options.json:
+        if options.watch:
+            raise ValueError("--json writes one object: it does not go with --watch")
+        print(status_json(study))
     else:
-        begun = standing.interrupted
-        goes_on = (
-            f", {begun} of them from {'its checkpoint' if begun == 1 else 'their checkpoints'}"
-            if begun
-            else ""
-        )
-        able = plural(waiting - standing.no_room, "trial")
-        yield (
-            f"no run is under way: `run` goes on with {able}{goes_on}, "
-            f"{left} on {plural(standing.slots or 1, 'slot')}"
-        )
+        show_status(open_console(), study, watch=options.watch)
+    return 0

@@ -14,10 +14,10 @@ from budgets.names import unknown
 from budgets.quantity import parse_number, parse_quantity
 from study.declare.yaml_reader import Section, read_root
 
-PAPER_FIGURES = Path(__file__).resolve().parents[2] / "results" / "paper" / "figures.csv"
-"""The paper's figures, digitised."""
-
 _SHIPPED = Path(__file__).parent / "maps"
+PAPER_FIGURES = _SHIPPED / "paper-figures.csv"
+"""The paper's figures, digitised; in a checkout a link to ``results/paper/figures.csv``."""
+
 _BETTER: dict[str, Literal["higher", "lower"]] = {"higher": "higher", "lower": "lower"}
 
 

@@ -12,10 +12,9 @@ from budgets.declaration import Declaration, FolderPool, Training, Tuning
 from budgets.keys import OneOf, keys, tunable
 from budgets.names import unknown
 from budgets.recipe import PRESETS, Recipe
+from study.declare.shipped import shipped_studies
 from study.declare.walk import Walk
 from study.declare.yaml_reader import DeclarationError, Section, read_root
-
-DECLARATIONS = Path(__file__).parent / "declarations"
 
 
 def find_declaration(name: str, *, imported: tuple[str, ...] = ()) -> Path:
@@ -33,7 +32,7 @@ def find_declaration(name: str, *, imported: tuple[str, ...] = ()) -> Path:
         if not path.is_file():
             raise DeclarationError(f"no such declaration file: {name}")
         return path
-    shipped = {path.stem: path for path in DECLARATIONS.glob("*.yaml")}
+    shipped = shipped_studies()
     if name not in shipped:
         raise DeclarationError(
             f"{unknown('study', name, (*shipped, *imported))}, or a path that ends in .yaml"

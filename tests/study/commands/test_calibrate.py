@@ -7,8 +7,8 @@ import pytest
 
 from runners.trials.throughput import read_calibration
 from study.cli import main
-from study.commands.calibrate import require_named
 from study.declare.load import load_declaration
+from study.run.calibration import require_named
 from study.state.study import Study, device_throughput, measured_throughput, plan_study
 from tests.study.conftest import study, write_declaration
 

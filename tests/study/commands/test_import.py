@@ -12,6 +12,7 @@ import pytest
 from analysis.paper.paper_figures import paper_figures
 from runners.results import read_table
 from study.cli import main
+from study.declare.shipped import shipped_studies
 from tests.study import shown
 
 PAPER = shown.ROOT / "results" / "paper" / "figures.csv"
@@ -61,7 +62,7 @@ def test_what_the_documentation_shows_runs(
     shutil.copy(PAPER, tmp_path / "results" / "paper" / "figures.csv")
     monkeypatch.chdir(tmp_path)
     # Drawing all of the paper's figures takes a minute, and test_paper_report has it.
-    monkeypatch.setattr("study.commands.report.paper_figures", lambda *given: paper_figures(*given)[:2])
+    monkeypatch.setattr("study.show.study_report.paper_figures", lambda *given: paper_figures(*given)[:2])
     said = []
     for line in shown.commands("docs/import.md"):
         code = main(shlex.split(line))
@@ -193,7 +194,7 @@ def test_only_report_and_recommend_read_an_imported_study(
     assert main(["report", "mien", *where]) == 2
     assert "unknown study 'mien'; did you mean 'mine'?" in capsys.readouterr().err
     named = tmp_path / "declared.yaml"
-    demo = (shown.ROOT / "study" / "declarations" / "demo.yaml").read_text(encoding="utf-8")
+    demo = shipped_studies()["demo"].read_text(encoding="utf-8")
     named.write_text(demo.replace("study: demo", "study: mine"))
     assert main(["plan", str(named), *where]) == 2
     assert "mine is an imported study; give the declaration another name" in capsys.readouterr().err

@@ -15,9 +15,9 @@ from budgets.planning.price import Range
 from budgets.quantity import format_flops
 from runners.host.files import write_json
 from runners.results import write_table
-from study.commands.status import show_status, status_json
 from study.declare.load import load_declaration
 from study.show.progress import Progress
+from study.show.status_view import show_status, status_json
 from study.show.view import sparkline
 from study.state.bookkeeping import add_event
 from study.state.forecast import Ahead, time_left

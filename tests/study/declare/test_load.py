@@ -15,7 +15,8 @@ from budgets.declaration import DescribedPool, EmbeddedPool, Exclusion, FolderPo
 from budgets.recipe import Recipe
 from study.cli import main
 from study.declare.dump import dump_declaration
-from study.declare.load import DECLARATIONS, find_declaration, load_declaration
+from study.declare.load import find_declaration, load_declaration
+from study.declare.shipped import shipped_studies
 from study.declare.yaml_reader import DeclarationError
 from study.state.study import Study, plan_study
 from tests.study.declared import FULL, full, write
@@ -62,7 +63,7 @@ def test_a_ladder_is_read_where_no_levels_are_declared(tmp_path: Path) -> None:
     assert declaration.pool == FolderPool(path="b")
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in DECLARATIONS.glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted(shipped_studies()))
 def test_what_is_written_back_is_read_as_the_same(tmp_path: Path, name: str) -> None:
     declaration = load_declaration(find_declaration(name))
 

@@ -1,0 +1,75 @@
+"""Any open_clip model on any evaluation sets: the metrics, and what they cost."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from budgets.cost.architecture import Architecture
+from budgets.cost.flops import image_forward_macs, text_forward_macs
+from runners.data.evaluation.evaluation_facts import SetFacts
+from runners.data.evaluation.evaluation_set import load_evaluation_set, read_training_split
+from runners.data.evaluation.evaluation_suite import found_sets
+from runners.evaluate.evaluate import evaluate
+from runners.evaluate.features import Encoder, encode_set
+from runners.evaluate.variants import variant_means
+from runners.models.load_model import Loaded
+from runners.models.model import compute_context
+
+
+def named_sets(folders: Sequence[Path]) -> dict[str, Path]:
+    """Return name → folder of the sets; each folder is a set, or holds some.
+
+    Raises:
+        ValueError: Two sets have one name.
+    """
+    sets: dict[str, Path] = {}
+    for folder in folders:
+        single = (folder / "test").is_dir() or (folder / "dataset_type.txt").is_file()
+        found = {folder.resolve().name: folder} if single else found_sets(folder)
+        for name, path in (found or {folder.resolve().name: folder}).items():
+            if name in sets:
+                raise ValueError(f"--sets: {sets[name]} and {path} are both called '{name}'")
+            sets[name] = path
+    return sets
+
+
+def evaluate_model(
+    loaded: Loaded,
+    sets: Mapping[str, Path],
+    facts: Mapping[str, SetFacts],
+    *,
+    precision: str,
+    device: torch.device,
+) -> dict[str, float]:
+    """Return the metrics of a model, as ``<set>/<metric>``; each image and text is encoded once.
+
+    Raises:
+        ValueError: A set can't be read.
+    """
+    context = partial(compute_context, precision, device)
+    encoder = Encoder(
+        model=loaded.model,
+        tokenize=loaded.tokenize,
+        normalise=loaded.normalise,
+        device=device,
+        context=context,
+    )
+    threads, features = torch.get_num_threads(), {}
+    for name, path in sets.items():
+        probed = "probe_top1" in facts[name].metrics
+        train = read_training_split(path, loaded.decode, threads=threads) if probed else ()
+        features[name] = encode_set(encoder, load_evaluation_set(path, loaded.decode, threads=threads), train)
+    metrics = evaluate(features, context=context)
+    return metrics | variant_means(metrics)
+
+
+def forward_flops(loaded: Loaded, facts: Mapping[str, SetFacts]) -> int | None:
+    """Return the forward FLOPs of the evaluation; None where the architecture has no closed form here."""
+    try:
+        architecture = Architecture(name="", config=dict(loaded.config))
+        image, text = image_forward_macs(architecture), text_forward_macs(architecture)
+    except ValueError:
+        return None
+    return 2 * sum(each.images * image + each.texts * text for each in facts.values())

@@ -1,0 +1,112 @@
+"""``python -m study data build``: a pool from shards, from tables of files or URLs, or embedded."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from study.commands.command import add_pool_options, open_console
+
+NAME = "build"
+HELP = "make a pool; the same command goes on"
+EXAMPLES: tuple[str, ...] = (
+    "pools/icons --from icons.csv",
+    "pools/web --from my-shards --without sets/imagenet",
+    "my-shards --in-place",
+    "pools/emoji --from embedded:256",
+)
+
+_RESIZE_MODES = ("no", "keep_ratio", "keep_ratio_largest", "center_crop", "border")  # of img2dataset
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Adds its arguments."""
+    add_pool_options(parser)
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="SOURCE",
+        help="a folder of tar shards; a .parquet, .csv, .tsv or .jsonl of image paths or (column url) of "
+        "URLs; embedded:PAIRS",
+    )
+    parser.add_argument("--in-place", action="store_true", help="index the pool's own tars; write no shards")
+    parser.add_argument("--image", default="image", help="column of paths (image)")
+    parser.add_argument("--url", default="url", help="column of URLs (url)")
+    parser.add_argument("--caption", default="caption", help="column of captions (caption)")
+    parser.add_argument("--score", default="similarity", help="column of quality scores (similarity)")
+    parser.add_argument(
+        "--without", type=Path, nargs="+", default=[], metavar="SET", help="evaluation sets to leave out"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the embedded pool (0)")
+    parser.add_argument("--img2dataset", default="img2dataset", metavar="COMMAND", help="its command")
+    parser.add_argument("--image-size", type=int, default=256, help="side of downloaded images, pixels (256)")
+    parser.add_argument("--resize-mode", choices=_RESIZE_MODES, default="keep_ratio", help="(keep_ratio)")
+    parser.add_argument("--retries", type=int, default=2, help="of a URL that failed (2)")
+    parser.add_argument("--timeout", type=int, default=10, help="seconds that a server may take (10)")
+    parser.add_argument("--user-agent", default="clip-scaling-study", help="what servers are told")
+
+
+def run(options: Namespace) -> int:
+    """Builds the pool, and prints its size and what was left out."""
+    from runners.data.build.info import unreadable_lines
+    from runners.data.pool.pool import Pool
+
+    path, source = options.pool, options.source
+    if source is None and not options.in_place:
+        raise ValueError("what is the pool built from? --from SOURCE, or --in-place for its own tars")
+    if source is not None and source.startswith("embedded:"):
+        _build_embedded(path, source.removeprefix("embedded:"), options.seed)
+    else:
+        _build_from(path, Path(source or path), options)
+    pool = Pool.open(path)
+    for line in unreadable_lines(pool):
+        print(line)
+    told = ", ".join(f"{count:,} {reason}" for reason, count in pool.left_out.items()) or "none"
+    print(f"{path}: {pool.count:,} pairs; left out: {told}")
+    return 0
+
+
+def _build_embedded(path: Path, pairs: str, seed: int) -> None:
+    if not pairs.isdigit() or pairs == "0":
+        raise ValueError(f"embedded:{pairs} needs a number of pairs, as embedded:8192")
+    from runners.embedded.scorer import build_scored_pool
+
+    build_scored_pool(path, pairs=int(pairs), seed=seed)
+
+
+def _build_from(path: Path, source: Path, options: Namespace) -> None:
+    from runners.data.build.build_pool import Build, build_pool
+    from runners.data.build.download import Download, download
+    from runners.data.build.source import Columns, table_columns
+    from runners.data.pool.damage import damage_table
+    from study.show.pool_progress import PoolProgress
+
+    left_out, provenance = damage_table([]), {}
+    shards = source
+    if source.is_file() and source.suffix != ".tar" and options.url in table_columns(source):
+        shards = path.parent / f".{path.name}.downloaded"
+        print(f"downloading into {shards} …", flush=True)
+        how = Download(
+            program=options.img2dataset,
+            url=options.url,
+            caption=options.caption,
+            image_size=options.image_size,
+            resize_mode=options.resize_mode,
+            retries=options.retries,
+            timeout_s=options.timeout,
+            user_agent=options.user_agent,
+            workers=options.workers,
+        )
+        left_out = download(source, shards, how)
+        provenance = {"urls": str(source.resolve())}
+    build = Build(
+        source=shards,
+        columns=Columns(image=options.image, caption=options.caption, score=options.score),
+        evaluation=options.without,
+        workers=options.workers,
+        in_place=options.in_place,
+        provenance=provenance,
+        left_out=left_out,
+    )
+    with PoolProgress(open_console()) as report:
+        build_pool(path, build, report)
+    if shards != source:
+        print(f"what was downloaded stays in {shards}; remove it when you need it no more")

@@ -1,0 +1,109 @@
+"""A run of a study: the tuning, where there is one to do, then the grid; one run at a time."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+from budgets.book.ledger import read_entries, reserved
+from budgets.declaration import require_runnable
+from budgets.planning.plan import Plan
+from runners.host.files import wait_until_free
+from runners.trials.loggers import Loggers
+from study.run.execution import Result
+from study.run.pipeline import Run
+from study.run.run_tuning import tune_study
+from study.run.site import Site
+from study.show.progress import Progress
+from study.state.agenda import agenda, agenda_lines, tuning_agenda
+from study.state.bookkeeping import trial_folder
+from study.state.lock import only_run
+from study.state.selection import select_trials
+from study.state.study import Study, ensure_pool
+from study.storage.mirror import Mirror
+
+_DYING_S = 30.0
+
+
+def run_study(  # noqa: PLR0913 - the options of a command
+    study: Study,
+    plan: Plan,
+    progress: Progress,
+    *,
+    address: str | None = None,
+    local: bool = False,
+    only: Sequence[str] = (),
+    retry_failed: bool = False,
+) -> Result:
+    """Runs every trial that has no result yet.
+
+    Args:
+        study: The study.
+        plan: Its plan.
+        progress: Where progress is shown.
+        address: What was asked for with ``--address``, or None.
+        local: Whether to run without Ray.
+        only: The trials to run, by id or by words of their cells; none for all.
+        retry_failed: Whether to run again what failed in an earlier run.
+
+    Raises:
+        ValueError: The study can't be run, or another run of it is under way.
+    """
+    if local and address is not None:
+        raise ValueError("--address names a Ray cluster, --backend local runs without Ray: give one of them")
+    _check(study, plan, progress, only=only)
+    study.folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as until_the_end:
+        holder, before = until_the_end.enter_context(only_run(study.folder))
+        mirror = None
+        if study.url:
+            mirror = until_the_end.enter_context(Mirror(study, holder, before, progress.say))
+        site = until_the_end.enter_context(Site(study, progress, address=address, local=local, mirror=mirror))
+        ensure_pool(study, progress.tell)
+        if mirror is not None and plan.all_trials:  # all read the same
+            mirror.share(plan.all_trials[0])
+        (study.folder / "trials").mkdir(exist_ok=True)
+        _outlast_workers(study)
+        if plan.tuning is not None and plan.tuning.waiting:
+            tuned = tune_study(study, plan, progress, site, retry_failed=retry_failed)
+            if tuned.unfinished:
+                return tuned
+            plan = tuned.plan
+        return Run(study, plan, progress, site, only=only, retry_failed=retry_failed).execute()
+
+
+def would_run(
+    study: Study, plan: Plan, *, only: Sequence[str] = (), retry_failed: bool = False
+) -> Iterator[str]:
+    """Says what a run would do, and changes nothing.
+
+    Raises:
+        ValueError: It would not run as asked for.
+    """
+    _check_tuning(plan, only=only)
+    tuning = None
+    if plan.tuning is not None and plan.tuning.waiting:
+        tuning = tuning_agenda(study, plan.tuning, retry_failed=retry_failed)
+    yield from agenda_lines(study, plan, agenda(study, plan, only=only, retry_failed=retry_failed), tuning)
+
+
+def _outlast_workers(study: Study) -> None:
+    """Waits for what a killed driver left at work: soon it ends, and what it did is known."""
+    deadline = time.monotonic() + _DYING_S
+    for trial_id in reserved(read_entries(study.folder / "ledger.jsonl")):
+        wait_until_free(trial_folder(study, trial_id) / ".lock", deadline - time.monotonic())
+
+
+def _check(study: Study, plan: Plan, progress: Progress, *, only: Sequence[str]) -> None:
+    """Finds out before anything is spent what could not be run."""
+    require_runnable(study.declaration)
+    select_trials(plan, only)
+    _check_tuning(plan, only=only)
+    Loggers(study.declaration.loggers, study.folder, progress.say)
+
+
+def _check_tuning(plan: Plan, *, only: Sequence[str]) -> None:
+    if plan.tuning is not None and plan.tuning.waiting and only:
+        raise ValueError(
+            "--only: the tuning is not finished, and it decides what all cells are run with; `run` without "
+            "--only tunes first, or leave tuning: out"
+        )

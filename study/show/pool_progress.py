@@ -1,0 +1,37 @@
+"""Work on a pool as it goes: a bar and pairs a second in a terminal, nothing in a pipe."""
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from runners.data.build.scan import Report
+
+
+class PoolProgress:
+    """Context manager whose value shows that so many of so many are done.
+
+    Args:
+        console: Where to draw.
+    """
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[speed]}"))
+        self._progress = Progress(
+            *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+        )
+        self._tasks: dict[str, tuple[TaskID, int]] = {}
+
+    def __enter__(self) -> Report:
+        self._progress.start()
+        return self._report
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def _report(self, what: str, done: int, of: int, pairs: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = (self._progress.add_task(what, total=of, speed=""), 0)
+        task, before = self._tasks[what]
+        self._tasks[what] = (task, before + pairs)
+        took = self._progress.tasks[task].elapsed or 0
+        speed = f"{(before + pairs) / took:,.0f} pairs/s" if took and pairs else ""
+        self._progress.update(task, completed=done, speed=speed)

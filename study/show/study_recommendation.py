@@ -1,0 +1,75 @@
+"""Recommends a configuration from a finished or an imported study, or from anyone's table as a prior."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.answers.recommendation import recommend
+from analysis.answers.recommendation_text import recommendation_lines
+from analysis.cells.bootstrap import cell_draws
+from analysis.cells.column_map import import_table
+from analysis.cells.table import tidy
+from analysis.laws.holdout import holdout
+from analysis.laws.laws import laws
+from budgets.quantity import parse_count, parse_flops
+from runners.results import read_table
+from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
+from study.state.imported import Imported
+from study.state.study import Study
+
+
+def recommend_from(  # noqa: PLR0913 (one argument an option)
+    study: Study | Imported | None,
+    *,
+    flops: str,
+    pairs: str,
+    limit: float,
+    prior: str | None,
+    table: Path | None,
+) -> Iterator[str]:
+    """Yields the lines of a recommendation.
+
+    Args:
+        study: The study to learn from, or None with a prior.
+        flops: Compute budget of one trial, as written by the user.
+        pairs: Pairs in the pool before it is filtered.
+        limit: The largest factor of extrapolation.
+        prior: Column map of a table to learn from instead.
+        table: The table of the prior; the paper's readings by default.
+
+    Raises:
+        ValueError: A value can't be read, the study has no results, or nothing can be forecast.
+    """
+    if (study is None) == (prior is None):
+        raise ValueError("give either a study or --prior MAP to learn from")
+    compute, pool = parse_flops(flops), parse_count(pairs)
+    for name, value, least in (("--flops", compute, 1), ("--pairs", pool, 1), ("--limit", limit, 1)):
+        if not value >= least:
+            raise ValueError(f"{name} must be at least {least}; found {value:g}")
+    if study is not None:
+        results, source = _results(study), str(study.folder)
+        metric = study.metric if isinstance(study, Imported) else study.declaration.metric
+    else:
+        how = load_column_map(find_column_map(str(prior)))
+        results = import_table(read_any_table(table or PAPER_FIGURES), how)
+        metric, source = how.metric, f"{how.title}, as a prior"
+    draws = cell_draws(tidy(results, metric=metric), question="laws")
+    fitted = tuple(laws(draws, along="compute"))
+    found = recommend(
+        draws, fitted, holdout(draws, fitted), flops=float(compute), pairs=float(pool), limit=limit
+    )
+    yield from recommendation_lines(
+        found, flops=float(compute), pairs=float(pool), source=source, metric=metric
+    )
+
+
+def _results(study: Study | Imported) -> pd.DataFrame:
+    if isinstance(study, Imported):
+        return study.results()
+    path = study.folder / "results.parquet"
+    if not path.exists():
+        raise ValueError(
+            f"{study.folder} has no results; run `python -m study run {study.declaration.name}` first"
+        )
+    return read_table(path)

@@ -1,0 +1,135 @@
+"""Reads a study's folder and has `analysis` write its report."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.charts.tuning_figures import Tuned
+from analysis.paper.paper_figures import paper_figures
+from analysis.paper.paper_page import write_paper_page
+from analysis.paper.paper_panels import READERS
+from analysis.report.report import write_report
+from budgets.cost.flops import CONVENTION
+from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, read_json_lines, read_table, to_frame
+from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
+from study.state.begun import begun
+from study.state.imported import Imported
+from study.state.study import Study
+
+_MOST_PROCESSES = 4
+
+
+def report_study(study: Study) -> Iterator[str]:
+    """Writes ``results/<study>/report/`` and yields the lines that say what was found.
+
+    Raises:
+        ValueError: The study has not been run.
+    """
+    folder = study.folder
+    if not (folder / "plan.parquet").exists():
+        raise ValueError(f"{folder} holds no study; run `python -m study run {study.declaration.name}` first")
+    plan = read_table(folder / "plan.parquet")
+    results = _table_or_empty(study, "results.parquet", RESULT_COLUMNS)
+    summary = write_report(
+        folder / "report",
+        declaration={
+            "name": study.declaration.name,
+            "metric": study.declaration.metric,
+            "study_budget_flops": study.declaration.study_flops,
+        },
+        declaration_text=(folder / "study.yaml").read_text(encoding="utf-8"),
+        results=results,
+        curves=_table_or_empty(study, "curves.parquet", CURVE_COLUMNS),
+        plan=plan,
+        left_out=read_table(folder / "left-out.parquet"),
+        ledger=read_json_lines(folder / "ledger.jsonl"),
+        events=read_json_lines(folder / "events.jsonl"),
+        provenance=json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+        | {"FLOPs": CONVENTION},
+        begun=begun(folder, plan["trial"][~plan["trial"].isin(results["trial"])]),
+        tuned=_tuned(study),
+        published=read_any_table(PAPER_FIGURES),
+        processes=_processes(),
+    )
+    yield from summary.lines
+    yield f"report: {summary.page}"
+
+
+def report_imported(study: Imported) -> Iterator[str]:
+    """Writes the report of an imported study, as `report_study`.
+
+    Raises:
+        ValueError: Its folder can't be read.
+    """
+    results, dropped = study.results(), study.dropped()
+    record, rows = study.record, f"{study.record['rows']:,}"
+    summary = write_report(
+        study.folder / "report",
+        declaration={"name": study.name, "metric": study.metric},
+        declaration_text=study.map_text,
+        results=results,
+        curves=to_frame([], CURVE_COLUMNS),
+        plan=pd.DataFrame(),
+        left_out=dropped,
+        ledger=pd.DataFrame(),
+        events=pd.DataFrame(),
+        provenance={
+            "Table": record["title"],
+            "File": f"{record['table']}, {rows} rows, SHA-256 {record['sha256']}",
+            "Map": record["map"],
+            "FLOPs": "as the map makes them of the table",
+        },
+        imported=f"{record['rows'] - len(dropped):,} of {rows} rows of {record['table']}, imported",
+        published=read_any_table(PAPER_FIGURES),
+        processes=_processes(),
+    )
+    yield from summary.lines
+    yield f"report: {summary.page}"
+
+
+def report_paper(results: Path, study: Study | Imported | None) -> Iterator[str]:
+    """Draws the paper's digitised tables as a study is drawn, beside a study's report where there is one.
+
+    Args:
+        results: Where studies are kept; the figures go there where they are not beside a study's.
+        study: One that has been reported.
+
+    Yields:
+        The line that says where the page is.
+    """
+    maps = {name: load_column_map(find_column_map(name)) for name in READERS}
+    figures = paper_figures(read_any_table(PAPER_FIGURES), maps)
+    if study is None:
+        page = write_paper_page(results / "paper-figures", figures, processes=_processes())
+    else:
+        report = study.folder / "report"
+        page = write_paper_page(
+            report / "paper", figures, study=study.folder.name, theirs=report / "figures",
+            processes=_processes(),
+        )  # fmt: skip
+    yield f"the paper's figures: {page}"
+
+
+def _processes() -> int:
+    """How many draw figures here."""
+    return min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
+
+
+def _tuned(study: Study) -> Tuned | None:
+    """What the study's tuning tried so far; the winners stand in ``tuning.json`` once they are known."""
+    tuning, own, path = study.declaration.tuning, study.declaration.metric, study.folder / "tuning.parquet"
+    if tuning is None or not path.exists():
+        return None
+    tried, decided = read_table(path), study.folder / "tuning.json"
+    known = json.loads(decided.read_text(encoding="utf-8")) if decided.exists() else {}
+    apart = f"validation/{own.partition('/')[2]}"
+    selects = tuning.metric or (apart if apart in tried else own)
+    return Tuned(tried=tried, metric=known.get("metric", selects), winners=known.get("winners", ()))
+
+
+def _table_or_empty(study: Study, name: str, columns: dict[str, str]) -> pd.DataFrame:
+    path = study.folder / name
+    return read_table(path) if path.exists() else to_frame([], columns)

@@ -1,0 +1,116 @@
+"""Every command has one shape and an example in its help, and starts at once."""
+
+import argparse
+import pkgutil
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+
+import pytest
+
+from study import cli, commands
+from study.cli import main, make_parser
+from study.commands import data, pools
+from tests.study import shown
+
+HEAVY = {"torch", "ray", "pandas", "numpy", "scipy", "rich", "yaml"}
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parser and those of all commands below it."""
+    yield parser
+    for action in parser._actions:  # noqa: SLF001 - argparse has no other way to see what a parser takes
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
+            for each in action.choices.values():
+                yield from parsers(each)
+
+
+ALL = {parser.prog: parser for parser in parsers(make_parser())}
+
+
+def test_every_module_of_commands_is_a_command_of_one_shape() -> None:
+    found = {
+        f"{package.__name__}.{each.name}"
+        for package in (commands, pools)
+        for each in pkgutil.iter_modules(package.__path__)
+    } - {"study.commands.command", "study.commands.pools"}
+
+    listed = (*cli.COMMANDS, *data.COMMANDS)
+
+    assert {each.__name__ for each in listed} == found  # type: ignore[attr-defined]
+    assert len(found) == 17
+    for module in map(import_module, found):
+        own = {name for name in vars(module) if name in {"NAME", "HELP", "EXAMPLES", "add_options", "run"}}
+        assert own == {"NAME", "HELP", "EXAMPLES", "add_options", "run"}, module.__name__
+        assert len(signature(module.run).parameters) == len(signature(module.add_options).parameters) == 1
+        assert module.HELP[0].islower()
+        assert not module.HELP.endswith(".")
+
+
+@pytest.mark.parametrize("prog", ALL)
+def test_every_help_ends_with_examples_that_can_be_typed(prog: str) -> None:
+    _, _, examples = ALL[prog].format_help().partition("\nexamples:\n")
+
+    lines = [line.removeprefix("  python -m study ") for line in examples.splitlines()]
+
+    assert lines
+    for line in lines:
+        assert make_parser().parse_args(shlex.split(line.partition(" >")[0])).command
+
+
+def test_help_and_parser_need_no_library() -> None:
+    asked = "import sys; from study.cli import make_parser; make_parser().format_help(); print(*sys.modules)"
+    assert not HEAVY & set(said(asked).split())
+
+
+@pytest.mark.parametrize("words", ["plan small", "report small"])
+def test_plan_and_report_need_neither_torch_nor_ray(tmp_path: Path, words: str) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "small").symlink_to(shown.ROOT / "results" / "small")
+    asked = (
+        "import sys; from study import cli; from study.show import study_report; "
+        "study_report.write_report = lambda *_, **__: sys.exit(print(*sys.modules)); "
+        f"cli.main({[*words.split(), '--results', str(results)]}); print(*sys.modules)"
+    )
+    assert not {"torch", "ray"} & set(said(asked).splitlines()[-1].split())
+
+
+def said(code: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=shown.ROOT, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_the_console_script_names_itself_in_its_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/scaling-study", "data", "info", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+
+    shown_help = capsys.readouterr().out
+
+    assert shown_help.startswith("usage: scaling-study data info [-h]")
+    assert "\n  scaling-study data info pools/icons --sheet icons.png\n" in shown_help
+
+
+def test_the_command_line_says_which_exit_codes_there_are() -> None:
+    codes = re.findall(r"(?:^| )(\d+),", cli.__doc__ or "")
+    assert [int(code) for code in codes] == [0, 1, 2, 3, 4, 130]
+
+
+def test_an_interrupted_command_says_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_options: argparse.Namespace) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("study.commands.new.run", interrupted)
+    assert main(["new", "first"]) == 130
+    assert "what is finished is kept, the same command goes on" in capsys.readouterr().err
