@@ -9,6 +9,8 @@ whole numbers in the ledger.
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -20,45 +22,77 @@ from runners.host.files import new_file
 
 SCHEMA_VERSION = 1
 
-CELL_COLUMNS = {
-    "regime": "str",  # fixed-compute, one-epoch or equal-samples
-    "subset_size": "int64",  # pairs
-    "quality": "str",  # all or topNN
-    "architecture": "str",
-    "strategy": "str",
-    "level_flops": "float64",  # training FLOPs; NaN if the regime has no level
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+        kind: Its pandas type.
+        unit: Unit of its values; empty for names and ratios.
+        meaning: What docs/results.md says of it.
+    """
+
+    kind: str
+    unit: str
+    meaning: str
+
+
+_CELL = {
+    "regime": Column("str", "", "Rule that sets the samples seen: `fixed-compute`, `one-epoch` or `equal-samples`"),
+    "subset_size": Column("int64", "pairs", "Size of the training subset"),
+    "quality": Column("str", "", "Quality filter of the subset: `all`, `topNN` or `subset:NAME`"),
+    "architecture": Column("str", "", "Architecture, by its catalogue name"),
+    "strategy": Column("str", "", "Training strategy, by its name"),
+    "level_flops": Column("float64", "FLOPs", "Budget level under `fixed-compute`; otherwise NaN"),
 }
-PLAN_COLUMNS = {
-    "trial": "str",
-    **CELL_COLUMNS,
-    "seed": "int64",
-    "train_flops": "float64",  # whole trial
-    "train_flops_per_sample": "int64",
-    "evaluation_flops": "float64",  # forward FLOPs of its evaluation
-    "samples_seen": "int64",  # pairs
-    "epochs": "float64",  # samples seen / subset size
-    "steps": "int64",
-    "batch_size": "int64",  # pairs, the strategy's factor included
-    "lr_peak": "float64",
-    "parameters": "int64",  # trainable, the strategy's head included
-    "predicted_s": "float64",  # seconds
+_TRIAL = {
+    "trial": Column("str", "", "Id of the trial: a hash of its full description"),
+    **_CELL,
+    "seed": Column("int64", "", "Seed of initial weights, sample order and augmentation"),
+    "train_flops": Column("float64", "FLOPs", "Training FLOPs of the whole trial"),
+    "train_flops_per_sample": Column("int64", "FLOPs", "Training FLOPs of one pair; an unmasked tail costs more"),
+    "evaluation_flops": Column("float64", "FLOPs", "Forward FLOPs of the evaluation; not part of the budget"),
+    "samples_seen": Column("int64", "pairs", "Pairs that pass through training, repeats included"),
+    "epochs": Column("float64", "", "`samples_seen` ÷ `subset_size`"),
+    "steps": Column("int64", "steps", "Optimiser steps"),
+    "batch_size": Column("int64", "pairs", "Pairs in a batch, the factor of the strategy included"),
+    "lr_peak": Column("float64", "", "Peak learning rate"),
+    "parameters": Column("int64", "parameters", "Trainable parameters, the head of the strategy included"),
 }
-RESULT_COLUMNS = {
-    **{name: kind for name, kind in PLAN_COLUMNS.items() if name != "predicted_s"},
-    "precision": "str",  # bf16, fp16 or fp32, as computed
-    "status": "str",  # finished, diverged or failed
-    "reason": "str",  # empty when finished
-    "train_loss": "float64",  # mean of the last tenth of the steps
-}  # then one float64 column for each `<evaluation set>/<metric>`; its standard error is `…_se`
-CURVE_COLUMNS = {
-    "trial": "str",
-    "step": "int64",
-    "samples_seen": "int64",
-    "train_flops": "float64",
-    "loss": "float64",  # mean since the row before
-    "lr": "float64",
-}
-LEFT_OUT_COLUMNS = {**CELL_COLUMNS, "reason": "str"}
+TABLES: Mapping[str, Mapping[str, Column]] = MappingProxyType(
+    {
+        "results.parquet": {
+            **_TRIAL,
+            "precision": Column("str", "", "Precision of training: `bf16`, `fp16` or `fp32`"),
+            "status": Column("str", "", "`finished`, `diverged` or `failed`"),
+            "reason": Column("str", "", "Reason of a divergence or failure; empty if finished"),
+            "train_loss": Column("float64", "", "Mean training loss of the last tenth of the steps"),
+        },
+        "curves.parquet": {
+            "trial": Column("str", "", "Id of the trial"),
+            "step": Column("int64", "steps", "Optimiser steps done"),
+            "samples_seen": Column("int64", "pairs", "Pairs that have passed through training"),
+            "train_flops": Column("float64", "FLOPs", "Training FLOPs up to this step"),
+            "loss": Column("float64", "", "Mean training loss since the previous row"),
+            "lr": Column("float64", "", "Learning rate of this step"),
+        },
+        "plan.parquet": {
+            **_TRIAL,
+            "predicted_s": Column("float64", "seconds", "Predicted wall time at the default throughput"),
+        },
+        "left-out.parquet": {
+            **_CELL,
+            "reason": Column("str", "", "Reason why the cell is not run, with its numbers"),
+        },
+    }
+)  # after its columns, `results.parquet` has a float64 for each `<evaluation set>/<metric>` and its `…_se`
+
+
+def _kinds(columns: Mapping[str, Column]) -> dict[str, str]:
+    return {name: column.kind for name, column in columns.items()}
+
+
+RESULT_COLUMNS, CURVE_COLUMNS, PLAN_COLUMNS, LEFT_OUT_COLUMNS = map(_kinds, TABLES.values())
 
 
 def cell_row(cell: Cell) -> dict[str, object]:

@@ -20,6 +20,7 @@ from budgets.cost.strategy import STRATEGIES, Strategy
 from budgets.declaration import Declaration, Training
 from budgets.keys import Key, keys, tunable
 from budgets.recipe import PRESETS, Recipe
+from docs.build import result_columns
 from docs.build import source_map as house
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -222,3 +223,4 @@ if __name__ == "__main__":
     PAGE.write_text(reference(), encoding="utf-8")
     TEMPLATE.write_text(template(), encoding="utf-8")
     house.PAGE.write_text(house.house_map(), encoding="utf-8")
+    result_columns.PAGE.write_text(result_columns.columns_page(), encoding="utf-8")

@@ -7,14 +7,16 @@ from typing import Annotated
 
 import pytest
 
-from budgets import values
-from budgets.keys import OneOf, Reader, keys
-from docs.build import reference as page
+from docs.build import reference_keys, result_columns
 from docs.build import source_map as house
-from study.declare.dump import plain
-from study.declare.walk import Walk
-from study.declare.yaml_reader import read_root
+from docs.build.reference import PAGE, reference
+from docs.build.reference_keys import keys
+from docs.build.reference_words import WORDS
+from runners.results import TABLES, read_table
+from study.declare import load
+from study.declare.yaml_reader import Section
 from tests.study.declared import full
+from tests.study.shown import ROOT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,11 +42,23 @@ def test_the_map_has_every_file() -> None:
     assert house.PAGE.read_text(encoding="utf-8") == house.house_map(), "run `python -m docs.build.reference`"
 
 
-def test_a_new_field_is_a_key_that_is_read_checked_written_and_explained(tmp_path: Path) -> None:
-    path = tmp_path / "study.yaml"
-    path.write_text("pause: 2 min\ncolour: gren\n")
-    root, problems = read_root(path)
-    found = Walk(names={}, special={}).read(root, Pauses)
+def test_the_page_of_columns_is_up_to_date() -> None:
+    page = result_columns.columns_page()
+    assert result_columns.PAGE.read_text(encoding="utf-8") == page, "run `python -m docs.build.reference`"
+    assert "| `samples_seen` | Pairs that pass through training, repeats included | pairs | int64 |" in page
+
+
+@pytest.mark.parametrize("table", ["results", "curves", "plan", "left-out"])
+def test_the_shipped_tables_have_the_documented_columns(table: str) -> None:
+    columns = TABLES[f"{table}.parquet"]
+    frame = read_table(ROOT / "results" / "small" / f"{table}.parquet")
+    assert list(frame.columns[: len(columns)]) == list(columns)
+    assert [str(kind) for kind in frame.dtypes.iloc[: len(columns)]] == [each.kind for each in columns.values()]
+    assert all("/" in name for name in frame.columns[len(columns) :])
+
+
+def test_a_key_that_the_loader_takes_and_nobody_explains_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = load.read_declaration
 
     assert found == Pauses(pause_s=120.0)
     with pytest.raises(ValueError, match=r"2: colour: unknown colour 'gren'; did you mean 'green'\?"):
