@@ -1,0 +1,44 @@
+"""Hooks of mkdocs.yml: README.md and CONTRIBUTING.md become pages, and links to source files become plain text."""
+
+import posixpath
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[2]
+_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "dev/contributing.md"}
+_FIGURES = "results/small/report/figures/"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the two pages, and the figures that they show."""
+    for source, page in _PAGES.items():
+        text = (ROOT / source).read_text(encoding="utf-8")
+        files.append(File.generated(config, page, content=text))
+        for figure in re.findall(rf"!\[[^\]]*\]\(({_FIGURES}[^)]+)\)", text):
+            target = f"figures/{posixpath.basename(figure)}"
+            files.append(File.generated(config, target, abs_src_path=str(ROOT / figure)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Point links at pages of the site; keep only the text of a link to any other file of the project."""
+    here = page.file.src_uri
+    source = next((name for name, target in _PAGES.items() if target == here), f"docs/{here}")
+
+    def rewritten(link: re.Match[str]) -> str:
+        label, path, anchor = link.groups()
+        if "://" in path:
+            return link[0]
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
+        if target.startswith(_FIGURES):
+            target = f"docs/figures/{posixpath.basename(target)}"
+        elif not (target in _PAGES or (target.startswith("docs/") and target.endswith(".md"))):
+            return label.strip("[]")
+        target = _PAGES.get(target, target.removeprefix("docs/"))
+        return f"{label}({posixpath.relpath(target, posixpath.dirname(here) or '.')}{anchor or ''})"
+
+    return re.sub(r"(!?\[[^\]]*\])\(([^)#\s]+)(#[^)\s]*)?\)", rewritten, markdown)
