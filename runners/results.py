@@ -23,7 +23,7 @@ from runners.host.files import new_file
 SCHEMA_VERSION = 1
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """A column of a table.
 
     Attributes:
@@ -38,57 +38,63 @@ class Column(NamedTuple):
 
 
 _CELL = {
-    "regime": Column("str", "", "Rule that sets the samples seen: `fixed-compute`, `one-epoch` or `equal-samples`"),
-    "subset_size": Column("int64", "pairs", "Size of the training subset"),
-    "quality": Column("str", "", "Quality filter of the subset: `all`, `topNN` or `subset:NAME`"),
-    "architecture": Column("str", "", "Architecture, by its catalogue name"),
-    "strategy": Column("str", "", "Training strategy, by its name"),
-    "level_flops": Column("float64", "FLOPs", "Budget level under `fixed-compute`; otherwise NaN"),
+    "regime": TableColumn("str", "", "`fixed-compute`, `one-epoch` or `equal-samples`"),
+    "subset_size": TableColumn("int64", "pairs", "Size of the training subset"),
+    "quality": TableColumn("str", "", "Quality filter of the subset: `all`, `topNN` or `subset:NAME`"),
+    "architecture": TableColumn("str", "", "Architecture, by its catalogue name"),
+    "strategy": TableColumn("str", "", "Training strategy, by its name"),
+    "level_flops": TableColumn("float64", "FLOPs", "Budget level under `fixed-compute`; otherwise NaN"),
 }
 _TRIAL = {
-    "trial": Column("str", "", "Id of the trial: a hash of its full description"),
+    "trial": TableColumn("str", "", "Id of the trial: a hash of its full description"),
     **_CELL,
-    "seed": Column("int64", "", "Seed of initial weights, sample order and augmentation"),
-    "train_flops": Column("float64", "FLOPs", "Training FLOPs of the whole trial"),
-    "train_flops_per_sample": Column("int64", "FLOPs", "Training FLOPs of one pair; an unmasked tail costs more"),
-    "evaluation_flops": Column("float64", "FLOPs", "Forward FLOPs of the evaluation; not part of the budget"),
-    "samples_seen": Column("int64", "pairs", "Pairs that pass through training, repeats included"),
-    "epochs": Column("float64", "", "`samples_seen` ÷ `subset_size`"),
-    "steps": Column("int64", "steps", "Optimiser steps"),
-    "batch_size": Column("int64", "pairs", "Pairs in a batch, the factor of the strategy included"),
-    "lr_peak": Column("float64", "", "Peak learning rate"),
-    "parameters": Column("int64", "parameters", "Trainable parameters, the head of the strategy included"),
+    "seed": TableColumn("int64", "", "Seed of initial weights, sample order and augmentation"),
+    "train_flops": TableColumn("float64", "FLOPs", "Training FLOPs of the whole trial"),
+    "train_flops_per_sample": TableColumn(
+        "int64", "FLOPs", "Training FLOPs of one pair, outside an unmasked tail"
+    ),
+    "evaluation_flops": TableColumn(
+        "float64", "FLOPs", "Forward FLOPs of the evaluation; not part of the budget"
+    ),
+    "samples_seen": TableColumn("int64", "pairs", "Pairs that pass through training, repeats included"),
+    "epochs": TableColumn("float64", "", "`samples_seen` ÷ `subset_size`"),
+    "steps": TableColumn("int64", "steps", "Optimiser steps"),
+    "batch_size": TableColumn("int64", "pairs", "Pairs in a batch, the factor of the strategy included"),
+    "lr_peak": TableColumn("float64", "", "Peak learning rate"),
+    "parameters": TableColumn(
+        "int64", "parameters", "Trainable parameters, the head of the strategy included"
+    ),
 }
-TABLES: Mapping[str, Mapping[str, Column]] = MappingProxyType(
+TABLES: Mapping[str, Mapping[str, TableColumn]] = MappingProxyType(
     {
         "results.parquet": {
             **_TRIAL,
-            "precision": Column("str", "", "Precision of training: `bf16`, `fp16` or `fp32`"),
-            "status": Column("str", "", "`finished`, `diverged` or `failed`"),
-            "reason": Column("str", "", "Reason of a divergence or failure; empty if finished"),
-            "train_loss": Column("float64", "", "Mean training loss of the last tenth of the steps"),
+            "precision": TableColumn("str", "", "Precision of training: `bf16`, `fp16` or `fp32`"),
+            "status": TableColumn("str", "", "`finished`, `diverged` or `failed`"),
+            "reason": TableColumn("str", "", "Reason of a divergence or failure; empty if finished"),
+            "train_loss": TableColumn("float64", "", "Mean training loss of the last tenth of the steps"),
         },
         "curves.parquet": {
-            "trial": Column("str", "", "Id of the trial"),
-            "step": Column("int64", "steps", "Optimiser steps done"),
-            "samples_seen": Column("int64", "pairs", "Pairs that have passed through training"),
-            "train_flops": Column("float64", "FLOPs", "Training FLOPs up to this step"),
-            "loss": Column("float64", "", "Mean training loss since the previous row"),
-            "lr": Column("float64", "", "Learning rate of this step"),
+            "trial": TableColumn("str", "", "Id of the trial"),
+            "step": TableColumn("int64", "steps", "Optimiser steps done"),
+            "samples_seen": TableColumn("int64", "pairs", "Pairs that have passed through training"),
+            "train_flops": TableColumn("float64", "FLOPs", "Training FLOPs up to this step"),
+            "loss": TableColumn("float64", "", "Mean training loss since the previous row"),
+            "lr": TableColumn("float64", "", "Learning rate of this step"),
         },
         "plan.parquet": {
             **_TRIAL,
-            "predicted_s": Column("float64", "seconds", "Predicted wall time at the default throughput"),
+            "predicted_s": TableColumn("float64", "seconds", "Predicted wall time at the default throughput"),
         },
         "left-out.parquet": {
             **_CELL,
-            "reason": Column("str", "", "Reason why the cell is not run, with its numbers"),
+            "reason": TableColumn("str", "", "Reason why the cell is not run, with its numbers"),
         },
     }
 )  # after its columns, `results.parquet` has a float64 for each `<evaluation set>/<metric>` and its `…_se`
 
 
-def _kinds(columns: Mapping[str, Column]) -> dict[str, str]:
+def _kinds(columns: Mapping[str, TableColumn]) -> dict[str, str]:
     return {name: column.kind for name, column in columns.items()}
 
 

@@ -1,4 +1,4 @@
-"""Hooks of mkdocs.yml: README.md and CONTRIBUTING.md become pages, and links to source files become plain text."""
+"""Hooks of mkdocs.yml: README.md and CONTRIBUTING.md become pages; links to source files become text."""
 
 import posixpath
 import re

@@ -53,7 +53,9 @@ def test_the_shipped_tables_have_the_documented_columns(table: str) -> None:
     columns = TABLES[f"{table}.parquet"]
     frame = read_table(ROOT / "results" / "small" / f"{table}.parquet")
     assert list(frame.columns[: len(columns)]) == list(columns)
-    assert [str(kind) for kind in frame.dtypes.iloc[: len(columns)]] == [each.kind for each in columns.values()]
+    assert [str(kind) for kind in frame.dtypes.iloc[: len(columns)]] == [
+        each.kind for each in columns.values()
+    ]
     assert all("/" in name for name in frame.columns[len(columns) :])
 
 
