@@ -1,6 +1,7 @@
 """A law that made the data is found again, in each form."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -65,6 +66,20 @@ def test_a_bounded_law_is_recovered_and_ends_at_chance_and_floor() -> None:
     assert found.shift[0] == pytest.approx(3e11, rel=1e-4)
     assert found.alpha[0] == pytest.approx(0.7, rel=1e-4)
     np.testing.assert_allclose(found(np.array([1.0, 1e30]))[0], [CHANCE, 0.25], atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_fitted_form_has_the_values_of_its_formula(form: Form) -> None:
+    found = one(form, X, noisy(0))
+    law, _, ratio = form.formula.partition(", q = ")
+    for sign, plain in (("·", "*"), ("^-α", "**(-alpha)"), ("−", "-"), ("x₀", "x0")):
+        law, ratio = law.replace(sign, plain), ratio.replace(sign, plain)
+    alpha, x0, scale = found.alpha[0], found.shift[0], found.scale[0]
+    known = {"x": X, "E": found.floor[0], "alpha": alpha, "x0": x0, "c": scale}
+    known["A"] = scale * (found.unit[0] + x0) ** alpha  # the scale is that at x = unit
+    if ratio:
+        known["q"] = pd.eval(ratio, local_dict=known, engine="python")
+    np.testing.assert_allclose(found(X)[0], pd.eval(law, local_dict=known, engine="python"), rtol=1e-9)
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
