@@ -2,7 +2,7 @@
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
 RUN = .venv/bin/python
 
-.PHONY: demo test lint clean
+.PHONY: demo test check lint docs clean
 
 demo: .venv/installed
 	$(RUN) -m study run demo
@@ -11,6 +11,15 @@ demo: .venv/installed
 # img2dataset holds pandas below 3, so the tests of downloading run it from an environment of its own.
 test: lint .venv/tested .venv-img2dataset/installed
 	IMG2DATASET=$(CURDIR)/.venv-img2dataset/bin/img2dataset $(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+# Quick tests: arithmetic, laws, declarations and the reference; no training, no Ray, no counting of FLOPs by torch.
+QUICK = tests/budgets tests/analysis/laws/test_forms.py tests/study/declare tests/study/docs --ignore tests/budgets/cost/test_flops_torch.py
+
+check: lint
+	$(RUN) -m pytest -n 2 $(QUICK)
+
+docs: .venv/tested
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build
 
 lint: .venv/tested
 	.venv/bin/ruff format --check .
@@ -36,4 +45,4 @@ lint: .venv/tested
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-img2dataset pools results/demo
+	rm -rf .venv .venv-img2dataset pools results/demo site

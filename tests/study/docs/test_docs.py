@@ -14,16 +14,17 @@ from study.declare.load import load_declaration
 from tests.study import shown
 
 README = (shown.ROOT / "README.md").read_text(encoding="utf-8")
+TUTORIAL = (shown.ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 METHOD = (shown.ROOT / "docs" / "method.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", shown.PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", shown.PAGES, ids=lambda page: page.stem)
 def test_every_link_leads_to_a_file(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert "://" in link or (page.parent / link).exists(), f"{page.name}: {link}"
 
 
-@pytest.mark.parametrize("page", shown.PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", shown.PAGES, ids=lambda page: page.stem)
 def test_every_link_within_a_page_leads_to_a_heading(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     headings = {
@@ -48,17 +49,20 @@ def test_the_citation_is_whole() -> None:
 
 
 def test_the_targets_of_make_are_there() -> None:
-    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+    contributing = (shown.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^make (\w+)", README + contributing, re.MULTILINE))
+    assert targets == {"demo", "test", "check", "docs"}
+    for target in targets:
         asked = subprocess.run(["/usr/bin/env", "make", "-n", target], cwd=shown.ROOT, check=False)
         assert asked.returncode == 0, target
 
 
-def test_the_commands_of_the_readme_run_in_the_order_in_which_they_stand(
+def test_the_commands_of_the_tutorial_run_in_their_order(
     pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     said = {}
-    for line in shown.commands("README.md"):
+    for line in shown.commands("docs/tutorial.md"):
         words = shlex.split(line.partition(" > ")[0])
         # Without Ray, whose start takes longer than these trials; the other tests have it.
         extra = {"run": ["--backend", "local"], "calibrate": ["--seconds", "1"]}.get(words[0], [])
@@ -74,16 +78,55 @@ def test_the_commands_of_the_readme_run_in_the_order_in_which_they_stand(
     assert set(said) == {"new", "plan", "calibrate", "run", "status", "report", "recommend", "completion"}
 
 
-def test_the_plan_that_the_readme_shows_is_the_one_that_it_plans(
+def test_the_plan_that_the_tutorial_shows_is_the_one_that_it_plans(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert [main(["new", "first"]), main(["plan", "first.yaml"])] == [0, 0]
     planned = capsys.readouterr().out.splitlines()
 
-    (block,) = re.findall(r"```\n( *level  architecture.+?)\n```", README, re.DOTALL)
+    (block,) = re.findall(r"```\n( *level  architecture.+?)\n```", TUTORIAL, re.DOTALL)
 
     assert {line for line in block.splitlines() if line != "…"} <= set(planned)
+
+
+def test_the_readme_is_a_screen_and_a_half() -> None:
+    assert len(README.splitlines()) <= 90
+
+
+def test_the_declaration_of_the_readme_is_that_of_the_tutorial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "first"]) == 0
+    (declared,) = re.findall(r"```yaml\n(.+?)```", README, re.DOTALL)
+    Path("readme.yaml").write_text(declared, encoding="utf-8")
+
+    assert load_declaration(Path("readme.yaml")) == load_declaration(Path("first.yaml"))
+
+
+def test_the_answer_of_the_readme_is_that_of_the_tutorial() -> None:
+    answer = re.findall(r"^\d+ GFLOP: .+$", README, re.MULTILINE)
+    assert len(answer) == 3
+    assert set(answer) <= set(TUTORIAL.splitlines())
+
+
+def test_the_costs_of_the_readme_are_those_of_the_plans(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = re.findall(r"^\| `(\w+)`[^|]*\| (\d+) \| ([\d.]+ [A-Z]+) \| (.+) \|$", README, re.MULTILINE)
+    assert [name for name, *_ in rows] == ["demo", "small", "paper"]
+    for name, trials, flops, time in rows:
+        assert main(["plan", name]) == 0
+        planned = capsys.readouterr().out
+        assert f"{name}: {trials} trials, {flops} of training in all" in planned
+        if "H100" in time:
+            assert f"{time.partition(' H100')[0]} hours of h100" in planned
+
+
+def test_a_new_study_is_planned_as_the_page_on_declaring_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [main(shlex.split(line)) for line in shown.commands("docs/declare.md")] == [0, 0]
 
 
 def shrink(path: Path, pool: Path) -> None:

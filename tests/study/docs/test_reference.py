@@ -7,16 +7,14 @@ from typing import Annotated
 
 import pytest
 
-from docs.build import reference_keys, result_columns
+from docs.build import reference_keys
 from docs.build import source_map as house
 from docs.build.reference import PAGE, reference
 from docs.build.reference_keys import keys
 from docs.build.reference_words import WORDS
-from runners.results import TABLES, read_table
 from study.declare import load
 from study.declare.yaml_reader import Section
 from tests.study.declared import full
-from tests.study.shown import ROOT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,23 +38,6 @@ def test_the_template_is_up_to_date() -> None:
 
 def test_the_map_has_every_file() -> None:
     assert house.PAGE.read_text(encoding="utf-8") == house.house_map(), "run `python -m docs.build.reference`"
-
-
-def test_the_page_of_columns_is_up_to_date() -> None:
-    page = result_columns.columns_page()
-    assert result_columns.PAGE.read_text(encoding="utf-8") == page, "run `python -m docs.build.reference`"
-    assert "| `samples_seen` | Pairs that pass through training, repeats included | pairs | int64 |" in page
-
-
-@pytest.mark.parametrize("table", ["results", "curves", "plan", "left-out"])
-def test_the_shipped_tables_have_the_documented_columns(table: str) -> None:
-    columns = TABLES[f"{table}.parquet"]
-    frame = read_table(ROOT / "results" / "small" / f"{table}.parquet")
-    assert list(frame.columns[: len(columns)]) == list(columns)
-    assert [str(kind) for kind in frame.dtypes.iloc[: len(columns)]] == [
-        each.kind for each in columns.values()
-    ]
-    assert all("/" in name for name in frame.columns[len(columns) :])
 
 
 def test_a_key_that_the_loader_takes_and_nobody_explains_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
