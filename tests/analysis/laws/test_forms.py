@@ -79,7 +79,8 @@ def test_a_fitted_form_has_the_values_of_its_formula(form: Form) -> None:
     known["A"] = scale * (found.unit[0] + x0) ** alpha  # the scale is that at x = unit
     if ratio:
         known["q"] = pd.eval(ratio, local_dict=known, engine="python")
-    np.testing.assert_allclose(found(X)[0], pd.eval(law, local_dict=known, engine="python"), rtol=1e-9)
+    expected = np.asarray(pd.eval(law, local_dict=known, engine="python"), dtype=np.float64)
+    np.testing.assert_allclose(found(X)[0], expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
