@@ -1,4 +1,4 @@
-"""``python -m study data eval-sets``: whether evaluation sets can be used, and what the paper's suite lacks."""
+"""``python -m study data eval-sets``: faults of evaluation sets, and gaps of the paper's suite."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import pytest
 
-from docs.build import reference_keys
+from budgets import values
+from budgets.keys import OneOf, Reader, keys
+from docs.build import reference as page
 from docs.build import source_map as house
-from docs.build.reference import PAGE, reference
-from docs.build.reference_keys import keys
-from docs.build.reference_words import WORDS
-from study.declare import load
-from study.declare.yaml_reader import Section
+from study.declare.dump import plain
+from study.declare.walk import Walk
+from study.declare.yaml_reader import read_root
 from tests.study.declared import full
 
 
@@ -40,8 +40,11 @@ def test_the_map_has_every_file() -> None:
     assert house.PAGE.read_text(encoding="utf-8") == house.house_map(), "run `python -m docs.build.reference`"
 
 
-def test_a_key_that_the_loader_takes_and_nobody_explains_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = load.read_declaration
+def test_a_new_field_is_a_key_that_is_read_checked_written_and_explained(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("pause: 2 min\ncolour: gren\n")
+    root, problems = read_root(path)
+    found = Walk(names={}, special={}).read(root, Pauses)
 
     assert found == Pauses(pause_s=120.0)
     with pytest.raises(ValueError, match=r"2: colour: unknown colour 'gren'; did you mean 'green'\?"):
