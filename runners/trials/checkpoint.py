@@ -4,7 +4,6 @@ A file is named ``checkpoint-<step>-<digest>.pt`` after what it holds: a damaged
 The last two are kept, so that one damaged file costs the steps between them, not the trial.
 """
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ import torch
 
 from runners.host.files import put
 from runners.training.learner import Learner
+from runners.trials.trial_files import checkpoints, digest, drop_damaged
 
 _KEPT = 2
-_DIGITS = 16  # of the content's SHA-256
-_AWAY = ".away"
 
 
 def save_checkpoint(folder: Path, learner: Learner, *, step: int) -> None:
@@ -31,7 +29,7 @@ def save_checkpoint(folder: Path, learner: Learner, *, step: int) -> None:
     partial = folder / f".checkpoint.partial-{os.getpid()}"
     try:
         save(state, partial)
-        put(partial, folder / f"checkpoint-{step:010d}-{_digest(partial)}.pt")
+        put(partial, folder / f"checkpoint-{step:010d}-{digest(partial)}.pt")
     finally:
         partial.unlink(missing_ok=True)
     for old in checkpoints(folder)[_KEPT:]:
@@ -55,36 +53,6 @@ def load_checkpoint(folder: Path, learner: Learner) -> int:
     return step
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """Lists a trial's checkpoints, the newest first."""
-    return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
-
-
-def kept_steps(folder: Path) -> int:
-    """Gives the steps that a trial need not do again: those of its newest checkpoint, here or away."""
-    return max((int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*")), default=0)
-
-
-def stand_in(checkpoint: str) -> str:
-    """Names the empty file that, in a driver's folder, stands for a checkpoint away from it."""
-    return f"{checkpoint.removesuffix('.pt')}{_AWAY}"
-
-
-def drop_damaged(folder: Path) -> list[Path]:
-    """Removes checkpoints that are not what was written, from the newest to the first that is sound.
-
-    Returns:
-        Those that it removed.
-    """
-    damaged = []
-    for path in checkpoints(folder):
-        if _digest(path) == path.stem.split("-")[2]:
-            break
-        path.unlink()
-        damaged.append(path)
-    return damaged
-
-
 def save(content: object, path: Path) -> None:
     """Writes what torch reads.
 
@@ -95,8 +63,3 @@ def save(content: object, path: Path) -> None:
         torch.save(content, path)
     except RuntimeError as error:
         raise OSError(f"{path} can't be written: {str(error).splitlines()[0]}") from error
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]

@@ -10,10 +10,9 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,7 +22,7 @@ from runners.data.evaluation.evaluation_set import EvaluationSet, load_evaluatio
 from runners.data.pool.damage import Damage
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, encode_set
-from runners.host.faults import Notice, patiently, words_of
+from runners.host.faults import Notice, patiently
 from runners.host.files import locked, new_file, write_json
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.training.divergence import Diverged
@@ -32,24 +31,12 @@ from runners.training.train import to_float, train
 from runners.trials.checkpoint import save
 from runners.trials.curve import curve_rows, mean_losses
 from runners.trials.meter import Meter
+from runners.trials.trial_files import Outcome, drop_scaffolding, read_outcome
 from runners.trials.trial_setup import TrialJob, set_up
 from runners.trials.upload import run_on_copies
 from runners.trials.watch import Watch
 
 _PATIENCE_S = 120.0  # with storage that is away when the result is to be written
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What a trial gives.
-
-    Attributes:
-        row: Its row of `runners.results.RESULT_COLUMNS`, with metrics.
-        timing: Seconds, samples a second and damaged pairs; not deterministic.
-    """
-
-    row: Mapping[str, Any]
-    timing: Mapping[str, float]
 
 
 def run_trial(job: TrialJob) -> Outcome:
@@ -101,26 +88,6 @@ def _run_first(job: TrialJob) -> Outcome:
                     if not place.exists():  # then nothing is wrong with what it holds
                         raise FileNotFoundError(errno.ENOENT, "storage is away", str(place)) from error
                 raise
-
-
-def read_outcome(folder: Path) -> Outcome | None:
-    """Reads a trial's result, or None when it has none yet.
-
-    Raises:
-        ValueError: It is damaged, or what was written before it is not there; the message says what to do.
-    """
-    path, curve = folder / "result.json", folder / "curve.parquet"
-    if not path.exists():
-        return None
-    again = f"delete {folder} to run the trial again"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        outcome = Outcome(row=content["row"], timing=content["timing"])
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({words_of(error)}); {again}") from None
-    if not curve.exists() and path.exists():  # all is gone where storage is away
-        raise ValueError(f"{path} is there and {curve.name} beside it is not; {again}")
-    return outcome
 
 
 def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
@@ -196,12 +163,6 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
 
     patiently(write, patience_s=_PATIENCE_S, hurry=lambda: bool(notice.by))
     return Outcome(row=row, timing=timing)
-
-
-def drop_scaffolding(folder: Path) -> None:
-    """Removes what a trial needs only until it has a result."""
-    for path in (*folder.glob("checkpoint-*"), folder / "progress.json", *folder.glob(".*.partial-*")):
-        path.unlink(missing_ok=True)
 
 
 def _evaluate(

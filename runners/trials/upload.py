@@ -22,8 +22,8 @@ from runners.host.files import locked
 from runners.host.process import FreshProcess
 from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree
-from runners.trials.checkpoint import checkpoints, drop_damaged
 from runners.trials.meter import METER, FlopCount, count_text, read_count
+from runners.trials.trial_files import checkpoints, drop_damaged
 from runners.trials.trial_setup import TrialJob
 
 SMALL = (METER, "curve.parquet", "damage.jsonl", "result.json")

@@ -9,7 +9,7 @@ from budgets.names import unknown
 from runners.data.build.in_place import open_pool
 from runners.host.files import new_folder
 from runners.models.export import PIXELS, WEIGHTS, write_architecture
-from runners.trials.trial import read_outcome
+from runners.trials.trial_files import read_outcome
 from study.state.bookkeeping import trial_folder
 from study.state.study import Study, plan_study
 from study.storage.bring import bring_weights

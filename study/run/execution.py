@@ -17,10 +17,10 @@ from budgets.planning.plan import Plan, Trial
 from runners.data.reading.cache import drop_idle
 from runners.scheduling.backend import Backend, Ended, Job
 from runners.scheduling.schedule import Done, GiveUp, Preempt, Retry, Schedule, ScheduledTrial, Start
-from runners.trials.checkpoint import kept_steps
 from runners.trials.loggers import Loggers
 from runners.trials.throughput import predict_s
-from runners.trials.trial import Outcome, drop_scaffolding, run_trial, take_part
+from runners.trials.trial import run_trial, take_part
+from runners.trials.trial_files import Outcome, drop_scaffolding, forget_failure, kept_steps, write_failure
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import Agenda
@@ -29,11 +29,9 @@ from study.state.bookkeeping import (
     book_given_up,
     book_lost,
     book_outcome,
-    forget_failure,
     needs,
     trial_folder,
     trial_job,
-    write_failure,
 )
 from study.state.study import Study, measured_throughput
 
@@ -175,7 +173,7 @@ class Execution(ABC):
                 del self._retry_at[trial_id]
                 self._schedule.retry(trial_id)
             self.site.watch(self._started_at)
-            self.progress.tick(self.study.folder, self._started_at, slots=slots)
+            self.progress.tick(self._started_at, slots=slots)
             self._loggers.follow(self.trials, self._started_at)
             if time.monotonic() > self._tables_due:
                 self._write_tables()

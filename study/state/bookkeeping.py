@@ -6,17 +6,11 @@ from pathlib import Path
 
 from budgets.book.ledger import Ledger, append_whole
 from budgets.planning.plan import Trial
-from runners.host.faults import words_of
-from runners.host.files import write_json
 from runners.scheduling.nodes import Amounts
-from runners.trials.checkpoint import drop_damaged, kept_steps
 from runners.trials.meter import FlopCount, read_count
-from runners.trials.trial import Outcome, drop_scaffolding, read_outcome
+from runners.trials.trial_files import Outcome, drop_damaged, drop_scaffolding, kept_steps, read_outcome
 from runners.trials.trial_setup import TrialJob
 from study.state.study import Study
-
-FAILURE = "failed.json"
-"""Says why a trial was given up."""
 
 
 def trial_folder(study: Study, trial_id: str) -> Path:
@@ -64,34 +58,6 @@ def trial_job(study: Study, trial: Trial) -> TrialJob:
         checkpoint_steps=resources.checkpoint_steps,
         damage_tolerance=study.declaration.limits.damage,
     )
-
-
-def read_failure(folder: Path) -> str | None:
-    """Gives the reason why a trial was given up in an earlier run, or None.
-
-    Raises:
-        ValueError: The file that says so is damaged.
-    """
-    path = folder / FAILURE
-    if not path.exists():
-        return None
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["reason"])
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({words_of(error)}); delete it to run the trial again") from None
-
-
-def write_failure(folder: Path, reason: str) -> None:
-    """Remembers that a trial was given up, so that it is not run again unless that is asked for."""
-    folder.mkdir(exist_ok=True)
-    write_json(folder / FAILURE, {"reason": reason})
-
-
-def forget_failure(folder: Path) -> bool:
-    """Lets a trial run again that was given up; tells whether it was."""
-    was = (folder / FAILURE).exists()
-    (folder / FAILURE).unlink(missing_ok=True)
-    return was
 
 
 def add_event(study: Study, event: str, **facts: object) -> None:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from runners.host.faults import patiently
 from runners.host.storage import Storage
-from runners.trials.checkpoint import stand_in
+from runners.trials.trial_files import FAILURE, stand_in
 from runners.trials.upload import SMALL
-from study.state.bookkeeping import FAILURE
 from study.state.lock import Holder, between_runs, running, stop, stop_run
 from study.state.study import Study
 from study.storage.lease import read_holder

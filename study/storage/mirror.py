@@ -15,7 +15,8 @@ from runners.host.faults import patiently
 from runners.host.files import new_file
 from runners.host.storage import Storage, cache_folder
 from runners.host.trees import share_tree
-from study.state.bookkeeping import FAILURE, read_from, trial_folder
+from runners.trials.trial_files import FAILURE
+from study.state.bookkeeping import read_from, trial_folder
 from study.state.lock import Holder
 from study.state.study import Study
 from study.storage.bring import LEASE, STOP, bring_study, bring_trial

@@ -30,7 +30,9 @@ def test_a_key_that_the_loader_takes_and_nobody_explains_is_an_error(monkeypatch
         return read(root)
 
     monkeypatch.setattr(load, "read_declaration", with_another)
-    with pytest.raises(ValueError, match=r"'colour' has no field .* and no line in docs\.build\.reference_words"):
+    with pytest.raises(
+        ValueError, match=r"'colour' has no field .* and no line in docs\.build\.reference_words"
+    ):
         reference()
 
 
