@@ -99,7 +99,7 @@ class RayBackend:
         return {
             node["NodeID"]: {
                 _NAMES.get(name, name): amount
-                for name, amount in node["Amounts"].items()
+                for name, amount in node["Resources"].items()
                 if not name.startswith(_NO_RESOURCE)
             }
             for node in ray.nodes()
