@@ -19,10 +19,10 @@ import json, sys, time
 from functools import partial
 from pathlib import Path
 from runners.scheduling.backend import Job
-from runners.scheduling.cluster import Cluster
+from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tune import TuneBackend
-from runners.scheduling.schedule import Schedule, Start, Task
+from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
 from runners.scheduling.shared_storage import Folders, SharedStorage
 from tests.runners.scheduling import jobs
 import ray
@@ -37,10 +37,10 @@ simulated.wait_for_nodes()
 needs = {"cpus": 1, "licence": 1}
 told = {}
 with RayBackend(simulated.address, modules=()) as backend:
-    schedule = Schedule([Task(trial="x", predicted_s=9, resources=needs)], retries=1)
+    schedule = Schedule([ScheduledTrial(trial="x", predicted_s=9, resources=needs)], retries=1)
     storage = SharedStorage(backend, Folders(written=folder, read=(folder,)))
     storage.require()
-    cluster = Cluster(backend, schedule, patience_s=99, storage=storage)
+    cluster = LiveCluster(backend, schedule, patience_s=99, storage=storage)
     cluster.look()
     told["slots"] = cluster.slots
     (start,) = schedule.instructions(None)
