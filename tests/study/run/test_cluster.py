@@ -42,7 +42,11 @@ def head() -> Iterator[tuple[int, int, dict[str, str]]]:
     }
     # Sockets lie in it, whose paths must be short.
     folder = Path("/tmp") / f"ray-{port}"  # noqa: S108 - as above
-    options = f"--head --block --port {port} --dashboard-port {dashboard} --temp-dir {folder} --num-cpus 2"
+    options = (
+        f"--head --block --port {port} --dashboard-port {dashboard} --temp-dir {folder} --num-cpus 2 "
+        # Its default is one fixed port, which the daemons of a Ray that was killed may still hold.
+        f"--dashboard-agent-listen-port {free_port()}"
+    )
     with subprocess.Popen(
         [RAY, "start", *options.split(), "--object-store-memory", "100000000"],
         env=environment,
@@ -82,9 +86,11 @@ def test_a_job_that_is_submitted_to_a_cluster_runs_the_study_on_it(
     submit = [RAY, "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--", "bash", "-c"]
     command = f"cd {shlex.quote(str(ROOT))} && {sys.executable} -m study run {declaration}"
 
-    for _ in range(20):
+    until = time.monotonic() + 120
+    while True:
         ended = run([*submit, command], environment)
-        if "No available agent" not in ended.stderr:  # a head that has just started has none yet
+        # A head that has just started has no agent yet.
+        if "No available agent" not in ended.stderr or time.monotonic() > until:
             break
         time.sleep(1)
 
