@@ -75,17 +75,15 @@ def _run_command(options: argparse.Namespace) -> int:
     study = find_study(declaration, results=options.results, pools=options.pools)
     if find_imported(declaration.name, study.folder.parent) is not None:
         raise ValueError(f"{study.folder} is an imported study; give the declaration another name (study:)")
-    if study.url and command in {_run, _status, _report, _recommend, _export}:
+    if command in {_run, _status, _report, _recommend, _export}:
         _refresh(study, needed=command is _run)
     return command(study, options)
 
 
 def _refresh(study: "Study", *, needed: bool) -> None:
     """Brings what the storage of a study has into its folder here, where that storage is no folder."""
-    from study.storage.bring import refresh  # noqa: PLC0415 - few studies need it
-
     try:
-        refresh(study)
+        study.storage.refresh()
     except (ValueError, OSError) as error:
         if needed:
             raise
@@ -309,9 +307,7 @@ def _run(study: "Study", options: argparse.Namespace) -> int:
 
 
 def _stop(study: "Study", options: argparse.Namespace) -> int:
-    from study.storage.bring import stop_study  # noqa: PLC0415
-
-    for line in stop_study(study, wait_s=options.wait):
+    for line in study.storage.stop(wait_s=options.wait):
         print(line, flush=True)
     return 0
 

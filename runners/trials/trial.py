@@ -33,7 +33,6 @@ from runners.trials.curve import curve_rows, mean_losses
 from runners.trials.meter import Meter
 from runners.trials.trial_files import Outcome, drop_scaffolding, read_outcome
 from runners.trials.trial_setup import TrialJob, set_up
-from runners.trials.upload import run_on_copies
 from runners.trials.watch import Watch
 
 _PATIENCE_S = 120.0  # with storage that is away when the result is to be written
@@ -43,16 +42,13 @@ def run_trial(job: TrialJob) -> Outcome:
     """Trains and evaluates a trial, or gives the result that it has already.
 
     A second process that is given the same trial waits for the first. The folder that the trial's own is in
-    must be there: made anew it would stand in the place of storage that is away. Where the storage is no
-    folder, it runs on copies of this node: see `runners.trials.upload`.
+    must be there: made anew it would stand in the place of storage that is away.
 
     Raises:
         Left: The process was told to leave, see `runners.host.faults.Notice`.
-        ProcessEnded: One of several ranks did not finish, or the process that ran the trial on copies.
+        ProcessEnded: One of several ranks did not finish.
         OSError: Storage is away.
     """
-    if job.storage:
-        return run_on_copies(job, run_trial)
     if job.ranks == 1:
         return _run_first(job)
     outcome = run_ranks(partial(take_part, job), count=job.ranks, gpus=bool(job.gpus))

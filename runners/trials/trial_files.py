@@ -13,9 +13,12 @@ from typing import Any
 
 from runners.host.faults import words_of
 from runners.host.files import write_json
+from runners.trials.meter import METER
 
 FAILURE = "failed.json"
 """Says why a trial was given up."""
+SMALL = (METER, "curve.parquet", "damage.jsonl", "result.json")
+"""The files that say what a trial did."""
 
 _DIGITS = 16  # of the content's SHA-256
 _AWAY = ".away"

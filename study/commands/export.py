@@ -12,7 +12,6 @@ from runners.models.export import PIXELS, WEIGHTS, write_architecture
 from runners.trials.trial_files import read_outcome
 from study.state.bookkeeping import trial_folder
 from study.state.study import Study, plan_study
-from study.storage.bring import bring_weights
 
 
 def export_trial(study: Study, trial_id: str, target: Path) -> str:
@@ -33,8 +32,7 @@ def export_trial(study: Study, trial_id: str, target: Path) -> str:
     if trial_id not in trials:
         raise ValueError(unknown("trial", trial_id, trials))
     trial, source = trials[trial_id], trial_folder(study, trial_id)
-    if study.url:
-        bring_weights(study, trial_id)
+    study.storage.bring_weights(trial_id)
     outcome = read_outcome(source)
     weights = source / "weights.pt"
     if outcome is None or not weights.is_file():

@@ -134,7 +134,7 @@ class Execution(ABC):
         self.failures.update(todo.failed)
         for trial in todo.to_run:
             if forget_failure(self.folder(trial.trial_id)):
-                self.site.give(trial.trial_id)
+                self.site.with_storage(partial(self.study.storage.give, trial.trial_id))
 
     def run(self, waiting: Sequence[Trial]) -> None:
         """Runs trials until each has a result, has failed, has no room, or was told to leave.
@@ -172,7 +172,7 @@ class Execution(ABC):
             for trial_id in [each for each, due in self._retry_at.items() if due <= time.monotonic()]:
                 del self._retry_at[trial_id]
                 self._schedule.retry(trial_id)
-            self.site.watch(self._started_at)
+            self.study.storage.watch(self._started_at)
             self.progress.tick(self._started_at, slots=slots)
             self._loggers.follow(self.trials, self._started_at)
             if time.monotonic() > self._tables_due:
@@ -241,7 +241,9 @@ class Execution(ABC):
         backend.start(
             Job(
                 trial=trial_id,
-                run=partial(run_trial if len(nodes) == 1 else take_part, trial_job(self.study, trial)),
+                run=self.study.storage.call(
+                    run_trial if len(nodes) == 1 else take_part, trial_job(self.study, trial)
+                ),
                 nodes=nodes,
                 resources=self._schedule.task(trial_id).resources,
                 ranks=self.study.declaration.resources.ranks_per_node,
@@ -253,7 +255,7 @@ class Execution(ABC):
         slot, started_at = self._started_at.pop(ended.trial)
         span = {"trial": ended.trial, "slot": slot, "wall_s": time.monotonic() - started_at}
         self._last[ended.trial] = span, ended.reason
-        self.site.fetch(ended.trial)
+        self.site.with_storage(partial(self.study.storage.fetch, ended.trial))
         if ended.how == "finished":
             assert isinstance(ended.value, Outcome)
             self._schedule.finish(ended.trial)
@@ -304,7 +306,7 @@ class Execution(ABC):
         if not keep:
             self.site.with_storage(partial(book_given_up, self.ledger, trial.trial_id, folder))
         self.site.with_storage(partial(write_failure, folder, reason))
-        self.site.give(trial.trial_id)
+        self.site.with_storage(partial(self.study.storage.give, trial.trial_id))
         self.event("trial-failed", **span, reason=reason)
         self.failures[trial.trial_id] = reason
         self._loggers.leave(trial.trial_id)
@@ -316,7 +318,7 @@ class Execution(ABC):
         _, reason = self._last.get(trial.trial_id, ({}, "not started"))
         folder = self.folder(trial.trial_id)
         self.site.with_storage(partial(book_given_up, self.ledger, trial.trial_id, folder))
-        self.site.give(trial.trial_id)
+        self.site.with_storage(partial(self.study.storage.give, trial.trial_id))
         self.event("trial-left-out", trial=trial.trial_id, reason=f"{reason}; the budget has no room for it")
         self._remaining.append(trial)
 

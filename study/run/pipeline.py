@@ -1,6 +1,7 @@
 """Runs the grid of a study: trials within the budget, every result kept, nothing finished done again."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -80,7 +81,7 @@ class Run(Execution):
         known = {trial.trial_id for trial in self.plan.all_trials}
         for trial_id in sorted(reserved(read_entries(self.ledger.path)).keys() - known):
             book_left_behind(self.ledger, trial_id, self.folder(trial_id))
-            self.site.give(trial_id)
+            self.site.with_storage(partial(self.study.storage.give, trial_id))
         super().take_up(todo)
 
     def backend(self) -> Backend:

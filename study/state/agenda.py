@@ -9,10 +9,10 @@ from budgets.planning.winner import words
 from budgets.quantity import format_flops, format_seconds
 from runners.trials.throughput import predict_s
 from runners.trials.trial_files import Outcome
-from study.state.lock import running
 from study.state.selection import select_trials
 from study.state.study import Study, measured_throughput
 from study.state.trial_states import Stage, TrialState, trial_states
+from study.storage.lock import running
 
 _MOST_SHOWN = 20
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from study.state.lock import running
 from study.state.trial_states import Stage, TrialState, trial_states
+from study.storage.lock import running
 
 
 def begun(folder: Path, steps: Mapping[str, int]) -> dict[str, str]:

@@ -25,32 +25,15 @@ def needs(study: Study) -> Amounts:
     return {name: amount / resources.nodes for name, amount in shares.items()}
 
 
-def read_from(study: Study, trial: Trial) -> tuple[Path, dict[str, Path]]:
-    """Says where a trial finds its pool and evaluation sets: by content, in a storage that is no folder."""
-    if not study.url:
-        return study.pool.resolve(), {name: path.resolve() for name, path in study.evaluation.items()}
-    pool = Path("pools", trial.pool)
-    named = {name.partition("@")[0]: name for name in trial.evaluation_sets}
-    return pool, {
-        name: pool / path.relative_to(study.pool)
-        if path.is_relative_to(study.pool)
-        else Path("evaluation", named[name])
-        for name, path in study.evaluation.items()
-    }
-
-
 def trial_job(study: Study, trial: Trial) -> TrialJob:
     """Says where a trial finds its pool and evaluation sets, and what it may take."""
     resources = study.declaration.resources
-    pool, evaluation = read_from(study, trial)
-    folder = trial_folder(study, trial.trial_id)
     return TrialJob(
         trial=trial,
-        pool=pool,
-        evaluation=evaluation,
+        pool=study.pool.resolve(),
+        evaluation={name: path.resolve() for name, path in study.evaluation.items()},
         probes=study.declaration.probes,
-        folder=Path(study.name_in_storage, *folder.parts[-2:]) if study.url else folder.resolve(),
-        storage=study.url,
+        folder=trial_folder(study, trial.trial_id).resolve(),
         cpus=resources.cpus // resources.nodes,
         gpus=resources.gpus // resources.nodes,
         ranks=resources.ranks_per_node,

@@ -15,10 +15,10 @@ from budgets.planning.price import Range
 from budgets.quantity import format_count, format_flops
 from runners.results import read_json_lines, read_table
 from study.state.forecast import Ahead, time_left
-from study.state.lock import running as running_now
 from study.state.running import Level, Running, running_trial
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState, trial_states
+from study.storage.lock import running as running_now
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

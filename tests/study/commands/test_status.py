@@ -22,9 +22,9 @@ from study.show.progress import Progress
 from study.show.view import sparkline
 from study.state.bookkeeping import add_event, trial_folder
 from study.state.forecast import Ahead, time_left
-from study.state.lock import only_run
 from study.state.study import Study, plan_study, plan_tables
-from tests.study.conftest import write_declaration
+from study.storage.lock import only_run
+from tests.study.conftest import study_in, write_declaration
 
 KIND = ("mini-ViT-XXS-8", "clip")
 
@@ -33,7 +33,7 @@ KIND = ("mini-ViT-XXS-8", "clip")
 def started(pool: Path, tmp_path: Path) -> tuple[Study, Plan]:
     """A study of four trials: one is done, one runs, one failed and one waits."""
     declaration = write_declaration(tmp_path, pool, levels="5 GFLOP, 20 GFLOP", seeds="0, 1")
-    study = Study(declaration=load_declaration(declaration), folder=tmp_path / "tiny", pools=tmp_path)
+    study = study_in(declaration=load_declaration(declaration), folder=tmp_path / "tiny", pools=tmp_path)
     plan = plan_study(study)
     study.folder.mkdir()
     write_table(study.folder / "plan.parquet", plan_tables(plan)[0])

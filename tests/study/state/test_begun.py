@@ -4,7 +4,7 @@ from pathlib import Path
 
 from runners.host.files import write_json
 from study.state.begun import begun
-from study.state.lock import only_run
+from study.storage.lock import only_run
 
 
 def left(folder: Path, *, kept: int) -> None:
