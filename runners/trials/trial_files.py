@@ -26,7 +26,7 @@ _AWAY = ".away"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What a trial gives.
+    """Result of a trial.
 
     Attributes:
         row: Its row of `runners.results.RESULT_COLUMNS`, with metrics.
@@ -38,10 +38,10 @@ class Outcome:
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """Reads a trial's result, or None when it has none yet.
+    """Read a trial's result, or return None if it has none yet.
 
     Raises:
-        ValueError: It is damaged, or what was written before it is not there; the message says what to do.
+        ValueError: The result is damaged or incomplete; the message says what to do.
     """
     path, curve = folder / "result.json", folder / "curve.parquet"
     if not path.exists():
@@ -52,13 +52,13 @@ def read_outcome(folder: Path) -> Outcome | None:
         outcome = Outcome(row=content["row"], timing=content["timing"])
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({words_of(error)}); {again}") from None
-    if not curve.exists() and path.exists():  # all is gone where storage is away
-        raise ValueError(f"{path} is there and {curve.name} beside it is not; {again}")
+    if not curve.exists() and path.exists():  # if the storage is unreachable, both are missing
+        raise ValueError(f"{path} exists, but {curve.name} beside it is missing; {again}")
     return outcome
 
 
 def drop_scaffolding(folder: Path) -> None:
-    """Removes what a trial needs only until it has a result."""
+    """Remove the files that a trial needs only until it has a result."""
     for path in (*folder.glob("checkpoint-*"), folder / "progress.json", *folder.glob(".*.partial-*")):
         path.unlink(missing_ok=True)
 
@@ -92,25 +92,25 @@ def forget_failure(folder: Path) -> bool:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Lists a trial's checkpoints, the newest first."""
+    """List a trial's checkpoints, newest first."""
     return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
 
 
 def kept_steps(folder: Path) -> int:
-    """Gives the steps that a trial need not do again: those of its newest checkpoint, here or away."""
+    """Return the steps kept in the newest checkpoint, on this node or away; 0 if there is none."""
     return max((int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*")), default=0)
 
 
 def stand_in(checkpoint: str) -> str:
-    """Names the empty file that, in a driver's folder, stands for a checkpoint away from it."""
+    """Return the name of the empty file that represents a checkpoint stored away from the driver's folder."""
     return f"{checkpoint.removesuffix('.pt')}{_AWAY}"
 
 
 def drop_damaged(folder: Path) -> list[Path]:
-    """Removes checkpoints that are not what was written, from the newest to the first that is sound.
+    """Remove damaged checkpoints, from the newest to the first undamaged one.
 
     Returns:
-        Those that it removed.
+        The removed files.
     """
     damaged = []
     for path in checkpoints(folder):

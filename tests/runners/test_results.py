@@ -27,7 +27,7 @@ def test_a_damaged_result_and_a_damaged_failure_are_named(tmp_path: Path, conten
 def test_a_result_whose_curve_was_taken_away_is_not_computed_and_paid_again_unasked(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text('{"row": {}, "timing": {}}')
 
-    with pytest.raises(ValueError, match=rf"curve.parquet beside it is not; delete {tmp_path} to run"):
+    with pytest.raises(ValueError, match=rf"curve.parquet beside it is missing; delete {tmp_path} to run"):
         read_outcome(tmp_path)
 
 
