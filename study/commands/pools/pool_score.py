@@ -53,9 +53,7 @@ def run(options: Namespace) -> int:
     elif kind == "score":
         pool = use_score(pool, name)
     elif kind == "column":
-        pool = set_score(
-            pool, column_scores(pool, name, options.metadata), Scorer(name=options.name or name)
-        )
+        pool = set_score(pool, column_scores(pool, name, options.metadata), Scorer(name=options.name or name))
     elif name:
         pool = _scored_by_model(pool, kind, name, options)
     else:
