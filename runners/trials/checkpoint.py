@@ -4,7 +4,6 @@ A file is named ``checkpoint-<step>-<digest>.pt`` after its content, so a damage
 name. The last two are kept, so that one damaged file costs only the steps between them.
 """
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ import torch
 
 from runners.host.files import put
 from runners.training.learner import Learner
+from runners.trials.trial_files import checkpoints, digest, drop_damaged
 
 _KEPT = 2
-_DIGITS = 16  # of the content's SHA-256
-_AWAY = ".away"
 
 
 def save_checkpoint(folder: Path, learner: Learner, *, step: int) -> None:
@@ -31,7 +29,7 @@ def save_checkpoint(folder: Path, learner: Learner, *, step: int) -> None:
     partial = folder / f".checkpoint.partial-{os.getpid()}"
     try:
         save(state, partial)
-        put(partial, folder / f"checkpoint-{step:010d}-{_digest(partial)}.pt")
+        put(partial, folder / f"checkpoint-{step:010d}-{digest(partial)}.pt")
     finally:
         partial.unlink(missing_ok=True)
     for old in checkpoints(folder)[_KEPT:]:
@@ -55,36 +53,6 @@ def load_checkpoint(folder: Path, learner: Learner) -> int:
     return step
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """List a trial's checkpoints, newest first."""
-    return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
-
-
-def kept_steps(folder: Path) -> int:
-    """Return the steps kept in the newest checkpoint, on this node or away; 0 if there is none."""
-    return max((int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*")), default=0)
-
-
-def stand_in(checkpoint: str) -> str:
-    """Return the name of the empty file that represents a checkpoint stored away from the driver's folder."""
-    return f"{checkpoint.removesuffix('.pt')}{_AWAY}"
-
-
-def drop_damaged(folder: Path) -> list[Path]:
-    """Remove damaged checkpoints, from the newest to the first undamaged one.
-
-    Returns:
-        The removed files.
-    """
-    damaged = []
-    for path in checkpoints(folder):
-        if _digest(path) == path.stem.split("-")[2]:
-            break
-        path.unlink()
-        damaged.append(path)
-    return damaged
-
-
 def save(content: object, path: Path) -> None:
     """Write ``content`` in torch's format.
 
@@ -95,8 +63,3 @@ def save(content: object, path: Path) -> None:
         torch.save(content, path)
     except RuntimeError as error:
         raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from runners.trials.throughput import Throughput
-from runners.trials.trial import Outcome, run_trial
+from runners.trials.trial import run_trial
+from runners.trials.trial_files import Outcome
 from runners.trials.trial_setup import TrialJob
 
 _WARM_STEPS = 5

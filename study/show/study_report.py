@@ -33,6 +33,7 @@ def report_study(study: Study) -> Iterator[str]:
         raise ValueError(f"{folder} holds no study; run `python -m study run {study.declaration.name}` first")
     plan = read_table(folder / "plan.parquet")
     results = _table_or_empty(study, "results.parquet", RESULT_COLUMNS)
+    missing = plan[~plan["trial"].isin(results["trial"])]
     summary = write_report(
         folder / "report",
         declaration={
@@ -49,7 +50,7 @@ def report_study(study: Study) -> Iterator[str]:
         events=read_json_lines(folder / "events.jsonl"),
         provenance=json.loads((folder / "environment.json").read_text(encoding="utf-8"))
         | {"FLOPs": CONVENTION},
-        begun=begun(folder, plan["trial"][~plan["trial"].isin(results["trial"])]),
+        begun=begun(folder, dict(zip(missing["trial"], missing["steps"], strict=True))),
         tuned=_tuned(study),
         published=read_any_table(PAPER_FIGURES),
         processes=_processes(),

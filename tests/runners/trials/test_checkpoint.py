@@ -12,8 +12,9 @@ from torch import nn
 
 from runners.strategies.clip import Clip
 from runners.training.learner import Learner
-from runners.trials.checkpoint import checkpoints, drop_damaged, kept_steps, load_checkpoint, save_checkpoint
+from runners.trials.checkpoint import load_checkpoint, save_checkpoint
 from runners.trials.meter import FlopCount, Meter, read_count
+from runners.trials.trial_files import checkpoints, drop_damaged, kept_steps
 
 ROOT = Path(__file__).resolve().parents[3]
 
