@@ -1,8 +1,6 @@
 """What a study cost: FLOPs by budget level from its plan and ledger, and time from its events."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,16 +60,15 @@ class Cost:
 
 
 def totals(
-    declaration: Mapping[str, Any], plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame
+    plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame, *, budget_flops: float | None = None
 ) -> Cost:
-    """Sums up plan, ledger and events, each of which may be empty."""
-    budget = declaration.get("study_budget_flops")
+    """Sum up plan, ledger and events, each of which may be empty; ``budget_flops`` is the declared cap."""
     return Cost(
         planned_flops=float(_flops(plan).sum()),
         spent_flops=_sum(ledger, SPENT),
         charged_flops=_sum(ledger, ("charged",)),
         wasted_flops=_sum(ledger, ("wasted",)),
-        budget_flops=float(budget) if budget is not None else float("nan"),
+        budget_flops=float(budget_flops) if budget_flops is not None else float("nan"),
         booked_flops=_booked(ledger),
         time=run_time(events),
     )

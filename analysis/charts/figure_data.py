@@ -85,7 +85,9 @@ def mark_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
         "panel": "", "series": "", "mark": "", "line": "",
         "x": np.nan, "y": np.nan, "low": np.nan, "high": np.nan, "label": "", "text": "",
     }  # fmt: skip
-    return pd.DataFrame([blank | row for row in rows], columns=list(COLUMNS))
+    frame = pd.DataFrame([blank | row for row in rows], columns=list(COLUMNS))
+    assert frame["mark"].isin(MARKS).all(), "drawing knows no other mark"
+    return frame
 
 
 def bar_place(group: int, bar: int, bars: int) -> float:
@@ -140,10 +142,8 @@ def intervals_text(several: Sequence[CellDraws]) -> str:
     """Where the intervals of several measures come from: said once where they differ in the noise alone."""
     noises: dict[str, list[str]] = {}
     for draws in several:
-        noise = f"varies {draws.noise:.2f} times"
-        noises.setdefault(draws.explanation.replace(noise, "varies {} times"), []).append(
-            f"{draws.noise:.2f}"
-        )
+        noise = f"vary {draws.noise:.2f} times"
+        noises.setdefault(draws.explanation.replace(noise, "vary {} times"), []).append(f"{draws.noise:.2f}")
     return ". ".join(
         capital(said.replace("{}", listed([*dict.fromkeys(values)]))) for said, values in noises.items()
     )

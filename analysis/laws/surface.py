@@ -99,15 +99,6 @@ class SurfaceDraws:
             alpha=float(self.alpha[draw]), beta=float(self.beta[draw]), objective=float(self.objective[draw]),
         )  # fmt: skip
 
-    def optimum(self, flops: float, *, flops_per_step: float = 6.0) -> Floats:
-        """Model size of the lowest y at a compute of ``flops_per_step``·N·D, shape (draws,).
-
-        Source: Hoffmann et al. 2022, eq. 4.
-        """
-        ratio = (self.alpha * self.a) / (self.beta * self.b)
-        power = 1.0 / (self.alpha + self.beta)
-        return np.asarray(ratio**power * (flops / flops_per_step) ** (self.beta * power), dtype=np.float64)
-
 
 def fit(  # noqa: PLR0913 (a surface has two axes)
     n: Floats,
@@ -183,11 +174,6 @@ def fit_draws(  # noqa: PLR0913 (a surface has two axes)
     draws = max(len(y), len(weights), len(np.atleast_2d(d)))
     ends, objectives = search(data, np.tile(start, (draws, 1)))
     return _natural(data, ends, objectives)
-
-
-def resample(runs: int, draws: int, generator: np.random.Generator) -> Floats:
-    """Weights of a bootstrap over runs: how often each is drawn, shape (draws, runs)."""
-    return generator.multinomial(runs, np.full(runs, 1 / runs), size=draws).astype(np.float64)
 
 
 def _parameters(*, shared: bool) -> int:

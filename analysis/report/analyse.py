@@ -1,6 +1,6 @@
 """Everything that a report says, computed from a study's frames before anything is drawn."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from analysis.labels import plural
 from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
 from analysis.laws.surface_forecast import FamilySurface, family_surfaces
+from analysis.report.study_frames import StudyFrames
 from analysis.sizes import isoflop
 from analysis.sizes.scaling_exponents import scaling_exponents
 
@@ -100,32 +101,17 @@ class Analysis:
     imported: str
 
 
-def analyse(  # noqa: PLR0913 (a study leaves as many frames)
-    declaration: Mapping[str, Any],
-    *,
-    results: pd.DataFrame,
-    plan: pd.DataFrame,
-    ledger: pd.DataFrame,
-    events: pd.DataFrame,
-    figures: pd.DataFrame | None = None,
-    begun: Mapping[str, str] | None = None,
-    imported: str = "",
-    left_out: pd.DataFrame | None = None,
-    rates: Collection[tuple[str, str]] | None = (),
-) -> Analysis:
-    """Computes everything that a report says.
-
-    Its arguments are those of ``report.write_report``; ``rates`` are the architectures and strategies whose
-    peak learning rate was tuned, None where that is not known.
-    """
-    trials = tidy(results, metric=str(declaration["metric"]))
+def analyse(study: StudyFrames) -> Analysis:
+    """Compute everything that a report says of a study."""
+    results, plan = study.results, study.plan
+    trials = tidy(results, metric=study.metric)
     draws = cell_draws(trials, question="frontier")
     best = frontier(draws)
-    planned, begun = with_budgets(plan, trials), begun or {}
+    planned = with_budgets(plan, trials)
     if len(best):
         best = _so_far(best.assign(planned=_planned_configurations(best, planned)), planned)
-        none = pd.DataFrame() if left_out is None else left_out
-        best = with_scope(best, draws, plan=planned, left_out=none, rates=rates)
+        left_out = pd.DataFrame() if study.imported else study.left_out
+        best = with_scope(best, draws, plan=planned, left_out=left_out, rates=study.tuned_rates)
     table = contrasts(draws, planned)
     law_draws = cell_draws(trials, question="laws")
     fitted = (*laws(law_draws, along="compute"), *laws(law_draws, along="data"))
@@ -138,9 +124,9 @@ def analyse(  # noqa: PLR0913 (a study leaves as many frames)
             planned=max(len(plan), len(results)),
             finished=len(trials.frame),
             excluded=len(trials.excluded),
-            begun=len(begun),
+            begun=len(study.begun),
         ),
-        missing=missing(planned, trials, begun),
+        missing=missing(planned, trials, study.begun),
         frontier=best,
         contrasts=table,
         statements=statements(draws, table, planned),
@@ -155,10 +141,10 @@ def analyse(  # noqa: PLR0913 (a study leaves as many frames)
         quality_trades=quality_trades(law_draws),
         robustness=robustness(results, metric=trials.metric),
         findings=findings(from_study(results, metric=trials.metric)),
-        published=() if figures is None else findings(from_figures(figures), by_counts=True),
-        cost=totals(declaration, plan, ledger, events),
-        levels=by_level(plan, ledger),
-        imported=imported,
+        published=() if study.published is None else findings(from_figures(study.published), by_counts=True),
+        cost=totals(plan, study.ledger, study.events, budget_flops=study.budget_flops),
+        levels=by_level(plan, study.ledger),
+        imported=study.imported,
     )
 
 

@@ -90,11 +90,6 @@ class Measured:
         return cls(size=size, stack=draws.resampled(), runs=draws.cells["runs"].to_numpy(np.int64))
 
 
-def profile(size: Floats, stack: Floats, *, refits: int, runs: NDArray[np.int64], source: Source) -> Profile:
-    """Fits one budget's profile by itself; see `profiles`."""
-    return profiles([Measured(size=size, stack=stack, runs=runs)], refits=refits, source=source)[0]
-
-
 def profiles(
     several: Sequence[Measured], *, refits: int, source: Source, freedom: int = 0, question: str = ""
 ) -> list[Profile]:

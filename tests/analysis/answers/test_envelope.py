@@ -11,7 +11,8 @@ from analysis.cells.pareto import undominated
 from analysis.cells.table import tidy
 from analysis.laws.holdout import holdout
 from analysis.laws.laws import laws
-from tests.analysis.synthetic import QUALITIES, StudyFrames, trial_row
+from analysis.report.study_frames import StudyFrames
+from tests.analysis.synthetic import QUALITIES, trial_row
 
 LEVELS = tuple(np.geomspace(2e11, 2e13, 5))
 

@@ -15,8 +15,9 @@ from analysis.charts.figure_data import FigureData
 from analysis.charts.measure import measure
 from analysis.labels import POOL
 from analysis.paper.paper_panels import PANELS, READERS, ZERO_SHOT, read_panels
+from analysis.report.study_frames import StudyFrames
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
-from tests.analysis.synthetic import StudyFrames, study, trial_row
+from tests.analysis.synthetic import study, trial_row
 
 
 def drawn(results: pd.DataFrame, draws: int = 2000) -> CellDraws:

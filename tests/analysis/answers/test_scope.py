@@ -8,7 +8,8 @@ from analysis.answers.frontier import frontier
 from analysis.answers.scope import with_scope
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.table import tidy
-from tests.analysis.synthetic import StudyFrames, trial_row
+from analysis.report.study_frames import StudyFrames
+from tests.analysis.synthetic import trial_row
 
 PAIRS = {("ConvNeXt", "clip"), ("ViT-S", "clip"), ("ViT-S", "flip-50")}
 

@@ -9,7 +9,8 @@ from analysis.cells.intervals import interval
 from analysis.cells.table import tidy
 from analysis.laws.forms import FLOOR
 from analysis.laws.laws import laws
-from tests.analysis.synthetic import LEVELS, StudyFrames, study, trial_row, true_error
+from analysis.report.study_frames import StudyFrames
+from tests.analysis.synthetic import LEVELS, study, trial_row, true_error
 
 CENTRE = (3276, "top40", "ViT-X", "clip")
 

@@ -68,7 +68,7 @@ def test_what_is_not_finite_and_what_stands_twice_is_excluded_and_counted() -> N
     trials = tidy(import_table(table, HOW), metric=HOW.metric)
     assert len(trials.frame) == 2
     assert sorted(trials.excluded["reason"]) == [
-        "failed: the same row stands in the table twice",
+        "failed: duplicate of an earlier row",
         "failed: train_flops is not a finite number above zero",
         "the metric imagenet/top1 is not a finite number",
     ]
@@ -76,7 +76,7 @@ def test_what_is_not_finite_and_what_stands_twice_is_excluded_and_counted() -> N
 
 def test_two_different_values_of_one_cell_and_seed_are_refused() -> None:
     table = pd.concat([TABLE, TABLE.iloc[[0]].assign(acc=41.0)])
-    with pytest.raises(ValueError, match="share a cell and a seed"):
+    with pytest.raises(ValueError, match="have the same cell and seed"):
         tidy(import_table(table, HOW), metric=HOW.metric)
 
 
@@ -192,7 +192,7 @@ def test_a_row_without_a_name_or_a_number_fails_with_the_reason() -> None:
     table = TABLE.assign(net=["", *TABLE["net"][1:]], seen=[1e8, 0.0, 1e8, 1e9, 1e9])
     frame = import_table(table, HOW)
     assert frame["reason"].tolist()[:2] == [
-        "it has no architecture",
+        "no architecture",
         "train_flops is not a finite number above zero",
     ]
     left = unselected(table, HOW)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis.cells.table import levels, tidy
-from tests.analysis.synthetic import StudyFrames
+from analysis.report.study_frames import StudyFrames
 
 
 def test_error_is_one_minus_the_declared_metric(frames: StudyFrames) -> None:
@@ -52,7 +52,7 @@ def test_the_same_trial_twice_is_refused(frames: StudyFrames) -> None:
 
 def test_two_trials_of_one_cell_and_seed_are_refused(frames: StudyFrames) -> None:
     copy = frames.results.iloc[[0]].assign(trial="again")
-    with pytest.raises(ValueError, match=r"'again'.* share a cell and a seed"):
+    with pytest.raises(ValueError, match=r"'again'.* have the same cell and seed"):
         tidy(pd.concat([frames.results, copy]), metric="held-out/top1")
 
 

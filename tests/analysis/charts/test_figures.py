@@ -12,8 +12,10 @@ from analysis.charts.figure_data import MARKS, FigureData, Missing
 from analysis.drawing.draw import draw
 from analysis.drawing.save import save
 from analysis.drawing.save_all import helpers, save_all
-from analysis.report import analyse, report
-from tests.analysis.synthetic import StudyFrames, study
+from analysis.report.analyse import analyse
+from analysis.report.report import draw_data
+from analysis.report.study_frames import StudyFrames
+from tests.analysis.synthetic import study
 
 NAMES = [
     "error-compute-architecture", "error-compute-strategy", "error-samples-strategy", "error-data",
@@ -23,14 +25,7 @@ NAMES = [
 
 
 def figures_of(frames: StudyFrames) -> tuple[FigureData | Missing, ...]:
-    found = analyse.analyse(
-        {"name": "made up", "metric": "held-out/top1"},
-        results=frames.results, plan=frames.plan, ledger=frames.ledger, events=frames.events,
-    )  # fmt: skip
-    return report.draw_data(
-        found, results=frames.results, curves=frames.curves, plan=frames.plan, left_out=frames.left_out,
-        ledger=frames.ledger, events=frames.events,
-    )  # fmt: skip
+    return draw_data(analyse(frames), frames)
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +95,7 @@ def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> 
         (frames.results["strategy"] == "clip") & (frames.results["architecture"] == "ViT-X")
     ]
     alone = only[only["quality"] == "all"]
-    cut = StudyFrames(
-        results=alone, curves=pd.DataFrame(), plan=frames.plan, left_out=frames.left_out,
-        ledger=frames.ledger, events=frames.events,
-    )  # fmt: skip
+    cut = replace(frames, results=alone, curves=pd.DataFrame())
     missing = {data.title: data.reason for data in figures_of(cut) if isinstance(data, Missing)}
     differ = "no two finished trials differ in"
     assert missing == {

@@ -15,7 +15,8 @@ from analysis.charts.size_figures import over_epochs, over_pairs
 from analysis.charts.worth_figures import equivalence, shift
 from analysis.drawing.draw import draw
 from analysis.laws.laws import laws
-from tests.analysis.synthetic import StudyFrames, study
+from analysis.report.study_frames import StudyFrames
+from tests.analysis.synthetic import study
 
 METRIC = "held-out/top1"
 

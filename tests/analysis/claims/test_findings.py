@@ -10,7 +10,8 @@ from analysis.cells.table import records
 from analysis.claims.all import CLAIMS
 from analysis.claims.findings import Finding, findings, judge
 from analysis.claims.statement_frame import COLUMNS, from_figures, from_study
-from tests.analysis.synthetic import StudyFrames, trial_row
+from analysis.report.study_frames import StudyFrames
+from tests.analysis.synthetic import trial_row
 
 FOLDER = Path("results/paper")
 CLAIMED = pd.read_csv(FOLDER / "claims.csv").fillna({"points_supporting": 0, "points_tested": 0})

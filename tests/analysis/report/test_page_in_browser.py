@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from analysis.report.study_frames import StudyFrames
 from tests.analysis.report.report_writer import HOSTILE, write
-from tests.analysis.synthetic import StudyFrames
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")

@@ -7,7 +7,6 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +16,10 @@ from analysis.cells.table import CONFIGURATION
 from analysis.report.analyse import analyse
 from analysis.report.latex import latex
 from analysis.report.report import ReportSummary
+from analysis.report.study_frames import StudyFrames
 from analysis.report.tables import Table
 from tests.analysis.report.report_writer import HOSTILE, leave_undrawn, write
-from tests.analysis.synthetic import StudyFrames, study
+from tests.analysis.synthetic import study
 
 
 class Elements(HTMLParser):
@@ -257,9 +257,7 @@ def test_the_analysis_imports_neither_torch_nor_ray() -> None:
 
 
 def test_no_winner_is_called_where_a_seed_of_it_gave_no_result(frames: StudyFrames) -> None:
-    declaration = {"name": "made-up", "metric": "held-out/top1"}
-    others: dict[str, Any] = {"plan": frames.plan, "ledger": frames.ledger, "events": frames.events}
-    whole = analyse(declaration, results=frames.results, **others).frontier.set_index("budget")
+    whole = analyse(frames).frontier.set_index("budget")
     clear = whole[whole["verdict"] == "clear"]
     assert len(clear)
     budget, leader = clear.index[0], clear.iloc[0]
@@ -268,7 +266,7 @@ def test_no_winner_is_called_where_a_seed_of_it_gave_no_result(frames: StudyFram
     first = lost.index[same & (lost["level_flops"] == budget)][0]
     lost.loc[first, "status"], lost.loc[first, "held-out/top1"] = "failed", np.nan
 
-    row = analyse(declaration, results=lost, **others).frontier.set_index("budget").loc[budget]
+    row = analyse(replace(frames, results=lost)).frontier.set_index("budget").loc[budget]
 
     assert row["verdict"] == "undecided"
     assert row["reason"].startswith("so far ahead by ")

@@ -16,7 +16,7 @@ from analysis.charts.size_figures import isoflop
 from analysis.labels import budget_text
 from analysis.report.tables import profiles as table
 from analysis.sizes.isoflop import curves
-from analysis.sizes.size_profile import Measured, Profile, profile, profiles
+from analysis.sizes.size_profile import Measured, Profile, profiles
 from tests.analysis.made_up_valleys import KINDS, Kind, best_sizes
 
 SIZES = np.array([13e6, 25e6, 39e6, 72e6, 140e6])
@@ -27,6 +27,18 @@ def fitted(error: NDArray[np.float64], *, noise: float = 0.002, source: Source =
     stack = np.concatenate([error[None, :], error + shifts, error + shifts[:12]])
     runs = np.full(len(error), 3)
     return profile(SIZES[: len(error)], stack, refits=1000, runs=runs, source=source)
+
+
+def profile(
+    size: NDArray[np.float64],
+    stack: NDArray[np.float64],
+    *,
+    refits: int,
+    runs: NDArray[np.int64],
+    source: Source,
+) -> Profile:
+    """Fit the profile of one budget alone."""
+    return profiles([Measured(size=size, stack=stack, runs=runs)], refits=refits, source=source)[0]
 
 
 def parabola(minimum: float, curvature: float) -> NDArray[np.float64]:

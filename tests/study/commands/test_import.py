@@ -85,9 +85,9 @@ def test_rows_that_are_no_results_are_counted_and_kept_with_their_reason(
     assert capsys.readouterr().out.splitlines() == [
         "mine: 6 of 10 rows of table.csv, imagenet/top1",
         "  left aside: 1 row: not selected: its task is none of those under rows:",
-        "  left aside: 1 row: the same row stands in the table twice",
+        "  left aside: 1 row: duplicate of an earlier row",
         "  left aside: 1 row: the metric imagenet/top1 is not a finite number",
-        "  left aside: 1 row: it has no architecture",
+        "  left aside: 1 row: no architecture",
         f"  each of them: {folder / 'dropped.parquet'}",
         f"imported into {folder}",
     ]
