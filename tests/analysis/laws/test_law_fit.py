@@ -39,7 +39,7 @@ def test_two_levels_are_too_few_for_a_law() -> None:
 def test_as_many_levels_as_parameters_are_passed_through_and_said_to_be_saturated() -> None:
     found = fitted([0.8, 0.6, 0.5])
     assert found.status == "saturated"
-    assert "nothing is left to test" in found.reason
+    assert "cannot be tested" in found.reason
     np.testing.assert_allclose(found(X[:3]), [0.8, 0.6, 0.5], atol=1e-7)
 
 
@@ -81,7 +81,7 @@ def test_a_law_no_better_than_the_last_level_carried_on_is_a_misfit() -> None:
     found = fit_law(POWER, np.geomspace(2e11, 2e15, 24), y, runs=np.ones(24, np.int64))
     assert found.miss < 0.02
     assert found.status == "misfit"
-    assert "carried on to the next" in found.reason
+    assert "carrying each level forward" in found.reason
 
 
 def test_misses_beyond_the_noise_are_a_lack_of_fit_that_is_drawn() -> None:

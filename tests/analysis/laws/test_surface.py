@@ -265,7 +265,7 @@ def test_excess_parameters_decay_as_they_were_made_to_where_the_data_tell() -> N
     vague = fit_repeated(n, unique, seen, law(n, effective(unique, seen, 15.4)) * noise, delta=np.inf)
     assert vague.decay == pytest.approx(15.4, rel=0.2)
     assert np.isinf(vague.size_decay)
-    assert vague.size_reason.startswith("could not be decided")
+    assert vague.size_reason.startswith("undecided")
 
 
 def test_data_seen_once_tell_nothing_about_repetition() -> None:
