@@ -1,4 +1,4 @@
-"""What a study cost: FLOPs by budget level from its plan and ledger, and time from its events."""
+"""The cost of a study: FLOPs by budget level from its plan and ledger, and time from its events."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,13 @@ _BESIDE = ("node-left-out",)  # it may come before a start
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunTime:
-    """How long the runs of a study took, one after the other, and what of that its trials filled.
+    """The time that the runs of a study took, and the part of it that trials used.
 
     Attributes:
-        wall_s: From the start of each tuning and each grid to its last event, in seconds.
-        busy_s: Seconds that trials ran, failed attempts included.
-        slot_s: Slots × seconds, with as many slots as there were at each time.
-        slots: Most slots that there were.
+        wall_s: Seconds from the start of each tuning and each grid to its last event, summed.
+        busy_s: Seconds in which trials ran, failed attempts included.
+        slot_s: Slot seconds: number of slots at each time × seconds.
+        slots: Largest number of slots.
     """
 
     wall_s: float
@@ -31,8 +31,8 @@ class RunTime:
 
     @property
     def busy(self) -> float | None:
-        """Share of the slots' time in which a trial ran; None where there was no such time."""
-        # A node is taken for lost a moment before its trials are.
+        """Share of the slot seconds in which a trial ran; None without slot seconds."""
+        # A lost node is recorded a moment before the trials on it, so the share may exceed 1.
         return min(1.0, self.busy_s / self.slot_s) if self.slot_s > 0 else None
 
 
@@ -41,13 +41,13 @@ class Cost:
     """Totals of a study; FLOPs are training plus evaluation.
 
     Attributes:
-        planned_flops: Of all planned trials.
-        spent_flops: Spent by trials and charged beside them.
-        charged_flops: The part charged beside the trials.
-        wasted_flops: Lost with attempts that failed.
-        budget_flops: Declared study budget, a cap on training FLOPs; NaN without one.
-        booked_flops: Training FLOPs alone that are gone, waste included: what the budget caps.
-        time: How long its runs took; NaN without events.
+        planned_flops: FLOPs of all planned trials.
+        spent_flops: FLOPs spent by trials, plus ``charged_flops``.
+        charged_flops: FLOPs charged for other work, such as quality scoring.
+        wasted_flops: FLOPs lost with failed attempts.
+        budget_flops: Declared cap on training FLOPs; NaN without one.
+        booked_flops: Training FLOPs used, waste included; this is what the budget caps.
+        time: Time that the runs took; NaN without events.
     """
 
     planned_flops: float
@@ -75,11 +75,11 @@ def totals(
 
 
 def run_time(events: pd.DataFrame, *, now: float | None = None) -> RunTime:
-    """Sums up the times of a study's events.
+    """Sum up the times of a study's events.
 
     Args:
-        events: The events, one run after the other.
-        now: Up to when the last run goes on, in seconds since 1970; up to its last event, where it is over.
+        events: Events of all runs, in order.
+        now: Current time in seconds since 1970 if the last run is still going; None if it has ended.
     """
     if events.empty or "slots" not in events:
         return RunTime(wall_s=float("nan"), busy_s=float("nan"), slot_s=0.0, slots=0)
@@ -118,10 +118,10 @@ def _booked(ledger: pd.DataFrame) -> float:
 
 
 def by_level(plan: pd.DataFrame, ledger: pd.DataFrame) -> pd.DataFrame:
-    """FLOPs by budget level: ``level`` (text), ``trials``, ``planned``, ``spent``, ``wasted``.
+    """Return FLOPs by budget level: ``level`` (text), ``trials``, ``planned``, ``spent``, ``wasted``.
 
-    What the ledger charges beside the trials stands in rows of its own, as planned and spent; so do the
-    trials that are not of the plan, which are the tuning's.
+    Charges for other work have rows of their own, as planned and spent. So have the trials outside the plan,
+    which belong to the tuning.
     """
     if plan.empty:
         return pd.DataFrame({name: [] for name in ("level", "trials", "planned", "spent", "wasted")})

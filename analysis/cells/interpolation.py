@@ -9,6 +9,20 @@ _SAME = 1e-9  # smallest step in ln x, so that cells of equal x do not divide by
 _STEEPEST = 2.0  # largest exponent: a curve that stops falling would need an infinite one
 
 
+def between(x: Floats, at: Floats) -> tuple[NDArray[np.intp], Floats]:
+    """Return the last cell at or below each point, and the share of ln x from there to the next cell.
+
+    Args:
+        x: Rising, at least one cell, shape (cells,).
+        at: Shape (points,). Before the first cell and from the last one on the share is 0.
+    """
+    log_x, log_at = np.log(x), np.log(at)
+    below = np.clip(np.searchsorted(log_x, log_at, side="right") - 1, 0, len(x) - 1)
+    step = np.append(np.diff(log_x), np.inf)[below]
+    share = np.clip((log_at - log_x[below]) / np.where(step > 0, step, np.inf), 0.0, 1.0)
+    return below.astype(np.intp), share
+
+
 def straight_lines(x: Floats, error: Floats, at: Floats) -> Floats:
     """Interpolate the cells of a curve linearly in ln x; beyond either end the end value is kept.
 
@@ -20,12 +34,9 @@ def straight_lines(x: Floats, error: Floats, at: Floats) -> Floats:
     Returns:
         Errors of shape (rows, points).
     """
-    log_x, log_at = np.log(x), np.log(at)
-    right = np.clip(np.searchsorted(log_x, log_at, side="right"), 0, len(log_x) - 1)
-    left = np.maximum(right - 1, 0)
-    width = np.maximum(log_x[right] - log_x[left], 1e-300)
-    share = np.clip((log_at - log_x[left]) / width, 0.0, 1.0)
-    return np.asarray(error[:, left] + share * (error[:, right] - error[:, left]), dtype=np.float64)
+    below, share = between(x, at)
+    above = np.minimum(below + 1, len(x) - 1)
+    return np.asarray(error[:, below] + share * (error[:, above] - error[:, below]), dtype=np.float64)
 
 
 def bends(x: Floats, error: Floats, at: Floats) -> Floats:

@@ -87,7 +87,7 @@ def test_two_different_values_of_one_cell_and_seed_are_refused() -> None:
             replace(HOW, metric_column=Column(source="accuracy")),
             "column 'accuracy'; did you mean 'acc'",
         ),
-        (replace(HOW, rows={"task": ("imagenet1k",)}), "no row has task imagenet1k; there: cifar, imagenet"),
+        (replace(HOW, rows={"task": ("imagenet1k",)}), "no row has task imagenet1k; found: cifar, imagenet"),
         (replace(HOW, columns={**HOW.columns, "sead": Column(value="0")}), "did you mean 'seed'"),
         (replace(HOW, columns={}), "the column map lacks 'regime'; needed: regime, subset_size"),
         (

@@ -46,7 +46,7 @@ def test_a_finished_trial_without_the_metric_is_excluded(frames: StudyFrames) ->
 
 
 def test_the_same_trial_twice_is_refused(frames: StudyFrames) -> None:
-    with pytest.raises(ValueError, match="name each trial once; 'vit-x-clip-"):
+    with pytest.raises(ValueError, match="name each trial once; found 'vit-x-clip-"):
         tidy(pd.concat([frames.results, frames.results.iloc[[0]]]), metric="held-out/top1")
 
 
