@@ -1,4 +1,4 @@
-"""A study's frames → its report folder: report.html, figures/, tables/."""
+"""Writing of a study's report folder: report.html, figures/ and tables/."""
 
 import shutil
 import tempfile
@@ -35,14 +35,14 @@ from budgets.quantity import format_flops
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportSummary:
-    """What the command line says about a report.
+    """The summary of a report for the command line.
 
     Attributes:
         page: Path of report.html.
-        planned: Planned trials.
-        finished: Finished trials.
-        lines: The answers, one a line: trials finished, then the best configuration at each budget.
-        frontier: The same as a frame, see ``frontier.frontier``.
+        planned: Number of planned trials.
+        finished: Number of finished trials.
+        lines: Finished trials, then the best configuration at each budget, one per line.
+        frontier: Best configurations as a frame, see ``frontier.frontier``.
     """
 
     page: Path
@@ -123,7 +123,7 @@ def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing
         course_figures.schedule(study.plan, study.events),
     )
     if found.imported:
-        why = "the study was imported, its table does not say how it was run"
+        why = "the study was imported from a table, which does not record how it was run"
         course = tuple(Missing(title=each.title, reason=why) for each in course)
     return (
         compute_figures.over_compute(draws, compute, best, axis="architecture", metric=metric),
@@ -155,7 +155,7 @@ def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing
 
 
 def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table, ...]:
-    """The report's tables."""
+    """Return the tables of a report."""
     return (
         tables.best(found.frontier, metric=found.trials.metric, explanation=found.draws.explanation),
         tables.contrasts(found.contrasts),
@@ -178,7 +178,7 @@ def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table
 
 
 def summary_lines(found: Analysis) -> tuple[str, ...]:
-    """The answers as the command line prints them."""
+    """Return the answers as the command line prints them."""
     progress = found.progress
     unfinished = f", {progress.excluded} failed or diverged" if progress.excluded else ""
     spent = format_flops(found.cost.spent_flops)
@@ -195,7 +195,7 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
         )
     lines += [f"{more}: tables/best.md"] if more else []
     if found.frontier.empty:
-        lines.append("no trial has finished: there is nothing to choose from yet")
+        lines.append("no trial has finished, so there is nothing to compare yet")
     if not found.missing.empty:
         lines.append(f"no result yet: {_missing_text(found.missing)}; see tables/missing.md")
     return tuple(lines)

@@ -118,7 +118,7 @@ def test_a_fall_within_the_noise_is_no_law_and_its_chance_is_said() -> None:
     y = np.array([0.52, 0.51, 0.505, 0.50])
     found = fit_law(FLOOR, X[:4], y, runs=ONCE[:4], draws=draws(y, 0.02), source="runs", freedom=8)
     assert found.status == "no decrease"
-    assert re.search(r"without any law it would fall so far in \d+%", found.reason)
+    assert re.search(r"errors without any trend fall as far with chance \d+%", found.reason)
 
 
 def test_a_bounded_law_that_does_not_fall_is_no_law() -> None:
