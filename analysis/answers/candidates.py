@@ -1,4 +1,4 @@
-"""Reading of configurations at a compute and data budget: measured, by a law, by a surface or between cells.
+"""Readings of configurations at a budget: as measured, by a law, by a surface or between cells.
 
 A configuration measured within 3 % of the budget is read as measured. Any other is read by the law of its
 curve, if that is drawn. Beyond its cells it is read by the surface of its family, if that forecasts held-out

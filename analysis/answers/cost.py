@@ -86,17 +86,17 @@ def run_time(events: pd.DataFrame, *, now: float | None = None) -> RunTime:
     wall = busy = slot = 0.0
     phases = events["event"].isin(STARTS).cumsum()
     for number, phase in events.groupby(phases):
-        told = phase[~phase["event"].isin(_BESIDE)]
+        counted = phase[~phase["event"].isin(_BESIDE)]
         if not number:
             continue
-        last = float(told["time"].max())
+        last = float(counted["time"].max())
         if now is not None and number == phases.iloc[-1]:
             last = max(last, now)
-        wall += last - float(told["time"].min())
-        at = told.dropna(subset=["slots"])
+        wall += last - float(counted["time"].min())
+        at = counted.dropna(subset=["slots"])
         until = np.append(at["time"].to_numpy(np.float64)[1:], last)
         slot += float((at["slots"].to_numpy(np.float64) * (until - at["time"].to_numpy(np.float64))).sum())
-        busy += _busy_s(told, last)
+        busy += _busy_s(counted, last)
     return RunTime(wall_s=wall, busy_s=busy, slot_s=slot, slots=int(events["slots"].max()))
 
 

@@ -1,4 +1,4 @@
-"""The quality trade: how the best fraction of a pool changes with compute and with the size of the pool.
+"""The quality trade: the best fraction of a pool to keep, over compute and over the size of the pool.
 
 Within one pool a purer subset is a smaller one. Each draw of the study has a best fraction to keep at each
 budget. Its logarithm is regressed on the logarithm of the budget (or of the pool). The sign of the slope and

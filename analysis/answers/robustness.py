@@ -1,4 +1,4 @@
-"""Effective robustness: accuracy on shifted images beyond that predicted from accuracy on plain ones.
+"""Effective robustness: accuracy on shifted images above the prediction from plain ones.
 
 Models of one kind lie on a line if both accuracies are on a logit scale (Taori et al. 2020, §2; Miller et al.
 2021). The line is fitted to the plain CLIP cells of a study. The effective robustness of a group of cells is

@@ -1,4 +1,4 @@
-"""The scope of a verdict on the best of a budget: what was tried, what was not, and which rates were tuned.
+"""The scope of a verdict: what was tried at a budget, what was not, and which rates were tuned.
 
 The best configuration tried need not be the best possible. The report names untried combinations of parts
 that did well: parts of the leader, of configurations tied with it, and of the best along each axis.

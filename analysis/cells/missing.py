@@ -49,10 +49,10 @@ def missing(plan: pd.DataFrame, trials: Trials, begun: Mapping[str, str]) -> pd.
         return pd.DataFrame(columns=columns)
     reasons = dict(begun) | dict(zip(trials.excluded["trial"], trials.excluded["reason"], strict=True))
     lacking = plan[~plan["trial"].isin(trials.frame["trial"])]
-    told = lacking.assign(
+    worded = lacking.assign(
         reason=[reasons.get(trial, WAITING) for trial in lacking["trial"]],
         seeds=lacking["seed"].map("{:.0f}".format),
     )
     cell = ["regime", "budget", *CONFIGURATION, "reason"]
-    grouped = told.groupby(cell, sort=False)["seeds"].agg([", ".join, "size"]).reset_index()
+    grouped = worded.groupby(cell, sort=False)["seeds"].agg([", ".join, "size"]).reset_index()
     return grouped.rename(columns={"join": "seeds", "size": "trials"})[columns]

@@ -67,7 +67,7 @@ class FigureData:
 
     @property
     def wide(self) -> bool:
-        """Whether the figure spans both columns of a page."""
+        """True if the figure spans both columns of a page."""
         return self.kind in ("grid", "spans") or len(set(self.frame["panel"])) > 1
 
 

@@ -1,4 +1,4 @@
-"""One frame for claims: every measured error with its noise, from the paper's figures or from a study.
+"""The frame that claims are judged on: measured errors with their noise, of the paper or of a study.
 
 Claims compare values that were measured together, that is in one ``group``. In the paper a group is a set of
 panels: the same model read off two panels differs by the reading error, and panels average different sets. In

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+# Step of the differences, most iterations, damping at which a search gives up, relative gain that ends it.
 _STEP, _TRIES, _MOST_DAMPED, _FLAT = 1e-6, 600, 1e9, 1e-10
 
 
@@ -42,6 +43,8 @@ def descend(
         # slope.
         ridge = damping[active, None] * diagonal + 1e-12 * diagonal.sum(axis=1, keepdims=True)
         step = np.linalg.solve(matrix + ridge[:, :, None] * eye, gradient[active][:, :, None])[:, :, 0]
+        # Parameters are logarithms and exponents: a step beyond 1 leaves the range of the linear
+        # approximation.
         tried = np.clip(theta[active] - np.clip(step, -1.0, 1.0), *bounds)
         new = residual(tried)
         gained = value[active] - _objective(new, weights, delta)
@@ -52,6 +55,7 @@ def descend(
         damping[active] *= np.where(better, 1 / 4, 8.0)
         # A search ends when a step gains next to nothing, or when even the shortest step gains nothing.
         ended = np.where(better, gained <= _FLAT * value[active], damping[active] >= _MOST_DAMPED)
+        # The matrix and the gradient stay valid after a rejected step, so only moved searches recompute them.
         onward = active[better & ~ended]
         if len(onward):
             gram[onward], gradient[onward] = _expand(residual, theta[onward], r[onward], weights, delta)
@@ -72,8 +76,10 @@ def _expand(
 ) -> tuple[Floats, Floats]:
     """Return the Gauss-Newton matrix Jᵀ·W·J and the gradient Jᵀ·W·r of each search, W Huber's weights."""
     rows, parameters = theta.shape
+    # Forward differences of all parameters at once: one row per search and parameter.
     shifted = (theta[:, None, :] + _STEP * np.eye(parameters)).reshape(-1, parameters)
     slopes = (residual(shifted).reshape(rows, parameters, -1) - r[:, None, :]) / _STEP
+    # Huber's weight is ψ(r)/r = min(1, δ/|r|); with it the gradient of the loss is that of squares.
     pull = weights * np.minimum(1.0, delta / np.maximum(np.abs(r), 1e-300))
     weighted = slopes * pull[:, None, :]
     return weighted @ slopes.transpose(0, 2, 1), (weighted @ r[:, :, None])[:, :, 0]

@@ -57,7 +57,7 @@ class FormChoice:
 
     @property
     def tested(self) -> bool:
-        """Whether the form was tested on held-out cells."""
+        """True if the form was tested on held-out cells."""
         return bool(np.isfinite(self.error))
 
     def growth(self, variance: float, draws: int, generator: np.random.Generator) -> Floats:
@@ -71,6 +71,7 @@ class FormChoice:
         distance = float(np.log(mine["factor"].to_numpy(np.float64)).mean()) if len(mine) else 0.0
         if not self.tested or distance <= 0:
             return np.zeros(draws)
+        # n·(mean square)/χ²ₙ: the variance that a mean square over n cells allows.
         missed = self.error**2 * len(mine) / generator.chisquare(len(mine), draws)
         return np.asarray(np.maximum(0.0, missed - variance - self.spread) / distance, dtype=np.float64)
 
@@ -96,6 +97,7 @@ def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
         return FormChoice(
             form=POWER, error=float("nan"), spread=0.0, reason=reason, scores=found, points=points
         )
+    # Prefer forms that would be drawn; among these the list is already sorted by held-out error.
     near = _near({law: misses[law] for law in laws["law"] if law in misses})
     best = laws[laws["law"].isin(near)].iloc[0] if near else laws.iloc[0]
     reason = (
@@ -126,6 +128,7 @@ def scores(points: pd.DataFrame) -> pd.DataFrame:
     """
     # A law that forecasts few cells would restrict the comparison to these: it is scored but not compared.
     counts = points["law"].value_counts(sort=False)
+    # The baseline always forecasts all cells, so it does not set the standard.
     most = counts.drop(LAST, errors="ignore").max() if len(counts) > 1 else counts.max()
     wide = [law for law in counts.index if counts[law] >= most / 2]
     common = set.intersection(*(set(points.loc[points["law"] == law, "position"]) for law in wide))
@@ -204,6 +207,7 @@ def _spread(draws: CellDraws, groups: Iterable[Sequence[Curve]], form: Form) -> 
         cut, rows = _cut(x.shape[1]), draws.draws[:_DRAWS, positions]
         if _levels(x[:, :cut]) >= form.parameters and len(rows):
             shape = (len(rows) * len(family), -1)
+            # One fit per draw and curve: both axes are flattened into rows.
             whole = [np.broadcast_to(values, rows.shape).reshape(shape) for values in (x, runs, rows)]
             left_x, left_runs, left_y = (values[:, :cut] for values in whole)
             law = fit(form, left_x, left_y, weights=left_runs, chance=draws.chance)
@@ -224,6 +228,7 @@ def _forecasts(draws: CellDraws, family: Sequence[Curve]) -> list[dict[str, obje
     positions, x, y, runs = _cells(draws, family)
     names = [_name(curve) for curve in family]
     cells, cut = x.shape[1], _cut(x.shape[1])
+    # The baseline repeats the error of the largest kept level for every held-out one.
     forecasts = {LAST: np.repeat(y[:, cut - 1 : cut], cells - cut, axis=1)}
     for form in _forms(draws, _levels(x[:, :cut])):
         law = fit(form, x[:, :cut], y[:, :cut], weights=runs[:, :cut], chance=draws.chance)

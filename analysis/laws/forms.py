@@ -30,11 +30,13 @@ SLOPE_BOUNDS = (0.02, 5.0)
 SHIFT_REACH = (0.01, 10.0)
 """Bounds of x₀ as multiples of the smallest and of the largest x."""
 
+# The same for the midpoint of a bounded law, which may lie far outside the measured x.
 _MIDPOINT_REACH = (1e-4, 1e4)
 _SLOPES, _SHIFTS = 40, 20
 _DIFFERENCE, _STEPS, _MOST_DAMPED, _FLAT = 1e-4, 80, 1e8, 1e-10
-_SAME = 1e-6
+_SAME = 1e-6  # relative gain of the objective below which a shift is not kept
 _ROWS = 256  # rows fitted at once if each has its own x and thus its own grid
+# Starts as shares of the way between the bounds of (ln slope, ln x₀).
 _RESTARTS = (
     (0.05, 0.1),
     (0.05, 0.9),
@@ -111,8 +113,10 @@ class Curves:
             values[:, None] for values in (self.floor, self.scale, self.alpha, self.shift, self.unit)
         )
         if self.form.bounded:
+            # q/(1 + q) with q = (x/x₀)^-α, as a logistic function of ln x.
             above = 1.0 / (1.0 + np.exp(-alpha * np.log(shift / x)))
             return np.asarray(floor + (scale - floor) * above, dtype=np.float64)
+        # The power is 1 at x = unit, so that ``scale`` is an error and does not depend on the unit of x.
         power = np.exp(-alpha * np.log((x + shift) / (unit + shift)))
         return np.asarray(floor + scale * power, dtype=np.float64)
 
@@ -205,6 +209,7 @@ class _Data:
         x, weights = np.atleast_2d(x), np.atleast_2d(weights.astype(np.float64))
         smallest, largest = np.log(x.min(axis=1)), np.log(x.max(axis=1))
         below, above = np.log(_MIDPOINT_REACH if form.bounded else SHIFT_REACH)
+        # Every row has its own bounds of x₀, relative to its smallest and largest x.
         slopes = np.broadcast_to(np.log(SLOPE_BOUNDS), (len(x), 2))
         lowest, highest = slopes[:, :1], slopes[:, 1:]
         if form.shift:
@@ -245,9 +250,11 @@ class _Data:
             return np.asarray([-slope * np.log(x / unit) * v])
         shift = np.exp(theta[:, 1:])
         if self.form.bounded:
+            # v = 1/(1 + q) is logistic in slope·ln(x/x₀), with derivative v·(1 − v).
             around = v * (1.0 - v) * slope
             return np.stack([around * np.log(x / shift), -around])
         alpha, log = slope * (1.0 + shift / unit), np.log((x + shift) / (unit + shift))
+        # α depends on x₀ as well (α = slope·(1 + x₀/unit)), which gives the first term.
         by_shift = slope * shift / unit * log + alpha * (shift / (x + shift) - shift / (unit + shift))
         return np.stack([-alpha * log * v, -by_shift * v])
 
@@ -266,6 +273,7 @@ class _Data:
         if self.form.floor and not self.form.bounded:
             total = w.sum(axis=-1)
             mean_y, mean_v = (w * y).sum(axis=-1) / total, wv.sum(axis=-1) / total
+            # Weighted variance of v and its covariance with y, both times the sum of weights.
             spread = vv - total * mean_v**2
             free = np.maximum((vy - total * mean_v * mean_y) / np.maximum(spread, 1e-300), 0.0)
             bottom = mean_y - free * mean_v
@@ -284,6 +292,7 @@ class _Data:
         turn = self.turns(theta, v, rows)
         scale, change = _scale(w, v, y, turn, -self.chance * turn if self.form.bounded else np.zeros(1))
         near = _near(scale, change)
+        # Derivative of A·v by θ, zero while A is held at zero.
         falls = np.where((scale > 0)[:, None], change[..., None] * v + scale[:, None] * turn, 0.0)
         if self.form.bounded:
             falls = falls - self.chance * turn
@@ -292,6 +301,7 @@ class _Data:
             middle_v, middle_y, middle_turn = (
                 (w * one).sum(axis=-1, keepdims=True) / total for one in (v, y, turn)
             )
+            # With a floor, E + A·v = ȳ + A·(v − v̄): the regression through the weighted means.
             centred_v, centred_turn = v - middle_v, turn - middle_turn
             free, free_change = _scale(w, centred_v, y - middle_y, centred_turn, np.zeros(1))
             floor = middle_y[:, 0] - np.maximum(free, 0.0) * middle_v[:, 0]
@@ -299,6 +309,7 @@ class _Data:
             near |= _near(free, free_change)
             inside = free_change[..., None] * centred_v + free[:, None] * centred_turn
             falls = np.where((floor >= 0)[:, None], np.where((free > 0)[:, None], inside, 0.0), falls)
+        # The residual is (y − law)·√w, so its derivative has the opposite sign.
         slopes = -np.sqrt(w) * falls
         beside = np.flatnonzero(near)
         for place, step in enumerate(_DIFFERENCE * np.eye(theta.shape[1]) if len(beside) else ()):
@@ -312,6 +323,7 @@ class _Data:
         if len(self.x) == 1:
             return self._scan(0, np.arange(len(self.y)))
         found = np.empty((len(self.y), self.lowest.shape[1]))
+        # Rows with equal x and weights share the columns of their grid: find the groups of such rows.
         keys = np.concatenate([self.x, np.broadcast_to(self.weights, self.x.shape)], axis=1)
         first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)[1:]
         order, counts = np.argsort(which.ravel(), kind="stable"), np.bincount(which.ravel())
@@ -332,6 +344,7 @@ class _Data:
         if self.form.bounded:
             y_y = y_y - 2 * weighted @ fixed.T + fixed**2 @ w
             y_v = y_v - (fixed * v) @ w
+        # Σ w·y² minus what A·v explains; a negative A is held at zero and explains nothing.
         objective = y_y - np.maximum(y_v / v_v, 0.0) * y_v
         if self.form.floor and not self.form.bounded:
             total, of_v, of_y = w.sum(), v @ w, weighted.sum(axis=1)[:, None]
@@ -351,6 +364,7 @@ class _Data:
             floor, scale = scale, np.full(len(rows), self.chance)
         elif self.form.shift:
             alpha = slope * (1.0 + shift / self.unit[:, 0])
+        # θ is clipped to the bounds, so an end within 1 % of one means that the search ran into it.
         edge = 0.01
         return Curves(
             form=self.form, floor=floor, scale=scale, alpha=alpha, shift=shift,
@@ -370,6 +384,7 @@ def _descend(data: _Data, theta: Floats) -> tuple[Floats, Floats]:
     active = rows
     for _ in range(_STEPS):
         diagonal = np.diagonal(gram[active], axis1=1, axis2=2)
+        # Marquardt's scaling, and a little more so that a direction without slope can be solved for.
         ridge = damping[active, None] * diagonal + 1e-12 * diagonal.sum(axis=1, keepdims=True) + 1e-300
         move = _solved(gram[active], ridge, gradient[active])
         tried = np.clip(
@@ -383,6 +398,7 @@ def _descend(data: _Data, theta: Floats) -> tuple[Floats, Floats]:
         theta[moved] = tried[better]
         value[moved] -= gained[better]
         damping[active] *= np.where(better, 1 / 4, 8.0)
+        # A search ends when a step gains next to nothing, or when even the shortest step gains nothing.
         done = np.where(
             better, gained <= _FLAT * value[active] + flat[active], damping[active] >= _MOST_DAMPED
         )

@@ -109,10 +109,12 @@ def _surfaces(points: pd.DataFrame, best: str) -> dict[str, Forecaster]:
     curves = points[points["law"] == best].set_index("position")
     found: dict[str, Forecaster] = {}
     for (family, law), group in points[points["law"].isin(SURFACES)].groupby(["curve", "law"]):
+        # Compare on the cells that both the surface and the law of the curves forecast.
         theirs = curves[curves.index.isin(group["position"])]
         mine = group[group["position"].isin(theirs.index)]
         if len(mine) < FEWEST_POINTS:
             continue
+        # A second surface must beat the first one, and the first one the law of the curves.
         limit = found[str(family)].error if str(family) in found else _error(theirs)
         if _error(mine) < limit:
             reason = (

@@ -62,12 +62,12 @@ class LawFit:
 
     @property
     def supported(self) -> bool:
-        """Whether the data support the law, so that it may be drawn over their range."""
+        """True if the data support the law, so that it may be drawn over their range."""
         return self.status in _DRAWN
 
     @property
     def tested(self) -> bool:
-        """Whether the curve has enough levels to test its law."""
+        """True if the curve has enough levels to test its law."""
         return self.levels > max(UNTESTED_LEVELS, self.form.parameters)
 
     @property
@@ -206,6 +206,7 @@ def _judged(  # noqa: PLR0913 (a curve, its law, and its noise)
     form, levels, objective = law.form, len(np.unique(x)), float(law.objective[0])
     # Σ w·r² is rounded by about Σ w·y²·1e-16; smaller differences do not mean another optimum.
     tolerance = 1e-6 * objective + 1e-12 * float(runs @ y**2)
+    # Misses in units of the noise give the lack-of-fit test; in points they are compared with MOST_MISSED.
     miss, sd = y - law(x)[0], noise_sd(draws)
     size = float(np.sqrt(np.mean(miss**2)))
     lack = _lack_of_fit(miss / sd, levels - form.parameters, freedom) if len(draws) else float("nan")
@@ -250,7 +251,9 @@ def _judge(  # noqa: PLR0913 (a law, and what it is judged by)
     law: Curves, *, levels: int, slope: float, miss: float, carried: float, lack: float, chance: float
 ) -> tuple[Status, str]:
     form = law.form
+    # A bounded law falls if chance (its ``scale``) lies above its floor; the others if A is positive.
     falls = slope < 0 and law.scale[0] > (law.floor[0] if form.bounded else 0)
+    # The first condition that holds is the status: reasons not to draw the law come before its weaknesses.
     found: tuple[tuple[bool, Status, str], ...] = (
         (not falls, "no decrease", "the error does not fall along the curve"),
         (bool(law.at_bound[0]), "exponent at bound",

@@ -55,6 +55,7 @@ class Drawn:
 
     def __call__(self, at: Floats) -> Floats:
         """Return the curve at x, shape (points,), as errors of shape (rows, points)."""
+        # ln x beyond either end of the measured range; zero inside it.
         low, high = np.log(self.reach)
         beyond = np.maximum(0.0, np.maximum(np.log(at) - high, low - np.log(at)))
         sd = np.sqrt(self.sd[:, None] ** 2 + self.growth[:, None] * beyond)
@@ -142,6 +143,7 @@ def _lines(draws: CellDraws, law: Law, at: Floats) -> Floats:
     x = draws.cells[X_COLUMNS[law.along]].to_numpy(np.float64)[law.positions]
     best = np.minimum.accumulate(draws.resampled(law.positions), axis=1)
     before, after = np.nan_to_num(bends(x, best[0], at))
+    # Of the two estimates the larger in size, NaN counting as zero.
     bend = np.where(np.abs(before) > np.abs(after), before, after)
     lines, shown = straight_lines(x, best, at), slice(1, 1 + draws.refits)
     generator = stream(f"lines/{sorted(law.identity.items(), key=str)}", 0)
@@ -182,6 +184,7 @@ def _discrepancy(draws: CellDraws, family: Sequence[Curve], fits: Sequence[LawFi
     kept = [
         (curve, found) for curve, found in zip(family, fits, strict=True) if found.supported and found.freedom
     ]
+    # Σ r² over the cells of all laws that have degrees of freedom left.
     squares = sum(found.miss**2 * len(curve.positions) for curve, found in kept)
     # Without seeds only the counting noise is known, a lower bound that cannot be subtracted as the noise.
     seeds = [noise_sd(draws.draws[:, curve.positions]) for curve, _ in kept if draws.source == "runs"]
@@ -226,6 +229,7 @@ def _drawn(draws: CellDraws, curve: Curve, form: Form, sds: Floats, growth: Floa
         rows = np.concatenate([rows[:1], np.repeat(rows[:1], len(sds), axis=0), rows[1:]])
     generator = stream(f"discrepancy/{sorted(curve.identity.items(), key=str)}", 0)
     moves, shown = generator.standard_normal((len(sds), len(x) + 1)), slice(1, 1 + len(sds))
+    # The measured row and the rows without a run stay on their laws; only the draws are moved.
     beside, sd, grown = np.zeros((3, len(rows)))
     beside[shown], sd[shown], grown[shown] = moves[:, -1], sds, growth
     rows[shown] += sds[:, None] * moves[:, :-1]

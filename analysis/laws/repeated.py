@@ -1,9 +1,10 @@
-"""Surface over model size and repeated data: y = E + A·N'^-α + B·D'^-β (Muennighoff et al. 2023, eq. 5).
+"""Surface over model size and repeated data, y = E + A·N'^-α + B·D'^-β.
 
-A repeated pair is worth less than a new one. For U unique pairs and R = D/U − 1 repetitions the effective
-data are D' = U + U·R*·(1 − exp(−R/R*)): nearly D while R ≪ R*, and at most U·(1 + R*). Parameters in excess
-of N_opt(U), the best size for the unique pairs, are worth less as well: N' follows from N by the same formula
-with N_opt(U) = G·(G·U)^(β/α), G = (αA/βB)^(1/(α+β)), in place of U and its own R*.
+The law is equation 5 of Muennighoff et al. 2023. A repeated pair is worth less than a new one. For U unique
+pairs and R = D/U − 1 repetitions the effective data are D' = U + U·R*·(1 − exp(−R/R*)): nearly D while R ≪
+R*, and at most U·(1 + R*). Parameters in excess of N_opt(U), the best size for the unique pairs, are worth
+less as well: N' follows from N by the same formula with N_opt(U) = G·(G·U)^(β/α), G = (αA/βB)^(1/(α+β)), in
+place of U and its own R*.
 
 If parameters keep their full worth and the decay of data is given, this is the surface of `surface`. So all
 decays on a grid are searched at once, then on finer grids around the best one. From there all seven
@@ -91,6 +92,7 @@ def effective(unique: Floats, seen: Floats, decay: Floats | float) -> Floats:
     """Return D': all samples up to one epoch, and a decaying share of those after it."""
     if not np.isfinite(decay).all():
         return seen
+    # R, and D' = min(D, U) + U·R*·(1 − e^(−R/R*)); expm1 keeps precision for small R.
     repeats = np.maximum(seen / unique - 1.0, 0.0)
     once = np.minimum(seen, unique)
     return np.asarray(once - unique * decay * np.expm1(-repeats / decay), dtype=np.float64)
@@ -170,6 +172,7 @@ def _with_size_decay(  # noqa: PLR0913 (three axes and a value)
 
     def residual(theta: Floats) -> Floats:
         log_e, log_a, log_b, alpha, beta, log_decay, log_size_decay = theta.T[:, :, None]
+        # A and B are in centred logarithms; α·unit_n and β·unit_d convert them to A and B at N = D = 1.
         best = np.exp(_log_best_size(log_a + alpha * unit_n, log_b + beta * unit_d, alpha, beta, unique))
         of_size = log_a - alpha * (np.log(effective(best, n, np.exp(log_size_decay))) - unit_n)
         of_data = log_b - beta * (np.log(effective(unique, seen, np.exp(log_decay))) - unit_d)
@@ -181,6 +184,7 @@ def _with_size_decay(  # noqa: PLR0913 (three axes and a value)
     logs = np.log(np.maximum(parts, SMALLEST * y.min()))
     lowest = np.array([*[np.log(SMALLEST * y.min())] * 3, *[BOUNDS[0]] * 2, *np.log(DECAY_BOUNDS[:1] * 2)])
     highest = np.array([*[np.log(y.max() / SMALLEST)] * 3, *[BOUNDS[1]] * 2, *np.log(DECAY_BOUNDS[1:] * 2)])
+    # Half of the starts begin at the surface found so far, the others at equal terms and middling exponents.
     middling = [*[np.log(y.min() / 3)] * 3, *[_MIDDLING] * 2]
     starts = [
         [*start, np.log(found.decay), decay]
@@ -196,6 +200,7 @@ def _with_size_decay(  # noqa: PLR0913 (three axes and a value)
     freedom = len(y) - _PARAMETERS
     # F test of one parameter: (drop of the objective) / (objective / freedom) must exceed the 95 % quantile.
     needed = fdtri(1, freedom, _LEVEL) / freedom if freedom > 0 else np.inf
+    # A decay at its bound means that the data do not determine it.
     bound = (np.abs(theta[5:] - lowest[5:]) < _EDGE).any() or (np.abs(theta[5:] - highest[5:]) < _EDGE).any()
     if bound or law.objective - objective <= needed * objective:
         return found
@@ -227,6 +232,7 @@ def _search(
         objectives, around = lowest(np.exp(logs), around)
         best = min(max(int(objectives.argmin()), 1), len(logs) - 2)
     left, middle, right = objectives[best - 1 : best + 2]
+    # Vertex of the parabola through three equidistant points.
     bend = left - 2 * middle + right
     shift = (left - right) / (2 * bend) if bend > 0 else 0.0
     return float(np.exp(logs[best] + np.clip(shift, -1.0, 1.0) * (logs[1] - logs[0]))), True

@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 Status = Literal["ok", "term undetermined", "exponent at bound", "restarts disagree", "too few points"]
 
 HUBER_DELTA = 1e-3
+# Exponents to start from; published ones lie between 0.1 and 1.2.
 _STARTS = np.array([(alpha, beta) for alpha in (0.1, 0.3, 0.6, 1.2) for beta in (0.1, 0.3, 0.6, 1.2)])
 _SHARED_STARTS = np.repeat(np.geomspace(0.1, 1.2, 8)[:, None], 2, axis=1)
 _SIZES = 3
@@ -67,7 +68,7 @@ class SurfaceFit:
 
     @property
     def supported(self) -> bool:
-        """Whether the data support the surface."""
+        """True if the data support the surface."""
         return self.status in ("ok", "term undetermined")
 
     def __call__(self, n: Floats, d: Floats) -> Floats:
@@ -145,6 +146,7 @@ def fit(  # noqa: PLR0913 (a surface has two axes)
     starts = starts if starts is not None else (_SHARED_STARTS if shared else _STARTS)
     ends, objectives = search(data, project(data, starts))
     best = int(objectives.argmin())
+    # Searches that end within rounding of the best objective found the same optimum.
     agreement = int((objectives <= objectives[best] * (1 + _SAME) + 1e-15).sum())
     found = _natural(data, ends[[best]], objectives[[best]])
     status, reason = _judge(data, ends[best], agreement)
@@ -170,6 +172,7 @@ def fit_draws(  # noqa: PLR0913 (a surface has two axes)
         delta: As in `fit`.
     """
     data = Data.of(n, d, y, weights, delta, shared=around.shared)
+    # E, A and B in centred logarithms, not below the smallest term that a search follows.
     parts = (around.floor, around.a * data.unit_n**-around.alpha, around.b * data.unit_d**-around.beta)
     logs = np.log(np.maximum(parts, np.exp(data.lowest)))
     start = np.array([*logs, around.alpha, around.beta])
@@ -183,6 +186,7 @@ def _parameters(*, shared: bool) -> int:
 
 
 def _natural(data: Data, ends: Floats, objectives: Floats) -> SurfaceDraws:
+    # A and B at N = D = 1, from their values at the geometric means of N and D.
     parts = np.exp(ends[:, :3])
     alpha, beta = ends[:, 3], ends[:, 4]
     return SurfaceDraws(
@@ -194,6 +198,7 @@ def _natural(data: Data, ends: Floats, objectives: Floats) -> SurfaceDraws:
 def _judge(data: Data, end: Floats, agreement: int) -> tuple[Status, str]:
     low, high = BOUNDS
     names = ("the floor", "the term of model size", "the term of data")
+    # A term counts as zero half-way (in logarithms) down to the smallest followed one.
     lost = [
         name for name, value in zip(names, end[:3], strict=True) if value < data.lowest - np.log(SMALLEST) / 2
     ]

@@ -148,6 +148,7 @@ def forecast(law: str, cells: pd.DataFrame, error: Floats, at: Points) -> Floats
     forecasts = _refit(found, here, error, runs, np.sqrt(variance * stretch))(
         *found.effective(at.n, at.unique, at.seen)
     )
+    # Distance beyond the fitted range in ln compute; the growth of the variance is only needed there.
     beyond = np.maximum(np.log(at.flops / here.flops.max()), 0.0)
     growth = 0.0
     if len(stretch) and beyond.any():
@@ -189,6 +190,7 @@ def _discrepancy(law: RepeatedFit, here: Points, error: Floats, draws: int) -> t
     """Return the discrepancy of a law, a variance of ln y, and the factor of each draw."""
     freedom = len(here.n) - law.parameters
     noise = float(np.log(error[1 : 1 + draws]).var(axis=0).mean()) if draws else 0.0
+    # Named after its degrees of freedom: surfaces with equal degrees of freedom share these draws.
     chi = stream(f"surface/stretch/{freedom}", 0).chisquare(freedom, size=(draws, 1))
     variance = max(0.0, _mean_square(law, here, error[0], freedom) - noise)
     return variance, np.minimum(freedom / chi, _LARGEST_STRETCH)
@@ -199,12 +201,14 @@ def _growth(law: str, here: Points, error: Floats, runs: Floats, found: Repeated
 
     The misses of a law are smooth in compute: within the data they alternate, beyond them they add up.
     """
+    # Hold out the cells from the largest quarter of the compute on, with all cells of the level at the cut.
     cut = np.sort(here.flops)[-max(1, int(len(here.n) * _HELD_SHARE))]
     left = here.flops < cut * _BELOW
     without = _fit(law, here.take(left), error[left], runs[left]) if left.any() else None
     if without is None:
         return 0.0
     out = here.take(~left)
+    # Mean distance of the held-out cells from the fitted range, in ln compute.
     far = float(np.log(out.flops / here.flops[left].max()).mean())
     missed = _mean_square(without, out, error[~left], len(out.n))
     return max(0.0, missed - _mean_square(found, here, error, len(here.n) - found.parameters)) / far

@@ -14,9 +14,10 @@ SMALLEST = 1e-6
 """Smallest term as a share of the lowest y; a term that small counts as zero."""
 
 _ITERATIONS = 200
+# Directions of the parameters: all five are free, or α and β move together.
 _FREE = np.eye(5)
 _SHARED = np.vstack([np.eye(4), [0.0, 0.0, 0.0, 1.0]])
-_CHUNK = 32_768
+_CHUNK = 32_768  # numbers per array of a chunk
 _FLAT = 1e-11
 _DAMPING = (1e-6, 1e6)
 _QUIET = 2
@@ -88,6 +89,7 @@ def project(data: Data, exponents: Floats) -> Floats:
     found = np.empty((len(exponents), 5))
     for row, (alpha, beta) in enumerate(exponents):
         columns = np.stack([np.ones_like(y), np.exp(-alpha * data.log_n), np.exp(-beta * data.log_d)], axis=1)
+        # Least squares of (y − ŷ)/y, which approximates that of ln y − ln ŷ near the optimum.
         scaled = columns * (root / y)[:, None]
         gram, right = scaled.T @ scaled, scaled.T @ root
         # Non-negative least squares of three terms by enumeration: solve on each subset of the terms and keep
@@ -130,8 +132,11 @@ def _search(data: Data, chunk: NDArray[np.intp], theta: Floats) -> tuple[Floats,
     damping, active = np.full(len(theta), 1e-2), np.arange(len(theta))
     quiet = np.zeros(len(theta), dtype=np.int64)
     for _ in range(_ITERATIONS):
+        # Levenberg: the Hessian plus damping times a positive definite matrix turns Newton into short
+        # descent.
         matrix = newton[active] + damping[active, None, None] * damper[active]
         step = -np.linalg.solve(matrix, gradient[active][:, :, None])[:, :, 0] @ data.directions.T
+        # A step beyond 1 leaves the range of the quadratic approximation.
         tried = theta[active] + np.clip(step, -1.0, 1.0)
         tried[:, :3] = np.maximum(tried[:, :3], data.lowest)
         tried[:, 3:] = np.clip(tried[:, 3:], *BOUNDS)
@@ -168,6 +173,7 @@ def _expand(data: Data, positions: NDArray[np.intp], theta: Floats) -> tuple[Flo
         np.exp(theta[:, 2:3] - theta[:, 4:5] * log_d),
     )
     total = terms[0] + terms[1] + terms[2]
+    # Share of each term in ŷ, which is also the derivative of ln ŷ by the logarithm of the term.
     e, a, b = (term / total for term in terms)
     residual = log_y - np.log(total)
     size = np.abs(residual)
@@ -175,6 +181,7 @@ def _expand(data: Data, positions: NDArray[np.intp], theta: Floats) -> tuple[Flo
     slope = np.clip(residual, -data.delta, data.delta)
     # Huber: r²/2 inside, δ·(|r| − δ/2) outside; both are ψ·(r − ψ/2).
     value = np.einsum("ij,ij->i", np.broadcast_to(weights, residual.shape), slope * (residual - slope / 2))
+    # ``pull`` is w·ψ(r), ``curve`` w·ψ'(r), which is zero where Huber's loss is linear.
     pull = weights * slope
     curve = weights * inside
     reweighted = weights * (np.minimum(data.delta / np.maximum(size, 1e-300), 1.0))
@@ -186,6 +193,7 @@ def _expand(data: Data, positions: NDArray[np.intp], theta: Floats) -> tuple[Flo
     free = data.directions
     gradient, newton, damper = gradient @ free, free.T @ newton @ free, free.T @ damper @ free
     eye = np.eye(free.shape[1])
+    # Keeps the damping matrix invertible for a term that the data do not determine.
     ridge = 1e-10 * np.trace(damper, axis1=1, axis2=2)[:, None, None] * eye + 1e-300 * eye
     return value, gradient, newton, damper + ridge
 
@@ -207,6 +215,7 @@ def _outer(moments: Floats, c: Floats, a: Floats, b: Floats, e: Floats) -> Float
     aa, bb, ab = _sums(ca * a, moments), _sums(cb * b, moments), _sums(ca * b, moments)
     ea, eb = _sums(ca * e, moments), _sums(cb * e, moments)
     ee = np.einsum("ij,ij,ij->i", np.broadcast_to(c, e.shape), e, e)
+    # Upper triangle of the matrix, row by row.
     upper = (
         (ee, ea[:, 0], eb[:, 0], -ea[:, 1], -eb[:, 3]),
         (aa[:, 0], ab[:, 0], -aa[:, 1], -ab[:, 3]),

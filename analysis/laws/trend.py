@@ -35,11 +35,13 @@ def chance_of_no_fall(x: Floats, y: Floats, *, draws: Floats, source: Source) ->
     Returns:
         The p-value; NaN with fewer than four levels and no measured noise.
     """
+    # With centred ln x the slope has the sign of Σ y·ln x.
     log_x = np.log(x) - np.log(x).mean()
     if source == "runs":
         return float((draws @ log_x >= 0).mean())
     if len(np.unique(x)) < _FEWEST:
         return float("nan")
+    # The first permutation is the measured order, so the p-value is at least 1 / permutations.
     slopes = y[_orders(len(x))] @ log_x
     return float((slopes <= slopes[0] + _SAME * np.abs(slopes).max()).mean())
 

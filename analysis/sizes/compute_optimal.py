@@ -25,11 +25,11 @@ from analysis.sizes.size_profile import Measured, profiles
 Floats = NDArray[np.float64]
 
 _GRID = 60
-_SAME_SIZE = 0.03
-_SAME_COMPUTE = 0.1
+_SAME_SIZE = 0.03  # in ln N
+_SAME_COMPUTE = 0.1  # in ln C
 _FEWEST = 3
-_IN_SLICE = 5
-_RESAMPLED = 8
+_IN_SLICE = 5  # fewest sizes of a profile outside fixed compute
+_RESAMPLED = 8  # fewest sizes that can be resampled
 _PARAMETERS = 5
 _LEAST = 1e-6
 
@@ -81,6 +81,7 @@ def by_envelope(draws: CellDraws, n: Floats) -> Slope:
         picked = generator.integers(len(groups), size=(REFITS, len(groups)))
         kept = (picked[:, :, None] == np.arange(len(groups))).any(axis=1)
         curves = np.concatenate([curves, np.where(kept[:, :, None], curves[0], np.inf)])
+    # Rows of ``curves`` are the measured errors, then the draws; ``inside`` marks usable computes.
     best, inside = _lowest(curves)
     won = len(np.unique(best[0][inside[0]]))
     if won < _FEWEST:
@@ -106,6 +107,7 @@ def _joined(log_c: Floats, error: Floats, grid: Floats) -> Floats:
 
 def _lowest(curves: Floats) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """Return the lowest of curves, shape (rows, sizes, grid), and whether it lies between other sizes."""
+    # First and last size with a value at each compute: the best must lie strictly between them.
     there = np.isfinite(curves)
     best = curves.argmin(axis=1)
     first, last = there.argmax(axis=1), curves.shape[1] - 1 - there[:, ::-1].argmax(axis=1)
@@ -117,6 +119,7 @@ def _slopes(x: Floats, y: Floats, kept: NDArray[np.bool_]) -> Floats:
     weight = kept.astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         count = weight.sum(axis=1, keepdims=True)
+        # Weighted regression with weights 0 and 1: x minus the mean of the kept x.
         apart = np.where(kept, x - (weight * x).sum(axis=1, keepdims=True) / count, 0.0)
         return np.asarray((apart * y).sum(axis=1) / (apart**2).sum(axis=1), dtype=np.float64)
 
@@ -174,6 +177,7 @@ def _line(x: Floats, rows: Floats) -> Floats:
     # Half of the central 68 % is a standard deviation that far outliers do not swell.
     variance = np.maximum(((high - low) / 2) ** 2, _LEAST)
 
+    # χ² of the weighted residuals about the line, given an additive variance.
     def statistic(more: float) -> float:
         root = 1 / np.sqrt(variance + more)
         residual = (
@@ -187,6 +191,7 @@ def _line(x: Floats, rows: Floats) -> Floats:
     root = 1 / np.sqrt(variance + about.variance)
     generator = stream("minima exponent", 0)
     moved = about.drawn(draws, generator)[:, None] * generator.standard_normal((draws, len(x)))
+    # The draws move about the line as far as the scatter allows; the measured row stays.
     moved = np.concatenate([rows[:1], rows[1:] + moved])
     return np.asarray((moved * root @ np.linalg.pinv(basis * root[:, None]).T)[:, 1], dtype=np.float64)
 
@@ -220,6 +225,7 @@ def by_surface(draws: CellDraws, law: RepeatedFit) -> Slope:
     columns = ("train_flops_per_sample", "subset_size", "samples_seen", "runs", "error")
     n, unique, seen, runs, error = (draws.cells[name].to_numpy(np.float64) for name in columns)
     error = np.maximum(error, _LEAST)
+    # In effective sizes and data the law has no decay, so α and β are those of data seen once.
     inside = law.effective(n, unique, seen)
     surface = fit(*inside, error, weights=runs)
     if surface.status != "ok":

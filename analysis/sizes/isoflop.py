@@ -31,7 +31,7 @@ class IsoFlopCurve:
 
     @property
     def repeated(self) -> bool:
-        """Whether any of its models sees a pair twice."""
+        """True if any of its models sees a pair twice."""
         return max(self.epochs) > 1
 
 
@@ -42,6 +42,7 @@ def curves(draws: CellDraws) -> list[IsoFlopCurve]:
         draws, cells=draws.cells.assign(family=[families[str(name)] for name in draws.cells["architecture"]])
     )
     columns = ["regime", "subset_size", "quality", "strategy", "family", "budget"]
+    # Profiles of one family share a form error, so all its budgets are fitted together.
     together: dict[tuple[Hashable, ...], list[tuple[dict[str, Any], NDArray[np.intp]]]] = {}
     for key, positions in named.groups(columns):
         size = named.cells["train_flops_per_sample"].to_numpy(np.float64)[positions]

@@ -56,6 +56,7 @@ def scaling_exponents(draws: CellDraws, surfaces: Sequence[FamilySurface]) -> pd
         n, size = model_sizes(here.cells)
         if len(np.unique(n)) < _SIZES:
             continue
+        # The envelope and the minima need one data size; the surface uses all cells.
         inside, data = _one_data_size(here, regime)
         held = f"{regime}, {axis_text('strategy', strategy)}, {axis_text('quality', quality)}"
         cells = here.take(inside)
@@ -77,6 +78,7 @@ def model_sizes(cells: pd.DataFrame) -> tuple[Floats, str]:
     )
     ratio = flops / parameters
     known = bool(np.isfinite(ratio).all() and (ratio > 0).all())
+    # Compute is proportional to N·D only if FLOPs per sample are proportional to N.
     if known and ratio.max() / ratio.min() <= _PROPORTIONAL:
         return parameters, "parameters"
     return flops / 6, "training FLOPs a sample / 6"
@@ -144,6 +146,7 @@ def _judged(slope: Slope) -> dict[str, object]:
         status = "none"
     elif not len(slope.drawn):
         status = "no interval"
+    # An interval of COVERAGE needs at least that share of draws with an exponent.
     elif np.isfinite(slope.drawn).mean() < COVERAGE:
         status = "unstable"
     else:

@@ -109,6 +109,7 @@ def profiles(
     fitted = [one for one in several if len(np.unique(one.size)) >= _SIZES]
     noises = [_noise(one, refits) for one in fitted]
     valleys = [_valley(one, noise) for one, noise in zip(fitted, noises, strict=True)]
+    # One form error for the family; enough degrees of freedom let it replace unmeasured noise.
     form = valley.form_error(valleys)
     enough = form.freedom >= _FREEDOM
     spread = form.drawn(refits or (REFITS if enough else 0), generator)
@@ -157,11 +158,14 @@ def _fitted(  # noqa: PLR0913 (a profile and what its family shares)
     t, error, draws = np.log(measured.size), measured.stack[0], len(spread)
     place, lowest = float(t[error.argmin()]), int(error.argmin())
     used = valley.near(t, lowest)
+    # A mean of n runs has 1/n of a run's variance; the form error does not shrink with runs.
     variance = valley.resolvable(noise / measured.runs + form, error)
     drawn = measured.stack[1 : 1 + refits] if refits else np.repeat(error[None, :], draws, axis=0)
     drawn = drawn + spread[:, None] * generator.standard_normal(drawn.shape)
+    # One stack: the measured errors, the draws moved by the form error, the errors without each run.
     rows = np.concatenate([error[None, :], drawn, measured.stack[1 + refits :]])
     pull = np.zeros(len(rows))
+    # Draws also take a prior mean of c₃, see ``valley.fit``.
     pull[1 : 1 + draws] = generator.standard_normal(draws)
     minima, inside = _minima(t, rows, variance, pull)
     coefficients = valley.fit(t[used] - place, rows[:1, used], variance[used], np.zeros(1))
@@ -195,6 +199,7 @@ def _minima(t: Floats, rows: Floats, variance: Floats, pull: Floats) -> tuple[Fl
     """Return each row's minimum in ln size, from the sizes near its lowest, and whether it is inside."""
     minima, inside = np.empty(len(rows)), np.empty(len(rows), dtype=np.bool_)
     places = rows.argmin(axis=1)
+    # Rows with the same lowest size use the same neighbours and are fitted together.
     for place in np.unique(places):
         here = np.flatnonzero(places == place)
         used = valley.near(t, int(place))
@@ -216,6 +221,7 @@ def _judge(coefficients: Floats, t: Floats, used: NDArray[np.intp], minimum: flo
         return "ok", "the minimum lies between the sizes tried"
     small = minimum <= t[used[0]]
     end, beyond = ("smallest", "smaller") if small else ("largest", "larger")
+    # The fitted sizes end at the smallest or largest tried, or merely at the neighbours of the lowest.
     tried = t[used[0]] == t[0] if small else t[used[-1]] == t[-1]
     if tried:
         way = "down" if small else "up"
@@ -234,6 +240,7 @@ def _height(measured: Measured, used: NDArray[np.intp], variance: Floats, refits
     lowest = int(rows[0].argmin())
     from_lowest = t[used] - t[lowest]
     several = valley.fit(from_lowest, rows[:, used], variance, np.zeros(len(rows)))
+    # Height of each row's minimum above that row's error at the lowest size; the draws give its noise.
     heights = valley.value(several, valley.lowest(several, from_lowest[0], from_lowest[-1]))
     above = heights - rows[:, lowest]
     noise = float(above[1:].std())

@@ -21,9 +21,9 @@ ASYMMETRY = 6**-0.5
 NEIGHBOURS = 2
 """Number of sizes on either side of the lowest that take part in a fit."""
 
-_STRAIGHT = 1e-12
-_RESOLUTION = 1e-7
-_WIDEST = 100.0
+_STRAIGHT = 1e-12  # c₂ below this share of the error is rounding
+_RESOLUTION = 1e-7  # smallest standard deviation as a share of the mean error
+_WIDEST = 100.0  # bound of the form error in variances of the errors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,9 +53,11 @@ class Valley:
         """
         t = self.t - self.t[self.error.argmin()]
         bend = fit(t, self.error[None, :], self.variance + form, np.zeros(1))[0, 2]
+        # Standard deviation of c₃·t³ under the prior, for the fitted c₂.
         cube = t**3 * (ASYMMETRY * bend / 3)
         inverse = np.linalg.inv(np.diag(self.variance + form) + np.outer(cube, cube))
         basis = np.vander(t, 3, increasing=True)
+        # Generalised least squares of the parabola: (XᵀV⁻¹X)⁻¹XᵀV⁻¹y.
         solved = np.linalg.solve(basis.T @ inverse @ basis, basis.T @ inverse @ self.error)
         residual = self.error - basis @ solved
         return float(residual @ inverse @ residual)
@@ -68,6 +70,7 @@ def near(t: Floats, lowest: int) -> NDArray[np.intp]:
         t: Rising; equal values are one size.
         lowest: Position of the lowest error.
     """
+    # Number of the distinct size, so that several cells of one size count once.
     rank = np.cumsum(np.diff(t, prepend=t[0]) > 0)
     return np.flatnonzero(np.abs(rank - rank[lowest]) <= NEIGHBOURS)
 
@@ -101,6 +104,7 @@ def fit(t: Floats, error: Floats, variance: Floats, pull: Floats) -> Floats:
     # c₃ by ridge regression: the part of t³ orthogonal to the parabola (``rest``), with the prior as penalty.
     third = (spread**2 * (scaled @ rest) + spread * pull) / (spread**2 * (rest @ rest) + 1)
     found = (scaled - third[:, None] * cube) @ inverse.T
+    # If c₂ ≤ 0, the best convex curve is the straight line.
     line = np.pad(scaled @ np.linalg.pinv(basis[:, :2]).T, ((0, 0), (0, 1)))
     return np.column_stack([np.where(straight[:, None], line, found), third])
 
@@ -119,6 +123,7 @@ def lowest(coefficients: Floats, first: float, last: float) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         minimum = -c1 / (c2 + np.sqrt(inside))
     minimum = np.where((inside > 0) & (minimum > first) & (minimum < last), minimum, first)
+    # Candidates for the lowest point: the inner minimum (or the first end without one) and both ends.
     ends = np.stack([minimum, np.full_like(minimum, first), np.full_like(minimum, last)])
     heights = np.stack([value(coefficients, at) for at in ends])
     # Beyond its minimum a cubic may fall again. That is an artefact of the form, so an inner minimum wins.

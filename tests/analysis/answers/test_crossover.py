@@ -85,7 +85,7 @@ def test_without_noise_or_misses_no_crossing_is_decided() -> None:
     first, second = bundle(np.full(100, 0.6), 0.01), bundle(np.full(100, 0.4), 0.01)
     found = cross(first, second, AT, informed=False)
     assert found.verdict == "undecided"
-    assert found.reason == "neither the noise between seeds nor what the laws miss was measured"
+    assert found.reason == "neither the noise between seeds nor the discrepancy of the laws was measured"
 
 
 def test_the_larger_model_overtakes_where_its_law_does() -> None:

@@ -77,7 +77,7 @@ def test_a_gap_far_outside_noise_and_bend_is_clear() -> None:
     found = frontier(drawn(once((2e3, 6e3, 18e3, 54e3), noise=0.002, gap=0.05)))
     assert set(found["architecture"]) == {"ViT-X"}
     assert found["verdict"].tolist() == ["undecided", *["clear"] * 3]
-    assert found["reason"].iloc[0] == "no other configuration was run for so little compute"
+    assert found["reason"].iloc[0] == "no other configuration was run at this compute or below"
     assert found["runner_up"].iloc[1] == "ViT-S, CLIP, all", (
         "between two of its cells it has no number of pairs"
     )
@@ -88,7 +88,7 @@ def test_a_configuration_that_was_run_once_for_less_compute_leaves_the_best_unde
     kept = (results["architecture"] == "ViT-S") | (results["samples_seen"] < 3e3)
     last = frontier(drawn(results[kept])).iloc[-1]
     assert (last["architecture"], last["verdict"]) == ("ViT-S", "undecided")
-    assert last["reason"].endswith(", but ViT-X, CLIP, all was only run once, for less compute")
+    assert last["reason"].endswith(", but ViT-X, CLIP, all was run only once, at less compute")
 
 
 def test_the_draws_of_a_reading_lie_below_the_straight_line() -> None:

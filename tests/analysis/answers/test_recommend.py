@@ -84,7 +84,7 @@ def test_a_subset_that_the_pool_does_not_hold_is_not_recommended() -> None:
     assert found.left_out.empty
     less = recommended(results, 5e12, pairs=2600)
     assert set(less.candidates["subset_size"]) == {512.0, 1024.0}
-    assert (less.left_out["reason"] == "needs a pool of some 8,190 pairs").sum() > 0
+    assert (less.left_out["reason"] == "needs a pool of about 8,190 pairs").sum() > 0
 
 
 def test_in_one_epoch_a_model_stops_where_its_data_end() -> None:
@@ -96,7 +96,7 @@ def test_in_one_epoch_a_model_stops_where_its_data_end() -> None:
     assert row["subset_size"] == pytest.approx(100_000)
     assert row["flops"] < 1e13
     assert (
-        "uses up its data"
+        "data are used up"
         in recommendation_lines(found, flops=1e13, pairs=1e5, source="x", metric="held-out/top1")[1]
     )
 
@@ -192,7 +192,7 @@ def test_a_larger_model_measured_at_the_budget_is_ahead_of_a_smaller_ones_law() 
     assert first["error"] == pytest.approx(2.472, abs=5e-4)
     assert "LM-412M" in set(found.candidates["architecture"])
     lines = recommendation_lines(found, flops=9.95e20, pairs=1e15, source="x", metric="text/loss")
-    assert lines[1].startswith("  the data cannot tell what to train: ahead by ")
+    assert lines[1].startswith("  the data do not show what to train: ahead by ")
 
 
 def test_single_cells_are_read_by_the_surface_of_their_family() -> None:
@@ -220,7 +220,7 @@ def test_an_architecture_of_several_costs_a_sample_is_no_one_configuration() -> 
     results = crossing()
     late = results["level_flops"] > LEVELS[2]
     results.loc[late, "train_flops_per_sample"] *= 2
-    with pytest.raises(ValueError, match="several costs a sample: it is no one configuration"):
+    with pytest.raises(ValueError, match="varies, so it is not one configuration"):
         recommended(results, 8e12)
 
 

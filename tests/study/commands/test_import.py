@@ -164,7 +164,7 @@ def test_a_study_that_was_run_is_never_overwritten(
         ("equal-samples", "equal-sample",
          "mine.yaml:5: row-1: unknown regime 'equal-sample'; did you mean 'equal-samples'?"),
         ("task: imagenet", "task: imagenet1k",
-         "mine.yaml:2: no row has task imagenet1k; there: cifar, imagenet"),
+         "mine.yaml:2: no row has task imagenet1k; found: cifar, imagenet"),
         ("  quality:", "  qualty:",
          "mine.yaml:8: unknown column of the results schema 'qualty'; did you mean 'quality'?"),
     ],
