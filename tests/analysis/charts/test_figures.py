@@ -87,7 +87,7 @@ def test_one_seed_draws_hollow_stars_and_a_caption_that_says_why() -> None:
     # What the laws miss bounds them without a second seed; what the cells have is the counting noise.
     assert marks.get_group("tentative law")[["low", "high"]].notna().all(axis=None)
     assert "a lower bound" in data.caption
-    assert "hollow where it is undecided" in data.caption
+    assert "hollow if it is undecided" in data.caption
 
 
 def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> None:
@@ -97,15 +97,15 @@ def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> 
     alone = only[only["quality"] == "all"]
     cut = replace(frames, results=alone, curves=pd.DataFrame())
     missing = {data.title: data.reason for data in figures_of(cut) if isinstance(data, Missing)}
-    differ = "no two finished trials differ in"
+    differ = "no two finished trials differ only in"
     assert missing == {
-        "Error against compute, by training strategy": f"{differ} training strategy alone",
-        "Error against samples, by training strategy": f"{differ} training strategy alone",
-        "Error against data size": f"{differ} the number of pairs alone",
+        "Error against compute, by training strategy": f"{differ} training strategy",
+        "Error against samples, by training strategy": f"{differ} training strategy",
+        "Error against data size": f"{differ} the number of pairs",
         "Error against epochs, by data size": (
-            "no two curves over compute differ in the number of pairs alone"
+            "no two curves over compute differ only in the number of pairs"
         ),
-        "Quality of the data at each budget": f"{differ} the quality of their data alone",
+        "Quality of the data at each budget": f"{differ} the quality of their data",
         "IsoFLOP profiles: error against model size": (
             "1 model size of one family at a budget; a profile needs three"
         ),
@@ -116,14 +116,14 @@ def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> 
             )
             for axis in ("architecture", "training strategy")
         },
-        "What a strategy is worth in compute": "no strategy has a curve along compute beside plain CLIP's",
-        "What a strategy is worth in data": "no strategy has a curve along data beside plain CLIP's",
+        "What a strategy is worth in compute": "no strategy and plain CLIP both have a curve along compute",
+        "What a strategy is worth in data": "no strategy and plain CLIP both have a curve along data",
         "Accuracy under shift against plain accuracy": (
-            "fewer than four plain CLIP cells have zero-shot top-1 on a shifted set as well"
+            "fewer than four plain CLIP cells also have zero-shot top-1 on a shifted set"
         ),
-        "Retrieval": "no finished trial was measured by it: image_to_text_r1, text_to_image_r1",
+        "Retrieval": "no finished trial has any of the metrics image_to_text_r1, text_to_image_r1",
         "Linear probe and few-shot": (
-            "no finished trial was measured by it: probe_top1, few_shot_5_top1, few_shot_10_top1"
+            "no finished trial has any of the metrics probe_top1, few_shot_5_top1, few_shot_10_top1"
         ),
     }
 

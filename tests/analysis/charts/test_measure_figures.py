@@ -59,7 +59,7 @@ def test_error_over_data_has_a_panel_for_equal_samples_and_one_for_one_epoch(reg
     data = drawn(over_pairs([measure(regimes, METRIC, question="figure")], axis="architecture"))
     points = data.frame[data.frame["mark"] == "point"]
     assert set(points["panel"]) == {"equal samples", "one epoch"}
-    assert "held: CLIP, top 40 % at 65,536 samples; CLIP, top 40 %" in data.caption
+    assert "Fixed: CLIP, top 40 % at 65,536 samples; CLIP, top 40 %" in data.caption
     assert set(points["series"]) == {"ViT-X", "ViT-S"}
     assert set(points["x"]) == {512.0, 1024.0, 3276.0}
     # A law of one epoch is drawn over pairs, within those that were measured.
@@ -84,7 +84,7 @@ def test_cells_without_a_law_are_joined_by_a_thin_line_and_the_caption_says_so()
     points = data.frame[data.frame["mark"] == "point"]
     assert set(points.loc[points["line"] == "joined", "series"]) == {"512 pairs"}
     assert "512 pairs" not in set(data.frame.loc[data.frame["mark"].str.contains("law"), "series"])
-    assert "1 not drawn (no decrease), whose cells thin lines join" in data.caption
+    assert "1 not drawn (no decrease); thin lines join their cells" in data.caption
 
 
 def test_quality_is_bars_in_groups_of_one_budget_with_a_panel_for_each_regime(regimes: pd.DataFrame) -> None:

@@ -100,7 +100,7 @@ def test_a_caption_says_what_laws_miss_and_what_the_noise_is() -> None:
     drawn = over_epochs([measure(results, METRIC, question="figure")])
     assert isinstance(drawn, FigureData)
     law = r"\d laws E \+ \(c − E\)·q/\(1 \+ q\), q = \(C/C₀\)\^-α \(bounded law\)"
-    miss = r" missing their points by 0\.\d\d points \(root mean square, 1\.\d\d points of noise\)"
+    miss = r" with misses of 0\.\d\d points \(root mean square, 1\.\d\d points of noise\)"
     assert re.search(law + miss, drawn.caption), drawn.caption
     assert "through four levels or fewer, not tested (dashed)" in drawn.caption
 

@@ -199,7 +199,7 @@ def test_a_study_without_a_finished_trial_has_a_report(tmp_path: Path, frames: S
     levels = ("200 GFLOP", "900 GFLOP", "3.6 TFLOP")
     assert summary.lines == (
         "0 of 99 trials finished; 0 FLOP spent",
-        "no trial has finished: there is nothing to choose from yet",
+        "no trial has finished, so there is nothing to compare yet",
         f"no result yet: {', '.join(f'33 trials at {each}' for each in levels)}; see tables/missing.md",
     )
     assert "No trial has finished yet" in summary.page.read_text(encoding="utf-8")

@@ -67,7 +67,7 @@ def test_a_concave_profile_is_fitted_by_the_best_convex_curve_reported_and_not_m
     found = fitted(error)
     assert found.status == "concave"
     assert found.reason.startswith("the error is not convex")
-    assert found.reason.endswith("a line towards the smallest model: no minimum is marked")
+    assert found.reason.endswith("a line towards the smallest model, so no minimum is marked")
     assert np.isnan(found.size)
     assert found.sizes == (13e6, 39e6)
     near = SIZES[:3]
@@ -210,7 +210,7 @@ def test_the_small_study_stars_no_size_that_a_measured_one_beats_and_tells_its_e
             assert curve.profile(np.array([curve.profile.size]))[0] < errors.min() + 1.645 * noise
     figure = isoflop(draws, found, metric="held-out/top1")
     assert isinstance(figure, FigureData)
-    assert "5.4 TFLOP 59 to 5.4; a pair seen again is worth less than a new one" in figure.caption
+    assert "5.4 TFLOP 59 to 5.4; repeated pairs are worth less than new ones" in figure.caption
     laws = figure.frame[figure.frame["mark"].str.endswith("law")]
     for curve in found:
         drawn = laws[laws["series"] == budget_text("fixed-compute", curve.identity["budget"])]["x"]

@@ -117,7 +117,8 @@ def test_an_imported_study_is_reported_without_what_its_table_does_not_say(
     assert set(pd.read_csv(report / "tables" / "left-out.csv")["Rows"]) == {1}
     assert not (report / "tables" / "cost.csv").exists()
     page = (report / "report.html").read_text(encoding="utf-8")
-    assert "The plan: not drawn; the study was imported, its table does not say how it was run." in page
+    why = "since the study was imported from a table, which does not record how it was run"
+    assert f"The plan: not drawn, {why}." in page
     assert "title: made up" in page
 
 
