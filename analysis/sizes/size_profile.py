@@ -224,10 +224,8 @@ def _judge(coefficients: Floats, t: Floats, used: NDArray[np.intp], minimum: flo
     # The fitted sizes end at the smallest or largest tried, or merely at the neighbours of the lowest.
     tried = t[used[0]] == t[0] if small else t[used[-1]] == t[-1]
     if tried:
-        way = "down" if small else "up"
-        return "minimum at the edge", (
-            f"the error falls {way} to the {end} model tried: the best may be {beyond}"
-        )
+        reason = f"the error falls towards the {end} model tried, so the best may be {beyond}"
+        return "minimum at the edge", reason
     return (
         "minimum at the edge",
         f"the error falls towards the {end} of the sizes near the lowest: no valley",

@@ -56,7 +56,7 @@ def test_one_seed_is_undecided_however_wide_the_gap() -> None:
     assert "noise between seeds is unknown" in row["reason"]
 
 
-def test_one_configuration_is_no_choice() -> None:
+def test_a_single_configuration_is_undecided() -> None:
     row = frontier(drawn(pair(0.2, seeds=3).iloc[:3])).iloc[0]
     assert row["verdict"] == "undecided"
     assert "nothing to compare it with" in row["reason"]
@@ -104,7 +104,7 @@ def test_an_empty_study_has_an_empty_frontier() -> None:
     assert frontier(drawn(pd.DataFrame())).empty
 
 
-def test_a_comparison_differs_along_one_axis_alone(frames: StudyFrames) -> None:
+def test_a_comparison_differs_only_along_one_axis(frames: StudyFrames) -> None:
     draws = drawn(frames.results)
     for axis in ("subset_size", "architecture", "strategy"):
         for comparison in comparisons(draws, axis):

@@ -49,7 +49,7 @@ def test_rows_are_chosen_names_translated_and_flops_multiplied_out() -> None:
     assert set(trials.frame["images"]) == {50_000}
 
 
-def test_a_lower_better_metric_is_turned() -> None:
+def test_a_fraction_that_is_better_when_lower_becomes_one_minus_itself() -> None:
     errors = TABLE.assign(acc=100 - TABLE["acc"])
     turned = import_table(errors, replace(HOW, better="lower"))
     np.testing.assert_allclose(turned["imagenet/top1"], import_table(TABLE, HOW)["imagenet/top1"])
@@ -61,7 +61,7 @@ def test_a_loss_stays_as_it_is() -> None:
     assert sorted(trials.frame["error"]) == [40, 45, 50, 60]
 
 
-def test_what_is_not_finite_and_what_stands_twice_is_excluded_and_counted() -> None:
+def test_rows_that_are_not_finite_or_duplicated_are_excluded_and_counted() -> None:
     table = pd.concat([TABLE, TABLE.iloc[[0]]], ignore_index=True)
     table.loc[1, "gmacs"] = np.nan
     table.loc[2, "acc"] = np.inf

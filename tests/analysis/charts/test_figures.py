@@ -135,7 +135,7 @@ def test_a_half_finished_study_has_no_filled_star(frames: StudyFrames) -> None:
     assert "best" not in set(data.frame["mark"])
 
 
-def test_residuals_are_what_the_cells_have_above_their_laws() -> None:
+def test_residuals_are_measured_minus_law() -> None:
     levels = tuple(200e9 * 3**step for step in range(5))
     data = {one.name: one for one in figures_of(study(levels=levels)) if isinstance(one, FigureData)}
     marks = data["residuals"].frame.query("mark == 'point'")
@@ -145,7 +145,9 @@ def test_residuals_are_what_the_cells_have_above_their_laws() -> None:
     assert (marks["y"] <= marks["high"]).all()
 
 
-def test_a_figure_is_the_same_whoever_draws_it(drawn: dict[str, FigureData], tmp_path: Path) -> None:
+def test_a_figure_does_not_depend_on_the_process_that_draws_it(
+    drawn: dict[str, FigureData], tmp_path: Path
+) -> None:
     some = [drawn[name] for name in ("ledger", "schedule", "quality")]
     texts = []
     for count in (0, 1):

@@ -105,7 +105,7 @@ def test_the_derivatives_are_those_of_the_objective() -> None:
             assert objective(shift) > lowest
 
 
-def test_a_term_that_the_data_do_not_show_is_said_to_be_none() -> None:
+def test_a_term_that_the_data_do_not_show_is_undetermined() -> None:
     n, d, _ = made_up()
     found = fit(n, d, 30 * n**-0.35 + 60 * d**-0.3)
     assert found.status == "term undetermined"
@@ -186,7 +186,7 @@ def inside(law: str, table: pd.DataFrame, out: NDArray[np.intp], draws: int = 10
     return np.asarray((low <= measured[out]) & (measured[out] <= high))
 
 
-def test_intervals_within_the_data_hold_held_out_cells_as_often_as_they_say() -> None:
+def test_intervals_within_the_data_cover_held_out_cells_at_their_nominal_rate() -> None:
     held = [
         inside(SHARED, table, np.array([place]))
         for table in (
@@ -207,7 +207,7 @@ def test_intervals_within_the_data_hold_held_out_cells_as_often_as_they_say() ->
     assert 0.83 <= np.concatenate(held).mean() <= 0.97
 
 
-def test_intervals_beyond_the_data_hold_the_largest_cells_where_the_law_bends_away() -> None:
+def test_intervals_beyond_the_data_cover_the_largest_cells_when_the_law_bends_away() -> None:
     grids = np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e7, 1e10, 6))
     n, d = (grid.ravel() for grid in grids)
     largest = np.flatnonzero(n * d >= np.sort(n * d)[-6] * 0.97)
@@ -221,7 +221,7 @@ def test_intervals_beyond_the_data_hold_the_largest_cells_where_the_law_bends_aw
     assert 0.83 <= np.concatenate(held).mean() <= 0.97
 
 
-def test_bca_moves_a_skewed_interval_to_where_its_ends_belong() -> None:
+def test_bca_corrects_a_skewed_interval() -> None:
     generator = np.random.default_rng(3)
     covered = np.zeros(2)
     for _ in range(300):
@@ -235,7 +235,7 @@ def test_bca_moves_a_skewed_interval_to_where_its_ends_belong() -> None:
     assert np.isnan(bca(values, estimate, jackknife[:7])).all()
 
 
-def test_repetition_decays_as_it_was_made_to() -> None:
+def test_the_simulated_decay_of_repetition_is_recovered() -> None:
     grids = np.meshgrid(np.geomspace(1e6, 1e9, 5), np.geomspace(1e6, 1e8, 5))
     n, unique = (np.repeat(grid.ravel(), 4) for grid in grids)
     seen = unique * np.tile([1.0, 4.0, 16.0, 64.0], 25)
@@ -252,7 +252,7 @@ def repeated_grid(sizes: int) -> tuple[Floats, Floats, Floats]:
     return n, unique, unique * np.tile([1.0, 4.0, 16.0, 64.0], sizes * 5)
 
 
-def test_excess_parameters_decay_as_they_were_made_to_where_the_data_tell() -> None:
+def test_the_simulated_decay_of_parameters_is_recovered_if_the_data_determine_it() -> None:
     n, unique, seen = repeated_grid(6)
     law = fit(*made_up())
     sizes = effective(best_size(law, unique), n, 5.3)
@@ -268,7 +268,7 @@ def test_excess_parameters_decay_as_they_were_made_to_where_the_data_tell() -> N
     assert vague.size_reason.startswith("undecided")
 
 
-def test_data_seen_once_tell_nothing_about_repetition() -> None:
+def test_data_seen_once_determine_no_decay() -> None:
     n, d, y = made_up()
     assert fit_repeated(n, 2 * d, d, y).status == "no repetition"
 

@@ -162,7 +162,7 @@ def test_the_summary_answers_for_each_budget(written: tuple[ReportSummary, Eleme
     )
 
 
-def test_the_answers_stand_before_everything_else(written: tuple[ReportSummary, Elements]) -> None:
+def test_the_answers_come_before_everything_else(written: tuple[ReportSummary, Elements]) -> None:
     text = written[1].text
     assert (
         text.index("What to train at each budget") < text.index("ConvNeXt-C") < text.index("Trials finished")
@@ -226,7 +226,7 @@ def test_a_report_replaces_the_one_before_and_is_the_same_for_the_same_study(
     assert first == second
 
 
-def test_a_refused_study_leaves_the_report_before_as_it_was(tmp_path: Path, frames: StudyFrames) -> None:
+def test_a_refused_study_leaves_the_previous_report_unchanged(tmp_path: Path, frames: StudyFrames) -> None:
     folder = tmp_path / "report"
     folder.mkdir()
     (folder / "report.html").write_text("before")
@@ -256,7 +256,7 @@ def test_the_analysis_imports_neither_torch_nor_ray() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_no_winner_is_called_where_a_seed_of_it_gave_no_result(frames: StudyFrames) -> None:
+def test_a_winner_with_a_seed_without_result_is_undecided(frames: StudyFrames) -> None:
     whole = analyse(frames).frontier.set_index("budget")
     clear = whole[whole["verdict"] == "clear"]
     assert len(clear)

@@ -59,7 +59,7 @@ def test_time_is_read_from_the_events(frames: StudyFrames) -> None:
     assert (time.slots, time.busy_s, time.wall_s) == (2, 99 * 5.0, 10.0 + 3 * 99)
 
 
-def test_slots_that_come_and_go_count_for_as_long_as_they_were_there() -> None:
+def test_slots_count_for_the_time_that_they_existed() -> None:
     events = pd.DataFrame([
         {"time": 0.0, "event": "tuning-started", "slots": 1},
         {"time": 0.0, "event": "trial-started", "trial": "t", "slot": 0},

@@ -62,7 +62,7 @@ def test_a_minimum_at_the_edge_is_reported_and_not_marked(minimum: float, word: 
     assert np.isnan(found.size)
 
 
-def test_a_concave_profile_is_fitted_by_the_best_convex_curve_reported_and_not_marked() -> None:
+def test_a_concave_profile_is_reported_and_its_minimum_not_marked() -> None:
     error = parabola(45e6, -0.05)
     found = fitted(error)
     assert found.status == "concave"
@@ -78,7 +78,7 @@ def test_a_concave_profile_is_fitted_by_the_best_convex_curve_reported_and_not_m
     assert missed == pytest.approx(nnls(columns, error[:3])[1] ** 2, rel=1e-9)
 
 
-def test_a_minimum_that_moves_out_in_the_draws_is_not_marked() -> None:
+def test_a_minimum_outside_the_sizes_in_many_draws_is_not_marked() -> None:
     found = fitted(parabola(45e6, 0.004), noise=0.02)
     assert found.status == "unstable"
     assert np.isnan(found.size)
@@ -164,7 +164,7 @@ def test_an_interval_that_reaches_the_sizes_used_is_open() -> None:
     assert 24e6 < found.ends.high < 40e6
 
 
-def test_what_the_curves_of_a_family_miss_widens_all_of_its_intervals() -> None:
+def test_the_form_error_of_a_family_widens_all_its_intervals() -> None:
     smooth = [parabola(best, 0.05) for best in (35e6, 40e6, 45e6, 50e6)]
     rough = [
         error + 0.008 * np.array([1, -1, 0, 1, -1]) * (-1) ** place for place, error in enumerate(smooth)
@@ -177,7 +177,7 @@ def test_what_the_curves_of_a_family_miss_widens_all_of_its_intervals() -> None:
     assert ratios[1] > 2 * ratios[0]
 
 
-def test_without_seeds_the_residuals_of_enough_profiles_stand_for_the_noise() -> None:
+def test_without_seeds_the_residuals_of_enough_profiles_replace_the_noise() -> None:
     generator, held = np.random.default_rng(2), []
     bests = (35e6, 40e6, 45e6, 50e6)
     for _ in range(15):
@@ -190,7 +190,7 @@ def test_without_seeds_the_residuals_of_enough_profiles_stand_for_the_noise() ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_interval_of_the_best_size_holds_it_whatever_form_the_truth_has(kind: Kind) -> None:
+def test_the_interval_of_the_best_size_covers_it_for_any_true_form(kind: Kind) -> None:
     found = [one for number in range(25) for one in best_sizes(kind, number, noise=0.3)]
     given_ = [one for one in found if one.given]
     assert len(given_) > 0.6 * len(found)
@@ -199,7 +199,7 @@ def test_the_interval_of_the_best_size_holds_it_whatever_form_the_truth_has(kind
     assert np.median([one.width for one in given_]) < 1.6
 
 
-def test_the_small_study_stars_no_size_that_a_measured_one_beats_and_tells_its_epochs() -> None:
+def test_the_small_study_stars_no_beaten_size_and_its_caption_gives_the_epochs() -> None:
     results = pd.read_parquet("results/small/results.parquet")
     draws = cell_draws(tidy(results, metric="held-out/top1"), question="isoflop")
     found = curves(draws)
