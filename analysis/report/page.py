@@ -216,7 +216,7 @@ def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> 
             tied = f": {row['tied']}" if row["verdict"] == "tie" else ""
             said.append(f"{where}: {row['reason']}{tied}.")
     said += [
-        f"{missing.title}: not drawn, since {missing.reason}."
+        f"{missing.title}: not drawn: {missing.reason}."
         for missing in figures
         if isinstance(missing, Missing)
     ]

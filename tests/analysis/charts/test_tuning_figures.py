@@ -43,7 +43,7 @@ def test_each_field_has_a_curve_through_the_winner_whose_star_shows_a_tie() -> N
     (star,) = rate.frame[rate.frame["mark"] == "best, not clear"].to_dict("records")
     assert (star["x"], star["y"]) == (4e-3, pytest.approx(64))
     assert star["text"].endswith("1 run; won at the edge of the values tried, a tie")
-    assert "ViT-X: 0.004, a tie at the edge of what was tried." in rate.caption
+    assert "ViT-X: 0.004, a tie at the edge of the values tried." in rate.caption
     assert "1 value not drawn: training diverged." in rate.caption
     assert rate.x_scale == "log"
     assert warmup.frame.loc[warmup.frame["mark"] == "point", "y"].tolist() == pytest.approx([64, 69])

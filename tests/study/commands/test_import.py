@@ -117,8 +117,8 @@ def test_an_imported_study_is_reported_without_what_its_table_does_not_say(
     assert set(pd.read_csv(report / "tables" / "left-out.csv")["Rows"]) == {1}
     assert not (report / "tables" / "cost.csv").exists()
     page = (report / "report.html").read_text(encoding="utf-8")
-    why = "since the study was imported from a table, which does not record how it was run"
-    assert f"The plan: not drawn, {why}." in page
+    why = "the study was imported from a table, which does not record how it was run"
+    assert f"The plan: not drawn: {why}." in page
     assert "title: made up" in page
 
 
