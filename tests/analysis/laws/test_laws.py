@@ -102,7 +102,7 @@ def test_a_caption_says_what_laws_miss_and_what_the_noise_is() -> None:
     law = r"\d laws E \+ \(c − E\)·q/\(1 \+ q\), q = \(C/C₀\)\^-α \(bounded law\)"
     miss = r" with misses of 0\.\d\d points \(root mean square, 1\.\d\d points of noise\)"
     assert re.search(law + miss, drawn.caption), drawn.caption
-    assert "through four levels or fewer, not tested (dashed)" in drawn.caption
+    assert "have four levels or fewer and are not tested (dashed)" in drawn.caption
 
 
 def test_no_seeds_leave_all_misses_as_discrepancy(
