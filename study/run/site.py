@@ -59,7 +59,7 @@ class Site:
             ValueError: No cluster answers at the address.
         """
         if self._backend is None:
-            self._backend = self._until_the_end.enter_context(self._open())
+            self._backend = self._until_the_end.enter_context(open_backend(self._address, local=self._local))
             # Ray takes SIGTERM for itself when it starts.
             self._until_the_end.enter_context(self.notice.listening(*_NOTICES))
         return self._backend
@@ -140,17 +140,27 @@ class Site:
         self.with_storage(partial(add_event, self._study, "node-left-out", node=node, reason=why))
         self._progress.say(f"{why}: it joined and is left out; the others go on")
 
-    def _open(self) -> Backend:
-        if self._local:
-            from runners.scheduling.local_backend import LocalBackend  # noqa: PLC0415 - one of the two is needed
-
-            return LocalBackend()
-        from runners.scheduling.ray_backend.core import RayBackend  # noqa: PLC0415 - Ray's import starts threads
-
-        return RayBackend(cluster_address(self._address))
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._until_the_end.close()
+
+
+def open_backend(address: str | None, *, local: bool) -> Backend:
+    """Connect to what runs trials.
+
+    Args:
+        address: Value of ``--address``, or None.
+        local: True to run without Ray.
+
+    Raises:
+        ValueError: No cluster answers at the address.
+    """
+    if local:
+        from runners.scheduling.local_backend import LocalBackend  # noqa: PLC0415 - one of the two is needed
+
+        return LocalBackend()
+    from runners.scheduling.ray_backend.core import RayBackend  # noqa: PLC0415 - Ray's import starts threads
+
+    return RayBackend(cluster_address(address))
