@@ -8,6 +8,7 @@ from budgets.book.ledger import read_entries, reserved
 from budgets.declaration import require_runnable
 from budgets.planning.plan import Plan
 from runners.host.files import wait_until_free
+from runners.scheduling.ray_backend.address import cluster_address
 from runners.trials.loggers import Loggers
 from study.run.execution import Result
 from study.run.pipeline import Run
@@ -53,6 +54,8 @@ def run_study(  # noqa: PLR0913 - the options of a command
     with ExitStack() as until_the_end:
         until_the_end.enter_context(study.storage.claim(progress.say))
         site = until_the_end.enter_context(Site(study, progress, address=address, local=local))
+        if not local and cluster_address(address) is not None:
+            _ = site.backend  # a wrong address is refused before a pool is built
         ensure_pool(study, progress.tell)
         for trial in plan.all_trials[:1]:  # all read the same
             study.storage.share(trial_job(study, trial), progress.say)
