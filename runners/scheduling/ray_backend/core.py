@@ -60,7 +60,7 @@ class RayBackend:
         local: dict[str, Any] = {}
         if address is None or on_loopback(require_cluster(address)):
             # As Ray does on a desktop: every port of the cluster is bound to loopback. With a head on
-            # loopback this process must be there, too: Ray would look for the head at this machine's own address.
+            # loopback this process must be there, too: Ray would look for the head at this machine's address.
             os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
             ray_constants.ENABLE_RAY_CLUSTER = False
         if address is None:
