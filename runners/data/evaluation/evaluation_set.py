@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runners.data.pool.reader import decode_image
-from runners.data.pool.shards import IMAGE_KINDS, close_shard, encode_image, read_samples, write_sample
+from runners.data.pool.samples import IMAGE_KINDS, read_samples
+from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.host.files import new_folder
 
 Decode = Callable[[bytes], NDArray[np.uint8]]
