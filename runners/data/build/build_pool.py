@@ -200,7 +200,7 @@ def _write(  # noqa: PLR0913, PLR0917 - the parts of a build
     for number, rows in enumerate(_in_order(work / "sorting", pairs)):
         rows.to_parquet(work / "index" / f"{number:05d}.todo.parquet", index=False)
     shards = range(-(-count // PAIRS_PER_SHARD))
-    run(partial(_write_shard, work), shards, workers, partial(report, "writing"))
+    run(partial(_write_shard, work), shards, workers, partial(report, "writing"), "new shard {}".format)
 
 
 def _in_order(folder: Path, pairs: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:

@@ -70,6 +70,11 @@ class Part:
     start: int = 0
     stop: int = 0
 
+    @property
+    def name(self) -> str:
+        """Name in messages."""
+        return f"rows {self.start:,} to {self.stop:,} of {self.file}" if self.stop else str(self.file)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:

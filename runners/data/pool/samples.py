@@ -44,14 +44,12 @@ class Lost:
     """A range of a shard's bytes that holds no readable sample.
 
     Attributes:
-        key: The last sample before it, or the one that is incomplete because of it.
+        key: The last sample before it, or the one that begins it.
         reason: The problem, with the range.
-        endings: File endings of the incomplete sample's members; empty if the last sample is whole.
     """
 
     key: str
     reason: str
-    endings: frozenset[str] = frozenset()
 
 
 class ShardError(ValueError):
@@ -80,6 +78,8 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]
     for each in walk_samples(path):
         if isinstance(each, Lost):
             raise ShardError(path, each.key, each.reason)
+        if not each.whole:
+            continue  # the unreadable bytes beside it are an error
         if each.fault:
             raise ShardError(path, each.key, each.fault)
         yield each.key, each.members
@@ -98,11 +98,10 @@ def walk_samples(path: Path) -> Iterator[Sample | Lost]:
             if isinstance(each, Gap):
                 # The member that begins the gap belongs to the present sample, or shows that it had ended.
                 ended = its != now.key if each.name else each.clean and _has_all(now, usual)
-                if now.endings and ended:
-                    yield replace(now, whole=not beside or _has_all(now, usual))
-                    now = Sample(key="")
+                if now.endings:
+                    yield replace(now, whole=ended and (not beside or _has_all(now, usual)))
                 key = its or key
-                yield Lost(key=key, reason=each.reason, endings=now.endings)
+                yield Lost(key=key, reason=each.reason)
                 now, beside = Sample(key=""), True
                 continue
             key = its
@@ -117,7 +116,9 @@ def walk_samples(path: Path) -> Iterator[Sample | Lost]:
             else:
                 now.members[ending] = each.offset, each.content
     except OSError as error:
-        yield Lost(key=key, reason=error.strerror or str(error), endings=now.endings)
+        if now.endings:
+            yield replace(now, whole=False)
+        yield Lost(key=key, reason=error.strerror or str(error))
         return
     if now.endings:
         yield replace(now, whole=not beside or _has_all(now, usual))

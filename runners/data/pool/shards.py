@@ -19,7 +19,7 @@ from runners.data.pool.damage import NOT_READABLE, Damage
 from runners.data.pool.pictures import DecodeError, load, open_image
 from runners.data.pool.samples import IMAGE_KINDS, INCOMPLETE, Lost, Sample, walk_samples
 
-_OF_PIECES = ("no image", "no caption", INCOMPLETE)
+_LACKING = ("no image", "no caption")
 
 Inspect = Callable[[Image.Image], None]
 """Called with each decoded image."""
@@ -111,7 +111,6 @@ def entries_of(
     for each in walk_samples(path):
         some = True
         if isinstance(each, Lost):
-            told.setdefault(each.key, []).append(each.endings)
             yield Damage(shard=name, key=printable(each.key), reason=f"{NOT_READABLE}: {each.reason}")
             continue
         found = (
@@ -119,8 +118,8 @@ def entries_of(
             if each.whole
             else INCOMPLETE
         )
-        if found in _OF_PIECES:
-            pieces.append((each.key, each.endings, str(found)))
+        if isinstance(found, str) and (each.fault or found in (*_LACKING, INCOMPLETE)):
+            pieces.append((each.key, each.endings, found))
             continue
         told.setdefault(each.key, []).append(each.endings)
         if isinstance(found, str):
@@ -148,8 +147,8 @@ def _once(
             reasons.append((key, reason))
             continue
         samples[place] |= endings
-        if (key, place) in counted:
-            reasons[counted[key, place]] = key, "members apart from each other"
+        if (key, place) in counted and reasons[counted[key, place]][1] in _LACKING:
+            reasons[counted[key, place]] = key, "members apart" if reason in _LACKING else reason
     yield from reasons
 
 

@@ -77,7 +77,7 @@ def members_of(path: Path) -> Iterator[Member | Gap]:
             gap = at > start and not _ends_archive(start - archive, at - start, final=at == size)
             if at < size and (cut is not None or not _is_header(_block(file, at), at, size)):
                 gap, at = True, _next_header(file, at + _BLOCK, size)
-            elif at == start:  # the end of the file, without the mark of an end
+            elif at <= start:  # the end of the file, without the mark of an end
                 gap = True
             if gap:
                 yield _gap(file, start, at, size, cut=cut, last=last)
@@ -205,10 +205,10 @@ def _gap(  # noqa: PLR0913 - what is known about it
         where = "empty file"
     elif packed := next((kind for mark, kind in _COMPRESSED.items() if block.startswith(mark)), None):
         where = f"compressed with {packed}; unpack it" if start == 0 else where
-    elif stop == size and (cut is not None or start == size):
+    elif stop == size and (cut is not None or size - start < _BLOCK):
         where = "unexpected end of data"
     elif not any(block):
         # A hole may begin within the content before it.
         return Gap(reason=f"bytes {start:,} to {stop:,} are zeros", clean=not last.endswith(b"\0"))
-    clean = start == size or cut is not None or block[_MAGIC_AT:].startswith(_MAGIC)
+    clean = start >= size or cut is not None or block[_MAGIC_AT:].startswith(_MAGIC)
     return Gap(reason=where, name=name, clean=clean)
