@@ -107,9 +107,14 @@ def _tars(path: Path) -> Iterator[Path]:
 
     for folder, folders, files in os.walk(path, followlinks=True, onerror=refuse):
         here = Path(folder)
-        inside = [each for each in sorted(folders) if _is_training((here / each).relative_to(path))]
-        folders[:] = [each for each in inside if os.path.realpath(here / each) not in seen]
-        seen |= {os.path.realpath(here / each) for each in (".", *folders)}
+        seen.add(os.path.realpath(here))
+        inside = {os.path.realpath(here / each): each for each in sorted(folders, reverse=True)}
+        folders[:] = sorted(
+            each
+            for real, each in inside.items()
+            if real not in seen and _is_training((here / each).relative_to(path))
+        )
+        seen |= {os.path.realpath(here / each) for each in folders}
         yield from (here / each for each in files if each.lower().endswith(".tar"))
 
 

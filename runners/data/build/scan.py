@@ -121,7 +121,7 @@ def run(
     """Run a task for each number, in worker processes if there is more than one.
 
     Raises:
-        ValueError: The worker with one of the tasks was killed, and again when it alone was repeated; ``name``
+        ValueError: The worker with one of the tasks was killed, and again when only it ran; ``name``
             tells which.
     """
     for finished, pairs in enumerate(_results(task, numbers, workers, name), 1):
@@ -144,7 +144,7 @@ def _results(
                     del left[futures[future]]
                     yield result
         except BrokenProcessPool:
-            # Which of the tasks at work it was is not known: each is repeated alone, with the memory to itself.
+            # Which task it was is not known: each that may have run is repeated alone, with all the memory.
             for number in list(left)[: workers + 1]:
                 yield _alone(task, number, name)
                 del left[number]

@@ -282,9 +282,9 @@ def _table_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Itera
 
 def _image_file(path: Path) -> bytes | str:
     """Return an image file's bytes, or the reason why it cannot be read."""
-    if _NOT_UTF8 in str(path) or printable(os.path.realpath(path)) != os.path.realpath(path):
-        return "name is not UTF-8"
     try:
+        if _NOT_UTF8 in str(path) or printable(os.path.realpath(path)) != os.path.realpath(path):
+            return "name is not UTF-8"
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):  # reading a pipe would wait for a writer
             return "not a regular file"

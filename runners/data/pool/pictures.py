@@ -38,7 +38,7 @@ def open_image(content: bytes) -> Iterator[Image.Image]:
     """
     try:
         image = Image.open(io.BytesIO(content))
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DecodeError("image too large") from None
     except Exception as error:
         raise DecodeError("unreadable image", str(error)) from error

@@ -75,7 +75,8 @@ def members_of(path: Path) -> Iterator[Member | Gap]:
                 yield member
             start, at = at, _zeros_end(file, at, size)
             gap = at > start and not _ends_archive(start - archive, at - start, final=at == size)
-            if at < size and (cut is not None or not _is_header(_block(file, at), at, size)):
+            # A header with a valid checksum that tarfile could not use is passed over as well.
+            if at < size and (at == start or cut is not None or not _is_header(_block(file, at), at, size)):
                 gap, at = True, _next_header(file, at + _BLOCK, size)
             elif at <= start:  # the end of the file, without the mark of an end
                 gap = True

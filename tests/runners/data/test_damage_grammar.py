@@ -34,13 +34,13 @@ def sound(count: int, first: int = 0) -> tuple[bytes, list[Stretch]]:
     file, stretches = io.BytesIO(), []
     with tarfile.open(fileobj=file, mode="w") as tar:
         for number in range(first, first + count):
-            start = tar.offset  # type: ignore[attr-defined]
+            start = tar.offset
             contents = {"png": _IMAGE, "json": b'{"similarity": 0.5}', "txt": f"number {number}".encode()}
             for ending in _ENDINGS:
                 member = tarfile.TarInfo(f"{number:06d}.{ending}")
                 member.size = len(contents[ending])
                 tar.addfile(member, io.BytesIO(contents[ending]))
-            stretches.append(Stretch(key=f"{number:06d}", start=start, stop=tar.offset))  # type: ignore[attr-defined]
+            stretches.append(Stretch(key=f"{number:06d}", start=start, stop=tar.offset))
     return file.getvalue(), stretches
 
 
