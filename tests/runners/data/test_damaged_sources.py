@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -328,3 +329,18 @@ def test_shard_cut_short_is_scored_up_to_there(tmp_path: Path) -> None:
     pool = index_shards(folder, tolerance=1.0)
     assert pool.count == 4
     assert column_scores(pool, "mine").tolist() == [0, 1, 2, 3]
+
+
+def test_metadata_by_a_repeated_key_or_of_booleans_scores_no_pair(tmp_path: Path) -> None:
+    samples: list[Sample] = [
+        (key, {"png": encoded(8, 8, "PNG", n), "txt": f"n{n}".encode()}) for n, key in enumerate("aba")
+    ]
+    write_tar(tmp_path / "x" / "0.tar", samples)
+    table = pd.DataFrame({"key": ["a", "b"], "mine": [0.5, 0.25], "truth": [True, False]})
+    table.to_parquet(tmp_path / "m.parquet")
+    pool = open_pool(tmp_path / "x")
+    assert column_scores(pool, "mine", tmp_path / "m.parquet").tolist() == pytest.approx(
+        [np.nan, 0.25, np.nan], nan_ok=True
+    )
+    with pytest.raises(ValueError, match=r"column truth holds bool, not numbers"):
+        column_scores(pool, "truth", tmp_path / "m.parquet")
