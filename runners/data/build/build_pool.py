@@ -6,6 +6,7 @@ at any point continues there. The writing half reads each image's bytes from the
 
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from runners.data.build.in_place import SCORE_FIELD
+from runners.data.build.in_place import SCORE_FIELD, name_in
 from runners.data.build.scan import Report, Scanned, run, scan
 from runners.data.build.source import Columns, Part, parts_of
 from runners.data.build.write import PAIRS_PER_SHARD
@@ -28,7 +29,7 @@ from runners.data.pool.damage import damage_table
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.index import bins_of
 from runners.data.pool.pool import Origin, Pool
-from runners.data.pool.shards import close_shard, write_sample
+from runners.data.pool.shards import close_shard, printable, write_sample
 from runners.host.files import new_file
 
 _WORKING = ["kind", "facts"]
@@ -145,7 +146,7 @@ def _describe_in_place(  # noqa: PLR0913, PLR0917 - the parts of a description
     origin: Origin,
 ) -> None:
     # A shard may be a link to a file elsewhere.
-    names = {str(part.file.resolve()): part.file.relative_to(path).as_posix() for part in parts}
+    names = {printable(os.path.realpath(part.file)): name_in(path, part.file) for part in parts}
     index = (
         part.assign(shard=part["shard"].map(names).astype("str")).drop(columns=_WORKING)
         for part in _with_numbers(found.parts(), None, bin=bins)
@@ -158,8 +159,9 @@ def _describe_in_place(  # noqa: PLR0913, PLR0917 - the parts of a description
 def _working_folder(path: Path, how: Build, parts: Sequence[Part]) -> Iterator[Path]:
     """Context manager: hold this build's folder exclusively, and remove another source's files from it."""
     work = (path if how.in_place else path.parent) / f".{path.resolve().name}.building"
-    files = ((part.file, part.file.stat()) for part in parts)
-    facts = [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in files]
+    # A link that leads nowhere is left out later, as one of the shards.
+    files = ((part.file, (part.file if part.file.exists() else path.parent).stat()) for part in parts)
+    facts = [(os.path.realpath(file), stat.st_size, stat.st_mtime_ns) for file, stat in files]
     columns = [how.columns.image, how.columns.caption, how.columns.score]
     told = json.dumps([facts, columns, bool(how.evaluation)])  # everything that the scan depends on
     mark = blake2b(told.encode(), digest_size=16).hexdigest()
@@ -198,7 +200,7 @@ def _write(  # noqa: PLR0913, PLR0917 - the parts of a build
     for number, rows in enumerate(_in_order(work / "sorting", pairs)):
         rows.to_parquet(work / "index" / f"{number:05d}.todo.parquet", index=False)
     shards = range(-(-count // PAIRS_PER_SHARD))
-    run(partial(_write_shard, work), shards, workers, partial(report, "writing"))
+    run(partial(_write_shard, work), shards, workers, partial(report, "writing"), "new shard {}".format)
 
 
 def _in_order(folder: Path, pairs: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:

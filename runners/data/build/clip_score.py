@@ -15,7 +15,7 @@ from budgets.cost.architecture import Architecture
 from budgets.cost.flops import CONVENTION_NAME, image_forward_macs, text_forward_macs
 from budgets.names import unknown
 from runners.data.pool.pool import Pool, Scorer
-from runners.data.pool.reader import read_pairs
+from runners.data.pool.reader import READ_COLUMNS, decode_rows
 from runners.host.files import new_file
 
 _ROWS_PER_PART = 2048
@@ -125,14 +125,12 @@ def _score(  # noqa: PLR0913, PLR0917 - the parts of a batch
 ) -> NDArray[np.float32]:
     how = open_clip.get_model_preprocess_cfg(network)
     side = how["size"][0] if isinstance(how["size"], tuple | list) else how["size"]
-    pairs = read_pairs(pool, rows, np.arange(len(rows)), side, threads=threads)
+    frame = pool.rows(rows, READ_COLUMNS)
+    pixels, damage = decode_rows(pool, frame, side, threads)
     mean, deviation = (torch.tensor(how[name], device=device).view(3, 1, 1) for name in ("mean", "std"))
-    images = (torch.from_numpy(pairs.images).to(device).float().div_(255) - mean) / deviation
-    texts: Tensor = open_clip.get_tokenizer(model)(pairs.captions).to(device)
+    images = (torch.from_numpy(pixels).to(device).float().div_(255) - mean) / deviation
+    texts: Tensor = open_clip.get_tokenizer(model)(frame["caption"].tolist()).to(device)
     image, text = network.encode_image(images, normalize=True), network.encode_text(texts, normalize=True)
     scores: NDArray[np.float32] = (image * text).sum(-1).float().cpu().numpy()
-    damaged = {(each.shard, each.key) for each in pairs.damage}
-    if damaged:
-        where = pool.rows(rows, ["shard", "key"])
-        scores[[each in damaged for each in zip(where["shard"], where["key"], strict=True)]] = np.nan
+    scores[list(damage)] = np.nan
     return scores

@@ -1,5 +1,6 @@
 """Indexing of existing webdataset or img2dataset shards; only small files are added beside them."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,8 @@ from runners.data.pool.damage import DAMAGE_TOLERANCE, NOT_READABLE, Damage, dam
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.index import index_of
 from runners.data.pool.pool import Origin, Pool
-from runners.data.pool.shards import IMAGE_KINDS, PairEntry, ShardError, entries_of
+from runners.data.pool.samples import IMAGE_KINDS, ShardError
+from runners.data.pool.shards import PairEntry, entries_of, printable
 from runners.host.files import finish_files
 
 SCORE_FIELD = "similarity"
@@ -29,7 +31,7 @@ def open_pool(path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> Pool:
 
 def not_indexed(pool: Pool) -> str | None:
     """Return a message if the pool's folder has tars that its index does not contain, else None."""
-    names = (shard.relative_to(pool.path).as_posix() for shard in shards_of(pool.path))
+    names = (name_in(pool.path, shard) for shard in shards_of(pool.path))
     new = [name for name in names if name not in pool.shards]
     if not new:
         return None
@@ -70,7 +72,7 @@ def index_shards(
             [index],
             origin or Origin(name=path.resolve().name),
             damage_table(damage),
-            shards=(shard.relative_to(path).as_posix() for shard in shards),
+            shards=(name_in(path, shard) for shard in shards),
         )
     except OSError as error:
         raise ValueError(f"cannot write the index of {path} beside its shards: {error}") from error
@@ -85,10 +87,35 @@ def shards_of(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         raise ValueError(f"no such pool: {path} is not a folder")
-    shards = sorted(shard for shard in path.rglob("*.tar") if _is_training(shard.relative_to(path)))
+    shards = sorted(_tars(path))
     if not shards:
         raise ValueError(f"{path} is not a pool: it has neither a pool.json nor any .tar shard")
     return shards
+
+
+def name_in(path: Path, shard: Path) -> str:
+    """Return a shard's name in the index of a pool."""
+    return printable(shard.relative_to(path).as_posix())
+
+
+def _tars(path: Path) -> Iterator[Path]:
+    """Yield the tars of a folder's pairs, also in linked folders, each folder once."""
+    seen = set[str]()
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"cannot read folder {error.filename}: {error.strerror}") from error
+
+    for folder, folders, files in os.walk(path, followlinks=True, onerror=refuse):
+        here = Path(folder)
+        seen.add(os.path.realpath(here))
+        inside = {os.path.realpath(here / each): each for each in sorted(folders, reverse=True)}
+        folders[:] = sorted(
+            each
+            for real, each in inside.items()
+            if real not in seen and _is_training((here / each).relative_to(path))
+        )
+        seen |= {os.path.realpath(here / each) for each in folders}
+        yield from (here / each for each in files if each.lower().endswith(".tar"))
 
 
 def no_pair(shard: Path) -> ValueError:
@@ -103,25 +130,22 @@ def _entries(
     path: Path, shards: list[Path], score_field: str, tolerance: float, damage: list[Damage]
 ) -> Iterator[PairEntry]:
     """Yield pairs, and append everything else to ``damage``."""
-    cut: list[ShardError] = []
+    cut = 0
     for shard in shards:
-        name, any_pair = shard.relative_to(path).as_posix(), False
-        try:
-            for found in entries_of(shard, name, score_field=score_field):
-                if isinstance(found, Damage):
-                    damage.append(found)
-                else:
-                    any_pair = True
-                    yield found
-        except ShardError as error:
-            damage.append(Damage(shard=name, key=error.key, reason=f"{NOT_READABLE}: {error.reason}"))
-            cut.append(error)
-            if len(cut) > tolerance * len(shards):
-                raise
-        else:
-            if not any_pair:
-                raise no_pair(shard)
+        name, any_pair, unreadable = name_in(path, shard), False, False
+        for found in entries_of(shard, name, score_field=score_field):
+            if not isinstance(found, Damage):
+                any_pair = True
+                yield found[0]
+                continue
+            damage.append(found)
+            if found.reason.startswith(NOT_READABLE) and not unreadable:
+                unreadable, cut = True, cut + 1
+                if cut > tolerance * len(shards):
+                    raise ShardError(shard, found.key, found.reason.removeprefix(f"{NOT_READABLE}: "))
+        if not any_pair and not unreadable:
+            raise no_pair(shard)
 
 
-def _is_training(shard: Path) -> bool:
-    return shard.parts[0] != "evaluation" and not any(part.startswith(".") for part in shard.parts)
+def _is_training(folder: Path) -> bool:
+    return folder.parts[0] != "evaluation" and not any(part.startswith(".") for part in folder.parts)

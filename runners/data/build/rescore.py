@@ -18,7 +18,8 @@ from runners.data.build.source import check_columns, table_columns
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.index import bins_of
 from runners.data.pool.pool import Origin, Pool, Scorer
-from runners.data.pool.shards import facts_of, read_samples, score_of
+from runners.data.pool.samples import Sample, walk_samples
+from runners.data.pool.shards import facts_of, image_kind, score_of
 from runners.data.pool.subset import SUBSET_PREFIX
 from runners.host.files import commit_files
 
@@ -142,16 +143,26 @@ def column_scores(pool: Pool, column: str, metadata: Path | None = None) -> NDAr
     if metadata is not None:
         return _scores_of(pool, column, metadata)
     scores, start = np.full(pool.count, np.nan, np.float32), 0
-    shard, known = "", dict[str, float]()
+    shard, known = "", dict[int, float]()
     # The pairs of a shard are adjacent in the index, so each shard is read once.
-    for part in pool.parts(["shard", "key"]):
-        for place, (its, key) in enumerate(zip(part["shard"], part["key"], strict=True), start):
+    # Keys may repeat, offsets do not.
+    for part in pool.parts(["shard", "offset"]):
+        for place, (its, offset) in enumerate(zip(part["shard"], part["offset"], strict=True), start):
             if its != shard:
-                shard = its
-                known = {k: score_of(facts_of(m).get(column)) for k, m in read_samples(pool.path / shard)}
-            scores[place] = known.get(key, np.nan)
+                shard, known = its, _scores_in(pool.path / its, column)
+            scores[place] = known.get(offset, np.nan)
         start += len(part)
     return scores
+
+
+def _scores_in(shard: Path, column: str) -> dict[int, float]:
+    """Return the score of each readable sample of a shard by the offset of its image."""
+    samples = (each for each in walk_samples(shard) if isinstance(each, Sample))
+    return {
+        each.members[kind][0]: score_of(facts_of(each.members).get(column))
+        for each in samples
+        if (kind := image_kind(each.members)) is not None
+    }
 
 
 def _scores_of(pool: Pool, column: str, metadata: Path) -> NDArray[np.float32]:
@@ -170,9 +181,18 @@ def _scores_of(pool: Pool, column: str, metadata: Path) -> NDArray[np.float32]:
         place = wanted.get_indexer(pd.Index(rows[by]))
         new = place >= 0
         new[new] = unseen[place[new]]
-        scores[place[new]] = rows[column].to_numpy(np.float32)[new]
+        scores[place[new]] = _numbers(rows[column], file)[new]
         unseen[place[new]] = False
+    if by == "key":  # a key that several pairs have does not tell whose score it is
+        scores[np.bincount(codes, minlength=len(uniques)) > 1] = np.nan
     return scores[codes]
+
+
+def _numbers(values: pd.Series, file: Path) -> NDArray[np.float32]:
+    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        raise ValueError(f"{file}: column {values.name} holds {values.dtype}, not numbers")
+    numbers: NDArray[np.float32] = values.to_numpy(np.float32, na_value=np.nan)
+    return numbers
 
 
 def rewrite_shards(pool: Pool, *, workers: int, report: Report) -> Pool:

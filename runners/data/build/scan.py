@@ -5,8 +5,9 @@ Memory holds only numbers of all pairs, some tens of bytes per pair; everything 
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context, parent_process
@@ -80,7 +81,7 @@ def scan(  # noqa: PLR0913 - independent options
     """
     folder.mkdir(parents=True, exist_ok=True)
     task = partial(_scan_part, parts, columns, folder, known is not None)
-    run(task, range(len(parts)), workers, partial(report, "reading"))
+    run(task, range(len(parts)), workers, partial(report, "reading"), lambda number: parts[number].name)
     files = [folder / f"{number:06d}.parquet" for number in range(len(parts))]
     numbers = pd.concat(
         [pd.read_parquet(file, columns=["hash", "image_hash", "score"]) for file in files], ignore_index=True
@@ -111,23 +112,60 @@ def scan(  # noqa: PLR0913 - independent options
 
 
 def run(
-    task: Callable[[int], int], numbers: Sequence[int], workers: int, done: Callable[[int, int, int], None]
+    task: Callable[[int], int],
+    numbers: Sequence[int],
+    workers: int,
+    done: Callable[[int, int, int], None],
+    name: Callable[[int], str] = "part {}".format,
 ) -> None:
-    """Run a task for each number, in worker processes if there is more than one."""
-    for finished, pairs in enumerate(_results(task, numbers, workers), 1):
+    """Run a task for each number, in worker processes if there is more than one.
+
+    Raises:
+        ValueError: The worker with one of the tasks was killed, and again when only it ran; ``name``
+            tells which.
+    """
+    for finished, pairs in enumerate(_results(task, numbers, workers, name), 1):
         done(finished, len(numbers), pairs)
 
 
-def _results(task: Callable[[int], int], numbers: Sequence[int], workers: int) -> Iterator[int]:
+def _results(
+    task: Callable[[int], int], numbers: Sequence[int], workers: int, name: Callable[[int], str]
+) -> Iterator[int]:
     if workers <= 1:
         yield from map(task, numbers)
         return
+    left = dict.fromkeys(numbers)
+    while left:
+        try:
+            with _processes(workers) as processes:
+                futures = {processes.submit(task, number): number for number in left}
+                for future in as_completed(futures):
+                    result = future.result()
+                    del left[futures[future]]
+                    yield result
+        except BrokenProcessPool:
+            # Which task it was is not known: each that may have run is repeated alone, with all the memory.
+            for number in list(left)[: workers + 1]:
+                yield _alone(task, number, name)
+                del left[number]
+
+
+def _alone(task: Callable[[int], int], number: int, name: Callable[[int], str]) -> int:
+    try:
+        with _processes(1) as process:
+            return process.submit(task, number).result()
+    except BrokenProcessPool:
+        raise ValueError(
+            f"the process that worked on {name(number)} was killed twice, maybe because the memory was full; "
+            "finished parts are kept: repeat the command with more memory or without this part"
+        ) from None
+
+
+def _processes(workers: int) -> ProcessPoolExecutor:
     # Counting tokens imports torch, which takes seconds: once, in the server that workers are forked from.
     context = get_context("forkserver")
     context.set_forkserver_preload(["open_clip.tokenizer"])
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as processes:
-        for future in as_completed([processes.submit(task, number) for number in numbers]):
-            yield future.result()
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
 
 
 def _end_with_parent() -> None:
@@ -167,7 +205,7 @@ def _scan_part(
             continue
         entries.append(each.entry)
         kinds.append(each.kind)
-        facts.append(json.dumps(dict(each.facts)))
+        facts.append(_json(each.facts))
         hashes.append(file_hash(each.image))
         looks.append(last)
     frame = frame_of(entries).assign(
@@ -183,6 +221,13 @@ def _scan_part(
     with new_file(target) as file:
         frame.to_parquet(file, index=False)
     return len(entries) + len(left_out)
+
+
+def _json(facts: Mapping[str, object]) -> str:
+    try:
+        return json.dumps(dict(facts))
+    except RecursionError:  # nested almost too deeply to be read
+        return "{}"
 
 
 def _left_out(file: Path) -> pd.DataFrame:

@@ -1,6 +1,9 @@
 """Sources of pools, read part by part: tars of samples, or a table of image paths and captions."""
 
+import codecs
 import json
+import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,25 +16,29 @@ import pyarrow.parquet as pq
 
 from budgets.names import unknown
 from runners.data.build.in_place import shards_of
-from runners.data.pool.damage import NOT_READABLE, Damage
+from runners.data.pool.damage import Damage
+from runners.data.pool.samples import IMAGE_KINDS
 from runners.data.pool.shards import (
-    IMAGE_KINDS,
     Inspect,
     PairEntry,
-    ShardError,
     clean_caption,
     content_hash,
-    describe,
+    entries_of,
     facts_of,
     image_kind,
     image_size,
-    read_samples,
+    not_text,
+    printable,
     score_of,
 )
+from runners.data.pool.tar_members import LARGEST_MEMBER
 
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl")
 
 _ROWS_PER_PART = 2048
+
+_NOT_UTF8, _MARKING = "\ufdd0", "mark-not-utf8"
+"""Character that replaces bytes that are not UTF-8, one that no text contains; and the handler's name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +70,11 @@ class Part:
     start: int = 0
     stop: int = 0
 
+    @property
+    def name(self) -> str:
+        """Name in messages."""
+        return f"rows {self.start:,} to {self.stop:,} of {self.file}" if self.stop else str(self.file)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
@@ -91,9 +103,11 @@ def parts_of(source: Path) -> list[Part]:
         return [Part(file=shard) for shard in shards_of(source)]
     if not source.is_file():
         raise ValueError(f"no such source: {source}")
-    if source.suffix == ".tar":
+    if source.suffix.lower() == ".tar":
         return [Part(file=source)]
     count = _count_rows(source)
+    if not count:
+        raise ValueError(f"table {source} has no rows")
     return [
         Part(file=source, start=start, stop=min(start + _ROWS_PER_PART, count))
         for start in range(0, count, _ROWS_PER_PART)
@@ -128,20 +142,38 @@ def read_table(path: Path) -> pd.DataFrame:
     with _readable(path):
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        if path.suffix in {".csv", ".tsv"}:
-            return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
-        if path.suffix == ".jsonl":
-            return pd.read_json(path, lines=True)
+        if path.suffix in {".csv", ".tsv", ".jsonl"}:
+            try:
+                return _read_text(path, "strict")
+            except UnicodeDecodeError:
+                return _read_text(path, _MARKING)
     raise ValueError(
         f"{path} is not a valid source; use a folder of .tar shards, or a table ({', '.join(TABLES)})"
     )
+
+
+def _read_text(path: Path, errors: Any) -> pd.DataFrame:  # noqa: ANN401 - a handler that we registered
+    if path.suffix != ".jsonl":
+        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", encoding_errors=errors)
+    table = pd.read_json(path, lines=True, encoding_errors=errors)
+    if not isinstance(table, pd.DataFrame) or not all(isinstance(name, str) for name in table.columns):
+        raise ValueError("each line must be a JSON object")
+    return table
+
+
+def _mark(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return _NOT_UTF8, error.end
+
+
+codecs.register_error(_MARKING, _mark)
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:
+    except Exception as error:  # readers of tables raise many types of errors
         raise ValueError(f"cannot read table {path}: {error}") from error
 
 
@@ -168,18 +200,16 @@ def pairs_of(part: Part, columns: Columns, inspect: Inspect | None = None) -> It
 
 
 def _tar_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Iterator[Found | Damage]:
-    name = str(part.file.resolve())
-    try:
-        for key, members in read_samples(part.file):
-            entry = describe(key, members, name, score_field=columns.score, decode=True, inspect=inspect)
-            if isinstance(entry, str):
-                yield Damage(shard=name, key=key, reason=entry)
-                continue
-            kind = image_kind(members)
-            assert kind is not None, "described as a pair"
-            yield Found(entry=entry, image=members[kind][1], kind=kind, facts=facts_of(members))
-    except ShardError as error:
-        yield Damage(shard=name, key=error.key, reason=f"{NOT_READABLE}: {error.reason}")
+    name = os.path.realpath(part.file)
+    for each in entries_of(part.file, name, score_field=columns.score, decode=True, inspect=inspect):
+        if isinstance(each, Damage):
+            yield each
+            continue
+        entry, sample = each
+        kind = image_kind(sample.members)
+        assert kind is not None, "described as a pair"
+        facts = facts_of(sample.members)
+        yield Found(entry=entry, image=sample.members[kind][1], kind=kind, facts=facts)
 
 
 def _rows(part: Part) -> pd.DataFrame:
@@ -220,20 +250,24 @@ def _table_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Itera
     for number, row in enumerate(json_rows(table), part.start):
         path, key = part.file.parent / str(row[columns.image]), f"row {number}"
         caption = clean_caption(str(row[columns.caption] or ""))
-        try:
-            image = path.read_bytes()
-        except OSError:
-            yield Damage(shard=str(path), key=key, reason="no such image file")
-            continue
         kind = path.suffix[1:].lower()
-        size = "no caption" if not caption else image_size(image, decode=True, inspect=inspect)
-        size = size if kind in IMAGE_KINDS else f"no {', '.join(IMAGE_KINDS)} file"
-        if isinstance(size, str):
-            yield Damage(shard=str(path), key=key, reason=size)
+        image = _image_file(path)
+        size: tuple[int, int] | str
+        if isinstance(image, str):
+            size = image
+        elif kind not in IMAGE_KINDS:
+            size = f"no {', '.join(IMAGE_KINDS)} file"
+        elif not caption:
+            size = "no caption"
+        else:
+            odd = "caption is not UTF-8" if _NOT_UTF8 in caption else not_text(caption)
+            size = odd or image_size(image, decode=True, inspect=inspect)
+        if isinstance(image, str) or isinstance(size, str):
+            yield Damage(shard=printable(str(path)), key=key, reason=str(size))
             continue
         entry = PairEntry(
             key=f"{number:09d}",
-            shard=str(path.resolve()),
+            shard=os.path.realpath(path),
             offset=0,
             length=len(image),
             caption=caption,
@@ -241,9 +275,22 @@ def _table_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Itera
             height=size[1],
             hash=content_hash(image, caption),
             score=score_of(row.get(columns.score)),
-            uid=str(row.get("uid") or ""),
+            uid=printable(str(row.get("uid") or "")),
         )
         yield Found(entry=entry, image=image, kind=kind, facts=row)
+
+
+def _image_file(path: Path) -> bytes | str:
+    """Return an image file's bytes, or the reason why it cannot be read."""
+    try:
+        if _NOT_UTF8 in str(path) or printable(os.path.realpath(path)) != os.path.realpath(path):
+            return "name is not UTF-8"
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):  # reading a pipe would wait for a writer
+            return "not a regular file"
+        return path.read_bytes() if facts.st_size <= LARGEST_MEMBER else "larger than 1 GiB"
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return "no such image file"
 
 
 def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:

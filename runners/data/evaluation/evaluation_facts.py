@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runners.data.evaluation.evaluation_set import is_retrieval, read_lines, samples
+from runners.data.evaluation.evaluation_set import is_retrieval, read_lines, read_templates, samples
 from runners.data.pool.shards import image_size
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class SetFacts:
 
 
 def describe_evaluation_set(path: str | Path, *, probe: bool = False) -> SetFacts:
-    """Read a set through, without decoding its images.
+    """Read a set through, without decoding its images; all that an evaluation would stumble on is an error.
 
     Args:
         path: The set's folder.
@@ -49,12 +49,15 @@ def describe_evaluation_set(path: str | Path, *, probe: bool = False) -> SetFact
     path = Path(path)
     retrieval = is_retrieval(path)
     classnames = () if retrieval else read_lines(path / "classnames.txt")
-    templates = () if retrieval else read_lines(path / "zeroshot_classification_templates.txt")
+    templates = () if retrieval else read_templates(path)
     content = sha256(json.dumps([classnames, templates]).encode())
     images = captions = 0
     for where, image, truth in samples(path, "test", "txt" if retrieval else "cls"):
         if not retrieval:
             _check_label(path, where, truth, len(classnames))
+        elif not truth.strip():
+            raise ValueError(f"image {where} of {path} has no caption")
+        _check_image(path, where, image, decode=False)
         images += 1
         captions += len(truth.splitlines())
         content.update(sha256(image).digest() + truth.encode())
@@ -92,9 +95,7 @@ def check_evaluation_set(path: str | Path) -> tuple[str, int, int]:
         splits.append("train")
     for split in splits:
         for where, image, _ in samples(path, split, "txt" if retrieval else "cls"):
-            size = image_size(image, decode=True)
-            if isinstance(size, str):
-                raise ValueError(f"image {where} of {path}: {size}")  # noqa: TRY004 - a reason, not a type
+            _check_image(path, where, image, decode=True)
     return "retrieval" if retrieval else "classification", facts.images, facts.texts
 
 
@@ -107,6 +108,7 @@ def _training_counts(path: Path, classes: int, content: "Hash") -> list[int]:
     counts: Counter[int] = Counter()
     for where, image, truth in samples(path, "train", "cls"):
         _check_label(path, where, truth, classes)
+        _check_image(path, where, image, decode=False)
         counts[int(truth)] += 1
         content.update(sha256(image).digest() + truth.encode())
     if len(counts) < 2:  # noqa: PLR2004 - a classifier needs two classes
@@ -114,6 +116,12 @@ def _training_counts(path: Path, classes: int, content: "Hash") -> list[int]:
     return [counts[label] for label in range(classes)]
 
 
+def _check_image(path: Path, where: str, image: bytes, *, decode: bool) -> None:
+    size = image_size(image, decode=decode)
+    if isinstance(size, str):
+        raise ValueError(f"image {where} of {path}: {size}")  # noqa: TRY004 - a reason, not a type
+
+
 def _check_label(path: Path, where: str, truth: str, classes: int) -> None:
-    if not (truth.strip().isdigit() and int(truth) < classes):
+    if not (truth.strip().isdecimal() and int(truth) < classes):
         raise ValueError(f"{path}: label '{truth}' of {where} is outside the {classes} classes")

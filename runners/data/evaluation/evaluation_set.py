@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runners.data.pool.reader import decode_image
-from runners.data.pool.shards import IMAGE_KINDS, close_shard, encode_image, read_samples, write_sample
+from runners.data.pool.samples import IMAGE_KINDS, read_samples
+from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.host.files import new_folder
 
 Decode = Callable[[bytes], NDArray[np.uint8]]
@@ -110,7 +111,7 @@ def load_evaluation_set(path: str | Path, decode: Decode | int, *, threads: int 
         images=images,
         labels=_labels(path, truths, len(classnames)),
         classnames=classnames,
-        templates=read_lines(path / "zeroshot_classification_templates.txt"),
+        templates=read_templates(path),
     )
 
 
@@ -179,19 +180,49 @@ def samples(path: Path, split: str, truth_ending: str) -> Iterator[tuple[str, by
             ending = next((kind for kind in IMAGE_KINDS if kind in members), None)
             if ending is None or truth_ending not in members:
                 raise ValueError(f"sample {key} of {shard} lacks an image or its .{truth_ending}")
-            yield f"{key} of {shard}", members[ending][1], members[truth_ending][1].decode()
+            try:
+                truth = members[truth_ending][1].decode()
+            except UnicodeDecodeError:
+                raise ValueError(f"the .{truth_ending} of sample {key} of {shard} is not UTF-8") from None
+            yield f"{key} of {shard}", members[ending][1], truth
 
 
 def read_lines(path: Path) -> tuple[str, ...]:
     """Return the lines of a set's text file, without empty ones.
 
     Raises:
-        ValueError: The file is missing.
+        ValueError: The file is missing, empty or not UTF-8.
     """
     if not path.is_file():
         raise ValueError(f"an evaluation set for classification needs {path}, which is missing")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return tuple(line for line in lines if line)
+    try:
+        lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8") from None
+    found = tuple(line for line in lines if line)
+    if not found:
+        raise ValueError(f"an evaluation set for classification needs lines in {path}, which is empty")
+    return found
+
+
+def read_templates(path: Path) -> tuple[str, ...]:
+    """Return the prompt templates of a set for classification.
+
+    Raises:
+        ValueError: The file is missing or empty, or a template has no place for the class name.
+    """
+    file = path / "zeroshot_classification_templates.txt"
+    templates = read_lines(file)
+    for template in templates:
+        try:
+            names = {template.replace("{c}", "{}").format(each) for each in "ab"}
+        except (IndexError, KeyError, ValueError):
+            names = set()
+        if len(names) < 2:  # noqa: PLR2004 - the prompts of two names differ
+            raise ValueError(
+                f"{file}: template '{template}' needs {{c}} for the class name, and no other braces"
+            )
+    return templates
 
 
 def _decoded(
@@ -203,7 +234,7 @@ def _decoded(
     def decoded(sample: tuple[str, bytes, str]) -> NDArray[np.uint8]:
         try:
             return how(sample[1])
-        except OSError as error:
+        except Exception as error:  # decoders raise many types of errors
             raise ValueError(f"cannot decode image {sample[0]}: {error}") from error
 
     source = samples(path, split, truth_ending)
@@ -223,7 +254,13 @@ def _shards(path: Path, split: str) -> list[Path]:
     folder = path / split
     count = folder / "nshards.txt"
     if count.is_file():
-        return [folder / f"{number}.tar" for number in range(int(count.read_text(encoding="utf-8")))]
+        text = count.read_text(encoding="utf-8", errors="replace").strip()
+        there = sum(shard.stem.isdecimal() for shard in folder.glob("*.tar"))
+        if text != str(there) or not there:
+            raise ValueError(
+                f"{count} says '{text[:20]}' shards, but {folder} holds {there} tars named by number"
+            )
+        return [folder / f"{number}.tar" for number in range(there)]
     shards = sorted(path.rglob("*.tar"))
     if split != "test" or folder.is_dir() or not shards:
         raise ValueError(f"{path} is not an evaluation set: it has neither {count} nor any .tar shard")

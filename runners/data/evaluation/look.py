@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from runners.data.evaluation.evaluation_set import image_files
+from runners.data.pool.pictures import DecodeError, open_image, to_rgb
 
 SAME = "in an evaluation set"
 ALIKE = "nearly the same as an image of an evaluation set"
@@ -43,7 +43,7 @@ class Thumbnail:
 
 def look_of(image: Image.Image) -> Thumbnail:
     """Compute the thumbnail of a decoded image."""
-    rgb = image.convert("RGB")
+    rgb = to_rgb(image)
     pixels = np.asarray(rgb)
     digest = blake2b(repr(pixels.shape).encode(), digest_size=8)
     digest.update(pixels.tobytes())
@@ -74,9 +74,9 @@ class Known:
             for image in image_files(folder):
                 files.add(file_hash(image))
                 try:
-                    with Image.open(BytesIO(image)) as opened:
+                    with open_image(image) as opened:
                         look = look_of(opened)
-                except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+                except DecodeError:
                     continue  # `data eval-sets` reports it; the hash of the file is known at least
                 pixels.add(look.pixels)
                 thumbnails.append(look.thumbnail)

@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runners.data.pool.index import vocabulary_of_counts
-from runners.data.pool.pool import FORMAT, Origin, Scorer
+from runners.data.pool.pool import FORMAT, Origin, Scorer, size_of
 from runners.data.pool.words import split_words
 from runners.host.files import new_files
+
+_RANGE = r"bytes [\d,]+ to [\d,]+ (are \w+)"
 
 # Small groups, so that reading a window of a large pool reads little else.
 _ROWS_PER_GROUP = 16_384
@@ -75,10 +77,15 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
             "scored_pairs": scored,
             "fingerprint": digest.hexdigest(),
             "left_out": {
-                str(reason): int(count) for reason, count in left_out["reason"].value_counts().items()
+                # Ranges of bytes differ, but are the same kind of damage.
+                str(reason): int(count)
+                for reason, count in left_out["reason"]
+                .str.replace(_RANGE, r"\1", regex=True)
+                .value_counts()
+                .items()
             },
             "scorers": {name: asdict(scorer) for name, scorer in (scorers or {}).items()},
-            "shards": {shard: (folder / shard).stat().st_size for shard in known},
+            "shards": {shard: size_of(folder / shard) for shard in known},
         }
         (new / "pool.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

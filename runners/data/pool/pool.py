@@ -226,7 +226,7 @@ class Pool:
 
 def _check_shards(pool: Pool, tolerance: float) -> None:
     """Raise ValueError if more pairs than tolerated lie in shards that have changed since indexing."""
-    changed = [shard for shard, size in pool.shards.items() if _size(pool.path / shard) != size]
+    changed = [shard for shard, size in pool.shards.items() if size_of(pool.path / shard) != size]
     if not changed:
         return
     column = pq.read_table(pool.index_file, columns=["shard"])["shard"].value_counts()
@@ -242,5 +242,6 @@ def _check_shards(pool: Pool, tolerance: float) -> None:
         )
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Return a file's bytes; -1 if there is none, or it is not a regular file."""
     return path.stat().st_size if path.is_file() else -1

@@ -1,6 +1,5 @@
 """Reading of a pool's pairs by row: images directly from their offset in the shards, checked by hash."""
 
-import io
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from runners.data.pool.damage import Damage
+from runners.data.pool.pictures import DecodeError, open_image, to_rgb
 from runners.data.pool.pool import Pool
 from runners.data.pool.shards import content_hash
+
+_MOST_RESIZED = 2**24
+"""Pixels of a resized image up to which it is resized as a whole, before it is cropped."""
 
 READ_COLUMNS = ("key", "shard", "offset", "length", "caption", "hash")
 
@@ -110,12 +113,15 @@ def decode_image(payload: bytes, image_size: int) -> NDArray[np.uint8]:
     """Decode one image file to uint8 (3, S, S), RGB; resized and cropped to S as in ``read_images``.
 
     Raises:
-        OSError: The image cannot be decoded (as raised by PIL).
+        DecodeError: The image cannot be decoded, or is too large or too narrow.
     """
-    with Image.open(io.BytesIO(payload)) as image:
-        # draft() decodes a JPEG at half or a quarter of its size, in a fraction of the time.
-        image.draft("RGB", (image_size, image_size))
-        rgb = image.convert("RGB")
+    with open_image(payload) as image:
+        rgb = to_rgb(image, image_size)
+    if image_size**2 * max(rgb.size) / min(rgb.size) > _MOST_RESIZED:
+        # Cropped before resizing too: enlarging a long strip would take gigabytes.
+        across, down = (min(side, 2 * min(rgb.size)) for side in rgb.size)
+        left, top = (rgb.width - across) // 2, (rgb.height - down) // 2
+        rgb = rgb.crop((left, top, left + across, top + down))
     if rgb.size != (image_size, image_size):
         shorter = min(rgb.size)
         # Rounded as in torchvision, which open_clip uses for evaluation.
@@ -165,8 +171,8 @@ def decode_rows(
                 else:
                     images[place] = decode_image(payload, image_size)
                     return
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-                reason = "unreadable image"
+            except DecodeError as error:
+                reason = error.reason
         damage[place] = Damage(shard=shards[place], key=rows["key"].iloc[place], reason=reason)
 
     with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as workers:

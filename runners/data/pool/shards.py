@@ -5,7 +5,7 @@ import json
 import math
 import tarfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from runners.data.pool.damage import Damage
+from runners.data.pool.damage import NOT_READABLE, Damage
+from runners.data.pool.pictures import DecodeError, load, open_image
+from runners.data.pool.samples import IMAGE_KINDS, INCOMPLETE, Lost, Sample, walk_samples
 
-IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
-
-MAX_PIXELS = 100_000_000
-"""Larger images are rejected as an attempt to fill the memory."""
+_LACKING = ("no image", "no caption")
 
 Inspect = Callable[[Image.Image], None]
 """Called with each decoded image."""
@@ -57,20 +56,6 @@ class PairEntry:
     uid: str = ""
 
 
-class ShardError(ValueError):
-    """A shard that cannot be read to its end.
-
-    Args:
-        path: The shard.
-        key: Key of the incomplete sample, or empty.
-        reason: The problem.
-    """
-
-    def __init__(self, path: Path, key: str, reason: str) -> None:
-        super().__init__(f"cannot read shard {path}{f' after sample {key}' if key else ''}: {reason}")
-        self.key, self.reason = key, reason
-
-
 def content_hash(image: bytes, caption: str) -> int:
     """Return a stable 64-bit hash of an image file's bytes and its caption."""
     return int.from_bytes(blake2b(image + b"\0" + caption.encode(), digest_size=8).digest(), "little")
@@ -101,53 +86,9 @@ def close_shard(file: IO[bytes]) -> None:
     file.write(b"\0" * 2 * _BLOCK)
 
 
-def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]]]:
-    """Read a tar sample by sample, as webdataset groups its members.
-
-    Yields:
-        The key and, for each file ending, the content with its offset: (offset, content).
-
-    Raises:
-        ShardError: The file is missing, is not a tar, or ends before the end-of-archive mark: tarfile alone
-            would take a damaged header for the end.
-    """
-    key, members = "", dict[str, tuple[int, bytes]]()
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                content = tar.extractfile(member)
-                if content is None:
-                    continue
-                folder, slash, name = member.name.rpartition("/")
-                stem, _, ending = name.partition(".")
-                if folder + slash + stem != key:
-                    if members:
-                        yield key, members
-                    key, members = folder + slash + stem, {}
-                payload = content.read()
-                if len(payload) != member.size:
-                    raise tarfile.ReadError("unexpected end of data")
-                members[ending.lower()] = member.offset_data, payload
-                # tarfile would keep every member it has read.
-                tar.members = []  # type: ignore[attr-defined]
-            end = tar.offset
-        _check_end(path, end)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise ShardError(path, key, str(error)) from error
-    if members:
-        yield key, members
-
-
-def _check_end(path: Path, end: int) -> None:
-    with path.open("rb") as file:
-        file.seek(end)
-        if file.read(_BLOCK) != b"\0" * _BLOCK:
-            raise tarfile.ReadError("it is truncated or damaged")
-
-
 def entries_of(
-    path: Path, name: str, *, score_field: str, decode: bool = False
-) -> Iterator[PairEntry | Damage]:
+    path: Path, name: str, *, score_field: str, decode: bool = False, inspect: Inspect | None = None
+) -> Iterator[tuple[PairEntry, Sample] | Damage]:
     """Describe each sample of a shard.
 
     Args:
@@ -155,41 +96,82 @@ def entries_of(
         name: The shard's name in the index.
         score_field: Field of a sample's json that holds its score.
         decode: True to decode whole images, False to read only their headers.
+        inspect: Called with each decoded image, just before its pair is yielded.
 
     Yields:
-        An entry or, for a sample that is not a pair, its damage.
-
-    Raises:
-        ShardError: The shard cannot be read to its end; the samples before were yielded.
+        An entry with its sample; damage for a sample that is not a pair, and for bytes that hold no sample.
+        Each sample once, also one whose members lie apart.
     """
-    for key, members in read_samples(path):
-        found = describe(key, members, name, score_field=score_field, decode=decode)
-        yield Damage(shard=name, key=key, reason=found) if isinstance(found, str) else found
+    told: dict[str, list[frozenset[str]]] = {}  # key → members of each sample that was yielded
+    pieces: list[tuple[str, frozenset[str], str]] = []
+    some = False
+    if printable(name) != name:
+        yield Damage(shard=printable(name), key="", reason="name is not UTF-8")
+        return
+    for each in walk_samples(path):
+        some = True
+        if isinstance(each, Lost):
+            yield Damage(shard=name, key=printable(each.key), reason=f"{NOT_READABLE}: {each.reason}")
+            continue
+        found = (
+            describe(each, name, score_field=score_field, decode=decode, inspect=inspect)
+            if each.whole
+            else INCOMPLETE
+        )
+        if isinstance(found, str) and (each.fault or found in (*_LACKING, INCOMPLETE)):
+            pieces.append((each.key, each.endings, found))
+            continue
+        told.setdefault(each.key, []).append(each.endings)
+        if isinstance(found, str):
+            yield Damage(shard=name, key=printable(each.key), reason=found)
+        else:
+            yield found, each
+    for key, reason in _once(pieces, told):
+        yield Damage(shard=name, key=printable(key), reason=reason)
+    if not some:
+        yield Damage(shard=name, key="", reason="shard without samples")
 
 
-def describe(  # noqa: PLR0913 - independent options
-    key: str,
-    members: Mapping[str, tuple[int, bytes]],
-    name: str,
-    *,
-    score_field: str,
-    decode: bool,
-    inspect: Inspect | None = None,
+def _once(
+    pieces: Sequence[tuple[str, frozenset[str], str]], told: dict[str, list[frozenset[str]]]
+) -> Iterator[tuple[str, str]]:
+    """Yield the key and reason of incomplete samples, without other members of samples already counted."""
+    reasons: list[tuple[str, str]] = []
+    counted: dict[tuple[str, int], int] = {}
+    for key, endings, reason in pieces:
+        samples = told.setdefault(key, [])
+        place = next((n for n, sample in enumerate(samples) if not sample & endings), len(samples))
+        if place == len(samples):
+            samples.append(endings)
+            counted[key, place] = len(reasons)
+            reasons.append((key, reason))
+            continue
+        samples[place] |= endings
+        if (key, place) in counted and reasons[counted[key, place]][1] in _LACKING:
+            reasons[counted[key, place]] = key, "members apart" if reason in _LACKING else reason
+    yield from reasons
+
+
+def describe(
+    sample: Sample, name: str, *, score_field: str, decode: bool, inspect: Inspect | None = None
 ) -> PairEntry | str:
     """Describe one sample of a shard, or return the reason why it is not a pair (see ``entries_of``)."""
+    members = sample.members
     ending = image_kind(members)
     facts = facts_of(members)
     caption = _caption(members, facts)
-    if ending is None:
-        return "no image"
-    if caption is None:
-        return "no caption"
+    if sample.fault or printable(sample.key) != sample.key:
+        return sample.fault or "name is not UTF-8"
+    if ending is None or caption is None:
+        return "no image" if ending is None else "no caption"
+    if (reason := not_text(caption)) is not None:
+        return reason
     offset, image = members[ending]
     size = image_size(image, decode=decode, inspect=inspect)
     if isinstance(size, str):
         return size
     return PairEntry(
-        key=key,
+        key=sample.key,
         shard=name,
         offset=offset,
         length=len(image),
@@ -198,7 +180,7 @@ def describe(  # noqa: PLR0913 - independent options
         height=size[1],
         hash=content_hash(image, caption),
         score=score_of(facts.get(score_field)),
-        uid=str(facts.get("uid") or ""),
+        uid=printable(str(facts.get("uid") or "")),
     )
 
 
@@ -211,7 +193,7 @@ def facts_of(members: Mapping[str, tuple[int, bytes]]) -> dict[str, object]:
     """Return the content of a sample's json; empty if it is missing or not valid."""
     try:
         facts = json.loads(members["json"][1])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}
 
@@ -234,25 +216,36 @@ def image_size(image: bytes, *, decode: bool, inspect: Inspect | None = None) ->
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns about large images and unusual metadata
-            with Image.open(io.BytesIO(image)) as opened:
-                width, height = opened.size
-                if width * height > MAX_PIXELS:
-                    return "image too large"
+            with open_image(image) as opened:
                 if decode:
-                    opened.load()
+                    load(opened)
                     if inspect:
                         inspect(opened)
-                return width, height
-    except Image.DecompressionBombError:
-        return "image too large"
-    except (OSError, ValueError, SyntaxError):
-        return "unreadable image"
+                return opened.size
+    except DecodeError as error:
+        return error.reason
 
 
 def score_of(value: object) -> float:
     """Return a finite number as a score, and NaN for everything else."""
-    number = float(value) if isinstance(value, int | float) else math.nan
+    # A boolean is an integer to Python, but no score.
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return math.nan
     return number if math.isfinite(number) else math.nan
+
+
+def printable(name: str) -> str:
+    """Return a name with what is not UTF-8 as an escape sequence, so that it can be stored."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def not_text(caption: str) -> str | None:
+    """Return the reason why a caption cannot be stored, or None."""
+    if printable(caption) != caption:
+        return "caption is not UTF-8"
+    return "caption with a NUL character" if "\0" in caption else None
 
 
 def _caption(members: Mapping[str, tuple[int, bytes]], facts: Mapping[str, object]) -> str | None:

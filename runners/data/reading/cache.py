@@ -24,6 +24,8 @@ LARGEST_CACHE_BYTES = 8 * 2**30
 
 _DECODED_AT_ONCE = 4096
 _IDLE_S = 3600.0
+_DECODING = 2
+"""Version of ``decode_image``: increased when it gives other pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +117,7 @@ def _key(pool: Pool, image_size: int) -> str:
     """Return a key of the images; it changes when a shard is damaged or repaired."""
     shards = [pool.path / shard for shard in pool.shards]
     changed = [shard.stat().st_mtime_ns if shard.exists() else 0 for shard in shards]
-    facts = f"{pool.fingerprint} {image_size} {PIL.__version__} {changed}"
+    facts = f"{pool.fingerprint} {image_size} {PIL.__version__} {_DECODING} {changed}"
     return blake2b(facts.encode(), digest_size=16).hexdigest()
 
 

@@ -155,7 +155,7 @@ def test_truncated_tar_does_not_stop_a_build_and_is_reported(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("where", ["in a member", "between members", "in a header"])
-def test_samples_before_tolerated_damage_in_a_tar_are_kept(tmp_path: Path, where: str) -> None:
+def test_samples_around_tolerated_damage_in_a_tar_are_kept(tmp_path: Path, where: str) -> None:
     folder = tmp_path / "x"
     write_tar(folder / "0.tar", [sample(n) for n in range(10)])
     with tarfile.open(folder / "0.tar") as tar:
@@ -170,6 +170,15 @@ def test_samples_before_tolerated_damage_in_a_tar_are_kept(tmp_path: Path, where
     with pytest.raises(ValueError, match=r"cannot read shard .*0\.tar after sample 00000000[56]"):
         index_shards(tmp_path / "strict")
     pool = index_shards(folder, tolerance=1.0)
-    assert pool.index["key"].tolist() == [f"{n:09d}" for n in range(5 if where != "in a member" else 6)]
-    assert len(pool.left_out) == 1
-    assert pd.read_parquet(pool.path / "left-out.parquet")["shard"].tolist() == ["0.tar"]
+    kept = [0, 1, 2, 3, 4, 5] + ([7, 8, 9] if where == "in a header" else [])
+    assert pool.index["key"].tolist() == [f"{n:09d}" for n in kept]
+    left_out = pd.read_parquet(pool.path / "left-out.parquet")
+    assert set(left_out["shard"]) == {"0.tar"}
+    if where == "in a header":
+        gap = f"bytes {member.offset:,} to {member.offset_data + 1024:,} are damaged"
+        assert left_out[["key", "reason"]].to_numpy().tolist() == [
+            ["000000005", f"shard not readable after this: {gap}"],
+            ["000000006", "incomplete beside unreadable bytes"],
+        ]
+    else:
+        assert left_out["reason"].tolist() == ["shard not readable after this: unexpected end of data"]

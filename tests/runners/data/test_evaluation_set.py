@@ -154,3 +154,42 @@ def test_labels_beyond_the_class_names_raise(tmp_path: Path) -> None:
     (tmp_path / "s" / "classnames.txt").write_text("dog\ncat\n", encoding="utf-8")
     with pytest.raises(ValueError, match="a label is outside the 2 classes"):
         load_evaluation_set(tmp_path / "s", 32)
+
+
+@pytest.fixture
+def own_set(tmp_path: Path) -> Path:
+    write_evaluation_set(tmp_path / "s", evaluation_set("seen", 100))
+    return tmp_path / "s"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("zeroshot_classification_templates.txt", "a photo\n", r"'a photo' needs \{c\} for the class name"),
+        ("zeroshot_classification_templates.txt", "a {c} in {place}\n", r"and no other braces"),
+        ("zeroshot_classification_templates.txt", "\n", r"needs lines in .*templates\.txt, which is empty"),
+        ("zeroshot_classification_templates.txt", "\xe9", r"templates\.txt is not UTF-8"),
+        ("classnames.txt", "", r"needs lines in .*classnames\.txt, which is empty"),
+        ("test/nshards.txt", "1000000000\n", r"says '1000000000' shards, but .* holds 1 tars"),
+        ("test/nshards.txt", "9" * 5000, r"says '9{20}' shards, but"),
+        ("test/nshards.txt", "some", r"says 'some' shards, but"),
+        ("test/nshards.txt", "0", r"says '0' shards, but"),
+    ],
+)
+def test_faults_of_a_set_are_found_before_anything_trains(
+    own_set: Path, file: str, content: str, message: str
+) -> None:
+    (own_set / file).write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=message):
+        describe_evaluation_set(own_set)
+
+
+def test_hole_in_a_set_and_image_without_header_are_found_before_anything_trains(own_set: Path) -> None:
+    shard = own_set / "test" / "0.tar"
+    sound = shard.read_bytes()
+    shard.write_bytes(sound[:51_200] + bytes(102_400) + sound[153_600:])
+    with pytest.raises(ValueError, match=r"cannot read shard .*0\.tar after sample 0000000.*: bytes"):
+        describe_evaluation_set(own_set)
+    shard.write_bytes(sound.replace(b"\x89PNG", b"\x89PGN", 1))
+    with pytest.raises(ValueError, match=r"image 000000000 of .*: unreadable image"):
+        describe_evaluation_set(own_set)
