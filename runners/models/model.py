@@ -22,6 +22,7 @@ _LOGIT_SCALE_MAX = 4.6052
 # Initial scale and bias of SigLIP (arXiv 2303.15343, section 3.2).
 _SIGMOID = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
 
+_BF16_CAPABILITY = (8, 0)  # Ampere; V100 has 7.0, T4 7.5
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -96,11 +97,16 @@ def unprojected(visual: nn.Module) -> Iterator[None]:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Turn ``auto`` into ``bf16`` if the device supports it, else ``fp32``; return other values unchanged."""
+    """Turn ``auto`` into the fastest precision that the device computes in; return other values unchanged.
+
+    bf16 where the hardware has it, otherwise fp16 on a GPU and fp32 on a CPU. torch emulates bf16 on older
+    GPUs, so that `torch.cuda.is_bf16_supported` is true for a V100, which is faster in fp16.
+    """
     if precision != "auto":
         return precision
-    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _processor_has_bf16()
-    return "bf16" if fast else "fp32"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= _BF16_CAPABILITY else "fp16"
+    return "bf16" if _processor_has_bf16() else "fp32"
 
 
 def compute_context(precision: str, device: torch.device) -> AbstractContextManager[Any]:

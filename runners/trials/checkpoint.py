@@ -13,6 +13,7 @@ import torch
 
 from runners.host.files import put
 from runners.training.learner import Learner
+from runners.training.ranks import decided_by_first
 
 _KEPT = 2
 _DIGITS = 16  # of the content's SHA-256
@@ -39,20 +40,31 @@ def save_checkpoint(folder: Path, learner: Learner, *, step: int) -> None:
 
 
 def load_checkpoint(folder: Path, learner: Learner) -> int:
-    """Restore a trial's newest undamaged checkpoint.
+    """Restore a trial's newest undamaged checkpoint, which rank 0 chooses for all ranks.
 
     Returns:
         Optimiser steps done; 0, with nothing changed, if there is no checkpoint.
+
+    Raises:
+        OSError: The chosen file is not on this rank's storage, or has another step's content there.
     """
-    drop_damaged(folder)
-    kept = checkpoints(folder)
-    if not kept:
+    chosen = decided_by_first(lambda: newest(folder))
+    if chosen is None:
         return 0
-    state: dict[str, Any] = torch.load(kept[0], map_location=learner.losses.device, weights_only=True)
+    name, step = chosen
+    state: dict[str, Any] = torch.load(folder / name, map_location=learner.losses.device, weights_only=True)
+    if state["step"] != step:
+        raise OSError(f"{folder / name} is of step {state['step']}, rank 0 resumes at step {step}")
     learner.load_state_dict(state)
-    step: int = state["step"]
     learner.losses[:step] = state["losses"]
     return step
+
+
+def newest(folder: Path) -> tuple[str, int] | None:
+    """Return name and step of the newest undamaged checkpoint; damaged ones are removed."""
+    drop_damaged(folder)
+    kept = checkpoints(folder)
+    return (kept[0].name, _step_of(kept[0])) if kept else None
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -62,7 +74,11 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def kept_steps(folder: Path) -> int:
     """Return the steps kept in the newest checkpoint, on this node or away; 0 if there is none."""
-    return max((int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*")), default=0)
+    return max((_step_of(path) for path in folder.glob("checkpoint-*")), default=0)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.split("-")[1])
 
 
 def stand_in(checkpoint: str) -> str:

@@ -23,7 +23,7 @@ from runners.models.model import build_model, compute_context, resolve_precision
 from runners.strategies.registry import build_strategy
 from runners.training.backward import Context
 from runners.training.learner import Learner, make_learner
-from runners.training.ranks import first_rank_first, rank, ranks
+from runners.training.ranks import rank, ranks
 from runners.training.train import StepSchedule
 from runners.trials.checkpoint import load_checkpoint
 
@@ -108,8 +108,7 @@ def set_up(job: TrialJob) -> RankTraining:
         steps=trial.steps,
         precision=precision,
     )
-    with first_rank_first():  # rank 0 removes damaged checkpoints
-        first_step = load_checkpoint(job.folder, learner)
+    first_step = load_checkpoint(job.folder, learner)
     return RankTraining(
         learner=learner,
         data=data,

@@ -44,7 +44,7 @@ def run(options: Namespace) -> int:
         raise ValueError(f"trial {trial_id} has no weights yet: there is no {weights}")
     if outcome.row["status"] != "finished":
         raise ValueError(f"trial {trial_id} is of no use: {outcome.row['status']}, {outcome.row['reason']}")
-    keys = torch.load(weights, mmap=True, weights_only=True).keys()
+    keys = torch.load(weights, map_location="cpu", mmap=True, weights_only=True).keys()
     with new_folder(target) as folder:
         write_architecture(
             folder,

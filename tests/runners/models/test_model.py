@@ -1,7 +1,9 @@
 """Models start as open_clip's do, keep CLIP's temperature, and see the inputs that they are meant for."""
 
+import ast
 import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -11,10 +13,13 @@ import torch
 from budgets.cost.architecture import catalogue, load_architecture
 from budgets.cost.strategy import strategy
 from budgets.recipe import Recipe
-from runners.models.model import build_model, clamp_logit_scale
+from runners.models.load_model import has_bias
+from runners.models.model import build_model, clamp_logit_scale, resolve_precision
 from runners.strategies.registry import build_strategy
 from runners.training.learner import make_learner
 from runners.training.train import to_float
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("name", ["mini-ViT-XS-8", "mini-RN", "ViT-S-32"])
@@ -76,6 +81,48 @@ def test_a_step_at_224_pixels_trains_both_towers(name: str, tokens: int) -> None
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, as it loads its compiler
+@pytest.mark.parametrize(
+    ("capability", "precision"),
+    [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16"), ((12, 0), "bf16")],
+)
+def test_automatic_precision_of_a_gpu_is_bf16_from_ampere_on(
+    capability: tuple[int, int], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    assert resolve_precision("auto", torch.device("cuda", 0)) == precision
+    assert resolve_precision("fp32", torch.device("cuda", 0)) == "fp32"
+
+
+def _tag_as_gpu(_storage: object) -> str:
+    return "cuda:0"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="shows what happens without a GPU")
+def test_weights_saved_from_a_gpu_are_read_without_one(tmp_path: Path) -> None:
+    torch.serialization.register_package(0, _tag_as_gpu, lambda _storage, _location: None)
+    try:
+        torch.save({"logit_bias": torch.zeros(1)}, tmp_path / "weights.pt")
+    finally:
+        registry = torch.serialization._package_registry  # noqa: SLF001 - there is no function to undo it
+        registry[:] = [entry for entry in registry if entry[1] is not _tag_as_gpu]
+    with pytest.raises(RuntimeError, match="deserialize object on a CUDA device"):
+        torch.load(tmp_path / "weights.pt", weights_only=True)
+
+    assert has_bias(tmp_path / "weights.pt")
+
+
+def test_every_file_is_loaded_to_a_named_device() -> None:
+    calls = [
+        (path.name, {keyword.arg for keyword in node.keywords})
+        for room in ("budgets", "runners", "analysis", "study")
+        for path in (ROOT / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+    ]
+    assert {name for name, _ in calls} >= {"checkpoint.py", "export.py", "load_model.py"}
+    assert all("map_location" in keywords for _, keywords in calls)
+
+
 def test_compiled_model_keeps_weight_names_and_outputs() -> None:
     architecture = load_architecture("mini-ViT-XXS-8")
     how = build_strategy(strategy("clip"), architecture)
