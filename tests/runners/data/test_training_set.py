@@ -20,7 +20,7 @@ from runners.data.pool.reader import read_images
 from runners.data.reading import training_set
 from runners.data.reading.cache import drop_idle, shared_images
 from runners.data.reading.order import BLOCK, WINDOW, positions
-from runners.data.reading.training_set import StreamedSet, TrainingSet, training_data
+from runners.data.reading.training_set import StreamedSet, TrainingSet, loading_ahead, training_data
 from runners.embedded.embedded_pool import TrainingPairs
 from tests.runners.data.test_damage import flip_byte
 
@@ -108,6 +108,59 @@ def test_order_does_not_depend_on_workers_and_ranks(pool: Pool, kind: str, ranks
     for workers in (0, 1, 4):
         assert keys_seen(kind, pool, 0, 10, workers=workers, ranks=ranks) == expected
     assert keys_seen(kind, pool, 3, 6, workers=0, ranks=ranks) == expected[3 * BATCH : 6 * BATCH]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_in_small_parts_are_the_same(
+    workers: int, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = seen(streamed(pool, rank=1, ranks=2), 1, 5)
+    handed: list[int] = []
+    read = training_set.read_pairs
+    monkeypatch.setattr(
+        training_set,
+        "read_pairs",
+        lambda *a: handed.append(len(a[2])) or read(*a),  # type: ignore[func-returns-value]
+    )
+    monkeypatch.setattr(training_set, "LOADER_BYTES", 2 * 7 * 3 * 32**2)  # seven pairs of two workers
+
+    assert seen(streamed(pool, rank=1, ranks=2, workers=workers), 1, 5) == whole
+    assert len(whole) == 4 * BATCH // 2
+    if not workers:  # else they are read elsewhere
+        assert handed == [14, 14, 4] * 4
+
+
+@pytest.mark.parametrize(
+    ("size", "image_size", "workers", "pairs", "parts"),
+    [
+        (32_768, 224, 16, 256, 3),  # a batch is 4.9 GB: 256 pairs are 38.5 MB
+        (32_768, 224, 64, 222, 1),
+        (1024, 224, 8, 256, 2),  # four batches fit
+        (64, 32, 4, 64, 1),
+        (8, 2**15, 4, 1, 1),  # a single pair is larger than the bound
+    ],
+)
+def test_loader_fills_at_most_two_gibibytes(
+    size: int, image_size: int, workers: int, pairs: int, parts: int
+) -> None:
+    ahead = loading_ahead(size, image_size, workers)
+
+    assert (ahead.pairs, ahead.parts_per_worker) == (pairs, parts)
+    if pairs > 1:
+        assert ahead.pairs * ahead.parts_per_worker * workers * 3 * image_size**2 <= 2 * 2**30
+
+
+def test_workers_start_in_the_named_way(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, object] = {}
+
+    class Loader(training_set.DataLoader):  # type: ignore[type-arg]
+        def __init__(self, *a: object, **how: object) -> None:
+            told.update(how)
+            super().__init__(*a, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training_set, "DataLoader", Loader)
+    assert len(seen(streamed(pool, workers=2), 0, 2)) == 2 * BATCH
+    assert (told["multiprocessing_context"], told["num_workers"]) == ("fork", 2)
 
 
 def test_repeatedly_killed_run_continues_with_the_planned_pairs(pool: Pool, kind: str) -> None:
