@@ -12,7 +12,7 @@ from typing import Any
 import open_clip
 import timm
 import torch
-from open_clip.transformer import VisionTransformer, text_global_pool
+from open_clip.transformer import PatchDropout, VisionTransformer, text_global_pool
 from torch import Tensor, nn
 from torch.amp import is_autocast_available
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -45,10 +45,34 @@ def build_model(
     if sigmoid_loss:
         rest |= _SIGMOID
     model = open_clip.CLIP(vision_cfg=vision, text_cfg=dict(config["text_cfg"]), **rest)
+    for module in model.visual.modules():
+        if type(module) is PatchDropout:
+            module.__class__ = DevicePatchDropout
     # Channels last speeds up convolutions, ModifiedResNet's by half on a CPU; a ViT has only one.
     return (
         model if isinstance(model.visual, VisionTransformer) else model.to(memory_format=torch.channels_last)
     )
+
+
+class DevicePatchDropout(PatchDropout):
+    """open_clip's patch dropout, drawn on the images' device: its own draws on the CPU and waits for a copy.
+
+    On the CPU both keep the same patches. torch seeds all devices at once, so that both passes of an
+    accumulated batch and a recomputed layer keep the same patches on a GPU too.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep a random share of the patches (N, patches, width) in training, and the class token."""
+        if not self.training or self.prob == 0:
+            return x
+        first = x[:, :1] if self.exclude_first_token else x[:, :0]
+        x = x[:, first.shape[1] :]
+        count, patches = x.shape[:2]
+        kept = max(1, int(patches * (1 - self.prob)))
+        # The order of topk is that of open_clip, whose rows of results must stay reproducible.
+        chosen = torch.randn(count, patches, device=x.device).topk(kept, dim=-1).indices
+        x = x[torch.arange(count, device=x.device)[:, None], chosen]
+        return torch.cat((first, x), dim=1) if self.exclude_first_token else x
 
 
 def clamp_logit_scale(model: open_clip.CLIP) -> None:

@@ -156,6 +156,8 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         )
     except Diverged as diverged:
         steps, status, reason = diverged.steps, "diverged", str(diverged)
+    finally:
+        watch.settle()
     train_s = time.monotonic() - trained
     if status == "finished":
         watch.before_evaluation()

@@ -18,6 +18,7 @@ from runners.data.pool.damage import DAMAGE_TOLERANCE
 from runners.data.pool.subset import rows_in
 from runners.data.pool.tokenizer import tokenizer
 from runners.data.reading.training_set import StreamedSet, TrainingSet, training_data
+from runners.host.gpu_arithmetic import set_gpu_arithmetic
 from runners.host.seeds import derive_seed
 from runners.models.model import build_model, compute_context, resolve_precision
 from runners.strategies.registry import build_strategy
@@ -92,6 +93,7 @@ def set_up(job: TrialJob) -> RankTraining:
     """
     trial = job.trial
     device = torch.device("cuda", torch.cuda.current_device()) if job.gpus else torch.device("cpu")
+    set_gpu_arithmetic(device.type)
     torch.set_num_threads(max(1, job.cpus // job.ranks))
     precision = resolve_precision(trial.recipe.precision, device)
     data, tokenize = _load_subset(job)
