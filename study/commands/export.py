@@ -25,7 +25,7 @@ def run(options: Namespace) -> int:
     from budgets.names import unknown
     from runners.data.build.in_place import open_pool
     from runners.host.files import new_folder
-    from runners.models.export import PIXELS, WEIGHTS, write_architecture
+    from runners.models.export import PIXELS, WEIGHTS, write_architecture, write_origin
     from runners.trials.trial import read_outcome
     from study.state.bookkeeping import trial_folder
     from study.state.study import plan_study
@@ -55,6 +55,7 @@ def run(options: Namespace) -> int:
             sigmoid_bias="logit_bias" in keys,
             final=target,
         )
+        write_origin(folder, trial=trial_id, precision=outcome.row["precision"])
         shutil.copyfile(weights, folder / WEIGHTS)
     print(f"{target}: {trial.cell}, seed {trial.seed}; open_clip.create_model('local-dir:{target}') loads it")
     return 0

@@ -43,7 +43,8 @@ def test_fetching_thread_belongs_to_the_ranks_gpu(monkeypatch: pytest.MonkeyPatc
 
     batches = on_device(iter([(OnGpu(),)]), device)  # type: ignore[list-item]
 
-    assert list(batches) == [((device, True),)]
+    (batch,) = batches
+    assert batch == ((device, True),)
     (first, told), (second, _) = calls
     assert told == device
     assert first == second != main_thread().name

@@ -142,7 +142,7 @@ def test_trial_without_its_storage_or_pool_crashes_and_creates_nothing(
     job.folder.parent.mkdir()
     pool = start(replace(job, pool=job.folder.with_name("no pool"))).wait()
     assert pool.how == "crashed"
-    assert "storage is away" in pool.reason
+    assert "storage is unreachable" in pool.reason
 
 
 @pytest.fixture
