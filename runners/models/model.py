@@ -54,7 +54,7 @@ def build_model(
     )
 
 
-class DevicePatchDropout(PatchDropout):
+class DevicePatchDropout(PatchDropout):  # type: ignore[misc] # open_clip is not annotated
     """open_clip's patch dropout, drawn on the images' device: its own draws on the CPU and waits for a copy.
 
     On the CPU both keep the same patches. torch seeds all devices at once, so that both passes of an

@@ -43,8 +43,9 @@ def test_fetching_thread_belongs_to_the_ranks_gpu(monkeypatch: pytest.MonkeyPatc
 
     batches = on_device(iter([(OnGpu(),)]), device)  # type: ignore[list-item]
 
-    (batch,) = batches
-    assert batch == ((device, True),)
+    ((moved,),) = batches
+    arrived: object = moved
+    assert arrived == (device, True)
     (first, told), (second, _) = calls
     assert told == device
     assert first == second != main_thread().name

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from runners.data.build.write import write_pool
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool
-from runners.data.pool.reader import read_images
+from runners.data.pool.reader import Pairs, read_images, read_pairs
 from runners.data.reading import training_set
 from runners.data.reading.cache import drop_idle, shared_images
 from runners.data.reading.order import BLOCK, WINDOW, positions
@@ -116,12 +118,12 @@ def test_batches_in_small_parts_are_the_same(
 ) -> None:
     whole = seen(streamed(pool, rank=1, ranks=2), 1, 5)
     handed: list[int] = []
-    read = training_set.read_pairs
-    monkeypatch.setattr(
-        training_set,
-        "read_pairs",
-        lambda *a: handed.append(len(a[2])) or read(*a),  # type: ignore[func-returns-value]
-    )
+
+    def read(pool: Pool, rows: NDArray[np.int64], places: NDArray[np.int64], image_size: int) -> Pairs:
+        handed.append(len(places))
+        return read_pairs(pool, rows, places, image_size)
+
+    monkeypatch.setattr(training_set, "read_pairs", read)
     monkeypatch.setattr(training_set, "LOADER_BYTES", 2 * 7 * 3 * 32**2)  # seven pairs of two workers
 
     assert seen(streamed(pool, rank=1, ranks=2, workers=workers), 1, 5) == whole
@@ -153,12 +155,11 @@ def test_loader_fills_at_most_two_gibibytes(
 def test_workers_start_in_the_named_way(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[str, object] = {}
 
-    class Loader(training_set.DataLoader):  # type: ignore[type-arg]
-        def __init__(self, *a: object, **how: object) -> None:
-            told.update(how)
-            super().__init__(*a, **how)  # type: ignore[arg-type]
+    def loader(data: Dataset[object], **how: object) -> DataLoader[object]:
+        told.update(how)
+        return DataLoader(data, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training_set, "DataLoader", Loader)
+    monkeypatch.setattr(training_set, "DataLoader", loader)
     assert len(seen(streamed(pool, workers=2), 0, 2)) == 2 * BATCH
     assert (told["multiprocessing_context"], told["num_workers"]) == ("fork", 2)
 

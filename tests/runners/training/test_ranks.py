@@ -101,18 +101,19 @@ def test_killed_rank_is_named_and_counts_as_crash() -> None:
     assert raised.value.fault == "crashed"
 
 
-def _one_dies_while_the_other_computes() -> None:
+def _one_dies_while_the_other_computes(died: Path) -> None:
     if rank() == 1:
+        died.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(300)
 
 
-def test_death_of_a_rank_ends_the_others_within_seconds() -> None:
-    began = time.monotonic()
+def test_death_of_a_rank_ends_the_others_within_seconds(tmp_path: Path) -> None:
+    died = tmp_path / "died"
     with pytest.raises(ProcessEnded, match=r"rank 1 of 2: .*SIGKILL"):
-        run_ranks(_one_dies_while_the_other_computes, count=2, gpus=False)
+        run_ranks(partial(_one_dies_while_the_other_computes, died), count=2, gpus=False)
 
-    assert time.monotonic() - began < 30  # 2 s, and the start of two processes on a busy machine
+    assert time.time() - died.stat().st_mtime < 20  # 2 s on an idle machine; the other would take 300 s
 
 
 def test_lost_connection_is_reported_after_its_cause() -> None:
@@ -145,8 +146,11 @@ def test_process_group_has_the_declared_timeout(monkeypatch: pytest.MonkeyPatch,
 
 
 def _chosen(folder: Path) -> list[float]:
+    def stale(folder: Path) -> list[Path]:
+        return list(folder.glob("nothing"))
+
     if rank():  # its view of a shared file system is older
-        checkpoint.checkpoints = lambda _folder: []
+        checkpoint.checkpoints = stale
     name, step = decided_by_first(lambda: checkpoint.newest(folder)) or ("", 0)
     return gather(torch.tensor([float(step), float(name.split("-")[1])])).tolist()
 

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +22,14 @@ from runners.host.files import write_json
 from runners.strategies.clip import Clip
 from runners.training.learner import Learner
 from runners.trials import checkpoint, checkpoint_writer
-from runners.trials.checkpoint import checkpoints, drop_damaged, kept_steps, load_checkpoint, save_checkpoint
+from runners.trials.checkpoint import (
+    checkpoints,
+    drop_damaged,
+    kept_steps,
+    load_checkpoint,
+    save_checkpoint,
+    write_checkpoint,
+)
 from runners.trials.checkpoint_writer import CheckpointWriter
 from runners.trials.meter import FlopCount, Meter, read_count
 
@@ -131,13 +140,18 @@ def test_background_checkpoint_holds_the_state_of_its_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go, state, before = threading.Event(), State(1), State(1)
-    write = checkpoint_writer.write_checkpoint
-    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", lambda *a: (go.wait(30), write(*a)))
+
+    def later(folder: Path, content: Mapping[str, Any]) -> None:
+        go.wait(30)
+        write_checkpoint(folder, content)
+
+    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", later)
     checkpoints_of = writer(tmp_path, state, steps=5)
 
     assert checkpoints_of.is_due(5)
     checkpoints_of.write(5)
-    state.modules["model"].weight.data.zero_()  # training continues while the file is being written
+    for parameter in state.modules.parameters():  # training continues while the file is being written
+        parameter.data.zero_()
     state.losses.zero_()
     assert not checkpoints_of.is_due(9), "a checkpoint of step 5 is being written"
     assert (checkpoints_of.step, kept_steps(tmp_path)) == (0, 0)
@@ -174,7 +188,7 @@ def test_checkpoints_hold_up_training_for_two_percent_of_the_time(
         clock[0] += 3.0  # seconds that the copy of a large state takes
         return {"step": step}
 
-    monkeypatch.setattr(checkpoint_writer.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(checkpoint_writer, "copied_state", copy)
     monkeypatch.setattr(checkpoint_writer, "write_checkpoint", lambda *_: None)
     checkpoints_of = writer(tmp_path, State(1), seconds=30)
