@@ -1,4 +1,4 @@
-"""How quantities, configurations and metrics are worded in figures, tables and the report."""
+"""Texts for quantities, configurations and metrics in figures, tables and the report."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ _STRATEGIES = {
 
 
 def count_text(count: float) -> str:
-    """``4096`` → ``4,096``; ``12800000`` → ``12.8M``."""
+    """Return a count as text: ``4096`` → ``4,096``; ``12800000`` → ``12.8M``."""
     if count < _WRITTEN_OUT:
         return f"{round(count):,}"
     for size, prefix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
@@ -36,46 +36,46 @@ def count_text(count: float) -> str:
 
 
 def budget_text(regime: str, budget: float) -> str:
-    """A budget level in the unit of its regime."""
+    """Return a budget level in the unit of its regime."""
     return format_flops(budget) if regime == "fixed-compute" else f"{count_text(budget)} samples"
 
 
 def capital(text: str) -> str:
-    """A sentence's first letter, with names further on left as they are."""
+    """Return a sentence with its first letter in upper case; ``str.capitalize`` would lower the others."""
     return text[:1].upper() + text[1:]
 
 
 def listed(texts: Sequence[str]) -> str:
-    """``a``; ``a and b``; ``a, b and c``."""
+    """Return texts as a list in words: ``a``; ``a and b``; ``a, b and c``."""
     *most, last = texts
     return f"{', '.join(most)} and {last}" if most else last
 
 
 def plural(count: int, noun: str) -> str:
-    """``1 run``, ``3 runs``."""
+    """Return a count with its noun: ``1 run``, ``3 runs``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def quality_fraction(quality: str) -> float:
-    """``top20`` → 0.2, ``all`` → 1: where a quality stands on an axis; names of other forms come last."""
+    """Return the kept fraction of a quality: ``top20`` → 0.2, ``all`` → 1; others 2, to sort last."""
     match = re.fullmatch(r"top(\d+(?:\.\d+)?)", quality)
     return float(match[1]) / 100 if match else (1.0 if quality == "all" else 2.0)
 
 
 def quality_text(quality: str) -> str:
-    """``top20`` → ``top 20 %``."""
+    """Return a quality as text: ``top20`` → ``top 20 %``."""
     match = re.fullmatch(r"top(\d+(?:\.\d+)?)", quality)
     return f"top {match[1]} %" if match else quality
 
 
 def strategy_text(strategy: str) -> str:
-    """``flip-50`` → ``FLIP (50 %)``: the names used in the field; an unknown name stands as it is."""
+    """Return a strategy's usual name, ``flip-50`` → ``FLIP (50 %)``; an unknown name stays as it is."""
     match = re.fullmatch(r"flip-(\d+)", strategy)
     return f"FLIP ({match[1]} %)" if match else _STRATEGIES.get(strategy, strategy)
 
 
 def axis_text(axis: str, value: object) -> str:
-    """One value of one part of a configuration."""
+    """Return the text of one value of a configuration."""
     if axis == "subset_size":
         return f"{count_text(float(str(value)))} pairs"
     if axis == "quality":
@@ -84,13 +84,13 @@ def axis_text(axis: str, value: object) -> str:
 
 
 def configuration_text(cell: Mapping[str, Any], *, without: str = "") -> str:
-    """A whole configuration: architecture, strategy, pairs and quality, in that order."""
+    """Return a configuration as text: architecture, strategy, pairs and quality, in that order."""
     order = ("architecture", "strategy", "subset_size", "quality")
     return ", ".join(axis_text(axis, cell[axis]) for axis in order if axis != without)
 
 
 def metric_text(metric: str) -> str:
-    """``held-out/top1`` → ``zero-shot top-1 error (held-out)``."""
+    """Return a metric as text: ``held-out/top1`` → ``zero-shot top-1 error (held-out)``."""
     where, _, what = metric.rpartition("/")
     if what == "loss":
         return f"loss ({where})"
@@ -98,24 +98,24 @@ def metric_text(metric: str) -> str:
 
 
 def measured_text(metric: str, value: float) -> str:
-    """``error 20.8 %``; ``loss 2.077`` of a metric that is a loss."""
+    """Return a measured value as text: ``error 20.8 %``, or ``loss 2.077`` if the metric is a loss."""
     return f"loss {value:.4g}" if metric.endswith("/loss") else f"error {percent(value)} %"
 
 
 def percent(fraction: float, digits: int = 1) -> str:
-    """A fraction as percent, without the sign; a dash for NaN."""
+    """Return a fraction in percent, without the sign; a dash for NaN."""
     return "–" if isnan(fraction) else f"{100 * fraction:.{digits}f}"
 
 
 def percent_interval(low: float, high: float) -> str:
-    """An interval of fractions in percent; empty when there is none."""
+    """Return an interval of fractions in percent; empty for NaN."""
     return "" if isnan(low) or isnan(high) else f"[{percent(low)}, {percent(high)}]"
 
 
 def sort_key(axis: str, value: object) -> tuple[float, str]:
-    """Order of the values along a part of the configuration: sizes and qualities by how much they hold.
+    """Return the sort key of a value along a part of the configuration: sizes and qualities by size.
 
-    Names that are numbers, such as a model's parameters, go by their size, after all others.
+    Names that are numbers, such as a number of parameters, sort by value, after all other names.
     """
     text = str(value)
     if axis == "subset_size":
@@ -129,7 +129,7 @@ POOL = "largest subset of each quality"
 
 
 def held_text(held: dict[str, Any]) -> str:
-    """What a comparison holds, in words, without its budget."""
+    """Return the fixed parts of a comparison in words, without its budget."""
     order = ("architecture", "strategy", "subset_size", "quality")
     return ", ".join(
         POOL if held[name] == POOL else axis_text(name, held[name]) for name in order if name in held

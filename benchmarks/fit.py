@@ -27,7 +27,7 @@ from scipy.optimize import OptimizeResult, minimize
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis.laws.surface import HUBER_DELTA, fit, fit_draws, resample
+from analysis.laws.surface import HUBER_DELTA, fit, fit_draws
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")
@@ -61,6 +61,7 @@ WHOLE = """
 import time
 import numpy as np, pandas as pd
 from analysis.report.analyse import analyse
+from analysis.report.study_frames import StudyFrames
 from tests.analysis.synthetic import study
 
 base = study(levels=tuple(np.geomspace(2e11, 1e13, 6))).results
@@ -68,10 +69,9 @@ copies = [
     base.assign(trial=base["trial"] + f"-{k}", subset_size=base["subset_size"] + 10_000 * k)
     for k in range(51)
 ]
-frame, empty = pd.concat(copies, ignore_index=True).iloc[:10_000], pd.DataFrame()
+many = pd.concat(copies, ignore_index=True).iloc[:10_000]
 began = time.process_time()
-declared = {"name": "many", "metric": "held-out/top1"}
-analyse(declared, results=frame, plan=empty, ledger=empty, events=empty)
+analyse(StudyFrames(name="many", metric="held-out/top1", results=many))
 print(time.process_time() - began)
 """
 
@@ -121,7 +121,8 @@ def _measure(points: tuple[Floats, Floats, Floats], starts: int, package: str) -
         Line("fit_off_published", max(abs(v / t - 1) for v, t in zip(values, PUBLISHED, strict=True)), 1e-5),
         Line("random_starts_agreeing", fit(n, d, y, starts=exponents).agreement, STARTS, more=True),
     ]
-    weights = resample(len(y), DRAWS, np.random.default_rng(1))
+    generator = np.random.default_rng(1)
+    weights = generator.multinomial(len(y), np.full(len(y), 1 / len(y)), size=DRAWS).astype(np.float64)
     ours, drawn = _timed(lambda: fit_draws(n, d, y[None, :], weights=weights, around=found))
     lines.append(Line("bootstrap_4000_s", ours, 2.0))
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from itertools import islice, product
 from pathlib import Path
 
@@ -51,17 +52,11 @@ def big_report(folder: str) -> None:
         trial_row(cell, level, seed, true_error(level, *cell) + 0.004 * (seed - 1))
         for cell, level, seed in product(islice(grid, CONFIGURATIONS), LEVELS, range(SEEDS))
     ]
-    frames = frames_around(pd.DataFrame(rows))
+    frames = replace(frames_around(pd.DataFrame(rows)), name="big")
     write_report(
         Path(folder),
-        declaration={"name": "big", "metric": "held-out/top1", "study_budget_flops": None},
+        frames,
         declaration_text="name: big\n",
-        results=frames.results,
-        curves=frames.curves,
-        plan=frames.plan,
-        left_out=frames.left_out,
-        ledger=frames.ledger,
-        events=frames.events,
         provenance={},
         processes=len(os.sched_getaffinity(0)),
     )

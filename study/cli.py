@@ -1,8 +1,8 @@
 """The command line: the list of commands, and how bad input ends.
 
-Exit codes: 0, done; 1, something that was asked for failed (`run`: a trial; `data eval-sets`: a set); 2, bad
-input, told in one message; 3, `run` had no room in the study budget for all trials; 4, `run` was told to stop
-before its end; 130, interrupted by the keyboard.
+Exit codes: 0, done; 1, something that was asked for failed (`run`: a trial; `check`: a check; `data
+eval-sets`: a set); 2, bad input, reported in one message; 3, `run` had no room in the study budget for all
+trials; 4, `run` was asked to stop before its end; 130, interrupted by the keyboard.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from study.commands import (
     calibrate,
+    check,
     completion,
     data,
     evaluate,
@@ -29,7 +30,7 @@ from study.commands import (
 from study.commands.command import Command, add_commands, help_with
 
 COMMANDS: tuple[Command, ...] = (
-    new, plan, calibrate, run, stop, status, report, recommend, export, import_table,
+    new, plan, check, calibrate, run, stop, status, report, recommend, export, import_table,
     data, evaluate, completion,
 )  # fmt: skip
 EXIT_BAD_INPUT = 2

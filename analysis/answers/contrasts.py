@@ -1,10 +1,10 @@
-"""One part of the configuration at a time: which is best with the rest held.
+"""Comparisons along one part of the configuration, with the other parts fixed.
 
-Two questions are asked of quality. At the same number of pairs: is purer better? And of one pool, where a
-purer subset is a smaller one: how much of it to keep? The second compares each quality's largest subset and
-is the quality trade.
+Quality is compared in two ways. At an equal number of pairs: is purer data better? Within one pool, where a
+purer subset is a smaller one: how much of the pool should be kept? The second way is the quality trade; it
+compares the largest subset of each quality.
 
-Of a half-finished study each comparison says what it lacks, and none is clear before all of it has run.
+In an unfinished study each comparison lists the runs that it lacks, and is not clear before all have run.
 """
 
 from collections.abc import Mapping
@@ -26,15 +26,14 @@ Lacking = dict[Any, tuple[int, int]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Statement:
-    """What the comparisons along one axis say together.
+    """The joint result of the comparisons along one axis.
 
     Attributes:
         title: The question.
-        verdict: The verdict that all comparisons share; otherwise ``mixed`` when some are clear, or
-            ``undecided``.
-        held: What is held in the comparison that is spelt out.
-        steps: Its answer at each budget.
-        text: What all comparisons say.
+        verdict: Verdict that all comparisons share; otherwise ``mixed`` if some are clear, or ``undecided``.
+        held: Fixed parts of the comparison in ``steps``.
+        steps: Answer of that comparison at each budget.
+        text: Summary of all comparisons.
     """
 
     title: str
@@ -46,11 +45,11 @@ class Statement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Cells that differ along one axis alone.
+    """Cells that differ only along one axis.
 
     Attributes:
         axis: Column of ``CONFIGURATION`` that varies.
-        held: Value of each other column of the cell, and ``budget``.
+        held: Other columns of the cell, ``budget`` included, with their values.
         positions: The cells, ordered along the axis.
     """
 
@@ -60,7 +59,7 @@ class Comparison:
 
 
 def comparisons(draws: CellDraws, axis: str) -> list[Comparison]:
-    """Every group of at least two cells that differ along one axis alone: their budget is the same too."""
+    """Return every group of at least two cells that differ only along one axis, at one budget."""
     others = [name for name in CONFIGURATION if name != axis]
     found = [
         _compare(draws, axis, dict(zip(["regime", "budget", *others], key, strict=True)), positions)
@@ -92,9 +91,9 @@ def _pool_comparisons(draws: CellDraws) -> list[Comparison]:
 
 
 def densest(found: list[Comparison]) -> list[Comparison]:
-    """Of all ways to hold the rest, the one that compares most cells: its comparisons, by budget.
+    """Return the comparisons that share the fixed parts under which most cells are compared, by budget.
 
-    Between equals: the one with more budgets, then the one that holds more pairs.
+    Ties go to the parts with more budgets, then to those with more pairs.
     """
 
     def way(comparison: Comparison) -> tuple[str, ...]:
@@ -114,14 +113,15 @@ def densest(found: list[Comparison]) -> list[Comparison]:
 
 
 def lacking(plan: pd.DataFrame, axis: str) -> dict[tuple[Any, ...], Lacking]:
-    """What each planned comparison along an axis lacks: value → runs that have not ended, and all its runs.
+    """Return the missing runs of each planned comparison along an axis.
 
     Args:
-        plan: What ``missing.with_budgets`` gave.
+        plan: Plan from ``missing.with_budgets``.
         axis: Column of ``CONFIGURATION``.
 
     Returns:
-        By the values of ``CELL`` that the comparison holds, with None for the axis.
+        Values of ``CELL``, with None for the axis → value along the axis → runs that have not ended, and all
+        runs.
     """
     found: dict[tuple[Any, ...], Lacking] = {}
     if plan.empty:
@@ -163,16 +163,16 @@ def _key(held: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def contrasts(draws: CellDraws, plan: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Every comparison along every axis.
+    """Return every comparison along every axis.
 
     Args:
-        draws: The study's cells.
-        plan: What ``missing.with_budgets`` gave; without it, nothing is known to be lacking.
+        draws: Cells of the study.
+        plan: Plan from ``missing.with_budgets``; without it no runs count as missing.
 
     Returns:
-        One row a comparison: ``axis``, ``regime``, ``budget``, ``held`` (text), ``values`` (texts along the
+        One row per comparison: ``axis``, ``regime``, ``budget``, ``held`` (text), ``values`` (texts along the
         axis), ``best`` (text), ``place`` of the best along the axis (``first``, ``middle``, ``last``), the
-        columns of ``frontier.describe``, and ``lacking``: what of it was planned and has no result (text).
+        columns of ``frontier.describe``, and ``lacking`` (planned runs without a result, as text).
     """
     rows = []
     for axis in CONFIGURATION:
@@ -208,11 +208,11 @@ _TITLES = {
 def statements(
     draws: CellDraws, table: pd.DataFrame, plan: pd.DataFrame | None = None
 ) -> tuple[Statement, ...]:
-    """The answers along each axis; an axis along which nothing was compared is said to be one.
+    """Return the joint result along each axis, also along axes without a comparison.
 
     Args:
-        draws: The cells that ``table`` was made of.
-        table: What ``contrasts`` gave.
+        draws: Cells that ``table`` was made from.
+        table: Table from ``contrasts``.
         plan: As in ``contrasts``.
     """
     plan = pd.DataFrame() if plan is None else plan
@@ -225,9 +225,9 @@ def statements(
 def _state(draws: CellDraws, table: pd.DataFrame, axis: str, planned: int) -> Statement:
     rows = records(table[table["axis"] == axis]) if len(table) else []
     if not rows:
-        text = "No two finished trials differ in this alone: the study cannot say."
+        text = "No two finished trials differ only in this, so the study does not answer it."
         if planned:
-            text = f"Nothing yet: none of {plural(planned, 'planned comparison')} has two finished sides."
+            text = f"No answer yet: none of {plural(planned, 'planned comparison')} has two finished sides."
         return Statement(title=_TITLES[axis], verdict="undecided", held="", steps=(), text=text)
     dense = densest(comparisons(draws, axis))
     held = held_text(dense[0].held)
@@ -246,7 +246,7 @@ def _state(draws: CellDraws, table: pd.DataFrame, axis: str, planned: int) -> St
     if unfinished:
         text += f"; {unfinished} {'lacks' if unfinished == 1 else 'lack'} trials that were planned"
     if absent > 0:
-        text += f"; {absent} more {'was' if absent == 1 else 'were'} planned and can't be made yet"
+        text += f"; {absent} more {'is' if absent == 1 else 'are'} planned and cannot be made yet"
     kinds = {str(row["verdict"]) for row in rows}
     verdict = kinds.pop() if len(kinds) == 1 else ("mixed" if clear else "undecided")
     return Statement(title=_TITLES[axis], verdict=verdict, held=held, steps=steps, text=f"{text}.")
@@ -256,5 +256,5 @@ def _confidence(row: dict[str, Any]) -> str:
     if row["verdict"] == "tie":
         said = "a tie with " + ", ".join(name for name in row["tied"].split("; ") if name != row["best"])
     else:
-        said = f"{row['verdict']}: {percent(row['gap'])} points before {row['runner_up']}"
+        said = f"{row['verdict']}: {percent(row['gap'])} points ahead of {row['runner_up']}"
     return f"so far {said}; {row['lacking']}" if row["lacking"] else said

@@ -1,8 +1,6 @@
-"""What a study cost: FLOPs by budget level from its plan and ledger, and time from its events."""
+"""The cost of a study: FLOPs by budget level from its plan and ledger, and time from its events."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,13 +15,13 @@ _BESIDE = ("node-left-out",)  # it may come before a start
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunTime:
-    """How long the runs of a study took, one after the other, and what of that its trials filled.
+    """The time that the runs of a study took, and the part of it that trials used.
 
     Attributes:
-        wall_s: From the start of each tuning and each grid to its last event, in seconds.
-        busy_s: Seconds that trials ran, failed attempts included.
-        slot_s: Slots × seconds, with as many slots as there were at each time.
-        slots: Most slots that there were.
+        wall_s: Seconds from the start of each tuning and each grid to its last event, summed.
+        busy_s: Seconds in which trials ran, failed attempts included.
+        slot_s: Slot seconds: number of slots at each time × seconds.
+        slots: Largest number of slots.
     """
 
     wall_s: float
@@ -33,8 +31,8 @@ class RunTime:
 
     @property
     def busy(self) -> float | None:
-        """Share of the slots' time in which a trial ran; None where there was no such time."""
-        # A node is taken for lost a moment before its trials are.
+        """Share of the slot seconds in which a trial ran; None without slot seconds."""
+        # A lost node is recorded a moment before the trials on it, so the share may exceed 1.
         return min(1.0, self.busy_s / self.slot_s) if self.slot_s > 0 else None
 
 
@@ -43,13 +41,13 @@ class Cost:
     """Totals of a study; FLOPs are training plus evaluation.
 
     Attributes:
-        planned_flops: Of all planned trials.
-        spent_flops: Spent by trials and charged beside them.
-        charged_flops: The part charged beside the trials.
-        wasted_flops: Lost with attempts that failed.
-        budget_flops: Declared study budget, a cap on training FLOPs; NaN without one.
-        booked_flops: Training FLOPs alone that are gone, waste included: what the budget caps.
-        time: How long its runs took; NaN without events.
+        planned_flops: FLOPs of all planned trials.
+        spent_flops: FLOPs spent by trials, plus ``charged_flops``.
+        charged_flops: FLOPs charged for other work, such as quality scoring.
+        wasted_flops: FLOPs lost with failed attempts.
+        budget_flops: Declared cap on training FLOPs; NaN without one.
+        booked_flops: Training FLOPs used, waste included; this is what the budget caps.
+        time: Time that the runs took; NaN without events.
     """
 
     planned_flops: float
@@ -62,44 +60,43 @@ class Cost:
 
 
 def totals(
-    declaration: Mapping[str, Any], plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame
+    plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame, *, budget_flops: float | None = None
 ) -> Cost:
-    """Sums up plan, ledger and events, each of which may be empty."""
-    budget = declaration.get("study_budget_flops")
+    """Sum up plan, ledger and events, each of which may be empty; ``budget_flops`` is the declared cap."""
     return Cost(
         planned_flops=float(_flops(plan).sum()),
         spent_flops=_sum(ledger, SPENT),
         charged_flops=_sum(ledger, ("charged",)),
         wasted_flops=_sum(ledger, ("wasted",)),
-        budget_flops=float(budget) if budget is not None else float("nan"),
+        budget_flops=float(budget_flops) if budget_flops is not None else float("nan"),
         booked_flops=_booked(ledger),
         time=run_time(events),
     )
 
 
 def run_time(events: pd.DataFrame, *, now: float | None = None) -> RunTime:
-    """Sums up the times of a study's events.
+    """Sum up the times of a study's events.
 
     Args:
-        events: The events, one run after the other.
-        now: Up to when the last run goes on, in seconds since 1970; up to its last event, where it is over.
+        events: Events of all runs, in order.
+        now: Current time in seconds since 1970 if the last run is still going; None if it has ended.
     """
     if events.empty or "slots" not in events:
         return RunTime(wall_s=float("nan"), busy_s=float("nan"), slot_s=0.0, slots=0)
     wall = busy = slot = 0.0
     phases = events["event"].isin(STARTS).cumsum()
     for number, phase in events.groupby(phases):
-        told = phase[~phase["event"].isin(_BESIDE)]
+        counted = phase[~phase["event"].isin(_BESIDE)]
         if not number:
             continue
-        last = float(told["time"].max())
+        last = float(counted["time"].max())
         if now is not None and number == phases.iloc[-1]:
             last = max(last, now)
-        wall += last - float(told["time"].min())
-        at = told.dropna(subset=["slots"])
+        wall += last - float(counted["time"].min())
+        at = counted.dropna(subset=["slots"])
         until = np.append(at["time"].to_numpy(np.float64)[1:], last)
         slot += float((at["slots"].to_numpy(np.float64) * (until - at["time"].to_numpy(np.float64))).sum())
-        busy += _busy_s(told, last)
+        busy += _busy_s(counted, last)
     return RunTime(wall_s=wall, busy_s=busy, slot_s=slot, slots=int(events["slots"].max()))
 
 
@@ -121,10 +118,10 @@ def _booked(ledger: pd.DataFrame) -> float:
 
 
 def by_level(plan: pd.DataFrame, ledger: pd.DataFrame) -> pd.DataFrame:
-    """FLOPs by budget level: ``level`` (text), ``trials``, ``planned``, ``spent``, ``wasted``.
+    """Return FLOPs by budget level: ``level`` (text), ``trials``, ``planned``, ``spent``, ``wasted``.
 
-    What the ledger charges beside the trials stands in rows of its own, as planned and spent; so do the
-    trials that are not of the plan, which are the tuning's.
+    Charges for other work have rows of their own, as planned and spent. So have the trials outside the plan,
+    which belong to the tuning.
     """
     if plan.empty:
         return pd.DataFrame({name: [] for name in ("level", "trials", "planned", "spent", "wasted")})

@@ -1,9 +1,9 @@
-"""Where one architecture or training strategy overtakes another, along compute or data.
+"""Crossovers: the x at which one architecture or training strategy overtakes another.
 
-Two curves that differ in this alone are compared over the x that both were measured at. Each draw of the
-study gives a difference of two curves and so at most one place where the sign changes for good; a draw in
-which it never changes counts as a crossover before the first or after the last x, so that an interval that
-reaches an end is open there.
+Two curves that differ only in architecture or strategy are compared over the range of x that both cover. In
+each draw of the study the crossover is the last sign change of their difference. A draw without a sign change
+counts as a crossover before the first or after the last x, so that an interval that reaches an end is open
+there.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -29,15 +29,15 @@ _POINTS = 120
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Crossing:
-    """Where the second of two curves gets below the first.
+    """The crossover of two curves, at which the second falls below the first.
 
     Attributes:
         verdict: ``overtakes``; ``none within the data``: one is ahead throughout; or ``undecided``.
         reason: The verdict in one sentence, without names.
         ahead_first: Probability that the second is ahead at the smallest x.
-        ahead_last: Probability that it is ahead at the largest.
-        x: The crossover as measured; NaN unless ``verdict`` is ``overtakes``.
-        ends: Its intervals, 0 and infinite where they are open; NaN unless ``verdict`` is ``overtakes``.
+        ahead_last: Probability that it is ahead at the largest x.
+        x: Measured crossover; NaN unless ``verdict`` is ``overtakes``.
+        ends: Intervals of ``x``, with open ends at 0 and infinity; NaN unless ``verdict`` is ``overtakes``.
     """
 
     verdict: Verdict
@@ -51,30 +51,30 @@ class Crossing:
 def cross(
     first: Floats, second: Floats, at: Floats, *, informed: bool = True, refits: int | None = None
 ) -> Crossing:
-    """Compares two curves.
+    """Compare two curves.
 
     Args:
-        first: Errors, shape (rows, points): as measured, as they might have been, without each run.
-        second: The same of the other.
+        first: Errors of the first curve, shape (rows, points): as measured, in each draw, without each run.
+        second: Errors of the second curve.
         at: Rising x, shape (points,).
-        informed: Whether the draws carry what is uncertain, see ``laws.Law``.
-        refits: Rows that are draws; by default all but the first.
+        informed: Whether the draws carry the uncertainty, see ``laws.Law``.
+        refits: Number of rows that are draws; by default all but the first.
     """
     gap = first - second
     refits = len(gap) - 1 if refits is None else refits
     ahead = (gap > 0)[1 : 1 + refits]
     start, end = (float(ahead[:, side].mean()) if refits else float("nan") for side in (0, -1))
     if not informed:
-        reason = "neither the noise between seeds nor what the laws miss was measured"
+        reason = "neither the noise between seeds nor the discrepancy of the laws was measured"
         return Crossing(verdict="undecided", reason=reason, ahead_first=start, ahead_last=end)
     overtaking = (~ahead[:, 0] & ahead[:, -1]).mean()
-    behind = (gap < 0)[1 : 1 + refits]  # a draw in which both are the same throughout is neither
+    behind = (gap < 0)[1 : 1 + refits]  # a draw with equal curves counts for neither side
     steady = [float(side.all(axis=1).mean()) for side in (behind, ahead)]
     if overtaking >= COVERAGE:
         places = _places(gap, at)
         return Crossing(
             verdict="overtakes",
-            reason=f"in {overtaking:.0%} of the draws it comes from behind and ends ahead",
+            reason=f"in {overtaking:.0%} of the draws it starts behind and ends ahead",
             ahead_first=start,
             ahead_last=end,
             x=float(places[0]),
@@ -84,14 +84,14 @@ def cross(
         reason = f"one is ahead throughout in {max(steady):.0%} of the draws"
         return Crossing(verdict="none within the data", reason=reason, ahead_first=start, ahead_last=end)
     reason = (
-        f"in {overtaking:.0%} of the draws it comes from behind and ends ahead; "
+        f"in {overtaking:.0%} of the draws it starts behind and ends ahead; "
         f"in {max(steady):.0%} one is ahead throughout"
     )
     return Crossing(verdict="undecided", reason=reason, ahead_first=start, ahead_last=end)
 
 
 def _places(gap: Floats, at: Floats) -> Floats:
-    """The last x at which the gap turns positive: −∞ where it always was, ∞ where it ends negative."""
+    """Return the last x at which the gap turns positive: 0 if it always is, infinite if it ends negative."""
     behind = gap <= 0
     last = len(at) - 1 - behind[:, ::-1].argmax(axis=1)
     rows, left = np.arange(len(gap)), np.minimum(last, len(at) - 2)
@@ -105,17 +105,17 @@ def _places(gap: Floats, at: Floats) -> Floats:
 
 
 def crossovers(draws: CellDraws, laws: tuple[Law, ...], *, along: str) -> pd.DataFrame:
-    """Every pair of curves that differ in architecture or strategy alone.
+    """Compare every pair of curves that differ only in architecture or strategy.
 
     Args:
-        draws: The cells that the laws were fitted to.
-        laws: Of both axes.
+        draws: Cells that the laws were fitted to.
+        laws: Laws of the curves along compute and data.
         along: ``compute`` or ``data``.
 
     Returns:
-        One row a pair: ``along``, ``axis``, ``held`` (text), ``behind`` and ``ahead`` (texts: which is ahead
-        at the largest x), ``x_low`` and ``x_high`` (the range compared), and the fields of ``Crossing`` and
-        of its ``ends``.
+        One row per pair: ``along``, ``axis``, ``held`` (text), ``behind`` and ``ahead`` (texts, as of the
+        largest x), ``x_low`` and ``x_high`` (compared range), and the fields of ``Crossing`` and of its
+        ``ends``.
     """
     rows = []
     for axis in _AXES:

@@ -1,9 +1,9 @@
-"""The lower envelope over compute: the lowest error that any configuration reaches for so many FLOPs.
+"""The lower envelope over compute: the lowest error of any configuration at each number of FLOPs.
 
-The Pareto frontier keeps the cells that no other beats for as much compute or less; each with the share of
-the draws in which it is one of them. The law of the envelope runs through the lowest of all configurations'
-curves at every compute that was measured (Hoffmann et al. 2022, approach 1): each curve is read off there
-between its own cells, see ``read_off``. The law is refitted to each draw's envelope.
+The Pareto frontier holds the cells that no other cell beats at equal or lower cost, each with the share of
+draws in which it is on the frontier. The law of the envelope is fitted to the lowest of all curves at every
+measured compute (Hoffmann et al. 2022, approach 1), where each curve is interpolated between its own cells,
+see ``read_off``. The law is refitted to the envelope of each draw.
 """
 
 from collections.abc import Mapping
@@ -30,14 +30,14 @@ class Envelope:
     """The envelope of one regime.
 
     Attributes:
-        regime: Whose cells these are.
-        pareto: The cells of the frontier by rising compute: the columns of ``CellDraws.cells`` and
-            ``probability``, that the cell is one of them.
-        read: What the law runs through: ``train_flops``, ``error`` and the ``runs`` of the cell that it was
-            read off at or before.
-        fit: The law.
+        regime: Regime of the cells.
+        pareto: Cells of the frontier by rising compute: the columns of ``CellDraws.cells``, and
+            ``probability`` of being on the frontier.
+        read: Points that the law is fitted to: ``train_flops``, ``error``, and ``runs`` of the cell behind
+            each.
+        fit: Law of the envelope.
         alpha: Intervals of its exponent; NaN without draws of runs.
-        floor: Intervals of its floor.
+        floor: Intervals of its floor; NaN without draws of runs.
     """
 
     regime: str
@@ -49,11 +49,11 @@ class Envelope:
 
 
 def envelopes(draws: CellDraws, choices: Mapping[str, FormChoice]) -> tuple[Envelope, ...]:
-    """The envelope of each regime.
+    """Return the envelope of each regime.
 
     Args:
-        draws: The study's cells.
-        choices: The form of the curves over compute of each regime, which is its envelope's as well.
+        draws: Cells of the study.
+        choices: Regime → form of its curves over compute, which is also the form of its envelope.
     """
     return tuple(
         _envelope(regime, draws.take(places), choices[regime].form if regime in choices else POWER)
@@ -77,7 +77,7 @@ def _envelope(regime: str, draws: CellDraws, form: Form) -> Envelope:
 
 
 def _lowest(draws: CellDraws, cost: Floats, grid: Floats) -> tuple[Floats, NDArray[np.int64]]:
-    """The lowest curve at each compute, and the runs of its cell there, for each row of the cells' stack."""
+    """Return the lowest curve at each compute and the runs of its cell there, for each row of the stack."""
     stack, runs = draws.resampled(), draws.cells["runs"].to_numpy(np.int64)
     y = np.full((len(stack), len(grid)), np.inf)
     behind = np.zeros(y.shape, dtype=np.int64)
@@ -93,14 +93,14 @@ def _lowest(draws: CellDraws, cost: Floats, grid: Floats) -> tuple[Floats, NDArr
 def _law(
     draws: CellDraws, form: Form, x: Floats, y: Floats, runs: NDArray[np.int64]
 ) -> tuple[LawFit, Interval, Interval]:
-    """The law through the envelope, with the intervals of its exponent and floor.
+    """Fit the law of the envelope; return it with the intervals of its exponent and floor.
 
     Args:
-        draws: Of the regime's cells.
-        form: Of the law.
+        draws: Cells of the regime.
+        form: Form of the law.
         x: Training FLOPs.
-        y: The envelope for each row of the cells' stack (``CellDraws.resampled``).
-        runs: Weights, of the same shape.
+        y: Envelope of each row of the stack (``CellDraws.resampled``).
+        runs: Weights, in the shape of ``y``.
     """
     drawn = slice(1, 1 + draws.refits)
     law = fit_law(

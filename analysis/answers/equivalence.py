@@ -1,10 +1,9 @@
-"""What a training strategy is worth in data or compute.
+"""The worth of a training strategy in data or compute.
 
-The ratio k such that the strategy at x has the error of the baseline at k·x: k = 2 means that it does with
-half of the data what the baseline does with all of them. Both are read off in the same way, by their laws or
-by the best so far between their cells (``laws.pair``), as crossovers are, so that no strategy is worth more
-or less than itself. Past the ends of what was measured of the baseline k is only bounded, and a draw there
-counts as beyond the bound.
+The worth is the ratio k at which the strategy at x has the error of the baseline at k·x: k = 2 means that the
+strategy needs half of the data of the baseline. Both curves are read in the same way (``laws.pair``), so that
+the worth of a strategy against itself is 1. Beyond the measured range of the baseline k is only bounded, and
+draws there count as beyond the bound.
 """
 
 from dataclasses import asdict
@@ -28,16 +27,16 @@ _SAME = 1e-9
 
 
 def equivalent(error: Floats, baseline: Floats, at: Floats, *, x: float) -> Floats:
-    """Return the x at which the baseline has an error: 0 below what was measured, infinite above it.
+    """Return the x at which the baseline has an error; 0 below its range and infinite above it.
 
     Args:
         error: Shape (draws,).
-        baseline: The baseline's curve in each draw, nowhere rising, shape (draws, points).
+        baseline: Curve of the baseline in each draw, non-increasing, shape (draws, points).
         at: Rising x, shape (points,).
-        x: Where the error was reached: of a stretch of the baseline that has it all along, the nearest point.
+        x: x of the error on its own curve; if the baseline is flat at that error, the nearest x is returned.
     """
     first = _crossing(error, baseline, at)
-    # From the other end: the last point at which the baseline is still as high.
+    # The same from the other end: the last x at which the baseline is still as high.
     last = 1.0 / _crossing(-error, -baseline[:, ::-1], 1.0 / at[::-1])
     found = np.clip(x, first, np.maximum(first, last))
     found[error > baseline[:, 0]] = 0.0
@@ -46,7 +45,7 @@ def equivalent(error: Floats, baseline: Floats, at: Floats, *, x: float) -> Floa
 
 
 def _crossing(error: Floats, falling: Floats, at: Floats) -> Floats:
-    """The first x at which a curve that nowhere rises is as low as an error, by straight lines in ln x."""
+    """Return the first x at which a non-increasing curve is as low as an error, linearly in ln x."""
     rows, log_x = np.arange(len(error)), np.log(at)
     right = np.clip((falling > error[:, None]).sum(axis=1), 0, len(at) - 1)
     left = np.maximum(right - 1, 0)
@@ -63,17 +62,16 @@ def equivalences(
     """Compare every strategy with the baseline, at each measured x.
 
     Args:
-        draws: The cells that the laws were fitted to.
-        laws: Of both axes.
+        draws: Cells that the laws were fitted to.
+        laws: Laws of the curves along compute and data.
         along: ``compute`` or ``data``.
-        baseline: The strategy that the others are measured by.
+        baseline: Strategy that the others are compared with.
 
     Returns:
-        One row a strategy, curve and x: ``along``, ``held`` (text), ``strategy`` (text), ``x``, ``ratio``
-        with the fields of ``Interval`` (0 or infinite where it is only bounded), ``bound`` (the ratios that
-        the baseline's measurements reach, lowest and highest), ``by`` (``laws`` or ``cells``: how both were
-        read), ``verdict``: ``worth more``, ``worth less`` (the interval lies above or below 1), or
-        ``undecided``.
+        One row per strategy, curve and x: ``along``, ``held`` (text), ``strategy`` (text), ``x``, ``ratio``
+        with the fields of ``Interval`` (0 or infinite if only bounded), ``bound`` (lowest and highest ratio
+        within the measured range of the baseline), ``by`` (``laws`` or ``cells``, how both were read) and
+        ``verdict``: ``worth more`` or ``worth less`` if the interval lies above or below 1, or ``undecided``.
     """
     rows = []
     for group in alike(laws, along=along, axis="strategy"):
@@ -83,12 +81,12 @@ def equivalences(
 
 
 def worth(draws: CellDraws, base: Law, law: Law) -> list[dict[str, Any]]:
-    """Compare one curve with a baseline's, at each x that was measured of it; see ``equivalences``."""
+    """Compare one curve with the baseline's at each of its measured x; see ``equivalences``."""
     measured = draws.cells[X_COLUMNS[law.along]].to_numpy(np.float64)
     reach, places = measured[base.positions], measured[law.positions]
     every = np.unique(np.concatenate([np.geomspace(reach.min(), reach.max(), _POINTS), places]))
     *several, refits, informed = pair(draws, base, law, every)
-    # What is reached with less is reached with more as well.
+    # An error reached with less compute or data counts as reached with more.
     curve, own = (np.minimum.accumulate(one, axis=1) for one in several)
     within = (every >= reach.min()) & (every <= reach.max())
     at, curve, own = every[within], curve[:, within], own[:, np.searchsorted(every, places)]

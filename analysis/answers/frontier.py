@@ -1,14 +1,15 @@
-"""The best configuration at each budget: a probability over configurations, with ties said to be ties.
+"""The best configuration at each budget, as probabilities over configurations, with ties.
 
-A leader is clear when it is the best of all in a share ``CLEAR`` of the draws and its distance to each other
-one has an interval of as much above zero. The first sees how many there are: of equal configurations one is
-called clear in at most one budget of ten, however many they are (measured, see ``docs/dev/log.md``).
-Budgets are judged one by one. A mean over the seeds that did not diverge flatters its configuration, which is
-then not called clear.
+A leader is clear if it is the best in a share ``CLEAR`` of the draws, and if the interval of its distance to
+each other configuration, of the same probability, lies above zero. The first condition accounts for the
+number of configurations: among equal ones a leader is called clear in at most one budget of ten, however many
+there are (measured, see ``docs/dev/log.md``). Each budget is judged by itself. A mean that excludes diverged
+seeds favours its configuration, which is then not called clear.
 
-Under fixed compute a budget is a declared level, and its cells are compared. Elsewhere configurations are
-compared on compute: at the compute of each cell that no other trial beats, every configuration takes part by
-its own curve, see ``read_off``. A level's best that a cheaper trial beats is ``beaten``.
+Under fixed compute a budget is a declared level, and the cells of that level are compared. In the other
+regimes configurations are compared by compute: at the compute of each cell that no other trial beats, every
+configuration is read off its own curve, see ``read_off``. If a cheaper trial beats the best of a level, that
+best is ``beaten``.
 """
 
 from collections.abc import Iterator
@@ -31,27 +32,27 @@ Floats = NDArray[np.float64]
 Verdict = Literal["clear", "tie", "undecided"]
 
 CLEAR = 0.925
-"""What a clear leader is asked for: its probability, and the interval of its distance to each other.
+"""Probability required of a clear leader, and of the intervals of its distances to the others.
 
-Wider than the printed intervals, since draws of few runs are a little too narrow: with ``COVERAGE`` one of
-two equal configurations, one 1 / 2 / 4 times noisier, is clear in 8.5 / 9.0 / 9.6 % of 4,000 budgets, which
-leaves samples of 1,200 above the one in ten that is allowed (up to 11.2 %); with this in 6.4 / 6.8 / 7.3 %.
+It is higher than ``COVERAGE``, because draws from few runs are slightly too narrow. With ``COVERAGE`` one of
+two equal configurations, one of them 1 / 2 / 4 times as noisy, was clear in 8.5 / 9.0 / 9.6 % of 4,000
+budgets, and in up to 11.2 % of samples of 1,200, above the allowed 10 %. With this value: 6.4 / 6.8 / 7.3 %.
 """
 _SAME = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """Which of some configurations is best.
+    """The choice of the best among configurations.
 
     Attributes:
         leader: Position of the lowest measured error.
         runner_up: Position of the second lowest, or None when there is one configuration.
         probability: Share of the draws in which each is best, shape (configurations,); NaN without draws.
-        members: Positions that hold ``CLEAR`` of the probability together with the leader, best first,
-            and those whose distance to the leader has an interval that holds zero.
-        verdict: ``clear``: the leader alone holds it and the noise between seeds was measured; ``tie``:
-            several do; ``undecided``: the data cannot say.
+        members: Positions of the leader and the most probable others that together reach ``CLEAR``, and of
+            those whose distance to the leader has an interval that contains zero.
+        verdict: ``clear``: the leader is the only member and the noise between seeds was measured; ``tie``:
+            there are several members; ``undecided``: the data do not decide.
         reason: The verdict in one sentence.
     """
 
@@ -64,16 +65,17 @@ class Choice:
 
 
 def choose(draws: CellDraws) -> Choice:
-    """Chooses among configurations measured at the same budget.
+    """Choose among configurations measured at the same budget.
 
     Args:
-        draws: One cell a configuration.
+        draws: One cell per configuration.
     """
     error = draws.cells["error"].to_numpy(np.float64)
     order = np.argsort(error, kind="stable")
     leader = int(order[0])
     if len(draws.draws):
-        # Few residuals make equal draws common: they share, or the first of them would win them all.
+        # Few residuals make equal draws common; equal configurations share the draw, else the first would
+        # win.
         lowest = draws.draws <= draws.draws.min(axis=1, keepdims=True) + _SAME
         probability = (lowest / lowest.sum(axis=1, keepdims=True)).mean(axis=0)
     else:
@@ -92,9 +94,9 @@ def choose(draws: CellDraws) -> Choice:
 
 
 def _members(probability: Floats, draws: Floats, leader: int) -> tuple[int, ...]:
-    """The leader and the most probable others, until together they hold ``CLEAR``.
+    """Return the leader and the most probable others, until together they reach ``CLEAR``.
 
-    Whatever the interval of its distance to the leader does not part from it is a member, too.
+    Configurations whose distance to the leader has an interval that contains zero are members as well.
     """
     members, held = [leader], float(probability[leader])
     for position in np.argsort(-probability, kind="stable"):
@@ -113,39 +115,39 @@ def _judge(
 ) -> tuple[Verdict, str]:
     error, source = draws.cells["error"].to_numpy(np.float64), draws.source
     if runner_up is None:
-        return "undecided", "only one configuration was measured here: there is nothing to choose between"
+        return "undecided", "only one configuration was measured here, so there is nothing to compare it with"
     gap = percent(float(error[runner_up] - error[leader]))
     if source == "none":
         return "undecided", f"ahead by {gap} points, but no noise was measured"
     diverged = int(draws.cells["diverged"].iloc[leader])
-    lost = f"{plural(diverged, 'run')} of it diverged, which its mean leaves out" if diverged else ""
+    lost = f"{plural(diverged, 'run')} of it diverged, which its mean excludes" if diverged else ""
     if len(members) > 1:
-        noise = "" if source == "runs" else ", by the evaluation's counting noise alone"
+        noise = "" if source == "runs" else " by the counting noise of the evaluation alone"
         said = f"{len(members)} configurations cannot be told apart{noise}"
         return "tie", f"{said}; of the lowest, {lost}" if lost else said
     if source == "evaluation":
         return "undecided", (
-            f"ahead by {gap} points, more than the evaluation's counting noise, "
-            "but with one seed per cell the noise between seeds is not known"
+            f"ahead by {gap} points, more than the counting noise of the evaluation, "
+            "but with one seed per cell the noise between seeds is unknown"
         )
     if lost:
         return "undecided", f"ahead by {gap} points, but {lost}"
     single = draws.cells["runs"].to_numpy(np.int64)[[leader, runner_up]].min() == 1
-    borrowed = " as measured on other cells: one of the two has a single run" if single else ""
+    borrowed = " as measured on other cells, since one of the two has a single run" if single else ""
     return "clear", f"ahead by {gap} points, outside the noise between seeds{borrowed}"
 
 
 def frontier(draws: CellDraws) -> pd.DataFrame:
-    """The best configuration at each budget.
+    """Return the best configuration at each budget.
 
     Returns:
-        One row a regime and compute: ``flops`` (of one trial: the level's, or the leader's own outside of
-        fixed compute) and ``at`` (the same as a text); ``configurations`` (compared there); ``leaders`` (the
-        configurations of the leader and of what ties with it, as mappings); the leader's ``budget``,
+        One row per regime and compute: ``flops`` (of one trial: the level under fixed compute, otherwise the
+        leader's) and ``at`` (the same as text); ``configurations`` (number compared); ``leaders`` (the
+        configurations of the leader and of those tied with it, as mappings); the leader's ``budget``,
         ``subset_size``, ``quality``, ``architecture``, ``strategy``, ``runs``, ``diverged``, ``train_flops``,
         ``parameters``, ``samples_seen``, ``epochs``, ``error`` with ``low`` and ``high``; ``probability``;
         ``runner_up`` (text), ``runner_up_error``, ``runner_up_probability``; ``gap`` with ``gap_low`` and
-        ``gap_high``; ``verdict`` (of ``Verdict``, or ``beaten``: another trial is lower for no more compute),
+        ``gap_high``; ``verdict`` (of ``Verdict``, or ``beaten``: another trial is lower at no higher cost),
         ``tied`` (texts of the members, joined by "; "), ``reason``. Errors are fractions.
     """
     cost = costs(draws.cells)
@@ -166,13 +168,13 @@ def frontier(draws: CellDraws) -> pd.DataFrame:
 
 
 def turns(best: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Return the rows where something changes, and how many others the table holds, in words.
+    """Return the rows at which the leader changes, and the number of other rows in words.
 
-    Outside of fixed compute a study has as many rows as cells that no other beats: kept are the first and
-    the last of each regime and those from which on another configuration leads.
+    Outside fixed compute there is a row for every cell that no other beats. Kept are the first and last row
+    of each regime, and rows from which on another configuration leads.
 
     Args:
-        best: What ``frontier`` gave.
+        best: Table from ``frontier``.
     """
     if best.empty:
         return best, ""
@@ -186,10 +188,10 @@ def turns(best: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def _choices(draws: CellDraws, cost: Floats) -> Iterator[tuple[float, int, CellDraws, Choice]]:
-    """Each compute, the position of the best cell, and what was chosen from.
+    """Yield each compute, the position of the best cell, the compared cells and the choice.
 
-    Outside of fixed compute, a cell that lies above another configuration's curve is left out: the line
-    between two of that one's cells passes below it.
+    Outside fixed compute a cell above another configuration's curve is left out: the line between two cells
+    of that configuration passes below it.
     """
     for (regime,), inside in draws.groups(["regime"]):
         of_regime, own_cost = draws.take(inside), cost[inside]
@@ -209,29 +211,29 @@ def _choices(draws: CellDraws, cost: Floats) -> Iterator[tuple[float, int, CellD
 
 
 def _at(regime: str, flops: float) -> str:
-    """A compute as a text; outside of fixed compute it is of no declared digits."""
+    """Return a compute as text; outside fixed compute, where it was not declared, with three digits."""
     return budget_text(regime, flops) if regime == "fixed-compute" else format_flops(flops, digits=3)
 
 
 def _name(cell: dict[str, Any], *, own: bool) -> str:
-    """A configuration in words; one read off between two cells of one epoch has no number of pairs."""
+    """Return a configuration in words; one read between two one-epoch cells has no number of pairs."""
     between = cell["regime"] == "one-epoch" and not own
     return configuration_text(cell, without="subset_size" if between else "")
 
 
 def _only_for_less(here: CellDraws, choice: Choice, names: list[str]) -> dict[str, str]:
-    """The verdict where others were not run for so little compute, or for less only; empty where all were."""
+    """Return the verdict if the others lack a run at this compute or below, or were run only once, below."""
     if choice.runner_up is None:
-        return {"reason": "no other configuration was run for so little compute"}
+        return {"reason": "no other configuration was run at this compute or below"}
     short = [name for name, is_short in zip(names, here.cells["short"], strict=True) if is_short]
     if not short or choice.verdict != "clear":
         return {}
     most = f"{short[0]} and {len(short) - 1} more were" if len(short) > 1 else f"{short[0]} was"
-    return {"verdict": "undecided", "reason": f"{choice.reason}, but {most} only run once, for less compute"}
+    return {"verdict": "undecided", "reason": f"{choice.reason}, but {most} run only once, at less compute"}
 
 
 def _beaten(draws: CellDraws, cost: Floats, place: int, reason: str) -> dict[str, str]:
-    """The verdict on the best of a budget that another trial beats; empty where none does."""
+    """Return the verdict if another trial beats the best of a budget; empty otherwise."""
     error = draws.cells["error"].to_numpy(np.float64)
     other = best_for_no_more(cost, error, place)
     if error[other] >= error[place]:
@@ -242,13 +244,13 @@ def _beaten(draws: CellDraws, cost: Floats, place: int, reason: str) -> dict[str
     often = f", in {lower.mean():.0%} of the draws" if len(lower) else ""
     said = (
         f"{configuration_text(cell)} at {_at(cell['regime'], cost[other])} has {percent(error[other])} %, "
-        f"lower for no more compute{often}; within its own {own}: {reason}"
+        f"lower at no higher cost{often}; within its own {own}: {reason}"
     )
     return {"verdict": "beaten", "tied": "", "reason": said}
 
 
 def describe(draws: CellDraws, choice: Choice, names: list[str]) -> dict[str, object]:
-    """A choice as the columns that tables share; ``names`` words each cell of the draws."""
+    """Return a choice as columns that tables share; ``names`` are the texts of the cells."""
     error = draws.cells["error"].to_numpy(np.float64)
     low, high = interval(draws.draws[:, choice.leader])
     row: dict[str, object] = {

@@ -1,8 +1,8 @@
-"""How the best data quality moves with compute and with the size of the pool.
+"""The quality trade: the best fraction of a pool to keep, over compute and over the size of the pool.
 
-Of one pool a purer subset is a smaller one. At each budget the best fraction to keep is drawn from the
-study's draws; its logarithm is regressed on the logarithm of the budget (or of the pool) in each draw, and
-the sign of that slope, with its probability, is the answer: filter less or more as the budget grows.
+Within one pool a purer subset is a smaller one. Each draw of the study has a best fraction to keep at each
+budget. Its logarithm is regressed on the logarithm of the budget (or of the pool). The sign of the slope and
+its probability are the answer: filter less, or more, as the budget grows.
 """
 
 from collections.abc import Mapping
@@ -26,16 +26,16 @@ _FLAT = 1e-9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QualityTrade:
-    """Best fractions along one axis.
+    """The best fractions along one axis.
 
     Attributes:
-        along: ``budget`` or ``pool`` (pairs before they are filtered).
-        held: The columns that all its cells share.
-        best: One row an x: ``x``, ``fraction`` (kept, as measured), ``low``, ``high``.
-        slope: Change of ln fraction with ln x, as measured.
+        along: ``budget`` or ``pool`` (pairs before filtering).
+        held: Columns that all cells share, with their values.
+        best: One row per x: ``x``, ``fraction`` (best kept fraction, as measured), ``low``, ``high``.
+        slope: Measured slope of ln fraction over ln x.
         slope_low: Lower end of its interval; NaN without draws of runs.
-        slope_high: Upper end.
-        verdict: What to do as x grows.
+        slope_high: Upper end of its interval.
+        verdict: Whether to filter less or more as x grows.
         reason: The verdict in one sentence.
     """
 
@@ -50,9 +50,9 @@ class QualityTrade:
 
 
 def quality_trades(draws: CellDraws) -> tuple[QualityTrade, ...]:
-    """Every slice in which at least two qualities were measured at two budgets, or of two pools."""
+    """Return every slice with at least two qualities at two budgets, or of two pools."""
     fraction = np.array([min(quality_fraction(str(name)), 1.0) for name in draws.cells["quality"]])
-    # Subsets of one pool agree in size / fraction but for rounding.
+    # Subsets of one pool have the same size / fraction up to rounding, so pools are told apart by 2^0.1.
     pool = draws.cells["subset_size"].to_numpy(np.float64) / fraction
     named = draws.cells.assign(pool=np.round(np.log2(pool), 1), fraction=fraction, pairs=pool)
     here = replace(draws, cells=named)

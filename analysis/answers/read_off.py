@@ -1,17 +1,15 @@
-"""Every configuration's error at one compute, read off its own curve between the cells that were measured.
+"""Errors of all configurations at one compute, each interpolated on its own curve.
 
-Outside of fixed compute no two configurations need have a cell of the same cost. A curve is one
-configuration over its cells (see ``bootstrap.curve_numbers``). It is read off by straight lines in ln x
-through the lowest error it has reached so far: never before its first cell, and beyond its last one it stays
-as low as it was.
+Outside fixed compute configurations need not have cells of equal cost. A curve is one configuration over its
+cells (see ``bootstrap.curve_numbers``). It is read by straight lines in ln x through the lowest error so far.
+It has no value before its first cell and keeps its last value beyond its last cell.
 
-That is the most that a curve's error can be, where it falls and flattens: between two cells it lies below
-the straight line, and beyond the last one it goes on falling, at most as steeply as along the last line.
-Without regard to that, of two equal configurations the one that has a cell at the compute in question would
-be called the better one. So each draw goes below the reading by a share of what is open: between cells by 0
-to 2 times what the parabola through the cell before or the power law with floor through the cell after does
-(of two cells alone, an eighth of their fall at the middle), beyond the last one by 0 to 1 times the fall
-along the last line. A curve of one cell has no such line: it is marked as ``short``.
+For a falling, flattening curve this is an upper bound: between two cells the curve lies below the straight
+line, and beyond the last cell it falls on, at most as steeply as the last line. Without a correction, the one
+of two equal configurations that has a cell at the compute in question would appear better. So each draw lies
+below the reading by a random share: between cells by 0 to 2 times the larger estimate of
+``interpolation.bends``, beyond the last cell by 0 to 1 times the fall along the last line. A curve of a
+single cell has no such line and is marked as ``short``.
 """
 
 from dataclasses import replace
@@ -21,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.cells.bootstrap import CellDraws, stream
-from analysis.cells.interpolation import bends, straight_lines
+from analysis.cells.interpolation import bends, between, straight_lines
 from analysis.cells.pareto import SAME_COST
 
 Floats = NDArray[np.float64]
@@ -39,26 +37,26 @@ def read(cost: Floats, error: Floats, at: Floats) -> Floats:
     """Return a curve's error at each compute, shape (rows, len(at)); infinite before its first cell.
 
     Args:
-        cost: Of its cells, rising, shape (cells,).
-        error: Of its cells, shape (rows, cells).
-        at: Training FLOPs.
+        cost: Costs of its cells, rising, shape (cells,).
+        error: Errors of its cells, shape (rows, cells).
+        at: Training FLOPs to read it at.
     """
     found = straight_lines(cost, np.minimum.accumulate(error, axis=1), at)
     return np.where(at * SAME_COST < cost[0], np.inf, found)
 
 
 def at_compute(draws: CellDraws, cost: Floats, flops: float) -> CellDraws:
-    """Return one cell a configuration: what it reaches for so much compute.
+    """Return one cell per configuration, as it would be at a compute.
 
     Args:
         draws: Cells of one regime.
-        cost: Of each of them, see ``pareto.costs``.
-        flops: Where the curves are read off.
+        cost: Cost of each cell, see ``pareto.costs``.
+        flops: Compute to read the curves at.
 
     Returns:
-        Of each configuration that has a cell for no more compute, the columns of the nearest of its cells,
-        with the ``error`` read off, the fewer ``runs`` and all the ``diverged`` ones of the two cells that it
-        was read between, and ``short``: it is of one cell, for less compute.
+        For each configuration with a cell at that compute or below: the columns of its nearest cell, with the
+        interpolated ``error``, the smaller ``runs`` and the summed ``diverged`` of the two cells around it,
+        and ``short``, whether its only cell is at less compute.
     """
     rows, drawn = [], []
     at = np.array([flops])
@@ -69,7 +67,7 @@ def at_compute(draws: CellDraws, cost: Floats, flops: float) -> CellDraws:
             continue
         cells = draws.cells.iloc[positions]
         error = cells["error"].to_numpy(np.float64)
-        (below,), (share,) = _between(x, at)
+        (below,), (share,) = between(x, at)
         sides = cells.iloc[below : below + (1 if share == 0 else 2)]
         value = float(read(x, error[None, :], at)[0, 0])
         beyond = bool(x[-1] * SAME_COST < flops)
@@ -95,17 +93,8 @@ def at_compute(draws: CellDraws, cost: Floats, flops: float) -> CellDraws:
     )
 
 
-def _between(cost: Floats, at: Floats) -> tuple[Positions, Floats]:
-    """The cell below each compute, and how far towards the next it lies: 0 at or beyond the last cell."""
-    log_x, log_at = np.log(cost), np.log(at)
-    below = np.clip(np.searchsorted(log_x, log_at, side="right") - 1, 0, len(cost) - 1)
-    step = np.append(np.diff(log_x), np.inf)[below]
-    share = np.clip((log_at - log_x[below]) / np.where(step > 0, step, np.inf), 0.0, 1.0)
-    return below.astype(np.intp), share
-
-
 def _fall_beyond(cost: Floats, error: Floats, flops: float) -> Floats:
-    """How far each row of a curve falls from its last cell to a compute beyond it, along the last line."""
+    """Return the fall of each row from its last cell to a compute beyond it, along the last line."""
     if len(cost) == 1:
         return np.zeros(len(error))
     (before, last), fall = np.log(cost[-2:]), error[:, -2] - error[:, -1]

@@ -16,19 +16,19 @@ _MOST_LISTED = 12
 def recommendation_lines(
     found: Recommendation, *, flops: float, pairs: float, source: str, metric: str
 ) -> tuple[str, ...]:
-    """What to train, how good that will be and how sure it is, and what would decide."""
+    """Return what to train, the error to expect, how sure that is, and what to run next."""
     loss = is_loss(metric)
     rows = records(found.candidates)
     first, choice = rows[0], found.choice
     tied = f" (tied with {plural(len(choice.members) - 1, 'other')})" if choice.verdict == "tie" else ""
-    ends = f"; it uses up its data at {100 * first['share']:.2g} % of the budget" if first["uses_up"] else ""
+    ends = f"; its data are used up at {100 * first['share']:.2g} % of the budget" if first["uses_up"] else ""
     known = [
         f"  {_error_text(first, loss=loss)}, {_known_text(first)}",
         *([f"  law: {_law_text(first)}", f"    ({first['law_reason']})"] if first["law"] else []),
     ]
     if choice.verdict == "undecided":
         lines = [
-            f"  the data cannot tell what to train: {choice.reason}", f"  to tell: {found.experiment}",
+            f"  the data do not show what to train: {choice.reason}", f"  to decide: {found.experiment}",
             f"  lowest: {configuration_text(first)}{ends}", *known,
         ]  # fmt: skip
     else:
@@ -59,18 +59,18 @@ def recommendation_lines(
 
 
 def _data_lines(found: Recommendation, pairs: float, *, loss: bool) -> list[str]:
-    """What the pool is to those that were measured."""
+    """Return lines that compare the pool with the measured pools."""
     lines = []
     first = records(found.candidates)[0]
     if first["pool"] > found.pool * SAME_COST:
         lines.append(
-            f"  data: {first['pool'] / found.pool:.3g} times as many pairs as were measured "
-            f"({found.pool:,.0f}): what more new pairs are worth is extrapolated with the compute"
+            f"  data: {first['pool'] / found.pool:.3g} times as many pairs as the largest measured pool "
+            f"({found.pool:,.0f}): the worth of the new pairs is extrapolated with the compute"
         )
     elif pairs > found.pool * SAME_COST:
         lines.append(
             f"  data: your pool is {pairs / found.pool:.3g} times as large as the largest measured "
-            f"({found.pool:,.0f} pairs): this answers for what was measured, not for more data"
+            f"({found.pool:,.0f} pairs): the answer holds for the measured pools, not for more data"
         )
     if found.better is not None:
         lines.append(
@@ -81,7 +81,7 @@ def _data_lines(found: Recommendation, pairs: float, *, loss: bool) -> list[str]
 
 
 def _known_text(row: Mapping[Any, Any]) -> str:
-    """How an error is known, and at what compute where that is not the budget."""
+    """Return the source of an error, with its compute if that is not the budget."""
     if row["measured"]:
         less = f"at {format_flops(row['flops'])}, which costs only {100 * row['share']:.2g} % of the budget"
         return f"measured {'here' if row['share'] >= 1 / SAME_COST else less}"

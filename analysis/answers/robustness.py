@@ -1,8 +1,8 @@
-"""Effective robustness: accuracy on shifted images beyond what accuracy on plain ones foretells.
+"""Effective robustness: accuracy on shifted images above the prediction from plain ones.
 
-Models of one kind lie on a line when both accuracies are on a logit scale (Taori et al. 2020, §2; Miller et
-al. 2021). The line is fitted to a study's plain CLIP cells; what a group of cells has above it, in points on
-the shifted set, is its effective robustness. More plain accuracy alone gives none.
+Models of one kind lie on a line if both accuracies are on a logit scale (Taori et al. 2020, §2; Miller et al.
+2021). The line is fitted to the plain CLIP cells of a study. The effective robustness of a group of cells is
+its height above the line, in points on the shifted set. Higher plain accuracy alone does not raise it.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ COLUMNS = ("shifted", "slope", "r2", "axis", "value", "cells", "points", "low", 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Cells:
-    """Accuracies of cells on the plain and on the shifted set, shape (2, cells), and the runs behind them."""
+    """Cells with their accuracies on the plain and on the shifted set, shape (2, cells)."""
 
     frame: pd.DataFrame
     accuracy: Floats
@@ -38,33 +38,33 @@ class _Cells:
 
 
 def robustness(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
-    """Measures the effective robustness of each architecture's plain CLIP, and of each other strategy.
+    """Return the effective robustness of each architecture with plain CLIP, and of each other strategy.
 
     Args:
-        results: In the results schema.
-        metric: The declared one; its set is the plain one. Only zero-shot top-1 is told.
+        results: Results in the results schema.
+        metric: Declared metric; its evaluation set is the plain one. It must be zero-shot top-1.
 
     Returns:
-        One row for each shifted set (another set's ``top1``, and the means over the paper's variants of
-        ImageNet) and group: slope and r² of the line on the logit scale, effective robustness in ``points``
-        (a fraction) with its interval from the noise between seeds (NaN with one seed), and ``verdict``:
-        ``above``, ``below`` or ``on`` the line; ``undecided`` without an interval. Empty where fewer than
-        four plain cells have both accuracies.
+        One row per group and shifted set (the ``top1`` of another set, or its mean over the paper's variants
+        of ImageNet): slope and r² of the line on the logit scale, effective robustness in ``points`` (a
+        fraction) with its interval from the noise between seeds (NaN with one seed), and ``verdict``:
+        ``above``, ``below`` or ``on`` the line, or ``undecided`` without an interval. Empty if the metric is
+        not top-1 or fewer than four plain CLIP cells have both accuracies.
     """
     rows = [row for name, both in _measured(results, metric) for row in _above_line(both, name)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def foretold(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
-    """Every cell's accuracy on the plain and on each shifted set, and what the line foretells of the latter.
+    """Return the accuracy of every cell on the plain and each shifted set, and the line's prediction.
 
     Args:
-        results: In the results schema.
-        metric: The declared one.
+        results: Results in the results schema.
+        metric: Declared metric.
 
     Returns:
-        The columns of ``CELL``, ``shifted_set``, ``plain``, ``shifted`` and ``foretold`` (fractions). Empty
-        where there is no line.
+        The columns of ``CELL``, ``shifted_set``, ``plain``, ``shifted`` and ``foretold``, the accuracy on the
+        shifted set that the line predicts (fractions). Empty without a line.
     """
     frames = []
     for name, both in _measured(results, metric):
@@ -77,7 +77,7 @@ def foretold(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
 
 
 def _measured(results: pd.DataFrame, metric: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each shifted set's name, and the finished trials with their accuracies on the plain set and on it."""
+    """Yield each shifted set's name, and the finished trials with their accuracies on both sets."""
     place, _, what = metric.rpartition("/")
     trials = tidy(results, metric=metric).frame
     if what != "top1" or trials.empty:
@@ -152,7 +152,7 @@ def _cells(measured: pd.DataFrame) -> _Cells:
 
 
 def _draw(cells: _Cells, name: str) -> Floats | None:
-    """Cells as they might have been, (draws, 2, cells): both accuracies of a run are drawn together."""
+    """Return draws of the cells, shape (draws, 2, cells); both accuracies of a run are drawn together."""
     if cells.freedom == 0:
         return None
     rng = stream(f"robustness/{name}", 0)
@@ -161,14 +161,14 @@ def _draw(cells: _Cells, name: str) -> Floats | None:
     for runs in np.unique(cells.runs):
         chosen = rng.integers(pool, size=(_DRAWS, int((cells.runs == runs).sum()), runs))
         means[:, :, cells.runs == runs] = cells.residuals[:, chosen].mean(axis=3).transpose(1, 0, 2)
-    # As in `bootstrap`: few seeds give the wide intervals of Student's t.
+    # √(ν/χ²ν) as in `bootstrap`: few seeds give the wide intervals of Student's t.
     stretch = np.sqrt(cells.freedom / rng.chisquare(cells.freedom, size=(_DRAWS, 1, 1)))
     unit = np.sqrt(np.clip(cells.accuracy * (1 - cells.accuracy), 1e-6, None))
     return np.asarray(cells.accuracy + means * stretch * unit, dtype=np.float64)
 
 
 def _residuals(accuracy: Floats, base: NDArray[np.bool_]) -> tuple[float, float, Floats]:
-    """Slope and r² of the first draw's line through the base cells, and all cells' distance from each."""
+    """Return slope and r² of the first draw's line, and the distance of all cells from each draw's line."""
     x, y = _logit(accuracy[:, 0]), _logit(accuracy[:, 1])
     x_base, y_base = x[:, base], y[:, base]
     x_mean, y_mean = x_base.mean(axis=1, keepdims=True), y_base.mean(axis=1, keepdims=True)

@@ -1,7 +1,7 @@
-"""What a verdict on a budget's best rests on: how many were tried, what was not, and if rates were tuned.
+"""The scope of a verdict: what was tried at a budget, what was not, and which rates were tuned.
 
-The best of those that were tried need not be the best there is. The combinations that a reader would ask for
-first are those of parts that did well: of the leader, of what ties with it, and of the best along each axis.
+The best configuration tried need not be the best possible. The report names untried combinations of parts
+that did well: parts of the leader, of configurations tied with it, and of the best along each axis.
 """
 
 from collections.abc import Collection, Mapping
@@ -37,19 +37,18 @@ def with_scope(
     left_out: pd.DataFrame,
     rates: Collection[tuple[str, str]] | None,
 ) -> pd.DataFrame:
-    """Return the best at each budget with what each verdict rests on.
+    """Return the best at each budget with the scope of its verdict.
 
     Args:
-        best: What ``frontier.frontier`` gave.
-        draws: The cells that it was made of.
-        plan: What ``missing.with_budgets`` gave: what is still to run is not called left out.
-        left_out: Cells that were not planned, with ``reason``.
-        rates: The architectures and strategies whose peak learning rate was tuned; None where that is not
-            known.
+        best: Table from ``frontier.frontier``.
+        draws: Cells that it was made from.
+        plan: Plan from ``missing.with_budgets``; planned combinations do not count as untried.
+        left_out: Cells left out of the plan, with ``reason``.
+        rates: Architectures and strategies whose peak learning rate was tuned; None when unknown.
 
     Returns:
-        ``best`` with ``not_run``, the combinations of the leaders' parts that were not (text, may be empty),
-        and ``scope``, all in one sentence.
+        ``best`` with ``not_run``, the untried combinations of the leaders' parts (text, may be empty), and
+        ``scope``, everything in one sentence.
     """
     if best.empty:
         return best
@@ -89,7 +88,7 @@ def _not_run(
     plan: pd.DataFrame,
     left_out: pd.DataFrame,
 ) -> str:
-    """The combinations of the leaders' parts that were neither run nor are to be, in words."""
+    """Return the combinations of the leaders' parts that were neither run nor planned, in words."""
     leader = _parts(row["leaders"][0], row["regime"])
     run = _known(draws.cells, row) | _known(plan, row)
     reasons = {
@@ -112,7 +111,7 @@ def _not_run(
 def _options(
     row: Mapping[str, Any], draws: CellDraws, compared: _Compared
 ) -> tuple[Collection[str], Collection[str], Collection[_Data]]:
-    """The parts that did well at a row's budget, the leader's first: architectures, strategies and data."""
+    """Return the parts that did well at a budget, the leader's first: architectures, strategies, data."""
     good = [_parts(cell, row["regime"]) for cell in row["leaders"]]
     architectures, strategies, data = (dict.fromkeys(values) for values in zip(*good, strict=True))
     for axis, found in compared.items():
@@ -134,7 +133,7 @@ def _options(
 
 
 def _parts(cell: Mapping[str, Any], regime: str) -> _Parts:
-    # In one epoch more compute is more pairs: their number is no choice.
+    # In one epoch compute determines the number of pairs, so it is not part of the choice.
     size = 0.0 if regime == "one-epoch" else float(cell["subset_size"])
     return str(cell["architecture"]), str(cell["strategy"]), _Data(size, str(cell["quality"]))
 
@@ -144,7 +143,7 @@ def _same_level(level: object, row: Mapping[str, Any]) -> bool:
 
 
 def _known(cells: pd.DataFrame, row: Mapping[str, Any]) -> set[_Parts]:
-    """What was run or planned at a row's budget; outside of fixed compute, at any."""
+    """Return what was run or planned at a row's budget; outside fixed compute, at any budget."""
     if cells.empty:
         return set()
     same = cells["regime"] == row["regime"]

@@ -1,24 +1,22 @@
-"""Uncertainty of every cell's error, by resampling runs.
+"""Uncertainty of the error of every cell, by resampling runs.
 
-With the two or three seeds a cell that a study can afford, a cell's own runs cannot be resampled: the draws
-would hold no more than two or three values. The residuals of all cells are pooled instead (residual
-bootstrap, Davison and Hinkley 1997, §3.3):
+A study can afford two or three seeds per cell. Resampling these alone would give only two or three distinct
+values, so the residuals of all cells are pooled (residual bootstrap, Davison and Hinkley 1997, §3.3):
 
-* a run's residual is its error minus its cell's mean, times √(n/(n−1)) for the degree of freedom that the
-  mean took, in units of √(p(1−p)/images), the standard deviation that counting correct answers alone would
-  give;
-* a drawn run is its cell's mean plus a residual drawn from the pool in the cell's own units; a cell is the
-  mean of as many drawn runs as it has;
-* configurations differ in their noise: the variance of each one's runs, over all its levels, is shrunk
-  towards the pooled one (Smyth 2004, see ``moderated``); residuals enter the pool in units of its root and
-  leave it in those of the cell's;
-* each draw of the study stretches its residuals by √(ν/χ²ν), ν the degrees of freedom of that variance, so
-  that few seeds give the wide intervals of Student's t and not the narrow ones of a normal;
-* residuals smaller than the counting noise are stretched to it: an evaluation set of m images cannot tell
-  more.
+* The residual of a run is its error minus the mean of its cell, times √(n/(n−1)) for the degree of freedom
+  that the mean uses up. Its unit is √(p(1−p)/images), the standard deviation of counting correct answers.
+* A drawn run is the mean of its cell plus a residual from the pool, in the units of the cell. A drawn cell is
+  the mean of as many drawn runs as the cell has.
+* Configurations differ in their noise. The variance of the runs of each configuration, over all its levels,
+  is shrunk towards the pooled variance (Smyth 2004, see ``moderated``). Residuals are divided by its square
+  root when they enter the pool and multiplied by that of the drawn cell when they leave it.
+* Each draw of the study scales its residuals by √(ν/χ²ν), where ν is the number of degrees of freedom of that
+  variance. Few seeds then give the wide intervals of Student's t instead of those of a normal distribution.
+* Residuals below the counting noise are scaled up to it: an evaluation set of m images has no finer
+  resolution.
 
-Without a second seed anywhere, the counting noise is all that is known. It is a lower bound, drawn as
-``evaluation`` and named so wherever it is shown; no verdict rests on it alone.
+If no cell has a second seed, only the counting noise is known. It is a lower bound: its source is
+``evaluation``, every caption says so, and no verdict rests on it alone.
 """
 
 from collections.abc import Hashable
@@ -39,7 +37,7 @@ Floats = NDArray[np.float64]
 Source = Literal["runs", "evaluation", "none"]
 
 REFITS = 500
-"""Draws that a law is refitted to: the 5th and 95th percentiles of more move by less than a line is thick."""
+"""Draws that a law is refitted to; more move the 5th and 95th percentiles by less than a line's width."""
 
 _LEAST = 1e-12
 _MEANS = ("train_flops", "train_flops_per_sample", "parameters", "samples_seen", "epochs")
@@ -48,22 +46,23 @@ _BLOCK = 65_536
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CellDraws:
-    """Every cell's error, as measured and as it might have been.
+    """The error of every cell, as measured and in each draw.
 
     Attributes:
-        cells: One row a cell: the columns of ``CELL``, ``error`` (mean of its runs), ``runs``, ``images``,
-            ``reading_error``, ``diverged`` (runs that did and are not among these), and the means of
-            ``train_flops``,
-            ``train_flops_per_sample``, ``parameters``, ``samples_seen``, ``epochs``.
+        cells: One row per cell: the columns of ``CELL``, ``error`` (mean of its runs), ``runs``, ``images``,
+            ``reading_error``, ``diverged`` (number of its runs that diverged; ``runs`` excludes them), and
+            the means of ``train_flops``, ``train_flops_per_sample``, ``parameters``, ``samples_seen`` and
+            ``epochs``.
         draws: Errors of shape (draws, cells); no rows when ``source`` is ``none``.
-        left_out: Of each run of the cells that have several, the position of its cell, shape (runs,).
-        without: The error of that cell without the run.
+        left_out: Jackknife: for each run of a cell with several runs, the position of that cell, shape
+            (runs,).
+        without: Error of that cell without the run, shape (runs,).
         source: ``runs`` when the noise between seeds was measured, ``evaluation`` when only the counting
             noise is known, ``none`` when neither is.
-        freedom: Residual degrees of freedom: runs minus cells, over cells of at least two.
-        noise: Standard deviation of a run in units of the counting noise (NaN when not measured).
-        chance: The error of a model that guesses; NaN where it is not known.
-        explanation: One sentence on where the intervals come from, or why there are none.
+        freedom: Residual degrees of freedom: runs minus cells, over cells with at least two runs.
+        noise: Standard deviation of a run in units of the counting noise; NaN when it was not measured.
+        chance: Error of a model that guesses; NaN when unknown.
+        explanation: Source of the intervals in one sentence, or the reason why there are none.
     """
 
     cells: pd.DataFrame
@@ -77,7 +76,7 @@ class CellDraws:
     explanation: str
 
     def take(self, positions: NDArray[np.intp]) -> "CellDraws":
-        """The same for the cells at the given positions, in that order."""
+        """Return the draws of the cells at some positions, in that order."""
         place = np.full(len(self.cells), -1, dtype=np.intp)
         place[positions] = np.arange(len(positions))
         kept = place[self.left_out] >= 0
@@ -90,20 +89,20 @@ class CellDraws:
         )
 
     def with_measured(self) -> Floats:
-        """The measured errors and then the first draws, shape (1 + ``refits``, cells)."""
+        """Return the measured errors followed by the first draws, shape (1 + ``refits``, cells)."""
         measured = self.cells["error"].to_numpy(np.float64)[None, :]
         return np.concatenate([measured, self.draws[:REFITS]])
 
     @property
     def refits(self) -> int:
-        """How many draws an estimate that is fitted is fitted to."""
+        """Number of draws that fitted estimates are refitted to."""
         return len(self.draws[:REFITS])
 
     def resampled(self, positions: NDArray[np.intp] | None = None) -> Floats:
-        """The rows of `with_measured`, and the measured errors without each run in turn.
+        """Return the rows of `with_measured`, then the measured errors without each run in turn.
 
         Args:
-            positions: Some cells, in that order; all by default.
+            positions: Positions of the cells, in the order of the columns; all cells by default.
         """
         positions = np.arange(len(self.cells)) if positions is None else positions
         place = np.full(len(self.cells), -1, dtype=np.intp)
@@ -118,11 +117,11 @@ class CellDraws:
         return found
 
     def curves(self) -> NDArray[np.intp]:
-        """The number of each cell's curve: one configuration over its levels."""
+        """Return the number of each cell's curve; see `curve_numbers`."""
         return curve_numbers(self.cells)
 
     def groups(self, columns: list[str]) -> list[tuple[tuple[Hashable, ...], NDArray[np.intp]]]:
-        """Values of the columns and the positions of the cells that share them, in sorted order."""
+        """Return each combination of values of the columns with its cells' positions, in sorted order."""
         found = self.cells.groupby(columns, sort=True).indices
         return [
             (key if isinstance(key, tuple) else (key,), np.asarray(positions, dtype=np.intp))
@@ -131,17 +130,17 @@ class CellDraws:
 
 
 def stream(question: str, seed: int) -> np.random.Generator:
-    """The random stream of one question: the same whatever else is asked, and in whatever order."""
+    """Return the random stream of one question; it does not depend on other questions or their order."""
     return np.random.default_rng(int.from_bytes(sha256(f"{seed}/{question}".encode()).digest()[:16], "big"))
 
 
 def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 0) -> CellDraws:
-    """Groups runs by cell and draws each cell's error as the runs' noise allows.
+    """Group runs by cell and draw the error of each cell from the noise of the runs.
 
     Args:
-        trials: The finished trials of a study.
-        question: Names the random stream.
-        draws: How many studies are drawn.
+        trials: Finished trials of a study.
+        question: Name of the random stream.
+        draws: Number of draws of the whole study.
         seed: Seed of the analysis.
     """
     cells, position = _cells(trials)
@@ -153,7 +152,7 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
     left_out, without = _jackknife(trials, cells, position)
     freedom = int((runs[runs > 1] - 1).sum())
     noise = float(np.sqrt(np.mean(residuals**2))) if freedom else float("nan")
-    # Seeds that agree to the last digit, with no count to bound them, measure nothing.
+    # Seeds that agree to the last digit, without a counting noise as lower bound, do not measure noise.
     measured = freedom > 0 and (counted or noise > 0)
     source: Source = "runs" if measured else ("evaluation" if counted else "none")
     generator = stream(question, seed)
@@ -175,14 +174,14 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
         noise=noise,
         chance=chance_error(trials.metric),
         explanation=_explain(source, freedom, noise if counted else None, runs)
-        + ("; what was read off a figure has its reading error, too" if reading.any() else ""),
+        + ("; values read off a figure include their reading error" if reading.any() else ""),
     )
 
 
 def curve_numbers(cells: pd.DataFrame) -> NDArray[np.intp]:
-    """The number of each cell's curve: cells of one regime and configuration, whatever their budget.
+    """Return the number of each cell's curve: cells of one regime and configuration at any budget.
 
-    In one epoch more compute is more pairs, so cells of different subset sizes are of one curve.
+    In the one-epoch regime more compute means more pairs, so its curves span subset sizes.
     """
     size = cells["subset_size"].where(cells["regime"] != "one-epoch", 0)
     held = [cells["regime"], cells["architecture"], cells["strategy"], cells["quality"], size]
@@ -198,18 +197,19 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
     counted: bool,
     generator: np.random.Generator,
 ) -> Floats:
-    """Deviations of the cells' means in units of the counting noise, shape (draws, cells).
+    """Return deviations of the cells' means in units of the counting noise, shape (draws, cells).
 
     Args:
-        residuals: What ``_residuals`` gave.
-        position: The cell of each residual.
-        cells: What ``_cells`` gave.
-        draws: How many.
-        counted: Whether the units are those of counted answers: less noise than one is not believed.
-        generator: Draws them.
+        residuals: Residuals from ``_residuals``.
+        position: Cell of each residual.
+        cells: Cells from ``_cells``.
+        draws: Number of draws.
+        counted: Whether the unit is the counting noise; the noise is then at least one unit.
+        generator: Source of the draws.
     """
     runs, curve = cells["runs"].to_numpy(np.int64), curve_numbers(cells)
     freedom = np.bincount(curve, weights=runs - 1.0).astype(np.float64)
+    # Residuals were inflated by √(n/(n−1)); the factor (n−1)/n takes that back for the sum of squares.
     squared = residuals**2 * (1.0 - 1.0 / runs[position])
     squares = np.bincount(curve[position], squared, minlength=len(freedom)).astype(np.float64)
     noise, degrees = moderated(squares, freedom)
@@ -222,15 +222,16 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
     alike = bool(np.isinf(degrees).all())
     total = freedom.sum()
     degrees = np.minimum(degrees, total)
-    # Curves of one and the same noise are wrong about it together.
+    # If all curves share one variance, its error is shared as well: one χ² per draw instead of one per curve.
     size = (draws, 1) if alike else (draws, len(freedom))
     stretch = np.sqrt(degrees / generator.chisquare(total if alike else degrees, size=size))
     factor, ends = (noise * stretch)[:, curve], np.cumsum(runs)
     found = np.empty((draws, len(runs)), order="F")
-    step = max(1, _BLOCK // max(1, int(runs.sum())))  # what fits into the processor's cache
+    step = max(1, _BLOCK // max(1, int(runs.sum())))  # rows that fit into the processor's cache
     for low in range(0, draws, step):
         rows = slice(low, min(low + step, draws))
         picked = pool[generator.integers(len(pool), size=(rows.stop - low, int(runs.sum())))]
+        # Sum each cell's runs column by column: first run, second run and so on.
         total = picked[:, ends - runs]
         for place in range(1, int(runs.max())):
             several = np.flatnonzero(runs > place)
@@ -240,7 +241,7 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
 
 
 def _cells(trials: Trials) -> tuple[pd.DataFrame, NDArray[np.intp]]:
-    """The cells, and the position of each run's cell."""
+    """Return the cells and the position of each run's cell."""
     grouped = trials.frame.groupby(list(CELL), sort=True)
     cells = grouped[["error", "images", "reading_error", *_MEANS]].mean()
     cells.insert(1, "runs", grouped.size())
@@ -249,32 +250,32 @@ def _cells(trials: Trials) -> tuple[pd.DataFrame, NDArray[np.intp]]:
 
 
 def _units(error: Floats, images: Floats, reading: Floats) -> tuple[Floats, bool]:
-    """Counting noise of one run of each cell with its reading error, and whether either is known."""
+    """Return the counting noise of one run per cell, joined by its reading error, and whether it is known."""
     read = _read(reading)
     counted = bool(len(images)) and bool(np.isfinite(images).all()) and bool((images > 0).all())
     if read and not counted:
         return reading, True
     count = images if counted else np.full_like(error, 100.0)
-    # Two answers of each kind are added (Agresti and Coull 1998): no error does not mean no noise.
+    # Two right and two wrong answers are added (Agresti and Coull 1998), so that p = 0 still has noise.
     proportion = (error * count + 2.0) / (count + 4.0)
     counting = np.sqrt(proportion * (1.0 - proportion) / (count if counted else 1.0))
     return (np.hypot(counting, reading) if counted else counting), counted
 
 
 def _loss_units(loss: Floats, reading: Floats) -> tuple[Floats, bool]:
-    """A loss counts no answers: its runs are taken to vary as it was read, or else in proportion to it."""
+    """Return the unit of a loss, which counts no answers: its reading error, or else the loss itself."""
     return (reading, True) if _read(reading) else (np.abs(loss), False)
 
 
 def _read(reading: Floats) -> bool:
-    """Whether every cell was read with an error."""
+    """Return whether every cell has a reading error above zero."""
     return bool(len(reading)) and bool((reading > 0).all())
 
 
 def _jackknife(
     trials: Trials, cells: pd.DataFrame, position: NDArray[np.intp]
 ) -> tuple[NDArray[np.intp], Floats]:
-    """Of each run of the cells that have at least two, its cell and that cell's mean without it."""
+    """Return, for each run of a cell with at least two, that cell and its mean without the run."""
     runs, mean = (cells[name].to_numpy(np.float64)[position] for name in ("runs", "error"))
     several = runs > 1
     error = trials.frame["error"].to_numpy(np.float64)[several]
@@ -283,7 +284,7 @@ def _jackknife(
 
 
 def _residuals(trials: Trials, cells: pd.DataFrame, position: NDArray[np.intp], unit: Floats) -> Floats:
-    """Standardised residuals of the runs of the cells that have at least two, inflated by √(n/(n−1))."""
+    """Return standardised residuals, inflated by √(n/(n−1)), of the cells with at least two runs."""
     runs = cells["runs"].to_numpy(np.float64)[position]
     deviation = trials.frame["error"].to_numpy(np.float64) - cells["error"].to_numpy(np.float64)[position]
     several = runs > 1
@@ -295,26 +296,22 @@ def _residuals(trials: Trials, cells: pd.DataFrame, position: NDArray[np.intp], 
 def _explain(source: Source, freedom: int, noise: float | None, runs: NDArray[np.int64]) -> str:
     if source == "runs":
         size = (
-            ""
-            if noise is None
-            else f"; a run varies {noise:.2f} times as much as counting its answers alone would"
+            "" if noise is None else f"; runs vary {noise:.2f} times as much as the counting of answers alone"
         )
         single = int((runs == 1).sum())
         borrowed = (
-            f"; {single} of {len(runs)} cells have one run and borrow the noise of the others"
+            f"; {single} of {len(runs)} cells have one run and use the noise of the other cells"
             if single
             else ""
         )
         return (
-            f"{COVERAGE:.0%} intervals from resampled runs: residuals pooled over cells, each "
-            "configuration's noise shrunk towards that of all, "
+            f"{COVERAGE:.0%} intervals from resampled runs: residuals pooled over cells, the noise of each "
+            "configuration shrunk towards the pooled noise, "
             f"{freedom} {'degree' if freedom == 1 else 'degrees'} of freedom{size}{borrowed}"
         )
     if source == "evaluation":
         return (
-            "one seed per cell: the noise between seeds was not measured, so there is no interval; what is "
-            f"shown is the evaluation's own counting noise ({COVERAGE:.0%}), a lower bound"
+            "one seed per cell: the noise between seeds was not measured, so there is no interval; bars show "
+            f"the counting noise of the evaluation ({COVERAGE:.0%}), a lower bound"
         )
-    return (
-        "no noise between seeds was measured and the evaluation images are not counted: there is no interval"
-    )
+    return "no intervals: neither the noise between seeds nor the number of evaluation images is known"

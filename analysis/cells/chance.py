@@ -1,4 +1,4 @@
-"""The error of chance of well-known metrics: how bad a model is that guesses."""
+"""The error of a model that guesses, for well-known metrics."""
 
 import re
 
@@ -10,15 +10,15 @@ _CLASSES = {
     "imagenet-a": 200, "imagenet-r": 200, "imagenet-o": 200, "objectnet": 113, "cifar10": 10, "cifar100": 100,
     "food101": 101, "sun397": 397, "caltech101": 102,
 }  # fmt: skip
-"""Classes of evaluation sets; those of the embedded pool are its concepts."""
+"""Number of classes of each evaluation set; the classes of the embedded pool are its concepts."""
 
 
 def chance_error(metric: str) -> float:
-    """Return 1 − the metric of a model that guesses; NaN where it is not known.
+    """Return 1 − the metric of a model that guesses; NaN when unknown.
 
     Args:
-        metric: ``<evaluation set>/<metric>``. Known are top-k accuracies on well-known sets and on the
-            embedded pool's.
+        metric: ``<evaluation set>/<metric>``. Known: top-k accuracies on well-known sets and on the sets of
+            the embedded pool.
     """
     name, _, what = metric.rpartition("/")
     classes = _CLASSES.get(re.sub(r"[_ ]", "-", name.lower()).replace("imagenetv2", "imagenet-v2"))

@@ -1,4 +1,4 @@
-"""Anyone's table → the results schema, by a map that says what each column is made of."""
+"""Import of any table into the results schema, by a map that defines each column."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,15 +24,15 @@ _PERCENT = 100.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """What one column of the results schema is made of.
+    """Definition of one column of the results schema.
 
     Attributes:
         source: Column of the table; None for a constant.
         value: The constant.
-        times: Factor of a number.
-        by: A column that a number is multiplied by.
-        over: A column that a number is divided by.
-        names: Values of the table → values of the schema; a value that is not named here is an error.
+        times: Factor that numbers are multiplied by.
+        by: Column that numbers are multiplied by.
+        over: Column that numbers are divided by.
+        names: Values of the table → values of the schema; any other value is an error.
     """
 
     source: str | None = None
@@ -45,20 +45,20 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColumnMap:
-    """How a table is read.
+    """Definition of how a table is read.
 
     Attributes:
-        title: What the table is and where it comes from.
-        rows: Which rows are read: the values that a column may have, by column; all others are left aside.
-        columns: By name of the results schema: all of ``REQUIRED``, any of ``OPTIONAL``.
-        metric: ``<evaluation set>/<metric>`` of the study; one that ends with ``/loss`` is lower-better and
-            no fraction.
-        metric_column: What it is made of.
-        better: Which way the table's metric is better; a lower-better fraction becomes 1 − itself.
-        images: Evaluation images or texts behind the metric, or the column of their number; 0 when unknown.
-        reading_error: Standard deviation that the metric was read with, in its unit.
-        where: File and line of what the map says, by what this class calls it (``columns.NAME``,
-            ``rows.NAME``), for errors.
+        title: Name and origin of the table.
+        rows: Selected rows: column → allowed values. All other rows are dropped.
+        columns: Column of the results schema → its definition: all of ``REQUIRED``, any of ``OPTIONAL``.
+        metric: ``<evaluation set>/<metric>`` of the study. A metric that ends with ``/loss`` is better when
+            lower and need not be a fraction.
+        metric_column: Definition of the metric.
+        better: Direction in which the table's metric is better; a fraction that is better when lower becomes
+            1 − itself.
+        images: Number of evaluation images or texts behind the metric, or its column; 0 when unknown.
+        reading_error: Standard deviation with which the metric was read off a figure, in its own unit.
+        where: Part of the map (``columns.NAME``, ``rows.NAME``) → its file and line, for error messages.
     """
 
     title: str
@@ -72,20 +72,20 @@ class ColumnMap:
     where: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, name: str) -> str:
-        """Return where a part of the map is, as errors begin with it."""
+        """Return the file and line of a part of the map, as a prefix of an error message."""
         return f"{self.where[name]}: " if name in self.where else ""
 
 
 def import_table(table: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
-    """Reads a table into the results schema, one row a trial, called by its row in the table (``row-1``).
+    """Read a table into the results schema; each trial is named after its row in the table (``row-1``).
 
-    A row that lacks a name or a number where one is needed, and the second of two equal rows, becomes a
-    failed trial with the reason: it is counted and reported, not fitted. Under fixed compute a level that is
-    not given follows from the FLOPs, see `table.budgets`; in one epoch the pairs are those of the level, too.
+    A row without a required name or number, and the second of two equal rows, become failed trials with a
+    reason: they are counted and reported, but not fitted. Under fixed compute a missing level follows from
+    the FLOPs, see `table.budgets`; in the one-epoch regime the pairs are rounded to their level likewise.
 
     Raises:
         ValueError: The map lacks a column or names an unknown one; the table lacks a column that the map
-            reads, a value can't be read, or no row is left.
+            reads; a value cannot be read; or no row is selected.
     """
     table = table.reset_index(drop=True)
     for name in REQUIRED:
@@ -120,14 +120,14 @@ def import_table(table: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
 
 
 def unselected(table: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
-    """Return the rows that a map does not select: ``trial`` (``row-7``) and ``reason``."""
+    """Return the rows that a map does not select, with columns ``trial`` (``row-7``) and ``reason``."""
     reasons = _unselected(table, how).to_numpy()
     frame = pd.DataFrame({"trial": [f"row-{place + 1}" for place in range(len(table))], "reason": reasons})
     return frame[frame["reason"] != ""].reset_index(drop=True)
 
 
 def _unselected(table: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
-    """Why each row is not read; empty for those that are."""
+    """Return why each row is not selected; empty for selected rows."""
     reasons = pd.Series("", index=table.index, dtype=object)
     for name, allowed in how.rows.items():
         _check(table, name, how.at(f"rows.{name}"))
@@ -139,7 +139,7 @@ def _unselected(table: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
                 sorted({_text(value) for value, here in zip(values, left, strict=True) if here})
             )
             raise ValueError(
-                f"{how.at(f'rows.{name}')}no row has {name} {' or '.join(allowed)}; there: {there[:400]}"
+                f"{how.at(f'rows.{name}')}no row has {name} {' or '.join(allowed)}; found: {there[:400]}"
             )
         reasons[left & ~chosen] = f"not selected: its {name} is none of those under rows:"
     return reasons
@@ -178,7 +178,7 @@ def _numbers(table: pd.DataFrame, column: Column, name: str, at: str) -> Floats:
 def _each(
     table: pd.DataFrame, source: str, read: Callable[[object], object], where: Callable[[str], str]
 ) -> NDArray[np.object_]:
-    """Reads a column value by value; what is wrong is said with the column and the row."""
+    """Read a column value by value; an error names the column and the row."""
     found = np.empty(len(table), dtype=object)
     for place, value in enumerate(table[source].tolist()):
         try:
@@ -197,7 +197,7 @@ def _number(value: object) -> float:
 
 
 def _reader(column: Column, name: str) -> Callable[[object], str | None]:
-    """Reads a name: translated, where the map says so; None where there is none."""
+    """Return a reader of names, which translates them if the map does; an absent name becomes None."""
 
     def read(value: object) -> str | None:
         if _absent(value):
@@ -213,7 +213,7 @@ def _reader(column: Column, name: str) -> Callable[[object], str | None]:
 
 
 def _find(value: object, names: Mapping[str, object] | tuple[str, ...]) -> str | None:
-    """Return which of the map's texts stands for a value: ``true`` for True, ``4e8`` for 400000000, too."""
+    """Return the map's text for a value, also ``true`` for True and ``4e8`` for 400000000."""
     text = _text(value)
     if text in names:
         return text
@@ -232,7 +232,7 @@ def _same_number(name: str, value: float) -> bool:
 
 
 def _text(value: object) -> str:
-    """Return a value as the name that it is: 400000000 and not 4e+08, 1.4 and 20 for 20.0, True."""
+    """Return a value as text: 400000000 instead of 4e+08, 20 for 20.0, 1.4, True."""
     if isinstance(value, float) and np.isfinite(value):
         if value.is_integer():
             return str(int(value))
@@ -265,7 +265,7 @@ def _check_fraction(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:
 
 
 def _complete(frame: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
-    """What can be derived is, what is unknown is NaN, and rows that cannot be fitted get their reason."""
+    """Fill in derived columns, NaN for unknown ones, and the reason of rows that cannot be fitted."""
     _check_regimes(frame, how)
     once = (frame["regime"] == "one-epoch").to_numpy(bool)
     pairs = frame["subset_size"].to_numpy(np.float64, copy=True)
@@ -292,15 +292,15 @@ def _check_regimes(frame: pd.DataFrame, how: ColumnMap) -> None:
 
 
 def _reasons(frame: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
-    """Why each row cannot be fitted; empty for those that can."""
+    """Return why each row cannot be fitted; empty for rows that can."""
     reasons = pd.Series("", index=frame.index, dtype=object)
     for name in (name for name in TEXT if name in how.columns):
-        reasons[frame[name].isna() & (reasons == "")] = f"it has no {name}"
+        reasons[frame[name].isna() & (reasons == "")] = f"no {name}"
     fixed = frame["regime"] == "fixed-compute"
     needed = {
         "subset_size": frame["subset_size"],
         "train_flops": frame["train_flops"],
-        # A level that is absent follows from the FLOPs.
+        # A missing level follows from the FLOPs, so NaN is allowed here.
         "level_flops": frame["level_flops"].where(fixed).fillna(1.0),
         "samples_seen": frame["samples_seen"],
     }
@@ -310,5 +310,5 @@ def _reasons(frame: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
     reasons[frame["seed"].isna() & (reasons == "")] = "seed is not a number"
     identity = [name for name in (*CELL, "seed") if name != "budget"]
     again = frame.duplicated([*identity, "samples_seen", "train_flops", how.metric]) & (reasons == "")
-    reasons[again] = "the same row stands in the table twice"
+    reasons[again] = "duplicate of an earlier row"
     return reasons

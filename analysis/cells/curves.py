@@ -1,4 +1,4 @@
-"""The curves of a study: cells that differ in compute alone, or in the number of pairs alone."""
+"""The curves of a study: cells that differ only in compute, or only in the number of pairs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from analysis.labels import budget_text, held_text
 Floats = NDArray[np.float64]
 
 X_COLUMNS = {"compute": "train_flops", "data": "subset_size"}
-"""The column of the cells that a curve runs along."""
+"""Direction of a curve → the column of the cells that is its x."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
-    """One curve.
+    """A curve of cells.
 
     Attributes:
         along: ``compute`` (x is training FLOPs) or ``data`` (x is unique pairs).
-        identity: The columns of the cell that it holds.
-        positions: Its cells among all, by rising x.
+        identity: Cell columns that all its cells share, with their values.
+        positions: Positions of its cells in ``CellDraws.cells``, by rising x.
     """
 
     along: str
@@ -46,15 +46,15 @@ def curves(draws: CellDraws, *, along: str) -> list[Curve]:
     """Return every curve of at least two cells.
 
     Args:
-        draws: The study's cells.
-        along: ``compute``: curves of cells that differ in budget alone; ``data``: in subset size alone.
+        draws: Cells of the study.
+        along: ``compute`` for cells that differ only in budget, ``data`` for those that differ only in size.
     """
     left = "budget" if along == "compute" else "subset_size"
     regimes = draws.cells["regime"].to_numpy(object)
     x = draws.cells[X_COLUMNS[along]].to_numpy(np.float64)
     found = []
     for one_epoch in (False, True):
-        # In one epoch each pair is seen once: more compute is more pairs, along one and the same curve.
+        # In one epoch each pair is seen once: more compute means more pairs, so both vary along the curve.
         free = {"budget", "subset_size"} if one_epoch and along == "compute" else {left}
         identity = [name for name in CELL if name not in free]
         kept = np.flatnonzero((regimes == "one-epoch") == one_epoch)
@@ -69,7 +69,7 @@ def curves(draws: CellDraws, *, along: str) -> list[Curve]:
 
 
 def by_length(found: Sequence[Curve]) -> list[list[Curve]]:
-    """Group curves by the number of their cells: those of one length are fitted at once."""
+    """Group curves by number of cells, since curves of one length are fitted together."""
     groups: dict[int, list[Curve]] = {}
     for curve in found:
         groups.setdefault(len(curve.positions), []).append(curve)
@@ -77,7 +77,7 @@ def by_length(found: Sequence[Curve]) -> list[list[Curve]]:
 
 
 def curve_text(curve: _HasCurve, *, without: str = "") -> str:
-    """Return what a curve holds, in words, with its budget where it has one."""
+    """Return the fixed parts of a curve in words, with its budget if that is fixed."""
     identity = curve.identity
     held = {name: value for name, value in identity.items() if name not in ("regime", "budget", without)}
     if "budget" not in identity:
@@ -86,7 +86,7 @@ def curve_text(curve: _HasCurve, *, without: str = "") -> str:
 
 
 def alike(found: Sequence[C], *, along: str, axis: str) -> list[list[C]]:
-    """Group the curves along one axis of x that differ in one part of the configuration alone."""
+    """Group the curves along one x that differ only in one part of the configuration."""
     groups: dict[tuple[tuple[str, Any], ...], list[C]] = {}
     for curve in found:
         if curve.along == along:

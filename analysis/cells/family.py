@@ -1,4 +1,4 @@
-"""The family of an architecture: what one axis of model sizes holds."""
+"""The family of an architecture: the models that share one axis of sizes."""
 
 import re
 from functools import cache
@@ -12,9 +12,9 @@ _FAMILIES = {
 
 @cache
 def family(architecture: str) -> str:
-    """What one size axis holds: the catalogue's family, or the letters that an unknown name begins with.
+    """Return the family in the catalogue, or the leading letters of a name that is not in it.
 
-    Names that begin with no letter, such as a number of parameters, are sizes of one family.
+    Names without leading letters, such as a number of parameters, are sizes of one family, ``model``.
     """
     try:
         return _FAMILIES[load_architecture(architecture).family]

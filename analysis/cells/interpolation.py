@@ -1,35 +1,49 @@
-"""A curve between the cells that were measured."""
+"""Interpolation of a curve between its measured cells."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_SAME = 1e-9  # in ln x: nothing lies between cells of one x
-_STEEPEST = 2.0  # exponent: cells that no longer fall would ask for an infinite one
+_SAME = 1e-9  # smallest step in ln x, so that cells of equal x do not divide by zero
+_STEEPEST = 2.0  # largest exponent: a curve that stops falling would need an infinite one
+
+
+def between(x: Floats, at: Floats) -> tuple[NDArray[np.intp], Floats]:
+    """Return the last cell at or below each point, and the share of ln x from there to the next cell.
+
+    Args:
+        x: Rising, at least one cell, shape (cells,).
+        at: Shape (points,). Before the first cell and from the last one on the share is 0.
+    """
+    log_x, log_at = np.log(x), np.log(at)
+    below = np.clip(np.searchsorted(log_x, log_at, side="right") - 1, 0, len(x) - 1)
+    step = np.append(np.diff(log_x), np.inf)[below]
+    share = np.clip((log_at - log_x[below]) / np.where(step > 0, step, np.inf), 0.0, 1.0)
+    return below.astype(np.intp), share
 
 
 def straight_lines(x: Floats, error: Floats, at: Floats) -> Floats:
-    """Join the cells of a curve by straight lines in ln x; beyond its ends, its ends are carried on.
+    """Interpolate the cells of a curve linearly in ln x; beyond either end the end value is kept.
 
     Args:
-        x: Of at least one cell, rising, shape (cells,).
+        x: Rising, at least one cell, shape (cells,).
         error: Shape (rows, cells).
-        at: Where to read them off, shape (points,).
+        at: Points to interpolate at, shape (points,).
 
     Returns:
         Errors of shape (rows, points).
     """
-    log_x, log_at = np.log(x), np.log(at)
-    right = np.clip(np.searchsorted(log_x, log_at, side="right"), 0, len(log_x) - 1)
-    left = np.maximum(right - 1, 0)
-    width = np.maximum(log_x[right] - log_x[left], 1e-300)
-    share = np.clip((log_at - log_x[left]) / width, 0.0, 1.0)
-    return np.asarray(error[:, left] + share * (error[:, right] - error[:, left]), dtype=np.float64)
+    below, share = between(x, at)
+    above = np.minimum(below + 1, len(x) - 1)
+    return np.asarray(error[:, below] + share * (error[:, above] - error[:, below]), dtype=np.float64)
 
 
 def bends(x: Floats, error: Floats, at: Floats) -> Floats:
-    """Return how far a curve may lie below the straight lines between its cells, by a third cell of it.
+    """Return two estimates of how far a curve lies below the straight lines between its cells.
+
+    Each uses a third cell beside the pair. A parabola alone would not do: through two flatter cells it stays
+    above a steep first step (at x^-1 and steps of 5 the law lies 1.9 times as far below the line).
 
     Args:
         x: Rising, shape (cells,).
@@ -37,10 +51,9 @@ def bends(x: Floats, error: Floats, at: Floats) -> Floats:
         at: Shape (points,).
 
     Returns:
-        Shape (2, points): by the parabola through the cell before each pair as well, and by the power law
-        with floor through the cell after it; NaN where there is no such cell, zero at and beyond the ends. Of
-        two cells alone, an eighth of their fall at the middle. A parabola through flatter cells would stay
-        above a steep first step: at x^-1 and steps of 5 the law lies 1.9 times as far below the line.
+        Shape (2, points): by the parabola through the pair and the cell before it, and by the power law with
+        floor through the pair and the cell after it. NaN where that third cell does not exist; zero at and
+        beyond the ends. With two cells in all, both are an eighth of their fall at the middle.
     """
     if len(x) == 1:
         return np.zeros((2, len(at)))
@@ -52,12 +65,14 @@ def bends(x: Floats, error: Floats, at: Floats) -> Floats:
         return np.repeat([reach * (error[0] - error[1]) / (2 * step[0] ** 2)], 2, axis=0)
     slope = np.diff(error) / step
     curvature = np.append(np.nan, np.diff(slope) / np.maximum(log_x[2:] - log_x[:-2], _SAME))
-    # E + A·x^-α falls at the middles of two steps as x^-α does: exact where the steps are equal.
+    # α of E + A·x^-α: the slopes of two neighbouring steps differ by a factor e^(-α·distance in ln x) between
+    # the middles of the steps; this is exact if the steps are equal.
     fall = np.log(np.maximum(-slope, 1e-300))
     alpha = np.clip((fall[:-1] - fall[1:]) / ((step[:-1] + step[1:]) / 2), -_STEEPEST, _STEEPEST)
     alpha = np.append(np.where(alpha == 0, _SAME, alpha), np.nan)[right - 1]
     width = step[right - 1]
     share = np.clip((log_at - log_x[right - 1]) / width, 0.0, 1.0)
+    # Share of the fall that the power law has made at each point; the straight line has made ``share``.
     fallen = np.expm1(-alpha * width * share) / np.expm1(-alpha * width)
     law = np.maximum(error[right - 1] - error[right], 0.0) * (fallen - share)
     return np.asarray([curvature[right - 1] * reach, law], dtype=np.float64)

@@ -1,9 +1,9 @@
 """Intervals of an estimate over the draws of a study: percentile, and bias-corrected and accelerated.
 
-What is read off a study is computed for a stack of rows at once: the measured errors, then each draw, then
-the measured errors without each run in turn. The first rows give the estimate, the draws its percentiles; the
-last give the jackknife, with which the percentiles are corrected for bias and for a spread that changes with
-the estimate (BCa, Efron 1987): second-order correct for a smooth estimate.
+An estimate is computed for a stack of rows at once: the measured errors, each draw, and the measured errors
+without each run in turn. The first row gives the estimate, the draws give its percentiles, and the last rows
+give the jackknife. The jackknife corrects the percentiles for bias and for a spread that changes with the
+estimate (BCa, Efron 1987), which is second-order correct for smooth estimates.
 """
 
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ Floats = NDArray[np.float64]
 _NORMAL = NormalDist()
 
 COVERAGE = 0.90
-"""Every interval of the analysis is the central one of this probability."""
+"""Probability of every interval of the analysis; intervals are central."""
 
 FEWEST = 8
-"""Runs below which the jackknife says nothing on the skewness: no corrected interval is given."""
+"""Fewest runs for a BCa interval: below, the jackknife does not show the skewness."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interval:
-    """Both intervals of one estimate; NaN where there is none."""
+    """Both intervals of one estimate; NaN for an interval that does not exist."""
 
     low: float = float("nan")
     high: float = float("nan")
@@ -33,7 +33,7 @@ class Interval:
     bca_high: float = float("nan")
 
     def open_at(self, lowest: float, highest: float) -> "Interval":
-        """Ends that reach the ends of what was measured become 0 and infinite: they lie there or beyond."""
+        """Return the intervals with ends at or beyond the measured range opened to 0 and infinity."""
         return Interval(
             low=0.0 if self.low <= lowest else self.low,
             high=np.inf if self.high >= highest else self.high,
@@ -43,12 +43,12 @@ class Interval:
 
 
 def interval(values: Floats) -> tuple[float, float]:
-    """Central percentile interval; its ends are values themselves, which may be infinite; NaN without any."""
+    """Return the central percentile interval; its ends are values, possibly infinite, or NaN without any."""
     return _between(values, (1 - COVERAGE) / 2, (1 + COVERAGE) / 2)
 
 
 def column_intervals(values: Floats) -> tuple[Floats, Floats]:
-    """What ``interval`` gives for each column of values, shape (draws, columns): lower and upper ends."""
+    """Return the lower and upper ends of ``interval`` for each column of values, shape (draws, columns)."""
     ordered = np.sort(values, axis=0)
     if not len(ordered) or np.isnan(ordered[-1]).any():
         ends = [interval(column) for column in values.T]
@@ -59,26 +59,28 @@ def column_intervals(values: Floats) -> tuple[Floats, Floats]:
 
 
 def bca(values: Floats, estimate: float, jackknife: Floats) -> tuple[float, float]:
-    """Bias-corrected and accelerated interval.
+    """Return the bias-corrected and accelerated interval.
 
     Args:
-        values: The estimate in each bootstrap draw, shape (draws,).
-        estimate: The estimate on all runs.
-        jackknife: The estimate without each run in turn, shape (runs,).
+        values: Estimate in each bootstrap draw, shape (draws,).
+        estimate: Estimate from all runs.
+        jackknife: Estimate without each run in turn, shape (runs,).
 
     Returns:
-        Both ends; NaN when there are fewer than ``FEWEST`` runs, an estimate is not finite, or no draws.
+        Both ends; NaN with fewer than ``FEWEST`` runs, without draws, or when an estimate is not finite.
     """
     values = values[~np.isnan(values)]
     if len(jackknife) < FEWEST or not len(values) or not np.isfinite([estimate, *jackknife]).all():
         return float("nan"), float("nan")
-    # Half of the draws that equal the estimate count as below it; a share of 0 or 1 has no quantile.
+    # z₀, the normal quantile of the share of draws below the estimate. Draws equal to it count half, and the
+    # share stays half a draw away from 0 and 1, which have no finite quantile.
     below = float((values < estimate).mean() + (values == estimate).mean() / 2)
     bias = _NORMAL.inv_cdf(min(max(below, 0.5 / len(values)), 1 - 0.5 / len(values)))
     deviation = jackknife.mean() - jackknife
     spread = float((deviation**2).sum())
     if spread == 0:
         return interval(values)
+    # a = Σ d³ / (6·(Σ d²)^1.5) over the jackknife deviations d: the skewness (Efron 1987, eq. 6.6).
     acceleration = float((deviation**3).sum()) / (6 * spread**1.5)
     ends = (bias + _NORMAL.inv_cdf(share) for share in ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2))
     low, high = (_NORMAL.cdf(bias + end / (1 - acceleration * end)) for end in ends)
@@ -86,11 +88,11 @@ def bca(values: Floats, estimate: float, jackknife: Floats) -> tuple[float, floa
 
 
 def intervals(stack: Floats, draws: int) -> Interval:
-    """Both intervals of an estimate.
+    """Return both intervals of an estimate.
 
     Args:
-        stack: The estimate of each row of a stack: as measured, of ``draws`` draws, without each run.
-        draws: How many draws there are.
+        stack: Estimate of each row: as measured, of ``draws`` draws, and without each run in turn.
+        draws: Number of rows that are draws.
     """
     values = stack[1 : 1 + draws]
     low, high = interval(values)
@@ -99,7 +101,7 @@ def intervals(stack: Floats, draws: int) -> Interval:
 
 
 def _between(values: Floats, low: float, high: float) -> tuple[float, float]:
-    """The values at two shares of their order, rounded outwards."""
+    """Return the values at two shares of their sorted order, rounded outwards."""
     ordered = np.sort(values[~np.isnan(values)])
     if not len(ordered):
         return float("nan"), float("nan")

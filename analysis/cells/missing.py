@@ -1,4 +1,4 @@
-"""What was planned and has given no result, so that a report of a half-finished study says what it lacks."""
+"""Planned trials without a result, for reports of unfinished studies."""
 
 from collections.abc import Mapping
 
@@ -11,17 +11,17 @@ WAITING = "not run yet"
 
 
 def with_budgets(plan: pd.DataFrame, trials: Trials) -> pd.DataFrame:
-    """The plan with the ``budget`` of each trial as finished trials have it, and whether it has ``ended``.
+    """Return the plan with columns ``budget``, equal to that of finished trials, and ``ended``.
 
     Args:
-        plan: One row a planned trial; may be empty.
-        trials: What has finished, and what diverged: that has ended, too.
+        plan: One row per planned trial; may be empty.
+        trials: Trials of the study; finished and diverged ones have ended.
     """
     if plan.empty:
         return plan
     budget = budgets(plan)
-    # Of trials that were declared the same, the samples of the largest stand for all: a half-finished study
-    # may lack it.
+    # The budget of trials that were declared alike is that of the largest one, which an unfinished study may
+    # lack. So the measured budget replaces the planned one in all trials that share the latter.
     measured = trials.frame.set_index("trial")["budget"].reindex(plan["trial"]).to_numpy(np.float64)
     known = np.isfinite(measured)
     same = dict(zip(budget[known], measured[known], strict=True))
@@ -33,15 +33,15 @@ def with_budgets(plan: pd.DataFrame, trials: Trials) -> pd.DataFrame:
 
 
 def missing(plan: pd.DataFrame, trials: Trials, begun: Mapping[str, str]) -> pd.DataFrame:
-    """The planned trials without a result, by cell.
+    """Return the planned trials without a result, by cell.
 
     Args:
-        plan: What ``with_budgets`` gave.
-        trials: What has finished, and what was set aside with its reason.
-        begun: Trial → how far it is, of those that were begun and have no result.
+        plan: Plan from ``with_budgets``.
+        trials: Trials of the study.
+        begun: Trial → its progress in words, for trials that were begun and have no result.
 
     Returns:
-        One row a cell and reason, in the order of the plan: ``regime``, ``budget``, the columns of
+        One row per cell and reason, in the order of the plan: ``regime``, ``budget``, the columns of
         ``CONFIGURATION``, ``seeds`` (texts joined by ", "), ``trials`` and ``reason``.
     """
     columns = ["regime", "budget", *CONFIGURATION, "seeds", "trials", "reason"]
@@ -49,10 +49,10 @@ def missing(plan: pd.DataFrame, trials: Trials, begun: Mapping[str, str]) -> pd.
         return pd.DataFrame(columns=columns)
     reasons = dict(begun) | dict(zip(trials.excluded["trial"], trials.excluded["reason"], strict=True))
     lacking = plan[~plan["trial"].isin(trials.frame["trial"])]
-    told = lacking.assign(
+    worded = lacking.assign(
         reason=[reasons.get(trial, WAITING) for trial in lacking["trial"]],
         seeds=lacking["seed"].map("{:.0f}".format),
     )
     cell = ["regime", "budget", *CONFIGURATION, "reason"]
-    grouped = told.groupby(cell, sort=False)["seeds"].agg([", ".join, "size"]).reset_index()
+    grouped = worded.groupby(cell, sort=False)["seeds"].agg([", ".join, "size"]).reset_index()
     return grouped.rename(columns={"join": "seeds", "size": "trials"})[columns]

@@ -1,10 +1,10 @@
-"""The noise of each of several groups of runs, shrunk towards the noise of all (Smyth 2004).
+"""The noise of several groups of runs, each shrunk towards the pooled noise (Smyth 2004).
 
-A group's variance s² with d degrees of freedom is taken to be one of many whose own spread is that of
-s₀²·d₀/χ²: its estimate is (d₀·s₀² + d·s²)/(d₀ + d), with d₀ + d degrees of freedom. s₀² is the pooled
-variance. d₀ follows from how much the logarithms of the variances vary beyond what d degrees of freedom let
-them (Smyth 2004, §6.2). Of few groups that excess is hardly known, and a noisy group that is taken for as
-quiet as the others gives false winners: the excess is taken at its upper limit, of ``LIMIT``.
+The true variances of the groups are modelled as s₀²·d₀/χ²(d₀). The estimate for a group with variance s² and
+d degrees of freedom is then (d₀·s₀² + d·s²)/(d₀ + d), with d₀ + d degrees of freedom; s₀² is the pooled
+variance. d₀ follows from the excess: the variance of the groups' log variances beyond what d degrees of
+freedom explain (Smyth 2004, §6.2). With few groups the excess is poorly known. A noisy group that is mistaken
+for a quiet one produces false winners, so the excess is taken at its upper ``LIMIT`` confidence limit.
 """
 
 import numpy as np
@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 LIMIT = 0.9
-"""Of the excess of the log variances' spread over what equal noise would give: where it is taken."""
+"""One-sided confidence limit at which the excess of the log variances is taken."""
 _LEAST = 1e-4
 _STEPS = 12
 
 
 def moderated(squares: Floats, freedom: Floats) -> tuple[Floats, Floats]:
-    """Return each group's standard deviation and its degrees of freedom.
+    """Return the standard deviation of each group and its degrees of freedom.
 
     Args:
         squares: Sum of squared deviations of each group's runs from their cells' means.
-        freedom: Runs minus cells of each group, not all zero. A group without any gets the pooled noise.
+        freedom: Runs minus cells of each group, not all zero. A group with zero gets the pooled noise.
 
     Returns:
-        The degrees of freedom are infinite where the groups do not differ in their noise: it is the pooled
-        one, known as well as all runs together tell.
+        Standard deviations and degrees of freedom. The latter are infinite if the groups do not differ in
+        their noise; all then have the pooled noise, with the degrees of freedom of all runs together.
     """
     total = float(freedom.sum())
     pooled = float(squares.sum()) / total
@@ -40,7 +40,7 @@ def moderated(squares: Floats, freedom: Floats) -> tuple[Floats, Floats]:
 
 
 def _prior_freedom(squares: Floats, freedom: Floats, pooled: float) -> float:
-    """d₀: infinite where the variances vary no more than equal ones would, or only one was measured."""
+    """Return d₀; infinite if the variances vary no more than equal ones would, or only one was measured."""
     known = freedom > 0
     degrees = freedom[known]
     if len(degrees) < 2 or pooled == 0:  # noqa: PLR2004 (one variance does not vary)
@@ -48,6 +48,7 @@ def _prior_freedom(squares: Floats, freedom: Floats, pooled: float) -> float:
     from scipy.special import digamma, gammaincinv, polygamma  # noqa: PLC0415 (slow to import)
 
     variance = np.maximum(squares[known] / degrees, _LEAST * pooled)
+    # E[ln s²] = ln σ² + ψ(d/2) − ln(d/2) and Var[ln s²] = ψ'(d/2), ψ the digamma function.
     logarithm = np.log(variance) - digamma(degrees / 2) + np.log(degrees / 2)
     spread = float(((logarithm - logarithm.mean()) ** 2).sum())
     quantile = 2 * float(gammaincinv((len(degrees) - 1) / 2, 1 - LIMIT))

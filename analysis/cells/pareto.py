@@ -1,4 +1,4 @@
-"""Which cells are worth their compute: no other cell is lower for as much compute or less."""
+"""The Pareto frontier over compute: cells that no other cell beats at equal or lower cost."""
 
 import numpy as np
 import pandas as pd
@@ -9,14 +9,14 @@ from analysis.cells.table import BATCH_ROUNDING
 Floats = NDArray[np.float64]
 
 SAME_COST = 1 + BATCH_ROUNDING
-"""Factor within which two trials cost the same: what whole batches leave open."""
+"""Factor within which two trials count as equally expensive, since levels are rounded to whole batches."""
 
 
 def costs(cells: pd.DataFrame) -> Floats:
-    """Return what each cell cost, in training FLOPs of one trial.
+    """Return the cost of each cell in training FLOPs of one trial.
 
-    Cells of one declared level cost the same: what whole batches leave of it (195.8 of 200 GFLOP) does not
-    make one cheaper than the other.
+    Cells of one declared level cost the same: rounding to whole batches (195.8 of 200 GFLOP) does not make
+    one of them cheaper.
     """
     fixed = cells["regime"].to_numpy(object) == "fixed-compute"
     budget, flops = (cells[name].to_numpy(np.float64) for name in ("budget", "train_flops"))
@@ -24,7 +24,7 @@ def costs(cells: pd.DataFrame) -> Floats:
 
 
 def undominated(cost: Floats, error: Floats) -> NDArray[np.bool_]:
-    """Return which cells no other one beats: lower for no more compute, or as low for less.
+    """Return which cells are not beaten, that is by a lower error at no more cost or an equal one at less.
 
     Args:
         cost: Shape (cells,). Costs within ``SAME_COST`` count as the same.
@@ -39,6 +39,6 @@ def undominated(cost: Floats, error: Floats) -> NDArray[np.bool_]:
 
 
 def best_for_no_more(cost: Floats, error: Floats, place: int) -> int:
-    """Return the position of the lowest cell among those that cost no more than the one at a place."""
+    """Return the position of the cell with the lowest error that costs no more than the cell at ``place``."""
     affordable = np.flatnonzero(cost <= cost[place] * SAME_COST)
     return int(affordable[error[affordable].argmin()])

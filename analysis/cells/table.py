@@ -1,4 +1,4 @@
-"""Results table to tidy trials: the finished ones, their metric turned into an error; all else reads them."""
+"""Validation of a results table into tidy trials, which the rest of the analysis reads."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from budgets.names import unknown
 
 CONFIGURATION = ("subset_size", "quality", "architecture", "strategy")
-"""What is chosen when a budget is spent."""
+"""Columns of a configuration: the choices that a budget is spent on."""
 
 CELL = ("regime", "budget", *CONFIGURATION)
-"""What the seeds of one measurement share."""
+"""Columns of a cell: trials of one cell differ only in their seed."""
 
 TEXT = ("trial", "regime", "quality", "architecture", "strategy", "status", "reason")
 NUMBERS = (
@@ -22,9 +22,9 @@ NUMBERS = (
 )  # fmt: skip
 REGIMES = ("fixed-compute", "one-epoch", "equal-samples")
 BATCH_ROUNDING = 0.03
-"""Share that trials of one level differ by at most, where no batch size says what whole batches leave."""
+"""Largest relative difference between trials of one level, used where the batch size is unknown."""
 READING_ERROR = "reading_error"
-"""What the column ``<evaluation set>/reading_error`` is called."""
+"""Last part of the column name ``<evaluation set>/reading_error``."""
 STATUSES = ("finished", "diverged", "failed")
 KEPT = (
     "trial", *CELL, "seed", "train_flops", "train_flops_per_sample", "evaluation_flops", "samples_seen",
@@ -34,16 +34,16 @@ KEPT = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trials:
-    """The finished trials of a study, and what was set aside.
+    """The finished trials of a study, and the excluded ones.
 
     Attributes:
-        frame: One row a trial: ``trial``, the columns of ``CELL``, ``seed``, the compute columns of the
-            results schema, ``error`` (1 − metric, a fraction; a loss as it is), ``images`` (how many the
-            metric was counted over, NaN when unknown), ``reading_error`` (standard deviation that a published
-            value was read with, 0 where it is exact) and ``diverged`` (runs of its cell that did).
-            ``budget`` is the level's training FLOPs under fixed compute and samples seen otherwise, see
-            `budgets`.
-        metric: The results column that ``error`` was made of, such as ``held-out/top1``.
+        frame: One row per trial: ``trial``, the columns of ``CELL``, ``seed``, the compute columns of the
+            results schema, ``error`` (1 − metric, a fraction; a loss stays as it is), ``images`` (number that
+            the metric was counted over, NaN when unknown), ``reading_error`` (standard deviation with which
+            a published value was read off, 0 for exact values) and ``diverged`` (number of diverged runs in
+            its cell). ``budget`` is the training FLOPs of the level under fixed compute and the samples seen
+            otherwise, see `budgets`.
+        metric: Results column that ``error`` was computed from, such as ``held-out/top1``.
         excluded: ``trial``, ``status`` and ``reason`` of each row of the results that is not in ``frame``.
     """
 
@@ -53,17 +53,15 @@ class Trials:
 
 
 def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
-    """Checks a results table and keeps its finished trials.
+    """Check a results table and keep its finished trials.
 
     Args:
-        results: One row a trial, in the results schema. An empty frame is a study that has not finished a
-            trial.
-        metric: Column that says how good a trial is: a fraction in [0, 1] of which higher is better, or a
-            loss (``…/loss``), of which lower is.
+        results: One row per trial, in the results schema; empty if no trial has finished.
+        metric: Column of the measure: a fraction in [0, 1], better when higher, or a loss (``…/loss``),
+            better when lower.
 
     Raises:
-        ValueError: A column is absent or holds what it must not; a trial, or a cell's seed, stands there
-            twice.
+        ValueError: A column is missing or holds invalid values; a trial, or a seed of a cell, appears twice.
     """
     if results.empty:
         return Trials(
@@ -105,11 +103,11 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
 def budgets(trials: pd.DataFrame) -> NDArray[np.float64]:
     """Return the budget of each trial: FLOPs of its level under fixed compute, samples seen otherwise.
 
-    Trials that were declared the same stop at different whole batches; that is no other budget. A level that
-    is not given follows from the FLOPs in the same way.
+    Trials of one declared budget may stop at different whole batches; they still have one budget. A missing
+    level is derived from the FLOPs in the same way.
 
     Args:
-        trials: Planned trials or results; ``batch_size`` is used where there is one.
+        trials: Planned trials or results; ``batch_size`` is used if there is one.
     """
     names = ("level_flops", "samples_seen", "train_flops", "train_flops_per_sample")
     level, samples, flops, per_sample = (_numbers(trials, name) for name in names)
@@ -124,16 +122,17 @@ def budgets(trials: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def levels(values: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the level of each value: the largest value that it may have been rounded down from.
+    """Return the level of each value: the largest of the values that it may have been rounded down from.
 
     Args:
         values: Samples seen, or FLOPs; NaN stays NaN.
-        step: A value lies less than this below its level; NaN where unknown, then it is `BATCH_ROUNDING` of
-            the level.
+        step: A value lies less than this far below its level. NaN when unknown: `BATCH_ROUNDING` of the
+            level is used instead.
     """
     reach = np.where(np.isnan(step), values / (1.0 - BATCH_ROUNDING), np.nextafter(values + step, 0.0))
     found, level = values.copy(), np.inf
-    # From the largest down: a level takes what reaches up to it, so that near values cannot chain.
+    # Go from the largest value down. A level takes the values that reach up to it, and only those: a chain of
+    # close values is not merged into one level.
     for place in np.argsort(-values, kind="stable"):
         if not values[place] <= level <= reach[place]:
             level = values[place]
@@ -142,21 +141,21 @@ def levels(values: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[np
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame whose columns are named by texts."""
+    """Return the rows of a frame as dictionaries."""
     return cast("list[dict[str, Any]]", frame.to_dict("records"))
 
 
 def metrics(results: pd.DataFrame) -> tuple[str, ...]:
-    """Names of the metric columns of a results table: ``<evaluation set>/<metric>``.
+    """Return the names of a results table's metric columns, ``<evaluation set>/<metric>``.
 
-    Counts of images, standard errors and reading errors are left out.
+    Image counts, standard errors and reading errors are not metrics.
     """
     beside = ("/count", "_se", f"/{READING_ERROR}")
     return tuple(name for name in map(str, results.columns) if "/" in name and not name.endswith(beside))
 
 
 def is_loss(metric: str) -> bool:
-    """Whether a metric is a loss: lower is better, and it is no fraction."""
+    """Return whether a metric is a loss, which is better when lower and need not be a fraction."""
     return metric.endswith("/loss")
 
 
@@ -190,7 +189,7 @@ def _check_columns(results: pd.DataFrame, metric: str) -> None:
     repeated = results.loc[results["trial"].duplicated(), "trial"]
     if len(repeated):
         raise ValueError(
-            f"results column 'trial' must name each trial once; '{repeated.iloc[0]}' stands there twice"
+            f"results column 'trial' must name each trial once; found '{repeated.iloc[0]}' twice"
         )
     for name in NUMBERS:
         _numbers(results, name)
@@ -218,13 +217,13 @@ def _check_budget(frame: pd.DataFrame) -> None:
         value = _numbers(frame, name)
         if not (np.isfinite(value) & (value > 0)).all():
             column = "level_flops" if name == "budget" else name
-            raise ValueError(f"results column '{column}' must be above zero in a finished trial that has one")
+            raise ValueError(f"results column '{column}' must be above zero in finished trials")
 
 
 def _check_seeds(frame: pd.DataFrame) -> None:
     repeated = frame.loc[frame.duplicated([*CELL, "seed"], keep=False), "trial"]
     if len(repeated):
         raise ValueError(
-            f"trials '{repeated.iloc[0]}' and '{repeated.iloc[1]}' share a cell and a seed: "
-            "they would count as two runs; keep one of them, or give each its seed"
+            f"trials '{repeated.iloc[0]}' and '{repeated.iloc[1]}' have the same cell and seed; "
+            "remove one of them or give it another seed"
         )

@@ -1,4 +1,4 @@
-"""The figures of bars, as data: error by one part of the configuration, in groups that hold all else."""
+"""Data of the bar figures: error by one part of the configuration, in groups with the rest fixed."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ from analysis.charts.measure import Measure
 from analysis.labels import POOL, axis_text, budget_text, held_text, listed, metric_text, sort_key
 
 Positions = NDArray[np.intp]
-_ONCE = "In one epoch a purer subset is a smaller one, and costs less"
+_ONCE = "In one epoch a purer subset is smaller and costs less"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Group:
-    """Bars that stand together: cells that differ along one axis, ordered along it."""
+    """Bars side by side: cells that differ along one axis, ordered along it."""
 
     label: str
     held: Mapping[str, Any]
@@ -49,11 +49,11 @@ class _Panel:
 
 
 def quality_bars(measures: Sequence[Measure], *, waiting: pd.DataFrame | None = None) -> FigureData | Missing:
-    """Error of each quality at each budget, one panel a measure and regime.
+    """Return the figure of error by quality at each budget, one panel per measure and regime.
 
     Args:
-        measures: Of one study.
-        waiting: What was planned and has no result, see ``missing.missing``: nothing is clear beside it.
+        measures: Measures of one study.
+        waiting: Planned trials without a result, see ``missing.missing``; no bar is clear beside them.
     """
     title = "Quality of the data at each budget"
     panels = [
@@ -63,7 +63,7 @@ def quality_bars(measures: Sequence[Measure], *, waiting: pd.DataFrame | None = 
         if (groups := _quality_groups(measure.draws, regime))
     ]
     if not panels:
-        return Missing(title=title, reason="no two finished trials differ in the quality of their data alone")
+        return Missing(title=title, reason="no two finished trials differ only in the quality of their data")
     return _bars(
         panels, axis="quality", name="quality", title=title, waiting=waiting,
         by_budget=True,
@@ -73,7 +73,7 @@ def quality_bars(measures: Sequence[Measure], *, waiting: pd.DataFrame | None = 
 
 
 def strategy_bars(measures: Sequence[Measure]) -> FigureData | Missing:
-    """Error of each strategy on each number of pairs: whatever was compared, one group a comparison."""
+    """Return the figure of error by strategy on each number of pairs, one group per comparison."""
     title = "Training strategies on each data size"
     panels = []
     for measure in measures:
@@ -90,7 +90,7 @@ def strategy_bars(measures: Sequence[Measure]) -> FigureData | Missing:
             ]
             panels += [_Panel(measure=measure, regime=regime, groups=groups)] if groups else []
     if not panels:
-        return Missing(title=title, reason="no two finished trials differ in training strategy alone")
+        return Missing(title=title, reason="no two finished trials differ only in training strategy")
     return _bars(panels, axis="strategy", name="strategy", title=title, x_label="unique image-text pairs")
 
 
@@ -107,7 +107,7 @@ def _quality_groups(draws: CellDraws, regime: str) -> list[_Group]:
 
 
 def _once(draws: CellDraws) -> list[_Group]:
-    """Qualities in one epoch: of each number of pairs, and of the largest subset that each quality has."""
+    """Return one-epoch groups of qualities: at each number of pairs, and at each quality's largest subset."""
     ways: list[list[_Group]] = [[]]
     here = np.flatnonzero(draws.cells["regime"].to_numpy(object) == "one-epoch")
     for (architecture, strategy), places in draws.take(here).groups(["architecture", "strategy"]):
@@ -147,7 +147,7 @@ def _bars(  # noqa: PLR0913 (what is drawn, and its words)
     waiting: pd.DataFrame | None = None,
     notes: Sequence[str] = (),
 ) -> FigureData:
-    """The figure; ``by_budget``: groups differ in compute, and no bar that a cheaper one beats has a star."""
+    """Return the figure; with ``by_budget`` groups differ in compute, and beaten bars get no star."""
     values = {
         str(value)
         for panel in panels
@@ -171,8 +171,8 @@ def _bars(  # noqa: PLR0913 (what is drawn, and its words)
     metrics = list(dict.fromkeys(panel.measure.metric for panel in panels))
     words = {"quality": "quality of the data", "strategy": "training strategy"}[axis]
     stars = {row["mark"] for row in rows} - {"column"}
-    filled = ["filled where it is clear"] if "best" in stars else []
-    hollow = ["hollow on all that tie, or where it is undecided"] if "best, not clear" in stars else []
+    filled = ["filled if it is clear"] if "best" in stars else []
+    hollow = ["hollow on all that tie, or if it is undecided"] if "best, not clear" in stars else []
     return FigureData(
         name=name,
         title=title,
@@ -181,7 +181,7 @@ def _bars(  # noqa: PLR0913 (what is drawn, and its words)
         y_label=error_label(metrics),
         frame=mark_frame(rows),
         caption=said_once(
-            f"{listed([*map(metric_text, metrics)])} by {words}, in groups that hold all else: "
+            f"{listed([*map(metric_text, metrics)])} by {words}, in groups with the rest fixed: "
             f"{'; '.join(dict.fromkeys(held_text(_shared(panel.groups)) for panel in panels))}",
             *runs_texts((panel.measure.draws, _places(panel)) for panel in panels),
             *notes,
@@ -207,7 +207,7 @@ def _places(panel: _Panel) -> list[int]:
 
 
 def _beaten(panel: _Panel, group: _Group) -> set[int]:
-    """The bars of a group, by their order, that another bar of the panel beats with no more compute."""
+    """Return the places of a group's bars that another bar of the panel beats at no higher cost."""
     places = np.asarray(_places(panel), dtype=np.intp)
     cells = panel.measure.draws.cells.iloc[places]
     kept = undominated(costs(cells), cells["error"].to_numpy(np.float64)[None, :])[0]
@@ -215,7 +215,7 @@ def _beaten(panel: _Panel, group: _Group) -> set[int]:
 
 
 def _shared(groups: Sequence[_Group]) -> dict[str, Any]:
-    """What all groups hold alike."""
+    """Return the fixed parts that all groups share."""
     first, *others = (group.held for group in groups)
     return {name: value for name, value in first.items() if all(value == other[name] for other in others)}
 
@@ -223,12 +223,12 @@ def _shared(groups: Sequence[_Group]) -> dict[str, Any]:
 def _group_marks(
     draws: CellDraws, group: _Group, *, axis: str, beaten: set[int], waiting: pd.DataFrame | None
 ) -> tuple[list[dict[str, Any]], str]:
-    """The bars of a group with their stars, and its verdict in words."""
+    """Return the bars of a group with their stars, and its verdict in words."""
     bars = [axis_text(axis, value) for value in draws.cells[axis]]
     best, star, verdict = _marked(draws, bars, held=group.held, waiting=waiting)
     starred = {*best} - beaten
     if len(starred) < len({*best}):
-        verdict += ", but another bar is lower for no more compute"
+        verdict += ", but another bar is lower at no higher cost"
     rows: list[dict[str, Any]] = []
     for bar, series in enumerate(bars):
         (column,) = cell_marks(draws, [bar], x="runs", mark="column", series=series, label=group.label)
@@ -241,19 +241,19 @@ def _group_marks(
 def _marked(
     draws: CellDraws, bars: Sequence[str], *, held: Mapping[str, Any], waiting: pd.DataFrame | None
 ) -> tuple[Collection[int], str, str]:
-    """The bars of a group that get a star, which star, and the verdict in words."""
+    """Return the bars of a group that get a star, the kind of star, and the verdict in words."""
     choice = choose(draws)
     if choice.verdict == "tie":
         members = sorted(choice.members)
         return members, "best, not clear", f"tie of {listed([bars[member] for member in members])}"
     if choice.verdict == "clear" and _waits(held, waiting):
-        return [choice.leader], "best, not clear", f"{bars[choice.leader]} so far, others have no result"
+        return [choice.leader], "best, not clear", f"{bars[choice.leader]} so far, others have no result yet"
     mark = "best" if choice.verdict == "clear" else "best, not clear"
     return [choice.leader], mark, f"{bars[choice.leader]}, {choice.verdict}"
 
 
 def _waits(held: Mapping[str, Any], waiting: pd.DataFrame | None) -> bool:
-    """Whether a planned cell that belongs into a group has no result and may still have one."""
+    """Return whether a planned cell of a group has no result but may still get one."""
     if waiting is None or waiting.empty:
         return False
     same = [(waiting[name] == value).to_numpy(bool) for name, value in held.items() if value != POOL]

@@ -1,4 +1,4 @@
-"""The figures by which the laws are judged, as data: what they miss, and what they forecast."""
+"""Data of the figures that check the laws: residuals and held-out forecasts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,17 +15,17 @@ from analysis.laws.holdout import Holdout
 from analysis.laws.laws import Law
 
 _MOST_BARS = 60
-_BARS = "Bars: the cell's own interval."
-_NO_BARS = "So many cells are drawn without their intervals."
+_BARS = "Bars: interval of the cell."
+_NO_BARS = "Intervals are not drawn for so many cells."
 _LAWS = 4
 
 
 def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureData | Missing:
-    """What each cell has above its law over compute, of the laws that are supported and leave residuals."""
+    """Return the figure of measured error minus law, for supported laws over compute with spare levels."""
     title = "Residuals of the laws over compute"
     kept = [law for law in laws if law.fit.supported and law.fit.freedom]
     if not kept:
-        reason = "no law over compute is supported by its cells and has more of them than parameters"
+        reason = "no law over compute is both supported and has more levels than parameters"
         return Missing(title=title, reason=reason)
     rows: list[dict[str, Any]] = []
     x = draws.cells[X_COLUMNS["compute"]].to_numpy(np.float64)
@@ -64,12 +64,12 @@ def residuals(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
 
 
 def forecasts(draws: CellDraws, found: Holdout, *, metric: str) -> FigureData | Missing:
-    """Held-out cells: what each law foretold of them against what was measured."""
+    """Return the figure of forecast against measured error of the held-out cells, by law."""
     title = "Held-out forecasts"
     if found.reason:
         return Missing(title=title, reason=found.reason)
     compared = [row["law"] for row in records(found.scores) if row["compared"]]
-    # Those that miss least, and the last level, which a law must beat to be of use.
+    # The laws with the smallest misses, and the last level, the baseline that a law must beat.
     shown = [law for place, law in enumerate(compared) if place < _LAWS - 1 or law == LAST][:_LAWS]
     rows: list[dict[str, Any]] = []
     for law in shown:
@@ -89,9 +89,9 @@ def forecasts(draws: CellDraws, found: Holdout, *, metric: str) -> FigureData | 
         y_label="forecast (%)",
         frame=mark_frame([*same, *rows]),
         caption=(
-            f"{capital(metric_text(metric))} of {plural(held, 'cell')} at the largest budgets, foretold by "
-            "laws that were fitted without them, against what was measured; dashed: the same. Root mean "
-            f"square miss in points on the cells that all of them foretell: {said}.{left} "
+            f"{capital(metric_text(metric))} of {plural(held, 'cell')} at the largest budgets, as forecast "
+            "by laws that were fitted without them, against the measured value; dashed: equality. Root mean "
+            f"square miss in points on the cells that all laws forecast: {said}.{left} "
             f"Chosen: {'; '.join(_chosen_text(choice) for choice in found.choices.values())}."
         ),
         alt=f"{title}: miss in points by law: {said}.",
@@ -106,6 +106,6 @@ def _forecast(draws: CellDraws, point: dict[str, Any]) -> dict[str, Any]:
     cell: Any = draws.cells.iloc[int(point["position"])]
     return {
         "mark": "point", "series": point["law"], "x": 100 * point["measured"], "y": 100 * point["forecast"],
-        "text": f"{configuration_text(cell)}, {point['factor']:.3g} times beyond: {point['law']} foretold "
+        "text": f"{configuration_text(cell)}, {point['factor']:.3g} times beyond: {point['law']} forecast "
         f"{percent(point['forecast'])} %, measured {percent(point['measured'])} %",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The figures of error over compute, as data."""
+"""Data of the figures of error over compute."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -39,7 +39,7 @@ _COSTS = {
 
 
 def slice_along(draws: CellDraws, axis: str) -> tuple[dict[str, Any], Positions]:
-    """What to hold so that the most cells compare along an axis, and these cells; empty without cells."""
+    """Return the fixed parts under which most cells compare along an axis, and these cells."""
     others = ["regime", *(name for name in CONFIGURATION if name != axis)]
 
     def worth(positions: Positions) -> tuple[int, int, float]:
@@ -50,7 +50,7 @@ def slice_along(draws: CellDraws, axis: str) -> tuple[dict[str, Any], Positions]
     groups: list[tuple[dict[str, Any], Positions]] = []
     one_epoch = draws.cells["regime"].to_numpy(object) == "one-epoch"
     for kept in (np.flatnonzero(~one_epoch), np.flatnonzero(one_epoch)):
-        # As in `laws`: in one epoch more compute is more pairs, along one and the same curve.
+        # As in `curves`: in one epoch more compute means more pairs, so the subset size is not fixed.
         held = [name for name in others if name != "subset_size" or not one_epoch[kept].any()]
         for key, places in draws.take(kept).groups(held):
             groups.append((dict(zip(held, key, strict=True)), kept[places]))
@@ -66,15 +66,15 @@ def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is be
     metric: str,
     x: str = "train_flops",
 ) -> FigureData | Missing:
-    """Error against what a trial cost, one curve an architecture or strategy, the best ones marked.
+    """Return the figure of error against cost, one curve per architecture or strategy, with the best marked.
 
     Args:
-        draws: The study's cells.
+        draws: Cells of the study.
         laws: Laws along compute.
-        frontier: The best configuration at each budget, with the verdict on it.
+        frontier: Best configuration at each budget, with its verdict.
         axis: ``architecture`` or ``strategy``.
         metric: Declared metric, for the labels.
-        x: What it cost: ``train_flops`` or ``samples_seen``.
+        x: Cost: ``train_flops`` or ``samples_seen``.
     """
     word = {"architecture": "architecture", "strategy": "training strategy"}[axis]
     short, cost, x_label = _COSTS[x]
@@ -84,7 +84,7 @@ def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is be
         {str(value) for value in draws.cells[axis].iloc[positions]}, key=lambda value: sort_key(axis, value)
     )
     if not series or (axis == "strategy" and len(series) < 2):  # noqa: PLR2004 (two are compared)
-        return Missing(title=title, reason=f"no two finished trials differ in {word} alone")
+        return Missing(title=title, reason=f"no two finished trials differ only in {word}")
     drawn = [law for law in laws if all(law.identity.get(name) == value for name, value in held.items())]
     rows = curve_rows(draws, drawn, positions, axis=axis, x=x)
     shown = set(positions.tolist())
@@ -101,10 +101,10 @@ def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is be
         y_label=f"{metric_text(metric)} (%)",
         frame=mark_frame([*({**mark, "low": np.nan, "high": np.nan} for mark in others), *rows, *best]),
         caption=said_once(
-            f"{metric_text(metric)} against {cost} in one trial, by {word}; held: {held_text(what)}",
+            f"{metric_text(metric)} against {cost} in one trial, by {word}. Fixed: {held_text(what)}",
             f"{runs_text(draws, positions)}; other configurations in grey",
             laws_text(drawn),
-            f"Stars mark the best configuration of all at each budget{ties}",
+            f"Stars mark the best of all configurations at each budget{ties}",
             draws.explanation,
         ),
         alt=f"{title}: {', '.join(axis_text(axis, name) for name in series)}. " + _best_alt(best),
@@ -114,7 +114,7 @@ def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is be
 def curve_rows(
     draws: CellDraws, laws: Sequence[Law], positions: Positions, *, axis: str, x: str
 ) -> list[dict[str, Any]]:
-    """The cells at the positions, by what they have along an axis, each with its law of the given ones."""
+    """Return the marks of some cells by their value along an axis, with the given laws through them."""
     rows: list[dict[str, Any]] = []
     values = draws.cells[axis].to_numpy(object)
     for value in sorted(set(values[positions]), key=lambda value: sort_key(axis, value)):
@@ -130,7 +130,7 @@ def curve_rows(
 
 
 def curve_marks(draws: CellDraws, law: Law, *, x: str, **fixed: object) -> list[dict[str, Any]]:
-    """One curve along a column of its cells: its law where it is supported, and its cells."""
+    """Return the marks of one curve over a column of its cells: its supported law, and its cells."""
     lines = on_axis(law_rows(law, **fixed), draws, law, x)
     return [*lines, *_cells(draws, law.positions, x, bool(lines), **fixed)]
 
@@ -142,19 +142,19 @@ def _cells(
     lined: bool,  # noqa: FBT001 (private)
     **fixed: object,
 ) -> list[dict[str, Any]]:
-    """The points of a curve, which a thin line joins where no law is drawn."""
+    """Return the points of a curve, joined by a thin line if no law is drawn."""
     return cell_marks(draws, positions, x=x, line="" if lined else JOINED, **fixed)
 
 
 def on_axis(rows: list[dict[str, Any]], draws: CellDraws, law: Law, x: str) -> list[dict[str, Any]]:
-    """A law as one over another column, which is in proportion to its own along the curve."""
+    """Return the points of a law over another column that is proportional to its own along the curve."""
     cells = draws.cells.iloc[law.positions]
     ratio = float((cells[x] / cells[X_COLUMNS[law.along]]).mean())
     return [row | {"x": row["x"] * ratio} for row in rows]
 
 
 def law_rows(law: Law, **fixed: object) -> list[dict[str, Any]]:
-    """The drawn points of a supported law, in percent; ``tentative`` where too few levels test it."""
+    """Return the drawn points of a supported law in percent; ``tentative law`` if it cannot be tested."""
     mark = "law" if law.fit.tested else "tentative law"
     band = 100 * law.band[["y", "low", "high"]].assign(x=law.band["x"] / 100)
     return [{"mark": mark} | point | fixed for point in records(band)]
@@ -183,10 +183,10 @@ def _best_rows(
         )
         rows += [star | {"text": f"{star['text']}; lowest for {best['at']}, {verdict}"} for star in stars]
     hollow = [words for name, words in (("tie", "a tie"), ("undecided", "undecided")) if name in verdicts]
-    said = f", hollow where it is {' or '.join(hollow)}" if hollow else ""
+    said = f", hollow if it is {' or '.join(hollow)}" if hollow else ""
     beaten = verdicts.count("beaten")
     return rows, said + (
-        f"; none at {plural(beaten, 'budget')} where a cheaper trial is lower" if beaten else ""
+        f"; there is none at {plural(beaten, 'budget')} where a cheaper trial is lower" if beaten else ""
     )
 
 
@@ -195,9 +195,9 @@ def _best_alt(best: Iterable[dict[str, Any]]) -> str:
 
 
 def laws_text(drawn: Sequence[Law], x: str = "C") -> str:
-    """Say for a caption which laws over x are drawn, what they miss, and why others are not drawn."""
+    """Return a caption text: which laws over x are drawn, their misses, and why others are not drawn."""
     if not drawn:
-        return "no curve has two levels, so no law is drawn"
+        return "no law is drawn, since no curve has two levels"
     shown = [law for law in drawn if law.fit.supported]
     left = Counter(law.fit.status for law in drawn if not law.fit.supported)
     said = []
@@ -207,13 +207,13 @@ def laws_text(drawn: Sequence[Law], x: str = "C") -> str:
             f"{plural(len(mine), 'law')} {form.formula.replace('x', x)} ({form.name}){_misses_text(mine)}"
         )
     untested = sum(not law.fit.tested for law in shown)
-    said += [f"{untested} of them through four levels or fewer, not tested (dashed)"] if untested else []
-    said += [f"{count} not drawn ({status}), whose cells thin lines join" for status, count in left.items()]
+    said += [f"{untested} of them have four levels or fewer and are not tested (dashed)"] if untested else []
+    said += [f"{count} not drawn ({status}); thin lines join their cells" for status, count in left.items()]
     return "; ".join(said)
 
 
 def _misses_text(drawn: Sequence[Law]) -> str:
-    """Say by what laws miss their points, where levels are left to miss, and how much of it is noise."""
+    """Return a caption text: the misses of the laws that have spare levels, and the part that is noise."""
     tested = [law.fit for law in drawn if law.fit.freedom]
     if not tested:
         return ""
@@ -221,5 +221,5 @@ def _misses_text(drawn: Sequence[Law]) -> str:
     noise = float(np.sqrt(np.mean([fit.noise**2 for fit in tested])))
     said = f", {percent(noise, 2)} points of noise" if noise > 0 else ""
     lacking = sum(fit.status == "lack of fit" for fit in tested)
-    more = f"; {lacking} by more than the noise allows" if lacking else ""
-    return f" missing their points by {miss} points (root mean square{said}{more})"
+    more = f"; {lacking} of them by more than the noise allows" if lacking else ""
+    return f" with misses of {miss} points (root mean square{said}{more})"

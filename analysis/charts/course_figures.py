@@ -1,4 +1,4 @@
-"""The figures of how a study went: its plan and the slots that its trials ran in, as data."""
+"""Data of the figures of a study's course: its plan and its schedule."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ _MOST_ROWS = 40
 
 
 def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame) -> FigureData | Missing:
-    """Every planned cell, by configuration and level, with how many of its trials have ended.
+    """Return the figure of all planned cells, by configuration and level, with their finished trials.
 
-    A plan of more configurations than a page has lines is shown by architecture and strategy.
+    A plan with more configurations than fit on a page is shown by architecture and strategy.
     """
     title = "The plan"
     if plan.empty:
@@ -45,7 +45,9 @@ def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame)
     without = int(states.get("failed", 0) + states.get("diverged", 0))
     missing = f", {without} without a result" if without else ""
     out = int(states.get("left out", 0))
-    left = f" {plural(out, 'cell')} left out of the plan, for the reasons in the page's list." if out else ""
+    left = (
+        f" {plural(out, 'cell')} left out of the plan, for the reasons listed in the report." if out else ""
+    )
     return FigureData(
         name="plan",
         title=title,
@@ -55,7 +57,7 @@ def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame)
         frame=mark_frame(rows),
         caption=(
             f"Planned trials by {'configuration' if len(parts) > 2 else 'architecture and strategy'} and "  # noqa: PLR2004 (more parts than the two)
-            f"budget: in each cell those that finished, of those planned. {done}{missing}.{left}"
+            f"budget; in each cell: finished of planned trials. {done}{missing}.{left}"
         ),
         alt=f"{title}: {len(names)} rows by {len(levels)} budgets; {done}{missing}.",
     )
@@ -65,7 +67,7 @@ def _level_text(row: dict[str, Any]) -> str:
     if row["regime"] == "fixed-compute":
         return budget_text("fixed-compute", float(row["level_flops"]))
     if row["regime"] == "equal-samples" and pd.notna(row.get("samples_seen")):
-        # Whole batches differ by strategy: two digits are the same for all.
+        # Rounding to whole batches differs by strategy; two digits are equal for all.
         about = float(f"{row['samples_seen']:.2g}")
         return f"{count_text(about)} samples"
     return str(row["regime"]).replace("-", " ")
@@ -95,10 +97,10 @@ def _cell(group: pd.DataFrame, row: str, level: str) -> dict[str, Any]:
 
 
 def schedule(plan: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
-    """What ran in each slot and when; the time between runs is taken out."""
+    """Return the figure of what ran in each slot and when, without the time between runs."""
     title = "The schedule"
     if events.empty or "slot" not in events or not events["event"].isin(ENDS).any():
-        return Missing(title=title, reason="no trial has ended, so there is no time to show")
+        return Missing(title=title, reason="no trial has ended yet")
     level = {row["trial"]: _level_text(row) for row in records(plan)}
     what = {row["trial"]: configuration_text(row) for row in records(plan)}
     rows: list[dict[str, Any]] = []
@@ -120,7 +122,7 @@ def schedule(plan: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
             })  # fmt: skip
         offset += float(run["time"].max()) - began
     if not rows:
-        return Missing(title=title, reason="no trial has ended in a slot, so there is no time to show")
+        return Missing(title=title, reason="no trial has ended in a slot yet")
     order = list(dict.fromkeys([*level.values(), "tuning"]))
     rows.sort(key=lambda row: (order.index(row["series"]), row["low"]))
     slots = len({row["y"] for row in rows})
@@ -130,12 +132,12 @@ def schedule(plan: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
         name="schedule",
         title=title,
         kind="spans",
-        x_label="time of running (minutes)",
+        x_label="running time (minutes)",
         y_label="",
         frame=mark_frame(rows),
         caption=(
             f"What ran in each of {plural(slots, 'slot')}{runs}, by budget: {plural(len(rows), 'attempt')}, "
-            f"{share:.0%} of the slots' time. Hatched: attempts that came to nothing."
+            f"which fill {share:.0%} of the slots' time. Hatched: attempts without a result."
         ),
         alt=f"{title}: {plural(len(rows), 'attempt')} in {plural(slots, 'slot')}, {share:.0%} busy.",
     )

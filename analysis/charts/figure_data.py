@@ -1,4 +1,4 @@
-"""What a figure is before it is drawn: a frame of marks, axis labels, a caption and an alternative text."""
+"""The data of a figure before it is drawn: marks, axis labels, caption and alternative text."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,31 +27,31 @@ MARKS = (
 )  # fmt: skip
 COLUMNS = ("panel", "series", "mark", "line", "x", "y", "low", "high", "label", "text")
 JOINED = "joined"
-"""The ``line`` of points that a thin one joins."""
+"""Value of ``line`` for points that a thin line joins."""
 
 GROUP_WIDTH = 0.8
-"""Of a group of bars, whose neighbour is at a distance of 1."""
+"""Width of a group of bars; neighbouring groups are at a distance of 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FigureData:
-    """One figure.
+    """The data of one figure.
 
     Attributes:
         name: File name without suffix.
-        title: What it shows, for headings.
-        kind: Which drawing it is: ``curves`` (points whose ``line`` is ``JOINED`` are joined by a thin one);
-            ``columns`` (upright bars in groups named by ``label``); ``bars`` (lying ones, in groups named by
-            ``label``); ``grid`` (cells of rows named by ``label`` and columns named by ``line``); ``spans``
-            (from ``low`` to x).
-        x_label: With unit.
-        y_label: With unit.
-        frame: One row a mark, in the order of ``COLUMNS``: everything that is drawn, and nothing else;
-            ``text`` says a mark in words.
-        caption: Rows, law and interval.
-        alt: What a reader who does not see it should know.
-        x_scale: Of ``curves``.
-        y_scale: Of ``curves``.
+        title: Title for headings.
+        kind: Kind of drawing: ``curves`` (points whose ``line`` is ``JOINED`` are joined by a thin line);
+            ``columns`` (vertical bars in groups named by ``label``); ``bars`` (horizontal bars in groups
+            named by ``label``); ``grid`` (cells in rows named by ``label`` and columns named by ``line``);
+            ``spans`` (horizontal bars from ``low`` to x).
+        x_label: Label of the x axis, with unit.
+        y_label: Label of the y axis, with unit.
+        frame: One row per mark, with columns ``COLUMNS``: everything that is drawn, and nothing else;
+            ``text`` describes the mark in words.
+        caption: Caption: the data, the laws and the intervals.
+        alt: Text for readers who cannot see the figure.
+        x_scale: Scale of x in ``curves``.
+        y_scale: Scale of y in ``curves``.
     """
 
     name: str
@@ -67,42 +67,44 @@ class FigureData:
 
     @property
     def wide(self) -> bool:
-        """Whether it takes both columns of a page."""
+        """True if the figure spans both columns of a page."""
         return self.kind in ("grid", "spans") or len(set(self.frame["panel"])) > 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Missing:
-    """A figure that the data do not support, and why."""
+    """A figure that the data do not support, with the reason."""
 
     title: str
     reason: str
 
 
 def mark_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Rows of marks → the frame of a figure; what a row leaves out is empty or NaN."""
+    """Return the frame of a figure from rows of marks; absent values are empty or NaN."""
     blank: dict[str, Any] = {
         "panel": "", "series": "", "mark": "", "line": "",
         "x": np.nan, "y": np.nan, "low": np.nan, "high": np.nan, "label": "", "text": "",
     }  # fmt: skip
-    return pd.DataFrame([blank | row for row in rows], columns=list(COLUMNS))
+    frame = pd.DataFrame([blank | row for row in rows], columns=list(COLUMNS))
+    assert frame["mark"].isin(MARKS).all(), "drawing knows no other mark"
+    return frame
 
 
 def bar_place(group: int, bar: int, bars: int) -> float:
-    """Where the middle of one bar lies, along an axis on which the groups lie at 0, 1, 2 and so on."""
+    """Return the centre of a bar on an axis where the groups lie at 0, 1, 2 and so on."""
     return group + (bar - (bars - 1) / 2) * GROUP_WIDTH / bars
 
 
 def cell_marks(
     draws: CellDraws, positions: Iterable[int], *, x: str, **fixed: object
 ) -> list[dict[str, Any]]:
-    """One ``point`` a cell: its error in percent with the interval of the draws, and which cell it is.
+    """Return a ``point`` per cell: its error in percent, the interval of its draws, and its text.
 
     Args:
-        draws: The study's cells.
-        positions: Which of them.
-        x: Column of the cells that is the x axis.
-        fixed: Columns of the mark that all share.
+        draws: Cells of the study.
+        positions: Positions of the cells to mark.
+        x: Column of the cells for the x axis.
+        fixed: Columns that all marks share.
     """
     marks = []
     for position in positions:
@@ -121,36 +123,34 @@ def _cell_text(cell: "pd.Series[Any]", low: float, high: float) -> str:
 
 
 def panel_text(metric: str, regime: str) -> str:
-    """A panel's title: its metric, its regime, both or neither."""
+    """Return the title of a panel from its metric and its regime, either of which may be empty."""
     return ", ".join(filter(None, (metric and metric_text(metric), regime.replace("-", " "))))
 
 
 def said_once(*sentences: str) -> str:
-    """A caption of these sentences without the empty ones, each of them once: panels share some."""
+    """Return a caption of the non-empty sentences, each once, since panels share some of them."""
     return " ".join(f"{capital(sentence)}." for sentence in dict.fromkeys(filter(None, sentences)))
 
 
 def runs_text(draws: CellDraws, positions: Iterable[int]) -> str:
-    """How many runs of how many cells stand behind a figure."""
+    """Return the numbers of runs and cells behind a figure, in words."""
     runs = draws.cells["runs"].to_numpy(np.int64)[list(positions)]
     return f"{plural(int(runs.sum()), 'run')} of {plural(len(runs), 'cell')}"
 
 
 def intervals_text(several: Sequence[CellDraws]) -> str:
-    """Where the intervals of several measures come from: said once where they differ in the noise alone."""
+    """Return the source of the intervals of several measures, once for those that differ only in noise."""
     noises: dict[str, list[str]] = {}
     for draws in several:
-        noise = f"varies {draws.noise:.2f} times"
-        noises.setdefault(draws.explanation.replace(noise, "varies {} times"), []).append(
-            f"{draws.noise:.2f}"
-        )
+        noise = f"vary {draws.noise:.2f} times"
+        noises.setdefault(draws.explanation.replace(noise, "vary {} times"), []).append(f"{draws.noise:.2f}")
     return ". ".join(
         capital(said.replace("{}", listed([*dict.fromkeys(values)]))) for said, values in noises.items()
     )
 
 
 def runs_texts(panels: Iterable[tuple[CellDraws, Iterable[int]]]) -> list[str]:
-    """How many runs of how many cells stand behind the panels of each measure."""
+    """Return the numbers of runs and cells behind the panels of each measure, in words."""
     behind: dict[int, tuple[CellDraws, list[int]]] = {}
     for draws, positions in panels:
         behind.setdefault(id(draws), (draws, []))[1].extend(positions)
@@ -158,5 +158,5 @@ def runs_texts(panels: Iterable[tuple[CellDraws, Iterable[int]]]) -> list[str]:
 
 
 def error_label(metrics: Sequence[str]) -> str:
-    """The y axis of panels that share it."""
+    """Return the label of a y axis that panels share."""
     return f"{metric_text(metrics[0])} (%)" if len(set(metrics)) == 1 else "error (%)"

@@ -1,4 +1,4 @@
-"""One measure of the cells of a table: their errors by it, and the laws of their curves."""
+"""One measure of a study: the errors of its cells by one metric, and the laws of their curves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from analysis.laws.laws import Law, laws
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measure:
-    """What a figure draws of one metric.
+    """The data of one metric that figures draw.
 
     Attributes:
         metric: ``<evaluation set>/<metric>``.
-        draws: The cells with their errors by it.
-        laws: Of the curves through these cells, where the figure draws curves.
+        draws: Cells with their errors by the metric.
+        laws: Laws of the curves through these cells; empty for figures without curves.
     """
 
     metric: str
@@ -27,12 +27,12 @@ class Measure:
 
 
 def measure(results: pd.DataFrame, metric: str, *, question: str) -> Measure:
-    """Reads one metric of a table and fits every law.
+    """Read one metric of a results table and fit every law.
 
     Args:
-        results: In the results schema; trials without the metric are left aside.
-        metric: One of its columns.
-        question: Names the random stream, see ``bootstrap.cell_draws``.
+        results: Results in the results schema; trials without the metric are excluded.
+        metric: Column of the metric.
+        question: Name of the random stream, see ``bootstrap.cell_draws``.
     """
     draws = cell_draws(tidy(results, metric=metric), question=question)
     fitted = tuple(law for along in X_COLUMNS for law in laws(draws, along=along))

@@ -1,4 +1,4 @@
-"""The figures of what else was measured: retrieval, linear probe and few-shot, as data."""
+"""Data of the figures of other metrics: retrieval, linear probe and few-shot."""
 
 from typing import Any
 
@@ -18,18 +18,18 @@ _PANELS = 3
 def over_compute_of(
     results: pd.DataFrame, *, name: str, title: str, endings: tuple[str, ...]
 ) -> FigureData | Missing:
-    """Error by each of several metrics against compute, by architecture; one panel a metric.
+    """Return the figure of error by several metrics against compute, one panel per metric.
 
     Args:
-        results: In the results schema.
-        name: Of the figure.
-        title: Of the figure.
-        endings: Which metrics: what stands behind the name of the evaluation set.
+        results: Results in the results schema.
+        name: Name of the figure.
+        title: Title of the figure.
+        endings: Metrics, without the name of the evaluation set.
     """
     found = [] if results.empty else [one for one in metrics(results) if one.rpartition("/")[2] in endings]
     found = [one for one in found if results[one].notna().any()]
     if not found:
-        return Missing(title=title, reason=f"no finished trial was measured by it: {', '.join(endings)}")
+        return Missing(title=title, reason=f"no finished trial has any of the metrics {', '.join(endings)}")
     rows: list[dict[str, Any]] = []
     fitted: list[Law] = []
     held_words, counts, several = [], [], []
@@ -53,7 +53,7 @@ def over_compute_of(
         y_label="error (%)",
         frame=mark_frame(rows),
         caption=said_once(
-            f"{', '.join(map(metric_text, found[:_PANELS]))} against compute, by architecture; held: "
+            f"{', '.join(map(metric_text, found[:_PANELS]))} against compute, by architecture. Fixed: "
             f"{'; '.join(dict.fromkeys(held_words))}",
             *counts,
             laws_text(fitted),

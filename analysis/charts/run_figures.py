@@ -1,4 +1,4 @@
-"""The figures of training curves and of the ledger, as data."""
+"""Data of the figures of training curves and of the ledger."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _BINS = 40
 
 
 def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> FigureData | Missing:
-    """Loss over the compute spent: the cells of the figure by architecture, the lowest seed of each."""
+    """Return the figure of training loss over compute, by architecture, for the lowest seed of each cell."""
     title = "Training loss"
     held, positions = slice_along(draws, "architecture")
     if curves.empty or not len(positions):
@@ -45,8 +45,8 @@ def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> Fig
         y_label="training loss (nats)",
         frame=mark_frame(rows),
         caption=(
-            f"Training loss over the compute spent, one line a trial ({lines}, lowest seed of each cell); "
-            f"held: {held_words}. Means of at most {_BINS} bins of equal width in log compute."
+            f"Training loss over the compute spent, one line a trial ({lines}, lowest seed of each cell). "
+            f"Fixed: {held_words}. Points are means over at most {_BINS} bins of equal width in log compute."
         ),
         alt=f"{title} falling over compute for {lines} trials.",
     )
@@ -55,7 +55,7 @@ def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> Fig
 def _thin(
     x: np.ndarray[tuple[int], np.dtype[np.float64]], y: np.ndarray[tuple[int], np.dtype[np.float64]]
 ) -> list[tuple[float, float]]:
-    """Means over bins of equal width in log x."""
+    """Return means over bins of equal width in log x."""
     good = np.isfinite(x) & np.isfinite(y) & (x > 0)
     x, y = x[good], y[good]
     if not len(x):
@@ -69,7 +69,7 @@ def _thin(
 
 
 def ledger_bars(plan: pd.DataFrame, ledger: pd.DataFrame) -> FigureData | Missing:
-    """FLOPs planned, spent and wasted by budget level, and what is charged beside the trials."""
+    """Return the figure of FLOPs planned, spent and wasted by budget level, and of other charges."""
     title = "Compute planned and spent"
     levels = by_level(plan, ledger)
     if levels.empty:
@@ -98,7 +98,7 @@ def ledger_bars(plan: pd.DataFrame, ledger: pd.DataFrame) -> FigureData | Missin
         caption=(
             f"Training and evaluation FLOPs by budget level: {format_flops(total['planned'])} planned, "
             f"{format_flops(total['spent'])} spent, {format_flops(total['wasted'])} lost with failed "
-            "attempts. What is charged beside the trials, such as the quality scorer, has its own row."
+            "attempts. Other charges, such as the quality scorer, have their own rows."
         ),
         alt=f"{title}: planned {format_flops(total['planned'])}, spent {format_flops(total['spent'])}.",
     )

@@ -1,4 +1,4 @@
-"""The figures of error over data size and over model size, as data."""
+"""Data of the figures of error over data size and over model size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,14 +33,17 @@ _WORDS = {"architecture": "architecture", "strategy": "training strategy", "subs
 
 
 def over_data(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureData | Missing:
-    """Error against unique pairs: one curve a budget, one panel an architecture, quality and strategy."""
+    """Return the figure of error against unique pairs, one curve per budget.
+
+    There is a panel per architecture, quality and strategy.
+    """
     title = "Error against data size"
     groups: dict[tuple[Any, ...], list[Law]] = {}
     for law in laws:
         key = tuple(law.identity[name] for name in ("regime", "architecture", "quality", "strategy"))
         groups.setdefault(key, []).append(law)
     if not groups:
-        return Missing(title=title, reason="no two finished trials differ in the number of pairs alone")
+        return Missing(title=title, reason="no two finished trials differ only in the number of pairs")
     ranked = sorted(groups.items(), key=lambda group: -sum(len(law.positions) for law in group[1]))
     rows: list[dict[str, Any]] = []
     for (regime, architecture, quality, strategy), panel_laws in ranked[:_PANELS]:
@@ -70,7 +73,7 @@ def over_data(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureDa
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Panel:
-    """Curves of one measure and regime that differ along one axis alone, over a column of their cells."""
+    """Curves of one measure and regime that differ only along one axis, over a column of their cells."""
 
     measure: Measure
     regime: str
@@ -79,14 +82,16 @@ class _Panel:
 
 
 def over_pairs(measures: Sequence[Measure], *, axis: str) -> FigureData | Missing:
-    """Error against unique pairs by architecture or strategy: a panel a measure, at equal samples and once.
+    """Return the figure of error against unique pairs, by architecture or strategy.
+
+    There is a panel per measure at equal samples, and one per measure over one epoch.
 
     Args:
-        measures: Of one study, with laws along compute and along data.
+        measures: Measures of one study, with laws along compute and along data.
         axis: ``architecture`` or ``strategy``.
     """
     title = f"Error against data size, by {_WORDS[axis]}"
-    # In one epoch a law over compute is one over pairs: a sample is a pair, and costs the same along a curve.
+    # In one epoch a law over compute is also one over pairs: every sample is a new pair of equal cost.
     ways = (("equal-samples", "data"), ("one-epoch", "compute"))
     panels = [
         _Panel(measure=measure, regime=regime, laws=laws, x="subset_size")
@@ -106,7 +111,7 @@ def over_pairs(measures: Sequence[Measure], *, axis: str) -> FigureData | Missin
 
 
 def over_epochs(measures: Sequence[Measure]) -> FigureData | Missing:
-    """Error against epochs, one curve a data size, one panel a measure."""
+    """Return the figure of error against epochs, one curve per data size, one panel per measure."""
     title = "Error against epochs, by data size"
     panels = [
         _Panel(measure=measure, regime=str(laws[0].identity["regime"]), laws=laws, x="epochs")
@@ -118,7 +123,7 @@ def over_epochs(measures: Sequence[Measure]) -> FigureData | Missing:
         )
     ]
     if not any(len(panel.laws) > 1 for panel in panels):
-        return Missing(title=title, reason="no two curves over compute differ in the number of pairs alone")
+        return Missing(title=title, reason="no two curves over compute differ only in the number of pairs")
     return _drawn(
         panels, axis="subset_size", name="error-epochs", title=title, x_label="epochs",
         against="epochs over the same pairs",
@@ -126,7 +131,7 @@ def over_epochs(measures: Sequence[Measure]) -> FigureData | Missing:
 
 
 def _most(measure: Measure, *, along: str, axis: str, regimes: tuple[str, ...]) -> list[Law]:
-    """The curves along one axis, all else held, that have the most cells, at the largest such budget."""
+    """Return the curves that differ only along one axis and have the most cells, at the largest budget."""
     mine = [law for law in measure.laws if law.identity["regime"] in regimes]
     group = max(
         alike(mine, along=along, axis=axis),
@@ -167,7 +172,7 @@ def _drawn(  # noqa: PLR0913 (what is drawn, and its words)
         y_label=error_label(metrics),
         frame=mark_frame(rows),
         caption=said_once(
-            f"{', '.join(map(metric_text, metrics))} against {against}, by {_WORDS[axis]}; held: "
+            f"{', '.join(map(metric_text, metrics))} against {against}, by {_WORDS[axis]}. Fixed: "
             f"{'; '.join(held)}",
             *runs_texts((panel.measure.draws, _cells_of(panel.laws)) for panel in panels),
             laws_text(used, "C" if axis == "subset_size" else "D"),
@@ -188,7 +193,7 @@ def _ends_alt(rows: list[dict[str, Any]]) -> str:
 
 
 def isoflop(draws: CellDraws, curves: Sequence[IsoFlopCurve], *, metric: str) -> FigureData | Missing:
-    """Error against training FLOPs per sample at each budget: the slice that has the most sizes."""
+    """Return the figure of the IsoFLOP profiles of the slice with the most sizes."""
     title = "IsoFLOP profiles: error against model size"
     groups: dict[tuple[Any, ...], list[IsoFlopCurve]] = {}
     for curve in curves:
@@ -225,9 +230,9 @@ def isoflop(draws: CellDraws, curves: Sequence[IsoFlopCurve], *, metric: str) ->
         frame=mark_frame(rows),
         caption=said_once(
             f"{metric_text(metric)} against model size at each budget: {name} family, "
-            f"{held_text({'strategy': strategy, 'subset_size': size, 'quality': quality})}; a valley in the "
-            "logarithm of the size (a parabola of bounded asymmetry), drawn over the sizes that it is fitted "
-            "to, where its minimum lies between them, and marked where the draws agree",
+            f"{held_text({'strategy': strategy, 'subset_size': size, 'quality': quality})}; the curves "
+            "are parabolas of bounded asymmetry in the logarithm of the size, drawn over the fitted sizes if "
+            "the minimum lies between these; the minimum is marked if the draws agree on it",
             *verdicts,
             _repetition_text([curve for curve in group if curve.repeated]),
             runs_text(draws, [place for curve in group for place in curve.positions]),
@@ -238,7 +243,7 @@ def isoflop(draws: CellDraws, curves: Sequence[IsoFlopCurve], *, metric: str) ->
 
 
 def _repetition_text(group: Sequence[IsoFlopCurve]) -> str:
-    """How often the models of each budget see their pairs, and what that does to a profile."""
+    """Return a caption text: the epochs along the profiles, and their effect on the best size."""
     if not group:
         return ""
     epochs = [
@@ -247,8 +252,8 @@ def _repetition_text(group: Sequence[IsoFlopCurve]) -> str:
         for curve in group
     ]
     return (
-        f"epochs along the profiles, from the smallest model to the largest: {', '.join(epochs)}; a pair "
-        "seen again is worth less than a new one: with new pairs the best models would be no larger than here"
+        f"epochs along the profiles, from the smallest model to the largest: {', '.join(epochs)}; repeated "
+        "pairs are worth less than new ones, so with new pairs the best models would be no larger than here"
     )
 
 
@@ -264,7 +269,7 @@ def _profile_rows(draws: CellDraws, curve: IsoFlopCurve, series: str) -> list[di
         ]
     rows += cell_marks(draws, curve.positions, x="train_flops_per_sample", series=series)
     if profile.status == "ok":
-        # Its interval is one of size and lies along x.
+        # The interval is one of size, so it is drawn along x.
         lowest = float(profile(np.array([profile.size]))[0])
         first, last = profile.sizes
         low, high = max(profile.ends.low, first), min(profile.ends.high, last)
@@ -275,6 +280,6 @@ def _profile_rows(draws: CellDraws, curve: IsoFlopCurve, series: str) -> list[di
         rows.append({
             "mark": "minimum", "series": series, "x": profile.size, "y": 100 * lowest,
             "low": low, "high": high,
-            "text": f"{series}: lowest at {format_flops(profile.size)} a sample, [{ends[0]}, {ends[1]}]",
+            "text": f"{series}: lowest at {format_flops(profile.size)} per sample, [{ends[0]}, {ends[1]}]",
         })  # fmt: skip
     return rows

@@ -1,4 +1,4 @@
-"""What a study's tuning tried and what won, as a table and as one figure a tuned field."""
+"""Data of the figures of a study's tuning, one per tuned field."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,11 +38,11 @@ class Tuned:
     """A study's tuning.
 
     Attributes:
-        tried: One row a trial that ended, in the results schema, with a column ``tuned_<field>`` for each
+        tried: One row per trial that ended, in the results schema, with a column ``tuned_<field>`` for each
             tuned field.
-        metric: What selects; higher is better.
-        winners: What is decided: ``architecture``, ``strategy``, ``values`` (field → value), ``score``,
-            ``runner_up`` (values), ``runner_up_score`` (None where it diverged), ``tie``, ``widened`` and
+        metric: Metric that selects the winners; higher is better.
+        winners: Winners so far: ``architecture``, ``strategy``, ``values`` (field → value), ``score``,
+            ``runner_up`` (values), ``runner_up_score`` (None if it diverged), ``tie``, ``widened`` and
             ``at_edge`` (fields).
     """
 
@@ -52,14 +52,14 @@ class Tuned:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """What was tuned."""
+        """Tuned fields."""
         return tuple(
             str(name).removeprefix(_PREFIX) for name in self.tried.columns if str(name).startswith(_PREFIX)
         )
 
     @property
     def rates(self) -> frozenset[tuple[str, str]]:
-        """The architectures and strategies whose peak learning rate was tuned."""
+        """Architectures and strategies whose peak learning rate was tuned."""
         return frozenset(
             (str(won["architecture"]), str(won["strategy"]))
             for won in self.winners
@@ -68,12 +68,12 @@ class Tuned:
 
 
 def figures(tuned: Tuned) -> tuple[FigureData, ...]:
-    """Error against each tuned field, one curve an architecture and strategy, the winners marked."""
+    """Return the figures of error against each tuned field, one curve per architecture and strategy."""
     return tuple(_figure(tuned, field) for field in tuned.fields if len(tuned.tried))
 
 
 def field_label(field: str) -> str:
-    """Return a tuned field as people read it."""
+    """Return the label of a tuned field."""
     return _FIELDS.get(field, field.replace("_", " "))
 
 
@@ -97,7 +97,7 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
             continue
         star = next(point for point in points if point["x"] == won["values"][field])
         mark = "best, not clear" if won["tie"] else "best"
-        edge = " at the edge of what was tried" if field in won["at_edge"] else ""
+        edge = " at the edge of the values tried" if field in won["at_edge"] else ""
         said.append(f"{name}: {won['values'][field]:g}{', a tie' if won['tie'] else ''}{edge}")
         rows.append(
             star
@@ -105,7 +105,7 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
             | {"mark": mark, "text": f"{star['text']}; won{edge}{', a tie' if won['tie'] else ''}"}
         )
     values = [row["x"] for row in rows]
-    others = "" if len(tuned.fields) == 1 else " with the other fields at the values that won"
+    others = "" if len(tuned.fields) == 1 else " with the other fields at their winning values"
     diverged = f" {plural(lost, 'value')} not drawn: training diverged." if lost else ""
     return FigureData(
         name=f"tuning-{field.replace('_', '-')}",
@@ -116,9 +116,9 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
         frame=mark_frame(rows),
         caption=(
             f"{capital(metric_text(tuned.metric))} of each value tried{others}; "
-            f"{plural(len(tried), 'trial')}, {_cells(tried)}. Bars: {COVERAGE:.0%} by the evaluation's "
-            "counting noise or, where it is larger, that between seeds. Stars mark the winners, hollow where "
-            f"the runner-up ties: {'; '.join(said)}.{diverged}"
+            f"{plural(len(tried), 'trial')}, {_cells(tried)}. Bars: {COVERAGE:.0%} intervals from the "
+            "counting noise of the evaluation or, if larger, the noise between seeds. Stars mark the "
+            f"winners, hollow if the runner-up ties: {'; '.join(said)}.{diverged}"
         ),
         alt=f"{title}. Winners: {'; '.join(said)}.",
         x_scale="log" if min(values) > 0 and max(values) / min(values) > _WIDE else "linear",
@@ -126,7 +126,7 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
 
 
 def _series(tried: pd.DataFrame, architecture: str, strategy: str) -> str:
-    """What tells a pair from the others."""
+    """Return the parts of an architecture and strategy that distinguish the pair from the others."""
     architectures, strategies = set(tried["architecture"]), set(tried["strategy"])
     parts = [architecture] if len(architectures) > 1 or len(strategies) == 1 else []
     return ", ".join(parts + ([axis_text("strategy", strategy)] if len(strategies) > 1 else []))
@@ -135,7 +135,7 @@ def _series(tried: pd.DataFrame, architecture: str, strategy: str) -> str:
 def _points(
     group: pd.DataFrame, field: str, others: list[str], won: Mapping[str, Any] | None
 ) -> tuple[list[dict[str, Any]], int]:
-    """A point a value, the other fields at what won or, before that is known, at what was best so far."""
+    """Return a point per value, with the other fields at their winning or, before that, best values."""
     if others:
         best = group.sort_values("value", kind="stable", na_position="first").iloc[-1]
         at = {name: won["values"][name] if won else best[_PREFIX + name] for name in others}
@@ -158,14 +158,14 @@ def _points(
 
 
 def _noise(runs: pd.DataFrame, score: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
-    """Standard error of a mean over seeds, which see the same images; NaN where nothing is known of it."""
+    """Return the standard error of a mean over seeds evaluated on the same images; NaN when unknown."""
     counting = float(runs["counting"].max())
     seeds = float(score.std(ddof=1) / np.sqrt(len(score))) if len(score) > 1 else np.nan
     return float(np.fmax(counting, seeds))
 
 
 def _cells(tried: pd.DataFrame) -> str:
-    """What each pair was tuned on."""
+    """Return the cells that the tuning ran on, in words."""
     cells = tried.drop_duplicates(["subset_size", "quality", "level_flops"])
     texts = [
         f"{count_text(row['subset_size'])} pairs ({axis_text('quality', row['quality'])})"

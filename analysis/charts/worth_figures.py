@@ -1,4 +1,4 @@
-"""The figures of what a strategy is worth in data or compute, and of accuracy under shift, as data."""
+"""Data of the figures of a strategy's worth in data or compute, and of accuracy under shift."""
 
 from math import inf
 from typing import Any
@@ -17,19 +17,19 @@ _X_LABELS = {"compute": "training compute of one trial (FLOPs)", "data": "unique
 
 
 def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureData | Missing:
-    """The factor of data or compute that each strategy is worth against plain CLIP, at each x.
+    """Return the figure of each strategy's worth in data or compute against plain CLIP, at each x.
 
     Args:
-        draws: For the words on the intervals.
-        table: From ``equivalence.equivalences``.
+        draws: Cells of the study, for the text on the intervals.
+        table: Table from ``equivalence.equivalences``.
         along: ``compute`` or ``data``.
     """
     title = f"What a strategy is worth in {along}"
     here = table[table["along"] == along] if len(table) else table
     if here.empty:
-        reason = f"no strategy has a curve along {along} beside plain CLIP's"
+        reason = f"no strategy and plain CLIP both have a curve along {along}"
         return Missing(title=title, reason=reason)
-    # Where several curves are as long, those on which most is decided say most.
+    # Between panels of equal length, those with more decided points come first.
     decided = (here["verdict"] != "undecided").groupby(here["held"]).agg(["size", "sum"])
     panels = decided.sort_values(["size", "sum"], ascending=False, kind="stable").index[:_PANELS]
     rows: list[dict[str, Any]] = []
@@ -49,10 +49,11 @@ def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureD
         y_scale="log",
         frame=mark_frame(rows),
         caption=said_once(
-            "each strategy at x has the error that plain CLIP has at this multiple of x, both read off their "
-            "laws, or the best so far between their cells where one has none; above 1 it is worth more",
-            "Hollow: whether it is worth more or less is undecided",
-            "Arrows: the ratio lies there or beyond, as far as CLIP was measured",
+            "each strategy at x has the error that plain CLIP has at this multiple of x; both are read by "
+            "their laws, or from the best so far between their cells if one has no law; above 1 the strategy "
+            "is worth more",
+            "Hollow: undecided whether it is worth more or less",
+            "Arrows: the ratio is there or beyond, at the end of the measured range of CLIP",
             f"Not drawn, in the table: {plural(left, 'further panel')}" if left else "",
             draws.explanation,
         ),
@@ -75,11 +76,11 @@ def _ratio(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData | Missing:
-    """Accuracy on shifted images against accuracy on plain ones, with the line that plain CLIP follows."""
+    """Return the figure of accuracy on shifted against plain images, with the line of plain CLIP."""
     title = "Accuracy under shift against plain accuracy"
     cells = foretold(results, metric=metric)
     if cells.empty:
-        reason = "fewer than four plain CLIP cells have zero-shot top-1 on a shifted set as well"
+        reason = "fewer than four plain CLIP cells also have zero-shot top-1 on a shifted set"
         return Missing(title=title, reason=reason)
     plain = metric.rpartition("/")[0]
     names = list(dict.fromkeys(cells["shifted_set"]))
@@ -111,7 +112,7 @@ def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData
             f"{plural(int((cells['shifted_set'] == names[0]).sum()), 'cell')}, means of their runs",
             "By architecture: plain CLIP; by strategy: all architectures",
             "Dashed: the line through the plain CLIP cells on logit scales",
-            "Intervals of the distances from it are in the table" if draws.source == "runs" else "",
+            "The table has the intervals of the distances from it" if draws.source == "runs" else "",
             f"Not drawn, in the table: {plural(left, 'further set')}" if left > 0 else "",
             draws.explanation,
         ),

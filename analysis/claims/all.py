@@ -1,8 +1,8 @@
 """The claims of "Scaling (Down) CLIP" (Li et al. 2024, arXiv 2404.08197) in the order of the paper.
 
-Ids, wording and thresholds are those of ``results/paper/claims.csv``; sizes are the paper's own, so that a
-claim about other sizes than a study has is not testable there. A claim that the paper's own figures support
-in one part and contradict in another is judged in these parts.
+Ids, wording and thresholds follow ``results/paper/claims.csv``. Sizes are the paper's own: a claim about
+sizes that a study does not have is not testable there. A claim whose parts differ in their verdict on the
+paper's own figures is judged part by part.
 """
 
 from analysis.claims.data import DATA

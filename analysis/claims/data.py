@@ -1,4 +1,4 @@
-"""Claims on data: how many pairs, how often, how pure (the paper's section 4)."""
+"""Claims on data: number of pairs, epochs and quality (section 4 of the paper)."""
 
 from dataclasses import replace
 from itertools import product
@@ -23,16 +23,16 @@ FULL = 1.0
 
 
 def _epochs(frame: pd.DataFrame, metric: str) -> Slice:
-    """Rows: epochs; columns: subset sizes."""
+    """Return the slice of epochs (rows) by subset size (columns)."""
     return Slice(frame, "epochs", "subset_size", group="epochs", metric=metric)
 
 
 def _quality(frame: pd.DataFrame, metric: str, regime: str) -> Slice:
-    """One row (the architecture); columns: fraction kept."""
+    """Return the slice of one architecture (row) by kept fraction (columns)."""
     kept = frame
     if regime == EQUAL:
         return Slice(kept, "architecture", "quality", group="quality", metric=metric, regime=regime)
-    # One epoch of one pool: the largest subset of each quality.
+    # One epoch of one pool: keep the largest subset of each quality.
     mine = kept[(kept["group"] == "quality") & (kept["regime"] == regime)]
     largest = mine.groupby(["metric", "quality"])["subset_size"].transform("max")
     return Slice(mine[mine["subset_size"] == largest], "architecture", "quality", metric=metric)
@@ -74,7 +74,7 @@ def _c07(frame: pd.DataFrame) -> list[Effect]:
 
 
 def _filtered(frame: pd.DataFrame, metrics: tuple[str, ...], qualities: tuple[float, ...]) -> list[Effect]:
-    """In one epoch each filtered subset against the full set."""
+    """Compare each filtered subset with the full set in one epoch."""
     found: list[Effect] = []
     for metric in metrics:
         at = _quality(frame, metric, ONE_EPOCH)

@@ -1,10 +1,10 @@
-"""A paper's claims as statements that any study's results support, contradict or leave undecided.
+"""Verdicts on a paper's claims: supported, contradicted or undecided by the results of any study.
 
-A claim is a number of comparisons, each an effect that must not be negative (in points of error) with its
-standard deviation. It is ``supported`` when more than half of them are positive outside the noise,
-``contradicted`` when more than half are negative outside the noise, ``undecided`` otherwise, and ``not
-testable`` when the results hold none. The reason counts the comparisons and says where those lie that speak
-against the verdict.
+A claim is a set of comparisons. Each is an effect in points of error, with a standard deviation, that
+supports the claim when it is not negative. A claim is ``supported`` if more than half of the effects are
+positive outside the noise, ``contradicted`` if more than half are negative outside the noise, ``undecided``
+otherwise, and ``not testable`` without comparisons. The reason counts the comparisons and names those against
+the verdict.
 """
 
 from dataclasses import dataclass
@@ -29,16 +29,16 @@ _NAMED = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One claim, judged.
+    """The verdict on one claim.
 
     Attributes:
-        claim: What was claimed.
-        verdict: See the module.
-        supporting: Comparisons that support it.
-        tested: Comparisons in all.
-        effect: Mean effect of the comparisons in points, NaN when there are none.
-        low: Lower end of its interval; NaN without a measured noise.
-        high: Upper end.
+        claim: The claim.
+        verdict: The verdict, see the module.
+        supporting: Number of comparisons that support the claim.
+        tested: Number of comparisons.
+        effect: Mean effect in points; NaN without comparisons.
+        low: Lower end of the interval of ``effect``; NaN if the noise was not measured.
+        high: Upper end of the interval.
         reason: The verdict in one sentence.
     """
 
@@ -53,20 +53,20 @@ class Finding:
 
 
 def judge(claim: Claim, frame: pd.DataFrame, *, by_counts: bool = False) -> Finding:
-    """Holds one claim against a frame of `statement_frame`.
+    """Judge one claim on a frame of `statement_frame`.
 
     Args:
-        claim: What is claimed.
+        claim: The claim.
         frame: The measurements.
-        by_counts: Judge by the comparisons as they stand. That is all that can be said where no seeds were
-            run, as in the paper: the interval is then the reading error alone, and hides no comparison.
+        by_counts: Count effects by their sign, whatever their noise. For results without seeds, such as the
+            paper's, whose only known noise is the reading error.
     """
     found = claim.compare(frame)
     if not found:
         nan = float("nan")
         return Finding(
             claim=claim, verdict="not testable", supporting=0, tested=0, effect=nan, low=nan, high=nan,
-            reason="the results hold no such comparison",
+            reason="the results do not contain such a comparison",
         )  # fmt: skip
     effect, sd = np.array([one.value for one in found]), np.array([one.sd for one in found])
     supporting = int((effect >= -_ROUNDING).sum())
@@ -79,7 +79,7 @@ def judge(claim: Claim, frame: pd.DataFrame, *, by_counts: bool = False) -> Find
 
 
 def findings(frame: pd.DataFrame, *, by_counts: bool = False) -> tuple[Finding, ...]:
-    """Holds every claim against a frame; see `judge`."""
+    """Judge every claim on a frame; see `judge`."""
     return tuple(judge(claim, frame, by_counts=by_counts) for claim in CLAIMS)
 
 

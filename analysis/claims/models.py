@@ -12,18 +12,18 @@ _SMALL, _LARGE = 100 * M, 400 * M
 
 
 def _vits(frame: pd.DataFrame, metric: str, regime: str) -> tuple[Slice, list[str]]:
-    """Rows: subset sizes; columns: vision transformers; and these by rising size."""
+    """Return the slice of subset sizes by vision transformers, and their names by rising size."""
     kept = frame[(frame["group"] == "vits") & (frame["family"] == "ViT")]
     names = kept.groupby("architecture")["size"].mean().sort_values().index.astype(str).tolist()
     return Slice(kept, "subset_size", "architecture", metric=metric, regime=regime), names
 
 
 def _nets(frame: pd.DataFrame, metric: str, *regimes: str) -> tuple[Slice, dict[str, str]]:
-    """Rows: subset sizes; columns: architectures of one cost; and one of these of each family."""
+    """Return the slice of subset sizes by architectures of similar cost, and the one of each family."""
     kept = frame[frame["group"] == "architectures"]
     others = kept[kept["family"] != "ViT"]
     if len(others):
-        # The transformer that costs the most like the rest is their peer.
+        # The transformer that is closest in cost to the other architectures represents its family.
         far = (np.log(kept["size"]) - np.log(others["size"]).mean()).abs()
         peers = (
             kept[kept["family"] == "ViT"].assign(far=far).sort_values("far", kind="stable")["architecture"]
@@ -38,7 +38,7 @@ def _largest_is(  # noqa: PLR0913 (which cells, and what is asked of them)
     frame: pd.DataFrame, metrics: tuple[str, ...], regime: str, *, low: float, high: float,
     sign: float = 1.0, slack: float = 0.0,
 ) -> list[Effect]:  # fmt: skip
-    """By how much the largest transformer is the best (worst, with ``sign`` −1) of its row."""
+    """Return by how much the largest transformer is the best of its row (the worst with ``sign`` −1)."""
     found: list[Effect] = []
     for metric in metrics:
         at, names = _vits(frame, metric, regime)
@@ -54,7 +54,7 @@ def _c15(frame: pd.DataFrame) -> list[Effect]:
 
 
 def _past_400m(at: Slice, columns: list[str], points: float, *, either_way: bool) -> list[Effect]:
-    """What the largest set gains over 400M pairs."""
+    """Compare the gain of the largest set over 400M pairs with a number of points."""
     found: list[Effect] = []
     for name in columns:
         if not at.rows or at.rows[-1] <= _LARGE:
@@ -78,7 +78,7 @@ def _c17(frame: pd.DataFrame) -> list[Effect]:
 
 
 def _c18(frame: pd.DataFrame) -> list[Effect]:
-    """Holds where the size of the best model never falls as the set grows: by how much it is the best."""
+    """Return the smallest lead of the best model; negative if a larger set has a smaller best model."""
     at, names = _vits(frame, ZERO_SHOT, EQUAL)
     whole = [size for size in at.rows if all(at.has((size, name)) for name in names)]
     if len(whole) < 2 or len(names) < 2:  # noqa: PLR2004 (two are compared)
@@ -151,7 +151,7 @@ def _best(
 
 
 def _c29(frame: pd.DataFrame) -> list[Effect]:
-    """At the lowest level; without levels, at the smallest set of one epoch."""
+    """Compare at the lowest level or, without levels, at the smallest set of one epoch."""
     kept = frame[frame["group"] == "architectures"]
     fixed = kept[kept["regime"] == "fixed-compute"]
     if len(fixed):

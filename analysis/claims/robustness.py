@@ -17,7 +17,7 @@ _ACCENTED = ("Swin", "ViT")
 
 
 def _sets(frame: pd.DataFrame, group: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each other evaluation set with at least five cells: its error ``error`` beside ``x``, ImageNet's."""
+    """Yield each other evaluation set with at least five cells: ``error``, and ImageNet's ``error_x``."""
     kept = frame[frame["group"] == group]
     at = kept[kept["metric"] == ZERO_SHOT].set_index(_KEYS)[["error", "sd"]].add_suffix("_x")
     for metric in sorted(name for name in set(kept["metric"]) if name.startswith(VARIANT)):
@@ -27,15 +27,15 @@ def _sets(frame: pd.DataFrame, group: str) -> Iterator[tuple[str, pd.DataFrame]]
 
 
 def is_imagenet_a(name: str) -> bool:
-    """Whether an evaluation set is ImageNet-A, however it is spelt."""
+    """Return whether an evaluation set is ImageNet-A, in any spelling."""
     return "".join(filter(str.isalnum, name.lower())).endswith("imageneta")
 
 
 def _noise(of: Callable[[Floats, Floats], float], cells: pd.DataFrame) -> float:
-    """Standard deviation of a function of (x, error), by its change with the noise of each cell in turn."""
+    """Return the standard deviation of a function of (x, error), by propagating each cell's noise."""
     x, y, x_sd, sd = (cells[name].to_numpy(np.float64) for name in ("error_x", "error", "sd_x", "sd"))
     if np.isnan(x_sd).any() or np.isnan(sd).any():
-        return float("nan")  # one seed tells no noise
+        return float("nan")  # one seed: the noise is unknown
     centre, steps = of(x, y), np.eye(len(x))
     moved = [of(x + step * x_sd, y) - centre for step in steps]
     moved += [of(x, y + step * sd) - centre for step in steps]
@@ -43,12 +43,12 @@ def _noise(of: Callable[[Floats, Floats], float], cells: pd.DataFrame) -> float:
 
 
 def _linearity(x: Floats, y: Floats) -> float:
-    """By how many percent of variance a line explains more than 95."""
+    """Return by how much the variance explained by a line exceeds 95 %, in percent."""
     return float(100 * (np.corrcoef(x, y)[0, 1] ** 2 - _LINEAR))
 
 
 def _late_gain(x: Floats, y: Floats) -> float:
-    """How far the error lies above the chord half-way: slow at first, fast later, in points."""
+    """Return how far the error lies above its chord half-way, in points: a slow start and a late rise."""
     middle, half = (x.max() + x.min()) / 2, (x.max() - x.min()) / 2
     curve = np.polynomial.polynomial.polyfit((x - middle) / half, y, 2)
     return float(-curve[2])
@@ -60,13 +60,13 @@ def _c19(frame: pd.DataFrame) -> list[Effect]:
         of = _late_gain if is_imagenet_a(name) else _linearity
         x, y = cells["error_x"].to_numpy(np.float64), cells["error"].to_numpy(np.float64)
         if np.ptp(x) == 0 or np.ptp(y) == 0:
-            continue  # no line runs through one point
+            continue  # a line needs two distinct points
         found.append(Effect(value=of(x, y), sd=_noise(of, cells), at=name))
     return found
 
 
 def _beside(cells: pd.DataFrame, what: Floats, name: str) -> list[Effect]:
-    """The fall of a set's error with a quantity, over its range, at equal ImageNet error."""
+    """Return the fall of a set's error over the range of a quantity, at equal ImageNet error."""
     if np.ptp(what) == 0:
         return []
 

@@ -1,4 +1,4 @@
-"""What a claim is made of: comparisons between cells of one slice of the measurements."""
+"""Claims and their parts: comparisons between cells of one slice of the measurements."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from analysis.labels import count_text
 M, B = 1e6, 1e9
 ZERO_SHOT, VARIANTS = "zero-shot", "variants"
 VARIANT = "variant: "
-"""A single evaluation set's rows have this before its name."""
+"""Prefix of the metric in rows of a single evaluation set."""
 PROBES = ("probe", "probe, other sets")
 FEW_SHOT = ("5-shot", "10-shot")
 RETRIEVAL = ("image to text", "text to image")
@@ -24,12 +24,12 @@ Key = tuple[Any, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effect:
-    """One comparison: an effect in points that supports the claim when it is not negative.
+    """One comparison: an effect that supports the claim when it is not negative.
 
     Attributes:
-        value: In points of error.
-        sd: Its standard deviation.
-        at: Where it was made, in words.
+        value: Effect in points of error.
+        sd: Standard deviation of ``value``.
+        at: Cells of the comparison, in words.
     """
 
     value: float
@@ -39,14 +39,14 @@ class Effect:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """One statement.
+    """One claim of the paper.
 
     Attributes:
-        name: Its id, as in ``claims.csv``.
-        text: What is said.
-        part: Which part of it, where parts have verdicts of their own.
+        name: Id in ``claims.csv``.
+        text: The claim in one sentence.
+        part: Part of the claim, if its parts have separate verdicts.
         where: Section and figure.
-        compare: A frame of `statement_frame` → the comparisons that it holds.
+        compare: Function from a frame of `statement_frame` to its comparisons for the claim.
     """
 
     name: str
@@ -65,13 +65,13 @@ def _text(name: str, value: object) -> str:
 
 
 class Slice:
-    """Rows of one group, metric and regime as error by (row, column), with the noise beside it.
+    """A table of errors and their noise, from the rows of one group, metric and regime.
 
     Args:
-        frame: Of `statement_frame`.
-        row: Column that labels rows, such as ``subset_size``.
-        column: Column that labels columns, such as ``architecture``.
-        where: Values to keep, by column. Where a regime compares at one budget, the largest is kept.
+        frame: Frame of `statement_frame`.
+        row: Column whose values label the rows, such as ``subset_size``.
+        column: Column whose values label the columns, such as ``architecture``.
+        where: Column → value to keep. In regimes that compare at one budget, only the largest is kept.
     """
 
     def __init__(self, frame: pd.DataFrame, row: str, column: str, **where: object) -> None:
@@ -90,11 +90,11 @@ class Slice:
         )
 
     def has(self, *keys: Key) -> bool:
-        """Whether all cells were measured."""
+        """Return whether all cells were measured."""
         return all(key in self._cells for key in keys)
 
     def gap(self, worse: Key, better: Key, slack: float = 0.0) -> list[Effect]:
-        """Error of ``worse`` minus that of ``better`` plus a slack, or nothing when one was not measured."""
+        """Return error of ``worse`` − error of ``better`` + slack; empty if one was not measured."""
         if not self.has(worse, better):
             return []
         (high, high_sd), (low, low_sd) = self._cells[worse], self._cells[better]
@@ -102,11 +102,11 @@ class Slice:
         return [Effect(value=high - low + slack, sd=float(np.hypot(high_sd, low_sd)), at=at)]
 
     def within(self, one: Key, other: Key, points: float) -> list[Effect]:
-        """How far inside ``points`` the two lie of each other."""
+        """Return by how much the distance of two cells stays below ``points``."""
         return [replace(gap, value=points - abs(gap.value)) for gap in self.gap(one, other)]
 
     def best(self, row: object, column: object, *, sign: float = 1.0, slack: float = 0.0) -> list[Effect]:
-        """By how much a column has the lowest error of its row (highest, with ``sign`` −1)."""
+        """Return by how much a column has the lowest error of its row (the highest with ``sign`` −1)."""
         others = [name for name in self.columns if name != column and self.has((row, name))]
         if not others or not self.has((row, column)):
             return []
@@ -115,7 +115,7 @@ class Slice:
         return [replace(gap, value=sign * gap.value + slack)]
 
     def _place(self, worse: Key, better: Key) -> str:
-        """What both cells share, and how their rows differ."""
+        """Return what both cells share and how their rows differ, in words."""
         shared = [self._metric] if self._metric not in ("", ZERO_SHOT) else []
         for name, before, after in zip(self._names, worse, better, strict=True):
             if before == after:
@@ -125,12 +125,12 @@ class Slice:
         return ", ".join(shared)
 
     def steps(self, column: object, *, upto: float = np.inf) -> list[tuple[Any, Any]]:
-        """Neighbouring rows of a column, up to a largest one."""
+        """Return pairs of neighbouring rows of a column, up to a largest row."""
         rows = [row for row in self.rows if row <= upto and self.has((row, column))]
         return list(pairwise(rows))
 
     def falls_by_row(self, *, upto: float = np.inf) -> list[Effect]:
-        """The fall of each column from each row to the next."""
+        """Return the fall of each column from each row to the next."""
         return [
             effect
             for column in self.columns

@@ -1,8 +1,8 @@
-"""One frame for claims: every measured error with its noise, from the paper's figures or from a study.
+"""The frame that claims are judged on: measured errors with their noise, of the paper or of a study.
 
-Claims compare things that were measured together. ``group`` says which: in the paper a group is a set of
-panels (the same model read off two panels differs by the reading error, and panels differ in what they
-average); in a study it is a slice of the grid.
+Claims compare values that were measured together, that is in one ``group``. In the paper a group is a set of
+panels: the same model read off two panels differs by the reading error, and panels average different sets. In
+a study a group is a slice of the grid.
 """
 
 from collections.abc import Iterable
@@ -45,10 +45,10 @@ _MANY_EPOCHS = 10
 
 
 def from_figures(figures: pd.DataFrame) -> pd.DataFrame:
-    """The digitised figures (``results/paper/figures.csv``) as a frame for claims.
+    """Return the digitised figures (``results/paper/figures.csv``) as a frame for claims.
 
-    The reading error is a half-width that nine readings in ten stay within. Figure 8b repeats 8a along
-    compute and is left out.
+    The reading error is a half-width that covers nine readings in ten. Figure 8b repeats 8a over compute and
+    is left out.
     """
     kept = figures[(figures["source"] == "digitised") & ~figures["metric"].eq("g_per_sample")]
     kept = kept[~((kept["figure"] == 8) & (kept["panel"] == "b"))]  # noqa: PLR2004 (a figure's number)
@@ -71,13 +71,13 @@ def from_figures(figures: pd.DataFrame) -> pd.DataFrame:
 
 
 def from_study(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
-    """A study's results as a frame for claims: each group holds what it does not compare.
+    """Return a study's results as a frame for claims; within a group everything not compared is fixed.
 
     Args:
-        results: In the results schema.
-        metric: The declared one: its evaluation set stands for ImageNet, other sets' ``top1`` are averaged
-            as the variants, and stand one by one beside that; where there are shifted versions of ImageNet,
-            those alone.
+        results: Results in the results schema.
+        metric: Declared metric. Its evaluation set takes the part of ImageNet. The ``top1`` of the other sets
+            appear one by one and averaged as the variants; if shifted versions of ImageNet were evaluated,
+            only these do.
     """
     names: dict[str, list[str]] = {}
     variants = variant_sets(name.rpartition("/")[0] for name in metrics(results)).values()
@@ -102,7 +102,7 @@ def from_study(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
 
 
 def _regime(name: str) -> str:
-    """The paper's epochs over a fixed subset are samples seen of one subset at several budgets."""
+    """Return the regime; the paper's epochs over a fixed subset are equal samples at several budgets."""
     if name.startswith("unclear"):
         return "unclear"
     return "one-epoch" if name == "one-epoch" else "equal-samples"
@@ -147,7 +147,7 @@ def _cells(results: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def _average(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """Mean over evaluation sets; their noise is taken as independent."""
+    """Return the mean over evaluation sets, whose noise is treated as independent."""
     together = pd.concat(frames, ignore_index=True)
     kept = together.assign(variance=together["sd"] ** 2).groupby(list(CELL), as_index=False).agg(
         error=("error", "mean"), variance=("variance", "sum"), known=("variance", "count"),
@@ -158,7 +158,7 @@ def _average(frames: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _slice(cells: pd.DataFrame, group: str) -> pd.DataFrame:
-    """The rows that a group compares, with all else held at what most of them share."""
+    """Return the rows that a group compares, with all other columns at their most frequent value."""
     varies = {
         "epochs": {"subset_size", "epochs"}, "augmentation": {"subset_size", "strategy"},
         "quality": {"subset_size", "quality"}, "vits": {"subset_size", "architecture"},
@@ -170,7 +170,7 @@ def _slice(cells: pd.DataFrame, group: str) -> pd.DataFrame:
     if group == "vits":
         kept = kept[kept["family"] == "ViT"]
     if group == "augmentation":
-        # The claims are of many epochs; each regime's largest budget is where they are the most.
+        # The claims are about many epochs, which the largest budget of each regime has most of.
         many = kept[kept["epochs"] >= _MANY_EPOCHS]
         kept = many[many["budget"] == many.groupby("regime")["budget"].transform("max")]
     for held in _most_shared(kept, [name for name in ("architecture", "quality") if name not in varies]):

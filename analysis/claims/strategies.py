@@ -41,7 +41,7 @@ def _c36(frame: pd.DataFrame) -> list[Effect]:
 
 
 def _half_data(at: Slice, name: str, slack: float, sizes: list[float]) -> list[Effect]:
-    """The strategy on each set against plain CLIP on one twice as large."""
+    """Compare a strategy on each set with plain CLIP on a set twice as large."""
     return [effect for size in sizes for effect in at.gap((2 * size, CLIP), (size, name), slack)]
 
 

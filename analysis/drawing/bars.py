@@ -1,4 +1,4 @@
-"""Figures of bars in groups: upright ones with intervals, and lying ones of FLOPs."""
+"""Bar figures: vertical bars with intervals in groups, and horizontal bars of FLOPs."""
 
 from math import isfinite
 
@@ -22,11 +22,11 @@ _INK = "#222222"
 _NUMBER_IN = 0.13
 _ABOVE_IN = 0.07
 _MARGIN = 0.7
-"""Width beside the bars of a panel, in groups of bars."""
+"""Margin of a panel, in widths of a group of bars."""
 
 
 def columns(data: FigureData) -> Figure:
-    """Upright bars from zero with their intervals and, where these fit, numbers; stars above."""
+    """Draw vertical bars from zero with intervals, stars above, and numbers if these fit."""
     figure, by_panel = panels(data)
     looks = fills(list(dict.fromkeys(data.frame["series"])))
     width = GROUP_WIDTH / len(looks)
@@ -51,7 +51,7 @@ def columns(data: FigureData) -> Figure:
         axes.margins(x=0.03, y=0.1)
         axes.grid(visible=False, axis="x")
         axes.yaxis.set_major_locator(MaxNLocator(6))
-    by_panel[0][0].set_ylim(bottom=0)  # of all panels, once all bars are there
+    by_panel[0][0].set_ylim(bottom=0)  # all panels share the axis; all bars are drawn by now
     handles = [
         Patch(facecolor=look.colour, hatch=look.hatch, edgecolor=_INK, linewidth=0.4, label=name)
         for name, look in looks.items()
@@ -70,7 +70,7 @@ def _numbers(axes: Axes, bars: DataFrame, colour: str) -> None:
 
 
 def _star(axes: Axes, x: float, top: float, mark: str) -> None:
-    """Above the upper end of the interval, where it hides nothing."""
+    """Draw a star above the upper end of the interval, where it hides nothing."""
     figure = axes.get_figure(root=True)
     assert figure is not None, "axes are drawn in a figure"
     above = axes.transData + ScaledTranslation(0, _ABOVE_IN, figure.dpi_scale_trans)
@@ -78,7 +78,7 @@ def _star(axes: Axes, x: float, top: float, mark: str) -> None:
 
 
 def flops(data: FigureData) -> Figure:
-    """Lying bars of FLOPs, what was planned above what was spent."""
+    """Draw horizontal bars of FLOPs, planned above spent."""
     levels = data.frame.groupby("label", sort=False)["y"].mean()
     figure = Figure(figsize=(COLUMN_IN, 0.6 + 0.42 * len(levels)), layout="constrained")
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""A figure's data → a matplotlib figure."""
+"""Drawing of a figure's data with matplotlib."""
 
 from math import floor, log10, sqrt
 
@@ -22,7 +22,7 @@ _WRITTEN_OUT = 1e5
 
 
 def draw(data: FigureData) -> Figure:
-    """Draws what the frame holds, in the project's style."""
+    """Draw the marks of a figure in the style of the project."""
     with rc_context(fname=STYLE):
         kinds = {"curves": _curves, "columns": columns, "bars": flops, "grid": grid, "spans": spans}
         return kinds[data.kind](data)
@@ -52,7 +52,7 @@ def _series(data: FigureData) -> list[str]:
 
 
 def _spread(axes: Axes) -> None:
-    """Widens an axis on which all lies at about one place, so that it can bear ticks."""
+    """Widen an axis whose values are nearly equal, so that it has room for ticks."""
     low, high = axes.get_xlim()
     if high / low < _SPREAD:
         middle = sqrt(low * high)
@@ -60,7 +60,7 @@ def _spread(axes: Axes) -> None:
 
 
 def _log_ticks(axes: Axes) -> None:
-    """Whole decades where the axis spans two of them; otherwise 1, 2 and 5 within each, written out."""
+    """Set ticks at decades if the axis spans two of them, otherwise at 1, 2 and 5 within each decade."""
     low, high = axes.get_xlim()
     if log10(high / low) > _DECADES:
         axes.xaxis.set_major_locator(LogLocator(numticks=8))

@@ -1,4 +1,4 @@
-"""Where the marks of a drawn figure are, and what each says: what a page shows under the pointer."""
+"""Positions and texts of the marks of a drawn figure, which a page shows under the pointer."""
 
 from dataclasses import dataclass
 from html import escape
@@ -21,12 +21,12 @@ _POINTS_PER_INCH = 72
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """One mark.
+    """A mark with its position and text.
 
     Attributes:
         x: In points from the left edge of the figure, as in its SVG.
         y: In points from the top.
-        text: What it says.
+        text: Text of the mark.
     """
 
     x: float
@@ -35,7 +35,7 @@ class Target:
 
 
 def targets(figure: Figure, data: FigureData) -> list[Target]:
-    """The marks of a figure whose layout is done, from left to right in each panel."""
+    """Return the marks of a figure whose layout is final, from left to right in each panel."""
     panels = dict(zip(dict.fromkeys(data.frame["panel"]), figure.axes, strict=True))
     found = []
     for panel, axes in panels.items():
@@ -46,7 +46,7 @@ def targets(figure: Figure, data: FigureData) -> list[Target]:
 
 
 def _place(figure: Figure, axes: Axes, row: dict[str, Any]) -> tuple[float, float]:
-    """A bar is pointed at in its middle; it starts at ``low`` or at zero."""
+    """Return the position of a mark; that of a bar, which starts at ``low`` or zero, is its middle."""
     x = float(row["x"])
     if row["mark"] in ("bar", "span"):
         x = (x + (float(row["low"]) if isfinite(row["low"]) else 0.0)) / 2
@@ -56,7 +56,7 @@ def _place(figure: Figure, axes: Axes, row: dict[str, Any]) -> tuple[float, floa
 
 
 def with_targets(svg: str, marks: list[Target]) -> str:
-    """The SVG with an invisible circle over each mark, titled by what the mark says."""
+    """Return the SVG with an invisible circle over each mark, whose title is the text of the mark."""
     circles = "".join(
         f'<circle cx="{mark.x:g}" cy="{mark.y:g}" r="{_RADIUS:g}"><title>{escape(mark.text)}</title></circle>'
         for mark in marks

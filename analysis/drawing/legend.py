@@ -17,12 +17,12 @@ _LABEL_LETTERS = 18
 
 
 def wrapped(label: str) -> str:
-    """A label of a few short lines; the CSV has it whole."""
+    """Return a label broken into a few short lines; the CSV has it in full."""
     return "\n".join(wrap(shorten(label, 4 * _LABEL_LETTERS, placeholder=" …"), _LABEL_LETTERS))
 
 
 def legend(figure: Figure, handles: Sequence[Artist | Container]) -> None:
-    """A legend above the axes, in as many columns as fit; the figure grows by its rows."""
+    """Add a legend above the axes, in as many columns as fit; the figure grows by its rows."""
     width = figure.get_figwidth() - _MARGIN_IN
     columns = max(
         (n for n in range(1, len(handles) + 1) if _legend_width_in(handles, n) <= width),
@@ -34,7 +34,7 @@ def legend(figure: Figure, handles: Sequence[Artist | Container]) -> None:
 
 
 def _legend_width_in(handles: Sequence[Artist | Container], columns: int) -> float:
-    """Width of a legend whose handles fill column by column, from the usual width of a letter."""
+    """Return the width of a legend that fills column by column, from the usual width of a letter."""
     letters = np.array_split([len(str(handle.get_label())) for handle in handles], columns)
     longest = [int(column.max()) for column in letters]
     return sum(_HANDLE_IN + count * _LETTER_IN for count in longest)

@@ -11,16 +11,16 @@ from analysis.drawing.style import OTHER, STAR, TENTATIVE, Look
 
 _STAR: dict[str, Any] = {"linestyle": "none", "marker": "*", "markersize": 9, "zorder": 6}
 STAR_FACES = {"best": "#555555", "best, not clear": "white", "minimum": "#555555"}
-"""What a star's legend is filled with."""
+"""Fill colour of each kind of star in the legend."""
 
 
 def draw_marks(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
-    """Draws every row of a panel's frame.
+    """Draw every mark of a panel.
 
     Args:
-        axes: Where.
+        axes: Axes of the panel.
         frame: Rows of marks, see ``figure_data``.
-        looks: One look a series.
+        looks: Series → its look.
     """
     other = frame[frame["mark"] == "other"]
     axes.plot(
@@ -99,7 +99,7 @@ def _draw_stars(axes: Axes, rows: DataFrame, look: Look) -> None:
 
 
 def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
-    """One handle a series, then what the special marks mean."""
+    """Return a legend handle per series, then one per special mark."""
     marks = set(frame["mark"])
     lines = bool(marks & {"law", "line"}) or (JOINED in set(frame["line"]))
     pointed = bool(marks & {"point", "undecided", "bound"})
@@ -140,7 +140,7 @@ def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
 
 
 def star_handles(marks: set[str], *, not_clear: str = "lowest, not clear") -> list[Line2D]:
-    """One handle for each kind of star among the marks."""
+    """Return a legend handle for each kind of star among the marks."""
     words = {"best": "best, clear", "best, not clear": not_clear, "minimum": "minimum"}
     return [
         Line2D([], [], label=label, markerfacecolor=STAR_FACES[mark], **STAR)

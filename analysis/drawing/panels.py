@@ -1,4 +1,4 @@
-"""The panels of a figure: side by side, with one scale of y, a title and labels each."""
+"""The panels of a figure, side by side with a shared y axis, each with a title and labels."""
 
 from textwrap import fill
 
@@ -15,7 +15,7 @@ _LETTERS_HIGH = 40
 
 
 def panels(data: FigureData) -> tuple[Figure, list[tuple[Axes, DataFrame]]]:
-    """A figure of one column, or of a page where it has several panels, and the rows of each panel."""
+    """Return a figure, one column wide or a page if it has several panels, and the rows of each panel."""
     names = list(dict.fromkeys(data.frame["panel"]))
     width = COLUMN_IN if len(names) == 1 else PAGE_IN
     figure = Figure(figsize=(width, _HEIGHT_IN), layout="constrained")
@@ -31,6 +31,6 @@ def panels(data: FigureData) -> tuple[Figure, list[tuple[Axes, DataFrame]]]:
 
 
 def _broken(text: str, letters: int) -> str:
-    """A title of lines that fit: where it is too long, what follows its last comma has its own."""
+    """Return a title broken into lines; if it is too long, the part after its last comma gets a line."""
     parts = [text] if len(text) <= letters else text.rsplit(", ", 1)
     return "\n".join(fill(part, letters) for part in parts)

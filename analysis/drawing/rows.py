@@ -1,4 +1,4 @@
-"""Figures whose rows have names: the plan's cells and what ran in each slot."""
+"""Figures with named rows: the cells of a plan, and the attempts in each slot."""
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -21,7 +21,7 @@ _EDGE = "#444444"
 
 
 def grid(data: FigureData) -> Figure:
-    """Cells by row and column, each with how many of its trials finished (``low``) of how many (``high``)."""
+    """Draw cells by row and column, each with its finished trials (``low``) of all trials (``high``)."""
     rows = data.frame.drop_duplicates("y").sort_values("y")
     columns = data.frame.drop_duplicates("x").sort_values("x")
     figure = Figure(figsize=(PAGE_IN, 0.55 + _ROW_IN * len(rows)), layout="constrained")
@@ -59,7 +59,7 @@ def grid(data: FigureData) -> Figure:
 
 
 def spans(data: FigureData) -> Figure:
-    """A bar from ``low`` to x in each row y; one that came to nothing is hatched."""
+    """Draw bars from ``low`` to x in each row y; attempts without a result are hatched."""
     rows = data.frame.drop_duplicates("y").sort_values("y")
     by_series = fills(list(dict.fromkeys(data.frame["series"])))
     figure = Figure(figsize=(PAGE_IN, 0.7 + 1.4 * _ROW_IN * len(rows)), layout="constrained")
@@ -75,7 +75,7 @@ def spans(data: FigureData) -> Figure:
         handles.append(Patch(facecolor=look.colour, edgecolor=_EDGE, linewidth=0.3, label=name))
     if "lost" in set(data.frame["line"]):
         handles.append(
-            Patch(facecolor="white", hatch=_LOST, edgecolor=_EDGE, linewidth=0.3, label="came to nothing")
+            Patch(facecolor="white", hatch=_LOST, edgecolor=_EDGE, linewidth=0.3, label="no result")
         )
     axes.set_yticks(rows["y"], list(rows["label"]))
     axes.set_ylim(float(rows["y"].max()) + 0.5, -0.5)

@@ -1,4 +1,4 @@
-"""A figure → PNG, SVG and PDF, with the CSV that it draws and its caption beside it."""
+"""Saving of a figure as PNG, SVG and PDF, with its data as CSV and its caption as text."""
 
 from io import StringIO
 from pathlib import Path
@@ -14,26 +14,26 @@ from analysis.drawing.draw import draw
 from analysis.drawing.hover import targets, with_targets
 from analysis.drawing.style import STYLE
 
-# A file is the same for the same data: no date, no version of what drew it.
+# Files are equal for equal data: they contain neither a date nor a version of the drawing software.
 _SVG = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _PDF = {"CreationDate": None, "Creator": None, "Producer": None}
-# A PDF places each glyph itself; to cut a font's tables of layout is most of the time of embedding it.
+# A PDF positions each glyph itself and needs no layout tables; subsetting them takes most of the time.
 _UNREAD = ("GDEF", "GPOS", "GSUB")
 Options._drop_tables_default = [*getattr(Options, "_drop_tables_default", ()), *_UNREAD]  # noqa: SLF001 (no other)
 
 
 def save(data: FigureData, folder: Path) -> str:
-    """Writes ``<name>.png``, ``.svg``, ``.pdf``, ``.csv`` and ``.txt`` (the caption) into the folder.
+    """Write ``<name>.png``, ``.svg``, ``.pdf``, ``.csv`` and ``.txt`` (the caption) into a folder.
 
     Returns:
-        The SVG's text for a page, with what each mark says over it.
+        The SVG for a page, with the text of each mark as a tooltip.
     """
     figure = draw(data)
     svg = StringIO()
     with rc_context(fname=STYLE):
-        # One layout for the three files, and each drawn once: `savefig` draws twice to be sure of the layout.
+        # The layout is computed once for the three files; `savefig` would draw each of them twice for it.
         layout = figure.get_layout_engine()
-        assert layout is not None, "every figure is drawn with one"
+        assert layout is not None, "every figure has a layout engine"
         layout.execute(figure)
         figure.set_layout_engine("none")
         figure.set_dpi(rcParams["savefig.dpi"])

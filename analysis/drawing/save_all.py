@@ -1,4 +1,4 @@
-"""All figures of a report, drawn by this process and others beside it: each takes a fifth of a second."""
+"""Drawing of all figures of a report in several processes; each figure takes about 0.2 s."""
 
 import multiprocessing
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from analysis.drawing.save import save
 
 @contextmanager
 def helpers(count: int) -> Iterator[Executor | None]:
-    """Processes that draw, forked from one that loads matplotlib while this one goes on; None for none."""
+    """Context manager of drawing processes; a fork server loads matplotlib meanwhile. None without any."""
     if not count:
         yield None
         return
@@ -25,15 +25,15 @@ def helpers(count: int) -> Iterator[Executor | None]:
 
 
 def save_all(figures: Sequence[FigureData], folder: Path, pool: Executor | None) -> dict[str, str]:
-    """Saves figures as `save` does; the files are the same whoever draws them.
+    """Save figures as `save` does; the files do not depend on the process that draws them.
 
     Args:
-        figures: In their order.
-        folder: Where.
-        pool: The helpers: they begin with the last figure, this process with the first.
+        figures: Figures in their order.
+        folder: Folder of the files.
+        pool: Helper processes; they begin with the last figure, this process with the first.
 
     Returns:
-        The SVG's text of each, by name.
+        Name → SVG of each figure.
     """
     given = {data.name: pool.submit(save, data, folder) for data in reversed(figures)} if pool else {}
     drawn = {
@@ -47,4 +47,4 @@ def save_all(figures: Sequence[FigureData], folder: Path, pool: Executor | None)
 
 
 def _get_ready() -> None:
-    """Nothing: a helper that has come here has loaded what draws."""
+    """Do nothing; a helper process that runs this has imported the drawing code."""

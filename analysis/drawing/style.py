@@ -1,4 +1,4 @@
-"""Column widths of a paper, and how series are told apart: Okabe and Ito's colours, a marker, a line."""
+"""Column widths of a paper, and the looks of series: Okabe and Ito's colours, markers, lines."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +12,15 @@ COLUMN_IN = 3.4
 """Width of one column of a two-column page, inches."""
 
 PAGE_IN = 7.0
-"""Width of both."""
+"""Width of both columns, inches."""
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
-"""Sizes, widths and fonts."""
+"""Style sheet with sizes, line widths and fonts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Look:
-    """How one series is told apart, in colour and without it."""
+    """The look of a series, distinguishable also without colour."""
 
     colour: str
     marker: str
@@ -35,17 +35,17 @@ _DASHES: tuple[LineStyleType, ...] = (
 )  # fmt: skip
 
 TENTATIVE: LineStyleType = (0, (2.5, 1.5))
-"""The line of a law that nothing is left to test by."""
+"""Dashes of a law that cannot be tested."""
 
 OTHER = Look(colour="#b5b5b5", marker=".", dashes="-")
-"""What is shown for context."""
+"""Look of marks shown for context."""
 
 
 STAR: dict[str, Any] = {
     "linestyle": "none", "marker": "*", "markersize": 7, "color": "#555555", "markeredgecolor": "black",
     "markeredgewidth": 0.6,
 }  # fmt: skip
-"""The mark of the lowest error."""
+"""Mark of the lowest error."""
 
 _LIGHT, _DARK = (0.95, 0.98, 1.0), (0.29, 0.56, 0.78)
 _HATCHES = ("", "///", "...", "\\\\\\", "xxx")
@@ -53,14 +53,14 @@ _HATCHES = ("", "///", "...", "\\\\\\", "xxx")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fill:
-    """How one bar of a group is told apart: by how dark it is, and by its hatch."""
+    """The look of one bar of a group: its shade and its hatch."""
 
     colour: str
     hatch: str
 
 
 def fills(series: list[str]) -> dict[str, Fill]:
-    """A fill for each bar, from light to dark in their order; no darker than what lies upon them shows on."""
+    """Return a fill per bar, from light to dark, light enough for the marks drawn over the bars."""
     shades = np.linspace(_LIGHT, _DARK, len(series))
     return {
         name: Fill(colour=to_hex(shade), hatch=_HATCHES[place % len(_HATCHES)])
@@ -69,7 +69,7 @@ def fills(series: list[str]) -> dict[str, Fill]:
 
 
 def looks(series: list[str]) -> dict[str, Look]:
-    """A look for each series, by its place; after eight they repeat."""
+    """Return a look per series, by position; looks repeat after eight."""
     return {
         name: Look(
             colour=_COLOURS[place % len(_COLOURS)],

@@ -1,8 +1,8 @@
-"""A variance beside the noise: what a curve misses its points by that the noise does not explain.
+"""Excess variance: the part of a curve's misses that the noise of its points does not explain.
 
-It is such that the χ² of the residuals under noise and this variance equals its degrees of freedom ν (Mandel
-and Paule 1970), zero where the noise alone explains them. A draw takes s²·ν/χ²ν less the noise, s² the whole
-variance of the residuals: few degrees of freedom leave it open how large it is.
+It is the additive variance at which χ² of the residuals equals its number of degrees of freedom ν (Mandel and
+Paule 1970), or zero if the noise alone explains the residuals. A draw of it is s²·ν/χ²ν minus the noise,
+where s² is the whole variance of the residuals; few degrees of freedom make the draws vary widely.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _STEPS = 60
-_RANGE = 40.0
+_RANGE = 40.0  # width of the bisection in ln variance; after 60 halvings it is below 1e-16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Excess:
-    """An estimate.
+    """An estimate of an excess variance.
 
     Attributes:
-        variance: That beside the noise.
+        variance: Excess variance.
         noise: Mean variance of the points' noise.
-        freedom: ν; 0 when nothing tells it.
+        freedom: ν; 0 when the data do not determine the excess.
     """
 
     variance: float = 0.0
@@ -33,19 +33,20 @@ class Excess:
 
     @property
     def sd(self) -> float:
-        """Its standard deviation; NaN when nothing tells it."""
+        """Standard deviation; NaN when the data do not determine it."""
         return float(np.sqrt(self.variance)) if self.freedom else float("nan")
 
     def drawn(self, draws: int, generator: np.random.Generator) -> Floats:
-        """Standard deviations as ν degrees of freedom allow, shape (draws,)."""
+        """Return draws of the standard deviation given ν degrees of freedom, shape (draws,)."""
         if not self.variance:
             return np.zeros(draws)
+        # s²·ν/χ²ν is a draw of the whole variance; less than the noise leaves no excess.
         whole = (self.variance + self.noise) * self.freedom / generator.chisquare(self.freedom, draws)
         return np.asarray(np.sqrt(np.maximum(0.0, whole - self.noise)), dtype=np.float64)
 
 
 def by_moments(squares: float, *, freedom: int, noise: float) -> Excess:
-    """Estimate the variance beside the noise of residuals that weigh alike: Σ r²/ν − noise, or zero.
+    """Estimate the excess variance of equally weighted residuals as Σ r²/ν − noise, at least zero.
 
     Args:
         squares: Σ r².
@@ -58,18 +59,20 @@ def by_moments(squares: float, *, freedom: int, noise: float) -> Excess:
 
 
 def excess(statistic: Callable[[float], float], *, freedom: int, noise: float, highest: float) -> Excess:
-    """Estimate the variance beside the noise.
+    """Estimate the excess variance from a χ² statistic.
 
     Args:
-        statistic: χ² of the residuals under the noise and a variance beside it, falling in that.
+        statistic: χ² of the residuals as a falling function of the excess variance.
         freedom: ν.
         noise: Mean variance of the points' noise.
-        highest: A variance that the estimate is below.
+        highest: Upper bound of the estimate.
     """
     if freedom <= 0:
         return Excess()
+    # The noise alone already explains the residuals.
     if statistic(0.0) <= freedom:
         return Excess(noise=noise, freedom=freedom)
+    # Bisection of the logarithm: the statistic falls with the variance.
     high = float(np.log(highest))
     low = high - _RANGE
     for _ in range(_STEPS):

@@ -1,10 +1,10 @@
-"""Which form of law a family of curves has: the one that best forecasts levels that it was not fitted to.
+"""Choice of the form of a family's laws, by its forecasts of held-out levels.
 
 A family is the curves along one axis in one regime. Each form is refitted without the largest levels of every
-curve and scored on them, in the unit of the error; the form with the lowest root mean square error is the
-family's. A form that misses the very points of most curves by more than ``MOST_MISSED`` is not chosen where
-another does not: it would not be drawn. ``last level`` (the error of the largest level that was left, carried
-on) is what a law must beat.
+curve and scored on these, in the unit of the error. The form with the lowest root mean square error becomes
+the family's. A form that misses the fitted points of most curves by more than ``MOST_MISSED`` would not be
+drawn, so it is only chosen if all forms do. The baseline is ``last level``: the error of the largest level
+that was kept, carried forward.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,11 +22,11 @@ from analysis.laws.forms import FORMS, POWER, Form, fit
 Floats = NDArray[np.float64]
 
 HELD_SHARE = 0.25
-"""Share of a curve's levels that is held out, at least one."""
+"""Share of the levels of a curve that is held out; at least one level is."""
 MOST_MISSED = 0.02
-"""Root mean square of a law's misses beyond which it is a misfit: two points of error, or .02 of a loss."""
+"""Largest root mean square miss of a law that is not a misfit: two points of error, or 0.02 of a loss."""
 FEWEST_POINTS = 3
-"""Held-out cells below which one law is hardly preferred to another."""
+"""Fewest held-out cells that distinguish one law from another."""
 LAST = "last level"
 
 _DRAWS = 32
@@ -36,16 +36,16 @@ COLUMNS = ("law", "curve", "position", "x", "measured", "forecast", "factor")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FormChoice:
-    """The form of a family.
+    """The chosen form of a family.
 
     Attributes:
-        form: The chosen form; the power law where nothing could be held out.
-        error: Root mean square of what it missed held-out cells by, a fraction; NaN where there are none.
-        spread: Of that error, the variance that the noise of the cells which were left gives a forecast.
-        reason: Why it is that form, or why none could be tested.
-        scores: See ``scores``.
-        points: One row a law and held-out cell: ``law``, ``curve``, ``position``, ``x``, ``measured``,
-            ``forecast``, ``factor`` (x over the largest x that was left).
+        form: Chosen form; the power law if nothing could be held out.
+        error: Root mean square miss on held-out cells, a fraction; NaN without held-out cells.
+        spread: Part of the squared ``error`` that comes from the noise of the fitted cells, a variance.
+        reason: Reason for the form, or why none could be tested.
+        scores: Scores of all forms, see ``scores``.
+        points: One row per law and held-out cell: ``law``, ``curve``, ``position``, ``x``, ``measured``,
+            ``forecast``, ``factor`` (x over the largest x that was kept).
     """
 
     form: Form
@@ -57,29 +57,30 @@ class FormChoice:
 
     @property
     def tested(self) -> bool:
-        """Whether the form was tested on held-out cells."""
+        """True if the form was tested on held-out cells."""
         return bool(np.isfinite(self.error))
 
     def growth(self, variance: float, draws: int, generator: np.random.Generator) -> Floats:
-        """Return the growth of what the form misses beyond its cells: of its variance, by ln of the distance.
+        """Return draws of how fast the variance of the misses grows beyond the cells, per unit of ln x.
 
-        Held-out cells tell it: their mean square beyond the variance within the cells and what noise gives a
-        forecast, over their distance. A few cells that were forecast by luck do not show that there is none:
-        each draw takes the mean square as large as their number allows, shape (draws,).
+        The growth is (mean square miss of the held-out cells − variance within the cells − ``spread``) over
+        their mean distance in ln x. A few lucky forecasts do not prove that there is no growth, so each draw
+        scales the mean square by n/χ²ₙ, n the number of held-out cells. Shape (draws,).
         """
         mine = self.points[self.points["law"] == self.form.name]
         distance = float(np.log(mine["factor"].to_numpy(np.float64)).mean()) if len(mine) else 0.0
         if not self.tested or distance <= 0:
             return np.zeros(draws)
+        # n·(mean square)/χ²ₙ: the variance that a mean square over n cells allows.
         missed = self.error**2 * len(mine) / generator.chisquare(len(mine), draws)
         return np.asarray(np.maximum(0.0, missed - variance - self.spread) / distance, dtype=np.float64)
 
 
 def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
-    """Score every form on a family's held-out cells.
+    """Score every form on the held-out cells of a family and choose one.
 
     Args:
-        draws: The study's cells.
+        draws: Cells of the study.
         family: Curves along one axis.
     """
     lengths = by_length(family)
@@ -92,20 +93,21 @@ def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
     found = scores(points)
     laws = found[found["compared"] & found["law"].isin(FORMS)]
     if laws.empty:
-        reason = "the curves have too few levels for any law to be held out: two levels must be left"
+        reason = "the curves have too few levels to hold any out: two must remain"
         return FormChoice(
             form=POWER, error=float("nan"), spread=0.0, reason=reason, scores=found, points=points
         )
+    # Prefer forms that would be drawn; among these the list is already sorted by held-out error.
     near = _near({law: misses[law] for law in laws["law"] if law in misses})
     best = laws[laws["law"].isin(near)].iloc[0] if near else laws.iloc[0]
     reason = (
         f"lowest error on {plural(int(best['points']), 'held-out cell')} of "
-        f"{plural(int(best['curves']), 'curve')}, at most {points['factor'].max():.3g} times beyond what it "
-        "was fitted to"
+        f"{plural(int(best['curves']), 'curve')}, at most {points['factor'].max():.3g} times beyond the "
+        "fitted levels"
     )
     form = FORMS[str(best["law"])]
     if best["points"] < FEWEST_POINTS:
-        reason += "; so few cells hardly tell one law from another"
+        reason += "; so few cells hardly distinguish the laws"
     return FormChoice(
         form=form, error=float(best["error"]), spread=_spread(draws, lengths, form), reason=reason,
         scores=found, points=points,
@@ -116,16 +118,17 @@ def scores(points: pd.DataFrame) -> pd.DataFrame:
     """Score laws on held-out cells.
 
     Args:
-        points: As in ``FormChoice``.
+        points: Forecasts, as in ``FormChoice``.
 
     Returns:
-        One row a law: ``law``, ``curves``, ``points`` (held-out cells), ``error`` (root mean square, a
-        fraction), ``bias`` (mean of forecast minus measured) and ``compared``: laws that could forecast at
-        least half as many cells as any other are compared, on the cells that all of these could forecast.
-        Compared ones first, by rising error; between equals, the one with fewer parameters.
+        One row per law: ``law``, ``curves``, ``points`` (held-out cells), ``error`` (root mean square, a
+        fraction), ``bias`` (mean of forecast minus measured) and ``compared``. Laws that forecast at least
+        half as many cells as any other law are compared, on the cells that all of them forecast. Compared
+        laws come first, by rising error; ties go to the law with fewer parameters.
     """
-    # A law that could forecast few cells would narrow the comparison to them: it is scored, not chosen.
+    # A law that forecasts few cells would restrict the comparison to these: it is scored but not compared.
     counts = points["law"].value_counts(sort=False)
+    # The baseline always forecasts all cells, so it does not set the standard.
     most = counts.drop(LAST, errors="ignore").max() if len(counts) > 1 else counts.max()
     wide = [law for law in counts.index if counts[law] >= most / 2]
     common = set.intersection(*(set(points.loc[points["law"] == law, "position"]) for law in wide))
@@ -143,12 +146,12 @@ def scores(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def root_mean_square(values: Floats) -> float:
-    """Return the root mean square; NaN of nothing."""
+    """Return the root mean square; NaN without values."""
     return float(np.sqrt(np.mean(values**2))) if len(values) else float("nan")
 
 
 def _cells(draws: CellDraws, family: Sequence[Curve]) -> tuple[NDArray[np.intp], Floats, Floats, Floats]:
-    """Return positions, x, errors and runs of curves of the same number of cells, shape (curves, cells)."""
+    """Return positions, x, errors and runs of curves of equal length, each of shape (curves, cells)."""
     positions = np.stack([curve.positions for curve in family])
     names = (X_COLUMNS[family[0].along], "error", "runs")
     x, y, runs = (draws.cells[name].to_numpy(np.float64)[positions] for name in names)
@@ -156,12 +159,12 @@ def _cells(draws: CellDraws, family: Sequence[Curve]) -> tuple[NDArray[np.intp],
 
 
 def _levels(x: Floats) -> int:
-    """The fewest distinct x of a row."""
+    """Return the smallest number of distinct x in a row."""
     return min(len(np.unique(row)) for row in x)
 
 
 def _forms(draws: CellDraws, levels: int) -> list[Form]:
-    """Return the forms that can be fitted to so many levels."""
+    """Return the forms that can be fitted to a number of levels."""
     return [
         form
         for form in FORMS.values()
@@ -174,7 +177,7 @@ def _name(curve: Curve) -> str:
 
 
 def _near(misses: dict[str, dict[str, float]]) -> list[str]:
-    """Return the laws that miss most curves by no more than is drawn, on curves that all of them can miss."""
+    """Return the laws whose median miss is at most ``MOST_MISSED``, on the curves that all laws can miss."""
     common = set.intersection(*(set(missed) for missed in misses.values())) if misses else set()
     if not common:
         return []
@@ -184,7 +187,7 @@ def _near(misses: dict[str, dict[str, float]]) -> list[str]:
 
 
 def _misses(draws: CellDraws, family: Sequence[Curve]) -> dict[str, dict[str, float]]:
-    """Return what each form misses each curve by, where a level is left to miss: root mean squares."""
+    """Return the root mean square miss of each form on each curve with more levels than parameters."""
     _, x, y, runs = _cells(draws, family)
     missed = {
         form.name: fit(form, x, y, weights=runs, chance=draws.chance)(x) - y
@@ -197,32 +200,35 @@ def _misses(draws: CellDraws, family: Sequence[Curve]) -> dict[str, dict[str, fl
 
 
 def _spread(draws: CellDraws, groups: Iterable[Sequence[Curve]], form: Form) -> float:
-    """Return the mean variance of a form's forecasts of held-out cells over the draws of the others."""
+    """Return the mean variance of a form's forecasts of held-out cells over draws of the kept cells."""
     found = []
     for family in groups:
         positions, x, _, runs = _cells(draws, family)
         cut, rows = _cut(x.shape[1]), draws.draws[:_DRAWS, positions]
         if _levels(x[:, :cut]) >= form.parameters and len(rows):
             shape = (len(rows) * len(family), -1)
+            # One fit per draw and curve: both axes are flattened into rows.
             whole = [np.broadcast_to(values, rows.shape).reshape(shape) for values in (x, runs, rows)]
             left_x, left_runs, left_y = (values[:, :cut] for values in whole)
             law = fit(form, left_x, left_y, weights=left_runs, chance=draws.chance)
             forecasts = law(whole[0][:, cut:]).reshape(len(rows), len(family), -1)
+            # Half of the central 68 % is a standard deviation that far outliers do not swell.
             low, high = np.quantile(forecasts, [0.1587, 0.8413], axis=0)
             found.append((((high - low) / 2) ** 2).ravel())
     return float(np.concatenate(found).mean()) if found else 0.0
 
 
 def _cut(cells: int) -> int:
-    """How many of a curve's cells are left where the largest are held out."""
+    """Return how many cells of a curve are kept when the largest are held out."""
     return cells - max(1, int(cells * HELD_SHARE))
 
 
 def _forecasts(draws: CellDraws, family: Sequence[Curve]) -> list[dict[str, object]]:
-    """Forecast the held-out cells of curves of the same number of cells, at once."""
+    """Forecast the held-out cells of curves of equal length, all at once."""
     positions, x, y, runs = _cells(draws, family)
     names = [_name(curve) for curve in family]
     cells, cut = x.shape[1], _cut(x.shape[1])
+    # The baseline repeats the error of the largest kept level for every held-out one.
     forecasts = {LAST: np.repeat(y[:, cut - 1 : cut], cells - cut, axis=1)}
     for form in _forms(draws, _levels(x[:, :cut])):
         law = fit(form, x[:, :cut], y[:, :cut], weights=runs[:, :cut], chance=draws.chance)

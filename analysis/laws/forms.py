@@ -1,4 +1,4 @@
-"""The forms that the law of one curve can have, and their least-squares fits, many curves at once.
+"""The forms of a law along one curve, and their least-squares fits, many curves at once.
 
     power law                        A·x^-α
     power law with floor             E + A·x^-α
@@ -6,15 +6,15 @@
     power law with floor and shift   E + A·(x + x₀)^-α                      (Zhai et al. 2022, §2.2)
     bounded law                      E + (c − E)·q/(1 + q), q = (x/x₀)^-α   (Alabdulmohsin et al. 2022, M4)
 
-c is the error of chance, so the bounded law needs a metric with a known one; it is their M4 with its first
-exponent at 1. In the search α is replaced by the slope at the geometric mean of x, which has the same bounds
-in each form.
+c is the error of chance, so the bounded law needs a metric for which that is known; it is M4 with its first
+exponent fixed at 1. The search uses the slope at the geometric mean of x instead of α, because the slope has
+the same bounds in every form.
 
-For a given slope and x₀ a law is linear in E, A ≥ 0, whose least-squares values are closed-form (variable
-projection, Golub and Pereyra 1973). What is left, one or two numbers, is scanned on a grid and refined by
-damped Gauss-Newton steps (Levenberg 1944), each curve or draw with its own damping. Squares on the error
-itself, each point weighted by its runs: a law of errors is read in points of error, and the noise of a mean
-falls with its runs.
+For a given slope and x₀ a law is linear in E and A ≥ 0, whose least-squares values have a closed form
+(variable projection, Golub and Pereyra 1973). The remaining one or two parameters are scanned on a grid and
+refined by damped Gauss-Newton steps (Levenberg 1944); each curve or draw has its own damping. The loss is the
+squared error itself, weighted by runs: laws are read in points of error, and the variance of a mean falls
+with its number of runs.
 """
 
 from collections.abc import Sequence
@@ -26,15 +26,17 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 SLOPE_BOUNDS = (0.02, 5.0)
-"""Of the slope −d ln(error − E)/d ln x at the geometric mean of x (bounded law: of α)."""
+"""Bounds of the slope −d ln(error − E)/d ln x at the geometric mean of x (of α in a bounded law)."""
 SHIFT_REACH = (0.01, 10.0)
-"""x₀ of a shift lies between these multiples of the smallest and the largest x."""
+"""Bounds of x₀ as multiples of the smallest and of the largest x."""
 
+# The same for the midpoint of a bounded law, which may lie far outside the measured x.
 _MIDPOINT_REACH = (1e-4, 1e4)
 _SLOPES, _SHIFTS = 40, 20
 _DIFFERENCE, _STEPS, _MOST_DAMPED, _FLAT = 1e-4, 80, 1e8, 1e-10
-_SAME = 1e-6
-_ROWS = 256  # with an x of their own: each has a grid of its own
+_SAME = 1e-6  # relative gain of the objective below which a shift is not kept
+_ROWS = 256  # rows fitted at once if each has its own x and thus its own grid
+# Starts as shares of the way between the bounds of (ln slope, ln x₀).
 _RESTARTS = (
     (0.05, 0.1),
     (0.05, 0.9),
@@ -49,15 +51,15 @@ _RESTARTS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Form:
-    """A form of law.
+    """A form of a law.
 
     Attributes:
-        name: Its name in tables.
-        formula: The error as a function of x, in words that a caption can use.
-        parameters: How many are fitted.
-        floor: Whether E is one of them.
-        shift: Whether x₀ is one of them.
-        bounded: Whether it rises to the error of chance at small x.
+        name: Name in tables.
+        formula: Error as a function of x, as captions print it.
+        parameters: Number of fitted parameters.
+        floor: Whether E is fitted.
+        shift: Whether x₀ is fitted.
+        bounded: Whether the law rises to the error of chance at small x.
     """
 
     name: str
@@ -83,14 +85,14 @@ FORMS = {form.name: form for form in (POWER, FLOOR, BOUNDED, SHIFT, FLOOR_SHIFT)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curves:
-    """Laws of one form, one a row; each value has the shape (rows,).
+    """Laws of one form, one per row; every value has the shape (rows,).
 
     Attributes:
-        form: Their form.
+        form: Form of all rows.
         floor: E ≥ 0, in units of the error.
-        scale: A ≥ 0: the part above the floor at x = ``unit``; the error of chance in a bounded law.
+        scale: A ≥ 0, the error above the floor at x = ``unit``; in a bounded law the error of chance.
         alpha: Exponent.
-        shift: x₀ ≥ 0, in units of x; the x half-way between chance and floor in a bounded law.
+        shift: x₀ ≥ 0, in units of x; in a bounded law the x half-way between chance and floor.
         unit: Geometric mean of the fitted x.
         objective: Σ w·r² at the optimum.
         at_bound: Whether the slope ended at one of ``SLOPE_BOUNDS``.
@@ -111,8 +113,10 @@ class Curves:
             values[:, None] for values in (self.floor, self.scale, self.alpha, self.shift, self.unit)
         )
         if self.form.bounded:
+            # q/(1 + q) with q = (x/x₀)^-α, as a logistic function of ln x.
             above = 1.0 / (1.0 + np.exp(-alpha * np.log(shift / x)))
             return np.asarray(floor + (scale - floor) * above, dtype=np.float64)
+        # The power is 1 at x = unit, so that ``scale`` is an error and does not depend on the unit of x.
         power = np.exp(-alpha * np.log((x + shift) / (unit + shift)))
         return np.asarray(floor + scale * power, dtype=np.float64)
 
@@ -121,12 +125,12 @@ def fit(form: Form, x: Floats, y: Floats, *, weights: Floats, chance: float = np
     """Fit one law to each row.
 
     Args:
-        form: Its form.
-        x: Above zero, at least as many distinct values as the form has parameters, shape (cells,), or (rows,
-            cells) where each row has its own.
+        form: Form of the laws.
+        x: Above zero, with at least as many distinct values as the form has parameters; shape (cells,), or
+            (rows, cells) if each row has its own x.
         y: Errors, shape (rows, cells).
-        weights: Runs behind each error, of the shape of x.
-        chance: The error of chance, for the bounded law.
+        weights: Runs behind each error, in the shape of x.
+        chance: Error of chance, for the bounded law.
     """
     if x.ndim > 1 and len(y) > _ROWS:
         return _joined([
@@ -137,7 +141,8 @@ def fit(form: Form, x: Floats, y: Floats, *, weights: Floats, chance: float = np
     found = data.curves(*_descend(data, data.scan()))
     if not form.shift or form.bounded:
         return found
-    # x₀ = 0 lies beyond every logarithm; between equals, a shift that the data do not ask for is left out.
+    # The search in ln x₀ cannot reach x₀ = 0. So the law without shift is fitted as well, and kept unless the
+    # shift lowers the objective.
     plain = fit(FLOOR if form.floor else POWER, x, y, weights=weights)
     kept = found.objective < plain.objective * (1 - _SAME)
     names = ("floor", "scale", "alpha", "shift", "objective", "at_bound")
@@ -147,7 +152,7 @@ def fit(form: Form, x: Floats, y: Floats, *, weights: Floats, chance: float = np
 
 
 def row(curves: Curves, place: int) -> Curves:
-    """Return one of some laws."""
+    """Return one row of some laws, as laws of a single row."""
     names = ("floor", "scale", "alpha", "shift", "unit", "objective", "at_bound")
     return replace(curves, **{name: getattr(curves, name)[[place]] for name in names})
 
@@ -166,7 +171,7 @@ def _joined(parts: Sequence[Curves]) -> Curves:
 
 
 def restarts(form: Form, x: Floats, y: Floats, *, weights: Floats, chance: float = np.nan) -> Floats:
-    """Return the objectives at which searches from other starts end, shape (rows, starts).
+    """Return the objectives of searches from other starts, shape (rows, starts).
 
     Args:
         form: As in ``fit``.
@@ -188,7 +193,7 @@ def restarts(form: Form, x: Floats, y: Floats, *, weights: Floats, chance: float
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Data:
-    """What is fitted: rows of cells; θ = (ln slope, ln x₀), or ln slope alone."""
+    """Data of a fit, one row per law, with its functions of θ = (ln slope, ln x₀), or ln slope alone."""
 
     form: Form
     x: Floats
@@ -204,6 +209,7 @@ class _Data:
         x, weights = np.atleast_2d(x), np.atleast_2d(weights.astype(np.float64))
         smallest, largest = np.log(x.min(axis=1)), np.log(x.max(axis=1))
         below, above = np.log(_MIDPOINT_REACH if form.bounded else SHIFT_REACH)
+        # Every row has its own bounds of x₀, relative to its smallest and largest x.
         slopes = np.broadcast_to(np.log(SLOPE_BOUNDS), (len(x), 2))
         lowest, highest = slopes[:, :1], slopes[:, 1:]
         if form.shift:
@@ -215,13 +221,14 @@ class _Data:
         )  # fmt: skip
 
     def rows(self, values: Floats, rows: NDArray[np.intp]) -> Floats:
-        """Return the rows of an array that may be shared by all of them."""
+        """Return rows of an array, or the array itself if its one row is shared by all."""
         return values if len(values) == 1 else values[rows]
 
     def columns(self, theta: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
-        """Return what is added as it is and what A (or the bounded law's E) multiplies, shape (rows, cells).
+        """Return the fixed part of the law and the column v that A (in a bounded law E) multiplies.
 
-        θ of shape (rows, θ).
+        θ has shape (rows, θ); both results have shape (rows, cells). A bounded law is c·q/(1 + q) + E/(1 +
+        q): the fixed part plus E times 1/(1 + q).
         """
         x, unit = self.rows(self.x, rows), self.rows(self.unit, rows)
         slope = np.exp(theta[:, :1])
@@ -231,36 +238,42 @@ class _Data:
         if self.form.bounded:
             below = 1.0 / (1.0 + np.exp(-slope * np.log(x / shift)))
             return self.chance * (1.0 - below), below
+        # −d ln (x + x₀)^-α / d ln x = α·x/(x + x₀), which is the slope at x = unit.
         alpha = slope * (1.0 + shift / unit)
         return np.zeros(1), np.exp(-alpha * np.log((x + shift) / (unit + shift)))
 
     def turns(self, theta: Floats, v: Floats, rows: NDArray[np.intp]) -> Floats:
-        """Return the derivatives of the column ``v`` by θ, shape (θ, rows, cells)."""
+        """Return the derivatives of the column v with respect to θ, shape (θ, rows, cells)."""
         x, unit = self.rows(self.x, rows), self.rows(self.unit, rows)
         slope = np.exp(theta[:, :1])
         if not self.form.shift:
             return np.asarray([-slope * np.log(x / unit) * v])
         shift = np.exp(theta[:, 1:])
         if self.form.bounded:
+            # v = 1/(1 + q) is logistic in slope·ln(x/x₀), with derivative v·(1 − v).
             around = v * (1.0 - v) * slope
             return np.stack([around * np.log(x / shift), -around])
         alpha, log = slope * (1.0 + shift / unit), np.log((x + shift) / (unit + shift))
+        # α depends on x₀ as well (α = slope·(1 + x₀/unit)), which gives the first term.
         by_shift = slope * shift / unit * log + alpha * (shift / (x + shift) - shift / (unit + shift))
         return np.stack([-alpha * log * v, -by_shift * v])
 
     def project(self, theta: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
-        """Return E, the coefficient of the column, and the residuals times √w: non-negative least squares."""
+        """Return E, the coefficient of v and the residuals times √w, by non-negative least squares."""
         fixed, v = self.columns(theta, rows)
         return self._solve(fixed, v, rows)
 
     def _solve(self, fixed: Floats, v: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
         w, y = self.rows(self.weights, rows), self.y[rows] - fixed
+        # Without a floor A = Σ w·v·y / Σ w·v². With one, A and E are the slope and the intercept of the
+        # regression of y on v; if the intercept is negative, E = 0 and A is that without a floor.
         wv = w * v
         vy, vv = (wv * y).sum(axis=-1), (wv * v).sum(axis=-1)
         scale, floor = np.maximum(vy / vv, 0.0), np.zeros(len(rows))
         if self.form.floor and not self.form.bounded:
             total = w.sum(axis=-1)
             mean_y, mean_v = (w * y).sum(axis=-1) / total, wv.sum(axis=-1) / total
+            # Weighted variance of v and its covariance with y, both times the sum of weights.
             spread = vv - total * mean_v**2
             free = np.maximum((vy - total * mean_v * mean_y) / np.maximum(spread, 1e-300), 0.0)
             bottom = mean_y - free * mean_v
@@ -270,8 +283,8 @@ class _Data:
     def expand(self, theta: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
         """Return the Gauss-Newton matrix and the gradient of ½Σ w·r², shapes (rows, θ, θ) and (rows, θ).
 
-        The linear part follows θ. Where E or A is about to leave zero or to reach it, central differences
-        take the mean of both sides: the slopes of one alone would lead astray.
+        The derivatives include the change of the linear part (E and A) with θ. They jump where E or A
+        reaches zero; near such a point central differences replace them, which average both sides.
         """
         fixed, v = self.columns(theta, rows)
         w, y = self.rows(self.weights, rows), self.y[rows] - fixed
@@ -279,6 +292,7 @@ class _Data:
         turn = self.turns(theta, v, rows)
         scale, change = _scale(w, v, y, turn, -self.chance * turn if self.form.bounded else np.zeros(1))
         near = _near(scale, change)
+        # Derivative of A·v by θ, zero while A is held at zero.
         falls = np.where((scale > 0)[:, None], change[..., None] * v + scale[:, None] * turn, 0.0)
         if self.form.bounded:
             falls = falls - self.chance * turn
@@ -287,6 +301,7 @@ class _Data:
             middle_v, middle_y, middle_turn = (
                 (w * one).sum(axis=-1, keepdims=True) / total for one in (v, y, turn)
             )
+            # With a floor, E + A·v = ȳ + A·(v − v̄): the regression through the weighted means.
             centred_v, centred_turn = v - middle_v, turn - middle_turn
             free, free_change = _scale(w, centred_v, y - middle_y, centred_turn, np.zeros(1))
             floor = middle_y[:, 0] - np.maximum(free, 0.0) * middle_v[:, 0]
@@ -294,6 +309,7 @@ class _Data:
             near |= _near(free, free_change)
             inside = free_change[..., None] * centred_v + free[:, None] * centred_turn
             falls = np.where((floor >= 0)[:, None], np.where((free > 0)[:, None], inside, 0.0), falls)
+        # The residual is (y − law)·√w, so its derivative has the opposite sign.
         slopes = -np.sqrt(w) * falls
         beside = np.flatnonzero(near)
         for place, step in enumerate(_DIFFERENCE * np.eye(theta.shape[1]) if len(beside) else ()):
@@ -303,10 +319,11 @@ class _Data:
         return np.einsum("irc,jrc->rij", slopes, slopes), np.asarray(gradient, dtype=np.float64)
 
     def scan(self) -> Floats:
-        """Return the best θ of a grid for each row."""
+        """Return the best θ on a grid for each row; rows of equal x and weights share a grid."""
         if len(self.x) == 1:
             return self._scan(0, np.arange(len(self.y)))
         found = np.empty((len(self.y), self.lowest.shape[1]))
+        # Rows with equal x and weights share the columns of their grid: find the groups of such rows.
         keys = np.concatenate([self.x, np.broadcast_to(self.weights, self.x.shape)], axis=1)
         first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)[1:]
         order, counts = np.argsort(which.ravel(), kind="stable"), np.bincount(which.ravel())
@@ -315,18 +332,19 @@ class _Data:
         return found
 
     def _scan(self, one: int, rows: NDArray[np.intp]) -> Floats:
-        """The best θ of a grid for rows of one x and one w, those of the row ``one``."""
+        """Return the best θ on a grid for rows that have the x and weights of row ``one``."""
         shares = [np.linspace(0, 1, _SLOPES)] + [np.linspace(0, 1, _SHIFTS)] * self.form.shift
         mesh = np.stack([axis.ravel() for axis in np.meshgrid(*shares, indexing="ij")], axis=1)
         theta = self.lowest[one] + mesh * (self.highest[one] - self.lowest[one])
         fixed, v = self.columns(theta, np.full(len(theta), one))
         w = self.weights[one if len(self.weights) > 1 else 0]
         weighted = self.y[rows] * w
-        # Sums over the cells, shape (rows, grid).
+        # Sums over the cells, shape (rows, grid): the objective of each grid point in closed form.
         y_v, y_y, v_v = weighted @ v.T, (weighted * self.y[rows]).sum(axis=1)[:, None], v**2 @ w
         if self.form.bounded:
             y_y = y_y - 2 * weighted @ fixed.T + fixed**2 @ w
             y_v = y_v - (fixed * v) @ w
+        # Σ w·y² minus what A·v explains; a negative A is held at zero and explains nothing.
         objective = y_y - np.maximum(y_v / v_v, 0.0) * y_v
         if self.form.floor and not self.form.bounded:
             total, of_v, of_y = w.sum(), v @ w, weighted.sum(axis=1)[:, None]
@@ -336,7 +354,7 @@ class _Data:
         return np.asarray(theta[objective.argmin(axis=1)], dtype=np.float64)
 
     def curves(self, theta: Floats, objective: Floats) -> Curves:
-        """Return the laws at θ of each row."""
+        """Return the laws at each row's θ."""
         rows = np.arange(len(theta))
         floor, scale, _ = self.project(theta, rows)
         slope = np.exp(theta[:, 0])
@@ -346,6 +364,7 @@ class _Data:
             floor, scale = scale, np.full(len(rows), self.chance)
         elif self.form.shift:
             alpha = slope * (1.0 + shift / self.unit[:, 0])
+        # θ is clipped to the bounds, so an end within 1 % of one means that the search ran into it.
         edge = 0.01
         return Curves(
             form=self.form, floor=floor, scale=scale, alpha=alpha, shift=shift,
@@ -355,16 +374,17 @@ class _Data:
 
 
 def _descend(data: _Data, theta: Floats) -> tuple[Floats, Floats]:
-    """Search down from each row's θ; return where the searches end and their objectives."""
+    """Search from each row's θ by damped Gauss-Newton steps; return the ends and their objectives."""
     theta, rows = theta.copy(), np.arange(len(theta))
     r = data.project(theta, rows)[2]
     value, damping = (r * r).sum(axis=1), np.full(len(theta), 1e-2)
     gram, gradient = data.expand(theta, rows)
-    # Rounding of Σ w·r² is of the order of Σ w·y²·1e-16: gains below are none.
+    # Σ w·r² is rounded by about Σ w·y²·1e-16, so smaller gains are rounding.
     flat = 1e-16 * (data.weights * data.y**2).sum(axis=1)
     active = rows
     for _ in range(_STEPS):
         diagonal = np.diagonal(gram[active], axis1=1, axis2=2)
+        # Marquardt's scaling, and a little more so that a direction without slope can be solved for.
         ridge = damping[active, None] * diagonal + 1e-12 * diagonal.sum(axis=1, keepdims=True) + 1e-300
         move = _solved(gram[active], ridge, gradient[active])
         tried = np.clip(
@@ -378,6 +398,7 @@ def _descend(data: _Data, theta: Floats) -> tuple[Floats, Floats]:
         theta[moved] = tried[better]
         value[moved] -= gained[better]
         damping[active] *= np.where(better, 1 / 4, 8.0)
+        # A search ends when a step gains next to nothing, or when even the shortest step gains nothing.
         done = np.where(
             better, gained <= _FLAT * value[active] + flat[active], damping[active] >= _MOST_DAMPED
         )
@@ -390,9 +411,9 @@ def _descend(data: _Data, theta: Floats) -> tuple[Floats, Floats]:
 
 
 def _scale(w: Floats, v: Floats, y: Floats, turn: Floats, moved: Floats) -> tuple[Floats, Floats]:
-    """Return c = Σ w·v·y / Σ w·v² of each row, and its derivatives by θ: v turns by θ and y moves against it.
+    """Return c = Σ w·v·y / Σ w·v² of each row, and its derivatives with respect to θ.
 
-    dc = (Σ w·(dv·y − v·dfixed) − 2c·Σ w·v·dv) / Σ w·v².
+    With dv = ``turn`` and d(fixed part) = ``moved``: dc = (Σ w·(dv·y − v·dfixed) − 2c·Σ w·v·dv) / Σ w·v².
     """
     square = np.maximum((w * v**2).sum(axis=-1), 1e-300)
     scale = (w * v * y).sum(axis=-1) / square
@@ -401,12 +422,12 @@ def _scale(w: Floats, v: Floats, y: Floats, turn: Floats, moved: Floats) -> tupl
 
 
 def _near(value: Floats, change: Floats) -> NDArray[np.bool_]:
-    """Whether a value may be zero within a step of differences, twice as far as it seems to be sure."""
+    """Return whether a value may reach zero within two steps of the differences."""
     return np.asarray(np.abs(value) <= 2 * _DIFFERENCE * np.abs(change).max(axis=0))
 
 
 def _solved(gram: Floats, ridge: Floats, gradient: Floats) -> Floats:
-    """Solve for one or two numbers in each row: (gram + ridge)·step = gradient."""
+    """Solve (gram + ridge)·step = gradient for one or two parameters per row, by Cramer's rule."""
     if gradient.shape[1] == 1:
         return np.asarray(gradient / (gram[:, 0] + ridge), dtype=np.float64)
     first, second, beside = gram[:, 0, 0] + ridge[:, 0], gram[:, 1, 1] + ridge[:, 1], gram[:, 0, 1]

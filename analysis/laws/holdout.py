@@ -1,8 +1,8 @@
-"""How the laws along compute forecast levels that they were not fitted to, and which forecasts a curve.
+"""Held-out forecasts of the laws along compute, and the choice of the law that forecasts.
 
-A family of curves has one form (``form_choice``). Where the surface over all sizes of a family of models
-forecasts the family's held-out cells better, it forecasts that family beyond its cells. The error is printed
-wherever a forecast is.
+A family of curves has one form (``form_choice``). If the surface over all sizes of a family of models
+forecasts its held-out cells better than that form, the surface forecasts the family beyond its cells. Every
+printed forecast comes with the held-out error of its law.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from analysis.laws.surface_forecast import SURFACES, Points, forecast, groups
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forecaster:
-    """The law that forecast a curve's held-out cells best, by what it missed them, and why it is that one."""
+    """The law that forecasts a curve best, its root mean square miss on held-out cells, and the reason."""
 
     law: str
     error: float
@@ -30,14 +30,14 @@ class Forecaster:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Holdout:
-    """How the laws forecast.
+    """Held-out forecasts of all laws.
 
     Attributes:
-        scores: Of all laws on all curves along compute, see ``form_choice.scores``.
-        points: One row a law and held-out cell, see ``form_choice.FormChoice``.
-        choices: The form of each regime's curves.
-        surfaces: The families of models that a surface forecasts better, by what they hold.
-        reason: Why nothing could be held out; empty where something was.
+        scores: Scores of all laws on all curves along compute, see ``form_choice.scores``.
+        points: One row per law and held-out cell, see ``form_choice.FormChoice``.
+        choices: Regime → the form of its curves.
+        surfaces: Family of models → its surface, for the families that a surface forecasts better.
+        reason: Why nothing could be held out; empty if something was.
     """
 
     scores: pd.DataFrame
@@ -48,7 +48,7 @@ class Holdout:
 
 
 def own_forecaster(law: Law) -> Forecaster:
-    """Return a curve's own law as a forecaster."""
+    """Return the law of a curve as a forecaster."""
     return Forecaster(law=law.choice.form.name, error=law.choice.error, reason=law.choice.reason)
 
 
@@ -56,13 +56,13 @@ def holdout(draws: CellDraws, laws: tuple[Law, ...]) -> Holdout:
     """Score every law along compute, and the surfaces over all sizes of a family.
 
     Args:
-        draws: The study's cells.
-        laws: Their curves along compute; others are left aside.
+        draws: Cells of the study.
+        laws: Laws of their curves; only those along compute are scored.
     """
     choices = {str(law.identity["regime"]): law.choice for law in laws if law.along == "compute"}
     found = [choice.points for choice in choices.values() if not choice.points.empty]
     if not found:
-        reason = "no curve has two levels: nothing could be held out"
+        reason = "no curve has two levels, so none could be held out"
         nothing = pd.DataFrame(columns=list(COLUMNS))
         return Holdout(scores=pd.DataFrame(), points=nothing, choices=choices, surfaces={}, reason=reason)
     curves = pd.concat(found, ignore_index=True)
@@ -79,7 +79,7 @@ def holdout(draws: CellDraws, laws: tuple[Law, ...]) -> Holdout:
 
 
 def _surface_points(draws: CellDraws, held: set[object]) -> list[dict[str, object]]:
-    """Forecast by the surfaces of each family, quality and strategy, without the held-out cells."""
+    """Forecast the held-out cells by the surfaces of each family, fitted to the other cells."""
     x = draws.cells[X_COLUMNS["compute"]].to_numpy(np.float64)
     measured = draws.cells["error"].to_numpy(np.float64)
     rows: list[dict[str, object]] = []
@@ -105,14 +105,16 @@ def _surface_points(draws: CellDraws, held: set[object]) -> list[dict[str, objec
 
 
 def _surfaces(points: pd.DataFrame, best: str) -> dict[str, Forecaster]:
-    """The families whose held-out cells a surface forecasts better than the law of their curves."""
+    """Return the families whose held-out cells a surface forecasts better than the law of their curves."""
     curves = points[points["law"] == best].set_index("position")
     found: dict[str, Forecaster] = {}
     for (family, law), group in points[points["law"].isin(SURFACES)].groupby(["curve", "law"]):
+        # Compare on the cells that both the surface and the law of the curves forecast.
         theirs = curves[curves.index.isin(group["position"])]
         mine = group[group["position"].isin(theirs.index)]
         if len(mine) < FEWEST_POINTS:
             continue
+        # A second surface must beat the first one, and the first one the law of the curves.
         limit = found[str(family)].error if str(family) in found else _error(theirs)
         if _error(mine) < limit:
             reason = (

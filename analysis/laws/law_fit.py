@@ -1,4 +1,4 @@
-"""One curve's law: fitted in a given form, and judged by what the data say of it."""
+"""The law of one curve: its fit in a given form, and the verdict on that fit."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ Status = Literal[
 ]  # fmt: skip
 
 UNTESTED_LEVELS = 4
-"""Levels up to which a curve's own law cannot be tested on held-out ones."""
+"""Most levels at which the law of a single curve cannot be tested on held-out levels."""
 LACK = 0.05
-"""Chance of so much lack of fit below which a law is said to lack fit."""
+"""p-value of the lack-of-fit test below which a law lacks fit."""
 
 _FEWEST_LEVELS = 3
 _DRAWN: frozenset[Status] = frozenset({"ok", "lack of fit", "untested", "floor undetermined", "saturated"})
@@ -30,22 +30,22 @@ _DRAWN: frozenset[Status] = frozenset({"ok", "lack of fit", "untested", "floor u
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LawFit:
-    """A fitted law of one curve.
+    """The fitted law of one curve.
 
     Attributes:
-        law: The law, as one row; None where there are too few levels.
-        form: Its form.
-        status: ``ok``; drawn all the same: ``lack of fit`` (it misses by more than the noise), ``untested``
-            (four levels or fewer), ``floor undetermined`` (E ended at zero), ``saturated`` (as many levels as
-            parameters); or why there is no law.
+        law: The law, as one row; None with too few levels.
+        form: Form of the law.
+        status: ``ok``. Also drawn: ``lack of fit`` (it misses by more than the noise), ``untested`` (four
+            levels or fewer), ``floor undetermined`` (E ended at zero), ``saturated`` (as many levels as
+            parameters). Any other status says why the law is not drawn.
         reason: The status in one sentence.
-        rows: Runs behind the fit.
-        levels: Distinct x.
-        starts: Searches from other starts.
-        agreement: How many of them ended at the same objective.
+        rows: Number of runs behind the fit.
+        levels: Number of distinct x.
+        starts: Number of searches from other starts.
+        agreement: Number of these that ended at the same objective.
         miss: Root mean square of measured minus law, a fraction.
-        noise: Root mean square of the noise of the means; NaN where it was not measured.
-        lack_of_fit: Chance of misses so large if the law were true and the noise all; NaN where not known.
+        noise: Root mean square noise of the cell means; NaN if it was not measured.
+        lack_of_fit: Probability of misses this large from noise alone (p-value); NaN when unknown.
     """
 
     law: Curves | None
@@ -62,27 +62,27 @@ class LawFit:
 
     @property
     def supported(self) -> bool:
-        """Whether the data bear the law, so that it may be drawn within them."""
+        """True if the data support the law, so that it may be drawn over their range."""
         return self.status in _DRAWN
 
     @property
     def tested(self) -> bool:
-        """Whether levels are left to test the law by."""
+        """True if the curve has enough levels to test its law."""
         return self.levels > max(UNTESTED_LEVELS, self.form.parameters)
 
     @property
     def freedom(self) -> int:
-        """Levels beyond the parameters."""
+        """Number of levels minus number of parameters, at least zero."""
         return max(self.levels - self.form.parameters, 0)
 
     @property
     def floor(self) -> float:
-        """E; this and what follows are NaN without a law."""
+        """E; like the following values NaN without a law."""
         return self._of(lambda law: law.floor)
 
     @property
     def scale(self) -> float:
-        """A, the part above E at ``unit``; the error of chance in a bounded law."""
+        """A, the error above E at ``unit``; in a bounded law the error of chance."""
         return self._of(lambda law: law.scale)
 
     @property
@@ -97,7 +97,7 @@ class LawFit:
 
     @property
     def unit(self) -> float:
-        """Geometric mean of x, at which ``scale`` is read."""
+        """Geometric mean of x, at which ``scale`` is the error above the floor."""
         return self._of(lambda law: law.unit)
 
     def _of(self, value: Callable[[Curves], Floats]) -> float:
@@ -105,7 +105,7 @@ class LawFit:
 
     def __call__(self, x: Floats) -> Floats:
         """Return the law at x, shape (points,)."""
-        assert self.law is not None, "a curve of too few levels has no law to read off"
+        assert self.law is not None, "only curves with enough levels have a law"
         return np.asarray(self.law(x)[0], dtype=np.float64)
 
 
@@ -123,14 +123,14 @@ def fit_law(  # noqa: PLR0913 (a curve, its noise, and what is known of the form
     """Fit one curve in a given form and judge the law.
 
     Args:
-        form: The form of the curve's family.
+        form: Form of the curve's family.
         x: Compute, samples or pairs of each cell, above zero, shape (cells,).
         y: Mean error of each cell, shape (cells,).
-        runs: Runs behind each mean: the weights.
-        draws: Means as they might have been, shape (draws, cells), where that is known.
-        source: What the draws stand for, see ``bootstrap``.
-        freedom: Residual degrees of freedom behind them.
-        chance: The error of chance, for a bounded law.
+        runs: Number of runs behind each mean, used as weights.
+        draws: Drawn means, shape (draws, cells); none by default.
+        source: Source of the draws, see ``bootstrap``.
+        freedom: Residual degrees of freedom behind the draws.
+        chance: Error of chance, for a bounded law.
 
     Raises:
         ValueError: A value is not finite, or an x is not above zero.
@@ -152,10 +152,10 @@ def fit_laws(  # noqa: PLR0913 (curves, their noise, and what is known of the fo
     freedom: int = 0,
     chance: float = float("nan"),
 ) -> list[LawFit]:
-    """Fit curves of as many cells at once; see ``fit_law``.
+    """Fit curves of equal length at once; see ``fit_law``.
 
     Args:
-        form: The form of the curves' family.
+        form: Form of the curves' family.
         x: Shape (curves, cells).
         y: Shape (curves, cells).
         runs: Shape (curves, cells).
@@ -204,8 +204,9 @@ def _judged(  # noqa: PLR0913 (a curve, its law, and its noise)
     freedom: int,
 ) -> LawFit:
     form, levels, objective = law.form, len(np.unique(x)), float(law.objective[0])
-    # Rounding of Σ w·r² is of the order of Σ w·y²·1e-16; differences below are no other optimum.
+    # Σ w·r² is rounded by about Σ w·y²·1e-16; smaller differences do not mean another optimum.
     tolerance = 1e-6 * objective + 1e-12 * float(runs @ y**2)
+    # Misses in units of the noise give the lack-of-fit test; in points they are compared with MOST_MISSED.
     miss, sd = y - law(x)[0], noise_sd(draws)
     size = float(np.sqrt(np.mean(miss**2)))
     lack = _lack_of_fit(miss / sd, levels - form.parameters, freedom) if len(draws) else float("nan")
@@ -221,9 +222,9 @@ def _judged(  # noqa: PLR0913 (a curve, its law, and its noise)
 
 
 def noise_sd(draws: Floats) -> Floats:
-    """Return the standard deviation of each mean, shape (cells,): half the distance of the central 68 %.
+    """Return the standard deviation of each mean, shape (cells,), as half the width of the central 68 %.
 
-    The few degrees of freedom behind the draws give them long tails, which would swell their own.
+    Draws from few degrees of freedom have long tails, which inflate the ordinary standard deviation.
     """
     if not len(draws):
         return np.zeros(draws.shape[1])
@@ -232,12 +233,12 @@ def noise_sd(draws: Floats) -> Floats:
 
 
 def _carried(x: Floats, y: Floats) -> float:
-    """Return the root mean square by which each level, carried on, misses the next."""
+    """Return the root mean square miss of a forecast that carries each level on to the next."""
     return float(np.sqrt(np.mean(np.diff(y[np.argsort(x, kind="stable")]) ** 2)))
 
 
 def _lack_of_fit(standardised: Floats, left: int, freedom: int) -> float:
-    """Return the chance of so large a Σ r²: F with the noise's degrees of freedom, χ² where it is known."""
+    """Return the p-value of Σ r²: F test with the degrees of freedom of the noise, χ² test if it is known."""
     if left < 1:
         return float("nan")
     from scipy.special import chdtrc, fdtrc  # noqa: PLC0415 (a fifth of the report's import)
@@ -250,22 +251,24 @@ def _judge(  # noqa: PLR0913 (a law, and what it is judged by)
     law: Curves, *, levels: int, slope: float, miss: float, carried: float, lack: float, chance: float
 ) -> tuple[Status, str]:
     form = law.form
+    # A bounded law falls if chance (its ``scale``) lies above its floor; the others if A is positive.
     falls = slope < 0 and law.scale[0] > (law.floor[0] if form.bounded else 0)
+    # The first condition that holds is the status: reasons not to draw the law come before its weaknesses.
     found: tuple[tuple[bool, Status, str], ...] = (
         (not falls, "no decrease", "the error does not fall along the curve"),
         (bool(law.at_bound[0]), "exponent at bound",
-         "the slope ended at a bound of the search: no such law is seen"),
+         "the slope ended at a bound of the search, so the data do not show this law"),
         (chance > LEVEL, "no decrease",
-         f"the error does not fall beyond the noise: without any law it would fall so far in {chance:.0%}"),
+         f"the fall is within the noise: errors without any trend fall as far with chance {chance:.0%}"),
         (miss > MOST_MISSED, "misfit", f"the law misses its points by {percent(miss)} points"),
         (miss > carried, "misfit",
-         f"misses of {percent(miss)} points; each level carried on to the next misses by {percent(carried)}"),
+         f"misses of {percent(miss)} points; carrying each level forward misses by {percent(carried)}"),
         (levels == form.parameters, "saturated",
-         f"{levels} levels for as many parameters: the law passes through them and nothing is left to test"),
+         f"{levels} levels for as many parameters: the law passes through them and cannot be tested"),
         (lack < LACK, "lack of fit",
-         f"misses of {percent(miss)} points, more than the noise (chance {lack:.2g}); intervals carry them"),
+         f"misses of {percent(miss)} points, more than the noise (p = {lack:.2g}); intervals include them"),
         (form.floor and law.floor[0] <= 0, "floor undetermined",
-         "the floor ended at zero: these levels do not show one"),
-        (levels <= UNTESTED_LEVELS, "untested", f"{levels} levels: the curve's own law is not tested"),
+         "the floor ended at zero: these levels do not show a floor"),
+        (levels <= UNTESTED_LEVELS, "untested", f"{levels} levels, too few to test the law of one curve"),
     )  # fmt: skip
     return next(((status, reason) for holds, status, reason in found if holds), ("ok", "fitted"))

@@ -1,16 +1,15 @@
-"""Every curve of a study and its law: one form a family of curves, with what the laws miss in the draws.
+"""The laws of a study's curves: one form per family, with the discrepancy of the laws in every draw.
 
-A law is not the truth: it misses its points by more than their noise. How much is pooled over a family, as an
-additive variance, its discrepancy
+A law is an approximation: it misses its points by more than their noise. The excess is pooled over a family
+as an additive variance, its discrepancy (Kennedy and O'Hagan 2001)
 
     σ² = max(0, s² − noise²),   s² = Σ r² / (n − k)
 
-over the n cells and k parameters of the family's laws, noise² the mean variance of the cells' means (Kennedy
-and O'Hagan 2001 call the difference of model and truth so). In each draw σ² is as large as n − k degrees of
-freedom allow, each cell is moved by the discrepancy before the law is refitted, and the curve that is read
-off lies beside its law by another draw of it; beyond the cells the variance grows as the family's form missed
-held-out levels, by as much in each draw as their number allows. Where a study has one seed a cell nothing is
-subtracted: σ² holds the noise between seeds as well.
+over the n cells and k parameters of the family's laws; noise² is the mean variance of the cells' means. Each
+draw takes a σ² that n − k degrees of freedom allow, moves each cell by a normal deviate of that variance
+before the law is refitted, and places the curve beside its law by another such deviate. Beyond the cells the
+variance grows with ln x at the rate at which the family's form missed held-out levels. In a study with one
+seed per cell no noise is subtracted, so σ² includes the noise between seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,14 +36,14 @@ _POINTS = 60
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawn:
-    """A curve by its law, in each row of a stack: as measured, the draws, without each run in turn.
+    """A curve according to its law, in each row of a stack: as measured, the draws, without each run in turn.
 
     Attributes:
-        law: Refitted to each row.
-        beside: By how many standard deviations the curve lies beside its law, shape (rows,): zeros but in the
-            draws.
-        sd: Standard deviation of the discrepancy in each row.
-        growth: Of its variance, by ln of the distance from the measured x, in each row.
+        law: Laws refitted to each row.
+        beside: Distance of the curve from its law in standard deviations of the discrepancy, shape (rows,);
+            zero except in the draws.
+        sd: Standard deviation of the discrepancy, shape (rows,).
+        growth: Growth of its variance per unit of ln x beyond the measured x, shape (rows,).
         reach: Smallest and largest measured x.
     """
 
@@ -56,6 +55,7 @@ class Drawn:
 
     def __call__(self, at: Floats) -> Floats:
         """Return the curve at x, shape (points,), as errors of shape (rows, points)."""
+        # ln x beyond either end of the measured range; zero inside it.
         low, high = np.log(self.reach)
         beyond = np.maximum(0.0, np.maximum(np.log(at) - high, low - np.log(at)))
         sd = np.sqrt(self.sd[:, None] ** 2 + self.growth[:, None] * beyond)
@@ -68,18 +68,19 @@ class Law:
 
     Attributes:
         along: ``compute`` (x is training FLOPs) or ``data`` (x is unique pairs).
-        identity: The columns of the cell that the curve holds.
-        positions: Its cells among all, by rising x.
-        fit: The law.
-        choice: Why it has this form.
-        discrepancy: Of its family.
-        alpha: Intervals of the exponent; NaN where nothing tells them.
-        floor: Intervals of the floor; NaN likewise.
+        identity: Cell columns that all cells of the curve share, with their values.
+        positions: Positions of its cells in ``CellDraws.cells``, by rising x.
+        fit: The fitted law.
+        choice: Choice of its form.
+        discrepancy: Discrepancy of its family.
+        alpha: Intervals of the exponent; NaN when unknown.
+        floor: Intervals of the floor; NaN when unknown.
         band: Columns ``x``, ``y``, ``low``, ``high`` within the measured x; empty when the law is not
             supported.
-        drawn: The curve by its law; None when it is not supported.
-        refits: How many of its rows are draws.
-        informed: Whether the draws carry noise between seeds or what laws miss: intervals may be given.
+        drawn: The curve in every draw; None when the law is not supported.
+        refits: Number of rows of ``drawn`` that are draws.
+        informed: Whether the draws carry the noise between seeds or the discrepancy; only then are there
+            intervals.
     """
 
     along: str
@@ -100,8 +101,8 @@ def laws(draws: CellDraws, *, along: str) -> list[Law]:
     """Fit every curve of at least two cells, each family in the form that forecasts it best.
 
     Args:
-        draws: The study's cells.
-        along: ``compute``: curves of cells that differ in budget alone; ``data``: in subset size alone.
+        draws: Cells of the study.
+        along: ``compute`` for cells that differ only in budget, ``data`` for those that differ only in size.
     """
     families: dict[str, list[Curve]] = {}
     for curve in curves(draws, along=along):
@@ -110,11 +111,11 @@ def laws(draws: CellDraws, *, along: str) -> list[Law]:
 
 
 def pair(draws: CellDraws, one: Law, other: Law, at: Floats) -> tuple[Floats, Floats, int, bool]:
-    """Read two curves off like with like: both by their laws, or both by straight lines between their cells.
+    """Evaluate two curves in the same way: both by their laws, or both by lines between their cells.
 
     Returns:
-        Errors of each, shape (rows, points), in rows that mean the same for both: as measured, the draws,
-        each run left out in turn; how many rows are draws; and whether intervals may be given.
+        Errors of each, shape (rows, points), in matching rows: as measured, the draws, without each run in
+        turn; then the number of draws, and whether there are intervals.
     """
     if one.drawn is not None and other.drawn is not None:
         first, second = one.drawn(at), other.drawn(at)
@@ -126,7 +127,7 @@ def pair(draws: CellDraws, one: Law, other: Law, at: Floats) -> tuple[Floats, Fl
 
 
 def _aligned(one: Floats, other: Floats, refits: int) -> tuple[Floats, Floats]:
-    """Two stacks of other cells as one: where a run of one is left out, the other is as measured."""
+    """Match the rows of two stacks: where a run of one curve is left out, the other is as measured."""
     shared = 1 + refits
     first = [one, np.repeat(one[:1], len(other) - shared, axis=0)]
     second = [other[:shared], np.repeat(other[:1], len(one) - shared, axis=0), other[shared:]]
@@ -134,14 +135,15 @@ def _aligned(one: Floats, other: Floats, refits: int) -> tuple[Floats, Floats]:
 
 
 def _lines(draws: CellDraws, law: Law, at: Floats) -> Floats:
-    """The best so far along a curve: what less compute or data reach, more of them reach as well.
+    """Return the best so far along a curve: an error reached with less compute or data stays reached.
 
-    Between its cells it is not known: the draws lie beside the straight lines by 0 to 2 times the larger of
-    what the curves through a neighbouring third cell do, see ``interpolation.bends``.
+    Between cells the curve is unknown: the draws lie below the straight lines by 0 to 2 times the larger of
+    the two estimates of ``interpolation.bends``.
     """
     x = draws.cells[X_COLUMNS[law.along]].to_numpy(np.float64)[law.positions]
     best = np.minimum.accumulate(draws.resampled(law.positions), axis=1)
     before, after = np.nan_to_num(bends(x, best[0], at))
+    # Of the two estimates the larger in size, NaN counting as zero.
     bend = np.where(np.abs(before) > np.abs(after), before, after)
     lines, shown = straight_lines(x, best, at), slice(1, 1 + draws.refits)
     generator = stream(f"lines/{sorted(law.identity.items(), key=str)}", 0)
@@ -182,8 +184,9 @@ def _discrepancy(draws: CellDraws, family: Sequence[Curve], fits: Sequence[LawFi
     kept = [
         (curve, found) for curve, found in zip(family, fits, strict=True) if found.supported and found.freedom
     ]
+    # Σ r² over the cells of all laws that have degrees of freedom left.
     squares = sum(found.miss**2 * len(curve.positions) for curve, found in kept)
-    # Without seeds the counting noise is a lower bound, too little to tell noise from what the laws miss.
+    # Without seeds only the counting noise is known, a lower bound that cannot be subtracted as the noise.
     seeds = [noise_sd(draws.draws[:, curve.positions]) for curve, _ in kept if draws.source == "runs"]
     noise = float(np.mean(np.concatenate(seeds) ** 2)) if seeds else 0.0
     return by_moments(squares, freedom=sum(found.freedom for _, found in kept), noise=noise)
@@ -206,7 +209,7 @@ def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
         drawn = _drawn(draws, curve, found.form, sds, growth)
         at = np.geomspace(*drawn.reach, _POINTS)
         band = pd.DataFrame({"x": at, "y": found(at), "low": np.nan, "high": np.nan})
-        # Counting noise alone would draw a band that looks like an interval and is not one.
+        # A band of counting noise alone would look like an interval without being one.
         if informed:
             alpha, floor = (intervals(values, len(sds)) for values in (drawn.law.alpha, drawn.law.floor))
             band["low"], band["high"] = column_intervals(drawn(at)[1 : 1 + len(sds)])
@@ -218,14 +221,15 @@ def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
 
 
 def _drawn(draws: CellDraws, curve: Curve, form: Form, sds: Floats, growth: Floats) -> Drawn:
-    """Refit a curve's law to its errors, moved in the draws by the discrepancy."""
+    """Refit a curve's law to its errors, which the discrepancy moves in the draws."""
     names = (X_COLUMNS[curve.along], "runs")
     x, runs = (draws.cells[name].to_numpy(np.float64)[curve.positions] for name in names)
     rows = draws.resampled(curve.positions)
-    if not draws.refits and len(sds):  # no noise was measured: the draws are the discrepancy alone
+    if not draws.refits and len(sds):  # no noise was measured, so the draws are of the discrepancy alone
         rows = np.concatenate([rows[:1], np.repeat(rows[:1], len(sds), axis=0), rows[1:]])
     generator = stream(f"discrepancy/{sorted(curve.identity.items(), key=str)}", 0)
     moves, shown = generator.standard_normal((len(sds), len(x) + 1)), slice(1, 1 + len(sds))
+    # The measured row and the rows without a run stay on their laws; only the draws are moved.
     beside, sd, grown = np.zeros((3, len(rows)))
     beside[shown], sd[shown], grown[shown] = moves[:, -1], sds, growth
     rows[shown] += sds[:, None] * moves[:, :-1]

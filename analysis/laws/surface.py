@@ -1,12 +1,12 @@
 """Surface over model size and data, y = E + A·N^-α + B·D^-β (Hoffmann et al. 2022, §3.3, eq. 2).
 
-The objective is Σ w·Huber_δ(ln y − ln ŷ), their equation 3; an infinite δ gives squares of logarithms. For
-given α and β the surface is linear in E, A, B ≥ 0, so a start needs the two exponents alone: its linear part
-is solved exactly (least squares on y/ŷ, the non-negative solution among the eight supports). From there a
-Newton search with analytic first and second derivatives, damped per fit (Levenberg 1944) by the reweighted
-Gauss-Newton matrix, goes down in (ln E, ln A, ln B, α, β). N and D are shared by all fits, so that thousands
-of fits, each with its own weights, are searched at once. For small grids the exponents may be one, α = β
-(Gadre et al. 2024, eq. 4: L = E + (a·M^η + b·M^-η)·C^-η with D = M·N and η = α/2): four parameters.
+The objective is Σ w·Huber_δ(ln y − ln ŷ), equation 3 there; an infinite δ gives squared logarithms. For given
+α and β the surface is linear in E, A, B ≥ 0, so a start needs only the two exponents: its linear part is
+solved exactly (least squares on y/ŷ; the best non-negative solution among the subsets of the three terms).
+From there a Newton search with analytic first and second derivatives minimises over (ln E, ln A, ln B, α, β),
+damped separately for each fit (Levenberg 1944) by the reweighted Gauss-Newton matrix. All fits share N and D,
+so thousands of fits with their own weights run at once. Small grids may use a single exponent, α = β, and
+thus four parameters (Gadre et al. 2024, eq. 4: L = E + (a·M^η + b·M^-η)·C^-η with D = M·N and η = α/2).
 """
 
 from dataclasses import dataclass, replace
@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 Status = Literal["ok", "term undetermined", "exponent at bound", "restarts disagree", "too few points"]
 
 HUBER_DELTA = 1e-3
+# Exponents to start from; published ones lie between 0.1 and 1.2.
 _STARTS = np.array([(alpha, beta) for alpha in (0.1, 0.3, 0.6, 1.2) for beta in (0.1, 0.3, 0.6, 1.2)])
 _SHARED_STARTS = np.repeat(np.geomspace(0.1, 1.2, 8)[:, None], 2, axis=1)
 _SIZES = 3
@@ -34,16 +35,16 @@ class SurfaceFit:
 
     Attributes:
         floor: E, in units of y.
-        a: A: the part that model size takes away, in units of y at N = 1.
-        b: B: the part that data take away, in units of y at D = 1.
+        a: A, the term of model size at N = 1, in units of y.
+        b: B, the term of data at D = 1, in units of y.
         alpha: Exponent of model size.
         beta: Exponent of data.
-        status: ``ok``, or what the data could not decide.
+        status: ``ok``, or what the data do not determine.
         reason: The status in one sentence.
-        rows: Runs behind the fit.
+        rows: Number of runs behind the fit.
         objective: Σ w·Huber(residual of ln y) at the optimum.
-        starts: Searches from other exponents.
-        agreement: How many of them ended at the same objective.
+        starts: Number of searches, each from other exponents.
+        agreement: Number of these that ended at the same objective.
         shared: Whether the two exponents were held equal.
     """
 
@@ -62,22 +63,22 @@ class SurfaceFit:
 
     @property
     def parameters(self) -> int:
-        """How many parameters were fitted."""
+        """Number of fitted parameters."""
         return _parameters(shared=self.shared)
 
     @property
     def supported(self) -> bool:
-        """Whether the data bear the surface."""
+        """True if the data support the surface."""
         return self.status in ("ok", "term undetermined")
 
     def __call__(self, n: Floats, d: Floats) -> Floats:
-        """The surface at model sizes and data."""
+        """Return the surface at model sizes and data."""
         return np.asarray(self.floor + self.a * n**-self.alpha + self.b * d**-self.beta, dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SurfaceDraws:
-    """Surfaces of many sets of weights or of y, each value of shape (draws,); units as in `SurfaceFit`."""
+    """Surfaces fitted to many draws; every value has the shape (draws,) and the units of `SurfaceFit`."""
 
     floor: Floats
     a: Floats
@@ -87,26 +88,17 @@ class SurfaceDraws:
     objective: Floats
 
     def __call__(self, n: Floats, d: Floats) -> Floats:
-        """The surfaces at model sizes and data, shape (draws, points)."""
+        """Return the surfaces at model sizes and data, shape (draws, points)."""
         of_size = self.a[:, None] * np.exp(-self.alpha[:, None] * np.log(n))
         of_data = self.b[:, None] * np.exp(-self.beta[:, None] * np.log(d))
         return np.asarray(self.floor[:, None] + of_size + of_data, dtype=np.float64)
 
     def one(self, draw: int, like: SurfaceFit) -> SurfaceFit:
-        """The surface of one draw, with what else a fit tells taken from another."""
+        """Return the surface of one draw; status and the like are those of the fit ``like``."""
         return replace(
             like, floor=float(self.floor[draw]), a=float(self.a[draw]), b=float(self.b[draw]),
             alpha=float(self.alpha[draw]), beta=float(self.beta[draw]), objective=float(self.objective[draw]),
         )  # fmt: skip
-
-    def optimum(self, flops: float, *, flops_per_step: float = 6.0) -> Floats:
-        """Model size of the lowest y at a compute of ``flops_per_step``·N·D, shape (draws,).
-
-        Source: Hoffmann et al. 2022, eq. 4.
-        """
-        ratio = (self.alpha * self.a) / (self.beta * self.b)
-        power = 1.0 / (self.alpha + self.beta)
-        return np.asarray(ratio**power * (flops / flops_per_step) ** (self.beta * power), dtype=np.float64)
 
 
 def fit(  # noqa: PLR0913 (a surface has two axes)
@@ -119,16 +111,17 @@ def fit(  # noqa: PLR0913 (a surface has two axes)
     starts: Floats | None = None,
     shared: bool = False,
 ) -> SurfaceFit:
-    """Fits one surface.
+    """Fit one surface.
 
     Args:
         n: Model sizes, above zero, shape (points,): parameters or FLOPs per sample.
         d: Data, above zero, shape (points,): tokens or samples seen.
         y: Loss or error, above zero, shape (points,).
         weights: Runs behind each point; one by default.
-        delta: Where Huber's loss turns from squares to absolute values, in ln y; infinite for squares.
+        delta: Residual of ln y at which Huber's loss turns from squares to absolute values; infinite for
+            squares.
         starts: Exponents (α, β) to search from, shape (starts, 2); a grid by default.
-        shared: Hold α = β.
+        shared: Fit with α = β.
 
     Raises:
         ValueError: A value is not finite or not above zero.
@@ -153,6 +146,7 @@ def fit(  # noqa: PLR0913 (a surface has two axes)
     starts = starts if starts is not None else (_SHARED_STARTS if shared else _STARTS)
     ends, objectives = search(data, project(data, starts))
     best = int(objectives.argmin())
+    # Searches that end within rounding of the best objective found the same optimum.
     agreement = int((objectives <= objectives[best] * (1 + _SAME) + 1e-15).sum())
     found = _natural(data, ends[[best]], objectives[[best]])
     status, reason = _judge(data, ends[best], agreement)
@@ -166,17 +160,19 @@ def fit(  # noqa: PLR0913 (a surface has two axes)
 def fit_draws(  # noqa: PLR0913 (a surface has two axes)
     n: Floats, d: Floats, y: Floats, *, weights: Floats, around: SurfaceFit, delta: float = HUBER_DELTA
 ) -> SurfaceDraws:
-    """Fits the surface to many sets of y, of weights or of data at once.
+    """Fit the surface to many sets of y, weights or data at once.
 
     Args:
         n: Shape (points,).
         d: Shape (points,), or (draws, points).
-        y: Shape (draws, points), or (1, points) when y is no draw's own.
-        weights: Shape (draws, points), or (1, points) likewise: how often each run was drawn.
-        around: The fit of all the data: where each search starts, and whether its exponents are held equal.
+        y: Shape (draws, points), or (1, points) if all draws share it.
+        weights: Shape (draws, points), or (1, points) if all draws share them; in a bootstrap, how often each
+            run was drawn.
+        around: Fit to all the data. Each search starts there; it also sets whether α = β.
         delta: As in `fit`.
     """
     data = Data.of(n, d, y, weights, delta, shared=around.shared)
+    # E, A and B in centred logarithms, not below the smallest term that a search follows.
     parts = (around.floor, around.a * data.unit_n**-around.alpha, around.b * data.unit_d**-around.beta)
     logs = np.log(np.maximum(parts, np.exp(data.lowest)))
     start = np.array([*logs, around.alpha, around.beta])
@@ -185,16 +181,12 @@ def fit_draws(  # noqa: PLR0913 (a surface has two axes)
     return _natural(data, ends, objectives)
 
 
-def resample(runs: int, draws: int, generator: np.random.Generator) -> Floats:
-    """Weights of a bootstrap over runs: how often each is drawn, shape (draws, runs)."""
-    return generator.multinomial(runs, np.full(runs, 1 / runs), size=draws).astype(np.float64)
-
-
 def _parameters(*, shared: bool) -> int:
     return 4 if shared else 5
 
 
 def _natural(data: Data, ends: Floats, objectives: Floats) -> SurfaceDraws:
+    # A and B at N = D = 1, from their values at the geometric means of N and D.
     parts = np.exp(ends[:, :3])
     alpha, beta = ends[:, 3], ends[:, 4]
     return SurfaceDraws(
@@ -205,14 +197,15 @@ def _natural(data: Data, ends: Floats, objectives: Floats) -> SurfaceDraws:
 
 def _judge(data: Data, end: Floats, agreement: int) -> tuple[Status, str]:
     low, high = BOUNDS
-    names = ("the floor", "the part of model size", "the part of data")
+    names = ("the floor", "the term of model size", "the term of data")
+    # A term counts as zero half-way (in logarithms) down to the smallest followed one.
     lost = [
         name for name, value in zip(names, end[:3], strict=True) if value < data.lowest - np.log(SMALLEST) / 2
     ]
     if (end[3:] < low * 1.01).any() or (end[3:] > high * 0.99).any():
         return "exponent at bound", f"an exponent ended at a bound of [{low:g}, {high:g}]"
     if lost:
-        return "term undetermined", f"{' and '.join(lost)} ended at zero: the data do not show it"
+        return "term undetermined", f"{' and '.join(lost)} ended at zero, so the data do not determine it"
     if agreement < 2:  # noqa: PLR2004 (one start alone is no agreement)
         return "restarts disagree", "no two searches ended at the same optimum"
     return "ok", "fitted"

@@ -1,13 +1,15 @@
-"""Forecasts by the surface over model size and data: one law for all models of a family.
+"""Forecasts by the surface over model size and data, one law for all models of a family.
 
-Model size is training FLOPs a sample, as on the axis of the IsoFLOP profiles: a ViT-B/16 has the parameters
-of a ViT-B/32 and costs three times as much. Decays are fitted to the measured errors and held in the draws.
+Model size is training FLOPs per sample, as on the axis of the IsoFLOP profiles: a ViT-B/16 has as many
+parameters as a ViT-B/32 but costs three times as much. Decays are fitted to the measured errors and kept
+fixed in the draws.
 
-A surface misses its own points by more than the noise of the runs. Of n points and k parameters,
-s² = Σ (ln y − ln ŷ)²/(n − k) is what it misses them by, and σ² = max(0, s² − the runs' own variance) is the
-discrepancy of the law. Each draw stretches it by (n − k)/χ²: it moves the points that the surface is
-refitted to, and what is read off it: intervals are Student's t. Beyond the data the variance grows with the
-logarithm of the distance, at the rate that the quarter of largest compute shows when it is held out.
+A surface misses its points by more than the noise of the runs. With n points and k parameters the mean square
+miss is s² = Σ (ln y − ln ŷ)²/(n − k), and σ² = max(0, s² − variance of the runs) is the discrepancy of the
+law. Each draw multiplies σ² by (n − k)/χ² and moves both the points that the surface is refitted to and the
+forecasts by deviates of that variance, so that intervals are those of Student's t. Beyond the data the
+variance grows with the logarithm of the distance, at the rate found when the quarter of the cells with the
+largest compute is held out.
 """
 
 from dataclasses import dataclass
@@ -30,17 +32,17 @@ SHARED = "surface with one exponent"
 SURFACES = (SHARED, PLAIN, REPEATED)
 
 _LEAST = 1e-6
-"""An error of zero has no logarithm."""
+"""Smallest error, since zero has no logarithm."""
 _LARGEST_STRETCH = 100.0
-"""Of a variance with one degree of freedom or two: a rarer one would move no percentile that is shown."""
+"""Largest factor of the discrepancy in a draw; rarer ones do not affect the shown percentiles."""
 _HELD_SHARE = 0.25
 _BELOW = 0.97
-"""Cells within 3 % of a level belong to it."""
+"""Cells within 3 % of a level's compute belong to the level."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Points:
-    """Where a surface is fitted or read off: model sizes, unique pairs and samples seen, shape (points,)."""
+    """Points of a surface: model sizes, unique pairs and samples seen, each of shape (points,)."""
 
     n: Floats
     unique: Floats
@@ -48,7 +50,7 @@ class Points:
 
     @classmethod
     def of(cls, cells: pd.DataFrame) -> "Points":
-        """Those of cells."""
+        """Return the points of cells."""
         columns = ("train_flops_per_sample", "subset_size", "samples_seen")
         n, unique, seen = (cells[name].to_numpy(np.float64) for name in columns)
         return cls(n=n, unique=unique, seen=seen)
@@ -59,12 +61,12 @@ class Points:
         return self.n * self.seen
 
     def take(self, kept: NDArray[np.bool_]) -> "Points":
-        """Some of them."""
+        """Return the selected points."""
         return Points(n=self.n[kept], unique=self.unique[kept], seen=self.seen[kept])
 
     @classmethod
     def joined(cls, *parts: "Points") -> "Points":
-        """One after the other."""
+        """Return the points of all parts, one after the other."""
         n, unique, seen = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("n", "unique", "seen")
         )
@@ -72,13 +74,13 @@ class Points:
 
 
 def key(cell: pd.Series | dict[str, object]) -> Key:
-    """What a surface holds: regime, quality, strategy and family of architectures."""
+    """Return the key of a cell's surface: regime, quality, strategy and family of architectures."""
     regime, quality, strategy = (str(cell[name]) for name in ("regime", "quality", "strategy"))
     return regime, quality, strategy, family(str(cell["architecture"]))
 
 
 def groups(draws: CellDraws) -> dict[Key, NDArray[np.intp]]:
-    """The cells that share a surface, by what it holds."""
+    """Return the positions of the cells of each surface, by its key."""
     kept = draws.groups(["regime", "quality", "strategy", "architecture"])
     names = ("regime", "quality", "strategy", "architecture")
     found: dict[Key, list[NDArray[np.intp]]] = {}
@@ -92,8 +94,8 @@ class FamilySurface:
     """The surface of one family.
 
     Attributes:
-        key: What it holds.
-        fit: The law of repeated data, which is the plain surface where no pair is seen twice.
+        key: Regime, quality, strategy and family of architectures.
+        fit: Law of repeated data; the plain surface if no pair is seen twice.
         alpha: Intervals of the exponent of model size; NaN without draws of runs or a supported surface.
         beta: Intervals of the exponent of data.
     """
@@ -105,7 +107,7 @@ class FamilySurface:
 
 
 def family_surfaces(draws: CellDraws) -> tuple[FamilySurface, ...]:
-    """The surface of each family of at least two sizes, over all of its cells."""
+    """Fit the surface of each family of at least two sizes to all its cells."""
     found = []
     for name, positions in groups(draws).items():
         here = draws.take(positions)
@@ -124,17 +126,18 @@ def family_surfaces(draws: CellDraws) -> tuple[FamilySurface, ...]:
 
 
 def forecast(law: str, cells: pd.DataFrame, error: Floats, at: Points) -> Floats | None:
-    """Forecasts of one law.
+    """Forecast errors by one surface.
 
     Args:
         law: One of ``SURFACES``.
-        cells: What it is fitted to.
+        cells: Cells that the surface is fitted to.
         error: Their errors, shape (rows, cells): as measured, then as drawn.
-        at: Where to forecast.
+        at: Points to forecast.
 
     Returns:
-        Errors of shape (rows, points), with the discrepancy of the law in the drawn ones; None where the
-        cells do not bear the law, or none is seen twice and the law of repeated data is the plain one.
+        Errors of shape (rows, points); the drawn rows include the discrepancy of the law. None if the cells
+        do not support the law, or if no pair is seen twice, so that the law of repeated data is the plain
+        one.
     """
     here, error = Points.of(cells), np.maximum(error, _LEAST)
     runs = cells["runs"].to_numpy(np.float64)
@@ -145,6 +148,7 @@ def forecast(law: str, cells: pd.DataFrame, error: Floats, at: Points) -> Floats
     forecasts = _refit(found, here, error, runs, np.sqrt(variance * stretch))(
         *found.effective(at.n, at.unique, at.seen)
     )
+    # Distance beyond the fitted range in ln compute; the growth of the variance is only needed there.
     beyond = np.maximum(np.log(at.flops / here.flops.max()), 0.0)
     growth = 0.0
     if len(stretch) and beyond.any():
@@ -163,13 +167,13 @@ def _fit(law: str, here: Points, error: Floats, runs: Floats) -> RepeatedFit | N
 
 
 def _refit(law: RepeatedFit, here: Points, error: Floats, runs: Floats, spread: Floats) -> SurfaceDraws:
-    """The surface refitted to each row, its decays as they are."""
+    """Refit the surface to each row, with fixed decays."""
     inside = law.effective(here.n, here.unique, here.seen)
     return fit_draws(*inside, _moved(error, spread, "refit"), weights=runs[None, :], around=law.surface)
 
 
 def _moved(values: Floats, spread: Floats, question: str) -> Floats:
-    """Values with the discrepancy in their drawn rows, which follow the first."""
+    """Return values with a draw of the discrepancy in every drawn row, that is all but the first."""
     shift = np.zeros_like(values)
     rows = slice(1, 1 + len(spread))
     shift[rows] = spread * stream(f"surface/{question}", 0).standard_normal(shift[rows].shape)
@@ -177,31 +181,34 @@ def _moved(values: Floats, spread: Floats, question: str) -> Floats:
 
 
 def _mean_square(law: RepeatedFit, here: Points, error: Floats, freedom: int) -> float:
-    """Of what a law misses its points by, in ln y."""
+    """Return the mean square miss of a law in ln y, over the given degrees of freedom."""
     miss = np.log(error / law(here.n, here.unique, here.seen))
     return float((miss**2).sum()) / freedom
 
 
 def _discrepancy(law: RepeatedFit, here: Points, error: Floats, draws: int) -> tuple[float, Floats]:
-    """Variance in ln y by which a law misses its points beyond their noise, and each draw's stretch of it."""
+    """Return the discrepancy of a law, a variance of ln y, and the factor of each draw."""
     freedom = len(here.n) - law.parameters
     noise = float(np.log(error[1 : 1 + draws]).var(axis=0).mean()) if draws else 0.0
+    # Named after its degrees of freedom: surfaces with equal degrees of freedom share these draws.
     chi = stream(f"surface/stretch/{freedom}", 0).chisquare(freedom, size=(draws, 1))
     variance = max(0.0, _mean_square(law, here, error[0], freedom) - noise)
     return variance, np.minimum(freedom / chi, _LARGEST_STRETCH)
 
 
 def _growth(law: str, here: Points, error: Floats, runs: Floats, found: RepeatedFit) -> float:
-    """Variance in ln y that a unit of ln compute beyond the data adds: by the largest cells, held out.
+    """Return the variance of ln y added per unit of ln compute beyond the data, from held-out large cells.
 
-    The misses of a law are smooth: what is independent within the data goes one way beyond them.
+    The misses of a law are smooth in compute: within the data they alternate, beyond them they add up.
     """
+    # Hold out the cells from the largest quarter of the compute on, with all cells of the level at the cut.
     cut = np.sort(here.flops)[-max(1, int(len(here.n) * _HELD_SHARE))]
     left = here.flops < cut * _BELOW
     without = _fit(law, here.take(left), error[left], runs[left]) if left.any() else None
     if without is None:
         return 0.0
     out = here.take(~left)
+    # Mean distance of the held-out cells from the fitted range, in ln compute.
     far = float(np.log(out.flops / here.flops[left].max()).mean())
     missed = _mean_square(without, out, error[~left], len(out.n))
     return max(0.0, missed - _mean_square(found, here, error, len(here.n) - found.parameters)) / far

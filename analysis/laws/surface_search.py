@@ -1,4 +1,4 @@
-"""The search for a surface's optimum, many fits at once; what is searched stands in `surface`."""
+"""The damped Newton search for the optimum of `surface`, many fits at once."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 BOUNDS = (0.01, 5.0)
-"""Of both exponents."""
+"""Bounds of both exponents."""
 SMALLEST = 1e-6
-"""Smallest part of the lowest y that a term is followed down to; below, it is zero."""
+"""Smallest term as a share of the lowest y; a term that small counts as zero."""
 
 _ITERATIONS = 200
+# Directions of the parameters: all five are free, or α and β move together.
 _FREE = np.eye(5)
 _SHARED = np.vstack([np.eye(4), [0.0, 0.0, 0.0, 1.0]])
-_CHUNK = 32_768
+_CHUNK = 32_768  # numbers per array of a chunk
 _FLAT = 1e-11
 _DAMPING = (1e-6, 1e6)
 _QUIET = 2
@@ -24,19 +25,19 @@ _QUIET = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Data:
-    """What is fitted.
+    """The data of a fit, in centred logarithms.
 
     Attributes:
         log_n: ln N minus its mean, shape (points,).
-        log_d: ln D minus its mean, shape (points,), or (draws, points) where each draw has its own.
+        log_d: ln D minus its mean, shape (points,), or (draws, points) if each draw has its own.
         unit_n: Geometric mean of N.
         unit_d: Geometric mean of D.
         log_y: Shape (draws or 1, points).
         weights: Shape (draws or 1, points).
-        delta: Huber's.
-        moments: 1, n, n², d, d², nd of the logarithms, the last axis of a shape that is otherwise log_d's.
-        lowest: The lowest ln of a term.
-        directions: Along which (ln E, ln A, ln B, α, β) may move, shape (5, free parameters).
+        delta: Huber's δ.
+        moments: 1, n, n², d, d² and n·d of the logarithms, along a last axis after the axes of ``log_d``.
+        lowest: Smallest ln of a term.
+        directions: Directions in which (ln E, ln A, ln B, α, β) may move, shape (5, free parameters).
     """
 
     log_n: Floats
@@ -54,7 +55,7 @@ class Data:
     def of(  # noqa: PLR0913 (what a surface is fitted to)
         cls, n: Floats, d: Floats, y: Floats, weights: Floats, delta: float, *, shared: bool = False
     ) -> "Data":
-        """Takes logarithms and centres them; ``shared`` holds α = β."""
+        """Return the data of a fit; ``shared`` keeps α = β."""
         log_n, log_d, log_y = np.log(n), np.log(d), np.log(y)
         mean_n, mean_d = float(log_n.mean()), float(log_d.mean())
         log_n, log_d = log_n - mean_n, log_d - mean_d
@@ -67,7 +68,7 @@ class Data:
         )  # fmt: skip
 
     def rows(self, positions: NDArray[np.intp]) -> tuple[Floats, Floats, Floats, Floats]:
-        """Logarithms of y, weights, logarithms of D and moments of some draws."""
+        """Return ln y, weights, ln D and moments of some draws."""
         own = self.log_d.ndim > 1
         return (
             self.log_y if len(self.log_y) == 1 else self.log_y[positions],
@@ -78,18 +79,21 @@ class Data:
 
 
 def project(data: Data, exponents: Floats) -> Floats:
-    """Parameters (ln E, ln A, ln B, α, β) whose linear part is the best at the given (α, β).
+    """Return parameters (ln E, ln A, ln B, α, β) whose linear part is optimal at the given (α, β).
 
     Args:
-        data: One draw.
+        data: Data of one draw.
         exponents: Shape (starts, 2).
     """
     y, root = np.exp(data.log_y[0]), np.sqrt(data.weights[0])
     found = np.empty((len(exponents), 5))
     for row, (alpha, beta) in enumerate(exponents):
         columns = np.stack([np.ones_like(y), np.exp(-alpha * data.log_n), np.exp(-beta * data.log_d)], axis=1)
+        # Least squares of (y − ŷ)/y, which approximates that of ln y − ln ŷ near the optimum.
         scaled = columns * (root / y)[:, None]
         gram, right = scaled.T @ scaled, scaled.T @ root
+        # Non-negative least squares of three terms by enumeration: solve on each subset of the terms and keep
+        # the best solution without a negative part.
         best, parts = np.inf, np.zeros(3)
         for kept in (list(some) for size in (1, 2, 3) for some in combinations(range(3), size)):
             solved = np.linalg.lstsq(gram[np.ix_(kept, kept)], right[kept], rcond=None)[0]
@@ -97,21 +101,21 @@ def project(data: Data, exponents: Floats) -> Floats:
             if (solved >= 0).all() and value < best:
                 best, parts = value, np.zeros(3)
                 parts[kept] = solved
-        # A term at zero has no slope in its logarithm: it is started at a hundredth of the lowest y.
+        # The logarithm of a zero term has no slope, so such a term starts at a hundredth of the lowest y.
         found[row, :3] = np.log(np.maximum(parts, 0.01 * y.min()))
         found[row, 3:] = alpha, beta
     return found
 
 
 def search(data: Data, starts: Floats) -> tuple[Floats, Floats]:
-    """Searches down from each start, in chunks that fit into the processor's cache.
+    """Search from each start, in chunks that fit into the processor's cache.
 
     Args:
-        data: As many draws as starts, or one that they share.
+        data: As many draws as starts, or one draw that all share.
         starts: Shape (starts, 5).
 
     Returns:
-        Where each search ended, shape (starts, 5), and its objective, shape (starts,).
+        End of each search, shape (starts, 5), and its objective, shape (starts,).
     """
     ends, objectives = starts.copy(), np.empty(len(starts))
     rows = max(1, _CHUNK // data.log_d.shape[-1])
@@ -128,15 +132,18 @@ def _search(data: Data, chunk: NDArray[np.intp], theta: Floats) -> tuple[Floats,
     damping, active = np.full(len(theta), 1e-2), np.arange(len(theta))
     quiet = np.zeros(len(theta), dtype=np.int64)
     for _ in range(_ITERATIONS):
+        # Levenberg: the Hessian plus damping times a positive definite matrix turns Newton into short
+        # descent.
         matrix = newton[active] + damping[active, None, None] * damper[active]
         step = -np.linalg.solve(matrix, gradient[active][:, :, None])[:, :, 0] @ data.directions.T
+        # A step beyond 1 leaves the range of the quadratic approximation.
         tried = theta[active] + np.clip(step, -1.0, 1.0)
         tried[:, :3] = np.maximum(tried[:, :3], data.lowest)
         tried[:, 3:] = np.clip(tried[:, 3:], *BOUNDS)
         new_value, new_gradient, new_newton, new_damper = _expand(data, chunk[active], tried)
         better = new_value < value[active]
         gained = value[active] - new_value
-        # A search has ended where even its most damped steps gain nothing, or small gains follow each other.
+        # A search ends after two quiet steps: small gains, or no gain at the strongest damping.
         damped = damping[active] >= _DAMPING[1]
         quiet[active] = np.where(gained > _FLAT * value[active], 0, quiet[active] + (better | damped))
         moved = active[better]
@@ -154,7 +161,11 @@ def _search(data: Data, chunk: NDArray[np.intp], theta: Floats) -> tuple[Floats,
 
 
 def _expand(data: Data, positions: NDArray[np.intp], theta: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Objective, gradient, Hessian and the positive matrix that damps it, along the free directions."""
+    """Return objective, gradient, Hessian and damping matrix along the free directions.
+
+    The damping matrix is the reweighted Gauss-Newton matrix, which is positive definite; the Hessian need not
+    be.
+    """
     log_y, weights, log_d, moments = data.rows(positions)
     terms = (
         np.broadcast_to(np.exp(theta[:, :1]), (len(theta), len(data.log_n))),
@@ -162,6 +173,7 @@ def _expand(data: Data, positions: NDArray[np.intp], theta: Floats) -> tuple[Flo
         np.exp(theta[:, 2:3] - theta[:, 4:5] * log_d),
     )
     total = terms[0] + terms[1] + terms[2]
+    # Share of each term in ŷ, which is also the derivative of ln ŷ by the logarithm of the term.
     e, a, b = (term / total for term in terms)
     residual = log_y - np.log(total)
     size = np.abs(residual)
@@ -169,37 +181,41 @@ def _expand(data: Data, positions: NDArray[np.intp], theta: Floats) -> tuple[Flo
     slope = np.clip(residual, -data.delta, data.delta)
     # Huber: r²/2 inside, δ·(|r| − δ/2) outside; both are ψ·(r − ψ/2).
     value = np.einsum("ij,ij->i", np.broadcast_to(weights, residual.shape), slope * (residual - slope / 2))
+    # ``pull`` is w·ψ(r), ``curve`` w·ψ'(r), which is zero where Huber's loss is linear.
     pull = weights * slope
     curve = weights * inside
     reweighted = weights * (np.minimum(data.delta / np.maximum(size, 1e-300), 1.0))
-    # With g the slopes of ln ŷ and z those of a term's logarithm: ∇²ln ŷ = Σ share·z·zᵀ − g·gᵀ.
+    # With share = term/ŷ, z the gradient of ln term and g = Σ share·z that of ln ŷ:
+    # ∇² ln ŷ = Σ share·z·zᵀ − g·gᵀ.
     gradient = -_slopes(moments, pull, a, b, e)
     newton = _outer(moments, curve + pull, a, b, e) - _squares(moments, pull, a, b, e)
     damper = _outer(moments, reweighted, a, b, e)
     free = data.directions
     gradient, newton, damper = gradient @ free, free.T @ newton @ free, free.T @ damper @ free
     eye = np.eye(free.shape[1])
+    # Keeps the damping matrix invertible for a term that the data do not determine.
     ridge = 1e-10 * np.trace(damper, axis1=1, axis2=2)[:, None, None] * eye + 1e-300 * eye
     return value, gradient, newton, damper + ridge
 
 
 def _sums(values: Floats, moments: Floats) -> Floats:
-    """Sums of the moments by each row's values."""
+    """Return the sums of the moments, weighted by each row's values."""
     return values @ moments if moments.ndim == 2 else (values[:, None, :] @ moments)[:, 0]  # noqa: PLR2004 (shared)
 
 
 def _slopes(moments: Floats, c: Floats, a: Floats, b: Floats, e: Floats) -> Floats:
-    """Σ c·g, g = (e, a, b, −n·a, −d·b)."""
+    """Return Σ c·g with g = (e, a, b, −n·a, −d·b), the gradient of ln ŷ."""
     of_a, of_b = _sums(c * a, moments), _sums(c * b, moments)
     return np.stack([(c * e).sum(axis=1), of_a[:, 0], of_b[:, 0], -of_a[:, 1], -of_b[:, 3]], axis=1)
 
 
 def _outer(moments: Floats, c: Floats, a: Floats, b: Floats, e: Floats) -> Floats:
-    """Σ c·g·gᵀ."""
+    """Return Σ c·g·gᵀ."""
     ca, cb = c * a, c * b
     aa, bb, ab = _sums(ca * a, moments), _sums(cb * b, moments), _sums(ca * b, moments)
     ea, eb = _sums(ca * e, moments), _sums(cb * e, moments)
     ee = np.einsum("ij,ij,ij->i", np.broadcast_to(c, e.shape), e, e)
+    # Upper triangle of the matrix, row by row.
     upper = (
         (ee, ea[:, 0], eb[:, 0], -ea[:, 1], -eb[:, 3]),
         (aa[:, 0], ab[:, 0], -aa[:, 1], -ab[:, 3]),
@@ -215,7 +231,7 @@ def _outer(moments: Floats, c: Floats, a: Floats, b: Floats, e: Floats) -> Float
 
 
 def _squares(moments: Floats, c: Floats, a: Floats, b: Floats, e: Floats) -> Floats:
-    """Σ c·Σ share·z·zᵀ over the three terms."""
+    """Return Σ c·Σ share·z·zᵀ over the three terms."""
     of_a, of_b = _sums(c * a, moments), _sums(c * b, moments)
     found = np.zeros((len(a), 5, 5))
     found[:, 0, 0] = (c * e).sum(axis=1)

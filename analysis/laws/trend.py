@@ -1,8 +1,8 @@
-"""Whether a curve falls at all: without that, a law with a floor follows noise.
+"""Test of whether a curve falls: without a trend, a law with a floor would follow noise.
 
-Three parameters bend to most sequences of four errors. A law is drawn only where the slope of the error over
-ln x is below zero at a one-sided level of 5 %: by the draws of the study where the noise between seeds was
-measured, and otherwise by permutations of the measured errors, which need no noise but four levels.
+Three parameters fit most sequences of four errors. So a law is drawn only if the slope of the error over ln x
+is below zero at a one-sided level of 5 %. If the noise between seeds was measured, the draws of the study
+give that level. Otherwise permutations of the measured errors do, which need four levels but no noise.
 """
 
 from functools import cache
@@ -17,36 +17,38 @@ from analysis.cells.bootstrap import Source, stream
 Floats = NDArray[np.float64]
 
 LEVEL = 0.05
-"""Share of curves of pure noise that pass as falling."""
+"""Level of the test: share of curves of pure noise that count as falling."""
 _PERMUTATIONS = 720
 _FEWEST = 4
 _SAME = 1e-9
 
 
 def chance_of_no_fall(x: Floats, y: Floats, *, draws: Floats, source: Source) -> float:
-    """How often the slope would be so far below zero if the error did not depend on x.
+    """Return the probability of a slope this far below zero if the error did not depend on x (p-value).
 
     Args:
         x: Shape (cells,).
-        y: Errors as measured, shape (cells,).
-        draws: Errors as they might have been, shape (draws, cells).
-        source: What the draws stand for, see ``bootstrap``.
+        y: Measured errors, shape (cells,).
+        draws: Drawn errors, shape (draws, cells).
+        source: Source of the draws, see ``bootstrap``.
 
     Returns:
-        The chance; NaN where nothing tells it: fewer than four levels and no measured noise.
+        The p-value; NaN with fewer than four levels and no measured noise.
     """
+    # With centred ln x the slope has the sign of Σ y·ln x.
     log_x = np.log(x) - np.log(x).mean()
     if source == "runs":
         return float((draws @ log_x >= 0).mean())
     if len(np.unique(x)) < _FEWEST:
         return float("nan")
+    # The first permutation is the measured order, so the p-value is at least 1 / permutations.
     slopes = y[_orders(len(x))] @ log_x
     return float((slopes <= slopes[0] + _SAME * np.abs(slopes).max()).mean())
 
 
 @cache
 def _orders(count: int) -> NDArray[np.intp]:
-    """Orders of so many things, the given one first: all of them, or as many random ones."""
+    """Return permutations of ``count`` items, the identity first: all of them, or a random sample."""
     if factorial(count) <= _PERMUTATIONS:
         return np.array(list(permutations(range(count))), dtype=np.intp)
     generator = stream("permutations", count)

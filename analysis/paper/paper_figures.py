@@ -1,4 +1,4 @@
-"""The figures of "Scaling (Down) CLIP", from its digitised tables, drawn as a study's own are."""
+"""The figures of "Scaling (Down) CLIP" from its digitised tables, drawn like those of a study."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,12 +21,12 @@ from analysis.paper.paper_panels import PANELS, panels_text, read_panels, readin
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PaperFigure:
-    """One figure of the paper, or one that its readings support.
+    """A figure of the paper, or one that follows from its readings.
 
     Attributes:
-        panels: Of the paper, whose readings it draws.
-        data: What is drawn.
-        kind: Name of a report's figure that shows the same of a study; each stands beside one of the paper's.
+        panels: Panels of the paper whose readings it draws.
+        data: Data of the figure.
+        kind: Name of the report figure that shows the same for a study, to be shown beside it; may be empty.
     """
 
     panels: tuple[str, ...]
@@ -71,7 +71,7 @@ _SHIFTS = (("9a 9b", "ViTs under shift", "shift"), ("17a 17b", "training strateg
 
 
 def paper_figures(figures: pd.DataFrame, maps: Mapping[str, ColumnMap]) -> tuple[PaperFigure, ...]:
-    """All that the digitised tables hold, in the order of the paper, and what follows from several panels.
+    """Return the figures of all digitised panels, in the order of the paper, then the derived ones.
 
     Args:
         figures: ``results/paper/figures.csv``.

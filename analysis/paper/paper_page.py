@@ -29,17 +29,17 @@ def write_paper_page(
     theirs: Path | None = None,
     processes: int = 1,
 ) -> Path:
-    """Draws the figures and writes the page.
+    """Draw the figures and write the page.
 
     Args:
-        folder: Replaced as a whole.
-        figures: Of the paper.
-        study: Name of a study to set beside them.
-        theirs: Its report's folder of figures.
-        processes: How many draw the figures.
+        folder: Folder of the page; it is replaced as a whole.
+        figures: Figures of the paper.
+        study: Name of a study to show beside them.
+        theirs: Figures folder of that study's report.
+        processes: Number of processes that draw the figures.
 
     Returns:
-        The page's path.
+        Path of the page.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
@@ -79,10 +79,10 @@ def _own(data: FigureData | Missing, svgs: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _read(folder: Path, kind: str, study: str) -> dict[str, Any]:
-    """A study's figure, from its report."""
+    """Return a study's figure from its report."""
     drawing = folder / f"{kind}.svg"
     if not drawing.exists():
-        return _side(study, f"{study} does not support this figure: its report says why.")
+        return _side(study, f"{study} does not support this figure; its report gives the reason.")
     caption = (folder / f"{kind}.txt").read_text(encoding="utf-8").strip()
     svg = inline_svg(drawing.read_text(encoding="utf-8"), f"study.{kind}")
     return _side(study, caption, svg, f"{study}: {caption}", f"../figures/{kind}")
@@ -98,6 +98,6 @@ def _absent(each: NotDigitised, theirs: Path | None) -> dict[str, Any]:
 
 
 def _is_wide(svg: str) -> bool:
-    """Whether a drawing fills a page: beside another one its texts would be too small."""
+    """Return whether a drawing is a page wide; beside another one its text would be too small."""
     found = re.search(r'<svg[^>]*\bwidth="([\d.]+)pt"', svg)
     return found is not None and float(found[1]) > _WIDE_PT

@@ -1,4 +1,4 @@
-"""Which panels of "Scaling (Down) CLIP" were digitised, how each is read, and which were not."""
+"""The panels of "Scaling (Down) CLIP": the digitised ones and how they are read, and the others."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,17 @@ from analysis.cells.table import CELL
 from analysis.labels import listed, plural
 
 SOURCE = "Li, Xie and Cubuk 2024 (arXiv 2404.08197)"
-"""What was digitised."""
+"""Source of the digitised figures."""
 
 ZERO_SHOT, PROBE = "imagenet/top1", "imagenet/probe_top1"
 FEW_SHOT = ("imagenet/few_shot_5_top1", "imagenet/few_shot_10_top1")
 SIX, FIVE = "variants-6/top1", "variants-5/top1"
-"""Means over ImageNet's variants: figures 2 and 9 agree with six, figure 17 with five."""
+"""Means over variants of ImageNet; figures 2 and 9 agree with six variants, figure 17 with five."""
 OTHER_PROBE = "other-sets/probe_top1"
 RETRIEVAL = ("coco/image_to_text_r1", "coco/text_to_image_r1")
 
-# Of a mean over n sets, the images that have its counting noise: n² ÷ Σ 1/images. ImageNet-A has 7,500, -R
-# 30,000, -Sketch 50,889, -V2 10,000, -ReaL 46,837, ObjectNet 18,574. Which sets were probed is not said: the
+# A mean over n sets has the counting noise of n² ÷ Σ 1/images images. ImageNet-A has 7,500, -R 30,000,
+# -Sketch 50,889, -V2 10,000, -ReaL 46,837, ObjectNet 18,574. The paper does not name the probed sets; the
 # five are assumed.
 _IMAGES = {
     "imagenet": 50_000, "coco": 5_000, "variants-6": 99_600, "variants-5": 73_500, "other-sets": 73_500,
@@ -33,11 +33,11 @@ _Better = Literal["lower", "higher"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Panel:
-    """How one panel is read.
+    """Reading of one panel.
 
     Attributes:
-        reader: Name of the column map of its layout; panels of one reader make up one table.
-        metric: What it shows, as a column of the results schema.
+        reader: Name of the column map for its layout; panels of one reader form one table.
+        metric: Metric of the panel, as a column of the results schema.
         better: Whether it shows errors or accuracies.
     """
 
@@ -83,20 +83,20 @@ PANELS: Mapping[str, Panel] = {
     "19a": Panel(reader="paper-strategies", metric=PROBE),
     "19b": Panel(reader="paper-strategies", metric=OTHER_PROBE),
 }
-"""Every panel of the digitised tables."""
+"""Panels of the digitised tables."""
 
 READERS = tuple(dict.fromkeys(panel.reader for panel in PANELS.values()))
-"""Names of the column maps that read them."""
+"""Names of the column maps that read the panels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NotDigitised:
-    """Panels that the tables do not hold.
+    """Panels that are not in the tables.
 
     Attributes:
-        panels: Which; a figure's number alone is all of it.
-        shows: What they show.
-        kinds: Names of the figures by which a report shows the same of a study.
+        panels: Names of the panels; the number of a figure stands for all its panels.
+        shows: Content of the panels.
+        kinds: Names of the report figures that show the same for a study.
     """
 
     panels: tuple[str, ...]
@@ -133,18 +133,18 @@ NOT_DIGITISED = (
     ),
     NotDigitised(panels=("25",), shows="few-shot errors of the models", kinds=("probe",)),
 )
-"""No image of these was to be had when the figures were read."""
+"""Panels of which no image was available when the figures were read."""
 
 
 def read_panels(figures: pd.DataFrame, maps: Mapping[str, ColumnMap]) -> dict[str, pd.DataFrame]:
-    """Reads all panels.
+    """Read all panels.
 
     Args:
         figures: ``results/paper/figures.csv``.
         maps: The column maps of ``READERS``.
 
     Returns:
-        For each reader, one row a trial in the results schema with a column for each metric.
+        Reader → its table in the results schema: one row per trial, one column per metric.
     """
     tables: dict[str, list[pd.DataFrame]] = {}
     for name, panel in PANELS.items():
@@ -158,22 +158,22 @@ def read_panels(figures: pd.DataFrame, maps: Mapping[str, ColumnMap]) -> dict[st
 
 
 def _together(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """What several panels show of one trial, in one row."""
+    """Merge what several panels show of one trial into one row."""
     cell = [name for name in CELL if name != "budget"] + ["samples_seen"]
     table = pd.concat(parts, ignore_index=True).groupby(cell, as_index=False, sort=False).first()
     return table.assign(trial=[f"row-{place + 1}" for place in range(len(table))])
 
 
 def reading_text(figures: pd.DataFrame, panels: Sequence[str]) -> str:
-    """What a caption says of how panels were read, and how well."""
+    """Return a caption text on how panels were read, and how precisely."""
     parts = pd.concat([_rows(figures, panel) for panel in panels])
     low, high = parts["precision"].min(), parts["precision"].max()
     within = f"{low:g}" if low == high else f"{low:g} to {high:g}"
     notes = parts["note"].fillna("")
     hidden = int(notes.str.contains("hidden marker|% visible").sum())
-    also = [f"{hidden} of markers that others hide in part or in whole"] if hidden else []
+    also = [f"{hidden} of markers that others hide partly or fully"] if hidden else []
     also += (
-        ["the paper shows accuracy, here it is error"]
+        ["the paper shows accuracy, this figure error"]
         if any(PANELS[panel].better == "higher" for panel in panels)
         else []
     )
@@ -187,7 +187,7 @@ def reading_text(figures: pd.DataFrame, panels: Sequence[str]) -> str:
 
 
 def panels_text(panels: Sequence[str]) -> str:
-    """``("2a", "2b", "9a")`` → ``figures 2a, 2b and 9a``."""
+    """Return panels in words: ``("2a", "2b", "9a")`` → ``figures 2a, 2b and 9a``."""
     return f"figure{'s' if len(panels) > 1 else ''} {listed(panels)}"
 
 

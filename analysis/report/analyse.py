@@ -1,6 +1,6 @@
-"""Everything that a report says, computed from a study's frames before anything is drawn."""
+"""Computation of everything in a report from the frames of a study, before anything is drawn."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,13 +27,14 @@ from analysis.labels import plural
 from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
 from analysis.laws.surface_forecast import FamilySurface, family_surfaces
+from analysis.report.study_frames import StudyFrames
 from analysis.sizes import isoflop
 from analysis.sizes.scaling_exponents import scaling_exponents
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialCounts:
-    """How much of the plan has been run."""
+    """Numbers of trials by how far they are."""
 
     planned: int
     finished: int
@@ -42,38 +43,38 @@ class TrialCounts:
 
     @property
     def waiting(self) -> int:
-        """Planned trials that have no row yet and were not begun."""
+        """Number of planned trials without a row in the results that were not begun."""
         return max(0, self.planned - self.finished - self.excluded - self.begun)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Analysis:
-    """All that is computed from a study's frames, before anything is drawn.
+    """Everything that is computed from the frames of a study.
 
     Attributes:
         trials: Finished trials.
-        draws: Their cells, with uncertainty.
-        progress: Of the plan.
-        missing: See ``missing.missing``.
-        frontier: See ``frontier.frontier`` and ``scope.with_scope``; with ``planned``, the configurations
-            planned at each budget.
-        contrasts: See ``contrasts.contrasts``.
-        statements: What they say together.
-        laws: Along compute, then along data.
+        draws: Cells of these trials, with their uncertainty.
+        progress: Progress of the plan.
+        missing: Planned trials without a result, see ``missing.missing``.
+        frontier: Best configurations, see ``frontier.frontier`` and ``scope.with_scope``; ``planned`` is the
+            number of configurations planned at each budget.
+        contrasts: Comparisons along one axis, see ``contrasts.contrasts``.
+        statements: Joint result of the comparisons along each axis.
+        laws: Laws along compute, then along data.
         profiles: IsoFLOP profiles.
         exponents: See ``scaling_exponents.scaling_exponents``.
-        crossovers: See ``crossover.crossovers``, along compute and then along data.
-        equivalences: See ``equivalence.equivalences``, along compute and then along data.
-        holdout: How the laws forecast levels that they were not fitted to.
-        surfaces: Over model size and data, of each family.
+        crossovers: See ``crossover.crossovers``; along compute, then along data.
+        equivalences: See ``equivalence.equivalences``; along compute, then along data.
+        holdout: Held-out forecasts of the laws.
+        surfaces: Surface over model size and data of each family.
         envelopes: Lower envelope over compute of each regime.
-        quality_trades: How the best quality moves with the budget and with the pool.
+        quality_trades: Best kept fraction over the budget and over the pool.
         robustness: See ``robustness.robustness``.
-        findings: A paper's claims, held against the study.
-        published: The same, held against the paper's own figures; empty without them.
-        cost: Totals.
+        findings: Verdicts on the paper's claims by this study.
+        published: Verdicts on the same claims by the paper's own figures; empty without these.
+        cost: Total cost.
         levels: Cost by budget level.
-        imported: What was read of the table that the study was imported from; empty for one that was run.
+        imported: For an imported study, what was read of its table; empty otherwise.
     """
 
     trials: Trials
@@ -100,32 +101,17 @@ class Analysis:
     imported: str
 
 
-def analyse(  # noqa: PLR0913 (a study leaves as many frames)
-    declaration: Mapping[str, Any],
-    *,
-    results: pd.DataFrame,
-    plan: pd.DataFrame,
-    ledger: pd.DataFrame,
-    events: pd.DataFrame,
-    figures: pd.DataFrame | None = None,
-    begun: Mapping[str, str] | None = None,
-    imported: str = "",
-    left_out: pd.DataFrame | None = None,
-    rates: Collection[tuple[str, str]] | None = (),
-) -> Analysis:
-    """Computes everything that a report says.
-
-    Its arguments are those of ``report.write_report``; ``rates`` are the architectures and strategies whose
-    peak learning rate was tuned, None where that is not known.
-    """
-    trials = tidy(results, metric=str(declaration["metric"]))
+def analyse(study: StudyFrames) -> Analysis:
+    """Compute everything that a report says of a study."""
+    results, plan = study.results, study.plan
+    trials = tidy(results, metric=study.metric)
     draws = cell_draws(trials, question="frontier")
     best = frontier(draws)
-    planned, begun = with_budgets(plan, trials), begun or {}
+    planned = with_budgets(plan, trials)
     if len(best):
         best = _so_far(best.assign(planned=_planned_configurations(best, planned)), planned)
-        none = pd.DataFrame() if left_out is None else left_out
-        best = with_scope(best, draws, plan=planned, left_out=none, rates=rates)
+        left_out = pd.DataFrame() if study.imported else study.left_out
+        best = with_scope(best, draws, plan=planned, left_out=left_out, rates=study.tuned_rates)
     table = contrasts(draws, planned)
     law_draws = cell_draws(trials, question="laws")
     fitted = (*laws(law_draws, along="compute"), *laws(law_draws, along="data"))
@@ -138,9 +124,9 @@ def analyse(  # noqa: PLR0913 (a study leaves as many frames)
             planned=max(len(plan), len(results)),
             finished=len(trials.frame),
             excluded=len(trials.excluded),
-            begun=len(begun),
+            begun=len(study.begun),
         ),
-        missing=missing(planned, trials, begun),
+        missing=missing(planned, trials, study.begun),
         frontier=best,
         contrasts=table,
         statements=statements(draws, table, planned),
@@ -155,15 +141,15 @@ def analyse(  # noqa: PLR0913 (a study leaves as many frames)
         quality_trades=quality_trades(law_draws),
         robustness=robustness(results, metric=trials.metric),
         findings=findings(from_study(results, metric=trials.metric)),
-        published=() if figures is None else findings(from_figures(figures), by_counts=True),
-        cost=totals(declaration, plan, ledger, events),
-        levels=by_level(plan, ledger),
-        imported=imported,
+        published=() if study.published is None else findings(from_figures(study.published), by_counts=True),
+        cost=totals(plan, study.ledger, study.events, budget_flops=study.budget_flops),
+        levels=by_level(plan, study.ledger),
+        imported=study.imported,
     )
 
 
 def _so_far(best: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
-    """Calls no winner before all that were planned have run, nor one of whose seeds some gave no result."""
+    """Mark winners as undecided while planned configurations or seeds of the winner have no result."""
     verdicts, reasons = [], []
     for row in records(best):
         missing = row["planned"] - row["configurations"]
@@ -184,7 +170,7 @@ def _so_far(best: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
 
 
 def _planned_here(plan: pd.DataFrame, row: Mapping[str, Any]) -> pd.DataFrame:
-    """The planned trials at a row's budget; outside of fixed compute, those that cost no more."""
+    """Return the planned trials at a row's budget; outside fixed compute, those that cost no more."""
     if plan.empty:
         return plan
     fixed = row["regime"] == "fixed-compute"
@@ -198,7 +184,7 @@ def _of_configuration(plan: pd.DataFrame, row: Mapping[str, Any]) -> pd.DataFram
 
 
 def _planned_configurations(best: pd.DataFrame, plan: pd.DataFrame) -> list[int]:
-    """Configurations planned at each budget of the frontier, at least those that were measured."""
+    """Return the number of configurations planned at each budget, at least the number measured there."""
     return [
         max(
             len(np.unique(curve_numbers(_planned_here(plan, row)))) if len(plan) else 0,

@@ -1,4 +1,4 @@
-"""A table → LaTeX (booktabs): what a paper prints."""
+"""Conversion of a table to LaTeX (booktabs), as papers print it."""
 
 import re
 from math import ceil, sqrt
@@ -11,20 +11,20 @@ _LINE = 20
 _LETTER_CM = 0.17
 _LONGEST_WORD = 24
 _RAGGED = 1.15
-"""Lines that break between words are that much longer than their letters."""
+"""Factor by which line breaks between words lengthen a text."""
 _MOST_COLUMNS = 10
 _LINE_WIDTH_CM = 12.1
 _PAGE_LINES, _SHRUNK = 44, 1.25
-"""Lines of small print on a page as wide, and how many times as many are put on one when they are shrunk."""
+"""Lines of small print per page, and the largest factor by which shrinking a table raises that number."""
 
 
 def latex(table: Table) -> str:
-    r"""``table`` environments in booktabs' style; needs ``\usepackage{array,booktabs,graphicx}``.
+    r"""Return ``table`` environments in booktabs style; they need ``\usepackage{array,booktabs,graphicx}``.
 
-    Long texts and headings are broken into lines, numbers stand on the right. A table of many columns is made
-    narrower: what is the same in all rows goes into the caption, the second kind of interval (BCa) is left
-    to the CSV, and a single row is turned into lines. What is still wider than the line is shrunk to it, and
-    nothing is blown up.
+    Long texts and headings are broken into lines, and numbers are right-aligned. A table of many columns is
+    narrowed: columns that are equal in all rows move to the caption, BCa intervals are left to the CSV, and a
+    single row is transposed. A table that is still wider than the line is shrunk to it. ``longtable`` cannot
+    be shrunk, so long tables are split into pages here.
     """
     columns = {
         str(name): [_one_unit(str(value)) for value in table.frame[name]] for name in table.frame.columns
@@ -65,12 +65,12 @@ def _part(rows: list[str], form: str, header: str, caption: str) -> str:
 
 
 def _one_unit(text: str) -> str:
-    """``[7.92 MFLOP, 12.8 MFLOP]`` → ``[7.92, 12.8] MFLOP``."""
+    """Return an interval with its unit once: ``[7.92 MFLOP, 12.8 MFLOP]`` → ``[7.92, 12.8] MFLOP``."""
     return re.sub(r"^\[([\d.,]+) (\w+), ([\d.,]+) \2\]$", r"[\1, \3] \2", text)
 
 
 def _column(texts: list[str]) -> str:
-    """Numbers on the right, short texts on one line; longer ones get more width and more lines."""
+    """Return a column type: right-aligned numbers, one-line short texts, or wrapped longer texts."""
     if all(_NUMBER.fullmatch(text) for text in texts):
         return "r"
     wide = _broken_cm(texts)
@@ -78,7 +78,7 @@ def _column(texts: list[str]) -> str:
 
 
 def _broken_cm(texts: list[str]) -> float | None:
-    """The width of a column whose texts are broken into lines; None where each stays on one."""
+    """Return the width of a column of wrapped texts; None if each fits on one line."""
     most = max(map(len, texts), default=0)
     if most <= _LINE or all(text.startswith("[") or text in _NOTHING for text in texts):
         return None
@@ -87,7 +87,7 @@ def _broken_cm(texts: list[str]) -> float | None:
 
 
 def _pages(columns: dict[str, list[str]]) -> list[int]:
-    """The page that each row comes to stand on, by about how many lines it and those before it have."""
+    """Return the page of each row, from an estimate of the lines of all rows up to it."""
     broken = [_broken_cm(texts) for texts in columns.values()]
     single = [_LETTER_CM * max(map(len, texts), default=0) for texts in columns.values()]
     widths = [of_one if of_many is None else of_many for of_one, of_many in zip(single, broken, strict=True)]
@@ -106,7 +106,7 @@ def _pages(columns: dict[str, list[str]]) -> list[int]:
 
 
 def _heading(name: str, texts: list[str]) -> str:
-    """A heading of several words above a column that is narrower is broken into lines."""
+    """Return a heading, broken into lines if its column is narrower."""
     width = max([*map(len, texts), *map(len, name.split())], default=0)
     lines = wrap(name, max(width, 1), break_long_words=False, break_on_hyphens=False)
     side = "r" if _column(texts) == "r" else "l"
@@ -134,13 +134,13 @@ _MARKUP = re.compile(
 
 
 def _tex(text: str) -> str:
-    """Escapes what TeX would take for markup; a letter that its fonts lack is named by its code point."""
+    """Escape TeX markup; a letter missing from TeX's fonts becomes its code point."""
     known = _MARKUP.sub(_replaced, text)
     return "".join(each if each < "\u0180" else f"U+{ord(each):04X}" for each in known)
 
 
 def _replaced(match: re.Match[str]) -> str:
-    """Powers of ten and signs as in print; a name is not broken before its last number."""
+    """Return a power of ten, a minus sign or an unbreakable name as TeX prints it."""
     if match["power"]:
         factor, exponent = match["power"].split("e")
         return rf"${factor}\cdot10^{{{int(exponent)}}}$"

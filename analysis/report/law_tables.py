@@ -1,4 +1,4 @@
-"""The tables of laws and of what is read off them."""
+"""The tables of a report: laws, and the answers derived from them."""
 
 from collections.abc import Sequence
 from math import isinf, isnan
@@ -30,7 +30,7 @@ from budgets.quantity import format_flops
 
 
 def fits(laws: Sequence[Law]) -> Table:
-    """Every fitted curve with its law, or why it has none."""
+    """Return every curve with its law, or why it has none."""
     rows = []
     for law in laws:
         fit, shown = law.fit, law.fit.supported
@@ -57,12 +57,11 @@ def fits(laws: Sequence[Law]) -> Table:
             "Status": fit.status,
         })  # fmt: skip
     note = (
-        "x: training FLOPs of a trial (compute) or unique pairs (data); A: what lies above E at the given x, "
-        "in a bounded law the error of chance; squared loss on the error, weighted by runs. Misses: root "
-        "mean square of measured minus law. Lack of fit: chance of such misses if the noise were all. "
-        "Discrepancy: what the laws of a family miss beyond the noise; part of every interval. Intervals: "
-        "percentile, "
-        f"and bias-corrected and accelerated (BCa, from {FEWEST} runs on). {_held_text(laws)}"
+        "x: training FLOPs of a trial (compute) or unique pairs (data). A: error above E at the given x; in "
+        "a bounded law the error of chance. Least squares of the error, weighted by runs. Misses: root mean "
+        "square of measured minus law. Lack of fit: p-value of the misses if noise were their only cause. "
+        "Discrepancy: misses of a family's laws beyond the noise; part of every interval. Intervals: "
+        f"percentile, and bias-corrected and accelerated (BCa, from {FEWEST} runs on). {_held_text(laws)}"
     )
     return Table(name="fits", title="Fitted laws", note=note, frame=pd.DataFrame(rows))
 
@@ -74,17 +73,16 @@ def _at(law: Law, x: float) -> str:
 def _held_text(laws: Sequence[Law]) -> str:
     families = {(law.along, str(law.identity["regime"])): law.choice for law in laws}
     said = [
-        f"over {along}, {regime}: {choice.form.name}, which missed held-out levels by "
-        f"{percent(choice.error)} points"
+        f"over {along}, {regime}: {choice.form.name}, with a held-out error of {percent(choice.error)} points"
         if choice.tested
         else f"over {along}, {regime}: {choice.form.name}; {choice.reason}"
         for (along, regime), choice in families.items()
     ]
-    return f"One form for each family of curves, by held-out error: {'; '.join(said)}" if said else ""
+    return f"Each family of curves has one form, chosen by held-out error: {'; '.join(said)}" if said else ""
 
 
 def surfaces(found: Sequence[FamilySurface]) -> Table:
-    """The surface of each family, with what repetition is worth, or what the data could not decide."""
+    """Return the surface of each family with its decays, or what the data do not determine."""
     rows = []
     for one in found:
         law, shown = one.fit.surface, one.fit.surface.supported
@@ -107,9 +105,10 @@ def surfaces(found: Sequence[FamilySurface]) -> Table:
             "Reason": _surface_reason(one),
         })  # fmt: skip
     note = (
-        "error = E + A·N^-α + B·D^-β, N training FLOPs a sample, D samples seen; a pair seen again is worth "
-        "less with each of some R* repetitions, a parameter beyond the best size for the pairs likewise "
-        "(Muennighoff et al. 2023); Huber's loss on the logarithm, weighted by runs; R* is held in the draws"
+        "error = E + A·N^-α + B·D^-β, with N training FLOPs per sample and D samples seen. The worth of a "
+        "repeated pair decays over about R* repetitions, as does that of parameters beyond the best size for "
+        "the pairs (Muennighoff et al. 2023). Huber loss of the logarithm, weighted by runs; R* is fixed in "
+        "the draws"
     )
     return Table(name="surfaces", title="Surfaces", note=note, frame=pd.DataFrame(rows))
 
@@ -124,7 +123,7 @@ def _surface_reason(one: FamilySurface) -> str:
 
 
 def holdout(held: Holdout) -> Table:
-    """How every law forecasts levels that it was not fitted to."""
+    """Return the held-out forecasts of every law."""
     rows = [
         {
             "Law": row["law"],
@@ -137,8 +136,8 @@ def holdout(held: Holdout) -> Table:
         for row in records(held.scores)
     ]
     note = (
-        "each law refitted without the largest quarter of a curve's levels (at least one) and scored on "
-        f"them; error: root mean square of forecast minus measured. {_chosen_text(held)}"
+        "each law is refitted without the largest quarter of a curve's levels (at least one) and scored on "
+        f"these; error: root mean square of forecast minus measured. {_chosen_text(held)}"
     )
     return Table(name="holdout", title="Held-out forecasts", note=note, frame=pd.DataFrame(rows))
 
@@ -154,18 +153,16 @@ def _chosen_text(held: Holdout) -> str:
 def _forecasts(held: Holdout, row: dict[str, Any]) -> str:
     regimes = [regime for regime, choice in held.choices.items() if choice.form.name == row["law"]]
     if regimes:
-        return f"the form of the curves: {listed(regimes)}"
+        return f"form of the curves: {listed(regimes)}"
     families = [one for one in held.surfaces.values() if one.law == row["law"]]
     if families:
         errors = ", ".join(percent(one.error, 2) for one in families)
-        return (
-            f"forecasts {len(families)} of the families: {errors} points there, the best law of curves more"
-        )
-    return "" if row["compared"] else "too few to compare"
+        return f"forecasts {len(families)} of the families with lower error than the curves: {errors} points"
+    return "" if row["compared"] else "too few cells to compare"
 
 
 def crossovers(found: pd.DataFrame) -> Table:
-    """Where one architecture or strategy overtakes another."""
+    """Return the crossovers of architectures and strategies."""
     rows = [
         {
             "Along": row["along"],
@@ -185,14 +182,14 @@ def crossovers(found: pd.DataFrame) -> Table:
         for row in records(found)
     ]
     note = (
-        "curves that differ in this alone, by their laws where both have one and by the best so far between "
-        "their cells otherwise; an interval is open where it reaches an end of what was measured"
+        "pairs of curves that differ only in architecture or strategy, read by their laws if both have one, "
+        "otherwise by the best so far between their cells; an end beyond the measured range is open"
     )
     return Table(name="crossovers", title="Crossovers", note=note, frame=pd.DataFrame(rows))
 
 
 def equivalences(found: pd.DataFrame) -> Table:
-    """What each strategy is worth in data or compute."""
+    """Return the worth of each strategy in data or compute."""
     rows = [
         {
             "Along": row["along"],
@@ -207,15 +204,15 @@ def equivalences(found: pd.DataFrame) -> Table:
         for row in records(found)
     ]
     note = (
-        "×k: the strategy at x has the error that plain CLIP has at k·x; ×2 along data is half of the data. "
-        "Both by their laws where both have one, else by the best so far between their cells. < and > where "
-        "plain CLIP was not measured that far"
+        "×k: the strategy at x has the error of plain CLIP at k·x; ×2 along data means that half of the data "
+        "suffice. Curves are read by their laws if both have one, otherwise by the best so far between their "
+        "cells. < and >: beyond the measured range of plain CLIP"
     )
     return Table(name="equivalence", title="What a strategy is worth", note=note, frame=pd.DataFrame(rows))
 
 
 def envelope(found: Sequence[Envelope]) -> Table:
-    """The Pareto frontier over compute, with the law of its best errors."""
+    """Return the Pareto frontier over compute, with the law of the envelope."""
     rows = [
         {
             "FLOPs": format_flops(row["train_flops"]),
@@ -227,7 +224,7 @@ def envelope(found: Sequence[Envelope]) -> Table:
         for row in records(one.pareto)
     ]
     said = [_envelope_text(one) for one in found]
-    note = f"cells that no other beats for as much compute or less. {' '.join(said)}".strip()
+    note = f"cells that no other cell beats at equal or lower cost. {' '.join(said)}".strip()
     return Table(name="envelope", title="Pareto frontier over compute", note=note, frame=pd.DataFrame(rows))
 
 
@@ -236,14 +233,14 @@ def _envelope_text(one: Envelope) -> str:
     if not law.supported:
         return f"{capital(one.regime)}: no law of the envelope: {law.reason}."
     return (
-        f"{capital(one.regime)}: through the lowest curve at each compute "
+        f"{capital(one.regime)}: the lowest curve at each compute follows "
         f"{100 * law.floor:.1f} + {100 * law.scale:.1f}·(C/{law.unit:.3g})^-α %, "
         f"α = {law.alpha:.3f} {_ends(one.alpha.low, one.alpha.high)} ({law.status})."
     )
 
 
 def exponents(found: pd.DataFrame) -> Table:
-    """How model size and data grow with compute, by each approach, from what ``scaling_exponents`` gave."""
+    """Return the growth of model size and data with compute, from the table of ``scaling_exponents``."""
     rows = [
         {
             "Family": size["family"],
@@ -263,8 +260,8 @@ def exponents(found: pd.DataFrame) -> Table:
         )
     ]
     note = (
-        "the three approaches of Hoffmann et al. 2022, §3: the size of the lowest of the interpolated curves "
-        "at each compute, the minima of the IsoFLOP profiles, and β/(α + β) of the surface; compute is "
+        "the three approaches of Hoffmann et al. 2022, §3: the size with the lowest interpolated curve at "
+        "each compute, the minima of the IsoFLOP profiles, and β/(α + β) of the surface. Compute is "
         f"proportional to N·D, so b = 1 − a. {' '.join(differences(found))}"
     ).strip()
     return Table(
@@ -278,7 +275,7 @@ def _thousandths(row: dict[str, Any]) -> str:
 
 
 def quality_trades(found: Sequence[QualityTrade]) -> Table:
-    """How the best quality moves with the budget and with the pool."""
+    """Return the change of the best kept fraction with the budget and with the pool."""
     rows = [
         {
             "As this grows": "compute" if one.along == "budget" else "the pool",
@@ -296,12 +293,12 @@ def quality_trades(found: Sequence[QualityTrade]) -> Table:
         }
         for one in found
     ]
-    note = "slope: change of the logarithm of the best fraction with that of the compute or of the pool"
+    note = "slope: of the logarithm of the best fraction over the logarithm of the compute or of the pool"
     return Table(name="quality-trade", title="How much to filter", note=note, frame=pd.DataFrame(rows))
 
 
 def x_text(along: str, x: float) -> str:
-    """An x of a law with its unit; a dash for NaN."""
+    """Return an x of a law with its unit; a dash for NaN."""
     if isnan(x):
         return "–"
     return format_flops(x, digits=3) if along == "compute" else f"{count_text(x)} pairs"

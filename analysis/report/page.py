@@ -1,4 +1,4 @@
-"""report.html: what was found, in one file that needs no network."""
+"""The page of a report, report.html: a single file that needs no network."""
 
 import re
 from collections import Counter
@@ -46,16 +46,16 @@ def render(  # noqa: PLR0913 (a page shows as many things)
     tables: Mapping[str, Table],
     provenance: Mapping[str, str],
 ) -> str:
-    """The page's text.
+    """Return the text of the page.
 
     Args:
-        found: What the analysis computed.
-        name: The study's.
-        declaration_text: As the user wrote it.
-        figures: In their order.
-        svgs: Drawn figures by name.
-        tables: By name.
-        provenance: Shown as it is.
+        found: Analysis of the study.
+        name: Name of the study.
+        declaration_text: Declaration as the user wrote it.
+        figures: Figures in their order.
+        svgs: Name → drawn figure.
+        tables: Name → table.
+        provenance: Names and values, shown as they are.
     """
     shown, more = turns(found.frontier)
     environment = Environment(
@@ -93,15 +93,16 @@ def render(  # noqa: PLR0913 (a page shows as many things)
 
 
 def _unbroken(value: object) -> object:
-    """No line breaks before a percent sign; what is marked up already stays as it is."""
+    """Return a text without line breaks before percent signs; markup stays as it is."""
     return value.replace(" %", "\u00a0%") if type(value) is str else value
 
 
 def inline_svg(svg: str, name: str) -> Markup:
-    """A drawn figure for use inside a page.
+    """Return a drawn figure for use inside a page.
 
-    The prologue and the namespaces are for standalone files; ids are made the figure's own, as a page must
-    not hold the same one twice. What is passed comes from matplotlib, which escapes the texts it draws.
+    The prologue and the namespaces are only for standalone files. Ids get the figure's name as prefix,
+    because ids must be unique in a page. The SVG comes from matplotlib, which escapes the texts that it
+    draws.
     """
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
@@ -130,7 +131,7 @@ def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
         "ends_are": "90 % interval" if source == "runs" else "counting noise only, a lower bound",
         "share": share_text(probability),
         "width": 0.0 if pd.isna(probability) else 100 * probability,
-        "share_is": "P(best)" if source == "runs" else "P(best) by counting noise alone",
+        "share_is": "P(best)" if source == "runs" else "P(best) from counting noise alone",
         "runner_up": row["runner_up"],
         "runner_up_error": measured_text(found.trials.metric, row["runner_up_error"]).partition(" ")[2],
         "verdict": row["verdict"],
@@ -142,7 +143,7 @@ def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
 
 
 def _unfinished(progress: TrialCounts) -> str:
-    """What is still to come, in words; empty when all has run."""
+    """Return the progress of an unfinished study in words; empty if all trials have run."""
     if not progress.waiting + progress.begun:
         return ""
     begun = f", {progress.begun} begun" if progress.begun else ""
@@ -172,7 +173,7 @@ def _facts(found: Analysis) -> list[dict[str, Any]]:
     facts: list[dict[str, Any]] = [
         {
             "name": "Trials finished", "value": f"{progress.finished} of {progress.planned}",
-            "note": "; ".join(notes) or "all that were planned", "part": done,
+            "note": "; ".join(notes) or "all planned trials", "part": done,
         },
         spent,
     ]  # fmt: skip
@@ -187,7 +188,7 @@ def _facts(found: Analysis) -> list[dict[str, Any]]:
 
 
 def duration_text(seconds: float) -> str:
-    """``75`` → ``1 min 15 s``."""
+    """Return seconds as text: ``75`` → ``1 min 15 s``."""
     whole = 0 if pd.isna(seconds) else round(seconds)
     hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
     if hours:
@@ -196,7 +197,7 @@ def duration_text(seconds: float) -> str:
 
 
 def _sort_keys(frame: pd.DataFrame) -> list[dict[str, float]]:
-    """What each trial is sorted by in the columns whose text is no number, in the rows' order."""
+    """Return the sort keys of each trial, in row order, for columns whose text does not sort by value."""
     return [
         {head: float(row[column]) for head, column in _SORT_COLUMNS.items()}
         | {"Quality": quality_fraction(str(row["quality"]))}
@@ -205,17 +206,17 @@ def _sort_keys(frame: pd.DataFrame) -> list[dict[str, float]]:
 
 
 def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> list[str]:
-    """What the study does not decide, one sentence each."""
+    """Return the questions that the study does not decide, a sentence each."""
     said = []
     if found.draws.source != "runs" and len(found.draws.cells):
-        said.append(f"How sure anything is: {found.draws.explanation}.")
+        said.append(f"Uncertainty: {found.draws.explanation}.")
     for row in records(turns(found.frontier)[0]):
         where = f"The best at {row['at']}"
         if row["verdict"] != "clear":
             tied = f": {row['tied']}" if row["verdict"] == "tie" else ""
             said.append(f"{where}: {row['reason']}{tied}.")
     said += [
-        f"{missing.title}: not drawn; {missing.reason}."
+        f"{missing.title}: not drawn: {missing.reason}."
         for missing in figures
         if isinstance(missing, Missing)
     ]
@@ -244,12 +245,12 @@ def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> 
 
 
 _LAW_WORDS = {
-    "saturated": "have as many levels as their law has parameters: nothing is left to test it by",
-    "untested": "have four levels or fewer, too few to test a law of their own on held-out ones",
-    "lack of fit": "miss their points by more than the noise, which the intervals carry",
+    "saturated": "have as many levels as their law has parameters, so that it cannot be tested",
+    "untested": "have four levels or fewer, too few to test their laws on held-out levels",
+    "lack of fit": "miss their points by more than the noise, which the intervals include",
     "floor undetermined": "show no floor",
-    "exponent at bound": "follow no power law of an exponent within bounds",
+    "exponent at bound": "follow no power law with an exponent within the bounds",
     "no decrease": "do not fall",
-    "misfit": "are missed by their law by more than two points, or by more than the last level carried on",
+    "misfit": "have a law that misses by over two points, or by more than each level carried forward",
     "too few levels": "have fewer than three levels and no law",
 }

@@ -1,11 +1,10 @@
-"""A study's frames → its report folder: report.html, figures/, tables/."""
+"""Writing of a study's report folder: report.html, figures/ and tables/."""
 
 import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -25,25 +24,25 @@ from analysis.charts import (
 )
 from analysis.charts.figure_data import FigureData, Missing
 from analysis.charts.measure import Measure
-from analysis.charts.tuning_figures import Tuned
 from analysis.drawing.save_all import helpers, save_all
 from analysis.labels import budget_text, configuration_text, measured_text, percent_interval, plural
 from analysis.report import law_tables, page, tables
 from analysis.report.analyse import Analysis, analyse
+from analysis.report.study_frames import StudyFrames
 from analysis.report.table_files import save as save_table
 from budgets.quantity import format_flops
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportSummary:
-    """What the command line says about a report.
+    """The summary of a report for the command line.
 
     Attributes:
         page: Path of report.html.
-        planned: Planned trials.
-        finished: Finished trials.
-        lines: The answers, one a line: trials finished, then the best configuration at each budget.
-        frontier: The same as a frame, see ``frontier.frontier``.
+        planned: Number of planned trials.
+        finished: Number of finished trials.
+        lines: Finished trials, then the best configuration at each budget, one per line.
+        frontier: Best configurations as a frame, see ``frontier.frontier``.
     """
 
     page: Path
@@ -53,56 +52,30 @@ class ReportSummary:
     frontier: pd.DataFrame
 
 
-def write_report(  # noqa: PLR0913 (a study leaves as many frames)
+def write_report(
     folder: Path,
+    study: StudyFrames,
     *,
-    declaration: Mapping[str, Any],
     declaration_text: str,
-    results: pd.DataFrame,
-    curves: pd.DataFrame,
-    plan: pd.DataFrame,
-    left_out: pd.DataFrame,
-    ledger: pd.DataFrame,
-    events: pd.DataFrame,
     provenance: Mapping[str, str],
-    begun: Mapping[str, str] | None = None,
-    tuned: Tuned | None = None,
-    published: pd.DataFrame | None = None,
-    imported: str = "",
     processes: int = 1,
 ) -> ReportSummary:
-    """Analyses a study, finished or not, and writes its report.
+    """Analyse a study, finished or not, and write its report.
 
     Args:
-        folder: Replaced as a whole when the new report is complete.
-        declaration: ``name``, ``metric`` and, where declared, ``study_budget_flops``.
-        declaration_text: The declaration as the user wrote it.
-        results: One row a trial that ended, in the results schema.
-        curves: Training curves.
-        plan: One row a planned trial.
-        left_out: Cells not planned, with ``reason``; of an imported study, rows of its table not read.
-        ledger: Entries of FLOPs.
-        events: What happened when.
-        provenance: Versions, hardware, convention and the like, shown as they are.
-        begun: Trial → how far it is, of those that were begun and have no row in the results.
-        tuned: Its tuning, where it has one.
-        published: The paper's digitised figures, whose own verdicts on its claims stand beside the study's.
-        imported: Of a study that came from a table, what was read of it; it has neither plan nor cost.
-        processes: How many draw the figures.
+        folder: Report folder; it is replaced as a whole when the new report is complete.
+        study: Frames of the study.
+        declaration_text: Declaration as the user wrote it.
+        provenance: Versions, hardware, FLOP convention and the like, shown as they are.
+        processes: Number of processes that draw the figures.
 
     Raises:
-        ValueError: A frame does not hold what its schema says; see ``table.tidy``.
+        ValueError: A frame does not match its schema; see ``table.tidy``.
     """
+    tuned = study.tuned
     with helpers(processes - 1) as pool:
-        found = analyse(
-            declaration, results=results, plan=plan, ledger=ledger, events=events, begun=begun,
-            figures=published, imported=imported, left_out=None if imported else left_out,
-            rates=None if imported else () if tuned is None else tuned.rates,
-        )  # fmt: skip
-        figures = draw_data(
-            found, results=results, curves=curves, plan=plan, left_out=left_out, ledger=ledger, events=events
-        )
-        shown = report_tables(found, left_out)
+        found = analyse(study)
+        figures, shown = draw_data(found, study), report_tables(found, study.left_out)
         if tuned is not None and len(tuned.tried):
             figures, shown = (*figures, *tuning_figures.figures(tuned)), (*shown, tables.tuning(tuned))
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -115,8 +88,8 @@ def write_report(  # noqa: PLR0913 (a study leaves as many frames)
             for table in shown:
                 save_table(table, new / "tables")
             text = page.render(
-                found, name=str(declaration["name"]), declaration_text=declaration_text, figures=figures,
-                svgs=svgs, tables={table.name: table for table in shown}, provenance=provenance,
+                found, name=study.name, declaration_text=declaration_text, figures=figures, svgs=svgs,
+                tables={table.name: table for table in shown}, provenance=provenance,
             )  # fmt: skip
             (new / "report.html").write_text(text, encoding="utf-8")
             if folder.exists():
@@ -131,29 +104,26 @@ def write_report(  # noqa: PLR0913 (a study leaves as many frames)
     )
 
 
-def draw_data(  # noqa: PLR0913 (a study leaves as many frames)
-    found: Analysis,
-    *,
-    results: pd.DataFrame,
-    curves: pd.DataFrame,
-    plan: pd.DataFrame,
-    left_out: pd.DataFrame,
-    ledger: pd.DataFrame,
-    events: pd.DataFrame,
-) -> tuple[FigureData | Missing, ...]:
-    """The report's figures in their order, as data; those that the study does not support with the reason."""
+def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing, ...]:
+    """Return the report's figures in their order, as data; unsupported ones as ``Missing`` with the reason.
+
+    Args:
+        found: Analysis of the study.
+        study: Frames that the analysis was made from.
+    """
     metric, draws, best = found.trials.metric, found.draws, found.frontier
     compute = [law for law in found.laws if law.along == "compute"]
     data = [law for law in found.laws if law.along == "data"]
     measured = Measure(metric=metric, draws=draws, laws=found.laws)
+    left_out = pd.DataFrame() if found.imported else study.left_out
     course: tuple[FigureData | Missing, ...] = (
-        run_figures.training_loss(found.trials, draws, curves),
-        course_figures.plan_grid(plan, pd.DataFrame() if found.imported else left_out, results),
-        run_figures.ledger_bars(plan, ledger),
-        course_figures.schedule(plan, events),
+        run_figures.training_loss(found.trials, draws, study.curves),
+        course_figures.plan_grid(study.plan, left_out, study.results),
+        run_figures.ledger_bars(study.plan, study.ledger),
+        course_figures.schedule(study.plan, study.events),
     )
     if found.imported:
-        why = "the study was imported, its table does not say how it was run"
+        why = "the study was imported from a table, which does not record how it was run"
         course = tuple(Missing(title=each.title, reason=why) for each in course)
     return (
         compute_figures.over_compute(draws, compute, best, axis="architecture", metric=metric),
@@ -164,12 +134,15 @@ def draw_data(  # noqa: PLR0913 (a study leaves as many frames)
         *(size_figures.over_pairs([measured], axis=axis) for axis in ("architecture", "strategy")),
         bar_figures.quality_bars([measured], waiting=found.missing),
         *(worth_figures.equivalence(draws, found.equivalences, along=along) for along in X_COLUMNS),
-        worth_figures.shift(results, metric=metric, draws=draws),
+        worth_figures.shift(study.results, metric=metric, draws=draws),
         measure_figures.over_compute_of(
-            results, name="retrieval", title="Retrieval", endings=("image_to_text_r1", "text_to_image_r1")
+            study.results,
+            name="retrieval",
+            title="Retrieval",
+            endings=("image_to_text_r1", "text_to_image_r1"),
         ),
         measure_figures.over_compute_of(
-            results,
+            study.results,
             name="probe",
             title="Linear probe and few-shot",
             endings=("probe_top1", "few_shot_5_top1", "few_shot_10_top1"),
@@ -182,7 +155,7 @@ def draw_data(  # noqa: PLR0913 (a study leaves as many frames)
 
 
 def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table, ...]:
-    """The report's tables."""
+    """Return the tables of a report."""
     return (
         tables.best(found.frontier, metric=found.trials.metric, explanation=found.draws.explanation),
         tables.contrasts(found.contrasts),
@@ -205,7 +178,7 @@ def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table
 
 
 def summary_lines(found: Analysis) -> tuple[str, ...]:
-    """The answers as the command line prints them."""
+    """Return the answers as the command line prints them."""
     progress = found.progress
     unfinished = f", {progress.excluded} failed or diverged" if progress.excluded else ""
     spent = format_flops(found.cost.spent_flops)
@@ -222,7 +195,7 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
         )
     lines += [f"{more}: tables/best.md"] if more else []
     if found.frontier.empty:
-        lines.append("no trial has finished: there is nothing to choose from yet")
+        lines.append("no trial has finished, so there is nothing to compare yet")
     if not found.missing.empty:
         lines.append(f"no result yet: {_missing_text(found.missing)}; see tables/missing.md")
     return tuple(lines)

@@ -1,4 +1,4 @@
-"""A table → CSV, Markdown and LaTeX (booktabs)."""
+"""Saving of a table as CSV, Markdown and LaTeX (booktabs)."""
 
 import re
 from pathlib import Path
@@ -8,14 +8,14 @@ from analysis.report.tables import Table
 
 
 def save(table: Table, folder: Path) -> None:
-    """Writes ``<name>.csv``, ``.md`` and ``.tex`` into the folder."""
+    """Write ``<name>.csv``, ``.md`` and ``.tex`` into a folder."""
     table.frame.to_csv(folder / f"{table.name}.csv", index=False)
     (folder / f"{table.name}.md").write_text(markdown(table), encoding="utf-8")
     (folder / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
 
 
 def markdown(table: Table) -> str:
-    """A pipe table under its title."""
+    """Return a table in Markdown, under its title and note."""
     lines = [f"### {_md(table.title)}", "", _md(table.note), ""]
     if table.frame.empty:
         return "\n".join([*lines, "(nothing)", ""])
@@ -33,5 +33,5 @@ def _pipe(texts: list[str]) -> str:
 
 
 def _md(text: str) -> str:
-    """What Markdown would take for markup stands as it is."""
+    """Return a text with everything escaped that Markdown would read as markup."""
     return re.sub(r"([\\`*_<>\[\]|~])", r"\\\1", text).replace("\n", " ")

@@ -1,4 +1,4 @@
-"""The report's tables as texts."""
+"""The tables of a report: answers, trials and cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,13 +34,13 @@ _AXES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """One table, every cell a text.
+    """A table whose cells are texts.
 
     Attributes:
         name: File name without suffix.
         title: Heading.
-        note: What its numbers are.
-        frame: Columns as they are headed.
+        note: Meaning of its numbers.
+        frame: The cells, with the headings as column names.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Table:
 
 
 def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
-    """The best configuration at each budget, from what ``frontier`` gave."""
+    """Return the best configuration at each budget, from the table of ``frontier``."""
     rows = [
         {
             "Budget": row["at"],
@@ -73,17 +73,17 @@ def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
     note = (
         f"{capital(metric_text(metric))}. P(best) is the share of draws in which the configuration has the "
         f"lowest error of its budget. {capital(explanation)}. "
-        "An interval is that of the configuration itself: the lowest of many is lowest by luck, too. Clear: "
-        "the best of all in nine of ten draws, and ahead of each other one outside the noise; budgets are "
-        "judged one by one. Beaten: another trial is lower for no more compute. Tried: configurations "
-        "compared; not run: combinations of the leaders' parts that were not. A mean is of the runs that "
-        "ended: a leader that lost runs to divergence is not called clear."
+        "An interval is that of the configuration alone; the lowest of many is also low by luck. Clear: best "
+        "in nine of ten draws, and ahead of each other configuration by more than the noise; each budget is "
+        "judged by itself. Beaten: another trial is lower at no higher cost. Tried: configurations compared; "
+        "not run: combinations of the leaders' parts without a trial. Means exclude diverged runs: a leader "
+        "with diverged runs is not called clear."
     )
     return Table(name="best", title="Best configuration at each budget", note=note, frame=pd.DataFrame(rows))
 
 
 def profiles(curves: Sequence[IsoFlopCurve]) -> Table:
-    """Every IsoFLOP profile with its minimum, or why none is marked."""
+    """Return every IsoFLOP profile with its minimum, or why none is marked."""
     rows = [
         {
             "Budget": budget_text("fixed-compute", curve.identity["budget"]),
@@ -96,7 +96,7 @@ def profiles(curves: Sequence[IsoFlopCurve]) -> Table:
             "Best size": _size(curve.profile.size) or "–",
             "Interval": _sizes(curve.profile.ends.low, curve.profile.ends.high),
             "BCa": _sizes(curve.profile.ends.bca_low, curve.profile.ends.bca_high),
-            "Form's error (points)": percent(curve.profile.form, 2),
+            "Form error (points)": percent(curve.profile.form, 2),
             "Lack of fit (p)": share_text(curve.profile.chance),
             "Status": curve.profile.status,
             "Reason": curve.profile.reason,
@@ -104,13 +104,12 @@ def profiles(curves: Sequence[IsoFlopCurve]) -> Table:
         for curve in curves
     ]
     note = (
-        "size is training FLOPs per sample; read off the sizes at most two from the lowest measured one, by "
-        "a convex parabola in their logarithm whose third-order term is bounded by what exponents between 0 "
-        "and 1 allow. Form's error: the standard deviation, one for all budgets of a family, of what the "
-        "curve misses beyond the noise; it is in the interval. Lack of fit: how often the noise alone would "
-        "miss the curve by so much. Epochs: of the smallest and of the largest model. An interval is open "
-        "where it reaches an end of the sizes used; intervals: percentile, and bias-corrected and "
-        "accelerated (BCa)"
+        "size is training FLOPs per sample. The curve is a convex parabola in the logarithm of the size, "
+        "with a third-order term bounded by exponents between 0 and 1, fitted to the sizes within two of the "
+        "lowest measured one. Form error: standard deviation of the misses beyond the noise, common to all "
+        "budgets of a family and part of the intervals. Lack of fit: p-value of the misses if noise were "
+        "their only cause. Epochs: of the smallest and of the largest model. Intervals: percentile, and "
+        "bias-corrected and accelerated (BCa); an end beyond the fitted sizes is open"
     )
     return Table(name="isoflop", title="IsoFLOP profiles", note=note, frame=pd.DataFrame(rows))
 
@@ -126,7 +125,7 @@ def _sizes(low: float, high: float) -> str:
 
 
 def contrasts(table: pd.DataFrame) -> Table:
-    """Every comparison along one axis, from what ``contrasts`` gave."""
+    """Return every comparison along one axis, from the table of ``contrasts``."""
     unfinished = len(table) > 0 and table["lacking"].any()
     rows = [
         {
@@ -145,16 +144,16 @@ def contrasts(table: pd.DataFrame) -> Table:
         for row in records(table)
     ]
     note = (
-        "ahead by: points of error between the lowest and the second lowest; a verdict accounts for the "
-        f"configurations of its own comparison, not for there being {plural(len(rows), 'comparison')}"
+        "ahead by: points of error between the lowest and the second lowest. A verdict accounts for the "
+        f"configurations of its own comparison, but not for the number of comparisons, {len(rows):,}"
     )
     if unfinished:
-        note += "; none is clear while one of its sides, or a seed of the lowest, has no result"
+        note += "; none is clear while a side of it, or a seed of the lowest, has no result"
     return Table(name="contrasts", title="One choice at a time", note=note, frame=pd.DataFrame(rows))
 
 
 def cost(levels: pd.DataFrame, totals: Cost) -> Table:
-    """FLOPs by budget level and in all."""
+    """Return FLOPs by budget level and in total."""
     rows = [
         {
             "Level": row["level"],
@@ -175,7 +174,7 @@ def cost(levels: pd.DataFrame, totals: Cost) -> Table:
 
 
 def trials(trials: Trials) -> Table:
-    """Every finished trial."""
+    """Return every finished trial."""
     rows = [
         {
             "Budget": budget_text(row["regime"], row["budget"]),
@@ -198,7 +197,7 @@ def trials(trials: Trials) -> Table:
 
 
 def robustness(found: pd.DataFrame) -> Table:
-    """Effective robustness of each group, from what ``robustness.robustness`` gave."""
+    """Return the effective robustness of each group, from the table of ``robustness.robustness``."""
     rows = [
         {
             "Shifted set": row["shifted"],
@@ -212,18 +211,18 @@ def robustness(found: pd.DataFrame) -> Table:
         for row in records(found)
     ]
     note = (
-        "points of top-1 on the shifted set beyond what top-1 on the plain set foretells, by a line "
-        "on logit scales through the plain CLIP cells; an architecture's are its plain CLIP cells"
+        "points of top-1 on the shifted set above the value predicted from top-1 on the plain set, by a line "
+        "on logit scales through the plain CLIP cells; architectures are compared by their plain CLIP cells"
     )
     return Table(name="robustness", title="Effective robustness", note=note, frame=pd.DataFrame(rows))
 
 
 def findings(found: Sequence[Finding], published: Sequence[Finding]) -> Table:
-    """The claims that a study's results hold comparisons for.
+    """Return the claims that a study's results can test.
 
     Args:
-        found: By the study's results.
-        published: By the figures of those who made the claims; may be empty.
+        found: Verdicts by the study's results.
+        published: Verdicts by the paper's own figures; may be empty.
     """
     theirs = {(one.claim.name, one.claim.part): one.verdict for one in published}
     rows = [
@@ -241,16 +240,16 @@ def findings(found: Sequence[Finding], published: Sequence[Finding]) -> Table:
         if finding.tested
     ]
     note = (
-        "claims of Li, Xie and Cubuk 2024 (arXiv 2404.08197) on this study's results; effect: the mean of "
-        "its comparisons, positive where they support it; in the paper: the same claim on its own digitised "
-        f"figures, by counts; {len(found) - len(rows)} of {len(found)} claims and parts of them are not "
-        "testable here"
+        "claims of Li, Xie and Cubuk 2024 (arXiv 2404.08197), tested on this study's results. Effect: mean "
+        "of the comparisons, positive in support of the claim. In the paper: verdict on the paper's own "
+        f"digitised figures, by counts. {len(found) - len(rows)} of {len(found)} claims and parts of claims "
+        "are not testable here"
     )
     return Table(name="findings", title="Published claims", note=note, frame=pd.DataFrame(rows))
 
 
 def missing(found: pd.DataFrame) -> Table:
-    """What was planned and has no result, from what ``missing.missing`` gave."""
+    """Return the planned trials without a result, from the table of ``missing.missing``."""
     rows = [
         {
             "Budget": budget_text(row["regime"], row["budget"]),
@@ -265,7 +264,7 @@ def missing(found: pd.DataFrame) -> Table:
 
 
 def left_out(cells: pd.DataFrame) -> Table:
-    """Cells that were not planned, and why."""
+    """Return the cells left out of the plan, with the reason."""
     rows = [
         {
             "Budget": budget_text(row["regime"], row["level_flops"])
@@ -282,22 +281,22 @@ def left_out(cells: pd.DataFrame) -> Table:
 
 
 def left_aside(rows: pd.DataFrame) -> Table:
-    """Rows of an imported table that are no results, counted by reason."""
+    """Return the rows of an imported table that were not read, counted by reason."""
     counts = rows["reason"].value_counts()
     frame = pd.DataFrame({"Rows": [f"{count:,}" for count in counts], "Reason": list(counts.index)})
-    note = "each of them stands in dropped.parquet beside the report"
-    return Table(name="left-out", title="Rows of the table that were left aside", note=note, frame=frame)
+    note = "dropped.parquet beside the report lists each of them"
+    return Table(name="left-out", title="Table rows that were not read", note=note, frame=frame)
 
 
 def share_text(probability: float) -> str:
-    """A probability with two digits; the ends as bounds, as draws cannot tell more."""
+    """Return a probability with two digits; near 0 and 1, beyond the precision of the draws, as a bound."""
     if isnan(probability):
         return "–"
     return ">.99" if probability > 0.995 else ("<.01" if probability < 0.005 else f"{probability:.2f}")  # noqa: PLR2004
 
 
 def tuning(tuned: Tuned) -> Table:
-    """What won for each architecture and strategy."""
+    """Return the tuned values of each architecture and strategy."""
     rows = [
         {
             "Architecture": won["architecture"],
@@ -314,15 +313,15 @@ def tuning(tuned: Tuned) -> Table:
         for won in tuned.winners
     ]
     note = (
-        f"{metric_text(tuned.metric)} selects; {plural(len(tuned.tried), 'trial')}; clear: ahead of the "
-        "runner-up outside the noise of seeds and counting"
+        f"selected by {metric_text(tuned.metric)}; {plural(len(tuned.tried), 'trial')}; clear: ahead of the "
+        "runner-up by more than the noise of seeds and counting"
     )
     return Table(name="tuning", title="Tuning", note=note, frame=pd.DataFrame(rows))
 
 
 def _tuning_notes(won: Mapping[str, Any]) -> list[str]:
-    beyond = "an edge of what was tried won; the optimum may lie beyond"
-    widened = "tried further out, since an edge was best at first"
+    beyond = "the best value lies at the edge of those tried; the optimum may lie beyond"
+    widened = "range widened, since the best value first lay at its edge"
     return [
         *(f"{field_label(name)}: {beyond}" for name in won["at_edge"]),
         *(f"{field_label(name)}: {widened}" for name in won["widened"]),

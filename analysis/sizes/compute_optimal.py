@@ -1,12 +1,12 @@
-"""How the best model size grows with compute, N ∝ C^a, by the three approaches of Hoffmann et al. 2022, §3.
+"""Growth of the best model size with compute, N ∝ C^a, by the approaches of Hoffmann et al. 2022, §3.
 
-1. Lower envelope: each size's cells joined by straight lines in ln C; at each compute of a grid the size
-   of the lowest curve; the slope of its logarithm. A compute where the smallest or the largest curve that
-   reaches so far is the lowest is left out: the best size may lie beyond it.
-2. IsoFLOP minima: the slope through the minima of the profiles.
+1. Lower envelope: the cells of each size are joined by straight lines in ln C. At each compute of a grid the
+   lowest curve gives the best size, and a is the slope of its logarithm. Computes where the smallest or the
+   largest available size is the lowest are left out, because the best size may lie beyond it.
+2. IsoFLOP minima: a is the slope through the minima of the profiles.
 3. Surface: a = β/(α + β).
 
-Each gives the slope as measured, and as drawn.
+Every approach returns the measured slope and the slope in each draw.
 """
 
 from dataclasses import dataclass
@@ -25,24 +25,24 @@ from analysis.sizes.size_profile import Measured, profiles
 Floats = NDArray[np.float64]
 
 _GRID = 60
-_SAME_SIZE = 0.03
-_SAME_COMPUTE = 0.1
+_SAME_SIZE = 0.03  # in ln N
+_SAME_COMPUTE = 0.1  # in ln C
 _FEWEST = 3
-_IN_SLICE = 5
-_RESAMPLED = 8
+_IN_SLICE = 5  # fewest sizes of a profile outside fixed compute
+_RESAMPLED = 8  # fewest sizes that can be resampled
 _PARAMETERS = 5
 _LEAST = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slope:
-    """One approach's exponent of model size.
+    """The exponent of model size by one approach.
 
     Attributes:
-        measured: a; NaN where there is none.
-        drawn: Of each draw; empty where its uncertainty is not known.
-        points: Computes or cells behind it.
-        reason: What it rests on, or why there is none.
+        measured: a; NaN if it could not be estimated.
+        drawn: a in each draw; empty if its uncertainty is unknown.
+        points: Number of computes or cells behind it.
+        reason: What the exponent rests on, or why there is none.
     """
 
     measured: float = float("nan")
@@ -56,14 +56,15 @@ def _none(points: int, reason: str) -> Slope:
 
 
 def by_envelope(draws: CellDraws, n: Floats) -> Slope:
-    """Approach 1.
+    """Estimate the exponent by approach 1, the lower envelope.
 
     Args:
-        draws: The cells of one family.
+        draws: Cells of one family.
         n: Their model sizes, shape (cells,).
     """
     log_c = np.log(draws.cells["train_flops"].to_numpy(np.float64))
     order = np.argsort(n, kind="stable")
+    # Sizes within 3 % of the next smaller one count as one size.
     steps = np.cumsum(np.diff(np.log(n[order]), prepend=np.log(n[order[0]])) > _SAME_SIZE)
     groups = [order[steps == step] for step in np.unique(steps)]
     groups = [group for group in groups if len(np.unique(log_c[group])) > 1]
@@ -74,17 +75,19 @@ def by_envelope(draws: CellDraws, n: Floats) -> Slope:
     curves = np.stack([_joined(log_c[group], error[:, group], grid) for group in groups], axis=1)
     sizes = np.array([np.log(n[group]).mean() for group in groups])
     generator = stream("envelope exponent", 0)
+    # Without noise between seeds the sizes themselves are resampled: sizes not drawn are set to infinity.
     resampled = draws.source != "runs" and len(groups) >= _RESAMPLED
     if resampled:
         picked = generator.integers(len(groups), size=(REFITS, len(groups)))
         kept = (picked[:, :, None] == np.arange(len(groups))).any(axis=1)
         curves = np.concatenate([curves, np.where(kept[:, :, None], curves[0], np.inf)])
+    # Rows of ``curves`` are the measured errors, then the draws; ``inside`` marks usable computes.
     best, inside = _lowest(curves)
     won = len(np.unique(best[0][inside[0]]))
     if won < _FEWEST:
         return _none(
             int(inside[0].sum()),
-            f"{plural(won, 'size')} between others is the best somewhere; three are needed",
+            f"{plural(won, 'size')} with a smaller and a larger one is the best somewhere; three are needed",
         )
     slopes = _slopes(grid, sizes[best], inside)
     what = "the runs' noise" if draws.source == "runs" else "resampled model sizes"
@@ -95,7 +98,7 @@ def by_envelope(draws: CellDraws, n: Floats) -> Slope:
 
 
 def _joined(log_c: Floats, error: Floats, grid: Floats) -> Floats:
-    """Straight lines through the mean errors at each compute, infinite outside, shape (rows, grid)."""
+    """Return straight lines through the mean errors at each compute, infinite outside, shape (rows, grid)."""
     at, place = np.unique(log_c, return_inverse=True)
     mean = np.stack([error[:, place == one].mean(axis=1) for one in range(len(at))], axis=1)
     lines = straight_lines(np.exp(at), mean, np.exp(grid))
@@ -103,7 +106,8 @@ def _joined(log_c: Floats, error: Floats, grid: Floats) -> Floats:
 
 
 def _lowest(curves: Floats) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """The lowest of curves of shape (rows, sizes, grid) and whether a smaller and a larger one are higher."""
+    """Return the lowest of curves, shape (rows, sizes, grid), and whether it lies between other sizes."""
+    # First and last size with a value at each compute: the best must lie strictly between them.
     there = np.isfinite(curves)
     best = curves.argmin(axis=1)
     first, last = there.argmax(axis=1), curves.shape[1] - 1 - there[:, ::-1].argmax(axis=1)
@@ -111,19 +115,22 @@ def _lowest(curves: Floats) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
 
 
 def _slopes(x: Floats, y: Floats, kept: NDArray[np.bool_]) -> Floats:
-    """Least-squares slope of each row of y over the kept of x; NaN where these do not tell one."""
+    """Return the least-squares slope of each row of y over the kept x; NaN without two distinct x."""
     weight = kept.astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         count = weight.sum(axis=1, keepdims=True)
+        # Weighted regression with weights 0 and 1: x minus the mean of the kept x.
         apart = np.where(kept, x - (weight * x).sum(axis=1, keepdims=True) / count, 0.0)
         return np.asarray((apart * y).sum(axis=1) / (apart**2).sum(axis=1), dtype=np.float64)
 
 
 def by_minima(draws: CellDraws, n: Floats) -> Slope:
-    """Approach 2: at each budget under fixed compute, else at computes that differ by a tenth at most.
+    """Estimate the exponent by approach 2, the IsoFLOP minima.
+
+    A profile holds the cells of one budget under fixed compute, and of computes within 10 % otherwise.
 
     Args:
-        draws: The cells of one family, of one data size where the compute is fixed.
+        draws: Cells of one family; of one data size under fixed compute.
         n: Their model sizes, shape (cells,).
     """
     slices = _slices(draws, n)
@@ -139,7 +146,7 @@ def by_minima(draws: CellDraws, n: Floats) -> Slope:
     )
     compute = draws.cells["train_flops"].to_numpy(np.float64)
     log_c = np.array([np.log(compute[positions]).mean() for positions in slices])
-    # An unstable minimum is known badly, not wrongly: its draws weigh it.
+    # An unstable minimum is imprecise but not biased: the spread of its draws gives it little weight.
     kept = [place for place, one in enumerate(fitted) if one.status in ("ok", "unstable", "one seed")]
     if len(kept) < _FEWEST:
         return _none(
@@ -150,23 +157,27 @@ def by_minima(draws: CellDraws, n: Floats) -> Slope:
     if any(fitted[place].status == "one seed" for place in kept):
         drawn, how = drawn[:1], "one seed per cell and too few sizes for an interval"
     else:
-        how = "interval from their noise, the form's error and their scatter about the line"
+        how = "interval from their noise, the form error and their scatter about the line"
     slopes = _line(log_c[kept], drawn)
     return Slope(measured=float(slopes[0]), drawn=slopes[1:], points=len(kept), reason=f"{where}; {how}")
 
 
 def _line(x: Floats, rows: Floats) -> Floats:
-    """Slope through each row of points, weighted by their variance in the draws and about the line.
+    """Return the slope of the line through each row of points.
+
+    Points are weighted by the inverse of their variance: that of their draws plus the excess variance of the
+    points about the line, by which the draws are moved as well.
 
     Args:
-        x: Shape (points,), three or more.
-        rows: As measured and as drawn, shape (rows, points); the draws get a scatter about the line that
-            their own variance does not explain.
+        x: Shape (points,), three points or more.
+        rows: Points as measured and as drawn, shape (rows, points).
     """
     basis, draws = np.column_stack([np.ones_like(x), x - x.mean()]), len(rows) - 1
     low, high = np.quantile(rows[1:], [0.1587, 0.8413], axis=0) if draws else np.zeros((2, len(x)))
+    # Half of the central 68 % is a standard deviation that far outliers do not swell.
     variance = np.maximum(((high - low) / 2) ** 2, _LEAST)
 
+    # χ² of the weighted residuals about the line, given an additive variance.
     def statistic(more: float) -> float:
         root = 1 / np.sqrt(variance + more)
         residual = (
@@ -180,16 +191,18 @@ def _line(x: Floats, rows: Floats) -> Floats:
     root = 1 / np.sqrt(variance + about.variance)
     generator = stream("minima exponent", 0)
     moved = about.drawn(draws, generator)[:, None] * generator.standard_normal((draws, len(x)))
+    # The draws move about the line as far as the scatter allows; the measured row stays.
     moved = np.concatenate([rows[:1], rows[1:] + moved])
     return np.asarray((moved * root @ np.linalg.pinv(basis * root[:, None]).T)[:, 1], dtype=np.float64)
 
 
 def _slices(draws: CellDraws, n: Floats) -> list[NDArray[np.intp]]:
-    """Cells of one compute each, by rising compute."""
+    """Return groups of cells of one compute, by rising compute."""
     if (draws.cells["regime"] == "fixed-compute").all():
         found = [positions for _, positions in draws.groups(["budget"])]
         return [positions for positions in found if len(np.unique(n[positions])) >= _FEWEST]
     log_c = np.log(draws.cells["train_flops"].to_numpy(np.float64))
+    # Greedy grouping: take the window of computes with the most sizes, remove its cells, repeat.
     left, found = np.argsort(log_c, kind="stable"), []
     while len(left):
         ends = np.searchsorted(log_c[left], log_c[left] + _SAME_COMPUTE, side="right")
@@ -203,15 +216,16 @@ def _slices(draws: CellDraws, n: Floats) -> list[NDArray[np.intp]]:
 
 
 def by_surface(draws: CellDraws, law: RepeatedFit) -> Slope:
-    """Approach 3, with residuals resampled for the interval.
+    """Estimate the exponent by approach 3, the surface; resampled residuals give its interval.
 
     Args:
-        draws: The cells of one family.
-        law: What repeated data and parameters are worth; the surface is one of data seen once.
+        draws: Cells of one family.
+        law: Law that gives effective data and sizes, so that the surface is that of data seen once.
     """
     columns = ("train_flops_per_sample", "subset_size", "samples_seen", "runs", "error")
     n, unique, seen, runs, error = (draws.cells[name].to_numpy(np.float64) for name in columns)
     error = np.maximum(error, _LEAST)
+    # In effective sizes and data the law has no decay, so α and β are those of data seen once.
     inside = law.effective(n, unique, seen)
     surface = fit(*inside, error, weights=runs)
     if surface.status != "ok":
@@ -220,6 +234,7 @@ def by_surface(draws: CellDraws, law: RepeatedFit) -> Slope:
     generator = stream("surface exponent", 0)
     residual, freedom = np.log(error / fitted) * np.sqrt(runs), len(n) - _PARAMETERS
     picked = residual[generator.integers(len(n), size=(REFITS, len(n)))] / np.sqrt(runs)
+    # √(n/χ²) with n − 5 degrees of freedom: residuals of a fit are too small, and few make t intervals.
     picked *= np.sqrt(len(n) / generator.chisquare(freedom, size=(REFITS, 1)))
     drawn = fit_draws(*inside, fitted * np.exp(picked), weights=runs[None, :], around=surface)
     repeated = ", for data seen once" if (seen > unique).any() else ""

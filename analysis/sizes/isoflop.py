@@ -1,4 +1,4 @@
-"""IsoFLOP profiles (Hoffmann et al. 2022, §3.2): error against model size at each budget of a family."""
+"""IsoFLOP profiles of a study: error against model size at each budget (Hoffmann et al. 2022, §3.2)."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +14,14 @@ from analysis.sizes.size_profile import Measured, Profile, profiles
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IsoFlopCurve:
-    """The profile of one budget with the data, strategy and family of architectures held.
+    """The profile of one budget, with data, strategy and family of architectures fixed.
 
     Attributes:
         identity: ``regime``, ``budget``, ``subset_size``, ``quality``, ``strategy``, ``family``.
-        positions: Its cells among all, by rising training FLOPs per sample, which is the size on its axis.
-        epochs: Of the smallest and of the largest size.
-        profile: The fit.
+        positions: Positions of its cells in ``CellDraws.cells``, by rising training FLOPs per sample, the
+            size on its axis.
+        epochs: Epochs of the smallest and of the largest size.
+        profile: The fitted profile.
     """
 
     identity: Mapping[str, Any]
@@ -30,17 +31,18 @@ class IsoFlopCurve:
 
     @property
     def repeated(self) -> bool:
-        """Whether some of its models see a pair twice."""
+        """True if any of its models sees a pair twice."""
         return max(self.epochs) > 1
 
 
 def curves(draws: CellDraws) -> list[IsoFlopCurve]:
-    """Profiles of every budget of the fixed-compute regime with at least two sizes of a family."""
+    """Fit the profiles of all fixed-compute budgets with at least two sizes of a family."""
     families = {str(name): family(str(name)) for name in set(draws.cells["architecture"])}
     named = replace(
         draws, cells=draws.cells.assign(family=[families[str(name)] for name in draws.cells["architecture"]])
     )
     columns = ["regime", "subset_size", "quality", "strategy", "family", "budget"]
+    # Profiles of one family share a form error, so all its budgets are fitted together.
     together: dict[tuple[Hashable, ...], list[tuple[dict[str, Any], NDArray[np.intp]]]] = {}
     for key, positions in named.groups(columns):
         size = named.cells["train_flops_per_sample"].to_numpy(np.float64)[positions]

@@ -1,8 +1,8 @@
-"""N ∝ C^a and D ∝ C^b by the three approaches of Hoffmann et al. 2022, side by side for each family.
+"""N ∝ C^a and D ∝ C^b of each family by the three approaches of Hoffmann et al. 2022.
 
-N and D are such that compute is proportional to N·D, so b = 1 − a: N is the parameters where the training
-FLOPs of a sample are proportional to them (to a quarter), and those FLOPs over six where they are not, as for
-patches of several sizes; D is samples seen.
+N and D are chosen so that compute is proportional to N·D, and thus b = 1 − a. D is samples seen. N is the
+number of parameters if the training FLOPs of a sample are proportional to it (within 25 %); otherwise, for
+example with patches of several sizes, N is these FLOPs divided by six.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,16 +38,16 @@ _SIZES = 3
 
 
 def scaling_exponents(draws: CellDraws, surfaces: Sequence[FamilySurface]) -> pd.DataFrame:
-    """The exponents of each regime, quality, strategy and family with three sizes or more.
+    """Return the exponents of each regime, quality, strategy and family with at least three sizes.
 
     Args:
-        draws: The study's cells.
-        surfaces: Of the same cells, see ``surface_forecast.family_surfaces``.
+        draws: Cells of the study.
+        surfaces: Surfaces of the same cells, see ``surface_forecast.family_surfaces``.
 
     Returns:
-        Columns ``COLUMNS``: ``what`` is N or D; ``low`` and ``high`` are NaN where no interval is known;
-        ``status`` is ``ok``, ``no interval``, ``unstable`` (draws without an exponent) or ``none``; ``size``
-        says what N is.
+        Columns ``COLUMNS``: ``what`` is N or D; ``low`` and ``high`` are NaN if the interval is unknown;
+        ``status`` is ``ok``, ``no interval``, ``unstable`` (too many draws without an exponent) or ``none``;
+        ``size`` says what N is.
     """
     rows, laws = [], {one.key: one.fit for one in surfaces}
     for key, positions in groups(draws).items():
@@ -56,6 +56,7 @@ def scaling_exponents(draws: CellDraws, surfaces: Sequence[FamilySurface]) -> pd
         n, size = model_sizes(here.cells)
         if len(np.unique(n)) < _SIZES:
             continue
+        # The envelope and the minima need one data size; the surface uses all cells.
         inside, data = _one_data_size(here, regime)
         held = f"{regime}, {axis_text('strategy', strategy)}, {axis_text('quality', quality)}"
         cells = here.take(inside)
@@ -71,19 +72,20 @@ def scaling_exponents(draws: CellDraws, surfaces: Sequence[FamilySurface]) -> pd
 
 
 def model_sizes(cells: pd.DataFrame) -> tuple[Floats, str]:
-    """N of each cell such that compute is proportional to N·D, and what it is."""
+    """Return N of each cell, such that compute is proportional to N·D, and what N is."""
     flops, parameters = (
         cells[name].to_numpy(np.float64) for name in ("train_flops_per_sample", "parameters")
     )
     ratio = flops / parameters
     known = bool(np.isfinite(ratio).all() and (ratio > 0).all())
+    # Compute is proportional to N·D only if FLOPs per sample are proportional to N.
     if known and ratio.max() / ratio.min() <= _PROPORTIONAL:
         return parameters, "parameters"
     return flops / 6, "training FLOPs a sample / 6"
 
 
 def differences(table: pd.DataFrame) -> list[str]:
-    """One sentence for each family whose approaches give exponents of N with intervals that do not meet."""
+    """Return a sentence for each family whose approaches give disjoint intervals for the exponent of N."""
     said = []
     for where, rows in _by_family(table):
         known = [row for row in rows if row["status"] == "ok"]
@@ -101,7 +103,7 @@ def differences(table: pd.DataFrame) -> list[str]:
 
 
 def undecided(table: pd.DataFrame) -> list[str]:
-    """The `differences`, and one sentence for each family that no approach gives an exponent of."""
+    """Return the `differences`, and a sentence for each family without an exponent by any approach."""
     none = [
         f"How model size grows with compute ({where}): no approach gives an exponent; "
         f"{'; '.join(_reason(row) for row in rows)}."
@@ -112,7 +114,7 @@ def undecided(table: pd.DataFrame) -> list[str]:
 
 
 def _by_family(table: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The rows of N of each family, and what is held."""
+    """Return the rows of N of each family, with the family and its fixed parts in words."""
     found = table[table["what"] == "N"].groupby(["family", "held"], sort=False)
     return [(f"{family}, {held}", records(rows)) for (family, held), rows in found]
 
@@ -126,7 +128,7 @@ def _text(row: Mapping[str, Any]) -> str:
 
 
 def _one_data_size(draws: CellDraws, regime: str) -> tuple[NDArray[np.intp], str]:
-    """The cells of the data size that has the most of them; all where each size of data is one budget."""
+    """Return the cells of the data size with the most cells; all cells in the one-epoch regime."""
     if regime == "one-epoch":
         return np.arange(len(draws.cells)), ""
     found = draws.groups(["subset_size"])
@@ -144,6 +146,7 @@ def _judged(slope: Slope) -> dict[str, object]:
         status = "none"
     elif not len(slope.drawn):
         status = "no interval"
+    # An interval of COVERAGE needs at least that share of draws with an exponent.
     elif np.isfinite(slope.drawn).mean() < COVERAGE:
         status = "unstable"
     else:

@@ -1,11 +1,11 @@
-"""Error against model size at one budget, and where its minimum lies, with intervals over the draws.
+"""Error against model size at one budget, and the size at its minimum with intervals over the draws.
 
-The minimum is read off a valley fitted to the sizes near the lowest measured one (`valley`; a parabola in the
-logarithm of the size in Hoffmann et al. 2022, §3.2). A draw carries the noise of the runs, the asymmetry that
-the exponents of a surface allow, and what the form cannot follow, whose variance is one for all budgets of a
-family. Each draw chooses its own lowest size and its neighbours. A minimum is given only where the data hold
-one: the curve is convex, its minimum lies between the smallest and the largest size tried, in most draws of
-the study too, and not above a measured size by more than the noise.
+The minimum is that of a valley fitted to the sizes near the lowest measured one (`valley`; Hoffmann et al.
+2022, §3.2, use a parabola in the logarithm of the size). Each draw includes the noise of the runs, a draw of
+the asymmetry, and the form error: a variance, common to all budgets of a family, of what the valley cannot
+follow. Each draw uses its own lowest size and the neighbours of that. A minimum is marked only if the curve
+is convex, if the minimum lies between the smallest and the largest size, also in most draws, and if it is not
+above a measured error by more than the noise.
 """
 
 from collections.abc import Sequence
@@ -33,22 +33,22 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profile:
-    """One budget's profile.
+    """The profile of one budget.
 
     Attributes:
-        coefficients: c₀ … c₃ of the curve, t = ln(size / unit); NaN when not fitted.
-        unit: The lowest measured size.
-        sizes: The smallest and the largest size that the curve is fitted to.
-        used: How many sizes that are.
-        size: Size at the minimum, NaN unless ``status`` is ``ok``.
-        ends: Its intervals; an end that reaches the sizes used is 0 or infinite; NaN unless ``status`` is
+        coefficients: c₀ … c₃ of the curve in t = ln(size / unit); NaN when not fitted.
+        unit: Size of the lowest measured error.
+        sizes: Smallest and largest size that the curve is fitted to.
+        used: Number of sizes that it is fitted to.
+        size: Size at the minimum; NaN unless ``status`` is ``ok``.
+        ends: Intervals of ``size``; an end beyond the fitted sizes is 0 or infinite. NaN unless ``status`` is
             ``ok``.
-        drawn: Size at the minimum as measured and as drawn, clipped to the sizes used; empty when not
+        drawn: Size at the minimum as measured and as drawn, clipped to the fitted sizes; empty when not
             fitted.
-        form: Standard deviation of what the curve cannot follow, beside the noise.
-        chance: How often noise alone misses the curve by so much (F); NaN without measured noise or without
-            more than three sizes.
-        status: ``ok`` when a minimum may be marked, or why not.
+        form: Form error, a standard deviation.
+        chance: Lack of fit: p-value of the misses if noise were their only cause (F test); NaN without
+            measured noise or with only three sizes.
+        status: ``ok`` if the minimum may be marked, otherwise why not.
         reason: The status in one sentence.
     """
 
@@ -65,19 +65,19 @@ class Profile:
     reason: str
 
     def __call__(self, size: Floats) -> Floats:
-        """The curve at sizes among those used."""
+        """Return the curve at sizes within the fitted range."""
         coefficients = np.array([self.coefficients])
         return valley.value(coefficients, np.log(size / self.unit))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
-    """What one profile is fitted to.
+    """The data of one profile.
 
     Attributes:
-        size: Of each cell, above zero, rising, shape (cells,).
+        size: Size of each cell, above zero, rising, shape (cells,).
         stack: Errors, shape (rows, cells): as measured, as drawn, without each run in turn.
-        runs: Runs behind each mean.
+        runs: Number of runs behind each mean.
     """
 
     size: Floats
@@ -86,34 +86,30 @@ class Measured:
 
     @classmethod
     def of(cls, draws: CellDraws, size: Floats) -> "Measured":
-        """The cells of a profile, by rising size."""
+        """Return the data of cells that are sorted by size."""
         return cls(size=size, stack=draws.resampled(), runs=draws.cells["runs"].to_numpy(np.int64))
-
-
-def profile(size: Floats, stack: Floats, *, refits: int, runs: NDArray[np.int64], source: Source) -> Profile:
-    """Fits one budget's profile by itself; see `profiles`."""
-    return profiles([Measured(size=size, stack=stack, runs=runs)], refits=refits, source=source)[0]
 
 
 def profiles(
     several: Sequence[Measured], *, refits: int, source: Source, freedom: int = 0, question: str = ""
 ) -> list[Profile]:
-    """Fits the profiles of one family, whose curves miss their points by one and the same variance.
+    """Fit the profiles of one family, which share one form error.
 
-    Without noise between seeds the residuals of the profiles, where they have enough degrees of freedom
-    together, stand for the noise as well.
+    If the noise between seeds was not measured, the residuals of the profiles replace it, provided that they
+    have enough degrees of freedom together.
 
     Args:
-        several: The profile of each budget.
-        refits: How many rows of each stack are draws.
-        source: What the draws stand for, see ``bootstrap``.
-        freedom: Degrees of freedom behind the noise; 0 when it is known.
-        question: Names the random stream.
+        several: Data of each budget.
+        refits: Number of rows of each stack that are draws.
+        source: Source of the draws, see ``bootstrap``.
+        freedom: Degrees of freedom behind the noise; 0 if the noise is known.
+        question: Name of the random stream.
     """
     generator = stream(f"isoflop/{question}", 0)
     fitted = [one for one in several if len(np.unique(one.size)) >= _SIZES]
     noises = [_noise(one, refits) for one in fitted]
     valleys = [_valley(one, noise) for one, noise in zip(fitted, noises, strict=True)]
+    # One form error for the family; enough degrees of freedom let it replace unmeasured noise.
     form = valley.form_error(valleys)
     enough = form.freedom >= _FREEDOM
     spread = form.drawn(refits or (REFITS if enough else 0), generator)
@@ -134,7 +130,7 @@ def _too_few(sizes: int) -> Profile:
 
 
 def _noise(measured: Measured, refits: int) -> float:
-    """Variance of one run: half of the distance between the percentiles that lie one deviation out."""
+    """Return the variance of one run, from half the width of the central 68 % of each cell's draws."""
     if not refits:
         return 0.0
     low, high = np.quantile(measured.stack[1 : 1 + refits], [0.1587, 0.8413], axis=0)
@@ -162,11 +158,14 @@ def _fitted(  # noqa: PLR0913 (a profile and what its family shares)
     t, error, draws = np.log(measured.size), measured.stack[0], len(spread)
     place, lowest = float(t[error.argmin()]), int(error.argmin())
     used = valley.near(t, lowest)
+    # A mean of n runs has 1/n of a run's variance; the form error does not shrink with runs.
     variance = valley.resolvable(noise / measured.runs + form, error)
     drawn = measured.stack[1 : 1 + refits] if refits else np.repeat(error[None, :], draws, axis=0)
     drawn = drawn + spread[:, None] * generator.standard_normal(drawn.shape)
+    # One stack: the measured errors, the draws moved by the form error, the errors without each run.
     rows = np.concatenate([error[None, :], drawn, measured.stack[1 + refits :]])
     pull = np.zeros(len(rows))
+    # Draws also take a prior mean of c₃, see ``valley.fit``.
     pull[1 : 1 + draws] = generator.standard_normal(draws)
     minima, inside = _minima(t, rows, variance, pull)
     coefficients = valley.fit(t[used] - place, rows[:1, used], variance[used], np.zeros(1))
@@ -177,7 +176,7 @@ def _fitted(  # noqa: PLR0913 (a profile and what its family shares)
         status, reason = _stability(inside[1 : 1 + draws], source)
     ends = Interval()
     if status == "ok":
-        # A draw whose curve falls to an end of the sizes says that the minimum is there or beyond.
+        # In a draw whose curve falls towards an end, the minimum lies at that end or beyond it.
         beyond = np.where(minima > place, np.inf, -np.inf)
         ends = intervals(np.exp(np.where(inside, minima, beyond)), draws)
     c0, c1, c2, c3 = (float(c) for c in coefficients[0])
@@ -197,9 +196,10 @@ def _fitted(  # noqa: PLR0913 (a profile and what its family shares)
 
 
 def _minima(t: Floats, rows: Floats, variance: Floats, pull: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Minima (ln size) of each row by the sizes near its own lowest, and whether it is between them."""
+    """Return each row's minimum in ln size, from the sizes near its lowest, and whether it is inside."""
     minima, inside = np.empty(len(rows)), np.empty(len(rows), dtype=np.bool_)
     places = rows.argmin(axis=1)
+    # Rows with the same lowest size use the same neighbours and are fitted together.
     for place in np.unique(places):
         here = np.flatnonzero(places == place)
         used = valley.near(t, int(place))
@@ -214,45 +214,45 @@ def _judge(coefficients: Floats, t: Floats, used: NDArray[np.intp], minimum: flo
     _, c1, c2, _ = coefficients
     if c2 <= 0:
         return "concave", (
-            "the constraint binds: the error is not convex in the logarithm of the size, the best convex "
-            f"curve is a line towards the {'smallest' if c1 > 0 else 'largest'} model: no minimum is marked"
+            "the error is not convex in the logarithm of the size; the best convex curve is a line towards "
+            f"the {'smallest' if c1 > 0 else 'largest'} model, so no minimum is marked"
         )
     if t[used[0]] < minimum < t[used[-1]]:
         return "ok", "the minimum lies between the sizes tried"
     small = minimum <= t[used[0]]
     end, beyond = ("smallest", "smaller") if small else ("largest", "larger")
+    # The fitted sizes end at the smallest or largest tried, or merely at the neighbours of the lowest.
     tried = t[used[0]] == t[0] if small else t[used[-1]] == t[-1]
     if tried:
-        way = "down" if small else "up"
-        return "minimum at the edge", (
-            f"the error falls {way} to the {end} model tried: the best may be {beyond}"
-        )
+        reason = f"the error falls towards the {end} model tried, so the best may be {beyond}"
+        return "minimum at the edge", reason
     return (
         "minimum at the edge",
-        f"the error falls to the {end} of the sizes near the lowest: no valley there",
+        f"the error falls towards the {end} of the sizes near the lowest: no valley",
     )
 
 
 def _height(measured: Measured, used: NDArray[np.intp], variance: Floats, refits: int) -> tuple[Status, str]:
-    """Whether the curve's minimum lies above the lowest measured error by more than the noise of the two."""
+    """Judge whether the minimum lies above the lowest measured error by more than the noise of both."""
     t, rows = np.log(measured.size), measured.stack[: 1 + refits]
     lowest = int(rows[0].argmin())
     from_lowest = t[used] - t[lowest]
     several = valley.fit(from_lowest, rows[:, used], variance, np.zeros(len(rows)))
+    # Height of each row's minimum above that row's error at the lowest size; the draws give its noise.
     heights = valley.value(several, valley.lowest(several, from_lowest[0], from_lowest[-1]))
     above = heights - rows[:, lowest]
     noise = float(above[1:].std())
     if above[0] > max(noise, _ROUNDING * rows[0, lowest]):
         return "above a measured size", (
-            f"the curve's minimum lies {100 * above[0]:.1f} points above the error measured at "
-            f"{format_flops(measured.size[lowest])} a sample, more than the noise ({100 * noise:.1f}): "
+            f"the minimum of the curve lies {100 * above[0]:.1f} points above the error measured at "
+            f"{format_flops(measured.size[lowest])} per sample, more than the noise ({100 * noise:.1f}), so "
             "it is not marked"
         )
     return "ok", "the minimum lies between the sizes tried"
 
 
 def _chance(part: valley.Valley, freedom: int) -> float:
-    """How often the noise alone would miss the curve by so much."""
+    """Return the p-value of the misses if noise were their only cause."""
     if part.freedom <= 0:
         return float("nan")
     from scipy.special import chdtrc, fdtrc  # noqa: PLC0415 (a fifth of the report's import, for one number)
@@ -264,11 +264,11 @@ def _chance(part: valley.Valley, freedom: int) -> float:
 
 
 def _stability(inside: NDArray[np.bool_], source: Source) -> tuple[Status, str]:
-    """Whether the minimum stays between the sizes in the draws."""
+    """Judge whether the minimum stays between the sizes in the draws."""
     if source != "runs":
-        return "one seed", "one seed per cell: the noise of the minimum is not known, it is not marked"
+        return "one seed", "one seed per cell: the noise of the minimum is unknown, so it is not marked"
     share = float(inside.mean())
     reason = f"a minimum between the sizes tried in {share:.1%} of the draws"
     if share < COVERAGE:
-        return "unstable", f"{reason} only: it is not marked"
+        return "unstable", f"{reason} only, so it is not marked"
     return "ok", reason

@@ -16,10 +16,9 @@ from torch import Tensor
 from runners.host.files import put
 from runners.training.learner import Learner
 from runners.training.ranks import decided_by_first
+from runners.trials.trial_files import DIGITS, checkpoints, drop_damaged
 
 _KEPT = 2
-_DIGITS = 16  # of the content's SHA-256
-_AWAY = ".away"
 
 
 def save_checkpoint(folder: Path, learner: Learner, *, step: int) -> None:
@@ -90,41 +89,7 @@ def newest(folder: Path) -> tuple[str, int] | None:
     """Return name and step of the newest undamaged checkpoint; damaged ones are removed."""
     drop_damaged(folder)
     kept = checkpoints(folder)
-    return (kept[0].name, _step_of(kept[0])) if kept else None
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """List a trial's checkpoints, newest first."""
-    return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
-
-
-def kept_steps(folder: Path) -> int:
-    """Return the steps kept in the newest checkpoint, on this node or away; 0 if there is none."""
-    return max((_step_of(path) for path in folder.glob("checkpoint-*")), default=0)
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.split("-")[1])
-
-
-def stand_in(checkpoint: str) -> str:
-    """Return the name of the empty file that represents a checkpoint stored away from the driver's folder."""
-    return f"{checkpoint.removesuffix('.pt')}{_AWAY}"
-
-
-def drop_damaged(folder: Path) -> list[Path]:
-    """Remove damaged checkpoints, from the newest to the first undamaged one.
-
-    Returns:
-        The removed files.
-    """
-    damaged = []
-    for path in checkpoints(folder):
-        if _digest(path) == path.stem.split("-")[2]:
-            break
-        path.unlink()
-        damaged.append(path)
-    return damaged
+    return (kept[0].name, int(kept[0].name.split("-")[1])) if kept else None
 
 
 def save(content: object, path: Path) -> str:
@@ -157,9 +122,4 @@ class _Hashed:
         return self._file.write(content)
 
     def digest(self) -> str:
-        return self._hash.hexdigest()[:_DIGITS]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
+        return self._hash.hexdigest()[:DIGITS]

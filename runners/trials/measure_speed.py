@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from runners.trials.throughput import Throughput
-from runners.trials.trial import Outcome, run_trial
+from runners.trials.trial import run_trial
+from runners.trials.trial_files import Outcome
 from runners.trials.trial_setup import TrialJob
 
 _WARM_STEPS = 5
@@ -35,16 +36,18 @@ def calibrate(jobs: Sequence[TrialJob], *, side_by_side: int, seconds: float) ->
             yield future.result()
 
 
-def measure(job: TrialJob, seconds: float) -> Throughput:
+def measure(
+    job: TrialJob, seconds: float, *, warm_steps: int = _WARM_STEPS, fewest_steps: int = _FEWEST_STEPS
+) -> Throughput:
     """Measure one kind in this process for about ``seconds`` seconds, after a few warm-up steps."""
     with tempfile.TemporaryDirectory() as folder:
         run = _starter(job, Path(folder))
-        steps = _WARM_STEPS
+        steps = warm_steps
         warm = run(steps)
         # One-time costs slow down the first steps: a second, longer measurement tells how many steps fit.
         for share in (0.1, 1.0):
             fit = warm.timing["samples_per_s"] * seconds * share / job.trial.batch_size
-            steps = max(_FEWEST_STEPS, min(int(fit), job.trial.steps))
+            steps = max(fewest_steps, min(int(fit), job.trial.steps))
             warm = run(steps)
     if job.gpus:
         memory = torch.cuda.max_memory_allocated()

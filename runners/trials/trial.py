@@ -10,10 +10,9 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,7 +22,7 @@ from runners.data.evaluation.evaluation_set import EvaluationSet, load_evaluatio
 from runners.data.pool.damage import Damage
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, encode_set
-from runners.host.faults import Notice, patiently, words_of
+from runners.host.faults import Notice, patiently
 from runners.host.files import locked, new_file, write_json
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.training.divergence import Diverged
@@ -32,41 +31,24 @@ from runners.training.train import to_float, train
 from runners.trials.checkpoint import save
 from runners.trials.curve import curve_rows, mean_losses
 from runners.trials.meter import Meter
+from runners.trials.trial_files import Outcome, drop_scaffolding, read_outcome
 from runners.trials.trial_setup import TrialJob, set_up
-from runners.trials.upload import run_on_copies
 from runners.trials.watch import Watch
 
 _PATIENCE_S = 120.0  # waiting time for unreachable storage when the result is written
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """Result of a trial.
-
-    Attributes:
-        row: Its row of `runners.results.RESULT_COLUMNS`, with metrics.
-        timing: Seconds, samples a second and damaged pairs; not deterministic.
-    """
-
-    row: Mapping[str, Any]
-    timing: Mapping[str, float]
 
 
 def run_trial(job: TrialJob) -> Outcome:
     """Train and evaluate a trial, or return the result that it already has.
 
     A second process that runs the same trial waits for the first. The parent of the trial's folder must
-    exist: creating it would hide that the storage is not mounted. If the storage is not a folder, the trial
-        runs on
-    local copies, see `runners.trials.upload`.
+    exist: creating it would hide that the storage is not mounted.
 
     Raises:
         Left: The process was asked to leave, see `runners.host.faults.Notice`.
-        ProcessEnded: One of several ranks, or the process that ran the trial on copies, did not finish.
+        ProcessEnded: One of several ranks did not finish.
         OSError: The storage is unreachable.
     """
-    if job.storage:
-        return run_on_copies(job, run_trial)
     if job.ranks == 1:
         return _run_first(job)
     outcome = run_ranks(partial(take_part, job), count=job.ranks, gpus=bool(job.gpus))
@@ -102,26 +84,6 @@ def _run_first(job: TrialJob) -> Outcome:
                     if not place.exists():  # the storage is gone, its content is not at fault
                         raise FileNotFoundError(errno.ENOENT, "storage is unreachable", str(place)) from error
                 raise
-
-
-def read_outcome(folder: Path) -> Outcome | None:
-    """Read a trial's result, or return None if it has none yet.
-
-    Raises:
-        ValueError: The result is damaged or incomplete; the message says what to do.
-    """
-    path, curve = folder / "result.json", folder / "curve.parquet"
-    if not path.exists():
-        return None
-    again = f"delete {folder} to run the trial again"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        outcome = Outcome(row=content["row"], timing=content["timing"])
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({words_of(error)}); {again}") from None
-    if not curve.exists() and path.exists():  # if the storage is unreachable, both are missing
-        raise ValueError(f"{path} exists, but {curve.name} beside it is missing; {again}")
-    return outcome
 
 
 def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
@@ -201,12 +163,6 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
 
     patiently(write, patience_s=_PATIENCE_S, hurry=lambda: bool(notice.by))
     return Outcome(row=row, timing=timing)
-
-
-def drop_scaffolding(folder: Path) -> None:
-    """Remove the files that a trial needs only until it has a result."""
-    for path in (*folder.glob("checkpoint-*"), folder / "progress.json", *folder.glob(".*.partial-*")):
-        path.unlink(missing_ok=True)
 
 
 def _evaluate(

@@ -45,7 +45,6 @@ class TrialJob:
         damage_tolerance: Share of the subset's pairs that may be damaged before the trial fails.
         probes: Evaluation sets whose training split probes are fitted to.
         ranks: Processes of this node that train the model together.
-        storage: URL that the paths are relative to (`runners.trials.upload`); empty for local paths.
     """
 
     trial: Trial
@@ -59,7 +58,6 @@ class TrialJob:
     damage_tolerance: float = DAMAGE_TOLERANCE
     probes: Collection[str] = ()
     ranks: int = 1
-    storage: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,12 +22,9 @@ from runners.host.files import locked
 from runners.host.process import FreshProcess
 from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree
-from runners.trials.checkpoint import checkpoints, drop_damaged
 from runners.trials.meter import METER, FlopCount, count_text, read_count
+from runners.trials.trial_files import SMALL, checkpoints, drop_damaged
 from runners.trials.trial_setup import TrialJob
-
-SMALL = (METER, "curve.parquet", "damage.jsonl", "result.json")
-"""The files of a trial's folder that say what it did."""
 
 _RESULT = (
     "curve.parquet",
@@ -44,11 +41,12 @@ _PATIENCE_S = 120.0  # with storage that is away when the last of a trial is to 
 T = TypeVar("T")
 
 
-def run_on_copies(job: TrialJob, run: Callable[[TrialJob], T]) -> T:
+def run_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
     """Runs a trial on this node's copies of what it reads and writes.
 
     Args:
-        job: The trial, its paths relative to its storage.
+        url: The storage.
+        job: The trial, its paths relative to that URL.
         run: Runs it where they are this node's own.
 
     Raises:
@@ -56,14 +54,13 @@ def run_on_copies(job: TrialJob, run: Callable[[TrialJob], T]) -> T:
         OSError: The storage is away, or another process has taken the trial over.
     """
     notice = Notice()
-    storage, here = Storage(job.storage), cache_folder(job.storage)
+    storage, here = Storage(url), cache_folder(url)
     with notice.listening():
         for tree in {job.pool, *(path for path in job.evaluation.values() if job.pool not in path.parents)}:
             if not fetch_tree(storage, tree.as_posix(), here):
-                raise OSError(f"{job.storage} has no {tree}")
+                raise OSError(f"{url} has no {tree}")
         local = replace(
             job,
-            storage="",
             pool=here / job.pool,
             evaluation={name: here / path for name, path in job.evaluation.items()},
             folder=here / job.folder,

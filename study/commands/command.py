@@ -126,15 +126,12 @@ def refreshed_study(options: Namespace, *, needed: bool = False) -> "Study":
         OSError: The storage is away.
     """
     study = declared_study(options)
-    if study.url:
-        from study.storage.bring import refresh
-
-        try:
-            refresh(study)
-        except (ValueError, OSError) as error:
-            if needed:
-                raise
-            print(f"study: {error}; what follows is as it was here", file=sys.stderr)
+    try:
+        study.storage.refresh()
+    except (ValueError, OSError) as error:
+        if needed:
+            raise
+        print(f"study: {error}; what follows is as it was here", file=sys.stderr)
     return study
 
 

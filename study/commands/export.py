@@ -26,18 +26,16 @@ def run(options: Namespace) -> int:
     from runners.data.build.in_place import open_pool
     from runners.host.files import new_folder
     from runners.models.export import PIXELS, WEIGHTS, write_architecture, write_origin
-    from runners.trials.trial import read_outcome
+    from runners.trials.trial_files import read_outcome
     from study.state.bookkeeping import trial_folder
     from study.state.study import plan_study
-    from study.storage.bring import bring_weights
 
     study, trial_id, target = refreshed_study(options), options.trial, options.folder
     trials = {trial.trial_id: trial for trial in plan_study(study).trials}
     if trial_id not in trials:
         raise ValueError(unknown("trial", trial_id, trials))
     trial, source = trials[trial_id], trial_folder(study, trial_id)
-    if study.url:
-        bring_weights(study, trial_id)
+    study.storage.bring_weights(trial_id)
     outcome = read_outcome(source)
     weights = source / "weights.pt"
     if outcome is None or not weights.is_file():

@@ -19,8 +19,6 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Tells it, and waits for its end."""
-    from study.storage.bring import stop_study
-
-    for line in stop_study(declared_study(options), wait_s=options.wait):
+    for line in declared_study(options).storage.stop(wait_s=options.wait):
         print(line, flush=True)
     return 0

@@ -17,10 +17,10 @@ from budgets.planning.plan import Plan, Trial
 from runners.data.reading.cache import drop_idle
 from runners.scheduling.backend import Backend, Ended, Job
 from runners.scheduling.schedule import Done, GiveUp, Retry, Schedule, ScheduledTrial, Start
-from runners.trials.checkpoint import kept_steps
 from runners.trials.loggers import Loggers
 from runners.trials.throughput import predict_s
-from runners.trials.trial import Outcome, drop_scaffolding, run_trial, take_part
+from runners.trials.trial import run_trial, take_part
+from runners.trials.trial_files import Outcome, drop_scaffolding, forget_failure, kept_steps, write_failure
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import Agenda
@@ -29,11 +29,9 @@ from study.state.bookkeeping import (
     book_given_up,
     book_lost,
     book_outcome,
-    forget_failure,
     needs,
     trial_folder,
     trial_job,
-    write_failure,
 )
 from study.state.study import Study, measured_throughput
 
@@ -136,7 +134,7 @@ class Execution(ABC):
         self.failures.update(todo.failed)
         for trial in todo.to_run:
             if forget_failure(self.folder(trial.trial_id)):
-                self.site.give(trial.trial_id)
+                self.site.with_storage(partial(self.study.storage.give, trial.trial_id))
 
     def run(self, waiting: Sequence[Trial]) -> None:
         """Runs trials until each has a result, has failed, has no room, or was told to leave.
@@ -174,8 +172,8 @@ class Execution(ABC):
             for trial_id in [each for each, due in self._retry_at.items() if due <= time.monotonic()]:
                 del self._retry_at[trial_id]
                 self._schedule.retry(trial_id)
-            self.site.watch(self._started_at)
-            self.progress.tick(self.study.folder, self._started_at, slots=slots)
+            self.study.storage.watch(self._started_at)
+            self.progress.tick(self._started_at, slots=slots)
             self._loggers.follow(self.trials, self._started_at)
             if time.monotonic() > self._tables_due:
                 self._write_tables()
@@ -241,7 +239,9 @@ class Execution(ABC):
         backend.start(
             Job(
                 trial=trial_id,
-                run=partial(run_trial if len(nodes) == 1 else take_part, trial_job(self.study, trial)),
+                run=self.study.storage.call(
+                    run_trial if len(nodes) == 1 else take_part, trial_job(self.study, trial)
+                ),
                 nodes=nodes,
                 resources=self._schedule.task(trial_id).resources,
                 ranks=self.study.declaration.resources.ranks_per_node,
@@ -253,7 +253,7 @@ class Execution(ABC):
         slot, started_at = self._started_at.pop(ended.trial)
         span = {"trial": ended.trial, "slot": slot, "wall_s": time.monotonic() - started_at}
         self._last[ended.trial] = span, ended.reason
-        self.site.fetch(ended.trial)
+        self.site.with_storage(partial(self.study.storage.fetch, ended.trial))
         if ended.how == "finished":
             assert isinstance(ended.value, Outcome)
             self._schedule.finish(ended.trial)
@@ -304,7 +304,7 @@ class Execution(ABC):
         if not keep:
             self.site.with_storage(partial(book_given_up, self.ledger, trial.trial_id, folder))
         self.site.with_storage(partial(write_failure, folder, reason))
-        self.site.give(trial.trial_id)
+        self.site.with_storage(partial(self.study.storage.give, trial.trial_id))
         self.event("trial-failed", **span, reason=reason)
         self.failures[trial.trial_id] = reason
         self._loggers.leave(trial.trial_id)
@@ -316,7 +316,7 @@ class Execution(ABC):
         _, reason = self._last.get(trial.trial_id, ({}, "not started"))
         folder = self.folder(trial.trial_id)
         self.site.with_storage(partial(book_given_up, self.ledger, trial.trial_id, folder))
-        self.site.give(trial.trial_id)
+        self.site.with_storage(partial(self.study.storage.give, trial.trial_id))
         self.event("trial-left-out", trial=trial.trial_id, reason=f"{reason}; the budget has no room for it")
         self._remaining.append(trial)
 

@@ -1,6 +1,7 @@
 """Runs the grid of a study: trials within the budget, every result kept, nothing finished done again."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -12,7 +13,7 @@ from budgets.quantity import format_flops
 from runners.host.files import new_file, write_json
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table, to_frame, write_table
 from runners.scheduling.backend import Backend
-from runners.trials.trial import Outcome
+from runners.trials.trial_files import Outcome
 from study.declare.dump import dump_declaration
 from study.run.execution import Execution, Result
 from study.run.site import Site
@@ -66,7 +67,7 @@ class Run(Execution):
         self._check_book()
         self._write_inputs()
         self.take_up(todo)
-        self.progress.begin(self.plan, finished=self.outcomes, spent_flops=self.ledger.spent_flops)
+        self.progress.begin(self.study.folder, self.plan, spent_flops=self.ledger.spent_flops)
         if todo.failed:
             self.progress.say(f"note: {len(todo.failed):,} failed before; --retry-failed runs them again")
         if todo.to_run:
@@ -80,7 +81,7 @@ class Run(Execution):
         known = {trial.trial_id for trial in self.plan.all_trials}
         for trial_id in sorted(reserved(read_entries(self.ledger.path)).keys() - known):
             book_left_behind(self.ledger, trial_id, self.folder(trial_id))
-            self.site.give(trial_id)
+            self.site.with_storage(partial(self.study.storage.give, trial_id))
         super().take_up(todo)
 
     def backend(self) -> Backend:

@@ -8,6 +8,7 @@ from budgets.book.ledger import read_entries, reserved
 from budgets.declaration import require_runnable
 from budgets.planning.plan import Plan
 from runners.host.files import wait_until_free
+from runners.scheduling.ray_backend.address import cluster_address
 from runners.trials.loggers import Loggers
 from study.run.execution import Result
 from study.run.pipeline import Run
@@ -15,11 +16,9 @@ from study.run.run_tuning import tune_study
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import agenda, agenda_lines, tuning_agenda
-from study.state.bookkeeping import trial_folder
-from study.state.lock import only_run
+from study.state.bookkeeping import trial_folder, trial_job
 from study.state.selection import select_trials
 from study.state.study import Study, ensure_pool
-from study.storage.mirror import Mirror
 
 _DYING_S = 30.0
 
@@ -53,14 +52,13 @@ def run_study(  # noqa: PLR0913 - the options of a command
     _check(study, plan, progress, only=only)
     study.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as until_the_end:
-        holder, before = until_the_end.enter_context(only_run(study.folder))
-        mirror = None
-        if study.url:
-            mirror = until_the_end.enter_context(Mirror(study, holder, before, progress.say))
-        site = until_the_end.enter_context(Site(study, progress, address=address, local=local, mirror=mirror))
+        until_the_end.enter_context(study.storage.claim(progress.say))
+        site = until_the_end.enter_context(Site(study, progress, address=address, local=local))
+        if not local and cluster_address(address) is not None:
+            _ = site.backend  # a wrong address is refused before a pool is built
         ensure_pool(study, progress.tell)
-        if mirror is not None and plan.all_trials:  # all read the same
-            mirror.share(plan.all_trials[0])
+        for trial in plan.all_trials[:1]:  # all read the same
+            study.storage.share(trial_job(study, trial), progress.say)
         (study.folder / "trials").mkdir(exist_ok=True)
         _outlast_workers(study)
         if plan.tuning is not None and plan.tuning.waiting:

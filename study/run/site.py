@@ -1,7 +1,7 @@
 """Where a run's trials run, for its tuning and its grid alike, and what tells it to stop."""
 
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Self, TypeVar
@@ -11,12 +11,10 @@ from runners.scheduling.backend import Backend
 from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.ray_backend.address import cluster_address
 from runners.scheduling.schedule import Schedule
-from runners.scheduling.shared_storage import Folders, Objects, SharedStorage
+from runners.scheduling.shared_storage import SharedStorage
 from study.show.progress import Progress
 from study.state.bookkeeping import add_event
-from study.state.lock import told_to_stop
 from study.state.study import Study
-from study.storage.mirror import Mirror
 
 _NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _PATIENCE_S = 300.0  # with storage that is away
@@ -32,7 +30,6 @@ class Site:
         progress: Where progress is shown.
         address: What was asked for with ``--address``, or None.
         local: Whether to run without Ray.
-        mirror: Keeps up with a storage that is no folder; None where it is one.
 
     Attributes:
         notice: The signal that told the run to stop.
@@ -45,9 +42,8 @@ class Site:
         *,
         address: str | None = None,
         local: bool = False,
-        mirror: Mirror | None = None,
     ) -> None:
-        self._study, self._progress, self._mirror = study, progress, mirror
+        self._study, self._progress = study, progress
         self._address, self._local = address, local
         self._backend: Backend | None = None
         self._storage: SharedStorage | None = None
@@ -63,7 +59,7 @@ class Site:
             ValueError: No cluster answers at the address.
         """
         if self._backend is None:
-            self._backend = self._until_the_end.enter_context(self._open())
+            self._backend = self._until_the_end.enter_context(open_backend(self._address, local=self._local))
             # Ray takes SIGTERM for itself when it starts.
             self._until_the_end.enter_context(self.notice.listening(*_NOTICES))
         return self._backend
@@ -109,35 +105,11 @@ class Site:
         Raises:
             ValueError: Another run took the study over.
         """
-        elsewhere = self._mirror is not None and self._mirror.told()
-        said = elsewhere or told_to_stop(self._study.folder)
+        said = self._study.storage.told()
         return self.notice.by or ("`study stop`" if said else "")
 
-    def watch(self, trials: Collection[str]) -> None:
-        """Has the progress of these trials come to the study's folder."""
-        if self._mirror is not None:
-            self._mirror.watch(trials)
-
-    def fetch(self, trial_id: str) -> None:
-        """Has what a node wrote of a trial come to the study's folder.
-
-        Raises:
-            OSError: The storage stays away.
-        """
-        if self._mirror is not None:
-            self._patiently(partial(self._mirror.fetch, trial_id))
-
-    def give(self, trial_id: str) -> None:
-        """Has nodes see what was decided in the study's folder of a trial: that it failed, or starts anew.
-
-        Raises:
-            OSError: The storage stays away.
-        """
-        if self._mirror is not None:
-            self._patiently(partial(self._mirror.give, trial_id))
-
     def with_storage(self, do: Callable[[], T]) -> T:
-        """Does what needs the study's folder, and waits for it where it is away.
+        """Does what needs the study's storage, and waits for it where it is away.
 
         Args:
             do: What to do; it must be safe to do again.
@@ -150,11 +122,8 @@ class Site:
             (self._study.folder / "trials").stat()  # else files that are away would be taken for none
             return do()
 
-        return self._patiently(look_and_do)
-
-    def _patiently(self, do: Callable[[], T]) -> T:
         return patiently(
-            do,
+            look_and_do,
             patience_s=_PATIENCE_S,
             say=self._progress.say,
             hurry=lambda: bool(self.notice.by),
@@ -164,26 +133,34 @@ class Site:
         if self._storage is None:
             study = self._study
             read = tuple(path.resolve() for path in (study.pool, *study.evaluation.values()))
-            folders = Folders(written=study.folder.resolve(), read=read)
-            place = Objects(url=study.url) if study.url else folders
-            self._storage = SharedStorage(backend, place, self._leave_out)
+            self._storage = SharedStorage(backend, study.storage.seen_by_nodes(read), self._leave_out)
         return self._storage
 
     def _leave_out(self, node: str, why: str) -> None:
         self.with_storage(partial(add_event, self._study, "node-left-out", node=node, reason=why))
         self._progress.say(f"{why}: it joined and is left out; the others go on")
 
-    def _open(self) -> Backend:
-        if self._local:
-            from runners.scheduling.local_backend import LocalBackend  # noqa: PLC0415 - one of the two is needed
-
-            return LocalBackend()
-        from runners.scheduling.ray_backend.core import RayBackend  # noqa: PLC0415 - Ray's import starts threads
-
-        return RayBackend(cluster_address(self._address))
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._until_the_end.close()
+
+
+def open_backend(address: str | None, *, local: bool) -> Backend:
+    """Connect to what runs trials.
+
+    Args:
+        address: Value of ``--address``, or None.
+        local: True to run without Ray.
+
+    Raises:
+        ValueError: No cluster answers at the address.
+    """
+    if local:
+        from runners.scheduling.local_backend import LocalBackend  # noqa: PLC0415 - one of the two is needed
+
+        return LocalBackend()
+    from runners.scheduling.ray_backend.core import RayBackend  # noqa: PLC0415 - Ray's import starts threads
+
+    return RayBackend(cluster_address(address))

@@ -8,7 +8,7 @@ from budgets.quantity import format_flops
 from runners.results import PLAN_COLUMNS, plan_row, to_frame, write_table
 from runners.scheduling.backend import Backend
 from runners.trials.throughput import predict_s
-from runners.trials.trial import Outcome
+from runners.trials.trial_files import Outcome
 from study.run.execution import Execution, Result
 from study.run.site import Site
 from study.show.progress import Progress
@@ -52,8 +52,8 @@ class Round(Execution):
         self.take_up(todo)
         trials = self._tuning.trials
         self.progress.show(
+            self.study.folder,
             trials,
-            finished=self.outcomes,
             planned_flops=sum(trial.train_flops for trial in trials),
             spent_flops=self.ledger.spent_flops,
             phase="tuning",

@@ -3,9 +3,10 @@
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -15,12 +16,12 @@ from budgets.planning.plan import Plan, Trial
 from budgets.planning.price import Range
 from budgets.planning.winner import words
 from budgets.quantity import format_count, format_flops
-from runners.host.progress_file import read_progress
 from runners.trials.throughput import Kind, kind, predict_s
-from runners.trials.trial import Outcome
+from runners.trials.trial_files import Outcome
 from study.show.view import level_table, range_words, running_lines
 from study.state.forecast import Ahead, time_left
 from study.state.running import Level, Running, running_trial
+from study.state.trial_states import Stage, TrialState, trial_states
 
 _TICK_S = 0.5
 _FAILURES_SHOWN = 3
@@ -44,15 +45,23 @@ class Progress:
         self._slots = 1
         self._budget = ""
         self._phase = ""
+        self._folder = Path()
         self._trials: dict[str, Trial] = {}
-        self._done: set[str] = set()
+        self._states: dict[str, TrialState] = {}
+        self._running: tuple[str, ...] = ()
         self._failed: dict[str, str] = {}
         self._speeds: dict[Kind, list[float]] = defaultdict(list)
 
-    def begin(self, plan: Plan, *, finished: Collection[str], spent_flops: int) -> None:
-        """Starts the view of a plan of which some trials are finished already."""
-        self.show(plan.trials, finished=finished, planned_flops=plan.train_flops, spent_flops=spent_flops)
-        done = f", {len(finished)} of them finished before" if finished else ""
+    def begin(self, folder: Path, plan: Plan, *, spent_flops: int) -> None:
+        """Starts the view of a plan.
+
+        Args:
+            folder: The study's folder.
+            plan: The plan.
+            spent_flops: Training FLOPs that are gone.
+        """
+        self.show(folder, plan.trials, planned_flops=plan.train_flops, spent_flops=spent_flops)
+        done = f", {self._done} of them finished before" if self._done else ""
         if plan.study_flops is not None:
             self._budget = f" (study budget {format_flops(plan.study_flops)})"
         for warning in plan.warnings:
@@ -61,21 +70,22 @@ class Progress:
 
     def show(
         self,
+        folder: Path,
         trials: Sequence[Trial],
         *,
-        finished: Collection[str],
         planned_flops: int,
         spent_flops: int,
         phase: str = "",
     ) -> None:
         """Has the live view show these trials, by their levels or, where they have one name, under that."""
-        self._trials, self._phase = {trial.trial_id: trial for trial in trials}, phase
+        self._folder, self._phase, self._running = folder, phase, ()
+        self._trials = {trial.trial_id: trial for trial in trials}
+        self._states = trial_states(folder, self._trials, running=())
         self._planned, self._spent = planned_flops, spent_flops
-        self._done = set(finished)
 
     def count(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
         """Counts a finished trial in the live view."""
-        self._done.add(trial.trial_id)
+        self._look([trial.trial_id])
         self._failed.pop(trial.trial_id, None)
         self._spent = spent_flops
         self._speeds[kind(trial)].append(outcome.timing["samples_per_s"])
@@ -87,7 +97,7 @@ class Progress:
         value = f"{self._metric} {row[self._metric]:.1%}" if self._metric in row else row["status"]
         total = len(self._trials)
         self.tell(
-            f"[{len(self._done):>{len(str(total))}}/{total}] {trial.cell}, seed {trial.seed}: {value}, "
+            f"[{self._done:>{len(str(total))}}/{total}] {trial.cell}, seed {trial.seed}: {value}, "
             f"{timing['wall_s']:.0f} s, {format_count(timing['samples_per_s'])} samples/s; "
             f"{format_flops(self._spent)} of {format_flops(self._planned)} spent"
         )
@@ -96,6 +106,7 @@ class Progress:
         """Shows a trial that gave no result."""
         text = f"FAILED {trial.cell}, seed {trial.seed}: {reason}"
         self._failed[trial.trial_id] = text
+        self._look([trial.trial_id])
         self.say(text)
 
     def say(self, text: str) -> None:
@@ -107,67 +118,74 @@ class Progress:
         if not self._quiet:
             self.say(text)
 
-    def tick(self, folder: Path, running_ids: Iterable[str], *, slots: int) -> None:
+    def tick(self, running_ids: Iterable[str], *, slots: int) -> None:
         """Draws the live view anew, now and then.
 
         Args:
-            folder: The study's folder.
             running_ids: The trials that run.
             slots: How many can.
         """
         if self._live is None or time.monotonic() - self._ticked_at < _TICK_S:
             return
         self._ticked_at = time.monotonic()
-        ids = list(running_ids)
-        self._slots = max(slots, len(ids))
-        running = [self._running(trial, found) for trial, found in read_progress(folder, ids).items()]
-        self._live.update(self._view(ids, running), refresh=True)
+        before, self._running = self._running, tuple(running_ids)
+        self._slots = max(slots, len(self._running))
+        self._look({*before, *self._running})
+        self._live.update(self._view(), refresh=True)
 
-    def _running(self, trial_id: str, progress: dict[str, Any]) -> Running:
-        trial = self._trials.get(trial_id)
-        what = "" if trial is None else f"{trial.cell}, seed {trial.seed}"
-        per_sample = 0.0 if trial is None else trial.train_flops / trial.samples_seen
-        return running_trial(trial_id, what, per_sample, progress)
+    def _look(self, trials: Collection[str]) -> None:
+        """Looks where trials stand that may have moved; storage that is away does not end the view."""
+        with suppress(OSError, ValueError):
+            self._states |= trial_states(self._folder, trials, running=self._running)
 
-    def _view(self, running_ids: Collection[str], running: Collection[Running]) -> RenderableType:
+    @property
+    def _done(self) -> int:
+        return sum(state.column == "done" for state in self._states.values())
+
+    def _at_work(self) -> list[Running]:
+        found = []
+        for trial_id in sorted(self._running):
+            state, trial = self._states[trial_id], self._trials[trial_id]
+            if state.stage is Stage.RUNNING and state.progress is not None:
+                per_sample = trial.train_flops / trial.samples_seen
+                what = f"{trial.cell}, seed {trial.seed}"
+                found.append(running_trial(trial_id, what, per_sample, state.progress))
+        return found
+
+    def _view(self) -> RenderableType:
+        running = self._at_work()
         spent = self._spent + sum(each.train_flops for each in running)
         left = self._left(running)
         ahead = "" if left is None else f", about {range_words(left)} to go"
         summary = (
             f"{format_flops(spent)} of {format_flops(self._planned)} spent{self._budget}, "
-            f"{len(self._done)} of {len(self._trials)} trials{ahead}"
+            f"{self._done} of {len(self._trials)} trials{ahead}"
         )
         failures = list(self._failed.values())[-_FAILURES_SHOWN:]
         lines = [*running_lines(tuple(running)), *failures, summary]
-        levels = self._levels(running_ids)
+        levels = self._levels()
         table = [level_table(levels, bars=True)] if levels else []
         return Group(*table, *(Text(line, overflow="ellipsis", no_wrap=True) for line in lines))
 
-    def _levels(self, running_ids: Collection[str]) -> list[Level]:
+    def _levels(self) -> list[Level]:
         counts: dict[str, Counter[str]] = {}
         for trial_id, trial in self._trials.items():
             cell = trial.cell
             level = cell.regime if cell.level_flops is None else format_flops(cell.level_flops)
-            counts.setdefault(self._phase or level, Counter())[self._state(trial_id, running_ids)] += 1
+            counts.setdefault(self._phase or level, Counter())[self._states[trial_id].column] += 1
         return [Level(name=name, **of_state) for name, of_state in counts.items()]
-
-    def _state(self, trial_id: str, running_ids: Collection[str]) -> str:
-        if trial_id in self._done:
-            return "done"
-        if trial_id in running_ids:
-            return "running"
-        return "failed" if trial_id in self._failed else "waiting"
 
     def _left(self, running: Collection[Running]) -> Range | None:
         seen = {each.trial: each.samples_seen for each in running}
         speeds = {which: list(found) for which, found in self._speeds.items()}
         for each in running:
-            if each.samples_per_s is not None and each.trial in self._trials:
+            if each.samples_per_s is not None:
                 speeds.setdefault(kind(self._trials[each.trial]), []).append(each.samples_per_s)
         ahead = []
         for trial_id, trial in self._trials.items():
-            if trial_id not in self._done and trial_id not in self._failed:
-                samples = trial.samples_seen - seen.get(trial_id, 0)
+            state = self._states[trial_id]
+            if state.column in {"waiting", "running"}:
+                samples = trial.samples_seen - seen.get(trial_id, state.kept_steps * trial.batch_size)
                 planned = predict_s(trial, {}) * samples / trial.samples_seen
                 ahead.append(Ahead(kind=kind(trial), samples=samples, predicted_s=planned))
         return time_left(ahead, speeds, self._slots)
@@ -181,7 +199,8 @@ class Progress:
         self, what: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            self._live.update(self._view((), ()) if self._trials else "", refresh=True)
+            self._running = ()
+            self._live.update(self._view() if self._trials else "", refresh=True)
             self._live.__exit__(what, error, trace)
 
 

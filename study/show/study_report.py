@@ -12,6 +12,7 @@ from analysis.paper.paper_figures import paper_figures
 from analysis.paper.paper_page import write_paper_page
 from analysis.paper.paper_panels import READERS
 from analysis.report.report import write_report
+from analysis.report.study_frames import StudyFrames
 from budgets.cost.flops import CONVENTION
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, read_json_lines, read_table, to_frame
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
@@ -33,25 +34,27 @@ def report_study(study: Study) -> Iterator[str]:
         raise ValueError(f"{folder} holds no study; run `python -m study run {study.declaration.name}` first")
     plan = read_table(folder / "plan.parquet")
     results = _table_or_empty(study, "results.parquet", RESULT_COLUMNS)
-    summary = write_report(
-        folder / "report",
-        declaration={
-            "name": study.declaration.name,
-            "metric": study.declaration.metric,
-            "study_budget_flops": study.declaration.study_flops,
-        },
-        declaration_text=(folder / "study.yaml").read_text(encoding="utf-8"),
+    missing = plan[~plan["trial"].isin(results["trial"])]
+    frames = StudyFrames(
+        name=study.declaration.name,
+        metric=study.declaration.metric,
+        budget_flops=study.declaration.study_flops,
         results=results,
         curves=_table_or_empty(study, "curves.parquet", CURVE_COLUMNS),
         plan=plan,
         left_out=read_table(folder / "left-out.parquet"),
         ledger=read_json_lines(folder / "ledger.jsonl"),
         events=read_json_lines(folder / "events.jsonl"),
-        provenance=json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-        | {"FLOPs": CONVENTION},
-        begun=begun(folder, plan["trial"][~plan["trial"].isin(results["trial"])]),
+        begun=begun(folder, dict(zip(missing["trial"], missing["steps"], strict=True))),
         tuned=_tuned(study),
         published=read_any_table(PAPER_FIGURES),
+    )
+    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    summary = write_report(
+        folder / "report",
+        frames,
+        declaration_text=(folder / "study.yaml").read_text(encoding="utf-8"),
+        provenance=environment | {"FLOPs": CONVENTION},
         processes=_processes(),
     )
     yield from summary.lines
@@ -66,24 +69,24 @@ def report_imported(study: Imported) -> Iterator[str]:
     """
     results, dropped = study.results(), study.dropped()
     record, rows = study.record, f"{study.record['rows']:,}"
+    frames = StudyFrames(
+        name=study.name,
+        metric=study.metric,
+        results=results,
+        left_out=dropped,
+        published=read_any_table(PAPER_FIGURES),
+        imported=f"{record['rows'] - len(dropped):,} of {rows} rows of {record['table']}, imported",
+    )
     summary = write_report(
         study.folder / "report",
-        declaration={"name": study.name, "metric": study.metric},
+        frames,
         declaration_text=study.map_text,
-        results=results,
-        curves=to_frame([], CURVE_COLUMNS),
-        plan=pd.DataFrame(),
-        left_out=dropped,
-        ledger=pd.DataFrame(),
-        events=pd.DataFrame(),
         provenance={
             "Table": record["title"],
             "File": f"{record['table']}, {rows} rows, SHA-256 {record['sha256']}",
             "Map": record["map"],
             "FLOPs": "as the map makes them of the table",
         },
-        imported=f"{record['rows'] - len(dropped):,} of {rows} rows of {record['table']}, imported",
-        published=read_any_table(PAPER_FIGURES),
         processes=_processes(),
     )
     yield from summary.lines

@@ -7,13 +7,12 @@ from budgets.book.ledger import read_entries, spent_flops
 from budgets.planning.plan import Plan, Trial, TuningPlan
 from budgets.planning.winner import words
 from budgets.quantity import format_flops, format_seconds
-from runners.trials.checkpoint import kept_steps
 from runners.trials.throughput import predict_s
-from runners.trials.trial import Outcome, read_outcome
-from study.state.bookkeeping import read_failure, trial_folder
-from study.state.lock import running
+from runners.trials.trial_files import Outcome
 from study.state.selection import select_trials
 from study.state.study import Study, measured_throughput
+from study.state.trial_states import Stage, TrialState, trial_states
+from study.storage.lock import running
 
 _MOST_SHOWN = 20
 
@@ -23,16 +22,32 @@ class Agenda:
     """The trials of a plan by what is to be done with them.
 
     Attributes:
-        finished: Results of earlier runs, by trial.
-        failed: Reasons of trials that failed in earlier runs and are not run again.
+        states: Where each of them stands.
         to_run: Trials to be run, in the plan's order.
-        left_alone: How many were not asked for.
     """
 
-    finished: dict[str, Outcome]
-    failed: dict[str, str]
+    states: dict[str, TrialState]
     to_run: tuple[Trial, ...]
-    left_alone: int
+
+    @property
+    def finished(self) -> dict[str, Outcome]:
+        """Results of earlier runs, by trial."""
+        return {trial: state.outcome for trial, state in self.states.items() if state.outcome is not None}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Reasons of trials that failed in earlier runs and are not run again."""
+        again = {trial.trial_id for trial in self.to_run}
+        return {
+            trial: state.reason
+            for trial, state in self.states.items()
+            if state.stage is Stage.FAILED and trial not in again
+        }
+
+    @property
+    def left_alone(self) -> int:
+        """How many were not asked for."""
+        return len(self.states) - len(self.finished) - len(self.failed) - len(self.to_run)
 
 
 def agenda(study: Study, plan: Plan, *, only: Sequence[str] = (), retry_failed: bool = False) -> Agenda:
@@ -65,21 +80,13 @@ def tuning_agenda(study: Study, tuning: TuningPlan, *, retry_failed: bool = Fals
 
 
 def _sort(study: Study, trials: Sequence[Trial], asked: Sequence[Trial], *, retry_failed: bool) -> Agenda:
-    meant = {trial.trial_id for trial in asked}
-    finished: dict[str, Outcome] = {}
-    failed: dict[str, str] = {}
-    to_run = []
-    for trial in trials:
-        folder = trial_folder(study, trial.trial_id)
-        outcome, failure = read_outcome(folder), read_failure(folder)
-        if outcome is not None:
-            finished[trial.trial_id] = outcome
-        elif failure is not None and not (retry_failed and trial.trial_id in meant):
-            failed[trial.trial_id] = failure
-        elif trial.trial_id in meant:
-            to_run.append(trial)
-    left_alone = len(trials) - len(finished) - len(failed) - len(to_run)
-    return Agenda(finished=finished, failed=failed, to_run=tuple(to_run), left_alone=left_alone)
+    states = trial_states(study.folder, [trial.trial_id for trial in trials])
+    ended = {
+        trial
+        for trial, state in states.items()
+        if state.outcome is not None or (state.stage is Stage.FAILED and not retry_failed)
+    }
+    return Agenda(states=states, to_run=tuple(trial for trial in asked if trial.trial_id not in ended))
 
 
 def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None = None) -> Iterator[str]:
@@ -111,15 +118,17 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
 
 
 def _trials(study: Study, what: str, todo: Agenda, values: Mapping[str, str]) -> Iterator[str]:
-    count = len(todo.finished) + len(todo.failed) + len(todo.to_run) + todo.left_alone
     parts = [f"{len(todo.finished):,} finished"] if todo.finished else []
     if todo.failed:
         parts.append(f"{len(todo.failed):,} failed before (--retry-failed runs them again)")
     if todo.left_alone:
         parts.append(f"{todo.left_alone:,} not asked for")
-    yield f"{count:,} {what}: {', '.join([*parts, f'{len(todo.to_run):,} to run'])}"
+    yield f"{len(todo.states):,} {what}: {', '.join([*parts, f'{len(todo.to_run):,} to run'])}"
+    away = sum(todo.states[trial.trial_id].stage in {Stage.FINISHED, Stage.DIVERGED} for trial in todo.to_run)
+    if away:
+        yield f"{away:,} of them have a row in {study.folder / 'results.parquet'} and no folder in trials/"
     for trial in todo.to_run[:_MOST_SHOWN]:
-        steps = kept_steps(trial_folder(study, trial.trial_id))
+        steps = todo.states[trial.trial_id].kept_steps
         goes_on = f", goes on at {steps / trial.steps:.0%}" if steps else ""
         value = values.get(trial.trial_id, "")
         yield f"  {trial.cell}{value}, seed {trial.seed}: {format_flops(trial.train_flops)}{goes_on}"

@@ -1,40 +1,39 @@
-"""How far the trials are that were begun and have no result yet, from what they left in their folders."""
+"""How far the trials are that have no row in the results yet, in words for the report."""
 
-import json
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 
-from study.state.lock import running
+from study.state.trial_states import Stage, TrialState, trial_states
+from study.storage.lock import running
 
 
-def begun(folder: Path, trials: Iterable[str]) -> dict[str, str]:
-    """Looks how far trials are.
+def begun(folder: Path, steps: Mapping[str, int]) -> dict[str, str]:
+    """Return how far trials are, in words; those that were never begun are left out.
 
     Args:
         folder: The study's folder.
-        trials: Ids of trials without a result.
+        steps: Id of each trial without a row → the steps that it takes.
 
-    Returns:
-        Trial id → how far it is, in words; trials that were never begun are left out.
+    Raises:
+        ValueError: What a trial left is damaged.
     """
     now = running(folder) is not None
-    found = {trial: _how_far(folder / "trials" / trial, under_way=now) for trial in trials}
+    states = trial_states(folder, steps)
+    found = {trial: _words(state, steps[trial], under_way=now) for trial, state in states.items()}
     return {trial: words for trial, words in found.items() if words}
 
 
-def _how_far(folder: Path, *, under_way: bool) -> str:
-    progress = None
-    with suppress(OSError):
-        progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-    if (folder / "result.json").exists():  # the tables are written now and then
-        return "finished; the next `run` puts it among the results"
-    if progress is None:
+def _words(state: TrialState, steps: int, *, under_way: bool) -> str:
+    if state.stage in {Stage.WAITING, Stage.LEFT_OUT}:
         return ""
-    planned = progress["samples_planned"]
+    if state.column == "done":  # the tables are written now and then
+        return "finished; the next `run` puts it among the results"
+    if state.stage is Stage.FAILED:
+        return f"failed: {state.reason}; the next `run` puts it among the results"
     if under_way:
-        return f"begun; {progress['samples_seen'] / planned:.0%} of its samples seen"
-    kept = progress.get("checkpoint_samples", 0)
-    if kept:
-        return f"interrupted; goes on from its checkpoint at {kept / planned:.0%} of its samples"
+        progress = state.progress
+        seen = 0.0 if progress is None else progress["samples_seen"] / progress["samples_planned"]
+        return f"begun; {max(seen, state.kept_steps / steps):.0%} of its samples seen"
+    if state.kept_steps:
+        return f"interrupted; goes on from its checkpoint at {state.kept_steps / steps:.0%} of its samples"
     return "interrupted before its first checkpoint; starts anew"

@@ -6,17 +6,11 @@ from pathlib import Path
 
 from budgets.book.ledger import Ledger, append_whole
 from budgets.planning.plan import Trial
-from runners.host.faults import words_of
-from runners.host.files import write_json
 from runners.scheduling.nodes import Amounts
-from runners.trials.checkpoint import drop_damaged, kept_steps
 from runners.trials.meter import FlopCount, read_count
-from runners.trials.trial import Outcome, drop_scaffolding, read_outcome
+from runners.trials.trial_files import Outcome, drop_damaged, drop_scaffolding, kept_steps, read_outcome
 from runners.trials.trial_setup import TrialJob
 from study.state.study import Study
-
-FAILURE = "failed.json"
-"""Says why a trial was given up."""
 
 
 def trial_folder(study: Study, trial_id: str) -> Path:
@@ -31,32 +25,15 @@ def needs(study: Study) -> Amounts:
     return {name: amount / resources.nodes for name, amount in shares.items()}
 
 
-def read_from(study: Study, trial: Trial) -> tuple[Path, dict[str, Path]]:
-    """Says where a trial finds its pool and evaluation sets: by content, in a storage that is no folder."""
-    if not study.url:
-        return study.pool.resolve(), {name: path.resolve() for name, path in study.evaluation.items()}
-    pool = Path("pools", trial.pool)
-    named = {name.partition("@")[0]: name for name in trial.evaluation_sets}
-    return pool, {
-        name: pool / path.relative_to(study.pool)
-        if path.is_relative_to(study.pool)
-        else Path("evaluation", named[name])
-        for name, path in study.evaluation.items()
-    }
-
-
 def trial_job(study: Study, trial: Trial) -> TrialJob:
     """Says where a trial finds its pool and evaluation sets, and what it may take."""
     resources = study.declaration.resources
-    pool, evaluation = read_from(study, trial)
-    folder = trial_folder(study, trial.trial_id)
     return TrialJob(
         trial=trial,
-        pool=pool,
-        evaluation=evaluation,
+        pool=study.pool.resolve(),
+        evaluation={name: path.resolve() for name, path in study.evaluation.items()},
         probes=study.declaration.probes,
-        folder=Path(study.name_in_storage, *folder.parts[-2:]) if study.url else folder.resolve(),
-        storage=study.url,
+        folder=trial_folder(study, trial.trial_id).resolve(),
         cpus=resources.cpus // resources.nodes,
         gpus=resources.gpus // resources.nodes,
         ranks=resources.ranks_per_node,
@@ -64,34 +41,6 @@ def trial_job(study: Study, trial: Trial) -> TrialJob:
         checkpoint_steps=resources.checkpoint_steps,
         damage_tolerance=study.declaration.limits.damage,
     )
-
-
-def read_failure(folder: Path) -> str | None:
-    """Gives the reason why a trial was given up in an earlier run, or None.
-
-    Raises:
-        ValueError: The file that says so is damaged.
-    """
-    path = folder / FAILURE
-    if not path.exists():
-        return None
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["reason"])
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({words_of(error)}); delete it to run the trial again") from None
-
-
-def write_failure(folder: Path, reason: str) -> None:
-    """Remembers that a trial was given up, so that it is not run again unless that is asked for."""
-    folder.mkdir(exist_ok=True)
-    write_json(folder / FAILURE, {"reason": reason})
-
-
-def forget_failure(folder: Path) -> bool:
-    """Lets a trial run again that was given up; tells whether it was."""
-    was = (folder / FAILURE).exists()
-    (folder / FAILURE).unlink(missing_ok=True)
-    return was
 
 
 def add_event(study: Study, event: str, **facts: object) -> None:

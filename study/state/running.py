@@ -1,6 +1,7 @@
 """How far a study is: its trials by level and state, and those that run now."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +59,7 @@ class Running:
     left_s: float | None
 
 
-def running_trial(trial: str, what: str, flops_per_sample: float, progress: dict[str, Any]) -> Running:
+def running_trial(trial: str, what: str, flops_per_sample: float, progress: Mapping[str, Any]) -> Running:
     """Makes it of what a trial writes down every second.
 
     Args:

@@ -10,15 +10,15 @@ from typing import Any
 import pandas as pd
 
 from analysis.answers.cost import STARTS, run_time
-from budgets.book.ledger import Entry, read_entries, reserved, spent_flops
+from budgets.book.ledger import read_entries, reserved, spent_flops
 from budgets.planning.price import Range
 from budgets.quantity import format_count, format_flops
-from runners.host.progress_file import read_progress
 from runners.results import read_json_lines, read_table
 from study.state.forecast import Ahead, time_left
-from study.state.lock import running as running_now
 from study.state.running import Level, Running, running_trial
 from study.state.study import Study
+from study.state.trial_states import Stage, TrialState, trial_states
+from study.storage.lock import running as running_now
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,19 +88,30 @@ def read_standing(study: Study) -> Standing:
     entries = read_entries(folder / "ledger.jsonl")
     holder = running_now(folder)
     this_run = _last_run(events)
-    states = _states(plan, events, this_run if holder is not None else None, entries)
     rows: dict[str, dict[str, Any]] = {str(row["trial"]): row for row in plan.to_dict("records")}  # type: ignore[misc]
     words = {trial: _words(row) for trial, row in rows.items()}
-    progress = read_progress(folder, states.index[states == "running"])
+    states = trial_states(folder, rows)
     running = tuple(
-        running_trial(trial, words[trial], rows[trial]["train_flops"] / rows[trial]["samples_seen"], found)
-        for trial, found in progress.items()
+        running_trial(
+            trial,
+            words[trial],
+            rows[trial]["train_flops"] / rows[trial]["samples_seen"],
+            state.progress,
+        )
+        for trial, state in sorted(states.items())
+        if state.stage is Stage.RUNNING and state.progress is not None
     )
-    waiting = read_progress(folder, states.index[states == "waiting"])
-    kept = {trial: found.get("checkpoint_samples", 0) for trial, found in waiting.items()}
+    waiting = {trial: state for trial, state in states.items() if state.column == "waiting"}
     held, cap = reserved(entries), study.declaration.study_flops
     room = float("inf") if cap is None else cap - spent_flops(entries) - sum(held.values())
-    homeless = (states == "waiting") & ~states.index.isin(held) & (plan["train_flops"].to_numpy() > room)
+    homeless = {trial for trial in waiting if trial not in held and rows[trial]["train_flops"] > room}
+    seen = {each.trial: each.samples_seen for each in running}
+    ahead = {
+        trial: int(rows[trial]["samples_seen"])
+        - seen.get(trial, state.kept_steps * int(rows[trial]["batch_size"]))
+        for trial, state in states.items()
+        if state.column in {"waiting", "running"} and trial not in homeless
+    }
     slots = busy = None
     if this_run is not None:
         slots = int(this_run["slots"].dropna().iloc[-1])
@@ -110,9 +121,13 @@ def read_standing(study: Study) -> Standing:
         run=None if holder is None else str(holder),
         levels=tuple(_levels(plan, states)),
         running=running,
-        interrupted=sum(samples > 0 for samples in kept.values()),
-        no_room=int(homeless.sum()),
-        failures=_failures(events, states, words),
+        interrupted=sum(state.kept_steps > 0 for state in waiting.values()),
+        no_room=len(homeless),
+        failures=tuple(
+            Failure(trial=trial, what=words[trial], reason=state.reason)
+            for trial, state in states.items()
+            if state.stage is Stage.FAILED
+        ),
         planned_flops=sum(map(int, plan["train_flops"])),
         spent_flops=spent_flops(entries),
         reserved_flops=sum(held.values()),
@@ -120,13 +135,7 @@ def read_standing(study: Study) -> Standing:
         study_flops=cap,
         slots=slots,
         slots_busy=busy,
-        left_s=_left(
-            plan.assign(state=states.mask(homeless, "no room").to_numpy()),
-            events,
-            running,
-            seen=kept | {each.trial: each.samples_seen for each in running},
-            slots=slots or 1,
-        ),
+        left_s=_left(rows, ahead, events, running, slots=slots or 1),
     )
 
 
@@ -154,23 +163,7 @@ def _last_run(events: pd.DataFrame) -> pd.DataFrame | None:
     return events.loc[starts[-1] :] if len(starts) else None
 
 
-def _states(
-    plan: pd.DataFrame, events: pd.DataFrame, this_run: pd.DataFrame | None, entries: list[Entry]
-) -> "pd.Series[str]":
-    """Gives each planned trial's state: the ledger knows what is done, the events what started and failed."""
-    states = pd.Series("waiting", index=plan["trial"])
-    if not events.empty and "trial" in events:
-        last = events.dropna(subset=["trial"]).groupby("trial")["event"].last()
-        states.update(last[last == "trial-failed"].map(lambda _event: "failed"))
-    if this_run is not None and "trial" in this_run:
-        started = this_run.dropna(subset=["trial"]).groupby("trial")["event"].last()
-        states.update(started[started == "trial-started"].map(lambda _event: "running"))
-    done = {entry.what for entry in entries if entry.entry == "spent"}
-    states[states.index.isin(done)] = "done"
-    return states
-
-
-def _levels(plan: pd.DataFrame, states: "pd.Series[str]") -> list[Level]:
+def _levels(plan: pd.DataFrame, states: Mapping[str, TrialState]) -> list[Level]:
     """Counts the trials of each level and state, the tuning first and levels rising."""
     tuning = plan["phase"] == "tuning"
     names = plan["level_flops"].map(lambda flops: "no level" if pd.isna(flops) else format_flops(flops))
@@ -178,31 +171,27 @@ def _levels(plan: pd.DataFrame, states: "pd.Series[str]") -> list[Level]:
     counts: dict[str, Counter[str]] = {}
     for position in order.sort_values(kind="stable").index:
         name = "tuning" if tuning[position] else names[position]
-        counts.setdefault(name, Counter())[states.iloc[position]] += 1
+        counts.setdefault(name, Counter())[states[plan["trial"][position]].column] += 1
     return [Level(name=name, **of_state) for name, of_state in counts.items()]
 
 
-def _failures(events: pd.DataFrame, states: "pd.Series[str]", words: dict[str, str]) -> tuple[Failure, ...]:
-    if events.empty or "reason" not in events:
-        return ()
-    failed = events[events["event"] == "trial-failed"].drop_duplicates("trial", keep="last")
-    reasons = dict(zip(failed["trial"].astype(str), failed["reason"].astype(str), strict=True))
-    return tuple(
-        Failure(trial=trial, what=words[trial], reason=reasons[trial])
-        for trial in states.index[states == "failed"]
-    )
-
-
 def _left(
-    plan: pd.DataFrame,
+    rows: Mapping[str, dict[str, Any]],
+    ahead: Mapping[str, int],
     events: pd.DataFrame,
     running: tuple[Running, ...],
     *,
-    seen: Mapping[str, int],
     slots: int,
 ) -> Range | None:
-    """Forecasts the rest: at the speeds that finished and running trials have, else as planned."""
-    rows = {str(row["trial"]): row for row in plan.to_dict("records")}
+    """Forecasts the rest: at the speeds that finished and running trials have, else as planned.
+
+    Args:
+        rows: The planned trials.
+        ahead: Trials that wait or run → samples that each has still to see.
+        events: The study's events.
+        running: The trials that run.
+        slots: Trials that run at once.
+    """
     speeds: dict[tuple[str, str], list[float]] = defaultdict(list)
     measured = {each.trial: each.samples_per_s for each in running if each.samples_per_s is not None}
     if "samples_per_s" in events:
@@ -211,19 +200,15 @@ def _left(
     for trial, speed in measured.items():
         if trial in rows and speed:
             speeds[rows[trial]["architecture"], rows[trial]["strategy"]].append(float(speed))
-    ahead = []
-    for trial, row in rows.items():
-        if row["state"] not in ("waiting", "running"):
-            continue
-        samples = int(row["samples_seen"]) - seen.get(trial, 0)
-        ahead.append(
-            Ahead(
-                kind=(row["architecture"], row["strategy"]),
-                samples=samples,
-                predicted_s=row["predicted_s"] * samples / row["samples_seen"],
-            )
+    found = [
+        Ahead(
+            kind=(rows[trial]["architecture"], rows[trial]["strategy"]),
+            samples=samples,
+            predicted_s=rows[trial]["predicted_s"] * samples / rows[trial]["samples_seen"],
         )
-    return time_left(ahead, speeds, slots)
+        for trial, samples in ahead.items()
+    ]
+    return time_left(found, speeds, slots)
 
 
 def _words(row: dict[str, Any]) -> str:

@@ -28,8 +28,7 @@ from runners.data.evaluation.evaluation_facts import (
 )
 from runners.embedded.embedded_pool import evaluation_counts
 from runners.embedded.scorer_cost import scorer
-from runners.host.storage import Storage, cache_folder
-from runners.host.trees import fetch_tree
+from runners.host.storage import cache_folder
 from runners.results import (
     LEFT_OUT_COLUMNS,
     PLAN_COLUMNS,
@@ -40,6 +39,8 @@ from runners.results import (
 )
 from runners.trials.throughput import Kind, kind, predict_s, read_calibration
 from study.state.tuning_table import read_scores
+from study.storage.bucket_storage import BucketStorage
+from study.storage.folder_storage import FolderStorage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,28 +51,19 @@ class Study:
         declaration: What was declared.
         folder: ``results/<name>``.
         pools: Where generated pools are kept.
+        storage: What keeps both.
     """
 
     declaration: Declaration
     folder: Path
     pools: Path
+    storage: FolderStorage
 
     @property
     def pool(self) -> Path:
         """Folder of the pool."""
         pool = self.declaration.pool
         return Path(pool.path) if isinstance(pool, FolderPool) else self.pools / pool.name
-
-    @property
-    def url(self) -> str:
-        """The URL of the storage; empty where that is a folder."""
-        storage = self.declaration.storage or ""
-        return storage if "://" in storage else ""
-
-    @property
-    def name_in_storage(self) -> str:
-        """What the study's folder is called below that URL."""
-        return f"results/{self.declaration.name}"
 
     @property
     def calibration(self) -> Path:
@@ -95,14 +87,17 @@ def find_study(declaration: Declaration, *, results: str | None, pools: str | No
         results: Folder of studies, or None for the storage's, else that where the command runs.
         pools: Folder of pools; likewise, or for this node's cache where the storage is no folder.
     """
-    storage = declaration.storage or ""
-    away = "://" in storage
-    shared = Path("" if away else storage)
-    kept = cache_folder(storage) if away else shared
+    place = declaration.storage or ""
+    away = "://" in place
+    shared = Path("" if away else place)
+    folder = Path(results or shared / "results") / declaration.name
     return Study(
         declaration=declaration,
-        folder=Path(results or shared / "results") / declaration.name,
-        pools=Path(pools or kept / "pools"),
+        folder=folder,
+        pools=Path(pools or (cache_folder(place) if away else shared) / "pools"),
+        storage=BucketStorage(place, f"results/{declaration.name}", folder)
+        if away
+        else FolderStorage(folder),
     )
 
 
@@ -279,7 +274,7 @@ def ensure_pool(study: Study, say: Callable[[str], None]) -> None:
     pool = study.declaration.pool
     if not isinstance(pool, EmbeddedPool) or (study.pool / "pool.json").exists():
         return
-    if study.url and fetch_tree(Storage(study.url), f"pools/{pool.name}", cache_folder(study.url)):
+    if study.storage.bring_pool(f"pools/{pool.name}"):
         return
     from runners.embedded.scorer import build_scored_pool  # noqa: PLC0415 - torch takes seconds
 

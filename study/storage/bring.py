@@ -1,105 +1,51 @@
-"""What a storage that is no folder has of a study, brought into the driver's own folder of it.
+"""What a bucket has of a study, brought into the driver's own folder of it.
 
-Of what both have, the storage's is right: a driver elsewhere may have gone on. Weights and checkpoints stay
+Of what both have, the bucket's is right: a driver elsewhere may have gone on. Weights and checkpoints stay
 where they are; empty files stand in for checkpoints.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 
-from runners.host.faults import patiently
 from runners.host.storage import Storage
-from runners.trials.checkpoint import stand_in
-from runners.trials.upload import SMALL
-from study.state.bookkeeping import FAILURE
-from study.state.lock import Holder, between_runs, running, stop, stop_run
-from study.state.study import Study
-from study.storage.lease import read_holder
+from runners.trials.trial_files import FAILURE, SMALL, stand_in
 
 LEASE = "run.json"
 """The object that says which run of a study is alive."""
 STOP = "stop"
 """The object whose being there tells it to stop."""
-_WEIGHTS = "weights.pt"
-_PATIENCE_S = 10.0
 
 
-def refresh(study: Study) -> None:
-    """Brings what the storage has of a study, unless a run of it on this machine does so.
+def bring(storage: Storage, name: str, folder: Path, part: str = "") -> None:
+    """Brings all of a study, or a part of it; who calls holds its lock.
 
-    Raises:
-        ValueError: The storage can't be opened.
-        OSError: It is away.
+    Args:
+        storage: The storage.
+        name: What the study's folder is called there.
+        folder: The study's folder here.
+        part: A folder in both, as ``trials/0123456789ab``.
     """
-    with between_runs(study.folder) as free:
-        if free:  # again, where a driver elsewhere wrote meanwhile
-            patiently(partial(bring_study, Storage(study.url), study), patience_s=_PATIENCE_S)
-
-
-def bring_study(storage: Storage, study: Study) -> None:
-    """Brings all of a study; who calls holds its lock."""
-    found = storage.list(study.name_in_storage)
     parts: dict[str, dict[str, int]] = defaultdict(dict)
-    for name, size in found.items():
-        part, _, file = (
-            name.removeprefix("trials/").rpartition("/") if name.startswith("trials/") else ("", "", name)
-        )
-        parts[part][file] = size
-    files = {
-        name: size
-        for name, size in parts.pop("", {}).items()
-        if "/" not in name and name not in {LEASE, STOP}
+    for path, size in storage.list(f"{name}/{part}".rstrip("/")).items():
+        where, _, file = f"{part}/{path}".lstrip("/").rpartition("/")
+        parts[where][file] = size
+    own = {file: size for file, size in parts.pop("", {}).items() if file not in {LEASE, STOP}}
+    storage.get(own, name, folder)
+    new = {
+        where: files
+        for where, files in parts.items()
+        if where.startswith("trials/") and not _is_finished(folder / where, files)
     }
-    storage.get(files, study.name_in_storage, study.folder)
-    trials = study.folder / "trials"
-    new = {trial: files for trial, files in parts.items() if not _is_finished(trials / trial, files)}
-    storage.get(
-        {f"{trial}/{name}": size for trial, files in new.items() for name, size in _small(files).items()},
-        f"{study.name_in_storage}/trials",
-        trials,
-    )
-    for trial, files in new.items():
-        _agree(trials / trial, files)
-
-
-def bring_trial(storage: Storage, study: Study, trial_id: str) -> None:
-    """Brings what the storage has of a trial."""
-    name, folder = f"{study.name_in_storage}/trials/{trial_id}", study.folder / "trials" / trial_id
-    files = storage.list(name)
-    if files and not _is_finished(folder, files):
-        storage.get(_small(files), name, folder)
-        _agree(folder, files)
-
-
-def bring_weights(study: Study, trial_id: str) -> None:
-    """Brings a trial's weights, if they are not here.
-
-    Raises:
-        ValueError: The storage can't be opened.
-        OSError: It is away.
-    """
-    folder = study.folder / "trials" / trial_id
-    if not (folder / _WEIGHTS).exists():
-        storage, name = Storage(study.url), f"{study.name_in_storage}/trials/{trial_id}"
-        found = storage.list(name)
-        storage.get({_WEIGHTS: found[_WEIGHTS]} if _WEIGHTS in found else {}, name, folder)
-
-
-def stop_study(study: Study, *, wait_s: float) -> Iterator[str]:
-    """Tells the run of a study to stop, on whatever machine it is, as `study.state.lock.stop`."""
-    if not study.url or running(study.folder) is not None:
-        yield from stop(study.folder, wait_s=wait_s)
-        return
-    storage, name = Storage(study.url), study.name_in_storage
-    tell = partial(storage.write, f"{name}/{STOP}", b"stop")
-    yield from stop_run(f"{study.url}/{name}", partial(_holder, storage, name), tell, wait_s=wait_s)
-
-
-def _holder(storage: Storage, name: str) -> Holder | None:
-    found = storage.read(f"{name}/{LEASE}")
-    return None if found is None else read_holder(found)
+    small = {
+        f"{where}/{file}": files[file]
+        for where, files in new.items()
+        for file in (*SMALL, FAILURE)
+        if file in files
+    }
+    storage.get(small, name, folder)
+    for where, files in new.items():
+        _agree(folder / where, files)
 
 
 def _is_finished(folder: Path, files: Mapping[str, int]) -> bool:
@@ -107,12 +53,8 @@ def _is_finished(folder: Path, files: Mapping[str, int]) -> bool:
     return "result.json" in files and (folder / "result.json").exists()
 
 
-def _small(files: Mapping[str, int]) -> dict[str, int]:
-    return {name: files[name] for name in (*SMALL, FAILURE) if name in files}
-
-
 def _agree(folder: Path, files: Mapping[str, int]) -> None:
-    """Has a trial's folder name the checkpoints that the storage has, and nothing that it has not."""
+    """Has a trial's folder list exactly the checkpoints that the storage has."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = {stand_in(name) for name in files if name.startswith("checkpoint-")}
     for path in (*folder.glob("checkpoint-*"), folder / FAILURE, folder / "progress.json"):

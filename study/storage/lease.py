@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict
 
 from runners.host.storage import Storage
-from study.state.lock import Holder
+from study.storage.lock import Holder
 
 _DEAD_S = 60.0
 _LOOK_S = 1.0

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.analysis.synthetic import StudyFrames, study
+from analysis.report.study_frames import StudyFrames
+from tests.analysis.synthetic import study
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from analysis.cells.table import records, tidy
 from analysis.laws.forms import FLOOR, FLOOR_SHIFT, POWER, Form
 from analysis.laws.holdout import holdout
 from analysis.laws.laws import Law, laws
-from analysis.laws.surface import fit, fit_draws, resample
+from analysis.laws.surface import fit, fit_draws
 from tests.analysis.made_up_valleys import Kind
 from tests.analysis.synthetic import trial_row
 
@@ -205,10 +205,15 @@ def surface(number: int, *, draws: int = 400) -> dict[str, bool]:
     truth = 0.2 + 30 * SIZES**-SURFACE_ALPHA + 60 * DATA**-0.3
     y = truth * np.exp(0.01 * generator.standard_normal(len(SIZES)))
     around = fit(SIZES, DATA, y)
-    weights = [np.ones((1, len(y))), resample(len(y), draws, generator), 1.0 - np.eye(len(y))]
+    resampled = generator.multinomial(len(y), np.full(len(y), 1 / len(y)), size=draws).astype(np.float64)
+    weights = [np.ones((1, len(y))), resampled, 1.0 - np.eye(len(y))]
     stack = fit_draws(SIZES, DATA, y[None, :], weights=np.concatenate(weights), around=around)
     best = (SURFACE_ALPHA * 30 / (0.3 * 60)) ** (1 / 0.65) * (COMPUTE / 6) ** (0.3 / 0.65)
-    exponent, optimum = (intervals(values, draws) for values in (stack.alpha, stack.optimum(COMPUTE)))
+    # Hoffmann et al. 2022, eq. 4, of each draw.
+    power = 1 / (stack.alpha + stack.beta)
+    ratio = stack.alpha * stack.a / (stack.beta * stack.b)
+    sizes = ratio**power * (COMPUTE / 6) ** (stack.beta * power)
+    exponent, optimum = (intervals(values, draws) for values in (stack.alpha, sizes))
     return {
         "surface_exponent": exponent.low <= SURFACE_ALPHA <= exponent.high,
         "surface_optimum": optimum.low <= best <= optimum.high,

@@ -1,10 +1,11 @@
 """A plausible study, made up: known laws, known noise, and the frames that a run leaves behind."""
 
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import pandas as pd
+
+from analysis.report.study_frames import StudyFrames
 
 GIGA = 1e9
 PER_SAMPLE = {"ViT-X": 13e6, "ViT-S": 39e6, "ViT-M": 72e6, "ConvNeXt-C": 19e6}
@@ -12,18 +13,6 @@ STRATEGY_COST = {"clip": 1.0, "clip-crop-flip": 1.0, "flip-50": 0.7, "slip": 2.9
 LEVELS = (200 * GIGA, 900 * GIGA, 3600 * GIGA)
 POOL = 8192
 QUALITIES = {"top20": 0.2, "top40": 0.4, "all": 1.0}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StudyFrames:
-    """What a run leaves behind, as frames."""
-
-    results: pd.DataFrame
-    curves: pd.DataFrame
-    plan: pd.DataFrame
-    left_out: pd.DataFrame
-    ledger: pd.DataFrame
-    events: pd.DataFrame
 
 
 def true_error(level: float, size: int, quality: str, architecture: str, strategy: str) -> float:
@@ -106,6 +95,7 @@ def frames_around(results: pd.DataFrame) -> StudyFrames:
         "reason": "patch dropout needs a ViT; ConvNeXt-C has none",
     }])  # fmt: skip
     return StudyFrames(
-        results=results, curves=pd.concat(curves, ignore_index=True), plan=plan, left_out=left_out,
+        name="made-up", metric="held-out/top1", results=results,
+        curves=pd.concat(curves, ignore_index=True), plan=plan, left_out=left_out,
         ledger=pd.DataFrame(ledger), events=pd.DataFrame(events),
     )  # fmt: skip

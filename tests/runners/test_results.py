@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from runners.results import read_table
-from runners.trials.trial import read_outcome
-from study.state.bookkeeping import read_failure
+from runners.trials.trial_files import read_failure, read_outcome
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from budgets.declaration import Declaration
 from runners.embedded.embedded_pool import build_embedded_pool
 from study.cli import main
+from study.state.study import Study
+from study.storage.folder_storage import FolderStorage
 
 Run = Callable[..., str]
 """Words of a command line, and perhaps the exit code that is expected → what it said."""
@@ -106,3 +109,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return said.err if code else said.out
 
     return run
+
+
+def study_in(folder: Path, declaration: Declaration, pools: Path) -> Study:
+    """A study whose files are in this very folder."""
+    return Study(declaration=declaration, folder=folder, pools=pools, storage=FolderStorage(folder))

@@ -4,10 +4,14 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 _CONNECT_S = 5
-_ASK = "import sys, ray; ray._raylet.GcsClient(address=sys.argv[1])"
+_ASK = """
+import sys, ray
+nodes = ray._raylet.GcsClient(address=sys.argv[1]).get_all_node_info().values()
+print(*{node.node_manager_address for node in nodes})
+"""
 
 
 def cluster_address(option: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
@@ -20,8 +24,8 @@ def cluster_address(option: str | None, environment: Mapping[str, str] = os.envi
     return None if address == "local" else address
 
 
-def require_cluster(address: str, *, patience_s: float = 15) -> None:
-    """Raise an error unless a Ray cluster answers at an address and accepts this process.
+def require_cluster(address: str, *, patience_s: float = 15) -> frozenset[str]:
+    """Return the hosts of the Ray cluster that answers at an address and accepts this process.
 
     Args:
         address: ``HOST:PORT`` of its head.
@@ -62,3 +66,9 @@ def require_cluster(address: str, *, patience_s: float = 15) -> None:
             f"the Ray cluster at {address} rejects this process: {last}. The token is read from "
             "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, see docs/cluster.md"
         )
+    return frozenset(asked.stdout.split())
+
+
+def on_loopback(hosts: Collection[str]) -> bool:
+    """Return True if all nodes of a cluster listen on loopback only."""
+    return bool(hosts) and all(host.startswith("127.") for host in hosts)

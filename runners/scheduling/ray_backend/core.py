@@ -26,7 +26,7 @@ from runners.host.faults import Notice, fault_of, words_of
 from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
 from runners.scheduling.backend import Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
-from runners.scheduling.ray_backend.address import require_cluster
+from runners.scheduling.ray_backend.address import on_loopback, require_cluster
 
 if TYPE_CHECKING:
     from runners.scheduling.ray_backend.over_nodes import OverNodes
@@ -58,16 +58,16 @@ class RayBackend:
     def __init__(self, address: str | None = None, *, modules: Sequence[str] = TRIAL_MODULES) -> None:
         self.address, self._modules = address, tuple(modules)
         local: dict[str, Any] = {}
-        if address is None:
-            # As Ray does on a desktop: every port of the cluster is bound to loopback.
+        if address is None or on_loopback(require_cluster(address)):
+            # As Ray does on a desktop: every port of the cluster is bound to loopback. With a head on
+            # loopback this process must be there, too: Ray would look for the head at this machine's address.
             os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
             ray_constants.ENABLE_RAY_CLUSTER = False
+        if address is None:
             # Independent of the user's settings: no other user of this machine may send work to this cluster.
             os.environ["RAY_AUTH_MODE"] = "token"
             Config.initialize("")  # Ray read its configuration when it was imported
             local = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
-        else:
-            require_cluster(address)
         ray.init(
             address=address or "local",
             # A worker must import this checkout, not an installed package of the same name.

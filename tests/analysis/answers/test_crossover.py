@@ -53,7 +53,7 @@ def curves(
     return pd.DataFrame(rows)
 
 
-def test_a_crossing_is_found_where_it_is_with_an_interval_around_it() -> None:
+def test_a_crossing_is_found_with_an_interval_around_it() -> None:
     first = bundle(0.9 - 0.1 * np.log10(AT / 1e11), 0.005)
     second = bundle(1.0 - 0.2 * np.log10(AT / 1e11), 0.005, seed=1)
     found = cross(first, second, AT)
@@ -85,7 +85,7 @@ def test_without_noise_or_misses_no_crossing_is_decided() -> None:
     first, second = bundle(np.full(100, 0.6), 0.01), bundle(np.full(100, 0.4), 0.01)
     found = cross(first, second, AT, informed=False)
     assert found.verdict == "undecided"
-    assert found.reason == "neither the noise between seeds nor what the laws miss was measured"
+    assert found.reason == "neither the noise between seeds nor the discrepancy of the laws was measured"
 
 
 def test_the_larger_model_overtakes_where_its_law_does() -> None:
@@ -110,7 +110,7 @@ def test_the_x_of_an_error_is_read_off_the_best_so_far() -> None:
         assert equivalent(np.array([error]), curve, at, x=30.0)[0] == pytest.approx(x), error
 
 
-def test_of_a_stretch_with_the_same_error_the_nearest_x_counts() -> None:
+def test_on_a_flat_stretch_of_the_baseline_the_nearest_x_counts() -> None:
     at = np.array([1.0, 10.0, 100.0, 1000.0])
     curve = np.array([[0.8, 0.6, 0.6, 0.4]])
     for x, nearest in ((3.0, 10.0), (30.0, 30.0), (500.0, 100.0)):
@@ -195,7 +195,7 @@ def test_the_law_that_made_the_data_forecasts_best() -> None:
     assert not scores[REPEATED]["compared"]
 
 
-def test_what_was_held_out_was_not_fitted_to() -> None:
+def test_held_out_levels_are_not_fitted() -> None:
     results = study(levels=tuple(np.geomspace(2e11, 1e13, 6))).results
     top = results["level_flops"] == results["level_flops"].max()
     moved = results.assign(
@@ -210,19 +210,19 @@ def test_what_was_held_out_was_not_fitted_to() -> None:
     assert (after["measured"] > before["measured"]).all()
 
 
-def test_two_levels_leave_nothing_to_forecast_by() -> None:
+def test_two_levels_are_too_few_to_hold_one_out() -> None:
     found = holdout(*fitted(study(levels=(2e11, 9e11)).results))
     assert not found.choices["fixed-compute"].tested
-    assert "two levels must be left" in found.reason
+    assert "two must remain" in found.reason
 
 
 def test_one_level_cannot_be_held_out() -> None:
     found = holdout(*fitted(study(levels=(2e11,)).results))
     assert (found.choices, len(found.points)) == ({}, 0)
-    assert "nothing could be held out" in found.reason
+    assert "none could be held out" in found.reason
 
 
-def test_in_one_epoch_more_pairs_are_one_curve_of_compute() -> None:
+def test_in_one_epoch_cells_of_different_sizes_are_one_curve_over_compute() -> None:
     results = study().results
     size = results["samples_seen"]
     one = results.assign(regime="one-epoch", subset_size=size, epochs=1.0, level_flops=np.nan)

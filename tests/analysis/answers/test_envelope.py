@@ -11,7 +11,8 @@ from analysis.cells.pareto import undominated
 from analysis.cells.table import tidy
 from analysis.laws.holdout import holdout
 from analysis.laws.laws import laws
-from tests.analysis.synthetic import QUALITIES, StudyFrames, trial_row
+from analysis.report.study_frames import StudyFrames
+from tests.analysis.synthetic import QUALITIES, trial_row
 
 LEVELS = tuple(np.geomspace(2e11, 2e13, 5))
 
@@ -81,7 +82,7 @@ def test_the_exponent_of_the_envelope_lies_in_its_interval() -> None:
 @pytest.mark.parametrize(
     ("turn", "verdict"), [(0.3, "filter less"), (-0.3, "filter more"), (0.0, "undecided")]
 )
-def test_the_best_fraction_moves_as_it_was_made_to(turn: float, verdict: str) -> None:
+def test_the_simulated_trend_of_the_best_fraction_is_found(turn: float, verdict: str) -> None:
     (found,) = quality_trades(drawn(pools(8192, turn=turn)))
     assert (found.along, found.verdict) == ("budget", verdict)
     assert np.sign(round(found.slope, 9)) == np.sign(turn)
@@ -104,14 +105,14 @@ def test_two_pools_are_compared_at_each_budget() -> None:
     assert found[-1].best["x"].tolist() == pytest.approx([8192, 65_536], rel=0.01)
 
 
-def test_neighbours_of_nearly_one_cost_are_not_split_by_the_edge_of_a_bin() -> None:
+def test_cells_of_nearly_equal_cost_count_as_equally_expensive() -> None:
     error = np.array([[0.5, 0.4]])
     for start in np.geomspace(1.0, 1.1, 50):
         assert undominated(np.array([start, 1.02 * start]), error).tolist() == [[False, True]]
         assert undominated(np.array([start, 1.05 * start]), error).tolist() == [[True, True]]
 
 
-def test_whole_batches_of_one_level_make_no_point_of_the_frontier() -> None:
+def test_rounding_to_whole_batches_adds_no_point_to_the_frontier() -> None:
     rows = [
         trial_row(
             (8192, "all", architecture, "clip"), level, seed, error - 0.05 * float(np.log(level / 2e11))

@@ -15,8 +15,9 @@ from analysis.charts.figure_data import FigureData
 from analysis.charts.measure import measure
 from analysis.labels import POOL
 from analysis.paper.paper_panels import PANELS, READERS, ZERO_SHOT, read_panels
+from analysis.report.study_frames import StudyFrames
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
-from tests.analysis.synthetic import StudyFrames, study, trial_row
+from tests.analysis.synthetic import study, trial_row
 
 
 def drawn(results: pd.DataFrame, draws: int = 2000) -> CellDraws:
@@ -52,13 +53,13 @@ def test_a_gap_within_the_noise_is_a_tie_and_names_its_members() -> None:
 def test_one_seed_is_undecided_however_wide_the_gap() -> None:
     row = frontier(drawn(pair(0.2, seeds=1))).iloc[0]
     assert row["verdict"] == "undecided"
-    assert "noise between seeds is not known" in row["reason"]
+    assert "noise between seeds is unknown" in row["reason"]
 
 
-def test_one_configuration_is_no_choice() -> None:
+def test_a_single_configuration_is_undecided() -> None:
     row = frontier(drawn(pair(0.2, seeds=3).iloc[:3])).iloc[0]
     assert row["verdict"] == "undecided"
-    assert "nothing to choose between" in row["reason"]
+    assert "nothing to compare it with" in row["reason"]
 
 
 def test_of_ten_equal_configurations_one_is_rarely_called_clear() -> None:
@@ -79,7 +80,7 @@ def test_a_leader_that_lost_a_run_to_divergence_is_not_clear() -> None:
     lost.loc[0, "status"], lost.loc[0, "held-out/top1"] = "diverged", np.nan
     row = frontier(drawn(lost)).iloc[0]
     assert (row["verdict"], row["runs"], row["diverged"]) == ("undecided", 3, 1)
-    assert row["reason"].endswith("but 1 run of it diverged, which its mean leaves out")
+    assert row["reason"].endswith("but 1 run of it diverged, which its mean excludes")
 
 
 def test_equal_configurations_share_the_probability_and_all_belong_to_the_tie() -> None:
@@ -103,7 +104,7 @@ def test_an_empty_study_has_an_empty_frontier() -> None:
     assert frontier(drawn(pd.DataFrame())).empty
 
 
-def test_a_comparison_differs_along_one_axis_alone(frames: StudyFrames) -> None:
+def test_a_comparison_differs_only_along_one_axis(frames: StudyFrames) -> None:
     draws = drawn(frames.results)
     for axis in ("subset_size", "architecture", "strategy"):
         for comparison in comparisons(draws, axis):
@@ -146,7 +147,7 @@ def test_a_comparison_that_lacks_a_side_is_not_clear_and_says_what_it_lacks(fram
     early = tidy(frames.results[slip & at_200], metric="held-out/top1")
     nothing = cell_draws(early, question="test")
     none = statements(nothing, contrasts(nothing), with_budgets(frames.plan, early))
-    assert none[0].text == "Nothing yet: none of 3 planned comparisons has two finished sides."
+    assert none[0].text == "No answer yet: none of 3 planned comparisons has two finished sides."
 
 
 def test_statements_say_what_was_not_compared() -> None:
@@ -218,9 +219,7 @@ def test_a_level_whose_best_a_cheaper_trial_beats_has_no_star_and_says_so() -> N
     best = frontier(draws)
     assert best["verdict"].tolist() == ["clear", "beaten"]
     reason = best["reason"].iloc[1]
-    assert reason.startswith(
-        "ViT-X, CLIP, 1,024 pairs, all at 200 GFLOP has 60.0 %, lower for no more compute"
-    )
+    assert reason.startswith("ViT-X, CLIP, 1,024 pairs, all at 200 GFLOP has 60.0 %, lower at no higher cost")
     figure = over_compute(draws, (), best, axis="architecture", metric="held-out/top1")
     assert isinstance(figure, FigureData)
     assert figure.frame["mark"].str.startswith("best").sum() == 1
@@ -238,7 +237,7 @@ def test_a_quality_that_a_cheaper_bar_beats_has_no_star() -> None:
     assert isinstance(figure, FigureData)
     stars = figure.frame[figure.frame["mark"].str.startswith("best")]
     assert stars["label"].tolist() == ["200 GFLOP"]
-    assert "900 GFLOP: top 20 %, clear, but another bar is lower for no more compute" in figure.caption
+    assert "900 GFLOP: top 20 %, clear, but another bar is lower at no higher cost" in figure.caption
 
 
 def test_strategies_on_less_data_keep_their_star(paper: dict[str, pd.DataFrame]) -> None:

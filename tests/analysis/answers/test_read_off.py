@@ -52,16 +52,14 @@ def test_a_steep_first_step_sags_as_its_power_law_with_floor_does() -> None:
     np.testing.assert_allclose(straight_lines(x, 0.3 + 0.5 / x[None], at)[0] - sag, 0.3 + 0.5 / at)
 
 
-def test_a_curve_says_nothing_before_its_first_cell_and_stays_as_low_as_it_was_after_its_last() -> None:
+def test_a_curve_has_no_value_before_its_first_cell_and_keeps_its_last_value() -> None:
     np.testing.assert_allclose(read(X, Y, np.array([0.9, 0.99, 100.0])), [[np.inf, 0.8, 0.5]])
     rising = np.array([[0.8, 0.5, 0.6]])
     np.testing.assert_allclose(read(X, rising, np.array([8.0, 100.0])), [[0.5, 0.5]])
 
 
 @pytest.mark.parametrize(("alpha", "step"), [(0.35, 3.0), (1.0, 5.0)])
-def test_of_two_equal_curves_the_one_with_a_cell_at_the_compute_is_not_clear(
-    alpha: float, step: float
-) -> None:
+def test_a_cell_at_the_compute_does_not_make_one_of_two_equal_curves_clear(alpha: float, step: float) -> None:
     samples = (2e3, 2e3 * step, 2e3 * step**2, 2e3 * step**3)
     found = pd.concat([
         frontier(drawn(once(samples, noise=noise, seed=seed, alpha=alpha), str(seed)))
@@ -77,18 +75,18 @@ def test_a_gap_far_outside_noise_and_bend_is_clear() -> None:
     found = frontier(drawn(once((2e3, 6e3, 18e3, 54e3), noise=0.002, gap=0.05)))
     assert set(found["architecture"]) == {"ViT-X"}
     assert found["verdict"].tolist() == ["undecided", *["clear"] * 3]
-    assert found["reason"].iloc[0] == "no other configuration was run for so little compute"
+    assert found["reason"].iloc[0] == "no other configuration was run at this compute or below"
     assert found["runner_up"].iloc[1] == "ViT-S, CLIP, all", (
         "between two of its cells it has no number of pairs"
     )
 
 
-def test_a_configuration_that_was_run_once_for_less_compute_leaves_the_best_undecided() -> None:
+def test_a_configuration_run_only_at_less_compute_leaves_the_best_undecided() -> None:
     results = once((2e3, 18e3), noise=0.002)
     kept = (results["architecture"] == "ViT-S") | (results["samples_seen"] < 3e3)
     last = frontier(drawn(results[kept])).iloc[-1]
     assert (last["architecture"], last["verdict"]) == ("ViT-S", "undecided")
-    assert last["reason"].endswith(", but ViT-X, CLIP, all was only run once, for less compute")
+    assert last["reason"].endswith(", but ViT-X, CLIP, all was run only once, at less compute")
 
 
 def test_the_draws_of_a_reading_lie_below_the_straight_line() -> None:

@@ -84,10 +84,10 @@ def test_a_subset_that_the_pool_does_not_hold_is_not_recommended() -> None:
     assert found.left_out.empty
     less = recommended(results, 5e12, pairs=2600)
     assert set(less.candidates["subset_size"]) == {512.0, 1024.0}
-    assert (less.left_out["reason"] == "needs a pool of some 8,190 pairs").sum() > 0
+    assert (less.left_out["reason"] == "needs a pool of about 8,190 pairs").sum() > 0
 
 
-def test_in_one_epoch_a_model_stops_where_its_data_end() -> None:
+def test_in_one_epoch_the_pairs_limit_the_compute_of_a_model() -> None:
     results = crossing()
     size = results["samples_seen"]
     one = results.assign(regime="one-epoch", subset_size=size, epochs=1.0, level_flops=np.nan)
@@ -96,7 +96,7 @@ def test_in_one_epoch_a_model_stops_where_its_data_end() -> None:
     assert row["subset_size"] == pytest.approx(100_000)
     assert row["flops"] < 1e13
     assert (
-        "uses up its data"
+        "data are used up"
         in recommendation_lines(found, flops=1e13, pairs=1e5, source="x", metric="held-out/top1")[1]
     )
 
@@ -108,13 +108,13 @@ def test_configurations_within_the_noise_are_a_tie_and_the_experiment_has_its_se
     assert " seeds each" in found.experiment
 
 
-def test_one_seed_asks_for_seeds_first() -> None:
+def test_with_one_seed_the_next_experiment_is_more_seeds() -> None:
     found = recommended(crossing(seeds=1), 8e12)
     assert found.choice.verdict == "undecided"
     assert "three seeds each: the noise between seeds was not measured" in found.experiment
 
 
-def test_two_budgets_are_interpolated_between_and_beyond_them_the_larger_takes_part() -> None:
+def test_two_budgets_are_interpolated_and_beyond_them_the_larger_one_is_used() -> None:
     results = study(levels=LEVELS[:2], noise=0.0).results
     middle = float(np.sqrt(LEVELS[0] * LEVELS[1]))
     between = recommended(results, middle).candidates
@@ -146,7 +146,7 @@ def single(results: pd.DataFrame, architecture: str, cost: float, level: float, 
     return pd.concat([results, pd.DataFrame(rows)], ignore_index=True)
 
 
-def test_a_cell_measured_at_the_budget_is_seen_though_it_has_no_law() -> None:
+def test_a_cell_measured_at_the_budget_takes_part_without_a_law() -> None:
     results = single(crossing(), "ViT-H", 1.1e9, 8e12, large(8e12) - 0.01)
     first = recommended(results, 8.1e12).candidates.iloc[0]
     assert (first["architecture"], first["read"], first["law"]) == ("ViT-H", "measured", "")
@@ -192,7 +192,7 @@ def test_a_larger_model_measured_at_the_budget_is_ahead_of_a_smaller_ones_law() 
     assert first["error"] == pytest.approx(2.472, abs=5e-4)
     assert "LM-412M" in set(found.candidates["architecture"])
     lines = recommendation_lines(found, flops=9.95e20, pairs=1e15, source="x", metric="text/loss")
-    assert lines[1].startswith("  the data cannot tell what to train: ahead by ")
+    assert lines[1].startswith("  the data do not show what to train: ahead by ")
 
 
 def test_single_cells_are_read_by_the_surface_of_their_family() -> None:
@@ -205,7 +205,7 @@ def test_single_cells_are_read_by_the_surface_of_their_family() -> None:
     assert row["error"] == pytest.approx(0.1 + 60 * cost**-0.35 + 4 * (5e12 / cost) ** -0.3, abs=0.01)
 
 
-def test_a_loss_is_worded_as_one() -> None:
+def test_a_recommendation_by_loss_prints_losses() -> None:
     results = crossing().drop(columns=["held-out/top1", "style/top1"])
     results["text/loss"] = 3 * (1 - crossing()["held-out/top1"])
     draws = cell_draws(tidy(results, metric="text/loss"), question="laws")
@@ -216,11 +216,11 @@ def test_a_loss_is_worded_as_one() -> None:
     assert lines[-1] == "  points: hundredths of the loss"
 
 
-def test_an_architecture_of_several_costs_a_sample_is_no_one_configuration() -> None:
+def test_an_architecture_whose_cost_per_sample_varies_is_not_recommended() -> None:
     results = crossing()
     late = results["level_flops"] > LEVELS[2]
     results.loc[late, "train_flops_per_sample"] *= 2
-    with pytest.raises(ValueError, match="several costs a sample: it is no one configuration"):
+    with pytest.raises(ValueError, match="varies, so it is not one configuration"):
         recommended(results, 8e12)
 
 
@@ -251,7 +251,7 @@ def test_a_family_is_forecast_by_its_surface_where_that_forecasts_best() -> None
     assert "of its family, where the power law" in first["law_reason"]
 
 
-def test_the_lines_say_law_error_distance_and_runner_up() -> None:
+def test_the_lines_name_law_error_distance_and_runner_up() -> None:
     found = recommended(crossing(), 6e13)
     text = "\n".join(
         recommendation_lines(found, flops=6e13, pairs=POOL, source="made up", metric="held-out/top1")

@@ -18,7 +18,7 @@ def made_up(*, gain: float, seeds: int = 3) -> pd.DataFrame:
     return results.assign(**{"style/top1": shifted})
 
 
-def test_a_line_through_plain_clip_foretells_the_others_and_a_gain_beside_it_is_found() -> None:
+def test_the_line_through_plain_clip_predicts_the_others_and_a_gain_above_it_is_found() -> None:
     found = robustness(made_up(gain=0.03), metric="held-out/top1")
     assert found["slope"].iloc[0] == pytest.approx(0.9, abs=0.03)
     assert found["r2"].iloc[0] > 0.99
@@ -35,7 +35,7 @@ def test_one_seed_leaves_robustness_undecided() -> None:
     assert set(found["verdict"]) == {"undecided"}
 
 
-def test_the_means_over_six_and_over_five_variants_stand_apart() -> None:
+def test_means_over_six_and_over_five_variants_are_separate_rows() -> None:
     results = made_up(gain=0.0).drop(columns=["style/top1", "style/count"])
     names = (
         "imagenet-a",
@@ -55,7 +55,7 @@ def test_the_means_over_six_and_over_five_variants_stand_apart() -> None:
     assert "variants-6" not in set(fewer["shifted"])
 
 
-def test_without_shifted_sets_or_another_metric_nothing_is_told() -> None:
+def test_without_shifted_sets_or_with_another_metric_the_table_is_empty() -> None:
     results = made_up(gain=0.0)
     results["held-out/top5"] = results["held-out/top1"]
     assert robustness(results, metric="held-out/top5").empty

@@ -8,7 +8,8 @@ from analysis.answers.frontier import frontier
 from analysis.answers.scope import with_scope
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.table import tidy
-from tests.analysis.synthetic import StudyFrames, trial_row
+from analysis.report.study_frames import StudyFrames
+from tests.analysis.synthetic import trial_row
 
 PAIRS = {("ConvNeXt", "clip"), ("ViT-S", "clip"), ("ViT-S", "flip-50")}
 
@@ -42,7 +43,7 @@ def scoped(
     )  # fmt: skip
 
 
-def test_the_combination_of_the_best_parts_that_was_not_run_is_named() -> None:
+def test_an_untried_combination_of_the_best_parts_is_named() -> None:
     row = scoped(drawn(cross())).iloc[0]
     assert row["scope"] == (
         "best of 3 configurations tried; ConvNeXt with FLIP (50 %) was not run; "
@@ -59,7 +60,7 @@ def test_a_combination_that_was_left_out_of_the_plan_is_named_with_its_reason() 
     assert said == "ConvNeXt with FLIP (50 %) (patch dropout needs a ViT) was not run"
 
 
-def test_what_is_planned_is_not_called_not_run() -> None:
+def test_planned_combinations_do_not_count_as_untried() -> None:
     plan = pd.DataFrame([{
         "regime": "fixed-compute", "subset_size": 1024, "quality": "all", "architecture": "ConvNeXt",
         "strategy": "flip-50", "budget": 2e11,
@@ -74,11 +75,13 @@ def test_what_is_planned_is_not_called_not_run() -> None:
         ({("ViT-S", "clip")}, "learning rates were tuned for 1 of 3 pairs of architecture and strategy"),
     ],
 )
-def test_it_says_for_which_pairs_the_learning_rate_was_tuned(rates: set[tuple[str, str]], said: str) -> None:
+def test_the_scope_says_for_which_pairs_the_learning_rate_was_tuned(
+    rates: set[tuple[str, str]], said: str
+) -> None:
     assert scoped(drawn(cross()), rates=rates)["scope"].iloc[0].endswith(said)
 
 
-def test_at_most_three_are_named(frames: StudyFrames) -> None:
+def test_at_most_three_untried_combinations_are_named(frames: StudyFrames) -> None:
     rows = cross() + [
         trial_row((size, quality, "ViT-S", "clip"), 2e11, seed, 0.58 + offset)
         for size, quality in ((256, "top20"), (512, "top40"))
@@ -90,7 +93,7 @@ def test_at_most_three_are_named(frames: StudyFrames) -> None:
     assert all(text.count(" with ") <= 3 for text in scoped(draws)["not_run"])
 
 
-def test_a_number_of_pairs_is_no_choice_in_one_epoch() -> None:
+def test_in_one_epoch_the_number_of_pairs_is_not_a_choice() -> None:
     once = {"regime": "one-epoch", "level_flops": np.nan}
     rows = [
         row | once | {"trial": f"{row['trial']}-{size}", "subset_size": size, "samples_seen": size}

@@ -9,7 +9,8 @@ from analysis.cells.intervals import interval
 from analysis.cells.table import tidy
 from analysis.laws.forms import FLOOR
 from analysis.laws.laws import laws
-from tests.analysis.synthetic import LEVELS, StudyFrames, study, trial_row, true_error
+from analysis.report.study_frames import StudyFrames
+from tests.analysis.synthetic import LEVELS, study, trial_row, true_error
 
 CENTRE = (3276, "top40", "ViT-X", "clip")
 
@@ -75,7 +76,7 @@ def test_one_seed_per_cell_has_no_interval_but_the_counting_noise_and_says_so() 
     np.testing.assert_allclose(draws.draws.std(axis=0), np.sqrt(error * (1 - error) / 1600), rtol=0.15)
 
 
-def test_one_seed_and_no_count_have_neither() -> None:
+def test_one_seed_without_image_counts_has_no_draws() -> None:
     results = study(seeds=1).results.drop(columns="held-out/count")
     draws = cell_draws(tidy(results, metric="held-out/top1"), question="q")
     assert draws.source == "none"
@@ -83,7 +84,7 @@ def test_one_seed_and_no_count_have_neither() -> None:
     assert np.isnan(interval(draws.draws[:, 0])).all()
 
 
-def test_seeds_that_agree_by_luck_are_not_taken_for_certainty() -> None:
+def test_seeds_that_agree_by_luck_still_have_the_counting_noise() -> None:
     trials = tidy(one_curve(0, seeds=2, noise=0.0), metric="held-out/top1")
     draws = cell_draws(trials, question="q")
     error = draws.cells["error"].to_numpy()
@@ -102,7 +103,7 @@ def test_a_single_run_takes_its_noise_from_the_cells_that_have_several(frames: S
     assert spread[single].mean() == pytest.approx(np.sqrt(3) * spread[~single].mean(), rel=0.2)
 
 
-def test_a_questions_stream_is_its_own_and_repeats() -> None:
+def test_each_question_has_its_own_reproducible_stream() -> None:
     assert stream("frontier", 0).integers(1 << 40) == stream("frontier", 0).integers(1 << 40)
     assert stream("frontier", 0).integers(1 << 40) != stream("laws", 0).integers(1 << 40)
     assert stream("frontier", 0).integers(1 << 40) != stream("frontier", 1).integers(1 << 40)

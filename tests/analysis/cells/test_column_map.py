@@ -49,7 +49,7 @@ def test_rows_are_chosen_names_translated_and_flops_multiplied_out() -> None:
     assert set(trials.frame["images"]) == {50_000}
 
 
-def test_a_lower_better_metric_is_turned() -> None:
+def test_a_fraction_that_is_better_when_lower_becomes_one_minus_itself() -> None:
     errors = TABLE.assign(acc=100 - TABLE["acc"])
     turned = import_table(errors, replace(HOW, better="lower"))
     np.testing.assert_allclose(turned["imagenet/top1"], import_table(TABLE, HOW)["imagenet/top1"])
@@ -61,14 +61,14 @@ def test_a_loss_stays_as_it_is() -> None:
     assert sorted(trials.frame["error"]) == [40, 45, 50, 60]
 
 
-def test_what_is_not_finite_and_what_stands_twice_is_excluded_and_counted() -> None:
+def test_rows_that_are_not_finite_or_duplicated_are_excluded_and_counted() -> None:
     table = pd.concat([TABLE, TABLE.iloc[[0]]], ignore_index=True)
     table.loc[1, "gmacs"] = np.nan
     table.loc[2, "acc"] = np.inf
     trials = tidy(import_table(table, HOW), metric=HOW.metric)
     assert len(trials.frame) == 2
     assert sorted(trials.excluded["reason"]) == [
-        "failed: the same row stands in the table twice",
+        "failed: duplicate of an earlier row",
         "failed: train_flops is not a finite number above zero",
         "the metric imagenet/top1 is not a finite number",
     ]
@@ -76,7 +76,7 @@ def test_what_is_not_finite_and_what_stands_twice_is_excluded_and_counted() -> N
 
 def test_two_different_values_of_one_cell_and_seed_are_refused() -> None:
     table = pd.concat([TABLE, TABLE.iloc[[0]].assign(acc=41.0)])
-    with pytest.raises(ValueError, match="share a cell and a seed"):
+    with pytest.raises(ValueError, match="have the same cell and seed"):
         tidy(import_table(table, HOW), metric=HOW.metric)
 
 
@@ -87,7 +87,7 @@ def test_two_different_values_of_one_cell_and_seed_are_refused() -> None:
             replace(HOW, metric_column=Column(source="accuracy")),
             "column 'accuracy'; did you mean 'acc'",
         ),
-        (replace(HOW, rows={"task": ("imagenet1k",)}), "no row has task imagenet1k; there: cifar, imagenet"),
+        (replace(HOW, rows={"task": ("imagenet1k",)}), "no row has task imagenet1k; found: cifar, imagenet"),
         (replace(HOW, columns={**HOW.columns, "sead": Column(value="0")}), "did you mean 'seed'"),
         (replace(HOW, columns={}), "the column map lacks 'regime'; needed: regime, subset_size"),
         (
@@ -192,7 +192,7 @@ def test_a_row_without_a_name_or_a_number_fails_with_the_reason() -> None:
     table = TABLE.assign(net=["", *TABLE["net"][1:]], seen=[1e8, 0.0, 1e8, 1e9, 1e9])
     frame = import_table(table, HOW)
     assert frame["reason"].tolist()[:2] == [
-        "it has no architecture",
+        "no architecture",
         "train_flops is not a finite number above zero",
     ]
     left = unselected(table, HOW)

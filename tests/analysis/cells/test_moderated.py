@@ -69,7 +69,7 @@ def test_equal_variances_are_pooled_and_a_group_without_a_second_run_gets_the_po
     np.testing.assert_allclose(noise, 1.0, atol=0.12)
 
 
-def test_variances_that_differ_keep_to_themselves_the_more_the_better_they_are_known() -> None:
+def test_variances_that_differ_are_shrunk_less_the_better_they_are_known() -> None:
     scale = np.tile([1.0, 100.0], 20)
     few, _ = moderated(2 * scale, np.full(40, 2.0))
     many, degrees = moderated(50 * scale, np.full(40, 50.0))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis.cells.table import levels, tidy
-from tests.analysis.synthetic import StudyFrames
+from analysis.report.study_frames import StudyFrames
 
 
 def test_error_is_one_minus_the_declared_metric(frames: StudyFrames) -> None:
@@ -46,13 +46,13 @@ def test_a_finished_trial_without_the_metric_is_excluded(frames: StudyFrames) ->
 
 
 def test_the_same_trial_twice_is_refused(frames: StudyFrames) -> None:
-    with pytest.raises(ValueError, match="name each trial once; 'vit-x-clip-"):
+    with pytest.raises(ValueError, match="name each trial once; found 'vit-x-clip-"):
         tidy(pd.concat([frames.results, frames.results.iloc[[0]]]), metric="held-out/top1")
 
 
 def test_two_trials_of_one_cell_and_seed_are_refused(frames: StudyFrames) -> None:
     copy = frames.results.iloc[[0]].assign(trial="again")
-    with pytest.raises(ValueError, match=r"'again'.* share a cell and a seed"):
+    with pytest.raises(ValueError, match=r"'again'.* have the same cell and seed"):
         tidy(pd.concat([frames.results, copy]), metric="held-out/top1")
 
 
@@ -83,7 +83,7 @@ def test_outside_fixed_compute_the_budget_is_the_samples_seen(frames: StudyFrame
     assert (tidied["budget"] == tidied["samples_seen"]).all()
 
 
-def test_no_rows_are_a_study_that_has_not_finished_a_trial() -> None:
+def test_an_empty_table_is_a_study_without_finished_trials() -> None:
     trials = tidy(pd.DataFrame(), metric="held-out/top1")
     assert trials.frame.empty
     assert trials.excluded.empty
@@ -99,7 +99,7 @@ def test_equal_samples_that_differ_by_less_than_a_batch_are_one_budget(frames: S
     assert budgets[results["trial"]].tolist() == [10_048, 10_048, 20_032]
 
 
-def test_a_level_is_no_wider_than_its_rounding_however_near_its_values_lie() -> None:
+def test_close_values_do_not_chain_into_one_level() -> None:
     near = np.geomspace(1.0, 2.0, 100)
     found = levels(near, np.full(100, np.nan))
     assert (near >= 0.97 * found - 1e-12).all()
@@ -107,7 +107,7 @@ def test_a_level_is_no_wider_than_its_rounding_however_near_its_values_lie() -> 
     assert levels(near, np.full(100, 1e-9)).tolist() == near.tolist()
 
 
-def test_under_fixed_compute_a_level_that_is_not_given_follows_from_the_flops(frames: StudyFrames) -> None:
+def test_under_fixed_compute_a_missing_level_follows_from_the_flops(frames: StudyFrames) -> None:
     given = tidy(frames.results, metric="held-out/top1").frame.set_index("trial")["budget"]
     results = frames.results.assign(level_flops=np.nan)
     found = tidy(results, metric="held-out/top1").frame.set_index("trial")["budget"]

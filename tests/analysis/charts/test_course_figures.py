@@ -9,7 +9,7 @@ from analysis.answers.cost import by_level
 from analysis.charts.course_figures import plan_grid, schedule
 from analysis.charts.figure_data import FigureData
 from analysis.drawing.draw import draw
-from tests.analysis.synthetic import StudyFrames
+from analysis.report.study_frames import StudyFrames
 
 
 def drawn(data: object) -> FigureData:

@@ -12,8 +12,10 @@ from analysis.charts.figure_data import MARKS, FigureData, Missing
 from analysis.drawing.draw import draw
 from analysis.drawing.save import save
 from analysis.drawing.save_all import helpers, save_all
-from analysis.report import analyse, report
-from tests.analysis.synthetic import StudyFrames, study
+from analysis.report.analyse import analyse
+from analysis.report.report import draw_data
+from analysis.report.study_frames import StudyFrames
+from tests.analysis.synthetic import study
 
 NAMES = [
     "error-compute-architecture", "error-compute-strategy", "error-samples-strategy", "error-data",
@@ -23,14 +25,7 @@ NAMES = [
 
 
 def figures_of(frames: StudyFrames) -> tuple[FigureData | Missing, ...]:
-    found = analyse.analyse(
-        {"name": "made up", "metric": "held-out/top1"},
-        results=frames.results, plan=frames.plan, ledger=frames.ledger, events=frames.events,
-    )  # fmt: skip
-    return report.draw_data(
-        found, results=frames.results, curves=frames.curves, plan=frames.plan, left_out=frames.left_out,
-        ledger=frames.ledger, events=frames.events,
-    )  # fmt: skip
+    return draw_data(analyse(frames), frames)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +87,7 @@ def test_one_seed_draws_hollow_stars_and_a_caption_that_says_why() -> None:
     # What the laws miss bounds them without a second seed; what the cells have is the counting noise.
     assert marks.get_group("tentative law")[["low", "high"]].notna().all(axis=None)
     assert "a lower bound" in data.caption
-    assert "hollow where it is undecided" in data.caption
+    assert "hollow if it is undecided" in data.caption
 
 
 def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> None:
@@ -100,20 +95,17 @@ def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> 
         (frames.results["strategy"] == "clip") & (frames.results["architecture"] == "ViT-X")
     ]
     alone = only[only["quality"] == "all"]
-    cut = StudyFrames(
-        results=alone, curves=pd.DataFrame(), plan=frames.plan, left_out=frames.left_out,
-        ledger=frames.ledger, events=frames.events,
-    )  # fmt: skip
+    cut = replace(frames, results=alone, curves=pd.DataFrame())
     missing = {data.title: data.reason for data in figures_of(cut) if isinstance(data, Missing)}
-    differ = "no two finished trials differ in"
+    differ = "no two finished trials differ only in"
     assert missing == {
-        "Error against compute, by training strategy": f"{differ} training strategy alone",
-        "Error against samples, by training strategy": f"{differ} training strategy alone",
-        "Error against data size": f"{differ} the number of pairs alone",
+        "Error against compute, by training strategy": f"{differ} training strategy",
+        "Error against samples, by training strategy": f"{differ} training strategy",
+        "Error against data size": f"{differ} the number of pairs",
         "Error against epochs, by data size": (
-            "no two curves over compute differ in the number of pairs alone"
+            "no two curves over compute differ only in the number of pairs"
         ),
-        "Quality of the data at each budget": f"{differ} the quality of their data alone",
+        "Quality of the data at each budget": f"{differ} the quality of their data",
         "IsoFLOP profiles: error against model size": (
             "1 model size of one family at a budget; a profile needs three"
         ),
@@ -124,14 +116,14 @@ def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> 
             )
             for axis in ("architecture", "training strategy")
         },
-        "What a strategy is worth in compute": "no strategy has a curve along compute beside plain CLIP's",
-        "What a strategy is worth in data": "no strategy has a curve along data beside plain CLIP's",
+        "What a strategy is worth in compute": "no strategy and plain CLIP both have a curve along compute",
+        "What a strategy is worth in data": "no strategy and plain CLIP both have a curve along data",
         "Accuracy under shift against plain accuracy": (
-            "fewer than four plain CLIP cells have zero-shot top-1 on a shifted set as well"
+            "fewer than four plain CLIP cells also have zero-shot top-1 on a shifted set"
         ),
-        "Retrieval": "no finished trial was measured by it: image_to_text_r1, text_to_image_r1",
+        "Retrieval": "no finished trial has any of the metrics image_to_text_r1, text_to_image_r1",
         "Linear probe and few-shot": (
-            "no finished trial was measured by it: probe_top1, few_shot_5_top1, few_shot_10_top1"
+            "no finished trial has any of the metrics probe_top1, few_shot_5_top1, few_shot_10_top1"
         ),
     }
 
@@ -143,7 +135,7 @@ def test_a_half_finished_study_has_no_filled_star(frames: StudyFrames) -> None:
     assert "best" not in set(data.frame["mark"])
 
 
-def test_residuals_are_what_the_cells_have_above_their_laws() -> None:
+def test_residuals_are_measured_minus_law() -> None:
     levels = tuple(200e9 * 3**step for step in range(5))
     data = {one.name: one for one in figures_of(study(levels=levels)) if isinstance(one, FigureData)}
     marks = data["residuals"].frame.query("mark == 'point'")
@@ -153,7 +145,9 @@ def test_residuals_are_what_the_cells_have_above_their_laws() -> None:
     assert (marks["y"] <= marks["high"]).all()
 
 
-def test_a_figure_is_the_same_whoever_draws_it(drawn: dict[str, FigureData], tmp_path: Path) -> None:
+def test_a_figure_does_not_depend_on_the_process_that_draws_it(
+    drawn: dict[str, FigureData], tmp_path: Path
+) -> None:
     some = [drawn[name] for name in ("ledger", "schedule", "quality")]
     texts = []
     for count in (0, 1):

@@ -15,7 +15,8 @@ from analysis.charts.size_figures import over_epochs, over_pairs
 from analysis.charts.worth_figures import equivalence, shift
 from analysis.drawing.draw import draw
 from analysis.laws.laws import laws
-from tests.analysis.synthetic import StudyFrames, study
+from analysis.report.study_frames import StudyFrames
+from tests.analysis.synthetic import study
 
 METRIC = "held-out/top1"
 
@@ -58,7 +59,7 @@ def test_error_over_data_has_a_panel_for_equal_samples_and_one_for_one_epoch(reg
     data = drawn(over_pairs([measure(regimes, METRIC, question="figure")], axis="architecture"))
     points = data.frame[data.frame["mark"] == "point"]
     assert set(points["panel"]) == {"equal samples", "one epoch"}
-    assert "held: CLIP, top 40 % at 65,536 samples; CLIP, top 40 %" in data.caption
+    assert "Fixed: CLIP, top 40 % at 65,536 samples; CLIP, top 40 %" in data.caption
     assert set(points["series"]) == {"ViT-X", "ViT-S"}
     assert set(points["x"]) == {512.0, 1024.0, 3276.0}
     # A law of one epoch is drawn over pairs, within those that were measured.
@@ -83,7 +84,7 @@ def test_cells_without_a_law_are_joined_by_a_thin_line_and_the_caption_says_so()
     points = data.frame[data.frame["mark"] == "point"]
     assert set(points.loc[points["line"] == "joined", "series"]) == {"512 pairs"}
     assert "512 pairs" not in set(data.frame.loc[data.frame["mark"].str.contains("law"), "series"])
-    assert "1 not drawn (no decrease), whose cells thin lines join" in data.caption
+    assert "1 not drawn (no decrease); thin lines join their cells" in data.caption
 
 
 def test_quality_is_bars_in_groups_of_one_budget_with_a_panel_for_each_regime(regimes: pd.DataFrame) -> None:
@@ -103,7 +104,7 @@ def test_quality_is_bars_in_groups_of_one_budget_with_a_panel_for_each_regime(re
     assert (fixed["low"] < fixed["y"]).all()
     assert (fixed["y"] < fixed["high"]).all()
     assert set(bars.loc[bars["panel"] == "one epoch", "label"]) == {"largest subset of each quality"}
-    assert "In one epoch a purer subset is a smaller one, and costs less" in data.caption
+    assert "In one epoch a purer subset is smaller and costs less" in data.caption
     assert draw(data).axes[0].get_ylim()[0] == 0
 
 
@@ -119,7 +120,7 @@ def test_every_quality_that_ties_has_a_hollow_star_and_the_caption_names_the_tie
     assert "200 GFLOP: tie of top 20 % and top 40 %" in data.caption
 
 
-def test_no_quality_is_clearly_best_before_all_that_were_planned_have_run() -> None:
+def test_no_quality_is_clear_before_all_planned_trials_have_run() -> None:
     results = study().results
     results.loc[results["quality"] == "top20", METRIC] += 0.2
     mine = measure(results, METRIC, question="figure")
@@ -155,7 +156,7 @@ def test_other_measures_are_drawn_one_panel_each_with_laws_where_supported(frame
     assert "best" not in set(data.frame["mark"])
 
 
-def test_cells_under_shift_stand_by_the_line_that_plain_clip_follows(frames: StudyFrames) -> None:
+def test_cells_under_shift_are_drawn_with_the_line_of_plain_clip(frames: StudyFrames) -> None:
     data = drawn(shift(frames.results, metric=METRIC, draws=cells_of(frames.results)))
     points = data.frame[data.frame["mark"] == "point"]
     # The made-up shift takes half of every accuracy.
@@ -166,7 +167,7 @@ def test_cells_under_shift_stand_by_the_line_that_plain_clip_follows(frames: Stu
     assert set(points["series"]) >= {"ViT-X", "SLIP", "FLIP (50 %)"}
 
 
-def test_a_ratio_beyond_what_clip_was_measured_to_is_drawn_as_a_bound(frames: StudyFrames) -> None:
+def test_a_ratio_beyond_the_measured_range_of_clip_is_drawn_as_a_bound(frames: StudyFrames) -> None:
     draws = cells_of(frames.results)
     table = equivalences(draws, tuple(laws(draws, along="compute")), along="compute")
     data = drawn(equivalence(draws, table, along="compute"))

@@ -33,7 +33,7 @@ SCORES = {
 }  # fmt: skip
 
 
-def test_each_field_has_its_curve_through_the_winner_which_is_marked_as_the_tie_that_it_is() -> None:
+def test_each_field_has_a_curve_through_the_winner_whose_star_shows_a_tie() -> None:
     rate, warmup = figures(Tuned(tried=tried(SCORES), metric="validation/top1", winners=[WON]))
 
     points = rate.frame[rate.frame["mark"] == "point"]
@@ -42,15 +42,15 @@ def test_each_field_has_its_curve_through_the_winner_which_is_marked_as_the_tie_
     assert (points["high"] - points["y"]).tolist() == pytest.approx([1.645] * 3, abs=1e-3)
     (star,) = rate.frame[rate.frame["mark"] == "best, not clear"].to_dict("records")
     assert (star["x"], star["y"]) == (4e-3, pytest.approx(64))
-    assert star["text"].endswith("1 run; won at the edge of what was tried, a tie")
-    assert "ViT-X: 0.004, a tie at the edge of what was tried." in rate.caption
+    assert star["text"].endswith("1 run; won at the edge of the values tried, a tie")
+    assert "ViT-X: 0.004, a tie at the edge of the values tried." in rate.caption
     assert "1 value not drawn: training diverged." in rate.caption
     assert rate.x_scale == "log"
     assert warmup.frame.loc[warmup.frame["mark"] == "point", "y"].tolist() == pytest.approx([64, 69])
     assert warmup.x_scale == "linear"
 
 
-def test_a_tuning_that_is_not_decided_has_no_star_and_says_so() -> None:
+def test_an_undecided_tuning_has_no_star_and_the_caption_says_so() -> None:
     rate, _ = figures(Tuned(tried=tried(SCORES), metric="validation/top1", winners=[]))
 
     assert set(rate.frame["mark"]) == {"line", "point"}
@@ -58,9 +58,9 @@ def test_a_tuning_that_is_not_decided_has_no_star_and_says_so() -> None:
     assert tables.tuning(Tuned(tried=tried(SCORES), metric="validation/top1", winners=[])).frame.empty
 
 
-def test_the_table_tells_winner_runner_up_and_edge() -> None:
+def test_the_table_shows_winner_runner_up_and_edge() -> None:
     found = tables.tuning(Tuned(tried=tried(SCORES), metric="validation/top1", winners=[WON])).frame.iloc[0]
 
     assert found["Winner"] == "lr_peak 0.004, warmup 0.1"
     assert (found["Error (%)"], found["Its error (%)"], found["Verdict"]) == ("64.0", "66.0", "tie")
-    assert found["Note"].startswith("peak learning rate: an edge of what was tried won")
+    assert found["Note"].startswith("peak learning rate: the best value lies at the edge of those tried")

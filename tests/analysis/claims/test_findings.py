@@ -10,7 +10,8 @@ from analysis.cells.table import records
 from analysis.claims.all import CLAIMS
 from analysis.claims.findings import Finding, findings, judge
 from analysis.claims.statement_frame import COLUMNS, from_figures, from_study
-from tests.analysis.synthetic import StudyFrames, trial_row
+from analysis.report.study_frames import StudyFrames
+from tests.analysis.synthetic import trial_row
 
 FOLDER = Path("results/paper")
 CLAIMED = pd.read_csv(FOLDER / "claims.csv").fillna({"points_supporting": 0, "points_tested": 0})
@@ -51,7 +52,7 @@ def test_the_digitised_figures_give_the_verdict_that_was_counted_by_hand(
         assert not part.tested or part.low <= part.effect <= part.high
 
 
-def test_what_speaks_against_a_verdict_is_named(paper: dict[str, list[Finding]]) -> None:
+def test_comparisons_against_a_verdict_are_named(paper: dict[str, list[Finding]]) -> None:
     assert paper["C16"][0].reason == "3 of 5 comparisons in support; not at ViT-Ti/16; ViT-S/16"
     assert paper["C38"][0].reason == "4 of 5 comparisons in support; not at 50M pairs → 25M pairs"
     assert paper["C33"][0].reason == "1 of 3 comparisons in support; only at probe, 10M pairs"
@@ -157,7 +158,7 @@ def test_which_architecture_is_the_best_at_low_compute_is_judged_at_the_lowest_l
     assert judge(BY_NAME["C29"], frame).verdict == "supported"
 
 
-def test_no_results_test_nothing() -> None:
+def test_without_results_no_claim_is_testable() -> None:
     assert {one.verdict for one in findings(from_study(pd.DataFrame(), metric="held-out/top1"))} == {
         "not testable"
     }

@@ -22,7 +22,7 @@ def answers() -> dict[Kind, Held]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_intervals_hold_what_they_say(name: str, answers: dict[Kind, Held]) -> None:
+def test_intervals_cover_the_truth_at_their_nominal_rate(name: str, answers: dict[Kind, Held]) -> None:
     # Those of a study hang together: a share over a dozen studies of each form is a rough one.
     held = [one for kind in KINDS for one in answers[kind][name]]
     assert len(held) >= 20
@@ -40,7 +40,7 @@ def test_laws_are_rarely_found_in_noise() -> None:
     assert sum(invented(number, draws=300) for number in range(50)) <= 6
 
 
-def test_the_surfaces_intervals_hold_what_they_say() -> None:
+def test_intervals_of_the_surface_cover_the_truth_at_their_nominal_rate() -> None:
     found = [surface(number, draws=200) for number in range(25)]
     for name in found[0]:
         assert np.mean([one[name] for one in found]) >= 0.8

@@ -36,10 +36,10 @@ def test_two_levels_are_too_few_for_a_law() -> None:
     assert np.isnan(found.alpha)
 
 
-def test_as_many_levels_as_parameters_are_passed_through_and_said_to_be_saturated() -> None:
+def test_a_law_with_as_many_parameters_as_levels_is_saturated() -> None:
     found = fitted([0.8, 0.6, 0.5])
     assert found.status == "saturated"
-    assert "nothing is left to test" in found.reason
+    assert "cannot be tested" in found.reason
     np.testing.assert_allclose(found(X[:3]), [0.8, 0.6, 0.5], atol=1e-7)
 
 
@@ -57,7 +57,7 @@ def test_four_levels_are_drawn_as_untested() -> None:
         ([0.9, 0.4, 0.4, 0.4, 0.4, 0.4], "exponent at bound"),
     ],
 )
-def test_what_holds_no_law_with_floor_is_said_to_hold_none(y: list[float], status: Status) -> None:
+def test_curves_without_a_law_with_floor_get_the_status_that_says_why(y: list[float], status: Status) -> None:
     assert fitted(y).status == status
 
 
@@ -75,13 +75,13 @@ def test_misses_of_more_than_two_points_are_a_misfit_whatever_the_noise() -> Non
     assert fit_law(SHIFT, X, y, runs=ONCE, draws=draws(y, 0.10), source="runs", freedom=12).supported
 
 
-def test_a_law_no_better_than_the_last_level_carried_on_is_a_misfit() -> None:
+def test_a_law_no_better_than_carrying_levels_forward_is_a_misfit() -> None:
     steps = np.arange(24)
     y = 0.6 - 0.00625 * steps + 0.018 * np.sin(2 * np.pi * steps / 12)
     found = fit_law(POWER, np.geomspace(2e11, 2e15, 24), y, runs=np.ones(24, np.int64))
     assert found.miss < 0.02
     assert found.status == "misfit"
-    assert "carried on to the next" in found.reason
+    assert "carrying each level forward" in found.reason
 
 
 def test_misses_beyond_the_noise_are_a_lack_of_fit_that_is_drawn() -> None:
@@ -97,7 +97,7 @@ def test_misses_beyond_the_noise_are_a_lack_of_fit_that_is_drawn() -> None:
     assert few.lack_of_fit > found.lack_of_fit
 
 
-def test_lack_of_fit_is_found_as_often_as_its_level_says() -> None:
+def test_lack_of_fit_is_found_at_the_rate_of_its_level() -> None:
     generator = np.random.default_rng(2)
     y = LINE + 0.01 * generator.standard_normal((300, 6))
     chances = [
@@ -107,20 +107,20 @@ def test_lack_of_fit_is_found_as_often_as_its_level_says() -> None:
     assert 0.02 <= np.mean(np.array(chances) < 0.05) <= 0.09
 
 
-def test_one_curve_of_noise_in_twenty_at_most_is_given_a_law_where_no_noise_was_measured() -> None:
+def test_without_measured_noise_at_most_one_in_twenty_curves_of_noise_gets_a_law() -> None:
     generator = np.random.default_rng(0)
     noise = 0.5 + 0.01 * generator.standard_normal((200, 4))
     assert np.mean([fitted(y).supported for y in noise]) <= 0.05
     assert all(fitted(LINE + 0.01 * generator.standard_normal(6)).supported for _ in range(5))
 
 
-def test_a_fall_within_the_noise_is_no_law_and_its_chance_is_said() -> None:
+def test_a_fall_within_the_noise_gets_no_law_and_the_reason_gives_its_chance() -> None:
     y = np.array([0.52, 0.51, 0.505, 0.50])
     found = fit_law(FLOOR, X[:4], y, runs=ONCE[:4], draws=draws(y, 0.02), source="runs", freedom=8)
     assert found.status == "no decrease"
-    assert re.search(r"without any law it would fall so far in \d+%", found.reason)
+    assert re.search(r"errors without any trend fall as far with chance \d+%", found.reason)
 
 
-def test_a_bounded_law_that_does_not_fall_is_no_law() -> None:
+def test_a_bounded_law_that_does_not_fall_is_not_supported() -> None:
     found = fit_law(BOUNDED, X, np.array([0.5, 0.5, 0.6, 0.6, 0.7, 0.7]), runs=ONCE, chance=0.99)
     assert not found.supported

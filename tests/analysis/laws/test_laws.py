@@ -75,7 +75,7 @@ def test_no_form_that_fits_had_a_lower_held_out_error(paper: list[Family]) -> No
                 assert np.median(misses) > MOST_MISSED, (trials.metric, form)
 
 
-def test_bands_hold_a_cell_left_out_of_them_nine_times_in_ten(paper: list[Family]) -> None:
+def test_bands_cover_a_left_out_cell_nine_times_in_ten(paper: list[Family]) -> None:
     # A cell of every curve at once; all of them, one in turn, are a line of ``benchmarks/coverage.py``.
     held = []
     for along, _, draws, fitted in paper:
@@ -86,7 +86,7 @@ def test_bands_hold_a_cell_left_out_of_them_nine_times_in_ten(paper: list[Family
     assert 0.8 <= np.mean(held) <= 1.0
 
 
-def test_forecasts_hold_the_largest_levels_nine_times_in_ten(paper: list[Family]) -> None:
+def test_forecast_intervals_cover_the_largest_levels_nine_times_in_ten(paper: list[Family]) -> None:
     held = []
     for along, _, draws, fitted in paper:
         out = [place for law in fitted for place in law.positions[-max(1, len(law.positions) // 4) :]]
@@ -100,9 +100,9 @@ def test_a_caption_says_what_laws_miss_and_what_the_noise_is() -> None:
     drawn = over_epochs([measure(results, METRIC, question="figure")])
     assert isinstance(drawn, FigureData)
     law = r"\d laws E \+ \(c − E\)·q/\(1 \+ q\), q = \(C/C₀\)\^-α \(bounded law\)"
-    miss = r" missing their points by 0\.\d\d points \(root mean square, 1\.\d\d points of noise\)"
+    miss = r" with misses of 0\.\d\d points \(root mean square, 1\.\d\d points of noise\)"
     assert re.search(law + miss, drawn.caption), drawn.caption
-    assert "through four levels or fewer, not tested (dashed)" in drawn.caption
+    assert "have four levels or fewer and are not tested (dashed)" in drawn.caption
 
 
 def test_no_seeds_leave_all_misses_as_discrepancy(
@@ -124,7 +124,7 @@ def test_the_noise_between_seeds_is_subtracted_from_what_laws_miss() -> None:
 
 
 @pytest.mark.parametrize(("squares", "sd"), [(12 * 0.05**2, 0.04), (12 * 0.02**2, 0.0)])
-def test_a_variance_beside_the_noise_is_drawn_as_its_freedom_allows(squares: float, sd: float) -> None:
+def test_draws_of_the_excess_variance_follow_its_degrees_of_freedom(squares: float, sd: float) -> None:
     found = by_moments(squares, freedom=12, noise=0.03**2)
     assert found.sd == pytest.approx(sd)
     drawn = found.drawn(4000, np.random.default_rng(0))
@@ -132,7 +132,7 @@ def test_a_variance_beside_the_noise_is_drawn_as_its_freedom_allows(squares: flo
     assert np.mean(drawn**2) == pytest.approx((0.05**2 * 12 / 10 - 0.03**2) if sd else 0.0, rel=0.1)
 
 
-def test_nothing_left_over_gives_no_discrepancy() -> None:
+def test_without_spare_levels_there_is_no_discrepancy() -> None:
     assert not by_moments(0.0, freedom=0, noise=0.0).drawn(5, np.random.default_rng(0)).any()
 
 

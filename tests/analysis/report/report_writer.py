@@ -1,6 +1,7 @@
 """Writes the report of a made-up study, for the tests of its files and of its page in a browser."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from analysis.charts.figure_data import FigureData
 from analysis.report import report
 from analysis.report.report import ReportSummary, write_report
-from tests.analysis.synthetic import StudyFrames
+from analysis.report.study_frames import StudyFrames
 
 HOSTILE = "<script>alert('caption')</script>"
 
@@ -30,15 +31,5 @@ def write(
         "hardware": "2 cores",
         "seeds": "0, 1, 2",
     }
-    return write_report(
-        folder,
-        declaration={"name": name, "metric": "held-out/top1", "study_budget_flops": 4e14},
-        declaration_text=text,
-        results=frames.results,
-        curves=frames.curves,
-        plan=frames.plan,
-        left_out=frames.left_out,
-        ledger=frames.ledger,
-        events=frames.events,
-        provenance=provenance,
-    )
+    study = replace(frames, name=name, budget_flops=4e14)
+    return write_report(folder, study, declaration_text=text, provenance=provenance)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from analysis.report.study_frames import StudyFrames
 from tests.analysis.report.report_writer import HOSTILE, write
-from tests.analysis.synthetic import StudyFrames
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
@@ -73,7 +73,7 @@ def column(page: Page, name: str) -> list[str]:
     return texts
 
 
-def test_it_opens_without_an_error_and_asks_for_nothing_but_itself(opened: Opened, report: Path) -> None:
+def test_the_page_opens_without_an_error_and_requests_nothing_else(opened: Opened, report: Path) -> None:
     opened.page.wait_for_load_state("load")
     assert opened.said == []
     assert {url.partition("#")[0] for url in opened.asked if not url.startswith("data:")} == {report.as_uri()}
@@ -177,7 +177,7 @@ def test_a_mark_lies_where_it_is_drawn(opened: Opened) -> None:
     assert off < 2.0
 
 
-def test_a_phone_shows_it_without_scrolling_sideways(opened: Opened) -> None:
+def test_the_page_fits_a_phone_without_horizontal_scrolling(opened: Opened) -> None:
     page = opened.page
     page.set_viewport_size({"width": 360, "height": 740})
     page.locator("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")

@@ -7,7 +7,6 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +16,10 @@ from analysis.cells.table import CONFIGURATION
 from analysis.report.analyse import analyse
 from analysis.report.latex import latex
 from analysis.report.report import ReportSummary
+from analysis.report.study_frames import StudyFrames
 from analysis.report.tables import Table
 from tests.analysis.report.report_writer import HOSTILE, leave_undrawn, write
-from tests.analysis.synthetic import StudyFrames, study
+from tests.analysis.synthetic import study
 
 
 class Elements(HTMLParser):
@@ -162,7 +162,7 @@ def test_the_summary_answers_for_each_budget(written: tuple[ReportSummary, Eleme
     )
 
 
-def test_the_answers_stand_before_everything_else(written: tuple[ReportSummary, Elements]) -> None:
+def test_the_answers_come_before_everything_else(written: tuple[ReportSummary, Elements]) -> None:
     text = written[1].text
     assert (
         text.index("What to train at each budget") < text.index("ConvNeXt-C") < text.index("Trials finished")
@@ -199,7 +199,7 @@ def test_a_study_without_a_finished_trial_has_a_report(tmp_path: Path, frames: S
     levels = ("200 GFLOP", "900 GFLOP", "3.6 TFLOP")
     assert summary.lines == (
         "0 of 99 trials finished; 0 FLOP spent",
-        "no trial has finished: there is nothing to choose from yet",
+        "no trial has finished, so there is nothing to compare yet",
         f"no result yet: {', '.join(f'33 trials at {each}' for each in levels)}; see tables/missing.md",
     )
     assert "No trial has finished yet" in summary.page.read_text(encoding="utf-8")
@@ -226,7 +226,7 @@ def test_a_report_replaces_the_one_before_and_is_the_same_for_the_same_study(
     assert first == second
 
 
-def test_a_refused_study_leaves_the_report_before_as_it_was(tmp_path: Path, frames: StudyFrames) -> None:
+def test_a_refused_study_leaves_the_previous_report_unchanged(tmp_path: Path, frames: StudyFrames) -> None:
     folder = tmp_path / "report"
     folder.mkdir()
     (folder / "report.html").write_text("before")
@@ -256,10 +256,8 @@ def test_the_analysis_imports_neither_torch_nor_ray() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_no_winner_is_called_where_a_seed_of_it_gave_no_result(frames: StudyFrames) -> None:
-    declaration = {"name": "made-up", "metric": "held-out/top1"}
-    others: dict[str, Any] = {"plan": frames.plan, "ledger": frames.ledger, "events": frames.events}
-    whole = analyse(declaration, results=frames.results, **others).frontier.set_index("budget")
+def test_a_winner_with_a_seed_without_result_is_undecided(frames: StudyFrames) -> None:
+    whole = analyse(frames).frontier.set_index("budget")
     clear = whole[whole["verdict"] == "clear"]
     assert len(clear)
     budget, leader = clear.index[0], clear.iloc[0]
@@ -268,7 +266,7 @@ def test_no_winner_is_called_where_a_seed_of_it_gave_no_result(frames: StudyFram
     first = lost.index[same & (lost["level_flops"] == budget)][0]
     lost.loc[first, "status"], lost.loc[first, "held-out/top1"] = "failed", np.nan
 
-    row = analyse(declaration, results=lost, **others).frontier.set_index("budget").loc[budget]
+    row = analyse(replace(frames, results=lost)).frontier.set_index("budget").loc[budget]
 
     assert row["verdict"] == "undecided"
     assert row["reason"].startswith("so far ahead by ")

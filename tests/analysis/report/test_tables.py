@@ -8,9 +8,9 @@ import pytest
 
 from analysis.answers.cost import by_level, run_time, totals
 from analysis.report.latex import latex
+from analysis.report.study_frames import StudyFrames
 from analysis.report.table_files import markdown, save
 from analysis.report.tables import Table
-from tests.analysis.synthetic import StudyFrames
 
 ODD = Table(
     name="odd",
@@ -47,7 +47,7 @@ def test_the_csv_holds_the_texts(tmp_path: Path) -> None:
 
 def test_levels_sum_to_the_ledger(frames: StudyFrames) -> None:
     levels = by_level(frames.plan, frames.ledger)
-    cost = totals({"study_budget_flops": 4e14}, frames.plan, frames.ledger, frames.events)
+    cost = totals(frames.plan, frames.ledger, frames.events, budget_flops=4e14)
     spent = frames.ledger[frames.ledger["entry"].isin(["spent", "charged"])]
     assert levels["spent"].sum() == cost.spent_flops == spent[["train_flops", "evaluation_flops"]].sum().sum()
     assert levels["level"].tolist() == ["200 GFLOP", "900 GFLOP", "3.6 TFLOP", "quality scorer"]
@@ -55,11 +55,11 @@ def test_levels_sum_to_the_ledger(frames: StudyFrames) -> None:
 
 
 def test_time_is_read_from_the_events(frames: StudyFrames) -> None:
-    time = totals({}, frames.plan, frames.ledger, frames.events).time
+    time = totals(frames.plan, frames.ledger, frames.events).time
     assert (time.slots, time.busy_s, time.wall_s) == (2, 99 * 5.0, 10.0 + 3 * 99)
 
 
-def test_slots_that_come_and_go_count_for_as_long_as_they_were_there() -> None:
+def test_slots_count_for_the_time_that_they_existed() -> None:
     events = pd.DataFrame([
         {"time": 0.0, "event": "tuning-started", "slots": 1},
         {"time": 0.0, "event": "trial-started", "trial": "t", "slot": 0},
@@ -86,7 +86,7 @@ def test_slots_that_come_and_go_count_for_as_long_as_they_were_there() -> None:
 
 
 def test_a_study_that_has_not_begun_costs_nothing(frames: StudyFrames) -> None:
-    cost = totals({}, frames.plan, pd.DataFrame(), pd.DataFrame())
+    cost = totals(frames.plan, pd.DataFrame(), pd.DataFrame())
     assert cost.spent_flops == 0
     assert cost.planned_flops > 0
 

@@ -16,7 +16,7 @@ from analysis.charts.size_figures import isoflop
 from analysis.labels import budget_text
 from analysis.report.tables import profiles as table
 from analysis.sizes.isoflop import curves
-from analysis.sizes.size_profile import Measured, Profile, profile, profiles
+from analysis.sizes.size_profile import Measured, Profile, profiles
 from tests.analysis.made_up_valleys import KINDS, Kind, best_sizes
 
 SIZES = np.array([13e6, 25e6, 39e6, 72e6, 140e6])
@@ -27,6 +27,18 @@ def fitted(error: NDArray[np.float64], *, noise: float = 0.002, source: Source =
     stack = np.concatenate([error[None, :], error + shifts, error + shifts[:12]])
     runs = np.full(len(error), 3)
     return profile(SIZES[: len(error)], stack, refits=1000, runs=runs, source=source)
+
+
+def profile(
+    size: NDArray[np.float64],
+    stack: NDArray[np.float64],
+    *,
+    refits: int,
+    runs: NDArray[np.int64],
+    source: Source,
+) -> Profile:
+    """Fit the profile of one budget alone."""
+    return profiles([Measured(size=size, stack=stack, runs=runs)], refits=refits, source=source)[0]
 
 
 def parabola(minimum: float, curvature: float) -> NDArray[np.float64]:
@@ -50,12 +62,12 @@ def test_a_minimum_at_the_edge_is_reported_and_not_marked(minimum: float, word: 
     assert np.isnan(found.size)
 
 
-def test_a_concave_profile_is_fitted_by_the_best_convex_curve_reported_and_not_marked() -> None:
+def test_a_concave_profile_is_reported_and_its_minimum_not_marked() -> None:
     error = parabola(45e6, -0.05)
     found = fitted(error)
     assert found.status == "concave"
-    assert found.reason.startswith("the constraint binds: the error is not convex")
-    assert found.reason.endswith("a line towards the smallest model: no minimum is marked")
+    assert found.reason.startswith("the error is not convex")
+    assert found.reason.endswith("a line towards the smallest model, so no minimum is marked")
     assert np.isnan(found.size)
     assert found.sizes == (13e6, 39e6)
     near = SIZES[:3]
@@ -66,7 +78,7 @@ def test_a_concave_profile_is_fitted_by_the_best_convex_curve_reported_and_not_m
     assert missed == pytest.approx(nnls(columns, error[:3])[1] ** 2, rel=1e-9)
 
 
-def test_a_minimum_that_moves_out_in_the_draws_is_not_marked() -> None:
+def test_a_minimum_outside_the_sizes_in_many_draws_is_not_marked() -> None:
     found = fitted(parabola(45e6, 0.004), noise=0.02)
     assert found.status == "unstable"
     assert np.isnan(found.size)
@@ -133,7 +145,7 @@ def test_a_minimum_above_a_measured_size_is_not_marked() -> None:
     error[2] = 0.44
     found = fitted(error)
     assert found.status == "above a measured size"
-    assert "points above the error measured at 39 MFLOP a sample, more than the noise" in found.reason
+    assert "points above the error measured at 39 MFLOP per sample, more than the noise" in found.reason
     assert np.isnan(found.size)
     assert found.chance < 0.01
 
@@ -152,7 +164,7 @@ def test_an_interval_that_reaches_the_sizes_used_is_open() -> None:
     assert 24e6 < found.ends.high < 40e6
 
 
-def test_what_the_curves_of_a_family_miss_widens_all_of_its_intervals() -> None:
+def test_the_form_error_of_a_family_widens_all_its_intervals() -> None:
     smooth = [parabola(best, 0.05) for best in (35e6, 40e6, 45e6, 50e6)]
     rough = [
         error + 0.008 * np.array([1, -1, 0, 1, -1]) * (-1) ** place for place, error in enumerate(smooth)
@@ -165,7 +177,7 @@ def test_what_the_curves_of_a_family_miss_widens_all_of_its_intervals() -> None:
     assert ratios[1] > 2 * ratios[0]
 
 
-def test_without_seeds_the_residuals_of_enough_profiles_stand_for_the_noise() -> None:
+def test_without_seeds_the_residuals_of_enough_profiles_replace_the_noise() -> None:
     generator, held = np.random.default_rng(2), []
     bests = (35e6, 40e6, 45e6, 50e6)
     for _ in range(15):
@@ -178,7 +190,7 @@ def test_without_seeds_the_residuals_of_enough_profiles_stand_for_the_noise() ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_interval_of_the_best_size_holds_it_whatever_form_the_truth_has(kind: Kind) -> None:
+def test_the_interval_of_the_best_size_covers_it_for_any_true_form(kind: Kind) -> None:
     found = [one for number in range(25) for one in best_sizes(kind, number, noise=0.3)]
     given_ = [one for one in found if one.given]
     assert len(given_) > 0.6 * len(found)
@@ -187,7 +199,7 @@ def test_the_interval_of_the_best_size_holds_it_whatever_form_the_truth_has(kind
     assert np.median([one.width for one in given_]) < 1.6
 
 
-def test_the_small_study_stars_no_size_that_a_measured_one_beats_and_tells_its_epochs() -> None:
+def test_the_small_study_stars_no_beaten_size_and_its_caption_gives_the_epochs() -> None:
     results = pd.read_parquet("results/small/results.parquet")
     draws = cell_draws(tidy(results, metric="held-out/top1"), question="isoflop")
     found = curves(draws)
@@ -198,7 +210,7 @@ def test_the_small_study_stars_no_size_that_a_measured_one_beats_and_tells_its_e
             assert curve.profile(np.array([curve.profile.size]))[0] < errors.min() + 1.645 * noise
     figure = isoflop(draws, found, metric="held-out/top1")
     assert isinstance(figure, FigureData)
-    assert "5.4 TFLOP 59 to 5.4; a pair seen again is worth less than a new one" in figure.caption
+    assert "5.4 TFLOP 59 to 5.4; repeated pairs are worth less than new ones" in figure.caption
     laws = figure.frame[figure.frame["mark"].str.endswith("law")]
     for curve in found:
         drawn = laws[laws["series"] == budget_text("fixed-compute", curve.identity["budget"])]["x"]

@@ -147,7 +147,7 @@ def test_repeated_runs_give_the_envelope_its_interval() -> None:
     assert envelope["low"] < 0.5 < envelope["high"]
 
 
-def test_approaches_that_differ_by_more_than_their_intervals_are_told_with_known_reasons() -> None:
+def test_approaches_with_disjoint_intervals_are_listed_with_known_reasons() -> None:
     rows = [
         {"family": "ViT", "held": "all", "approach": approach, "what": what, "exponent": middle,
          "low": middle - 0.02, "high": middle + 0.02, "points": 9, "status": "ok", "reason": "", "size": "N"}

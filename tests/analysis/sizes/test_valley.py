@@ -43,7 +43,7 @@ def test_an_asymmetric_valley_has_its_minimum_where_a_parabola_misses_it(alpha: 
     assert missed < abs(parabola[1] / (2 * parabola[0])) / 3
 
 
-def test_the_form_misses_nothing_where_the_noise_explains_the_residuals() -> None:
+def test_the_form_error_is_zero_if_the_noise_explains_the_residuals() -> None:
     generator = np.random.default_rng(0)
     noisy = [exponents(0.4, 0.5) + 0.004 * generator.standard_normal(5) for _ in range(200)]
     found = [
@@ -57,7 +57,7 @@ def test_the_form_misses_nothing_where_the_noise_explains_the_residuals() -> Non
     assert together.variance**0.5 < 0.0015
 
 
-def test_a_variance_beside_the_noise_is_found() -> None:
+def test_an_excess_variance_is_found() -> None:
     values = 0.5 * np.random.default_rng(0).standard_normal(4000)
     found = excess(
         lambda more: float((values**2).sum() / (0.3**2 + more)), freedom=4000, noise=0.3**2, highest=10.0
@@ -67,7 +67,7 @@ def test_a_variance_beside_the_noise_is_found() -> None:
     assert np.median(drawn) == pytest.approx(0.4, abs=0.01)
 
 
-def test_few_degrees_of_freedom_leave_it_open_how_much_a_form_misses() -> None:
+def test_few_degrees_of_freedom_make_the_form_error_uncertain() -> None:
     few = excess(lambda more: 8 / (1 + more), freedom=2, noise=1.0, highest=100.0)
     many = excess(lambda more: 800 / (1 + more), freedom=200, noise=1.0, highest=100.0)
     assert few.variance == pytest.approx(many.variance, rel=1e-6)

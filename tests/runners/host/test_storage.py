@@ -5,7 +5,7 @@ import os
 import pickle
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +16,10 @@ from runners.host.storage import CACHE, Storage, cache_folder
 from runners.host.trees import fetch_tree, share_tree
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.shared_storage import Objects, SharedStorage
-from runners.trials import upload as mirror
-from runners.trials.checkpoint import kept_steps
+from runners.trials import upload
 from runners.trials.meter import read_count
-from runners.trials.trial import Outcome, run_trial
+from runners.trials.trial import run_trial
+from runners.trials.trial_files import Outcome, kept_steps
 from runners.trials.trial_setup import TrialJob
 from tests import waiting
 from tests.runners.host.bucket import Bucket
@@ -107,33 +107,46 @@ def quiet(bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> TrialJob:
     return job
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InBucket:
+    """A trial whose paths are below a URL."""
+
+    url: str
+    job: TrialJob
+
+    @property
+    def folder(self) -> Path:
+        """The trial's own folder there."""
+        return self.job.folder
+
+
 @pytest.fixture
-def job(quiet: TrialJob, bucket: Bucket, request: pytest.FixtureRequest) -> TrialJob:
+def job(quiet: TrialJob, bucket: Bucket, request: pytest.FixtureRequest) -> InBucket:
     """The same in the bucket, where nothing of it was done."""
     pool = Path("pools", "tiny")
-    return replace(
+    there = replace(
         quiet,
-        storage=bucket.url,
         pool=pool,
         evaluation={"held-out": pool / "evaluation" / "held-out"},
         folder=Path("results", request.node.name, "trial"),
     )
+    return InBucket(url=bucket.url, job=there)
 
 
-def run_and_push_often(job: TrialJob) -> Outcome:
-    mirror._PUSH_S = 0.1  # noqa: SLF001 - what takes a node minutes is to take seconds here
-    return run_trial(job)
+def run_and_push_often(job: InBucket) -> Outcome:
+    upload._PUSH_S = 0.1  # noqa: SLF001 - what takes a node minutes is to take seconds here
+    return upload.run_on_copies(job.url, job.job, run_trial)
 
 
-def start(job: TrialJob, node: Path) -> FreshProcess:
+def start(job: InBucket, node: Path) -> FreshProcess:
     environment = {**os.environ, CACHE: str(node)}
     return FreshProcess(pickle.dumps(partial(run_and_push_often, job)), environment)
 
 
-def folder_on(node: Path, job: TrialJob) -> Path:
+def folder_on(node: Path, job: InBucket) -> Path:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(CACHE, str(node))
-        return cache_folder(job.storage) / job.folder
+        return cache_folder(job.url) / job.folder
 
 
 def row_of(process: FreshProcess) -> str:
@@ -147,9 +160,9 @@ def quiet_row(quiet: TrialJob) -> str:
     return json.dumps(json.loads((quiet.folder / "result.json").read_text())["row"], sort_keys=True)
 
 
-def counted(job: TrialJob, folder: Path) -> int:
+def counted(job: InBucket, folder: Path) -> int:
     """Training FLOPs that the storage says the trial computed."""
-    found = Storage(job.storage).read(f"{job.folder}/meter")
+    found = Storage(job.url).read(f"{job.folder}/meter")
     assert found is not None
     (folder / "meter").write_bytes(found)
     count = read_count(folder)
@@ -157,12 +170,12 @@ def counted(job: TrialJob, folder: Path) -> int:
     return count.train_flops
 
 
-def names(job: TrialJob) -> set[str]:
-    return set(Storage(job.storage).list(job.folder.as_posix()))
+def names(job: InBucket) -> set[str]:
+    return set(Storage(job.url).list(job.folder.as_posix()))
 
 
 def test_a_killed_trial_goes_on_on_another_node_from_the_storage_and_every_step_is_counted(
-    job: TrialJob, quiet: TrialJob, tmp_path: Path
+    job: InBucket, quiet: TrialJob, tmp_path: Path
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     process, folder = start(job, first), folder_on(first, job)
@@ -181,7 +194,7 @@ def test_a_killed_trial_goes_on_on_another_node_from_the_storage_and_every_step_
 
 
 def test_storage_that_is_away_stops_no_training_and_what_left_goes_on_where_it_was(
-    job: TrialJob, quiet: TrialJob, bucket: Bucket, tmp_path: Path
+    job: InBucket, quiet: TrialJob, bucket: Bucket, tmp_path: Path
 ) -> None:
     process, folder = start(job, tmp_path), folder_on(tmp_path, job)
     wait_for(lambda: kept_steps(folder) >= 20)
@@ -202,11 +215,11 @@ def test_storage_that_is_away_stops_no_training_and_what_left_goes_on_where_it_w
 
 
 def test_a_process_whose_trial_another_took_over_stops_and_leaves_the_storage_to_that(
-    job: TrialJob, tmp_path: Path
+    job: InBucket, tmp_path: Path
 ) -> None:
     process = start(job, tmp_path)
     wait_for(lambda: any(name.startswith("checkpoint") for name in names(job)))
-    Storage(job.storage).write(f"{job.folder}/owner", b"another")
+    Storage(job.url).write(f"{job.folder}/owner", b"another")
 
     end = process.wait()
     assert (end.how, end.reason) == ("crashed", "another process has taken the trial over")

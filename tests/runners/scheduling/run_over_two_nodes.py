@@ -16,9 +16,9 @@ from ray.cluster_utils import Cluster
 
 from runners.scheduling.backend import Ended, Job
 from runners.scheduling.ray_backend.core import RayBackend
-from runners.trials.checkpoint import kept_steps
 from runners.trials.meter import read_count
 from runners.trials.trial import take_part
+from runners.trials.trial_files import kept_steps
 from runners.trials.trial_setup import TrialJob
 
 

@@ -21,17 +21,11 @@ from torch import nn
 from runners.host.files import write_json
 from runners.strategies.clip import Clip
 from runners.training.learner import Learner
-from runners.trials import checkpoint, checkpoint_writer
-from runners.trials.checkpoint import (
-    checkpoints,
-    drop_damaged,
-    kept_steps,
-    load_checkpoint,
-    save_checkpoint,
-    write_checkpoint,
-)
+from runners.trials import checkpoint, checkpoint_writer, trial_files
+from runners.trials.checkpoint import load_checkpoint, save_checkpoint, write_checkpoint
 from runners.trials.checkpoint_writer import CheckpointWriter
 from runners.trials.meter import FlopCount, Meter, read_count
+from runners.trials.trial_files import checkpoints, drop_damaged, kept_steps
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -119,7 +113,7 @@ def test_with_both_checkpoints_damaged_a_trial_starts_at_its_first_step(tmp_path
 def test_checkpoint_is_named_while_written_without_reading_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "_digest", lambda _path: pytest.fail("reads the file again"))
+    monkeypatch.setattr(trial_files, "digest", lambda _path: pytest.fail("reads the file again"))
     State(1).save(tmp_path, 10)
 
     (path,) = checkpoints(tmp_path)

@@ -13,8 +13,8 @@ import torch
 
 from budgets.recipe import Recipe
 from runners.results import RESULT_COLUMNS, to_frame
-from runners.trials.checkpoint import kept_steps
-from runners.trials.trial import read_outcome, run_trial
+from runners.trials.trial import run_trial
+from runners.trials.trial_files import kept_steps, read_outcome
 from runners.trials.trial_setup import TrialJob
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 

@@ -9,8 +9,8 @@ from runners.trials.throughput import read_calibration
 from study.cli import main
 from study.declare.load import load_declaration
 from study.run.calibration import require_named
-from study.state.study import Study, device_throughput, measured_throughput, plan_study
-from tests.study.conftest import study, write_declaration
+from study.state.study import device_throughput, measured_throughput, plan_study
+from tests.study.conftest import study, study_in, write_declaration
 
 
 def test_every_kind_of_trial_is_measured_and_the_plan_goes_by_it(pool: Path, tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_every_kind_of_trial_is_measured_and_the_plan_goes_by_it(pool: Path, tmp
 
     assert ended.returncode == 0, ended.stderr
     declared = load_declaration(declaration)
-    here = Study(declaration=declared, folder=tmp_path / "tiny", pools=tmp_path)
+    here = study_in(declaration=declared, folder=tmp_path / "tiny", pools=tmp_path)
     found = read_calibration(here.calibration)
     assert found is not None
     assert [each.kind for each in found.kinds] == [("mini-ViT-XXS-8", "clip"), ("mini-ViT-XXS-8", "flip-50")]

@@ -29,9 +29,9 @@ from runners.trials.trial import run_trial
 from runners.trials.trial_setup import TrialJob
 from study.cli import main
 from study.declare.load import load_declaration
-from study.state.study import Study, plan_study
+from study.state.study import plan_study
 from tests.study import shown
-from tests.study.conftest import Run
+from tests.study.conftest import Run, study_in
 
 COMMANDS = shown.commands("docs/data.md")
 PAIRS = 300
@@ -302,7 +302,7 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
 """
     (user / "icons.yaml").write_text(study, encoding="utf-8")
     declaration = load_declaration(user / "icons.yaml")
-    told = Study(declaration=declaration, folder=user / "results", pools=user / "pools")
+    told = study_in(declaration=declaration, folder=user / "results", pools=user / "pools")
     plan = plan_study(told)
     assert [trial.cell.subset_size for trial in plan.trials] == [120, 300]
     late = user / "pools" / "icons" / "late.tar"

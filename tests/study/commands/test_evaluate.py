@@ -24,9 +24,9 @@ from runners.models.model import build_model
 from runners.trials.trial import run_trial
 from study.declare.load import load_declaration
 from study.state.bookkeeping import trial_job
-from study.state.study import Study, plan_study
+from study.state.study import plan_study
 from tests.study import shown
-from tests.study.conftest import Run, write_declaration
+from tests.study.conftest import Run, study_in, write_declaration
 
 COMMANDS = shown.commands("docs/evaluation.md")
 TRAIN, TEST, PICTURES = 500, 200, 30
@@ -37,7 +37,7 @@ def user(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder: a study with a trained ViT and a trained ConvNeXt, and sets to evaluate on."""
     folder = tmp_path_factory.mktemp("user")
     declaration = write_declaration(folder, pool, "my-study", architectures="mini-ViT-XXS-8, mini-ConvNeXt")
-    study = Study(
+    study = study_in(
         declaration=load_declaration(declaration), folder=folder / "results" / "my-study", pools=folder
     )
     (study.folder / "trials").mkdir(parents=True)

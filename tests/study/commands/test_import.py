@@ -86,9 +86,9 @@ def test_rows_that_are_no_results_are_counted_and_kept_with_their_reason(
     assert capsys.readouterr().out.splitlines() == [
         "mine: 6 of 10 rows of table.csv, imagenet/top1",
         "  left aside: 1 row: not selected: its task is none of those under rows:",
-        "  left aside: 1 row: the same row stands in the table twice",
+        "  left aside: 1 row: duplicate of an earlier row",
         "  left aside: 1 row: the metric imagenet/top1 is not a finite number",
-        "  left aside: 1 row: it has no architecture",
+        "  left aside: 1 row: no architecture",
         f"  each of them: {folder / 'dropped.parquet'}",
         f"imported into {folder}",
     ]
@@ -118,7 +118,8 @@ def test_an_imported_study_is_reported_without_what_its_table_does_not_say(
     assert set(pd.read_csv(report / "tables" / "left-out.csv")["Rows"]) == {1}
     assert not (report / "tables" / "cost.csv").exists()
     page = (report / "report.html").read_text(encoding="utf-8")
-    assert "The plan: not drawn; the study was imported, its table does not say how it was run." in page
+    why = "the study was imported from a table, which does not record how it was run"
+    assert f"The plan: not drawn: {why}." in page
     assert "title: made up" in page
 
 
@@ -165,7 +166,7 @@ def test_a_study_that_was_run_is_never_overwritten(
         ("equal-samples", "equal-sample",
          "mine.yaml:5: row-1: unknown regime 'equal-sample'; did you mean 'equal-samples'?"),
         ("task: imagenet", "task: imagenet1k",
-         "mine.yaml:2: no row has task imagenet1k; there: cifar, imagenet"),
+         "mine.yaml:2: no row has task imagenet1k; found: cifar, imagenet"),
         ("  quality:", "  qualty:",
          "mine.yaml:8: unknown column of the results schema 'qualty'; did you mean 'quality'?"),
     ],

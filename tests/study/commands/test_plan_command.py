@@ -18,6 +18,7 @@ from budgets.planning.plan import Plan
 from study.cli import main
 from study.declare.load import find_declaration, load_declaration
 from study.state.study import Study, plan_study, plan_tables
+from tests.study.conftest import study_in
 from tests.study.declared import FULL, write
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,7 +41,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
 
 
 def study_of(name: str, folder: Path) -> Study:
-    return Study(declaration=load_declaration(find_declaration(name)), folder=folder, pools=folder)
+    return study_in(declaration=load_declaration(find_declaration(name)), folder=folder, pools=folder)
 
 
 def plan_by_name(name: str, folder: Path) -> Plan:
@@ -115,7 +116,7 @@ def test_a_sample_costs_three_times_two_times_what_the_paper_plots(tmp_path: Pat
 def test_every_trial_and_every_left_out_cell_is_written_as_csv(run: Run, tmp_path: Path) -> None:
     path = write(tmp_path, FULL)
     rows = list(csv.DictReader(io.StringIO(run(str(path), "--format", "csv"))))
-    plan = plan_study(Study(declaration=load_declaration(path), folder=tmp_path, pools=tmp_path))
+    plan = plan_study(study_in(declaration=load_declaration(path), folder=tmp_path, pools=tmp_path))
     trials, left_out = [row for row in rows if row["trial"]], [row for row in rows if not row["trial"]]
 
     assert [row["trial"] for row in trials] == [trial.trial_id for trial in plan.trials]

@@ -15,7 +15,7 @@ from study.declare.dump import dump_declaration
 from study.declare.load import load_declaration
 from study.state.bookkeeping import trial_job
 from study.state.study import Study, plan_study
-from tests.study.conftest import write_declaration
+from tests.study.conftest import study_in, write_declaration
 
 TRAIN, TEST = 500, 100
 
@@ -37,7 +37,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def declared(folder: Path, pool: Path, evaluation: str, name: str = "probed") -> Study:
     file = write_declaration(folder, pool, name)
     file.write_text(f"{file.read_text()}evaluation: {evaluation}\n")
-    return Study(declaration=load_declaration(file), folder=folder / "results" / name, pools=folder)
+    return study_in(declaration=load_declaration(file), folder=folder / "results" / name, pools=folder)
 
 
 def test_a_probe_costs_its_training_images_and_gives_its_columns(

@@ -22,7 +22,7 @@ def test_the_papers_frontier_is_named_lowest_and_without_seeds_not_recommended(
     assert main([*PRIOR, flops]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("figure 8b, digitised, as a prior:")
-    if lines[1].startswith("  the data cannot tell what to train: ahead by "):
+    if lines[1].startswith("  the data do not show what to train: ahead by "):
         assert lines[2].endswith("with three seeds each: the noise between seeds was not measured")
         assert lines[3].startswith(f"  lowest: {architecture}, CLIP, ")
     else:
@@ -98,9 +98,7 @@ def test_the_only_configuration_that_fits_a_small_pool_is_no_answer(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     lines = said(capsys, "5.4e12", "--pairs", "4096")
-    assert lines[1].startswith(
-        "  the data cannot tell what to train: only one of 13 configurations can be had"
-    )
+    assert lines[1].startswith("  the data do not show what to train: only one of 13 configurations fits")
     assert not any(line.startswith("  train ") for line in lines)
     assert (
         "  data: a pool of 10,238 pairs would allow mini-ViT-XS-8, CLIP, 4,096 pairs, top 40 %: error 66.6 %"

@@ -15,15 +15,16 @@ from budgets.planning.price import Range
 from budgets.quantity import format_flops
 from runners.host.files import write_json
 from runners.results import write_table
+from runners.trials.trial_files import write_failure
 from study.declare.load import load_declaration
 from study.show.progress import Progress
 from study.show.status_view import show_status, status_json
 from study.show.view import sparkline
-from study.state.bookkeeping import add_event
+from study.state.bookkeeping import add_event, trial_folder
 from study.state.forecast import Ahead, time_left
-from study.state.lock import only_run
 from study.state.study import Study, plan_study, plan_tables
-from tests.study.conftest import write_declaration
+from study.storage.lock import only_run
+from tests.study.conftest import study_in, write_declaration
 
 KIND = ("mini-ViT-XXS-8", "clip")
 
@@ -32,7 +33,7 @@ KIND = ("mini-ViT-XXS-8", "clip")
 def started(pool: Path, tmp_path: Path) -> tuple[Study, Plan]:
     """A study of four trials: one is done, one runs, one failed and one waits."""
     declaration = write_declaration(tmp_path, pool, levels="5 GFLOP, 20 GFLOP", seeds="0, 1")
-    study = Study(declaration=load_declaration(declaration), folder=tmp_path / "tiny", pools=tmp_path)
+    study = study_in(declaration=load_declaration(declaration), folder=tmp_path / "tiny", pools=tmp_path)
     plan = plan_study(study)
     study.folder.mkdir()
     write_table(study.folder / "plan.parquet", plan_tables(plan)[0])
@@ -46,8 +47,12 @@ def started(pool: Path, tmp_path: Path) -> tuple[Study, Plan]:
     ledger.settle(failed.trial_id, train_flops=0, evaluation_flops=0)
     add_event(study, "trial-finished", trial=done.trial_id, slot=0, wall_s=2.0, samples_per_s=400.0)
     add_event(study, "trial-failed", trial=failed.trial_id, slot=1, wall_s=1.0, reason="ValueError: no image")
-    folder = study.folder / "trials" / runs.trial_id
-    folder.mkdir(parents=True)
+    result = {"row": {"status": "finished", "reason": ""}, "timing": {"samples_per_s": 400.0}}
+    for trial in (done, failed, runs):
+        trial_folder(study, trial.trial_id).mkdir(parents=True)
+    (trial_folder(study, done.trial_id) / "curve.parquet").touch()
+    write_json(trial_folder(study, done.trial_id) / "result.json", result)
+    write_failure(trial_folder(study, failed.trial_id), "ValueError: no image")
     progress = {
         "samples_seen": runs.samples_seen // 2,
         "samples_planned": runs.samples_seen,
@@ -56,7 +61,7 @@ def started(pool: Path, tmp_path: Path) -> tuple[Study, Plan]:
         "losses": [3.0, 2.0, 1.0],
         "samples_per_s": 500.0,
     }
-    write_json(folder / "progress.json", progress)
+    write_json(trial_folder(study, runs.trial_id) / "progress.json", progress)
     return study, plan
 
 
@@ -94,9 +99,7 @@ def test_a_study_that_runs_is_told_by_levels_trials_spent_compute_and_time_left(
 
 def test_what_a_run_left_behind_waits_when_none_is_under_way(started: tuple[Study, Plan]) -> None:
     study, plan = started
-    path = study.folder / "trials" / plan.trials[2].trial_id / "progress.json"
-    kept = {"checkpoint_samples": plan.trials[2].samples_seen // 4}
-    write_json(path, json.loads(path.read_text()) | kept)
+    (trial_folder(study, plan.trials[2].trial_id) / "checkpoint-0000000010-0.pt").touch()
 
     content = json.loads(status_json(study))
 
@@ -133,9 +136,9 @@ def test_a_terminal_sees_bars_running_trials_failures_and_what_is_spent(started:
     text = io.StringIO()
     console = Console(file=text, width=160, force_terminal=True, color_system=None)
     with Progress("held-out/top1", console) as progress:
-        progress.begin(plan, finished={done.trial_id}, spent_flops=done.train_flops)
+        progress.begin(study.folder, plan, spent_flops=done.train_flops)
         progress.failed(failed, "ValueError: no image")
-        progress.tick(study.folder, [runs.trial_id], slots=2)
+        progress.tick([runs.trial_id], slots=2)
 
     frame = text.getvalue()
     assert f"running {runs.trial_id} 50%, loss 1.250 █▅▁, 500 samples/s, 3.49 GFLOP/s" in frame
@@ -147,10 +150,10 @@ def test_a_terminal_sees_bars_running_trials_failures_and_what_is_spent(started:
 
 
 def test_a_quiet_run_tells_failures_alone(started: tuple[Study, Plan]) -> None:
-    _, plan = started
+    study, plan = started
     text = io.StringIO()
     with Progress("held-out/top1", Console(file=text, width=160), quiet=True) as progress:
-        progress.begin(plan, finished=(), spent_flops=0)
+        progress.begin(study.folder, plan, spent_flops=0)
         progress.failed(plan.trials[0], "ValueError: no image")
 
     lines = text.getvalue().splitlines()

@@ -18,7 +18,7 @@ from runners.trials.meter import read_count
 from study.cli import main
 from study.declare.load import load_declaration
 from study.state.study import Study, plan_study
-from tests.study.conftest import Run, start_study, write_declaration
+from tests.study.conftest import Run, start_study, study_in, write_declaration
 from tests.study.events import require_documented
 from tests.study.run.test_stop_and_resume import at_work, booked, wait_for
 
@@ -173,7 +173,7 @@ def require_reconciled(declaration: Path) -> None:
 
 def loaded(declaration: Path) -> Study:
     folder = declaration.parent
-    return Study(declaration=load_declaration(declaration), folder=folder / "tiny", pools=folder)
+    return study_in(declaration=load_declaration(declaration), folder=folder / "tiny", pools=folder)
 
 
 def far_on(folder: Path) -> list[Path]:

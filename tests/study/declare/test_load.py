@@ -18,7 +18,8 @@ from study.declare.dump import dump_declaration
 from study.declare.load import find_declaration, load_declaration
 from study.declare.shipped import shipped_studies
 from study.declare.yaml_reader import DeclarationError
-from study.state.study import Study, plan_study
+from study.state.study import plan_study
+from tests.study.conftest import study_in
 from tests.study.declared import FULL, full, write
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def test_the_users_own_architectures_are_used_by_name(tmp_path: Path) -> None:
 
     assert declaration.catalogue == str(own)
     assert declaration.grid[1].architectures == ("tiny",)
-    planned = plan_study(Study(declaration=declaration, folder=tmp_path, pools=tmp_path)).trials
+    planned = plan_study(study_in(declaration=declaration, folder=tmp_path, pools=tmp_path)).trials
     assert "tiny" in {trial.cell.architecture for trial in planned}
 
     (own / "wrong.json").write_text('{"embed_dim": 16, "vision_cfg": {"widht": 3}, "text_cfg": {}}')

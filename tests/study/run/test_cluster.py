@@ -100,6 +100,22 @@ def test_a_job_that_is_submitted_to_a_cluster_runs_the_study_on_it(
     assert results["status"].tolist() == ["finished"]
 
 
+def test_head_on_loopback_is_found_without_an_environment_variable(
+    head: tuple[int, int, dict[str, str]], pool: Path, tmp_path: Path
+) -> None:
+    port, _, environment = head
+    declaration = write_declaration(tmp_path, pool)
+    plain = {name: value for name, value in environment.items() if not name.startswith("RAY_ENABLE_")}
+    words = ["run", declaration, "--results", tmp_path, "--address", f"127.0.0.1:{port}"]
+    before = time.monotonic()
+
+    ended = run([sys.executable, "-m", "study", *words], plain)
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert f"Ray cluster at 127.0.0.1:{port}" in ended.stdout
+    assert time.monotonic() - before < 120
+
+
 def test_a_cluster_whose_token_is_another_refuses_with_one_clear_error(
     head: tuple[int, int, dict[str, str]], pool: Path, tmp_path: Path
 ) -> None:

@@ -4,19 +4,21 @@ from pathlib import Path
 
 from runners.host.files import write_json
 from study.state.begun import begun
-from study.state.lock import only_run
+from study.storage.lock import only_run
 
 
 def left(folder: Path, *, kept: int) -> None:
     folder.mkdir(parents=True)
     progress = {"samples_seen": 500, "samples_planned": 1000, "checkpoint_samples": kept}
     write_json(folder / "progress.json", progress)
+    if kept:
+        (folder / f"checkpoint-{kept // 10:010d}-0.pt").touch()
 
 
 def test_an_interrupted_trial_goes_on_from_its_checkpoint_or_anew(tmp_path: Path) -> None:
     left(tmp_path / "trials" / "a", kept=400)
     left(tmp_path / "trials" / "b", kept=0)
-    assert begun(tmp_path, ["a", "b", "never"]) == {
+    assert begun(tmp_path, dict.fromkeys(["a", "b", "never"], 100)) == {
         "a": "interrupted; goes on from its checkpoint at 40% of its samples",
         "b": "interrupted before its first checkpoint; starts anew",
     }
@@ -25,10 +27,13 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint_or_anew(tmp_path: Path
 def test_while_a_run_is_under_way_no_trial_is_said_to_be_interrupted(tmp_path: Path) -> None:
     left(tmp_path / "trials" / "a", kept=400)
     with only_run(tmp_path):
-        assert begun(tmp_path, ["a"]) == {"a": "begun; 50% of its samples seen"}
+        assert begun(tmp_path, {"a": 100}) == {"a": "begun; 50% of its samples seen"}
 
 
 def test_a_result_that_the_tables_do_not_have_yet_is_said_to_be_there(tmp_path: Path) -> None:
     left(tmp_path / "trials" / "a", kept=400)
-    write_json(tmp_path / "trials" / "a" / "result.json", {})
-    assert begun(tmp_path, ["a"])["a"].startswith("finished")
+    write_json(
+        tmp_path / "trials" / "a" / "result.json", {"row": {"status": "finished", "reason": ""}, "timing": {}}
+    )
+    (tmp_path / "trials" / "a" / "curve.parquet").touch()
+    assert begun(tmp_path, {"a": 100})["a"].startswith("finished")

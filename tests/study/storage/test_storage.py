@@ -11,11 +11,10 @@ from budgets.book.ledger import read_entries, reserved
 from runners.host.storage import CACHE, Storage
 from runners.results import read_json_lines
 from study.declare.load import load_declaration
-from study.state.lock import Holder, only_run
 from study.state.study import find_study
-from study.storage import lease, mirror
+from study.storage import bucket_storage, lease
 from study.storage.lease import Lease
-from study.storage.mirror import Mirror
+from study.storage.lock import Holder, running
 from tests.runners.host.bucket import Bucket
 from tests.study.conftest import Run, start_study, write_declaration
 
@@ -82,16 +81,14 @@ def test_the_second_driver_is_refused_by_the_firsts_host_process_and_start_and_s
     declaration = declare(tmp_path, pool, bucket)
     study = find_study(load_declaration(declaration), results=str(tmp_path / "first"), pools=None)
     study.folder.mkdir(parents=True)
-    monkeypatch.setattr(mirror, "_BEAT_S", 0.2)
-    with (
-        only_run(study.folder) as (holder, before),
-        Mirror(study, holder, before, lambda _text: None) as first,
-    ):
+    monkeypatch.setattr(bucket_storage, "_BEAT_S", 0.2)
+    with study.storage.claim(lambda _text: None):
+        holder = running(study.folder)
         refused = run(f"run {declaration} --results {tmp_path / 'second'}", code=2)
         assert f"another run of {bucket.url}/results/tiny is under way: {holder}" in refused
         assert f"told {holder} to stop" in run(f"stop {declaration} --results {tmp_path / 'third'} --wait 0")
         deadline = time.monotonic() + 20
-        while not first.told():
+        while not study.storage.told():
             assert time.monotonic() < deadline, "it was not told"
             time.sleep(0.05)
 
@@ -99,6 +96,6 @@ def test_the_second_driver_is_refused_by_the_firsts_host_process_and_start_and_s
         Lease(Storage(bucket.url), "results/tiny/run.json", OTHER).claim(None, lambda _text: None)
         time.sleep(1)  # a few renewals
         with pytest.raises(ValueError, match="is under way: process 1 on elsewhere"):
-            first.told()
+            study.storage.told()
     told = run(f"stop {declaration} --results {tmp_path / 'third'} --wait 0")
     assert told.startswith(f"told {OTHER} to stop"), "what is another's is left alone"

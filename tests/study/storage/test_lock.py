@@ -11,16 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from study.state.lock import only_run, running, stop, told_to_stop
+from study.storage.folder_storage import FolderStorage
+from study.storage.lock import only_run, running
 from tests.study.conftest import ROOT
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from study.state.lock import only_run, told_to_stop
+from study.storage.folder_storage import FolderStorage
+from study.storage.lock import only_run
 with only_run(Path(sys.argv[1])):
     print("holds", flush=True)
-    while not told_to_stop(Path(sys.argv[1])):
+    while not FolderStorage(Path(sys.argv[1])).told():
         time.sleep(0.05)
 """
 
@@ -60,9 +62,9 @@ def test_the_second_is_refused_by_the_firsts_host_process_and_start_until_the_fi
 
 def test_a_run_that_is_told_to_stop_is_waited_for(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no run of .* is under way"):
-        list(stop(tmp_path, wait_s=1))
+        list(FolderStorage(tmp_path).stop(wait_s=1))
     with hold(tmp_path) as process:
-        said = list(stop(tmp_path, wait_s=60))
+        said = list(FolderStorage(tmp_path).stop(wait_s=60))
         assert process.wait(timeout=60) == 0
 
     assert said[0].startswith(f"told process {process.pid} on {socket.gethostname()}, since 20")
@@ -71,9 +73,9 @@ def test_a_run_that_is_told_to_stop_is_waited_for(tmp_path: Path) -> None:
 
 def test_a_request_to_stop_is_not_taken_by_the_run_after(tmp_path: Path) -> None:
     with only_run(tmp_path):
-        asked = threading.Thread(target=lambda: list(stop(tmp_path, wait_s=0)))
+        asked = threading.Thread(target=lambda: list(FolderStorage(tmp_path).stop(wait_s=0)))
         asked.start()
         asked.join()
-        assert told_to_stop(tmp_path)
+        assert FolderStorage(tmp_path).told()
     with only_run(tmp_path):
-        assert not told_to_stop(tmp_path)
+        assert not FolderStorage(tmp_path).told()

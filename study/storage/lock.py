@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 _LOCK_ATTEMPTS = 5
@@ -94,22 +93,6 @@ def running(folder: Path) -> Holder | None:
     return None
 
 
-def stop(folder: Path, *, wait_s: float) -> Iterator[str]:
-    """Tells the run of a study to stop, and waits until it has ended.
-
-    Args:
-        folder: The study's folder.
-        wait_s: How long to wait, in seconds.
-
-    Yields:
-        What a person should know.
-
-    Raises:
-        ValueError: No run of it is under way.
-    """
-    yield from stop_run(str(folder), partial(running, folder), stop_mark(folder).touch, wait_s=wait_s)
-
-
 def stop_run(
     where: str, running: Callable[[], Holder | None], tell: Callable[[], object], *, wait_s: float
 ) -> Iterator[str]:
@@ -144,11 +127,6 @@ def stop_run(
 def stop_mark(folder: Path) -> Path:
     """Gives the file whose being there tells the run of a study to stop."""
     return folder / _STOP
-
-
-def told_to_stop(folder: Path) -> bool:
-    """Whether somebody asked the run of a study to stop."""
-    return stop_mark(folder).exists()
 
 
 def _read(lock: Path) -> Holder:

@@ -1,0 +1,52 @@
+"""The frames of a study, as its analysis and report take them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from analysis.charts.tuning_figures import Tuned
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyFrames:
+    """The frames of one study, finished or not, and the few facts that they are read with.
+
+    Attributes:
+        name: Name of the study.
+        metric: Declared metric, ``<evaluation set>/<metric>``.
+        budget_flops: Declared cap on the training FLOPs of the whole study; None without one.
+        results: One row per trial that ended, in the results schema.
+        curves: Training curves.
+        plan: One row per planned trial.
+        left_out: Cells left out of the plan, with ``reason``; for an imported study, the table rows that were
+            not read.
+        ledger: FLOPs reserved, spent, wasted and charged, one row per entry.
+        events: Events of the study's runs, in order.
+        begun: Trial → its progress in words, for trials that were begun and have no row in ``results``.
+        tuned: The study's tuning; None without one.
+        published: Digitised figures of the paper, for its own verdicts on its claims; None leaves them out.
+        imported: For a study imported from a table, what was read of that table; empty for one that was run.
+            An imported study has no plan and no cost.
+    """
+
+    name: str
+    metric: str
+    budget_flops: float | None = None
+    results: pd.DataFrame
+    curves: pd.DataFrame = field(default_factory=pd.DataFrame)
+    plan: pd.DataFrame = field(default_factory=pd.DataFrame)
+    left_out: pd.DataFrame = field(default_factory=pd.DataFrame)
+    ledger: pd.DataFrame = field(default_factory=pd.DataFrame)
+    events: pd.DataFrame = field(default_factory=pd.DataFrame)
+    begun: Mapping[str, str] = field(default_factory=dict)
+    tuned: Tuned | None = None
+    published: pd.DataFrame | None = None
+    imported: str = ""
+
+    @property
+    def tuned_rates(self) -> frozenset[tuple[str, str]] | None:
+        """Architectures and strategies whose peak learning rate was tuned; None where that is not known."""
+        if self.imported:
+            return None
+        return frozenset() if self.tuned is None else self.tuned.rates

@@ -1,0 +1,49 @@
+"""``python -m study check``: tries everything that a run will need, before it spends anything."""
+
+from argparse import ArgumentParser, Namespace
+
+from study.commands.command import add_study_options, declared_study
+
+NAME = "check"
+HELP = "try the cluster, its nodes and each kind of trial before a run spends anything"
+EXAMPLES: tuple[str, ...] = ("demo --backend local", "my-study.yaml --address HEAD:6379", "small --json")
+
+EXIT_FAILED_CHECKS = 1
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_study_options(parser)
+    parser.add_argument(
+        "--address", metavar="ADDRESS", help="as of `run`: HOST:PORT of a running Ray cluster"
+    )
+    parser.add_argument(
+        "--backend", choices=("ray", "local"), default="ray", help="as of `run`: with Ray, or without it"
+    )
+    parser.add_argument("--json", action="store_true", help="write one JSON object a check, for programs")
+
+
+def run(options: Namespace) -> int:
+    """Print one line a check; return 1 if one failed.
+
+    Raises:
+        ValueError: The study cannot be planned.
+    """
+    import json
+    from dataclasses import asdict
+
+    from study.run.preflight import preflight
+    from study.run.site import open_backend
+
+    study, failed = declared_study(options), 0
+    local = options.backend == "local"
+    where = "backend" if local else "Ray"
+    for check in preflight(study, lambda: open_backend(options.address, local=local), where=where):
+        failed += check.verdict == "failed"
+        if options.json:
+            print(json.dumps(asdict(check)), flush=True)
+        else:
+            place = f"{check.node}: " if check.node else ""
+            advice = f"; {check.advice}" if check.advice else ""
+            print(f"{check.verdict:6}  {place}{check.what}: {check.found}{advice}", flush=True)
+    return EXIT_FAILED_CHECKS if failed else 0

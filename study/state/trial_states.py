@@ -1,0 +1,122 @@
+"""Where each trial of a study stands, from what is on disk: the one place that decides it.
+
+A trial's own folder decides first. The ledger, the events and the tables are written after it, and a driver
+that dies in between leaves them behind. The events add what no folder holds: which trials run, and which the
+budget had no room for. A study without trials' folders, as one that is published, is read from its results.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.answers.cost import STARTS
+from runners.host.progress_file import read_progress
+from runners.results import read_json_lines, read_table
+from runners.trials.trial_files import Outcome, kept_steps, read_failure, read_outcome
+from study.storage.lock import running as running_now
+
+
+class Stage(StrEnum):
+    """How far a trial is."""
+
+    WAITING = "waiting"  # never begun, or to be started anew
+    INTERRUPTED = "interrupted"  # begun, not running, without a result
+    RUNNING = "running"
+    FINISHED = "finished"
+    DIVERGED = "diverged"  # also a result
+    FAILED = "failed"  # given up until --retry-failed
+    LEFT_OUT = "left out"  # the budget had no room for it
+
+
+_COLUMNS = {Stage.FINISHED: "done", Stage.DIVERGED: "done", Stage.RUNNING: "running", Stage.FAILED: "failed"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialState:
+    """Where a trial stands.
+
+    Attributes:
+        stage: How far it is.
+        kept_steps: Steps of its newest checkpoint.
+        progress: What `runners.trials.watch` wrote last; None without a result if it was never begun.
+        outcome: Its result; None without one, and where only the study's tables have it.
+        reason: Why it diverged, failed or was left out.
+    """
+
+    stage: Stage
+    kept_steps: int = 0
+    progress: Mapping[str, Any] | None = None
+    outcome: Outcome | None = None
+    reason: str = ""
+
+    @property
+    def column(self) -> str:
+        """Its field of `study.state.running.Level`."""
+        return _COLUMNS.get(self.stage, "waiting")
+
+
+def trial_states(
+    folder: Path, trials: Iterable[str], *, running: Collection[str] | None = None
+) -> dict[str, TrialState]:
+    """Return where trials stand.
+
+    Args:
+        folder: The study's folder.
+        trials: The trials' ids.
+        running: Those that run, where the caller is the run; by default the events of the run under way say
+            so, and which trials were left out.
+
+    Raises:
+        ValueError: A result, a failure or the events can't be read; the message names the file.
+    """
+    if not (folder / "trials").is_dir():
+        return _from_tables(folder / "results.parquet", trials)
+    left_out: Mapping[str, str] = {}
+    if running is None:
+        running, left_out = _from_events(folder)
+    return {
+        trial: _state(folder, trial, runs=trial in running, left_out=left_out.get(trial)) for trial in trials
+    }
+
+
+def _state(folder: Path, trial: str, *, runs: bool, left_out: str | None) -> TrialState:
+    own = folder / "trials" / trial
+    outcome = read_outcome(own)
+    if outcome is not None:
+        stage = Stage.FINISHED if outcome.row["status"] == "finished" else Stage.DIVERGED
+        return TrialState(stage=stage, outcome=outcome, reason=outcome.row["reason"])
+    failure, kept, progress = read_failure(own), kept_steps(own), read_progress(folder, [trial]).get(trial)
+    if failure is not None:
+        return TrialState(stage=Stage.FAILED, kept_steps=kept, progress=progress, reason=failure)
+    if runs:
+        return TrialState(stage=Stage.RUNNING, kept_steps=kept, progress=progress)
+    if kept or progress is not None:
+        return TrialState(stage=Stage.INTERRUPTED, kept_steps=kept, progress=progress)
+    stage = Stage.WAITING if left_out is None else Stage.LEFT_OUT
+    return TrialState(stage=stage, reason=left_out or "")
+
+
+def _from_events(folder: Path) -> tuple[set[str], dict[str, str]]:
+    """Return the trials that the run under way has at work, and those left out last, with the reason."""
+    events = read_json_lines(folder / "events.jsonl")
+    if "trial" not in events:
+        return set(), {}
+    last = events[events["trial"].notna()].drop_duplicates("trial", keep="last")
+    out = last[last["event"] == "trial-left-out"]
+    starts = events.index[events["event"].isin(STARTS)]
+    begun = last[(last["event"] == "trial-started") & (last.index > max(starts, default=-1))]
+    at_work = set() if running_now(folder) is None else set(begun["trial"])
+    return at_work, dict(zip(out["trial"], out.get("reason", pd.Series(dtype=str)), strict=True))
+
+
+def _from_tables(path: Path, trials: Iterable[str]) -> dict[str, TrialState]:
+    table = read_table(path)[["trial", "status", "reason"]] if path.exists() else pd.DataFrame()
+    found = {
+        row["trial"]: TrialState(stage=Stage(row["status"]), reason=row["reason"])
+        for row in table.to_dict("records")
+    }
+    return {trial: found.get(trial, TrialState(stage=Stage.WAITING)) for trial in trials}

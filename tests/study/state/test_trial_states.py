@@ -1,0 +1,135 @@
+"""Every command says the same of a trial, whatever the moment at which a driver died."""
+
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from budgets.book.ledger import read_entries, reserved
+from runners.host.files import write_json
+from runners.results import write_table
+from runners.trials.trial_files import write_failure
+from study.declare.load import load_declaration
+from study.show.progress import Progress
+from study.state.study import find_study, plan_study
+from study.state.trial_states import Stage, trial_states
+from study.storage.lock import only_run
+from tests.study.conftest import Run, write_declaration
+
+EVENTS = (
+    {"event": "study-started", "slots": 1},
+    {"event": "trial-started", "trial": "crashed-run"},
+    {"event": "study-started", "slots": 1},
+    {"event": "trial-started", "trial": "runs"},
+    {"event": "trial-started", "trial": "unbooked"},
+    {"event": "trial-left-out", "trial": "left out", "reason": "not started; the budget has no room for it"},
+)
+
+
+def unbook(folder: Path, trial: str) -> None:
+    """Leaves the files of a study as a driver does that dies when a trial has just written its result."""
+    for name, key in (("ledger.jsonl", "what"), ("events.jsonl", "trial")):
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        last = max(number for number, line in enumerate(lines) if json.loads(line).get(key) == trial)
+        began = min(number for number, line in enumerate(lines[: last + 1]) if trial in line)
+        kept = [line for number, line in enumerate(lines) if number <= began or trial not in line]
+        (folder / name).write_text("".join(line for line in kept if "study-ended" not in line))
+    results = pd.read_parquet(folder / "results.parquet")
+    write_table(folder / "results.parquet", results[results["trial"] != trial])
+
+
+def test_a_result_that_the_driver_died_before_booking_is_finished_for_every_command(
+    pool: Path, tmp_path: Path, run: Run
+) -> None:
+    path = write_declaration(tmp_path, pool, seeds="0, 1")
+    words, folder = f"{path} --results {tmp_path}", tmp_path / "tiny"
+    run(f"run {words} --backend local")
+    tables = {name: (folder / name).read_bytes() for name in ("results.parquet", "curves.parquet")}
+    study = find_study(load_declaration(path), results=str(tmp_path), pools=None)
+    plan = plan_study(study)
+    first, second = plan.trials
+    unbook(folder, second.trial_id)
+    assert list(reserved(read_entries(folder / "ledger.jsonl"))) == [second.trial_id]
+
+    assert run(f"run {words} --dry-run").startswith("2 trials: 2 finished, 0 to run")
+    (level,) = json.loads(run(f"status {words} --json"))["levels"]
+    assert level == {"name": "5 GFLOP", "done": 2, "running": 0, "failed": 0, "waiting": 0}
+    assert "no run is under way, and no trial waits" in run(f"status {words}")
+    run(f"report {words}")
+    missing = (folder / "report" / "tables" / "missing.md").read_text()
+    assert r"| 1 | finished; the next \`run\` puts it among the results |" in missing
+    with Progress("held-out/top1", Console(file=io.StringIO(), force_terminal=True)) as progress:
+        progress.begin(folder, plan, spent_flops=0)
+        assert progress._levels()[0].done == 2  # noqa: SLF001 - what the bars are drawn of
+
+    run(f"run {words} --backend local")
+    assert {name: (folder / name).read_bytes() for name in tables} == tables
+    entries = read_entries(folder / "ledger.jsonl")
+    assert reserved(entries) == {}
+    spent = {entry.what: entry.train_flops for entry in entries if entry.entry == "spent"}
+    assert spent == {trial.trial_id: trial.train_flops for trial in (first, second)}
+
+
+def test_each_stage_is_told_from_the_others(tmp_path: Path) -> None:
+    trials = tmp_path / "trials"
+    for name in ("unbooked", "diverged", "failed", "runs", "crashed-run", "kept"):
+        (trials / name).mkdir(parents=True)
+    for name, row in (
+        ("unbooked", {"status": "finished", "reason": ""}),
+        ("diverged", {"status": "diverged", "reason": "the loss is not finite"}),
+    ):
+        (trials / name / "curve.parquet").touch()
+        write_json(trials / name / "result.json", {"row": row, "timing": {}})
+    write_failure(trials / "failed", "TypeError: no")
+    for name in ("runs", "crashed-run"):
+        write_json(trials / name / "progress.json", {"samples_seen": 10})
+    for step in (20, 30):
+        (trials / "kept" / f"checkpoint-{step:010d}-0.pt").touch()
+    (tmp_path / "events.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in EVENTS))
+    names = ("unbooked", "diverged", "failed", "runs", "crashed-run", "kept", "left out", "new")
+
+    with only_run(tmp_path):
+        states = trial_states(tmp_path, names)
+
+    assert {name: state.stage for name, state in states.items()} == {
+        "unbooked": Stage.FINISHED,
+        "diverged": Stage.DIVERGED,
+        "failed": Stage.FAILED,
+        "runs": Stage.RUNNING,
+        "crashed-run": Stage.INTERRUPTED,
+        "kept": Stage.INTERRUPTED,
+        "left out": Stage.LEFT_OUT,
+        "new": Stage.WAITING,
+    }
+    assert states["kept"].kept_steps == 30
+    assert states["failed"].reason == "TypeError: no"
+    assert states["diverged"].reason == "the loss is not finite"
+    assert states["left out"].reason == "not started; the budget has no room for it"
+    assert trial_states(tmp_path, ["runs"])["runs"].stage is Stage.INTERRUPTED, "no run is under way"
+    assert trial_states(tmp_path, ["new"], running={"new"})["new"].stage is Stage.RUNNING
+
+
+@pytest.mark.parametrize(("made", "stage"), [((), Stage.FINISHED), (("trials",), Stage.WAITING)])
+def test_a_study_without_trials_folders_is_read_from_its_tables_and_a_deleted_folder_is_run_again(
+    tmp_path: Path, made: tuple[str, ...], stage: Stage
+) -> None:
+    rows = pd.DataFrame([{"trial": "a", "status": "finished", "reason": ""}])
+    write_table(tmp_path / "results.parquet", rows)
+    for name in made:
+        (tmp_path / name).mkdir()
+
+    found = trial_states(tmp_path, ["a", "b"])
+
+    assert found["a"].stage is stage
+    assert found["a"].outcome is None
+    assert found["b"].stage is Stage.WAITING
+
+
+def test_a_published_study_is_done_and_its_dry_run_says_that_no_folder_is_here(run: Run) -> None:
+    said = run("run small --dry-run")
+    assert said.startswith("156 trials: 156 to run\n156 of them have a row in results/small/results.parquet")
+    levels = json.loads(run("status small --json"))["levels"]
+    assert sum(level["done"] for level in levels) == 156

@@ -1,0 +1,163 @@
+"""What a folder and a bucket both keep: the same rules for two machines, `here` and `elsewhere`."""
+
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from runners.host.storage import CACHE
+from runners.scheduling.local_backend import LocalBackend
+from runners.scheduling.shared_storage import SharedStorage
+from runners.trials.meter import FlopCount, Meter, read_count
+from runners.trials.trial import run_trial
+from runners.trials.trial_files import forget_failure, read_failure, read_outcome, write_failure
+from runners.trials.trial_setup import TrialJob
+from study.declare.load import load_declaration
+from study.state.bookkeeping import trial_folder, trial_job
+from study.state.study import Study, find_study, plan_study
+from study.storage import bucket_storage
+from study.storage.lock import running
+from tests.runners.host.bucket import Bucket
+from tests.study.conftest import write_declaration
+
+Machine = Callable[[str], Study]
+"""A machine's name → the study as it finds it."""
+
+
+def say(_text: str) -> None: ...
+
+
+def begin(job: TrialJob) -> None:
+    """Counts a step, as a trial does that fails in it."""
+    job.folder.mkdir(exist_ok=True)
+    with Meter(job.folder) as meter:
+        meter.add(train_flops=7)
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def machine(request: pytest.FixtureRequest, pool: Path, tmp_path: Path) -> Iterator[Machine]:
+    """Machines that share a folder, or the URL of a bucket alone."""
+    path = write_declaration(tmp_path, pool)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setattr(bucket_storage, "_BEAT_S", 0.2)
+        bucket = Bucket(environment) if request.param == "bucket" else None
+        with path.open("a") as file:
+            file.write(f"storage: {tmp_path / 'shared' if bucket is None else bucket.url}\n")
+
+        def see(name: str) -> Study:
+            environment.setenv(CACHE, str(tmp_path / name / "cache"))
+            results = None if bucket is None else str(tmp_path / name)
+            study = find_study(load_declaration(path), results=results, pools=None)
+            (study.folder / "trials").mkdir(parents=True, exist_ok=True)
+            return study
+
+        yield see
+        if bucket is not None:
+            bucket.go_away()
+
+
+@pytest.fixture(scope="module")
+def quiet(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The row that the study's one trial gives on paths."""
+    folder = tmp_path_factory.mktemp("quiet")
+    study = find_study(load_declaration(write_declaration(folder, pool)), results=str(folder), pools=None)
+    (study.folder / "trials").mkdir(parents=True)
+    (trial,) = plan_study(study).trials
+    return json.dumps(run_trial(trial_job(study, trial)).row, sort_keys=True)
+
+
+def test_one_run_at_a_time_and_the_next_one_when_it_has_ended(machine: Machine) -> None:
+    here, elsewhere = machine("here"), machine("elsewhere")
+    with here.storage.claim(say):
+        holder = running(here.folder)
+        assert holder is not None
+        assert (holder.host, holder.pid) == (socket.gethostname(), os.getpid())
+        refusal = rf"another run of \S+ is under way: {re.escape(str(holder))}"
+        with pytest.raises(ValueError, match=refusal), elsewhere.storage.claim(say):
+            pass
+    with elsewhere.storage.claim(say):
+        assert running(elsewhere.folder) is not None
+
+
+def test_a_run_is_told_to_stop_from_anywhere_and_the_next_one_is_not(machine: Machine) -> None:
+    here, elsewhere = machine("here"), machine("elsewhere")
+    with pytest.raises(ValueError, match=r"no run of .* is under way"):
+        list(elsewhere.storage.stop(wait_s=0))
+    with here.storage.claim(say):
+        assert not here.storage.told()
+        told, waited = elsewhere.storage.stop(wait_s=0)
+        assert told.startswith(f"told {running(here.folder)} to stop")
+        assert waited == "it was told and has not ended after 0 s"
+        deadline = time.monotonic() + 20
+        while not here.storage.told():
+            assert time.monotonic() < deadline, "it was not told"
+            time.sleep(0.05)
+    with elsewhere.storage.claim(say):
+        time.sleep(0.5)  # a few looks
+        assert not elsewhere.storage.told()
+
+
+def test_what_a_run_wrote_is_seen_elsewhere_once_it_has_ended_also_by_an_error(machine: Machine) -> None:
+    here, elsewhere = machine("here"), machine("elsewhere")
+    for error in (None, RuntimeError("a bug")):
+        with suppress(RuntimeError), here.storage.claim(say):
+            (here.folder / "events.jsonl").write_text(f"{error}")
+            if error is not None:
+                raise error
+        elsewhere.storage.refresh()
+        assert (elsewhere.folder / "events.jsonl").read_text() == f"{error}"
+    assert running(here.folder) is None
+
+
+def test_a_trial_gives_the_row_that_paths_give_and_its_weights_are_found_elsewhere(
+    machine: Machine, quiet: str
+) -> None:
+    here = machine("here")
+    (trial,) = plan_study(here).trials
+    job = trial_job(here, trial)
+    with here.storage.claim(say):
+        here.storage.share(job, say)
+        with LocalBackend() as backend:
+            read = (job.pool, *job.evaluation.values())
+            SharedStorage(backend, here.storage.seen_by_nodes(read)).require()
+        here.storage.call(run_trial, job)()
+        here.storage.fetch(trial.trial_id)
+    elsewhere = machine("elsewhere")
+    elsewhere.storage.refresh()
+    elsewhere.storage.bring_weights(trial.trial_id)
+
+    for study in (here, elsewhere):
+        outcome = read_outcome(trial_folder(study, trial.trial_id))
+        assert outcome is not None
+        assert json.dumps(outcome.row, sort_keys=True) == quiet
+    assert (trial_folder(elsewhere, trial.trial_id) / "weights.pt").stat().st_size > 100_000
+    assert not elsewhere.storage.bring_pool("pools/no-such-pool")
+
+
+def test_a_failure_and_that_a_trial_starts_anew_are_seen_elsewhere(machine: Machine) -> None:
+    here, elsewhere = machine("here"), machine("elsewhere")
+    (trial,) = plan_study(here).trials
+    job = trial_job(here, trial)
+    ours, theirs = (trial_folder(study, trial.trial_id) for study in (here, elsewhere))
+    with here.storage.claim(say):
+        here.storage.share(job, say)
+        here.storage.call(begin, job)()
+        here.storage.fetch(trial.trial_id)
+        assert read_count(ours) == FlopCount(train_flops=7)
+        write_failure(ours, "TypeError: no")
+        here.storage.give(trial.trial_id)
+    elsewhere.storage.refresh()
+    assert read_failure(theirs) == "TypeError: no"
+    assert read_count(theirs) == FlopCount(train_flops=7)
+
+    with here.storage.claim(say):
+        assert forget_failure(ours)
+        here.storage.give(trial.trial_id)
+    elsewhere.storage.refresh()
+    assert read_failure(theirs) is None
