@@ -30,8 +30,8 @@ class Recipe:
     gradient_clip: Annotated[float | None, values.positive_or_off, Tuned(read=values.positive_number)] = 1.0
     """Greatest norm of the gradient; ``off`` (None) leaves it as it is."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """``bf16`` autocast, ``fp16`` autocast with a loss scale, ``fp32``, or ``auto``: bf16 where the device
-    computes in it, else fp32."""
+    """``bf16`` autocast, ``fp16`` autocast with a loss scale, ``fp32``, or ``auto``: bf16 where the hardware
+    has it, else fp16 on a GPU (V100, T4) and fp32 on a CPU."""
     optimizer: Literal["adamw", "adafactor"] = "adamw"
     """``adamw``, or ``adafactor`` as in Zhai et al. 2022 (arXiv 2106.04560): second moments factored, first
     moments in bf16, no relative steps."""

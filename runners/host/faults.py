@@ -13,6 +13,29 @@ temporary, so it is retried) or ``failed`` (the trial's own fault, would fail ag
 
 T = TypeVar("T")
 
+_PASSING = (
+    "can't allocate memory",  # torch's CPU allocator
+    "DataLoader worker (pid",  # killed, for example for memory or by a bus error of full shared memory
+    "CUDA error",
+    "cuDNN error",
+    "NCCL error",
+)
+"""Beginnings of faults that may pass, of which torch has no class of their own."""
+
+_OWN = (
+    "device-side assert",  # an index out of range
+    "no kernel image",  # a torch that was not built for this GPU
+    "invalid ",  # argument, configuration, device ordinal
+    "_INVALID_VALUE",  # the same of cuBLAS and cuDNN
+    "_BAD_PARAM",
+    "_NOT_SUPPORTED",
+    "_ARCH_MISMATCH",
+)
+"""CUDA's and cuDNN's errors of the program, which come back at each attempt."""
+
+_BETWEEN_RANKS = {"DistBackendError", "DistNetworkError", "DistStoreError"}
+_BY_GLOO = ("gloo/", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
+
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # the last one is repeated
 _NOTICES = (signal.SIGTERM, signal.SIGUSR1)  # sent when a spot machine is reclaimed; by Slurm's --signal
 
@@ -36,8 +59,9 @@ class ProcessEnded(Exception):  # noqa: N818 - may be an outcome on request
 def fault_of(error: BaseException) -> Fault:
     """Return the consequence of an error that a trial raised.
 
-    Unreachable storage, memory used by others and a broken device may recover later, so the trial is retried.
-    A GPU belongs to the trial alone: a trial that does not fit will not fit next time either.
+    Unreachable storage, memory used by others, a killed loader worker, a broken device and a broken
+    connection between ranks may recover later, so the trial is retried. A GPU belongs to the trial alone: a
+    trial that does not fit will not fit next time either.
     """
     if isinstance(error, Left):
         return "left"
@@ -45,12 +69,22 @@ def fault_of(error: BaseException) -> Fault:
         return error.fault
     if _is_gpu_full(error):
         return "failed"
-    if isinstance(error, OSError | MemoryError):
+    if isinstance(error, OSError | MemoryError) or lost_its_peers(error):
         return "crashed"
-    # Errors that torch has no class for: its CPU allocator, and a broken device.
-    passing = ("can't allocate memory", "CUDA error", "NCCL error")
-    of_torch = isinstance(error, RuntimeError) and any(words in str(error) for words in passing)
-    return "crashed" if of_torch else "failed"
+    if not isinstance(error, RuntimeError):
+        return "failed"
+    said = str(error)
+    passing = any(words in said for words in _PASSING) and not any(words in said for words in _OWN)
+    return "crashed" if passing else "failed"
+
+
+def lost_its_peers(error: BaseException) -> bool:
+    """Return whether communication with other ranks broke; the cause may be the end of another rank."""
+    if not isinstance(error, RuntimeError):
+        return False
+    # Compared by name, because this module is also used where torch is not loaded.
+    of_torch = any(kind.__name__ in _BETWEEN_RANKS for kind in type(error).__mro__)
+    return of_torch or any(words in str(error) for words in _BY_GLOO)
 
 
 def words_of(error: BaseException) -> str:

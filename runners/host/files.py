@@ -43,12 +43,20 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """Context manager: write to the given temporary file, which replaces ``path`` on success."""
+def new_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Context manager: write to the given temporary file, which replaces ``path`` on success.
+
+    Args:
+        path: The file.
+        sync: False not to wait for the disk; a power cut may then leave the file empty.
+    """
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         yield partial
-        put(partial, path)
+        if sync:
+            put(partial, path)
+        else:
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -105,9 +113,9 @@ def finish_files(folder: Path) -> None:
         staged.rmdir()
 
 
-def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write one JSON object atomically."""
-    with new_file(path) as file:
+def write_json(path: Path, content: Mapping[str, object], *, sync: bool = True) -> None:
+    """Write one JSON object atomically; ``sync`` as in `new_file`."""
+    with new_file(path, sync=sync) as file:
         file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Literal
 
-from runners.host.faults import Fault, fault_of, words_of
+from runners.host.faults import Fault, fault_of, lost_its_peers, words_of
 
 TRIAL_MODULES = ("runners.trials.trial",)
 """Modules that take seconds to import and that every trial needs."""
@@ -31,11 +31,13 @@ class Exit:
         how: ``finished`` with a value, or the fault (`runners.host.faults`); a process that died crashed.
         pickled: The return value if finished, pickled so that forwarding it needs none of its imports.
         reason: One line if not finished.
+        lost_peers: True if communication between ranks broke, possibly because another rank had ended.
     """
 
     how: Literal["finished"] | Fault
     pickled: bytes = b""
     reason: str = ""
+    lost_peers: bool = False
 
 
 class FreshProcess:
@@ -108,7 +110,7 @@ def _call(run: bytes, sender: Connection, environment: Mapping[str, str]) -> Non
     try:
         ended = Exit(how="finished", pickled=pickle.dumps(pickle.loads(run)()))  # noqa: S301 - our own data
     except Exception as error:  # noqa: BLE001 - any error of a trial is its result
-        ended = Exit(how=fault_of(error), reason=words_of(error))
+        ended = Exit(how=fault_of(error), reason=words_of(error), lost_peers=lost_its_peers(error))
     sender.send(ended)
 
 

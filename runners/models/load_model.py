@@ -102,16 +102,16 @@ def load_model(source: Source, device: torch.device) -> Loaded:
             config,
             pixels=PIXELS if ours else {},
             words=(),
-            sigmoid_bias="init_logit_bias" in config or _has_bias(path),
+            sigmoid_bias="init_logit_bias" in config or has_bias(path),
         )
         (folder / weights).symlink_to(path.resolve())
         return _load(f"{_LOCAL}{folder}", None, source, device)
 
 
-def _has_bias(weights: Path) -> bool:
+def has_bias(weights: Path) -> bool:
     """Return whether a trial's weights belong to a model trained with SigLIP's loss."""
     try:
-        return "logit_bias" in torch.load(weights, mmap=True, weights_only=True)
+        return "logit_bias" in torch.load(weights, map_location="cpu", mmap=True, weights_only=True)
     except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
         return False  # open_clip reports the problem when it loads the file
 

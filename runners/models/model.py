@@ -12,7 +12,7 @@ from typing import Any
 import open_clip
 import timm
 import torch
-from open_clip.transformer import VisionTransformer, text_global_pool
+from open_clip.transformer import PatchDropout, VisionTransformer, text_global_pool
 from torch import Tensor, nn
 from torch.amp import is_autocast_available
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -22,6 +22,7 @@ _LOGIT_SCALE_MAX = 4.6052
 # Initial scale and bias of SigLIP (arXiv 2303.15343, section 3.2).
 _SIGMOID = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
 
+_BF16_CAPABILITY = (8, 0)  # Ampere; V100 has 7.0, T4 7.5
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -44,10 +45,34 @@ def build_model(
     if sigmoid_loss:
         rest |= _SIGMOID
     model = open_clip.CLIP(vision_cfg=vision, text_cfg=dict(config["text_cfg"]), **rest)
+    for module in model.visual.modules():
+        if type(module) is PatchDropout:
+            module.__class__ = DevicePatchDropout
     # Channels last speeds up convolutions, ModifiedResNet's by half on a CPU; a ViT has only one.
     return (
         model if isinstance(model.visual, VisionTransformer) else model.to(memory_format=torch.channels_last)
     )
+
+
+class DevicePatchDropout(PatchDropout):  # type: ignore[misc] # open_clip is not annotated
+    """open_clip's patch dropout, drawn on the images' device: its own draws on the CPU and waits for a copy.
+
+    On the CPU both keep the same patches. torch seeds all devices at once, so that both passes of an
+    accumulated batch and a recomputed layer keep the same patches on a GPU too.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep a random share of the patches (N, patches, width) in training, and the class token."""
+        if not self.training or self.prob == 0:
+            return x
+        first = x[:, :1] if self.exclude_first_token else x[:, :0]
+        x = x[:, first.shape[1] :]
+        count, patches = x.shape[:2]
+        kept = max(1, int(patches * (1 - self.prob)))
+        # The order of topk is that of open_clip, whose rows of results must stay reproducible.
+        chosen = torch.randn(count, patches, device=x.device).topk(kept, dim=-1).indices
+        x = x[torch.arange(count, device=x.device)[:, None], chosen]
+        return torch.cat((first, x), dim=1) if self.exclude_first_token else x
 
 
 def clamp_logit_scale(model: open_clip.CLIP) -> None:
@@ -96,11 +121,16 @@ def unprojected(visual: nn.Module) -> Iterator[None]:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Turn ``auto`` into ``bf16`` if the device supports it, else ``fp32``; return other values unchanged."""
+    """Turn ``auto`` into the fastest precision that the device computes in; return other values unchanged.
+
+    bf16 where the hardware has it, otherwise fp16 on a GPU and fp32 on a CPU. torch emulates bf16 on older
+    GPUs, so that `torch.cuda.is_bf16_supported` is true for a V100, which is faster in fp16.
+    """
     if precision != "auto":
         return precision
-    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _processor_has_bf16()
-    return "bf16" if fast else "fp32"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= _BF16_CAPABILITY else "fp16"
+    return "bf16" if _processor_has_bf16() else "fp32"
 
 
 def compute_context(precision: str, device: torch.device) -> AbstractContextManager[Any]:

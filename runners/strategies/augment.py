@@ -5,11 +5,15 @@ trial's seed and the step.
 """
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from runners.models.model import full_precision
+
+_COARSE_PIXELS = 64  # largest side of images whose grid is computed in the trial's own precision
 _GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 
 
@@ -36,7 +40,12 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, *, least_area: flo
     affine = torch.zeros(count, 2, 3)
     affine[:, 0, 0], affine[:, 0, 2] = width * mirror, left
     affine[:, 1, 1], affine[:, 1, 2] = height, top
-    grid = functional.affine_grid(affine.to(images.device), list(images.shape), align_corners=False)
+    # bf16 cannot resolve single pixels of large images. Small ones keep it: finished rows were computed so.
+    fine = max(images.shape[2:]) > _COARSE_PIXELS
+    with full_precision(images.device) if fine else nullcontext():
+        grid = functional.affine_grid(
+            to_device(affine, images.device), list(images.shape), align_corners=False
+        )
     return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
@@ -57,16 +66,22 @@ def jitter_colour(images: Tensor, generator: torch.Generator) -> Tensor:
     changed = torch.rand(count, generator=generator) < 0.8  # noqa: PLR2004
     grey_only = torch.rand(count, generator=generator) < 0.2  # noqa: PLR2004
     brightness, contrast, saturation = (
-        torch.where(changed, _uniform(count, generator, 0.6, 1.4), 1.0).to(device).view(-1, 1, 1, 1)
-        for _ in range(3)
+        torch.where(changed, _uniform(count, generator, 0.6, 1.4), 1.0) for _ in range(3)
     )
-    saturation = torch.where(grey_only.to(device).view(-1, 1, 1, 1), 0.0, saturation)
+    saturation = torch.where(grey_only, 0.0, saturation)
+    drawn = to_device(torch.stack([brightness, contrast, saturation]), device).view(3, -1, 1, 1, 1)
+    brightness, contrast, saturation = drawn
     # In place where the old values are not needed: allocating memory costs more than the arithmetic.
     bright = (images + 1).div_(2).mul_(brightness)
     grey = (bright * torch.tensor(_GREY, device=device).view(1, 3, 1, 1)).sum(1, keepdim=True)
     coloured = bright.sub_(grey).mul_(saturation).add_(grey)
     mean = grey.mean((2, 3), keepdim=True)
     return coloured.sub_(mean).mul_(contrast).add_(mean).clamp_(0, 1).mul_(2).sub_(1)
+
+
+def to_device(drawn: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor from the CPU without waiting for the GPU."""
+    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn
 
 
 def _uniform(count: int, generator: torch.Generator, low: float, high: float) -> Tensor:

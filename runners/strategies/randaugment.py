@@ -7,6 +7,7 @@ one of fifteen operations at magnitude 9 of 10. A test compares each operation w
 
 import math
 from collections.abc import Callable, Mapping
+from functools import cache
 from types import MappingProxyType
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as vision
 
 from runners.models.model import full_precision
+from runners.strategies.augment import to_device
 
 _LAYERS = 2
 _PROBABILITY = 0.5
@@ -37,16 +39,23 @@ def rand_augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """
     count = len(images)
     pixels = images.add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+    rows: list[Tensor] = []
+    directions: list[Tensor] = []
     for _ in range(_LAYERS):
         drawn = torch.randint(len(OPERATIONS), (count,), generator=generator)
         left_alone = torch.rand(count, generator=generator) >= _PROBABILITY
         direction = torch.randint(2, (count,), generator=generator) * 2.0 - 1
         drawn[left_alone] = -1
-        for number, operation in enumerate(OPERATIONS.values()):
-            rows = (drawn == number).nonzero().squeeze(1)
-            if len(rows):
-                here = rows.to(images.device)
-                pixels[here] = operation(pixels[here], direction[rows].to(images.device))
+        for number in range(len(OPERATIONS)):
+            rows.append((drawn == number).nonzero().squeeze(1))
+            directions.append(direction[rows[-1]])
+    # One copy for all operations: each copy from pageable memory waits for the GPU.
+    sizes = [len(each) for each in rows]
+    plan = to_device(torch.stack([torch.cat(rows), torch.cat(directions).long()]), images.device)
+    there, which_way = plan[0].split(sizes), plan[1].to(images.dtype).split(sizes)
+    for operation, here, signs in zip(list(OPERATIONS.values()) * _LAYERS, there, which_way, strict=True):
+        if len(here):
+            pixels[here] = operation(pixels[here], signs)
     return pixels.to(images.dtype).div_(127.5).sub_(1)
 
 
@@ -58,10 +67,15 @@ def _moved(matrix: Callable[[float, float], tuple[tuple[float, ...], tuple[float
             those of the old one.
     """
 
+    @cache  # copied to the device once
+    def both_ways(ratio: float, device: torch.device) -> tuple[Tensor, Tensor]:
+        return torch.tensor(matrix(1.0, ratio), device=device), torch.tensor(
+            matrix(-1.0, ratio), device=device
+        )
+
     def move(pixels: Tensor, direction: Tensor) -> Tensor:
         ratio = pixels.shape[2] / pixels.shape[3]
-        there, back = (torch.tensor(matrix(sign, ratio), device=pixels.device) for sign in (1.0, -1.0))
-        affine = torch.where(direction.view(-1, 1, 1) > 0, there, back)
+        affine = torch.where(direction.view(-1, 1, 1) > 0, *both_ways(ratio, pixels.device))
         with full_precision(pixels.device):  # bf16 cannot resolve single pixels of a 224-pixel image
             grid = functional.affine_grid(affine, list(pixels.shape), align_corners=False)
             # grid_sample fills with zeros: subtracting grey before and adding it after fills with grey.

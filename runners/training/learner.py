@@ -116,6 +116,10 @@ def make_learner(  # noqa: PLR0913 - the parts of a run
         model.transformer.compile()
     across = None
     if ranks() > 1:
+        if recipe.compile and recipe.gradient_checkpointing:
+            # By default torch splits a graph where gradients are exchanged; it cannot split one that
+            # recomputes activations, and raises an error. Whole graphs exchange gradients at their end.
+            torch._dynamo.config.optimize_ddp = False  # noqa: SLF001 - the setting that torch's error names
         across = DistributedDataParallel(_Towers(strategy, modules))
     return Learner(
         model=model,

@@ -7,8 +7,8 @@ nodes Ray Train does.
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import partial
 from math import inf
 from multiprocessing.connection import Connection, wait
@@ -22,10 +22,11 @@ from torch import Tensor
 
 from runners.host.faults import Notice, ProcessEnded
 from runners.host.process import Exit, FreshProcess, load_ahead
+from runners.training.group_timeout import GROUP_TIMEOUT_S
 
 _LOOK_S = 0.1
 _LET_GO_S = 2.0  # time for other ranks to end from the same cause as the first
-_INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 T = TypeVar("T")
 
@@ -57,14 +58,14 @@ def total(own: Tensor) -> Tensor:
     return own
 
 
-@contextmanager
-def first_rank_first() -> Iterator[None]:
-    """Context manager: other ranks wait until rank 0 is through, for example because it repairs files."""
-    if rank():
-        dist.barrier()
-    yield
-    if ranks() > 1 and not rank():
-        dist.barrier()
+def decided_by_first(decide: Callable[[], T]) -> T:
+    """Call ``decide`` on rank 0 alone; return its value on every rank, for example a choice among files."""
+    if ranks() == 1:
+        return decide()
+    told = [None if rank() else decide()]
+    dist.broadcast_object_list(told, src=0)
+    value: T = told[0]  # type: ignore[assignment] # rank 0's value has replaced None
+    return value
 
 
 def run_ranks(run: Callable[[], T], *, count: int, gpus: bool) -> T:
@@ -84,11 +85,11 @@ def run_ranks(run: Callable[[], T], *, count: int, gpus: bool) -> T:
     load_ahead()
     notice = Notice()
     with TemporaryDirectory() as folder, notice.listening():
-        meet = partial(_meet, Path(folder) / "store", count=count, gpus=gpus)
+        meet = partial(join_group, Path(folder) / "store", count=count, gpus=gpus)
         processes = [
             FreshProcess(pickle.dumps(partial(_take_part, meet, number, run))) for number in range(count)
         ]
-        ends = _wait(processes, notice)
+        ends = wait_for_ends(processes, notice)
     for number, end in ends.items():
         if end.how != "finished":
             raise ProcessEnded(end.how, f"rank {number} of {count}: {end.reason}")
@@ -96,7 +97,7 @@ def run_ranks(run: Callable[[], T], *, count: int, gpus: bool) -> T:
     return result
 
 
-def _wait(processes: Sequence[FreshProcess], notice: Notice) -> dict[int, Exit]:
+def wait_for_ends(processes: Sequence[FreshProcess], notice: Notice) -> dict[int, Exit]:
     """Return each rank's end: of all of them, or of the first that failed and those that ended soon after."""
     # Wait for all ranks, or after the first failure only a short time: the others would wait forever in a
     # collective operation for the one that is gone.
@@ -116,18 +117,22 @@ def _wait(processes: Sequence[FreshProcess], notice: Notice) -> dict[int, Exit]:
     for number in running.values():
         processes[number].kill()
         processes[number].wait()
-    # A rank that lost its peers only reports the lost connection: list the crashed one first.
-    return dict(sorted(ends.items(), key=lambda item: item[1].how != "crashed"))
+    # Ranks that lost their peers come last: the cause is another rank's end.
+    return dict(sorted(ends.items(), key=lambda item: (item[1].lost_peers, item[1].how != "crashed")))
 
 
-def _meet(store: Path, number: int, *, count: int, gpus: bool) -> None:
+def join_group(store: Path, number: int, *, count: int, gpus: bool) -> None:
     """Join the group; ranks find each other through a file and communicate over loopback only."""
     # gloo and NCCL would otherwise pick an interface by hostname, which may be unreachable.
-    os.environ.update(dict.fromkeys(_INTERFACES, "lo"))
+    os.environ.update(dict.fromkeys(INTERFACES, "lo"))
     if gpus:
         torch.cuda.set_device(number)
     dist.init_process_group(
-        "nccl" if gpus else "gloo", init_method=f"file://{store}", rank=number, world_size=count
+        "nccl" if gpus else "gloo",
+        init_method=f"file://{store}",
+        rank=number,
+        world_size=count,
+        timeout=timedelta(seconds=GROUP_TIMEOUT_S),
     )
 
 

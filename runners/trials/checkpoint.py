@@ -4,15 +4,19 @@ A file is named ``checkpoint-<step>-<digest>.pt`` after its content, so a damage
 name. The last two are kept, so that one damaged file costs only the steps between them.
 """
 
+import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
 from runners.host.files import put
 from runners.training.learner import Learner
-from runners.trials.trial_files import checkpoints, digest, drop_damaged
+from runners.training.ranks import decided_by_first
+from runners.trials.trial_files import DIGITS, checkpoints, drop_damaged
 
 _KEPT = 2
 
@@ -25,41 +29,97 @@ def save_checkpoint(folder: Path, learner: Learner, *, step: int) -> None:
         learner: The learner to save.
         step: Optimiser steps done.
     """
-    state = {"step": step, "losses": learner.losses[:step].cpu(), **learner.state_dict()}
+    write_checkpoint(folder, _state(learner, step))
+
+
+def copied_state(learner: Learner, *, step: int) -> dict[str, Any]:
+    """Return a copy of a trial's state in main memory, which further training does not change."""
+    state: dict[str, Any] = _copied(_state(learner, step))
+    return state
+
+
+def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write a state as `save_checkpoint` does."""
     partial = folder / f".checkpoint.partial-{os.getpid()}"
     try:
-        save(state, partial)
-        put(partial, folder / f"checkpoint-{step:010d}-{digest(partial)}.pt")
+        digest = save(state, partial)
+        put(partial, folder / f"checkpoint-{state['step']:010d}-{digest}.pt")
     finally:
         partial.unlink(missing_ok=True)
     for old in checkpoints(folder)[_KEPT:]:
         old.unlink(missing_ok=True)
 
 
+def _state(learner: Learner, step: int) -> dict[str, Any]:
+    return {"step": step, "losses": learner.losses[:step].cpu(), **learner.state_dict()}
+
+
+def _copied(state: Any) -> Any:  # noqa: ANN401 - nested as torch's state dicts
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {name: _copied(value) for name, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_copied(value) for value in state)
+    return state
+
+
 def load_checkpoint(folder: Path, learner: Learner) -> int:
-    """Restore a trial's newest undamaged checkpoint.
+    """Restore a trial's newest undamaged checkpoint, which rank 0 chooses for all ranks.
 
     Returns:
         Optimiser steps done; 0, with nothing changed, if there is no checkpoint.
+
+    Raises:
+        OSError: The chosen file is not on this rank's storage, or has another step's content there.
     """
-    drop_damaged(folder)
-    kept = checkpoints(folder)
-    if not kept:
+    chosen = decided_by_first(lambda: newest(folder))
+    if chosen is None:
         return 0
-    state: dict[str, Any] = torch.load(kept[0], map_location=learner.losses.device, weights_only=True)
+    name, step = chosen
+    state: dict[str, Any] = torch.load(folder / name, map_location=learner.losses.device, weights_only=True)
+    if state["step"] != step:
+        raise OSError(f"{folder / name} is of step {state['step']}, rank 0 resumes at step {step}")
     learner.load_state_dict(state)
-    step: int = state["step"]
     learner.losses[:step] = state["losses"]
     return step
 
 
-def save(content: object, path: Path) -> None:
+def newest(folder: Path) -> tuple[str, int] | None:
+    """Return name and step of the newest undamaged checkpoint; damaged ones are removed."""
+    drop_damaged(folder)
+    kept = checkpoints(folder)
+    return (kept[0].name, int(kept[0].name.split("-")[1])) if kept else None
+
+
+def save(content: object, path: Path) -> str:
     """Write ``content`` in torch's format.
+
+    Returns:
+        The first digits of the file's SHA-256, computed while it is written.
 
     Raises:
         OSError: Writing failed; torch raises a RuntimeError instead, which does not show that it is the disk.
     """
     try:
-        torch.save(content, path)
+        with path.open("wb") as file:
+            hashed = _Hashed(file)
+            torch.save(content, hashed)  # type: ignore[arg-type] # torch writes from front to back
+        return hashed.digest()
     except RuntimeError as error:
         raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+
+
+class _Hashed:
+    """A file that is hashed while it is written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._hash = file, hashlib.sha256()
+        self.flush = file.flush
+
+    def write(self, content: Any) -> int:  # noqa: ANN401 - a buffer of any kind
+        self._hash.update(content)
+        return self._file.write(content)
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()[:DIGITS]

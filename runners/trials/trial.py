@@ -118,6 +118,8 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         )
     except Diverged as diverged:
         steps, status, reason = diverged.steps, "diverged", str(diverged)
+    finally:
+        watch.settle()
     train_s = time.monotonic() - trained
     if status == "finished":
         watch.before_evaluation()
@@ -153,7 +155,8 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         curve = curve_rows(trial, losses, steps=steps)
         write_table(job.folder / "curve.parquet", to_frame(curve, CURVE_COLUMNS))
         with new_file(job.folder / "weights.pt") as file:
-            save(learner.evaluated.state_dict(), file)
+            # From the CPU, so that a machine without GPU can read them.
+            save({name: value.cpu() for name, value in learner.evaluated.state_dict().items()}, file)
         # Last of the result files: a folder with result.json is complete.
         write_json(job.folder / "result.json", {"row": row, "timing": timing})
         drop_scaffolding(job.folder)

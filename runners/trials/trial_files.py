@@ -20,7 +20,7 @@ FAILURE = "failed.json"
 SMALL = (METER, "curve.parquet", "damage.jsonl", "result.json")
 """The files that say what a trial did."""
 
-_DIGITS = 16  # of the content's SHA-256
+DIGITS = 16  # of the content's SHA-256
 _AWAY = ".away"
 
 
@@ -124,4 +124,4 @@ def drop_damaged(folder: Path) -> list[Path]:
 def digest(path: Path) -> str:
     """Return what a checkpoint is named after: the first digits of its content's SHA-256."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
+        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]

@@ -18,12 +18,13 @@ from runners.data.pool.damage import DAMAGE_TOLERANCE
 from runners.data.pool.subset import rows_in
 from runners.data.pool.tokenizer import tokenizer
 from runners.data.reading.training_set import StreamedSet, TrainingSet, training_data
+from runners.host.gpu_arithmetic import set_gpu_arithmetic
 from runners.host.seeds import derive_seed
 from runners.models.model import build_model, compute_context, resolve_precision
 from runners.strategies.registry import build_strategy
 from runners.training.backward import Context
 from runners.training.learner import Learner, make_learner
-from runners.training.ranks import first_rank_first, rank, ranks
+from runners.training.ranks import rank, ranks
 from runners.training.train import StepSchedule
 from runners.trials.checkpoint import load_checkpoint
 
@@ -90,6 +91,7 @@ def set_up(job: TrialJob) -> RankTraining:
     """
     trial = job.trial
     device = torch.device("cuda", torch.cuda.current_device()) if job.gpus else torch.device("cpu")
+    set_gpu_arithmetic(device.type)
     torch.set_num_threads(max(1, job.cpus // job.ranks))
     precision = resolve_precision(trial.recipe.precision, device)
     data, tokenize = _load_subset(job)
@@ -106,8 +108,7 @@ def set_up(job: TrialJob) -> RankTraining:
         steps=trial.steps,
         precision=precision,
     )
-    with first_rank_first():  # rank 0 removes damaged checkpoints
-        first_step = load_checkpoint(job.folder, learner)
+    first_step = load_checkpoint(job.folder, learner)
     return RankTraining(
         learner=learner,
         data=data,

@@ -12,13 +12,13 @@ from budgets.planning.plan import Trial
 from runners.host.faults import Left, Notice
 from runners.host.files import write_json
 from runners.training.learner import Learner
-from runners.trials.checkpoint import save_checkpoint
+from runners.trials.checkpoint_writer import CheckpointWriter
 from runners.trials.curve import mean_losses
 from runners.trials.meter import Meter
 
 _PROGRESS_S = 1.0
 _OUTLINE_POINTS = 24
-_AGAIN_S = 10.0  # delay after a checkpoint that could not be written
+_SYNC_S = 10.0  # a sync waits for the disk
 
 
 class Watch:
@@ -50,14 +50,15 @@ class Watch:
         notice: Notice,
     ) -> None:
         self._folder, self._trial, self._learner = folder, trial, learner
-        self._checkpoint_s, self._checkpoint_steps = checkpoint_s, checkpoint_steps
+        self._checkpoints = CheckpointWriter(
+            folder, learner, seconds=checkpoint_s, steps=checkpoint_steps, first_step=first_step
+        )
         self._meter, self._notice = meter, notice
         # monotonic: a clock set back must not delay checkpoints.
         self._progress_at = time.monotonic()
-        self._checkpoint_due = self._progress_at + checkpoint_s
+        self._synced_at = self._progress_at
         self._first_step, self._began = first_step, self._progress_at
         self._done = first_step
-        self._checkpoint_step = first_step
         self._curve: list[float] = []
         self._write_progress(first_step)
 
@@ -77,32 +78,28 @@ class Watch:
         now = time.monotonic()
         look = now - self._progress_at >= _PROGRESS_S
         told = self._notice.by
-        enough = 0 < self._checkpoint_steps <= done - self._checkpoint_step
-        if told or enough or now >= self._checkpoint_due:
-            self._checkpoint(done)
+        if told or self._checkpoints.is_due(done):
+            self._checkpoints.write(done)
         elif not look and done < self._trial.steps:
             return
         self._progress_at = now
         self._write_progress(done)
         if told:
+            self._checkpoints.settle()
             raise Left(f"{told} after {done} of {self._trial.steps} steps")
 
     def before_evaluation(self) -> None:
         """Write a last checkpoint if there was one before, and count the evaluation."""
         # A run too short for a checkpoint is cheaper to repeat than to save.
-        if 0 < self._checkpoint_step < self._trial.steps:
-            self._checkpoint(self._trial.steps)
+        self._checkpoints.settle()
+        if 0 < self._checkpoints.step < self._trial.steps:
+            self._checkpoints.write(self._trial.steps)
+            self._checkpoints.settle()
         self._meter.add(evaluation_flops=self._trial.evaluation_flops)
 
-    def _checkpoint(self, done: int) -> None:
-        if done > self._checkpoint_step:
-            try:
-                save_checkpoint(self._folder, self._learner, step=done)
-            except OSError:  # the previous checkpoint remains
-                self._checkpoint_due = time.monotonic() + min(_AGAIN_S, self._checkpoint_s)
-                return
-            self._checkpoint_step = done
-        self._checkpoint_due = time.monotonic() + self._checkpoint_s
+    def settle(self) -> None:
+        """Wait until no checkpoint is being written."""
+        self._checkpoints.settle()
 
     def _write_progress(self, done: int) -> None:
         batch_size = self._trial.batch_size
@@ -110,13 +107,15 @@ class Watch:
         losses = self._learner.losses[:done]
         self._curve += mean_losses(losses, steps=self._trial.steps, first=len(self._curve))
         with suppress(OSError):  # only for display, and rewritten soon
-            self._meter.sync()
+            if time.monotonic() - self._synced_at >= _SYNC_S:
+                self._synced_at = time.monotonic()
+                self._meter.sync()
             write_json(
                 self._folder / "progress.json",
                 {
                     "samples_seen": done * batch_size,
                     "samples_planned": self._trial.samples_seen,
-                    "checkpoint_samples": self._checkpoint_step * batch_size,
+                    "checkpoint_samples": self._checkpoints.step * batch_size,
                     "train_flops": self._trial.train_flops_after(done * batch_size),
                     "loss": self._learner.losses[done - 1].item() if done else None,
                     "losses": _outline(losses),
@@ -124,6 +123,7 @@ class Watch:
                     "samples_per_s": (done - self._first_step) * batch_size / passed if passed > 0 else None,
                     "pid": os.getpid(),
                 },
+                sync=False,
             )
 
 

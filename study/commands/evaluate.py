@@ -45,7 +45,9 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--mean", type=float, nargs=3, default=(), help="of pixels from 0 to 1, each colour")
     parser.add_argument("--std", type=float, nargs=3, default=(), help="the same; the model's own by default")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="(fp32)")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16", "fp16"), help="(a trial's own, fp32 for any other model)"
+    )
     parser.add_argument("--device", help="cpu or cuda (cuda where there is one)")
     parser.add_argument("--threads", type=int, default=0, help="that compute and decode (as many as cores)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all of it there")
@@ -62,6 +64,8 @@ def run(options: Namespace) -> int:
     from runners.data.evaluation.evaluation_facts import describe_evaluation_set
     from runners.evaluate.evaluate_model import evaluate_model, forward_flops, named_sets
     from runners.host.files import new_file, write_json
+    from runners.host.gpu_arithmetic import set_gpu_arithmetic
+    from runners.models.export import trained_precision
     from runners.models.load_model import Source, load_model
 
     if options.threads:
@@ -80,8 +84,10 @@ def run(options: Namespace) -> int:
         mean=tuple(options.mean),
         std=tuple(options.std),
     )
+    precision = options.precision or trained_precision(Path(options.checkpoint))
     loaded = load_model(source, device)
-    metrics = evaluate_model(loaded, sets, facts, precision=options.precision, device=device)
+    set_gpu_arithmetic(device.type)
+    metrics = evaluate_model(loaded, sets, facts, precision=precision, device=device)
     flops = forward_flops(loaded, facts)
     rows = list(_rows(metrics))
     open_console().print(_table(rows))
@@ -97,7 +103,7 @@ def run(options: Namespace) -> int:
         content = {
             "checkpoint": options.checkpoint,
             "model": options.model,
-            "precision": options.precision,
+            "precision": precision,
             "device": str(device),
             "sets": {
                 name: {"folder": str(sets[name]), "content": each.content} for name, each in facts.items()

@@ -25,7 +25,7 @@ def run(options: Namespace) -> int:
     from budgets.names import unknown
     from runners.data.build.in_place import open_pool
     from runners.host.files import new_folder
-    from runners.models.export import PIXELS, WEIGHTS, write_architecture
+    from runners.models.export import PIXELS, WEIGHTS, write_architecture, write_origin
     from runners.trials.trial_files import read_outcome
     from study.state.bookkeeping import trial_folder
     from study.state.study import plan_study
@@ -42,7 +42,7 @@ def run(options: Namespace) -> int:
         raise ValueError(f"trial {trial_id} has no weights yet: there is no {weights}")
     if outcome.row["status"] != "finished":
         raise ValueError(f"trial {trial_id} is of no use: {outcome.row['status']}, {outcome.row['reason']}")
-    keys = torch.load(weights, mmap=True, weights_only=True).keys()
+    keys = torch.load(weights, map_location="cpu", mmap=True, weights_only=True).keys()
     with new_folder(target) as folder:
         write_architecture(
             folder,
@@ -53,6 +53,7 @@ def run(options: Namespace) -> int:
             sigmoid_bias="logit_bias" in keys,
             final=target,
         )
+        write_origin(folder, trial=trial_id, precision=outcome.row["precision"])
         shutil.copyfile(weights, folder / WEIGHTS)
     print(f"{target}: {trial.cell}, seed {trial.seed}; open_clip.create_model('local-dir:{target}') loads it")
     return 0

@@ -5,6 +5,8 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+from runners.host.gpu_arithmetic import CUDNN_BENCHMARK, FLOAT32_PRODUCTS
+
 _PACKAGES = ("torch", "open_clip_torch", "timm", "ray", "numpy", "pandas", "scipy")
 
 
@@ -24,4 +26,6 @@ def environment() -> dict[str, str]:
         "processor": processor,
         "cores": str(os.cpu_count()),
         "system": platform.system(),
+        "gpu fp32 products": FLOAT32_PRODUCTS,
+        "gpu cudnn benchmark": "on" if CUDNN_BENCHMARK else "off",
     } | {package: version(package) for package in _PACKAGES}

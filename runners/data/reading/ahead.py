@@ -1,7 +1,8 @@
 """Prefetching of batches while a GPU computes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,14 +18,20 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
     if device.type != "cuda":
         yield from batches
         return
-    for batch in ahead(_pinned(batches)):
+    # A thread starts on the first GPU: without its own one, each rank's would open a context there.
+    for batch in ahead(_pinned(batches), before=partial(torch.cuda.set_device, device)):
         yield tuple(each.to(device, non_blocking=True) for each in batch)
 
 
-def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield the same batches; a thread fetches the next one while the current one is used."""
+def ahead(batches: Iterator[Batch], *, before: Callable[[], None] = lambda: None) -> Iterator[Batch]:
+    """Yield the same batches; a thread fetches the next one while the current one is used.
+
+    Args:
+        batches: The batches.
+        before: Called once in that thread, before it fetches.
+    """
     # One thread: generators cannot be advanced by two threads at once.
-    with ThreadPoolExecutor(1) as thread:
+    with ThreadPoolExecutor(1, initializer=before) as thread:
         coming = thread.submit(next, batches, None)
         while (batch := coming.result()) is not None:
             coming = thread.submit(next, batches, None)

@@ -22,6 +22,15 @@ IN_MEMORY_BYTES = 8 * 2**30
 _POSITIONS_AT_ONCE = 65_536
 _BATCHES_AHEAD = 4
 
+LOADER_BYTES = 2 * 2**30
+"""Memory that loader workers of a rank fill with decoded pairs which training has not taken yet."""
+
+_PAIRS_AT_ONCE = 256  # what a worker hands over: a pair costs more than the hand-over, a batch may be huge
+
+# Workers share the pool's index and the tokenizer with the rank, of which they need no copies; they never
+# touch the GPU. Named, because Python 3.14 has another default.
+_WORKERS_START = "fork"
+
 Tokens = Callable[[Sequence[str]], Tensor]
 """Texts → token ids, int64 (texts, context length)."""
 
@@ -113,40 +122,81 @@ class StreamedSet:
         Raises:
             ValueError: More pairs are damaged than tolerated, or a batch cannot be split into equal parts.
         """
+        mine = _part(batch_size, self.rank, self.ranks)
+        size = mine.stop - mine.start
+        ahead = loading_ahead(size, self.image_size, self.workers)
+        parts = -(-size // ahead.pairs)
         # Read before the fork of the workers.
         if self.workers:
             self.pool.warm()
         loader: Any = DataLoader(
-            _Steps(self, seed, batch_size, _part(batch_size, self.rank, self.ranks)),
+            _Parts(self, seed, batch_size, mine, ahead.pairs),
             batch_size=None,
-            sampler=range(first_step, steps),
+            sampler=range(first_step * parts, steps * parts),
             num_workers=self.workers,
-            prefetch_factor=_BATCHES_AHEAD if self.workers else None,
-            pin_memory=torch.cuda.is_available(),
+            prefetch_factor=ahead.parts_per_worker if self.workers else None,
+            multiprocessing_context=_WORKERS_START if self.workers else None,
         )
-        known = set(self.damage)
-        for images, tokens, found in loader:
-            for each in found:
-                if each not in known:
-                    known.add(each)
-                    self.damage.append(each)
-                    check_tolerance(self.damage, of=len(self.rows), tolerance=self.tolerance)
-            yield images, tokens
+        known, arrived = set(self.damage), iter(loader)
+        for _ in range(first_step, steps):
+            images = torch.empty(size, 3, self.image_size, self.image_size, dtype=torch.uint8)
+            tokens: list[Tensor] = []
+            for start in range(0, size, ahead.pairs):
+                part, ids, found = next(arrived)
+                images[start : start + len(part)] = part  # at once, to free the worker's shared memory
+                tokens.append(ids)
+                for each in found:
+                    if each not in known:
+                        known.add(each)
+                        self.damage.append(each)
+                        check_tolerance(self.damage, of=len(self.rows), tolerance=self.tolerance)
+            yield images, torch.cat(tokens)
 
 
-class _Steps(Dataset[Any]):
-    """Step → this rank's images, tokens and damage; the same in any process."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadingAhead:
+    """Parts of batches that workers load ahead of training.
 
-    def __init__(self, data: StreamedSet, seed: int, batch_size: int, mine: slice) -> None:
+    Attributes:
+        pairs: Pairs in a part.
+        parts_per_worker: Parts of each worker that training has not taken yet.
+    """
+
+    pairs: int
+    parts_per_worker: int
+
+
+def loading_ahead(size: int, image_size: int, workers: int) -> LoadingAhead:
+    """Divide `LOADER_BYTES` among workers, to load up to four batches ahead.
+
+    Args:
+        size: Pairs in a batch of this rank.
+        image_size: Side in pixels.
+        workers: Number of workers.
+    """
+    workers = max(1, workers)
+    most = LOADER_BYTES // (3 * image_size**2)  # pairs
+    pairs = max(1, min(size, _PAIRS_AT_ONCE, most // workers))
+    wanted = -(-_BATCHES_AHEAD * size // (pairs * workers))
+    return LoadingAhead(pairs=pairs, parts_per_worker=max(1, min(wanted, most // (pairs * workers))))
+
+
+class _Parts(Dataset[Any]):
+    """Parts of this rank's batches by number: images, tokens and damage; the same in any process."""
+
+    def __init__(self, data: StreamedSet, seed: int, batch_size: int, mine: slice, pairs: int) -> None:
         self._data, self._seed, self._batch_size, self._mine = data, seed, batch_size, mine
+        self._starts = range(mine.start, mine.stop, pairs)
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, tuple[Damage, ...]]:
-        data, begin = self._data, step * self._batch_size
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, tuple[Damage, ...]]:
+        data = self._data
+        step, part = divmod(number, len(self._starts))
+        begin, start = step * self._batch_size, self._starts[part]
         places = positions(
             seed=self._seed,
             count=len(data.rows),
-            start=begin + self._mine.start,
-            stop=begin + self._mine.stop,
+            start=begin + start,
+            stop=begin + min(start + self._starts.step, self._mine.stop),
             windowed=True,
         )
         pairs = read_pairs(data.pool, data.rows, places, data.image_size)

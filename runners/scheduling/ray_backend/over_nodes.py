@@ -14,10 +14,11 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
-from runners.host.faults import fault_of, tell_to_leave, words_of
+from runners.host.faults import fault_of, lost_its_peers, tell_to_leave, words_of
 from runners.host.process import Exit
 from runners.scheduling.ray_backend.notices import Notices, actor_here
 from runners.scheduling.ray_backend.scratch import in_memory
+from runners.training.group_timeout import GROUP_TIMEOUT_S
 
 _LOOK_S = 0.5
 _RANKS = "ranks"
@@ -45,7 +46,9 @@ class OverNodes:
         self._trainer = TorchTrainer(
             _take_part,
             train_loop_config={"run": run, "notices": self._notices},
-            torch_config=TorchConfig(backend="nccl" if each.get("GPU") else "gloo"),
+            torch_config=TorchConfig(
+                backend="nccl" if each.get("GPU") else "gloo", timeout_s=int(GROUP_TIMEOUT_S)
+            ),
             scaling_config=ScalingConfig(  # type: ignore[call-arg]  # the stubs are of an older version
                 num_workers=len(nodes) * ranks_per_node,
                 use_gpu=bool(each.get("GPU")),
@@ -108,7 +111,7 @@ def _listen(notices: Any) -> None:  # noqa: ANN401 - a handle of `Notices`
 
 
 def _first_cause(failures: Mapping[int, Exception]) -> Exit:
-    """Return the first cause: a rank that left or died comes before those that lost it, then the lowest."""
+    """Return the first cause: ranks that lost their peers come last, then leaving, crashes and failures."""
     ends = []
     for rank, failure in sorted(failures.items()):
         if isinstance(failure, RayError):
@@ -117,6 +120,7 @@ def _first_cause(failures: Mapping[int, Exception]) -> Exit:
             )
         else:
             cause = getattr(failure, "_base_exc", failure)
-            ends.append(Exit(how=fault_of(cause), reason=f"rank {rank}: {words_of(cause)}"))
+            reason = f"rank {rank}: {words_of(cause)}"
+            ends.append(Exit(how=fault_of(cause), reason=reason, lost_peers=lost_its_peers(cause)))
     # min keeps the first of equals: the lowest rank.
-    return min(ends, key=lambda end: ("left", "crashed", "failed").index(end.how))
+    return min(ends, key=lambda end: (end.lost_peers, ("left", "crashed", "failed").index(end.how)))

@@ -25,6 +25,32 @@ def test_the_next_batch_is_fetched_by_another_thread_while_one_is_used() -> None
     assert [int(batch[0]) for batch in (first, *taken)] == [0, 1, 2]
 
 
+def test_fetching_thread_belongs_to_the_ranks_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, object]] = []
+
+    class OnGpu:
+        def pin_memory(self) -> "OnGpu":
+            calls.append((current_thread().name, "pin"))
+            return self
+
+        def to(self, device: torch.device, *, non_blocking: bool) -> tuple[torch.device, bool]:
+            return device, non_blocking
+
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda device: calls.append((current_thread().name, device))
+    )
+    device = torch.device("cuda", 3)
+
+    batches = on_device(iter([(OnGpu(),)]), device)  # type: ignore[list-item]
+
+    ((moved,),) = batches
+    arrived: object = moved
+    assert arrived == (device, True)
+    (first, told), (second, _) = calls
+    assert told == device
+    assert first == second != main_thread().name
+
+
 def test_error_of_the_fetching_thread_is_raised_in_its_turn() -> None:
     def batches() -> Iterator[Batch]:
         yield (torch.tensor(0),)

@@ -11,16 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from runners.data.build.write import write_pool
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool
-from runners.data.pool.reader import read_images
+from runners.data.pool.reader import Pairs, read_images, read_pairs
 from runners.data.reading import training_set
 from runners.data.reading.cache import drop_idle, shared_images
 from runners.data.reading.order import BLOCK, WINDOW, positions
-from runners.data.reading.training_set import StreamedSet, TrainingSet, training_data
+from runners.data.reading.training_set import StreamedSet, TrainingSet, loading_ahead, training_data
 from runners.embedded.embedded_pool import TrainingPairs
 from tests.runners.data.test_damage import flip_byte
 
@@ -108,6 +110,58 @@ def test_order_does_not_depend_on_workers_and_ranks(pool: Pool, kind: str, ranks
     for workers in (0, 1, 4):
         assert keys_seen(kind, pool, 0, 10, workers=workers, ranks=ranks) == expected
     assert keys_seen(kind, pool, 3, 6, workers=0, ranks=ranks) == expected[3 * BATCH : 6 * BATCH]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_in_small_parts_are_the_same(
+    workers: int, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = seen(streamed(pool, rank=1, ranks=2), 1, 5)
+    handed: list[int] = []
+
+    def read(pool: Pool, rows: NDArray[np.int64], places: NDArray[np.int64], image_size: int) -> Pairs:
+        handed.append(len(places))
+        return read_pairs(pool, rows, places, image_size)
+
+    monkeypatch.setattr(training_set, "read_pairs", read)
+    monkeypatch.setattr(training_set, "LOADER_BYTES", 2 * 7 * 3 * 32**2)  # seven pairs of two workers
+
+    assert seen(streamed(pool, rank=1, ranks=2, workers=workers), 1, 5) == whole
+    assert len(whole) == 4 * BATCH // 2
+    if not workers:  # else they are read elsewhere
+        assert handed == [14, 14, 4] * 4
+
+
+@pytest.mark.parametrize(
+    ("size", "image_size", "workers", "pairs", "parts"),
+    [
+        (32_768, 224, 16, 256, 3),  # a batch is 4.9 GB: 256 pairs are 38.5 MB
+        (32_768, 224, 64, 222, 1),
+        (1024, 224, 8, 256, 2),  # four batches fit
+        (64, 32, 4, 64, 1),
+        (8, 2**15, 4, 1, 1),  # a single pair is larger than the bound
+    ],
+)
+def test_loader_fills_at_most_two_gibibytes(
+    size: int, image_size: int, workers: int, pairs: int, parts: int
+) -> None:
+    ahead = loading_ahead(size, image_size, workers)
+
+    assert (ahead.pairs, ahead.parts_per_worker) == (pairs, parts)
+    if pairs > 1:
+        assert ahead.pairs * ahead.parts_per_worker * workers * 3 * image_size**2 <= 2 * 2**30
+
+
+def test_workers_start_in_the_named_way(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, object] = {}
+
+    def loader(data: Dataset[object], **how: object) -> DataLoader[object]:
+        told.update(how)
+        return DataLoader(data, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training_set, "DataLoader", loader)
+    assert len(seen(streamed(pool, workers=2), 0, 2)) == 2 * BATCH
+    assert (told["multiprocessing_context"], told["num_workers"]) == ("fork", 2)
 
 
 def test_repeatedly_killed_run_continues_with_the_planned_pairs(pool: Pool, kind: str) -> None:

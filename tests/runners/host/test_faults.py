@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from runners.host.faults import Left, fault_of, patiently, words_of
 from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
@@ -141,7 +142,7 @@ def test_trial_without_its_storage_or_pool_crashes_and_creates_nothing(
     job.folder.parent.mkdir()
     pool = start(replace(job, pool=job.folder.with_name("no pool"))).wait()
     assert pool.how == "crashed"
-    assert "storage is away" in pool.reason
+    assert "storage is unreachable" in pool.reason
 
 
 @pytest.fixture
@@ -227,6 +228,22 @@ def test_trial_killed_by_the_kernel_for_memory_has_crashed(job: TrialJob) -> Non
         (MemoryError(), "crashed"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "crashed"),
         (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "crashed"),
+        (RuntimeError("DataLoader worker (pid(s) 71, 72) exited unexpectedly"), "crashed"),
+        (
+            RuntimeError("DataLoader worker (pid 71) is killed by signal: Bus error. It is possible"),
+            "crashed",
+        ),
+        (dist.DistBackendError("NCCL error in: ProcessGroupNCCL.cpp:3690, remote process exited"), "crashed"),
+        (dist.DistStoreError("wait timeout after 600000ms, keys: /default_pg/0//cuda//0"), "crashed"),
+        (dist.DistNetworkError("The client socket has timed out after 60s"), "crashed"),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]"), "crashed"),
+        (ConnectionResetError(104, "Connection reset by peer"), "crashed"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "crashed"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), "crashed"),
+        (RuntimeError("CUDA error: device-side assert triggered"), "failed"),
+        (RuntimeError("CUDA error: no kernel image is available for execution on the device"), "failed"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_BAD_PARAM"), "failed"),
+        (RuntimeError("Caught ValueError in DataLoader worker process 0."), "failed"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"), "failed"),
         (ValueError("3 of 100 pairs are damaged"), "failed"),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "failed"),

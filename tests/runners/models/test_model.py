@@ -1,20 +1,31 @@
 """Models start as open_clip's do, keep CLIP's temperature, and see the inputs that they are meant for."""
 
+import ast
 import copy
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import open_clip
 import pytest
 import torch
+from open_clip.transformer import PatchDropout
+from torch.overrides import TorchFunctionMode
 
 from budgets.cost.architecture import catalogue, load_architecture
 from budgets.cost.strategy import strategy
 from budgets.recipe import Recipe
-from runners.models.model import build_model, clamp_logit_scale
+from runners.host.gpu_arithmetic import set_gpu_arithmetic
+from runners.models.load_model import has_bias
+from runners.models.model import DevicePatchDropout, build_model, clamp_logit_scale, resolve_precision
 from runners.strategies.registry import build_strategy
+from runners.training import learner
 from runners.training.learner import make_learner
 from runners.training.train import to_float
+from study.state.environment import environment
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("name", ["mini-ViT-XS-8", "mini-RN", "ViT-S-32"])
@@ -76,6 +87,119 @@ def test_a_step_at_224_pixels_trains_both_towers(name: str, tokens: int) -> None
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, as it loads its compiler
+@pytest.mark.parametrize(
+    ("capability", "precision"),
+    [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16"), ((12, 0), "bf16")],
+)
+def test_automatic_precision_of_a_gpu_is_bf16_from_ampere_on(
+    capability: tuple[int, int], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    assert resolve_precision("auto", torch.device("cuda", 0)) == precision
+    assert resolve_precision("fp32", torch.device("cuda", 0)) == "fp32"
+
+
+def _tag_as_gpu(_storage: object) -> str:
+    return "cuda:0"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="shows what happens without a GPU")
+def test_weights_saved_from_a_gpu_are_read_without_one(tmp_path: Path) -> None:
+    torch.serialization.register_package(0, _tag_as_gpu, lambda _storage, _location: None)
+    try:
+        torch.save({"logit_bias": torch.zeros(1)}, tmp_path / "weights.pt")
+    finally:
+        registry = torch.serialization._package_registry  # noqa: SLF001 - there is no function to undo it
+        registry[:] = [entry for entry in registry if entry[1] is not _tag_as_gpu]
+    with pytest.raises(RuntimeError, match="deserialize object on a CUDA device"):
+        torch.load(tmp_path / "weights.pt", weights_only=True)
+
+    assert has_bias(tmp_path / "weights.pt")
+
+
+def test_every_file_is_loaded_to_a_named_device() -> None:
+    calls = [
+        (path.name, {keyword.arg for keyword in node.keywords})
+        for room in ("budgets", "runners", "analysis", "study")
+        for path in (ROOT / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+    ]
+    assert {name for name, _ in calls} >= {"checkpoint.py", "export.py", "load_model.py"}
+    assert all("map_location" in keywords for _, keywords in calls)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch._dynamo imports it
+def test_compiled_checkpointed_towers_over_ranks_are_not_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learner, "ranks", lambda: 2)
+    monkeypatch.setattr(learner, "DistributedDataParallel", lambda towers: towers)
+    architecture = load_architecture("mini-ViT-XXS-8")
+    for checkpointing in (False, True):
+        monkeypatch.setattr(torch._dynamo.config, "optimize_ddp", True)  # noqa: SLF001 - torch's own name
+        recipe = Recipe(compile=True, gradient_checkpointing=checkpointing)
+        model = build_model(architecture.config)
+
+        make_learner(
+            model, build_strategy(strategy("clip"), architecture), recipe=recipe, lr_peak=1e-3, steps=1
+        )
+
+        assert torch._dynamo.config.optimize_ddp != checkpointing  # noqa: SLF001 - the same
+
+
+def test_gpu_arithmetic_is_that_of_open_clips_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_float32_matmul_precision()
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    try:
+        set_gpu_arithmetic("cpu")
+        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark) == (before, False)
+        set_gpu_arithmetic("cuda")
+        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark) == ("high", True)
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before)
+    told = environment()
+    assert (told["gpu fp32 products"], told["gpu cudnn benchmark"]) == ("TF32", "on")
+
+
+@pytest.mark.parametrize("class_token", [True, False])
+@pytest.mark.parametrize("prob", [0.5, 0.75, 0.99])
+def test_patch_dropout_keeps_open_clips_patches(prob: float, *, class_token: bool) -> None:
+    images = torch.rand(8, 17, 4)
+    kept = []
+    for kind in (PatchDropout, DevicePatchDropout):
+        torch.manual_seed(5)
+        kept.append(kind(prob, exclude_first_token=class_token)(images))
+
+    assert torch.equal(*kept)
+    assert kept[0].shape[1] == class_token + max(1, int((17 - class_token) * (1 - prob)))
+    model = build_model(load_architecture("mini-ViT-XXS-8").config, kept_fraction=0.5)
+    dropped = [module for module in model.visual.modules() if isinstance(module, PatchDropout)]
+    assert [type(module) for module in dropped] == [DevicePatchDropout]
+
+
+def test_patches_are_drawn_on_the_images_device() -> None:
+    devices: list[str] = []
+
+    class Devices(TorchFunctionMode):
+        def __torch_function__(
+            self,
+            call: Callable[..., object],
+            _types: object,
+            args: tuple[object, ...] = (),
+            kwargs: dict[str, object] | None = None,
+        ) -> object:
+            made = call(*args, **(kwargs or {}))
+            devices.extend(each.device.type for each in [made] if isinstance(each, torch.Tensor))
+            return made
+
+    with Devices():
+        kept = DevicePatchDropout(0.5)(torch.empty(8, 17, 4, device="meta"))
+
+    assert kept.shape == (8, 9, 4)
+    assert len(devices) > 5
+    assert set(devices) == {"meta"}, "what is made on the CPU would have to be copied"
+
+
 def test_compiled_model_keeps_weight_names_and_outputs() -> None:
     architecture = load_architecture("mini-ViT-XXS-8")
     how = build_strategy(strategy("clip"), architecture)

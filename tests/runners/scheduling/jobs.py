@@ -14,6 +14,10 @@ def process_id() -> int:
     return os.getpid()
 
 
+def gpus() -> str:
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
 def origins() -> dict[str, str | None]:
     return {name: importlib.import_module(name).__file__ for name in PACKAGES}
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from runners.host.faults import Left, words_of
 from runners.host.process import Exit
@@ -81,6 +82,20 @@ def test_a_job_finishes_in_a_process_of_its_own(backend: Backend) -> None:
         assert (ended.trial, ended.how, ended.reason) == ("trial", "finished", "")
         pids.append(ended.value)
     assert len({*pids, os.getpid()}) == 3
+
+
+def test_local_jobs_get_the_gpus_that_the_driver_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-3f2a,7,-1,2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)  # as CUDA counts: up to the invalid name
+    with LocalBackend(modules=()) as backend:
+        (node,) = backend.nodes()
+        assert backend.nodes()[node]["gpus"] == 3
+        for trial, gpus in (("two", 2), ("one", 1), ("none", 0)):
+            job = Job(trial=trial, run=jobs.gpus, nodes=(node,), resources={"cpus": 1, "gpus": gpus})
+            backend.start(job)
+        found = [f"{end.trial} {end.value}" for end in wait(backend, 3)]
+
+    assert sorted(found) == ["none ", "one 7", "two 5,GPU-3f2a"]
 
 
 def test_memory_of_a_job_is_freed_at_its_end(backend: Backend) -> None:

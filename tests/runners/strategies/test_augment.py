@@ -1,5 +1,6 @@
 """Augmentation of whole batches on tensors."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -48,6 +49,19 @@ def test_crops_keep_the_range_of_values_and_cover_at_least_the_least_area() -> N
     # The narrowest crop of half the area has the ratio 3:4.
     assert widths.min() > (0.5 * 3 / 4) ** 0.5 - 0.05
     assert widths.min() < 0.75
+
+
+@pytest.mark.parametrize(("side", "exact"), [(32, False), (64, False), (65, True), (224, True)])
+def test_crops_of_large_images_are_placed_in_fp32(side: int, *, exact: bool) -> None:
+    images = torch.rand(4, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+    def cropped() -> Tensor:
+        return crop_and_flip(images, torch.Generator().manual_seed(1), least_area=0.5)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = cropped()
+
+    assert torch.equal(found, cropped()) == exact
 
 
 def test_colour_jitter_leaves_some_images_as_they_are_and_turns_some_grey() -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from timm.data.auto_augment import _RAND_INCREASING_TRANSFORMS, AugmentOp
 from torch import Tensor
 
+from runners.strategies import randaugment
 from runners.strategies.randaugment import OPERATIONS, rand_augment
 
 if TYPE_CHECKING:
@@ -51,6 +52,37 @@ def test_each_operation_equals_timms_pixel_by_pixel(
 
 def test_operations_are_those_of_timm() -> None:
     assert set(OPERATIONS) == set(_RAND_INCREASING_TRANSFORMS)
+
+
+def test_a_batch_is_augmented_with_one_copy_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[tuple[int, ...]] = []
+
+    def copy(drawn: Tensor, _device: torch.device) -> Tensor:
+        copied.append(tuple(drawn.shape))
+        return drawn
+
+    monkeypatch.setattr(randaugment, "to_device", copy)
+    rand_augment(torch.rand(64, 3, 16, 16), torch.Generator().manual_seed(3))
+
+    # Of 64 images in each of two layers, half get an operation: their rows and directions.
+    ((kinds, images),) = copied
+    assert kinds == 2
+    assert 40 < images < 90
+
+
+def test_a_batch_equals_the_operations_one_by_one() -> None:
+    images = torch.rand(200, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    draw = torch.Generator().manual_seed(4)
+    pixels = images.add(1).mul(127.5).round().to(torch.uint8)
+    for _ in range(2):
+        drawn = torch.randint(15, (200,), generator=draw)
+        chosen = torch.rand(200, generator=draw) < 0.5
+        direction = torch.randint(2, (200,), generator=draw) * 2.0 - 1
+        for number, operation in enumerate(OPERATIONS.values()):
+            rows = (chosen & (drawn == number)).nonzero().squeeze(1)
+            pixels[rows] = operation(pixels[rows], direction[rows])
+
+    assert torch.equal(rand_augment(images, torch.Generator().manual_seed(4)), pixels.float() / 127.5 - 1)
 
 
 def test_generator_decides_draws_and_a_quarter_of_images_is_unchanged() -> None:

@@ -1,6 +1,8 @@
 """Ranks: two train what one trains, leave and resume as one, and say which of them died."""
 
+import hashlib
 import json
+import multiprocessing
 import os
 import pickle
 import secrets
@@ -11,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +23,12 @@ import torch
 import torch.distributed as dist
 
 from budgets.recipe import Recipe
-from runners.host.faults import ProcessEnded
-from runners.training.ranks import gather, rank, ranks, run_ranks
+from runners.host.faults import Notice, ProcessEnded
+from runners.host.process import Exit
+from runners.training import ranks as ranks_module
+from runners.training.group_timeout import GROUP_TIMEOUT_S
+from runners.training.ranks import decided_by_first, gather, rank, ranks, run_ranks
+from runners.trials import checkpoint
 from runners.trials.trial import run_trial
 from runners.trials.trial_setup import TrialJob
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
@@ -92,6 +99,70 @@ def test_killed_rank_is_named_and_counts_as_crash() -> None:
         run_ranks(partial(_one_dies, "killed"), count=2, gpus=False)
 
     assert raised.value.fault == "crashed"
+
+
+def _one_dies_while_the_other_computes(died: Path) -> None:
+    if rank() == 1:
+        died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(300)
+
+
+def test_death_of_a_rank_ends_the_others_within_seconds(tmp_path: Path) -> None:
+    died = tmp_path / "died"
+    with pytest.raises(ProcessEnded, match=r"rank 1 of 2: .*SIGKILL"):
+        run_ranks(partial(_one_dies_while_the_other_computes, died), count=2, gpus=False)
+
+    assert time.time() - died.stat().st_mtime < 20  # 2 s on an idle machine; the other would take 300 s
+
+
+def test_lost_connection_is_reported_after_its_cause() -> None:
+    lost = Exit(how="crashed", reason="NCCL error", lost_peers=True)
+    failed = Exit(how="failed", reason="its shard is damaged")
+
+    class Ended:
+        def __init__(self, end: Exit) -> None:
+            self.connection, sender = multiprocessing.Pipe(duplex=False)
+            sender.close()
+            self.wait = lambda: end
+
+    found = ranks_module.wait_for_ends([Ended(lost), Ended(failed)], Notice())  # type: ignore[list-item]
+    assert list(found.values()) == [failed, lost]
+
+
+@pytest.mark.parametrize("gpus", [False, True])
+def test_process_group_has_the_declared_timeout(monkeypatch: pytest.MonkeyPatch, *, gpus: bool) -> None:
+    told: dict[str, object] = {}
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **how: told.update(how, backend=backend))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: told.update(device=number))
+    for name in ranks_module.INTERFACES:
+        monkeypatch.setenv(name, "lo")
+
+    ranks_module.join_group(Path("store"), 1, count=2, gpus=gpus)
+
+    assert told["timeout"] == timedelta(seconds=GROUP_TIMEOUT_S)
+    assert told["backend"] == ("nccl" if gpus else "gloo")
+    assert told.get("device") == (1 if gpus else None)
+
+
+def _chosen(folder: Path) -> list[float]:
+    def stale(folder: Path) -> list[Path]:
+        return list(folder.glob("nothing"))
+
+    if rank():  # its view of a shared file system is older
+        pytest.MonkeyPatch().setattr(checkpoint, "checkpoints", stale)
+    name, step = decided_by_first(lambda: checkpoint.newest(folder)) or ("", 0)
+    return gather(torch.tensor([float(step), float(name.split("-")[1])])).tolist()
+
+
+def test_first_rank_chooses_the_checkpoint_of_all(tmp_path: Path) -> None:
+    content = b"state"
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    (tmp_path / f"checkpoint-{20:010d}-{digest}.pt").write_bytes(content)
+    (tmp_path / f"checkpoint-{30:010d}-{digest}.pt").write_bytes(b"damaged")
+
+    assert run_ranks(partial(_chosen, tmp_path), count=2, gpus=False) == [20, 20, 20, 20]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_failed_rank_reports_its_own_reason() -> None:

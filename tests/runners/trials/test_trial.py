@@ -88,7 +88,7 @@ def test_trial_with_collapsed_features_ends_early_as_diverged(job: TrialJob, tmp
     outcome = run_trial(dataclasses.replace(job, trial=hot, folder=tmp_path / "hot"))
 
     assert outcome.row["status"] == "diverged"
-    assert "the loss is no better than chance: 2.77" in outcome.row["reason"]
+    assert "the loss is no better than chance: mean 2.77" in outcome.row["reason"]
     assert 125 <= outcome.row["steps"] < 250
     assert outcome.row["train_flops"] == outcome.row["samples_seen"] * job.trial.train_flops_per_sample
 
@@ -101,7 +101,7 @@ def test_killed_trial_resumes_to_the_same_row_and_files(job: TrialJob, tmp_path:
     killed = dataclasses.replace(job, trial=trial, folder=tmp_path / "killed", checkpoint_s=0)
     (tmp_path / "job").write_bytes(pickle.dumps(killed))
     dies = (
-        "import os, pickle, signal, sys; from pathlib import Path; from runners import trial, watch\n"
+        "import os, pickle, signal, sys; from pathlib import Path; from runners.trials import trial, watch\n"
         "after = watch.Watch.after_step\n"
         "def after_step(self, done):\n"
         "    after(self, done)\n"

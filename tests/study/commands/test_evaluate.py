@@ -122,7 +122,7 @@ def test_clip_benchmark_measures_the_same(
     classification: Any = pytest.importorskip("clip_benchmark.metrics.zeroshot_classification")
     retrieval: Any = pytest.importorskip("clip_benchmark.metrics.zeroshot_retrieval")
     folder = exported(user, run, architecture)
-    run(f"evaluate {folder} --sets sets --json {architecture}.json")
+    run(f"evaluate {folder} --sets sets --precision fp32 --json {architecture}.json")  # as CLIP_benchmark
     ours = json.loads((user / f"{architecture}.json").read_text())["metrics"]
 
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
@@ -178,9 +178,17 @@ def test_the_weights_of_a_trial_are_evaluated_as_the_trial_was(user: Path, pool:
     (user / "my-pool").unlink(missing_ok=True)
     (user / "my-pool").symlink_to(pool)
     words = command("--pool").replace("TRIAL", name)
-    run(f"{words} {pool}/evaluation/held-out --precision bf16 --json own.json")
+    run(f"{words} {pool}/evaluation/held-out --json own.json")
     row = json.loads((user / "results/my-study/trials" / name / "result.json").read_text())["row"]
-    ours = json.loads((user / "own.json").read_text())["metrics"]
+    told = json.loads((user / "own.json").read_text())
+    ours = told["metrics"]
+    assert told["precision"] == row["precision"]
+    run(f"evaluate mini-ConvNeXt --sets {pool}/evaluation/held-out --json exported.json")
+    again = json.loads((user / "exported.json").read_text())
+    assert again["precision"] == row["precision"]
+    assert again["metrics"].items() <= ours.items()
+    run(f"evaluate mini-ConvNeXt --sets {pool}/evaluation/held-out --precision fp32 --json fine.json")
+    assert json.loads((user / "fine.json").read_text())["precision"] == "fp32"
     # Pixels reach -1 to 1 by another formula than in training, and bf16 makes its rounding visible.
     assert ours["held-out/top1"] == pytest.approx(row["held-out/top1"], abs=0.02)
     assert ours["held-out/top5"] == pytest.approx(row["held-out/top5"], abs=0.02)
