@@ -140,9 +140,10 @@ def test_trial_resumes_with_other_parts_and_checkpointing_to_the_same_weights_up
         if done == 20:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(Watch, "after_step", stop)
-        run_trial(first)
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(first)
     assert kept_steps(first.folder) == 20
 
     outcome = run_trial(second)
