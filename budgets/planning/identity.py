@@ -4,9 +4,9 @@ The id of a trial that was already run must never change. So the fields of the f
 hash, and a field that was added later enters it only where it differs from its default.
 
 Devices, accumulation, gradient checkpointing and compilation change a result by rounding alone and are no
-part of the id: a trial may go on with others. Batch norm is the exception, because its statistics are those of
-a part of the batch, and recomputation updates its running ones twice: with a ResNet, accumulation and gradient
-checkpointing enter the id.
+part of the id: a trial may go on with others. Batch norm is the exception, because its statistics are those
+of a part of the batch, and recomputation updates its running ones twice: with a ResNet, accumulation and
+gradient checkpointing enter the id.
 """
 
 import hashlib
