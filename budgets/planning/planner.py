@@ -5,11 +5,13 @@ Planning is a pure function: the same declaration gives the same plan, in the sa
 """
 
 from budgets.declaration import Declaration
+from budgets.planning.allocation import allocate
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid
 from budgets.planning.ladder import choose_levels
 from budgets.planning.plan import Cell, Charge, LeftOut, Plan, Trial
+from budgets.planning.price import NOTHING, Speeds
 from budgets.planning.sanity import warnings
 from budgets.planning.trim import Trimmed, trim
 from budgets.planning.tuning import Scores, plan_tuning, tuning_reserve
@@ -19,13 +21,14 @@ from budgets.quantity import format_flops
 _MOST_SHOWN = 5
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
     declaration: Declaration,
     *,
     pool: PoolFacts,
     evaluation: EvaluationFacts,
     charges: tuple[Charge, ...] = (),
     scores: Scores | None = None,
+    own: Speeds = NOTHING,
 ) -> Plan:
     """Plan a study.
 
@@ -35,6 +38,7 @@ def make_plan(
         evaluation: Facts about the evaluation sets.
         charges: Compute that the study pays in addition to its trials.
         scores: Results of the tuning's trials so far; None before any.
+        own: The user's own measurements on the cluster's device, for resources that are chosen.
 
     Returns:
         The plan, within the study budget if there is one.
@@ -79,10 +83,12 @@ def make_plan(
         notes.append(f"dropped to fit the study budget (budget.fit: drop): {fit.sentence()}")
         trials, left_out = fit.kept, left_out + fit.left_out()
     architectures = {
-        trial.cell.architecture: grid.setup(trial.cell.architecture, trial.cell.strategy).architecture
+        trial.cell.architecture: grid.setup(
+            trial.cell.architecture, trial.cell.strategy, trial.cell.level_flops
+        ).architecture
         for trial in trials
     }
-    return Plan(
+    plan = Plan(
         trials=trials,
         left_out=left_out,
         charges=charges,
@@ -91,6 +97,7 @@ def make_plan(
         warnings=(*notes, *warnings(trials, architectures)),
         tuning=tuning,
     )
+    return allocate(plan, grid, own)
 
 
 def _trials(grid: Grid, levels: tuple[int, ...]) -> tuple[tuple[Trial, ...], tuple[LeftOut, ...]]:

@@ -58,6 +58,7 @@ def measure(job: TrialJob, seconds: float) -> Throughput:
         steps=steps,
         samples_per_s=warm.timing["samples_per_s"],
         memory_bytes=memory,
+        passes=job.trial.recipe.passes,
     )
 
 

@@ -5,6 +5,7 @@ What it writes, ``throughput.json`` in the study's folder, is read by ``plan`` a
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 from budgets.cost.architecture import Architecture
 from budgets.cost.memory import memory_bytes
@@ -34,13 +35,13 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
         ValueError: The study can't be run, or the device is not this machine's.
     """
     require_runnable(study.declaration)
-    resources = study.declaration.resources
     if seconds <= 0:
         raise ValueError(f"--seconds must be above 0, not {seconds:g}")
-    if max(resources.gpus, resources.ranks) > 1:
+    plan = plan_study(_on_one_device(study))
+    resources = plan.trials[0].resources
+    if any(trial.resources.ranks_per_node * trial.resources.nodes > 1 for trial in plan.trials):
         raise ValueError("resources: trials of one rank are calibrated; this study's have more")
-    named, machine = _device(study, device_name)
-    plan = plan_study(study)
+    named, machine = _device(study, resources.gpus, device_name)
     ensure_pool(study, lambda _line: None)
     kinds = {kind(trial): trial for trial in reversed(plan.trials)}
     # Trials of a processor slow each other; GPUs do not, and one is enough to measure.
@@ -62,10 +63,18 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     yield f"written to {study.calibration}; plan and run go by it"
 
 
-def _device(study: Study, wanted: str | None) -> tuple[str | None, str]:
+def _on_one_device(study: Study) -> Study:
+    """Gives the study with resources that the planner chooses chosen for a cluster of one device."""
+    declaration = study.declaration
+    if not declaration.resources.auto or declaration.cluster is None:
+        return study
+    return replace(study, declaration=replace(declaration, cluster=replace(declaration.cluster, count=1)))
+
+
+def _device(study: Study, gpus: int, wanted: str | None) -> tuple[str | None, str]:
     """Gives the device's name in the table, None for a processor, and what the machine calls it."""
     cluster = study.declaration.cluster
-    if not study.declaration.resources.gpus:
+    if not gpus:
         if wanted is not None:
             raise ValueError(f"--device {wanted}: resources.gpus is 0, trials run on the processor")
         return None, environment()["processor"]

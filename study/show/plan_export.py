@@ -13,7 +13,7 @@ from budgets.declaration import Declaration
 from budgets.planning.plan import Plan, TuningPlan
 from budgets.planning.price import Speeds, device_hours, price
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame, write_table
-from study.show.plan_view import devices_per_trial, plan_axes
+from study.show.plan_view import plan_axes
 from study.state.tuning_table import winner_facts
 
 _HOURS = ("device_hours_low", "device_hours_high")
@@ -50,8 +50,7 @@ def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str
         "notes": list(plan.warnings),
         "price": None
         if cluster is None
-        else {"cluster": asdict(cluster)}
-        | asdict(price(plan, cluster, devices_per_trial=devices_per_trial(declaration), own=own)),
+        else {"cluster": asdict(cluster)} | asdict(price(plan, cluster, own=own)),
         "tuning": None if plan.tuning is None else _tuning(plan.tuning),
         "trials": trials,
         "left_out": left_out,

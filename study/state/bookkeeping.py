@@ -24,10 +24,10 @@ def trial_folder(study: Study, trial_id: str) -> Path:
     return study.folder / "trials" / trial_id
 
 
-def needs(study: Study) -> Amounts:
+def needs(study: Study, trial: Trial) -> Amounts:
     """Says what a trial occupies on each of its nodes."""
-    resources = study.declaration.resources
-    shares = {"cpus": resources.cpus, "gpus": resources.gpus} | resources.custom
+    resources = trial.resources
+    shares = {"cpus": resources.cpus, "gpus": resources.gpus} | study.declaration.resources.custom
     return {name: amount / resources.nodes for name, amount in shares.items()}
 
 
@@ -47,7 +47,7 @@ def read_from(study: Study, trial: Trial) -> tuple[Path, dict[str, Path]]:
 
 def trial_job(study: Study, trial: Trial) -> TrialJob:
     """Says where a trial finds its pool and evaluation sets, and what it may take."""
-    resources = study.declaration.resources
+    resources, declared = trial.resources, study.declaration.resources
     pool, evaluation = read_from(study, trial)
     folder = trial_folder(study, trial.trial_id)
     return TrialJob(
@@ -60,8 +60,8 @@ def trial_job(study: Study, trial: Trial) -> TrialJob:
         cpus=resources.cpus // resources.nodes,
         gpus=resources.gpus // resources.nodes,
         ranks=resources.ranks_per_node,
-        checkpoint_s=resources.checkpoint_s,
-        checkpoint_steps=resources.checkpoint_steps,
+        checkpoint_s=declared.checkpoint_s,
+        checkpoint_steps=declared.checkpoint_steps,
         damage_tolerance=study.declaration.limits.damage,
     )
 

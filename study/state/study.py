@@ -38,7 +38,7 @@ from runners.results import (
     read_json_lines,
     to_frame,
 )
-from runners.trials.throughput import Kind, kind, predict_s, read_calibration
+from runners.trials.throughput import Kind, kind, plain_speed, predict_s, read_calibration
 from study.state.tuning_table import read_scores
 
 
@@ -130,6 +130,7 @@ def plan_study(study: Study) -> Plan:
         evaluation=evaluation,
         charges=charges,
         scores=_scores(study, evaluation.metrics),
+        own=device_throughput(study),
     )
 
 
@@ -169,7 +170,7 @@ def plan_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def measured_throughput(study: Study, plan: Plan) -> dict[Kind, float]:
-    """Gives samples a second of kinds of trials: of the last one that finished here, else as calibrated.
+    """Gives samples a second of kinds of trials on one device: of the last one here, else as calibrated.
 
     Raises:
         ValueError: What was calibrated can't be read.
@@ -181,7 +182,9 @@ def measured_throughput(study: Study, plan: Plan) -> dict[Kind, float]:
         return calibrated
     speeds = events.dropna(subset=["samples_per_s"]).set_index("trial")["samples_per_s"].to_dict()
     return calibrated | {
-        kind(trial): float(speeds[trial.trial_id]) for trial in plan.all_trials if speeds.get(trial.trial_id)
+        kind(trial): plain_speed(trial, speeds[trial.trial_id])
+        for trial in plan.all_trials
+        if speeds.get(trial.trial_id)
     }
 
 
