@@ -153,17 +153,18 @@ def _chosen(grid: Grid, plan: Plan, trial: Trial) -> Iterator[str]:
     chosen, cluster, cell = plan.chosen_for(trial), grid.declaration.cluster, trial.cell
     if chosen is None or cluster is None:
         return
+    memory = f"{(grid.device_bytes or 0) / 1e9:,.0f} GB"
     yield (
-        f"GPU hours of a way to run it: passes of a step (3, and 1 for each that is recomputed) / 3 / "
-        f"{cluster.scaling:g} ^ log2(GPUs); memory of a {cluster.device}: {(grid.device_bytes or 0) / 1e9:,.0f} GB"
+        f"GPU hours over those of one {cluster.device} that recomputes nothing, within its {memory}: "
+        f"passes of a step (3, and 1 for each that is recomputed) / 3 / {cluster.scaling:g} ^ log2(GPUs)"
     )
     for option in grid.setup(cell.architecture, cell.strategy, cell.level_flops).options:
         kept = kept_over(option.resources.devices, cluster)
         mark = f", chosen ({chosen.why})" if option.words == chosen.words else ""
         yield (
             f"  GPUs {option.words}: about {option.memory_bytes / 1e9:,.1f} GB on each; "
-            f"{option.recipe.passes} / 3 / {kept:.3f} = {option.factor:.2f} GPU hours, "
-            f"{option.factor / option.resources.devices:.3f} from start to end{mark}"
+            f"{option.recipe.passes} / 3 / {kept:.3f} = {option.factor:.2f}, "
+            f"from start to end {option.factor / option.resources.devices:.3f}{mark}"
         )
 
 
