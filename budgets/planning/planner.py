@@ -4,6 +4,9 @@ Every cell of the grid either becomes trials or is left out with a reason that c
 Planning is a pure function: the same declaration gives the same plan, in the same order.
 """
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from budgets.declaration import Declaration
 from budgets.planning.allocation import allocate
 from budgets.planning.facts import EvaluationFacts, PoolFacts
@@ -12,6 +15,7 @@ from budgets.planning.grid import Grid
 from budgets.planning.ladder import choose_levels
 from budgets.planning.plan import Cell, Charge, LeftOut, Plan, Trial
 from budgets.planning.price import NOTHING, Speeds
+from budgets.planning.resources import CPUS_PER_GPU
 from budgets.planning.sanity import warnings
 from budgets.planning.trim import Trimmed, trim
 from budgets.planning.tuning import Scores, plan_tuning, tuning_reserve
@@ -97,7 +101,21 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
         warnings=(*notes, *warnings(trials, architectures)),
         tuning=tuning,
     )
-    return allocate(plan, grid, own)
+    plan = allocate(plan, grid, own)
+    return replace(plan, warnings=(*plan.warnings, *_cores(plan, declaration)))
+
+
+def _cores(plan: Plan, declaration: Declaration) -> Iterator[str]:
+    """Yield a note where a node's cores are too few to load the data of its GPUs."""
+    cluster = declaration.cluster
+    if cluster is None or cluster.node_cpus is None:
+        return
+    shares = [trial.resources.cpus / trial.resources.gpus for trial in plan.trials if trial.resources.gpus]
+    if min(shares, default=CPUS_PER_GPU) < CPUS_PER_GPU:
+        yield (
+            f"trials have {min(shares):.3g} cores a GPU, fewer than {CPUS_PER_GPU}: loading may be slower "
+            "than training; calibrate measures both together"
+        )
 
 
 def _trials(grid: Grid, levels: tuple[int, ...]) -> tuple[tuple[Trial, ...], tuple[LeftOut, ...]]:

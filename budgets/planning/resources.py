@@ -20,9 +20,11 @@ from budgets.planning.price import kept_over, makespan
 from budgets.recipe import Recipe
 from budgets.rules import TrialResources
 
+CPUS_PER_GPU = 6
+"""Cores of a GPU where those of a node are not declared; a share below it is warned about."""
+
 _FEWEST_PAIRS = 64
 """Fewest pairs of a part on a GPU: fewer do not fill it, so wider or smaller parts are no option."""
-_CPUS_PER_GPU = 6  # where the cores of a node are not declared
 _MOST_BOUNDS = 64  # longest trials that are tried
 _SIMULATED = 4  # choices whose makespan is simulated
 _MOST_SIMULATED = 20_000  # trials
@@ -117,7 +119,7 @@ def options(  # noqa: PLR0913 - one a fact that the estimate needs
         if batch_size % gpus or ("gpus" not in ruled and gpus > 1 and here < _FEWEST_PAIRS):
             continue
         nodes = ruled.get("nodes", cluster.nodes_of(gpus))
-        cpus = ruled.get("cpus", gpus * (cluster.cpus_per_gpu or _CPUS_PER_GPU))
+        cpus = ruled.get("cpus", gpus * (cluster.cpus_per_gpu or CPUS_PER_GPU))
         tried = [
             Option(
                 resources=TrialResources(cpus=cpus, gpus=gpus, nodes=nodes),
