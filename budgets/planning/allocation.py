@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from budgets.declaration import Cluster
 from budgets.planning.grid import Grid
 from budgets.planning.plan import Chosen, Plan, Trial
-from budgets.planning.price import Speeds, training_hours
+from budgets.planning.price import Speeds, kept_over, training_hours
 from budgets.planning.resources import Choice, Kind, Option, choose
 
 _Key = tuple[str, str, int | None, int]
@@ -28,7 +29,7 @@ def allocate(plan: Plan, grid: Grid, own: Speeds) -> Plan:
         key = _key(trial, grid)
         if key not in ways:
             values = {} if plan.tuning is None else plan.tuning.values.get(trial.trial_id, {})
-            ways[key] = _options(trial, grid, values)
+            ways[key] = priced(_options(trial, grid, values), trial, cluster, own)
         span = training_hours(trial, cluster, own)
         hours.setdefault(key, []).append((span.low + span.high) / 2)
     kinds = [Kind(options=ways[key], hours=tuple(hours[key])) for key in ways]
@@ -51,6 +52,18 @@ def allocate(plan: Plan, grid: Grid, own: Speeds) -> Plan:
         trials=tuple(map(chosen, plan.trials)),
         tuning=None if tuning is None else replace(tuning, trials=tuple(map(chosen, tuning.trials))),
         chosen=tuple(_facts(key, choice) for key, choice in choices.items()),
+    )
+
+
+def priced(options: tuple[Option, ...], trial: Trial, cluster: Cluster, own: Speeds) -> tuple[Option, ...]:
+    """Return a trial's options with the hours that follow from what was measured at each width."""
+    pair = trial.cell.architecture, trial.cell.strategy
+    return tuple(
+        replace(
+            each,
+            factor=each.recipe.passes / 3 / kept_over(pair, each.resources.devices, cluster, own),
+        )
+        for each in options
     )
 
 

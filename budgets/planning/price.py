@@ -18,8 +18,11 @@ from budgets.planning.plan import Plan, Trial
 
 _SECONDS_PER_HOUR = 3600
 
-Speeds = Mapping[tuple[str, str], float]
-"""Measured samples a second of one device, by (architecture, strategy)."""
+Speeds = Mapping[tuple[str, str, int], float]
+"""Measured samples a second on one kind of device, without recomputation.
+
+By (architecture, strategy, devices): those of all the devices of a trial together.
+"""
 
 NOTHING: Speeds = MappingProxyType({})
 
@@ -73,8 +76,9 @@ def device_hours(trial: Trial, cluster: Cluster, own: Speeds = NOTHING) -> Range
     """
     training = training_hours(trial, cluster, own)
     factor = trial.recipe.passes / 3
-    if (trial.cell.architecture, trial.cell.strategy) in own:
-        factor /= kept_over(trial.resources.devices, cluster)
+    pair = trial.cell.architecture, trial.cell.strategy
+    if (*pair, 1) in own:
+        factor /= kept_over(pair, trial.resources.devices, cluster, own)
     evaluation = _hours(trial.evaluation_flops, cluster)
     return Range(low=training.low * factor + evaluation.low, high=training.high * factor + evaluation.high)
 
@@ -91,9 +95,18 @@ def training_hours(trial: Trial, cluster: Cluster, own: Speeds = NOTHING) -> Ran
     )
 
 
-def kept_over(devices: int, cluster: Cluster) -> float:
-    """Return the share of one device's samples a second that each of several keeps."""
-    return float(cluster.scaling ** math.log2(devices))
+def kept_over(pair: tuple[str, str], devices: int, cluster: Cluster, own: Speeds = NOTHING) -> float:
+    """Return the share of one device's samples a second that each of several keeps.
+
+    As measured, at this width or the next narrower one that was; each doubling beyond it keeps
+    ``cluster.scaling``.
+    """
+    one = own.get((*pair, 1))
+    width = devices if one is not None else 1
+    while width > 1 and (*pair, width) not in own:
+        width //= 2
+    kept = 1.0 if one is None else own[*pair, width] / width / one
+    return kept * float(cluster.scaling ** math.log2(devices / width))
 
 
 def price(plan: Plan, cluster: Cluster, *, own: Speeds = NOTHING) -> Price:
@@ -162,8 +175,8 @@ def makespan(durations: Sequence[float], widths: Sequence[int], count: int) -> f
 
 def _speeds(trial: Trial, cluster: Cluster, own: Speeds) -> tuple[float, float] | None:
     kind = trial.cell.architecture, trial.cell.strategy
-    if kind in own:
-        return own[kind], own[kind]
+    if (*kind, 1) in own:
+        return own[*kind, 1], own[*kind, 1]
     return measured_samples_per_s().get((device(cluster.device).name, *kind))
 
 

@@ -125,7 +125,7 @@ def options(  # noqa: PLR0913 - one a fact that the estimate needs
                 resources=TrialResources(cpus=cpus, gpus=gpus, nodes=nodes),
                 recipe=each,
                 memory_bytes=memory_bytes(architecture, strategy, each, batch_size=batch_size, devices=gpus),
-                factor=each.passes / 3 / kept_over(gpus, cluster),
+                factor=each.passes / 3 / kept_over((architecture.name, strategy.name), gpus, cluster),
             )
             for each in _recipes(architecture, recipe, ruled, here)
         ]

@@ -30,8 +30,10 @@ class Throughput:
         precision: Precision it computed in.
         steps: Number of timed steps, after a few untimed ones.
         samples_per_s: Samples a second of one trial, with others beside it as in a run.
-        memory_bytes: Peak memory: allocated by torch on the GPU, or the resident set of the process.
+        memory_bytes: Peak memory: allocated by torch on the GPU, or the resident set of the process; 0 for
+            several GPUs.
         passes: Time of a step in forward passes, 3 without recomputation (`Recipe.passes`).
+        gpus: GPUs that the trial had together, at least one; 1 on the processor.
     """
 
     architecture: str
@@ -42,6 +44,7 @@ class Throughput:
     samples_per_s: float
     memory_bytes: int
     passes: int = 3
+    gpus: int = 1
 
     @property
     def kind(self) -> Kind:
@@ -68,7 +71,12 @@ class Calibration:
     @property
     def speeds(self) -> dict[Kind, float]:
         """Samples a second of each kind on one device, without recomputation."""
-        return {each.kind: each.samples_per_s * each.passes / 3 for each in self.kinds}
+        return {each.kind: each.samples_per_s * each.passes / 3 for each in self.kinds if each.gpus == 1}
+
+    @property
+    def by_width(self) -> dict[tuple[str, str, int], float]:
+        """Samples a second of each kind on one or several GPUs together, without recomputation."""
+        return {(*each.kind, each.gpus): each.samples_per_s * each.passes / 3 for each in self.kinds}
 
     def write(self, path: Path) -> None:
         """Write the measurements as JSON."""

@@ -17,6 +17,7 @@ from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.grid import Grid
 from budgets.planning.plan import Charge, Plan
 from budgets.planning.planner import make_plan
+from budgets.planning.price import Speeds
 from budgets.planning.tuning import Scores
 from budgets.quality import NAMED
 from runners.data.build.in_place import not_indexed, open_pool
@@ -188,7 +189,7 @@ def measured_throughput(study: Study, plan: Plan) -> dict[Kind, float]:
     }
 
 
-def device_throughput(study: Study) -> dict[Kind, float]:
+def device_throughput(study: Study) -> Speeds:
     """Gives samples a second of kinds of trials as calibrated on the device that the study is priced on.
 
     Raises:
@@ -197,7 +198,7 @@ def device_throughput(study: Study) -> dict[Kind, float]:
     found, cluster = read_calibration(study.calibration), study.declaration.cluster
     if found is None or cluster is None or found.device != device(cluster.device).name:
         return {}
-    return found.speeds
+    return found.by_width
 
 
 def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]]:

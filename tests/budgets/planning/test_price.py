@@ -13,7 +13,7 @@ from budgets.cost.strategy import strategy
 from budgets.declaration import Cluster, GridBlock, Resources, Training
 from budgets.devices import device, devices, measured_samples_per_s, usual_utilisation
 from budgets.planning.plan import Charge, Plan
-from budgets.planning.price import Range, device_hours, makespan, price
+from budgets.planning.price import Range, device_hours, kept_over, makespan, price
 from tests.budgets.plans import declare, plan_of
 
 
@@ -65,11 +65,24 @@ def test_measured_throughput_is_used_with_its_spread() -> None:
 
 def test_users_measurement_takes_precedence_over_the_table() -> None:
     cluster = Cluster(device="a100-sxm-40gb")
-    own = {("ViT-B-32", "clip"): 1000.0}
+    own = {("ViT-B-32", "clip", 1): 1000.0}
     hours = device_hours(big_plan().trials[0], cluster, own)
 
     assert hours.low == hours.high == pytest.approx(13e9 / 1000 / 3600, rel=1e-4)
-    assert price(big_plan(), cluster, own={("ViT-B-32", "slip"): 1.0}).measured == 3
+    assert price(big_plan(), cluster, own={("ViT-B-32", "slip", 1): 1.0}).measured == 3
+
+
+def test_what_several_gpus_keep_is_as_measured_and_assumed_beyond() -> None:
+    cluster = Cluster(device="h100-sxm", count=64, scaling=0.9)
+    pair = ("ViT-B-32", "clip")
+    own = {(*pair, 1): 1000.0, (*pair, 2): 1900.0, (*pair, 4): 3200.0}
+
+    assert [kept_over(pair, gpus, cluster, own) for gpus in (1, 2, 4, 8, 16)] == pytest.approx(
+        [1, 0.95, 0.8, 0.72, 0.648]
+    )
+    assert kept_over(("RN50", "clip"), 4, cluster, own) == pytest.approx(0.81)
+    four = big_plan(gpus=4).trials[0]
+    assert device_hours(four, cluster, own).high == pytest.approx(13e9 / 800 / 3600, rel=1e-4)
 
 
 def test_price_includes_evaluation_and_charges_and_counts_measured_trials() -> None:
