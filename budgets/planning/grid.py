@@ -115,6 +115,7 @@ class Grid:
     ) -> None:
         self.declaration, self.pool, self.evaluation = declaration, pool, evaluation
         self._tuned = tuned
+        self._by_level = declaration.ruled_by_level
         self._setups: dict[tuple[str, str, int | None], Combination] = {}
 
     def candidates(self, levels: tuple[int, ...]) -> Iterator[GridCell]:
@@ -143,7 +144,7 @@ class Grid:
 
     def setup(self, architecture: str, strategy: str, level_flops: int | None) -> Combination:
         """Return the combination of an architecture and a strategy, the same at each level but for rules."""
-        key = architecture, strategy, level_flops if self.declaration.ruled_by_level else None
+        key = architecture, strategy, level_flops if self._by_level else None
         if key not in self._setups:
             self._setups[key] = self._make_setup(*key)
         return self._setups[key]
