@@ -1,12 +1,14 @@
 """Whether every slot is kept busy and a trial costs little: ``python benchmarks/schedule.py``.
 
-Ray on a simulated cluster: two nodes of 4 GPUs. 100 trials that sleep, 30× apart in length, a quarter of them
-on 4 GPUs, run in our order and first come, first served; then trials that do nothing. The last lines are
-name, value, target, and pass or fail; the exit code is 1 when one fails. Seconds are wall time: run it on a
-quiet machine.
+Without Ray, on a simulated clock (alone with ``--simulated``): 200 trials of 1 to 16 GPUs, 30× apart in
+length, on 4 and on 8 nodes of 8 GPUs. Then Ray on a simulated cluster of two nodes of 4 GPUs: 100 trials that
+sleep, 30× apart, a quarter of them on 4 GPUs, run in our order and first come, first served; then trials that
+do nothing. The last lines are name, value, target, and pass or fail; the exit code is 1 when one fails.
+Seconds are wall time: run it on a quiet machine.
 """
 
 import argparse
+import heapq
 import math
 import os
 import random
@@ -26,7 +28,7 @@ os.environ |= {
 }
 
 import ray
-from ray.cluster_utils import LiveCluster as SimulatedCluster
+from ray.cluster_utils import Cluster as SimulatedCluster
 
 from budgets.book.ledger import Ledger
 from runners.scheduling.backend import Backend, Job
@@ -38,6 +40,7 @@ NODES, GPUS = 2, 4
 SLEEPS, SPREAD, SEED = 100, 30.0, 0
 LOWER_BOUND_S = 60.0
 DO_NOTHING = partial(time.sleep, 0)
+MIXED, MIXED_DRAWS, NODE_GPUS = 200, 6, 8
 
 
 def sleeps() -> list[ScheduledTrial]:
@@ -51,6 +54,39 @@ def sleeps() -> list[ScheduledTrial]:
         ScheduledTrial(trial=f"sleep{number:03}", predicted_s=s * unit, resources={"cpus": 1, "gpus": w})
         for number, (s, w) in enumerate(zip(lengths, widths, strict=True))
     ]
+
+
+def mixed_widths(seed: int) -> list[ScheduledTrial]:
+    """Draws trials of 1 to 16 GPUs, the widest over two nodes."""
+    draw = random.Random(seed)  # noqa: S311 - widths and lengths
+    tasks = []
+    for number in range(MIXED):
+        gpus = draw.choice((1, 2, 4, 8, 16))
+        nodes = -(-gpus // NODE_GPUS)
+        tasks.append(
+            ScheduledTrial(
+                trial=f"mixed{number:03}",
+                predicted_s=math.exp(draw.random() * math.log(SPREAD)),
+                resources={"cpus": gpus / nodes, "gpus": gpus / nodes},
+                nodes=nodes,
+            )
+        )
+    return tasks
+
+
+def simulated_share(tasks: list[ScheduledTrial], nodes: int) -> float:
+    """Gives the lower bound of the makespan (all GPUs busy, or the longest trial) over that of our order."""
+    schedule = Schedule(tasks, retries=0)
+    schedule.see_nodes({f"node{number}": {"cpus": 64, "gpus": NODE_GPUS} for number in range(nodes)})
+    now, ends = 0.0, list[tuple[float, str]]()
+    while not isinstance((given := schedule.instructions(None) or [None])[-1], Done):
+        for each in given:
+            if isinstance(each, Start):
+                heapq.heappush(ends, (now + schedule.task(each.trial).predicted_s, each.trial))
+        now, ended = heapq.heappop(ends)
+        schedule.finish(ended)
+    busy = sum(task.slot_s for task in tasks) / (nodes * NODE_GPUS)
+    return max(busy, *(task.predicted_s for task in tasks)) / now
 
 
 def run(backend: Backend, tasks: list[ScheduledTrial], ledger: Ledger | None = None) -> float:
@@ -142,7 +178,22 @@ def main() -> int:
     """Measures and judges."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=10_000, help="trials that do nothing (10,000)")
+    parser.add_argument("--simulated", action="store_true", help="only what needs no Ray")
     options = parser.parse_args()
+    mixed = [
+        (
+            f"slots_busy_mixed_widths_{nodes}_nodes",
+            min(simulated_share(mixed_widths(seed), nodes) for seed in range(MIXED_DRAWS)),
+            ">=",
+            0.97,
+        )
+        for nodes in (4, 8)
+    ]
+    return judge(mixed if options.simulated else mixed + over_ray(options.trials))
+
+
+def over_ray(trials: int) -> list[tuple[str, float, str, float]]:
+    """Measures on a simulated cluster of Ray."""
     simulated = SimulatedCluster(
         initialize_head=True,
         head_node_args={"num_cpus": 0, "object_store_memory": 80_000_000, "include_dashboard": False},
@@ -164,21 +215,25 @@ def main() -> int:
             f"{fresh * 1e3:.1f} ms in a fresh process"
         )
         with tempfile.TemporaryDirectory() as folder:
-            ledger = Ledger(Path(folder) / "ledger.jsonl", options.trials)
+            ledger = Ledger(Path(folder) / "ledger.jsonl", trials)
             before, cpu = memory_mib(), time.process_time()
-            wall = run(backend, nothing(options.trials, "nothing"), ledger)
+            wall = run(backend, nothing(trials, "nothing"), ledger)
             cpu, grown = time.process_time() - cpu, memory_mib() - before
-            assert ledger.spent_flops == options.trials, "each is booked once"
-        print(f"{options.trials:,} of them: {wall:.0f} s; the driver takes {cpu:.1f} s of processor time and "
+            assert ledger.spent_flops == trials, "each is booked once"
+        print(f"{trials:,} of them: {wall:.0f} s; the driver takes {cpu:.1f} s of processor time and "
               f"{grown:.0f} MiB more memory")  # fmt: skip
     simulated.shutdown()
-    results = [
+    return [
         ("slots_busy_ours", LOWER_BOUND_S / ours, ">=", 0.97),
         ("slots_busy_ours_over_first_come", theirs / ours, ">=", 1.0),
         ("trial_fresh_process_ms", fresh * 1e3, "<=", 100.0),
-        ("driver_cpu_ms_a_trial", cpu / options.trials * 1e3, "<=", 5.0),
-        ("driver_kib_a_trial", grown * 1024 / options.trials, "<=", 20.0),
+        ("driver_cpu_ms_a_trial", cpu / trials * 1e3, "<=", 5.0),
+        ("driver_kib_a_trial", grown * 1024 / trials, "<=", 20.0),
     ]
+
+
+def judge(results: list[tuple[str, float, str, float]]) -> int:
+    """Prints each value with its target and gives the exit code."""
     print()
     passed = [value >= target if sign == ">=" else value <= target for _, value, sign, target in results]
     for (name, value, sign, target), good in zip(results, passed, strict=True):

@@ -5,14 +5,15 @@ A new key is a new field, here or in `budgets.recipe`: loading, dumping, docs/de
 follow. A class's ``clashes`` yields each key that contradicts another, with the error from the key on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from budgets import values
 from budgets.keys import RISING, At, Given, OneOf, Tuned, keys
 from budgets.quantity import format_flops
 from budgets.recipe import PRESETS, Recipe
+from budgets.rules import ResourceRule, Rule, TrainingRule, TrialResources, settings
 
 Regime = Literal["fixed-compute", "one-epoch", "equal-samples"]
 LoggerName = Literal["tensorboard", "wandb"]
@@ -197,6 +198,8 @@ class Training:
     """Peak learning rate of each architecture; a preset or tuning may give it instead."""
     batch_size: Annotated[int, values.batch, Tuned()] = 64
     """Pairs in a batch of plain CLIP; a strategy may multiply it."""
+    rules: tuple[TrainingRule, ...] = ()
+    """Rules that give some trials another batch or peak learning rate."""
     recipe: Annotated[Recipe, At(name="")] = field(default_factory=Recipe)
     """The optimisation."""
 
@@ -234,11 +237,21 @@ class Limits:
 class Resources:
     """The resources that one trial occupies, its restarts and its checkpoints.
 
-    ``cpus``, and ``gpus`` or ``ranks``, must be multiples of ``nodes``.
+    ``cpus``, and ``gpus`` or ``ranks``, must be multiples of ``nodes``. A list in place of the section gives
+    ``rules`` alone, and ``resources: auto`` gives ``auto`` alone.
     """
 
-    cpus: Annotated[int, values.device_count] = 1
-    """Processor cores of a trial (one thread each), over all of its nodes."""
+    auto: bool = False
+    """Whether the planner chooses GPUs, nodes, accumulation and gradient checkpointing of each architecture,
+    strategy and batch, where no rule sets them; by default it does where a cluster and none of ``cpus``,
+    ``gpus``, ``nodes`` and ``ranks`` is declared."""
+    hours_factor: Annotated[float, values.factor] = 1.25
+    """With ``auto``: most GPU-hours of the study over the fewest possible, to end it sooner."""
+    rules: tuple[ResourceRule, ...] = ()
+    """Rules that give some trials other amounts than the rest."""
+    cpus: Annotated[int | None, values.device_count] = None
+    """Processor cores of a trial (one thread each), over all of its nodes; by default a share of the node for
+    each of its GPUs where ``cluster.node_cpus`` is declared, else one a node."""
     gpus: Annotated[int, values.devices_of_a_trial] = 0
     """GPUs of a trial, over all of its nodes, one a rank; 0 trains on the processor."""
     nodes: Annotated[int, values.device_count] = 1
@@ -260,20 +273,21 @@ class Resources:
     wait_s: Annotated[float, values.seconds] = 0.0
     """How long trials wait for a node that has room for them."""
 
-    @property
-    def ranks_per_node(self) -> int:
-        """Processes on each node that train one model together."""
-        return max(self.gpus, self.ranks) // self.nodes
-
-    def clashes(self, given: Given) -> Clashes:  # noqa: ARG002 - as other classes have it
-        """Yield what can't be spread over the nodes."""
+    def clashes(self, given: Given) -> Clashes:
+        """Yield what can't be spread over the nodes, and amounts that are chosen."""
         if self.gpus and self.ranks > 1:
             yield "ranks", "ranks goes without GPUs: each of resources.gpus has its rank"
-        for key in ("cpus", "gpus") if self.gpus else ("cpus", "ranks"):
-            amount = getattr(self, key)
-            if amount % self.nodes:
-                nodes = f"resources.nodes = {self.nodes}"
-                yield key, f"{key} = {amount} can't be spread evenly over {nodes}"
+        for key in ("cpus", "gpus", "nodes", "ranks") if self.auto else ():
+            if given(key):
+                yield key, f"{key} goes without auto, which chooses it; resources.rules may set it"
+        if given("hours_factor") and not self.auto:
+            yield "hours_factor", "hours_factor goes with auto"
+        yield from self.of_a_trial().problems()
+
+    def of_a_trial(self) -> TrialResources:
+        """Return the amounts of a trial that no rule matches, on a cluster whose nodes' cores are unknown."""
+        cpus = self.nodes if self.cpus is None else self.cpus
+        return TrialResources(cpus=cpus, gpus=self.gpus, nodes=self.nodes, ranks=self.ranks)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -284,6 +298,12 @@ class Cluster:
     """Name of the device."""
     count: Annotated[int, values.device_count] = 1
     """Devices; one trial takes ``resources.gpus`` of them, at least one."""
+    node_gpus: Annotated[int, values.device_count] = 8
+    """Devices of one node."""
+    node_cpus: Annotated[int | None, values.device_count] = None
+    """Processor cores of one node, which its devices share."""
+    scaling: Annotated[float, values.positive_share] = 0.97
+    """Share of each device's samples a second that is left when a trial has twice as many devices."""
     utilisation: (
         tuple[Annotated[float, values.share_of_the_peak], Annotated[float, values.share_of_the_peak]] | None
     ) = None
@@ -291,6 +311,17 @@ class Cluster:
     architecture and strategy was measured; by default `budgets.devices.UTILISATION`."""
     price_per_hour: Annotated[float | None, values.positive_number] = None
     """Price of one device for an hour, in any currency."""
+
+    @property
+    def cpus_per_gpu(self) -> int | None:
+        """Cores of a node for each of its devices, or None where they are unknown."""
+        return None if self.node_cpus is None else max(1, self.node_cpus // self.node_gpus)
+
+    def nodes_of(self, gpus: int) -> int:
+        """Return the fewest nodes that hold so many devices in equal parts."""
+        return next(
+            nodes for nodes in range(max(1, -(-gpus // self.node_gpus)), gpus + 2) if gpus % nodes == 0
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -377,7 +408,6 @@ class Declaration:
 
     def clashes(self, given: Given) -> Clashes:  # noqa: ARG002 - as other classes have it
         """Yield what one section has against another."""
-        gpus, nodes = self.resources.gpus, self.resources.nodes
         levelled = any(block.regime == "fixed-compute" for block in self.grid)
         if levelled and not (self.levels or self.study_flops):
             wanted = (
@@ -386,28 +416,90 @@ class Declaration:
             yield "budget", f"budget needs {wanted}"
         if self.tuning is not None and self.study_flops is None:
             yield "tuning.share", "tuning.share is a share of the study budget: declare budget.study"
-        if self.cluster is not None and self.cluster.count < max(1, gpus):
-            count = f"cluster.count = {self.cluster.count}"
-            yield "cluster.count", f"{count} is fewer than resources.gpus = {gpus} of one trial"
-        if "://" in (self.storage or "") and nodes > 1:
-            why = f"needs a folder that they share; {self.storage} is copied to each node by itself"
-            yield "storage", f"storage: a trial over resources.nodes = {nodes} {why}"
+        if self.resources.auto and self.cluster is None:
+            yield "resources.auto", "resources.auto chooses for a cluster: declare cluster"
         if not isinstance(self.pool, DescribedPool):
             for key in (f"evaluation.{name}" for name in self.evaluation_counts):
                 yield key, f"{key} needs a folder; images and texts alone go with a described pool"
-        yield from self._batches()
+        yield from self._amounts()
         for number, block in enumerate(self.grid, start=1):
             yield from self._unlisted(f"grid[{number}].levels", block.levels)
-        for number, rule in enumerate(self.exclude, start=1):
-            yield from self._unlisted(f"exclude[{number}].levels", rule.levels)
+        lists: dict[str, tuple[Exclusion | Rule, ...]] = {"exclude": self.exclude, **self._rules}
+        for key, rules in lists.items():
+            for number, rule in enumerate(rules, start=1):
+                yield from self._unlisted(f"{key}[{number}].levels", rule.levels)
 
-    def _batches(self) -> Clashes:
-        """Yield a batch, of those that are tuned, too, that its ranks and parts can't share evenly."""
-        shares = max(self.resources.gpus, self.resources.ranks) * self.training.recipe.accumulation
+    @property
+    def _rules(self) -> dict[str, tuple[Rule, ...]]:
+        return {"resources.rules": self.resources.rules, "training.rules": self.training.rules}
+
+    @property
+    def ruled_by_level(self) -> bool:
+        """Whether trials of a pair of architecture and strategy may differ by level in more than length."""
+        return any(rule.levels for rules in self._rules.values() for rule in rules)
+
+    def resource_settings(self, architecture: str, strategy: str, level: int | None) -> Mapping[str, Any]:
+        """Return the keys of resources that rules set for a cell."""
+        return settings(self.resources.rules, architecture, strategy, level)
+
+    def training_settings(self, architecture: str, strategy: str, level: int | None) -> Mapping[str, Any]:
+        """Return the keys of training that rules set for a cell."""
+        return settings(self.training.rules, architecture, strategy, level)
+
+    def trial_resources(self, ruled: Mapping[str, Any]) -> TrialResources:
+        """Return what a trial occupies, before the planner chooses: as declared, but for what rules set."""
+        cluster, resources = self.cluster, self.resources
+        gpus = ruled.get("gpus", resources.gpus)
+        fewest = cluster.nodes_of(gpus) if cluster is not None and "gpus" in ruled else resources.nodes
+        nodes = ruled.get("nodes", fewest)
+        share = None if cluster is None else cluster.cpus_per_gpu
+        cpus = ruled.get("cpus", resources.cpus)
+        if cpus is None:
+            cpus = gpus * share if share and gpus else nodes
+        return TrialResources(cpus=cpus, gpus=gpus, nodes=nodes, ranks=1 if gpus else resources.ranks)
+
+    def _amounts(self) -> Clashes:
+        """Yield the first trial whose amounts contradict each other, its batch, or the cluster."""
+        levels = self.levels if self.ruled_by_level else (None,)
+        cells: dict[tuple[str, str, int | None], None] = {("", "", None): None}
+        if any(self._rules.values()):
+            cells = {
+                (architecture, strategy, level): None
+                for block in self.grid
+                for architecture in block.architectures
+                for strategy in block.strategies
+                for level in levels
+            }
+        for cell in cells:
+            problems = list(self._problems(*cell))
+            if problems:
+                yield from problems
+                return
+
+    def _problems(self, architecture: str, strategy: str, level: int | None) -> Clashes:
+        """Yield what contradicts itself in the settings of a cell; no names stand for one without rules."""
+        ruled = self.resource_settings(architecture, strategy, level)
+        trial = self.trial_resources(ruled)
+        where = f" ({architecture} {strategy})" if architecture else ""
+        if ruled:
+            for key, problem in trial.problems():
+                yield "resources", f"resources.{key}{where}: {problem}"
+        if self.cluster is not None and self.cluster.count < trial.devices:
+            count = f"cluster.count = {self.cluster.count}"
+            yield "cluster.count", f"{count} is fewer than resources.gpus = {trial.gpus} of one trial{where}"
+        if "://" in (self.storage or "") and trial.nodes > 1:
+            why = f"needs a folder that they share; {self.storage} is copied to each node by itself"
+            yield "storage", f"storage: a trial{where} over resources.nodes = {trial.nodes} {why}"
+        # A batch, of those that are tuned, too, must be shared evenly by its ranks and parts.
+        parts = ruled.get("accumulation", self.training.recipe.accumulation)
+        shares = max(trial.gpus, trial.ranks) * parts
         tuned = () if self.tuning is None else self.tuning.fields.get("batch_size", ())
-        uneven = [size for size in tuned or (self.training.batch_size,) if size % shares]
+        declared = self.training_settings(architecture, strategy, level).get(
+            "batch_size", self.training.batch_size
+        )
+        uneven = [size for size in tuned or (declared,) if size % shares]
         if uneven:
-            size = f"{'tuning.fields' if tuned else 'training'}.batch_size = {uneven[0]:g}"
+            size = f"{'tuning.fields' if tuned else 'training'}.batch_size = {uneven[0]:g}{where}"
             of = "ranks (resources.gpus, or resources.ranks) times training.accumulation"
             yield (
                 "tuning" if tuned else "training",
@@ -423,12 +515,15 @@ class Declaration:
 
     def unmatched(self) -> Clashes:
         """Yield values of rules that no block of the grid has."""
-        for number, rule in enumerate(self.exclude, start=1):
-            for axis in ("architectures", "strategies", "sizes", "quality", "regimes"):
-                blocks = [(b.regime,) if axis == "regimes" else getattr(b, axis) for b in self.grid]
-                for value in sorted(set(getattr(rule, axis)).difference(*blocks), key=str):
-                    key, shown = f"exclude[{number}].{axis}", "all" if value is None else value
-                    yield key, f"{key}: no block of the grid has {shown}"
+        axes = {"exclude": ("architectures", "strategies", "sizes", "quality", "regimes")}
+        lists: dict[str, tuple[Exclusion | Rule, ...]] = {"exclude": self.exclude, **self._rules}
+        for key, rules in lists.items():
+            for number, rule in enumerate(rules, start=1):
+                for axis in axes.get(key, ("architectures", "strategies")):
+                    blocks = [(b.regime,) if axis == "regimes" else getattr(b, axis) for b in self.grid]
+                    for value in sorted(set(getattr(rule, axis)).difference(*blocks), key=str):
+                        at, shown = f"{key}[{number}].{axis}", "all" if value is None else value
+                        yield at, f"{at}: no block of the grid has {shown}"
 
 
 def require_runnable(declaration: Declaration) -> None:

@@ -64,6 +64,14 @@ class Recipe:
         if given("eps") and self.optimizer != "adamw":
             yield "eps", f"eps is AdamW's, the optimizer is {self.optimizer}"
 
+    @property
+    def passes(self) -> int:
+        """Time of a step in forward passes: its own, the backward pass of two, and each recomputed one.
+
+        Accumulation and gradient checkpointing recompute one each.
+        """
+        return 3 + (self.accumulation > 1) + self.gradient_checkpointing
+
     def warmup_steps(self, steps: int, batch_size: int) -> int:
         """Steps of a run in which the learning rate rises."""
         if self.warmup_samples is None:

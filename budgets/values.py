@@ -95,6 +95,8 @@ positive_or_off = Reader(
 not_negative = Reader(parse=parse_number, noun="a number", at_least=0)
 ratio = Reader(parse=parse_number, noun="a number", examples=("2",), at_least=1.01, at_most=10**6)
 
+factor = Reader(parse=parse_number, noun="a number", examples=("1.25",), at_least=1, at_most=100)
+
 share = Reader(parse=parse_share, noun="a share from 0 to 1", examples=("10%", "0.1"))
 positive_share = Reader(parse=parse_share, noun="a share", examples=("10%",), above=0, at_most=1)
 share_or_off = Reader(

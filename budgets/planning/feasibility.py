@@ -41,7 +41,7 @@ def lasting_reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
         yield f"{cell.subset_size:,} pairs requested, but the pool holds {most:,} of quality {cell.quality}"
     yield from _reasons_of_the_batch(candidate)
     if grid.device_bytes is not None and setup.memory_bytes > grid.device_bytes:
-        cluster, share = grid.declaration.cluster, max(1, grid.declaration.resources.gpus)
+        cluster, share = grid.declaration.cluster, setup.resources.devices
         assert cluster is not None
         yield (
             f"about {setup.memory_bytes / 1e9:,.0f} GB on each of {share} devices for a batch of "

@@ -15,7 +15,9 @@ from budgets.declaration import Declaration, Exclusion, GridBlock
 from budgets.devices import device
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.plan import Cell, Trial
+from budgets.planning.resources import Option, options
 from budgets.recipe import Recipe
+from budgets.rules import TrialResources
 
 Pair = tuple[str, str]
 """An architecture and a strategy."""
@@ -37,6 +39,8 @@ class Combination:
         evaluation_flops: Forward FLOPs of one evaluation.
         parameters: Trainable parameters.
         memory_bytes: Estimated memory needed on each device; 0 if no cluster is declared.
+        resources: What a trial occupies; of ``options``, the cheapest.
+        options: The ways to run it that fit, where the planner chooses.
     """
 
     architecture: Architecture
@@ -50,6 +54,8 @@ class Combination:
     evaluation_flops: int
     parameters: int
     memory_bytes: int
+    resources: TrialResources
+    options: tuple[Option, ...] = ()
 
     def train_flops(self, steps: int) -> int:
         """Training FLOPs of a run of ``steps`` steps."""
@@ -109,7 +115,8 @@ class Grid:
     ) -> None:
         self.declaration, self.pool, self.evaluation = declaration, pool, evaluation
         self._tuned = tuned
-        self._setups: dict[tuple[str, str], Combination] = {}
+        self._by_level = declaration.ruled_by_level
+        self._setups: dict[tuple[str, str, int | None], Combination] = {}
 
     def candidates(self, levels: tuple[int, ...]) -> Iterator[GridCell]:
         """Yield the cells of all blocks in declared order, at each block's own levels or at ``levels``."""
@@ -119,7 +126,7 @@ class Grid:
 
     def candidate(self, cell: Cell, samples: int, seeds: tuple[int, ...]) -> GridCell:
         """Return a cell as a candidate; ``samples`` is ignored if the cell has a level."""
-        setup = self.setup(cell.architecture, cell.strategy)
+        setup = self.setup(cell.architecture, cell.strategy, cell.level_flops)
         steps = samples // setup.batch_size
         if cell.level_flops is not None:
             steps = setup.steps_within(cell.level_flops)
@@ -135,11 +142,11 @@ class Grid:
         """Return the same grid with tuned values instead of the declared ones."""
         return Grid(self.declaration, self.pool, self.evaluation, values)
 
-    def setup(self, architecture_name: str, strategy_name: str) -> Combination:
-        """Return the combination of an architecture and a strategy."""
-        key = architecture_name, strategy_name
+    def setup(self, architecture: str, strategy: str, level_flops: int | None) -> Combination:
+        """Return the combination of an architecture and a strategy, the same at each level but for rules."""
+        key = architecture, strategy, level_flops if self._by_level else None
         if key not in self._setups:
-            self._setups[key] = self._make_setup(architecture_name, strategy_name)
+            self._setups[key] = self._make_setup(*key)
         return self._setups[key]
 
     def excluded_by(self, cell: Cell) -> int | None:
@@ -173,6 +180,7 @@ class Grid:
             tail_flops_per_sample=setup.tail_flops_per_sample,
             evaluation_flops=setup.evaluation_flops,
             parameters=setup.parameters,
+            resources=setup.resources,
         )
 
     def _points(self, block: GridBlock, levels: tuple[int, ...]) -> Iterator[tuple[Cell, int]]:
@@ -195,17 +203,23 @@ class Grid:
                                 )
                                 yield cell, pairs if block.regime == "one-epoch" else samples
 
-    def _make_setup(self, architecture_name: str, strategy_name: str) -> Combination:
+    def _make_setup(self, architecture_name: str, strategy_name: str, level: int | None) -> Combination:
         declaration = self.declaration
+        of_resources = declaration.resource_settings(architecture_name, strategy_name, level)
+        of_training = declaration.training_settings(architecture_name, strategy_name, level)
+        resources = declaration.trial_resources(of_resources)
         folder = None if declaration.catalogue is None else Path(declaration.catalogue)
         architecture, how = load_architecture(architecture_name, folder), strategy(strategy_name)
         training, reason = declaration.training, inapplicable(how, architecture)
         values = self._tuned.get((architecture_name, strategy_name), {})
         if values is None:
             values, reason = {}, "tuning: training diverged at every value tried"
-        batch_size = int(values.get("batch_size", training.batch_size)) * how.batch_factor
+        declared = of_training.get("batch_size", training.batch_size)
+        batch_size = int(values.get("batch_size", declared)) * how.batch_factor
         of_recipe: dict[str, Any] = {
-            name: value for name, value in values.items() if hasattr(training.recipe, name)
+            name: value
+            for name, value in (*of_resources.items(), *values.items())
+            if hasattr(training.recipe, name)
         }
         recipe = replace(training.recipe, **of_recipe)
         # Without masking there is nothing to unmask; removing the tail keeps the trial's id independent of
@@ -216,11 +230,28 @@ class Grid:
             architecture
         ) + self.evaluation.texts * text_forward_macs(architecture)
         applies = reason is None
+        # The unmasked tail needs the most memory.
+        widest, found = how.unmasked if recipe.unmasked_tail else how, tuple[Option, ...]()
+        if applies and declaration.resources.auto:
+            found = options(
+                architecture,
+                widest,
+                recipe,
+                batch_size=batch_size,
+                declaration=declaration,
+                ruled=of_resources,
+            )
+        fitting = tuple(each for each in found if each.memory_bytes <= (self.device_bytes or 0))
+        if found:
+            first = min(fitting or found, key=lambda each: each.factor if fitting else each.memory_bytes)
+            resources, recipe = first.resources, first.recipe
         return Combination(
             architecture=architecture,
             strategy=how,
             batch_size=batch_size,
-            lr_peak=values.get("lr_peak", self._declared_lr_peak(architecture_name)),
+            lr_peak=values.get(
+                "lr_peak", of_training.get("lr_peak", self._declared_lr_peak(architecture_name))
+            ),
             inapplicable=reason,
             train_flops_per_sample=sample_cost(architecture, how, batch_size=batch_size).train_flops
             if applies
@@ -233,14 +264,15 @@ class Grid:
             parameters=parameters(architecture, how).total,
             memory_bytes=memory_bytes(
                 architecture,
-                # The unmasked tail needs the most memory.
-                how.unmasked if recipe.unmasked_tail else how,
+                widest,
                 recipe,
                 batch_size=batch_size,
-                devices=max(1, declaration.resources.gpus),
+                devices=resources.devices,
             )
             if applies and declaration.cluster is not None
             else 0,
+            resources=resources,
+            options=fitting,
         )
 
     def _declared_lr_peak(self, architecture: str) -> float | None:

@@ -2,6 +2,11 @@
 
 The id of a trial that was already run must never change. So the fields of the first version always enter the
 hash, and a field that was added later enters it only where it differs from its default.
+
+Devices, accumulation, gradient checkpointing and compilation change a result by rounding alone and are no
+part of the id: a trial may go on with others. Batch norm is the exception, because its statistics are those
+of a part of the batch, and recomputation updates its running ones twice: with a ResNet, accumulation and
+gradient checkpointing enter the id.
 """
 
 import hashlib
@@ -11,6 +16,7 @@ from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING
 
+from budgets.cost.model_config import complete
 from budgets.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -18,6 +24,8 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 _RECIPE_FIELDS = {"weight_decay", "beta1", "beta2", "eps", "warmup", "gradient_clip", "precision"}
+_ROUNDING_ALONE = {"accumulation", "gradient_checkpointing", "compile"}
+_OF_BATCH_NORM = {"accumulation", "gradient_checkpointing"}
 
 
 def trial_id(trial: "Trial") -> str:
@@ -26,14 +34,15 @@ def trial_id(trial: "Trial") -> str:
     Costs are not part of it, so that a correction of the FLOP accounting keeps the ids.
     """
     cell = trial.cell
+    config, batch_norm = _config(cell.architecture, trial.architecture_config)
     parts = (
-        f'"architecture_config":{_config(cell.architecture, trial.architecture_config)}',
+        f'"architecture_config":{config}',
         f'"batch_size":{trial.batch_size}',
         f'"cell":{_cell(cell)}',
         f'"evaluation_sets":{_names(trial.evaluation_sets)}',
         f'"lr_peak":{trial.lr_peak!r}',
         f'"pool":{_text(trial.pool)}',
-        f'"recipe":{_recipe(trial.recipe)}',
+        f'"recipe":{_recipe(trial.recipe, batch_norm)}',
         f'"samples_seen":{trial.samples_seen}',
         f'"seed":{trial.seed}',
     )
@@ -50,20 +59,22 @@ def _cell(cell: "Cell") -> str:
 
 
 # A large grid has very many trials but few architectures: each config is serialised once.
-_configs: dict[str, tuple[Mapping[str, object], str]] = {}
+_configs: dict[str, tuple[Mapping[str, object], str, bool]] = {}
 
 
-def _config(name: str, config: Mapping[str, object]) -> str:
+def _config(name: str, config: Mapping[str, object]) -> tuple[str, bool]:
+    """Return the config as text, and whether its image tower has batch norm."""
     known = _configs.get(name)
     if known is None or known[0] is not config:
-        known = _configs[name] = config, _json(config)
-    return known[1]
+        known = _configs[name] = config, _json(config), complete(config).family == "resnet"
+    return known[1:]
 
 
 @cache
-def _recipe(recipe: Recipe) -> str:
+def _recipe(recipe: Recipe, batch_norm: bool) -> str:  # noqa: FBT001 - cached by position
     default = Recipe()
-    values = {each.name: getattr(recipe, each.name) for each in fields(recipe)}
+    left_out = _ROUNDING_ALONE - _OF_BATCH_NORM if batch_norm else _ROUNDING_ALONE
+    values = {each.name: getattr(recipe, each.name) for each in fields(recipe) if each.name not in left_out}
     return _json(
         {
             name: value

@@ -11,6 +11,7 @@ from budgets.declaration import Regime
 from budgets.planning.identity import trial_id
 from budgets.quantity import format_count, format_flops
 from budgets.recipe import Recipe
+from budgets.rules import TrialResources
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +74,7 @@ class Trial:
         tail_flops_per_sample: Training FLOPs of one pair in the unmasked tail; 0 without one.
         evaluation_flops: Forward FLOPs of its evaluation.
         parameters: Trainable parameters, the strategy's head included.
+        resources: What it runs on; no part of its result.
         trial_id: Identifies the trial in any study, see `budgets.planning.identity`.
     """
 
@@ -89,6 +91,7 @@ class Trial:
     evaluation_flops: int
     parameters: int
     tail_flops_per_sample: int = 0
+    resources: TrialResources = field(default_factory=TrialResources)
     trial_id: str = field(init=False, compare=False, default="")
 
     def __post_init__(self) -> None:
@@ -184,6 +187,27 @@ class TuningPlan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Chosen:
+    """Resources that the planner chose for a kind of trial.
+
+    Attributes:
+        architecture: The architecture.
+        strategy: The strategy.
+        level_flops: The budget level where rules differ by level, else None.
+        batch_size: Pairs in a batch, the strategy's factor included.
+        words: GPUs, and accumulation and gradient checkpointing where there are any.
+        why: The reason in a few words.
+    """
+
+    architecture: str
+    strategy: str
+    level_flops: int | None
+    batch_size: int
+    words: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """The plan of a study.
 
@@ -195,6 +219,7 @@ class Plan:
         levels: Budget levels in training FLOPs, declared or chosen, rising.
         warnings: Conclusions that this plan cannot support, and decisions of the planner.
         tuning: The tuning that precedes the trials, or None.
+        chosen: Resources that were chosen, a kind of trial each; empty where they are declared.
     """
 
     trials: tuple[Trial, ...]
@@ -204,6 +229,7 @@ class Plan:
     levels: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
     tuning: TuningPlan | None = None
+    chosen: tuple[Chosen, ...] = ()
 
     @property
     def all_trials(self) -> tuple[Trial, ...]:
@@ -224,6 +250,18 @@ class Plan:
         return sum(t.evaluation_flops for t in self.all_trials) + sum(
             c.evaluation_flops for c in self.charges
         )
+
+    def chosen_for(self, trial: Trial) -> Chosen | None:
+        """Return the resources that were chosen for a trial, or None where they are declared."""
+        cell = trial.cell
+        key = cell.architecture, cell.strategy, trial.batch_size
+        for each in self.chosen:
+            if (each.architecture, each.strategy, each.batch_size) == key and each.level_flops in {
+                None,
+                cell.level_flops,
+            }:
+                return each
+        return None
 
     def train_flops_by(self, what: Callable[[Cell], str]) -> dict[str, int]:
         """Sum the trials' training FLOPs by a property of their cells, in the plan's order."""

@@ -4,12 +4,18 @@ Every cell of the grid either becomes trials or is left out with a reason that c
 Planning is a pure function: the same declaration gives the same plan, in the same order.
 """
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from budgets.declaration import Declaration
+from budgets.planning.allocation import allocate
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid
 from budgets.planning.ladder import choose_levels
 from budgets.planning.plan import Cell, Charge, LeftOut, Plan, Trial
+from budgets.planning.price import NOTHING, Speeds
+from budgets.planning.resources import CPUS_PER_GPU
 from budgets.planning.sanity import warnings
 from budgets.planning.trim import Trimmed, trim
 from budgets.planning.tuning import Scores, plan_tuning, tuning_reserve
@@ -19,13 +25,14 @@ from budgets.quantity import format_flops
 _MOST_SHOWN = 5
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
     declaration: Declaration,
     *,
     pool: PoolFacts,
     evaluation: EvaluationFacts,
     charges: tuple[Charge, ...] = (),
     scores: Scores | None = None,
+    own: Speeds = NOTHING,
 ) -> Plan:
     """Plan a study.
 
@@ -35,6 +42,7 @@ def make_plan(
         evaluation: Facts about the evaluation sets.
         charges: Compute that the study pays in addition to its trials.
         scores: Results of the tuning's trials so far; None before any.
+        own: The user's own measurements on the cluster's device, for resources that are chosen.
 
     Returns:
         The plan, within the study budget if there is one.
@@ -79,10 +87,12 @@ def make_plan(
         notes.append(f"dropped to fit the study budget (budget.fit: drop): {fit.sentence()}")
         trials, left_out = fit.kept, left_out + fit.left_out()
     architectures = {
-        trial.cell.architecture: grid.setup(trial.cell.architecture, trial.cell.strategy).architecture
+        trial.cell.architecture: grid.setup(
+            trial.cell.architecture, trial.cell.strategy, trial.cell.level_flops
+        ).architecture
         for trial in trials
     }
-    return Plan(
+    plan = Plan(
         trials=trials,
         left_out=left_out,
         charges=charges,
@@ -91,6 +101,21 @@ def make_plan(
         warnings=(*notes, *warnings(trials, architectures)),
         tuning=tuning,
     )
+    plan = allocate(plan, grid, own)
+    return replace(plan, warnings=(*plan.warnings, *_cores(plan, declaration)))
+
+
+def _cores(plan: Plan, declaration: Declaration) -> Iterator[str]:
+    """Yield a note where a node's cores are too few to load the data of its GPUs."""
+    cluster = declaration.cluster
+    if cluster is None or cluster.node_cpus is None:
+        return
+    shares = [trial.resources.cpus / trial.resources.gpus for trial in plan.trials if trial.resources.gpus]
+    if min(shares, default=CPUS_PER_GPU) < CPUS_PER_GPU:
+        yield (
+            f"trials have {min(shares):.3g} cores a GPU, fewer than {CPUS_PER_GPU}: loading may be slower "
+            "than training; calibrate measures both together"
+        )
 
 
 def _trials(grid: Grid, levels: tuple[int, ...]) -> tuple[tuple[Trial, ...], tuple[LeftOut, ...]]:

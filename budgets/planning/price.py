@@ -6,8 +6,9 @@ peak at a range of utilisation: the declared one, or the usual one (``devices.js
 """
 
 import heapq
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -17,8 +18,11 @@ from budgets.planning.plan import Plan, Trial
 
 _SECONDS_PER_HOUR = 3600
 
-Speeds = Mapping[tuple[str, str], float]
-"""Measured samples a second of one device, by (architecture, strategy)."""
+Speeds = Mapping[tuple[str, str, int], float]
+"""Measured samples a second on one kind of device, without recomputation.
+
+By (architecture, strategy, devices): those of all the devices of a trial together.
+"""
 
 NOTHING: Speeds = MappingProxyType({})
 
@@ -64,40 +68,70 @@ def is_measured(trial: Trial, cluster: Cluster, own: Speeds = NOTHING) -> bool:
 
 
 def device_hours(trial: Trial, cluster: Cluster, own: Speeds = NOTHING) -> Range:
-    """Device hours of a trial and its evaluation, independent of how many devices share the trial."""
+    """Device hours of a trial and its evaluation, summed over its devices.
+
+    Recomputed forward passes take time, though they are not among the FLOPs that are booked. What is lost
+    over several devices is added to the user's own measurements, which are of one device; the usual
+    utilisation and others' measurements are of many.
+    """
+    training = training_hours(trial, cluster, own)
+    factor = trial.recipe.passes / 3
+    pair = trial.cell.architecture, trial.cell.strategy
+    if (*pair, 1) in own:
+        factor /= kept_over(pair, trial.resources.devices, cluster, own)
     evaluation = _hours(trial.evaluation_flops, cluster)
+    return Range(low=training.low * factor + evaluation.low, high=training.high * factor + evaluation.high)
+
+
+def training_hours(trial: Trial, cluster: Cluster, own: Speeds = NOTHING) -> Range:
+    """Hours of a trial's training on one device that recomputes nothing."""
     speeds = _speeds(trial, cluster, own)
     if speeds is None:
-        training = _hours(trial.train_flops, cluster)
-    else:
-        slow, fast = speeds
-        training = Range(
-            low=trial.samples_seen / fast / _SECONDS_PER_HOUR,
-            high=trial.samples_seen / slow / _SECONDS_PER_HOUR,
-        )
-    return Range(low=training.low + evaluation.low, high=training.high + evaluation.high)
+        return _hours(trial.train_flops, cluster)
+    slow, fast = speeds
+    return Range(
+        low=trial.samples_seen / fast / _SECONDS_PER_HOUR,
+        high=trial.samples_seen / slow / _SECONDS_PER_HOUR,
+    )
 
 
-def price(plan: Plan, cluster: Cluster, *, devices_per_trial: int, own: Speeds = NOTHING) -> Price:
+def kept_over(pair: tuple[str, str], devices: int, cluster: Cluster, own: Speeds = NOTHING) -> float:
+    """Return the share of one device's samples a second that each of several keeps.
+
+    As measured, at this width or the next narrower one that was; each doubling beyond it keeps
+    ``cluster.scaling``.
+    """
+    one = own.get((*pair, 1))
+    width = devices if one is not None else 1
+    while width > 1 and (*pair, width) not in own:
+        width //= 2
+    kept = 1.0 if one is None else own[*pair, width] / width / one
+    return kept * float(cluster.scaling ** math.log2(devices / width))
+
+
+def price(plan: Plan, cluster: Cluster, *, own: Speeds = NOTHING) -> Price:
     """Price a plan.
 
     Args:
         plan: The plan.
         cluster: The cluster.
-        devices_per_trial: Devices that each trial uses, at least one.
         own: The user's own measurements on the cluster's device.
     """
     hours = [device_hours(trial, cluster, own) for trial in plan.all_trials]
+    widths = [trial.resources.devices for trial in plan.all_trials]
     charges = _hours(sum(each.train_flops + each.evaluation_flops for each in plan.charges), cluster)
     total = Range(
         low=sum(each.low for each in hours) + charges.low,
         high=sum(each.high for each in hours) + charges.high,
     )
-    # Trials that run side by side.
-    slots = max(1, cluster.count // devices_per_trial)
     span = Range(
-        low=makespan((each.low / devices_per_trial for each in hours), slots) + charges.low / cluster.count,
-        high=makespan((each.high / devices_per_trial for each in hours), slots)
+        low=makespan(
+            [each.low / width for each, width in zip(hours, widths, strict=True)], widths, cluster.count
+        )
+        + charges.low / cluster.count,
+        high=makespan(
+            [each.high / width for each, width in zip(hours, widths, strict=True)], widths, cluster.count
+        )
         + charges.high / cluster.count,
     )
     rate = cluster.price_per_hour
@@ -111,23 +145,38 @@ def price(plan: Plan, cluster: Cluster, *, devices_per_trial: int, own: Speeds =
     )
 
 
-def makespan(durations: Iterable[float], slots: int) -> float:
-    """Time until the last trial ends if the longest waiting one always starts on the next free slot.
+def makespan(durations: Sequence[float], widths: Sequence[int], count: int) -> float:
+    """Time until the last trial ends if the trials start by falling duration × width, each when it has room.
 
-    At most 4/3 of the optimum (Graham 1969).
+    A trial that has no room waits, those behind it do not. With equal widths, at most 4/3 of the optimum
+    (Graham 1969).
+
+    Args:
+        durations: How long each trial takes.
+        widths: Devices of each.
+        count: Devices of the cluster.
     """
-    waiting: Sequence[float] = sorted(durations, reverse=True)
-    # A heap of the times at which slots become free; its first element is the earliest.
-    ends = [0.0] * min(slots, max(1, len(waiting)))
-    for duration in waiting:
-        heapq.heapreplace(ends, ends[0] + duration)
-    return max(ends)
+    # One queue a width, longest first: if the first of a queue has no room, none of it has.
+    queues: dict[int, list[float]] = {}
+    for duration, width in sorted(zip(durations, widths, strict=True)):
+        queues.setdefault(min(width, count), []).append(duration)
+    now, free, running = 0.0, count, list[tuple[float, int]]()
+    while queues or running:
+        while ready := [width for width in queues if width <= free]:
+            width = max(ready, key=lambda each: (queues[each][-1] * each, each))
+            heapq.heappush(running, (now + queues[width].pop(), width))
+            free -= width
+            if not queues[width]:
+                del queues[width]
+        now, width = heapq.heappop(running)
+        free += width
+    return now
 
 
 def _speeds(trial: Trial, cluster: Cluster, own: Speeds) -> tuple[float, float] | None:
     kind = trial.cell.architecture, trial.cell.strategy
-    if kind in own:
-        return own[kind], own[kind]
+    if (*kind, 1) in own:
+        return own[*kind, 1], own[*kind, 1]
     return measured_samples_per_s().get((device(cluster.device).name, *kind))
 
 

@@ -49,7 +49,9 @@ def measure(
             fit = warm.timing["samples_per_s"] * seconds * share / job.trial.batch_size
             steps = max(fewest_steps, min(int(fit), job.trial.steps))
             warm = run(steps)
-    if job.gpus:
+    if job.gpus > 1:
+        memory = 0  # that of the ranks' own processes
+    elif job.gpus:
         memory = torch.cuda.max_memory_allocated()
     else:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -61,6 +63,8 @@ def measure(
         steps=steps,
         samples_per_s=warm.timing["samples_per_s"],
         memory_bytes=memory,
+        passes=job.trial.recipe.passes,
+        gpus=max(1, job.gpus),
     )
 
 
@@ -83,3 +87,8 @@ def _starter(job: TrialJob, folder: Path) -> Callable[[int], Outcome]:
 def gpu_name() -> str | None:
     """Return the GPU's name as its driver reports it, or None if torch finds no GPU."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def gpu_count() -> int:
+    """Return the number of GPUs that torch finds on this machine."""
+    return torch.cuda.device_count()

@@ -30,7 +30,10 @@ class Throughput:
         precision: Precision it computed in.
         steps: Number of timed steps, after a few untimed ones.
         samples_per_s: Samples a second of one trial, with others beside it as in a run.
-        memory_bytes: Peak memory: allocated by torch on the GPU, or the resident set of the process.
+        memory_bytes: Peak memory: allocated by torch on the GPU, or the resident set of the process; 0 for
+            several GPUs.
+        passes: Time of a step in forward passes, 3 without recomputation (`Recipe.passes`).
+        gpus: GPUs that the trial had together, at least one; 1 on the processor.
     """
 
     architecture: str
@@ -40,6 +43,8 @@ class Throughput:
     steps: int
     samples_per_s: float
     memory_bytes: int
+    passes: int = 3
+    gpus: int = 1
 
     @property
     def kind(self) -> Kind:
@@ -65,8 +70,13 @@ class Calibration:
 
     @property
     def speeds(self) -> dict[Kind, float]:
-        """Samples a second of each kind."""
-        return {each.kind: each.samples_per_s for each in self.kinds}
+        """Samples a second of each kind on one device, without recomputation."""
+        return {each.kind: each.samples_per_s * each.passes / 3 for each in self.kinds if each.gpus == 1}
+
+    @property
+    def by_width(self) -> dict[tuple[str, str, int], float]:
+        """Samples a second of each kind on one or several GPUs together, without recomputation."""
+        return {(*each.kind, each.gpus): each.samples_per_s * each.passes / 3 for each in self.kinds}
 
     def write(self, path: Path) -> None:
         """Write the measurements as JSON."""
@@ -96,14 +106,21 @@ def kind(trial: Trial) -> Kind:
     return trial.cell.architecture, trial.cell.strategy
 
 
+def plain_speed(trial: Trial, samples_per_s: float) -> float:
+    """Return the speed of a trial of this kind on one device, without recomputation, from this one's."""
+    return samples_per_s * trial.recipe.passes / 3 / trial.resources.devices
+
+
 def predict_s(trial: Trial, measured: Mapping[Kind, float]) -> float:
-    """Predict a trial's wall time in seconds.
+    """Predict a trial's wall time in seconds; several devices share it without loss.
 
     Args:
         trial: The trial.
-        measured: Measured samples a second by kind of trial.
+        measured: Measured samples a second by kind of trial, each as `plain_speed`.
     """
     if kind(trial) in measured:
-        return _START_S + trial.samples_seen / measured[kind(trial)]
-    per_sample = _SECONDS_PER_SAMPLE + trial.train_flops_per_sample / _FLOPS_PER_SECOND
-    return _START_S + trial.samples_seen * per_sample
+        train_s = trial.samples_seen / measured[kind(trial)]
+    else:
+        per_sample = _SECONDS_PER_SAMPLE + trial.train_flops_per_sample / _FLOPS_PER_SECOND
+        train_s = trial.samples_seen * per_sample
+    return _START_S + train_s * trial.recipe.passes / 3 / trial.resources.devices

@@ -8,7 +8,7 @@ from typing import Any
 from budgets import values
 from budgets.cost.architecture import catalogue, load_architecture
 from budgets.cost.strategy import STRATEGIES
-from budgets.declaration import Declaration, FolderPool, Training, Tuning
+from budgets.declaration import Declaration, FolderPool, Resources, Training, Tuning
 from budgets.keys import OneOf, keys, tunable
 from budgets.names import unknown
 from budgets.recipe import PRESETS, Recipe
@@ -52,6 +52,7 @@ def load_declaration(path: Path) -> Declaration:
         special={
             (Declaration, "pool"): _pool,
             (Declaration, "training"): _training,
+            (Declaration, "resources"): _resources,
             (Tuning, "fields"): _tuned_fields,
         },
     )
@@ -113,12 +114,22 @@ def _training(walk: Walk, root: Section, found: Mapping[str, Any]) -> Training:
     defaults = Training(preset=name, lr_peak={}, batch_size=preset.batch_size, recipe=preset.recipe)
     training = walk.read(section, Training, defaults)
     tuned = {} if found["tuning"] is None else found["tuning"].fields
-    if not section.has("lr_peak") and preset.lr_peak is None and "lr_peak" not in tuned:
+    ruled = any(rule.lr_peak is not None for rule in training.rules)
+    if not (section.has("lr_peak") or ruled) and preset.lr_peak is None and "lr_peak" not in tuned:
         section.error("training.lr_peak is missing: the peak learning rate of each architecture")
     recipe = training.recipe
     if isinstance(recipe.warmup, int):  # samples
         recipe = replace(recipe, warmup=Recipe().warmup, warmup_samples=recipe.warmup)
     return replace(training, lr_peak=rates | training.lr_peak, recipe=recipe)
+
+
+def _resources(walk: Walk, root: Section, _: Mapping[str, Any]) -> Resources:
+    """Read the resources; with a cluster, amounts that are not declared are chosen."""
+    root.spell_out("resources", a_list="rules", words=("auto",))
+    section = root.section("resources")
+    declared = section is not None and any(map(section.has, ("cpus", "gpus", "nodes", "ranks")))
+    defaults = Resources(auto=root.has("cluster") and not declared)
+    return defaults if section is None else walk.read(section, Resources, defaults)
 
 
 def _tuned_fields(_: Walk, section: Section, __: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:

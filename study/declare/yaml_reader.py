@@ -120,6 +120,16 @@ class Section:
         node = self._node(key, required=required)
         return None if node is None else self._inside(key, node)
 
+    def spell_out(self, key: str, *, a_list: str, words: tuple[str, ...]) -> None:
+        """Let a list stand for a section with that one key, and a word for one with that key at true."""
+        node = self._values.get(key)
+        name = a_list if isinstance(node, yaml.SequenceNode) else getattr(node, "value", None)
+        if name == a_list or (isinstance(name, str) and name in words):
+            assert node is not None
+            around = node.start_mark, node.end_mark
+            value = node if name == a_list else yaml.ScalarNode("", "true", *around)
+            self._values[key] = yaml.MappingNode("", [(yaml.ScalarNode("", name, *around), value)], *around)
+
     def sections(self, key: str, *, required: bool = True) -> Iterator["Section"]:
         """Take a list of inner mappings."""
         node = self._node(key, required=required)

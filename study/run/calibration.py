@@ -5,15 +5,19 @@ What it writes, ``throughput.json`` in the study's folder, is read by ``plan`` a
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 
 from budgets.cost.architecture import Architecture
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import strategy
 from budgets.declaration import require_runnable
 from budgets.devices import device
-from budgets.planning.plan import Trial
-from runners.trials.measure_speed import calibrate, gpu_name
+from budgets.planning.plan import Plan, Trial
+from budgets.rules import ResourceRule
+from runners.trials.measure_speed import calibrate, gpu_count, gpu_name
 from runners.trials.throughput import Calibration, Throughput, kind
+from runners.trials.trial_setup import TrialJob
 from study.show.text_table import text_table
 from study.state.bookkeeping import trial_job
 from study.state.environment import environment
@@ -34,26 +38,30 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
         ValueError: The study can't be run, or the device is not this machine's.
     """
     require_runnable(study.declaration)
-    resources = study.declaration.resources
     if seconds <= 0:
         raise ValueError(f"--seconds must be above 0, not {seconds:g}")
-    if max(resources.gpus, resources.ranks) > 1:
+    plan = plan_study(_at_width(study, 1))
+    resources = plan.trials[0].resources
+    if any(trial.resources.ranks_per_node * trial.resources.nodes > 1 for trial in plan.trials):
         raise ValueError("resources: trials of one rank are calibrated; this study's have more")
-    named, machine = _device(study, device_name)
-    plan = plan_study(study)
+    named, machine = _device(study, resources.gpus, device_name)
     ensure_pool(study, lambda _line: None)
-    kinds = {kind(trial): trial for trial in reversed(plan.trials)}
+    jobs = _jobs(study, plan)
     # Trials of a processor slow each other; GPUs do not, and one is enough to measure.
-    at_once = 1 if resources.gpus else max(1, min((os.cpu_count() or 1) // resources.cpus, len(kinds)))
-    yield f"{len(kinds)} kinds of trials on {machine}, {at_once} at once, in about {seconds:g} s"
-    each = max(0.5, seconds * at_once / len(kinds) - _START_S)
-    jobs = [trial_job(study, trial) for trial in reversed(kinds.values())]
-    measured = {found.kind: found for found in calibrate(jobs, side_by_side=at_once, seconds=each)}
+    at_once = 1 if resources.gpus else max(1, min((os.cpu_count() or 1) // resources.cpus, len(jobs)))
+    yield f"{len(jobs)} kinds of trials on {machine}, {at_once} at once, in about {seconds:g} s"
+    for width in _further_widths(study):
+        with suppress(ValueError):  # no trial fits this width
+            jobs += _jobs(study, plan_study(_at_width(study, width)))
+    each = max(0.5, seconds * at_once / len(jobs) - _START_S)
+    measured = {
+        (*found.kind, found.gpus): found for found in calibrate(jobs, side_by_side=at_once, seconds=each)
+    }
     found = Calibration(
         machine=machine,
         device=named,
         side_by_side=at_once,
-        kinds=tuple(measured[kind(job.trial)] for job in jobs),
+        kinds=tuple(measured[*kind(job.trial), job.trial.resources.devices] for job in jobs),
     )
     study.folder.mkdir(parents=True, exist_ok=True)
     found.write(study.calibration)
@@ -62,10 +70,39 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     yield f"written to {study.calibration}; plan and run go by it"
 
 
-def _device(study: Study, wanted: str | None) -> tuple[str | None, str]:
+def _jobs(study: Study, plan: Plan) -> list[TrialJob]:
+    """Gives a job for each kind of trial."""
+    kinds = {kind(trial): trial for trial in reversed(plan.trials)}
+    return [trial_job(study, trial) for trial in reversed(kinds.values())]
+
+
+def _at_width(study: Study, gpus: int) -> Study:
+    """Gives the study with so many GPUs a trial, where the planner chooses."""
+    declaration, resources = study.declaration, study.declaration.resources
+    if not resources.auto or declaration.cluster is None:
+        return study
+    return replace(
+        study,
+        declaration=replace(
+            declaration,
+            cluster=replace(declaration.cluster, count=gpus),
+            resources=replace(resources, rules=(*resources.rules, ResourceRule(gpus=gpus))),
+        ),
+    )
+
+
+def _further_widths(study: Study) -> Iterator[int]:
+    """Yields the other widths that this machine has GPUs for, where the planner chooses."""
+    width = 2
+    while study.declaration.resources.auto and width <= gpu_count():
+        yield width
+        width *= 2
+
+
+def _device(study: Study, gpus: int, wanted: str | None) -> tuple[str | None, str]:
     """Gives the device's name in the table, None for a processor, and what the machine calls it."""
     cluster = study.declaration.cluster
-    if not study.declaration.resources.gpus:
+    if not gpus:
         if wanted is not None:
             raise ValueError(f"--device {wanted}: resources.gpus is 0, trials run on the processor")
         return None, environment()["processor"]
@@ -92,13 +129,14 @@ def require_named(name: str, machine: str) -> str:
 def _row(trial: Trial, found: Throughput) -> dict[str, str]:
     architecture = Architecture(name=found.architecture, config=trial.architecture_config)
     forecast = memory_bytes(
-        architecture, strategy(found.strategy), trial.recipe, batch_size=found.batch_size, devices=1
+        architecture, strategy(found.strategy), trial.recipe, batch_size=found.batch_size, devices=found.gpus
     )
     return {
         "architecture": found.architecture,
         "strategy": found.strategy,
         "batch": f"{found.batch_size:,}",
         "precision": found.precision,
+        "devices": f"{found.gpus}",
         "steps": f"{found.steps:,}",
         "samples/s": f"{found.samples_per_s:,.0f}",
         "GFLOP/s": f"{found.samples_per_s * trial.train_flops_per_sample / 1e9:,.1f}",

@@ -142,20 +142,19 @@ class Execution(ABC):
         Raises:
             ValueError: The nodes that there are have no room for one.
         """
-        resources = self.study.declaration.resources
         measured = measured_throughput(self.study, self.plan)
         self._schedule = Schedule(
             (
                 ScheduledTrial(
                     trial=trial.trial_id,
                     predicted_s=predict_s(trial, measured),
-                    resources=needs(self.study),
-                    nodes=resources.nodes,
+                    resources=needs(self.study, trial),
+                    nodes=trial.resources.nodes,
                     train_flops=0 if self.ledger.has_reserved(trial.trial_id) else trial.train_flops,
                 )
                 for trial in waiting
             ),
-            retries=resources.retries,
+            retries=self.study.declaration.resources.retries,
         )
         backend = self.backend()
         here = self.site.look_around(self._schedule, backend)
@@ -244,7 +243,7 @@ class Execution(ABC):
                 ),
                 nodes=nodes,
                 resources=self._schedule.task(trial_id).resources,
-                ranks=self.study.declaration.resources.ranks_per_node,
+                ranks=trial.resources.ranks_per_node,
             )
         )
 

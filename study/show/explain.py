@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from budgets.cost.flops import SampleCost, parameters, sample_cost, text_tokens
 from budgets.cost.model_config import complete
 from budgets.cost.towers.vit import kept_patches
+from budgets.planning.allocation import priced
 from budgets.planning.feasibility import reasons
 from budgets.planning.grid import Combination, Grid, GridCell
 from budgets.planning.plan import Plan, Trial
-from budgets.planning.price import Speeds, device_hours, is_measured, utilisation
+from budgets.planning.price import Speeds, device_hours, is_measured, kept_over, utilisation
 from budgets.quantity import format_flops
 from study.state.selection import cell_words, meant
 
@@ -43,6 +44,7 @@ def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[
     for trial in trials:
         yield f"trial {trial.trial_id}: seed {trial.seed}"
     if trials and grid.declaration.cluster is not None:
+        yield from _chosen(grid, plan, trials[0], own)
         yield from _price(grid, trials[0], own)
 
 
@@ -140,10 +142,32 @@ def _trial(grid: Grid, candidate: GridCell) -> Iterator[str]:
         f"its evaluation, beside the budget: {images:,} images and {texts:,} texts forward = "
         f"{setup.evaluation_flops:,} FLOP"
     )
-    if grid.device_bytes is not None:
+    if grid.device_bytes is not None and not grid.declaration.resources.auto:
         yield (
             f"memory, estimated: {setup.memory_bytes / 1e9:,.1f} GB on each of "
-            f"{max(1, grid.declaration.resources.gpus)} devices of {grid.device_bytes / 1e9:,.0f} GB"
+            f"{setup.resources.devices} devices of {grid.device_bytes / 1e9:,.0f} GB"
+        )
+
+
+def _chosen(grid: Grid, plan: Plan, trial: Trial, own: Speeds) -> Iterator[str]:
+    """Yield the ways to run a trial that fit, with the one that was chosen, where the planner chooses."""
+    chosen, cluster, cell = plan.chosen_for(trial), grid.declaration.cluster, trial.cell
+    if chosen is None or cluster is None:
+        return
+    memory = f"{(grid.device_bytes or 0) / 1e9:,.0f} GB"
+    yield (
+        f"GPU hours over those of one {cluster.device} that recomputes nothing, within its {memory}: "
+        f"passes of a step (3, and 1 for each that is recomputed) / 3 / "
+        f"the share that each GPU keeps, measured or {cluster.scaling:g} ^ log2(GPUs)"
+    )
+    found = grid.setup(cell.architecture, cell.strategy, cell.level_flops).options
+    for option in priced(found, trial, cluster, own):
+        kept = kept_over((cell.architecture, cell.strategy), option.resources.devices, cluster, own)
+        mark = f", chosen ({chosen.why})" if option.words == chosen.words else ""
+        yield (
+            f"  GPUs {option.words}: about {option.memory_bytes / 1e9:,.1f} GB on each; "
+            f"{option.recipe.passes} / 3 / {kept:.3f} = {option.factor:.2f}, "
+            f"from start to end {option.factor / option.resources.devices:.3f}{mark}"
         )
 
 

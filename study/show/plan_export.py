@@ -13,16 +13,24 @@ from budgets.declaration import Declaration
 from budgets.planning.plan import Plan, TuningPlan
 from budgets.planning.price import Speeds, device_hours, price
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame, write_table
-from study.show.plan_view import devices_per_trial, plan_axes
+from study.show.plan_view import plan_axes
 from study.state.tuning_table import winner_facts
 
-_HOURS = ("device_hours_low", "device_hours_high")
+_ON_A_CLUSTER = {
+    "device_hours_low": "float64",
+    "device_hours_high": "float64",
+    "gpus": "int64",
+    "nodes": "int64",
+    "cpus": "int64",
+    "accumulation": "int64",
+    "gradient_checkpointing": "int64",
+}
 _TRIAL_COLUMNS = [name for name in PLAN_COLUMNS if name != "predicted_s"]
 
 
 def plan_csv(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]:
     """Yields the lines of a CSV file; a left-out cell has no trial, and ``reason`` is empty for a trial."""
-    columns = [*_TRIAL_COLUMNS, *(_HOURS if declaration.cluster is not None else ()), "reason"]
+    columns = [*_TRIAL_COLUMNS, *(_ON_A_CLUSTER if declaration.cluster is not None else ()), "reason"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -50,8 +58,7 @@ def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str
         "notes": list(plan.warnings),
         "price": None
         if cluster is None
-        else {"cluster": asdict(cluster)}
-        | asdict(price(plan, cluster, devices_per_trial=devices_per_trial(declaration), own=own)),
+        else {"cluster": asdict(cluster)} | asdict(price(plan, cluster, own=own)),
         "tuning": None if plan.tuning is None else _tuning(plan.tuning),
         "trials": trials,
         "left_out": left_out,
@@ -63,7 +70,7 @@ def plan_parquet(declaration: Declaration, plan: Plan, path: Path, own: Speeds) 
     """Writes a parquet file with the columns of the CSV; the FLOP convention stands in its metadata."""
     columns = {name: PLAN_COLUMNS[name] for name in _TRIAL_COLUMNS}
     if declaration.cluster is not None:
-        columns |= dict.fromkeys(_HOURS, "float64")
+        columns |= _ON_A_CLUSTER
     # A left-out cell has no samples: whole numbers that may be absent are pandas' own Int64.
     optional = {name: kind.replace("int64", "Int64") for name, kind in columns.items()}
     rows = [{"reason": "", **row} for row in _trial_rows(declaration, plan, own)]
@@ -85,7 +92,15 @@ def _trial_rows(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[d
         }
         if declaration.cluster is not None:
             hours = device_hours(trial, declaration.cluster, own)
-            row |= {"device_hours_low": hours.low, "device_hours_high": hours.high}
+            row |= {
+                "device_hours_low": hours.low,
+                "device_hours_high": hours.high,
+                "gpus": trial.resources.gpus,
+                "nodes": trial.resources.nodes,
+                "cpus": trial.resources.cpus,
+                "accumulation": trial.recipe.accumulation,
+                "gradient_checkpointing": int(trial.recipe.gradient_checkpointing),
+            }
         yield row
 
 

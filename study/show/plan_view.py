@@ -11,7 +11,7 @@ from budgets.planning.winner import words
 from budgets.quantity import format_count, format_flops, format_seconds
 from study.show.text_table import text_table
 
-_TEXT_COLUMNS = ("architecture", "strategy", "quality", "seeds")
+_TEXT_COLUMNS = ("architecture", "strategy", "quality", "seeds", "GPUs", "chosen for")
 _MOST_CELLS = 100
 _MOST_LEFT_OUT = 20
 
@@ -36,7 +36,7 @@ def plan_lines(
     if several_sizes:
         cells = _merged_sizes(cells)
     yield from text_table(
-        [_row(trials, declaration, seconds, own) for trials in cells], left_aligned=_TEXT_COLUMNS
+        [_row(trials, declaration, plan, seconds, own) for trials in cells], left_aligned=_TEXT_COLUMNS
     )
     if several_sizes:
         yield "cells that differ in size alone share a row; --format csv lists all, --explain CELL shows one"
@@ -72,7 +72,9 @@ def _merged_sizes(cells: list[list[Trial]]) -> list[list[Trial]]:
     return list(rows.values())
 
 
-def _row(trials: list[Trial], declaration: Declaration, seconds: Seconds, own: Speeds) -> dict[str, str]:
+def _row(
+    trials: list[Trial], declaration: Declaration, plan: Plan, seconds: Seconds, own: Speeds
+) -> dict[str, str]:
     """One row of the table, from its trials."""
     first = trials[0]
     cell = first.cell
@@ -96,7 +98,9 @@ def _row(trials: list[Trial], declaration: Declaration, seconds: Seconds, own: S
         return row | {"time": _span([seconds(trial) for trial in trials], format_seconds)}
     hours = [device_hours(trial, cluster, own) for trial in trials]
     total = Range(low=sum(each.low for each in hours), high=sum(each.high for each in hours))
-    return row | {"trials": f"{len(trials):,}", f"{cluster.device} hours": _range(total)}
+    chosen = plan.chosen_for(first)
+    gpus = {} if chosen is None else {"GPUs": chosen.words, "chosen for": chosen.why}
+    return row | {"trials": f"{len(trials):,}", f"{cluster.device} hours": _range(total)} | gpus
 
 
 def _left_out(plan: Plan) -> Iterator[str]:
@@ -153,7 +157,8 @@ def _totals(
         yield evaluation
         yield from _price(
             declaration,
-            price(plan, declaration.cluster, devices_per_trial=devices_per_trial(declaration), own=own),
+            plan,
+            price(plan, declaration.cluster, own=own),
         )
     yield "FLOPs are 3 x 2 x forward multiply-adds of all that a sample passes through (budgets.cost.flops)"
 
@@ -167,12 +172,7 @@ def plan_axes() -> dict[str, Callable[[Cell], str]]:
     }
 
 
-def devices_per_trial(declaration: Declaration) -> int:
-    """Devices that a trial takes: the declared GPUs, at least one."""
-    return max(1, declaration.resources.gpus)
-
-
-def _price(declaration: Declaration, cost: Price) -> Iterator[str]:
+def _price(declaration: Declaration, plan: Plan, cost: Price) -> Iterator[str]:
     cluster = declaration.cluster
     assert cluster is not None, "only what has a cluster has a price"
     shares = utilisation(cluster)
@@ -181,9 +181,10 @@ def _price(declaration: Declaration, cost: Price) -> Iterator[str]:
         basis.append(f"{cost.assumed:,} at {shares.low:.0%} to {shares.high:.0%} of the peak")
     yield f"{_range(cost.device_hours)} hours of {cluster.device} ({', '.join(basis)})"
     span = cost.makespan_hours
+    widths = _span([trial.resources.devices for trial in plan.all_trials], lambda width: f"{width:,}")
     yield (
         f"{format_seconds(span.low * 3600)} to {format_seconds(span.high * 3600)} from start to end on "
-        f"{cluster.count:,} devices, {devices_per_trial(declaration)} a trial, longest trials first"
+        f"{cluster.count:,} devices, {widths} a trial, longest trials first"
     )
     if cost.money is not None:
         yield f"{_range(cost.money)} in money, at {cluster.price_per_hour:g} an hour of one device"

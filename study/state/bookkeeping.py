@@ -18,16 +18,16 @@ def trial_folder(study: Study, trial_id: str) -> Path:
     return study.folder / "trials" / trial_id
 
 
-def needs(study: Study) -> Amounts:
+def needs(study: Study, trial: Trial) -> Amounts:
     """Says what a trial occupies on each of its nodes."""
-    resources = study.declaration.resources
-    shares = {"cpus": resources.cpus, "gpus": resources.gpus} | resources.custom
+    resources = trial.resources
+    shares = {"cpus": resources.cpus, "gpus": resources.gpus} | study.declaration.resources.custom
     return {name: amount / resources.nodes for name, amount in shares.items()}
 
 
 def trial_job(study: Study, trial: Trial) -> TrialJob:
     """Says where a trial finds its pool and evaluation sets, and what it may take."""
-    resources = study.declaration.resources
+    resources, declared = trial.resources, study.declaration.resources
     return TrialJob(
         trial=trial,
         pool=study.pool.resolve(),
@@ -37,8 +37,8 @@ def trial_job(study: Study, trial: Trial) -> TrialJob:
         cpus=resources.cpus // resources.nodes,
         gpus=resources.gpus // resources.nodes,
         ranks=resources.ranks_per_node,
-        checkpoint_s=resources.checkpoint_s,
-        checkpoint_steps=resources.checkpoint_steps,
+        checkpoint_s=declared.checkpoint_s,
+        checkpoint_steps=declared.checkpoint_steps,
         damage_tolerance=study.declaration.limits.damage,
     )
 

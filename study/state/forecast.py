@@ -50,4 +50,5 @@ def time_left(ahead: Iterable[Ahead], speeds: Mapping[Kind, Sequence[float]], sl
             high.append(each.predicted_s * _SPREAD_UNMEASURED)
     if not low:
         return None
-    return Range(low=makespan(low, max(1, slots)), high=makespan(high, max(1, slots)))
+    widths, slots = [1] * len(low), max(1, slots)
+    return Range(low=makespan(low, widths, slots), high=makespan(high, widths, slots))

@@ -17,6 +17,7 @@ from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.grid import Grid
 from budgets.planning.plan import Charge, Plan
 from budgets.planning.planner import make_plan
+from budgets.planning.price import Speeds
 from budgets.planning.tuning import Scores
 from budgets.quality import NAMED
 from runners.data.build.in_place import not_indexed, open_pool
@@ -37,7 +38,7 @@ from runners.results import (
     read_json_lines,
     to_frame,
 )
-from runners.trials.throughput import Kind, kind, predict_s, read_calibration
+from runners.trials.throughput import Kind, kind, plain_speed, predict_s, read_calibration
 from study.state.tuning_table import read_scores
 from study.storage.bucket_storage import BucketStorage
 from study.storage.folder_storage import FolderStorage
@@ -125,6 +126,7 @@ def plan_study(study: Study) -> Plan:
         evaluation=evaluation,
         charges=charges,
         scores=_scores(study, evaluation.metrics),
+        own=device_throughput(study),
     )
 
 
@@ -164,7 +166,7 @@ def plan_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def measured_throughput(study: Study, plan: Plan) -> dict[Kind, float]:
-    """Gives samples a second of kinds of trials: of the last one that finished here, else as calibrated.
+    """Gives samples a second of kinds of trials on one device: of the last one here, else as calibrated.
 
     Raises:
         ValueError: What was calibrated can't be read.
@@ -176,11 +178,13 @@ def measured_throughput(study: Study, plan: Plan) -> dict[Kind, float]:
         return calibrated
     speeds = events.dropna(subset=["samples_per_s"]).set_index("trial")["samples_per_s"].to_dict()
     return calibrated | {
-        kind(trial): float(speeds[trial.trial_id]) for trial in plan.all_trials if speeds.get(trial.trial_id)
+        kind(trial): plain_speed(trial, speeds[trial.trial_id])
+        for trial in plan.all_trials
+        if speeds.get(trial.trial_id)
     }
 
 
-def device_throughput(study: Study) -> dict[Kind, float]:
+def device_throughput(study: Study) -> Speeds:
     """Gives samples a second of kinds of trials as calibrated on the device that the study is priced on.
 
     Raises:
@@ -189,7 +193,7 @@ def device_throughput(study: Study) -> dict[Kind, float]:
     found, cluster = read_calibration(study.calibration), study.declaration.cluster
     if found is None or cluster is None or found.device != device(cluster.device).name:
         return {}
-    return found.speeds
+    return found.by_width
 
 
 def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]]:

@@ -24,7 +24,7 @@ def test_trial_id_hashes_exactly_what_decides_the_result() -> None:
     trial = plan_of(declare()).trials[0]
     content = dataclasses.asdict(trial)
     costs = ("train_flops_per_sample", "tail_flops_per_sample", "evaluation_flops", "parameters")
-    for derived in ("trial_id", *costs):
+    for derived in ("trial_id", "resources", *costs):
         del content[derived]
     first = ("weight_decay", "beta1", "beta2", "eps", "warmup", "gradient_clip", "precision")
     content["recipe"] = {name: content["recipe"][name] for name in first}  # the others at their defaults
@@ -40,6 +40,25 @@ def test_trial_id_depends_on_recipe_but_not_on_costs() -> None:
     assert dataclasses.replace(trial, train_flops_per_sample=1, parameters=1).trial_id == trial.trial_id
     assert dataclasses.replace(trial, recipe=Recipe(warmup=0.2)).trial_id != trial.trial_id
     assert dataclasses.replace(trial, seed=7).trial_id != trial.trial_id
+
+
+def test_what_changes_a_trial_by_rounding_alone_is_no_part_of_its_id() -> None:
+    architectures = (*LADDER, "mini-ConvNeXt", "mini-RN")
+    rates = dict.fromkeys(architectures, 1e-3)
+
+    def ids(recipe: Recipe, gpus: int) -> list[str]:
+        block, training = GridBlock(architectures=architectures), Training(lr_peak=rates, recipe=recipe)
+        plan = plan_of(declare(block, training=training, resources=Resources(gpus=gpus, cpus=8)))
+        return [trial.trial_id for trial in plan.trials]
+
+    plain = ids(Recipe(), 0)
+    others = ids(Recipe(accumulation=8, gradient_checkpointing=True, compile=True), 4)
+
+    # The statistics of batch norm are those of a part: the ResNet's two trials are others.
+    assert (plain[:4], plain[5:9]) == (others[:4], others[5:9])
+    assert plain[4] != others[4]
+    assert plain[9] != others[9]
+    assert plain == ids(Recipe(compile=True), 4)
 
 
 def test_same_name_with_another_config_gives_another_trial_id() -> None:

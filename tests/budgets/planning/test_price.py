@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import sample_cost
 from budgets.cost.strategy import strategy
-from budgets.declaration import Cluster, GridBlock, Training
+from budgets.declaration import Cluster, GridBlock, Resources, Training
 from budgets.devices import device, devices, measured_samples_per_s, usual_utilisation
 from budgets.planning.plan import Charge, Plan
-from budgets.planning.price import Range, device_hours, makespan, price
+from budgets.planning.price import Range, device_hours, kept_over, makespan, price
 from tests.budgets.plans import declare, plan_of
 
 
-def big_plan(charges: tuple[Charge, ...] = ()) -> Plan:
+def big_plan(charges: tuple[Charge, ...] = (), *, gpus: int = 1) -> Plan:
     block = GridBlock(
         architectures=("ViT-B-32", "ViT-B-16"),
         strategies=("clip", "slip"),
@@ -25,7 +25,11 @@ def big_plan(charges: tuple[Charge, ...] = ()) -> Plan:
         samples=(13_000_000_000,),
     )
     training = Training(lr_peak={"ViT-B-32": 1e-3, "ViT-B-16": 1e-3}, batch_size=32_000)
-    return plan_of(declare(block, levels=(), training=training), pairs=2_000_000_000, charges=charges)
+    return plan_of(
+        declare(block, levels=(), training=training, resources=Resources(gpus=gpus)),
+        pairs=2_000_000_000,
+        charges=charges,
+    )
 
 
 def test_every_device_and_measurement_has_a_source() -> None:
@@ -61,18 +65,31 @@ def test_measured_throughput_is_used_with_its_spread() -> None:
 
 def test_users_measurement_takes_precedence_over_the_table() -> None:
     cluster = Cluster(device="a100-sxm-40gb")
-    own = {("ViT-B-32", "clip"): 1000.0}
+    own = {("ViT-B-32", "clip", 1): 1000.0}
     hours = device_hours(big_plan().trials[0], cluster, own)
 
     assert hours.low == hours.high == pytest.approx(13e9 / 1000 / 3600, rel=1e-4)
-    assert price(big_plan(), cluster, devices_per_trial=1, own={("ViT-B-32", "slip"): 1.0}).measured == 3
+    assert price(big_plan(), cluster, own={("ViT-B-32", "slip", 1): 1.0}).measured == 3
+
+
+def test_what_several_gpus_keep_is_as_measured_and_assumed_beyond() -> None:
+    cluster = Cluster(device="h100-sxm", count=64, scaling=0.9)
+    pair = ("ViT-B-32", "clip")
+    own = {(*pair, 1): 1000.0, (*pair, 2): 1900.0, (*pair, 4): 3200.0}
+
+    assert [kept_over(pair, gpus, cluster, own) for gpus in (1, 2, 4, 8, 16)] == pytest.approx(
+        [1, 0.95, 0.8, 0.72, 0.648]
+    )
+    assert kept_over(("RN50", "clip"), 4, cluster, own) == pytest.approx(0.81)
+    four = big_plan(gpus=4).trials[0]
+    assert device_hours(four, cluster, own).high == pytest.approx(13e9 / 800 / 3600, rel=1e-4)
 
 
 def test_price_includes_evaluation_and_charges_and_counts_measured_trials() -> None:
     charge = Charge(what="scorer", train_flops=10**22, evaluation_flops=10**21)
     cluster = Cluster(device="a100-sxm-40gb", count=256, price_per_hour=1.5)
-    cost = price(big_plan((charge,)), cluster, devices_per_trial=64)
-    without = price(big_plan(), cluster, devices_per_trial=64)
+    cost = price(big_plan((charge,), gpus=64), cluster)
+    without = price(big_plan(gpus=64), cluster)
 
     assert (cost.measured, cost.assumed) == (2, 2)
     assert cost.device_hours.high - without.device_hours.high == pytest.approx(1.1e22 / 312e12 / 3600 / 0.1)
@@ -84,15 +101,15 @@ def test_price_includes_evaluation_and_charges_and_counts_measured_trials() -> N
 
 def test_trial_on_all_devices_of_the_cluster_runs_alone() -> None:
     cluster = Cluster(device="h100-sxm", count=64)
-    cost = price(big_plan(), cluster, devices_per_trial=64)
+    cost = price(big_plan(gpus=64), cluster)
 
     assert cost.makespan_hours.low == pytest.approx(cost.device_hours.low / 64)
 
 
 def test_longest_first_needs_eleven_in_grahams_example_with_optimum_nine() -> None:
     # Longest first is within 4/3 - 1/(3 slots) of the best: 5 5 4 4 3 3 3 on three slots (Graham 1969).
-    assert makespan([5, 5, 4, 4, 3, 3, 3], 3) == 11
-    assert makespan([], 3) == 0
+    assert makespan([5, 5, 4, 4, 3, 3, 3], [1] * 7, 3) == 11
+    assert makespan([], [], 3) == 0
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=7), st.integers(1, 3))
@@ -102,12 +119,12 @@ def test_longest_first_is_within_four_thirds_of_the_best(durations: list[int], s
         for choice in itertools.product(range(slots), repeat=len(durations))
     )
 
-    assert best <= makespan(durations, slots) <= best * 4 / 3
+    assert best <= makespan(durations, [1] * len(durations), slots) <= best * 4 / 3
 
 
 def test_higher_utilisation_never_costs_more() -> None:
     cluster = Cluster(device="h100-sxm", count=64, utilisation=(0.2, 0.3))
-    dear = price(big_plan(), cluster, devices_per_trial=8)
-    cheap = price(big_plan(), replace(cluster, utilisation=(0.3, 0.4)), devices_per_trial=8)
+    dear = price(big_plan(gpus=8), cluster)
+    cheap = price(big_plan(gpus=8), replace(cluster, utilisation=(0.3, 0.4)))
 
     assert cheap.device_hours.high == pytest.approx(dear.device_hours.low)

@@ -16,6 +16,7 @@ from runners.results import RESULT_COLUMNS, to_frame
 from runners.trials.trial import run_trial
 from runners.trials.trial_files import kept_steps, read_outcome
 from runners.trials.trial_setup import TrialJob
+from runners.trials.watch import Watch
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -119,3 +120,33 @@ def test_killed_trial_resumes_to_the_same_row_and_files(job: TrialJob, tmp_path:
     assert outcome.row["train_flops"] == 16 * (24 * 7 + 6 * 9)
     one, other = (torch.load(tmp_path / name / "weights.pt") for name in ("whole", "killed"))
     assert all(torch.equal(other[name], value) for name, value in one.items())
+
+
+def test_trial_resumes_with_other_parts_and_checkpointing_to_the_same_weights_up_to_rounding(
+    job: TrialJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, parts = (
+        Recipe(precision="fp32"),
+        Recipe(precision="fp32", accumulation=4, gradient_checkpointing=True),
+    )
+    first = dataclasses.replace(job, trial=dataclasses.replace(job.trial, recipe=plain), checkpoint_s=0)
+    second = dataclasses.replace(first, trial=dataclasses.replace(job.trial, recipe=parts))
+    assert first.trial.trial_id == second.trial.trial_id
+    whole = run_trial(dataclasses.replace(first, folder=tmp_path / "whole"))
+    after = Watch.after_step
+
+    def stop(self: Watch, done: int) -> None:
+        after(self, done)
+        if done == 20:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Watch, "after_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(first)
+    assert kept_steps(first.folder) == 20
+
+    outcome = run_trial(second)
+
+    assert outcome.row["train_loss"] == pytest.approx(whole.row["train_loss"], rel=1e-4)
+    assert outcome.row["train_flops"] == whole.row["train_flops"]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from budgets.declaration import DescribedPool, EmbeddedPool, Exclusion, FolderPool, Ladder
 from budgets.recipe import Recipe
+from budgets.rules import ResourceRule, TrainingRule
 from study.cli import main
 from study.declare.dump import dump_declaration
 from study.declare.load import find_declaration, load_declaration
@@ -121,6 +122,65 @@ def test_what_a_trial_takes_of_a_cluster_and_what_its_nodes_share_are_read_and_w
     bucket = write(tmp_path, text.replace("file:///nfs/x", "s3://bucket/x/"))
     assert load_declaration(bucket).storage == "s3://bucket/x"
     assert load_declaration(write(tmp_path, dump_declaration(declaration))) == declaration
+
+
+def test_rules_are_a_list_or_a_key_and_are_read_and_written_back(tmp_path: Path) -> None:
+    rules = "[{gpus: 4}, {architectures: mini-RN, levels: 900 GFLOP, gpus: 8, gradient_checkpointing: true}]"
+    section = "{cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}"
+    training = "training:\n  rules: [{strategies: slip, batch_size: 128, lr_peak: 5e-4}]"
+    text = changed(section, rules).replace("training:", training, 1)
+    declaration = load_declaration(write(tmp_path, text))
+
+    assert declaration.resources.rules == (
+        ResourceRule(gpus=4),
+        ResourceRule(architectures=("mini-RN",), levels=(900 * 10**9,), gpus=8, gradient_checkpointing=True),
+    )
+    assert declaration.training.rules == (TrainingRule(strategies=("slip",), batch_size=128, lr_peak=5e-4),)
+    assert declaration.resources.auto  # a cluster is declared, and no amounts for all trials
+    assert load_declaration(write(tmp_path, text.replace(rules, f"{{rules: {rules}}}"))) == declaration
+    assert load_declaration(write(tmp_path, dump_declaration(declaration))) == declaration
+
+
+def test_with_a_cluster_resources_are_chosen_unless_they_are_declared(tmp_path: Path) -> None:
+    def auto(resources: str) -> bool:
+        text = changed("{cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}", resources)
+        return load_declaration(write(tmp_path, text)).resources.auto
+
+    assert auto("auto")
+    assert auto("{checkpoint: 2 min}")
+    assert auto("{auto: true, hours_factor: 1.5}")
+    assert not auto("{gpus: 1}")
+    assert not auto("{auto: false}")
+
+
+@pytest.mark.parametrize(
+    ("resources", "told"),
+    [
+        (
+            "[{strategies: slipp, gpus: 1}]",
+            "36: resources.rules[1].strategies: unknown strategy 'slipp'; did",
+        ),
+        ("[{gpu: 1}]", "36: unknown key 'resources.rules[1].gpu'; did you mean 'resources.rules[1].gpus'?"),
+        ("[{architectures: mini-RN}]", "36: resources.rules[1] sets nothing; give one of gpus, cpus"),
+        ("[{levels: 1 GFLOP, gpus: 1}]", "36: resources.rules[1].levels must be among budget.levels"),
+        ("[{architectures: RN50, gpus: 1}]", "36: resources.rules[1].architectures: no block of the grid"),
+        ("[{gpus: 16}]", "37: cluster.count = 8 is fewer than resources.gpus = 16 of one trial (mini-"),
+        ("[{gpus: 4, nodes: 3}]", "36: resources.gpus (mini-ViT-XXS-8 clip): gpus = 4 can't be spread"),
+        ("[{gpus: 4, accumulation: 3}]", "25: training.batch_size = 64 (mini-ViT-XXS-8 clip) can't be cut"),
+        ("{auto: true, gpus: 1}", "36: resources.gpus goes without auto, which chooses it"),
+        ("{gpus: 1, hours_factor: 2}", "36: resources.hours_factor goes with auto"),
+        ("{hours_factor: 0.5}", "36: resources.hours_factor: '0.5' must be 1 or more, at most 100"),
+        ("automatic", "36: resources must be a mapping (key: value)"),
+    ],
+)
+def test_a_wrong_rule_is_told_with_its_line(tmp_path: Path, resources: str, told: str) -> None:
+    text = changed("{cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}", resources)
+    text = text.replace("fields: {lr_peak: [1e-3, 2e-3], beta2", "fields: {beta2")
+
+    with pytest.raises(DeclarationError) as raised:
+        load_declaration(write(tmp_path, text))
+
+    assert told in str(raised.value)
 
 
 @pytest.mark.parametrize(

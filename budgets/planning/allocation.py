@@ -1,0 +1,92 @@
+"""The trials of a plan with the resources that the planner chooses for their kinds."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from budgets.declaration import Cluster
+from budgets.planning.grid import Grid
+from budgets.planning.plan import Chosen, Plan, Trial
+from budgets.planning.price import Speeds, kept_over, training_hours
+from budgets.planning.resources import Choice, Kind, Option, choose
+
+_Key = tuple[str, str, int | None, int]
+
+
+def allocate(plan: Plan, grid: Grid, own: Speeds) -> Plan:
+    """Return a plan whose trials have the resources that end it soonest.
+
+    Args:
+        plan: The plan; each trial at its cheapest.
+        grid: Its grid, with the values that are tuned so far.
+        own: The user's own measurements on the cluster's device.
+    """
+    cluster, resources = grid.declaration.cluster, grid.declaration.resources
+    if cluster is None or not resources.auto:
+        return plan
+    ways: dict[_Key, tuple[Option, ...]] = {}
+    hours: dict[_Key, list[float]] = {}
+    for trial in plan.all_trials:
+        key = _key(trial, grid)
+        if key not in ways:
+            values = {} if plan.tuning is None else plan.tuning.values.get(trial.trial_id, {})
+            ways[key] = priced(_options(trial, grid, values), trial, cluster, own)
+        span = training_hours(trial, cluster, own)
+        hours.setdefault(key, []).append((span.low + span.high) / 2)
+    kinds = [Kind(options=ways[key], hours=tuple(hours[key])) for key in ways]
+    choices = dict(zip(ways, choose(kinds, cluster, hours_factor=resources.hours_factor), strict=True))
+
+    def chosen(trial: Trial) -> Trial:
+        option = choices[_key(trial, grid)].option
+        if (trial.resources, trial.recipe.passes) == (option.resources, 3):
+            return trial
+        recipe = replace(
+            trial.recipe,
+            accumulation=option.recipe.accumulation,
+            gradient_checkpointing=option.recipe.gradient_checkpointing,
+        )
+        return replace(trial, recipe=recipe, resources=option.resources)
+
+    tuning = plan.tuning
+    return replace(
+        plan,
+        trials=tuple(map(chosen, plan.trials)),
+        tuning=None if tuning is None else replace(tuning, trials=tuple(map(chosen, tuning.trials))),
+        chosen=tuple(_facts(key, choice) for key, choice in choices.items()),
+    )
+
+
+def priced(options: tuple[Option, ...], trial: Trial, cluster: Cluster, own: Speeds) -> tuple[Option, ...]:
+    """Return a trial's options with the hours that follow from what was measured at each width."""
+    pair = trial.cell.architecture, trial.cell.strategy
+    return tuple(
+        replace(
+            each,
+            factor=each.recipe.passes / 3 / kept_over(pair, each.resources.devices, cluster, own),
+        )
+        for each in options
+    )
+
+
+def _key(trial: Trial, grid: Grid) -> _Key:
+    cell = trial.cell
+    level = cell.level_flops if grid.declaration.ruled_by_level else None
+    return cell.architecture, cell.strategy, level, trial.batch_size
+
+
+def _options(trial: Trial, grid: Grid, values: Mapping[str, float]) -> tuple[Option, ...]:
+    """Return the options of a trial; one of the tuning has values of its own."""
+    cell = trial.cell
+    of = grid.tuned({(cell.architecture, cell.strategy): values}) if values else grid
+    return of.setup(cell.architecture, cell.strategy, cell.level_flops).options
+
+
+def _facts(key: _Key, choice: Choice) -> Chosen:
+    architecture, strategy, level, batch_size = key
+    return Chosen(
+        architecture=architecture,
+        strategy=strategy,
+        level_flops=level,
+        batch_size=batch_size,
+        words=choice.option.words,
+        why=choice.why,
+    )

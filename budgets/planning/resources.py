@@ -1,0 +1,235 @@
+"""Resources that the planner chooses: GPUs, accumulation and gradient checkpointing of each kind of trial.
+
+A kind is an architecture with a strategy and a batch. For each width (1, 2, 4 … GPUs, then 1, 2, 4 … whole
+nodes) that divides the batch, the quickest of the settings that fit the memory of a GPU is an option. Its GPU
+hours are those of one GPU that recomputes nothing, times the passes that are recomputed (`Recipe.passes`),
+over what several GPUs keep (`cluster.scaling`). Of the choices whose GPU hours stay within
+``resources.hours_factor`` of the cheapest, the one that ends the whole study first is taken.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from budgets.cost.architecture import Architecture
+from budgets.cost.memory import memory_bytes
+from budgets.cost.strategy import Strategy
+from budgets.declaration import Cluster, Declaration
+from budgets.devices import device
+from budgets.planning.price import kept_over, makespan
+from budgets.recipe import Recipe
+from budgets.rules import TrialResources
+
+CPUS_PER_GPU = 6
+"""Cores of a GPU where those of a node are not declared; a share below it is warned about."""
+
+_FEWEST_PAIRS = 64
+"""Fewest pairs of a part on a GPU: fewer do not fill it, so wider or smaller parts are no option."""
+_MOST_BOUNDS = 64  # longest trials that are tried
+_SIMULATED = 4  # choices whose makespan is simulated
+_MOST_SIMULATED = 20_000  # trials
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Option:
+    """A way to run a kind of trial.
+
+    Attributes:
+        resources: What a trial occupies.
+        recipe: The recipe with its accumulation and gradient checkpointing.
+        memory_bytes: Estimated memory needed on each GPU.
+        factor: GPU hours over those of one GPU that recomputes nothing.
+    """
+
+    resources: TrialResources
+    recipe: Recipe
+    memory_bytes: int
+    factor: float
+
+    @property
+    def words(self) -> str:
+        """The settings in a few words, such as ``8, recomputed, 4 parts``."""
+        parts, nodes = self.recipe.accumulation, self.resources.nodes
+        said = (
+            f"{self.resources.devices:,}",
+            f"{nodes} nodes" if nodes > 1 else "",
+            "recomputed" if self.recipe.gradient_checkpointing else "",
+            f"{parts} parts" if parts > 1 else "",
+        )
+        return ", ".join(filter(None, said))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """Trials that are run in the same way.
+
+    Attributes:
+        options: The options that fit; at least one.
+        hours: Hours of each trial on one GPU that recomputes nothing.
+    """
+
+    options: tuple[Option, ...]
+    hours: tuple[float, ...]
+
+    @property
+    def cheapest(self) -> Option:
+        """The option with the fewest GPU hours; of several, the narrowest."""
+        return min(self.options, key=lambda each: (each.factor, each.resources.devices))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """An option that was chosen.
+
+    Attributes:
+        option: The option.
+        why: The reason in a few words.
+    """
+
+    option: Option
+    why: str
+
+
+def options(  # noqa: PLR0913 - one a fact that the estimate needs
+    architecture: Architecture,
+    strategy: Strategy,
+    recipe: Recipe,
+    *,
+    batch_size: int,
+    declaration: Declaration,
+    ruled: Mapping[str, Any],
+) -> tuple[Option, ...]:
+    """Return an option for each width: the quickest settings that fit, else those with the least memory.
+
+    With batch norm, accumulation and gradient checkpointing would give another trial, and are not chosen.
+
+    Args:
+        architecture: Both towers.
+        strategy: The strategy, at its most memory.
+        recipe: The recipe as declared; accumulation and gradient checkpointing other than the defaults hold.
+        batch_size: Pairs in the whole batch.
+        declaration: The study, with a cluster.
+        ruled: Keys of resources that rules set; these hold.
+    """
+    cluster = declaration.cluster
+    assert cluster is not None, "resources are chosen for a cluster"
+    limit, found = device(cluster.device).memory_bytes, []
+    for gpus in (ruled["gpus"],) if ruled.get("gpus") else _widths(declaration, cluster):
+        here = batch_size // gpus
+        if batch_size % gpus or ("gpus" not in ruled and gpus > 1 and here < _FEWEST_PAIRS):
+            continue
+        nodes = ruled.get("nodes", cluster.nodes_of(gpus))
+        cpus = ruled.get("cpus", gpus * (cluster.cpus_per_gpu or CPUS_PER_GPU))
+        tried = [
+            Option(
+                resources=TrialResources(cpus=cpus, gpus=gpus, nodes=nodes),
+                recipe=each,
+                memory_bytes=memory_bytes(architecture, strategy, each, batch_size=batch_size, devices=gpus),
+                factor=each.passes / 3 / kept_over((architecture.name, strategy.name), gpus, cluster),
+            )
+            for each in _recipes(architecture, recipe, ruled, here)
+        ]
+        if not tried:
+            continue
+        found += [next((each for each in tried if each.memory_bytes <= limit), None) or _least(tried)]
+    return tuple(found)
+
+
+def choose(kinds: Sequence[Kind], cluster: Cluster, *, hours_factor: float) -> tuple[Choice, ...]:
+    """Choose an option for each kind.
+
+    Each bound on the longest trial gives one choice: of each kind, the cheapest option that stays within it.
+
+    Args:
+        kinds: The kinds of trials.
+        cluster: The cluster.
+        hours_factor: Most GPU hours of all trials over the fewest possible.
+
+    Returns:
+        The choices, in the order of the kinds.
+    """
+    sums, longest = [sum(kind.hours) for kind in kinds], [max(kind.hours) for kind in kinds]
+
+    def hours(chosen: Sequence[Option]) -> float:
+        return sum(each.factor * total for each, total in zip(chosen, sums, strict=True))
+
+    cheapest = tuple(kind.cheapest for kind in kinds)
+    found = {cheapest: hours(cheapest)}
+    bounds = sorted({_span(o, most) for kind, most in zip(kinds, longest, strict=True) for o in kind.options})
+    for bound in bounds[:: -(-len(bounds) // _MOST_BOUNDS)]:
+        within = [
+            [each for each in kind.options if _span(each, most) <= bound]
+            for kind, most in zip(kinds, longest, strict=True)
+        ]
+        if all(within):
+            chosen = tuple(min(each, key=lambda o: (o.factor, o.resources.devices)) for each in within)
+            if hours(chosen) <= hours_factor * found[cheapest]:
+                found[chosen] = hours(chosen)
+
+    def least(chosen: tuple[Option, ...]) -> float:
+        spans = (_span(each, most) for each, most in zip(chosen, longest, strict=True))
+        return max(found[chosen] / cluster.count, *spans)
+
+    best = sorted(found, key=lambda chosen: (least(chosen), found[chosen]))
+    if sum(len(kind.hours) for kind in kinds) <= _MOST_SIMULATED:
+        ends = {chosen: _end(kinds, chosen, cluster) for chosen in (*best[:_SIMULATED], cheapest)}
+        best = sorted(ends, key=lambda chosen: (float(f"{ends[chosen]:.3g}"), found[chosen]))
+    return tuple(
+        Choice(option=option, why=_why(kind, option)) for kind, option in zip(kinds, best[0], strict=True)
+    )
+
+
+def _widths(declaration: Declaration, cluster: Cluster) -> Iterator[int]:
+    """Yield the GPUs that a trial may take: powers of two within a node, then of whole nodes."""
+    node, power = cluster.node_gpus, 1
+    while power < min(node, cluster.count + 1):
+        yield power
+        power *= 2
+    # Nodes without a shared folder cannot share a trial.
+    most = node if "://" in (declaration.storage or "") else cluster.count
+    while node <= min(most, cluster.count):
+        yield node
+        node *= 2
+
+
+def _recipes(architecture: Architecture, recipe: Recipe, ruled: Mapping[str, Any], here: int) -> list[Recipe]:
+    """Return the recipes to try for ``here`` pairs on a GPU, the quickest first."""
+    free = architecture.family != "resnet"
+    parts, recomputed = recipe.accumulation, recipe.gradient_checkpointing
+    every_part = [parts]
+    if free and parts == 1 and "accumulation" not in ruled:
+        every_part = [
+            1 << k for k in range(20) if here % (1 << k) == 0 and here >> k >= min(here, _FEWEST_PAIRS)
+        ]
+    either = (
+        [False, True] if free and not recomputed and "gradient_checkpointing" not in ruled else [recomputed]
+    )
+    tried = [
+        replace(recipe, accumulation=each, gradient_checkpointing=again)
+        for again in either
+        for each in every_part
+        if here % each == 0
+    ]
+    return sorted(tried, key=lambda each: (each.passes, each.accumulation))
+
+
+def _least(tried: Sequence[Option]) -> Option:
+    return min(tried, key=lambda each: each.memory_bytes)
+
+
+def _span(option: Option, hours: float) -> float:
+    """Hours from start to end of a trial."""
+    return option.factor * hours / option.resources.devices
+
+
+def _end(kinds: Sequence[Kind], chosen: Sequence[Option], cluster: Cluster) -> float:
+    pairs = [(o, hours) for kind, o in zip(kinds, chosen, strict=True) for hours in kind.hours]
+    return makespan([_span(*each) for each in pairs], [o.resources.devices for o, _ in pairs], cluster.count)
+
+
+def _why(kind: Kind, option: Option) -> str:
+    if len(kind.options) == 1:
+        return "no other fits"
+    if option.factor == kind.cheapest.factor:
+        return "fewest hours"
+    return f"ends sooner, +{option.factor / kind.cheapest.factor - 1:.0%} hours"

@@ -1,0 +1,223 @@
+"""Which GPUs, parts and recomputation are chosen, and what rules fix: the arithmetic by hand."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from budgets.cost.architecture import load_architecture
+from budgets.cost.memory import memory_bytes
+from budgets.cost.strategy import strategy
+from budgets.declaration import Cluster, Declaration, GridBlock, Limits, Resources, Training
+from budgets.devices import device
+from budgets.planning.plan import Trial
+from budgets.planning.price import device_hours, makespan, price, training_hours
+from budgets.planning.resources import Kind, Option, choose, options
+from budgets.recipe import Recipe
+from budgets.rules import ResourceRule, TrainingRule, TrialResources
+from tests.budgets.plans import declare, plan_of
+
+NAMES = ("ViT-B-32", "ViT-L-14", "RN50")
+CLUSTER = Cluster(device="h100-sxm", count=64, node_cpus=128)
+
+
+def declared(**changes: object) -> Declaration:
+    values: dict[str, object] = {
+        "levels": (10**17, 10**18),
+        "training": Training(lr_peak=dict.fromkeys(NAMES, 1e-3), batch_size=4096),
+        "resources": Resources(auto=True),
+        "cluster": CLUSTER,
+        "limits": Limits(min_steps=1),
+    }
+    return declare(GridBlock(architectures=NAMES), **values | changes)
+
+
+def trials(declaration: Declaration) -> dict[str, Trial]:
+    found = plan_of(declaration, pairs=10_000_000).trials
+    return {trial.cell.architecture: trial for trial in found}
+
+
+def ways(name: str, batch_size: int = 4096, cluster: Cluster = CLUSTER) -> tuple[Option, ...]:
+    return options(
+        load_architecture(name),
+        strategy("clip"),
+        Recipe(),
+        batch_size=batch_size,
+        declaration=declared(cluster=cluster),
+        ruled={},
+    )
+
+
+def option(gpus: int, factor: float) -> Option:
+    return Option(resources=TrialResources(gpus=gpus), recipe=Recipe(), memory_bytes=0, factor=factor)
+
+
+def test_widths_are_powers_of_two_then_whole_nodes() -> None:
+    assert [each.resources.gpus for each in ways("ViT-B-32")] == [1, 2, 4, 8, 16, 32, 64]
+    assert [each.resources.nodes for each in ways("ViT-B-32")] == [1, 1, 1, 1, 2, 4, 8]
+    # Six GPUs a node: 12 and 24 do not divide the batch.
+    assert [each.resources.gpus for each in ways("ViT-B-32", cluster=replace(CLUSTER, node_gpus=6))] == [
+        1,
+        2,
+        4,
+    ]
+    # 256 pairs fill four GPUs of 64.
+    assert [each.resources.gpus for each in ways("ViT-B-32", 256)] == [1, 2, 4]
+
+
+def test_each_width_takes_the_quickest_settings_that_fit() -> None:
+    limit, by_gpus = (
+        device("h100-sxm").memory_bytes,
+        {each.resources.gpus: each for each in ways("ViT-L-14", 8192)},
+    )
+
+    assert all(each.memory_bytes <= limit for each in by_gpus.values())
+    assert {gpus: each.recipe.passes for gpus, each in by_gpus.items()} == {
+        1: 4, 2: 4, 4: 4, 8: 4, 16: 4, 32: 3, 64: 3
+    }  # fmt: skip
+    for gpus, each in by_gpus.items():
+        quicker = memory_bytes(
+            load_architecture("ViT-L-14"), strategy("clip"), Recipe(), batch_size=8192, devices=gpus
+        )
+        assert (quicker <= limit) == (each.recipe.passes == 3)
+        assert each.factor == pytest.approx(each.recipe.passes / 3 / 0.97 ** (gpus.bit_length() - 1))
+
+
+def test_cores_are_a_share_of_the_node() -> None:
+    assert [each.resources.cpus for each in ways("ViT-B-32")][:5] == [16, 32, 64, 128, 256]
+    unknown = ways("ViT-B-32", cluster=replace(CLUSTER, node_cpus=None))
+    assert [each.resources.cpus for each in unknown][:2] == [6, 12]
+    fixed = declared(resources=Resources(gpus=4))
+    assert trials(fixed)["ViT-B-32"].resources == TrialResources(gpus=4, cpus=64)
+
+
+def test_batch_norm_is_never_computed_in_parts() -> None:
+    recipes = {each.recipe for each in ways("RN50", 4096)}
+
+    assert {(each.accumulation, each.gradient_checkpointing) for each in recipes if each.passes == 3} == {
+        (1, False)
+    }
+    assert trials(declared())["RN50"].recipe.accumulation == 1
+
+
+def test_chosen_resources_change_no_id() -> None:
+    chosen = trials(declared())
+    small = trials(declared(resources=Resources(gpus=32)))
+
+    assert {name: trial.trial_id for name, trial in chosen.items()} == {
+        name: trial.trial_id for name, trial in small.items()
+    }
+    assert {trial.resources for trial in chosen.values()} != {trial.resources for trial in small.values()}
+
+
+def test_a_rule_holds_whatever_is_chosen() -> None:
+    rules = (
+        ResourceRule(gpus=8),
+        ResourceRule(architectures=("ViT-L-14",), gpus=16, accumulation=4),
+    )
+    for resources in (Resources(auto=True, rules=rules), Resources(rules=rules)):
+        found = trials(declared(resources=resources))
+
+        assert found["ViT-B-32"].resources == TrialResources(gpus=8, cpus=128)
+        assert found["ViT-L-14"].resources == TrialResources(gpus=16, nodes=2, cpus=256)
+        assert found["ViT-L-14"].recipe.accumulation == 4
+
+
+def test_the_last_rule_that_names_a_key_sets_it() -> None:
+    training = Training(
+        lr_peak=dict.fromkeys(NAMES, 1e-3),
+        batch_size=4096,
+        rules=(
+            TrainingRule(architectures=("ViT-B-32",), batch_size=8192, lr_peak=2e-3),
+            TrainingRule(levels=(10**18,), lr_peak=3e-3),
+        ),
+    )
+    plan = plan_of(declared(training=training, resources=Resources(gpus=32)), pairs=10_000_000)
+
+    assert {
+        (trial.cell.level_flops, trial.batch_size, trial.lr_peak)
+        for trial in plan.trials
+        if trial.cell.architecture == "ViT-B-32"
+    } == {(10**17, 8192, 2e-3), (10**18, 8192, 3e-3)}
+
+
+def test_recomputed_passes_take_a_third_more_time_each_and_no_more_flops() -> None:
+    trial = trials(declared(resources=Resources(gpus=32)))["ViT-B-32"]
+    parts = replace(trial, recipe=Recipe(accumulation=2), evaluation_flops=0)
+    both = replace(parts, recipe=Recipe(accumulation=2, gradient_checkpointing=True))
+    plain = training_hours(trial, CLUSTER).high
+
+    assert device_hours(parts, CLUSTER).high == pytest.approx(plain * 4 / 3)
+    assert device_hours(both, CLUSTER).high == pytest.approx(plain * 5 / 3)
+    assert both.train_flops == trial.train_flops
+
+
+def test_one_long_trial_is_widened_as_far_as_the_hours_allow() -> None:
+    # 100 hours on one GPU of eight; each doubling costs 10 % more hours.
+    kind = Kind(options=tuple(option(2**k, 1.1**k) for k in range(4)), hours=(100.0,))
+
+    widths = [
+        choose([kind], Cluster(device="h100", count=8), hours_factor=factor)[0].option.resources.gpus
+        for factor in (1.0, 1.15, 1.25, 1.4)
+    ]
+
+    assert widths == [1, 2, 4, 8]
+
+
+def test_many_short_trials_stay_narrow_beside_a_long_one_that_is_widened() -> None:
+    each = tuple(option(2**k, 1.05**k) for k in range(4))
+    short, long = Kind(options=each, hours=(1.0,) * 80), Kind(options=each, hours=(40.0,))
+    chosen = choose([short, long], Cluster(device="h100", count=8), hours_factor=1.25)
+
+    # On 8 GPUs the long one ends after 5.8 hours and ten rounds of short ones follow; on 4 it ends after 11,
+    # with 44 short ones beside it, and five rounds follow; on one it would take 40.
+    assert [each.option.resources.gpus for each in chosen] == [1, 8]
+    assert [each.why for each in chosen] == ["fewest hours", "ends sooner, +16% hours"]
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.floats(0.1, 50), min_size=1, max_size=6), st.integers(1, 4)),
+        min_size=1,
+        max_size=4,
+    ),
+    st.floats(1, 2),
+)
+def test_choice_stays_within_its_hours_and_never_ends_later_than_the_cheapest(
+    declared_kinds: list[tuple[list[float], int]], factor: float
+) -> None:
+    kinds = [
+        Kind(options=tuple(option(2**k, 1.03**k) for k in range(most)), hours=tuple(hours))
+        for hours, most in declared_kinds
+    ]
+
+    def end(of: list[Option]) -> tuple[float, float]:
+        spans = [
+            (h * o.factor / o.resources.gpus, o.resources.gpus)
+            for kind, o in zip(kinds, of, strict=True)
+            for h in kind.hours
+        ]
+        hours = sum(span * gpus for span, gpus in spans)
+        return hours, makespan([s for s, _ in spans], [g for _, g in spans], 8)
+
+    chosen = [each.option for each in choose(kinds, Cluster(device="h100", count=8), hours_factor=factor)]
+    hours, ends = end(chosen)
+    fewest, cheapest_ends = end([kind.cheapest for kind in kinds])
+
+    assert hours <= fewest * factor * (1 + 1e-9)
+    assert ends <= cheapest_ends * 1.01
+
+
+def test_a_study_ends_no_later_than_with_any_one_width_for_all() -> None:
+    chosen = price(plan_of(declared(), pairs=10_000_000), CLUSTER).makespan_hours.high
+
+    for gpus in (16, 32, 64):
+        plan = plan_of(declared(resources=Resources(gpus=gpus, cpus=64)), pairs=10_000_000)
+        if not plan.left_out:
+            assert chosen <= price(plan, CLUSTER).makespan_hours.high * 1.001
+
+
+def test_wide_and_narrow_trials_are_packed() -> None:
+    # 8 GPUs: the wide one first, then two of four beside each other, then eight narrow ones.
+    assert makespan([1.0] * 8 + [2.0, 2.0, 3.0], [1] * 8 + [4, 4, 8], 8) == 6.0
