@@ -13,6 +13,7 @@ from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import strategy
 from budgets.declaration import require_runnable
 from budgets.planning.plan import Plan, Trial
+from runners.data.reading.training_set import LOADER_BYTES
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.shared_storage import Folders, SharedStorage
@@ -23,8 +24,6 @@ from study.state.study import Study, ensure_pool, plan_study
 
 _WAIT_S = 1.0
 _SKEW_S = 2.0  # clocks that differ by more muddle events and leases
-_IMAGE_BYTES = 3 * 224 * 224
-_BATCHES_AHEAD = 4  # that a loader worker holds in shared memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +69,8 @@ def preflight(
 
 
 def _check_nodes(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str, Amounts]) -> Iterator[Check]:
-    resources = study.declaration.resources
+    widest = max(plan.trials, key=lambda trial: trial.resources.ranks_per_node)
+    resources = widest.resources
     shared = study.storage.seen_by_nodes((study.pool.resolve(),))
     storage = SharedStorage(backend, shared)
     try:
@@ -78,11 +78,10 @@ def _check_nodes(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str,
     except ValueError as error:
         yield Check(node="all", what="storage", verdict="failed", found=str(error))
         return
-    batch = max((trial.batch_size for trial in plan.trials), default=0)
     expected = Expected(
         versions=versions(),
         gpus=resources.gpus // resources.nodes,
-        shared_bytes=_BATCHES_AHEAD * batch * _IMAGE_BYTES if resources.gpus else 0,
+        shared_bytes=resources.ranks_per_node * LOADER_BYTES if resources.gpus else 0,
         folder=shared.written if isinstance(shared, Folders) else None,
     )
     ranks = partial(check_ranks, resources.ranks_per_node, gpus=bool(resources.gpus))
@@ -90,7 +89,9 @@ def _check_nodes(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str,
         _Task(name=f"node {node}", node=node, run=partial(check_node, expected), amounts={}) for node in nodes
     ]
     if resources.ranks_per_node > 1:
-        tasks += [_Task(name=f"ranks {node}", node=node, run=ranks, amounts=needs(study)) for node in nodes]
+        tasks += [
+            _Task(name=f"ranks {node}", node=node, run=ranks, amounts=needs(study, widest)) for node in nodes
+        ]
     began = time.time()
     for task, found in _run(backend, tasks):
         if isinstance(found, Check):
@@ -128,7 +129,7 @@ def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str,
             name=name,
             node=places[number % len(places)],
             run=study.storage.call(check_kind, trial_job(study, trial)),
-            amounts=needs(study),
+            amounts=needs(study, trial),
         )
         for number, (name, trial) in enumerate(kinds.items())
     ]
@@ -136,7 +137,7 @@ def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str,
     for task, found in _run(backend, tasks):
         if isinstance(found, Throughput):
             measured.append(found)
-            yield _speed(kinds[task.name], found, study.declaration.resources.gpus)
+            yield _speed(kinds[task.name], found)
         else:
             yield Check(node=task.node[:8], what=task.name, verdict="failed", found=str(found), advice=_LOGS)
     _keep(study, measured)
@@ -145,7 +146,8 @@ def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str,
 _LOGS = "run it alone to see all of its output: study run --backend local --only"
 
 
-def _speed(trial: Trial, found: Throughput, gpus: int) -> Check:
+def _speed(trial: Trial, found: Throughput) -> Check:
+    gpus = trial.resources.gpus
     architecture = Architecture(name=found.architecture, config=trial.architecture_config)
     estimate = memory_bytes(
         architecture,
