@@ -1,9 +1,10 @@
-"""Whether every slot is kept busy and a trial costs little: ``python benchmarks/schedule.py``.
+"""Use of slots and overhead per trial of the scheduler, with Ray on a simulated cluster.
 
-Ray on a simulated cluster: two nodes of 4 GPUs. 100 trials that sleep, 30× apart in length, a quarter of them
-on 4 GPUs, run in our order and first come, first served; then trials that do nothing. The last lines are
-name, value, target, and pass or fail; the exit code is 1 when one fails. Seconds are wall time: run it on a
-quiet machine.
+Run ``python benchmarks/schedule.py`` from the root of the checkout, on an idle machine: times are wall time.
+
+The cluster has two nodes with 4 GPUs each. 100 trials that sleep for times up to 30× apart, a quarter of them
+on 4 GPUs, run in the schedule's order and in the order first come, first served; then trials that do nothing.
+The last lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
 """
 
 import argparse
@@ -41,7 +42,7 @@ DO_NOTHING = partial(time.sleep, 0)
 
 
 def sleeps() -> list[ScheduledTrial]:
-    """Draws the trials, so long that all slots together need `LOWER_BOUND_S`."""
+    """Return the trials, scaled so that all slots together need `LOWER_BOUND_S`."""
     draw = random.Random(SEED)  # noqa: S311 - lengths of sleeps
     lengths = [math.exp(draw.random() * math.log(SPREAD)) for _ in range(SLEEPS)]
     widths = [GPUS if number % 4 == 0 else 1 for number in range(SLEEPS)]
@@ -54,7 +55,7 @@ def sleeps() -> list[ScheduledTrial]:
 
 
 def run(backend: Backend, tasks: list[ScheduledTrial], ledger: Ledger | None = None) -> float:
-    """Runs tasks in our order, as a study does, and gives the seconds that it took."""
+    """Run tasks in the schedule's order, as a study does, and return the seconds taken."""
     began = time.perf_counter()
     schedule = Schedule(tasks, retries=0)
     cluster = LiveCluster(backend, schedule, patience_s=0)
@@ -78,7 +79,7 @@ def run(backend: Backend, tasks: list[ScheduledTrial], ledger: Ledger | None = N
 
 
 def run_first_come(backend: Backend, tasks: list[ScheduledTrial]) -> float:
-    """Runs tasks as they come: the next one waits until it fits, and all behind it with it."""
+    """Run tasks in their order, each after the one before it has started, and return the seconds taken."""
     began = time.perf_counter()
     free = {node: has.get("gpus", 0) for node, has in backend.nodes().items()}
     running: dict[str, tuple[str, float]] = {}
@@ -102,7 +103,7 @@ def run_first_come(backend: Backend, tasks: list[ScheduledTrial]) -> float:
 
 
 def nothing(count: int, name: str) -> list[ScheduledTrial]:
-    """Gives trials that do nothing."""
+    """Return trials that do nothing."""
     needs = {"cpus": 1, "gpus": 1}
     return [
         ScheduledTrial(trial=f"{name}{number:05}", predicted_s=0, resources=needs, train_flops=1)
@@ -111,7 +112,7 @@ def nothing(count: int, name: str) -> list[ScheduledTrial]:
 
 
 def in_warm_worker(count: int) -> float:
-    """Gives the seconds of a plain Ray task, one after the other, in a worker that is there already."""
+    """Return the seconds per plain Ray task, run one after the other in an existing worker."""
     task = ray.remote(num_cpus=0)(lambda: None)
     ray.get(task.remote())
     began = time.perf_counter()
@@ -121,7 +122,7 @@ def in_warm_worker(count: int) -> float:
 
 
 def in_fresh_process(backend: Backend, count: int) -> float:
-    """Gives the seconds of a trial that does nothing, one after the other, each in a process of its own."""
+    """Return the seconds per trial that does nothing, run one after the other, each in its own process."""
     node = next(name for name, has in backend.nodes().items() if has.get("gpus"))  # the head has none
     began = time.perf_counter()
     for number in range(count):
@@ -133,15 +134,17 @@ def in_fresh_process(backend: Backend, count: int) -> float:
 
 
 def memory_mib() -> float:
-    """Gives the driver's memory that is resident."""
+    """Return the driver's resident memory in MiB."""
     pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
 def main() -> int:
-    """Measures and judges."""
+    """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=10_000, help="trials that do nothing (10,000)")
+    parser.add_argument(
+        "--trials", type=int, default=10_000, help="number of trials that do nothing (default: 10000)"
+    )
     options = parser.parse_args()
     simulated = SimulatedCluster(
         initialize_head=True,
@@ -150,7 +153,7 @@ def main() -> int:
     for _ in range(NODES):
         simulated.add_node(num_cpus=8, num_gpus=GPUS, object_store_memory=80_000_000)
     simulated.wait_for_nodes()
-    # The sleeps need no torch, whose import would be measured on two cores for all of the nodes.
+    # Without torch: the sleeps do not need it, and importing it for every node would distort the times.
     with RayBackend(simulated.address, modules=()) as backend:
         cold_s = run(backend, nothing(NODES * GPUS, "cold"))
         print(f"the first trial of each of {NODES * GPUS} slots: {cold_s:.1f} s until all have ended")
