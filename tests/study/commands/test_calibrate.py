@@ -55,7 +55,10 @@ def test_a_damaged_measurement_is_named(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--device", "h100"], "--device h100: resources.gpus is 0, trials run on the processor"),
+        (
+            ["--device", "h100"],
+            "--device h100 needs a GPU, but resources.gpus is 0: trials run on the processor",
+        ),
         (["--seconds", "0"], "--seconds must be above 0, not 0"),
     ],
 )
@@ -72,6 +75,6 @@ def test_a_gpu_is_called_by_its_own_name() -> None:
     assert require_named("h100-sxm", "NVIDIA H100 80GB HBM3") == "h100-sxm"
     assert require_named("v100-sxm-32gb", "Tesla V100-SXM2-32GB") == "v100-sxm-32gb"
     with pytest.raises(
-        ValueError, match="the device is named a100-sxm-40gb, but this machine has NVIDIA H100"
+        ValueError, match="the device is declared as a100-sxm-40gb, but this machine has NVIDIA H100"
     ):
         require_named("a100-sxm-40gb", "NVIDIA H100 PCIe")

@@ -101,7 +101,7 @@ def test_the_console_script_names_itself_in_its_help(
 
 
 def test_the_command_line_says_which_exit_codes_there_are() -> None:
-    codes = re.findall(r"(?:^| )(\d+),", cli.__doc__ or "")
+    codes = re.findall(r"^- (\d+):", cli.__doc__ or "", re.MULTILINE)
     assert [int(code) for code in codes] == [0, 1, 2, 3, 4, 130]
 
 
@@ -113,4 +113,4 @@ def test_an_interrupted_command_says_that_it_goes_on(
 
     monkeypatch.setattr("study.commands.new.run", interrupted)
     assert main(["new", "first"]) == 130
-    assert "what is finished is kept, the same command goes on" in capsys.readouterr().err
+    assert "finished work is kept, run the same command again to continue" in capsys.readouterr().err

@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"<html>no image</html>" if kind == "broken" else file.getvalue())
 
     def log_message(self, *_words: object) -> None:
-        """Says nothing."""
+        """Say nothing."""
 
 
 @pytest.fixture

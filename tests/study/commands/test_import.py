@@ -85,11 +85,11 @@ def test_rows_that_are_no_results_are_counted_and_kept_with_their_reason(
     folder = tmp_path / "results" / "mine"
     assert capsys.readouterr().out.splitlines() == [
         "mine: 6 of 10 rows of table.csv, imagenet/top1",
-        "  left aside: 1 row: not selected: its task is none of those under rows:",
-        "  left aside: 1 row: the same row stands in the table twice",
-        "  left aside: 1 row: the metric imagenet/top1 is not a finite number",
-        "  left aside: 1 row: it has no architecture",
-        f"  each of them: {folder / 'dropped.parquet'}",
+        "  dropped: 1 row: not selected: its task is none of those under rows:",
+        "  dropped: 1 row: the same row stands in the table twice",
+        "  dropped: 1 row: the metric imagenet/top1 is not a finite number",
+        "  dropped: 1 row: it has no architecture",
+        f"  list of dropped rows: {folder / 'dropped.parquet'}",
         f"imported into {folder}",
     ]
     assert read_table(folder / "dropped.parquet")["trial"].tolist() == ["row-10", "row-7", "row-8", "row-9"]
@@ -129,7 +129,7 @@ def test_the_same_import_changes_nothing_and_another_replaces_the_folder(
     assert main(made_up) == 0
     (folder / "report").mkdir()
     assert main(made_up) == 0
-    assert capsys.readouterr().out.endswith(f"{folder} is as it was\n")
+    assert capsys.readouterr().out.endswith(f"{folder} is unchanged\n")
     assert (folder / "report").is_dir()
 
     (tmp_path / "table.csv").write_text(TABLE.replace("400000000,40,", "400000000,41,"))
@@ -146,10 +146,13 @@ def test_a_study_that_was_run_is_never_overwritten(
     run.mkdir(parents=True)
     (run / "plan.parquet").write_bytes(b"a plan")
     assert main(made_up) == 2
-    assert "mine is there and was not imported, it is never overwritten" in capsys.readouterr().err
+    assert (
+        "mine already exists and is not an imported study, so it is not overwritten"
+        in capsys.readouterr().err
+    )
     assert [path.name for path in run.iterdir()] == ["plan.parquet"]
     assert main([*made_up, "--name", "demo"]) == 2
-    assert "'demo' is a study that comes with the project" in capsys.readouterr().err
+    assert "'demo' is the name of a shipped study" in capsys.readouterr().err
     assert main([*made_up, "--name", "../up"]) == 2
 
 
@@ -190,13 +193,15 @@ def test_only_report_and_recommend_read_an_imported_study(
 ) -> None:
     where = ["--results", str(tmp_path / "results")]
     assert [main(made_up), main(["run", "mine", *where])] == [0, 2]
-    assert "was imported, not run: only report and recommend read it" in capsys.readouterr().err
+    assert (
+        "is an imported study: only the commands report and recommend can read it" in capsys.readouterr().err
+    )
     assert main(["report", "mien", *where]) == 2
     assert "unknown study 'mien'; did you mean 'mine'?" in capsys.readouterr().err
     named = tmp_path / "declared.yaml"
     demo = shipped_studies()["demo"].read_text(encoding="utf-8")
     named.write_text(demo.replace("study: demo", "study: mine"))
     assert main(["plan", str(named), *where]) == 2
-    assert "mine is an imported study; give the declaration another name" in capsys.readouterr().err
+    assert "mine is an imported study; change the declaration's name" in capsys.readouterr().err
     record = json.loads((tmp_path / "results" / "mine" / "import.json").read_text())
     assert (record["table"], record["map"], record["rows"]) == ("table.csv", "mine.yaml", 10)

@@ -55,8 +55,8 @@ def test_every_line_that_is_commented_out_can_be_taken_in(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mine", "mine.yaml exists already"),
-        ("demo", "'demo' comes with the project"),
+        ("mine", "mine.yaml already exists"),
+        ("demo", "'demo' is the name of a shipped study"),
         ("../mine", "names a folder: up to 100 letters"),
     ],
 )

@@ -106,4 +106,4 @@ def test_the_page_has_what_is_drawn_what_is_not_and_a_study_beside(
 
 def test_a_report_of_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report"]) == 2
-    assert "which study? Give a declaration, or --paper" in capsys.readouterr().err
+    assert "no study given: name a declaration, or use --paper" in capsys.readouterr().err

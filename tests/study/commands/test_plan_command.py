@@ -27,7 +27,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Runs the command as a user does; gives what it printed."""
+    """Run the command as a user does; gives what it printed."""
 
     def plan(*words: str, code: int = 0) -> str:
         found = main(
@@ -146,7 +146,7 @@ def test_parquet_has_the_columns_of_the_csv_and_the_convention(run: Run, tmp_pat
 
     assert ",".join(table.column_names) == header
     assert table.schema.metadata[b"convention"].decode() == CONVENTION
-    assert "a file, --output FILE" in run(str(path), "--format", "parquet", code=2)
+    assert "needs a file: add --output FILE" in run(str(path), "--format", "parquet", code=2)
 
 
 def test_output_goes_to_a_file(run: Run, tmp_path: Path) -> None:
@@ -183,11 +183,9 @@ def test_an_explained_cell_that_is_left_out_says_every_reason(run: Run, tmp_path
 
 
 def test_which_cell_is_meant_must_be_clear(run: Run) -> None:
-    assert "'slip' may be one of 3 cells; add words of the one you mean:" in run(
-        "demo", "--explain", "slip", code=2
-    )
-    assert "no trial or cell 'sglip'" in run("demo", "--explain", "sglip", code=2)
-    assert "--format text alone" in run("demo", "--explain", "slip", "--format", "csv", code=2)
+    assert "'slip' matches 3 cells; add words to select one:" in run("demo", "--explain", "slip", code=2)
+    assert "no trial or cell matches 'sglip'" in run("demo", "--explain", "sglip", code=2)
+    assert "use it with --format text only" in run("demo", "--explain", "slip", "--format", "csv", code=2)
 
 
 def test_a_described_pool_is_planned_but_never_run(run: Run, tmp_path: Path) -> None:

@@ -85,7 +85,9 @@ def test_a_study_that_runs_is_told_by_levels_trials_spent_compute_and_time_left(
     assert f"running {runs.trial_id} 50%, loss 1.250 █▅▁, 500 samples/s" in text
     assert f"failed {failed.trial_id} {failed.cell}, seed 1: ValueError: no image" in text
     spent, held = format_flops(done.train_flops), format_flops(runs.train_flops)
-    assert f"{spent} spent, 0% of the study budget of 10 TFLOP; {held} more reserved for trials that" in text
+    assert (
+        f"{spent} spent, 0% of the study budget of 10 TFLOP; {held} more reserved for started trials" in text
+    )
     assert "1 of 2 slots taken" in text
     assert "running: process" in text
 
@@ -104,7 +106,7 @@ def test_what_a_run_left_behind_waits_when_none_is_under_way(started: tuple[Stud
     content = json.loads(status_json(study))
 
     assert content["interrupted"] == 1
-    assert "no run is under way: `run` goes on with 2 trials, 1 of them from its checkpoint, about" in shown(
+    assert "no run is active: `run` continues with 2 trials, 1 of them from its checkpoint, about" in shown(
         study
     )
 
@@ -124,10 +126,10 @@ def test_trials_that_the_study_budget_has_no_room_for_are_told_from_those_that_g
 
     text = within(done.train_flops + begun.train_flops)
     assert "the study budget has no room for 1 of 2 waiting trials" in text
-    assert "`run` goes on with 1 trial, about" in text
+    assert "`run` continues with 1 trial, about" in text
     text = within(done.train_flops + 3 * begun.train_flops)
     assert "no room" not in text
-    assert "`run` goes on with 2 trials, about" in text
+    assert "`run` continues with 2 trials, about" in text
 
 
 def test_a_terminal_sees_bars_running_trials_failures_and_what_is_spent(started: tuple[Study, Plan]) -> None:

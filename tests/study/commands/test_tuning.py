@@ -39,7 +39,7 @@ def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_th
 
     assert process.returncode == 0, output + errors
     assert "Traceback" not in output + errors
-    assert "rank 0 of 2: the trial's process died by SIGKILL; it goes on from its last checkpoint" in output
+    assert "rank 0 of 2: the trial's process died by SIGKILL; retrying from its last checkpoint" in output
     assert said_events(folder).count("trial-retried") == 1
     assert output.count("at once on 1 node") == 1, "of the tuning and of the grid"
 
@@ -89,7 +89,7 @@ def test_a_tuning_that_crashes_leave_no_room_in_its_share_says_what_remains(
 
     assert process.returncode == 3, output + errors
     *_, first, which = output.splitlines()
-    assert first.startswith("1 of 2 trials of the tuning remain, which need ")
+    assert first.startswith("1 of 2 trials of the tuning remain and need ")
     assert "its share of 120 GFLOP has no room for them" in first
     tuning = plan_study(loaded(declaration)).tuning
     assert tuning is not None
@@ -147,15 +147,15 @@ def test_a_tuning_that_is_stopped_keeps_its_work_and_goes_on(
         output, errors = process.communicate(timeout=120)
 
     assert process.returncode == 4, output + errors
-    assert f"told to stop by {how if by_signal else '`study stop`'}" in output
+    assert f"stopped by {how if by_signal else '`study stop`'}" in output
     assert said_events(folder)[-1] == "tuning-ended"
     assert at_work(folder), "it left a checkpoint"
     assert booked(folder, "wasted") == 0
     told = run(f"run {declaration} --results {tmp_path} --dry-run")
     assert "2 trials of the tuning: " in told
     assert "at 60 GFLOP, lr_peak 1e-05, seed 1000: " in told
-    assert told.count("goes on at") == len(at_work(folder))
-    assert "then, with the values that win, the grid:\n1 trials: 1 to run" in told
+    assert told.count("continues at") == len(at_work(folder))
+    assert "then the grid, with the winning values:\n1 trials: 1 to run" in told
 
 
 def require_reconciled(declaration: Path) -> None:
@@ -185,10 +185,13 @@ def far_on(folder: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--backend", "local", "--address", "x:1"), "--address names a Ray cluster, --backend local runs"),
+        (
+            ("--backend", "local", "--address", "x:1"),
+            "--address is for a Ray cluster and --backend local runs",
+        ),
         (
             ("--only", "clip"),
-            "--only: the tuning is not finished, and it decides what all cells are run with",
+            "--only can't be used before the tuning is finished",
         ),
     ],
 )

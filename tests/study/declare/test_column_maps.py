@@ -88,7 +88,7 @@ def test_a_wrong_map_names_file_and_line(tmp_path: Path) -> None:
 def test_only_csv_and_parquet_are_tables(tmp_path: Path) -> None:
     path = tmp_path / "table.xlsx"
     path.touch()
-    with pytest.raises(ValueError, match=r"neither \.csv nor \.parquet"):
+    with pytest.raises(ValueError, match=r"must be a \.csv or \.parquet file"):
         read_any_table(path)
 
 

@@ -272,7 +272,7 @@ def test_the_users_own_architectures_are_used_by_name(tmp_path: Path) -> None:
             "mini-RN: fast}",
             "27: training.lr_peak.mini-RN: 'fast' is not a number; write it like 3e-4",
         ),
-        ("mini-RN: 1e-3}", "mini-RN: 1e-3, mini-RN: 2e-3}", "27: training.lr_peak.mini-RN stands twice"),
+        ("mini-RN: 1e-3}", "mini-RN: 1e-3, mini-RN: 2e-3}", "27: training.lr_peak.mini-RN is given twice"),
         ("beta2: 98%", "beta2: 100%", "30: training.beta2: '100%' must be 0 or more, below 1"),
         (
             "precision: bf16",
@@ -387,7 +387,7 @@ def test_a_study_needs_levels_or_a_study_budget_unless_no_block_asks_for_them(tm
         (b"- 1\n- 2\n", "1: the file must be a mapping (key: value)"),
         (b"[" * 100_000, "1: not valid YAML: exceeded maximum nesting depth"),
         (b"study: &a [*a]\npool: *a\n", "1: study must be a single value"),
-        (b"study: a\nstudy: b\n", "2: study stands twice"),
+        (b"study: a\nstudy: b\n", "2: study is given twice"),
         (b"? [1, 2]\n: 3\n", "1: unknown key '?'"),
     ],
 )

@@ -57,7 +57,7 @@ def test_a_new_field_is_a_key_that_is_read_checked_written_and_explained(tmp_pat
 
 def test_a_field_without_words_is_an_error() -> None:
     _, row = next(page.sections("pauses", Pauses))[2]
-    with pytest.raises(ValueError, match=r"Pauses\.colour has no words; write a docstring below the field"):
+    with pytest.raises(ValueError, match=r"Pauses\.colour has no docstring; write one below the field"):
         page.words(row)
 
 

@@ -30,7 +30,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[tuple[int, int, dict[str, str]]]:
-    """Starts a head as docs/cluster.md says; gives its port, its dashboard's, and who may talk to it."""
+    """Start a head as docs/cluster.md says; gives its port, its dashboard's, and who may talk to it."""
     port, dashboard = free_port(), free_port()
     environment = {
         **os.environ,

@@ -55,7 +55,7 @@ def test_the_trials_of_a_removed_node_go_on_elsewhere(pool: Path, tmp_path: Path
         output, errors = process.communicate(timeout=200)
 
     assert process.returncode == 0, output + errors
-    assert "it goes on from its last checkpoint" in output
+    assert "retrying from its last checkpoint" in output
     quiet = tmp_path / "quiet"
     assert main(["run", str(declaration), "--results", str(quiet), "--backend", "local"]) == 0
     for table in ("results.parquet", "curves.parquet"):

@@ -139,7 +139,7 @@ def test_a_killed_worker_is_started_again_from_its_checkpoint(
         output, errors = process.communicate(timeout=300)
 
     assert process.returncode == 0, output + errors
-    assert "goes on from its last checkpoint" in output
+    assert "retrying from its last checkpoint" in output
     assert bytes_of(folder) == undisturbed
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events].count("trial-retried") == 1
@@ -194,7 +194,7 @@ def test_work_lost_to_a_crash_is_booked_and_never_carries_the_study_over_its_bud
         output, errors = process.communicate(timeout=300)
 
     assert process.returncode == 3, output + errors
-    assert "1 of 1 trials remain, which need" in output
+    assert "1 of 1 trials remain and need" in output
     assert "mini-ViT-XXS-8 clip on 512 pairs (top50) at 150 GFLOP, seed 0" in output
     entries = read_entries(folder / "ledger.jsonl")
     assert [entry.entry for entry in entries] == ["reserved", "wasted", "released"]

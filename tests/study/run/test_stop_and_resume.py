@@ -29,7 +29,7 @@ Said = pytest.CaptureFixture[str]
 
 
 def run(declaration: Path, *words: str) -> int:
-    """Runs in this process, whose trials' server is shared by the tests."""
+    """Run in this process, whose trials' server is shared by the tests."""
     return main(["run", str(declaration), "--results", str(declaration.parent), "--backend", "local", *words])
 
 
@@ -118,18 +118,18 @@ def test_a_run_that_is_stopped_leaves_nobody_behind_and_goes_on_to_the_same_rows
             assert main(["stop", str(declaration), "--results", str(tmp_path)]) == 0
             told = capsys.readouterr().out
             assert told.startswith(f"told process {process.pid} on ")
-            assert told.endswith("it has ended; the same `run` goes on from there\n")
+            assert told.endswith("the run has ended; `run` continues it\n")
         else:
             process.send_signal(signal.Signals[how])
         output, errors = process.communicate(timeout=120)
 
     assert process.returncode == 4, output + errors
-    assert "told to stop by" in output
+    assert "stopped by" in output
     assert how in output
     wait_for(lambda: not marked(mark), seconds=20)
     before, kept = finished(folder), at_work(folder)
     assert run(declaration, "--dry-run") == 0
-    assert capsys.readouterr().out.count("goes on at") == len(kept)
+    assert capsys.readouterr().out.count("continues at") == len(kept)
 
     assert run(declaration) == 0
 
@@ -153,7 +153,7 @@ def test_every_command_of_the_page_on_faults_does_what_it_says(
     assert [code for code, _ in said] == [0, 0, 0, 2]
     assert "1 trials: 1 to run" in said[0][1]
     assert "[1/1] mini-ViT-XXS-8 clip" in said[1][1]
-    assert "1 of them finished before" in said[2][1]
+    assert "1 of them already finished" in said[2][1]
     assert "no run of " in said[3][1], "nothing runs that could be told to stop"
 
 
@@ -207,7 +207,7 @@ def test_a_changed_declaration_runs_what_changed_and_says_what_it_leaves_behind(
     assert run(declaration, "--dry-run") == 0
     assert "12 trials: 2 finished, 10 to run" in capsys.readouterr().out
     assert run(declaration, "--only", "slipp") == 2
-    assert "--only 'slipp' means no trial of this plan" in capsys.readouterr().err
+    assert "--only 'slipp' matches no trial of this plan" in capsys.readouterr().err
     assert finished(folder) == first
     assert run(declaration, "--only", "slip 8", "--only", "clip 5") == 0
     results = pd.read_parquet(folder / "results.parquet")
@@ -220,7 +220,7 @@ def test_a_changed_declaration_runs_what_changed_and_says_what_it_leaves_behind(
     spent = booked(folder, "spent")
     capsys.readouterr()
     assert run(declaration, "--only", "clip") == 0
-    assert "went to trials that this declaration does not have" in capsys.readouterr().out
+    assert "belong to trials that are not in this declaration" in capsys.readouterr().out
     assert pd.read_parquet(folder / "results.parquet")["lr_peak"].tolist() == [3e-3] * 3
     assert {path: state for path, state in finished(folder).items() if path in first} == first
     assert booked(folder, "spent") > spent
@@ -251,7 +251,7 @@ def test_a_bug_and_a_diverged_loss_are_results_and_the_others_go_on(
     assert reserved(entries) == {}
 
     assert run(declaration) == 1
-    assert "1 failed before; --retry-failed runs them again" in capsys.readouterr().out
+    assert "1 failed in an earlier run; --retry-failed runs them again" in capsys.readouterr().out
     assert read_entries(folder / "ledger.jsonl") == entries
 
     assert run(declaration, "--retry-failed") == 1

@@ -35,7 +35,7 @@ _NOTICE_SHARE = 0.15
 
 
 def main(words: list[str]) -> None:
-    """Runs the study quietly and tortured."""
+    """Run the study quietly and tortured."""
     folder, kills, seed = Path(words[0]), int(words[1]), int((*words, "0")[2])
     os.environ.update({"PYTHONPATH": f"{WITNESS}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"})
     context = multiprocessing.get_context("forkserver")
@@ -89,7 +89,7 @@ class Torture:
         return sum(self.killed.values())
 
     def go_on(self, *, wanted: int) -> None:
-        """Lets the study work for a moment and then kills something; starts it again where it ended."""
+        """Let the study work for a moment and then kills something; starts it again where it ended."""
         if not self.driver.is_alive():
             if self.driver.exitcode not in {0, -signal.SIGKILL}:
                 raise SystemExit(f"the driver ended with {self.driver.exitcode}")
@@ -115,13 +115,13 @@ class Torture:
             self.killed["notice" if notice else "worker"] += 1
 
     def _let_work(self, pid: int, steps: int) -> None:
-        """Waits until a process has computed so many steps, or is gone."""
+        """Wait until a process has computed so many steps, or is gone."""
         line = f"computed {pid}\n"
         while (self._folder / "witness").read_text().count(line) < steps and Path(f"/proc/{pid}").exists():
             time.sleep(0.005)
 
     def _at_work(self) -> int | None:
-        """Gives a process that trains, which was not killed before."""
+        """Return a process that trains, which was not killed before."""
         running = list(self._folder.glob("tortured/trials/*/progress.json"))
         self._draw.shuffle(running)
         for path in running:
@@ -163,7 +163,7 @@ def _run(words: list[str], output: Path) -> None:
 
 
 def _left_behind(server: int) -> list[str]:
-    """Gives the command lines of the server's processes that are still there after a while."""
+    """Return the command lines of the server's processes that are still there after a while."""
     deadline = time.monotonic() + 10
     while (found := _children(server)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -19,7 +19,7 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint_or_anew(tmp_path: Path
     left(tmp_path / "trials" / "a", kept=400)
     left(tmp_path / "trials" / "b", kept=0)
     assert begun(tmp_path, dict.fromkeys(["a", "b", "never"], 100)) == {
-        "a": "interrupted; goes on from its checkpoint at 40% of its samples",
+        "a": "interrupted; continues from its checkpoint at 40% of its samples",
         "b": "interrupted before its first checkpoint; starts anew",
     }
 
@@ -27,7 +27,7 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint_or_anew(tmp_path: Path
 def test_while_a_run_is_under_way_no_trial_is_said_to_be_interrupted(tmp_path: Path) -> None:
     left(tmp_path / "trials" / "a", kept=400)
     with only_run(tmp_path):
-        assert begun(tmp_path, {"a": 100}) == {"a": "begun; 50% of its samples seen"}
+        assert begun(tmp_path, {"a": 100}) == {"a": "running; 50% of its samples seen"}
 
 
 def test_a_result_that_the_tables_do_not_have_yet_is_said_to_be_there(tmp_path: Path) -> None:

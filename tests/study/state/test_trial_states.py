@@ -30,7 +30,7 @@ EVENTS = (
 
 
 def unbook(folder: Path, trial: str) -> None:
-    """Leaves the files of a study as a driver does that dies when a trial has just written its result."""
+    """Leave the files of a study as a driver does that dies when a trial has just written its result."""
     for name, key in (("ledger.jsonl", "what"), ("events.jsonl", "trial")):
         lines = (folder / name).read_text().splitlines(keepends=True)
         last = max(number for number, line in enumerate(lines) if json.loads(line).get(key) == trial)
@@ -57,10 +57,10 @@ def test_a_result_that_the_driver_died_before_booking_is_finished_for_every_comm
     assert run(f"run {words} --dry-run").startswith("2 trials: 2 finished, 0 to run")
     (level,) = json.loads(run(f"status {words} --json"))["levels"]
     assert level == {"name": "5 GFLOP", "done": 2, "running": 0, "failed": 0, "waiting": 0}
-    assert "no run is under way, and no trial waits" in run(f"status {words}")
+    assert "no run is active, and no trial is waiting" in run(f"status {words}")
     run(f"report {words}")
     missing = (folder / "report" / "tables" / "missing.md").read_text()
-    assert r"| 1 | finished; the next \`run\` puts it among the results |" in missing
+    assert r"| 1 | finished; the next \`run\` adds it to the results |" in missing
     with Progress("held-out/top1", Console(file=io.StringIO(), force_terminal=True)) as progress:
         progress.begin(folder, plan, spent_flops=0)
         assert progress._levels()[0].done == 2  # noqa: SLF001 - what the bars are drawn of
@@ -108,7 +108,7 @@ def test_each_stage_is_told_from_the_others(tmp_path: Path) -> None:
     assert states["failed"].reason == "TypeError: no"
     assert states["diverged"].reason == "the loss is not finite"
     assert states["left out"].reason == "not started; the budget has no room for it"
-    assert trial_states(tmp_path, ["runs"])["runs"].stage is Stage.INTERRUPTED, "no run is under way"
+    assert trial_states(tmp_path, ["runs"])["runs"].stage is Stage.INTERRUPTED, "no run is active"
     assert trial_states(tmp_path, ["new"], running={"new"})["new"].stage is Stage.RUNNING
 
 

@@ -34,7 +34,7 @@ def say(_text: str) -> None: ...
 
 
 def begin(job: TrialJob) -> None:
-    """Counts a step, as a trial does that fails in it."""
+    """Count a step, as a trial does that fails in it."""
     job.folder.mkdir(exist_ok=True)
     with Meter(job.folder) as meter:
         meter.add(train_flops=7)
@@ -78,7 +78,7 @@ def test_one_run_at_a_time_and_the_next_one_when_it_has_ended(machine: Machine) 
         holder = running(here.folder)
         assert holder is not None
         assert (holder.host, holder.pid) == (socket.gethostname(), os.getpid())
-        refusal = rf"another run of \S+ is under way: {re.escape(str(holder))}"
+        refusal = rf"another run of \S+ is active: {re.escape(str(holder))}"
         with pytest.raises(ValueError, match=refusal), elsewhere.storage.claim(say):
             pass
     with elsewhere.storage.claim(say):
@@ -87,13 +87,13 @@ def test_one_run_at_a_time_and_the_next_one_when_it_has_ended(machine: Machine) 
 
 def test_a_run_is_told_to_stop_from_anywhere_and_the_next_one_is_not(machine: Machine) -> None:
     here, elsewhere = machine("here"), machine("elsewhere")
-    with pytest.raises(ValueError, match=r"no run of .* is under way"):
+    with pytest.raises(ValueError, match=r"no run of .* is active"):
         list(elsewhere.storage.stop(wait_s=0))
     with here.storage.claim(say):
         assert not here.storage.told()
         told, waited = elsewhere.storage.stop(wait_s=0)
         assert told.startswith(f"told {running(here.folder)} to stop")
-        assert waited == "it was told and has not ended after 0 s"
+        assert waited == "the run has not ended after 0 s; the request to stop remains"
         deadline = time.monotonic() + 20
         while not here.storage.told():
             assert time.monotonic() < deadline, "it was not told"

@@ -41,7 +41,7 @@ def test_the_second_is_refused_by_the_firsts_host_process_and_start_until_the_fi
 ) -> None:
     with hold(tmp_path) as first:
         with (
-            pytest.raises(ValueError, match=r"another run of .* is under way: process") as refused,
+            pytest.raises(ValueError, match=r"another run of .* is active: process") as refused,
             only_run(tmp_path),
         ):
             pass
@@ -61,14 +61,14 @@ def test_the_second_is_refused_by_the_firsts_host_process_and_start_until_the_fi
 
 
 def test_a_run_that_is_told_to_stop_is_waited_for(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no run of .* is under way"):
+    with pytest.raises(ValueError, match=r"no run of .* is active"):
         list(FolderStorage(tmp_path).stop(wait_s=1))
     with hold(tmp_path) as process:
         said = list(FolderStorage(tmp_path).stop(wait_s=60))
         assert process.wait(timeout=60) == 0
 
-    assert said[0].startswith(f"told process {process.pid} on {socket.gethostname()}, since 20")
-    assert said[1:] == ["it has ended; the same `run` goes on from there"]
+    assert said[0].startswith(f"asked process {process.pid} on {socket.gethostname()}, since 20")
+    assert said[1:] == ["the run has ended; `run` continues it"]
 
 
 def test_a_request_to_stop_is_not_taken_by_the_run_after(tmp_path: Path) -> None:
