@@ -1,10 +1,9 @@
 """Time and size of reports: of the embedded study and of a simulated study of 1,005 trials.
 
 Run ``python benchmarks/report.py`` from the root of the checkout. The simulated study has 67 configurations,
-5 levels and 3 seeds. Each report is written in its own process. A time is the best of a few runs; processor
-time is shown beside it, because it depends less on other load: that of the main process, without the processes
-that draw its figures. The last lines are name, value, target, and pass or fail; the exit code is 1 if one
-fails.
+5 levels and 3 seeds. Each report is written in its own process. A time is the best of a few runs; the
+processor time beside it depends less on other load, and excludes the processes that draw figures. The last
+lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
 """
 
 import os

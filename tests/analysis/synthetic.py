@@ -1,4 +1,4 @@
-"""A plausible study, made up: known laws, known noise, and the frames that a run leaves behind."""
+"""A simulated study with known laws and noise, as the frames that a run writes."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -16,7 +16,7 @@ QUALITIES = {"top20": 0.2, "top40": 0.4, "all": 1.0}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyFrames:
-    """What a run leaves behind, as frames."""
+    """The tables of a run as frames."""
 
     results: pd.DataFrame
     curves: pd.DataFrame
@@ -27,7 +27,7 @@ class StudyFrames:
 
 
 def true_error(level: float, size: int, quality: str, architecture: str, strategy: str) -> float:
-    """The law the study is made of: the larger model wins late, purer data early, more data always."""
+    """Return the true error: the larger model wins late, cleaner data early, more data always."""
     floor = {"ViT-X": 0.38, "ViT-S": 0.30, "ViT-M": 0.28, "ConvNeXt-C": 0.30}[architecture]
     scale = {"ViT-X": 0.50, "ViT-S": 0.62, "ViT-M": 0.70, "ConvNeXt-C": 0.46}[architecture]
     gain = {"clip": 0.0, "clip-crop-flip": 0.01, "flip-50": -0.01, "slip": 0.04}[strategy]
@@ -39,7 +39,7 @@ def true_error(level: float, size: int, quality: str, architecture: str, strateg
 def trial_row(
     configuration: tuple[int, str, str, str], level: float, seed: int, error: float
 ) -> dict[str, object]:
-    """One row of the results schema; the configuration is (size, quality, architecture, strategy)."""
+    """Return a row of the results schema for (size, quality, architecture, strategy)."""
     size, quality, architecture, strategy = configuration
     cost = round(PER_SAMPLE[architecture] * STRATEGY_COST[strategy])
     batch = 64
@@ -58,7 +58,7 @@ def trial_row(
 
 
 def study(*, seeds: int = 3, noise: float = 0.012, levels: tuple[float, ...] = LEVELS) -> StudyFrames:
-    """A partial grid as a declaration would give it: each axis varied around one centre."""
+    """Return a partial grid, as declared: each axis varied around one centre."""
     generator = np.random.default_rng(7)
     size_of = {quality: int(POOL * share) for quality, share in QUALITIES.items()}
     centre = (size_of["top40"], "top40", "ViT-X", "clip")
@@ -76,7 +76,7 @@ def study(*, seeds: int = 3, noise: float = 0.012, levels: tuple[float, ...] = L
 
 
 def frames_around(results: pd.DataFrame) -> StudyFrames:
-    """Plan, curves, ledger and events that fit a results table."""
+    """Return plan, curves, ledger and events that fit a results table."""
     plan = results.drop(
         columns=[name for name in results if "/" in str(name)] + ["status", "reason", "train_loss"]
     )

@@ -1,4 +1,4 @@
-"""``study import``: anyone's table becomes a study that ``report`` and ``recommend`` read."""
+"""``study import``: any table becomes a study that ``report`` and ``recommend`` can read."""
 
 import json
 import re
@@ -46,7 +46,7 @@ size,acc,seen,flops,task,filtered,n
 
 @pytest.fixture
 def made_up(tmp_path: Path) -> list[str]:
-    """Words of the command that imports the table above as ``mine``."""
+    """Return the arguments that import the table above as ``mine``."""
     (tmp_path / "table.csv").write_text(TABLE)
     (tmp_path / "mine.yaml").write_text(MAP)
     return [
@@ -55,7 +55,7 @@ def made_up(tmp_path: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def test_what_the_documentation_shows_runs(
+def test_documented_commands_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "results" / "paper").mkdir(parents=True)
@@ -78,7 +78,7 @@ def test_what_the_documentation_shows_runs(
     assert "train ViT-B/32, CLIP, " in said[2]
 
 
-def test_rows_that_are_no_results_are_counted_and_kept_with_their_reason(
+def test_dropped_rows_are_counted_and_listed_with_their_reason(
     made_up: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(made_up) == 0
@@ -98,7 +98,7 @@ def test_rows_that_are_no_results_are_counted_and_kept_with_their_reason(
     assert results["quality"].loc[["row-1", "row-8"]].tolist() == ["True", "False"]
 
 
-def test_an_imported_study_is_reported_without_what_its_table_does_not_say(
+def test_the_report_of_an_imported_study_leaves_out_missing_facts(
     made_up: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ["--results", str(tmp_path / "results")]
@@ -122,7 +122,7 @@ def test_an_imported_study_is_reported_without_what_its_table_does_not_say(
     assert "title: made up" in page
 
 
-def test_the_same_import_changes_nothing_and_another_replaces_the_folder(
+def test_a_repeated_import_changes_nothing_and_a_different_one_replaces_the_folder(
     made_up: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "results" / "mine"

@@ -1,4 +1,4 @@
-"""A study whose storage is a bucket: machines that share its URL alone give the rows that paths give."""
+"""A study in a bucket: machines that share only its URL give the same rows as a shared folder."""
 
 import socket
 import time
@@ -37,7 +37,7 @@ def declare(folder: Path, pool: Path, bucket: Bucket, **changes: str) -> Path:
     return declaration
 
 
-def test_another_machine_goes_on_where_a_dead_driver_left_to_the_rows_that_paths_give(
+def test_another_machine_continues_a_dead_drivers_study_to_the_same_rows(
     pool: Path, tmp_path: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = {"levels": "5 GFLOP, 150 GFLOP"}
@@ -75,7 +75,7 @@ def test_another_machine_goes_on_where_a_dead_driver_left_to_the_rows_that_paths
     assert "2 of 2 trials finished" in run(f"report {elsewhere}")
 
 
-def test_the_second_driver_is_refused_by_the_firsts_host_process_and_start_and_stops_it_from_anywhere(
+def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
     pool: Path, tmp_path: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     declaration = declare(tmp_path, pool, bucket)
