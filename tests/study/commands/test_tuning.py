@@ -90,7 +90,7 @@ def test_a_tuning_whose_share_was_used_up_by_crashes_lists_the_remaining_trials(
     assert process.returncode == 3, output + errors
     *_, first, which = output.splitlines()
     assert first.startswith("1 of 2 trials of the tuning remain and need ")
-    assert "its share of 120 GFLOP has no room for them" in first
+    assert "the share of 120 GFLOP has no room for them" in first
     tuning = plan_study(loaded(declaration)).tuning
     assert tuning is not None
     (rate,) = (trial.lr_peak for trial in tuning.trials if trial.trial_id == killed.name)
