@@ -92,7 +92,7 @@ def test_a_stop_from_anywhere_reaches_only_the_active_run(machine: Machine) -> N
     with here.storage.claim(say):
         assert not here.storage.told()
         told, waited = elsewhere.storage.stop(wait_s=0)
-        assert told.startswith(f"told {running(here.folder)} to stop")
+        assert told.startswith(f"asked {running(here.folder)} to stop")
         assert waited == "the run has not ended after 0 s; the request to stop remains"
         deadline = time.monotonic() + 20
         while not here.storage.told():
