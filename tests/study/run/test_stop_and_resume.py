@@ -117,7 +117,7 @@ def test_a_stopped_run_leaves_no_process_loses_nothing_and_continues_to_the_same
         if how == "study stop":
             assert main(["stop", str(declaration), "--results", str(tmp_path)]) == 0
             told = capsys.readouterr().out
-            assert told.startswith(f"told process {process.pid} on ")
+            assert told.startswith(f"asked process {process.pid} on ")
             assert told.endswith("the run has ended; `run` continues it\n")
         else:
             process.send_signal(signal.Signals[how])

@@ -86,7 +86,7 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
         holder = running(study.folder)
         refused = run(f"run {declaration} --results {tmp_path / 'second'}", code=2)
         assert f"another run of {bucket.url}/results/tiny is active: {holder}" in refused
-        assert f"told {holder} to stop" in run(f"stop {declaration} --results {tmp_path / 'third'} --wait 0")
+        assert f"asked {holder} to stop" in run(f"stop {declaration} --results {tmp_path / 'third'} --wait 0")
         deadline = time.monotonic() + 20
         while not study.storage.told():
             assert time.monotonic() < deadline, "it was not told"
@@ -98,4 +98,4 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
         with pytest.raises(ValueError, match="is active: process 1 on elsewhere"):
             study.storage.told()
     told = run(f"stop {declaration} --results {tmp_path / 'third'} --wait 0")
-    assert told.startswith(f"told {OTHER} to stop"), "what is another's is left alone"
+    assert told.startswith(f"asked {OTHER} to stop"), "what is another's is left alone"
