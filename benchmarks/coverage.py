@@ -1,10 +1,11 @@
-"""Whether intervals hold the truth and verdicts are right: ``python benchmarks/coverage.py`` from the root.
+"""Coverage of intervals and correctness of verdicts, on simulated studies with known answers.
 
-Made-up studies with curves of three forms (``tests/analysis/made_up_coverage.py``), best model sizes of three
-forms (``made_up_valleys.py``), choices between configurations that are equal in truth, curves that are noise
-alone, tables of single runs, and the paper's digitised curves with one cell left out in turn. ``--studies
-30`` is a quick look. Each of the last lines says what was measured, its value, the target, and pass or fail;
-the exit code is 1 when one fails.
+Run ``python benchmarks/coverage.py`` from the root of the checkout; ``--studies 30`` is a quick version.
+
+The cases are curves of three forms (``tests/analysis/made_up_coverage.py``), best model sizes of three forms
+(``made_up_valleys.py``), choices between configurations of equal true error, curves of pure noise, tables of
+single runs, and the paper's digitised curves with one cell left out in turn. The last lines are name, value,
+target, and pass or fail; the exit code is 1 if one fails.
 """
 
 import argparse
@@ -29,9 +30,11 @@ Line = tuple[str, float, str, bool]
 
 
 def main() -> int:
-    """Measures and judges."""
-    parser = argparse.ArgumentParser(description="Measures how often intervals hold the truth.")
-    parser.add_argument("--studies", type=int, default=300, help="made-up studies of each form (300)")
+    """Run the benchmark and return the exit code."""
+    parser = argparse.ArgumentParser(description="Measure how often intervals contain the true value.")
+    parser.add_argument(
+        "--studies", type=int, default=300, help="simulated studies of each form (default: 300)"
+    )
     studies = parser.parse_args().studies
     lines: list[Line] = []
     for part in (_studies, _sizes, _equal, _noise, _surfaces):
@@ -95,7 +98,7 @@ def _paper() -> Line:
     for _, along, trials in families():
         draws = draws_of(trials)
         for law in laws(draws, along=along):
-            if law.fit.levels >= 4:  # noqa: PLR2004 (fewer leave no law without one)
+            if law.fit.levels >= 4:  # noqa: PLR2004 (a law needs three besides the one left out)
                 for place in law.positions.tolist():
                     held += left_out(draws, [law], along, [place])
     print(f"the paper: {len(held)} cells left out in turn")

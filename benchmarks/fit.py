@@ -1,4 +1,6 @@
-"""Whether fitting is exact and quick: ``python benchmarks/fit.py`` from the root of the checkout.
+"""Accuracy and speed of fitting the scaling-law surface, compared with scipy and the package chinchilla.
+
+Run ``python benchmarks/fit.py`` from the root of the checkout.
 
 The 240 points of Hoffmann et al. 2022, figure 4 (``--points``, by default the copy beside the checkout) are
 fitted by this project; by scipy's L-BFGS-B from 4,500 starts with finite differences, the way that is
@@ -50,7 +52,7 @@ def spent():
 grid = {"e": [-1, 0.5], "a": [5, 15], "b": [5, 15], "alpha": [0.3, 1], "beta": [0.3, 1]}
 with tempfile.TemporaryDirectory() as folder:
     law = Chinchilla(folder, grid, {}, loss_fn=lambda y, p: log_huber(y, p, 1e-3), log_level=50)
-    law.visualizer.optim = lambda *_, **__: None  # its drawing is not what is timed
+    law.visualizer.optim = lambda *_, **__: None  # do not time its plots
     for n, d, y in json.load(open(sys.argv[1])):
         law.database.append(N=n, D=d, loss=y)
     began = spent()
@@ -77,7 +79,7 @@ print(time.process_time() - began)
 
 
 class Line(NamedTuple):
-    """One figure: its name, value and target, and whether more of it is better."""
+    """One result: name, value, target, and whether more is better."""
 
     name: str
     value: float
@@ -86,19 +88,19 @@ class Line(NamedTuple):
 
     @property
     def good(self) -> bool:
-        """Whether it reaches its target."""
+        """Whether the value reaches its target."""
         return self.value >= self.target if self.more else self.value <= self.target
 
 
 def main() -> int:
-    """Measures and judges."""
-    parser = argparse.ArgumentParser(description="Measures fitting.")
+    """Run the benchmark and return the exit code."""
+    parser = argparse.ArgumentParser(description="Measure accuracy and speed of fitting.")
     parser.add_argument("--points", type=Path, default=POINTS, metavar="CSV")
-    parser.add_argument("--starts", type=int, default=4500, help="starts of scipy's search (4500)")
+    parser.add_argument("--starts", type=int, default=4500, help="starts of scipy's search (default: 4500)")
     parser.add_argument("--chinchilla", default=sys.executable, metavar="PYTHON")
     options = parser.parse_args()
     if not options.points.exists():
-        raise SystemExit(f"no such table: {options.points}; name one with --points")
+        raise SystemExit(f"no such table: {options.points}; give one with --points CSV")
     lines = [
         *_measure(_points(options.points), options.starts, options.chinchilla),
         Line("import_s", min(_spent("import analysis.report.report")[0] for _ in range(3)), 1.0),
@@ -134,7 +136,7 @@ def _measure(points: tuple[Floats, Floats, Floats], starts: int, package: str) -
     lines.append(Line("scipy_seconds_over_ours", theirs / seconds, 1.0, more=True))
     lines.append(Line("objective_over_scipys", found.objective / min(ends), SAME))
 
-    # The kindest way to resample by scipy: one search a draw, from the optimum of all the data.
+    # The fastest way to resample with scipy: one search per draw, from the optimum of all data.
     start = np.array([*np.log(values[:3]), found.alpha, found.beta])
     each, lowest = _timed(lambda: [_search(points, start, weights[draw]).fun for draw in range(SAMPLE)])
     print(f"scipy, one start a draw: {each * DRAWS / SAMPLE:.0f} s for {DRAWS}, measured on {SAMPLE}")
@@ -144,7 +146,7 @@ def _measure(points: tuple[Floats, Floats, Floats], starts: int, package: str) -
 
 
 def _points(path: Path) -> tuple[Floats, Floats, Floats]:
-    """Model size, tokens and loss, without the five highest losses."""
+    """Return model sizes, tokens and losses, without the five highest losses."""
     table = pd.read_csv(path).sort_values("loss").iloc[:-5]
     n = table["Model Size"].to_numpy(np.float64)
     return n, table["Training FLOP"].to_numpy(np.float64) / (6 * n), table["loss"].to_numpy(np.float64)
@@ -167,7 +169,7 @@ def _objective(theta: Floats, points: tuple[Floats, Floats, Floats], weights: Fl
 
 
 def _search(points: tuple[Floats, Floats, Floats], start: Floats, weights: Floats) -> OptimizeResult:
-    # Tolerances as tight as finite differences bear: by default the search stops far from the optimum.
+    # The tightest tolerances that finite differences allow: by default the search stops far from the optimum.
     options = {"ftol": 1e-13, "gtol": 1e-9, "maxiter": 2000, "maxfun": 20000}
     return minimize(_objective, start, args=(points, weights), method="L-BFGS-B", options=options)
 
@@ -181,7 +183,7 @@ def _package(
         words = [python, "-c", PACKAGE, str(path)]
         done = subprocess.run(words, capture_output=True, text=True, cwd=folder, check=False)
     if done.returncode:
-        print(f"the package chinchilla is absent or failed: {done.stderr.strip().splitlines()[-1]}")
+        print(f"the package chinchilla is not installed or failed: {done.stderr.strip().splitlines()[-1]}")
         return []
     theirs, *law = json.loads(done.stdout.splitlines()[-1])
     value = _objective(np.array([*np.log(law[:3]), *law[3:]]), points, np.ones(len(points[0])))
@@ -193,7 +195,7 @@ def _package(
 
 
 def _spent(code: str) -> tuple[float, str]:
-    """Processor seconds of a fresh Python that runs the code, and what it printed."""
+    """Run code in a fresh Python; return its processor seconds and its output."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     words = [sys.executable, "-c", code]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True)

@@ -1,14 +1,17 @@
-"""Whether the loader keeps ahead: ``python benchmarks/loader.py``, ours against webdataset's own pipeline.
+"""Speed of the data loader, compared with webdataset's own pipeline and with the trainer's need.
 
-The same shards of JPEGs, decoded to 224 pixels by one process each, in turns in one run. Speeds are pairs a
-second of processor time, for a machine that is busy otherwise.
+Run ``python benchmarks/loader.py`` from the root of the checkout.
 
-Then whether a trainer has to wait. The model is the one of the small ladder that takes least time a pair, the
-hardest to keep ahead of, on a pool of 32 pixels. From the cache: the share of the run, by processor time,
-that is not waiting. Streamed by a worker beside the trainer: how much faster the worker is, by the processor
-time of each; beyond 1 it keeps ahead. The share by the clock is told as well, but on a busy machine it says
-more of the machine. The last lines are name, value, target, and pass or fail; the exit code is 1 when one
-fails.
+First part: both loaders decode the same JPEG shards to 224 pixels in one process each, in turns. Speeds are
+pairs per second of processor time, so that other load on the machine matters less.
+
+Second part: the time a trainer waits for data, on a pool of 32-pixel images, with the fastest model of the
+small ladder, which needs the most pairs per second. With cached data it is the share of processor time not
+spent waiting. With streamed data it is the speed of one worker process divided by that of the trainer, by the
+processor time of each: above 1, the worker keeps ahead. The share by wall clock is printed as well, but on a
+busy machine it depends mostly on the other load.
+
+The last lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
 """
 
 import argparse
@@ -49,13 +52,13 @@ FASTEST, PAIRS, STEPS = "mini-ViT-XXS-8", 4096, 300
 
 
 def make_shards(folder: Path, pairs: int) -> None:
-    """Writes JPEGs as large as web images after a usual download, in shards of 1,000."""
+    """Write shards of 1,000 JPEGs with the usual size of downloaded web images."""
     rng = np.random.default_rng(0)
     folder.mkdir()
     for start in range(0, pairs, 1000):
         with (folder / f"{start // 1000:05d}.tar").open("wb") as file:
             for number in range(start, min(start + 1000, pairs)):
-                # Soft noise has about the bytes of a photograph.
+                # Soft noise compresses to about the size of a photograph.
                 coarse = Image.fromarray(rng.integers(0, 255, (40, 54, 3), np.uint8))
                 image = BytesIO()
                 coarse.resize((SIDE * 4 // 3, SIDE), Image.Resampling.BICUBIC).save(image, "JPEG", quality=90)
@@ -65,12 +68,12 @@ def make_shards(folder: Path, pairs: int) -> None:
 
 
 def tokens(texts: Sequence[str]) -> torch.Tensor:
-    """The same cheap tokens for both: this is about images."""
+    """Return cheap tokens, the same for both loaders: the benchmark is about images."""
     return torch.tensor([[len(text)] for text in texts])
 
 
 def reference(folder: Path, pairs: int) -> Iterator[Any]:
-    """Webdataset's pipeline as open_clip trains with it: shuffled, decoded by PIL, resized, in batches."""
+    """Yield batches of webdataset's pipeline as open_clip uses it: shuffled, decoded by PIL, resized."""
     resize = transforms.Compose(
         [
             transforms.Resize(SIZE, transforms.InterpolationMode.BICUBIC),
@@ -93,7 +96,7 @@ def reference(folder: Path, pairs: int) -> Iterator[Any]:
 
 
 def speed(batches: Callable[[], Iterator[Any]]) -> float:
-    """Pairs a second of processor time."""
+    """Return pairs per second of processor time."""
     began, seen = time.process_time(), 0
     for images, _ in batches():
         assert images.shape[1:] == (3, SIZE, SIZE)
@@ -102,13 +105,13 @@ def speed(batches: Callable[[], Iterator[Any]]) -> float:
 
 
 class Timed:
-    """A set whose batches are timed until they are there."""
+    """A training set that measures the time until each batch is ready."""
 
     def __init__(self, data: TrainingSet | StreamedSet, clock: Callable[[], float]) -> None:
         self._data, self._clock, self.waited = data, clock, 0.0
 
     def batches(self, *, seed: int, batch_size: int, first_step: int, steps: int) -> Batches:
-        """Passes them on."""
+        """Yield the set's batches and add up the time waited for them."""
         batches = iter(
             self._data.batches(seed=seed, batch_size=batch_size, first_step=first_step, steps=steps)
         )
@@ -120,7 +123,7 @@ class Timed:
 
 
 def waiting(data: TrainingSet | StreamedSet, clock: Callable[[], float]) -> tuple[float, float]:
-    """Trains and gives the time that it took, and how much of it there was no batch to train on."""
+    """Train; return the time of training, and the part of it spent waiting for batches."""
     recipe, timed = Recipe(), Timed(data, clock)
     model = build_model(load_architecture(FASTEST).config)
     device = torch.device("cpu")
@@ -138,7 +141,7 @@ def waiting(data: TrainingSet | StreamedSet, clock: Callable[[], float]) -> tupl
 
 
 def waits(folder: Path) -> tuple[float, float, float]:
-    """The share waited from the cache, how much faster a worker is, and the share waited by the clock."""
+    """Return the share waited with cached data, the worker's relative speed, and the share by wall clock."""
     pool = write_pool(folder / "scenes", TrainingPairs(seed=0, count=PAIRS), None)
     text = load_architecture(FASTEST).config["text_cfg"]
     to_ids = tokenizer(text["vocab_size"], text["context_length"], pool.vocabulary)
@@ -157,7 +160,7 @@ def waits(folder: Path) -> tuple[float, float, float]:
 
 
 def main() -> int:
-    """Measures and judges."""
+    """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=4000)
     count: int = parser.parse_args().pairs
@@ -174,7 +177,7 @@ def main() -> int:
         (Path(name) / "memory").mkdir()
         shared = shared_images(pool, SIZE, memory=Path(name) / "memory")
         if shared is None:
-            raise SystemExit("there is no room in shared memory")
+            raise SystemExit("not enough shared memory for the cache; use fewer --pairs")
         cached = TrainingSet(
             images=torch.from_numpy(shared.images),
             tokens=tokens(pool.index["caption"].tolist()),
@@ -198,7 +201,7 @@ def main() -> int:
         ("loader_cached_ratio", best["cached"] / best["webdataset"], 10.0),
     ]
     cached_share, faster, by_clock = waited
-    print(f"streamed by a worker, the trainer waited {by_clock:.1%} of the time by the clock\n")
+    print(f"streamed by a worker, the trainer waited {by_clock:.1%} of the wall-clock time\n")
     results += [("loader_worker_faster", faster, 1.0), ("loader_ahead_cached", 1 - cached_share, 0.95)]
     for line, value, target in results:
         print(f"{line} {value:.3g} {target:g} {'pass' if value >= target else 'fail'}")

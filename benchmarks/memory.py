@@ -1,8 +1,9 @@
-"""What memory ten million pairs take: ``python benchmarks/memory.py``, each command on made-up indices.
+"""Memory that the commands on pools need for ten million pairs, extrapolated from smaller indices.
 
-Each is run in a process of its own on an index of half a million and of a million pairs; what it takes at ten
-million is drawn through both. Images are left out of it: they are read one by one, or a shard at a time. The
-last lines are name, value, target, and pass or fail; the exit code is 1 when one fails.
+Run ``python benchmarks/memory.py`` from the root of the checkout. Each command runs in its own process on
+simulated indices of half a million and of one million pairs; a line through both gives the memory at ten
+million. Images are not part of it, because they are read one by one or one shard at a time. The last lines
+are name, value, target, and pass or fail; the exit code is 1 if one fails.
 """
 
 import argparse
@@ -32,7 +33,7 @@ WORDS = 9
 
 
 def made_up(rows: int) -> Iterator[pd.DataFrame]:
-    """Yields an index by shard, its strings as long as those of web data, its words as varied."""
+    """Yield an index shard by shard, with strings as long and words as varied as in web data."""
     rng = np.random.default_rng(0)
     for start in range(0, rows, PER_SHARD):
         words = rng.zipf(1.2, (PER_SHARD, WORDS)) % 10_000_000
@@ -55,7 +56,7 @@ def made_up(rows: int) -> Iterator[pd.DataFrame]:
 
 
 def make_pool(folder: Path, rows: int) -> None:
-    """Writes an index, shards of empty space, metadata and a file of uids."""
+    """Write an index, empty shards, metadata and a file of uids."""
     folder.mkdir()
     for number in range(rows // PER_SHARD):
         with (folder / f"{number:05d}.tar").open("wb") as file:
@@ -70,7 +71,7 @@ def make_pool(folder: Path, rows: int) -> None:
 
 
 def make_parts(folder: Path, path: Path) -> None:
-    """Writes what reading a source finds, as if it had been read just now."""
+    """Write the intermediate files of a build, as if its source had just been read."""
     how = build.Build(source=folder)
     count = len(list(folder.glob("*.tar")))
     with build._working_folder(path, how, parts_of(folder)) as work:  # noqa: SLF001 - of the build to measure
@@ -89,7 +90,7 @@ def make_parts(folder: Path, path: Path) -> None:
 
 
 def work(what: str, pool: str) -> None:
-    """Does one thing with a pool."""
+    """Run one command on a pool."""
     folder = Path(pool)
     if what == "build":
         build.build_pool(folder.with_name("built"), build.Build(source=folder), lambda *_: None)
@@ -107,7 +108,7 @@ def work(what: str, pool: str) -> None:
 
 
 def measure(what: str, pool: Path) -> float:
-    """Runs one thing in a process of its own and gives the most memory that it took, GiB."""
+    """Run one command in its own process and return its peak memory in GiB."""
     process = subprocess.Popen([sys.executable, __file__, "--do", what, str(pool)])
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -116,7 +117,7 @@ def measure(what: str, pool: Path) -> float:
 
 
 def main() -> int:
-    """Measures and judges."""
+    """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--do", nargs=2)
     options = parser.parse_args()

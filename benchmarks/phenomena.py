@@ -1,7 +1,8 @@
-"""Whether a study finds what is true: ``python benchmarks/phenomena.py`` from the root of the checkout.
+"""Four known effects that a study must find, measured on the results of a real study.
 
-Runs the study ``phenomena.yaml`` (three seeds of every cell) through the whole pipeline, or takes the results
-of one that has finished (``--study small`` judges the shipped one in seconds), and asks four questions:
+Run ``python benchmarks/phenomena.py`` from the root of the checkout. It runs the study ``phenomena.yaml``
+(three seeds per cell) through the whole pipeline, or uses the results of a finished study (``--study small``
+judges the shipped one in seconds). The effects:
 
 * more data helps at equal samples: the error on the smallest set minus that on the largest;
 * repeating a small set saturates: of the compute beyond the level at which the smallest set has been seen
@@ -10,8 +11,8 @@ of one that has finished (``--study small`` judges the shipped one in seconds), 
 * the best model size grows with the level: slope of ln(best size) over ln(level);
 * the quality trade moves with compute: slope of ln(best fraction of the pool) over ln(level).
 
-Each is an effect with the analysis' 90 % interval over resampled runs, and passes if all of it lies above
-zero. The last lines are name, value, target, and pass or fail; the exit code is 1 when one fails.
+Each effect has the analysis' 90 % interval over resampled runs, and passes if the whole interval is above
+zero. The last lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
 """
 
 import argparse
@@ -47,16 +48,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """One question's answer.
+    """One measured effect.
 
     Attributes:
-        name: Of its line.
-        about: What was compared.
-        table: What was measured, a row a level.
-        effect: As measured.
+        name: Name in the output.
+        about: The configurations compared.
+        table: The measurements, one row per level.
+        effect: The effect, as measured.
         low: Lower end of its interval.
-        high: Upper end.
-        runs: Fewest seeds of a cell that it rests on.
+        high: Upper end of its interval.
+        runs: Smallest number of seeds of a cell used.
     """
 
     name: str
@@ -69,12 +70,12 @@ class Judged:
 
     @property
     def holds(self) -> bool:
-        """Whether enough seeds say that the effect is above zero."""
+        """Whether the interval is above zero and based on enough seeds."""
         return self.low > 0 and self.runs >= SEEDS
 
 
 def more_data(draws: CellDraws) -> Judged:
-    """The smallest against the largest set, of one quality and model, at each level; the top one judges."""
+    """Compare the smallest with the largest subset of one quality and model; the top level decides."""
     found = _sizes(draws)
     for each in found:
         samples = draws.cells["samples_seen"].to_numpy()[each.positions]
@@ -86,7 +87,7 @@ def more_data(draws: CellDraws) -> Judged:
 
 
 def saturation(draws: CellDraws) -> Judged:
-    """What compute still gains once the smallest set is repeated often, on the largest set and on it."""
+    """Compare the gain from more compute on the largest subset with that on the smallest, repeated one."""
     found = _sizes(draws)
     epochs = draws.cells["epochs"].to_numpy()
     repeated = [each for each in found if epochs[each.positions[0]] >= REPEATED]
@@ -101,7 +102,7 @@ def saturation(draws: CellDraws) -> Judged:
 
 
 def best_size(draws: CellDraws) -> Judged:
-    """The best of one family's models on the same data, at each level."""
+    """Measure the growth of the best model size of one family with the level, on the same data."""
     ways: dict[str, list[isoflop.IsoFlopCurve]] = {}
     for curve in isoflop.curves(draws):
         if len(curve.positions) >= SIZES:
@@ -134,7 +135,7 @@ def best_size(draws: CellDraws) -> Judged:
 
 
 def quality_trade(draws: CellDraws) -> Judged:
-    """The best share of the pool to keep, at each level."""
+    """Measure the growth of the best share of the pool with the level."""
     trades = [each for each in quality_trades(draws) if each.along == "budget"]
     trade = max(trades, key=lambda each: len(each.best))
     held = {name: trade.held[name] for name in ("architecture", "strategy")}
@@ -175,7 +176,7 @@ def _by_size(draws: CellDraws, found: list[Comparison]) -> pd.DataFrame:
 def _judged(
     name: str, draws: CellDraws, found: list[Comparison], effects: Floats, table: pd.DataFrame
 ) -> Judged:
-    """Answers from the effect as measured and as drawn."""
+    """Return an effect from its measured value (first) and its draws (the rest)."""
     low, high = interval(effects[1:])
     ends = np.concatenate([each.positions for each in found])
     return Judged(
@@ -185,13 +186,13 @@ def _judged(
 
 
 def _slopes(x: list[float], y: Floats) -> Floats:
-    """Slopes of ln y, (points, draws), over ln x."""
+    """Return the slope of ln y, (points, draws), over ln x."""
     centred = np.log(x) - np.log(x).mean()
     return np.asarray(centred @ np.log(y) / (centred @ centred), np.float64)
 
 
 def results_of(study: str, results: Path, pools: Path) -> tuple[pd.DataFrame, str]:
-    """A study's results and metric; it is run first, unless all of its trials have finished."""
+    """Return a study's results and metric; run it first unless all of its trials have finished."""
     declaration = load_declaration(find_declaration(study))
     folder = results / declaration.name
     if not _finished(folder):
@@ -207,7 +208,7 @@ def results_of(study: str, results: Path, pools: Path) -> tuple[pd.DataFrame, st
             str(pools),
         ]
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
-            raise SystemExit(f"{study} did not run to its end")
+            raise SystemExit(f"the run of {study} failed or is incomplete")
     return read_table(folder / "results.parquet"), declaration.metric
 
 
@@ -220,8 +221,8 @@ def _finished(folder: Path) -> bool:
 
 
 def main() -> int:
-    """Runs what has not run, and judges."""
-    parser = argparse.ArgumentParser(description="Judges what a study must find.")
+    """Run the benchmark and return the exit code."""
+    parser = argparse.ArgumentParser(description="Check that a study finds four known effects.")
     parser.add_argument("--study", default=str(ROOT / "benchmarks" / "phenomena.yaml"))
     parser.add_argument("--results", type=Path, default=ROOT / "results", metavar="FOLDER")
     parser.add_argument("--pools", type=Path, default=ROOT / "pools", metavar="FOLDER")

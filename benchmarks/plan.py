@@ -1,8 +1,8 @@
-"""Whether planning is quick: ``python benchmarks/plan.py`` from the root of the checkout.
+"""Time and memory of planning 100,000 cells, the paper's grid, and of ``--help``.
 
-Each of the last lines says what was measured, its value, the target, and pass or fail; the exit code is 1
-when one fails. A time is the best of a few runs; processor time is shown beside it, for a machine that is
-busy otherwise.
+Run ``python benchmarks/plan.py`` from the root of the checkout. A time is the best of a few runs; processor
+time is shown beside it, because it depends less on other load. The last lines are name, value, target, and
+pass or fail; the exit code is 1 if one fails.
 """
 
 import os
@@ -24,7 +24,7 @@ CELLS = 100_000
 
 
 def big_plan() -> Plan:
-    """Plans 100,000 cells: 10 levels, 125 sizes, 4 qualities, 5 architectures, 4 strategies."""
+    """Plan 100,000 cells: 10 levels, 125 sizes, 4 qualities, 5 architectures, 4 strategies."""
     names = ("ViT-Ti-16", "ViT-S-32", "ViT-S-16", "ViT-B-32", "ViT-B-16")
     declaration = Declaration(
         name="big",
@@ -50,7 +50,7 @@ def big_plan() -> Plan:
 
 
 def main() -> int:
-    """Measures and judges."""
+    """Run the benchmark and return the exit code."""
     if sys.argv[1:] == ["cells"]:
         return _plan_cells()
     results = [
@@ -75,7 +75,7 @@ def _judged(
         if name == "plan_100000_cells_s":
             planned, inner_wall = output.split()
             print(
-                f"  {int(planned):,} of {CELLS:,} cells became trials; without starting Python {inner_wall} s"
+                f"  {int(planned):,} of {CELLS:,} cells became trials; without Python's start {inner_wall} s"
             )
             lines += [(name, wall, target), ("plan_100000_cells_mib", peak_mib, 500.0)]
         else:
@@ -84,7 +84,7 @@ def _judged(
 
 
 def _best(command: list[str]) -> tuple[float, float, float, str]:
-    """Runs a process a few times: best wall and processor seconds, greatest memory in MiB, last output."""
+    """Run a process a few times; return best wall and processor seconds, peak MiB and last output."""
     walls, cpus, peaks, output = [], [], [], ""
     for _ in range(RUNS):
         began = time.perf_counter()

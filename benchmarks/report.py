@@ -1,10 +1,9 @@
-"""Whether a report is quick and small: ``python benchmarks/report.py`` from the root of the checkout.
+"""Time and size of reports: of the embedded study and of a simulated study of 1,005 trials.
 
-The embedded study's report as a user starts it, and that of a made-up study of 1,005 trials (67
-configurations, 5 levels, 3 seeds), each in a process of its own. The last lines are name, value, target, and
-pass or fail; the exit code is 1 when one fails. A time is the best of a few runs; processor time is shown
-beside it, for a machine that is busy otherwise: that of the process that writes the report, without those
-that draw figures for it.
+Run ``python benchmarks/report.py`` from the root of the checkout. The simulated study has 67 configurations,
+5 levels and 3 seeds. Each report is written in its own process. A time is the best of a few runs; the
+processor time beside it depends less on other load, and excludes the processes that draw figures. The last
+lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
 """
 
 import os
@@ -41,7 +40,7 @@ SEEDS = 3
 
 
 def big_report(folder: str) -> None:
-    """Writes the report of the made-up study."""
+    """Write the report of the simulated study."""
     sizes = [(int(POOL * share), quality) for quality, share in QUALITIES.items()]
     data = [*sizes, (512, "top40"), (1024, "top40")]
     grid = (
@@ -63,12 +62,12 @@ def big_report(folder: str) -> None:
 
 
 def main() -> int:
-    """Measures and judges."""
+    """Run the benchmark and return the exit code."""
     results = []
     with tempfile.TemporaryDirectory() as scratch:
         shutil.copytree(ROOT / "results" / "small", Path(scratch) / "small")
         embedded = [sys.executable, "-m", "study", "report", "small", "--results", scratch]
-        # Not this file itself: the processes that draw would run it once more, to import it.
+        # Import it instead of running this file: its drawing processes would import, and so run, this file.
         code = "import sys; from benchmarks.report import big_report; big_report(sys.argv[1])"
         big = [sys.executable, "-c", code, str(Path(scratch) / "big")]
         for name, command, page, target in (
@@ -86,7 +85,7 @@ def main() -> int:
 
 
 def _best(command: list[str]) -> tuple[float, float]:
-    """Runs a process a few times: best wall and processor seconds."""
+    """Run a process a few times; return best wall and processor seconds."""
     walls, cpus = [], []
     for _ in range(RUNS):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Whether every slot is kept busy and a trial costs little: ``python benchmarks/schedule.py``.
+"""Use of slots and overhead per trial of the scheduler, with Ray on a simulated cluster.
 
 Without Ray, on a simulated clock (alone with ``--simulated``): 200 trials of 1 to 16 GPUs, 30× apart in
 length, on 4 and on 8 nodes of 8 GPUs. Then Ray on a simulated cluster of two nodes of 4 GPUs: 100 trials that
@@ -44,7 +44,7 @@ MIXED, MIXED_DRAWS, NODE_GPUS = 200, 6, 8
 
 
 def sleeps() -> list[ScheduledTrial]:
-    """Draws the trials, so long that all slots together need `LOWER_BOUND_S`."""
+    """Return the trials, scaled so that all slots together need `LOWER_BOUND_S`."""
     draw = random.Random(SEED)  # noqa: S311 - lengths of sleeps
     lengths = [math.exp(draw.random() * math.log(SPREAD)) for _ in range(SLEEPS)]
     widths = [GPUS if number % 4 == 0 else 1 for number in range(SLEEPS)]
@@ -90,7 +90,7 @@ def simulated_share(tasks: list[ScheduledTrial], nodes: int) -> float:
 
 
 def run(backend: Backend, tasks: list[ScheduledTrial], ledger: Ledger | None = None) -> float:
-    """Runs tasks in our order, as a study does, and gives the seconds that it took."""
+    """Run tasks in the schedule's order, as a study does, and return the seconds taken."""
     began = time.perf_counter()
     schedule = Schedule(tasks, retries=0)
     cluster = LiveCluster(backend, schedule, patience_s=0)
@@ -114,7 +114,7 @@ def run(backend: Backend, tasks: list[ScheduledTrial], ledger: Ledger | None = N
 
 
 def run_first_come(backend: Backend, tasks: list[ScheduledTrial]) -> float:
-    """Runs tasks as they come: the next one waits until it fits, and all behind it with it."""
+    """Run tasks in their order, each after the one before it has started, and return the seconds taken."""
     began = time.perf_counter()
     free = {node: has.get("gpus", 0) for node, has in backend.nodes().items()}
     running: dict[str, tuple[str, float]] = {}
@@ -138,7 +138,7 @@ def run_first_come(backend: Backend, tasks: list[ScheduledTrial]) -> float:
 
 
 def nothing(count: int, name: str) -> list[ScheduledTrial]:
-    """Gives trials that do nothing."""
+    """Return trials that do nothing."""
     needs = {"cpus": 1, "gpus": 1}
     return [
         ScheduledTrial(trial=f"{name}{number:05}", predicted_s=0, resources=needs, train_flops=1)
@@ -147,7 +147,7 @@ def nothing(count: int, name: str) -> list[ScheduledTrial]:
 
 
 def in_warm_worker(count: int) -> float:
-    """Gives the seconds of a plain Ray task, one after the other, in a worker that is there already."""
+    """Return the seconds per plain Ray task, run one after the other in an existing worker."""
     task = ray.remote(num_cpus=0)(lambda: None)
     ray.get(task.remote())
     began = time.perf_counter()
@@ -157,7 +157,7 @@ def in_warm_worker(count: int) -> float:
 
 
 def in_fresh_process(backend: Backend, count: int) -> float:
-    """Gives the seconds of a trial that does nothing, one after the other, each in a process of its own."""
+    """Return the seconds per trial that does nothing, run one after the other, each in its own process."""
     node = next(name for name, has in backend.nodes().items() if has.get("gpus"))  # the head has none
     began = time.perf_counter()
     for number in range(count):
@@ -169,13 +169,13 @@ def in_fresh_process(backend: Backend, count: int) -> float:
 
 
 def memory_mib() -> float:
-    """Gives the driver's memory that is resident."""
+    """Return the driver's resident memory in MiB."""
     pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
 def main() -> int:
-    """Measures and judges."""
+    """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=10_000, help="trials that do nothing (10,000)")
     parser.add_argument("--simulated", action="store_true", help="only what needs no Ray")
@@ -201,7 +201,7 @@ def over_ray(trials: int) -> list[tuple[str, float, str, float]]:
     for _ in range(NODES):
         simulated.add_node(num_cpus=8, num_gpus=GPUS, object_store_memory=80_000_000)
     simulated.wait_for_nodes()
-    # The sleeps need no torch, whose import would be measured on two cores for all of the nodes.
+    # Without torch: the sleeps do not need it, and importing it for every node would distort the times.
     with RayBackend(simulated.address, modules=()) as backend:
         cold_s = run(backend, nothing(NODES * GPUS, "cold"))
         print(f"the first trial of each of {NODES * GPUS} slots: {cold_s:.1f} s until all have ended")

@@ -1,7 +1,7 @@
-"""Whether a subset is chosen quickly from an index of 100 million pairs: ``python benchmarks/subset.py``.
+"""Time and memory of choosing a subset from an index of 100 million pairs.
 
-The last lines are name, value, target, and pass or fail; the exit code is 1 when one fails. ``--rows N``
-makes a smaller index.
+Run ``python benchmarks/subset.py`` from the root of the checkout; ``--rows N`` uses a smaller index. The last
+lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
 """
 
 import argparse
@@ -25,7 +25,7 @@ CASES = (("top40", 0.25), ("top20", None), ("all", 0.25))
 
 
 def make_index(path: Path, rows: int) -> None:
-    """Writes an index like a pool's, without the columns of strings that choosing does not read."""
+    """Write an index like a pool's, without the string columns, which are not read for a subset."""
     rng = np.random.default_rng(0)
     schema = pa.schema([("offset", pa.int64()), ("hash", pa.uint64()), ("score", pa.float32())])
     with pq.ParquetWriter(path, schema) as writer:
@@ -34,21 +34,21 @@ def make_index(path: Path, rows: int) -> None:
             columns = [
                 np.arange(start, start + count, dtype=np.int64),
                 rng.integers(0, 2**64, count, np.uint64),
-                # In steps, as many scores are: ties stand on every border.
+                # Rounded, like many real scores, so that every threshold has ties.
                 (rng.normal(0.28, 0.05, count).round(4)).astype(np.float32),
             ]
             writer.write_table(pa.table(columns, schema=schema), row_group_size=16_384)
 
 
 def choose(path: str, quality: str, size: str) -> None:
-    """Chooses one subset in a process of its own and prints how many rows, and seconds."""
+    """Choose one subset; print its number of rows, wall seconds and processor seconds."""
     began, cpu = time.perf_counter(), time.process_time()
     rows = rows_in(Path(path), size=int(size) or None, quality=quality)
     print(len(rows), time.perf_counter() - began, time.process_time() - cpu)
 
 
 def main() -> int:
-    """Measures and judges."""
+    """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000_000)
     parser.add_argument("--choose", nargs=3)

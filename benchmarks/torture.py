@@ -1,7 +1,8 @@
-"""A study under many random kills: ``python benchmarks/torture.py [KILLS]`` from the root of the checkout.
+"""Results and ledger of a study under many random kills, compared with an undisturbed run.
 
-200 unless said. Workers and drivers are killed, or given notice, while they train. Each of the last lines
-says what was measured, its value, the target, and pass or fail; the exit code is 1 when one fails.
+Run ``python benchmarks/torture.py [KILLS]`` from the root of the checkout (default: 200 kills). Workers and
+drivers are killed, or sent a signal to stop, while they train. The last lines are name, value, target, and
+pass or fail; the exit code is 1 if one fails.
 """
 
 import json
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
-    """Tortures and judges."""
+    """Run the benchmark and return the exit code."""
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -52,7 +53,7 @@ def main() -> int:
             "0",
             computed <= gone <= announced,
         ),
-        ("reservations_that_stand", len(reserved(entries)), "0", not reserved(entries)),
+        ("open_reservations", len(reserved(entries)), "0", not reserved(entries)),
         ("processes_left_behind", len(told["left_behind"]), "0", not told["left_behind"]),
     )
     for what, value, target, passed in lines:

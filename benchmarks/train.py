@@ -1,19 +1,21 @@
-"""Whether training is fast: ``python benchmarks/train.py``, our loop beside open_clip's usual one, in turns.
+"""Speed of the training loop, compared with a loop written the way open_clip trains.
 
-Both train the same model from the same weights on the same shards, in batches of the same size. The
-reference is written as open_clip trains: webdataset's pipeline (shards, shuffle, PIL, transform, tokenizer,
-batches), ``ClipLoss``, AdamW without decay of gains and biases, clipping, a cosine; in fp32 and in bf16
-autocast, each with torch's own choice of attention. Ours is `runners.training.train`, on the decoded pool.
+Run ``python benchmarks/train.py`` from the root of the checkout.
 
-On the processor each has one thread and no loader processes: all of its work is on that thread, and speeds
-are samples a second of processor time, best of the turns, for a machine that is busy otherwise. The ratio
-is to the faster of the reference's two precisions. FLOPs are `budgets.cost.flops`'s; the peak is the best
-bf16 product of two square matrices on as many threads, between the turns. Loss curves: on the same batches
-ours must follow the reference in fp32; in the timed turns, where the orders differ, the last
-losses must agree.
+Both loops train the same model from the same weights on the same shards with the same batch size, in turns.
+The reference has webdataset's pipeline (shards, shuffle, PIL, transform, tokenizer, batches), ``ClipLoss``,
+AdamW without weight decay on gains and biases, gradient clipping and a cosine schedule; it runs in fp32 and
+in bf16 autocast, with torch's default attention. Ours is `runners.training.train` on the decoded pool.
 
-``--device cuda``: ViT-B/32 in batches of 1,024 on made-up JPEGs, by the clock, with eight loader processes.
-The last lines are name, value, target, and pass or fail; the exit code is 1 when one fails.
+On the processor each loop uses one thread and no loader processes. Speeds are samples per second of processor
+time, so that other load matters less, and the best of all turns counts. The ratio is to the faster of the
+reference's two precisions. FLOPs are those of `budgets.cost.flops`; the peak is the best bf16 product of two
+square matrices on as many threads, measured between the turns. On the same batches our loss curve must follow
+the reference in fp32; in the timed turns, where the orders differ, the last losses must agree.
+
+With ``--device cuda`` the model is ViT-B/32 with batches of 1,024 simulated JPEGs, timed by wall clock, with
+eight loader processes. The last lines are name, value, target, and pass or fail; the exit code is 1 if one
+fails.
 """
 
 import argparse
@@ -52,7 +54,7 @@ from runners.strategies.registry import build_strategy
 from runners.training.learner import make_learner
 from runners.training.train import StepSchedule, to_float, train
 
-# Each at the batch of the shipped studies; the largest at one that gives its matrices some size.
+# Batch sizes of the shipped studies; larger for the largest model, so that its matrix products are large.
 LADDER = {
     "mini-ViT-XXS-8": 64,
     "mini-ViT-XS-8": 64,
@@ -64,7 +66,7 @@ LADDER = {
 CLIP = strategy("clip")
 RECIPE = Recipe()
 LR_PEAK, SEED = 1e-3, 0
-WARM = 8  # steps of each turn that are not timed
+WARM = 8  # warm-up steps of each turn, not timed
 SAME_CURVE, SAME_LAST = 0.01, 0.05  # of the loss; bf16 rounds to 0.4 %
 RATIO, SHARE = 1.5, 0.5
 
@@ -73,7 +75,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What both loops share."""
+    """Settings that both loops share."""
 
     architecture: Architecture
     folder: Path
@@ -83,7 +85,7 @@ class Setting:
     workers: int
 
     def now(self) -> float:
-        """Seconds of the processor, or of the clock on a GPU."""
+        """Return processor seconds, or wall-clock seconds on a GPU."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
             return time.perf_counter()
@@ -91,18 +93,18 @@ class Setting:
 
     @property
     def schedule(self) -> StepSchedule:
-        """What decides each step."""
+        """The schedule of training steps."""
         return StepSchedule(
             seed=SEED, steps=self.steps, batch_size=self.batch, lr_peak=LR_PEAK, recipe=RECIPE
         )
 
     def model(self) -> open_clip.CLIP:
-        """The model at its start."""
+        """Build the model with its initial weights."""
         torch.manual_seed(SEED)
         return build_model(self.architecture.config).to(self.device)
 
     def tokens(self, texts: Iterable[str]) -> Tensor:
-        """Token ids of texts."""
+        """Return token ids of texts."""
         text: Any = self.architecture.config["text_cfg"]
         pool = open_pool(self.folder)
         return torch.from_numpy(
@@ -110,14 +112,14 @@ class Setting:
         )
 
     def data(self) -> Any:  # noqa: ANN401 - either kind of training data
-        """Our side's data, decoded before it is timed, as a study's trials find it."""
+        """Open the data of our loop, decoded before the timing starts, as in a study's trials."""
         pool = open_pool(self.folder)
         size = self.architecture.image_size
         return training_data(pool, np.arange(pool.count), size, self.tokens, workers=self.workers)
 
 
 def ours(setting: Setting) -> tuple[float, Tensor]:
-    """Samples a second of our loop, and the loss of each step."""
+    """Run our loop; return samples per second and the loss of each step."""
     data, marks = setting.data(), []
     learner = make_learner(
         setting.model(),
@@ -146,7 +148,7 @@ def ours(setting: Setting) -> tuple[float, Tensor]:
 
 
 def reference(setting: Setting, precision: str, batches: Batches | None = None) -> tuple[float, Tensor]:
-    """Samples a second of the plain loop, and the loss of each step; on its own batches unless given some."""
+    """Run the reference loop, on its own batches by default; return samples/s and the loss of each step."""
     model, marks, losses = setting.model().to(memory_format=torch.contiguous_format), [], []
     model.train()
     plain = [p for name, p in model.named_parameters() if p.ndim < 2 or "logit_scale" in name]  # noqa: PLR2004
@@ -177,7 +179,7 @@ def reference(setting: Setting, precision: str, batches: Batches | None = None) 
 
 
 def usual_batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches as open_clip reads them; its evaluation transform, for ours does not augment either."""
+    """Yield batches as open_clip reads them, with its evaluation transform: ours does not augment either."""
     transform = open_clip.image_transform(
         setting.architecture.image_size, is_train=False, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
     )
@@ -203,7 +205,7 @@ def usual_batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def our_batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
-    """Our loop's batches in its order, as floats."""
+    """Yield the batches of our loop in its order, as floats."""
     data = setting.data()
     for images, tokens in data.batches(
         seed=SEED, batch_size=setting.batch, first_step=0, steps=setting.steps
@@ -212,7 +214,7 @@ def our_batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def matmul_peak(setting: Setting) -> float:
-    """FLOP/s of a product of square matrices in bf16."""
+    """Measure the FLOP/s of a product of square matrices in bf16."""
     side, times = (8192, 30) if setting.device.type == "cuda" else (2048, 12)
     left = torch.randn(side, side, device=setting.device).bfloat16()
     left @ left
@@ -228,7 +230,7 @@ def _speed(setting: Setting, marks: list[float]) -> float:
 
 
 def measure(setting: Setting, turns: int) -> tuple[float, float]:
-    """Measures one model, says what was found, and gives ratio and share of the peak."""
+    """Measure one model and print the results; return the ratio of speeds and the share of the peak."""
     name = setting.architecture.name
     bare, followed = reference(setting, "fp32", our_batches(setting))
     runs: dict[str, Callable[[], tuple[float, Tensor]]] = {
@@ -266,12 +268,18 @@ def measure(setting: Setting, turns: int) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Measures and judges."""
-    parser = argparse.ArgumentParser(description="Measures training.")
+    """Run the benchmark and return the exit code."""
+    parser = argparse.ArgumentParser(description="Measure the speed of training.")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--models", nargs="+", metavar="MODEL", help="instead of the small ladder")
-    parser.add_argument("--batch", type=int, help="pairs (64, the largest model 256; 1024 on a GPU)")
-    parser.add_argument("--steps", type=int, default=48, help=f"of a turn, {WARM} of them not timed (48)")
+    parser.add_argument(
+        "--models", nargs="+", metavar="MODEL", help="models to measure (default: the small ladder)"
+    )
+    parser.add_argument(
+        "--batch", type=int, help="batch size (default: 64, 256 for the largest model, 1024 on a GPU)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=48, help=f"steps per turn, the first {WARM} not timed (default: 48)"
+    )
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     if options.steps <= WARM:
@@ -287,7 +295,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "pool"
         if on_gpu:
-            from loader import make_shards  # noqa: PLC0415 - its neighbour, found when run as a script
+            from loader import make_shards  # noqa: PLC0415 - benchmarks/loader.py, found when run as a script
 
             make_shards(folder, 16_384)
         else:

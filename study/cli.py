@@ -1,8 +1,13 @@
-"""The command line: the list of commands, and how bad input ends.
+"""The command line: list of commands, error messages and exit codes.
 
-Exit codes: 0, done; 1, something that was asked for failed (`run`: a trial; `check`: a check; `data
-eval-sets`: a set); 2, bad input, reported in one message; 3, `run` had no room in the study budget for all
-trials; 4, `run` was asked to stop before its end; 130, interrupted by the keyboard.
+Exit codes:
+
+- 0: done.
+- 1: part of the work failed (`run`: a trial; `check`: a check; `data eval-sets`: a set).
+- 2: bad input, with one message.
+- 3: `run` left trials out because the study budget has no room for them.
+- 4: `run` was stopped before all trials had ended.
+- 130: interrupted from the keyboard.
 """
 
 import argparse
@@ -38,10 +43,10 @@ EXIT_INTERRUPTED = 128 + 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Run one command.
 
     Args:
-        arguments: The words after ``python -m study``; those of the process by default.
+        arguments: The words after ``python -m study`` (default: those of this process).
 
     Returns:
         The exit code.
@@ -49,14 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
         return {each.NAME: each for each in COMMANDS}[options.command].run(options)
-    except BrokenPipeError:  # a reader such as `head` has seen enough
+    except BrokenPipeError:  # a reader such as `head` closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
         print(f"study: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        print("study: stopped; what is finished is kept, the same command goes on", file=sys.stderr)
+        print(
+            "study: interrupted; finished work is kept, run the same command again to continue",
+            file=sys.stderr,
+        )
         return EXIT_INTERRUPTED
 
 
@@ -65,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     called = Path(sys.argv[0]).stem
     parser = argparse.ArgumentParser(
         prog=called if called == "scaling-study" else "python -m study",
-        description="Finds out how to spend a fixed amount of compute on CLIP.",
+        description="Find out how to spend a fixed amount of compute on CLIP.",
         **help_with(("new first", "plan first.yaml", "run first.yaml", "report first.yaml")),
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
@@ -75,10 +83,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """Shows the version; looked up only when it is asked for."""
+    """The option ``--version``; looks the version up only on request."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        """Prints it and ends."""
+        """Print the version and exit."""
         from importlib.metadata import version  # noqa: PLC0415 - few ask
 
         print(f"clip-scaling-study {version('clip-scaling-study')}")

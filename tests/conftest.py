@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Settings for all tests."""
 
 import pytest
 from hypothesis import settings
@@ -9,7 +9,7 @@ settings.load_profile("no deadline")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Says which tests run one after the other where several run at once.
+    """Group the tests that must not run at the same time.
 
     Those of a file, which share what it made; and all that start Ray, some of whose ports a machine has once.
     """

@@ -1,11 +1,11 @@
-"""Waits in tests: until something is so, and no longer than it may take on a busy machine."""
+"""Waiting in tests for a condition, with a time limit that suits a busy machine."""
 
 import time
 from collections.abc import Callable
 
 
 def wait_for(condition: Callable[[], object], seconds: float) -> None:
-    """Waits until a condition holds.
+    """Wait until a condition holds.
 
     Raises:
         AssertionError: It does not within so many seconds.

@@ -1,7 +1,7 @@
-"""Writes docs/declaration.md, the template's last part and docs/dev/source-map.md.
+"""Generator of docs/declaration.md, the template's last part, docs/dev/source-map.md and docs/results.md.
 
-Run it by ``python -m docs.build.reference``. Keys, their values and defaults are those of the data classes
-(`budgets.keys`), and so are the words: a class's docstring is above its table, a field's in its row.
+Run it with ``python -m docs.build.reference``. Keys, values, defaults and descriptions come from the data
+classes (`budgets.keys`): a class's docstring is above its table, a field's docstring is in the field's row.
 """
 
 import ast
@@ -45,7 +45,7 @@ def reference() -> str:
     """Return the whole page.
 
     Raises:
-        ValueError: A field has no words.
+        ValueError: A field has no docstring.
     """
     parts = [_INTRODUCTION]
     for path, kind, rows in sections():
@@ -60,7 +60,7 @@ def reference() -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """A key with its whole name, and the class whose field it is."""
+    """A key with its full name, and the class whose field it is."""
 
     name: str
     kind: Any
@@ -69,7 +69,7 @@ class Row:
 
 
 def sections(path: str = "", kind: Any = Declaration) -> Iterator[tuple[str, Any, list[Row]]]:  # noqa: ANN401
-    """Yield each section with its path, its class (None for a choice of several) and its rows."""
+    """Yield each section: path, class (None for a choice between classes) and rows."""
     rows = list(_rows(path, kind))
     yield path, kind, rows
     for row in rows:
@@ -99,10 +99,10 @@ def _options(path: str, option: Key) -> Iterator[Row]:
 
 
 def words(row: Row) -> str:
-    """Return a field's docstring; the class's own for a section that is one kind of several.
+    """Return a field's docstring, or the class's for a section that is one of several kinds.
 
     Raises:
-        ValueError: There is none.
+        ValueError: The field has no docstring.
     """
     if row.key.kind is row.kind:
         return _markdown((getdoc(row.kind) or "").partition("\n\n")[0])
@@ -112,11 +112,11 @@ def words(row: Row) -> str:
         match field, below:
             case ast.AnnAssign(target=ast.Name(id=row.key.field)), ast.Expr(ast.Constant(value=str(text))):
                 return _markdown(text)
-    raise ValueError(f"{row.kind.__name__}.{row.key.field} has no words; write a docstring below the field")
+    raise ValueError(f"{row.kind.__name__}.{row.key.field} has no docstring; write one below the field")
 
 
 def _markdown(text: str) -> str:
-    """Return a docstring on one line, without the Python values that it gives for words of the YAML."""
+    """Return a docstring on one line, without Python values such as ``(None)`` that YAML does not use."""
     text = re.sub(r" \((None|0)\)", "", " ".join(text.split()))
     return text.replace("``", "`").replace("|", "\\|").rstrip(".")
 
@@ -145,7 +145,7 @@ def _default(row: Row) -> str:
 
 
 def _shown(key: Key) -> str:
-    """Return a default as it would be declared; empty where there is none."""
+    """Return a default as it would be declared; empty if there is none."""
     several = key.default if isinstance(key.default, tuple) else (key.default,)
     written = several if key.read is None else [key.read.write(each) for each in several]
     texts = [f"{each:g}" if type(each) in {int, float} else str(each) for each in written if each is not None]
@@ -155,7 +155,7 @@ def _shown(key: Key) -> str:
 
 
 def template() -> str:
-    """Return the template; at its end is every key that it does not mention, with default and words."""
+    """Return the template, ending with every key that it does not mention, with default and description."""
     text = TEMPLATE.read_text(encoding="utf-8").partition(_MARK)[0]
     lines = [f"{_MARK}; docs/declaration.md says which values each takes:"]
     for _, _, rows in sections():

@@ -1,4 +1,4 @@
-"""Writes docs/results.md, the columns of a study's tables, from `runners.results.TABLES`."""
+"""Generator of docs/results.md, the columns of a study's tables, from `runners.results.TABLES`."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Writes docs/dev/source-map.md: what each file of the project is, by the first line of its docstring."""
+"""Generator of docs/dev/source-map.md: each file of the project with the first line of its docstring."""
 
 import ast
 from pathlib import Path
@@ -19,7 +19,7 @@ _FOLDERS = {
 
 
 def house_map() -> str:
-    """Gives the page."""
+    """Return the page."""
     parts = [_INTRODUCTION]
     for top, about in _FOLDERS.items():
         files = sorted((ROOT / top).rglob("*.py"), key=lambda path: (path.parent, path.name))
@@ -31,7 +31,7 @@ def house_map() -> str:
 
 
 def _line(path: Path) -> str:
-    """The first paragraph of a module's docstring, on one line.
+    """Return the first paragraph of a module's docstring on one line.
 
     Raises:
         ValueError: It has none.

@@ -1,4 +1,4 @@
-"""``python -m study calibrate``: samples a second and memory of each kind of trial on this machine."""
+"""``python -m study calibrate``: measure samples/s and memory of each kind of trial on this machine."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -10,16 +10,20 @@ EXAMPLES: tuple[str, ...] = ("demo", "my-study.yaml --device h100-sxm --seconds 
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Adds its arguments."""
+    """Add the command's options."""
     add_study_options(parser)
     parser.add_argument(
-        "--device", metavar="DEVICE", help="what this machine's GPU is called in prices (that of cluster:)"
+        "--device",
+        metavar="DEVICE",
+        help="name of this machine's GPU in the price table (default: that of cluster:)",
     )
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long it may take, about (60)")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="approximate time limit in seconds (default: 60)"
+    )
 
 
 def run(options: Namespace) -> int:
-    """Measures, writes ``throughput.json``, and prints what was measured."""
+    """Measure, write ``throughput.json``, and print the measurements."""
     from study.run.calibration import calibrate_study
 
     study = declared_study(options)

@@ -1,4 +1,4 @@
-"""A command's shape, and what several commands share: the study that they are about, the console."""
+"""The interface of a command, and options and helpers that several commands share."""
 
 import argparse
 import os
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Command(Protocol):
-    """The names that the module of a command has; it imports nothing that takes time before `run`.
+    """Interface of a command's module; it imports nothing slow at module level, only in `run`.
 
     Attributes:
-        NAME: The word that calls it.
-        HELP: One line for the list of commands, without capital and full stop.
-        EXAMPLES: Words after the command's name, one whole call each.
+        NAME: The command's name.
+        HELP: One line for the list of commands, without a capital letter or full stop.
+        EXAMPLES: Example calls, without the command's name.
     """
 
     NAME: str
@@ -31,26 +31,26 @@ class Command(Protocol):
     EXAMPLES: tuple[str, ...]
 
     def add_options(self, parser: ArgumentParser, /) -> None:
-        """Adds its arguments."""
+        """Add the command's options."""
 
     def run(self, options: Namespace, /) -> int:
-        """Runs it and returns the exit code; ``options.parser`` is that of the whole command line.
+        """Run the command and return its exit code; ``options.parser`` parses the whole command line.
 
         Raises:
-            ValueError: What was asked for can't be done.
-            OSError: A file, or a storage, can't be used.
+            ValueError: The request is invalid.
+            OSError: A file or the storage can't be used.
         """
 
 
 class _Help(argparse.HelpFormatter):
-    """Fills a description, and leaves examples as they are."""
+    """Help formatter that wraps descriptions and leaves examples as they are."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return text if "\n" in text else super()._fill_text(text, width, indent)
 
 
 def help_with(examples: Iterable[str]) -> dict[str, Any]:
-    """Return what makes a parser end its help with examples."""
+    """Return the arguments of a parser whose help ends with examples."""
     return {
         "epilog": "\n".join(["examples:", *(f"  %(prog)s {words}" for words in examples)]),
         "formatter_class": _Help,
@@ -58,7 +58,7 @@ def help_with(examples: Iterable[str]) -> dict[str, Any]:
 
 
 def add_commands(parser: ArgumentParser, commands: Iterable[Command], *, dest: str) -> None:
-    """Adds commands with their options and their help; ``dest`` becomes the option with the name of one."""
+    """Add commands with their options and help; the option ``dest`` holds the chosen command's name."""
     parsers = parser.add_subparsers(required=True, metavar="COMMAND", dest=dest)
     for each in commands:
         about = f"{each.HELP[0].upper()}{each.HELP[1:]}."
@@ -68,34 +68,41 @@ def add_commands(parser: ArgumentParser, commands: Iterable[Command], *, dest: s
 
 
 def add_study_options(parser: ArgumentParser, *, imported: bool = False) -> None:
-    """Adds the study, and where studies and pools are kept.
+    """Add the options for the study and for the folders of studies and pools.
 
     Args:
-        parser: The command's.
-        imported: Whether it may be an imported study, or none.
+        parser: The command's parser.
+        imported: Whether the study may be an imported one, or be left out.
     """
     parser.add_argument(
         "study",
         nargs="?" if imported else None,
-        help=f"a declaration's file, or one that comes with the project: {', '.join(shipped_studies())}"
+        help=f"a declaration file, or a study that is shipped: {', '.join(shipped_studies())}"
         + ("; or the name of an imported study" if imported else ""),
     )
     parser.add_argument(
-        "--results", metavar="FOLDER", help="where studies are kept (results, in storage: if declared)"
+        "--results", metavar="FOLDER", help="folder of studies (default: results, below storage: if declared)"
     )
-    parser.add_argument("--pools", metavar="FOLDER", help="where generated pools are kept (pools, likewise)")
+    parser.add_argument(
+        "--pools",
+        metavar="FOLDER",
+        help="folder of generated pools (default: pools, below storage: likewise)",
+    )
 
 
 def add_pool_options(parser: ArgumentParser) -> None:
-    """Adds the pool and the number of processes."""
+    """Add the options for the pool and the number of processes."""
     parser.add_argument("pool", type=Path, help="the pool's folder")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes (as many as processors)"
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="number of processes (default: one per processor)",
     )
 
 
 def declared_study(options: Namespace) -> "Study":
-    """Return the study that was asked for.
+    """Return the declared study that the options name.
 
     Raises:
         ValueError: There is no such study, its declaration is wrong, or it was imported.
@@ -106,24 +113,26 @@ def declared_study(options: Namespace) -> "Study":
 
     results = Path(options.results or "results")
     if (imported := find_imported(options.study, results)) is not None:
-        raise ValueError(f"{imported.folder} was imported, not run: only report and recommend read it")
+        raise ValueError(
+            f"{imported.folder} is an imported study: only the commands report and recommend can read it"
+        )
     declaration = load_declaration(find_declaration(options.study, imported=imported_names(results)))
     study = find_study(declaration, results=options.results, pools=options.pools)
     if find_imported(declaration.name, study.folder.parent) is not None:
-        raise ValueError(f"{study.folder} is an imported study; give the declaration another name (study:)")
+        raise ValueError(f"{study.folder} is an imported study; change the declaration's name (study:)")
     return study
 
 
 def refreshed_study(options: Namespace, *, needed: bool = False) -> "Study":
-    """Return the study that was asked for, its folder brought up to date from a storage that is no folder.
+    """Return the declared study, after its folder was updated from a storage that is a bucket.
 
     Args:
-        options: The command's.
-        needed: Whether it is an error that the storage is away; else a warning.
+        options: The command's options.
+        needed: Whether an unreachable storage is an error instead of a warning.
 
     Raises:
         ValueError: As `declared_study`.
-        OSError: The storage is away.
+        OSError: The storage can't be reached.
     """
     study = declared_study(options)
     try:
@@ -131,12 +140,12 @@ def refreshed_study(options: Namespace, *, needed: bool = False) -> "Study":
     except (ValueError, OSError) as error:
         if needed:
             raise
-        print(f"study: {error}; what follows is as it was here", file=sys.stderr)
+        print(f"study: {error}; showing the last local copy", file=sys.stderr)
     return study
 
 
 def finished_study(options: Namespace) -> "Study | Imported | None":
-    """Return the study that was asked for, run or imported; None where none was.
+    """Return the study that the options name, declared or imported; None if they name none.
 
     Raises:
         ValueError: As `declared_study`.
@@ -150,7 +159,7 @@ def finished_study(options: Namespace) -> "Study | Imported | None":
 
 
 def open_console() -> "Console":
-    """Return the console; a pipe, which has no width, gets room for whole tables."""
+    """Return the console; a pipe, which has no width, gets 160 columns for whole tables."""
     from rich.console import Console
 
     console = Console(soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``python -m study completion``: the command line as a script that completes it in bash."""
+"""``python -m study completion``: print a bash script that completes the command line."""
 
 import argparse
 from argparse import ArgumentParser, Namespace
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from study.declare.shipped import shipped_studies
 
 NAME = "completion"
-HELP = "print a script that completes this command in bash"
+HELP = "print a bash script that completes this command"
 EXAMPLES: tuple[str, ...] = ("> ~/.study-completion.bash",)
 
 _SCRIPT = """\
@@ -43,15 +43,15 @@ _study_complete() {
 }
 complete -o bashdefault -o default -F _study_complete python python3 scaling-study
 """
-"""What gives no words, such as the value of an option, completes as bash does: names of files."""
+"""Where there are no words to offer, such as for an option's value, bash completes file names."""
 
 
 def add_options(_parser: ArgumentParser) -> None:
-    """Adds nothing: it has no arguments."""
+    """Add no option."""
 
 
 def run(options: Namespace) -> int:
-    """Prints the script."""
+    """Print the completion script."""
     studies = shipped_studies()
     arguments: list[str] = []
     commands: list[str] = []
@@ -73,7 +73,7 @@ def run(options: Namespace) -> int:
 
 
 def _walk(command: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """The parser and all below it, each with the words that lead to it."""
+    """Yield the parser and all parsers below it, each with the words that lead to it."""
     yield command, parser
     for action in parser._actions:  # noqa: SLF001 - as above
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above

@@ -1,4 +1,4 @@
-"""``python -m study data``: commands that build, inspect and score pools, and check evaluation sets."""
+"""``python -m study data``: build, inspect and score pools; check evaluation sets."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -12,10 +12,10 @@ COMMANDS: tuple[Command, ...] = (pool_build, pool_info, pool_score, eval_sets)
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Adds its commands."""
+    """Add the commands of ``data``."""
     add_commands(parser, COMMANDS, dest="data_command")
 
 
 def run(options: Namespace) -> int:
-    """Runs one of them."""
+    """Run the chosen command of ``data``."""
     return {each.NAME: each for each in COMMANDS}[options.data_command].run(options)

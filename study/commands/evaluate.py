@@ -1,4 +1,4 @@
-"""``python -m study evaluate``: any open_clip model on any evaluation sets, as a table and as files."""
+"""``python -m study evaluate``: evaluate any open_clip model on any evaluation sets."""
 
 import csv
 from argparse import ArgumentParser, Namespace
@@ -27,35 +27,55 @@ _LABELS = {
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Adds its arguments."""
+    """Add the command's options."""
     parser.add_argument(
-        "checkpoint", help="an exported folder, a checkpoint's file, or a tag of open_clip's weights"
+        "checkpoint", help="an exported folder, a checkpoint file, or a tag of open_clip's weights"
     )
     parser.add_argument(
         "--model",
         default="",
-        help="of a file or tag: a name of the catalogue or of open_clip, or a JSON file",
+        help="architecture of a file or tag: a name in the catalogue or in open_clip, or a JSON file",
     )
     parser.add_argument(
-        "--sets", type=Path, nargs="+", required=True, metavar="FOLDER", help="sets, or folders of sets"
+        "--sets",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FOLDER",
+        help="evaluation sets, or folders of sets",
     )
     parser.add_argument("--probe", action="store_true", help="fit probes where a set has a training split")
     parser.add_argument(
-        "--pool", type=Path, metavar="FOLDER", help="whose words a trial's texts are split into"
+        "--pool",
+        type=Path,
+        metavar="FOLDER",
+        help="the pool that a trial's weights were trained on, for its vocabulary",
     )
-    parser.add_argument("--mean", type=float, nargs=3, default=(), help="of pixels from 0 to 1, each colour")
-    parser.add_argument("--std", type=float, nargs=3, default=(), help="the same; the model's own by default")
     parser.add_argument(
-        "--precision", choices=("fp32", "bf16", "fp16"), help="(a trial's own, fp32 for any other model)"
+        "--mean",
+        type=float,
+        nargs=3,
+        default=(),
+        help="mean of the pixels (0 to 1) per colour channel (default: the model's own)",
     )
-    parser.add_argument("--device", help="cpu or cuda (cuda where there is one)")
-    parser.add_argument("--threads", type=int, default=0, help="that compute and decode (as many as cores)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all of it there")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there")
+    parser.add_argument(
+        "--std", type=float, nargs=3, default=(), help="standard deviation of the pixels per colour channel"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        help="compute precision (default: a trial's own; fp32 for other models)",
+    )
+    parser.add_argument("--device", help="cpu or cuda (default: cuda if available)")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="threads to compute and decode with (default: one per core)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this JSON file")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table to this CSV file")
 
 
 def run(options: Namespace) -> int:
-    """Evaluates, prints the table, and writes the files that were asked for."""
+    """Evaluate the model, print the table, and write the requested files."""
     import torch
 
     from budgets.cost.flops import CONVENTION
@@ -70,7 +90,7 @@ def run(options: Namespace) -> int:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    # Before a model is loaded: what is wrong with a set is found at once.
+    # Check the sets before the slow step of loading a model.
     sets = named_sets(options.sets)
     facts = {
         name: describe_evaluation_set(path, probe=options.probe and (path / "train").is_dir())
@@ -91,9 +111,9 @@ def run(options: Namespace) -> int:
     flops = forward_flops(loaded, facts)
     rows = list(_rows(metrics))
     open_console().print(_table(rows))
-    told = "FLOPs not counted: no closed form of this architecture" if flops is None else format_flops(flops)
+    cost = "FLOPs not counted: no closed form for this architecture" if flops is None else format_flops(flops)
     images, texts = (sum(getattr(each, what) for each in facts.values()) for what in ("images", "texts"))
-    print(f"{images:,} images and {texts:,} texts encoded once: {told}")
+    print(f"{images:,} images and {texts:,} texts encoded once: {cost}")
     if options.csv:
         with new_file(options.csv) as path, path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, ["set", "metric", "value", "standard_error", "images"])

@@ -1,4 +1,4 @@
-"""``python -m study export``: a trial's model as a folder that open_clip loads by itself."""
+"""``python -m study export``: write a trial's model as a folder that open_clip can load."""
 
 import shutil
 from argparse import ArgumentParser, Namespace
@@ -7,19 +7,19 @@ from pathlib import Path
 from study.commands.command import add_study_options, refreshed_study
 
 NAME = "export"
-HELP = "write a trial's model as a folder that open_clip loads by itself"
+HELP = "write a trial's model as a folder that open_clip can load"
 EXAMPLES: tuple[str, ...] = ("demo 3f2a91c05b7e exported",)
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Adds its arguments."""
+    """Add the command's options."""
     add_study_options(parser)
-    parser.add_argument("trial", help="its id, as results and `plan --format csv` have it")
+    parser.add_argument("trial", help="the trial's id, as in results.parquet and `plan --format csv`")
     parser.add_argument("folder", type=Path, help="the folder to make")
 
 
 def run(options: Namespace) -> int:
-    """Exports a finished trial's model, and prints how to load it."""
+    """Export a finished trial's model, and print how to load it."""
     import torch
 
     from budgets.names import unknown
@@ -39,9 +39,11 @@ def run(options: Namespace) -> int:
     outcome = read_outcome(source)
     weights = source / "weights.pt"
     if outcome is None or not weights.is_file():
-        raise ValueError(f"trial {trial_id} has no weights yet: there is no {weights}")
+        raise ValueError(f"trial {trial_id} has no weights yet: {weights} does not exist")
     if outcome.row["status"] != "finished":
-        raise ValueError(f"trial {trial_id} is of no use: {outcome.row['status']}, {outcome.row['reason']}")
+        raise ValueError(
+            f"trial {trial_id} can't be exported: {outcome.row['status']}, {outcome.row['reason']}"
+        )
     keys = torch.load(weights, map_location="cpu", mmap=True, weights_only=True).keys()
     with new_folder(target) as folder:
         write_architecture(

@@ -1,10 +1,10 @@
-"""``python -m study import``: anyone's table as a study that `report` and `recommend` read."""
+"""``python -m study import``: make any table of results a study that `report` and `recommend` read."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 NAME = "import"
-HELP = "read anyone's table of results, by a map of its columns, as a study to report"
+HELP = "import any table of results as a study to report, by a map of its columns"
 EXAMPLES: tuple[str, ...] = (
     "my-table.csv --map my-map.yaml --name mine",
     "results/paper/figures.csv --map paper-one-epoch",
@@ -12,17 +12,22 @@ EXAMPLES: tuple[str, ...] = (
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Adds its arguments."""
-    parser.add_argument("table", type=Path, help="a CSV or parquet file, one row a trial")
+    """Add the command's options."""
+    parser.add_argument("table", type=Path, help="a CSV or parquet file, one row per trial")
     parser.add_argument(
-        "--map", required=True, metavar="MAP", help="its column map: a YAML file, or one that comes along"
+        "--map",
+        required=True,
+        metavar="MAP",
+        help="column map of the table: a YAML file, or the name of a shipped map",
     )
-    parser.add_argument("--name", metavar="NAME", help="of the study: results/NAME is written (the map's)")
-    parser.add_argument("--results", metavar="FOLDER", help="where studies are kept (results)")
+    parser.add_argument(
+        "--name", metavar="NAME", help="name of the study, written to results/NAME (default: the map's name)"
+    )
+    parser.add_argument("--results", metavar="FOLDER", help="folder of studies (default: results)")
 
 
 def run(options: Namespace) -> int:
-    """Writes the study's folder and prints what was read and what was left aside."""
+    """Write the study's folder and print the counts of imported and dropped rows."""
     from study.state.import_study import import_study
 
     results = Path(options.results or "results")

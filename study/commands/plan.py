@@ -1,4 +1,4 @@
-"""``python -m study plan``: a plan to read, one cell explained, or all of it for other programs."""
+"""``python -m study plan``: show the plan, explain one cell, or export the plan."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from study.state.study import Study
 
 NAME = "plan"
-HELP = "show the trials of a study, what each costs, and what was left out and why"
+HELP = "show the trials of a study, their cost, and the cells left out with the reason"
 EXAMPLES: tuple[str, ...] = (
     "demo",
     "paper --explain 'ViT-B-32 slip one-epoch 10M'",
@@ -22,37 +22,37 @@ EXAMPLES: tuple[str, ...] = (
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Adds its arguments."""
+    """Add the command's options."""
     add_study_options(parser)
     parser.add_argument(
         "--format",
         choices=("text", "csv", "json", "parquet"),
         default="text",
-        help="a table to read (text), or every trial and every cell left out as csv, json or parquet",
+        help="text: a readable summary (default); csv, json, parquet: every trial and left-out cell",
     )
     parser.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help="where to write it (standard output; parquet needs a file)",
+        help="file to write (default: standard output; required for parquet)",
     )
     parser.add_argument(
         "--explain",
         metavar="CELL",
-        help="show the whole arithmetic of one cell: a trial's id, or words such as 'ViT-B-32 slip top40'",
+        help="show the arithmetic of one cell: a trial's id, or words such as 'ViT-B-32 slip top40'",
     )
 
 
 def run(options: Namespace) -> int:
-    """Prints the plan, or writes it to a file and prints the file's name."""
+    """Print the plan, or write it to a file and print the file's name."""
     from study.show.plan_export import plan_parquet
     from study.state.study import device_throughput, plan_study
 
     study, output = declared_study(options), options.output
     if options.format == "parquet" and output is None:
-        raise ValueError("--format parquet is no text: give a file, --output FILE")
+        raise ValueError("--format parquet needs a file: add --output FILE")
     if options.explain is not None and options.format != "text":
-        raise ValueError("--explain writes text: it goes with --format text alone")
+        raise ValueError("--explain writes text: use it with --format text only")
     plan = plan_study(study)
     if options.format == "parquet":
         plan_parquet(study.declaration, plan, output, device_throughput(study))
@@ -62,7 +62,7 @@ def run(options: Namespace) -> int:
     else:
         for line in _lines(study, plan, form=options.format, cell=options.explain):
             print(line)
-        sys.stdout.flush()  # here, where a closed pipe is caught
+        sys.stdout.flush()  # now, while `cli.main` can still catch a closed pipe
         return 0
     print(output)
     return 0

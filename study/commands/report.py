@@ -1,4 +1,4 @@
-"""``python -m study report``: the report of a study, run or imported, and the paper's own figures."""
+"""``python -m study report``: write the report of a study, run or imported, and the paper's figures."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -6,28 +6,28 @@ from pathlib import Path
 from study.commands.command import add_study_options, finished_study
 
 NAME = "report"
-HELP = "fit, mark the best configurations, draw figures, write tables and report.html"
+HELP = "fit the laws, find the best configurations, write figures, tables and report.html"
 EXAMPLES: tuple[str, ...] = ("demo", "--paper")
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Adds its arguments."""
+    """Add the command's options."""
     add_study_options(parser, imported=True)
     parser.add_argument(
         "--paper",
         action="store_true",
-        help="also draw the paper's digitised tables, beside the study's figures if one is named",
+        help="also draw the paper's digitised figures, beside those of the study if one is given",
     )
 
 
 def run(options: Namespace) -> int:
-    """Writes the pages and prints what was found."""
+    """Write the pages and print the findings."""
     from study.show.study_report import report_imported, report_paper, report_study
     from study.state.imported import Imported
 
     study = finished_study(options)
     if study is None and not options.paper:
-        raise ValueError("which study? Give a declaration, or --paper for the paper's own figures")
+        raise ValueError("no study given: name a declaration, or use --paper for the paper's own figures")
     if study is not None:
         for line in report_imported(study) if isinstance(study, Imported) else report_study(study):
             print(line)

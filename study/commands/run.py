@@ -1,11 +1,11 @@
-"""``python -m study run``: the trials on Ray, or without it; what it would do, by ``--dry-run``."""
+"""``python -m study run``: run a study's trials, on Ray or without it; ``--dry-run`` only lists them."""
 
 from argparse import ArgumentParser, Namespace
 
 from study.commands.command import add_study_options, open_console, refreshed_study
 
 NAME = "run"
-HELP = "run the trials on Ray; what is finished is never run again"
+HELP = "run the trials on Ray; finished trials are never run again"
 EXAMPLES: tuple[str, ...] = (
     "demo",
     "demo --only 'mini-ViT-XXS-8 clip' --dry-run",
@@ -18,40 +18,42 @@ EXIT_STOPPED = 4
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Adds its arguments."""
+    """Add the command's options."""
     add_study_options(parser)
     parser.add_argument(
-        "--quiet", action="store_true", help="write notes and failures only, and no live view"
+        "--quiet", action="store_true", help="print only notes and failures, without a live view"
     )
     parser.add_argument(
         "--address",
         metavar="ADDRESS",
-        help="HOST:PORT of a running Ray cluster's head, or local for one on this machine "
-        "(RAY_ADDRESS, else local)",
+        help="HOST:PORT of a running Ray cluster's head, or local to start Ray on this machine "
+        "(default: RAY_ADDRESS if set, else local)",
     )
     parser.add_argument(
         "--backend",
         choices=("ray", "local"),
         default="ray",
-        help="what runs the trials: Ray, or processes of this machine without it, to debug (ray)",
+        help="run trials on Ray, or as plain local processes to debug (default: ray)",
     )
     parser.add_argument(
         "--only",
         action="append",
         default=[],
         metavar="CELLS",
-        help="run these trials alone: an id, or words of their cells, as 'slip top40'; may be repeated",
+        help="run only these trials: an id, or words of their cells such as 'slip top40'; repeatable",
     )
-    parser.add_argument("--retry-failed", action="store_true", help="run again what failed in an earlier run")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be run, and change nothing")
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="run trials again that failed in an earlier run"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="list what would run, and change nothing")
 
 
 def run(options: Namespace) -> int:
-    """Runs what has no result yet.
+    """Run the trials that have no result yet.
 
     Returns:
-        0; 1 when trials failed; 3 when the study budget had no room for all trials; 4 when the run was told
-        to stop before its end.
+        0; 1 if trials failed; 3 if the study budget had no room for all trials; 4 if the run was stopped
+        before all trials had ended.
     """
     from study.run.run_study import run_study, would_run
     from study.show.progress import Progress, remaining_text

@@ -1,1 +1,1 @@
-"""YAML to declaration and back."""
+"""Conversion of YAML files to declarations and back; column maps of imported tables."""

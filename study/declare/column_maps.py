@@ -1,4 +1,4 @@
-"""Reads column maps: the YAML files that say how anyone's table becomes a study's results."""
+"""Reader of column maps: YAML files that map the columns of any table to a study's results."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ _BETTER: dict[str, Literal["higher", "lower"]] = {"higher": "higher", "lower": "
 
 
 def find_column_map(name: str) -> Path:
-    """The file of a map: a path, or the name of one that comes with the project.
+    """Return the file of a map, given by its path or by the name of a shipped map.
 
     Raises:
         ValueError: There is no such map.
@@ -36,10 +36,10 @@ def find_column_map(name: str) -> Path:
 
 
 def load_column_map(path: Path) -> ColumnMap:
-    """Reads a map.
+    """Read a column map.
 
     Raises:
-        DeclarationError: The file is no valid map; every error names its line.
+        DeclarationError: The file is not a valid map; every error names its line.
     """
     root, problems = read_root(path)
     title = root.take("title", str, "")
@@ -78,7 +78,7 @@ def load_column_map(path: Path) -> ColumnMap:
 
 
 def _columns(section: Section) -> dict[str, Column]:
-    """Reads what the columns of the results schema are made of."""
+    """Read the source of each column of the results schema."""
     found = {}
     for name in section.names():
         if name not in (*REQUIRED, *OPTIONAL):
@@ -94,13 +94,13 @@ def _columns(section: Section) -> dict[str, Column]:
 
 
 def _column_or_number(section: Section, name: str) -> Column | None:
-    """Reads a column, or a number that stands for the same in every row; None where there is neither."""
+    """Read a column, or one number for every row; None if the key is absent."""
     if not section.has(name):
         return None
     if not section.is_section(name):
         return Column(value=section.take(name, _quantity))
     inner = section.section(name)
-    assert inner is not None, "it is there"
+    assert inner is not None, "is_section"
     found = _column(inner, read=_quantity)
     inner.done()
     return found
@@ -120,22 +120,22 @@ def _column(section: Section, *, read: Callable[[str], str]) -> Column:
 
 
 def _quantity(text: str) -> str:
-    """Checks a number and leaves it as it is written."""
+    """Check a number and return it as it is written."""
     parse_quantity(text)
     return text
 
 
 def read_any_table(path: Path) -> pd.DataFrame:
-    """Reads a CSV or parquet file.
+    """Read a CSV or parquet file.
 
     Raises:
-        ValueError: There is no such file, it is damaged, or it is of another kind.
+        ValueError: The file does not exist, is damaged, or is of another kind.
     """
     if not path.exists():
         raise ValueError(f"no such table: {path}")
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
     if path.suffix not in readers:
-        raise ValueError(f"{path} is neither .csv nor .parquet")
+        raise ValueError(f"{path} must be a .csv or .parquet file")
     try:
         return readers[path.suffix](path)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""A declaration back to YAML, every default written out; `load` reads it as the same declaration."""
+"""A declaration as YAML with every default; `load` reads it back as the same declaration."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def dump_declaration(declaration: Declaration) -> str:
 
 
 def plain(value: object) -> dict[str, Any]:
-    """Return a data class as its section: every default, but no key that would be an error."""
+    """Return a data class as a section with every default, without keys that would contradict others."""
     content: dict[str, Any] = {}
     for key in keys(type(value)):
         found = _plain(key, getattr(value, key.field))

@@ -1,4 +1,4 @@
-"""A declaration's YAML → `budgets.declaration.Declaration`; the keys that have rules of their own."""
+"""Reader of declarations, with the rules of keys that a data class can't express."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,14 +18,14 @@ from study.declare.yaml_reader import DeclarationError, Section, read_root
 
 
 def find_declaration(name: str, *, imported: tuple[str, ...] = ()) -> Path:
-    """Find a declaration by the path of its file, or by the name of one that comes with the project.
+    """Find a declaration by the path of its file or by the name of a shipped study.
 
     Args:
         name: The path or the name.
-        imported: Names of imported studies, which have no declaration, for the error.
+        imported: Names of imported studies, for the error message; they have no declaration.
 
     Raises:
-        DeclarationError: There is neither.
+        DeclarationError: No such file, or no such shipped study.
     """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
@@ -44,7 +44,7 @@ def load_declaration(path: Path) -> Declaration:
     """Read and check a declaration.
 
     Raises:
-        DeclarationError: All that is wrong with the file, one error a line, each with its line number.
+        DeclarationError: All errors of the file, one per line, each with its line number.
     """
     root, problems = read_root(path)
     walk = Walk(
@@ -58,7 +58,7 @@ def load_declaration(path: Path) -> Declaration:
     )
     declaration = walk.read(root, Declaration)
     root.done()
-    if root.sound("grid") and root.sound("exclude"):  # an axis may be incomplete for another mistake
+    if root.sound("grid") and root.sound("exclude"):  # an earlier error may have left an axis incomplete
         for at, message in declaration.unmatched():
             root.error(message, at)
     problems.raise_any()
@@ -66,11 +66,11 @@ def load_declaration(path: Path) -> Declaration:
 
 
 def _architectures(root: Section) -> tuple[str, ...]:
-    """Return every architecture that the declaration may use, with those of its own folder."""
+    """Return every architecture the declaration may use: the catalogue and the declared folder."""
     folder = root.take("catalogue", values.path, "")
     own = {file.stem: file for file in sorted(Path(folder).glob("*.json"))} if folder else {}
     if folder and not own:
-        root.error(f"catalogue: no folder with JSON files at '{folder}'", "catalogue")
+        root.error(f"catalogue: '{folder}' must be a folder with JSON files", "catalogue")
     for name in own:
         try:
             load_architecture(name, Path(folder))
@@ -80,7 +80,7 @@ def _architectures(root: Section) -> tuple[str, ...]:
 
 
 def _pool(walk: Walk, root: Section, _: Mapping[str, Any]) -> object:
-    """Read the one kind of pool whose keys are given."""
+    """Read the pool, whose kind follows from the keys that are given."""
     section = root.section("pool", required=True)
     if section is None:
         return FolderPool(path="")
@@ -103,7 +103,7 @@ def _pool(walk: Walk, root: Section, _: Mapping[str, Any]) -> object:
 
 
 def _training(walk: Walk, root: Section, found: Mapping[str, Any]) -> Training:
-    """Read the recipe; a preset's learning rate is for the architectures of the grid."""
+    """Read the recipe; a preset's learning rate applies to every architecture of the grid."""
     section = root.section("training", required=True)
     if section is None:
         return Training(lr_peak={})
@@ -133,7 +133,7 @@ def _resources(walk: Walk, root: Section, _: Mapping[str, Any]) -> Resources:
 
 
 def _tuned_fields(_: Walk, section: Section, __: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
-    """Read the values to try of each field that is tuned, each as the field says."""
+    """Read the values to try for each tuned field, with that field's own reader."""
     readers, fields = tunable(Training), dict[str, tuple[float, ...]]()
     inner = section.section("fields", required=True)
     for name in () if inner is None else inner.names():
@@ -141,7 +141,7 @@ def _tuned_fields(_: Walk, section: Section, __: Mapping[str, Any]) -> dict[str,
         if name not in readers:
             inner.error(f"tuning.fields: {unknown('field', name, readers)}", name)
         fields[name] = tuple(sorted(inner.take_list(name, readers.get(name, values.positive_number))))
-        if len(fields[name]) < 2:  # noqa: PLR2004 - one of two wins
+        if len(fields[name]) < 2:  # noqa: PLR2004 - a choice needs two values
             inner.error(f"tuning.fields.{name} needs at least two values to choose from", name)
     if inner is not None and not fields:
         section.error("tuning.fields names no field to tune", "fields")

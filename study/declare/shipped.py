@@ -1,4 +1,4 @@
-"""The declarations that come with the project, by name; imports nothing, for the help of the command line."""
+"""The shipped declarations by name; imports nothing slow, because the command line's help lists them."""
 
 from pathlib import Path
 
@@ -7,5 +7,5 @@ TEMPLATE = Path(__file__).parent / "template.yaml"
 
 
 def shipped_studies() -> dict[str, Path]:
-    """Return the name and the file of each, sorted by name."""
+    """Return name and file of each shipped study, sorted by name."""
     return {path.stem: path for path in sorted(DECLARATIONS.glob("*.yaml"))}

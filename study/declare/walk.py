@@ -1,4 +1,4 @@
-"""A section of a declaration → its data class, key by key as the class's fields say."""
+"""Reads a section of a declaration into its data class, key by key, as the class's fields define."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, replace
@@ -9,16 +9,16 @@ from study.declare.yaml_reader import Section
 
 T = TypeVar("T")
 Special = Callable[["Walk", Section, Mapping[str, Any]], Any]
-"""Reads a key that the walker can't: from its section, with the values of the fields before it."""
+"""A reader for a key with its own rules; called with the section and the values of the fields before it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Walk:
-    """A walk over a declaration's sections.
+    """A reader of a declaration's sections.
 
     Attributes:
-        names: Kind of name → all that are allowed, where the data class does not say.
-        special: Data class and field → what reads it.
+        names: Kind of name → the allowed names, for kinds that the data class does not list.
+        special: Data class and field → the field's own reader.
     """
 
     names: Mapping[str, tuple[str, ...]]
@@ -30,7 +30,7 @@ class Walk:
         Args:
             section: The section.
             kind: The data class.
-            defaults: What stands in for keys that are not given, in place of the class's defaults.
+            defaults: Values for keys that are not given, instead of the class's defaults.
         """
         found: dict[str, Any] = {}
         for key in keys(kind):
@@ -79,10 +79,10 @@ class Walk:
                 return {
                     name: each for name in names if (each := self._one(inner, name, key.kind)) is not None
                 }
-        raise TypeError(f"nothing reads '{key.field}', which is {key.form}")
+        raise TypeError(f"no reader for '{key.field}' of form {key.form}")
 
     def _one(self, section: Section | None, name: str, kind: type) -> object:
-        """Read a section that has a name; a single value stands for its first key."""
+        """Read a named section; a single value is taken as the value of its first key."""
         assert section is not None
         inner = section.section(name) if section.is_section(name) else None
         if inner is not None:

@@ -1,4 +1,4 @@
-"""Reads YAML by its nodes: each error names file and line, and all errors of a file come at once."""
+"""Reader of YAML nodes: each error names file and line, and all errors of a file are reported at once."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING
@@ -11,21 +11,21 @@ from budgets.names import unknown
 
 T = TypeVar("T")
 REQUIRED: Any = MISSING
-"""In place of a key's default: the key must be given."""
+"""Instead of a key's default: the key must be given."""
 
-# libyaml's loader is ten times as fast; its nodes and marks are the same.
+# libyaml's loader is ten times faster, with the same nodes and marks.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class DeclarationError(ValueError):
-    """One or more errors of a declaration, one a line."""
+    """One or more errors of a declaration, one per line."""
 
 
 class Problems:
     """Collects the errors of a file.
 
     Args:
-        path: The file, as errors shall name it.
+        path: The file, as named in errors.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,20 +33,20 @@ class Problems:
         self._lines: dict[tuple[int, str], None] = {}
 
     def add(self, node: yaml.Node, message: str) -> None:
-        """Note an error at a node."""
+        """Record an error at a node."""
         self._lines[node.start_mark.line + 1, message] = None
 
     def within(self, node: yaml.Node) -> bool:
-        """Tell whether an error was noted in the lines of a node."""
+        """Return whether an error was recorded in the lines of a node."""
         # A block ends where the next key begins.
         first, last = node.start_mark.line + 1, node.end_mark.line + (node.end_mark.column > 0)
         return any(first <= line <= last for line, _ in self._lines)
 
     def raise_any(self) -> None:
-        """Raise all errors noted so far.
+        """Raise all errors recorded so far.
 
         Raises:
-            DeclarationError: There is at least one.
+            DeclarationError: At least one error was recorded.
         """
         if self._lines:
             raise DeclarationError(
@@ -55,7 +55,7 @@ class Problems:
 
 
 class Section:
-    """A mapping of the file whose keys are taken one by one; what is left at the end is an error.
+    """A mapping of the file whose keys are taken one by one; keys not taken by `done` are errors.
 
     Args:
         node: The mapping's node.
@@ -75,7 +75,7 @@ class Section:
         for key, value in node.value:
             text = key.value if isinstance(key, yaml.ScalarNode) else "?"
             if text in self._values:
-                problems.add(key, f"{self._field(text)} stands twice")
+                problems.add(key, f"{self._field(text)} is given twice")
             self._values[text], self._keys[text] = value, key
 
     def take(self, key: str, read: Callable[[str], T], default: T = REQUIRED) -> T:
@@ -84,12 +84,12 @@ class Section:
         found = () if node is None else self._scalar(node, key, read)
         if found:
             return found[0]
-        return default if default is not REQUIRED else None  # type: ignore[return-value] # an error is noted
+        return default if default is not REQUIRED else None  # type: ignore[return-value] # an error is recorded
 
     def take_list(
         self, key: str, read: Callable[[str], T], default: tuple[T, ...] = REQUIRED
     ) -> tuple[T, ...]:
-        """Take a list of values; a single value stands for a list of one."""
+        """Take a list of values; a single value is a list of one."""
         node = self._node(key, required=default is REQUIRED)
         if node is None:
             return () if default is REQUIRED else default
@@ -101,12 +101,12 @@ class Section:
     def take_mapping(
         self, key: str, read: Callable[[str], T], check_key: Callable[[str], str] = str
     ) -> dict[str, T]:
-        """Take a mapping of names to values; empty when it is absent."""
+        """Take a mapping of names to values; empty if absent."""
         inner = self.section(key)
         return {} if inner is None else inner.take_all(read, check_key)
 
     def take_all(self, read: Callable[[str], T], check_key: Callable[[str], str]) -> dict[str, T]:
-        """Take every value of a section whose keys are names that the user chose."""
+        """Take every value of a section whose keys are names chosen by the user."""
         found: dict[str, T] = {}
         for name, node in self._values.items():
             self._asked.add(name)
@@ -116,7 +116,7 @@ class Section:
         return found
 
     def section(self, key: str, *, required: bool = False) -> "Section | None":
-        """Take an inner mapping, or None when it is absent."""
+        """Take an inner mapping; None if absent."""
         node = self._node(key, required=required)
         return None if node is None else self._inside(key, node)
 
@@ -142,27 +142,27 @@ class Section:
             yield self._inside(f"{key}[{number}]", item)
 
     def has(self, key: str) -> bool:
-        """Tell whether a key is in the section."""
+        """Return whether the section has a key."""
         return key in self._values
 
     def names(self) -> tuple[str, ...]:
-        """Return the section's keys, where they are names that the user chose."""
+        """Return the section's keys, for sections whose keys are names chosen by the user."""
         return tuple(self._values)
 
     def is_section(self, key: str) -> bool:
-        """Tell whether a key holds an inner mapping."""
+        """Return whether a key holds an inner mapping."""
         return isinstance(self._values.get(key), yaml.MappingNode)
 
     def where(self, key: str) -> str:
-        """Return file and line of a key, or of the section where the key is absent."""
+        """Return file and line of a key, or of the section if the key is absent."""
         return f"{self.problems.path}:{self._keys.get(key, self.node).start_mark.line + 1}"
 
     def sound(self, key: str) -> bool:
-        """Tell whether a key is given and no error was noted in its value."""
+        """Return whether a key is given and its value has no recorded error."""
         return key in self._values and not self.problems.within(self._values[key])
 
     def error(self, message: str, key: str | None = None) -> None:
-        """Note an error at a key (``levels``, ``grid[2].levels``), or at the section that lacks it."""
+        """Record an error at a key (``levels``, ``grid[2].levels``), or at the section if it is absent."""
         around, _, rest = (key or "").partition(".")
         if key is None or key in self._keys:
             self.problems.add(self.node if key is None else self._keys[key], message)
@@ -172,11 +172,11 @@ class Section:
             self.problems.add(self.node, message)
 
     def know(self, keys: Iterable[str]) -> None:
-        """Take keys as known, though nobody may ask for them."""
+        """Mark keys as known, so that `done` accepts them even if they are never taken."""
         self._asked.update(keys)
 
     def done(self) -> None:
-        """Note every key that nobody asked for, of inner sections as well."""
+        """Record an error for every key that was never taken, also in inner sections."""
         for key, node in self._keys.items():
             if key not in self._asked:
                 self.problems.add(
@@ -186,7 +186,7 @@ class Section:
             section.done()
 
     def _inside(self, key: str, node: yaml.Node) -> "Section":
-        """Return an inner section, the same each time."""
+        """Return an inner section, the same object each time."""
         if key not in self._inner:
             self._inner[key] = Section(node, self._field(key), self.problems)
         return self._inner[key]
@@ -199,7 +199,7 @@ class Section:
         return node
 
     def _scalar(self, node: yaml.Node, key: str, read: Callable[[str], T]) -> tuple[()] | tuple[T]:
-        """Return a value, or nothing where an error is noted."""
+        """Return a value in a tuple; an empty tuple if an error was recorded."""
         if not isinstance(node, yaml.ScalarNode) or not node.value:
             self.problems.add(node, f"{self._field(key)} must be a single value")
             return ()
@@ -217,7 +217,7 @@ def read_root(path: Path) -> tuple[Section, Problems]:
     """Parse a YAML file whose top is a mapping.
 
     Raises:
-        DeclarationError: The file can't be read or is no YAML.
+        DeclarationError: The file can't be read or is not YAML.
     """
     problems = Problems(path)
     try:
@@ -225,7 +225,9 @@ def read_root(path: Path) -> tuple[Section, Problems]:
         node = yaml.compose(content.decode("utf-8"), Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         found_at = error.problem_mark.line + 1 if error.problem_mark else 1
-        line = min(found_at, len(content.splitlines()) or 1)  # what is missing at the end is on the last line
+        line = min(
+            found_at, len(content.splitlines()) or 1
+        )  # report an error at the file's end on its last line
         tab = (
             "; indent with spaces, not tabs"
             if b"\t" in b"".join(content.split(b"\n")[line - 1 : line])

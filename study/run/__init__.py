@@ -1,1 +1,1 @@
-"""Running a study's trials within its budget."""
+"""Runs of a study: tuning and grid trials within the budget, and calibration."""

@@ -1,6 +1,6 @@
-"""Measures samples a second and memory of each kind of trial of a study on this machine.
+"""Calibration: samples/s and memory of each kind of trial, measured on this machine.
 
-What it writes, ``throughput.json`` in the study's folder, is read by ``plan`` and by a run's order of trials.
+The result is ``throughput.json`` in the study's folder. ``plan`` uses it for prices, ``run`` to order trials.
 """
 
 import os
@@ -23,19 +23,19 @@ from study.state.bookkeeping import trial_job
 from study.state.environment import environment
 from study.state.study import Study, ensure_pool, plan_study
 
-_START_S = 2.0  # of a process: data, model, the first steps
+_START_S = 2.0  # start of a process: load the data, build the model, first steps
 
 
 def calibrate_study(study: Study, *, device_name: str | None, seconds: float) -> Iterator[str]:
-    """Measures, writes what was measured, and yields what the command prints.
+    """Measure each kind of trial, write ``throughput.json``, and yield the lines to print.
 
     Args:
         study: The study.
-        device_name: The GPU's name in `budgets.devices`, or None for the declared cluster's.
-        seconds: How long it may take, about.
+        device_name: The GPU's name in `budgets.devices`; None for that of the declared cluster.
+        seconds: Approximate time limit in seconds.
 
     Raises:
-        ValueError: The study can't be run, or the device is not this machine's.
+        ValueError: The study can't be run, or this machine does not have the device.
     """
     require_runnable(study.declaration)
     if seconds <= 0:
@@ -43,11 +43,11 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     plan = plan_study(_at_width(study, 1))
     resources = plan.trials[0].resources
     if any(trial.resources.ranks_per_node * trial.resources.nodes > 1 for trial in plan.trials):
-        raise ValueError("resources: trials of one rank are calibrated; this study's have more")
+        raise ValueError("calibrate supports trials of one rank; this study's resources: declare more")
     named, machine = _device(study, resources.gpus, device_name)
     ensure_pool(study, lambda _line: None)
     jobs = _jobs(study, plan)
-    # Trials of a processor slow each other; GPUs do not, and one is enough to measure.
+    # Trials that share a processor slow each other, so as many run at once as in a study.
     at_once = 1 if resources.gpus else max(1, min((os.cpu_count() or 1) // resources.cpus, len(jobs)))
     yield f"{len(jobs)} kinds of trials on {machine}, {at_once} at once, in about {seconds:g} s"
     for width in _further_widths(study):
@@ -67,17 +67,17 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     found.write(study.calibration)
     rows = [_row(job.trial, each) for job, each in zip(jobs, found.kinds, strict=True)]
     yield from text_table(rows, left_aligned=("architecture", "strategy", "precision"))
-    yield f"written to {study.calibration}; plan and run go by it"
+    yield f"written to {study.calibration}; plan and run use it from now on"
 
 
 def _jobs(study: Study, plan: Plan) -> list[TrialJob]:
-    """Gives a job for each kind of trial."""
+    """Return a job for each kind of trial."""
     kinds = {kind(trial): trial for trial in reversed(plan.trials)}
     return [trial_job(study, trial) for trial in reversed(kinds.values())]
 
 
 def _at_width(study: Study, gpus: int) -> Study:
-    """Gives the study with so many GPUs a trial, where the planner chooses."""
+    """Return the study with so many GPUs a trial, if the planner chooses."""
     declaration, resources = study.declaration, study.declaration.resources
     if not resources.auto or declaration.cluster is None:
         return study
@@ -92,7 +92,7 @@ def _at_width(study: Study, gpus: int) -> Study:
 
 
 def _further_widths(study: Study) -> Iterator[int]:
-    """Yields the other widths that this machine has GPUs for, where the planner chooses."""
+    """Yield the other widths that this machine has GPUs for, if the planner chooses."""
     width = 2
     while study.declaration.resources.auto and width <= gpu_count():
         yield width
@@ -100,29 +100,31 @@ def _further_widths(study: Study) -> Iterator[int]:
 
 
 def _device(study: Study, gpus: int, wanted: str | None) -> tuple[str | None, str]:
-    """Gives the device's name in the table, None for a processor, and what the machine calls it."""
+    """Return the device's name in the price table (None for a processor) and the machine's name for it."""
     cluster = study.declaration.cluster
     if not gpus:
         if wanted is not None:
-            raise ValueError(f"--device {wanted}: resources.gpus is 0, trials run on the processor")
+            raise ValueError(
+                f"--device {wanted} needs a GPU, but resources.gpus is 0: trials run on the processor"
+            )
         return None, environment()["processor"]
     found = gpu_name()
     if found is None:
         raise ValueError("resources.gpus is 1, but torch sees no GPU on this machine")
     name = wanted or (cluster and cluster.device)
     if not name:
-        raise ValueError(f"--device is needed, or cluster: in the declaration: what is this {found} called?")
+        raise ValueError(f"no device name for this machine's {found}: use --device NAME, or declare cluster:")
     return require_named(device(name).name, found), found
 
 
 def require_named(name: str, machine: str) -> str:
-    """Gives the device's name if the machine's own name has its model in it, as h100-sxm and NVIDIA H100.
+    """Return the device's name if it fits the machine's own name: h100-sxm fits NVIDIA H100.
 
     Raises:
-        ValueError: It has not.
+        ValueError: The machine's name does not contain the device's model.
     """
     if name.split("-", maxsplit=1)[0] not in machine.lower():
-        raise ValueError(f"the device is named {name}, but this machine has {machine}")
+        raise ValueError(f"the device is declared as {name}, but this machine has {machine}")
     return name
 
 

@@ -1,7 +1,7 @@
-"""Runs trials of a study within its budget: the schedule obeyed, every end booked, told and written down.
+"""The loop that runs trials: follows the schedule, books each trial's end, writes events and tables.
 
-A study's tuning and its grid are both run so. They differ in what their trials are called, in the room that
-they have, and in the tables that they give.
+`study.run.pipeline.Run` (the grid) and `study.run.tuning_round.Round` (the tuning) build on it. They differ
+in the names of their trials, in the budget they may use, and in the tables they write.
 """
 
 import time
@@ -38,18 +38,18 @@ from study.state.study import Study, measured_throughput
 _WAIT_S = 0.5
 _BACKOFF = 4
 _WRITE_TABLES_S = 5.0
-_TABLES_PAUSE = 20  # times as long as it took to write them: thousands of trials take seconds
+_TABLES_PAUSE = 20  # pause between writes, in multiples of the last write's duration: at most 5 % of the time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """What a run did not bring to an end.
+    """The trials that a run left without a result.
 
     Attributes:
-        plan: The plan that it followed.
-        failures: Trial id → reason, for the trials that gave no result.
+        plan: The plan of the run.
+        failures: Trial id → reason, for trials that failed.
         remaining: Trials that the budget had no room for.
-        stopped: By what it was told to stop before its end; empty when it was not.
+        stopped: Source of the request to stop the run early; empty if there was none.
     """
 
     plan: Plan
@@ -59,22 +59,22 @@ class Result:
 
     @property
     def unfinished(self) -> bool:
-        """Whether there is anything."""
+        """Whether any trial is left without a result."""
         return bool(self.failures or self.remaining or self.stopped)
 
 
 class Execution(ABC):
-    """The trials of one part of a study, each with its result, its failure, or what is still to do.
+    """A run of the trials of one part of a study: its tuning or its grid.
 
     Args:
         study: The study, locked for this run.
-        plan: Its plan.
+        plan: The study's plan.
         trials: The part's trials.
-        progress: Where progress is shown.
-        site: Where trials run.
+        progress: The view that shows progress.
+        site: Access to the backend and the storage.
 
     Attributes:
-        name: Of the part, in its events.
+        name: Name of the part in events.
     """
 
     name: ClassVar[str]
@@ -91,34 +91,40 @@ class Execution(ABC):
         self._remaining: list[Trial] = []
         self._stopped = ""
         self._retry_at: dict[str, float] = {}
-        self._kept: dict[str, int] = {}  # steps in the checkpoint that a trial's last crash left
-        self._last: dict[str, tuple[dict[str, Any], str]] = {}  # how each trial's last attempt ended
+        self._kept: dict[str, int] = {}  # checkpointed steps at a trial's last crash
+        self._last: dict[
+            str, tuple[dict[str, Any], str]
+        ] = {}  # time span and reason of each trial's last end
         self._started_at: dict[str, tuple[int, float]] = {}
         self._tables_due = 0.0
 
     @abstractmethod
     def backend(self) -> Backend:
-        """Gives what runs the trials."""
+        """Return the backend that runs the trials."""
 
     @property
     @abstractmethod
     def room_flops(self) -> int | None:
-        """Training FLOPs that are neither gone nor set aside; below 0 where crashes took too much."""
+        """Training FLOPs neither spent nor reserved (None: no limit); negative if crashes wasted too much."""
 
     @abstractmethod
     def words(self, trial: Trial) -> str:
-        """Names a trial for people."""
+        """Return a readable name of a trial."""
 
     @abstractmethod
     def show(self, trial: Trial, outcome: Outcome) -> None:
-        """Shows a trial that has just given its result."""
+        """Show a trial that has just ended with a result."""
 
     @abstractmethod
     def write_tables(self) -> None:
-        """Writes what the trials gave so far."""
+        """Write the results so far as tables."""
 
     def take_up(self, todo: Agenda) -> None:
-        """Takes what earlier runs left; what a crash of a driver kept out of the ledger is booked now."""
+        """Take over the results of earlier runs, and book what a crashed driver could not book.
+
+        A trial writes its folder before the driver books it, so after a crash of the driver the ledger may
+        lack results that the folders hold.
+        """
         drop_torn_line(self.study.folder / "events.jsonl")
         self.ledger.charge(self.plan)
         for trial in self.trials.values():
@@ -137,10 +143,10 @@ class Execution(ABC):
                 self.site.with_storage(partial(self.study.storage.give, trial.trial_id))
 
     def run(self, waiting: Sequence[Trial]) -> None:
-        """Runs trials until each has a result, has failed, has no room, or was told to leave.
+        """Run trials until each has a result, has failed, has no room in the budget, or was stopped.
 
         Raises:
-            ValueError: The nodes that there are have no room for one.
+            ValueError: A trial does not fit on the nodes of the cluster.
         """
         measured = measured_throughput(self.study, self.plan)
         self._schedule = Schedule(
@@ -182,36 +188,36 @@ class Execution(ABC):
 
     @property
     def result(self) -> Result:
-        """What was not brought to an end."""
+        """The trials without a result so far."""
         return Result(
             plan=self.plan, failures=self.failures, remaining=tuple(self._remaining), stopped=self._stopped
         )
 
     def event(self, event: str, **facts: object) -> None:
-        """Writes a line of ``events.jsonl``."""
+        """Append a line to ``events.jsonl``."""
         self.site.with_storage(partial(add_event, self.study, event, **facts))
 
     def folder(self, trial_id: str) -> Path:
-        """Gives a trial's folder."""
+        """Return a trial's folder."""
         return trial_folder(self.study, trial_id)
 
     def _heed(self, backend: Backend) -> None:
-        """Has all that runs leave, once the run was told to stop."""
+        """Stop all running trials once the run was asked to stop."""
         told = self.site.told()
         if self._stopped or not told:
             return
         self._stopped = told
         self._schedule.drain()
         self.event("study-stopping", reason=told)
-        self.progress.say(f"told to stop by {told}: what runs writes a checkpoint and leaves")
+        self.progress.say(f"stopped by {told}: running trials write a checkpoint and exit")
         for trial_id in self._started_at:
             backend.ask_to_leave(trial_id)
 
     def _obey(self, backend: Backend) -> bool:
-        """Does what the schedule says.
+        """Carry out the schedule's instructions.
 
         Returns:
-            Whether there is more to come.
+            False once the schedule is done.
         """
         for each in self._schedule.instructions(self.room_flops):
             match each:
@@ -229,6 +235,8 @@ class Execution(ABC):
 
     def _start(self, trial_id: str, nodes: tuple[str, ...], backend: Backend) -> None:
         trial = self.trials[trial_id]
+        # Reserve before the start: if the driver dies in between, the next run finds the reservation and
+        # books the trial's FLOPs, so that no computed FLOP is missing from the ledger.
         self.site.with_storage(partial(self.ledger.reserve, trial_id, trial.train_flops))
         taken = {slot for slot, _ in self._started_at.values()}
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
@@ -272,7 +280,9 @@ class Execution(ABC):
         else:
             self.event("trial-left", **span, reason=ended.reason)
             if not self._stopped:
-                self.progress.say(f"{self.words(trial)}: {ended.reason}; it goes on from there")
+                self.progress.say(
+                    f"{self.words(trial)}: {ended.reason}; it will continue from its checkpoint"
+                )
             self._schedule.left(ended.trial, dead_nodes=ended.dead_nodes)
 
     def _take(self, trial: Trial, outcome: Outcome) -> None:
@@ -286,20 +296,22 @@ class Execution(ABC):
         for path in self.site.with_storage(partial(book_lost, self.ledger, trial, folder)):
             self.event("checkpoint-damaged", trial=trial.trial_id, file=path.name)
             self.progress.say(
-                f"{self.words(trial)}: {path} is damaged and was removed; the one before is taken"
+                f"{self.words(trial)}: {path} is damaged and was removed; using the checkpoint before it"
             )
 
     def _retry(self, trial: Trial, attempt: int) -> None:
         span, reason = self._last[trial.trial_id]
         self.event("trial-retried", **span, reason=reason)
-        self.progress.say(f"{self.words(trial)}: {reason}; it goes on from its last checkpoint")
+        self.progress.say(f"{self.words(trial)}: {reason}; retrying from its last checkpoint")
         wait_s = self.study.declaration.resources.backoff_s * _BACKOFF ** (attempt - 1)
         self._retry_at[trial.trial_id] = time.monotonic() + wait_s
 
     def _give_up(self, trial: Trial, *, keep: bool) -> None:
-        """Books a trial that gave no result; it keeps its checkpoint where that may be gone on from."""
+        """Book a trial as failed; with ``keep``, its checkpoint stays for a later ``--retry-failed``."""
         span, reason = self._last[trial.trial_id]
         folder = self.folder(trial.trial_id)
+        # Close the reservation first: if the driver dies before the failure is written, the trial runs again;
+        # in the other order a failed trial would hold its reservation for good.
         if not keep:
             self.site.with_storage(partial(book_given_up, self.ledger, trial.trial_id, folder))
         self.site.with_storage(partial(write_failure, folder, reason))
@@ -310,7 +322,7 @@ class Execution(ABC):
         self.progress.failed(trial, reason)
 
     def _leave_out(self, trial: Trial) -> None:
-        """Books a trial that the budget has no room for; a later run with more of it starts it anew."""
+        """Book a trial that the budget has no room for; a later run with a larger budget starts it anew."""
         self._retry_at.pop(trial.trial_id, None)
         _, reason = self._last.get(trial.trial_id, ({}, "not started"))
         folder = self.folder(trial.trial_id)

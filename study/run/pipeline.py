@@ -1,4 +1,4 @@
-"""Runs the grid of a study: trials within the budget, every result kept, nothing finished done again."""
+"""Runs the grid of a study within its budget, keeps every result, and repeats no finished trial."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -32,11 +32,11 @@ class Run(Execution):
 
     Args:
         study: The study, locked for this run.
-        plan: Its plan, with nothing left to tune.
-        progress: Where progress is shown.
-        site: Where trials run.
-        only: The trials to run, by id or by words of their cells; none for all.
-        retry_failed: Whether to run again what failed in an earlier run.
+        plan: The study's plan, with all tuning done.
+        progress: The view that shows progress.
+        site: Access to the backend and the storage.
+        only: The trials to run, by id or by words of their cells; empty for all.
+        retry_failed: Whether to run trials again that failed in an earlier run.
     """
 
     name = "study"
@@ -55,13 +55,13 @@ class Run(Execution):
         self._only, self._retry_failed = only, retry_failed
 
     def execute(self) -> Result:
-        """Runs every trial of the plan that has no result yet.
+        """Run every trial of the plan that has no result yet.
 
         Returns:
-            What it did not bring to an end.
+            The trials left without a result.
 
         Raises:
-            ValueError: What is booked, or the nodes that there are, have no room for it.
+            ValueError: The plan does not fit in the rest of the budget, or a trial does not fit on the nodes.
         """
         todo = agenda(self.study, self.plan, only=self._only, retry_failed=self._retry_failed)
         self._check_book()
@@ -69,7 +69,9 @@ class Run(Execution):
         self.take_up(todo)
         self.progress.begin(self.study.folder, self.plan, spent_flops=self.ledger.spent_flops)
         if todo.failed:
-            self.progress.say(f"note: {len(todo.failed):,} failed before; --retry-failed runs them again")
+            self.progress.say(
+                f"note: {len(todo.failed):,} failed in an earlier run; --retry-failed runs them again"
+            )
         if todo.to_run:
             self.run(todo.to_run)
         self.write_tables()
@@ -77,7 +79,7 @@ class Run(Execution):
         return self.result
 
     def take_up(self, todo: Agenda) -> None:
-        """Takes what earlier runs left, also of trials that the plan does not have any more."""
+        """Take over the results of earlier runs, also of trials that are no longer in the plan."""
         known = {trial.trial_id for trial in self.plan.all_trials}
         for trial_id in sorted(reserved(read_entries(self.ledger.path)).keys() - known):
             book_left_behind(self.ledger, trial_id, self.folder(trial_id))
@@ -85,24 +87,24 @@ class Run(Execution):
         super().take_up(todo)
 
     def backend(self) -> Backend:
-        """Gives the site's."""
+        """Return the site's backend."""
         return self.site.backend
 
     @property
     def room_flops(self) -> int | None:
-        """Training FLOPs of the study budget that are neither gone nor set aside; None without a budget."""
+        """Training FLOPs of the study budget neither spent nor reserved; None without a study budget."""
         return self.ledger.room_flops
 
     def words(self, trial: Trial) -> str:
-        """Names a trial's cell."""
+        """Return the trial's cell."""
         return str(trial.cell)
 
     def show(self, trial: Trial, outcome: Outcome) -> None:
-        """Shows a trial that has just given its result."""
+        """Show a trial that has just ended with a result."""
         self.progress.finished(trial, outcome, spent_flops=self.ledger.spent_flops)
 
     def write_tables(self) -> None:
-        """Writes results and curves anew in the plan's order: the same trials give the same bytes."""
+        """Rewrite results and curves in the plan's order, so that the same trials give the same bytes."""
         rows: list[Mapping[str, Any]] = []
         curves: list[pd.DataFrame] = []
         for trial_id, trial in self.trials.items():
@@ -119,17 +121,17 @@ class Run(Execution):
         found = reconcile(self.plan, read_entries(self.ledger.path))
         if found.left_behind:
             self.progress.say(
-                f"note: {format_flops(found.left_behind)} in the ledger went to trials that this declaration "
-                "does not have; they count against the study budget"
+                f"note: {format_flops(found.left_behind)} in the ledger belong to trials that are not in "
+                "this declaration; they count against the study budget"
             )
         for difference in found.differences:
             self.progress.say(f"note: the ledger and the plan differ: {difference}")
 
     def _check_book(self) -> None:
-        """Refuses a plan that what is already booked under this name leaves no room for.
+        """Check that the plan fits in what the ledger leaves of the study budget.
 
         Raises:
-            ValueError: It does not fit; the message says what is booked.
+            ValueError: It does not fit; the message gives the FLOPs of trials that are not in the plan.
         """
         cap, ids = self.plan.study_flops, {trial.trial_id for trial in self.plan.all_trials}
         others = {
@@ -141,8 +143,9 @@ class Run(Execution):
         if cap is not None and others and self.ledger.spent_flops + ahead > cap:
             raise ValueError(
                 f"{self.ledger.path} holds {format_flops(sum(others.values()))} of {len(others)} trials "
-                f"that this declaration does not have, and {format_flops(ahead)} are still to run: more than "
-                f"the study budget of {format_flops(cap)}. Name the changed study anew, or raise budget.study"
+                f"that are not in this declaration, and {format_flops(ahead)} are still to run: more than "
+                f"the study budget of {format_flops(cap)}. Give the changed study a new name (study:), or "
+                "raise budget.study"
             )
 
     def _write_inputs(self) -> None:

@@ -1,4 +1,4 @@
-"""A run of a study: the tuning, where there is one to do, then the grid; one run at a time."""
+"""Runs a study, tuning first and then the grid, and lets only one run work on a study at a time."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from study.state.bookkeeping import trial_folder, trial_job
 from study.state.selection import select_trials
 from study.state.study import Study, ensure_pool
 
-_DYING_S = 30.0
+_DYING_S = 30.0  # time for a killed driver's workers to notice and exit
 
 
 def run_study(  # noqa: PLR0913 - the options of a command
@@ -33,31 +33,35 @@ def run_study(  # noqa: PLR0913 - the options of a command
     only: Sequence[str] = (),
     retry_failed: bool = False,
 ) -> Result:
-    """Runs every trial that has no result yet.
+    """Run every trial that has no result yet.
 
     Args:
         study: The study.
-        plan: Its plan.
-        progress: Where progress is shown.
-        address: What was asked for with ``--address``, or None.
+        plan: The study's plan.
+        progress: The view that shows progress.
+        address: The option ``--address``, or None.
         local: Whether to run without Ray.
-        only: The trials to run, by id or by words of their cells; none for all.
-        retry_failed: Whether to run again what failed in an earlier run.
+        only: The trials to run, by id or by words of their cells; empty for all.
+        retry_failed: Whether to run trials again that failed in an earlier run.
 
     Raises:
-        ValueError: The study can't be run, or another run of it is under way.
+        ValueError: The study can't be run, or another run of it is active.
     """
     if local and address is not None:
-        raise ValueError("--address names a Ray cluster, --backend local runs without Ray: give one of them")
+        raise ValueError(
+            "--address is for a Ray cluster and --backend local runs without Ray: use only one of them"
+        )
     _check(study, plan, progress, only=only)
     study.folder.mkdir(parents=True, exist_ok=True)
+    # The order matters: take the lock before anything is written; build the pool before nodes read it;
+    # let the workers of a dead driver exit before their trials' files are read and booked.
     with ExitStack() as until_the_end:
         until_the_end.enter_context(study.storage.claim(progress.say))
         site = until_the_end.enter_context(Site(study, progress, address=address, local=local))
         if not local and cluster_address(address) is not None:
             _ = site.backend  # a wrong address is refused before a pool is built
         ensure_pool(study, progress.tell)
-        for trial in plan.all_trials[:1]:  # all read the same
+        for trial in plan.all_trials[:1]:  # one is enough: all trials read the same pool and sets
             study.storage.share(trial_job(study, trial), progress.say)
         (study.folder / "trials").mkdir(exist_ok=True)
         _outlast_workers(study)
@@ -72,10 +76,10 @@ def run_study(  # noqa: PLR0913 - the options of a command
 def would_run(
     study: Study, plan: Plan, *, only: Sequence[str] = (), retry_failed: bool = False
 ) -> Iterator[str]:
-    """Says what a run would do, and changes nothing.
+    """Yield lines that describe what a run would do; change nothing.
 
     Raises:
-        ValueError: It would not run as asked for.
+        ValueError: The run would be refused.
     """
     _check_tuning(plan, only=only)
     tuning = None
@@ -85,14 +89,14 @@ def would_run(
 
 
 def _outlast_workers(study: Study) -> None:
-    """Waits for what a killed driver left at work: soon it ends, and what it did is known."""
+    """Wait until the workers of a killed driver have exited, so that their FLOPs can be booked."""
     deadline = time.monotonic() + _DYING_S
     for trial_id in reserved(read_entries(study.folder / "ledger.jsonl")):
         wait_until_free(trial_folder(study, trial_id) / ".lock", deadline - time.monotonic())
 
 
 def _check(study: Study, plan: Plan, progress: Progress, *, only: Sequence[str]) -> None:
-    """Finds out before anything is spent what could not be run."""
+    """Check, before any compute is spent, that the study can be run as requested."""
     require_runnable(study.declaration)
     select_trials(plan, only)
     _check_tuning(plan, only=only)
@@ -102,6 +106,6 @@ def _check(study: Study, plan: Plan, progress: Progress, *, only: Sequence[str])
 def _check_tuning(plan: Plan, *, only: Sequence[str]) -> None:
     if plan.tuning is not None and plan.tuning.waiting and only:
         raise ValueError(
-            "--only: the tuning is not finished, and it decides what all cells are run with; `run` without "
-            "--only tunes first, or leave tuning: out"
+            "--only can't be used before the tuning is finished, because the tuning sets the values of all "
+            "cells. Use `run` without --only to tune first, or remove tuning: from the declaration"
         )

@@ -1,4 +1,4 @@
-"""Runs a study's tuning before its grid, round by round, until every winner is known."""
+"""Runs a study's tuning in rounds until the best values are known for every architecture and strategy."""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,20 +18,20 @@ from study.state.tuning_table import write_winners
 
 
 def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retry_failed: bool) -> Result:
-    """Tunes what the plan waits for; what is finished is never run again.
+    """Run the tuning trials that have no result yet, until every winner is known.
 
     Args:
         study: The study, locked for this run.
-        plan: Its plan, with a tuning.
-        progress: Where progress is shown.
-        site: Where trials run.
-        retry_failed: Whether to run again what failed in an earlier run.
+        plan: The study's plan, with a tuning.
+        progress: The view that shows progress.
+        site: Access to the backend and the storage.
+        retry_failed: Whether to run trials again that failed in an earlier run.
 
     Returns:
-        What it did not bring to an end, and the plan with the winners' values.
+        The trials left without a result, and the plan with the winners' values.
 
     Raises:
-        ValueError: A trial is too wide for every node.
+        ValueError: A trial does not fit on any node.
     """
     with new_file(study.folder / "study.yaml") as file:
         file.write_text(dump_declaration(study.declaration), encoding="utf-8")
@@ -47,7 +47,7 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
             found = Round(study, found.plan, progress, site, backend=backend).execute(todo)
             found = replace(found, plan=plan_study(study))
             tuning = found.plan.tuning
-    assert tuning is not None, "the declaration is the same"
+    assert tuning is not None, "planned again from the same declaration"
     write_winners(study.folder / "tuning.json", tuning)
     for winner in tuning.winners:
         progress.tell(
@@ -61,6 +61,6 @@ def _say_failed(tuning: TuningPlan, todo: Agenda, progress: Progress) -> None:
         if trial.trial_id in todo.failed:
             progress.failed(trial, todo.failed[trial.trial_id])
     progress.say(
-        f"note: {len(todo.failed):,} of the tuning failed before, and the grid waits for it; "
-        "--retry-failed runs them again"
+        f"note: {len(todo.failed):,} of the tuning failed in an earlier run, and the grid can't start before "
+        "they have a result; --retry-failed runs them again"
     )

@@ -1,4 +1,4 @@
-"""Where a run's trials run, for its tuning and its grid alike, and what tells it to stop."""
+"""The environment of a run: the backend, the storage and requests to stop; for tuning and grid alike."""
 
 import signal
 from collections.abc import Callable
@@ -17,22 +17,22 @@ from study.state.bookkeeping import add_event
 from study.state.study import Study
 
 _NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-_PATIENCE_S = 300.0  # with storage that is away
+_PATIENCE_S = 300.0  # longest wait for storage that can't be reached
 
 T = TypeVar("T")
 
 
 class Site:
-    """A backend that is opened when it is first needed, and closed at the end of this context.
+    """Context manager; the backend is opened at its first use and closed at exit.
 
     Args:
-        study: The study that runs there.
-        progress: Where progress is shown.
-        address: What was asked for with ``--address``, or None.
+        study: The study to run.
+        progress: The view that shows progress.
+        address: The option ``--address``, or None.
         local: Whether to run without Ray.
 
     Attributes:
-        notice: The signal that told the run to stop.
+        notice: The signal that asked the run to stop, if any.
     """
 
     def __init__(
@@ -53,19 +53,19 @@ class Site:
 
     @property
     def backend(self) -> Backend:
-        """The backend; from its opening on, signals are notices.
+        """The backend. Once it is open, signals such as SIGTERM are requests to stop.
 
         Raises:
             ValueError: No cluster answers at the address.
         """
         if self._backend is None:
             self._backend = self._until_the_end.enter_context(open_backend(self._address, local=self._local))
-            # Ray takes SIGTERM for itself when it starts.
+            # After the backend's start: Ray installs its own handler of SIGTERM when it starts.
             self._until_the_end.enter_context(self.notice.listening(*_NOTICES))
         return self._backend
 
     def tuning_backend(self) -> AbstractContextManager[Backend]:
-        """Gives what runs the trials of a tuning: Ray Tune, or without Ray what runs the grid."""
+        """Return the backend of tuning trials: Ray Tune, or without Ray the same as for the grid."""
         if self._local:
             return nullcontext(self.backend)
         from runners.scheduling.ray_backend.core import RayBackend  # noqa: PLC0415 - as below
@@ -75,16 +75,17 @@ class Site:
         return TuneBackend(self.backend)
 
     def look_around(self, schedule: Schedule, backend: Backend) -> LiveCluster:
-        """Shows a schedule the nodes, all of which see what trials read and write.
+        """Tell the schedule the nodes of the cluster, and return the cluster.
 
-        A node that joins later and does not see it is left out.
+        Every node must see the folders that trials read and write. A node that joins later and does not
+        see them is left out.
 
         Args:
             schedule: The schedule.
-            backend: What runs its trials: this site's, or that of its tunings.
+            backend: The backend of the trials: this site's, or the one for tuning.
 
         Raises:
-            ValueError: One does not see it, or none has room for a trial that waits.
+            ValueError: A node does not see the folders, or no node has room for a waiting trial.
         """
         resources = self._study.declaration.resources
         grows = not self._local and cluster_address(self._address) is not None
@@ -94,32 +95,34 @@ class Site:
         here = LiveCluster(backend, schedule, patience_s=resources.wait_s if grows else None, storage=storage)
         here.look()
         found = f"{backend.name}: {here.describe()}"
-        if found != self._found:  # the tuning has looked before the grid
+        if found != self._found:  # print it once for tuning and grid
             self._progress.tell(found)
         self._found = found
         return here
 
     def told(self) -> str:
-        """Says by what the run was told to stop; empty when it was not.
+        """Return the source of a request to stop the run; empty if there was none.
 
         Raises:
-            ValueError: Another run took the study over.
+            ValueError: Another run has taken the study over.
         """
         said = self._study.storage.told()
         return self.notice.by or ("`study stop`" if said else "")
 
     def with_storage(self, do: Callable[[], T]) -> T:
-        """Does what needs the study's storage, and waits for it where it is away.
+        """Call a function that uses the study's storage; retry while the storage can't be reached.
 
         Args:
-            do: What to do; it must be safe to do again.
+            do: The function; it must be safe to call again after it failed halfway.
 
         Raises:
-            OSError: It stays away, or there is no time to wait.
+            OSError: The storage stays unreachable, or a signal to stop leaves no time to wait.
         """
 
         def look_and_do() -> T:
-            (self._study.folder / "trials").stat()  # else files that are away would be taken for none
+            (
+                self._study.folder / "trials"
+            ).stat()  # fails if the storage is unreachable; else its files would look deleted
             return do()
 
         return patiently(
@@ -138,7 +141,7 @@ class Site:
 
     def _leave_out(self, node: str, why: str) -> None:
         self.with_storage(partial(add_event, self._study, "node-left-out", node=node, reason=why))
-        self._progress.say(f"{why}: it joined and is left out; the others go on")
+        self._progress.say(f"{why}: it joined the cluster and is not used; the other nodes continue")
 
     def __enter__(self) -> Self:
         return self

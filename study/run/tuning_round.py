@@ -1,4 +1,4 @@
-"""The trials of a tuning that are known at one time: run within its share, and written down."""
+"""One round of a tuning: runs its trials within the tuning's share of the budget."""
 
 from collections.abc import Callable
 
@@ -18,14 +18,14 @@ from study.state.tuning_table import write_tried
 
 
 class Round(Execution):
-    """The trials of a tuning that are known at one time.
+    """One round of a tuning: the trials that the results so far ask for.
 
     Args:
         study: The study, locked for this run.
-        plan: Its plan, with a tuning.
-        progress: Where progress is shown.
-        site: Where trials run.
-        backend: Opens what runs them.
+        plan: The study's plan, with a tuning.
+        progress: The view that shows progress.
+        site: Access to the backend and the storage.
+        backend: Opens the backend of the trials.
     """
 
     name = "tuning"
@@ -33,21 +33,21 @@ class Round(Execution):
     def __init__(
         self, study: Study, plan: Plan, progress: Progress, site: Site, *, backend: Callable[[], Backend]
     ) -> None:
-        assert plan.tuning is not None, "asked where something is tuned"
+        assert plan.tuning is not None, "created only for plans with a tuning"
         super().__init__(study, plan, plan.tuning.trials, progress, site)
         self._tuning, self._backend = plan.tuning, backend
 
     def execute(self, todo: Agenda) -> Result:
-        """Runs the trials that have no result, and writes what all of them gave.
+        """Run the trials that have no result, and write the results of all.
 
         Args:
-            todo: What there is to do.
+            todo: The trials to run and those that have ended.
 
         Returns:
-            What it did not bring to an end.
+            The trials left without a result.
 
         Raises:
-            ValueError: The nodes that there are have no room for a trial.
+            ValueError: A trial does not fit on the nodes.
         """
         self.take_up(todo)
         trials = self._tuning.trials
@@ -68,22 +68,22 @@ class Round(Execution):
         return self.result
 
     def backend(self) -> Backend:
-        """Gives the tuning's, which serves all its rounds."""
+        """Return the tuning's backend, the same for all its rounds."""
         return self._backend()
 
     @property
     def room_flops(self) -> int:
-        """What is left of the tuning's share, or of the study budget where that is less."""
+        """Training FLOPs left of the tuning's share, or of the study budget if that is less."""
         share = self._tuning.reserve_flops - self.ledger.taken_flops(self.trials)
         room = self.ledger.room_flops
         return share if room is None else min(share, room)
 
     def words(self, trial: Trial) -> str:
-        """Names a trial by its cell and its values."""
+        """Return the trial's cell and its tuned values."""
         return f"tuning {trial.cell}, {words(self._tuning.values[trial.trial_id])}"
 
     def show(self, trial: Trial, outcome: Outcome) -> None:
-        """Shows a trial that has just given its result."""
+        """Show a trial that has just ended with a result."""
         self.progress.count(trial, outcome, spent_flops=self.ledger.spent_flops)
         value = outcome.row.get(self._tuning.metric)
         found = outcome.row["status"] if value is None else f"{self._tuning.metric} {value:.1%}"
@@ -92,6 +92,6 @@ class Round(Execution):
         self.progress.tell(f"[tuning {done}] {trial.cell}, {values}, seed {trial.seed}: {found}")
 
     def write_tables(self) -> None:
-        """Writes the trials that have a result, which decide what is tried next."""
+        """Write the trials that have a result; the next round is planned from them."""
         rows = {trial_id: outcome.row for trial_id, outcome in self.outcomes.items()}
         write_tried(self.study.folder / "tuning.parquet", self._tuning, rows)

@@ -1,1 +1,1 @@
-"""Text that people read in a terminal."""
+"""Terminal output and exports: progress, status, explanations, reports and recommendations."""

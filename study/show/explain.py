@@ -1,4 +1,4 @@
-"""The whole arithmetic of one cell, from the multiply-adds of each tower to what a trial costs."""
+"""The arithmetic of one cell, from the multiply-adds of each tower to the cost of a trial."""
 
 from collections.abc import Iterator
 
@@ -17,16 +17,16 @@ _MOST_SHOWN = 12
 
 
 def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[str]:
-    """Yields the arithmetic of a cell, or why it is left out.
+    """Yield the arithmetic of a cell, or the reason why it is left out.
 
     Args:
         grid: The study's grid.
-        plan: Its plan.
-        wanted: A trial's id, or words of a cell's line such as ``ViT-B-32 slip top40``.
-        own: What was calibrated on the cluster's device.
+        plan: The study's plan.
+        wanted: A trial's id, or words of a cell such as ``ViT-B-32 slip top40``.
+        own: Throughput calibrated on the cluster's device.
 
     Raises:
-        ValueError: No cell, or more than one, is meant.
+        ValueError: The words match no cell, or more than one.
     """
     candidate = _find(grid, plan, wanted)
     trials = [
@@ -57,12 +57,12 @@ def _find(grid: Grid, plan: Plan, wanted: str) -> GridCell:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise ValueError(f"no trial or cell '{wanted}'; `plan` shows them all, --format csv with their ids")
+        raise ValueError(
+            f"no trial or cell matches '{wanted}'; `plan` lists the cells, `plan --format csv` the ids"
+        )
     shown = "\n".join(f"  {_words(each)}" for each in found[:_MOST_SHOWN])
     more = f"\n  and {len(found) - _MOST_SHOWN:,} more" if len(found) > _MOST_SHOWN else ""
-    raise ValueError(
-        f"'{wanted}' may be one of {len(found):,} cells; add words of the one you mean:\n{shown}{more}"
-    )
+    raise ValueError(f"'{wanted}' matches {len(found):,} cells; add words to select one:\n{shown}{more}")
 
 
 def _words(candidate: GridCell) -> str:
@@ -120,7 +120,7 @@ def _trial(grid: Grid, candidate: GridCell) -> Iterator[str]:
         bought = cell.level_flops // setup.train_flops_per_sample
         source = f"{cell.level_flops:,} FLOP / {setup.train_flops_per_sample:,} = {bought:,}"
         if tail:
-            source = f"the most that {cell.level_flops:,} FLOP buy with their unmasked tail"
+            source = f"the most that {cell.level_flops:,} FLOP buy, unmasked tail included"
     elif cell.regime == "one-epoch":
         source = f"one epoch of {cell.subset_size:,}"
     else:
@@ -173,7 +173,7 @@ def _chosen(grid: Grid, plan: Plan, trial: Trial, own: Speeds) -> Iterator[str]:
 
 def _price(grid: Grid, trial: Trial, own: Speeds) -> Iterator[str]:
     cluster = grid.declaration.cluster
-    assert cluster is not None, "asked for by the caller"
+    assert cluster is not None, "checked by the caller"
     hours, shares = device_hours(trial, cluster, own), utilisation(cluster)
     basis = (
         "by measured throughput"

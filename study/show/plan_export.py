@@ -1,4 +1,4 @@
-"""A plan for other programs: one row a trial, then one row a cell that was left out, with its reason."""
+"""Export of a plan as CSV, JSON or parquet: one row per trial and per left-out cell with its reason."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ _TRIAL_COLUMNS = [name for name in PLAN_COLUMNS if name != "predicted_s"]
 
 
 def plan_csv(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]:
-    """Yields the lines of a CSV file; a left-out cell has no trial, and ``reason`` is empty for a trial."""
+    """Yield the lines of a CSV file; ``trial`` is empty for a left-out cell, ``reason`` for a trial."""
     columns = [*_TRIAL_COLUMNS, *(_ON_A_CLUSTER if declaration.cluster is not None else ()), "reason"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -40,7 +40,7 @@ def plan_csv(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]
 
 
 def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]:
-    """Yields the lines of a JSON object: totals, price, notes, then every trial and every cell left out."""
+    """Yield the lines of a JSON object: totals, price, notes, every trial and every left-out cell."""
     cluster = declaration.cluster
     trials = list(_trial_rows(declaration, plan, own))
     left_out = [left_out_row(item) for item in plan.left_out]
@@ -67,7 +67,7 @@ def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str
 
 
 def plan_parquet(declaration: Declaration, plan: Plan, path: Path, own: Speeds) -> None:
-    """Writes a parquet file with the columns of the CSV; the FLOP convention stands in its metadata."""
+    """Write a parquet file with the columns of the CSV and the FLOP convention in its metadata."""
     columns = {name: PLAN_COLUMNS[name] for name in _TRIAL_COLUMNS}
     if declaration.cluster is not None:
         columns |= _ON_A_CLUSTER

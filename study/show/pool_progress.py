@@ -1,4 +1,4 @@
-"""Work on a pool as it goes: a bar and pairs a second in a terminal, nothing in a pipe."""
+"""Progress of work on a pool: a bar with pairs per second in a terminal, nothing in a pipe."""
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -7,10 +7,10 @@ from runners.data.build.scan import Report
 
 
 class PoolProgress:
-    """Context manager whose value shows that so many of so many are done.
+    """Context manager whose value is called to report progress.
 
     Args:
-        console: Where to draw.
+        console: The console to draw on.
     """
 
     def __init__(self, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""Shows a run as it goes: a live view in a terminal, one plain line a trial when piped."""
+"""Progress of a run: a live view in a terminal, one plain line per trial in a pipe."""
 
 import time
 from collections import Counter, defaultdict
@@ -28,12 +28,12 @@ _FAILURES_SHOWN = 3
 
 
 class Progress:
-    """The view of one run.
+    """Context manager that shows the progress of one run.
 
     Args:
-        metric: The metric that is shown for finished trials.
-        console: Where to write.
-        quiet: Whether only failures and notes are written.
+        metric: The metric to show for finished trials.
+        console: The console to write to.
+        quiet: Whether to write only failures and notes.
     """
 
     def __init__(self, metric: str, console: Console, *, quiet: bool = False) -> None:
@@ -53,15 +53,15 @@ class Progress:
         self._speeds: dict[Kind, list[float]] = defaultdict(list)
 
     def begin(self, folder: Path, plan: Plan, *, spent_flops: int) -> None:
-        """Starts the view of a plan.
+        """Start to show a plan's trials, and print its size and warnings.
 
         Args:
             folder: The study's folder.
             plan: The plan.
-            spent_flops: Training FLOPs that are gone.
+            spent_flops: Training FLOPs spent so far.
         """
         self.show(folder, plan.trials, planned_flops=plan.train_flops, spent_flops=spent_flops)
-        done = f", {self._done} of them finished before" if self._done else ""
+        done = f", {self._done} of them already finished" if self._done else ""
         if plan.study_flops is not None:
             self._budget = f" (study budget {format_flops(plan.study_flops)})"
         for warning in plan.warnings:
@@ -77,21 +77,21 @@ class Progress:
         spent_flops: int,
         phase: str = "",
     ) -> None:
-        """Has the live view show these trials, by their levels or, where they have one name, under that."""
+        """Show these trials in the live view: one row per level, or one row named ``phase`` if given."""
         self._folder, self._phase, self._running = folder, phase, ()
         self._trials = {trial.trial_id: trial for trial in trials}
         self._states = trial_states(folder, self._trials, running=())
         self._planned, self._spent = planned_flops, spent_flops
 
     def count(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
-        """Counts a finished trial in the live view."""
+        """Count a finished trial in the live view."""
         self._look([trial.trial_id])
         self._failed.pop(trial.trial_id, None)
         self._spent = spent_flops
         self._speeds[kind(trial)].append(outcome.timing["samples_per_s"])
 
     def finished(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
-        """Shows a finished trial."""
+        """Show a finished trial."""
         self.count(trial, outcome, spent_flops=spent_flops)
         row, timing = outcome.row, outcome.timing
         value = f"{self._metric} {row[self._metric]:.1%}" if self._metric in row else row["status"]
@@ -103,27 +103,27 @@ class Progress:
         )
 
     def failed(self, trial: Trial, reason: str) -> None:
-        """Shows a trial that gave no result."""
+        """Show a trial that failed."""
         text = f"FAILED {trial.cell}, seed {trial.seed}: {reason}"
         self._failed[trial.trial_id] = text
         self._look([trial.trial_id])
         self.say(text)
 
     def say(self, text: str) -> None:
-        """Writes a line that stays, and that a quiet view has, too."""
+        """Print a line above the live view, even if the view is quiet."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def tell(self, text: str) -> None:
-        """Writes a line that stays, unless the view is quiet."""
+        """Print a line above the live view, unless the view is quiet."""
         if not self._quiet:
             self.say(text)
 
     def tick(self, running_ids: Iterable[str], *, slots: int) -> None:
-        """Draws the live view anew, now and then.
+        """Redraw the live view, at most twice a second.
 
         Args:
-            running_ids: The trials that run.
-            slots: How many can.
+            running_ids: The running trials.
+            slots: Number of trials that can run at once.
         """
         if self._live is None or time.monotonic() - self._ticked_at < _TICK_S:
             return
@@ -134,7 +134,7 @@ class Progress:
         self._live.update(self._view(), refresh=True)
 
     def _look(self, trials: Collection[str]) -> None:
-        """Looks where trials stand that may have moved; storage that is away does not end the view."""
+        """Update the states of these trials; unreachable storage leaves the view as it is."""
         with suppress(OSError, ValueError):
             self._states |= trial_states(self._folder, trials, running=self._running)
 
@@ -205,7 +205,7 @@ class Progress:
 
 
 def remaining_text(remaining: Sequence[Trial], plan: Plan) -> list[str]:
-    """Words which trials a run left out since the budget had no room for them; nothing without any."""
+    """Return lines about the trials that the budget had no room for; empty if there are none."""
     if not remaining:
         return []
     values = {} if plan.tuning is None else plan.tuning.values
@@ -216,13 +216,13 @@ def remaining_text(remaining: Sequence[Trial], plan: Plan) -> list[str]:
     needs = format_flops(sum(trial.train_flops for trial in remaining))
     if plan.tuning is not None and remaining[0].trial_id in values:
         first = (
-            f"{len(remaining)} of {len(plan.tuning.trials)} trials of the tuning remain, which need {needs}: "
-            f"its share of {format_flops(plan.tuning.reserve_flops)} has no room for them, with what crashes "
-            "lost, and the grid waits for them. Raise tuning.share or budget.study and run again:"
+            f"{len(remaining)} of {len(plan.tuning.trials)} trials of the tuning remain and need {needs}: "
+            f"the share of {format_flops(plan.tuning.reserve_flops)} has no room for them after crashes, "
+            "and the grid can't start without them. Raise tuning.share or budget.study and run again:"
         )
     else:
         first = (
-            f"{len(remaining)} of {len(plan.trials)} trials remain, which need {needs}: the study budget has "
+            f"{len(remaining)} of {len(plan.trials)} trials remain and need {needs}: the study budget has "
             "no room for them. Raise budget.study and run again:"
         )
     return [first, *(f"  {which}, seed {', '.join(numbers)}" for which, numbers in seeds.items())]

@@ -1,4 +1,4 @@
-"""Shows where a study stands: its levels, running trials, failures, FLOPs spent and time left."""
+"""The output of ``status``: trials by level, running trials, failures, FLOPs spent and time left."""
 
 import json
 import time
@@ -20,12 +20,12 @@ _LOOK_S = 2.0
 
 
 def show_status(console: Console, study: Study, *, watch: bool = False) -> None:
-    """Writes where a study stands.
+    """Print the status of a study.
 
     Args:
-        console: Where to write.
+        console: The console to write to.
         study: The study.
-        watch: Whether to go on until its run has ended: in place in a terminal, else one text after another.
+        watch: Whether to update until the run has ended: in place in a terminal, else below each other.
 
     Raises:
         ValueError: The study has not been run.
@@ -49,7 +49,7 @@ def show_status(console: Console, study: Study, *, watch: bool = False) -> None:
 
 
 def status_json(study: Study) -> str:
-    """Gives where a study stands as one JSON object: the fields of `study.state.standing.Standing`.
+    """Return the status of a study as a JSON object with the fields of `study.state.standing.Standing`.
 
     Raises:
         ValueError: The study has not been run.
@@ -77,10 +77,10 @@ def _lines(standing: Standing) -> Iterator[str]:
         else f", {spent / cap:.0%} of the study budget of {format_flops(cap)}"
     )
     held = standing.reserved_flops
-    reserved = f"; {format_flops(held)} more reserved for trials that were begun" if held else ""
+    reserved = f"; {format_flops(held)} more reserved for started trials" if held else ""
     yield f"{format_flops(spent)} spent{declared}{reserved}"
     if standing.wasted_flops:
-        yield f"{format_flops(standing.wasted_flops)} of it was lost to crashes and done again"
+        yield f"{format_flops(standing.wasted_flops)} of it was lost to crashes and repeated"
     if standing.slots is not None:
         taken = f"{running} of {standing.slots} slots taken" if standing.run else ""
         busy = standing.slots_busy
@@ -96,7 +96,7 @@ def _lines(standing: Standing) -> Iterator[str]:
     if standing.no_room:
         yield f"the study budget has no room for {standing.no_room} of {plural(waiting, 'waiting trial')}"
     if standing.no_room == waiting:
-        yield "no run is under way" + ("" if waiting else ", and no trial waits")
+        yield "no run is active" + ("" if waiting else ", and no trial is waiting")
     else:
         begun = standing.interrupted
         goes_on = (
@@ -106,6 +106,6 @@ def _lines(standing: Standing) -> Iterator[str]:
         )
         able = plural(waiting - standing.no_room, "trial")
         yield (
-            f"no run is under way: `run` goes on with {able}{goes_on}, "
+            f"no run is active: `run` continues with {able}{goes_on}, "
             f"{left} on {plural(standing.slots or 1, 'slot')}"
         )

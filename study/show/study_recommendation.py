@@ -1,4 +1,4 @@
-"""Recommends a configuration from a finished or an imported study, or from anyone's table as a prior."""
+"""Recommendation of a configuration from a run or imported study, or from any table as a prior."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,21 +28,21 @@ def recommend_from(  # noqa: PLR0913 (one argument an option)
     prior: str | None,
     table: Path | None,
 ) -> Iterator[str]:
-    """Yields the lines of a recommendation.
+    """Yield the lines of a recommendation.
 
     Args:
         study: The study to learn from, or None with a prior.
         flops: Compute budget of one trial, as written by the user.
-        pairs: Pairs in the pool before it is filtered.
-        limit: The largest factor of extrapolation.
-        prior: Column map of a table to learn from instead.
-        table: The table of the prior; the paper's readings by default.
+        pairs: Pairs in the pool before filtering, as written by the user.
+        limit: Largest factor of extrapolation.
+        prior: Column map of a table to use instead of a study.
+        table: The table for the prior (default: the paper's digitised figures).
 
     Raises:
-        ValueError: A value can't be read, the study has no results, or nothing can be forecast.
+        ValueError: A value can't be read, the study has no results, or no forecast is possible.
     """
     if (study is None) == (prior is None):
-        raise ValueError("give either a study or --prior MAP to learn from")
+        raise ValueError("give either a study or --prior MAP, not both or neither")
     compute, pool = parse_flops(flops), parse_count(pairs)
     for name, value, least in (("--flops", compute, 1), ("--pairs", pool, 1), ("--limit", limit, 1)):
         if not value >= least:

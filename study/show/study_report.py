@@ -1,4 +1,4 @@
-"""Reads a study's folder and has `analysis` write its report."""
+"""Reports of run and imported studies, and pages of the paper's figures, from files to `analysis`."""
 
 import json
 import os
@@ -24,14 +24,14 @@ _MOST_PROCESSES = 4
 
 
 def report_study(study: Study) -> Iterator[str]:
-    """Writes ``results/<study>/report/`` and yields the lines that say what was found.
+    """Write ``results/<study>/report/`` and yield the lines of the findings.
 
     Raises:
         ValueError: The study has not been run.
     """
     folder = study.folder
     if not (folder / "plan.parquet").exists():
-        raise ValueError(f"{folder} holds no study; run `python -m study run {study.declaration.name}` first")
+        raise ValueError(f"{folder} has no results; run `python -m study run {study.declaration.name}` first")
     plan = read_table(folder / "plan.parquet")
     results = _table_or_empty(study, "results.parquet", RESULT_COLUMNS)
     missing = plan[~plan["trial"].isin(results["trial"])]
@@ -62,7 +62,7 @@ def report_study(study: Study) -> Iterator[str]:
 
 
 def report_imported(study: Imported) -> Iterator[str]:
-    """Writes the report of an imported study, as `report_study`.
+    """Write the report of an imported study, like `report_study`.
 
     Raises:
         ValueError: Its folder can't be read.
@@ -85,7 +85,7 @@ def report_imported(study: Imported) -> Iterator[str]:
             "Table": record["title"],
             "File": f"{record['table']}, {rows} rows, SHA-256 {record['sha256']}",
             "Map": record["map"],
-            "FLOPs": "as the map makes them of the table",
+            "FLOPs": "computed from the table by the map",
         },
         processes=_processes(),
     )
@@ -94,14 +94,14 @@ def report_imported(study: Imported) -> Iterator[str]:
 
 
 def report_paper(results: Path, study: Study | Imported | None) -> Iterator[str]:
-    """Draws the paper's digitised tables as a study is drawn, beside a study's report where there is one.
+    """Draw the paper's digitised figures in the style of a study's, next to the study's if one is given.
 
     Args:
-        results: Where studies are kept; the figures go there where they are not beside a study's.
-        study: One that has been reported.
+        results: Folder of studies; without a study, the page goes to its subfolder ``paper-figures``.
+        study: A study that has a report, or None.
 
     Yields:
-        The line that says where the page is.
+        A line with the path of the page.
     """
     maps = {name: load_column_map(find_column_map(name)) for name in READERS}
     figures = paper_figures(read_any_table(PAPER_FIGURES), maps)
@@ -117,12 +117,12 @@ def report_paper(results: Path, study: Study | Imported | None) -> Iterator[str]
 
 
 def _processes() -> int:
-    """How many draw figures here."""
+    """Return the number of processes that draw figures."""
     return min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
 
 
 def _tuned(study: Study) -> Tuned | None:
-    """What the study's tuning tried so far; the winners stand in ``tuning.json`` once they are known."""
+    """Return the results of the study's tuning so far, with the winners once ``tuning.json`` has them."""
     tuning, own, path = study.declaration.tuning, study.declaration.metric, study.folder / "tuning.parquet"
     if tuning is None or not path.exists():
         return None

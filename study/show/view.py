@@ -1,4 +1,4 @@
-"""Parts of what a person sees of a study: a bar a level, a line a running trial, losses as a sparkline."""
+"""Building blocks of the views: a table of levels with bars, lines of running trials, sparklines."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,7 +14,7 @@ _BAR = 24
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Draws values as blocks between their lowest and highest."""
+    """Return values as block characters, scaled from the lowest to the highest value."""
     if not values:
         return ""
     low, span = min(values), max(values) - min(values)
@@ -24,11 +24,11 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def level_table(levels: Sequence[Level], *, bars: bool) -> Table:
-    """Lays out the levels, one a row, then all together.
+    """Return a table with one row per level and one for the total.
 
     Args:
         levels: The levels.
-        bars: Whether each has a bar, as in a terminal.
+        bars: Whether each row has a progress bar, as in a terminal.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     names = ("done", "running", "failed", "waiting")
@@ -46,7 +46,7 @@ def level_table(levels: Sequence[Level], *, bars: bool) -> Table:
 
 
 def running_lines(running: Sequence[Running]) -> Iterator[str]:
-    """Words the running trials, one a line."""
+    """Yield one line per running trial."""
     for each in running:
         parts = [f"{each.samples_seen / each.samples_planned:.0%}"]
         if each.loss is not None:
@@ -55,11 +55,11 @@ def running_lines(running: Sequence[Running]) -> Iterator[str]:
             parts.append(f"{format_count(round(each.samples_per_s))} samples/s")
             parts.append(f"{format_flops(each.flops_per_s)}/s")
             parts.append(f"{format_seconds(each.left_s)} left")
-        # What changes stands first: a narrow terminal cuts the end.
+        # The changing values come first, because a narrow terminal cuts the end of the line.
         yield f"running {each.trial} {', '.join(parts)}: {each.what}"
 
 
 def range_words(left: Range) -> str:
-    """Words a forecast in seconds."""
+    """Return a forecast in seconds as words."""
     low, high = format_seconds(left.low), format_seconds(left.high)
     return low if low == high else f"{low} to {high}"

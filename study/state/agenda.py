@@ -1,4 +1,4 @@
-"""What a run of a study has still to do: from what earlier runs left, and what is asked for."""
+"""The trials that a run still has to do, from the results of earlier runs and the run's options."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ _MOST_SHOWN = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agenda:
-    """The trials of a plan by what is to be done with them.
+    """The states of a plan's trials, and the trials to run.
 
     Attributes:
-        states: Where each of them stands.
-        to_run: Trials to be run, in the plan's order.
+        states: State of each trial of the plan.
+        to_run: Trials to run, in the plan's order.
     """
 
     states: dict[str, TrialState]
@@ -31,12 +31,12 @@ class Agenda:
 
     @property
     def finished(self) -> dict[str, Outcome]:
-        """Results of earlier runs, by trial."""
+        """Results of earlier runs by trial id."""
         return {trial: state.outcome for trial, state in self.states.items() if state.outcome is not None}
 
     @property
     def failed(self) -> dict[str, str]:
-        """Reasons of trials that failed in earlier runs and are not run again."""
+        """Trial id → reason, for trials that failed in earlier runs and are not run again."""
         again = {trial.trial_id for trial in self.to_run}
         return {
             trial: state.reason
@@ -46,32 +46,32 @@ class Agenda:
 
     @property
     def left_alone(self) -> int:
-        """How many were not asked for."""
+        """Number of trials without a result that were not selected."""
         return len(self.states) - len(self.finished) - len(self.failed) - len(self.to_run)
 
 
 def agenda(study: Study, plan: Plan, *, only: Sequence[str] = (), retry_failed: bool = False) -> Agenda:
-    """Looks what there is to do; changes nothing.
+    """Return the agenda of a study's grid; change nothing.
 
     Args:
         study: The study.
-        plan: Its plan.
-        only: Trials' ids or cells' words; none for all.
-        retry_failed: Whether those that failed are run again.
+        plan: The study's plan.
+        only: Trial ids or words of cells; empty for all trials.
+        retry_failed: Whether to run failed trials again.
 
     Raises:
-        ValueError: One of ``only`` means no trial, or a result is damaged.
+        ValueError: An entry of ``only`` matches no trial, or a result is damaged.
     """
     return _sort(study, plan.trials, select_trials(plan, only), retry_failed=retry_failed)
 
 
 def tuning_agenda(study: Study, tuning: TuningPlan, *, retry_failed: bool = False) -> Agenda:
-    """Looks what there is to do of a tuning; changes nothing.
+    """Return the agenda of a study's tuning; change nothing.
 
     Args:
         study: The study.
-        tuning: Its tuning.
-        retry_failed: Whether trials that failed are run again.
+        tuning: The study's tuning.
+        retry_failed: Whether to run failed trials again.
 
     Raises:
         ValueError: A result is damaged.
@@ -90,28 +90,28 @@ def _sort(study: Study, trials: Sequence[Trial], asked: Sequence[Trial], *, retr
 
 
 def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None = None) -> Iterator[str]:
-    """Words what a run would do now.
+    """Yield lines that describe what a run would do now.
 
     Args:
         study: The study.
-        plan: Its plan.
-        todo: What there is to do of it.
-        tuning: What there is to do of its tuning first, where that is not finished.
+        plan: The study's plan.
+        todo: Agenda of the grid.
+        tuning: Agenda of the tuning; None if it is finished or there is none.
     """
     holder = running(study.folder)
     if holder is not None:
-        yield f"a run is under way: {holder}"
+        yield f"a run is active: {holder}"
     if tuning is not None:
-        assert plan.tuning is not None, "what is to be done of it is known"
+        assert plan.tuning is not None, "it has an agenda"
         values = {trial: f", {words(tried)}" for trial, tried in plan.tuning.values.items()}
         yield from _trials(study, "trials of the tuning", tuning, values)
-        yield "then, with the values that win, the grid:"
+        yield "then the grid, with the winning values:"
     yield from _trials(study, "trials", todo, {})
     to_run = [*(() if tuning is None else tuning.to_run), *todo.to_run]
     flops = sum(trial.train_flops for trial in to_run)
     measured = measured_throughput(study, plan)
     seconds = sum(predict_s(trial, measured) for trial in to_run)
-    yield f"{format_flops(flops)} to run, about {format_seconds(seconds)} of one slot"
+    yield f"{format_flops(flops)} to run, about {format_seconds(seconds)} on one slot"
     if plan.study_flops is not None:
         left = plan.study_flops - spent_flops(read_entries(study.folder / "ledger.jsonl"))
         yield f"{format_flops(max(0, left))} of the study budget of {format_flops(plan.study_flops)} are left"
@@ -120,16 +120,16 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
 def _trials(study: Study, what: str, todo: Agenda, values: Mapping[str, str]) -> Iterator[str]:
     parts = [f"{len(todo.finished):,} finished"] if todo.finished else []
     if todo.failed:
-        parts.append(f"{len(todo.failed):,} failed before (--retry-failed runs them again)")
+        parts.append(f"{len(todo.failed):,} failed in an earlier run (--retry-failed runs them again)")
     if todo.left_alone:
-        parts.append(f"{todo.left_alone:,} not asked for")
+        parts.append(f"{todo.left_alone:,} not selected")
     yield f"{len(todo.states):,} {what}: {', '.join([*parts, f'{len(todo.to_run):,} to run'])}"
     away = sum(todo.states[trial.trial_id].stage in {Stage.FINISHED, Stage.DIVERGED} for trial in todo.to_run)
     if away:
-        yield f"{away:,} of them have a row in {study.folder / 'results.parquet'} and no folder in trials/"
+        yield f"{away:,} of them have a row in {study.folder / 'results.parquet'} but no folder in trials/"
     for trial in todo.to_run[:_MOST_SHOWN]:
         steps = todo.states[trial.trial_id].kept_steps
-        goes_on = f", goes on at {steps / trial.steps:.0%}" if steps else ""
+        goes_on = f", continues at {steps / trial.steps:.0%}" if steps else ""
         value = values.get(trial.trial_id, "")
         yield f"  {trial.cell}{value}, seed {trial.seed}: {format_flops(trial.train_flops)}{goes_on}"
     if len(todo.to_run) > _MOST_SHOWN:

@@ -1,4 +1,4 @@
-"""How far the trials are that have no row in the results yet, in words for the report."""
+"""Progress, in words for the report, of trials that have no row in the results yet."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,14 +8,14 @@ from study.storage.lock import running
 
 
 def begun(folder: Path, steps: Mapping[str, int]) -> dict[str, str]:
-    """Return how far trials are, in words; those that were never begun are left out.
+    """Return the progress of trials in words, by trial id, without those that were never started.
 
     Args:
         folder: The study's folder.
-        steps: Id of each trial without a row → the steps that it takes.
+        steps: Id → number of steps, for each trial without a row.
 
     Raises:
-        ValueError: What a trial left is damaged.
+        ValueError: A file of a trial is damaged.
     """
     now = running(folder) is not None
     states = trial_states(folder, steps)
@@ -26,14 +26,14 @@ def begun(folder: Path, steps: Mapping[str, int]) -> dict[str, str]:
 def _words(state: TrialState, steps: int, *, under_way: bool) -> str:
     if state.stage in {Stage.WAITING, Stage.LEFT_OUT}:
         return ""
-    if state.column == "done":  # the tables are written now and then
-        return "finished; the next `run` puts it among the results"
+    if state.column == "done":  # results.parquet is written every few seconds
+        return "finished; the next `run` adds it to the results"
     if state.stage is Stage.FAILED:
-        return f"failed: {state.reason}; the next `run` puts it among the results"
+        return f"failed: {state.reason}; the next `run` adds it to the results"
     if under_way:
         progress = state.progress
         seen = 0.0 if progress is None else progress["samples_seen"] / progress["samples_planned"]
-        return f"begun; {max(seen, state.kept_steps / steps):.0%} of its samples seen"
+        return f"running; {max(seen, state.kept_steps / steps):.0%} of its samples seen"
     if state.kept_steps:
-        return f"interrupted; goes on from its checkpoint at {state.kept_steps / steps:.0%} of its samples"
+        return f"interrupted; continues from its checkpoint at {state.kept_steps / steps:.0%} of its samples"
     return "interrupted before its first checkpoint; starts anew"

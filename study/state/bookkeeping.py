@@ -1,4 +1,4 @@
-"""What every way of running trials writes down: jobs, events, and what trials spend, lose and give."""
+"""Shared bookkeeping of tuning and grid: jobs, events, and ledger entries of trials."""
 
 import json
 import time
@@ -14,19 +14,19 @@ from study.state.study import Study
 
 
 def trial_folder(study: Study, trial_id: str) -> Path:
-    """Gives a trial's own folder."""
+    """Return the folder of a trial."""
     return study.folder / "trials" / trial_id
 
 
 def needs(study: Study, trial: Trial) -> Amounts:
-    """Says what a trial occupies on each of its nodes."""
+    """Return the resources that a trial needs on each of its nodes."""
     resources = trial.resources
     shares = {"cpus": resources.cpus, "gpus": resources.gpus} | study.declaration.resources.custom
     return {name: amount / resources.nodes for name, amount in shares.items()}
 
 
 def trial_job(study: Study, trial: Trial) -> TrialJob:
-    """Says where a trial finds its pool and evaluation sets, and what it may take."""
+    """Return a trial's job: the paths of its data and its resources on one node."""
     resources, declared = trial.resources, study.declaration.resources
     return TrialJob(
         trial=trial,
@@ -44,13 +44,13 @@ def trial_job(study: Study, trial: Trial) -> TrialJob:
 
 
 def add_event(study: Study, event: str, **facts: object) -> None:
-    """Appends a line to the study's ``events.jsonl``."""
+    """Append a line to the study's ``events.jsonl``."""
     line = json.dumps({"time": time.time(), "event": event, **facts}) + "\n"
     append_whole(study.folder / "events.jsonl", line)
 
 
 def book_outcome(ledger: Ledger, trial: Trial, folder: Path, outcome: Outcome) -> None:
-    """Books what a trial with a result has spent, and what it computed beside that."""
+    """Book a trial's result as spent, and the compute that did not contribute to it as wasted."""
     finished = outcome.row["status"] == "finished"
     spent = FlopCount(
         train_flops=trial.train_flops_after(outcome.row["samples_seen"]),
@@ -61,10 +61,10 @@ def book_outcome(ledger: Ledger, trial: Trial, folder: Path, outcome: Outcome) -
 
 
 def book_lost(ledger: Ledger, trial: Trial, folder: Path) -> list[Path]:
-    """Books what a trial did beyond its last sound checkpoint.
+    """Book the compute of a trial beyond its last sound checkpoint as wasted.
 
     Returns:
-        Damaged checkpoints, which it removed.
+        Damaged checkpoints, which were removed.
     """
     damaged = drop_damaged(folder)
     kept = trial.train_flops_after(kept_steps(folder) * trial.batch_size)
@@ -73,19 +73,19 @@ def book_lost(ledger: Ledger, trial: Trial, folder: Path) -> list[Path]:
 
 
 def book_given_up(ledger: Ledger, trial_id: str, folder: Path) -> None:
-    """Books a trial that gave no result; a later run starts it anew."""
+    """Book all compute of a trial as wasted and close its reservation; a later run starts it anew."""
     drop_scaffolding(folder)
     _book_waste(ledger, trial_id, folder, kept=FlopCount())
     ledger.settle(trial_id, train_flops=0, evaluation_flops=0)
 
 
 def book_left_behind(ledger: Ledger, trial_id: str, folder: Path) -> None:
-    """Closes the reservation of a trial that an earlier declaration began and the plan does not have."""
+    """Close the reservation of a trial that was started by an earlier declaration and is not in the plan."""
     outcome = read_outcome(folder)
     if outcome is None:
         book_given_up(ledger, trial_id, folder)
         return
-    row = outcome.row  # it finished, and its driver died before that was booked
+    row = outcome.row  # the trial ended, but its driver died before booking it
     spent = FlopCount(
         train_flops=row["samples_seen"] * row["train_flops_per_sample"],
         evaluation_flops=int(row["evaluation_flops"]) if row["status"] == "finished" else 0,
@@ -95,7 +95,7 @@ def book_left_behind(ledger: Ledger, trial_id: str, folder: Path) -> None:
 
 
 def _book_waste(ledger: Ledger, trial_id: str, folder: Path, *, kept: FlopCount) -> None:
-    """Books all that a trial ever computed and that is not kept; what is booked is not booked again."""
+    """Book all compute of a trial that is not kept as wasted; the ledger books only what is new."""
     count = read_count(folder)
     if count is not None:
         ledger.waste(

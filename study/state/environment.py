@@ -1,4 +1,4 @@
-"""The versions and the hardware that results depend on."""
+"""Software versions and hardware that results depend on."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ _PACKAGES = ("torch", "open_clip_torch", "timm", "ray", "numpy", "pandas", "scip
 
 
 def environment() -> dict[str, str]:
-    """Gives the versions and the hardware that results depend on."""
+    """Return versions and hardware by name, as written to ``environment.json``."""
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -1,4 +1,4 @@
-"""How long the rest of a study takes: a range, from the speeds at which its kinds of trials ran."""
+"""Forecast of a study's remaining time as a range, from the measured speeds of its kinds of trials."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from budgets.planning.price import Range, makespan
 from runners.trials.throughput import Kind
 
-_FEW = 3
-_SPREAD_OF_FEW = 1.25  # of a speed that was measured once or twice
-_SPREAD_UNMEASURED = 2.0
+_FEW = 3  # measurements from which their own range is used
+_SPREAD_OF_FEW = 1.25  # factor of uncertainty for fewer measurements
+_SPREAD_UNMEASURED = 2.0  # the same without any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ahead:
-    """What is left of a trial.
+    """The rest of a trial.
 
     Attributes:
-        kind: Its architecture and strategy.
-        samples: Samples that it has still to see.
-        predicted_s: Seconds for them as planned, where its kind was not measured.
+        kind: Architecture and strategy.
+        samples: Samples still to be seen.
+        predicted_s: Planned seconds for them, used if the kind was not measured.
     """
 
     kind: Kind
@@ -27,16 +27,16 @@ class Ahead:
 
 
 def time_left(ahead: Iterable[Ahead], speeds: Mapping[Kind, Sequence[float]], slots: int) -> Range | None:
-    """Forecasts the seconds until the last trial ends, longest first on the next free slot.
+    """Forecast the seconds until the last trial ends, if the longest starts first on the next free slot.
 
     Args:
-        ahead: What is left of each trial.
-        speeds: Samples a second at which trials of a kind ran.
-        slots: Trials that run at once.
+        ahead: The rest of each trial.
+        speeds: Measured samples/s of each kind of trial.
+        slots: Number of trials that run at once.
 
     Returns:
-        From the fastest to the slowest that each kind ran at, 25 % either way where that is known from one
-        or two trials, twice either way where it is not; None where nothing is left.
+        The range from each kind's highest to its lowest measured speed; widened by a factor of 1.25 each way
+        for kinds with one or two measurements, and of 2 for kinds without any. None if no trial is left.
     """
     low, high = [], []
     for each in ahead:

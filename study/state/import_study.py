@@ -1,4 +1,4 @@
-"""Writes the folder of an imported study, from anyone's table and a map of its columns."""
+"""Import of a table, with a map of its columns, as the folder of a study."""
 
 import json
 import shutil
@@ -20,19 +20,19 @@ from study.state.imported import RECORD
 
 
 def import_study(table: Path, map_name: str, *, name: str | None, results: Path) -> Iterator[str]:
-    """Writes ``results/<name>/`` as a whole, or leaves it where it is the same already.
+    """Replace ``results/<name>/`` as a whole, or leave it if it would not change.
 
     Args:
         table: A CSV or parquet file.
-        map_name: A column map: the path of its file, or the name of one that comes with the project.
-        name: Of the study; the map's by default.
-        results: Where studies are kept.
+        map_name: The path of a column map, or the name of a shipped one.
+        name: Name of the study (default: the map's name).
+        results: Folder of studies.
 
     Yields:
-        The lines that say what was read, and what was not and why.
+        Lines with the counts of imported rows and of dropped rows by reason.
 
     Raises:
-        ValueError: Map or table can't be read, or the name is that of a study of another kind.
+        ValueError: Map or table can't be read, or the name belongs to a study that was not imported.
     """
     map_path = find_column_map(map_name)
     name = values.name(name or map_path.stem)
@@ -46,7 +46,7 @@ def import_study(table: Path, map_name: str, *, name: str | None, results: Path)
     dropped = pd.concat([part.astype("str") for part in left], ignore_index=True)
     kept = len(imported) - len(excluded)
     if not kept:
-        raise ValueError(f"{table} has no row that can be used: {'; '.join(_counted(dropped))}")
+        raise ValueError(f"{table} has no usable row: {'; '.join(_counted(dropped))}")
     record = {
         "metric": how.metric, "title": how.title, "table": table.name,
         "sha256": sha256(table.read_bytes()).hexdigest(), "map": map_path.name, "rows": len(frame),
@@ -66,31 +66,31 @@ def import_study(table: Path, map_name: str, *, name: str | None, results: Path)
             new.rename(folder)
     yield f"{name}: {kept:,} of {plural(len(frame), 'row')} of {table.name}, {how.metric}"
     for line in _counted(dropped):
-        yield f"  left aside: {line}"
+        yield f"  dropped: {line}"
     if len(dropped):
-        yield f"  each of them: {folder / 'dropped.parquet'}"
-    yield f"{folder} is as it was" if same else f"imported into {folder}"
+        yield f"  list of dropped rows: {folder / 'dropped.parquet'}"
+    yield f"{folder} is unchanged" if same else f"imported into {folder}"
 
 
 def _check_free(folder: Path) -> None:
     if folder.name in shipped_studies():
         raise ValueError(
-            f"'{folder.name}' is a study that comes with the project; give another name by --name NAME"
+            f"'{folder.name}' is the name of a shipped study; choose another one with --name NAME"
         )
     if folder.exists() and not (folder / RECORD).exists():
         raise ValueError(
-            f"{folder} is there and was not imported, it is never overwritten; "
-            "give another name by --name NAME, or another --results FOLDER"
+            f"{folder} already exists and is not an imported study, so it is not overwritten; "
+            "choose another name with --name NAME, or another --results FOLDER"
         )
 
 
 def _counted(dropped: pd.DataFrame) -> list[str]:
-    """Why rows were dropped, and how many."""
+    """Return one line per reason with the number of dropped rows."""
     return [f"{plural(count, 'row')}: {reason}" for reason, count in dropped["reason"].value_counts().items()]
 
 
 def _same(new: Path, old: Path) -> bool:
-    """Whether an imported study is to the byte what it would become."""
+    """Return whether the files of two imported studies have the same bytes."""
     return all(
         (old / path.name).exists() and (old / path.name).read_bytes() == path.read_bytes()
         for path in new.iterdir()

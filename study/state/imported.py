@@ -1,4 +1,4 @@
-"""An imported study: a folder of results that came from anyone's table, neither planned nor run here."""
+"""Imported studies: folders of results that come from a table instead of a run."""
 
 import json
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import pandas as pd
 from runners.results import read_table
 
 RECORD = "import.json"
-"""What an imported study's folder is known by: where its results came from."""
+"""The file that marks the folder of an imported study; it holds the origin of its results."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,10 +18,10 @@ class Imported:
     """An imported study.
 
     Attributes:
-        name: Its name.
+        name: The study's name.
         folder: ``results/<name>``.
-        record: What ``import`` noted: ``metric``, ``title``, ``table`` (file name), ``sha256`` of the table,
-            ``map`` (file name), ``rows`` of the table.
+        record: Origin of the results: ``metric``, ``title``, ``table`` (file name), ``sha256`` of the table,
+            ``map`` (file name), ``rows`` (number of rows in the table).
     """
 
     name: str
@@ -30,36 +30,36 @@ class Imported:
 
     @property
     def metric(self) -> str:
-        """Its metric."""
+        """The metric of its results."""
         return str(self.record["metric"])
 
     @property
     def map_text(self) -> str:
-        """The map, as it was written."""
+        """The text of its column map."""
         return (self.folder / "map.yaml").read_text(encoding="utf-8")
 
     def results(self) -> pd.DataFrame:
-        """Return its results, one row a trial.
+        """Return its results, one row per trial.
 
         Raises:
-            ValueError: They can't be read.
+            ValueError: The file can't be read.
         """
         return read_table(self.folder / "results.parquet")
 
     def dropped(self) -> pd.DataFrame:
-        """Return the rows of the table that are no results: ``trial`` (``row-7``) and ``reason``.
+        """Return the dropped rows of the table: ``trial`` (such as ``row-7``) and ``reason``.
 
         Raises:
-            ValueError: They can't be read.
+            ValueError: The file can't be read.
         """
         return read_table(self.folder / "dropped.parquet")
 
 
 def find_imported(name: str, results: Path) -> Imported | None:
-    """Return the imported study of a name, or None where there is none.
+    """Return the imported study of a name; None if there is none.
 
     Raises:
-        ValueError: Its record is damaged.
+        ValueError: The study's record is damaged.
     """
     record = results / name / RECORD
     if Path(name).name != name or not record.is_file():

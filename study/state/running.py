@@ -1,4 +1,4 @@
-"""How far a study is: its trials by level and state, and those that run now."""
+"""Data of the status views: counts of trials by level, and the progress of running trials."""
 
 import math
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Level:
-    """How far the trials of a level are.
+    """Counts of the trials of a level by state.
 
     Attributes:
         name: The level, ``tuning``, or a regime without levels.
-        done: Trials with a result.
-        running: Trials that run.
-        failed: Trials without a result that are not tried again by themselves.
-        waiting: The others.
+        done: Trials with a result (finished or diverged).
+        running: Running trials.
+        failed: Trials that failed and run again only with ``--retry-failed``.
+        waiting: All other trials.
     """
 
     name: str
@@ -26,25 +26,25 @@ class Level:
 
     @property
     def total(self) -> int:
-        """All its trials."""
+        """Number of trials in the level."""
         return self.done + self.running + self.failed + self.waiting
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Running:
-    """A trial that runs.
+    """Progress of a running trial.
 
     Attributes:
-        trial: Its id.
-        what: Its cell and seed in words.
+        trial: The trial's id.
+        what: Cell and seed in words.
         samples_seen: Samples seen so far.
-        samples_planned: Samples that it will see.
+        samples_planned: Samples to see in all.
         train_flops: Training FLOPs so far.
-        loss: The last step's loss; None before the first.
-        losses: Means of equal stretches of its steps so far.
-        samples_per_s: Since its process took it up; None before it is known.
-        flops_per_s: Training FLOPs a second; None before that is known.
-        left_s: Seconds until its training ends, at that speed; None before that is known.
+        loss: Loss of the last step; None before the first.
+        losses: Mean losses of equal parts of the steps so far.
+        samples_per_s: Samples/s since the trial's process started; None until measured.
+        flops_per_s: Training FLOP/s; None until measured.
+        left_s: Seconds until its training ends at that speed; None until measured.
     """
 
     trial: str
@@ -60,13 +60,13 @@ class Running:
 
 
 def running_trial(trial: str, what: str, flops_per_sample: float, progress: Mapping[str, Any]) -> Running:
-    """Makes it of what a trial writes down every second.
+    """Return the progress of a trial from its ``progress.json``, which it writes every second.
 
     Args:
         trial: The trial's id.
-        what: Its cell and seed in words.
-        flops_per_sample: Training FLOPs of a pair, the mean over the trial.
-        progress: What it wrote.
+        what: Cell and seed in words.
+        flops_per_sample: Training FLOPs per pair, the mean over the trial.
+        progress: The content of ``progress.json``.
     """
     speed = progress.get("samples_per_s") or None
     left = progress["samples_planned"] - progress["samples_seen"]

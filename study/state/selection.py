@@ -1,4 +1,4 @@
-"""Cells meant by words: what `plan --explain` shows and what `run --only` runs."""
+"""Selection of cells by words, for ``plan --explain`` and ``run --only``."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
@@ -9,19 +9,20 @@ T = TypeVar("T")
 
 
 def cell_words(cell: Cell, samples: int) -> str:
-    """Says all of a cell that words may be about."""
+    """Return the text of a cell that words are matched with."""
     return f"{cell}, {cell.regime}, {cell.subset_size} pairs, {samples} samples"
 
 
 def meant(items: Iterable[T], wanted: str, text: Callable[[T], str]) -> list[T]:
-    """Finds what words mean: items whose text has all of them.
+    """Return the items whose text contains all the words.
 
-    A word that names something whole is meant as that: clip is not clip-crop-flip.
+    If some items contain all of them as whole words, only these are returned: ``clip`` selects clip, not
+    clip-crop-flip.
 
     Args:
-        items: To choose from.
+        items: Items to choose from.
         wanted: The words.
-        text: What an item's words are.
+        text: Returns the text of an item.
     """
     words = wanted.lower().replace(",", "").split()
     found = [each for each in items if words and all(word in text(each).lower() for word in words)]
@@ -30,14 +31,14 @@ def meant(items: Iterable[T], wanted: str, text: Callable[[T], str]) -> list[T]:
 
 
 def select_trials(plan: Plan, selections: Sequence[str]) -> list[Trial]:
-    """Gives the trials that any of the selections means, in the plan's order.
+    """Return the trials that match any of the selections, in the plan's order.
 
     Args:
         plan: The plan.
-        selections: Each a trial's id or words of its cell; none for all trials.
+        selections: Trial ids or words of cells; empty for all trials.
 
     Raises:
-        ValueError: A selection means no trial.
+        ValueError: A selection matches no trial.
     """
     chosen: set[str] = set()
     for selection in selections:
@@ -46,8 +47,8 @@ def select_trials(plan: Plan, selections: Sequence[str]) -> list[Trial]:
         )
         if not found:
             raise ValueError(
-                f"--only '{selection}' means no trial of this plan; `plan` shows its cells, "
-                "--format csv with the trials' ids"
+                f"--only '{selection}' matches no trial of this plan; `plan` lists the cells, "
+                "`plan --format csv` the trials' ids"
             )
         chosen.update(trial.trial_id for trial in found)
     return [trial for trial in plan.trials if not selections or trial.trial_id in chosen]

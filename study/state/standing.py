@@ -1,4 +1,4 @@
-"""Where a study stands, read from what it has written; works while it runs and after."""
+"""Status of a study, read from its files during a run or afterwards."""
 
 import math
 import time
@@ -23,12 +23,12 @@ from study.storage.lock import running as running_now
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """A trial that gave no result.
+    """A failed trial.
 
     Attributes:
-        trial: Its id.
-        what: Its cell and seed in words.
-        reason: Why.
+        trial: The trial's id.
+        what: Cell and seed in words.
+        reason: The reason of the failure.
     """
 
     trial: str
@@ -38,25 +38,25 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
-    """Where a study stands. FLOPs are training FLOPs (`budgets.cost.flops.CONVENTION`).
+    """Status of a study. FLOPs are training FLOPs (`budgets.cost.flops.CONVENTION`).
 
     Attributes:
-        study: Its name.
-        run: The run that is under way, in words, or None.
-        levels: Its trials by level and state.
-        running: The trials that run.
-        interrupted: Trials that wait and go on from a checkpoint.
-        no_room: Trials that wait and cost more than is left of the study budget.
-        failures: The trials that failed.
-        planned_flops: Of all planned trials.
-        spent_flops: Gone: charged, spent and wasted.
-        reserved_flops: Set aside for trials that were started.
-        wasted_flops: Of what is gone, lost to crashes and done again.
-        study_flops: The study budget, or None.
-        slots: Trials that the last run could run at once, at its last event; None before any.
-        slots_busy: Share of its slots' time that the last run filled, up to now or to its last event; None
-            before any.
-        left_s: Forecast of the seconds to the end; None where nothing is left.
+        study: The study's name.
+        run: The active run in words; None if there is none.
+        levels: Counts of trials by level and state.
+        running: Progress of the running trials.
+        interrupted: Number of waiting trials that continue from a checkpoint.
+        no_room: Number of waiting trials that cost more than is left of the study budget.
+        failures: The failed trials.
+        planned_flops: FLOPs of all planned trials.
+        spent_flops: FLOPs charged, spent and wasted.
+        reserved_flops: FLOPs reserved for started trials.
+        wasted_flops: The part of ``spent_flops`` that was lost to crashes and repeated.
+        study_flops: The study budget; None if not declared.
+        slots: Trials that could run at once at the last run's last event; None before the first run.
+        slots_busy: Share of the last run's slot time in use, up to now or to its last event; None before the
+            first run.
+        left_s: Forecast of the remaining seconds; None if no trial is left.
     """
 
     study: str
@@ -77,10 +77,10 @@ class Standing:
 
 
 def read_standing(study: Study) -> Standing:
-    """Reads where a study stands.
+    """Read the status of a study.
 
     Raises:
-        ValueError: It has not been run, or what it wrote is damaged.
+        ValueError: The study has not been run, or one of its files is damaged.
     """
     folder = study.folder
     plan = _planned(study)
@@ -140,7 +140,7 @@ def read_standing(study: Study) -> Standing:
 
 
 def _planned(study: Study) -> pd.DataFrame:
-    """The planned trials, those of the tuning first; ``phase`` tells them apart."""
+    """Return the planned trials, tuning first; the column ``phase`` is ``tuning`` or ``grid``."""
     parts = [
         read_table(path).assign(phase=phase)
         for phase, path in (
@@ -151,7 +151,7 @@ def _planned(study: Study) -> pd.DataFrame:
     ]
     if not parts:
         raise ValueError(
-            f"{study.folder} holds no study; run `python -m study run {study.declaration.name}` first"
+            f"{study.folder} has no results; run `python -m study run {study.declaration.name}` first"
         )
     return pd.concat(parts, ignore_index=True).drop_duplicates("trial", ignore_index=True)
 
@@ -164,7 +164,7 @@ def _last_run(events: pd.DataFrame) -> pd.DataFrame | None:
 
 
 def _levels(plan: pd.DataFrame, states: Mapping[str, TrialState]) -> list[Level]:
-    """Counts the trials of each level and state, the tuning first and levels rising."""
+    """Return the counts of trials by level and state, tuning first, then levels in ascending order."""
     tuning = plan["phase"] == "tuning"
     names = plan["level_flops"].map(lambda flops: "no level" if pd.isna(flops) else format_flops(flops))
     order = plan["level_flops"].fillna(float("inf")).mask(tuning, -1.0)
@@ -183,14 +183,14 @@ def _left(
     *,
     slots: int,
 ) -> Range | None:
-    """Forecasts the rest: at the speeds that finished and running trials have, else as planned.
+    """Forecast the remaining time, from the speeds of finished and running trials, else from the plan.
 
     Args:
         rows: The planned trials.
-        ahead: Trials that wait or run → samples that each has still to see.
+        ahead: Trial id → samples still to be seen, for waiting and running trials.
         events: The study's events.
-        running: The trials that run.
-        slots: Trials that run at once.
+        running: Progress of the running trials.
+        slots: Number of trials that run at once.
     """
     speeds: dict[tuple[str, str], list[float]] = defaultdict(list)
     measured = {each.trial: each.samples_per_s for each in running if each.samples_per_s is not None}

@@ -1,6 +1,6 @@
-"""A declared study: where its files are, its pool, its plan.
+"""A declared study: its folders, its pool and its plan.
 
-torch is imported by the function that needs it, so that planning starts at once.
+Only the function that needs torch imports it, so that planning starts at once.
 """
 
 import time
@@ -49,10 +49,10 @@ class Study:
     """A declared study and its folders.
 
     Attributes:
-        declaration: What was declared.
+        declaration: The declaration.
         folder: ``results/<name>``.
-        pools: Where generated pools are kept.
-        storage: What keeps both.
+        pools: Folder of generated pools.
+        storage: The storage that nodes and drivers share.
     """
 
     declaration: Declaration
@@ -62,18 +62,18 @@ class Study:
 
     @property
     def pool(self) -> Path:
-        """Folder of the pool."""
+        """The folder of the pool."""
         pool = self.declaration.pool
         return Path(pool.path) if isinstance(pool, FolderPool) else self.pools / pool.name
 
     @property
     def calibration(self) -> Path:
-        """Where ``calibrate`` writes what it measured."""
+        """The file that ``calibrate`` writes."""
         return self.folder / "throughput.json"
 
     @property
     def evaluation(self) -> dict[str, Path]:
-        """Evaluation sets: those that stand in the pool's folder, then those of the declaration."""
+        """Evaluation sets by name: those in the pool's folder, then those of the declaration."""
         own = sorted((self.pool / "evaluation").glob("*/"))
         return {path.name: path for path in own} | {
             name: Path(path) for name, path in self.declaration.evaluation.items()
@@ -81,12 +81,13 @@ class Study:
 
 
 def find_study(declaration: Declaration, *, results: str | None, pools: str | None) -> Study:
-    """Says where a study's files are.
+    """Return the study of a declaration with its folders.
 
     Args:
-        declaration: The study.
-        results: Folder of studies, or None for the storage's, else that where the command runs.
-        pools: Folder of pools; likewise, or for this node's cache where the storage is no folder.
+        declaration: The declaration.
+        results: Folder of studies; None for ``results`` below the declared storage folder, if any, else below
+            the working directory.
+        pools: Folder of pools; None for ``pools`` likewise, or in this machine's cache for a bucket.
     """
     place = declaration.storage or ""
     away = "://" in place
@@ -103,11 +104,11 @@ def find_study(declaration: Declaration, *, results: str | None, pools: str | No
 
 
 def plan_study(study: Study) -> Plan:
-    """Plans a study; a folder of shards that was never opened is indexed first.
+    """Plan a study; shards that have no index yet are indexed first.
 
     Raises:
-        ValueError: The pool or an evaluation set can't be read, the grid does not fit the budget, or the
-            metric's evaluation set is not there.
+        ValueError: The pool or an evaluation set can't be read, the grid does not fit the budget, or no
+            evaluation set has the metric.
     """
     pool, evaluation, charges = _facts(study)
     for quality in (quality for block in study.declaration.grid for quality in block.quality):
@@ -118,7 +119,7 @@ def plan_study(study: Study) -> Plan:
     if metric not in evaluation.metrics and not isinstance(study.declaration.pool, DescribedPool):
         raise ValueError(
             f"{unknown('metric', metric, evaluation.metrics)}. "
-            "A set of your own is named under evaluation:, as NAME: FOLDER"
+            "Declare your own evaluation sets under evaluation: as NAME: FOLDER"
         )
     return make_plan(
         study.declaration,
@@ -131,10 +132,10 @@ def plan_study(study: Study) -> Plan:
 
 
 def _scores(study: Study, metrics: tuple[str, ...]) -> Scores | None:
-    """Reads what the study's tuning gave so far; the pool's validation set selects, where it has one.
+    """Read the scores of the study's tuning so far, on the pool's validation set if it has one.
 
     Raises:
-        ValueError: The declared metric is not measured.
+        ValueError: No evaluation set has the declared metric.
     """
     tuning, own = study.declaration.tuning, study.declaration.metric
     if tuning is None:
@@ -147,7 +148,7 @@ def _scores(study: Study, metrics: tuple[str, ...]) -> Scores | None:
 
 
 def study_grid(study: Study) -> Grid:
-    """Gives a study's grid: every cell that it asks for, feasible or not.
+    """Return a study's grid: every declared cell, feasible or not.
 
     Raises:
         ValueError: The pool or an evaluation set can't be read.
@@ -157,19 +158,19 @@ def study_grid(study: Study) -> Grid:
 
 
 def plan_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Gives the plan's trials and left-out cells as tables; the same plan gives the same tables.
+    """Return the plan's trials and left-out cells as tables; the same plan gives the same tables.
 
-    What was measured in the study does not enter the predicted seconds: see `measured_throughput` for that.
+    Therefore the predicted seconds do not use the study's own measurements (`measured_throughput`).
     """
     rows = [{**plan_row(trial), "predicted_s": predict_s(trial, {})} for trial in plan.trials]
     return to_frame(rows, PLAN_COLUMNS), to_frame(map(left_out_row, plan.left_out), LEFT_OUT_COLUMNS)
 
 
 def measured_throughput(study: Study, plan: Plan) -> dict[Kind, float]:
-    """Gives samples a second of kinds of trials on one device: of the last one here, else as calibrated.
+    """Return samples/s on one device by kind of trial: of the last finished one here, else calibrated.
 
     Raises:
-        ValueError: What was calibrated can't be read.
+        ValueError: ``throughput.json`` can't be read.
     """
     found = read_calibration(study.calibration)
     calibrated = {} if found is None else found.speeds
@@ -185,10 +186,10 @@ def measured_throughput(study: Study, plan: Plan) -> dict[Kind, float]:
 
 
 def device_throughput(study: Study) -> Speeds:
-    """Gives samples a second of kinds of trials as calibrated on the device that the study is priced on.
+    """Return samples/s by kind of trial, if calibrated on the device of the declared cluster.
 
     Raises:
-        ValueError: What was calibrated can't be read.
+        ValueError: ``throughput.json`` can't be read.
     """
     found, cluster = read_calibration(study.calibration), study.declaration.cluster
     if found is None or cluster is None or found.device != device(cluster.device).name:
@@ -219,8 +220,8 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
         metrics |= {name: described.metrics for name, described in declared.items()}
         return facts, _evaluation((*own, *by_content), sizes, metrics), (charge,)
     opened = open_pool(study.pool, tolerance=study.declaration.limits.damage)
-    if told := not_indexed(opened):
-        raise ValueError(told)
+    if problem := not_indexed(opened):
+        raise ValueError(problem)
     facts = PoolFacts(
         name=opened.fingerprint,
         pairs=opened.count,
@@ -243,16 +244,16 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
 
 
 def _declared_set(study: Study, path: Path, *, probe: bool) -> SetFacts:
-    """Describes a set that the declaration names, which must not lie among the pairs that are trained on.
+    """Describe a declared evaluation set.
 
     Raises:
-        ValueError: It does, or it can't be read.
+        ValueError: The set lies among the pool's training shards, or can't be read.
     """
     pool = study.pool.resolve()
     if path.resolve().is_relative_to(pool) and not path.resolve().is_relative_to(pool / "evaluation"):
         raise ValueError(
-            f"evaluation set {path} lies within the pool {study.pool}: it would be trained on. "
-            f"Keep it elsewhere, or in {study.pool / 'evaluation'}"
+            f"evaluation set {path} lies inside the pool {study.pool}, so its pairs would be trained on. "
+            f"Move it to another folder, or into {study.pool / 'evaluation'}"
         )
     return describe_evaluation_set(path, probe=probe)
 
@@ -270,10 +271,10 @@ def _evaluation(
 
 
 def ensure_pool(study: Study, say: Callable[[str], None]) -> None:
-    """Builds the embedded pool when it is not there yet, nor in the study's storage.
+    """Build the embedded pool unless it exists on this machine or in the study's storage.
 
     Raises:
-        OSError: The storage is away.
+        OSError: The storage can't be reached.
     """
     pool = study.declaration.pool
     if not isinstance(pool, EmbeddedPool) or (study.pool / "pool.json").exists():

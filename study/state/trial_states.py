@@ -1,8 +1,9 @@
-"""Where each trial of a study stands, from what is on disk: the one place that decides it.
+"""State of each trial of a study, from the files on disk; all commands use this module.
 
-A trial's own folder decides first. The ledger, the events and the tables are written after it, and a driver
-that dies in between leaves them behind. The events add what no folder holds: which trials run, and which the
-budget had no room for. A study without trials' folders, as one that is published, is read from its results.
+A trial's own folder decides first, because the ledger, the events and the tables are written after it: if the
+driver dies in between, they are out of date. The events add the facts that no folder holds: which trials are
+running, and which the budget had no room for. A study without trial folders, such as a published one, is read
+from its results.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -21,10 +22,10 @@ from study.storage.lock import running as running_now
 
 
 class Stage(StrEnum):
-    """How far a trial is."""
+    """Stage of a trial."""
 
-    WAITING = "waiting"  # never begun, or to be started anew
-    INTERRUPTED = "interrupted"  # begun, not running, without a result
+    WAITING = "waiting"  # never started, or to be started anew
+    INTERRUPTED = "interrupted"  # started, but not running and without a result
     RUNNING = "running"
     FINISHED = "finished"
     DIVERGED = "diverged"  # also a result
@@ -37,14 +38,15 @@ _COLUMNS = {Stage.FINISHED: "done", Stage.DIVERGED: "done", Stage.RUNNING: "runn
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialState:
-    """Where a trial stands.
+    """State of a trial.
 
     Attributes:
-        stage: How far it is.
-        kept_steps: Steps of its newest checkpoint.
-        progress: What `runners.trials.watch` wrote last; None without a result if it was never begun.
-        outcome: Its result; None without one, and where only the study's tables have it.
-        reason: Why it diverged, failed or was left out.
+        stage: The trial's stage.
+        kept_steps: Steps of the newest checkpoint.
+        progress: The last progress that `runners.trials.watch` wrote; None if the trial was never started or
+            has a result.
+        outcome: The result; None without one, or if only the study's tables have it.
+        reason: The reason why it diverged, failed or was left out; empty otherwise.
     """
 
     stage: Stage
@@ -55,20 +57,20 @@ class TrialState:
 
     @property
     def column(self) -> str:
-        """Its field of `study.state.running.Level`."""
+        """The field of `study.state.running.Level` that counts it."""
         return _COLUMNS.get(self.stage, "waiting")
 
 
 def trial_states(
     folder: Path, trials: Iterable[str], *, running: Collection[str] | None = None
 ) -> dict[str, TrialState]:
-    """Return where trials stand.
+    """Return the states of trials by id.
 
     Args:
         folder: The study's folder.
         trials: The trials' ids.
-        running: Those that run, where the caller is the run; by default the events of the run under way say
-            so, and which trials were left out.
+        running: The running trials, if the caller is the run itself; None to read them, and the trials left
+            out, from the events.
 
     Raises:
         ValueError: A result, a failure or the events can't be read; the message names the file.
@@ -101,7 +103,7 @@ def _state(folder: Path, trial: str, *, runs: bool, left_out: str | None) -> Tri
 
 
 def _from_events(folder: Path) -> tuple[set[str], dict[str, str]]:
-    """Return the trials that the run under way has at work, and those left out last, with the reason."""
+    """Return the trials that the active run is running, and the trials left out with the reason."""
     events = read_json_lines(folder / "events.jsonl")
     if "trial" not in events:
         return set(), {}

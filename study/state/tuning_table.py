@@ -1,4 +1,4 @@
-"""What a study's tuning gave, as files: every trial in ``tuning.parquet``, the winners in ``tuning.json``."""
+"""Files of a study's tuning: all results in ``tuning.parquet``, the winners in ``tuning.json``."""
 
 import math
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from runners.results import RESULT_COLUMNS, read_table, to_frame, write_table
 
 
 def write_tried(path: Path, plan: TuningPlan, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes the trials that have a result, in the plan's order: each winner's curve over the values tried.
+    """Write the trials that have a result, in the plan's order.
 
     Args:
-        path: The file, with the columns of results, and one more, ``tuned_<field>``, for each tuned field.
+        path: The file; its columns are those of the results and a ``tuned_<field>`` for each tuned field.
         plan: The tuning.
         rows: Trial id → result row.
     """
@@ -29,7 +29,7 @@ def write_tried(path: Path, plan: TuningPlan, rows: Mapping[str, Mapping[str, An
 
 
 def write_winners(path: Path, plan: TuningPlan) -> None:
-    """Writes the winner of each architecture and strategy that is decided, and those that are not."""
+    """Write the decided winners, and the architectures and strategies that still wait for one."""
     write_json(
         path,
         {
@@ -42,13 +42,13 @@ def write_winners(path: Path, plan: TuningPlan) -> None:
 
 
 def winner_facts(winner: Winner) -> dict[str, Any]:
-    """Gives a winner as plain data."""
+    """Return a winner as plain data."""
     runner_up = None if math.isnan(winner.runner_up_score) else winner.runner_up_score
     return asdict(winner) | {"runner_up_score": runner_up}
 
 
 def read_scores(path: Path, metric: str) -> dict[str, Score]:
-    """Reads the selecting metric of each trial in a ``tuning.parquet``; none where there is no such file."""
+    """Read the selecting metric of each trial in a ``tuning.parquet``; empty if the file does not exist."""
     if not path.exists():
         return {}
     scores = {}

@@ -1,7 +1,7 @@
-"""What a bucket has of a study, brought into the driver's own folder of it.
+"""Download of a study from a bucket into the driver's own folder.
 
-Of what both have, the bucket's is right: a driver elsewhere may have gone on. Weights and checkpoints stay
-where they are; empty files stand in for checkpoints.
+The bucket's version of a file replaces the local one, because a driver on another machine may have continued
+the study. Weights and checkpoints are not downloaded; an empty local file marks each checkpoint.
 """
 
 from collections import defaultdict
@@ -12,19 +12,19 @@ from runners.host.storage import Storage
 from runners.trials.trial_files import FAILURE, SMALL, stand_in
 
 LEASE = "run.json"
-"""The object that says which run of a study is alive."""
+"""Name of the object that the active run of a study keeps renewing (`study.storage.lease`)."""
 STOP = "stop"
-"""The object whose being there tells it to stop."""
+"""Name of the object whose existence asks the run to stop."""
 
 
 def bring(storage: Storage, name: str, folder: Path, part: str = "") -> None:
-    """Brings all of a study, or a part of it; who calls holds its lock.
+    """Download a study or a part of it; the caller must hold the study's lock.
 
     Args:
         storage: The storage.
-        name: What the study's folder is called there.
-        folder: The study's folder here.
-        part: A folder in both, as ``trials/0123456789ab``.
+        name: The study's folder in the storage.
+        folder: The study's folder on this machine.
+        part: A subfolder of both, such as ``trials/0123456789ab``; empty for the whole study.
     """
     parts: dict[str, dict[str, int]] = defaultdict(dict)
     for path, size in storage.list(f"{name}/{part}".rstrip("/")).items():
@@ -49,12 +49,12 @@ def bring(storage: Storage, name: str, folder: Path, part: str = "") -> None:
 
 
 def _is_finished(folder: Path, files: Mapping[str, int]) -> bool:
-    """Whether a trial has its result here and there: that never changes."""
+    """Return whether both places have the trial's result, which never changes: no need to download."""
     return "result.json" in files and (folder / "result.json").exists()
 
 
 def _agree(folder: Path, files: Mapping[str, int]) -> None:
-    """Has a trial's folder list exactly the checkpoints that the storage has."""
+    """Make a trial's folder list exactly the checkpoints that are in the storage."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = {stand_in(name) for name in files if name.startswith("checkpoint-")}
     for path in (*folder.glob("checkpoint-*"), folder / FAILURE, folder / "progress.json"):

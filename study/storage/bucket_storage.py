@@ -1,7 +1,8 @@
-"""A study below the URL of a bucket, which nodes and drivers share without sharing a folder.
+"""Storage of a study in a bucket, for nodes and drivers that share no folder.
 
-A driver works in its own folder of the study. What it writes there, its book, events and tables, it brings to
-the bucket within seconds; nodes bring trials (`runners.trials.upload`), of which it fetches what it needs.
+A driver works in a local folder of the study. A background thread uploads the files that the driver writes
+there (ledger, events, tables) within seconds. Nodes upload their trials (`runners.trials.upload`); the driver
+downloads the small files of each trial.
 """
 
 import threading
@@ -26,20 +27,20 @@ from study.storage.lock import Holder, between_runs, only_run, running, stop_run
 if TYPE_CHECKING:
     from runners.trials.trial_setup import TrialJob
 
-_HERE_ALONE = {"throughput.json", STOP}  # of this machine
+_HERE_ALONE = {"throughput.json", STOP}  # about this machine only; never uploaded
 _WEIGHTS = "weights.pt"
-_BEAT_S = 3.0
-_PATIENCE_S = 300.0  # with a bucket that is away at the end of a run
-_LOOK_PATIENCE_S = 10.0
+_BEAT_S = 3.0  # interval of the background thread: renew the lease, upload, download progress
+_PATIENCE_S = 300.0  # longest wait for an unreachable bucket at the end of a run
+_LOOK_PATIENCE_S = 10.0  # the same for commands that only read
 
 
 class BucketStorage(FolderStorage):
-    """The objects below a URL, held by a lease while a run is under way.
+    """The storage of one study as objects below a URL; a run holds a lease on it.
 
     Args:
-        url: The URL, an fsspec one.
-        name: What the study's folder is called below it.
-        folder: The driver's own folder of the study.
+        url: An fsspec URL.
+        name: The study's folder below the URL.
+        folder: The driver's local folder of the study.
     """
 
     def __init__(self, url: str, name: str, folder: Path) -> None:
@@ -54,24 +55,24 @@ class BucketStorage(FolderStorage):
         return Storage(self._url)
 
     def refresh(self) -> None:
-        """Bring all but weights and checkpoints."""
+        """Download the study without weights and checkpoints, unless a run on this machine is active."""
         with between_runs(self._folder) as free:
-            if free:  # again, where a driver elsewhere wrote meanwhile
+            if free:  # a list of objects is stale if a driver writes meanwhile; so retry
                 patiently(lambda: bring(self._objects, self._name, self._folder), patience_s=_LOOK_PATIENCE_S)
 
     def bring_weights(self, trial_id: str) -> None:
-        """Bring a trial's weights."""
+        """Download a trial's weights."""
         folder, name = self._trial(trial_id)
         if not (folder / _WEIGHTS).exists():
             found = self._objects.list(name)
             self._objects.get({_WEIGHTS: found[_WEIGHTS]} if _WEIGHTS in found else {}, name, folder)
 
     def bring_pool(self, name: str) -> bool:
-        """Bring a pool into this machine's cache."""
+        """Download a pool into this machine's cache."""
         return fetch_tree(self._objects, name, cache_folder(self._url))
 
     def stop(self, *, wait_s: float) -> Iterator[str]:
-        """Tell a run on this machine by its file, one elsewhere by an object."""
+        """Ask the run to stop: by the file ``stop`` on this machine, else by an object in the bucket."""
         if running(self._folder) is not None:
             return super().stop(wait_s=wait_s)
         tell = partial(self._objects.write, f"{self._name}/{STOP}", b"stop")
@@ -79,13 +80,14 @@ class BucketStorage(FolderStorage):
 
     @contextmanager
     def claim(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Hold the folder's lock and the bucket's lease; bring what is there, then keep up with it."""
+        """Context manager that holds the folder's lock and the bucket's lease, and keeps both in step."""
         with only_run(self._folder) as (holder, before):
             self._objects.require()
             lease = Lease(self._objects, f"{self._name}/{LEASE}", holder)
             lease.claim(before, say)
             try:
-                self._objects.delete([f"{self._name}/{STOP}"])  # meant for a run before this one
+                # A request to stop that is older than this run was meant for an earlier run.
+                self._objects.delete([f"{self._name}/{STOP}"])
                 bring(self._objects, self._name, self._folder)
                 with self._following(lease, say):
                     yield
@@ -93,18 +95,18 @@ class BucketStorage(FolderStorage):
                 if not self._lost:
                     lease.release()
 
-    def seen_by_nodes(self, read: tuple[Path, ...]) -> Objects:  # noqa: ARG002 - all is in the bucket
-        """Return the bucket."""
+    def seen_by_nodes(self, read: tuple[Path, ...]) -> Objects:  # noqa: ARG002 - trials read copies from the bucket
+        """Return the bucket, which every node must reach."""
         return Objects(url=self._url)
 
     def call(self, run: "Callable[[TrialJob], object]", job: "TrialJob") -> Callable[[], object]:
-        """Return the call that runs a trial on a node's copies."""
+        """Return the call with which a node runs a trial on its own copies of the data."""
         from runners.trials.upload import run_on_copies  # noqa: PLC0415 - torch takes seconds
 
         return partial(run_on_copies, self._url, self._there(job), run)
 
     def share(self, job: "TrialJob", say: Callable[[str], None]) -> None:
-        """Put the pool, and evaluation sets that lie elsewhere, into the bucket once."""
+        """Upload the pool, and evaluation sets outside of it, unless the bucket already has them."""
         here, there = cache_folder(self._url), self._there(job)
         folders = {there.pool: job.pool} | {
             path: job.evaluation[name]
@@ -112,23 +114,23 @@ class BucketStorage(FolderStorage):
             if there.pool not in path.parents
         }
         for path, folder in folders.items():
-            if not (here / path).exists():  # this machine need not fetch what it has
+            if not (here / path).exists():  # a link into the cache saves a node on this machine the download
                 (here / path).parent.mkdir(parents=True, exist_ok=True)
                 (here / path).unlink(missing_ok=True)
                 (here / path).symlink_to(folder)
             if share_tree(self._objects, folder, path.as_posix()):
-                say(f"{folder} was put into {self._url}/{path.as_posix()}")
+                say(f"uploaded {folder} to {self._url}/{path.as_posix()}")
 
     def watch(self, trials: Collection[str]) -> None:
-        """Name the trials whose progress is fetched from now on."""
+        """Set the trials whose progress is downloaded from now on."""
         self._watched = tuple(trials)
 
     def fetch(self, trial_id: str) -> None:
-        """Bring what the bucket has of a trial, without weights and checkpoints."""
+        """Download a trial, without weights and checkpoints."""
         bring(self._objects, self._name, self._folder, f"trials/{trial_id}")
 
     def give(self, trial_id: str) -> None:
-        """Bring a failure to the bucket; remove there what is gone here."""
+        """Upload a trial's failure, and delete from the bucket the trial's files that were deleted here."""
         folder, name = self._trial(trial_id)
         left = set() if (folder / FAILURE).exists() else {FAILURE}
         if not any(folder.glob("checkpoint-*")):
@@ -140,7 +142,7 @@ class BucketStorage(FolderStorage):
             self._objects.put(folder / FAILURE, f"{name}/{FAILURE}")
 
     def told(self) -> bool:
-        """Tell whether the file or the object that says so is there."""
+        """Return whether the run was asked to stop, by the local file or by the object in the bucket."""
         if self._lost:
             raise ValueError(self._lost)
         return self._told or super().told()
@@ -149,7 +151,7 @@ class BucketStorage(FolderStorage):
         return self._folder / "trials" / trial_id, f"{self._name}/trials/{trial_id}"
 
     def _there(self, job: "TrialJob") -> "TrialJob":
-        """Return a job with the places that it has below the URL: what it reads by content."""
+        """Return the job with its paths below the URL; pool and evaluation sets are named by content."""
         pool = Path("pools", job.trial.pool)
         named = {name.partition("@")[0]: name for name in job.trial.evaluation_sets}
         sets = {
@@ -166,7 +168,7 @@ class BucketStorage(FolderStorage):
 
     @contextmanager
     def _following(self, lease: Lease, say: Callable[[str], None]) -> Iterator[None]:
-        """Keep the bucket up to date, and this run informed of it."""
+        """Context manager that runs the background thread, and uploads the last changes at exit."""
         over, failed = threading.Event(), True
         thread = threading.Thread(target=self._follow, args=(lease, over), daemon=True)
         thread.start()
@@ -177,12 +179,16 @@ class BucketStorage(FolderStorage):
             over.set()
             thread.join()
             if not self._lost:
-                with suppress(OSError) if failed else nullcontext():  # that error is the one to be told
+                # If the run ends with an error, that error must not be hidden by one of the last upload.
+                with suppress(OSError) if failed else nullcontext():
                     patiently(self._push, patience_s=0 if failed else _PATIENCE_S, say=say)
 
     def _follow(self, lease: Lease, over: threading.Event) -> None:
         while not over.wait(_BEAT_S):
-            with suppress(OSError):  # it is tried again; what can't go on without the bucket says so
+            # An unreachable bucket is tried again in the next round. The run itself waits, and then fails,
+            # where it can't continue without the bucket (`Site.with_storage`).
+            with suppress(OSError):
+                # Renew first: a run that lost its lease must not overwrite files of the run that took over.
                 try:
                     lease.renew()
                 except ValueError as error:
@@ -193,7 +199,7 @@ class BucketStorage(FolderStorage):
                 self._fetch_progress()
 
     def _push(self) -> None:
-        """Bring those of the driver's files to the bucket that have changed."""
+        """Upload the driver's files that have changed since their last upload."""
         for path in self._folder.iterdir():
             if path.is_file() and not path.name.startswith(".") and path.name not in _HERE_ALONE:
                 facts = path.stat()

@@ -1,4 +1,4 @@
-"""A study's storage, as all who run, stop or read the study use it: here a folder that all nodes share."""
+"""Storage of a study in a folder that all nodes share; also the interface of every storage."""
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 class FolderStorage:
-    """The storage of one study: a folder that nodes and drivers share, held by a lock during a run.
+    """The storage of one study in a folder that nodes and drivers share; a run holds its lock.
 
-    `BucketStorage` is the other one. Each method raises OSError where the storage can't be reached.
+    `BucketStorage` overrides the methods that need work when no folder is shared; here most of them do
+    nothing. Every method raises OSError if the storage can't be reached.
 
     Args:
         folder: The study's folder on this machine.
@@ -26,60 +27,63 @@ class FolderStorage:
         self._folder = folder
 
     def refresh(self) -> None:
-        """Bring what the storage has of the study into its folder, unless a run of it there does so."""
+        """Update the study's folder from the storage, unless a run on this machine is active."""
 
     def bring_weights(self, trial_id: str) -> None:
-        """Bring a trial's weights into its folder."""
+        """Make a trial's weights available in its folder."""
 
-    def bring_pool(self, name: str) -> bool:  # noqa: ARG002 - none comes from elsewhere
-        """Bring a pool, by its name in the storage, to this machine; tell whether it was there."""
+    def bring_pool(self, name: str) -> bool:  # noqa: ARG002 - there is nothing to download
+        """Make a pool of the storage available on this machine; return whether the storage had it."""
         return False
 
     def stop(self, *, wait_s: float) -> Iterator[str]:
-        """Tell the run of the study to stop, wait for its end at most so many seconds, and word that.
+        """Ask the active run to stop and wait up to ``wait_s`` seconds for its end; yield progress lines.
 
         Raises:
-            ValueError: No run of it is under way.
+            ValueError: No run of the study is active.
         """
         tell = stop_mark(self._folder).touch
         return stop_run(str(self._folder), partial(running, self._folder), tell, wait_s=wait_s)
 
     @contextmanager
-    def claim(self, say: Callable[[str], None]) -> Iterator[None]:  # noqa: ARG002 - told what is waited for
-        """Context manager that makes this process the one run of the study.
+    def claim(self, say: Callable[[str], None]) -> Iterator[None]:  # noqa: ARG002 - nothing to wait for
+        """Context manager that makes this process the only run of the study.
+
+        Args:
+            say: Called with a line about what is waited for.
 
         Raises:
-            ValueError: Another run is under way, or the storage can't be used.
+            ValueError: Another run is active, or the storage can't be used.
         """
         with only_run(self._folder):
             yield
 
     def seen_by_nodes(self, read: tuple[Path, ...]) -> Folders | Objects:
-        """Return what every node must see, given the folders that trials read."""
+        """Return the folders or objects that every node must see, given the folders that trials read."""
         return Folders(written=self._folder.resolve(), read=read)
 
     def call(self, run: "Callable[[TrialJob], object]", job: "TrialJob") -> Callable[[], object]:
-        """Return the call that has a node run a trial, given what runs it on paths of the node's own."""
+        """Return the call with which a node runs a trial, given the function that runs it on local paths."""
         return partial(run, job)
 
-    # For the run that has claimed the study.
+    # The methods below are only for the run that has claimed the study.
 
     def share(self, job: "TrialJob", say: Callable[[str], None]) -> None:
-        """Have nodes see what a trial reads."""
+        """Make the data that a trial reads visible to all nodes."""
 
     def watch(self, trials: Collection[str]) -> None:
-        """Have the progress of these trials come to the study's folder."""
+        """Set the trials whose progress is kept up to date in the study's folder."""
 
     def fetch(self, trial_id: str) -> None:
-        """Bring what a node wrote of a trial: its count, its result, the names of its checkpoints."""
+        """Update a trial's folder with what its node wrote: FLOP count, result, names of checkpoints."""
 
     def give(self, trial_id: str) -> None:
-        """Have nodes see what the run decided of a trial: that it failed, or starts anew."""
+        """Make the run's decision on a trial visible to nodes: that it failed, or starts anew."""
 
     def told(self) -> bool:
-        """Tell whether the run was told to stop, on any machine.
+        """Return whether the run was asked to stop, from any machine.
 
         Raises:
-            ValueError: Another run took the study over.
+            ValueError: Another run has taken the study over.
         """
         return stop_mark(self._folder).exists()

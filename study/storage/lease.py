@@ -1,4 +1,4 @@
-"""One run of a study at a time where its storage is no folder: an object that the run keeps renewing."""
+"""The lock of a study in a bucket: an object that the active run creates and keeps renewing."""
 
 import json
 import secrets
@@ -10,22 +10,25 @@ from dataclasses import asdict
 from runners.host.storage import Storage
 from study.storage.lock import Holder
 
-_DEAD_S = 60.0
+_DEAD_S = 60.0  # a lease that is not renewed for so long belongs to a dead run
 _LOOK_S = 1.0
-_SETTLE_S = 2.0
+_SETTLE_S = 2.0  # without exclusive creation: time for a concurrent writer's object to become visible
 
 
 class Lease:
-    """The right to run a study.
+    """The exclusive right to run a study.
 
-    The object is created where there is none, which one of several can do. One that is not renewed for a
-    minute by this machine's clock is a dead run's, and is taken over; a run that was thought dead finds out
-    when it renews. Where a protocol can't create exclusively, who wrote last has it, after a moment.
+    A run takes the lease by creating the object, which succeeds for only one of several runs. Where the
+    storage's protocol can't create exclusively, the last writer has the lease, after a short wait.
+
+    A lease that is not renewed for a minute, measured by the clock of the run that wants it, belongs to a
+    dead run and is taken over. If the other run was alive after all (it was suspended, or could not reach
+    the bucket), it finds another token at its next renewal and stops.
 
     Args:
         storage: The storage.
-        name: The object.
-        holder: Who this run is.
+        name: Name of the object.
+        holder: This run.
     """
 
     def __init__(self, storage: Storage, name: str, holder: Holder) -> None:
@@ -33,15 +36,15 @@ class Lease:
         self._token, self._renewed = secrets.token_hex(8), 0
 
     def claim(self, dead: Holder | None, say: Callable[[str], None]) -> None:
-        """Takes the lease.
+        """Take the lease.
 
         Args:
-            dead: A run that is known to be dead.
-            say: Told what is waited for.
+            dead: A run that is known to have ended; its lease is taken over without a wait.
+            say: Called with a line about what is waited for.
 
         Raises:
-            ValueError: Another run has it; the message says which.
-            OSError: The storage is away.
+            ValueError: Another run has the lease; the message names it.
+            OSError: The storage can't be reached.
         """
         while not self._storage.create(self._name, self._text()):
             self._bury(dead, say)
@@ -50,33 +53,33 @@ class Lease:
         self._require_ours()
 
     def renew(self) -> None:
-        """Says that this run is alive.
+        """Renew the lease, as a sign that this run is alive.
 
         Raises:
-            ValueError: Another run took over, thinking that it was not.
-            OSError: The storage is away.
+            ValueError: Another run has taken the lease over.
+            OSError: The storage can't be reached.
         """
         self._require_ours()
         self._renewed += 1
         self._storage.write(self._name, self._text())
 
     def release(self) -> None:
-        """Gives the lease back; where the storage is away it stays, as that of a dead run."""
+        """Delete the lease; if the storage can't be reached it stays, and expires like that of a dead run."""
         with suppress(OSError, ValueError):
             self._require_ours()
             self._storage.delete([self._name])
 
     def _bury(self, dead: Holder | None, say: Callable[[str], None]) -> None:
-        """Removes the lease of a run that is dead, if it is.
+        """Delete the lease of another run if that run is dead.
 
         Raises:
-            ValueError: It is alive.
+            ValueError: The other run is alive.
         """
         seen = found = self._storage.read(self._name)
         if seen is None:
             return
         if read_holder(seen) != dead:
-            say(f"{read_holder(seen)} has {self._storage.url}; looking whether it is alive")
+            say(f"{read_holder(seen)} holds {self._storage.url}; checking whether it is still alive")
             until = time.monotonic() + _DEAD_S
             while found == seen and time.monotonic() < until:
                 time.sleep(_LOOK_S)
@@ -88,14 +91,16 @@ class Lease:
 
     def _refusal(self, found: bytes) -> ValueError:
         return ValueError(
-            f"another run of {self._storage.url}/{self._name.rpartition('/')[0]} is under way: "
-            f"{read_holder(found)}. `python -m study stop` ends it"
+            f"another run of {self._storage.url}/{self._name.rpartition('/')[0]} is active: "
+            f"{read_holder(found)}. Stop it with `python -m study stop`"
         )
 
     def _require_ours(self) -> None:
         found = self._storage.read(self._name)
         if found is None:
-            raise ValueError(f"{self._storage.url}/{self._name}, which says that this run is alive, is gone")
+            raise ValueError(
+                f"{self._storage.url}/{self._name}, this run's lease, was deleted; run again to continue"
+            )
         if json.loads(found)["token"] != self._token:
             raise self._refusal(found)
 
@@ -105,6 +110,6 @@ class Lease:
 
 
 def read_holder(content: bytes) -> Holder:
-    """Reads who holds a lease."""
+    """Return the holder of a lease, given the object's content."""
     found = json.loads(content)
     return Holder(host=found["host"], pid=found["pid"], since=found["since"])

@@ -1,4 +1,4 @@
-"""One run of a study at a time: who holds it, and how it is told to stop, from any machine."""
+"""The lock of a study in a folder: one run at a time, its holder, and requests to stop it."""
 
 import fcntl
 import json
@@ -18,12 +18,12 @@ _LOOK_S = 0.2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Holder:
-    """The run that is under way.
+    """The active run of a study.
 
     Attributes:
-        host: Its machine.
-        pid: Its process there.
-        since: When it began, with the zone's offset.
+        host: The machine's name.
+        pid: The process's id on that machine.
+        since: Start of the run, an ISO 8601 time with offset.
     """
 
     host: str
@@ -36,29 +36,32 @@ class Holder:
 
 @contextmanager
 def only_run(folder: Path) -> Iterator[tuple[Holder, Holder | None]]:
-    """Keeps a second run of the same study out; the system frees the lock when the process dies.
+    """Context manager that holds the study's lock; the system frees the lock when the process dies.
 
     Yields:
-        This run, and the last one before it, which has ended.
+        This run, and the run before it (None for the first), which has ended.
 
     Raises:
-        ValueError: Another run holds it; the message says which.
+        ValueError: Another run holds the lock; the message names it.
     """
     with (folder / ".lock").open("a+", encoding="utf-8") as file:
-        for attempt in range(_LOCK_ATTEMPTS):  # a look at the status holds the lock for an instant
+        for attempt in range(_LOCK_ATTEMPTS):  # `status` holds the lock for an instant, too
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if attempt == _LOCK_ATTEMPTS - 1:
                     raise ValueError(
-                        f"another run of {folder} is under way: {_read(folder / '.lock')}. "
-                        "`python -m study status` watches it, `python -m study stop` ends it"
+                        f"another run of {folder} is active: {_read(folder / '.lock')}. Watch it with "
+                        "`python -m study status`, stop it with `python -m study stop`"
                     ) from None
                 time.sleep(0.1)
-        stop_mark(folder).unlink(missing_ok=True)  # meant for a run before this one
+        # A request to stop that is older than this run was meant for an earlier run.
+        stop_mark(folder).unlink(missing_ok=True)
         now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
         holder = Holder(host=socket.gethostname(), pid=os.getpid(), since=now)
+        # The file is overwritten in place: the lock belongs to this open file, so it can't be replaced by a
+        # rename. A reader that finds it half written tries again (`_read`).
         file.seek(0)
         before = _parse(file.read())
         file.truncate(0)
@@ -69,7 +72,11 @@ def only_run(folder: Path) -> Iterator[tuple[Holder, Holder | None]]:
 
 @contextmanager
 def between_runs(folder: Path) -> Iterator[bool]:
-    """Keeps runs of a study out while its folder is changed, if none is under way; tells whether none is."""
+    """Context manager that keeps runs out while the study's folder is changed.
+
+    Yields:
+        Whether the lock was free; False if a run is active.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+", encoding="utf-8") as file:
         try:
@@ -81,7 +88,7 @@ def between_runs(folder: Path) -> Iterator[bool]:
 
 
 def running(folder: Path) -> Holder | None:
-    """Gives the run of the study that is under way, if any."""
+    """Return the active run of the study, if any."""
     lock = folder / ".lock"
     if not lock.exists():
         return None
@@ -96,36 +103,36 @@ def running(folder: Path) -> Holder | None:
 def stop_run(
     where: str, running: Callable[[], Holder | None], tell: Callable[[], object], *, wait_s: float
 ) -> Iterator[str]:
-    """Tells a run to stop, and waits until it has ended.
+    """Ask a run to stop, and wait until it has ended.
 
     Args:
-        where: What it is a run of, in words.
-        running: Finds the run that is under way.
-        tell: Tells it.
-        wait_s: How long to wait, in seconds.
+        where: Folder or URL of the study, for messages.
+        running: Returns the active run.
+        tell: Leaves the request to stop.
+        wait_s: Longest wait in seconds.
 
     Yields:
-        What a person should know.
+        Lines to print.
 
     Raises:
-        ValueError: None is under way.
+        ValueError: No run is active.
     """
     holder = running()
     if holder is None:
-        raise ValueError(f"no run of {where} is under way")
+        raise ValueError(f"no run of {where} is active")
     tell()
-    yield f"told {holder} to stop: its trials write checkpoints and leave"
+    yield f"asked {holder} to stop: its trials write checkpoints and exit"
     until = time.monotonic() + wait_s
-    while running() == holder:
+    while running() == holder:  # another holder is a new run: this one has ended
         if time.monotonic() >= until:
-            yield f"it was told and has not ended after {wait_s:.0f} s"
+            yield f"the run has not ended after {wait_s:.0f} s; the request to stop remains"
             return
         time.sleep(_LOOK_S)
-    yield "it has ended; the same `run` goes on from there"
+    yield "the run has ended; `run` continues it"
 
 
 def stop_mark(folder: Path) -> Path:
-    """Gives the file whose being there tells the run of a study to stop."""
+    """Return the path of the file whose existence asks the study's run to stop."""
     return folder / _STOP
 
 
@@ -134,7 +141,7 @@ def _read(lock: Path) -> Holder:
         found = _parse(lock.read_text(encoding="utf-8"))
         if found is not None:
             return found
-        time.sleep(0.1)  # it is just being written
+        time.sleep(0.1)  # its holder is just writing it
     return Holder(host="a machine", pid=0, since="a moment ago")
 
 

@@ -1,4 +1,4 @@
-"""Made-up studies, shared by the tests of the analysis."""
+"""Simulated studies, shared by the tests of the analysis."""
 
 import pytest
 
@@ -8,5 +8,5 @@ from tests.analysis.synthetic import study
 
 @pytest.fixture(scope="session")
 def frames() -> StudyFrames:
-    """Three seeds, three levels."""
+    """Return a study of three seeds and three levels."""
     return study()

@@ -1,4 +1,4 @@
-"""A bench of made-up studies with known answers: how often do the 90 % intervals hold them?
+"""Simulated studies with known answers, to measure the coverage of the 90 % intervals.
 
 A study has two architectures whose curves cross, and a strategy that is worth a known factor of compute. Its
 curves are of one of three forms: a power law with floor, a smoothly broken power law (Caballero et al. 2023,
@@ -45,7 +45,7 @@ SURFACE_ALPHA, COMPUTE = 0.35, 1e18
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Study:
-    """One made-up study.
+    """A simulated study.
 
     Attributes:
         results: Its table.
@@ -67,7 +67,7 @@ class Study:
 
 
 def study(kind: Kind, number: int) -> Study:
-    """Make one study."""
+    """Make a simulated study."""
     generator = stream(f"coverage/{kind}", number)
     alpha = float(generator.uniform(0.3, 0.55)) * (1.5 if kind == "shifted" else 1.0)
     floor, scale = generator.uniform(0.3, 0.45), generator.uniform(0.25, 0.4)
@@ -109,7 +109,7 @@ def _curve(kind: Kind, generator: np.random.Generator, floor: float, scale: floa
 
 
 def ask(kind: Kind, number: int, *, draws: int = 400) -> Held:
-    """Analyse one study and hold every answer to its truth.
+    """Analyse one study and compare every answer with the true value.
 
     Returns:
         Of each of ``NAMES`` whether an interval holds the truth, as often as one is given; ``right or tied``
@@ -146,7 +146,7 @@ def _form(kind: Kind) -> Form:
 
 
 def _crossing(made: Study) -> float | None:
-    """The only x within the levels at which the true curves of the architectures cross."""
+    """Return the only x within the levels at which the architectures' true curves cross."""
     at = np.geomspace(made.levels[0], made.levels[-1], 4000)
     gap = made.truth["ViT-X", "clip"](at / FIRST) - made.truth["ViT-M", "clip"](at / FIRST)
     changes = np.flatnonzero(np.diff(np.sign(gap)))
@@ -157,7 +157,7 @@ def _judge(
     held: Held, made: Study, tried: set[tuple[str, str]], verdict: str,
     chosen: Sequence[Mapping[str, object]], flops: float,
 ) -> None:  # fmt: skip
-    """Count a choice of the best: whether it is right or tied with the right one, and clear but wrong."""
+    """Count a choice of the best as right or tied with the right one, and as clear but wrong."""
     errors = {name: float(made.truth[name](np.array([flops / FIRST]))[0]) for name in tried}
     best = min(errors, key=lambda name: errors[name])
     names = [(str(one["architecture"]), str(one["strategy"])) for one in chosen]
@@ -188,7 +188,7 @@ def _row(architecture: str, strategy: str, level: float, seed: int, error: float
 
 
 def invented(number: int, *, draws: int = 400) -> bool:
-    """Whether a law is found in four levels at which the error is the same but for the noise."""
+    """Return whether a law is found in four levels that differ only by noise."""
     generator = stream("coverage/flat", number)
     rows = [
         _row("ViT-X", "clip", level, seed, 0.5 + NOISE * float(generator.standard_normal()))
@@ -200,7 +200,7 @@ def invented(number: int, *, draws: int = 400) -> bool:
 
 
 def surface(number: int, *, draws: int = 400) -> dict[str, bool]:
-    """Whether the intervals of a surface's exponent and best size hold theirs, on 60 single runs."""
+    """Return whether a surface's intervals contain the true exponent and best size, on 60 single runs."""
     generator = stream("coverage/surface", number)
     truth = 0.2 + 30 * SIZES**-SURFACE_ALPHA + 60 * DATA**-0.3
     y = truth * np.exp(0.01 * generator.standard_normal(len(SIZES)))
@@ -221,6 +221,6 @@ def surface(number: int, *, draws: int = 400) -> dict[str, bool]:
 
 
 def share(held: Iterable[bool]) -> float:
-    """Return the share of what holds; NaN of nothing."""
+    """Return the share of true values; NaN if there are none."""
     listed = list(held)
     return float(np.mean(listed)) if listed else float("nan")

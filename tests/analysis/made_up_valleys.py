@@ -1,4 +1,4 @@
-"""Made-up IsoFLOP studies whose best sizes are known: how often does the interval of the best size hold it?
+"""Simulated IsoFLOP studies with known best sizes, to measure the coverage of their intervals.
 
 A study has four budgets spaced 3×, five model sizes spaced 2 to 3× and not centred on the best, two or three
 seeds, and noise that differs from cell to cell by up to four times. The truth has one of three forms.
@@ -30,7 +30,7 @@ _SHARPNESS = 0.3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Best:
-    """What one profile said of its best size.
+    """The best size of one profile, with its interval and the true value.
 
     Attributes:
         given: Whether a minimum was marked.
@@ -44,7 +44,7 @@ class Best:
 
 
 def error_of(kind: Kind, generator: np.random.Generator) -> Callable[[Floats, Floats | float], Floats]:
-    """A true error over model size and compute, both in units of one."""
+    """Return the true error over relative model size and relative compute."""
     alpha, beta = generator.uniform(0.25, 0.6, 2)
     floor, scale = generator.uniform(0.1, 0.3), generator.uniform(0.06, 0.15)
     of_data = scale * alpha / beta * np.exp(0.1 * generator.standard_normal())
@@ -73,7 +73,7 @@ def error_of(kind: Kind, generator: np.random.Generator) -> Callable[[Floats, Fl
 
 
 def study(kind: Kind, number: int, *, noise: float = 1.0, draws: int = 500) -> tuple[CellDraws, Floats]:
-    """The cells of one study, and the true best size at each budget in FLOPs a sample.
+    """Return the cells of one study, and the true best size at each budget in FLOPs per sample.
 
     Args:
         kind: Form of the truth.
@@ -118,7 +118,7 @@ def study(kind: Kind, number: int, *, noise: float = 1.0, draws: int = 500) -> t
 
 
 def best_sizes(kind: Kind, number: int, *, noise: float = 1.0, draws: int = 500) -> list[Best]:
-    """What each budget's profile says of its best size."""
+    """Return the best size of each budget's profile."""
     cells, truth = study(kind, number, noise=noise, draws=draws)
     return [_best(curve, size) for curve, size in zip(curves(cells), truth, strict=True)]
 

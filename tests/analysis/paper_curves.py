@@ -1,4 +1,4 @@
-"""The paper's digitised curves, a family at a time."""
+"""The paper's digitised curves by family."""
 
 from collections.abc import Iterable, Iterator
 
@@ -35,7 +35,7 @@ def draws_of(trials: Trials) -> CellDraws:
 
 
 def left_out(draws: CellDraws, fitted: Iterable[Law], along: str, out: Iterable[int]) -> list[bool]:
-    """Leave cells out of a study; return whether the refitted laws of their curves hold them, if any."""
+    """Leave cells out of a study; return whether the intervals of the refitted laws contain them."""
     x, error = (draws.cells[column].to_numpy(np.float64) for column in (X_COLUMNS[along], "error"))
     left = set(out)
     kept = np.array([place for place in range(len(x)) if place not in left])

@@ -1,4 +1,4 @@
-"""Declarations for the planner's tests, small enough to be followed by hand."""
+"""Declarations for the planner's tests, small enough to check by hand."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A field of a data class is a key: what its type and its annotations say of it."""
+"""Keys of a declaration from the types and annotations of data classes."""
 
 import pytest
 

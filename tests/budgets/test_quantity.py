@@ -1,4 +1,4 @@
-"""Numbers as people write them, and the traps of YAML's own."""
+"""Parsing of numbers with units, and YAML's pitfalls with numbers."""
 
 import math
 import re

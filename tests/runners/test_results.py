@@ -1,4 +1,4 @@
-"""What a study has written and somebody has damaged: each reader names the file and what to do."""
+"""Damaged files of a study: each reader names the file and the remedy."""
 
 from pathlib import Path
 

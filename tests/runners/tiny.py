@@ -1,4 +1,4 @@
-"""A pool and a trial small enough to be really trained by a test."""
+"""A pool and a trial small enough to train in a test."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from runners.trials.trial_setup import TrialJob
 
 
 def tiny_pool(path: Path) -> Path:
-    """128 pairs, and 100 drawings to evaluate on."""
+    """Build a pool of 128 pairs, and 100 drawings to evaluate on."""
     build_embedded_pool(path, pairs=128, seed=0, score=None, evaluation_sizes={"held-out": 100})
     return path
 
 
 def tiny_trial(*, strategy: str = "clip", recipe: Recipe | None = None, steps: int = 30) -> Trial:
-    """Steps of 16 pairs; its costs are round numbers, to be recognised."""
+    """Return a trial with steps of 16 pairs and recognisable round costs."""
     return Trial(
         cell=Cell(
             regime="equal-samples",
@@ -43,7 +43,7 @@ def tiny_trial(*, strategy: str = "clip", recipe: Recipe | None = None, steps: i
 def tiny_job(
     trial: Trial, pool: Path, folder: Path, *, checkpoint_steps: int = 0, ranks: int = 1
 ) -> TrialJob:
-    """The trial on the processor, one thread a rank, with no checkpoint by the clock."""
+    """Return the trial's job on the processor, with one thread per rank and no checkpoints by time."""
     return TrialJob(
         trial=trial,
         pool=pool,

@@ -1,4 +1,4 @@
-"""A small pool as a user would have it, and studies of it that run in seconds."""
+"""Fixtures: a small pool of a user, and studies of it that run in seconds."""
 
 import os
 import shlex
@@ -41,7 +41,7 @@ resources: {{checkpoint: 0.5 s}}
 
 
 def _by_length(_images: NDArray[np.uint8], captions: list[str]) -> NDArray[np.float32]:
-    """Any score will do here: full captions are the longer ones."""
+    """Score by length: full captions are longer."""
     return np.array([len(caption) for caption in captions], np.float32)
 
 
@@ -65,7 +65,7 @@ def write_declaration(folder: Path, pool: Path, name: str = "tiny", **changes: s
 
 
 def study(*words: object) -> subprocess.CompletedProcess[str]:
-    """Runs ``python -m study`` as a user does."""
+    """Run ``python -m study`` like a user."""
     return subprocess.run(
         _command(words),
         cwd=ROOT,
@@ -78,7 +78,7 @@ def study(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 def start_study(*words: object) -> subprocess.Popen[str]:
-    """Starts ``python -m study`` and does not wait for it; to be used as a context."""
+    """Start ``python -m study`` in the background; context manager."""
     return subprocess.Popen(
         _command(words),
         cwd=ROOT,
@@ -99,7 +99,7 @@ def _environment() -> dict[str, str]:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line in this process: what it printed, or its error where another code is expected."""
+    """Return a function that runs a command line in this process and returns its output, or its error."""
 
     def run(words: str, *, code: int = 0) -> str:
         capsys.readouterr()
@@ -112,5 +112,5 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def study_in(folder: Path, declaration: Declaration, pools: Path) -> Study:
-    """A study whose files are in this very folder."""
+    """Return a study whose folder is the given one."""
     return Study(declaration=declaration, folder=folder, pools=pools, storage=FolderStorage(folder))

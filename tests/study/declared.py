@@ -1,4 +1,4 @@
-"""A declaration that has every key, to be changed by tests."""
+"""A declaration with every key, for tests to modify."""
 
 import copy
 from pathlib import Path
@@ -55,12 +55,12 @@ _CONTENT: dict[str, object] = yaml.load(FULL, Loader=yaml.BaseLoader)  # noqa: S
 
 
 def full() -> dict[str, object]:
-    """It as plain data of one's own, every value as its text."""
+    """Return a copy of the declaration as plain data, every value as text."""
     return copy.deepcopy(_CONTENT)
 
 
 def write(folder: Path, text: str) -> Path:
-    """Writes a declaration's file."""
+    """Write a declaration to a file."""
     path = folder / "study.yaml"
     path.write_text(text, encoding="utf-8")
     return path

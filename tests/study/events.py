@@ -1,4 +1,4 @@
-"""The schema of ``events.jsonl`` as docs/watching.md has it."""
+"""The schema of ``events.jsonl``, read from docs/watching.md."""
 
 import json
 import re
@@ -8,7 +8,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "watching.md"
 
 
 def documented() -> dict[str, tuple[set[str], set[str]]]:
-    """Event → fields that it always has, and fields that it may have."""
+    """Return, by event, the required and the optional fields."""
     schema = {}
     text = DOCS.read_text(encoding="utf-8")
     for name, fields in re.findall(r"^\| `([a-z-]+)` \|([^|]*)\|", text, re.MULTILINE):
@@ -19,7 +19,7 @@ def documented() -> dict[str, tuple[set[str], set[str]]]:
 
 
 def require_documented(path: Path) -> None:
-    """Holds every line of a study's events to the schema."""
+    """Check every line of a study's events against the schema."""
     schema = documented()
     for line in path.read_text(encoding="utf-8").splitlines():
         event = json.loads(line)

@@ -1,4 +1,4 @@
-"""What the documentation shows, for tests that run it."""
+"""Commands shown in the documentation, for tests that run them."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 
 
 def commands(page: str) -> list[str]:
-    """What follows ``python -m study`` on the lines of a page that are commands, without their comments.
+    """Return the arguments of each ``python -m study`` command on a page, without comments.
 
     Args:
         page: Its path from the root of the checkout.

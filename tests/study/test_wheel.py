@@ -1,4 +1,4 @@
-"""The built wheel, installed apart from the checkout, does what the checkout does."""
+"""The built wheel, installed outside the checkout, behaves like the checkout."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built of a copy, so that the checkout stays as it is."""
+    """Build the wheel from a copy, so that the checkout stays unchanged."""
     folder = tmp_path_factory.mktemp("wheel")
     for name in (*PACKAGES, "results/paper"):
         ignored = shutil.ignore_patterns("__pycache__")
@@ -41,7 +41,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Installed:
-    """The wheel's commands, beside the libraries of this environment.
+    """The wheel's commands with the libraries of this environment.
 
     Args:
         site: Where it is installed.
@@ -53,7 +53,7 @@ class Installed:
         self._environment = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
 
     def __call__(self, *words: object, code: int = 0) -> str:
-        """Runs ``scaling-study``; what it said."""
+        """Run ``scaling-study`` and return its output."""
         return self.python(self._script, *words, code=code)
 
     def python(self, *words: object, code: int = 0) -> str:
@@ -72,7 +72,7 @@ class Installed:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """The wheel, installed, in an empty working directory."""
+    """Install the wheel; return its commands in an empty working directory."""
     site = tmp_path_factory.mktemp("site")
     subprocess.run([*PIP, "install", "--no-index", "--no-deps", "--target", site, wheel], check=True)
     found = Installed(site, tmp_path_factory.mktemp("empty"))
@@ -91,7 +91,7 @@ def test_the_wheel_has_every_file_of_the_packages_and_no_other(wheel: Path) -> N
     }
 
 
-def test_the_wheel_has_the_figures_that_the_checkout_has_once(wheel: Path) -> None:
+def test_the_wheel_contains_the_papers_figures(wheel: Path) -> None:
     packaged = ROOT / "study" / "declare" / "maps" / "paper-figures.csv"
     figures = ROOT / "results" / "paper" / "figures.csv"
     assert packaged.resolve() == figures

@@ -1,4 +1,4 @@
-"""``python -m study data build``: a pool from shards, from tables of files or URLs, or embedded."""
+"""``python -m study data build``: build a pool from shards, files, URLs or the embedded generator."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from study.commands.command import add_pool_options, open_console
 
 NAME = "build"
-HELP = "make a pool; the same command goes on"
+HELP = "build a pool; the same command continues an interrupted build"
 EXAMPLES: tuple[str, ...] = (
     "pools/icons --from icons.csv",
     "pools/web --from my-shards --without sets/imagenet",
@@ -18,40 +18,67 @@ _RESIZE_MODES = ("no", "keep_ratio", "keep_ratio_largest", "center_crop", "borde
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Adds its arguments."""
+    """Add the command's options."""
     add_pool_options(parser)
     parser.add_argument(
         "--from",
         dest="source",
         metavar="SOURCE",
-        help="a folder of tar shards; a .parquet, .csv, .tsv or .jsonl of image paths or (column url) of "
-        "URLs; embedded:PAIRS",
+        help="a folder of tar shards; a .parquet, .csv, .tsv or .jsonl table of image paths, or of URLs if "
+        "it has a url column; or embedded:PAIRS",
     )
-    parser.add_argument("--in-place", action="store_true", help="index the pool's own tars; write no shards")
-    parser.add_argument("--image", default="image", help="column of paths (image)")
-    parser.add_argument("--url", default="url", help="column of URLs (url)")
-    parser.add_argument("--caption", default="caption", help="column of captions (caption)")
-    parser.add_argument("--score", default="similarity", help="column of quality scores (similarity)")
     parser.add_argument(
-        "--without", type=Path, nargs="+", default=[], metavar="SET", help="evaluation sets to leave out"
+        "--in-place", action="store_true", help="index the tar shards where they are; write no shards"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the embedded pool (0)")
-    parser.add_argument("--img2dataset", default="img2dataset", metavar="COMMAND", help="its command")
-    parser.add_argument("--image-size", type=int, default=256, help="side of downloaded images, pixels (256)")
-    parser.add_argument("--resize-mode", choices=_RESIZE_MODES, default="keep_ratio", help="(keep_ratio)")
-    parser.add_argument("--retries", type=int, default=2, help="of a URL that failed (2)")
-    parser.add_argument("--timeout", type=int, default=10, help="seconds that a server may take (10)")
-    parser.add_argument("--user-agent", default="clip-scaling-study", help="what servers are told")
+    parser.add_argument("--image", default="image", help="column of image paths (default: image)")
+    parser.add_argument("--url", default="url", help="column of URLs (default: url)")
+    parser.add_argument("--caption", default="caption", help="column of captions (default: caption)")
+    parser.add_argument(
+        "--score", default="similarity", help="column of quality scores (default: similarity)"
+    )
+    parser.add_argument(
+        "--without",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="SET",
+        help="evaluation sets whose images are left out",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the embedded pool (default: 0)")
+    parser.add_argument(
+        "--img2dataset",
+        default="img2dataset",
+        metavar="COMMAND",
+        help="command that downloads (default: img2dataset)",
+    )
+    parser.add_argument(
+        "--image-size", type=int, default=256, help="side of downloaded images in pixels (default: 256)"
+    )
+    parser.add_argument(
+        "--resize-mode",
+        choices=_RESIZE_MODES,
+        default="keep_ratio",
+        help="img2dataset's resize mode (default: keep_ratio)",
+    )
+    parser.add_argument("--retries", type=int, default=2, help="retries of a failed URL (default: 2)")
+    parser.add_argument("--timeout", type=int, default=10, help="seconds to wait for a server (default: 10)")
+    parser.add_argument(
+        "--user-agent",
+        default="clip-scaling-study",
+        help="user agent sent to servers (default: clip-scaling-study)",
+    )
 
 
 def run(options: Namespace) -> int:
-    """Builds the pool, and prints its size and what was left out."""
+    """Build the pool, and print its size and the pairs left out by reason."""
     from runners.data.build.info import unreadable_lines
     from runners.data.pool.pool import Pool
 
     path, source = options.pool, options.source
     if source is None and not options.in_place:
-        raise ValueError("what is the pool built from? --from SOURCE, or --in-place for its own tars")
+        raise ValueError(
+            "no source given: use --from SOURCE, or --in-place to index the folder's own tar shards"
+        )
     if source is not None and source.startswith("embedded:"):
         _build_embedded(path, source.removeprefix("embedded:"), options.seed)
     else:
@@ -59,14 +86,14 @@ def run(options: Namespace) -> int:
     pool = Pool.open(path)
     for line in unreadable_lines(pool):
         print(line)
-    told = ", ".join(f"{count:,} {reason}" for reason, count in pool.left_out.items()) or "none"
-    print(f"{path}: {pool.count:,} pairs; left out: {told}")
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in pool.left_out.items()) or "none"
+    print(f"{path}: {pool.count:,} pairs; left out: {reasons}")
     return 0
 
 
 def _build_embedded(path: Path, pairs: str, seed: int) -> None:
     if not pairs.isdigit() or pairs == "0":
-        raise ValueError(f"embedded:{pairs} needs a number of pairs, as embedded:8192")
+        raise ValueError(f"embedded:{pairs} needs a number of pairs, such as embedded:8192")
     from runners.embedded.scorer import build_scored_pool
 
     build_scored_pool(path, pairs=int(pairs), seed=seed)
@@ -109,4 +136,4 @@ def _build_from(path: Path, source: Path, options: Namespace) -> None:
     with PoolProgress(open_console()) as report:
         build_pool(path, build, report)
     if shards != source:
-        print(f"what was downloaded stays in {shards}; remove it when you need it no more")
+        print(f"the downloaded shards stay in {shards}; delete them when they are no longer needed")

@@ -1,4 +1,4 @@
-"""``python -m study data info``: what a pool holds."""
+"""``python -m study data info``: show the contents of a pool."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -6,18 +6,20 @@ from pathlib import Path
 from study.commands.command import add_pool_options
 
 NAME = "info"
-HELP = "show counts, sizes, scores and what was left out"
+HELP = "show counts, sizes, scores and the pairs left out"
 EXAMPLES: tuple[str, ...] = ("pools/icons", "pools/icons --sheet icons.png")
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Adds its arguments."""
+    """Add the command's options."""
     add_pool_options(parser)
-    parser.add_argument("--sheet", type=Path, metavar="PNG", help="also draw samples of each tenth")
+    parser.add_argument(
+        "--sheet", type=Path, metavar="PNG", help="also draw sample pairs of each tenth of the pool"
+    )
 
 
 def run(options: Namespace) -> int:
-    """Prints what there is, and draws the sheet."""
+    """Print the pool's contents; draw the sheet if requested."""
     from runners.data.build.info import contact_sheet, info_lines
     from runners.data.pool.pool import Pool
 

@@ -1,4 +1,4 @@
-"""``python -m study data score``: a quality score of a pool's pairs, or a named subset of them."""
+"""``python -m study data score``: score a pool's pairs, or name a subset of them."""
 
 import shutil
 from argparse import ArgumentParser, Namespace
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from runners.data.pool.pool import Pool
 
 NAME = "score"
-HELP = "give the pairs a quality score, or another"
+HELP = "set the quality score of the pairs, or add a named subset"
 EXAMPLES: tuple[str, ...] = (
     "pools/web --with ViT-B-32:openai --name clip",
     "pools/icons --with column:popularity --rewrite-shards",
@@ -20,27 +20,29 @@ EXAMPLES: tuple[str, ...] = (
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Adds its arguments."""
+    """Add the command's options."""
     add_pool_options(parser)
     parser.add_argument(
         "--with",
         dest="scorer",
         required=True,
         metavar="SCORER",
-        help="MODEL:PRETRAINED of open_clip (a tag or a checkpoint's file); column:NAME that is known "
-        "already; score:NAME that the pool has; or a DataComp uid file .npy, as a named subset",
+        help="MODEL:PRETRAINED of open_clip (a tag or a checkpoint file); column:NAME of the pairs' json or "
+        "of --metadata; score:NAME that the pool already has; or a DataComp uid file .npy, as a named subset",
     )
-    parser.add_argument("--name", help="what to call the score or the subset")
-    parser.add_argument("--metadata", type=Path, help="parquet to take column:NAME from, by uid or key")
-    parser.add_argument("--batch-size", type=int, default=256, help="pairs at a time (256)")
-    parser.add_argument("--device", help="cpu or cuda (cuda where there is one)")
+    parser.add_argument("--name", help="name of the score or subset")
     parser.add_argument(
-        "--rewrite-shards", action="store_true", help="write the shards in the new order, too"
+        "--metadata", type=Path, help="parquet file that holds column:NAME, joined by uid or key"
+    )
+    parser.add_argument("--batch-size", type=int, default=256, help="pairs per batch (default: 256)")
+    parser.add_argument("--device", help="cpu or cuda (default: cuda if available)")
+    parser.add_argument(
+        "--rewrite-shards", action="store_true", help="also write the shards in the new order"
     )
 
 
 def run(options: Namespace) -> int:
-    """Scores the pool, and prints what it holds then."""
+    """Score the pool, and print its contents afterwards."""
     from runners.data.build.info import info_lines
     from runners.data.build.rescore import column_scores, rewrite_shards, set_score, set_subset, use_score
     from runners.data.pool.pool import Pool, Scorer
@@ -58,7 +60,7 @@ def run(options: Namespace) -> int:
         pool = _scored_by_model(pool, kind, name, options)
     else:
         raise ValueError(
-            f"--with {options.scorer} is none of MODEL:PRETRAINED, column:NAME, score:NAME, .npy"
+            f"--with {options.scorer} must be MODEL:PRETRAINED, column:NAME, score:NAME or a .npy file"
         )
     if options.rewrite_shards:
         with PoolProgress(open_console()) as report:

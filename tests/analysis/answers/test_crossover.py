@@ -1,4 +1,4 @@
-"""Where curves cross, what a strategy is worth, and which law forecasts."""
+"""Crossings of curves, the worth of a strategy, and the choice of the law that forecasts."""
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 
 def bundle(line: Floats, spread: float, seed: int = 0) -> Floats:
-    """A curve, and 400 draws of it that lie ``spread`` up and down."""
+    """Return a curve with 400 draws that scatter by ``spread``."""
     shift = np.concatenate([[0.0], spread * np.random.default_rng(seed).standard_normal(400)])
     return np.asarray(line + shift[:, None], dtype=np.float64)
 
@@ -35,7 +35,7 @@ def fitted(results: pd.DataFrame) -> tuple[CellDraws, tuple[Law, ...]]:
 def curves(
     errors: dict[str, Floats], levels: Floats, *, seeds: int = 3, noise: float = 0.004
 ) -> pd.DataFrame:
-    """Architectures or strategies (``clip…``) along compute."""
+    """Return curves of architectures or strategies (``clip…``) over compute."""
     generator = np.random.default_rng(5)
     rows = []
     for name, line in errors.items():

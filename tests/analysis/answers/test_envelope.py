@@ -1,4 +1,4 @@
-"""The envelope over compute, and how the best quality moves along it."""
+"""The envelope over compute, and the change of the best quality along it."""
 
 import numpy as np
 import pandas as pd
@@ -22,14 +22,14 @@ def drawn(results: pd.DataFrame) -> CellDraws:
 
 
 def enveloped(results: pd.DataFrame) -> Envelope:
-    """The only envelope, in the form that the study's curves over compute have."""
+    """Return the only envelope of a study's curves over compute."""
     draws = drawn(results)
     (found,) = envelopes(draws, holdout(draws, tuple(laws(draws, along="compute"))).choices)
     return found
 
 
 def pools(pairs: int, *, seeds: int = 3, turn: float = 0.0, noise: float = 0.004) -> pd.DataFrame:
-    """Three qualities of a pool: the best fraction grows with the budget by ``turn`` in logarithms."""
+    """Return three qualities of a pool; the log of the best fraction grows with the budget by ``turn``."""
     generator = np.random.default_rng(2)
     rows = []
     for level in LEVELS:

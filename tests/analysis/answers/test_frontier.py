@@ -25,7 +25,7 @@ def drawn(results: pd.DataFrame, draws: int = 2000) -> CellDraws:
 
 
 def pair(gap: float, *, seeds: int) -> pd.DataFrame:
-    """Two architectures whose errors lie apart by ``gap``, with seeds that spread by 0.01 on either side."""
+    """Return two architectures with errors ``gap`` apart, and seeds that scatter by 0.01."""
     offsets = np.linspace(-0.01, 0.01, seeds) if seeds > 1 else np.zeros(1)
     return pd.DataFrame([
         trial_row((1024, "all", architecture, "clip"), 2e11, seed, 0.6 + shift + float(offset))
@@ -171,7 +171,7 @@ def paper() -> dict[str, pd.DataFrame]:
 
 
 def dominated(best: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
-    """The rows of a frontier that a trial of no more real FLOPs beats."""
+    """Return the rows of a frontier that a trial with at most the same FLOPs beats."""
     return [
         f"{row['architecture']} at {row['at']}"
         for row in records(best[best["verdict"] != "beaten"])

@@ -19,7 +19,7 @@ X, Y = np.array([1.0, 4.0, 16.0]), np.array([[0.8, 0.6, 0.5]])
 def once(
     samples: tuple[float, ...], *, noise: float = 0.0, seed: int = 0, gap: float = 0.0, alpha: float = 0.35
 ) -> pd.DataFrame:
-    """Two architectures in one epoch along one law of compute, the dearer one worse by ``gap``."""
+    """Return two architectures in one epoch on one law of compute; the larger one is worse by ``gap``."""
     generator = np.random.default_rng(seed)
     rows = []
     for architecture, cost in COST.items():

@@ -1,4 +1,4 @@
-"""What is recommended, how far it may be forecast, and what would decide."""
+"""Recommendations: the configuration, the limit of extrapolation, and experiments that would decide a tie."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def large(level: float) -> float:
 
 
 def crossing(*, seeds: int = 3, noise: float = 0.003) -> pd.DataFrame:
-    """Two architectures on all of the pool: the larger is ahead from 6e11 FLOPs on."""
+    """Return two architectures on the whole pool; the larger one is better from 6e11 FLOPs on."""
     generator = np.random.default_rng(11)
     rows = []
     for architecture, law in (("ViT-X", small), ("ViT-M", large)):
@@ -46,7 +46,7 @@ ANALYSED: dict[int, tuple[CellDraws, tuple[Law, ...], Holdout]] = {}
 def recommended(
     results: pd.DataFrame, flops: float, pairs: float = POOL, limit: float = 30.0
 ) -> Recommendation:
-    """Recommend; a study that several tests ask is analysed once."""
+    """Recommend; a study that several tests use is analysed once."""
     key = int(pd.util.hash_pandas_object(results).sum())
     if key not in ANALYSED:
         draws = cell_draws(tidy(results, metric="held-out/top1"), question="laws")
@@ -136,7 +136,7 @@ def test_two_budgets_are_interpolated_and_beyond_them_the_larger_one_is_used() -
 
 
 def single(results: pd.DataFrame, architecture: str, cost: float, level: float, error: float) -> pd.DataFrame:
-    """The results with one more cell, of three seeds that differ by little."""
+    """Return the results with one more cell of three similar seeds."""
     rows = []
     for seed, shift in enumerate((-0.001, 0.0, 0.001)):
         row = trial_row((8192, "all", "ViT-X", "clip"), level, seed, error + shift)
@@ -170,7 +170,7 @@ def test_a_cell_lower_by_chance_does_not_replace_the_law_of_its_curve() -> None:
 
 
 def over_training(training_set: str, *, largest: float = np.inf) -> pd.DataFrame:
-    """Results of Gadre et al. 2024, each run once, its tokens seen once."""
+    """Return the results of Gadre et al. 2024: one seed per run, each token seen once."""
     table = pd.read_csv(Path(__file__).parents[2] / "data" / "over-training.csv")
     table = table[(table["training_set"] == training_set) & (table["parameters"] <= largest)]
     n, d = table["parameters"].to_numpy(np.float64), table["tokens"].to_numpy(np.float64)
@@ -225,7 +225,7 @@ def test_an_architecture_whose_cost_per_sample_varies_is_not_recommended() -> No
 
 
 def sizes_of_one_law() -> pd.DataFrame:
-    """Five transformers of one surface, at three budgets each: too few for laws of single curves."""
+    """Return five transformers of one surface at three budgets: too few for a law of each curve."""
     generator = np.random.default_rng(6)
     rows = []
     for place, cost in enumerate(np.geomspace(4e6, 1e8, 5)):

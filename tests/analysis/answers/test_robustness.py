@@ -1,4 +1,4 @@
-"""Effective robustness: nothing for accuracy alone, found where it was put, undecided with one seed."""
+"""Effective robustness: none from accuracy alone, found where simulated, undecided with one seed."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from tests.analysis.synthetic import study
 
 
 def made_up(*, gain: float, seeds: int = 3) -> pd.DataFrame:
-    """A study whose shifted accuracy follows the plain one on a logit line; SLIP has a gain beside it."""
+    """Return a study with accuracy under shift on a logit line over plain accuracy, plus a gain for SLIP."""
     results = study(seeds=seeds).results
     plain = results["held-out/top1"].clip(0.01, 0.99).to_numpy(np.float64)
     line = 1 / (1 + np.exp(1.0 - 0.9 * np.log(plain / (1 - plain))))

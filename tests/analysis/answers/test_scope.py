@@ -1,4 +1,4 @@
-"""A verdict says how many were tried, what was not run, and whether learning rates were tuned."""
+"""A verdict names the number of configurations, those not run, and whether learning rates were tuned."""
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ def drawn(rows: list[dict[str, object]]) -> CellDraws:
 
 
 def cross() -> list[dict[str, object]]:
-    """ConvNeXt is the best architecture and FLIP the best strategy; ConvNeXt with FLIP was not run."""
+    """Return a study where ConvNeXt and FLIP are best, but ConvNeXt with FLIP was not run."""
     cells = {("ConvNeXt", "clip"): 0.5, ("ViT-S", "clip"): 0.6, ("ViT-S", "flip-50"): 0.55}
     return [
         trial_row((1024, "all", "ViT-S", strategy), 2e11, seed, error + offset)

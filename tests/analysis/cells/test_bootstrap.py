@@ -1,4 +1,4 @@
-"""Intervals that hold what they say, and none where the noise was not measured."""
+"""Intervals have their nominal coverage, and there is none if the noise was not measured."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Anyone's table, read by a map."""
+"""Import of any table through a column map."""
 
 from dataclasses import replace
 
@@ -160,7 +160,7 @@ def test_a_reading_error_alone_is_noise_of_a_loss_too() -> None:
 
 @pytest.mark.parametrize("regime", ["equal-samples", "one-epoch", "fixed-compute"])
 def test_three_scales_of_whole_batches_stay_three_budgets(regime: str) -> None:
-    """15 runs at 200 GFLOP, 600 GFLOP and 1.8 TFLOP, rounded down to whole batches: 195.8 for 200."""
+    """Import 15 runs at 200 GFLOP, 600 GFLOP and 1.8 TFLOP, rounded down to whole batches: 195.8 for 200."""
     kept = np.array([0.979, 0.985, 0.991, 0.997, 0.9995])
     scale = np.repeat([200e9, 600e9, 1.8e12], 5) * np.tile(kept, 3)
     table = pd.DataFrame({"net": [*"abcde"] * 3, "flops": scale, "seen": scale / 1e6, "acc": 0.5})

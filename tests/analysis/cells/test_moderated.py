@@ -1,4 +1,4 @@
-"""Configurations of unequal noise: none is called the best by the noise of the others."""
+"""Configurations of unequal noise: the noise of others never makes one of them the clear best."""
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ NOISE = 0.01
 
 
 def share_of_clear(ratio: float, *, gap: float = 0.0, repeats: int = 100) -> float:
-    """How often one of two configurations is clear at a level: they differ by ``gap`` times the noise of one.
+    """Return how often one of two configurations, ``gap`` times the noise apart, is clear at a level.
 
     Args:
         ratio: Noise of one of them, in units of that of the other.

@@ -1,4 +1,4 @@
-"""What may stand in a results table, and what is set aside."""
+"""Validation of results tables: rows used, rows excluded, and errors."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""The figures of the plan, of the ledger and of the slots say what happened."""
+"""Figures of the plan, the ledger and the slots show the course of a run."""
 
 from dataclasses import replace
 

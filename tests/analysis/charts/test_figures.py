@@ -1,4 +1,4 @@
-"""Figures draw their frame, all of it and nothing else, and the frame is what the CSV holds."""
+"""Figures draw exactly their data frame, and the CSV holds the same frame."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The figures of other regimes, other measures, accuracy under shift and what a strategy is worth."""
+"""Figures of other regimes and metrics, of accuracy under shift and of the worth of a strategy."""
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ def drawn(data: object) -> FigureData:
 
 @pytest.fixture(scope="module")
 def regimes(frames: StudyFrames) -> pd.DataFrame:
-    """Two architectures over three sizes, at equal samples and in one epoch, besides the fixed budgets."""
+    """Return two architectures over three sizes at fixed budgets, at equal samples and in one epoch."""
     first = frames.results[
         (frames.results["architecture"] == "ViT-X")
         & (frames.results["strategy"] == "clip")

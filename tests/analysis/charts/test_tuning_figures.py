@@ -1,4 +1,4 @@
-"""A study's tuning as figures and a table: what was tried, what won and where, and what was not decided."""
+"""Figures and table of a tuning: values tried, winners, winners at an edge, and undecided cases."""
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ WON = {
 
 
 def tried(values: dict[tuple[float, float], float]) -> pd.DataFrame:
-    """One trial for each learning rate and warm-up; a score of NaN is a trial that diverged."""
+    """Return one trial per learning rate and warm-up; a score of NaN is a diverged trial."""
     rows = [
         trial_row(CELL, 2e11, 9, 0.5)
         | {"trial": f"t{place}", "validation/top1": score, "validation/top1_se": 0.01,

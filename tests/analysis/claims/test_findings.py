@@ -1,4 +1,4 @@
-"""A paper's claims get the verdicts that its own digitised figures give, and a study's its own."""
+"""A paper's claims get their verdicts from its digitised figures, or from a study's results."""
 
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def test_the_shipped_readings_are_those_of_the_source() -> None:
 
 
 def equal_samples(gain: float, *, seeds: int = 3, noise: float = 0.004) -> pd.DataFrame:
-    """CLIP, augmented CLIP and SLIP at equal samples on four sizes of up to 400M pairs."""
+    """Return CLIP, augmented CLIP and SLIP at equal samples on four sizes of up to 400M pairs."""
     generator = np.random.default_rng(3)
     rows = []
     for size in (50e6, 100e6, 200e6, 400e6):
@@ -119,7 +119,7 @@ def test_other_evaluation_sets_are_averaged_as_the_variants(frames: StudyFrames)
 
 
 def other_sets(turn: float) -> pd.DataFrame:
-    """Transformers of four sizes at six budgets, and two other sets: larger is better there by ``turn``."""
+    """Return transformers of four sizes at six budgets; on two other sets larger is better by ``turn``."""
     generator = np.random.default_rng(4)
     rows = []
     for place, architecture in enumerate(("ViT-S-32", "ViT-M-32", "ViT-B-32", "ViT-L-14")):

@@ -1,4 +1,4 @@
-"""What is true of the embedded pool is found in the shipped study: each effect's interval lies above zero."""
+"""The shipped study shows the known effects of the embedded pool, with intervals above zero."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Nine in ten intervals hold the truth: a small version of ``benchmarks/coverage.py``."""
+"""Nine in ten intervals contain the true value: a small version of ``benchmarks/coverage.py``."""
 
 from collections import defaultdict
 

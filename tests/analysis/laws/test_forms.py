@@ -1,4 +1,4 @@
-"""A law that made the data is found again, in each form."""
+"""Each form of law is recovered from data that it generated."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""What a curve's law is called: drawn, lacking fit, untested, or why there is none."""
+"""Status of a curve's law: drawn, lack of fit, untested, or the reason for none."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""One form of law for each family of curves, and what laws miss in every interval."""
+"""One form of law per family of curves; every interval includes the law's discrepancy."""
 
 import re
 

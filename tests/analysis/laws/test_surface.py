@@ -1,4 +1,4 @@
-"""The surface: published optimum, restarts, resampled runs, and what it cannot decide."""
+"""The surface: published optimum, restarts, resampled runs, and undecided cases."""
 
 import time
 from pathlib import Path
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 @pytest.fixture(scope="module")
 def chinchilla() -> tuple[Floats, Floats, Floats]:
-    """Model size, tokens, loss of the published points, without the five highest losses."""
+    """Return model size, tokens and loss of the published points, without the five highest losses."""
     table = pd.read_csv(POINTS).sort_values("loss").iloc[:-5]
     n = table["Model Size"].to_numpy(np.float64)
     return n, table["Training FLOP"].to_numpy(np.float64) / (6 * n), table["loss"].to_numpy(np.float64)
@@ -136,7 +136,7 @@ def test_a_surface_with_one_exponent_is_found_again_and_needs_five_points() -> N
 
 
 def over_training(training_set: str) -> pd.DataFrame:
-    """Runs of Gadre et al. 2024 (their figure 1 and table 2)."""
+    """Return the runs of Gadre et al. 2024 (figure 1 and table 2) on one training set."""
     table = pd.read_csv(Path(__file__).parents[2] / "data" / "over-training.csv")
     return table[table["training_set"] == training_set]
 
@@ -169,14 +169,14 @@ def test_the_largest_model_is_forecast_from_small_ones_about_as_well_as_publishe
 
 
 def cells(n: Floats, d: Floats, y: Floats) -> pd.DataFrame:
-    """Cells of a family whose data are seen once."""
+    """Return the cells of a family that sees its data once."""
     return pd.DataFrame(
         {"train_flops_per_sample": n, "subset_size": d, "samples_seen": d, "error": y, "runs": 1.0}
     )
 
 
 def inside(law: str, table: pd.DataFrame, out: NDArray[np.intp], draws: int = 100) -> NDArray[np.bool_]:
-    """Whether cells that were held out lie in the 90 % interval of their forecast."""
+    """Return whether held-out cells lie in the 90 % interval of their forecast."""
     left = np.setdiff1d(np.arange(len(table)), out)
     measured = table["error"].to_numpy(np.float64)
     error = np.repeat(measured[None, left], 1 + draws, axis=0)

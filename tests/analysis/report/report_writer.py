@@ -1,4 +1,4 @@
-"""Writes the report of a made-up study, for the tests of its files and of its page in a browser."""
+"""Report of a simulated study, for the tests of its files and of its page in a browser."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ HOSTILE = "<script>alert('caption')</script>"
 
 
 def leave_undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the figures of a report out: for tests of its answers and tables."""
+    """Replace the figures of a report by empty ones, for tests of its answers and tables."""
 
     def save_all(figures: Sequence[FigureData], *_: object) -> dict[str, str]:
         return {data.name: "<svg></svg>" for data in figures}

@@ -22,7 +22,7 @@ OFFLINE = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Opened:
-    """A page, what its console said and what it asked for."""
+    """A page with its console messages and requests."""
 
     page: Page
     said: list[str]
@@ -39,7 +39,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def report(tmp_path_factory: pytest.TempPathFactory, frames: StudyFrames) -> Path:
-    """A report whose study, failures, architectures and declaration are named by markup."""
+    """Write a report with markup in the names of its study, failures, architectures and declaration."""
     results = frames.results.replace({"architecture": {"ViT-M": HOSTILE}})
     results.loc[results.index[0], ["status", "reason"]] = ["failed", HOSTILE]
     folder = tmp_path_factory.mktemp("in-browser") / "report"
@@ -60,7 +60,7 @@ def opened(browser: Browser, report: Path) -> Iterator[Opened]:
 
 
 def column(page: Page, name: str) -> list[str]:
-    """The texts of a column of the trials that are shown."""
+    """Return the texts of a column of the visible trials."""
     texts: list[str] = page.eval_on_selector(
         "#trials",
         """(table, name) => {

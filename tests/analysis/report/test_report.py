@@ -23,10 +23,10 @@ from tests.analysis.synthetic import study
 
 
 class Elements(HTMLParser):
-    """Tags with their attributes, and the text outside of scripts and styles."""
+    """Parser that collects tags with their attributes, and the text outside scripts and styles."""
 
     def __init__(self, page: str) -> None:
-        """Reads a page."""
+        """Parse a page."""
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""

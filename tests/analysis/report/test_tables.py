@@ -1,4 +1,4 @@
-"""Tables say the same in Markdown, LaTeX and CSV, and what they sum up sums up."""
+"""Tables have the same content in Markdown, LaTeX and CSV, and their sums are right."""
 
 from dataclasses import replace
 from pathlib import Path

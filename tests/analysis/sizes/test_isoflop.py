@@ -1,4 +1,4 @@
-"""A minimum over model sizes is marked only where the data hold one."""
+"""A minimum over model sizes is marked only if the data show one."""
 
 import numpy as np
 import pandas as pd
@@ -103,7 +103,7 @@ def test_a_family_is_the_catalogues_or_the_letters_a_name_begins_with(name: str,
 
 
 def several(errors: list[NDArray[np.float64]], *, noise: float, source: Source = "runs") -> list[Profile]:
-    """The profiles of a family; without draws where there is no noise."""
+    """Return the profiles of a family; without draws if there is no noise."""
     generator, parts = np.random.default_rng(0), []
     for error in errors:
         draws = error + noise * generator.standard_normal((500 if noise else 0, len(error)))

@@ -1,4 +1,4 @@
-"""How model size and data grow with compute, held to published exponents and to made-up ones."""
+"""Growth of model size and data with compute, compared with published and simulated exponents."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ CHINCHILLA = Path("../shared/data/epoch_chinchilla_svg_extracted.csv")
 
 
 def language_models(frame: pd.DataFrame, *, seeds: int = 1, metric: str = "text/loss") -> CellDraws:
-    """Cells of columns parameters, tokens and loss: each token seen once."""
+    """Return cells from columns of parameters, tokens and loss, each token seen once."""
     compute = 6.0 * frame["parameters"] * frame["tokens"]
     rows = pd.DataFrame({
         "trial": [f"row-{place}" for place in range(len(frame))], "regime": "one-epoch",
@@ -48,7 +48,7 @@ def found_in(draws: CellDraws) -> pd.DataFrame:
 
 
 def exponents_of(what: str, table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """The rows of N or D by approach."""
+    """Return the rows of N or D by approach."""
     return {str(row["approach"]): row for row in records(table[table["what"] == what])}
 
 

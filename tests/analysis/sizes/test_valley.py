@@ -1,4 +1,4 @@
-"""A valley is a parabola where the data cannot tell more, and a bent one where they can."""
+"""A valley is fitted as a parabola, with as much asymmetry as the data support."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ T = np.linspace(-1.8, 1.8, 5)
 
 
 def exponents(alpha: float, beta: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """A valley of two power laws whose minimum is at zero."""
+    """Return a valley of two power laws with its minimum at zero."""
     return np.asarray(0.3 + 0.1 * (np.exp(-alpha * T) + alpha / beta * np.exp(beta * T)))
 
 

@@ -1,4 +1,4 @@
-"""The book sums to the FLOP, is never over the budget, and is believed only where it can be."""
+"""The ledger sums exactly, never exceeds the budget, and refuses damaged files."""
 
 import json
 import resource

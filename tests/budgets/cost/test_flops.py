@@ -1,4 +1,4 @@
-"""What a sample costs: the arithmetic, by numbers that can be checked by hand."""
+"""FLOPs per sample, with numbers that can be checked by hand."""
 
 import subprocess
 import sys

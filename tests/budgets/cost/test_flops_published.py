@@ -1,4 +1,4 @@
-"""The closed forms against numbers that others have published."""
+"""Closed-form FLOPs compared with published numbers."""
 
 import csv
 from collections.abc import Mapping
@@ -71,7 +71,7 @@ def profile() -> Mapping[str, Mapping[str, str]]:
 
 
 def tower(model: str, part: str) -> Architecture:
-    """The model's image or text tower as open_clip's package describes it, beside a tower of defaults."""
+    """Return a model with one tower from open_clip's own config and the other with default values."""
     config = open_clip.get_model_config(model)
     towers: dict[str, dict[str, Any]] = {"vision_cfg": {}, "text_cfg": {}}
     towers[part] = {key: value for key, value in config[part].items() if key not in COSTS_NOTHING}

@@ -1,4 +1,4 @@
-"""The closed forms against what torch counts when open_clip's models run: equal to the last product."""
+"""Closed-form FLOPs equal torch's count of open_clip's models exactly."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -24,14 +24,14 @@ PAIRS = 2
 
 @pytest.fixture(autouse=True)
 def on_no_device() -> Iterator[None]:
-    """Counts on the meta device: the shapes of every product without the work."""
+    """Count on the meta device: shapes of all products without the computation."""
     with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):
         yield
 
 
 @cache
 def build(name: str, strategy_name: str, device: str = "meta") -> tuple[open_clip.CLIP, TrainingStrategy]:
-    """Model and strategy as a trial trains them."""
+    """Build model and strategy as a trial does."""
     architecture, cost = load_architecture(name), strategy(strategy_name)
     with torch.device(device):
         model = build_model(
@@ -41,7 +41,7 @@ def build(name: str, strategy_name: str, device: str = "meta") -> tuple[open_cli
 
 
 def train_forward(name: str, strategy_name: str, batch: int, device: str = "meta") -> None:
-    """A training step's forward pass, loss included."""
+    """Run the forward pass of a training step, loss included."""
     architecture = load_architecture(name)
     model, how = build(name, strategy_name, device)
     images = torch.zeros(batch, 3, architecture.image_size, architecture.image_size)

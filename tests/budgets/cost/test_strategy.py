@@ -1,4 +1,4 @@
-"""What training strategies run on a sample, and which architectures they can train."""
+"""Views and tokens that training strategies run per sample, and the architectures they support."""
 
 import pytest
 

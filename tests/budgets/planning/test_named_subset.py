@@ -1,4 +1,4 @@
-"""A named subset is a quality of its own: as large as it is, chosen without a score."""
+"""A named subset is a quality with a fixed size, chosen without a score."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a plan is: every cell a trial or left out with its numbers, the same each time, each id for good."""
+"""Plans: every cell is a trial or left out with a reason; plans are reproducible and trial ids stable."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""Time and money are ranges that say what they rest on."""
+"""Prices are ranges of time and money, with their basis."""
 
 import itertools
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A plan says what its analysis will not be able to say."""
+"""A plan warns of questions that its analysis will not be able to answer."""
 
 from analysis.laws import law_fit
 from analysis.sizes import size_profile

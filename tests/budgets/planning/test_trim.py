@@ -1,4 +1,4 @@
-"""A study budget: the ladder that it allows, and a grid that is over it."""
+"""Study budget: the ladder that fits, and trimming of a grid that exceeds it."""
 
 import pytest
 from hypothesis import given, settings

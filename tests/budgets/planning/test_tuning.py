@@ -1,4 +1,4 @@
-"""What is tuned, on which cells, at which cost; which value wins, and when the values are widened."""
+"""Tuning: its cells and cost, the choice of the winner, and the widening of the values."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,7 +24,7 @@ def tuned_plan(
     fields: dict[str, tuple[float, ...]] | None = None,
     **changes: object,
 ) -> Plan:
-    """A study of one pair at two levels, whose learning rate is tuned at the lower one."""
+    """Return a study of one architecture and strategy at two levels, tuned at the lower one."""
     tuning = Tuning(share=share, fields={"lr_peak": RATES, **(fields or {})})
     values = {"study_flops": 3000 * GFLOP, "tuning": tuning, "training": Training(lr_peak={})} | changes
     declaration = declare(GridBlock(architectures=PAIR[:1], sizes=(2_000, 10_000)), **values)

@@ -14,14 +14,14 @@ EVALUATION_SIZES = {"held-out": 200, "seen": 100, "style": 100, "validation": 10
 
 
 def brightness(images: NDArray[np.uint8], captions: list[str]) -> NDArray[np.float32]:
-    """A score that is as good as any for what is not about scoring."""
+    """Return a simple score, for tests that are not about scoring."""
     assert images.shape == (len(captions), 3, 32, 32)
     scores: NDArray[np.float32] = images.mean(axis=(1, 2, 3)).astype(np.float32)
     return scores
 
 
 def build_small(path: Path) -> Pool:
-    """Builds the pool of the fixture ``pool`` anew."""
+    """Build another copy of the pool of the fixture ``pool``."""
     return build_embedded_pool(path, pairs=503, seed=3, score=brightness, evaluation_sizes=EVALUATION_SIZES)
 
 

@@ -1,4 +1,4 @@
-"""A batch that is fetched while the last one is used is the same batch."""
+"""Prefetched batches equal those fetched on demand."""
 
 from collections.abc import Iterator
 from threading import Event, current_thread, main_thread

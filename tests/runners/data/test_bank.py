@@ -1,4 +1,4 @@
-"""The sprite bank is whole, apart in its uses, and its makers are named."""
+"""The sprite bank is complete, its splits are disjoint, and its authors are named."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""CLIP_benchmark itself reads the evaluation sets that are written here, and sees the same in them."""
+"""CLIP_benchmark reads our evaluation sets with the same content."""
 
 from pathlib import Path
 from typing import Any

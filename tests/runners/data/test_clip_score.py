@@ -1,4 +1,4 @@
-"""Scoring with open_clip's models: weights by tag, as they are downloaded; kept through stops; the cost."""
+"""Scoring with open_clip's models: download of weights by tag, resumption, and cost."""
 
 import threading
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def small(tmp_path: Path) -> Pool:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a checkpoint in it."""
+    """Return a folder with a checkpoint."""
     folder = tmp_path_factory.mktemp("served")
     torch.save(open_clip.create_model(MODEL).state_dict(), folder / "weights.pt")
     return folder
@@ -38,12 +38,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_words: object) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def address(weights: Path) -> Iterator[str]:
-    """Where they are served."""
+    """Serve the weights and return the address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(weights))) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -1,4 +1,4 @@
-"""Damaged shards: found, counted, told by shard and key; training goes on or stops by what is tolerated."""
+"""Damaged shards are found, counted and reported by shard and key; training stops above the tolerance."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Evaluation sets: read back as written, in CLIP_benchmark's layout, apart from training."""
+"""Evaluation sets are read back as written, have CLIP_benchmark's layout, and are disjoint from training."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The order of samples: each epoch a permutation, the same however it is cut."""
+"""Order of samples: each epoch is a permutation, the same for any division into steps."""
 
 from itertools import pairwise
 

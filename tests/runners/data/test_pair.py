@@ -1,4 +1,4 @@
-"""Pairs of the embedded pool: pure, mixed as declared, and said in few words."""
+"""Pairs of the embedded pool: deterministic, with the declared mix and a small vocabulary."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Opening pools, and indexing shards that others wrote where they lie."""
+"""Opening of pools, and in-place indexing of shards from other tools."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Reading images and captions by row."""
+"""Reading of images and captions by row."""
 
 import io
 import tarfile

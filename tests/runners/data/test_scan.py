@@ -1,4 +1,4 @@
-"""Work that is shared out to processes: done in each, and gone with the one that shared it out."""
+"""Worker processes of a scan share the work and end with their parent."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def sleep_long(number: int) -> int:
-    """Says so, and does not end."""
+    """Report the start, then sleep."""
     print("asleep", flush=True)  # noqa: T201 - to be read
     time.sleep(600)
     return number

@@ -1,4 +1,4 @@
-"""Subsets by size and quality: exact in number, nested, independent of the order of rows."""
+"""Subsets by size and quality have the exact size, are nested, and do not depend on the order of rows."""
 
 from itertools import pairwise
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tokens: words by frequency, an end that has the highest id, and CLIP's own encoding at its own size."""
+"""Tokenizers: words by frequency, the highest id for the end, and CLIP's own encoding."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a trial sees: the same samples in the same order, from memory or streamed, however it is cut."""
+"""Training data: the same samples in the same order, cached or streamed, on any number of ranks."""
 
 import os
 import signal
@@ -60,7 +60,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def open_data(kind: str, pool: Pool, **how: int) -> StreamedSet | TrainingSet:
-    """Every second pair of a pool, as a trial opens it."""
+    """Open every second pair of a pool, as a trial does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_set, "IN_MEMORY_BYTES", 0 if kind == "streamed" else 2**30)
         data = training_data(pool, np.arange(0, pool.count, 2), 32, lengths, **how)
@@ -69,7 +69,7 @@ def open_data(kind: str, pool: Pool, **how: int) -> StreamedSet | TrainingSet:
 
 
 def list_keys(kind: str, path: str, first_step: int, workers: int) -> None:
-    """Prints the keys of each step's pairs, as long as it is left alive."""
+    """Print the keys of each step's pairs until killed."""
     pool = Pool.open(path)
     keys = dict(zip(map(bytes, read_images(pool, np.arange(pool.count), 32)), pool.index["key"], strict=True))
     data = open_data(kind, pool, workers=workers)
@@ -78,7 +78,7 @@ def list_keys(kind: str, path: str, first_step: int, workers: int) -> None:
 
 
 def planned(kind: str, pool: Pool, steps: int) -> list[str]:
-    """The keys that the order of samples says, from the start."""
+    """Return the keys in the planned order, from the start."""
     rows = np.arange(0, pool.count, 2)
     order = positions(seed=5, count=len(rows), start=0, stop=steps * BATCH, windowed=kind == "streamed")
     keys: list[str] = pool.index["key"].iloc[rows[order]].tolist()
@@ -86,7 +86,7 @@ def planned(kind: str, pool: Pool, steps: int) -> list[str]:
 
 
 def keys_seen(kind: str, pool: Pool, first_step: int, steps: int, *, workers: int, ranks: int) -> list[str]:
-    """The keys that all ranks see together, step by step."""
+    """Return the keys that all ranks together see, step by step."""
     keys = dict(zip(map(bytes, read_images(pool, np.arange(pool.count), 32)), pool.index["key"], strict=True))
     parts = [
         seen(open_data(kind, pool, workers=workers, rank=rank, ranks=ranks), first_step, steps)

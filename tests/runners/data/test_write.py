@@ -1,4 +1,4 @@
-"""Writing a pool: the same bytes each time, whole or not at all, best first."""
+"""Writing of a pool: deterministic bytes, complete or absent, best pairs first."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What is measured on features: shares by hand, errors by repetition, probes by scikit-learn."""
+"""Metrics on features, compared with hand-made shares, repeated sampling and scikit-learn."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ CLASSES, WIDTH = 12, 16
 
 
 def clouds(images: int, *, seed: int, noise: float = 0.25) -> tuple[Tensor, Tensor]:
-    """Features around a centre for each class; the same centres for every seed of images."""
+    """Return features around a centre for each class; the centres do not depend on the seed."""
     centres = normalize(torch.randn(CLASSES, WIDTH, generator=torch.Generator().manual_seed(7)), dim=1)
     labels = torch.arange(images) % CLASSES
     spread = torch.randn(images, WIDTH, generator=torch.Generator().manual_seed(seed))

@@ -1,4 +1,4 @@
-"""A real S3 server on loopback, with a bucket; it can go away and come back with what it had."""
+"""A real S3 server on loopback with a bucket; it can be stopped and restarted with its content."""
 
 import logging
 import secrets
@@ -9,7 +9,7 @@ from s3fs import S3FileSystem
 
 
 class Bucket:
-    """The server; who uses it finds it, and may enter, by the environment.
+    """The server; the environment holds its address and credentials.
 
     Attributes:
         url: A folder in the bucket.

@@ -1,4 +1,4 @@
-"""What befalls a trial's process, done to a real one: the row stays the same, every FLOP is counted."""
+"""Faults of a real trial process: the row stays the same, and every FLOP is counted."""
 
 import json
 import os
@@ -35,7 +35,7 @@ load_ahead(*TRIAL_MODULES)
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> TrialJob:
-    """A trial of a second or two that nothing happened to."""
+    """Run a trial of a second or two without faults."""
     pool = tiny_pool(tmp_path_factory.mktemp("pools") / "tiny")
     job = tiny_job(
         tiny_trial(steps=STEPS), pool, tmp_path_factory.mktemp("quiet") / "trial", checkpoint_steps=20
@@ -147,7 +147,7 @@ def test_trial_without_its_storage_or_pool_crashes_and_creates_nothing(
 
 @pytest.fixture
 def small_disk(job: TrialJob) -> Iterator[Path]:
-    """A file system of 4 MB where the trial's folder will be."""
+    """Mount a file system of 4 MB for the trial's folder."""
     disk = job.folder.parent
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk],  # noqa: S607 - the system's own
@@ -196,7 +196,7 @@ def fill(path: Path) -> None:
 
 
 def confined(group: Path, job: TrialJob) -> Outcome:
-    """Runs a trial in a control group."""
+    """Run a trial in a control group."""
     (group / "cgroup.procs").write_text(str(os.getpid()))
     return run_trial(job)
 

@@ -1,4 +1,4 @@
-"""Several files that take their places together, wherever a process is killed."""
+"""Atomic replacement of several files, even if the process is killed."""
 
 import shutil
 import threading
@@ -15,7 +15,7 @@ from runners.host.files import commit_files, finish_files, locked, new_files, wa
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with an index and shards, and with notes that nobody is to touch."""
+    """Return a folder with an index, shards, and unrelated notes."""
     (tmp_path / "x" / "shards").mkdir(parents=True)
     for name in ("index", "shards/0", "shards/1", "notes"):
         (tmp_path / "x" / name).write_text("old")
@@ -33,7 +33,7 @@ def make(staged: Path) -> None:
 
 
 class Killed(BaseException):
-    """Stands for the end of the process."""
+    """Simulated end of the process."""
 
 
 @pytest.mark.parametrize("steps", range(8))

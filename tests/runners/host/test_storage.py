@@ -1,4 +1,4 @@
-"""A storage that is no folder: what it promises, and trials whose nodes share nothing but its URL."""
+"""Storage in a bucket: its guarantees, and trials whose nodes share only its URL."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def test_a_folder_is_fetched_whole_once_a_node_hidden_files_left_out(bucket: Buc
 
 @pytest.fixture(scope="module")
 def quiet(bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> TrialJob:
-    """A trial of a second or two on paths, whose pool is in the bucket as well."""
+    """Run a trial of a second or two on local paths, with its pool also in the bucket."""
     pool = tiny_pool(tmp_path_factory.mktemp("pools") / "tiny")
     share_tree(Storage(bucket.url), pool, "pools/tiny")
     job = tiny_job(
@@ -109,20 +109,20 @@ def quiet(bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> TrialJob:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InBucket:
-    """A trial whose paths are below a URL."""
+    """A trial with paths below a URL."""
 
     url: str
     job: TrialJob
 
     @property
     def folder(self) -> Path:
-        """The trial's own folder there."""
+        """The trial's folder in the bucket."""
         return self.job.folder
 
 
 @pytest.fixture
 def job(quiet: TrialJob, bucket: Bucket, request: pytest.FixtureRequest) -> InBucket:
-    """The same in the bucket, where nothing of it was done."""
+    """Return the same trial in the bucket, not started there."""
     pool = Path("pools", "tiny")
     there = replace(
         quiet,
@@ -161,7 +161,7 @@ def quiet_row(quiet: TrialJob) -> str:
 
 
 def counted(job: InBucket, folder: Path) -> int:
-    """Training FLOPs that the storage says the trial computed."""
+    """Return the training FLOPs of the trial, as counted in the storage."""
     found = Storage(job.url).read(f"{job.folder}/meter")
     assert found is not None
     (folder / "meter").write_bytes(found)

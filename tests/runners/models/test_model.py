@@ -1,4 +1,4 @@
-"""Models start as open_clip's do, keep CLIP's temperature, and see the inputs that they are meant for."""
+"""Models start like open_clip's, with CLIP's temperature, and get inputs of their size."""
 
 import ast
 import copy

@@ -1,4 +1,4 @@
-"""What the tests of backends run: small calls that a new process can import."""
+"""Small functions for the tests of backends, importable in a new process."""
 
 import importlib
 import os
@@ -31,20 +31,20 @@ def die() -> None:
 
 
 def take_memory(megabytes: int) -> int:
-    """Takes memory and gives the process's size before that."""
+    """Take memory; return the process's size before that."""
     before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
     assert len(bytearray(megabytes * 2**20).replace(b"\0", b"\1", 1)) > 0
     return before
 
 
 def sleep(folder: Path, seconds: float = 60) -> None:
-    """Sleeps, and leaves a file named after its process."""
+    """Sleep, and leave a file named after the process."""
     (folder / f"began-{os.getpid()}").touch()
     time.sleep(seconds)
 
 
 def leave_politely(folder: Path) -> str:
-    """Answers SIGTERM by returning."""
+    """Answer SIGTERM by returning."""
     left: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: left.append(number))
     (folder / f"began-{os.getpid()}").touch()
@@ -54,7 +54,7 @@ def leave_politely(folder: Path) -> str:
 
 
 def without(folder: Path, run: Callable[[], object]) -> object:
-    """Makes a call while a folder is not there."""
+    """Make a call while a folder is missing."""
     away = folder.rename(folder.with_name("away"))
     try:
         return run()

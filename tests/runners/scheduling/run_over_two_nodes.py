@@ -1,4 +1,4 @@
-"""Runs a pickled trial on a simulated cluster of two nodes, and once more after it was told to leave.
+"""Runs a pickled trial on a simulated cluster of two nodes, and resumes it after a request to leave.
 
 Ray reads its token when it is imported, so this is a process of its own.
 """

@@ -1,4 +1,4 @@
-"""All backends run, end, fail, crash and leave alike; each job in a fresh process of this checkout."""
+"""All backends run, end, fail, crash and leave in the same way, each job in a fresh process."""
 
 import os
 import signal
@@ -219,7 +219,7 @@ def test_every_node_is_checked_for_access_to_the_storage(backend: Backend, tmp_p
 
 
 class WithABlindNode(LocalBackend):
-    """Nodes join it; on the one that is called so, a folder is not there."""
+    """A cluster whose node of a given name does not see a folder."""
 
     def __init__(self, nodes: Mapping[str, Amounts], unseen: Path) -> None:
         super().__init__(nodes, modules=())

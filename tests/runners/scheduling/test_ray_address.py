@@ -1,4 +1,4 @@
-"""Which cluster a study runs on, who can't be reached, and what listens."""
+"""Choice of the Ray cluster, unreachable addresses, and listening ports."""
 
 import os
 import secrets
@@ -74,7 +74,7 @@ def test_address_option_precedes_environment_and_defaults_to_this_machine(
 
 @pytest.fixture
 def listener() -> Iterator[str]:
-    """Something that listens and is no Ray."""
+    """Return the address of a listener that is not Ray."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 

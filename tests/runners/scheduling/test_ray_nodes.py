@@ -1,4 +1,4 @@
-"""Nodes of a cluster come and go: trials of a dead one are known to be lost, one that joins is used."""
+"""Nodes come and go: trials of a dead node are reported as lost, a joining node is used."""
 
 import json
 import os

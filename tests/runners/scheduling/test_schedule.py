@@ -1,4 +1,4 @@
-"""The schedule decides, never loses a trial, and never goes beyond the budget."""
+"""The schedule never loses a trial and never exceeds the budget."""
 
 import random
 from collections import Counter
@@ -181,7 +181,7 @@ def test_impossible_event_raises_with_the_trials_history() -> None:
 
 
 class Chance:
-    """A cluster and a book under which everything happens in a random order."""
+    """A cluster and a ledger on which events happen in a random order."""
 
     def __init__(self, seed: int) -> None:
         self.draw = random.Random(seed)
@@ -216,7 +216,7 @@ class Chance:
         return None if self.cap is None else self.cap - self.gone - sum(self.held.values())
 
     def obey(self) -> bool:
-        """Does what the schedule says; tells whether it is done."""
+        """Carry out the schedule's instructions; return whether it is done."""
         for each in self.schedule.instructions(self.room):
             match each:
                 case Start():
@@ -242,7 +242,7 @@ class Chance:
         return False
 
     def happen(self) -> None:
-        """Lets one thing happen."""
+        """Make one random event happen."""
         if self.delayed and (not self.running or self.draw.random() < 0.5):
             trial = self.delayed.pop(self.draw.randrange(len(self.delayed)))
             self.schedule.retry(trial)

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on tensors."""
+"""Augmentation of whole batches as tensors."""
 
 import pytest
 import torch

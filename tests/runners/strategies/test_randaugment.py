@@ -1,4 +1,4 @@
-"""RandAugment on whole batches is timm's, and draws from its generator alone."""
+"""RandAugment on whole batches equals timm's, and draws only from its own generator."""
 
 import random
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""A loss by rows is the loss of the whole batch, and no rank holds or computes more than its share."""
+"""The loss by rows equals the loss of the whole batch, and each rank computes only its share."""
 
 import threading
 import weakref
@@ -26,14 +26,14 @@ WIDTH = 16
 
 
 class Ranks:
-    """Threads that stand for ranks, whose tensors are joined as `runners.training.ranks.gather` does."""
+    """Threads as ranks, with a gather like `runners.training.ranks.gather`."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self._barrier, self._parts = threading.Barrier(count), [torch.empty(0)] * count
 
     def run(self, features: Sequence[Tensor], compute: Callable[..., RowLoss]) -> list[RowLoss]:
-        """Compute each rank's share from its part of the features."""
+        """Compute each rank's share of the loss from its features."""
         parts = list(zip(*(each.chunk(self.count) for each in features), strict=True))
         with ThreadPoolExecutor(self.count) as pool:
             done = [
@@ -86,7 +86,7 @@ def test_loss_and_gradients_of_ranks_equal_those_of_the_whole_batch(
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations have made and that are still alive, at their peak."""
+    """Mode that measures the peak of the bytes of all live tensors."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -112,7 +112,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 def one_of(ranks: int, batch: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
-    """A gather that hands rank 0 of so many what the others would have sent."""
+    """Return a gather for rank 0 that returns the tensors the other ranks would send."""
     own = len(batch[0]) // ranks
     whole = {each[:own].data_ptr(): each for each in batch}
 

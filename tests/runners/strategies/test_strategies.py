@@ -1,4 +1,4 @@
-"""Every training strategy does what `budgets` says that it costs, and learns."""
+"""Every training strategy costs the FLOPs that `budgets` counts, and learns."""
 
 import math
 

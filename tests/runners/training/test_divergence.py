@@ -1,4 +1,4 @@
-"""A run that learns is never called diverged, and one that learns nothing is."""
+"""A run that learns is never reported as diverged; one that learns nothing is."""
 
 import math
 from pathlib import Path
@@ -16,7 +16,7 @@ SMALL = Path(__file__).resolve().parents[3] / "results" / "small"
 
 
 def check(losses: Tensor, *, chance: float, recipe: Recipe, batch_size: int = 64) -> None:
-    """Looks at a run as it goes, every 25 steps and at its end."""
+    """Check a run every 25 steps and at its end."""
     for done in [*range(25, len(losses), 25), len(losses)]:
         check_divergence(
             losses, since=done - 25, done=done, batch_size=batch_size, chance=chance, recipe=recipe

@@ -1,4 +1,4 @@
-"""Ranks: two train what one trains, leave and resume as one, and say which of them died."""
+"""Ranks: two give the result of one, leave and resume together, and report which one died."""
 
 import hashlib
 import json

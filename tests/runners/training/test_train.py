@@ -1,4 +1,4 @@
-"""The training loop: exact samples, a resumed run equal to one that never stopped, divergence said."""
+"""Training loop: exact samples, a resumed run equal to an uninterrupted one, divergence reported."""
 
 from contextlib import suppress
 from functools import partial
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 class Run:
-    """A short run of one strategy, from the same seed every time."""
+    """A short run of one strategy with a fixed seed."""
 
     def __init__(self, name: str, *, lr_peak: float = 1e-3, recipe: Recipe | None = None) -> None:
         self.recipe = recipe or Recipe(precision="fp32")

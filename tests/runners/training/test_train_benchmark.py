@@ -1,4 +1,4 @@
-"""The training benchmark's reference, written by hand as open_clip trains, follows the same loss curve."""
+"""The training benchmark's open_clip-style reference follows the same loss curve."""
 
 import re
 import subprocess

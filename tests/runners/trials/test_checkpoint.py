@@ -1,4 +1,4 @@
-"""A checkpoint is whole or not believed; what is computed is counted, whenever the process dies."""
+"""Damaged checkpoints are rejected; computed FLOPs are counted whenever the process dies."""
 
 import hashlib
 import itertools
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class State:
-    """Something to keep, made different by a seed."""
+    """A state to save that depends on a seed."""
 
     def __init__(self, seed: int) -> None:
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What TensorBoard and Weights & Biases are given: a trial's curve as it comes, then its metrics."""
+"""TensorBoard and Weights & Biases get a trial's curve during training, then its metrics."""
 
 import sys
 import time
@@ -21,14 +21,14 @@ ROW = {**plan_row(TRIAL), "status": "finished", "train_loss": 1.5, "held-out/top
 
 
 class Driver:
-    """The loggers of one driver, which says nothing unless there is trouble."""
+    """The loggers of one driver; any message is an error."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.said: list[str] = []
         self._folder, self._loggers = folder, Loggers((name,), folder, self.said.append)
 
     def see(self, steps: int) -> None:
-        """The trial has come so far."""
+        """Report the trial's progress to the loggers."""
         (self._folder / "trials" / NAME).mkdir(parents=True, exist_ok=True)
         write_json(self._folder / "trials" / NAME / "progress.json", {"curve": LOSSES[:steps]})
         self._loggers._due = 0.0  # noqa: SLF001 - it looks every few seconds
@@ -44,7 +44,7 @@ class Driver:
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard has of the trial."""
+    """Return the trial's scalars in TensorBoard."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415
 
     events = EventAccumulator(str(folder / "tensorboard" / NAME))
@@ -56,7 +56,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def history(folder: Path) -> list[tuple[int, float]]:
-    """What the one W&B run of the trial has of its loss, once W&B's service has written all of it."""
+    """Return the losses in the trial's only W&B run, after W&B's service has written them."""
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # noqa: PLC0415
 
     (path,) = (folder / "wandb" / NAME).rglob("*.wandb")
@@ -74,7 +74,7 @@ def history(folder: Path) -> list[tuple[int, float]]:
 
 
 def records(content: bytes) -> list[bytes]:
-    """The records of LevelDB's log format, which W&B puts after seven bytes of its own."""
+    """Yield the records of LevelDB's log format, which W&B writes after a header of seven bytes."""
     found, part, at = [], b"", 7
     while at + 7 <= len(content):
         if 32768 - at % 32768 < 7:

@@ -1,4 +1,4 @@
-"""One trial in this process: its row, its files, and what a diverged one says."""
+"""One trial in this process: its row, its files, and the row of a diverged one."""
 
 import dataclasses
 import pickle

@@ -1,4 +1,4 @@
-"""``python -m study calibrate``: what it measures is what plans, prices and runs go by."""
+"""``python -m study calibrate``: its measurements are used by plans, prices and runs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from study.state.study import device_throughput, measured_throughput, plan_study
 from tests.study.conftest import study, study_in, write_declaration
 
 
-def test_every_kind_of_trial_is_measured_and_the_plan_goes_by_it(pool: Path, tmp_path: Path) -> None:
+def test_the_plan_uses_the_measured_speed_of_every_kind_of_trial(pool: Path, tmp_path: Path) -> None:
     declaration = write_declaration(tmp_path, pool, strategies="clip, flip-50", seeds="0, 1")
 
     ended = study("calibrate", declaration, "--seconds", "1", "--results", tmp_path)
@@ -55,11 +55,14 @@ def test_a_damaged_measurement_is_named(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--device", "h100"], "--device h100: resources.gpus is 0, trials run on the processor"),
+        (
+            ["--device", "h100"],
+            "--device h100 needs a GPU, but resources.gpus is 0: trials run on the processor",
+        ),
         (["--seconds", "0"], "--seconds must be above 0, not 0"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(
+def test_invalid_calibrations_are_refused(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     declaration = write_declaration(tmp_path, pool)
@@ -68,10 +71,10 @@ def test_what_cannot_be_measured_is_refused(
     assert capsys.readouterr().err == f"study: {message}\n"
 
 
-def test_a_gpu_is_called_by_its_own_name() -> None:
+def test_the_declared_device_must_fit_the_gpus_name() -> None:
     assert require_named("h100-sxm", "NVIDIA H100 80GB HBM3") == "h100-sxm"
     assert require_named("v100-sxm-32gb", "Tesla V100-SXM2-32GB") == "v100-sxm-32gb"
     with pytest.raises(
-        ValueError, match="the device is named a100-sxm-40gb, but this machine has NVIDIA H100"
+        ValueError, match="the device is declared as a100-sxm-40gb, but this machine has NVIDIA H100"
     ):
         require_named("a100-sxm-40gb", "NVIDIA H100 PCIe")

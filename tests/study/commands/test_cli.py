@@ -1,4 +1,4 @@
-"""What a newcomer gets wrong gives one clear error and exit code 2; what stands is shown."""
+"""Mistakes of new users give one clear error and exit code 2; correct input is shown."""
 
 import json
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_a_mistake_in_the_file_is_named_with_its_line(
     assert message in error
 
 
-def test_two_mistakes_are_told_at_once(
+def test_two_mistakes_are_reported_at_once(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declaration = write_declaration(tmp_path, pool, architectures="mini-ViT-XXL", strategies="flop")
@@ -77,7 +77,7 @@ def test_a_budget_that_is_too_small_says_by_how_much(
     assert "3.9" in error  # the trial costs 4.95 GFLOP, so it is 3.95 GFLOP over
 
 
-def test_a_pool_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_pool_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     declaration = write_declaration(tmp_path, tmp_path / "nowhere")
 
     assert main(["plan", str(declaration)]) == 2
@@ -85,7 +85,7 @@ def test_a_pool_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Captur
     assert f"no such pool: {tmp_path / 'nowhere'}" in capsys.readouterr().err
 
 
-def test_a_metric_without_its_evaluation_set_says_which_sets_there_are(
+def test_a_metric_without_its_evaluation_set_lists_the_available_metrics(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declaration = write_declaration(tmp_path, pool)
@@ -105,7 +105,7 @@ def test_a_study_that_does_not_exist_names_the_nearest(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("command", ["status", "report"])
-def test_a_study_that_was_not_run_is_said_to_be_so(
+def test_a_study_that_was_not_run_is_an_error(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     assert main([command, str(write_declaration(tmp_path, pool)), "--results", str(tmp_path)]) == 2

@@ -1,4 +1,4 @@
-"""Every command has one shape and an example in its help, and starts at once."""
+"""Every command has the same interface, examples in its help, and a fast start."""
 
 import argparse
 import pkgutil
@@ -22,7 +22,7 @@ HEAVY = {"torch", "ray", "pandas", "numpy", "scipy", "rich", "yaml"}
 
 
 def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """The parser and those of all commands below it."""
+    """Return the parser and those of all commands below it."""
     yield parser
     for action in parser._actions:  # noqa: SLF001 - argparse has no other way to see what a parser takes
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
@@ -33,7 +33,7 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
 ALL = {parser.prog: parser for parser in parsers(make_parser())}
 
 
-def test_every_module_of_commands_is_a_command_of_one_shape() -> None:
+def test_every_command_module_has_the_same_interface() -> None:
     found = {
         f"{package.__name__}.{each.name}"
         for package in (commands, pools)
@@ -53,7 +53,7 @@ def test_every_module_of_commands_is_a_command_of_one_shape() -> None:
 
 
 @pytest.mark.parametrize("prog", ALL)
-def test_every_help_ends_with_examples_that_can_be_typed(prog: str) -> None:
+def test_every_help_ends_with_valid_examples(prog: str) -> None:
     _, _, examples = ALL[prog].format_help().partition("\nexamples:\n")
 
     lines = [line.removeprefix("  python -m study ") for line in examples.splitlines()]
@@ -100,12 +100,12 @@ def test_the_console_script_names_itself_in_its_help(
     assert "\n  scaling-study data info pools/icons --sheet icons.png\n" in shown_help
 
 
-def test_the_command_line_says_which_exit_codes_there_are() -> None:
-    codes = re.findall(r"(?:^| )(\d+),", cli.__doc__ or "")
+def test_the_command_line_documents_every_exit_code() -> None:
+    codes = re.findall(r"^- (\d+):", cli.__doc__ or "", re.MULTILINE)
     assert [int(code) for code in codes] == [0, 1, 2, 3, 4, 130]
 
 
-def test_an_interrupted_command_says_that_it_goes_on(
+def test_an_interrupted_command_says_how_to_continue(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(_options: argparse.Namespace) -> int:
@@ -113,4 +113,4 @@ def test_an_interrupted_command_says_that_it_goes_on(
 
     monkeypatch.setattr("study.commands.new.run", interrupted)
     assert main(["new", "first"]) == 130
-    assert "what is finished is kept, the same command goes on" in capsys.readouterr().err
+    assert "finished work is kept, run the same command again to continue" in capsys.readouterr().err

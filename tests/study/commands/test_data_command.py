@@ -1,4 +1,4 @@
-"""``python -m study data`` on icons that nobody drew for this: every command of docs/data.md as it stands."""
+"""``python -m study data`` on a real icon set: every command of docs/data.md, verbatim."""
 
 import os
 import re
@@ -40,7 +40,7 @@ PAIRS = 300
 
 @pytest.fixture(scope="session")
 def icons(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a user has it: drawings of Material Design, their names as captions, and some rubbish."""
+    """Return a user's folder: Material Design icons, their names as captions, and some invalid files."""
     material = pytest.importorskip("material", reason="mkdocs-material brings the icons")
     resvg = pytest.importorskip("resvg_py", reason="it draws them")
     source = Path(material.__file__).parent / "templates" / ".icons" / "material"
@@ -70,7 +70,7 @@ def icons(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def user(icons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of that folder, as the working directory."""
+    """Return a copy of that folder, set as the working directory."""
     folder = tmp_path / "user"
     shutil.copytree(icons, folder)
     monkeypatch.chdir(folder)
@@ -78,12 +78,12 @@ def user(icons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def command(part: str) -> str:
-    """The command of the documentation that holds these words, run in one process here."""
+    """Run the documented command that contains these words, with one worker process."""
     (found,) = (each for each in COMMANDS if part in each)
     return found if "eval-sets" in found else f"{found} --workers 1"
 
 
-def test_a_folder_of_images_becomes_a_pool_and_what_is_bad_is_counted(user: Path, run: Run) -> None:
+def test_a_folder_of_images_becomes_a_pool_and_invalid_files_are_counted(user: Path, run: Run) -> None:
     said = run(command("--from icons.csv"))
     assert said == (
         "pools/icons: 300 pairs; left out: 1 duplicate, 1 empty image file, 1 no caption, "
@@ -112,7 +112,7 @@ def test_webdataset_reads_what_was_built(user: Path, run: Run) -> None:
     assert all(each["json"]["popularity"] >= 0 for each in samples)
 
 
-def test_info_tells_counts_scores_and_reasons_and_draws_a_sheet(user: Path, run: Run) -> None:
+def test_info_prints_counts_scores_and_reasons_and_draws_a_sheet(user: Path, run: Run) -> None:
     run(command("--from icons.csv"))
     run(command("column:popularity"))
     said = run(command("data info"))
@@ -125,7 +125,7 @@ def test_info_tells_counts_scores_and_reasons_and_draws_a_sheet(user: Path, run:
         assert len(sheet.getcolors(1 << 16) or []) > 50
 
 
-def test_scores_stand_side_by_side_and_the_chosen_one_ranks(user: Path, run: Run) -> None:
+def test_a_pool_keeps_all_scores_and_the_chosen_one_ranks(user: Path, run: Run) -> None:
     run(command("--from icons.csv"))
     model = open_clip.create_model("ViT-S-32-alt")
     torch.save(model.state_dict(), user / "checkpoint.pt")
@@ -168,7 +168,7 @@ def test_scores_stand_side_by_side_and_the_chosen_one_ranks(user: Path, run: Run
     assert "score:popularity" in again.columns
 
 
-def test_shards_are_built_anew_without_what_is_in_an_evaluation_set(user: Path, run: Run) -> None:
+def test_rebuilt_shards_leave_out_images_of_evaluation_sets(user: Path, run: Run) -> None:
     run(command("--from icons.csv"))
     shutil.copytree(user / "pools" / "icons" / "shards", user / "my-shards")
     write_retrieval_set(user / "sets" / "icons", user / "my-shards" / "00000.tar")
@@ -198,7 +198,7 @@ def test_shards_are_built_anew_without_what_is_in_an_evaluation_set(user: Path, 
 
 
 def write_retrieval_set(folder: Path, shard: Path) -> None:
-    """The first 40 pairs of a shard as an evaluation set: as they are, and in other files, ten of each."""
+    """Write 40 pairs as an evaluation set: ten each unchanged, as other PNG, as JPEG and as larger JPEG."""
     (folder / "test").mkdir(parents=True)
     (folder / "dataset_type.txt").write_text("retrieval")
     (folder / "test" / "nshards.txt").write_text("1")
@@ -217,7 +217,7 @@ def write_retrieval_set(folder: Path, shard: Path) -> None:
         close_shard(file)
 
 
-def test_a_build_that_was_stopped_goes_on_and_gives_the_same_bytes(user: Path, run: Run) -> None:
+def test_a_stopped_build_continues_and_gives_the_same_bytes(user: Path, run: Run) -> None:
     run(command("--from icons.csv"))
     whole = (user / "pools" / "icons" / "shards" / "00000.tar").read_bytes()
     index = (user / "pools" / "icons" / "index.parquet").read_bytes()
@@ -274,7 +274,7 @@ def test_the_embedded_pool_is_built_by_command(user: Path, run: Run) -> None:
     assert Pool.open(user / "pools" / "emoji").scored
 
 
-def test_evaluation_sets_are_checked_and_the_papers_suite_is_asked_for(user: Path, run: Run) -> None:
+def test_evaluation_sets_are_checked_against_the_papers_suite(user: Path, run: Run) -> None:
     images = np.zeros((4, 3, 8, 8), np.uint8)
     good = EvaluationSet(
         images=images, labels=np.array([0, 1, 0, 1]), classnames=("a", "b"), templates=("a photo of {c}",)
@@ -288,7 +288,7 @@ def test_evaluation_sets_are_checked_and_the_papers_suite_is_asked_for(user: Pat
     assert main(["data", "eval-sets", "sets"]) == 1
 
 
-def test_a_trial_trains_on_a_pool_of_ones_own(user: Path, run: Run) -> None:
+def test_a_trial_trains_on_a_users_pool(user: Path, run: Run) -> None:
     run(command("--from icons.csv"))
     run(command("column:popularity"))
     shutil.copytree(user / "pools" / "icons" / "shards", user / "sets" / "icons")

@@ -1,4 +1,4 @@
-"""img2dataset really downloads: from a server with good, slow, broken and forbidden images."""
+"""Real downloads by img2dataset from a server with good, slow, broken and forbidden images."""
 
 import os
 import re
@@ -31,7 +31,7 @@ def command(part: str) -> str:
 
 
 class Server(ThreadingHTTPServer):
-    """Remembers who asked for what."""
+    """HTTP server that records its requests."""
 
     asked: list[tuple[str, str]]
 
@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"<html>no image</html>" if kind == "broken" else file.getvalue())
 
     def log_message(self, *_words: object) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="img2dataset is not installed; IMG2DATASET can name its command")
-def test_a_table_of_urls_becomes_a_pool_and_what_could_not_be_had_is_counted(
+def test_a_table_of_urls_becomes_a_pool_and_failed_downloads_are_counted(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""``study export`` and ``evaluate``: every command of docs/evaluation.md, and CLIP_benchmark beside them."""
+"""``study export`` and ``evaluate``: every command of docs/evaluation.md, compared with CLIP_benchmark."""
 
 import json
 import re
@@ -34,7 +34,7 @@ TRAIN, TEST, PICTURES = 500, 200, 30
 
 @pytest.fixture(scope="module")
 def user(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder: a study with a trained ViT and a trained ConvNeXt, and sets to evaluate on."""
+    """Return a user's folder: a study with a trained ViT and ConvNeXt, and evaluation sets."""
     folder = tmp_path_factory.mktemp("user")
     declaration = write_declaration(folder, pool, "my-study", architectures="mini-ViT-XXS-8, mini-ConvNeXt")
     study = study_in(
@@ -66,14 +66,14 @@ def _here(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def command(part: str) -> str:
-    """The command of the documentation that holds these words."""
+    """Return the documented command that contains these words."""
     found: str
     (found,) = (each for each in COMMANDS if part in each)
     return found
 
 
 def exported(user: Path, run: Run, architecture: str) -> Path:
-    """The folder of a trial's exported model."""
+    """Return the folder of a trial's exported model."""
     folder = user / architecture
     if not folder.exists():
         (result,) = (
@@ -158,7 +158,7 @@ def test_clip_benchmark_measures_the_same(
         )
 
 
-def test_a_set_with_a_training_split_is_probed_and_all_flops_are_told(user: Path, run: Run) -> None:
+def test_a_set_with_a_training_split_is_probed_and_all_flops_are_reported(user: Path, run: Run) -> None:
     folder = exported(user, run, "mini-ConvNeXt")
     said = run(command("--probe").replace("exported", folder.name))
     assert re.search(r"seen +zero-shot top-1 +\d+\.\d\d +\d\.\d\d +200 *\n", said)
@@ -173,7 +173,7 @@ def test_a_set_with_a_training_split_is_probed_and_all_flops_are_told(user: Path
     )
 
 
-def test_the_weights_of_a_trial_are_evaluated_as_the_trial_was(user: Path, pool: Path, run: Run) -> None:
+def test_a_trials_weights_give_the_trials_metrics(user: Path, pool: Path, run: Run) -> None:
     name = (exported(user, run, "mini-ConvNeXt") / "trial").read_text()
     (user / "my-pool").unlink(missing_ok=True)
     (user / "my-pool").symlink_to(pool)
@@ -223,9 +223,7 @@ def test_any_open_clip_checkpoint_is_evaluated_and_written_to_files(user: Path, 
         ("other.pt --model mini-ViT-XXS-8", "name the pool with --pool FOLDER"),
     ],
 )
-def test_what_can_not_be_evaluated_is_said_in_one_line(
-    user: Path, run: Run, words: str, expected: str
-) -> None:
+def test_invalid_evaluations_give_one_line_errors(user: Path, run: Run, words: str, expected: str) -> None:
     (user / "checkpoint.pt").unlink(missing_ok=True)
     (user / "bad.pt").write_bytes(b"no weights")
     torch.save(build_model(load_architecture("mini-ViT-XXS-8").config).state_dict(), user / "other.pt")
@@ -235,7 +233,7 @@ def test_what_can_not_be_evaluated_is_said_in_one_line(
     assert said.count("\n") == 1
 
 
-def test_a_trial_that_is_not_there_or_a_folder_that_is_are_refused(user: Path, run: Run) -> None:
+def test_export_refuses_an_unknown_trial_and_an_existing_folder(user: Path, run: Run) -> None:
     assert "unknown trial 'abc'; allowed:" in run("export my-study.yaml abc out", code=2)
     folder = exported(user, run, "mini-ConvNeXt")
     trial = (folder / "trial").read_text()
@@ -257,7 +255,7 @@ def test_the_exported_tokenizer_gives_the_ids_of_training(user: Path, pool: Path
     assert config["text_cfg"]["hf_tokenizer_name"] == str(folder)
 
 
-def test_a_model_of_siglips_loss_is_loaded_with_its_bias(user: Path, pool: Path, run: Run) -> None:
+def test_a_siglip_model_is_loaded_with_its_bias(user: Path, pool: Path, run: Run) -> None:
     model = build_model(load_architecture("mini-ViT-XXS-8").config, sigmoid_loss=True)
     torch.save(model.state_dict(), user / "siglip.pt")
     said = run(f"evaluate siglip.pt --model mini-ViT-XXS-8 --pool {pool} --sets sets/captions")

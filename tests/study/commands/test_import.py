@@ -1,4 +1,4 @@
-"""``study import``: anyone's table becomes a study that ``report`` and ``recommend`` read."""
+"""``study import``: any table becomes a study that ``report`` and ``recommend`` can read."""
 
 import json
 import re
@@ -46,7 +46,7 @@ size,acc,seen,flops,task,filtered,n
 
 @pytest.fixture
 def made_up(tmp_path: Path) -> list[str]:
-    """Words of the command that imports the table above as ``mine``."""
+    """Return the arguments that import the table above as ``mine``."""
     (tmp_path / "table.csv").write_text(TABLE)
     (tmp_path / "mine.yaml").write_text(MAP)
     return [
@@ -55,7 +55,7 @@ def made_up(tmp_path: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def test_what_the_documentation_shows_runs(
+def test_documented_commands_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "results" / "paper").mkdir(parents=True)
@@ -78,18 +78,18 @@ def test_what_the_documentation_shows_runs(
     assert "train ViT-B/32, CLIP, " in said[2]
 
 
-def test_rows_that_are_no_results_are_counted_and_kept_with_their_reason(
+def test_dropped_rows_are_counted_and_listed_with_their_reason(
     made_up: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(made_up) == 0
     folder = tmp_path / "results" / "mine"
     assert capsys.readouterr().out.splitlines() == [
         "mine: 6 of 10 rows of table.csv, imagenet/top1",
-        "  left aside: 1 row: not selected: its task is none of those under rows:",
-        "  left aside: 1 row: duplicate of an earlier row",
-        "  left aside: 1 row: the metric imagenet/top1 is not a finite number",
-        "  left aside: 1 row: no architecture",
-        f"  each of them: {folder / 'dropped.parquet'}",
+        "  dropped: 1 row: not selected: its task is none of those under rows:",
+        "  dropped: 1 row: duplicate of an earlier row",
+        "  dropped: 1 row: the metric imagenet/top1 is not a finite number",
+        "  dropped: 1 row: no architecture",
+        f"  list of dropped rows: {folder / 'dropped.parquet'}",
         f"imported into {folder}",
     ]
     assert read_table(folder / "dropped.parquet")["trial"].tolist() == ["row-10", "row-7", "row-8", "row-9"]
@@ -98,7 +98,7 @@ def test_rows_that_are_no_results_are_counted_and_kept_with_their_reason(
     assert results["quality"].loc[["row-1", "row-8"]].tolist() == ["True", "False"]
 
 
-def test_an_imported_study_is_reported_without_what_its_table_does_not_say(
+def test_the_report_of_an_imported_study_leaves_out_missing_facts(
     made_up: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ["--results", str(tmp_path / "results")]
@@ -123,14 +123,14 @@ def test_an_imported_study_is_reported_without_what_its_table_does_not_say(
     assert "title: made up" in page
 
 
-def test_the_same_import_changes_nothing_and_another_replaces_the_folder(
+def test_a_repeated_import_changes_nothing_and_a_different_one_replaces_the_folder(
     made_up: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "results" / "mine"
     assert main(made_up) == 0
     (folder / "report").mkdir()
     assert main(made_up) == 0
-    assert capsys.readouterr().out.endswith(f"{folder} is as it was\n")
+    assert capsys.readouterr().out.endswith(f"{folder} is unchanged\n")
     assert (folder / "report").is_dir()
 
     (tmp_path / "table.csv").write_text(TABLE.replace("400000000,40,", "400000000,41,"))
@@ -147,10 +147,13 @@ def test_a_study_that_was_run_is_never_overwritten(
     run.mkdir(parents=True)
     (run / "plan.parquet").write_bytes(b"a plan")
     assert main(made_up) == 2
-    assert "mine is there and was not imported, it is never overwritten" in capsys.readouterr().err
+    assert (
+        "mine already exists and is not an imported study, so it is not overwritten"
+        in capsys.readouterr().err
+    )
     assert [path.name for path in run.iterdir()] == ["plan.parquet"]
     assert main([*made_up, "--name", "demo"]) == 2
-    assert "'demo' is a study that comes with the project" in capsys.readouterr().err
+    assert "'demo' is the name of a shipped study" in capsys.readouterr().err
     assert main([*made_up, "--name", "../up"]) == 2
 
 
@@ -191,13 +194,15 @@ def test_only_report_and_recommend_read_an_imported_study(
 ) -> None:
     where = ["--results", str(tmp_path / "results")]
     assert [main(made_up), main(["run", "mine", *where])] == [0, 2]
-    assert "was imported, not run: only report and recommend read it" in capsys.readouterr().err
+    assert (
+        "is an imported study: only the commands report and recommend can read it" in capsys.readouterr().err
+    )
     assert main(["report", "mien", *where]) == 2
     assert "unknown study 'mien'; did you mean 'mine'?" in capsys.readouterr().err
     named = tmp_path / "declared.yaml"
     demo = shipped_studies()["demo"].read_text(encoding="utf-8")
     named.write_text(demo.replace("study: demo", "study: mine"))
     assert main(["plan", str(named), *where]) == 2
-    assert "mine is an imported study; give the declaration another name" in capsys.readouterr().err
+    assert "mine is an imported study; change the declaration's name" in capsys.readouterr().err
     record = json.loads((tmp_path / "results" / "mine" / "import.json").read_text())
     assert (record["table"], record["map"], record["rows"]) == ("table.csv", "mine.yaml", 10)

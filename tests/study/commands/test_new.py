@@ -1,4 +1,4 @@
-"""A first study, the version, and completion in bash."""
+"""``study new``, ``--version``, and completion in bash."""
 
 import os
 import pty
@@ -16,12 +16,12 @@ from study.declare.load import load_declaration
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder, as the working directory."""
+    """Return an empty folder, set as the working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_what_it_writes_plans_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_declaration_can_be_planned_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["new", "mine"]) == 0
     assert "python -m study plan mine.yaml" in capsys.readouterr().out
 
@@ -33,7 +33,7 @@ def test_what_it_writes_plans_at_once(folder: Path, capsys: pytest.CaptureFixtur
     assert load_declaration(folder / "mine.yaml").name == "mine"
 
 
-def test_every_line_that_is_commented_out_can_be_taken_in(folder: Path) -> None:
+def test_every_commented_line_of_a_new_declaration_is_valid(folder: Path) -> None:
     assert main(["new", "mine"]) == 0
     path = folder / "mine.yaml"
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -55,8 +55,8 @@ def test_every_line_that_is_commented_out_can_be_taken_in(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mine", "mine.yaml exists already"),
-        ("demo", "'demo' comes with the project"),
+        ("mine", "mine.yaml already exists"),
+        ("demo", "'demo' is the name of a shipped study"),
         ("../mine", "names a folder: up to 100 letters"),
     ],
 )
@@ -107,7 +107,7 @@ def test_bash_completes_commands_studies_options_and_their_values(
 
 
 class Bash:
-    """An interactive bash at a terminal."""
+    """An interactive bash in a terminal."""
 
     def __init__(self, folder: Path) -> None:
         self.seen = ""
@@ -126,7 +126,7 @@ class Bash:
         os.write(self._terminal, text.encode())
 
     def reads(self, text: str, within_s: float = 20.0) -> bool:
-        """Whether that is what the terminal shows, at last."""
+        """Return whether the terminal shows this text in the end."""
         until = time.monotonic() + within_s
         while text not in self.seen and time.monotonic() < until:
             try:

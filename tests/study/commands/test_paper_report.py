@@ -1,4 +1,4 @@
-"""``report --paper``: the paper's digitised tables, drawn as a study is, and beside one."""
+"""``report --paper``: figures of the paper's digitised tables, alone and beside a study's."""
 
 import re
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ def drawn(figures: tuple[PaperFigure, ...]) -> Mapping[str, FigureData]:
     return found
 
 
-def test_every_panel_of_the_tables_is_drawn_and_every_other_one_is_listed(
+def test_every_panel_is_drawn_or_listed_as_not_drawn(
     table: pd.DataFrame, figures: tuple[PaperFigure, ...]
 ) -> None:
     digitised = table[table["source"] == "digitised"]
@@ -65,7 +65,7 @@ def test_every_reading_is_a_point_or_a_bar(table: pd.DataFrame, figures: tuple[P
         assert sorted(marks["y"].round(6)) == sorted(round(y, 6) for y in read), figure.data.title
 
 
-def test_nothing_is_clear_where_no_seeds_were_run(drawn: Mapping[str, FigureData]) -> None:
+def test_nothing_is_clear_without_repeated_seeds(drawn: Mapping[str, FigureData]) -> None:
     for title, data in drawn.items():
         assert "best" not in set(data.frame["mark"]), title
         assert "made for this project, to within" in data.caption, title
@@ -85,7 +85,7 @@ def test_a_doubtful_reading_says_why(drawn: Mapping[str, FigureData]) -> None:
     assert "mean over 6 variants" in drawn["figure-9a-9b-shift"].caption
 
 
-def test_the_page_has_what_is_drawn_what_is_not_and_a_study_beside(
+def test_the_page_lists_drawn_and_undrawn_figures_and_those_of_a_study(
     tmp_path: Path, figures: tuple[PaperFigure, ...]
 ) -> None:
     few = [figure for figure in figures if figure.kind in ("quality", "error-data-architecture")]
@@ -104,6 +104,6 @@ def test_the_page_has_what_is_drawn_what_is_not_and_a_study_beside(
         assert (tmp_path / "paper" / link).exists(), link
 
 
-def test_a_report_of_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_without_a_study_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report"]) == 2
-    assert "which study? Give a declaration, or --paper" in capsys.readouterr().err
+    assert "no study given: name a declaration, or use --paper" in capsys.readouterr().err

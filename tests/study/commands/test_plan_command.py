@@ -1,4 +1,4 @@
-"""``python -m study plan``: what it shows, writes and explains; and ids that nothing may change."""
+"""``python -m study plan``: its output, exports and explanations, and stable trial ids."""
 
 import csv
 import hashlib
@@ -27,7 +27,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Runs the command as a user does; gives what it printed."""
+    """Run the command like a user; return its output."""
 
     def plan(*words: str, code: int = 0) -> str:
         found = main(
@@ -65,11 +65,11 @@ def test_the_shipped_studies_keep_their_trials_ids(
     assert hashlib.sha256(" ".join(ids).encode()).hexdigest()[:16] == all_of_them
 
 
-def test_the_shipped_studies_need_no_note(tmp_path: Path) -> None:
+def test_the_shipped_studies_have_no_warnings(tmp_path: Path) -> None:
     assert plan_by_name("demo", tmp_path).warnings == plan_by_name("small", tmp_path).warnings == ()
 
 
-def test_the_same_declaration_gives_the_same_tables_whatever_was_measured(tmp_path: Path) -> None:
+def test_plan_tables_do_not_depend_on_measurements(tmp_path: Path) -> None:
     study = study_of("demo", tmp_path)
     plan = plan_study(study)
     before = plan_tables(plan)
@@ -146,7 +146,7 @@ def test_parquet_has_the_columns_of_the_csv_and_the_convention(run: Run, tmp_pat
 
     assert ",".join(table.column_names) == header
     assert table.schema.metadata[b"convention"].decode() == CONVENTION
-    assert "a file, --output FILE" in run(str(path), "--format", "parquet", code=2)
+    assert "needs a file: add --output FILE" in run(str(path), "--format", "parquet", code=2)
 
 
 def test_output_goes_to_a_file(run: Run, tmp_path: Path) -> None:
@@ -182,12 +182,10 @@ def test_an_explained_cell_that_is_left_out_says_every_reason(run: Run, tmp_path
     assert "self-supervised head on 2 augmented views" in text
 
 
-def test_which_cell_is_meant_must_be_clear(run: Run) -> None:
-    assert "'slip' may be one of 3 cells; add words of the one you mean:" in run(
-        "demo", "--explain", "slip", code=2
-    )
-    assert "no trial or cell 'sglip'" in run("demo", "--explain", "sglip", code=2)
-    assert "--format text alone" in run("demo", "--explain", "slip", "--format", "csv", code=2)
+def test_words_of_explain_must_select_one_cell(run: Run) -> None:
+    assert "'slip' matches 3 cells; add words to select one:" in run("demo", "--explain", "slip", code=2)
+    assert "no trial or cell matches 'sglip'" in run("demo", "--explain", "sglip", code=2)
+    assert "use it with --format text only" in run("demo", "--explain", "slip", "--format", "csv", code=2)
 
 
 def test_a_described_pool_is_planned_but_never_run(run: Run, tmp_path: Path) -> None:
@@ -207,14 +205,14 @@ def test_a_grid_over_the_budget_gives_one_message_and_exit_code_2(run: Run, tmp_
     assert "budget: {fit: drop}" in message
 
 
-def test_what_the_planner_chose_is_noted(run: Run, tmp_path: Path) -> None:
+def test_the_planners_own_choices_are_noted(run: Run, tmp_path: Path) -> None:
     text = run(str(write(tmp_path, FULL)))
 
     assert "note: dropped to fit the study budget (budget.fit: drop): " in text
     assert "20 extra seeds at 900 GFLOP, " in text
 
 
-def test_a_reader_that_has_seen_enough_gives_no_traceback() -> None:
+def test_a_closed_pipe_gives_no_traceback() -> None:
     command = f"{sys.executable} -m study plan paper --format csv | head -1"
     done = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
 

@@ -1,4 +1,4 @@
-"""A probe as a user declares it: what it costs in the plan, what a row then holds, what is refused."""
+"""Declared probes: their cost in the plan, their columns in a row, and refused declarations."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ TRAIN, TEST = 500, 100
 
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded pool's seen drawings with a training split of five images a class."""
+    """Return the embedded pool's seen drawings with a training split of five images per class."""
     path = tmp_path_factory.mktemp("sets") / "seen"
     data = evaluation_set("seen", TRAIN + TEST)
     assert data.labels is not None

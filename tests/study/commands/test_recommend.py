@@ -1,4 +1,4 @@
-"""`recommend` from the paper's readings and from a study that has results."""
+"""``recommend`` from the paper's figures and from a study's results."""
 
 from pathlib import Path
 
@@ -51,14 +51,14 @@ def test_the_papers_frontier_is_named_lowest_and_without_seeds_not_recommended(
         ),
     ],
 )
-def test_what_cannot_be_recommended_is_said(
+def test_impossible_recommendations_give_the_reason(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_studys_own_results_are_learnt_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recommendations_use_a_studys_own_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = study(levels=tuple(np.geomspace(2e11, 1e13, 5))).results.assign(precision="fp32")
     (tmp_path / "demo").mkdir()
     write_table(tmp_path / "demo" / "results.parquet", to_frame(records(results), RESULT_COLUMNS))
@@ -86,7 +86,7 @@ def test_a_level_is_reached_with_tolerance(capsys: pytest.CaptureFixture[str]) -
     assert sum(line.endswith(", measured here") for line in at) == 13
 
 
-def test_a_pool_larger_than_any_measured_is_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pool_larger_than_any_measured_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     lines = said(capsys, "5.4e12", "--pairs", "10M")
     told = [line for line in lines if line.startswith("  data: ")]
     assert len(told) == 1
@@ -94,7 +94,7 @@ def test_a_pool_larger_than_any_measured_is_said_to_be(capsys: pytest.CaptureFix
     assert not any(line.startswith("  data: ") for line in said(capsys, "5.4e12", "--pairs", "32768"))
 
 
-def test_the_only_configuration_that_fits_a_small_pool_is_no_answer(
+def test_the_only_configuration_that_fits_a_small_pool_is_not_recommended(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     lines = said(capsys, "5.4e12", "--pairs", "4096")

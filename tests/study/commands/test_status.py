@@ -1,4 +1,4 @@
-"""Where a study stands: counts, running trials, what is spent, and how long the rest will take."""
+"""``status``: counts, running trials, FLOPs spent, and the forecast of the remaining time."""
 
 import io
 import json
@@ -31,7 +31,7 @@ KIND = ("mini-ViT-XXS-8", "clip")
 
 @pytest.fixture
 def started(pool: Path, tmp_path: Path) -> tuple[Study, Plan]:
-    """A study of four trials: one is done, one runs, one failed and one waits."""
+    """Return a study of four trials: one done, one running, one failed and one waiting."""
     declaration = write_declaration(tmp_path, pool, levels="5 GFLOP, 20 GFLOP", seeds="0, 1")
     study = study_in(declaration=load_declaration(declaration), folder=tmp_path / "tiny", pools=tmp_path)
     plan = plan_study(study)
@@ -71,7 +71,7 @@ def shown(study: Study) -> str:
     return text.getvalue()
 
 
-def test_a_study_that_runs_is_told_by_levels_trials_spent_compute_and_time_left(
+def test_status_of_a_running_study_has_levels_trials_flops_and_time_left(
     started: tuple[Study, Plan],
 ) -> None:
     study, plan = started
@@ -85,7 +85,9 @@ def test_a_study_that_runs_is_told_by_levels_trials_spent_compute_and_time_left(
     assert f"running {runs.trial_id} 50%, loss 1.250 █▅▁, 500 samples/s" in text
     assert f"failed {failed.trial_id} {failed.cell}, seed 1: ValueError: no image" in text
     spent, held = format_flops(done.train_flops), format_flops(runs.train_flops)
-    assert f"{spent} spent, 0% of the study budget of 10 TFLOP; {held} more reserved for trials that" in text
+    assert (
+        f"{spent} spent, 0% of the study budget of 10 TFLOP; {held} more reserved for started trials" in text
+    )
     assert "1 of 2 slots taken" in text
     assert "running: process" in text
 
@@ -97,14 +99,14 @@ def test_a_study_that_runs_is_told_by_levels_trials_spent_compute_and_time_left(
     assert content["left_s"] == pytest.approx({"low": longest / 500 / 1.25, "high": longest / 400 * 1.25})
 
 
-def test_what_a_run_left_behind_waits_when_none_is_under_way(started: tuple[Study, Plan]) -> None:
+def test_interrupted_trials_count_as_waiting_without_an_active_run(started: tuple[Study, Plan]) -> None:
     study, plan = started
     (trial_folder(study, plan.trials[2].trial_id) / "checkpoint-0000000010-0.pt").touch()
 
     content = json.loads(status_json(study))
 
     assert content["interrupted"] == 1
-    assert "no run is under way: `run` goes on with 2 trials, 1 of them from its checkpoint, about" in shown(
+    assert "no run is active: `run` continues with 2 trials, 1 of them from its checkpoint, about" in shown(
         study
     )
 
@@ -112,7 +114,7 @@ def test_what_a_run_left_behind_waits_when_none_is_under_way(started: tuple[Stud
     assert content["levels"][1] == {"name": "20 GFLOP", "done": 0, "running": 0, "failed": 0, "waiting": 2}
 
 
-def test_trials_that_the_study_budget_has_no_room_for_are_told_from_those_that_go_on(
+def test_status_separates_trials_without_room_from_those_that_continue(
     started: tuple[Study, Plan],
 ) -> None:
     study, plan = started
@@ -124,13 +126,13 @@ def test_trials_that_the_study_budget_has_no_room_for_are_told_from_those_that_g
 
     text = within(done.train_flops + begun.train_flops)
     assert "the study budget has no room for 1 of 2 waiting trials" in text
-    assert "`run` goes on with 1 trial, about" in text
+    assert "`run` continues with 1 trial, about" in text
     text = within(done.train_flops + 3 * begun.train_flops)
     assert "no room" not in text
-    assert "`run` goes on with 2 trials, about" in text
+    assert "`run` continues with 2 trials, about" in text
 
 
-def test_a_terminal_sees_bars_running_trials_failures_and_what_is_spent(started: tuple[Study, Plan]) -> None:
+def test_a_terminal_shows_bars_running_trials_failures_and_flops_spent(started: tuple[Study, Plan]) -> None:
     study, plan = started
     done, failed, runs, _ = plan.trials
     text = io.StringIO()
@@ -149,7 +151,7 @@ def test_a_terminal_sees_bars_running_trials_failures_and_what_is_spent(started:
     assert f"{spent} of {planned} spent (study budget 10 TFLOP), 1 of 4 trials, about" in frame
 
 
-def test_a_quiet_run_tells_failures_alone(started: tuple[Study, Plan]) -> None:
+def test_a_quiet_run_prints_only_failures(started: tuple[Study, Plan]) -> None:
     study, plan = started
     text = io.StringIO()
     with Progress("held-out/top1", Console(file=text, width=160), quiet=True) as progress:
@@ -162,7 +164,7 @@ def test_a_quiet_run_tells_failures_alone(started: tuple[Study, Plan]) -> None:
     ]
 
 
-def test_the_rest_takes_from_the_fastest_to_the_slowest_that_its_kind_ran_at() -> None:
+def test_the_forecast_ranges_over_the_measured_speeds_of_a_kind() -> None:
     ahead = [Ahead(kind=KIND, samples=1_000, predicted_s=5.0)] * 4
 
     assert time_left(ahead, {KIND: [100, 200, 250]}, slots=2) == Range(low=8.0, high=20.0)

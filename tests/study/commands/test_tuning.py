@@ -1,4 +1,4 @@
-"""A study that tunes its learning rate first: real Ray Tune, real trials, a driver that is killed."""
+"""Tuning of the learning rate with real Ray Tune and trials, also with a killed driver."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_th
 
     assert process.returncode == 0, output + errors
     assert "Traceback" not in output + errors
-    assert "rank 0 of 2: the trial's process died by SIGKILL; it goes on from its last checkpoint" in output
+    assert "rank 0 of 2: the trial's process died by SIGKILL; retrying from its last checkpoint" in output
     assert said_events(folder).count("trial-retried") == 1
     assert output.count("at once on 1 node") == 1, "of the tuning and of the grid"
 
@@ -53,7 +53,7 @@ def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_th
     assert "tuning selects by held-out/top1, which the study also reports" in output
 
 
-def test_a_tuning_whose_driver_is_killed_goes_on_without_ray_and_without_doing_anything_again(
+def test_a_tuning_whose_driver_was_killed_continues_without_ray_and_repeats_nothing(
     pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     declaration, folder = declare(tmp_path, pool, level="25 GFLOP"), tmp_path / "tiny"
@@ -76,7 +76,7 @@ def test_a_tuning_whose_driver_is_killed_goes_on_without_ray_and_without_doing_a
     require_reconciled(declaration)
 
 
-def test_a_tuning_that_crashes_leave_no_room_in_its_share_says_what_remains(
+def test_a_tuning_whose_share_was_used_up_by_crashes_lists_the_remaining_trials(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declaration, folder = declare(tmp_path, pool, resources="checkpoint: 1000 s"), tmp_path / "tiny"
@@ -89,8 +89,8 @@ def test_a_tuning_that_crashes_leave_no_room_in_its_share_says_what_remains(
 
     assert process.returncode == 3, output + errors
     *_, first, which = output.splitlines()
-    assert first.startswith("1 of 2 trials of the tuning remain, which need ")
-    assert "its share of 120 GFLOP has no room for them" in first
+    assert first.startswith("1 of 2 trials of the tuning remain and need ")
+    assert "the share of 120 GFLOP has no room for them" in first
     tuning = plan_study(loaded(declaration)).tuning
     assert tuning is not None
     (rate,) = (trial.lr_peak for trial in tuning.trials if trial.trial_id == killed.name)
@@ -103,7 +103,7 @@ def test_a_tuning_that_crashes_leave_no_room_in_its_share_says_what_remains(
     assert "2 trials of the tuning: 1 finished, 1 to run" in capsys.readouterr().out
 
 
-def test_the_pools_validation_set_selects_where_it_has_one(tmp_path: Path, run: Run) -> None:
+def test_the_pools_validation_set_selects_if_there_is_one(tmp_path: Path, run: Run) -> None:
     declaration = tmp_path / "tuned.yaml"
     declaration.write_text(
         "study: tuned\npool: {embedded: {pairs: 1024}}\nbudget: {levels: [25 GFLOP], study: 9 TFLOP}\n"
@@ -132,7 +132,7 @@ def said_events(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("how", ["SIGUSR1", "study stop"])
-def test_a_tuning_that_is_stopped_keeps_its_work_and_goes_on(
+def test_a_stopped_tuning_keeps_its_work_and_continues(
     pool: Path, tmp_path: Path, run: Run, how: str
 ) -> None:
     declaration, folder = declare(tmp_path, pool), tmp_path / "tiny"
@@ -147,15 +147,15 @@ def test_a_tuning_that_is_stopped_keeps_its_work_and_goes_on(
         output, errors = process.communicate(timeout=120)
 
     assert process.returncode == 4, output + errors
-    assert f"told to stop by {how if by_signal else '`study stop`'}" in output
+    assert f"stopped by {how if by_signal else '`study stop`'}" in output
     assert said_events(folder)[-1] == "tuning-ended"
     assert at_work(folder), "it left a checkpoint"
     assert booked(folder, "wasted") == 0
     told = run(f"run {declaration} --results {tmp_path} --dry-run")
     assert "2 trials of the tuning: " in told
     assert "at 60 GFLOP, lr_peak 1e-05, seed 1000: " in told
-    assert told.count("goes on at") == len(at_work(folder))
-    assert "then, with the values that win, the grid:\n1 trials: 1 to run" in told
+    assert told.count("continues at") == len(at_work(folder))
+    assert "then the grid, with the winning values:\n1 trials: 1 to run" in told
 
 
 def require_reconciled(declaration: Path) -> None:
@@ -177,7 +177,7 @@ def loaded(declaration: Path) -> Study:
 
 
 def far_on(folder: Path) -> list[Path]:
-    """The trials that have computed more than a few steps."""
+    """Return the trials that have computed more than a few steps."""
     counts = {trial: read_count(trial) for trial in folder.glob("trials/*")}
     return [trial for trial, count in counts.items() if count is not None and count.train_flops > 3e9]
 
@@ -185,14 +185,17 @@ def far_on(folder: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--backend", "local", "--address", "x:1"), "--address names a Ray cluster, --backend local runs"),
+        (
+            ("--backend", "local", "--address", "x:1"),
+            "--address is for a Ray cluster and --backend local runs",
+        ),
         (
             ("--only", "clip"),
-            "--only: the tuning is not finished, and it decides what all cells are run with",
+            "--only can't be used before the tuning is finished",
         ),
     ],
 )
-def test_what_a_tuning_cannot_do_is_refused_before_anything_is_written(
+def test_an_invalid_tuning_is_refused_before_anything_is_written(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], told: str
 ) -> None:
     declaration = declare(tmp_path, pool)

@@ -1,4 +1,4 @@
-"""The maps that come with the project read the tables that they are for."""
+"""The shipped column maps read their tables."""
 
 import time
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_the_chinchilla_points_come_through_their_map_to_the_published_optimum()
     assert fit(n, d, y).objective == pytest.approx(0.001018274, abs=5e-10)
 
 
-def test_an_unknown_map_is_answered_with_the_nearest() -> None:
+def test_an_unknown_map_names_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"did you mean 'paper-one-epoch'\?"):
         find_column_map("paper-oneepoch")
 
@@ -88,7 +88,7 @@ def test_a_wrong_map_names_file_and_line(tmp_path: Path) -> None:
 def test_only_csv_and_parquet_are_tables(tmp_path: Path) -> None:
     path = tmp_path / "table.xlsx"
     path.touch()
-    with pytest.raises(ValueError, match=r"neither \.csv nor \.parquet"):
+    with pytest.raises(ValueError, match=r"must be a \.csv or \.parquet file"):
         read_any_table(path)
 
 

@@ -1,4 +1,4 @@
-"""A declaration's mistakes: one clear line each, all at once, and never a traceback."""
+"""Mistakes in a declaration: one clear line each, all reported at once, never a traceback."""
 
 import contextlib
 import io
@@ -56,7 +56,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert (declaration.cluster.device, declaration.cluster.utilisation) == ("h100-sxm", (0.2, 0.5))
 
 
-def test_a_ladder_is_read_where_no_levels_are_declared(tmp_path: Path) -> None:
+def test_a_ladder_is_read_instead_of_levels(tmp_path: Path) -> None:
     text = "study: a\npool: {path: b}\nbudget: {study: 1e18, ladder: {levels: 3, ratio: 3.16}}\n"
     grid = "grid: [{architectures: [RN50]}]\ntraining: {lr_peak: {RN50: 1e-3}}\n"
     declaration = load_declaration(write(tmp_path, text + grid))
@@ -66,7 +66,7 @@ def test_a_ladder_is_read_where_no_levels_are_declared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(shipped_studies()))
-def test_what_is_written_back_is_read_as_the_same(tmp_path: Path, name: str) -> None:
+def test_a_dumped_declaration_is_read_as_the_same(tmp_path: Path, name: str) -> None:
     declaration = load_declaration(find_declaration(name))
 
     assert load_declaration(write(tmp_path, dump_declaration(declaration))) == declaration
@@ -108,7 +108,7 @@ def test_every_key_of_the_recipe_is_read_and_written_back(tmp_path: Path) -> Non
     assert load_declaration(write(tmp_path, dump_declaration(declaration))) == declaration
 
 
-def test_what_a_trial_takes_of_a_cluster_and_what_its_nodes_share_are_read_and_written_back(
+def test_resources_and_storage_are_read_and_written_back(
     tmp_path: Path,
 ) -> None:
     text = changed(
@@ -195,15 +195,13 @@ def test_a_wrong_rule_is_told_with_its_line(tmp_path: Path, resources: str, told
         ("storage: results", "storage: 'results' must be an absolute path, the same on every node"),
     ],
 )
-def test_storage_is_a_folder_under_one_path_on_every_node_or_a_url(
-    tmp_path: Path, key: str, told: str
-) -> None:
+def test_storage_is_an_absolute_folder_or_a_url(tmp_path: Path, key: str, told: str) -> None:
     text = changed("gpus: 1, retries", "gpus: 2, nodes: 2, retries")
     with pytest.raises(DeclarationError, match=told):
         load_declaration(write(tmp_path, f"{text}{key}\n"))
 
 
-def test_the_papers_settings_are_a_preset_which_what_is_declared_goes_before(tmp_path: Path) -> None:
+def test_declared_values_override_the_papers_preset(tmp_path: Path) -> None:
     training = load_declaration(find_declaration("paper")).training
     assert training.batch_size == 16_384
     assert set(training.lr_peak.values()) == {1e-3}
@@ -332,7 +330,7 @@ def test_the_users_own_architectures_are_used_by_name(tmp_path: Path) -> None:
             "mini-RN: fast}",
             "27: training.lr_peak.mini-RN: 'fast' is not a number; write it like 3e-4",
         ),
-        ("mini-RN: 1e-3}", "mini-RN: 1e-3, mini-RN: 2e-3}", "27: training.lr_peak.mini-RN stands twice"),
+        ("mini-RN: 1e-3}", "mini-RN: 1e-3, mini-RN: 2e-3}", "27: training.lr_peak.mini-RN is given twice"),
         ("beta2: 98%", "beta2: 100%", "30: training.beta2: '100%' must be 0 or more, below 1"),
         (
             "precision: bf16",
@@ -399,14 +397,14 @@ def test_a_mistake_gives_file_line_what_was_found_and_what_is_allowed(
     assert any(line.startswith(expected) for line in found), found
 
 
-def test_all_mistakes_of_a_file_come_at_once_in_its_order(tmp_path: Path) -> None:
+def test_all_mistakes_of_a_file_are_reported_in_line_order(tmp_path: Path) -> None:
     text = changed("seeds: [0, 1]", "seeds: [x]").replace("metric:", "metrik:", 1).replace("64k", "64 k x")
     lines = [int(line.split(":")[0]) for line in problems(tmp_path, text)]
 
     assert lines == [4, 11, 21]
 
 
-def test_a_mistake_elsewhere_hides_no_rule_that_matches_nothing(tmp_path: Path) -> None:
+def test_rules_that_match_nothing_are_reported_beside_other_mistakes(tmp_path: Path) -> None:
     text = changed("quality: [all]}", "quality: [top7]}").replace("study: full", "study: my study")
 
     found = problems(tmp_path, text)
@@ -417,7 +415,7 @@ def test_a_mistake_elsewhere_hides_no_rule_that_matches_nothing(tmp_path: Path) 
     assert len(problems(tmp_path, text.replace("[top40, all]", "[top400, all]"))) == 2
 
 
-def test_a_tuned_batch_is_one_that_the_ranks_can_share(tmp_path: Path) -> None:
+def test_a_tuned_batch_must_be_divisible_by_the_ranks(tmp_path: Path) -> None:
     text = FULL.replace("gpus: 1", "gpus: 2").replace("lr_peak: [1e-3, 2e-3]", "batch_size: [7, 64]")
 
     (problem,) = problems(tmp_path, text)
@@ -447,11 +445,11 @@ def test_a_study_needs_levels_or_a_study_budget_unless_no_block_asks_for_them(tm
         (b"- 1\n- 2\n", "1: the file must be a mapping (key: value)"),
         (b"[" * 100_000, "1: not valid YAML: exceeded maximum nesting depth"),
         (b"study: &a [*a]\npool: *a\n", "1: study must be a single value"),
-        (b"study: a\nstudy: b\n", "2: study stands twice"),
+        (b"study: a\nstudy: b\n", "2: study is given twice"),
         (b"? [1, 2]\n: 3\n", "1: unknown key '?'"),
     ],
 )
-def test_what_is_no_yaml_of_ours_is_said_with_its_line(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_invalid_yaml_is_reported_with_its_line(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "study.yaml"
     path.write_bytes(content)
 
@@ -505,7 +503,7 @@ def places(content: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]
 
 @st.composite
 def mutated(draw: st.DrawFn) -> str:
-    """A valid declaration with values replaced, taken away or added, or with its text damaged."""
+    """Draw a valid declaration with values replaced, removed or added, or with its text damaged."""
     content: Any = full()
     for _ in range(draw(st.sampled_from([1, 1, 1, 2, 4]))):
         *way, last = draw(st.sampled_from(places(content)))
@@ -547,7 +545,7 @@ def test_no_change_of_a_declaration_gives_a_traceback(
     assert "Traceback" not in errors.getvalue()
 
 
-def test_a_declaration_is_read_at_once() -> None:
+def test_a_declaration_is_read_in_milliseconds() -> None:
     load_declaration(find_declaration("paper"))
     began = time.process_time()
     for _ in range(10):

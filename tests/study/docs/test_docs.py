@@ -1,4 +1,4 @@
-"""README and docs/: the commands run, links lead somewhere, constants are those of the code."""
+"""README and docs/: the commands run, links resolve, and constants equal those of the code."""
 
 import re
 import shlex
@@ -19,13 +19,13 @@ METHOD = (shown.ROOT / "docs" / "method.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", shown.PAGES, ids=lambda page: page.stem)
-def test_every_link_leads_to_a_file(page: Path) -> None:
+def test_every_link_resolves_to_a_file(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert "://" in link or (page.parent / link).exists(), f"{page.name}: {link}"
 
 
 @pytest.mark.parametrize("page", shown.PAGES, ids=lambda page: page.stem)
-def test_every_link_within_a_page_leads_to_a_heading(page: Path) -> None:
+def test_every_link_within_a_page_resolves_to_a_heading(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     headings = {
         re.sub(r"[^\w -]", "", each).strip().lower().replace(" ", "-")
@@ -34,21 +34,21 @@ def test_every_link_within_a_page_leads_to_a_heading(page: Path) -> None:
     assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= headings
 
 
-def test_the_constants_of_the_method_are_those_of_the_code() -> None:
+def test_constants_in_the_method_page_equal_those_of_the_code() -> None:
     found = re.findall(r"^\| `([a-z_.]+)\.([A-Z_]+)` \| (.+) \|$", METHOD, re.MULTILINE)
     assert len(found) == 20
     for module, name, value in found:
         assert str(getattr(import_module(module), name)) == value, f"{module}.{name}"
 
 
-def test_the_citation_is_whole() -> None:
+def test_the_citation_is_complete() -> None:
     citation = yaml.safe_load((shown.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
     assert f'version = "{citation["version"]}"' in (shown.ROOT / "pyproject.toml").read_text()
     assert citation["references"][0]["title"].startswith("Scaling (Down) CLIP")
 
 
-def test_the_targets_of_make_are_there() -> None:
+def test_the_documented_make_targets_exist() -> None:
     contributing = (shown.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     targets = set(re.findall(r"^make (\w+)", README + contributing, re.MULTILINE))
     assert targets == {"demo", "test", "check", "docs"}
@@ -130,7 +130,7 @@ def test_a_new_study_is_planned_as_the_page_on_declaring_says(
 
 
 def shrink(path: Path, pool: Path) -> None:
-    """The declaration that the tour writes, on a smaller pool and with less compute."""
+    """Replace the tutorial's declaration by one with a smaller pool and less compute."""
     text = path.read_text(encoding="utf-8")
     for whole, part in (
         ("embedded: {pairs: 8192}", f"path: {pool}"),

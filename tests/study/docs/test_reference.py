@@ -1,4 +1,4 @@
-"""docs/declaration.md and the template's last part are what the data classes say, no key more, none less."""
+"""docs/declaration.md and the template's last part list exactly the keys of the data classes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from tests.study.declared import full
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pauses:
-    """A section with a field more than any other."""
+    """A section with an additional field."""
 
     pause_s: Annotated[float, values.seconds] = 60.0
     """Time between two trials; 0 starts them at once."""
@@ -55,9 +55,9 @@ def test_a_new_field_is_a_key_that_is_read_checked_written_and_explained(tmp_pat
     assert page.words(row) == "Time between two trials; 0 starts them at once"
 
 
-def test_a_field_without_words_is_an_error() -> None:
+def test_a_field_without_a_docstring_is_an_error() -> None:
     _, row = next(page.sections("pauses", Pauses))[2]
-    with pytest.raises(ValueError, match=r"Pauses\.colour has no words; write a docstring below the field"):
+    with pytest.raises(ValueError, match=r"Pauses\.colour has no docstring; write one below the field"):
         page.words(row)
 
 
@@ -84,7 +84,7 @@ def test_it_has_every_key_of_a_declaration_that_has_every_key() -> None:
 
 
 def paths(prefix: str, content: object) -> Iterator[str]:
-    """Every key, at any depth, but for names that the user chose."""
+    """Return every key at any depth, without names chosen by the user."""
     for entry in content if isinstance(content, list) else []:
         if isinstance(entry, dict):
             yield from paths(f"{prefix}[]", entry)

@@ -1,4 +1,4 @@
-"""docs/results.md lists the columns that the tables have."""
+"""docs/results.md lists the columns of the tables."""
 
 import pytest
 

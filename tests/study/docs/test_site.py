@@ -1,4 +1,4 @@
-"""docs/ builds as a site whose links all lead somewhere, and which needs no other server."""
+"""docs/ builds as a site with valid links that needs no other server."""
 
 import os
 import re

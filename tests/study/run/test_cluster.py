@@ -1,4 +1,4 @@
-"""A study on a Ray cluster that was started by itself: a real head on loopback, with Ray's token."""
+"""A study on an existing Ray cluster: a real head on loopback with token authentication."""
 
 import os
 import secrets
@@ -30,7 +30,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[tuple[int, int, dict[str, str]]]:
-    """Starts a head as docs/cluster.md says; gives its port, its dashboard's, and who may talk to it."""
+    """Start a head as in docs/cluster.md; yield its port, dashboard port and client environment."""
     port, dashboard = free_port(), free_port()
     environment = {
         **os.environ,
@@ -116,7 +116,7 @@ def test_head_on_loopback_is_found_without_an_environment_variable(
     assert time.monotonic() - before < 120
 
 
-def test_a_cluster_whose_token_is_another_refuses_with_one_clear_error(
+def test_a_wrong_cluster_token_gives_one_clear_error(
     head: tuple[int, int, dict[str, str]], pool: Path, tmp_path: Path
 ) -> None:
     port, _, environment = head

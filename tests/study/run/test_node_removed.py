@@ -1,4 +1,4 @@
-"""A node of the cluster is taken away while it works: its trials go on elsewhere, to the same rows."""
+"""Removal of a cluster node at work: its trials continue elsewhere and give the same rows."""
 
 import os
 import time
@@ -36,7 +36,7 @@ def cluster() -> Iterator[Any]:
         cluster.shutdown()
 
 
-def test_the_trials_of_a_removed_node_go_on_elsewhere(pool: Path, tmp_path: Path, cluster: Any) -> None:  # noqa: ANN401 - Ray's has no type
+def test_the_trials_of_a_removed_node_continue_elsewhere(pool: Path, tmp_path: Path, cluster: Any) -> None:  # noqa: ANN401 - Ray's has no type
     nodes = {
         node.node_id: node
         for node in (cluster.add_node(num_cpus=1, object_store_memory=80_000_000) for _ in range(2))
@@ -55,7 +55,7 @@ def test_the_trials_of_a_removed_node_go_on_elsewhere(pool: Path, tmp_path: Path
         output, errors = process.communicate(timeout=200)
 
     assert process.returncode == 0, output + errors
-    assert "it goes on from its last checkpoint" in output
+    assert "retrying from its last checkpoint" in output
     quiet = tmp_path / "quiet"
     assert main(["run", str(declaration), "--results", str(quiet), "--backend", "local"]) == 0
     for table in ("results.parquet", "curves.parquet"):

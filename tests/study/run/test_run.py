@@ -1,4 +1,4 @@
-"""A study from YAML to rows: real models, real Ray, real shards; without Ray where it makes no difference."""
+"""A study from YAML to rows with real models and shards, on Ray or, where equal, without it."""
 
 import json
 import os
@@ -94,13 +94,13 @@ def test_the_same_declaration_gives_the_same_rows_with_ray_and_without(pool: Pat
 
 @pytest.fixture(scope="module")
 def undisturbed(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What three trials of some seconds give when nothing happens to them."""
+    """Run three trials of some seconds without faults."""
     folder = tmp_path_factory.mktemp("undisturbed")
     run(write_declaration(folder, pool, **LONG), folder)
     return bytes_of(folder / "tiny")
 
 
-def test_a_driver_killed_half_way_goes_on_and_gives_the_same_rows(
+def test_a_killed_driver_continues_and_gives_the_same_rows(
     pool: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     declaration = write_declaration(tmp_path, pool, **LONG)
@@ -126,7 +126,7 @@ def test_a_driver_killed_half_way_goes_on_and_gives_the_same_rows(
     assert spent == (plan["samples_seen"] * plan["train_flops_per_sample"]).sum()
 
 
-def test_a_killed_worker_is_started_again_from_its_checkpoint(
+def test_a_killed_worker_is_restarted_from_its_checkpoint(
     pool: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     declaration = write_declaration(tmp_path, pool, **LONG)
@@ -139,13 +139,13 @@ def test_a_killed_worker_is_started_again_from_its_checkpoint(
         output, errors = process.communicate(timeout=300)
 
     assert process.returncode == 0, output + errors
-    assert "goes on from its last checkpoint" in output
+    assert "retrying from its last checkpoint" in output
     assert bytes_of(folder) == undisturbed
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events].count("trial-retried") == 1
 
 
-def test_a_second_run_of_the_same_study_is_kept_out(pool: Path, tmp_path: Path) -> None:
+def test_a_second_run_of_the_same_study_is_refused(pool: Path, tmp_path: Path) -> None:
     declaration = write_declaration(tmp_path, pool, **LONG)
     with start_study("run", declaration, "--results", tmp_path, *WITHOUT_RAY) as first:
         wait_for((tmp_path / "tiny" / "plan.parquet").exists)
@@ -180,9 +180,7 @@ def test_a_trial_that_fails_by_itself_is_reported_and_the_others_finish(pool: Pa
     assert reserved(entries) == {}
 
 
-def test_work_lost_to_a_crash_is_booked_and_never_carries_the_study_over_its_budget(
-    pool: Path, tmp_path: Path
-) -> None:
+def test_work_lost_to_a_crash_is_booked_and_the_budget_never_exceeded(pool: Path, tmp_path: Path) -> None:
     declaration = write_declaration(tmp_path, pool, **{**LONG, "seeds": "0"})
     # Room for the trial and no more: what a crash loses can't be done again.
     text = declaration.read_text().replace("study: 10 TFLOP", "study: 150 GFLOP")
@@ -194,7 +192,7 @@ def test_work_lost_to_a_crash_is_booked_and_never_carries_the_study_over_its_bud
         output, errors = process.communicate(timeout=300)
 
     assert process.returncode == 3, output + errors
-    assert "1 of 1 trials remain, which need" in output
+    assert "1 of 1 trials remain and need" in output
     assert "mini-ViT-XXS-8 clip on 512 pairs (top50) at 150 GFLOP, seed 0" in output
     entries = read_entries(folder / "ledger.jsonl")
     assert [entry.entry for entry in entries] == ["reserved", "wasted", "released"]

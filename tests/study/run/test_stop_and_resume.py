@@ -1,4 +1,4 @@
-"""A stopped run goes on later; a changed declaration runs what changed; what is finished is not touched."""
+"""Stopped runs continue; changed declarations run only what changed; finished trials stay untouched."""
 
 import json
 import os
@@ -29,7 +29,7 @@ Said = pytest.CaptureFixture[str]
 
 
 def run(declaration: Path, *words: str) -> int:
-    """Runs in this process, whose trials' server is shared by the tests."""
+    """Run in this process, so that tests share the fork server of trials."""
     return main(["run", str(declaration), "--results", str(declaration.parent), "--backend", "local", *words])
 
 
@@ -48,7 +48,7 @@ def statuses(folder: Path) -> dict[str, str]:
 
 
 def finished(folder: Path) -> dict[Path, tuple[int, bytes]]:
-    """What the finished trials' folders hold, and when it was written."""
+    """Return the files of finished trials with their times of modification."""
     done = [path.parent for path in folder.glob("trials/*/result.json")]
     return {
         path: (path.stat().st_mtime_ns, path.read_bytes())
@@ -59,7 +59,7 @@ def finished(folder: Path) -> dict[Path, tuple[int, bytes]]:
 
 
 def marked(mark: str) -> list[str]:
-    """The command lines of the processes that were started with a mark in their environment."""
+    """Return the command lines of processes with a mark in their environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -78,7 +78,7 @@ def at_work(folder: Path) -> list[Path]:
 
 
 def logged(folder: Path) -> dict[int, float]:
-    """The points of the loss that TensorBoard has of a study's one trial."""
+    """Return the loss curve in TensorBoard of a study's only trial."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415
 
     for path in folder.glob("tensorboard/*"):
@@ -98,7 +98,7 @@ def quiet(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, byt
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "study stop"])
-def test_a_run_that_is_stopped_leaves_nobody_behind_and_goes_on_to_the_same_rows_with_nothing_lost(
+def test_a_stopped_run_leaves_no_process_loses_nothing_and_continues_to_the_same_rows(
     pool: Path,
     tmp_path: Path,
     quiet: dict[str, bytes],
@@ -117,19 +117,19 @@ def test_a_run_that_is_stopped_leaves_nobody_behind_and_goes_on_to_the_same_rows
         if how == "study stop":
             assert main(["stop", str(declaration), "--results", str(tmp_path)]) == 0
             told = capsys.readouterr().out
-            assert told.startswith(f"told process {process.pid} on ")
-            assert told.endswith("it has ended; the same `run` goes on from there\n")
+            assert told.startswith(f"asked process {process.pid} on ")
+            assert told.endswith("the run has ended; `run` continues it\n")
         else:
             process.send_signal(signal.Signals[how])
         output, errors = process.communicate(timeout=120)
 
     assert process.returncode == 4, output + errors
-    assert "told to stop by" in output
+    assert "stopped by" in output
     assert how in output
     wait_for(lambda: not marked(mark), seconds=20)
     before, kept = finished(folder), at_work(folder)
     assert run(declaration, "--dry-run") == 0
-    assert capsys.readouterr().out.count("goes on at") == len(kept)
+    assert capsys.readouterr().out.count("continues at") == len(kept)
 
     assert run(declaration) == 0
 
@@ -153,12 +153,12 @@ def test_every_command_of_the_page_on_faults_does_what_it_says(
     assert [code for code, _ in said] == [0, 0, 0, 2]
     assert "1 trials: 1 to run" in said[0][1]
     assert "[1/1] mini-ViT-XXS-8 clip" in said[1][1]
-    assert "1 of them finished before" in said[2][1]
+    assert "1 of them already finished" in said[2][1]
     assert "no run of " in said[3][1], "nothing runs that could be told to stop"
 
 
 @pytest.mark.parametrize("trouble", ["away", "full"])
-def test_storage_that_is_away_or_full_for_a_while_holds_a_study_up_and_harms_nothing(
+def test_unreachable_or_full_storage_delays_a_study_and_loses_nothing(
     pool: Path, tmp_path: Path, quiet: dict[str, bytes], trouble: str
 ) -> None:
     results = tmp_path / "results"
@@ -194,7 +194,7 @@ def test_storage_that_is_away_or_full_for_a_while_holds_a_study_up_and_harms_not
             subprocess.run(["umount", "--lazy", results], check=True)  # noqa: S607
 
 
-def test_a_changed_declaration_runs_what_changed_and_says_what_it_leaves_behind(
+def test_a_changed_declaration_runs_only_changed_trials_and_reports_the_old_ones(
     pool: Path, tmp_path: Path, capsys: Said
 ) -> None:
     declaration, folder = write_declaration(tmp_path, pool, seeds="0, 1"), tmp_path / "tiny"
@@ -207,7 +207,7 @@ def test_a_changed_declaration_runs_what_changed_and_says_what_it_leaves_behind(
     assert run(declaration, "--dry-run") == 0
     assert "12 trials: 2 finished, 10 to run" in capsys.readouterr().out
     assert run(declaration, "--only", "slipp") == 2
-    assert "--only 'slipp' means no trial of this plan" in capsys.readouterr().err
+    assert "--only 'slipp' matches no trial of this plan" in capsys.readouterr().err
     assert finished(folder) == first
     assert run(declaration, "--only", "slip 8", "--only", "clip 5") == 0
     results = pd.read_parquet(folder / "results.parquet")
@@ -220,13 +220,13 @@ def test_a_changed_declaration_runs_what_changed_and_says_what_it_leaves_behind(
     spent = booked(folder, "spent")
     capsys.readouterr()
     assert run(declaration, "--only", "clip") == 0
-    assert "went to trials that this declaration does not have" in capsys.readouterr().out
+    assert "belong to trials that are not in this declaration" in capsys.readouterr().out
     assert pd.read_parquet(folder / "results.parquet")["lr_peak"].tolist() == [3e-3] * 3
     assert {path: state for path, state in finished(folder).items() if path in first} == first
     assert booked(folder, "spent") > spent
 
 
-def test_a_bug_and_a_diverged_loss_are_results_and_the_others_go_on(
+def test_a_failed_and_a_diverged_trial_do_not_stop_the_others(
     pool: Path, tmp_path: Path, capsys: Said
 ) -> None:
     buggy = json.loads(Path("budgets/cost/catalogue/mini-ViT-XXS-8.json").read_text())
@@ -251,7 +251,7 @@ def test_a_bug_and_a_diverged_loss_are_results_and_the_others_go_on(
     assert reserved(entries) == {}
 
     assert run(declaration) == 1
-    assert "1 failed before; --retry-failed runs them again" in capsys.readouterr().out
+    assert "1 failed in an earlier run; --retry-failed runs them again" in capsys.readouterr().out
     assert read_entries(folder / "ledger.jsonl") == entries
 
     assert run(declaration, "--retry-failed") == 1
@@ -262,7 +262,7 @@ def test_a_bug_and_a_diverged_loss_are_results_and_the_others_go_on(
     assert "trial-retried" not in {event["event"] for event in events}
 
 
-def test_a_trial_whose_retries_are_used_up_keeps_its_work_and_its_log_for_when_it_is_asked_to_go_on(
+def test_a_trial_without_retries_left_keeps_checkpoint_and_log_for_retry_failed(
     pool: Path, tmp_path: Path
 ) -> None:
     declaration, folder = write_declaration(tmp_path, pool, levels="60 GFLOP"), tmp_path / "tiny"

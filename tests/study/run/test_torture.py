@@ -1,4 +1,4 @@
-"""Workers and drivers killed at random: the same rows to the bit, every FLOP booked, nobody left behind."""
+"""Workers and drivers killed at random: identical rows, every FLOP booked, no process left behind."""
 
 import json
 import os

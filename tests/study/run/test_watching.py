@@ -1,4 +1,4 @@
-"""What docs/watching.md says: its commands run, and its table has every event that is written."""
+"""docs/watching.md: its commands run, and its table lists every event that is written."""
 
 import ast
 import shlex
@@ -16,7 +16,7 @@ COMMANDS = shown.commands("docs/watching.md")
 
 
 def written() -> set[str]:
-    """The names of events in the code."""
+    """Return the names of events in the code."""
     names = set()
     for path in Path(study.__path__[0]).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -29,7 +29,7 @@ def test_every_event_is_documented_with_its_fields() -> None:
     assert written() <= set(documented())
 
 
-def test_the_commands_run_as_they_stand(pool: Path, tmp_path: Path) -> None:
+def test_documented_commands_run_verbatim(pool: Path, tmp_path: Path) -> None:
     conftest.write_declaration(tmp_path, pool, name="my-study")
     for command in COMMANDS:
         words = [str(tmp_path / word) if word.endswith(".yaml") else word for word in shlex.split(command)]

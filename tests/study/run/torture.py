@@ -1,4 +1,4 @@
-"""A small study that is killed again and again: workers and drivers, at random times.
+"""A small study whose workers and drivers are killed at random times.
 
 ``python -m tests.study.run.torture FOLDER KILLS [SEED]`` runs it twice on the same pool, quietly and
 tortured, and prints as JSON what was done. Drivers are forked from one server, so that a start costs no
@@ -35,7 +35,7 @@ _NOTICE_SHARE = 0.15
 
 
 def main(words: list[str]) -> None:
-    """Runs the study quietly and tortured."""
+    """Run the study undisturbed, and again with kills."""
     folder, kills, seed = Path(words[0]), int(words[1]), int((*words, "0")[2])
     os.environ.update({"PYTHONPATH": f"{WITNESS}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"})
     context = multiprocessing.get_context("forkserver")
@@ -74,7 +74,7 @@ def main(words: list[str]) -> None:
 
 
 class Torture:
-    """A tortured study and those that work on it."""
+    """A study under kills and its processes."""
 
     def __init__(self, context: Any, declaration: Path, folder: Path, draw: random.Random) -> None:  # noqa: ANN401 - a context's class is private
         self._context, self._declaration, self._folder, self._draw = context, declaration, folder, draw
@@ -85,11 +85,11 @@ class Torture:
 
     @property
     def kills(self) -> int:
-        """How many there were so far."""
+        """Number of kills so far."""
         return sum(self.killed.values())
 
     def go_on(self, *, wanted: int) -> None:
-        """Lets the study work for a moment and then kills something; starts it again where it ended."""
+        """Let the study work for a moment, then kill a process; restart the driver if it ended."""
         if not self.driver.is_alive():
             if self.driver.exitcode not in {0, -signal.SIGKILL}:
                 raise SystemExit(f"the driver ended with {self.driver.exitcode}")
@@ -115,13 +115,13 @@ class Torture:
             self.killed["notice" if notice else "worker"] += 1
 
     def _let_work(self, pid: int, steps: int) -> None:
-        """Waits until a process has computed so many steps, or is gone."""
+        """Wait until a process has computed a number of steps or has ended."""
         line = f"computed {pid}\n"
         while (self._folder / "witness").read_text().count(line) < steps and Path(f"/proc/{pid}").exists():
             time.sleep(0.005)
 
     def _at_work(self) -> int | None:
-        """Gives a process that trains, which was not killed before."""
+        """Return a training process that has not been killed before."""
         running = list(self._folder.glob("tortured/trials/*/progress.json"))
         self._draw.shuffle(running)
         for path in running:
@@ -163,7 +163,7 @@ def _run(words: list[str], output: Path) -> None:
 
 
 def _left_behind(server: int) -> list[str]:
-    """Gives the command lines of the server's processes that are still there after a while."""
+    """Return the command lines of the server's processes that still exist after a while."""
     deadline = time.monotonic() + 10
     while (found := _children(server)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""How far a trial without a result is, told from what it left in its folder."""
+"""Progress of trials without a result, from the files in their folders."""
 
 from pathlib import Path
 
@@ -15,22 +15,22 @@ def left(folder: Path, *, kept: int) -> None:
         (folder / f"checkpoint-{kept // 10:010d}-0.pt").touch()
 
 
-def test_an_interrupted_trial_goes_on_from_its_checkpoint_or_anew(tmp_path: Path) -> None:
+def test_an_interrupted_trial_continues_from_its_checkpoint_or_starts_anew(tmp_path: Path) -> None:
     left(tmp_path / "trials" / "a", kept=400)
     left(tmp_path / "trials" / "b", kept=0)
     assert begun(tmp_path, dict.fromkeys(["a", "b", "never"], 100)) == {
-        "a": "interrupted; goes on from its checkpoint at 40% of its samples",
+        "a": "interrupted; continues from its checkpoint at 40% of its samples",
         "b": "interrupted before its first checkpoint; starts anew",
     }
 
 
-def test_while_a_run_is_under_way_no_trial_is_said_to_be_interrupted(tmp_path: Path) -> None:
+def test_no_trial_is_reported_as_interrupted_during_a_run(tmp_path: Path) -> None:
     left(tmp_path / "trials" / "a", kept=400)
     with only_run(tmp_path):
-        assert begun(tmp_path, {"a": 100}) == {"a": "begun; 50% of its samples seen"}
+        assert begun(tmp_path, {"a": 100}) == {"a": "running; 50% of its samples seen"}
 
 
-def test_a_result_that_the_tables_do_not_have_yet_is_said_to_be_there(tmp_path: Path) -> None:
+def test_a_result_missing_in_the_tables_is_reported(tmp_path: Path) -> None:
     left(tmp_path / "trials" / "a", kept=400)
     write_json(
         tmp_path / "trials" / "a" / "result.json", {"row": {"status": "finished", "reason": ""}, "timing": {}}

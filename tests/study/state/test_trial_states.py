@@ -1,4 +1,4 @@
-"""Every command says the same of a trial, whatever the moment at which a driver died."""
+"""Every command reports the same state of a trial, at whatever moment a driver died."""
 
 import io
 import json
@@ -30,7 +30,7 @@ EVENTS = (
 
 
 def unbook(folder: Path, trial: str) -> None:
-    """Leaves the files of a study as a driver does that dies when a trial has just written its result."""
+    """Restore a study's files to the moment between a trial's result and the driver's booking."""
     for name, key in (("ledger.jsonl", "what"), ("events.jsonl", "trial")):
         lines = (folder / name).read_text().splitlines(keepends=True)
         last = max(number for number, line in enumerate(lines) if json.loads(line).get(key) == trial)
@@ -41,9 +41,7 @@ def unbook(folder: Path, trial: str) -> None:
     write_table(folder / "results.parquet", results[results["trial"] != trial])
 
 
-def test_a_result_that_the_driver_died_before_booking_is_finished_for_every_command(
-    pool: Path, tmp_path: Path, run: Run
-) -> None:
+def test_an_unbooked_result_is_finished_for_every_command(pool: Path, tmp_path: Path, run: Run) -> None:
     path = write_declaration(tmp_path, pool, seeds="0, 1")
     words, folder = f"{path} --results {tmp_path}", tmp_path / "tiny"
     run(f"run {words} --backend local")
@@ -57,10 +55,10 @@ def test_a_result_that_the_driver_died_before_booking_is_finished_for_every_comm
     assert run(f"run {words} --dry-run").startswith("2 trials: 2 finished, 0 to run")
     (level,) = json.loads(run(f"status {words} --json"))["levels"]
     assert level == {"name": "5 GFLOP", "done": 2, "running": 0, "failed": 0, "waiting": 0}
-    assert "no run is under way, and no trial waits" in run(f"status {words}")
+    assert "no run is active, and no trial is waiting" in run(f"status {words}")
     run(f"report {words}")
     missing = (folder / "report" / "tables" / "missing.md").read_text()
-    assert r"| 1 | finished; the next \`run\` puts it among the results |" in missing
+    assert r"| 1 | finished; the next \`run\` adds it to the results |" in missing
     with Progress("held-out/top1", Console(file=io.StringIO(), force_terminal=True)) as progress:
         progress.begin(folder, plan, spent_flops=0)
         assert progress._levels()[0].done == 2  # noqa: SLF001 - what the bars are drawn of
@@ -73,7 +71,7 @@ def test_a_result_that_the_driver_died_before_booking_is_finished_for_every_comm
     assert spent == {trial.trial_id: trial.train_flops for trial in (first, second)}
 
 
-def test_each_stage_is_told_from_the_others(tmp_path: Path) -> None:
+def test_every_stage_is_recognised(tmp_path: Path) -> None:
     trials = tmp_path / "trials"
     for name in ("unbooked", "diverged", "failed", "runs", "crashed-run", "kept"):
         (trials / name).mkdir(parents=True)
@@ -108,7 +106,7 @@ def test_each_stage_is_told_from_the_others(tmp_path: Path) -> None:
     assert states["failed"].reason == "TypeError: no"
     assert states["diverged"].reason == "the loss is not finite"
     assert states["left out"].reason == "not started; the budget has no room for it"
-    assert trial_states(tmp_path, ["runs"])["runs"].stage is Stage.INTERRUPTED, "no run is under way"
+    assert trial_states(tmp_path, ["runs"])["runs"].stage is Stage.INTERRUPTED, "no run is active"
     assert trial_states(tmp_path, ["new"], running={"new"})["new"].stage is Stage.RUNNING
 
 
@@ -128,7 +126,7 @@ def test_a_study_without_trials_folders_is_read_from_its_tables_and_a_deleted_fo
     assert found["b"].stage is Stage.WAITING
 
 
-def test_a_published_study_is_done_and_its_dry_run_says_that_no_folder_is_here(run: Run) -> None:
+def test_a_published_study_is_done_and_its_dry_run_reports_missing_folders(run: Run) -> None:
     said = run("run small --dry-run")
     assert said.startswith("156 trials: 156 to run\n156 of them have a row in results/small/results.parquet")
     levels = json.loads(run("status small --json"))["levels"]

@@ -1,4 +1,4 @@
-"""What a folder and a bucket both keep: the same rules for two machines, `here` and `elsewhere`."""
+"""The same rules for both storages, folder and bucket, with two machines: `here` and `elsewhere`."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def say(_text: str) -> None: ...
 
 
 def begin(job: TrialJob) -> None:
-    """Counts a step, as a trial does that fails in it."""
+    """Count a step like a trial that fails in it."""
     job.folder.mkdir(exist_ok=True)
     with Meter(job.folder) as meter:
         meter.add(train_flops=7)
@@ -42,7 +42,7 @@ def begin(job: TrialJob) -> None:
 
 @pytest.fixture(params=["folder", "bucket"])
 def machine(request: pytest.FixtureRequest, pool: Path, tmp_path: Path) -> Iterator[Machine]:
-    """Machines that share a folder, or the URL of a bucket alone."""
+    """Yield machines that share a folder, or only the URL of a bucket."""
     path = write_declaration(tmp_path, pool)
     with pytest.MonkeyPatch.context() as environment:
         environment.setattr(bucket_storage, "_BEAT_S", 0.2)
@@ -64,7 +64,7 @@ def machine(request: pytest.FixtureRequest, pool: Path, tmp_path: Path) -> Itera
 
 @pytest.fixture(scope="module")
 def quiet(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The row that the study's one trial gives on paths."""
+    """Return the row of the study's only trial on a shared folder."""
     folder = tmp_path_factory.mktemp("quiet")
     study = find_study(load_declaration(write_declaration(folder, pool)), results=str(folder), pools=None)
     (study.folder / "trials").mkdir(parents=True)
@@ -72,28 +72,28 @@ def quiet(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return json.dumps(run_trial(trial_job(study, trial)).row, sort_keys=True)
 
 
-def test_one_run_at_a_time_and_the_next_one_when_it_has_ended(machine: Machine) -> None:
+def test_one_run_at_a_time(machine: Machine) -> None:
     here, elsewhere = machine("here"), machine("elsewhere")
     with here.storage.claim(say):
         holder = running(here.folder)
         assert holder is not None
         assert (holder.host, holder.pid) == (socket.gethostname(), os.getpid())
-        refusal = rf"another run of \S+ is under way: {re.escape(str(holder))}"
+        refusal = rf"another run of \S+ is active: {re.escape(str(holder))}"
         with pytest.raises(ValueError, match=refusal), elsewhere.storage.claim(say):
             pass
     with elsewhere.storage.claim(say):
         assert running(elsewhere.folder) is not None
 
 
-def test_a_run_is_told_to_stop_from_anywhere_and_the_next_one_is_not(machine: Machine) -> None:
+def test_a_stop_from_anywhere_reaches_only_the_active_run(machine: Machine) -> None:
     here, elsewhere = machine("here"), machine("elsewhere")
-    with pytest.raises(ValueError, match=r"no run of .* is under way"):
+    with pytest.raises(ValueError, match=r"no run of .* is active"):
         list(elsewhere.storage.stop(wait_s=0))
     with here.storage.claim(say):
         assert not here.storage.told()
         told, waited = elsewhere.storage.stop(wait_s=0)
-        assert told.startswith(f"told {running(here.folder)} to stop")
-        assert waited == "it was told and has not ended after 0 s"
+        assert told.startswith(f"asked {running(here.folder)} to stop")
+        assert waited == "the run has not ended after 0 s; the request to stop remains"
         deadline = time.monotonic() + 20
         while not here.storage.told():
             assert time.monotonic() < deadline, "it was not told"
@@ -103,7 +103,7 @@ def test_a_run_is_told_to_stop_from_anywhere_and_the_next_one_is_not(machine: Ma
         assert not elsewhere.storage.told()
 
 
-def test_what_a_run_wrote_is_seen_elsewhere_once_it_has_ended_also_by_an_error(machine: Machine) -> None:
+def test_a_runs_files_are_seen_elsewhere_after_it_ended_even_by_an_error(machine: Machine) -> None:
     here, elsewhere = machine("here"), machine("elsewhere")
     for error in (None, RuntimeError("a bug")):
         with suppress(RuntimeError), here.storage.claim(say):
@@ -115,7 +115,7 @@ def test_what_a_run_wrote_is_seen_elsewhere_once_it_has_ended_also_by_an_error(m
     assert running(here.folder) is None
 
 
-def test_a_trial_gives_the_row_that_paths_give_and_its_weights_are_found_elsewhere(
+def test_a_trial_gives_the_same_row_as_on_paths_and_its_weights_are_found_elsewhere(
     machine: Machine, quiet: str
 ) -> None:
     here = machine("here")
@@ -140,7 +140,7 @@ def test_a_trial_gives_the_row_that_paths_give_and_its_weights_are_found_elsewhe
     assert not elsewhere.storage.bring_pool("pools/no-such-pool")
 
 
-def test_a_failure_and_that_a_trial_starts_anew_are_seen_elsewhere(machine: Machine) -> None:
+def test_failures_and_restarts_of_trials_are_seen_elsewhere(machine: Machine) -> None:
     here, elsewhere = machine("here"), machine("elsewhere")
     (trial,) = plan_study(here).trials
     job = trial_job(here, trial)

@@ -1,4 +1,4 @@
-"""Two drivers on one study: the second is told who the first is; a dead one holds nobody up."""
+"""Two drivers on one study: the second one's error names the first; a dead one does not block."""
 
 import os
 import signal
@@ -36,12 +36,12 @@ def hold(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_the_second_is_refused_by_the_firsts_host_process_and_start_until_the_first_is_dead(
+def test_the_second_run_is_refused_with_the_firsts_host_process_and_start(
     tmp_path: Path,
 ) -> None:
     with hold(tmp_path) as first:
         with (
-            pytest.raises(ValueError, match=r"another run of .* is under way: process") as refused,
+            pytest.raises(ValueError, match=r"another run of .* is active: process") as refused,
             only_run(tmp_path),
         ):
             pass
@@ -60,18 +60,18 @@ def test_the_second_is_refused_by_the_firsts_host_process_and_start_until_the_fi
         assert holder.pid == os.getpid()
 
 
-def test_a_run_that_is_told_to_stop_is_waited_for(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no run of .* is under way"):
+def test_stop_waits_for_the_runs_end(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no run of .* is active"):
         list(FolderStorage(tmp_path).stop(wait_s=1))
     with hold(tmp_path) as process:
         said = list(FolderStorage(tmp_path).stop(wait_s=60))
         assert process.wait(timeout=60) == 0
 
-    assert said[0].startswith(f"told process {process.pid} on {socket.gethostname()}, since 20")
-    assert said[1:] == ["it has ended; the same `run` goes on from there"]
+    assert said[0].startswith(f"asked process {process.pid} on {socket.gethostname()}, since 20")
+    assert said[1:] == ["the run has ended; `run` continues it"]
 
 
-def test_a_request_to_stop_is_not_taken_by_the_run_after(tmp_path: Path) -> None:
+def test_a_request_to_stop_does_not_reach_the_next_run(tmp_path: Path) -> None:
     with only_run(tmp_path):
         asked = threading.Thread(target=lambda: list(FolderStorage(tmp_path).stop(wait_s=0)))
         asked.start()

@@ -1,4 +1,4 @@
-"""A study whose storage is a bucket: machines that share its URL alone give the rows that paths give."""
+"""A study in a bucket: machines that share only its URL give the same rows as a shared folder."""
 
 import socket
 import time
@@ -37,7 +37,7 @@ def declare(folder: Path, pool: Path, bucket: Bucket, **changes: str) -> Path:
     return declaration
 
 
-def test_another_machine_goes_on_where_a_dead_driver_left_to_the_rows_that_paths_give(
+def test_another_machine_continues_a_dead_drivers_study_to_the_same_rows(
     pool: Path, tmp_path: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = {"levels": "5 GFLOP, 150 GFLOP"}
@@ -63,7 +63,7 @@ def test_another_machine_goes_on_where_a_dead_driver_left_to_the_rows_that_paths
     said = run(f"run {declaration} --results {second.parent} --backend local")
 
     assert f"process {process.pid} on {socket.gethostname()}" in said
-    assert "looking whether it is alive" in said
+    assert "checking whether it is still alive" in said
     for table in TABLES:
         assert (second / table).read_bytes() == (tmp_path / "paths" / "tiny" / table).read_bytes()
     assert reserved(read_entries(second / "ledger.jsonl")) == {}
@@ -75,7 +75,7 @@ def test_another_machine_goes_on_where_a_dead_driver_left_to_the_rows_that_paths
     assert "2 of 2 trials finished" in run(f"report {elsewhere}")
 
 
-def test_the_second_driver_is_refused_by_the_firsts_host_process_and_start_and_stops_it_from_anywhere(
+def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
     pool: Path, tmp_path: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     declaration = declare(tmp_path, pool, bucket)
@@ -85,8 +85,8 @@ def test_the_second_driver_is_refused_by_the_firsts_host_process_and_start_and_s
     with study.storage.claim(lambda _text: None):
         holder = running(study.folder)
         refused = run(f"run {declaration} --results {tmp_path / 'second'}", code=2)
-        assert f"another run of {bucket.url}/results/tiny is under way: {holder}" in refused
-        assert f"told {holder} to stop" in run(f"stop {declaration} --results {tmp_path / 'third'} --wait 0")
+        assert f"another run of {bucket.url}/results/tiny is active: {holder}" in refused
+        assert f"asked {holder} to stop" in run(f"stop {declaration} --results {tmp_path / 'third'} --wait 0")
         deadline = time.monotonic() + 20
         while not study.storage.told():
             assert time.monotonic() < deadline, "it was not told"
@@ -95,7 +95,7 @@ def test_the_second_driver_is_refused_by_the_firsts_host_process_and_start_and_s
         Storage(bucket.url).delete(["results/tiny/run.json"])  # as who takes it for dead does
         Lease(Storage(bucket.url), "results/tiny/run.json", OTHER).claim(None, lambda _text: None)
         time.sleep(1)  # a few renewals
-        with pytest.raises(ValueError, match="is under way: process 1 on elsewhere"):
+        with pytest.raises(ValueError, match="is active: process 1 on elsewhere"):
             study.storage.told()
     told = run(f"stop {declaration} --results {tmp_path / 'third'} --wait 0")
-    assert told.startswith(f"told {OTHER} to stop"), "what is another's is left alone"
+    assert told.startswith(f"asked {OTHER} to stop"), "what is another's is left alone"

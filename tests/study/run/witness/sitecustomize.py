@@ -1,4 +1,4 @@
-"""A witness of what is really computed: on `PYTHONPATH`, it writes down each training step of any process.
+"""Independent count of training steps: on `PYTHONPATH`, it records each step of any process.
 
 It stands beside the meter that the project itself keeps and shares nothing with it: the line of a step is
 written when the step draws its randomness, which every strategy's step does once.
