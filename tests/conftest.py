@@ -8,6 +8,7 @@ settings.register_profile("no deadline", deadline=None, derandomize=True)
 settings.load_profile("no deadline")
 
 
+@pytest.hookimpl(tryfirst=True)  # before that of xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group the tests that must not run at the same time.
 

@@ -308,7 +308,9 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
     assert [trial.cell.subset_size for trial in plan.trials] == [120, 300]
     late = user / "pools" / "icons" / "late.tar"
     shutil.copy(user / "sets" / "icons" / "00000.tar", late)
-    with pytest.raises(ValueError, match=r"1 tars in pools/icons are not in its index, late\.tar the first"):
+    with pytest.raises(
+        ValueError, match=r"1 tars in pools/icons are not in its index, the first is late\.tar"
+    ):
         plan_study(told)
     assert "late.tar; to index the folder as it is now, delete" in run(command("data info"))
     late.unlink()
@@ -349,7 +351,7 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
         ("data build pools/x", "--from SOURCE, or --in-place"),
         ("data build pools/x --from icons.csv --caption captoin", "did you mean 'caption'"),
         ("data build pools/x --from embedded:many", "embedded:many needs a number of pairs"),
-        ("data build png --from icons.csv", "png exists already"),
+        ("data build png --from icons.csv", "png already exists"),
         ("data info pools/x", "no such pool"),
         ("data eval-sets nowhere", "no folder of evaluation sets at nowhere"),
     ],
