@@ -157,7 +157,9 @@ def test_job_asked_to_leave_before_it_began_has_left(backend: Backend, tmp_path:
     start(backend, partial(jobs.leave_politely, tmp_path))
     backend.ask_to_leave("trial")
     (ended,) = wait(backend)
-    assert (ended.how, ended.reason) == ("left", "asked to leave before it began")
+    # Ray may have begun it before the request arrives: then it leaves by itself.
+    began_first = (ended.how, ended.value) == ("finished", "left")
+    assert began_first or (ended.how, ended.reason) == ("left", "asked to leave before it began")
 
 
 def test_lost_request_to_leave_is_repeated(
