@@ -6,7 +6,7 @@ from dataclasses import replace
 from budgets.declaration import Cluster
 from budgets.planning.grid import Grid
 from budgets.planning.plan import Chosen, Plan, Trial
-from budgets.planning.price import Speeds, kept_over, training_hours
+from budgets.planning.price import Speeds, relative_hours, training_hours
 from budgets.planning.resources import Choice, Kind, Option, choose
 
 _Key = tuple[str, str, int | None, int]
@@ -59,10 +59,7 @@ def priced(options: tuple[Option, ...], trial: Trial, cluster: Cluster, own: Spe
     """Return a trial's options with the hours that follow from what was measured at each width."""
     pair = trial.cell.architecture, trial.cell.strategy
     return tuple(
-        replace(
-            each,
-            factor=each.recipe.passes / 3 / kept_over(pair, each.resources.devices, cluster, own),
-        )
+        replace(each, factor=relative_hours(each.recipe, pair, each.resources.devices, cluster, own))
         for each in options
     )
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from budgets.declaration import Cluster
 from budgets.devices import device, measured_samples_per_s, usual_utilisation
 from budgets.planning.plan import Plan, Trial
+from budgets.recipe import Recipe
 
 _SECONDS_PER_HOUR = 3600
 
@@ -107,6 +108,13 @@ def kept_over(pair: tuple[str, str], devices: int, cluster: Cluster, own: Speeds
         width //= 2
     kept = 1.0 if one is None else own[*pair, width] / width / one
     return kept * float(cluster.scaling ** math.log2(devices / width))
+
+
+def relative_hours(
+    recipe: Recipe, pair: tuple[str, str], devices: int, cluster: Cluster, own: Speeds = NOTHING
+) -> float:
+    """Return the device hours of training over those of one device that recomputes nothing."""
+    return recipe.passes / 3 / kept_over(pair, devices, cluster, own)
 
 
 def price(plan: Plan, cluster: Cluster, *, own: Speeds = NOTHING) -> Price:

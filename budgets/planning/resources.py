@@ -16,7 +16,7 @@ from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import Strategy
 from budgets.declaration import Cluster, Declaration
 from budgets.devices import device
-from budgets.planning.price import kept_over, makespan
+from budgets.planning.price import makespan, relative_hours
 from budgets.recipe import Recipe
 from budgets.rules import TrialResources
 
@@ -125,7 +125,7 @@ def options(  # noqa: PLR0913 - one a fact that the estimate needs
                 resources=TrialResources(cpus=cpus, gpus=gpus, nodes=nodes),
                 recipe=each,
                 memory_bytes=memory_bytes(architecture, strategy, each, batch_size=batch_size, devices=gpus),
-                factor=each.passes / 3 / kept_over((architecture.name, strategy.name), gpus, cluster),
+                factor=relative_hours(each, (architecture.name, strategy.name), gpus, cluster),
             )
             for each in _recipes(architecture, recipe, ruled, here)
         ]

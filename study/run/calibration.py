@@ -72,8 +72,13 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
 
 def _jobs(study: Study, plan: Plan) -> list[TrialJob]:
     """Return a job for each kind of trial."""
+    return [trial_job(study, trial) for trial in one_of_each_kind(plan)]
+
+
+def one_of_each_kind(plan: Plan) -> list[Trial]:
+    """Return the first trial of each kind of a plan."""
     kinds = {kind(trial): trial for trial in reversed(plan.trials)}
-    return [trial_job(study, trial) for trial in reversed(kinds.values())]
+    return list(reversed(kinds.values()))
 
 
 def _at_width(study: Study, gpus: int) -> Study:
@@ -128,11 +133,15 @@ def require_named(name: str, machine: str) -> str:
     return name
 
 
-def _row(trial: Trial, found: Throughput) -> dict[str, str]:
+def estimated_memory(trial: Trial, found: Throughput) -> int:
+    """Return the planner's estimate, in bytes of each device, for a trial whose memory was measured."""
     architecture = Architecture(name=found.architecture, config=trial.architecture_config)
-    forecast = memory_bytes(
+    return memory_bytes(
         architecture, strategy(found.strategy), trial.recipe, batch_size=found.batch_size, devices=found.gpus
     )
+
+
+def _row(trial: Trial, found: Throughput) -> dict[str, str]:
     return {
         "architecture": found.architecture,
         "strategy": found.strategy,
@@ -143,5 +152,5 @@ def _row(trial: Trial, found: Throughput) -> dict[str, str]:
         "samples/s": f"{found.samples_per_s:,.0f}",
         "GFLOP/s": f"{found.samples_per_s * trial.train_flops_per_sample / 1e9:,.1f}",
         "memory": f"{found.memory_bytes / 2**20:,.0f} MiB",
-        "training alone, estimated": f"{forecast / 2**20:,.0f} MiB",
+        "training alone, estimated": f"{estimated_memory(trial, found) / 2**20:,.0f} MiB",
     }

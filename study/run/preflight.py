@@ -4,13 +4,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from analysis.labels import plural
-from budgets.cost.architecture import Architecture
-from budgets.cost.memory import memory_bytes
-from budgets.cost.strategy import strategy
 from budgets.declaration import require_runnable
 from budgets.planning.plan import Plan, Trial
 from runners.data.reading.training_set import LOADER_BYTES
@@ -19,6 +16,7 @@ from runners.scheduling.nodes import Amounts
 from runners.scheduling.shared_storage import Folders, SharedStorage
 from runners.trials.preflight import Check, Expected, check_kind, check_node, check_ranks, versions
 from runners.trials.throughput import Calibration, Throughput, kind, read_calibration
+from study.run.calibration import estimated_memory, one_of_each_kind
 from study.state.bookkeeping import needs, trial_job
 from study.state.study import Study, ensure_pool, plan_study
 
@@ -51,8 +49,6 @@ def preflight(
     """
     require_runnable(study.declaration)
     plan = plan_study(study)
-    ensure_pool(study, lambda _line: None)
-    study.folder.mkdir(parents=True, exist_ok=True)
     try:
         opened = open_backend()
     except ValueError as error:
@@ -64,6 +60,8 @@ def preflight(
         yield Check(
             node="driver", what=where, verdict="ok", found=f"{backend.name}, {plural(len(nodes), 'node')}"
         )
+        ensure_pool(study, lambda _line: None)
+        study.folder.mkdir(parents=True, exist_ok=True)
         yield from _check_nodes(study, plan, backend, nodes)
         yield from _check_kinds(study, plan, backend, nodes)
 
@@ -120,9 +118,7 @@ def _clock(node: str, clock: float, began: float, ended: float) -> Check:
 
 def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str, Amounts]) -> Iterator[Check]:
     """Train a few steps of each kind, on the nodes in turn, and keep the speeds that were not calibrated."""
-    kinds: dict[str, Trial] = {}
-    for trial in plan.trials:
-        kinds.setdefault(" ".join(kind(trial)), trial)
+    kinds = {" ".join(kind(trial)): trial for trial in one_of_each_kind(plan)}
     places = list(nodes)
     tasks = [
         _Task(
@@ -147,17 +143,9 @@ _LOGS = "run it alone to see all of its output: study run --backend local --only
 
 
 def _speed(trial: Trial, found: Throughput) -> Check:
-    gpus = trial.resources.gpus
-    architecture = Architecture(name=found.architecture, config=trial.architecture_config)
-    estimate = memory_bytes(
-        architecture,
-        strategy(found.strategy),
-        trial.recipe,
-        batch_size=found.batch_size,
-        devices=max(1, gpus),
-    )
+    estimate = estimated_memory(trial, found)
     # On a processor the process's whole resident set was measured, most of which is no part of the estimate.
-    over = bool(gpus) and found.memory_bytes > 1.2 * estimate
+    over = bool(trial.resources.gpus) and found.memory_bytes > 1.2 * estimate
     return Check(
         node="",
         what=f"{found.architecture} {found.strategy}",
@@ -173,16 +161,11 @@ def _speed(trial: Trial, found: Throughput) -> Check:
 def _keep(study: Study, measured: list[Throughput]) -> None:
     """Add speeds of kinds that were not calibrated to what ``plan`` and ``run`` read."""
     known = read_calibration(study.calibration)
-    before = {} if known is None else {each.kind: each for each in known.kinds}
-    merged = {each.kind: each for each in measured} | before
-    if merged.keys() != before.keys():
-        found = known or Calibration(machine="preflight", device=None, side_by_side=1, kinds=())
-        Calibration(
-            machine=found.machine,
-            device=found.device,
-            side_by_side=found.side_by_side,
-            kinds=tuple(merged.values()),
-        ).write(study.calibration)
+    if known is None:
+        known = Calibration(machine="preflight", device=None, side_by_side=1, kinds=())
+    before = {each.kind for each in known.kinds}
+    if new := [each for each in measured if each.kind not in before]:
+        replace(known, kinds=(*known.kinds, *new)).write(study.calibration)
 
 
 def _run(backend: Backend, tasks: list[_Task]) -> Iterator[tuple[_Task, object]]:

@@ -1,8 +1,6 @@
 """Removal of a cluster node at work: its trials continue elsewhere and give the same rows."""
 
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +16,6 @@ from tests.study.conftest import start_study, write_declaration
 pytestmark = pytest.mark.ray
 
 LONG = {"levels": "60 GFLOP", "seeds": "0, 1"}
-
-
-@pytest.fixture
-def cluster() -> Iterator[Any]:
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    from ray.cluster_utils import Cluster  # noqa: PLC0415 - after the mode is set
-
-    memory = 80_000_000
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "object_store_memory": memory, "include_dashboard": False},
-    )
-    try:
-        yield cluster
-    finally:
-        cluster.shutdown()
 
 
 def test_the_trials_of_a_removed_node_continue_elsewhere(pool: Path, tmp_path: Path, cluster: Any) -> None:  # noqa: ANN401 - Ray's has no type

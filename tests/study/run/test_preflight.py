@@ -1,37 +1,16 @@
 """`study check` tries a cluster before a run spends anything, and names the node that is broken."""
 
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runners.trials.throughput import read_calibration
+from runners.trials.throughput import Calibration, Throughput, read_calibration
 from study.cli import main
 from tests.study.conftest import write_declaration
 
 pytestmark = pytest.mark.ray
-
-
-@pytest.fixture
-def cluster() -> Iterator[Any]:
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    from ray.cluster_utils import Cluster  # noqa: PLC0415 - after the mode is set
-
-    memory = 80_000_000
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "object_store_memory": memory, "include_dashboard": False},
-    )
-    for _ in range(2):
-        cluster.add_node(num_cpus=1, object_store_memory=memory)
-    cluster.wait_for_nodes()
-    try:
-        yield cluster
-    finally:
-        cluster.shutdown()
 
 
 def checks_of(capsys: pytest.CaptureFixture[str]) -> list[dict[str, str]]:
@@ -44,6 +23,9 @@ def test_two_sound_nodes_pass_and_their_speeds_are_kept(
     cluster: Any,  # noqa: ANN401 - Ray's has no type
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    for _ in range(2):
+        cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
+    cluster.wait_for_nodes()
     declaration = write_declaration(tmp_path, pool, strategies="clip, siglip")
     words = ["check", str(declaration), "--results", str(tmp_path), "--address", cluster.address, "--json"]
 
@@ -71,3 +53,32 @@ def test_address_without_a_cluster_fails_the_first_check(
     (only,) = checks_of(capsys)
     assert (only["what"], only["verdict"]) == ("Ray", "failed")
     assert "127.0.0.1:9" in only["found"]
+
+
+def test_address_without_a_cluster_is_refused_before_a_pool_is_built(tmp_path: Path) -> None:
+    folders = ["--results", str(tmp_path / "results"), "--pools", str(tmp_path / "pools")]
+
+    assert main(["check", "demo", *folders, "--address", "127.0.0.1:9"]) == 1
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_speeds_of_a_check_leave_calibrated_ones_at_every_width(pool: Path, tmp_path: Path) -> None:
+    declaration = write_declaration(tmp_path, pool, strategies="clip, siglip")
+    calibrated = tuple(
+        Throughput(
+            architecture="mini-ViT-XXS-8", strategy="clip", batch_size=16, precision="bf16", steps=10,
+            samples_per_s=1000.0 * gpus, memory_bytes=1, gpus=gpus,
+        )
+        for gpus in (1, 2)
+    )  # fmt: skip
+    file = tmp_path / "tiny" / "throughput.json"
+    file.parent.mkdir()
+    Calibration(machine="here", device=None, side_by_side=1, kinds=calibrated).write(file)
+
+    assert main(["check", str(declaration), "--results", str(tmp_path), "--backend", "local"]) == 0
+
+    kept = read_calibration(file)
+    assert kept is not None
+    assert (kept.machine, kept.kinds[:2]) == ("here", calibrated)
+    assert [each.strategy for each in kept.kinds[2:]] == ["siglip"]

@@ -1,0 +1,23 @@
+"""A Ray cluster of simulated nodes on loopback."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A cluster with a head that runs no trials; the test adds nodes."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    from ray.cluster_utils import Cluster  # noqa: PLC0415 - after the mode is set
+
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "object_store_memory": 80_000_000, "include_dashboard": False},
+    )
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
