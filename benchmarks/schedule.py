@@ -57,7 +57,7 @@ def sleeps() -> list[ScheduledTrial]:
 
 
 def mixed_widths(seed: int) -> list[ScheduledTrial]:
-    """Draws trials of 1 to 16 GPUs, the widest over two nodes."""
+    """Draw trials of 1 to 16 GPUs, the widest over two nodes."""
     draw = random.Random(seed)  # noqa: S311 - widths and lengths
     tasks = []
     for number in range(MIXED):
@@ -75,7 +75,7 @@ def mixed_widths(seed: int) -> list[ScheduledTrial]:
 
 
 def simulated_share(tasks: list[ScheduledTrial], nodes: int) -> float:
-    """Gives the lower bound of the makespan (all GPUs busy, or the longest trial) over that of our order."""
+    """Return the lower bound of the makespan (all GPUs busy, or the longest trial) over that of our order."""
     schedule = Schedule(tasks, retries=0)
     schedule.see_nodes({f"node{number}": {"cpus": 64, "gpus": NODE_GPUS} for number in range(nodes)})
     now, ends = 0.0, list[tuple[float, str]]()
@@ -193,7 +193,7 @@ def main() -> int:
 
 
 def over_ray(trials: int) -> list[tuple[str, float, str, float]]:
-    """Measures on a simulated cluster of Ray."""
+    """Measure on a simulated cluster of Ray."""
     simulated = SimulatedCluster(
         initialize_head=True,
         head_node_args={"num_cpus": 0, "object_store_memory": 80_000_000, "include_dashboard": False},
@@ -233,7 +233,7 @@ def over_ray(trials: int) -> list[tuple[str, float, str, float]]:
 
 
 def judge(results: list[tuple[str, float, str, float]]) -> int:
-    """Prints each value with its target and gives the exit code."""
+    """Print each value with its target and return the exit code."""
     print()
     passed = [value >= target if sign == ">=" else value <= target for _, value, sign, target in results]
     for (name, value, sign, target), good in zip(results, passed, strict=True):

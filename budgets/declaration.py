@@ -110,7 +110,7 @@ class Budget:
     study_flops: Annotated[int | None, values.compute] = None
     """Cap on the training FLOPs of the whole study."""
     ladder: Ladder = field(default_factory=Ladder)
-    """How levels are chosen where none are declared."""
+    """Choice of levels where none are declared."""
     fit: Literal["refuse", "drop"] = "refuse"
     """Answer to a grid over the study budget: ``refuse`` it, or ``drop`` trials until it fits, extra seeds of
     the costliest cells first."""
@@ -379,7 +379,7 @@ class Declaration:
 
     @property
     def ladder(self) -> Ladder:
-        """How levels are chosen where none are declared."""
+        """Choice of levels where none are declared."""
         return self.budget.ladder
 
     @property

@@ -1,4 +1,4 @@
-"""How trials are optimised: what they all share, and the settings of the paper as a preset."""
+"""Optimisation settings that all trials share, and the paper's settings as a preset."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

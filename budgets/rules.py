@@ -12,7 +12,7 @@ AXES = ("architectures", "strategies", "levels")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialResources:
-    """What one trial occupies.
+    """Resources of one trial.
 
     Attributes:
         cpus: Processor cores, over all of its nodes.

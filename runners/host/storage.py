@@ -1,7 +1,7 @@
-"""Storage that is no file system: objects below an fsspec URL, each read and written whole.
+"""Objects below an fsspec URL, each read and written whole.
 
-fsspec is imported when a storage is opened; what a protocol needs beside it, as s3fs for s3://, is the user's
-to install.
+fsspec is imported when a storage is opened. The user installs the package of the protocol, such as s3fs for
+s3://.
 """
 
 import os
@@ -11,18 +11,20 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from hashlib import blake2b
 from pathlib import Path
 
+from runners.host.faults import words_of
+
 CACHE = "STUDY_CACHE"
-"""The environment variable that names a node's folder for what it fetched."""
+"""Environment variable with the folder of a node's downloads."""
 
 
 class Storage:
-    """The objects below a URL, by their names relative to it. Credentials are the environment's.
+    """The objects below a URL, by their names relative to it. Credentials come from the environment.
 
-    What fails later than at the opening raises OSError, whatever the protocol's package raises: the storage
-    is away, and may come back.
+    Once a storage is open, every failure raises OSError, whatever the protocol's package raises: the storage
+    is unreachable, and may come back.
 
     Args:
-        url: Such as ``s3://bucket/folder``.
+        url: The URL, such as ``s3://bucket/folder``.
 
     Raises:
         ValueError: The protocol's package is not installed, or does not take this URL.
@@ -38,20 +40,20 @@ class Storage:
         except ImportError as error:
             raise ValueError(f"storage {url} needs a package that is not installed: {error}") from error
         except Exception as error:  # such as a server that must answer before anything is read
-            raise ValueError(f"storage {url} can't be opened: {_words(error)}") from error
-        # Those that are not asynchronous inside may have one connection only.
+            raise ValueError(f"storage {url} can't be opened: {words_of(error)}") from error
+        # File systems that are not asynchronous inside may have a single connection.
         self._turn: AbstractContextManager[object] = (
             nullcontext() if self._fs.async_impl else threading.RLock()
         )
-        # fsspec's own way looks first and writes then: two can do so at once.
+        # fsspec's default for mode="create" looks first and then writes, so two writers can both succeed.
         own = type(self._fs).pipe_file is not AbstractFileSystem.pipe_file
         self._creates = self._fs.async_impl or own
 
     def require(self) -> None:
-        """Writes, reads and removes an object.
+        """Write, read and remove an object, to test the storage.
 
         Raises:
-            ValueError: It can't.
+            ValueError: One of these failed.
         """
         mark = f".reached-{os.urandom(8).hex()}"
         try:
@@ -64,7 +66,7 @@ class Storage:
             raise ValueError(f"storage {self.url} can't be used: it does not give back what it was given")
 
     def list(self, below: str = "") -> dict[str, int]:
-        """Lists all objects below a name: name relative to it → bytes."""
+        """Return all objects below a name: name relative to it → bytes."""
         top = self._path(below)
         with self._doing():
             self._fs.invalidate_cache()
@@ -80,7 +82,7 @@ class Storage:
         }
 
     def read(self, name: str) -> bytes | None:
-        """Gives an object's content, or None where there is none."""
+        """Return an object's content, or None if there is no such object."""
         with self._doing():
             self._fs.invalidate_cache()
             try:
@@ -90,21 +92,22 @@ class Storage:
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes an object."""
+        """Write an object."""
         with self._doing():
             self._make_parent(name)
             self._fs.pipe_file(self._path(name), content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Writes an object where there is none.
+        """Write an object unless it exists.
 
         Returns:
-            Whether there was none. Of several who do so at once it is true for one, if `exclusive` says so.
+            True if it was written. Of several simultaneous calls, one gets True, provided that `exclusive`
+            is true.
         """
         return self.read(name) is None and self._create(name, content)
 
     def exclusive(self, name: str) -> bool:
-        """Whether this storage keeps its word about an object that `create` has just made."""
+        """Return True if the storage refuses to create an object again that `create` has just made."""
         content = self.read(name)
         return self._creates and content is not None and not self._create(name, content)
 
@@ -118,21 +121,21 @@ class Storage:
         return True
 
     def put(self, path: Path, name: str) -> None:
-        """Writes a file as an object."""
+        """Upload a file as an object."""
         with self._doing():
             self._make_parent(name)
             self._fs.put_file(str(path), self._path(name))
 
     def get(self, sizes: Mapping[str, int], below: str, folder: Path) -> None:
-        """Writes objects as files, each whole or not at all.
+        """Download objects as files, each whole or not at all.
 
         Args:
             sizes: Names relative to ``below`` → bytes.
-            below: Where the objects are.
-            folder: Where the files will be, by the same names.
+            below: Name that the objects lie below.
+            folder: Folder of the files, which get the same relative names.
 
         Raises:
-            OSError: One is not there, or is of another size.
+            OSError: An object is missing or has another size.
         """
         if not sizes:
             return
@@ -154,13 +157,13 @@ class Storage:
                 path.unlink(missing_ok=True)
 
     def delete(self, names: Iterable[str]) -> None:
-        """Removes objects, if they are there."""
+        """Remove objects; missing ones are ignored."""
         for name in names:
             with self._doing(), suppress(FileNotFoundError):
                 self._fs.rm_file(self._path(name))
 
     def _make_parent(self, name: str) -> None:
-        """Makes the folder of an object on servers that have folders; object stores have none."""
+        """Create the folder of an object on servers that have folders; object stores have none."""
         if not self._fs.async_impl:
             self._fs.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
 
@@ -175,11 +178,11 @@ class Storage:
             except OSError:
                 raise
             except Exception as error:  # each protocol's package has errors of its own
-                raise OSError(f"storage {self.url} is away: {_words(error)}") from error
+                raise OSError(f"storage {self.url} is away: {words_of(error)}") from error
 
 
 def cache_folder(url: str) -> Path:
-    """Gives this node's folder for what it fetched from a storage."""
+    """Return this node's folder for downloads from a storage."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     top = os.environ.get(CACHE) or Path(home) / "clip-scaling-study"
     return Path(top).absolute() / blake2b(url.rstrip("/").encode(), digest_size=6).hexdigest()
@@ -187,8 +190,3 @@ def cache_folder(url: str) -> Path:
 
 def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial-{os.getpid()}-{threading.get_ident()}")
-
-
-def _words(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

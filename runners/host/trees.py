@@ -1,6 +1,6 @@
-"""Folders that do not change, as pools: put into a storage once, fetched once by each node.
+"""Folders that never change, such as pools: uploaded to a storage once, downloaded once by each node.
 
-An object beside the others, written last, lists them with their sizes: without it there is no such folder.
+An object beside the others, written last, lists their sizes. A folder without that list does not exist.
 """
 
 import json
@@ -12,15 +12,15 @@ from runners.host.storage import Storage
 
 
 def share_tree(storage: Storage, folder: Path, name: str) -> bool:
-    """Puts a folder into a storage, hidden files left out, unless it is there.
+    """Upload a folder, without hidden files, unless the storage has it.
 
     Args:
         storage: The storage.
         folder: The folder.
-        name: What to call it there; another content has another name.
+        name: Name in the storage; other content has another name.
 
     Returns:
-        Whether it was not there.
+        True if it was uploaded.
     """
     if storage.read(_list_of(name)) is not None:
         return False
@@ -36,15 +36,15 @@ def share_tree(storage: Storage, folder: Path, name: str) -> bool:
 
 
 def fetch_tree(storage: Storage, name: str, here: Path) -> bool:
-    """Fetches a folder, whole or not at all; of several processes one does so, and the others wait.
+    """Download a folder, whole or not at all; of several processes one downloads and the others wait.
 
     Args:
         storage: The storage.
-        name: What it is called there.
-        here: This node's folder, in which it will have the same name.
+        name: Name in the storage.
+        here: This node's folder, in which it gets the same name.
 
     Returns:
-        Whether it is there.
+        False if the storage does not have it.
 
     Raises:
         OSError: A file did not arrive whole.
@@ -61,7 +61,7 @@ def fetch_tree(storage: Storage, name: str, here: Path) -> bool:
         sizes = storage.read(_list_of(name))
         if sizes is None:
             return False
-        target.unlink(missing_ok=True)  # a link to what is no longer there
+        target.unlink(missing_ok=True)  # a link whose target is gone
         with new_folder(target) as folder:
             storage.get(json.loads(sizes), name, folder)
     return True

@@ -1,4 +1,4 @@
-"""Whether nodes see what trials read and write: each looks before a trial runs on it."""
+"""Test of shared storage: before a trial runs on a node, the node looks for what trials read and write."""
 
 import secrets
 import socket
@@ -33,15 +33,15 @@ class Folders:
         return str(self.written)
 
     def mark(self, token: str) -> None:
-        """Writes what a node is to look for."""
+        """Write the mark that a node looks for."""
         self._mark(token).write_text(token, encoding="utf-8")
 
     def unmark(self, token: str) -> None:
-        """Removes it."""
+        """Remove the mark."""
         self._mark(token).unlink(missing_ok=True)
 
     def look(self, token: str) -> str:
-        """Says what this node does not see; empty where it sees all."""
+        """Return in words what this node does not see; empty if it sees everything."""
         mark = self._mark(token)
         marked = mark.exists() and mark.read_text(encoding="utf-8") == token
         unseen = [*(() if marked else (self.written,)), *(path for path in self.read if not path.exists())]
@@ -53,7 +53,7 @@ class Folders:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objects:
-    """A storage that is no folder.
+    """A storage in a bucket.
 
     Attributes:
         url: Where it is.
@@ -66,16 +66,16 @@ class Objects:
         return self.url
 
     def mark(self, token: str) -> None:
-        """Writes what a node is to look for."""
+        """Write the mark that a node looks for."""
         Storage(self.url).write(f".seen-{token}", token.encode())
 
     def unmark(self, token: str) -> None:
-        """Removes it; where the storage is away, it stays."""
+        """Remove the mark; it stays if the storage is unreachable."""
         with suppress(OSError):
             Storage(self.url).delete([f".seen-{token}"])
 
     def look(self, token: str) -> str:
-        """Says why this node can't use the storage; empty where it can."""
+        """Return the reason why this node can't use the storage; empty if it can."""
         try:
             storage = Storage(self.url)
             storage.require()
@@ -86,12 +86,12 @@ class Objects:
 
 
 class SharedStorage:
-    """Lets nodes look for what was just written, and for what trials read.
+    """Test that each node sees a mark that was just written, and what trials read.
 
     Args:
-        backend: Whose nodes.
-        place: What they must share.
-        leave_out: Told of each node that joined and does not see it, by its id, and why.
+        backend: The backend whose nodes are tested.
+        place: What the nodes must share.
+        leave_out: Called with the id of each node that joins and fails the test, and the reason.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class SharedStorage:
     ) -> None:
         self._backend, self._place, self._leave_out = backend, place, leave_out
         self._looking: dict[str, str] = {}  # node → the mark that it looks for
-        self._why: dict[str, str] = {}  # node → why nothing may run there; empty where it sees all
+        self._why: dict[str, str] = {}  # node → reason why it is not used; empty if it passed
 
     def require(self) -> None:
-        """Waits until every node that there is now has looked.
+        """Wait until every present node has looked.
 
         Raises:
-            ValueError: One does not see a folder; the message names the node and the path.
+            ValueError: A node does not see a folder; the message names the node and the path.
         """
         nodes = self._backend.nodes()
         self.seen_by(nodes)
@@ -119,10 +119,10 @@ class SharedStorage:
             raise ValueError(why + self._place.advice)
 
     def seen_by(self, nodes: Iterable[str]) -> set[str]:
-        """Tells which of these nodes are known to see all; those that are new are asked, and not waited for.
+        """Return the nodes that have passed; new nodes are asked, without waiting for their answer.
 
         Raises:
-            OSError: The storage is away.
+            OSError: The storage is unreachable.
         """
         for node in set(nodes) - self._why.keys() - self._looking.keys():
             self._ask(node)
@@ -130,11 +130,11 @@ class SharedStorage:
 
     @property
     def looking(self) -> bool:
-        """Whether a node has not answered yet."""
+        """True while a node has not answered."""
         return bool(self._looking)
 
     def take(self, ended: Ended) -> bool:
-        """Tells whether what ended was a node's look; if so, its answer is known from now on."""
+        """Return True if the job that ended was a node's test, and note the result."""
         if ended.trial not in self._looking:
             return False
         self._note(ended)
@@ -159,5 +159,5 @@ class SharedStorage:
 
 
 def _look(place: Folders | Objects, token: str) -> tuple[str, str]:
-    """Gives this node's name and what it does not see."""
+    """Return this node's name and, in words, what it does not see."""
     return socket.gethostname(), place.look(token)

@@ -1,4 +1,4 @@
-"""Preflight checks of a node: what a trial will need there, tried before anything is spent.
+"""Preflight checks of a node: tests of everything that a trial needs there, before anything is spent.
 
 Each function runs in a fresh process on the node, as a trial does, and returns what it found; it raises only
 what a trial would raise as well.
@@ -58,7 +58,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Expected:
-    """What the driver expects of each node.
+    """Requirements that every node must meet.
 
     Attributes:
         versions: Package → version on the driver; the key ``python`` stands for the interpreter.

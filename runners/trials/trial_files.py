@@ -1,6 +1,6 @@
-"""What a trial leaves in its folder: its result, the reason why it was given up, its checkpoints.
+"""Files in a trial's folder: result, reason of a failure, checkpoints.
 
-A checkpoint is named ``checkpoint-<step>-<digest>.pt`` after what it holds: a damaged one is known by its
+A checkpoint is named ``checkpoint-<step>-<digest>.pt`` after its content, so that damage shows against its
 name. This module does not import torch, so that ``status`` answers at once.
 """
 
@@ -16,9 +16,9 @@ from runners.host.files import write_json
 from runners.trials.meter import METER
 
 FAILURE = "failed.json"
-"""Says why a trial was given up."""
+"""File with the reason why a trial was given up."""
 SMALL = (METER, "curve.parquet", "damage.jsonl", "result.json")
-"""The files that say what a trial did."""
+"""Small files of a trial, which the driver downloads from a bucket."""
 
 DIGITS = 16  # of the content's SHA-256
 _AWAY = ".away"
@@ -64,10 +64,10 @@ def drop_scaffolding(folder: Path) -> None:
 
 
 def read_failure(folder: Path) -> str | None:
-    """Gives the reason why a trial was given up in an earlier run, or None.
+    """Return the reason why a trial was given up in an earlier run, or None.
 
     Raises:
-        ValueError: The file that says so is damaged.
+        ValueError: The file with the reason is damaged.
     """
     path = folder / FAILURE
     if not path.exists():
@@ -79,13 +79,13 @@ def read_failure(folder: Path) -> str | None:
 
 
 def write_failure(folder: Path, reason: str) -> None:
-    """Remembers that a trial was given up, so that it is not run again unless that is asked for."""
+    """Record that a trial was given up; later runs skip it unless asked to retry it."""
     folder.mkdir(exist_ok=True)
     write_json(folder / FAILURE, {"reason": reason})
 
 
 def forget_failure(folder: Path) -> bool:
-    """Lets a trial run again that was given up; tells whether it was."""
+    """Remove the record that a trial was given up; return True if there was one."""
     was = (folder / FAILURE).exists()
     (folder / FAILURE).unlink(missing_ok=True)
     return was
@@ -122,6 +122,6 @@ def drop_damaged(folder: Path) -> list[Path]:
 
 
 def digest(path: Path) -> str:
-    """Return what a checkpoint is named after: the first digits of its content's SHA-256."""
+    """Return the first digits of a checkpoint's SHA-256, which its name holds."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]

@@ -1,8 +1,8 @@
-"""A trial whose storage is no folder: it runs on this node's copies, which follow it into the storage.
+"""Runs a trial on a node's copies of the data, and uploads what it writes to a bucket.
 
-The storage has the same folders that a path would have. What is trained on is fetched once a node. A trial's
-own folder is taken over from the storage, and the trial runs on it in a process of its own; this one outlives
-that, and brings count, progress, checkpoints and result back: a killed trial loses what a folder would lose.
+The bucket has the same folders as a shared path. Training data is downloaded once a node. The trial's own
+folder is downloaded, and the trial runs on it in a process of its own. This process outlives it and uploads
+count, progress, checkpoints and result, so a killed trial loses no more than with a shared folder.
 """
 
 import pickle
@@ -26,32 +26,28 @@ from runners.trials.meter import METER, FlopCount, count_text, read_count
 from runners.trials.trial_files import SMALL, checkpoints, drop_damaged
 from runners.trials.trial_setup import TrialJob
 
-_RESULT = (
-    "curve.parquet",
-    "damage.jsonl",
-    "weights.pt",
-    "result.json",
-)  # the last says that the others are there
+# In the order of upload: result.json comes last, and implies that the others are there.
+_RESULT = ("curve.parquet", "damage.jsonl", "weights.pt", "result.json")
 _OWNER = "owner"
 _KEPT = 2  # checkpoints, as in a folder
 _LOOK_S = 0.2
 _PUSH_S = 5.0
-_PATIENCE_S = 120.0  # with storage that is away when the last of a trial is to be brought to it
+_PATIENCE_S = 120.0  # with an unreachable storage, for the last upload of a trial
 
 T = TypeVar("T")
 
 
 def run_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
-    """Runs a trial on this node's copies of what it reads and writes.
+    """Run a trial on this node's copies of what it reads and writes.
 
     Args:
-        url: The storage.
-        job: The trial, its paths relative to that URL.
-        run: Runs it where they are this node's own.
+        url: URL of the storage.
+        job: The trial, with paths relative to the URL.
+        run: Runs a trial whose paths are this node's own.
 
     Raises:
-        ProcessEnded: It did not finish; what it did is in the storage.
-        OSError: The storage is away, or another process has taken the trial over.
+        ProcessEnded: The trial did not finish; its work is in the storage.
+        OSError: The storage is unreachable, or another process has taken the trial over.
     """
     notice = Notice()
     storage, here = Storage(url), cache_folder(url)
@@ -87,7 +83,7 @@ def run_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
 
 
 class _Copy:
-    """This node's copy of a trial's folder. The last process that took a trial over alone may write there."""
+    """This node's copy of a trial's folder; only the last process that took the trial over may upload."""
 
     def __init__(self, storage: Storage, name: str, folder: Path) -> None:
         self._storage, self._name, self._folder = storage, name, folder
@@ -97,13 +93,13 @@ class _Copy:
         self.taken = False
 
     def take_over(self) -> None:
-        """Makes the trial this process's, at the state where the last one left it."""
+        """Take the trial over from the process before, at the state of its last upload."""
         owner, mark = self._storage.read(self._object(_OWNER)), self._folder / f".{_OWNER}"
         ours = owner is not None and mark.exists() and mark.read_bytes() == owner
         self._storage.write(self._object(_OWNER), self._token)
         found = self._storage.list(self._name)
         self._there = sorted((name for name in found if name.startswith("checkpoint-")), reverse=True)
-        if not ours:  # else nobody but this node worked on it since, and what could not be pushed is here
+        if not ours:  # else only this node worked on it, and holds what could not be uploaded
             for path in self._folder.iterdir():
                 path.unlink()
             self._fetch(found)
@@ -122,12 +118,12 @@ class _Copy:
 
     @contextmanager
     def following(self) -> Iterator[None]:
-        """Brings what is new to the storage, in threads: a large checkpoint does not hold up the count."""
+        """Context manager that uploads changes in threads; a large checkpoint does not delay the count."""
         over = threading.Event()
 
         def again(push: Callable[[], None]) -> None:
             while not over.wait(_PUSH_S):
-                with suppress(OSError, ProcessEnded):  # it is tried again; who watches sees that it was taken
+                with suppress(OSError, ProcessEnded):  # tried again; `taken` shows a takeover
                     push()
 
         pushes = self._push_count, self._push_checkpoint
@@ -142,7 +138,7 @@ class _Copy:
                 thread.join()
 
     def push_last(self) -> None:
-        """Brings all that is left to be brought: the exact count, and the result or the newest checkpoint."""
+        """Upload the rest: the exact count, and the result or the newest checkpoint."""
         self._require_ours()
         done = (self._folder / "result.json").exists()
         if not done:
@@ -156,9 +152,9 @@ class _Copy:
         self._storage.delete(map(self._object, (*self._there, "progress.json", _OWNER)))
 
     def _push_count(self) -> None:
-        """Brings the count to the storage, raised by what the last stretch of time took.
+        """Upload the count, raised by the work of the last interval.
 
-        A node that dies before it brings the next one takes its own with it.
+        If the node dies before the next upload, its own count is lost with it.
         """
         self._require_ours()
         now = read_count(self._folder) or FlopCount()
@@ -174,17 +170,17 @@ class _Copy:
     def _push_checkpoint(self) -> None:
         for path in checkpoints(self._folder)[:1]:
             if path.name not in self._there:
-                self._push_count()  # never less than what the checkpoint holds
+                self._push_count()  # the count must cover the checkpoint
                 self._storage.put(path, self._object(path.name))
                 self._there.insert(0, path.name)
         self._storage.delete(map(self._object, self._there[_KEPT:]))
         del self._there[_KEPT:]
 
     def _require_ours(self) -> None:
-        """Finds out whether the trial is still this process's.
+        """Check that this process still owns the trial.
 
         Raises:
-            ProcessEnded: Another one took it over.
+            ProcessEnded: Another process has taken it over.
         """
         self.taken = self._storage.read(self._object(_OWNER)) != self._token
         if self.taken:

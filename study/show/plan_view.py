@@ -22,14 +22,14 @@ Number = TypeVar("Number", int, float)
 def plan_lines(
     declaration: Declaration, plan: Plan, seconds: Seconds, *, measured: int, own: Speeds
 ) -> Iterator[str]:
-    """Yields the plan's cells, what was left out, and the totals against the budget.
+    """Yield the plan's cells, what was left out, and the totals against the budget.
 
     Args:
         declaration: The study.
         plan: Its plan.
-        seconds: Predicted wall time of a trial on this machine; asked where no cluster is declared.
-        measured: Trials whose time is predicted from a measurement of their kind.
-        own: What was calibrated on the cluster's device.
+        seconds: Predicted wall time of a trial on this machine; used without a declared cluster.
+        measured: Number of trials whose time is predicted from a measurement of their kind.
+        own: Speeds that were calibrated on the cluster's device.
     """
     cells = [list(trials) for _, trials in groupby(sorted_by_cell(plan.trials), key=_cell_key)]
     several_sizes = len(cells) > _MOST_CELLS
@@ -50,7 +50,7 @@ def plan_lines(
 
 
 def sorted_by_cell(trials: Sequence[Trial]) -> list[Trial]:
-    """Brings the trials of a cell together, cells in the plan's order."""
+    """Return the trials grouped by cell, cells in the plan's order."""
     first: dict[tuple[Cell, int], int] = {}
     for position, trial in enumerate(trials):
         first.setdefault(_cell_key(trial), position)
@@ -164,7 +164,7 @@ def _totals(
 
 
 def plan_axes() -> dict[str, Callable[[Cell], str]]:
-    """What a plan's FLOPs are summed by."""
+    """Return the ways to sum a plan's FLOPs: name → label of a cell."""
     return {
         "level": lambda cell: cell.regime if cell.level_flops is None else format_flops(cell.level_flops),
         "strategy": lambda cell: cell.strategy,
