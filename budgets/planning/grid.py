@@ -172,6 +172,7 @@ class Grid:
             pool=self.pool.name,
             evaluation_sets=self.evaluation.names,
             architecture_config=setup.architecture.config,
+            batch_norm=setup.architecture.batch_norm,
             samples_seen=candidate.samples,
             batch_size=setup.batch_size,
             lr_peak=setup.lr_peak,

@@ -74,6 +74,7 @@ class Trial:
         tail_flops_per_sample: Training FLOPs of one pair in the unmasked tail; 0 without one.
         evaluation_flops: Forward FLOPs of its evaluation.
         parameters: Trainable parameters, the strategy's head included.
+        batch_norm: True if the model has batch norm, see `budgets.planning.identity`.
         resources: What it runs on; no part of its result.
         trial_id: Identifies the trial in any study, see `budgets.planning.identity`.
     """
@@ -91,6 +92,7 @@ class Trial:
     evaluation_flops: int
     parameters: int
     tail_flops_per_sample: int = 0
+    batch_norm: bool = False
     resources: TrialResources = field(default_factory=TrialResources)
     trial_id: str = field(init=False, compare=False, default="")
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 
-from budgets.cost.architecture import Architecture
 from budgets.planning.plan import Trial
 from runners.data.evaluation.evaluation_set import EvaluationSet, load_evaluation_set, read_training_split
 from runners.data.pool.damage import Damage
@@ -32,7 +31,7 @@ from runners.trials.checkpoint import save
 from runners.trials.curve import curve_rows, mean_losses
 from runners.trials.meter import Meter
 from runners.trials.trial_files import Outcome, drop_scaffolding, read_outcome
-from runners.trials.trial_setup import TrialJob, set_up
+from runners.trials.trial_setup import TrialJob, architecture_of, set_up
 from runners.trials.watch import Watch
 
 _PATIENCE_S = 120.0  # waiting time for unreachable storage when the result is written
@@ -90,7 +89,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     started = time.monotonic()
     trial = job.trial
     # Loaded before training, so that an unreadable set does not cost a training run.
-    size = Architecture(name=trial.cell.architecture, config=trial.architecture_config).image_size
+    size = architecture_of(trial).image_size
     sets = {name: load_evaluation_set(path, size) for name, path in job.evaluation.items()}
     setup = set_up(job)
     learner = setup.learner

@@ -82,9 +82,11 @@ def _left_out(grid: Grid, plan: Plan, candidate: GridCell, trials: list[Trial]) 
 def _sample(setup: Combination, cost: SampleCost) -> Iterator[str]:
     how, architecture = setup.strategy, setup.architecture
     tower = architecture.image_tower(how.kept_fraction)
-    config = complete(architecture.config)
     tokens = ""
-    if architecture.is_vit:
+    if not architecture.closed_form:
+        yield f"{architecture.name} is counted by torch on the meta device: {architecture.why_counted}"
+    elif architecture.drops_patches:
+        config = complete(architecture.config)
         all_patches = kept_patches(config.vision, 1)
         kept = kept_patches(config.vision, how.kept_fraction)
         tokens = f", {kept:,} of {all_patches:,} patches kept and a class token"

@@ -18,7 +18,7 @@ from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, read_json_lines, read
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from study.state.begun import begun
 from study.state.imported import Imported
-from study.state.study import Study
+from study.state.study import Study, counted_models
 
 _MOST_PROCESSES = 4
 
@@ -50,11 +50,13 @@ def report_study(study: Study) -> Iterator[str]:
         published=read_any_table(PAPER_FIGURES),
     )
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    counted = counted_models(study.declaration)
+    measured = f" Measured by torch's FLOP counter, without closed form: {counted}." if counted else ""
     summary = write_report(
         folder / "report",
         frames,
         declaration_text=(folder / "study.yaml").read_text(encoding="utf-8"),
-        provenance=environment | {"FLOPs": CONVENTION},
+        provenance=environment | {"FLOPs": CONVENTION + measured},
         processes=_processes(),
     )
     yield from summary.lines
