@@ -46,6 +46,7 @@ class TrialJob:
         damage_tolerance: Share of the subset's pairs that may be damaged before the trial fails.
         probes: Evaluation sets whose training split probes are fitted to.
         ranks: Processes of this node that train the model together.
+        evaluate_at: Shares of the steps after which the model is evaluated, besides the end.
     """
 
     trial: Trial
@@ -59,6 +60,7 @@ class TrialJob:
     damage_tolerance: float = DAMAGE_TOLERANCE
     probes: Collection[str] = ()
     ranks: int = 1
+    evaluate_at: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -140,8 +140,10 @@ def _trial(grid: Grid, candidate: GridCell) -> Iterator[str]:
         product += f" + {tail * batch:,} x {setup.tail_flops_per_sample:,}"
     yield f"a trial: {product} = {total:,} FLOP ({format_flops(total)})"
     images, texts = grid.evaluation.images, grid.evaluation.texts
+    on_the_way = len(grid.declaration.evaluate_at)
+    times = f" x {1 + on_the_way} times" if on_the_way else ""
     yield (
-        f"its evaluation, beside the budget: {images:,} images and {texts:,} texts forward = "
+        f"its evaluation, beside the budget: {images:,} images and {texts:,} texts forward{times} = "
         f"{setup.evaluation_flops:,} FLOP"
     )
     if grid.device_bytes is not None and not grid.declaration.resources.auto:

@@ -14,7 +14,15 @@ from analysis.paper.paper_panels import READERS
 from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
 from budgets.cost.flops import CONVENTION
-from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, read_json_lines, read_table, to_frame
+from runners.results import (
+    CURVE_COLUMNS,
+    MIDWAY_COLUMNS,
+    RESULT_COLUMNS,
+    read_json_lines,
+    read_table,
+    to_frame,
+)
+from runners.trials.trial_files import MIDWAY
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from study.state.begun import begun
 from study.state.imported import Imported
@@ -41,6 +49,7 @@ def report_study(study: Study) -> Iterator[str]:
         budget_flops=study.declaration.study_flops,
         results=results,
         curves=_table_or_empty(study, "curves.parquet", CURVE_COLUMNS),
+        midway=_table_or_empty(study, MIDWAY, MIDWAY_COLUMNS),
         plan=plan,
         left_out=read_table(folder / "left-out.parquet"),
         ledger=read_json_lines(folder / "ledger.jsonl"),
