@@ -107,6 +107,9 @@ share_of_the_peak = Reader(
     parse=parse_share, noun="a share of the peak", examples=("40%",), above=0, at_most=1
 )
 share_below_one = Reader(parse=parse_share, noun="a share", examples=("0.98", "98%"), at_least=0, below=1)
+share_or_strategys = Reader(
+    parse=parse_share, noun="a share", examples=("2%",), at_least=0, below=1, word=("strategy", None)
+)
 decay_or_off = Reader(
     parse=parse_share, noun="a share", examples=("0.999",), at_least=0, below=1, word=("off", 0.0)
 )
