@@ -331,7 +331,8 @@ class Declaration:
     name: Annotated[str, values.name, At(name="study")]
     """Its name, and that of its folder under ``results/``."""
     catalogue: Annotated[str | None, values.path] = None
-    """Folder of the user's own architectures, one JSON file each."""
+    """Folder of the user's own architectures, one JSON file each. This path, like those of the pool and of
+    evaluation sets, is relative to the declaration's folder."""
     pool: (
         Annotated[EmbeddedPool, At(name="embedded")]
         | Annotated[FolderPool, At(name="")]

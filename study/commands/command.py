@@ -116,8 +116,9 @@ def declared_study(options: Namespace) -> "Study":
         raise ValueError(
             f"{imported.folder} is an imported study: only the commands report and recommend can read it"
         )
-    declaration = load_declaration(find_declaration(options.study, imported=imported_names(results)))
-    study = find_study(declaration, results=options.results, pools=options.pools)
+    source = find_declaration(options.study, imported=imported_names(results))
+    declaration = load_declaration(source)
+    study = find_study(declaration, results=options.results, pools=options.pools, source=source)
     if find_imported(declaration.name, study.folder.parent) is not None:
         raise ValueError(f"{study.folder} is an imported study; change the declaration's name (study:)")
     return study

@@ -31,7 +31,7 @@ def report_study(study: Study) -> Iterator[str]:
     """
     folder = study.folder
     if not (folder / "plan.parquet").exists():
-        raise ValueError(f"{folder} has no results; run `python -m study run {study.declaration.name}` first")
+        raise ValueError(f"{folder} has no results; run `python -m study run {study.word}` first")
     plan = read_table(folder / "plan.parquet")
     results = _table_or_empty(study, "results.parquet", RESULT_COLUMNS)
     missing = plan[~plan["trial"].isin(results["trial"])]
