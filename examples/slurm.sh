@@ -48,6 +48,6 @@ done
 
 case $code in
     0) python -m study report "$study" ;;
-    4) scontrol requeue "$SLURM_JOB_ID" ;; # stopped: the same command continues
+    4 | 138) scontrol requeue "$SLURM_JOB_ID" ;; # stopped, or ended by the signal before it had begun
 esac
 exit $code
