@@ -78,7 +78,7 @@ class Book:
 
     Attributes:
         open: Trial id → open reservation.
-        finished: Trials with a ``spent`` entry.
+        finished: Trial id → FLOPs of its last ``spent`` entry.
         charged: Charges that were paid.
         known: Trials that were ever reserved.
         wasted: Trial id → (training FLOPs, evaluation FLOPs) lost.
@@ -88,7 +88,7 @@ class Book:
     """
 
     open: dict[str, Held] = field(default_factory=dict)
-    finished: set[str] = field(default_factory=set)
+    finished: dict[str, int] = field(default_factory=dict)
     charged: set[str] = field(default_factory=set)
     known: set[str] = field(default_factory=set)
     wasted: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -154,7 +154,7 @@ class Book:
             if held.has_spent:
                 raise ValueError(f"trial {what} is spent twice")
             held.spent, held.has_spent = flops, True
-            self.finished.add(what)
+            self.finished[what] = flops
             self.spent_flops += flops
         else:
             held.released += flops
