@@ -78,7 +78,7 @@ class Book:
 
     Attributes:
         open: Trial id → open reservation.
-        finished: Trial id → FLOPs of its last ``spent`` entry.
+        finished: Trial id → FLOPs of its ``spent`` entry, unless it was reserved again since.
         charged: Charges that were paid.
         known: Trials that were ever reserved.
         wasted: Trial id → (training FLOPs, evaluation FLOPs) lost.
@@ -129,6 +129,7 @@ class Book:
             if held is not None:
                 raise ValueError(f"trial {what} is reserved twice")
             self.known.add(what)
+            self.finished.pop(what, None)  # it is paid again
             self.open[what] = Held(reserved=flops)
             self.reserved_flops += flops
             self.taken[what] += flops

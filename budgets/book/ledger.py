@@ -59,8 +59,12 @@ class Ledger:
         return what in self._book.finished
 
     def spent_by(self, what: str) -> int | None:
-        """Return the training FLOPs of a trial's last ``spent`` entry, or None without one."""
+        """Return the training FLOPs booked as spent by a trial, or None if it is not booked as spent."""
         return self._book.finished.get(what)
+
+    def reserved_by(self, what: str) -> int:
+        """Return the training FLOPs that a trial's open reservation set aside; 0 without one."""
+        return self._book.open[what].reserved if what in self._book.open else 0
 
     def wasted_by(self, what: str) -> int:
         """Return the training FLOPs that a trial has lost so far."""
