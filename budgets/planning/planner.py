@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from budgets.declaration import Declaration
+from budgets.keys import unusual
 from budgets.planning.allocation import allocate
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.feasibility import reason_against
@@ -98,7 +99,7 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
         charges=charges,
         study_flops=declaration.study_flops,
         levels=levels,
-        warnings=(*notes, *warnings(trials, architectures)),
+        warnings=(*notes, *unusual(declaration), *warnings(trials, architectures)),
         tuning=tuning,
     )
     plan = allocate(plan, grid, own)
