@@ -1,7 +1,14 @@
-"""Error text for an unknown name: the name found, the allowed ones and the nearest of them."""
+"""Names in texts: the error for an unknown one, and forms that terminals and spreadsheets only show."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-][\d.,]+(?:e[+-]?\d+)?\s?%?", re.IGNORECASE)
 
 
 def unknown(kind: str, found: str, allowed: Iterable[str], *, meant: str | None = None) -> str:
@@ -23,3 +30,18 @@ def unknown(kind: str, found: str, allowed: Iterable[str], *, meant: str | None 
     nearest = get_close_matches((meant or found).lower(), lower_case, n=1, cutoff=0.5)
     hint = f"; did you mean '{lower_case[nearest[0]]}'?" if nearest else ";"
     return f"unknown {kind} '{found}'{hint} allowed: {', '.join(names)}"
+
+
+def neutral(value: T) -> T | str:
+    """Return a cell of a CSV file; a text that a spreadsheet would run as a formula gets an apostrophe."""
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters, such as a terminal's escape codes, written out."""
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
+        for char in text
+    )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from budgets.declaration import Declaration
-from budgets.keys import DeclaredKeyError
+from budgets.keys import DeclaredKeyError, unusual
 from budgets.planning.allocation import allocate
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.feasibility import reason_against
@@ -103,6 +103,7 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
         levels=levels,
         warnings=(
             *notes,
+            *unusual(declaration),
             *(without_unit(level) for level in levels if level < LEAST_LEVEL),
             *warnings(trials, architectures),
         ),

@@ -82,7 +82,7 @@ class Run(Execution):
         """Take over the results of earlier runs, also of trials that are no longer in the plan."""
         known = {trial.trial_id for trial in self.plan.all_trials}
         for trial_id in sorted(reserved(read_entries(self.ledger.path)).keys() - known):
-            book_left_behind(self.ledger, trial_id, self.folder(trial_id))
+            book_left_behind(self.ledger, trial_id, self.folder(trial_id), self.progress.say)
             self.site.with_storage(partial(self.study.storage.give, trial_id))
         super().take_up(todo)
 

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from analysis.paper.paper_page import write_paper_page
 from analysis.paper.paper_panels import READERS
 from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
+from budgets.book.ledger import read_entries
 from budgets.cost.flops import CONVENTION
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, read_json_lines, read_table, to_frame
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
@@ -43,13 +45,13 @@ def report_study(study: Study) -> Iterator[str]:
         curves=_table_or_empty(study, "curves.parquet", CURVE_COLUMNS),
         plan=plan,
         left_out=read_table(folder / "left-out.parquet"),
-        ledger=read_json_lines(folder / "ledger.jsonl"),
+        ledger=pd.DataFrame(map(asdict, read_entries(folder / "ledger.jsonl"))),
         events=read_json_lines(folder / "events.jsonl"),
         begun=begun(folder, dict(zip(missing["trial"], missing["steps"], strict=True))),
         tuned=_tuned(study),
         published=read_any_table(PAPER_FIGURES),
     )
-    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    environment = _environment(folder / "environment.json")
     summary = write_report(
         folder / "report",
         frames,
@@ -119,6 +121,13 @@ def report_paper(results: Path, study: Study | Imported | None) -> Iterator[str]
 def _processes() -> int:
     """Return the number of processes that draw figures."""
     return min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
+
+
+def _environment(path: Path) -> dict[str, str]:
+    try:
+        return {str(name): str(value) for name, value in json.loads(path.read_bytes()).items()}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}); run the study again to rewrite it") from None
 
 
 def _tuned(study: Study) -> Tuned | None:
