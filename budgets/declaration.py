@@ -348,6 +348,11 @@ class Declaration:
     """Metric that the analysis ranks by."""
     evaluation_sets: Annotated[dict[str, EvaluationSet], At(name="evaluation")] = field(default_factory=dict)
     """Further evaluation sets."""
+    evaluate_at: Annotated[
+        tuple[Annotated[float, values.share_within], ...], RISING, At(name="evaluation.at")
+    ] = ()
+    """Shares of a trial's steps after which it is evaluated as well; beside the budget, like the last
+    evaluation."""
     budget: Budget = field(default_factory=Budget)
     """The compute that may be spent; ``fixed-compute`` blocks need it."""
     seeds: tuple[Annotated[int, values.positive_or_zero], ...] = (0,)

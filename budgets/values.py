@@ -174,6 +174,7 @@ factor = Reader(parse=parse_number, noun="a number", examples=("1.25",), at_leas
 
 share = Reader(parse=parse_share, noun="a share from 0 to 1", examples=("10%", "0.1"))
 positive_share = Reader(parse=parse_share, noun="a share", examples=("10%",), above=0, at_most=1)
+share_within = Reader(parse=parse_share, noun="a share", examples=("25%",), above=0, below=1)
 share_or_off = Reader(
     parse=parse_share, noun="a share", examples=("10%",), above=0, at_most=1, word=("off", None)
 )

@@ -82,6 +82,12 @@ TABLES: Mapping[str, Mapping[str, TableColumn]] = MappingProxyType(
             "loss": TableColumn("float64", "", "Mean training loss since the previous row"),
             "lr": TableColumn("float64", "", "Learning rate of this step"),
         },
+        "midway.parquet": {
+            "trial": TableColumn("str", "", "Id of the trial"),
+            "step": TableColumn("int64", "steps", "Optimiser steps done"),
+            "samples_seen": TableColumn("int64", "pairs", "Pairs that have passed through training"),
+            "train_flops": TableColumn("float64", "FLOPs", "Training FLOPs up to this step"),
+        },
         "plan.parquet": {
             **_TRIAL,
             "predicted_s": TableColumn("float64", "seconds", "Predicted wall time at the default throughput"),
@@ -98,7 +104,7 @@ def _kinds(columns: Mapping[str, TableColumn]) -> dict[str, str]:
     return {name: column.kind for name, column in columns.items()}
 
 
-RESULT_COLUMNS, CURVE_COLUMNS, PLAN_COLUMNS, LEFT_OUT_COLUMNS = map(_kinds, TABLES.values())
+RESULT_COLUMNS, CURVE_COLUMNS, MIDWAY_COLUMNS, PLAN_COLUMNS, LEFT_OUT_COLUMNS = map(_kinds, TABLES.values())
 
 
 def cell_row(cell: Cell) -> dict[str, object]:

@@ -18,6 +18,7 @@ class StudyFrames:
         budget_flops: Declared cap on the training FLOPs of the whole study; None without one.
         results: One row per trial that ended, in the results schema.
         curves: Training curves.
+        midway: Metrics of trials at shares of their steps, one row an evaluation.
         plan: One row per planned trial.
         left_out: Cells left out of the plan, with ``reason``; for an imported study, the table rows that were
             not read.
@@ -35,6 +36,7 @@ class StudyFrames:
     budget_flops: float | None = None
     results: pd.DataFrame
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)
+    midway: pd.DataFrame = field(default_factory=pd.DataFrame)
     plan: pd.DataFrame = field(default_factory=pd.DataFrame)
     left_out: pd.DataFrame = field(default_factory=pd.DataFrame)
     ledger: pd.DataFrame = field(default_factory=pd.DataFrame)

@@ -19,7 +19,9 @@ from runners.trials.meter import METER
 
 FAILURE = "failed.json"
 """File with the reason why a trial was given up."""
-SMALL = (METER, "curve.parquet", "damage.jsonl", "result.json")
+MIDWAY = "midway.parquet"
+"""File with the metrics of the model in training, at declared shares of its steps."""
+SMALL = (METER, "curve.parquet", MIDWAY, "damage.jsonl", "result.json")
 """Small files of a trial, which the driver downloads from a bucket."""
 
 DIGITS = 16  # of the content's SHA-256

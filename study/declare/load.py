@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from budgets import values
-from budgets.cost.architecture import catalogue, load_architecture
+from budgets.cost.architecture import catalogue, load_architecture, open_clip_configs
 from budgets.cost.strategy import STRATEGIES
 from budgets.declaration import Declaration, FolderPool, Resources, Training, Tuning
 from budgets.keys import OneOf, keys, tunable
@@ -85,7 +85,7 @@ def _beside(declaration: Declaration, folder: Path) -> Declaration:
 
 
 def _architectures(root: Section, around: Path) -> tuple[str, ...]:
-    """Return every architecture the declaration may use: the catalogue and the declared folder."""
+    """Return every architecture that may be used: the catalogue's, open_clip's and the declared folder's."""
     folder = root.take("catalogue", values.path, "")
     own = {file.stem: file for file in sorted((around / folder).glob("*.json"))} if folder else {}
     if folder and not own:
@@ -95,7 +95,7 @@ def _architectures(root: Section, around: Path) -> tuple[str, ...]:
             load_architecture(name, around / folder)
         except (ValueError, OSError) as error:
             root.error(f"catalogue: {error}", "catalogue")
-    return tuple(sorted({*catalogue(), *own}))
+    return tuple(sorted({*open_clip_configs(), *catalogue(), *own}))
 
 
 def _pool(walk: Walk, root: Section, _: Mapping[str, Any]) -> object:

@@ -16,11 +16,19 @@ from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
 from budgets.book.ledger import read_entries
 from budgets.cost.flops import CONVENTION
-from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, read_json_lines, read_table, to_frame
+from runners.results import (
+    CURVE_COLUMNS,
+    MIDWAY_COLUMNS,
+    RESULT_COLUMNS,
+    read_json_lines,
+    read_table,
+    to_frame,
+)
+from runners.trials.trial_files import MIDWAY
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from study.state.begun import begun
 from study.state.imported import Imported
-from study.state.study import Study
+from study.state.study import Study, counted_models
 
 _MOST_PROCESSES = 4
 
@@ -43,6 +51,7 @@ def report_study(study: Study) -> Iterator[str]:
         budget_flops=study.declaration.study_flops,
         results=results,
         curves=_table_or_empty(study, "curves.parquet", CURVE_COLUMNS),
+        midway=_table_or_empty(study, MIDWAY, MIDWAY_COLUMNS),
         plan=plan,
         left_out=read_table(folder / "left-out.parquet"),
         ledger=pd.DataFrame(map(asdict, read_entries(folder / "ledger.jsonl"))),
@@ -52,11 +61,13 @@ def report_study(study: Study) -> Iterator[str]:
         published=read_any_table(PAPER_FIGURES),
     )
     environment = _environment(folder / "environment.json")
+    counted = counted_models(study.declaration)
+    measured = f" Measured by torch's FLOP counter, without closed form: {counted}." if counted else ""
     summary = write_report(
         folder / "report",
         frames,
         declaration_text=(folder / "study.yaml").read_text(encoding="utf-8"),
-        provenance=environment | {"FLOPs": CONVENTION},
+        provenance=environment | {"FLOPs": CONVENTION + measured},
         processes=_processes(),
     )
     yield from summary.lines

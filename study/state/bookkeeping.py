@@ -36,6 +36,7 @@ def trial_job(study: Study, trial: Trial) -> TrialJob:
         pool=study.pool.resolve(),
         evaluation={name: path.resolve() for name, path in study.evaluation.items()},
         probes=study.declaration.probes,
+        evaluate_at=study.declaration.evaluate_at,
         folder=trial_folder(study, trial.trial_id).resolve(),
         cpus=resources.cpus // resources.nodes,
         gpus=resources.gpus // resources.nodes,

@@ -4,12 +4,14 @@ Only the function that needs torch imports it, so that planning starts at once.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from budgets.cost.architecture import Architecture, load_architecture
+from budgets.cost.counted import read_count
 from budgets.declaration import Declaration, DescribedPool, EmbeddedPool, FolderPool
 from budgets.devices import device
 from budgets.keys import DeclaredKeyError, at_key
@@ -130,14 +132,16 @@ def plan_study(study: Study) -> Plan:
     """Plan a study; shards that have no index yet are indexed first.
 
     Raises:
-        ValueError: The pool or an evaluation set can't be read, the grid does not fit the budget, or no
-            evaluation set has the metric. The message begins with the file and line of the declared key.
+        ValueError: The pool or an evaluation set can't be read, the grid does not fit the budget, no
+            evaluation set has the metric, or a model without closed form can't be counted. The message
+            begins with the file and line of the declared key.
     """
     with errors_with_line(study.source):
         return _plan(study)
 
 
 def _plan(study: Study) -> Plan:
+    count_models(study.declaration)
     pool, evaluation, charges = _facts(study)
     for number, block in enumerate(study.declaration.grid, start=1):
         for quality in block.quality:
@@ -165,6 +169,36 @@ def _usual(metric: str) -> str:
     """Return a metric under its name here, if it has another usual one."""
     name, _, measured = metric.partition("/")
     return f"{name}/{_USUAL.get(measured.lower(), measured)}"
+
+
+def count_models(declaration: Declaration) -> None:
+    """Have torch count each model of the grid that has no closed form, once on this machine.
+
+    Raises:
+        ValueError: open_clip can't build it; the message gives its reason.
+    """
+    for architecture in _without_closed_form(declaration):
+        if read_count(architecture.config) is None:
+            from runners.models.count import ensure_counted  # noqa: PLC0415 - torch takes seconds
+
+            ensure_counted(architecture)
+
+
+def counted_models(declaration: Declaration) -> str:
+    """Name the models of a grid whose FLOPs torch counted, with the reason; empty if there are none."""
+    return "; ".join(
+        f"{each.name} ({each.why_counted}"
+        f"{'' if (count := read_count(each.config)) is None else f'; {count.counted_by}'})"
+        for each in _without_closed_form(declaration)
+    )
+
+
+def _without_closed_form(declaration: Declaration) -> Iterator[Architecture]:
+    folder = None if declaration.catalogue is None else Path(declaration.catalogue)
+    for name in sorted({name for block in declaration.grid for name in block.architectures}):
+        architecture = load_architecture(name, folder)
+        if not architecture.closed_form:
+            yield architecture
 
 
 def _scores(study: Study, metrics: tuple[str, ...]) -> Scores | None:

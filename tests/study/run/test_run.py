@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from budgets.book.ledger import read_entries, reserved, spent_flops
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS
+from runners.trials.trial_files import kept_steps
 from tests import waiting
 from tests.study.conftest import start_study, study, write_declaration
 
@@ -145,6 +147,36 @@ def test_a_killed_worker_is_restarted_from_its_checkpoint(
     assert bytes_of(folder) == undisturbed
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events].count("trial-retried") == 1
+
+
+def test_sigterm_to_the_process_group_keeps_every_checkpoint_and_leaves_no_process(
+    pool: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tiny"
+    declaration = write_declaration(tmp_path, pool, levels="600 GFLOP", seeds="0, 1")
+    with start_study("run", declaration, "--results", tmp_path, own_group=True) as process:
+        wait_for(lambda: list(folder.glob("trials/*/checkpoint-*.pt")))
+        os.killpg(process.pid, signal.SIGTERM)  # as `timeout`, a terminal and Slurm send it
+        output, errors = process.communicate(timeout=120)
+
+    assert process.returncode == 4, output + errors
+    assert "stopped by SIGTERM" in output
+    begun = [path.parent for path in folder.glob("trials/*/progress.json")]
+    assert begun
+    for trial in begun:
+        done = json.loads((trial / "progress.json").read_text())["samples_seen"] // 16
+        assert kept_steps(trial) == done
+    wait_for(lambda: not in_session(process.pid))
+
+
+def in_session(leader: int) -> list[str]:
+    """Return the processes of a session that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, session = path.read_text().rsplit(")", 1)[1].split()[:4]
+            found += [path.parent.name] if int(session) == leader and state != "Z" else []
+    return found
 
 
 def test_a_second_run_of_the_same_study_is_refused(pool: Path, tmp_path: Path) -> None:
