@@ -22,6 +22,7 @@ SMALL = (METER, "curve.parquet", "damage.jsonl", "result.json")
 
 DIGITS = 16  # of the content's SHA-256
 _AWAY = ".away"
+_MILESTONE = "milestone-"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +50,10 @@ def read_outcome(folder: Path) -> Outcome | None:
     again = f"delete {folder} to run the trial again"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        outcome = Outcome(row=content["row"], timing=content["timing"])
+        row = content["row"]
+        # A result from before trunks paid for all of its training.
+        row = {"paid_flops": row["train_flops"], "trunk": ""} | row
+        outcome = Outcome(row=row, timing=content["timing"])
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({words_of(error)}); {again}") from None
     if not curve.exists() and path.exists():  # if the storage is unreachable, both are missing
@@ -94,6 +98,22 @@ def forget_failure(folder: Path) -> bool:
 def checkpoints(folder: Path) -> list[Path]:
     """List a trial's checkpoints, newest first."""
     return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
+
+
+def milestone(folder: Path) -> Path | None:
+    """Return the state of a trial at which longer trials of its trunk continue, or None if it has none."""
+    return next(iter(sorted(folder.glob(f"{_MILESTONE}*.pt"))), None)
+
+
+def milestone_name(step: int, digest: str) -> str:
+    """Return the name of a milestone's file: that of a checkpoint, with another first word."""
+    return f"{_MILESTONE}{step:010d}-{digest}.pt"
+
+
+def drop_milestone(folder: Path) -> None:
+    """Remove a trial's milestone, if it has one."""
+    for path in folder.glob(f"{_MILESTONE}*.pt"):
+        path.unlink(missing_ok=True)
 
 
 def kept_steps(folder: Path) -> int:

@@ -45,6 +45,8 @@ class TrialJob:
         damage_tolerance: Share of the subset's pairs that may be damaged before the trial fails.
         probes: Evaluation sets whose training split probes are fitted to.
         ranks: Processes of this node that train the model together.
+        trunk: Folders of the shorter trials of its trunk, the longest first; it may continue from their
+            milestones.
     """
 
     trial: Trial
@@ -58,6 +60,7 @@ class TrialJob:
     damage_tolerance: float = DAMAGE_TOLERANCE
     probes: Collection[str] = ()
     ranks: int = 1
+    trunk: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +111,7 @@ def set_up(job: TrialJob) -> RankTraining:
         steps=trial.steps,
         precision=precision,
     )
-    first_step = load_checkpoint(job.folder, learner)
+    first_step = load_checkpoint(job.folder, learner, job.trunk)
     return RankTraining(
         learner=learner,
         data=data,

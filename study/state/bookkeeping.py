@@ -2,10 +2,13 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from budgets.book.ledger import Ledger, append_whole
 from budgets.planning.plan import Trial
+from budgets.planning.trunks import before
 from runners.scheduling.nodes import Amounts
 from runners.trials.meter import FlopCount, read_count
 from runners.trials.trial_files import Outcome, drop_damaged, drop_scaffolding, kept_steps, read_outcome
@@ -25,8 +28,14 @@ def needs(study: Study, trial: Trial) -> Amounts:
     return {name: amount / resources.nodes for name, amount in shares.items()}
 
 
-def trial_job(study: Study, trial: Trial) -> TrialJob:
-    """Return a trial's job: the paths of its data and its resources on one node."""
+def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingProxyType({})) -> TrialJob:
+    """Return a trial's job: the paths of its data and its resources on one node.
+
+    Args:
+        study: The study.
+        trial: The trial.
+        trials: The trials whose milestones it may continue from, by id.
+    """
     resources, declared = trial.resources, study.declaration.resources
     return TrialJob(
         trial=trial,
@@ -40,6 +49,7 @@ def trial_job(study: Study, trial: Trial) -> TrialJob:
         checkpoint_s=declared.checkpoint_s,
         checkpoint_steps=declared.checkpoint_steps,
         damage_tolerance=study.declaration.limits.damage,
+        trunk=tuple(trial_folder(study, each.trial_id).resolve() for each in before(trial, trials)),
     )
 
 
@@ -53,7 +63,10 @@ def book_outcome(ledger: Ledger, trial: Trial, folder: Path, outcome: Outcome) -
     """Book a trial's result as spent, and the compute that did not contribute to it as wasted."""
     finished = outcome.row["status"] == "finished"
     spent = FlopCount(
-        train_flops=trial.train_flops_after(outcome.row["samples_seen"]),
+        # What the row says, since the plan may share other trunks by now.
+        train_flops=outcome.row["paid_flops"]
+        if outcome.row["trunk"]
+        else trial.train_flops_after(outcome.row["samples_seen"]),
         evaluation_flops=trial.evaluation_flops if finished else 0,
     )
     _book_waste(ledger, trial.trial_id, folder, kept=spent)
@@ -67,7 +80,7 @@ def book_lost(ledger: Ledger, trial: Trial, folder: Path) -> list[Path]:
         Damaged checkpoints, which were removed.
     """
     damaged = drop_damaged(folder)
-    kept = trial.train_flops_after(kept_steps(folder) * trial.batch_size)
+    kept = trial.paid_flops_after(kept_steps(folder) * trial.batch_size)
     _book_waste(ledger, trial.trial_id, folder, kept=FlopCount(train_flops=kept))
     return damaged
 
@@ -87,7 +100,9 @@ def book_left_behind(ledger: Ledger, trial_id: str, folder: Path) -> None:
         return
     row = outcome.row  # the trial ended, but its driver died before booking it
     spent = FlopCount(
-        train_flops=row["samples_seen"] * row["train_flops_per_sample"],
+        train_flops=row["paid_flops"]
+        if row["trunk"]
+        else row["samples_seen"] * row["train_flops_per_sample"],
         evaluation_flops=int(row["evaluation_flops"]) if row["status"] == "finished" else 0,
     )
     _book_waste(ledger, trial_id, folder, kept=spent)
