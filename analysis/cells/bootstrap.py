@@ -16,9 +16,9 @@ values, so the residuals of all cells are pooled (residual bootstrap, Davison an
   resolution.
 
 With trunks (``schedule: trunk``) the runs of a trunk share their noise, and whole trunks are resampled
-(``trunks``): each trunk of a drawn study gets the residuals of one trunk, level by level. If the L levels of
-a trunk correlate at r, their squared residuals count as L/(1 + (L−1)r²) independent ones. The jackknife
-leaves out whole trunks.
+(``shared_noise``): each trunk of a drawn study gets the residuals of one trunk, level by level. If the L
+levels of a trunk correlate at r, their squared residuals count as L/(1 + (L−1)r²) independent ones. The
+jackknife leaves out whole trunks.
 
 If no cell has a second seed, only the counting noise is known. It is a lower bound: its source is
 ``evaluation``, every caption says so, and no verdict rests on it alone.
@@ -36,8 +36,8 @@ from numpy.typing import NDArray
 from analysis.cells.chance import chance_error
 from analysis.cells.intervals import COVERAGE
 from analysis.cells.moderated import moderated
+from analysis.cells.shared_noise import Trunks, find_trunks
 from analysis.cells.table import CELL, Trials, is_loss
-from analysis.cells.trunks import Trunks, find_trunks
 
 Floats = NDArray[np.float64]
 Source = Literal["runs", "evaluation", "none"]

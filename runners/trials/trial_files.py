@@ -50,9 +50,9 @@ def read_outcome(folder: Path) -> Outcome | None:
     again = f"delete {folder} to run the trial again"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        row = content["row"]
         # A result from before trunks paid for all of its training.
-        row = {"paid_flops": row["train_flops"], "trunk": ""} | row
+        row = {"trunk": ""} | content["row"]
+        row.setdefault("paid_flops", row.get("train_flops"))
         outcome = Outcome(row=row, timing=content["timing"])
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({words_of(error)}); {again}") from None
