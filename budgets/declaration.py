@@ -186,8 +186,9 @@ class Exclusion:
 class Training:
     """The training of all trials.
 
-    ``cooldown`` goes with ``schedule: constant-with-cooldown``, ``eps`` with ``optimizer: adamw``. A batch
-    must be a multiple of ranks times ``accumulation``.
+    ``cooldown`` goes with ``schedule: constant-with-cooldown`` or ``trunk``, ``eps`` with
+    ``optimizer: adamw``; ``trunk`` needs ``warmup`` in samples. A batch must be a multiple of ranks times
+    ``accumulation``.
     """
 
     preset: Annotated[str, OneOf(kind="preset", allowed=tuple(PRESETS))] = "default"
@@ -505,6 +506,9 @@ class Declaration:
         if self.cluster is not None and self.cluster.count < trial.devices:
             count = f"cluster.count = {self.cluster.count}"
             yield "cluster.count", f"{count} is fewer than resources.gpus = {trial.gpus} of one trial{where}"
+        if "://" in (self.storage or "") and self.training.recipe.schedule == "trunk":
+            needs = "needs a folder that all nodes share: trials continue from each other's files"
+            yield "storage", f"storage: schedule: trunk {needs}; found {self.storage}"
         if "://" in (self.storage or "") and trial.nodes > 1:
             why = f"needs a folder that they share; {self.storage} is copied to each node by itself"
             yield "storage", f"storage: a trial{where} over resources.nodes = {trial.nodes} {why}"

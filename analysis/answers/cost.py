@@ -156,7 +156,9 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame) -> pd.DataFrame:
 def _flops(frame: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     if frame.empty:
         return np.zeros(0)
-    flops = frame["train_flops"].to_numpy(np.float64) + frame["evaluation_flops"].to_numpy(np.float64)
+    # Planned trials cost the study what their trunk does not share; entries of the ledger are paid as booked.
+    paid = frame["paid_flops" if "paid_flops" in frame else "train_flops"].to_numpy(np.float64)
+    flops = paid + frame["evaluation_flops"].to_numpy(np.float64)
     return np.asarray(flops, dtype=np.float64)
 
 
