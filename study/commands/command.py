@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -92,13 +92,21 @@ def add_study_options(parser: ArgumentParser, *, imported: bool = False) -> None
 
 def add_pool_options(parser: ArgumentParser) -> None:
     """Add the options for the pool and the number of processes."""
-    parser.add_argument("pool", type=Path, help="the pool's folder")
+    parser.add_argument("pool", type=_local_path, help="the pool's folder")
     parser.add_argument(
         "--workers",
         type=int,
         default=os.cpu_count() or 1,
         help="number of processes (default: one per processor)",
     )
+
+
+def _local_path(text: str) -> Path:
+    if "://" in text:
+        raise ArgumentTypeError(
+            f"{text} is a URL; `data build FOLDER --from {text} --in-place` puts its index into a folder"
+        )
+    return Path(text)
 
 
 def declared_study(options: Namespace) -> "Study":

@@ -27,6 +27,7 @@ from runners.data.evaluation.evaluation_facts import (
     SetFacts,
     describe_evaluation_set,
 )
+from runners.data.places.copies import copy_name, copy_pool, copy_set, is_url
 from runners.embedded.embedded_pool import evaluation_counts
 from runners.embedded.scorer_cost import scorer
 from runners.host.storage import cache_folder
@@ -62,9 +63,9 @@ class Study:
 
     @property
     def pool(self) -> Path:
-        """The folder of the pool."""
+        """The folder of the pool; for a pool below a URL, that of the copy of its description."""
         pool = self.declaration.pool
-        return Path(pool.path) if isinstance(pool, FolderPool) else self.pools / pool.name
+        return self._here(pool.path) if isinstance(pool, FolderPool) else self.pools / pool.name
 
     @property
     def calibration(self) -> Path:
@@ -76,8 +77,11 @@ class Study:
         """Evaluation sets by name: those in the pool's folder, then those of the declaration."""
         own = sorted((self.pool / "evaluation").glob("*/"))
         return {path.name: path for path in own} | {
-            name: Path(path) for name, path in self.declaration.evaluation.items()
+            name: self._here(path) for name, path in self.declaration.evaluation.items()
         }
+
+    def _here(self, place: str) -> Path:
+        return self.pools / copy_name(place) if is_url(place) else Path(place)
 
 
 def find_study(declaration: Declaration, *, results: str | None, pools: str | None) -> Study:
@@ -203,9 +207,14 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
         names = tuple(study.declaration.evaluation_counts)
         facts = PoolFacts(name=pool.name, pairs=pool.pairs, scored=pool.scored)
         return facts, _evaluation(names, study.declaration.evaluation_counts.values(), {}), ()
+    if isinstance(pool, FolderPool) and is_url(pool.path):
+        copy_pool(pool.path, study.pool)
+    for name, path in study.declaration.evaluation.items():
+        if is_url(path):
+            copy_set(path, study.evaluation[name])
     declared = {
-        name: _declared_set(study, Path(path), probe=name in study.declaration.probes)
-        for name, path in study.declaration.evaluation.items()
+        name: _declared_set(study, name, probe=name in study.declaration.probes)
+        for name in study.declaration.evaluation
     }
     by_content = tuple(f"{name}@{described.content}" for name, described in declared.items())
     if isinstance(pool, EmbeddedPool):
@@ -243,13 +252,13 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
     )
 
 
-def _declared_set(study: Study, path: Path, *, probe: bool) -> SetFacts:
+def _declared_set(study: Study, name: str, *, probe: bool) -> SetFacts:
     """Describe a declared evaluation set.
 
     Raises:
         ValueError: The set lies among the pool's training shards, or can't be read.
     """
-    pool = study.pool.resolve()
+    pool, path = study.pool.resolve(), study.evaluation[name]
     if path.resolve().is_relative_to(pool) and not path.resolve().is_relative_to(pool / "evaluation"):
         raise ValueError(
             f"evaluation set {path} lies inside the pool {study.pool}, so its pairs would be trained on. "

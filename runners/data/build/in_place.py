@@ -1,9 +1,10 @@
 """Indexing of existing webdataset or img2dataset shards; only small files are added beside them."""
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath, PurePosixPath
 
+from runners.data.places.url_place import UrlPlace
 from runners.data.pool.damage import DAMAGE_TOLERANCE, NOT_READABLE, Damage, damage_table
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.index import index_of
@@ -30,13 +31,16 @@ def open_pool(path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> Pool:
 
 
 def not_indexed(pool: Pool) -> str | None:
-    """Return a message if the pool's folder has tars that its index does not contain, else None."""
-    names = (name_in(pool.path, shard) for shard in shards_of(pool.path))
+    """Return a message if the pool's place has tars that its index does not contain, else None."""
+    if isinstance(pool.place, UrlPlace):
+        names = shards_at(pool.place.listed())
+    else:
+        names = [name_in(pool.path, shard) for shard in shards_of(pool.path)]
     new = [name for name in names if name not in pool.shards]
     if not new:
         return None
     return (
-        f"{len(new):,} tars in {pool.path} are not in its index, the first is {new[0]}; "
+        f"{len(new):,} tars in {pool.place.path('')} are not in its index, the first is {new[0]}; "
         f"to index the folder as it is now, delete {pool.path / 'pool.json'}; otherwise move them away"
     )
 
@@ -93,6 +97,19 @@ def shards_of(path: Path) -> list[Path]:
     return shards
 
 
+def shards_at(found: Mapping[str, int]) -> list[str]:
+    """Return the tars below a URL that hold pairs, without evaluation sets and hidden folders.
+
+    Args:
+        found: Everything below the URL: name → bytes.
+    """
+    return sorted(
+        name
+        for name in found
+        if name.lower().endswith(".tar") and _is_training(PurePosixPath(name).parent / "x")
+    )
+
+
 def name_in(path: Path, shard: Path) -> str:
     """Return a shard's name in the index of a pool."""
     return printable(shard.relative_to(path).as_posix())
@@ -147,5 +164,5 @@ def _entries(
             raise no_pair(shard)
 
 
-def _is_training(folder: Path) -> bool:
+def _is_training(folder: PurePath) -> bool:
     return folder.parts[0] != "evaluation" and not any(part.startswith(".") for part in folder.parts)

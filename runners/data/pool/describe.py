@@ -12,8 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from runners.data.places.place import FolderPlace
 from runners.data.pool.index import vocabulary_of_counts
-from runners.data.pool.pool import FORMAT, Origin, Scorer, size_of
+from runners.data.pool.pool import FORMAT, Origin, Scorer
 from runners.data.pool.words import split_words
 from runners.host.files import new_files
 
@@ -31,6 +32,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
     scorers: Mapping[str, Scorer] | None = None,
     *,
     shards: Iterable[str] = (),
+    sizes: Mapping[str, int] | None = None,
 ) -> None:
     """Write all description files atomically; they replace the former ones.
 
@@ -41,6 +43,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
         left_out: Samples that are not pairs: shard, key and reason.
         scorers: Name → scorer of each score that has a column of its own.
         shards: Shards that were read, including those without pairs; the others follow from the index.
+        sizes: Shard → its bytes, of shards that are not in the folder.
     """
     words, known = Counter[str](), dict.fromkeys(shards)
     ranks: dict[str, list[np.ndarray]] = {"hash": [], "score": [], "bin": []}
@@ -85,7 +88,9 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
                 .items()
             },
             "scorers": {name: asdict(scorer) for name, scorer in (scorers or {}).items()},
-            "shards": {shard: size_of(folder / shard) for shard in known},
+            "shards": {shard: sizes[shard] for shard in known}
+            if sizes
+            else FolderPlace(folder).sizes(list(known)),
         }
         (new / "pool.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

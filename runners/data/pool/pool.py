@@ -22,6 +22,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from runners.data.places.copies import SHARDS_AT
+from runners.data.places.piece_cache import piece_cache
+from runners.data.places.place import FolderPlace, Place
+from runners.data.places.url_place import UrlPlace
 from runners.data.pool.damage import DAMAGE_TOLERANCE, damage_table
 from runners.data.pool.subset import SUBSET_PREFIX
 from runners.host.files import finish_files
@@ -103,6 +107,12 @@ class Pool:
             {name.removeprefix(SUBSET_PREFIX): int(np.sum(chosen[name])) for name in names} if chosen else {}
         )
 
+    @cached_property
+    def place(self) -> Place:
+        """The place of the shards: the folder itself, or the URL that `data build --in-place` was given."""
+        url = self.origin.provenance.get(SHARDS_AT)
+        return UrlPlace(url, self.shards, piece_cache()) if url else FolderPlace(self.path)
+
     @property
     def index_file(self) -> Path:
         """Path of the index."""
@@ -138,14 +148,21 @@ class Pool:
         path = self.path / "left-out.parquet"
         return pd.read_parquet(path) if path.exists() else damage_table([])
 
-    def rows(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pd.DataFrame:
-        """Return rows of the index in the requested order; of a large one, only their row groups are read."""
+    def rows(self, rows: NDArray[np.int64], columns: Sequence[str], *, keep: bool = True) -> pd.DataFrame:
+        """Return rows of the index in the requested order; of a large one, only their row groups are read.
+
+        Args:
+            rows: The rows.
+            columns: The columns.
+            keep: False if these columns of the row groups are not soon needed again.
+        """
         if self.count <= _ROWS_IN_MEMORY:
             frame: pd.DataFrame = self.index[list(columns)].iloc[rows]
             return frame
         groups = np.searchsorted(self._group_starts, rows, "right") - 1
         needed, which = np.unique(groups, return_inverse=True)
-        parts = [self._group(int(group), tuple(columns)) for group in needed]
+        read = self._group if keep else self._read_group
+        parts = [read(int(group), tuple(columns)) for group in needed]
         sizes = np.array([len(part) for part in parts])
         inside = rows - self._group_starts[groups]
         found: pd.DataFrame = pd.concat(parts).iloc[(np.cumsum(sizes) - sizes)[which] + inside]
@@ -154,16 +171,12 @@ class Pool:
     @cached_property
     def _group(self) -> Callable[[int, tuple[str, ...]], pd.DataFrame]:
         """Reader of row groups with a cache: the batches of a window lie in the same few groups."""
+        return lru_cache(maxsize=_GROUPS_KEPT)(self._read_group)
 
-        @lru_cache(maxsize=_GROUPS_KEPT)
-        def read(group: int, columns: tuple[str, ...]) -> pd.DataFrame:
-            # Without threads: loader workers are forked, and Arrow's threads do not survive a fork.
-            frame: pd.DataFrame = self._file.read_row_group(
-                group, list(columns), use_threads=False
-            ).to_pandas()
-            return frame
-
-        return read
+    def _read_group(self, group: int, columns: tuple[str, ...]) -> pd.DataFrame:
+        # Without threads: loader workers are forked, and Arrow's threads do not survive a fork.
+        frame: pd.DataFrame = self._file.read_row_group(group, list(columns), use_threads=False).to_pandas()
+        return frame
 
     @cached_property
     def _file(self) -> pq.ParquetFile:
@@ -226,7 +239,8 @@ class Pool:
 
 def _check_shards(pool: Pool, tolerance: float) -> None:
     """Raise ValueError if more pairs than tolerated lie in shards that have changed since indexing."""
-    changed = [shard for shard, size in pool.shards.items() if size_of(pool.path / shard) != size]
+    found = pool.place.sizes(list(pool.shards))
+    changed = [shard for shard, size in pool.shards.items() if found[shard] != size]
     if not changed:
         return
     column = pq.read_table(pool.index_file, columns=["shard"])["shard"].value_counts()
@@ -234,14 +248,9 @@ def _check_shards(pool: Pool, tolerance: float) -> None:
     lost = sum(pairs.get(shard, 0) for shard in changed)
     if lost > tolerance * pool.count:
         raise ValueError(
-            f"shard {pool.path / changed[0]} is missing or not as it was indexed "
+            f"shard {pool.place.path(changed[0])} is missing or not as it was indexed "
             f"({pool.shards[changed[0]]} bytes)"
             f"{f', and so are {len(changed) - 1} more' if len(changed) > 1 else ''}: {lost:,} of "
             f"{pool.count:,} pairs, more than the tolerated {tolerance:.2%}; "
             f"to index the folder as it is now, delete {pool.path / 'pool.json'}"
         )
-
-
-def size_of(path: Path) -> int:
-    """Return a file's bytes; -1 if there is none, or it is not a regular file."""
-    return path.stat().st_size if path.is_file() else -1
