@@ -139,7 +139,7 @@ class GridBlock:
     sizes: tuple[Annotated[int | None, values.pairs_or_all], ...] = (None,)
     """Subset sizes in pairs; ``all`` (None) takes all pairs of the quality."""
     quality: tuple[Annotated[str, values.quality], ...] = ("all",)
-    """``all``, or ``topNN``: the best NN % of the pool by score."""
+    """``all``, or ``topNN``: the best NN % of the pool by score; ``topNN by SCORE``: by a named one."""
     regime: Regime = "fixed-compute"
     """How many samples a trial sees: ``fixed-compute`` as many as a level buys, ``one-epoch`` the subset
     once, ``equal-samples`` as many as ``samples`` says."""

@@ -17,6 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from budgets.cost.model_config import complete
+from budgets.quality import BY
 from budgets.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -52,8 +53,10 @@ def trial_id(trial: "Trial") -> str:
 
 def _cell(cell: "Cell") -> str:
     level = "null" if cell.level_flops is None else cell.level_flops
+    # ``top40 by mine`` is ``top40`` of the pool in the order of ``mine``, which ``trial.pool`` names.
+    quality = cell.quality.partition(BY)[0]
     return (
-        f'{{"architecture":{_text(cell.architecture)},"level_flops":{level},"quality":{_text(cell.quality)},'
+        f'{{"architecture":{_text(cell.architecture)},"level_flops":{level},"quality":{_text(quality)},'
         f'"regime":{_text(cell.regime)},"strategy":{_text(cell.strategy)},"subset_size":{cell.subset_size}}}'
     )
 

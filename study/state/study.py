@@ -3,9 +3,11 @@
 Only the function that needs torch imports it, so that planning starts at once.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,13 +15,13 @@ import pandas as pd
 from budgets.declaration import Declaration, DescribedPool, EmbeddedPool, FolderPool
 from budgets.devices import device
 from budgets.names import unknown
-from budgets.planning.facts import EvaluationFacts, PoolFacts
+from budgets.planning.facts import EvaluationFacts, PoolFacts, Ranking
 from budgets.planning.grid import Grid
 from budgets.planning.plan import Charge, Plan
 from budgets.planning.planner import make_plan
 from budgets.planning.price import Speeds
 from budgets.planning.tuning import Scores
-from budgets.quality import NAMED
+from budgets.quality import BY, NAMED, score_of_quality
 from runners.data.build.in_place import not_indexed, open_pool
 from runners.data.evaluation.evaluation_facts import (
     RETRIEVAL_METRICS,
@@ -115,10 +117,7 @@ def plan_study(study: Study) -> Plan:
             evaluation set has the metric.
     """
     pool, evaluation, charges = _facts(study)
-    for quality in (quality for block in study.declaration.grid for quality in block.quality):
-        name = quality.removeprefix(NAMED)
-        if quality.startswith(NAMED) and name not in pool.subsets:
-            raise ValueError(f"grid quality {quality}: {unknown('named subset', name, pool.subsets)}")
+    _check_qualities(dict.fromkeys(each for block in study.declaration.grid for each in block.quality), pool)
     metric = study.declaration.metric
     if metric not in evaluation.metrics and not isinstance(study.declaration.pool, DescribedPool):
         raise ValueError(
@@ -133,6 +132,27 @@ def plan_study(study: Study) -> Plan:
         scores=_scores(study, evaluation.metrics),
         own=device_throughput(study),
     )
+
+
+def _check_qualities(qualities: Iterable[str], pool: PoolFacts) -> None:
+    """Raise ValueError for a quality that the pool does not have, or that is declared twice."""
+    pairs: dict[tuple[str, str], str] = {}
+    for quality in qualities:
+        score, subset = score_of_quality(quality), quality.removeprefix(NAMED)
+        if quality.startswith(NAMED) and subset not in pool.subsets:
+            raise ValueError(
+                f"grid quality {quality}: {_unknown_or_none('named subset', subset, pool.subsets)}"
+            )
+        if score is not None and score not in pool.rankings:
+            raise ValueError(f"grid quality {quality}: {_unknown_or_none('score', score, pool.rankings)}")
+        same = pairs.setdefault((pool.id_of(quality), quality.partition(BY)[0]), quality)
+        if same != quality:
+            raise ValueError(f"grid quality {quality} is the same pairs as {same}; declare one of them")
+
+
+def _unknown_or_none(kind: str, found: str, allowed: Iterable[str]) -> str:
+    names = list(allowed)
+    return unknown(kind, found, names) if names else f"the pool has no {kind}; add it with `data score`"
 
 
 def _scores(study: Study, metrics: tuple[str, ...]) -> Scores | None:
@@ -228,7 +248,8 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
         sizes = (*own.values(), *((each.images, each.texts) for each in declared.values()))
         metrics |= {name: described.metrics for name, described in declared.items()}
         return facts, _evaluation((*own, *by_content), sizes, metrics), (charge,)
-    opened = open_pool(study.pool, tolerance=study.declaration.limits.damage)
+    say = partial(print, file=sys.stderr, flush=True)
+    opened = open_pool(study.pool, tolerance=study.declaration.limits.damage, say=say)
     if problem := not_indexed(opened):
         raise ValueError(problem)
     facts = PoolFacts(
@@ -237,6 +258,11 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
         scored=opened.scored > 0,
         scored_pairs=opened.scored,
         subsets=opened.subsets,
+        unranked=opened.unranked,
+        rankings={
+            name: Ranking(name=fingerprint, scored_pairs=scored)
+            for name, (fingerprint, scored) in opened.rankings.items()
+        },
     )
     sets = {
         name: declared.get(name) or describe_evaluation_set(path) for name, path in study.evaluation.items()

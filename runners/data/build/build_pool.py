@@ -29,7 +29,7 @@ from runners.data.places.copies import SHARDS_AT
 from runners.data.pool.damage import damage_table
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.index import bins_of
-from runners.data.pool.pool import Origin, Pool
+from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.shards import close_shard, printable, write_sample
 from runners.host.files import new_file
 
@@ -99,6 +99,7 @@ def _build(  # noqa: PLR0913, PLR0917 - the parts of a build
         raise ValueError(f"{how.source} holds no pair: {reasons}")
     origin = Origin(
         name=path.resolve().name,
+        scorer=Scorer(name=how.columns.score) if np.isfinite(found.score).any() else None,
         provenance={
             "source": how.url or str(how.source.resolve()),
             **({"in_place": True} if how.in_place else {}),

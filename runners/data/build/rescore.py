@@ -22,11 +22,8 @@ from runners.data.pool.index import bins_of
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.samples import Sample, walk_samples
 from runners.data.pool.shards import facts_of, image_kind, score_of
-from runners.data.pool.subset import SUBSET_PREFIX
+from runners.data.pool.subset import SCORE_PREFIX, SUBSET_PREFIX
 from runners.host.files import commit_files
-
-SCORE_PREFIX = "score:"
-"""Prefix of a column ``score:NAME`` of the index: the scores given by NAME."""
 
 _FIRST = "first"
 _UID_DIGITS = 32
@@ -229,4 +226,13 @@ def _describe(
 ) -> None:
     left_out = pool.left_out_table()
     sizes = pool.shards if SHARDS_AT in origin.provenance else None
-    describe_pool(pool.path, index, origin, left_out, scorers, shards=pool.shards, sizes=sizes)
+    describe_pool(
+        pool.path,
+        index,
+        origin,
+        left_out,
+        scorers,
+        shards=pool.shards,
+        sizes=sizes,
+        unranked=pool.unranked,
+    )

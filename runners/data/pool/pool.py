@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,9 @@ class Pool:
         shards: Path below the folder → bytes of the shard.
         left_out: Reason → number of samples that are not pairs.
         scorers: Name → scorer of each score with a column of its own; the one in ``origin`` ranks the pool.
+        unranked: The fingerprint that the pool had before further scores, which do not change it.
+        rankings: Name of a score → fingerprint that the pool has, and number of pairs with this score, when
+            it ranks the pool.
     """
 
     path: Path
@@ -92,6 +96,8 @@ class Pool:
     shards: Mapping[str, int] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    unranked: str = ""
+    rankings: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -232,6 +238,12 @@ class Pool:
             shards=facts["shards"],
             left_out=facts["left_out"],
             scorers={name: Scorer(**scorer) for name, scorer in facts.get("scorers", {}).items()},
+            # Pools of earlier versions know only the order in force.
+            unranked=facts.get("unranked", facts["fingerprint"]),
+            rankings={
+                name: (each["fingerprint"], each["scored_pairs"])
+                for name, each in facts.get("rankings", {}).items()
+            },
         )
         _check_shards(pool, tolerance)
         return pool
@@ -254,3 +266,17 @@ def _check_shards(pool: Pool, tolerance: float) -> None:
             f"{pool.count:,} pairs, more than the tolerated {tolerance:.2%}; "
             f"to index the folder as it is now, delete {pool.path / 'pool.json'}"
         )
+
+
+def tree_name(path: Path, declared: str) -> str:
+    """Return a name for copies of a pool, which differs between copies with different scores.
+
+    Args:
+        path: The pool's folder.
+        declared: The pool's id in a trial, which is the name as long as the pool has one score.
+    """
+    facts = json.loads((path / "pool.json").read_text(encoding="utf-8"))
+    names, found = sorted(facts.get("rankings", {})), facts["fingerprint"]
+    if len(names) <= 1 and facts.get("unranked", found) == found:
+        return declared
+    return f"{found}-{blake2b(json.dumps(names).encode(), digest_size=4).hexdigest()}"
