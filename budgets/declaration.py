@@ -43,10 +43,10 @@ class EmbeddedPool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FolderPool:
-    """A folder of webdataset shards, in the layout that img2dataset writes."""
+    """A pool of webdataset shards, in the layout that img2dataset writes, in a folder or below a URL."""
 
-    path: Annotated[str, values.path]
-    """The folder of a pool of webdataset shards."""
+    path: Annotated[str, values.place]
+    """The folder of a pool of webdataset shards, or the fsspec URL of one that has an index."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,8 +68,8 @@ class EvaluationSet:
     A set of a described pool may be described as well: ``images`` and ``texts`` in place of ``path``.
     """
 
-    path: Annotated[str | None, values.path] = None
-    """Its folder in CLIP_benchmark's webdataset layout."""
+    path: Annotated[str | None, values.place] = None
+    """Its folder in CLIP_benchmark's webdataset layout, or an fsspec URL of one."""
     probe: bool = False
     """Whether linear and few-shot probes are fitted to its training split."""
     images: Annotated[int | None, values.positive_or_zero] = None
@@ -140,7 +140,7 @@ class GridBlock:
     sizes: tuple[Annotated[int | None, values.pairs_or_all], ...] = (None,)
     """Subset sizes in pairs; ``all`` (None) takes all pairs of the quality."""
     quality: tuple[Annotated[str, values.quality], ...] = ("all",)
-    """``all``, or ``topNN``: the best NN % of the pool by score."""
+    """``all``, or ``topNN``: the best NN % of the pool by score; ``topNN by SCORE``: by a named one."""
     regime: Regime = "fixed-compute"
     """How many samples a trial sees: ``fixed-compute`` as many as a level buys, ``one-epoch`` the subset
     once, ``equal-samples`` as many as ``samples`` says."""

@@ -41,7 +41,9 @@ class TableColumn(NamedTuple):
 _CELL = {
     "regime": TableColumn("str", "", "`fixed-compute`, `one-epoch` or `equal-samples`"),
     "subset_size": TableColumn("int64", "pairs", "Size of the training subset"),
-    "quality": TableColumn("str", "", "Quality filter of the subset: `all`, `topNN` or `subset:NAME`"),
+    "quality": TableColumn(
+        "str", "", "Quality filter of the subset: `all`, `topNN`, `topNN by SCORE` or `subset:NAME`"
+    ),
     "architecture": TableColumn("str", "", "Architecture, by its catalogue name"),
     "strategy": TableColumn("str", "", "Training strategy, by its name"),
     "level_flops": TableColumn("float64", "FLOPs", "Budget level under `fixed-compute`; otherwise NaN"),

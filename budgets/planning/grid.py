@@ -177,7 +177,7 @@ class Grid:
         return Trial(
             cell=candidate.cell,
             seed=seed,
-            pool=self.pool.name,
+            pool=self.pool.id_of(candidate.cell.quality),
             evaluation_sets=self.evaluation.names,
             architecture_config=setup.architecture.config,
             batch_norm=setup.architecture.batch_norm,

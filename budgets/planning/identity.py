@@ -16,6 +16,7 @@ from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING
 
+from budgets.quality import BY
 from budgets.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -61,8 +62,10 @@ def _digest(trial: "Trial", cell: str, samples: int) -> str:
 
 def _cell(cell: "Cell") -> str:
     level = "null" if cell.level_flops is None else cell.level_flops
+    # ``top40 by mine`` is ``top40`` of the pool in the order of ``mine``, which ``trial.pool`` names.
+    quality = cell.quality.partition(BY)[0]
     return (
-        f'{{"architecture":{_text(cell.architecture)},"level_flops":{level},"quality":{_text(cell.quality)},'
+        f'{{"architecture":{_text(cell.architecture)},"level_flops":{level},"quality":{_text(quality)},'
         f'"regime":{_text(cell.regime)},"strategy":{_text(cell.strategy)},"subset_size":{cell.subset_size}}}'
     )
 

@@ -36,7 +36,7 @@ class Cell:
     Attributes:
         regime: Rule that decides the samples seen.
         subset_size: Pairs in the subset.
-        quality: ``all``, ``topN`` or ``subset:NAME``.
+        quality: ``all``, ``topN``, ``topN by SCORE`` or ``subset:NAME``.
         architecture: Name in the catalogue.
         strategy: Name of the strategy.
         level_flops: Budget level in training FLOPs; None unless the regime is `fixed-compute`.
