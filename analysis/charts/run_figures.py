@@ -92,13 +92,13 @@ def ledger_bars(plan: pd.DataFrame, ledger: pd.DataFrame) -> FigureData | Missin
         name="ledger",
         title=title,
         kind="bars",
-        x_label="training and evaluation compute (FLOPs)",
+        x_label="training compute (FLOPs)",
         y_label="",
         frame=mark_frame(rows),
         caption=(
-            f"Training and evaluation FLOPs by budget level: {format_flops(total['planned'])} planned, "
-            f"{format_flops(total['spent'])} spent, {format_flops(total['wasted'])} lost with failed "
-            "attempts. Other charges, such as the quality scorer, have their own rows."
+            f"Training FLOPs by budget level: {format_flops(total['planned'])} planned, "
+            f"{format_flops(total['spent'])} spent, {format_flops(total['wasted'])} of it lost with "
+            "failed attempts. Other charges, such as the quality scorer, have their own rows."
         ),
         alt=f"{title}: planned {format_flops(total['planned'])}, spent {format_flops(total['spent'])}.",
     )

@@ -30,7 +30,7 @@ def draw(data: FigureData) -> Figure:
 
 def _curves(data: FigureData) -> Figure:
     figure, by_panel = panels(data)
-    by_series = looks(_series(data))
+    by_series = looks(series_of(data))
     for axes, rows in by_panel:
         draw_marks(axes, rows, by_series)
         if data.x_scale == "log":
@@ -46,7 +46,8 @@ def _curves(data: FigureData) -> Figure:
     return figure
 
 
-def _series(data: FigureData) -> list[str]:
+def series_of(data: FigureData) -> list[str]:
+    """Return the series of a figure in their order, without what is there for context."""
     context = data.frame["mark"].isin(["other", "reference"])
     return list(dict.fromkeys(data.frame.loc[~context, "series"]))
 

@@ -1,7 +1,9 @@
 """The marks that the figures share: points with intervals, laws with bands, stars, lines."""
 
+from collections.abc import Collection
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from pandas import DataFrame
@@ -37,7 +39,7 @@ def draw_marks(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
     for series, rows in frame.groupby("series", sort=False):
         if series not in looks:
             continue
-        look = looks[str(series)]
+        look, before = looks[str(series)], set(axes.get_children())
         _draw_lines(axes, rows, look)
         _draw_points(axes, rows[rows["mark"] == "point"], look, face=look.colour)
         bounds = rows[rows["mark"] == "bound"]
@@ -49,6 +51,13 @@ def draw_marks(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
                 va="bottom" if arrow == "↑" else "top", color=look.colour, zorder=5,
             )  # fmt: skip
         _draw_stars(axes, rows, look)
+        name_series(axes, before, list(looks).index(str(series)))
+
+
+def name_series(axes: Axes, before: Collection[Artist], series: int) -> None:
+    """Name all that was drawn since ``before`` after the number of its series, for the page's legend."""
+    for number, artist in enumerate(each for each in axes.get_children() if each not in before):
+        artist.set_gid(f"series-{series}-{number}")
 
 
 def _draw_lines(axes: Axes, rows: DataFrame, look: Look) -> None:

@@ -142,8 +142,14 @@ def analyse(study: StudyFrames) -> Analysis:
         robustness=robustness(results, metric=trials.metric),
         findings=findings(from_study(results, metric=trials.metric)),
         published=() if study.published is None else findings(from_figures(study.published), by_counts=True),
-        cost=totals(plan, study.ledger, study.events, budget_flops=study.budget_flops),
-        levels=by_level(plan, study.ledger),
+        cost=totals(
+            plan,
+            study.ledger,
+            study.events,
+            budget_flops=study.budget_flops,
+            price_per_hour=study.price_per_hour,
+        ),
+        levels=by_level(plan, study.ledger, study.events),
         imported=study.imported,
     )
 

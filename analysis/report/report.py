@@ -52,13 +52,15 @@ class ReportSummary:
     frontier: pd.DataFrame
 
 
-def write_report(
+def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page says of itself)
     folder: Path,
     study: StudyFrames,
     *,
     declaration_text: str,
     provenance: Mapping[str, str],
     processes: int = 1,
+    made: str = "",
+    reload_s: int | None = None,
 ) -> ReportSummary:
     """Analyse a study, finished or not, and write its report.
 
@@ -68,6 +70,8 @@ def write_report(
         declaration_text: Declaration as the user wrote it.
         provenance: Versions, hardware, FLOP convention and the like, shown as they are.
         processes: Number of processes that draw the figures.
+        made: Time of the page in ISO format; empty leaves it out.
+        reload_s: Seconds after which the page reloads itself; None for never.
 
     Raises:
         ValueError: A frame does not match its schema; see ``table.tidy``.
@@ -75,7 +79,7 @@ def write_report(
     tuned = study.tuned
     with helpers(processes - 1) as pool:
         found = analyse(study)
-        figures, shown = draw_data(found, study), report_tables(found, study.left_out)
+        figures, shown = draw_data(found, study), report_tables(found, study)
         if tuned is not None and len(tuned.tried):
             figures, shown = (*figures, *tuning_figures.figures(tuned)), (*shown, tables.tuning(tuned))
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -88,8 +92,9 @@ def write_report(
             for table in shown:
                 save_table(table, new / "tables")
             text = page.render(
-                found, name=study.name, declaration_text=declaration_text, figures=figures, svgs=svgs,
+                found, study=study, declaration_text=declaration_text, figures=figures, svgs=svgs,
                 tables={table.name: table for table in shown}, provenance=provenance,
+                made=made, reload_s=reload_s,
             )  # fmt: skip
             (new / "report.html").write_text(text, encoding="utf-8")
             if folder.exists():
@@ -154,8 +159,9 @@ def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing
     )
 
 
-def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table, ...]:
+def report_tables(found: Analysis, study: StudyFrames) -> tuple[tables.Table, ...]:
     """Return the tables of a report."""
+    left_out = study.left_out
     return (
         tables.best(found.frontier, metric=found.trials.metric, explanation=found.draws.explanation),
         tables.contrasts(found.contrasts),
@@ -171,7 +177,7 @@ def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table
         tables.robustness(found.robustness),
         tables.findings(found.findings, found.published),
         *(() if found.imported else (tables.cost(found.levels, found.cost),)),
-        tables.trials(found.trials),
+        tables.trials(found.trials, study.results),
         tables.left_aside(left_out) if found.imported else tables.left_out(left_out),
         tables.missing(found.missing),
     )
