@@ -201,7 +201,7 @@ def test_the_answers_come_before_everything_else(written: tuple[ReportSummary, E
 def test_the_cost_agrees_with_the_ledger(
     written: tuple[ReportSummary, Elements], frames: StudyFrames
 ) -> None:
-    gone = frames.ledger[frames.ledger["entry"] != "reserved"]["train_flops"].sum()
+    gone = float(frames.ledger.loc[frames.ledger["entry"] != "reserved", "train_flops"].to_numpy(float).sum())
     assert gone == pytest.approx(156.04e12, rel=1e-3)
     text = written[1].text
     assert "156 TFLOP of training, 39\u00a0% of the study budget of 400 TFLOP" in text
