@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.cells.bootstrap import CellDraws, cell_draws
-from analysis.cells.column_map import import_table
 from analysis.cells.table import records, tidy
 from analysis.laws.surface_forecast import family_surfaces
 from analysis.report.law_tables import exponents as exponents_table
@@ -22,10 +21,8 @@ from analysis.sizes.scaling_exponents import (
     scaling_exponents,
     undecided,
 )
-from study.declare.column_maps import find_column_map, load_column_map, read_any_table
 
 PORIAN = Path("tests/data/porian_2024/isoflops.csv")
-CHINCHILLA = Path("../shared/data/epoch_chinchilla_svg_extracted.csv")
 
 
 def language_models(frame: pd.DataFrame, *, seeds: int = 1, metric: str = "text/loss") -> CellDraws:
@@ -77,22 +74,6 @@ def test_minima_of_porian_et_al_grow_as_published(
         assert minima["exponent"] == pytest.approx(0.497, abs=0.004)
         assert minima["low"] < 0.497 < minima["high"]
         assert found["lower envelope"]["exponent"] == pytest.approx(0.497, abs=0.02)
-
-
-def test_chinchilla_points_give_the_exponents_of_besiroglu_et_al() -> None:
-    if not CHINCHILLA.exists():
-        pytest.skip(f"{CHINCHILLA} is not there")
-    how = load_column_map(find_column_map("chinchilla"))
-    trials = tidy(import_table(read_any_table(CHINCHILLA), how), metric=how.metric)
-    best = trials.frame.sort_values("error")[:-5].rename(columns={"samples_seen": "tokens", "error": "loss"})
-    table = found_in(language_models(best))
-    found = exponents_of("N", table)
-    surface = found["surface"]
-    assert surface["exponent"] == pytest.approx(0.36717 / (0.34731 + 0.36717), abs=0.001)
-    assert 0.48 < surface["low"] < 0.513 < surface["high"] < 0.55
-    assert differences(table) == []
-    assert found["IsoFLOP minima"]["exponent"] == pytest.approx(0.49, abs=0.03), "Hoffmann et al.: 0.49"
-    assert {row["size"] for row in found.values()} == {"parameters"}
 
 
 def test_tokens_grow_as_in_llama_3_by_its_own_method() -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -543,12 +542,3 @@ def test_no_change_of_a_declaration_gives_a_traceback(
     assert code in {0, 2}
     assert bool(errors.getvalue()) == (code == 2)
     assert "Traceback" not in errors.getvalue()
-
-
-def test_a_declaration_is_read_in_milliseconds() -> None:
-    load_declaration(find_declaration("paper"))
-    began = time.process_time()
-    for _ in range(10):
-        load_declaration(find_declaration("paper"))
-
-    assert (time.process_time() - began) / 10 < 0.05
