@@ -61,7 +61,7 @@ def name_series(axes: Axes, before: Collection[Artist], series: int) -> None:
 
 
 def _draw_lines(axes: Axes, rows: DataFrame, look: Look) -> None:
-    for mark in ("law", "tentative law"):
+    for mark in ("law", "tentative law", "extrapolation"):
         law = rows[rows["mark"] == mark]
         if law.empty:
             continue
@@ -132,6 +132,8 @@ def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
         )
     if "tentative law" in marks:
         handles.append(Line2D([], [], color="#555555", linestyle=TENTATIVE, label="fit not tested"))
+    if "extrapolation" in marks:
+        handles.append(Line2D([], [], color="#555555", linestyle=TENTATIVE, label="extrapolated"))
     for mark, shape, label in (("undecided", "o", "undecided"), ("bound", "$↑$", "there or beyond")):
         if mark in marks:
             handles.append(
