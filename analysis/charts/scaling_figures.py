@@ -22,6 +22,12 @@ _BEYOND = 10.0
 _WORDS = {"N": ("model size", "model-size"), "D": ("samples", "samples")}
 
 
+def scaling_panels(found: Sequence[Growth]) -> tuple[FigureData | Missing, ...]:
+    """Return the figures of model size and of samples, or the reason against both."""
+    both = tuple(scaling(found, what=what) for what in _WORDS)
+    return both if isinstance(both[0], FigureData) else both[:1]
+
+
 def scaling(found: Sequence[Growth], *, what: str) -> FigureData | Missing:
     """Return the figure of the best model size (N) or its samples (D) against compute, a panel per approach.
 

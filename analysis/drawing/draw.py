@@ -19,6 +19,7 @@ from analysis.drawing.marks import draw_marks, legend_handles
 from analysis.drawing.panels import panels
 from analysis.drawing.rows import grid, spans
 from analysis.drawing.style import STYLE, looks
+from analysis.labels import count_text
 from budgets.quantity import format_flops
 
 _MEASURED = ("point", "undecided", "bound", "best", "best, not clear", "other")
@@ -57,8 +58,12 @@ def _curves(data: FigureData) -> Figure:
         else:
             axes.set_yscale(data.y_scale)
         if data.y_scale == "log":
-            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            low, high = axes.get_ylim()
+            wide = log10(high / low) > _DECADES
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter(
+                FuncFormatter(lambda value, _: f"{value:g}" if value < _WRITTEN_OUT else count_text(value))
+            )
             axes.yaxis.set_minor_formatter(NullFormatter())
     legend(figure, legend_handles(data.frame, by_series))
     return figure

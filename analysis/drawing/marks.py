@@ -110,12 +110,12 @@ def _draw_stars(axes: Axes, rows: DataFrame, look: Look) -> None:
 def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
     """Return a legend handle per series, then one per special mark."""
     marks = set(frame["mark"])
-    lines = bool(marks & {"law", "line"}) or (JOINED in set(frame["line"]))
-    pointed = bool(marks & {"point", "undecided", "bound"})
+    has = {str(name): _shapes(rows) for name, rows in frame.groupby("series")}
     handles = [
         Line2D(
-            [], [], color=look.colour, marker=look.marker if pointed else "", label=name,
-            linestyle=look.dashes if lines else "none", markeredgecolor="white", markeredgewidth=0.4,
+            [], [], color=look.colour, marker=look.marker if "point" in has[name] else "", label=name,
+            linestyle=look.dashes if "line" in has[name] else "none", markeredgecolor="white",
+            markeredgewidth=0.4,
         )
         for name, look in looks.items()
     ]  # fmt: skip
@@ -148,6 +148,14 @@ def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
                 )
             )
     return [*handles, *star_handles(marks)]
+
+
+def _shapes(rows: DataFrame) -> set[str]:
+    """Return whether a series has points and a solid or thin line."""
+    marks = set(rows["mark"])
+    lines = bool(marks & {"law", "line"}) or JOINED in set(rows["line"])
+    points = bool(marks & {"point", "undecided", "bound"})
+    return {name for name, there in (("line", lines), ("point", points)) if there}
 
 
 def star_handles(marks: set[str], *, not_clear: str = "lowest, not clear") -> list[Line2D]:

@@ -1,6 +1,5 @@
 """Writing of a study's report folder: report.html, figures/ and tables/."""
 
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from analysis.charts import (
     compute_figures,
     course_figures,
     measure_figures,
+    pareto_figures,
     run_figures,
     scaling_figures,
     size_figures,
@@ -66,7 +66,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
     """Analyse a study, finished or not, and write its report.
 
     Args:
-        folder: Report folder; it is replaced as a whole when the new report is complete.
+        folder: Report folder; its files are replaced when all of the new report are complete.
         study: Frames of the study.
         declaration_text: Declaration as the user wrote it.
         provenance: Versions, hardware, FLOP convention and the like, shown as they are.
@@ -98,9 +98,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
                 made=made, reload_s=reload_s,
             )  # fmt: skip
             (new / "report.html").write_text(text, encoding="utf-8")
-            if folder.exists():
-                folder.rename(Path(scratch) / "old")
-            shutil.move(new, folder)
+            _put_in_place(new, folder)
     return ReportSummary(
         page=folder / "report.html",
         planned=found.progress.planned,
@@ -108,6 +106,23 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
         lines=summary_lines(found),
         frontier=found.frontier,
     )
+
+
+def _put_in_place(new: Path, folder: Path) -> None:
+    """Replace the files of a folder by new ones, each at once and the page last, and remove all others.
+
+    The page is there at every moment, so that an open one can reload itself.
+    """
+    paths = [path.relative_to(new) for path in new.rglob("*") if path.is_file()]
+    for path in sorted(paths, key=lambda path: path.suffix == ".html"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (new / path).replace(folder / path)
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.relative_to(folder) not in paths:
+            path.unlink()
 
 
 def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing, ...]:
@@ -135,6 +150,7 @@ def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing
         compute_figures.over_compute(draws, compute, best, axis="architecture", metric=metric),
         compute_figures.over_compute(draws, compute, best, axis="strategy", metric=metric),
         compute_figures.over_compute(draws, compute, best, axis="strategy", metric=metric, x="samples_seen"),
+        pareto_figures.pareto(found.trials, found.envelopes),
         size_figures.over_data(draws, data, metric=metric),
         size_figures.over_epochs([measured]),
         *(size_figures.over_pairs([measured], axis=axis) for axis in ("architecture", "strategy")),
@@ -154,11 +170,23 @@ def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing
             endings=("probe_top1", "few_shot_5_top1", "few_shot_10_top1"),
         ),
         size_figures.isoflop(draws, found.profiles, metric=metric),
-        *(scaling_figures.scaling(found.growths, what=what) for what in ("N", "D")),
+        *scaling_figures.scaling_panels(found.growths),
         check_figures.residuals(draws, compute, metric=metric),
         check_figures.forecasts(draws, found.holdout, metric=metric),
-        *course,
+        *(each for each in course if not _as_planned(each)),
     )
+
+
+def _as_planned(each: FigureData | Missing) -> bool:
+    """Return whether a figure of the plan or the ledger shows only that all was done as planned."""
+    if isinstance(each, Missing):
+        return False
+    if each.name == "plan":
+        return set(each.frame["series"]) == {"finished"}
+    if each.name == "ledger":
+        spent = each.frame.pivot_table(index="label", columns="series", values="x")
+        return set(spent) == {"planned", "spent"} and bool((spent["planned"] == spent["spent"]).all())
+    return False
 
 
 def report_tables(found: Analysis, study: StudyFrames) -> tuple[tables.Table, ...]:

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,7 +23,11 @@ from study.state.begun import begun
 from study.state.environment import own_version
 from study.state.imported import Imported
 from study.state.study import Study
+from study.storage.lock import running as running_now
 
+RELOAD_S = 30
+"""Seconds after which the page of a running study reloads itself."""
+_LOOK_S = 5.0
 _MOST_PROCESSES = 4
 
 
@@ -50,6 +54,34 @@ def report_study(study: Study, *, reload_s: int | None = None) -> Iterator[str]:
     )
     yield from summary.lines
     yield f"report: {summary.page}"
+
+
+def watch_study(study: Study, say: Callable[[str], None]) -> None:
+    """Rewrite a study's report as results come, until its run has ended.
+
+    The page reloads itself meanwhile; the last one, of the ended run, does not.
+
+    Args:
+        study: The study.
+        say: Takes a line about each page.
+
+    Raises:
+        ValueError: The study has not been run.
+    """
+    seen: tuple[int, bool] | None = None
+    going = True
+    while going:
+        going = running_now(study.folder) is not None
+        table = study.folder / "results.parquet"
+        state = (table.stat().st_mtime_ns if table.exists() else 0, going)
+        began = time.monotonic()
+        if state != seen:
+            *_, page = report_study(study, reload_s=RELOAD_S if going else None)
+            say(page if going else f"{page}; no run is active")
+            seen = state
+        if going:
+            # The report takes no more than a fifth of a core from the trials.
+            time.sleep(max(_LOOK_S, 4 * (time.monotonic() - began)))
 
 
 def study_frames(study: Study) -> StudyFrames:
