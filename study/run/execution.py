@@ -268,7 +268,8 @@ class Execution(ABC):
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         self._started_at[trial_id] = (slot, time.monotonic())
         where = {"nodes": nodes} if backend.binds else {}
-        self.event("trial-started", trial=trial_id, slot=slot, **where)
+        devices = trial.resources.devices
+        self.event("trial-started", trial=trial_id, slot=slot, devices=devices, **where)
         backend.start(
             Job(
                 trial=trial_id,

@@ -163,7 +163,8 @@ class Run(Execution):
         planned, left_out = plan_tables(self.plan)
         write_table(folder / "plan.parquet", planned)
         write_table(folder / "left-out.parquet", left_out)
-        write_json(folder / "environment.json", environment())
+        pool = {trial.pool for trial in self.plan.all_trials}
+        write_json(folder / "environment.json", environment() | {"pool fingerprint": ", ".join(pool)})
 
 
 def _failed_row(trial: Trial, reason: str) -> dict[str, Any]:
