@@ -10,10 +10,11 @@ from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import Trials, is_loss, records
 from analysis.charts.compute_figures import slice_along
 from analysis.charts.figure_data import FigureData, Missing, bar_place, mark_frame
-from analysis.labels import capital, held_text, metric_text
+from analysis.labels import budget_text, capital, held_text, metric_text
 from budgets.quantity import format_flops
 
 _BINS = 40
+_PANELS = 4
 
 
 def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> FigureData | Missing:
@@ -25,13 +26,16 @@ def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> Fig
     matching = trials.frame
     for name, value in held.items():
         matching = matching[matching[name] == value]
+    shown = sorted(matching["budget"].unique())[-_PANELS:]
+    matching = matching[matching["budget"].isin(shown)]
     first = matching.sort_values("seed", kind="stable").drop_duplicates(["architecture", "budget"])
     rows: list[dict[str, Any]] = []
     lines = 0
-    for trial in records(first.sort_values(["architecture", "budget"], kind="stable")):
+    for trial in records(first.sort_values(["budget", "architecture"], kind="stable")):
         curve = curves[curves["trial"] == trial["trial"]]
         points = _thin(curve["train_flops"].to_numpy(np.float64), curve["loss"].to_numpy(np.float64))
-        fixed = {"mark": "line", "series": str(trial["architecture"]), "line": trial["trial"]}
+        panel = budget_text(str(trial["regime"]), float(trial["budget"]))
+        fixed = {"panel": panel, "mark": "line", "series": str(trial["architecture"]), "line": trial["trial"]}
         rows += [fixed | {"x": x, "y": y} for x, y in points]
         lines += bool(points)
     if not lines:
@@ -45,7 +49,8 @@ def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> Fig
         y_label="training loss (nats)",
         frame=mark_frame(rows),
         caption=(
-            f"Training loss over the compute spent, one line a trial ({lines}, lowest seed of each cell). "
+            f"Training loss over the compute spent, a panel per level, one line a trial "
+            f"({lines}, lowest seed of each cell; at most {_PANELS} largest levels). "
             f"Fixed: {held_words}. Points are means over at most {_BINS} bins of equal width in log compute."
         ),
         alt=f"{title} falling over compute for {lines} trials.",
@@ -136,13 +141,13 @@ def ledger_bars(plan: pd.DataFrame, ledger: pd.DataFrame) -> FigureData | Missin
         name="ledger",
         title=title,
         kind="bars",
-        x_label="training and evaluation compute (FLOPs)",
+        x_label="training compute (FLOPs)",
         y_label="",
         frame=mark_frame(rows),
         caption=(
-            f"Training and evaluation FLOPs by budget level: {format_flops(total['planned'])} planned, "
-            f"{format_flops(total['spent'])} spent, {format_flops(total['wasted'])} lost with failed "
-            "attempts. Other charges, such as the quality scorer, have their own rows."
+            f"Training FLOPs by budget level: {format_flops(total['planned'])} planned, "
+            f"{format_flops(total['spent'])} spent, {format_flops(total['wasted'])} of it lost with "
+            "failed attempts. Other charges, such as the quality scorer, have their own rows."
         ),
         alt=f"{title}: planned {format_flops(total['planned'])}, spent {format_flops(total['spent'])}.",
     )

@@ -16,6 +16,7 @@ class StudyFrames:
         name: Name of the study.
         metric: Declared metric, ``<evaluation set>/<metric>``.
         budget_flops: Declared cap on the training FLOPs of the whole study; None without one.
+        price_per_hour: Declared price of one device for an hour; None without one.
         results: One row per trial that ended, in the results schema.
         curves: Training curves.
         midway: Metrics of trials at shares of their steps, one row an evaluation.
@@ -34,6 +35,7 @@ class StudyFrames:
     name: str
     metric: str
     budget_flops: float | None = None
+    price_per_hour: float | None = None
     results: pd.DataFrame
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)
     midway: pd.DataFrame = field(default_factory=pd.DataFrame)

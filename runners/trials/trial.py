@@ -22,7 +22,7 @@ from runners.data.pool.damage import Damage
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, encode_set
 from runners.host.faults import Notice, patiently
-from runners.host.files import locked, new_file, write_json
+from runners.host.files import locked, new_file
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.training.divergence import Diverged
 from runners.training.ranks import rank, run_ranks
@@ -31,7 +31,7 @@ from runners.trials.checkpoint import save
 from runners.trials.curve import curve_rows, mean_losses
 from runners.trials.meter import Meter
 from runners.trials.midway import Midway
-from runners.trials.trial_files import Outcome, drop_scaffolding, read_outcome
+from runners.trials.trial_files import Outcome, drop_scaffolding, read_outcome, write_outcome
 from runners.trials.trial_setup import TrialJob, architecture_of, set_up
 from runners.trials.watch import Watch
 
@@ -73,7 +73,7 @@ def _run_first(job: TrialJob) -> Outcome:
         with locked(job.folder / ".lock"):
             for torn in job.folder.glob(".*.partial-*"):
                 torn.unlink()
-            finished = read_outcome(job.folder)
+            finished = read_outcome(job.folder, job.trial.trial_id)
             if finished is not None:
                 return finished
             try:
@@ -150,19 +150,22 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         metrics = measure()
     row = {
         **plan_row(trial),
-        **_done(trial, steps),
+        **_done(trial, steps, meter.count.train_flops),
         "precision": setup.precision,
         "status": status,
         "reason": reason,
         "train_loss": learner.losses[steps - max(1, steps // 10) : steps].mean().item(),
         **metrics,
     }
-    timing = {
-        "wall_s": time.monotonic() - started,
-        "train_s": train_s,
-        "samples_per_s": (steps - setup.first_step) * trial.batch_size / max(train_s, 1e-9),
-        "damaged_pairs": len(setup.data.damage),
-    }
+    outcome = Outcome(
+        row=row,
+        timing={
+            "wall_s": time.monotonic() - started,
+            "train_s": train_s,
+            "samples_per_s": (steps - setup.first_step) * trial.batch_size / max(train_s, 1e-9),
+            "damaged_pairs": len(setup.data.damage),
+        },
+    )
 
     def write() -> None:
         _write_damage(job.folder / "damage.jsonl", setup.data.damage)
@@ -173,11 +176,11 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
             # From the CPU, so that a machine without GPU can read them.
             save({name: value.cpu() for name, value in learner.evaluated.state_dict().items()}, file)
         # Last of the result files: a folder with result.json is complete.
-        write_json(job.folder / "result.json", {"row": row, "timing": timing})
+        write_outcome(job.folder, outcome)
         drop_scaffolding(job.folder)
 
     patiently(write, patience_s=_PATIENCE_S, hurry=lambda: bool(notice.by))
-    return Outcome(row=row, timing=timing)
+    return outcome
 
 
 def _evaluate(
@@ -199,7 +202,7 @@ def _write_damage(path: Path, damage: Sequence[Damage]) -> None:
             file.write_text("".join(lines), encoding="utf-8")
 
 
-def _done(trial: Trial, steps: int) -> dict[str, float]:
+def _done(trial: Trial, steps: int, metered: int) -> dict[str, float]:
     """Return the columns of what was actually done, which is less than planned if a trial diverged."""
     samples = steps * trial.batch_size
     return {
@@ -207,4 +210,7 @@ def _done(trial: Trial, steps: int) -> dict[str, float]:
         "samples_seen": samples,
         "epochs": samples / trial.cell.subset_size,
         "train_flops": float(trial.train_flops_after(samples)),
+        # A whole number, exact in the ledger as well. Less was computed where the trial began at the
+        # milestone of a trial that has left the plan since.
+        "paid_flops": min(trial.paid_flops_after(samples), metered),
     }

@@ -23,7 +23,7 @@ from runners.host.process import FreshProcess
 from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree
 from runners.trials.meter import METER, FlopCount, count_text, read_count
-from runners.trials.trial_files import MIDWAY, SMALL, checkpoints, drop_damaged
+from runners.trials.trial_files import MIDWAY, SMALL, checkpoints, drop_damaged, is_checkpoint
 from runners.trials.trial_setup import TrialJob
 
 # In the order of upload: result.json comes last, and implies that the others are there.
@@ -98,7 +98,7 @@ class _Copy:
         ours = owner is not None and mark.exists() and mark.read_bytes() == owner
         self._storage.write(self._object(_OWNER), self._token)
         found = self._storage.list(self._name)
-        self._there = sorted((name for name in found if name.startswith("checkpoint-")), reverse=True)
+        self._there = sorted(filter(is_checkpoint, found), reverse=True)
         if not ours:  # else only this node worked on it, and holds what could not be uploaded
             for path in self._folder.iterdir():
                 path.unlink()

@@ -64,12 +64,7 @@ class Walk:
                 values = section.take_list(key.name, read, key.default)
                 return tuple(sorted(values)) if key.rising else values
             case "range":
-                values = section.take_list(key.name, read, key.default or ())
-                if len(values) > 2:  # noqa: PLR2004 - the ends of a range
-                    noun = getattr(key.read, "noun", "").removeprefix("a ")
-                    field = f"{section.name}.{key.name}"
-                    section.error(f"{field} is one {noun}, or the lowest and the highest", key.name)
-                return (min(values), max(values)) if values else None
+                return _range(section, key, section.take_list(key.name, read, key.default or ()))
             case "mapping":
                 return section.take_mapping(key.name, read, read_name)
             case "inline":
@@ -102,3 +97,14 @@ class Walk:
         if isinstance(read, OneOf) and not read.allowed:
             return replace(read, allowed=self.names[read.kind])
         return read or str
+
+
+def _range(section: Section, key: Key, values: tuple[Any, ...]) -> tuple[Any, Any] | None:
+    """Return the lowest and the highest of one or two values, given in this order."""
+    field = f"{section.name}.{key.name}"
+    if len(values) > 2:  # noqa: PLR2004 - the ends of a range
+        noun = getattr(key.read, "noun", "").removeprefix("a ")
+        section.error(f"{field} is one {noun}, or the lowest and the highest", key.name)
+    elif values and values[0] > values[-1]:
+        section.error(f"{field}: the lowest comes first, found {values[0]:g} before {values[-1]:g}", key.name)
+    return (min(values), max(values)) if values else None

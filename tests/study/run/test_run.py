@@ -19,8 +19,6 @@ from tests.study.conftest import start_study, study, write_declaration
 
 wait_for = partial(waiting.wait_for, seconds=90)
 
-pytestmark = pytest.mark.ray
-
 DETERMINISTIC = ("results.parquet", "curves.parquet")
 LONG = {"levels": "150 GFLOP", "seeds": "0, 1, 2"}
 
@@ -38,6 +36,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in DETERMINISTIC}
 
 
+@pytest.mark.ray
 def test_every_strategy_learns_on_a_vit_and_on_a_cnn(pool: Path, tmp_path: Path) -> None:
     declaration = write_declaration(
         tmp_path,
@@ -83,6 +82,7 @@ def test_every_strategy_learns_on_a_vit_and_on_a_cnn(pool: Path, tmp_path: Path)
     assert "[7/7]" in output
 
 
+@pytest.mark.ray
 def test_the_same_declaration_gives_the_same_rows_with_ray_and_without(pool: Path, tmp_path: Path) -> None:
     declaration = write_declaration(
         tmp_path, pool, architectures="mini-ViT-XXS-8, mini-ConvNeXt", strategies="clip, slip"
@@ -98,10 +98,11 @@ def test_the_same_declaration_gives_the_same_rows_with_ray_and_without(pool: Pat
 def undisturbed(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Run three trials of some seconds without faults."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    run(write_declaration(folder, pool, **LONG), folder)
+    run(write_declaration(folder, pool, **LONG), folder, *WITHOUT_RAY)
     return bytes_of(folder / "tiny")
 
 
+@pytest.mark.ray
 def test_a_killed_driver_continues_and_gives_the_same_rows(
     pool: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_killed_driver_continues_and_gives_the_same_rows(
     assert spent == (plan["samples_seen"] * plan["train_flops_per_sample"]).sum()
 
 
+@pytest.mark.ray
 def test_a_killed_worker_is_restarted_from_its_checkpoint(
     pool: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
