@@ -11,10 +11,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from hashlib import blake2b
 from pathlib import Path
 
+from budgets.cost.counted import machine_cache
 from runners.host.faults import words_of
-
-CACHE = "STUDY_CACHE"
-"""Environment variable with the folder of a node's downloads."""
 
 
 class Storage:
@@ -207,15 +205,9 @@ class Storage:
                 raise OSError(f"storage {self.url} is away: {words_of(error)}") from error
 
 
-def node_cache() -> Path:
-    """Return this node's folder for all downloads."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get(CACHE) or Path(home) / "clip-scaling-study").absolute()
-
-
 def cache_folder(url: str) -> Path:
     """Return this node's folder for downloads from a storage."""
-    return node_cache() / blake2b(url.rstrip("/").encode(), digest_size=6).hexdigest()
+    return machine_cache() / blake2b(url.rstrip("/").encode(), digest_size=6).hexdigest()
 
 
 def _partial(path: Path) -> Path:

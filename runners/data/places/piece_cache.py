@@ -13,8 +13,8 @@ from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
+from budgets.cost.counted import machine_cache
 from budgets.quantity import parse_bytes
-from runners.host.storage import node_cache
 
 CACHE_SIZE = "STUDY_CACHE_SIZE"
 """Environment variable with the largest size of a node's cache of remote shards, such as ``500 GB``."""
@@ -117,4 +117,4 @@ def piece_cache() -> PieceCache:
         limit = parse_bytes(text) if text else DEFAULT_BYTES
     except ValueError as error:
         raise ValueError(f"{CACHE_SIZE}: {error}") from None
-    return PieceCache(node_cache() / "shards", limit)
+    return PieceCache(machine_cache() / "shards", limit)

@@ -15,6 +15,7 @@ import torch
 from s3fs import S3FileSystem
 from torch import Tensor
 
+from budgets.cost.counted import CACHE
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.in_place import not_indexed
 from runners.data.places import piece_cache, url_place
@@ -27,7 +28,7 @@ from runners.data.reading import order
 from runners.data.reading.training_set import StreamedSet
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host import faults
-from runners.host.storage import CACHE, Storage
+from runners.host.storage import Storage
 from tests.runners.host.bucket import Bucket
 
 SHARDS, EACH, BATCH, PIECE = 4, 100, 50, 2**14
