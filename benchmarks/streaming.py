@@ -9,8 +9,8 @@ bucket with an empty cache; ours from the cache that this left; and ours from a 
 second of wall-clock time from the first request on, the best of several rounds, because other load on the
 machine changes them.
 
-The server counts the requests and bytes of a ``top20`` of a pool that `data build` wrote: its pairs lie side by
-side. Bytes used are those of its images.
+The server counts the requests and bytes of a ``top20`` of a pool that `data build` wrote, whose pairs are
+neighbours. Bytes used are those of its images.
 
 The last lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
 """
@@ -41,10 +41,11 @@ from werkzeug.serving import WSGIRequestHandler, run_simple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.loader import BATCH, SIZE, make_shards, tokens
+from budgets.cost.counted import CACHE
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.pool.pool import Pool
 from runners.data.reading.training_set import StreamedSet
-from runners.host.storage import CACHE, Storage
+from runners.host.storage import Storage
 
 DELAY_S, FAILING, WORKERS = 0.03, 0.01, 1
 

@@ -19,6 +19,7 @@ import torch
 import webdataset
 from PIL import Image
 
+from budgets.cost.counted import CACHE
 from runners.data.build.in_place import open_pool
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.pool import Pool
@@ -26,7 +27,7 @@ from runners.data.pool.reader import read_images
 from runners.data.pool.samples import read_samples
 from runners.data.pool.shards import close_shard, write_sample
 from runners.data.pool.subset import rows_in
-from runners.host.storage import CACHE, Storage
+from runners.host.storage import Storage
 from runners.trials.trial import run_trial
 from runners.trials.trial_setup import TrialJob
 from study.cli import main
