@@ -166,6 +166,7 @@ def test_a_pool_keeps_all_scores_and_the_chosen_one_ranks(user: Path, run: Run) 
     assert rewritten.left_out == pool.left_out
     assert len(read_images(rewritten, np.arange(PAIRS), 48)) == PAIRS  # held to their hashes
 
+    assert "ranked by the score of both; 300 pairs have one:" in run(command("popularity' --name both"))
     run(command("score:mine"))
     again = Pool.open(pool.path)
     assert again.index.set_index("hash")["score"].to_dict() == mine.to_dict()
