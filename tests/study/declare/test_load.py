@@ -78,6 +78,8 @@ RECIPE = """precision: fp16
   accumulation: 4
   ema: 0.999
   unmasked_tail: 2%
+  embedding_decay: false
+  randaugment: 100%
   gradient_checkpointing: true
   compile: true
   diverged_after: off"""
@@ -100,6 +102,8 @@ def test_every_key_of_the_recipe_is_read_and_written_back(tmp_path: Path) -> Non
         accumulation=4,
         ema=0.999,
         unmasked_tail=0.02,
+        embedding_decay=False,
+        randaugment=1.0,
         gradient_checkpointing=True,
         compile=True,
         diverged_after=None,
