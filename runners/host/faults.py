@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeVar
 
+from budgets.names import without_password
+
 Fault = Literal["left", "crashed", "failed"]
 """Consequence of an early end: ``left`` (stopped on request, state kept), ``crashed`` (the cause may be
 temporary, so it is retried) or ``failed`` (the trial's own fault, would fail again)."""
@@ -89,12 +91,12 @@ def lost_its_peers(error: BaseException) -> bool:
 
 def words_of(error: BaseException) -> str:
     """Format an error as one line, with advice where there is any."""
-    name, lines = type(error).__name__, str(error).splitlines()
+    name, lines = type(error).__name__, without_password(str(error)).splitlines()
     if _is_gpu_full(error):
         first = lines[0].partition(". ")[0] if lines else name
         return f"{first}. Lower training.batch_size, or give a trial more resources.gpus"
     if isinstance(error, ProcessEnded):
-        return str(error)
+        return without_password(str(error))
     return f"{name}: {lines[0]}" if lines else name
 
 
@@ -129,7 +131,7 @@ def patiently(
             if time.monotonic() - began >= patience_s or hurry():
                 raise
             if attempt == 0:
-                say(f"{error}; trying again for up to {patience_s:.0f} s")
+                say(f"{without_password(str(error))}; trying again for up to {patience_s:.0f} s")
         time.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
     raise AssertionError("unreachable: 10**9 attempts")
 

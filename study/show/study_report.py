@@ -16,6 +16,7 @@ from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
 from budgets.book.ledger import read_entries
 from budgets.cost.flops import CONVENTION
+from budgets.names import without_password
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, read_json_lines, read_table, to_frame
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from study.state.begun import begun
@@ -55,7 +56,7 @@ def report_study(study: Study) -> Iterator[str]:
     summary = write_report(
         folder / "report",
         frames,
-        declaration_text=(folder / "study.yaml").read_text(encoding="utf-8"),
+        declaration_text=without_password((folder / "study.yaml").read_text(encoding="utf-8")),
         provenance=environment | {"FLOPs": CONVENTION},
         processes=_processes(),
     )

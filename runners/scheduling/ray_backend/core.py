@@ -26,7 +26,7 @@ from runners.host.faults import Notice, fault_of, words_of
 from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
 from runners.scheduling.backend import Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
-from runners.scheduling.ray_backend.address import on_loopback, require_cluster
+from runners.scheduling.ray_backend.address import guard_token, on_loopback, require_cluster
 
 if TYPE_CHECKING:
     from runners.scheduling.ray_backend.over_nodes import OverNodes
@@ -68,6 +68,7 @@ class RayBackend:
             os.environ["RAY_AUTH_MODE"] = "token"
             Config.initialize("")  # Ray read its configuration when it was imported
             local = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
+        guard_token()
         ray.init(
             address=address or "local",
             # A worker must import this checkout, not an installed package of the same name.
@@ -76,6 +77,7 @@ class RayBackend:
             logging_level=logging.ERROR,
             **local,
         )
+        guard_token()  # it may be new
         # One name for all tasks: Ray keeps 22 KiB of metrics per name until it ends.
         task = partial(ray.remote, max_retries=0, name="trial")
         self._task = task()(_run_in_fresh_process)
