@@ -1,5 +1,6 @@
 """Causes that end a trial early and their consequences; `docs/faults.md` has them as a table."""
 
+import errno
 import signal
 import threading
 import time
@@ -69,8 +70,8 @@ def fault_of(error: BaseException) -> Fault:
         return "left"
     if isinstance(error, ProcessEnded):
         return error.fault
-    if _is_gpu_full(error):
-        return "failed"
+    if _is_gpu_full(error) or getattr(error, "errno", None) == errno.EFBIG:
+        return "failed"  # the limit on the size of a file (`ulimit -f`) would be the same
     if isinstance(error, OSError | MemoryError) or lost_its_peers(error):
         return "crashed"
     if not isinstance(error, RuntimeError):
@@ -128,7 +129,7 @@ def patiently(
         try:
             return do()
         except OSError as error:
-            if time.monotonic() - began >= patience_s or hurry():
+            if time.monotonic() - began >= patience_s or hurry() or error.errno == errno.EFBIG:
                 raise
             if attempt == 0:
                 say(f"{without_password(str(error))}; trying again for up to {patience_s:.0f} s")
