@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -69,6 +70,19 @@ def require_cluster(address: str, *, patience_s: float = 15) -> frozenset[str]:
             "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, see docs/cluster.md"
         )
     return frozenset(asked.stdout.split())
+
+
+def answers(address: str, *, patience_s: float) -> bool:
+    """Return whether a server accepts connections at an address within some seconds."""
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + patience_s
+    while True:
+        with suppress(OSError):
+            socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
 
 
 def _reason(output: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from runners.scheduling.ray_backend.address import (
     _reason,
+    answers,
     cluster_address,
     guard_token,
     require_cluster,
@@ -141,3 +142,12 @@ def test_rays_token_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
 
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "auth_token").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_head_that_is_gone_does_not_answer() -> None:
+    with socket.socket() as head:
+        head.bind(("127.0.0.1", 0))
+        head.listen()
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        assert answers(address, patience_s=0)
+    assert not answers(address, patience_s=0)
