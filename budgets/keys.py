@@ -6,6 +6,7 @@ Loading, dumping and docs/declaration.md follow from that. No reader is given wh
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import cache
 from types import NoneType, UnionType
@@ -15,6 +16,28 @@ from budgets.names import unknown
 
 Given = Callable[[str], bool]
 """Tells whether a key was given in the file."""
+
+
+class DeclaredKeyError(ValueError):
+    """A declared value that does not fit the pool, the evaluation sets or the budget.
+
+    Args:
+        key: The key, such as ``budget.study`` or ``grid[2].quality``.
+        message: The error, without the place.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+@contextmanager
+def at_key(key: str) -> Iterator[None]:
+    """Context manager that turns a `ValueError` into a `DeclaredKeyError` at a key."""
+    try:
+        yield
+    except ValueError as error:
+        raise DeclaredKeyError(key, str(error)) from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

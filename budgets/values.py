@@ -56,6 +56,10 @@ def _path(text: str) -> str:
     return text
 
 
+def _place(text: str) -> str:
+    return _storage(text) if "://" in text else _path(text)
+
+
 def _storage(text: str) -> str:
     scheme, separator, rest = text.partition("://")
     if separator and scheme != "file":
@@ -174,6 +178,7 @@ factor = Reader(parse=parse_number, noun="a number", examples=("1.25",), at_leas
 
 share = Reader(parse=parse_share, noun="a share from 0 to 1", examples=("10%", "0.1"))
 positive_share = Reader(parse=parse_share, noun="a share", examples=("10%",), above=0, at_most=1)
+share_within = Reader(parse=parse_share, noun="a share", examples=("25%",), above=0, below=1)
 share_or_off = Reader(
     parse=parse_share, noun="a share", examples=("10%",), above=0, at_most=1, word=("off", None)
 )
@@ -199,8 +204,11 @@ seconds = Reader(
 name = Reader(parse=_name, noun="letters, digits, `.`, `_`, `-`")
 resource = Reader(parse=_resource, noun="a resource's name")
 metric = Reader(parse=_metric, noun="`<evaluation set>/<metric>`", examples=("held-out/top1",))
-quality = Reader(parse=check_quality, noun="`all`, `topNN`, or `subset:NAME`", examples=("top40",))
+quality = Reader(
+    parse=check_quality, noun="`all`, `topNN`, `topNN by SCORE`, or `subset:NAME`", examples=("top40",)
+)
 path = Reader(parse=_path, noun="a folder")
+place = Reader(parse=_place, noun="a folder, or an fsspec URL", examples=("pools/web", "s3://bucket/web"))
 storage = Reader(
     parse=_storage, noun="an absolute path, or an fsspec URL", examples=("/shared/clip", "s3://bucket/clip")
 )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Literal
 
-from runners.host.faults import Fault, fault_of, lost_its_peers, words_of
+from runners.host.faults import Fault, fault_of, lost_its_peers, shielded, unshield, words_of
 
 TRIAL_MODULES = ("runners.trials.trial",)
 """Modules that take seconds to import and that every trial needs."""
@@ -59,7 +59,8 @@ class FreshProcess:
         )
         self._asked, self._not_begun = False, ""
         try:
-            self._process.start()
+            with shielded():  # the fork server, which the first start brings up, has to outlive its processes
+                self._process.start()
         except (EOFError, OSError) as error:  # the fork server was killed; the next start finds a new one
             self._not_begun = f"no process could be started for the trial ({words_of(error)})"
         sender.close()
@@ -110,6 +111,7 @@ def _call(run: bytes, sender: Connection, environment: Mapping[str, str]) -> Non
     assert parent is not None
     # A thread of its own, because the main thread is busy with the call.
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    unshield()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the driver, which then asks to leave
     # The fork server's environment is that of its start, not that of the caller.
     os.environ.clear()

@@ -1,8 +1,10 @@
 """Reader of YAML nodes: each error names file and line, and all errors of a file are reported at once."""
 
+import re
 from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from budgets.keys import DeclaredKeyError
 from budgets.names import unknown
 
 T = TypeVar("T")
@@ -27,6 +30,40 @@ _LARGEST_BYTES = 4_000_000
 
 class DeclarationError(ValueError):
     """One or more errors of a declaration, one per line."""
+
+
+@contextmanager
+def errors_with_line(path: Path | None) -> Iterator[None]:
+    """Context manager that puts file and line of the declared key before a `DeclaredKeyError`.
+
+    Args:
+        path: The declaration's file; None to leave errors as they are.
+
+    Raises:
+        DeclarationError: Instead of the `DeclaredKeyError`.
+    """
+    try:
+        yield
+    except DeclaredKeyError as error:
+        if path is None:
+            raise
+        raise DeclarationError(f"{path}:{_line(path, error.key)}: {error}") from None
+
+
+def _line(path: Path, key: str) -> int:
+    """Return the line of a key such as ``grid[2].quality``, or of what is there on the way to it."""
+    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
+    line = 1
+    for name, number in re.findall(r"(\w[\w-]*)(?:\[(\d+)\])?", key):
+        inside = node.value if isinstance(node, yaml.MappingNode) else ()
+        found = next((pair for pair in inside if pair[0].value == name), None)
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+        if number and isinstance(node, yaml.SequenceNode):
+            node = node.value[int(number) - 1]
+            line = node.start_mark.line + 1
+    return line
 
 
 class Problems:
@@ -168,6 +205,10 @@ class Section:
     def is_section(self, key: str) -> bool:
         """Return whether a key holds an inner mapping."""
         return isinstance(self._values.get(key), yaml.MappingNode)
+
+    def is_value(self, key: str) -> bool:
+        """Return whether a key holds a single value."""
+        return isinstance(self._values.get(key), yaml.ScalarNode)
 
     def where(self, key: str) -> str:
         """Return file and line of a key, or of the section if the key is absent."""

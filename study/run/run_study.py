@@ -91,6 +91,7 @@ def would_run(
     Raises:
         ValueError: The run would be refused.
     """
+    require_runnable(study.declaration)
     _check_tuning(plan, only=only)
     tuning = None
     if plan.tuning is not None and plan.tuning.waiting:

@@ -23,7 +23,7 @@ from ray._raylet import Config  # type: ignore[attr-defined]  # of its compiled 
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from runners.host.faults import Notice, fault_of, words_of
+from runners.host.faults import Notice, fault_of, shielded, words_of
 from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
 from runners.scheduling.backend import ClusterLostError, Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
@@ -71,14 +71,15 @@ class RayBackend:
             Config.initialize("")  # Ray read its configuration when it was imported
             local = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
         guard_token()
-        ray.init(
-            address=address or "local",
-            # A worker must import this checkout, not an installed package of the same name.
-            runtime_env={"env_vars": {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **local,
-        )
+        with shielded():  # Ray's daemons, and the workers that they start
+            ray.init(
+                address=address or "local",
+                # A worker must import this checkout, not an installed package of the same name.
+                runtime_env={"env_vars": {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **local,
+            )
         guard_token()  # it may be new
         self._head: str = ray.get_runtime_context().gcs_address
         self._lost = False
