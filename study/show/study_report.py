@@ -19,6 +19,7 @@ from analysis.report.study_frames import StudyFrames
 from budgets.book.ledger import read_entries
 from budgets.cost.flops import CONVENTION
 from budgets.declaration import FolderPool
+from budgets.names import without_password
 from runners.results import (
     CURVE_COLUMNS,
     MIDWAY_COLUMNS,
@@ -58,7 +59,7 @@ def report_study(study: Study, *, reload_s: int | None = None) -> Iterator[str]:
     summary = write_report(
         folder / "report",
         frames,
-        declaration_text=(folder / "study.yaml").read_text(encoding="utf-8"),
+        declaration_text=without_password((folder / "study.yaml").read_text(encoding="utf-8")),
         provenance=_provenance(study, frames.events)
         | _trained_with(environment)
         | {"FLOPs": CONVENTION + measured},
