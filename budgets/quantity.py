@@ -133,14 +133,16 @@ def format_flops(flops: float, *, digits: int = 4) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Write a duration with a readable unit: ``42 s``, ``7 min``, ``3.5 h``, ``2.1 d``."""
+    """Write a duration with a readable unit: ``42 s``, ``7 min``, ``3.5 h``, ``2.1 d``, ``9,230 years``."""
     if seconds < 100:  # noqa: PLR2004 - below this, seconds read best
         return f"{seconds:.0f} s"
     if seconds < 100 * 60:
         return f"{seconds / 60:.0f} min"
     if seconds < 100 * 3600:
         return f"{seconds / 3600:.3g} h"
-    return f"{seconds / 86400:.3g} d"
+    if seconds < 1000 * 86400:
+        return f"{seconds / 86400:.3g} d"
+    return f"{float(f'{seconds / (365.25 * 86400):.3g}'):,.12g} years"
 
 
 def _device_flops(text: str, time: re.Match[str]) -> int:

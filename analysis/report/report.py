@@ -139,6 +139,11 @@ def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing
     left_out = pd.DataFrame() if found.imported else study.left_out
     course: tuple[FigureData | Missing, ...] = (
         run_figures.training_loss(found.trials, draws, study.curves),
+        *(
+            ()
+            if study.midway.empty
+            else (run_figures.on_the_way(found.trials, draws, study.midway, study.results),)
+        ),
         course_figures.plan_grid(study.plan, left_out, study.results),
         run_figures.ledger_bars(study.plan, study.ledger),
         course_figures.schedule(study.plan, study.events),

@@ -5,8 +5,8 @@ hash, and a field that was added later enters it only where it differs from its 
 
 Devices, accumulation, gradient checkpointing and compilation change a result by rounding alone and are no
 part of the id: a trial may go on with others. Batch norm is the exception, because its statistics are those
-of a part of the batch, and recomputation updates its running ones twice: with a ResNet, accumulation and
-gradient checkpointing enter the id.
+of a part of the batch, and recomputation updates its running ones twice: with it, accumulation and gradient
+checkpointing enter the id.
 """
 
 import hashlib
@@ -16,7 +16,6 @@ from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING
 
-from budgets.cost.model_config import complete
 from budgets.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def trial_id(trial: "Trial") -> str:
     Costs are not part of it, so that a correction of the FLOP accounting keeps the ids.
     """
     cell = trial.cell
-    config, batch_norm = _config(cell.architecture, trial.architecture_config)
+    config = _config(cell.architecture, trial.architecture_config)
     parts = (
         f'"architecture_config":{config}',
         f'"batch_size":{trial.batch_size}',
@@ -42,7 +41,7 @@ def trial_id(trial: "Trial") -> str:
         f'"evaluation_sets":{_names(trial.evaluation_sets)}',
         f'"lr_peak":{trial.lr_peak!r}',
         f'"pool":{_text(trial.pool)}',
-        f'"recipe":{_recipe(trial.recipe, batch_norm)}',
+        f'"recipe":{_recipe(trial.recipe, trial.batch_norm)}',
         f'"samples_seen":{trial.samples_seen}',
         f'"seed":{trial.seed}',
     )
@@ -59,15 +58,15 @@ def _cell(cell: "Cell") -> str:
 
 
 # A large grid has very many trials but few architectures: each config is serialised once.
-_configs: dict[str, tuple[Mapping[str, object], str, bool]] = {}
+_configs: dict[str, tuple[Mapping[str, object], str]] = {}
 
 
-def _config(name: str, config: Mapping[str, object]) -> tuple[str, bool]:
-    """Return the config as text, and whether its image tower has batch norm."""
+def _config(name: str, config: Mapping[str, object]) -> str:
+    """Return the config as text."""
     known = _configs.get(name)
     if known is None or known[0] is not config:
-        known = _configs[name] = config, _json(config), complete(config).family == "resnet"
-    return known[1:]
+        known = _configs[name] = config, _json(config)
+    return known[1]
 
 
 @cache

@@ -72,8 +72,10 @@ class Trial:
         recipe: The other optimisation settings.
         train_flops_per_sample: Training FLOPs of one pair (`budgets.cost.flops.CONVENTION`).
         tail_flops_per_sample: Training FLOPs of one pair in the unmasked tail; 0 without one.
-        evaluation_flops: Forward FLOPs of its evaluation.
+        evaluation_flops: Forward FLOPs of all its evaluations.
+        evaluations: Evaluations: the last one, and those at shares of its steps.
         parameters: Trainable parameters, the strategy's head included.
+        batch_norm: True if the model has batch norm, see `budgets.planning.identity`.
         resources: What it runs on; no part of its result.
         trial_id: Identifies the trial in any study, see `budgets.planning.identity`.
     """
@@ -91,12 +93,19 @@ class Trial:
     evaluation_flops: int
     parameters: int
     tail_flops_per_sample: int = 0
+    batch_norm: bool = False
+    evaluations: int = 1
     resources: TrialResources = field(default_factory=TrialResources)
     trial_id: str = field(init=False, compare=False, default="")
 
     def __post_init__(self) -> None:
         """Derive the id."""
         object.__setattr__(self, "trial_id", trial_id(self))
+
+    @property
+    def flops_per_evaluation(self) -> int:
+        """Forward FLOPs of one evaluation."""
+        return self.evaluation_flops // self.evaluations
 
     @property
     def steps(self) -> int:

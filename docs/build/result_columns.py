@@ -61,6 +61,8 @@ After the columns below there is one float64 column per metric, `<evaluation set
 standard error, `<evaluation set>/<metric>_se`: `held-out/top1`, `held-out/top1_se`.
 [Evaluation](evaluation.md#what-is-measured) lists the metrics. Accuracies are fractions from 0 to 1.""",
     "curves.parquet": "Training curves: several rows per trial with a result; `trial` joins them to results.",
+    "midway.parquet": """Metrics at the shares of a trial's steps that `evaluation.at` declares: one row per
+evaluation before the end, whose metrics follow as in `results.parquet`. Written if there are any.""",
     "plan.parquet": "One row per planned trial, written when a run starts.",
     "left-out.parquet": "One row per cell that the plan leaves out, in whole or for some of its seeds.",
 }

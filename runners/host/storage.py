@@ -11,10 +11,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from hashlib import blake2b
 from pathlib import Path
 
+from budgets.cost.counted import machine_cache
 from runners.host.faults import words_of
-
-CACHE = "STUDY_CACHE"
-"""Environment variable with the folder of a node's downloads."""
 
 
 class Storage:
@@ -183,9 +181,7 @@ class Storage:
 
 def cache_folder(url: str) -> Path:
     """Return this node's folder for downloads from a storage."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    top = os.environ.get(CACHE) or Path(home) / "clip-scaling-study"
-    return Path(top).absolute() / blake2b(url.rstrip("/").encode(), digest_size=6).hexdigest()
+    return machine_cache() / blake2b(url.rstrip("/").encode(), digest_size=6).hexdigest()
 
 
 def _partial(path: Path) -> Path:

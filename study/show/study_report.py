@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,14 +16,23 @@ from analysis.paper.paper_page import write_paper_page
 from analysis.paper.paper_panels import READERS
 from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
+from budgets.book.ledger import read_entries
 from budgets.cost.flops import CONVENTION
 from budgets.declaration import FolderPool
-from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, read_json_lines, read_table, to_frame
+from runners.results import (
+    CURVE_COLUMNS,
+    MIDWAY_COLUMNS,
+    RESULT_COLUMNS,
+    read_json_lines,
+    read_table,
+    to_frame,
+)
+from runners.trials.trial_files import MIDWAY
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from study.state.begun import begun
 from study.state.environment import own_version
 from study.state.imported import Imported
-from study.state.study import Study
+from study.state.study import Study, counted_models
 from study.storage.lock import running as running_now
 
 RELOAD_S = 30
@@ -42,12 +52,16 @@ def report_study(study: Study, *, reload_s: int | None = None) -> Iterator[str]:
         ValueError: The study has not been run.
     """
     folder, frames = study.folder, study_frames(study)
-    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    environment = _environment(folder / "environment.json")
+    counted = counted_models(study.declaration)
+    measured = f" Measured by torch's FLOP counter, without closed form: {counted}." if counted else ""
     summary = write_report(
         folder / "report",
         frames,
         declaration_text=(folder / "study.yaml").read_text(encoding="utf-8"),
-        provenance=_provenance(study, frames.events) | _trained_with(environment) | {"FLOPs": CONVENTION},
+        provenance=_provenance(study, frames.events)
+        | _trained_with(environment)
+        | {"FLOPs": CONVENTION + measured},
         processes=_processes(),
         made=_now(),
         reload_s=reload_s,
@@ -92,7 +106,7 @@ def study_frames(study: Study) -> StudyFrames:
     """
     folder = study.folder
     if not (folder / "plan.parquet").exists():
-        raise ValueError(f"{folder} has no results; run `python -m study run {study.declaration.name}` first")
+        raise ValueError(f"{folder} has no results; run `python -m study run {study.word}` first")
     plan = read_table(folder / "plan.parquet")
     results = _table_or_empty(study, "results.parquet", RESULT_COLUMNS)
     missing = plan[~plan["trial"].isin(results["trial"])]
@@ -104,9 +118,10 @@ def study_frames(study: Study) -> StudyFrames:
         budget_flops=study.declaration.study_flops,
         results=results,
         curves=_table_or_empty(study, "curves.parquet", CURVE_COLUMNS),
+        midway=_table_or_empty(study, MIDWAY, MIDWAY_COLUMNS),
         plan=plan,
         left_out=read_table(folder / "left-out.parquet"),
-        ledger=read_json_lines(folder / "ledger.jsonl"),
+        ledger=pd.DataFrame(map(asdict, read_entries(folder / "ledger.jsonl"))),
         events=read_json_lines(folder / "events.jsonl"),
         begun=begun(folder, dict(zip(missing["trial"], missing["steps"], strict=True))),
         tuned=_tuned(study),
@@ -204,6 +219,13 @@ def report_paper(results: Path, study: Study | Imported | None) -> Iterator[str]
 def _processes() -> int:
     """Return the number of processes that draw figures."""
     return min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
+
+
+def _environment(path: Path) -> dict[str, str]:
+    try:
+        return {str(name): str(value) for name, value in json.loads(path.read_bytes()).items()}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}); run the study again to rewrite it") from None
 
 
 def _tuned(study: Study) -> Tuned | None:

@@ -15,6 +15,7 @@ from runners.data.pool.pool import Pool
 from runners.data.pool.reader import captions, read_pairs
 from runners.data.reading.cache import shared_images
 from runners.data.reading.order import positions
+from runners.host.faults import shielded
 
 IN_MEMORY_BYTES = 8 * 2**30
 """Decoded size above which a subset is streamed; fixed, because the order of samples depends on it."""
@@ -137,7 +138,9 @@ class StreamedSet:
             prefetch_factor=ahead.parts_per_worker if self.workers else None,
             multiprocessing_context=_WORKERS_START if self.workers else None,
         )
-        known, arrived = set(self.damage), iter(loader)
+        known = set(self.damage)
+        with shielded():  # a signal to the whole run must not take the workers away before the checkpoint
+            arrived = iter(loader)
         for _ in range(first_step, steps):
             images = torch.empty(size, 3, self.image_size, self.image_size, dtype=torch.uint8)
             tokens: list[Tensor] = []

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from study.commands.command import add_pool_options, open_console
+from study.commands.command import add_pool_options, number, open_console
 
 NAME = "build"
 HELP = "build a pool; the same command continues an interrupted build"
@@ -52,7 +52,10 @@ def add_options(parser: ArgumentParser) -> None:
         help="command that downloads (default: img2dataset)",
     )
     parser.add_argument(
-        "--image-size", type=int, default=256, help="side of downloaded images in pixels (default: 256)"
+        "--image-size",
+        type=number(8, 8192, int),
+        default=256,
+        help="side of downloaded images in pixels (default: 256)",
     )
     parser.add_argument(
         "--resize-mode",
@@ -60,8 +63,12 @@ def add_options(parser: ArgumentParser) -> None:
         default="keep_ratio",
         help="img2dataset's resize mode (default: keep_ratio)",
     )
-    parser.add_argument("--retries", type=int, default=2, help="retries of a failed URL (default: 2)")
-    parser.add_argument("--timeout", type=int, default=10, help="seconds to wait for a server (default: 10)")
+    parser.add_argument(
+        "--retries", type=number(0, 1000, int), default=2, help="retries of a failed URL (default: 2)"
+    )
+    parser.add_argument(
+        "--timeout", type=number(1, 3600, int), default=10, help="seconds to wait for a server (default: 10)"
+    )
     parser.add_argument(
         "--user-agent",
         default="clip-scaling-study",

@@ -20,7 +20,7 @@ from tests.analysis.synthetic import study
 NAMES = [
     "error-compute-architecture", "error-compute-strategy", "error-samples-strategy", "pareto", "error-data",
     "error-epochs", "quality", "equivalence-compute", "shift", "isoflop", "residuals", "forecasts",
-    "training-loss", "plan", "ledger", "schedule",
+    "training-loss", "on-the-way", "plan", "ledger", "schedule",
 ]  # fmt: skip
 
 
@@ -41,6 +41,16 @@ def drawn(frames: StudyFrames) -> dict[str, FigureData]:
 def test_a_full_study_supports_every_figure(drawn: dict[str, FigureData]) -> None:
     assert list(drawn) == NAMES
     assert set().union(*(data.frame["mark"] for data in drawn.values())) <= set(MARKS)
+
+
+def test_error_on_the_way_ends_at_the_result(drawn: dict[str, FigureData], frames: StudyFrames) -> None:
+    lines = drawn["on-the-way"].frame
+    ends = frames.results.set_index("trial")
+
+    for trial, line in lines.groupby("line"):
+        top1, flops = (float(ends[name][str(trial)]) for name in ("held-out/top1", "train_flops"))
+        assert line["x"].tolist() == pytest.approx([flops / 4, flops / 2, flops])
+        assert line["y"].tolist() == pytest.approx([100 * (1 - top1 / over) for over in (4, 2, 1)])
 
 
 _BARS = ("quality", "plan", "ledger", "schedule")

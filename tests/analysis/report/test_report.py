@@ -64,7 +64,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_folder_holds_page_figures_and_tables(written: tuple[ReportSummary, Elements]) -> None:
     folder = written[0].page.parent
     assert sorted(path.name for path in folder.iterdir()) == ["figures", "report.html", "tables"]
-    assert len(list((folder / "figures").glob("*.pdf"))) == 15
+    assert len(list((folder / "figures").glob("*.pdf"))) == 16
     assert {path.stem for path in (folder / "tables").iterdir()} == {
         "best", "contrasts", "fits", "isoflop", "crossovers", "equivalence", "holdout", "findings", "cost",
         "trials", "left-out", "missing", "envelope", "quality-trade", "robustness", "surfaces",

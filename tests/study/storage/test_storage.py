@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from budgets.book.ledger import read_entries, reserved
-from runners.host.storage import CACHE, Storage
+from budgets.cost.counted import CACHE
+from runners.host.storage import Storage
 from runners.results import read_json_lines
 from study.declare.load import load_declaration
 from study.state.study import find_study
