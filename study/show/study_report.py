@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from analysis.charts.tuning_figures import Tuned
 from analysis.paper.paper_figures import paper_figures
 from analysis.paper.paper_page import write_paper_page
 from analysis.paper.paper_panels import READERS
+from analysis.report.comparison import write_comparison
 from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
 from budgets.book.ledger import read_entries
@@ -191,6 +192,28 @@ def imported_frames(study: Imported) -> StudyFrames:
         imported=f"{record['rows'] - len(dropped):,} of {record['rows']:,} "
         f"rows of {record['table']}, imported",
     )
+
+
+def report_comparison(
+    studies: Sequence[Study | Imported], results: Path, *, name: str | None
+) -> Iterator[str]:
+    """Write ``comparisons/NAME/comparison.html`` and yield what changed in the answer.
+
+    Args:
+        studies: The studies; the others are compared with the first.
+        results: Folder of studies.
+        name: Name of the comparison; None for ``A-vs-B``.
+
+    Raises:
+        ValueError: The studies can't be compared, or the name is no folder's name.
+    """
+    frames = [imported_frames(one) if isinstance(one, Imported) else study_frames(one) for one in studies]
+    named = name or "-vs-".join(each.name for each in frames)
+    if Path(named).name != named:
+        raise ValueError(f"--name {named}: not the name of a folder; leave out any path")
+    folder = results / "comparisons" / named
+    yield from write_comparison(folder, frames, made=_now())
+    yield f"comparison: {folder / 'comparison.html'}"
 
 
 def report_paper(results: Path, study: Study | Imported | None) -> Iterator[str]:
