@@ -11,6 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.charts.tuning_figures import Tuned
+from analysis.claims.findings import findings
+from analysis.claims.statement_frame import from_figures, from_study
 from analysis.paper.paper_figures import paper_figures
 from analysis.paper.paper_page import write_paper_page
 from analysis.paper.paper_panels import READERS
@@ -232,8 +234,11 @@ def report_paper(results: Path, study: Study | Imported | None) -> Iterator[str]
         page = write_paper_page(results / "paper-figures", figures, processes=_processes())
     else:
         report = study.folder / "report"
+        frames = imported_frames(study) if isinstance(study, Imported) else study_frames(study)
         page = write_paper_page(
             report / "paper", figures, study=study.folder.name, theirs=report / "figures",
+            ours=findings(from_study(frames.results, metric=frames.metric)),
+            published=findings(from_figures(read_any_table(PAPER_FIGURES)), by_counts=True),
             processes=_processes(),
         )  # fmt: skip
     yield f"the paper's figures: {page}"
