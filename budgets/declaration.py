@@ -43,10 +43,10 @@ class EmbeddedPool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FolderPool:
-    """A folder of webdataset shards, in the layout that img2dataset writes."""
+    """A pool of webdataset shards, in the layout that img2dataset writes, in a folder or below a URL."""
 
-    path: Annotated[str, values.path]
-    """The folder of a pool of webdataset shards."""
+    path: Annotated[str, values.place]
+    """The folder of a pool of webdataset shards, or the fsspec URL of one that has an index."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,8 +68,8 @@ class EvaluationSet:
     A set of a described pool may be described as well: ``images`` and ``texts`` in place of ``path``.
     """
 
-    path: Annotated[str | None, values.path] = None
-    """Its folder in CLIP_benchmark's webdataset layout."""
+    path: Annotated[str | None, values.place] = None
+    """Its folder in CLIP_benchmark's webdataset layout, or an fsspec URL of one."""
     probe: bool = False
     """Whether linear and few-shot probes are fitted to its training split."""
     images: Annotated[int | None, values.positive_or_zero] = None
@@ -140,7 +140,7 @@ class GridBlock:
     sizes: tuple[Annotated[int | None, values.pairs_or_all], ...] = (None,)
     """Subset sizes in pairs; ``all`` (None) takes all pairs of the quality."""
     quality: tuple[Annotated[str, values.quality], ...] = ("all",)
-    """``all``, or ``topNN``: the best NN % of the pool by score."""
+    """``all``, or ``topNN``: the best NN % of the pool by score; ``topNN by SCORE``: by a named one."""
     regime: Regime = "fixed-compute"
     """How many samples a trial sees: ``fixed-compute`` as many as a level buys, ``one-epoch`` the subset
     once, ``equal-samples`` as many as ``samples`` says."""
@@ -186,8 +186,9 @@ class Exclusion:
 class Training:
     """The training of all trials.
 
-    ``cooldown`` goes with ``schedule: constant-with-cooldown``, ``eps`` with ``optimizer: adamw``. A batch
-    must be a multiple of ranks times ``accumulation``.
+    ``cooldown`` goes with ``schedule: constant-with-cooldown`` or ``trunk``, ``eps`` with
+    ``optimizer: adamw``; ``trunk`` needs ``warmup`` in samples. A batch must be a multiple of ranks times
+    ``accumulation``.
     """
 
     preset: Annotated[str, OneOf(kind="preset", allowed=tuple(PRESETS))] = "default"
@@ -505,6 +506,9 @@ class Declaration:
         if self.cluster is not None and self.cluster.count < trial.devices:
             count = f"cluster.count = {self.cluster.count}"
             yield "cluster.count", f"{count} is fewer than resources.gpus = {trial.gpus} of one trial{where}"
+        if "://" in (self.storage or "") and self.training.recipe.schedule == "trunk":
+            needs = "needs a folder that all nodes share: trials continue from each other's files"
+            yield "storage", f"storage: schedule: trunk {needs}; found {self.storage}"
         if "://" in (self.storage or "") and trial.nodes > 1:
             why = f"needs a folder that they share; {self.storage} is copied to each node by itself"
             yield "storage", f"storage: a trial{where} over resources.nodes = {trial.nodes} {why}"

@@ -56,6 +56,10 @@ def _path(text: str) -> str:
     return text
 
 
+def _place(text: str) -> str:
+    return _storage(text) if "://" in text else _path(text)
+
+
 def _storage(text: str) -> str:
     scheme, separator, rest = text.partition("://")
     if separator and scheme != "file":
@@ -200,8 +204,11 @@ seconds = Reader(
 name = Reader(parse=_name, noun="letters, digits, `.`, `_`, `-`")
 resource = Reader(parse=_resource, noun="a resource's name")
 metric = Reader(parse=_metric, noun="`<evaluation set>/<metric>`", examples=("held-out/top1",))
-quality = Reader(parse=check_quality, noun="`all`, `topNN`, or `subset:NAME`", examples=("top40",))
+quality = Reader(
+    parse=check_quality, noun="`all`, `topNN`, `topNN by SCORE`, or `subset:NAME`", examples=("top40",)
+)
 path = Reader(parse=_path, noun="a folder")
+place = Reader(parse=_place, noun="a folder, or an fsspec URL", examples=("pools/web", "s3://bucket/web"))
 storage = Reader(
     parse=_storage, noun="an absolute path, or an fsspec URL", examples=("/shared/clip", "s3://bucket/clip")
 )

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from budgets.cost.flops import CONVENTION
+from budgets.planning.identity import trunk_id
 from budgets.planning.plan import Cell, LeftOut, Trial
 from runners.host.files import new_file
 
@@ -40,7 +41,9 @@ class TableColumn(NamedTuple):
 _CELL = {
     "regime": TableColumn("str", "", "`fixed-compute`, `one-epoch` or `equal-samples`"),
     "subset_size": TableColumn("int64", "pairs", "Size of the training subset"),
-    "quality": TableColumn("str", "", "Quality filter of the subset: `all`, `topNN` or `subset:NAME`"),
+    "quality": TableColumn(
+        "str", "", "Quality filter of the subset: `all`, `topNN`, `topNN by SCORE` or `subset:NAME`"
+    ),
     "architecture": TableColumn("str", "", "Architecture, by its catalogue name"),
     "strategy": TableColumn("str", "", "Training strategy, by its name"),
     "level_flops": TableColumn("float64", "FLOPs", "Budget level under `fixed-compute`; otherwise NaN"),
@@ -49,7 +52,13 @@ _TRIAL = {
     "trial": TableColumn("str", "", "Id of the trial: a hash of its full description"),
     **_CELL,
     "seed": TableColumn("int64", "", "Seed of initial weights, sample order and augmentation"),
-    "train_flops": TableColumn("float64", "FLOPs", "Training FLOPs of the whole trial"),
+    "train_flops": TableColumn("float64", "FLOPs", "Training FLOPs that the model is trained with"),
+    "paid_flops": TableColumn(
+        "float64",
+        "FLOPs",
+        "Training FLOPs that the trial costs the study: those after the shared part of a trunk",
+    ),
+    "trunk": TableColumn("str", "", "Id of the trunk that the trial shares with others; empty without one"),
     "train_flops_per_sample": TableColumn(
         "int64", "FLOPs", "Training FLOPs of one pair, outside an unmasked tail"
     ),
@@ -126,6 +135,8 @@ def plan_row(trial: Trial) -> dict[str, object]:
         **cell_row(trial.cell),
         "seed": trial.seed,
         "train_flops": float(trial.train_flops),
+        "paid_flops": float(trial.paid_flops),
+        "trunk": trunk_id(trial) if trial.milestone_step else "",
         "train_flops_per_sample": trial.train_flops_per_sample,
         "evaluation_flops": float(trial.evaluation_flops),
         "samples_seen": trial.samples_seen,
@@ -195,6 +206,9 @@ def read_table(path: Path) -> pd.DataFrame:
             "run the study again to rewrite it"
         )
     frame: pd.DataFrame = table.to_pandas()
+    # Tables from before trunks: each trial paid for all of its training.
+    if "train_flops_per_sample" in frame and "paid_flops" not in frame:
+        frame = frame.assign(paid_flops=frame["train_flops"], trunk="")
     return frame
 
 

@@ -81,7 +81,7 @@ def totals(
     """
     hours = sum(trial_hours(events).values()) if len(events) else float("nan")
     return Cost(
-        planned_flops=float(_flops(plan, "train_flops").sum()) + _sum(ledger, ("charged",), "train_flops"),
+        planned_flops=float(_planned(plan).sum()) + _sum(ledger, ("charged",), "train_flops"),
         spent_flops=_sum(ledger, GONE, "train_flops"),
         wasted_flops=_sum(ledger, ("wasted",), "train_flops"),
         evaluation_flops=_sum(ledger, GONE, "evaluation_flops"),
@@ -162,7 +162,7 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame | No
     )
     planned = pd.DataFrame({
         "trial": plan["trial"].to_numpy(object), "regime": plan["regime"].to_numpy(object),
-        "budget": budget, "planned": _flops(plan, "train_flops"),
+        "budget": budget, "planned": _planned(plan),
     })  # fmt: skip
     attempts = ("spent", "wasted")
     of_trial = {
@@ -188,6 +188,11 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame | No
             "evaluation": scored[what], "hours": 0.0,
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _planned(plan: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return what each planned trial costs the study: not what its trunk shares."""
+    return _flops(plan, "paid_flops" if "paid_flops" in plan else "train_flops")
 
 
 def _flops(frame: pd.DataFrame, column: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -99,6 +99,18 @@ class Ledger:
             )
         self._append(Entry(entry="reserved", what=what, train_flops=train_flops))
 
+    def renew(self, what: str, train_flops: int) -> None:
+        """Replace a started trial's open reservation where its cost has changed: it shares another trunk now.
+
+        Nothing is reserved where the study budget has no room; the trial then waits like one not started.
+        """
+        held = self._book.open.get(what)
+        if held is None or held.reserved == train_flops:
+            return
+        self.settle(what, train_flops=0, evaluation_flops=0)
+        if self.room_flops is None or train_flops <= self.room_flops:
+            self.reserve(what, train_flops)
+
     @property
     def room_flops(self) -> int | None:
         """Training FLOPs of the study budget that are neither spent nor reserved; None without a budget.

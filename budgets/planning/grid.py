@@ -1,6 +1,6 @@
 """The declared grid: its cells in order, with the costs shared by an architecture and a strategy."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +62,14 @@ class Combination:
         tail = self.recipe.tail_steps(steps)
         flops = (steps - tail) * self.train_flops_per_sample + tail * self.tail_flops_per_sample
         return flops * self.batch_size
+
+    def curve_flops(self, levels: Sequence[int]) -> int:
+        """Training FLOPs that one run at each of the rising levels costs, with their trunk paid once."""
+        paid = shared = 0
+        for steps in map(self.steps_within, levels):
+            paid += self.train_flops(steps) - shared * self.train_flops_per_sample * self.batch_size
+            shared = self.recipe.trunk_steps(steps)
+        return paid
 
     def steps_within(self, train_flops: int) -> int:
         """Return the most steps that cost at most ``train_flops``; 0 if the strategy is inapplicable."""
@@ -169,7 +177,7 @@ class Grid:
         return Trial(
             cell=candidate.cell,
             seed=seed,
-            pool=self.pool.name,
+            pool=self.pool.id_of(candidate.cell.quality),
             evaluation_sets=self.evaluation.names,
             architecture_config=setup.architecture.config,
             batch_norm=setup.architecture.batch_norm,

@@ -16,6 +16,7 @@ from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING
 
+from budgets.quality import BY
 from budgets.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -32,17 +33,27 @@ def trial_id(trial: "Trial") -> str:
 
     Costs are not part of it, so that a correction of the FLOP accounting keeps the ids.
     """
+    return _digest(trial, _cell(trial.cell), trial.samples_seen)
+
+
+def trunk_id(trial: "Trial") -> str:
+    """Derive the id of a trial's trunk: the same for trials that differ only in how long they train."""
     cell = trial.cell
-    config = _config(cell.architecture, trial.architecture_config)
+    subset = f"[{cell.subset_size},{_text(cell.quality)},{_text(cell.architecture)},{_text(cell.strategy)}]"
+    return _digest(trial, subset, 0)
+
+
+def _digest(trial: "Trial", cell: str, samples: int) -> str:
+    config = _config(trial.cell.architecture, trial.architecture_config)
     parts = (
         f'"architecture_config":{config}',
         f'"batch_size":{trial.batch_size}',
-        f'"cell":{_cell(cell)}',
+        f'"cell":{cell}',
         f'"evaluation_sets":{_names(trial.evaluation_sets)}',
         f'"lr_peak":{trial.lr_peak!r}',
         f'"pool":{_text(trial.pool)}',
         f'"recipe":{_recipe(trial.recipe, trial.batch_norm)}',
-        f'"samples_seen":{trial.samples_seen}',
+        f'"samples_seen":{samples}',
         f'"seed":{trial.seed}',
     )
     content = f"[{_VERSION},{{{','.join(parts)}}}]"
@@ -51,8 +62,10 @@ def trial_id(trial: "Trial") -> str:
 
 def _cell(cell: "Cell") -> str:
     level = "null" if cell.level_flops is None else cell.level_flops
+    # ``top40 by mine`` is ``top40`` of the pool in the order of ``mine``, which ``trial.pool`` names.
+    quality = cell.quality.partition(BY)[0]
     return (
-        f'{{"architecture":{_text(cell.architecture)},"level_flops":{level},"quality":{_text(cell.quality)},'
+        f'{{"architecture":{_text(cell.architecture)},"level_flops":{level},"quality":{_text(quality)},'
         f'"regime":{_text(cell.regime)},"strategy":{_text(cell.strategy)},"subset_size":{cell.subset_size}}}'
     )
 

@@ -63,19 +63,11 @@ def choose_levels(grid: Grid, charges: tuple[Charge, ...], study_flops: int) -> 
     ladder = grid.declaration.ladder
 
     def cost(top: int) -> int:
-        return sum(
-            number * _train_flops(level, setups[key])
-            for level in _levels(top, ladder)
-            for key, number in counts.items()
-        )
+        levels = _levels(top, ladder)
+        return sum(number * setups[key].curve_flops(levels) for key, number in counts.items())
 
     top = _highest(lambda top: cost(top) <= study_flops - rest, study_flops)
     return _levels(top, ladder)
-
-
-def _train_flops(level: int, setup: Combination) -> int:
-    """Cost of a trial at a level, in whole batches."""
-    return setup.train_flops(setup.steps_within(level))
 
 
 def _levels(top: int, ladder: Ladder) -> tuple[int, ...]:

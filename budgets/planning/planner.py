@@ -19,6 +19,7 @@ from budgets.planning.price import NOTHING, Speeds
 from budgets.planning.resources import CPUS_PER_GPU
 from budgets.planning.sanity import LEAST_LEVEL, warnings, without_unit
 from budgets.planning.trim import Trimmed, trim
+from budgets.planning.trunks import share_trunks
 from budgets.planning.tuning import Scores, plan_tuning, tuning_reserve
 from budgets.planning.winner import tuning_notes
 from budgets.quantity import format_flops
@@ -110,6 +111,8 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
         tuning=tuning,
     )
     plan = allocate(plan, grid, own)
+    # Anew, since resources enter the ids of trials with batch norm.
+    plan = replace(plan, trials=share_trunks(plan.trials))
     return replace(plan, warnings=(*plan.warnings, *_cores(plan, declaration)))
 
 
@@ -141,7 +144,7 @@ def _trials(grid: Grid, levels: tuple[int, ...]) -> tuple[tuple[Trial, ...], tup
             if key not in trials:
                 trials[key] = grid.trial(candidate, seed)
     ordered = sorted(trials.values(), key=lambda trial: trial.cell.level_flops or 0)
-    return tuple(ordered), tuple(left_out.values())
+    return share_trunks(ordered), tuple(left_out.values())
 
 
 def _check_schedule(trials: tuple[Trial, ...]) -> None:
@@ -204,7 +207,7 @@ def _too_dear(
 
 
 def _cost(trials: tuple[Trial, ...]) -> int:
-    return sum(trial.train_flops for trial in trials)
+    return sum(trial.paid_flops for trial in trials)
 
 
 def _sum(charges: tuple[Charge, ...]) -> int:

@@ -36,7 +36,7 @@ class Trimmed:
             f"{number} extra seed{'s' if number > 1 else ''} at {format_flops(rank)}"
             for rank, number in sorted(extra.items(), reverse=True)
         ]
-        saved = format_flops(sum(trial.train_flops for trial in self.dropped))
+        saved = format_flops(sum(trial.paid_flops for trial in self.dropped))
         return f"{', '.join(parts)}: {len(self.dropped)} trials, {saved}"
 
     def left_out(self) -> tuple[LeftOut, ...]:
@@ -47,7 +47,7 @@ class Trimmed:
         return tuple(LeftOut(cell=trials[0].cell, reason=self._reason(trials)) for trials in seeds.values())
 
     def _reason(self, trials: Sequence[Trial]) -> str:
-        cost = format_flops(trials[0].train_flops)
+        cost = format_flops(trials[0].paid_flops)
         if self._of_dropped_level(trials[0]):
             return (
                 f"the top level is dropped to fit the study budget: {len(trials)} × {cost} (budget.fit: drop)"
@@ -76,7 +76,7 @@ def trim(trials: Sequence[Trial], room: int) -> Trimmed | None:
     fewest = {(trial.cell, trial.samples_seen): trial for trial in reversed(trials)}.values()
     by_level: Counter[int | None] = Counter()
     for trial in fewest:
-        by_level[trial.cell.level_flops] += trial.train_flops
+        by_level[trial.cell.level_flops] += trial.paid_flops
     needed, number = sum(by_level.values()), 0
     while needed > room and number < len(levels) - 1:
         number += 1
@@ -96,7 +96,7 @@ def trim(trials: Sequence[Trial], room: int) -> Trimmed | None:
 
 def _extra_seeds_to_drop(trials: Sequence[Trial], room: int) -> set[str]:
     """Return ids of the extra seeds to drop until the rest fits; one seed a cell must fit."""
-    over = sum(trial.train_flops for trial in trials) - room
+    over = sum(trial.paid_flops for trial in trials) - room
     earlier: Counter[tuple[object, int]] = Counter()
     extra = []
     for position, trial in enumerate(trials):
@@ -109,7 +109,8 @@ def _extra_seeds_to_drop(trials: Sequence[Trial], room: int) -> set[str]:
     for _, _, position in sorted(extra, reverse=True):
         if over <= 0:
             break
-        over -= trials[position].train_flops
+        # Longer trials of its trunk, which cost more, are already gone.
+        over -= trials[position].paid_flops
         gone.add(trials[position].trial_id)
     assert over <= 0, "one seed a cell fits"
     return gone

@@ -150,7 +150,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         metrics = measure()
     row = {
         **plan_row(trial),
-        **_done(trial, steps),
+        **_done(trial, steps, meter.count.train_flops),
         "precision": setup.precision,
         "status": status,
         "reason": reason,
@@ -202,7 +202,7 @@ def _write_damage(path: Path, damage: Sequence[Damage]) -> None:
             file.write_text("".join(lines), encoding="utf-8")
 
 
-def _done(trial: Trial, steps: int) -> dict[str, float]:
+def _done(trial: Trial, steps: int, metered: int) -> dict[str, float]:
     """Return the columns of what was actually done, which is less than planned if a trial diverged."""
     samples = steps * trial.batch_size
     return {
@@ -210,4 +210,7 @@ def _done(trial: Trial, steps: int) -> dict[str, float]:
         "samples_seen": samples,
         "epochs": samples / trial.cell.subset_size,
         "train_flops": float(trial.train_flops_after(samples)),
+        # A whole number, exact in the ledger as well. Less was computed where the trial began at the
+        # milestone of a trial that has left the plan since.
+        "paid_flops": min(trial.paid_flops_after(samples), metered),
     }

@@ -27,6 +27,7 @@ SMALL = (METER, "curve.parquet", MIDWAY, "damage.jsonl", "result.json")
 DIGITS = 16  # of the content's SHA-256
 _AWAY = ".away"
 _CHECKPOINT = re.compile(r"checkpoint-(?P<step>[0-9]+)-[0-9a-f]+")
+_MILESTONE = "milestone-"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,8 +87,10 @@ def _checked(content: Mapping[str, Any], trial_id: str) -> tuple[Outcome, str | 
     Raises:
         ValueError, LookupError, TypeError, AttributeError: It is not.
     """
-    outcome = Outcome(row=content["row"], timing=content["timing"])
-    row, rest = outcome.row, content.keys() - {"row", "timing"}
+    # A result from before trunks paid for all of its training.
+    row = {"trunk": "", "paid_flops": content["row"].get("train_flops")} | content["row"]
+    outcome = Outcome(row=row, timing=content["timing"])
+    rest = content.keys() - {"row", "timing"}
     if rest and rest != {"curve", "digest"}:
         raise ValueError(f"its keys are {', '.join(sorted(content))}")
     if row["trial"] != trial_id:
@@ -150,6 +153,22 @@ def checkpoints(folder: Path) -> list[Path]:
 def is_checkpoint(name: str) -> bool:
     """Return whether a name is that of a checkpoint, on this node or away."""
     return _step(name) > 0
+
+
+def milestone(folder: Path) -> Path | None:
+    """Return the state of a trial at which longer trials of its trunk continue, or None if it has none."""
+    return next(iter(sorted(folder.glob(f"{_MILESTONE}*.pt"))), None)
+
+
+def milestone_name(step: int, digest: str) -> str:
+    """Return the name of a milestone's file: that of a checkpoint, with another first word."""
+    return f"{_MILESTONE}{step:010d}-{digest}.pt"
+
+
+def drop_milestone(folder: Path) -> None:
+    """Remove a trial's milestone, if it has one."""
+    for path in folder.glob(f"{_MILESTONE}*.pt"):
+        path.unlink(missing_ok=True)
 
 
 def kept_steps(folder: Path) -> int:

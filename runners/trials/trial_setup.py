@@ -47,6 +47,8 @@ class TrialJob:
         probes: Evaluation sets whose training split probes are fitted to.
         ranks: Processes of this node that train the model together.
         evaluate_at: Shares of the steps after which the model is evaluated, besides the end.
+        trunk: Folders of the shorter trials of its trunk, the longest first; it may continue from their
+            milestones.
     """
 
     trial: Trial
@@ -61,6 +63,7 @@ class TrialJob:
     probes: Collection[str] = ()
     ranks: int = 1
     evaluate_at: tuple[float, ...] = ()
+    trunk: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +114,7 @@ def set_up(job: TrialJob) -> RankTraining:
         steps=trial.steps,
         precision=precision,
     )
-    first_step = load_checkpoint(job.folder, learner)
+    first_step = load_checkpoint(job.folder, learner, job.trunk)
     return RankTraining(
         learner=learner,
         data=data,

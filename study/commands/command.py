@@ -4,7 +4,7 @@ import argparse
 import math
 import os
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -101,7 +101,7 @@ def number(least: float, most: float, kind: type[int | float] = float) -> Callab
             value = math.nan
         if not least <= value <= most:  # not a number is in no bounds
             what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"'{text}' must be {what} from {least:,} to {most:,}")
+            raise ArgumentTypeError(f"'{text}' must be {what} from {least:,} to {most:,}")
         return value
 
     return read
@@ -111,19 +111,27 @@ def output_file(text: str) -> Path:
     """Return the path of a file to write, which must not be a device, a pipe or a folder: it is replaced."""
     path = Path(text)
     if path.exists() and not path.is_file():
-        raise argparse.ArgumentTypeError(f"'{text}' exists and is not a plain file; name a file to write")
+        raise ArgumentTypeError(f"'{text}' exists and is not a plain file; name a file to write")
     return path
 
 
 def add_pool_options(parser: ArgumentParser) -> None:
     """Add the options for the pool and the number of processes."""
-    parser.add_argument("pool", type=Path, help="the pool's folder")
+    parser.add_argument("pool", type=_local_path, help="the pool's folder")
     parser.add_argument(
         "--workers",
         type=number(1, 1024, int),
         default=os.cpu_count() or 1,
         help="number of processes (default: one per processor)",
     )
+
+
+def _local_path(text: str) -> Path:
+    if "://" in text:
+        raise ArgumentTypeError(
+            f"{text} is a URL; `data build FOLDER --from {text} --in-place` puts its index into a folder"
+        )
+    return Path(text)
 
 
 def declared_study(options: Namespace) -> "Study":

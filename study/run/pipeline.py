@@ -13,7 +13,7 @@ from budgets.quantity import format_flops
 from runners.host.files import new_file, write_json
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table, to_frame, write_table
 from runners.scheduling.backend import Backend
-from runners.trials.trial_files import MIDWAY, Outcome
+from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone
 from study.declare.dump import dump_declaration
 from study.run.execution import Execution, Result
 from study.run.site import Site
@@ -85,6 +85,9 @@ class Run(Execution):
             book_left_behind(self.ledger, trial_id, self.folder(trial_id), self.progress.say)
             self.site.with_storage(partial(self.study.storage.give, trial_id))
         super().take_up(todo)
+        # Values that lost the tuning are trained no further.
+        for trial_id in known - self.trials.keys():
+            drop_milestone(self.folder(trial_id))
 
     def backend(self) -> Backend:
         """Return the site's backend."""
@@ -144,7 +147,7 @@ class Run(Execution):
             for entry in read_entries(self.ledger.path)
             if entry.entry == "spent" and entry.what not in ids
         }
-        ahead = sum(t.train_flops for t in self.plan.trials if not self.ledger.has_spent(t.trial_id))
+        ahead = sum(t.paid_flops for t in self.plan.trials if not self.ledger.has_spent(t.trial_id))
         if cap is not None and others and self.ledger.spent_flops + ahead > cap:
             raise ValueError(
                 f"{self.ledger.path} holds {format_flops(sum(others.values()))} of {len(others)} trials "
@@ -171,6 +174,7 @@ def _failed_row(trial: Trial, reason: str) -> dict[str, Any]:
         "steps": 0,
         "epochs": 0.0,
         "train_flops": 0.0,
+        "paid_flops": 0.0,
         "evaluation_flops": 0.0,
         "precision": trial.recipe.precision,
         "status": "failed",

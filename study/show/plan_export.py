@@ -90,6 +90,7 @@ def _trial_rows(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[d
     for trial in plan.trials:
         row = plan_row(trial) | {
             "train_flops": trial.train_flops,
+            "paid_flops": trial.paid_flops,
             "evaluation_flops": trial.evaluation_flops,
             "level_flops": math.nan if trial.cell.level_flops is None else trial.cell.level_flops,
         }

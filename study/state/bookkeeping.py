@@ -2,11 +2,13 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from budgets.book.ledger import Ledger, append_whole
 from budgets.planning.plan import Trial
+from budgets.planning.trunks import before
 from budgets.quantity import format_flops
 from runners.host.progress_file import read_progress
 from runners.scheduling.nodes import Amounts
@@ -28,8 +30,14 @@ def needs(study: Study, trial: Trial) -> Amounts:
     return {name: amount / resources.nodes for name, amount in shares.items()}
 
 
-def trial_job(study: Study, trial: Trial) -> TrialJob:
-    """Return a trial's job: the paths of its data and its resources on one node."""
+def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingProxyType({})) -> TrialJob:
+    """Return a trial's job: the paths of its data and its resources on one node.
+
+    Args:
+        study: The study.
+        trial: The trial.
+        trials: The trials whose milestones it may continue from, by id.
+    """
     resources, declared = trial.resources, study.declaration.resources
     return TrialJob(
         trial=trial,
@@ -44,6 +52,7 @@ def trial_job(study: Study, trial: Trial) -> TrialJob:
         checkpoint_s=declared.checkpoint_s,
         checkpoint_steps=declared.checkpoint_steps,
         damage_tolerance=study.declaration.limits.damage,
+        trunk=tuple(trial_folder(study, each.trial_id).resolve() for each in before(trial, trials)),
     )
 
 
@@ -74,7 +83,10 @@ def book_outcome(  # noqa: PLR0913 - a trial, and what is known of it
     """
     finished = outcome.row["status"] == "finished"
     spent = FlopCount(
-        train_flops=trial.train_flops_after(outcome.row["samples_seen"]),
+        # What the row says, since the plan may share other trunks by now.
+        train_flops=outcome.row["paid_flops"]
+        if outcome.row["trunk"]
+        else trial.train_flops_after(outcome.row["samples_seen"]),
         evaluation_flops=trial.evaluation_flops if finished else 0,
     )
     booked = ledger.spent_by(trial.trial_id)
@@ -96,7 +108,7 @@ def book_lost(ledger: Ledger, trial: Trial, folder: Path, say: Say) -> list[Path
         Damaged checkpoints, which were removed.
     """
     damaged = drop_damaged(folder)
-    kept = trial.train_flops_after(kept_steps(folder) * trial.batch_size)
+    kept = trial.paid_flops_after(kept_steps(folder) * trial.batch_size)
     most = trial.train_flops - kept
     _book_waste(ledger, trial.trial_id, folder, kept=FlopCount(train_flops=kept), most=most, say=say)
     return damaged
@@ -117,7 +129,9 @@ def book_left_behind(ledger: Ledger, trial_id: str, folder: Path, say: Say) -> N
         return
     row = outcome.row  # the trial ended, but its driver died before booking it
     spent = FlopCount(
-        train_flops=row["samples_seen"] * row["train_flops_per_sample"],
+        train_flops=row["paid_flops"]
+        if row["trunk"]
+        else row["samples_seen"] * row["train_flops_per_sample"],
         evaluation_flops=int(row["evaluation_flops"]) if row["status"] == "finished" else 0,
     )
     _book_waste(ledger, trial_id, folder, kept=spent, most=0, say=say)

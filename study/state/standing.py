@@ -104,7 +104,7 @@ def read_standing(study: Study) -> Standing:
     waiting = {trial: state for trial, state in states.items() if state.column == "waiting"}
     held, cap = reserved(entries), study.declaration.study_flops
     room = float("inf") if cap is None else cap - spent_flops(entries) - sum(held.values())
-    homeless = {trial for trial in waiting if trial not in held and rows[trial]["train_flops"] > room}
+    homeless = {trial for trial in waiting if trial not in held and rows[trial]["paid_flops"] > room}
     seen = {each.trial: each.samples_seen for each in running}
     ahead = {
         trial: int(rows[trial]["samples_seen"])
@@ -128,7 +128,7 @@ def read_standing(study: Study) -> Standing:
             for trial, state in states.items()
             if state.stage is Stage.FAILED
         ),
-        planned_flops=sum(map(int, plan["train_flops"])),
+        planned_flops=sum(map(int, plan["paid_flops"])),
         spent_flops=spent_flops(entries),
         reserved_flops=sum(held.values()),
         wasted_flops=sum(entry.train_flops for entry in entries if entry.entry == "wasted"),

@@ -3,9 +3,11 @@
 Only the function that needs torch imports it, so that planning starts at once.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -16,13 +18,13 @@ from budgets.declaration import Declaration, DescribedPool, EmbeddedPool, Folder
 from budgets.devices import device
 from budgets.keys import DeclaredKeyError, at_key
 from budgets.names import unknown
-from budgets.planning.facts import EvaluationFacts, PoolFacts
+from budgets.planning.facts import EvaluationFacts, PoolFacts, Ranking
 from budgets.planning.grid import Grid
 from budgets.planning.plan import Charge, Plan
 from budgets.planning.planner import make_plan
 from budgets.planning.price import Speeds
 from budgets.planning.tuning import Scores
-from budgets.quality import NAMED
+from budgets.quality import BY, NAMED, score_of_quality
 from runners.data.build.in_place import not_indexed, open_pool
 from runners.data.evaluation.evaluation_facts import (
     RETRIEVAL_METRICS,
@@ -30,6 +32,7 @@ from runners.data.evaluation.evaluation_facts import (
     SetFacts,
     describe_evaluation_set,
 )
+from runners.data.places.copies import copy_name, copy_pool, copy_set, is_url
 from runners.embedded.embedded_pool import evaluation_counts
 from runners.embedded.scorer_cost import scorer
 from runners.host.storage import cache_folder
@@ -83,9 +86,9 @@ class Study:
 
     @property
     def pool(self) -> Path:
-        """The folder of the pool."""
+        """The folder of the pool; for a pool below a URL, that of the copy of its description."""
         pool = self.declaration.pool
-        return Path(pool.path) if isinstance(pool, FolderPool) else self.pools / pool.name
+        return self._here(pool.path) if isinstance(pool, FolderPool) else self.pools / pool.name
 
     @property
     def calibration(self) -> Path:
@@ -97,8 +100,11 @@ class Study:
         """Evaluation sets by name: those in the pool's folder, then those of the declaration."""
         own = sorted((self.pool / "evaluation").glob("*/"))
         return {path.name: path for path in own} | {
-            name: Path(path) for name, path in self.declaration.evaluation.items()
+            name: self._here(path) for name, path in self.declaration.evaluation.items()
         }
+
+    def _here(self, place: str) -> Path:
+        return self.pools / copy_name(place) if is_url(place) else Path(place)
 
 
 def find_study(
@@ -144,11 +150,9 @@ def _plan(study: Study) -> Plan:
     count_models(study.declaration)
     pool, evaluation, charges = _facts(study)
     for number, block in enumerate(study.declaration.grid, start=1):
-        for quality in block.quality:
-            name = quality.removeprefix(NAMED)
-            if quality.startswith(NAMED) and name not in pool.subsets:
-                message = f"quality {quality}: {unknown('named subset', name, pool.subsets)}"
-                raise DeclaredKeyError(f"grid[{number}].quality", message)
+        with at_key(f"grid[{number}].quality"):
+            _check_qualities(block.quality, pool)
+    _check_twins(dict.fromkeys(each for block in study.declaration.grid for each in block.quality), pool)
     metric = study.declaration.metric
     if metric not in evaluation.metrics and not isinstance(study.declaration.pool, DescribedPool):
         message = unknown("metric", metric, evaluation.metrics, meant=_usual(metric))
@@ -199,6 +203,31 @@ def _without_closed_form(declaration: Declaration) -> Iterator[Architecture]:
         architecture = load_architecture(name, folder)
         if not architecture.closed_form:
             yield architecture
+
+
+def _check_qualities(qualities: Iterable[str], pool: PoolFacts) -> None:
+    """Raise ValueError for a quality that the pool does not have."""
+    for quality in qualities:
+        score, subset = score_of_quality(quality), quality.removeprefix(NAMED)
+        if quality.startswith(NAMED) and subset not in pool.subsets:
+            raise ValueError(f"quality {quality}: {_unknown_or_none('named subset', subset, pool.subsets)}")
+        if score is not None and score not in pool.rankings:
+            raise ValueError(f"quality {quality}: {_unknown_or_none('score', score, pool.rankings)}")
+
+
+def _check_twins(qualities: Iterable[str], pool: PoolFacts) -> None:
+    """Raise DeclaredKeyError for two qualities that are the same pairs."""
+    pairs: dict[tuple[str, str], str] = {}
+    for quality in qualities:
+        same = pairs.setdefault((pool.id_of(quality), quality.partition(BY)[0]), quality)
+        if same != quality:
+            message = f"quality {quality} is the same pairs as {same}; declare one of them"
+            raise DeclaredKeyError("grid", message)
+
+
+def _unknown_or_none(kind: str, found: str, allowed: Iterable[str]) -> str:
+    names = list(allowed)
+    return unknown(kind, found, names) if names else f"the pool has no {kind}; add it with `data score`"
 
 
 def _scores(study: Study, metrics: tuple[str, ...]) -> Scores | None:
@@ -275,9 +304,14 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
         names = tuple(study.declaration.evaluation_counts)
         facts = PoolFacts(name=pool.name, pairs=pool.pairs, scored=pool.scored)
         return facts, _evaluation(names, study.declaration.evaluation_counts.values(), {}), ()
-    declared = {
-        name: _declared_set(study, name, Path(path)) for name, path in study.declaration.evaluation.items()
-    }
+    if isinstance(pool, FolderPool) and is_url(pool.path):
+        with at_key("pool.path"):
+            copy_pool(pool.path, study.pool)
+    for name, path in study.declaration.evaluation.items():
+        if is_url(path):
+            with at_key(f"evaluation.{name}"):
+                copy_set(path, study.evaluation[name])
+    declared = {name: _declared_set(study, name) for name in study.declaration.evaluation}
     by_content = tuple(f"{name}@{described.content}" for name, described in declared.items())
     if isinstance(pool, EmbeddedPool):
         own = evaluation_counts()
@@ -290,8 +324,9 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
         sizes = (*own.values(), *((each.images, each.texts) for each in declared.values()))
         metrics |= {name: described.metrics for name, described in declared.items()}
         return facts, _evaluation((*own, *by_content), sizes, metrics), (charge,)
+    say = partial(print, file=sys.stderr, flush=True)
     with at_key("pool.path"):
-        opened = open_pool(study.pool, tolerance=study.declaration.limits.damage)
+        opened = open_pool(study.pool, tolerance=study.declaration.limits.damage, say=say)
     if problem := not_indexed(opened):
         raise DeclaredKeyError("pool", problem)
     facts = PoolFacts(
@@ -300,6 +335,11 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
         scored=opened.scored > 0,
         scored_pairs=opened.scored,
         subsets=opened.subsets,
+        unranked=opened.unranked,
+        rankings={
+            name: Ranking(name=fingerprint, scored_pairs=scored)
+            for name, (fingerprint, scored) in opened.rankings.items()
+        },
     )
     sets = {
         name: declared.get(name) or describe_evaluation_set(path) for name, path in study.evaluation.items()
@@ -315,13 +355,13 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
     )
 
 
-def _declared_set(study: Study, name: str, path: Path) -> SetFacts:
+def _declared_set(study: Study, name: str) -> SetFacts:
     """Describe a declared evaluation set.
 
     Raises:
         ValueError: The set lies among the pool's training shards, or can't be read.
     """
-    pool = study.pool.resolve()
+    pool, path = study.pool.resolve(), study.evaluation[name]
     if path.resolve().is_relative_to(pool) and not path.resolve().is_relative_to(pool / "evaluation"):
         raise DeclaredKeyError(
             f"evaluation.{name}",

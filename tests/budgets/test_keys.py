@@ -84,7 +84,7 @@ def test_keys_that_contradict_each_other_are_told_without_a_file() -> None:
         return dict(clashes(value, given.__contains__))
 
     assert of(Recipe(), "cooldown") == {
-        "cooldown": "cooldown goes with schedule: constant-with-cooldown, found cosine"
+        "cooldown": "cooldown goes with schedule: constant-with-cooldown or trunk, found cosine"
     }
     assert of(Recipe(schedule="constant-with-cooldown"), "cooldown", "eps") == {}
     assert set(of(Budget(levels=(1,)), "levels", "ladder", "fit")) == {"ladder", "fit"}

@@ -26,7 +26,9 @@ def test_trial_id_hashes_exactly_what_decides_the_result() -> None:
     trial = plan_of(declare()).trials[0]
     content = dataclasses.asdict(trial)
     costs = ("train_flops_per_sample", "tail_flops_per_sample", "evaluation_flops", "parameters")
-    for derived in ("trial_id", "resources", "batch_norm", "evaluations", *costs):
+    for derived in (
+        "trial_id", "resources", "batch_norm", "evaluations", "previous", "shared_samples", *costs,
+    ):  # fmt: skip
         del content[derived]
     first = ("weight_decay", "beta1", "beta2", "eps", "warmup", "gradient_clip", "precision")
     content["recipe"] = {name: content["recipe"][name] for name in first}  # the others at their defaults

@@ -230,7 +230,10 @@ def test_declared_values_override_the_papers_preset(tmp_path: Path) -> None:
         ("optimizer: adafactor", "training.eps is AdamW's, the optimizer is adafactor"),
         ("preset: papper", "training.preset: unknown preset 'papper'; did you mean 'paper'?"),
         ("schedule: wsd", "training.schedule: unknown schedule 'wsd'; allowed: constant, constant-with-"),
-        ("cooldown: 10%", "training.cooldown goes with schedule: constant-with-cooldown, found cosine"),
+        (
+            "cooldown: 10%",
+            "training.cooldown goes with schedule: constant-with-cooldown or trunk, found cosine",
+        ),
         ("ema: 1", "training.ema: '1' must be 0 or more, below 1"),
         ("acumulation: 2", "unknown key 'training.acumulation'; did you mean 'training.accumulation'?"),
     ],
