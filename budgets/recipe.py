@@ -13,21 +13,21 @@ from budgets.keys import Given, Tuned
 class Recipe:
     """The optimisation that all trials share."""
 
-    weight_decay: Annotated[float, values.not_negative, Tuned()] = 0.1
+    weight_decay: Annotated[float, values.decay, Tuned()] = 0.1
     """Decay of matrices at the peak learning rate: AdamW's is multiplied by the learning rate, Adafactor's by
     the learning rate over its peak."""
     beta1: Annotated[float, values.share_below_one, Tuned()] = 0.9
     """Decay of the first moment."""
     beta2: Annotated[float, values.share_below_one, Tuned()] = 0.98
     """Decay of the second moment; Adafactor's highest."""
-    eps: Annotated[float, values.positive_number, Tuned()] = 1e-6
+    eps: Annotated[float, values.epsilon, Tuned()] = 1e-6
     """AdamW's epsilon."""
     warmup: Annotated[float, values.warmup, Tuned(read=values.share_below_one)] = 0.1
     """Share of the steps in which the learning rate rises linearly to its peak, or the samples seen that it
     takes, rounded up to whole batches."""
     warmup_samples: Annotated[int | None, Tuned(read=values.positive)] = None
     """The warm-up in samples seen, in place of ``warmup``, where it is declared so."""
-    gradient_clip: Annotated[float | None, values.positive_or_off, Tuned(read=values.positive_number)] = 1.0
+    gradient_clip: Annotated[float | None, values.norm_or_off, Tuned(read=values.norm)] = 1.0
     """Greatest norm of the gradient; ``off`` (None) leaves it as it is."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """``bf16`` autocast, ``fp16`` autocast with a loss scale, ``fp32``, or ``auto``: bf16 where the hardware
@@ -47,7 +47,7 @@ class Recipe:
     parts. The second forward pass is recomputation, which is not counted."""
     ema: Annotated[float, values.decay_or_off, Tuned(read=values.share_below_one)] = 0.0
     """Decay of the moving average of the weights that is evaluated; ``off`` (0) evaluates the weights."""
-    unmasked_tail: Annotated[float, values.share_below_one, Tuned()] = 0.0
+    unmasked_tail: Annotated[float, values.tail, Tuned()] = 0.0
     """Share of the steps, the last ones, in which strategies that mask see all tokens."""
     gradient_checkpointing: bool = False
     """Whether activations are recomputed in the backward pass, which is not counted; open_clip has it for all

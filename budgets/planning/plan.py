@@ -36,7 +36,7 @@ class Cell:
     Attributes:
         regime: Rule that decides the samples seen.
         subset_size: Pairs in the subset.
-        quality: ``all``, ``topN`` or ``subset:NAME``.
+        quality: ``all``, ``topN``, ``topN by SCORE`` or ``subset:NAME``.
         architecture: Name in the catalogue.
         strategy: Name of the strategy.
         level_flops: Budget level in training FLOPs; None unless the regime is `fixed-compute`.
@@ -72,8 +72,10 @@ class Trial:
         recipe: The other optimisation settings.
         train_flops_per_sample: Training FLOPs of one pair (`budgets.cost.flops.CONVENTION`).
         tail_flops_per_sample: Training FLOPs of one pair in the unmasked tail; 0 without one.
-        evaluation_flops: Forward FLOPs of its evaluation.
+        evaluation_flops: Forward FLOPs of all its evaluations.
+        evaluations: Evaluations: the last one, and those at shares of its steps.
         parameters: Trainable parameters, the strategy's head included.
+        batch_norm: True if the model has batch norm, see `budgets.planning.identity`.
         resources: What it runs on; no part of its result.
         previous: Id of the next shorter trial of its trunk, whose milestone it continues from; empty without
             one (`budgets.planning.trunks`); no part of its result.
@@ -94,6 +96,8 @@ class Trial:
     evaluation_flops: int
     parameters: int
     tail_flops_per_sample: int = 0
+    batch_norm: bool = False
+    evaluations: int = 1
     resources: TrialResources = field(default_factory=TrialResources)
     previous: str = ""
     shared_samples: int = 0
@@ -102,6 +106,11 @@ class Trial:
     def __post_init__(self) -> None:
         """Derive the id."""
         object.__setattr__(self, "trial_id", trial_id(self))
+
+    @property
+    def flops_per_evaluation(self) -> int:
+        """Forward FLOPs of one evaluation."""
+        return self.evaluation_flops // self.evaluations
 
     @property
     def steps(self) -> int:

@@ -100,7 +100,7 @@ class Watch:
         if 0 < self._checkpoints.step < self._trial.steps:
             self._checkpoints.write(self._trial.steps)
             self._checkpoints.settle()
-        self._meter.add(evaluation_flops=self._trial.evaluation_flops)
+        self._meter.add(evaluation_flops=self._trial.flops_per_evaluation)
 
     def settle(self) -> None:
         """Wait until no checkpoint is being written."""

@@ -32,7 +32,7 @@ from runners.trials.trial_files import (
 )
 from study.run.site import Site
 from study.show.progress import Progress
-from study.state.agenda import Agenda
+from study.state.agenda import Agenda, paid_again
 from study.state.bookkeeping import (
     add_event,
     book_given_up,
@@ -70,6 +70,10 @@ class Result:
     def unfinished(self) -> bool:
         """Whether any trial is left without a result."""
         return bool(self.failures or self.remaining or self.stopped)
+
+
+class PaidBeforeError(ValueError):
+    """Trials of the run were paid before, but their results are gone; running them pays them again."""
 
 
 class Execution(ABC):
@@ -133,7 +137,12 @@ class Execution(ABC):
 
         A trial writes its folder before the driver books it, so after a crash of the driver the ledger may
         lack results that the folders hold.
+
+        Raises:
+            PaidBeforeError: Trials would be paid again, and the run may not do that.
+            ValueError: The ledger contradicts a result.
         """
+        self._refuse_to_pay_again(todo)
         drop_torn_line(self.study.folder / "events.jsonl")
         self.ledger.charge(self.plan)
         for trial in self.trials.values():
@@ -259,7 +268,8 @@ class Execution(ABC):
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         self._started_at[trial_id] = (slot, time.monotonic())
         where = {"nodes": nodes} if backend.binds else {}
-        self.event("trial-started", trial=trial_id, slot=slot, **where)
+        devices = trial.resources.devices
+        self.event("trial-started", trial=trial_id, slot=slot, devices=devices, **where)
         backend.start(
             Job(
                 trial=trial_id,
@@ -306,17 +316,32 @@ class Execution(ABC):
     def _take(self, trial: Trial, outcome: Outcome) -> None:
         self.outcomes[trial.trial_id] = outcome
         folder = self.folder(trial.trial_id)
-        self.site.with_storage(partial(book_outcome, self.ledger, trial, folder, outcome))
+        book = partial(book_outcome, self.ledger, trial, folder, outcome, self.progress.say)
+        self.site.with_storage(book)
         self._loggers.finish(outcome.row, folder / "curve.parquet")
         if trial.previous and milestone(folder) is not None:  # longer trials continue from this one
             drop_milestone(self.folder(trial.previous))
 
     def _book_lost(self, trial: Trial) -> None:
         folder = self.folder(trial.trial_id)
-        for path in self.site.with_storage(partial(book_lost, self.ledger, trial, folder)):
+        book = partial(book_lost, self.ledger, trial, folder, self.progress.say)
+        for path in self.site.with_storage(book):
             self.event("checkpoint-damaged", trial=trial.trial_id, file=path.name)
             self.progress.say(
                 f"{self.words(trial)}: {path} is damaged and was removed; using the checkpoint before it"
+            )
+
+    def _book_given_up(self, trial: Trial) -> None:
+        folder = self.folder(trial.trial_id)
+        book = partial(book_given_up, self.ledger, trial.trial_id, folder, self.progress.say)
+        self.site.with_storage(book)
+
+    def _refuse_to_pay_again(self, todo: Agenda) -> None:
+        paid = [trial for trial in todo.to_run if self.ledger.has_spent(trial.trial_id)]
+        if paid and not self.site.pay_again:
+            raise PaidBeforeError(
+                f"{paid_again(paid)}: their results are not in {self.study.folder / 'trials'} any more. "
+                f"Restore the folders (such as {paid[0].trial_id}), or use --pay-again"
             )
 
     def _retry(self, trial: Trial, attempt: int) -> None:
@@ -333,7 +358,7 @@ class Execution(ABC):
         # Close the reservation first: if the driver dies before the failure is written, the trial runs again;
         # in the other order a failed trial would hold its reservation for good.
         if not keep:
-            self.site.with_storage(partial(book_given_up, self.ledger, trial.trial_id, folder))
+            self._book_given_up(trial)
         self.site.with_storage(partial(write_failure, folder, reason))
         self.site.with_storage(partial(self.study.storage.give, trial.trial_id))
         self.event("trial-failed", **span, reason=reason)
@@ -390,8 +415,7 @@ class Execution(ABC):
         """Book a trial that the budget has no room for; a later run with a larger budget starts it anew."""
         self._retry_at.pop(trial.trial_id, None)
         _, reason = self._last.get(trial.trial_id, ({}, "not started"))
-        folder = self.folder(trial.trial_id)
-        self.site.with_storage(partial(book_given_up, self.ledger, trial.trial_id, folder))
+        self._book_given_up(trial)
         self.site.with_storage(partial(self.study.storage.give, trial.trial_id))
         self.event("trial-left-out", trial=trial.trial_id, reason=f"{reason}; the budget has no room for it")
         self._remaining.append(trial)

@@ -13,7 +13,7 @@ from budgets.quantity import format_flops
 from runners.host.files import new_file, write_json
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table, to_frame, write_table
 from runners.scheduling.backend import Backend
-from runners.trials.trial_files import Outcome, drop_milestone
+from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone
 from study.declare.dump import dump_declaration
 from study.run.execution import Execution, Result
 from study.run.site import Site
@@ -82,7 +82,7 @@ class Run(Execution):
         """Take over the results of earlier runs, also of trials that are no longer in the plan."""
         known = {trial.trial_id for trial in self.plan.all_trials}
         for trial_id in sorted(reserved(read_entries(self.ledger.path)).keys() - known):
-            book_left_behind(self.ledger, trial_id, self.folder(trial_id))
+            book_left_behind(self.ledger, trial_id, self.folder(trial_id), self.progress.say)
             self.site.with_storage(partial(self.study.storage.give, trial_id))
         super().take_up(todo)
         # Values that lost the tuning are trained no further.
@@ -110,15 +110,20 @@ class Run(Execution):
         """Rewrite results and curves in the plan's order, so that the same trials give the same bytes."""
         rows: list[Mapping[str, Any]] = []
         curves: list[pd.DataFrame] = []
+        midway: list[pd.DataFrame] = []
         for trial_id, trial in self.trials.items():
             if trial_id in self.outcomes:
                 rows.append(self.outcomes[trial_id].row)
                 curves.append(read_table(self.folder(trial_id) / "curve.parquet"))
+                if (on_the_way := self.folder(trial_id) / MIDWAY).exists():
+                    midway.append(read_table(on_the_way))
             elif trial_id in self.failures:
                 rows.append(_failed_row(trial, self.failures[trial_id]))
         write_table(self.study.folder / "results.parquet", to_frame(rows, RESULT_COLUMNS))
         joined = pd.concat(curves, ignore_index=True) if curves else to_frame([], CURVE_COLUMNS)
         write_table(self.study.folder / "curves.parquet", joined)
+        if midway:
+            write_table(self.study.folder / MIDWAY, pd.concat(midway, ignore_index=True))
 
     def _say_differences(self) -> None:
         found = reconcile(self.plan, read_entries(self.ledger.path))
@@ -158,7 +163,8 @@ class Run(Execution):
         planned, left_out = plan_tables(self.plan)
         write_table(folder / "plan.parquet", planned)
         write_table(folder / "left-out.parquet", left_out)
-        write_json(folder / "environment.json", environment())
+        pool = {trial.pool for trial in self.plan.all_trials}
+        write_json(folder / "environment.json", environment() | {"pool fingerprint": ", ".join(pool)})
 
 
 def _failed_row(trial: Trial, reason: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from budgets.book.ledger import read_entries, spent_flops
+from budgets.book.ledger import read_entries, reserved, spent_flops
 from budgets.planning.plan import Plan, Trial, TuningPlan
 from budgets.planning.trunks import before
 from budgets.planning.winner import words
@@ -16,6 +16,13 @@ from study.state.trial_states import Stage, TrialState, trial_states
 from study.storage.lock import running
 
 _MOST_SHOWN = 20
+
+
+def paid_again(trials: Sequence[Trial]) -> str:
+    """Describe trials that would be run again although they were paid."""
+    flops = format_flops(sum(trial.train_flops for trial in trials))
+    what = "1 trial" if len(trials) == 1 else f"{len(trials):,} trials"
+    return f"{what} to run had finished before, and would cost {flops} again"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,8 +125,12 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
     measured = measured_throughput(study, plan)
     seconds = sum(predict_s(trial, measured) for trial in to_run)
     yield f"{format_flops(flops)} to run, about {format_seconds(seconds)} on one slot"
+    entries = read_entries(study.folder / "ledger.jsonl")
+    spent = {entry.what for entry in entries if entry.entry == "spent"} - reserved(entries).keys()
+    if paid := [trial for trial in to_run if trial.trial_id in spent]:
+        yield f"{paid_again(paid)}: `run` asks before, or needs --pay-again"
     if plan.study_flops is not None:
-        left = plan.study_flops - spent_flops(read_entries(study.folder / "ledger.jsonl"))
+        left = plan.study_flops - spent_flops(entries)
         yield f"{format_flops(max(0, left))} of the study budget of {format_flops(plan.study_flops)} are left"
 
 

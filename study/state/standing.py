@@ -150,9 +150,7 @@ def _planned(study: Study) -> pd.DataFrame:
         if path.exists()
     ]
     if not parts:
-        raise ValueError(
-            f"{study.folder} has no results; run `python -m study run {study.declaration.name}` first"
-        )
+        raise ValueError(f"{study.folder} has no results; run `python -m study run {study.word}` first")
     return pd.concat(parts, ignore_index=True).drop_duplicates("trial", ignore_index=True)
 
 

@@ -27,9 +27,8 @@ from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
 from runners.scheduling.shared_storage import Folders, SharedStorage
 from tests.runners.scheduling import jobs
 
-pytestmark = pytest.mark.ray
-
 ROOT = Path(__file__).resolve().parents[3]
+WITH_RAY = pytest.param("Ray", marks=pytest.mark.ray)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +40,7 @@ def ray() -> Iterator[RayBackend]:
         yield running
 
 
-@pytest.fixture(scope="module", params=["local", "Ray", "Ray Tune"])
+@pytest.fixture(scope="module", params=["local", WITH_RAY, pytest.param("Ray Tune", marks=pytest.mark.ray)])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     if request.param == "Ray":
         yield request.getfixturevalue("ray")

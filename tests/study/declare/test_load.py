@@ -61,7 +61,7 @@ def test_a_ladder_is_read_instead_of_levels(tmp_path: Path) -> None:
     declaration = load_declaration(write(tmp_path, text + grid))
 
     assert (declaration.levels, declaration.ladder) == ((), Ladder(levels=3, ratio=3.16))
-    assert declaration.pool == FolderPool(path="b")
+    assert declaration.pool == FolderPool(path=str(tmp_path / "b"))
 
 
 @pytest.mark.parametrize("name", sorted(shipped_studies()))
