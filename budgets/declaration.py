@@ -509,6 +509,9 @@ class Declaration:
         if self.cluster is not None and self.cluster.count < trial.devices:
             count = f"cluster.count = {self.cluster.count}"
             yield "cluster.count", f"{count} is fewer than resources.gpus = {trial.gpus} of one trial{where}"
+        if self.evaluate_at and self.training.recipe.schedule == "trunk":
+            why = "a trial that continues from its trunk has not been at the earlier shares"
+            yield "evaluation.at", f"evaluation.at goes without training.schedule: trunk: {why}"
         if "://" in (self.storage or "") and self.training.recipe.schedule == "trunk":
             needs = "needs a folder that all nodes share: trials continue from each other's files"
             yield "storage", f"storage: schedule: trunk {needs}; found {self.storage}"

@@ -549,3 +549,13 @@ def test_no_change_of_a_declaration_gives_a_traceback(
     assert code in {0, 2}
     assert bool(errors.getvalue()) == (code == 2)
     assert "Traceback" not in errors.getvalue()
+
+
+def test_a_trunk_is_not_evaluated_on_the_way(tmp_path: Path) -> None:
+    text = (
+        "study: a\npool: {path: b}\nevaluation: {at: [50%]}\nbudget: {levels: [1e15]}\n"
+        "grid: [{architectures: [RN50]}]\n"
+        "training: {lr_peak: {RN50: 1e-3}, schedule: trunk, warmup: 64 samples}\n"
+    )
+    (found,) = problems(tmp_path, text)
+    assert found.startswith("3: evaluation.at goes without training.schedule: trunk: a trial that continues")
