@@ -85,7 +85,7 @@ def test_a_study_with_trunks_has_the_results_of_its_levels_run_alone_and_pays_le
 
     plan, ledger = read_table(folder / "plan.parquet"), read_json_lines(folder / "ledger.jsonl")
     cost = totals(plan, ledger, pd.DataFrame())
-    assert cost.planned_flops == cost.spent_flops == sum(paid) + plan["evaluation_flops"].sum()
+    assert cost.planned_flops == cost.spent_flops == sum(paid)
     # The top level keeps its milestone, from which a further level would continue; the others are gone.
     kept = [milestone(folder / "trials" / trial) is not None for trial in results.index]
     assert kept == [False, False, True]
@@ -116,11 +116,12 @@ def test_levels_added_above_cost_what_they_add_and_a_lost_milestone_is_waste(
 
 
 def test_a_trunk_that_diverges_ends_its_longer_trials_once(pool: Path, tmp_path: Path, run: Run) -> None:
-    changes = {
-        "mini-ViT-XXS-8: 2e-3": "mini-ViT-XXS-8: 1e6",
-        "warmup: 64": "gradient_clip: off\n  warmup: 64",
-    }
-    declaration = declare(tmp_path, pool, "tiny", **changes)
+    declaration = declare(
+        tmp_path,
+        pool,
+        "tiny",
+        **{"warmup: 64": "weight_decay: 1000\n  warmup: 64", "mini-ViT-XXS-8: 2e-3": "mini-ViT-XXS-8: 10"},
+    )
 
     said = run(f"run {declaration} --results {tmp_path} --backend local", code=1)
 
