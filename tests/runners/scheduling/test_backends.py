@@ -205,9 +205,8 @@ def test_slots_are_summed_node_by_node() -> None:
     assert cluster.describe() == "2 trials at once on 3 nodes (2 × 3 cpus; 1 cpus)"
 
 
-@pytest.mark.parametrize(
-    "backend", ["local", "Ray"], indirect=True
-)  # Ray's own tasks ask the nodes of a tuning
+# Ray's own tasks ask the nodes of a tuning.
+@pytest.mark.parametrize("backend", ["local", WITH_RAY], indirect=True)
 def test_every_node_is_checked_for_access_to_the_storage(backend: Backend, tmp_path: Path) -> None:
     (tmp_path / "pool").mkdir()
 

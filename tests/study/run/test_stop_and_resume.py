@@ -207,7 +207,7 @@ def test_a_changed_declaration_runs_only_changed_trials_and_reports_the_old_ones
     assert run(declaration, "--dry-run") == 0
     assert "12 trials: 2 finished, 10 to run" in capsys.readouterr().out
     assert run(declaration, "--only", "slipp") == 2
-    assert "--only 'slipp' matches no trial of this plan" in capsys.readouterr().err
+    assert "'slipp' matches no trial of this plan" in capsys.readouterr().err
     assert finished(folder) == first
     assert run(declaration, "--only", "slip 8", "--only", "clip 5") == 0
     results = pd.read_parquet(folder / "results.parquet")
@@ -235,8 +235,8 @@ def test_a_failed_and_a_diverged_trial_do_not_stop_the_others(
     (tmp_path / "catalogue" / "buggy.json").write_text(json.dumps(buggy))
     architectures = "buggy, mini-ViT-XXS-8, mini-ViT-XS-8"
     declaration = write_declaration(tmp_path, pool, architectures=architectures)
-    text = declaration.read_text().replace("mini-ViT-XXS-8: 2e-3", "buggy: 1e-3, mini-ViT-XXS-8: 1e30")
-    text = text.replace("batch_size: 16", "batch_size: 16\n  warmup: 0%")
+    text = declaration.read_text().replace("mini-ViT-XXS-8: 2e-3", "buggy: 1e-3, mini-ViT-XXS-8: 10")
+    text = text.replace("batch_size: 16", "batch_size: 16\n  weight_decay: 1000\n  warmup: 0%")
     declaration.write_text(text + f"catalogue: {tmp_path / 'catalogue'}\n")
     folder = tmp_path / "tiny"
 
