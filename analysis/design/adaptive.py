@@ -47,6 +47,7 @@ WORTH = 0.25
 its rate."""
 HOPELESS = 0.005
 DRAWS = 1000
+FIRST_ROUND = "first runs of each curve, for its shape and the noise between seeds"
 
 _FIRST = ((0, 0), (0, 1), (1, 0))  # place among a curve's points, place among that cell's seeds
 
@@ -128,7 +129,7 @@ class Decision:
 
     Attributes:
         picks: Trials to start, best first.
-        answers: One for each question.
+        answers: One for each question; none during the first round.
         stop: The reason why no trial follows; empty while there are picks or running trials to wait for.
     """
 
@@ -180,24 +181,23 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     cost = grid["train_flops"].to_numpy(np.float64)
     total = float(cost.sum())
     price = price or (lambda _: cost)
+    families = list(layouts(grid, best=ask.best, forecast=ask.forecast))
+    first = [row for layout in families for row in _first_round(layout, known | waiting, taken)]
+    if first:
+        first.sort(key=lambda row: (price(taken)[row], row))
+        picks = _pick([np.array([row]) for row in first], [float("nan")] * len(first), first,
+                      [FIRST_ROUND] * len(first), grid, price, taken, slots, room_flops)  # fmt: skip
+        return Decision(picks=tuple(picks), answers=(), stop=_stop(picks, waiting, "budget"))
     generator = stream(f"design/{int(known.sum())}/{int(waiting.sum())}", seed)
     answers: list[Answer] = []
     options = _Options()
-    first: list[int] = []
-    for layout in layouts(grid, best=ask.best, forecast=ask.forecast):
+    for layout in families:
         measured = layout.measured(trials, grid)
-        first += _first_round(layout, known | waiting, taken)
         belief = believe(measured, draws=DRAWS, generator=generator)
         found, goals = _answers(layout, belief, measured.runs, ask)
         answers += found
         _expect(layout, belief, measured.runs, waiting, generator)
         _add_options(options, layout, belief, measured.runs, taken, goals, price(taken), ask)
-    if first:
-        rows = sorted(first, key=lambda row: (price(taken)[row], row))
-        picks = _pick([np.array([row]) for row in rows], [float("nan")] * len(rows), rows,
-                      ["first runs of each curve, for its shape and the noise between seeds"] * len(rows),
-                      grid, price, taken, slots, room_flops)  # fmt: skip
-        return Decision(picks=tuple(picks), answers=tuple(answers), stop=_stop(picks, waiting, "budget"))
     if all(answer.settled for answer in answers):
         return Decision(picks=(), answers=tuple(answers), stop=_stop([], waiting, "answered"))
     costs = np.array([price(taken)[rows].sum() for rows in options.rows])
@@ -292,6 +292,8 @@ def _add_options(  # noqa: PLR0913 (a family, what is known of it, what is asked
     key = layout.curve[free] * layout.x.shape[1] + layout.point[free]
     cheapest = np.lexsort((free, cost[layout.rows[free]], key))
     free, key = free[cheapest], key[cheapest]
+    if not len(free):
+        return
     starts = np.flatnonzero(np.diff(key, prepend=-1))
     rows, at = [], []
     for begin, end in zip(starts, [*starts[1:], len(key)], strict=True):

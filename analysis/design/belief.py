@@ -31,12 +31,12 @@ Floats = NDArray[np.float64]
 
 SLOPES = np.geomspace(0.12, 1.2, 4)
 """Slopes of the power law at the middle of the grid's compute."""
-SHIFTS = (0.0, 1.0, 4.0)
-"""x₀ of the power law in units of the smallest x."""
 STEEPNESS = np.geomspace(0.4, 2.2, 4)
 """α of the bounded law."""
-MIDPOINTS = (1 / 20, 1 / 5, 1.0, 5.0, 25.0)
-"""x₀ of the bounded law in units of the smallest x."""
+# x₀ of the power law, besides 0, and of the bounded law: from and to so many times the smallest and the largest
+# x, in steps of at most so much.
+_SHIFTED, _SHIFTS = (1.0, 1 / 6), 4.2
+_MIDDLES, _MIDPOINTS = (1 / 20, 1.0), 5.0
 FLOORS = (0.15, 0.4, 0.65)
 """Values of E, in units of the scale of the error."""
 DISCREPANCIES = (0.004, 0.01, 0.02, 0.04)
@@ -45,7 +45,8 @@ _HEIGHT = (0.35, 0.30)  # mean and standard deviation of the prior of A, in unit
 _KEPT_UNIFORM, _ROUNDS = 0.5, 6
 _WHITE, _WALK = 0.5, 0.5
 _STEP_FLOOR, _STEP_SLOPE, _STEP_SHIFT = 0.13, 1.4, 2.0
-_PRIOR_NOISE, _PRIOR_FREEDOM = 1.5, 4.0
+# Prior of the noise of a run: so many times the counting noise and at least so many parts of the scale.
+_PRIOR_NOISE, _PRIOR_SD, _PRIOR_FREEDOM = 1.5, 0.008, 4.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,14 +160,15 @@ def _noise(measured: Measured) -> tuple[Floats, Floats]:
         unit = share * (1.0 - share) / measured.images
     else:
         unit = np.full_like(error, (0.005 * measured.scale) ** 2)
+    expected = np.maximum(_PRIOR_NOISE**2, (_PRIOR_SD * measured.scale) ** 2 / unit.mean())
     squares = (measured.squares / unit).sum(axis=1)
     freedom = np.maximum(runs - 1.0, 0.0).sum(axis=1)
     total = freedom.sum()
-    ratio, degrees = np.full(len(runs), _PRIOR_NOISE), np.full(len(runs), np.inf)
+    ratio, degrees = np.full(len(runs), np.sqrt(expected)), np.full(len(runs), np.inf)
     if total and squares.any():
         ratio, degrees = moderated(squares, freedom)
     degrees = np.minimum(degrees, total) + _PRIOR_FREEDOM
-    variance = (ratio**2 * (degrees - _PRIOR_FREEDOM) + _PRIOR_NOISE**2 * _PRIOR_FREEDOM) / degrees
+    variance = (ratio**2 * (degrees - _PRIOR_FREEDOM) + expected * _PRIOR_FREEDOM) / degrees
     if np.isfinite(measured.images):
         variance = np.maximum(variance, 1.0)
     return unit * variance[:, None], degrees
@@ -211,11 +213,17 @@ class _Shapes:
             return np.asarray(floor + (top - floor) / (1 + (x / half) ** slope))
 
         for slope in SLOPES:
-            for shift in float(x.min()) * np.array(SHIFTS):
+            for shift in (0.0, *_spaced(x, _SHIFTED, _SHIFTS)):
                 height = (power(slope, shift, 0.0)) / _HEIGHT[0] * _HEIGHT[1]
                 add(power, slope, shift, height)
         if np.isfinite(measured.chance):
             for slope in STEEPNESS:
-                for half in float(x.min()) * np.array(MIDPOINTS):
+                for half in _spaced(x, _MIDDLES, _MIDPOINTS):
                     add(bounded, slope, half, np.zeros_like(x))
         return cls(middle=np.array(middles), columns=np.array(columns))
+
+
+def _spaced(x: Floats, reach: tuple[float, float], step: float) -> list[float]:
+    low, high = float(x.min()) * reach[0], float(x.max()) * reach[1]
+    count = 1 + int(np.ceil(np.log(max(high / low, step)) / np.log(step)))
+    return np.geomspace(low, max(high, low * step), count).tolist()
