@@ -149,24 +149,27 @@ class Execution(ABC):
             ValueError: A trial does not fit on the nodes of the cluster.
         """
         measured = measured_throughput(self.study, self.plan)
-        self._schedule = Schedule(
-            (
-                ScheduledTrial(
-                    trial=trial.trial_id,
-                    predicted_s=predict_s(trial, measured),
-                    resources=needs(self.study, trial),
-                    nodes=trial.resources.nodes,
-                    train_flops=0 if self.ledger.has_reserved(trial.trial_id) else trial.train_flops,
-                )
-                for trial in waiting
-            ),
-            retries=self.study.declaration.resources.retries,
-        )
+
+
+        def scheduled(trial: Trial) -> ScheduledTrial:
+            return ScheduledTrial(
+                trial=trial.trial_id,
+                predicted_s=predict_s(trial, measured),
+                resources=needs(self.study, trial),
+                nodes=trial.resources.nodes,
+                train_flops=0 if self.ledger.has_reserved(trial.trial_id) else trial.train_flops,
+            )
+
+        retries = self.study.declaration.resources.retries
+        self._schedule = Schedule(map(scheduled, waiting), retries=retries)
         backend = self.backend()
         here = self.site.look_around(self._schedule, backend)
         slots = here.slots
         self.event(f"{self.name}-started", slots=slots, trials=len(waiting))
-        while self._obey(backend):
+        while True:
+            self._schedule.add(map(scheduled, self._further(slots)))
+            if not self._obey(backend):
+                break
             here.look()
             if here.slots != slots:
                 slots = here.slots
@@ -186,6 +189,16 @@ class Execution(ABC):
         self._loggers.close()
         drop_idle()
 
+    def further(self, slots: int, waiting: Sequence[str], room_flops: int | None) -> Sequence[Trial]:  # noqa: ARG002
+        """Return trials to add to those that run and wait; none by default.
+
+        Args:
+            slots: Number of trials that could start.
+            waiting: Trials that have no result yet and are running or going to.
+            room_flops: FLOPs that are neither spent nor promised; None without a limit.
+        """
+        return ()
+
     @property
     def result(self) -> Result:
         """The trials without a result so far."""
@@ -200,6 +213,16 @@ class Execution(ABC):
     def folder(self, trial_id: str) -> Path:
         """Return a trial's folder."""
         return trial_folder(self.study, trial_id)
+
+    def _further(self, slots: int) -> Sequence[Trial]:
+        """Return trials to add where fewer wait or run than there are slots."""
+        waiting = self._schedule.unfinished()
+        free = max(1, slots) - len(waiting)
+        if free <= 0 or self._stopped:
+            return ()
+        room = self.room_flops
+        promised = sum(task.train_flops for task in self._schedule.waiting())
+        return self.further(free, waiting, None if room is None else room - promised)
 
     def _heed(self, backend: Backend) -> None:
         """Stop all running trials once the run was asked to stop."""
