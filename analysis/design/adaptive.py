@@ -234,36 +234,47 @@ def _first_round(layout: Layout, present: Mask, taken: Mask) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _answers(
-    layout: Layout, belief: Belief, runs: Floats, ask: Ask
-) -> tuple[list[Answer], list[tuple[Floats, float, bool]]]:
-    """Return the answers, and of each question its draws, indifference and whether it is open."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Goal:
+    """A question that is open: the point at which each curve is read. A forecast has no indifference: NaN."""
+
+    columns: Indices
+    indifference: float
+
+
+def _answers(layout: Layout, belief: Belief, runs: Floats, ask: Ask) -> tuple[list[Answer], list[_Goal]]:
+    """Return the answers, and the questions that are open."""
     answers, goals = [], []
-    for flops, columns in zip(layout.asked, layout.columns, strict=True):
+    asked = [(flops, columns, False) for flops, columns in zip(layout.asked, layout.columns, strict=True)]
+    if ask.forecast is not None and (layout.target >= 0).any():
+        asked.append((ask.forecast, layout.target, True))
+    for flops, columns, forecast in asked:
         values = layout.values(belief.draws, columns)
         best, within = right(values, ask.indifference)
         order = np.argsort(-best, kind="stable")
         leader = int(order[0])
-        share = np.cumsum(best[order])
-        tied = order[: int(np.searchsorted(share, CLEAR)) + 1]
-        seen = bool(runs[leader, columns[leader]]) if columns[leader] < runs.shape[1] else True
-        others = np.delete(values, leader, axis=1)
-        gap = others.min(axis=1) - values[:, leader] if others.shape[1] else np.full(len(values), np.inf)
+        tied = order[: int(np.searchsorted(np.cumsum(best[order]), CLEAR)) + 1]
+        seen = bool(runs[leader, columns[leader]])
+        gap = np.delete(values, leader, axis=1).min(axis=1, initial=np.inf) - values[:, leader]
         near = float(np.median(gap)) <= ask.indifference
-        clear = best[leader] >= ask.confidence and seen
-        tie = near and within[leader] >= ask.confidence and seen
-        low, high = interval(values[:, leader])
+        clear = bool(best[leader] >= ask.confidence and (seen or forecast))
+        told = values.min(axis=1) if forecast else values[:, leader]
+        low, high = interval(told)
+        settled = clear or bool(near and within[leader] >= ask.confidence and seen)
+        if forecast:
+            settled = (high - low) / 2 <= ask.width
         answers.append(Answer(
             regime=layout.regime, flops=flops, leader=layout.names[leader], probability=float(best[leader]),
-            right=float(within[leader]), error=float(np.median(values[:, leader])), low=low, high=high,
-            verdict="clear" if clear else "tie",
-            tied=tuple(layout.names[each] for each in tied),
+            right=float(within[leader]), error=float(np.median(told)), low=low, high=high,
+            verdict="clear" if clear else "tie", tied=tuple(layout.names[each] for each in tied),
             dropped=tuple(
                 name for name, share in zip(layout.names, within, strict=True) if share < HOPELESS
             ),
-            settled=bool(clear or tie),
+            settled=settled, kind="forecast" if forecast else "best",
         ))  # fmt: skip
-        goals.append((values, ask.indifference if near else 0.0, not (clear or tie)))
+        if not settled:
+            indifference = np.nan if forecast else ask.indifference if near else 0.0
+            goals.append(_Goal(columns=columns, indifference=indifference))
     return answers, goals
 
 
@@ -283,7 +294,7 @@ def _add_options(  # noqa: PLR0913 (a family, what is known of it, what is asked
     belief: Belief,
     runs: Floats,
     taken: Mask,
-    goals: list[tuple[Floats, float, bool]],
+    goals: list[_Goal],
     cost: Floats,
     ask: Ask,
 ) -> None:
@@ -305,13 +316,18 @@ def _add_options(  # noqa: PLR0913 (a family, what is known of it, what is asked
     curve, point = layout.curve[at], layout.point[at]
     variance = belief.noise[curve, point] / np.array([len(each) for each in rows])
     gains = np.zeros(len(rows))
-    for (values, indifference, is_open), columns in zip(goals, layout.columns, strict=True):
-        if is_open:
-            values = layout.values(belief.draws, columns)
-            gains += best_gains(values, belief.draws, variance, curve, point, indifference=indifference)
-            leader = int(right(values, indifference)[0].argmax())
-            asked = (curve == leader) & (point == columns[leader]) & (runs[curve, point] == 0)
-            gains[asked] = np.maximum(gains[asked], 1 - ask.confidence)
+    for goal in goals:
+        values = layout.values(belief.draws, goal.columns)  # as the running trials will have narrowed them
+        if np.isnan(goal.indifference):
+            gains += forecast_gains(values.min(axis=1), belief.draws, variance, curve, point)
+            continue
+        gains += best_gains(
+            values, belief.draws, variance, curve, point, indifference=goal.indifference
+        )
+        # A leader is not named before it was run at the level that is asked for.
+        leader = int(right(values, goal.indifference)[0].argmax())
+        asked = (curve == leader) & (point == goal.columns[leader]) & (runs[curve, point] == 0)
+        gains[asked] = np.maximum(gains[asked], 1 - ask.confidence)
     options.rows += rows
     options.gain += gains.tolist()
     options.curve += [(layout.regime, int(each)) for each in curve]

@@ -60,7 +60,8 @@ class Measured:
         squares: Sum of squared deviations of runs from the mean of their point, shape (curves, points).
         images: Images that the error is counted over; NaN if it counts none.
         chance: Error of chance; NaN if unknown.
-        scale: Scale of the error: its error of chance, or 1 for a fraction, or the largest loss.
+        scale: Scale of the error: 1 for a fraction, or the largest loss.
+        highest: Highest possible error: 1 for a fraction, infinite for a loss.
     """
 
     x: Floats
@@ -70,6 +71,7 @@ class Measured:
     images: float
     chance: float
     scale: float
+    highest: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,7 +130,7 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -
     spread = path - np.einsum("scpq,scq->scp", gains[here, chosen, each], drawn)
     stretch = np.sqrt(freedom / generator.chisquare(freedom, size=(draws, curves)))
     found = centre[here, chosen, each] + stretch[:, :, None] * spread
-    return Belief(draws=np.maximum(found, 0.0), noise=noise)
+    return Belief(draws=np.clip(found, 0.0, measured.highest), noise=noise)
 
 
 def _weights(evidence: Floats, known: NDArray[np.bool_]) -> tuple[Floats, Floats]:

@@ -67,6 +67,7 @@ class Layout:
             images=float(np.median(images)) if len(images) else float("nan"),
             chance=chance_error(trials.metric),
             scale=float(error[known].max()) if is_loss(trials.metric) and known.any() else 1.0,
+            highest=np.inf if is_loss(trials.metric) else 1.0,
         )  # fmt: skip
 
 

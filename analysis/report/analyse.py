@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.answers.design_course import by_design
 from analysis.answers.contrasts import Statement, contrasts, statements
 from analysis.answers.cost import Cost, by_level, totals
 from analysis.answers.crossover import crossovers
@@ -109,6 +110,7 @@ def analyse(study: StudyFrames) -> Analysis:
     best = frontier(draws)
     planned = with_budgets(plan, trials)
     if len(best):
+        best = by_design(best, study.events)
         best = _so_far(best.assign(planned=_planned_configurations(best, planned)), planned)
         left_out = pd.DataFrame() if study.imported else study.left_out
         best = with_scope(best, draws, plan=planned, left_out=left_out, rates=study.tuned_rates)

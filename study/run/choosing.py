@@ -1,37 +1,14 @@
 """Chooses the trials of an adaptive study as its results come in (`analysis.design.adaptive`)."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
-
-import numpy as np
-import pandas as pd
 
 from analysis.cells.table import tidy
-from analysis.design.adaptive import Ask, Decision, decide
-from budgets.declaration import Declaration
-from budgets.planning.plan import Plan, Trial
-from runners.results import RESULT_COLUMNS, plan_row, read_json_lines, to_frame
+from analysis.design.adaptive import Decision, decide
+from budgets.planning.plan import Trial
+from runners.results import RESULT_COLUMNS, to_frame
 from runners.trials.trial_files import Outcome
+from study.state.design import asked, choices_of, chosen_trials
 from study.state.study import Study
-
-CHOSEN, COURSE = "trial-chosen", "design"
-"""Events: a chosen trial with its reason; the answers so far, and why the design stopped, if it did."""
-ALL_SLOTS = 10**9
-
-
-def asked(declaration: Declaration) -> Ask:
-    """Return the questions of an adaptive study."""
-    design = declaration.design
-    return Ask(
-        best=design.best, indifference=design.indifference, forecast=design.forecast, width=design.width,
-        confidence=design.confidence,
-    )  # fmt: skip
-
-
-def first_round(declaration: Declaration, plan: Plan) -> Decision:
-    """Return the trials that an adaptive study starts with."""
-    nothing = tidy(to_frame([], RESULT_COLUMNS), metric=declaration.metric)
-    return decide(nothing, _grid(plan.trials), ask=asked(declaration), slots=ALL_SLOTS)
 
 
 class Chooser:
@@ -45,14 +22,12 @@ class Chooser:
     def __init__(self, study: Study, trials: Sequence[Trial]) -> None:
         self._study = study
         self._trials = {trial.trial_id: trial for trial in trials}
-        self._grid = _grid(trials)
+        self._grid = choices_of(tuple(trials))
         self._state: tuple[int, ...] = ()
-        self.stopped = ""
 
     def begun(self) -> set[str]:
         """Return the trials that earlier runs chose."""
-        events = read_json_lines(self._study.folder / "events.jsonl")
-        return set() if events.empty else set(events.loc[events["event"] == CHOSEN, "trial"].astype(str))
+        return chosen_trials(self._study.folder)
 
     def choose(
         self,
@@ -83,22 +58,8 @@ class Chooser:
         )  # fmt: skip
         if not decision.picks:
             self._state = state
-            self.stopped = decision.stop
         return decision
 
     def trials(self, decision: Decision) -> list[Trial]:
         """Return the trials of a decision."""
         return [self._trials[pick.trial] for pick in decision.picks]
-
-
-def course(decision: Decision, spent_flops: int) -> dict[str, object]:
-    """Return a decision as the facts of an event."""
-    return {
-        "spent_flops": spent_flops,
-        "answers": [asdict(answer) for answer in decision.answers],
-        "stop": decision.stop,
-    }
-
-
-def _grid(trials: Sequence[Trial]) -> pd.DataFrame:
-    return pd.DataFrame([plan_row(trial) for trial in trials]).astype({"level_flops": np.float64})

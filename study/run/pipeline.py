@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from analysis.answers.design_course import CHOSEN, COURSE
 from budgets.book.ledger import read_entries, reserved
 from budgets.book.reconcile import reconcile
 from budgets.planning.plan import Plan, Trial
@@ -15,12 +16,13 @@ from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table,
 from runners.scheduling.backend import Backend
 from runners.trials.trial_files import Outcome
 from study.declare.dump import dump_declaration
-from study.run.choosing import ALL_SLOTS, CHOSEN, COURSE, Chooser, course
+from study.run.choosing import Chooser
 from study.run.execution import Execution, Result
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import Agenda, agenda
 from study.state.bookkeeping import book_left_behind
+from study.state.design import ALL_SLOTS, course
 from study.state.environment import environment
 from study.state.study import Study, plan_tables
 

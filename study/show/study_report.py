@@ -17,6 +17,7 @@ from budgets.cost.flops import CONVENTION
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, read_json_lines, read_table, to_frame
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from study.state.begun import begun
+from study.state.design import not_chosen
 from study.state.imported import Imported
 from study.state.study import Study
 
@@ -32,7 +33,8 @@ def report_study(study: Study) -> Iterator[str]:
     folder = study.folder
     if not (folder / "plan.parquet").exists():
         raise ValueError(f"{folder} has no results; run `python -m study run {study.declaration.name}` first")
-    plan = read_table(folder / "plan.parquet")
+    planned = read_table(folder / "plan.parquet")
+    plan = planned[~not_chosen(study.declaration, folder, planned)]
     results = _table_or_empty(study, "results.parquet", RESULT_COLUMNS)
     missing = plan[~plan["trial"].isin(results["trial"])]
     frames = StudyFrames(
