@@ -1,15 +1,15 @@
-"""FLOPs that adaptive designs save, and the honesty of their verdicts, by replaying finished and simulated grids.
+"""FLOPs that adaptive designs save, and the honesty of their verdicts, by replaying known grids.
 
 Run ``python benchmarks/design.py`` from the root of the checkout; ``--repeats 4 --studies 20`` is a quick
 version, and ``--only PART`` runs one part. Its parts:
 
-* ``small``: the embedded study's grid, in random orders of its seeds. The verdict at each level must be that of
-  the full grid; a tie must hold the full grid's leader and be led by one of its members. It is priced by
-  training FLOPs, then by trunks: a curve's run pays the constant part of its levels once.
+* ``small``: the embedded study's grid, in random orders of its seeds. The verdict at each level must be
+  that of the full grid; a tie must hold the full grid's leader and be led by one of its members. It is
+  priced by training FLOPs, then by trunks: a curve's run pays the constant part of its levels once.
 * ``made-up``: simulated grids with known answers (``tests/analysis/made_up_designs.py`` and
   ``made_up_coverage.py``): clear verdicts that are wrong, and intervals of the leaders that hold the truth.
-* ``paper``: the paper's digitised one-epoch curves, with single runs: FLOPs until the leaders of the full curves
-  are named, or others within a point of them.
+* ``paper``: the paper's digitised one-epoch curves, with single runs: FLOPs until the leaders of the full
+  curves are named, or others within a point of them.
 * ``cost``: processor time of a decision over 100, 2,000 and 20,000 trials.
 
 The last lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
@@ -49,7 +49,7 @@ Truth = Callable[[Mapping[str, Any], float], float]
 
 def main() -> int:
     """Run the benchmark and return the exit code."""
-    parser = argparse.ArgumentParser(description="Measure what adaptive designs save, and whether they are right.")
+    parser = argparse.ArgumentParser(description="Measure what adaptive designs save and how right they are.")
     parser.add_argument("--repeats", type=int, default=20, help="orders of seeds of the embedded study (20)")
     parser.add_argument("--studies", type=int, default=200, help="simulated grids of each kind (200)")
     parser.add_argument("--only", choices=["small", "made-up", "paper", "cost"], help="run one part")
@@ -91,7 +91,7 @@ def replay(
 
 
 def trunk_price(results: pd.DataFrame) -> Price:
-    """Return the price of trials whose curve and seed share a trunk: its longest constant part is paid once."""
+    """Return the price of trials whose curve and seed share a trunk, whose constant part is paid once."""
     flops = results["train_flops"].to_numpy(np.float64)
     curve = curve_numbers(results.assign(budget=budgets(results)))
     trunk = curve * 1000 + results["seed"].to_numpy(np.intp)
@@ -153,16 +153,20 @@ def _made_up(studies: int) -> list[Line]:
             decision, share, _ = replay(results, metric=METRIC, ask=Ask())
             found["share"].append(share)
             _judge(results, truth, decision, found)
-        wrong, held = float(np.mean(found["wrong"] or [0.0])), float(np.mean(found["held"]))
+            _forecast(results, truth, found)
+        wrong, held, forecast = (
+            float(np.mean(found[what] or [0.0])) for what in ("wrong", "held", "forecast")
+        )
         print(
-            f"  {kind}: {np.mean(found['share']):.0%} of the FLOPs, {np.mean(found['clear']):.0%} clear, the best "
-            f"is among the tied in {np.mean(found['tied']):.1%}, its distance to the leader is at most "
-            f"{max(found['regret']):.3f}, the best was dropped in {np.mean(found['dropped']):.1%}",
+            f"  {kind}: {np.mean(found['share']):.0%} of the FLOPs, {np.mean(found['clear']):.0%} clear, "
+            f"the best is among the tied in {np.mean(found['tied']):.1%}, its distance to the leader is at "
+            f"most {max(found['regret']):.3f}, the best was dropped in {np.mean(found['dropped']):.1%}",
             flush=True,
         )
         lines += [
             (f"clear_but_wrong_{kind}", wrong, "<=0.10", wrong <= 0.10),  # noqa: PLR2004
             (f"interval_{kind}", held, ">=0.85", held >= 0.85),  # noqa: PLR2004
+            (f"forecast_{kind}", forecast, ">=0.85", forecast >= 0.85),  # noqa: PLR2004
         ]
     return lines
 
@@ -177,8 +181,7 @@ def _simulated(kind: str, number: int) -> tuple[pd.DataFrame, Truth]:
 
 def _judge(results: pd.DataFrame, truth: Truth, decision: Decision, found: dict[str, list[float]]) -> None:
     for answer in decision.answers:
-        here = records(results[results["level_flops"] == answer.flops].drop_duplicates("architecture"
-            if results["strategy"].nunique() == 1 else ["architecture", "strategy"]))  # fmt: skip
+        here = records(results[results["level_flops"] == answer.flops])
         errors = {configuration_text(row): truth(row, answer.flops) for row in here}
         best = min(errors, key=lambda name: errors[name])
         if answer.verdict == "clear":
@@ -188,6 +191,15 @@ def _judge(results: pd.DataFrame, truth: Truth, decision: Decision, found: dict[
         found["dropped"].append(best in answer.dropped)
         found["held"].append(answer.low <= errors[answer.leader] <= answer.high)
         found["regret"].append(errors[answer.leader] - errors[best])
+
+
+def _forecast(results: pd.DataFrame, truth: Truth, found: dict[str, list[float]]) -> None:
+    """Forecast the lowest true error at the largest level from the levels below it."""
+    top = float(results["level_flops"].max())
+    below, ask = results[results["level_flops"] < top], Ask(best=None, forecast=top)
+    (answer,) = decide(tidy(below, metric=METRIC), below, ask=ask).answers
+    best = min(truth(row, top) for row in records(results[results["level_flops"] == top]))
+    found["forecast"].append(answer.low <= best <= answer.high)
 
 
 def _paper() -> list[Line]:
@@ -207,8 +219,10 @@ def _paper() -> list[Line]:
         for full, answer in zip(everything.answers, decision.answers, strict=True):
             near.append(answer.leader == full.leader or answer.leader in full.tied
                         or abs(answer.error - full.error) <= POINT)  # fmt: skip
-            print(f"  {panel} at {full.flops:.2g}: {full.leader} {full.error:.3f} ({full.verdict}); by the design "
-                  f"{answer.leader} {answer.error:.3f} ({answer.verdict})")  # fmt: skip
+            print(
+                f"  {panel} at {full.flops:.2g}: {full.leader} {full.error:.3f} ({full.verdict}); "
+                f"by the design {answer.leader} {answer.error:.3f} ({answer.verdict})"
+            )
         print(f"  {panel}: {share:.0%} of the FLOPs, {len(seen)} of {len(results)} cells", flush=True)
         lines += [
             (f"paper_{panel}_share", share, "told", True),
@@ -229,7 +243,9 @@ def _cost() -> list[Line]:
             decide(trials, plan, ask=Ask(), slots=64)
             took.append(time.process_time() - began)
         told = "told" if target is None else f"<={target}"
-        lines.append((f"decision_{count}_trials_cpu_s", min(took), told, target is None or min(took) <= target))
+        lines.append(
+            (f"decision_{count}_trials_cpu_s", min(took), told, target is None or min(took) <= target)
+        )
     return lines
 
 

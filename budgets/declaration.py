@@ -229,8 +229,8 @@ class Design:
     """
 
     adaptive: bool = False
-    """Whether trials are chosen from the grid by what their results would tell, until the questions are answered
-    or the study budget is spent."""
+    """Whether trials are chosen from the grid by what their results would tell, until the questions are
+    answered or the study budget is spent."""
     best: Annotated[tuple[Annotated[int, values.compute], ...], RISING] = ()
     """Levels at which the best configuration is asked for; all levels by default."""
     indifference: Annotated[float, values.share] = 0.01

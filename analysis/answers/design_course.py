@@ -19,12 +19,11 @@ def last_answers(events: pd.DataFrame) -> list[dict[str, Any]]:
 def by_design(best: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
     """Return the best configurations with verdicts that count configurations without runs.
 
-    The table compares measured cells. A configuration that the design did not run at a budget may still be the
-    best there, so a leader is only clear if the design, whose draws hold all configurations, calls it so.
+    The table compares measured cells. A configuration that the design did not run at a budget may still be
+    the best there, so a leader is only clear if the design, whose draws hold all configurations, calls it
+    so.
     """
-    answers = {
-        (one["regime"], one["flops"]): one for one in last_answers(events) if one["kind"] == "best"
-    }
+    answers = {(one["regime"], one["flops"]): one for one in last_answers(events) if one["kind"] == "best"}
     verdicts, reasons = [], []
     for row in best.to_dict("records"):
         one = answers.get((row["regime"], row["flops"]))

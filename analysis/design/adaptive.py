@@ -1,20 +1,22 @@
 """The next trials of an adaptive study, chosen from the results so far.
 
-``decide`` is a pure function: the same results, running trials, free slots and seed give the same decision. It
-draws the true errors of all cells (``belief``), answers what is asked, and values further runs (``gains``):
+``decide`` is a pure function: the same results, running trials, free slots and seed give the same decision.
+It draws the true errors of all cells (``belief``), answers what is asked, and values further runs
+(``gains``):
 
-1. First each curve is run once at its two smallest points and once more at the smallest, which shows its shape
-   and the noise between seeds.
-2. Then the options are one further run of a cell, or all that are left of it. Each is valued by the drop in the
-   probability of naming a wrong best, over all open questions, plus the share of the forecast's variance that it
-   removes. The options with the highest gain per FLOP fill the free slots, one curve after the other.
+1. First each curve is run once at its two smallest points and once more at the smallest, which shows its
+   shape and the noise between seeds.
+2. Then the options are one further run of a cell, or all that are left of it. Each is valued by the drop in
+   the probability of naming a wrong best, over all open questions, plus the share of the forecast's
+   variance that it removes. The options with the highest gain per FLOP fill the free slots, one curve after
+   the other.
 3. A question is answered if its leader is clear, or if the leader is within the indifference of the best with
    probability ``confidence`` and the next one lies closer than that. The design stops when every question is
    answered, when no option is worth its cost, or when the budget has no room for one that is.
 
-A configuration is dropped where it is within the indifference of the best in fewer than ``HOPELESS`` of the draws.
-These hold every law that its runs leave plausible, also the one that falls fastest. Nothing is dropped for
-good: each decision draws anew.
+A configuration is dropped where it is within the indifference of the best in fewer than ``HOPELESS`` of the
+draws. These hold every law that its runs leave plausible, also the one that falls fastest. Nothing is
+dropped for good: each decision draws anew.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -57,7 +59,8 @@ class Ask:
     """The questions of an adaptive study.
 
     Attributes:
-        best: Computes at which the best is asked for; every level of the grid if empty; None if it is not asked.
+        best: Computes at which the best is asked for; every level of the grid if empty; None if it is not
+            asked.
         indifference: Difference in error that counts as a tie.
         forecast: Compute at which the error of the best is to be forecast; None without a forecast.
         width: Half of the 90 % interval that the forecast may have.
@@ -288,7 +291,7 @@ def _expect(
         runs[curve, point] += 1
 
 
-def _add_options(  # noqa: PLR0913 (a family, what is known of it, what is asked, and prices)
+def _add_options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what is asked, and prices)
     options: _Options,
     layout: Layout,
     belief: Belief,
@@ -321,9 +324,7 @@ def _add_options(  # noqa: PLR0913 (a family, what is known of it, what is asked
         if np.isnan(goal.indifference):
             gains += forecast_gains(values.min(axis=1), belief.draws, variance, curve, point)
             continue
-        gains += best_gains(
-            values, belief.draws, variance, curve, point, indifference=goal.indifference
-        )
+        gains += best_gains(values, belief.draws, variance, curve, point, indifference=goal.indifference)
         # A leader is not named before it was run at the level that is asked for.
         leader = int(right(values, goal.indifference)[0].argmax())
         asked = (curve == leader) & (point == goal.columns[leader]) & (runs[curve, point] == 0)
@@ -337,7 +338,7 @@ def _add_options(  # noqa: PLR0913 (a family, what is known of it, what is asked
     ]
 
 
-def _pick(  # noqa: PLR0913 (options by rank, and what limits them)
+def _pick(  # noqa: PLR0913, PLR0917 (options by rank, and what limits them)
     rows: Sequence[Indices], gains: Sequence[float], curves: Sequence[object], said: Sequence[str],
     grid: pd.DataFrame, price: Price, taken: Mask, slots: int, room_flops: float | None,
 ) -> list[Pick]:  # fmt: skip

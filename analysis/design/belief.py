@@ -2,19 +2,21 @@
 
 Along a curve the error is a law plus a discrepancy, and a run is the error plus its noise:
 
-    f(x) = law(x; slope, x₀, E, A) + d(x),   d ~ N(0, σ²·exp(−|ln x − ln x'|/2)),   run = f + N(0, v)
+    f(x) = law(x; slope, x₀, E, A) + d(x),   run = f(x) + N(0, v)
+    cov(d(x), d(x')) = s²·(½·[x = x'] + ½·min(ln x/x₁, ln x'/x₁)),   x₁ the smallest x
 
-The law is one of two forms of ``analysis.laws.forms``: the power law with floor and shift, and, if the error of
-chance is known, the bounded law. For a given form, slope and x₀ the law is linear in E and A, which have wide
-normal priors, so f is normal with closed-form mean, covariance and evidence. The belief about a curve is the
-mixture over a grid of slopes and x₀, weighted by evidence times weights that all curves of a family share:
+The law has one of two forms of ``analysis.laws.forms``: the power law with floor and shift, and, if the error
+of chance is known, the bounded law. Slope, x₀ and E lie on a coarse grid. Around a point of the grid the
+law is linear in A and, to first order, in the others' deviations, all normal. So f is normal, with mean,
+covariance and evidence in closed form. The belief about a curve is the mixture over the grid, weighted by
+the evidence and by shares that all curves of a family have in common:
 
-* The shared weights are estimated from all curves by expectation maximisation (Kiefer and Wolfowitz 1956), half
-  of them kept uniform. A curve with few runs takes its shape from its family.
-* The evidence of the whole family weighs the values of σ. Evidence is the product of the densities of each
+* The shares are estimated from all curves by expectation maximisation (Kiefer and Wolfowitz 1956), most of
+  them kept uniform. A curve with few runs takes its shape from its family.
+* The evidence of the whole family weighs the values of s. Evidence is the product of the densities of each
   result given those before it, so cells without a run are as wide as forecasts of results have missed.
-* The noise of runs is measured between seeds in units of the counting noise and shrunk towards the pooled
-  noise (``analysis.cells.moderated``), with a weak prior. Each draw stretches a curve by √(ν/χ²ν).
+* The noise of runs is measured between seeds in units of the counting noise, and shrunk towards the pooled
+  noise (``analysis.cells.moderated``) and a weak prior. Each draw stretches a curve by √(ν/χ²ν).
 
 The draws are Matheron's: a draw of the prior, moved by the gain times (data − drawn data).
 """
@@ -33,16 +35,16 @@ SLOPES = np.geomspace(0.12, 1.2, 4)
 """Slopes of the power law at the middle of the grid's compute."""
 STEEPNESS = np.geomspace(0.4, 2.2, 4)
 """α of the bounded law."""
-# x₀ of the power law, besides 0, and of the bounded law: from and to so many times the smallest and the largest
-# x, in steps of at most so much.
+# x₀ of the power law, besides 0, and of the bounded law: from and to so many times the smallest and the
+# largest x, in steps of at most so much.
 _SHIFTED, _SHIFTS = (1.0, 1 / 6), 4.2
 _MIDDLES, _MIDPOINTS = (1 / 20, 1.0), 5.0
 FLOORS = (0.15, 0.4, 0.65)
 """Values of E, in units of the scale of the error."""
 DISCREPANCIES = (0.004, 0.01, 0.02, 0.04)
-"""Values of σ, in units of the scale of the error."""
+"""Values of s, in units of the scale of the error."""
 _HEIGHT = (0.35, 0.30)  # mean and standard deviation of the prior of A, in units of the scale
-_KEPT_UNIFORM, _ROUNDS = 0.5, 6
+_KEPT_UNIFORM, _ROUNDS = 0.75, 6
 _WHITE, _WALK = 0.5, 0.5
 _STEP_FLOOR, _STEP_SLOPE, _STEP_SHIFT = 0.13, 1.4, 2.0
 # Prior of the noise of a run: so many times the counting noise and at least so many parts of the scale.
@@ -105,7 +107,7 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -
     pull = np.einsum("hgcpq,gcq->hgcp", inverse, residual)
     # The determinant of the inverse is the inverse of the determinant.
     evidence = 0.5 * np.linalg.slogdet(inverse)[1] - 0.5 * (residual * pull).sum(axis=-1)
-    weights, by_sigma = _weights(evidence, seen.any(axis=1))
+    weights, by_sigma = _weights(evidence, np.asarray(seen.any(axis=1)))
     gains = (prior @ inverse) * seen[:, None, :]
     centre = shapes.middle + np.einsum("hgcpq,gcq->hgcp", gains, residual)
 
@@ -134,7 +136,7 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -
 
 
 def _weights(evidence: Floats, known: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Return the weights of the shapes for each σ and curve, shape (σ, shapes, curves), and those of σ."""
+    """Return the weights of the shapes for each s and curve, shape (s, shapes, curves), and those of s."""
     shapes = evidence.shape[1]
     top = evidence.max(axis=1, keepdims=True)
     likelihood = np.exp(evidence - top)
@@ -196,13 +198,21 @@ class _Shapes:
         unit = np.sqrt(x.min() * x.max())
         middles, columns = [], []
 
-        def add(law: Callable[[float, float, float], Floats], slope: float, shift: float, height: Floats) -> None:
+        def add(
+            law: Callable[[float, float, float], Floats], slope: float, shift: float, height: Floats
+        ) -> None:
             # Differences by half a step of the grid, to both sides.
             for floor in FLOORS:
                 middles.append(scale * law(slope, shift, floor))
-                by_floor = (law(slope, shift, floor + _STEP_FLOOR) - law(slope, shift, floor - _STEP_FLOOR)) / 2
-                by_slope = (law(slope * _STEP_SLOPE, shift, floor) - law(slope / _STEP_SLOPE, shift, floor)) / 2
-                by_shift = (law(slope, shift * _STEP_SHIFT, floor) - law(slope, shift / _STEP_SHIFT, floor)) / 2
+                by_floor = (
+                    law(slope, shift, floor + _STEP_FLOOR) - law(slope, shift, floor - _STEP_FLOOR)
+                ) / 2
+                by_slope = (
+                    law(slope * _STEP_SLOPE, shift, floor) - law(slope / _STEP_SLOPE, shift, floor)
+                ) / 2
+                by_shift = (
+                    law(slope, shift * _STEP_SHIFT, floor) - law(slope, shift / _STEP_SHIFT, floor)
+                ) / 2
                 columns.append(scale * np.stack([height, by_floor, by_slope, by_shift], axis=-1))
 
         def power(slope: float, shift: float, floor: float) -> Floats:
@@ -228,4 +238,4 @@ class _Shapes:
 def _spaced(x: Floats, reach: tuple[float, float], step: float) -> list[float]:
     low, high = float(x.min()) * reach[0], float(x.max()) * reach[1]
     count = 1 + int(np.ceil(np.log(max(high / low, step)) / np.log(step)))
-    return np.geomspace(low, max(high, low * step), count).tolist()
+    return [float(one) for one in np.geomspace(low, max(high, low * step), count)]

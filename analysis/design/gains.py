@@ -1,15 +1,17 @@
 """Expected gains of further runs: how far they would lower the doubt about the best, or narrow a forecast.
 
-The belief is given as joint draws of the true errors, curve by curve independent. A further run of one cell is
-told from them by linear regression: of the error t that is asked for on the mean y of the runs, normal in both.
+The belief is given as joint draws of the true errors, curve by curve independent. A further run of one cell
+is told from them by linear regression: of the error t that is asked for on the mean y of the runs, normal
+in both.
 
 * ``best``: naming configuration k is right if no other is lower by more than the indifference. Whether the
   curve of the run is right, and each of the likeliest others, depends on t alone, through functions that all
   draws estimate. The gain is the mean over y of the largest probability of being right, less the largest mean
-  probability: the drop in the probability of naming a wrong best (the knowledge gradient, Frazier et al. 2008).
-  It is flat where no single run can unseat the leader. There the gain is the drop in p(1 − p), p the probability
-  that the leader is right, which is the variance of p over y.
-* ``forecast``: the share of the variance of the forecast that the run would remove, Cov²/(Var y · Var forecast).
+  probability: the drop in the probability of naming a wrong best (the knowledge gradient, Frazier et al.
+  2008). It is flat where no single run can unseat the leader. There the gain is the drop in p(1 − p), p the
+  probability that the leader is right, which is the variance of p over y.
+* ``forecast``: the share of the variance of the forecast that the run would remove, Cov²/(Var y · Var
+  forecast).
 """
 
 import numpy as np
@@ -28,18 +30,18 @@ _NODES, _SHARES = np.polynomial.hermite_e.hermegauss(5)
 
 
 def right(values: Floats, indifference: float) -> tuple[Floats, Floats]:
-    """Return the probability that each curve is the best, and that none is lower by more than the indifference.
+    """Return the probability that each curve is the best, and that it is so within the indifference.
 
     Args:
-        values: Draws of the error at the compute that is asked for, shape (draws, curves); infinite for curves
-            that do not reach it.
+        values: Draws of the error at the compute that is asked for, shape (draws, curves); infinite for
+            curves that do not reach it.
         indifference: Difference in error that does not matter.
     """
     best = np.bincount(values.argmin(axis=1), minlength=values.shape[1]) / len(values)
     return best, (values <= values.min(axis=1, keepdims=True) + indifference).mean(axis=0)
 
 
-def best_gains(
+def best_gains(  # noqa: PLR0913 (a belief, options and what counts)
     values: Floats, draws: Floats, variance: Floats, curve: Indices, point: Indices, *, indifference: float
 ) -> Floats:
     """Return the drop in the probability of naming a wrong best that each option brings.
@@ -84,7 +86,9 @@ def best_gains(
     return gains
 
 
-def forecast_gains(forecast: Floats, draws: Floats, variance: Floats, curve: Indices, point: Indices) -> Floats:
+def forecast_gains(
+    forecast: Floats, draws: Floats, variance: Floats, curve: Indices, point: Indices
+) -> Floats:
     """Return the share of the variance of a forecast that each option would remove.
 
     Args:

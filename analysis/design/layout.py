@@ -1,4 +1,4 @@
-"""The grid of a study as families of curves: arrays of the points that may be run and that are asked about."""
+"""The grid of a study as families of curves: the points that may be run and those that are asked about."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ class Layout:
         curve: Curve of each of these rows.
         point: Point of each of these rows.
         asked: Computes at which the best is asked for, ascending.
-        columns: Point at which each curve is read for each of these; −1 if it does not take part, shape (asked,
-            curves).
+        columns: Point at which each curve is read for each of these; −1 if it does not take part, shape
+            (asked, curves).
         target: Point at which each curve is read for the forecast, −1 if there is none, shape (curves,).
     """
 
@@ -60,14 +60,16 @@ class Layout:
         runs = np.bincount(place, minlength=total).astype(np.float64)
         sums = np.bincount(place, error[known], minlength=total)
         mean = sums / np.maximum(runs, 1.0)
-        squares = np.bincount(place, (error[known] - mean[place]) ** 2, minlength=total)
+        off = (error[known] - mean[place]) ** 2
+        squares = np.bincount(place, off, minlength=total).astype(np.float64)
         images = trials.frame["images"].to_numpy(np.float64)
+        loss = is_loss(trials.metric)
         return Measured(
             x=self.x, runs=runs.reshape(shape), error=mean.reshape(shape), squares=squares.reshape(shape),
             images=float(np.median(images)) if len(images) else float("nan"),
             chance=chance_error(trials.metric),
-            scale=float(error[known].max()) if is_loss(trials.metric) and known.any() else 1.0,
-            highest=np.inf if is_loss(trials.metric) else 1.0,
+            scale=float(error[known].max()) if loss and known.any() else 1.0,
+            highest=np.inf if loss else 1.0,
         )  # fmt: skip
 
 
@@ -76,7 +78,8 @@ def layouts(grid: pd.DataFrame, *, best: Sequence[float] | None, forecast: float
 
     Args:
         grid: Planned trials, with the columns of a plan.
-        best: Computes at which the best is asked for; every level of the grid if empty; None if it is not asked.
+        best: Computes at which the best is asked for; every level of the grid if empty; None if it is not
+            asked.
         forecast: Compute of the forecast; None without one.
     """
     cells = grid.assign(budget=budgets(grid))
@@ -120,7 +123,9 @@ def _computes(
     mean = pd.Series(flops).groupby([curve, here["budget"].to_numpy()]).mean()
     own = [mean[each].sort_index() for each in range(int(curve.max()) + 1)]
     most = max(len(one) for one in own)
-    place_of = {(each, budget): place for each, one in enumerate(own) for place, budget in enumerate(one.index)}
+    place_of = {
+        (each, budget): place for each, one in enumerate(own) for place, budget in enumerate(one.index)
+    }
     point = np.array([place_of[key] for key in zip(curve, here["budget"], strict=True)], dtype=np.intp)
     asked = np.array([] if best is None else sorted(best or np.unique(mean.to_numpy())))
     at = np.append(asked, [] if forecast is None else [forecast])
@@ -133,9 +138,9 @@ def _computes(
             elif compute >= one.iloc[0] / SAME_COST:
                 columns[row, each] = most + row
     return Layout(
-        regime=str(here["regime"].iloc[0]), names=_names(here, curve), x=x, rows=rows, curve=curve, point=point,
-        asked=tuple(asked.tolist()), columns=columns[: len(asked)],
-        target=columns[-1] if forecast is not None else np.full(len(own), -1),
+        regime=str(here["regime"].iloc[0]), names=_names(here, curve), x=x, rows=rows, curve=curve,
+        point=point, asked=tuple(asked.tolist()), columns=columns[: len(asked)], target=columns[-1] if
+        forecast is not None else np.full(len(own), -1),
     )  # fmt: skip
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.design_course import by_design
 from analysis.answers.contrasts import Statement, contrasts, statements
 from analysis.answers.cost import Cost, by_level, totals
 from analysis.answers.crossover import crossovers
+from analysis.answers.design_course import by_design
 from analysis.answers.envelope import Envelope, envelopes
 from analysis.answers.equivalence import equivalences
 from analysis.answers.frontier import frontier

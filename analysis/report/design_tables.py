@@ -32,8 +32,8 @@ def design_tables(events: pd.DataFrame) -> Iterator[Table]:
     yield Table(
         name="design",
         title="Course of the adaptive design",
-        note="The answers at each decision, from joint draws of the errors of all configurations, run or not. "
-        "Dropped: within the indifference of the best in fewer than one of 200 draws, however its curve may go on.",
+        note="The answers at each decision, from joint draws of the errors of all configurations, also of "
+        "those that were not run. Dropped: within the indifference of the best in fewer than one of 200 draws.",
         frame=pd.DataFrame(rows, columns=[
             "Spent", "Asked", "Leader", "Error (%)", "P(best)", "Verdict", "Answered", "Dropped now"
         ]),
@@ -44,7 +44,7 @@ def design_tables(events: pd.DataFrame) -> Iterator[Table]:
         title="Choices of the adaptive design",
         note="Each chosen trial, what it cost the study, and why it was chosen.",
         frame=pd.DataFrame([
-            {"Trial": row["trial"], "Cost": format_flops(row["cost_flops"], digits=3), "Reason": row["reason"]}
-            for row in chosen
+            {"Trial": row["trial"], "Cost": format_flops(row["cost_flops"], digits=3), "Reason":
+            row["reason"]} for row in chosen
         ]),
     )  # fmt: skip

@@ -56,7 +56,9 @@ def load_declaration(path: Path) -> Declaration:
             (Tuning, "fields"): _tuned_fields,
         },
     )
-    root.spell_out("design", a_list="best", words={"adaptive": ("adaptive", True), "full": ("adaptive", False)})
+    root.spell_out(
+        "design", a_list="best", words={"adaptive": ("adaptive", True), "full": ("adaptive", False)}
+    )
     declaration = walk.read(root, Declaration)
     root.done()
     if root.sound("grid") and root.sound("exclude"):  # an earlier error may have left an axis incomplete

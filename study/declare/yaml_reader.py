@@ -121,7 +121,7 @@ class Section:
         return None if node is None else self._inside(key, node)
 
     def spell_out(self, key: str, *, a_list: str, words: Mapping[str, tuple[str, bool]]) -> None:
-        """Let a list stand for a section with that one key, and a word for one with a key at true or false."""
+        """Let a list stand for a section with that one key, and a word for one with a key on or off."""
         node = self._values.get(key)
         name = a_list if isinstance(node, yaml.SequenceNode) else getattr(node, "value", None)
         if name == a_list or (isinstance(name, str) and name in words):

@@ -150,7 +150,6 @@ class Execution(ABC):
         """
         measured = measured_throughput(self.study, self.plan)
 
-
         def scheduled(trial: Trial) -> ScheduledTrial:
             return ScheduledTrial(
                 trial=trial.trial_id,

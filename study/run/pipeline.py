@@ -76,7 +76,7 @@ class Run(Execution):
             self.progress.say(
                 f"note: {len(todo.failed):,} failed in an earlier run; --retry-failed runs them again"
             )
-        to_run = todo.to_run
+        to_run: Sequence[Trial] = todo.to_run
         if to_run and self.study.declaration.design.adaptive:
             to_run = self._begin_choosing(todo)
         if to_run:
@@ -111,7 +111,7 @@ class Run(Execution):
         return self._chooser.trials(decision)
 
     def _begin_choosing(self, todo: Agenda) -> list[Trial]:
-        """Return the trials that an adaptive study goes on with: those chosen before, else the next choice."""
+        """Return the trials that an adaptive study goes on with: those chosen before, else the next ones."""
         may_run = {trial.trial_id for trial in todo.to_run}
         kept = [
             trial for trial in self.plan.trials

@@ -121,7 +121,8 @@ def _design(declaration: Declaration, plan: Plan) -> Iterator[str]:
     cap = plan.train_flops if plan.study_flops is None else min(plan.train_flops, plan.study_flops)
     yield (
         f"adaptive design: the first round has {len(picks):,} trials, "
-        f"{format_flops(sum(pick.cost_flops for pick in picks))}; the study costs {format_flops(cap)} at most. "
+        f"{format_flops(sum(pick.cost_flops for pick in picks))}; "
+        f"the study costs {format_flops(cap)} at most. "
         "Further trials of the grid are chosen by what their results would tell"
     )
 

@@ -58,8 +58,8 @@ class Standing:
         slots_busy: Share of the last run's slot time in use, up to now or to its last event; None before the
             first run.
         left_s: Forecast of the remaining seconds; None if no trial is left.
-        design: Answers of an adaptive design so far and its open questions, one per line; its trials that were
-            not chosen are not counted in ``levels``.
+        design: Answers of an adaptive design so far and its open questions, one per line; its trials that
+            were not chosen are not counted in ``levels``.
     """
 
     study: str

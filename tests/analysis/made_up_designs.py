@@ -1,8 +1,8 @@
 """Simulated grids of many configurations with known answers, to measure the verdicts of adaptive designs.
 
-A grid has eight to fourteen configurations whose curves are power laws with floor, shifted power laws, or fall
-fast and end at a plateau. Fast starters have the higher floors, so most grids have crossovers. It has four
-levels spaced 3×, three seeds, and noise that differs from configuration to configuration.
+A grid has eight to fourteen configurations whose curves are power laws with floor, shifted power laws, or
+fall fast and end at a plateau. Fast starters have the higher floors, so most grids have crossovers. It has
+four levels spaced 3×, three seeds, and noise that differs from configuration to configuration.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,9 @@ def grid(number: int) -> Grid:
         for level in FIRST * 3.0 ** np.arange(LEVELS):
             for seed in range(SEEDS):
                 error = truth[name](level) + noise * float(generator.standard_normal())
-                row = trial_row((PAIRS, "all", "ViT-X", "clip"), level, seed, float(np.clip(error, 0.001, 0.999)))
+                row = trial_row(
+                    (PAIRS, "all", "ViT-X", "clip"), level, seed, float(np.clip(error, 0.001, 0.999))
+                )
                 rows.append(row | {
                     "trial": f"{name}-{level:.3g}-{seed}", "architecture": name, "train_flops": level,
                     "held-out/count": 5000.0,

@@ -51,7 +51,7 @@ def test_difference_within_the_indifference_is_not_worth_a_run() -> None:
 
 
 def test_run_that_cannot_unseat_the_leader_lowers_the_doubt_about_it() -> None:
-    # The runs' noise equals what is unknown of the leader: no result of the rival's 16 σ behind is likely.
+    # The noise equals what is unknown of either, and the rival is two standard deviations of the gap behind.
     found = gains(normal((0.30, 0.02), (0.36, 0.02)), 0.02**2)
 
     assert (found > 1e-4).all()
