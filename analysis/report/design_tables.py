@@ -32,8 +32,8 @@ def design_tables(events: pd.DataFrame) -> Iterator[Table]:
     yield Table(
         name="design",
         title="Course of the adaptive design",
-        note="The answers at each decision, from joint draws of the errors of all configurations, also of "
-        "those that were not run. Dropped: within the indifference of the best in fewer than one of 200 draws.",
+        note="Answers at each decision, from joint draws of the errors of all configurations, run or not. "
+        "Dropped: best within the indifference in fewer than one of 200 draws.",
         frame=pd.DataFrame(rows, columns=[
             "Spent", "Asked", "Leader", "Error (%)", "P(best)", "Verdict", "Answered", "Dropped now"
         ]),

@@ -71,9 +71,8 @@ def answer_lines(events: pd.DataFrame, left: pd.DataFrame) -> list[str]:
             f"{what}: {state}: {one['leader']}, best with probability {percent(one['probability'], 0)} %, "
             f"{one['verdict']}" + (f" of {len(one['tied'])}" if one["verdict"] == "tie" else "")
         )
-    stops = events.loc[events["event"] == COURSE, "stop"] if len(events) else pd.Series(dtype=object)
-    if len(stops) and stops.iloc[-1]:
-        lines.append(f"the design stopped: {stops.iloc[-1]}")
+    if lines and (stop := events.loc[events["event"] == COURSE, "stop"].iloc[-1]):
+        lines.append(f"the design stopped: {stop}")
     if len(left):
         lines.append(f"not chosen: {len(left):,} trials, {format_flops(float(left['train_flops'].sum()))}")
     return lines
