@@ -8,6 +8,7 @@ from typing import Any
 from budgets.quantity import format_flops
 
 _WRITTEN_OUT = 100_000
+_TOP = re.compile(r"top(\d+(?:\.\d+)?)( by .+)?")
 _METRICS = {
     "top1": "zero-shot top-1 error",
     "top5": "zero-shot top-5 error",
@@ -58,14 +59,14 @@ def plural(count: int, noun: str) -> str:
 
 def quality_fraction(quality: str) -> float:
     """Return the kept fraction of a quality: ``top20`` → 0.2, ``all`` → 1; others 2, to sort last."""
-    match = re.fullmatch(r"top(\d+(?:\.\d+)?)", quality)
+    match = _TOP.fullmatch(quality)
     return float(match[1]) / 100 if match else (1.0 if quality == "all" else 2.0)
 
 
 def quality_text(quality: str) -> str:
     """Return a quality as text: ``top20`` → ``top 20 %``."""
-    match = re.fullmatch(r"top(\d+(?:\.\d+)?)", quality)
-    return f"top {match[1]} %" if match else quality
+    match = _TOP.fullmatch(quality)
+    return f"top {match[1]} %{match[2] or ''}" if match else quality
 
 
 def strategy_text(strategy: str) -> str:

@@ -1,4 +1,4 @@
-"""Time and memory of planning 100,000 cells, the paper's grid, and of ``--help``.
+"""Time and memory of planning 100,000 cells, the paper's grid, of ``--help``, and of booking 40,000 trials.
 
 Run ``python benchmarks/plan.py`` from the root of the checkout. A time is the best of a few runs; processor
 time is shown beside it, because it depends less on other load. The last lines are name, value, target, and
@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from budgets.book.book import Book, Entry
 from budgets.declaration import Budget, Declaration, DescribedPool, GridBlock, Training
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.plan import Plan
@@ -58,9 +59,10 @@ def main() -> int:
         ("plan_paper_s", *_best([sys.executable, "-m", "study", "plan", "paper"]), 2.0),
         ("help_s", *_best([sys.executable, "-m", "study", "--help"]), 0.5),
     ]
+    lines = [*_judged(results), ("booking_growth", _booking_growth(), 2.0)]
     print()
     passed = True
-    for name, value, target in _judged(results):
+    for name, value, target in lines:
         passed &= value <= target
         print(f"{name} {value:.3g} {target:g} {'pass' if value <= target else 'fail'}")
     return 0 if passed else 1
@@ -98,6 +100,23 @@ def _best(command: list[str]) -> tuple[float, float, float, str]:
         cpus.append(usage.ru_utime + usage.ru_stime)
         peaks.append(usage.ru_maxrss / 1024)
     return min(walls), min(cpus), max(peaks), output
+
+
+def _booking_growth() -> float:
+    """Return how many times as long booking a trial takes after 40,000 trials as at the start."""
+
+    def seconds(start: int) -> float:
+        began = time.process_time()
+        for number in range(start, start + 2_000):
+            entry = Entry(entry="reserved", what=f"{number}", train_flops=5)
+            book.check([entry])
+            book.add(entry)
+        return time.process_time() - began
+
+    book = Book()
+    times = [seconds(start) for start in range(0, 42_000, 2_000)]
+    print(f"booking 2,000 trials takes {times[0]:.4f} s at the start and {times[-1]:.4f} s after 40,000")
+    return times[-1] / times[0]
 
 
 def _plan_cells() -> int:

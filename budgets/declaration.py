@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from budgets import values
 from budgets.keys import RISING, At, Given, OneOf, Tuned, keys
+from budgets.names import unknown
 from budgets.quantity import format_flops
 from budgets.recipe import PRESETS, Recipe
 from budgets.rules import ResourceRule, Rule, TrainingRule, TrialResources, settings
@@ -42,10 +43,10 @@ class EmbeddedPool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FolderPool:
-    """A folder of webdataset shards, in the layout that img2dataset writes."""
+    """A pool of webdataset shards, in the layout that img2dataset writes, in a folder or below a URL."""
 
-    path: Annotated[str, values.path]
-    """The folder of a pool of webdataset shards."""
+    path: Annotated[str, values.place]
+    """The folder of a pool of webdataset shards, or the fsspec URL of one that has an index."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,8 +68,8 @@ class EvaluationSet:
     A set of a described pool may be described as well: ``images`` and ``texts`` in place of ``path``.
     """
 
-    path: Annotated[str | None, values.path] = None
-    """Its folder in CLIP_benchmark's webdataset layout."""
+    path: Annotated[str | None, values.place] = None
+    """Its folder in CLIP_benchmark's webdataset layout, or an fsspec URL of one."""
     probe: bool = False
     """Whether linear and few-shot probes are fitted to its training split."""
     images: Annotated[int | None, values.positive_or_zero] = None
@@ -139,7 +140,7 @@ class GridBlock:
     sizes: tuple[Annotated[int | None, values.pairs_or_all], ...] = (None,)
     """Subset sizes in pairs; ``all`` (None) takes all pairs of the quality."""
     quality: tuple[Annotated[str, values.quality], ...] = ("all",)
-    """``all``, or ``topNN``: the best NN % of the pool by score."""
+    """``all``, or ``topNN``: the best NN % of the pool by score; ``topNN by SCORE``: by a named one."""
     regime: Regime = "fixed-compute"
     """How many samples a trial sees: ``fixed-compute`` as many as a level buys, ``one-epoch`` the subset
     once, ``equal-samples`` as many as ``samples`` says."""
@@ -185,14 +186,15 @@ class Exclusion:
 class Training:
     """The training of all trials.
 
-    ``cooldown`` goes with ``schedule: constant-with-cooldown``, ``eps`` with ``optimizer: adamw``. A batch
-    must be a multiple of ranks times ``accumulation``.
+    ``cooldown`` goes with ``schedule: constant-with-cooldown`` or ``trunk``, ``eps`` with
+    ``optimizer: adamw``; ``trunk`` needs ``warmup`` in samples. A batch must be a multiple of ranks times
+    ``accumulation``.
     """
 
     preset: Annotated[str, OneOf(kind="preset", allowed=tuple(PRESETS))] = "default"
     """[Settings](#presets) that are taken over; keys that are declared override them."""
     lr_peak: Annotated[
-        dict[Annotated[str, values.architecture], Annotated[float, values.positive_number]],
+        dict[Annotated[str, values.architecture], Annotated[float, values.rate]],
         Tuned(),
     ]
     """Peak learning rate of each architecture; a preset or tuning may give it instead."""
@@ -257,7 +259,7 @@ class Limits:
 
     min_steps: Annotated[int, values.positive] = 20
     """Fewest optimiser steps of a trial."""
-    max_epochs: Annotated[float, values.positive_number] = 1000.0
+    max_epochs: Annotated[float, values.epochs] = 1000.0
     """Most passes over a subset."""
     damage: Annotated[float, values.share] = 0.001
     """Share of a subset's pairs that may turn out damaged before a trial fails."""
@@ -288,15 +290,15 @@ class Resources:
     """Nodes that a trial is spread over, in equal parts."""
     ranks: Annotated[int, values.device_count] = 1
     """Processes without GPUs that train one model together, each on its part of every batch."""
-    retries: Annotated[int, values.positive_or_zero] = 3
+    retries: Annotated[int, values.retries] = 3
     """How often in a row a trial is started again, where it got no further than the time before."""
-    backoff_s: Annotated[float, values.seconds] = 5.0
+    backoff_s: Annotated[float, values.pause] = 5.0
     """Time before the first retry; each further one waits four times as long."""
     checkpoint_s: Annotated[float, values.seconds] = 30.0
     """Time between checkpoints."""
     checkpoint_steps: Annotated[int, values.positive_or_zero] = 0
     """Most steps between checkpoints; 0 leaves it to the time alone."""
-    custom: dict[Annotated[str, values.resource], Annotated[float, values.positive_number]] = field(
+    custom: dict[Annotated[str, values.resource], Annotated[float, values.amount]] = field(
         default_factory=dict
     )
     """A cluster's own resources that a trial occupies: name → amount."""
@@ -339,7 +341,7 @@ class Cluster:
     ) = None
     """Lowest and highest share of the device's peak that training reaches, where no throughput of the
     architecture and strategy was measured; by default `budgets.devices.UTILISATION`."""
-    price_per_hour: Annotated[float | None, values.positive_number] = None
+    price_per_hour: Annotated[float | None, values.price] = None
     """Price of one device for an hour, in any currency."""
 
     @property
@@ -361,7 +363,8 @@ class Declaration:
     name: Annotated[str, values.name, At(name="study")]
     """Its name, and that of its folder under ``results/``."""
     catalogue: Annotated[str | None, values.path] = None
-    """Folder of the user's own architectures, one JSON file each."""
+    """Folder of the user's own architectures, one JSON file each. This path, like those of the pool and of
+    evaluation sets, is relative to the declaration's folder."""
     pool: (
         Annotated[EmbeddedPool, At(name="embedded")]
         | Annotated[FolderPool, At(name="")]
@@ -376,6 +379,11 @@ class Declaration:
     """Metric that the analysis ranks by."""
     evaluation_sets: Annotated[dict[str, EvaluationSet], At(name="evaluation")] = field(default_factory=dict)
     """Further evaluation sets."""
+    evaluate_at: Annotated[
+        tuple[Annotated[float, values.share_within], ...], RISING, At(name="evaluation.at")
+    ] = ()
+    """Shares of a trial's steps after which it is evaluated as well; beside the budget, like the last
+    evaluation."""
     budget: Budget = field(default_factory=Budget)
     """The compute that may be spent; ``fixed-compute`` blocks need it."""
     seeds: tuple[Annotated[int, values.positive_or_zero], ...] = (0,)
@@ -438,7 +446,7 @@ class Declaration:
             if each.path is None
         }
 
-    def clashes(self, given: Given) -> Clashes:  # noqa: ARG002 - as other classes have it
+    def clashes(self, given: Given) -> Clashes:
         """Yield what one section has against another."""
         levelled = any(block.regime == "fixed-compute" for block in self.grid)
         if levelled and not (self.levels or self.study_flops):
@@ -457,6 +465,7 @@ class Declaration:
         if not isinstance(self.pool, DescribedPool):
             for key in (f"evaluation.{name}" for name in self.evaluation_counts):
                 yield key, f"{key} needs a folder; images and texts alone go with a described pool"
+        yield from self._metrics(given)
         yield from self._amounts()
         for number, block in enumerate(self.grid, start=1):
             yield from self._unlisted(f"grid[{number}].levels", block.levels)
@@ -494,6 +503,16 @@ class Declaration:
             cpus = gpus * share if share and gpus else nodes
         return TrialResources(cpus=cpus, gpus=gpus, nodes=nodes, ranks=1 if gpus else resources.ranks)
 
+    def _metrics(self, given: Given) -> Clashes:
+        """Yield a metric of a set that is not declared; the sets of a pool that is here are known later."""
+        if not self.evaluation_counts or not isinstance(self.pool, DescribedPool):
+            return
+        own = self.metric if given("metric") else None
+        for key, metric in (("metric", own), ("tuning.metric", self.tuning and self.tuning.metric)):
+            name = (metric or "").partition("/")[0]
+            if metric and name not in self.evaluation_sets:
+                yield key, f"{key}: {unknown('evaluation set', name, self.evaluation_sets)}"
+
     def _amounts(self) -> Clashes:
         """Yield the first trial whose amounts contradict each other, its batch, or the cluster."""
         levels = self.levels if self.ruled_by_level else (None,)
@@ -523,6 +542,9 @@ class Declaration:
         if self.cluster is not None and self.cluster.count < trial.devices:
             count = f"cluster.count = {self.cluster.count}"
             yield "cluster.count", f"{count} is fewer than resources.gpus = {trial.gpus} of one trial{where}"
+        if "://" in (self.storage or "") and self.training.recipe.schedule == "trunk":
+            needs = "needs a folder that all nodes share: trials continue from each other's files"
+            yield "storage", f"storage: schedule: trunk {needs}; found {self.storage}"
         if "://" in (self.storage or "") and trial.nodes > 1:
             why = f"needs a folder that they share; {self.storage} is copied to each node by itself"
             yield "storage", f"storage: a trial{where} over resources.nodes = {trial.nodes} {why}"

@@ -6,6 +6,7 @@ Loading, dumping and docs/declaration.md follow from that. No reader is given wh
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import cache
 from types import NoneType, UnionType
@@ -15,6 +16,28 @@ from budgets.names import unknown
 
 Given = Callable[[str], bool]
 """Tells whether a key was given in the file."""
+
+
+class DeclaredKeyError(ValueError):
+    """A declared value that does not fit the pool, the evaluation sets or the budget.
+
+    Args:
+        key: The key, such as ``budget.study`` or ``grid[2].quality``.
+        message: The error, without the place.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+@contextmanager
+def at_key(key: str) -> Iterator[None]:
+    """Context manager that turns a `ValueError` into a `DeclaredKeyError` at a key."""
+    try:
+        yield
+    except ValueError as error:
+        raise DeclaredKeyError(key, str(error)) from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +53,8 @@ class Reader:
         below: Exclusive upper bound.
         at_most: Upper bound.
         word: A word that is taken as well, and the value that it stands for, such as ``off`` and None.
+        why: The reason for the bounds, in words.
+        usual: Lowest and highest value that needs no warning.
     """
 
     parse: Callable[[str], Any]
@@ -40,6 +65,8 @@ class Reader:
     below: float | None = None
     at_most: float | None = None
     word: tuple[str, Any] | None = None
+    why: str = ""
+    usual: tuple[float, float] | None = None
 
     @property
     def bounds(self) -> str:
@@ -67,7 +94,7 @@ class Reader:
             or (self.below is not None and not value < self.below)
             or (self.at_most is not None and not value <= self.at_most)
         ):
-            raise ValueError(f"'{text}' must be {self.bounds}")
+            raise ValueError(f"'{text}' must be {self.bounds}" + f": {self.why}" * bool(self.why))
         return value
 
     @property
@@ -194,6 +221,26 @@ def tunable(kind: type) -> dict[str, Reader]:
         found |= {key.field: key.tuned} if key.tuned is not None else {}
         found |= tunable(key.kind) if key.form == "inline" else {}
     return found
+
+
+def unusual(value: object, around: str = "") -> Iterator[str]:
+    """Yield a warning for each number of a section, and of those inside it, that few can mean."""
+    for key in keys(type(value)):
+        inside = getattr(value, key.field)
+        at = f"{around}.{key.name}".strip(".")
+        if key.form in {"section", "inline", "choice"} and inside is not None:
+            yield from unusual(inside, at)
+        elif key.form == "sections":
+            for number, each in enumerate(inside, start=1):
+                yield from unusual(each, f"{at}[{number}]")
+        elif isinstance(key.read, Reader) and key.read.usual is not None:
+            low, high = key.read.usual
+            named = inside.items() if isinstance(inside, dict) else [("", inside)]
+            for name, number in named:
+                if isinstance(number, int | float) and not low <= number <= high:
+                    yield (
+                        f"{at}{'.' * bool(name)}{name} = {number:g} is unusual: {low:g} to {high:g} is common"
+                    )
 
 
 def clashes(value: object, given: Given) -> Iterator[tuple[str, str]]:

@@ -1,22 +1,56 @@
-"""Error text for an unknown name: the name found, the allowed ones and the nearest of them."""
+"""Names in texts: the error for an unknown one, and forms that terminals and spreadsheets only show."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-][\d.,]+(?:e[+-]?\d+)?\s?%?", re.IGNORECASE)
+
+_MOST_SHOWN = 100
+_NEAREST_SHOWN = 12
 
 
-def unknown(kind: str, found: str, allowed: Iterable[str]) -> str:
+def unknown(kind: str, found: str, allowed: Iterable[str], *, meant: str | None = None) -> str:
     """Format the error for a name that is not one of the allowed ones.
 
     Args:
         kind: Kind of thing that is named, such as ``architecture``.
         found: The name as the user wrote it.
         allowed: Every valid name.
+        meant: The name that is looked up for the nearest; the found one by default.
 
     Returns:
-        One line: ``unknown architecture 'ViT-B32'; did you mean 'ViT-B-32'? allowed: …``.
+        One line: ``unknown architecture 'ViT-B32'; did you mean 'ViT-B-32'? allowed: …``; of very many names,
+        the nearest.
     """
     names = sorted(allowed)
+    if not names:
+        return f"unknown {kind} '{found}'; there is none"
+    if len(names) > _MOST_SHOWN:
+        near = get_close_matches(found, names, n=_NEAREST_SHOWN, cutoff=0) or names[:_NEAREST_SHOWN]
+        shown = f"{', '.join(near)} and {len(names) - len(near):,} more"
+    else:
+        shown = ", ".join(names)
     lower_case = {name.lower(): name for name in names}
-    nearest = get_close_matches(found.lower(), lower_case, n=1, cutoff=0.5)
+    nearest = get_close_matches((meant or found).lower(), lower_case, n=1, cutoff=0.5)
     hint = f"; did you mean '{lower_case[nearest[0]]}'?" if nearest else ";"
-    return f"unknown {kind} '{found}'{hint} allowed: {', '.join(names)}"
+    return f"unknown {kind} '{found}'{hint} allowed: {shown}"
+
+
+def neutral(value: T) -> T | str:
+    """Return a cell of a CSV file; a text that a spreadsheet would run as a formula gets an apostrophe."""
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters, such as a terminal's escape codes, written out."""
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
+        for char in text
+    )

@@ -19,6 +19,11 @@ _SI_PREFIXES = {"": 0, "k": 3, "K": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18
 _FLOP_UNITS = {
     f"{prefix}{word}": 10**power for prefix, power in _SI_PREFIXES.items() for word in ("FLOP", "FLOPs")
 }
+_BYTE_UNITS = {"": 1} | {
+    f"{prefix}{word}": base**power
+    for power, prefix in enumerate("kMGT", 1)
+    for word, base in (("B", 1000), ("iB", 1024))
+}
 _SECOND_UNITS = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}
 _SHARE_UNITS = {"": Fraction(1), "%": Fraction(1, 100)}
 _TABLE_UNITS = {**_COUNT_UNITS, **_FLOP_UNITS, **_SHARE_UNITS}
@@ -72,6 +77,15 @@ def parse_flops(text: str) -> int:
     if time is not None:
         return _device_flops(text, time)
     return _whole(text, {"": 1, **_FLOP_UNITS}, kind="unit of compute", example="900 GFLOP", most=_MAX_FLOPS)
+
+
+def parse_bytes(text: str) -> int:
+    """Read an amount of storage in bytes: ``500 GB``, ``1.5 TB``, ``64 GiB``.
+
+    Raises:
+        ValueError: The text is not a number, not a whole number of bytes, negative, or has another unit.
+    """
+    return _whole(text, _BYTE_UNITS, kind="unit of storage", example="500 GB", most=MAX_COUNT)
 
 
 def parse_share(text: str) -> float:
@@ -133,14 +147,16 @@ def format_flops(flops: float, *, digits: int = 4) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Write a duration with a readable unit: ``42 s``, ``7 min``, ``3.5 h``, ``2.1 d``."""
+    """Write a duration with a readable unit: ``42 s``, ``7 min``, ``3.5 h``, ``2.1 d``, ``9,230 years``."""
     if seconds < 100:  # noqa: PLR2004 - below this, seconds read best
         return f"{seconds:.0f} s"
     if seconds < 100 * 60:
         return f"{seconds / 60:.0f} min"
     if seconds < 100 * 3600:
         return f"{seconds / 3600:.3g} h"
-    return f"{seconds / 86400:.3g} d"
+    if seconds < 1000 * 86400:
+        return f"{seconds / 86400:.3g} d"
+    return f"{float(f'{seconds / (365.25 * 86400):.3g}'):,.12g} years"
 
 
 def _device_flops(text: str, time: re.Match[str]) -> int:

@@ -13,21 +13,21 @@ from budgets.keys import Given, Tuned
 class Recipe:
     """The optimisation that all trials share."""
 
-    weight_decay: Annotated[float, values.not_negative, Tuned()] = 0.1
+    weight_decay: Annotated[float, values.decay, Tuned()] = 0.1
     """Decay of matrices at the peak learning rate: AdamW's is multiplied by the learning rate, Adafactor's by
     the learning rate over its peak."""
     beta1: Annotated[float, values.share_below_one, Tuned()] = 0.9
     """Decay of the first moment."""
     beta2: Annotated[float, values.share_below_one, Tuned()] = 0.98
     """Decay of the second moment; Adafactor's highest."""
-    eps: Annotated[float, values.positive_number, Tuned()] = 1e-6
+    eps: Annotated[float, values.epsilon, Tuned()] = 1e-6
     """AdamW's epsilon."""
     warmup: Annotated[float, values.warmup, Tuned(read=values.share_below_one)] = 0.1
     """Share of the steps in which the learning rate rises linearly to its peak, or the samples seen that it
     takes, rounded up to whole batches."""
     warmup_samples: Annotated[int | None, Tuned(read=values.positive)] = None
     """The warm-up in samples seen, in place of ``warmup``, where it is declared so."""
-    gradient_clip: Annotated[float | None, values.positive_or_off, Tuned(read=values.positive_number)] = 1.0
+    gradient_clip: Annotated[float | None, values.norm_or_off, Tuned(read=values.norm)] = 1.0
     """Greatest norm of the gradient; ``off`` (None) leaves it as it is."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """``bf16`` autocast, ``fp16`` autocast with a loss scale, ``fp32``, or ``auto``: bf16 where the hardware
@@ -35,9 +35,10 @@ class Recipe:
     optimizer: Literal["adamw", "adafactor"] = "adamw"
     """``adamw``, or ``adafactor`` as in Zhai et al. 2022 (arXiv 2106.04560): second moments factored, first
     moments in bf16, no relative steps."""
-    schedule: Literal["cosine", "constant-with-cooldown", "constant"] = "cosine"
-    """The learning rate after the warm-up: ``cosine`` to zero, ``constant``, or ``constant-with-cooldown``,
-    which ends in a linear fall to zero."""
+    schedule: Literal["cosine", "constant-with-cooldown", "constant", "trunk"] = "cosine"
+    """The learning rate after the warm-up: ``cosine`` to zero, ``constant``, ``constant-with-cooldown``,
+    which ends in a linear fall to zero, or ``trunk``: the same, where all levels of a curve and seed share
+    their steps before the cooldown, so that each level costs only what it adds."""
     cooldown: Annotated[float, values.positive_share, Tuned(read=values.share_below_one)] = 0.2
     """Share of the steps that the fall takes."""
     accumulation: Annotated[int, values.batch] = 1
@@ -46,7 +47,7 @@ class Recipe:
     parts. The second forward pass is recomputation, which is not counted."""
     ema: Annotated[float, values.decay_or_off, Tuned(read=values.share_below_one)] = 0.0
     """Decay of the moving average of the weights that is evaluated; ``off`` (0) evaluates the weights."""
-    unmasked_tail: Annotated[float, values.share_below_one, Tuned()] = 0.0
+    unmasked_tail: Annotated[float, values.tail, Tuned()] = 0.0
     """Share of the steps, the last ones, in which strategies that mask see all tokens."""
     gradient_checkpointing: bool = False
     """Whether activations are recomputed in the backward pass, which is not counted; open_clip has it for all
@@ -59,8 +60,12 @@ class Recipe:
 
     def clashes(self, given: Given) -> Iterator[tuple[str, str]]:
         """Yield each key that contradicts another, with the error."""
-        if given("cooldown") and self.schedule != "constant-with-cooldown":
-            yield "cooldown", f"cooldown goes with schedule: constant-with-cooldown, found {self.schedule}"
+        if given("cooldown") and not self.cools_down:
+            allowed = "schedule: constant-with-cooldown or trunk"
+            yield "cooldown", f"cooldown goes with {allowed}, found {self.schedule}"
+        # While a declaration is loaded, ``warmup`` itself holds samples, as a whole number.
+        if self.schedule == "trunk" and self.warmup_samples is None and not isinstance(self.warmup, int):
+            yield "warmup", "with schedule: trunk, warmup must be in samples, such as warmup: 10k samples"
         if given("eps") and self.optimizer != "adamw":
             yield "eps", f"eps is AdamW's, the optimizer is {self.optimizer}"
 
@@ -78,13 +83,27 @@ class Recipe:
             return round(self.warmup * steps)
         return -(-self.warmup_samples // batch_size)
 
+    @property
+    def cools_down(self) -> bool:
+        """True if the learning rate is constant and then falls to zero linearly."""
+        return self.schedule in {"constant-with-cooldown", "trunk"}
+
     def cooldown_steps(self, steps: int) -> int:
         """Steps of a run, its last ones, in which the learning rate falls to zero linearly."""
-        return round(self.cooldown * steps) if self.schedule == "constant-with-cooldown" else 0
+        return round(self.cooldown * steps) if self.cools_down else 0
 
     def tail_steps(self, steps: int) -> int:
         """Steps of a run, its last ones, that see all tokens; a step more has none or one more of them."""
         return int(self.unmasked_tail * steps + 0.5)
+
+    def trunk_steps(self, steps: int) -> int:
+        """Steps of a run, its first ones, that are those of a longer run as well; 0 without trunks.
+
+        The rest is the run's branch: its cooldown, and its unmasked tail if that is longer.
+        """
+        if self.schedule != "trunk":
+            return 0
+        return steps - max(self.cooldown_steps(steps), self.tail_steps(steps))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

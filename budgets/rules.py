@@ -7,6 +7,9 @@ from typing import Annotated, Any
 from budgets import values
 from budgets.keys import Given, keys
 
+_MOST_OF_A_NODE = 4096
+"""More cores, and far more GPUs, than any machine has."""
+
 AXES = ("architectures", "strategies", "levels")
 
 
@@ -40,6 +43,8 @@ class TrialResources:
         """Yield each amount that can't be spread over the nodes, with the error."""
         for key in ("cpus", "gpus") if self.gpus else ("cpus", "ranks"):
             amount = getattr(self, key)
+            if amount > _MOST_OF_A_NODE * self.nodes:
+                yield key, f"{key} = {amount:,} on resources.nodes = {self.nodes}: no node has so many"
             if amount % self.nodes:
                 yield key, f"{key} = {amount} can't be spread evenly over resources.nodes = {self.nodes}"
 
@@ -88,7 +93,7 @@ class TrainingRule:
     """Budget levels in training FLOPs; all by default."""
     batch_size: Annotated[int | None, values.batch] = None
     """Pairs in a batch of plain CLIP; a strategy may multiply it."""
-    lr_peak: Annotated[float | None, values.positive_number] = None
+    lr_peak: Annotated[float | None, values.rate] = None
     """Peak learning rate."""
 
     def clashes(self, given: Given) -> Iterator[tuple[str, str]]:

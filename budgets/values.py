@@ -1,6 +1,7 @@
 """Readers of a declaration's single values, named by the fields of its data classes."""
 
 import re
+from typing import Any
 
 from budgets.devices import devices
 from budgets.keys import OneOf, Reader
@@ -10,6 +11,7 @@ from budgets.quantity import parse_count, parse_flops, parse_number, parse_secon
 
 _LONGEST_PATH, _LONGEST_NAME = 4000, 255  # bytes, as Linux has it
 _MAX_BATCH, _MAX_DEVICES = 10**8, 10**6
+_READ_ONLY = {"http", "https", "data", "github", "git", "zip", "tar", "libarchive", "reference"}
 
 
 def _name(text: str) -> str:
@@ -54,6 +56,10 @@ def _path(text: str) -> str:
     return text
 
 
+def _place(text: str) -> str:
+    return _storage(text) if "://" in text else _path(text)
+
+
 def _storage(text: str) -> str:
     scheme, separator, rest = text.partition("://")
     if separator and scheme != "file":
@@ -61,12 +67,16 @@ def _storage(text: str) -> str:
 
         if scheme not in available_protocols():
             raise ValueError(unknown("protocol", scheme, available_protocols()))
+        if scheme in _READ_ONLY:
+            raise ValueError(f"'{text}' can't be written to: {scheme}:// only reads")
         if not rest.strip("/"):
             raise ValueError(
                 f"'{text}' names no place: a bucket, perhaps with a folder in it, follows {scheme}://"
             )
         return _path(text.rstrip("/"))
     found = _path(rest if separator else text)
+    if found.startswith("/") and not found.strip("/."):
+        raise ValueError(f"'{text}' is the top of the file system; name a folder, such as /shared/clip")
     if not found.startswith("/"):
         raise ValueError(f"'{text}' must be an absolute path, the same on every node")
     return found
@@ -88,17 +98,87 @@ device_count = Reader(parse=positive, noun="a whole number above 0", at_most=_MA
 devices_of_a_trial = Reader(parse=parse_count, noun="a whole number from 0", at_most=_MAX_DEVICES)
 level_count = Reader(parse=positive, noun="a whole number above 0", at_most=100)
 
-positive_number = Reader(parse=parse_number, noun="a number", examples=("2.5", "1e-3"), above=0)
-positive_or_off = Reader(
-    parse=parse_number, noun="a number", examples=("2.5", "1e-3"), above=0, word=("off", None)
+_YEAR_S = 365 * 86400.0
+rate = Reader(
+    parse=parse_number,
+    noun="a number",
+    examples=("1e-3",),
+    above=0,
+    at_most=10,
+    why="a step of Adam moves each weight by about the learning rate",
+    usual=(1e-7, 0.1),
 )
-not_negative = Reader(parse=parse_number, noun="a number", at_least=0)
+decay = Reader(
+    parse=parse_number,
+    noun="a number",
+    at_least=0,
+    at_most=1000,
+    why="it is multiplied by the learning rate, and a product of 1 clears the weights at each step",
+    usual=(0, 2),
+)
+epsilon = Reader(
+    parse=parse_number,
+    noun="a number",
+    examples=("1e-6",),
+    at_least=1e-37,
+    at_most=1,
+    why="32-bit floats are no smaller, and above 1 AdamW no longer adapts",
+    usual=(1e-12, 1e-3),
+)
+_NORM: dict[str, Any] = {
+    "parse": parse_number,
+    "noun": "a number",
+    "examples": ("1",),
+    "at_least": 1e-6,
+    "at_most": 1e6,
+    "why": "a smaller norm stops the training, a larger one is never reached (off)",
+    "usual": (0.01, 100),
+}
+norm = Reader(**_NORM)
+norm_or_off = Reader(**_NORM, word=("off", None))
+retries = Reader(
+    parse=parse_count,
+    noun="a whole number",
+    at_least=0,
+    at_most=1000,
+    why="each one starts the trial again",
+    usual=(0, 30),
+)
+pause = Reader(
+    parse=parse_seconds,
+    noun="a time",
+    examples=("5 s",),
+    at_most=86400.0,
+    why="each further retry waits four times as long",
+    usual=(0, 600),
+)
+tail = Reader(
+    parse=parse_share,
+    noun="a share",
+    examples=("10%",),
+    at_least=0,
+    below=1,
+    usual=(0, 0.5),
+)
+price = Reader(
+    parse=parse_number,
+    noun="a number",
+    examples=("2.5",),
+    above=0,
+    at_most=1e9,
+    why="no device costs more an hour",
+)
+epochs = Reader(parse=parse_number, noun="a number", examples=("1000",), above=0, at_most=1e9)
+amount = Reader(parse=parse_number, noun="a number", examples=("1",), above=0, at_most=1e9)
+
+positive_number = Reader(parse=parse_number, noun="a number", examples=("2.5", "1e-3"), above=0)
 ratio = Reader(parse=parse_number, noun="a number", examples=("2",), at_least=1.01, at_most=10**6)
 
 factor = Reader(parse=parse_number, noun="a number", examples=("1.25",), at_least=1, at_most=100)
 
 share = Reader(parse=parse_share, noun="a share from 0 to 1", examples=("10%", "0.1"))
 positive_share = Reader(parse=parse_share, noun="a share", examples=("10%",), above=0, at_most=1)
+share_within = Reader(parse=parse_share, noun="a share", examples=("25%",), above=0, below=1)
 share_or_off = Reader(
     parse=parse_share, noun="a share", examples=("10%",), above=0, at_most=1, word=("off", None)
 )
@@ -112,13 +192,23 @@ decay_or_off = Reader(
 warmup = Reader(parse=_warmup, noun="a share, or samples", examples=("10%", "10k samples"))
 
 compute = Reader(parse=parse_flops, noun="compute", examples=("900 GFLOP", "1e18"), above=0)
-seconds = Reader(parse=parse_seconds, noun="a time", examples=("30 s", "2 min"))
+seconds = Reader(
+    parse=parse_seconds,
+    noun="a time",
+    examples=("30 s", "2 min"),
+    at_most=_YEAR_S,
+    why="longer than a year",
+    usual=(0, 7 * 86400.0),
+)
 
 name = Reader(parse=_name, noun="letters, digits, `.`, `_`, `-`")
 resource = Reader(parse=_resource, noun="a resource's name")
 metric = Reader(parse=_metric, noun="`<evaluation set>/<metric>`", examples=("held-out/top1",))
-quality = Reader(parse=check_quality, noun="`all`, `topNN`, or `subset:NAME`", examples=("top40",))
+quality = Reader(
+    parse=check_quality, noun="`all`, `topNN`, `topNN by SCORE`, or `subset:NAME`", examples=("top40",)
+)
 path = Reader(parse=_path, noun="a folder")
+place = Reader(parse=_place, noun="a folder, or an fsspec URL", examples=("pools/web", "s3://bucket/web"))
 storage = Reader(
     parse=_storage, noun="an absolute path, or an fsspec URL", examples=("/shared/clip", "s3://bucket/clip")
 )

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from budgets.cost.flops import CONVENTION
+from budgets.planning.identity import trunk_id
 from budgets.planning.plan import Cell, LeftOut, Trial
 from runners.host.files import new_file
 
@@ -40,7 +41,9 @@ class TableColumn(NamedTuple):
 _CELL = {
     "regime": TableColumn("str", "", "`fixed-compute`, `one-epoch` or `equal-samples`"),
     "subset_size": TableColumn("int64", "pairs", "Size of the training subset"),
-    "quality": TableColumn("str", "", "Quality filter of the subset: `all`, `topNN` or `subset:NAME`"),
+    "quality": TableColumn(
+        "str", "", "Quality filter of the subset: `all`, `topNN`, `topNN by SCORE` or `subset:NAME`"
+    ),
     "architecture": TableColumn("str", "", "Architecture, by its catalogue name"),
     "strategy": TableColumn("str", "", "Training strategy, by its name"),
     "level_flops": TableColumn("float64", "FLOPs", "Budget level under `fixed-compute`; otherwise NaN"),
@@ -49,7 +52,13 @@ _TRIAL = {
     "trial": TableColumn("str", "", "Id of the trial: a hash of its full description"),
     **_CELL,
     "seed": TableColumn("int64", "", "Seed of initial weights, sample order and augmentation"),
-    "train_flops": TableColumn("float64", "FLOPs", "Training FLOPs of the whole trial"),
+    "train_flops": TableColumn("float64", "FLOPs", "Training FLOPs that the model is trained with"),
+    "paid_flops": TableColumn(
+        "float64",
+        "FLOPs",
+        "Training FLOPs that the trial costs the study: those after the shared part of a trunk",
+    ),
+    "trunk": TableColumn("str", "", "Id of the trunk that the trial shares with others; empty without one"),
     "train_flops_per_sample": TableColumn(
         "int64", "FLOPs", "Training FLOPs of one pair, outside an unmasked tail"
     ),
@@ -82,6 +91,12 @@ TABLES: Mapping[str, Mapping[str, TableColumn]] = MappingProxyType(
             "loss": TableColumn("float64", "", "Mean training loss since the previous row"),
             "lr": TableColumn("float64", "", "Learning rate of this step"),
         },
+        "midway.parquet": {
+            "trial": TableColumn("str", "", "Id of the trial"),
+            "step": TableColumn("int64", "steps", "Optimiser steps done"),
+            "samples_seen": TableColumn("int64", "pairs", "Pairs that have passed through training"),
+            "train_flops": TableColumn("float64", "FLOPs", "Training FLOPs up to this step"),
+        },
         "plan.parquet": {
             **_TRIAL,
             "predicted_s": TableColumn("float64", "seconds", "Predicted wall time at the default throughput"),
@@ -98,7 +113,7 @@ def _kinds(columns: Mapping[str, TableColumn]) -> dict[str, str]:
     return {name: column.kind for name, column in columns.items()}
 
 
-RESULT_COLUMNS, CURVE_COLUMNS, PLAN_COLUMNS, LEFT_OUT_COLUMNS = map(_kinds, TABLES.values())
+RESULT_COLUMNS, CURVE_COLUMNS, MIDWAY_COLUMNS, PLAN_COLUMNS, LEFT_OUT_COLUMNS = map(_kinds, TABLES.values())
 
 
 def cell_row(cell: Cell) -> dict[str, object]:
@@ -120,6 +135,8 @@ def plan_row(trial: Trial) -> dict[str, object]:
         **cell_row(trial.cell),
         "seed": trial.seed,
         "train_flops": float(trial.train_flops),
+        "paid_flops": float(trial.paid_flops),
+        "trunk": trunk_id(trial) if trial.milestone_step else "",
         "train_flops_per_sample": trial.train_flops_per_sample,
         "evaluation_flops": float(trial.evaluation_flops),
         "samples_seen": trial.samples_seen,
@@ -165,7 +182,7 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
         "convention": CONVENTION,
     }
     with new_file(path) as file:
-        pq.write_table(table.replace_schema_metadata(metadata), file)
+        pq.write_table(table.replace_schema_metadata(metadata), file, write_page_checksum=True)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -177,8 +194,10 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise ValueError(f"no such table: {path}")
     try:
-        table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
+        table = pq.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        if not path.exists():
+            raise
         raise ValueError(f"{path} is damaged ({str(error).rpartition(': ')[2]}); {_again(path)}") from None
     version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
     if version != str(SCHEMA_VERSION):
@@ -187,6 +206,9 @@ def read_table(path: Path) -> pd.DataFrame:
             "run the study again to rewrite it"
         )
     frame: pd.DataFrame = table.to_pandas()
+    # Tables from before trunks: each trial paid for all of its training.
+    if "train_flops_per_sample" in frame and "paid_flops" not in frame:
+        frame = frame.assign(paid_flops=frame["train_flops"], trunk="")
     return frame
 
 
@@ -201,16 +223,17 @@ def read_json_lines(path: Path) -> pd.DataFrame:
     """Read `events.jsonl` or `ledger.jsonl` into a table; a torn last line is left out.
 
     Raises:
-        ValueError: Another line is not valid JSON; the message names it.
+        ValueError: Another line is not a JSON object; the message names it.
     """
     if not path.exists():
         return pd.DataFrame()
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = path.read_bytes().splitlines(keepends=True)
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines) or line.endswith("\n"):
-                raise ValueError(f"{path}:{number}: not valid JSON ({error})") from None
+            rows.append(dict(json.loads(line)))
+        except (ValueError, TypeError, RecursionError) as error:
+            if number < len(lines) or line.endswith(b"\n"):
+                why = f"{path}:{number}: not a JSON object ({error}); delete the line to go on without it"
+                raise ValueError(why) from None
     return pd.DataFrame(rows)

@@ -7,7 +7,8 @@ import pandas as pd
 
 from analysis.labels import budget_text
 
-SPENT = ("spent", "charged")
+GONE = ("charged", "spent", "wasted")
+_SPENDING = ("spent", "wasted", "evaluation", "hours")
 STARTS = ("study-started", "tuning-started")
 ENDS = ("trial-finished", "trial-retried", "trial-left", "trial-failed")
 _BESIDE = ("node-left-out",)  # it may come before a start
@@ -38,40 +39,73 @@ class RunTime:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """Totals of a study; FLOPs are training plus evaluation.
+    """Totals of a study; FLOPs are training FLOPs, as ``status`` and the study budget count them.
 
     Attributes:
-        planned_flops: FLOPs of all planned trials.
-        spent_flops: FLOPs spent by trials, plus ``charged_flops``.
-        charged_flops: FLOPs charged for other work, such as quality scoring.
-        wasted_flops: FLOPs lost with failed attempts.
-        budget_flops: Declared cap on training FLOPs; NaN without one.
-        booked_flops: Training FLOPs used, waste included; this is what the budget caps.
+        planned_flops: FLOPs of all planned trials and of other charges.
+        spent_flops: FLOPs of trials and other charges, such as quality scoring, waste included.
+        wasted_flops: The part of ``spent_flops`` that was lost with failed attempts.
+        evaluation_flops: Forward FLOPs of evaluations and of scoring, which no budget counts.
+        budget_flops: Declared cap on ``spent_flops``; NaN without one.
+        device_hours: Hours in trials, lost attempts included, times the devices of each; NaN without events.
+        price: Price of the device hours; NaN if no price is declared.
         time: Time that the runs took; NaN without events.
     """
 
     planned_flops: float
     spent_flops: float
-    charged_flops: float
     wasted_flops: float
+    evaluation_flops: float
     budget_flops: float
-    booked_flops: float
+    device_hours: float
+    price: float
     time: RunTime
 
 
 def totals(
-    plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame, *, budget_flops: float | None = None
+    plan: pd.DataFrame,
+    ledger: pd.DataFrame,
+    events: pd.DataFrame,
+    *,
+    budget_flops: float | None = None,
+    price_per_hour: float | None = None,
 ) -> Cost:
-    """Sum up plan, ledger and events, each of which may be empty; ``budget_flops`` is the declared cap."""
+    """Sum up plan, ledger and events, each of which may be empty.
+
+    Args:
+        plan: Planned trials.
+        ledger: Entries of the ledger.
+        events: Events of the study's runs.
+        budget_flops: Declared cap on the training FLOPs.
+        price_per_hour: Declared price of one device for an hour.
+    """
+    hours = sum(trial_hours(events).values()) if len(events) else float("nan")
     return Cost(
-        planned_flops=float(_flops(plan).sum()),
-        spent_flops=_sum(ledger, SPENT),
-        charged_flops=_sum(ledger, ("charged",)),
-        wasted_flops=_sum(ledger, ("wasted",)),
+        planned_flops=float(_planned(plan).sum()) + _sum(ledger, ("charged",), "train_flops"),
+        spent_flops=_sum(ledger, GONE, "train_flops"),
+        wasted_flops=_sum(ledger, ("wasted",), "train_flops"),
+        evaluation_flops=_sum(ledger, GONE, "evaluation_flops"),
         budget_flops=float(budget_flops) if budget_flops is not None else float("nan"),
-        booked_flops=_booked(ledger),
+        device_hours=hours,
+        price=float("nan") if price_per_hour is None else hours * price_per_hour,
         time=run_time(events),
     )
+
+
+def trial_hours(events: pd.DataFrame) -> dict[str, float]:
+    """Return the device hours of each trial over all its attempts that ended.
+
+    An event without ``devices`` is of a trial on one device.
+    """
+    if events.empty or "wall_s" not in events:
+        return {}
+    ended = events[events["event"].isin(ENDS) & events["wall_s"].notna()]
+    started = events.dropna(subset=["devices"]) if "devices" in events else events[:0]
+    devices = dict(zip(started["trial"], started["devices"], strict=True)) if len(started) else {}
+    hours: dict[str, float] = {}
+    for trial, seconds in zip(ended["trial"].astype(str), ended["wall_s"].astype(float), strict=True):
+        hours[trial] = hours.get(trial, 0.0) + seconds * float(devices.get(trial, 1.0)) / 3600
+    return hours
 
 
 def run_time(events: pd.DataFrame, *, now: float | None = None) -> RunTime:
@@ -110,65 +144,70 @@ def _busy_s(phase: pd.DataFrame, last: float) -> float:
     return seconds + float((last - running["time"]).sum())
 
 
-def _booked(ledger: pd.DataFrame) -> float:
-    if ledger.empty:
-        return 0.0
-    gone = ledger["entry"].isin(["charged", "spent", "wasted"])
-    return float(ledger.loc[gone, "train_flops"].astype("float64").sum())
-
-
-def by_level(plan: pd.DataFrame, ledger: pd.DataFrame) -> pd.DataFrame:
-    """Return FLOPs by budget level: ``level`` (text), ``trials``, ``planned``, ``spent``, ``wasted``.
+def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return training FLOPs and hours by budget level.
 
     Charges for other work have rows of their own, as planned and spent. So have the trials outside the plan,
     which belong to the tuning.
+
+    Returns:
+        Columns ``level`` (text), ``trials``, ``planned``, ``spent`` (waste included), ``wasted``,
+        ``evaluation`` (forward FLOPs) and ``hours`` (of devices). They sum to `totals`.
     """
     if plan.empty:
-        return pd.DataFrame({name: [] for name in ("level", "trials", "planned", "spent", "wasted")})
+        return pd.DataFrame({name: [] for name in ("level", "trials", "planned", *_SPENDING)})
     fixed = (plan["regime"] == "fixed-compute").to_numpy(bool)
     budget = np.where(
         fixed, plan["level_flops"].to_numpy(np.float64), plan["samples_seen"].to_numpy(np.float64)
     )
     planned = pd.DataFrame({
         "trial": plan["trial"].to_numpy(object), "regime": plan["regime"].to_numpy(object),
-        "budget": budget, "planned": _flops(plan),
+        "budget": budget, "planned": _planned(plan),
     })  # fmt: skip
-    for kind in ("spent", "wasted"):
-        planned[kind] = planned["trial"].map(_by_what(ledger, kind)).fillna(0.0)
+    attempts = ("spent", "wasted")
+    of_trial = {
+        "spent": _by_what(ledger, attempts, "train_flops"),
+        "wasted": _by_what(ledger, ("wasted",), "train_flops"),
+        "evaluation": _by_what(ledger, attempts, "evaluation_flops"),
+        "hours": trial_hours(pd.DataFrame() if events is None else events),
+    }
+    for kind, known in of_trial.items():
+        planned[kind] = planned["trial"].map(known).fillna(0.0)
     rows = []
     for (regime, level), group in planned.groupby(["regime", "budget"], sort=True):
-        sums = {kind: float(group[kind].sum()) for kind in ("planned", "spent", "wasted")}
+        sums = {kind: float(group[kind].sum()) for kind in ("planned", *_SPENDING)}
         rows.append({"level": budget_text(str(regime), float(str(level))), "trials": len(group)} | sums)
-    planned_trials = set(plan["trial"])
-    tuning = {
-        kind: {what: flops for what, flops in _by_what(ledger, kind).items() if what not in planned_trials}
-        for kind in ("spent", "wasted")
-    }
-    if tuning["spent"] or tuning["wasted"]:
-        spent, wasted = (sum(tuning[kind].values()) for kind in ("spent", "wasted"))
-        trials = len({*tuning["spent"], *tuning["wasted"]})
-        rows.append({"level": "tuning", "trials": trials, "planned": spent, "spent": spent, "wasted": wasted})
-    for what, flops in _by_what(ledger, "charged").items():
-        rows.append({"level": str(what), "trials": 0, "planned": flops, "spent": flops, "wasted": 0.0})
+    tuned = {trial for known in of_trial.values() for trial in known} - set(plan["trial"])
+    if tuned:
+        sums = {kind: sum(known.get(trial, 0.0) for trial in tuned) for kind, known in of_trial.items()}
+        rows.append({"level": "tuning", "trials": len(tuned), "planned": sums["spent"]} | sums)
+    scored = _by_what(ledger, ("charged",), "evaluation_flops")
+    for what, flops in _by_what(ledger, ("charged",), "train_flops").items():
+        rows.append({
+            "level": str(what), "trials": 0, "planned": flops, "spent": flops, "wasted": 0.0,
+            "evaluation": scored[what], "hours": 0.0,
+        })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _flops(frame: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    if frame.empty:
-        return np.zeros(0)
-    flops = frame["train_flops"].to_numpy(np.float64) + frame["evaluation_flops"].to_numpy(np.float64)
-    return np.asarray(flops, dtype=np.float64)
+def _planned(plan: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return what each planned trial costs the study: not what its trunk shares."""
+    return _flops(plan, "paid_flops" if "paid_flops" in plan else "train_flops")
 
 
-def _by_what(ledger: pd.DataFrame, entry: str) -> dict[str, float]:
+def _flops(frame: pd.DataFrame, column: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return np.zeros(0) if frame.empty else np.asarray(frame[column].to_numpy(np.float64))
+
+
+def _by_what(ledger: pd.DataFrame, entries: tuple[str, ...], column: str) -> dict[str, float]:
     if ledger.empty:
         return {}
-    chosen = ledger[ledger["entry"] == entry]
+    chosen = ledger[ledger["entry"].isin(entries)]
     sums: dict[str, float] = {}
-    for what, flops in zip(chosen["what"].astype(str), _flops(chosen), strict=True):
+    for what, flops in zip(chosen["what"].astype(str), _flops(chosen, column), strict=True):
         sums[what] = sums.get(what, 0.0) + float(flops)
     return sums
 
 
-def _sum(ledger: pd.DataFrame, entries: tuple[str, ...]) -> float:
-    return float(sum(sum(_by_what(ledger, entry).values()) for entry in entries))
+def _sum(ledger: pd.DataFrame, entries: tuple[str, ...], column: str) -> float:
+    return float(sum(_by_what(ledger, entries, column).values()))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from analysis.cells.bootstrap import stream
 from analysis.cells.intervals import COVERAGE
+from analysis.cells.shared_noise import Trunks, find_trunks
 from analysis.cells.table import CELL, tidy
 from runners.evaluate.variants import MEANS, variant_sets
 
@@ -35,6 +36,8 @@ class _Cells:
     runs: NDArray[np.int64]
     residuals: Floats  # (2, runs of cells with several), in units of √(p(1−p))
     freedom: int
+    place: NDArray[np.intp]  # cell of each run
+    trunks: Trunks | None
 
 
 def robustness(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
@@ -84,7 +87,7 @@ def _measured(results: pd.DataFrame, metric: str) -> Iterator[tuple[str, pd.Data
         return
     for name, accuracy in _shifted(results.set_index("trial"), place):
         shifted = accuracy.reindex(trials["trial"]).to_numpy(np.float64)
-        both = trials[["trial", *CELL]].assign(plain=1 - trials["error"], shifted=shifted)
+        both = trials[["trial", "trunk", *CELL]].assign(plain=1 - trials["error"], shifted=shifted)
         yield name, both.dropna(subset=["shifted"])
 
 
@@ -148,6 +151,8 @@ def _cells(measured: pd.DataFrame) -> _Cells:
         runs=runs,
         residuals=off[several].T,
         freedom=int((runs - 1).sum()),
+        place=np.asarray(place, dtype=np.intp),
+        trunks=find_trunks(measured, several),
     )
 
 
@@ -158,7 +163,11 @@ def _draw(cells: _Cells, name: str) -> Floats | None:
     rng = stream(f"robustness/{name}", 0)
     pool = cells.residuals.shape[1]
     means = np.empty((_DRAWS, 2, len(cells.runs)))
-    for runs in np.unique(cells.runs):
+    if cells.trunks is not None:
+        order, starts = np.argsort(cells.place, kind="stable"), np.cumsum(cells.runs) - cells.runs
+        picked = cells.residuals[:, cells.trunks.picks(rng, _DRAWS)][:, :, order]
+        means[:] = (np.add.reduceat(picked, starts, axis=2) / cells.runs).transpose(1, 0, 2)
+    for runs in np.unique(cells.runs) if cells.trunks is None else ():
         chosen = rng.integers(pool, size=(_DRAWS, int((cells.runs == runs).sum()), runs))
         means[:, :, cells.runs == runs] = cells.residuals[:, chosen].mean(axis=3).transpose(1, 0, 2)
     # √(ν/χ²ν) as in `bootstrap`: few seeds give the wide intervals of Student's t.

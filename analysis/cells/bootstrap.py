@@ -15,6 +15,11 @@ values, so the residuals of all cells are pooled (residual bootstrap, Davison an
 * Residuals below the counting noise are scaled up to it: an evaluation set of m images has no finer
   resolution.
 
+With trunks (``schedule: trunk``) the runs of a trunk share their noise, and whole trunks are resampled
+(``shared_noise``): each trunk of a drawn study gets the residuals of one trunk, level by level. If the L
+levels of a trunk correlate at r, their squared residuals count as L/(1 + (L−1)r²) independent ones. The
+jackknife leaves out whole trunks.
+
 If no cell has a second seed, only the counting noise is known. It is a lower bound: its source is
 ``evaluation``, every caption says so, and no verdict rests on it alone.
 """
@@ -31,6 +36,7 @@ from numpy.typing import NDArray
 from analysis.cells.chance import chance_error
 from analysis.cells.intervals import COVERAGE
 from analysis.cells.moderated import moderated
+from analysis.cells.shared_noise import Trunks, find_trunks
 from analysis.cells.table import CELL, Trials, is_loss
 
 Floats = NDArray[np.float64]
@@ -57,10 +63,13 @@ class CellDraws:
         left_out: Jackknife: for each run of a cell with several runs, the position of that cell, shape
             (runs,).
         without: Error of that cell without the run, shape (runs,).
+        unit: Number of the run's trunk, or of the run itself without one; a unit is left out as a whole,
+            shape (runs,).
         source: ``runs`` when the noise between seeds was measured, ``evaluation`` when only the counting
             noise is known, ``none`` when neither is.
         freedom: Residual degrees of freedom: runs minus cells, over cells with at least two runs.
         noise: Standard deviation of a run in units of the counting noise; NaN when it was not measured.
+        shared: Correlation of the noise of one trunk's levels; 0 without trunks.
         chance: Error of a model that guesses; NaN when unknown.
         explanation: Source of the intervals in one sentence, or the reason why there are none.
     """
@@ -69,9 +78,11 @@ class CellDraws:
     draws: Floats
     left_out: NDArray[np.intp]
     without: Floats
+    unit: NDArray[np.intp]
     source: Source
     freedom: int
     noise: float
+    shared: float
     chance: float
     explanation: str
 
@@ -86,6 +97,7 @@ class CellDraws:
             draws=self.draws[:, positions],
             left_out=place[self.left_out[kept]],
             without=self.without[kept],
+            unit=self.unit[kept],
         )
 
     def with_measured(self) -> Floats:
@@ -99,7 +111,7 @@ class CellDraws:
         return len(self.draws[:REFITS])
 
     def resampled(self, positions: NDArray[np.intp] | None = None) -> Floats:
-        """Return the rows of `with_measured`, then the measured errors without each run in turn.
+        """Return the rows of `with_measured`, then the measured errors without each run, or trunk, in turn.
 
         Args:
             positions: Positions of the cells, in the order of the columns; all cells by default.
@@ -109,11 +121,12 @@ class CellDraws:
         place[positions] = np.arange(len(positions))
         left = place[self.left_out]
         kept = np.flatnonzero(left >= 0)
+        units, row = np.unique(self.unit[kept], return_inverse=True)
         shown = 1 + self.refits
-        found = np.empty((shown + len(kept), len(positions)))
+        found = np.empty((shown + len(units), len(positions)))
         found[0] = found[shown:] = self.cells["error"].to_numpy(np.float64)[positions]
         found[1:shown] = self.draws[:REFITS, positions]
-        found[np.arange(shown, len(found)), left[kept]] = self.without[kept]
+        found[shown + row, left[kept]] = self.without[kept]
         return found
 
     def curves(self) -> NDArray[np.intp]:
@@ -150,7 +163,11 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
     unit, counted = _loss_units(mean, reading) if loss else _units(mean, images, reading)
     residuals = _residuals(trials, cells, position, unit)
     left_out, without = _jackknife(trials, cells, position)
-    freedom = int((runs[runs > 1] - 1).sum())
+    several = runs[position] > 1
+    trunks = find_trunks(trials.frame, several)
+    shared = 0.0 if trunks is None else trunks.correlation(residuals)
+    counts = _freedom(cells, shared)
+    freedom = round(counts.sum())
     noise = float(np.sqrt(np.mean(residuals**2))) if freedom else float("nan")
     # Seeds that agree to the last digit, without a counting noise as lower bound, do not measure noise.
     measured = freedom > 0 and (counted or noise > 0)
@@ -161,7 +178,9 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
     elif source == "evaluation":
         drawn = generator.standard_normal((draws, len(cells))) / np.sqrt(runs)
     else:
-        drawn = _resampled(residuals, left_out, cells, draws=draws, counted=counted, generator=generator)
+        drawn = _resampled(
+            residuals, left_out, cells, counts, trunks, draws=draws, counted=counted, generator=generator
+        )
     drawn *= unit
     drawn += mean
     return CellDraws(
@@ -169,11 +188,14 @@ def cell_draws(trials: Trials, *, question: str, draws: int = 2000, seed: int = 
         draws=np.clip(drawn, 0.0, None if loss else 1.0, out=drawn),
         left_out=left_out,
         without=without,
+        unit=np.arange(len(left_out)) if trunks is None else trunks.of,
         source=source,
         freedom=freedom,
         noise=noise,
+        shared=shared,
         chance=chance_error(trials.metric),
         explanation=_explain(source, freedom, noise if counted else None, runs)
+        + ("" if trunks is None else f"; whole trunks are resampled, whose levels correlate at {shared:.2f}")
         + ("; values read off a figure include their reading error" if reading.any() else ""),
     )
 
@@ -192,6 +214,8 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
     residuals: Floats,
     position: NDArray[np.intp],
     cells: pd.DataFrame,
+    freedom: Floats,
+    trunks: Trunks | None,
     *,
     draws: int,
     counted: bool,
@@ -203,17 +227,20 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
         residuals: Residuals from ``_residuals``.
         position: Cell of each residual.
         cells: Cells from ``_cells``.
+        freedom: Degrees of freedom of each curve from ``_freedom``.
+        trunks: The units of the noise; None if every run is one.
         draws: Number of draws.
         counted: Whether the unit is the counting noise; the noise is then at least one unit.
         generator: Source of the draws.
     """
     runs, curve = cells["runs"].to_numpy(np.int64), curve_numbers(cells)
-    freedom = np.bincount(curve, weights=runs - 1.0).astype(np.float64)
     # Residuals were inflated by √(n/(n−1)); the factor (n−1)/n takes that back for the sum of squares.
     squared = residuals**2 * (1.0 - 1.0 / runs[position])
     squares = np.bincount(curve[position], squared, minlength=len(freedom)).astype(np.float64)
+    if trunks is not None:  # fewer squares that are independent, each of the same size
+        squares *= freedom / np.maximum(np.bincount(curve, weights=runs - 1.0), 1.0)
     noise, degrees = moderated(squares, freedom)
-    pool = generator.standard_normal(512)
+    pool = generator.standard_normal(512 if trunks is None else len(residuals))
     if residuals.any():
         pool = residuals / noise[curve[position]]
         pool /= np.sqrt(np.mean(pool**2))
@@ -230,7 +257,11 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
     step = max(1, _BLOCK // max(1, int(runs.sum())))  # rows that fit into the processor's cache
     for low in range(0, draws, step):
         rows = slice(low, min(low + step, draws))
-        picked = pool[generator.integers(len(pool), size=(rows.stop - low, int(runs.sum())))]
+        if trunks is None:
+            picks = generator.integers(len(pool), size=(rows.stop - low, int(runs.sum())))
+        else:
+            picks = trunks.picks(generator, rows.stop - low)
+        picked = pool[picks]
         # Sum each cell's runs column by column: first run, second run and so on.
         total = picked[:, ends - runs]
         for place in range(1, int(runs.max())):
@@ -238,6 +269,14 @@ def _resampled(  # noqa: PLR0913 (residuals, where they come from, and how they 
             total[:, several] += picked[:, (ends - runs)[several] + place]
         found[rows] = total / runs * factor[rows]
     return found
+
+
+def _freedom(cells: pd.DataFrame, shared: float) -> Floats:
+    """Return the degrees of freedom of each curve's noise: runs minus cells, fewer where trunks share it."""
+    runs, curve = cells["runs"].to_numpy(np.float64), curve_numbers(cells)
+    found = np.bincount(curve, weights=runs - 1.0)
+    levels = np.bincount(curve[runs > 1], minlength=len(found))
+    return np.asarray(found / (1.0 + np.maximum(levels - 1.0, 0.0) * shared**2), dtype=np.float64)
 
 
 def _cells(trials: Trials) -> tuple[pd.DataFrame, NDArray[np.intp]]:

@@ -12,12 +12,15 @@ _FAMILIES = {
 
 @cache
 def family(architecture: str) -> str:
-    """Return the family in the catalogue, or the leading letters of a name that is not in it.
+    """Return the family of a model whose costs are in closed form, or the leading letters of another's name.
 
     Names without leading letters, such as a number of parameters, are sizes of one family, ``model``.
     """
     try:
-        return _FAMILIES[load_architecture(architecture).family]
+        found = load_architecture(architecture)
+        if found.closed_form:
+            return _FAMILIES[found.family]
     except ValueError:
-        match = re.match(r"[A-Za-z]+", architecture)
-        return match[0] if match else "model"
+        pass
+    match = re.match(r"[A-Za-z]+", architecture)
+    return match[0] if match else "model"

@@ -29,6 +29,7 @@ STATUSES = ("finished", "diverged", "failed")
 KEPT = (
     "trial", *CELL, "seed", "train_flops", "train_flops_per_sample", "evaluation_flops", "samples_seen",
     "epochs", "parameters", "train_loss", "error", "images", "reading_error", "diverged",
+    "trunk",
 )  # fmt: skip
 
 
@@ -40,9 +41,10 @@ class Trials:
         frame: One row per trial: ``trial``, the columns of ``CELL``, ``seed``, the compute columns of the
             results schema, ``error`` (1 − metric, a fraction; a loss stays as it is), ``images`` (number that
             the metric was counted over, NaN when unknown), ``reading_error`` (standard deviation with which
-            a published value was read off, 0 for exact values) and ``diverged`` (number of diverged runs in
-            its cell). ``budget`` is the training FLOPs of the level under fixed compute and the samples seen
-            otherwise, see `budgets`.
+            a published value was read off, 0 for exact values), ``diverged`` (number of diverged runs in its
+            cell) and ``trunk`` (id of the trunk that it shares with other levels; empty without one).
+            ``budget`` is the training FLOPs of the level under fixed compute and the samples seen otherwise,
+            see `budgets`.
         metric: Results column that ``error`` was computed from, such as ``held-out/top1``.
         excluded: ``trial``, ``status`` and ``reason`` of each row of the results that is not in ``frame``.
     """
@@ -90,6 +92,7 @@ def tidy(results: pd.DataFrame, *, metric: str) -> Trials:
         error=value if is_loss(metric) else 1.0 - value,
         images=_numbers(results, count) if count in results else np.nan,
         reading_error=np.nan_to_num(_numbers(results, reading)) if reading in results else 0.0,
+        trunk=results["trunk"].fillna("") if "trunk" in results else "",
     ).loc[measured, list(KEPT)]
     _check_budget(frame)
     _check_seeds(frame)
@@ -164,7 +167,7 @@ def _count_column(metric: str) -> str:
 
 
 def _dtype(name: str) -> type:
-    return object if name in TEXT else float
+    return object if name in {*TEXT, "trunk"} else float
 
 
 def _numbers(frame: pd.DataFrame, column: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -71,6 +71,8 @@ def forecasts(draws: CellDraws, found: Holdout, *, metric: str) -> FigureData | 
     compared = [row["law"] for row in records(found.scores) if row["compared"]]
     # The laws with the smallest misses, and the last level, the baseline that a law must beat.
     shown = [law for place, law in enumerate(compared) if place < _LAWS - 1 or law == LAST][:_LAWS]
+    # The chosen laws are drawn last, on top of the others.
+    shown.sort(key=lambda law: law in {choice.form.name for choice in found.choices.values()})
     rows: list[dict[str, Any]] = []
     for law in shown:
         rows += [_forecast(draws, point) for point in records(found.points[found.points["law"] == law])]

@@ -22,7 +22,8 @@ from analysis.labels import (
 )  # fmt: skip
 
 MARKS = (
-    "other", "reference", "point", "undecided", "bound", "law", "tentative law", "best", "best, not clear",
+    "other", "reference", "point", "undecided", "bound", "law", "tentative law", "extrapolation", "best",
+    "best, not clear",
     "minimum", "line", "bar", "column", "cell", "span",
 )  # fmt: skip
 COLUMNS = ("panel", "series", "mark", "line", "x", "y", "low", "high", "label", "text")
@@ -50,7 +51,7 @@ class FigureData:
             ``text`` describes the mark in words.
         caption: Caption: the data, the laws and the intervals.
         alt: Text for readers who cannot see the figure.
-        x_scale: Scale of x in ``curves``.
+        x_scale: Scale of x in ``curves``; ``logit`` is for percentages.
         y_scale: Scale of y in ``curves``.
     """
 
@@ -62,8 +63,8 @@ class FigureData:
     frame: pd.DataFrame
     caption: str
     alt: str
-    x_scale: Literal["log", "linear"] = "log"
-    y_scale: Literal["log", "linear"] = "linear"
+    x_scale: Literal["log", "linear", "logit"] = "log"
+    y_scale: Literal["log", "linear", "logit"] = "linear"
 
     @property
     def wide(self) -> bool:

@@ -7,13 +7,14 @@ import pandas as pd
 
 from analysis.answers.cost import by_level
 from analysis.cells.bootstrap import CellDraws
-from analysis.cells.table import Trials, records
+from analysis.cells.table import Trials, is_loss, records
 from analysis.charts.compute_figures import slice_along
 from analysis.charts.figure_data import FigureData, Missing, bar_place, mark_frame
-from analysis.labels import held_text
+from analysis.labels import budget_text, capital, held_text, metric_text
 from budgets.quantity import format_flops
 
 _BINS = 40
+_PANELS = 4
 
 
 def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> FigureData | Missing:
@@ -25,13 +26,16 @@ def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> Fig
     matching = trials.frame
     for name, value in held.items():
         matching = matching[matching[name] == value]
+    shown = sorted(matching["budget"].unique())[-_PANELS:]
+    matching = matching[matching["budget"].isin(shown)]
     first = matching.sort_values("seed", kind="stable").drop_duplicates(["architecture", "budget"])
     rows: list[dict[str, Any]] = []
     lines = 0
-    for trial in records(first.sort_values(["architecture", "budget"], kind="stable")):
+    for trial in records(first.sort_values(["budget", "architecture"], kind="stable")):
         curve = curves[curves["trial"] == trial["trial"]]
         points = _thin(curve["train_flops"].to_numpy(np.float64), curve["loss"].to_numpy(np.float64))
-        fixed = {"mark": "line", "series": str(trial["architecture"]), "line": trial["trial"]}
+        panel = budget_text(str(trial["regime"]), float(trial["budget"]))
+        fixed = {"panel": panel, "mark": "line", "series": str(trial["architecture"]), "line": trial["trial"]}
         rows += [fixed | {"x": x, "y": y} for x, y in points]
         lines += bool(points)
     if not lines:
@@ -45,10 +49,55 @@ def training_loss(trials: Trials, draws: CellDraws, curves: pd.DataFrame) -> Fig
         y_label="training loss (nats)",
         frame=mark_frame(rows),
         caption=(
-            f"Training loss over the compute spent, one line a trial ({lines}, lowest seed of each cell). "
+            f"Training loss over the compute spent, a panel per level, one line a trial "
+            f"({lines}, lowest seed of each cell; at most {_PANELS} largest levels). "
             f"Fixed: {held_words}. Points are means over at most {_BINS} bins of equal width in log compute."
         ),
         alt=f"{title} falling over compute for {lines} trials.",
+    )
+
+
+def on_the_way(
+    trials: Trials, draws: CellDraws, midway: pd.DataFrame, results: pd.DataFrame
+) -> FigureData | Missing:
+    """Return the figure of error at shares of a trial, by architecture, for the lowest seed of each cell."""
+    title = "Error on the way"
+    held, positions = slice_along(draws, "architecture")
+    if trials.metric not in midway or not len(positions):
+        return Missing(
+            title=title, reason=f"no trial was measured by {metric_text(trials.metric)} on the way"
+        )
+    matching = trials.frame
+    for name, value in held.items():
+        matching = matching[matching[name] == value]
+    first = matching.sort_values("seed", kind="stable").drop_duplicates(["architecture", "budget"])
+    ends = results[results["trial"].isin(midway["trial"])]
+    points = pd.concat([midway, ends], ignore_index=True)
+    rows: list[dict[str, Any]] = []
+    for trial in records(first.sort_values(["architecture", "budget"], kind="stable")):
+        curve = points[points["trial"] == trial["trial"]].sort_values("train_flops")
+        values = curve[trials.metric].to_numpy(np.float64)
+        errors = values if is_loss(trials.metric) else 100 * (1 - values)
+        fixed = {"mark": "line", "series": str(trial["architecture"]), "line": trial["trial"]}
+        places = curve["train_flops"].to_numpy(np.float64)
+        rows += [fixed | {"x": x, "y": y} for x, y in zip(places, errors, strict=True) if np.isfinite(y)]
+    lines = len({row["line"] for row in rows})
+    if not lines:
+        return Missing(title=title, reason="no trial of the compared cells was measured on the way")
+    held_words = held_text({name: value for name, value in held.items() if name != "regime"})
+    return FigureData(
+        name="on-the-way",
+        title=title,
+        kind="curves",
+        x_label="training compute spent (FLOPs)",
+        y_label="loss" if is_loss(trials.metric) else "error (%)",
+        frame=mark_frame(rows),
+        caption=(
+            f"{capital(metric_text(trials.metric))} at shares of a trial and at its end, one line a trial "
+            f"({lines}, lowest seed of each cell). Fixed: {held_words}. The learning rate has not come down "
+            "yet before the end, so that only ends are points of a scaling curve."
+        ),
+        alt=f"{title} over compute for {lines} trials.",
     )
 
 
@@ -92,13 +141,13 @@ def ledger_bars(plan: pd.DataFrame, ledger: pd.DataFrame) -> FigureData | Missin
         name="ledger",
         title=title,
         kind="bars",
-        x_label="training and evaluation compute (FLOPs)",
+        x_label="training compute (FLOPs)",
         y_label="",
         frame=mark_frame(rows),
         caption=(
-            f"Training and evaluation FLOPs by budget level: {format_flops(total['planned'])} planned, "
-            f"{format_flops(total['spent'])} spent, {format_flops(total['wasted'])} lost with failed "
-            "attempts. Other charges, such as the quality scorer, have their own rows."
+            f"Training FLOPs by budget level: {format_flops(total['planned'])} planned, "
+            f"{format_flops(total['spent'])} spent, {format_flops(total['wasted'])} of it lost with "
+            "failed attempts. Other charges, such as the quality scorer, have their own rows."
         ),
         alt=f"{title}: planned {format_flops(total['planned'])}, spent {format_flops(total['spent'])}.",
     )

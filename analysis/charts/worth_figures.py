@@ -89,6 +89,10 @@ def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData
         here = cells[cells["shifted_set"] == name].sort_values("plain")
         fixed = {"panel": name, "mark": "reference", "line": name}
         rows += [fixed | {"x": 100 * row["plain"], "y": 100 * row["foretold"]} for row in records(here)]
+        ends = (100 * here["plain"].min(), 100 * here["plain"].max())
+        rows += [
+            {"panel": name, "mark": "reference", "line": f"{name}: equal", "x": end, "y": end} for end in ends
+        ]
         for row in records(here.sort_values(["strategy", "architecture"], kind="stable")):
             axis = "architecture" if row["strategy"] == BASELINE else "strategy"
             rows.append({
@@ -103,7 +107,8 @@ def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData
         name="shift",
         title=title,
         kind="curves",
-        x_scale="linear",
+        x_scale="logit",
+        y_scale="logit",
         x_label=f"zero-shot top-1 on {plain} (%)",
         y_label="zero-shot top-1 on the shifted set (%)",
         frame=mark_frame(rows),
@@ -111,7 +116,7 @@ def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData
             f"zero-shot top-1 of every cell on shifted images against that on {plain}; "
             f"{plural(int((cells['shifted_set'] == names[0]).sum()), 'cell')}, means of their runs",
             "By architecture: plain CLIP; by strategy: all architectures",
-            "Dashed: the line through the plain CLIP cells on logit scales",
+            "Both axes are logit scales; dashed: the line through the plain CLIP cells, and y = x",
             "The table has the intervals of the distances from it" if draws.source == "runs" else "",
             f"Not drawn, in the table: {plural(left, 'further set')}" if left > 0 else "",
             draws.explanation,

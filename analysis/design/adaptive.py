@@ -173,7 +173,7 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
         running: Trials that run or wait to run.
         ended: Trials without a result that are not to be run again: failed or diverged.
         slots: Number of trials to choose at most.
-        price: Costs; by default the training FLOPs of each trial.
+        price: Costs; by default what each trial costs in the plan, else its training FLOPs.
         room_flops: FLOPs that may still be spent; None without a limit.
         worth: Least gain of a run, see ``WORTH``.
         seed: Seed of the draws.
@@ -181,7 +181,7 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     known = grid["trial"].isin(set(trials.frame["trial"])).to_numpy(bool)
     waiting = grid["trial"].isin(set(running)).to_numpy(bool)
     taken = known | waiting | grid["trial"].isin(set(ended)).to_numpy(bool)
-    cost = grid["train_flops"].to_numpy(np.float64)
+    cost = grid["paid_flops" if "paid_flops" in grid else "train_flops"].to_numpy(np.float64)
     total = float(cost.sum())
     price = price or (lambda _: cost)
     families = list(layouts(grid, best=ask.best, forecast=ask.forecast))

@@ -12,7 +12,7 @@ from pandas import DataFrame
 from analysis.cells.table import records
 from analysis.charts.figure_data import GROUP_WIDTH, FigureData
 from analysis.drawing.legend import legend, wrapped
-from analysis.drawing.marks import STAR_FACES, star_handles
+from analysis.drawing.marks import STAR_FACES, name_series, star_handles
 from analysis.drawing.panels import panels
 from analysis.drawing.style import COLUMN_IN, STAR, fills
 from budgets.quantity import format_flops
@@ -35,13 +35,14 @@ def columns(data: FigureData) -> Figure:
         groups = bars["label"].nunique()
         numbered = width * figure.get_figwidth() / len(by_panel) / (groups + _MARGIN) >= _NUMBER_IN
         for series, mine in bars.groupby("series", sort=False):
-            look = looks[str(series)]
+            look, before = looks[str(series)], set(axes.get_children())
             axes.bar(
                 mine["x"], mine["y"], width=width, color=look.colour, hatch=look.hatch, edgecolor=_INK,
                 linewidth=0.4, zorder=2,
             )  # fmt: skip
             if numbered:
                 _numbers(axes, mine, look.colour)
+            name_series(axes, before, list(looks).index(str(series)))
         axes.vlines(bars["x"], bars["low"], bars["high"], color=_INK, linewidth=0.8, zorder=4)
         for star in records(rows[rows["mark"] != "column"]):
             _star(axes, star["x"], star["high"] if isfinite(star["high"]) else star["y"], star["mark"])

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 _MARGIN_IN = 0.1
 _ROW_IN = 0.13
+_ROWS = 2
 _HANDLE_IN = 0.37
 _LETTER_IN = 0.054
 _LABEL_LETTERS = 18
@@ -22,13 +23,17 @@ def wrapped(label: str) -> str:
 
 
 def legend(figure: Figure, handles: Sequence[Artist | Container]) -> None:
-    """Add a legend above the axes, in as many columns as fit; the figure grows by its rows."""
+    """Add a legend above the axes if it fits into two rows, else beside them; the figure grows by it."""
     width = figure.get_figwidth() - _MARGIN_IN
     columns = max(
         (n for n in range(1, len(handles) + 1) if _legend_width_in(handles, n) <= width),
         default=1,
     )
     rows = ceil(len(handles) / columns)
+    if rows > _ROWS:
+        figure.set_figwidth(figure.get_figwidth() + _legend_width_in(handles, 1))
+        figure.legend(handles=handles, loc="outside right upper")
+        return
     figure.set_figheight(figure.get_figheight() + rows * _ROW_IN)
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, columnspacing=1.2)
 

@@ -1,7 +1,9 @@
 """The marks that the figures share: points with intervals, laws with bands, stars, lines."""
 
+from collections.abc import Collection
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from pandas import DataFrame
@@ -37,7 +39,7 @@ def draw_marks(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
     for series, rows in frame.groupby("series", sort=False):
         if series not in looks:
             continue
-        look = looks[str(series)]
+        look, before = looks[str(series)], set(axes.get_children())
         _draw_lines(axes, rows, look)
         _draw_points(axes, rows[rows["mark"] == "point"], look, face=look.colour)
         bounds = rows[rows["mark"] == "bound"]
@@ -49,10 +51,17 @@ def draw_marks(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
                 va="bottom" if arrow == "↑" else "top", color=look.colour, zorder=5,
             )  # fmt: skip
         _draw_stars(axes, rows, look)
+        name_series(axes, before, list(looks).index(str(series)))
+
+
+def name_series(axes: Axes, before: Collection[Artist], series: int) -> None:
+    """Name all that was drawn since ``before`` after the number of its series, for the page's legend."""
+    for number, artist in enumerate(each for each in axes.get_children() if each not in before):
+        artist.set_gid(f"series-{series}-{number}")
 
 
 def _draw_lines(axes: Axes, rows: DataFrame, look: Look) -> None:
-    for mark in ("law", "tentative law"):
+    for mark in ("law", "tentative law", "extrapolation"):
         law = rows[rows["mark"] == mark]
         if law.empty:
             continue
@@ -101,12 +110,12 @@ def _draw_stars(axes: Axes, rows: DataFrame, look: Look) -> None:
 def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
     """Return a legend handle per series, then one per special mark."""
     marks = set(frame["mark"])
-    lines = bool(marks & {"law", "line"}) or (JOINED in set(frame["line"]))
-    pointed = bool(marks & {"point", "undecided", "bound"})
+    has = {str(name): _shapes(rows) for name, rows in frame.groupby("series")}
     handles = [
         Line2D(
-            [], [], color=look.colour, marker=look.marker if pointed else "", label=name,
-            linestyle=look.dashes if lines else "none", markeredgecolor="white", markeredgewidth=0.4,
+            [], [], color=look.colour, marker=look.marker if "point" in has[name] else "", label=name,
+            linestyle=look.dashes if "line" in has[name] else "none", markeredgecolor="white",
+            markeredgewidth=0.4,
         )
         for name, look in looks.items()
     ]  # fmt: skip
@@ -123,6 +132,8 @@ def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
         )
     if "tentative law" in marks:
         handles.append(Line2D([], [], color="#555555", linestyle=TENTATIVE, label="fit not tested"))
+    if "extrapolation" in marks:
+        handles.append(Line2D([], [], color="#555555", linestyle=TENTATIVE, label="extrapolated"))
     for mark, shape, label in (("undecided", "o", "undecided"), ("bound", "$↑$", "there or beyond")):
         if mark in marks:
             handles.append(
@@ -137,6 +148,14 @@ def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
                 )
             )
     return [*handles, *star_handles(marks)]
+
+
+def _shapes(rows: DataFrame) -> set[str]:
+    """Return whether a series has points and a solid or thin line."""
+    marks = set(rows["mark"])
+    lines = bool(marks & {"law", "line"}) or JOINED in set(rows["line"])
+    points = bool(marks & {"point", "undecided", "bound"})
+    return {name for name, there in (("line", lines), ("point", points)) if there}
 
 
 def star_handles(marks: set[str], *, not_clear: str = "lowest, not clear") -> list[Line2D]:

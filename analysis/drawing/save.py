@@ -10,9 +10,10 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from analysis.charts.figure_data import FigureData
-from analysis.drawing.draw import draw
-from analysis.drawing.hover import targets, with_targets
+from analysis.drawing.draw import draw, series_of
+from analysis.drawing.hover import entries, targets, with_targets
 from analysis.drawing.style import STYLE
+from budgets.names import neutral
 
 # Files are equal for equal data: they contain neither a date nor a version of the drawing software.
 _SVG = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -41,6 +42,6 @@ def save(data: FigureData, folder: Path) -> str:
         FigureCanvasPdf(figure).print_pdf(folder / f"{data.name}.pdf", metadata=_PDF)
         FigureCanvasSVG(figure).print_svg(svg, metadata=_SVG)
     (folder / f"{data.name}.svg").write_text(svg.getvalue(), encoding="utf-8")
-    data.frame.to_csv(folder / f"{data.name}.csv", index=False)
+    data.frame.map(neutral).to_csv(folder / f"{data.name}.csv", index=False)
     (folder / f"{data.name}.txt").write_text(data.caption + "\n", encoding="utf-8")
-    return with_targets(svg.getvalue(), targets(figure, data))
+    return with_targets(svg.getvalue(), targets(figure, data), entries(figure, data), series_of(data))

@@ -189,6 +189,8 @@ def _discrepancy(draws: CellDraws, family: Sequence[Curve], fits: Sequence[LawFi
     # Without seeds only the counting noise is known, a lower bound that cannot be subtracted as the noise.
     seeds = [noise_sd(draws.draws[:, curve.positions]) for curve, _ in kept if draws.source == "runs"]
     noise = float(np.mean(np.concatenate(seeds) ** 2)) if seeds else 0.0
+    # What a trunk's levels share moves its law as a whole and is no part of the misses.
+    noise *= 1.0 - draws.shared
     return by_moments(squares, freedom=sum(found.freedom for _, found in kept), noise=noise)
 
 

@@ -30,7 +30,7 @@ from analysis.laws.laws import Law, laws
 from analysis.laws.surface_forecast import FamilySurface, family_surfaces
 from analysis.report.study_frames import StudyFrames
 from analysis.sizes import isoflop
-from analysis.sizes.scaling_exponents import scaling_exponents
+from analysis.sizes.scaling_exponents import Growth, growths, scaling_exponents
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +63,7 @@ class Analysis:
         statements: Joint result of the comparisons along each axis.
         laws: Laws along compute, then along data.
         profiles: IsoFLOP profiles.
+        growths: Growth of the best model size with compute in each family.
         exponents: See ``scaling_exponents.scaling_exponents``.
         crossovers: See ``crossover.crossovers``; along compute, then along data.
         equivalences: See ``equivalence.equivalences``; along compute, then along data.
@@ -87,6 +88,7 @@ class Analysis:
     statements: tuple[Statement, ...]
     laws: tuple[Law, ...]
     profiles: tuple[isoflop.IsoFlopCurve, ...]
+    growths: tuple[Growth, ...]
     exponents: pd.DataFrame
     crossovers: pd.DataFrame
     equivalences: pd.DataFrame
@@ -119,6 +121,7 @@ def analyse(study: StudyFrames) -> Analysis:
     fitted = (*laws(law_draws, along="compute"), *laws(law_draws, along="data"))
     held = holdout(law_draws, fitted)
     surfaces, size_draws = family_surfaces(law_draws), cell_draws(trials, question="isoflop")
+    grown = growths(size_draws, surfaces)
     return Analysis(
         trials=trials,
         draws=draws,
@@ -134,7 +137,8 @@ def analyse(study: StudyFrames) -> Analysis:
         statements=statements(draws, table, planned),
         laws=fitted,
         profiles=tuple(isoflop.curves(size_draws)),
-        exponents=scaling_exponents(size_draws, surfaces),
+        growths=grown,
+        exponents=scaling_exponents(grown),
         crossovers=pd.concat([crossovers(law_draws, fitted, along=along) for along in X_COLUMNS]),
         equivalences=pd.concat([equivalences(law_draws, fitted, along=along) for along in X_COLUMNS]),
         holdout=held,
@@ -144,8 +148,14 @@ def analyse(study: StudyFrames) -> Analysis:
         robustness=robustness(results, metric=trials.metric),
         findings=findings(from_study(results, metric=trials.metric)),
         published=() if study.published is None else findings(from_figures(study.published), by_counts=True),
-        cost=totals(plan, study.ledger, study.events, budget_flops=study.budget_flops),
-        levels=by_level(plan, study.ledger),
+        cost=totals(
+            plan,
+            study.ledger,
+            study.events,
+            budget_flops=study.budget_flops,
+            price_per_hour=study.price_per_hour,
+        ),
+        levels=by_level(plan, study.ledger, study.events),
         imported=study.imported,
     )
 

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import isnan
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from analysis.answers.cost import trial_hours
 from analysis.answers.frontier import turns
 from analysis.cells.table import is_loss, records
 from analysis.charts.figure_data import FigureData, Missing
 from analysis.labels import (
     axis_text,
     budget_text,
+    capital,
     configuration_text,
     count_text,
     measured_text,
@@ -26,70 +28,165 @@ from analysis.labels import (
     quality_fraction,
 )  # fmt: skip
 from analysis.report.analyse import Analysis, TrialCounts
+from analysis.report.first_screen import first_screen
+from analysis.report.study_frames import StudyFrames
 from analysis.report.tables import Table, share_text
 from analysis.sizes.scaling_exponents import undecided
-from budgets.quantity import format_flops
 
 _SORT_COLUMNS = {
     "Budget": "budget", "Pairs": "subset_size", "Seed": "seed", "Error (%)": "error", "Loss": "train_loss",
-    "Samples": "samples_seen", "Epochs": "epochs", "FLOPs": "train_flops",
+    "Samples": "samples_seen", "Epochs": "epochs", "FLOPs": "train_flops", "Parameters": "parameters",
 }  # fmt: skip
+_BY_VALUE = ("Learning rate", "Batch")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Section:
+    """A section of the page, rendered by ``templates/section_NAME.html.j2``; left out if that is blank.
+
+    The template is given all that `render` is given, the `Analysis` as ``found``. To add a section, write its
+    template and an entry of `SECTIONS`.
+
+    Attributes:
+        name: Id of the section.
+        title: Heading.
+        menu: Entry in the contents.
+    """
+
+    name: str
+    title: str
+    menu: str
+
+
+SECTIONS = (
+    Section(name="answers", title="What to train at each budget", menu="Answers"),
+    Section(name="choices", title="One choice at a time", menu="Choices"),
+    Section(name="figures", title="Figures", menu="Figures"),
+    Section(name="tables", title="Tables", menu="Tables"),
+    Section(name="all-trials", title="All finished trials", menu="Trials"),
+    Section(name="open", title="What this page can't say", menu="Not decided"),
+    Section(name="provenance", title="Provenance", menu="Provenance"),
+)
+"""Sections in their order."""
+
+FIGURE_GROUPS = {
+    "Error against compute": ("error-compute-", "error-samples-", "pareto"),
+    "Data": ("error-data", "error-epochs", "quality"),
+    "Model size": ("scaling", "isoflop"),
+    "What a strategy is worth, and other measures": ("equivalence-", "shift", "retrieval", "probe"),
+    "How well the laws hold": ("residuals", "forecasts"),
+    "How the study ran": (),
+}
+"""Title of a group of figures → beginnings of their names; the last group takes all others."""
+
+_TABLES = (
+    "best", "envelope", "contrasts", "quality-trade", "crossovers", "equivalence", "robustness", "findings",
+    "fits", "surfaces", "holdout", "isoflop", "exponents", "tuning", "design", "choices", "cost",
+)  # fmt: skip
+_NOT_SHOWN = ("trials", "missing", "left-out")
+"""Tables that have a place of their own."""
 
 
 def render(  # noqa: PLR0913 (a page shows as many things)
     found: Analysis,
     *,
-    name: str,
+    study: StudyFrames,
     declaration_text: str,
     figures: Sequence[FigureData | Missing],
     svgs: Mapping[str, str],
     tables: Mapping[str, Table],
     provenance: Mapping[str, str],
+    made: str = "",
+    reload_s: int | None = None,
 ) -> str:
     """Return the text of the page.
 
     Args:
         found: Analysis of the study.
-        name: Name of the study.
+        study: Frames that the analysis was made from.
         declaration_text: Declaration as the user wrote it.
         figures: Figures in their order.
         svgs: Name → drawn figure.
         tables: Name → table.
         provenance: Names and values, shown as they are.
+        made: Time of the page in ISO format; empty leaves it out.
+        reload_s: Seconds after which the page reloads itself; None for never.
     """
-    shown, more = turns(found.frontier)
+    shown, _ = turns(found.frontier)
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_unbroken,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(
-        name=name,
-        imported=found.imported,
-        metric=metric_text(found.trials.metric),
-        unfinished=_unfinished(found.progress),
-        loss=is_loss(found.trials.metric),
-        cards=[_card(row, found) for row in records(shown)],
-        more=more,
-        explanation=found.draws.explanation,
-        facts=_facts(found),
-        statements=found.statements,
-        figures=[
-            {"data": data, "svg": inline_svg(svgs[data.name], data.name)}
-            for data in figures
-            if isinstance(data, FigureData)
-        ],
-        tables=tables,
-        trial_keys=_sort_keys(found.trials.frame),
-        open_questions=open_questions(found, figures),
-        excluded=records(found.trials.excluded),
-        seeds=", ".join(str(int(seed)) for seed in sorted(found.trials.frame["seed"].unique())) or "none yet",
-        declaration_text=escape(declaration_text),
-        provenance=dict(provenance),
-    )
+    groups = _groups([data for data in figures if isinstance(data, FigureData)], svgs, found)
+    order = [*_TABLES, *(name for name in tables if name not in {*_TABLES, *_NOT_SHOWN})]
+    shown_tables = [tables[name] for name in order if name in tables]
+    context = {
+        "found": found,
+        "name": study.name,
+        "imported": found.imported,
+        "metric": metric_text(found.trials.metric),
+        "unfinished": _unfinished(found.progress),
+        "loss": is_loss(found.trials.metric),
+        "first": first_screen(
+            found,
+            pd.DataFrame() if found.imported else study.left_out,
+            hours=trial_hours(study.events),
+            price_per_hour=study.price_per_hour,
+        ),
+        "cards": [_card(row, found) | {"id": f"best-{n}"} for n, row in enumerate(records(shown), 1)],
+        "card_figure": next((each["data"].name for group in groups for each in group["figures"]), ""),
+        "explanation": found.draws.explanation,
+        "statements": found.statements,
+        "figure_groups": groups,
+        "tables": tables,
+        "shown_tables": shown_tables,
+        "trial_keys": _sort_keys(found.trials.frame, tables["trials"]),
+        "open_questions": open_questions(found, figures),
+        "excluded": records(found.trials.excluded),
+        "seeds": ", ".join(str(int(seed)) for seed in sorted(found.trials.frame["seed"].unique()))
+        or "none yet",
+        "declaration_text": escape(declaration_text),
+        "provenance": dict(provenance),
+        "made": made,
+        "reload_s": reload_s,
+    }
+    entries = {
+        "figures": [(group["id"], group["title"]) for group in groups],
+        "tables": [(f"table-{table.name}", table.title) for table in shown_tables],
+    }
+    sections = []
+    for section in SECTIONS:
+        html = environment.get_template(f"section_{section.name}.html.j2").render(context)
+        if html.strip():
+            about = {"name": section.name, "title": section.title, "menu": section.menu}
+            # Rendered by the environment above, which escapes.
+            sections.append(about | {"html": Markup(html), "entries": entries.get(section.name, ())})  # noqa: S704
+    return environment.get_template("page.html.j2").render(context, sections=sections)
+
+
+def _groups(figures: Sequence[FigureData], svgs: Mapping[str, str], found: Analysis) -> list[dict[str, Any]]:
+    """Return the non-empty groups of figures: title, id and figures."""
+    said = f"{capital(found.draws.explanation)}."
+    groups: dict[str, list[dict[str, Any]]] = {title: [] for title in FIGURE_GROUPS}
+    for data in figures:
+        fits = (title for title, starts in FIGURE_GROUPS.items() if data.name.startswith(starts))
+        groups[next(fits, list(FIGURE_GROUPS)[-1])].append(
+            {
+                "data": data,
+                "svg": inline_svg(svgs[data.name], data.name),
+                # The page says once what most captions end with.
+                "caption": data.caption.replace(said, "").strip(),
+            }
+        )
+    return [
+        {"title": title, "id": f"figures-{number}", "figures": mine}
+        for number, (title, mine) in enumerate(groups.items(), 1)
+        if mine
+    ]
 
 
 def _unbroken(value: object) -> object:
@@ -109,7 +206,7 @@ def inline_svg(svg: str, name: str) -> Markup:
     body = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", body).replace("xlink:href", "href")
     body = re.sub(r'\bid="', f'id="{name}.', body)
     body = re.sub(r'(url\(|href=")#', rf"\g<1>#{name}.", body)
-    body = body.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
+    body = body.replace("<svg", '<svg focusable="false"', 1)
     return Markup(body)  # noqa: S704 (drawn here; see the docstring)
 
 
@@ -139,6 +236,7 @@ def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:
         "scope": row["scope"],
         "tied": [text for text in row["tied"].split("; ") if text],
         "runs": int(row["runs"]),
+        "trials": budget_text(row["regime"], row["budget"]),
     }
 
 
@@ -150,58 +248,13 @@ def _unfinished(progress: TrialCounts) -> str:
     return f"{progress.finished:,} of {plural(progress.planned, 'trial')} have a result{begun}"
 
 
-def _facts(found: Analysis) -> list[dict[str, Any]]:
-    cost, progress = found.cost, found.progress
-    if found.imported:
-        value = f"{progress.finished:,}"
-        return [{"name": "Trials imported", "value": value, "note": found.imported, "part": None}]
-    note, part = "", None
-    if cost.budget_flops > 0:
-        part = cost.booked_flops / cost.budget_flops
-        note = f"training took {part:.0%} of the study budget, {format_flops(cost.budget_flops)}"
-    elif cost.planned_flops + cost.charged_flops > 0:
-        whole = cost.planned_flops + cost.charged_flops
-        part = cost.spent_flops / whole
-        note = f"{part:.0%} of the plan, {format_flops(whole)}"
-    if cost.wasted_flops > 0:
-        note += f"; {format_flops(cost.wasted_flops)} wasted"
-    spent = {"name": "Compute spent", "value": format_flops(cost.spent_flops), "note": note, "part": part}
-    done = progress.finished / progress.planned if progress.planned else 0.0
-    notes = [f"{progress.begun} begun"] if progress.begun else []
-    notes += [f"{progress.waiting} not run yet"] if progress.waiting else []
-    notes += [f"{progress.excluded} without a result"] if progress.excluded else []
-    facts: list[dict[str, Any]] = [
-        {
-            "name": "Trials finished", "value": f"{progress.finished} of {progress.planned}",
-            "note": "; ".join(notes) or "all planned trials", "part": done,
-        },
-        spent,
-    ]  # fmt: skip
-    time = cost.time
-    if not isnan(time.wall_s):
-        note, part = f"{duration_text(time.busy_s)} in trials", time.busy
-        if part is not None:
-            up_to = "up to " if round(time.slot_s) < round(time.slots * time.wall_s) else ""
-            note = f"{up_to}{plural(time.slots, 'slot')}, {part:.0%} busy"
-        facts.append({"name": "Time", "value": duration_text(time.wall_s), "note": note, "part": part})
-    return facts
-
-
-def duration_text(seconds: float) -> str:
-    """Return seconds as text: ``75`` → ``1 min 15 s``."""
-    whole = 0 if pd.isna(seconds) else round(seconds)
-    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _sort_keys(frame: pd.DataFrame) -> list[dict[str, float]]:
+def _sort_keys(frame: pd.DataFrame, table: Table) -> list[dict[str, float]]:
     """Return the sort keys of each trial, in row order, for columns whose text does not sort by value."""
     return [
         {head: float(row[column]) for head, column in _SORT_COLUMNS.items()}
         | {"Quality": quality_fraction(str(row["quality"]))}
-        for row in records(frame)
+        | {head: float(shown[head]) for head in _BY_VALUE if shown[head] != "–"}
+        for row, shown in zip(records(frame), records(table.frame), strict=True)
     ]
 
 

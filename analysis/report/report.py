@@ -1,6 +1,5 @@
 """Writing of a study's report folder: report.html, figures/ and tables/."""
 
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,9 @@ from analysis.charts import (
     compute_figures,
     course_figures,
     measure_figures,
+    pareto_figures,
     run_figures,
+    scaling_figures,
     size_figures,
     tuning_figures,
     worth_figures,
@@ -53,22 +54,26 @@ class ReportSummary:
     frontier: pd.DataFrame
 
 
-def write_report(
+def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page says of itself)
     folder: Path,
     study: StudyFrames,
     *,
     declaration_text: str,
     provenance: Mapping[str, str],
     processes: int = 1,
+    made: str = "",
+    reload_s: int | None = None,
 ) -> ReportSummary:
     """Analyse a study, finished or not, and write its report.
 
     Args:
-        folder: Report folder; it is replaced as a whole when the new report is complete.
+        folder: Report folder; its files are replaced when all of the new report are complete.
         study: Frames of the study.
         declaration_text: Declaration as the user wrote it.
         provenance: Versions, hardware, FLOP convention and the like, shown as they are.
         processes: Number of processes that draw the figures.
+        made: Time of the page in ISO format; empty leaves it out.
+        reload_s: Seconds after which the page reloads itself; None for never.
 
     Raises:
         ValueError: A frame does not match its schema; see ``table.tidy``.
@@ -76,7 +81,7 @@ def write_report(
     tuned = study.tuned
     with helpers(processes - 1) as pool:
         found = analyse(study)
-        figures, shown = draw_data(found, study), report_tables(found, study.left_out)
+        figures, shown = draw_data(found, study), report_tables(found, study)
         if tuned is not None and len(tuned.tried):
             figures, shown = (*figures, *tuning_figures.figures(tuned)), (*shown, tables.tuning(tuned))
         shown = (*shown, *design_tables(study.events))
@@ -90,13 +95,12 @@ def write_report(
             for table in shown:
                 save_table(table, new / "tables")
             text = page.render(
-                found, name=study.name, declaration_text=declaration_text, figures=figures, svgs=svgs,
+                found, study=study, declaration_text=declaration_text, figures=figures, svgs=svgs,
                 tables={table.name: table for table in shown}, provenance=provenance,
+                made=made, reload_s=reload_s,
             )  # fmt: skip
             (new / "report.html").write_text(text, encoding="utf-8")
-            if folder.exists():
-                folder.rename(Path(scratch) / "old")
-            shutil.move(new, folder)
+            _put_in_place(new, folder)
     return ReportSummary(
         page=folder / "report.html",
         planned=found.progress.planned,
@@ -104,6 +108,23 @@ def write_report(
         lines=summary_lines(found),
         frontier=found.frontier,
     )
+
+
+def _put_in_place(new: Path, folder: Path) -> None:
+    """Replace the files of a folder by new ones, each at once and the page last, and remove all others.
+
+    The page is there at every moment, so that an open one can reload itself.
+    """
+    paths = [path.relative_to(new) for path in new.rglob("*") if path.is_file()]
+    for path in sorted(paths, key=lambda path: path.suffix == ".html"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (new / path).replace(folder / path)
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.relative_to(folder) not in paths:
+            path.unlink()
 
 
 def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing, ...]:
@@ -120,6 +141,11 @@ def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing
     left_out = pd.DataFrame() if found.imported else study.left_out
     course: tuple[FigureData | Missing, ...] = (
         run_figures.training_loss(found.trials, draws, study.curves),
+        *(
+            ()
+            if study.midway.empty
+            else (run_figures.on_the_way(found.trials, draws, study.midway, study.results),)
+        ),
         course_figures.plan_grid(study.plan, left_out, study.results),
         run_figures.ledger_bars(study.plan, study.ledger),
         course_figures.schedule(study.plan, study.events),
@@ -131,6 +157,7 @@ def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing
         compute_figures.over_compute(draws, compute, best, axis="architecture", metric=metric),
         compute_figures.over_compute(draws, compute, best, axis="strategy", metric=metric),
         compute_figures.over_compute(draws, compute, best, axis="strategy", metric=metric, x="samples_seen"),
+        pareto_figures.pareto(found.trials, found.envelopes),
         size_figures.over_data(draws, data, metric=metric),
         size_figures.over_epochs([measured]),
         *(size_figures.over_pairs([measured], axis=axis) for axis in ("architecture", "strategy")),
@@ -150,14 +177,28 @@ def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing
             endings=("probe_top1", "few_shot_5_top1", "few_shot_10_top1"),
         ),
         size_figures.isoflop(draws, found.profiles, metric=metric),
+        *scaling_figures.scaling_panels(found.growths),
         check_figures.residuals(draws, compute, metric=metric),
         check_figures.forecasts(draws, found.holdout, metric=metric),
-        *course,
+        *(each for each in course if not _as_planned(each)),
     )
 
 
-def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table, ...]:
+def _as_planned(each: FigureData | Missing) -> bool:
+    """Return whether a figure of the plan or the ledger shows only that all was done as planned."""
+    if isinstance(each, Missing):
+        return False
+    if each.name == "plan":
+        return set(each.frame["series"]) == {"finished"}
+    if each.name == "ledger":
+        spent = each.frame.pivot_table(index="label", columns="series", values="x")
+        return set(spent) == {"planned", "spent"} and bool((spent["planned"] == spent["spent"]).all())
+    return False
+
+
+def report_tables(found: Analysis, study: StudyFrames) -> tuple[tables.Table, ...]:
     """Return the tables of a report."""
+    left_out = study.left_out
     return (
         tables.best(found.frontier, metric=found.trials.metric, explanation=found.draws.explanation),
         tables.contrasts(found.contrasts),
@@ -173,7 +214,7 @@ def report_tables(found: Analysis, left_out: pd.DataFrame) -> tuple[tables.Table
         tables.robustness(found.robustness),
         tables.findings(found.findings, found.published),
         *(() if found.imported else (tables.cost(found.levels, found.cost),)),
-        tables.trials(found.trials),
+        tables.trials(found.trials, study.results),
         tables.left_aside(left_out) if found.imported else tables.left_out(left_out),
         tables.missing(found.missing),
     )

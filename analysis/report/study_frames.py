@@ -16,8 +16,10 @@ class StudyFrames:
         name: Name of the study.
         metric: Declared metric, ``<evaluation set>/<metric>``.
         budget_flops: Declared cap on the training FLOPs of the whole study; None without one.
+        price_per_hour: Declared price of one device for an hour; None without one.
         results: One row per trial that ended, in the results schema.
         curves: Training curves.
+        midway: Metrics of trials at shares of their steps, one row an evaluation.
         plan: One row per planned trial.
         left_out: Cells left out of the plan, with ``reason``; for an imported study, the table rows that were
             not read.
@@ -33,8 +35,10 @@ class StudyFrames:
     name: str
     metric: str
     budget_flops: float | None = None
+    price_per_hour: float | None = None
     results: pd.DataFrame
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)
+    midway: pd.DataFrame = field(default_factory=pd.DataFrame)
     plan: pd.DataFrame = field(default_factory=pd.DataFrame)
     left_out: pd.DataFrame = field(default_factory=pd.DataFrame)
     ledger: pd.DataFrame = field(default_factory=pd.DataFrame)

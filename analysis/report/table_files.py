@@ -5,11 +5,12 @@ from pathlib import Path
 
 from analysis.report.latex import latex
 from analysis.report.tables import Table
+from budgets.names import neutral
 
 
 def save(table: Table, folder: Path) -> None:
     """Write ``<name>.csv``, ``.md`` and ``.tex`` into a folder."""
-    table.frame.to_csv(folder / f"{table.name}.csv", index=False)
+    table.frame.map(neutral).to_csv(folder / f"{table.name}.csv", index=False)
     (folder / f"{table.name}.md").write_text(markdown(table), encoding="utf-8")
     (folder / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
 

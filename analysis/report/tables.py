@@ -153,37 +153,65 @@ def contrasts(table: pd.DataFrame) -> Table:
 
 
 def cost(levels: pd.DataFrame, totals: Cost) -> Table:
-    """Return FLOPs by budget level and in total."""
+    """Return FLOPs and device hours by budget level and in total."""
+    total = {
+        "level": "all", "trials": int(levels["trials"].sum()), "planned": totals.planned_flops,
+        "spent": totals.spent_flops, "wasted": totals.wasted_flops, "evaluation": totals.evaluation_flops,
+        "hours": totals.device_hours,
+    }  # fmt: skip
     rows = [
         {
             "Level": row["level"],
             "Trials": str(row["trials"]) if row["trials"] else "–",
             "Planned": format_flops(row["planned"]),
             "Spent": format_flops(row["spent"]),
-            "Wasted": format_flops(row["wasted"]),
+            "Of it wasted": format_flops(row["wasted"]),
+            "Evaluation": format_flops(row["evaluation"]),
+            "Device time": duration_text(3600 * row["hours"]) if row["hours"] else "–",
         }
-        for row in records(levels)
+        for row in [*records(levels), total]
     ]
-    rows.append({
-        "Level": "all", "Trials": str(int(levels["trials"].sum())),
-        "Planned": format_flops(totals.planned_flops + totals.charged_flops),
-        "Spent": format_flops(totals.spent_flops), "Wasted": format_flops(totals.wasted_flops),
-    })  # fmt: skip
-    note = "training plus evaluation FLOPs; wasted: lost with attempts that failed"
+    note = (
+        "planned, spent and wasted are training FLOPs, as `status` and the study budget count them; wasted: "
+        "lost with attempts that failed. Evaluation: forward FLOPs that no budget counts. Device time: that "
+        "in trials, lost attempts and evaluation included, times the devices of each"
+    )
     return Table(name="cost", title="Cost", note=note, frame=pd.DataFrame(rows))
 
 
-def trials(trials: Trials) -> Table:
-    """Return every finished trial."""
+def duration_text(seconds: float) -> str:
+    """Return seconds as text: ``75`` → ``1 min 15 s``; from 100 hours on, hours alone; a dash for NaN."""
+    if isnan(seconds):
+        return "–"
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    if hours >= 100:  # noqa: PLR2004 (three digits)
+        return f"{hours:,} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.2g} s" if seconds < 10 else f"{rest} s"  # noqa: PLR2004
+
+
+def trials(trials: Trials, results: pd.DataFrame) -> Table:
+    """Return every finished trial.
+
+    Args:
+        trials: Finished trials.
+        results: Results that they were read from, for the settings of each.
+    """
+    settings = {row["trial"]: row for row in records(results)}
     rows = [
         {
+            "Error (%)": percent(row["error"]),
             "Budget": budget_text(row["regime"], row["budget"]),
             "Architecture": row["architecture"],
             "Strategy": axis_text("strategy", row["strategy"]),
             "Pairs": count_text(row["subset_size"]),
             "Quality": axis_text("quality", row["quality"]),
             "Seed": str(int(row["seed"])),
-            "Error (%)": percent(row["error"]),
+            "Learning rate": _number(settings[row["trial"]].get("lr_peak")),
+            "Batch": _number(settings[row["trial"]].get("batch_size")),
+            "Parameters": _count(row.get("parameters")),
             "Loss": f"{row['train_loss']:.3f}",
             "Samples": count_text(row["samples_seen"]),
             "Epochs": f"{row['epochs']:.1f}",
@@ -194,6 +222,14 @@ def trials(trials: Trials) -> Table:
     ]
     note = f"{metric_text(trials.metric)}; loss: mean of the last tenth of the training"
     return Table(name="trials", title="All finished trials", note=note, frame=pd.DataFrame(rows))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or isnan(value) else f"{value:g}"
+
+
+def _count(value: float | None) -> str:
+    return "–" if value is None or isnan(value) else count_text(value)
 
 
 def robustness(found: pd.DataFrame) -> Table:

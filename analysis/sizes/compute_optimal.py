@@ -12,6 +12,7 @@ Every approach returns the measured slope and the slope in each draw.
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.cells.bootstrap import REFITS, CellDraws, stream
@@ -35,6 +36,24 @@ _LEAST = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """The line ln N = level + a·(ln C − center), and the points that it was fitted to.
+
+    Attributes:
+        center: ln C at which the levels are given.
+        levels: Levels as measured and then in each draw, in the order of the slopes.
+        points: Columns ``log_c``, ``log_n``, ``low``, ``high`` (interval of ln N, NaN when unknown); no rows
+            for a surface, which is fitted to errors.
+        within: Smallest and largest ln C of the cells.
+    """
+
+    center: float
+    levels: Floats
+    points: pd.DataFrame
+    within: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Slope:
     """The exponent of model size by one approach.
 
@@ -43,12 +62,24 @@ class Slope:
         drawn: a in each draw; empty if its uncertainty is unknown.
         points: Number of computes or cells behind it.
         reason: What the exponent rests on, or why there is none.
+        line: The line of that slope; None without a slope.
     """
 
     measured: float = float("nan")
     drawn: Floats
     points: int
     reason: str
+    line: Line | None = None
+
+    def log_n(self, log_c: Floats) -> Floats:
+        """Return ln N on the line at ln C, as measured and then in each draw, shape (1 + draws, points)."""
+        assert self.line is not None, "only a slope has a line"
+        slopes = np.concatenate([[self.measured], self.drawn])
+        return np.asarray(self.line.levels[:, None] + slopes[:, None] * (log_c - self.line.center))
+
+
+def _points(log_c: Floats, log_n: Floats, low: Floats | float, high: Floats | float) -> pd.DataFrame:
+    return pd.DataFrame({"log_c": log_c, "log_n": log_n, "low": low, "high": high})
 
 
 def _none(points: int, reason: str) -> Slope:
@@ -94,7 +125,16 @@ def by_envelope(draws: CellDraws, n: Floats) -> Slope:
     how = f"{plural(won, 'size')} on the envelope; interval from {what}"
     if len(slopes) == 1:
         how = f"{plural(won, 'size')} on the envelope; one seed per cell and too few sizes for an interval"
-    return Slope(measured=float(slopes[0]), drawn=slopes[1:], points=int(inside[0].sum()), reason=how)
+    center = float(grid[inside[0]].mean())
+    line = Line(
+        center=center,
+        levels=_means(sizes[best], inside) + slopes * (center - _means(grid, inside)),
+        points=_points(grid[inside[0]], sizes[best[0]][inside[0]], np.nan, np.nan),
+        within=(float(log_c.min()), float(log_c.max())),
+    )
+    return Slope(
+        measured=float(slopes[0]), drawn=slopes[1:], points=int(inside[0].sum()), reason=how, line=line
+    )
 
 
 def _joined(log_c: Floats, error: Floats, grid: Floats) -> Floats:
@@ -122,6 +162,12 @@ def _slopes(x: Floats, y: Floats, kept: NDArray[np.bool_]) -> Floats:
         # Weighted regression with weights 0 and 1: x minus the mean of the kept x.
         apart = np.where(kept, x - (weight * x).sum(axis=1, keepdims=True) / count, 0.0)
         return np.asarray((apart * y).sum(axis=1) / (apart**2).sum(axis=1), dtype=np.float64)
+
+
+def _means(x: Floats, kept: NDArray[np.bool_]) -> Floats:
+    """Return the mean of the kept values of each row; NaN if none is kept."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(kept, x, 0.0).sum(axis=1) / kept.sum(axis=1), dtype=np.float64)
 
 
 def by_minima(draws: CellDraws, n: Floats) -> Slope:
@@ -158,12 +204,25 @@ def by_minima(draws: CellDraws, n: Floats) -> Slope:
         drawn, how = drawn[:1], "one seed per cell and too few sizes for an interval"
     else:
         how = "interval from their noise, the form error and their scatter about the line"
-    slopes = _line(log_c[kept], drawn)
-    return Slope(measured=float(slopes[0]), drawn=slopes[1:], points=len(kept), reason=f"{where}; {how}")
+    levels, slopes = _line(log_c[kept], drawn).T
+    ends = np.quantile(drawn[1:], [0.05, 0.95], axis=0) if len(drawn) > 1 else np.full((2, len(kept)), np.nan)
+    line = Line(
+        center=float(log_c[kept].mean()),
+        levels=levels,
+        points=_points(log_c[kept], drawn[0], *ends),
+        within=(float(np.log(compute).min()), float(np.log(compute).max())),
+    )
+    return Slope(
+        measured=float(slopes[0]),
+        drawn=slopes[1:],
+        points=len(kept),
+        reason=f"{where}; {how}",
+        line=line,
+    )
 
 
 def _line(x: Floats, rows: Floats) -> Floats:
-    """Return the slope of the line through each row of points.
+    """Return the line through each row of points, shape (rows, 2): its level at the mean x, and its slope.
 
     Points are weighted by the inverse of their variance: that of their draws plus the excess variance of the
     points about the line, by which the draws are moved as well.
@@ -193,7 +252,7 @@ def _line(x: Floats, rows: Floats) -> Floats:
     moved = about.drawn(draws, generator)[:, None] * generator.standard_normal((draws, len(x)))
     # The draws move about the line as far as the scatter allows; the measured row stays.
     moved = np.concatenate([rows[:1], rows[1:] + moved])
-    return np.asarray((moved * root @ np.linalg.pinv(basis * root[:, None]).T)[:, 1], dtype=np.float64)
+    return np.asarray((moved * root @ np.linalg.pinv(basis * root[:, None]).T), dtype=np.float64)
 
 
 def _slices(draws: CellDraws, n: Floats) -> list[NDArray[np.intp]]:
@@ -215,11 +274,14 @@ def _slices(draws: CellDraws, n: Floats) -> list[NDArray[np.intp]]:
     return sorted(found, key=lambda positions: float(log_c[positions].mean()))
 
 
-def by_surface(draws: CellDraws, law: RepeatedFit) -> Slope:
+def by_surface(draws: CellDraws, law: RepeatedFit, sizes: Floats) -> Slope:
     """Estimate the exponent by approach 3, the surface; resampled residuals give its interval.
+
+    At ln N·D = ln C the surface is lowest at ln N = (ln αA − ln βB)/(α + β) + a·ln C.
 
     Args:
         draws: Cells of one family.
+        sizes: Their model sizes, proportional to the training FLOPs per sample that the surface is in.
         law: Law that gives effective data and sizes, so that the surface is that of data seen once.
     """
     columns = ("train_flops_per_sample", "subset_size", "samples_seen", "runs", "error")
@@ -237,10 +299,24 @@ def by_surface(draws: CellDraws, law: RepeatedFit) -> Slope:
     # √(n/χ²) with n − 5 degrees of freedom: residuals of a fit are too small, and few make t intervals.
     picked *= np.sqrt(len(n) / generator.chisquare(freedom, size=(REFITS, 1)))
     drawn = fit_draws(*inside, fitted * np.exp(picked), weights=runs[None, :], around=surface)
+    log_c = np.log(draws.cells["train_flops"].to_numpy(np.float64))
+    center, per_size = float(log_c.mean()), float((np.log(n) - np.log(sizes)).mean())
+    measured = (surface.a, surface.b, surface.alpha, surface.beta)
+    rows = (drawn.a, drawn.b, drawn.alpha, drawn.beta)
+    size, data, alpha, beta = (np.append(one, several) for one, several in zip(measured, rows, strict=True))
+    with np.errstate(divide="ignore"):
+        level = (np.log(alpha * size) - np.log(beta * data) + beta * center) / (alpha + beta) - per_size
+    line = Line(
+        center=center,
+        levels=level,
+        points=_points(np.empty(0), np.empty(0), np.nan, np.nan),
+        within=(float(log_c.min()), float(log_c.max())),
+    )
     repeated = ", for data seen once" if (seen > unique).any() else ""
     return Slope(
         measured=surface.beta / (surface.alpha + surface.beta),
         drawn=drawn.beta / (drawn.alpha + drawn.beta),
         points=len(n),
         reason=f"α {surface.alpha:.3f}, β {surface.beta:.3f}{repeated}; interval from resampled residuals",
+        line=line,
     )

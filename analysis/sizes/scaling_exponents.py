@@ -6,7 +6,7 @@ example with patches of several sizes, N is these FLOPs divided by six.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -37,19 +37,33 @@ _PROPORTIONAL = 1.25
 _SIZES = 3
 
 
-def scaling_exponents(draws: CellDraws, surfaces: Sequence[FamilySurface]) -> pd.DataFrame:
-    """Return the exponents of each regime, quality, strategy and family with at least three sizes.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Growth:
+    """How the best model size of a family grows with compute.
+
+    Attributes:
+        family: Family of architectures.
+        held: Regime, strategy and quality in words.
+        size: What N is, in words.
+        flops_per_size: Training FLOPs per sample ÷ N.
+        slopes: Approach → slope of ln N over ln C.
+    """
+
+    family: str
+    held: str
+    size: str
+    flops_per_size: float
+    slopes: Mapping[str, Slope]
+
+
+def growths(draws: CellDraws, surfaces: Sequence[FamilySurface]) -> tuple[Growth, ...]:
+    """Return the growth in each regime, quality, strategy and family with at least three sizes.
 
     Args:
         draws: Cells of the study.
         surfaces: Surfaces of the same cells, see ``surface_forecast.family_surfaces``.
-
-    Returns:
-        Columns ``COLUMNS``: ``what`` is N or D; ``low`` and ``high`` are NaN if the interval is unknown;
-        ``status`` is ``ok``, ``no interval``, ``unstable`` (too many draws without an exponent) or ``none``;
-        ``size`` says what N is.
     """
-    rows, laws = [], {one.key: one.fit for one in surfaces}
+    found, laws = [], {one.key: one.fit for one in surfaces}
     for key, positions in groups(draws).items():
         regime, quality, strategy, family = key
         here = draws.take(positions)
@@ -58,15 +72,41 @@ def scaling_exponents(draws: CellDraws, surfaces: Sequence[FamilySurface]) -> pd
             continue
         # The envelope and the minima need one data size; the surface uses all cells.
         inside, data = _one_data_size(here, regime)
-        held = f"{regime}, {axis_text('strategy', strategy)}, {axis_text('quality', quality)}"
         cells = here.take(inside)
-        found = (by_envelope(cells, n[inside]), by_minima(cells, n[inside]), by_surface(here, laws[key]))
-        for approach, slope in zip(APPROACHES, found, strict=True):
-            one = slope if approach == "surface" else replace(slope, reason=slope.reason + data)
-            identity = {"family": family, "held": held, "approach": approach, "size": size}
+        slopes = (
+            by_envelope(cells, n[inside]), by_minima(cells, n[inside]), by_surface(here, laws[key], n)
+        )  # fmt: skip
+        flops = here.cells["train_flops_per_sample"].to_numpy(np.float64)
+        found.append(
+            Growth(
+                family=family,
+                held=f"{regime}, {axis_text('strategy', strategy)}, {axis_text('quality', quality)}",
+                size=size,
+                flops_per_size=float(np.exp(np.log(flops / n).mean())),
+                slopes={
+                    approach: slope if approach == "surface" else replace(slope, reason=slope.reason + data)
+                    for approach, slope in zip(APPROACHES, slopes, strict=True)
+                },
+            )
+        )
+    return tuple(found)
+
+
+def scaling_exponents(found: Sequence[Growth]) -> pd.DataFrame:
+    """Return the exponents of each growth.
+
+    Returns:
+        Columns ``COLUMNS``: ``what`` is N or D; ``low`` and ``high`` are NaN if the interval is unknown;
+        ``status`` is ``ok``, ``no interval``, ``unstable`` (too many draws without an exponent) or ``none``;
+        ``size`` says what N is.
+    """
+    rows = []
+    for one in found:
+        for approach, slope in one.slopes.items():
+            identity = {"family": one.family, "held": one.held, "approach": approach, "size": one.size}
             rows += [
-                identity | {"what": "N"} | _judged(one),
-                identity | {"what": "D"} | _judged(_of_data(one)),
+                identity | {"what": "N"} | judged(slope),
+                identity | {"what": "D"} | judged(_of_data(slope)),
             ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -140,7 +180,8 @@ def _of_data(slope: Slope) -> Slope:
     return replace(slope, measured=1 - slope.measured, drawn=1 - slope.drawn)
 
 
-def _judged(slope: Slope) -> dict[str, object]:
+def judged(slope: Slope) -> dict[str, Any]:
+    """Return an exponent with its interval and status."""
     low = high = float("nan")
     if np.isnan(slope.measured):
         status = "none"

@@ -78,7 +78,7 @@ class Book:
 
     Attributes:
         open: Trial id → open reservation.
-        finished: Trials with a ``spent`` entry.
+        finished: Trial id → FLOPs of its ``spent`` entry, unless it was reserved again since.
         charged: Charges that were paid.
         known: Trials that were ever reserved.
         wasted: Trial id → (training FLOPs, evaluation FLOPs) lost.
@@ -88,7 +88,7 @@ class Book:
     """
 
     open: dict[str, Held] = field(default_factory=dict)
-    finished: set[str] = field(default_factory=set)
+    finished: dict[str, int] = field(default_factory=dict)
     charged: set[str] = field(default_factory=set)
     known: set[str] = field(default_factory=set)
     wasted: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -129,6 +129,7 @@ class Book:
             if held is not None:
                 raise ValueError(f"trial {what} is reserved twice")
             self.known.add(what)
+            self.finished.pop(what, None)  # it is paid again
             self.open[what] = Held(reserved=flops)
             self.reserved_flops += flops
             self.taken[what] += flops
@@ -154,7 +155,7 @@ class Book:
             if held.has_spent:
                 raise ValueError(f"trial {what} is spent twice")
             held.spent, held.has_spent = flops, True
-            self.finished.add(what)
+            self.finished[what] = flops
             self.spent_flops += flops
         else:
             held.released += flops

@@ -1,12 +1,15 @@
 """The FLOP book of a study: an append-only file that reserves, then spends or releases every FLOP.
 
 One JSON object per line. FLOPs are whole numbers, so sums are exact at any size. `budgets.book.book` holds
-the rules for the order of entries.
+the rules for the order of entries. Each line ends with a digest of itself and all lines before it, so that a
+line that was changed, lost or moved is found; books of earlier versions begin with lines without digests.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from operator import index
 from pathlib import Path
@@ -15,7 +18,9 @@ from budgets.book.book import Book, Entry, EntryKind
 from budgets.planning.plan import Plan
 from budgets.quantity import format_flops
 
-__all__ = ["Entry", "EntryKind", "Ledger", "read_entries", "reserved", "spent_flops"]
+__all__ = ["Entry", "EntryKind", "Ledger", "read_entries", "readable_entries", "reserved", "spent_flops"]
+
+_DIGITS = 16  # of the SHA-256 of a line and all before it
 
 
 class Ledger:
@@ -34,7 +39,8 @@ class Ledger:
         self.path = path
         self.study_flops = study_flops
         self._book = Book()
-        for entry in read_entries(path):
+        entries, self._chain = _read(path)
+        for entry in entries:
             self._book.add(entry)
         drop_torn_line(path)
 
@@ -51,6 +57,18 @@ class Ledger:
     def has_spent(self, what: str) -> bool:
         """Return whether a trial is booked as spent."""
         return what in self._book.finished
+
+    def spent_by(self, what: str) -> int | None:
+        """Return the training FLOPs booked as spent by a trial, or None if it is not booked as spent."""
+        return self._book.finished.get(what)
+
+    def reserved_by(self, what: str) -> int:
+        """Return the training FLOPs that a trial's open reservation set aside; 0 without one."""
+        return self._book.open[what].reserved if what in self._book.open else 0
+
+    def wasted_by(self, what: str) -> int:
+        """Return the training FLOPs that a trial has lost so far."""
+        return self._book.wasted.get(what, (0, 0))[0]
 
     def charge(self, plan: Plan) -> None:
         """Book the plan's charges that are not booked yet."""
@@ -80,6 +98,18 @@ class Ledger:
                 f"{format_flops(max(0, room))} of the study budget are left"
             )
         self._append(Entry(entry="reserved", what=what, train_flops=train_flops))
+
+    def renew(self, what: str, train_flops: int) -> None:
+        """Replace a started trial's open reservation where its cost has changed: it shares another trunk now.
+
+        Nothing is reserved where the study budget has no room; the trial then waits like one not started.
+        """
+        held = self._book.open.get(what)
+        if held is None or held.reserved == train_flops:
+            return
+        self.settle(what, train_flops=0, evaluation_flops=0)
+        if self.room_flops is None or train_flops <= self.room_flops:
+            self.reserve(what, train_flops)
 
     @property
     def room_flops(self) -> int | None:
@@ -143,7 +173,10 @@ class Ledger:
     def _append(self, *entries: Entry) -> None:
         """Check the entries, write them in one piece, and only then add them to the book in memory."""
         self._book.check(entries)
-        append_whole(self.path, "".join(json.dumps(asdict(entry)) + "\n" for entry in entries))
+        chain = self._chain.copy()
+        lines = [json.dumps(asdict(entry) | {"digest": _linked(chain, entry)}) + "\n" for entry in entries]
+        append_whole(self.path, "".join(lines))
+        self._chain = chain
         for entry in entries:
             self._book.add(entry)
 
@@ -155,20 +188,52 @@ def read_entries(path: Path) -> list[Entry]:
         ValueError: Another line cannot be read or cannot follow the lines before it; the message names the
             file and the line.
     """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[list[Entry], "hashlib._Hash"]:
+    """Read a book and the hash that the digest of its next line continues."""
+    chain, linked = hashlib.sha256(), False
     if not path.exists():
-        return []
+        return [], chain
     # The part after the last newline is empty, or an entry cut by a crash.
     *lines, _torn = path.read_bytes().split(b"\n")
     book = Book()
     entries = []
     for number, line in enumerate(lines, start=1):
         try:
-            entry = _entry(line)
+            entry, digest = _entry(line)
+            expected = _linked(chain, entry)
+            linked = linked or digest is not None
+            if linked:
+                _require_same(digest, expected)
             book.add(entry)
         except ValueError as error:
-            raise ValueError(f"{path}:{number}: {error}") from None
+            raise ValueError(
+                f"{path}:{number}: {error}; `run --repair` rebuilds the ledger from results and meters"
+            ) from None
         entries.append(entry)
-    return entries
+    return entries, chain
+
+
+def _require_same(digest: str | None, expected: str) -> None:
+    if digest != expected:
+        raise ValueError("the digest does not fit: this line was changed, or one before it is lost")
+
+
+def readable_entries(path: Path) -> list[Entry]:
+    """Return the lines of a damaged book that are entries, whatever their digests say."""
+    found = []
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+        with suppress(ValueError):
+            found.append(_entry(line)[0])
+    return found
+
+
+def _linked(chain: "hashlib._Hash", entry: Entry) -> str:
+    """Add an entry to the hash of all before it, and return the digest of its line."""
+    chain.update(json.dumps(asdict(entry)).encode() + b"\n")
+    return chain.hexdigest()[:_DIGITS]
 
 
 def spent_flops(entries: list[Entry]) -> int:
@@ -184,15 +249,17 @@ def reserved(entries: list[Entry]) -> dict[str, int]:
     return {what: held.left for what, held in book.open.items()}
 
 
-def _entry(line: bytes) -> Entry:
+def _entry(line: bytes) -> tuple[Entry, str | None]:
+    """Return the entry of a line, and the line's digest if it has one."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
         raise ValueError("not a ledger entry: the line is not valid JSON") from None
     if not isinstance(content, dict):
         raise ValueError("not a ledger entry: the line is not a JSON object")  # noqa: TRY004 - a file's content
+    digest = content.pop("digest", None)
     try:
-        return Entry(**content)
+        return Entry(**content), digest
     except TypeError as error:
         raise ValueError(f"not a ledger entry: {error}") from None
 

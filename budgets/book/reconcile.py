@@ -77,7 +77,7 @@ def reconcile(plan: Plan, entries: Sequence[Entry]) -> Reconciliation:
         spent=sum(each.spent for each in stands),
         reserved=sum(each.left for each in stands),
         released=sum(each.released for each in stands),
-        waiting=sum(trial.train_flops for trial in plan.all_trials if not paid.get(trial.trial_id))
+        waiting=sum(trial.paid_flops for trial in plan.all_trials if not paid.get(trial.trial_id))
         + sum(charge.train_flops for charge in plan.charges if charge.what not in charged),
         wasted=wasted,
         # Everything spent minus what belongs to the plan.
@@ -110,7 +110,7 @@ def _differences(trial: Trial, held: Sequence[Held]) -> list[str]:
     if len(held) > 1:
         return [f"{name} was reserved and paid {len(held)} times"]
     return [
-        f"{name} has {each.reserved:,} FLOP reserved, planned {trial.train_flops:,}"
+        f"{name} has {each.reserved:,} FLOP reserved, planned {trial.paid_flops:,}"
         for each in held
-        if each.reserved != trial.train_flops
+        if each.reserved != trial.paid_flops
     ]

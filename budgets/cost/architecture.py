@@ -4,11 +4,13 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from budgets.cost import model_config
-from budgets.cost.model_config import ModelConfig
+from budgets.cost.counted import read_count
+from budgets.cost.model_config import ModelConfig, NoClosedForm
 from budgets.cost.towers import convnext, mixer, resnet, swin, text, vit
 from budgets.cost.towers.count import ImageTower, TowerCost
 from budgets.names import unknown
@@ -22,6 +24,29 @@ _WHOLE_IMAGE_TOWERS: Mapping[str, Callable[[Mapping[str, Any], int], ImageTower]
 }
 
 
+class Uncounted(ValueError):  # noqa: N818 - reads as the state that it reports
+    """An architecture has no closed form, and torch has not counted it on this machine yet."""
+
+
+class Costs(Protocol):
+    """Costs and sizes of a model, in closed form or counted by torch."""
+
+    family: str
+    drops_patches: bool
+    shortens_texts: bool
+    batch_norm: bool
+    image_size: int
+    context_length: int
+    vocab_size: int
+    text_width: int
+
+    def image_tower(self, kept_fraction: float) -> ImageTower:
+        """Return the cost of one image."""
+
+    def text_tower(self, tokens: int) -> TowerCost:
+        """Return the cost of one text."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
     """An image tower and a text tower.
@@ -33,65 +58,132 @@ class Architecture:
             removes it. Must not be modified.
 
     Raises:
-        ValueError: A setting is unknown, has the wrong type, or its cost has no closed form.
+        ValueError: A setting is unknown or has the wrong type. Any property but ``embed_dim`` and
+            ``closed_form`` raises `Uncounted` if the model has no closed form and was not counted yet.
     """
 
     name: str
     config: Mapping[str, Any] = field(hash=False)
-    _full: ModelConfig = field(init=False, repr=False, compare=False)
+    _costs: Costs | None = field(init=False, repr=False, compare=False)
+    _why_counted: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check and complete the config."""
-        object.__setattr__(self, "_full", model_config.complete(self.config))
+        costs, why = None, ""
+        try:
+            costs = _ClosedForm(model_config.complete(self.config))
+        except NoClosedForm as error:
+            why = str(error)
+        object.__setattr__(self, "_costs", costs)
+        object.__setattr__(self, "_why_counted", why)
+
+    @property
+    def costs(self) -> Costs:
+        """Costs in closed form, or as torch counted them."""
+        if self._costs is None:
+            object.__setattr__(self, "_costs", read_count(self.config))
+        if self._costs is None:
+            raise Uncounted(f"{self._why_counted}, and torch has not counted the model on this machine yet")
+        return self._costs
+
+    @property
+    def closed_form(self) -> bool:
+        """True if the costs are in closed form; otherwise torch counts them."""
+        return not self._why_counted
+
+    @property
+    def why_counted(self) -> str:
+        """The setting that has no closed form; empty if all have one."""
+        return self._why_counted
 
     @property
     def family(self) -> str:
-        """Kind of image tower: ``vit``, ``resnet``, ``convnext``, ``swin`` or ``mixer``."""
-        return self._full.family
+        """Kind of image tower: ``vit``, ``resnet``, ``convnext``, ``swin``, ``mixer`` or a module of timm."""
+        return self.costs.family
 
     @property
-    def is_vit(self) -> bool:
+    def drops_patches(self) -> bool:
         """True if image patches can be dropped."""
-        return self.family == "vit"
+        return self.costs.drops_patches
+
+    @property
+    def shortens_texts(self) -> bool:
+        """True if training can read fewer tokens than the context has."""
+        return self.costs.shortens_texts
+
+    @property
+    def batch_norm(self) -> bool:
+        """True if the model has batch norm, whose statistics depend on how a batch is split."""
+        return self.costs.batch_norm
 
     @property
     def image_size(self) -> int:
         """Side of the square input image, in pixels."""
-        return int(self._full.vision["image_size"])
+        return self.costs.image_size
 
     @property
     def context_length(self) -> int:
         """Length of a text, in tokens."""
-        return int(self._full.text["context_length"])
+        return self.costs.context_length
 
     @property
     def vocab_size(self) -> int:
         """Number of distinct tokens."""
-        return int(self._full.text["vocab_size"])
+        return self.costs.vocab_size
+
+    @property
+    def text_width(self) -> int:
+        """Width of the text tower."""
+        return self.costs.text_width
 
     @property
     def embed_dim(self) -> int:
         """Width of the shared embedding."""
-        return self._full.embed_dim
+        return int(self.config["embed_dim"])
 
     def image_tower(self, kept_fraction: float) -> ImageTower:
         """Cost of one image through its tower.
 
         Args:
-            kept_fraction: Share of the patches that are kept, in (0, 1].
+            kept_fraction: Share of the patches that are kept, in (0, 1]; with a counted model, a strategy's.
 
         Raises:
             ValueError: Patches would be dropped, but the tower is not a ViT.
         """
-        if self.is_vit:
-            return vit.image_tower(self._full.vision, self.embed_dim, kept_fraction)
-        if kept_fraction != 1:
+        if kept_fraction != 1 and not self.drops_patches:
             raise ValueError(f"patch dropout needs a ViT; {self.name} is a {self.family}")
-        return _WHOLE_IMAGE_TOWERS[self.family](self._full.vision, self.embed_dim)
+        return self.costs.image_tower(kept_fraction)
 
     def text_tower(self, tokens: int) -> TowerCost:
         """Cost of one text of ``tokens`` tokens through its tower and projection."""
-        return text.text_tower(self._full.text, self.embed_dim, tokens)
+        return self.costs.text_tower(tokens)
+
+
+class _ClosedForm:
+    """Costs in closed form of a complete config."""
+
+    shortens_texts = True
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._config = config
+        self.family = config.family
+        self.drops_patches = config.family == "vit"
+        self.batch_norm = config.family == "resnet"
+        self.image_size = int(config.vision["image_size"])
+        self.context_length = int(config.text["context_length"])
+        self.vocab_size = int(config.text["vocab_size"])
+        self.text_width = int(config.text["width"])
+
+    def image_tower(self, kept_fraction: float) -> ImageTower:
+        """Cost of one image."""
+        vision, embed_dim = self._config.vision, self._config.embed_dim
+        if self.family == "vit":
+            return vit.image_tower(vision, embed_dim, kept_fraction)
+        return _WHOLE_IMAGE_TOWERS[self.family](vision, embed_dim)
+
+    def text_tower(self, tokens: int) -> TowerCost:
+        """Cost of one text."""
+        return text.text_tower(self._config.text, self._config.embed_dim, tokens)
 
 
 @cache
@@ -101,12 +193,20 @@ def catalogue() -> tuple[str, ...]:
 
 
 @cache
+def open_clip_configs() -> Mapping[str, Path]:
+    """Return open_clip's own model configs, by name; they are found without importing open_clip."""
+    found = find_spec("open_clip")
+    places = () if found is None else (found.submodule_search_locations or ())
+    return {path.stem: path for place in places for path in Path(place).glob("model_configs/*.json")}
+
+
+@cache
 def load_architecture(name: str, folder: Path | None = None) -> Architecture:
     """Load the architecture of a given name.
 
     Args:
         name: Name of a JSON file, without its ending.
-        folder: Folder of a user's own JSON files, searched before the catalogue.
+        folder: Folder of a user's own JSON files, searched before the catalogue and open_clip's own configs.
 
     Returns:
         The same object for the same name and folder.
@@ -114,16 +214,14 @@ def load_architecture(name: str, folder: Path | None = None) -> Architecture:
     Raises:
         ValueError: No file has that name, or its config is not valid; the message names file and setting.
     """
-    names = set(catalogue())
+    paths = {**open_clip_configs(), **{each: _CATALOGUE / f"{each}.json" for each in catalogue()}}
     if folder is not None:
         if not folder.is_dir():
             raise ValueError(f"no folder of architectures at '{folder}'")
-        names |= {path.stem for path in folder.glob("*.json")}
-    if name not in names:
-        raise ValueError(unknown("architecture", name, names))
-    path = _CATALOGUE / f"{name}.json"
-    if folder is not None and (folder / f"{name}.json").is_file():
-        path = folder / f"{name}.json"
+        paths |= {path.stem: path for path in folder.glob("*.json")}
+    if name not in paths:
+        raise ValueError(unknown("architecture", name, paths))
+    path = paths[name]
     try:
         return Architecture(name=name, config=json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:  # also json's own error, which names the line

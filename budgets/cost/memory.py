@@ -22,7 +22,6 @@ buffers are not counted, so a trial close to the limit may still not fit.
 
 from budgets.cost.architecture import Architecture
 from budgets.cost.flops import parameters, sample_cost
-from budgets.cost.model_config import complete
 from budgets.cost.strategy import Strategy
 from budgets.recipe import Recipe
 
@@ -31,7 +30,7 @@ _OPTIMIZER_BYTES = {"adamw": 8, "adafactor": 2}
 _EMA_BYTES = 4
 _CHECKPOINTED = 2 / 34
 _BYTES_PER_MAC_OF_STAGES = 0.012
-_TRANSFORMERS = frozenset({"vit", "mixer"})
+_TRANSFORMERS = frozenset({"vit", "mixer", "eva"})
 _LOGIT_BYTES = {"softmax": 16, "sigmoid": 20, "simclr": 48}  # an entry of the batch's own matrix
 _CHUNKS_AT_ONCE = 5
 
@@ -54,7 +53,7 @@ def memory_bytes(
     cost = sample_cost(architecture, strategy, batch_size=batch_size)
     here = -(-batch_size // devices)
     image = _image_bytes_per_mac(architecture) * (cost.image_macs + cost.head_macs)
-    text = _transformer_bytes_per_mac(int(complete(architecture.config).text["width"])) * cost.text_macs
+    text = _transformer_bytes_per_mac(architecture.text_width) * cost.text_macs
     if recipe.gradient_checkpointing:
         text *= _CHECKPOINTED
         image *= _CHECKPOINTED if architecture.family in _TRANSFORMERS else 1

@@ -1,8 +1,8 @@
 """open_clip's model config, checked and completed with open_clip's own defaults.
 
-Only settings whose cost is known in closed form (or zero) are accepted; any other is an error, so that no
-trial is planned with a wrong FLOP count. One key is this project's own: ``timm_model_kwargs``, the arguments
-of timm's constructor.
+Only settings whose cost is known in closed form (or zero) are accepted; any other raises `NoClosedForm`, so
+that no trial is planned with a wrong FLOP count: `runners.models.count` counts such a model with torch. One
+key is this project's own: ``timm_model_kwargs``, the arguments of timm's constructor.
 """
 
 import math
@@ -43,6 +43,8 @@ _TIMM = {
 _TEXT = {
     "context_length": 77,
     "vocab_size": 49408,
+    "hf_tokenizer_name": None,
+    "tokenizer_kwargs": None,
     "width": 512,
     "heads": 8,
     "layers": 12,
@@ -56,14 +58,43 @@ _TEXT = {
     "act_kwargs": None,
     "norm_kwargs": None,
 }
-_TOP = {"embed_dim": 512, "vision_cfg": {}, "text_cfg": {}, "quick_gelu": False, "init_logit_scale": None}
+_TOP = {
+    "embed_dim": 512,
+    "vision_cfg": {},
+    "text_cfg": {},
+    "quick_gelu": False,
+    "custom_text": False,
+    "init_logit_scale": None,
+    "init_logit_bias": None,  # the strategy decides whether there is one
+}
+_COUNTED: Mapping[str, frozenset[str]] = {
+    "": frozenset({*_TOP, "nonscalar_logit_scale"}),
+    "vision_cfg.": frozenset(
+        {*_VIT, *_RESNET, *_TIMM}
+        | {"attentional_pool", "attn_pooler_queries", "attn_pooler_heads", "block_type"}
+        | {"qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"}
+    ),
+    "text_cfg.": frozenset(
+        {*_TEXT, "embed_cls", "final_ln_after_pool", "proj_type", "block_type"}
+        | {"qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"}
+        | {"hf_model_name", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"}
+    ),
+}
+"""Settings of open_clip by section; torch counts a model with one that has no closed form."""
+
+_NOT_OURS: Mapping[tuple[str, str], str] = {
+    ("", "multimodal_cfg"): "a captioning decoder (CoCa), which no strategy trains; remove it, and "
+    "output_tokens, to train the two towers",
+    ("vision_cfg.", "output_tokens"): "only a captioning decoder reads them; remove it",
+    ("text_cfg.", "output_tokens"): "only a captioning decoder reads them; remove it",
+    ("vision_cfg.", "patch_dropout"): "patches are dropped by the strategies flip-50, flip-25 and clipa",
+}
 _CHOICES: Mapping[str, tuple[object, ...]] = {
     "vision_cfg.pool_type": ("tok", "avg"),
     "vision_cfg.pos_embed_type": ("learnable", "sin_cos_2d"),
     "vision_cfg.timm_pool": ("", "avg"),
     "vision_cfg.timm_proj": ("linear", "mlp"),
-    "vision_cfg.timm_model_pretrained": (False,),  # both towers are trained from scratch
-    "text_cfg.pool_type": ("argmax", "first", "last"),
+    "text_cfg.pool_type": ("argmax", "first", "last", "eos"),
 }
 _MAY_BE_ZERO = ("pad_id", "eos_id", "timm_drop")
 _TIMM_MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -71,6 +102,10 @@ _TIMM_MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     for family, models in (("convnext", convnext.MODELS), ("swin", swin.MODELS), ("mixer", mixer.MODELS))
     for name, model in models.items()
 }
+
+
+class NoClosedForm(ValueError):  # noqa: N818 - reads as the state that it reports
+    """A config has a setting, or a value of one, whose cost has no closed form here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +132,8 @@ def complete(config: Mapping[str, Any]) -> ModelConfig:
         config: As in a JSON file of open_clip.
 
     Raises:
-        ValueError: A setting is unknown, has the wrong type, is out of range, or conflicts with another.
+        NoClosedForm: A setting or its value is not among those with a closed form.
+        ValueError: A setting has the wrong type, is out of range, or conflicts with another.
     """
     for key in ("embed_dim", "vision_cfg", "text_cfg"):
         if not isinstance(config, Mapping) or key not in config:
@@ -136,10 +172,12 @@ def _vision(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 
 def _timm(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    if given.get("timm_model_pretrained"):
+        raise ValueError("vision_cfg.timm_model_pretrained: found True; allowed: False, trials start anew")
     vision = _checked("vision_cfg.", given, _TIMM)
     name, size = vision["timm_model_name"], vision["image_size"]
     if name not in _TIMM_MODELS:
-        raise ValueError("vision_cfg.timm_model_name: " + unknown("timm model", name, _TIMM_MODELS))
+        raise NoClosedForm(f"vision_cfg.timm_model_name {name} has no closed form here")
     family, model = _TIMM_MODELS[name]
     model = _checked("vision_cfg.timm_model_kwargs.", vision["timm_model_kwargs"], model)
     vision["timm_model_kwargs"] = model
@@ -158,16 +196,22 @@ def _timm(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 def _checked(section: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return the defaults overridden by the given settings, each checked against its default's type."""
+    uncounted = ""  # raised last, so that a wrong setting is found even beside one without a closed form
     for key, value in given.items():
-        if key not in defaults:
-            where = section.rstrip(".") or "model config"
-            raise ValueError(unknown(f"setting in {where} (or one whose cost is not known)", key, defaults))
+        if (section, key) in _NOT_OURS:
+            raise ValueError(f"{section}{key}: {_NOT_OURS[section, key]}")
         allowed = _CHOICES.get(section + key)
-        if allowed is not None and value not in allowed:
-            raise ValueError(f"{section}{key}: found {value!r}; allowed: {', '.join(map(repr, allowed))}")
-        problem = _problem(value, defaults[key], zero=key in _MAY_BE_ZERO)
-        if problem:
+        if key not in defaults:
+            if key not in _COUNTED.get(section, ()):
+                where = section.rstrip(".") or "model config"
+                raise ValueError(unknown(f"setting in {where}", key, _COUNTED.get(section, defaults)))
+            uncounted = f"{section}{key} has no closed form here"
+        elif allowed is not None and value not in allowed:
+            uncounted = f"{section}{key}: found {value!r}; closed forms: {', '.join(map(repr, allowed))}"
+        elif problem := _problem(value, defaults[key], zero=key in _MAY_BE_ZERO):
             raise ValueError(f"{section}{key}: found {value!r}; allowed: {problem}")
+    if uncounted:
+        raise NoClosedForm(uncounted)
     return {**defaults, **{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}}
 
 

@@ -84,8 +84,10 @@ def strategy(name: str) -> Strategy:
 
 def inapplicable(strategy: Strategy, architecture: Architecture) -> str | None:
     """Return the reason why the strategy cannot train the architecture, or None if it can."""
-    if strategy.kept_fraction < 1 and not architecture.is_vit:
+    if strategy.kept_fraction < 1 and not architecture.drops_patches:
         return (
             f"patch dropout needs a ViT, but {architecture.name} is a {architecture.family} ({strategy.name})"
         )
+    if strategy.text_fraction < 1 and not architecture.shortens_texts:
+        return f"the text tower of {architecture.name} cannot read shortened texts ({strategy.name})"
     return None

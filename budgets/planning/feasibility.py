@@ -28,11 +28,11 @@ def lasting_reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
         yield setup.inapplicable
     if setup.lr_peak is None:
         yield f"training.lr_peak declares no learning rate for {cell.architecture}"
-    if cell.quality.startswith("top") and not grid.pool.scored:
-        yield f"the pool has no quality scores, which {cell.quality} needs"
     most = grid.pool.available(cell.quality)
-    scored = grid.pool.scored_pairs
-    if cell.quality.startswith("top") and grid.pool.scored and scored is not None and scored < most:
+    scored = grid.pool.scored_for(cell.quality)
+    if cell.quality.startswith("top") and not scored:
+        yield f"the pool has no quality scores, which {cell.quality} needs"
+    elif cell.quality.startswith("top") and scored < most:
         yield (
             f"{scored:,} of the pool's {grid.pool.pairs:,} pairs have a quality score, but {cell.quality} "
             f"needs {most:,}; score the whole pool"

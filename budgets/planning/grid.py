@@ -1,6 +1,6 @@
 """The declared grid: its cells in order, with the costs shared by an architecture and a strategy."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +36,7 @@ class Combination:
         train_flops_per_sample: Training FLOPs of one pair; 0 if the strategy is inapplicable.
         tail_flops_per_sample: Training FLOPs of one pair in the unmasked tail; 0 without one.
         recipe: The study's recipe; only masking strategies keep its unmasked tail.
-        evaluation_flops: Forward FLOPs of one evaluation.
+        evaluation_flops: Forward FLOPs of all evaluations of a trial.
         parameters: Trainable parameters.
         memory_bytes: Estimated memory needed on each device; 0 if no cluster is declared.
         resources: What a trial occupies; of ``options``, the cheapest.
@@ -62,6 +62,14 @@ class Combination:
         tail = self.recipe.tail_steps(steps)
         flops = (steps - tail) * self.train_flops_per_sample + tail * self.tail_flops_per_sample
         return flops * self.batch_size
+
+    def curve_flops(self, levels: Sequence[int]) -> int:
+        """Training FLOPs that one run at each of the rising levels costs, with their trunk paid once."""
+        paid = shared = 0
+        for steps in map(self.steps_within, levels):
+            paid += self.train_flops(steps) - shared * self.train_flops_per_sample * self.batch_size
+            shared = self.recipe.trunk_steps(steps)
+        return paid
 
     def steps_within(self, train_flops: int) -> int:
         """Return the most steps that cost at most ``train_flops``; 0 if the strategy is inapplicable."""
@@ -169,9 +177,10 @@ class Grid:
         return Trial(
             cell=candidate.cell,
             seed=seed,
-            pool=self.pool.name,
+            pool=self.pool.id_of(candidate.cell.quality),
             evaluation_sets=self.evaluation.names,
             architecture_config=setup.architecture.config,
+            batch_norm=setup.architecture.batch_norm,
             samples_seen=candidate.samples,
             batch_size=setup.batch_size,
             lr_peak=setup.lr_peak,
@@ -179,6 +188,7 @@ class Grid:
             train_flops_per_sample=setup.train_flops_per_sample,
             tail_flops_per_sample=setup.tail_flops_per_sample,
             evaluation_flops=setup.evaluation_flops,
+            evaluations=1 + len(self.declaration.evaluate_at),
             parameters=setup.parameters,
             resources=setup.resources,
         )
@@ -260,7 +270,7 @@ class Grid:
             if applies and recipe.unmasked_tail
             else 0,
             recipe=recipe,
-            evaluation_flops=2 * evaluation_macs,
+            evaluation_flops=2 * evaluation_macs * (1 + len(declaration.evaluate_at)),
             parameters=parameters(architecture, how).total,
             memory_bytes=memory_bytes(
                 architecture,

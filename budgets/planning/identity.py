@@ -5,8 +5,8 @@ hash, and a field that was added later enters it only where it differs from its 
 
 Devices, accumulation, gradient checkpointing and compilation change a result by rounding alone and are no
 part of the id: a trial may go on with others. Batch norm is the exception, because its statistics are those
-of a part of the batch, and recomputation updates its running ones twice: with a ResNet, accumulation and
-gradient checkpointing enter the id.
+of a part of the batch, and recomputation updates its running ones twice: with it, accumulation and gradient
+checkpointing enter the id.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING
 
-from budgets.cost.model_config import complete
+from budgets.quality import BY
 from budgets.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -33,17 +33,27 @@ def trial_id(trial: "Trial") -> str:
 
     Costs are not part of it, so that a correction of the FLOP accounting keeps the ids.
     """
+    return _digest(trial, _cell(trial.cell), trial.samples_seen)
+
+
+def trunk_id(trial: "Trial") -> str:
+    """Derive the id of a trial's trunk: the same for trials that differ only in how long they train."""
     cell = trial.cell
-    config, batch_norm = _config(cell.architecture, trial.architecture_config)
+    subset = f"[{cell.subset_size},{_text(cell.quality)},{_text(cell.architecture)},{_text(cell.strategy)}]"
+    return _digest(trial, subset, 0)
+
+
+def _digest(trial: "Trial", cell: str, samples: int) -> str:
+    config = _config(trial.cell.architecture, trial.architecture_config)
     parts = (
         f'"architecture_config":{config}',
         f'"batch_size":{trial.batch_size}',
-        f'"cell":{_cell(cell)}',
+        f'"cell":{cell}',
         f'"evaluation_sets":{_names(trial.evaluation_sets)}',
         f'"lr_peak":{trial.lr_peak!r}',
         f'"pool":{_text(trial.pool)}',
-        f'"recipe":{_recipe(trial.recipe, batch_norm)}',
-        f'"samples_seen":{trial.samples_seen}',
+        f'"recipe":{_recipe(trial.recipe, trial.batch_norm)}',
+        f'"samples_seen":{samples}',
         f'"seed":{trial.seed}',
     )
     content = f"[{_VERSION},{{{','.join(parts)}}}]"
@@ -52,22 +62,24 @@ def trial_id(trial: "Trial") -> str:
 
 def _cell(cell: "Cell") -> str:
     level = "null" if cell.level_flops is None else cell.level_flops
+    # ``top40 by mine`` is ``top40`` of the pool in the order of ``mine``, which ``trial.pool`` names.
+    quality = cell.quality.partition(BY)[0]
     return (
-        f'{{"architecture":{_text(cell.architecture)},"level_flops":{level},"quality":{_text(cell.quality)},'
+        f'{{"architecture":{_text(cell.architecture)},"level_flops":{level},"quality":{_text(quality)},'
         f'"regime":{_text(cell.regime)},"strategy":{_text(cell.strategy)},"subset_size":{cell.subset_size}}}'
     )
 
 
 # A large grid has very many trials but few architectures: each config is serialised once.
-_configs: dict[str, tuple[Mapping[str, object], str, bool]] = {}
+_configs: dict[str, tuple[Mapping[str, object], str]] = {}
 
 
-def _config(name: str, config: Mapping[str, object]) -> tuple[str, bool]:
-    """Return the config as text, and whether its image tower has batch norm."""
+def _config(name: str, config: Mapping[str, object]) -> str:
+    """Return the config as text."""
     known = _configs.get(name)
     if known is None or known[0] is not config:
-        known = _configs[name] = config, _json(config), complete(config).family == "resnet"
-    return known[1:]
+        known = _configs[name] = config, _json(config)
+    return known[1]
 
 
 @cache

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from budgets.declaration import Ladder
+from budgets.keys import DeclaredKeyError
 from budgets.planning.feasibility import lasting_reasons
 from budgets.planning.grid import Combination, Grid
 from budgets.planning.plan import Charge
@@ -54,26 +55,19 @@ def choose_levels(grid: Grid, charges: tuple[Charge, ...], study_flops: int) -> 
                 counts[id(setup)] += 1
     # `rest` does not depend on the levels; the ladder gets what remains.
     if rest >= study_flops:
-        raise ValueError(
+        raise DeclaredKeyError(
+            "budget.study",
             f"charges and trials without a level cost {format_flops(rest)}, but the study budget is "
-            f"{format_flops(study_flops)}: nothing is left for levels; raise budget.study"
+            f"{format_flops(study_flops)}: nothing is left for levels; raise budget.study",
         )
     ladder = grid.declaration.ladder
 
     def cost(top: int) -> int:
-        return sum(
-            number * _train_flops(level, setups[key])
-            for level in _levels(top, ladder)
-            for key, number in counts.items()
-        )
+        levels = _levels(top, ladder)
+        return sum(number * setups[key].curve_flops(levels) for key, number in counts.items())
 
     top = _highest(lambda top: cost(top) <= study_flops - rest, study_flops)
     return _levels(top, ladder)
-
-
-def _train_flops(level: int, setup: Combination) -> int:
-    """Cost of a trial at a level, in whole batches."""
-    return setup.train_flops(setup.steps_within(level))
 
 
 def _levels(top: int, ladder: Ladder) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ class Cell:
     Attributes:
         regime: Rule that decides the samples seen.
         subset_size: Pairs in the subset.
-        quality: ``all``, ``topN`` or ``subset:NAME``.
+        quality: ``all``, ``topN``, ``topN by SCORE`` or ``subset:NAME``.
         architecture: Name in the catalogue.
         strategy: Name of the strategy.
         level_flops: Budget level in training FLOPs; None unless the regime is `fixed-compute`.
@@ -72,9 +72,14 @@ class Trial:
         recipe: The other optimisation settings.
         train_flops_per_sample: Training FLOPs of one pair (`budgets.cost.flops.CONVENTION`).
         tail_flops_per_sample: Training FLOPs of one pair in the unmasked tail; 0 without one.
-        evaluation_flops: Forward FLOPs of its evaluation.
+        evaluation_flops: Forward FLOPs of all its evaluations.
+        evaluations: Evaluations: the last one, and those at shares of its steps.
         parameters: Trainable parameters, the strategy's head included.
+        batch_norm: True if the model has batch norm, see `budgets.planning.identity`.
         resources: What it runs on; no part of its result.
+        previous: Id of the next shorter trial of its trunk, whose milestone it continues from; empty without
+            one (`budgets.planning.trunks`); no part of its result.
+        shared_samples: Samples up to that milestone, which the shorter trials pay for.
         trial_id: Identifies the trial in any study, see `budgets.planning.identity`.
     """
 
@@ -91,12 +96,21 @@ class Trial:
     evaluation_flops: int
     parameters: int
     tail_flops_per_sample: int = 0
+    batch_norm: bool = False
+    evaluations: int = 1
     resources: TrialResources = field(default_factory=TrialResources)
+    previous: str = ""
+    shared_samples: int = 0
     trial_id: str = field(init=False, compare=False, default="")
 
     def __post_init__(self) -> None:
         """Derive the id."""
         object.__setattr__(self, "trial_id", trial_id(self))
+
+    @property
+    def flops_per_evaluation(self) -> int:
+        """Forward FLOPs of one evaluation."""
+        return self.evaluation_flops // self.evaluations
 
     @property
     def steps(self) -> int:
@@ -118,6 +132,20 @@ class Trial:
         tail = self.recipe.tail_steps(self.steps) * self.batch_size
         unmasked = max(0, samples - (self.samples_seen - tail))
         return (samples - unmasked) * self.train_flops_per_sample + unmasked * self.tail_flops_per_sample
+
+    @property
+    def milestone_step(self) -> int:
+        """Steps after which its branch leaves its trunk; 0 without a trunk."""
+        return self.recipe.trunk_steps(self.steps)
+
+    @property
+    def paid_flops(self) -> int:
+        """Training FLOPs that the trial costs the study: those after the milestone that it continues from."""
+        return self.paid_flops_after(self.samples_seen)
+
+    def paid_flops_after(self, samples: int) -> int:
+        """Training FLOPs that the first ``samples`` samples cost the study."""
+        return max(0, self.train_flops_after(samples) - self.train_flops_after(self.shared_samples))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -241,8 +269,8 @@ class Plan:
 
     @property
     def train_flops(self) -> int:
-        """Training FLOPs of all trials (including tuning) and charges."""
-        return sum(t.train_flops for t in self.all_trials) + sum(c.train_flops for c in self.charges)
+        """Training FLOPs of all trials (including tuning) and charges; steps of a trunk count once."""
+        return sum(t.paid_flops for t in self.all_trials) + sum(c.train_flops for c in self.charges)
 
     @property
     def evaluation_flops(self) -> int:
@@ -264,8 +292,8 @@ class Plan:
         return None
 
     def train_flops_by(self, what: Callable[[Cell], str]) -> dict[str, int]:
-        """Sum the trials' training FLOPs by a property of their cells, in the plan's order."""
+        """Sum the FLOPs that the trials cost the study by a property of their cells, in the plan's order."""
         sums: Counter[str] = Counter()
         for trial in self.all_trials:
-            sums[what(trial.cell)] += trial.train_flops
+            sums[what(trial.cell)] += trial.paid_flops
         return dict(sums)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from budgets.declaration import Declaration
+from budgets.keys import DeclaredKeyError, unusual
 from budgets.planning.allocation import allocate
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.feasibility import reason_against
@@ -16,8 +17,9 @@ from budgets.planning.ladder import choose_levels
 from budgets.planning.plan import Cell, Charge, LeftOut, Plan, Trial
 from budgets.planning.price import NOTHING, Speeds
 from budgets.planning.resources import CPUS_PER_GPU
-from budgets.planning.sanity import warnings
+from budgets.planning.sanity import LEAST_LEVEL, warnings, without_unit
 from budgets.planning.trim import Trimmed, trim
+from budgets.planning.trunks import share_trunks
 from budgets.planning.tuning import Scores, plan_tuning, tuning_reserve
 from budgets.planning.winner import tuning_notes
 from budgets.quantity import format_flops
@@ -63,7 +65,9 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
     chosen = not levels and any(block.regime == "fixed-compute" for block in declaration.grid)
     if chosen:
         if declaration.study_flops is None:
-            raise ValueError("declare budget levels, or a study budget (budget.study) to choose them from")
+            raise DeclaredKeyError(
+                "budget", "declare budget levels, or a study budget (budget.study) to choose them from"
+            )
         levels = choose_levels(grid, beside, declaration.study_flops)
         notes.append(
             f"levels chosen: the highest {len(levels)} at a ratio of {declaration.ladder.ratio:g} whose grid "
@@ -77,13 +81,13 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
         notes.extend(tuning_notes(tuning, reported=declaration.metric))
     trials, left_out = _trials(grid, levels)
     if not trials:
-        raise ValueError(_nothing(left_out))
+        raise DeclaredKeyError("grid", _nothing(left_out, levels))
     _check_schedule(trials if tuning is None else (*tuning.trials, *trials))
     room = None if declaration.study_flops is None else declaration.study_flops - _sum(beside)
     if room is not None and _cost(trials) > room and not declaration.design.adaptive:
         fit = trim(trials, room)
         if declaration.fit == "refuse" or fit is None:
-            raise ValueError(_too_dear(trials, beside, declaration, fit))
+            raise DeclaredKeyError("budget.study", _too_dear(trials, beside, declaration, fit))
         notes.append(f"dropped to fit the study budget (budget.fit: drop): {fit.sentence()}")
         trials, left_out = fit.kept, left_out + fit.left_out()
     architectures = {
@@ -98,10 +102,17 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
         charges=charges,
         study_flops=declaration.study_flops,
         levels=levels,
-        warnings=(*notes, *warnings(trials, architectures)),
+        warnings=(
+            *notes,
+            *unusual(declaration),
+            *(without_unit(level) for level in levels if level < LEAST_LEVEL),
+            *warnings(trials, architectures),
+        ),
         tuning=tuning,
     )
     plan = allocate(plan, grid, own)
+    # Anew, since resources enter the ids of trials with batch norm.
+    plan = replace(plan, trials=share_trunks(plan.trials))
     return replace(plan, warnings=(*plan.warnings, *_cores(plan, declaration)))
 
 
@@ -133,7 +144,7 @@ def _trials(grid: Grid, levels: tuple[int, ...]) -> tuple[tuple[Trial, ...], tup
             if key not in trials:
                 trials[key] = grid.trial(candidate, seed)
     ordered = sorted(trials.values(), key=lambda trial: trial.cell.level_flops or 0)
-    return tuple(ordered), tuple(left_out.values())
+    return share_trunks(ordered), tuple(left_out.values())
 
 
 def _check_schedule(trials: tuple[Trial, ...]) -> None:
@@ -147,7 +158,9 @@ def _check_schedule(trials: tuple[Trial, ...]) -> None:
         shown = [f"  {cell}: {problem}" for cell, problem in list(wrong.items())[:_MOST_SHOWN]]
         if len(wrong) > _MOST_SHOWN:
             shown.append(f"  and {len(wrong) - _MOST_SHOWN:,} more cells")
-        raise ValueError("\n".join(["the learning-rate schedule is longer than the run:", *shown]))
+        raise DeclaredKeyError(
+            "training", "\n".join(["the learning-rate schedule is longer than the run:", *shown])
+        )
 
 
 def _no_room(trial: Trial) -> str | None:
@@ -165,10 +178,11 @@ def _no_room(trial: Trial) -> str | None:
     )
 
 
-def _nothing(left_out: tuple[LeftOut, ...]) -> str:
+def _nothing(left_out: tuple[LeftOut, ...], levels: tuple[int, ...]) -> str:
     reasons = "\n".join(f"  {item.cell}: {item.reason}" for item in left_out[:_MOST_SHOWN])
     more = f"\n  and {len(left_out) - _MOST_SHOWN:,} more" if len(left_out) > _MOST_SHOWN else ""
-    return f"no cell of the grid can be run:\n{reasons}{more}"
+    tiny = f"\n{without_unit(levels[0])}" if levels and levels[0] < LEAST_LEVEL else ""
+    return f"no cell of the grid can be run:\n{reasons}{more}{tiny}"
 
 
 def _too_dear(
@@ -193,7 +207,7 @@ def _too_dear(
 
 
 def _cost(trials: tuple[Trial, ...]) -> int:
-    return sum(trial.train_flops for trial in trials)
+    return sum(trial.paid_flops for trial in trials)
 
 
 def _sum(charges: tuple[Charge, ...]) -> int:

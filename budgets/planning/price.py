@@ -88,12 +88,10 @@ def training_hours(trial: Trial, cluster: Cluster, own: Speeds = NOTHING) -> Ran
     """Hours of a trial's training on one device that recomputes nothing."""
     speeds = _speeds(trial, cluster, own)
     if speeds is None:
-        return _hours(trial.train_flops, cluster)
+        return _hours(trial.paid_flops, cluster)
     slow, fast = speeds
-    return Range(
-        low=trial.samples_seen / fast / _SECONDS_PER_HOUR,
-        high=trial.samples_seen / slow / _SECONDS_PER_HOUR,
-    )
+    samples = trial.samples_seen - trial.shared_samples
+    return Range(low=samples / fast / _SECONDS_PER_HOUR, high=samples / slow / _SECONDS_PER_HOUR)
 
 
 def kept_over(pair: tuple[str, str], devices: int, cluster: Cluster, own: Speeds = NOTHING) -> float:
@@ -132,14 +130,14 @@ def price(plan: Plan, cluster: Cluster, *, own: Speeds = NOTHING) -> Price:
         low=sum(each.low for each in hours) + charges.low,
         high=sum(each.high for each in hours) + charges.high,
     )
+
+    def end(durations: list[float]) -> float:
+        return max(makespan(durations, widths, cluster.count), _longest_trunk(plan.all_trials, durations))
+
     span = Range(
-        low=makespan(
-            [each.low / width for each, width in zip(hours, widths, strict=True)], widths, cluster.count
-        )
+        low=end([each.low / width for each, width in zip(hours, widths, strict=True)])
         + charges.low / cluster.count,
-        high=makespan(
-            [each.high / width for each, width in zip(hours, widths, strict=True)], widths, cluster.count
-        )
+        high=end([each.high / width for each, width in zip(hours, widths, strict=True)])
         + charges.high / cluster.count,
     )
     rate = cluster.price_per_hour
@@ -179,6 +177,22 @@ def makespan(durations: Sequence[float], widths: Sequence[int], count: int) -> f
         now, width = heapq.heappop(running)
         free += width
     return now
+
+
+def _longest_trunk(trials: Sequence[Trial], durations: Sequence[float]) -> float:
+    """Longest time from a trunk's start to the end of one of its trials, if no trial waits for devices."""
+    milestones: dict[str, float] = {}
+    longest = 0.0
+    for trial, duration in sorted(
+        zip(trials, durations, strict=True), key=lambda item: (item[0].samples_seen, item[0].trial_id)
+    ):
+        begin = milestones.get(trial.previous, 0.0)
+        longest = max(longest, begin + duration)
+        own = trial.samples_seen - trial.shared_samples
+        milestones[trial.trial_id] = begin + duration * (
+            (trial.milestone_step * trial.batch_size - trial.shared_samples) / own
+        )
+    return longest
 
 
 def _speeds(trial: Trial, cluster: Cluster, own: Speeds) -> tuple[float, float] | None:

@@ -16,6 +16,18 @@ MIN_POINTS = 3
 """Fewest points of a curve that a power law with a floor can be fitted to."""
 
 
+LEAST_LEVEL = 10**6
+"""Lowest level in FLOPs that is plausible: the forward pass of a small model on one image takes millions."""
+
+
+def without_unit(level: int) -> str:
+    """Return the warning for a level that was probably meant with a unit."""
+    return (
+        f"a level of {format_flops(level)} is less than one image through a small model: a number without a "
+        f"unit is FLOPs; {level} GFLOP is another level"
+    )
+
+
 def warnings(trials: Sequence[Trial], architectures: Mapping[str, Architecture]) -> tuple[str, ...]:
     """Return warnings about IsoFLOP profiles, curves and seeds that are too few.
 
@@ -44,20 +56,22 @@ def _profiles(cells: Mapping[Cell, Trial], architectures: Mapping[str, Architect
             family = architectures[cell.architecture].family
             group = family, cell.strategy, cell.subset_size, cell.quality
             sizes[cell.level_flops][group].add(trial.train_flops_per_sample)
+    found: dict[str, list[int]] = defaultdict(list)  # the warning → the levels that it is about
     for level, groups in sorted(sizes.items()):
-        most = max(len(found) for found in groups.values())
+        most = max(len(each) for each in groups.values())
+        few = [key for key, each in groups.items() if 1 < len(each) < MIN_SIZES]
         if most < MIN_SIZES:
-            yield (
-                f"{format_flops(level)} has {_number(most, 'model size')} per family on the same subset "
-                f"with the same strategy: {MIN_SIZES} are needed to bracket the best size"
-            )
-            continue
-        few = [key for key, found in groups.items() if 1 < len(found) < MIN_SIZES]
-        if few:
-            yield (
-                f"{format_flops(level)}: {_number(len(few), 'profile')} of {len(groups)} have fewer than "
-                f"{MIN_SIZES} model sizes, too few to bracket the best: {_examples(few)}"
-            )
+            found[
+                f"{_number(most, 'model size')} per family on the same subset with the same strategy: "
+                f"{MIN_SIZES} are needed to bracket the best size"
+            ].append(level)
+        elif few:
+            found[
+                f"{_number(len(few), 'profile')} of {len(groups)} have fewer than {MIN_SIZES} model sizes, "
+                f"too few to bracket the best: {_examples(few)}"
+            ].append(level)
+    for warning, levels in found.items():
+        yield f"{', '.join(map(format_flops, levels))}: {warning}"
 
 
 def _curves(cells: Mapping[Cell, Trial]) -> Iterator[str]:

@@ -36,7 +36,7 @@ class Trimmed:
             f"{number} extra seed{'s' if number > 1 else ''} at {format_flops(rank)}"
             for rank, number in sorted(extra.items(), reverse=True)
         ]
-        saved = format_flops(sum(trial.train_flops for trial in self.dropped))
+        saved = format_flops(sum(trial.paid_flops for trial in self.dropped))
         return f"{', '.join(parts)}: {len(self.dropped)} trials, {saved}"
 
     def left_out(self) -> tuple[LeftOut, ...]:
@@ -47,7 +47,7 @@ class Trimmed:
         return tuple(LeftOut(cell=trials[0].cell, reason=self._reason(trials)) for trials in seeds.values())
 
     def _reason(self, trials: Sequence[Trial]) -> str:
-        cost = format_flops(trials[0].train_flops)
+        cost = format_flops(trials[0].paid_flops)
         if self._of_dropped_level(trials[0]):
             return (
                 f"the top level is dropped to fit the study budget: {len(trials)} × {cost} (budget.fit: drop)"
@@ -72,24 +72,31 @@ def trim(trials: Sequence[Trial], room: int) -> Trimmed | None:
         The fit, or None if not even one seed of the lowest level fits.
     """
     levels = sorted({trial.cell.level_flops for trial in trials if trial.cell.level_flops is not None})
-    # Drop 0, 1, 2 … levels from the top; the first number with which seeds suffice is the smallest.
-    for number in range(max(1, len(levels))):
-        whole = tuple(reversed(levels[len(levels) - number :]))
-        staying = [trial for trial in trials if trial.cell.level_flops not in whole]
-        seeds = _extra_seeds_to_drop(staying, room)
-        if seeds is not None:
-            gone = seeds | {trial.trial_id for trial in trials if trial.cell.level_flops in whole}
-            return Trimmed(
-                kept=tuple(trial for trial in trials if trial.trial_id not in gone),
-                dropped=tuple(trial for trial in trials if trial.trial_id in gone),
-                whole_levels=whole,
-            )
-    return None
+    # Drop 0, 1, 2 … levels from the top until one seed of each remaining cell fits.
+    fewest = {(trial.cell, trial.samples_seen): trial for trial in reversed(trials)}.values()
+    by_level: Counter[int | None] = Counter()
+    for trial in fewest:
+        by_level[trial.cell.level_flops] += trial.paid_flops
+    needed, number = sum(by_level.values()), 0
+    while needed > room and number < len(levels) - 1:
+        number += 1
+        needed -= by_level[levels[-number]]
+    if needed > room:
+        return None
+    whole = tuple(reversed(levels[len(levels) - number :]))
+    top = frozenset(whole)
+    gone = {trial.trial_id for trial in trials if trial.cell.level_flops in top}
+    gone |= _extra_seeds_to_drop([trial for trial in trials if trial.trial_id not in gone], room)
+    return Trimmed(
+        kept=tuple(trial for trial in trials if trial.trial_id not in gone),
+        dropped=tuple(trial for trial in trials if trial.trial_id in gone),
+        whole_levels=whole,
+    )
 
 
-def _extra_seeds_to_drop(trials: Sequence[Trial], room: int) -> set[str] | None:
-    """Return ids of extra seeds to drop until the rest fits, or None if one seed a cell is too much."""
-    over = sum(trial.train_flops for trial in trials) - room
+def _extra_seeds_to_drop(trials: Sequence[Trial], room: int) -> set[str]:
+    """Return ids of the extra seeds to drop until the rest fits; one seed a cell must fit."""
+    over = sum(trial.paid_flops for trial in trials) - room
     earlier: Counter[tuple[object, int]] = Counter()
     extra = []
     for position, trial in enumerate(trials):
@@ -102,9 +109,11 @@ def _extra_seeds_to_drop(trials: Sequence[Trial], room: int) -> set[str] | None:
     for _, _, position in sorted(extra, reverse=True):
         if over <= 0:
             break
-        over -= trials[position].train_flops
+        # Longer trials of its trunk, which cost more, are already gone.
+        over -= trials[position].paid_flops
         gone.add(trials[position].trial_id)
-    return gone if over <= 0 else None
+    assert over <= 0, "one seed a cell fits"
+    return gone
 
 
 def _cost_rank(trial: Trial) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from budgets.declaration import Declaration
+from budgets.keys import DeclaredKeyError
 from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid, GridCell, Pair
 from budgets.planning.plan import TuningPlan
@@ -43,8 +44,9 @@ def tuning_reserve(declaration: Declaration) -> int:
     if declaration.tuning is None:
         return 0
     if declaration.study_flops is None:
-        raise ValueError(
-            "tuning.share is a share of the study budget, which is missing: declare budget.study"
+        raise DeclaredKeyError(
+            "tuning.share",
+            "tuning.share is a share of the study budget, which is missing: declare budget.study",
         )
     return int(declaration.tuning.share * declaration.study_flops)
 
@@ -72,7 +74,7 @@ def plan_tuning(
     first = {pair: _tried(grid, on, tuning.fields) for pair, on in cells.items()}
     left = reserve - sum(map(_cost, first.values()))
     if left < 0:
-        raise ValueError(_too_dear(grid.declaration, reserve, first))
+        raise DeclaredKeyError("tuning.share", _too_dear(grid.declaration, reserve, first))
     tried: dict[Pair, list[Tried]] = {}
     tuned: dict[Pair, dict[str, float] | None] = {}
     winners = []
@@ -132,7 +134,7 @@ def _tried(grid: Grid, on: GridCell, fields: Fields) -> list[Tried]:
         candidate = changed.candidate(on.cell, on.declared_samples, tuning.seeds)
         reason = reason_against(candidate, changed)
         if reason is not None:
-            raise ValueError(f"tuning {words(values)} for {on.cell}: {reason}")
+            raise DeclaredKeyError("tuning.fields", f"tuning {words(values)} for {on.cell}: {reason}")
         trials = tuple(changed.trial(candidate, seed) for seed in tuning.seeds)
         tried.append(Tried(values=values, trials=trials))
     return tried

@@ -214,8 +214,9 @@ def _loss(each: Strategy) -> str:
 def _architectures() -> str:
     names = ", ".join(f"`{name}`" for name in catalogue())
     return (
-        "## Architectures\n\nThose of `budgets/catalogue/` and each JSON file (open_clip's model-config) "
-        f"in the folder that `catalogue:` names:\n\n{names}"
+        "## Architectures\n\nThose of `budgets/cost/catalogue/`; each JSON file (open_clip's model-config) "
+        "in the folder that `catalogue:` names; also open_clip's own model configs, by their names. Torch "
+        f"counts those without a closed form.\n\n{names}"
     )
 
 

@@ -1,8 +1,9 @@
-"""Generator of docs/results.md, the columns of a study's tables, from `runners.results.TABLES`."""
+"""Generator of docs/results.md: columns of a study's tables and frames, and how to open them in Python."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
+from analysis.report.answer_frames import FRAMES
 from runners.results import TABLES, TableColumn
 
 PAGE = Path(__file__).resolve().parents[1] / "results.md"
@@ -26,8 +27,31 @@ results.query("status == 'finished'").groupby(["architecture", "level_flops"])["
 - A tuning has the same tables: `tuning-plan.parquet` has the columns of `plan.parquet`, and
   `tuning.parquet` begins with those of `results.parquet`.
 
-This page is generated from `runners/results.py` by `python -m docs.build.reference`; a test compares
-the two."""
+This page is generated from `runners/results.py` and `analysis/report/answer_frames.py` by
+`python -m docs.build.reference`; a test compares them."""
+_IN_PYTHON = """## In Python
+
+`Study.open` reads a study by its name in `results/`, finished or running, run or imported:
+
+```python
+from study import Study
+
+study = Study.open("small")
+study.best[["budget", "architecture", "strategy", "error", "low", "high", "verdict"]]
+figure = study.figure("error-compute-architecture")
+figure.axes[0].set_ylim(40, 100)
+figure.savefig("figure-1.pdf")
+```
+
+- `study.results`, `study.curves` and `study.plan` are the tables above.
+- `study.trials`, `study.best`, `study.contrasts`, `study.laws`, `study.pareto`, `study.exponents` and
+  `study.cost` are the answers of the report as numbers, with the columns below. Errors are fractions from 0
+  to 1, or values of a loss. Intervals are 90 %; NaN means unknown.
+- `study.tables` has every table of the report by name, with texts as cells.
+- `study.figures` lists the figures; `study.figure(NAME)` draws one as a matplotlib figure, and
+  `study.figure_data(NAME)` returns everything in it, one row per mark.
+
+The notebook `examples/figures-for-a-paper.ipynb` uses them as for a paper."""
 _SECTIONS = {
     "results.parquet": """One row per trial that ended, in the order of the plan. For a `diverged` trial,
 samples, steps, epochs and training FLOPs are those done before it diverged, and there are no metrics. For a
@@ -37,6 +61,8 @@ After the columns below there is one float64 column per metric, `<evaluation set
 standard error, `<evaluation set>/<metric>_se`: `held-out/top1`, `held-out/top1_se`.
 [Evaluation](evaluation.md#what-is-measured) lists the metrics. Accuracies are fractions from 0 to 1.""",
     "curves.parquet": "Training curves: several rows per trial with a result; `trial` joins them to results.",
+    "midway.parquet": """Metrics at the shares of a trial's steps that `evaluation.at` declares: one row per
+evaluation before the end, whose metrics follow as in `results.parquet`. Written if there are any.""",
     "plan.parquet": "One row per planned trial, written when a run starts.",
     "left-out.parquet": "One row per cell that the plan leaves out, in whole or for some of its seeds.",
 }
@@ -47,6 +73,11 @@ def columns_page() -> str:
     parts = [_INTRODUCTION]
     for name, columns in TABLES.items():
         parts += [f"## `{name}`", _SECTIONS[name], _table(columns)]
+    parts.append(_IN_PYTHON)
+    for frame, (content, documented) in FRAMES.items():
+        rows = [f"| `{name}` | {meaning} | {unit or '–'} |" for name, (meaning, unit) in documented.items()]
+        head = ["| column | meaning | unit |", "|---|---|---|"]
+        parts += [f"### `study.{frame}`", content, "\n".join([*head, *rows])]
     return "\n\n".join(parts) + "\n"
 
 

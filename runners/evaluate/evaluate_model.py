@@ -14,6 +14,7 @@ from runners.data.evaluation.evaluation_suite import found_sets
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, encode_set
 from runners.evaluate.variants import variant_means
+from runners.models.count import ensure_counted
 from runners.models.load_model import Loaded
 from runners.models.model import compute_context
 
@@ -66,9 +67,9 @@ def evaluate_model(
 
 
 def forward_flops(loaded: Loaded, facts: Mapping[str, SetFacts]) -> int | None:
-    """Return the forward FLOPs of the evaluation; None where the architecture has no closed form here."""
+    """Return the forward FLOPs of the evaluation; None where they cannot be counted."""
     try:
-        architecture = Architecture(name="", config=dict(loaded.config))
+        architecture = ensure_counted(Architecture(name="the model", config=dict(loaded.config)))
         image, text = image_forward_macs(architecture), text_forward_macs(architecture)
     except ValueError:
         return None

@@ -180,6 +180,25 @@ class Notice:
 _listening: list[Notice] = []
 
 
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Context manager: processes that this thread starts have SIGTERM and SIGUSR1 blocked until they unblock.
+
+    ``timeout``, Slurm and a terminal signal every process of a run at once. What the run stands on must
+    survive until the driver has seen all checkpoints; the driver itself ends it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOTICES)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def unshield() -> None:
+    """Let this process take SIGTERM and SIGUSR1, although it was started by a shielded one."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOTICES)
+
+
 def tell_to_leave(by: str) -> None:
     """Request every listener in this process to leave, where no signal can arrive.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Literal
 
-from runners.host.faults import Fault, fault_of, lost_its_peers, words_of
+from runners.host.faults import Fault, fault_of, lost_its_peers, shielded, unshield, words_of
 
 TRIAL_MODULES = ("runners.trials.trial",)
 """Modules that take seconds to import and that every trial needs."""
@@ -57,7 +57,8 @@ class FreshProcess:
         self._process = (_FORK if fork else _CONTEXT).Process(
             target=_call, args=(run, sender, dict(os.environ if environment is None else environment))
         )
-        self._process.start()
+        with shielded():  # the fork server, which the first start brings up, has to outlive its processes
+            self._process.start()
         self._asked = False
         sender.close()
 
@@ -103,6 +104,7 @@ def _call(run: bytes, sender: Connection, environment: Mapping[str, str]) -> Non
     assert parent is not None
     # A thread of its own, because the main thread is busy with the call.
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    unshield()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the driver, which then asks to leave
     # The fork server's environment is that of its start, not that of the caller.
     os.environ.clear()

@@ -14,14 +14,15 @@ def read_progress(folder: Path, running_ids: Iterable[str]) -> dict[str, dict[st
         running_ids: Ids of the running trials.
 
     Returns:
-        Trial id → progress as written by `runners.trials.watch`; a trial that has just started or ended may
-        be missing.
+        Trial id → progress as written by `runners.trials.watch`; a trial that has just started or ended, or
+        whose file is damaged, may be missing.
     """
     found = {}
     for trial in sorted(running_ids):
         try:
-            text = (folder / "trials" / trial / "progress.json").read_text(encoding="utf-8")
-        except OSError:
+            progress = json.loads((folder / "trials" / trial / "progress.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
             continue
-        found[trial] = json.loads(text)
+        if isinstance(progress, dict) and isinstance(progress.get("samples_seen"), int):
+            found[trial] = progress
     return found

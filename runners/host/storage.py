@@ -11,10 +11,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from hashlib import blake2b
 from pathlib import Path
 
+from budgets.cost.counted import machine_cache
 from runners.host.faults import words_of
-
-CACHE = "STUDY_CACHE"
-"""Environment variable with the folder of a node's downloads."""
 
 
 class Storage:
@@ -75,11 +73,13 @@ class Storage:
             except FileNotFoundError:
                 return {}
         prefix = top.rstrip("/") + "/"
-        return {
-            name.removeprefix(prefix): int(info["size"])
-            for name, info in found.items()
-            if name.startswith(prefix)
-        }
+        with self._doing():
+            return {
+                # A web server lists names alone.
+                name.removeprefix(prefix): int(self._fs.size(name) if info["size"] is None else info["size"])
+                for name, info in found.items()
+                if name.startswith(prefix)
+            }
 
     def read(self, name: str) -> bytes | None:
         """Return an object's content, or None if there is no such object."""
@@ -90,6 +90,29 @@ class Storage:
             except FileNotFoundError:
                 return None
         return content
+
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Return some bytes of an object, fewer if it ends before.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+            ValueError: The server always sends whole objects.
+        """
+        with self._doing():
+            content: bytes = self._fs.cat_file(self._path(name), start=start, end=stop)
+        if len(content) > stop - start:
+            raise ValueError(f"{self.url} does not send parts of files, which reading from there needs")
+        return content
+
+    def size(self, name: str) -> int:
+        """Return an object's bytes.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+        """
+        with self._doing():
+            self._fs.invalidate_cache()
+            return int(self._fs.size(self._path(name)))
 
     def write(self, name: str, content: bytes) -> None:
         """Write an object."""
@@ -146,7 +169,8 @@ class Storage:
             with self._doing():
                 self._fs.invalidate_cache()
                 self._fs.get(
-                    [self._path(f"{below}/{name}") for name in sizes], list(map(str, partial.values()))
+                    [self._path(f"{below}/{name}".lstrip("/")) for name in sizes],
+                    list(map(str, partial.values())),
                 )
             for name, path in partial.items():
                 if path.stat().st_size != sizes[name]:
@@ -183,9 +207,7 @@ class Storage:
 
 def cache_folder(url: str) -> Path:
     """Return this node's folder for downloads from a storage."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    top = os.environ.get(CACHE) or Path(home) / "clip-scaling-study"
-    return Path(top).absolute() / blake2b(url.rstrip("/").encode(), digest_size=6).hexdigest()
+    return machine_cache() / blake2b(url.rstrip("/").encode(), digest_size=6).hexdigest()
 
 
 def _partial(path: Path) -> Path:

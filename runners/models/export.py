@@ -62,9 +62,10 @@ def write_architecture(  # noqa: PLR0913 - the content of the files
         (folder / "trunk").mkdir()
         _write(folder / "trunk" / "config.json", trunk)
         vision["timm_model_name"] = f"local-dir:{place / 'trunk'}"
+    plain.pop("init_logit_bias", None)
     if sigmoid_bias:
         plain["init_logit_bias"] = 0.0  # creates the parameter; its trained value is in the weights
-    if text.get("vocab_size") != BPE_VOCABULARY and words:
+    if text.get("vocab_size") != BPE_VOCABULARY and words and not text.get("hf_tokenizer_name"):
         known_words = words[: text["vocab_size"] - 3]
         lines = (f"{word}\n" for word in known_words)
         (folder / VOCABULARY).write_text("".join(lines), encoding="utf-8")

@@ -41,10 +41,15 @@ def build_model(
         vision["timm_model_name"] = _timm_entry(vision["timm_model_name"], vision.pop("timm_model_kwargs"))
     if kept_fraction < 1:
         vision["patch_dropout"] = 1 - kept_fraction
-    rest = {name: value for name, value in config.items() if name not in {"vision_cfg", "text_cfg"}}
+    text = dict(config["text_cfg"])
+    kind = open_clip.CLIP
+    if config.get("custom_text") or "hf_model_name" in text:
+        kind, text["hf_model_pretrained"] = open_clip.CustomTextCLIP, False
+    not_arguments = {"vision_cfg", "text_cfg", "custom_text", "init_logit_bias"}
+    rest = {name: value for name, value in config.items() if name not in not_arguments}
     if sigmoid_loss:
         rest |= _SIGMOID
-    model = open_clip.CLIP(vision_cfg=vision, text_cfg=dict(config["text_cfg"]), **rest)
+    model = kind(vision_cfg=vision, text_cfg=text, **rest)
     for module in model.visual.modules():
         if type(module) is PatchDropout:
             module.__class__ = DevicePatchDropout
@@ -89,15 +94,20 @@ def encode_text(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
         tokens: Token ids, (N, length); a shorter length uses the first positions of the context.
     """
     length = tokens.shape[1]
-    if length == model.context_length:
+    tower = getattr(model, "text", model)  # a CLIP holds the parts of its tower itself
+    if length == model.context_length or not hasattr(tower, "positional_embedding"):
         full: Tensor = model.encode_text(tokens, normalize=True)
         return full
-    embedded = model.token_embedding(tokens) + model.positional_embedding[:length]
-    mask = None if model.attn_mask is None else model.attn_mask[:length, :length]
-    read = model.ln_final(model.transformer(embedded, attn_mask=mask))
-    pooled = text_global_pool(read, tokens, model.text_pool_type, eos_token_id=model.text_eos_id)
-    projection = model.text_projection
-    features = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+    embedded = tower.token_embedding(tokens) + tower.positional_embedding[:length]
+    mask = None if tower.attn_mask is None else tower.attn_mask[:length, :length]
+    read = tower.ln_final(tower.transformer(embedded, attn_mask=mask))
+    pool, end = ("text_pool_type", "text_eos_id") if tower is model else ("pool_type", "eos_id")
+    pooled = text_global_pool(read, tokens, getattr(tower, pool), eos_token_id=getattr(tower, end))
+    projection = tower.text_projection
+    if projection is None:
+        features = pooled
+    else:
+        features = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
     return nn.functional.normalize(features, dim=-1)
 
 

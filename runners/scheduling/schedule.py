@@ -5,6 +5,10 @@ nodes it fits best. A trial that fits nowhere now is skipped: others behind it d
 skipped forever, because a study is finite; keeping a node free for it costs more than it gains
 (docs/dev/log.md).
 
+A trial that continues from another one's milestone waits until it is there, and then runs beside the other.
+It counts towards the length of the other, so that trunks, which others wait for, start first. A trial that
+ends without a milestone ends those that wait for it.
+
 A trial whose worker died is retried with its old priority until its retries are used up. A trial that failed
 by itself (bad data, a bug) would fail again and is given up at once. A node that died gets no trial until it
 has disappeared from the cluster's list of nodes.
@@ -12,7 +16,7 @@ has disappeared from the cluster's list of nodes.
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
@@ -23,6 +27,7 @@ from runners.scheduling.nodes import Amounts, Nodes
 class State(StrEnum):
     """State of a trial."""
 
+    BLOCKED = "blocked"  # waits for the milestone of another trial
     WAITING = "waiting"
     DELAYED = "delayed"  # waits before a retry
     RUNNING = "running"
@@ -40,6 +45,7 @@ class ScheduledTrial:
         resources: Resources it occupies on each of its nodes.
         nodes: Number of nodes it runs on at once.
         train_flops: Training FLOPs to reserve when it starts; 0 if an earlier run reserved them.
+        after: Trial whose milestone it waits for; empty if it can start at once.
     """
 
     trial: str
@@ -47,6 +53,7 @@ class ScheduledTrial:
     resources: Amounts
     nodes: int = 1
     train_flops: int = 0
+    after: str = ""
 
     @property
     def slot_s(self) -> float:
@@ -83,20 +90,29 @@ class Done:
     """No trial is running, and none will start."""
 
 
-Instruction = Start | Retry | GiveUp | Done
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EndBranches:
+    """The trial ended without a milestone: those that wait for it, directly or not, will have no result."""
+
+    trial: str
+    branches: tuple[str, ...]
+
+
+Instruction = Start | Retry | GiveUp | EndBranches | Done
 
 
 @dataclass(kw_only=True, slots=True)
 class _Story:
     task: ScheduledTrial
-    state: State = State.WAITING
+    state: State
     set_aside: bool
+    ahead_s: float
     crashes: int = 0
     events: list[str] = field(default_factory=list)
 
     @property
     def order(self) -> tuple[float, str]:
-        return (-self.task.slot_s, self.task.trial)
+        return (-self.ahead_s, self.task.trial)
 
     @property
     def cost(self) -> int:
@@ -114,13 +130,24 @@ class Schedule:
     """
 
     def __init__(self, tasks: Iterable[ScheduledTrial], *, retries: int) -> None:
-        self._stories = {task.trial: _Story(task=task, set_aside=not task.train_flops) for task in tasks}
+        told = {task.trial: task for task in tasks}
+        self._next = {task.after: task.trial for task in told.values() if task.after}
+        self._stories = {
+            task.trial: _Story(
+                task=task,
+                state=State.BLOCKED if task.after else State.WAITING,
+                set_aside=not task.train_flops,
+                ahead_s=task.slot_s + sum(told[each].slot_s for each in self._following(task.trial)),
+            )
+            for task in told.values()
+        }
         self._retries = retries
         self._counts = Counter(story.state for story in self._stories.values())
         # Queues by resource need: if the first trial of a queue does not fit, none of the queue does.
         self._waiting: dict[tuple[object, ...], list[tuple[float, str]]] = {}
         for story in sorted(self._stories.values(), key=lambda each: each.order):
-            self._waiting.setdefault(_need(story.task), []).append(story.order)
+            if story.state is State.WAITING:
+                self._waiting.setdefault(_need(story.task), []).append(story.order)
         self._nodes = Nodes()
         self._draining = False
         self._pending: list[Instruction] = []
@@ -129,18 +156,33 @@ class Schedule:
         """Add trials to those that wait."""
         for task in tasks:
             assert task.trial not in self._stories, "a trial is scheduled once"
-            story = _Story(task=task, set_aside=not task.train_flops)
+            state = State.BLOCKED if task.after else State.WAITING
+            story = _Story(task=task, state=state, set_aside=not task.train_flops, ahead_s=task.slot_s)
             self._stories[task.trial] = story
             self._counts[story.state] += 1
-            self._queue(story)
+            if task.after:
+                self._next[task.after] = task.trial
+            else:
+                self._queue(story)
 
     def see_nodes(self, nodes: Mapping[str, Amounts]) -> None:
         """Replace the cluster's nodes and their total resources."""
         self._nodes.see(nodes)
 
-    def finish(self, trial: str) -> None:
-        """Record that a running trial has its result."""
+    def finish(self, trial: str, *, milestone: bool = True) -> None:
+        """Record that a running trial has its result; ``milestone`` is False if it diverged before it."""
         self._leave(self._running(trial), State.DONE, "finished")
+        if milestone:
+            self.milestone(trial)
+        else:
+            self._end_branches(trial)
+
+    def milestone(self, trial: str) -> None:
+        """Record that a trial's milestone is there; may be repeated."""
+        story = self._stories.get(self._next.get(trial, ""))
+        if story is not None and story.state is State.BLOCKED:
+            self._move(story, State.WAITING, "its milestone is there")
+            self._queue(story)
 
     def fail(self, trial: str) -> None:
         """Record that a running trial raised an error of its own, and give it up."""
@@ -288,6 +330,30 @@ class Schedule:
         self._pending = [each for each in self._pending if each != retry]
         self._leave(story, State.GIVEN_UP, event)
         self._pending.append(GiveUp(trial=story.task.trial, cause=cause))
+        if cause != "budget":
+            self._end_branches(story.task.trial)
+            return
+        for branch in self._blocked_behind(story.task.trial):
+            self._move(self._stories[branch], State.GIVEN_UP, event)
+            self._pending.append(GiveUp(trial=branch, cause=cause))
+
+    def _end_branches(self, trial: str) -> None:
+        branches = self._blocked_behind(trial)
+        for branch in branches:
+            self._move(self._stories[branch], State.GIVEN_UP, "its trunk ended")
+        if branches:
+            self._pending.append(EndBranches(trial=trial, branches=branches))
+
+    def _blocked_behind(self, trial: str) -> tuple[str, ...]:
+        """Return the trials that wait for a trial's milestone, directly or not."""
+        following = tuple(self._following(trial))
+        blocked = following and self._stories[following[0]].state is State.BLOCKED
+        return following if blocked else ()
+
+    def _following(self, trial: str) -> Iterator[str]:
+        while trial in self._next:
+            trial = self._next[trial]
+            yield trial
 
     def _queue(self, story: _Story) -> None:
         insort(self._waiting.setdefault(_need(story.task), []), story.order)

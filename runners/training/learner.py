@@ -113,7 +113,8 @@ def make_learner(  # noqa: PLR0913 - the parts of a run
         model.set_grad_checkpointing()
     if recipe.compile:
         model.visual.compile()
-        model.transformer.compile()
+        # A CLIP holds the parts of its text tower itself; any other tower is a module of its own.
+        (model.transformer if hasattr(model, "transformer") else model.text).compile()
     across = None
     if ranks() > 1:
         if recipe.compile and recipe.gradient_checkpointing:

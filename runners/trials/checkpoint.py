@@ -6,7 +6,8 @@ name. The last two are kept, so that one damaged file costs only the steps betwe
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +17,15 @@ from torch import Tensor
 from runners.host.files import put
 from runners.training.learner import Learner
 from runners.training.ranks import decided_by_first
-from runners.trials.trial_files import DIGITS, checkpoints, drop_damaged
+from runners.trials.trial_files import (
+    DIGITS,
+    checkpoints,
+    digest,
+    drop_damaged,
+    drop_milestone,
+    milestone,
+    milestone_name,
+)
 
 _KEPT = 2
 
@@ -42,12 +51,29 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Write a state as `save_checkpoint` does."""
     partial = folder / f".checkpoint.partial-{os.getpid()}"
     try:
-        digest = save(state, partial)
-        put(partial, folder / f"checkpoint-{state['step']:010d}-{digest}.pt")
+        put(partial, folder / _name(state["step"], save(state, partial)))
     finally:
         partial.unlink(missing_ok=True)
     for old in checkpoints(folder)[_KEPT:]:
         old.unlink(missing_ok=True)
+
+
+def save_milestone(folder: Path, learner: Learner, *, step: int) -> None:
+    """Write a trial's state at its milestone, and keep it as a checkpoint as well; one that exists stays."""
+    if milestone(folder) is not None:
+        return
+    partial = folder / f".milestone.partial-{os.getpid()}"
+    try:
+        written = save(_state(learner, step), partial)
+        with suppress(OSError):  # without hard links the trial continues from an earlier checkpoint
+            os.link(partial, folder / _name(step, written))
+        put(partial, folder / milestone_name(step, written))
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _name(step: int, digest: str) -> str:
+    return f"checkpoint-{step:010d}-{digest}.pt"
 
 
 def _state(learner: Learner, step: int) -> dict[str, Any]:
@@ -64,25 +90,46 @@ def _copied(state: Any) -> Any:  # noqa: ANN401 - nested as torch's state dicts
     return state
 
 
-def load_checkpoint(folder: Path, learner: Learner) -> int:
+def load_checkpoint(folder: Path, learner: Learner, trunk: Sequence[Path] = ()) -> int:
     """Restore a trial's newest undamaged checkpoint, which rank 0 chooses for all ranks.
 
+    Args:
+        folder: The trial's folder.
+        learner: The learner to restore.
+        trunk: Folders of the shorter trials of its trunk, the longest first. Without a checkpoint of its own,
+            the trial continues from the first undamaged milestone in them.
+
     Returns:
-        Optimiser steps done; 0, with nothing changed, if there is no checkpoint.
+        Optimiser steps done; 0, with nothing changed, if there is neither.
 
     Raises:
         OSError: The chosen file is not on this rank's storage, or has another step's content there.
     """
-    chosen = decided_by_first(lambda: newest(folder))
+    chosen = decided_by_first(lambda: _start_of(folder, trunk))
     if chosen is None:
         return 0
-    name, step = chosen
-    state: dict[str, Any] = torch.load(folder / name, map_location=learner.losses.device, weights_only=True)
+    path, step = chosen
+    state: dict[str, Any] = torch.load(path, map_location=learner.losses.device, weights_only=True)
     if state["step"] != step:
-        raise OSError(f"{folder / name} is of step {state['step']}, rank 0 resumes at step {step}")
+        raise OSError(f"{path} is of step {state['step']}, rank 0 resumes at step {step}")
     learner.load_state_dict(state)
     learner.losses[:step] = state["losses"]
     return step
+
+
+def _start_of(folder: Path, trunk: Sequence[Path]) -> tuple[Path, int] | None:
+    found = newest(folder)
+    if found is not None:
+        return folder / found[0], found[1]
+    for each in trunk:
+        path = milestone(each)
+        if path is None:
+            continue
+        _, step, named = path.stem.split("-")
+        if digest(path) == named:
+            return path, int(step)
+        drop_milestone(each)
+    return None
 
 
 def newest(folder: Path) -> tuple[str, int] | None:

@@ -1,10 +1,13 @@
 """Meter of a trial's compute over all attempts, exact even when the process is killed."""
 
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from runners.host.files import new_file
 
 METER = "meter"
 """Name of the meter's file in the trial's folder."""
@@ -61,14 +64,26 @@ class Meter:
 
 
 def count_text(count: FlopCount) -> bytes:
-    """Format a count at constant length, so that overwriting leaves no digits of a longer text."""
-    return b"%030d %030d\n" % (count.train_flops, count.evaluation_flops)
+    """Format a count at constant length, so that overwriting leaves no digits of a longer text.
+
+    Its CRC-32 shows a digit that was changed.
+    """
+    numbers = b"%030d %030d" % (count.train_flops, count.evaluation_flops)
+    return b"%s %08x\n" % (numbers, zlib.crc32(numbers))
 
 
 def read_count(folder: Path) -> FlopCount | None:
-    """Read a trial's count, or return None if it never started."""
+    """Read a trial's count, or return None if there is none: it never started, or the file is damaged."""
     try:
-        train, evaluation = map(int, (folder / METER).read_text(encoding="ascii").split())
-    except (FileNotFoundError, ValueError):  # no file, or an empty one
+        text = (folder / METER).read_bytes()
+        train, evaluation, *check = text.split()  # counts of earlier versions have no CRC
+        count = FlopCount(train_flops=int(train), evaluation_flops=int(evaluation))
+    except (FileNotFoundError, ValueError):
         return None
-    return FlopCount(train_flops=train, evaluation_flops=evaluation)
+    return count if not check or text == count_text(count) else None
+
+
+def write_count(folder: Path, count: FlopCount) -> None:
+    """Replace a trial's count, while no process of the trial is running."""
+    with new_file(folder / METER) as file:
+        file.write_bytes(count_text(count))

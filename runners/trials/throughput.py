@@ -118,9 +118,10 @@ def predict_s(trial: Trial, measured: Mapping[Kind, float]) -> float:
         trial: The trial.
         measured: Measured samples a second by kind of trial, each as `plain_speed`.
     """
+    samples = trial.samples_seen - trial.shared_samples
     if kind(trial) in measured:
-        train_s = trial.samples_seen / measured[kind(trial)]
+        train_s = samples / measured[kind(trial)]
     else:
         per_sample = _SECONDS_PER_SAMPLE + trial.train_flops_per_sample / _FLOPS_PER_SECOND
-        train_s = trial.samples_seen * per_sample
+        train_s = samples * per_sample
     return _START_S + train_s * trial.recipe.passes / 3 / trial.resources.devices

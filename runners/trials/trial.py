@@ -16,14 +16,13 @@ from pathlib import Path
 
 import torch
 
-from budgets.cost.architecture import Architecture
 from budgets.planning.plan import Trial
 from runners.data.evaluation.evaluation_set import EvaluationSet, load_evaluation_set, read_training_split
 from runners.data.pool.damage import Damage
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, encode_set
 from runners.host.faults import Notice, patiently
-from runners.host.files import locked, new_file, write_json
+from runners.host.files import locked, new_file
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.training.divergence import Diverged
 from runners.training.ranks import rank, run_ranks
@@ -31,8 +30,9 @@ from runners.training.train import to_float, train
 from runners.trials.checkpoint import save
 from runners.trials.curve import curve_rows, mean_losses
 from runners.trials.meter import Meter
-from runners.trials.trial_files import Outcome, drop_scaffolding, read_outcome
-from runners.trials.trial_setup import TrialJob, set_up
+from runners.trials.midway import Midway
+from runners.trials.trial_files import Outcome, drop_scaffolding, read_outcome, write_outcome
+from runners.trials.trial_setup import TrialJob, architecture_of, set_up
 from runners.trials.watch import Watch
 
 _PATIENCE_S = 120.0  # waiting time for unreachable storage when the result is written
@@ -73,7 +73,7 @@ def _run_first(job: TrialJob) -> Outcome:
         with locked(job.folder / ".lock"):
             for torn in job.folder.glob(".*.partial-*"):
                 torn.unlink()
-            finished = read_outcome(job.folder)
+            finished = read_outcome(job.folder, job.trial.trial_id)
             if finished is not None:
                 return finished
             try:
@@ -90,7 +90,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     started = time.monotonic()
     trial = job.trial
     # Loaded before training, so that an unreadable set does not cost a training run.
-    size = Architecture(name=trial.cell.architecture, config=trial.architecture_config).image_size
+    size = architecture_of(trial).image_size
     sets = {name: load_evaluation_set(path, size) for name, path in job.evaluation.items()}
     setup = set_up(job)
     learner = setup.learner
@@ -106,6 +106,30 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     )
     trained = time.monotonic()
     steps, status, reason, metrics = trial.steps, "finished", "", {}
+
+    def measure() -> dict[str, float]:
+        encoder = Encoder(
+            model=learner.evaluated.eval(),
+            tokenize=setup.tokenize,
+            normalise=to_float,
+            device=learner.losses.device,
+            context=setup.context,
+        )
+        try:
+            # Evaluation has batches of many sizes, for which compiling does not pay off.
+            with torch.compiler.set_stance("force_eager") if trial.recipe.compile else nullcontext():
+                return _evaluate(job, encoder, sets, size)
+        finally:
+            learner.model.train()
+
+    midway = Midway(
+        job.folder, trial, job.evaluate_at, first_step=setup.first_step, measure=measure, meter=meter
+    )
+
+    def after_step(done: int) -> None:
+        midway.after_step(done)  # first, so that a checkpoint of this step implies its row
+        watch.after_step(done)
+
     try:
         train(
             learner,
@@ -114,7 +138,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
             first_step=setup.first_step,
             context=setup.context,
             before_step=watch.before_step,
-            after_step=watch.after_step,
+            after_step=after_step,
         )
     except Diverged as diverged:
         steps, status, reason = diverged.steps, "diverged", str(diverged)
@@ -123,31 +147,25 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     train_s = time.monotonic() - trained
     if status == "finished":
         watch.before_evaluation()
-        encoder = Encoder(
-            model=learner.evaluated.eval(),
-            tokenize=setup.tokenize,
-            normalise=to_float,
-            device=learner.losses.device,
-            context=setup.context,
-        )
-        # Evaluation has batches of many sizes, for which compiling does not pay off.
-        with torch.compiler.set_stance("force_eager") if trial.recipe.compile else nullcontext():
-            metrics = _evaluate(job, encoder, sets, size)
+        metrics = measure()
     row = {
         **plan_row(trial),
-        **_done(trial, steps),
+        **_done(trial, steps, meter.count.train_flops),
         "precision": setup.precision,
         "status": status,
         "reason": reason,
         "train_loss": learner.losses[steps - max(1, steps // 10) : steps].mean().item(),
         **metrics,
     }
-    timing = {
-        "wall_s": time.monotonic() - started,
-        "train_s": train_s,
-        "samples_per_s": (steps - setup.first_step) * trial.batch_size / max(train_s, 1e-9),
-        "damaged_pairs": len(setup.data.damage),
-    }
+    outcome = Outcome(
+        row=row,
+        timing={
+            "wall_s": time.monotonic() - started,
+            "train_s": train_s,
+            "samples_per_s": (steps - setup.first_step) * trial.batch_size / max(train_s, 1e-9),
+            "damaged_pairs": len(setup.data.damage),
+        },
+    )
 
     def write() -> None:
         _write_damage(job.folder / "damage.jsonl", setup.data.damage)
@@ -158,11 +176,11 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
             # From the CPU, so that a machine without GPU can read them.
             save({name: value.cpu() for name, value in learner.evaluated.state_dict().items()}, file)
         # Last of the result files: a folder with result.json is complete.
-        write_json(job.folder / "result.json", {"row": row, "timing": timing})
+        write_outcome(job.folder, outcome)
         drop_scaffolding(job.folder)
 
     patiently(write, patience_s=_PATIENCE_S, hurry=lambda: bool(notice.by))
-    return Outcome(row=row, timing=timing)
+    return outcome
 
 
 def _evaluate(
@@ -184,7 +202,7 @@ def _write_damage(path: Path, damage: Sequence[Damage]) -> None:
             file.write_text("".join(lines), encoding="utf-8")
 
 
-def _done(trial: Trial, steps: int) -> dict[str, float]:
+def _done(trial: Trial, steps: int, metered: int) -> dict[str, float]:
     """Return the columns of what was actually done, which is less than planned if a trial diverged."""
     samples = steps * trial.batch_size
     return {
@@ -192,4 +210,7 @@ def _done(trial: Trial, steps: int) -> dict[str, float]:
         "samples_seen": samples,
         "epochs": samples / trial.cell.subset_size,
         "train_flops": float(trial.train_flops_after(samples)),
+        # A whole number, exact in the ledger as well. Less was computed where the trial began at the
+        # milestone of a trial that has left the plan since.
+        "paid_flops": min(trial.paid_flops_after(samples), metered),
     }

@@ -1,11 +1,13 @@
 """Files in a trial's folder: result, reason of a failure, checkpoints.
 
 A checkpoint is named ``checkpoint-<step>-<digest>.pt`` after its content, so that damage shows against its
-name. This module does not import torch, so that ``status`` answers at once.
+name; a result holds a digest of itself and of its curve. This module does not import torch, so that
+``status`` answers at once.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +19,15 @@ from runners.trials.meter import METER
 
 FAILURE = "failed.json"
 """File with the reason why a trial was given up."""
-SMALL = (METER, "curve.parquet", "damage.jsonl", "result.json")
+MIDWAY = "midway.parquet"
+"""File with the metrics of the model in training, at declared shares of its steps."""
+SMALL = (METER, "curve.parquet", MIDWAY, "damage.jsonl", "result.json")
 """Small files of a trial, which the driver downloads from a bucket."""
 
 DIGITS = 16  # of the content's SHA-256
 _AWAY = ".away"
+_CHECKPOINT = re.compile(r"checkpoint-(?P<step>[0-9]+)-[0-9a-f]+")
+_MILESTONE = "milestone-"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,8 +43,24 @@ class Outcome:
     timing: Mapping[str, float]
 
 
-def read_outcome(folder: Path) -> Outcome | None:
+def write_outcome(folder: Path, outcome: Outcome) -> None:
+    """Write a trial's result, with digests of itself and of the curve that lies in the folder."""
+    content = {
+        "row": dict(outcome.row),
+        "timing": dict(outcome.timing),
+        "curve": digest(folder / "curve.parquet"),
+    }
+    write_json(folder / "result.json", content | {"digest": _digest_of(content)})
+
+
+def read_outcome(folder: Path, trial_id: str | None = None) -> Outcome | None:
     """Read a trial's result, or return None if it has none yet.
+
+    Results of earlier versions have no digests: only the trial's id is checked.
+
+    Args:
+        folder: The trial's folder.
+        trial_id: The trial's id; by default the folder's name.
 
     Raises:
         ValueError: The result is damaged or incomplete; the message says what to do.
@@ -48,13 +70,44 @@ def read_outcome(folder: Path) -> Outcome | None:
         return None
     again = f"delete {folder} to run the trial again"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        outcome = Outcome(row=content["row"], timing=content["timing"])
-    except (ValueError, LookupError, TypeError) as error:
+        content = json.loads(path.read_bytes())
+        outcome, sums = _checked(content, trial_id or folder.name)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({words_of(error)}); {again}") from None
     if not curve.exists() and path.exists():  # if the storage is unreachable, both are missing
         raise ValueError(f"{path} exists, but {curve.name} beside it is missing; {again}")
+    if sums is not None and digest(curve) != sums:
+        raise ValueError(f"{curve} was changed after the trial ended; {again}")
     return outcome
+
+
+def _checked(content: Mapping[str, Any], trial_id: str) -> tuple[Outcome, str | None]:
+    """Return a result and the digest of its curve, if its own digest fits and it is the trial's.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: It is not.
+    """
+    # A result from before trunks paid for all of its training.
+    row = {"trunk": "", "paid_flops": content["row"].get("train_flops")} | content["row"]
+    outcome = Outcome(row=row, timing=content["timing"])
+    rest = content.keys() - {"row", "timing"}
+    if rest and rest != {"curve", "digest"}:
+        raise ValueError(f"its keys are {', '.join(sorted(content))}")
+    if row["trial"] != trial_id:
+        raise ValueError(f"it is the result of trial {row['trial']}")
+    if rest and _digest_of(content) != content["digest"]:
+        raise ValueError("it was changed after the trial ended: its digest does not fit")
+    if row["status"] not in {"finished", "diverged"}:
+        raise ValueError(f"its status is {row['status']!r}")
+    if not isinstance(row["reason"], str) or not isinstance(row["samples_seen"], int):
+        raise TypeError("its reason is not a text, or its samples_seen not a whole number")
+    return outcome, content.get("curve")
+
+
+def _digest_of(content: Mapping[str, Any]) -> str:
+    """Return the digest of a result's content, without the digest that it holds."""
+    text = json.dumps({key: value for key, value in content.items() if key != "digest"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
 def drop_scaffolding(folder: Path) -> None:
@@ -73,8 +126,8 @@ def read_failure(folder: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["reason"])
-    except (ValueError, LookupError, TypeError) as error:
+        return str(json.loads(path.read_bytes())["reason"])
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({words_of(error)}); delete it to run the trial again") from None
 
 
@@ -92,13 +145,41 @@ def forget_failure(folder: Path) -> bool:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """List a trial's checkpoints, newest first."""
-    return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
+    """List a trial's checkpoints, newest first; a file whose name lacks step or digest is left aside."""
+    named = [path for path in folder.glob("checkpoint-*.pt") if _CHECKPOINT.fullmatch(path.stem)]
+    return sorted(named, reverse=True)
+
+
+def is_checkpoint(name: str) -> bool:
+    """Return whether a name is that of a checkpoint, on this node or away."""
+    return _step(name) > 0
+
+
+def milestone(folder: Path) -> Path | None:
+    """Return the state of a trial at which longer trials of its trunk continue, or None if it has none."""
+    return next(iter(sorted(folder.glob(f"{_MILESTONE}*.pt"))), None)
+
+
+def milestone_name(step: int, digest: str) -> str:
+    """Return the name of a milestone's file: that of a checkpoint, with another first word."""
+    return f"{_MILESTONE}{step:010d}-{digest}.pt"
+
+
+def drop_milestone(folder: Path) -> None:
+    """Remove a trial's milestone, if it has one."""
+    for path in folder.glob(f"{_MILESTONE}*.pt"):
+        path.unlink(missing_ok=True)
 
 
 def kept_steps(folder: Path) -> int:
     """Return the steps kept in the newest checkpoint, on this node or away; 0 if there is none."""
-    return max((int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*")), default=0)
+    return max((_step(path.name) for path in folder.glob("checkpoint-*")), default=0)
+
+
+def _step(name: str) -> int:
+    """Return the step in a checkpoint's name; 0 if the name is no checkpoint's."""
+    found = _CHECKPOINT.fullmatch(name.removesuffix(".pt").removesuffix(_AWAY))
+    return int(found["step"]) if found else 0
 
 
 def stand_in(checkpoint: str) -> str:

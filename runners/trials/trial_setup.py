@@ -16,11 +16,12 @@ from budgets.quality import NAMED
 from runners.data.build.in_place import open_pool
 from runners.data.pool.damage import DAMAGE_TOLERANCE
 from runners.data.pool.subset import rows_in
-from runners.data.pool.tokenizer import tokenizer
 from runners.data.reading.training_set import StreamedSet, TrainingSet, training_data
 from runners.host.gpu_arithmetic import set_gpu_arithmetic
 from runners.host.seeds import derive_seed
+from runners.models.count import ensure_counted
 from runners.models.model import build_model, compute_context, resolve_precision
+from runners.models.model_tokenizer import model_tokenizer
 from runners.strategies.registry import build_strategy
 from runners.training.backward import Context
 from runners.training.learner import Learner, make_learner
@@ -45,6 +46,9 @@ class TrialJob:
         damage_tolerance: Share of the subset's pairs that may be damaged before the trial fails.
         probes: Evaluation sets whose training split probes are fitted to.
         ranks: Processes of this node that train the model together.
+        evaluate_at: Shares of the steps after which the model is evaluated, besides the end.
+        trunk: Folders of the shorter trials of its trunk, the longest first; it may continue from their
+            milestones.
     """
 
     trial: Trial
@@ -58,6 +62,8 @@ class TrialJob:
     damage_tolerance: float = DAMAGE_TOLERANCE
     probes: Collection[str] = ()
     ranks: int = 1
+    evaluate_at: tuple[float, ...] = ()
+    trunk: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,13 +108,13 @@ def set_up(job: TrialJob) -> RankTraining:
     ).to(device)
     learner = make_learner(
         model,
-        build_strategy(cost, Architecture(name=trial.cell.architecture, config=trial.architecture_config)),
+        build_strategy(cost, architecture_of(trial)),
         recipe=trial.recipe,
         lr_peak=trial.lr_peak,
         steps=trial.steps,
         precision=precision,
     )
-    first_step = load_checkpoint(job.folder, learner)
+    first_step = load_checkpoint(job.folder, learner, job.trunk)
     return RankTraining(
         learner=learner,
         data=data,
@@ -126,15 +132,16 @@ def set_up(job: TrialJob) -> RankTraining:
     )
 
 
+def architecture_of(trial: Trial) -> Architecture:
+    """Return the architecture of a trial; one without closed form is counted once on each machine."""
+    return ensure_counted(Architecture(name=trial.cell.architecture, config=trial.architecture_config))
+
+
 def _load_subset(job: TrialJob) -> tuple[TrainingSet | StreamedSet, Any]:
     """Open the trial's subset and build its tokenizer."""
-    trial = job.trial
-    text = trial.architecture_config["text_cfg"]
-    vision = trial.architecture_config["vision_cfg"]
-    assert isinstance(text, Mapping)
-    assert isinstance(vision, Mapping)
+    trial, architecture = job.trial, architecture_of(job.trial)
     pool = open_pool(job.pool, tolerance=job.damage_tolerance)
-    to_ids = tokenizer(text["vocab_size"], text["context_length"], pool.vocabulary)
+    to_ids = model_tokenizer(architecture, pool.vocabulary)
     rows = rows_in(
         pool.index_file, size=trial.cell.subset_size, quality=trial.cell.quality.removeprefix(NAMED)
     )
@@ -145,7 +152,7 @@ def _load_subset(job: TrialJob) -> tuple[TrainingSet | StreamedSet, Any]:
     data = training_data(
         pool,
         rows,
-        vision["image_size"],
+        architecture.image_size,
         tokenize,
         threads=job.cpus,
         workers=job.cpus // job.ranks if job.gpus else 0,

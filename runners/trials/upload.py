@@ -23,11 +23,11 @@ from runners.host.process import FreshProcess
 from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree
 from runners.trials.meter import METER, FlopCount, count_text, read_count
-from runners.trials.trial_files import SMALL, checkpoints, drop_damaged
+from runners.trials.trial_files import MIDWAY, SMALL, checkpoints, drop_damaged, is_checkpoint
 from runners.trials.trial_setup import TrialJob
 
 # In the order of upload: result.json comes last, and implies that the others are there.
-_RESULT = ("curve.parquet", "damage.jsonl", "weights.pt", "result.json")
+_RESULT = ("curve.parquet", MIDWAY, "damage.jsonl", "weights.pt", "result.json")
 _OWNER = "owner"
 _KEPT = 2  # checkpoints, as in a folder
 _LOOK_S = 0.2
@@ -98,7 +98,7 @@ class _Copy:
         ours = owner is not None and mark.exists() and mark.read_bytes() == owner
         self._storage.write(self._object(_OWNER), self._token)
         found = self._storage.list(self._name)
-        self._there = sorted((name for name in found if name.startswith("checkpoint-")), reverse=True)
+        self._there = sorted(filter(is_checkpoint, found), reverse=True)
         if not ours:  # else only this node worked on it, and holds what could not be uploaded
             for path in self._folder.iterdir():
                 path.unlink()
@@ -171,6 +171,8 @@ class _Copy:
         for path in checkpoints(self._folder)[:1]:
             if path.name not in self._there:
                 self._push_count()  # the count must cover the checkpoint
+                if (self._folder / MIDWAY).exists():  # so must the metrics on the way
+                    self._storage.put(self._folder / MIDWAY, self._object(MIDWAY))
                 self._storage.put(path, self._object(path.name))
                 self._there.insert(0, path.name)
         self._storage.delete(map(self._object, self._there[_KEPT:]))

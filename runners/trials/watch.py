@@ -3,15 +3,17 @@
 import os
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from budgets.planning.plan import Trial
-from runners.host.faults import Left, Notice
+from runners.host.faults import Left, Notice, patiently
 from runners.host.files import write_json
 from runners.training.learner import Learner
+from runners.trials.checkpoint import save_milestone
 from runners.trials.checkpoint_writer import CheckpointWriter
 from runners.trials.curve import mean_losses
 from runners.trials.meter import Meter
@@ -19,6 +21,7 @@ from runners.trials.meter import Meter
 _PROGRESS_S = 1.0
 _OUTLINE_POINTS = 24
 _SYNC_S = 10.0  # a sync waits for the disk
+_PATIENCE_S = 120.0  # with unreachable storage at the milestone, whose state does not come again
 
 
 class Watch:
@@ -60,6 +63,7 @@ class Watch:
         self._first_step, self._began = first_step, self._progress_at
         self._done = first_step
         self._curve: list[float] = []
+        self._keep_milestone(first_step)
         self._write_progress(first_step)
 
     def before_step(self) -> None:
@@ -75,6 +79,7 @@ class Watch:
             Left: The process was asked to leave; a checkpoint was written if the storage allowed it.
         """
         self._done = done
+        self._keep_milestone(done)
         now = time.monotonic()
         look = now - self._progress_at >= _PROGRESS_S
         told = self._notice.by
@@ -95,11 +100,18 @@ class Watch:
         if 0 < self._checkpoints.step < self._trial.steps:
             self._checkpoints.write(self._trial.steps)
             self._checkpoints.settle()
-        self._meter.add(evaluation_flops=self._trial.evaluation_flops)
+        self._meter.add(evaluation_flops=self._trial.flops_per_evaluation)
 
     def settle(self) -> None:
         """Wait until no checkpoint is being written."""
         self._checkpoints.settle()
+
+    def _keep_milestone(self, done: int) -> None:
+        if done == 0 or done != self._trial.milestone_step:
+            return
+        write = partial(save_milestone, self._folder, self._learner, step=done)
+        with suppress(OSError):  # a longer trial then computes the shared steps again
+            patiently(write, patience_s=_PATIENCE_S, hurry=lambda: bool(self._notice.by))
 
     def _write_progress(self, done: int) -> None:
         batch_size = self._trial.batch_size

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from study.commands.command import add_study_options, declared_study
+from study.commands.command import add_study_options, declared_study, number
 
 NAME = "calibrate"
 HELP = "measure each kind of trial on this machine, for prices and forecasts"
@@ -18,7 +18,10 @@ def add_options(parser: ArgumentParser) -> None:
         help="name of this machine's GPU in the price table (default: that of cluster:)",
     )
     parser.add_argument(
-        "--seconds", type=float, default=60.0, help="approximate time limit in seconds (default: 60)"
+        "--seconds",
+        type=number(1, 10**6),
+        default=60.0,
+        help="approximate time limit in seconds (default: 60)",
     )
 
 

@@ -1,10 +1,11 @@
 """The interface of a command, and options and helpers that several commands share."""
 
 import argparse
+import math
 import os
 import sys
-from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -90,15 +91,47 @@ def add_study_options(parser: ArgumentParser, *, imported: bool = False) -> None
     )
 
 
+def number(least: float, most: float, kind: type[int | float] = float) -> Callable[[str], float]:
+    """Return the reader of an option's number, which must lie within bounds."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:  # not a number is in no bounds
+            what = "a whole number" if kind is int else "a number"
+            raise ArgumentTypeError(f"'{text}' must be {what} from {least:,} to {most:,}")
+        return value
+
+    return read
+
+
+def output_file(text: str) -> Path:
+    """Return the path of a file to write, which must not be a device, a pipe or a folder: it is replaced."""
+    path = Path(text)
+    if path.exists() and not path.is_file():
+        raise ArgumentTypeError(f"'{text}' exists and is not a plain file; name a file to write")
+    return path
+
+
 def add_pool_options(parser: ArgumentParser) -> None:
     """Add the options for the pool and the number of processes."""
-    parser.add_argument("pool", type=Path, help="the pool's folder")
+    parser.add_argument("pool", type=_local_path, help="the pool's folder")
     parser.add_argument(
         "--workers",
-        type=int,
+        type=number(1, 1024, int),
         default=os.cpu_count() or 1,
         help="number of processes (default: one per processor)",
     )
+
+
+def _local_path(text: str) -> Path:
+    if "://" in text:
+        raise ArgumentTypeError(
+            f"{text} is a URL; `data build FOLDER --from {text} --in-place` puts its index into a folder"
+        )
+    return Path(text)
 
 
 def declared_study(options: Namespace) -> "Study":
@@ -116,8 +149,9 @@ def declared_study(options: Namespace) -> "Study":
         raise ValueError(
             f"{imported.folder} is an imported study: only the commands report and recommend can read it"
         )
-    declaration = load_declaration(find_declaration(options.study, imported=imported_names(results)))
-    study = find_study(declaration, results=options.results, pools=options.pools)
+    source = find_declaration(options.study, imported=imported_names(results))
+    declaration = load_declaration(source)
+    study = find_study(declaration, results=options.results, pools=options.pools, source=source)
     if find_imported(declaration.name, study.folder.parent) is not None:
         raise ValueError(f"{study.folder} is an imported study; change the declaration's name (study:)")
     return study

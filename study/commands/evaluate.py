@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.commands.command import open_console
+from budgets.names import neutral
+from study.commands.command import open_console, output_file
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -70,8 +71,10 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, default=0, help="threads to compute and decode with (default: one per core)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this JSON file")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table to this CSV file")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="write all results to this JSON file"
+    )
+    parser.add_argument("--csv", type=output_file, metavar="FILE", help="write the table to this CSV file")
 
 
 def run(options: Namespace) -> int:
@@ -118,7 +121,7 @@ def run(options: Namespace) -> int:
         with new_file(options.csv) as path, path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, ["set", "metric", "value", "standard_error", "images"])
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({name: neutral(value) for name, value in row.items()} for row in rows)
     if options.json:
         content = {
             "checkpoint": options.checkpoint,

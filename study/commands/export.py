@@ -8,13 +8,13 @@ from study.commands.command import add_study_options, refreshed_study
 
 NAME = "export"
 HELP = "write a trial's model as a folder that open_clip can load"
-EXAMPLES: tuple[str, ...] = ("demo 3f2a91c05b7e exported",)
+EXAMPLES: tuple[str, ...] = ("demo 3f2a91c05b7e exported", "demo 'mini-ViT-XS-8 clip top40' exported")
 
 
 def add_options(parser: ArgumentParser) -> None:
     """Add the command's options."""
     add_study_options(parser)
-    parser.add_argument("trial", help="the trial's id, as in results.parquet and `plan --format csv`")
+    parser.add_argument("trial", help="the trial's id, or words of its cell such as 'slip top40'")
     parser.add_argument("folder", type=Path, help="the folder to make")
 
 
@@ -22,19 +22,22 @@ def run(options: Namespace) -> int:
     """Export a finished trial's model, and print how to load it."""
     import torch
 
-    from budgets.names import unknown
     from runners.data.build.in_place import open_pool
     from runners.host.files import new_folder
     from runners.models.export import PIXELS, WEIGHTS, write_architecture, write_origin
     from runners.trials.trial_files import read_outcome
     from study.state.bookkeeping import trial_folder
+    from study.state.selection import select_trials
     from study.state.study import plan_study
 
-    study, trial_id, target = refreshed_study(options), options.trial, options.folder
-    trials = {trial.trial_id: trial for trial in plan_study(study).trials}
-    if trial_id not in trials:
-        raise ValueError(unknown("trial", trial_id, trials))
-    trial, source = trials[trial_id], trial_folder(study, trial_id)
+    study, target = refreshed_study(options), options.folder
+    found = select_trials(plan_study(study), [options.trial])
+    if len(found) > 1:
+        listed = "\n".join(f"  {each.trial_id}: {each.cell}, seed {each.seed}" for each in found)
+        raise ValueError(f"'{options.trial}' matches {len(found)} trials; name one by its id:\n{listed}")
+    (trial,) = found
+    trial_id = trial.trial_id
+    source = trial_folder(study, trial_id)
     study.storage.bring_weights(trial_id)
     outcome = read_outcome(source)
     weights = source / "weights.pt"

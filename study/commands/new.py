@@ -19,7 +19,7 @@ def run(options: Namespace) -> int:
     """Write ``NAME.yaml`` into the working directory, and print the next step."""
     from budgets import values
 
-    name = values.name(options.name)
+    name = values.name(options.name.removesuffix(".yaml"))
     if name in shipped_studies():
         raise ValueError(f"'{name}' is the name of a shipped study; choose another name")
     path = Path(f"{name}.yaml")

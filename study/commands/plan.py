@@ -3,10 +3,9 @@
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.commands.command import add_study_options, declared_study
+from study.commands.command import add_study_options, declared_study, output_file
 
 if TYPE_CHECKING:
     from budgets.planning.plan import Plan
@@ -32,7 +31,7 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=output_file,
         metavar="FILE",
         help="file to write (default: standard output; required for parquet)",
     )

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from study.commands.command import add_study_options, finished_study
+from study.commands.command import add_study_options, finished_study, number
 
 NAME = "recommend"
 HELP = "recommend a configuration for a compute and a data budget, with its uncertainty"
@@ -24,7 +24,7 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--limit",
-        type=float,
+        type=number(1, 10**9),
         default=30.0,
         help="largest factor of extrapolation beyond the measured budgets (default: 30)",
     )

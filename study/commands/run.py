@@ -1,8 +1,13 @@
 """``python -m study run``: run a study's trials, on Ray or without it; ``--dry-run`` only lists them."""
 
+import sys
 from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
 from study.commands.command import add_study_options, open_console, refreshed_study
+
+if TYPE_CHECKING:
+    from study.run.execution import Result
 
 NAME = "run"
 HELP = "run the trials on Ray; finished trials are never run again"
@@ -45,6 +50,16 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--retry-failed", action="store_true", help="run trials again that failed in an earlier run"
     )
+    parser.add_argument(
+        "--pay-again",
+        action="store_true",
+        help="run trials again that were paid before, but whose results are gone (default: ask)",
+    )
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="first rebuild a damaged ledger from results and meters",
+    )
     parser.add_argument("--dry-run", action="store_true", help="list what would run, and change nothing")
 
 
@@ -55,6 +70,7 @@ def run(options: Namespace) -> int:
         0; 1 if trials failed; 3 if the study budget had no room for all trials; 4 if the run was stopped
         before all trials had ended.
     """
+    from study.run.execution import PaidBeforeError
     from study.run.run_study import run_study, would_run
     from study.show.progress import Progress, remaining_text
     from study.state.study import plan_study
@@ -66,10 +82,27 @@ def run(options: Namespace) -> int:
             print(line)
         return 0
     console, local = open_console(), options.backend == "local"
-    with Progress(study.declaration.metric, console, quiet=options.quiet) as progress:
-        result = run_study(
-            study, plan, progress, address=options.address, local=local, only=only, retry_failed=retry_failed
-        )
+
+    def execute(*, pay_again: bool) -> "Result":
+        with Progress(study.declaration.metric, console, quiet=options.quiet) as progress:
+            return run_study(
+                study,
+                plan,
+                progress,
+                address=options.address,
+                local=local,
+                only=only,
+                retry_failed=retry_failed,
+                pay_again=pay_again,
+                repair=options.repair,
+            )
+
+    try:
+        result = execute(pay_again=options.pay_again)
+    except PaidBeforeError as error:
+        if not sys.stdin.isatty() or input(f"study: {error}\nPay them again? [y/N] ").lower() != "y":
+            raise
+        result = execute(pay_again=True)
     if not options.quiet:
         console.print(f"results in {study.folder}", highlight=False)
     for line in remaining_text(result.remaining, result.plan):

@@ -22,7 +22,9 @@ def plain(value: object) -> dict[str, Any]:
         if key.form == "inline":
             content |= found
         elif found not in ({}, [], None):
-            content[key.name] = found
+            *around, name = key.name.split(".")
+            inside = content.setdefault(around[0], {}) if around else content
+            inside[name] = found
     if isinstance(value, Recipe) and value.warmup_samples is not None:
         content["warmup"] = f"{value.warmup_samples} samples"
     for name, _ in list(clashes(value, content.__contains__)):

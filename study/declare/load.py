@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from budgets import values
-from budgets.cost.architecture import catalogue, load_architecture
+from budgets.cost.architecture import catalogue, load_architecture, open_clip_configs
 from budgets.cost.strategy import STRATEGIES
 from budgets.declaration import Declaration, FolderPool, Resources, Training, Tuning
 from budgets.keys import OneOf, keys, tunable
@@ -41,16 +41,17 @@ def find_declaration(name: str, *, imported: tuple[str, ...] = ()) -> Path:
 
 
 def load_declaration(path: Path) -> Declaration:
-    """Read and check a declaration.
+    """Read and check a declaration; relative paths in it are relative to its folder.
 
     Raises:
         DeclarationError: All errors of the file, one per line, each with its line number.
     """
     root, problems = read_root(path)
     walk = Walk(
-        names={"architecture": _architectures(root), "strategy": tuple(STRATEGIES)},
+        names={"architecture": _architectures(root, path.parent), "strategy": tuple(STRATEGIES)},
         special={
             (Declaration, "pool"): _pool,
+            (Declaration, "seeds"): _seeds,
             (Declaration, "training"): _training,
             (Declaration, "resources"): _resources,
             (Tuning, "fields"): _tuned_fields,
@@ -65,21 +66,39 @@ def load_declaration(path: Path) -> Declaration:
         for at, message in declaration.unmatched():
             root.error(message, at)
     problems.raise_any()
-    return declaration
+    return _beside(declaration, path.parent)
 
 
-def _architectures(root: Section) -> tuple[str, ...]:
-    """Return every architecture the declaration may use: the catalogue and the declared folder."""
+def _beside(declaration: Declaration, folder: Path) -> Declaration:
+    """Return a declaration whose relative paths are below the folder of its file."""
+
+    def below(text: str) -> str:
+        return text if "://" in text else str(folder / text)
+
+    pool, catalogue = declaration.pool, declaration.catalogue
+    return replace(
+        declaration,
+        catalogue=None if catalogue is None else below(catalogue),
+        pool=replace(pool, path=below(pool.path)) if isinstance(pool, FolderPool) else pool,
+        evaluation_sets={
+            name: each if each.path is None else replace(each, path=below(each.path))
+            for name, each in declaration.evaluation_sets.items()
+        },
+    )
+
+
+def _architectures(root: Section, around: Path) -> tuple[str, ...]:
+    """Return every architecture that may be used: the catalogue's, open_clip's and the declared folder's."""
     folder = root.take("catalogue", values.path, "")
-    own = {file.stem: file for file in sorted(Path(folder).glob("*.json"))} if folder else {}
+    own = {file.stem: file for file in sorted((around / folder).glob("*.json"))} if folder else {}
     if folder and not own:
         root.error(f"catalogue: '{folder}' must be a folder with JSON files", "catalogue")
     for name in own:
         try:
-            load_architecture(name, Path(folder))
+            load_architecture(name, around / folder)
         except (ValueError, OSError) as error:
             root.error(f"catalogue: {error}", "catalogue")
-    return tuple(sorted({*catalogue(), *own}))
+    return tuple(sorted({*open_clip_configs(), *catalogue(), *own}))
 
 
 def _pool(walk: Walk, root: Section, _: Mapping[str, Any]) -> object:
@@ -103,6 +122,18 @@ def _pool(walk: Walk, root: Section, _: Mapping[str, Any]) -> object:
     (option,) = [each for each in key.options if each.kind is given[0]]
     inner = section if option.form == "inline" else section.section(option.name)
     return walk.read(section if inner is None else inner, option.kind)
+
+
+def _seeds(_: Walk, root: Section, __: Mapping[str, Any]) -> tuple[int, ...]:
+    """Read the seeds; a bare number might be meant as their number."""
+    seeds = root.take_list("seeds", values.positive_or_zero, (0,))
+    if root.is_value("seeds") and seeds and seeds[0] > 1:
+        root.error(
+            f"seeds: {seeds[0]} is one seed, number {seeds[0]}: write [{seeds[0]}] for it, "
+            f"or list {seeds[0]:,} seeds, such as [0, 1, …]",
+            "seeds",
+        )
+    return seeds
 
 
 def _training(walk: Walk, root: Section, found: Mapping[str, Any]) -> Training:

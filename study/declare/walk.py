@@ -1,6 +1,6 @@
 """Reads a section of a declaration into its data class, key by key, as the class's fields define."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, replace
 from typing import Any, TypeVar
 
@@ -35,19 +35,26 @@ class Walk:
         found: dict[str, Any] = {}
         for key in keys(kind):
             default = key.default if defaults is None else getattr(defaults, key.field)
+            apart = [
+                each.name.partition(".")[2] for each in keys(kind) if each.name.startswith(f"{key.name}.")
+            ]
             special = self.special.get((kind, key.field))
-            found[key.field] = (
-                self._value(section, replace(key, default=default))
-                if special is None
-                else special(self, section, found)
-            )
+            around, _, last = key.name.rpartition(".")
+            place = section.section(around) if around else section
+            if special is not None:
+                found[key.field] = special(self, section, found)
+            elif place is None:
+                found[key.field] = default
+            else:
+                found[key.field] = self._value(place, replace(key, name=last, default=default), apart)
         value = kind(**found)
         for at, message in clashes(value, section.has):
             around = f"{section.name}{'.' if at else ' '}" if section.name else ""
             section.error(f"{around}{message}", at or None)
         return value
 
-    def _value(self, section: Section, key: Key) -> Any:  # noqa: ANN401, PLR0911 - of the field's type; one a form
+    def _value(self, section: Section, key: Key, apart: Sequence[str]) -> Any:  # noqa: ANN401, PLR0911 - of the field's type; one a form
+        """Read the value of a key; ``apart`` are names inside its section that are keys of their own."""
         required = key.default is MISSING
         read, read_name = self._named(key.read), self._named(key.read_name)
         match key.form:
@@ -57,12 +64,7 @@ class Walk:
                 values = section.take_list(key.name, read, key.default)
                 return tuple(sorted(values)) if key.rising else values
             case "range":
-                values = section.take_list(key.name, read, key.default or ())
-                if len(values) > 2:  # noqa: PLR2004 - the ends of a range
-                    noun = getattr(key.read, "noun", "").removeprefix("a ")
-                    field = f"{section.name}.{key.name}"
-                    section.error(f"{field} is one {noun}, or the lowest and the highest", key.name)
-                return (min(values), max(values)) if values else None
+                return _range(section, key, section.take_list(key.name, read, key.default or ()))
             case "mapping":
                 return section.take_mapping(key.name, read, read_name)
             case "inline":
@@ -75,7 +77,7 @@ class Walk:
                 return tuple(self.read(each, key.kind) for each in inside)
             case "named":
                 inner = section.section(key.name)
-                names = () if inner is None else inner.names()
+                names = () if inner is None else [name for name in inner.names() if name not in apart]
                 return {
                     name: each for name in names if (each := self._one(inner, name, key.kind)) is not None
                 }
@@ -95,3 +97,14 @@ class Walk:
         if isinstance(read, OneOf) and not read.allowed:
             return replace(read, allowed=self.names[read.kind])
         return read or str
+
+
+def _range(section: Section, key: Key, values: tuple[Any, ...]) -> tuple[Any, Any] | None:
+    """Return the lowest and the highest of one or two values, given in this order."""
+    field = f"{section.name}.{key.name}"
+    if len(values) > 2:  # noqa: PLR2004 - the ends of a range
+        noun = getattr(key.read, "noun", "").removeprefix("a ")
+        section.error(f"{field} is one {noun}, or the lowest and the highest", key.name)
+    elif values and values[0] > values[-1]:
+        section.error(f"{field}: the lowest comes first, found {values[0]:g} before {values[-1]:g}", key.name)
+    return (min(values), max(values)) if values else None

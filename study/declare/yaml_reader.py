@@ -1,12 +1,18 @@
 """Reader of YAML nodes: each error names file and line, and all errors of a file are reported at once."""
 
+import re
+from bisect import insort
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from budgets.keys import DeclaredKeyError
 from budgets.names import unknown
 
 T = TypeVar("T")
@@ -17,8 +23,47 @@ REQUIRED: Any = MISSING
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+_MOST_SHOWN = 20
+_LARGEST_BYTES = 4_000_000
+"""Largest file that is parsed; a hundred thousand values take less."""
+
+
 class DeclarationError(ValueError):
     """One or more errors of a declaration, one per line."""
+
+
+@contextmanager
+def errors_with_line(path: Path | None) -> Iterator[None]:
+    """Context manager that puts file and line of the declared key before a `DeclaredKeyError`.
+
+    Args:
+        path: The declaration's file; None to leave errors as they are.
+
+    Raises:
+        DeclarationError: Instead of the `DeclaredKeyError`.
+    """
+    try:
+        yield
+    except DeclaredKeyError as error:
+        if path is None:
+            raise
+        raise DeclarationError(f"{path}:{_line(path, error.key)}: {error}") from None
+
+
+def _line(path: Path, key: str) -> int:
+    """Return the line of a key such as ``grid[2].quality``, or of what is there on the way to it."""
+    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
+    line = 1
+    for name, number in re.findall(r"(\w[\w-]*)(?:\[(\d+)\])?", key):
+        inside = node.value if isinstance(node, yaml.MappingNode) else ()
+        found = next((pair for pair in inside if pair[0].value == name), None)
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+        if number and isinstance(node, yaml.SequenceNode):
+            node = node.value[int(number) - 1]
+            line = node.start_mark.line + 1
+    return line
 
 
 class Problems:
@@ -30,28 +75,36 @@ class Problems:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lines: dict[tuple[int, str], None] = {}
+        self._first: list[tuple[int, str]] = []  # sorted, the first of the file
+        self._lines: Counter[int] = Counter()
 
-    def add(self, node: yaml.Node, message: str) -> None:
-        """Record an error at a node."""
-        self._lines[node.start_mark.line + 1, message] = None
+    def add(self, node: yaml.Node, message: str | Callable[[], str]) -> None:
+        """Record an error at a node; of a message that takes time, the function that writes it."""
+        line = node.start_mark.line + 1
+        if len(self._first) < _MOST_SHOWN or line < self._first[-1][0]:
+            error = line, message if isinstance(message, str) else message()
+            if error in self._first:
+                return
+            insort(self._first, error)
+            del self._first[_MOST_SHOWN:]
+        self._lines[line] += 1
 
     def within(self, node: yaml.Node) -> bool:
         """Return whether an error was recorded in the lines of a node."""
         # A block ends where the next key begins.
         first, last = node.start_mark.line + 1, node.end_mark.line + (node.end_mark.column > 0)
-        return any(first <= line <= last for line, _ in self._lines)
+        return any(first <= line <= last for line in self._lines)
 
     def raise_any(self) -> None:
-        """Raise all errors recorded so far.
+        """Raise the first errors of the file, and the number of the others.
 
         Raises:
             DeclarationError: At least one error was recorded.
         """
-        if self._lines:
-            raise DeclarationError(
-                "\n".join(f"{self.path}:{line}: {text}" for line, text in sorted(self._lines))
-            )
+        if self._first:
+            told = [f"{self.path}:{line}: {text}" for line, text in self._first]
+            more = self._lines.total() - len(told)
+            raise DeclarationError("\n".join([*told, *([f"and {more:,} more errors"] if more else [])]))
 
 
 class Section:
@@ -156,6 +209,10 @@ class Section:
         """Return whether a key holds an inner mapping."""
         return isinstance(self._values.get(key), yaml.MappingNode)
 
+    def is_value(self, key: str) -> bool:
+        """Return whether a key holds a single value."""
+        return isinstance(self._values.get(key), yaml.ScalarNode)
+
     def where(self, key: str) -> str:
         """Return file and line of a key, or of the section if the key is absent."""
         return f"{self.problems.path}:{self._keys.get(key, self.node).start_mark.line + 1}"
@@ -182,11 +239,12 @@ class Section:
         """Record an error for every key that was never taken, also in inner sections."""
         for key, node in self._keys.items():
             if key not in self._asked:
-                self.problems.add(
-                    node, unknown("key", self._field(key), [self._field(name) for name in self._asked])
-                )
+                self.problems.add(node, partial(self._unknown, key))
         for section in self._inner.values():
             section.done()
+
+    def _unknown(self, key: str) -> str:
+        return unknown("key", self._field(key), [self._field(name) for name in self._asked])
 
     def _inside(self, key: str, node: yaml.Node) -> "Section":
         """Return an inner section, the same object each time."""
@@ -224,7 +282,12 @@ def read_root(path: Path) -> tuple[Section, Problems]:
     """
     problems = Problems(path)
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_BYTES + 1)
+        if len(content) > _LARGEST_BYTES:
+            raise DeclarationError(
+                f"{path}: larger than {_LARGEST_BYTES // 10**6} MB, which no declaration is"
+            )
         node = yaml.compose(content.decode("utf-8"), Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         found_at = error.problem_mark.line + 1 if error.problem_mark else 1

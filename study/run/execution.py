@@ -6,7 +6,7 @@ in the names of their trials, in the budget they may use, and in the tables they
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,16 +14,34 @@ from typing import Any, ClassVar
 
 from budgets.book.ledger import Ledger, drop_torn_line
 from budgets.planning.plan import Plan, Trial
+from budgets.planning.trunks import before
 from runners.data.reading.cache import drop_idle
 from runners.scheduling.backend import Backend, Ended, Job
-from runners.scheduling.schedule import Done, GiveUp, Retry, Schedule, ScheduledTrial, Start
+from runners.scheduling.schedule import (
+    Done,
+    EndBranches,
+    GiveUp,
+    Retry,
+    Schedule,
+    ScheduledTrial,
+    Start,
+    State,
+)
 from runners.trials.loggers import Loggers
 from runners.trials.throughput import predict_s
 from runners.trials.trial import run_trial, take_part
-from runners.trials.trial_files import Outcome, drop_scaffolding, forget_failure, kept_steps, write_failure
+from runners.trials.trial_files import (
+    Outcome,
+    drop_milestone,
+    drop_scaffolding,
+    forget_failure,
+    kept_steps,
+    milestone,
+    write_failure,
+)
 from study.run.site import Site
 from study.show.progress import Progress
-from study.state.agenda import Agenda
+from study.state.agenda import Agenda, paid_again
 from study.state.bookkeeping import (
     add_event,
     book_given_up,
@@ -61,6 +79,10 @@ class Result:
     def unfinished(self) -> bool:
         """Whether any trial is left without a result."""
         return bool(self.failures or self.remaining or self.stopped)
+
+
+class PaidBeforeError(ValueError):
+    """Trials of the run were paid before, but their results are gone; running them pays them again."""
 
 
 class Execution(ABC):
@@ -124,7 +146,12 @@ class Execution(ABC):
 
         A trial writes its folder before the driver books it, so after a crash of the driver the ledger may
         lack results that the folders hold.
+
+        Raises:
+            PaidBeforeError: Trials would be paid again, and the run may not do that.
+            ValueError: The ledger contradicts a result.
         """
+        self._refuse_to_pay_again(todo)
         drop_torn_line(self.study.folder / "events.jsonl")
         self.ledger.charge(self.plan)
         for trial in self.trials.values():
@@ -132,10 +159,12 @@ class Execution(ABC):
             if outcome is None:
                 if self.ledger.has_reserved(trial.trial_id):
                     self._book_lost(trial)
+                    self.ledger.renew(trial.trial_id, trial.paid_flops)
                 continue
             drop_scaffolding(self.folder(trial.trial_id))
             if not self.ledger.has_spent(trial.trial_id):
-                self.ledger.reserve(trial.trial_id, trial.train_flops)
+                paid = outcome.row["paid_flops"] if outcome.row["trunk"] else 0
+                self.ledger.reserve(trial.trial_id, max(trial.paid_flops, paid))
             self._take(trial, outcome)
         self.failures.update(todo.failed)
         for trial in todo.to_run:
@@ -148,6 +177,8 @@ class Execution(ABC):
         Raises:
             ValueError: A trial does not fit on the nodes of the cluster.
         """
+        waiting = self._end_lost_branches(waiting)
+        ids = {trial.trial_id for trial in waiting}
         measured = measured_throughput(self.study, self.plan)
 
         def scheduled(trial: Trial) -> ScheduledTrial:
@@ -156,7 +187,8 @@ class Execution(ABC):
                 predicted_s=predict_s(trial, measured),
                 resources=needs(self.study, trial),
                 nodes=trial.resources.nodes,
-                train_flops=0 if self.ledger.has_reserved(trial.trial_id) else trial.train_flops,
+                train_flops=0 if self.ledger.has_reserved(trial.trial_id) else trial.paid_flops,
+                after="" if self._can_start(trial) or trial.previous not in ids else trial.previous,
             )
 
         retries = self.study.declaration.resources.retries
@@ -166,7 +198,9 @@ class Execution(ABC):
         slots = here.slots
         self.event(f"{self.name}-started", slots=slots, trials=len(waiting))
         while True:
-            self._schedule.add(map(scheduled, self._further(slots)))
+            further = self._further(slots)
+            ids.update(trial.trial_id for trial in further)
+            self._schedule.add([scheduled(trial) for trial in further])
             if not self._obey(backend):
                 break
             here.look()
@@ -174,6 +208,7 @@ class Execution(ABC):
                 slots = here.slots
                 self.event("slots-changed", slots=slots)
             self._heed(backend)
+            self._see_milestones(self._started_at)
             for ended in here.wait(_WAIT_S):
                 self._end(ended)
             for trial_id in [each for each, due in self._retry_at.items() if due <= time.monotonic()]:
@@ -216,7 +251,7 @@ class Execution(ABC):
     def _further(self, slots: int) -> Sequence[Trial]:
         """Return trials to add where fewer wait or run than there are slots."""
         waiting = self._schedule.unfinished()
-        free = max(1, slots) - len(waiting)
+        free = max(1, slots) - len(waiting) + self._schedule.count(State.BLOCKED)
         if free <= 0 or self._stopped:
             return ()
         room = self.room_flops
@@ -251,6 +286,8 @@ class Execution(ABC):
                     self._leave_out(self.trials[trial_id])
                 case GiveUp(trial=trial_id, cause=cause):
                     self._give_up(self.trials[trial_id], keep=cause == "crashed")
+                case EndBranches(trial=trial_id, branches=branches):
+                    self._end_branches(trial_id, branches)
                 case Done():
                     return False
         return True
@@ -259,17 +296,18 @@ class Execution(ABC):
         trial = self.trials[trial_id]
         # Reserve before the start: if the driver dies in between, the next run finds the reservation and
         # books the trial's FLOPs, so that no computed FLOP is missing from the ledger.
-        self.site.with_storage(partial(self.ledger.reserve, trial_id, trial.train_flops))
+        self.site.with_storage(partial(self.ledger.reserve, trial_id, trial.paid_flops))
         taken = {slot for slot, _ in self._started_at.values()}
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         self._started_at[trial_id] = (slot, time.monotonic())
         where = {"nodes": nodes} if backend.binds else {}
-        self.event("trial-started", trial=trial_id, slot=slot, **where)
+        devices = trial.resources.devices
+        self.event("trial-started", trial=trial_id, slot=slot, devices=devices, **where)
         backend.start(
             Job(
                 trial=trial_id,
                 run=self.study.storage.call(
-                    run_trial if len(nodes) == 1 else take_part, trial_job(self.study, trial)
+                    run_trial if len(nodes) == 1 else take_part, trial_job(self.study, trial, self.trials)
                 ),
                 nodes=nodes,
                 resources=self._schedule.task(trial_id).resources,
@@ -283,9 +321,10 @@ class Execution(ABC):
         span = {"trial": ended.trial, "slot": slot, "wall_s": time.monotonic() - started_at}
         self._last[ended.trial] = span, ended.reason
         self.site.with_storage(partial(self.study.storage.fetch, ended.trial))
+        self._see_milestones([ended.trial])
         if ended.how == "finished":
             assert isinstance(ended.value, Outcome)
-            self._schedule.finish(ended.trial)
+            self._schedule.finish(ended.trial, milestone=_passed(trial, ended.value))
             timing = {name: value for name, value in ended.value.timing.items() if name != "wall_s"}
             self.event("trial-finished", **span, **timing)
             self._take(trial, ended.value)
@@ -310,15 +349,32 @@ class Execution(ABC):
     def _take(self, trial: Trial, outcome: Outcome) -> None:
         self.outcomes[trial.trial_id] = outcome
         folder = self.folder(trial.trial_id)
-        self.site.with_storage(partial(book_outcome, self.ledger, trial, folder, outcome))
+        book = partial(book_outcome, self.ledger, trial, folder, outcome, self.progress.say)
+        self.site.with_storage(book)
         self._loggers.finish(outcome.row, folder / "curve.parquet")
+        if trial.previous and milestone(folder) is not None:  # longer trials continue from this one
+            drop_milestone(self.folder(trial.previous))
 
     def _book_lost(self, trial: Trial) -> None:
         folder = self.folder(trial.trial_id)
-        for path in self.site.with_storage(partial(book_lost, self.ledger, trial, folder)):
+        book = partial(book_lost, self.ledger, trial, folder, self.progress.say)
+        for path in self.site.with_storage(book):
             self.event("checkpoint-damaged", trial=trial.trial_id, file=path.name)
             self.progress.say(
                 f"{self.words(trial)}: {path} is damaged and was removed; using the checkpoint before it"
+            )
+
+    def _book_given_up(self, trial: Trial) -> None:
+        folder = self.folder(trial.trial_id)
+        book = partial(book_given_up, self.ledger, trial.trial_id, folder, self.progress.say)
+        self.site.with_storage(book)
+
+    def _refuse_to_pay_again(self, todo: Agenda) -> None:
+        paid = [trial for trial in todo.to_run if self.ledger.has_spent(trial.trial_id)]
+        if paid and not self.site.pay_again:
+            raise PaidBeforeError(
+                f"{paid_again(paid)}: their results are not in {self.study.folder / 'trials'} any more. "
+                f"Restore the folders (such as {paid[0].trial_id}), or use --pay-again"
             )
 
     def _retry(self, trial: Trial, attempt: int) -> None:
@@ -335,7 +391,7 @@ class Execution(ABC):
         # Close the reservation first: if the driver dies before the failure is written, the trial runs again;
         # in the other order a failed trial would hold its reservation for good.
         if not keep:
-            self.site.with_storage(partial(book_given_up, self.ledger, trial.trial_id, folder))
+            self._book_given_up(trial)
         self.site.with_storage(partial(write_failure, folder, reason))
         self.site.with_storage(partial(self.study.storage.give, trial.trial_id))
         self.event("trial-failed", **span, reason=reason)
@@ -343,12 +399,56 @@ class Execution(ABC):
         self._loggers.leave(trial.trial_id)
         self.progress.failed(trial, reason)
 
+    def _can_start(self, trial: Trial) -> bool:
+        """Return whether a trial needs no other one to run before it."""
+        previous = self.trials.get(trial.previous)
+        return (
+            previous is None
+            or kept_steps(self.folder(trial.trial_id)) > 0
+            or milestone(self.folder(previous.trial_id)) is not None
+            or (
+                previous.trial_id in self.outcomes
+                and _passed(previous, self.outcomes[previous.trial_id])  # lost: it is computed again
+            )
+        )
+
+    def _end_lost_branches(self, waiting: Sequence[Trial]) -> list[Trial]:
+        """Return the trials that can run; the others wait for a trial that ended before its milestone."""
+        runs, lost = dict[str, Trial](), dict[str, list[str]]()
+        for trial in sorted(waiting, key=lambda each: each.samples_seen):
+            if self._can_start(trial) or trial.previous in runs:
+                runs[trial.trial_id] = trial
+                continue
+            first = [each.trial_id for each in before(trial, self.trials)]
+            ended = next((each for each in first if each in self.outcomes or each in self.failures), first[0])
+            lost.setdefault(ended, []).append(trial.trial_id)
+        for ended, branches in lost.items():
+            self._end_branches(ended, branches)
+        return [trial for trial in waiting if trial.trial_id in runs]
+
+    def _end_branches(self, trunk: str, branches: Sequence[str]) -> None:
+        """Record as failed the trials whose milestones a trial of their trunk did not reach; say it once."""
+        outcome = self.outcomes.get(trunk)
+        how = "failed" if outcome is None else "diverged"
+        reason = f"its trunk ended: {self.words(self.trials[trunk])} {how} before its milestone"
+        for trial_id in branches:
+            self.site.with_storage(partial(write_failure, self.folder(trial_id), reason))
+            self.site.with_storage(partial(self.study.storage.give, trial_id))
+            self.failures[trial_id] = reason
+        self.event("trunk-ended", trunk=trunk, branches=list(branches), reason=reason)
+        self.progress.trunk_ended([self.trials[each] for each in branches], reason)
+
+    def _see_milestones(self, trials: Iterable[str]) -> None:
+        """Tell the schedule which trials have reached their milestones."""
+        for trial_id in trials:
+            if self.trials[trial_id].milestone_step and milestone(self.folder(trial_id)) is not None:
+                self._schedule.milestone(trial_id)
+
     def _leave_out(self, trial: Trial) -> None:
         """Book a trial that the budget has no room for; a later run with a larger budget starts it anew."""
         self._retry_at.pop(trial.trial_id, None)
         _, reason = self._last.get(trial.trial_id, ({}, "not started"))
-        folder = self.folder(trial.trial_id)
-        self.site.with_storage(partial(book_given_up, self.ledger, trial.trial_id, folder))
+        self._book_given_up(trial)
         self.site.with_storage(partial(self.study.storage.give, trial.trial_id))
         self.event("trial-left-out", trial=trial.trial_id, reason=f"{reason}; the budget has no room for it")
         self._remaining.append(trial)
@@ -358,3 +458,8 @@ class Execution(ABC):
         self.site.with_storage(self.write_tables)
         took_s = time.monotonic() - began
         self._tables_due = time.monotonic() + max(_WRITE_TABLES_S, _TABLES_PAUSE * took_s)
+
+
+def _passed(trial: Trial, outcome: Outcome) -> bool:
+    """Return whether a trial with a result got as far as its milestone."""
+    return int(outcome.row["steps"]) >= trial.milestone_step

@@ -14,7 +14,7 @@ from budgets.quantity import format_flops
 from runners.host.files import new_file, write_json
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table, to_frame, write_table
 from runners.scheduling.backend import Backend
-from runners.trials.trial_files import Outcome
+from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone
 from study.declare.dump import dump_declaration
 from study.run.choosing import Chooser
 from study.run.execution import Execution, Result
@@ -89,9 +89,12 @@ class Run(Execution):
         """Take over the results of earlier runs, also of trials that are no longer in the plan."""
         known = {trial.trial_id for trial in self.plan.all_trials}
         for trial_id in sorted(reserved(read_entries(self.ledger.path)).keys() - known):
-            book_left_behind(self.ledger, trial_id, self.folder(trial_id))
+            book_left_behind(self.ledger, trial_id, self.folder(trial_id), self.progress.say)
             self.site.with_storage(partial(self.study.storage.give, trial_id))
         super().take_up(todo)
+        # Values that lost the tuning are trained no further.
+        for trial_id in known - self.trials.keys():
+            drop_milestone(self.folder(trial_id))
 
     def further(self, slots: int, waiting: Sequence[str], room_flops: int | None) -> Sequence[Trial]:
         """Choose further trials of an adaptive study, and write down why."""
@@ -102,13 +105,14 @@ class Run(Execution):
         )
         if decision is None:
             return ()
-        for pick in decision.picks:
+        picks = self._chooser.trials(decision, waiting)
+        for pick in picks.values():
             self.event(CHOSEN, trial=pick.trial, cost_flops=pick.cost_flops, reason=pick.reason)
         if decision.answers:
             self.event(COURSE, **course(decision, self.ledger.spent_flops))
         if decision.stop:
             self.progress.say(f"no further trial is chosen: {decision.stop}")
-        return self._chooser.trials(decision)
+        return [self._chooser.planned(trial) for trial in picks]
 
     def _begin_choosing(self, todo: Agenda) -> list[Trial]:
         """Return the trials that an adaptive study goes on with: those chosen before, else the next ones."""
@@ -147,15 +151,20 @@ class Run(Execution):
         """Rewrite results and curves in the plan's order, so that the same trials give the same bytes."""
         rows: list[Mapping[str, Any]] = []
         curves: list[pd.DataFrame] = []
+        midway: list[pd.DataFrame] = []
         for trial_id, trial in self.trials.items():
             if trial_id in self.outcomes:
                 rows.append(self.outcomes[trial_id].row)
                 curves.append(read_table(self.folder(trial_id) / "curve.parquet"))
+                if (on_the_way := self.folder(trial_id) / MIDWAY).exists():
+                    midway.append(read_table(on_the_way))
             elif trial_id in self.failures:
                 rows.append(_failed_row(trial, self.failures[trial_id]))
         write_table(self.study.folder / "results.parquet", to_frame(rows, RESULT_COLUMNS))
         joined = pd.concat(curves, ignore_index=True) if curves else to_frame([], CURVE_COLUMNS)
         write_table(self.study.folder / "curves.parquet", joined)
+        if midway:
+            write_table(self.study.folder / MIDWAY, pd.concat(midway, ignore_index=True))
 
     def _say_differences(self) -> None:
         found = reconcile(self.plan, read_entries(self.ledger.path))
@@ -179,7 +188,7 @@ class Run(Execution):
             for entry in read_entries(self.ledger.path)
             if entry.entry == "spent" and entry.what not in ids
         }
-        ahead = sum(t.train_flops for t in self.plan.trials if not self.ledger.has_spent(t.trial_id))
+        ahead = sum(t.paid_flops for t in self.plan.trials if not self.ledger.has_spent(t.trial_id))
         chosen = self.study.declaration.design.adaptive  # within what is left
         if cap is not None and others and not chosen and self.ledger.spent_flops + ahead > cap:
             raise ValueError(
@@ -196,7 +205,8 @@ class Run(Execution):
         planned, left_out = plan_tables(self.plan)
         write_table(folder / "plan.parquet", planned)
         write_table(folder / "left-out.parquet", left_out)
-        write_json(folder / "environment.json", environment())
+        pool = {trial.pool for trial in self.plan.all_trials}
+        write_json(folder / "environment.json", environment() | {"pool fingerprint": ", ".join(pool)})
 
 
 def _failed_row(trial: Trial, reason: str) -> dict[str, Any]:
@@ -206,6 +216,7 @@ def _failed_row(trial: Trial, reason: str) -> dict[str, Any]:
         "steps": 0,
         "epochs": 0.0,
         "train_flops": 0.0,
+        "paid_flops": 0.0,
         "evaluation_flops": 0.0,
         "precision": trial.recipe.precision,
         "status": "failed",

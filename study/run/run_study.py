@@ -17,6 +17,7 @@ from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import agenda, agenda_lines, tuning_agenda
 from study.state.bookkeeping import trial_folder, trial_job
+from study.state.repair import repair_ledger, trial_folders
 from study.state.selection import select_trials
 from study.state.study import Study, ensure_pool
 
@@ -32,6 +33,8 @@ def run_study(  # noqa: PLR0913 - the options of a command
     local: bool = False,
     only: Sequence[str] = (),
     retry_failed: bool = False,
+    pay_again: bool = False,
+    repair: bool = False,
 ) -> Result:
     """Run every trial that has no result yet.
 
@@ -43,8 +46,11 @@ def run_study(  # noqa: PLR0913 - the options of a command
         local: Whether to run without Ray.
         only: The trials to run, by id or by words of their cells; empty for all.
         retry_failed: Whether to run trials again that failed in an earlier run.
+        pay_again: Whether to run trials again that were paid before, but have no result any more.
+        repair: Whether to rebuild a damaged ledger first.
 
     Raises:
+        PaidBeforeError: Trials would be paid again without ``pay_again``.
         ValueError: The study can't be run, or another run of it is active.
     """
     if local and address is not None:
@@ -57,14 +63,18 @@ def run_study(  # noqa: PLR0913 - the options of a command
     # let the workers of a dead driver exit before their trials' files are read and booked.
     with ExitStack() as until_the_end:
         until_the_end.enter_context(study.storage.claim(progress.say))
-        site = until_the_end.enter_context(Site(study, progress, address=address, local=local))
+        site = until_the_end.enter_context(
+            Site(study, progress, address=address, local=local, pay_again=pay_again)
+        )
         if not local and cluster_address(address) is not None:
             _ = site.backend  # a wrong address is refused before a pool is built
         ensure_pool(study, progress.tell)
         for trial in plan.all_trials[:1]:  # one is enough: all trials read the same pool and sets
             study.storage.share(trial_job(study, trial), progress.say)
         (study.folder / "trials").mkdir(exist_ok=True)
-        _outlast_workers(study)
+        _outlast_workers(study, every=repair)
+        if repair:
+            repair_ledger(study, plan, progress.tell)
         if plan.tuning is not None and plan.tuning.waiting:
             tuned = tune_study(study, plan, progress, site, retry_failed=retry_failed)
             if tuned.unfinished:
@@ -81,6 +91,7 @@ def would_run(
     Raises:
         ValueError: The run would be refused.
     """
+    require_runnable(study.declaration)
     _check_tuning(plan, only=only)
     tuning = None
     if plan.tuning is not None and plan.tuning.waiting:
@@ -88,11 +99,17 @@ def would_run(
     yield from agenda_lines(study, plan, agenda(study, plan, only=only, retry_failed=retry_failed), tuning)
 
 
-def _outlast_workers(study: Study) -> None:
-    """Wait until the workers of a killed driver have exited, so that their FLOPs can be booked."""
+def _outlast_workers(study: Study, *, every: bool) -> None:
+    """Wait until the workers of a killed driver have exited, so that their FLOPs can be booked.
+
+    Args:
+        study: The study.
+        every: True to look at every trial, because the ledger may not name them.
+    """
     deadline = time.monotonic() + _DYING_S
-    for trial_id in reserved(read_entries(study.folder / "ledger.jsonl")):
-        wait_until_free(trial_folder(study, trial_id) / ".lock", deadline - time.monotonic())
+    held = () if every else reserved(read_entries(study.folder / "ledger.jsonl"))
+    for folder in trial_folders(study) if every else (trial_folder(study, trial_id) for trial_id in held):
+        wait_until_free(folder / ".lock", deadline - time.monotonic())
 
 
 def _check(study: Study, plan: Plan, progress: Progress, *, only: Sequence[str]) -> None:

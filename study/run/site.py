@@ -30,6 +30,7 @@ class Site:
         progress: The view that shows progress.
         address: The option ``--address``, or None.
         local: Whether to run without Ray.
+        pay_again: Whether trials may be run that were paid before, but have no result any more.
 
     Attributes:
         notice: The signal that asked the run to stop, if any.
@@ -42,7 +43,9 @@ class Site:
         *,
         address: str | None = None,
         local: bool = False,
+        pay_again: bool = False,
     ) -> None:
+        self.pay_again = pay_again
         self._study, self._progress = study, progress
         self._address, self._local = address, local
         self._backend: Backend | None = None

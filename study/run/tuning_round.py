@@ -54,12 +54,12 @@ class Round(Execution):
         self.progress.show(
             self.study.folder,
             trials,
-            planned_flops=sum(trial.train_flops for trial in trials),
+            planned_flops=sum(trial.paid_flops for trial in trials),
             spent_flops=self.ledger.spent_flops,
             phase="tuning",
         )
         if todo.to_run:
-            cost = format_flops(sum(trial.train_flops for trial in todo.to_run))
+            cost = format_flops(sum(trial.paid_flops for trial in todo.to_run))
             self.progress.tell(f"tuning: {len(todo.to_run)} trials, {cost}; {self._tuning.metric} selects")
             rows = [{**plan_row(trial), "predicted_s": predict_s(trial, {})} for trial in trials]
             write_table(self.study.folder / "tuning-plan.parquet", to_frame(rows, PLAN_COLUMNS))

@@ -82,9 +82,11 @@ def _left_out(grid: Grid, plan: Plan, candidate: GridCell, trials: list[Trial]) 
 def _sample(setup: Combination, cost: SampleCost) -> Iterator[str]:
     how, architecture = setup.strategy, setup.architecture
     tower = architecture.image_tower(how.kept_fraction)
-    config = complete(architecture.config)
     tokens = ""
-    if architecture.is_vit:
+    if not architecture.closed_form:
+        yield f"{architecture.name} is counted by torch on the meta device: {architecture.why_counted}"
+    elif architecture.drops_patches:
+        config = complete(architecture.config)
         all_patches = kept_patches(config.vision, 1)
         kept = kept_patches(config.vision, how.kept_fraction)
         tokens = f", {kept:,} of {all_patches:,} patches kept and a class token"
@@ -138,8 +140,10 @@ def _trial(grid: Grid, candidate: GridCell) -> Iterator[str]:
         product += f" + {tail * batch:,} x {setup.tail_flops_per_sample:,}"
     yield f"a trial: {product} = {total:,} FLOP ({format_flops(total)})"
     images, texts = grid.evaluation.images, grid.evaluation.texts
+    on_the_way = len(grid.declaration.evaluate_at)
+    times = f" x {1 + on_the_way} times" if on_the_way else ""
     yield (
-        f"its evaluation, beside the budget: {images:,} images and {texts:,} texts forward = "
+        f"its evaluation, beside the budget: {images:,} images and {texts:,} texts forward{times} = "
         f"{setup.evaluation_flops:,} FLOP"
     )
     if grid.device_bytes is not None and not grid.declaration.resources.auto:

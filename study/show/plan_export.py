@@ -10,10 +10,12 @@ from pathlib import Path
 
 from budgets.cost.flops import CONVENTION
 from budgets.declaration import Declaration
+from budgets.names import neutral
 from budgets.planning.plan import Plan, TuningPlan
 from budgets.planning.price import Speeds, device_hours, price
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame, write_table
 from study.show.plan_view import plan_axes
+from study.state.study import counted_models
 from study.state.tuning_table import winner_facts
 
 _ON_A_CLUSTER = {
@@ -35,7 +37,7 @@ def plan_csv(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     for row in (*_trial_rows(declaration, plan, own), *map(left_out_row, plan.left_out)):
-        writer.writerow({name: "" if _is_nan(value) else value for name, value in row.items()})
+        writer.writerow({name: "" if _is_nan(value) else neutral(value) for name, value in row.items()})
     yield from text.getvalue().splitlines()
 
 
@@ -56,6 +58,7 @@ def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str
         "train_flops_by": {axis: plan.train_flops_by(what) for axis, what in plan_axes().items()},
         "charges": [asdict(charge) for charge in plan.charges],
         "notes": list(plan.warnings),
+        "measured_by_torch": counted_models(declaration),
         "price": None
         if cluster is None
         else {"cluster": asdict(cluster)} | asdict(price(plan, cluster, own=own)),
@@ -87,6 +90,7 @@ def _trial_rows(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[d
     for trial in plan.trials:
         row = plan_row(trial) | {
             "train_flops": trial.train_flops,
+            "paid_flops": trial.paid_flops,
             "evaluation_flops": trial.evaluation_flops,
             "level_flops": math.nan if trial.cell.level_flops is None else trial.cell.level_flops,
         }

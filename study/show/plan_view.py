@@ -10,6 +10,7 @@ from budgets.planning.price import Price, Range, Speeds, device_hours, price, ut
 from budgets.planning.winner import words
 from budgets.quantity import format_count, format_flops, format_seconds
 from study.show.text_table import text_table
+from study.state.study import counted_models
 
 _TEXT_COLUMNS = ("architecture", "strategy", "quality", "seeds", "GPUs", "chosen for")
 _MOST_CELLS = 100
@@ -46,6 +47,8 @@ def plan_lines(
     for charge in plan.charges:
         yield f"charged once: {format_flops(charge.train_flops)} for the quality score ({charge.what})"
     yield from _totals(declaration, plan, seconds, measured=measured, own=own)
+    if counted := counted_models(declaration):
+        yield f"measured by torch's FLOP counter, without closed form: {counted}"
     for warning in plan.warnings:
         yield f"note: {warning}"
 

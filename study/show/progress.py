@@ -109,6 +109,13 @@ class Progress:
         self._look([trial.trial_id])
         self.say(text)
 
+    def trunk_ended(self, branches: Sequence[Trial], reason: str) -> None:
+        """Show that trials will not run because the trunk that they continue from ended."""
+        text = f"FAILED {len(branches)} longer trials of a trunk, seed {branches[0].seed}: {reason}"
+        self._failed[branches[0].trial_id] = text
+        self._look([trial.trial_id for trial in branches])
+        self.say(text)
+
     def say(self, text: str) -> None:
         """Print a line above the live view, even if the view is quiet."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -185,8 +192,9 @@ class Progress:
         for trial_id, trial in self._trials.items():
             state = self._states[trial_id]
             if state.column in {"waiting", "running"}:
-                samples = trial.samples_seen - seen.get(trial_id, state.kept_steps * trial.batch_size)
-                planned = predict_s(trial, {}) * samples / trial.samples_seen
+                done = seen.get(trial_id, state.kept_steps * trial.batch_size)
+                samples = trial.samples_seen - max(done, trial.shared_samples)
+                planned = predict_s(trial, {}) * samples / (trial.samples_seen - trial.shared_samples)
                 ahead.append(Ahead(kind=kind(trial), samples=samples, predicted_s=planned))
         return time_left(ahead, speeds, self._slots)
 
@@ -213,7 +221,7 @@ def remaining_text(remaining: Sequence[Trial], plan: Plan) -> list[str]:
     for trial in remaining:
         tried = f", {words(values[trial.trial_id])}" if trial.trial_id in values else ""
         seeds.setdefault(f"{trial.cell}{tried}", []).append(str(trial.seed))
-    needs = format_flops(sum(trial.train_flops for trial in remaining))
+    needs = format_flops(sum(trial.paid_flops for trial in remaining))
     if plan.tuning is not None and remaining[0].trial_id in values:
         first = (
             f"{len(remaining)} of {len(plan.tuning.trials)} trials of the tuning remain and need {needs}: "

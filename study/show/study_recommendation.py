@@ -69,7 +69,5 @@ def _results(study: Study | Imported) -> pd.DataFrame:
         return study.results()
     path = study.folder / "results.parquet"
     if not path.exists():
-        raise ValueError(
-            f"{study.folder} has no results; run `python -m study run {study.declaration.name}` first"
-        )
+        raise ValueError(f"{study.folder} has no results; run `python -m study run {study.word}` first")
     return read_table(path)

@@ -2,7 +2,10 @@
 
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -13,54 +16,139 @@ from analysis.paper.paper_page import write_paper_page
 from analysis.paper.paper_panels import READERS
 from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
+from budgets.book.ledger import read_entries
 from budgets.cost.flops import CONVENTION
-from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, read_json_lines, read_table, to_frame
+from budgets.declaration import FolderPool
+from runners.results import (
+    CURVE_COLUMNS,
+    MIDWAY_COLUMNS,
+    RESULT_COLUMNS,
+    read_json_lines,
+    read_table,
+    to_frame,
+)
+from runners.trials.trial_files import MIDWAY
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from study.state.begun import begun
 from study.state.design import not_chosen
+from study.state.environment import own_version
 from study.state.imported import Imported
-from study.state.study import Study
+from study.state.study import Study, counted_models
+from study.storage.lock import running as running_now
 
+RELOAD_S = 30
+"""Seconds after which the page of a running study reloads itself."""
+_LOOK_S = 5.0
 _MOST_PROCESSES = 4
 
 
-def report_study(study: Study) -> Iterator[str]:
+def report_study(study: Study, *, reload_s: int | None = None) -> Iterator[str]:
     """Write ``results/<study>/report/`` and yield the lines of the findings.
+
+    Args:
+        study: The study.
+        reload_s: Seconds after which the page reloads itself; None for never.
+
+    Raises:
+        ValueError: The study has not been run.
+    """
+    folder, frames = study.folder, study_frames(study)
+    environment = _environment(folder / "environment.json")
+    counted = counted_models(study.declaration)
+    measured = f" Measured by torch's FLOP counter, without closed form: {counted}." if counted else ""
+    summary = write_report(
+        folder / "report",
+        frames,
+        declaration_text=(folder / "study.yaml").read_text(encoding="utf-8"),
+        provenance=_provenance(study, frames.events)
+        | _trained_with(environment)
+        | {"FLOPs": CONVENTION + measured},
+        processes=_processes(),
+        made=_now(),
+        reload_s=reload_s,
+    )
+    yield from summary.lines
+    yield f"report: {summary.page}"
+
+
+def watch_study(study: Study, say: Callable[[str], None]) -> None:
+    """Rewrite a study's report as results come, until its run has ended.
+
+    The page reloads itself meanwhile; the last one, of the ended run, does not.
+
+    Args:
+        study: The study.
+        say: Takes a line about each page.
+
+    Raises:
+        ValueError: The study has not been run.
+    """
+    seen: tuple[int, bool] | None = None
+    going = True
+    while going:
+        going = running_now(study.folder) is not None
+        table = study.folder / "results.parquet"
+        state = (table.stat().st_mtime_ns if table.exists() else 0, going)
+        began = time.monotonic()
+        if state != seen:
+            *_, page = report_study(study, reload_s=RELOAD_S if going else None)
+            say(page if going else f"{page}; no run is active")
+            seen = state
+        if going:
+            # The report takes no more than a fifth of a core from the trials.
+            time.sleep(max(_LOOK_S, 4 * (time.monotonic() - began)))
+
+
+def study_frames(study: Study) -> StudyFrames:
+    """Read the frames of a study, finished or not.
 
     Raises:
         ValueError: The study has not been run.
     """
     folder = study.folder
     if not (folder / "plan.parquet").exists():
-        raise ValueError(f"{folder} has no results; run `python -m study run {study.declaration.name}` first")
+        raise ValueError(f"{folder} has no results; run `python -m study run {study.word}` first")
     planned = read_table(folder / "plan.parquet")
     plan = planned[~not_chosen(study.declaration, folder, planned)]
     results = _table_or_empty(study, "results.parquet", RESULT_COLUMNS)
     missing = plan[~plan["trial"].isin(results["trial"])]
-    frames = StudyFrames(
+    cluster = study.declaration.cluster
+    return StudyFrames(
         name=study.declaration.name,
         metric=study.declaration.metric,
+        price_per_hour=None if cluster is None else cluster.price_per_hour,
         budget_flops=study.declaration.study_flops,
         results=results,
         curves=_table_or_empty(study, "curves.parquet", CURVE_COLUMNS),
+        midway=_table_or_empty(study, MIDWAY, MIDWAY_COLUMNS),
         plan=plan,
         left_out=read_table(folder / "left-out.parquet"),
-        ledger=read_json_lines(folder / "ledger.jsonl"),
+        ledger=pd.DataFrame(map(asdict, read_entries(folder / "ledger.jsonl"))),
         events=read_json_lines(folder / "events.jsonl"),
         begun=begun(folder, dict(zip(missing["trial"], missing["steps"], strict=True))),
         tuned=_tuned(study),
         published=read_any_table(PAPER_FIGURES),
     )
-    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    summary = write_report(
-        folder / "report",
-        frames,
-        declaration_text=(folder / "study.yaml").read_text(encoding="utf-8"),
-        provenance=environment | {"FLOPs": CONVENTION},
-        processes=_processes(),
-    )
-    yield from summary.lines
-    yield f"report: {summary.page}"
+
+
+def _provenance(study: Study, events: pd.DataFrame) -> dict[str, str]:
+    """Return the dates, versions and data behind a report, as shown at its end."""
+    pool = study.declaration.pool
+    name = str(pool.path) if isinstance(pool, FolderPool) else pool.name
+    last = {} if events.empty else {"Last event of the runs": _date(float(events["time"].max()))}
+    return {"Report made": _now(), "Report made with": own_version()} | last | {"Pool": name}
+
+
+def _trained_with(environment: Mapping[str, str]) -> dict[str, str]:
+    return {f"Trained with: {key}" if key == "version" else key: text for key, text in environment.items()}
+
+
+def _now() -> str:
+    return _date(time.time())
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="seconds")
 
 
 def report_imported(study: Imported) -> Iterator[str]:
@@ -69,16 +157,7 @@ def report_imported(study: Imported) -> Iterator[str]:
     Raises:
         ValueError: Its folder can't be read.
     """
-    results, dropped = study.results(), study.dropped()
-    record, rows = study.record, f"{study.record['rows']:,}"
-    frames = StudyFrames(
-        name=study.name,
-        metric=study.metric,
-        results=results,
-        left_out=dropped,
-        published=read_any_table(PAPER_FIGURES),
-        imported=f"{record['rows'] - len(dropped):,} of {rows} rows of {record['table']}, imported",
-    )
+    record, rows, frames = study.record, f"{study.record['rows']:,}", imported_frames(study)
     summary = write_report(
         study.folder / "report",
         frames,
@@ -88,11 +167,32 @@ def report_imported(study: Imported) -> Iterator[str]:
             "File": f"{record['table']}, {rows} rows, SHA-256 {record['sha256']}",
             "Map": record["map"],
             "FLOPs": "computed from the table by the map",
+            "Report made": _now(),
+            "Report made with": own_version(),
         },
         processes=_processes(),
+        made=_now(),
     )
     yield from summary.lines
     yield f"report: {summary.page}"
+
+
+def imported_frames(study: Imported) -> StudyFrames:
+    """Read the frames of an imported study.
+
+    Raises:
+        ValueError: Its folder can't be read.
+    """
+    record, dropped = study.record, study.dropped()
+    return StudyFrames(
+        name=study.name,
+        metric=study.metric,
+        results=study.results(),
+        left_out=dropped,
+        published=read_any_table(PAPER_FIGURES),
+        imported=f"{record['rows'] - len(dropped):,} of {record['rows']:,} "
+        f"rows of {record['table']}, imported",
+    )
 
 
 def report_paper(results: Path, study: Study | Imported | None) -> Iterator[str]:
@@ -121,6 +221,13 @@ def report_paper(results: Path, study: Study | Imported | None) -> Iterator[str]
 def _processes() -> int:
     """Return the number of processes that draw figures."""
     return min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
+
+
+def _environment(path: Path) -> dict[str, str]:
+    try:
+        return {str(name): str(value) for name, value in json.loads(path.read_bytes()).items()}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}); run the study again to rewrite it") from None
 
 
 def _tuned(study: Study) -> Tuned | None:

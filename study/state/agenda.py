@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from budgets.book.ledger import read_entries, spent_flops
+from budgets.book.ledger import read_entries, reserved, spent_flops
 from budgets.planning.plan import Plan, Trial, TuningPlan
+from budgets.planning.trunks import before
 from budgets.planning.winner import words
 from budgets.quantity import format_flops, format_seconds
 from runners.trials.throughput import predict_s
@@ -15,6 +16,13 @@ from study.state.trial_states import Stage, TrialState, trial_states
 from study.storage.lock import running
 
 _MOST_SHOWN = 20
+
+
+def paid_again(trials: Sequence[Trial]) -> str:
+    """Describe trials that would be run again although they were paid."""
+    flops = format_flops(sum(trial.train_flops for trial in trials))
+    what = "1 trial" if len(trials) == 1 else f"{len(trials):,} trials"
+    return f"{what} to run had finished before, and would cost {flops} again"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +70,12 @@ def agenda(study: Study, plan: Plan, *, only: Sequence[str] = (), retry_failed: 
     Raises:
         ValueError: An entry of ``only`` matches no trial, or a result is damaged.
     """
-    return _sort(study, plan.trials, select_trials(plan, only), retry_failed=retry_failed)
+    chosen = {trial.trial_id for trial in select_trials(plan, only)}
+    known = {trial.trial_id: trial for trial in plan.trials}
+    # A trial needs the milestones of the shorter ones of its trunk.
+    chosen |= {each.trial_id for trial in chosen for each in before(known[trial], known)}
+    asked = [trial for trial in plan.trials if trial.trial_id in chosen]
+    return _sort(study, plan.trials, asked, retry_failed=retry_failed)
 
 
 def tuning_agenda(study: Study, tuning: TuningPlan, *, retry_failed: bool = False) -> Agenda:
@@ -108,12 +121,16 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
         yield "then the grid, with the winning values:"
     yield from _trials(study, "trials", todo, {})
     to_run = [*(() if tuning is None else tuning.to_run), *todo.to_run]
-    flops = sum(trial.train_flops for trial in to_run)
+    flops = sum(trial.paid_flops for trial in to_run)
     measured = measured_throughput(study, plan)
     seconds = sum(predict_s(trial, measured) for trial in to_run)
     yield f"{format_flops(flops)} to run, about {format_seconds(seconds)} on one slot"
+    entries = read_entries(study.folder / "ledger.jsonl")
+    spent = {entry.what for entry in entries if entry.entry == "spent"} - reserved(entries).keys()
+    if paid := [trial for trial in to_run if trial.trial_id in spent]:
+        yield f"{paid_again(paid)}: `run` asks before, or needs --pay-again"
     if plan.study_flops is not None:
-        left = plan.study_flops - spent_flops(read_entries(study.folder / "ledger.jsonl"))
+        left = plan.study_flops - spent_flops(entries)
         yield f"{format_flops(max(0, left))} of the study budget of {format_flops(plan.study_flops)} are left"
 
 
@@ -131,6 +148,6 @@ def _trials(study: Study, what: str, todo: Agenda, values: Mapping[str, str]) ->
         steps = todo.states[trial.trial_id].kept_steps
         goes_on = f", continues at {steps / trial.steps:.0%}" if steps else ""
         value = values.get(trial.trial_id, "")
-        yield f"  {trial.cell}{value}, seed {trial.seed}: {format_flops(trial.train_flops)}{goes_on}"
+        yield f"  {trial.cell}{value}, seed {trial.seed}: {format_flops(trial.paid_flops)}{goes_on}"
     if len(todo.to_run) > _MOST_SHOWN:
         yield f"  and {len(todo.to_run) - _MOST_SHOWN:,} more"

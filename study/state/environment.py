@@ -2,12 +2,30 @@
 
 import os
 import platform
-from importlib.metadata import version
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from runners.host.gpu_arithmetic import CUDNN_BENCHMARK, FLOAT32_PRODUCTS
 
+_DISTRIBUTION = "clip-scaling-study"
+_CHECKOUT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("torch", "open_clip_torch", "timm", "ray", "numpy", "pandas", "scipy")
+
+
+def own_version() -> str:
+    """Return this project's version, with the commit if it runs from a git checkout."""
+    try:
+        found = version(_DISTRIBUTION)
+    except PackageNotFoundError:
+        found = "not installed"
+    git = shutil.which("git")
+    if git is None or not (_CHECKOUT / ".git").exists():
+        return found
+    command = [git, "-C", str(_CHECKOUT), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+    described = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (fixed words)
+    return f"{found}, commit {described.stdout.strip()}" if described.returncode == 0 else found
 
 
 def environment() -> dict[str, str]:
@@ -22,6 +40,7 @@ def environment() -> dict[str, str]:
         ]
         processor = names[0] if names else processor
     return {
+        "version": own_version(),
         "python": platform.python_version(),
         "processor": processor,
         "cores": str(os.cpu_count()),

@@ -47,7 +47,7 @@ def select_trials(plan: Plan, selections: Sequence[str]) -> list[Trial]:
         )
         if not found:
             raise ValueError(
-                f"--only '{selection}' matches no trial of this plan; `plan` lists the cells, "
+                f"'{selection}' matches no trial of this plan; `plan` lists the cells, "
                 "`plan --format csv` the trials' ids"
             )
         chosen.update(trial.trial_id for trial in found)

@@ -110,7 +110,7 @@ def read_standing(study: Study) -> Standing:
     waiting = {trial: state for trial, state in states.items() if state.column == "waiting"}
     held, cap = reserved(entries), study.declaration.study_flops
     room = float("inf") if cap is None else cap - spent_flops(entries) - sum(held.values())
-    homeless = {trial for trial in waiting if trial not in held and rows[trial]["train_flops"] > room}
+    homeless = {trial for trial in waiting if trial not in held and rows[trial]["paid_flops"] > room}
     seen = {each.trial: each.samples_seen for each in running}
     ahead = {
         trial: int(rows[trial]["samples_seen"])
@@ -134,7 +134,7 @@ def read_standing(study: Study) -> Standing:
             for trial, state in states.items()
             if state.stage is Stage.FAILED
         ),
-        planned_flops=sum(map(int, planned["train_flops"])),
+        planned_flops=sum(map(int, planned["paid_flops"])),
         spent_flops=spent_flops(entries),
         reserved_flops=sum(held.values()),
         wasted_flops=sum(entry.train_flops for entry in entries if entry.entry == "wasted"),
@@ -157,9 +157,7 @@ def _planned(study: Study) -> pd.DataFrame:
         if path.exists()
     ]
     if not parts:
-        raise ValueError(
-            f"{study.folder} has no results; run `python -m study run {study.declaration.name}` first"
-        )
+        raise ValueError(f"{study.folder} has no results; run `python -m study run {study.word}` first")
     return pd.concat(parts, ignore_index=True).drop_duplicates("trial", ignore_index=True)
 
 

@@ -3,23 +3,28 @@
 Only the function that needs torch imports it, so that planning starts at once.
 """
 
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
+from budgets.cost.architecture import Architecture, load_architecture
+from budgets.cost.counted import read_count
 from budgets.declaration import Declaration, DescribedPool, EmbeddedPool, FolderPool
 from budgets.devices import device
+from budgets.keys import DeclaredKeyError, at_key
 from budgets.names import unknown
-from budgets.planning.facts import EvaluationFacts, PoolFacts
+from budgets.planning.facts import EvaluationFacts, PoolFacts, Ranking
 from budgets.planning.grid import Grid
 from budgets.planning.plan import Charge, Plan
 from budgets.planning.planner import make_plan
 from budgets.planning.price import Speeds
 from budgets.planning.tuning import Scores
-from budgets.quality import NAMED
+from budgets.quality import BY, NAMED, score_of_quality
 from runners.data.build.in_place import not_indexed, open_pool
 from runners.data.evaluation.evaluation_facts import (
     RETRIEVAL_METRICS,
@@ -27,6 +32,7 @@ from runners.data.evaluation.evaluation_facts import (
     SetFacts,
     describe_evaluation_set,
 )
+from runners.data.places.copies import copy_name, copy_pool, copy_set, is_url
 from runners.embedded.embedded_pool import evaluation_counts
 from runners.embedded.scorer_cost import scorer
 from runners.host.storage import cache_folder
@@ -39,9 +45,19 @@ from runners.results import (
     to_frame,
 )
 from runners.trials.throughput import Kind, kind, plain_speed, predict_s, read_calibration
+from study.declare.shipped import DECLARATIONS
+from study.declare.yaml_reader import errors_with_line
 from study.state.tuning_table import read_scores
 from study.storage.bucket_storage import BucketStorage
 from study.storage.folder_storage import FolderStorage
+
+_USUAL = {
+    "acc": "top1",
+    "acc1": "top1",
+    "accuracy": "top1",
+    "acc5": "top5",
+    "mean_per_class_recall": "mean_per_class",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +66,7 @@ class Study:
 
     Attributes:
         declaration: The declaration.
+        source: The declaration's file; None if it was made in code.
         folder: ``results/<name>``.
         pools: Folder of generated pools.
         storage: The storage that nodes and drivers share.
@@ -59,12 +76,19 @@ class Study:
     folder: Path
     pools: Path
     storage: FolderStorage
+    source: Path | None = None
+
+    @property
+    def word(self) -> str:
+        """The study as an argument of a command: its file, or its name if it is shipped."""
+        shipped = self.source is None or self.source.parent == DECLARATIONS
+        return self.declaration.name if shipped else str(self.source)
 
     @property
     def pool(self) -> Path:
-        """The folder of the pool."""
+        """The folder of the pool; for a pool below a URL, that of the copy of its description."""
         pool = self.declaration.pool
-        return Path(pool.path) if isinstance(pool, FolderPool) else self.pools / pool.name
+        return self._here(pool.path) if isinstance(pool, FolderPool) else self.pools / pool.name
 
     @property
     def calibration(self) -> Path:
@@ -76,11 +100,16 @@ class Study:
         """Evaluation sets by name: those in the pool's folder, then those of the declaration."""
         own = sorted((self.pool / "evaluation").glob("*/"))
         return {path.name: path for path in own} | {
-            name: Path(path) for name, path in self.declaration.evaluation.items()
+            name: self._here(path) for name, path in self.declaration.evaluation.items()
         }
 
+    def _here(self, place: str) -> Path:
+        return self.pools / copy_name(place) if is_url(place) else Path(place)
 
-def find_study(declaration: Declaration, *, results: str | None, pools: str | None) -> Study:
+
+def find_study(
+    declaration: Declaration, *, results: str | None, pools: str | None, source: Path | None = None
+) -> Study:
     """Return the study of a declaration with its folders.
 
     Args:
@@ -88,6 +117,7 @@ def find_study(declaration: Declaration, *, results: str | None, pools: str | No
         results: Folder of studies; None for ``results`` below the declared storage folder, if any, else below
             the working directory.
         pools: Folder of pools; None for ``pools`` likewise, or in this machine's cache for a bucket.
+        source: The declaration's file.
     """
     place = declaration.storage or ""
     away = "://" in place
@@ -100,6 +130,7 @@ def find_study(declaration: Declaration, *, results: str | None, pools: str | No
         storage=BucketStorage(place, f"results/{declaration.name}", folder)
         if away
         else FolderStorage(folder),
+        source=source,
     )
 
 
@@ -107,19 +138,26 @@ def plan_study(study: Study) -> Plan:
     """Plan a study; shards that have no index yet are indexed first.
 
     Raises:
-        ValueError: The pool or an evaluation set can't be read, the grid does not fit the budget, or no
-            evaluation set has the metric.
+        ValueError: The pool or an evaluation set can't be read, the grid does not fit the budget, no
+            evaluation set has the metric, or a model without closed form can't be counted. The message
+            begins with the file and line of the declared key.
     """
+    with errors_with_line(study.source):
+        return _plan(study)
+
+
+def _plan(study: Study) -> Plan:
+    count_models(study.declaration)
     pool, evaluation, charges = _facts(study)
-    for quality in (quality for block in study.declaration.grid for quality in block.quality):
-        name = quality.removeprefix(NAMED)
-        if quality.startswith(NAMED) and name not in pool.subsets:
-            raise ValueError(f"grid quality {quality}: {unknown('named subset', name, pool.subsets)}")
+    for number, block in enumerate(study.declaration.grid, start=1):
+        with at_key(f"grid[{number}].quality"):
+            _check_qualities(block.quality, pool)
+    _check_twins(dict.fromkeys(each for block in study.declaration.grid for each in block.quality), pool)
     metric = study.declaration.metric
     if metric not in evaluation.metrics and not isinstance(study.declaration.pool, DescribedPool):
-        raise ValueError(
-            f"{unknown('metric', metric, evaluation.metrics)}. "
-            "Declare your own evaluation sets under evaluation: as NAME: FOLDER"
+        message = unknown("metric", metric, evaluation.metrics, meant=_usual(metric))
+        raise DeclaredKeyError(
+            "metric", f"{message}. Declare your own evaluation sets under evaluation: as NAME: FOLDER"
         )
     return make_plan(
         study.declaration,
@@ -129,6 +167,67 @@ def plan_study(study: Study) -> Plan:
         scores=_scores(study, evaluation.metrics),
         own=device_throughput(study),
     )
+
+
+def _usual(metric: str) -> str:
+    """Return a metric under its name here, if it has another usual one."""
+    name, _, measured = metric.partition("/")
+    return f"{name}/{_USUAL.get(measured.lower(), measured)}"
+
+
+def count_models(declaration: Declaration) -> None:
+    """Have torch count each model of the grid that has no closed form, once on this machine.
+
+    Raises:
+        ValueError: open_clip can't build it; the message gives its reason.
+    """
+    for architecture in _without_closed_form(declaration):
+        if read_count(architecture.config) is None:
+            from runners.models.count import ensure_counted  # noqa: PLC0415 - torch takes seconds
+
+            ensure_counted(architecture)
+
+
+def counted_models(declaration: Declaration) -> str:
+    """Name the models of a grid whose FLOPs torch counted, with the reason; empty if there are none."""
+    return "; ".join(
+        f"{each.name} ({each.why_counted}"
+        f"{'' if (count := read_count(each.config)) is None else f'; {count.counted_by}'})"
+        for each in _without_closed_form(declaration)
+    )
+
+
+def _without_closed_form(declaration: Declaration) -> Iterator[Architecture]:
+    folder = None if declaration.catalogue is None else Path(declaration.catalogue)
+    for name in sorted({name for block in declaration.grid for name in block.architectures}):
+        architecture = load_architecture(name, folder)
+        if not architecture.closed_form:
+            yield architecture
+
+
+def _check_qualities(qualities: Iterable[str], pool: PoolFacts) -> None:
+    """Raise ValueError for a quality that the pool does not have."""
+    for quality in qualities:
+        score, subset = score_of_quality(quality), quality.removeprefix(NAMED)
+        if quality.startswith(NAMED) and subset not in pool.subsets:
+            raise ValueError(f"quality {quality}: {_unknown_or_none('named subset', subset, pool.subsets)}")
+        if score is not None and score not in pool.rankings:
+            raise ValueError(f"quality {quality}: {_unknown_or_none('score', score, pool.rankings)}")
+
+
+def _check_twins(qualities: Iterable[str], pool: PoolFacts) -> None:
+    """Raise DeclaredKeyError for two qualities that are the same pairs."""
+    pairs: dict[tuple[str, str], str] = {}
+    for quality in qualities:
+        same = pairs.setdefault((pool.id_of(quality), quality.partition(BY)[0]), quality)
+        if same != quality:
+            message = f"quality {quality} is the same pairs as {same}; declare one of them"
+            raise DeclaredKeyError("grid", message)
+
+
+def _unknown_or_none(kind: str, found: str, allowed: Iterable[str]) -> str:
+    names = list(allowed)
+    return unknown(kind, found, names) if names else f"the pool has no {kind}; add it with `data score`"
 
 
 def _scores(study: Study, metrics: tuple[str, ...]) -> Scores | None:
@@ -141,7 +240,8 @@ def _scores(study: Study, metrics: tuple[str, ...]) -> Scores | None:
     if tuning is None:
         return None
     if tuning.metric is not None and metrics and tuning.metric not in metrics:
-        raise ValueError(f"tuning.metric: {unknown('metric', tuning.metric, metrics)}")
+        message = unknown("metric", tuning.metric, metrics, meant=_usual(tuning.metric))
+        raise DeclaredKeyError("tuning.metric", f"tuning.metric: {message}")
     apart = f"validation/{own.partition('/')[2]}"
     metric = tuning.metric or (apart if apart in metrics else own)
     return Scores(metric=metric, of=read_scores(study.folder / "tuning.parquet", metric))
@@ -153,7 +253,8 @@ def study_grid(study: Study) -> Grid:
     Raises:
         ValueError: The pool or an evaluation set can't be read.
     """
-    pool, evaluation, _ = _facts(study)
+    with errors_with_line(study.source):
+        pool, evaluation, _ = _facts(study)
     return Grid(study.declaration, pool, evaluation)
 
 
@@ -203,10 +304,14 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
         names = tuple(study.declaration.evaluation_counts)
         facts = PoolFacts(name=pool.name, pairs=pool.pairs, scored=pool.scored)
         return facts, _evaluation(names, study.declaration.evaluation_counts.values(), {}), ()
-    declared = {
-        name: _declared_set(study, Path(path), probe=name in study.declaration.probes)
-        for name, path in study.declaration.evaluation.items()
-    }
+    if isinstance(pool, FolderPool) and is_url(pool.path):
+        with at_key("pool.path"):
+            copy_pool(pool.path, study.pool)
+    for name, path in study.declaration.evaluation.items():
+        if is_url(path):
+            with at_key(f"evaluation.{name}"):
+                copy_set(path, study.evaluation[name])
+    declared = {name: _declared_set(study, name) for name in study.declaration.evaluation}
     by_content = tuple(f"{name}@{described.content}" for name, described in declared.items())
     if isinstance(pool, EmbeddedPool):
         own = evaluation_counts()
@@ -219,15 +324,22 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
         sizes = (*own.values(), *((each.images, each.texts) for each in declared.values()))
         metrics |= {name: described.metrics for name, described in declared.items()}
         return facts, _evaluation((*own, *by_content), sizes, metrics), (charge,)
-    opened = open_pool(study.pool, tolerance=study.declaration.limits.damage)
+    say = partial(print, file=sys.stderr, flush=True)
+    with at_key("pool.path"):
+        opened = open_pool(study.pool, tolerance=study.declaration.limits.damage, say=say)
     if problem := not_indexed(opened):
-        raise ValueError(problem)
+        raise DeclaredKeyError("pool", problem)
     facts = PoolFacts(
         name=opened.fingerprint,
         pairs=opened.count,
         scored=opened.scored > 0,
         scored_pairs=opened.scored,
         subsets=opened.subsets,
+        unranked=opened.unranked,
+        rankings={
+            name: Ranking(name=fingerprint, scored_pairs=scored)
+            for name, (fingerprint, scored) in opened.rankings.items()
+        },
     )
     sets = {
         name: declared.get(name) or describe_evaluation_set(path) for name, path in study.evaluation.items()
@@ -243,19 +355,21 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
     )
 
 
-def _declared_set(study: Study, path: Path, *, probe: bool) -> SetFacts:
+def _declared_set(study: Study, name: str) -> SetFacts:
     """Describe a declared evaluation set.
 
     Raises:
         ValueError: The set lies among the pool's training shards, or can't be read.
     """
-    pool = study.pool.resolve()
+    pool, path = study.pool.resolve(), study.evaluation[name]
     if path.resolve().is_relative_to(pool) and not path.resolve().is_relative_to(pool / "evaluation"):
-        raise ValueError(
+        raise DeclaredKeyError(
+            f"evaluation.{name}",
             f"evaluation set {path} lies inside the pool {study.pool}, so its pairs would be trained on. "
-            f"Move it to another folder, or into {study.pool / 'evaluation'}"
+            f"Move it to another folder, or into {study.pool / 'evaluation'}",
         )
-    return describe_evaluation_set(path, probe=probe)
+    with at_key(f"evaluation.{name}"):
+        return describe_evaluation_set(path, probe=name in study.declaration.probes)
 
 
 def _evaluation(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runners.host.storage import Storage
-from runners.trials.trial_files import FAILURE, SMALL, stand_in
+from runners.trials.trial_files import FAILURE, SMALL, is_checkpoint, stand_in
 
 LEASE = "run.json"
 """Name of the object that the active run of a study keeps renewing (`study.storage.lease`)."""
@@ -56,7 +56,7 @@ def _is_finished(folder: Path, files: Mapping[str, int]) -> bool:
 def _agree(folder: Path, files: Mapping[str, int]) -> None:
     """Make a trial's folder list exactly the checkpoints that are in the storage."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {stand_in(name) for name in files if name.startswith("checkpoint-")}
+    kept = {stand_in(name) for name in files if is_checkpoint(name)}
     for path in (*folder.glob("checkpoint-*"), folder / FAILURE, folder / "progress.json"):
         if path.name not in kept and path.name not in files:
             path.unlink(missing_ok=True)

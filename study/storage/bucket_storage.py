@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runners.data.pool.pool import tree_name
 from runners.host.faults import patiently
 from runners.host.files import new_file
 from runners.host.storage import Storage, cache_folder
@@ -152,7 +153,7 @@ class BucketStorage(FolderStorage):
 
     def _there(self, job: "TrialJob") -> "TrialJob":
         """Return the job with its paths below the URL; pool and evaluation sets are named by content."""
-        pool = Path("pools", job.trial.pool)
+        pool = Path("pools", tree_name(job.pool, job.trial.pool))
         named = {name.partition("@")[0]: name for name in job.trial.evaluation_sets}
         sets = {
             name: pool / path.relative_to(job.pool)

@@ -66,8 +66,8 @@ class Study:
         return self.truth[str(identity["architecture"]), str(identity["strategy"])](flops / FIRST)
 
 
-def study(kind: Kind, number: int) -> Study:
-    """Make a simulated study."""
+def study(kind: Kind, number: int, *, shared: float = 0.0) -> Study:
+    """Make a simulated study; ``shared`` is the correlation of the levels of a trunk, 0 for none."""
     generator = stream(f"coverage/{kind}", number)
     alpha = float(generator.uniform(0.3, 0.55)) * (1.5 if kind == "shifted" else 1.0)
     floor, scale = generator.uniform(0.3, 0.45), generator.uniform(0.25, 0.4)
@@ -85,10 +85,17 @@ def study(kind: Kind, number: int) -> Study:
     rows = []
     for place, (name, line) in enumerate(truth.items()):
         noise = float(np.exp(generator.uniform(np.log(0.004), np.log(0.012))))
+        common = stream(f"coverage/{kind}/{place}", number).standard_normal(seeds)
         for level in range(len(levels)):
-            errors = float(line(levels[[level]] / FIRST)[0]) + noise * generator.standard_normal(seeds)
+            own = generator.standard_normal(seeds)
+            errors = float(line(levels[[level]] / FIRST)[0]) + noise * (
+                np.sqrt(shared) * common + np.sqrt(1 - shared) * own
+            )
             if place * len(levels) + level != missing:
-                rows += [_row(*name, levels[level], seed, error) for seed, error in enumerate(errors)]
+                rows += [
+                    _row(*name, levels[level], seed, error) | {"trunk": f"{name}-{seed}" if shared else ""}
+                    for seed, error in enumerate(errors)
+                ]
     return Study(
         results=pd.DataFrame(rows), truth=truth, worth=worth, levels=levels,
         alpha=float("nan") if kind == "broken" else alpha,
@@ -108,14 +115,14 @@ def _curve(kind: Kind, generator: np.random.Generator, floor: float, scale: floa
     )
 
 
-def ask(kind: Kind, number: int, *, draws: int = 400) -> Held:
+def ask(kind: Kind, number: int, *, draws: int = 400, shared: float = 0.0) -> Held:
     """Analyse one study and compare every answer with the true value.
 
     Returns:
         Of each of ``NAMES`` whether an interval holds the truth, as often as one is given; ``right or tied``
         and ``clear but wrong`` of every choice of the best that is called so.
     """
-    made = study(kind, number)
+    made = study(kind, number, shared=shared)
     found = cell_draws(tidy(made.results, metric="held-out/top1"), question="laws", draws=draws)
     fitted = tuple(laws(found, along="compute"))
     held: Held = defaultdict(list)

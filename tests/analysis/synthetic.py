@@ -94,8 +94,15 @@ def frames_around(results: pd.DataFrame) -> StudyFrames:
         "strategy": "flip-50", "level_flops": LEVELS[0],
         "reason": "patch dropout needs a ViT; ConvNeXt-C has none",
     }])  # fmt: skip
+    midway = pd.concat(
+        results[["trial", "samples_seen", "train_flops"]].assign(
+            step=1, samples_seen=results["samples_seen"] // over, train_flops=results["train_flops"] / over,
+            **{"held-out/top1": results["held-out/top1"] / over},
+        )
+        for over in (4, 2)
+    )  # fmt: skip
     return StudyFrames(
-        name="made-up", metric="held-out/top1", results=results,
+        name="made-up", metric="held-out/top1", results=results, midway=midway,
         curves=pd.concat(curves, ignore_index=True), plan=plan, left_out=left_out,
         ledger=pd.DataFrame(ledger), events=pd.DataFrame(events),
     )  # fmt: skip

@@ -34,12 +34,12 @@ def test_a_reader_says_and_checks_its_bounds() -> None:
 
 
 def test_a_word_stands_for_a_value_in_both_directions() -> None:
-    assert (values.positive_or_off("off"), values.decay_or_off("off"), values.pairs_or_all("all")) == (
+    assert (values.norm_or_off("off"), values.decay_or_off("off"), values.pairs_or_all("all")) == (
         None,
         0.0,
         None,
     )
-    assert values.positive_or_off.write(None) == "off"
+    assert values.norm_or_off.write(None) == "off"
     assert values.decay_or_off.write(0.0) == "off"
     assert values.decay_or_off.write(0.999) == 0.999
     assert values.pairs_or_all.takes == "a number of pairs, more than 0: `10M`; or `all`"
@@ -84,7 +84,7 @@ def test_keys_that_contradict_each_other_are_told_without_a_file() -> None:
         return dict(clashes(value, given.__contains__))
 
     assert of(Recipe(), "cooldown") == {
-        "cooldown": "cooldown goes with schedule: constant-with-cooldown, found cosine"
+        "cooldown": "cooldown goes with schedule: constant-with-cooldown or trunk, found cosine"
     }
     assert of(Recipe(schedule="constant-with-cooldown"), "cooldown", "eps") == {}
     assert set(of(Budget(levels=(1,)), "levels", "ladder", "fit")) == {"ladder", "fit"}

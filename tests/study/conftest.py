@@ -77,8 +77,8 @@ def study(*words: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def start_study(*words: object) -> subprocess.Popen[str]:
-    """Start ``python -m study`` in the background; context manager."""
+def start_study(*words: object, own_group: bool = False) -> subprocess.Popen[str]:
+    """Start ``python -m study`` in the background, or in a process group of its own; context manager."""
     return subprocess.Popen(
         _command(words),
         cwd=ROOT,
@@ -86,6 +86,7 @@ def start_study(*words: object) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=own_group,
     )
 
 

@@ -10,7 +10,7 @@ study: full
 pool: {name: described, pairs: 100k, scored: true}
 metric: imagenet/top1
 evaluation:
-  imagenet: {images: 5k, texts: 8k}
+  {at: [25%, 50%], imagenet: {images: 5k, texts: 8k}}
 budget:
   levels: [100 GFLOP, 300 GFLOP, 900 GFLOP]
   study: 50 TFLOP

@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 
 from runners.data.build.in_place import SCORE_FIELD, name_in
 from runners.data.build.scan import Report, Scanned, run, scan
-from runners.data.build.source import Columns, Part, parts_of
+from runners.data.build.source import Columns, Part, parts_at, parts_of
 from runners.data.build.write import PAIRS_PER_SHARD
 from runners.data.evaluation.look import Known
+from runners.data.places.copies import SHARDS_AT
 from runners.data.pool.damage import damage_table
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.index import bins_of
-from runners.data.pool.pool import Origin, Pool
+from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.shards import close_shard, printable, write_sample
 from runners.host.files import new_file
 
@@ -47,7 +48,8 @@ class Build:
         evaluation: Folders of evaluation sets; pairs with one of their images are left out.
         workers: Number of processes.
         in_place: True to index the source's tars without writing shards; the pool's folder is then the
-            source.
+            source, unless ``url`` is set.
+        url: URL of tars to index in place, instead of ``source``.
         provenance: Additional facts to record about the source.
         left_out: Samples that were left out before, for example because the download failed.
         scores: Columns of the index by ``hash``, which replace the source's.
@@ -58,6 +60,7 @@ class Build:
     evaluation: Sequence[Path] = ()
     workers: int = 1
     in_place: bool = False
+    url: str = ""
     provenance: Mapping[str, object] = field(default_factory=dict)
     left_out: pd.DataFrame = field(default_factory=lambda: damage_table([]))
     scores: pd.DataFrame | None = None
@@ -76,9 +79,9 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
     """
     if (path if not how.in_place else path / "pool.json").exists():
         raise ValueError(f"{path} already exists; remove it or choose another path")
-    if how.in_place and how.source.resolve() != path.resolve():
+    if how.in_place and not how.url and how.source.resolve() != path.resolve():
         raise ValueError(f"--in-place indexes {path} itself; leave out --from, or copy the shards there")
-    parts = parts_of(path if how.in_place else how.source)
+    parts = parts_at(how.url) if how.url else parts_of(path if how.in_place else how.source)
     known = (
         Known(how.evaluation) if how.evaluation else None
     )  # first, to report unreadable sets before the work
@@ -96,9 +99,11 @@ def _build(  # noqa: PLR0913, PLR0917 - the parts of a build
         raise ValueError(f"{how.source} holds no pair: {reasons}")
     origin = Origin(
         name=path.resolve().name,
+        scorer=Scorer(name=how.columns.score) if np.isfinite(found.score).any() else None,
         provenance={
-            "source": str(how.source.resolve()),
+            "source": how.url or str(how.source.resolve()),
             **({"in_place": True} if how.in_place else {}),
+            **({SHARDS_AT: how.url} if how.url else {}),
             **how.provenance,
         },
     )
@@ -145,23 +150,21 @@ def _describe_in_place(  # noqa: PLR0913, PLR0917 - the parts of a description
     parts: Sequence[Part],
     origin: Origin,
 ) -> None:
-    # A shard may be a link to a file elsewhere.
-    names = {printable(os.path.realpath(part.file)): name_in(path, part.file) for part in parts}
+    names = dict(_names(path, part) for part in parts)
+    sizes = {str(part.file): part.size for part in parts if part.url}
     index = (
         part.assign(shard=part["shard"].map(names).astype("str")).drop(columns=_WORKING)
         for part in _with_numbers(found.parts(), None, bin=bins)
     )
     told = left_out.assign(shard=left_out["shard"].map(names).astype("str"))
-    describe_pool(path, index, origin, told, shards=names.values())
+    describe_pool(path, index, origin, told, shards=names.values(), sizes=sizes or None)
 
 
 @contextmanager
 def _working_folder(path: Path, how: Build, parts: Sequence[Part]) -> Iterator[Path]:
     """Context manager: hold this build's folder exclusively, and remove another source's files from it."""
     work = (path if how.in_place else path.parent) / f".{path.resolve().name}.building"
-    # A link that leads nowhere is left out later, as one of the shards.
-    files = ((part.file, (part.file if part.file.exists() else path.parent).stat()) for part in parts)
-    facts = [(os.path.realpath(file), stat.st_size, stat.st_mtime_ns) for file, stat in files]
+    facts = [_version(part, path) for part in parts]
     columns = [how.columns.image, how.columns.caption, how.columns.score]
     told = json.dumps([facts, columns, bool(how.evaluation)])  # everything that the scan depends on
     mark = blake2b(told.encode(), digest_size=16).hexdigest()
@@ -185,6 +188,23 @@ def _working_folder(path: Path, how: Build, parts: Sequence[Part]) -> Iterator[P
             if not any((work / "parts").glob("*.parquet")):  # an error before any work
                 shutil.rmtree(work)
             raise
+
+
+def _names(path: Path, part: Part) -> tuple[str, str]:
+    """Return a shard's name in the tables of the scan, and in the index."""
+    if part.url:
+        return str(part.file), str(part.file)
+    # A shard may be a link to a file elsewhere.
+    return printable(os.path.realpath(part.file)), name_in(path, part.file)
+
+
+def _version(part: Part, path: Path) -> tuple[str, int, int]:
+    """Return numbers that change with a part's content."""
+    if part.url:
+        return part.name, part.size, 0
+    # A link that leads nowhere is left out later, as one of the shards.
+    facts = (part.file if part.file.exists() else path.parent).stat()
+    return os.path.realpath(part.file), facts.st_size, facts.st_mtime_ns
 
 
 def _write(  # noqa: PLR0913, PLR0917 - the parts of a build

@@ -10,11 +10,10 @@ from PIL import Image, ImageDraw
 from budgets.quality import available
 from budgets.quantity import format_flops
 from runners.data.build.in_place import not_indexed
-from runners.data.build.rescore import SCORE_PREFIX
 from runners.data.pool.damage import NOT_READABLE
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_pairs
-from runners.data.pool.subset import rows_in
+from runners.data.pool.subset import SCORE_PREFIX, rows_in
 
 _BARS, _BAR_WIDTH = 12, 40
 _TILE, _TEXT, _ACROSS = 96, 24, 5
@@ -62,13 +61,20 @@ def _scores(pool: Pool) -> Iterator[str]:
     known = score[np.isfinite(score)]
     told = ranking.name if ranking else "an unknown scorer"
     yield f"ranked by the score of {told}; {len(known):,} pairs have one:"
+    kept = {
+        quality: score[rows_in(pool.index_file, size=None, quality=quality)]
+        for quality in ("top20", "top40", "top60", "top80")
+        if available(pool.count, quality) <= len(known)
+    }
+    cuts = {quality: float(scores.min()) for quality, scores in kept.items()}
     counts, edges = np.histogram(known, _BARS)
-    for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
-        yield f"  {low:8.4f} to {high:8.4f}  {count:>10,}  {'#' * round(_BAR_WIDTH * count / counts.max())}"
-    for quality in ("top20", "top40", "top60", "top80"):
-        if available(pool.count, quality) <= len(known):
-            rows = rows_in(pool.index_file, size=None, quality=quality)
-            yield f"  {quality}: {len(rows):,} pairs from {score[rows].min():.4f} up"
+    bars = np.clip(np.searchsorted(edges, list(cuts.values()), side="right") - 1, 0, _BARS - 1)
+    for bar, (count, low, high) in enumerate(zip(counts, edges[:-1], edges[1:], strict=True)):
+        begin = ", ".join(quality for quality, its in zip(cuts, bars, strict=True) if its == bar)
+        drawn = "#" * round(_BAR_WIDTH * count / counts.max())
+        yield f"  {low:8.4f} to {high:8.4f}  {count:>10,}  {drawn}{f'  < {begin} begins' if begin else ''}"
+    for quality, cut in cuts.items():
+        yield f"  {quality}: {len(kept[quality]):,} pairs from {cut:.4f} up"
     others = {
         name: scorer
         for name, scorer in pool.scorers.items()

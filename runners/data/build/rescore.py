@@ -15,16 +15,15 @@ from budgets.names import unknown
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.scan import Report
 from runners.data.build.source import check_columns, table_columns
+from runners.data.places.copies import SHARDS_AT
+from runners.data.places.place import Place
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.index import bins_of
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.samples import Sample, walk_samples
 from runners.data.pool.shards import facts_of, image_kind, score_of
-from runners.data.pool.subset import SUBSET_PREFIX
+from runners.data.pool.subset import SCORE_PREFIX, SUBSET_PREFIX
 from runners.host.files import commit_files
-
-SCORE_PREFIX = "score:"
-"""Prefix of a column ``score:NAME`` of the index: the scores given by NAME."""
 
 _FIRST = "first"
 _UID_DIGITS = 32
@@ -149,20 +148,23 @@ def column_scores(pool: Pool, column: str, metadata: Path | None = None) -> NDAr
     for part in pool.parts(["shard", "offset"]):
         for place, (its, offset) in enumerate(zip(part["shard"], part["offset"], strict=True), start):
             if its != shard:
-                shard, known = its, _scores_in(pool.path / its, column)
+                shard, known = its, _scores_in(pool.place, its, column)
             scores[place] = known.get(offset, np.nan)
         start += len(part)
     return scores
 
 
-def _scores_in(shard: Path, column: str) -> dict[int, float]:
+def _scores_in(place: Place, shard: str, column: str) -> dict[int, float]:
     """Return the score of each readable sample of a shard by the offset of its image."""
-    samples = (each for each in walk_samples(shard) if isinstance(each, Sample))
-    return {
-        each.members[kind][0]: score_of(facts_of(each.members).get(column))
-        for each in samples
-        if (kind := image_kind(each.members)) is not None
-    }
+    try:
+        with place.whole(shard) as path:
+            return {
+                each.members[kind][0]: score_of(facts_of(each.members).get(column))
+                for each in walk_samples(path)
+                if isinstance(each, Sample) and (kind := image_kind(each.members)) is not None
+            }
+    except FileNotFoundError:
+        return {}
 
 
 def _scores_of(pool: Pool, column: str, metadata: Path) -> NDArray[np.float32]:
@@ -202,7 +204,7 @@ def rewrite_shards(pool: Pool, *, workers: int, report: Report) -> Pool:
         ValueError: The shards were not written by this project, but belong to the user.
     """
     made = pool.origin.provenance
-    if made.get("in_place") or not {"source", "generator"} & made.keys():
+    if made.get("in_place") or SHARDS_AT in made or not {"source", "generator"} & made.keys():
         raise ValueError(
             f"the shards in {pool.path} were not written by `data build` and are not rewritten; "
             f"build another pool from them with `data build NEW --from {pool.path}`"
@@ -223,4 +225,14 @@ def _describe(
     pool: Pool, index: Iterable[pd.DataFrame], origin: Origin, scorers: Mapping[str, Scorer]
 ) -> None:
     left_out = pool.left_out_table()
-    describe_pool(pool.path, index, origin, left_out, scorers, shards=pool.shards)
+    sizes = pool.shards if SHARDS_AT in origin.provenance else None
+    describe_pool(
+        pool.path,
+        index,
+        origin,
+        left_out,
+        scorers,
+        shards=pool.shards,
+        sizes=sizes,
+        unranked=pool.unranked,
+    )

@@ -15,7 +15,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from budgets.names import unknown
-from runners.data.build.in_place import shards_of
+from runners.data.build.in_place import shards_at, shards_of
+from runners.data.places.copies import listed
+from runners.data.places.url_place import downloaded
 from runners.data.pool.damage import Damage
 from runners.data.pool.samples import IMAGE_KINDS
 from runners.data.pool.shards import (
@@ -64,15 +66,21 @@ class Part:
         file: The tar or table.
         start: First row of the table.
         stop: One after its last row; 0 for a tar.
+        url: URL that the tar lies below; empty if ``file`` is on this machine.
+        size: Bytes of a tar below a URL.
     """
 
     file: Path
     start: int = 0
     stop: int = 0
+    url: str = ""
+    size: int = 0
 
     @property
     def name(self) -> str:
         """Name in messages."""
+        if self.url:
+            return f"{self.url}/{self.file}"
         return f"rows {self.start:,} to {self.stop:,} of {self.file}" if self.stop else str(self.file)
 
 
@@ -112,6 +120,19 @@ def parts_of(source: Path) -> list[Part]:
         Part(file=source, start=start, stop=min(start + _ROWS_PER_PART, count))
         for start in range(0, count, _ROWS_PER_PART)
     ]
+
+
+def parts_at(url: str) -> list[Part]:
+    """Return the tars below a URL.
+
+    Raises:
+        ValueError: The URL can't be read, or holds no tars.
+    """
+    found = listed("pool", url)
+    shards = shards_at(found)
+    if not shards:
+        raise ValueError(f"{url} holds no .tar shard")
+    return [Part(file=Path(shard), url=url, size=found[shard]) for shard in shards]
 
 
 def _count_rows(path: Path) -> int:
@@ -200,8 +221,18 @@ def pairs_of(part: Part, columns: Columns, inspect: Inspect | None = None) -> It
 
 
 def _tar_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Iterator[Found | Damage]:
-    name = os.path.realpath(part.file)
-    for each in entries_of(part.file, name, score_field=columns.score, decode=True, inspect=inspect):
+    if not part.url:
+        return _pairs_in(part.file, os.path.realpath(part.file), columns, inspect)
+    return _pairs_at(part, columns, inspect)
+
+
+def _pairs_at(part: Part, columns: Columns, inspect: Inspect | None) -> Iterator[Found | Damage]:
+    with downloaded(part.url, str(part.file), part.size) as file:
+        yield from _pairs_in(file, str(part.file), columns, inspect)
+
+
+def _pairs_in(file: Path, name: str, columns: Columns, inspect: Inspect | None) -> Iterator[Found | Damage]:
+    for each in entries_of(file, name, score_field=columns.score, decode=True, inspect=inspect):
         if isinstance(each, Damage):
             yield each
             continue

@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from runners.data.places.copies import SHARDS_AT
+from runners.data.places.piece_cache import piece_cache
+from runners.data.places.place import FolderPlace, Place
+from runners.data.places.url_place import UrlPlace
 from runners.data.pool.damage import DAMAGE_TOLERANCE, damage_table
 from runners.data.pool.subset import SUBSET_PREFIX
 from runners.host.files import finish_files
@@ -78,6 +83,9 @@ class Pool:
         shards: Path below the folder → bytes of the shard.
         left_out: Reason → number of samples that are not pairs.
         scorers: Name → scorer of each score with a column of its own; the one in ``origin`` ranks the pool.
+        unranked: The fingerprint that the pool had before further scores, which do not change it.
+        rankings: Name of a score → fingerprint that the pool has, and number of pairs with this score, when
+            it ranks the pool.
     """
 
     path: Path
@@ -88,6 +96,8 @@ class Pool:
     shards: Mapping[str, int] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    unranked: str = ""
+    rankings: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -102,6 +112,12 @@ class Pool:
         return (
             {name.removeprefix(SUBSET_PREFIX): int(np.sum(chosen[name])) for name in names} if chosen else {}
         )
+
+    @cached_property
+    def place(self) -> Place:
+        """The place of the shards: the folder itself, or the URL that `data build --in-place` was given."""
+        url = self.origin.provenance.get(SHARDS_AT)
+        return UrlPlace(url, self.shards, piece_cache()) if url else FolderPlace(self.path)
 
     @property
     def index_file(self) -> Path:
@@ -138,14 +154,21 @@ class Pool:
         path = self.path / "left-out.parquet"
         return pd.read_parquet(path) if path.exists() else damage_table([])
 
-    def rows(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pd.DataFrame:
-        """Return rows of the index in the requested order; of a large one, only their row groups are read."""
+    def rows(self, rows: NDArray[np.int64], columns: Sequence[str], *, keep: bool = True) -> pd.DataFrame:
+        """Return rows of the index in the requested order; of a large one, only their row groups are read.
+
+        Args:
+            rows: The rows.
+            columns: The columns.
+            keep: False if these columns of the row groups are not soon needed again.
+        """
         if self.count <= _ROWS_IN_MEMORY:
             frame: pd.DataFrame = self.index[list(columns)].iloc[rows]
             return frame
         groups = np.searchsorted(self._group_starts, rows, "right") - 1
         needed, which = np.unique(groups, return_inverse=True)
-        parts = [self._group(int(group), tuple(columns)) for group in needed]
+        read = self._group if keep else self._read_group
+        parts = [read(int(group), tuple(columns)) for group in needed]
         sizes = np.array([len(part) for part in parts])
         inside = rows - self._group_starts[groups]
         found: pd.DataFrame = pd.concat(parts).iloc[(np.cumsum(sizes) - sizes)[which] + inside]
@@ -154,16 +177,12 @@ class Pool:
     @cached_property
     def _group(self) -> Callable[[int, tuple[str, ...]], pd.DataFrame]:
         """Reader of row groups with a cache: the batches of a window lie in the same few groups."""
+        return lru_cache(maxsize=_GROUPS_KEPT)(self._read_group)
 
-        @lru_cache(maxsize=_GROUPS_KEPT)
-        def read(group: int, columns: tuple[str, ...]) -> pd.DataFrame:
-            # Without threads: loader workers are forked, and Arrow's threads do not survive a fork.
-            frame: pd.DataFrame = self._file.read_row_group(
-                group, list(columns), use_threads=False
-            ).to_pandas()
-            return frame
-
-        return read
+    def _read_group(self, group: int, columns: tuple[str, ...]) -> pd.DataFrame:
+        # Without threads: loader workers are forked, and Arrow's threads do not survive a fork.
+        frame: pd.DataFrame = self._file.read_row_group(group, list(columns), use_threads=False).to_pandas()
+        return frame
 
     @cached_property
     def _file(self) -> pq.ParquetFile:
@@ -219,6 +238,12 @@ class Pool:
             shards=facts["shards"],
             left_out=facts["left_out"],
             scorers={name: Scorer(**scorer) for name, scorer in facts.get("scorers", {}).items()},
+            # Pools of earlier versions know only the order in force.
+            unranked=facts.get("unranked", facts["fingerprint"]),
+            rankings={
+                name: (each["fingerprint"], each["scored_pairs"])
+                for name, each in facts.get("rankings", {}).items()
+            },
         )
         _check_shards(pool, tolerance)
         return pool
@@ -226,7 +251,8 @@ class Pool:
 
 def _check_shards(pool: Pool, tolerance: float) -> None:
     """Raise ValueError if more pairs than tolerated lie in shards that have changed since indexing."""
-    changed = [shard for shard, size in pool.shards.items() if size_of(pool.path / shard) != size]
+    found = pool.place.sizes(list(pool.shards))
+    changed = [shard for shard, size in pool.shards.items() if found[shard] != size]
     if not changed:
         return
     column = pq.read_table(pool.index_file, columns=["shard"])["shard"].value_counts()
@@ -234,7 +260,7 @@ def _check_shards(pool: Pool, tolerance: float) -> None:
     lost = sum(pairs.get(shard, 0) for shard in changed)
     if lost > tolerance * pool.count:
         raise ValueError(
-            f"shard {pool.path / changed[0]} is missing or not as it was indexed "
+            f"shard {pool.place.path(changed[0])} is missing or not as it was indexed "
             f"({pool.shards[changed[0]]} bytes)"
             f"{f', and so are {len(changed) - 1} more' if len(changed) > 1 else ''}: {lost:,} of "
             f"{pool.count:,} pairs, more than the tolerated {tolerance:.2%}; "
@@ -242,6 +268,15 @@ def _check_shards(pool: Pool, tolerance: float) -> None:
         )
 
 
-def size_of(path: Path) -> int:
-    """Return a file's bytes; -1 if there is none, or it is not a regular file."""
-    return path.stat().st_size if path.is_file() else -1
+def tree_name(path: Path, declared: str) -> str:
+    """Return a name for copies of a pool, which differs between copies with different scores.
+
+    Args:
+        path: The pool's folder.
+        declared: The pool's id in a trial, which is the name as long as the pool has one score.
+    """
+    facts = json.loads((path / "pool.json").read_text(encoding="utf-8"))
+    names, found = sorted(facts.get("rankings", {})), facts["fingerprint"]
+    if len(names) <= 1 and facts.get("unranked", found) == found:
+        return declared
+    return f"{found}-{blake2b(json.dumps(names).encode(), digest_size=4).hexdigest()}"

@@ -1,16 +1,16 @@
 """Reading of a pool's pairs by row: images directly from their offset in the shards, checked by hash."""
 
-import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise, repeat
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from runners.data.places.place import Read, Wanted
 from runners.data.pool.damage import Damage
 from runners.data.pool.pictures import DecodeError, open_image, to_rgb
 from runners.data.pool.pool import Pool
@@ -75,7 +75,9 @@ def read_pairs(
         for place, text in zip(todo.tolist(), rows["caption"], strict=True):
             captions[place] = text
         todo = todo[~sound]
-        chosen[todo] = (chosen[todo] + 1) % len(subset)
+        for place in todo:
+            while int(chosen[place]) in damage:
+                chosen[place] = (chosen[place] + 1) % len(subset)
     return Pairs(images=images, captions=captions, damage=tuple(damage.values()))
 
 
@@ -99,7 +101,9 @@ def read_images(
     """
     images, damage = decode_rows(pool, pool.rows(rows, READ_COLUMNS), image_size, threads)
     for each in damage.values():
-        raise ValueError(f"cannot decode image {each.key} of shard {pool.path / each.shard}: {each.reason}")
+        raise ValueError(
+            f"cannot decode image {each.key} of shard {pool.place.path(each.shard)}: {each.reason}"
+        )
     return images
 
 
@@ -154,48 +158,50 @@ def decode_rows(
     shards, offsets, lengths, hashes, texts = (
         rows[name].to_numpy() for name in ("shard", "offset", "length", "hash", "caption")
     )
-    # Shard by shard and front to back, in any requested order: few open files, long sequential reads.
-    order = np.lexsort((offsets, shards.astype(str)))
-    ends = [*np.flatnonzero(shards[order][1:] != shards[order][:-1]) + 1, len(order)]
+    groups, wanted = in_shard_order(shards, offsets, lengths)
 
-    def decode(file: int | None, place: int) -> None:
-        reason = "shard missing"
-        if file is not None:
-            # Outside the try: a read error is a problem of the storage, maybe temporary, not of the image.
-            payload = os.pread(file, int(lengths[place]), int(offsets[place]))
-            try:
-                if len(payload) < lengths[place]:
-                    reason = "shard cut short"
-                elif content_hash(payload, texts[place]) != hashes[place]:
-                    reason = "not the bytes that were indexed"
-                else:
-                    images[place] = decode_image(payload, image_size)
-                    return
-            except DecodeError as error:
-                reason = error.reason
+    def decode(read: Read, place: int) -> None:
+        # Outside the try: another read error is a problem of the storage, maybe temporary, not of the image.
+        found = _payload(read, offsets[place], lengths[place], texts[place], hashes[place])
+        try:
+            if isinstance(found, bytes):
+                images[place] = decode_image(found, image_size)
+                return
+            reason = found
+        except DecodeError as error:
+            reason = error.reason
         damage[place] = Damage(shard=shards[place], key=rows["key"].iloc[place], reason=reason)
 
     with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as workers:
         run = workers.map if workers else map
-        start = 0
-        for end in ends if len(order) else []:
-            places = order[start:end].tolist()
-            with _opened(pool, shards[places[0]]) as file:
-                list(run(decode, [file] * len(places), places))
-            start = end
+        for places, read in zip(groups, pool.place.reading(wanted), strict=True):
+            list(run(decode, repeat(read), places.tolist()))
     return images, damage
 
 
-@contextmanager
-def _opened(pool: Pool, shard: str) -> Iterator[int | None]:
-    try:
-        file = os.open(pool.path / shard, os.O_RDONLY)
-    except FileNotFoundError:
-        if not pool.path.exists():  # the storage is unreachable; the shard is not damaged
-            raise
-        yield None
-        return
-    try:
-        yield file
-    finally:
-        os.close(file)
+def in_shard_order(
+    shards: NDArray[np.object_], offsets: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> tuple[list[NDArray[np.int64]], list[Wanted]]:
+    """Group ranges by shard, front to back: few open files, long sequential reads.
+
+    Returns:
+        The positions in each group, and its ranges.
+    """
+    order = np.lexsort((offsets, shards.astype(str)))
+    ends = [*np.flatnonzero(shards[order][1:] != shards[order][:-1]) + 1, len(order)]
+    groups = [order[start:end] for start, end in pairwise([0, *ends])] if len(order) else []
+    return groups, [
+        Wanted(shard=shards[places[0]], offsets=offsets[places], lengths=lengths[places]) for places in groups
+    ]
+
+
+def _payload(read: Read, offset: int, length: int, caption: str, content: int) -> bytes | str:
+    """Return an image file's bytes, or the reason why they are not the bytes that were indexed."""
+    for again in (False, True):
+        try:
+            payload = read(int(offset), int(length), again=again)
+        except FileNotFoundError:
+            return "shard missing"
+        if len(payload) == length and content_hash(payload, caption) == content:
+            return payload
+    return "shard cut short" if len(payload) < length else "not the bytes that were indexed"

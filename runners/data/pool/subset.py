@@ -13,7 +13,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from budgets.quality import available
+from budgets.quality import available, score_of_quality
+
+SCORE_PREFIX = "score:"
+"""Prefix of a column ``score:NAME`` of the index: the scores given by NAME."""
 
 SUBSET_PREFIX = "in:"
 """Prefix of a boolean column ``in:NAME`` of the index: the pairs in the named subset NAME."""
@@ -40,7 +43,7 @@ def rows_of(index: pd.DataFrame, *, size: int | None, quality: str) -> NDArray[n
         index: A pool's index, with ``score`` and ``hash``.
         size: Number of pairs; ``None`` for all of that quality.
         quality: ``all``; ``topN``, the best N % by score (``budgets.quality.available`` pairs), ties by hash;
-            or the name of a named subset.
+            ``topN by NAME``, by the score of that name; or the name of a named subset.
 
     Returns:
         Positions in the index, ascending, int64 (size,).
@@ -81,7 +84,8 @@ def _choose(
         ranks = np.concatenate([np.where(chunk, np.uint32(0), _UNSCORED) for chunk in read("in:" + quality)])
         kept = int(np.count_nonzero(ranks == 0))
     elif quality != "all":
-        ranks = _ranks(read, count)
+        name = score_of_quality(quality)
+        ranks = _ranks(read(SCORE_PREFIX + name if name else "score"), count)
     if size is not None and not 1 <= size <= kept:
         raise ValueError(
             f"{size:,} pairs of quality '{quality}' requested, but "
@@ -116,14 +120,14 @@ def _choose(
     return np.flatnonzero(good)
 
 
-def _ranks(read: _Read, count: int) -> NDArray[np.uint32]:
+def _ranks(scores: Iterator[NDArray[np.generic]], count: int) -> NDArray[np.uint32]:
     """Return scores as uint32 ranks in reverse order: the best score has the lowest, NaN the highest.
 
     The bits of IEEE floats of one sign order like integers; inverting the bits of positive ones (with the
     sign bit set) puts them below the negative ones, in falling order.
     """
     ranks, start = np.empty(count, np.uint32), 0
-    for chunk in read("score"):
+    for chunk in scores:
         # Adding zero turns -0.0 into 0.0.
         score = chunk.astype(np.float32) + np.float32(0)
         bits = score.view(np.uint32)

@@ -115,8 +115,7 @@ def _lock(path: Path, kind: int = fcntl.LOCK_EX) -> _Lock:
 
 def _key(pool: Pool, image_size: int) -> str:
     """Return a key of the images; it changes when a shard is damaged or repaired."""
-    shards = [pool.path / shard for shard in pool.shards]
-    changed = [shard.stat().st_mtime_ns if shard.exists() else 0 for shard in shards]
+    changed = pool.place.versions(list(pool.shards))
     facts = f"{pool.fingerprint} {image_size} {PIL.__version__} {_DECODING} {changed}"
     return blake2b(facts.encode(), digest_size=16).hexdigest()
 

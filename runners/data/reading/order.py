@@ -45,6 +45,32 @@ def positions(*, seed: int, count: int, start: int, stop: int, windowed: bool = 
     return np.concatenate(parts)
 
 
+def windows(*, seed: int, count: int, start: int, stop: int, more: int) -> list[tuple[int, int]]:
+    """Return the windows that positions ``start`` to ``stop`` lie in, and ``more`` that follow.
+
+    Returns:
+        Epoch and number of each window within it.
+    """
+    found: list[tuple[int, int]] = []
+    for epoch in range(start // count, -(-stop // count)):
+        first, last = max(start - epoch * count, 0), min(stop - epoch * count, count)
+        starts = _window_starts(seed, count, epoch)
+        from_window, to_window = np.searchsorted(starts, [first, last - 1], side="right") - 1
+        found += [(epoch, window) for window in range(from_window, to_window + 1)]
+    for _ in range(more):
+        epoch, window = found[-1]
+        ended = window + 1 == -(-count // (BLOCK * WINDOW))
+        found.append((epoch + 1, 0) if ended else (epoch, window + 1))
+    return found
+
+
+def rows_of_window(*, seed: int, count: int, epoch: int, window: int) -> NDArray[np.int64]:
+    """Return the rows of the subset in a window, block by block, int64 (rows,)."""
+    blocks = _blocks(seed, count, epoch)[window * WINDOW : (window + 1) * WINDOW]
+    # The last block of the subset is cut at `count`.
+    return np.concatenate([np.arange(each * BLOCK, min((each + 1) * BLOCK, count)) for each in blocks])
+
+
 # A batch needs a slice of its epoch, or of two epochs if it spans both.
 @lru_cache(maxsize=2)
 def _permutation(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
@@ -78,9 +104,7 @@ def _window_starts(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=4)
 def _window(seed: int, count: int, epoch: int, window: int) -> NDArray[np.int64]:
-    blocks = _blocks(seed, count, epoch)[window * WINDOW : (window + 1) * WINDOW]
-    # Rows of the window's blocks, the last block of the subset cut at `count`.
-    rows = np.concatenate([np.arange(each * BLOCK, min((each + 1) * BLOCK, count)) for each in blocks])
+    rows = rows_of_window(seed=seed, count=count, epoch=epoch, window=window)
     order = np.random.default_rng((_WINDOWED_STREAM, seed, epoch, window)).permutation(rows)
     order.setflags(write=False)
     return order

@@ -1,5 +1,6 @@
 """A trial's pairs: small subsets decoded in memory, large ones streamed, both in the order of `order`."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -8,18 +9,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
 from runners.data.pool.pool import Pool
-from runners.data.pool.reader import captions, read_pairs
+from runners.data.pool.reader import captions, in_shard_order, read_pairs
 from runners.data.reading.cache import shared_images
-from runners.data.reading.order import positions
+from runners.data.reading.order import positions, rows_of_window, windows
+from runners.host.faults import shielded
 
 IN_MEMORY_BYTES = 8 * 2**30
 """Decoded size above which a subset is streamed; fixed, because the order of samples depends on it."""
 
 _POSITIONS_AT_ONCE = 65_536
+_WINDOWS_REMEMBERED = 16
 _BATCHES_AHEAD = 4
 
 LOADER_BYTES = 2 * 2**30
@@ -137,7 +140,9 @@ class StreamedSet:
             prefetch_factor=ahead.parts_per_worker if self.workers else None,
             multiprocessing_context=_WORKERS_START if self.workers else None,
         )
-        known, arrived = set(self.damage), iter(loader)
+        known = set(self.damage)
+        with shielded():  # a signal to the whole run must not take the workers away before the checkpoint
+            arrived = iter(loader)
         for _ in range(first_step, steps):
             images = torch.empty(size, 3, self.image_size, self.image_size, dtype=torch.uint8)
             tokens: list[Tensor] = []
@@ -187,20 +192,35 @@ class _Parts(Dataset[Any]):
     def __init__(self, data: StreamedSet, seed: int, batch_size: int, mine: slice, pairs: int) -> None:
         self._data, self._seed, self._batch_size, self._mine = data, seed, batch_size, mine
         self._starts = range(mine.start, mine.stop, pairs)
+        self._asked: deque[tuple[int, int]] = deque(maxlen=_WINDOWS_REMEMBERED)
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, tuple[Damage, ...]]:
         data = self._data
         step, part = divmod(number, len(self._starts))
-        begin, start = step * self._batch_size, self._starts[part]
-        places = positions(
-            seed=self._seed,
-            count=len(data.rows),
-            start=begin + start,
-            stop=begin + min(start + self._starts.step, self._mine.stop),
-            windowed=True,
-        )
+        start = step * self._batch_size + self._starts[part]
+        stop = min(start + self._starts.step, step * self._batch_size + self._mine.stop)
+        if data.pool.place.ahead_bytes:
+            self._fetch_ahead(start, stop)
+        places = positions(seed=self._seed, count=len(data.rows), start=start, stop=stop, windowed=True)
         pairs = read_pairs(data.pool, data.rows, places, data.image_size)
         return torch.from_numpy(pairs.images), data.tokens(pairs.captions), pairs.damage
+
+    def _fetch_ahead(self, start: int, stop: int) -> None:
+        """Ask for the shards' bytes of the windows of some positions, and of the window that follows."""
+        data, count = self._data, len(self._data.rows)
+        for epoch, window in windows(seed=self._seed, count=count, start=start, stop=stop, more=1):
+            if (epoch, window) in self._asked:
+                continue
+            self._asked.append((epoch, window))
+            rows = data.rows[rows_of_window(seed=self._seed, count=count, epoch=epoch, window=window)]
+            found = data.pool.rows(rows, ("shard", "offset", "length"), keep=False)
+            _, wanted = in_shard_order(*(found[name].to_numpy() for name in found.columns))
+            sizes = np.cumsum([int(each.lengths.sum()) for each in wanted])
+            wanted = wanted[: int(np.searchsorted(sizes, data.pool.place.ahead_bytes))]
+            # Each worker begins at another place; none fetches what another one is fetching.
+            worker = get_worker_info()
+            first = len(wanted) * worker.id // worker.num_workers if worker else 0
+            data.pool.place.ahead(wanted[first:] + wanted[:first])
 
 
 def _part(batch_size: int, rank: int, ranks: int) -> slice:

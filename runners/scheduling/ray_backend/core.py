@@ -22,7 +22,7 @@ from ray._raylet import Config  # type: ignore[attr-defined]  # of its compiled 
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from runners.host.faults import Notice, fault_of, words_of
+from runners.host.faults import Notice, fault_of, shielded, words_of
 from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
 from runners.scheduling.backend import Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
@@ -68,14 +68,15 @@ class RayBackend:
             os.environ["RAY_AUTH_MODE"] = "token"
             Config.initialize("")  # Ray read its configuration when it was imported
             local = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
-        ray.init(
-            address=address or "local",
-            # A worker must import this checkout, not an installed package of the same name.
-            runtime_env={"env_vars": {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **local,
-        )
+        with shielded():  # Ray's daemons, and the workers that they start
+            ray.init(
+                address=address or "local",
+                # A worker must import this checkout, not an installed package of the same name.
+                runtime_env={"env_vars": {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **local,
+            )
         # One name for all tasks: Ray keeps 22 KiB of metrics per name until it ends.
         task = partial(ray.remote, max_retries=0, name="trial")
         self._task = task()(_run_in_fresh_process)

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from study.commands.command import add_pool_options, open_console
+from study.commands.command import add_pool_options, number, open_console
 
 NAME = "build"
 HELP = "build a pool; the same command continues an interrupted build"
@@ -11,6 +11,7 @@ EXAMPLES: tuple[str, ...] = (
     "pools/icons --from icons.csv",
     "pools/web --from my-shards --without sets/imagenet",
     "my-shards --in-place",
+    "pools/theirs --from s3://bucket/shards --in-place",
     "pools/emoji --from embedded:256",
 )
 
@@ -25,10 +26,12 @@ def add_options(parser: ArgumentParser) -> None:
         dest="source",
         metavar="SOURCE",
         help="a folder of tar shards; a .parquet, .csv, .tsv or .jsonl table of image paths, or of URLs if "
-        "it has a url column; or embedded:PAIRS",
+        "it has a url column; embedded:PAIRS; or, with --in-place, the URL of a folder of tar shards",
     )
     parser.add_argument(
-        "--in-place", action="store_true", help="index the tar shards where they are; write no shards"
+        "--in-place",
+        action="store_true",
+        help="index the tar shards where they are, in the folder itself or below the URL; write no shards",
     )
     parser.add_argument("--image", default="image", help="column of image paths (default: image)")
     parser.add_argument("--url", default="url", help="column of URLs (default: url)")
@@ -52,7 +55,10 @@ def add_options(parser: ArgumentParser) -> None:
         help="command that downloads (default: img2dataset)",
     )
     parser.add_argument(
-        "--image-size", type=int, default=256, help="side of downloaded images in pixels (default: 256)"
+        "--image-size",
+        type=number(8, 8192, int),
+        default=256,
+        help="side of downloaded images in pixels (default: 256)",
     )
     parser.add_argument(
         "--resize-mode",
@@ -60,8 +66,12 @@ def add_options(parser: ArgumentParser) -> None:
         default="keep_ratio",
         help="img2dataset's resize mode (default: keep_ratio)",
     )
-    parser.add_argument("--retries", type=int, default=2, help="retries of a failed URL (default: 2)")
-    parser.add_argument("--timeout", type=int, default=10, help="seconds to wait for a server (default: 10)")
+    parser.add_argument(
+        "--retries", type=number(0, 1000, int), default=2, help="retries of a failed URL (default: 2)"
+    )
+    parser.add_argument(
+        "--timeout", type=number(1, 3600, int), default=10, help="seconds to wait for a server (default: 10)"
+    )
     parser.add_argument(
         "--user-agent",
         default="clip-scaling-study",
@@ -72,6 +82,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Build the pool, and print its size and the pairs left out by reason."""
     from runners.data.build.info import unreadable_lines
+    from runners.data.places.copies import is_url
     from runners.data.pool.pool import Pool
 
     path, source = options.pool, options.source
@@ -81,6 +92,8 @@ def run(options: Namespace) -> int:
         )
     if source is not None and source.startswith("embedded:"):
         _build_embedded(path, source.removeprefix("embedded:"), options.seed)
+    elif source is not None and is_url(source):
+        _index_url(path, source, options)
     else:
         _build_from(path, Path(source or path), options)
     pool = Pool.open(path)
@@ -97,6 +110,31 @@ def _build_embedded(path: Path, pairs: str, seed: int) -> None:
     from runners.embedded.scorer import build_scored_pool
 
     build_scored_pool(path, pairs=int(pairs), seed=seed)
+
+
+def _index_url(path: Path, url: str, options: Namespace) -> None:
+    from runners.data.build.build_pool import Build, build_pool
+    from runners.data.build.source import Columns
+    from runners.data.places.copies import copy_pool, listed
+    from study.show.pool_progress import PoolProgress
+
+    if not options.in_place:
+        raise ValueError(f"--from {url} needs --in-place: the shards stay there, and {path} gets their index")
+    if (path / "pool.json").exists():
+        raise ValueError(f"{path} already exists; remove it or choose another path")
+    if "pool.json" in listed("pool", url):
+        copy_pool(url, path)
+        return
+    build = Build(
+        source=path,
+        url=url.rstrip("/"),
+        columns=Columns(image=options.image, caption=options.caption, score=options.score),
+        evaluation=options.without,
+        workers=options.workers,
+        in_place=True,
+    )
+    with PoolProgress(open_console()) as report:
+        build_pool(path, build, report)
 
 
 def _build_from(path: Path, source: Path, options: Namespace) -> None:

@@ -18,10 +18,13 @@ from analysis.report.study_frames import StudyFrames
 from tests.analysis.synthetic import study
 
 NAMES = [
-    "error-compute-architecture", "error-compute-strategy", "error-samples-strategy", "error-data",
+    "error-compute-architecture", "error-compute-strategy", "error-samples-strategy", "pareto", "error-data",
     "error-epochs", "quality", "equivalence-compute", "shift", "isoflop", "residuals", "forecasts",
-    "training-loss", "plan", "ledger", "schedule",
+    "training-loss", "on-the-way", "plan", "ledger", "schedule",
 ]  # fmt: skip
+
+
+LOST = {"entry": "wasted", "what": "lost", "train_flops": 1e11, "evaluation_flops": 0.0}
 
 
 def figures_of(frames: StudyFrames) -> tuple[FigureData | Missing, ...]:
@@ -30,12 +33,24 @@ def figures_of(frames: StudyFrames) -> tuple[FigureData | Missing, ...]:
 
 @pytest.fixture(scope="module")
 def drawn(frames: StudyFrames) -> dict[str, FigureData]:
-    return {data.name: data for data in figures_of(frames) if isinstance(data, FigureData)}
+    ledger = pd.concat([frames.ledger, pd.DataFrame([LOST])], ignore_index=True)
+    lossy = replace(frames, ledger=ledger)
+    return {data.name: data for data in figures_of(lossy) if isinstance(data, FigureData)}
 
 
 def test_a_full_study_supports_every_figure(drawn: dict[str, FigureData]) -> None:
     assert list(drawn) == NAMES
     assert set().union(*(data.frame["mark"] for data in drawn.values())) <= set(MARKS)
+
+
+def test_error_on_the_way_ends_at_the_result(drawn: dict[str, FigureData], frames: StudyFrames) -> None:
+    lines = drawn["on-the-way"].frame
+    ends = frames.results.set_index("trial")
+
+    for trial, line in lines.groupby("line"):
+        top1, flops = (float(ends[name][str(trial)]) for name in ("held-out/top1", "train_flops"))
+        assert line["x"].tolist() == pytest.approx([flops / 4, flops / 2, flops])
+        assert line["y"].tolist() == pytest.approx([100 * (1 - top1 / over) for over in (4, 2, 1)])
 
 
 _BARS = ("quality", "plan", "ledger", "schedule")
@@ -109,6 +124,7 @@ def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> 
         "IsoFLOP profiles: error against model size": (
             "1 model size of one family at a budget; a profile needs three"
         ),
+        "Best model size against compute, by three approaches": "no family has three model sizes",
         "Training loss": "no training curves were recorded",
         **{
             f"Error against data size, by {axis}": (
@@ -133,6 +149,31 @@ def test_a_half_finished_study_has_no_filled_star(frames: StudyFrames) -> None:
     data = next(data for data in figures_of(half) if isinstance(data, FigureData))
     assert {"point", "best, not clear"} <= set(data.frame["mark"])
     assert "best" not in set(data.frame["mark"])
+
+
+def test_plan_and_ledger_are_drawn_only_where_something_went_otherwise(frames: StudyFrames) -> None:
+    names = {
+        data.name
+        for data in figures_of(replace(frames, left_out=frames.left_out[:0]))
+        if isinstance(data, FigureData)
+    }
+    assert not names & {"plan", "ledger"}
+    assert "schedule" in names
+
+
+def test_the_frontier_steps_down_through_the_lowest_cells_at_their_levels(
+    drawn: dict[str, FigureData], frames: StudyFrames
+) -> None:
+    frame = drawn["pareto"].frame
+    points, stairs = frame[frame["mark"] == "point"], frame[frame["mark"] == "line"]
+    assert len(points) == len(frames.results)
+    assert set(points["x"]) == set(frames.results["level_flops"]), "not at whole batches below it"
+    assert stairs["x"].is_monotonic_increasing
+    assert stairs["y"].is_monotonic_decreasing
+    best = frames.results.groupby(["architecture", "strategy", "subset_size", "quality", "level_flops"])[
+        "held-out/top1"
+    ]
+    assert stairs["y"].min() == pytest.approx(100 * (1 - best.mean().max()))
 
 
 def test_residuals_are_measured_minus_law() -> None:

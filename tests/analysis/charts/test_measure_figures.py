@@ -161,7 +161,11 @@ def test_cells_under_shift_are_drawn_with_the_line_of_plain_clip(frames: StudyFr
     points = data.frame[data.frame["mark"] == "point"]
     # The made-up shift takes half of every accuracy.
     np.testing.assert_allclose(points["y"], points["x"] / 2)
-    line = data.frame[data.frame["mark"] == "reference"]
+    reference = data.frame[data.frame["mark"] == "reference"]
+    equal = reference[reference["line"].str.endswith(": equal")]
+    assert len(equal) == 2
+    assert (equal["x"] == equal["y"]).all()
+    line = reference.drop(equal.index)
     x, y = (np.log(line[axis] / (100 - line[axis])) for axis in ("x", "y"))
     np.testing.assert_allclose(np.diff(y) / np.diff(x), np.diff(y)[0] / np.diff(x)[0])
     assert set(points["series"]) >= {"ViT-X", "SLIP", "FLIP (50 %)"}

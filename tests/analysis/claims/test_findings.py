@@ -61,14 +61,6 @@ def test_comparisons_against_a_verdict_are_named(paper: dict[str, list[Finding]]
     ]  # fmt: skip
 
 
-def test_the_shipped_readings_are_those_of_the_source() -> None:
-    source = Path("../shared/paper/figures.csv")
-    if not source.exists():
-        pytest.skip(f"{source} is not there")
-    shipped, given = pd.read_csv(FOLDER / "figures.csv"), pd.read_csv(source)
-    pd.testing.assert_frame_equal(shipped, given[shipped.columns])
-
-
 def equal_samples(gain: float, *, seeds: int = 3, noise: float = 0.004) -> pd.DataFrame:
     """Return CLIP, augmented CLIP and SLIP at equal samples on four sizes of up to 400M pairs."""
     generator = np.random.default_rng(3)

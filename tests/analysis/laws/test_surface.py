@@ -1,6 +1,5 @@
 """The surface: published optimum, restarts, resampled runs, and undecided cases."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,65 +11,8 @@ from analysis.cells.intervals import bca, interval
 from analysis.laws.repeated import best_size, effective, fit_repeated
 from analysis.laws.surface import fit, fit_draws
 from analysis.laws.surface_forecast import PLAIN, SHARED, Points, forecast
-from analysis.laws.surface_search import Data, project, search
 
-POINTS = Path("../shared/data/epoch_chinchilla_svg_extracted.csv")
-needs_points = pytest.mark.skipif(not POINTS.exists(), reason=f"{POINTS} is not there")
 Floats = NDArray[np.float64]
-
-
-@pytest.fixture(scope="module")
-def chinchilla() -> tuple[Floats, Floats, Floats]:
-    """Return model size, tokens and loss of the published points, without the five highest losses."""
-    table = pd.read_csv(POINTS).sort_values("loss").iloc[:-5]
-    n = table["Model Size"].to_numpy(np.float64)
-    return n, table["Training FLOP"].to_numpy(np.float64) / (6 * n), table["loss"].to_numpy(np.float64)
-
-
-@needs_points
-def test_the_chinchilla_points_give_the_published_optimum_from_any_of_100_starts(
-    chinchilla: tuple[Floats, Floats, Floats],
-) -> None:
-    starts = np.exp(np.random.default_rng(0).uniform(np.log(0.03), np.log(3), (100, 2)))
-    found = fit(*chinchilla, starts=starts)
-    assert found.agreement == found.starts == 100
-    assert f"{found.floor:.5f} {found.a:.2f} {found.b:.2f}" == "1.81722 477.83 2143.42"
-    assert f"{found.alpha:.5f} {found.beta:.5f}" == "0.34731 0.36717"
-    assert f"{found.objective:.9f}" == "0.001018274"
-
-
-@needs_points
-def test_five_outliers_move_the_exponent_of_data() -> None:
-    table = pd.read_csv(POINTS)
-    n = table["Model Size"].to_numpy(np.float64)
-    found = fit(n, table["Training FLOP"].to_numpy(np.float64) / (6 * n), table["loss"].to_numpy(np.float64))
-    assert found.beta == pytest.approx(0.453, abs=0.0006)
-
-
-@needs_points
-def test_4000_refits_take_seconds_and_each_is_at_its_optimum(
-    chinchilla: tuple[Floats, Floats, Floats],
-) -> None:
-    n, d, y = chinchilla
-    generator = np.random.default_rng(1)
-    weights = generator.multinomial(len(y), np.full(len(y), 1 / len(y)), size=4000).astype(np.float64)
-    around = fit(n, d, y)
-    began = time.process_time()
-    drawn = fit_draws(n, d, y[None, :], weights=weights, around=around)
-    assert time.process_time() - began < 2.0
-    starts = np.exp(np.random.default_rng(2).uniform(np.log(0.05), np.log(2), (40, 2)))
-    for draw in range(0, 4000, 250):
-        data = Data.of(n, d, y[None, :], weights[[draw]], 1e-3)
-        lowest = search(data, project(data, starts))[1].min()
-        assert drawn.objective[draw] == pytest.approx(lowest, rel=1e-9)
-
-
-@needs_points
-def test_the_optimal_model_size_has_the_published_exponent(chinchilla: tuple[Floats, Floats, Floats]) -> None:
-    n, d, y = chinchilla
-    drawn = fit_draws(n, d, y[None, :], weights=np.ones((1, len(y))), around=fit(n, d, y))
-    exponent = float((drawn.beta / (drawn.alpha + drawn.beta))[0])
-    assert exponent == pytest.approx(0.367172 / (0.347310 + 0.367172), abs=1e-5)
 
 
 def made_up(seed: int = 0, noise: float = 0.0) -> tuple[Floats, Floats, Floats]:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -91,16 +92,84 @@ def test_markup_in_captions_names_and_declaration_is_text(opened: Opened) -> Non
     assert opened.said == []
 
 
-def test_the_first_screen_says_what_how_sure_and_at_what_cost(opened: Opened) -> None:
-    seen = opened.page.evaluate(
-        """[...document.querySelectorAll("h2, .pick, .verdict, .fact")]
-          .filter((part) => part.getBoundingClientRect().bottom < innerHeight)
-          .map((part) => part.innerText)"""
-    )
-    assert seen[0].startswith("What to train at each budget")
-    assert "ConvNeXt-C" in seen
-    assert "clear" in seen
-    assert any("Compute spent" in text for text in seen)
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [
+        ((1200, 900), ("answer", "budgets", "cost-of-the-study", "not-tried")),
+        ((390, 844), ("answer", "budgets")),
+    ],
+)
+def test_the_first_screen_says_what_how_sure_and_at_what_cost(
+    opened: Opened, size: tuple[int, int], wanted: tuple[str, ...]
+) -> None:
+    page = opened.page
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    for name in wanted:
+        place = page.locator(f"#{name}").bounding_box()
+        assert place is not None
+        assert place["y"] + min(place["height"], 300) < size[1], name
+    assert page.locator("#answer").inner_text().startswith("At 3.6 TFLOP train ConvNeXt-C with CLIP on ")
+    row = page.locator("#budgets tbody tr").first.inner_text()
+    assert "ConvNeXt-C, CLIP" in row
+    assert "clear" in row
+    assert "156" in page.locator("#cost-of-the-study").inner_text()
+    assert "were not run" in page.locator("#not-tried").inner_text()
+
+
+def test_a_card_leads_to_its_trials_its_figure_and_its_table(opened: Opened) -> None:
+    page = opened.page
+    card = page.locator("article").first
+    card.get_by_role("link", name="Trials").click()
+    assert set(column(page, "Budget")) == {"200 GFLOP"}
+    for name in ("Figure", "Table"):
+        link = card.get_by_role("link", name=name)
+        link.click()
+        assert page.locator(str(link.get_attribute("href"))).is_visible()
+
+
+def test_a_legend_hides_a_series_in_every_figure(opened: Opened) -> None:
+    page = opened.page
+    toggle = page.locator('.toggle[data-series="SLIP"]')
+    assert toggle.count() >= 2
+    mine = page.locator('[data-series="SLIP"]:not(.toggle)')
+    assert mine.first.is_visible()
+    toggle.first.click()
+    assert mine.evaluate_all("all => all.every((one) => getComputedStyle(one).display === 'none')")
+    assert {each.get_attribute("aria-pressed") for each in toggle.all()} == {"false"}
+    toggle.last.focus()
+    page.keyboard.press("Enter")
+    assert mine.evaluate_all("all => all.every((one) => getComputedStyle(one).display !== 'none')")
+
+
+def test_the_error_stays_in_view_when_the_trials_scroll_sideways(opened: Opened) -> None:
+    page = opened.page
+    page.set_viewport_size({"width": 390, "height": 844})
+    region = page.locator("#all-trials .tall")
+    region.evaluate("region => { region.scrollLeft = 400; }")
+    error = page.locator("#trials tbody tr td").first.bounding_box()
+    frame = region.bounding_box()
+    assert error is not None
+    assert frame is not None
+    assert abs(error["x"] - frame["x"]) < 2
+
+
+def test_the_contents_follow_the_scroll(opened: Opened) -> None:
+    page = opened.page
+    page.locator("#all-trials").scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('#all-trials').scrollIntoView({behavior: 'instant'})")
+    page.wait_for_function("document.querySelector('nav a[aria-current]').hash === '#all-trials'")
+
+
+def test_printed_there_are_no_controls_and_nothing_is_closed(opened: Opened) -> None:
+    page = opened.page
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
+    assert not page.locator("nav").is_visible()
+    assert not page.locator("#filters").is_visible()
+    assert page.locator("#tables").evaluate("one => getComputedStyle(one).breakBefore") == "page"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details:not([open])").count() > 5
 
 
 def test_a_filter_and_a_search_narrow_the_trials(opened: Opened) -> None:
@@ -184,7 +253,9 @@ def test_the_page_fits_a_phone_without_horizontal_scrolling(opened: Opened) -> N
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_texts_have_the_contrast_that_wcag_asks_for(opened: Opened) -> None:
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_have_the_contrast_that_wcag_asks_for(opened: Opened, scheme: Literal["light", "dark"]) -> None:
+    opened.page.emulate_media(color_scheme=scheme)
     poor = opened.page.evaluate(
         """(() => {
           const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.answers.cost import totals
 from analysis.cells.table import CONFIGURATION
 from analysis.report.analyse import analyse
 from analysis.report.latex import latex
@@ -63,7 +64,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_folder_holds_page_figures_and_tables(written: tuple[ReportSummary, Elements]) -> None:
     folder = written[0].page.parent
     assert sorted(path.name for path in folder.iterdir()) == ["figures", "report.html", "tables"]
-    assert len(list((folder / "figures").glob("*.pdf"))) == 15
+    assert len(list((folder / "figures").glob("*.pdf"))) == 16
     assert {path.stem for path in (folder / "tables").iterdir()} == {
         "best", "contrasts", "fits", "isoflop", "crossovers", "equivalence", "holdout", "findings", "cost",
         "trials", "left-out", "missing", "envelope", "quality-trade", "robustness", "surfaces",
@@ -72,12 +73,37 @@ def test_the_folder_holds_page_figures_and_tables(written: tuple[ReportSummary, 
     assert [path.name for path in folder.parent.iterdir()] == ["report"]
 
 
-def test_every_file_that_the_page_links_is_there(written: tuple[ReportSummary, Elements]) -> None:
-    summary, page = written
+def test_the_page_links_only_to_itself_so_that_it_can_be_mailed_alone(
+    written: tuple[ReportSummary, Elements],
+) -> None:
+    page = written[1]
+    ids = [str(attributes["id"]) for _, attributes in page.tags if "id" in attributes]
     links = [str(attributes["href"]) for tag, attributes in page.tags if tag == "a"]
-    files = [link for link in links if not link.startswith("#")]
-    assert len(files) > 30
-    assert all((summary.page.parent / link).exists() for link in files)
+    assert len(ids) == len(set(ids))
+    assert len(links) > 30
+    assert {link[1:] for link in links} <= set(ids)
+    assert all(link.startswith("#") for link in links)
+
+
+def test_the_files_that_the_page_names_are_there(written: tuple[ReportSummary, Elements]) -> None:
+    summary, page = written
+    named = re.findall(r"((?:figures|tables)/[\w-]+)\.\w+((?:, \.\w+)+)", page.text)
+    assert len(named) > 25
+    for stem, more in named:
+        assert all((summary.page.parent / f"{stem}{suffix}").exists() for suffix in more.split(", ")[1:])
+
+
+def test_what_ends_most_captions_is_said_once_among_the_figures(
+    written: tuple[ReportSummary, Elements],
+) -> None:
+    folder, text = written[0].page.parent, written[1].text
+    said = "intervals from resampled runs" + (folder / "figures" / "error-data.txt").read_text(
+        encoding="utf-8"
+    ).strip().rpartition("intervals from resampled runs")[2].removesuffix(".")
+    figures = text[
+        text.rindex("Intervals, unless a caption says otherwise") : text.rindex("All finished trials")
+    ]
+    assert figures.partition("Best configuration at each budget")[0].count(said) == 1
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="texlive-latex-recommended is not installed")
@@ -127,7 +153,7 @@ def test_ids_are_unique_and_every_reference_leads_to_one(written: tuple[ReportSu
 
 
 def test_every_drawing_has_an_alternative_text(written: tuple[ReportSummary, Elements]) -> None:
-    images = [attributes for _, attributes in written[1].tags if attributes.get("role") == "img"]
+    images = [attributes for _, attributes in written[1].tags if attributes.get("role") in ("img", "group")]
     assert len(images) >= 7
     assert all(attributes["aria-label"] for attributes in images)
 
@@ -146,7 +172,7 @@ def test_no_line_breaks_before_a_percent_sign_and_the_declaration_stays_as_it_is
 
 def test_the_summary_answers_for_each_budget(written: tuple[ReportSummary, Elements]) -> None:
     lines = written[0].lines
-    assert lines[0] == "98 of 99 trials finished, 1 failed or diverged; 156.3 TFLOP spent"
+    assert lines[0] == "98 of 99 trials finished, 1 failed or diverged; 156 TFLOP spent"
     assert len(lines) == 5
     assert lines[-1] == "no result yet: 1 trial at 200 GFLOP; see tables/missing.md"
     assert re.match(
@@ -164,10 +190,29 @@ def test_the_summary_answers_for_each_budget(written: tuple[ReportSummary, Eleme
 
 def test_the_answers_come_before_everything_else(written: tuple[ReportSummary, Elements]) -> None:
     text = written[1].text
-    assert (
-        text.index("What to train at each budget") < text.index("ConvNeXt-C") < text.index("Trials finished")
-    )
-    assert text.index("Trials finished") < text.index("One choice at a time")
+    order = [
+        "At 3.6 TFLOP train ConvNeXt-C with CLIP on ", "What to train at each budget", "What it cost",
+        "What was not tried", "One choice at a time", "All finished trials", "What this page can't say",
+        "Provenance",
+    ]  # fmt: skip
+    main = [text.index(order[0]), *(text.rindex(heading) for heading in order[1:])]
+    assert main == sorted(main)
+
+
+def test_the_cost_agrees_with_the_ledger(
+    written: tuple[ReportSummary, Elements], frames: StudyFrames
+) -> None:
+    gone = totals(frames.plan, frames.ledger, frames.events).spent_flops
+    assert gone == pytest.approx(156.04e12, rel=1e-3)
+    text = written[1].text
+    assert "156 TFLOP of training, 39\u00a0% of the study budget of 400 TFLOP" in text
+    assert "8 min 15 s in trials, times the devices of each" in text
+
+
+def test_trials_show_their_settings_with_the_error_first(written: tuple[ReportSummary, Elements]) -> None:
+    trials = pd.read_csv(written[0].page.parent / "tables" / "trials.csv", dtype=str)
+    assert trials.columns[0] == "Error (%)"
+    assert {"Learning rate", "Batch", "Parameters"} <= set(trials.columns)
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.answers.cost import by_level, run_time, totals
+from analysis.answers.cost import by_level, run_time, totals, trial_hours
 from analysis.report.latex import latex
 from analysis.report.study_frames import StudyFrames
 from analysis.report.table_files import markdown, save
@@ -46,10 +46,13 @@ def test_the_csv_holds_the_texts(tmp_path: Path) -> None:
 
 
 def test_levels_sum_to_the_ledger(frames: StudyFrames) -> None:
-    levels = by_level(frames.plan, frames.ledger)
-    cost = totals(frames.plan, frames.ledger, frames.events, budget_flops=4e14)
+    levels = by_level(frames.plan, frames.ledger, frames.events)
+    cost = totals(frames.plan, frames.ledger, frames.events, budget_flops=4e14, price_per_hour=2.0)
     spent = frames.ledger[frames.ledger["entry"].isin(["spent", "charged"])]
-    assert levels["spent"].sum() == cost.spent_flops == spent[["train_flops", "evaluation_flops"]].sum().sum()
+    assert levels["spent"].sum() == cost.spent_flops == spent["train_flops"].sum()
+    assert levels["evaluation"].sum() == cost.evaluation_flops == spent["evaluation_flops"].sum()
+    assert levels["hours"].sum() == pytest.approx(cost.device_hours) == pytest.approx(99 * 5 / 3600)
+    assert cost.price == 2 * cost.device_hours
     assert levels["level"].tolist() == ["200 GFLOP", "900 GFLOP", "3.6 TFLOP", "quality scorer"]
     assert levels["trials"].sum() == 99
 
@@ -83,6 +86,17 @@ def test_slots_count_for_the_time_that_they_existed() -> None:
     assert time.busy == 60 / 100
     assert time.slots == 4
     assert run_time(events, now=1050.0).busy == pytest.approx(70 / 120), "in the midst of it"
+
+
+def test_lost_attempts_and_all_devices_of_a_trial_are_among_its_hours() -> None:
+    events = pd.DataFrame([
+        {"time": 0.0, "event": "trial-started", "trial": "a", "slot": 0, "devices": 4},
+        {"time": 36.0, "event": "trial-retried", "trial": "a", "slot": 0, "wall_s": 36.0},
+        {"time": 36.0, "event": "trial-started", "trial": "a", "slot": 0, "devices": 4},
+        {"time": 108.0, "event": "trial-finished", "trial": "a", "slot": 0, "wall_s": 72.0},
+        {"time": 200.0, "event": "trial-finished", "trial": "b", "slot": 0, "wall_s": 36.0},
+    ])  # fmt: skip
+    assert trial_hours(events) == pytest.approx({"a": 4 * 108 / 3600, "b": 0.01})
 
 
 def test_a_study_that_has_not_begun_costs_nothing(frames: StudyFrames) -> None:

@@ -1,5 +1,6 @@
 """Growth of model size and data with compute, compared with published and simulated exponents."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.cells.bootstrap import CellDraws, cell_draws
-from analysis.cells.column_map import import_table
 from analysis.cells.table import records, tidy
+from analysis.charts.figure_data import FigureData
+from analysis.charts.scaling_figures import scaling
 from analysis.laws.surface_forecast import family_surfaces
 from analysis.report.law_tables import exponents as exponents_table
 from analysis.sizes.scaling_exponents import (
     APPROACHES,
     differences,
+    growths,
     model_sizes,
     scaling_exponents,
     undecided,
 )
-from study.declare.column_maps import find_column_map, load_column_map, read_any_table
 
 PORIAN = Path("tests/data/porian_2024/isoflops.csv")
-CHINCHILLA = Path("../shared/data/epoch_chinchilla_svg_extracted.csv")
 
 
 def language_models(frame: pd.DataFrame, *, seeds: int = 1, metric: str = "text/loss") -> CellDraws:
@@ -44,7 +45,7 @@ def language_models(frame: pd.DataFrame, *, seeds: int = 1, metric: str = "text/
 
 
 def found_in(draws: CellDraws) -> pd.DataFrame:
-    return scaling_exponents(draws, family_surfaces(draws))
+    return scaling_exponents(growths(draws, family_surfaces(draws)))
 
 
 def exponents_of(what: str, table: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -77,22 +78,6 @@ def test_minima_of_porian_et_al_grow_as_published(
         assert minima["exponent"] == pytest.approx(0.497, abs=0.004)
         assert minima["low"] < 0.497 < minima["high"]
         assert found["lower envelope"]["exponent"] == pytest.approx(0.497, abs=0.02)
-
-
-def test_chinchilla_points_give_the_exponents_of_besiroglu_et_al() -> None:
-    if not CHINCHILLA.exists():
-        pytest.skip(f"{CHINCHILLA} is not there")
-    how = load_column_map(find_column_map("chinchilla"))
-    trials = tidy(import_table(read_any_table(CHINCHILLA), how), metric=how.metric)
-    best = trials.frame.sort_values("error")[:-5].rename(columns={"samples_seen": "tokens", "error": "loss"})
-    table = found_in(language_models(best))
-    found = exponents_of("N", table)
-    surface = found["surface"]
-    assert surface["exponent"] == pytest.approx(0.36717 / (0.34731 + 0.36717), abs=0.001)
-    assert 0.48 < surface["low"] < 0.513 < surface["high"] < 0.55
-    assert differences(table) == []
-    assert found["IsoFLOP minima"]["exponent"] == pytest.approx(0.49, abs=0.03), "Hoffmann et al.: 0.49"
-    assert {row["size"] for row in found.values()} == {"parameters"}
 
 
 def test_tokens_grow_as_in_llama_3_by_its_own_method() -> None:
@@ -202,3 +187,30 @@ def test_samples_are_budgets_of_equal_samples_too() -> None:
     found = exponents_of("N", found_in(replace(draws, cells=cells)))
     assert found["IsoFLOP minima"]["exponent"] == pytest.approx(5 / 9, abs=0.04)
     assert found["surface"]["exponent"] == pytest.approx(5 / 9, abs=0.02)
+
+
+def test_the_scaling_panels_draw_each_line_through_the_true_best_sizes() -> None:
+    draws = language_models(made_up(0.4, 0.3, seed=1))
+    found = growths(draws, family_surfaces(draws))
+    for what, growing in (("N", 0.3 / 0.7), ("D", 0.4 / 0.7)):
+        data = scaling(found, what=what)
+        assert isinstance(data, FigureData)
+        panels = dict.fromkeys(data.frame["panel"])
+        assert [panel.partition(",")[0] for panel in panels] == list(APPROACHES)
+        assert all(re.search(rf"{what} ∝ C\^0\.\d\d \[0\.\d\d, 0\.\d\d\]", panel) for panel in panels)
+        lines = data.frame[data.frame["mark"].isin(["law", "extrapolation"])]
+        for panel, line in lines.groupby("panel"):
+            slope = np.polyfit(np.log(line["x"]), np.log(line["y"]), 1)[0]
+            assert slope == pytest.approx(growing, abs=0.08), panel
+            assert (line["low"] <= line["y"]).all()
+            assert (line["y"] <= line["high"]).all()
+        beyond = data.frame[data.frame["mark"] == "extrapolation"]["x"]
+        assert beyond.max() == pytest.approx(10 * draws.cells["train_flops"].max())
+        points = data.frame[data.frame["mark"] == "point"]
+        assert set(points["panel"]) == set(list(panels)[:2]), "the surface is fitted to errors"
+    # Compute is 6·N·D on every line.
+    n, d = (scaling(found, what=what) for what in ("N", "D"))
+    assert isinstance(n, FigureData)
+    assert isinstance(d, FigureData)
+    law = n.frame["mark"] == "law"
+    np.testing.assert_allclose(6 * n.frame.loc[law, "y"] * d.frame.loc[law, "y"], n.frame.loc[law, "x"])

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -136,22 +135,6 @@ def test_patch_dropout_never_leaves_an_image_without_a_patch() -> None:
 def test_convention_states_what_is_counted_and_its_source() -> None:
     for words in ("3 x 2 x", "multiply-accumulates", "Not counted: norms, activations, biases", "Source:"):
         assert words in CONVENTION
-
-
-def test_100000_cells_are_costed_within_a_second() -> None:
-    grid = [
-        (load_architecture(name), each)
-        for name in catalogue()
-        for each in STRATEGIES.values()
-        if inapplicable(each, load_architecture(name)) is None
-    ]
-    started = time.process_time()
-
-    for number in range(100_000):
-        architecture, each = grid[number % len(grid)]
-        sample_cost(architecture, each, batch_size=64)
-
-    assert time.process_time() - started < 1
 
 
 def test_flop_counting_imports_neither_torch_nor_ray() -> None:

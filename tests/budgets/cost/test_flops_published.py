@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -11,8 +10,9 @@ import pytest
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.flops import image_forward_macs, parameters, sample_cost, text_forward_macs
 from budgets.cost.strategy import strategy
+from tests.published import DATA
 
-PROFILE = Path(__file__).parents[4] / "shared" / "data" / "openclip_model_profile.csv"
+PROFILE = DATA / "openclip_model_profile.csv"
 
 # Rows of the profile whose image or text tower has no closed form here, by reason.
 NO_IMAGE_FORM: Mapping[str, tuple[str, ...]] = {
@@ -64,8 +64,6 @@ COSTS_NOTHING = ("hf_tokenizer_name", "tokenizer_kwargs", "output_tokens")
 
 
 def profile() -> Mapping[str, Mapping[str, str]]:
-    if not PROFILE.is_file():
-        pytest.skip(f"open_clip's published profile is not at {PROFILE}")
     with PROFILE.open(encoding="utf-8", newline="") as file:
         return {row["model"]: row for row in csv.DictReader(file)}
 

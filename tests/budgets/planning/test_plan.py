@@ -11,7 +11,9 @@ from budgets.cost.flops import sample_cost
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import strategy
 from budgets.declaration import Cluster, Exclusion, GridBlock, Limits, Resources, Training
+from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.plan import Cell, Plan, Trial
+from budgets.planning.planner import make_plan
 from budgets.recipe import Recipe
 from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
 
@@ -24,7 +26,9 @@ def test_trial_id_hashes_exactly_what_decides_the_result() -> None:
     trial = plan_of(declare()).trials[0]
     content = dataclasses.asdict(trial)
     costs = ("train_flops_per_sample", "tail_flops_per_sample", "evaluation_flops", "parameters")
-    for derived in ("trial_id", "resources", *costs):
+    for derived in (
+        "trial_id", "resources", "batch_norm", "evaluations", "previous", "shared_samples", *costs,
+    ):  # fmt: skip
         del content[derived]
     first = ("weight_decay", "beta1", "beta2", "eps", "warmup", "gradient_clip", "precision")
     content["recipe"] = {name: content["recipe"][name] for name in first}  # the others at their defaults
@@ -348,3 +352,16 @@ def test_trial_is_immutable() -> None:
     for item, name in ((trial, "seed"), (cell, "quality")):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(item, name, 1)
+
+
+def test_evaluations_on_the_way_are_costed_beside_the_budget_and_keep_the_ids() -> None:
+    facts = PoolFacts(name="pool", pairs=10_000, scored=True)
+    sets = EvaluationFacts(names=("held-out",), images=100, texts=20)
+    plain, often = (
+        make_plan(declare(evaluate_at=shares), pool=facts, evaluation=sets) for shares in ((), (0.25, 0.5))
+    )
+
+    assert often.evaluation_flops == 3 * plain.evaluation_flops > 0
+    assert often.train_flops == plain.train_flops
+    assert [each.trial_id for each in often.trials] == [each.trial_id for each in plain.trials]
+    assert often.trials[0].flops_per_evaluation == plain.trials[0].evaluation_flops

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from budgets.cost.counted import CACHE
 from runners.host.process import TRIAL_MODULES, FreshProcess, load_ahead
-from runners.host.storage import CACHE, Storage, cache_folder
+from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree, share_tree
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.shared_storage import Objects, SharedStorage

@@ -27,9 +27,8 @@ from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
 from runners.scheduling.shared_storage import Folders, SharedStorage
 from tests.runners.scheduling import jobs
 
-pytestmark = pytest.mark.ray
-
 ROOT = Path(__file__).resolve().parents[3]
+WITH_RAY = pytest.param("Ray", marks=pytest.mark.ray)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +40,7 @@ def ray() -> Iterator[RayBackend]:
         yield running
 
 
-@pytest.fixture(scope="module", params=["local", "Ray", "Ray Tune"])
+@pytest.fixture(scope="module", params=["local", WITH_RAY, pytest.param("Ray Tune", marks=pytest.mark.ray)])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     if request.param == "Ray":
         yield request.getfixturevalue("ray")
@@ -206,9 +205,10 @@ def test_slots_are_summed_node_by_node() -> None:
     assert cluster.describe() == "2 trials at once on 3 nodes (2 × 3 cpus; 1 cpus)"
 
 
+@pytest.mark.parametrize(
+    "backend", ["local", "Ray"], indirect=True
+)  # Ray's own tasks ask the nodes of a tuning
 def test_every_node_is_checked_for_access_to_the_storage(backend: Backend, tmp_path: Path) -> None:
-    if isinstance(backend, TuneBackend):
-        pytest.skip("the nodes of a tuning are asked by Ray's own tasks")
     (tmp_path / "pool").mkdir()
 
     SharedStorage(backend, Folders(written=tmp_path, read=(tmp_path / "pool",))).require()

@@ -7,14 +7,23 @@ from collections.abc import Mapping
 import pytest
 
 from runners.scheduling.nodes import Amounts
-from runners.scheduling.schedule import Done, GiveUp, Retry, Schedule, ScheduledTrial, Start, State
+from runners.scheduling.schedule import (
+    Done,
+    EndBranches,
+    GiveUp,
+    Retry,
+    Schedule,
+    ScheduledTrial,
+    Start,
+    State,
+)
 
 ONE_SLOT = {"here": {"cpus": 1.0}}
 
 
-def task(trial: str, predicted_s: float, gpus: int = 0, **more: int) -> ScheduledTrial:
+def task(trial: str, predicted_s: float, gpus: int = 0, *, after: str = "", **more: int) -> ScheduledTrial:
     resources: Amounts = {"cpus": 1, "gpus": gpus} if gpus else {"cpus": 1}
-    return ScheduledTrial(trial=trial, predicted_s=predicted_s, resources=resources, **more)
+    return ScheduledTrial(trial=trial, predicted_s=predicted_s, resources=resources, after=after, **more)
 
 
 def schedule_of(
@@ -38,6 +47,50 @@ def test_the_longest_trials_start_first_and_equal_ones_by_name() -> None:
     schedule.finish("a")
     assert [trial for trial, _ in starts(schedule)] == ["short"]
     assert starts(schedule) == []
+
+
+def test_a_trunk_goes_before_longer_trials_and_its_branches_start_at_their_milestones() -> None:
+    chain = task("a", 4), task("b", 4, after="a"), task("c", 4, after="b")
+    schedule = schedule_of(task("long", 9), *chain, nodes={"n": {"cpus": 3}})
+
+    assert [trial for trial, _ in starts(schedule)] == ["a", "long"]  # 12 s with what waits for it
+    assert starts(schedule) == []
+    schedule.milestone("a")
+    schedule.milestone("a")
+    assert [trial for trial, _ in starts(schedule)] == ["b"]  # beside a
+    schedule.finish("a")
+    schedule.finish("long")
+    assert starts(schedule) == []
+    schedule.finish("b")
+    assert [trial for trial, _ in starts(schedule)] == ["c"]
+    schedule.finish("c")
+    assert schedule.over
+
+
+def test_a_trunk_that_ends_before_its_milestone_ends_its_branches_once() -> None:
+    chain = task("a", 4, train_flops=5), task("b", 4, after="a", train_flops=5), task("c", 4, after="b")
+    schedule = schedule_of(*chain)
+    starts(schedule)
+    schedule.finish("a", milestone=False)
+    assert schedule.instructions(None) == [EndBranches(trial="a", branches=("b", "c")), Done()]
+
+    schedule = schedule_of(*chain)
+    starts(schedule)
+    schedule.milestone("a")
+    schedule.fail("a")  # b goes on from its milestone
+    assert schedule.instructions(None) == [
+        GiveUp(trial="a", cause="failed"),
+        Start(trial="b", nodes=("here",)),
+    ]
+    schedule.crash("b")
+    assert schedule.instructions(None) == [
+        GiveUp(trial="b", cause="crashed"),
+        EndBranches(trial="b", branches=("c",)),
+        Done(),
+    ]
+
+    schedule = schedule_of(*chain)
+    assert schedule.instructions(4) == [*(GiveUp(trial=each, cause="budget") for each in "abc"), Done()]
 
 
 def test_wide_trial_ranks_by_time_times_gpus_and_takes_the_best_fit() -> None:

@@ -33,8 +33,6 @@ from runners.trials.trial import run_trial
 from runners.trials.trial_setup import TrialJob
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
-pytestmark = pytest.mark.ray
-
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -201,6 +199,7 @@ def test_batch_norm_over_ranks_needs_gpus(jobs: Jobs) -> None:
         run_trial(jobs("slip", Recipe(precision="fp32"), 2))
 
 
+@pytest.mark.ray
 def test_trial_over_two_nodes_equals_one_process_after_leaving(jobs: Jobs) -> None:
     one = jobs("clip", Recipe(precision="fp32"), 1)
     one = replace(one, trial=replace(one.trial, samples_seen=960))

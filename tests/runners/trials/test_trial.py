@@ -13,6 +13,7 @@ import torch
 
 from budgets.recipe import Recipe
 from runners.results import RESULT_COLUMNS, to_frame
+from runners.trials.meter import FlopCount, read_count
 from runners.trials.trial import run_trial
 from runners.trials.trial_files import kept_steps, read_outcome
 from runners.trials.trial_setup import TrialJob
@@ -99,7 +100,9 @@ def test_killed_trial_resumes_to_the_same_row_and_files(job: TrialJob, tmp_path:
     cell = dataclasses.replace(job.trial.cell, strategy="flip-50")
     trial = dataclasses.replace(job.trial, cell=cell, recipe=recipe, tail_flops_per_sample=9)
     whole = run_trial(dataclasses.replace(job, trial=trial, folder=tmp_path / "whole"))
-    killed = dataclasses.replace(job, trial=trial, folder=tmp_path / "killed", checkpoint_s=0)
+    killed = dataclasses.replace(
+        job, trial=trial, folder=tmp_path / "killed", checkpoint_s=0, evaluate_at=(0.5, 0.25, 0.9, 1.0)
+    )
     (tmp_path / "job").write_bytes(pickle.dumps(killed))
     dies = (
         "import os, pickle, signal, sys; from pathlib import Path; from runners.trials import trial, watch\n"
@@ -116,8 +119,13 @@ def test_killed_trial_resumes_to_the_same_row_and_files(job: TrialJob, tmp_path:
 
     outcome = run_trial(killed)
 
-    assert str(outcome.row) == str(whole.row)
+    assert str(outcome.row) == str(whole.row)  # evaluations on the way do not change the training
     assert outcome.row["train_flops"] == 16 * (24 * 7 + 6 * 9)
+    midway = pd.read_parquet(killed.folder / "midway.parquet")
+    assert midway["step"].tolist() == [8, 15, 27]
+    assert midway["train_flops"].tolist() == [16 * 8 * 7, 16 * 15 * 7, 16 * (24 * 7 + 3 * 9)]
+    assert midway["held-out/top5"].between(0, 1).all()
+    assert (read_count(killed.folder) or FlopCount()).evaluation_flops == 4 * 11
     one, other = (torch.load(tmp_path / name / "weights.pt") for name in ("whole", "killed"))
     assert all(torch.equal(other[name], value) for name, value in one.items())
 

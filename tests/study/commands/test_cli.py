@@ -1,6 +1,7 @@
 """Mistakes of new users give one clear error and exit code 2; correct input is shown."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -161,5 +162,8 @@ def test_a_run_study_is_shown_and_reported(
     best = pd.read_csv(report / "tables" / "best.csv")
     assert len(best) == 3
     assert "mini-ConvNeXt" in page
+    spent = re.search(r"(\S+ \S+) spent, \d+% of the study budget", shown)
+    assert spent is not None
+    assert f"{spent[1]} of training, " in page, "the page and status agree to the digit"
     environment = json.loads((tmp_path / "tiny" / "environment.json").read_text())
     assert environment["torch"] in page

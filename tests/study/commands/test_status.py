@@ -47,7 +47,8 @@ def started(pool: Path, tmp_path: Path) -> tuple[Study, Plan]:
     ledger.settle(failed.trial_id, train_flops=0, evaluation_flops=0)
     add_event(study, "trial-finished", trial=done.trial_id, slot=0, wall_s=2.0, samples_per_s=400.0)
     add_event(study, "trial-failed", trial=failed.trial_id, slot=1, wall_s=1.0, reason="ValueError: no image")
-    result = {"row": {"status": "finished", "reason": ""}, "timing": {"samples_per_s": 400.0}}
+    row = {"trial": done.trial_id, "status": "finished", "reason": "", "samples_seen": done.samples_seen}
+    result = {"row": row, "timing": {"samples_per_s": 400.0}}
     for trial in (done, failed, runs):
         trial_folder(study, trial.trial_id).mkdir(parents=True)
     (trial_folder(study, done.trial_id) / "curve.parquet").touch()

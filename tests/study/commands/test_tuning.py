@@ -22,12 +22,11 @@ from tests.study.conftest import Run, start_study, study_in, write_declaration
 from tests.study.events import require_documented
 from tests.study.run.test_stop_and_resume import at_work, booked, wait_for
 
-pytestmark = pytest.mark.ray
-
 TUNING = "tuning: {share: 5%, fields: {lr_peak: [1e-5, 1e-3]}, seeds: [1000]}\n"
 RANKS = "cpus: 2, ranks: 2, checkpoint: 0.1 s, backoff: 0.1 s"
 
 
+@pytest.mark.ray
 def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_the_grid(
     pool: Path, tmp_path: Path
 ) -> None:
@@ -53,6 +52,7 @@ def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_th
     assert "tuning selects by held-out/top1, which the study also reports" in output
 
 
+@pytest.mark.ray
 def test_a_tuning_whose_driver_was_killed_continues_without_ray_and_repeats_nothing(
     pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +131,7 @@ def said_events(folder: Path) -> list[str]:
     return [json.loads(line)["event"] for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("how", ["SIGUSR1", "study stop"])
+@pytest.mark.parametrize("how", [pytest.param("SIGUSR1", marks=pytest.mark.ray), "study stop"])
 def test_a_stopped_tuning_keeps_its_work_and_continues(
     pool: Path, tmp_path: Path, run: Run, how: str
 ) -> None:

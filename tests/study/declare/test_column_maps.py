@@ -1,9 +1,7 @@
 """The shipped column maps read their tables."""
 
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from analysis.answers.equivalence import equivalences
@@ -11,11 +9,11 @@ from analysis.cells.bootstrap import cell_draws
 from analysis.cells.column_map import import_table
 from analysis.cells.table import records, tidy
 from analysis.laws.laws import laws
-from analysis.laws.surface import fit
 from study.cli import main
 from study.declare.column_maps import find_column_map, load_column_map, read_any_table
+from tests.published import DATA
 
-PAPER, DATA = Path("results/paper/figures.csv"), Path("../shared/data")
+PAPER = Path("results/paper/figures.csv")
 
 
 @pytest.mark.parametrize(
@@ -26,7 +24,6 @@ PAPER, DATA = Path("results/paper/figures.csv"), Path("../shared/data")
         ("paper-strategies", PAPER, 44, 0.3941, 2.35e20),
         ("paper-quality", PAPER, 10, 0.3436, 1.175e20),
         ("open-clip-ladder", DATA / "open_clip_scaling_best_per_scale.csv", 138, 0.2250, 3.44e21),
-        ("chinchilla", DATA / "epoch_chinchilla_svg_extracted.csv", 245, 2.0774, 1.30e22),
         ("clip-benchmark-probe", DATA / "clip_benchmark_probe_best.csv", 12, 0.151, 3.98e22),
         ("open-clip-models", DATA / "openclip_results.csv", 51, 0.1991, 1.247e23),
         ("open-clip-retrieval", DATA / "openclip_retrieval_results.csv", 51, 0.2506, 1.247e23),
@@ -38,8 +35,6 @@ PAPER, DATA = Path("results/paper/figures.csv"), Path("../shared/data")
 def test_a_shipped_map_reads_its_table(
     name: str, table: Path, rows: int, lowest: float, most_flops: float
 ) -> None:
-    if not table.exists():
-        pytest.skip(f"{table} is not there")
     how = load_column_map(find_column_map(name))
     trials = tidy(import_table(read_any_table(table), how), metric=how.metric)
     assert len(trials.frame) == rows
@@ -60,16 +55,6 @@ def test_augmentation_is_worth_about_twice_the_data_from_50m_to_400m_pairs() -> 
     # One seed each: what the laws miss their points by decides.
     assert all(worth[size]["verdict"] == "worth more" for size in sizes[:3])
     assert worth[3.4e9]["verdict"] == "undecided"
-
-
-def test_the_chinchilla_points_come_through_their_map_to_the_published_optimum() -> None:
-    path = DATA / "epoch_chinchilla_svg_extracted.csv"
-    if not path.exists():
-        pytest.skip(f"{path} is not there")
-    how = load_column_map(find_column_map("chinchilla"))
-    frame = tidy(import_table(read_any_table(path), how), metric=how.metric).frame.sort_values("error")[:-5]
-    n, d, y = (frame[name].to_numpy(np.float64) for name in ("parameters", "samples_seen", "error"))
-    assert fit(n, d, y).objective == pytest.approx(0.001018274, abs=5e-10)
 
 
 def test_an_unknown_map_names_the_nearest() -> None:
@@ -106,8 +91,6 @@ def test_only_csv_and_parquet_are_tables(tmp_path: Path) -> None:
 def test_a_published_table_has_its_levels_and_its_best(
     name: str, table: str, budgets: int, architecture: str, quality: str
 ) -> None:
-    if not (DATA / table).exists():
-        pytest.skip(f"{DATA / table} is not there")
     how = load_column_map(find_column_map(name))
     frame = tidy(import_table(read_any_table(DATA / table), how), metric=how.metric).frame
     best = frame.sort_values("error").iloc[0]
@@ -115,16 +98,10 @@ def test_a_published_table_has_its_levels_and_its_best(
     assert (best["architecture"], best["quality"]) == (architecture, quality)
 
 
-def test_a_published_table_is_reported_on_a_cpu_in_seconds(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_published_table_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table, where = DATA / "openclip_results.csv", ["--results", str(tmp_path)]
-    if not table.exists():
-        pytest.skip(f"{table} is not there")
     assert main(["import", str(table), "--map", "open-clip-models", *where]) == 0
-    began = time.process_time()
     assert main(["report", "open-clip-models", *where]) == 0
-    assert time.process_time() - began < 30
     lines = capsys.readouterr().out.splitlines()
     at = {line.partition(":")[0]: line.partition(": ")[2] for line in lines}
     assert at["5.68 EFLOP"].startswith("ViT-B-32, CLIP, 14M pairs, DataComp: error 70.3 %")

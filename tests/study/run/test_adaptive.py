@@ -70,7 +70,8 @@ class MadeUpTraining:
         better = 0.1 * (trial.cell.strategy == "clip") + 0.02 * (trial.cell.architecture == "mini-ConvNeXt")
         error = 0.3 + 0.5 * (trial.train_flops / 1e9) ** -0.4 - better + 0.01 * noise
         row = plan_row(trial) | {
-            "precision": "fp32", "status": "finished", "reason": "", "train_loss": error,
+            "paid_flops": trial.paid_flops, "precision": "fp32", "status": "finished", "reason": "",
+            "train_loss": error,
             "held-out/top1": 1 - error, "held-out/count": 2000.0,
         }  # fmt: skip
         timing = {"wall_s": 0.1, "train_s": 0.1, "samples_per_s": 1000.0, "damaged_pairs": 0}
@@ -182,3 +183,19 @@ def test_keys_of_a_design_go_with_adaptive(declaration: Path, run: Run) -> None:
 
     declaration.write_text(text.replace("design: adaptive", "design: full"), encoding="utf-8")
     assert "adaptive design" not in run(f"plan {declaration}")
+
+
+def test_chosen_branch_brings_the_shorter_trials_of_its_trunk_and_costs_what_they_cost(
+    declaration: Path, tmp_path: Path, run: Run
+) -> None:
+    text = declaration.read_text(encoding="utf-8")
+    trunk = "  batch_size: 16\n  schedule: trunk\n  cooldown: 20%\n  warmup: 160 samples\n"
+    declaration.write_text(text.replace("  batch_size: 16\n", trunk), encoding="utf-8")
+
+    run(f"run {declaration} --results {tmp_path} --backend local")
+
+    results = pd.read_parquet(tmp_path / "tiny" / "results.parquet")
+    levels = results.groupby(["architecture", "strategy", "seed"])["level_flops"].agg(["max", "size"])
+    assert (levels["size"] == levels["max"].map({5e9: 1, 10e9: 2, 20e9: 3})).all()
+    costs = [event["cost_flops"] for event in events(tmp_path / "tiny", "trial-chosen")]
+    assert sum(map(float, map(str, costs))) == results["paid_flops"].sum() < results["train_flops"].sum()

@@ -10,13 +10,12 @@ from runners.trials.throughput import Calibration, Throughput, read_calibration
 from study.cli import main
 from tests.study.conftest import write_declaration
 
-pytestmark = pytest.mark.ray
-
 
 def checks_of(capsys: pytest.CaptureFixture[str]) -> list[dict[str, str]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
+@pytest.mark.ray
 def test_two_sound_nodes_pass_and_their_speeds_are_kept(
     pool: Path,
     tmp_path: Path,
@@ -42,6 +41,7 @@ def test_two_sound_nodes_pass_and_their_speeds_are_kept(
     assert not (tmp_path / "tiny" / "trials").exists(), "nothing was run"
 
 
+@pytest.mark.ray
 def test_address_without_a_cluster_fails_the_first_check(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,6 +55,7 @@ def test_address_without_a_cluster_fails_the_first_check(
     assert "127.0.0.1:9" in only["found"]
 
 
+@pytest.mark.ray
 def test_address_without_a_cluster_is_refused_before_a_pool_is_built(tmp_path: Path) -> None:
     folders = ["--results", str(tmp_path / "results"), "--pools", str(tmp_path / "pools")]
 

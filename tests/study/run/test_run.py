@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +13,11 @@ import pytest
 
 from budgets.book.ledger import read_entries, reserved, spent_flops
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS
+from runners.trials.trial_files import kept_steps
 from tests import waiting
 from tests.study.conftest import start_study, study, write_declaration
 
 wait_for = partial(waiting.wait_for, seconds=90)
-
-pytestmark = pytest.mark.ray
 
 DETERMINISTIC = ("results.parquet", "curves.parquet")
 LONG = {"levels": "150 GFLOP", "seeds": "0, 1, 2"}
@@ -36,6 +36,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in DETERMINISTIC}
 
 
+@pytest.mark.ray
 def test_every_strategy_learns_on_a_vit_and_on_a_cnn(pool: Path, tmp_path: Path) -> None:
     declaration = write_declaration(
         tmp_path,
@@ -81,6 +82,7 @@ def test_every_strategy_learns_on_a_vit_and_on_a_cnn(pool: Path, tmp_path: Path)
     assert "[7/7]" in output
 
 
+@pytest.mark.ray
 def test_the_same_declaration_gives_the_same_rows_with_ray_and_without(pool: Path, tmp_path: Path) -> None:
     declaration = write_declaration(
         tmp_path, pool, architectures="mini-ViT-XXS-8, mini-ConvNeXt", strategies="clip, slip"
@@ -96,10 +98,11 @@ def test_the_same_declaration_gives_the_same_rows_with_ray_and_without(pool: Pat
 def undisturbed(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Run three trials of some seconds without faults."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    run(write_declaration(folder, pool, **LONG), folder)
+    run(write_declaration(folder, pool, **LONG), folder, *WITHOUT_RAY)
     return bytes_of(folder / "tiny")
 
 
+@pytest.mark.ray
 def test_a_killed_driver_continues_and_gives_the_same_rows(
     pool: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
@@ -126,6 +129,7 @@ def test_a_killed_driver_continues_and_gives_the_same_rows(
     assert spent == (plan["samples_seen"] * plan["train_flops_per_sample"]).sum()
 
 
+@pytest.mark.ray
 def test_a_killed_worker_is_restarted_from_its_checkpoint(
     pool: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
@@ -143,6 +147,36 @@ def test_a_killed_worker_is_restarted_from_its_checkpoint(
     assert bytes_of(folder) == undisturbed
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events].count("trial-retried") == 1
+
+
+def test_sigterm_to_the_process_group_keeps_every_checkpoint_and_leaves_no_process(
+    pool: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tiny"
+    declaration = write_declaration(tmp_path, pool, levels="600 GFLOP", seeds="0, 1")
+    with start_study("run", declaration, "--results", tmp_path, own_group=True) as process:
+        wait_for(lambda: list(folder.glob("trials/*/checkpoint-*.pt")))
+        os.killpg(process.pid, signal.SIGTERM)  # as `timeout`, a terminal and Slurm send it
+        output, errors = process.communicate(timeout=120)
+
+    assert process.returncode == 4, output + errors
+    assert "stopped by SIGTERM" in output
+    begun = [path.parent for path in folder.glob("trials/*/progress.json")]
+    assert begun
+    for trial in begun:
+        done = json.loads((trial / "progress.json").read_text())["samples_seen"] // 16
+        assert kept_steps(trial) == done
+    wait_for(lambda: not in_session(process.pid))
+
+
+def in_session(leader: int) -> list[str]:
+    """Return the processes of a session that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, session = path.read_text().rsplit(")", 1)[1].split()[:4]
+            found += [path.parent.name] if int(session) == leader and state != "Z" else []
+    return found
 
 
 def test_a_second_run_of_the_same_study_is_refused(pool: Path, tmp_path: Path) -> None:

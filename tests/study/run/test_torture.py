@@ -12,7 +12,7 @@ import pytest
 from budgets.book.ledger import read_entries, reserved
 from tests.study.conftest import ROOT
 
-KILLS = 20
+KILLS = 10
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,6 @@ import study
 from tests.study import conftest, shown
 from tests.study.events import documented, require_documented
 
-pytestmark = pytest.mark.ray
-
 COMMANDS = shown.commands("docs/watching.md")
 
 
@@ -29,6 +27,7 @@ def test_every_event_is_documented_with_its_fields() -> None:
     assert written() <= set(documented())
 
 
+@pytest.mark.ray
 def test_documented_commands_run_verbatim(pool: Path, tmp_path: Path) -> None:
     conftest.write_declaration(tmp_path, pool, name="my-study")
     for command in COMMANDS:

@@ -32,8 +32,7 @@ def test_no_trial_is_reported_as_interrupted_during_a_run(tmp_path: Path) -> Non
 
 def test_a_result_missing_in_the_tables_is_reported(tmp_path: Path) -> None:
     left(tmp_path / "trials" / "a", kept=400)
-    write_json(
-        tmp_path / "trials" / "a" / "result.json", {"row": {"status": "finished", "reason": ""}, "timing": {}}
-    )
+    row = {"trial": "a", "status": "finished", "reason": "", "samples_seen": 100}
+    write_json(tmp_path / "trials" / "a" / "result.json", {"row": row, "timing": {}})
     (tmp_path / "trials" / "a" / "curve.parquet").touch()
     assert begun(tmp_path, {"a": 100})["a"].startswith("finished")

@@ -80,7 +80,8 @@ def test_every_stage_is_recognised(tmp_path: Path) -> None:
         ("diverged", {"status": "diverged", "reason": "the loss is not finite"}),
     ):
         (trials / name / "curve.parquet").touch()
-        write_json(trials / name / "result.json", {"row": row, "timing": {}})
+        known = {"trial": name, "samples_seen": 9}
+        write_json(trials / name / "result.json", {"row": row | known, "timing": {}})
     write_failure(trials / "failed", "TypeError: no")
     for name in ("runs", "crashed-run"):
         write_json(trials / name / "progress.json", {"samples_seen": 10})

@@ -1,5 +1,6 @@
 """A study in a bucket: machines that share only its URL give the same rows as a shared folder."""
 
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from budgets.book.ledger import read_entries, reserved
-from runners.host.storage import CACHE, Storage
+from budgets.cost.counted import CACHE
+from runners.host.storage import Storage
 from runners.results import read_json_lines
 from study.declare.load import load_declaration
 from study.state.study import find_study
@@ -73,6 +75,34 @@ def test_another_machine_continues_a_dead_drivers_study_to_the_same_rows(
     elsewhere = f"{declaration} --results {tmp_path / 'third'}"
     assert "all     2        0" in run(f"status {elsewhere}")
     assert "2 of 2 trials finished" in run(f"report {elsewhere}")
+
+
+def test_pool_and_evaluation_set_below_a_url_give_the_rows_of_a_folder(
+    pool: Path, tmp_path: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    storage, apart = Storage(bucket.url), pool / "evaluation" / "retrieval"
+    for path in pool.rglob("*"):
+        if path.is_file():
+            storage.put(path, f"pools/small/{path.relative_to(pool)}")
+            if path.is_relative_to(apart):
+                storage.put(path, f"sets/again/{path.relative_to(apart)}")
+    places = {
+        "folder": (str(pool), str(shutil.copytree(apart, tmp_path / "again"))),
+        "url": (f"{bucket.url}/pools/small", f"{bucket.url}/sets/again"),
+    }
+    for name, (place, again) in places.items():
+        (tmp_path / name).mkdir()
+        declaration = write_declaration(tmp_path / name, Path("POOL"))
+        text = declaration.read_text().replace("POOL", f'"{place}"')
+        declaration.write_text(f'{text}evaluation: {{again: "{again}"}}\n')
+        words = f"{declaration} --results {tmp_path / name} --pools {tmp_path / name / 'pools'}"
+        assert "1 trial" in run(f"run {words} --backend local")
+    for table in TABLES:
+        expected = (tmp_path / "folder" / "tiny" / table).read_bytes()
+        assert (tmp_path / "url" / "tiny" / table).read_bytes() == expected
+    assert not list((tmp_path / "url" / "pools").rglob("shards"))
+    assert "all     1        0" in run(f"status {words}")
 
 
 def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(

@@ -1,0 +1,65 @@
+"""Noise that the runs of a trunk share: trunks are resampled whole, as the units of the noise.
+
+Levels of a curve that continue from one another (``schedule: trunk``) have a run at constant learning rate in
+common, so their errors are not independent. A drawn study gives each trunk the residuals of one trunk, level
+by level; a trunk without a run at a level gives those of its nearest level.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Places = NDArray[np.intp]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trunks:
+    """The units of the noise of a study with trunks.
+
+    Attributes:
+        unit: Unit of each run: its trunk, or the run itself; shape (runs,).
+        level: Level of each run, counted from the lowest of its regime; shape (runs,).
+        donors: Residual that each trunk with residuals gives at each level, shape (trunks, levels).
+        of: Unit of each residual.
+    """
+
+    unit: Places
+    level: Places
+    donors: Places
+    of: Places
+
+    def picks(self, generator: np.random.Generator, draws: int) -> Places:
+        """Return the residual that each run gets in each draw, shape (draws, runs)."""
+        chosen = generator.integers(len(self.donors), size=(draws, int(self.unit.max()) + 1))
+        return self.donors[chosen[:, self.unit], self.level]
+
+    def correlation(self, residuals: Floats) -> float:
+        """Return the correlation of a trunk's residuals at different levels, at least 0."""
+        sums, squares, counts = (np.bincount(self.of, each) for each in (residuals, residuals**2, None))
+        # Σ rᵢrⱼ over the pairs of each trunk, over Σ (rᵢ² + rⱼ²)/2.
+        pairs = float(((counts - 1.0) * squares)[counts > 1].sum())
+        return float(np.clip((sums**2 - squares).sum() / pairs, 0.0, 1.0)) if pairs else 0.0
+
+
+def find_trunks(runs: pd.DataFrame, several: NDArray[np.bool_]) -> Trunks | None:
+    """Return the units of a study's noise; None if no trunk with several levels has residuals.
+
+    Args:
+        runs: One row per run: ``trial``, ``trunk``, ``regime`` and ``budget``.
+        several: True for the runs that have a residual, shape (runs,).
+    """
+    shared = (runs["trunk"] != "").to_numpy(bool)
+    if not (shared & several).any():
+        return None
+    unit = pd.factorize(runs["trunk"].where(shared, runs["trial"]))[0].astype(np.intp)
+    level = runs.groupby("regime")["budget"].rank(method="dense").to_numpy(np.intp) - 1
+    of, at = unit[several], level[several]
+    donors = []
+    for trunk in np.unique(unit[several & shared]):
+        mine = np.flatnonzero(of == trunk)
+        distance = np.abs(np.arange(level.max() + 1)[:, None] - at[mine])
+        donors.append(mine[distance.argmin(axis=1)])
+    return Trunks(unit=unit, level=level, donors=np.array(donors, dtype=np.intp), of=of)

@@ -1,0 +1,191 @@
+"""The first screen of a page: the answer in one sentence, the budgets, the cost, and what was not tried."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
+from typing import Any
+
+import pandas as pd
+
+from analysis.answers.cost import Cost
+from analysis.answers.frontier import turns
+from analysis.cells.table import CELL, CONFIGURATION, records
+from analysis.labels import axis_text, configuration_text, count_text, measured_text, percent_interval, plural
+from analysis.report.analyse import Analysis
+from analysis.report.tables import duration_text, share_text
+from budgets.quantity import format_flops
+
+_NAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FirstScreen:
+    """The texts of the first screen.
+
+    Attributes:
+        answer: What to train at the largest budget, in one sentence; empty without a result.
+        budgets: A row per budget: heading → text, the same headings in each.
+        more: Number of budgets that are not shown, in words; may be empty.
+        cost: Name → text of what the study cost.
+        not_tried: What was not tried, a sentence each.
+    """
+
+    answer: str
+    budgets: tuple[Mapping[str, str], ...]
+    more: str
+    cost: Mapping[str, str]
+    not_tried: tuple[str, ...]
+
+
+def first_screen(
+    found: Analysis, left_out: pd.DataFrame, *, hours: Mapping[str, float], price_per_hour: float | None
+) -> FirstScreen:
+    """Return the texts of the first screen.
+
+    Args:
+        found: Analysis of the study.
+        left_out: Cells left out of the plan; empty for an imported study.
+        hours: Device hours of each trial.
+        price_per_hour: Declared price of one device for an hour.
+    """
+    shown, more = turns(found.frontier)
+    rows = records(shown)
+    return FirstScreen(
+        answer=answer(rows[-1]) if rows else "",
+        budgets=tuple(_budget(row, found, hours, price_per_hour) for row in rows),
+        more=more,
+        cost={} if found.imported else cost_texts(found),
+        not_tried=tuple(_not_tried(rows, found, left_out)),
+    )
+
+
+def answer(row: Mapping[str, Any]) -> str:
+    """Return what to train at a budget, and how sure that is, in one sentence."""
+    tried = str(row["scope"]).partition(";")[0]
+    if row["verdict"] == "tie":
+        return f"At {row['at']} train {_either(row['leaders'])}; the data can't tell them apart; {tried}."
+    pick = _pick(row)
+    if row["verdict"] == "clear":
+        return f"At {row['at']} train {pick}; {row['reason']}; {tried}."
+    if row["verdict"] == "beaten":
+        return f"At {row['at']} the lowest error is that of {pick}, but {row['reason']}; {tried}."
+    return f"At {row['at']} {pick} has the lowest error so far; undecided: {row['reason']}; {tried}."
+
+
+def _pick(cell: Mapping[str, Any]) -> str:
+    data = f"{axis_text('subset_size', cell['subset_size'])} ({axis_text('quality', cell['quality'])})"
+    return f"{cell['architecture']} with {axis_text('strategy', cell['strategy'])} on {data}"
+
+
+def _either(leaders: Sequence[Mapping[str, Any]]) -> str:
+    """Return tied configurations; if they differ in one part, this part alone is listed."""
+    cells = list({tuple(cell[name] for name in CONFIGURATION): cell for cell in leaders}.values())
+    strategies = list(dict.fromkeys(axis_text("strategy", cell["strategy"]) for cell in cells))
+    others = {_pick({**cell, "strategy": ""}) for cell in cells}
+    if len(others) == 1:
+        return _pick(cells[0]).replace(strategies[0], " or ".join(strategies), 1)
+    more = f" or one of {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
+    return " or ".join(_pick(cell) for cell in cells[:_NAMED]) + more
+
+
+def _budget(
+    row: Mapping[str, Any], found: Analysis, hours: Mapping[str, float], price_per_hour: float | None
+) -> dict[str, str]:
+    metric, source = found.trials.metric, found.draws.source
+    value = measured_text(metric, row["error"]).partition(" ")[2]
+    ends = percent_interval(row["low"], row["high"])
+    share = share_text(float(row["probability"]))
+    sure = str(row["verdict"])
+    if share != "–" and row["runner_up"]:
+        sure += f", P(best) {share}{'' if source == 'runs' else ' from counting noise alone'}"
+    second = row["runner_up"]
+    if second:
+        second += f": {measured_text(metric, row['runner_up_error']).partition(' ')[2]}"
+    data = f"{axis_text('subset_size', row['subset_size'])}, {axis_text('quality', row['quality'])}"
+    texts = {
+        "Budget": str(row["at"]),
+        "Train": f"{row['architecture']}, {axis_text('strategy', row['strategy'])}, {data}",
+        "Samples": f"{count_text(row['samples_seen'])}, {row['epochs']:.1f} epochs",
+        "Error": f"{value} {ends}".strip(),
+        "How sure": sure,
+        "Runner-up": second or "–",
+    }
+    if hours:
+        trials = found.trials.frame
+        mine = trials[(trials[[*CELL]] == [row[name] for name in CELL]).all(axis=1)]["trial"]
+        known = [hours[trial] for trial in mine if trial in hours]
+        mean = sum(known) / len(known) if known else float("nan")
+        texts["Device time of a trial"] = duration_text(3600 * mean)
+        if price_per_hour is not None:
+            texts["Price of a trial"] = money_text(mean * price_per_hour)
+    return texts
+
+
+def cost_texts(found: Analysis) -> dict[str, str]:
+    """Return what a study cost, and what each number includes."""
+    cost, progress = found.cost, found.progress
+    notes = [f"{progress.begun} begun"] if progress.begun else []
+    notes += [f"{progress.waiting} not run yet"] if progress.waiting else []
+    notes += [f"{progress.excluded} without a result"] if progress.excluded else []
+    said = {
+        "Trials finished": "; ".join(
+            [f"{progress.finished} of {progress.planned}", *(notes or ["all planned trials"])]
+        ),
+        "Compute spent": _spent_text(cost),
+    }
+    if cost.evaluation_flops > 0:
+        said["Evaluation"] = (
+            f"{format_flops(cost.evaluation_flops)} more, forward passes that no budget counts"
+        )
+    if not isnan(cost.device_hours):
+        said["Device time"] = (
+            f"{duration_text(3600 * cost.device_hours)} in trials, times the devices of each; lost attempts "
+            "and evaluation included"
+        )
+    if not isnan(cost.price):
+        said["Price"] = f"{money_text(cost.price)}, the device time at the declared price of a device"
+    time = cost.time
+    if not isnan(time.wall_s):
+        said["Time"] = f"{duration_text(time.wall_s)} with {_slots_text(found)}"
+    return said
+
+
+def money_text(amount: float) -> str:
+    """Return an amount in the currency of the declaration; a dash for NaN."""
+    return "–" if isnan(amount) else f"{amount:,.2f}"
+
+
+def _spent_text(cost: Cost) -> str:
+    if cost.budget_flops > 0:
+        share = f", {100 * cost.spent_flops / cost.budget_flops:.0f} % of the study budget of "
+        share += format_flops(cost.budget_flops)
+    else:
+        share = f" of {format_flops(cost.planned_flops)} planned"
+    wasted = (
+        f"; {format_flops(cost.wasted_flops)} of it lost with failed attempts" if cost.wasted_flops else ""
+    )
+    return f"{format_flops(cost.spent_flops)} of training{share}{wasted}"
+
+
+def _slots_text(found: Analysis) -> str:
+    time = found.cost.time
+    up_to = "up to " if round(time.slot_s) < round(time.slots * time.wall_s) else ""
+    busy = "" if time.busy is None else f", {100 * time.busy:.0f} % busy"
+    return f"{up_to}{plural(time.slots, 'slot')}{busy}"
+
+
+def _not_tried(rows: Sequence[Mapping[str, Any]], found: Analysis, left_out: pd.DataFrame) -> list[str]:
+    said: dict[str, list[str]] = {}
+    for row in rows:
+        if row["not_run"]:
+            said.setdefault(str(row["not_run"]), []).append(str(row["at"]))
+    texts = [f"At {', '.join(at)}: {text}." for text, at in said.items()]
+    if found.progress.waiting:
+        texts.append(f"{plural(found.progress.waiting, 'planned trial')} not run yet.")
+    if len(left_out):
+        first = records(left_out)[0]
+        texts.append(
+            f"{plural(len(left_out), 'cell')} left out of the plan, such as {configuration_text(first)}: "
+            f"{first['reason']}."
+        )
+    return texts

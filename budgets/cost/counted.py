@@ -1,0 +1,124 @@
+"""Costs of towers that torch counted on the meta device, where there is no closed form; kept in a cache file.
+
+`runners.models.count` counts a model once and writes the file; planning reads it and needs no torch. The
+file's name is a hash of the config and of the versions of open_clip and timm, which build the model.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from budgets.cost.towers.count import ImageTower, TowerCost
+
+CACHE = "STUDY_CACHE"
+"""Environment variable that names this machine's cache folder."""
+
+_BUILDERS = ("open_clip_torch", "timm")
+_VERSION = 1  # of the counting and of the file
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Count:
+    """Costs of a model, counted by torch.
+
+    Attributes:
+        family: ``vit``, ``resnet``, or the module of timm that defines the image tower.
+        image_size: Side of the square input image, in pixels.
+        context_length: Length of a text, in tokens.
+        vocab_size: Number of distinct tokens.
+        image_width: Features that the image tower outputs before its projection.
+        text_width: Width of the text tower's token embedding.
+        trunk_macs: Kept share of the patches → MACs of an image; 1 alone if patches cannot be dropped.
+        trunk_parameters: Parameters of the image tower without its projection.
+        projection_macs: MACs of the image projection.
+        projection_parameters: Parameters of the image projection.
+        text_macs: Tokens → MACs of a text; the whole context alone if texts cannot be shortened.
+        text_parameters: Parameters of the text tower with its projection.
+        batch_norm: True if a tower has batch norm.
+        counted_by: The packages whose model was counted, with their versions.
+    """
+
+    family: str
+    image_size: int
+    context_length: int
+    vocab_size: int
+    image_width: int
+    text_width: int
+    trunk_macs: Mapping[float, int]
+    trunk_parameters: int
+    projection_macs: int
+    projection_parameters: int
+    text_macs: Mapping[int, int]
+    text_parameters: int
+    batch_norm: bool
+    counted_by: str
+
+    @property
+    def drops_patches(self) -> bool:
+        """True if image patches can be dropped."""
+        return len(self.trunk_macs) > 1
+
+    @property
+    def shortens_texts(self) -> bool:
+        """True if training can read fewer tokens than the context has."""
+        return len(self.text_macs) > 1
+
+    def image_tower(self, kept_fraction: float) -> ImageTower:
+        """Cost of one image; ``kept_fraction`` must be a key of ``trunk_macs``."""
+        return ImageTower(
+            trunk=TowerCost(self.trunk_macs[kept_fraction], self.trunk_parameters),
+            projection=TowerCost(self.projection_macs, self.projection_parameters),
+            width=self.image_width,
+        )
+
+    def text_tower(self, tokens: int) -> TowerCost:
+        """Cost of one text; ``tokens`` must be a key of ``text_macs``."""
+        return TowerCost(self.text_macs[tokens], self.text_parameters)
+
+
+def builders() -> str:
+    """Return the packages that build models, with their installed versions."""
+    return ", ".join(f"{name} {_installed(name)}" for name in _BUILDERS)
+
+
+def count_file(config: Mapping[str, Any]) -> Path:
+    """Return the file of this machine's cache that holds the count of a config."""
+    content = json.dumps([_VERSION, builders(), config], sort_keys=True, default=list)
+    name = hashlib.sha256(content.encode()).hexdigest()[:16]
+    return machine_cache() / "counts" / f"{name}.json"
+
+
+def read_count(config: Mapping[str, Any]) -> Count | None:
+    """Read the count of a config; None if it was not counted on this machine."""
+    try:
+        told = json.loads(count_file(config).read_text(encoding="utf-8"))
+        told["trunk_macs"] = {float(kept): macs for kept, macs in told["trunk_macs"].items()}
+        told["text_macs"] = {int(tokens): macs for tokens, macs in told["text_macs"].items()}
+        return Count(**told)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # a damaged file is counted again
+
+
+def count_text(count: Count) -> str:
+    """Return the content of a count's file."""
+    return json.dumps(asdict(count), indent=2) + "\n"
+
+
+def machine_cache() -> Path:
+    """Return this machine's folder for what can be made or downloaded again."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get(CACHE) or Path(home) / "clip-scaling-study").absolute()
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "?"

@@ -1,0 +1,120 @@
+"""Bounded cache of pieces of remote files on a node's disk, shared by all processes of the node.
+
+A piece is one file, written under another name and then renamed: a killed process leaves nothing that is
+read. There is no other state, so nothing can get out of step. Pieces are spread over folders by their hash,
+each with an equal part of the limit. A part of the writes, chosen by the hash as well, looks through its
+folder and removes the pieces that were unused for the longest time. Hence no process lists the whole cache.
+"""
+
+import os
+import shutil
+import threading
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+
+from budgets.cost.counted import machine_cache
+from budgets.quantity import parse_bytes
+
+CACHE_SIZE = "STUDY_CACHE_SIZE"
+"""Environment variable with the largest size of a node's cache of remote shards, such as ``500 GB``."""
+
+DEFAULT_BYTES = 100 * 10**9
+
+_FOLDERS = 64
+_SLACK = 8  # an eighth of a folder's part of the limit may be written between two looks
+_FREE = 0.1  # share of the disk that the cache leaves free
+
+
+class PieceCache:
+    """The cache.
+
+    Args:
+        folder: Its folder.
+        limit: Bytes that it may take, about.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self._folder, self.limit = folder, limit
+        self._share = limit // _FOLDERS
+
+    def has(self, name: str, size: int) -> bool:
+        """Return whether a piece of that size is there."""
+        with suppress(FileNotFoundError):
+            return self._path(name).stat().st_size == size
+        return False
+
+    def read(self, name: str, size: int, start: int, stop: int) -> bytes | None:
+        """Return some bytes of a piece, and mark it as used; None if it is not there in that size."""
+        try:
+            file = os.open(self._path(name), os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            if os.fstat(file).st_size != size:  # cut by a power failure
+                return None
+            os.utime(file)
+            return os.pread(file, stop - start, start)
+        finally:
+            os.close(file)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Keep a piece, if the disk has room for it."""
+        path = self._path(name)
+        partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+        every = max(1, self._share // (_SLACK * max(1, len(content))))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(content)
+            partial.replace(path)
+        except FileNotFoundError:  # removed by another process that made room
+            return
+        except OSError:  # the disk is full, or may not be written to: reading works without the cache
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            every = 1
+        if int(path.name[2:10], 16) % every == 0:
+            with suppress(OSError):
+                self._make_room(path.parent)
+
+    def lock_file(self, name: str) -> Path:
+        """Return the file whose lock keeps processes from fetching the same pieces at the same time."""
+        folder = self._folder / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{blake2b(name.encode(), digest_size=2).hexdigest()}"
+
+    def _make_room(self, folder: Path) -> None:
+        """Remove the pieces of a folder that were unused for the longest time, down to its share."""
+        found = []
+        for entry in os.scandir(folder):
+            with suppress(FileNotFoundError):
+                facts = entry.stat()
+                found.append((facts.st_mtime_ns, facts.st_size, entry.path))
+        taken = sum(size for _, size, _ in found)
+        disk = shutil.disk_usage(folder)
+        spare = disk.free - int(_FREE * disk.total)  # negative: room must be made
+        allowed = min(self._share, taken + spare)
+        for _, size, path in sorted(found):
+            if taken <= allowed:
+                return
+            with suppress(FileNotFoundError):
+                Path(path).unlink()
+            taken -= size
+
+    def _path(self, name: str) -> Path:
+        digest = blake2b(name.encode(), digest_size=16).hexdigest()
+        return self._folder / f"{int(digest[:2], 16) % _FOLDERS:02d}" / digest
+
+
+def piece_cache() -> PieceCache:
+    """Return this node's cache with the size that the environment sets.
+
+    Raises:
+        ValueError: ``STUDY_CACHE_SIZE`` is not a number of bytes.
+    """
+    text = os.environ.get(CACHE_SIZE)
+    try:
+        limit = parse_bytes(text) if text else DEFAULT_BYTES
+    except ValueError as error:
+        raise ValueError(f"{CACHE_SIZE}: {error}") from None
+    return PieceCache(machine_cache() / "shards", limit)

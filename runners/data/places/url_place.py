@@ -1,0 +1,291 @@
+"""Shards below a URL: only the ranges that are read are fetched, into a cache of the node's processes.
+
+A shard is divided into pieces of 256 KiB. Adjacent missing pieces are fetched by one request of up to 8 MiB;
+of several processes that need the same pieces, one fetches them. The caller checks what it reads by the hash
+of each pair; a range that fails the check is read again with ``again=True``, past the cache.
+"""
+
+import fcntl
+import math
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from tempfile import TemporaryDirectory
+from threading import Thread
+
+import numpy as np
+
+from runners.data.places.copies import listed
+from runners.data.places.piece_cache import PieceCache
+from runners.data.places.place import Read, Wanted
+from runners.host.faults import patiently
+from runners.host.storage import Storage
+
+PIECE = 2**18
+"""Bytes of a piece: what is cached, and what a range is rounded to."""
+
+_PIECES_PER_REQUEST = 32
+_REQUESTS = 16  # at the same time, by one process
+_AHEAD_BYTES = 256 * 2**20  # fetched ahead of reading, where shards are read one after the other
+_PATIENCE_S = 600.0  # with an unreachable place; then the trial ends as crashed, and is retried
+_MISSING_S = 60.0  # a missing shard is not asked for again; a request for each of its pairs would take long
+_LOOK_S = 0.01
+_LONGEST_FETCH_S = 120.0  # of another process; then this one fetches as well
+
+
+class UrlPlace:
+    """Shards below a URL. Safe to use after a fork.
+
+    Args:
+        url: The URL.
+        sizes: Shard → its bytes when it was indexed.
+        cache: The node's cache.
+    """
+
+    def __init__(self, url: str, sizes: Mapping[str, int], cache: PieceCache) -> None:
+        self.url = url.rstrip("/")
+        self._sizes, self._cache = sizes, cache
+        # Two windows of samples, what they replace, and those of another trial.
+        self.ahead_bytes = cache.limit // 4
+        self._asked: dict[tuple[str, int], list[int]] = {}  # shard and request → pieces to fetch ahead
+        self._missing: dict[str, float] = {}  # shard → when it was last found to be missing
+        self._own: tuple[int, Storage, SimpleQueue[Callable[[], None]]] | None = None
+
+    def path(self, shard: str) -> str:
+        """Return a shard's URL."""
+        return f"{self.url}/{shard}"
+
+    def sizes(self, shards: Sequence[str]) -> Mapping[str, int]:
+        """Return the bytes of each shard; -1 if there is none."""
+        found = self.listed()
+        return {shard: found.get(shard, -1) for shard in shards}
+
+    def listed(self) -> Mapping[str, int]:
+        """Return everything below the URL: name → bytes.
+
+        Raises:
+            ValueError: The place can't be read, for example because there are no credentials.
+        """
+        return listed("pool", self.url)
+
+    def versions(self, shards: Sequence[str]) -> list[int]:
+        """Return the size of each shard; what is decoded is checked against the hashes of the index."""
+        return [self._sizes[shard] for shard in shards]
+
+    def ahead(self, wanted: Sequence[Wanted]) -> None:
+        """Fetch the missing pieces of ranges in the background."""
+        for each in wanted:
+            for number, pieces in _requests(each).items():
+                self._asked[each.shard, number] = pieces
+                self._of_this_process()[2].put(partial(self._fetch_quietly, each.shard, number))
+
+    @contextmanager
+    def whole(self, shard: str) -> Iterator[Path]:
+        """Context manager: a copy of a shard as a file."""
+        with downloaded(self.url, shard, self._sizes[shard]) as path:
+            yield path
+
+    def reading(self, wanted: Sequence[Wanted]) -> Iterator[Read]:
+        """Yield a reader for each shard; the next shards are fetched in the background meanwhile."""
+        sizes = [int(each.lengths.sum()) for each in wanted]
+        before = np.cumsum([0, *sizes])
+        asked = 0
+        for number, each in enumerate(wanted):
+            while asked < len(wanted) and before[asked] - before[number] < _AHEAD_BYTES:
+                self.ahead([wanted[asked]])
+                asked += 1
+            yield partial(self._read, each.shard)
+
+    def _read(self, shard: str, offset: int, length: int, *, again: bool = False) -> bytes:
+        """Return a range of a shard."""
+        if time.monotonic() - self._missing.get(shard, -math.inf) < _MISSING_S:
+            raise FileNotFoundError(self.path(shard))
+        first, last = offset // PIECE, (offset + length - 1) // PIECE
+        fetched: dict[int, bytes] = {}
+        if again:
+            fetched = self._fetch(shard, range(first, last + 1), again=True)
+        content = b""
+        for piece in range(first, last + 1):
+            start, stop = max(offset - piece * PIECE, 0), min(offset + length - piece * PIECE, PIECE)
+            part = None
+            if piece not in fetched:
+                part = self._cache.read(self._name(shard, piece), self._size(shard, piece), start, stop)
+            if part is None and piece not in fetched:
+                asked = self._asked.pop((shard, piece // _PIECES_PER_REQUEST), [])
+                fetched |= self._fetch(shard, asked if piece in asked else range(piece, last + 1))
+                part = self._cache.read(self._name(shard, piece), self._size(shard, piece), start, stop)
+                if part is None and piece not in fetched:  # it was fetched elsewhere, and had to make room
+                    fetched |= self._fetch(shard, range(piece, piece + 1), again=True)
+            content += fetched[piece][start:stop] if part is None else part
+        return content
+
+    def _fetch_quietly(self, shard: str, number: int) -> None:
+        with suppress(OSError, ValueError):  # raised again where the pieces are needed
+            if pieces := self._asked.pop((shard, number), None):
+                self._fetch(shard, pieces, wait=False)
+
+    def _fetch(
+        self, shard: str, pieces: Sequence[int], *, wait: bool = True, again: bool = False
+    ) -> dict[int, bytes]:
+        """Fetch the pieces that are not in the cache into it, and return them.
+
+        Args:
+            shard: The shard.
+            pieces: Numbers of adjacent or nearly adjacent pieces.
+            wait: False to leave out what another process is fetching.
+            again: True to fetch what is in the cache, too.
+        """
+        found: dict[int, bytes] = {}
+        with self._turn(f"{self.path(shard)} {pieces[0] // _PIECES_PER_REQUEST}", wait=wait) as mine:
+            if not mine:
+                return found
+            missing = [
+                piece
+                for piece in pieces
+                if again or not self._cache.has(self._name(shard, piece), self._size(shard, piece))
+            ]
+            for run in _runs(missing):
+                start = run.start * PIECE
+                stop = min(run.stop * PIECE, self._sizes[shard])
+                content = self._request(shard, start, stop, _PATIENCE_S if wait else 0)
+                for piece in run:
+                    part = content[piece * PIECE - start : (piece + 1) * PIECE - start]
+                    found[piece] = part
+                    if len(part) == self._size(shard, piece):
+                        self._cache.write(self._name(shard, piece), part)
+        return found
+
+    def _request(self, shard: str, start: int, stop: int, patience_s: float) -> bytes:
+        """Return a range of a shard, fewer bytes if the shard has become shorter.
+
+        Raises:
+            FileNotFoundError: There is no such shard.
+            PermissionError: The place refuses.
+            OSError: The place is still unreachable after ``patience_s`` seconds.
+        """
+        storage = self._storage()
+
+        def request() -> bytes | OSError:
+            try:
+                content = storage.read_range(shard, start, stop)
+            except (FileNotFoundError, PermissionError) as error:
+                return error
+            except OSError:
+                # A range behind the end of a shard is another error with each protocol.
+                if storage.size(shard) > start:
+                    raise
+                content = b""
+            if len(content) < stop - start and storage.size(shard) >= stop:
+                raise OSError(f"{self.path(shard)} was cut short on its way")
+            return content
+
+        found = patiently(request, patience_s=patience_s)
+        if isinstance(found, OSError):
+            if isinstance(found, FileNotFoundError):
+                self._missing[shard] = time.monotonic()
+            raise found
+        return found
+
+    @contextmanager
+    def _turn(self, name: str, *, wait: bool) -> Iterator[bool]:
+        """Context manager: True if no other process or thread fetches the same, after waiting for it."""
+        try:
+            file = os.open(self._cache.lock_file(name), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:  # no cache
+            yield True
+            return
+        try:
+            deadline = time.monotonic() + (_LONGEST_FETCH_S if wait else 0)
+            mine = _try_lock(file)
+            while not mine and time.monotonic() < deadline:
+                time.sleep(_LOOK_S)
+                mine = _try_lock(file)
+            yield mine or wait
+        finally:
+            # Not only closed: a process that was forked meanwhile has a copy of the open file.
+            fcntl.flock(file, fcntl.LOCK_UN)
+            os.close(file)
+
+    def _name(self, shard: str, piece: int) -> str:
+        return f"{self.path(shard)} {self._sizes[shard]} {piece}"
+
+    def _size(self, shard: str, piece: int) -> int:
+        return min(PIECE, self._sizes[shard] - piece * PIECE)
+
+    def _storage(self) -> Storage:
+        return self._of_this_process()[1]
+
+    def _of_this_process(self) -> tuple[int, Storage, SimpleQueue[Callable[[], None]]]:
+        # A forked process has neither the threads nor the connections of its parent.
+        if self._own is None or self._own[0] != os.getpid():
+            tasks = SimpleQueue[Callable[[], None]]()
+            for _ in range(_REQUESTS):
+                Thread(target=_work, args=(tasks,), daemon=True).start()
+            self._own = os.getpid(), Storage(self.url), tasks
+        return self._own
+
+
+@contextmanager
+def downloaded(url: str, shard: str, size: int) -> Iterator[Path]:
+    """Context manager: a temporary copy of a whole shard.
+
+    Raises:
+        FileNotFoundError: There is no such shard.
+        OSError: The place is still unreachable after ten minutes, or the shard has another size.
+    """
+    storage = Storage(url)
+    with TemporaryDirectory() as folder:
+
+        def get() -> bool:
+            try:
+                storage.get({shard: size}, "", Path(folder))
+            except FileNotFoundError:
+                return False
+            return True
+
+        if not patiently(get, patience_s=_PATIENCE_S):
+            raise FileNotFoundError(f"{url}/{shard}")
+        yield Path(folder) / shard
+
+
+def _work(tasks: SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        tasks.get()()
+
+
+def _requests(wanted: Wanted) -> Mapping[int, list[int]]:
+    """Group the pieces of ranges by request: number of the request in the shard → pieces."""
+    firsts, lasts = wanted.offsets // PIECE, (wanted.offsets + wanted.lengths - 1) // PIECE
+    groups: dict[int, list[int]] = defaultdict(list)
+    known = -math.inf
+    for first, last in sorted(set(zip(firsts.tolist(), lasts.tolist(), strict=True))):
+        for piece in range(first, last + 1):
+            # A gap of one piece is fetched as well: that takes less time than another request.
+            for each in (piece - 1, piece) if piece - known == 2 else (piece,):  # noqa: PLR2004
+                if each > known:
+                    groups[each // _PIECES_PER_REQUEST].append(each)
+            known = max(known, piece)
+    return groups
+
+
+def _try_lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[range]:
+    """Yield the runs of adjacent numbers, each of as many as one request fetches at most."""
+    start = 0
+    for place in range(1, len(numbers) + 1):
+        ended = place == len(numbers) or numbers[place] != numbers[place - 1] + 1
+        if ended or place - start == _PIECES_PER_REQUEST:
+            yield range(numbers[start], numbers[place - 1] + 1)
+            start = place

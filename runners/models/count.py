@@ -1,0 +1,173 @@
+"""Counts a model's FLOPs and parameters with torch on the meta device, where they have no closed form.
+
+The convention is that of `budgets.cost.flops`: products and convolutions of a forward pass, whole attention.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import open_clip
+import timm
+import torch
+from open_clip.transformer import TextTransformer
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
+
+from budgets.cost.architecture import Architecture
+from budgets.cost.counted import Count, builders, count_file, count_text, read_count
+from budgets.cost.strategy import STRATEGIES
+from budgets.names import unknown
+from runners.host.files import new_file
+from runners.models.model import build_model, encode_text, unprojected
+
+_PAIRS = 2  # batch norm in training needs two samples
+_FLOPS_PER_MAC = 2
+_DEFAULT_CONTEXT, _DEFAULT_IMAGE = 77, 224  # open_clip's
+
+
+def ensure_counted(architecture: Architecture) -> Architecture:
+    """Count a model that has no closed form, unless this machine's cache has its count; return it.
+
+    Raises:
+        ValueError: open_clip cannot build the model; the message gives its reason.
+    """
+    if not architecture.closed_form and read_count(architecture.config) is None:
+        counted = count_model(architecture)
+        path = count_file(architecture.config)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(path) as file:
+            file.write_text(count_text(counted), encoding="utf-8")
+    return architecture
+
+
+def count_model(architecture: Architecture) -> Count:
+    """Count a model.
+
+    Raises:
+        ValueError: open_clip cannot build or run the model.
+    """
+    config = architecture.config
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    name = vision.get("timm_model_name")
+    if name and not name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) and not timm.is_model(name):
+        raise ValueError(
+            f"{architecture.name}: vision_cfg.timm_model_name: "
+            f"{unknown('timm model', name, timm.list_models())}"
+        )
+    try:
+        # transformers reads values of its attention mask, which the meta device does not have.
+        with torch.device("cpu" if text.get("hf_model_name") else "meta"), sdpa_kernel(SDPBackend.MATH):
+            return _count(config, vision, text)
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        told = " ".join(lines[:2])[:300] or type(error).__name__
+        raise ValueError(
+            f"{architecture.name} has no closed form ({architecture.why_counted}), "
+            f"and torch cannot count it: {told}"
+        ) from error
+
+
+def _count(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any]) -> Count:
+    model = build_model(config).train()
+    size, length = vision.get("image_size", _DEFAULT_IMAGE), text.get("context_length", _DEFAULT_CONTEXT)
+    images = torch.zeros(_PAIRS, 3, size, size)
+    all_macs, features = _macs(lambda: model.encode_image(images))
+    _check_features("image", features, config["embed_dim"])
+    trunk_macs, unprojected_features = _trunk(model, images)
+    projection = _projection(model.visual)
+    trunk = {1.0: trunk_macs}
+    for kept in sorted({each.kept_fraction for each in STRATEGIES.values()} - {1.0}):
+        found = _masked(config, kept, images)
+        if found is not None:
+            trunk[kept] = found
+    tower = getattr(model, "text", None)
+    lengths = {length}
+    if tower is None or (isinstance(tower, TextTransformer) and tower.cls_emb is None):
+        lengths |= {max(1, int(length * each.text_fraction)) for each in STRATEGIES.values()}
+    texts = {}
+    for tokens in sorted(lengths):
+        ids = torch.zeros(_PAIRS, tokens, dtype=torch.long)
+        texts[tokens], features = _macs(lambda ids=ids: encode_text(model, ids))  # type: ignore[misc]
+        _check_features("text", features, config["embed_dim"])
+    loss = sum(each.numel() for each in (model.logit_scale, model.logit_bias) if each is not None)
+    image_parameters = _parameters(model.visual)
+    embedding = next(each for each in (tower or model.token_embedding).modules() if _is_embedding(each))
+    return Count(
+        family=_family(vision),
+        image_size=size,
+        context_length=length,
+        vocab_size=embedding.num_embeddings,
+        image_width=unprojected_features.shape[1],
+        text_width=embedding.embedding_dim,
+        trunk_macs=trunk,
+        trunk_parameters=image_parameters - projection,
+        projection_macs=all_macs - trunk_macs,
+        projection_parameters=projection,
+        text_macs=texts,
+        text_parameters=_parameters(model) - image_parameters - loss,
+        batch_norm=any(isinstance(each, _BatchNorm) for each in model.modules()),
+        counted_by=f"torch {torch.__version__}, {builders()}",
+    )
+
+
+def _macs(run: Callable[[], Tensor]) -> tuple[int, Tensor]:
+    """Return the multiply-accumulates of one sample, and what was computed."""
+    with FlopCounterMode(display=False) as counter:
+        result = run()
+    return counter.get_total_flops() // (_FLOPS_PER_MAC * _PAIRS), result
+
+
+def _trunk(model: open_clip.CLIP, images: Tensor) -> tuple[int, Tensor]:
+    with unprojected(model.visual):
+        macs, features = _macs(lambda: model.visual(images))
+    if features.ndim != _PAIRS:
+        raise ValueError(f"the image tower's features have the shape {tuple(features.shape)}, not (N, width)")
+    return macs, features
+
+
+def _masked(config: Mapping[str, Any], kept: float, images: Tensor) -> int | None:
+    """Return the trunk's MACs where only a share of the patches is kept; None if it cannot drop any."""
+    try:
+        model = build_model(config, kept_fraction=kept).train()
+    except (TypeError, AssertionError, RuntimeError, ValueError):
+        return None
+    if not any("PatchDropout" in type(each).__name__ for each in model.modules()):
+        return None
+    return _trunk(model, images)[0]
+
+
+def _check_features(what: str, features: object, width: int) -> None:
+    """Raise an error unless a tower returns one vector of the embedding's width for each sample."""
+    shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+    if shape != (_PAIRS, width):
+        raise ValueError(f"its {what} tower returns {shape}, not ({_PAIRS}, {width}) for {_PAIRS} samples")
+
+
+def _projection(visual: nn.Module) -> int:
+    """Count the parameters that `unprojected` leaves out."""
+    part = {"VisionTransformer": "proj", "TimmModel": "head"}.get(type(visual).__name__, "")
+    found = getattr(visual, part, None)
+    if isinstance(found, nn.Module):
+        return _parameters(found)
+    return 0 if found is None else found.numel()
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(each.numel() for each in module.parameters())
+
+
+def _is_embedding(module: nn.Module) -> bool:
+    return isinstance(module, nn.Embedding)
+
+
+def _family(vision: Mapping[str, Any]) -> str:
+    """Return ``vit``, ``resnet`` or the module of timm that defines the image tower."""
+    name = vision.get("timm_model_name")
+    if not name:
+        return "resnet" if isinstance(vision.get("layers"), list | tuple) else "vit"
+    if not timm.is_model(name):
+        return "timm"
+    module = timm.model_entrypoint(name).__module__.rpartition(".")[2]
+    return "vit" if module == "vision_transformer" else module

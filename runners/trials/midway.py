@@ -1,0 +1,70 @@
+"""Metrics of a model that is still in training, at declared shares of its steps."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from budgets.planning.plan import Trial
+from runners.results import MIDWAY_COLUMNS, read_table, to_frame, write_table
+from runners.trials.meter import Meter
+from runners.trials.trial_files import MIDWAY
+
+
+def midway_steps(shares: Sequence[float], steps: int) -> tuple[int, ...]:
+    """Return the steps after which a run of ``steps`` steps is evaluated, before its end."""
+    return tuple(sorted({step for share in shares if 0 < (step := math.ceil(share * steps)) < steps}))
+
+
+class Midway:
+    """Evaluates at shares of a run, and keeps the metrics in the trial's folder, one row an evaluation.
+
+    A resumed run keeps the rows up to its checkpoint and measures later ones again.
+
+    Args:
+        folder: The trial's folder.
+        trial: The trial; its evaluation FLOPs are those of all its evaluations.
+        shares: Shares of the steps.
+        first_step: Steps done before this process took over.
+        measure: Evaluates the model as it is.
+        meter: Counts the compute.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts of an evaluation
+        self,
+        folder: Path,
+        trial: Trial,
+        shares: Sequence[float],
+        *,
+        first_step: int,
+        measure: Callable[[], Mapping[str, float]],
+        meter: Meter,
+    ) -> None:
+        self._path, self._trial, self._measure, self._meter = folder / MIDWAY, trial, measure, meter
+        self._steps = midway_steps(shares, trial.steps)
+        self._rows: list[dict[str, Any]] = []
+        if self._path.exists():
+            kept = read_table(self._path)
+            rows = kept[kept["step"] <= first_step].to_dict("records")
+            self._rows = [{str(name): value for name, value in row.items()} for row in rows]
+
+    def after_step(self, done: int) -> None:
+        """Evaluate and write the file if an evaluation is due after ``done`` steps."""
+        if done not in self._steps or any(row["step"] == done for row in self._rows):
+            return
+        self._meter.add(evaluation_flops=self._trial.flops_per_evaluation)
+        with torch.random.fork_rng():  # the training must not depend on its evaluations
+            metrics = self._measure()
+        samples = done * self._trial.batch_size
+        self._rows.append(
+            {
+                "trial": self._trial.trial_id,
+                "step": done,
+                "samples_seen": samples,
+                "train_flops": float(self._trial.train_flops_after(samples)),
+                **metrics,
+            }
+        )
+        write_table(self._path, to_frame(self._rows, MIDWAY_COLUMNS))

@@ -1,0 +1,171 @@
+"""A finished or running study opened in Python, with its results and answers as frames and figures."""
+
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.charts.figure_data import FigureData, Missing
+from analysis.drawing.draw import draw
+from analysis.report.analyse import Analysis, analyse
+from analysis.report.answer_frames import answer_frame
+from analysis.report.report import draw_data, report_tables
+from analysis.report.study_frames import StudyFrames
+from budgets.names import unknown
+from study.declare.load import find_declaration, load_declaration
+from study.show.study_report import imported_frames, study_frames
+from study.state.imported import find_imported, imported_names
+from study.state.study import find_study
+
+
+class OpenedStudy:
+    """A study with its results and answers; ``from study import Study`` names this class.
+
+    The answers are computed once, when the first is asked for. docs/results.md lists the columns of every
+    frame with unit and meaning.
+    """
+
+    def __init__(self, frames: StudyFrames) -> None:
+        """Wrap the frames of a study."""
+        self._frames = frames
+
+    @classmethod
+    def open(cls, name: str, *, results: str | Path = "results") -> "OpenedStudy":
+        """Open a study by name.
+
+        Args:
+            name: Name of a study in the folder, or the file of its declaration.
+            results: Folder of studies.
+
+        Raises:
+            ValueError: There is no such study, or it has not been run.
+        """
+        folder = Path(results)
+        if (imported := find_imported(name, folder)) is not None:
+            return cls(imported_frames(imported))
+        own = folder / name / "study.yaml"
+        path = own if own.is_file() else find_declaration(name, imported=imported_names(folder))
+        return cls(study_frames(find_study(load_declaration(path), results=str(results), pools=None)))
+
+    def __repr__(self) -> str:
+        """Return the study's name and size."""
+        return f"Study({self.name!r}, {len(self.results)} results)"
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return self._frames.name
+
+    @property
+    def metric(self) -> str:
+        """Declared metric."""
+        return self._frames.metric
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """One row per trial that ended, as in ``results.parquet``."""
+        return self._frames.results
+
+    @property
+    def curves(self) -> pd.DataFrame:
+        """Training curves, as in ``curves.parquet``."""
+        return self._frames.curves
+
+    @property
+    def plan(self) -> pd.DataFrame:
+        """Planned trials, as in ``plan.parquet``."""
+        return self._frames.plan
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """Everything that the report is made from."""
+        return analyse(self._frames)
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """Finished trials with their error."""
+        return self._answers("trials")
+
+    @property
+    def best(self) -> pd.DataFrame:
+        """Best configuration at each budget."""
+        return self._answers("best")
+
+    @property
+    def contrasts(self) -> pd.DataFrame:
+        """Comparisons of one choice at a time."""
+        return self._answers("contrasts")
+
+    @property
+    def laws(self) -> pd.DataFrame:
+        """Fitted laws with their intervals."""
+        return self._answers("laws")
+
+    @property
+    def pareto(self) -> pd.DataFrame:
+        """Pareto frontier over compute."""
+        return self._answers("pareto")
+
+    @property
+    def exponents(self) -> pd.DataFrame:
+        """Growth of model size and samples with compute."""
+        return self._answers("exponents")
+
+    @property
+    def cost(self) -> pd.DataFrame:
+        """FLOPs and device hours by budget level."""
+        return self._answers("cost")
+
+    @cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The report's tables by name; their cells are texts."""
+        return {table.name: table.frame for table in report_tables(self.analysis, self._frames)}
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the figures that the data support."""
+        return tuple(self._drawn)
+
+    def figure(self, name: str) -> Figure:
+        """Draw a figure of the report, to restyle and save.
+
+        Args:
+            name: One of `figures`.
+
+        Raises:
+            ValueError: There is no such figure, or the data do not support it.
+        """
+        return draw(self._data(name))
+
+    def figure_data(self, name: str) -> pd.DataFrame:
+        """Return everything that a figure draws, a row per mark, as in its CSV.
+
+        Args:
+            name: One of `figures`.
+
+        Raises:
+            ValueError: There is no such figure, or the data do not support it.
+        """
+        return self._data(name).frame
+
+    @cached_property
+    def _all_figures(self) -> tuple[FigureData | Missing, ...]:
+        return draw_data(self.analysis, self._frames)
+
+    @cached_property
+    def _drawn(self) -> dict[str, FigureData]:
+        return {each.name: each for each in self._all_figures if isinstance(each, FigureData)}
+
+    def _data(self, name: str) -> FigureData:
+        if name in self._drawn:
+            return self._drawn[name]
+        missing = "; ".join(
+            f"{each.title}: {each.reason}" for each in self._all_figures if isinstance(each, Missing)
+        )
+        raise ValueError(
+            unknown("figure", name, self.figures) + (f". Not drawn: {missing}" if missing else "")
+        )
+
+    def _answers(self, name: str) -> pd.DataFrame:
+        return answer_frame(name, self.analysis, self._frames)

@@ -1,0 +1,136 @@
+"""Repair of a study's ledger: rebuilt from the trials' results, checkpoints and meters."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from budgets.book.ledger import Entry, Ledger, read_entries, readable_entries
+from budgets.planning.plan import Plan, Trial
+from budgets.quantity import format_flops
+from runners.results import read_json_lines
+from runners.trials.meter import read_count
+from runners.trials.trial_files import kept_steps, read_failure, read_outcome
+from study.state.bookkeeping import book_given_up, book_left_behind, book_lost, book_outcome, has_begun
+from study.state.study import Study
+
+_NAME = "ledger.jsonl"
+Say = Callable[[str], None]
+
+
+def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
+    """Rebuild the ledger of a study if it is damaged or contradicts a result; the damaged one is kept.
+
+    What trials spent follows from their results, and what they lost from their meters. For trials without
+    a folder, the lines that can be read count. The trials must not be running.
+
+    Args:
+        study: The study, locked for this run.
+        plan: The study's plan.
+        say: Called with lines about what was done.
+
+    Raises:
+        ValueError: A result is damaged; the message names it.
+    """
+    path = study.folder / _NAME
+    problem = _problem(path, study, plan)
+    if not problem:
+        say("the ledger is sound: nothing to repair")
+        return
+    say(f"repairing the ledger: {problem}")
+    new = path.with_name(f".{_NAME}.partial-repair")
+    new.unlink(missing_ok=True)
+    ledger = Ledger(new, None)
+    ledger.charge(plan)
+    folders, old = trial_folders(study), readable_entries(path)
+    trials, starts = {trial.trial_id: trial for trial in plan.all_trials}, _starts(study)
+    for folder in folders:
+        trial = trials.get(folder.name)
+        _book(ledger, folder, trial, old=old, starts=max(1, starts[folder.name]), say=say)
+    gone = _book_gone(ledger, old, {folder.name for folder in folders} | {each.what for each in plan.charges})
+    if path.exists():
+        kept = _free_name(path)
+        os.link(path, kept)
+        say(f"the damaged ledger is kept as {kept}")
+    new.replace(path)
+    if gone:
+        say(f"trials without a folder, booked by the lines that could be read: {', '.join(gone[:5])}")
+    say(f"rebuilt {path} from {len(folders)} trials: {format_flops(ledger.spent_flops)} are spent")
+
+
+def trial_folders(study: Study) -> list[Path]:
+    """Return the folders of all trials that were ever started, sorted by id."""
+    return sorted(path for path in (study.folder / "trials").glob("[!.]*") if path.is_dir())
+
+
+def _problem(path: Path, study: Study, plan: Plan) -> str:
+    """Describe the damage of a ledger; empty if it is sound."""
+    try:
+        entries = read_entries(path)
+    except ValueError as error:
+        return str(error).partition("; ")[0]
+    spent = {entry.what: entry.train_flops for entry in entries if entry.entry == "spent"}
+    started = {entry.what for entry in entries}
+    for trial in plan.all_trials:
+        folder = study.folder / "trials" / trial.trial_id
+        outcome = read_outcome(folder)
+        if outcome is None:
+            if has_begun(folder) and trial.trial_id not in started:
+                return f"{path} lacks the trial {trial.trial_id}"
+            continue
+        by_result = trial.train_flops_after(outcome.row["samples_seen"])
+        if spent.get(trial.trial_id, by_result) != by_result:
+            return f"{path} has {spent[trial.trial_id]:,} FLOP spent by {trial.trial_id}, not {by_result:,}"
+    return ""
+
+
+def _book(  # noqa: PLR0913 - a trial, and what is known of it
+    ledger: Ledger, folder: Path, trial: Trial | None, *, old: Iterable[Entry], starts: int, say: Say
+) -> None:
+    """Book a trial from the files in its folder; None for a trial that is not in the plan."""
+    name, outcome = folder.name, read_outcome(folder)
+    if outcome is None and not has_begun(folder) and read_count(folder) is None:
+        return
+    if trial is None:
+        before = [each.train_flops for each in old if each.what == name and each.entry == "reserved"]
+        spent = 0 if outcome is None else outcome.row["samples_seen"] * outcome.row["train_flops_per_sample"]
+        ledger.reserve(name, max([spent, *before]))
+        book_left_behind(ledger, name, folder, say)
+        return
+    ledger.reserve(name, trial.train_flops)
+    if outcome is not None:
+        book_outcome(ledger, trial, folder, outcome, say, starts=starts)
+    elif read_failure(folder) is not None and not kept_steps(folder):
+        book_given_up(ledger, name, folder, say)
+    else:
+        book_lost(ledger, trial, folder, say)
+
+
+def _starts(study: Study) -> Counter[str]:
+    """Count the starts of each trial by the study's events."""
+    events = read_json_lines(study.folder / "events.jsonl")
+    if "trial" not in events:
+        return Counter()
+    return Counter(events.loc[events["event"] == "trial-started", "trial"])
+
+
+def _book_gone(ledger: Ledger, old: Iterable[Entry], known: set[str]) -> list[str]:
+    """Book trials whose folders are gone by the damaged ledger's readable lines, and return their ids."""
+    spent: Counter[str] = Counter()
+    wasted: Counter[str] = Counter()
+    for entry in old:
+        if entry.what not in known:
+            spent[entry.what] += entry.train_flops if entry.entry == "spent" else 0
+            wasted[entry.what] += entry.train_flops if entry.entry == "wasted" else 0
+    gone = [name for name in spent if spent[name] or wasted[name]]
+    for name in gone:
+        ledger.reserve(name, spent[name])
+        ledger.waste(name, wasted[name])
+        ledger.settle(name, train_flops=spent[name], evaluation_flops=0)
+    return gone
+
+
+def _free_name(path: Path) -> Path:
+    """Return a name beside a path that no file has."""
+    numbered = (path.with_name(f"{path.name}.damaged-{number}") for number in range(1, 10**6))
+    return next(each for each in numbered if not each.exists())

@@ -1,0 +1,40 @@
+"""The levels of a trunk share noise: they are drawn and left out together."""
+
+from collections import defaultdict
+
+import numpy as np
+
+from analysis.cells.bootstrap import cell_draws
+from analysis.cells.table import tidy
+from tests.analysis.made_up_coverage import Held, ask, study
+from tests.analysis.made_up_valleys import KINDS
+
+
+def test_trunks_are_resampled_whole_and_left_out_whole() -> None:
+    made = study("floor", 3, shared=0.9).results
+    alone = cell_draws(tidy(made.assign(trunk=""), metric="held-out/top1"), question="laws", draws=4000)
+    whole = cell_draws(tidy(made, metric="held-out/top1"), question="laws", draws=4000)
+
+    assert alone.shared == 0
+    assert 0.6 < whole.shared <= 1
+    assert whole.freedom < 0.6 * alone.freedom
+    trunks = made.groupby("trunk")["level_flops"].nunique()
+    assert len(whole.resampled()) == 1 + whole.refits + len(trunks)
+    assert len(alone.resampled()) == 1 + alone.refits + len(made)
+    # Without a trunk every level of its curve moves; the other curves stay.
+    rows = whole.resampled()[1 + whole.refits :] != whole.cells["error"].to_numpy()
+    assert sorted(rows.sum(axis=1)) == sorted(trunks)
+    curve = np.flatnonzero(whole.curves() == whole.curves()[0])
+    assert np.corrcoef(whole.draws[:, curve[0]], whole.draws[:, curve[-1]])[0, 1] > 0.5
+    assert abs(np.corrcoef(alone.draws[:, curve[0]], alone.draws[:, curve[-1]])[0, 1]) < 0.3
+
+
+def test_intervals_of_studies_with_trunks_cover_the_truth_at_their_nominal_rate() -> None:
+    held: Held = defaultdict(list)
+    for kind in KINDS:
+        for number in range(12):
+            for name, answers in ask(kind, number, draws=200, shared=0.8).items():
+                held[name] += answers
+    assert np.mean(held["clear but wrong"]) <= 0.1
+    for name in ("band", "worth", "forecast", "recommendation"):
+        assert np.mean(held[name]) >= 0.82

@@ -1,0 +1,79 @@
+"""A plan with trunks: what each trial shares, what it costs, and what a study budget buys."""
+
+import pytest
+
+from budgets.declaration import GridBlock, Ladder, Training
+from budgets.planning.plan import Plan
+from budgets.recipe import Recipe
+from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
+
+TRUNK = Recipe(schedule="trunk", warmup_samples=640, cooldown=0.2)
+
+
+def plan_with(recipe: Recipe, *blocks: GridBlock, **changes: object) -> Plan:
+    training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=recipe)
+    blocks = blocks or (GridBlock(architectures=LADDER[:1]),)
+    return plan_of(declare(*blocks, training=training, **changes))
+
+
+def test_levels_of_a_curve_and_seed_share_their_steps_before_each_cooldown() -> None:
+    plan = plan_with(TRUNK, levels=(100 * GFLOP, 200 * GFLOP, 400 * GFLOP), seeds=(0, 1))
+
+    for seed in (0, 1):
+        low, middle, high = (trial for trial in plan.trials if trial.seed == seed)
+        assert (low.previous, low.shared_samples) == ("", 0)
+        assert (middle.previous, high.previous) == (low.trial_id, middle.trial_id)
+        assert middle.shared_samples == (low.steps - round(0.2 * low.steps)) * low.batch_size
+        assert low.paid_flops == low.train_flops
+        for trial in (middle, high):
+            own = trial.samples_seen - trial.shared_samples
+            assert trial.paid_flops == own * trial.train_flops_per_sample
+    assert plan.train_flops == sum(trial.paid_flops for trial in plan.trials)
+    # 400 + .2 (100 + 200) of 700 GFLOP a seed.
+    assert plan.train_flops == pytest.approx(2 * 460 * GFLOP, rel=2e-3)
+
+
+def test_an_unmasked_tail_longer_than_the_cooldown_is_part_of_the_branch() -> None:
+    recipe = Recipe(schedule="trunk", warmup_samples=640, cooldown=0.1, unmasked_tail=0.25)
+    plan = plan_with(recipe, GridBlock(architectures=LADDER[:1], strategies=("clip", "flip-50")))
+
+    milestones = {trial.cell.strategy: trial.milestone_step / trial.steps for trial in plan.trials}
+    assert milestones["clip"] == pytest.approx(0.9, abs=0.01)
+    assert milestones["flip-50"] == pytest.approx(0.75, abs=0.01)
+    low, high = (trial for trial in plan.trials if trial.cell.strategy == "flip-50")
+    assert high.shared_samples == low.milestone_step * low.batch_size
+    assert high.paid_flops == high.train_flops - high.shared_samples * high.train_flops_per_sample
+
+
+def test_trials_that_train_differently_share_no_trunk() -> None:
+    blocks = (
+        GridBlock(architectures=LADDER[:2], sizes=(1_000, 2_000), levels=(100 * GFLOP,)),
+        GridBlock(architectures=LADDER[:2], strategies=("slip",), levels=(300 * GFLOP,)),
+    )
+    assert all(not trial.previous for trial in plan_with(TRUNK, *blocks).trials)
+    constant = Recipe(schedule="constant-with-cooldown", warmup_samples=640)
+    assert all(not trial.previous for trial in plan_with(constant).trials)
+
+
+def test_a_ladder_of_eight_levels_at_root_three_costs_54_percent_of_its_runs_alone() -> None:
+    plan = plan_with(TRUNK, levels=(), study_flops=10_000 * GFLOP, ladder=Ladder(levels=8, ratio=3**0.5))
+
+    assert len(plan.levels) == 8
+    assert 9_900 * GFLOP < plan.train_flops <= 10_000 * GFLOP
+    alone = sum(trial.train_flops for trial in plan.trials)
+    assert plan.train_flops / alone == pytest.approx(0.542, abs=0.002)
+
+
+def test_trials_dropped_from_a_trunk_save_what_they_add_to_it() -> None:
+    levels = (100 * GFLOP, 200 * GFLOP, 400 * GFLOP)
+    # 2 seeds cost 920 GFLOP; without the second seed's top level 400 - 160 GFLOP less.
+    plan = plan_with(TRUNK, levels=levels, seeds=(0, 1), study_flops=700 * GFLOP, fit="drop")
+
+    assert [(trial.seed, trial.cell.level_flops) for trial in plan.trials] == [
+        (0, levels[0]),
+        (1, levels[0]),
+        (0, levels[1]),
+        (1, levels[1]),
+        (0, levels[2]),
+    ]
+    assert plan.train_flops == pytest.approx(680 * GFLOP, rel=2e-3)

@@ -1,0 +1,315 @@
+"""A pool whose shards stay below a URL: the same samples as from a folder, through a bounded cache."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from s3fs import S3FileSystem
+from torch import Tensor
+
+from budgets.cost.counted import CACHE
+from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.in_place import not_indexed
+from runners.data.places import piece_cache, url_place
+from runners.data.places.copies import SHARDS_AT, copy_name, copy_pool
+from runners.data.places.piece_cache import CACHE_SIZE, PieceCache
+from runners.data.pool.pool import Pool
+from runners.data.pool.reader import read_images, read_pairs
+from runners.data.pool.shards import close_shard, encode_image, write_sample
+from runners.data.reading import order
+from runners.data.reading.training_set import StreamedSet
+from runners.embedded.embedded_pool import TrainingPairs
+from runners.host import faults
+from runners.host.storage import Storage
+from tests.runners.host.bucket import Bucket
+
+SHARDS, EACH, BATCH, PIECE = 4, 100, 50, 2**14
+ALL = np.arange(SHARDS * EACH)
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Bucket]:
+    with pytest.MonkeyPatch.context() as environment:
+        found = Bucket(environment)
+        yield found
+        found.go_away()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """Return four shards of a user, indexed in their folder."""
+    path = tmp_path_factory.mktemp("pools") / "theirs"
+    path.mkdir()
+    pairs = list(TrainingPairs(seed=6, count=SHARDS * EACH))
+    for number in range(SHARDS):
+        with (path / f"{number}.tar").open("wb") as file:
+            for place, pair in enumerate(pairs[number * EACH : (number + 1) * EACH]):
+                members = {"png": encode_image(pair.image), "txt": pair.caption.encode(), "json": b"{}"}
+                write_sample(file, f"{number}{place:03d}", members)
+            close_shard(file)
+    return build_pool(path, Build(source=path, in_place=True), lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def uploaded(bucket: Bucket, folder: Pool) -> str:
+    """Return the URL of the shards alone."""
+    storage, url = Storage(bucket.url), f"{bucket.url}/theirs"
+    for shard in folder.shards:
+        storage.put(folder.path / shard, f"theirs/{shard}")
+    return url
+
+
+@pytest.fixture(scope="module")
+def index(uploaded: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the index of the shards below the URL."""
+    path = tmp_path_factory.mktemp("pools") / "index"
+    return build_pool(path, Build(source=path, url=uploaded, in_place=True), lambda *_: None).path
+
+
+@pytest.fixture
+def away(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pool:
+    """Return the pool below the URL, with an empty cache, small pieces and small windows."""
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    monkeypatch.setattr(url_place, "PIECE", PIECE)
+    monkeypatch.setattr(order, "BLOCK", 16)
+    monkeypatch.setattr(order, "WINDOW", 4)
+    return Pool.open(index)
+
+
+def lengths(texts: Sequence[str]) -> Tensor:
+    return torch.tensor([[len(text)] for text in texts])
+
+
+def seen(pool: Pool, *, workers: int = 0, rank: int = 0, ranks: int = 1, first: int = 0) -> list[Tensor]:
+    data = StreamedSet(
+        pool=pool, rows=ALL[::2], image_size=32, tokens=lengths, workers=workers, rank=rank, ranks=ranks
+    )
+    batches = data.batches(seed=5, batch_size=BATCH, first_step=first, steps=8)
+    return [image for images, _ in batches for image in images]
+
+
+class Requests:
+    """The requests of this process, each with its first and last byte."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: list[tuple[str, int, int]] = []
+        read = Storage.read_range
+
+        def count(storage: Storage, name: str, start: int, stop: int) -> bytes:
+            self.made.append((name, start, stop))
+            return read(storage, name, start, stop)
+
+        monkeypatch.setattr(Storage, "read_range", count)
+
+
+def test_the_index_is_the_same_and_the_shards_stay_away(away: Pool, folder: Pool) -> None:
+    assert away.fingerprint == folder.fingerprint
+    assert away.index.equals(folder.index)
+    assert away.shards == folder.shards
+    assert not list(away.path.rglob("*.tar"))
+    assert not_indexed(away) is None
+
+
+@pytest.mark.parametrize(("workers", "ranks", "first"), [(0, 1, 0), (2, 2, 3)])
+def test_order_ranks_and_resume_are_those_of_a_folder(
+    away: Pool, folder: Pool, workers: int, ranks: int, first: int
+) -> None:
+    for rank in range(ranks):
+        found = seen(away, workers=workers, rank=rank, ranks=ranks, first=first)
+        expected = seen(folder, rank=rank, ranks=ranks, first=first)
+        assert len(found) == (8 - first) * BATCH // ranks
+        assert all(map(torch.equal, found, expected))
+
+
+def test_each_byte_is_fetched_once_for_all_trials_and_neighbours_come_together(
+    away: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = Requests(monkeypatch)
+    first = seen(away)
+    fetched = sum(stop - start for _, start, stop in requests.made)
+    assert fetched <= sum(away.shards.values())
+    assert len({(name, start) for name, start, _ in requests.made}) == len(requests.made)
+    # The windows of 64 of 200 pairs divide the 140 pieces of 16 kB, up to 32 of which are one request.
+    assert len(requests.made) < 30
+    again = len(requests.made)
+    assert all(map(torch.equal, seen(Pool.open(away.path)), first))
+    assert len(requests.made) == again
+
+
+def test_failing_requests_are_repeated(away: Pool, folder: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "_PAUSES_S", (0.001,))
+    read, turn, calls = Storage.read_range, threading.Lock(), [0, 0]
+
+    def sometimes(storage: Storage, name: str, start: int, stop: int) -> bytes:
+        with turn:
+            calls[0] += 1
+            failing = calls[0] % 3 == 0
+            calls[1] += failing
+        if failing:
+            raise OSError("connection reset")
+        content = read(storage, name, start, stop)
+        return content[:-1] if calls[0] % 4 == 0 else content  # cut on its way
+
+    monkeypatch.setattr(Storage, "read_range", sometimes)
+    pairs = read_pairs(away, ALL, ALL, 32)
+    assert pairs.damage == ()
+    assert np.array_equal(pairs.images, read_images(folder, ALL, 32))
+    assert calls[1] > 3
+
+
+def test_missing_and_changed_shards_are_damage_and_counted(away: Pool, uploaded: str, folder: Pool) -> None:
+    storage = Storage(uploaded)
+    content = (folder.path / "1.tar").read_bytes()
+    other = bytearray(content)
+    other[folder.index["offset"][EACH + 7] + 100] ^= 1
+    try:
+        storage.write("1.tar", bytes(other))
+        storage.delete(["2.tar"])
+        with pytest.raises(ValueError, match=rf"shard {uploaded}/2.tar is missing .* 100 of 400 pairs"):
+            Pool.open(away.path)
+        pool = Pool.open(away.path, tolerance=0.3)
+        found = {(each.shard, each.key, each.reason) for each in read_pairs(pool, ALL, ALL, 32).damage}
+        assert ("1.tar", "1007", "not the bytes that were indexed") in found
+        assert {each for each in found if each[0] == "2.tar"} == {
+            ("2.tar", f"2{place:03d}", "shard missing") for place in range(EACH)
+        }
+        assert len(found) == 1 + EACH
+        storage.write("2.tar", b"")
+        storage.write("1.tar", content[: folder.index["offset"][EACH + 90] + 5])
+        shutil.rmtree(os.environ[CACHE])
+        pool = Pool.open(away.path, tolerance=1)
+        cut = {(each.shard, each.reason) for each in read_pairs(pool, ALL, ALL, 32).damage}
+        assert cut == {("1.tar", "shard cut short"), ("2.tar", "shard cut short")}
+    finally:
+        for shard in ("1.tar", "2.tar"):
+            storage.put(folder.path / shard, shard)
+
+
+def test_damaged_pieces_of_the_cache_are_fetched_again(away: Pool, folder: Pool) -> None:
+    expected = read_images(folder, ALL, 32)
+    assert np.array_equal(read_images(away, ALL, 32), expected)
+    pieces = [path for path in Path(os.environ[CACHE]).rglob("*") if path.is_file() and path.stat().st_size]
+    assert len(pieces) > SHARDS * 20
+    for number, path in enumerate(pieces):
+        content = path.read_bytes()
+        path.write_bytes((content[:-7], bytes(len(content)), b"")[number % 3])  # after a power failure
+    assert np.array_equal(read_images(away, ALL, 32), expected)
+
+
+@pytest.mark.parametrize("size", ["0", "1 MB"])
+def test_a_small_cache_keeps_its_size_and_gives_the_same_samples(
+    size: str, away: Pool, folder: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_SIZE, size)
+    pool = Pool.open(away.path)
+    assert all(map(torch.equal, seen(pool, workers=2), seen(folder)))
+    taken = sum(path.stat().st_size for path in Path(os.environ[CACHE]).rglob("*") if path.is_file())
+    assert taken <= {"0": 0, "1 MB": 1_250_000}[size]
+
+
+def test_the_least_recently_used_pieces_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(piece_cache, "_FOLDERS", 1)
+    cache = PieceCache(tmp_path, 4000)
+    for number in range(4):
+        cache.write(str(number), bytes([number]) * 1000)
+        os.utime(cache._path(str(number)), (number, number))  # noqa: SLF001 - the file's time is what counts
+    assert cache.read("0", 1000, 5, 7) == b"\0\0"
+    for number in range(4, 6):
+        cache.write(str(number), bytes(1000))
+    assert [cache.has(str(number), 1000) for number in range(6)] == [True, False, False, True, True, True]
+
+
+def test_a_full_disk_only_costs_the_cache(away: Pool, folder: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_path: Path, _content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert np.array_equal(read_images(away, ALL[80:120], 32), read_images(folder, ALL[80:120], 32))
+
+
+def read_forever(path: Path, rounds: Connection) -> None:
+    """Read the pool until killed."""
+    while True:
+        read_pairs(Pool.open(path), ALL, ALL, 32)
+        rounds.send_bytes(b"")
+
+
+def test_killed_readers_leave_a_cache_that_gives_the_same_samples(
+    away: Pool, folder: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_SIZE, "4 MB")  # so that pieces come and go
+    expected = read_images(folder, ALL, 32)
+    processes = get_context("fork")
+    for pause_s in (0.0, 0.05):
+        receives, sends = processes.Pipe(duplex=False)
+        readers = [processes.Process(target=read_forever, args=(away.path, sends)) for _ in range(2)]
+        for reader in readers:
+            reader.start()
+        for _ in range(3):
+            receives.recv_bytes()
+        time.sleep(pause_s)
+        for reader in readers:
+            reader.kill()
+            assert np.array_equal(read_images(Pool.open(away.path), ALL, 32), expected)
+        for reader in readers:
+            reader.join()
+
+
+def test_the_copy_of_a_pool_has_its_index_and_evaluation_sets_and_follows_it(
+    bucket: Bucket, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    storage, url = Storage(f"{bucket.url}/built"), f"{bucket.url}/built"
+    with pytest.raises(ValueError, match=rf"^{url} has no pool.json. Index its shards into a folder with"):
+        copy_pool(url, tmp_path / "none")
+    for path in pool.path.rglob("*"):
+        if path.is_file():
+            storage.put(path, path.relative_to(pool.path).as_posix())
+    copy = tmp_path / copy_name(url)
+    found = Pool.open(copy_pool(url, copy))
+    assert (found.fingerprint, found.origin.provenance[SHARDS_AT]) == (pool.fingerprint, url)
+    assert not (copy / "shards").exists()
+    assert (copy / "evaluation" / "held-out" / "test" / "0.tar").exists()
+    rows = np.arange(pool.count)
+    assert np.array_equal(read_images(found, rows, 32), read_images(pool, rows, 32))
+
+    (copy / "vocabulary.txt").unlink()
+    copy_pool(url, copy)
+    assert not (copy / "vocabulary.txt").exists(), "an unchanged copy is not copied again"
+    storage.write("shards/new.tar", b"tar")
+    storage.write("left-out.parquet", b"new")
+    assert (copy_pool(url, copy) / "vocabulary.txt").exists()
+    told = not_indexed(Pool.open(copy))
+    assert told is not None
+    assert told.startswith(f"1 tars in {url}/ are not in its index, the first is shards/new.tar")
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("gs://bucket/x", "pool gs://bucket/x can't be read: storage .* needs a package .* gcsfs"),
+        ("s3://no-such-bucket/x", "s3://no-such-bucket/x has no pool.json"),
+    ],
+)
+@pytest.mark.usefixtures("bucket")
+def test_a_pool_that_cannot_be_read_is_one_line(url: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"^{told}"):
+        copy_pool(url, tmp_path / "copy")
+
+
+def test_missing_credentials_are_one_line(away: Pool, uploaded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    S3FileSystem.clear_instance_cache()
+    with pytest.raises(ValueError, match=rf"^pool {uploaded} can't be read: .* credentials") as found:
+        Pool.open(away.path)
+    assert "\n" not in str(found.value)
+    S3FileSystem.clear_instance_cache()

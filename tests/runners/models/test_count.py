@@ -1,0 +1,125 @@
+"""Models without closed form are counted by torch once, then planned and trained like others."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from budgets.cost.architecture import Architecture, load_architecture
+from budgets.cost.counted import CACHE, count_file, read_count
+from budgets.cost.flops import parameters, sample_cost
+from budgets.cost.strategy import inapplicable, strategy
+from runners.models import count
+from runners.models.count import count_model, ensure_counted
+from runners.models.model import build_model
+from runners.trials.trial import run_trial
+from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+
+SIGLIP: dict[str, Any] = {
+    "embed_dim": 64,
+    "init_logit_bias": -10,
+    "custom_text": True,
+    "vision_cfg": {
+        "image_size": 32,
+        "timm_model_name": "vit_tiny_patch16_224",
+        "timm_model_kwargs": {
+            "img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2, "class_token": False
+        },
+        "timm_pool": "map",
+        "timm_proj": "none",
+    },
+    "text_cfg": {
+        "context_length": 16, "vocab_size": 1024, "width": 64, "heads": 2, "layers": 2,
+        "no_causal_mask": True, "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("name", ["mini-ViT-XS-8", "mini-RN", "mini-ConvNeXt"])
+def test_counts_equal_closed_forms(name: str) -> None:
+    architecture = load_architecture(name)
+
+    counted = count_model(architecture)
+
+    for kept in counted.trunk_macs:
+        assert counted.image_tower(kept) == architecture.image_tower(kept)
+    assert set(counted.trunk_macs) == ({1.0, 0.5, 0.25} if architecture.drops_patches else {1.0})
+    for tokens in (16, 8):
+        assert counted.text_tower(tokens) == architecture.text_tower(tokens)
+    told = ("family", "image_size", "context_length", "vocab_size", "text_width", "batch_norm")
+    same = {each: getattr(architecture, each) for each in told}
+    family = {"mini-ConvNeXt": "convnext", "mini-RN": "resnet"}.get(name, "vit")
+    assert {each: getattr(counted, each) for each in told} == same | {"family": family}
+
+
+def test_counted_model_is_counted_once_and_then_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    architecture = ensure_counted(Architecture(name="siglip", config=SIGLIP))
+    monkeypatch.setattr(count, "count_model", lambda _: pytest.fail("counted twice"))
+    ensure_counted(Architecture(name="siglip", config=json.loads(json.dumps(SIGLIP))))
+
+    found = read_count(SIGLIP)
+    assert found is not None
+    assert found.counted_by.startswith("torch ")
+    assert (architecture.family, architecture.image_size, architecture.batch_norm) == ("vit", 32, False)
+    # 16 patches without class token: embedding, 2 blocks, then MAP: queries 1, keys and values 16, MLP of 4.
+    blocks = 16 * 192 * 64 + 2 * (12 * 16 * 64**2 + 2 * 16**2 * 64)
+    pooling = 64**2 + 16 * 2 * 64**2 + 2 * 16 * 64 + 64**2 + 8 * 64**2
+    assert architecture.image_tower(1.0).trunk.macs == blocks + pooling
+    assert architecture.image_tower(0.5).trunk.macs < 0.7 * (blocks + pooling)
+    model = build_model(SIGLIP, sigmoid_loss=True)
+    assert parameters(architecture, strategy("siglip")).total == sum(p.numel() for p in model.parameters())
+
+
+def test_damaged_count_is_made_again() -> None:
+    ensure_counted(Architecture(name="siglip", config=SIGLIP))
+    count_file(SIGLIP).write_text("{")
+
+    assert read_count(SIGLIP) is None
+    assert ensure_counted(Architecture(name="siglip", config=SIGLIP)).image_size == 32
+
+
+@pytest.mark.parametrize(
+    ("vision", "text", "message"),
+    [
+        (
+            {"timm_model_name": "vitamin_smal_224"},
+            {},
+            "unknown timm model .*did you mean 'vitamin_small_224'",
+        ),
+        ({"timm_model_kwargs": {"depht": 2}}, {}, "torch cannot count it: .*unexpected keyword .*'depht'"),
+        ({}, {"hf_model_name": "roberta-base"}, "torch cannot count it: .*transformers"),
+    ],
+)
+def test_model_that_open_clip_cannot_build_is_refused_with_its_reason(
+    vision: dict[str, Any], text: dict[str, Any], message: str
+) -> None:
+    config = SIGLIP | {"vision_cfg": SIGLIP["vision_cfg"] | vision, "text_cfg": SIGLIP["text_cfg"] | text}
+
+    with pytest.raises(ValueError, match=message):
+        ensure_counted(Architecture(name="wrong", config=config))
+
+
+def test_trial_of_a_counted_model_trains_as_costed(tmp_path: Path) -> None:
+    pool = tiny_pool(tmp_path / "pool")
+    architecture, how = ensure_counted(Architecture(name="siglip", config=SIGLIP)), strategy("clipa")
+    assert inapplicable(how, architecture) is None
+    cost = sample_cost(architecture, how, batch_size=16).train_flops
+    first = tiny_trial(strategy="clipa", steps=3)
+    trial = replace(
+        first,
+        cell=replace(first.cell, architecture="siglip"),
+        architecture_config=SIGLIP,
+        train_flops_per_sample=cost,
+    )
+
+    row = run_trial(tiny_job(trial, pool, tmp_path / "trial")).row
+
+    assert row["status"] == "finished"
+    assert row["train_flops"] == 3 * 16 * cost

@@ -1,0 +1,136 @@
+"""A trial that continues from a shorter one's milestone equals the same trial run alone."""
+
+import dataclasses
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from budgets.planning.plan import Trial
+from budgets.planning.trunks import share_trunks
+from budgets.recipe import Recipe
+from runners.host.faults import Left
+from runners.trials.meter import read_count
+from runners.trials.trial import run_trial
+from runners.trials.trial_files import Outcome, drop_milestone, milestone
+from runners.trials.watch import Watch
+from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+
+PLAIN = Recipe(schedule="trunk", warmup_samples=64, precision="fp32")
+LENGTHS = (15, 26, 40)
+STEP = 16 * 7  # FLOPs of a tiny trial's step
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_pool(tmp_path_factory.mktemp("pools") / "tiny")
+
+
+def trunk_of(recipe: Recipe = PLAIN, strategy: str = "clip") -> tuple[Trial, ...]:
+    trials = [
+        replace(tiny_trial(strategy=strategy, recipe=recipe, steps=steps), tail_flops_per_sample=9)
+        for steps in LENGTHS
+    ]
+    return share_trunks(trials)
+
+
+def run(trial: Trial, pool: Path, folder: Path, *shorter: Trial, ranks: int = 1) -> Outcome:
+    folder.mkdir(exist_ok=True)
+    job = tiny_job(trial, pool, folder / trial.trial_id, ranks=ranks)
+    return run_trial(dataclasses.replace(job, trunk=tuple(folder / each.trial_id for each in shorter)))
+
+
+def metrics_of(outcome: Outcome) -> dict[str, float]:
+    return {name: value for name, value in outcome.row.items() if "/" in name or name == "train_loss"}
+
+
+def same(one: Path, other: Path, trial: Trial) -> bool:
+    """Return whether weights and curve of a trial are equal in two folders."""
+    here, there = (torch.load(each / trial.trial_id / "weights.pt") for each in (one, other))
+    curves = ((each / trial.trial_id / "curve.parquet").read_bytes() for each in (one, other))
+    return all(torch.equal(value, there[name]) for name, value in here.items()) and len({*curves}) == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "strategy", "ranks"),
+    [
+        (PLAIN, "clip", 1),
+        (replace(PLAIN, ema=0.9, accumulation=2), "slip", 1),
+        (replace(PLAIN, optimizer="adafactor", unmasked_tail=0.3, cooldown=0.1), "flip-50", 1),
+        (PLAIN, "clip-randaugment", 2),
+    ],
+    ids=["plain", "EMA and accumulation", "Adafactor and tail", "two ranks"],
+)
+def test_each_trial_of_a_trunk_equals_the_trial_run_alone(
+    pool: Path, tmp_path: Path, recipe: Recipe, strategy: str, ranks: int
+) -> None:
+    first, second, third = trunk_of(recipe, strategy)
+    shared, alone = tmp_path / "shared", tmp_path / "alone"
+    run(first, pool, shared, ranks=ranks)
+    run(second, pool, shared, first, ranks=ranks)
+
+    outcome = run(third, pool, shared, second, first, ranks=ranks)
+    expected = run(replace(third, previous="", shared_samples=0), pool, alone, ranks=ranks)
+
+    assert same(shared, alone, third)
+    assert metrics_of(outcome) == metrics_of(expected)
+    assert expected.row["paid_flops"] == third.train_flops == outcome.row["train_flops"]
+    assert outcome.row["paid_flops"] == third.train_flops - second.milestone_step * STEP
+    count = read_count(shared / third.trial_id)
+    assert count is not None
+    assert count.train_flops == third.paid_flops
+
+
+def test_a_trial_leaves_one_milestone_and_takes_the_longest_sound_one(pool: Path, tmp_path: Path) -> None:
+    first, second, third = trunk_of()
+    run(first, pool, tmp_path)
+    run(second, pool, tmp_path, first)
+    names = {path.name for path in (tmp_path / second.trial_id).iterdir()}
+    assert names == {".lock", "curve.parquet", "meter", "result.json", "weights.pt"} | {
+        path.name for path in [milestone(tmp_path / second.trial_id)] if path is not None
+    }
+    found = milestone(tmp_path / second.trial_id)
+    assert found is not None
+    found.write_bytes(found.read_bytes()[:-7])
+
+    outcome = run(third, pool, tmp_path, second, first)
+
+    # The damaged milestone is computed again, from the one before it, and is no part of what was paid.
+    count = read_count(tmp_path / third.trial_id)
+    assert count is not None
+    assert count.train_flops == (40 - first.milestone_step) * STEP
+    assert outcome.row["paid_flops"] == (40 - second.milestone_step) * STEP
+    run(third, pool, tmp_path / "alone")
+    assert same(tmp_path, tmp_path / "alone", third)
+    assert milestone(tmp_path / second.trial_id) is None
+
+
+@pytest.mark.parametrize("at", [11, 12, 13])
+def test_a_trial_stopped_around_its_milestone_goes_on_and_keeps_it(
+    pool: Path, tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, _ = trunk_of()
+    assert first.milestone_step == 12
+    after_step = Watch.after_step
+
+    def stopping(watch: Watch, done: int) -> None:
+        if done == at:
+            signal.raise_signal(signal.SIGTERM)
+        after_step(watch, done)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch, "after_step", stopping)
+        with pytest.raises(Left):
+            run(first, pool, tmp_path)
+    if at == 12:
+        drop_milestone(tmp_path / first.trial_id)  # as if it had been killed before it was there
+    run(first, pool, tmp_path)
+    count = read_count(tmp_path / first.trial_id)
+    assert count is not None
+    assert count.train_flops == 15 * STEP
+
+    run(second, pool, tmp_path, first)
+    run(second, pool, tmp_path / "alone")
+    assert same(tmp_path, tmp_path / "alone", second)

@@ -1,0 +1,105 @@
+"""Errors that a newcomer meets: each names file and line, and says what to write instead."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from budgets.quantity import format_seconds
+from study.cli import main
+from tests.study.conftest import Run
+
+
+@pytest.fixture
+def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the declaration that ``new`` writes, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "first.yaml"]) == 0, "the file's name is taken for the study's"
+    return Path("first.yaml")
+
+
+def line_of(path: Path, start: str) -> int:
+    return next(n for n, line in enumerate(path.read_text().splitlines(), 1) if line.startswith(start))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "at", "words"),
+    [
+        ("metric: held-out/top1", "metric: held-out/acc", "metric:", "did you mean 'held-out/top1'?"),
+        ("metric: held-out/top1", "metric: heldout/top5", "metric:", "did you mean 'held-out/top5'?"),
+        ("study: 15 TFLOP", "study: 1 TFLOP", "  study: 1 TFLOP", "the grid costs 11.49 TFLOP (42 trials"),
+        ("embedded: {pairs: 8192}", "path: nowhere", "  path: nowhere", "nowhere is not a folder"),
+        ("[60 GFLOP, 180 GFLOP, 540 GFLOP]", "[60, 180, 540]", "grid:", "a number without a unit is FLOPs"),
+        ("seeds: [0, 1]", "seeds: 3", "seeds:", "seeds: 3 is one seed, number 3: write [3] for it"),
+        (
+            "# evaluation:\n#   imagenet: /d",
+            "evaluation:\n  imagenet: /d",
+            "  imagenet:",
+            "/data/wds/imagenet1k",
+        ),
+    ],
+)
+def test_an_error_of_the_plan_names_file_and_line(
+    template: Path, run: Run, before: str, after: str, at: str, words: str
+) -> None:
+    text = template.read_text()
+    assert before in text
+    template.write_text(text.replace(before, after, 1))
+
+    said = run("plan first.yaml", code=2)
+
+    assert said.startswith(f"study: first.yaml:{line_of(template, at)}: "), said
+    assert words in said
+
+
+def test_paths_are_relative_to_the_declaration(
+    template: Path, run: Run, pool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path("mine")
+    (folder / "models").mkdir(parents=True)
+    here = Path(__file__).parents[3] / "budgets" / "cost" / "catalogue" / "mini-ViT-XXS-8.json"
+    shutil.copy(here, folder / "models" / "tiny-ViT.json")
+    (folder / "shards").symlink_to(pool)
+    text = template.read_text().replace("mini-ViT-XXS-8", "tiny-ViT").replace("top40", "top50")
+    text = text.replace("embedded: {pairs: 8192}", "path: shards")
+    (folder / "first.yaml").write_text(f"catalogue: models\n{text}")
+
+    planned = run("plan mine/first.yaml")
+    monkeypatch.chdir(folder)
+
+    assert run("plan first.yaml") == planned
+    assert "tiny-ViT" in planned
+
+
+def test_a_level_read_without_its_unit_is_warned_of(template: Path, run: Run) -> None:
+    text = template.read_text().replace("levels: [60 GFLOP, ", "levels: [60, ")
+    template.write_text(text)
+    said = run("plan first.yaml")
+    assert "note: a level of 60 FLOP is less than one image through a small model" in said
+
+
+def test_a_warning_about_several_levels_is_given_once(template: Path, run: Run) -> None:
+    text = template.read_text().replace(
+        "mini-ViT-XXS-8, mini-ViT-XS-8, mini-ViT-S-8, mini-ConvNeXt]", "mini-RN]"
+    )
+    template.write_text(text.replace("mini-ConvNeXt: 1e-3", "mini-RN: 1e-3"))
+    said = run("plan first.yaml")
+    assert said.count("are needed to bracket the best size") == 1
+    assert "60 GFLOP, 180 GFLOP, 540 GFLOP: 1 model size per family" in said
+
+
+def test_advice_names_the_declaration_as_it_was_named(template: Path, run: Run) -> None:
+    for command in ("status", "report", "recommend"):
+        words = " --flops 1TFLOP --pairs 8192" if command == "recommend" else ""
+        assert "run `python -m study run first.yaml` first" in run(f"{command} {template}{words}", code=2)
+    assert "run `python -m study run demo` first" in run("status demo", code=2)
+
+
+def test_a_dry_run_refuses_what_a_run_refuses(run: Run) -> None:
+    assert "only described" in run("run paper --dry-run", code=2)
+
+
+def test_years_are_readable() -> None:
+    assert [format_seconds(86400 * days) for days in (10, 999, 1000, 3.37e6)] == [
+        "10 d", "999 d", "2.74 years", "9,230 years",
+    ]  # fmt: skip

@@ -1,0 +1,59 @@
+"""``report --watch``: a page that follows a run."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from runners.results import read_table, write_table
+from study.cli import main
+from study.show import study_report
+from tests.study.shown import ROOT
+
+OLD = '<p class="so-far">Not finished: 3 of 156 trials have a result'
+
+
+def test_a_watched_page_follows_the_results_and_reloads_itself_until_the_run_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "small"
+    shutil.copytree(
+        ROOT / "results" / "small", folder, ignore=shutil.ignore_patterns("report", "curves.parquet")
+    )
+    whole = read_table(folder / "results.parquet")
+    pages: list[str] = []
+
+    def show(rows: pd.DataFrame) -> None:
+        write_table(folder / "results.parquet", rows)
+
+    # The run: three trials have a result, then six; at the third look it has ended.
+    show(whole.iloc[:3])
+    looks = iter(["host 1", "host 1", None])
+
+    def sleep(_: float) -> None:
+        pages.append((folder / "report" / "report.html").read_text(encoding="utf-8"))
+        if len(pages) == 1:
+            show(whole.iloc[:6])
+
+    monkeypatch.setattr(study_report, "running_now", lambda _: next(looks))
+    monkeypatch.setattr("study.show.study_report.time.sleep", sleep)
+    monkeypatch.setattr(
+        "analysis.report.report.save_all", lambda figures, *_: {each.name: "<svg></svg>" for each in figures}
+    )
+
+    assert main(["report", "small", "--results", str(tmp_path), "--watch"]) == 0
+
+    assert len(pages) == 2
+    assert OLD in pages[0]
+    assert OLD.replace("3 of", "6 of") in pages[1]
+    assert all('<meta http-equiv="refresh" content="30">' in page for page in pages)
+    last = (folder / "report" / "report.html").read_text(encoding="utf-8")
+    assert 'http-equiv="refresh"' not in last
+    assert 'id="made" data-made="20' in last
+    assert capsys.readouterr().out.splitlines()[-1].endswith("report.html; no run is active")
+
+
+def test_watching_without_a_study_that_runs_here_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "--paper", "--watch"]) == 2
+    assert "--watch takes a study that runs here" in capsys.readouterr().err

@@ -1,0 +1,105 @@
+"""Nonsense is refused with the reason, unusual values are warned about, and errors are bounded."""
+
+from pathlib import Path
+
+import pytest
+
+from budgets.keys import unusual
+from budgets.names import neutral, printable
+from study.cli import main
+from study.declare.load import load_declaration
+from study.declare.yaml_reader import DeclarationError
+from tests.study.declared import FULL, write
+
+
+def refused(folder: Path, text: str) -> list[str]:
+    with pytest.raises(DeclarationError) as error:
+        load_declaration(write(folder, text))
+    return str(error.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("mini-ViT-XXS-8: 2e-3", "mini-ViT-XXS-8: 1e308", "at most 10: a step of Adam moves each weight"),
+        ("weight_decay: 0.1", "weight_decay: 1e300", "at most 1,000: it is multiplied by the learning rate"),
+        ("eps: 1e-6", "eps: 1e300", "at most 1: 32-bit floats"),
+        ("eps: 1e-6", "eps: 1e-300", "'1e-300' must be 1e-37 or more"),
+        ("gradient_clip: 1.0", "gradient_clip: 1e-300", "a smaller norm stops the training"),
+        ("retries: 1", "retries: 1e15", "at most 1,000: each one starts the trial again"),
+        ("retries: 1", "backoff: 1e26", "each further retry waits four times as long"),
+        ("checkpoint: 2 min", "checkpoint: 1e290 d", "longer than a year"),
+        ("cpus: 2, gpus: 1", "cpus: 1000000", "cpus = 1,000,000 on resources.nodes = 1: no node has so many"),
+        ("[20%, 50%]", "[40%, 10%]", "cluster.utilisation: the lowest comes first, found 0.4 before 0.1"),
+        ("study: full", "study: full\nstorage: /", "'/' is the top of the file system"),
+        ("study: full", "study: full\nstorage: https://a.b/c", "can't be written to: https:// only reads"),
+        (
+            "metric: imagenet/top1",
+            "metric: imagnet/top1",
+            "metric: unknown evaluation set 'imagnet'; did you",
+        ),
+        ("price_per_hour: 2.5", "price_per_hour: 1e300", "at most 1,000,000,000"),
+    ],
+)
+def test_a_value_that_no_one_can_mean_is_refused_with_the_reason(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    assert FULL.count(old) == 1
+    found = refused(tmp_path, FULL.replace(old, new))
+    assert any(told in line for line in found), found
+
+
+def test_unusual_values_are_warned_about(tmp_path: Path) -> None:
+    text = FULL.replace("mini-RN: 1e-3}", "mini-RN: 5}").replace("weight_decay: 0.1", "weight_decay: 10")
+    text = text.replace("eps: 1e-6", "eps: 1e-6\n  unmasked_tail: 99.99%").replace(
+        "retries: 1", "retries: 500"
+    )
+    assert list(unusual(load_declaration(write(tmp_path, FULL)))) == []
+    assert list(unusual(load_declaration(write(tmp_path, text)))) == [
+        "training.lr_peak.mini-RN = 5 is unusual: 1e-07 to 0.1 is common",
+        "training.weight_decay = 10 is unusual: 0 to 2 is common",
+        "training.unmasked_tail = 0.9999 is unusual: 0 to 0.5 is common",
+        "resources.retries = 500 is unusual: 0 to 30 is common",
+    ]
+
+
+def test_of_many_errors_the_first_twenty_and_a_count_are_given(tmp_path: Path) -> None:
+    text = FULL + "".join(f"key{number}: x\n" for number in range(50_000))
+    found = refused(tmp_path, text)
+    assert len(found) == 21
+    first = len(FULL.splitlines()) + 1
+    assert [int(line.split(":")[1]) for line in found[:20]] == list(range(first, first + 20))
+    assert "unknown key 'key0'" in found[0]
+    assert found[20] == "and 49,980 more errors"
+
+
+def test_a_file_that_is_no_declaration_is_refused_by_its_size(tmp_path: Path) -> None:
+    (found,) = refused(tmp_path, FULL + "#" * 4_000_000)
+    assert found.endswith("larger than 4 MB, which no declaration is")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("recommend x --flops 1e18 --pairs 10M --limit nan", "'nan' must be a number from 1 to"),
+        ("calibrate x --seconds nan", "'nan' must be a number from 1 to"),
+        ("data score pool --workers -1", "'-1' must be a whole number from 1 to 1,024"),
+        ("plan x --format csv --output /dev/null", "'/dev/null' exists and is not a plain file"),
+        ("evaluate x --csv /dev/null", "'/dev/null' exists and is not a plain file"),
+    ],
+)
+def test_options_out_of_bounds_are_refused(capsys: pytest.CaptureFixture[str], words: str, told: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_cells_of_tables_run_no_formula_and_errors_no_escape_code(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["=1+1", "+cmd", "-2+3", "@x", "-0.5", "+3 %", "clip", 7, None]
+    assert list(map(neutral, texts)) == [
+        "'=1+1", "'+cmd", "'-2+3", "'@x", "-0.5", "+3 %", "clip", 7, None
+    ]  # fmt: skip
+    assert printable("a\x1b[31mb\nc") == "a\\x1b[31mb\nc"
+    assert main(["plan", "x\x1b[2J.yaml"]) == 2
+    assert "\x1b" not in capsys.readouterr().err

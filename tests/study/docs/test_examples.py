@@ -1,0 +1,99 @@
+"""examples/ and docs/cluster-tutorial.md: declarations can be planned, commands are accepted."""
+
+import re
+import shlex
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from study.cli import make_parser
+from study.declare.load import load_declaration
+from tests.study import shown
+from tests.study.conftest import Run
+
+EXAMPLES = shown.ROOT / "examples"
+TUTORIAL = "docs/cluster-tutorial.md"
+# The declaration with a pool and evaluation sets that need not be here.
+DESCRIBED = (
+    (r"pool: .+", "pool: {name: web, pairs: 100M, scored: true}"),
+    (r"imagenet: .+", "imagenet: {images: 50000, texts: 80000}"),
+    (r"imagenet-v2: .+", "imagenet-v2: {images: 10000, texts: 80000}"),
+    (r"flickr30k: .+", "flickr30k: {images: 1000, texts: 5000}"),
+)
+
+
+def test_the_plan_at_real_scale_is_the_one_that_the_tutorial_shows(tmp_path: Path, run: Run) -> None:
+    text = (EXAMPLES / "vit-s-to-l.yaml").read_text(encoding="utf-8")
+    load_declaration(EXAMPLES / "vit-s-to-l.yaml")
+    for pattern, described in DESCRIBED:
+        text = re.sub(rf"(?m)^( *){pattern}$", rf"\1{described}", text)
+    (tmp_path / "big.yaml").write_text(text, encoding="utf-8")
+
+    planned = run(f"plan {tmp_path / 'big.yaml'}").splitlines()
+
+    page = (shown.ROOT / TUTORIAL).read_text(encoding="utf-8")
+    (block,) = re.findall(r"```\n(vit-s-to-l: .+?)\n```", page, re.DOTALL)
+    assert set(block.splitlines()) <= set(planned)
+
+
+@pytest.mark.parametrize("line", shown.commands(TUTORIAL))
+def test_the_commands_of_the_cluster_tutorial_are_accepted(line: str) -> None:
+    assert make_parser().parse_args(shlex.split(line)).command
+
+
+def batch_job(tmp_path: Path, code: int) -> list[str]:
+    """Run the batch script with stand-ins for Slurm, Ray and the study; return what it called."""
+    called = tmp_path / "called"
+    script = (EXAMPLES / "slurm.sh").read_text(encoding="utf-8").replace("source .venv/bin/activate", "")
+    programs = {
+        "scontrol": 'if [ "$1" = show ]; then echo localhost; else echo "scontrol $*" >> $CALLED; fi',
+        "srun": "exit 0",
+        "python": 'case "$*" in\n'
+        f'  *" run "*) echo run >> $CALLED; trap "exit {code}" USR1; kill -USR1 $PPID; '
+        "while :; do sleep 0.1; done ;;\n"
+        '  "-m study"*) echo "$3" >> $CALLED ;;\n'
+        "  *) exit 0 ;;\nesac",
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(stat.S_IRWXU)
+    environment = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin", "CALLED": str(called), "SLURM_JOB_NODELIST": "localhost",
+        "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_ID": "7",
+    }  # fmt: skip
+    ended = subprocess.run(
+        ["/bin/bash", "-c", f"{script}\n", "slurm.sh", "my.yaml"],
+        env=environment, capture_output=True, text=True, timeout=60, check=False, start_new_session=True,
+    )  # fmt: skip
+    assert ended.returncode == code, ended.stderr
+    return called.read_text().splitlines()
+
+
+def test_the_batch_script_requeues_a_job_that_was_stopped_at_its_time_limit(tmp_path: Path) -> None:
+    assert batch_job(tmp_path, code=4) == ["run", "scontrol requeue 7"]
+
+
+def test_the_batch_script_reports_when_all_trials_are_done(tmp_path: Path) -> None:
+    assert batch_job(tmp_path, code=0) == ["run", "report"]
+
+
+def test_the_manifest_of_kubernetes_runs_the_study_on_workers_with_gpus() -> None:
+    job = yaml.safe_load((EXAMPLES / "kuberay.yaml").read_text(encoding="utf-8"))
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    words = shlex.split(job["spec"]["entrypoint"])
+    assert words[0] == "scaling-study"
+    assert make_parser().parse_args(words[1:]).command == "run"
+    cluster = job["spec"]["rayClusterSpec"]
+    mounts = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+    assert words[2].startswith(mounts[0]["mountPath"])
+    (worker,) = cluster["workerGroupSpecs"][0]["template"]["spec"]["containers"]
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == "8"
+
+
+def test_the_container_file_copies_what_the_wheel_is_built_from() -> None:
+    text = (EXAMPLES / "Containerfile").read_text(encoding="utf-8")
+    for name in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE):
+        assert all((shown.ROOT / each).exists() for each in name.split()), name

@@ -1,0 +1,134 @@
+"""A study with trunks, without Ray: the same results as without sharing, and every FLOP booked once."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.answers.cost import totals
+from budgets.book.ledger import read_entries, reserved, spent_flops
+from runners.results import read_json_lines, read_table
+from runners.trials.meter import read_count
+from runners.trials.trial_files import milestone
+from tests.study.conftest import Run, write_declaration
+
+LEVELS = "10 GFLOP, 14 GFLOP, 20 GFLOP"
+
+
+def declare(folder: Path, pool: Path, name: str, levels: str = LEVELS, **changes: str) -> Path:
+    path = write_declaration(folder, pool, name, levels=levels)
+    text = path.read_text(encoding="utf-8")
+    trunk = "training:\n  schedule: trunk\n  warmup: 64 samples"
+    text = text.replace("training:", trunk)
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def metered(folder: Path) -> int:
+    counts = [read_count(each) for each in (folder / "trials").iterdir()]
+    return sum(each.train_flops for each in counts if each is not None)
+
+
+def booked(folder: Path) -> dict[str, int]:
+    entries = read_entries(folder / "ledger.jsonl")
+    assert reserved(entries) == {}
+    return {
+        kind: sum(entry.train_flops for entry in entries if entry.entry == kind)
+        for kind in ("spent", "wasted")
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """Results of each level in a study of its own, by trial."""
+    from study.cli import main  # noqa: PLC0415 - as in the run fixture
+
+    folder = tmp_path_factory.mktemp("alone")
+    for number, level in enumerate(LEVELS.split(", ")):
+        declaration = declare(folder, pool, f"alone-{number}", level)
+        assert main(["run", str(declaration), "--results", str(folder), "--backend", "local"]) == 0
+    tables = [read_table(folder / f"alone-{number}" / "results.parquet") for number in range(3)]
+    return pd.concat(tables).set_index("trial")
+
+
+def check_against(alone: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    results = read_table(folder / "results.parquet").set_index("trial")
+    assert len(results) == 3
+    pd.testing.assert_frame_equal(
+        results.drop(columns="paid_flops"), alone.loc[results.index].drop(columns="paid_flops")
+    )
+    return results
+
+
+def test_a_study_with_trunks_has_the_results_of_its_levels_run_alone_and_pays_less(
+    pool: Path, tmp_path: Path, run: Run, alone: pd.DataFrame
+) -> None:
+    declaration = declare(tmp_path, pool, "tiny")
+    run(f"run {declaration} --results {tmp_path} --backend local")
+
+    folder = tmp_path / "tiny"
+    results = check_against(alone, folder)
+    assert len(set(results["trunk"]) - {""}) == 1
+    steps = results["steps"].to_numpy()
+    step = results["train_flops"].iloc[0] / steps[0]
+    milestones = steps - (0.2 * steps).round()
+    paid = (steps - [0, *milestones[:-1]]) * step
+    assert results["paid_flops"].to_list() == paid.tolist()
+    book = booked(folder)
+    assert book == {"spent": sum(paid), "wasted": 0}
+    assert metered(folder) == sum(paid)
+
+    plan, ledger = read_table(folder / "plan.parquet"), read_json_lines(folder / "ledger.jsonl")
+    cost = totals(plan, ledger, pd.DataFrame())
+    assert cost.planned_flops == cost.spent_flops == sum(paid) + plan["evaluation_flops"].sum()
+    # The top level keeps its milestone, from which a further level would continue; the others are gone.
+    kept = [milestone(folder / "trials" / trial) is not None for trial in results.index]
+    assert kept == [False, False, True]
+
+
+def test_levels_added_above_cost_what_they_add_and_a_lost_milestone_is_waste(
+    pool: Path, tmp_path: Path, run: Run, alone: pd.DataFrame
+) -> None:
+    first, second, _ = LEVELS.split(", ")
+    folder = tmp_path / "tiny"
+    run(f"run {declare(tmp_path, pool, 'tiny', f'{first}, {second}')} --results {tmp_path} --backend local")
+    before = booked(folder)
+    (top,) = (each for each in (folder / "trials").iterdir() if milestone(each) is not None)
+    lost = milestone(top)
+    assert lost is not None
+    steps = int(lost.name.split("-")[1])
+    lost.unlink()
+
+    run(f"run {declare(tmp_path, pool, 'tiny')} --results {tmp_path} --backend local")
+
+    results = check_against(alone, folder)
+    step = results["train_flops"].iloc[0] / results["steps"].iloc[0]
+    paid = results["paid_flops"].iloc[-1]
+    assert paid == (results["steps"].iloc[-1] - steps) * step
+    book = booked(folder)
+    assert book == {"spent": before["spent"] + paid, "wasted": steps * step}
+    assert metered(folder) == sum(book.values())
+
+
+def test_a_trunk_that_diverges_ends_its_longer_trials_once(pool: Path, tmp_path: Path, run: Run) -> None:
+    changes = {
+        "mini-ViT-XXS-8: 2e-3": "mini-ViT-XXS-8: 1e6",
+        "warmup: 64": "gradient_clip: off\n  warmup: 64",
+    }
+    declaration = declare(tmp_path, pool, "tiny", **changes)
+
+    said = run(f"run {declaration} --results {tmp_path} --backend local", code=1)
+
+    folder = tmp_path / "tiny"
+    results = read_table(folder / "results.parquet")
+    assert results["status"].tolist() == ["diverged", "failed", "failed"]
+    assert results["reason"].str.contains("its trunk ended").tolist() == [False, True, True]
+    assert spent_flops(read_entries(folder / "ledger.jsonl")) == metered(folder)
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert [len(each["branches"]) for each in events if each["event"] == "trunk-ended"] == [2]
+    assert len(re.findall("its trunk ended", said)) <= 1

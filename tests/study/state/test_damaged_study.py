@@ -1,0 +1,211 @@
+"""A study's files after edits and damage: the right table, or a refusal that names the file."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from budgets.book.ledger import Ledger, read_entries, reserved, spent_flops
+from runners.trials.meter import FlopCount, read_count
+from study.cli import main
+from study.declare.load import load_declaration
+from study.state.bookkeeping import book_lost, trial_folder
+from study.state.study import find_study, plan_study
+from tests.study.conftest import Run, write_declaration
+
+TABLES = ("results.parquet", "curves.parquet")
+
+
+@pytest.fixture(scope="module")
+def done(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a declaration and of its study, which has been run: two trials."""
+    folder = tmp_path_factory.mktemp("damaged")
+    declaration = write_declaration(folder, pool, seeds="0, 1")
+    assert main(["run", str(declaration), "--results", str(folder), "--backend", "local", "--quiet"]) == 0
+    return folder
+
+
+@pytest.fixture
+def copy(done: Path, tmp_path: Path) -> Path:
+    shutil.copytree(done, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def words(copy: Path, *options: str) -> str:
+    return " ".join([f"run {copy}/tiny.yaml --results {copy} --backend local", *options])
+
+
+def tables(copy: Path) -> dict[str, bytes]:
+    return {name: (copy / "tiny" / name).read_bytes() for name in TABLES}
+
+
+def trials(copy: Path) -> list[Path]:
+    return sorted((copy / "tiny" / "trials").glob("*"))
+
+
+def test_a_finished_trial_whose_folder_is_gone_is_paid_again_only_on_request(copy: Path, run: Run) -> None:
+    before, trial = tables(copy), trials(copy)[0]
+    shutil.rmtree(trial)
+
+    error = run(words(copy), code=2)
+    assert "1 trial to run had finished before, and would cost 4.9" in error
+    assert f"Restore the folders (such as {trial.name}), or use --pay-again" in error
+    assert "`run` asks before, or needs --pay-again" in run(words(copy, "--dry-run"))
+
+    run(words(copy, "--pay-again"))
+    assert tables(copy) == before
+    entries = read_entries(copy / "tiny" / "ledger.jsonl")
+    assert [entry.what for entry in entries if entry.entry == "spent"].count(trial.name) == 2
+
+
+@pytest.mark.parametrize("damage", ["half", "digit", "gone"])
+def test_a_damaged_ledger_is_rebuilt_from_results_and_meters(copy: Path, run: Run, damage: str) -> None:
+    path = copy / "tiny" / "ledger.jsonl"
+    sound, lines = read_entries(path), path.read_text().splitlines(keepends=True)
+    text = {
+        "half": "".join(lines[len(lines) // 2 :]),
+        "digit": "".join(lines).replace('"spent", "what"', '"spent",  "what"').replace(": 49", ": 48"),
+        "gone": "",
+    }[damage]
+    path.write_text(text)
+    if damage != "gone":  # without a single line, the next run books the results anew
+        assert "ledger.jsonl:" in run(words(copy), code=2)
+        assert "`run --repair`" in run(f"status {copy}/tiny.yaml --results {copy}", code=2)
+
+    before = tables(copy)
+    said = run(words(copy, "--repair"))
+
+    assert ("rebuilt" in said) == (damage != "gone")
+    assert tables(copy) == before
+    entries = read_entries(path)
+    assert spent_flops(entries) == spent_flops(sound)
+    assert reserved(entries) == {}
+    assert path.with_name("ledger.jsonl.damaged-1").exists() == (damage != "gone")
+    assert "the ledger is sound" in run(words(copy, "--repair"))
+
+
+def test_a_ledger_without_digests_that_contradicts_a_result_is_refused(copy: Path, run: Run) -> None:
+    path = copy / "tiny" / "ledger.jsonl"
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    for entry in entries:
+        del entry["digest"]
+        if entry["entry"] == "spent":
+            entry["train_flops"] -= 1000
+        elif entry["entry"] == "released":
+            entry["train_flops"] += 1000
+    path.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
+
+    assert "FLOP spent by trial" in run(words(copy), code=2)
+    assert "rebuilt" in run(words(copy, "--repair"))
+    run(words(copy))
+
+
+@pytest.mark.parametrize("meter", [None, b"", b"\0" * 62, b"garbage", "digit"], ids=str)
+def test_without_its_meter_a_trial_is_charged_the_most_that_it_can_have_lost(
+    copy: Path, meter: bytes | str | None
+) -> None:
+    study = find_study(load_declaration(copy / "tiny.yaml"), results=str(copy), pools=None)
+    trial = plan_study(study).trials[0]
+    folder, said = trial_folder(study, trial.trial_id), list[str]()
+    (folder / "result.json").unlink()
+    (folder / "progress.json").write_text('{"samples_seen": 16}')
+    ledger = Ledger(copy / "new.jsonl", None)
+    ledger.reserve(trial.trial_id, trial.train_flops)
+    ledger.waste(trial.trial_id, 77)  # of an earlier start
+    path = folder / "meter"
+    if meter is None:
+        path.unlink()
+    elif isinstance(meter, bytes):
+        path.write_bytes(meter)
+    else:
+        path.write_text(path.read_text().replace("4", "5", 1))
+    assert read_count(folder) is None
+
+    for _ in range(2):
+        book_lost(ledger, trial, folder, said.append)
+
+    assert ledger.wasted_by(trial.trial_id) == 77 + trial.train_flops
+    assert read_count(folder) == FlopCount(train_flops=77 + trial.train_flops)
+    (line,) = said
+    assert line.startswith(
+        f"the meter of trial {trial.trial_id} is missing or damaged; 4.914 GFLOP are booked"
+    )
+
+
+def test_an_empty_meter_of_a_trial_that_did_nothing_books_nothing(copy: Path) -> None:
+    study = find_study(load_declaration(copy / "tiny.yaml"), results=str(copy), pools=None)
+    trial, folder = plan_study(study).trials[0], copy / "trials" / "0123456789ab"
+    folder.mkdir(parents=True)
+    (folder / "meter").touch()
+    ledger = Ledger(copy / "new.jsonl", None)
+    ledger.reserve(trial.trial_id, trial.train_flops)
+    book_lost(ledger, trial, folder, pytest.fail)
+    assert ledger.spent_flops == 0
+
+
+def _flip(content: bytes, at: int, bit: int) -> bytes:
+    place = at % max(1, len(content))
+    return content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :] if content else b"?"
+
+
+def _digit(content: bytes, at: int, bit: int) -> bytes:
+    places = [place for place, byte in enumerate(content) if chr(byte).isdigit()]
+    if not places:
+        return content
+    place = places[at % len(places)]
+    new = b"%d" % ((content[place] - ord("0") + 1 + bit) % 10)
+    return content[:place] + new + content[place + 1 :]
+
+
+EDITS: dict[str, Callable[[bytes, int, int], bytes]] = {
+    "flip": _flip,
+    "digit": _digit,
+    "cut": lambda content, at, _: content[: at % max(1, len(content))],
+    "behead": lambda content, at, _: content[at % max(1, len(content)) :],
+    "zeros": lambda content, at, bit: content[: at % max(1, len(content))] + bytes(64 * bit),
+    "empty": lambda _content, _at, _bit: b"",
+}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_an_edit_of_any_file_leaves_the_right_tables_or_a_refusal_that_names_a_file(
+    done: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+    data: st.DataObject,
+) -> None:
+    copy = tmp_path_factory.mktemp("edited") / "copy"
+    shutil.copytree(done, copy, copy_function=shutil.copyfile)
+    files = sorted(
+        path.relative_to(copy)
+        for path in (copy / "tiny").rglob("*")
+        if path.is_file() and path.name not in {"weights.pt", ".lock"}
+    )
+    for _ in range(data.draw(st.integers(1, 2), label="edits")):
+        path = copy / data.draw(st.sampled_from(files), label="file")
+        how = data.draw(st.sampled_from([*EDITS, "remove", "swap"]), label="how")
+        if how == "remove":
+            path.unlink(missing_ok=True)
+        elif how == "swap":
+            other = copy / data.draw(st.sampled_from(files), label="other")
+            if other.exists() and path.exists():
+                path.write_bytes(other.read_bytes())
+        elif path.exists():
+            at, bit = data.draw(st.integers(0, 10**6)), data.draw(st.integers(0, 7))
+            path.write_bytes(EDITS[how](path.read_bytes(), at, bit))
+    spent = spent_flops(read_entries(done / "tiny" / "ledger.jsonl"))
+
+    code = main(words(copy).split())
+    said = capsys.readouterr()
+
+    if code == 0:
+        assert tables(copy) == tables(done)
+        assert spent_flops(read_entries(copy / "tiny" / "ledger.jsonl")) >= spent
+    else:
+        assert code == 2
+        assert any(path.name in said.err for path in files) or "--pay-again" in said.err

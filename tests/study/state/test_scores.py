@@ -1,0 +1,98 @@
+"""A trial's id follows from its pairs: further scores of a pool leave the ids of other trials as they are."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runners.data.build import in_place
+from runners.data.build.rescore import set_score, use_score
+from runners.data.pool.pool import Pool, Scorer, tree_name
+from runners.data.pool.subset import rows_in
+from study.declare.load import load_declaration
+from study.state.study import find_study, plan_study
+from tests.study.conftest import write_declaration
+
+
+@pytest.fixture
+def scored(pool: Path, tmp_path: Path) -> Pool:
+    return Pool.open(shutil.copytree(pool, tmp_path / "scored"))
+
+
+def ids(pool: Path, folder: Path, *qualities: str) -> dict[str, str]:
+    """Return the id of the trial of each quality."""
+    declaration = load_declaration(write_declaration(folder, pool))
+    (block,) = declaration.grid
+    changed = replace(declaration, grid=(replace(block, quality=qualities),))
+    plan = plan_study(find_study(changed, results=str(folder), pools=None))
+    return {trial.cell.quality: trial.trial_id for trial in plan.trials}
+
+
+def test_a_further_score_keeps_the_ids_of_trials_on_the_same_pairs(scored: Pool, tmp_path: Path) -> None:
+    before = ids(scored.path, tmp_path, "all", "top50")
+    best = rows_in(scored.index_file, size=None, quality="top50")
+    other = np.random.default_rng(0).normal(size=scored.count).astype(np.float32)
+
+    second = set_score(scored, other, Scorer(name="other"))
+
+    after = ids(scored.path, tmp_path, "all", "top50", "top50 by first")
+    assert after["all"] == before["all"]
+    assert after["top50 by first"] == before["top50"]
+    assert after["top50"] != before["top50"]
+    assert second.unranked == scored.fingerprint
+    assert second.rankings == {
+        "first": (scored.fingerprint, scored.count),
+        "other": (second.fingerprint, scored.count),
+    }
+    assert np.array_equal(rows_in(second.index_file, size=None, quality="top50 by first"), best)
+    by_other = rows_in(second.index_file, size=None, quality="top50 by other")
+    assert np.array_equal(by_other, rows_in(second.index_file, size=None, quality="top50"))
+    assert other[by_other].min() > np.delete(other, by_other).max()
+
+    again = use_score(second, "first")
+    assert again.fingerprint == scored.fingerprint
+    assert ids(scored.path, tmp_path, "all", "top50") == before
+    assert ids(scored.path, tmp_path, "top50 by other")["top50 by other"] == after["top50"]
+    # Copies in a bucket differ, because the second lacks a column that trials need.
+    names = {tree_name(scored.path, "declared"), "declared", scored.fingerprint}
+    assert len(names) == 3
+
+
+def test_a_score_that_the_pool_lacks_and_one_pair_of_names_for_the_same_pairs_are_refused(
+    scored: Pool, tmp_path: Path
+) -> None:
+    other = set_score(scored, np.arange(scored.count, dtype=np.float32), Scorer(name="other"))
+    with pytest.raises(ValueError, match="quality top50 by othr: unknown score 'othr'; did you mean 'other'"):
+        ids(other.path, tmp_path, "top50 by othr")
+    with pytest.raises(ValueError, match="quality top50 by other is the same pairs as top50"):
+        ids(other.path, tmp_path, "top50", "top50 by other")
+    with pytest.raises(ValueError, match="quality subset:basic: the pool has no named subset; add it with"):
+        ids(other.path, tmp_path, "subset:basic")
+
+
+def test_a_partly_scored_pool_limits_only_the_qualities_of_that_score(scored: Pool, tmp_path: Path) -> None:
+    partly = np.where(np.arange(scored.count) < 100, 1, np.nan).astype(np.float32)
+    few = set_score(scored, partly, Scorer(name="few"))
+    assert few.rankings["few"][1] == 100
+    assert set(ids(few.path, tmp_path, "top50", "top50 by first")) == {"top50 by first"}
+
+
+def test_a_large_folder_is_not_indexed_unasked_and_a_small_one_is_announced(
+    scored: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare"
+    for name in ("shards", "evaluation"):
+        shutil.copytree(scored.path / name, bare / name)
+    with monkeypatch.context() as patch:
+        patch.setattr(in_place, "LARGEST_UNASKED", 1_000_000)
+        with pytest.raises(
+            ValueError,
+            match=r"has no index \(1 tars, \d MB\)\. `python -m study data build .*bare --in-place`",
+        ):
+            ids(bare, tmp_path, "all")
+    assert not (bare / "pool.json").exists()
+    # The generator writes each score into the shards, as `similarity`.
+    assert set(ids(bare, tmp_path, "all", "top50 by similarity")) == {"all", "top50 by similarity"}
+    assert "bare has no index yet: indexing it (1 tars, " in capsys.readouterr().err

@@ -1,0 +1,77 @@
+"""Studies opened in Python: documented frames, figures to restyle, and the example notebook."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from analysis.report.answer_frames import FRAMES
+from study import Study
+from tests.study.shown import ROOT
+
+mpl.use("agg")
+
+
+@pytest.fixture(scope="module")
+def small() -> Study:
+    return Study.open("small", results=ROOT / "results")
+
+
+def test_every_frame_has_exactly_its_documented_columns(small: Study) -> None:
+    for name, (_, columns) in FRAMES.items():
+        frame = getattr(small, name)
+        assert list(frame.columns) == list(columns), name
+        assert len(frame), name
+        # A column that a frame does not have would be filled with NaN.
+        filled = frame.notna().any()
+        assert set(filled[~filled].index) <= {"exponent", "low", "high"}, name
+
+
+def test_the_best_are_those_of_the_report(small: Study) -> None:
+    assert small.best["architecture"].tolist() == ["mini-ConvNeXt"] * 3 + ["mini-ViT-XS-8"]
+    assert small.best["verdict"].tolist() == ["clear"] * 3 + ["tie"]
+    assert small.best["error"].round(3).tolist() == [0.698, 0.595, 0.559, 0.519]
+    assert small.tables["best"]["Error (%)"].tolist() == ["69.8", "59.5", "55.9", "51.9"]
+
+
+def test_a_law_reproduces_the_errors_that_it_was_fitted_to(small: Study) -> None:
+    law = small.laws.query("along == 'data' and form == 'power law' and status == 'untested'").iloc[0]
+    at = small.trials.query("architecture == @law.architecture and budget == @law.budget")
+    alike = at[(at["strategy"] == law["strategy"]) & (at["quality"] == law["quality"])]
+    cells = alike.groupby("subset_size")["error"].mean()
+    fitted = law["floor"] + law["scale"] * (cells.index.to_numpy() / law["unit"]) ** -law["alpha"]
+    assert abs(cells.to_numpy() - fitted).max() < 0.03
+
+
+def test_a_figure_is_a_matplotlib_figure_of_the_listed_marks(small: Study) -> None:
+    figure = small.figure("isoflop")
+    assert isinstance(figure, Figure)
+    assert figure.axes[0].get_xscale() == "log"
+    assert set(small.figure_data("isoflop")["mark"]) >= {"point"}
+    with pytest.raises(ValueError, match=r"unknown figure 'isoflops'.*isoflop"):
+        small.figure("isoflops")
+
+
+def test_an_unknown_study_is_refused_with_the_known_names(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="small"):
+        Study.open("smal", results=tmp_path)
+
+
+def test_the_example_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "results" / "small", tmp_path / "results" / "small")
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((ROOT / "examples" / "figures-for-a-paper.ipynb").read_text(encoding="utf-8"))
+    names: dict[str, Any] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)  # noqa: S102 (our own notebook)
+    assert {path.name for path in Path("paper-figures").iterdir()} == {
+        "best.tex", "figure-1.pdf", "figure-2.pdf",
+    }  # fmt: skip
+    assert isinstance(names["laws"], pd.DataFrame)
+    assert len(names["laws"]) >= 8
