@@ -2,7 +2,7 @@
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
 RUN = .venv/bin/python
 
-.PHONY: demo test check lint docs clean
+.PHONY: demo test check quick lint docs clean
 
 demo: .venv/installed
 	$(RUN) -m study run demo
@@ -15,8 +15,11 @@ test: lint .venv/tested .venv-img2dataset/installed
 # Quick tests: arithmetic, laws, declarations and the reference; no training, no Ray, no counting of FLOPs by torch.
 QUICK = tests/budgets tests/analysis/laws/test_forms.py tests/study/declare tests/study/docs --ignore tests/budgets/cost/test_flops_torch.py
 
-check: lint
-	$(RUN) -m pytest -n 2 $(QUICK)
+check: .venv/tested
+	$(MAKE) --jobs=2 --output-sync=target lint quick
+
+quick: .venv/tested
+	$(RUN) -m pytest $(QUICK)
 
 docs: .venv/tested
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build

@@ -21,7 +21,7 @@ _METRICS = {
 _STRATEGIES = {
     "clip": "CLIP", "slip": "SLIP", "clip-crop-flip": "CLIP + crop and flip",
     "clip-randaugment": "CLIP + RandAugment", "clip-stacked-randaugment": "CLIP + stacked RandAugment",
-    "clip-augmented": "CLIP + augmentation",
+    "clip-random-crop": "CLIP + random crop", "clip-augmented": "CLIP + augmentation",
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from budgets import values
 from budgets.keys import RISING, At, Given, OneOf, Tuned, keys
 from budgets.names import unknown
 from budgets.quantity import format_flops
-from budgets.recipe import PRESETS, Recipe
+from budgets.recipe import PRESETS, LrRule, Recipe
 from budgets.rules import ResourceRule, Rule, TrainingRule, TrialResources, settings
 
 Regime = Literal["fixed-compute", "one-epoch", "equal-samples"]
@@ -200,6 +200,9 @@ class Training:
     """Peak learning rate of each architecture; a preset or tuning may give it instead."""
     batch_size: Annotated[int, values.batch, Tuned()] = 64
     """Pairs in a batch of plain CLIP; a strategy may multiply it."""
+    lr_rule: LrRule = "none"
+    """Growth of the peak learning rate with the batch, over that of ``batch_size``: ``linear`` as in FLIP,
+    ``sqrt``, or ``none``. Rates that are tuned or set by a rule stay as they are."""
     rules: tuple[TrainingRule, ...] = ()
     """Rules that give some trials another batch or peak learning rate."""
     recipe: Annotated[Recipe, At(name="")] = field(default_factory=Recipe)
@@ -542,6 +545,9 @@ class Declaration:
         if self.cluster is not None and self.cluster.count < trial.devices:
             count = f"cluster.count = {self.cluster.count}"
             yield "cluster.count", f"{count} is fewer than resources.gpus = {trial.gpus} of one trial{where}"
+        if self.evaluate_at and self.training.recipe.schedule == "trunk":
+            why = "a trial that continues from its trunk has not been at the earlier shares"
+            yield "evaluation.at", f"evaluation.at goes without training.schedule: trunk: {why}"
         if "://" in (self.storage or "") and self.training.recipe.schedule == "trunk":
             needs = "needs a folder that all nodes share: trials continue from each other's files"
             yield "storage", f"storage: schedule: trunk {needs}; found {self.storage}"

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+_PASSWORD = re.compile(r"(://[^/@:\s'\"]*):[^/\s]*@")
 _FORMULA = re.compile(r"[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-][\d.,]+(?:e[+-]?\d+)?\s?%?", re.IGNORECASE)
 
@@ -46,6 +47,11 @@ def neutral(value: T) -> T | str:
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
         return f"'{value}"
     return value
+
+
+def without_password(text: str) -> str:
+    """Return a text without the passwords of the URLs in it: ``ftp://me:secret@host`` → ``ftp://me@host``."""
+    return _PASSWORD.sub(r"\1@", text)
 
 
 def printable(text: str) -> str:

@@ -8,6 +8,10 @@ from typing import Annotated, Literal
 from budgets import values
 from budgets.keys import Given, Tuned
 
+LrRule = Literal["none", "linear", "sqrt"]
+LR_EXPONENTS: Mapping[LrRule, float] = MappingProxyType({"none": 0.0, "linear": 1.0, "sqrt": 0.5})
+"""Rule → exponent of the batch in the peak learning rate."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
@@ -47,8 +51,15 @@ class Recipe:
     parts. The second forward pass is recomputation, which is not counted."""
     ema: Annotated[float, values.decay_or_off, Tuned(read=values.share_below_one)] = 0.0
     """Decay of the moving average of the weights that is evaluated; ``off`` (0) evaluates the weights."""
-    unmasked_tail: Annotated[float, values.tail, Tuned()] = 0.0
-    """Share of the steps, the last ones, in which strategies that mask see all tokens."""
+    unmasked_tail: Annotated[float | None, values.tail_or_strategys, Tuned(read=values.tail)] = 0.0
+    """Share of the steps, the last ones, in which strategies that mask see all tokens; ``strategy`` (None)
+    takes each strategy's own, as its paper has it (`budgets.cost.strategy`)."""
+    embedding_decay: bool = True
+    """Whether positions, class tokens and token embeddings have weight decay, as in open_clip and SLIP;
+    big_vision decays kernels alone."""
+    randaugment: Annotated[float, values.positive_share] = 0.5
+    """Probability with which each of RandAugment's two operations is applied: 0.5 in timm, 1 in
+    big_vision."""
     gradient_checkpointing: bool = False
     """Whether activations are recomputed in the backward pass, which is not counted; open_clip has it for all
     towers but its ModifiedResNet."""
@@ -94,6 +105,7 @@ class Recipe:
 
     def tail_steps(self, steps: int) -> int:
         """Steps of a run, its last ones, that see all tokens; a step more has none or one more of them."""
+        assert self.unmasked_tail is not None, "the planner takes the strategy's"
         return int(self.unmasked_tail * steps + 0.5)
 
     def trunk_steps(self, steps: int) -> int:
@@ -114,20 +126,32 @@ class Preset:
         recipe: What all trials share.
         batch_size: Pairs in a batch of plain CLIP.
         lr_peak: Peak learning rate of every architecture, or None where each must be declared.
+        lr_rule: Growth of the peak learning rate with the batch.
     """
 
     recipe: Recipe
     batch_size: int
     lr_peak: float | None
+    lr_rule: LrRule = "none"
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "default": Preset(recipe=Recipe(), batch_size=64, lr_peak=None),
         # Li, Xie and Cubuk 2024, section 3: Adafactor, beta 0.9 and 0.999, weight decay 1e-4, peak 1e-3,
-        # cosine, batch 16k. It does not say warm-up, clipping and precision: these are the default's.
+        # cosine, batch 16k. It does not say warm-up, clipping and precision: these are the default's. It
+        # trained with big_vision, which decays kernels alone and applies both of RandAugment's operations;
+        # FLIP's rate is linear in the batch and its end unmasked.
         "paper": Preset(
-            recipe=Recipe(optimizer="adafactor", beta2=0.999, weight_decay=1e-4),
+            recipe=Recipe(
+                optimizer="adafactor",
+                beta2=0.999,
+                weight_decay=1e-4,
+                unmasked_tail=None,
+                embedding_decay=False,
+                randaugment=1.0,
+            ),
+            lr_rule="linear",
             batch_size=16_384,
             lr_peak=1e-3,
         ),

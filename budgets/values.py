@@ -152,14 +152,16 @@ pause = Reader(
     why="each further retry waits four times as long",
     usual=(0, 600),
 )
-tail = Reader(
-    parse=parse_share,
-    noun="a share",
-    examples=("10%",),
-    at_least=0,
-    below=1,
-    usual=(0, 0.5),
-)
+_TAIL: dict[str, Any] = {
+    "parse": parse_share,
+    "noun": "a share",
+    "examples": ("10%",),
+    "at_least": 0,
+    "below": 1,
+    "usual": (0, 0.5),
+}
+tail = Reader(**_TAIL)
+tail_or_strategys = Reader(**_TAIL, word=("strategy", None))
 price = Reader(
     parse=parse_number,
     noun="a number",

@@ -208,7 +208,10 @@ def read_table(path: Path) -> pd.DataFrame:
     frame: pd.DataFrame = table.to_pandas()
     # Tables from before trunks: each trial paid for all of its training.
     if "train_flops_per_sample" in frame and "paid_flops" not in frame:
-        frame = frame.assign(paid_flops=frame["train_flops"], trunk="")
+        place = frame.columns.get_loc("train_flops_per_sample")
+        assert isinstance(place, int)
+        frame.insert(place, "paid_flops", frame["train_flops"])
+        frame.insert(place + 1, "trunk", "")
     return frame
 
 

@@ -7,6 +7,7 @@ Exit codes:
 - 2: bad input, with one message.
 - 3: `run` left trials out because the study budget has no room for them.
 - 4: `run` was stopped before all trials had ended.
+- 5: the Ray that ran the trials has died; the same command continues.
 - 130: interrupted from the keyboard.
 """
 
@@ -16,7 +17,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from budgets.names import printable
+from budgets.names import printable, without_password
+from runners.scheduling.backend import ClusterLostError
 from study.commands import (
     calibrate,
     check,
@@ -40,6 +42,7 @@ COMMANDS: tuple[Command, ...] = (
     data, evaluate, completion,
 )  # fmt: skip
 EXIT_BAD_INPUT = 2
+EXIT_CLUSTER_LOST = 5
 EXIT_INTERRUPTED = 128 + 2
 
 
@@ -59,8 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        print(f"study: {printable(str(error))}", file=sys.stderr)
+        print(f"study: {printable(without_password(str(error)))}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except ClusterLostError as error:
+        print(f"study: {error}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_CLUSTER_LOST)  # at the usual exit, Ray's library would wait for its head for a minute
     except KeyboardInterrupt:
         print(
             "study: interrupted; finished work is kept, run the same command again to continue",

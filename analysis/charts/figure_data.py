@@ -30,6 +30,9 @@ COLUMNS = ("panel", "series", "mark", "line", "x", "y", "low", "high", "label", 
 JOINED = "joined"
 """Value of ``line`` for points that a thin line joins."""
 
+FRONTIER = "Pareto frontier"
+"""Series that is drawn in black."""
+
 GROUP_WIDTH = 0.8
 """Width of a group of bars; neighbouring groups are at a distance of 1."""
 

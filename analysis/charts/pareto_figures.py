@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 
 from analysis.answers.envelope import Envelope
 from analysis.cells.table import Trials, records
-from analysis.charts.figure_data import FigureData, Missing, mark_frame, said_once
+from analysis.charts.figure_data import FRONTIER, FigureData, Missing, mark_frame, said_once
 from analysis.labels import budget_text, configuration_text, metric_text, percent, plural, sort_key
-
-FRONTIER = "Pareto frontier"
 
 
 def pareto(trials: Trials, envelopes: Sequence[Envelope]) -> FigureData | Missing:

@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.colors import to_hex
 from matplotlib.typing import LineStyleType
 
+from analysis.charts.figure_data import FRONTIER
+
 COLUMN_IN = 3.4
 """Width of one column of a two-column page, inches."""
 
@@ -69,9 +71,11 @@ def fills(series: list[str]) -> dict[str, Fill]:
 
 
 def looks(series: list[str]) -> dict[str, Look]:
-    """Return a look per series, by position; looks repeat after eight."""
+    """Return a look per series, by position; looks repeat after eight. The frontier is black."""
     return {
-        name: Look(
+        name: Look(colour="#000000", marker="", dashes="-")
+        if name == FRONTIER
+        else Look(
             colour=_COLOURS[place % len(_COLOURS)],
             marker=_MARKERS[place % len(_MARKERS)],
             dashes=_DASHES[place % len(_DASHES)],

@@ -10,9 +10,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis.charts.figure_data import FigureData, Missing
+from analysis.claims.findings import Finding
 from analysis.drawing.save_all import helpers, save_all
 from analysis.drawing.style import COLUMN_IN
 from analysis.labels import capital
+from analysis.paper.agreement import agreement_text
 from analysis.paper.paper_figures import PaperFigure
 from analysis.paper.paper_panels import NOT_DIGITISED, SOURCE, NotDigitised, panels_text
 from analysis.report.page import inline_svg
@@ -21,12 +23,14 @@ _PAPER = "The paper"
 _WIDE_PT = 72 * COLUMN_IN * 1.2
 
 
-def write_paper_page(
+def write_paper_page(  # noqa: PLR0913 (the paper's side, and the study's)
     folder: Path,
     figures: Sequence[PaperFigure],
     *,
     study: str = "",
     theirs: Path | None = None,
+    ours: Sequence[Finding] = (),
+    published: Sequence[Finding] = (),
     processes: int = 1,
 ) -> Path:
     """Draw the figures and write the page.
@@ -36,6 +40,8 @@ def write_paper_page(
         figures: Figures of the paper.
         study: Name of a study to show beside them.
         theirs: Figures folder of that study's report.
+        ours: Verdicts on the paper's claims by that study.
+        published: Verdicts on them by the paper's own figures.
         processes: Number of processes that draw the figures.
 
     Returns:
@@ -53,7 +59,8 @@ def write_paper_page(
             sides = [_own(figure.data, svgs)]
             if theirs is not None and figure.kind:
                 sides.append(_read(theirs, figure.kind, study))
-            pairs.append({"title": figure.data.title, "sides": sides})
+            said = agreement_text(figure.panels, ours, published) if study else ""
+            pairs.append({"title": figure.data.title, "sides": sides, "agreement": said})
         environment = Environment(
             loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
         )

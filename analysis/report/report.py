@@ -31,6 +31,7 @@ from analysis.report import law_tables, page, tables
 from analysis.report.analyse import Analysis, analyse
 from analysis.report.design_tables import design_tables
 from analysis.report.study_frames import StudyFrames
+from analysis.report.table_files import put_in_place
 from analysis.report.table_files import save as save_table
 from budgets.quantity import format_flops
 
@@ -100,7 +101,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
                 made=made, reload_s=reload_s,
             )  # fmt: skip
             (new / "report.html").write_text(text, encoding="utf-8")
-            _put_in_place(new, folder)
+            put_in_place(new, folder)
     return ReportSummary(
         page=folder / "report.html",
         planned=found.progress.planned,
@@ -108,23 +109,6 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
         lines=summary_lines(found),
         frontier=found.frontier,
     )
-
-
-def _put_in_place(new: Path, folder: Path) -> None:
-    """Replace the files of a folder by new ones, each at once and the page last, and remove all others.
-
-    The page is there at every moment, so that an open one can reload itself.
-    """
-    paths = [path.relative_to(new) for path in new.rglob("*") if path.is_file()]
-    for path in sorted(paths, key=lambda path: path.suffix == ".html"):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (new / path).replace(folder / path)
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif path.relative_to(folder) not in paths:
-            path.unlink()
 
 
 def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing, ...]:

@@ -1,4 +1,4 @@
-"""Saving of a table as CSV, Markdown and LaTeX (booktabs)."""
+"""Files of a report: tables as CSV, Markdown and LaTeX (booktabs), and the folder that is replaced."""
 
 import re
 from pathlib import Path
@@ -36,3 +36,20 @@ def _pipe(texts: list[str]) -> str:
 def _md(text: str) -> str:
     """Return a text with everything escaped that Markdown would read as markup."""
     return re.sub(r"([\\`*_<>\[\]|~])", r"\\\1", text).replace("\n", " ")
+
+
+def put_in_place(new: Path, folder: Path) -> None:
+    """Replace the files of a folder by new ones, each at once and the page last, and remove all others.
+
+    The page is there at every moment, so that an open one can reload itself.
+    """
+    paths = [path.relative_to(new) for path in new.rglob("*") if path.is_file()]
+    for path in sorted(paths, key=lambda path: path.suffix == ".html"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (new / path).replace(folder / path)
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.relative_to(folder) not in paths:
+            path.unlink()

@@ -22,6 +22,8 @@ class Strategy:
         kept_fraction: Share of the image patches that are kept, in (0, 1]; below 1 is patch dropout.
         text_fraction: Share of the text's context that is kept, in (0, 1].
         batch_factor: Ratio of the batch to the declared batch.
+        unmasked_tail: Share of the training in which its paper unmasks at the end; 0 if it doesn't mask.
+        randaugment: True if images are augmented by RandAugment.
         self_supervised_head: True if a SimCLR head is trained on the two augmented views.
         sigmoid_loss: True for SigLIP's loss: one product of the embeddings instead of two, and a learned
             bias.
@@ -33,6 +35,8 @@ class Strategy:
     kept_fraction: float = 1.0
     text_fraction: float = 1.0
     batch_factor: int = 1
+    unmasked_tail: float = 0.0
+    randaugment: bool = False
     self_supervised_head: bool = False
     sigmoid_loss: bool = False
 
@@ -55,17 +59,21 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             Strategy(name="clip"),
             # CLIP with augmented images (Li, Xie and Cubuk 2024, section 7): augmentation adds no FLOPs.
             Strategy(name="clip-crop-flip"),
-            Strategy(name="clip-randaugment"),
-            Strategy(name="clip-stacked-randaugment"),
-            # FLIP (Li et al. 2023): the tokens that masking saves go into a larger batch.
-            Strategy(name="flip-50", kept_fraction=0.5, batch_factor=2),
-            Strategy(name="flip-25", kept_fraction=0.25, batch_factor=4),
+            Strategy(name="clip-randaugment", randaugment=True),
+            Strategy(name="clip-stacked-randaugment", randaugment=True),
+            # CLIP's only augmentation, a random crop of the resized image, as open_clip has it.
+            Strategy(name="clip-random-crop"),
+            # FLIP (Li et al. 2023): the tokens that masking saves go into a larger batch; 32 epochs are
+            # followed by 0.32 without masking.
+            Strategy(name="flip-50", kept_fraction=0.5, batch_factor=2, unmasked_tail=0.01),
+            Strategy(name="flip-25", kept_fraction=0.25, batch_factor=4, unmasked_tail=0.01),
             # SLIP (Mu et al. 2022): CLIP's own view and two augmented ones for SimCLR.
             Strategy(name="slip", image_views=3, self_supervised_head=True),
             # SigLIP (Zhai et al. 2023).
             Strategy(name="siglip", sigmoid_loss=True),
-            # CLIPA (Li, Wang and Xie 2023), main phase: fewer tokens in both towers, the batch unchanged.
-            Strategy(name="clipa", kept_fraction=0.25, text_fraction=0.5),
+            # CLIPA (Li, Wang and Xie 2023): fewer tokens in both towers, the batch unchanged; 6 epochs are
+            # followed by 0.36 with all tokens.
+            Strategy(name="clipa", kept_fraction=0.25, text_fraction=0.5, unmasked_tail=0.36 / 6.36),
         )
     }
 )

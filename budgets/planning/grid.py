@@ -16,7 +16,7 @@ from budgets.devices import device
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.plan import Cell, Trial
 from budgets.planning.resources import Option, options
-from budgets.recipe import Recipe
+from budgets.recipe import LR_EXPONENTS, Recipe
 from budgets.rules import TrialResources
 
 Pair = tuple[str, str]
@@ -232,10 +232,12 @@ class Grid:
             if hasattr(training.recipe, name)
         }
         recipe = replace(training.recipe, **of_recipe)
-        # Without masking there is nothing to unmask; removing the tail keeps the trial's id independent of
-        # it.
-        if not how.masks and recipe.unmasked_tail:
-            recipe = replace(recipe, unmasked_tail=0.0)
+        # Without masking there is nothing to unmask; settings of other strategies stay at their defaults, so
+        # that a trial's id does not depend on them.
+        tail = how.unmasked_tail if recipe.unmasked_tail is None else recipe.unmasked_tail
+        recipe = replace(recipe, unmasked_tail=tail if how.masks else 0.0)
+        if not how.randaugment:
+            recipe = replace(recipe, randaugment=Recipe().randaugment)
         evaluation_macs = self.evaluation.images * image_forward_macs(
             architecture
         ) + self.evaluation.texts * text_forward_macs(architecture)
@@ -260,7 +262,7 @@ class Grid:
             strategy=how,
             batch_size=batch_size,
             lr_peak=values.get(
-                "lr_peak", of_training.get("lr_peak", self._declared_lr_peak(architecture_name))
+                "lr_peak", of_training.get("lr_peak", self._declared_lr_peak(architecture_name, batch_size))
             ),
             inapplicable=reason,
             train_flops_per_sample=sample_cost(architecture, how, batch_size=batch_size).train_flops
@@ -285,12 +287,15 @@ class Grid:
             options=fitting,
         )
 
-    def _declared_lr_peak(self, architecture: str) -> float | None:
-        """Return the declared peak learning rate or, if it is tuned instead, the middle one tried."""
-        tuning = self.declaration.tuning
+    def _declared_lr_peak(self, architecture: str, batch_size: int) -> float | None:
+        """Return the declared peak learning rate, scaled to the batch, or the middle one that is tried."""
+        tuning, training = self.declaration.tuning, self.declaration.training
         tried = () if tuning is None else tuning.fields.get("lr_peak", ())
-        declared = self.declaration.training.lr_peak.get(architecture)
-        return tried[len(tried) // 2] if declared is None and tried else declared
+        declared = training.lr_peak.get(architecture)
+        if declared is None:
+            return tried[len(tried) // 2] if tried else None
+        ratio = batch_size / training.batch_size
+        return declared * ratio ** LR_EXPONENTS[training.lr_rule] if ratio != 1 else declared
 
     def _matches(self, rule: Exclusion, cell: Cell) -> bool:
         if rule.sizes:

@@ -186,12 +186,18 @@ def _presets() -> str:
         }
         settings |= {"batch_size": preset.batch_size}
         settings |= {} if preset.lr_peak is None else {"lr_peak": preset.lr_peak}
-        said = ", ".join(
-            f"{key} {value:g}" if key != "optimizer" else f"{key} {value}" for key, value in settings.items()
-        )
+        settings |= {} if preset.lr_rule == "none" else {"lr_rule": preset.lr_rule}
+        said = ", ".join(f"{key} {_written(value)}" for key, value in settings.items())
         lines.append(f"- `{name}`: {said}")
     tuned = ", ".join(f"`{name}`" for name in tunable(Training))
     return "\n".join(["## Presets", "", *lines, "", f"`tuning.fields` takes {tuned}."])
+
+
+def _written(value: object) -> str:
+    """Return a preset's value as YAML has it; None is the tail that is each strategy's own."""
+    if isinstance(value, bool) or value is None:
+        return "strategy" if value is None else str(value).lower()
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _strategies() -> str:

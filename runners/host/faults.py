@@ -1,11 +1,14 @@
 """Causes that end a trial early and their consequences; `docs/faults.md` has them as a table."""
 
+import errno
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeVar
+
+from budgets.names import without_password
 
 Fault = Literal["left", "crashed", "failed"]
 """Consequence of an early end: ``left`` (stopped on request, state kept), ``crashed`` (the cause may be
@@ -67,8 +70,8 @@ def fault_of(error: BaseException) -> Fault:
         return "left"
     if isinstance(error, ProcessEnded):
         return error.fault
-    if _is_gpu_full(error):
-        return "failed"
+    if _is_gpu_full(error) or getattr(error, "errno", None) == errno.EFBIG:
+        return "failed"  # the limit on the size of a file (`ulimit -f`) would be the same
     if isinstance(error, OSError | MemoryError) or lost_its_peers(error):
         return "crashed"
     if not isinstance(error, RuntimeError):
@@ -89,12 +92,12 @@ def lost_its_peers(error: BaseException) -> bool:
 
 def words_of(error: BaseException) -> str:
     """Format an error as one line, with advice where there is any."""
-    name, lines = type(error).__name__, str(error).splitlines()
+    name, lines = type(error).__name__, without_password(str(error)).splitlines()
     if _is_gpu_full(error):
         first = lines[0].partition(". ")[0] if lines else name
         return f"{first}. Lower training.batch_size, or give a trial more resources.gpus"
     if isinstance(error, ProcessEnded):
-        return str(error)
+        return without_password(str(error))
     return f"{name}: {lines[0]}" if lines else name
 
 
@@ -126,10 +129,10 @@ def patiently(
         try:
             return do()
         except OSError as error:
-            if time.monotonic() - began >= patience_s or hurry():
+            if time.monotonic() - began >= patience_s or hurry() or error.errno == errno.EFBIG:
                 raise
             if attempt == 0:
-                say(f"{error}; trying again for up to {patience_s:.0f} s")
+                say(f"{without_password(str(error))}; trying again for up to {patience_s:.0f} s")
         time.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
     raise AssertionError("unreachable: 10**9 attempts")
 

@@ -57,9 +57,12 @@ class FreshProcess:
         self._process = (_FORK if fork else _CONTEXT).Process(
             target=_call, args=(run, sender, dict(os.environ if environment is None else environment))
         )
-        with shielded():  # the fork server, which the first start brings up, has to outlive its processes
-            self._process.start()
-        self._asked = False
+        self._asked, self._not_begun = False, ""
+        try:
+            with shielded():  # the fork server, which the first start brings up, has to outlive its processes
+                self._process.start()
+        except (EOFError, OSError) as error:  # the fork server was killed; the next start finds a new one
+            self._not_begun = f"no process could be started for the trial ({words_of(error)})"
         sender.close()
 
     def ended(self, timeout_s: float) -> bool:
@@ -70,10 +73,12 @@ class FreshProcess:
         """Wait for the call's end; ``connection`` becomes readable at that moment."""
         try:
             ended = self.connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             ended = None
-        self._process.join()
         self.connection.close()
+        if self._not_begun:
+            return Exit(how="crashed", reason=self._not_begun)
+        self._process.join()
         code = self._process.exitcode or 0
         # SIGTERM before the process installed its handler: it had not begun, so no work is lost.
         if ended is None and self._asked and code == -signal.SIGTERM:
@@ -87,11 +92,13 @@ class FreshProcess:
     def ask_to_leave(self) -> None:
         """Send SIGTERM."""
         self._asked = True
-        self._process.terminate()
+        if not self._not_begun:
+            self._process.terminate()
 
     def kill(self) -> None:
         """End the process at once."""
-        self._process.kill()
+        if not self._not_begun:
+            self._process.kill()
 
 
 def load_ahead(*modules: str) -> None:

@@ -12,6 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from budgets.cost.counted import machine_cache
+from budgets.names import without_password
 from runners.host.faults import words_of
 
 
@@ -24,6 +25,9 @@ class Storage:
     Args:
         url: The URL, such as ``s3://bucket/folder``.
 
+    Attributes:
+        url: The URL without a password.
+
     Raises:
         ValueError: The protocol's package is not installed, or does not take this URL.
     """
@@ -32,13 +36,13 @@ class Storage:
         from fsspec.core import url_to_fs  # noqa: PLC0415 - most studies need none of it
         from fsspec.spec import AbstractFileSystem  # noqa: PLC0415
 
-        self.url = url.rstrip("/")
+        self.url = without_password(url.rstrip("/"))  # for messages
         try:
-            self._fs, self._root = url_to_fs(self.url)
+            self._fs, self._root = url_to_fs(url.rstrip("/"))
         except ImportError as error:
-            raise ValueError(f"storage {url} needs a package that is not installed: {error}") from error
+            raise ValueError(f"storage {self.url} needs a package that is not installed: {error}") from error
         except Exception as error:  # such as a server that must answer before anything is read
-            raise ValueError(f"storage {url} can't be opened: {words_of(error)}") from error
+            raise ValueError(f"storage {self.url} can't be opened: {words_of(error)}") from error
         # File systems that are not asynchronous inside may have a single connection.
         self._turn: AbstractContextManager[object] = (
             nullcontext() if self._fs.async_impl else threading.RLock()

@@ -50,6 +50,10 @@ class Ended:
     dead_nodes: tuple[str, ...] = ()
 
 
+class ClusterLostError(Exception):
+    """What runs the trials has died; a new run continues from their checkpoints."""
+
+
 def ended_by(trial: str, end: Exit) -> Ended:
     """Convert the end of a job's process into the end of the job."""
     value = pickle.loads(end.pickled) if end.how == "finished" else None  # noqa: S301 - from our own process

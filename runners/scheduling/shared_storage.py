@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from budgets.names import without_password
 from runners.host.storage import Storage
 from runners.scheduling.backend import Backend, Ended, Job
 
@@ -63,7 +64,7 @@ class Objects:
     advice = ""
 
     def __str__(self) -> str:
-        return self.url
+        return without_password(self.url)
 
     def mark(self, token: str) -> None:
         """Write the mark that a node looks for."""
@@ -82,7 +83,7 @@ class Objects:
             found = storage.read(f".seen-{token}")
         except (ValueError, OSError) as error:
             return f": {error}"
-        return "" if found == token.encode() else f": {self.url} is another storage than the driver's"
+        return "" if found == token.encode() else f": {self} is another storage than the driver's"
 
 
 class SharedStorage:

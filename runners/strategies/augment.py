@@ -17,13 +17,16 @@ _COARSE_PIXELS = 64  # largest side of images whose grid is computed in the tria
 _GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 
 
-def crop_and_flip(images: Tensor, generator: torch.Generator, *, least_area: float) -> Tensor:
+def crop_and_flip(
+    images: Tensor, generator: torch.Generator, *, least_area: float, flip: bool = True
+) -> Tensor:
     """Crop a random part of each image, resize it to the full size, and mirror half of the images.
 
     Args:
         images: Float images, (N, 3, H, W).
         generator: Source of the random draws, on the CPU.
         least_area: Smallest share of the area that is kept; aspect ratios are from 3:4 to 4:3, as usual.
+        flip: False to mirror none.
 
     Returns:
         Images of the same shape.
@@ -35,7 +38,9 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, *, least_area: flo
     height = (area / ratio).sqrt().clamp(max=1.0)
     left = _uniform(count, generator, -1.0, 1.0) * (1 - width)
     top = _uniform(count, generator, -1.0, 1.0) * (1 - height)
-    mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)  # noqa: PLR2004 - half
+    mirror = torch.ones(count)
+    if flip:
+        mirror[torch.rand(count, generator=generator) < 0.5] = -1.0  # noqa: PLR2004 - half
     # The matrix maps output to input coordinates, both from -1 to 1: scaling crops, a negative x mirrors.
     affine = torch.zeros(count, 2, 3)
     affine[:, 0, 0], affine[:, 0, 2] = width * mirror, left

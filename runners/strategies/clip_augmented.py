@@ -20,6 +20,9 @@ LEAST_AREA = 0.5
 A caption describes the whole image, so more is kept than for self-supervised views.
 """
 
+LEAST_AREA_OF_CLIP = 0.9
+"""The same for CLIP's own random crop, which open_clip takes from 90 to 100 % of the area, unmirrored."""
+
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Float images in [-1, 1], (N, 3, H, W), and the step's random generator → images of the same shape."""
 
@@ -28,16 +31,23 @@ def _crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     return crop_and_flip(images, generator, least_area=LEAST_AREA)
 
 
+def _random_crop(images: Tensor, generator: torch.Generator) -> Tensor:
+    return crop_and_flip(images, generator, least_area=LEAST_AREA_OF_CLIP, flip=False)
+
+
+def _unchanged(images: Tensor, _generator: torch.Generator) -> Tensor:
+    return images
+
+
 AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType(
     {
         "clip-crop-flip": _crop_flip,
-        "clip-randaugment": rand_augment,
-        "clip-stacked-randaugment": lambda images, generator: rand_augment(
-            _crop_flip(images, generator), generator
-        ),
+        "clip-random-crop": _random_crop,
+        "clip-randaugment": _unchanged,
+        "clip-stacked-randaugment": _crop_flip,
     }
 )
-"""Strategy → augmentation of its images."""
+"""Strategy → augmentation of its images, before RandAugment if the strategy has it."""
 
 
 class ClipAugmented(Clip):
@@ -45,12 +55,16 @@ class ClipAugmented(Clip):
 
     Args:
         augment: Augmentation of a batch.
+        randaugment: Probability of each of RandAugment's operations, which follow; 0 without it.
     """
 
-    def __init__(self, augment: Augmentation) -> None:
+    def __init__(self, augment: Augmentation, randaugment: float = 0.0) -> None:
         super().__init__()
-        self._augment = augment
+        self._augment, self._randaugment = augment, randaugment
 
     def views(self, images: Tensor, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return augmented images, and texts unchanged."""
-        return self._augment(images, generator), tokens
+        images = self._augment(images, generator)
+        if self._randaugment:
+            images = rand_augment(images, generator, probability=self._randaugment)
+        return images, tokens

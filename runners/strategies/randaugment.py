@@ -1,8 +1,8 @@
 """RandAugment (arXiv 1909.13719) on whole batches of tensors: timm's operations at timm's strengths.
 
 timm's own implementation processes one PIL image at a time and draws from the global state of Python and
-numpy. This one reproduces its ``rand-m9-n2-inc1``: two layers; in each, with probability 1/2, an image gets
-one of fifteen operations at magnitude 9 of 10. A test compares each operation with timm's, pixel by pixel.
+numpy. This one reproduces its ``rand-m9-n2-inc1``: two layers; in each, with a probability (timm's: 1/2), an
+image gets one of fifteen operations at magnitude 9 of 10. A test compares each operation with timm's.
 """
 
 import math
@@ -19,7 +19,6 @@ from runners.models.model import full_precision
 from runners.strategies.augment import to_device
 
 _LAYERS = 2
-_PROBABILITY = 0.5
 _MAGNITUDE = 0.9
 _GREY = 128.0  # fills the area that moves in from outside
 
@@ -27,12 +26,13 @@ Operation = Callable[[Tensor, Tensor], Tensor]
 """uint8 images (N, 3, H, W) and the direction of each, 1 or -1 → images of the same shape."""
 
 
-def rand_augment(images: Tensor, generator: torch.Generator) -> Tensor:
+def rand_augment(images: Tensor, generator: torch.Generator, *, probability: float = 0.5) -> Tensor:
     """Apply up to two random operations to each image.
 
     Args:
         images: Float images in [-1, 1], (N, 3, H, W).
         generator: Source of the random draws, on the CPU.
+        probability: That of each of the two operations.
 
     Returns:
         Images of the same shape, in [-1, 1] at 256 levels.
@@ -43,7 +43,7 @@ def rand_augment(images: Tensor, generator: torch.Generator) -> Tensor:
     directions: list[Tensor] = []
     for _ in range(_LAYERS):
         drawn = torch.randint(len(OPERATIONS), (count,), generator=generator)
-        left_alone = torch.rand(count, generator=generator) >= _PROBABILITY
+        left_alone = torch.rand(count, generator=generator) >= probability
         direction = torch.randint(2, (count,), generator=generator) * 2.0 - 1
         drawn[left_alone] = -1
         for number in range(len(OPERATIONS)):

@@ -3,6 +3,7 @@
 from budgets.cost.architecture import Architecture
 from budgets.cost.flops import slip_head_dims, text_tokens
 from budgets.cost.strategy import Strategy
+from budgets.recipe import Recipe
 from runners.strategies.clip import Clip
 from runners.strategies.clip_augmented import AUGMENTATIONS, ClipAugmented
 from runners.strategies.clipa import Clipa
@@ -11,8 +12,11 @@ from runners.strategies.siglip import SigLip
 from runners.strategies.slip import Slip
 
 
-def build_strategy(strategy: Strategy, architecture: Architecture) -> TrainingStrategy:
+def build_strategy(
+    strategy: Strategy, architecture: Architecture, recipe: Recipe | None = None
+) -> TrainingStrategy:
     """Build the training side of a strategy; its masking and its bias are part of the model."""
+    recipe = recipe or Recipe()
     if strategy.self_supervised_head:
         return Slip(slip_head_dims(architecture))
     if strategy.sigmoid_loss:
@@ -20,5 +24,6 @@ def build_strategy(strategy: Strategy, architecture: Architecture) -> TrainingSt
     if strategy.text_fraction < 1:
         return Clipa(text_tokens(architecture, strategy))
     if strategy.name in AUGMENTATIONS:
-        return ClipAugmented(AUGMENTATIONS[strategy.name])
+        augment = AUGMENTATIONS[strategy.name]
+        return ClipAugmented(augment, recipe.randaugment if strategy.randaugment else 0.0)
     return Clip()

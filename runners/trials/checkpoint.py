@@ -6,6 +6,7 @@ name. The last two are kept, so that one damaged file costs only the steps betwe
 
 import hashlib
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -146,15 +147,30 @@ def save(content: object, path: Path) -> str:
         The first digits of the file's SHA-256, computed while it is written.
 
     Raises:
-        OSError: Writing failed; torch raises a RuntimeError instead, which does not show that it is the disk.
+        OSError: Writing failed; the message has the file's size and what is free. torch itself raises a
+            RuntimeError, which does not show that it is the disk.
     """
+    hashed = None
     try:
         with path.open("wb") as file:
             hashed = _Hashed(file)
             torch.save(content, hashed)  # type: ignore[arg-type] # torch writes from front to back
         return hashed.digest()
-    except RuntimeError as error:
-        raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+    except (OSError, RuntimeError) as error:
+        cause = error if hashed is None or hashed.error is None else hashed.error
+        why = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
+        needed, free = _bytes(content) / 1e6, shutil.disk_usage(path.parent).free / 1e6
+        told = OSError(f"cannot write {path}: it needs {needed:,.1f} MB, {free:,.1f} MB are free ({why})")
+        told.errno = getattr(cause, "errno", None)
+        raise told from error
+
+
+def _bytes(content: Any) -> int:  # noqa: ANN401 - nested as torch's state dicts
+    """Return the size of all tensors."""
+    if isinstance(content, Tensor):
+        return content.numel() * content.element_size()
+    inside = content.values() if isinstance(content, dict) else content
+    return sum(map(_bytes, inside)) if isinstance(content, dict | list | tuple) else 0
 
 
 class _Hashed:
@@ -162,11 +178,16 @@ class _Hashed:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._hash = file, hashlib.sha256()
+        self.error: OSError | None = None
         self.flush = file.flush
 
     def write(self, content: Any) -> int:  # noqa: ANN401 - a buffer of any kind
         self._hash.update(content)
-        return self._file.write(content)
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
 
     def digest(self) -> str:
         return self._hash.hexdigest()[:DIGITS]

@@ -108,7 +108,7 @@ def set_up(job: TrialJob) -> RankTraining:
     ).to(device)
     learner = make_learner(
         model,
-        build_strategy(cost, architecture_of(trial)),
+        build_strategy(cost, architecture_of(trial), trial.recipe),
         recipe=trial.recipe,
         lr_peak=trial.lr_peak,
         steps=trial.steps,

@@ -7,12 +7,18 @@ from study.commands.command import add_study_options, finished_study
 
 NAME = "report"
 HELP = "fit the laws, find the best configurations, write figures, tables and report.html"
-EXAMPLES: tuple[str, ...] = ("demo", "demo --watch", "--paper")
+EXAMPLES: tuple[str, ...] = ("demo", "demo --watch", "demo small", "--paper")
 
 
 def add_options(parser: ArgumentParser) -> None:
     """Add the command's options."""
     add_study_options(parser, imported=True)
+    parser.add_argument(
+        "others", metavar="OTHER", nargs="*", help="other studies, to compare with the first one side by side"
+    )
+    parser.add_argument(
+        "--name", help="with other studies: name of the folder below comparisons/ (default: A-vs-B)"
+    )
     parser.add_argument(
         "--paper",
         action="store_true",
@@ -27,10 +33,19 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Write the pages and print the findings."""
-    from study.show.study_report import report_imported, report_paper, report_study, watch_study
+    from study.show.study_report import (
+        report_imported,
+        report_paper,
+        report_study,
+        watch_study,
+    )
     from study.state.imported import Imported
 
+    if options.others:
+        return _compare(options)
     study = finished_study(options)
+    if options.name:
+        raise ValueError("--name goes with two studies or more")
     if study is None and not options.paper:
         raise ValueError("no study given: name a declaration, or use --paper for the paper's own figures")
     if options.watch:
@@ -44,4 +59,18 @@ def run(options: Namespace) -> int:
     if options.paper:
         for line in report_paper(Path(options.results or "results"), study):
             print(line)
+    return 0
+
+
+def _compare(options: Namespace) -> int:
+    """Write the page of a comparison and print what changed."""
+    from study.show.study_report import report_comparison
+
+    if options.watch or options.paper:
+        raise ValueError("--watch and --paper go with one study")
+    names = [options.study, *options.others]
+    found = [finished_study(Namespace(**{**vars(options), "study": name})) for name in names]
+    studies = [study for study in found if study is not None]
+    for line in report_comparison(studies, Path(options.results or "results"), name=options.name):
+        print(line)
     return 0

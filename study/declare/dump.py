@@ -6,12 +6,16 @@ import yaml
 
 from budgets.declaration import Declaration
 from budgets.keys import Key, clashes, keys
+from budgets.names import without_password
 from budgets.recipe import Recipe
 
 
 def dump_declaration(declaration: Declaration) -> str:
-    """Return the resolved declaration as the YAML that would declare it."""
-    return yaml.safe_dump(plain(declaration), sort_keys=False, allow_unicode=True)
+    """Return the resolved declaration as the YAML that would declare it, without the storage's password."""
+    content = plain(declaration)
+    if declaration.storage is not None:
+        content["storage"] = without_password(declaration.storage)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def plain(value: object) -> dict[str, Any]:

@@ -145,7 +145,9 @@ def _training(walk: Walk, root: Section, found: Mapping[str, Any]) -> Training:
     preset = PRESETS[name]
     used = (name for block in found["grid"] for name in block.architectures)
     rates = {} if preset.lr_peak is None else dict.fromkeys(used, preset.lr_peak)
-    defaults = Training(preset=name, lr_peak={}, batch_size=preset.batch_size, recipe=preset.recipe)
+    defaults = Training(
+        preset=name, lr_peak={}, batch_size=preset.batch_size, lr_rule=preset.lr_rule, recipe=preset.recipe
+    )
     training = walk.read(section, Training, defaults)
     tuned = {} if found["tuning"] is None else found["tuning"].fields
     ruled = any(rule.lr_peak is not None for rule in training.rules)

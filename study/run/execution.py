@@ -48,6 +48,7 @@ from study.state.bookkeeping import (
     book_lost,
     book_outcome,
     needs,
+    paid_by,
     trial_folder,
     trial_job,
 )
@@ -163,8 +164,7 @@ class Execution(ABC):
                 continue
             drop_scaffolding(self.folder(trial.trial_id))
             if not self.ledger.has_spent(trial.trial_id):
-                paid = outcome.row["paid_flops"] if outcome.row["trunk"] else 0
-                self.ledger.reserve(trial.trial_id, max(trial.paid_flops, paid))
+                self.ledger.reserve(trial.trial_id, max(trial.paid_flops, paid_by(outcome, trial)))
             self._take(trial, outcome)
         self.failures.update(todo.failed)
         for trial in todo.to_run:

@@ -41,6 +41,8 @@ def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[
         cost = sample_cost(setup.architecture, setup.strategy, batch_size=setup.batch_size)
         yield from _sample(setup, cost)
         yield from _trial(grid, candidate)
+    if trials and trials[0].milestone_step:
+        yield from _trunk(trials[0])
     for trial in trials:
         yield f"trial {trial.trial_id}: seed {trial.seed}"
     if trials and grid.declaration.cluster is not None:
@@ -150,6 +152,20 @@ def _trial(grid: Grid, candidate: GridCell) -> Iterator[str]:
         yield (
             f"memory, estimated: {setup.memory_bytes / 1e9:,.1f} GB on each of "
             f"{setup.resources.devices} devices of {grid.device_bytes / 1e9:,.0f} GB"
+        )
+
+
+def _trunk(trial: Trial) -> Iterator[str]:
+    """Yield what a trial shares with the other levels of its trunk."""
+    branch = trial.steps - trial.milestone_step
+    yield (
+        f"trunk: longer trials continue from step {trial.milestone_step:,}; the branch, its cooldown and "
+        f"unmasked tail, takes {branch:,} steps"
+    )
+    if trial.previous:
+        yield (
+            f"it continues from sample {trial.shared_samples:,} of {trial.previous} and costs the study "
+            f"{trial.paid_flops:,} FLOP ({format_flops(trial.paid_flops)})"
         )
 
 

@@ -97,6 +97,8 @@ def _row(
         "FLOPs a sample": per_sample,
         "FLOPs a trial": _span([trial.train_flops for trial in trials], format_flops),
     }
+    if any(trial.milestone_step for trial in plan.trials):
+        row["paid"] = _span([trial.paid_flops for trial in trials], format_flops)
     cluster = declaration.cluster
     if cluster is None:
         return row | {"time": _span([seconds(trial) for trial in trials], format_seconds)}

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,14 +11,18 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.charts.tuning_figures import Tuned
+from analysis.claims.findings import findings
+from analysis.claims.statement_frame import from_figures, from_study
 from analysis.paper.paper_figures import paper_figures
 from analysis.paper.paper_page import write_paper_page
 from analysis.paper.paper_panels import READERS
+from analysis.report.comparison import write_comparison
 from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
 from budgets.book.ledger import read_entries
 from budgets.cost.flops import CONVENTION
 from budgets.declaration import FolderPool
+from budgets.names import without_password
 from runners.results import (
     CURVE_COLUMNS,
     MIDWAY_COLUMNS,
@@ -59,7 +63,7 @@ def report_study(study: Study, *, reload_s: int | None = None) -> Iterator[str]:
     summary = write_report(
         folder / "report",
         frames,
-        declaration_text=(folder / "study.yaml").read_text(encoding="utf-8"),
+        declaration_text=without_password((folder / "study.yaml").read_text(encoding="utf-8")),
         provenance=_provenance(study, frames.events)
         | _trained_with(environment)
         | {"FLOPs": CONVENTION + measured},
@@ -195,6 +199,28 @@ def imported_frames(study: Imported) -> StudyFrames:
     )
 
 
+def report_comparison(
+    studies: Sequence[Study | Imported], results: Path, *, name: str | None
+) -> Iterator[str]:
+    """Write ``comparisons/NAME/comparison.html`` and yield what changed in the answer.
+
+    Args:
+        studies: The studies; the others are compared with the first.
+        results: Folder of studies.
+        name: Name of the comparison; None for ``A-vs-B``.
+
+    Raises:
+        ValueError: The studies can't be compared, or the name is no folder's name.
+    """
+    frames = [imported_frames(one) if isinstance(one, Imported) else study_frames(one) for one in studies]
+    named = name or "-vs-".join(each.name for each in frames)
+    if Path(named).name != named:
+        raise ValueError(f"--name {named}: not the name of a folder; leave out any path")
+    folder = results / "comparisons" / named
+    yield from write_comparison(folder, frames, made=_now())
+    yield f"comparison: {folder / 'comparison.html'}"
+
+
 def report_paper(results: Path, study: Study | Imported | None) -> Iterator[str]:
     """Draw the paper's digitised figures in the style of a study's, next to the study's if one is given.
 
@@ -211,8 +237,11 @@ def report_paper(results: Path, study: Study | Imported | None) -> Iterator[str]
         page = write_paper_page(results / "paper-figures", figures, processes=_processes())
     else:
         report = study.folder / "report"
+        frames = imported_frames(study) if isinstance(study, Imported) else study_frames(study)
         page = write_paper_page(
             report / "paper", figures, study=study.folder.name, theirs=report / "figures",
+            ours=findings(from_study(frames.results, metric=frames.metric)),
+            published=findings(from_figures(read_any_table(PAPER_FIGURES)), by_counts=True),
             processes=_processes(),
         )  # fmt: skip
     yield f"the paper's figures: {page}"

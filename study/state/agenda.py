@@ -20,7 +20,7 @@ _MOST_SHOWN = 20
 
 def paid_again(trials: Sequence[Trial]) -> str:
     """Describe trials that would be run again although they were paid."""
-    flops = format_flops(sum(trial.train_flops for trial in trials))
+    flops = format_flops(sum(trial.paid_flops for trial in trials))
     what = "1 trial" if len(trials) == 1 else f"{len(trials):,} trials"
     return f"{what} to run had finished before, and would cost {flops} again"
 

@@ -65,6 +65,18 @@ def add_event(study: Study, event: str, **facts: object) -> None:
 Say = Callable[[str], None]
 
 
+def paid_by(outcome: Outcome, trial: Trial | None) -> int:
+    """Return the training FLOPs that a result cost the study; ``trial`` is None if the plan lacks it.
+
+    With a trunk the row decides: the plan may share other trunks by now than when the trial ran.
+    """
+    row = outcome.row
+    if row["trunk"]:
+        return int(row["paid_flops"])
+    samples = int(row["samples_seen"])
+    return samples * int(row["train_flops_per_sample"]) if trial is None else trial.train_flops_after(samples)
+
+
 def book_outcome(  # noqa: PLR0913 - a trial, and what is known of it
     ledger: Ledger, trial: Trial, folder: Path, outcome: Outcome, say: Say, *, starts: int = 1
 ) -> None:
@@ -83,10 +95,7 @@ def book_outcome(  # noqa: PLR0913 - a trial, and what is known of it
     """
     finished = outcome.row["status"] == "finished"
     spent = FlopCount(
-        # What the row says, since the plan may share other trunks by now.
-        train_flops=outcome.row["paid_flops"]
-        if outcome.row["trunk"]
-        else trial.train_flops_after(outcome.row["samples_seen"]),
+        train_flops=paid_by(outcome, trial),
         evaluation_flops=trial.evaluation_flops if finished else 0,
     )
     booked = ledger.spent_by(trial.trial_id)
@@ -129,9 +138,7 @@ def book_left_behind(ledger: Ledger, trial_id: str, folder: Path, say: Say) -> N
         return
     row = outcome.row  # the trial ended, but its driver died before booking it
     spent = FlopCount(
-        train_flops=row["paid_flops"]
-        if row["trunk"]
-        else row["samples_seen"] * row["train_flops_per_sample"],
+        train_flops=paid_by(outcome, None),
         evaluation_flops=int(row["evaluation_flops"]) if row["status"] == "finished" else 0,
     )
     _book_waste(ledger, trial_id, folder, kept=spent, most=0, say=say)

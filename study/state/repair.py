@@ -11,7 +11,14 @@ from budgets.quantity import format_flops
 from runners.results import read_json_lines
 from runners.trials.meter import read_count
 from runners.trials.trial_files import kept_steps, read_failure, read_outcome
-from study.state.bookkeeping import book_given_up, book_left_behind, book_lost, book_outcome, has_begun
+from study.state.bookkeeping import (
+    book_given_up,
+    book_left_behind,
+    book_lost,
+    book_outcome,
+    has_begun,
+    paid_by,
+)
 from study.state.study import Study
 
 _NAME = "ledger.jsonl"
@@ -78,7 +85,7 @@ def _problem(path: Path, study: Study, plan: Plan) -> str:
             if has_begun(folder) and trial.trial_id not in started:
                 return f"{path} lacks the trial {trial.trial_id}"
             continue
-        by_result = trial.train_flops_after(outcome.row["samples_seen"])
+        by_result = paid_by(outcome, trial)
         if spent.get(trial.trial_id, by_result) != by_result:
             return f"{path} has {spent[trial.trial_id]:,} FLOP spent by {trial.trial_id}, not {by_result:,}"
     return ""
@@ -93,11 +100,11 @@ def _book(  # noqa: PLR0913 - a trial, and what is known of it
         return
     if trial is None:
         before = [each.train_flops for each in old if each.what == name and each.entry == "reserved"]
-        spent = 0 if outcome is None else outcome.row["samples_seen"] * outcome.row["train_flops_per_sample"]
+        spent = 0 if outcome is None else paid_by(outcome, None)
         ledger.reserve(name, max([spent, *before]))
         book_left_behind(ledger, name, folder, say)
         return
-    ledger.reserve(name, trial.train_flops)
+    ledger.reserve(name, max(trial.paid_flops, 0 if outcome is None else paid_by(outcome, trial)))
     if outcome is not None:
         book_outcome(ledger, trial, folder, outcome, say, starts=starts)
     elif read_failure(folder) is not None and not kept_steps(folder):

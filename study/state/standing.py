@@ -114,7 +114,7 @@ def read_standing(study: Study) -> Standing:
     seen = {each.trial: each.samples_seen for each in running}
     ahead = {
         trial: int(rows[trial]["samples_seen"])
-        - seen.get(trial, state.kept_steps * int(rows[trial]["batch_size"]))
+        - max(seen.get(trial, state.kept_steps * int(rows[trial]["batch_size"])), _shared(rows[trial]))
         for trial, state in states.items()
         if state.column in {"waiting", "running"} and trial not in homeless
     }
@@ -209,11 +209,18 @@ def _left(
         Ahead(
             kind=(rows[trial]["architecture"], rows[trial]["strategy"]),
             samples=samples,
-            predicted_s=rows[trial]["predicted_s"] * samples / rows[trial]["samples_seen"],
+            predicted_s=rows[trial]["predicted_s"]
+            * samples
+            / (rows[trial]["samples_seen"] - _shared(rows[trial])),
         )
         for trial, samples in ahead.items()
     ]
     return time_left(found, speeds, slots)
+
+
+def _shared(row: dict[str, Any]) -> int:
+    """Samples that the shorter trials of a planned trial's trunk see for it."""
+    return int((row["train_flops"] - row["paid_flops"]) // row["train_flops_per_sample"])
 
 
 def _words(row: dict[str, Any]) -> str:

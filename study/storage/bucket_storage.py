@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from budgets.names import without_password
 from runners.data.pool.pool import tree_name
 from runners.host.faults import patiently
 from runners.host.files import new_file
@@ -77,7 +78,7 @@ class BucketStorage(FolderStorage):
         if running(self._folder) is not None:
             return super().stop(wait_s=wait_s)
         tell = partial(self._objects.write, f"{self._name}/{STOP}", b"stop")
-        return stop_run(f"{self._url}/{self._name}", self._holder, tell, wait_s=wait_s)
+        return stop_run(f"{without_password(self._url)}/{self._name}", self._holder, tell, wait_s=wait_s)
 
     @contextmanager
     def claim(self, say: Callable[[str], None]) -> Iterator[None]:
@@ -120,7 +121,7 @@ class BucketStorage(FolderStorage):
                 (here / path).unlink(missing_ok=True)
                 (here / path).symlink_to(folder)
             if share_tree(self._objects, folder, path.as_posix()):
-                say(f"uploaded {folder} to {self._url}/{path.as_posix()}")
+                say(f"uploaded {folder} to {without_password(self._url)}/{path.as_posix()}")
 
     def watch(self, trials: Collection[str]) -> None:
         """Set the trials whose progress is downloaded from now on."""

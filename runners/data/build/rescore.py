@@ -82,6 +82,34 @@ def use_score(pool: Pool, name: str) -> Pool:
     return set_score(pool, pool.column(SCORE_PREFIX + name), pool.scorers[name])
 
 
+def expression_scores(pool: Pool, text: str) -> NDArray[np.float32]:
+    """Compute a score from the scores that a pool has.
+
+    Args:
+        pool: The pool.
+        text: An expression over the names of its scores in pandas' syntax, such as ``0.5*clip + 0.5*mine``.
+
+    Returns:
+        float32 (pairs,), NaN where one of the scores is missing.
+
+    Raises:
+        ValueError: The expression is not valid, names a score that the pool lacks, or is not a number a pair.
+    """
+    names = {name.removeprefix(SCORE_PREFIX): name for name in pool.columns if name.startswith(SCORE_PREFIX)}
+    if not names and pool.scored:
+        names = {pool.origin.scorer.name if pool.origin.scorer else _FIRST: "score"}
+    frame = pd.DataFrame({name: pool.column(column).astype(np.float64) for name, column in names.items()})
+    try:
+        found = frame.eval(text, engine="python")
+    except Exception as error:  # pandas' parser raises many types of errors
+        known = ", ".join(names) or "none"
+        raise ValueError(f"score '{text}': {error}; scores of the pool: {known}") from error
+    if not isinstance(found, pd.Series) or not pd.api.types.is_float_dtype(found):
+        raise ValueError(f"score '{text}' is not a number for each pair")
+    scores: NDArray[np.float32] = found.to_numpy(np.float32)
+    return scores
+
+
 def set_subset(pool: Pool, name: str, uids: Path) -> Pool:
     """Add a named subset from a file of uids as DataComp publishes them: .npy, two uint64 per pair.
 

@@ -4,7 +4,10 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 _CONNECT_S = 5
 _ASK = """
@@ -61,12 +64,47 @@ def require_cluster(address: str, *, patience_s: float = 15) -> frozenset[str]:
             "unless it was started with `ray start --head --port`"
         ) from None
     if asked.returncode:
-        last = (asked.stderr.strip().splitlines() or ["no reason given"])[-1].split(". ")[0]
         raise ValueError(
-            f"the Ray cluster at {address} rejects this process: {last}. The token is read from "
-            "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, see docs/cluster.md"
+            f"the Ray cluster at {address} rejects this process: {_reason(asked.stderr)}. Copy the cluster's "
+            "token (`ray get-auth-token` on its head) to this machine: it is read from RAY_AUTH_TOKEN, "
+            "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, see docs/cluster.md"
         )
     return frozenset(asked.stdout.split())
+
+
+def answers(address: str, *, patience_s: float) -> bool:
+    """Return whether a server accepts connections at an address within some seconds."""
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + patience_s
+    while True:
+        with suppress(OSError):
+            socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
+
+
+def _reason(output: str) -> str:
+    """Return the line that says what is wrong; Ray's library ends with a stack trace if there is no token."""
+    if "couldn't find an authentication token" in output:
+        return "it has no token"
+    lines = [line.strip() for line in output.splitlines() if line.strip() and "[0x" not in line]
+    return (lines or ["no reason given"])[-1].split(". ")[0]
+
+
+def guard_token(folder: Path | None = None) -> None:
+    """Let only its owner read Ray's token and the folder of it, which Ray makes readable by all.
+
+    Args:
+        folder: The folder (default: ``~/.ray``); made if absent, so that Ray finds it closed.
+    """
+    folder = folder or Path.home() / ".ray"
+    with suppress(OSError):  # such as a home that is read-only: Ray itself says what it can't do
+        folder.mkdir(mode=0o700, exist_ok=True)
+    for path, mode in ((folder, 0o700), (folder / "auth_token", 0o600)):
+        if path.exists() and path.stat().st_mode & 0o077 and path.stat().st_uid == os.getuid():
+            path.chmod(mode)
 
 
 def on_loopback(hosts: Collection[str]) -> bool:

@@ -4,6 +4,7 @@ Ray lists the nodes, sends a trial to one and supervises it; `runners.scheduling
 starts when and where. Each trial is a Ray Core task that runs it in a process of its own.
 """
 
+import atexit
 import logging
 import os
 import pickle
@@ -17,16 +18,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import ray
 import ray.exceptions
-from ray._private import ray_constants
+from ray._private import ray_constants, worker
 from ray._raylet import Config  # type: ignore[attr-defined]  # of its compiled part
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runners.host.faults import Notice, fault_of, shielded, words_of
 from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
-from runners.scheduling.backend import Ended, Job, ended_by
+from runners.scheduling.backend import ClusterLostError, Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
-from runners.scheduling.ray_backend.address import on_loopback, require_cluster
+from runners.scheduling.ray_backend.address import answers, guard_token, on_loopback, require_cluster
 
 if TYPE_CHECKING:
     from runners.scheduling.ray_backend.over_nodes import OverNodes
@@ -36,6 +37,7 @@ _ROOT = Path(__file__).resolve().parents[3]
 _NAMES = {"CPU": "cpus", "GPU": "gpus"}
 _NO_RESOURCE = ("node:", "memory", "object_store_memory")
 _CANCEL_S = 0.5
+_LOCAL_S, _HEAD_S = 3.0, 45.0  # time in which a head must answer; one on a cluster may be restarted
 _ASK_AGAIN_S = 2.0
 _LARGEST_DEMAND = 256
 _NODE_LOST = (ray.exceptions.NodeDiedError, ray.exceptions.LocalRayletDiedError)
@@ -68,6 +70,7 @@ class RayBackend:
             os.environ["RAY_AUTH_MODE"] = "token"
             Config.initialize("")  # Ray read its configuration when it was imported
             local = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
+        guard_token()
         with shielded():  # Ray's daemons, and the workers that they start
             ray.init(
                 address=address or "local",
@@ -77,6 +80,9 @@ class RayBackend:
                 logging_level=logging.ERROR,
                 **local,
             )
+        guard_token()  # it may be new
+        self._head: str = ray.get_runtime_context().gcs_address
+        self._lost = False
         # One name for all tasks: Ray keeps 22 KiB of metrics per name until it ends.
         task = partial(ray.remote, max_retries=0, name="trial")
         self._task = task()(_run_in_fresh_process)
@@ -97,7 +103,24 @@ class RayBackend:
         return f"Ray cluster at {self.address}{open_to_all}"
 
     def nodes(self) -> dict[str, Amounts]:
-        """Return the nodes that Ray considers alive: id → resources."""
+        """Return the nodes that Ray considers alive: id → resources.
+
+        Raises:
+            ClusterLostError: The head does not answer any more, or the Ray of this machine has no node left.
+        """
+        # Asked first, because Ray itself would wait for its head for a minute and then end this process.
+        self._lost = not answers(self._head, patience_s=_LOCAL_S if self.address is None else _HEAD_S)
+        found = {} if self._lost else self._alive()
+        if self._lost or (self.address is None and not found):
+            self._lost = True
+            where = "on this machine" if self.address is None else f"cluster at {self.address}"
+            raise ClusterLostError(
+                f"the Ray {where} has died: no answer from {self._head}. Finished trials and checkpoints are "
+                "kept; run the same command again to continue"
+            )
+        return found
+
+    def _alive(self) -> dict[str, Amounts]:
         return {
             node["NodeID"]: {
                 _NAMES.get(name, name): amount
@@ -186,8 +209,14 @@ class RayBackend:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.announce([])
-        ray.shutdown()
+        if not self._lost:
+            self.announce([])
+            ray.shutdown()
+            return
+        # Ray would wait for its head for a minute, and end this process with an exit code of its own.
+        atexit.unregister(worker.shutdown)
+        if self.address is None and worker._global_node is not None:  # noqa: SLF001 - has no public name
+            worker._global_node.kill_all_processes(check_alive=False, allow_graceful=False)  # noqa: SLF001
 
 
 def _run_in_fresh_process(run: bytes, modules: tuple[str, ...]) -> Exit:

@@ -15,6 +15,7 @@ HELP = "set the quality score of the pairs, or add a named subset"
 EXAMPLES: tuple[str, ...] = (
     "pools/web --with ViT-B-32:openai --name clip",
     "pools/icons --with column:popularity --rewrite-shards",
+    "pools/web --with '=0.5*clip + 0.5*aesthetic' --name both",
     "pools/web --with subset.npy --name basic",
 )
 
@@ -28,7 +29,8 @@ def add_options(parser: ArgumentParser) -> None:
         required=True,
         metavar="SCORER",
         help="MODEL:PRETRAINED of open_clip (a tag or a checkpoint file); column:NAME of the pairs' json or "
-        "of --metadata; score:NAME that the pool already has; or a DataComp uid file .npy, as a named subset",
+        "of --metadata; score:NAME that the pool already has; =EXPRESSION over the names of its scores; or "
+        "a DataComp uid file .npy, as a named subset",
     )
     parser.add_argument("--name", help="name of the score or subset")
     parser.add_argument(
@@ -44,7 +46,14 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Score the pool, and print its contents afterwards."""
     from runners.data.build.info import info_lines
-    from runners.data.build.rescore import column_scores, rewrite_shards, set_score, set_subset, use_score
+    from runners.data.build.rescore import (
+        column_scores,
+        expression_scores,
+        rewrite_shards,
+        set_score,
+        set_subset,
+        use_score,
+    )
     from runners.data.pool.pool import Pool, Scorer
     from study.show.pool_progress import PoolProgress
 
@@ -52,6 +61,12 @@ def run(options: Namespace) -> int:
     kind, _, name = options.scorer.partition(":")
     if options.scorer.endswith(".npy"):
         pool = set_subset(pool, options.name or Path(options.scorer).stem, Path(options.scorer))
+    elif options.scorer.startswith("="):
+        if not options.name:
+            raise ValueError("a computed score needs --name, by which declarations and reports call it")
+        text = options.scorer[1:]
+        scorer = Scorer(name=options.name, convention=f"computed: {text}")
+        pool = set_score(pool, expression_scores(pool, text), scorer)
     elif kind == "score":
         pool = use_score(pool, name)
     elif kind == "column":
@@ -60,7 +75,8 @@ def run(options: Namespace) -> int:
         pool = _scored_by_model(pool, kind, name, options)
     else:
         raise ValueError(
-            f"--with {options.scorer} must be MODEL:PRETRAINED, column:NAME, score:NAME or a .npy file"
+            f"--with {options.scorer} must be MODEL:PRETRAINED, column:NAME, score:NAME, =EXPRESSION or a "
+            ".npy file"
         )
     if options.rewrite_shards:
         with PoolProgress(open_console()) as report:

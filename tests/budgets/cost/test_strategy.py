@@ -14,7 +14,9 @@ def test_clip_sees_one_whole_image_and_one_whole_text() -> None:
     assert clip.batch_factor == 1
 
 
-@pytest.mark.parametrize("name", ["clip-crop-flip", "clip-randaugment", "clip-stacked-randaugment"])
+@pytest.mark.parametrize(
+    "name", ["clip-crop-flip", "clip-random-crop", "clip-randaugment", "clip-stacked-randaugment"]
+)
 def test_augmentation_adds_no_flops(name: str) -> None:
     architecture = load_architecture("paper-ViT-B-32")
 

@@ -365,3 +365,28 @@ def test_evaluations_on_the_way_are_costed_beside_the_budget_and_keep_the_ids() 
     assert often.train_flops == plain.train_flops
     assert [each.trial_id for each in often.trials] == [each.trial_id for each in plain.trials]
     assert often.trials[0].flops_per_evaluation == plain.trials[0].evaluation_flops
+
+
+def test_paper_preset_scales_flips_rate_and_unmasks_its_end_and_defaults_keep_the_ids() -> None:
+    block = GridBlock(architectures=LADDER[:1], strategies=("clip", "flip-25", "clipa"))
+    rates = {LADDER[0]: 1e-3}
+    recipe = Recipe(unmasked_tail=None, embedding_decay=False, randaugment=1.0)
+    preset = plan_of(declare(block, training=Training(lr_peak=rates, lr_rule="linear", recipe=recipe)))
+    root = plan_of(declare(block, training=Training(lr_peak=rates, lr_rule="sqrt")))
+    plain = plan_of(declare(block, training=Training(lr_peak=rates)))
+
+    of = {trial.cell.strategy: trial for trial in preset.trials}
+    assert {name: trial.lr_peak for name, trial in of.items()} == {
+        "clip": 1e-3,
+        "flip-25": 4e-3,
+        "clipa": 1e-3,
+    }
+    assert {t.lr_peak for t in root.trials if t.cell.strategy == "flip-25"} == {2e-3}
+    assert {t.lr_peak for t in plain.trials} == {1e-3}
+    tails = {name: trial.recipe.unmasked_tail for name, trial in of.items()}
+    assert tails == {"clip": 0, "flip-25": 0.01, "clipa": pytest.approx(0.0566, abs=1e-4)}
+    masked = of["flip-25"], of["clipa"]
+    assert all(each.tail_flops_per_sample > each.train_flops_per_sample for each in masked)
+    assert {trial.recipe.randaugment for trial in preset.trials} == {0.5}  # no strategy here has it
+    declared = plan_of(declare(block, training=Training(lr_peak=rates, recipe=Recipe(randaugment=1.0))))
+    assert [t.trial_id for t in declared.trials] == [t.trial_id for t in plain.trials]

@@ -11,11 +11,15 @@ from s3fs import S3FileSystem
 class Bucket:
     """The server; the environment holds its address and credentials.
 
+    Args:
+        environment: What sets the address and credentials.
+        name: Name of the bucket.
+
     Attributes:
         url: A folder in the bucket.
     """
 
-    def __init__(self, environment: pytest.MonkeyPatch) -> None:
+    def __init__(self, environment: pytest.MonkeyPatch, name: str = "") -> None:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._port = 0
         self.come_back()
@@ -24,7 +28,7 @@ class Bucket:
         environment.setenv("AWS_SECRET_ACCESS_KEY", "may enter")
         environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
         S3FileSystem.clear_instance_cache()  # of another server
-        name = f"bucket-{secrets.token_hex(4)}"
+        name = name or f"bucket-{secrets.token_hex(4)}"
         S3FileSystem().mkdir(name)
         self.url = f"s3://{name}/clip"
 

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from runners.scheduling.ray_backend.address import cluster_address, require_cluster
+from runners.scheduling.ray_backend.address import (
+    _reason,
+    answers,
+    cluster_address,
+    guard_token,
+    require_cluster,
+)
 
 pytestmark = pytest.mark.ray
 
@@ -108,3 +114,40 @@ def test_local_ray_listens_on_loopback_only_and_requires_its_token() -> None:
     assert {"gcs_server", "raylet"} < {process for process, _ in listening}
     assert {address for _, address in listening} <= LOOPBACK, sockets
     assert answered == "True False", "one who knows the token, and one who does not"
+
+
+def test_a_refusal_says_what_to_do_without_addresses_of_a_stack() -> None:
+    trace = (
+        "[2026-11-26 18:21:52,561 C 1 1] authentication_token_loader.cc:115: Check failed: has_token Token "
+        "authentication is enabled but Ray couldn't find an authentication token. Create a token file\n"
+        "*** StackTrace Information ***\n/usr/lib/libc.so.6(+0x29ca8) [0x7f3a4be35ca8]\n"
+    )
+    assert _reason(trace) == "it has no token"
+    assert (
+        _reason("Traceback\nray.exceptions.X: InvalidAuthToken. Ask\n")
+        == "ray.exceptions.X: InvalidAuthToken"
+    )
+    assert _reason("/lib/libc.so.6(+0x29ca8) [0x7f3a4be35ca8]\n") == "no reason given"
+
+
+def test_rays_token_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    folder = tmp_path / ".ray"
+    guard_token(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    (folder / "auth_token").write_text("secret")
+    (folder / "auth_token").chmod(0o644)
+    folder.chmod(0o755)
+
+    guard_token(folder)
+
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "auth_token").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_head_that_is_gone_does_not_answer() -> None:
+    with socket.socket() as head:
+        head.bind(("127.0.0.1", 0))
+        head.listen()
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        assert answers(address, patience_s=0)
+    assert not answers(address, patience_s=0)

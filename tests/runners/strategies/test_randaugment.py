@@ -98,3 +98,18 @@ def test_generator_decides_draws_and_a_quarter_of_images_is_unchanged() -> None:
     assert first.abs().max() <= 1
     same = torch.isclose(first, images, atol=1e-5).flatten(1).all(1).float().mean()
     assert 0.2 < same < 0.35
+
+
+def test_probability_one_applies_two_operations_to_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    applied = []
+
+    def counting(pixels: torch.Tensor, _direction: torch.Tensor) -> torch.Tensor:
+        applied.append(len(pixels))
+        return pixels
+
+    monkeypatch.setattr(randaugment, "OPERATIONS", dict.fromkeys(OPERATIONS, counting))
+    images = torch.zeros(64, 3, 8, 8)
+
+    rand_augment(images, torch.Generator().manual_seed(3), probability=1.0)
+
+    assert sum(applied) == 2 * 64

@@ -58,6 +58,7 @@ def test_every_applicable_strategy_trains_a_vit_and_a_cnn() -> None:
     assert {name for architecture, name in PAIRS if architecture == "mini-ConvNeXt"} == {
         "clip",
         "clip-crop-flip",
+        "clip-random-crop",
         "clip-randaugment",
         "clip-stacked-randaugment",
         "siglip",

@@ -167,6 +167,19 @@ def test_gains_biases_and_temperature_have_no_weight_decay() -> None:
     assert len(decayed["params"]) + len(plain["params"]) == len(list(run.learner.model.parameters()))
 
 
+@pytest.mark.parametrize("name", ["mini-ViT-XXS-8", "mini-RN"])
+def test_embeddings_and_positions_may_have_no_weight_decay(name: str) -> None:
+    model = build_model(load_architecture(name).config)
+    named = {parameter: name for name, parameter in model.named_parameters()}
+
+    decayed, plain = make_optimizer(model, Recipe(embedding_decay=False), lr_peak=1e-3).param_groups
+
+    apart = {named[each] for each in plain["params"] if each.ndim > 1}
+    positions = "attnpool.positional_embedding" if name == "mini-RN" else "positional_embedding"
+    assert apart == {"positional_embedding", "token_embedding.weight", f"visual.{positions}"}
+    assert "text_projection" in {named[each] for each in decayed["params"]}
+
+
 @pytest.mark.parametrize("shape", [(20, 48), (48, 20)])
 def test_adafactor_has_the_papers_moments_momentum_and_decay(
     shape: tuple[int, int],

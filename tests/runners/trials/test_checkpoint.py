@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -18,11 +19,12 @@ import pytest
 import torch
 from torch import nn
 
+from runners.host.faults import fault_of, patiently
 from runners.host.files import write_json
 from runners.strategies.clip import Clip
 from runners.training.learner import Learner
 from runners.trials import checkpoint, checkpoint_writer, trial_files
-from runners.trials.checkpoint import load_checkpoint, save_checkpoint, write_checkpoint
+from runners.trials.checkpoint import load_checkpoint, save, save_checkpoint, write_checkpoint
 from runners.trials.checkpoint_writer import CheckpointWriter
 from runners.trials.meter import FlopCount, Meter, read_count
 from runners.trials.trial_files import checkpoints, drop_damaged, kept_steps
@@ -228,3 +230,15 @@ def test_flop_count_is_exact_after_any_end_and_continues(tmp_path: Path) -> None
     assert read_count(tmp_path) == FlopCount(train_flops=2 * 1234 * 7, evaluation_flops=3)
     os.truncate(tmp_path / "meter", 0)
     assert read_count(tmp_path) is None
+
+
+def test_a_file_over_the_limit_says_which_file_needs_how_much_and_is_not_retried(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"cannot write .*/weights.pt: it needs 4\.0 MB.*File too") as error:
+            patiently(lambda: save({"a": [torch.zeros(1_000_000)]}, tmp_path / "weights.pt"), patience_s=60)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert fault_of(error.value) == "failed"
+    assert save({"a": torch.zeros(10)}, tmp_path / "weights.pt")

@@ -19,6 +19,7 @@ import torch
 import webdataset
 from PIL import Image
 
+from budgets.cost.counted import CACHE
 from runners.data.build.in_place import open_pool
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.pool import Pool
@@ -26,11 +27,13 @@ from runners.data.pool.reader import read_images
 from runners.data.pool.samples import read_samples
 from runners.data.pool.shards import close_shard, write_sample
 from runners.data.pool.subset import rows_in
+from runners.host.storage import Storage
 from runners.trials.trial import run_trial
 from runners.trials.trial_setup import TrialJob
 from study.cli import main
 from study.declare.load import load_declaration
 from study.state.study import plan_study
+from tests.runners.host.bucket import Bucket
 from tests.study import shown
 from tests.study.conftest import Run, study_in
 
@@ -163,6 +166,7 @@ def test_a_pool_keeps_all_scores_and_the_chosen_one_ranks(user: Path, run: Run) 
     assert rewritten.left_out == pool.left_out
     assert len(read_images(rewritten, np.arange(PAIRS), 48)) == PAIRS  # held to their hashes
 
+    assert "ranked by the score of both; 300 pairs have one:" in run(command("popularity' --name both"))
     run(command("score:mine"))
     again = Pool.open(pool.path)
     assert again.index.set_index("hash")["score"].to_dict() == mine.to_dict()
@@ -189,13 +193,46 @@ def test_rebuilt_shards_leave_out_images_of_evaluation_sets(user: Path, run: Run
     assert sorted(int(uid, 16) for uid in found) == uids
 
     before = (user / "my-shards" / "00000.tar").read_bytes()
-    assert "my-shards: 300 pairs; left out: none" in run(command("--in-place"))
+    assert "my-shards: 300 pairs; left out: none" in run(command("data build my-shards"))
     assert (user / "my-shards" / "00000.tar").read_bytes() == before
     assert open_pool(user / "my-shards").count == PAIRS
 
     said = run("data score my-shards --with column:popularity --rewrite-shards", code=2)
     assert "the shards in my-shards were not written by `data build`" in said
     assert (user / "my-shards" / "00000.tar").read_bytes() == before
+
+
+def test_shards_in_a_bucket_are_indexed_scored_and_shown(
+    user: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE, str(user / "cache"))
+    run(command("--from icons.csv"))
+    built = Pool.open(user / "pools" / "icons")
+    bucket = Bucket(monkeypatch, "bucket")
+    try:
+        Storage("s3://bucket").put(built.path / "shards" / "00000.tar", "shards/00000.tar")
+
+        assert "pools/theirs: 300 pairs; left out: none" in run(command("s3://bucket/shards"))
+
+        said = run("data score pools/theirs --with column:popularity --name popular")
+        assert "shards at: s3://bucket/shards" in said
+        assert "ranked by the score of popular; 300 pairs have one:" in said
+        theirs = Pool.open(user / "pools" / "theirs")
+        assert theirs.shards == {"00000.tar": built.shards["shards/00000.tar"]}
+        assert sorted(theirs.index["hash"]) == sorted(built.index["hash"])
+        assert sorted(path.name for path in theirs.path.iterdir()) == [
+            "index.parquet",
+            "pool.json",
+            "vocabulary.txt",
+        ]
+        refused = run("data score pools/theirs --with column:popularity --rewrite-shards", code=2)
+        assert "were not written by `data build` and are not rewritten" in refused
+        assert "needs --in-place" in run("data build pools/x --from s3://bucket/shards", code=2)
+        assert "holds no .tar shard" in run("data build pools/x --from s3://bucket/no --in-place", code=2)
+        with pytest.raises(SystemExit, match="2"):
+            main(["data", "info", "s3://bucket/shards"])
+    finally:
+        bucket.go_away()
 
 
 def write_retrieval_set(folder: Path, shard: Path) -> None:

@@ -2,12 +2,16 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from analysis.charts.figure_data import FigureData
+from analysis.claims.all import CLAIMS
+from analysis.claims.findings import Finding, Verdict
+from analysis.paper.agreement import agreement_text
 from analysis.paper.paper_figures import PaperFigure, paper_figures
 from analysis.paper.paper_page import write_paper_page
 from analysis.paper.paper_panels import NOT_DIGITISED, PANELS, READERS
@@ -107,3 +111,22 @@ def test_the_page_lists_drawn_and_undrawn_figures_and_those_of_a_study(
 def test_a_report_without_a_study_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report"]) == 2
     assert "no study given: name a declaration, or use --paper" in capsys.readouterr().err
+
+
+def test_a_pair_of_figures_says_what_agrees_and_what_does_not() -> None:
+    def finding(name: str, where: str, verdict: Verdict) -> Finding:
+        claim = replace(CLAIMS[0], name=name, text=f"Claim {name}.", part="", where=where)
+        return Finding(
+            claim=claim, verdict=verdict, supporting=1, tested=1, effect=1.0, low=0.5, high=1.5, reason=""
+        )
+
+    ours = [
+        finding("A", "Sec 4, Fig 6c-d", "supported"), finding("B", "Sec 4, Fig 6", "contradicted"),
+        finding("C", "Fig 6c", "undecided"), finding("D", "Sec 4, Fig 6a-b", "supported"),
+    ]  # fmt: skip
+    theirs = [replace(one, verdict="supported") for one in ours]
+    assert agreement_text(("6d", "6c"), ours, theirs) == (
+        "Agrees: “Claim A”; doesn't agree: “Claim B” (contradicted here, supported in the paper); "
+        "not tested or not decided: 1 claim."
+    )
+    assert agreement_text(("16a",), ours, theirs) == "No claim of the paper rests on this figure alone."

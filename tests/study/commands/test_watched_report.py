@@ -57,3 +57,20 @@ def test_a_watched_page_follows_the_results_and_reloads_itself_until_the_run_has
 def test_watching_without_a_study_that_runs_here_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--paper", "--watch"]) == 2
     assert "--watch takes a study that runs here" in capsys.readouterr().err
+
+
+def test_two_studies_are_compared_in_a_folder_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("small", "again"):
+        shutil.copytree(ROOT / "results" / "small", tmp_path / name, ignore=shutil.ignore_patterns("report"))
+    text = (tmp_path / "small" / "study.yaml").read_text(encoding="utf-8")
+    declaration = tmp_path / "again.yaml"
+    declaration.write_text(text.replace("study: small", "study: again"), encoding="utf-8")
+    assert main(["report", "small", str(declaration), "--results", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1] for line in lines[:4]] == ["same"] * 4
+    assert "0 of 52 cells differ by more than the noise" in lines[4]
+    assert (tmp_path / "comparisons" / "small-vs-again" / "comparison.html").exists()
+    assert main(["report", "small", "small", "--results", str(tmp_path)]) == 2
+    assert "not with itself" in capsys.readouterr().err

@@ -78,6 +78,8 @@ RECIPE = """precision: fp16
   accumulation: 4
   ema: 0.999
   unmasked_tail: 2%
+  embedding_decay: false
+  randaugment: 100%
   gradient_checkpointing: true
   compile: true
   diverged_after: off"""
@@ -100,6 +102,8 @@ def test_every_key_of_the_recipe_is_read_and_written_back(tmp_path: Path) -> Non
         accumulation=4,
         ema=0.999,
         unmasked_tail=0.02,
+        embedding_decay=False,
+        randaugment=1.0,
         gradient_checkpointing=True,
         compile=True,
         diverged_after=None,
@@ -545,3 +549,13 @@ def test_no_change_of_a_declaration_gives_a_traceback(
     assert code in {0, 2}
     assert bool(errors.getvalue()) == (code == 2)
     assert "Traceback" not in errors.getvalue()
+
+
+def test_a_trunk_is_not_evaluated_on_the_way(tmp_path: Path) -> None:
+    text = (
+        "study: a\npool: {path: b}\nevaluation: {at: [50%]}\nbudget: {levels: [1e15]}\n"
+        "grid: [{architectures: [RN50]}]\n"
+        "training: {lr_peak: {RN50: 1e-3}, schedule: trunk, warmup: 64 samples}\n"
+    )
+    (found,) = problems(tmp_path, text)
+    assert found.startswith("3: evaluation.at goes without training.schedule: trunk: a trial that continues")

@@ -6,7 +6,9 @@ import pytest
 
 from budgets.keys import unusual
 from budgets.names import neutral, printable
+from runners.host.faults import words_of
 from study.cli import main
+from study.declare.dump import dump_declaration
 from study.declare.load import load_declaration
 from study.declare.yaml_reader import DeclarationError
 from tests.study.declared import FULL, write
@@ -93,6 +95,27 @@ def test_options_out_of_bounds_are_refused(capsys: pytest.CaptureFixture[str], w
         main(words.split())
     assert ended.value.code == 2
     assert told in capsys.readouterr().err
+
+
+def test_passwords_of_urls_are_neither_printed_nor_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = """
+study: away
+storage: ftp://me:hush@127.0.0.1:9/clip
+pool: {embedded: {pairs: 4096}}
+budget: {levels: [10 GFLOP]}
+grid: [{architectures: [mini-ViT-XXS-8]}]
+training: {lr_peak: {mini-ViT-XXS-8: 1e-3}}
+"""
+    declaration = load_declaration(write(tmp_path, text))
+    assert declaration.storage == "ftp://me:hush@127.0.0.1:9/clip"
+    assert "storage: ftp://me@127.0.0.1:9/clip\n" in dump_declaration(declaration)
+    assert words_of(OSError("ftp://me:hush@127.0.0.1:9 is away")) == "OSError: ftp://me@127.0.0.1:9 is away"
+
+    assert main(["run", str(write(tmp_path, text)), "--results", str(tmp_path)]) == 2
+    assert "hush" not in (said := capsys.readouterr().err)
+    assert "ftp://me@127.0.0.1:9" in said
 
 
 def test_cells_of_tables_run_no_formula_and_errors_no_escape_code(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""A small study whose workers and drivers are killed at random times.
+"""A small study with trunks whose workers and drivers are killed at random times.
 
 ``python -m tests.study.run.torture FOLDER KILLS [SEED]`` runs it twice on the same pool, quietly and
 tortured, and prints as JSON what was done. Drivers are forked from one server, so that a start costs no
@@ -24,10 +24,11 @@ STUDY = """
 study: {name}
 pool: {{path: {pool}}}
 metric: held-out/top1
-budget: {{levels: [{level}], study: 1 PFLOP}}
+budget: {{levels: [{levels}], study: 1 PFLOP}}
 seeds: [{seeds}]
 grid: [{{architectures: [mini-ViT-XXS-8], strategies: [clip]}}]
-training: {{batch_size: 16, lr_peak: {{mini-ViT-XXS-8: 2e-3}}}}
+training:
+  {{batch_size: 16, lr_peak: {{mini-ViT-XXS-8: 2e-3}}, schedule: trunk, warmup: 320 samples, cooldown: 20%}}
 resources: {{retries: 20, backoff: 0.05 s, checkpoint: 0.2 s}}
 """
 _DRIVER_SHARE = 0.15
@@ -136,7 +137,7 @@ class Torture:
 def _declare(folder: Path, name: str, kills: int) -> Path:
     path = folder / f"{name}.yaml"
     seeds = ", ".join(str(seed) for seed in range(max(4, kills // 4)))
-    path.write_text(STUDY.format(name=name, pool=folder / "pool", level="40 GFLOP", seeds=seeds))
+    path.write_text(STUDY.format(name=name, pool=folder / "pool", levels="16 GFLOP, 40 GFLOP", seeds=seeds))
     return path
 
 

@@ -171,7 +171,7 @@ EDITS: dict[str, Callable[[bytes, int, int], bytes]] = {
 }
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_an_edit_of_any_file_leaves_the_right_tables_or_a_refusal_that_names_a_file(
     done: Path,

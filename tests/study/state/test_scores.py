@@ -13,7 +13,7 @@ from runners.data.pool.pool import Pool, Scorer, tree_name
 from runners.data.pool.subset import rows_in
 from study.declare.load import load_declaration
 from study.state.study import find_study, plan_study
-from tests.study.conftest import write_declaration
+from tests.study.conftest import Run, write_declaration
 
 
 @pytest.fixture
@@ -96,3 +96,25 @@ def test_a_large_folder_is_not_indexed_unasked_and_a_small_one_is_announced(
     # The generator writes each score into the shards, as `similarity`.
     assert set(ids(bare, tmp_path, "all", "top50 by similarity")) == {"all", "top50 by similarity"}
     assert "bare has no index yet: indexing it (1 tars, " in capsys.readouterr().err
+
+
+def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path, run: Run) -> None:
+    other = np.random.default_rng(0).normal(size=scored.count).astype(np.float32)
+    first = scored.column("score")
+    set_score(scored, other, Scorer(name="other"))
+    said = run(f"data score {scored.path} --with '=0.25*first - other' --name both --workers 1")
+    assert "computed: 0.25*first - other" in said
+    found = Pool.open(scored.path).column("score:both")
+    assert np.allclose(found, 0.25 * first - other, atol=1e-6)
+    assert set(ids(scored.path, tmp_path, "top50 by both", "top50 by other")) == {
+        "top50 by both",
+        "top50 by other",
+    }
+    for words, told in {
+        "=frst --name x": "name 'frst' is not defined; scores of the pool: first, other, both",
+        "=first > 1 --name x": "score 'first > 1' is not a number for each pair",
+        "=first": "a computed score needs --name",
+    }.items():
+        expression, *rest = words.split(" --name ")
+        name = f"--name {rest[0]}" if rest else ""
+        assert told in run(f"data score {scored.path} --with '{expression}' {name}", code=2)

@@ -1,0 +1,187 @@
+"""Two or more studies side by side: what changed in the answer, and each shared cell with its difference.
+
+The draws of two studies are independent, so a difference has the draws of one minus shuffled draws of the
+other. Intervals are 90 %.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from analysis.answers.frontier import frontier
+from analysis.cells.bootstrap import CellDraws, cell_draws, stream
+from analysis.cells.intervals import interval
+from analysis.cells.table import CELL, CONFIGURATION, records, tidy
+from analysis.labels import (
+    budget_text,
+    configuration_text,
+    listed,
+    measured_text,
+    metric_text,
+    percent,
+    percent_interval,
+    plural,
+)
+from analysis.report.study_frames import StudyFrames
+from analysis.report.table_files import put_in_place, save
+from analysis.report.tables import Table
+
+
+def compare(studies: Sequence[StudyFrames]) -> tuple[Table, Table]:
+    """Return the answers of studies side by side, and the differences of their shared cells from the first.
+
+    Raises:
+        ValueError: The studies can't be compared; the message says why.
+    """
+    names = [study.name for study in studies]
+    if len(set(names)) < len(names):
+        raise ValueError(f"a study is compared with others, not with itself; found {listed(names)}")
+    measures = {study.name: study.metric for study in studies}
+    if len(set(measures.values())) > 1:
+        said = ", ".join(f"{name} measures {metric}" for name, metric in measures.items())
+        raise ValueError(f"studies with different metrics can't be compared: {said}")
+    draws = {
+        study.name: cell_draws(tidy(study.results, metric=study.metric), question="frontier")
+        for study in studies
+    }
+    shared = {name: _shared(draws[names[0]], other) for name, other in draws.items() if name != names[0]}
+    for name, cells in shared.items():
+        if cells.empty:
+            raise ValueError(
+                f"{names[0]} and {name} can't be compared: no configuration ran in both at the same budget; "
+                f"{names[0]} has {_budgets(draws[names[0]])}, {name} has {_budgets(draws[name])}"
+            )
+    return _answers(draws), _differences(studies[0].metric, draws, shared)
+
+
+def _budgets(draws: CellDraws) -> str:
+    found = draws.cells[["regime", "budget"]].drop_duplicates()
+    return listed([budget_text(row["regime"], row["budget"]) for row in records(found)] or ["no result"])
+
+
+def _shared(first: CellDraws, other: CellDraws) -> pd.DataFrame:
+    """Return the cells that two studies share, with their positions ``place_first`` and ``place_other``."""
+    places = [
+        draws.cells[[*CELL]].assign(**{f"place_{which}": np.arange(len(draws.cells))})
+        for which, draws in (("first", first), ("other", other))
+    ]
+    return places[0].merge(places[1], on=list(CELL))
+
+
+def _answers(draws: Mapping[str, CellDraws]) -> Table:
+    best = {
+        name: {(row["regime"], row["at"]): row for row in records(frontier(mine))}
+        for name, mine in draws.items()
+    }
+    first, *others = best
+    rows = []
+    for key in best[first]:
+        if not any(key in best[name] for name in others):
+            continue
+        row = {"Budget": key[1]}
+        for name, mine in best.items():
+            found = mine.get(key)
+            row[name] = "–" if found is None else f"{configuration_text(found)} ({found['verdict']})"
+        row["Change"] = "; ".join(
+            dict.fromkeys(_change(best[first][key], best[name][key]) for name in others if key in best[name])
+        )
+        rows.append(row)
+    note = (
+        "the configuration with the lowest error at each budget, with its verdict. Within the tie: another "
+        "configuration leads, but one study's leader is among those that the other can't tell apart"
+    )
+    return Table(name="answers", title="What changed in the answer", note=note, frame=pd.DataFrame(rows))
+
+
+def _change(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    mine, theirs = (
+        {tuple(cell[name] for name in CONFIGURATION) for cell in row["leaders"]} for row in (one, other)
+    )
+    leaders = [tuple(row[name] for name in CONFIGURATION) for row in (one, other)]
+    if leaders[0] == leaders[1]:
+        return "same"
+    return "within the tie" if leaders[0] in theirs or leaders[1] in mine else "changed"
+
+
+def _differences(metric: str, draws: Mapping[str, CellDraws], shared: Mapping[str, pd.DataFrame]) -> Table:
+    first = next(iter(draws))
+    rows = []
+    for name, cells in shared.items():
+        one, other = draws[first], draws[name]
+        count = min(len(one.draws), len(other.draws))
+        # Both studies were drawn from one stream; shuffled, their draws are independent.
+        order = stream(f"comparison/{name}", 0).permutation(count)
+        for cell in records(cells):
+            mine, theirs = int(cell["place_first"]), int(cell["place_other"])
+            errors = (one.cells["error"].iloc[mine], other.cells["error"].iloc[theirs])
+            said = [measured_text(metric, float(error)).partition(" ")[2] for error in errors]
+            low, high = interval(other.draws[order, theirs] - one.draws[:count, mine])
+            rows.append({
+                "Budget": budget_text(cell["regime"], cell["budget"]),
+                "Configuration": configuration_text(cell),
+                first: said[0],
+                "Study": name,
+                "Its error": said[1],
+                "Difference (points)": percent(float(errors[1] - errors[0])),
+                "Interval": percent_interval(low, high) or "–",
+                "Verdict": _verdict(low, high),
+            })  # fmt: skip
+    apart = sum(row["Verdict"] in ("lower", "higher") for row in rows)
+    expected = round(0.1 * len(rows), 1)
+    note = (
+        f"{metric_text(metric)}. Difference: its error minus that of {first}. {apart} of "
+        f"{plural(len(rows), 'cell')} differ by more than the noise; about {expected:g} of equal "
+        "studies would"
+    )
+    return Table(name="cells", title="Cell by cell", note=note, frame=pd.DataFrame(rows))
+
+
+def _verdict(low: float, high: float) -> str:
+    if np.isnan(low):
+        return "unknown noise"
+    return "lower" if high < 0 else "higher" if low > 0 else "no difference seen"
+
+
+def write_comparison(folder: Path, studies: Sequence[StudyFrames], *, made: str) -> tuple[str, ...]:
+    """Write the page of a comparison, comparison.html, and its tables.
+
+    Args:
+        folder: Folder of the comparison; its files are replaced.
+        studies: Frames of the studies, the one that the others are compared with first.
+        made: Time of the page in ISO format.
+
+    Returns:
+        The answer as the command line prints it.
+
+    Raises:
+        ValueError: The studies can't be compared.
+    """
+    tables = compare(studies)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names = [study.name for study in studies]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        new = Path(scratch) / "new"
+        (new / "tables").mkdir(parents=True)
+        for table in tables:
+            save(table, new / "tables")
+        text = environment.get_template("comparison.html.j2").render(
+            names=names, metric=metric_text(studies[0].metric), tables=tables, made=made
+        )
+        (new / "comparison.html").write_text(text, encoding="utf-8")
+        put_in_place(new, folder)
+    answers, cells = tables
+    lines = [f"{row['Budget']}: {row['Change']}: " + "; ".join(f"{name}: {row[name]}" for name in names)
+             for row in records(answers.frame)]  # fmt: skip
+    return (*lines, cells.note)

@@ -1,0 +1,211 @@
+"""Speed of training data from a bucket, compared with webdataset from the same bucket and with a folder.
+
+Run ``python benchmarks/streaming.py`` from the root of the checkout. It needs moto and s3fs (``.[test]``) and
+curl, with which webdataset reads.
+
+A server on loopback adds 30 ms to each request and fails 1 % of them. In turns, each loader decodes the same
+JPEGs to 224 pixels in one worker process: webdataset's pipeline, which fetches whole shards; ours from the
+bucket with an empty cache; ours from the cache that this left; and ours from a folder. Speeds are pairs per
+second of wall-clock time from the first request on, the best of several rounds, because other load on the
+machine changes them.
+
+The server counts the requests and bytes of a ``top20`` of a pool that `data build` wrote, whose pairs are
+neighbours. Bytes used are those of its images.
+
+The last lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import webdataset
+from moto.server import DomainDispatcherApplication, create_backend_app
+from s3fs import S3FileSystem
+from torchvision import transforms
+from werkzeug.serving import WSGIRequestHandler, run_simple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.loader import BATCH, SIZE, make_shards, tokens
+from budgets.cost.counted import CACHE
+from runners.data.build.build_pool import Build, build_pool
+from runners.data.pool.pool import Pool
+from runners.data.reading.training_set import StreamedSet
+from runners.host.storage import Storage
+
+DELAY_S, FAILING, WORKERS = 0.03, 0.01, 1
+
+
+def serve(port: int) -> None:
+    """Serve S3 with delays and failures; ``/counts`` returns the requests and bytes since its last call."""
+
+    class Quiet(WSGIRequestHandler):
+        def log(self, *_words: object) -> None:
+            pass
+
+    s3, draw, counts = DomainDispatcherApplication(create_backend_app), random.Random(0), [0, 0]  # noqa: S311
+
+    def slow(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/counts":
+            start("200 OK", [])
+            told = json.dumps(counts).encode()
+            counts[:] = [0, 0]
+            return [told]
+        if environ["REQUEST_METHOD"] != "GET":
+            found: Iterable[bytes] = s3(environ, start)
+            return found
+        time.sleep(DELAY_S)
+        counts[0] += 1
+        if draw.random() < FAILING:
+            start("503 Slow Down", [])
+            return []
+        content = b"".join(s3(environ, start))
+        counts[1] += len(content)
+        return [content]
+
+    run_simple("127.0.0.1", port, slow, threaded=True, request_handler=Quiet)
+
+
+@contextmanager
+def served(port: int) -> Iterator[None]:
+    """Context manager: the server runs in its own process, and the environment leads to it."""
+    os.environ |= {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "anybody",
+        "AWS_SECRET_ACCESS_KEY": "may enter",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with subprocess.Popen([sys.executable, __file__, "--serve", str(port)]) as process:
+        try:
+            for _ in range(600):
+                try:
+                    counted(port)
+                    break
+                except OSError:
+                    time.sleep(0.1)
+            yield
+        finally:
+            process.kill()
+
+
+def counted(port: int) -> tuple[int, int]:
+    """Return the requests and bytes since the last call."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/counts") as answer:
+        requests, size = json.load(answer)
+    return requests, size
+
+
+def from_webdataset(urls: list[str], pairs: int) -> Iterator[Any]:
+    """Yield batches of webdataset's pipeline, as open_clip uses it, over curl with its retries."""
+    resize = transforms.Compose(
+        [
+            transforms.Resize(SIZE, transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(SIZE),
+            transforms.PILToTensor(),
+        ]
+    )
+    shards = [f"pipe:curl -s -f --retry 8 --retry-delay 1 '{url}'" for url in urls]
+    dataset = (
+        webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0, empty_check=False)
+        .shuffle(5000, initial=1000)
+        .decode("pilrgb")
+        .to_tuple("jpg", "txt")
+        .map_tuple(resize, lambda text: text)
+        .batched(BATCH, partial=False)
+    )
+    loader = webdataset.WebLoader(dataset, batch_size=None, num_workers=WORKERS)
+    for _, (images, texts) in zip(range(pairs // BATCH), loader, strict=False):
+        yield images if isinstance(images, torch.Tensor) else torch.stack(list(images)), tokens(texts)
+
+
+def ours(pool: Pool, rows: int) -> Iterator[Any]:
+    """Yield one epoch of a pool's first rows."""
+    data = StreamedSet(pool=pool, rows=np.arange(rows), image_size=SIZE, tokens=tokens, workers=WORKERS)
+    return data.batches(seed=0, batch_size=BATCH, first_step=0, steps=rows // BATCH)
+
+
+def speed(batches: Iterator[Any]) -> float:
+    """Return pairs per second."""
+    began, seen = time.perf_counter(), 0
+    for images, _ in batches:
+        assert images.shape[1:] == (3, SIZE, SIZE)
+        seen += len(images)
+    return seen / (time.perf_counter() - began)
+
+
+def main() -> int:
+    """Run the benchmark and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=8000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--port", type=int, default=5917)
+    parser.add_argument("--serve", type=int, default=0, help="serve on this port, nothing else")
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    count, few = options.pairs, options.pairs // 5
+    with tempfile.TemporaryDirectory() as name, served(options.port):
+        folder, index = Path(name) / "pool", Path(name) / "index"
+        make_shards(folder, count)
+        files = S3FileSystem()
+        files.mkdir("pool")
+        for shard in sorted(folder.glob("*.tar")):
+            Storage("s3://pool").put(shard, shard.name)
+        near = build_pool(folder, Build(source=folder, in_place=True), lambda *_: None)
+        os.environ[CACHE] = str(Path(name) / "cache")
+        away = build_pool(index, Build(source=index, url="s3://pool", in_place=True), lambda *_: None)
+        urls = [files.url(f"pool/{shard}") for shard in away.shards]  # signed
+
+        def emptied(number: int) -> Pool:
+            os.environ[CACHE] = str(Path(name) / f"cache {number}")
+            return Pool.open(index)
+
+        counted(options.port)
+        seen = sum(len(images) for images, _ in ours(emptied(-1), few))
+        requests, fetched = counted(options.port)
+        used = int(away.index["length"][:few].sum())
+        print(
+            f"top20: {seen:,} pairs by {requests} requests, {fetched / 1e6:.1f} MB of {used / 1e6:.1f} used"
+        )
+        best: dict[str, float] = {}
+        for number in range(options.rounds):
+            for kind, batches in {
+                "webdataset": lambda: from_webdataset(urls, count),
+                "bucket": lambda number=number: ours(emptied(number), count),
+                "cache": lambda number=number: ours(emptied(number), count),
+                "folder": lambda: ours(near, count),
+            }.items():
+                best[kind] = max(best.get(kind, 0.0), speed(batches()))
+    for kind, pairs_per_s in best.items():
+        print(f"{kind}: {pairs_per_s:,.0f} pairs/s, best of {options.rounds}")
+    results = [
+        ("streaming_over_webdataset", best["bucket"] / best["webdataset"], 1.0, True),
+        ("streaming_over_folder", best["bucket"] / best["folder"], 0.9, True),
+        ("streaming_cache_over_folder", best["cache"] / best["folder"], 0.9, True),
+        ("streaming_bytes_over_used", fetched / used, 1.1, False),
+        ("streaming_requests_per_pair", requests / seen, 0.05, False),
+    ]
+    passed = {line: (value >= target) == more for line, value, target, more in results}
+    for line, value, target, _ in results:
+        print(f"{line} {value:.3g} {target:g} {'pass' if passed[line] else 'fail'}")
+    return int(not all(passed.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Studies side by side: what changed in the answer, and each shared cell with its difference."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.report.comparison import compare, write_comparison
+from analysis.report.study_frames import StudyFrames
+
+METRIC = "held-out/top1"
+
+
+def shifted(frames: StudyFrames, points: float, *, seed: int = 3) -> StudyFrames:
+    """Return a study whose plain ViT-X cells are better by some points, with seeds of its own."""
+    noise = np.random.default_rng(seed).normal(0, 0.004, len(frames.results))
+    gain = np.where(frames.results["architecture"] == "ViT-X", points / 100, 0.0)
+    accuracy = frames.results[METRIC] + noise + gain
+    return replace(frames, name="other", results=frames.results.assign(**{METRIC: accuracy}))
+
+
+def test_equal_studies_differ_in_few_cells_and_not_in_the_answer(frames: StudyFrames) -> None:
+    answers, cells = compare([frames, shifted(frames, 0.0)])
+    assert answers.frame["Budget"].tolist() == ["200 GFLOP", "900 GFLOP", "3.6 TFLOP"]
+    assert set(answers.frame["Change"]) <= {"same", "within the tie"}
+    assert len(cells.frame) == 33
+    assert (cells.frame["Verdict"] == "no difference seen").mean() > 0.7
+
+
+def test_a_shift_of_one_architecture_is_found_cell_by_cell_and_changes_the_answer(
+    frames: StudyFrames,
+) -> None:
+    answers, cells = compare([frames, shifted(frames, 25.0)])
+    here = cells.frame["Configuration"].str.startswith("ViT-X")
+    assert set(cells.frame.loc[here, "Verdict"]) == {"lower"}
+    assert (cells.frame.loc[~here, "Verdict"] == "lower").mean() < 0.3
+    apart = cells.frame.loc[here, "Difference (points)"].astype(float)
+    assert abs(apart + 25).max() < 2.0
+    assert "changed" in set(answers.frame["Change"])
+
+
+def test_what_cannot_be_compared_is_refused_with_the_reason(frames: StudyFrames) -> None:
+    other = replace(frames, name="other")
+    with pytest.raises(ValueError, match=r"made-up measures held-out/top1, other measures style/top1"):
+        compare([frames, replace(other, metric="style/top1")])
+    far = frames.results.assign(level_flops=frames.results["level_flops"] * 100)
+    for name in ("train_flops", "train_flops_per_sample"):
+        far[name] *= 100
+    with pytest.raises(ValueError, match=r"no configuration ran in both.*other has 20 TFLOP"):
+        compare([frames, replace(other, results=far)])
+    with pytest.raises(ValueError, match="not with itself"):
+        compare([frames, frames])
+
+
+def test_the_page_of_a_comparison_is_one_file_with_both_tables(frames: StudyFrames, tmp_path: Path) -> None:
+    lines = write_comparison(tmp_path / "both", [frames, shifted(frames, 25.0)], made="2026-11-26")
+    assert len(lines) == 4
+    assert lines[0].startswith("200 GFLOP: ")
+    page = (tmp_path / "both" / "comparison.html").read_text(encoding="utf-8")
+    assert "made-up beside other" in page
+    assert page.count("<table") == 2
+    assert "<script" not in page
+    assert {path.name for path in (tmp_path / "both" / "tables").iterdir()} == {
+        f"{name}.{suffix}" for name in ("answers", "cells") for suffix in ("csv", "md", "tex")
+    }

@@ -1,0 +1,50 @@
+"""Calls in fresh processes whose server is killed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+
+KILLED = """
+import operator, os, pickle, signal, threading, time
+from functools import partial
+from multiprocessing import forkserver
+from runners.host.process import FreshProcess, load_ahead
+
+def kill():
+    while forkserver._forkserver._forkserver_pid is None:
+        time.sleep(0.01)
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+
+if __name__ == "__main__":
+    load_ahead("torch")
+    add = pickle.dumps(partial(operator.add, 1, 2))
+    threading.Thread(target=kill).start()
+    first = FreshProcess(add)
+    first.ask_to_leave()
+    first.kill()
+    end = first.wait()
+    print(end.how, end.reason)
+    for _ in range(100):
+        end = FreshProcess(add).wait()
+        if end.how == "finished":
+            break
+        time.sleep(0.1)
+    print(pickle.loads(end.pickled))
+"""
+
+
+def test_a_fork_server_that_is_killed_as_it_starts_is_a_crash_and_the_next_start_works(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    first, second = ended.stdout.splitlines()
+    assert first.startswith("crashed no process could be started for the trial (")
+    assert second == "3"
