@@ -227,6 +227,36 @@ class Tuning:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Design:
+    """The choice of the trials that are run: ``full`` runs the grid, ``adaptive`` chooses from it.
+
+    The word alone stands for ``adaptive: true`` or ``adaptive: false``. The other keys go with ``adaptive``.
+    """
+
+    adaptive: bool = False
+    """Whether trials are chosen from the grid by what their results would tell, until the questions are
+    answered or the study budget is spent."""
+    best: Annotated[tuple[Annotated[int, values.compute], ...], RISING] = ()
+    """Levels at which the best configuration is asked for; all levels by default."""
+    indifference: Annotated[float, values.share] = 0.01
+    """Difference in error that counts as a tie."""
+    forecast: Annotated[int | None, values.compute] = None
+    """Compute at which the error of the best configuration is to be forecast."""
+    width: Annotated[float, values.positive_share] = 0.02
+    """Half of the 90 % interval that the forecast may have."""
+    confidence: Annotated[float, values.share_below_one] = 0.925
+    """Probability at which a question counts as answered."""
+
+    def clashes(self, given: Given) -> Clashes:
+        """Yield keys of an adaptive design that a full one has no use for."""
+        for key in ("best", "indifference", "forecast", "width", "confidence"):
+            if given(key) and not self.adaptive:
+                yield key, f"{key} goes with adaptive"
+        if given("width") and not given("forecast"):
+            yield "width", "width goes with forecast"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """Limits beyond which a cell is not worth its compute."""
 
@@ -365,6 +395,8 @@ class Declaration:
     """Blocks of cells."""
     exclude: tuple[Exclusion, ...] = ()
     """Rules that leave cells of the grid out."""
+    design: Design = field(default_factory=Design)
+    """The choice of the trials that are run."""
     tuning: Tuning | None = None
     """Numbers that are tuned before the grid runs."""
     training: Training
@@ -425,6 +457,10 @@ class Declaration:
                 "levels (training FLOPs of a trial), a study budget (study:) to choose them from, or both"
             )
             yield "budget", f"budget needs {wanted}"
+        strange = [level for level in self.design.best if self.levels and level not in self.levels]
+        if strange:
+            levels = ", ".join(map(format_flops, self.levels))
+            yield "design.best", f"design.best: {format_flops(strange[0])} is no level of the study: {levels}"
         if self.tuning is not None and self.study_flops is None:
             yield "tuning.share", "tuning.share is a share of the study budget: declare budget.study"
         if self.resources.auto and self.cluster is None:

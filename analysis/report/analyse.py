@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.answers.contrasts import Statement, contrasts, statements
 from analysis.answers.cost import Cost, by_level, totals
 from analysis.answers.crossover import crossovers
+from analysis.answers.design_course import by_design
 from analysis.answers.envelope import Envelope, envelopes
 from analysis.answers.equivalence import equivalences
 from analysis.answers.frontier import frontier
@@ -111,6 +112,7 @@ def analyse(study: StudyFrames) -> Analysis:
     best = frontier(draws)
     planned = with_budgets(plan, trials)
     if len(best):
+        best = by_design(best, study.events)
         best = _so_far(best.assign(planned=_planned_configurations(best, planned)), planned)
         left_out = pd.DataFrame() if study.imported else study.left_out
         best = with_scope(best, draws, plan=planned, left_out=left_out, rates=study.tuned_rates)

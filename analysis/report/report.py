@@ -29,6 +29,7 @@ from analysis.drawing.save_all import helpers, save_all
 from analysis.labels import budget_text, configuration_text, measured_text, percent_interval, plural
 from analysis.report import law_tables, page, tables
 from analysis.report.analyse import Analysis, analyse
+from analysis.report.design_tables import design_tables
 from analysis.report.study_frames import StudyFrames
 from analysis.report.table_files import put_in_place
 from analysis.report.table_files import save as save_table
@@ -84,6 +85,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
         figures, shown = draw_data(found, study), report_tables(found, study)
         if tuned is not None and len(tuned.tried):
             figures, shown = (*figures, *tuning_figures.figures(tuned)), (*shown, tables.tuning(tuned))
+        shown = (*shown, *design_tables(study.events))
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
             new = Path(scratch) / "new"

@@ -84,7 +84,7 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
         raise DeclaredKeyError("grid", _nothing(left_out, levels))
     _check_schedule(trials if tuning is None else (*tuning.trials, *trials))
     room = None if declaration.study_flops is None else declaration.study_flops - _sum(beside)
-    if room is not None and _cost(trials) > room:
+    if room is not None and _cost(trials) > room and not declaration.design.adaptive:
         fit = trim(trials, room)
         if declaration.fit == "refuse" or fit is None:
             raise DeclaredKeyError("budget.study", _too_dear(trials, beside, declaration, fit))

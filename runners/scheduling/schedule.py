@@ -152,6 +152,19 @@ class Schedule:
         self._draining = False
         self._pending: list[Instruction] = []
 
+    def add(self, tasks: Iterable[ScheduledTrial]) -> None:
+        """Add trials to those that wait."""
+        for task in tasks:
+            assert task.trial not in self._stories, "a trial is scheduled once"
+            state = State.BLOCKED if task.after else State.WAITING
+            story = _Story(task=task, state=state, set_aside=not task.train_flops, ahead_s=task.slot_s)
+            self._stories[task.trial] = story
+            self._counts[story.state] += 1
+            if task.after:
+                self._next[task.after] = task.trial
+            else:
+                self._queue(story)
+
     def see_nodes(self, nodes: Mapping[str, Amounts]) -> None:
         """Replace the cluster's nodes and their total resources."""
         self._nodes.see(nodes)
@@ -234,6 +247,11 @@ class Schedule:
         """Return the waiting trials, in the order in which they would start."""
         orders = sorted(order for queue in self._waiting.values() for order in queue)
         return [self._stories[trial].task for _, trial in orders]
+
+    def unfinished(self) -> list[str]:
+        """Return the trials that wait, run, or wait before a retry."""
+        ended = State.DONE, State.GIVEN_UP
+        return [trial for trial, story in self._stories.items() if story.state not in ended]
 
     def running(self) -> list[ScheduledTrial]:
         """Return the running trials."""

@@ -57,6 +57,9 @@ def load_declaration(path: Path) -> Declaration:
             (Tuning, "fields"): _tuned_fields,
         },
     )
+    root.spell_out(
+        "design", a_list="best", words={"adaptive": ("adaptive", True), "full": ("adaptive", False)}
+    )
     declaration = walk.read(root, Declaration)
     root.done()
     if root.sound("grid") and root.sound("exclude"):  # an earlier error may have left an axis incomplete
@@ -158,7 +161,7 @@ def _training(walk: Walk, root: Section, found: Mapping[str, Any]) -> Training:
 
 def _resources(walk: Walk, root: Section, _: Mapping[str, Any]) -> Resources:
     """Read the resources; with a cluster, amounts that are not declared are chosen."""
-    root.spell_out("resources", a_list="rules", words=("auto",))
+    root.spell_out("resources", a_list="rules", words={"auto": ("auto", True)})
     section = root.section("resources")
     declared = section is not None and any(map(section.has, ("cpus", "gpus", "nodes", "ranks")))
     defaults = Resources(auto=root.has("cluster") and not declared)

@@ -3,7 +3,7 @@
 import re
 from bisect import insort
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING
 from functools import partial
@@ -173,14 +173,17 @@ class Section:
         node = self._node(key, required=required)
         return None if node is None else self._inside(key, node)
 
-    def spell_out(self, key: str, *, a_list: str, words: tuple[str, ...]) -> None:
-        """Let a list stand for a section with that one key, and a word for one with that key at true."""
+    def spell_out(self, key: str, *, a_list: str, words: Mapping[str, tuple[str, bool]]) -> None:
+        """Let a list stand for a section with that one key, and a word for one with a key on or off."""
         node = self._values.get(key)
         name = a_list if isinstance(node, yaml.SequenceNode) else getattr(node, "value", None)
         if name == a_list or (isinstance(name, str) and name in words):
             assert node is not None
             around = node.start_mark, node.end_mark
-            value = node if name == a_list else yaml.ScalarNode("", "true", *around)
+            value = node
+            if name != a_list:
+                name, on = words[name]
+                value = yaml.ScalarNode("", str(on).lower(), *around)
             self._values[key] = yaml.MappingNode("", [(yaml.ScalarNode("", name, *around), value)], *around)
 
     def sections(self, key: str, *, required: bool = True) -> Iterator["Section"]:

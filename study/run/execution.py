@@ -17,7 +17,16 @@ from budgets.planning.plan import Plan, Trial
 from budgets.planning.trunks import before
 from runners.data.reading.cache import drop_idle
 from runners.scheduling.backend import Backend, Ended, Job
-from runners.scheduling.schedule import Done, EndBranches, GiveUp, Retry, Schedule, ScheduledTrial, Start
+from runners.scheduling.schedule import (
+    Done,
+    EndBranches,
+    GiveUp,
+    Retry,
+    Schedule,
+    ScheduledTrial,
+    Start,
+    State,
+)
 from runners.trials.loggers import Loggers
 from runners.trials.throughput import predict_s
 from runners.trials.trial import run_trial, take_part
@@ -171,25 +180,29 @@ class Execution(ABC):
         waiting = self._end_lost_branches(waiting)
         ids = {trial.trial_id for trial in waiting}
         measured = measured_throughput(self.study, self.plan)
-        self._schedule = Schedule(
-            (
-                ScheduledTrial(
-                    trial=trial.trial_id,
-                    predicted_s=predict_s(trial, measured),
-                    resources=needs(self.study, trial),
-                    nodes=trial.resources.nodes,
-                    train_flops=0 if self.ledger.has_reserved(trial.trial_id) else trial.paid_flops,
-                    after="" if self._can_start(trial) or trial.previous not in ids else trial.previous,
-                )
-                for trial in waiting
-            ),
-            retries=self.study.declaration.resources.retries,
-        )
+
+        def scheduled(trial: Trial) -> ScheduledTrial:
+            return ScheduledTrial(
+                trial=trial.trial_id,
+                predicted_s=predict_s(trial, measured),
+                resources=needs(self.study, trial),
+                nodes=trial.resources.nodes,
+                train_flops=0 if self.ledger.has_reserved(trial.trial_id) else trial.paid_flops,
+                after="" if self._can_start(trial) or trial.previous not in ids else trial.previous,
+            )
+
+        retries = self.study.declaration.resources.retries
+        self._schedule = Schedule(map(scheduled, waiting), retries=retries)
         backend = self.backend()
         here = self.site.look_around(self._schedule, backend)
         slots = here.slots
         self.event(f"{self.name}-started", slots=slots, trials=len(waiting))
-        while self._obey(backend):
+        while True:
+            further = self._further(slots)
+            ids.update(trial.trial_id for trial in further)
+            self._schedule.add([scheduled(trial) for trial in further])
+            if not self._obey(backend):
+                break
             here.look()
             if here.slots != slots:
                 slots = here.slots
@@ -210,6 +223,16 @@ class Execution(ABC):
         self._loggers.close()
         drop_idle()
 
+    def further(self, slots: int, waiting: Sequence[str], room_flops: int | None) -> Sequence[Trial]:  # noqa: ARG002
+        """Return trials to add to those that run and wait; none by default.
+
+        Args:
+            slots: Number of trials that could start.
+            waiting: Trials that have no result yet and are running or going to.
+            room_flops: FLOPs that are neither spent nor promised; None without a limit.
+        """
+        return ()
+
     @property
     def result(self) -> Result:
         """The trials without a result so far."""
@@ -224,6 +247,16 @@ class Execution(ABC):
     def folder(self, trial_id: str) -> Path:
         """Return a trial's folder."""
         return trial_folder(self.study, trial_id)
+
+    def _further(self, slots: int) -> Sequence[Trial]:
+        """Return trials to add where fewer wait or run than there are slots."""
+        waiting = self._schedule.unfinished()
+        free = max(1, slots) - len(waiting) + self._schedule.count(State.BLOCKED)
+        if free <= 0 or self._stopped:
+            return ()
+        room = self.room_flops
+        promised = sum(task.train_flops for task in self._schedule.waiting())
+        return self.further(free, waiting, None if room is None else room - promised)
 
     def _heed(self, backend: Backend) -> None:
         """Stop all running trials once the run was asked to stop."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from analysis.answers.design_course import CHOSEN, COURSE
 from budgets.book.ledger import read_entries, reserved
 from budgets.book.reconcile import reconcile
 from budgets.planning.plan import Plan, Trial
@@ -15,11 +16,13 @@ from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table,
 from runners.scheduling.backend import Backend
 from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone
 from study.declare.dump import dump_declaration
+from study.run.choosing import Chooser
 from study.run.execution import Execution, Result
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import Agenda, agenda
 from study.state.bookkeeping import book_left_behind
+from study.state.design import ALL_SLOTS, course
 from study.state.environment import environment
 from study.state.study import Study, plan_tables
 
@@ -53,6 +56,7 @@ class Run(Execution):
     ) -> None:
         super().__init__(study, plan, plan.trials, progress, site)
         self._only, self._retry_failed = only, retry_failed
+        self._chooser: Chooser | None = None
 
     def execute(self) -> Result:
         """Run every trial of the plan that has no result yet.
@@ -72,8 +76,11 @@ class Run(Execution):
             self.progress.say(
                 f"note: {len(todo.failed):,} failed in an earlier run; --retry-failed runs them again"
             )
-        if todo.to_run:
-            self.run(todo.to_run)
+        to_run: Sequence[Trial] = todo.to_run
+        if to_run and self.study.declaration.design.adaptive:
+            to_run = self._begin_choosing(todo)
+        if to_run:
+            self.run(to_run)
         self.write_tables()
         self._say_differences()
         return self.result
@@ -88,6 +95,40 @@ class Run(Execution):
         # Values that lost the tuning are trained no further.
         for trial_id in known - self.trials.keys():
             drop_milestone(self.folder(trial_id))
+
+    def further(self, slots: int, waiting: Sequence[str], room_flops: int | None) -> Sequence[Trial]:
+        """Choose further trials of an adaptive study, and write down why."""
+        if self._chooser is None:
+            return ()
+        decision = self._chooser.choose(
+            self.outcomes, self.failures, waiting, slots=slots, room_flops=room_flops
+        )
+        if decision is None:
+            return ()
+        picks = self._chooser.trials(decision, waiting)
+        for pick in picks.values():
+            self.event(CHOSEN, trial=pick.trial, cost_flops=pick.cost_flops, reason=pick.reason)
+        if decision.answers:
+            self.event(COURSE, **course(decision, self.ledger.spent_flops))
+        if decision.stop:
+            self.progress.say(f"no further trial is chosen: {decision.stop}")
+        return [self._chooser.planned(trial) for trial in picks]
+
+    def _begin_choosing(self, todo: Agenda) -> list[Trial]:
+        """Return the trials that an adaptive study goes on with: those chosen before, else the next ones."""
+        may_run = {trial.trial_id for trial in todo.to_run}
+        kept = [
+            trial for trial in self.plan.trials
+            if trial.trial_id in may_run or trial.trial_id in todo.finished or trial.trial_id in todo.failed
+        ]  # fmt: skip
+        self._chooser = Chooser(self.study, kept)
+        begun = self._chooser.begun()
+        chosen = [trial for trial in todo.to_run if trial.trial_id in begun]
+        return chosen or list(self.further(self._first_slots(), (), self.room_flops))
+
+    def _first_slots(self) -> int:
+        """Return the number of trials to choose before the slots are known: the first round, or one."""
+        return 1 if self.outcomes else ALL_SLOTS
 
     def backend(self) -> Backend:
         """Return the site's backend."""
@@ -148,7 +189,8 @@ class Run(Execution):
             if entry.entry == "spent" and entry.what not in ids
         }
         ahead = sum(t.paid_flops for t in self.plan.trials if not self.ledger.has_spent(t.trial_id))
-        if cap is not None and others and self.ledger.spent_flops + ahead > cap:
+        chosen = self.study.declaration.design.adaptive  # within what is left
+        if cap is not None and others and not chosen and self.ledger.spent_flops + ahead > cap:
             raise ValueError(
                 f"{self.ledger.path} holds {format_flops(sum(others.values()))} of {len(others)} trials "
                 f"that are not in this declaration, and {format_flops(ahead)} are still to run: more than "

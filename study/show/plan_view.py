@@ -42,6 +42,7 @@ def plan_lines(
     if several_sizes:
         yield "cells that differ in size alone share a row; --format csv lists all, --explain CELL shows one"
     yield from _left_out(plan)
+    yield from _design(declaration, plan)
     yield from _tuning(plan)
     for charge in plan.charges:
         yield f"charged once: {format_flops(charge.train_flops)} for the quality score ({charge.what})"
@@ -116,6 +117,21 @@ def _left_out(plan: Plan) -> Iterator[str]:
         yield f"left out: {more:,} cells more; --format csv lists them all"
 
 
+def _design(declaration: Declaration, plan: Plan) -> Iterator[str]:
+    if not declaration.design.adaptive:
+        return
+    from study.state.design import first_round  # noqa: PLC0415 - pandas and numpy, which other plans do without
+
+    picks = first_round(declaration, plan).picks
+    cap = plan.train_flops if plan.study_flops is None else min(plan.train_flops, plan.study_flops)
+    yield (
+        f"adaptive design: the first round has {len(picks):,} trials, "
+        f"{format_flops(sum(pick.cost_flops for pick in picks))}; "
+        f"the study costs {format_flops(cap)} at most. "
+        "Further trials of the grid are chosen by what their results would tell"
+    )
+
+
 def _tuning(plan: Plan) -> Iterator[str]:
     tuning = plan.tuning
     if tuning is None:
@@ -151,8 +167,9 @@ def _totals(
     if plan.study_flops is None:
         yield f"{declaration.name}: {total}; no study budget"
     else:
-        left = format_flops(plan.study_flops - plan.train_flops)
-        yield f"{declaration.name}: {total}; study budget {format_flops(plan.study_flops)}, {left} left"
+        over = plan.train_flops - plan.study_flops
+        left = f"{format_flops(over)} less" if over > 0 else f"{format_flops(-over)} left"
+        yield f"{declaration.name}: {total}; study budget {format_flops(plan.study_flops)}, {left}"
     evaluation = f"evaluation, beside the budget: {format_flops(plan.evaluation_flops)}"
     if declaration.cluster is None:
         slot = format_seconds(sum(seconds(trial) for trial in plan.trials))

@@ -79,6 +79,7 @@ def _lines(standing: Standing) -> Iterator[str]:
     held = standing.reserved_flops
     reserved = f"; {format_flops(held)} more reserved for started trials" if held else ""
     yield f"{format_flops(spent)} spent{declared}{reserved}"
+    yield from standing.design
     if standing.wasted_flops:
         yield f"{format_flops(standing.wasted_flops)} of it was lost to crashes and repeated"
     if standing.slots is not None:

@@ -34,6 +34,7 @@ from runners.results import (
 from runners.trials.trial_files import MIDWAY
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from study.state.begun import begun
+from study.state.design import not_chosen
 from study.state.environment import own_version
 from study.state.imported import Imported
 from study.state.study import Study, counted_models
@@ -111,7 +112,8 @@ def study_frames(study: Study) -> StudyFrames:
     folder = study.folder
     if not (folder / "plan.parquet").exists():
         raise ValueError(f"{folder} has no results; run `python -m study run {study.word}` first")
-    plan = read_table(folder / "plan.parquet")
+    planned = read_table(folder / "plan.parquet")
+    plan = planned[~not_chosen(study.declaration, folder, planned)]
     results = _table_or_empty(study, "results.parquet", RESULT_COLUMNS)
     missing = plan[~plan["trial"].isin(results["trial"])]
     cluster = study.declaration.cluster

@@ -14,6 +14,7 @@ from budgets.book.ledger import read_entries, reserved, spent_flops
 from budgets.planning.price import Range
 from budgets.quantity import format_count, format_flops
 from runners.results import read_json_lines, read_table
+from study.state.design import answer_lines, not_chosen
 from study.state.forecast import Ahead, time_left
 from study.state.running import Level, Running, running_trial
 from study.state.study import Study
@@ -57,6 +58,8 @@ class Standing:
         slots_busy: Share of the last run's slot time in use, up to now or to its last event; None before the
             first run.
         left_s: Forecast of the remaining seconds; None if no trial is left.
+        design: Answers of an adaptive design so far and its open questions, one per line; its trials that
+            were not chosen are not counted in ``levels``.
     """
 
     study: str
@@ -74,6 +77,7 @@ class Standing:
     slots: int | None
     slots_busy: float | None
     left_s: Range | None
+    design: tuple[str, ...]
 
 
 def read_standing(study: Study) -> Standing:
@@ -83,8 +87,10 @@ def read_standing(study: Study) -> Standing:
         ValueError: The study has not been run, or one of its files is damaged.
     """
     folder = study.folder
-    plan = _planned(study)
+    planned = _planned(study)
     events = read_json_lines(folder / "events.jsonl")
+    apart = not_chosen(study.declaration, folder, planned)
+    plan = planned[~apart].reset_index(drop=True)
     entries = read_entries(folder / "ledger.jsonl")
     holder = running_now(folder)
     this_run = _last_run(events)
@@ -128,7 +134,7 @@ def read_standing(study: Study) -> Standing:
             for trial, state in states.items()
             if state.stage is Stage.FAILED
         ),
-        planned_flops=sum(map(int, plan["paid_flops"])),
+        planned_flops=sum(map(int, planned["paid_flops"])),
         spent_flops=spent_flops(entries),
         reserved_flops=sum(held.values()),
         wasted_flops=sum(entry.train_flops for entry in entries if entry.entry == "wasted"),
@@ -136,6 +142,7 @@ def read_standing(study: Study) -> Standing:
         slots=slots,
         slots_busy=busy,
         left_s=_left(rows, ahead, events, running, slots=slots or 1),
+        design=tuple(answer_lines(events, planned[apart])),
     )
 
 

@@ -48,6 +48,7 @@ tuning:
   seeds: [7]
   metric: imagenet/top5
 loggers: [tensorboard, wandb]
+design: {adaptive: true, best: [300 GFLOP], indifference: 2%, forecast: 3 TFLOP, width: 1%, confidence: 95%}
 """
 
 

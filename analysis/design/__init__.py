@@ -1,0 +1,1 @@
+"""Adaptive design: which trials to run next, from the results so far."""

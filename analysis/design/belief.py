@@ -1,0 +1,241 @@
+"""Joint draws of the true errors of all cells of a grid, run or not.
+
+Along a curve the error is a law plus a discrepancy, and a run is the error plus its noise:
+
+    f(x) = law(x; slope, x₀, E, A) + d(x),   run = f(x) + N(0, v)
+    cov(d(x), d(x')) = s²·(½·[x = x'] + ½·min(ln x/x₁, ln x'/x₁)),   x₁ the smallest x
+
+The law has one of two forms of ``analysis.laws.forms``: the power law with floor and shift, and, if the error
+of chance is known, the bounded law. Slope, x₀ and E lie on a coarse grid. Around a point of the grid the
+law is linear in A and, to first order, in the others' deviations, all normal. So f is normal, with mean,
+covariance and evidence in closed form. The belief about a curve is the mixture over the grid, weighted by
+the evidence and by shares that all curves of a family have in common:
+
+* The shares are estimated from all curves by expectation maximisation (Kiefer and Wolfowitz 1956), most of
+  them kept uniform. A curve with few runs takes its shape from its family.
+* The evidence of the whole family weighs the values of s. Evidence is the product of the densities of each
+  result given those before it, so cells without a run are as wide as forecasts of results have missed.
+* The noise of runs is measured between seeds in units of the counting noise, and shrunk towards the pooled
+  noise (``analysis.cells.moderated``) and a weak prior. Each draw stretches a curve by √(ν/χ²ν).
+
+The draws are Matheron's: a draw of the prior, moved by the gain times (data − drawn data).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.cells.moderated import moderated
+
+Floats = NDArray[np.float64]
+
+SLOPES = np.geomspace(0.12, 1.2, 4)
+"""Slopes of the power law at the middle of the grid's compute."""
+STEEPNESS = np.geomspace(0.4, 2.2, 4)
+"""α of the bounded law."""
+# x₀ of the power law, besides 0, and of the bounded law: from and to so many times the smallest and the
+# largest x, in steps of at most so much.
+_SHIFTED, _SHIFTS = (1.0, 1 / 6), 4.2
+_MIDDLES, _MIDPOINTS = (1 / 20, 1.0), 5.0
+FLOORS = (0.15, 0.4, 0.65)
+"""Values of E, in units of the scale of the error."""
+DISCREPANCIES = (0.004, 0.01, 0.02, 0.04)
+"""Values of s, in units of the scale of the error."""
+_HEIGHT = (0.35, 0.30)  # mean and standard deviation of the prior of A, in units of the scale
+_KEPT_UNIFORM, _ROUNDS = 0.75, 6
+_WHITE, _WALK = 0.5, 0.5
+_STEP_FLOOR, _STEP_SLOPE, _STEP_SHIFT = 0.13, 1.4, 2.0
+# Prior of the noise of a run: so many times the counting noise and at least so many parts of the scale.
+_PRIOR_NOISE, _PRIOR_SD, _PRIOR_FREEDOM = 1.5, 0.008, 4.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """The runs of a family of curves at some points each.
+
+    Attributes:
+        x: Training FLOPs of the points, shape (curves, points).
+        runs: Number of runs, shape (curves, points).
+        error: Mean error of the runs; any number without runs, shape (curves, points).
+        squares: Sum of squared deviations of runs from the mean of their point, shape (curves, points).
+        images: Images that the error is counted over; NaN if it counts none.
+        chance: Error of chance; NaN if unknown.
+        scale: Scale of the error: 1 for a fraction, or the largest loss.
+        highest: Highest possible error: 1 for a fraction, infinite for a loss.
+    """
+
+    x: Floats
+    runs: Floats
+    error: Floats
+    squares: Floats
+    images: float
+    chance: float
+    scale: float
+    highest: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Belief:
+    """Joint draws of the true errors.
+
+    Attributes:
+        draws: Shape (draws, curves, points).
+        noise: Variance of one run, shape (curves, points).
+    """
+
+    draws: Floats
+    noise: Floats
+
+
+def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -> Belief:
+    """Draw the true errors of all points of a family."""
+    noise, freedom = _noise(measured)
+    shapes = _Shapes.of(measured)
+    seen = measured.runs > 0
+    # Points without runs: the residual is zero and the variance so large that they carry no information.
+    apart = np.where(seen, noise / np.maximum(measured.runs, 1.0), 1e4 * measured.scale**2)
+    residual = np.where(seen, measured.error - shapes.middle, 0.0)
+    along = np.log(measured.x / measured.x.min())
+    walked = np.minimum(along[:, :, None], along[:, None, :])
+    beside = _WHITE * np.eye(along.shape[1]) + _WALK * walked
+    sigmas = measured.scale * np.array(DISCREPANCIES)
+    law = np.einsum("gcpk,gcqk->gcpq", shapes.columns, shapes.columns)
+    prior = law[None] + (sigmas**2)[:, None, None, None, None] * beside
+    inverse = np.linalg.inv(prior + apart[..., None] * np.eye(apart.shape[1]))
+    pull = np.einsum("hgcpq,gcq->hgcp", inverse, residual)
+    # The determinant of the inverse is the inverse of the determinant.
+    evidence = 0.5 * np.linalg.slogdet(inverse)[1] - 0.5 * (residual * pull).sum(axis=-1)
+    weights, by_sigma = _weights(evidence, np.asarray(seen.any(axis=1)))
+    gains = (prior @ inverse) * seen[:, None, :]
+    centre = shapes.middle + np.einsum("hgcpq,gcq->hgcp", gains, residual)
+
+    curves, points = measured.x.shape
+    sigma = generator.choice(len(sigmas), size=draws, p=by_sigma)
+    ahead = np.cumsum(weights, axis=1)
+    chosen = np.empty((draws, curves), dtype=np.intp)
+    uniform = generator.random((draws, curves))
+    for h in range(len(sigmas)):
+        here = sigma == h
+        chosen[here] = (uniform[here][:, None, :] > ahead[h][None]).sum(axis=1)
+    chosen = np.minimum(chosen, len(shapes.middle) - 1)
+    each = np.arange(curves)[None, :]
+    path = np.einsum(
+        "scpk,sck->scp", shapes.columns[chosen, each], generator.standard_normal((draws, curves, 4))
+    )
+    loose = np.einsum("cpq,scq->scp", np.linalg.cholesky(beside),
+                      generator.standard_normal((draws, curves, points)))  # fmt: skip
+    path += sigmas[sigma][:, None, None] * loose
+    drawn = path + np.where(seen, np.sqrt(apart), 0.0) * generator.standard_normal((draws, curves, points))
+    here = sigma[:, None]
+    spread = path - np.einsum("scpq,scq->scp", gains[here, chosen, each], drawn)
+    stretch = np.sqrt(freedom / generator.chisquare(freedom, size=(draws, curves)))
+    found = centre[here, chosen, each] + stretch[:, :, None] * spread
+    return Belief(draws=np.clip(found, 0.0, measured.highest), noise=noise)
+
+
+def _weights(evidence: Floats, known: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Return the weights of the shapes for each s and curve, shape (s, shapes, curves), and those of s."""
+    shapes = evidence.shape[1]
+    top = evidence.max(axis=1, keepdims=True)
+    likelihood = np.exp(evidence - top)
+    shared = np.full((len(evidence), shapes, 1), 1 / shapes)
+    for _ in range(_ROUNDS if known.any() else 0):
+        each = shared * likelihood
+        each /= each.sum(axis=1, keepdims=True)
+        mean = each[:, :, known].mean(axis=2, keepdims=True)
+        shared = _KEPT_UNIFORM / shapes + (1 - _KEPT_UNIFORM) * mean
+    each = shared * likelihood
+    total = each.sum(axis=1, keepdims=True)
+    whole = (np.log(total) + top)[:, 0, :].sum(axis=1)
+    by_sigma = np.exp(whole - whole.max())
+    return each / total, by_sigma / by_sigma.sum()
+
+
+def _noise(measured: Measured) -> tuple[Floats, Floats]:
+    """Return the variance of a run, shape (curves, points), and its degrees of freedom, shape (curves, 1)."""
+    runs, seen = measured.runs, measured.runs > 0
+    typical = measured.error[seen].mean() if seen.any() else measured.scale / 2
+    error = np.where(seen, measured.error, typical)
+    if np.isfinite(measured.images):
+        # Two right and two wrong answers are added (Agresti and Coull 1998).
+        share = (error * measured.images + 2.0) / (measured.images + 4.0)
+        unit = share * (1.0 - share) / measured.images
+    else:
+        unit = np.full_like(error, (0.005 * measured.scale) ** 2)
+    expected = np.maximum(_PRIOR_NOISE**2, (_PRIOR_SD * measured.scale) ** 2 / unit.mean())
+    squares = (measured.squares / unit).sum(axis=1)
+    freedom = np.maximum(runs - 1.0, 0.0).sum(axis=1)
+    total = freedom.sum()
+    ratio, degrees = np.full(len(runs), np.sqrt(expected)), np.full(len(runs), np.inf)
+    if total and squares.any():
+        ratio, degrees = moderated(squares, freedom)
+    degrees = np.minimum(degrees, total) + _PRIOR_FREEDOM
+    variance = (ratio**2 * (degrees - _PRIOR_FREEDOM) + expected * _PRIOR_FREEDOM) / degrees
+    if np.isfinite(measured.images):
+        variance = np.maximum(variance, 1.0)
+    return unit * variance[:, None], degrees
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shapes:
+    """Laws of every form, slope, x₀ and E of the grid, and their derivatives times prior standard deviations.
+
+    Slope, x₀ and E deviate from the grid by about half its step, to first order, so the grid may be coarse.
+
+    Attributes:
+        middle: Prior mean of the law, shape (shapes, curves, points).
+        columns: Derivatives by A, E, slope and x₀ times the prior deviations, (shapes, curves, points, 4).
+    """
+
+    middle: Floats
+    columns: Floats
+
+    @classmethod
+    def of(cls, measured: Measured) -> "_Shapes":
+        x, scale = measured.x, measured.scale
+        unit = np.sqrt(x.min() * x.max())
+        middles, columns = [], []
+
+        def add(
+            law: Callable[[float, float, float], Floats], slope: float, shift: float, height: Floats
+        ) -> None:
+            # Differences by half a step of the grid, to both sides.
+            for floor in FLOORS:
+                middles.append(scale * law(slope, shift, floor))
+                by_floor = (
+                    law(slope, shift, floor + _STEP_FLOOR) - law(slope, shift, floor - _STEP_FLOOR)
+                ) / 2
+                by_slope = (
+                    law(slope * _STEP_SLOPE, shift, floor) - law(slope / _STEP_SLOPE, shift, floor)
+                ) / 2
+                by_shift = (
+                    law(slope, shift * _STEP_SHIFT, floor) - law(slope, shift / _STEP_SHIFT, floor)
+                ) / 2
+                columns.append(scale * np.stack([height, by_floor, by_slope, by_shift], axis=-1))
+
+        def power(slope: float, shift: float, floor: float) -> Floats:
+            # As in ``analysis.laws.forms``: α such that the slope at x = unit is the given one.
+            alpha = slope * (1 + shift / unit)
+            return np.asarray(floor + _HEIGHT[0] * ((x + shift) / (unit + shift)) ** -alpha)
+
+        def bounded(slope: float, half: float, floor: float) -> Floats:
+            top = measured.chance / scale
+            return np.asarray(floor + (top - floor) / (1 + (x / half) ** slope))
+
+        for slope in SLOPES:
+            for shift in (0.0, *_spaced(x, _SHIFTED, _SHIFTS)):
+                height = (power(slope, shift, 0.0)) / _HEIGHT[0] * _HEIGHT[1]
+                add(power, slope, shift, height)
+        if np.isfinite(measured.chance):
+            for slope in STEEPNESS:
+                for half in _spaced(x, _MIDDLES, _MIDPOINTS):
+                    add(bounded, slope, half, np.zeros_like(x))
+        return cls(middle=np.array(middles), columns=np.array(columns))
+
+
+def _spaced(x: Floats, reach: tuple[float, float], step: float) -> list[float]:
+    low, high = float(x.min()) * reach[0], float(x.max()) * reach[1]
+    count = 1 + int(np.ceil(np.log(max(high / low, step)) / np.log(step)))
+    return [float(one) for one in np.geomspace(low, max(high, low * step), count)]

@@ -1,0 +1,150 @@
+"""The grid of a study as families of curves: the points that may be run and those that are asked about."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.cells.bootstrap import curve_numbers
+from analysis.cells.chance import chance_error
+from analysis.cells.pareto import SAME_COST
+from analysis.cells.table import Trials, budgets, is_loss, records
+from analysis.design.belief import Measured
+from analysis.labels import configuration_text
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """The curves of one regime.
+
+    Attributes:
+        regime: The regime.
+        names: Text of each curve.
+        x: Training FLOPs of the points of each curve, shape (curves, points).
+        rows: Rows of the grid that belong to the family.
+        curve: Curve of each of these rows.
+        point: Point of each of these rows.
+        asked: Computes at which the best is asked for, ascending.
+        columns: Point at which each curve is read for each of these; −1 if it does not take part, shape
+            (asked, curves).
+        target: Point at which each curve is read for the forecast, −1 if there is none, shape (curves,).
+    """
+
+    regime: str
+    names: tuple[str, ...]
+    x: Floats
+    rows: Indices
+    curve: Indices
+    point: Indices
+    asked: tuple[float, ...]
+    columns: Indices
+    target: Indices
+
+    def values(self, draws: Floats, columns: Indices) -> Floats:
+        """Return the draws of all curves at one point each; infinite for curves that do not take part."""
+        taken = draws[:, np.arange(len(columns)), np.maximum(columns, 0)]
+        return np.where(columns >= 0, taken, np.inf)
+
+    def measured(self, trials: Trials, grid: pd.DataFrame) -> Measured:
+        """Return the runs so far at the points of the family."""
+        shape = self.x.shape
+        error = grid["trial"].map(trials.frame.set_index("trial")["error"]).to_numpy(np.float64)[self.rows]
+        known = np.isfinite(error)
+        place = self.curve[known] * shape[1] + self.point[known]
+        total = shape[0] * shape[1]
+        runs = np.bincount(place, minlength=total).astype(np.float64)
+        sums = np.bincount(place, error[known], minlength=total)
+        mean = sums / np.maximum(runs, 1.0)
+        off = (error[known] - mean[place]) ** 2
+        squares = np.bincount(place, off, minlength=total).astype(np.float64)
+        images = trials.frame["images"].to_numpy(np.float64)
+        loss = is_loss(trials.metric)
+        return Measured(
+            x=self.x, runs=runs.reshape(shape), error=mean.reshape(shape), squares=squares.reshape(shape),
+            images=float(np.median(images)) if len(images) else float("nan"),
+            chance=chance_error(trials.metric),
+            scale=float(error[known].max()) if loss and known.any() else 1.0,
+            highest=np.inf if loss else 1.0,
+        )  # fmt: skip
+
+
+def layouts(grid: pd.DataFrame, *, best: Sequence[float] | None, forecast: float | None) -> Iterator[Layout]:
+    """Yield the family of each regime.
+
+    Args:
+        grid: Planned trials, with the columns of a plan.
+        best: Computes at which the best is asked for; every level of the grid if empty; None if it is not
+            asked.
+        forecast: Compute of the forecast; None without one.
+    """
+    cells = grid.assign(budget=budgets(grid))
+    for regime, here in cells.groupby("regime", sort=True):
+        rows = np.flatnonzero((grid["regime"] == regime).to_numpy())
+        curve = curve_numbers(here)
+        yield (_levels if regime == "fixed-compute" else _computes)(here, rows, curve, best, forecast)
+
+
+def _levels(
+    here: pd.DataFrame, rows: Indices, curve: Indices, best: Sequence[float] | None, forecast: float | None
+) -> Layout:
+    budget = here["budget"].to_numpy(np.float64)
+    levels, point = np.unique(budget, return_inverse=True)
+    curves = int(curve.max()) + 1
+    cell = np.zeros((curves, len(levels)), dtype=bool)
+    cell[curve, point] = True
+    places = [] if best is None else [
+        place for place, level in enumerate(levels)
+        if not best or any(level / SAME_COST <= one <= level * SAME_COST for one in best)
+    ]  # fmt: skip
+    x = np.append(levels, [] if forecast is None else [forecast])
+    return Layout(
+        regime="fixed-compute", names=_names(here, curve), x=np.tile(x, (curves, 1)), rows=rows, curve=curve,
+        point=np.asarray(point, dtype=np.intp), asked=tuple(float(levels[place]) for place in places),
+        columns=np.array([np.where(cell[:, place], place, -1) for place in places], dtype=np.intp).reshape(
+            len(places), curves
+        ),
+        target=np.full(curves, -1 if forecast is None else len(levels)),
+    )  # fmt: skip
+
+
+def _computes(
+    here: pd.DataFrame, rows: Indices, curve: Indices, best: Sequence[float] | None, forecast: float | None
+) -> Layout:
+    """Return a family whose curves have computes of their own; the best is asked for at given computes.
+
+    A curve that ends below a compute is read at its largest cell: more of it can't be spent.
+    """
+    flops = here["train_flops"].to_numpy(np.float64)
+    mean = pd.Series(flops).groupby([curve, here["budget"].to_numpy()]).mean()
+    own = [mean[each].sort_index() for each in range(int(curve.max()) + 1)]
+    most = max(len(one) for one in own)
+    place_of = {
+        (each, budget): place for each, one in enumerate(own) for place, budget in enumerate(one.index)
+    }
+    point = np.array([place_of[key] for key in zip(curve, here["budget"], strict=True)], dtype=np.intp)
+    asked = np.array([] if best is None else sorted(best or np.unique(mean.to_numpy())))
+    at = np.append(asked, [] if forecast is None else [forecast])
+    x = np.array([np.concatenate([np.pad(one, (0, most - len(one)), mode="edge"), at]) for one in own])
+    columns = np.full((len(at), len(own)), -1, dtype=np.intp)
+    for each, one in enumerate(own):
+        for row, compute in enumerate(at):
+            if compute >= one.iloc[-1] / SAME_COST and row < len(asked):
+                columns[row, each] = len(one) - 1
+            elif compute >= one.iloc[0] / SAME_COST:
+                columns[row, each] = most + row
+    return Layout(
+        regime=str(here["regime"].iloc[0]), names=_names(here, curve), x=x, rows=rows, curve=curve,
+        point=point, asked=tuple(asked.tolist()), columns=columns[: len(asked)], target=columns[-1] if
+        forecast is not None else np.full(len(own), -1),
+    )  # fmt: skip
+
+
+def _names(here: pd.DataFrame, curve: Indices) -> tuple[str, ...]:
+    first = here.iloc[np.unique(curve, return_index=True)[1]]
+    without = "subset_size" if str(here["regime"].iloc[0]) == "one-epoch" else ""
+    return tuple(configuration_text(cell, without=without) for cell in records(first))

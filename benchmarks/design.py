@@ -1,0 +1,266 @@
+"""FLOPs that adaptive designs save, and the honesty of their verdicts, by replaying known grids.
+
+Run ``python benchmarks/design.py`` from the root of the checkout; ``--repeats 4 --studies 20`` is a quick
+version, and ``--only PART`` runs one part. Its parts:
+
+* ``small``: the embedded study's grid, in random orders of its seeds. The verdict at each level must be
+  that of the full grid; a tie must hold the full grid's leader and be led by one of its members. It is
+  priced by training FLOPs, then by trunks: a curve's run pays the constant part of its levels once.
+* ``made-up``: simulated grids with known answers (``tests/analysis/made_up_designs.py`` and
+  ``made_up_coverage.py``): clear verdicts that are wrong, and intervals of the leaders that hold the truth.
+* ``paper``: the paper's digitised one-epoch curves, with single runs: FLOPs until the leaders of the full
+  curves are named, or others within a point of them.
+* ``cost``: processor time of a decision over 100, 2,000 and 20,000 trials.
+
+The last lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
+"""
+
+import argparse
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from analysis.answers.frontier import frontier
+from analysis.cells.bootstrap import cell_draws, curve_numbers
+from analysis.cells.table import budgets, records, tidy
+from analysis.design.adaptive import Ask, Decision, Mask, Price, decide
+from analysis.labels import configuration_text
+from tests.analysis.made_up_coverage import study
+from tests.analysis.made_up_designs import grid
+from tests.analysis.paper_curves import families
+
+ROOT = Path(__file__).resolve().parents[1]
+METRIC = "held-out/top1"
+COOLDOWN = 0.2
+SLOTS = 2
+POINT = 0.01
+
+Line = tuple[str, float, str, bool]
+Truth = Callable[[Mapping[str, Any], float], float]
+
+
+def main() -> int:
+    """Run the benchmark and return the exit code."""
+    parser = argparse.ArgumentParser(description="Measure what adaptive designs save and how right they are.")
+    parser.add_argument("--repeats", type=int, default=20, help="orders of seeds of the embedded study (20)")
+    parser.add_argument("--studies", type=int, default=200, help="simulated grids of each kind (200)")
+    parser.add_argument("--only", choices=["small", "made-up", "paper", "cost"], help="run one part")
+    options = parser.parse_args()
+    parts: dict[str, Callable[[], list[Line]]] = {
+        "small": lambda: _small(options.repeats),
+        "made-up": lambda: _made_up(options.studies),
+        "paper": _paper,
+        "cost": _cost,
+    }
+    lines: list[Line] = []
+    for name, part in parts.items():
+        if options.only in (None, name):
+            began = time.process_time()
+            lines += part()
+            print(f"{name}: {time.process_time() - began:.0f} s of processor time\n", flush=True)
+    for name, value, target, good in lines:
+        print(f"{name} {value:.3f} {target} {'pass' if good else 'fail'}")
+    return 0 if all(line[-1] for line in lines) else 1
+
+
+def replay(
+    results: pd.DataFrame, *, metric: str, ask: Ask, price: Price | None = None
+) -> tuple[Decision, float, pd.DataFrame]:
+    """Run a design on a grid whose results are known.
+
+    Returns:
+        Its last decision, the share of the grid's FLOPs that it spent, and the results that it saw.
+    """
+    done: list[str] = []
+    spent = 0.0
+    while True:
+        seen = results[results["trial"].isin(done)]
+        decision = decide(tidy(seen, metric=metric), results, ask=ask, slots=SLOTS, price=price)
+        if decision.stop:
+            return decision, spent / float(results["train_flops"].sum()), seen
+        done += [pick.trial for pick in decision.picks]
+        spent += sum(pick.cost_flops for pick in decision.picks)
+
+
+def trunk_price(results: pd.DataFrame) -> Price:
+    """Return the price of trials whose curve and seed share a trunk, whose constant part is paid once."""
+    flops = results["train_flops"].to_numpy(np.float64)
+    curve = curve_numbers(results.assign(budget=budgets(results)))
+    trunk = curve * 1000 + results["seed"].to_numpy(np.intp)
+
+    def price(taken: Mask) -> np.ndarray:
+        reached = np.zeros(int(trunk.max()) + 1)
+        np.maximum.at(reached, trunk[taken], flops[taken])
+        return COOLDOWN * flops + (1 - COOLDOWN) * np.maximum(0.0, flops - reached[trunk])
+
+    return price
+
+
+def _small(repeats: int) -> list[Line]:
+    results = pd.read_parquet(ROOT / "results" / "small" / "results.parquet")
+    full = records(frontier(cell_draws(tidy(results, metric=METRIC), question="best")))
+    lines = []
+    for name, target in (("plain", 0.5), ("trunks", 0.35)):
+        shares, agreed = [], []
+        for repeat in range(repeats):
+            shuffled = _shuffled(results, np.random.default_rng(repeat))
+            price = trunk_price(shuffled) if name == "trunks" else None
+            decision, share, _ = replay(shuffled, metric=METRIC, ask=Ask(), price=price)
+            shares.append(share)
+            same = [_same(row, decision) for row in full]
+            agreed.append(all(same))
+            print(f"  {name} {repeat}: {share:.0%} of the FLOPs, same verdicts {same}", flush=True)
+        lines += [
+            (f"small_{name}_share", float(np.mean(shares)), f"<={target}", float(np.mean(shares)) <= target),
+            (f"small_{name}_largest_share", max(shares), "told", True),
+            (f"small_{name}_same_verdicts", float(np.mean(agreed)), ">=1", all(agreed)),
+        ]
+    return lines
+
+
+def _shuffled(results: pd.DataFrame, generator: np.random.Generator) -> pd.DataFrame:
+    """Return the results with the seeds of each curve renumbered at random, in the order of a plan."""
+    curve = curve_numbers(results.assign(budget=budgets(results)))
+    orders = [generator.permutation(int(results["seed"].max()) + 1) for _ in range(int(curve.max()) + 1)]
+    seed = [int(orders[each][seed]) for each, seed in zip(curve, results["seed"], strict=True)]
+    ordered = results.assign(seed=seed, curve=curve).sort_values(["curve", "level_flops", "seed"])
+    return ordered.drop(columns="curve").reset_index(drop=True)
+
+
+def _same(row: Mapping[str, Any], decision: Decision) -> bool:
+    """Return whether a design agrees with the full grid's verdict at a level."""
+    answer = next(one for one in decision.answers if one.flops == row["flops"])
+    leader = configuration_text(row)
+    if row["verdict"] == "clear":
+        return answer.verdict == "clear" and answer.leader == leader
+    return answer.verdict == "tie" and leader in answer.tied and answer.leader in str(row["tied"]).split("; ")
+
+
+def _made_up(studies: int) -> list[Line]:
+    lines = []
+    for kind in ("designs", "floor", "broken", "shifted"):
+        found = defaultdict[str, list[float]](list)
+        for number in range(studies):
+            results, truth = _simulated(kind, number)
+            decision, share, _ = replay(results, metric=METRIC, ask=Ask())
+            found["share"].append(share)
+            _judge(results, truth, decision, found)
+            _forecast(results, truth, found)
+        wrong, held, forecast = (
+            float(np.mean(found[what] or [0.0])) for what in ("wrong", "held", "forecast")
+        )
+        print(
+            f"  {kind}: {np.mean(found['share']):.0%} of the FLOPs, {np.mean(found['clear']):.0%} clear, "
+            f"the best is among the tied in {np.mean(found['tied']):.1%}, its distance to the leader is at "
+            f"most {max(found['regret']):.3f}, the best was dropped in {np.mean(found['dropped']):.1%}",
+            flush=True,
+        )
+        lines += [
+            (f"clear_but_wrong_{kind}", wrong, "<=0.10", wrong <= 0.10),  # noqa: PLR2004
+            (f"interval_{kind}", held, ">=0.85", held >= 0.85),  # noqa: PLR2004
+            (f"forecast_{kind}", forecast, ">=0.85", forecast >= 0.85),  # noqa: PLR2004
+        ]
+    return lines
+
+
+def _simulated(kind: str, number: int) -> tuple[pd.DataFrame, Truth]:
+    if kind == "designs":
+        made = grid(number)
+        return made.results, lambda row, flops: made.truth[str(row["architecture"])](flops)
+    curves = study(kind, number)  # type: ignore[arg-type]
+    return curves.results, lambda row, flops: float(curves.at(row, np.array([flops]))[0])
+
+
+def _judge(results: pd.DataFrame, truth: Truth, decision: Decision, found: dict[str, list[float]]) -> None:
+    for answer in decision.answers:
+        here = records(results[results["level_flops"] == answer.flops])
+        errors = {configuration_text(row): truth(row, answer.flops) for row in here}
+        best = min(errors, key=lambda name: errors[name])
+        if answer.verdict == "clear":
+            found["wrong"].append(answer.leader != best)
+        found["clear"].append(answer.verdict == "clear")
+        found["tied"].append(best in answer.tied)
+        found["dropped"].append(best in answer.dropped)
+        found["held"].append(answer.low <= errors[answer.leader] <= answer.high)
+        found["regret"].append(errors[answer.leader] - errors[best])
+
+
+def _forecast(results: pd.DataFrame, truth: Truth, found: dict[str, list[float]]) -> None:
+    """Forecast the lowest true error at the largest level from the levels below it."""
+    top = float(results["level_flops"].max())
+    below, ask = results[results["level_flops"] < top], Ask(best=None, forecast=top)
+    (answer,) = decide(tidy(below, metric=METRIC), below, ask=ask).answers
+    best = min(truth(row, top) for row in records(results[results["level_flops"] == top]))
+    found["forecast"].append(answer.low <= best <= answer.high)
+
+
+def _paper() -> list[Line]:
+    lines = []
+    for panel, _, trials in families():
+        if panel not in ("8b", "14a"):
+            continue
+        frame = trials.frame.assign(level_flops=np.nan, batch_size=np.nan, status="finished", reason="")
+        count, metric = f"{trials.metric.rpartition('/')[0]}/count", trials.metric
+        results = frame.assign(**{metric: 1 - frame["error"], count: frame["images"]}).drop(columns="budget")
+        ends = results.groupby("architecture")["train_flops"].agg(["min", "max"])
+        asked = tuple(np.geomspace(ends["min"].max(), ends["max"].max(), 6).tolist())
+        ask = Ask(best=asked)
+        everything = decide(tidy(results, metric=metric), results, ask=ask)
+        decision, share, seen = replay(results, metric=metric, ask=ask)
+        near = []
+        for full, answer in zip(everything.answers, decision.answers, strict=True):
+            near.append(answer.leader == full.leader or answer.leader in full.tied
+                        or abs(answer.error - full.error) <= POINT)  # fmt: skip
+            print(
+                f"  {panel} at {full.flops:.2g}: {full.leader} {full.error:.3f} ({full.verdict}); "
+                f"by the design {answer.leader} {answer.error:.3f} ({answer.verdict})"
+            )
+        print(f"  {panel}: {share:.0%} of the FLOPs, {len(seen)} of {len(results)} cells", flush=True)
+        lines += [
+            (f"paper_{panel}_share", share, "told", True),
+            (f"paper_{panel}_same_frontier", float(np.mean(near)), ">=1", all(near)),
+        ]
+    return lines
+
+
+def _cost() -> list[Line]:
+    lines = []
+    for count, target in ((100, 0.5), (2000, 0.5), (20_000, None)):
+        plan = _big(count)
+        seen = plan[(plan["level_flops"] < plan["level_flops"].max() / 3.5) & (plan["seed"] < 2)]  # noqa: PLR2004
+        trials = tidy(seen, metric=METRIC)
+        took = []
+        for _ in range(3):
+            began = time.process_time()
+            decide(trials, plan, ask=Ask(), slots=64)
+            took.append(time.process_time() - began)
+        told = "told" if target is None else f"<={target}"
+        lines.append(
+            (f"decision_{count}_trials_cpu_s", min(took), told, target is None or min(took) <= target)
+        )
+    return lines
+
+
+def _big(count: int) -> pd.DataFrame:
+    """Return a simulated grid of a number of trials: four levels and three seeds a configuration."""
+    parts = []
+    number = 0
+    while sum(map(len, parts)) < count:
+        one = grid(number).results
+        parts.append(one.assign(
+            architecture=one["architecture"] + f"-{number}", trial=one["trial"] + f"-{number}"
+        ))  # fmt: skip
+        number += 1
+    return pd.concat(parts).iloc[:count].reset_index(drop=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""The adaptive design of a study, as its events record it: chosen trials, and the answers so far."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.answers.design_course import CHOSEN, COURSE, last_answers
+from analysis.cells.table import tidy
+from analysis.design.adaptive import Ask, Decision, decide
+from analysis.labels import percent
+from budgets.declaration import Declaration
+from budgets.planning.plan import Plan, Trial
+from budgets.quantity import format_flops
+from runners.results import RESULT_COLUMNS, plan_row, read_json_lines, to_frame
+
+ALL_SLOTS = 10**9
+
+
+def asked(declaration: Declaration) -> Ask:
+    """Return the questions of an adaptive study."""
+    design = declaration.design
+    return Ask(
+        best=design.best, indifference=design.indifference, forecast=design.forecast, width=design.width,
+        confidence=design.confidence,
+    )  # fmt: skip
+
+
+def choices_of(trials: tuple[Trial, ...]) -> pd.DataFrame:
+    """Return trials as the grid of a decision."""
+    return pd.DataFrame([plan_row(trial) for trial in trials]).astype({"level_flops": np.float64})
+
+
+def first_round(declaration: Declaration, plan: Plan) -> Decision:
+    """Return the trials that an adaptive study starts with."""
+    nothing = tidy(to_frame([], RESULT_COLUMNS), metric=declaration.metric)
+    return decide(nothing, choices_of(plan.trials), ask=asked(declaration), slots=ALL_SLOTS)
+
+
+def chosen_trials(folder: Path) -> set[str]:
+    """Return the trials that the runs of a study chose."""
+    events = read_json_lines(folder / "events.jsonl")
+    return set() if events.empty else set(events.loc[events["event"] == CHOSEN, "trial"].astype(str))
+
+
+def not_chosen(declaration: Declaration, folder: Path, plan: pd.DataFrame) -> pd.Series:
+    """Return for each row of a plan whether an adaptive design has not chosen it so far; shape (trials,)."""
+    if not declaration.design.adaptive:
+        return pd.Series(data=False, index=plan.index)
+    begun = {path.name for path in (folder / "trials").glob("*")}
+    return ~plan["trial"].isin(chosen_trials(folder) | begun)
+
+
+def course(decision: Decision, spent_flops: int) -> dict[str, Any]:
+    """Return a decision as the facts of an event ``COURSE``."""
+    answers = [asdict(answer) for answer in decision.answers]
+    return {"spent_flops": spent_flops, "answers": answers, "stop": decision.stop}
+
+
+def answer_lines(events: pd.DataFrame, left: pd.DataFrame) -> list[str]:
+    """Return the answers of the last decision, and the trials that were not chosen, in words."""
+    lines = []
+    for one in last_answers(events):
+        what = f"best at {format_flops(one['flops'])}"
+        if one["kind"] == "forecast":
+            what = f"forecast at {format_flops(one['flops'])}"
+        state = "answered" if one["settled"] else "open"
+        lines.append(
+            f"{what}: {state}: {one['leader']}, best with probability {percent(one['probability'], 0)} %, "
+            f"{one['verdict']}" + (f" of {len(one['tied'])}" if one["verdict"] == "tie" else "")
+        )
+    if lines and (stop := events.loc[events["event"] == COURSE, "stop"].iloc[-1]):
+        lines.append(f"the design stopped: {stop}")
+    if len(left):
+        lines.append(f"not chosen: {len(left):,} trials, {format_flops(float(left['train_flops'].sum()))}")
+    return lines

@@ -1,0 +1,142 @@
+"""Adaptive designs on the embedded study's finished grid."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.cells.table import Trials, tidy
+from analysis.design.adaptive import FIRST_ROUND, Ask, decide
+from tests.analysis.made_up_designs import grid as made_up
+
+METRIC = "held-out/top1"
+RESULTS = Path(__file__).resolve().parents[3] / "results" / "small" / "results.parquet"
+FLIP = "mini-ViT-XS-8, FLIP (50 %), 13,108 pairs, top 40 %"
+CROP = "mini-ViT-XS-8, CLIP + crop and flip, 13,108 pairs, top 40 %"
+CNN = "mini-ConvNeXt, CLIP, 13,108 pairs, top 40 %"
+LEVELS = (2e11, 6e11, 1.8e12, 5.4e12)
+
+
+@pytest.fixture(scope="module")
+def grid() -> pd.DataFrame:
+    return pd.read_parquet(RESULTS)
+
+
+def seen(grid: pd.DataFrame, rows: "pd.Series[bool]") -> Trials:
+    return tidy(grid[rows], metric=METRIC)
+
+
+def test_first_round_runs_each_curve_at_two_levels_and_twice_at_the_first(grid: pd.DataFrame) -> None:
+    decision = decide(seen(grid, grid["seed"] < 0), grid, ask=Ask(), slots=1000)
+
+    chosen = grid.set_index("trial").loc[[pick.trial for pick in decision.picks]]
+    assert chosen.groupby(["level_flops", "seed"]).size().to_dict() == {
+        (2e11, 0): 13, (2e11, 1): 13, (6e11, 0): 13,
+    }  # fmt: skip
+    assert {pick.reason for pick in decision.picks} == {FIRST_ROUND}
+
+
+def test_configuration_behind_at_small_levels_survives_to_win_at_the_largest(grid: pd.DataFrame) -> None:
+    # FLIP is the last but three of 13 at 200 GFLOP, and the first at 5.4 TFLOP.
+    first = (grid["level_flops"] < 1e12) & (grid["seed"] < 2)
+    worst = grid[grid["level_flops"] == 2e11].groupby(["strategy", "architecture"])[METRIC].mean().rank()
+    assert worst["flip-50", "mini-ViT-XS-8"] <= 4
+
+    largest = decide(seen(grid, first), grid, ask=Ask()).answers[-1]
+
+    assert largest.flops == 5.4e12
+    assert FLIP not in largest.dropped
+
+
+def test_design_reaches_the_verdicts_of_the_full_grid_with_less_than_half_of_its_flops(
+    grid: pd.DataFrame,
+) -> None:
+    done: list[str] = []
+    spent = 0.0
+    while True:
+        decision = decide(seen(grid, grid["trial"].isin(done)), grid, ask=Ask(), slots=8)
+        if decision.stop:
+            break
+        assert not set(done) & {pick.trial for pick in decision.picks}
+        done += [pick.trial for pick in decision.picks]
+        spent += sum(pick.cost_flops for pick in decision.picks)
+
+    assert spent < 0.5 * grid["train_flops"].sum()
+    assert [answer.flops for answer in decision.answers] == list(LEVELS)
+    assert [(answer.leader, answer.verdict) for answer in decision.answers[:3]] == [(CNN, "clear")] * 3
+    assert decision.answers[3].verdict == "tie"
+    assert {FLIP, CROP} <= set(decision.answers[3].tied)
+
+
+def test_same_results_give_the_same_decision_and_running_trials_are_not_chosen_again(
+    grid: pd.DataFrame,
+) -> None:
+    known = seen(grid, (grid["level_flops"] < 1e12) & (grid["seed"] < 2))
+    ask = Ask(best=(5.4e12,))
+
+    first = decide(known, grid, ask=ask, slots=3)
+    again = decide(known, grid, ask=ask, slots=3)
+    more = decide(known, grid, ask=ask, slots=3, running=[pick.trial for pick in first.picks])
+
+    assert first == again
+    assert len(first.picks) == 3
+    assert not {pick.trial for pick in first.picks} & {pick.trial for pick in more.picks}
+    assert "would lower the doubt by" in first.picks[0].reason
+
+
+def test_choice_knows_prices_and_the_room_in_the_budget(grid: pd.DataFrame) -> None:
+    known = seen(grid, (grid["level_flops"] < 1e12) & (grid["seed"] < 2))
+    flops = grid["train_flops"].to_numpy(np.float64)
+    dear = np.where(grid["architecture"] == "mini-ConvNeXt", 1e6 * flops, flops)
+
+    priced = decide(known, grid, ask=Ask(), slots=20, price=lambda _: dear)
+    broke = decide(known, grid, ask=Ask(), slots=20, room_flops=1e11)
+
+    architecture = grid.set_index("trial")["architecture"]
+    assert "mini-ConvNeXt" not in {architecture[pick.trial] for pick in priced.picks}
+    assert not broke.picks
+    assert broke.stop == "the budget has no room for a trial that is worth its cost"
+
+
+def test_forecast_beyond_the_grid_holds_the_truth_of_simulated_grids() -> None:
+    held = []
+    for number in range(20):
+        made = made_up(number)
+        top = made.results["level_flops"].max()
+        below = made.results[made.results["level_flops"] < top]
+        known = tidy(below, metric=METRIC)
+        (answer,) = decide(known, below, ask=Ask(best=None, forecast=top)).answers
+        best = min(error(top) for error in made.truth.values())
+        assert answer.kind == "forecast"
+        held.append(answer.low <= best <= answer.high)
+
+    assert np.mean(held) >= 0.75  # 90 % intervals: fewer of 20 have a probability of 1 in 100
+
+
+def test_clear_verdicts_of_a_design_are_right_on_simulated_grids() -> None:
+    clear = []
+    for number in range(4):
+        made = made_up(number)
+        done: list[str] = []
+        while not (decision := decide(
+            seen(made.results, made.results["trial"].isin(done)), made.results, ask=Ask(), slots=8
+        )).stop:  # fmt: skip
+            done += [pick.trial for pick in decision.picks]
+        for answer in decision.answers:
+            errors = {name: error(answer.flops) for name, error in made.truth.items()}
+            best = min(errors, key=lambda name: errors[name])
+            assert not any(name.startswith(f"{best},") for name in answer.dropped)
+            if answer.verdict == "clear":
+                clear.append(answer.leader.startswith(f"{best},"))
+
+    assert len(clear) >= 6
+    assert np.mean(clear) >= 0.9
+
+
+def test_answered_questions_end_the_design(grid: pd.DataFrame) -> None:
+    decision = decide(seen(grid, grid["seed"] >= 0), grid, ask=Ask(best=(2e11, 6e11)))
+
+    assert not decision.picks
+    assert decision.stop == "every question is answered"
+    assert {answer.verdict for answer in decision.answers} == {"clear"}

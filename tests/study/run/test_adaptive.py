@@ -1,0 +1,201 @@
+"""An adaptive study from its declaration to its report, with made-up training."""
+
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from budgets.book.ledger import read_entries
+from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
+from runners.scheduling.backend import Ended, Job
+from runners.scheduling.nodes import Amounts
+from runners.trials.trial_files import Outcome
+from runners.trials.trial_setup import TrialJob
+from study.run import execution, site
+from tests.study.conftest import Run, write_declaration
+
+EXIT_STOPPED = 4
+
+
+class OneSlot:
+    """A backend that runs one job at a time, in this process."""
+
+    binds = True
+    name = "one slot"
+
+    def __init__(self) -> None:
+        self._jobs: list[Job] = []
+
+    def nodes(self) -> dict[str, Amounts]:
+        return {"here": {"cpus": 1.0}}
+
+    def start(self, job: Job) -> None:
+        self._jobs.append(job)
+
+    def ask_to_leave(self, trial: str) -> None:
+        """Jobs are short."""
+
+    def wait(self, timeout_s: float) -> list[Ended]:  # noqa: ARG002
+        jobs, self._jobs = self._jobs, []
+        return [Ended(trial=job.trial, how="finished", value=job.run()) for job in jobs]
+
+    def announce(self, waiting: Sequence[tuple[Amounts, int]]) -> None:
+        """Nothing grows."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+class MadeUpTraining:
+    """Training whose error falls with compute, with the noise of a trial's seed."""
+
+    def __init__(self, *, stop_after: int = 0) -> None:
+        self.stop_after, self.trials = stop_after, 0
+
+    def __call__(self, job: TrialJob) -> Outcome:
+        trial = job.trial
+        self.trials += 1
+        if self.trials == self.stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        noise = np.random.default_rng(int(trial.trial_id, 16)).standard_normal()
+        better = 0.1 * (trial.cell.strategy == "clip") + 0.02 * (trial.cell.architecture == "mini-ConvNeXt")
+        error = 0.3 + 0.5 * (trial.train_flops / 1e9) ** -0.4 - better + 0.01 * noise
+        row = plan_row(trial) | {
+            "paid_flops": trial.paid_flops, "precision": "fp32", "status": "finished", "reason": "",
+            "train_loss": error,
+            "held-out/top1": 1 - error, "held-out/count": 2000.0,
+        }  # fmt: skip
+        timing = {"wall_s": 0.1, "train_s": 0.1, "samples_per_s": 1000.0, "damaged_pairs": 0}
+        job.folder.mkdir(parents=True)
+        write_table(job.folder / "curve.parquet", to_frame([], CURVE_COLUMNS))
+        (job.folder / "result.json").write_text(json.dumps({"row": row, "timing": timing}), encoding="utf-8")
+        return Outcome(row=row, timing=timing)
+
+
+@pytest.fixture
+def declaration(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(site, "open_backend", lambda *_, **__: OneSlot())
+    monkeypatch.setattr(execution, "run_trial", MadeUpTraining())
+    path = write_declaration(
+        tmp_path, pool, levels="5 GFLOP, 10 GFLOP, 20 GFLOP", seeds="0, 1, 2",
+        strategies="clip, clip-crop-flip",
+        architectures="mini-ViT-XXS-8, mini-ConvNeXt",
+    )  # fmt: skip
+    with path.open("a", encoding="utf-8") as file:
+        file.write("design: adaptive\nlimits: {min_steps: 2}\n")
+    return path
+
+
+def events(folder: Path, kind: str) -> list[dict[str, object]]:
+    lines = (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    return [line for line in map(json.loads, lines) if line["event"] == kind]
+
+
+def chosen(folder: Path) -> list[object]:
+    return [event["trial"] for event in events(folder, "trial-chosen")]
+
+
+def test_design_chooses_from_the_grid_until_its_questions_are_answered(
+    declaration: Path, tmp_path: Path, run: Run
+) -> None:
+    planned = run(f"plan {declaration} --results {tmp_path}")
+    assert "adaptive design: the first round has 12 trials, " in planned
+
+    run(f"run {declaration} --results {tmp_path} --backend local")
+
+    folder = tmp_path / "tiny"
+    results = pd.read_parquet(folder / "results.parquet")
+    assert 12 < len(results) < 36
+    assert set(results["trial"]) == set(chosen(folder))
+    last = events(folder, "design")[-1]
+    assert last["stop"] in {"every question is answered", "no further trial would tell more than it costs"}
+    spent = sum(
+        entry.train_flops for entry in read_entries(folder / "ledger.jsonl") if entry.entry == "spent"
+    )
+    assert last["spent_flops"] == spent == results["train_flops"].sum()
+
+    said = run(f"status {declaration} --results {tmp_path}")
+    assert "best at 20 GFLOP: " in said
+    assert f"not chosen: {36 - len(results)} trials, " in said
+    assert "no run is active, and no trial is waiting" in said
+
+    run(f"report {declaration} --results {tmp_path}")
+    report = folder / "report"
+    course = pd.read_csv(report / "tables" / "design.csv")
+    assert course["Asked"].unique().tolist() == [f"best at {level} GFLOP" for level in (5, 10, 20)]
+    assert course["Leader"].iloc[-1].split(", ")[1] == "CLIP"
+    assert pd.read_csv(report / "tables" / "choices.csv")["Trial"].tolist() == chosen(folder)
+    assert "Course of the adaptive design" in (report / "report.html").read_text(encoding="utf-8")
+    assert not (report / "tables" / "missing.csv").read_text(encoding="utf-8").strip()
+
+
+def test_study_that_stops_and_goes_on_makes_the_same_choices(
+    declaration: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(f"run {declaration} --results {tmp_path / 'whole'} --backend local")
+    whole, parts = tmp_path / "whole" / "tiny", tmp_path / "parts" / "tiny"
+
+    for after in (5, 8):  # within the first round, and in the second trial after it
+        monkeypatch.setattr(execution, "run_trial", MadeUpTraining(stop_after=after))
+        run(f"run {declaration} --results {tmp_path / 'parts'} --backend local", code=EXIT_STOPPED)
+    run(f"run {declaration} --results {tmp_path / 'parts'} --backend local")
+
+    assert len(chosen(whole)) > 13
+    assert chosen(parts) == chosen(whole)
+    assert (parts / "results.parquet").read_bytes() == (whole / "results.parquet").read_bytes()
+
+
+def test_design_stays_within_the_study_budget_of_a_grid_that_costs_more(
+    declaration: Path, tmp_path: Path, run: Run
+) -> None:
+    text = declaration.read_text(encoding="utf-8")
+    declaration.write_text(text.replace("study: 10 TFLOP", "study: 130 GFLOP"), encoding="utf-8")
+    assert "the study costs 130 GFLOP at most" in run(f"plan {declaration} --results {tmp_path}")
+
+    run(f"run {declaration} --results {tmp_path} --backend local")
+
+    results = pd.read_parquet(tmp_path / "tiny" / "results.parquet")
+    assert 100e9 < results["train_flops"].sum() <= 130e9
+    stop = events(tmp_path / "tiny", "design")[-1]["stop"]
+    assert stop == "the budget has no room for a trial that is worth its cost"
+
+
+def test_keys_of_a_design_go_with_adaptive(declaration: Path, run: Run) -> None:
+    text = declaration.read_text(encoding="utf-8")
+    declaration.write_text(text.replace("design: adaptive", "design: {best: [20 GFLOP]}"), encoding="utf-8")
+    assert "design.best goes with adaptive" in run(f"plan {declaration}", code=2)
+
+    declaration.write_text(
+        text.replace("design: adaptive", "design: {adaptive: true, best: [7 GFLOP]}"), encoding="utf-8"
+    )
+    assert "design.best: 7 GFLOP is no level of the study: 5 GFLOP, 10 GFLOP, 20 GFLOP" in run(
+        f"plan {declaration}", code=2
+    )
+
+    declaration.write_text(text.replace("design: adaptive", "design: full"), encoding="utf-8")
+    assert "adaptive design" not in run(f"plan {declaration}")
+
+
+def test_chosen_branch_brings_the_shorter_trials_of_its_trunk_and_costs_what_they_cost(
+    declaration: Path, tmp_path: Path, run: Run
+) -> None:
+    text = declaration.read_text(encoding="utf-8")
+    trunk = "  batch_size: 16\n  schedule: trunk\n  cooldown: 20%\n  warmup: 160 samples\n"
+    declaration.write_text(text.replace("  batch_size: 16\n", trunk), encoding="utf-8")
+
+    run(f"run {declaration} --results {tmp_path} --backend local")
+
+    results = pd.read_parquet(tmp_path / "tiny" / "results.parquet")
+    levels = results.groupby(["architecture", "strategy", "seed"])["level_flops"].agg(["max", "size"])
+    assert (levels["size"] == levels["max"].map({5e9: 1, 10e9: 2, 20e9: 3})).all()
+    costs = [event["cost_flops"] for event in events(tmp_path / "tiny", "trial-chosen")]
+    assert sum(map(float, map(str, costs))) == results["paid_flops"].sum() < results["train_flops"].sum()
