@@ -28,9 +28,10 @@ def add_options(parser: ArgumentParser) -> None:
         dest="scorer",
         required=True,
         metavar="SCORER",
-        help="MODEL:PRETRAINED of open_clip (a tag or a checkpoint file); column:NAME of the pairs' json or "
-        "of --metadata; score:NAME that the pool already has; =EXPRESSION over the names of its scores; or "
-        "a DataComp uid file .npy, as a named subset",
+        help="MODEL:PRETRAINED, where MODEL is a name of open_clip or of the catalogue or a JSON file, and "
+        "PRETRAINED a tag or a checkpoint file; an exported folder; the folder of a finished trial; "
+        "column:NAME of the pairs' json or of --metadata; score:NAME that the pool already has; =EXPRESSION "
+        "over the names of its scores; or a DataComp uid file .npy, as a named subset",
     )
     parser.add_argument("--name", help="name of the score or subset")
     parser.add_argument(
@@ -71,12 +72,12 @@ def run(options: Namespace) -> int:
         pool = use_score(pool, name)
     elif kind == "column":
         pool = set_score(pool, column_scores(pool, name, options.metadata), Scorer(name=options.name or name))
-    elif name:
-        pool = _scored_by_model(pool, kind, name, options)
+    elif name or Path(options.scorer).is_dir():
+        pool = _scored_by_model(pool, options)
     else:
         raise ValueError(
-            f"--with {options.scorer} must be MODEL:PRETRAINED, column:NAME, score:NAME, =EXPRESSION or a "
-            ".npy file"
+            f"--with {options.scorer} must be MODEL:PRETRAINED, the folder of an exported model or of a "
+            "trial, column:NAME, score:NAME, =EXPRESSION or a .npy file"
         )
     if options.rewrite_shards:
         with PoolProgress(open_console()) as report:
@@ -86,21 +87,20 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _scored_by_model(pool: "Pool", model: str, pretrained: str, options: Namespace) -> "Pool":
-    from runners.data.build.clip_score import clip_scorer, clip_scores
+def _scored_by_model(pool: "Pool", options: Namespace) -> "Pool":
     from runners.data.build.rescore import set_score
+    from runners.evaluate.clip_score import clip_scorer, clip_scores, scoring_source
     from study.show.pool_progress import PoolProgress
 
     with PoolProgress(open_console()) as report:
-        scores = clip_scores(
+        scores, config = clip_scores(
             pool,
-            model,
-            pretrained,
+            scoring_source(options.scorer, pool),
             batch_size=options.batch_size,
             device=options.device,
             threads=options.workers,
             done=lambda done, of: report("scoring", done, of, 0),
         )
-    pool = set_score(pool, scores, clip_scorer(options.name or options.scorer, model, pool.count))
+    pool = set_score(pool, scores, clip_scorer(options.name or options.scorer, config, pool.count))
     shutil.rmtree(pool.path / ".scoring")
     return pool

@@ -14,11 +14,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from runners.data.build import clip_score
-from runners.data.build.clip_score import clip_scorer, clip_scores
 from runners.data.build.write import write_pool
 from runners.data.pool.pool import Pool
 from runners.embedded.embedded_pool import TrainingPairs
+from runners.evaluate import clip_score
+from runners.evaluate.clip_score import clip_scorer, clip_scores, scoring_source
+from runners.models.load_model import Source
+from runners.trials.trial import run_trial
+from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
 MODEL = "ViT-S-32-alt"
 
@@ -53,7 +56,8 @@ def address(weights: Path) -> Iterator[str]:
 
 
 def score(pool: Pool, pretrained: str) -> Any:  # noqa: ANN401 - an array
-    return clip_scores(pool, MODEL, pretrained, device="cpu", done=lambda _done, _of: None)
+    source = Source(checkpoint=pretrained, model=MODEL)
+    return clip_scores(pool, source, device="cpu", done=lambda _done, _of: None)[0]
 
 
 def test_weights_by_tag_are_downloaded_as_open_clip_does_and_score_like_their_file(
@@ -65,19 +69,17 @@ def test_weights_by_tag_are_downloaded_as_open_clip_does_and_score_like_their_fi
     by_tag = score(small, "served")
     assert (tmp_path / ".cache" / "clip" / "weights.pt").is_file()
     assert np.array_equal(by_tag, score(small, str(weights / "weights.pt")))
-    with pytest.raises(
-        ValueError, match=r"cannot load model 'ViT-S-32-alt' with weights 'gone': .*HTTP Error 404"
-    ):
+    with pytest.raises(ValueError, match=r"cannot load gone as ViT-S-32-alt: HTTP Error 404"):
         score(small, "gone")
-    with pytest.raises(ValueError, match=r"no file sevred; unknown weights of .* did you mean 'served'\?"):
+    with pytest.raises(ValueError, match=r"no such checkpoint: sevred is neither a file nor a tag .*served"):
         score(small, "sevred")
 
 
 def test_unknown_model_or_checkpoint_raises(small: Pool, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"unknown model of open_clip 'ViT-B32'; did you mean 'ViT-B-32'"):
-        clip_scores(small, "ViT-B32", "openai", done=lambda _done, _of: None)
+    with pytest.raises(ValueError, match=r"unknown model 'ViT-B32'; did you mean 'ViT-B-32'"):
+        clip_scores(small, scoring_source("ViT-B32:openai", small), done=lambda _done, _of: None)
     (tmp_path / "broken.pt").write_bytes(b"no weights")
-    with pytest.raises(ValueError, match=r"cannot load model 'ViT-S-32-alt' with weights .*broken\.pt"):
+    with pytest.raises(ValueError, match=r"cannot load .*broken\.pt as ViT-S-32-alt"):
         score(small, str(tmp_path / "broken.pt"))
 
 
@@ -115,12 +117,30 @@ def test_scoring_flops_equal_torchs_count() -> None:
     ):
         network.encode_image(torch.zeros(1, 3, side, side))
         network.encode_text(torch.zeros(1, context, dtype=torch.int64))
-    scorer = clip_scorer("mine", MODEL, 1000)
+    scorer = clip_scorer("mine", open_clip.get_model_config(MODEL), 1000)
     assert scorer.scoring_flops == 1000 * counted.get_total_flops()
     assert scorer.convention.startswith("2 x forward MACs")
 
 
 def test_scorer_without_closed_form_says_not_counted() -> None:
-    scorer = clip_scorer("mine", "coca_ViT-B-32", 1000)
+    scorer = clip_scorer("mine", open_clip.get_model_config("coca_ViT-B-32"), 1000)
     assert scorer.scoring_flops == 0
     assert scorer.convention.startswith("not counted: ")
+
+
+def test_a_trial_scores_the_pool_that_it_was_trained_on(small: Pool, tmp_path: Path) -> None:
+    pool = tiny_pool(tmp_path / "tiny")
+    job = tiny_job(tiny_trial(), pool, tmp_path / "trial")
+    run_trial(job)
+    opened = Pool.open(pool)
+
+    by_folder = scoring_source(str(job.folder), opened)
+    by_name = scoring_source(f"{job.trial.cell.architecture}:{job.folder / 'weights.pt'}", opened)
+    scores, config = clip_scores(opened, by_folder, device="cpu", done=lambda _done, _of: None)
+
+    assert by_folder == by_name
+    assert np.isfinite(scores).all()
+    assert np.ptp(scores) > 0
+    assert clip_scorer("own", config, opened.count).scoring_flops > 0
+    with pytest.raises(ValueError, match=r"was trained on another pool.*`study export` it"):
+        scoring_source(str(job.folder), small)
