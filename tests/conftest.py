@@ -1,7 +1,13 @@
 """Settings for all tests."""
 
+import os
+
 import pytest
 from hypothesis import settings
+
+# Two workers share the cores: more threads than one a worker only wait for each other.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
 # A busy machine must not fail a test: speed is measured by benchmarks alone.
 settings.register_profile("no deadline", deadline=None, derandomize=True)

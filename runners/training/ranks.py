@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from runners.host.faults import Notice, ProcessEnded
-from runners.host.process import Exit, FreshProcess, load_ahead
+from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
 from runners.training.group_timeout import GROUP_TIMEOUT_S
 
 _LOOK_S = 0.1
@@ -82,12 +82,14 @@ def run_ranks(run: Callable[[], T], *, count: int, gpus: bool) -> T:
     Raises:
         ProcessEnded: A rank did not finish; all other ranks have been ended.
     """
-    load_ahead()
+    # A process that has asked for the number of GPUs can't be forked to use them: their ranks need a server.
+    load_ahead(*TRIAL_MODULES)
     notice = Notice()
     with TemporaryDirectory() as folder, notice.listening():
         meet = partial(join_group, Path(folder) / "store", count=count, gpus=gpus)
         processes = [
-            FreshProcess(pickle.dumps(partial(_take_part, meet, number, run))) for number in range(count)
+            FreshProcess(pickle.dumps(partial(_take_part, meet, number, run)), fork=not gpus)
+            for number in range(count)
         ]
         ends = wait_for_ends(processes, notice)
     for number, end in ends.items():

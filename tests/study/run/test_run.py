@@ -36,7 +36,6 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in DETERMINISTIC}
 
 
-@pytest.mark.ray
 def test_every_strategy_learns_on_a_vit_and_on_a_cnn(pool: Path, tmp_path: Path) -> None:
     declaration = write_declaration(
         tmp_path,
@@ -46,7 +45,7 @@ def test_every_strategy_learns_on_a_vit_and_on_a_cnn(pool: Path, tmp_path: Path)
         strategies="clip, clip-crop-flip, flip-50, slip",
     )
 
-    output = run(declaration, tmp_path)
+    output = run(declaration, tmp_path, *WITHOUT_RAY)
 
     folder = tmp_path / "tiny"
     results = pd.read_parquet(folder / "results.parquet")
