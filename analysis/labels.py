@@ -22,6 +22,7 @@ _STRATEGIES = {
     "clip": "CLIP", "slip": "SLIP", "clip-crop-flip": "CLIP + crop and flip",
     "clip-randaugment": "CLIP + RandAugment", "clip-stacked-randaugment": "CLIP + stacked RandAugment",
     "clip-random-crop": "CLIP + random crop", "clip-augmented": "CLIP + augmentation",
+    "clipa-resize": "CLIPA in two resolutions",
 }  # fmt: skip
 
 

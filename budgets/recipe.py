@@ -53,13 +53,17 @@ class Recipe:
     """Decay of the moving average of the weights that is evaluated; ``off`` (0) evaluates the weights."""
     unmasked_tail: Annotated[float | None, values.tail_or_strategys, Tuned(read=values.tail)] = 0.0
     """Share of the steps, the last ones, in which strategies that mask see all tokens; ``strategy`` (None)
-    takes each strategy's own, as its paper has it (`budgets.cost.strategy`)."""
+    takes each strategy's own, as its paper has it (`budgets.cost.strategy`). Those on smaller images have it
+    at 0 as well."""
     embedding_decay: bool = True
     """Whether positions, class tokens and token embeddings have weight decay, as in open_clip and SLIP;
     big_vision decays kernels alone."""
     randaugment: Annotated[float, values.positive_share] = 0.5
     """Probability with which each of RandAugment's two operations is applied: 0.5 in timm, 1 in
     big_vision."""
+    slip_views: Literal["small", "original"] = "small"
+    """SLIP's views of an image: ``small`` for images of few pixels, or ``original`` as in SLIP's code, which
+    also crops the image that CLIP sees. Images below 64 pixels always have the small ones."""
     gradient_checkpointing: bool = False
     """Whether activations are recomputed in the backward pass, which is not counted; open_clip has it for all
     towers but its ModifiedResNet."""
@@ -141,7 +145,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         # Li, Xie and Cubuk 2024, section 3: Adafactor, beta 0.9 and 0.999, weight decay 1e-4, peak 1e-3,
         # cosine, batch 16k. It does not say warm-up, clipping and precision: these are the default's. It
         # trained with big_vision, which decays kernels alone and applies both of RandAugment's operations;
-        # FLIP's rate is linear in the batch and its end unmasked.
+        # FLIP's rate is linear in the batch and its end unmasked; SLIP's views are its own.
         "paper": Preset(
             recipe=Recipe(
                 optimizer="adafactor",
@@ -150,6 +154,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 unmasked_tail=None,
                 embedding_decay=False,
                 randaugment=1.0,
+                slip_views="original",
             ),
             lr_rule="linear",
             batch_size=16_384,

@@ -1,8 +1,9 @@
 """Architectures in open_clip's model-config form, from the catalogue or from a user's JSON files."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -153,6 +154,15 @@ class Architecture:
         if kept_fraction != 1 and not self.drops_patches:
             raise ValueError(f"patch dropout needs a ViT; {self.name} is a {self.family}")
         return self.costs.image_tower(kept_fraction)
+
+    def smaller(self, image_fraction: float) -> "Architecture":
+        """Return the same ViT on images of a share of its side, rounded up to whole patches."""
+        if image_fraction == 1:
+            return self
+        vision = model_config.complete(self.config).vision
+        patches = math.ceil(self.image_size // vision["patch_size"] * image_fraction)
+        size = {"image_size": patches * vision["patch_size"]}
+        return replace(self, config={**self.config, "vision_cfg": {**self.config["vision_cfg"], **size}})
 
     def text_tower(self, tokens: int) -> TowerCost:
         """Cost of one text of ``tokens`` tokens through its tower and projection."""

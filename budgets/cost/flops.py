@@ -88,7 +88,7 @@ def sample_cost(architecture: Architecture, strategy: Strategy, *, batch_size: i
     Returns:
         Forward multiply-accumulates per sample.
     """
-    tower = architecture.image_tower(strategy.kept_fraction)
+    tower = architecture.smaller(strategy.image_fraction).image_tower(strategy.kept_fraction)
     text = architecture.text_tower(text_tokens(architecture, strategy))
     augmented_views = strategy.image_views - 1
     similarity = (1 if strategy.sigmoid_loss else 2) * batch_size * architecture.embed_dim

@@ -21,6 +21,8 @@ class Strategy:
         text_views: Passes through the text tower.
         kept_fraction: Share of the image patches that are kept, in (0, 1]; below 1 is patch dropout.
         text_fraction: Share of the text's context that is kept, in (0, 1].
+        image_fraction: Side of the images as a share of the full one, in (0, 1]; below 1, training starts
+            on smaller images and ends on full ones.
         batch_factor: Ratio of the batch to the declared batch.
         unmasked_tail: Share of the training in which its paper unmasks at the end; 0 if it doesn't mask.
         randaugment: True if images are augmented by RandAugment.
@@ -34,6 +36,7 @@ class Strategy:
     text_views: int = 1
     kept_fraction: float = 1.0
     text_fraction: float = 1.0
+    image_fraction: float = 1.0
     batch_factor: int = 1
     unmasked_tail: float = 0.0
     randaugment: bool = False
@@ -42,14 +45,16 @@ class Strategy:
 
     @property
     def masks(self) -> bool:
-        """True if some tokens of the image or of the text are dropped."""
-        return self.kept_fraction < 1 or self.text_fraction < 1
+        """True if the model sees fewer tokens of the image or of the text than in evaluation."""
+        return self.kept_fraction < 1 or self.text_fraction < 1 or self.image_fraction < 1
 
     @property
     def unmasked(self) -> "Strategy":
         """The strategy during an unmasked tail: all tokens, with the batch size unchanged."""
-        return replace(self, kept_fraction=1.0, text_fraction=1.0)
+        return replace(self, kept_fraction=1.0, text_fraction=1.0, image_fraction=1.0)
 
+
+_CLIPA_TAIL = 0.36 / 6.36
 
 STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
     {
@@ -73,7 +78,9 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             Strategy(name="siglip", sigmoid_loss=True),
             # CLIPA (Li, Wang and Xie 2023): fewer tokens in both towers, the batch unchanged; 6 epochs are
             # followed by 0.36 with all tokens.
-            Strategy(name="clipa", kept_fraction=0.25, text_fraction=0.5, unmasked_tail=0.36 / 6.36),
+            Strategy(name="clipa", kept_fraction=0.25, text_fraction=0.5, unmasked_tail=_CLIPA_TAIL),
+            # Its own choice for images: half the side instead of patch dropout, such as 112 of 224 pixels.
+            Strategy(name="clipa-resize", image_fraction=0.5, text_fraction=0.5, unmasked_tail=_CLIPA_TAIL),
         )
     }
 )
@@ -95,6 +102,11 @@ def inapplicable(strategy: Strategy, architecture: Architecture) -> str | None:
     if strategy.kept_fraction < 1 and not architecture.drops_patches:
         return (
             f"patch dropout needs a ViT, but {architecture.name} is a {architecture.family} ({strategy.name})"
+        )
+    if strategy.image_fraction < 1 and not (architecture.closed_form and architecture.family == "vit"):
+        return (
+            f"smaller images need open_clip's plain ViT, but {architecture.name} is another tower "
+            f"({strategy.name})"
         )
     if strategy.text_fraction < 1 and not architecture.shortens_texts:
         return f"the text tower of {architecture.name} cannot read shortened texts ({strategy.name})"

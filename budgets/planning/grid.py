@@ -19,6 +19,8 @@ from budgets.planning.resources import Option, options
 from budgets.recipe import LR_EXPONENTS, Recipe
 from budgets.rules import TrialResources
 
+_ORIGINAL_VIEWS_FROM = 64  # pixels; SLIP's blur and its crops of 8 % would leave little of smaller images
+
 Pair = tuple[str, str]
 """An architecture and a strategy."""
 
@@ -234,10 +236,14 @@ class Grid:
         recipe = replace(training.recipe, **of_recipe)
         # Without masking there is nothing to unmask; settings of other strategies stay at their defaults, so
         # that a trial's id does not depend on them.
-        tail = how.unmasked_tail if recipe.unmasked_tail is None else recipe.unmasked_tail
+        # Nor can a model be evaluated at a resolution that it has never seen.
+        own = recipe.unmasked_tail is None or (how.image_fraction < 1 and not recipe.unmasked_tail)
+        tail = how.unmasked_tail if own else recipe.unmasked_tail
         recipe = replace(recipe, unmasked_tail=tail if how.masks else 0.0)
         if not how.randaugment:
             recipe = replace(recipe, randaugment=Recipe().randaugment)
+        if not how.self_supervised_head or architecture.image_size < _ORIGINAL_VIEWS_FROM:
+            recipe = replace(recipe, slip_views=Recipe().slip_views)
         evaluation_macs = self.evaluation.images * image_forward_macs(
             architecture
         ) + self.evaluation.texts * text_forward_macs(architecture)

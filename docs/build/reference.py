@@ -202,13 +202,13 @@ def _written(value: object) -> str:
 
 def _strategies() -> str:
     rows = [
-        f"| `{each.name}` | {each.image_views} | {each.kept_fraction:.0%} | {each.text_fraction:.0%} "
-        f"| ×{each.batch_factor} | {_loss(each)} |"
+        f"| `{each.name}` | {each.image_views} | {each.image_fraction:.0%} | {each.kept_fraction:.0%} "
+        f"| {each.text_fraction:.0%} | ×{each.batch_factor} | {_loss(each)} |"
         for each in STRATEGIES.values()
     ]
     header = [
-        "| strategy | image views | image tokens kept | text tokens kept | batch | loss |",
-        "|---" * 6 + "|",
+        "| strategy | image views | image side | image tokens kept | text tokens kept | batch | loss |",
+        "|---" * 7 + "|",
     ]
     return "\n".join(["## Strategies", "", *header, *rows])
 

@@ -15,6 +15,8 @@ from runners.models.model import full_precision
 
 _COARSE_PIXELS = 64  # largest side of images whose grid is computed in the trial's own precision
 _GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
+_BLUR_SIGMA = (0.1, 2.0)  # pixels
+_BLUR_RADIUS = 6  # three times the largest sigma
 
 
 def crop_and_flip(
@@ -82,6 +84,93 @@ def jitter_colour(images: Tensor, generator: torch.Generator) -> Tensor:
     coloured = bright.sub_(grey).mul_(saturation).add_(grey)
     mean = grey.mean((2, 3), keepdim=True)
     return coloured.sub_(mean).mul_(contrast).add_(mean).clamp_(0, 1).mul_(2).sub_(1)
+
+
+def jitter_colour_and_hue(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Change brightness, contrast, saturation and hue of 80 % of the images, and turn 20 % grey.
+
+    Strengths 0.4, 0.4, 0.4 and 0.1 of torchvision's ``ColorJitter``, as in SLIP's code (arXiv 2112.12750) and
+    MoCo v3. The order of the four is random, one for all images of a call.
+
+    Args:
+        images: Float images in [-1, 1], (N, 3, H, W).
+        generator: Source of the random draws, on the CPU.
+
+    Returns:
+        Images of the same shape, in [-1, 1].
+    """
+    count = len(images)
+    changed = torch.rand(count, generator=generator) < 0.8  # noqa: PLR2004
+    grey_only = torch.rand(count, generator=generator) < 0.2  # noqa: PLR2004
+    factors = [torch.where(changed, _uniform(count, generator, 0.6, 1.4), 1.0) for _ in range(3)]
+    turn = torch.where(changed, _uniform(count, generator, -0.1, 0.1), 0.0)
+    order = torch.randperm(4, generator=generator).tolist()
+    drawn = to_device(torch.stack([*factors, turn, grey_only.float()]), images.device).view(5, -1, 1, 1, 1)
+    pixels = (images + 1).div_(2)
+    for number in order:
+        pixels = (_brightened, _contrasted, _saturated, turn_hue)[number](pixels, drawn[number])
+    return torch.where(drawn[4] > 0, _luma(pixels), pixels).mul_(2).sub_(1)
+
+
+def turn_hue(pixels: Tensor, turn: Tensor) -> Tensor:
+    """Add to the hue of images in [0, 1], in whole turns of the colour circle, (N, 1, 1, 1)."""
+    value, least = pixels.amax(1, keepdim=True), pixels.amin(1, keepdim=True)
+    chroma = value - least
+    red, green, blue = pixels.split(1, dim=1)
+    scale = chroma.clamp(min=1e-8)
+    # The hue in sixths of a turn, by the channel that is the largest.
+    hue = torch.where(
+        value == red,
+        (green - blue) / scale,
+        torch.where(value == green, (blue - red) / scale + 2, (red - green) / scale + 4),
+    )
+    # Channel n of a colour: value - chroma * max(0, min(k, 4 - k, 1)) with k = (n + hue) mod 6.
+    offsets = torch.tensor([5.0, 3.0, 1.0], device=pixels.device).view(1, 3, 1, 1)
+    k = (offsets + hue + 6 * turn).remainder(6)
+    return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+def blur(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Blur half of the images by a Gaussian of 0.1 to 2 pixels, as in SLIP's code (arXiv 2112.12750).
+
+    Args:
+        images: Float images, (N, 3, H, W), of more than six pixels a side.
+        generator: Source of the random draws, on the CPU.
+
+    Returns:
+        Images of the same shape.
+    """
+    count = len(images)
+    blurred = torch.rand(count, generator=generator) < 0.5  # noqa: PLR2004 - half
+    sigma = torch.where(blurred, _uniform(count, generator, *_BLUR_SIGMA), _BLUR_SIGMA[0])
+    taps = torch.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1)
+    kernel = (-0.5 * (taps / sigma[:, None]) ** 2).exp()
+    kernel = to_device((kernel / kernel.sum(1, keepdim=True)).T.contiguous(), images.device)
+    weights = kernel.view(len(taps), -1, 1, 1, 1)
+    for dimension in (2, 3):
+        side = images.shape[dimension]
+        edges = (0, 0, _BLUR_RADIUS, _BLUR_RADIUS) if dimension == 2 else (_BLUR_RADIUS, _BLUR_RADIUS, 0, 0)  # noqa: PLR2004 - rows
+        padded = functional.pad(images, edges, mode="reflect")
+        images = torch.zeros_like(images)
+        for start, weight in enumerate(weights):
+            images.addcmul_(padded.narrow(dimension, start, side), weight)
+    return images
+
+
+def _brightened(pixels: Tensor, factor: Tensor) -> Tensor:
+    return (pixels * factor).clamp_(0, 1)
+
+
+def _contrasted(pixels: Tensor, factor: Tensor) -> Tensor:
+    return _luma(pixels).mean((2, 3), keepdim=True).lerp(pixels, factor).clamp_(0, 1)
+
+
+def _saturated(pixels: Tensor, factor: Tensor) -> Tensor:
+    return _luma(pixels).lerp(pixels, factor).clamp_(0, 1)
+
+
+def _luma(pixels: Tensor) -> Tensor:
+    return (pixels * torch.tensor(_GREY, device=pixels.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def to_device(drawn: Tensor, device: torch.device) -> Tensor:

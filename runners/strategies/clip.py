@@ -46,6 +46,9 @@ class Clip:
         """Return the cross-entropy of a uniform choice among the batch."""
         return math.log(batch_size)
 
+    def enlarge(self, model: open_clip.CLIP) -> None:
+        """Leave the model as it is: its images have one size."""
+
     def unmask(self, model: open_clip.CLIP) -> None:
         """Switch off patch dropout."""
         for module in model.visual.modules():

@@ -60,6 +60,13 @@ class TrainingStrategy(Protocol):
         """Return the loss of features that carry no information."""
         ...
 
+    def enlarge(self, model: open_clip.CLIP) -> None:
+        """Prepare a model that saw smaller images for full ones; called once, before the tail's first step.
+
+        All state of this change is in the weights, so that a checkpoint of the tail needs nothing else.
+        """
+        ...
+
     def unmask(self, model: open_clip.CLIP) -> None:
         """Use all tokens in both towers from now on (the unmasked tail of FLIP and CLIPA)."""
         ...

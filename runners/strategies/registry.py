@@ -18,11 +18,12 @@ def build_strategy(
     """Build the training side of a strategy; its masking and its bias are part of the model."""
     recipe = recipe or Recipe()
     if strategy.self_supervised_head:
-        return Slip(slip_head_dims(architecture))
+        return Slip(slip_head_dims(architecture), original_views=recipe.slip_views == "original")
     if strategy.sigmoid_loss:
         return SigLip()
     if strategy.text_fraction < 1:
-        return Clipa(text_tokens(architecture, strategy))
+        side = architecture.smaller(strategy.image_fraction).image_size
+        return Clipa(text_tokens(architecture, strategy), None if strategy.image_fraction == 1 else side)
     if strategy.name in AUGMENTATIONS:
         augment = AUGMENTATIONS[strategy.name]
         return ClipAugmented(augment, recipe.randaugment if strategy.randaugment else 0.0)

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from runners.models.model import unprojected
-from runners.strategies.augment import crop_and_flip, jitter_colour
+from runners.strategies.augment import blur, crop_and_flip, jitter_colour, jitter_colour_and_hue
 from runners.strategies.clip import Clip
 from runners.strategies.row_loss import Gather, RowLoss, simclr_row_loss
 
 _TEMPERATURE = 0.1
 _SCALE = 1.0
 _LEAST_AREA = 0.2  # SimCLR's 0.08 would leave 9 pixels of a small image
+_ORIGINAL_LEAST_AREA, _LEAST_AREA_OF_CLIP = 0.08, 0.5
 
 
 class Slip(Clip):
@@ -28,10 +29,12 @@ class Slip(Clip):
 
     Args:
         head_dims: Widths of the self-supervised head: in, hidden, out (`budgets.cost.flops.slip_head_dims`).
+        original_views: True for the views of SLIP's code (facebookresearch/SLIP, ``main.py``).
     """
 
-    def __init__(self, head_dims: tuple[int, int, int]) -> None:
+    def __init__(self, head_dims: tuple[int, int, int], *, original_views: bool = False) -> None:
         super().__init__()
+        self._original = original_views
         width, hidden, out = head_dims
         self.head: nn.Module | None = nn.Sequential(
             nn.Linear(width, hidden),
@@ -44,7 +47,11 @@ class Slip(Clip):
         )
 
     def views(self, images: Tensor, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Return images and texts unchanged, and two augmented views of the images."""
+        """Return images, with the original views cropped, texts, and two augmented views of the images."""
+        if self._original:
+            cropped = crop_and_flip(images, generator, least_area=_LEAST_AREA_OF_CLIP, flip=False)
+            first, second = (_original_view(images, generator) for _ in range(2))
+            return cropped, tokens, first, second
         first, second = (
             jitter_colour(crop_and_flip(images, generator, least_area=_LEAST_AREA), generator)
             for _ in range(2)
@@ -85,6 +92,11 @@ class Slip(Clip):
     def chance(self, batch_size: int) -> float:
         """Add the cross-entropy of a uniform choice among all other views of the batch."""
         return super().chance(batch_size) + _SCALE * math.log(2 * batch_size - 1)
+
+
+def _original_view(images: Tensor, generator: torch.Generator) -> Tensor:
+    cropped = crop_and_flip(images, generator, least_area=_ORIGINAL_LEAST_AREA)
+    return blur(jitter_colour_and_hue(cropped, generator), generator)
 
 
 def simclr_loss(embeddings: Tensor, *, temperature: float) -> Tensor:

@@ -81,6 +81,9 @@ def train(  # noqa: PLR0913 - the parts of a run
         floats = to_float(images)
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate(step)
+        if step == masked_steps:
+            for each in (model, *(() if learner.average is None else (learner.average.module,))):
+                strategy.enlarge(each)
         if step >= masked_steps:
             strategy.unmask(model)
         before_step()

@@ -3,6 +3,7 @@
 import dataclasses
 import resource
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -13,10 +14,11 @@ import torch
 from runners.trials.throughput import Throughput
 from runners.trials.trial import run_trial
 from runners.trials.trial_files import Outcome
-from runners.trials.trial_setup import TrialJob
+from runners.trials.trial_setup import TrialJob, load_subset
 
 _WARM_STEPS = 5
 _FEWEST_STEPS = 10
+_LOADING_S = 2.0
 
 
 def calibrate(jobs: Sequence[TrialJob], *, side_by_side: int, seconds: float) -> Iterator[Throughput]:
@@ -65,7 +67,27 @@ def measure(
         memory_bytes=memory,
         passes=job.trial.recipe.passes,
         gpus=max(1, job.gpus),
+        worker_samples_per_s=loading_speed(job, max(_LOADING_S, seconds / 10)) if job.gpus else 0.0,
     )
+
+
+def loading_speed(job: TrialJob, seconds: float) -> float:
+    """Measure one loader worker: samples a second of a trial's data without training, over its workers.
+
+    The samples are from the middle of the trial, so that most were not read just before. The start of the
+    workers is part of the time, since what they load meanwhile is part of the samples.
+    """
+    trial, (data, _) = job.trial, load_subset(job)
+    middle = trial.steps // 2
+    began, seen = time.perf_counter(), 0
+    for images, _ in data.batches(
+        seed=trial.seed, batch_size=trial.batch_size, first_step=middle, steps=trial.steps
+    ):
+        seen += len(images)
+        took = time.perf_counter() - began
+        if took >= seconds:
+            break
+    return seen / took / max(1, job.cpus // job.ranks if job.gpus else 1)
 
 
 def _starter(job: TrialJob, folder: Path) -> Callable[[int], Outcome]:

@@ -4,7 +4,7 @@ The forecast decides the order of trials, the ETA and the price; no budget decis
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from runners.host.files import write_json
 _SECONDS_PER_SAMPLE = 60e-6
 _FLOPS_PER_SECOND = 150e9
 _START_S = 1.0
+_LOADER_MARGIN = 1.1  # a loader that is hardly faster than training was probably what limited it
 
 Kind = tuple[str, str]
 
@@ -34,6 +35,8 @@ class Throughput:
             several GPUs.
         passes: Time of a step in forward passes, 3 without recomputation (`Recipe.passes`).
         gpus: GPUs that the trial had together, at least one; 1 on the processor.
+        worker_samples_per_s: Samples a second that one loader worker reads and decodes; 0 if not measured, as
+            on the processor, where training has no loader workers.
     """
 
     architecture: str
@@ -45,6 +48,7 @@ class Throughput:
     memory_bytes: int
     passes: int = 3
     gpus: int = 1
+    worker_samples_per_s: float = 0.0
 
     @property
     def kind(self) -> Kind:
@@ -99,6 +103,24 @@ def read_calibration(path: Path) -> Calibration | None:
         raise ValueError(
             f"{path} is damaged ({error}); rewrite it with `python -m study calibrate`"
         ) from None
+
+
+def slow_loading(trials: Iterable[Trial], found: Calibration | None) -> Iterator[str]:
+    """Yield a note for each kind of trial on GPUs whose loader workers are no faster than its training."""
+    if found is None:
+        return
+    workers = {each.kind: each.worker_samples_per_s for each in found.kinds}
+    for trial in {kind(each): each for each in trials}.values():
+        resources = trial.resources
+        alone = found.speeds.get(kind(trial), 0.0) * 3 / trial.recipe.passes * resources.devices
+        needed = found.by_width.get((*kind(trial), resources.devices), 0.0) * 3 / trial.recipe.passes or alone
+        loaded = workers.get(kind(trial), 0.0) * resources.cpus
+        if resources.gpus and 0 < loaded < _LOADER_MARGIN * needed:
+            yield (
+                f"{' '.join(kind(trial))}: {resources.cpus:,} loader workers load about {loaded:,.0f} "
+                f"samples/s, training was measured at {needed:,.0f}: more CPUs a trial (resources: cpus), or "
+                "images stored smaller, would make it faster"
+            )
 
 
 def kind(trial: Trial) -> Kind:

@@ -100,7 +100,7 @@ def set_up(job: TrialJob) -> RankTraining:
     set_gpu_arithmetic(device.type)
     torch.set_num_threads(max(1, job.cpus // job.ranks))
     precision = resolve_precision(trial.recipe.precision, device)
-    data, tokenize = _load_subset(job)
+    data, tokenize = load_subset(job)
     torch.manual_seed(derive_seed(trial.seed, "initial weights"))
     cost = strategy_cost(trial.cell.strategy)
     model = build_model(
@@ -137,8 +137,8 @@ def architecture_of(trial: Trial) -> Architecture:
     return ensure_counted(Architecture(name=trial.cell.architecture, config=trial.architecture_config))
 
 
-def _load_subset(job: TrialJob) -> tuple[TrainingSet | StreamedSet, Any]:
-    """Open the trial's subset and build its tokenizer."""
+def load_subset(job: TrialJob) -> tuple[TrainingSet | StreamedSet, Any]:
+    """Open a trial's subset and build its tokenizer."""
     trial, architecture = job.trial, architecture_of(job.trial)
     pool = open_pool(job.pool, tolerance=job.damage_tolerance)
     to_ids = model_tokenizer(architecture, pool.vocabulary)

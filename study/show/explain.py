@@ -83,17 +83,18 @@ def _left_out(grid: Grid, plan: Plan, candidate: GridCell, trials: list[Trial]) 
 
 def _sample(setup: Combination, cost: SampleCost) -> Iterator[str]:
     how, architecture = setup.strategy, setup.architecture
-    tower = architecture.image_tower(how.kept_fraction)
+    seen = architecture.smaller(how.image_fraction)
+    tower = seen.image_tower(how.kept_fraction)
     tokens = ""
     if not architecture.closed_form:
         yield f"{architecture.name} is counted by torch on the meta device: {architecture.why_counted}"
     elif architecture.drops_patches:
-        config = complete(architecture.config)
+        config = complete(seen.config)
         all_patches = kept_patches(config.vision, 1)
         kept = kept_patches(config.vision, how.kept_fraction)
         tokens = f", {kept:,} of {all_patches:,} patches kept and a class token"
     yield (
-        f"image tower, {architecture.image_size} x {architecture.image_size} pixels{tokens}: "
+        f"image tower, {seen.image_size} x {seen.image_size} pixels{tokens}: "
         f"{tower.trunk.macs:,} MACs x {_number(how.image_views, 'view')} "
         f"+ {tower.projection.macs:,} of its projection = {cost.image_macs:,}"
     )

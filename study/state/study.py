@@ -6,7 +6,7 @@ Only the function that needs torch imports it, so that planning starts at once.
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -44,7 +44,14 @@ from runners.results import (
     read_json_lines,
     to_frame,
 )
-from runners.trials.throughput import Kind, kind, plain_speed, predict_s, read_calibration
+from runners.trials.throughput import (
+    Kind,
+    kind,
+    plain_speed,
+    predict_s,
+    read_calibration,
+    slow_loading,
+)
 from study.declare.shipped import DECLARATIONS
 from study.declare.yaml_reader import errors_with_line
 from study.state.tuning_table import read_scores
@@ -159,7 +166,7 @@ def _plan(study: Study) -> Plan:
         raise DeclaredKeyError(
             "metric", f"{message}. Declare your own evaluation sets under evaluation: as NAME: FOLDER"
         )
-    return make_plan(
+    plan = make_plan(
         study.declaration,
         pool=pool,
         evaluation=evaluation,
@@ -167,6 +174,8 @@ def _plan(study: Study) -> Plan:
         scores=_scores(study, evaluation.metrics),
         own=device_throughput(study),
     )
+    slow = slow_loading(plan.trials, read_calibration(study.calibration))
+    return replace(plan, warnings=(*plan.warnings, *slow))
 
 
 def _usual(metric: str) -> str:

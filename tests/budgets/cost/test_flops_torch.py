@@ -18,7 +18,7 @@ from runners.strategies.protocol import TrainingStrategy
 from runners.strategies.registry import build_strategy
 
 # Augmentation costs nothing that is counted: these stand for the strategies of equal cost (test_strategy.py).
-DISTINCT = ("clip", "flip-50", "flip-25", "slip", "siglip", "clipa")
+DISTINCT = ("clip", "flip-50", "flip-25", "slip", "siglip", "clipa", "clipa-resize")
 PAIRS = 2
 
 

@@ -57,6 +57,26 @@ def test_clipa_keeps_fewer_tokens_of_both() -> None:
     assert text_tokens(load_architecture("mini-ViT-XS-8"), clipa) == 8
 
 
+def test_clipa_on_smaller_images_trains_on_half_the_side_in_whole_patches() -> None:
+    sides = {"ViT-B-16": 112, "ViT-L-14": 112, "ViT-B-32": 128, "mini-ViT-XS-8": 16}
+    resized = strategy("clipa-resize")
+
+    for name, side in sides.items():
+        architecture = load_architecture(name)
+        assert architecture.smaller(resized.image_fraction).image_size == side
+    # 50 of 197 tokens; embedding the patches and attention cost less than in proportion.
+    whole, small = (
+        sample_cost(load_architecture("ViT-B-16"), how, batch_size=64) for how in (resized.unmasked, resized)
+    )
+    assert whole == sample_cost(load_architecture("ViT-B-16"), strategy("clip"), batch_size=64)
+    assert 0.24 < small.image_macs / whole.image_macs < 0.26
+    for name in ("mini-ConvNeXt", "RN50", "EVA02-B-16"):
+        reason = inapplicable(resized, load_architecture(name))
+        assert (
+            reason == f"smaller images need open_clip's plain ViT, but {name} is another tower (clipa-resize)"
+        )
+
+
 def test_unknown_strategy_raises_with_nearest_name() -> None:
     with pytest.raises(
         ValueError, match=r"unknown strategy 'flip50'; did you mean 'flip-50'\? allowed: clip, "
@@ -75,7 +95,7 @@ def test_patch_dropout_needs_a_vit(name: str, architecture: str) -> None:
 
 
 def test_strategies_without_masking_apply_to_any_architecture() -> None:
-    whole = [each for each in STRATEGIES.values() if each.kept_fraction == 1]
+    whole = [each for each in STRATEGIES.values() if not each.masks]
 
     for architecture in ("mini-ViT-XXS-8", "mini-ConvNeXt", "mini-RN", "Swin-T", "Mixer-B-32"):
         assert all(inapplicable(each, load_architecture(architecture)) is None for each in whole)

@@ -258,6 +258,37 @@ def test_an_unmasked_tail_is_costed_exactly_and_stays_within_the_level() -> None
     assert flip.trial_id not in {trial.trial_id for trial in same.trials}
 
 
+def test_slips_original_views_are_part_of_the_ids_of_larger_images_alone() -> None:
+    rates = {LADDER[0]: 1e-3, "ViT-B-32": 1e-3}
+
+    def recipes(recipe: Recipe, architecture: str) -> dict[str, tuple[str, str]]:
+        block = GridBlock(architectures=(architecture,), strategies=("clip", "slip"), regime="one-epoch")
+        plan = plan_of(declare(block, training=Training(lr_peak=rates, recipe=recipe)))
+        return {trial.cell.strategy: (trial.trial_id, trial.recipe.slip_views) for trial in plan.trials}
+
+    plain, original = (recipes(each, "ViT-B-32") for each in (Recipe(), Recipe(slip_views="original")))
+    assert original["clip"] == plain["clip"]
+    assert (plain["slip"][1], original["slip"][1]) == ("small", "original")
+    assert original["slip"][0] != plain["slip"][0]
+    assert recipes(Recipe(slip_views="original"), LADDER[0]) == recipes(Recipe(), LADDER[0])
+
+
+def test_two_resolutions_have_their_own_tail_and_each_its_own_cost() -> None:
+    block = GridBlock(architectures=LADDER[:1], strategies=("clipa-resize",))
+    trial = plan_of(declare(block)).trials[-1]
+    architecture, how = load_architecture(LADDER[0]), strategy("clipa-resize")
+    small, full = (
+        sample_cost(architecture, each, batch_size=64).train_flops for each in (how, strategy("clip"))
+    )
+
+    tail = int(0.36 / 6.36 * trial.steps + 0.5)
+    assert tail > 0
+    assert trial.train_flops == 64 * ((trial.steps - tail) * small + tail * full)
+    level = trial.cell.level_flops
+    assert level is not None
+    assert trial.train_flops <= level < trial.train_flops + 64 * full
+
+
 def test_a_ladder_counts_unmasked_tails() -> None:
     training = Training(lr_peak={LADDER[0]: 1e-3}, recipe=Recipe(unmasked_tail=0.25))
     block = GridBlock(architectures=LADDER[:1], strategies=("flip-50",), regime="fixed-compute")

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional as vision
 
-from runners.strategies.augment import crop_and_flip, jitter_colour
+from runners.strategies.augment import blur, crop_and_flip, jitter_colour, jitter_colour_and_hue, turn_hue
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -74,3 +75,46 @@ def test_colour_jitter_leaves_some_images_as_they_are_and_turns_some_grey() -> N
     assert 0.12 < grey.float().mean() < 0.28
     assert 0.10 < same.float().mean() < 0.23
     assert jittered.abs().max() <= 1
+
+
+@pytest.mark.parametrize("turn", [-0.1, 0.0, 0.07, 0.1])
+def test_hue_turns_as_in_torchvision(turn: float) -> None:
+    images = torch.rand(4, 3, 16, 16, generator=seeded())
+    images[0] = images[0, :1]  # grey, without a hue
+
+    turned = turn_hue(images, torch.full((4, 1, 1, 1), turn))
+
+    torch.testing.assert_close(turned, vision.adjust_hue(images, turn), atol=1e-5, rtol=0)
+    torch.testing.assert_close(turned.amax(1), images.amax(1))
+
+
+def test_full_colour_jitter_also_moves_the_hue_of_four_fifths_of_the_images() -> None:
+    images = torch.tensor([0.6, 0.2, -0.2]).view(1, 3, 1, 1).expand(600, 3, 8, 8)
+
+    jittered = jitter_colour_and_hue(images, seeded())
+
+    grey = (jittered - jittered[:, :1]).abs().amax((1, 2, 3)) < 1e-5
+    same = (jittered - images).abs().amax((1, 2, 3)) < 1e-5
+    assert 0.15 < grey.float().mean() < 0.25
+    assert 0.11 < same.float().mean() < 0.21  # 20 % unchanged, of which a fifth is grey
+    red, green, blue = ((jittered[~grey, :, 0, 0] + 1) / 2).T
+    # 1/12 of a turn before, and at most a tenth added.
+    degrees = 360 * torch.atan2(3**0.5 * (green - blue), 2 * red - green - blue) / (2 * torch.pi)
+    assert -7 < degrees.min() < 0
+    assert 60 < degrees.max() < 67
+    assert jittered.abs().max() <= 1
+
+
+def test_half_of_the_images_are_blurred_by_up_to_two_pixels() -> None:
+    images = torch.zeros(400, 3, 33, 33)
+    images[:, :, 16, 16] = 1.0
+
+    blurred = blur(images, seeded())
+
+    along = torch.arange(-16.0, 17.0)
+    rows = blurred[:, 0].sum(1)
+    torch.testing.assert_close(blurred.sum((2, 3)), torch.ones(400, 3))
+    sigma = (rows * along**2).sum(1).sqrt()
+    assert 0.42 < (sigma < 1e-3).float().mean() < 0.6  # a sigma below a quarter of a pixel changes nothing
+    assert 1.9 < sigma.max() < 2.01
+    torch.testing.assert_close(rows, blurred[:, 0].sum(2))

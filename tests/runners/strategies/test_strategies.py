@@ -109,6 +109,25 @@ def test_clipa_cuts_texts_like_the_tokenizer_until_unmasked() -> None:
     assert sum(module.prob for module in model.visual.modules() if isinstance(module, PatchDropout)) == 0
 
 
+def test_slips_original_views_crop_the_image_of_its_clip_part_without_mirroring_it() -> None:
+    how = build_strategy(strategy("slip"), load_architecture("ViT-B-32"), Recipe(slip_views="original"))
+    ramp = torch.linspace(-1, 1, 64).view(1, 1, 1, 64).expand(64, 3, 64, 64)
+    texts = torch.ones(64, 77, dtype=torch.long)
+
+    image, tokens, first, second = how.views(ramp, texts, torch.Generator().manual_seed(0))
+
+    rises = image[:, 0, 32, 8:-8].diff(dim=1)
+    assert (rises >= -1e-4).all()
+    width = (image[:, 0, 32].amax(1) - image[:, 0, 32].amin(1)) / 2
+    assert 0.55 < width.min() < 0.8
+    assert torch.equal(tokens, texts)
+    assert first.shape == second.shape == ramp.shape
+    assert not torch.equal(first, second)
+    # Half of the augmented views are mirrored, and crops keep down to 8 % of the area.
+    falls = first[:, 0, 32, -9] < first[:, 0, 32, 8]
+    assert 0.3 < falls.float().mean() < 0.7
+
+
 def test_text_features_do_not_depend_on_padding() -> None:
     model = build_model(load_architecture("mini-ViT-XXS-8").config).eval()
     texts = torch.tensor([[1, 5, 99, *[0] * 13], [1, 6, 7, 8, 99, *[0] * 11]])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from budgets.cost.architecture import load_architecture
 from budgets.cost.strategy import STRATEGIES, strategy
@@ -83,6 +84,7 @@ RECIPES = {
     "parts": Recipe(accumulation=3, precision="fp32", gradient_checkpointing=True),
     "fp16": Recipe(precision="fp16", optimizer="adafactor", ema=0.5, accumulation=2),
     "tail": Recipe(precision="fp32", unmasked_tail=0.7),
+    "parts and tail": Recipe(accumulation=3, precision="fp32", ema=0.9, unmasked_tail=0.7),
 }
 
 
@@ -90,10 +92,11 @@ RECIPES = {
     ("name", "recipe"),
     [
         *((name, "default") for name in STRATEGIES),
-        *(("clip", recipe) for recipe in RECIPES if recipe != "tail"),
+        *(("clip", recipe) for recipe in RECIPES if not recipe.endswith("tail")),
         ("flip-50", "parts"),
         ("flip-50", "tail"),
         ("clipa", "tail"),
+        ("clipa-resize", "parts and tail"),
     ],
 )
 def test_resumed_run_equals_uninterrupted_one_bit_for_bit(name: str, recipe: str, tmp_path: Path) -> None:
@@ -282,6 +285,32 @@ def test_fp16_overflow_skips_the_step_and_halves_the_scale() -> None:
 
     assert torch.equal(run.learner.model.visual.proj, before)
     assert scaler.get_scale() == scale / 2
+
+
+def test_two_resolutions_interpolate_the_positions_between_them() -> None:
+    run = Run("clipa-resize", recipe=Recipe(precision="fp32", ema=0.9, unmasked_tail=0.25))
+    visual, average = run.learner.model.visual, run.learner.average
+    assert average is not None
+    seen = []
+    visual.conv1.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].shape[-1]))
+
+    run.train(stop_after=9)
+    before = visual.positional_embedding.detach().clone()
+    # Each of the 2 x 2 patches has the mean of four positions, and all of these have its step.
+    blocks = before[1:].view(2, 2, 2, 2, -1).mean((1, 3)).permute(2, 0, 1)[None]
+    run.learner.strategy.enlarge(run.learner.model)
+    enlarged = visual.positional_embedding[1:].T.reshape(1, -1, 4, 4)
+
+    expected = functional.interpolate(blocks, (4, 4), mode="bicubic", antialias=True)
+    torch.testing.assert_close(enlarged, expected)
+    assert torch.equal(visual.positional_embedding[0], before[0])
+    run = Run("clipa-resize", recipe=run.recipe)
+    run.learner.model.visual.conv1.register_forward_pre_hook(
+        lambda _module, inputs: seen.append(inputs[0].shape[-1])
+    )
+    run.train()
+    assert seen == [16] * 9 + [16] * 9 + [32] * 3
+    assert run.losses.isfinite().all()
 
 
 def test_unmasked_tail_uses_all_tokens() -> None:

@@ -175,6 +175,15 @@ def test_a_cell_is_explained_by_id_or_by_words(run: Run, cell: str) -> None:
     assert lines[-1] == "trial a88b34c15767: seed 0"
 
 
+def test_two_resolutions_are_explained_with_the_cost_of_each(run: Run, tmp_path: Path) -> None:
+    path = write(tmp_path, FULL.replace("[clip, flip-50, slip]", "[clip, clipa-resize, slip]"))
+    text = run(str(path), "--explain", "mini-ViT-XS-8 clipa-resize 20,000 all 300")
+
+    assert "image tower, 16 x 16 pixels, 4 of 4 patches kept and a class token: " in text
+    assert "text tower, 8 of 16 tokens: " in text
+    assert "unmasked tail: training.unmasked_tail = 5.7% of the steps: " in text
+
+
 def test_an_explained_cell_that_is_left_out_says_every_reason(run: Run, tmp_path: Path) -> None:
     path = write(tmp_path, FULL)
     text = run(str(path), "--explain", "mini-RN slip 20,000 all 300")

@@ -80,6 +80,7 @@ RECIPE = """precision: fp16
   unmasked_tail: 2%
   embedding_decay: false
   randaugment: 100%
+  slip_views: original
   gradient_checkpointing: true
   compile: true
   diverged_after: off"""
@@ -104,6 +105,7 @@ def test_every_key_of_the_recipe_is_read_and_written_back(tmp_path: Path) -> Non
         unmasked_tail=0.02,
         embedding_decay=False,
         randaugment=1.0,
+        slip_views="original",
         gradient_checkpointing=True,
         compile=True,
         diverged_after=None,
