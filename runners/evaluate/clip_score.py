@@ -157,8 +157,8 @@ def _score(
     texts = loaded.tokenize(frame["caption"].tolist()).to(device)
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     with torch.autocast(device.type, torch.bfloat16, enabled=fast):
-        image = loaded.model.encode_image(images, normalize=True)
-        text = loaded.model.encode_text(texts, normalize=True)
+        model: Any = loaded.model
+        image, text = model.encode_image(images, normalize=True), model.encode_text(texts, normalize=True)
     scores: NDArray[np.float32] = (image.float() * text.float()).sum(-1).cpu().numpy()
     scores[list(damage)] = np.nan
     return scores

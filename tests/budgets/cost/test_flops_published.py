@@ -107,13 +107,14 @@ def test_text_towers_cost_what_open_clip_publishes() -> None:
 
 
 @pytest.mark.parametrize(("part", "reasons"), [("vision_cfg", NO_IMAGE_FORM), ("text_cfg", NO_TEXT_FORM)])
-def test_tower_without_closed_form_raises(part: str, reasons: Mapping[str, tuple[str, ...]]) -> None:
+def test_tower_without_closed_form_is_counted_by_torch(
+    part: str, reasons: Mapping[str, tuple[str, ...]]
+) -> None:
     rows = profile()
 
     for model in without_form(reasons):
         assert model in rows
-        with pytest.raises(ValueError, match=part):
-            tower(model, part)
+        assert tower(model, part).why_counted.startswith(part), model
 
 
 @pytest.mark.parametrize(

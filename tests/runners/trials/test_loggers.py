@@ -30,7 +30,10 @@ class Driver:
     def see(self, steps: int) -> None:
         """Report the trial's progress to the loggers."""
         (self._folder / "trials" / NAME).mkdir(parents=True, exist_ok=True)
-        write_json(self._folder / "trials" / NAME / "progress.json", {"curve": LOSSES[:steps]})
+        write_json(
+            self._folder / "trials" / NAME / "progress.json",
+            {"samples_seen": 16 * steps, "curve": LOSSES[:steps]},
+        )
         self._loggers._due = 0.0  # noqa: SLF001 - it looks every few seconds
         self._loggers.follow({NAME: TRIAL}, [NAME])
 

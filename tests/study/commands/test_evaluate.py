@@ -234,7 +234,7 @@ def test_invalid_evaluations_give_one_line_errors(user: Path, run: Run, words: s
 
 
 def test_export_refuses_an_unknown_trial_and_an_existing_folder(user: Path, run: Run) -> None:
-    assert "unknown trial 'abc'; allowed:" in run("export my-study.yaml abc out", code=2)
+    assert "'abc' matches no trial of this plan" in run("export my-study.yaml abc out", code=2)
     folder = exported(user, run, "mini-ConvNeXt")
     trial = (folder / "trial").read_text()
     assert folder.name in run(f"export my-study.yaml {trial} {folder.name}", code=2)

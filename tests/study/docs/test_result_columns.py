@@ -13,7 +13,7 @@ def test_the_page_of_columns_is_up_to_date() -> None:
     assert "| `samples_seen` | Pairs that pass through training, repeats included | pairs | int64 |" in page
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", sorted(TABLES.keys() - {"midway.parquet"}))  # of studies with evaluation.at
 def test_the_shipped_tables_have_the_documented_columns(table: str) -> None:
     kinds = [(name, column.kind) for name, column in TABLES[table].items()]
     frame = read_table(ROOT / "results" / "small" / table)

@@ -17,7 +17,7 @@ from runners.trials.trial_files import kept_steps
 from tests import waiting
 from tests.study.conftest import start_study, study, write_declaration
 
-wait_for = partial(waiting.wait_for, seconds=90)
+wait_for = partial(waiting.wait_for, seconds=240)
 
 DETERMINISTIC = ("results.parquet", "curves.parquet")
 LONG = {"levels": "150 GFLOP", "seeds": "0, 1, 2"}

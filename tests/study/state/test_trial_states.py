@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from budgets.book.ledger import read_entries, reserved
+from budgets.book.ledger import Ledger, read_entries, readable_entries, reserved
 from runners.host.files import write_json
 from runners.results import write_table
 from runners.trials.trial_files import write_failure
@@ -37,6 +37,10 @@ def unbook(folder: Path, trial: str) -> None:
         began = min(number for number, line in enumerate(lines[: last + 1]) if trial in line)
         kept = [line for number, line in enumerate(lines) if number <= began or trial not in line]
         (folder / name).write_text("".join(line for line in kept if "study-ended" not in line))
+    ledger = folder / "ledger.jsonl"
+    entries = readable_entries(ledger)
+    ledger.unlink()
+    Ledger(ledger, None)._append(*entries)  # noqa: SLF001 - digests of the lines that are left
     results = pd.read_parquet(folder / "results.parquet")
     write_table(folder / "results.parquet", results[results["trial"] != trial])
 
