@@ -9,7 +9,7 @@ it most per power of its cost until the room is spent, and takes the power whose
 cost alone would spend the room on small runs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -31,7 +31,8 @@ _USUAL_NOISE, _USUAL_DISCREPANCY = 0.002, 0.005
 _POWERS = (0.3, 0.5, 0.7, 1.0)
 _LAWS = 8
 _STARTS = 6
-_ROUNDS = 2
+_ROUNDS = 4
+_FREEDOM = 3.0  # of the tails, as in Student's t
 _BOUND = 5.0  # standard deviations of the prior
 
 
@@ -63,16 +64,18 @@ def believe_surface(
     """
     law, logs, told = VaryingLaw.about(places), places.logs, np.log(y)
     middle = PRIOR[0] + np.eye(PRIOR.shape[1])[0] * (told.mean() if len(told) else 0.0)
-    fit = _Fit(law=law.at(runs), told=told, logs=logs[runs], middle=middle, spread=PRIOR[1])
+    fit = _Fit(law=law.at(runs), told=told, logs=logs[runs], middle=middle, spread=PRIOR[1],
+               tails=np.ones(len(told)))  # fmt: skip
     scales = _Scales(noise=_USUAL_NOISE, discrepancy=_USUAL_DISCREPANCY, reach=_REACHES[1])
     theta = middle
     for _ in range(_ROUNDS if len(told) else 0):
         theta = fit.theta(scales, theta, generator)
         scales = fit.scales(theta)
+        fit = replace(fit, tails=fit.longer_tails(scales, theta))
     slopes = np.stack([law.slopes(one) * fit.spread for one in fit.draws(scales, theta, generator)])
     prior = np.einsum("kpi,kqi->pq", slopes, slopes) / _LAWS + scales.between(logs, logs)
-    gain = np.linalg.solve(prior[np.ix_(runs, runs)] + scales.noise**2 * np.eye(len(runs)), prior[runs])
-    off = np.linalg.solve(scales.of_runs(logs[runs]), told - fit.law(theta[None])[0])
+    gain = np.linalg.solve(prior[np.ix_(runs, runs)] + scales.noise**2 * np.diag(fit.tails), prior[runs])
+    off = np.linalg.solve(fit.rest(scales), told - fit.law(theta[None])[0])
     return SurfaceBelief(
         mean=law(theta[None])[0] + scales.between(logs, logs[runs]) @ off,
         covariance=prior - prior[:, runs] @ gain,
@@ -128,24 +131,28 @@ class _Scales:
         apart = ((logs[:, None, :] - others[None, :, :]) ** 2).sum(axis=-1)
         return np.asarray(self.discrepancy**2 * np.exp(-apart / (2 * self.reach**2)))
 
-    def of_runs(self, logs: Floats) -> Floats:
-        """Return the covariance of what a law leaves unexplained of runs."""
-        return self.between(logs, logs) + self.noise**2 * np.eye(len(logs))
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Fit:
-    """A law at the runs, ln y and coordinates of these, and mean and deviation of the parameters' prior."""
+    """A law at the runs, ln y and coordinates of these, and mean and deviation of the parameters' prior.
+
+    Some runs fail without a sign: the noise of each run has ``tails`` times the usual variance.
+    """
 
     law: VaryingLaw
     told: Floats
     logs: Floats
     middle: Floats
     spread: Floats
+    tails: Floats
+
+    def rest(self, scales: _Scales) -> Floats:
+        """Return the covariance of what a law leaves unexplained of the runs."""
+        return scales.between(self.logs, self.logs) + scales.noise**2 * np.diag(self.tails)
 
     def theta(self, scales: _Scales, start: Floats, generator: np.random.Generator) -> Floats:
         """Return the likeliest parameters, searched from a start and from draws of the prior."""
-        whiten = np.linalg.inv(np.linalg.cholesky(scales.of_runs(self.logs))).T
+        whiten = np.linalg.inv(np.linalg.cholesky(self.rest(scales))).T
 
         def residual(theta: Floats) -> Floats:
             of_prior = (theta - self.middle) / self.spread
@@ -160,12 +167,10 @@ class _Fit:
 
     def scales(self, theta: Floats) -> _Scales:
         """Return the scales with the highest evidence, the law linearised at its parameters."""
-        slopes = self.law.slopes(theta)
-        off = self.told - self.law(theta[None])[0] + slopes @ (theta - self.middle)
-        of_law = (slopes * self.spread) @ (slopes * self.spread).T
+        off, of_law = self._linear(theta)
 
         def evidence(scales: _Scales) -> float:
-            root = np.linalg.cholesky(of_law + scales.of_runs(self.logs))
+            root = np.linalg.cholesky(of_law + self.rest(scales))
             white = np.linalg.solve(root, off)
             usual = np.log([scales.noise / _USUAL_NOISE, scales.discrepancy / _USUAL_DISCREPANCY])
             return -float(white @ white + usual @ usual) / 2 - float(np.log(np.diag(root)).sum())
@@ -174,10 +179,30 @@ class _Fit:
                     for noise, discrepancy, reach in product(_NOISES, _DISCREPANCIES, _REACHES)),
                    key=evidence)  # fmt: skip
 
+    def longer_tails(self, scales: _Scales, theta: Floats) -> Floats:
+        """Return the tails that the runs show when the others forecast them.
+
+        A costly run alone in its corner would else be taken for discrepancy. The squared miss counts as far
+        as it exceeds the variance of the forecast.
+        """
+        off, of_law = self._linear(theta)
+        inverse = np.linalg.inv(of_law + self.rest(scales))
+        # Without run i it is missed by (K⁻¹·off)ᵢ / K⁻¹ᵢᵢ, with the variance 1 / K⁻¹ᵢᵢ (Rasmussen and
+        # Williams 2006, eq. 5.12).
+        variance = 1 / np.diag(inverse)
+        excess = np.maximum((inverse @ off * variance) ** 2 - variance, 0.0) / scales.noise**2
+        return np.asarray(1 + excess / (_FREEDOM + 1))
+
+    def _linear(self, theta: Floats) -> tuple[Floats, Floats]:
+        """Return what the prior's law misses of the runs, and the law's covariance, linearised at θ."""
+        slopes = self.law.slopes(theta)
+        off = self.told - self.law(theta[None])[0] + slopes @ (theta - self.middle)
+        return off, (slopes * self.spread) @ (slopes * self.spread).T
+
     def draws(self, scales: _Scales, theta: Floats, generator: np.random.Generator) -> Floats:
         """Return laws that are plausible after the runs, shape (laws, parameters)."""
         slopes = self.law.slopes(theta)
-        told = slopes.T @ np.linalg.solve(scales.of_runs(self.logs), slopes) + np.diag(self.spread**-2.0)
+        told = slopes.T @ np.linalg.solve(self.rest(scales), slopes) + np.diag(self.spread**-2.0)
         # With R·Rᵀ the precision, R⁻ᵀ·z has its inverse as covariance.
         normal = generator.standard_normal((len(theta), _LAWS))
         drawn = theta + np.linalg.solve(np.linalg.cholesky(told).T, normal).T

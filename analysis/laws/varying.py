@@ -45,7 +45,8 @@ class Places:
     @property
     def logs(self) -> Floats:
         """Coordinates ln N, ln D and ln of the epochs, shape (places, 3)."""
-        return np.log(np.stack([self.n, self.seen, np.maximum(self.seen / self.unique, 1.0)], axis=1))
+        axes = [self.n, self.seen, np.maximum(self.seen / self.unique, 1.0)]
+        return np.asarray(np.log(np.stack(axes, axis=1)), dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
