@@ -1,0 +1,213 @@
+"""Runs chosen for the forecast of a surface at target places: which sizes and data to train within a budget.
+
+ln y is believed to be a law (`analysis.laws.varying`) plus a smooth discrepancy plus the noise of a run, all
+normal. The parameters of the law have priors; the scales of noise and discrepancy are those with the highest
+evidence. The covariance between places is that of the law, linearised at several laws that are still
+plausible and averaged, plus that of the discrepancy. It does not depend on the results to come, so the effect
+of runs on the variance at the targets is known before they are made. ``plan_runs`` adds the run that lowers
+it most per power of its cost until the room is spent, and takes the power whose plan ends lowest: gain per
+cost alone would spend the room on small runs.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.laws.descent import descend
+from analysis.laws.varying import PRIOR, Places, VaryingLaw
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+Mask = NDArray[np.bool_]
+
+# Standard deviations of the noise and of the discrepancy of ln y, and reach of the discrepancy in logarithms.
+_NOISES = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
+_DISCREPANCIES = (0.001, 0.003, 0.01, 0.03, 0.1)
+_REACHES = (1.0, 2.0, 4.0)
+# Their priors: the logarithms of the scales are normal around these, with a deviation of 1.
+_USUAL_NOISE, _USUAL_DISCREPANCY = 0.002, 0.005
+_POWERS = (0.3, 0.5, 0.7, 1.0)
+_LAWS = 8
+_STARTS = 6
+_ROUNDS = 4
+_FREEDOM = 3.0  # of the tails, as in Student's t
+_BOUND = 5.0  # standard deviations of the prior
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SurfaceBelief:
+    """Normal belief about ln y at all places.
+
+    Attributes:
+        mean: Shape (places,).
+        covariance: Shape (places, places).
+        noise: Variance of a run.
+    """
+
+    mean: Floats
+    covariance: Floats
+    noise: float
+
+
+def believe_surface(
+    places: Places, runs: Indices, y: Floats, *, generator: np.random.Generator
+) -> SurfaceBelief:
+    """Return the belief about all places after some runs.
+
+    Args:
+        places: What may be run and what is asked for.
+        runs: Places that were run.
+        y: Their loss or error, above zero.
+        generator: Draws the starts of the fit and the plausible laws.
+    """
+    law, logs, told = VaryingLaw.about(places), places.logs, np.log(y)
+    middle = PRIOR[0] + np.eye(PRIOR.shape[1])[0] * (told.mean() if len(told) else 0.0)
+    fit = _Fit(law=law.at(runs), told=told, logs=logs[runs], middle=middle, spread=PRIOR[1],
+               tails=np.ones(len(told)))  # fmt: skip
+    scales = _Scales(noise=_USUAL_NOISE, discrepancy=_USUAL_DISCREPANCY, reach=_REACHES[1])
+    theta = middle
+    for _ in range(_ROUNDS if len(told) else 0):
+        theta = fit.theta(scales, theta, generator)
+        scales = fit.scales(theta)
+        fit = replace(fit, tails=fit.longer_tails(scales, theta))
+    slopes = np.stack([law.slopes(one) * fit.spread for one in fit.draws(scales, theta, generator)])
+    prior = np.einsum("kpi,kqi->pq", slopes, slopes) / _LAWS + scales.between(logs, logs)
+    gain = np.linalg.solve(prior[np.ix_(runs, runs)] + scales.noise**2 * np.diag(fit.tails), prior[runs])
+    off = np.linalg.solve(fit.rest(scales), told - fit.law(theta[None])[0])
+    return SurfaceBelief(
+        mean=law(theta[None])[0] + scales.between(logs, logs[runs]) @ off,
+        covariance=prior - prior[:, runs] @ gain,
+        noise=scales.noise**2,
+    )
+
+
+def plan_runs(  # noqa: PLR0913 (a belief, what may be run, and what for)
+    belief: SurfaceBelief, *, cost: Floats, free: Mask, target: Indices, weights: Floats, room: float
+) -> Indices:
+    """Return the runs that leave the least variance at the targets, in the order of their choice.
+
+    Args:
+        belief: The belief so far.
+        cost: Cost of a run at each place.
+        free: Places that may be run.
+        target: Places that are asked for.
+        weights: Weight of the variance of ln y at each target.
+        room: Most that the runs may cost together.
+    """
+    kept = np.union1d(np.flatnonzero(free & (cost <= room)), target)
+    asked = np.searchsorted(kept, target)
+
+    def plan(power: float) -> tuple[float, list[int]]:
+        """Return the variance that is left, and the runs."""
+        covariance, price = belief.covariance[np.ix_(kept, kept)], cost[kept]
+        open_, left = free[kept], room
+        picks: list[int] = []
+        while (able := np.flatnonzero(open_ & (price <= left))).size:
+            variance = covariance[able, able] + belief.noise
+            drop = weights @ covariance[np.ix_(asked, able)] ** 2 / variance
+            pick = int(able[np.argmax(drop / price[able] ** power)])
+            picks.append(pick)
+            open_[pick] = False
+            left -= float(price[pick])
+            row = covariance[pick] / np.sqrt(covariance[pick, pick] + belief.noise)
+            covariance -= np.outer(row, row)
+        return float(weights @ covariance[asked, asked]), picks
+
+    return kept[np.array(min(map(plan, _POWERS))[1], dtype=np.intp)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Scales:
+    """Standard deviations of noise and discrepancy, and the reach of the latter."""
+
+    noise: float
+    discrepancy: float
+    reach: float
+
+    def between(self, logs: Floats, others: Floats) -> Floats:
+        """Return the covariance of the discrepancy between places."""
+        apart = ((logs[:, None, :] - others[None, :, :]) ** 2).sum(axis=-1)
+        return np.asarray(self.discrepancy**2 * np.exp(-apart / (2 * self.reach**2)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Fit:
+    """A law at the runs, ln y and coordinates of these, and mean and deviation of the parameters' prior.
+
+    Some runs fail without a sign: the noise of each run has ``tails`` times the usual variance.
+    """
+
+    law: VaryingLaw
+    told: Floats
+    logs: Floats
+    middle: Floats
+    spread: Floats
+    tails: Floats
+
+    def rest(self, scales: _Scales) -> Floats:
+        """Return the covariance of what a law leaves unexplained of the runs."""
+        return scales.between(self.logs, self.logs) + scales.noise**2 * np.diag(self.tails)
+
+    def theta(self, scales: _Scales, start: Floats, generator: np.random.Generator) -> Floats:
+        """Return the likeliest parameters, searched from a start and from draws of the prior."""
+        whiten = np.linalg.inv(np.linalg.cholesky(self.rest(scales))).T
+
+        def residual(theta: Floats) -> Floats:
+            of_prior = (theta - self.middle) / self.spread
+            return np.concatenate([(self.told - self.law(theta)) @ whiten, of_prior], axis=1)
+
+        starts = self.middle + self.spread * generator.standard_normal((_STARTS, len(self.middle)))
+        ends, objectives = descend(
+            residual, np.vstack([start, starts]), weights=np.ones(len(self.told) + len(self.middle)),
+            delta=np.inf, bounds=self._bounds,
+        )  # fmt: skip
+        return np.asarray(ends[int(objectives.argmin())])
+
+    def scales(self, theta: Floats) -> _Scales:
+        """Return the scales with the highest evidence, the law linearised at its parameters."""
+        off, of_law = self._linear(theta)
+
+        def evidence(scales: _Scales) -> float:
+            root = np.linalg.cholesky(of_law + self.rest(scales))
+            white = np.linalg.solve(root, off)
+            usual = np.log([scales.noise / _USUAL_NOISE, scales.discrepancy / _USUAL_DISCREPANCY])
+            return -float(white @ white + usual @ usual) / 2 - float(np.log(np.diag(root)).sum())
+
+        return max((_Scales(noise=noise, discrepancy=discrepancy, reach=reach)
+                    for noise, discrepancy, reach in product(_NOISES, _DISCREPANCIES, _REACHES)),
+                   key=evidence)  # fmt: skip
+
+    def longer_tails(self, scales: _Scales, theta: Floats) -> Floats:
+        """Return the tails that the runs show when the others forecast them.
+
+        A costly run alone in its corner would else be taken for discrepancy. The squared miss counts as far
+        as it exceeds the variance of the forecast.
+        """
+        off, of_law = self._linear(theta)
+        inverse = np.linalg.inv(of_law + self.rest(scales))
+        # Without run i it is missed by (K⁻¹·off)ᵢ / K⁻¹ᵢᵢ, with the variance 1 / K⁻¹ᵢᵢ (Rasmussen and
+        # Williams 2006, eq. 5.12).
+        variance = 1 / np.diag(inverse)
+        excess = np.maximum((inverse @ off * variance) ** 2 - variance, 0.0) / scales.noise**2
+        return np.asarray(1 + excess / (_FREEDOM + 1))
+
+    def _linear(self, theta: Floats) -> tuple[Floats, Floats]:
+        """Return what the prior's law misses of the runs, and the law's covariance, linearised at θ."""
+        slopes = self.law.slopes(theta)
+        off = self.told - self.law(theta[None])[0] + slopes @ (theta - self.middle)
+        return off, (slopes * self.spread) @ (slopes * self.spread).T
+
+    def draws(self, scales: _Scales, theta: Floats, generator: np.random.Generator) -> Floats:
+        """Return laws that are plausible after the runs, shape (laws, parameters)."""
+        slopes = self.law.slopes(theta)
+        told = slopes.T @ np.linalg.solve(self.rest(scales), slopes) + np.diag(self.spread**-2.0)
+        # With R·Rᵀ the precision, R⁻ᵀ·z has its inverse as covariance.
+        normal = generator.standard_normal((len(theta), _LAWS))
+        drawn = theta + np.linalg.solve(np.linalg.cholesky(told).T, normal).T
+        return np.asarray(np.clip(drawn, *self._bounds))
+
+    @property
+    def _bounds(self) -> tuple[Floats, Floats]:
+        return self.middle - _BOUND * self.spread, self.middle + _BOUND * self.spread
