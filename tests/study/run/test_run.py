@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -147,6 +148,44 @@ def test_a_killed_worker_is_restarted_from_its_checkpoint(
     assert bytes_of(folder) == undisturbed
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events].count("trial-retried") == 1
+
+
+@pytest.mark.ray
+def test_a_ray_of_this_machine_that_dies_is_started_anew_once(
+    pool: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    declaration = write_declaration(tmp_path, pool, **LONG)
+    folder = tmp_path / "tiny"
+    with start_study("run", declaration, "--results", tmp_path) as process:
+        wait_for(lambda: list(folder.glob("trials/*/checkpoint-*.pt")))
+        kill_gcs(process.pid)
+        wait_for(lambda: events(folder).count("study-started") == 2)
+        again = time.time()
+        wait_for(lambda: any(path.stat().st_mtime > again for path in folder.glob("trials/*/progress.json")))
+        kill_gcs(process.pid)
+        output, errors = process.communicate(timeout=300)
+
+    assert process.returncode == 5, output + errors
+    first, second = errors.splitlines()
+    assert first.startswith("study: the Ray on this machine has died: no answer from 127.0.0.1:")
+    assert first.endswith("Finished trials and checkpoints are kept; Ray is started anew, once")
+    assert second.endswith("are kept; run the same command again to continue")
+    run(declaration, tmp_path, *WITHOUT_RAY)
+    assert bytes_of(folder) == undisturbed
+    assert "trial-failed" not in events(folder)
+
+
+def events(folder: Path) -> list[str]:
+    return [json.loads(line)["event"] for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
+def kill_gcs(driver: int) -> None:
+    """Kill the GCS that a driver has started."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = path.read_text().rsplit(")", 1)[1].split()[1]
+            if int(parent) == driver and "gcs_server" in (path.parent / "cmdline").read_text():
+                os.kill(int(path.parent.name), signal.SIGKILL)
 
 
 def test_sigterm_to_the_process_group_keeps_every_checkpoint_and_leaves_no_process(
