@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.commands.command import add_pool_options, open_console
+from study.commands.command import add_pool_options, number, open_console, show
 
 if TYPE_CHECKING:
     from runners.data.pool.pool import Pool
@@ -36,7 +36,9 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--metadata", type=Path, help="parquet file that holds column:NAME, joined by uid or key"
     )
-    parser.add_argument("--batch-size", type=int, default=256, help="pairs per batch (default: 256)")
+    parser.add_argument(
+        "--batch-size", type=number(1, 65_536, int), default=256, help="pairs per batch (default: 256)"
+    )
     parser.add_argument("--device", help="cpu or cuda (default: cuda if available)")
     parser.add_argument(
         "--rewrite-shards", action="store_true", help="also write the shards in the new order"
@@ -82,7 +84,7 @@ def run(options: Namespace) -> int:
         with PoolProgress(open_console()) as report:
             pool = rewrite_shards(pool, workers=options.workers, report=report)
     for line in info_lines(pool):
-        print(line)
+        show(line)
     return 0
 
 
