@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _leave_lost_cluster(error: ClusterLostError, *, once_more: bool) -> NoReturn:
     """Replace this process by the same command if that was not done before; else end it with its exit code.
 
-    The new one has nothing left of the dead Ray, whose library would wait for its head for a minute at the exit.
+    Nothing of the dead Ray is left then; at the usual exit its library would wait for its head for a minute.
     """
     once_more = once_more and _ONCE_MORE not in os.environ
     follows = "Ray is started anew, once" if once_more else "run the same command again to continue"
