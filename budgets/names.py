@@ -43,10 +43,11 @@ def unknown(kind: str, found: str, allowed: Iterable[str], *, meant: str | None 
 
 
 def neutral(value: T) -> T | str:
-    """Return a cell of a CSV file; a text that a spreadsheet would run as a formula gets an apostrophe."""
-    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
-        return f"'{value}"
-    return value
+    """Return a cell of a CSV file: printable, and with an apostrophe if a spreadsheet would run it."""
+    if not isinstance(value, str):
+        return value
+    formula = _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return printable(f"'{value}" if formula else value)
 
 
 def without_password(text: str) -> str:
@@ -56,6 +57,8 @@ def without_password(text: str) -> str:
 
 def printable(text: str) -> str:
     """Return a text with its control characters, such as a terminal's escape codes, written out."""
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
         for char in text

@@ -7,7 +7,7 @@ Exit codes:
 - 2: bad input, with one message.
 - 3: `run` left trials out because the study budget has no room for them.
 - 4: `run` was stopped before all trials had ended.
-- 5: the Ray that ran the trials has died; the same command continues.
+- 5: the Ray that ran the trials has died (twice, if it is this machine's); the same command continues.
 - 130: interrupted from the keyboard.
 """
 
@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from budgets.names import printable, without_password
 from runners.scheduling.backend import ClusterLostError
@@ -44,6 +45,7 @@ COMMANDS: tuple[Command, ...] = (
 EXIT_BAD_INPUT = 2
 EXIT_CLUSTER_LOST = 5
 EXIT_INTERRUPTED = 128 + 2
+_ONCE_MORE = "STUDY_RAY_STARTED_ANEW"  # set in the environment of a command whose Ray has died before
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,16 +67,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"study: {printable(without_password(str(error)))}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except ClusterLostError as error:
-        print(f"study: {error}", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(EXIT_CLUSTER_LOST)  # at the usual exit, Ray's library would wait for its head for a minute
+        _leave_lost_cluster(error, once_more=error.own and arguments is None)
     except KeyboardInterrupt:
         print(
             "study: interrupted; finished work is kept, run the same command again to continue",
             file=sys.stderr,
         )
         return EXIT_INTERRUPTED
+
+
+def _leave_lost_cluster(error: ClusterLostError, *, once_more: bool) -> NoReturn:
+    """Replace this process by the same command if that was not done before; else end it with its exit code.
+
+    Nothing of the dead Ray is left then; at the usual exit its library would wait for its head for a minute.
+    """
+    once_more = once_more and _ONCE_MORE not in os.environ
+    follows = "Ray is started anew, once" if once_more else "run the same command again to continue"
+    print(f"study: {error}. Finished trials and checkpoints are kept; {follows}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if once_more:
+        os.environ[_ONCE_MORE] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this command
+    os._exit(EXIT_CLUSTER_LOST)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -1,6 +1,5 @@
-"""Image-text similarity of a pool's pairs by a trained CLIP: one of open_clip, a trial, or a checkpoint."""
+"""Image-text similarity of a pool's pairs by a trained CLIP, named as `scoring_source` says."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import blake2b
@@ -19,7 +18,6 @@ from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import READ_COLUMNS, decode_rows
 from runners.host.files import new_file
 from runners.models.count import ensure_counted
-from runners.models.export import WEIGHTS
 from runners.models.load_model import Loaded, Source, load_model
 
 _ROWS_PER_PART = 2048
@@ -36,26 +34,19 @@ def scoring_source(scorer: str, pool: Pool) -> Source:
 
     Args:
         scorer: ``MODEL:PRETRAINED``, where MODEL is a name of open_clip or of the catalogue or a JSON file,
-            and PRETRAINED a tag or a checkpoint file; an exported folder; or the folder of a finished trial.
-        pool: The pool to score; its words are those of a trial that was trained on it.
+            and PRETRAINED a tag or a checkpoint file; or an exported folder.
+        pool: The pool to score; its words are those of a catalogue model that was trained on it.
 
     Raises:
-        ValueError: The trial was trained on another pool.
+        ValueError: It is a trial's folder, which does not name its pool's words.
     """
     folder = Path(scorer)
     if not folder.is_dir():
         model, _, pretrained = scorer.partition(":")
         return Source(checkpoint=pretrained, model=model, words=pool.vocabulary)
-    if not (folder / "result.json").is_file():
-        return Source(checkpoint=scorer)
-    row = json.loads((folder / "result.json").read_bytes())["row"]
-    known = {pool.path.name, pool.fingerprint, pool.unranked, *(name for name, _ in pool.rankings.values())}
-    if row["pool"] not in known:
-        raise ValueError(
-            f"trial {row['trial']} was trained on another pool, whose words its texts are split into; "
-            "`study export` it, and name the exported folder"
-        )
-    return Source(checkpoint=str(folder / WEIGHTS), model=row["architecture"], words=pool.vocabulary)
+    if (folder / "result.json").is_file():
+        raise ValueError(f"{folder} is a trial: `study export` it, and name the exported folder")
+    return Source(checkpoint=scorer)
 
 
 def clip_scores(  # noqa: PLR0913 - independent options

@@ -51,7 +51,15 @@ class Ended:
 
 
 class ClusterLostError(Exception):
-    """What runs the trials has died; a new run continues from their checkpoints."""
+    """What runs the trials has died; a new run continues from their checkpoints.
+
+    Attributes:
+        own: True if this process had started it, and can start another.
+    """
+
+    def __init__(self, reason: str, *, own: bool) -> None:
+        super().__init__(reason)
+        self.own = own
 
 
 def ended_by(trial: str, end: Exit) -> Ended:

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from study.commands.command import add_study_options, declared_study, number
+from study.commands.command import add_study_options, declared_study, number, show
 
 NAME = "calibrate"
 HELP = "measure each kind of trial on this machine, for prices and forecasts"
@@ -31,5 +31,5 @@ def run(options: Namespace) -> int:
 
     study = declared_study(options)
     for line in calibrate_study(study, device_name=options.device, seconds=options.seconds):
-        print(line, flush=True)
+        show(line)
     return 0

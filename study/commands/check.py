@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from study.commands.command import add_study_options, declared_study
+from study.commands.command import add_study_options, declared_study, show
 
 NAME = "check"
 HELP = "try the cluster, its nodes and each kind of trial before a run spends anything"
@@ -45,5 +45,5 @@ def run(options: Namespace) -> int:
         else:
             place = f"{check.node}: " if check.node else ""
             advice = f"; {check.advice}" if check.advice else ""
-            print(f"{check.verdict:6}  {place}{check.what}: {check.found}{advice}", flush=True)
+            show(f"{check.verdict:6}  {place}{check.what}: {check.found}{advice}")
     return EXIT_FAILED_CHECKS if failed else 0

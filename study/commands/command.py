@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from budgets.names import printable
 from study.declare.shipped import shipped_studies
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def refreshed_study(options: Namespace, *, needed: bool = False) -> "Study":
     except (ValueError, OSError) as error:
         if needed:
             raise
-        print(f"study: {error}; showing the last local copy", file=sys.stderr)
+        print(f"study: {printable(str(error))}; showing the last local copy", file=sys.stderr)
     return study
 
 
@@ -194,7 +195,12 @@ def finished_study(options: Namespace) -> "Study | Imported | None":
 
 def open_console() -> "Console":
     """Return the console; a pipe, which has no width, gets 160 columns for whole tables."""
-    from rich.console import Console
+    from study.show.console import PlainConsole
 
-    console = Console(soft_wrap=True)
-    return console if console.is_terminal else Console(soft_wrap=True, width=160)
+    console = PlainConsole(soft_wrap=True)
+    return console if console.is_terminal else PlainConsole(soft_wrap=True, width=160)
+
+
+def show(line: object) -> None:
+    """Print a line now; control characters in it, such as the escape codes of a name, are written out."""
+    print(printable(str(line)), flush=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from budgets.names import neutral
-from study.commands.command import open_console, output_file
+from study.commands.command import number, open_console, output_file, show
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,13 +54,17 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--mean",
-        type=float,
+        type=number(0, 1),
         nargs=3,
         default=(),
         help="mean of the pixels (0 to 1) per colour channel (default: the model's own)",
     )
     parser.add_argument(
-        "--std", type=float, nargs=3, default=(), help="standard deviation of the pixels per colour channel"
+        "--std",
+        type=number(0.001, 10),
+        nargs=3,
+        default=(),
+        help="standard deviation of the pixels per colour channel",
     )
     parser.add_argument(
         "--precision",
@@ -69,7 +73,10 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--device", help="cpu or cuda (default: cuda if available)")
     parser.add_argument(
-        "--threads", type=int, default=0, help="threads to compute and decode with (default: one per core)"
+        "--threads",
+        type=number(0, 1024, int),
+        default=0,
+        help="threads to compute and decode with (default: one per core)",
     )
     parser.add_argument(
         "--json", type=output_file, metavar="FILE", help="write all results to this JSON file"
@@ -116,7 +123,7 @@ def run(options: Namespace) -> int:
     open_console().print(_table(rows))
     cost = "FLOPs not counted: no closed form for this architecture" if flops is None else format_flops(flops)
     images, texts = (sum(getattr(each, what) for each in facts.values()) for what in ("images", "texts"))
-    print(f"{images:,} images and {texts:,} texts encoded once: {cost}")
+    show(f"{images:,} images and {texts:,} texts encoded once: {cost}")
     if options.csv:
         with new_file(options.csv) as path, path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, ["set", "metric", "value", "standard_error", "images"])

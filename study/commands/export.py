@@ -4,7 +4,7 @@ import shutil
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from study.commands.command import add_study_options, refreshed_study
+from study.commands.command import add_study_options, refreshed_study, show
 
 NAME = "export"
 HELP = "write a trial's model as a folder that open_clip can load"
@@ -60,5 +60,5 @@ def run(options: Namespace) -> int:
         )
         write_origin(folder, trial=trial_id, precision=outcome.row["precision"])
         shutil.copyfile(weights, folder / WEIGHTS)
-    print(f"{target}: {trial.cell}, seed {trial.seed}; open_clip.create_model('local-dir:{target}') loads it")
+    show(f"{target}: {trial.cell}, seed {trial.seed}; open_clip.create_model('local-dir:{target}') loads it")
     return 0

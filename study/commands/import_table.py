@@ -3,6 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from study.commands.command import show
+
 NAME = "import"
 HELP = "import any table of results as a study to report, by a map of its columns"
 EXAMPLES: tuple[str, ...] = (
@@ -32,5 +34,5 @@ def run(options: Namespace) -> int:
 
     results = Path(options.results or "results")
     for line in import_study(options.table, options.map, name=options.name, results=results):
-        print(line)
+        show(line)
     return 0

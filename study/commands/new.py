@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from study.commands.command import show
 from study.declare.shipped import TEMPLATE, shipped_studies
 
 NAME = "new"
@@ -29,5 +30,5 @@ def run(options: Namespace) -> int:
             file.write(text)
     except FileExistsError:
         raise ValueError(f"{path} already exists; choose another name, or delete it first") from None
-    print(f"{path} written; edit it, then: python -m study plan {path}")
+    show(f"{path} written; edit it, then: python -m study plan {path}")
     return 0

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from study.commands.command import add_study_options, declared_study, output_file
+from study.commands.command import add_study_options, declared_study, output_file, show
 
 if TYPE_CHECKING:
     from budgets.planning.plan import Plan
@@ -59,11 +59,12 @@ def run(options: Namespace) -> int:
         lines = _lines(study, plan, form=options.format, cell=options.explain)
         output.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     else:
+        write = show if options.format == "text" else print
         for line in _lines(study, plan, form=options.format, cell=options.explain):
-            print(line)
+            write(line)
         sys.stdout.flush()  # now, while `cli.main` can still catch a closed pipe
         return 0
-    print(output)
+    show(output)
     return 0
 
 

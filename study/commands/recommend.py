@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from study.commands.command import add_study_options, finished_study, number
+from study.commands.command import add_study_options, finished_study, number, show
 
 NAME = "recommend"
 HELP = "recommend a configuration for a compute and a data budget, with its uncertainty"
@@ -53,5 +53,5 @@ def run(options: Namespace) -> int:
         prior=options.prior,
         table=options.table,
     ):
-        print(line)
+        show(line)
     return 0

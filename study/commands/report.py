@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from study.commands.command import add_study_options, finished_study
+from study.commands.command import add_study_options, finished_study, show
 
 NAME = "report"
 HELP = "fit the laws, find the best configurations, write figures, tables and report.html"
@@ -51,14 +51,14 @@ def run(options: Namespace) -> int:
     if options.watch:
         if study is None or isinstance(study, Imported) or options.paper:
             raise ValueError("--watch takes a study that runs here, without --paper")
-        watch_study(study, print)
+        watch_study(study, show)
         return 0
     if study is not None:
         for line in report_imported(study) if isinstance(study, Imported) else report_study(study):
-            print(line)
+            show(line)
     if options.paper:
         for line in report_paper(Path(options.results or "results"), study):
-            print(line)
+            show(line)
     return 0
 
 
@@ -72,5 +72,5 @@ def _compare(options: Namespace) -> int:
     found = [finished_study(Namespace(**{**vars(options), "study": name})) for name in names]
     studies = [study for study in found if study is not None]
     for line in report_comparison(studies, Path(options.results or "results"), name=options.name):
-        print(line)
+        show(line)
     return 0

@@ -4,7 +4,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from study.commands.command import add_study_options, open_console, refreshed_study
+from study.commands.command import add_study_options, open_console, refreshed_study, show
 
 if TYPE_CHECKING:
     from study.run.execution import Result
@@ -79,7 +79,7 @@ def run(options: Namespace) -> int:
     plan, only, retry_failed = plan_study(study), options.only, options.retry_failed
     if options.dry_run:
         for line in would_run(study, plan, only=only, retry_failed=retry_failed):
-            print(line)
+            show(line)
         return 0
     console, local = open_console(), options.backend == "local"
 

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from study.commands.command import add_study_options, declared_study
+from study.commands.command import add_study_options, declared_study, number, show
 
 NAME = "stop"
 HELP = "stop a run: its trials write checkpoints and exit; a later `run` continues them"
@@ -14,7 +14,7 @@ def add_options(parser: ArgumentParser) -> None:
     add_study_options(parser)
     parser.add_argument(
         "--wait",
-        type=float,
+        type=number(0, 604_800),
         default=60.0,
         metavar="SECONDS",
         help="seconds to wait for the run's end (default: 60)",
@@ -24,5 +24,5 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Ask the run to stop, and wait until it has ended."""
     for line in declared_study(options).storage.stop(wait_s=options.wait):
-        print(line, flush=True)
+        show(line)
     return 0

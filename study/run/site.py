@@ -7,7 +7,7 @@ from functools import partial
 from typing import Self, TypeVar
 
 from runners.host.faults import Notice, patiently
-from runners.scheduling.backend import Backend
+from runners.scheduling.backend import Backend, ClusterLostError
 from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.ray_backend.address import cluster_address
 from runners.scheduling.schedule import Schedule
@@ -149,7 +149,9 @@ class Site:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ClusterLostError) and self.told():
+            error.own = False  # a run that was asked to stop does not go on with another Ray
         self._until_the_end.close()
 
 

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +16,7 @@ from budgets.cost.counted import read_count
 from budgets.declaration import Declaration, DescribedPool, EmbeddedPool, FolderPool
 from budgets.devices import device
 from budgets.keys import DeclaredKeyError, at_key
-from budgets.names import unknown
+from budgets.names import printable, unknown
 from budgets.planning.facts import EvaluationFacts, PoolFacts, Ranking
 from budgets.planning.grid import Grid
 from budgets.planning.plan import Charge, Plan
@@ -333,9 +332,8 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
         sizes = (*own.values(), *((each.images, each.texts) for each in declared.values()))
         metrics |= {name: described.metrics for name, described in declared.items()}
         return facts, _evaluation((*own, *by_content), sizes, metrics), (charge,)
-    say = partial(print, file=sys.stderr, flush=True)
     with at_key("pool.path"):
-        opened = open_pool(study.pool, tolerance=study.declaration.limits.damage, say=say)
+        opened = open_pool(study.pool, tolerance=study.declaration.limits.damage, say=_say_aside)
     if problem := not_indexed(opened):
         raise DeclaredKeyError("pool", problem)
     facts = PoolFacts(
@@ -410,3 +408,7 @@ def ensure_pool(study: Study, say: Callable[[str], None]) -> None:
     say(f"building the pool {pool.name}: {pool.pairs:,} captioned emoji scenes, scored by a small CLIP …")
     build_scored_pool(study.pool, pairs=pool.pairs, seed=pool.seed)
     say(f"pool {study.pool} built in {time.monotonic() - began:.0f} s")
+
+
+def _say_aside(text: str) -> None:
+    sys.stderr.write(f"{printable(text)}\n")

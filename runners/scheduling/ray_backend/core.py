@@ -51,6 +51,9 @@ class RayBackend:
             and listens only on loopback.
         modules: Modules imported before a job starts.
 
+    Attributes:
+        lost: Whether the cluster has died.
+
     Raises:
         ValueError: No cluster answers at the address.
     """
@@ -82,7 +85,7 @@ class RayBackend:
             )
         guard_token()  # it may be new
         self._head: str = ray.get_runtime_context().gcs_address
-        self._lost = False
+        self.lost = False
         # One name for all tasks: Ray keeps 22 KiB of metrics per name until it ends.
         task = partial(ray.remote, max_retries=0, name="trial")
         self._task = task()(_run_in_fresh_process)
@@ -109,14 +112,13 @@ class RayBackend:
             ClusterLostError: The head does not answer any more, or the Ray of this machine has no node left.
         """
         # Asked first, because Ray itself would wait for its head for a minute and then end this process.
-        self._lost = not answers(self._head, patience_s=_LOCAL_S if self.address is None else _HEAD_S)
-        found = {} if self._lost else self._alive()
-        if self._lost or (self.address is None and not found):
-            self._lost = True
+        self.lost = not answers(self._head, patience_s=_LOCAL_S if self.address is None else _HEAD_S)
+        found = {} if self.lost else self._alive()
+        if self.lost or (self.address is None and not found):
+            self.lost = True
             where = "on this machine" if self.address is None else f"cluster at {self.address}"
             raise ClusterLostError(
-                f"the Ray {where} has died: no answer from {self._head}. Finished trials and checkpoints are "
-                "kept; run the same command again to continue"
+                f"the Ray {where} has died: no answer from {self._head}", own=self.address is None
             )
         return found
 
@@ -209,7 +211,7 @@ class RayBackend:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if not self._lost:
+        if not self.lost:
             self.announce([])
             ray.shutdown()
             return

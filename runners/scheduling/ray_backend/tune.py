@@ -82,6 +82,7 @@ class TuneBackend:
         except Empty:
             pass
         if self._error is not None:
+            self._connection.nodes()  # says so if Ray itself has died
             raise self._error
         return [*ended, *self._connection.wait(0)]  # jobs of the connection: storage checks on new nodes
 
@@ -117,6 +118,8 @@ class TuneBackend:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._connection.lost:  # Tune's thread and the desk wait for a head that is gone
+            return
         self._over.set()
         self._search.jobs.put(None)
         self._thread.join()

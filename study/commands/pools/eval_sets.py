@@ -3,6 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from study.commands.command import show
+
 NAME = "eval-sets"
 HELP = "check evaluation sets; list those of the paper's suite that are missing"
 EXAMPLES: tuple[str, ...] = ("/data/wds",)
@@ -21,5 +23,5 @@ def run(options: Namespace) -> int:
 
     checked = list(check_sets(found_sets(options.folder)))
     for each in checked:
-        print(each.line)
+        show(each.line)
     return 0 if all(each.good for each in checked) else EXIT_UNUSABLE

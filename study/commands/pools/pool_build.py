@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from study.commands.command import add_pool_options, number, open_console
+from study.commands.command import add_pool_options, number, open_console, show
 
 NAME = "build"
 HELP = "build a pool; the same command continues an interrupted build"
@@ -47,7 +47,9 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="SET",
         help="evaluation sets whose images are left out",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the embedded pool (default: 0)")
+    parser.add_argument(
+        "--seed", type=number(0, 2**32 - 1, int), default=0, help="seed of the embedded pool (default: 0)"
+    )
     parser.add_argument(
         "--img2dataset",
         default="img2dataset",
@@ -98,9 +100,9 @@ def run(options: Namespace) -> int:
         _build_from(path, Path(source or path), options)
     pool = Pool.open(path)
     for line in unreadable_lines(pool):
-        print(line)
+        show(line)
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in pool.left_out.items()) or "none"
-    print(f"{path}: {pool.count:,} pairs; left out: {reasons}")
+    show(f"{path}: {pool.count:,} pairs; left out: {reasons}")
     return 0
 
 
@@ -148,7 +150,7 @@ def _build_from(path: Path, source: Path, options: Namespace) -> None:
     shards = source
     if source.is_file() and source.suffix != ".tar" and options.url in table_columns(source):
         shards = path.parent / f".{path.name}.downloaded"
-        print(f"downloading into {shards} …", flush=True)
+        show(f"downloading into {shards} …")
         how = Download(
             program=options.img2dataset,
             url=options.url,
@@ -174,4 +176,4 @@ def _build_from(path: Path, source: Path, options: Namespace) -> None:
     with PoolProgress(open_console()) as report:
         build_pool(path, build, report)
     if shards != source:
-        print(f"the downloaded shards stay in {shards}; delete them when they are no longer needed")
+        show(f"the downloaded shards stay in {shards}; delete them when they are no longer needed")

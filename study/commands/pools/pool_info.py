@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from study.commands.command import add_pool_options
+from study.commands.command import add_pool_options, show
 
 NAME = "info"
 HELP = "show counts, sizes, scores and the pairs left out"
@@ -25,8 +25,8 @@ def run(options: Namespace) -> int:
 
     pool = Pool.open(options.pool)
     for line in info_lines(pool):
-        print(line)
+        show(line)
     if options.sheet:
         contact_sheet(pool, options.sheet)
-        print(options.sheet)
+        show(options.sheet)
     return 0

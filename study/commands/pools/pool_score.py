@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.commands.command import add_pool_options, open_console
+from study.commands.command import add_pool_options, number, open_console, show
 
 if TYPE_CHECKING:
     from runners.data.pool.pool import Pool
@@ -29,7 +29,7 @@ def add_options(parser: ArgumentParser) -> None:
         required=True,
         metavar="SCORER",
         help="MODEL:PRETRAINED, where MODEL is a name of open_clip or of the catalogue or a JSON file, and "
-        "PRETRAINED a tag or a checkpoint file; an exported folder; the folder of a finished trial; "
+        "PRETRAINED a tag or a checkpoint file; an exported folder; "
         "column:NAME of the pairs' json or of --metadata; score:NAME that the pool already has; =EXPRESSION "
         "over the names of its scores; or a DataComp uid file .npy, as a named subset",
     )
@@ -37,7 +37,9 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--metadata", type=Path, help="parquet file that holds column:NAME, joined by uid or key"
     )
-    parser.add_argument("--batch-size", type=int, default=256, help="pairs per batch (default: 256)")
+    parser.add_argument(
+        "--batch-size", type=number(1, 65_536, int), default=256, help="pairs per batch (default: 256)"
+    )
     parser.add_argument("--device", help="cpu or cuda (default: cuda if available)")
     parser.add_argument(
         "--rewrite-shards", action="store_true", help="also write the shards in the new order"
@@ -76,14 +78,14 @@ def run(options: Namespace) -> int:
         pool = _scored_by_model(pool, options)
     else:
         raise ValueError(
-            f"--with {options.scorer} must be MODEL:PRETRAINED, the folder of an exported model or of a "
-            "trial, column:NAME, score:NAME, =EXPRESSION or a .npy file"
+            f"--with {options.scorer} must be MODEL:PRETRAINED, an exported folder, "
+            "column:NAME, score:NAME, =EXPRESSION or a .npy file"
         )
     if options.rewrite_shards:
         with PoolProgress(open_console()) as report:
             pool = rewrite_shards(pool, workers=options.workers, report=report)
     for line in info_lines(pool):
-        print(line)
+        show(line)
     return 0
 
 

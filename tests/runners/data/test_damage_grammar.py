@@ -1,8 +1,10 @@
 """Random damage of a tar: each of its samples is used, or counted by its key, or lies in a counted range."""
 
 import io
+import math
 import re
 import tarfile
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +15,14 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from runners.data.pool.damage import NOT_READABLE, Damage
-from runners.data.pool.shards import entries_of
+from runners.data.pool.reader import decode_image
+from runners.data.pool.shards import entries_of, image_size
 from tests.runners.data.test_pool import encoded
 
 _BLOCK = tarfile.BLOCKSIZE
 _IMAGE = encoded(16, 16, "PNG")
 _ENDINGS = ("png", "json", "txt")
+_IMAGES = {kind: encoded(40, 30, kind) for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,6 +170,29 @@ def test_members_in_any_order_and_links_count_each_sample_once(
         found = list(entries_of(path, "0.tar", score_field="similarity", decode=True))
     keys = Counter(each.key if isinstance(each, Damage) else each[0].key for each in found)
     assert keys == {f"{key:06d}": 1 for key in range(4)}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    kind=st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]),
+    edits=st.lists(st.tuples(places, st.integers(1, 255)), min_size=1, max_size=8),
+    kept=st.floats(0.1, 1),
+)
+def test_damaged_images_have_a_size_or_a_reason(
+    kind: str, edits: list[tuple[float, int]], kept: float
+) -> None:
+    changed = bytearray(_IMAGES[kind])
+    for at, value in edits:
+        changed[int(at * len(changed))] ^= value
+    content = bytes(changed[: math.ceil(kept * len(changed))])
+    found = image_size(content, decode=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            assert decode_image(content, 24).shape == (3, 24, 24)
+        except OSError as error:
+            assert re.match("unreadable image|image too (large|narrow)", str(error))  # noqa: PT017
+    assert isinstance(found, tuple) or found in {"unreadable image", "image too large", "image too narrow"}
 
 
 @few

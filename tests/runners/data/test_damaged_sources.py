@@ -115,6 +115,18 @@ def test_adjacent_samples_of_one_key_are_two_samples(tmp_path: Path) -> None:
     assert sorted(built(tmp_path / "x").index["caption"]) == ["n0", "n1", "n2"]
 
 
+def test_a_member_given_twice_side_by_side_ends_in_one_account_of_each_image(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    with tarfile.open(tmp_path / "x" / "0.tar", "w") as tar:
+        for colour in (1, 2):
+            add(tar, "k.png", encoded(8, 8, "PNG", colour=colour))
+        add(tar, "k.txt", b"words")
+        add_sample(tar, 3)
+    pool = built(tmp_path / "x")
+    assert sorted(pool.index["caption"]) == ["number 3", "words"]
+    assert pool.left_out == {"no caption": 1}
+
+
 def test_sample_with_members_apart_is_counted_once(tmp_path: Path) -> None:
     apart = [(NAMES[n], {"png": small(n)[1]["png"]}) for n in range(50, 100)]
     texts = [(NAMES[n], {"txt": small(n)[1]["txt"]}) for n in range(50, 100)]

@@ -137,8 +137,8 @@ def test_each_byte_is_fetched_once_for_all_trials_and_neighbours_come_together(
     fetched = sum(stop - start for _, start, stop in requests.made)
     assert fetched <= sum(away.shards.values())
     assert len({(name, start) for name, start, _ in requests.made}) == len(requests.made)
-    # The windows of 64 of 200 pairs divide the 140 pieces of 16 kB, up to 32 of which are one request; the next
-    # window is fetched meanwhile, so the number depends on what is there already.
+    # The windows of 64 of 200 pairs divide the 140 pieces of 16 kB, up to 32 of which are one request; the
+    # next window is fetched meanwhile, so the number depends on what is there already.
     assert len(requests.made) < 140 / 3
     again = len(requests.made)
     assert all(map(torch.equal, seen(Pool.open(away.path)), first))

@@ -98,6 +98,19 @@ def test_dropped_rows_are_counted_and_listed_with_their_reason(
     assert results["quality"].loc[["row-1", "row-8"]].tolist() == ["True", "False"]
 
 
+def test_escape_codes_in_a_table_are_written_out(
+    made_up: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "table.csv").write_text(TABLE.replace("400000000", "big\x1b[2J"))
+    assert main(made_up) == 0
+    said = capsys.readouterr().out
+    words = "recommend mine --flops 1e18 --pairs 1.28B --results"
+    assert main([*words.split(), str(tmp_path / "results")]) == 0
+    said += capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "big\\x1b[2J" in said
+
+
 def test_the_report_of_an_imported_study_leaves_out_missing_facts(
     made_up: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

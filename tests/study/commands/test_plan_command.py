@@ -19,8 +19,8 @@ from budgets.planning.plan import Plan
 from study.cli import main
 from study.declare.load import find_declaration, load_declaration
 from study.state.study import Study, plan_study, plan_tables
-from tests.study.conftest import study_in
 from tests.study import declared
+from tests.study.conftest import study_in
 from tests.study.declared import write
 
 FULL = re.sub(r"(?m)^design: .+\n", "", declared.FULL)  # the whole grid

@@ -1,16 +1,25 @@
 """Nonsense is refused with the reason, unusual values are warned about, and errors are bounded."""
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from budgets.keys import unusual
 from budgets.names import neutral, printable
 from runners.host.faults import words_of
 from study.cli import main
+from study.commands.command import show
 from study.declare.dump import dump_declaration
 from study.declare.load import load_declaration
 from study.declare.yaml_reader import DeclarationError
+from study.show.console import PlainConsole
+from study.show.progress import Progress
+from study.show.view import level_table
+from study.state.running import Level
 from tests.study.declared import FULL, write
 
 
@@ -86,6 +95,9 @@ def test_a_file_that_is_no_declaration_is_refused_by_its_size(tmp_path: Path) ->
         ("recommend x --flops 1e18 --pairs 10M --limit nan", "'nan' must be a number from 1 to"),
         ("calibrate x --seconds nan", "'nan' must be a number from 1 to"),
         ("data score pool --workers -1", "'-1' must be a whole number from 1 to 1,024"),
+        ("data score pool --with a:b --batch-size 0", "'0' must be a whole number from 1 to 65,536"),
+        ("evaluate x --std 0 0 0", "'0' must be a number from 0.001 to 10"),
+        ("stop x --wait nan", "'nan' must be a number from 0 to 604,800"),
         ("plan x --format csv --output /dev/null", "'/dev/null' exists and is not a plain file"),
         ("evaluate x --csv /dev/null", "'/dev/null' exists and is not a plain file"),
     ],
@@ -123,6 +135,30 @@ def test_cells_of_tables_run_no_formula_and_errors_no_escape_code(capsys: pytest
     assert list(map(neutral, texts)) == [
         "'=1+1", "'+cmd", "'-2+3", "'@x", "-0.5", "+3 %", "clip", 7, None
     ]  # fmt: skip
+    assert neutral("a\x1b[2J") == "a\\x1b[2J"
     assert printable("a\x1b[31mb\nc") == "a\\x1b[31mb\nc"
     assert main(["plan", "x\x1b[2J.yaml"]) == 2
     assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["terminal", "pipe"])
+def test_tables_and_views_write_the_escape_codes_of_names_out(
+    where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "name\x1b[2J\x9b3J"
+    console = PlainConsole(file=io.StringIO(), force_terminal=where == "terminal", width=60, soft_wrap=True)
+    table = Table("Set", box=None)
+    table.add_row(evil)
+    console.print(
+        level_table([Level(name=evil, done=1, running=0, failed=0, waiting=0)], bars=console.is_terminal)
+    )
+    console.print(table, Text(evil), evil)
+    with Progress("held-out/top1", console) as progress:
+        progress.say(evil)
+    with Live(Text(evil), console=console, auto_refresh=False) as live:
+        live.refresh()
+    show(evil)
+    for told in (console.file.getvalue(), capsys.readouterr().out):  # type: ignore[attr-defined]
+        assert "name\\x1b[2J\\x9b3J" in told
+        assert "\x1b[2J" not in told
+        assert "\x9b" not in told

@@ -148,6 +148,46 @@ def test_a_killed_worker_is_restarted_from_its_checkpoint(
     assert [event["event"] for event in events].count("trial-retried") == 1
 
 
+@pytest.mark.ray
+def test_a_ray_of_this_machine_that_dies_is_started_anew_once(pool: Path, tmp_path: Path) -> None:
+    declaration = write_declaration(tmp_path, pool, levels="600 GFLOP", seeds="0, 1")
+    folder = tmp_path / "tiny"
+
+    def kept() -> int:
+        return max(map(kept_steps, folder.glob("trials/*")), default=0)
+
+    with start_study("run", declaration, "--results", tmp_path, own_group=True) as process:
+        wait_for(kept)
+        kill_gcs(process.pid)
+        wait_for(lambda: events(folder).count("study-started") == 2)
+        first = kept()
+        wait_for(lambda: kept() > first)
+        kill_gcs(process.pid)
+        output, errors = process.communicate(timeout=120)
+
+    assert process.returncode == 5, output + errors
+    once, twice = errors.splitlines()
+    assert once.startswith("study: the Ray on this machine has died: no answer from 127.0.0.1:")
+    assert once.endswith("Finished trials and checkpoints are kept; Ray is started anew, once")
+    assert twice.endswith("are kept; run the same command again to continue")
+    assert kept() > first
+    assert "trial-failed" not in events(folder)
+    wait_for(lambda: not in_session(process.pid))
+
+
+def events(folder: Path) -> list[str]:
+    return [json.loads(line)["event"] for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
+def kill_gcs(driver: int) -> None:
+    """Kill the GCS that a driver has started."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = path.read_text().rsplit(")", 1)[1].split()[1]
+            if int(parent) == driver and "gcs_server" in (path.parent / "cmdline").read_text():
+                os.kill(int(path.parent.name), signal.SIGKILL)
+
+
 def test_sigterm_to_the_process_group_keeps_every_checkpoint_and_leaves_no_process(
     pool: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,17 @@
+"""Console that shows texts and never runs the escape codes in them."""
+
+from collections.abc import Iterator
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from budgets.names import printable
+
+
+class PlainConsole(Console):
+    """Console whose terminal sees only rich's own codes: those in names and messages are written out."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Yield the pieces of a renderable."""
+        for piece in super().render(renderable, options):
+            yield piece if piece.control else Segment(printable(piece.text), piece.style)
