@@ -88,7 +88,7 @@ class Line(NamedTuple):
 
     @property
     def good(self) -> bool:
-        """Whether the value reaches its target."""
+        """True if the value reaches its target."""
         return self.value >= self.target if self.more else self.value <= self.target
 
 

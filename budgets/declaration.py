@@ -483,7 +483,7 @@ class Declaration:
 
     @property
     def ruled_by_level(self) -> bool:
-        """Whether trials of a pair of architecture and strategy may differ by level in more than length."""
+        """True if trials of an architecture and a strategy may differ by level in more than length."""
         return any(rule.levels for rules in self._rules.values() for rule in rules)
 
     def resource_settings(self, architecture: str, strategy: str, level: int | None) -> Mapping[str, Any]:

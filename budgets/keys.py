@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from budgets.names import unknown
 
 Given = Callable[[str], bool]
-"""Tells whether a key was given in the file."""
+"""Key → whether it was given in the file."""
 
 
 class DeclaredKeyError(ValueError):
@@ -99,7 +99,7 @@ class Reader:
 
     @property
     def takes(self) -> str:
-        """What it takes, in words, as Markdown."""
+        """Allowed values in words, as Markdown."""
         text = ", ".join(filter(None, (self.noun, self.bounds)))
         text += ": " * bool(self.examples) + ", ".join(f"`{example}`" for example in self.examples)
         return text if self.word is None else f"{text}; or `{self.word[0]}`"
@@ -133,7 +133,7 @@ class OneOf:
 
     @property
     def takes(self) -> str:
-        """What it takes, in words, as Markdown."""
+        """Allowed values in words, as Markdown."""
         plural = f"{self.kind[:-1]}ies" if self.kind.endswith("y") else f"{self.kind}s"
         return ", ".join(f"`{name}`" for name in self.allowed) or f"[names](#{plural})"
 

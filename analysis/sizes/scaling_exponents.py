@@ -39,7 +39,7 @@ _SIZES = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Growth:
-    """How the best model size of a family grows with compute.
+    """Growth of the best model size of a family with compute.
 
     Attributes:
         family: Family of architectures.

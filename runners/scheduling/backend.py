@@ -51,7 +51,7 @@ class Ended:
 
 
 class ClusterLostError(Exception):
-    """What runs the trials has died; a new run continues from their checkpoints.
+    """Error of a backend that has died; a new run continues from their checkpoints.
 
     Attributes:
         own: True if this process had started it, and can start another.

@@ -78,7 +78,7 @@ class Result:
 
     @property
     def unfinished(self) -> bool:
-        """Whether any trial is left without a result."""
+        """True if a trial is left without a result."""
         return bool(self.failures or self.remaining or self.stopped)
 
 
