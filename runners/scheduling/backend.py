@@ -51,7 +51,7 @@ class Ended:
 
 
 class ClusterLostError(Exception):
-    """Error of a backend that has died; a new run continues from their checkpoints.
+    """Error of a backend that has died; a new run continues its trials from their checkpoints.
 
     Attributes:
         own: True if this process had started it, and can start another.
