@@ -5,7 +5,7 @@ import os
 import pytest
 from hypothesis import settings
 
-# Two workers share the cores: more threads than one a worker only wait for each other.
+# The workers share the cores: more threads than one in each only wait for each other.
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
@@ -18,7 +18,8 @@ settings.load_profile("no deadline")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group the tests that must not run at the same time.
 
-    Those of a file, which share what it made; and all that start Ray, some of whose ports a machine has once.
+    Those of a file, which share what it made; and all that start Ray: with two clusters on a machine, a test
+    of one minute took eight.
     """
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)  # the longest row of them begins
     for item in items:
