@@ -10,7 +10,7 @@ demo: .venv/installed
 
 # img2dataset holds pandas below 3, so the tests of downloading run it from an environment of its own.
 test: lint .venv/tested .venv-img2dataset/installed
-	IMG2DATASET=$(CURDIR)/.venv-img2dataset/bin/img2dataset $(RUN) -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+	IMG2DATASET=$(CURDIR)/.venv-img2dataset/bin/img2dataset $(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 # Quick tests: arithmetic, laws, declarations and the reference; no training, no Ray, no counting of FLOPs by torch.
 QUICK = tests/budgets tests/analysis/laws/test_forms.py tests/study/declare tests/study/docs \

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from analysis.report.study_frames import StudyFrames
 from tests.analysis.report.report_writer import HOSTILE, write
+from tests.waiting import wait_for
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
@@ -157,7 +158,8 @@ def test_the_contents_follow_the_scroll(opened: Opened) -> None:
     page = opened.page
     page.locator("#all-trials").scroll_into_view_if_needed()
     page.evaluate("document.querySelector('#all-trials').scrollIntoView({behavior: 'instant'})")
-    page.wait_for_function("document.querySelector('nav a[aria-current]').hash === '#all-trials'")
+    here = "document.querySelector('nav a[aria-current]').hash === '#all-trials'"
+    wait_for(lambda: page.evaluate(here), seconds=30)  # the page's policy forbids playwright's own waiting
 
 
 def test_printed_there_are_no_controls_and_nothing_is_closed(opened: Opened) -> None:

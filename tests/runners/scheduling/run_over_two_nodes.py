@@ -49,7 +49,7 @@ def _run(backend: RayBackend, job: TrialJob, *, leave: bool) -> Ended:
     assert len(nodes) == 2
     backend.start(Job(trial="wide", run=partial(take_part, job), nodes=nodes, resources={"cpus": 1}))
     if leave:
-        while not (job.folder / "meter").exists():
+        while (count := read_count(job.folder)) is None or not count.train_flops:  # until its first step
             time.sleep(0.05)
         backend.ask_to_leave("wide")
     while not (ended := backend.wait(1)):
