@@ -1,7 +1,7 @@
 """Readers of a declaration's single values, named by the fields of its data classes."""
 
 import re
-from typing import Any
+from dataclasses import replace
 
 from budgets.devices import devices
 from budgets.keys import OneOf, Reader
@@ -125,17 +125,16 @@ epsilon = Reader(
     why="32-bit floats are no smaller, and above 1 AdamW no longer adapts",
     usual=(1e-12, 1e-3),
 )
-_NORM: dict[str, Any] = {
-    "parse": parse_number,
-    "noun": "a number",
-    "examples": ("1",),
-    "at_least": 1e-6,
-    "at_most": 1e6,
-    "why": "a smaller norm stops the training, a larger one is never reached (off)",
-    "usual": (0.01, 100),
-}
-norm = Reader(**_NORM)
-norm_or_off = Reader(**_NORM, word=("off", None))
+norm = Reader(
+    parse=parse_number,
+    noun="a number",
+    examples=("1",),
+    at_least=1e-6,
+    at_most=1e6,
+    why="a smaller norm stops the training, a larger one is never reached (off)",
+    usual=(0.01, 100),
+)
+norm_or_off = replace(norm, word=("off", None))
 retries = Reader(
     parse=parse_count,
     noun="a whole number",
@@ -152,16 +151,8 @@ pause = Reader(
     why="each further retry waits four times as long",
     usual=(0, 600),
 )
-_TAIL: dict[str, Any] = {
-    "parse": parse_share,
-    "noun": "a share",
-    "examples": ("10%",),
-    "at_least": 0,
-    "below": 1,
-    "usual": (0, 0.5),
-}
-tail = Reader(**_TAIL)
-tail_or_strategys = Reader(**_TAIL, word=("strategy", None))
+tail = Reader(parse=parse_share, noun="a share", examples=("10%",), at_least=0, below=1, usual=(0, 0.5))
+tail_or_strategys = replace(tail, word=("strategy", None))
 price = Reader(
     parse=parse_number,
     noun="a number",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import pandas as pd
 import torch
 from numpy.typing import NDArray
@@ -83,13 +84,15 @@ def clip_scores(  # noqa: PLR0913 - independent options
         facts += f" {Path(source.checkpoint).stat().st_mtime_ns}"
     folder = pool.path / ".scoring" / blake2b(facts.encode(), digest_size=8).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
+    size = open_clip.get_model_preprocess_cfg(loaded.model)["size"]
+    side = size[0] if isinstance(size, tuple | list) else size
     scores = np.empty(pool.count, np.float32)
     for start in range(0, pool.count, _ROWS_PER_PART):
         rows = np.arange(start, min(start + _ROWS_PER_PART, pool.count))
         file = folder / f"{start:012d}.npy"
         if not file.exists():
             batches = (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
-            read = _decoded(pool, batches, loaded.config["vision_cfg"].get("image_size", 224), threads)
+            read = _decoded(pool, batches, side, threads)
             with new_file(file) as partial, partial.open("wb") as opened:
                 np.save(opened, np.concatenate([_score(loaded, *batch, where) for batch in read]))
         scores[rows] = np.load(file)
