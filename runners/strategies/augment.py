@@ -80,7 +80,7 @@ def jitter_colour(images: Tensor, generator: torch.Generator) -> Tensor:
     brightness, contrast, saturation = drawn
     # In place where the old values are not needed: allocating memory costs more than the arithmetic.
     bright = (images + 1).div_(2).mul_(brightness)
-    grey = (bright * torch.tensor(_GREY, device=device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    grey = _luma(bright)
     coloured = bright.sub_(grey).mul_(saturation).add_(grey)
     mean = grey.mean((2, 3), keepdim=True)
     return coloured.sub_(mean).mul_(contrast).add_(mean).clamp_(0, 1).mul_(2).sub_(1)
