@@ -30,7 +30,7 @@ from scipy.optimize import OptimizeResult, minimize
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis.laws.surface import HUBER_DELTA, fit, fit_draws
+from analysis.laws.surfaces.surface import HUBER_DELTA, fit, fit_draws
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")

@@ -343,7 +343,7 @@ class Cluster:
         tuple[Annotated[float, values.share_of_the_peak], Annotated[float, values.share_of_the_peak]] | None
     ) = None
     """Lowest and highest share of the device's peak that training reaches, where no throughput of the
-    architecture and strategy was measured; by default `budgets.devices.UTILISATION`."""
+    architecture and strategy was measured; by default `budgets.hardware.devices.UTILISATION`."""
     price_per_hour: Annotated[float | None, values.price] = None
     """Price of one device for an hour, in any currency."""
 

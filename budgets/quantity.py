@@ -8,7 +8,7 @@ import re
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
-from budgets.devices import device
+from budgets.hardware.devices import device
 from budgets.names import unknown
 
 _NUMBER = r"[+-]?(?:\d[\d_]*\.?[\d_]*|\.\d+)(?:[eE][+-]?\d+)?"

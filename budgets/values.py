@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 
-from budgets.devices import devices
+from budgets.hardware.devices import devices
 from budgets.keys import OneOf, Reader
 from budgets.names import unknown
 from budgets.quality import check_quality

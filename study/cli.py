@@ -24,7 +24,6 @@ from study.commands import (
     calibrate,
     check,
     completion,
-    data,
     evaluate,
     export,
     import_table,
@@ -37,6 +36,7 @@ from study.commands import (
     stop,
 )
 from study.commands.command import Command, add_commands, help_with
+from study.commands.pools import data
 
 COMMANDS: tuple[Command, ...] = (
     new, plan, check, calibrate, run, stop, status, report, recommend, export, import_table,

@@ -25,8 +25,8 @@ from analysis.charts.figure_data import (
     runs_texts,
     said_once,
 )
-from analysis.charts.measure import Measure
 from analysis.labels import POOL, axis_text, budget_text, held_text, listed, metric_text, sort_key
+from analysis.laws.measure import Measure
 
 Positions = NDArray[np.intp]
 _ONCE = "In one epoch a purer subset is smaller and costs less"

@@ -22,9 +22,9 @@ from analysis.charts.figure_data import (
     runs_texts,
     said_once,
 )  # fmt: skip
-from analysis.charts.measure import Measure
 from analysis.labels import axis_text, budget_text, held_text, metric_text, plural, sort_key
 from analysis.laws.laws import Law
+from analysis.laws.measure import Measure
 from analysis.sizes.isoflop import IsoFlopCurve
 from budgets.quantity import format_flops
 

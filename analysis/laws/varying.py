@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.laws.repeated import effective
+from analysis.laws.surfaces.repeated import effective
 
 Floats = NDArray[np.float64]
 

@@ -12,10 +12,10 @@ from analysis.cells.column_map import ColumnMap
 from analysis.charts.bar_figures import quality_bars, strategy_bars
 from analysis.charts.compute_figures import over_compute
 from analysis.charts.figure_data import FigureData, Missing
-from analysis.charts.measure import Measure, measure
 from analysis.charts.size_figures import over_epochs, over_pairs
 from analysis.charts.worth_figures import equivalence, shift
 from analysis.labels import capital
+from analysis.laws.measure import Measure, measure
 from analysis.paper.paper_panels import PANELS, panels_text, read_panels, reading_text
 
 

@@ -10,7 +10,6 @@ import pandas as pd
 from analysis.answers.contrasts import Statement, contrasts, statements
 from analysis.answers.cost import Cost, by_level, totals
 from analysis.answers.crossover import crossovers
-from analysis.answers.design_course import by_design
 from analysis.answers.envelope import Envelope, envelopes
 from analysis.answers.equivalence import equivalences
 from analysis.answers.frontier import frontier
@@ -24,10 +23,11 @@ from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import CELL, Trials, records, tidy
 from analysis.claims.findings import Finding, findings
 from analysis.claims.statement_frame import from_figures, from_study
+from analysis.design.course import by_design
 from analysis.labels import plural
 from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
-from analysis.laws.surface_forecast import FamilySurface, family_surfaces
+from analysis.laws.surfaces.surface_forecast import FamilySurface, family_surfaces
 from analysis.report.study_frames import StudyFrames
 from analysis.sizes import isoflop
 from analysis.sizes.scaling_exponents import Growth, growths, scaling_exponents

@@ -28,8 +28,8 @@ from analysis.labels import (
     plural,
 )
 from analysis.report.study_frames import StudyFrames
-from analysis.report.table_files import put_in_place, save
-from analysis.report.tables import Table
+from analysis.report.tables.table_files import put_in_place, save
+from analysis.report.tables.tables import Table
 
 
 def compare(studies: Sequence[StudyFrames]) -> tuple[Table, Table]:

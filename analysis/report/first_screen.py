@@ -12,7 +12,7 @@ from analysis.answers.frontier import turns
 from analysis.cells.table import CELL, CONFIGURATION, records
 from analysis.labels import axis_text, configuration_text, count_text, measured_text, percent_interval, plural
 from analysis.report.analyse import Analysis
-from analysis.report.tables import duration_text, share_text
+from analysis.report.tables.tables import duration_text, share_text
 from budgets.quantity import format_flops
 
 _NAMED = 3

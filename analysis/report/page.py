@@ -30,7 +30,7 @@ from analysis.labels import (
 from analysis.report.analyse import Analysis, TrialCounts
 from analysis.report.first_screen import first_screen
 from analysis.report.study_frames import StudyFrames
-from analysis.report.tables import Table, share_text
+from analysis.report.tables.tables import Table, share_text
 from analysis.sizes.scaling_exponents import undecided
 
 _SORT_COLUMNS = {

@@ -24,15 +24,16 @@ from analysis.charts import (
     worth_figures,
 )
 from analysis.charts.figure_data import FigureData, Missing
-from analysis.charts.measure import Measure
 from analysis.drawing.save_all import helpers, save_all
 from analysis.labels import budget_text, configuration_text, measured_text, percent_interval, plural
-from analysis.report import law_tables, page, tables
+from analysis.laws.measure import Measure
+from analysis.report import page
 from analysis.report.analyse import Analysis, analyse
-from analysis.report.design_tables import design_tables
 from analysis.report.study_frames import StudyFrames
-from analysis.report.table_files import put_in_place
-from analysis.report.table_files import save as save_table
+from analysis.report.tables import law_tables, tables
+from analysis.report.tables.design_tables import design_tables
+from analysis.report.tables.table_files import put_in_place
+from analysis.report.tables.table_files import save as save_table
 from budgets.quantity import format_flops
 
 

@@ -12,7 +12,7 @@ from budgets.cost.flops import image_forward_macs, parameters, sample_cost, text
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import Strategy, inapplicable, strategy
 from budgets.declaration import Declaration, Exclusion, GridBlock
-from budgets.devices import device
+from budgets.hardware.devices import device
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.plan import Cell, Trial
 from budgets.planning.resources import Option, options

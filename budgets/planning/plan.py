@@ -78,7 +78,7 @@ class Trial:
         batch_norm: True if the model has batch norm, see `budgets.planning.identity`.
         resources: What it runs on; no part of its result.
         previous: Id of the next shorter trial of its trunk, whose milestone it continues from; empty without
-            one (`budgets.planning.trunks`); no part of its result.
+            one (`budgets.planning.levels.trunks`); no part of its result.
         shared_samples: Samples up to that milestone, which the shorter trials pay for.
         trial_id: Identifies the trial in any study, see `budgets.planning.identity`.
     """

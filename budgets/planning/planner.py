@@ -13,15 +13,15 @@ from budgets.planning.allocation import allocate
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid
-from budgets.planning.ladder import choose_levels
+from budgets.planning.levels.ladder import choose_levels
+from budgets.planning.levels.trim import Trimmed, trim
+from budgets.planning.levels.trunks import share_trunks
 from budgets.planning.plan import Cell, Charge, LeftOut, Plan, Trial
 from budgets.planning.price import NOTHING, Speeds
 from budgets.planning.resources import CPUS_PER_GPU
 from budgets.planning.sanity import LEAST_LEVEL, warnings, without_unit
-from budgets.planning.trim import Trimmed, trim
-from budgets.planning.trunks import share_trunks
-from budgets.planning.tuning import Scores, plan_tuning, tuning_reserve
-from budgets.planning.winner import tuning_notes
+from budgets.planning.tuned.tuning import Scores, plan_tuning, tuning_reserve
+from budgets.planning.tuned.winner import tuning_notes
 from budgets.quantity import format_flops
 
 _MOST_SHOWN = 5

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from budgets.declaration import Cluster
-from budgets.devices import device, measured_samples_per_s, usual_utilisation
+from budgets.hardware.devices import device, measured_samples_per_s, usual_utilisation
 from budgets.planning.plan import Plan, Trial
 from budgets.recipe import Recipe
 

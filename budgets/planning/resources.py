@@ -15,7 +15,7 @@ from budgets.cost.architecture import Architecture
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import Strategy
 from budgets.declaration import Cluster, Declaration
-from budgets.devices import device
+from budgets.hardware.devices import device
 from budgets.planning.price import makespan, relative_hours
 from budgets.recipe import Recipe
 from budgets.rules import TrialResources

@@ -27,7 +27,7 @@ from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.training.divergence import Diverged
 from runners.training.ranks import rank, run_ranks
 from runners.training.train import to_float, train
-from runners.trials.checkpoint import save
+from runners.trials.checkpoints.checkpoint import save
 from runners.trials.curve import curve_rows, mean_losses
 from runners.trials.meter import Meter
 from runners.trials.midway import Midway

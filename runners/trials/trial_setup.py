@@ -27,7 +27,7 @@ from runners.training.backward import Context
 from runners.training.learner import Learner, make_learner
 from runners.training.ranks import rank, ranks
 from runners.training.train import StepSchedule
-from runners.trials.checkpoint import load_checkpoint
+from runners.trials.checkpoints.checkpoint import load_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

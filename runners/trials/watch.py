@@ -13,8 +13,8 @@ from budgets.planning.plan import Trial
 from runners.host.faults import Left, Notice, patiently
 from runners.host.files import write_json
 from runners.training.learner import Learner
-from runners.trials.checkpoint import save_milestone
-from runners.trials.checkpoint_writer import CheckpointWriter
+from runners.trials.checkpoints.checkpoint import save_milestone
+from runners.trials.checkpoints.checkpoint_writer import CheckpointWriter
 from runners.trials.curve import mean_losses
 from runners.trials.meter import Meter
 

@@ -15,7 +15,7 @@ from study.declare.shipped import shipped_studies
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from study.state.imported import Imported
+    from study.state.imports.imported import Imported
     from study.state.study import Study
 
 
@@ -142,7 +142,7 @@ def declared_study(options: Namespace) -> "Study":
         ValueError: There is no such study, its declaration is wrong, or it was imported.
     """
     from study.declare.load import find_declaration, load_declaration
-    from study.state.imported import find_imported, imported_names
+    from study.state.imports.imported import find_imported, imported_names
     from study.state.study import find_study
 
     results = Path(options.results or "results")
@@ -185,7 +185,7 @@ def finished_study(options: Namespace) -> "Study | Imported | None":
     Raises:
         ValueError: As `declared_study`.
     """
-    from study.state.imported import find_imported
+    from study.state.imports.imported import find_imported
 
     if options.study is None:
         return None

@@ -39,7 +39,7 @@ def run(options: Namespace) -> int:
         report_study,
         watch_study,
     )
-    from study.state.imported import Imported
+    from study.state.imports.imported import Imported
 
     if options.others:
         return _compare(options)

@@ -12,11 +12,11 @@ from budgets.cost.architecture import Architecture
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import strategy
 from budgets.declaration import require_runnable
-from budgets.devices import device
+from budgets.hardware.devices import device
 from budgets.planning.plan import Plan, Trial
 from budgets.rules import ResourceRule
-from runners.trials.measure_speed import calibrate, gpu_count, gpu_name
-from runners.trials.throughput import Calibration, Throughput, kind
+from runners.trials.speed.measure_speed import calibrate, gpu_count, gpu_name
+from runners.trials.speed.throughput import Calibration, Throughput, kind
 from runners.trials.trial_setup import TrialJob
 from study.show.text_table import text_table
 from study.state.bookkeeping import trial_job
@@ -31,7 +31,7 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
 
     Args:
         study: The study.
-        device_name: The GPU's name in `budgets.devices`; None for that of the declared cluster.
+        device_name: The GPU's name in `budgets.hardware.devices`; None for that of the declared cluster.
         seconds: Approximate time limit in seconds.
 
     Raises:

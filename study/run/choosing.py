@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from analysis.cells.table import tidy
 from analysis.design.adaptive import Decision, Pick, decide
+from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Trial
-from budgets.planning.trunks import before
 from runners.results import RESULT_COLUMNS, to_frame
 from runners.trials.trial_files import Outcome
 from study.state.design import asked, choices_of, chosen_trials

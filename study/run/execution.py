@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from budgets.book.ledger import Ledger, drop_torn_line
+from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Plan, Trial
-from budgets.planning.trunks import before
 from runners.data.reading.cache import drop_idle
 from runners.scheduling.backend import Backend, Ended, Job
 from runners.scheduling.schedule import (
@@ -28,7 +28,7 @@ from runners.scheduling.schedule import (
     State,
 )
 from runners.trials.loggers import Loggers
-from runners.trials.throughput import predict_s
+from runners.trials.speed.throughput import predict_s
 from runners.trials.trial import run_trial, take_part
 from runners.trials.trial_files import (
     Outcome,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.answers.design_course import CHOSEN, COURSE
+from analysis.design.course import CHOSEN, COURSE
 from budgets.book.ledger import read_entries, reserved
 from budgets.book.reconcile import reconcile
 from budgets.planning.plan import Plan, Trial

@@ -14,8 +14,8 @@ from runners.data.reading.training_set import LOADER_BYTES
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.shared_storage import Folders, SharedStorage
-from runners.trials.preflight import Check, Expected, check_kind, check_node, check_ranks, versions
-from runners.trials.throughput import Calibration, Throughput, kind, read_calibration
+from runners.trials.speed.preflight import Check, Expected, check_kind, check_node, check_ranks, versions
+from runners.trials.speed.throughput import Calibration, Throughput, kind, read_calibration
 from study.run.calibration import estimated_memory, one_of_each_kind
 from study.state.bookkeeping import needs, trial_job
 from study.state.study import Study, ensure_pool, plan_study

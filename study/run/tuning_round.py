@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 from budgets.planning.plan import Plan, Trial
-from budgets.planning.winner import words
+from budgets.planning.tuned.winner import words
 from budgets.quantity import format_flops
 from runners.results import PLAN_COLUMNS, plan_row, to_frame, write_table
 from runners.scheduling.backend import Backend
-from runners.trials.throughput import predict_s
+from runners.trials.speed.throughput import predict_s
 from runners.trials.trial_files import Outcome
 from study.run.execution import Execution, Result
 from study.run.site import Site

@@ -15,7 +15,7 @@ from analysis.report.study_frames import StudyFrames
 from budgets.names import unknown
 from study.declare.load import find_declaration, load_declaration
 from study.show.study_report import imported_frames, study_frames
-from study.state.imported import find_imported, imported_names
+from study.state.imports.imported import find_imported, imported_names
 from study.state.study import find_study
 
 

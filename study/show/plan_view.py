@@ -7,7 +7,7 @@ from typing import TypeVar
 from budgets.declaration import Declaration
 from budgets.planning.plan import Cell, Plan, Trial
 from budgets.planning.price import Price, Range, Speeds, device_hours, price, utilisation
-from budgets.planning.winner import words
+from budgets.planning.tuned.winner import words
 from budgets.quantity import format_count, format_flops, format_seconds
 from study.show.text_table import text_table
 from study.state.study import counted_models

@@ -14,13 +14,13 @@ from rich.text import Text
 
 from budgets.planning.plan import Plan, Trial
 from budgets.planning.price import Range
-from budgets.planning.winner import words
+from budgets.planning.tuned.winner import words
 from budgets.quantity import format_count, format_flops
-from runners.trials.throughput import Kind, kind, predict_s
+from runners.trials.speed.throughput import Kind, kind, predict_s
 from runners.trials.trial_files import Outcome
 from study.show.view import level_table, range_words, running_lines
-from study.state.forecast import Ahead, time_left
-from study.state.running import Level, Running, running_trial
+from study.state.status.forecast import Ahead, time_left
+from study.state.status.running import Level, Running, running_trial
 from study.state.trial_states import Stage, TrialState, trial_states
 
 _TICK_S = 0.5

@@ -13,7 +13,7 @@ from analysis.labels import plural
 from budgets.cost.flops import CONVENTION
 from budgets.quantity import format_flops
 from study.show.view import level_table, range_words, running_lines
-from study.state.standing import Standing, read_standing
+from study.state.status.standing import Standing, read_standing
 from study.state.study import Study
 
 _LOOK_S = 2.0
@@ -49,7 +49,7 @@ def show_status(console: Console, study: Study, *, watch: bool = False) -> None:
 
 
 def status_json(study: Study) -> str:
-    """Return the status of a study as a JSON object with the fields of `study.state.standing.Standing`.
+    """Return the status of a study as JSON, with the fields of `study.state.status.standing.Standing`.
 
     Raises:
         ValueError: The study has not been run.

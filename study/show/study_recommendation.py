@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.answers.recommendation import recommend
-from analysis.answers.recommendation_text import recommendation_lines
+from analysis.answers.recommend.recommendation import recommend
+from analysis.answers.recommend.recommendation_text import recommendation_lines
 from analysis.cells.bootstrap import cell_draws
 from analysis.cells.column_map import import_table
 from analysis.cells.table import tidy
@@ -15,7 +15,7 @@ from analysis.laws.laws import laws
 from budgets.quantity import parse_count, parse_flops
 from runners.results import read_table
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
-from study.state.imported import Imported
+from study.state.imports.imported import Imported
 from study.state.study import Study
 
 

@@ -36,7 +36,7 @@ from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_colum
 from study.state.begun import begun
 from study.state.design import not_chosen
 from study.state.environment import own_version
-from study.state.imported import Imported
+from study.state.imports.imported import Imported
 from study.state.study import Study, counted_models
 from study.storage.lock import running as running_now
 

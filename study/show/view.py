@@ -7,7 +7,7 @@ from rich.table import Table
 
 from budgets.planning.price import Range
 from budgets.quantity import format_count, format_flops, format_seconds
-from study.state.running import Level, Running
+from study.state.status.running import Level, Running
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BAR = 24

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from budgets.book.ledger import read_entries, reserved, spent_flops
+from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Plan, Trial, TuningPlan
-from budgets.planning.trunks import before
-from budgets.planning.winner import words
+from budgets.planning.tuned.winner import words
 from budgets.quantity import format_flops, format_seconds
-from runners.trials.throughput import predict_s
+from runners.trials.speed.throughput import predict_s
 from runners.trials.trial_files import Outcome
 from study.state.selection import select_trials
 from study.state.study import Study, measured_throughput

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from budgets.book.ledger import Ledger, append_whole
+from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Trial
-from budgets.planning.trunks import before
 from budgets.quantity import format_flops
 from runners.host.progress_file import read_progress
 from runners.scheduling.nodes import Amounts

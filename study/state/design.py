@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.design_course import CHOSEN, COURSE, last_answers
 from analysis.cells.table import tidy
 from analysis.design.adaptive import Ask, Decision, decide
+from analysis.design.course import CHOSEN, COURSE, last_answers
 from analysis.labels import percent
 from budgets.declaration import Declaration
 from budgets.planning.plan import Plan, Trial

@@ -14,7 +14,7 @@ import pandas as pd
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.counted import read_count
 from budgets.declaration import Declaration, DescribedPool, EmbeddedPool, FolderPool
-from budgets.devices import device
+from budgets.hardware.devices import device
 from budgets.keys import DeclaredKeyError, at_key
 from budgets.names import printable, unknown
 from budgets.planning.facts import EvaluationFacts, PoolFacts, Ranking
@@ -22,7 +22,7 @@ from budgets.planning.grid import Grid
 from budgets.planning.plan import Charge, Plan
 from budgets.planning.planner import make_plan
 from budgets.planning.price import Speeds
-from budgets.planning.tuning import Scores
+from budgets.planning.tuned.tuning import Scores
 from budgets.quality import BY, NAMED, score_of_quality
 from runners.data.build.in_place import not_indexed, open_pool
 from runners.data.evaluation.evaluation_facts import (
@@ -43,7 +43,7 @@ from runners.results import (
     read_json_lines,
     to_frame,
 )
-from runners.trials.throughput import (
+from runners.trials.speed.throughput import (
     Kind,
     kind,
     plain_speed,

@@ -57,7 +57,7 @@ class TrialState:
 
     @property
     def column(self) -> str:
-        """The field of `study.state.running.Level` that counts it."""
+        """The field of `study.state.status.running.Level` that counts it."""
         return _COLUMNS.get(self.stage, "waiting")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from budgets.planning.plan import TuningPlan, Winner
-from budgets.planning.winner import Score
+from budgets.planning.tuned.winner import Score
 from runners.host.files import write_json
 from runners.results import RESULT_COLUMNS, read_table, to_frame, write_table
 

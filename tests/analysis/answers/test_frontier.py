@@ -12,8 +12,8 @@ from analysis.cells.table import records, tidy
 from analysis.charts.bar_figures import quality_bars, strategy_bars
 from analysis.charts.compute_figures import over_compute
 from analysis.charts.figure_data import FigureData
-from analysis.charts.measure import measure
 from analysis.labels import POOL
+from analysis.laws.measure import measure
 from analysis.paper.paper_panels import PANELS, READERS, ZERO_SHOT, read_panels
 from analysis.report.study_frames import StudyFrames
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.answers.recommendation import Recommendation, recommend
-from analysis.answers.recommendation_text import recommendation_lines
+from analysis.answers.recommend.recommendation import Recommendation, recommend
+from analysis.answers.recommend.recommendation_text import recommendation_lines
 from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.table import tidy
 from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
-from analysis.laws.surface_forecast import SURFACES
+from analysis.laws.surfaces.surface_forecast import SURFACES
 from tests.analysis.synthetic import study, trial_row
 
 LEVELS = tuple(np.geomspace(2e11, 1e13, 6))

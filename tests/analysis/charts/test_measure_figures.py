@@ -9,12 +9,12 @@ from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.table import tidy
 from analysis.charts.bar_figures import quality_bars, strategy_bars
 from analysis.charts.figure_data import FigureData
-from analysis.charts.measure import measure
 from analysis.charts.measure_figures import over_compute_of
 from analysis.charts.size_figures import over_epochs, over_pairs
 from analysis.charts.worth_figures import equivalence, shift
 from analysis.drawing.draw import draw
 from analysis.laws.laws import laws
+from analysis.laws.measure import measure
 from analysis.report.study_frames import StudyFrames
 from tests.analysis.synthetic import study
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis.charts.tuning_figures import Tuned, figures
-from analysis.report import tables
+from analysis.report.tables import tables
 from tests.analysis.synthetic import trial_row
 
 CELL = (1024, "top40", "ViT-X", "clip")

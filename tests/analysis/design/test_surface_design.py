@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.design.surface_design import SurfaceBelief, believe_surface, plan_runs
-from analysis.laws.repeated import effective
+from analysis.laws.surfaces.repeated import effective
 from analysis.laws.varying import PRIOR, Places, VaryingLaw
 
 NOISE = 0.002

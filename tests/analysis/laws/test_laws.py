@@ -11,12 +11,12 @@ from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.curves import X_COLUMNS
 from analysis.cells.table import CONFIGURATION, Trials, tidy
 from analysis.charts.figure_data import FigureData
-from analysis.charts.measure import measure
 from analysis.charts.size_figures import over_epochs
 from analysis.laws.excess_variance import by_moments
 from analysis.laws.form_choice import MOST_MISSED
 from analysis.laws.forms import FORMS, fit
 from analysis.laws.laws import Law, laws
+from analysis.laws.measure import measure
 from tests.analysis.paper_curves import draws_of, families, left_out
 
 METRIC = "held-out/top1"

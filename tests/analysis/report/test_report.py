@@ -15,10 +15,10 @@ import pytest
 from analysis.answers.cost import totals
 from analysis.cells.table import CONFIGURATION
 from analysis.report.analyse import analyse
-from analysis.report.latex import latex
 from analysis.report.report import ReportSummary
 from analysis.report.study_frames import StudyFrames
-from analysis.report.tables import Table
+from analysis.report.tables.latex import latex
+from analysis.report.tables.tables import Table
 from tests.analysis.report.report_writer import HOSTILE, leave_undrawn, write
 from tests.analysis.synthetic import study
 

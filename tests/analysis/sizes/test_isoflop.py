@@ -14,7 +14,7 @@ from analysis.cells.table import tidy
 from analysis.charts.figure_data import FigureData
 from analysis.charts.size_figures import isoflop
 from analysis.labels import budget_text
-from analysis.report.tables import profiles as table
+from analysis.report.tables.tables import profiles as table
 from analysis.sizes.isoflop import curves
 from analysis.sizes.size_profile import Measured, Profile, profiles
 from tests.analysis.made_up_valleys import KINDS, Kind, best_sizes

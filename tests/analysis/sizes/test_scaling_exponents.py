@@ -15,8 +15,8 @@ from analysis.cells.bootstrap import CellDraws, cell_draws
 from analysis.cells.table import records, tidy
 from analysis.charts.figure_data import FigureData
 from analysis.charts.scaling_figures import scaling
-from analysis.laws.surface_forecast import family_surfaces
-from analysis.report.law_tables import exponents as exponents_table
+from analysis.laws.surfaces.surface_forecast import family_surfaces
+from analysis.report.tables.law_tables import exponents as exponents_table
 from analysis.sizes.scaling_exponents import (
     APPROACHES,
     differences,

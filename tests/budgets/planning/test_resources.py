@@ -10,7 +10,7 @@ from budgets.cost.architecture import load_architecture
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import strategy
 from budgets.declaration import Cluster, Declaration, GridBlock, Limits, Resources, Training
-from budgets.devices import device
+from budgets.hardware.devices import device
 from budgets.planning.plan import Trial
 from budgets.planning.price import device_hours, makespan, price, training_hours
 from budgets.planning.resources import Kind, Option, choose, options

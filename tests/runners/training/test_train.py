@@ -21,7 +21,7 @@ from runners.training.divergence import Diverged
 from runners.training.learner import make_learner
 from runners.training.optimizer import learning_rate, make_optimizer
 from runners.training.train import StepSchedule, to_float, train
-from runners.trials.checkpoint import load_checkpoint, save_checkpoint
+from runners.trials.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 
 STEPS, BATCH = 12, 8
 CPU = torch.device("cpu")

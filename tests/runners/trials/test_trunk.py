@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from budgets.planning.levels.trunks import share_trunks
 from budgets.planning.plan import Trial
-from budgets.planning.trunks import share_trunks
 from budgets.recipe import Recipe
 from runners.host.faults import Left
 from runners.trials.meter import read_count

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.trials.throughput import read_calibration
+from runners.trials.speed.throughput import read_calibration
 from study.cli import main
 from study.declare.load import load_declaration
 from study.run.calibration import require_named

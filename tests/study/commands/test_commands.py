@@ -15,7 +15,8 @@ import pytest
 
 from study import cli, commands
 from study.cli import main, make_parser
-from study.commands import data, pools
+from study.commands import pools
+from study.commands.pools import data
 from tests.study import shown
 
 HEAVY = {"torch", "ray", "pandas", "numpy", "scipy", "rich", "yaml"}

@@ -19,7 +19,7 @@ from study.declare.yaml_reader import DeclarationError
 from study.show.console import PlainConsole
 from study.show.progress import Progress
 from study.show.view import level_table
-from study.state.running import Level
+from study.state.status.running import Level
 from tests.study.declared import FULL, write
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runners.trials.throughput import Calibration, Throughput, read_calibration
+from runners.trials.speed.throughput import Calibration, Throughput, read_calibration
 from study.cli import main
 from tests.study.conftest import write_declaration
 

@@ -1,0 +1,1 @@
+"""Recommendation of a configuration for a compute and a data budget."""

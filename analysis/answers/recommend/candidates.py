@@ -1,0 +1,218 @@
+"""Readings of configurations at a budget: as measured, by a law, by a surface or between cells.
+
+A configuration measured within 3 % of the budget is read as measured. Any other is read by the law of its
+curve, if that is drawn. Beyond its cells it is read by the surface of its family, if that forecasts held-out
+budgets better than the law. A curve without a law is read by straight lines in ln x if the budget lies
+between two of its levels. A cheaper measured cell replaces the reading if it is lower or if nothing else can
+be read. Nothing is read below the measured budgets, or beyond them by more than a given factor. The number of
+pairs is not extrapolated, except in one epoch, where compute buys pairs.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.cells.bootstrap import CellDraws
+from analysis.cells.interpolation import straight_lines
+from analysis.cells.intervals import COVERAGE
+from analysis.cells.pareto import SAME_COST
+from analysis.cells.table import records
+from analysis.labels import plural, quality_fraction
+from analysis.laws.holdout import Forecaster, Holdout, own_forecaster
+from analysis.laws.laws import Law
+from analysis.laws.surfaces.surface_forecast import SURFACES, Points, forecast, groups, key
+from budgets.quantity import format_flops
+
+Floats = NDArray[np.float64]
+
+_SAME_SIZE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A configuration that can be recommended: cells that differ only in compute.
+
+    Attributes:
+        identity: Columns that all its cells share, with their values.
+        positions: Positions of its cells, by rising compute.
+        law: Law along them; None for a single cell.
+    """
+
+    identity: Mapping[str, Any]
+    positions: NDArray[np.intp]
+    law: Law | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """The error of a configuration at a compute.
+
+    Attributes:
+        error: Error as measured, then in each draw, shape (rows,).
+        flops: Training FLOPs that the configuration spends.
+        read: Source of the error, in words.
+        by: Law that it was read by; without a name if there was none.
+        cell: Place of the measured cell among the candidate's; None if it was not measured.
+    """
+
+    error: Floats
+    flops: float
+    read: str
+    by: Forecaster = field(default_factory=lambda: Forecaster(law="", error=float("nan"), reason=""))
+    cell: int | None = None
+
+
+def every_candidate(draws: CellDraws, laws: Iterable[Law]) -> list[Candidate]:
+    """Return every curve along compute, and every cell that is on no such curve."""
+    found = [
+        Candidate(identity=law.identity, positions=law.positions, law=law)
+        for law in laws
+        if law.along == "compute"
+    ]
+    on_curves = {int(position) for one in found for position in one.positions}
+    for position, cell in enumerate(records(draws.cells)):
+        if position not in on_curves:
+            free = {"subset_size"} if cell["regime"] == "one-epoch" else set()
+            names = {"regime", "architecture", "strategy", "quality", "subset_size"} - free
+            identity = {name: cell[name] for name in names}
+            found.append(Candidate(identity=identity, positions=np.array([position]), law=None))
+    return found
+
+
+def kept_fraction(one: Candidate) -> float:
+    """Return the share of its pool that a candidate trains on."""
+    return min(quality_fraction(str(one.identity["quality"])), 1.0)
+
+
+def _per_sample(draws: CellDraws, one: Candidate) -> Floats:
+    return draws.cells["train_flops_per_sample"].to_numpy(np.float64)[one.positions]
+
+
+def usable_flops(draws: CellDraws, one: Candidate, flops: float, pairs: float) -> float:
+    """Return the compute that a candidate can use; in one epoch the pairs limit it."""
+    if "subset_size" in one.identity:
+        return flops
+    return min(flops, pairs * kept_fraction(one) * float(_per_sample(draws, one).mean()))
+
+
+def described(draws: CellDraws, one: Candidate, flops: float) -> dict[str, Any]:
+    """Return the columns of a candidate; in one epoch the pairs are those that the compute covers."""
+    names = ("regime", "architecture", "strategy", "quality")
+    size = one.identity.get("subset_size", flops / float(_per_sample(draws, one).mean()))
+    return {name: one.identity[name] for name in names} | {"subset_size": float(size)}
+
+
+def read_at(
+    draws: CellDraws, one: Candidate, surface: Reading | None, *, at: float, limit: float
+) -> Reading | str:
+    """Return the reading of a candidate at a compute, or why it cannot be read there."""
+    per_sample = _per_sample(draws, one)
+    if np.ptp(per_sample) > _SAME_SIZE * per_sample.mean():
+        return "the cost per sample of its architecture varies, so it is not one configuration"
+    here = draws.take(one.positions)
+    x, errors = here.cells["train_flops"].to_numpy(np.float64), here.with_measured()
+    nearest = int(np.abs(np.log(x / at)).argmin())
+    main: Reading | None = None
+    if _same_level(x, at).any():
+        main = _measured(x, errors, nearest)
+    elif x.min() < at <= limit * x.max():
+        main = surface or _by_curve(draws, one, at)
+    cheaper = np.flatnonzero((x <= at * SAME_COST) & (x >= at / limit))
+    if len(cheaper):
+        lowest = int(cheaper[errors[0, cheaper].argmin()])
+        # The lowest of many cells is low by luck as well, so it must beat the reading by more than the noise.
+        # A forecast beyond the data, however, must itself be lower than any cheaper cell.
+        beyond = main is not None and main.cell is None and at > x.max()
+        if main is None or _lower(errors[:, lowest], main.error, chance=not beyond):
+            return _measured(x, errors, lowest)
+    if main is None and x.min() > at:
+        return f"all its budgets are above {format_flops(at)}"
+    return main or f"measured budgets end more than {limit:g} times from this one"
+
+
+def _same_level(flops: Floats, at: float) -> NDArray[np.bool_]:
+    return np.asarray(np.abs(np.log(flops / at)) <= np.log(SAME_COST))
+
+
+def _measured(x: Floats, errors: Floats, place: int) -> Reading:
+    return Reading(error=errors[:, place], flops=float(x[place]), read="measured", cell=place)
+
+
+def _lower(one: Floats, other: Floats, *, chance: bool) -> bool:
+    """Return whether the first is lower than the second; with ``chance``, by more than the noise."""
+    gap = other - one
+    by_chance = chance and len(gap) > 1 and np.quantile(gap[1:], (1 - COVERAGE) / 2) <= 0
+    return bool(gap[0] > 0 and not by_chance)
+
+
+def _by_curve(draws: CellDraws, one: Candidate, at: float) -> Reading | None:
+    """Read a candidate by its law, or by straight lines between its levels if it has no drawn law."""
+    if one.law is None:
+        return None
+    if one.law.drawn is not None:
+        by = own_forecaster(one.law)
+        error = one.law.drawn(np.array([at]))[: 1 + one.law.refits, 0]
+        return Reading(error=error, flops=at, read=by.law, by=by)
+    here = draws.take(one.positions)
+    x = here.cells["train_flops"].to_numpy(np.float64)
+    if not x.min() < at < x.max():
+        return None
+    lines = straight_lines(x, here.with_measured(), np.array([at]))[:, 0]
+    return Reading(error=lines, flops=at, read="interpolated between two measured budgets")
+
+
+def read_by_surfaces(
+    draws: CellDraws, found: list[Candidate], held: Holdout, spent: Floats
+) -> list[Reading | None]:
+    """Read each candidate that was not measured at its compute by the surface of its family.
+
+    Each surface is fitted once for all candidates of the family.
+    """
+    readings: list[Reading | None] = [None] * len(found)
+    families: dict[str, list[int]] = {}
+    x = draws.cells["train_flops"].to_numpy(np.float64)
+    for place, one in enumerate(found):
+        if _same_level(x[one.positions], spent[place]).any():
+            continue
+        families.setdefault(str(key(dict(one.identity))), []).append(place)
+    for name, positions in groups(draws).items():
+        by = held.surfaces.get(str(name)) or _scored(held, str(name))
+        places = [
+            place
+            for place in families.get(str(name), [])
+            if _needs_surface(draws, found[place], held, spent[place])
+        ]
+        if by is None or not places:
+            continue
+        here = draws.take(positions)
+        n = np.array([_per_sample(draws, found[place]).mean() for place in places])
+        unique = [described(draws, found[place], spent[place])["subset_size"] for place in places]
+        at = Points(n=n, unique=np.array(unique), seen=spent[places] / n)
+        errors = forecast(by.law, here.cells, here.with_measured(), at)
+        for place, error in zip(places, [] if errors is None else errors.T, strict=errors is not None):
+            readings[place] = Reading(error=error, flops=float(spent[place]), read=by.law, by=by)
+    return readings
+
+
+def _needs_surface(draws: CellDraws, one: Candidate, held: Holdout, at: float) -> bool:
+    """Return whether a compute is beyond a candidate's cells and no law of its own forecasts it better."""
+    x = draws.cells["train_flops"].to_numpy(np.float64)[one.positions]
+    if x.min() < at < x.max():
+        return False
+    return one.law is None or one.law.drawn is None or str(key(dict(one.identity))) in held.surfaces
+
+
+def _scored(held: Holdout, family: str) -> Forecaster | None:
+    """Return the surface that forecasts a family's held-out cells best, for candidates without a law."""
+    if held.points.empty:
+        return None
+    points = held.points[(held.points["curve"] == family) & held.points["law"].isin(SURFACES)]
+    if points.empty:
+        return None
+    errors = ((points["forecast"] - points["measured"]) ** 2).groupby(points["law"]).mean() ** 0.5
+    law = str(errors.idxmin())
+    reason = f"lowest error of the surfaces on {plural(int((points['law'] == law).sum()), 'held-out cell')}"
+    return Forecaster(law=law, error=float(errors.min()), reason=reason)

@@ -1,0 +1,213 @@
+"""The configuration to train for a compute and a data budget.
+
+Every configuration is read at the budget, see ``candidates``, and the best of those that fit is chosen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.answers.frontier import Choice, choose
+from analysis.answers.recommend.candidates import (
+    Candidate,
+    Reading,
+    described,
+    every_candidate,
+    kept_fraction,
+    read_at,
+    read_by_surfaces,
+    usable_flops,
+)
+from analysis.cells.bootstrap import CellDraws
+from analysis.cells.intervals import interval
+from analysis.cells.pareto import SAME_COST
+from analysis.cells.table import records
+from analysis.labels import configuration_text, percent, plural, quality_fraction
+from analysis.laws.holdout import Holdout
+from analysis.laws.laws import Law
+from budgets.quantity import format_flops
+
+Floats = NDArray[np.float64]
+
+LIMIT = 30.0
+"""Largest factor beyond the measured budgets at which a configuration is read."""
+_MOST_SEEDS = 30
+_QUANTILE = 1.645
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recommendation:
+    """The configuration to train, and how sure that is.
+
+    Attributes:
+        candidates: One row per configuration that fits, by rising error: ``regime``, ``architecture``,
+            ``strategy``, ``quality``, ``subset_size``, ``flops`` (spent), ``error`` with ``low`` and
+            ``high``, ``probability`` of being the best, ``read`` (source of the error), ``measured``,
+            ``pool`` (pairs that its pool must have), ``factor`` (compute over its largest measured compute),
+            ``beyond`` (whether that is an extrapolation), ``share`` (of the budget that it spends),
+            ``uses_up`` (whether one epoch of the data ends before the budget does), ``law`` that it was read
+            by with ``law_error`` (its held-out error, a fraction) and ``law_reason``; these are empty if it
+            was measured.
+        choice: Choice among the candidates.
+        left_out: Configurations that were not read: ``curve``, ``reason``.
+        pool: Pairs of the largest measured pool.
+        better: Best configuration on the next larger pool that allows a lower error, as a row of
+            ``candidates``; None without one.
+        experiment: The run that would decide or confirm the choice.
+        explanation: Source of the intervals.
+    """
+
+    candidates: pd.DataFrame
+    choice: Choice
+    left_out: pd.DataFrame
+    pool: float
+    better: Mapping[str, Any] | None
+    experiment: str
+    explanation: str
+
+
+def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
+    draws: CellDraws,
+    laws: tuple[Law, ...],
+    held: Holdout,
+    *,
+    flops: float,
+    pairs: float,
+    limit: float = LIMIT,
+) -> Recommendation:
+    """Recommend a configuration.
+
+    Args:
+        draws: Cells that the laws were fitted to.
+        laws: Laws of the curves; those along compute are read.
+        held: Held-out forecasts of the laws.
+        flops: Training FLOPs of one trial.
+        pairs: Pairs in the pool before filtering; the top 20 % are a fifth of them.
+        limit: Largest factor of extrapolation.
+
+    Raises:
+        ValueError: No configuration can be read within the limit.
+    """
+    fitting: list[tuple[dict[str, Any], Floats]] = []
+    too_large: list[tuple[dict[str, Any], Floats]] = []
+    left_out: list[dict[str, str]] = []
+    found = every_candidate(draws, laws)
+    spent = np.array([usable_flops(draws, one, flops, pairs) for one in found])
+    surfaces = read_by_surfaces(draws, found, held, spent)
+    for one, at, surface in zip(found, spent, surfaces, strict=True):
+        reading = read_at(draws, one, surface, at=float(at), limit=limit)
+        name = configuration_text(described(draws, one, float(at)))
+        if isinstance(reading, str):
+            left_out.append({"curve": name, "reason": reading})
+            continue
+        row = _row(draws, one, reading, float(at), flops)
+        # In one epoch an unmeasured candidate is read at the compute that the pairs allow, so it always fits.
+        bought = "subset_size" not in one.identity and reading.cell is None
+        if bought or row["pool"] <= np.ceil(pairs):
+            fitting.append((row, reading.error))
+            continue
+        need = float(f"{row['pool']:.3g}")
+        left_out.append({"curve": name, "reason": f"needs a pool of about {need:,.0f} pairs"})
+        too_large.append((row, reading.error))
+    if not fitting:
+        why = "; ".join(sorted({row["reason"] for row in left_out})) or "nothing was measured"
+        raise ValueError(f"no curve can be forecast at {format_flops(flops)}: {why}")
+    return _choose(draws, fitting, too_large, pd.DataFrame(left_out, columns=["curve", "reason"]))
+
+
+def _row(draws: CellDraws, one: Candidate, reading: Reading, at: float, flops: float) -> dict[str, Any]:
+    cells = draws.cells.iloc[one.positions]
+    x = cells["train_flops"].to_numpy(np.float64)
+    factor = max(reading.flops / x.max(), x.min() / reading.flops)
+    behind = cells if reading.cell is None else cells.iloc[[reading.cell]]
+    row = described(draws, one, reading.flops)
+    return row | {
+        "flops": reading.flops, "read": reading.read, "measured": reading.cell is not None,
+        "factor": factor if factor > 1 else reading.flops / x.max(), "beyond": factor > SAME_COST,
+        "share": reading.flops / flops,
+        "uses_up": at < flops / SAME_COST and reading.flops > at / SAME_COST,
+        "runs": int(behind["runs"].min()), "diverged": int(behind["diverged"].sum()),
+        "law": reading.by.law, "law_error": reading.by.error, "law_reason": reading.by.reason,
+        # The subset is ⌈fraction·pool⌉ pairs; this is the smallest pool that contains it.
+        "pool": np.floor((row["subset_size"] - 1) / kept_fraction(one)) + 1,
+    }  # fmt: skip
+
+
+def _choose(
+    draws: CellDraws,
+    fitting: list[tuple[dict[str, Any], Floats]],
+    too_large: list[tuple[dict[str, Any], Floats]],
+    left_out: pd.DataFrame,
+) -> Recommendation:
+    # Without measured noise a cell has a single error, while a law still has draws of its discrepancy.
+    longest = max(len(error) for _, error in fitting)
+    fitting = [(row, error if len(error) > 1 else np.repeat(error, longest)) for row, error in fitting]
+    fitting = sorted(fitting, key=lambda one: float(one[1][0]))
+    counted = bool(np.isfinite(draws.cells["images"].to_numpy(np.float64)).all())
+    errors = np.clip(np.stack([error for _, error in fitting], axis=1), 0.0, 1.0 if counted else None)
+    ends = [interval(column) for column in errors[1:].T]
+    ends = [(low, high) if low < high else (np.nan, np.nan) for low, high in ends]
+    cells = pd.DataFrame([row for row, _ in fitting]).assign(
+        error=errors[0], low=[end[0] for end in ends], high=[end[1] for end in ends]
+    )
+    choice = choose(replace(draws, cells=cells, draws=errors[1:]))
+    if choice.runner_up is None:
+        of = f"only one of {plural(1 + len(left_out), 'configuration')} fits"
+        alone = of if len(left_out) else "there is only one configuration"
+        choice = replace(choice, reason=f"{alone}, so there is nothing to compare it with")
+    candidates = cells.assign(probability=choice.probability)
+    explanation = draws.explanation
+    if (~candidates["measured"] & candidates["low"].notna()).any():
+        explanation += "; that of a law includes the discrepancy of the laws"
+    return Recommendation(
+        candidates=candidates, choice=choice, left_out=left_out, pool=_largest_pool(draws),
+        better=_better(too_large, float(errors[0, 0])), experiment=_experiment(draws, candidates, choice),
+        explanation=explanation,
+    )  # fmt: skip
+
+
+def _largest_pool(draws: CellDraws) -> float:
+    """Return the pairs of the largest measured pool before filtering."""
+    share = np.array([min(quality_fraction(str(name)), 1.0) for name in draws.cells["quality"]])
+    return float((np.floor((draws.cells["subset_size"].to_numpy(np.float64) - 1) / share) + 1).max())
+
+
+def _better(too_large: list[tuple[dict[str, Any], Floats]], lowest: float) -> Mapping[str, Any] | None:
+    better = [row | {"error": float(error[0])} for row, error in too_large if error[0] < lowest]
+    if not better:
+        return None
+    next_larger = min(row["pool"] for row in better) * SAME_COST
+    return min((row for row in better if row["pool"] <= next_larger), key=lambda row: float(row["error"]))
+
+
+def _experiment(draws: CellDraws, candidates: pd.DataFrame, choice: Choice) -> str:
+    """Return what to run next: the leader, or leader and runner-up with enough seeds to resolve their gap."""
+    first = records(candidates)[0]
+    where = format_flops(first["flops"])
+    if choice.runner_up is None:
+        return f"run one more configuration at {where}"
+    if choice.verdict == "clear":
+        if first["measured"]:
+            return "nothing: it was measured and leads by more than the noise"
+        return f"to confirm, run {configuration_text(first)} at {where}"
+    second = records(candidates)[choice.runner_up]
+    gap = second["error"] - first["error"]
+    where = format_flops(max(first["flops"], second["flops"]))
+    both = f"{configuration_text(first)} and {configuration_text(second)} at {where}"
+    if draws.source != "runs":
+        return f"run {both} with three seeds each: the noise between seeds was not measured"
+    noise = float((draws.draws.std(axis=0) * np.sqrt(draws.cells["runs"].to_numpy(np.float64))).mean())
+    # A gap shows if it exceeds z·√(2/seeds)·noise, the noise of the difference of two means.
+    seeds = int(np.ceil(2 * (_QUANTILE * noise / max(gap, 1e-12)) ** 2))
+    if seeds > _MOST_SEEDS:
+        return (
+            f"a gap of {percent(gap, 2)} points with a noise of {percent(noise, 2)} would need more than "
+            f"{_MOST_SEEDS} seeds each: take the cheaper of {both}"
+        )
+    return (
+        f"run {both} with {plural(max(seeds, 2), 'seed')} each, enough to show a gap of {percent(gap)} points"
+    )

@@ -1,0 +1,1 @@
+"""Laws of several variables: surfaces over model size and data, with repeated data."""

@@ -1,0 +1,214 @@
+"""Forecasts by the surface over model size and data, one law for all models of a family.
+
+Model size is training FLOPs per sample, as on the axis of the IsoFLOP profiles: a ViT-B/16 has as many
+parameters as a ViT-B/32 but costs three times as much. Decays are fitted to the measured errors and kept
+fixed in the draws.
+
+A surface misses its points by more than the noise of the runs. With n points and k parameters the mean square
+miss is s² = Σ (ln y − ln ŷ)²/(n − k), and σ² = max(0, s² − variance of the runs) is the discrepancy of the
+law. Each draw multiplies σ² by (n − k)/χ² and moves both the points that the surface is refitted to and the
+forecasts by deviates of that variance, so that intervals are those of Student's t. Beyond the data the
+variance grows with the logarithm of the distance, at the rate found when the quarter of the cells with the
+largest compute is held out.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.cells.bootstrap import CellDraws, stream
+from analysis.cells.family import family
+from analysis.cells.intervals import Interval, intervals
+from analysis.laws.surfaces.repeated import RepeatedFit, fit_repeated, once
+from analysis.laws.surfaces.surface import SurfaceDraws, fit, fit_draws
+
+Floats = NDArray[np.float64]
+Key = tuple[str, str, str, str]
+
+PLAIN, REPEATED = "surface in model size and data", "surface in model size and repeated data"
+SHARED = "surface with one exponent"
+SURFACES = (SHARED, PLAIN, REPEATED)
+
+_LEAST = 1e-6
+"""Smallest error, since zero has no logarithm."""
+_LARGEST_STRETCH = 100.0
+"""Largest factor of the discrepancy in a draw; rarer ones do not affect the shown percentiles."""
+_HELD_SHARE = 0.25
+_BELOW = 0.97
+"""Cells within 3 % of a level's compute belong to the level."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Points:
+    """Points of a surface: model sizes, unique pairs and samples seen, each of shape (points,)."""
+
+    n: Floats
+    unique: Floats
+    seen: Floats
+
+    @classmethod
+    def of(cls, cells: pd.DataFrame) -> "Points":
+        """Return the points of cells."""
+        columns = ("train_flops_per_sample", "subset_size", "samples_seen")
+        n, unique, seen = (cells[name].to_numpy(np.float64) for name in columns)
+        return cls(n=n, unique=unique, seen=seen)
+
+    @property
+    def flops(self) -> Floats:
+        """Training FLOPs."""
+        return self.n * self.seen
+
+    def take(self, kept: NDArray[np.bool_]) -> "Points":
+        """Return the selected points."""
+        return Points(n=self.n[kept], unique=self.unique[kept], seen=self.seen[kept])
+
+    @classmethod
+    def joined(cls, *parts: "Points") -> "Points":
+        """Return the points of all parts, one after the other."""
+        n, unique, seen = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("n", "unique", "seen")
+        )
+        return cls(n=n, unique=unique, seen=seen)
+
+
+def key(cell: pd.Series | dict[str, object]) -> Key:
+    """Return the key of a cell's surface: regime, quality, strategy and family of architectures."""
+    regime, quality, strategy = (str(cell[name]) for name in ("regime", "quality", "strategy"))
+    return regime, quality, strategy, family(str(cell["architecture"]))
+
+
+def groups(draws: CellDraws) -> dict[Key, NDArray[np.intp]]:
+    """Return the positions of the cells of each surface, by its key."""
+    kept = draws.groups(["regime", "quality", "strategy", "architecture"])
+    names = ("regime", "quality", "strategy", "architecture")
+    found: dict[Key, list[NDArray[np.intp]]] = {}
+    for values, positions in kept:
+        found.setdefault(key(dict(zip(names, values, strict=True))), []).append(positions)
+    return {name: np.sort(np.concatenate(parts)) for name, parts in sorted(found.items())}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FamilySurface:
+    """The surface of one family.
+
+    Attributes:
+        key: Regime, quality, strategy and family of architectures.
+        fit: Law of repeated data; the plain surface if no pair is seen twice.
+        alpha: Intervals of the exponent of model size; NaN without draws of runs or a supported surface.
+        beta: Intervals of the exponent of data.
+    """
+
+    key: Key
+    fit: RepeatedFit
+    alpha: Interval
+    beta: Interval
+
+
+def family_surfaces(draws: CellDraws) -> tuple[FamilySurface, ...]:
+    """Fit the surface of each family of at least two sizes to all its cells."""
+    found = []
+    for name, positions in groups(draws).items():
+        here = draws.take(positions)
+        at, runs = Points.of(here.cells), here.cells["runs"].to_numpy(np.float64)
+        if len(np.unique(at.n)) < 2:  # noqa: PLR2004 (one size is no axis)
+            continue
+        error = np.maximum(here.resampled(), _LEAST)
+        law = fit_repeated(at.n, at.unique, at.seen, error[0], weights=runs)
+        alpha = beta = Interval()
+        if law.surface.supported and len(at.n) > law.parameters and draws.source == "runs":
+            variance, stretch = _discrepancy(law, at, error, draws.refits)
+            drawn = _refit(law, at, error, runs, np.sqrt(variance * stretch))
+            alpha, beta = (intervals(values, draws.refits) for values in (drawn.alpha, drawn.beta))
+        found.append(FamilySurface(key=name, fit=law, alpha=alpha, beta=beta))
+    return tuple(found)
+
+
+def forecast(law: str, cells: pd.DataFrame, error: Floats, at: Points) -> Floats | None:
+    """Forecast errors by one surface.
+
+    Args:
+        law: One of ``SURFACES``.
+        cells: Cells that the surface is fitted to.
+        error: Their errors, shape (rows, cells): as measured, then as drawn.
+        at: Points to forecast.
+
+    Returns:
+        Errors of shape (rows, points); the drawn rows include the discrepancy of the law. None if the cells
+        do not support the law, or if no pair is seen twice, so that the law of repeated data is the plain
+        one.
+    """
+    here, error = Points.of(cells), np.maximum(error, _LEAST)
+    runs = cells["runs"].to_numpy(np.float64)
+    found = _fit(law, here, error[0], runs)
+    if found is None:
+        return None
+    variance, stretch = _discrepancy(found, here, error, len(error) - 1)
+    forecasts = _refit(found, here, error, runs, np.sqrt(variance * stretch))(
+        *found.effective(at.n, at.unique, at.seen)
+    )
+    # Distance beyond the fitted range in ln compute; the growth of the variance is only needed there.
+    beyond = np.maximum(np.log(at.flops / here.flops.max()), 0.0)
+    growth = 0.0
+    if len(stretch) and beyond.any():
+        growth = _growth(law, here, error[0], runs, found)
+    return _moved(forecasts, np.sqrt((variance + growth * beyond) * stretch), "forecast")
+
+
+def _fit(law: str, here: Points, error: Floats, runs: Floats) -> RepeatedFit | None:
+    if law == REPEATED:
+        found = fit_repeated(here.n, here.unique, here.seen, error, weights=runs)
+        if found.status in ("no repetition", "no surface"):
+            return None
+    else:
+        found = once(fit(here.n, here.seen, error, weights=runs, shared=law == SHARED))
+    return found if found.surface.supported and len(error) > found.parameters else None
+
+
+def _refit(law: RepeatedFit, here: Points, error: Floats, runs: Floats, spread: Floats) -> SurfaceDraws:
+    """Refit the surface to each row, with fixed decays."""
+    inside = law.effective(here.n, here.unique, here.seen)
+    return fit_draws(*inside, _moved(error, spread, "refit"), weights=runs[None, :], around=law.surface)
+
+
+def _moved(values: Floats, spread: Floats, question: str) -> Floats:
+    """Return values with a draw of the discrepancy in every drawn row, that is all but the first."""
+    shift = np.zeros_like(values)
+    rows = slice(1, 1 + len(spread))
+    shift[rows] = spread * stream(f"surface/{question}", 0).standard_normal(shift[rows].shape)
+    return np.asarray(values * np.exp(shift), dtype=np.float64)
+
+
+def _mean_square(law: RepeatedFit, here: Points, error: Floats, freedom: int) -> float:
+    """Return the mean square miss of a law in ln y, over the given degrees of freedom."""
+    miss = np.log(error / law(here.n, here.unique, here.seen))
+    return float((miss**2).sum()) / freedom
+
+
+def _discrepancy(law: RepeatedFit, here: Points, error: Floats, draws: int) -> tuple[float, Floats]:
+    """Return the discrepancy of a law, a variance of ln y, and the factor of each draw."""
+    freedom = len(here.n) - law.parameters
+    noise = float(np.log(error[1 : 1 + draws]).var(axis=0).mean()) if draws else 0.0
+    # Named after its degrees of freedom: surfaces with equal degrees of freedom share these draws.
+    chi = stream(f"surface/stretch/{freedom}", 0).chisquare(freedom, size=(draws, 1))
+    variance = max(0.0, _mean_square(law, here, error[0], freedom) - noise)
+    return variance, np.minimum(freedom / chi, _LARGEST_STRETCH)
+
+
+def _growth(law: str, here: Points, error: Floats, runs: Floats, found: RepeatedFit) -> float:
+    """Return the variance of ln y added per unit of ln compute beyond the data, from held-out large cells.
+
+    The misses of a law are smooth in compute: within the data they alternate, beyond them they add up.
+    """
+    # Hold out the cells from the largest quarter of the compute on, with all cells of the level at the cut.
+    cut = np.sort(here.flops)[-max(1, int(len(here.n) * _HELD_SHARE))]
+    left = here.flops < cut * _BELOW
+    without = _fit(law, here.take(left), error[left], runs[left]) if left.any() else None
+    if without is None:
+        return 0.0
+    out = here.take(~left)
+    # Mean distance of the held-out cells from the fitted range, in ln compute.
+    far = float(np.log(out.flops / here.flops[left].max()).mean())
+    missed = _mean_square(without, out, error[~left], len(out.n))
+    return max(0.0, missed - _mean_square(found, here, error, len(here.n) - found.parameters)) / far

@@ -1,0 +1,50 @@
+"""The tables of an adaptive design: its course, and its choices with their reasons."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from analysis.cells.table import records
+from analysis.design.course import CHOSEN, COURSE
+from analysis.labels import percent, percent_interval
+from analysis.report.tables.tables import Table
+from budgets.quantity import format_flops
+
+
+def design_tables(events: pd.DataFrame) -> Iterator[Table]:
+    """Yield the course of a design and its choices; nothing for a study without one."""
+    if events.empty or not (events["event"] == CHOSEN).any():
+        return
+    decisions = [] if "answers" not in events else records(events[events["event"] == COURSE])
+    rows, gone = [], dict[tuple[str, float], set[str]]()
+    for decision in decisions:
+        for one in decision["answers"]:
+            known = gone.setdefault((one["kind"], one["flops"]), set())
+            new = [name for name in one["dropped"] if name not in known]
+            known |= set(new)
+            rows.append({
+                "Spent": format_flops(decision["spent_flops"]), "Asked": f"{one['kind']} at "
+                f"{format_flops(one['flops'])}", "Leader": one["leader"],
+                "Error (%)": f"{percent(one['error'])} {percent_interval(one['low'], one['high'])}",
+                "P(best)": f"{one['probability']:.2f}", "Verdict": one["verdict"],
+                "Answered": "yes" if one["settled"] else "no", "Dropped now": "; ".join(new) or "–",
+            })  # fmt: skip
+    yield Table(
+        name="design",
+        title="Course of the adaptive design",
+        note="Answers at each decision, from joint draws of the errors of all configurations, run or not. "
+        "Dropped: best within the indifference in fewer than one of 200 draws.",
+        frame=pd.DataFrame(rows, columns=[
+            "Spent", "Asked", "Leader", "Error (%)", "P(best)", "Verdict", "Answered", "Dropped now"
+        ]),
+    )  # fmt: skip
+    chosen = records(events[events["event"] == CHOSEN])
+    yield Table(
+        name="choices",
+        title="Choices of the adaptive design",
+        note="Each chosen trial, what it cost the study, and why it was chosen.",
+        frame=pd.DataFrame([
+            {"Trial": row["trial"], "Cost": format_flops(row["cost_flops"], digits=3), "Reason":
+            row["reason"]} for row in chosen
+        ]),
+    )  # fmt: skip

@@ -1,0 +1,151 @@
+"""Conversion of a table to LaTeX (booktabs), as papers print it."""
+
+import re
+from math import ceil, sqrt
+from textwrap import wrap
+
+from analysis.report.tables.tables import Table
+
+_LINE = 20
+"""Longest text, in characters, that stays on one line."""
+_LETTER_CM = 0.17
+_LONGEST_WORD = 24
+_RAGGED = 1.15
+"""Factor by which line breaks between words lengthen a text."""
+_MOST_COLUMNS = 10
+_LINE_WIDTH_CM = 12.1
+_PAGE_LINES, _SHRUNK = 44, 1.25
+"""Lines of small print per page, and the largest factor by which shrinking a table raises that number."""
+
+
+def latex(table: Table) -> str:
+    r"""Return ``table`` environments in booktabs style; they need ``\usepackage{array,booktabs,graphicx}``.
+
+    Long texts and headings are broken into lines, and numbers are right-aligned. A table of many columns is
+    narrowed: columns that are equal in all rows move to the caption, BCa intervals are left to the CSV, and a
+    single row is transposed. A table that is still wider than the line is shrunk to it. ``longtable`` cannot
+    be shrunk, so long tables are split into pages here.
+    """
+    columns = {
+        str(name): [_one_unit(str(value)) for value in table.frame[name]] for name in table.frame.columns
+    }
+    caption = f"{table.title}: {table.note}".rstrip(".")
+    if len(columns) > _MOST_COLUMNS and len(table.frame) > 1:
+        shared = {name: texts[0] for name, texts in columns.items() if len(set(texts)) == 1}
+        if shared:
+            caption += f". In all rows: {'; '.join(f'{name} {text}' for name, text in shared.items())}"
+        columns = {name: texts for name, texts in columns.items() if name not in shared}
+        if len(columns) > _MOST_COLUMNS and any(name.endswith("BCa") for name in columns):
+            columns = {name: texts for name, texts in columns.items() if not name.endswith("BCa")}
+            caption += ". BCa intervals: in the CSV"
+    elif len(columns) > _MOST_COLUMNS and len(table.frame):
+        columns = {"": list(columns), " ": [texts[0] or "–" for texts in columns.values()]}
+    elif not table.frame.size:
+        columns = {"": ["(nothing)"]}
+    form = "".join(_column(texts) for texts in columns.values())
+    header = " & ".join(_heading(name, texts) for name, texts in columns.items() if name.strip())
+    space = r"\addlinespace[2pt]" if "p{" in form else ""
+    rows = [" & ".join(map(_tex, row)) + r" \\" + space for row in zip(*columns.values(), strict=True)]
+    parts: list[list[str]] = []
+    for row, page in zip(rows, _pages(columns), strict=True):
+        parts += [[]] if page == len(parts) else []
+        parts[-1].append(row)
+    first = _part(parts[0], form, header, _tex(caption))
+    more = [_part(part, form, header, _tex(f"{table.title}, continued")) for part in parts[1:]]
+    return "\\addtocounter{table}{-1}\n".join([first, *more])
+
+
+def _part(rows: list[str], form: str, header: str, caption: str) -> str:
+    return "\n".join([
+        r"\begin{table}", r"\centering\small\setlength{\tabcolsep}{3pt}", rf"\caption{{{caption}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{{form}}}", r"\toprule", *([header + r" \\", r"\midrule"] if header else []),
+        *rows, r"\bottomrule", r"\end{tabular}}", r"\end{table}", "",
+    ])  # fmt: skip
+
+
+def _one_unit(text: str) -> str:
+    """Return an interval with its unit once: ``[7.92 MFLOP, 12.8 MFLOP]`` → ``[7.92, 12.8] MFLOP``."""
+    return re.sub(r"^\[([\d.,]+) (\w+), ([\d.,]+) \2\]$", r"[\1, \3] \2", text)
+
+
+def _column(texts: list[str]) -> str:
+    """Return a column type: right-aligned numbers, one-line short texts, or wrapped longer texts."""
+    if all(_NUMBER.fullmatch(text) for text in texts):
+        return "r"
+    wide = _broken_cm(texts)
+    return "l" if wide is None else rf">{{\raggedright\arraybackslash}}p{{{wide:.1f}cm}}"
+
+
+def _broken_cm(texts: list[str]) -> float | None:
+    """Return the width of a column of wrapped texts; None if each fits on one line."""
+    most = max(map(len, texts), default=0)
+    if most <= _LINE or all(text.startswith("[") or text in _NOTHING for text in texts):
+        return None
+    word = max(len(word) for text in texts for word in text.split() or [""])
+    return max(0.6 + 0.28 * sqrt(most), _LETTER_CM * min(word, _LONGEST_WORD))
+
+
+def _pages(columns: dict[str, list[str]]) -> list[int]:
+    """Return the page of each row, from an estimate of the lines of all rows up to it."""
+    broken = [_broken_cm(texts) for texts in columns.values()]
+    single = [_LETTER_CM * max(map(len, texts), default=0) for texts in columns.values()]
+    widths = [of_one if of_many is None else of_many for of_one, of_many in zip(single, broken, strict=True)]
+    shrunk = sum(width + 2 * _LETTER_CM for width in widths) / _LINE_WIDTH_CM
+    lines = _PAGE_LINES * min(max(1.0, shrunk), _SHRUNK)
+    pages, used = [0], 0.0
+    for row in zip(*columns.values(), strict=True):
+        high = max(
+            1 if many is None else ceil(_RAGGED * _LETTER_CM * len(text) / many)
+            for text, many in zip(row, broken, strict=True)
+        )
+        turn = used + high > lines
+        pages.append(pages[-1] + turn)
+        used = high if turn else used + high
+    return pages[1:]
+
+
+def _heading(name: str, texts: list[str]) -> str:
+    """Return a heading, broken into lines if its column is narrower."""
+    width = max([*map(len, texts), *map(len, name.split())], default=0)
+    lines = wrap(name, max(width, 1), break_long_words=False, break_on_hyphens=False)
+    side = "r" if _column(texts) == "r" else "l"
+    stacked = r"\\".join(map(_tex, lines))
+    return stacked if len(lines) <= 1 else rf"\shortstack[{side}]{{{stacked}}}"
+
+
+_NOTHING = ("", "–")
+_NUMBER = re.compile(r"[<>+−-]?[\d.,]+(e[+-]\d+)?|–|")
+_TEX: dict[str, str] = {
+    "\\": r"\textbackslash{}", "&": r"\&", " %": r"\,\%", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\n": " ",
+    "^-α": r"$^{-\alpha}$", "^-β": r"$^{-\beta}$",
+    "<": "$<$", ">": "$>$", "|": "$|$",
+    "→": r"$\to$", "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "√": r"$\surd$",
+    "≤": r"$\le$", "≥": r"$\ge$", "≈": r"$\approx$", "∞": r"$\infty$", "Σ": r"$\Sigma$", "α": r"$\alpha$",
+    "β": r"$\beta$", "ν": r"$\nu$", "χ": r"$\chi$", "²": r"$^2$", "₀": r"$_0$", "₁": r"$_1$", "₂": r"$_2$",
+    "ε": r"$\varepsilon$", "–": "--", "—": "---", "…": r"\ldots{}", "\u2019": "'", "“": "``", "”": "''",
+    "\u202f": "~", "\xa0": "~",
+}  # fmt: skip
+_MARKUP = re.compile(
+    r"(?P<power>(?<![\w.])[\d.]+e[+-]\d+)|(?P<minus>(?<![\w.])-(?=\d))|(?P<name>\b[A-Za-z][A-Za-z0-9]*(?:-[A-Za-z0-9]+)*-\d+\b)|"
+    + "|".join(map(re.escape, sorted(_TEX, key=len, reverse=True)))
+)
+
+
+def _tex(text: str) -> str:
+    """Escape TeX markup; a letter missing from TeX's fonts becomes its code point."""
+    known = _MARKUP.sub(_replaced, text)
+    return "".join(each if each < "\u0180" else f"U+{ord(each):04X}" for each in known)
+
+
+def _replaced(match: re.Match[str]) -> str:
+    """Return a power of ten, a minus sign or an unbreakable name as TeX prints it."""
+    if match["power"]:
+        factor, exponent = match["power"].split("e")
+        return rf"${factor}\cdot10^{{{int(exponent)}}}$"
+    if match["minus"]:
+        return "$-$"
+    if match["name"]:
+        return rf"\mbox{{{match[0]}}}" if len(match[0]) <= _LINE else match[0]
+    return _TEX[match[0]]

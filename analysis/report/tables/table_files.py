@@ -1,0 +1,55 @@
+"""Files of a report: tables as CSV, Markdown and LaTeX (booktabs), and the folder that is replaced."""
+
+import re
+from pathlib import Path
+
+from analysis.report.tables.latex import latex
+from analysis.report.tables.tables import Table
+from budgets.names import neutral
+
+
+def save(table: Table, folder: Path) -> None:
+    """Write ``<name>.csv``, ``.md`` and ``.tex`` into a folder."""
+    table.frame.map(neutral).to_csv(folder / f"{table.name}.csv", index=False)
+    (folder / f"{table.name}.md").write_text(markdown(table), encoding="utf-8")
+    (folder / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
+
+
+def markdown(table: Table) -> str:
+    """Return a table in Markdown, under its title and note."""
+    lines = [f"### {_md(table.title)}", "", _md(table.note), ""]
+    if table.frame.empty:
+        return "\n".join([*lines, "(nothing)", ""])
+    header = [str(name) for name in table.frame.columns]
+    lines += [_pipe(header), _pipe(["---"] * len(header))]
+    return "\n".join([*lines, *(_pipe(row) for row in _rows(table)), ""])
+
+
+def _rows(table: Table) -> list[list[str]]:
+    return [[str(value) for value in row] for row in table.frame.to_numpy().tolist()]
+
+
+def _pipe(texts: list[str]) -> str:
+    return "| " + " | ".join(map(_md, texts)) + " |"
+
+
+def _md(text: str) -> str:
+    """Return a text with everything escaped that Markdown would read as markup."""
+    return re.sub(r"([\\`*_<>\[\]|~])", r"\\\1", text).replace("\n", " ")
+
+
+def put_in_place(new: Path, folder: Path) -> None:
+    """Replace the files of a folder by new ones, each at once and the page last, and remove all others.
+
+    The page is there at every moment, so that an open one can reload itself.
+    """
+    paths = [path.relative_to(new) for path in new.rglob("*") if path.is_file()]
+    for path in sorted(paths, key=lambda path: path.suffix == ".html"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (new / path).replace(folder / path)
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.relative_to(folder) not in paths:
+            path.unlink()

@@ -1,0 +1,364 @@
+"""The tables of a report: answers, trials and cost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isinf, isnan
+from typing import Any
+
+import pandas as pd
+
+from analysis.answers.cost import Cost
+from analysis.cells.table import Trials, records
+from analysis.charts.tuning_figures import Tuned, field_label
+from analysis.claims.findings import Finding
+from analysis.labels import (
+    axis_text,
+    budget_text,
+    capital,
+    configuration_text,
+    count_text,
+    held_text,
+    metric_text,
+    percent,
+    percent_interval,
+    plural,
+)  # fmt: skip
+from analysis.sizes.isoflop import IsoFlopCurve
+from budgets.planning.tuned.winner import words
+from budgets.quantity import format_flops
+
+_AXES = {
+    "quality": "quality", "subset_size": "data size", "architecture": "architecture", "strategy": "strategy",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """A table whose cells are texts.
+
+    Attributes:
+        name: File name without suffix.
+        title: Heading.
+        note: Meaning of its numbers.
+        frame: The cells, with the headings as column names.
+    """
+
+    name: str
+    title: str
+    note: str
+    frame: pd.DataFrame
+
+
+def best(frontier: pd.DataFrame, *, metric: str, explanation: str) -> Table:
+    """Return the best configuration at each budget, from the table of ``frontier``."""
+    rows = [
+        {
+            "Budget": row["at"],
+            "Architecture": row["architecture"],
+            "Strategy": axis_text("strategy", row["strategy"]),
+            "Pairs": count_text(row["subset_size"]),
+            "Quality": axis_text("quality", row["quality"]),
+            "Epochs": f"{row['epochs']:.1f}",
+            "Error (%)": percent(row["error"]),
+            "Interval": percent_interval(row["low"], row["high"]),
+            "P(best)": share_text(row["probability"]),
+            "Runner-up": row["runner_up"] or "–",
+            "Its error (%)": percent(row["runner_up_error"]),
+            "Verdict": row["verdict"],
+            "Tried": str(row["configurations"]),
+            "Not run": row["not_run"].removesuffix(" was not run").removesuffix(" were not run") or "–",
+        }
+        for row in records(frontier)
+    ]
+    note = (
+        f"{capital(metric_text(metric))}. P(best) is the share of draws in which the configuration has the "
+        f"lowest error of its budget. {capital(explanation)}. "
+        "An interval is that of the configuration alone; the lowest of many is also low by luck. Clear: best "
+        "in nine of ten draws, and ahead of each other configuration by more than the noise; each budget is "
+        "judged by itself. Beaten: another trial is lower at no higher cost. Tried: configurations compared; "
+        "not run: combinations of the leaders' parts without a trial. Means exclude diverged runs: a leader "
+        "with diverged runs is not called clear."
+    )
+    return Table(name="best", title="Best configuration at each budget", note=note, frame=pd.DataFrame(rows))
+
+
+def profiles(curves: Sequence[IsoFlopCurve]) -> Table:
+    """Return every IsoFLOP profile with its minimum, or why none is marked."""
+    rows = [
+        {
+            "Budget": budget_text("fixed-compute", curve.identity["budget"]),
+            "Family": str(curve.identity["family"]),
+            "Held": held_text(
+                {k: v for k, v in curve.identity.items() if k not in ("regime", "budget", "family")}
+            ),
+            "Sizes": f"{curve.profile.used} of {len(curve.positions)}",
+            "Epochs": f"{curve.epochs[0]:.3g} → {curve.epochs[1]:.3g}",
+            "Best size": _size(curve.profile.size) or "–",
+            "Interval": _sizes(curve.profile.ends.low, curve.profile.ends.high),
+            "BCa": _sizes(curve.profile.ends.bca_low, curve.profile.ends.bca_high),
+            "Form error (points)": percent(curve.profile.form, 2),
+            "Lack of fit (p)": share_text(curve.profile.chance),
+            "Status": curve.profile.status,
+            "Reason": curve.profile.reason,
+        }
+        for curve in curves
+    ]
+    note = (
+        "size is training FLOPs per sample. The curve is a convex parabola in the logarithm of the size, "
+        "with a third-order term bounded by exponents between 0 and 1, fitted to the sizes within two of the "
+        "lowest measured one. Form error: standard deviation of the misses beyond the noise, common to all "
+        "budgets of a family and part of the intervals. Lack of fit: p-value of the misses if noise were "
+        "their only cause. Epochs: of the smallest and of the largest model. Intervals: percentile, and "
+        "bias-corrected and accelerated (BCa); an end beyond the fitted sizes is open"
+    )
+    return Table(name="isoflop", title="IsoFLOP profiles", note=note, frame=pd.DataFrame(rows))
+
+
+def _size(flops_per_sample: float) -> str:
+    return "" if isnan(flops_per_sample) else format_flops(flops_per_sample, digits=3)
+
+
+def _sizes(low: float, high: float) -> str:
+    if isnan(low) or isnan(high):
+        return ""
+    return f"[{'…' if low == 0 else _size(low)}, {'…' if isinf(high) else _size(high)}]"
+
+
+def contrasts(table: pd.DataFrame) -> Table:
+    """Return every comparison along one axis, from the table of ``contrasts``."""
+    unfinished = len(table) > 0 and table["lacking"].any()
+    rows = [
+        {
+            "Axis": _AXES[row["axis"]],
+            "Budget": budget_text(row["regime"], row["budget"]),
+            "Held": row["held"],
+            "Compared": row["values"],
+            "Lowest error": row["best"],
+            "Error (%)": percent(row["error"]),
+            "Ahead by": percent(row["gap"]),
+            "Interval": percent_interval(row["gap_low"], row["gap_high"]),
+            "P(best)": share_text(row["probability"]),
+            "Verdict": row["verdict"],
+        }
+        | ({"Lacking": row["lacking"] or "–"} if unfinished else {})
+        for row in records(table)
+    ]
+    note = (
+        "ahead by: points of error between the lowest and the second lowest. A verdict accounts for the "
+        f"configurations of its own comparison, but not for the number of comparisons, {len(rows):,}"
+    )
+    if unfinished:
+        note += "; none is clear while a side of it, or a seed of the lowest, has no result"
+    return Table(name="contrasts", title="One choice at a time", note=note, frame=pd.DataFrame(rows))
+
+
+def cost(levels: pd.DataFrame, totals: Cost) -> Table:
+    """Return FLOPs and device hours by budget level and in total."""
+    total = {
+        "level": "all", "trials": int(levels["trials"].sum()), "planned": totals.planned_flops,
+        "spent": totals.spent_flops, "wasted": totals.wasted_flops, "evaluation": totals.evaluation_flops,
+        "hours": totals.device_hours,
+    }  # fmt: skip
+    rows = [
+        {
+            "Level": row["level"],
+            "Trials": str(row["trials"]) if row["trials"] else "–",
+            "Planned": format_flops(row["planned"]),
+            "Spent": format_flops(row["spent"]),
+            "Of it wasted": format_flops(row["wasted"]),
+            "Evaluation": format_flops(row["evaluation"]),
+            "Device time": duration_text(3600 * row["hours"]) if row["hours"] else "–",
+        }
+        for row in [*records(levels), total]
+    ]
+    note = (
+        "planned, spent and wasted are training FLOPs, as `status` and the study budget count them; wasted: "
+        "lost with attempts that failed. Evaluation: forward FLOPs that no budget counts. Device time: that "
+        "in trials, lost attempts and evaluation included, times the devices of each"
+    )
+    return Table(name="cost", title="Cost", note=note, frame=pd.DataFrame(rows))
+
+
+def duration_text(seconds: float) -> str:
+    """Return seconds as text: ``75`` → ``1 min 15 s``; from 100 hours on, hours alone; a dash for NaN."""
+    if isnan(seconds):
+        return "–"
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    if hours >= 100:  # noqa: PLR2004 (three digits)
+        return f"{hours:,} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.2g} s" if seconds < 10 else f"{rest} s"  # noqa: PLR2004
+
+
+def trials(trials: Trials, results: pd.DataFrame) -> Table:
+    """Return every finished trial.
+
+    Args:
+        trials: Finished trials.
+        results: Results that they were read from, for the settings of each.
+    """
+    settings = {row["trial"]: row for row in records(results)}
+    rows = [
+        {
+            "Error (%)": percent(row["error"]),
+            "Budget": budget_text(row["regime"], row["budget"]),
+            "Architecture": row["architecture"],
+            "Strategy": axis_text("strategy", row["strategy"]),
+            "Pairs": count_text(row["subset_size"]),
+            "Quality": axis_text("quality", row["quality"]),
+            "Seed": str(int(row["seed"])),
+            "Learning rate": _number(settings[row["trial"]].get("lr_peak")),
+            "Batch": _number(settings[row["trial"]].get("batch_size")),
+            "Parameters": _count(row.get("parameters")),
+            "Loss": f"{row['train_loss']:.3f}",
+            "Samples": count_text(row["samples_seen"]),
+            "Epochs": f"{row['epochs']:.1f}",
+            "FLOPs": format_flops(row["train_flops"]),
+            "Trial": row["trial"],
+        }
+        for row in records(trials.frame)
+    ]
+    note = f"{metric_text(trials.metric)}; loss: mean of the last tenth of the training"
+    return Table(name="trials", title="All finished trials", note=note, frame=pd.DataFrame(rows))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or isnan(value) else f"{value:g}"
+
+
+def _count(value: float | None) -> str:
+    return "–" if value is None or isnan(value) else count_text(value)
+
+
+def robustness(found: pd.DataFrame) -> Table:
+    """Return the effective robustness of each group, from the table of ``robustness.robustness``."""
+    rows = [
+        {
+            "Shifted set": row["shifted"],
+            "Line through plain CLIP": f"slope {row['slope']:.2f}, r² {row['r2']:.2f}",
+            "Of": axis_text(row["axis"], row["value"]),
+            "Cells": str(row["cells"]),
+            "Above the line by": percent(row["points"]),
+            "Interval": percent_interval(row["low"], row["high"]),
+            "Verdict": row["verdict"],
+        }
+        for row in records(found)
+    ]
+    note = (
+        "points of top-1 on the shifted set above the value predicted from top-1 on the plain set, by a line "
+        "on logit scales through the plain CLIP cells; architectures are compared by their plain CLIP cells"
+    )
+    return Table(name="robustness", title="Effective robustness", note=note, frame=pd.DataFrame(rows))
+
+
+def findings(found: Sequence[Finding], published: Sequence[Finding]) -> Table:
+    """Return the claims that a study's results can test.
+
+    Args:
+        found: Verdicts by the study's results.
+        published: Verdicts by the paper's own figures; may be empty.
+    """
+    theirs = {(one.claim.name, one.claim.part): one.verdict for one in published}
+    rows = [
+        {
+            "Claim": finding.claim.text + (f" ({finding.claim.part})" if finding.claim.part else ""),
+            "Where": f"{finding.claim.name}, {finding.claim.where}",
+            "Verdict": finding.verdict,
+            "In the paper": theirs.get((finding.claim.name, finding.claim.part), "–"),
+            "Comparisons": f"{finding.supporting} of {finding.tested}",
+            "Effect (points)": f"{finding.effect:.2f}",
+            "Interval": "" if isnan(finding.low) else f"[{finding.low:.2f}, {finding.high:.2f}]",
+            "Reason": finding.reason,
+        }
+        for finding in found
+        if finding.tested
+    ]
+    note = (
+        "claims of Li, Xie and Cubuk 2024 (arXiv 2404.08197), tested on this study's results. Effect: mean "
+        "of the comparisons, positive in support of the claim. In the paper: verdict on the paper's own "
+        f"digitised figures, by counts. {len(found) - len(rows)} of {len(found)} claims and parts of claims "
+        "are not testable here"
+    )
+    return Table(name="findings", title="Published claims", note=note, frame=pd.DataFrame(rows))
+
+
+def missing(found: pd.DataFrame) -> Table:
+    """Return the planned trials without a result, from the table of ``missing.missing``."""
+    rows = [
+        {
+            "Budget": budget_text(row["regime"], row["budget"]),
+            "Configuration": configuration_text(row),
+            "Seeds": row["seeds"],
+            "Reason": row["reason"],
+        }
+        for row in records(found)
+    ]
+    note = f"{plural(int(found['trials'].sum()), 'planned trial')} without a result"
+    return Table(name="missing", title="What is missing", note=note, frame=pd.DataFrame(rows))
+
+
+def left_out(cells: pd.DataFrame) -> Table:
+    """Return the cells left out of the plan, with the reason."""
+    rows = [
+        {
+            "Budget": budget_text(row["regime"], row["level_flops"])
+            if row["regime"] == "fixed-compute"
+            else row["regime"],
+            "Configuration": configuration_text(row),
+            "Reason": str(row["reason"]),
+        }
+        for row in records(cells)
+    ]
+    return Table(
+        name="left-out", title="Cells left out of the plan", note="as planned", frame=pd.DataFrame(rows)
+    )
+
+
+def left_aside(rows: pd.DataFrame) -> Table:
+    """Return the rows of an imported table that were not read, counted by reason."""
+    counts = rows["reason"].value_counts()
+    frame = pd.DataFrame({"Rows": [f"{count:,}" for count in counts], "Reason": list(counts.index)})
+    note = "dropped.parquet beside the report lists each of them"
+    return Table(name="left-out", title="Table rows that were not read", note=note, frame=frame)
+
+
+def share_text(probability: float) -> str:
+    """Return a probability with two digits; near 0 and 1, beyond the precision of the draws, as a bound."""
+    if isnan(probability):
+        return "–"
+    return ">.99" if probability > 0.995 else ("<.01" if probability < 0.005 else f"{probability:.2f}")  # noqa: PLR2004
+
+
+def tuning(tuned: Tuned) -> Table:
+    """Return the tuned values of each architecture and strategy."""
+    rows = [
+        {
+            "Architecture": won["architecture"],
+            "Strategy": axis_text("strategy", won["strategy"]),
+            "Winner": words(won["values"]),
+            "Error (%)": percent(1 - won["score"]),
+            "Runner-up": words(won["runner_up"]),
+            "Its error (%)": "diverged"
+            if won["runner_up_score"] is None
+            else percent(1 - won["runner_up_score"]),
+            "Verdict": "tie" if won["tie"] else "clear",
+            "Note": "; ".join(_tuning_notes(won)) or "–",
+        }
+        for won in tuned.winners
+    ]
+    note = (
+        f"selected by {metric_text(tuned.metric)}; {plural(len(tuned.tried), 'trial')}; clear: ahead of the "
+        "runner-up by more than the noise of seeds and counting"
+    )
+    return Table(name="tuning", title="Tuning", note=note, frame=pd.DataFrame(rows))
+
+
+def _tuning_notes(won: Mapping[str, Any]) -> list[str]:
+    beyond = "the best value lies at the edge of those tried; the optimum may lie beyond"
+    widened = "range widened, since the best value first lay at its edge"
+    return [
+        *(f"{field_label(name)}: {beyond}" for name in won["at_edge"]),
+        *(f"{field_label(name)}: {widened}" for name in won["widened"]),
+    ]

@@ -1,0 +1,1 @@
+"""Devices, with their published and measured speeds."""

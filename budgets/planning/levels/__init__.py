@@ -1,0 +1,1 @@
+"""Budget levels, and the trials that fit the study budget."""

@@ -1,0 +1,1 @@
+"""Tuning: the values to try, and the best of them."""

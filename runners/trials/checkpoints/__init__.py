@@ -1,0 +1,1 @@
+"""Checkpoints of a trial: their contents, their writing and their upload."""

@@ -1,0 +1,1 @@
+"""Speed of trials: measured, forecast, and checked before a run."""

@@ -1,0 +1,116 @@
+"""Speed measurement of a kind of trial: the first steps of a real one in a fresh process."""
+
+import dataclasses
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from runners.trials.speed.throughput import Throughput
+from runners.trials.trial import run_trial
+from runners.trials.trial_files import Outcome
+from runners.trials.trial_setup import TrialJob, load_subset
+
+_WARM_STEPS = 5
+_FEWEST_STEPS = 10
+_LOADING_S = 2.0
+
+
+def calibrate(jobs: Sequence[TrialJob], *, side_by_side: int, seconds: float) -> Iterator[Throughput]:
+    """Yield a measurement for each job, in order of completion.
+
+    Args:
+        jobs: A trial of each kind; their folders and evaluation sets are not used.
+        side_by_side: Number of trials that run at once, as in a run of the study.
+        seconds: Approximate duration of the timed steps of each; at least ten steps are timed.
+    """
+    context = get_context("forkserver")
+    # Each process is forked from a server that has imported torch but not used it.
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(side_by_side, mp_context=context, max_tasks_per_child=1) as pool:
+        futures = [pool.submit(measure, job, seconds) for job in jobs]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def measure(
+    job: TrialJob, seconds: float, *, warm_steps: int = _WARM_STEPS, fewest_steps: int = _FEWEST_STEPS
+) -> Throughput:
+    """Measure one kind in this process for about ``seconds`` seconds, after a few warm-up steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = _starter(job, Path(folder))
+        steps = warm_steps
+        warm = run(steps)
+        # One-time costs slow down the first steps: a second, longer measurement tells how many steps fit.
+        for share in (0.1, 1.0):
+            fit = warm.timing["samples_per_s"] * seconds * share / job.trial.batch_size
+            steps = max(fewest_steps, min(int(fit), job.trial.steps))
+            warm = run(steps)
+    if job.gpus > 1:
+        memory = 0  # that of the ranks' own processes
+    elif job.gpus:
+        memory = torch.cuda.max_memory_allocated()
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Throughput(
+        architecture=job.trial.cell.architecture,
+        strategy=job.trial.cell.strategy,
+        batch_size=job.trial.batch_size,
+        precision=str(warm.row["precision"]),
+        steps=steps,
+        samples_per_s=warm.timing["samples_per_s"],
+        memory_bytes=memory,
+        passes=job.trial.recipe.passes,
+        gpus=max(1, job.gpus),
+        worker_samples_per_s=loading_speed(job, max(_LOADING_S, seconds / 10)) if job.gpus else 0.0,
+    )
+
+
+def loading_speed(job: TrialJob, seconds: float) -> float:
+    """Measure one loader worker: samples a second of a trial's data without training, over its workers.
+
+    The samples are from the middle of the trial, so that most were not read just before. The start of the
+    workers is part of the time, since what they load meanwhile is part of the samples.
+    """
+    trial, (data, _) = job.trial, load_subset(job)
+    middle = trial.steps // 2
+    began, seen = time.perf_counter(), 0
+    for images, _ in data.batches(
+        seed=trial.seed, batch_size=trial.batch_size, first_step=middle, steps=trial.steps
+    ):
+        seen += len(images)
+        took = time.perf_counter() - began
+        if took >= seconds:
+            break
+    return seen / took / max(1, job.cpus // job.ranks if job.gpus else 1)
+
+
+def _starter(job: TrialJob, folder: Path) -> Callable[[int], Outcome]:
+    """Return a function that trains the job's trial for some steps without evaluation."""
+
+    def run(steps: int) -> Outcome:
+        trial = dataclasses.replace(
+            job.trial,
+            samples_seen=steps * job.trial.batch_size,
+            # A declared warm-up may be longer than these few steps, and divergence cannot be judged.
+            recipe=dataclasses.replace(job.trial.recipe, warmup_samples=None, diverged_after=None),
+        )
+        place = folder / str(len(list(folder.iterdir())))
+        return run_trial(dataclasses.replace(job, trial=trial, evaluation={}, probes=(), folder=place))
+
+    return run
+
+
+def gpu_name() -> str | None:
+    """Return the GPU's name as its driver reports it, or None if torch finds no GPU."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def gpu_count() -> int:
+    """Return the number of GPUs that torch finds on this machine."""
+    return torch.cuda.device_count()

@@ -1,0 +1,149 @@
+"""Forecast of a trial's duration: from measured trials of its kind, otherwise from its FLOPs.
+
+The forecast decides the order of trials, the ETA and the price; no budget decision depends on it.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from budgets.planning.plan import Trial
+from runners.host.files import write_json
+
+# Measured on a CPU core with small models: a cost per sample and a cost per FLOP.
+_SECONDS_PER_SAMPLE = 60e-6
+_FLOPS_PER_SECOND = 150e9
+_START_S = 1.0
+_LOADER_MARGIN = 1.1  # a loader that is hardly faster than training was probably what limited it
+
+Kind = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Throughput:
+    """Measured speed of a kind of trial.
+
+    Attributes:
+        architecture: The architecture.
+        strategy: The strategy.
+        batch_size: Pairs in a batch, the strategy's factor included.
+        precision: Precision it computed in.
+        steps: Number of timed steps, after a few untimed ones.
+        samples_per_s: Samples a second of one trial, with others beside it as in a run.
+        memory_bytes: Peak memory: allocated by torch on the GPU, or the resident set of the process; 0 for
+            several GPUs.
+        passes: Time of a step in forward passes, 3 without recomputation (`Recipe.passes`).
+        gpus: GPUs that the trial had together, at least one; 1 on the processor.
+        worker_samples_per_s: Samples a second that one loader worker reads and decodes; 0 if not measured, as
+            on the processor, where training has no loader workers.
+    """
+
+    architecture: str
+    strategy: str
+    batch_size: int
+    precision: str
+    steps: int
+    samples_per_s: float
+    memory_bytes: int
+    passes: int = 3
+    gpus: int = 1
+    worker_samples_per_s: float = 0.0
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of trial that was measured."""
+        return self.architecture, self.strategy
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """Measurements of ``study calibrate`` on one machine.
+
+    Attributes:
+        machine: Name of the GPU or CPU as the system reports it.
+        device: Name of the GPU in `budgets.hardware.devices`, or None for a CPU.
+        side_by_side: Number of trials that ran at once.
+        kinds: The measurements.
+    """
+
+    machine: str
+    device: str | None
+    side_by_side: int
+    kinds: tuple[Throughput, ...]
+
+    @property
+    def speeds(self) -> dict[Kind, float]:
+        """Samples a second of each kind on one device, without recomputation."""
+        return {each.kind: each.samples_per_s * each.passes / 3 for each in self.kinds if each.gpus == 1}
+
+    @property
+    def by_width(self) -> dict[tuple[str, str, int], float]:
+        """Samples a second of each kind on one or several GPUs together, without recomputation."""
+        return {(*each.kind, each.gpus): each.samples_per_s * each.passes / 3 for each in self.kinds}
+
+    def write(self, path: Path) -> None:
+        """Write the measurements as JSON."""
+        write_json(path, asdict(self))
+
+
+def read_calibration(path: Path) -> Calibration | None:
+    """Read a calibration, or return None if there is none.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        kinds = tuple(Throughput(**each) for each in content.pop("kinds"))
+        return Calibration(**content, kinds=kinds)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); rewrite it with `python -m study calibrate`"
+        ) from None
+
+
+def slow_loading(trials: Iterable[Trial], found: Calibration | None) -> Iterator[str]:
+    """Yield a note for each kind of trial on GPUs whose loader workers are no faster than its training."""
+    if found is None:
+        return
+    workers = {each.kind: each.worker_samples_per_s for each in found.kinds}
+    for trial in {kind(each): each for each in trials}.values():
+        resources = trial.resources
+        alone = found.speeds.get(kind(trial), 0.0) * 3 / trial.recipe.passes * resources.devices
+        needed = found.by_width.get((*kind(trial), resources.devices), 0.0) * 3 / trial.recipe.passes or alone
+        loaded = workers.get(kind(trial), 0.0) * resources.cpus
+        if resources.gpus and 0 < loaded < _LOADER_MARGIN * needed:
+            yield (
+                f"{' '.join(kind(trial))}: {resources.cpus:,} loader workers load about {loaded:,.0f} "
+                f"samples/s, training was measured at {needed:,.0f}: more CPUs a trial (resources: cpus), or "
+                "images stored smaller, would make it faster"
+            )
+
+
+def kind(trial: Trial) -> Kind:
+    """Return the (architecture, strategy) of a trial, which decides its samples a second."""
+    return trial.cell.architecture, trial.cell.strategy
+
+
+def plain_speed(trial: Trial, samples_per_s: float) -> float:
+    """Return the speed of a trial of this kind on one device, without recomputation, from this one's."""
+    return samples_per_s * trial.recipe.passes / 3 / trial.resources.devices
+
+
+def predict_s(trial: Trial, measured: Mapping[Kind, float]) -> float:
+    """Predict a trial's wall time in seconds; several devices share it without loss.
+
+    Args:
+        trial: The trial.
+        measured: Measured samples a second by kind of trial, each as `plain_speed`.
+    """
+    samples = trial.samples_seen - trial.shared_samples
+    if kind(trial) in measured:
+        train_s = samples / measured[kind(trial)]
+    else:
+        per_sample = _SECONDS_PER_SAMPLE + trial.train_flops_per_sample / _FLOPS_PER_SECOND
+        train_s = samples * per_sample
+    return _START_S + train_s * trial.recipe.passes / 3 / trial.resources.devices

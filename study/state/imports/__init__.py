@@ -1,0 +1,1 @@
+"""Studies whose results come from a table."""

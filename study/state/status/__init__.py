@@ -1,0 +1,1 @@
+"""How far a study is, for people who watch it."""

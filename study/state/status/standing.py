@@ -1,0 +1,230 @@
+"""Status of a study, read from its files during a run or afterwards."""
+
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.answers.cost import STARTS, run_time
+from budgets.book.ledger import read_entries, reserved, spent_flops
+from budgets.planning.price import Range
+from budgets.quantity import format_count, format_flops
+from runners.results import read_json_lines, read_table
+from study.state.design import answer_lines, not_chosen
+from study.state.status.forecast import Ahead, time_left
+from study.state.status.running import Level, Running, running_trial
+from study.state.study import Study
+from study.state.trial_states import Stage, TrialState, trial_states
+from study.storage.lock import running as running_now
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """A failed trial.
+
+    Attributes:
+        trial: The trial's id.
+        what: Cell and seed in words.
+        reason: The reason of the failure.
+    """
+
+    trial: str
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """Status of a study. FLOPs are training FLOPs (`budgets.cost.flops.CONVENTION`).
+
+    Attributes:
+        study: The study's name.
+        run: The active run in words; None if there is none.
+        levels: Counts of trials by level and state.
+        running: Progress of the running trials.
+        interrupted: Number of waiting trials that continue from a checkpoint.
+        no_room: Number of waiting trials that cost more than is left of the study budget.
+        failures: The failed trials.
+        planned_flops: FLOPs of all planned trials.
+        spent_flops: FLOPs charged, spent and wasted.
+        reserved_flops: FLOPs reserved for started trials.
+        wasted_flops: The part of ``spent_flops`` that was lost to crashes and repeated.
+        study_flops: The study budget; None if not declared.
+        slots: Trials that could run at once at the last run's last event; None before the first run.
+        slots_busy: Share of the last run's slot time in use, up to now or to its last event; None before the
+            first run.
+        left_s: Forecast of the remaining seconds; None if no trial is left.
+        design: Answers of an adaptive design so far and its open questions, one per line; its trials that
+            were not chosen are not counted in ``levels``.
+    """
+
+    study: str
+    run: str | None
+    levels: tuple[Level, ...]
+    running: tuple[Running, ...]
+    interrupted: int
+    no_room: int
+    failures: tuple[Failure, ...]
+    planned_flops: int
+    spent_flops: int
+    reserved_flops: int
+    wasted_flops: int
+    study_flops: int | None
+    slots: int | None
+    slots_busy: float | None
+    left_s: Range | None
+    design: tuple[str, ...]
+
+
+def read_standing(study: Study) -> Standing:
+    """Read the status of a study.
+
+    Raises:
+        ValueError: The study has not been run, or one of its files is damaged.
+    """
+    folder = study.folder
+    planned = _planned(study)
+    events = read_json_lines(folder / "events.jsonl")
+    apart = not_chosen(study.declaration, folder, planned)
+    plan = planned[~apart].reset_index(drop=True)
+    entries = read_entries(folder / "ledger.jsonl")
+    holder = running_now(folder)
+    this_run = _last_run(events)
+    rows: dict[str, dict[str, Any]] = {str(row["trial"]): row for row in plan.to_dict("records")}  # type: ignore[misc]
+    words = {trial: _words(row) for trial, row in rows.items()}
+    states = trial_states(folder, rows)
+    running = tuple(
+        running_trial(
+            trial,
+            words[trial],
+            rows[trial]["train_flops"] / rows[trial]["samples_seen"],
+            state.progress,
+        )
+        for trial, state in sorted(states.items())
+        if state.stage is Stage.RUNNING and state.progress is not None
+    )
+    waiting = {trial: state for trial, state in states.items() if state.column == "waiting"}
+    held, cap = reserved(entries), study.declaration.study_flops
+    room = float("inf") if cap is None else cap - spent_flops(entries) - sum(held.values())
+    homeless = {trial for trial in waiting if trial not in held and rows[trial]["paid_flops"] > room}
+    seen = {each.trial: each.samples_seen for each in running}
+    ahead = {
+        trial: int(rows[trial]["samples_seen"])
+        - max(seen.get(trial, state.kept_steps * int(rows[trial]["batch_size"])), _shared(rows[trial]))
+        for trial, state in states.items()
+        if state.column in {"waiting", "running"} and trial not in homeless
+    }
+    slots = busy = None
+    if this_run is not None:
+        slots = int(this_run["slots"].dropna().iloc[-1])
+        busy = run_time(this_run, now=None if holder is None else time.time()).busy
+    return Standing(
+        study=study.declaration.name,
+        run=None if holder is None else str(holder),
+        levels=tuple(_levels(plan, states)),
+        running=running,
+        interrupted=sum(state.kept_steps > 0 for state in waiting.values()),
+        no_room=len(homeless),
+        failures=tuple(
+            Failure(trial=trial, what=words[trial], reason=state.reason)
+            for trial, state in states.items()
+            if state.stage is Stage.FAILED
+        ),
+        planned_flops=sum(map(int, planned["paid_flops"])),
+        spent_flops=spent_flops(entries),
+        reserved_flops=sum(held.values()),
+        wasted_flops=sum(entry.train_flops for entry in entries if entry.entry == "wasted"),
+        study_flops=cap,
+        slots=slots,
+        slots_busy=busy,
+        left_s=_left(rows, ahead, events, running, slots=slots or 1),
+        design=tuple(answer_lines(events, planned[apart])),
+    )
+
+
+def _planned(study: Study) -> pd.DataFrame:
+    """Return the planned trials, tuning first; the column ``phase`` is ``tuning`` or ``grid``."""
+    parts = [
+        read_table(path).assign(phase=phase)
+        for phase, path in (
+            ("tuning", study.folder / "tuning-plan.parquet"),
+            ("grid", study.folder / "plan.parquet"),
+        )
+        if path.exists()
+    ]
+    if not parts:
+        raise ValueError(f"{study.folder} has no results; run `python -m study run {study.word}` first")
+    return pd.concat(parts, ignore_index=True).drop_duplicates("trial", ignore_index=True)
+
+
+def _last_run(events: pd.DataFrame) -> pd.DataFrame | None:
+    if events.empty:
+        return None
+    starts = events.index[events["event"].isin(STARTS)]
+    return events.loc[starts[-1] :] if len(starts) else None
+
+
+def _levels(plan: pd.DataFrame, states: Mapping[str, TrialState]) -> list[Level]:
+    """Return the counts of trials by level and state, tuning first, then levels in ascending order."""
+    tuning = plan["phase"] == "tuning"
+    names = plan["level_flops"].map(lambda flops: "no level" if pd.isna(flops) else format_flops(flops))
+    order = plan["level_flops"].fillna(float("inf")).mask(tuning, -1.0)
+    counts: dict[str, Counter[str]] = {}
+    for position in order.sort_values(kind="stable").index:
+        name = "tuning" if tuning[position] else names[position]
+        counts.setdefault(name, Counter())[states[plan["trial"][position]].column] += 1
+    return [Level(name=name, **of_state) for name, of_state in counts.items()]
+
+
+def _left(
+    rows: Mapping[str, dict[str, Any]],
+    ahead: Mapping[str, int],
+    events: pd.DataFrame,
+    running: tuple[Running, ...],
+    *,
+    slots: int,
+) -> Range | None:
+    """Forecast the remaining time, from the speeds of finished and running trials, else from the plan.
+
+    Args:
+        rows: The planned trials.
+        ahead: Trial id → samples still to be seen, for waiting and running trials.
+        events: The study's events.
+        running: Progress of the running trials.
+        slots: Number of trials that run at once.
+    """
+    speeds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    measured = {each.trial: each.samples_per_s for each in running if each.samples_per_s is not None}
+    if "samples_per_s" in events:
+        finished = events.dropna(subset=["samples_per_s"])
+        measured |= dict(zip(finished["trial"].astype(str), finished["samples_per_s"], strict=True))
+    for trial, speed in measured.items():
+        if trial in rows and speed:
+            speeds[rows[trial]["architecture"], rows[trial]["strategy"]].append(float(speed))
+    found = [
+        Ahead(
+            kind=(rows[trial]["architecture"], rows[trial]["strategy"]),
+            samples=samples,
+            predicted_s=rows[trial]["predicted_s"]
+            * samples
+            / (rows[trial]["samples_seen"] - _shared(rows[trial])),
+        )
+        for trial, samples in ahead.items()
+    ]
+    return time_left(found, speeds, slots)
+
+
+def _shared(row: dict[str, Any]) -> int:
+    """Samples that the shorter trials of a planned trial's trunk see for it."""
+    return int((row["train_flops"] - row["paid_flops"]) // row["train_flops_per_sample"])
+
+
+def _words(row: dict[str, Any]) -> str:
+    level = float(row["level_flops"])
+    at = f"({row['regime']})" if math.isnan(level) else f"at {format_flops(level)}"
+    subset = f"{format_count(row['subset_size'])} pairs ({row['quality']})"
+    return f"{row['architecture']} {row['strategy']} on {subset} {at}, seed {row['seed']}"

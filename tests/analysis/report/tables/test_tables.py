@@ -1,0 +1,132 @@
+"""Tables have the same content in Markdown, LaTeX and CSV, and their sums are right."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.answers.cost import by_level, run_time, totals, trial_hours
+from analysis.report.study_frames import StudyFrames
+from analysis.report.tables.latex import latex
+from analysis.report.tables.table_files import markdown, save
+from analysis.report.tables.tables import Table
+
+ODD = Table(
+    name="odd",
+    title="100 % & more",
+    note="a_b | c",
+    frame=pd.DataFrame({"α": ["x|y", "5 %"], "n": ["1", "2"]}),
+)
+
+
+def test_special_characters_are_escaped_in_latex() -> None:
+    text = latex(ODD)
+    assert r"\caption{100\,\% \& more: a\_b $|$ c}" in text
+    assert r"$\alpha$ & n \\" in text
+    assert r"5\,\% & 2 \\" in text
+    assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 1
+
+
+def test_what_markdown_takes_for_markup_is_escaped() -> None:
+    odd = replace(ODD, note="R* of data, R* of size", frame=pd.DataFrame({"<b>": ["x|y", "a_b_c", "`d`"]}))
+    assert markdown(odd).splitlines() == [
+        "### 100 % & more", "", r"R\* of data, R\* of size", "", r"| \<b\> |", "| --- |",
+        r"| x\|y |", r"| a\_b\_c |", r"| \`d\` |",
+    ]  # fmt: skip
+
+
+def test_an_empty_table_says_so() -> None:
+    assert "(nothing)" in markdown(Table(name="e", title="t", note="n", frame=pd.DataFrame()))
+
+
+def test_the_csv_holds_the_texts(tmp_path: Path) -> None:
+    save(ODD, tmp_path)
+    assert pd.read_csv(tmp_path / "odd.csv", dtype=str).equals(ODD.frame.astype("str"))
+
+
+def test_levels_sum_to_the_ledger(frames: StudyFrames) -> None:
+    levels = by_level(frames.plan, frames.ledger, frames.events)
+    cost = totals(frames.plan, frames.ledger, frames.events, budget_flops=4e14, price_per_hour=2.0)
+    spent = frames.ledger[frames.ledger["entry"].isin(["spent", "charged"])]
+    assert levels["spent"].sum() == cost.spent_flops == spent["train_flops"].sum()
+    assert levels["evaluation"].sum() == cost.evaluation_flops == spent["evaluation_flops"].sum()
+    assert levels["hours"].sum() == pytest.approx(cost.device_hours) == pytest.approx(99 * 5 / 3600)
+    assert cost.price == 2 * cost.device_hours
+    assert levels["level"].tolist() == ["200 GFLOP", "900 GFLOP", "3.6 TFLOP", "quality scorer"]
+    assert levels["trials"].sum() == 99
+
+
+def test_time_is_read_from_the_events(frames: StudyFrames) -> None:
+    time = totals(frames.plan, frames.ledger, frames.events).time
+    assert (time.slots, time.busy_s, time.wall_s) == (2, 99 * 5.0, 10.0 + 3 * 99)
+
+
+def test_slots_count_for_the_time_that_they_existed() -> None:
+    events = pd.DataFrame([
+        {"time": 0.0, "event": "tuning-started", "slots": 1},
+        {"time": 0.0, "event": "trial-started", "trial": "t", "slot": 0},
+        {"time": 10.0, "event": "trial-finished", "trial": "t", "slot": 0, "wall_s": 10.0},
+        {"time": 10.0, "event": "tuning-ended"},
+        {"time": 500.0, "event": "node-left-out", "node": "n"},
+        {"time": 1000.0, "event": "study-started", "slots": 1},
+        {"time": 1000.0, "event": "trial-started", "trial": "a", "slot": 0},
+        {"time": 1010.0, "event": "slots-changed", "slots": 4},
+        {"time": 1010.0, "event": "trial-started", "trial": "b", "slot": 1},
+        {"time": 1020.0, "event": "trial-retried", "trial": "b", "slot": 1, "wall_s": 10.0},
+        {"time": 1020.0, "event": "slots-changed", "slots": 2},
+        {"time": 1040.0, "event": "trial-left-out", "trial": "c"},
+    ])  # fmt: skip
+
+    time = run_time(events)
+
+    assert time.wall_s == 10 + 40
+    assert time.slot_s == 10 + (10 * 1 + 10 * 4 + 20 * 2)
+    assert time.busy_s == 10 + (40 + 10), "what still runs counts up to the last event"
+    assert time.busy == 60 / 100
+    assert time.slots == 4
+    assert run_time(events, now=1050.0).busy == pytest.approx(70 / 120), "in the midst of it"
+
+
+def test_lost_attempts_and_all_devices_of_a_trial_are_among_its_hours() -> None:
+    events = pd.DataFrame([
+        {"time": 0.0, "event": "trial-started", "trial": "a", "slot": 0, "devices": 4},
+        {"time": 36.0, "event": "trial-retried", "trial": "a", "slot": 0, "wall_s": 36.0},
+        {"time": 36.0, "event": "trial-started", "trial": "a", "slot": 0, "devices": 4},
+        {"time": 108.0, "event": "trial-finished", "trial": "a", "slot": 0, "wall_s": 72.0},
+        {"time": 200.0, "event": "trial-finished", "trial": "b", "slot": 0, "wall_s": 36.0},
+    ])  # fmt: skip
+    assert trial_hours(events) == pytest.approx({"a": 4 * 108 / 3600, "b": 0.01})
+
+
+def test_a_study_that_has_not_begun_costs_nothing(frames: StudyFrames) -> None:
+    cost = totals(frames.plan, pd.DataFrame(), pd.DataFrame())
+    assert cost.spent_flops == 0
+    assert cost.planned_flops > 0
+
+
+def test_a_printed_table_has_signs_powers_and_numbers_on_the_right() -> None:
+    numbers = {"Ahead by": ["-0.6", "12.1"], "r²": ["7.1e-06", "–"]}
+    frame = pd.DataFrame({"Model": ["mini-ViT-S-8", "ViT-X"], **numbers})
+    text = latex(replace(ODD, note="E·x^-α", frame=frame))
+    assert r"\begin{tabular}{lrr}" in text
+    assert r"\shortstack[r]{Ahead\\by}" in text
+    assert r"\mbox{mini-ViT-S-8} & $-$0.6 & $7.1\cdot10^{-6}$ \\" in text
+    assert r"E$\cdot$x$^{-\alpha}$" in text
+
+
+def test_a_long_table_goes_on_on_the_next_page_under_its_number() -> None:
+    text = latex(replace(ODD, frame=pd.DataFrame({"n": [str(number) for number in range(100)]})))
+    assert text.count(r"\begin{table}") == 3
+    assert text.count(r"\addtocounter{table}{-1}") == 2
+    assert text.count(r"100\,\% \& more, continued") == 2
+
+
+def test_a_wide_table_says_once_what_all_rows_share_and_leaves_its_second_intervals_to_the_csv() -> None:
+    wide = {f"c{place}": [str(place), str(place + 1)] for place in range(9)}
+    frame = pd.DataFrame(wide | {"Along": ["compute"] * 2, "α": ["1", "2"], "α BCa": ["3", "4"]})
+    text = latex(replace(ODD, frame=frame))
+    assert "In all rows: Along compute. BCa intervals: in the CSV" in text
+    assert r"c8 & $\alpha$ \\" in text
+    one = latex(replace(ODD, frame=frame.iloc[:1]))
+    assert r"Along & compute \\" in one

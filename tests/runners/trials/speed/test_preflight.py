@@ -1,0 +1,59 @@
+"""A node that cannot run trials is named with what is wrong and what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from runners.trials.speed.preflight import Check, Expected, check_node, check_ranks, versions
+
+
+def found(tmp_path: Path, **changes: object) -> dict[str, Check]:
+    expected = {"versions": versions(), "gpus": 0, "shared_bytes": 2**20, "folder": tmp_path} | changes
+    _, checks = check_node(Expected(**expected))  # type: ignore[arg-type]
+    return {each.what: each for each in checks}
+
+
+def test_sound_node_passes_every_check(tmp_path: Path) -> None:
+    checks = found(tmp_path)
+
+    assert set(checks) == {"versions", "GPUs", "shared memory", "storage"}
+    assert {each.verdict for each in checks.values()} <= {"ok", "slow"}
+    assert "MB/s" in checks["storage"].found
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_torch_than_the_drivers_is_named(tmp_path: Path) -> None:
+    check = found(tmp_path, versions=versions() | {"torch": "2.6.0"})["versions"]
+
+    assert (check.verdict, check.advice) == ("failed", "the driver has torch 2.6.0")
+    assert check.found == f"torch {versions()['torch']}"
+
+
+def test_missing_gpus_are_counted(tmp_path: Path) -> None:
+    check = found(tmp_path, gpus=64)["GPUs"]
+
+    assert check.verdict == "failed"
+    assert check.found.endswith("a trial takes 64")
+
+
+def test_shared_memory_without_room_is_measured(tmp_path: Path) -> None:
+    check = found(tmp_path, shared_bytes=2**50)["shared memory"]
+
+    assert check.verdict == "failed"
+    assert "1,073,741,824 MiB needed" in check.found
+    assert "--shm-size" in check.advice
+
+
+def test_storage_that_is_not_there_is_named(tmp_path: Path) -> None:
+    check = found(tmp_path, folder=tmp_path / "away")["storage"]
+
+    assert check.verdict == "failed"
+    assert check.found == f"{tmp_path / 'away'}: No such file or directory"
+
+
+@pytest.mark.ray
+def test_ranks_compute_the_loss_of_one_rank() -> None:
+    check = check_ranks(2, gpus=False)
+
+    assert check.verdict == "ok"
+    assert check.found.startswith("2 over gloo: sum 1, loss within ")

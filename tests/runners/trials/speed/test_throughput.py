@@ -1,0 +1,42 @@
+"""Speed of loading, measured and held against the speed of training."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from budgets.rules import TrialResources
+from runners.trials.speed.measure_speed import loading_speed
+from runners.trials.speed.throughput import Calibration, Throughput, read_calibration, slow_loading
+from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+
+
+def test_the_plan_names_kinds_whose_loader_workers_are_no_faster_than_their_training(tmp_path: Path) -> None:
+    def notes(worker: float, cpus: int, *, devices: int = 1) -> list[str]:
+        trial = replace(tiny_trial(), resources=TrialResources(cpus=cpus, gpus=devices))
+        speed = Throughput(
+            architecture="mini-ViT-XXS-8", strategy="clip", batch_size=16, precision="bf16", steps=10,
+            samples_per_s=1000.0, memory_bytes=1, worker_samples_per_s=worker,
+        )  # fmt: skip
+        Calibration(machine="here", device="h100-sxm", side_by_side=1, kinds=(speed,)).write(
+            tmp_path / "file"
+        )
+        return list(slow_loading((trial, trial), read_calibration(tmp_path / "file")))
+
+    (note,) = notes(130.0, 8)
+    assert note == (
+        "mini-ViT-XXS-8 clip: 8 loader workers load about 1,040 samples/s, training was measured at 1,000: "
+        "more CPUs a trial (resources: cpus), or images stored smaller, would make it faster"
+    )
+    assert notes(140.0, 8) == []
+    assert len(notes(140.0, 8, devices=2)) == 1
+    assert notes(0.0, 8) == []  # not measured
+    assert list(slow_loading((tiny_trial(),), None)) == []
+
+
+def test_speed_of_loading_is_that_of_one_worker(tmp_path: Path) -> None:
+    job = tiny_job(tiny_trial(), tiny_pool(tmp_path / "pool"), tmp_path)
+
+    began = time.perf_counter()
+    found = loading_speed(job, 0.2)
+
+    assert found > 16 / (time.perf_counter() - began)
