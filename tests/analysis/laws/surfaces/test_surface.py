@@ -1,7 +1,5 @@
 """The surface: published optimum, restarts, resampled runs, and undecided cases."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +9,7 @@ from analysis.cells.intervals import bca, interval
 from analysis.laws.surfaces.repeated import best_size, effective, fit_repeated
 from analysis.laws.surfaces.surface import fit, fit_draws
 from analysis.laws.surfaces.surface_forecast import PLAIN, SHARED, Points, forecast
+from tests.published import DATA
 
 Floats = NDArray[np.float64]
 
@@ -79,7 +78,7 @@ def test_a_surface_with_one_exponent_is_found_again_and_needs_five_points() -> N
 
 def over_training(training_set: str) -> pd.DataFrame:
     """Return the runs of Gadre et al. 2024 (figure 1 and table 2) on one training set."""
-    table = pd.read_csv(Path(__file__).parents[2] / "data" / "over-training.csv")
+    table = pd.read_csv(DATA / "over-training.csv")
     return table[table["training_set"] == training_set]
 
 

@@ -30,7 +30,7 @@ from runners.trials.checkpoints.checkpoint_writer import CheckpointWriter
 from runners.trials.meter import FlopCount, Meter, read_count
 from runners.trials.trial_files import checkpoints, drop_damaged, kept_steps
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 class State:
