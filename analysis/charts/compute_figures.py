@@ -32,6 +32,7 @@ from analysis.labels import (
 from analysis.laws.laws import Law
 
 Positions = NDArray[np.intp]
+_CUT = 0.3  # of a value: no interval of an excess error goes lower, since a logarithm has no zero
 _COSTS = {
     "train_flops": ("compute", "training compute", "training compute of one trial (FLOPs)"),
     "samples_seen": ("samples", "samples seen", "samples seen in one trial"),
@@ -108,6 +109,66 @@ def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is be
             draws.explanation,
         ),
         alt=f"{title}: {', '.join(axis_text(axis, name) for name in series)}. " + _best_alt(best),
+    )
+
+
+def excess_over_compute(
+    draws: CellDraws, laws: Sequence[Law], *, axis: str, metric: str
+) -> FigureData | None:
+    """Return the view of `over_compute` above each law's floor E, in log-log; None if no law has a floor.
+
+    A law E + A·C^−α is a straight line there, whose slope is −α. Only curves with a law that is drawn have a
+    known floor; cells at or below it are left out.
+
+    Args:
+        draws: Cells of the study.
+        laws: Laws along compute.
+        axis: ``architecture`` or ``strategy``.
+        metric: Declared metric, for the labels.
+    """
+    held, _ = slice_along(draws, axis)
+    drawn = [
+        law
+        for law in laws
+        if law.fit.supported and all(law.identity.get(name) == value for name, value in held.items())
+    ]
+    if not any(law.fit.floor > 0 for law in drawn):
+        return None
+    rows, below, slopes = [], 0, []
+    for law in sorted(drawn, key=lambda law: sort_key(axis, law.identity[axis])):
+        floor, name = 100 * law.fit.floor, axis_text(axis, law.identity[axis])
+        marks = curve_marks(draws, law, x="train_flops", series=name)
+        above = [mark for mark in marks if mark["y"] > floor]
+        below += len(marks) - len(above)
+        rows += [
+            mark | {
+                "y": mark["y"] - floor, "high": mark["high"] - floor,
+                "low": max(mark["low"] - floor, _CUT * (mark["y"] - floor)),
+                "text": mark.get("text", "") and f"{mark['text']}; {mark['y'] - floor:.1f} above E",
+            }
+            for mark in above
+        ]  # fmt: skip
+        slopes.append(f"{name}: E = {floor:.1f} %, α = {law.fit.alpha:.2f}")
+    word = {"architecture": "architecture", "strategy": "training strategy"}[axis]
+    title = f"Excess error against compute, by {word}"
+    return FigureData(
+        name=f"error-compute-{axis}-excess",
+        title=title,
+        kind="curves",
+        x_label=_COSTS["train_flops"][2],
+        y_label=f"{metric_text(metric)} above E (points)",
+        y_scale="log",
+        view_of=f"error-compute-{axis}",
+        frame=mark_frame(rows),
+        caption=said_once(
+            f"{metric_text(metric)} above the floor E of each curve's own law. Fixed: "
+            f"{held_text({name: value for name, value in held.items() if name != 'regime'})}",
+            "; ".join(slopes),
+            "Intervals and bands are those of the error, with E as fitted, cut below 30 % of the value",
+            f"Not drawn: {plural(below, 'mark')} at or below E" if below else "",
+            draws.explanation,
+        ),
+        alt=f"{title}: {'; '.join(slopes)}.",
     )
 
 

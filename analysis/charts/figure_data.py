@@ -56,6 +56,8 @@ class FigureData:
         alt: Text for readers who cannot see the figure.
         x_scale: Scale of x in ``curves``; ``logit`` is for percentages.
         y_scale: Scale of y in ``curves``.
+        view_of: Name of the figure in whose card a page shows this one as a second view; empty for a card
+            of its own.
     """
 
     name: str
@@ -68,6 +70,7 @@ class FigureData:
     alt: str
     x_scale: Literal["log", "linear", "logit"] = "log"
     y_scale: Literal["log", "linear", "logit"] = "linear"
+    view_of: str = ""
 
     @property
     def wide(self) -> bool:

@@ -18,17 +18,19 @@ from budgets.quantity import format_flops
 Floats = NDArray[np.float64]
 
 _BEYOND = 10.0
-"""Factor of compute by which the lines are drawn beyond the data."""
+"""Factor of compute by which the lines are drawn beyond the data, without a target."""
 _WORDS = {"N": ("model size", "model-size"), "D": ("samples", "samples")}
 
 
-def scaling_panels(found: Sequence[Growth]) -> tuple[FigureData | Missing, ...]:
-    """Return the figures of model size and of samples, or the reason against both."""
-    both = tuple(scaling(found, what=what) for what in _WORDS)
+def scaling_panels(
+    found: Sequence[Growth], *, target_flops: float | None = None
+) -> tuple[FigureData | Missing, ...]:
+    """Return the figures of model size and of samples, see `scaling`, or the reason against both."""
+    both = tuple(scaling(found, what=what, target_flops=target_flops) for what in _WORDS)
     return both if isinstance(both[0], FigureData) else both[:1]
 
 
-def scaling(found: Sequence[Growth], *, what: str) -> FigureData | Missing:
+def scaling(found: Sequence[Growth], *, what: str, target_flops: float | None = None) -> FigureData | Missing:
     """Return the figure of the best model size (N) or its samples (D) against compute, a panel per approach.
 
     Of several families the one with the most exponents is drawn.
@@ -36,6 +38,7 @@ def scaling(found: Sequence[Growth], *, what: str) -> FigureData | Missing:
     Args:
         found: Growth of each family.
         what: ``N`` or ``D``.
+        target_flops: Compute to which the lines are drawn beyond the data (default: ten times the largest).
     """
     word, short = _WORDS[what]
     title = f"Best {word} against compute, by three approaches"
@@ -50,10 +53,13 @@ def scaling(found: Sequence[Growth], *, what: str) -> FigureData | Missing:
         return Missing(
             title=title, reason=f"{one.family}: no approach gives an exponent; {'; '.join(absent)}"
         )
-    rows = [row for approach, slope in drawn.items() for row in _panel(one, approach, slope, what)]
+    rows = [
+        row for approach, slope in drawn.items() for row in _panel(one, approach, slope, what, target_flops)
+    ]
     said = [row["panel"] for row in rows if row["mark"] == "law"]
     formulas = "; ".join(dict.fromkeys(said))
     left = len(found) - 1
+    to = f"{_BEYOND:g} times the largest compute" if target_flops is None else format_flops(target_flops)
     size = "" if what == "D" else f"N is {one.size}"
     return FigureData(
         name=f"scaling-{short}",
@@ -68,7 +74,7 @@ def scaling(found: Sequence[Growth], *, what: str) -> FigureData | Missing:
             "approaches of Hoffmann et al. 2022, §3: the lower envelope of the curves, the minima of the "
             "IsoFLOP profiles, and the surface, which is fitted to errors and so has no points here",
             f"Solid: {formulas}; bands and brackets are 90 % intervals",
-            f"Dashed: extrapolated to {_BEYOND:g} times the largest compute",
+            f"Dashed: extrapolated to {to}",
             size,
             f"Not drawn: {'; '.join(absent)}" if absent else "",
             f"Not drawn, in the table: {plural(left, 'further family')}" if left == 1 else "",
@@ -78,7 +84,9 @@ def scaling(found: Sequence[Growth], *, what: str) -> FigureData | Missing:
     )
 
 
-def _panel(one: Growth, approach: str, slope: Slope, what: str) -> list[dict[str, Any]]:
+def _panel(
+    one: Growth, approach: str, slope: Slope, what: str, target_flops: float | None
+) -> list[dict[str, Any]]:
     assert slope.line is not None, "only approaches with a line are drawn"
     found = judged(slope)
     exponent, ends = float(found["exponent"]), (float(found["low"]), float(found["high"]))
@@ -88,7 +96,9 @@ def _panel(one: Growth, approach: str, slope: Slope, what: str) -> list[dict[str
     fixed = {"panel": f"{approach}, {what} ∝ C^{exponent:.2f}{bracket}", "series": one.family}
     low, high = slope.line.within
     rows: list[dict[str, Any]] = []
-    for mark, start, end in (("law", low, high), ("extrapolation", high, high + np.log(_BEYOND))):
+    beyond = high + np.log(_BEYOND) if target_flops is None else np.log(target_flops)
+    parts = [("law", low, high), *([("extrapolation", high, beyond)] if beyond > high else [])]
+    for mark, start, end in parts:
         log_c = np.linspace(start, end, 40)
         lines = _converted(slope.log_n(log_c), log_c, one, what)
         for place, x in enumerate(np.exp(log_c).tolist()):

@@ -1,6 +1,7 @@
 """Drawing of a figure's data with matplotlib."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import floor, log10, sqrt
 
 import numpy as np
@@ -14,6 +15,7 @@ from pandas import Series
 
 from analysis.charts.figure_data import FigureData
 from analysis.drawing.bars import columns, flops
+from analysis.drawing.dodge import dodged
 from analysis.drawing.legend import legend
 from analysis.drawing.marks import draw_marks, legend_handles
 from analysis.drawing.panels import panels
@@ -42,7 +44,7 @@ def draw(data: FigureData) -> Figure:
 
 
 def _curves(data: FigureData) -> Figure:
-    figure, by_panel = panels(data)
+    figure, by_panel = panels(replace(data, frame=dodged(data)))
     by_series = looks(series_of(data))
     for axes, rows in by_panel:
         draw_marks(axes, rows, by_series)

@@ -1,5 +1,6 @@
 """Saving of a figure as PNG, SVG and PDF, with its data as CSV and its caption as text."""
 
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from analysis.charts.figure_data import FigureData
+from analysis.drawing.dodge import dodged
 from analysis.drawing.draw import draw, series_of
 from analysis.drawing.hover import entries, targets, with_targets
 from analysis.drawing.style import STYLE
@@ -44,4 +46,5 @@ def save(data: FigureData, folder: Path) -> str:
     (folder / f"{data.name}.svg").write_text(svg.getvalue(), encoding="utf-8")
     data.frame.map(neutral).to_csv(folder / f"{data.name}.csv", index=False)
     (folder / f"{data.name}.txt").write_text(data.caption + "\n", encoding="utf-8")
-    return with_targets(svg.getvalue(), targets(figure, data), entries(figure, data), series_of(data))
+    shown = replace(data, frame=dodged(data))
+    return with_targets(svg.getvalue(), targets(figure, shown), entries(figure, shown), series_of(shown))

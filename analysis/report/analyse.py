@@ -1,6 +1,6 @@
 """Computation of everything in a report from the frames of a study, before anything is drawn."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,14 @@ from analysis.laws.surfaces.surface_forecast import FamilySurface, family_surfac
 from analysis.report.study_frames import StudyFrames
 from analysis.sizes import isoflop
 from analysis.sizes.scaling_exponents import Growth, growths, scaling_exponents
+
+Progress = Callable[[str, int, int], None]
+"""Takes a kind of work, the number of its steps that are done, and the number of all."""
+_STEPS = 5
+
+
+def no_progress(_what: str, _done: int, _of: int) -> None:
+    """Report nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,8 +112,8 @@ class Analysis:
     imported: str
 
 
-def analyse(study: StudyFrames) -> Analysis:
-    """Compute everything that a report says of a study."""
+def analyse(study: StudyFrames, progress: Progress = no_progress) -> Analysis:
+    """Compute everything that a report says of a study, and report progress after each long step."""
     results, plan = study.results, study.plan
     trials = tidy(results, metric=study.metric)
     draws = cell_draws(trials, question="frontier")
@@ -116,13 +124,17 @@ def analyse(study: StudyFrames) -> Analysis:
         best = _so_far(best.assign(planned=_planned_configurations(best, planned)), planned)
         left_out = pd.DataFrame() if study.imported else study.left_out
         best = with_scope(best, draws, plan=planned, left_out=left_out, rates=study.tuned_rates)
+    progress("analysis", 1, _STEPS)
     table = contrasts(draws, planned)
     law_draws = cell_draws(trials, question="laws")
     fitted = (*laws(law_draws, along="compute"), *laws(law_draws, along="data"))
+    progress("analysis", 2, _STEPS)
     held = holdout(law_draws, fitted)
+    progress("analysis", 3, _STEPS)
     surfaces, size_draws = family_surfaces(law_draws), cell_draws(trials, question="isoflop")
     grown = growths(size_draws, surfaces)
-    return Analysis(
+    progress("analysis", 4, _STEPS)
+    found = Analysis(
         trials=trials,
         draws=draws,
         progress=TrialCounts(
@@ -158,6 +170,8 @@ def analyse(study: StudyFrames) -> Analysis:
         levels=by_level(plan, study.ledger, study.events),
         imported=study.imported,
     )
+    progress("analysis", _STEPS, _STEPS)
+    return found
 
 
 def _so_far(best: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:

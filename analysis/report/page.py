@@ -172,16 +172,17 @@ def _groups(figures: Sequence[FigureData], svgs: Mapping[str, str], found: Analy
     """Return the non-empty groups of figures: title, id and figures."""
     said = f"{capital(found.draws.explanation)}."
     groups: dict[str, list[dict[str, Any]]] = {title: [] for title in FIGURE_GROUPS}
+    cards: dict[str, dict[str, Any]] = {}
     for data in figures:
+        # The page says once what most captions end with.
+        caption = data.caption.replace(said, "").strip()
+        view = {"data": data, "svg": inline_svg(svgs[data.name], data.name), "caption": caption}
+        if data.view_of in cards:
+            cards[data.view_of]["views"].append(view)
+            continue
+        cards[data.name] = {"data": data, "views": [view]}
         fits = (title for title, starts in FIGURE_GROUPS.items() if data.name.startswith(starts))
-        groups[next(fits, list(FIGURE_GROUPS)[-1])].append(
-            {
-                "data": data,
-                "svg": inline_svg(svgs[data.name], data.name),
-                # The page says once what most captions end with.
-                "caption": data.caption.replace(said, "").strip(),
-            }
-        )
+        groups[next(fits, list(FIGURE_GROUPS)[-1])].append(cards[data.name])
     return [
         {"title": title, "id": f"figures-{number}", "figures": mine}
         for number, (title, mine) in enumerate(groups.items(), 1)

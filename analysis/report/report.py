@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -28,7 +29,7 @@ from analysis.drawing.save_all import helpers, save_all
 from analysis.labels import budget_text, configuration_text, measured_text, percent_interval, plural
 from analysis.laws.measure import Measure
 from analysis.report import page
-from analysis.report.analyse import Analysis, analyse
+from analysis.report.analyse import Analysis, Progress, analyse, no_progress
 from analysis.report.study_frames import StudyFrames
 from analysis.report.tables import law_tables, tables
 from analysis.report.tables.design_tables import design_tables
@@ -65,6 +66,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
     processes: int = 1,
     made: str = "",
     reload_s: int | None = None,
+    progress: Progress = no_progress,
 ) -> ReportSummary:
     """Analyse a study, finished or not, and write its report.
 
@@ -76,13 +78,14 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
         processes: Number of processes that draw the figures.
         made: Time of the page in ISO format; empty leaves it out.
         reload_s: Seconds after which the page reloads itself; None for never.
+        progress: Takes the progress of the work.
 
     Raises:
         ValueError: A frame does not match its schema; see ``table.tidy``.
     """
     tuned = study.tuned
     with helpers(processes - 1) as pool:
-        found = analyse(study)
+        found = analyse(study, progress)
         figures, shown = draw_data(found, study), report_tables(found, study)
         if tuned is not None and len(tuned.tried):
             figures, shown = (*figures, *tuning_figures.figures(tuned)), (*shown, tables.tuning(tuned))
@@ -93,7 +96,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
             (new / "figures").mkdir(parents=True)
             (new / "tables").mkdir()
             drawn = [data for data in figures if isinstance(data, FigureData)]
-            svgs = save_all(drawn, new / "figures", pool)
+            svgs = save_all(drawn, new / "figures", pool, partial(progress, "figures"))
             for table in shown:
                 save_table(table, new / "tables")
             text = page.render(
@@ -142,6 +145,11 @@ def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing
         compute_figures.over_compute(draws, compute, best, axis="architecture", metric=metric),
         compute_figures.over_compute(draws, compute, best, axis="strategy", metric=metric),
         compute_figures.over_compute(draws, compute, best, axis="strategy", metric=metric, x="samples_seen"),
+        *(
+            view
+            for axis in ("architecture", "strategy")
+            if (view := compute_figures.excess_over_compute(draws, compute, axis=axis, metric=metric))
+        ),
         pareto_figures.pareto(found.trials, found.envelopes),
         size_figures.over_data(draws, data, metric=metric),
         size_figures.over_epochs([measured]),
@@ -162,7 +170,7 @@ def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing
             endings=("probe_top1", "few_shot_5_top1", "few_shot_10_top1"),
         ),
         size_figures.isoflop(draws, found.profiles, metric=metric),
-        *scaling_figures.scaling_panels(found.growths),
+        *scaling_figures.scaling_panels(found.growths, target_flops=study.target_flops),
         check_figures.residuals(draws, compute, metric=metric),
         check_figures.forecasts(draws, found.holdout, metric=metric),
         *(each for each in course if not _as_planned(each)),

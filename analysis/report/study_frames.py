@@ -17,6 +17,8 @@ class StudyFrames:
         metric: Declared metric, ``<evaluation set>/<metric>``.
         budget_flops: Declared cap on the training FLOPs of the whole study; None without one.
         price_per_hour: Declared price of one device for an hour; None without one.
+        target_flops: Compute of a trial to which the scaling panels extrapolate; None for ten times the
+            largest.
         results: One row per trial that ended, in the results schema.
         curves: Training curves.
         midway: Metrics of trials at shares of their steps, one row an evaluation.
@@ -36,6 +38,7 @@ class StudyFrames:
     metric: str
     budget_flops: float | None = None
     price_per_hour: float | None = None
+    target_flops: float | None = None
     results: pd.DataFrame
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)
     midway: pd.DataFrame = field(default_factory=pd.DataFrame)

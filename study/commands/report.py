@@ -3,7 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from study.commands.command import add_study_options, finished_study, show
+from budgets.quantity import parse_flops
+from study.commands.command import add_study_options, finished_study, open_console, show
 
 NAME = "report"
 HELP = "fit the laws, find the best configurations, write figures, tables and report.html"
@@ -25,6 +26,12 @@ def add_options(parser: ArgumentParser) -> None:
         help="also draw the paper's digitised figures, beside those of the study if one is given",
     )
     parser.add_argument(
+        "--target",
+        metavar="FLOPS",
+        help="compute of one trial to which the scaling panels extrapolate, such as 3e18 "
+        "(default: that of the declared forecast, or ten times the largest)",
+    )
+    parser.add_argument(
         "--watch",
         action="store_true",
         help="write the page again as results come, until the run has ended; the page reloads itself",
@@ -33,6 +40,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Write the pages and print the findings."""
+    from study.show.pool_progress import PoolProgress
     from study.show.study_report import (
         report_imported,
         report_paper,
@@ -54,7 +62,14 @@ def run(options: Namespace) -> int:
         watch_study(study, show)
         return 0
     if study is not None:
-        for line in report_imported(study) if isinstance(study, Imported) else report_study(study):
+        target = None if options.target is None else parse_flops(options.target)
+        with PoolProgress(open_console()) as progress:
+            lines = list(
+                report_imported(study, target_flops=target, progress=progress)
+                if isinstance(study, Imported)
+                else report_study(study, target_flops=target, progress=progress)
+            )
+        for line in lines:
             show(line)
     if options.paper:
         for line in report_paper(Path(options.results or "results"), study):

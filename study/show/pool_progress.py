@@ -1,9 +1,16 @@
-"""Progress of work on a pool: a bar with pairs per second in a terminal, nothing in a pipe."""
+"""Progress of long work: a bar with time left, and pairs per second, in a terminal, nothing in a pipe."""
+
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from runners.data.build.scan import Report
+
+class Bars(Protocol):
+    """Takes a kind of work, its finished steps, all of them, and the pairs that the last step processed."""
+
+    def __call__(self, what: str, done: int, of: int, pairs: int = 0) -> None:
+        """Draw the bar of the work."""
 
 
 class PoolProgress:
@@ -20,14 +27,14 @@ class PoolProgress:
         )
         self._tasks: dict[str, tuple[TaskID, int]] = {}
 
-    def __enter__(self) -> Report:
+    def __enter__(self) -> Bars:
         self._progress.start()
         return self._report
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def _report(self, what: str, done: int, of: int, pairs: int) -> None:
+    def _report(self, what: str, done: int, of: int, pairs: int = 0) -> None:
         if what not in self._tasks:
             self._tasks[what] = (self._progress.add_task(what, total=of, speed=""), 0)
         task, before = self._tasks[what]

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from analysis.claims.statement_frame import from_figures, from_study
 from analysis.paper.paper_figures import paper_figures
 from analysis.paper.paper_page import write_paper_page
 from analysis.paper.paper_panels import READERS
+from analysis.report.analyse import Progress, no_progress
 from analysis.report.comparison import write_comparison
 from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
@@ -46,17 +47,27 @@ _LOOK_S = 5.0
 _MOST_PROCESSES = 4
 
 
-def report_study(study: Study, *, reload_s: int | None = None) -> Iterator[str]:
+def report_study(
+    study: Study,
+    *,
+    reload_s: int | None = None,
+    target_flops: float | None = None,
+    progress: Progress = no_progress,
+) -> Iterator[str]:
     """Write ``results/<study>/report/`` and yield the lines of the findings.
 
     Args:
         study: The study.
         reload_s: Seconds after which the page reloads itself; None for never.
+        target_flops: Compute to which the scaling panels extrapolate (default: that of the declared forecast,
+            or ten times the largest).
+        progress: Takes the progress of the work.
 
     Raises:
         ValueError: The study has not been run.
     """
     folder, frames = study.folder, study_frames(study)
+    frames = frames if target_flops is None else replace(frames, target_flops=target_flops)
     environment = _environment(folder / "environment.json")
     counted = counted_models(study.declaration)
     measured = f" Measured by torch's FLOP counter, without closed form: {counted}." if counted else ""
@@ -70,6 +81,7 @@ def report_study(study: Study, *, reload_s: int | None = None) -> Iterator[str]:
         processes=_processes(),
         made=_now(),
         reload_s=reload_s,
+        progress=progress,
     )
     yield from summary.lines
     yield f"report: {summary.page}"
@@ -122,6 +134,7 @@ def study_frames(study: Study) -> StudyFrames:
         metric=study.declaration.metric,
         price_per_hour=None if cluster is None else cluster.price_per_hour,
         budget_flops=study.declaration.study_flops,
+        target_flops=study.declaration.design.forecast,
         results=results,
         curves=_table_or_empty(study, "curves.parquet", CURVE_COLUMNS),
         midway=_table_or_empty(study, MIDWAY, MIDWAY_COLUMNS),
@@ -155,13 +168,16 @@ def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="seconds")
 
 
-def report_imported(study: Imported) -> Iterator[str]:
+def report_imported(
+    study: Imported, *, target_flops: float | None = None, progress: Progress = no_progress
+) -> Iterator[str]:
     """Write the report of an imported study, like `report_study`.
 
     Raises:
         ValueError: Its folder can't be read.
     """
     record, rows, frames = study.record, f"{study.record['rows']:,}", imported_frames(study)
+    frames = replace(frames, target_flops=target_flops)
     summary = write_report(
         study.folder / "report",
         frames,
@@ -176,6 +192,7 @@ def report_imported(study: Imported) -> Iterator[str]:
         },
         processes=_processes(),
         made=_now(),
+        progress=progress,
     )
     yield from summary.lines
     yield f"report: {summary.page}"

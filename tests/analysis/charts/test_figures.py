@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 
 from analysis.charts.figure_data import MARKS, FigureData, Missing
+from analysis.drawing.dodge import dodged
 from analysis.drawing.draw import draw
 from analysis.drawing.save import save
 from analysis.drawing.save_all import helpers, save_all
 from analysis.report.analyse import analyse
 from analysis.report.report import draw_data
 from analysis.report.study_frames import StudyFrames
-from tests.analysis.synthetic import study
+from tests.analysis.synthetic import study, trial_row
 
 NAMES = [
     "error-compute-architecture", "error-compute-strategy", "error-samples-strategy", "pareto", "error-data",
@@ -59,10 +60,50 @@ _BARS = ("quality", "plan", "ledger", "schedule")
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in _BARS])
 def test_what_is_drawn_is_what_the_csv_holds(name: str, drawn: dict[str, FigureData], tmp_path: Path) -> None:
     save(drawn[name], tmp_path)
-    held = pd.read_csv(tmp_path / f"{name}.csv")[["x", "y"]].to_numpy()
+    written = pd.read_csv(tmp_path / f"{name}.csv")
+    np.testing.assert_allclose(written[["x", "y"]], drawn[name].frame[["x", "y"]])
+    held = dodged(drawn[name])[["x", "y"]].to_numpy()
     lines = [line for axes in draw(drawn[name]).axes for line in axes.get_lines()]
     seen = np.concatenate([np.column_stack(line.get_data()).astype(float) for line in lines])
     assert {tuple(point) for point in seen.round(9)} == {tuple(point) for point in held.round(9)}
+
+
+def test_points_of_several_series_at_one_level_lie_beside_each_other(drawn: dict[str, FigureData]) -> None:
+    data = drawn["error-compute-architecture"]
+    moved, points = dodged(data), data.frame["mark"].isin(["point", "best", "best, not clear"])
+    shift = pd.Series(np.log(moved["x"] / data.frame["x"]))
+    width = np.log(data.frame["x"].max() / data.frame["x"].min())
+    assert (shift[~points] == 0).all()
+    assert 0 < shift[points].abs().max() <= 0.035 * width
+    by_series = shift[points].groupby(data.frame.loc[points, "series"])
+    assert by_series.std().fillna(0).max() < 1e-9
+    assert by_series.first().nunique() == by_series.ngroups
+
+
+def test_excess_error_is_the_error_above_the_floor_of_each_law() -> None:
+    drawn = {data.name: data for data in figures_of(falling()) if isinstance(data, FigureData)}
+    excess, error = drawn["error-compute-architecture-excess"], drawn["error-compute-architecture"]
+    assert excess.view_of == error.name
+    assert excess.y_scale == "log"
+    at = ["series", "mark", "x"]
+    both = excess.frame.query("mark in ['law', 'tentative law']").merge(
+        error.frame, on=at, suffixes=("", "_error")
+    )
+    floors = (both["y_error"] - both["y"]).groupby(both["series"])
+    assert floors.std().max() < 1e-9
+    assert floors.mean().to_numpy() == pytest.approx([20.0, 20.0], abs=1.0)
+
+
+def falling() -> StudyFrames:
+    """Return a study of two curves with a floor of 20 %, without noise to speak of."""
+    error = {level: 3.0 ** (-level / 2) for level in range(7)}
+    rows = [
+        trial_row((8192, "all", name, "clip"), 1e11 * 3**level, seed, 0.2 + scale * error[level] + seed / 1e5)
+        for name, scale in (("ViT-X", 0.5), ("ViT-M", 0.7))
+        for level in range(7)
+        for seed in range(3)
+    ]  # fmt: skip
+    return StudyFrames(name="falling", metric="held-out/top1", results=pd.DataFrame(rows))
 
 
 @pytest.mark.parametrize(("name", "length"), [("ledger", "x"), ("quality", "y")])
