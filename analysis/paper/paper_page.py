@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from analysis.charts.figure_data import FigureData, Missing
 from analysis.claims.findings import Finding
 from analysis.drawing.save_all import helpers, save_all
@@ -18,6 +16,7 @@ from analysis.paper.agreement import agreement_text
 from analysis.paper.paper_figures import PaperFigure
 from analysis.paper.paper_panels import NOT_DIGITISED, SOURCE, NotDigitised, panels_text
 from analysis.report.page import inline_svg
+from analysis.report.templating import templates
 
 _PAPER = "The paper"
 _WIDE_PT = 72 * COLUMN_IN * 1.2
@@ -61,10 +60,8 @@ def write_paper_page(  # noqa: PLR0913 (the paper's side, and the study's)
                 sides.append(_read(theirs, figure.kind, study))
             said = agreement_text(figure.panels, ours, published) if study else ""
             pairs.append({"title": figure.data.title, "sides": sides, "agreement": said})
-        environment = Environment(
-            loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-        )
-        text = environment.get_template("paper.html.j2").render(
+        page = templates(Path(__file__).parent).get_template("paper.html.j2")
+        text = page.render(
             title=f"Scaling (Down) CLIP beside {study}" if study else "Scaling (Down) CLIP, as digitised",
             source=SOURCE,
             pairs=pairs,

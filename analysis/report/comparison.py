@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis.answers.frontier import frontier
 from analysis.cells.bootstrap import CellDraws, cell_draws, stream
@@ -30,6 +29,7 @@ from analysis.labels import (
 from analysis.report.study_frames import StudyFrames
 from analysis.report.tables.table_files import put_in_place, save
 from analysis.report.tables.tables import Table
+from analysis.report.templating import templates
 
 
 def compare(studies: Sequence[StudyFrames]) -> tuple[Table, Table]:
@@ -162,13 +162,7 @@ def write_comparison(folder: Path, studies: Sequence[StudyFrames], *, made: str)
         ValueError: The studies can't be compared.
     """
     tables = compare(studies)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(Path(__file__).parent / "templates")
     names = [study.name for study in studies]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from analysis.answers.cost import trial_hours
@@ -31,6 +30,7 @@ from analysis.report.analyse import Analysis, TrialCounts
 from analysis.report.first_screen import first_screen
 from analysis.report.study_frames import StudyFrames
 from analysis.report.tables.tables import Table, share_text
+from analysis.report.templating import templates
 from analysis.sizes.scaling_exponents import undecided
 
 _SORT_COLUMNS = {
@@ -113,14 +113,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         reload_s: Seconds after which the page reloads itself; None for never.
     """
     shown, _ = turns(found.frontier)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_unbroken,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(Path(__file__).parent / "templates")
     groups = _groups([data for data in figures if isinstance(data, FigureData)], svgs, found)
     order = [*_TABLES, *(name for name in tables if name not in {*_TABLES, *_NOT_SHOWN})]
     shown_tables = [tables[name] for name in order if name in tables]
@@ -188,11 +181,6 @@ def _groups(figures: Sequence[FigureData], svgs: Mapping[str, str], found: Analy
         for number, (title, mine) in enumerate(groups.items(), 1)
         if mine
     ]
-
-
-def _unbroken(value: object) -> object:
-    """Return a text without line breaks before percent signs; markup stays as it is."""
-    return value.replace(" %", "\u00a0%") if type(value) is str else value
 
 
 def inline_svg(svg: str, name: str) -> Markup:
