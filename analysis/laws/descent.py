@@ -1,6 +1,6 @@
-"""Damped Gauss-Newton search (Levenberg 1944) with derivatives by differences, many searches at once.
+"""Damped Newton search (Levenberg 1944, Marquardt 1963), many searches at once.
 
-For laws whose analytic derivatives are long. Huber's loss is handled by reweighting the squares. Each search
+A law gives its own curvature, or has it by differences where its analytic derivatives are long. Each search
 has its own damping and its own end; the searches still running are evaluated together.
 """
 
@@ -10,16 +10,65 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Expand = Callable[[NDArray[np.intp], Floats], tuple[Floats, Floats, Floats, Floats]]
+"""Numbers and parameters of some searches → objective, gradient, curvature and damping matrix of each."""
 
-# Step of the differences, most iterations, damping at which a search gives up, relative gain that ends it.
-_STEP, _TRIES, _MOST_DAMPED, _FLAT = 1e-6, 600, 1e9, 1e-10
+_TRIES = 600
+_FLAT = 1e-11  # relative gain of a quiet step
+_QUIET = 2
+_DAMPING = (1e-6, 1e6)
+_STEP = 1e-6  # of the differences
+
+
+def search(
+    expand: Expand, starts: Floats, *, bounds: tuple[Floats, Floats], directions: Floats | None = None
+) -> tuple[Floats, Floats]:
+    """Search from each start for the lowest objective.
+
+    Args:
+        expand: Expansion of the objective along the directions. The damping matrix must be positive definite;
+            the curvature need not be.
+        starts: Logarithms and exponents, shape (searches, parameters).
+        bounds: Lowest and highest parameters, each of shape (parameters,).
+        directions: Directions in which the parameters may move, shape (parameters, directions); by default
+            each moves by itself.
+
+    Returns:
+        End of each search, in the shape of the starts, and its objective, shape (searches,).
+    """
+    theta = np.clip(starts, *bounds)
+    along = np.eye(theta.shape[1]) if directions is None else directions
+    active = np.arange(len(theta))
+    value, gradient, curvature, damper = expand(active, theta)
+    damping, quiet = np.full(len(theta), 1e-2), np.zeros(len(theta), dtype=np.int64)
+    for _ in range(_TRIES):
+        # The curvature plus damping times a positive definite matrix turns Newton into short descent.
+        matrix = curvature[active] + damping[active, None, None] * damper[active]
+        step = np.linalg.solve(matrix, gradient[active][:, :, None])[:, :, 0] @ along.T
+        # A step beyond 1 leaves the range of the quadratic approximation.
+        tried = np.clip(theta[active] - np.clip(step, -1.0, 1.0), *bounds)
+        new = expand(active, tried)
+        gained = value[active] - new[0]
+        better = gained > 0
+        # A search ends after two quiet steps: small gains, or no gain at the strongest damping.
+        damped = damping[active] >= _DAMPING[1]
+        quiet[active] = np.where(gained > _FLAT * value[active], 0, quiet[active] + (better | damped))
+        moved = active[better]
+        theta[moved] = tried[better]
+        for held, found in zip((value, gradient, curvature, damper), new, strict=True):
+            held[moved] = found[better]
+        damping[active] = np.clip(damping[active] * np.where(better, 1 / 4, 8.0), *_DAMPING)
+        active = active[quiet[active] < _QUIET]
+        if not len(active):
+            break
+    return theta, value
 
 
 def descend(
     residual: Callable[[Floats], Floats], starts: Floats, *, weights: Floats, delta: float,
     bounds: tuple[Floats, Floats],
 ) -> tuple[Floats, Floats]:  # fmt: skip
-    """Search from each start for the lowest Σ w·Huber_δ(residual).
+    """Search from each start for the lowest Σ w·Huber_δ(residual), by Gauss-Newton steps with differences.
 
     Args:
         residual: Parameters of shape (rows, parameters) → residuals of shape (rows, points).
@@ -31,55 +80,30 @@ def descend(
     Returns:
         End of each search, in the shape of the starts, and its objective.
     """
-    theta = np.clip(starts, *bounds)
-    r = residual(theta)
-    value, damping = _objective(r, weights, delta), np.full(len(theta), 1e-2)
-    gram, gradient = _expand(residual, theta, r, weights, delta)
-    active, eye = np.arange(len(theta)), np.eye(theta.shape[1])
-    for _ in range(_TRIES):
-        matrix = gram[active]
-        diagonal = np.diagonal(matrix, axis1=1, axis2=2)
+
+    def expand(_: NDArray[np.intp], theta: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        rows, parameters = theta.shape
+        eye = np.eye(parameters)
+        # The parameters themselves and forward differences of each, all at once.
+        shifts = np.vstack([np.zeros(parameters), _STEP * eye])
+        found = residual((theta[:, None, :] + shifts).reshape(-1, parameters)).reshape(
+            rows, 1 + parameters, -1
+        )
+        r, slopes = found[:, 0], (found[:, 1:] - found[:, :1]) / _STEP
+        # Huber: r²/2 inside δ, δ·(|r| − δ/2) outside; with ψ = clip(r, ±δ), both are ψ·(r − ψ/2).
+        psi = np.clip(r, -delta, delta)
+        # Huber's weight is ψ(r)/r = min(1, δ/|r|); with it the gradient of the loss is that of squares.
+        weighted = slopes * (weights * np.minimum(1.0, delta / np.maximum(np.abs(r), 1e-300)))[:, None, :]
+        gram = weighted @ slopes.transpose(0, 2, 1)
         # Marquardt's scaling: damping in proportion to the diagonal, and a little for directions without
         # slope.
-        ridge = damping[active, None] * diagonal + 1e-12 * diagonal.sum(axis=1, keepdims=True)
-        step = np.linalg.solve(matrix + ridge[:, :, None] * eye, gradient[active][:, :, None])[:, :, 0]
-        # Parameters are logarithms and exponents: a step beyond 1 leaves the range of the linear
-        # approximation.
-        tried = np.clip(theta[active] - np.clip(step, -1.0, 1.0), *bounds)
-        new = residual(tried)
-        gained = value[active] - _objective(new, weights, delta)
-        better = gained > 0
-        moved = active[better]
-        theta[moved], r[moved] = tried[better], new[better]
-        value[moved] -= gained[better]
-        damping[active] *= np.where(better, 1 / 4, 8.0)
-        # A search ends when a step gains next to nothing, or when even the shortest step gains nothing.
-        ended = np.where(better, gained <= _FLAT * value[active], damping[active] >= _MOST_DAMPED)
-        # The matrix and the gradient stay valid after a rejected step, so only moved searches recompute them.
-        onward = active[better & ~ended]
-        if len(onward):
-            gram[onward], gradient[onward] = _expand(residual, theta[onward], r[onward], weights, delta)
-        active = active[~ended]
-        if not len(active):
-            break
-    return theta, value
+        diagonal = np.diagonal(gram, axis1=1, axis2=2)
+        ridge = 1e-12 * diagonal.sum(axis=1)[:, None, None] * eye
+        return (
+            np.asarray((psi * (r - psi / 2)) @ weights),
+            (weighted @ r[:, :, None])[:, :, 0],
+            gram + ridge,
+            diagonal[:, :, None] * eye,
+        )
 
-
-def _objective(r: Floats, weights: Floats, delta: float) -> Floats:
-    # Huber: r²/2 inside δ, δ·(|r| − δ/2) outside; with ψ = clip(r, ±δ), both are ψ·(r − ψ/2).
-    slope = np.clip(r, -delta, delta)
-    return np.asarray((slope * (r - slope / 2)) @ weights, dtype=np.float64)
-
-
-def _expand(
-    residual: Callable[[Floats], Floats], theta: Floats, r: Floats, weights: Floats, delta: float
-) -> tuple[Floats, Floats]:
-    """Return the Gauss-Newton matrix Jᵀ·W·J and the gradient Jᵀ·W·r of each search, W Huber's weights."""
-    rows, parameters = theta.shape
-    # Forward differences of all parameters at once: one row per search and parameter.
-    shifted = (theta[:, None, :] + _STEP * np.eye(parameters)).reshape(-1, parameters)
-    slopes = (residual(shifted).reshape(rows, parameters, -1) - r[:, None, :]) / _STEP
-    # Huber's weight is ψ(r)/r = min(1, δ/|r|); with it the gradient of the loss is that of squares.
-    pull = weights * np.minimum(1.0, delta / np.maximum(np.abs(r), 1e-300))
-    weighted = slopes * pull[:, None, :]
-    return weighted @ slopes.transpose(0, 2, 1), (weighted @ r[:, :, None])[:, :, 0]
+    return search(expand, starts, bounds=bounds)

@@ -1,10 +1,12 @@
-"""The damped Newton search for the optimum of `surface`, many fits at once."""
+"""The search for the optimum of `surface`, many fits at once, with its analytic derivatives."""
 
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
+
+from analysis.laws import descent
 
 Floats = NDArray[np.float64]
 
@@ -13,14 +15,10 @@ BOUNDS = (0.01, 5.0)
 SMALLEST = 1e-6
 """Smallest term as a share of the lowest y; a term that small counts as zero."""
 
-_ITERATIONS = 200
 # Directions of the parameters: all five are free, or α and β move together.
 _FREE = np.eye(5)
 _SHARED = np.vstack([np.eye(4), [0.0, 0.0, 0.0, 1.0]])
 _CHUNK = 32_768  # numbers per array of a chunk
-_FLAT = 1e-11
-_DAMPING = (1e-6, 1e6)
-_QUIET = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,38 +124,11 @@ def search(data: Data, starts: Floats) -> tuple[Floats, Floats]:
 
 
 def _search(data: Data, chunk: NDArray[np.intp], theta: Floats) -> tuple[Floats, Floats]:
-    theta = theta.copy()
-    theta[:, 3:] = np.clip(theta[:, 3:], *BOUNDS)
-    value, gradient, newton, damper = _expand(data, chunk, theta)
-    damping, active = np.full(len(theta), 1e-2), np.arange(len(theta))
-    quiet = np.zeros(len(theta), dtype=np.int64)
-    for _ in range(_ITERATIONS):
-        # Levenberg: the Hessian plus damping times a positive definite matrix turns Newton into short
-        # descent.
-        matrix = newton[active] + damping[active, None, None] * damper[active]
-        step = -np.linalg.solve(matrix, gradient[active][:, :, None])[:, :, 0] @ data.directions.T
-        # A step beyond 1 leaves the range of the quadratic approximation.
-        tried = theta[active] + np.clip(step, -1.0, 1.0)
-        tried[:, :3] = np.maximum(tried[:, :3], data.lowest)
-        tried[:, 3:] = np.clip(tried[:, 3:], *BOUNDS)
-        new_value, new_gradient, new_newton, new_damper = _expand(data, chunk[active], tried)
-        better = new_value < value[active]
-        gained = value[active] - new_value
-        # A search ends after two quiet steps: small gains, or no gain at the strongest damping.
-        damped = damping[active] >= _DAMPING[1]
-        quiet[active] = np.where(gained > _FLAT * value[active], 0, quiet[active] + (better | damped))
-        moved = active[better]
-        theta[moved], value[moved] = tried[better], new_value[better]
-        gradient[moved], newton[moved], damper[moved] = (
-            new_gradient[better],
-            new_newton[better],
-            new_damper[better],
-        )
-        damping[active] = np.clip(np.where(better, damping[active] / 4, damping[active] * 8), *_DAMPING)
-        active = active[quiet[active] < _QUIET]
-        if not len(active):
-            break
-    return theta, value
+    bounds = np.array([[data.lowest, np.inf]] * 3 + [BOUNDS] * 2).T
+    return descent.search(
+        lambda searches, theta: _expand(data, chunk[searches], theta), theta,
+        bounds=(bounds[0], bounds[1]), directions=data.directions,
+    )  # fmt: skip
 
 
 def _expand(data: Data, positions: NDArray[np.intp], theta: Floats) -> tuple[Floats, Floats, Floats, Floats]:
