@@ -10,10 +10,19 @@ draw takes a σ² that n − k degrees of freedom allow, moves each cell by a no
 before the law is refitted, and places the curve beside its law by another such deviate. Beyond the cells the
 variance grows with ln x at the rate at which the family's form missed held-out levels. In a study with one
 seed per cell no noise is subtracted, so σ² includes the noise between seeds.
+
+Curves that differ in strategy alone may miss their laws alike, since a strategy often moves its baseline
+along x. The correlation of these misses
+
+    c = Σ r·r' / (σ² Σ (n − k)),   within 0 and 1
+
+over the pairs of such curves at their shared levels r, r' is part of the draws: what misses both sides of a
+comparison alike does not widen it. The noise of different curves is independent and needs no correction.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -158,8 +167,9 @@ def _family(draws: CellDraws, family: Sequence[Curve], name: str) -> list[Law]:
     rows = draws.refits or (REFITS if discrepancy.freedom else 0)
     sds = discrepancy.drawn(rows, stream(f"discrepancy/{name}", 0))
     growth = choice.growth(discrepancy.variance + discrepancy.noise, rows, stream(f"growth/{name}", 0))
+    moves = Moves(sds=sds, growth=growth, common=_common(draws, family, fits, discrepancy))
     return [
-        _law(draws, curve, found, choice=choice, discrepancy=discrepancy, sds=sds, growth=growth)
+        _law(draws, curve, found, choice=choice, discrepancy=discrepancy, moves=moves)
         for curve, found in zip(family, fits, strict=True)
     ]
 
@@ -194,6 +204,67 @@ def _discrepancy(draws: CellDraws, family: Sequence[Curve], fits: Sequence[LawFi
     return by_moments(squares, freedom=sum(found.freedom for _, found in kept), noise=noise)
 
 
+def _common(draws: CellDraws, family: Sequence[Curve], fits: Sequence[LawFit], discrepancy: Excess) -> float:
+    """Return c, the correlation of the misses of curves that differ in strategy alone."""
+    if not discrepancy.variance:
+        return 0.0
+    products, freedom = 0.0, 0
+    for (one, mine), (other, theirs) in combinations(zip(family, fits, strict=True), 2):
+        if mine.supported and theirs.supported and _without_strategy(one) == _without_strategy(other):
+            first, second = (_misses(draws, curve, law) for curve, law in ((one, mine), (other, theirs)))
+            products += sum(first[level] * second[level] for level in first.keys() & second.keys())
+            freedom += min(mine.freedom, theirs.freedom)
+    return float(np.clip(products / (discrepancy.variance * freedom), 0.0, 1.0)) if freedom else 0.0
+
+
+def _misses(draws: CellDraws, curve: Curve, law: LawFit) -> dict[str, float]:
+    """Return level → how far the cell lies above the curve's law."""
+    cells = draws.cells.iloc[curve.positions]
+    misses = cells["error"].to_numpy(np.float64) - law(cells[X_COLUMNS[curve.along]].to_numpy(np.float64))
+    return dict(zip(_levels(draws, curve), misses.tolist(), strict=True))
+
+
+def _levels(draws: CellDraws, curve: Curve) -> list[str]:
+    """Return the names of a curve's levels, the same for all curves of a study."""
+    column = "budget" if curve.along == "compute" else "subset_size"
+    return [f"{value:.6g}" for value in draws.cells[column].to_numpy(np.float64)[curve.positions]]
+
+
+def _without_strategy(curve: Curve) -> str:
+    return str(sorted((name, value) for name, value in curve.identity.items() if name != "strategy"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moves:
+    """How the discrepancy of a family moves its curves in the draws.
+
+    Attributes:
+        sds: Standard deviation of each draw.
+        growth: Growth of its variance per unit of ln x beyond the measured x, of each draw.
+        common: c, the correlation of the moves of curves that differ in strategy alone.
+    """
+
+    sds: Floats
+    growth: Floats
+    common: float
+
+    def of(self, draws: CellDraws, curve: Curve) -> Floats:
+        """Return standard normal deviates of each level and of the curve as a whole, (draws, levels + 1)."""
+        places = [*_levels(draws, curve), "curve"]
+        own = stream(f"discrepancy/{sorted(curve.identity.items(), key=str)}", 0)
+        moves = own.standard_normal((len(self.sds), len(places)))
+        if not self.common:
+            return moves
+        shared = [
+            stream(f"common/{curve.along}/{_without_strategy(curve)}/{place}", 0).standard_normal(
+                len(self.sds)
+            )
+            for place in places
+        ]
+        together = np.sqrt(self.common) * np.stack(shared, axis=1) + np.sqrt(1 - self.common) * moves
+        return np.asarray(together, dtype=np.float64)
+
+
 def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
     draws: CellDraws,
     curve: Curve,
@@ -201,40 +272,41 @@ def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
     *,
     choice: FormChoice,
     discrepancy: Excess,
-    sds: Floats,
-    growth: Floats,
+    moves: Moves,
 ) -> Law:
     alpha, floor, drawn = Interval(), Interval(), None
     band = pd.DataFrame({"x": [], "y": [], "low": [], "high": []})
     informed = draws.source == "runs" or discrepancy.freedom > 0
     if found.supported:
-        drawn = _drawn(draws, curve, found.form, sds, growth)
+        drawn = _drawn(draws, curve, found.form, moves)
         at = np.geomspace(*drawn.reach, _POINTS)
         band = pd.DataFrame({"x": at, "y": found(at), "low": np.nan, "high": np.nan})
         # A band of counting noise alone would look like an interval without being one.
         if informed:
-            alpha, floor = (intervals(values, len(sds)) for values in (drawn.law.alpha, drawn.law.floor))
-            band["low"], band["high"] = column_intervals(drawn(at)[1 : 1 + len(sds)])
+            alpha, floor = (
+                intervals(values, len(moves.sds)) for values in (drawn.law.alpha, drawn.law.floor)
+            )
+            band["low"], band["high"] = column_intervals(drawn(at)[1 : 1 + len(moves.sds)])
     return Law(
         along=curve.along, identity=curve.identity, positions=curve.positions, fit=found, choice=choice,
         discrepancy=discrepancy, alpha=alpha, floor=floor, band=band, drawn=drawn,
-        refits=len(sds), informed=informed,
+        refits=len(moves.sds), informed=informed,
     )  # fmt: skip
 
 
-def _drawn(draws: CellDraws, curve: Curve, form: Form, sds: Floats, growth: Floats) -> Drawn:
+def _drawn(draws: CellDraws, curve: Curve, form: Form, moves: Moves) -> Drawn:
     """Refit a curve's law to its errors, which the discrepancy moves in the draws."""
     names = (X_COLUMNS[curve.along], "runs")
     x, runs = (draws.cells[name].to_numpy(np.float64)[curve.positions] for name in names)
     rows = draws.resampled(curve.positions)
+    sds = moves.sds
     if not draws.refits and len(sds):  # no noise was measured, so the draws are of the discrepancy alone
         rows = np.concatenate([rows[:1], np.repeat(rows[:1], len(sds), axis=0), rows[1:]])
-    generator = stream(f"discrepancy/{sorted(curve.identity.items(), key=str)}", 0)
-    moves, shown = generator.standard_normal((len(sds), len(x) + 1)), slice(1, 1 + len(sds))
+    deviates, shown = moves.of(draws, curve), slice(1, 1 + len(sds))
     # The measured row and the rows without a run stay on their laws; only the draws are moved.
     beside, sd, grown = np.zeros((3, len(rows)))
-    beside[shown], sd[shown], grown[shown] = moves[:, -1], sds, growth
-    rows[shown] += sds[:, None] * moves[:, :-1]
+    beside[shown], sd[shown], grown[shown] = deviates[:, -1], sds, moves.growth
+    rows[shown] += sds[:, None] * deviates[:, :-1]
     return Drawn(
         law=fit(form, x, rows, weights=runs, chance=draws.chance), beside=beside, sd=sd, growth=grown,
         reach=(float(x.min()), float(x.max())),
