@@ -344,8 +344,8 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
     if version and opened.unranked != version:
         raise DeclaredKeyError(
             "pool",
-            f"{study.pool} no longer has the version {version} of its index that {study.declaration.name} was "
-            f"planned on; restore its index, or give the study that uses the present one a new name (study:)",
+            f"{study.pool} no longer has the version {version} of its index that {study.declaration.name} "
+            f"was planned on; restore it, or give a study on the present one a new name (study:)",
         )
     if not version and (problem := not_indexed(opened)):
         raise DeclaredKeyError("pool", problem)

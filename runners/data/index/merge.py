@@ -3,6 +3,7 @@
 DuckDB holds at most a gigabyte in memory and the rest in files of a working folder.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +46,7 @@ def find_duplicates(files: Sequence[Path], known: Sequence[Path], target: Path) 
             UNION SELECT file_index, file_row_number FROM read_parquet($files)
             WHERE hash IN (SELECT hash FROM read_parquet($known))
         """
-    told = {"files": list(map(str, files)), "known": list(map(str, known))}
+    told = {"files": _paths(files), "known": _paths(known)}
     with _engine(target.parent) as engine:
         engine.execute(
             f"COPY ({found} ORDER BY part, row) TO {_text(target)} (FORMAT parquet)",
@@ -63,7 +64,7 @@ def most_frequent(files: Sequence[Path], most: int) -> list[str]:
     with _engine(files[0].parent) as engine:
         found = engine.execute(
             "SELECT word FROM read_parquet($files) GROUP BY word ORDER BY sum(count) DESC, word LIMIT $most",
-            {"files": list(map(str, files)), "most": most},
+            {"files": _paths(files), "most": most},
         ).fetchall()
     return [word for (word,) in found]
 
@@ -84,7 +85,7 @@ def join(files: Sequence[Path], columns: Path, target: Path) -> Path:
             "FROM read_parquet($files) AS own LEFT JOIN (SELECT DISTINCT ON (hash) * FROM "
             f"read_parquet($columns) ORDER BY hash, file_row_number) AS other USING (hash) "
             f"ORDER BY own.file_index, own.file_row_number) TO {_text(target)} (FORMAT parquet)",
-            {"files": list(map(str, files)), "columns": str(columns)},
+            {"files": _paths(files), "columns": _paths([columns])},
         )
     return target
 
@@ -104,7 +105,7 @@ def in_order(files: Sequence[Path], order: str, folder: Path, rows: int) -> Iter
             engine.execute(
                 f"COPY (SELECT * FROM read_parquet($files) ORDER BY {order}, file_index, file_row_number) "
                 f"TO {_text(target)} (FORMAT parquet)",
-                {"files": list(map(str, files))},
+                {"files": _paths(files)},
             )
         waiting: list[pa.RecordBatch] = []
         for batch in pq.ParquetFile(target).iter_batches(rows):
@@ -126,6 +127,11 @@ def order_of_shards(index: Index) -> str:
         ties = "" if border.all_ties else f" OR (score = {score} AND hash > {border.hash})"
         behind.append("0" if border.rank == UNSCORED else f"(score < {score}{ties})::INT")
     return f"CASE WHEN {unscored} THEN -1 ELSE {' + '.join(['0', *behind])} END, hash"
+
+
+def _paths(files: Sequence[Path]) -> list[str]:
+    """Return paths for `read_parquet`, which would expand ``*``, ``?`` and ``[``."""
+    return [re.sub(r"([*?[])", r"[\1]", str(file)) for file in files]
 
 
 def _text(path: Path) -> str:

@@ -115,15 +115,18 @@ class Index:
             yield self.read(part, name)
 
     def frames(
-        self, columns: Sequence[str] | None = None, *, having: Collection[str] = ()
+        self, columns: Sequence[str] | None = None, *, file: str = "", having: Collection[str] = ()
     ) -> Iterator[pd.DataFrame]:
         """Yield the table, or some columns of it, row group by row group.
 
         Args:
             columns: The columns; None for all.
+            file: A file, to leave out parts that are not in it; empty for all.
             having: Shards, to leave out parts that have none of them.
         """
         for part in self.parts:
+            if file and part.file != file:
+                continue
             # An index of one file lists all shards with its first part.
             if having and not part.first_group and part.shards.keys().isdisjoint(having):
                 continue
@@ -186,8 +189,8 @@ class Index:
             return self._file(name).read_row_groups(groups, columns, use_threads=False)
         except (pa.ArrowException, OSError, KeyError) as error:
             raise ValueError(
-                f"{self.folder / name}, a part of the pool's index, is damaged ({error}); restore it, or index "
-                f"the pool again without {self.folder / 'pool.json'}"
+                f"{self.folder / name}, a part of the pool's index, is damaged ({error}); restore it, or "
+                f"index the pool again without {self.folder / 'pool.json'}"
             ) from error
 
     def _open(self, name: str) -> pq.ParquetFile:

@@ -59,14 +59,24 @@ def write_part(path: Path, frame: pd.DataFrame) -> None:
         frame: The pairs, at most some million.
     """
     path.parent.mkdir(exist_ok=True)
-    words = Counter(word for caption in frame["caption"] for word in split_words(caption))
-    names = sorted(words)
-    _write(
-        path.with_name(f"{path.name}.words.parquet"),
-        pa.table({"word": names, "count": [words[each] for each in names]}),
-    )
+    write_words(path, frame["caption"])
     # The part is written last: its file marks both as done.
     _write(path.with_name(f"{path.name}.parquet"), pa.Table.from_pandas(frame, preserve_index=False))
+
+
+def write_words(path: Path, captions: Iterable[str]) -> Path:
+    """Write the words of a part's captions, and return their file.
+
+    Args:
+        path: The part's file, without ``.parquet``.
+        captions: The captions.
+    """
+    words = Counter(word for caption in captions for word in split_words(caption))
+    names = sorted(words)
+    counts = pa.array([words[each] for each in names], pa.int64())
+    target = path.with_name(f"{path.name}.words.parquet")
+    _write(target, pa.table({"word": pa.array(names, pa.string()), "count": counts}))
+    return target
 
 
 def add_column(index: Index, name: str, suffix: str, values: Iterator[NDArray[Any]]) -> list[Part]:

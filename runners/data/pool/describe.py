@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from runners.data.index.merge import most_frequent
 from runners.data.index.parts import Index, Part
 from runners.data.index.selection import SCORE_PREFIX, bins, count_scored
-from runners.data.index.writing import UNKNOWN, VERSIONS, read_part, write_manifest
+from runners.data.index.writing import UNKNOWN, VERSIONS, read_part, write_manifest, write_words
 from runners.data.places.place import FolderPlace
 from runners.data.pool.damage import damage_table
 from runners.data.pool.index import VOCABULARY_LIMIT
@@ -63,10 +63,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
     )
     number = 1 + len(before.left_out_files) if before else 0
     vocabulary = f"vocabulary-{number}.txt" if before else "vocabulary.txt"
-    words = most_frequent(
-        [folder / f"{file}.words.parquet" for file in dict.fromkeys(part.file for part in table.parts)],
-        VOCABULARY_LIMIT,
-    )
+    words = most_frequent(_words(table), VOCABULARY_LIMIT)
     with new_file(folder / vocabulary) as file:
         file.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
     reasons = Counter(before.left_out if before else {})
@@ -168,6 +165,20 @@ def _with_sizes(
         )
         for part in parts
     ]
+
+
+def _words(table: Index) -> list[Path]:
+    """Return the words of the parts' files, those of an index of one file after counting them."""
+    found = {}
+    for part in table.parts:
+        path = table.folder / part.file
+        found[path] = path.with_name(f"{path.name}.words.parquet")
+        if not found[path].exists():
+            write_words(
+                path,
+                (text for frame in table.frames(["caption"], file=part.file) for text in frame["caption"]),
+            )
+    return list(found.values())
 
 
 def _write_left_out(path: Path, tables: Iterable[pd.DataFrame], reasons: Counter[str]) -> bool:

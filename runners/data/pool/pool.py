@@ -29,8 +29,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from budgets.cost.counted import machine_cache
+from budgets.quality import BY, score_of_quality
 from runners.data.index.parts import GROUPS_PER_PART, Index, Part
-from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX, select
+from runners.data.index.selection import SUBSET_PREFIX, select
 from runners.data.index.subset import Subset
 from runners.data.index.writing import VERSIONS, read_manifest
 from runners.data.places.copies import SHARDS_AT
@@ -177,6 +178,8 @@ class Pool:
 
     def subset(self, *, size: int | None, quality: str) -> Subset:
         """Return a subset as `select` does; that of a large pool is kept on this machine for all trials."""
+        if self.origin.scorer and score_of_quality(quality) == self.origin.scorer.name:
+            quality = quality.partition(BY)[0]  # the score in force may have no column of its own
         if self.count <= _ROWS_IN_MEMORY:
             return select(self.table, size=size, quality=quality)
         # Named subsets and scores may be replaced by others of the same name: their files then differ.
@@ -301,10 +304,7 @@ def _one_file(path: Path, facts: Mapping[str, Any]) -> Index:
         )
         for start in range(0, len(rows), GROUPS_PER_PART)
     ]
-    scorer = (facts["scorer"] or {"name": FIRST})["name"]
-    further = any(name.startswith(SCORE_PREFIX) for name in columns)
-    named = {} if further or not facts["scored"] else {SCORE_PREFIX + scorer: "score"}
-    return Index(path, parts, columns, named=named)
+    return Index(path, parts, columns)
 
 
 def subsets_folder() -> Path:
