@@ -19,7 +19,7 @@ from runners.data.build.scan import Report
 from runners.data.build.source import check_columns, table_columns
 from runners.data.index.parts import Index
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX, count_scored
-from runners.data.index.writing import add_column
+from runners.data.index.writing import VERSIONS, add_column
 from runners.data.places.copies import SHARDS_AT
 from runners.data.places.place import Place
 from runners.data.pool.describe import fingerprints, write_facts
@@ -272,6 +272,7 @@ def rewrite_shards(pool: Pool, *, workers: int, report: Report) -> Pool:
             subsets={name: _count(written, SUBSET_PREFIX + name) for name in pool.subsets},
         )
     )
+    shutil.rmtree(path / VERSIONS, ignore_errors=True)  # of the shards that are replaced
     commit_files(new, path)
     return Pool.open(path)
 
