@@ -23,7 +23,7 @@ from runners.data.build.build_pool import build_pool as build
 from runners.data.build.info import info_lines
 from runners.data.build.rescore import column_scores, set_score, set_subset, use_score
 from runners.data.build.source import parts_of
-from runners.data.pool.damage import damage_table
+from runners.data.index.writing import write_parts
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
 
@@ -61,8 +61,7 @@ def make_pool(folder: Path, rows: int) -> None:
     for number in range(rows // PER_SHARD):
         with (folder / f"{number:05d}.tar").open("wb") as file:
             file.truncate(PER_SHARD * LENGTH)
-    parts = (part.assign(bin=np.int8(0)) for part in made_up(rows))
-    describe_pool(folder, parts, Origin(name="made up"), damage_table([]))
+    describe_pool(folder, write_parts(folder, made_up(rows)), Origin(name="made up"))
     uids = pd.concat([part["uid"] for part in made_up(rows)], ignore_index=True)
     metadata = folder.with_name("metadata.parquet")
     pd.DataFrame({"uid": uids, "clip": np.arange(rows, dtype=np.float32)}).to_parquet(metadata)

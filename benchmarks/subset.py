@@ -1,15 +1,19 @@
-"""Time and memory of choosing a subset from an index of 100 million pairs.
+"""Time and memory of choosing subsets from an index of 100 million pairs, and of planning on 3.4 billion.
 
-Run ``python benchmarks/subset.py`` from the root of the checkout; ``--rows N`` uses a smaller index. The last
-lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
+Run ``python benchmarks/subset.py`` from the root of the checkout; ``--rows N`` takes another number of pairs,
+with 12 bytes of disk each, and ``--folder`` another place for them. Each subset is chosen in its own process,
+from ten million pairs first and then from all, to see that the time of a pair does not grow. The last lines
+are name, value, target, and pass or fail; the exit code is 1 if one fails.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,62 +22,179 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from runners.data.pool.subset import rows_in
+from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
+from runners.data.index.ranks import histogram_of_hashes, histogram_of_scores
+from runners.data.index.selection import select
+from runners.data.index.subset import Subset
+from runners.data.index.writing import read_manifest, write_manifest
+from runners.data.pool.describe import write_facts
+from runners.data.pool.pool import Origin, Pool
+from runners.data.reading.order import positions
 
-CHUNK = 1_000_000
+FEW = 10_000_000
 CASES = (("top40", 0.25), ("top20", None), ("all", 0.25))
+PLANNED, PER_SHARD, WINDOWS = 3_400_000_000, 10_000, 20
 
 
-def make_index(path: Path, rows: int) -> None:
+def make_index(folder: Path, rows: int) -> None:
     """Write an index like a pool's, without the string columns, which are not read for a subset."""
     rng = np.random.default_rng(0)
-    schema = pa.schema([("offset", pa.int64()), ("hash", pa.uint64()), ("score", pa.float32())])
-    with pq.ParquetWriter(path, schema) as writer:
-        for start in range(0, rows, CHUNK):
-            count = min(CHUNK, rows - start)
-            columns = [
-                np.arange(start, start + count, dtype=np.int64),
-                rng.integers(0, 2**64, count, np.uint64),
-                # Rounded, like many real scores, so that every threshold has ties.
-                (rng.normal(0.28, 0.05, count).round(4)).astype(np.float32),
-            ]
-            writer.write_table(pa.table(columns, schema=schema), row_group_size=16_384)
+    parts = []
+    (folder / "index").mkdir(parents=True)
+    for start in range(0, rows, ROWS_PER_PART):
+        count = min(ROWS_PER_PART, rows - start)
+        hashes = rng.integers(0, 2**64, count, np.uint64)
+        # Rounded, like many real scores, so that every threshold has ties.
+        score = (rng.standard_normal(count, np.float32) * np.float32(0.05) + np.float32(0.28)).round(4)
+        file = f"index/{len(parts):05d}"
+        table = pa.table({"hash": hashes, "score": score})
+        pq.write_table(
+            table, folder / f"{file}.parquet", row_group_size=ROWS_PER_GROUP, write_page_checksum=True
+        )
+        parts.append(_part(file, count, hashes, score))
+    (folder / "manifest").write_text(write_manifest(folder, parts), encoding="utf-8")
 
 
-def choose(path: str, quality: str, size: str) -> None:
-    """Choose one subset; print its number of rows, wall seconds and processor seconds."""
+def _part(file: str, rows: int, hashes: np.ndarray, score: np.ndarray) -> Part:
+    groups = [ROWS_PER_GROUP] * (rows // ROWS_PER_GROUP) + [rows % ROWS_PER_GROUP] * (
+        rows % ROWS_PER_GROUP > 0
+    )
+    return Part(
+        file=file,
+        group_rows=groups,
+        hashes=histogram_of_hashes(hashes),
+        scores={"score": histogram_of_scores(score)},
+    )
+
+
+def open_index(folder: Path) -> Index:
+    """Open an index of `make_index`."""
+    name = (folder / "manifest").read_text(encoding="utf-8")
+    return Index(folder, read_manifest(folder / name), ["hash", "score"])
+
+
+def choose(folder: Path, quality: str, size: int | None) -> None:
+    """Choose one subset and keep it; print its pairs, the bytes that it takes, wall and processor seconds."""
     began, cpu = time.perf_counter(), time.process_time()
-    rows = rows_in(Path(path), size=int(size) or None, quality=quality)
-    print(len(rows), time.perf_counter() - began, time.process_time() - cpu)
+    subset = select(open_index(folder), size=size, quality=quality)
+    took = time.perf_counter() - began, time.process_time() - cpu
+    subset.save(folder / f"{quality}-{size}.subset")
+    print(len(subset), subset.bytes, *took)
+
+
+def read(file: Path) -> None:
+    """Look up windows of a trial's samples in a kept subset; print its pairs, bytes and seconds a window."""
+    subset = Subset.load(file)
+    began, cpu = time.perf_counter(), time.process_time()
+    step = 16 * 1024
+    for start in range(0, WINDOWS * step, step):
+        subset[positions(seed=0, count=len(subset), start=start, stop=start + step, windowed=True)]
+    print(len(subset), subset.bytes, (time.perf_counter() - began) / WINDOWS, time.process_time() - cpu)
+
+
+def make_planned(folder: Path) -> None:
+    """Write the manifest of a pool of 3.4 billion pairs, and empty shards."""
+    rng = np.random.default_rng(0)
+    shards = [f"{number:06d}.tar" for number in range(PLANNED // PER_SHARD)]
+    for shard in shards:
+        (folder / shard).touch()
+    hashes = rng.integers(0, 2**64, ROWS_PER_PART, np.uint64)
+    like = _part("", ROWS_PER_PART, hashes, rng.normal(0.28, 0.05, ROWS_PER_PART).astype(np.float32))
+    parts = [
+        replace(
+            like,
+            file=f"index/{number:05d}",
+            shards=dict.fromkeys(shards[start // PER_SHARD : (start + ROWS_PER_PART) // PER_SHARD], 0),
+        )
+        for number, start in enumerate(range(0, PLANNED, ROWS_PER_PART))
+    ]
+    left = PLANNED - (len(parts) - 1) * ROWS_PER_PART
+    parts[-1] = replace(parts[-1], group_rows=(left,))
+    pool = Pool(
+        path=folder,
+        origin=Origin(name="made up"),
+        count=PLANNED,
+        scored=PLANNED,
+        fingerprint="none",
+        table=Index(folder, parts, ["hash", "score"]),
+    )
+    write_facts(pool)
+
+
+def plan(folder: Path) -> None:
+    """Open the pool as a plan does, with a look at all shards; print its pairs and the seconds."""
+    began, cpu = time.perf_counter(), time.process_time()
+    pool = Pool.open(folder)
+    print(pool.count, len(pool.shards), time.perf_counter() - began, time.process_time() - cpu)
+
+
+def measure(*words: object) -> tuple[int, int, float, float, float]:
+    """Run this script for one measurement; return what it printed, and its peak memory in GiB."""
+    process = subprocess.Popen(
+        [sys.executable, __file__, *map(str, words)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None, "it is piped"
+    pairs, size, wall, cpu = process.stdout.read().split()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    print(
+        f"  {float(wall):.2f} s wall, {float(cpu):.2f} s processor, {usage.ru_maxrss / 2**20:.2f} GiB at most"
+    )
+    return int(pairs), int(size), float(wall), float(cpu), usage.ru_maxrss / 2**20
 
 
 def main() -> int:
     """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=100_000_000)
+    parser.add_argument("--rows", type=float, default=1e8)
+    parser.add_argument("--folder", type=Path)
     parser.add_argument("--choose", nargs=3)
+    parser.add_argument("--read", type=Path)
+    parser.add_argument("--plan", type=Path)
     options = parser.parse_args()
     if options.choose:
-        choose(*options.choose)
-        return 0
-    results = []
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "index.parquet"
-        make_index(path, options.rows)
-        print(f"{options.rows:,} rows, {path.stat().st_size / 1e9:.2f} GB")
-        for quality, share in CASES:
-            size = int(share * options.rows) if share else 0
-            command = [sys.executable, __file__, "--choose", str(path), quality, str(size)]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-            assert process.stdout is not None, "it is piped"
-            found, wall, cpu = process.stdout.read().split()
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            name = f"{quality}_{size or 'whole'}"
-            peak = usage.ru_maxrss / 2**20
-            took = f"{float(wall):.1f} s wall, {float(cpu):.1f} s processor"
-            print(f"{name}: {int(found):,} rows, {took}, {peak:.2f} GiB at most")
-            results += [(f"subset_{name}_s", float(wall), 30.0), (f"subset_{name}_gib", peak, 2.0)]
+        folder, quality, size = options.choose
+        choose(Path(folder), quality, json.loads(size))
+    elif options.read:
+        read(options.read)
+    elif options.plan:
+        plan(options.plan)
+    else:
+        return run(int(options.rows), options.folder)
+    return 0
+
+
+def run(rows: int, place: Path | None) -> int:
+    """Measure everything, print the lines, and return the exit code."""
+    results: list[tuple[str, float, float]] = []
+    processor: dict[tuple[str, int], float] = {}
+    with tempfile.TemporaryDirectory(dir=place) as name:
+        for count in (FEW, rows):
+            folder = Path(name) / f"{count}"
+            began = time.perf_counter()
+            make_index(folder, count)
+            print(f"{count:,} pairs written in {time.perf_counter() - began:.0f} s", flush=True)
+            for quality, share in CASES:
+                size = int(share * count) if share else None
+                case = f"{quality}_{share or 'whole'}"
+                print(f"{case} of {count:,}:", flush=True)
+                found, taken, wall, cpu, peak = measure("--choose", folder, quality, json.dumps(size))
+                processor[case, count] = cpu / count
+                if count == rows:
+                    print(f"  {found:,} pairs in {taken / 1e6:.1f} MB")
+                    results += [
+                        (f"subset_{case}_s", wall, 600.0 * max(rows / 1e9, 0.05)),
+                        (f"subset_{case}_gib", peak, 4.0),
+                        (f"subset_{case}_growth", processor[case, rows] / processor[case, FEW], 1.3),
+                    ]
+            print(f"windows of {case}:", flush=True)
+            _, _, window, _, peak = measure("--read", folder / f"all-{int(0.25 * count)}.subset")
+        results += [("subset_window_s", window, 0.1), ("subset_trial_gib", peak, 0.3)]
+    with tempfile.TemporaryDirectory(dir=place) as name:
+        make_planned(Path(name))
+        print(f"opening {PLANNED:,} pairs:", flush=True)
+        _, _, wall, _, peak = measure("--plan", name)
+        results += [("pool_of_3.4e9_s", wall, 10.0), ("pool_of_3.4e9_gib", peak, 1.0)]
     print()
     for name, value, target in results:
         print(f"{name} {value:.3g} {target:g} {'pass' if value <= target else 'fail'}")

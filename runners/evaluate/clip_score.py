@@ -78,8 +78,7 @@ def clip_scores(  # noqa: PLR0913 - independent options
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     loaded = load_model(source, where)
-    content = blake2b(pool.column("hash").tobytes(), digest_size=8).hexdigest()
-    facts = f"{content} {source.model} {source.checkpoint} {_ROWS_PER_PART}"
+    facts = f"{pool.unranked} {source.model} {source.checkpoint} {_ROWS_PER_PART}"
     if Path(source.checkpoint).exists():
         facts += f" {Path(source.checkpoint).stat().st_mtime_ns}"
     folder = pool.path / ".scoring" / blake2b(facts.encode(), digest_size=8).hexdigest()

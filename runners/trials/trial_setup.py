@@ -15,7 +15,6 @@ from budgets.planning.plan import Trial
 from budgets.quality import NAMED
 from runners.data.build.in_place import open_pool
 from runners.data.pool.damage import DAMAGE_TOLERANCE
-from runners.data.pool.subset import rows_in
 from runners.data.reading.training_set import StreamedSet, TrainingSet, training_data
 from runners.host.gpu_arithmetic import set_gpu_arithmetic
 from runners.host.seeds import derive_seed
@@ -140,11 +139,9 @@ def architecture_of(trial: Trial) -> Architecture:
 def load_subset(job: TrialJob) -> tuple[TrainingSet | StreamedSet, Any]:
     """Open a trial's subset and build its tokenizer."""
     trial, architecture = job.trial, architecture_of(job.trial)
-    pool = open_pool(job.pool, tolerance=job.damage_tolerance)
+    pool = open_pool(job.pool, tolerance=job.damage_tolerance, holding=trial.pool)
     to_ids = model_tokenizer(architecture, pool.vocabulary)
-    rows = rows_in(
-        pool.index_file, size=trial.cell.subset_size, quality=trial.cell.quality.removeprefix(NAMED)
-    )
+    rows = pool.subset(size=trial.cell.subset_size, quality=trial.cell.quality.removeprefix(NAMED))
 
     def tokenize(texts: Sequence[str]) -> Tensor:
         return torch.from_numpy(to_ids(texts))

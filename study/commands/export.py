@@ -54,7 +54,7 @@ def run(options: Namespace) -> int:
             trial.cell.architecture,
             trial.architecture_config,
             pixels=PIXELS,
-            words=open_pool(study.pool).vocabulary,
+            words=open_pool(study.pool, holding=trial.pool).vocabulary,
             sigmoid_bias="logit_bias" in keys,
             final=target,
         )

@@ -3,6 +3,7 @@
 Only the function that needs torch imports it, so that planning starts at once.
 """
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,6 +35,7 @@ from runners.data.evaluation.evaluation_facts import (
 from runners.data.places.copies import copy_name, copy_pool, copy_set, is_url
 from runners.embedded.embedded_pool import evaluation_counts
 from runners.embedded.scorer_cost import scorer
+from runners.host.files import write_json
 from runners.host.storage import cache_folder
 from runners.results import (
     LEFT_OUT_COLUMNS,
@@ -56,6 +58,9 @@ from study.declare.yaml_reader import errors_with_line
 from study.state.tuning_table import read_scores
 from study.storage.bucket_storage import BucketStorage
 from study.storage.folder_storage import FolderStorage
+
+POOL_VERSION = "pool-version.json"
+"""File of a study that names the version of the pool that it was planned on."""
 
 _USUAL = {
     "acc": "top1",
@@ -332,9 +337,17 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
         sizes = (*own.values(), *((each.images, each.texts) for each in declared.values()))
         metrics |= {name: described.metrics for name, described in declared.items()}
         return facts, _evaluation((*own, *by_content), sizes, metrics), (charge,)
+    version = pool_version(study)
     with at_key("pool.path"):
-        opened = open_pool(study.pool, tolerance=study.declaration.limits.damage, say=_say_aside)
-    if problem := not_indexed(opened):
+        tolerance = study.declaration.limits.damage
+        opened = open_pool(study.pool, tolerance=tolerance, holding=version, say=_say_aside)
+    if version and opened.unranked != version:
+        raise DeclaredKeyError(
+            "pool",
+            f"{study.pool} no longer has the version {version} of its index that {study.declaration.name} "
+            f"was planned on; restore it, or give a study on the present one a new name (study:)",
+        )
+    if not version and (problem := not_indexed(opened)):
         raise DeclaredKeyError("pool", problem)
     facts = PoolFacts(
         name=opened.fingerprint,
@@ -389,6 +402,25 @@ def _evaluation(
         texts=sum(texts for _, texts in listed),
         metrics=tuple(f"{name}/{metric}" for name, measured in metrics.items() for metric in measured),
     )
+
+
+def pool_version(study: Study) -> str:
+    """Return the version of the pool that the study's runs use; empty before its first run."""
+    file = study.folder / POOL_VERSION
+    if not file.exists():
+        return ""
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} does not name the version of a pool: {error!r}") from error
+
+
+def keep_pool_version(study: Study) -> None:
+    """Record the present version of a declared pool, with which the study goes on if shards are added."""
+    if isinstance(study.declaration.pool, FolderPool) and not pool_version(study):
+        facts = json.loads((study.pool / "pool.json").read_text(encoding="utf-8"))
+        version = facts.get("unranked", facts["fingerprint"])
+        write_json(study.folder / POOL_VERSION, {"pool": study.declaration.pool.path, "version": version})
 
 
 def ensure_pool(study: Study, say: Callable[[str], None]) -> None:

@@ -8,8 +8,8 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -18,24 +18,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
+import pyarrow.parquet as pq
 
 from runners.data.build.in_place import SCORE_FIELD, name_in
-from runners.data.build.scan import Report, Scanned, run, scan
+from runners.data.build.merge_parts import WORKING, Merge, left_out_of, merge_parts
+from runners.data.build.scan import Report, run, scan
 from runners.data.build.source import Columns, Part, parts_at, parts_of
 from runners.data.build.write import PAIRS_PER_SHARD
 from runners.data.evaluation.look import Known
-from runners.data.places.copies import SHARDS_AT
+from runners.data.index.merge import in_order, join, order_of_shards
+from runners.data.index.parts import ROWS_PER_PART
+from runners.data.index.writing import discard_index, index_of_files, write_part
+from runners.data.places.copies import INDEX, SHARDS_AT
 from runners.data.pool.damage import damage_table
-from runners.data.pool.describe import describe_pool
-from runners.data.pool.index import bins_of
+from runners.data.pool.describe import describe_pool, fingerprints
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.shards import close_shard, printable, write_sample
 from runners.host.files import new_file
 
-_WORKING = ["kind", "facts"]
-_SHARDS_AT_ONCE = 64
-"""Number of shards whose pairs are sorted at a time, so that memory does not grow with the pool."""
+_SHARDS_PER_PART = ROWS_PER_PART // PAIRS_PER_SHARD
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +53,7 @@ class Build:
         url: URL of tars to index in place, instead of ``source``.
         provenance: Additional facts to record about the source.
         left_out: Samples that were left out before, for example because the download failed.
-        scores: Columns of the index by ``hash``, which replace the source's.
+        scores: Table of columns by ``hash``, which replace the source's.
     """
 
     source: Path
@@ -63,43 +64,120 @@ class Build:
     url: str = ""
     provenance: Mapping[str, object] = field(default_factory=dict)
     left_out: pd.DataFrame = field(default_factory=lambda: damage_table([]))
-    scores: pd.DataFrame | None = None
+    scores: Path | None = None
 
 
 def build_pool(path: Path, how: Build, report: Report) -> Pool:
     """Build a pool, or continue an interrupted build of the same pool from the same source.
 
+    A pool in place takes up the shards that have come since, as a new version.
+
     Args:
-        path: Path of the new pool; must not exist, unless the source is indexed in place.
+        path: Path of the pool; must not exist, unless the source is indexed in place.
         how: Source and options.
         report: Called with the progress.
 
     Raises:
         ValueError: The pool already exists, or the source cannot be read or holds no pair.
     """
-    if (path if not how.in_place else path / "pool.json").exists():
+    before = None
+    if how.in_place and (path / "pool.json").exists():
+        before = Pool.open(path)
+        if before.origin.provenance.get(SHARDS_AT, "") != how.url:
+            raise ValueError(f"{path} is the index of other shards; choose another path")
+    elif not how.in_place and path.exists():
         raise ValueError(f"{path} already exists; remove it or choose another path")
     if how.in_place and not how.url and how.source.resolve() != path.resolve():
         raise ValueError(f"--in-place indexes {path} itself; leave out --from, or copy the shards there")
     parts = parts_at(how.url) if how.url else parts_of(path if how.in_place else how.source)
+    if before is not None:
+        parts = [part for part in parts if _names(path, part)[1] not in before.shards]
+        if not parts:
+            return before
     known = (
         Known(how.evaluation) if how.evaluation else None
     )  # first, to report unreadable sets before the work
     with _working_folder(path, how, parts) as work:
-        return _build(path, how, parts, known, work, report)
+        files = scan(
+            parts, how.columns, work / "parts", looking=known is not None, workers=how.workers, report=report
+        )
+        if how.in_place:
+            _index_in_place(path, how, parts, files, known, before, work, report)
+        else:
+            _write_new(path, how, files, known, work, report)
+        shutil.rmtree(work)
+    return Pool.open(path)
 
 
-def _build(  # noqa: PLR0913, PLR0917 - the parts of a build
-    path: Path, how: Build, parts: Sequence[Part], known: Known | None, work: Path, report: Report
-) -> Pool:
-    found = scan(parts, how.columns, work / "parts", known=known, workers=how.workers, report=report)
-    left_out = pd.concat([how.left_out, found.left_out], ignore_index=True)
-    if not len(found.hash):
-        reasons = ", ".join(sorted(left_out["reason"].unique())) or "it is empty"
-        raise ValueError(f"{how.source} holds no pair: {reasons}")
-    origin = Origin(
+def _index_in_place(  # noqa: PLR0913, PLR0917 - the parts of a build
+    path: Path,
+    how: Build,
+    parts: Sequence[Part],
+    files: Sequence[Path],
+    known: Known | None,
+    before: Pool | None,
+    work: Path,
+    report: Report,
+) -> None:
+    names = [_names(path, part) for part in parts]
+    if before is None:
+        discard_index(path)
+    old = [part.file for part in before.table.parts] if before else []
+    merge = Merge(
+        work=work / "merge",
+        parts=path / INDEX,
+        names=names,
+        first=1 + max((int(file.removeprefix(INDEX)) for file in old if file.startswith(INDEX)), default=-1),
+        known=known,
+        before=[path / f"{file}.parquet" for file in dict.fromkeys(old)],
+    )
+    written = merge_parts(files, merge, how.workers, report)
+    left_out = partial(_left_out, how, merge.work)
+    _check_pairs(how, [*old, *written], left_out)
+    describe_pool(
+        path,
+        [f"{INDEX}{part.name}" for part in written],
+        before.origin if before else _origin(path, how, written),
+        left_out(),
+        shards=[name for _, name in names],
+        sizes={str(part.file): part.size for part in parts} if how.url else None,
+        before=before,
+    )
+
+
+def _write_new(  # noqa: PLR0913, PLR0917 - the parts of a build
+    path: Path, how: Build, files: Sequence[Path], known: Known | None, work: Path, report: Report
+) -> None:
+    merge = Merge(work=work / "merge", parts=work / "kept", known=known)
+    kept = merge_parts(files, merge, how.workers, report)
+    left_out = partial(_left_out, how, merge.work)
+    _check_pairs(how, kept, left_out)
+    tables = [part.with_name(f"{part.name}.parquet") for part in kept]
+    if how.scores:
+        tables = [join(tables, how.scores, work / "kept" / "joined.parquet")]
+    table = index_of_files(tables)
+    # The pairs and their order decide the content of each shard: shards of other pairs cannot be kept.
+    mark = next(fingerprints(table, ["score"]))
+    rows = in_order(tables, order_of_shards(table), work, PAIRS_PER_SHARD)
+    _write(work, rows, table.count, mark, how.workers, report)
+    describe_pool(
+        work / "pool", _index_parts(work, how.workers, report), _origin(path, how, kept), left_out()
+    )
+    for leftover in (work / "pool").rglob(".*.partial-*"):  # left by a killed process
+        leftover.unlink()
+    (work / "pool").rename(path)
+
+
+def _origin(path: Path, how: Build, parts: Sequence[Path]) -> Origin:
+    scored = any(
+        np.isfinite(
+            pq.read_table(part.with_name(f"{part.name}.parquet"), columns=["score"])["score"].to_numpy()
+        ).any()
+        for part in parts
+    )
+    return Origin(
         name=path.resolve().name,
-        scorer=Scorer(name=how.columns.score) if np.isfinite(found.score).any() else None,
+        scorer=Scorer(name=how.columns.score) if scored else None,
         provenance={
             "source": how.url or str(how.source.resolve()),
             **({"in_place": True} if how.in_place else {}),
@@ -107,57 +185,18 @@ def _build(  # noqa: PLR0913, PLR0917 - the parts of a build
             **how.provenance,
         },
     )
-    carried = None if how.scores is None else how.scores.drop_duplicates("hash").set_index("hash")
-    score = found.score if carried is None else carried["score"].reindex(found.hash).to_numpy(np.float32)
-    bins = bins_of(score, found.hash)
-    if how.in_place:
-        _describe_in_place(path, found, left_out, bins, parts, origin)
-    else:
-        place = np.empty(len(bins), np.int64)
-        # place[i] is the position of pair i in (bin, hash) order: the inverse of the sorting permutation.
-        place[np.lexsort((found.hash, bins))] = np.arange(len(bins))
-        ready = _with_numbers(found.parts(), carried, bin=bins, place=place)
-        # The pairs and their order decide the content of each shard: shards of other pairs cannot be kept.
-        mark = blake2b(found.hash[np.argsort(place)].tobytes() + bins.tobytes(), digest_size=8).hexdigest()
-        _write(work, ready, len(bins), mark, how.workers, report)
-        describe_pool(work / "pool", _indices(work), origin, left_out)
-        for leftover in (work / "pool").rglob(".*.partial-*"):  # left by a killed process
-            leftover.unlink()
-        (work / "pool").rename(path)
-    shutil.rmtree(work)
-    return Pool.open(path)
 
 
-def _with_numbers(
-    parts: Iterable[pd.DataFrame], carried: pd.DataFrame | None, **numbers: NDArray[np.generic]
-) -> Iterator[pd.DataFrame]:
-    """Yield each part with its slice of ``numbers`` (known for all pairs) and the columns known by hash."""
-    start = 0
-    for part in parts:
-        stretch = {name: each[start : start + len(part)] for name, each in numbers.items()}
-        start += len(part)
-        if carried is not None:
-            found = carried.reindex(part["hash"]).reset_index(drop=True)
-            part = pd.concat([part.drop(columns=[*carried.columns], errors="ignore"), found], axis="columns")  # noqa: PLW2901
-        yield part.assign(**stretch)
+def _left_out(how: Build, work: Path) -> Iterator[pd.DataFrame]:
+    yield how.left_out
+    yield from left_out_of(work)
 
 
-def _describe_in_place(  # noqa: PLR0913, PLR0917 - the parts of a description
-    path: Path,
-    found: Scanned,
-    left_out: pd.DataFrame,
-    bins: NDArray[np.int8],
-    parts: Sequence[Part],
-    origin: Origin,
-) -> None:
-    names = dict(_names(path, part) for part in parts)
-    sizes = {str(part.file): part.size for part in parts if part.url}
-    index = (
-        part.assign(shard=part["shard"].map(names).astype("str")).drop(columns=_WORKING)
-        for part in _with_numbers(found.parts(), None, bin=bins)
-    )
-    told = left_out.assign(shard=left_out["shard"].map(names).astype("str"))
-    describe_pool(path, index, origin, told, shards=names.values(), sizes=sizes or None)
+def _check_pairs(how: Build, parts: Sequence[object], left_out: Callable[[], Iterator[pd.DataFrame]]) -> None:
+    """Raise ValueError, with the reasons, if no pair was found."""
+    if not parts:
+        reasons = sorted({reason for table in left_out() for reason in table["reason"].unique()})
+        raise ValueError(f"{how.url or how.source} holds no pair: {', '.join(reasons) or 'it is empty'}")
 
 
 @contextmanager
@@ -178,7 +217,7 @@ def _working_folder(path: Path, how: Build, parts: Sequence[Part]) -> Iterator[P
         if not source.exists() or source.read_text(encoding="utf-8") != mark:
             for name in ("source", "order"):
                 (work / name).unlink(missing_ok=True)
-            for name in ("parts", "index", "pool", "sorting"):
+            for name in ("parts", "merge", "kept", "index", "pool"):
                 shutil.rmtree(work / name, ignore_errors=True)
         with new_file(source) as file:
             file.write_text(mark, encoding="utf-8")
@@ -208,46 +247,35 @@ def _version(part: Part, path: Path) -> tuple[str, int, int]:
 
 
 def _write(  # noqa: PLR0913, PLR0917 - the parts of a build
-    work: Path, pairs: Iterable[pd.DataFrame], count: int, mark: str, workers: int, report: Report
+    work: Path, shards: Iterable[pa.Table], count: int, mark: str, workers: int, report: Report
 ) -> None:
-    """Write shards in (quality bin, hash) order, given by each pair's ``place``."""
+    """Write shards from the pairs of each."""
     if (work / "order").exists() and (work / "order").read_text(encoding="utf-8") != mark:
         shutil.rmtree(work / "pool", ignore_errors=True)
         shutil.rmtree(work / "index", ignore_errors=True)
     (work / "order").write_text(mark, encoding="utf-8")
     (work / "pool" / "shards").mkdir(parents=True, exist_ok=True)
     (work / "index").mkdir(exist_ok=True)
-    for number, rows in enumerate(_in_order(work / "sorting", pairs)):
-        rows.to_parquet(work / "index" / f"{number:05d}.todo.parquet", index=False)
-    shards = range(-(-count // PAIRS_PER_SHARD))
-    run(partial(_write_shard, work), shards, workers, partial(report, "writing"), "new shard {}".format)
+    for number, rows in enumerate(shards):
+        pq.write_table(rows, work / "index" / f"{number:05d}.todo.parquet")
+    numbers = range(-(-count // PAIRS_PER_SHARD))
+    run(partial(_write_shard, work), numbers, workers, partial(report, "writing"), "new shard {}".format)
 
 
-def _in_order(folder: Path, pairs: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """Yield the pairs of each shard in order of place, with at most some shards' pairs in memory."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    # External sort: distribute the pairs to one file per group of shards, then sort each file in memory.
-    with ExitStack() as opened:
-        files: dict[int, pa.RecordBatchStreamWriter] = {}
-        for part in pairs:
-            for group, some in part.groupby(part["place"] // (PAIRS_PER_SHARD * _SHARDS_AT_ONCE)):
-                table = pa.Table.from_pandas(some, preserve_index=False)
-                if group not in files:
-                    file = opened.enter_context((folder / f"{group}").open("wb"))
-                    files[group] = opened.enter_context(pa.ipc.new_stream(file, table.schema))
-                files[group].write_table(table)
-    for group in sorted(files):
-        with (folder / f"{group}").open("rb") as written, pa.ipc.open_stream(written) as stream:
-            rows = stream.read_pandas().sort_values("place", ignore_index=True).drop(columns="place")
-        for start in range(0, len(rows), PAIRS_PER_SHARD):
-            yield rows.iloc[start : start + PAIRS_PER_SHARD]
-    shutil.rmtree(folder)
+def _index_parts(work: Path, workers: int, report: Report) -> list[str]:
+    """Write the parts of the index from the tables of the shards, and return their files."""
+    count = len(list((work / "index").glob("*[0-9].parquet")))
+    numbers = range(-(-count * PAIRS_PER_SHARD // ROWS_PER_PART))
+    run(partial(_write_index_part, work), numbers, workers, partial(report, "indexing"))
+    return [f"{INDEX}{number:05d}" for number in numbers]
 
 
-def _indices(work: Path) -> Iterator[pd.DataFrame]:
-    for done in sorted((work / "index").glob("*[0-9].parquet")):
-        yield pd.read_parquet(done)
+def _write_index_part(work: Path, number: int) -> int:
+    shards = range(number * _SHARDS_PER_PART, (number + 1) * _SHARDS_PER_PART)
+    files = (work / "index" / f"{shard:05d}.parquet" for shard in shards)
+    rows = pd.concat([pd.read_parquet(file) for file in files if file.exists()], ignore_index=True)
+    write_part(work / "pool" / INDEX / f"{number:05d}", rows)
+    return len(rows)
 
 
 def _write_shard(work: Path, number: int) -> int:
@@ -271,7 +299,7 @@ def _write_shard(work: Path, number: int) -> int:
             offsets.append(write_sample(file, key, members)[row["kind"]])
             keys.append(key)
         close_shard(file)
-    index = rows.drop(columns=list(_WORKING)).assign(key=keys, shard=name, offset=offsets)
+    index = rows.drop(columns=WORKING).assign(key=keys, shard=name, offset=offsets)
     with new_file(done) as file_name:
         index.to_parquet(file_name, index=False)
     return len(rows)

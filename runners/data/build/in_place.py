@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath, PurePosixPath
 
 from budgets.quantity import format_seconds
+from runners.data.index.writing import discard_index, write_parts
+from runners.data.places.copies import SHARDS_AT
 from runners.data.places.place import size_of
 from runners.data.places.url_place import UrlPlace
 from runners.data.pool.damage import DAMAGE_TOLERANCE, NOT_READABLE, Damage, damage_table
 from runners.data.pool.describe import describe_pool
-from runners.data.pool.index import index_of
+from runners.data.pool.index import frame_of
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.samples import IMAGE_KINDS, ShardError
 from runners.data.pool.shards import PairEntry, entries_of, printable
@@ -28,6 +30,7 @@ def open_pool(
     path: str | Path,
     *,
     tolerance: float = DAMAGE_TOLERANCE,
+    holding: str = "",
     say: Callable[[str], None] = lambda _text: None,
 ) -> Pool:
     """Open a pool; a small folder of shards without an index is indexed first.
@@ -35,6 +38,7 @@ def open_pool(
     Args:
         path: The pool's folder.
         tolerance: As ``Pool.open`` and ``index_shards``.
+        holding: As ``Pool.open``.
         say: Called with a line before the folder is indexed.
 
     Raises:
@@ -55,7 +59,7 @@ def open_pool(
             )
         say(f"{path} has no index yet: indexing it ({told}) …")
         return index_shards(path, tolerance=tolerance)
-    return Pool.open(path, tolerance=tolerance)
+    return Pool.open(path, tolerance=tolerance, holding=holding)
 
 
 def not_indexed(pool: Pool) -> str | None:
@@ -67,9 +71,11 @@ def not_indexed(pool: Pool) -> str | None:
     new = [name for name in names if name not in pool.shards]
     if not new:
         return None
+    url = pool.origin.provenance.get(SHARDS_AT)
+    source = f" --from {url}" if url else ""
     return (
         f"{len(new):,} tars in {pool.place.path('')} are not in its index, the first is {new[0]}; "
-        f"to index the folder as it is now, delete {pool.path / 'pool.json'}; otherwise move them away"
+        f"`python -m study data build {pool.path}{source} --in-place` takes them up; otherwise move them away"
     )
 
 
@@ -97,14 +103,15 @@ def index_shards(
     path = Path(path)
     damage: list[Damage] = []
     shards = shards_of(path)
-    index = index_of(_entries(path, shards, score_field, tolerance, damage))
-    own = Scorer(name=score_field) if index["score"].notna().any() else None
+    frame = frame_of(_entries(path, shards, score_field, tolerance, damage))
+    own = Scorer(name=score_field) if frame["score"].notna().any() else None
     try:
+        discard_index(path)
         describe_pool(
             path,
-            [index],
+            write_parts(path, [frame]),
             origin or Origin(name=path.resolve().name, scorer=own),
-            damage_table(damage),
+            [damage_table(damage)],
             shards=(name_in(path, shard) for shard in shards),
         )
     except OSError as error:

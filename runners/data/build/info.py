@@ -10,10 +10,10 @@ from PIL import Image, ImageDraw
 from budgets.quality import available
 from budgets.quantity import format_flops
 from runners.data.build.in_place import not_indexed
+from runners.data.index.selection import SCORE_PREFIX, bins
 from runners.data.pool.damage import NOT_READABLE
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_pairs
-from runners.data.pool.subset import SCORE_PREFIX, rows_in
 
 _BARS, _BAR_WIDTH = 12, 40
 _TILE, _TEXT, _ACROSS = 96, 24, 5
@@ -62,7 +62,7 @@ def _scores(pool: Pool) -> Iterator[str]:
     told = ranking.name if ranking else "an unknown scorer"
     yield f"ranked by the score of {told}; {len(known):,} pairs have one:"
     kept = {
-        quality: score[rows_in(pool.index_file, size=None, quality=quality)]
+        quality: score[pool.subset(size=None, quality=quality).rows()]
         for quality in ("top20", "top40", "top60", "top80")
         if available(pool.count, quality) <= len(known)
     }
@@ -91,7 +91,8 @@ def _scores(pool: Pool) -> Iterator[str]:
 
 def contact_sheet(pool: Pool, path: Path) -> None:
     """Draw a PNG of ten rows of five pairs: one row per tenth of the pool, best first, or by hash."""
-    order = np.lexsort((pool.column("hash"), pool.column("bin")))
+    tenths = np.concatenate([*bins(pool.table, "score")])
+    order = np.lexsort((pool.column("hash"), tenths))
     rows = np.concatenate([part[:_ACROSS] for part in np.array_split(order, 10) if len(part)])
     pairs = read_pairs(pool, np.sort(rows), np.searchsorted(np.sort(rows), rows), _TILE)
     down = -(-len(rows) // _ACROSS)

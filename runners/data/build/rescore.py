@@ -1,36 +1,39 @@
 """Additional scores of a pool: stored beside the existing ones, or used to rank its pairs."""
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from budgets.names import unknown
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.scan import Report
 from runners.data.build.source import check_columns, table_columns
+from runners.data.index.parts import Index
+from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX, count_scored
+from runners.data.index.writing import VERSIONS, add_column
 from runners.data.places.copies import SHARDS_AT
 from runners.data.places.place import Place
-from runners.data.pool.describe import describe_pool
-from runners.data.pool.index import bins_of
-from runners.data.pool.pool import Origin, Pool, Scorer
+from runners.data.pool.describe import fingerprints, write_facts
+from runners.data.pool.pool import FIRST, Pool, Scorer
 from runners.data.pool.samples import Sample, walk_samples
 from runners.data.pool.shards import facts_of, image_kind, score_of
-from runners.data.pool.subset import SCORE_PREFIX, SUBSET_PREFIX
 from runners.host.files import commit_files
 
-_FIRST = "first"
+_ADDED = "added-"
 _UID_DIGITS = 32
 
 
 def set_score(pool: Pool, scores: NDArray[np.float32], scorer: Scorer) -> Pool:
-    """Rank a pool by a new score and update its bins; older scores are kept in columns of their own.
+    """Rank a pool by a new score; older scores are kept in columns of their own.
 
     The shards are not changed: subsets are read by offset, in longer runs after ``rewrite_shards``.
 
@@ -47,26 +50,18 @@ def set_score(pool: Pool, scores: NDArray[np.float32], scorer: Scorer) -> Pool:
     scores = np.where(np.isfinite(scores), scores, np.nan).astype(np.float32)
     if np.isnan(scores).all():
         raise ValueError(f"{scorer.name} has no finite score for any pair of {pool.path}")
-    scorers, older = dict(pool.scorers), ""
+    table = _with_column(pool.table, SCORE_PREFIX + scorer.name, scores)
+    scorers, rankings = dict(pool.scorers), dict(pool.rankings)
     if pool.scored and not any(name.startswith(SCORE_PREFIX) for name in pool.columns):
-        first = pool.origin.scorer or Scorer(name=_FIRST)
-        older = SCORE_PREFIX + first.name
+        first = pool.origin.scorer or Scorer(name=FIRST)
+        table.named[SCORE_PREFIX + first.name] = "score"
         scorers[first.name] = first
-    bins = bins_of(scores, pool.column("hash"))
-
-    def index() -> Iterator[pd.DataFrame]:
-        start = 0
-        for part in pool.parts():
-            rows = slice(start, start + len(part))
-            start = rows.stop
-            if older:
-                part[older] = part["score"]
-            part[SCORE_PREFIX + scorer.name] = part["score"] = scores[rows]
-            part["bin"] = bins[rows]
-            yield part
-
-    _describe(pool, index(), replace(pool.origin, scorer=scorer), scorers | {scorer.name: scorer})
-    return Pool.open(pool.path)
+        rankings[first.name] = pool.fingerprint, pool.scored
+    scorers[scorer.name] = scorer
+    for name in [name for name in scorers if name not in rankings or name == scorer.name]:
+        column = SCORE_PREFIX + name
+        rankings[name] = next(fingerprints(table, [column])), count_scored(table, column)
+    return _in_force(replace(pool, table=table, scorers=scorers, rankings=rankings), scorer.name)
 
 
 def use_score(pool: Pool, name: str) -> Pool:
@@ -79,7 +74,31 @@ def use_score(pool: Pool, name: str) -> Pool:
         raise ValueError(
             unknown("score", name, pool.scorers) if pool.scorers else f"{pool.path} has no named scores"
         )
-    return set_score(pool, pool.column(SCORE_PREFIX + name), pool.scorers[name])
+    return _in_force(pool, name)
+
+
+def _in_force(pool: Pool, name: str) -> Pool:
+    """Rank a pool by one of its scores."""
+    own = pool.table
+    column = SCORE_PREFIX + name
+    named = own.named | {"score": own.named.get(column, column)}
+    if named["score"] == "score":
+        del named["score"]
+    table = Index(own.folder, own.parts, own.stored, added=own.added, named=named)
+    fingerprint, scored = pool.rankings[name]
+    origin = replace(pool.origin, scorer=pool.scorers[name])
+    write_facts(replace(pool, origin=origin, table=table, fingerprint=fingerprint, scored=scored))
+    return Pool.open(pool.path)
+
+
+def _with_column(table: Index, name: str, values: NDArray[np.generic]) -> Index:
+    """Add a column to an index, or replace an added one; the former files stay until the next build."""
+    numbers = [int(suffix.removeprefix(_ADDED)) for suffix in table.added.values()]
+    suffix = f"{_ADDED}{max(numbers, default=0) + 1}"
+    stretches = (values[start:stop] for start, stop in pairwise(table.starts.tolist()))
+    parts = add_column(table, name, suffix, stretches)
+    named = {each: of for each, of in table.named.items() if each != name}
+    return Index(table.folder, parts, table.stored, added=table.added | {name: suffix}, named=named)
 
 
 def expression_scores(pool: Pool, text: str) -> NDArray[np.float32]:
@@ -97,7 +116,7 @@ def expression_scores(pool: Pool, text: str) -> NDArray[np.float32]:
     """
     names = {name.removeprefix(SCORE_PREFIX): name for name in pool.columns if name.startswith(SCORE_PREFIX)}
     if not names and pool.scored:
-        names = {pool.origin.scorer.name if pool.origin.scorer else _FIRST: "score"}
+        names = {pool.origin.scorer.name if pool.origin.scorer else FIRST: "score"}
     frame = pd.DataFrame({name: pool.column(column).astype(np.float64) for name, column in names.items()})
     try:
         found = frame.eval(text, engine="python")
@@ -138,7 +157,8 @@ def set_subset(pool: Pool, name: str, uids: Path) -> Pool:
         )
     if not inside.any():
         raise ValueError(f"none of the {len(wanted):,} uids in {uids} is in {pool.path}")
-    _describe(pool, _with_column(pool, SUBSET_PREFIX + name, inside), pool.origin, pool.scorers)
+    table = _with_column(pool.table, SUBSET_PREFIX + name, inside)
+    write_facts(replace(pool, table=table, subsets={**pool.subsets, name: int(inside.sum())}))
     return Pool.open(pool.path)
 
 
@@ -146,14 +166,6 @@ def _as_bytes(content: bytes) -> pa.Array:
     """Return uids as an Arrow array, 16 bytes each."""
     size = _UID_DIGITS // 2
     return pa.Array.from_buffers(pa.binary(size), len(content) // size, [None, pa.py_buffer(content)])
-
-
-def _with_column(pool: Pool, name: str, values: NDArray[np.generic]) -> Iterator[pd.DataFrame]:
-    start = 0
-    for part in pool.parts():
-        part[name] = values[start : start + len(part)]
-        start += len(part)
-        yield part
 
 
 def column_scores(pool: Pool, column: str, metadata: Path | None = None) -> NDArray[np.float32]:
@@ -242,25 +254,28 @@ def rewrite_shards(pool: Pool, *, workers: int, report: Report) -> Pool:
         name for name in pool.columns if name.startswith((SCORE_PREFIX, SUBSET_PREFIX)) or name == "score"
     ]
     shutil.rmtree(new, ignore_errors=True)
-    scores = pd.concat(pool.parts(["hash", *carry]), ignore_index=True)
-    written = build_pool(new, Build(source=path, workers=workers, scores=scores), report)
-    describe_pool(new, written.parts(), pool.origin, pool.left_out_table(), pool.scorers)
+    with TemporaryDirectory(prefix=f".{path.name}.columns-", dir=path.parent) as folder:
+        columns = Path(folder) / "columns.parquet"
+        with pq.ParquetWriter(columns, pa.Schema.from_pandas(next(pool.parts(["hash", *carry])))) as writer:
+            for part in pool.parts(["hash", *carry]):
+                writer.write_table(pa.Table.from_pandas(part, writer.schema, preserve_index=False))
+        written = build_pool(new, Build(source=path, workers=workers, scores=columns), report)
+    for file in pool.left_out_files:
+        shutil.copy(path / file, new / file)
+    write_facts(
+        replace(
+            written,
+            origin=pool.origin,
+            scorers=pool.scorers,
+            left_out=pool.left_out,
+            left_out_files=pool.left_out_files,
+            subsets={name: _count(written, SUBSET_PREFIX + name) for name in pool.subsets},
+        )
+    )
+    shutil.rmtree(path / VERSIONS, ignore_errors=True)  # of the shards that are replaced
     commit_files(new, path)
     return Pool.open(path)
 
 
-def _describe(
-    pool: Pool, index: Iterable[pd.DataFrame], origin: Origin, scorers: Mapping[str, Scorer]
-) -> None:
-    left_out = pool.left_out_table()
-    sizes = pool.shards if SHARDS_AT in origin.provenance else None
-    describe_pool(
-        pool.path,
-        index,
-        origin,
-        left_out,
-        scorers,
-        shards=pool.shards,
-        sizes=sizes,
-        unranked=pool.unranked,
-    )
+def _count(pool: Pool, column: str) -> int:
+    return sum(int(np.count_nonzero(chunk)) for chunk in pool.table.chunks(column))

@@ -1,26 +1,21 @@
-"""First half of building a pool: find, check and hash every pair, into one file per part.
-
-Memory holds only numbers of all pairs, some tens of bytes per pair; everything else is read by part.
-"""
+"""First step of building a pool: find, check and hash every pair, into one table per part."""
 
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from PIL import Image
 
 from runners.data.build.source import Columns, Part, pairs_of
-from runners.data.evaluation.look import ALIKE, SAME, Known, Thumbnail, file_hash, look_of
+from runners.data.evaluation.look import Thumbnail, file_hash, look_of
 from runners.data.pool.damage import Damage
 from runners.data.pool.index import frame_of
 from runners.host.files import new_file
@@ -28,32 +23,8 @@ from runners.host.files import new_file
 Report = Callable[[str, int, int, int], None]
 """Called with the task, the number of finished parts, the total, and the number of pairs just processed."""
 
-_OF_SCAN = ["image_hash", "pixels", "thumbnail"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Scanned:
-    """All pairs of a source, and the samples that were left out.
-
-    Attributes:
-        files: Tables of the pairs, part by part in the order of the source: the index's columns without bins,
-            and ``kind`` and ``facts`` (JSON).
-        kept: Mask of the rows of each table that are pairs of the pool.
-        hash: Hash of each kept pair, uint64.
-        score: Score of each kept pair, float32.
-        left_out: Shard, key and reason of samples that are not pairs, duplicates, or in an evaluation set.
-    """
-
-    files: Sequence[Path]
-    kept: Sequence[NDArray[np.bool_]]
-    hash: NDArray[np.uint64]
-    score: NDArray[np.float32]
-    left_out: pd.DataFrame
-
-    def parts(self) -> Iterator[pd.DataFrame]:
-        """Yield the kept pairs, part by part."""
-        for file, kept in zip(self.files, self.kept, strict=True):
-            yield pd.read_parquet(file).drop(columns=_OF_SCAN)[kept].reset_index(drop=True)
+OF_SCAN = ["image_hash", "pixels", "thumbnail"]
+"""Columns of the tables that serve to find duplicates and images of evaluation sets."""
 
 
 def scan(  # noqa: PLR0913 - independent options
@@ -61,54 +32,28 @@ def scan(  # noqa: PLR0913 - independent options
     columns: Columns,
     folder: Path,
     *,
-    known: Known | None = None,
+    looking: bool,
     workers: int,
     report: Report,
-) -> Scanned:
+) -> list[Path]:
     """Read a source's parts in parallel; parts that were read before are not read again.
 
     Args:
         parts: Parts of the source.
         columns: Names of the columns or fields.
         folder: Folder for the tables of the parts.
-        known: Images of evaluation sets to leave out: identical files, identical pixels, and nearly identical
-            thumbnails.
+        looking: True to make thumbnails, for comparison with evaluation sets.
         workers: Number of processes.
         report: Called after each part.
 
     Returns:
-        Pairs in the order of the source. Of exact duplicates (image and caption) the first is kept.
+        A table for each part, in the order of the source: the columns of the index, those of `OF_SCAN`,
+        ``kind`` and ``facts`` (JSON).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    task = partial(_scan_part, parts, columns, folder, known is not None)
+    task = partial(_scan_part, parts, columns, folder, looking)
     run(task, range(len(parts)), workers, partial(report, "reading"), lambda number: parts[number].name)
-    files = [folder / f"{number:06d}.parquet" for number in range(len(parts))]
-    numbers = pd.concat(
-        [pd.read_parquet(file, columns=["hash", "image_hash", "score"]) for file in files], ignore_index=True
-    )
-    out = np.zeros(len(numbers), np.int8)  # index into `reasons`
-    reasons = ("", "duplicate", ALIKE, SAME)
-    # By the whole pair's hash and the image's: 128 bits make a false duplicate negligible.
-    out[numbers.duplicated(["hash", "image_hash"]).to_numpy()] = 1
-    left_out, kept, start = [], [], 0
-    for file in files:
-        what = pd.read_parquet(file, columns=["shard", "key", *_OF_SCAN])
-        mine = out[start : start + len(what)]
-        if known is not None:
-            found = known.reasons(what["image_hash"].to_numpy(), what["pixels"].to_numpy(), what["thumbnail"])
-            for place, reason in enumerate(reasons[2:], 2):
-                mine[found == reason] = place
-        told = what[["shard", "key"]].assign(reason=np.array(reasons, object)[mine])
-        left_out += [_left_out(file), told[mine > 0]]
-        kept.append(mine == 0)
-        start += len(what)
-    return Scanned(
-        files=files,
-        kept=kept,
-        hash=numbers["hash"].to_numpy()[out == 0],
-        score=numbers["score"].to_numpy()[out == 0],
-        left_out=pd.concat(left_out, ignore_index=True).astype("str"),
-    )
+    return [folder / f"{number:06d}.parquet" for number in range(len(parts))]
 
 
 def run(
@@ -230,6 +175,7 @@ def _json(facts: Mapping[str, object]) -> str:
         return "{}"
 
 
-def _left_out(file: Path) -> pd.DataFrame:
+def damage_of(file: Path) -> pd.DataFrame:
+    """Return shard, key and reason of the samples of a part that are not pairs."""
     lines = file.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
     return pd.DataFrame(map(json.loads, lines), columns=["shard", "key", "reason"], dtype="str")

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runners.data.build.in_place import SCORE_FIELD
-from runners.data.pool.damage import damage_table
+from runners.data.index.writing import write_parts
 from runners.data.pool.describe import describe_pool
-from runners.data.pool.index import bins_of, index_of
+from runners.data.pool.index import bins_of, frame_of
 from runners.data.pool.pool import Origin, Pool
 from runners.data.pool.shards import PairEntry, close_shard, content_hash, encode_image, write_sample
 from runners.host.files import new_folder
@@ -88,7 +88,7 @@ def fill_pool(folder: Path, pairs: PairSource, scores: NDArray[np.float32] | Non
                 place = f"{len(entries):09d}"
                 entries.append(_write_pair(file, shard, place, pairs[row], float(scores[row])))
             close_shard(file)
-    describe_pool(folder, [index_of(entries)], origin, damage_table([]))
+    describe_pool(folder, write_parts(folder, [frame_of(entries)]), origin)
 
 
 def _hash(pair: ImageText) -> int:

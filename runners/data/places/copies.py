@@ -9,13 +9,18 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 
+from runners.host.faults import patiently
 from runners.host.files import locked, new_folder
 from runners.host.storage import Storage
 
 SHARDS_AT = "shards_at"
 """Field of a pool's provenance with the URL of its shards, if they are not in its folder."""
 
+INDEX = "index/"
+"""Folder of the parts of a pool's index, below the pool."""
+
 _COPIED = ".copied.json"
+_PATIENCE_S = 600.0  # as with shards
 
 
 def is_url(text: str) -> bool:
@@ -32,6 +37,8 @@ def copy_name(url: str) -> str:
 def copy_pool(url: str, folder: Path) -> Path:
     """Copy a pool's description and evaluation sets; its shards stay below the URL.
 
+    The parts of the index are fetched when they are read (`fetched`).
+
     Raises:
         ValueError: The URL can't be read, or holds no pool that has an index.
     """
@@ -46,7 +53,7 @@ def copy_pool(url: str, folder: Path) -> Path:
     small = {
         name: size
         for name, size in found.items()
-        if not name.lower().endswith(".tar") or name.startswith("evaluation/")
+        if name.startswith("evaluation/") or (not name.lower().endswith(".tar") and not _is_part(name))
     }
     facts["provenance"] = {SHARDS_AT: url.rstrip("/")} | facts.get("provenance", {})
     return _copied(storage, folder, small, json.dumps(facts, indent=2, sort_keys=True) + "\n")
@@ -75,6 +82,35 @@ def listed(what: str, url: str) -> Mapping[str, int]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{what} {url} can't be read: {error}") from error
     return {name: size for name, size in found.items() if not name.startswith(".") and "/." not in name}
+
+
+def fetched(path: Path, url: str, name: str) -> Path:
+    """Return a file of a pool's index; from below the URL, if the folder lacks it and there is one.
+
+    Raises:
+        OSError: The file is nowhere, or the place is still unreachable after ten minutes.
+    """
+    if path.exists() or not url:
+        return path
+    path.parent.mkdir(exist_ok=True)
+    with locked(path.with_name(f".{path.name}.lock")):
+        if not path.exists():
+            storage = Storage(url)
+
+            def get() -> FileNotFoundError | None:
+                try:
+                    storage.get({path.name: storage.size(name)}, name.rpartition("/")[0], path.parent)
+                except FileNotFoundError as error:
+                    return error
+                return None
+
+            if missing := patiently(get, patience_s=_PATIENCE_S):
+                raise missing
+    return path
+
+
+def _is_part(name: str) -> bool:
+    return name.startswith(INDEX) and not name.startswith(f"{INDEX}manifest-")
 
 
 def _copied(storage: Storage, folder: Path, sizes: Mapping[str, int], pool_facts: str) -> Path:

@@ -1,6 +1,7 @@
 """Interface of the places that a pool's shards can be in, and the place in a folder."""
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -81,7 +82,8 @@ class FolderPlace:
 
     def sizes(self, shards: Sequence[str]) -> Mapping[str, int]:
         """Return the bytes of each shard; -1 if there is none, or it is not a regular file."""
-        return {shard: size_of(self._folder / shard) for shard in shards}
+        folder = str(self._folder)  # a Path for each of some 100,000 shards would take most of the time
+        return {shard: size_of(os.path.join(folder, shard)) for shard in shards}  # noqa: PTH118
 
     def versions(self, shards: Sequence[str]) -> list[int]:
         """Return the time of each shard's last change in nanoseconds; 0 if it is missing."""
@@ -110,9 +112,13 @@ class FolderPlace:
                     os.close(file)
 
 
-def size_of(path: Path) -> int:
+def size_of(path: Path | str) -> int:
     """Return a file's bytes; -1 if there is none, or it is not a regular file."""
-    return path.stat().st_size if path.is_file() else -1
+    try:
+        facts = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return -1
+    return facts.st_size if stat.S_ISREG(facts.st_mode) else -1
 
 
 def _reader(file: int) -> Read:

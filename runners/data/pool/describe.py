@@ -1,9 +1,13 @@
-"""Description files of a pool: the index, the vocabulary, left-out samples, ``pool.json``."""
+"""Description of a pool: the manifest of its index, the vocabulary, left-out samples, ``pool.json``.
+
+``pool.json`` is replaced last and names all other files, which no later description changes: a process that
+is killed leaves the pool as it was, or as it shall be.
+"""
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -12,130 +16,181 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from runners.data.index.merge import most_frequent
+from runners.data.index.parts import Index, Part
+from runners.data.index.selection import SCORE_PREFIX, bins, count_scored
+from runners.data.index.writing import UNKNOWN, VERSIONS, read_part, write_manifest, write_words
 from runners.data.places.place import FolderPlace
-from runners.data.pool.index import bins_of, vocabulary_of_counts
-from runners.data.pool.pool import FORMAT, Origin, Scorer
-from runners.data.pool.subset import SCORE_PREFIX
-from runners.data.pool.words import split_words
-from runners.host.files import new_files
+from runners.data.pool.damage import damage_table
+from runners.data.pool.index import VOCABULARY_LIMIT
+from runners.data.pool.pool import FORMAT, Origin, Pool
+from runners.host.files import new_file
 
 _RANGE = r"bytes [\d,]+ to [\d,]+ (are \w+)"
-
-# Small groups, so that reading a window of a large pool reads little else.
-_ROWS_PER_GROUP = 16_384
 
 
 def describe_pool(  # noqa: PLR0913 - the parts of a description
     folder: Path,
-    parts: Iterable[pd.DataFrame],
+    files: Sequence[str],
     origin: Origin,
-    left_out: pd.DataFrame,
-    scorers: Mapping[str, Scorer] | None = None,
+    left_out: Iterable[pd.DataFrame] = (),
     *,
     shards: Iterable[str] = (),
     sizes: Mapping[str, int] | None = None,
-    unranked: str = "",
+    before: Pool | None = None,
 ) -> None:
-    """Write all description files atomically; they replace the former ones.
+    """Describe a new pool, or a new version of one, whose parts have been written.
 
     Args:
         folder: The pool's folder.
-        parts: The index in its order, in parts that fit into memory.
+        files: The new parts of the index, in order.
         origin: Origin to record.
-        left_out: Samples that are not pairs: shard, key and reason.
-        scorers: Name → scorer of each score that has a column of its own.
+        left_out: Samples that are not pairs, in tables of shard, key and reason.
         shards: Shards that were read, including those without pairs; the others follow from the index.
         sizes: Shard → its bytes, of shards that are not in the folder.
-        unranked: Fingerprint of the same pairs in the same order before they got further scores.
+        before: The version to which the parts are added; its facts are kept in ``versions/``.
     """
-    words, known = Counter[str](), dict.fromkeys(shards)
-    ranks: dict[str, list[np.ndarray]] = defaultdict(list)
-    with new_files(folder) as new:
-        writer = None
-        for part in _joined(parts):
-            table = pa.Table.from_pandas(part, writer and writer.schema, preserve_index=False)
-            writer = writer or pq.ParquetWriter(new / "index.parquet", table.schema)
-            writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
-            for caption in part["caption"]:
-                words.update(split_words(caption))
-            known |= dict.fromkeys(part["shard"].unique())
-            for name in (
-                "hash",
-                "score",
-                "bin",
-                *(each for each in map(str, part) if each.startswith(SCORE_PREFIX)),
-            ):
-                ranks[name].append(part[name].to_numpy())
-        assert writer is not None, "a pool has pairs"
-        writer.close()
-        fingerprint = _fingerprint(ranks["hash"], ranks["score"], ranks["bin"])
-        rankings = {
-            name.removeprefix(SCORE_PREFIX): {
-                "fingerprint": _fingerprint(ranks["hash"], scores, [_bins(scores, ranks["hash"])]),
-                "scored_pairs": _count_scored(scores),
-            }
-            for name, scores in ranks.items()
-            if name.startswith(SCORE_PREFIX)
-        }
-        if origin.scorer and origin.scorer.name not in rankings:
-            own = {"fingerprint": fingerprint, "scored_pairs": _count_scored(ranks["score"])}
-            rankings[origin.scorer.name] = own
-        if len(left_out):
-            left_out.to_parquet(new / "left-out.parquet", index=False)
-        else:
-            (folder / "left-out.parquet").unlink(missing_ok=True)
-        vocabulary = "".join(f"{word}\n" for word in vocabulary_of_counts(words))
-        (new / "vocabulary.txt").write_text(vocabulary, encoding="utf-8")
-        scored = _count_scored(ranks["score"])
-        facts = {
-            "format": FORMAT,
-            **asdict(origin),
-            "count": sum(map(len, ranks["hash"])),
-            "scored": scored > 0,
-            "scored_pairs": scored,
-            "fingerprint": fingerprint,
-            "unranked": unranked or fingerprint,
-            "rankings": rankings,
-            "left_out": {
-                # Ranges of bytes differ, but are the same kind of damage.
-                str(reason): int(count)
-                for reason, count in left_out["reason"]
-                .str.replace(_RANGE, r"\1", regex=True)
-                .value_counts()
-                .items()
-            },
-            "scorers": {name: asdict(scorer) for name, scorer in (scorers or {}).items()},
-            "shards": {shard: sizes[shard] for shard in known}
-            if sizes
-            else FolderPlace(folder).sizes(list(known)),
-        }
-        (new / "pool.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    found = [read_part(folder, file) for file in files]
+    old = before.table if before else None
+    parts = [*(old.parts if old else ()), *(part for part, _ in found)]
+    assert parts, "a pool has pairs"
+    table = Index(
+        folder,
+        _with_sizes(parts, list(shards), sizes or FolderPlace(folder).sizes),
+        old.stored if old else found[-1][1],
+        added=old.added if old else {},
+        named=old.named if old else {},
+    )
+    number = 1 + len(before.left_out_files) if before else 0
+    vocabulary = f"vocabulary-{number}.txt" if before else "vocabulary.txt"
+    words = most_frequent(_words(table), VOCABULARY_LIMIT)
+    with new_file(folder / vocabulary) as file:
+        file.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+    reasons = Counter(before.left_out if before else {})
+    name = f"left-out-{number}.parquet" if before else "left-out.parquet"
+    told = _write_left_out(folder / name, left_out, reasons)
+    scorers = before.scorers if before else {}
+    names = [column for column in table.columns if column.startswith(SCORE_PREFIX)]
+    fingerprint, *others = fingerprints(table, ["score", *names])
+    scored = {column: count_scored(table, column) for column in ("score", *names)}
+    rankings = {
+        column.removeprefix(SCORE_PREFIX): (found, scored[column])
+        for column, found in zip(names, others, strict=True)
+    }
+    if origin.scorer:
+        rankings.setdefault(origin.scorer.name, (fingerprint, scored["score"]))
+    if before:
+        (folder / VERSIONS).mkdir(exist_ok=True)
+        with new_file(folder / VERSIONS / f"{before.unranked}.json") as file:
+            file.write_bytes((folder / "pool.json").read_bytes())
+    write_facts(
+        Pool(
+            path=folder,
+            origin=origin,
+            count=table.count,
+            scored=scored["score"],
+            fingerprint=fingerprint,
+            unranked=fingerprint,
+            table=table,
+            vocabulary_file=vocabulary,
+            left_out_files=(*(before.left_out_files if before else ()), *((name,) if told else ())),
+            left_out=dict(reasons.most_common()),
+            scorers=scorers,
+            rankings=rankings,
+            subsets=before.subsets if before else {},
+        )
+    )
 
 
-def _fingerprint(*columns: Sequence[np.ndarray]) -> str:
-    """Hash content, score and position of every row: the same for the same pool at any location."""
-    digest = blake2b(digest_size=16)
-    for parts in columns:
-        for part in parts:
-            digest.update(np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()
+def write_facts(pool: Pool) -> None:
+    """Write a pool's manifest and ``pool.json``, which makes it the present version."""
+    facts = {
+        "format": FORMAT,
+        **asdict(pool.origin),
+        "count": pool.count,
+        "scored": pool.scored > 0,
+        "scored_pairs": pool.scored,
+        "fingerprint": pool.fingerprint,
+        "unranked": pool.unranked,
+        "rankings": {
+            name: {"fingerprint": fingerprint, "scored_pairs": scored}
+            for name, (fingerprint, scored) in pool.rankings.items()
+        },
+        "left_out": dict(pool.left_out),
+        "left_out_files": pool.left_out_files,
+        "scorers": {name: asdict(scorer) for name, scorer in pool.scorers.items()},
+        "subsets": dict(pool.subsets),
+        "vocabulary": pool.vocabulary_file,
+        "manifest": write_manifest(pool.path, pool.table.parts),
+        "columns": pool.table.stored,
+        "added": pool.table.added,
+        "named": pool.table.named,
+    }
+    with new_file(pool.path / "pool.json") as file:
+        file.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _bins(scores: Sequence[np.ndarray], hashes: Sequence[np.ndarray]) -> np.ndarray:
-    return bins_of(np.concatenate(scores).astype(np.float32), np.concatenate(hashes))
+def fingerprints(table: Index, columns: Sequence[str]) -> Iterator[str]:
+    """Yield a pool's fingerprint in the order of each of some columns of scores.
+
+    It is a hash of content, score and tenth of every row: the same for the same pool at any location.
+    """
+    content = blake2b(digest_size=16)
+    for chunk in table.chunks("hash"):
+        content.update(np.ascontiguousarray(chunk).tobytes())
+    for column in columns:
+        digest = content.copy()
+        for chunk in table.chunks(column):
+            digest.update(np.ascontiguousarray(chunk, np.float32).tobytes())
+        for tenths in bins(table, column):
+            digest.update(tenths.tobytes())
+        yield digest.hexdigest()
 
 
-def _count_scored(scores: Sequence[np.ndarray]) -> int:
-    return sum(int(np.isfinite(each).sum()) for each in scores)
+def _with_sizes(
+    parts: Sequence[Part],
+    shards: Sequence[str],
+    sizes: Mapping[str, int] | Callable[[Sequence[str]], Mapping[str, int]],
+) -> list[Part]:
+    """Return the parts with the sizes of their shards; the last one also has the shards without pairs."""
+    known = {shard for part in parts for shard in part.shards}
+    last = dict.fromkeys((shard for shard in shards if shard not in known), UNKNOWN)
+    parts = [*parts[:-1], replace(parts[-1], shards={**parts[-1].shards, **last})]
+    wanted = [shard for part in parts for shard, size in part.shards.items() if size == UNKNOWN]
+    found = sizes(wanted) if callable(sizes) else sizes
+    return [
+        replace(
+            part,
+            shards={shard: found[shard] if size == UNKNOWN else size for shard, size in part.shards.items()},
+        )
+        for part in parts
+    ]
 
 
-def _joined(parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """Join small parts until each fills a row group."""
-    waiting: list[pd.DataFrame] = []
-    for part in parts:
-        waiting.append(part)
-        if sum(map(len, waiting)) >= _ROWS_PER_GROUP:
-            yield pd.concat(waiting, ignore_index=True)
-            waiting.clear()
-    if waiting:
-        yield pd.concat(waiting, ignore_index=True)
+def _words(table: Index) -> list[Path]:
+    """Return the words of the parts' files, those of an index of one file after counting them."""
+    found = {}
+    for part in table.parts:
+        path = table.folder / part.file
+        found[path] = path.with_name(f"{path.name}.words.parquet")
+        if not found[path].exists():
+            write_words(
+                path,
+                (text for frame in table.frames(["caption"], file=part.file) for text in frame["caption"]),
+            )
+    return list(found.values())
+
+
+def _write_left_out(path: Path, tables: Iterable[pd.DataFrame], reasons: Counter[str]) -> bool:
+    """Write the samples that are not pairs, count them by reason, and return whether there are any."""
+    schema = pa.Schema.from_pandas(damage_table([]), preserve_index=False)
+    count = 0
+    with new_file(path) as partial, pq.ParquetWriter(partial, schema) as writer:
+        for table in tables:
+            writer.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))
+            # Ranges of bytes differ, but are the same kind of damage.
+            reasons.update(table["reason"].str.replace(_RANGE, r"\1", regex=True).tolist())
+            count += len(table)
+    if not count:
+        path.unlink()
+    return count > 0

@@ -1,4 +1,4 @@
-"""The index of a pool: one row per pair, ranked by quality."""
+"""The rows of a pool's index, and their order by quality, in memory."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from runners.data.index.selection import BINS
+from runners.data.index.words import split_words
 from runners.data.pool.shards import PairEntry
 from runners.data.pool.tokenizer import caption_tokens
-from runners.data.pool.words import split_words
 
-BINS = 10
 UNSCORED = -1
 VOCABULARY_LIMIT = 100_000
 
@@ -29,19 +29,11 @@ DTYPES = {
 }
 
 
-def index_of(entries: Iterable[PairEntry]) -> pd.DataFrame:
-    """Build the index: the columns of ``PairEntry``, ``tokens`` (int16) and ``bin`` (int8).
-
-    ``tokens`` is the caption's length in CLIP's byte-pair encoding, without start and end token. ``bin`` is
-    the decile by exact rank of the score, 0 for the best tenth; -1 for a pair without a score.
-    """
-    index = frame_of(entries)
-    index["bin"] = bins_of(index["score"].to_numpy(), index["hash"].to_numpy())
-    return index
-
-
 def frame_of(entries: Iterable[PairEntry]) -> pd.DataFrame:
-    """Build the index without bins."""
+    """Build the index: the columns of ``PairEntry``, and ``tokens`` (int16).
+
+    ``tokens`` is the caption's length in CLIP's byte-pair encoding, without start and end token.
+    """
     rows = list(entries)
     columns = {name: [getattr(row, name) for row in rows] for name in DTYPES}
     frame = pd.DataFrame({name: pd.Series(values, dtype=DTYPES[name]) for name, values in columns.items()})
@@ -54,7 +46,10 @@ def by_quality(score: NDArray[np.float32], content: NDArray[np.uint64]) -> NDArr
 
 
 def bins_of(score: NDArray[np.float32], content: NDArray[np.uint64]) -> NDArray[np.int8]:
-    """Return deciles by rank: rank ``r`` (from 0) of ``n`` is in bin ``10 r // n``; -1 without a score."""
+    """Return deciles by rank: rank ``r`` (from 0) of ``n`` is in bin ``10 r // n``; -1 without a score.
+
+    `runners.data.index.selection.bins` does the same for an index of any size.
+    """
     bins = np.empty(len(score), np.int8)
     bins[by_quality(score, content)] = np.arange(len(score)) * BINS // max(len(score), 1)
     bins[np.isnan(score)] = UNSCORED
@@ -63,9 +58,5 @@ def bins_of(score: NDArray[np.float32], content: NDArray[np.uint64]) -> NDArray[
 
 def vocabulary_of(captions: Iterable[str]) -> list[str]:
     """Return the captions' words by falling frequency, then alphabetically; at most 100,000."""
-    return vocabulary_of_counts(Counter(word for caption in captions for word in split_words(caption)))
-
-
-def vocabulary_of_counts(counts: Counter[str]) -> list[str]:
-    """Return ``vocabulary_of`` from the number of times each word occurs."""
+    counts = Counter(word for caption in captions for word in split_words(caption))
     return sorted(counts, key=lambda word: (-counts[word], word))[:VOCABULARY_LIMIT]

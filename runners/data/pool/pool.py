@@ -1,40 +1,53 @@
 """A pool of image-text pairs: webdataset tar shards with description files beside them.
 
     <pool>/shards/00000.tar …   as img2dataset writes them: <key>.png or .jpg, <key>.txt, <key>.json
-    <pool>/index.parquet        one row per pair, in the order of the shards (``runners.data.pool.index``)
+    <pool>/index/               one row per pair, in the order of the shards (``runners.data.index``)
     <pool>/vocabulary.txt       words by falling frequency, one per line
     <pool>/left-out.parquet     shard, key and reason of each sample that is not a pair; absent if none
     <pool>/pool.json            facts about the pool and its origin; written last: without it there is no pool
+    <pool>/versions/            pool.json as it was before later shards were taken up
+
+Pools of earlier versions have one file ``index.parquet``, which is read as it is.
 
 Existing shards are indexed in place, in their own order (`runners.data.build.in_place`);
 `runners.data.build.build_pool` and `runners.data.build.write` write new ones.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from budgets.cost.counted import machine_cache
+from budgets.quality import BY, score_of_quality
+from runners.data.index.parts import GROUPS_PER_PART, Index, Part
+from runners.data.index.selection import SUBSET_PREFIX, select
+from runners.data.index.subset import Subset
+from runners.data.index.writing import VERSIONS, read_manifest
 from runners.data.places.copies import SHARDS_AT
 from runners.data.places.piece_cache import piece_cache
 from runners.data.places.place import FolderPlace, Place
 from runners.data.places.url_place import UrlPlace
 from runners.data.pool.damage import DAMAGE_TOLERANCE, damage_table
-from runners.data.pool.subset import SUBSET_PREFIX
-from runners.host.files import finish_files
+from runners.data.pool.index import bins_of
+from runners.host.files import finish_files, locked
 
-FORMAT = 1
+FORMAT = 2
+FIRST = "first"
+"""Name of a score whose scorer is not known, once there are others."""
 
 _ROWS_IN_MEMORY = 2_000_000
-_GROUPS_KEPT = 40
+_SUBSETS_KEPT = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,12 +93,15 @@ class Pool:
         count: Number of pairs.
         scored: Number of pairs with a quality score.
         fingerprint: A hash of all pairs, scores and their order.
-        shards: Path below the folder → bytes of the shard.
+        table: The parts of the index.
+        vocabulary_file: Name of the file of the vocabulary.
+        left_out_files: Names of the tables of samples that are not pairs.
         left_out: Reason → number of samples that are not pairs.
         scorers: Name → scorer of each score with a column of its own; the one in ``origin`` ranks the pool.
         unranked: The fingerprint that the pool had before further scores, which do not change it.
         rankings: Name of a score → fingerprint that the pool has, and number of pairs with this score, when
             it ranks the pool.
+        subsets: Number of pairs in each named subset.
     """
 
     path: Path
@@ -93,11 +109,14 @@ class Pool:
     count: int
     scored: int
     fingerprint: str
-    shards: Mapping[str, int] = field(default_factory=dict)
+    table: Index
+    vocabulary_file: str = "vocabulary.txt"
+    left_out_files: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     unranked: str = ""
     rankings: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    subsets: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -105,13 +124,9 @@ class Pool:
         return self.origin.name
 
     @cached_property
-    def subsets(self) -> dict[str, int]:
-        """Number of pairs in each named subset."""
-        names = [column for column in self.columns if column.startswith(SUBSET_PREFIX)]
-        chosen = pq.read_table(self.index_file, columns=names) if names else None
-        return (
-            {name.removeprefix(SUBSET_PREFIX): int(np.sum(chosen[name])) for name in names} if chosen else {}
-        )
+    def shards(self) -> Mapping[str, int]:
+        """Path below the folder → bytes of the shard."""
+        return {shard: size for part in self.table.parts for shard, size in part.shards.items()}
 
     @cached_property
     def place(self) -> Place:
@@ -119,40 +134,34 @@ class Pool:
         url = self.origin.provenance.get(SHARDS_AT)
         return UrlPlace(url, self.shards, piece_cache()) if url else FolderPlace(self.path)
 
-    @property
-    def index_file(self) -> Path:
-        """Path of the index."""
-        return self.path / "index.parquet"
-
     @cached_property
     def index(self) -> pd.DataFrame:
-        """One row per pair: the columns of ``runners.data.pool.index``; for up to some million pairs."""
-        return pd.read_parquet(self.index_file)
+        """One row per pair, and ``bin``, its tenth; for up to some million pairs."""
+        frame = pd.concat(self.parts(), ignore_index=True)
+        return frame.assign(bin=bins_of(frame["score"].to_numpy(), frame["hash"].to_numpy()))
 
     def warm(self) -> None:
         """Read the index of a small pool now, so that forked processes share it."""
         if self.count <= _ROWS_IN_MEMORY:
             _ = self.index
 
-    @cached_property
+    @property
     def columns(self) -> tuple[str, ...]:
         """The index's columns."""
-        return tuple(self._file.schema_arrow.names)
+        return self.table.columns
 
     def column(self, name: str) -> NDArray[Any]:
         """Return a whole column of numbers."""
-        values: NDArray[Any] = pq.read_table(self.index_file, columns=[name])[name].to_numpy()
-        return values
+        return np.concatenate([*self.table.chunks(name)])
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """Yield the index, or some columns of it, row group by row group."""
-        for group in range(self._file.num_row_groups):
-            yield self._file.read_row_group(group, columns).to_pandas()
+        return self.table.frames(columns)
 
     def left_out_table(self) -> pd.DataFrame:
         """Return shard, key and reason of each sample that is not a pair."""
-        path = self.path / "left-out.parquet"
-        return pd.read_parquet(path) if path.exists() else damage_table([])
+        tables = [pd.read_parquet(self.path / name) for name in self.left_out_files]
+        return pd.concat(tables, ignore_index=True) if tables else damage_table([])
 
     def rows(self, rows: NDArray[np.int64], columns: Sequence[str], *, keep: bool = True) -> pd.DataFrame:
         """Return rows of the index in the requested order; of a large one, only their row groups are read.
@@ -165,48 +174,41 @@ class Pool:
         if self.count <= _ROWS_IN_MEMORY:
             frame: pd.DataFrame = self.index[list(columns)].iloc[rows]
             return frame
-        groups = np.searchsorted(self._group_starts, rows, "right") - 1
-        needed, which = np.unique(groups, return_inverse=True)
-        read = self._group if keep else self._read_group
-        parts = [read(int(group), tuple(columns)) for group in needed]
-        sizes = np.array([len(part) for part in parts])
-        inside = rows - self._group_starts[groups]
-        found: pd.DataFrame = pd.concat(parts).iloc[(np.cumsum(sizes) - sizes)[which] + inside]
-        return found
+        return self.table.rows(rows, columns, keep=keep)
 
-    @cached_property
-    def _group(self) -> Callable[[int, tuple[str, ...]], pd.DataFrame]:
-        """Reader of row groups with a cache: the batches of a window lie in the same few groups."""
-        return lru_cache(maxsize=_GROUPS_KEPT)(self._read_group)
-
-    def _read_group(self, group: int, columns: tuple[str, ...]) -> pd.DataFrame:
-        # Without threads: loader workers are forked, and Arrow's threads do not survive a fork.
-        frame: pd.DataFrame = self._file.read_row_group(group, list(columns), use_threads=False).to_pandas()
-        return frame
-
-    @cached_property
-    def _file(self) -> pq.ParquetFile:
-        return pq.ParquetFile(self.index_file, memory_map=True)
-
-    @cached_property
-    def _group_starts(self) -> NDArray[np.int64]:
-        facts = self._file.metadata
-        sizes = [facts.row_group(group).num_rows for group in range(facts.num_row_groups)]
-        return np.cumsum([0, *sizes[:-1]])
+    def subset(self, *, size: int | None, quality: str) -> Subset:
+        """Return a subset as `select` does; that of a large pool is kept on this machine for all trials."""
+        if self.origin.scorer and score_of_quality(quality) == self.origin.scorer.name:
+            quality = quality.partition(BY)[0]  # the score in force may have no column of its own
+        if self.count <= _ROWS_IN_MEMORY:
+            return select(self.table, size=size, quality=quality)
+        # Named subsets and scores may be replaced by others of the same name: their files then differ.
+        told = json.dumps(
+            [self.unranked, self.fingerprint, self.table.added, self.table.named, size, quality]
+        )
+        file = subsets_folder() / blake2b(told.encode(), digest_size=16).hexdigest()
+        with locked(file.with_name(f"{file.name}.lock")):
+            if not file.exists():
+                select(self.table, size=size, quality=quality).save(file)
+                _drop_unused(file.parent)
+            os.utime(file)
+            return Subset.load(file)
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
         """The captions' words by falling frequency, then alphabetically."""
-        return tuple((self.path / "vocabulary.txt").read_text(encoding="utf-8").split())
+        return tuple((self.path / self.vocabulary_file).read_text(encoding="utf-8").split())
 
     @classmethod
-    def open(cls, path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE) -> "Pool":
+    def open(cls, path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE, holding: str = "") -> "Pool":
         """Open a pool that has an index.
 
         Args:
             path: The pool's folder.
             tolerance: Share of the pairs that may lie in missing or changed shards; reading reports each of
                 them.
+            holding: Content id of the pairs of a trial; if the present version of the pool has other pairs
+                and an earlier one has these, the earlier version is opened.
 
         Raises:
             ValueError: The folder does not exist, is not a pool, or its files have changed.
@@ -215,53 +217,124 @@ class Pool:
         if not path.is_dir():
             raise ValueError(f"no such pool: {path} is not a folder")
         finish_files(path)
-        try:
-            facts = json.loads((path / "pool.json").read_text(encoding="utf-8"))
-            found = facts["format"]
-        except FileNotFoundError:
-            raise ValueError(f"{path} is not a pool: it has no pool.json") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path / 'pool.json'} does not describe a pool: {error!r}") from error
-        if found != FORMAT:
-            raise ValueError(f"{path} is a pool of format {found}; this version reads format {FORMAT}")
-        rows = pq.read_metadata(path / "index.parquet").num_rows
-        if rows != facts["count"]:
-            raise ValueError(f"{path / 'index.parquet'} has {rows} rows, pool.json says {facts['count']}")
-        scorer = Scorer(**facts["scorer"]) if facts["scorer"] else None
-        pool = cls(
-            path=path,
-            origin=Origin(name=facts["name"], scorer=scorer, provenance=facts["provenance"]),
-            count=rows,
-            # Pools of earlier versions record only whether there are scores.
-            scored=facts.get("scored_pairs", rows if facts["scored"] else 0),
-            fingerprint=facts["fingerprint"],
-            shards=facts["shards"],
-            left_out=facts["left_out"],
-            scorers={name: Scorer(**scorer) for name, scorer in facts.get("scorers", {}).items()},
-            # Pools of earlier versions know only the order in force.
-            unranked=facts.get("unranked", facts["fingerprint"]),
-            rankings={
-                name: (each["fingerprint"], each["scored_pairs"])
-                for name, each in facts.get("rankings", {}).items()
-            },
-        )
+        pool = _read(path, path / "pool.json")
+        if holding and holding not in pool.ids:
+            earlier = (_read(path, each) for each in sorted((path / VERSIONS).glob("*.json")))
+            pool = next((each for each in earlier if holding in each.ids), pool)
         _check_shards(pool, tolerance)
         return pool
+
+    @property
+    def ids(self) -> set[str]:
+        """Content ids of the pool's pairs, in the order of each of its scores."""
+        return {self.fingerprint, self.unranked, *(name for name, _ in self.rankings.values())}
+
+
+def _read(path: Path, file: Path) -> Pool:
+    """Read the facts of a pool, or of an earlier version of it."""
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        found = facts["format"]
+    except FileNotFoundError:
+        raise ValueError(f"{path} is not a pool: it has no pool.json") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} does not describe a pool: {error!r}") from error
+    if found not in {1, FORMAT}:
+        raise ValueError(f"{path} is a pool of format {found}; this version reads formats 1 and {FORMAT}")
+    table = _one_file(path, facts) if found == 1 else _in_parts(path, facts)
+    if table.count != facts["count"]:
+        raise ValueError(f"the index of {path} has {table.count} rows, {file.name} says {facts['count']}")
+    named = [name for name in table.columns if name.startswith(SUBSET_PREFIX)] if found == 1 else []
+    left_out = [each for each in ("left-out.parquet",) if found == 1 and (path / each).exists()]
+    scorer = Scorer(**facts["scorer"]) if facts["scorer"] else None
+    return Pool(
+        path=path,
+        origin=Origin(name=facts["name"], scorer=scorer, provenance=facts["provenance"]),
+        count=table.count,
+        # The earliest pools record only whether there are scores.
+        scored=facts.get("scored_pairs", table.count if facts["scored"] else 0),
+        fingerprint=facts["fingerprint"],
+        table=table,
+        vocabulary_file=facts.get("vocabulary", "vocabulary.txt"),
+        left_out_files=tuple(facts.get("left_out_files", left_out)),
+        left_out=facts["left_out"],
+        scorers={name: Scorer(**scorer) for name, scorer in facts.get("scorers", {}).items()},
+        # The earliest pools know only the order in force.
+        unranked=facts.get("unranked", facts["fingerprint"]),
+        rankings={
+            name: (each["fingerprint"], each["scored_pairs"])
+            for name, each in facts.get("rankings", {}).items()
+        },
+        subsets=facts.get(
+            "subsets",
+            {
+                name.removeprefix(SUBSET_PREFIX): sum(map(np.count_nonzero, table.chunks(name)))
+                for name in named
+            },
+        ),
+    )
+
+
+def _in_parts(path: Path, facts: Mapping[str, Any]) -> Index:
+    url = facts["provenance"].get(SHARDS_AT, "")
+    return Index(
+        path,
+        read_manifest(path / facts["manifest"]),
+        facts["columns"],
+        added=facts["added"],
+        named=facts["named"],
+        url=url,
+    )
+
+
+def _one_file(path: Path, facts: Mapping[str, Any]) -> Index:
+    """Return the index of a pool of format 1: its row groups, some at a time, as parts of one file."""
+    try:
+        file = pq.ParquetFile(path / "index.parquet")
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"the index of pool {path} can't be read: {error}") from error
+    rows = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+    columns = [name for name in file.schema_arrow.names if name != "bin"]
+    parts = [
+        Part(
+            file="index",
+            group_rows=tuple(rows[start : start + GROUPS_PER_PART]),
+            first_group=start,
+            shards={} if start else facts["shards"],
+        )
+        for start in range(0, len(rows), GROUPS_PER_PART)
+    ]
+    return Index(path, parts, columns)
+
+
+def subsets_folder() -> Path:
+    """Return this machine's folder with subsets of large pools."""
+    folder = machine_cache() / "subsets"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _drop_unused(folder: Path) -> None:
+    """Remove all but the subsets that were used last."""
+    files = [path for path in folder.iterdir() if path.suffix != ".lock"]
+    for path in sorted(files, key=lambda each: each.stat().st_mtime_ns)[:-_SUBSETS_KEPT]:
+        path.unlink(missing_ok=True)
 
 
 def _check_shards(pool: Pool, tolerance: float) -> None:
     """Raise ValueError if more pairs than tolerated lie in shards that have changed since indexing."""
     found = pool.place.sizes(list(pool.shards))
-    changed = [shard for shard, size in pool.shards.items() if found[shard] != size]
+    changed = {shard for shard, size in pool.shards.items() if found[shard] != size}
     if not changed:
         return
-    column = pq.read_table(pool.index_file, columns=["shard"])["shard"].value_counts()
-    pairs = {each["values"]: each["counts"] for each in column.to_pylist()}
-    lost = sum(pairs.get(shard, 0) for shard in changed)
+    lost = sum(
+        int(part["shard"].isin(changed).sum()) for part in pool.table.frames(["shard"], having=changed)
+    )
     if lost > tolerance * pool.count:
+        first = next(shard for shard in pool.shards if shard in changed)
         raise ValueError(
-            f"shard {pool.place.path(changed[0])} is missing or not as it was indexed "
-            f"({pool.shards[changed[0]]} bytes)"
+            f"shard {pool.place.path(first)} is missing or not as it was indexed "
+            f"({pool.shards[first]} bytes)"
             f"{f', and so are {len(changed) - 1} more' if len(changed) > 1 else ''}: {lost:,} of "
             f"{pool.count:,} pairs, more than the tolerated {tolerance:.2%}; "
             f"to index the folder as it is now, delete {pool.path / 'pool.json'}"

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from runners.data.index.subset import Subset
 from runners.data.places.place import Read, Wanted
 from runners.data.pool.damage import Damage
 from runners.data.pool.pictures import DecodeError, open_image, to_rgb
@@ -39,7 +40,7 @@ class Pairs:
 
 def read_pairs(
     pool: Pool,
-    subset: NDArray[np.int64],
+    subset: Subset | NDArray[np.int64],
     places: NDArray[np.int64],
     image_size: int,
     *,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runners.data.pool.words import split_words
+from runners.data.index.words import split_words
 
 BPE_VOCABULARY = 49408
 """Vocabulary size of CLIP's byte-pair encoding, which models of this size use."""

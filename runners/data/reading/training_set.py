@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from runners.data.index.subset import Subset
 from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import captions, in_shard_order, read_pairs
@@ -108,7 +109,7 @@ class StreamedSet:
     """
 
     pool: Pool
-    rows: NDArray[np.int64]
+    rows: Subset | NDArray[np.int64]
     image_size: int
     tokens: Tokens
     workers: int = 0
@@ -233,7 +234,7 @@ def _part(batch_size: int, rank: int, ranks: int) -> slice:
 
 def training_data(  # noqa: PLR0913 - independent options
     pool: Pool,
-    rows: NDArray[np.int64],
+    rows: Subset | NDArray[np.int64],
     image_size: int,
     tokens: Tokens,
     *,
@@ -272,6 +273,7 @@ def training_data(  # noqa: PLR0913 - independent options
             ranks=ranks,
             tolerance=tolerance,
         )
+    rows = rows[np.arange(len(rows))]
     shared = shared_images(pool, image_size, threads=threads)
     if shared is None:
         pairs = read_pairs(pool, rows, np.arange(len(rows)), image_size, threads=threads)

@@ -122,9 +122,9 @@ def _index_url(path: Path, url: str, options: Namespace) -> None:
 
     if not options.in_place:
         raise ValueError(f"--from {url} needs --in-place: the shards stay there, and {path} gets their index")
-    if (path / "pool.json").exists():
-        raise ValueError(f"{path} already exists; remove it or choose another path")
     if "pool.json" in listed("pool", url):
+        if (path / "pool.json").exists():
+            raise ValueError(f"{path} already exists; remove it or choose another path")
         copy_pool(url, path)
         return
     build = Build(

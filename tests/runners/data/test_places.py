@@ -278,9 +278,11 @@ def test_the_copy_of_a_pool_has_its_index_and_evaluation_sets_and_follows_it(
     found = Pool.open(copy_pool(url, copy))
     assert (found.fingerprint, found.origin.provenance[SHARDS_AT]) == (pool.fingerprint, url)
     assert not (copy / "shards").exists()
+    assert not list(copy.glob("index/0*")), "parts of the index are fetched when they are read"
     assert (copy / "evaluation" / "held-out" / "test" / "0.tar").exists()
     rows = np.arange(pool.count)
     assert np.array_equal(read_images(found, rows, 32), read_images(pool, rows, 32))
+    assert [path.name for path in copy.glob("index/0*")] == ["00000.parquet"]
 
     (copy / "vocabulary.txt").unlink()
     copy_pool(url, copy)

@@ -16,7 +16,6 @@ from runners.data.build.write import write_pool
 from runners.data.pool.pool import Origin, Pool
 from runners.data.pool.reader import captions, read_images
 from runners.data.pool.shards import content_hash
-from runners.data.pool.subset import rows_of
 from runners.embedded.embedded_pool import TrainingPairs
 
 Sample = tuple[str, dict[str, bytes]]
@@ -69,7 +68,7 @@ def test_folder_of_shards_is_indexed_in_place_on_opening(folder: Path) -> None:
 
 def test_an_indexed_folder_reads_like_any_pool(folder: Path) -> None:
     pool = open_pool(folder)
-    best = rows_of(pool.index, size=None, quality="top20")
+    best = pool.subset(size=None, quality="top20").rows()
     assert best.tolist() == [8, 9]
     assert captions(pool, best) == ["Number 8!", "Number 9!"]
     red = read_images(pool, best, 24)[:, 0].mean(axis=(1, 2))
@@ -78,9 +77,9 @@ def test_an_indexed_folder_reads_like_any_pool(folder: Path) -> None:
 
 def test_opening_again_does_not_index_again(folder: Path) -> None:
     open_pool(folder)
-    stamp = (folder / "index.parquet").stat().st_mtime_ns
+    stamp = (folder / "index/00000.parquet").stat().st_mtime_ns
     open_pool(folder)
-    assert (folder / "index.parquet").stat().st_mtime_ns == stamp
+    assert (folder / "index/00000.parquet").stat().st_mtime_ns == stamp
     assert not [path for path in folder.iterdir() if "partial" in path.name]
 
 
@@ -96,9 +95,9 @@ def test_without_scores_only_quality_all_is_offered(tmp_path: Path) -> None:
     pool = open_pool(tmp_path)
     assert not pool.scored
     assert set(pool.index["bin"]) == {-1}
-    assert len(rows_of(pool.index, size=None, quality="all")) == 5
+    assert len(pool.subset(size=None, quality="all")) == 5
     with pytest.raises(ValueError, match=r"'top20' needs scores, but 0 of the pool's 5 pairs have one"):
-        rows_of(pool.index, size=1, quality="top20")
+        pool.subset(size=1, quality="top20")
 
 
 def test_a_pool_knows_how_many_of_its_pairs_have_a_score(tmp_path: Path) -> None:
@@ -220,5 +219,5 @@ def test_a_pool_of_another_format_says_which(folder: Path) -> None:
     open_pool(folder)
     facts = json.loads((folder / "pool.json").read_text(encoding="utf-8"))
     (folder / "pool.json").write_text(json.dumps(facts | {"format": 99}), encoding="utf-8")
-    with pytest.raises(ValueError, match="a pool of format 99; this version reads format 1"):
+    with pytest.raises(ValueError, match="a pool of format 99; this version reads formats 1 and 2"):
         open_pool(folder)

@@ -1,15 +1,15 @@
 """Subsets by size and quality have the exact size, are nested, and do not depend on the order of rows."""
 
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from budgets.quality import available, quality_percent
+from runners.data.index.selection import bins, select
 from runners.data.pool.index import bins_of
-from runners.data.pool.subset import rows_in, rows_of
+from tests.runners.data.indexed import in_one_file, in_parts, rows_of
 
 COUNT = 1037
 
@@ -79,12 +79,11 @@ def test_a_subset_does_not_depend_on_the_order_of_rows(index: pd.DataFrame) -> N
 
 @pytest.mark.parametrize("quality", ["top1", "top37", "top80", "all"])
 @pytest.mark.parametrize("size", [None, 1, 10])
-def test_an_index_on_disk_gives_the_same_subset_as_one_in_memory(
-    index: pd.DataFrame, tmp_path: Path, quality: str, size: int | None
+def test_an_index_in_one_file_gives_the_same_subset_as_one_in_parts(
+    index: pd.DataFrame, quality: str, size: int | None
 ) -> None:
     index = index.assign(score=index["score"].where(index["score"] > 4))  # without one: about a sixth
-    index.to_parquet(tmp_path / "index.parquet", row_group_size=100)
-    rows = rows_in(tmp_path / "index.parquet", size=size, quality=quality)
+    rows = select(in_one_file(index), size=size, quality=quality).rows()
     assert np.array_equal(rows, rows_of(index, size=size, quality=quality))
 
 
@@ -109,10 +108,11 @@ def test_a_named_subset_is_a_quality_of_its_own(index: pd.DataFrame) -> None:
 
 
 def test_deciles_are_the_bins_of_the_index(index: pd.DataFrame) -> None:
-    bins = bins_of(index["score"].to_numpy(), index["hash"].to_numpy())
+    by_rank = bins_of(index["score"].to_numpy(), index["hash"].to_numpy())
+    assert np.array_equal(np.concatenate([*bins(in_parts(index), "score")]), by_rank)
     for tenths in range(1, 10):
         rows = rows_of(index, size=None, quality=f"top{10 * tenths}")
-        assert np.array_equal(np.flatnonzero(bins < tenths), rows)
+        assert np.array_equal(np.flatnonzero(by_rank < tenths), rows)
 
 
 def test_pairs_without_a_score_are_never_among_the_best(index: pd.DataFrame) -> None:

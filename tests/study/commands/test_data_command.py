@@ -26,7 +26,6 @@ from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_images
 from runners.data.pool.samples import read_samples
 from runners.data.pool.shards import close_shard, write_sample
-from runners.data.pool.subset import rows_in
 from runners.host.storage import Storage
 from runners.trials.trial import run_trial
 from runners.trials.trial_setup import TrialJob
@@ -188,7 +187,7 @@ def test_rebuilt_shards_leave_out_images_of_evaluation_sets(user: Path, run: Run
     uids = sorted(int(uid, 16) for uid in Pool.open(user / "pools" / "web").index["uid"])[:25]
     np.save(user / "subset.npy", np.array([(0, uid) for uid in uids], np.dtype("u8,u8")))
     assert "named subset basic: 25 pairs" in run(command("subset.npy"))
-    rows = rows_in(user / "pools" / "web" / "index.parquet", size=None, quality="basic")
+    rows = Pool.open(user / "pools" / "web").subset(size=None, quality="basic").rows()
     found = Pool.open(user / "pools" / "web").index["uid"].iloc[rows]
     assert sorted(int(uid, 16) for uid in found) == uids
 
@@ -221,7 +220,7 @@ def test_shards_in_a_bucket_are_indexed_scored_and_shown(
         assert theirs.shards == {"00000.tar": built.shards["shards/00000.tar"]}
         assert sorted(theirs.index["hash"]) == sorted(built.index["hash"])
         assert sorted(path.name for path in theirs.path.iterdir()) == [
-            "index.parquet",
+            "index",
             "pool.json",
             "vocabulary.txt",
         ]
@@ -258,7 +257,7 @@ def write_retrieval_set(folder: Path, shard: Path) -> None:
 def test_a_stopped_build_continues_and_gives_the_same_bytes(user: Path, run: Run) -> None:
     run(command("--from icons.csv"))
     whole = (user / "pools" / "icons" / "shards" / "00000.tar").read_bytes()
-    index = (user / "pools" / "icons" / "index.parquet").read_bytes()
+    index = (user / "pools" / "icons" / "index/00000.parquet").read_bytes()
     shutil.rmtree(user / "pools")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("runners.data.build.build_pool.write_sample", _stop)
@@ -271,7 +270,7 @@ def test_a_stopped_build_continues_and_gives_the_same_bytes(user: Path, run: Run
         patch.setattr("runners.data.build.scan.pairs_of", _stop)  # what was read is not read again
         run(command("--from icons.csv"))
     assert (user / "pools" / "icons" / "shards" / "00000.tar").read_bytes() == whole
-    assert (user / "pools" / "icons" / "index.parquet").read_bytes() == index
+    assert (user / "pools" / "icons" / "index/00000.parquet").read_bytes() == index
 
 
 def test_a_build_that_is_killed_again_and_again_ends_with_the_same_bytes(user: Path, run: Run) -> None:
@@ -350,7 +349,7 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
         ValueError, match=r"1 tars in .*pools/icons are not in its index, the first is late\.tar"
     ):
         plan_study(told)
-    assert "late.tar; to index the folder as it is now, delete" in run(command("data info"))
+    assert "late.tar; `python -m study data build pools/icons --in-place` takes" in run(command("data info"))
     late.unlink()
     trial = plan.trials[0]
     job = TrialJob(
@@ -370,7 +369,7 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
     assert not (user / "trial" / "damage.jsonl").exists()
 
     pool = Pool.open(told.pool)
-    row = pool.index.iloc[rows_in(pool.index_file, size=None, quality="top40")[7]]
+    row = pool.index.iloc[pool.subset(size=None, quality="top40").rows()[7]]
     content = bytearray((pool.path / row["shard"]).read_bytes())
     content[row["offset"] + row["length"] // 2] ^= 1
     (pool.path / row["shard"]).write_bytes(content)

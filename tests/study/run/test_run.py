@@ -236,7 +236,7 @@ def test_a_trial_that_fails_by_itself_is_reported_and_the_others_finish(pool: Pa
     run(declaration, tmp_path, *WITHOUT_RAY)
     shard = next((copy / "shards").glob("*.tar"))
     content = bytearray(shard.read_bytes())
-    index = pd.read_parquet(copy / "index.parquet")
+    index = pd.read_parquet(copy / "index" / "00000.parquet")
     for offset in index["offset"]:
         content[offset : offset + 8] = b"no image"
     shard.write_bytes(content)

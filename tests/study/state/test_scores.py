@@ -10,7 +10,6 @@ import pytest
 from runners.data.build import in_place
 from runners.data.build.rescore import set_score, use_score
 from runners.data.pool.pool import Pool, Scorer, tree_name
-from runners.data.pool.subset import rows_in
 from study.declare.load import load_declaration
 from study.state.study import find_study, plan_study
 from tests.study.conftest import Run, write_declaration
@@ -32,7 +31,7 @@ def ids(pool: Path, folder: Path, *qualities: str) -> dict[str, str]:
 
 def test_a_further_score_keeps_the_ids_of_trials_on_the_same_pairs(scored: Pool, tmp_path: Path) -> None:
     before = ids(scored.path, tmp_path, "all", "top50")
-    best = rows_in(scored.index_file, size=None, quality="top50")
+    best = scored.subset(size=None, quality="top50").rows()
     other = np.random.default_rng(0).normal(size=scored.count).astype(np.float32)
 
     second = set_score(scored, other, Scorer(name="other"))
@@ -46,9 +45,9 @@ def test_a_further_score_keeps_the_ids_of_trials_on_the_same_pairs(scored: Pool,
         "first": (scored.fingerprint, scored.count),
         "other": (second.fingerprint, scored.count),
     }
-    assert np.array_equal(rows_in(second.index_file, size=None, quality="top50 by first"), best)
-    by_other = rows_in(second.index_file, size=None, quality="top50 by other")
-    assert np.array_equal(by_other, rows_in(second.index_file, size=None, quality="top50"))
+    assert np.array_equal(second.subset(size=None, quality="top50 by first").rows(), best)
+    by_other = second.subset(size=None, quality="top50 by other").rows()
+    assert np.array_equal(by_other, second.subset(size=None, quality="top50").rows())
     assert other[by_other].min() > np.delete(other, by_other).max()
 
     again = use_score(second, "first")

@@ -1,0 +1,157 @@
+"""Passes over all pairs of a build that need more than one part at a time, by DuckDB.
+
+DuckDB holds at most a gigabyte in memory and the rest in files of a working folder.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from runners.data.index.parts import Index
+from runners.data.index.ranks import UNSCORED, score_of
+from runners.data.index.selection import tenths
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+# ruff: noqa: S608 - no text of SQL comes from outside: paths and names are quoted
+_MEMORY = "1GB"
+_THREADS = 2  # each takes a part of the memory
+
+
+def find_duplicates(files: Sequence[Path], known: Sequence[Path], target: Path) -> None:
+    """Write ``part`` and ``row`` of each pair that repeats an earlier one, in their order.
+
+    Args:
+        files: Tables of pairs with ``hash`` and ``image_hash``; a part is a position in this list. By the
+            whole pair's hash and the image's: 128 bits make a false duplicate negligible.
+        known: Tables of pairs with ``hash``, which come before all of them.
+        target: Parquet file to write.
+    """
+    found = """
+        SELECT file_index AS part, file_row_number AS row FROM (
+            SELECT file_index, file_row_number, row_number() OVER (
+                PARTITION BY hash, image_hash ORDER BY file_index, file_row_number
+            ) AS number FROM read_parquet($files)
+        ) WHERE number > 1
+    """
+    if known:
+        found += """
+            UNION SELECT file_index, file_row_number FROM read_parquet($files)
+            WHERE hash IN (SELECT hash FROM read_parquet($known))
+        """
+    told = {"files": _paths(files), "known": _paths(known)}
+    with _engine(target.parent) as engine:
+        engine.execute(
+            f"COPY ({found} ORDER BY part, row) TO {_text(target)} (FORMAT parquet)",
+            told if known else {"files": told["files"]},
+        )
+
+
+def most_frequent(files: Sequence[Path], most: int) -> list[str]:
+    """Return the words of several tables of ``word`` and ``count``, by falling count, then alphabetically.
+
+    Args:
+        files: The tables.
+        most: Number of words to return at most.
+    """
+    with _engine(files[0].parent) as engine:
+        found = engine.execute(
+            "SELECT word FROM read_parquet($files) GROUP BY word ORDER BY sum(count) DESC, word LIMIT $most",
+            {"files": _paths(files), "most": most},
+        ).fetchall()
+    return [word for (word,) in found]
+
+
+def join(files: Sequence[Path], columns: Path, target: Path) -> Path:
+    """Write several tables as one, with the columns of another table by ``hash``, which replace their own.
+
+    Args:
+        files: The tables.
+        columns: The other table; of rows with the same hash the first counts.
+        target: Parquet file to write.
+    """
+    names = [name for name in pq.read_schema(columns).names if name != "hash"]
+    own = [name for name in pq.read_schema(files[0]).names if name in names]
+    with _engine(target.parent) as engine:
+        engine.execute(
+            f"COPY (SELECT own.* EXCLUDE ({_quoted(own)}), other.* EXCLUDE (hash) "
+            "FROM read_parquet($files) AS own LEFT JOIN (SELECT DISTINCT ON (hash) * FROM "
+            f"read_parquet($columns) ORDER BY hash, file_row_number) AS other USING (hash) "
+            f"ORDER BY own.file_index, own.file_row_number) TO {_text(target)} (FORMAT parquet)",
+            {"files": _paths(files), "columns": _paths([columns])},
+        )
+    return target
+
+
+def in_order(files: Sequence[Path], order: str, folder: Path, rows: int) -> Iterator[pa.Table]:
+    """Yield the rows of several tables in an order, in tables of ``rows`` rows; the last may be shorter.
+
+    Args:
+        files: The tables.
+        order: SQL expressions over their columns; rows that are equal in them keep their order.
+        folder: Folder for temporary files.
+        rows: Number of rows of each table.
+    """
+    with TemporaryDirectory(prefix=".merge-", dir=folder) as temporary:
+        target = Path(temporary) / "sorted.parquet"
+        with _engine(folder) as engine:
+            engine.execute(
+                f"COPY (SELECT * FROM read_parquet($files) ORDER BY {order}, file_index, file_row_number) "
+                f"TO {_text(target)} (FORMAT parquet)",
+                {"files": _paths(files)},
+            )
+        waiting: list[pa.RecordBatch] = []
+        for batch in pq.ParquetFile(target).iter_batches(rows):
+            waiting.append(batch)
+            joined = pa.Table.from_batches(waiting)
+            if len(joined) >= rows:
+                yield joined.slice(0, rows)
+                waiting = joined.slice(rows).to_batches()
+        if waiting:
+            yield pa.Table.from_batches(waiting)
+
+
+def order_of_shards(index: Index) -> str:
+    """Return the order of a pool's shards (tenth of the score, hash) as SQL; pairs without score first."""
+    unscored = "coalesce(isnan(score), true)"
+    behind = []
+    for border in tenths(index, "score"):
+        score = f"{float(score_of(border.rank))!r}::FLOAT"
+        ties = "" if border.all_ties else f" OR (score = {score} AND hash > {border.hash})"
+        behind.append("0" if border.rank == UNSCORED else f"(score < {score}{ties})::INT")
+    return f"CASE WHEN {unscored} THEN -1 ELSE {' + '.join(['0', *behind])} END, hash"
+
+
+def _paths(files: Sequence[Path]) -> list[str]:
+    """Return paths for `read_parquet`, which would expand ``*``, ``?`` and ``[``."""
+    return [re.sub(r"([*?[])", r"[\1]", str(file)) for file in files]
+
+
+def _text(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join('"' + name.replace('"', '""') + '"' for name in names)
+
+
+@contextmanager
+def _engine(folder: Path) -> Iterator["DuckDBPyConnection"]:
+    """Context manager: a connection with a temporary folder below the given one."""
+    import duckdb  # noqa: PLC0415 - trials do not need it
+
+    with TemporaryDirectory(prefix=".merge-", dir=folder) as spilled:
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": _MEMORY,
+            "threads": _THREADS,
+            "temp_directory": spilled,
+        }
+        with duckdb.connect(config=settings) as engine:
+            yield engine

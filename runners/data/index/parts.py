@@ -1,0 +1,203 @@
+"""The parts of an index: parquet files, each with the pairs of a group of shards.
+
+A column that was added later, such as a further score, is a file of its own beside each part; what was
+written is never changed. Parts of a pool below a URL are fetched when they are first read.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from runners.data.index.ranks import Histogram, histogram_of_hashes, histogram_of_scores
+from runners.data.places.copies import fetched
+
+ROWS_PER_GROUP = 16_384
+"""Rows of a row group: small, so that reading a window of a large pool reads little else."""
+
+GROUPS_PER_PART = 64
+ROWS_PER_PART = GROUPS_PER_PART * ROWS_PER_GROUP
+"""Largest number of rows of a part."""
+
+_GROUPS_KEPT, _FILES_OPEN = 40, 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """A part of an index.
+
+    Attributes:
+        file: Its file below the pool's folder, without ``.parquet``.
+        group_rows: Rows of each row group.
+        first_group: Number of its first row group in the file; above 0 in an index of one file.
+        shards: Shard → its bytes, of the shards that its pairs lie in and of shards without pairs.
+        hashes: Histogram of the hashes, int64 (256,); None in an index of one file.
+        scores: Column of scores → its histogram.
+        added: Columns that were added to this part.
+    """
+
+    file: str
+    group_rows: Sequence[int]
+    first_group: int = 0
+    shards: Mapping[str, int] = field(default_factory=dict)
+    hashes: NDArray[np.int64] | None = None
+    scores: Mapping[str, Histogram] = field(default_factory=dict)
+    added: frozenset[str] = frozenset()
+
+    @property
+    def rows(self) -> int:
+        """Number of pairs."""
+        return sum(self.group_rows)
+
+
+class Index:
+    """The parts of a pool's index as one table.
+
+    Args:
+        folder: The pool's folder.
+        parts: The parts, in the order of the pairs.
+        columns: Names of the columns in the parts themselves.
+        added: Name of an added column → suffix of its files.
+        named: Further name of a column → its name in the files, such as ``score`` for the score in force.
+        url: URL that files are fetched from when the folder lacks them; or empty.
+
+    Attributes:
+        parts: As in the arguments.
+        added: As in the arguments.
+        named: As in the arguments.
+        stored: ``columns`` of the arguments.
+        columns: Names of all columns.
+        starts: First row of each part, and the number of pairs, int64 (parts + 1,).
+    """
+
+    def __init__(  # noqa: PLR0913 - what a manifest says
+        self,
+        folder: Path,
+        parts: Sequence[Part],
+        columns: Sequence[str],
+        *,
+        added: Mapping[str, str] | None = None,
+        named: Mapping[str, str] | None = None,
+        url: str = "",
+    ) -> None:
+        self.folder, self.parts, self._url = folder, parts, url
+        self.stored, self.added, self.named = tuple(columns), dict(added or {}), dict(named or {})
+        self.columns = tuple(dict.fromkeys([*columns, *self.named, *self.added]))
+        self.starts = np.cumsum([0, *(part.rows for part in parts)])
+        groups = [
+            (number, group) for number, part in enumerate(parts) for group in range(len(part.group_rows))
+        ]
+        self._groups = np.array(groups, np.int64).reshape(-1, 2)
+        self._group_starts = np.cumsum([0, *(rows for part in parts for rows in part.group_rows)])
+        self._file = lru_cache(maxsize=_FILES_OPEN)(self._open)
+        self._kept_group = lru_cache(maxsize=_GROUPS_KEPT)(self._frame)
+
+    @property
+    def count(self) -> int:
+        """Number of pairs."""
+        return int(self.starts[-1])
+
+    def read(self, part: Part, name: str) -> NDArray[Any]:
+        """Return a column of numbers of one part."""
+        column: NDArray[Any] = self._read(part, [name], range(len(part.group_rows)))[name].to_numpy()
+        return column
+
+    def chunks(self, name: str) -> Iterator[NDArray[Any]]:
+        """Yield a column of numbers part by part."""
+        for part in self.parts:
+            yield self.read(part, name)
+
+    def frames(
+        self, columns: Sequence[str] | None = None, *, file: str = "", having: Collection[str] = ()
+    ) -> Iterator[pd.DataFrame]:
+        """Yield the table, or some columns of it, row group by row group.
+
+        Args:
+            columns: The columns; None for all.
+            file: A file, to leave out parts that are not in it; empty for all.
+            having: Shards, to leave out parts that have none of them.
+        """
+        for part in self.parts:
+            if file and part.file != file:
+                continue
+            # An index of one file lists all shards with its first part.
+            if having and not part.first_group and part.shards.keys().isdisjoint(having):
+                continue
+            for group in range(len(part.group_rows)):
+                yield self._read(part, self.columns if columns is None else columns, [group]).to_pandas()
+
+    def score_histogram(self, part: Part, name: str) -> Histogram:
+        """Return the histogram of a part's scores."""
+        known = part.scores.get(self.named.get(name, name))
+        return histogram_of_scores(self.read(part, name)) if known is None else known
+
+    def hash_histogram(self, part: Part) -> NDArray[np.int64]:
+        """Return the histogram of a part's hashes, int64 (256,)."""
+        return histogram_of_hashes(self.read(part, "hash")) if part.hashes is None else part.hashes
+
+    def rows(self, rows: NDArray[np.int64], columns: Sequence[str], *, keep: bool) -> pd.DataFrame:
+        """Return rows in the requested order; only their row groups are read.
+
+        Args:
+            rows: The rows.
+            columns: The columns.
+            keep: False if these columns of the row groups are not soon needed again.
+        """
+        groups = np.searchsorted(self._group_starts, rows, "right") - 1
+        needed, which = np.unique(groups, return_inverse=True)
+        read = self._kept_group if keep else self._frame
+        frames = [read(int(group), tuple(columns)) for group in needed]
+        sizes = np.array([len(frame) for frame in frames])
+        inside = rows - self._group_starts[groups]
+        found: pd.DataFrame = pd.concat(frames).iloc[(np.cumsum(sizes) - sizes)[which] + inside]
+        return found
+
+    def _frame(self, group: int, columns: tuple[str, ...]) -> pd.DataFrame:
+        part, within = self._groups[group]
+        frame: pd.DataFrame = self._read(self.parts[part], columns, [int(within)]).to_pandas()
+        return frame
+
+    def _read(self, part: Part, columns: Sequence[str], groups: Sequence[int]) -> pa.Table:
+        """Read some row groups of a part; a column that was not added to it is empty."""
+        stored = {name: self.named.get(name, name) for name in columns}
+        own = [each for each in dict.fromkeys(stored.values()) if each not in self.added]
+        numbers = [part.first_group + group for group in groups]
+        found = self._read_file(f"{part.file}.parquet", numbers, own) if own else None
+        columns_found = {}
+        for name, each in stored.items():
+            if each in own:
+                assert found is not None
+                columns_found[name] = found[each]
+            elif each in part.added:
+                file = f"{part.file}.{self.added[each]}.parquet"
+                columns_found[name] = self._read_file(file, numbers, [each])[each]
+            else:
+                rows = sum(part.group_rows[group] for group in groups)
+                columns_found[name] = pa.array(np.full(rows, missing_of(each)))
+        return pa.table(columns_found, schema=None)
+
+    def _read_file(self, name: str, groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
+        try:
+            # Without threads: loader workers are forked, and Arrow's threads do not survive a fork.
+            return self._file(name).read_row_groups(groups, columns, use_threads=False)
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise ValueError(
+                f"{self.folder / name}, a part of the pool's index, is damaged ({error}); restore it, or "
+                f"index the pool again without {self.folder / 'pool.json'}"
+            ) from error
+
+    def _open(self, name: str) -> pq.ParquetFile:
+        path = fetched(self.folder / name, self._url, name)
+        return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+
+
+def missing_of(column: str) -> np.generic:
+    """Return the value of pairs that lack an added column: no score, or not in the subset."""
+    return np.bool_(False) if column.startswith("in:") else np.float32(np.nan)  # noqa: FBT003 - a value

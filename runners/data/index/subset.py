@@ -1,0 +1,136 @@
+"""A subset of a pool's rows: whole blocks where it has whole blocks, one bit a row elsewhere."""
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runners.host.files import new_file
+
+BLOCK = 65_536
+"""Rows of a block, so that a row within it takes 16 bits."""
+
+_BLOCKS_KEPT = 256
+
+
+class Subset:
+    """Rows of a pool, ascending.
+
+    A subset of a pool that was built here is a run of whole prefixes, one for each tenth of quality: it takes
+    four bytes for each 65,536 rows of the pool. Any other takes at most one bit a row.
+
+    Args:
+        counts: Number of the subset's rows in each block, uint32 (blocks,).
+        bits: The rows of each block that the subset has in part, uint8 (blocks in part, 8192).
+        total: Number of rows of the pool.
+    """
+
+    def __init__(self, counts: NDArray[np.uint32], bits: NDArray[np.uint8], total: int) -> None:
+        self.total, self._counts, self._bits = total, counts, bits
+        self._starts = np.cumsum([0, *counts], dtype=np.int64)
+        sizes = np.minimum(BLOCK, total - np.arange(len(counts), dtype=np.int64) * BLOCK)
+        self._in_part = (counts > 0) & (counts < sizes)
+        self._slots = np.cumsum(self._in_part) - 1
+        self._inside = lru_cache(maxsize=_BLOCKS_KEPT)(self._rows_inside)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return int(self._starts[-1])
+
+    def __getitem__(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of the pool at some places of the subset, int64, in their order."""
+        blocks = np.searchsorted(self._starts, places, "right") - 1
+        within = places - self._starts[blocks]
+        found = blocks * BLOCK + within
+        for block in np.unique(blocks[self._in_part[blocks]]):
+            mine = blocks == block
+            found[mine] = block * BLOCK + self._inside(int(block))[within[mine]]
+        return found
+
+    def rows(self) -> NDArray[np.int64]:
+        """Return all rows, int64 (rows,): eight bytes each."""
+        return self[np.arange(len(self))]
+
+    def mask(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """Return for each row of the pool from ``start`` to ``stop`` whether it is in the subset."""
+        first = start // BLOCK
+        blocks = [self._mask(block) for block in range(first, -(-stop // BLOCK))]
+        joined = np.concatenate(blocks) if blocks else np.empty(0, np.bool_)
+        return joined[start - first * BLOCK : stop - first * BLOCK]
+
+    def has(self, start: int, stop: int) -> bool | None:
+        """Return True if the subset has all rows from ``start`` to ``stop``, False if none, else None.
+
+        It is also None where the blocks at the ends would have to be looked into.
+        """
+        blocks = slice(start // BLOCK, -(-stop // BLOCK))
+        if not self._counts[blocks].any():
+            return False
+        return None if self._in_part[blocks].any() or (self._counts[blocks] == 0).any() else True
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that it takes, without its cache of at most 32 MiB."""
+        arrays = (self._counts, self._bits, self._starts, self._in_part, self._slots)
+        return sum(each.nbytes for each in arrays)
+
+    def save(self, path: Path) -> None:
+        """Write the subset to a file."""
+        with new_file(path, sync=False) as partial, partial.open("wb") as file:
+            file.write(np.int64(self.total).tobytes() + self._counts.tobytes())
+            file.write(self._bits.data)
+
+    @classmethod
+    def load(cls, path: Path) -> "Subset":
+        """Open a file of `save`; all processes of a machine share its bits."""
+        content = np.memmap(path, np.uint8, "r")
+        total = int(content[:8].view(np.int64)[0])
+        bits = 8 + 4 * -(-total // BLOCK)
+        return cls(np.array(content[8:bits].view(np.uint32)), content[bits:].reshape(-1, BLOCK // 8), total)
+
+    def _mask(self, block: int) -> NDArray[np.bool_]:
+        size = min(BLOCK, self.total - block * BLOCK)
+        if not self._in_part[block]:
+            return np.full(size, self._counts[block] > 0)
+        return np.unpackbits(self._bits[self._slots[block]])[:size].astype(bool)
+
+    def _rows_inside(self, block: int) -> NDArray[np.uint16]:
+        return np.flatnonzero(self._mask(block)).astype(np.uint16)
+
+
+def whole(total: int) -> Subset:
+    """Return the subset of all rows."""
+    sizes = np.minimum(BLOCK, total - np.arange(-(-total // BLOCK), dtype=np.int64) * BLOCK)
+    return Subset(sizes.astype(np.uint32), np.empty((0, BLOCK // 8), np.uint8), total)
+
+
+def subset_of(masks: Iterable[NDArray[np.bool_]], total: int) -> Subset:
+    """Return a subset from the masks of consecutive stretches of the pool's rows."""
+    counts, bits = [], []
+    for block in _blocks(masks):
+        count = int(np.count_nonzero(block))
+        counts.append(count)
+        if 0 < count < len(block):
+            packed = np.zeros(BLOCK // 8, np.uint8)
+            packed[: -(-len(block) // 8)] = np.packbits(block)
+            bits.append(packed)
+    shape = (len(bits), BLOCK // 8)
+    return Subset(
+        np.array(counts, np.uint32),
+        np.concatenate(bits).reshape(shape) if bits else np.empty(shape, np.uint8),
+        total,
+    )
+
+
+def _blocks(masks: Iterable[NDArray[np.bool_]]) -> Iterator[NDArray[np.bool_]]:
+    """Cut stretches of any length into blocks."""
+    left = np.empty(0, np.bool_)
+    for mask in masks:
+        left = np.concatenate([left, mask])
+        full = len(left) // BLOCK * BLOCK
+        yield from left[:full].reshape(-1, BLOCK)
+        left = left[full:]
+    if len(left):
+        yield left

@@ -1,0 +1,236 @@
+"""Writing of the parts of an index, of columns that are added to them, and of the manifest that lists them.
+
+index/00000.parquet             the pairs of a group of shards: the columns of ``runners.data.pool.index``
+index/00000.words.parquet       words of their captions, and the number of times that each occurs
+index/00000.added-1.parquet     a column that was added to the part
+index/manifest-….parquet        one row a part, with the shards and histograms; named by its content
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
+from runners.data.index.ranks import histogram_of_hashes, histogram_of_scores
+from runners.data.index.words import split_words
+from runners.data.places.copies import INDEX
+from runners.host.files import new_file
+
+VERSIONS = "versions"
+"""Folder of the earlier versions of a pool."""
+
+UNKNOWN = -1
+"""Size of a shard before it is looked at."""
+
+_DIGITS, _COUNTS = "digits:", "counts:"
+
+
+def write_parts(folder: Path, frames: Iterable[pd.DataFrame], *, first: int = 0) -> list[str]:
+    """Write an index in parts, and return their files as in `Part`.
+
+    Args:
+        folder: The pool's folder.
+        frames: The pairs in their order, in tables that fit into memory.
+        first: Number of the first part.
+    """
+    files = []
+    for number, part in enumerate(_stretches(frames, ROWS_PER_PART), first):
+        files.append(f"{INDEX}{number:05d}")
+        write_part(folder / files[-1], part)
+    return files
+
+
+def write_part(path: Path, frame: pd.DataFrame) -> None:
+    """Write a part and the words of its captions, both at once or not at all.
+
+    Args:
+        path: Its file, without ``.parquet``.
+        frame: The pairs, at most some million.
+    """
+    path.parent.mkdir(exist_ok=True)
+    write_words(path, frame["caption"])
+    # The part is written last: its file marks both as done.
+    _write(path.with_name(f"{path.name}.parquet"), pa.Table.from_pandas(frame, preserve_index=False))
+
+
+def write_words(path: Path, captions: Iterable[str]) -> Path:
+    """Write the words of a part's captions, and return their file.
+
+    Args:
+        path: The part's file, without ``.parquet``.
+        captions: The captions.
+    """
+    words = Counter(word for caption in captions for word in split_words(caption))
+    names = sorted(words)
+    counts = pa.array([words[each] for each in names], pa.int64())
+    target = path.with_name(f"{path.name}.words.parquet")
+    _write(target, pa.table({"word": pa.array(names, pa.string()), "count": counts}))
+    return target
+
+
+def add_column(index: Index, name: str, suffix: str, values: Iterator[NDArray[Any]]) -> list[Part]:
+    """Write a column beside each part, and return the parts with it.
+
+    Args:
+        index: The index.
+        name: Name of the column.
+        suffix: Suffix of its files.
+        values: The column, part by part.
+    """
+    parts = []
+    for file, some in groupby(zip(index.parts, values, strict=True), key=lambda each: each[0].file):
+        path = index.folder / f"{file}.{suffix}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        with new_file(path) as partial:
+            writer = None
+            for part, column in some:
+                table = pa.table({name: column})
+                writer = writer or pq.ParquetWriter(partial, table.schema, write_page_checksum=True)
+                start = 0
+                for rows in part.group_rows:
+                    writer.write_table(table.slice(start, rows))
+                    start += rows
+                scores = {} if column.dtype == np.bool_ else {name: histogram_of_scores(column)}
+                parts.append(replace(part, added=part.added | {name}, scores={**part.scores, **scores}))
+            assert writer is not None, "a file has parts"
+            writer.close()
+    return parts
+
+
+def read_part(folder: Path, file: str) -> tuple[Part, list[str]]:
+    """Return a part that was written, and its columns; the sizes of its shards are unknown.
+
+    Args:
+        folder: The pool's folder.
+        file: The part's file, without ``.parquet``.
+    """
+    opened = pq.ParquetFile(folder / f"{file}.parquet")
+    facts, columns = opened.metadata, list(opened.schema_arrow.names)
+    scores = [name for name in columns if name.startswith("score")]
+    table = opened.read(["shard", "hash", *scores], use_threads=False)
+    part = Part(
+        file=file,
+        group_rows=tuple(facts.row_group(group).num_rows for group in range(facts.num_row_groups)),
+        shards=dict.fromkeys(table["shard"].unique().to_pylist(), UNKNOWN),
+        hashes=histogram_of_hashes(table["hash"].to_numpy()),
+        scores={name: histogram_of_scores(table[name].to_numpy()) for name in scores},
+    )
+    return part, columns
+
+
+def index_of_files(files: Sequence[Path]) -> Index:
+    """Return tables of pairs with ``hash`` and ``score`` in one folder as an index."""
+    folder = files[0].parent
+    parts = []
+    for file in files:
+        facts = pq.read_metadata(file)
+        groups = [facts.row_group(group).num_rows for group in range(facts.num_row_groups)]
+        # Row groups of other writers may be large: some at a time.
+        parts += [
+            Part(file=file.stem, group_rows=(rows,), first_group=group) for group, rows in enumerate(groups)
+        ]
+    return Index(folder, parts, ["hash", "score"])
+
+
+def discard_index(folder: Path) -> None:
+    """Remove the index of a pool that has no ``pool.json`` any more, with its earlier versions."""
+    for name in (INDEX, VERSIONS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def write_manifest(folder: Path, parts: Sequence[Part]) -> str:
+    """Write the manifest, and return its name below the folder."""
+    columns: dict[str, list[object]] = {
+        "file": [part.file for part in parts],
+        "group_rows": [list(part.group_rows) for part in parts],
+        "first_group": [part.first_group for part in parts],
+        "shards": [list(part.shards) for part in parts],
+        "sizes": [list(part.shards.values()) for part in parts],
+        "hashes": [part.hashes for part in parts],
+        "added": [sorted(part.added) for part in parts],
+    }
+    for name in dict.fromkeys(name for part in parts for name in part.scores):
+        found = [part.scores.get(name) for part in parts]
+        columns[_DIGITS + name] = [None if each is None else each[0] for each in found]
+        columns[_COUNTS + name] = [None if each is None else each[1] for each in found]
+    file = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), file, write_page_checksum=True)
+    content = file.getvalue()
+    name = f"{INDEX}manifest-{blake2b(content, digest_size=8).hexdigest()}.parquet"
+    (folder / INDEX).mkdir(exist_ok=True)
+    with new_file(folder / name) as partial:
+        partial.write_bytes(content)
+    return name
+
+
+def read_manifest(path: Path) -> list[Part]:
+    """Return the parts that a manifest lists.
+
+    Raises:
+        ValueError: The manifest is missing or damaged.
+    """
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(
+            f"{path}, which lists the parts of the pool's index, can't be read ({error}); restore it, or "
+            "index the pool again without its pool.json"
+        ) from error
+    scores = [name.removeprefix(_DIGITS) for name in table.column_names if name.startswith(_DIGITS)]
+    return [
+        Part(
+            file=row.file,
+            group_rows=tuple(row.group_rows.tolist()),
+            first_group=row.first_group,
+            shards=dict(zip(row.shards, row.sizes.tolist(), strict=True)),
+            hashes=row.hashes,
+            scores={
+                name: (digits, counts)
+                for name, (digits, counts) in zip(scores, histograms, strict=True)
+                if digits is not None
+            },
+            added=frozenset(row.added),
+        )
+        for row, *histograms in zip(
+            table.select(["file", "group_rows", "first_group", "shards", "sizes", "hashes", "added"])
+            .to_pandas()
+            .itertuples(),
+            *(
+                zip(table[_DIGITS + name].to_pandas(), table[_COUNTS + name].to_pandas(), strict=True)
+                for name in scores
+            ),
+            strict=True,
+        )
+    ]
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    with new_file(path) as partial:
+        pq.write_table(table, partial, row_group_size=ROWS_PER_GROUP, write_page_checksum=True)
+
+
+def _stretches(frames: Iterable[pd.DataFrame], rows: int) -> Iterator[pd.DataFrame]:
+    """Yield the rows of tables in stretches of some length; the last may be shorter."""
+    waiting: list[pd.DataFrame] = []
+    count = 0
+    for frame in frames:
+        waiting.append(frame)
+        count += len(frame)
+        while count >= rows:
+            joined = pd.concat(waiting, ignore_index=True)
+            yield joined.iloc[:rows]
+            waiting = [joined.iloc[rows:]]
+            count -= rows
+    if count:
+        yield pd.concat(waiting, ignore_index=True)

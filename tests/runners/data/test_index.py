@@ -1,0 +1,276 @@
+"""The index of a pool: parts, added columns, versions, and indices of format 1."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from runners.data.build import merge_parts
+from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.rescore import set_score, set_subset, use_score
+from runners.data.index import parts, writing
+from runners.data.index.subset import BLOCK, Subset, subset_of
+from runners.data.pool import pool as pool_file
+from runners.data.pool.index import vocabulary_of
+from runners.data.pool.pool import Pool, Scorer
+from runners.data.pool.shards import close_shard, encode_image, write_sample
+from runners.embedded.embedded_pool import TrainingPairs
+from runners.host.files import finish_files
+
+SHARDS, EACH = 6, 50
+
+
+def write_shards(folder: Path, numbers: range, seed: int = 8) -> None:
+    """Write shards of pairs with scores and uids; the same numbers give the same shards."""
+    folder.mkdir(exist_ok=True)
+    drawn = list(TrainingPairs(seed=seed, count=SHARDS * EACH))
+    for number in numbers:
+        with (folder / f"{number}.tar").open("wb") as file:
+            for place, pair in enumerate(drawn[number * EACH : (number + 1) * EACH], number * EACH):
+                facts = {"similarity": place % 97 / 97, "uid": f"{place:032x}"}
+                members = {
+                    "png": encode_image(pair.image),
+                    "txt": pair.caption.encode(),
+                    "json": json.dumps(facts).encode(),
+                }
+                write_sample(file, f"{place:04d}", members)
+            close_shard(file)
+
+
+def in_place(folder: Path) -> Pool:
+    return build_pool(folder, Build(source=folder, in_place=True), lambda *_: None)
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make parts of two shards, of row groups of 40 rows, and no pool small enough to be held in memory."""
+    monkeypatch.setattr(merge_parts, "ROWS_PER_PART", 2 * EACH)
+    monkeypatch.setattr(writing, "ROWS_PER_GROUP", 40)
+    monkeypatch.setattr(pool_file, "_ROWS_IN_MEMORY", 0)
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Pool:
+    """Return a pool in one part."""
+    write_shards(tmp_path / "whole", range(SHARDS))
+    return in_place(tmp_path / "whole")
+
+
+@pytest.fixture
+def divided(tmp_path: Path, small_parts: None, monkeypatch: pytest.MonkeyPatch) -> Pool:  # noqa: ARG001
+    """Return the same pool in three parts."""
+    monkeypatch.setenv("STUDY_CACHE", str(tmp_path / "cache"))
+    write_shards(tmp_path / "divided", range(SHARDS))
+    return in_place(tmp_path / "divided")
+
+
+def test_a_pool_in_parts_is_the_pool_in_one(whole: Pool, divided: Pool) -> None:
+    assert len(whole.table.parts) == 1
+    assert [part.rows for part in divided.table.parts] == [100, 100, 100]
+    assert divided.fingerprint == whole.fingerprint
+    assert divided.vocabulary == whole.vocabulary == tuple(vocabulary_of(whole.index["caption"]))
+    assert divided.shards == whole.shards
+    assert divided.index.equals(whole.index)
+    rows = np.random.default_rng(0).integers(0, whole.count, 90)
+    columns = ["key", "caption", "score"]
+    found = divided.rows(rows, columns).reset_index(drop=True)
+    assert found.equals(whole.index[columns].iloc[rows].reset_index(drop=True))
+    for quality, size in (("all", 70), ("top37", None), ("top60", 31)):
+        subset = divided.subset(size=size, quality=quality)
+        assert np.array_equal(subset.rows(), whole.subset(size=size, quality=quality).rows())
+        again = Pool.open(divided.path).subset(size=size, quality=quality)  # kept on this machine
+        assert np.array_equal(again.rows(), subset.rows())
+
+
+def test_only_the_parts_that_are_needed_are_read(divided: Pool) -> None:
+    rows = divided.subset(size=40, quality="all").rows()
+    first = rows[rows < 100]
+    expected = divided.rows(first, ["key"])["key"].tolist()
+    for file in ("index/00001.parquet", "index/00002.parquet"):
+        (divided.path / file).unlink()
+    assert Pool.open(divided.path).rows(first, ["key"])["key"].tolist() == expected
+    with pytest.raises(ValueError, match=r"index/00001\.parquet, a part of the pool's index, is damaged"):
+        Pool.open(divided.path).rows(np.array([150]), ["key"])
+
+
+def test_a_damaged_part_is_one_clear_error(divided: Pool) -> None:
+    part = divided.path / "index" / "00001.parquet"
+    content = bytearray(part.read_bytes())
+    content[100] ^= 1  # in the first page, whose checksum tells
+    part.write_bytes(content)
+    with pytest.raises(ValueError, match=r"00001\.parquet, a part of the pool's index, is damaged .*restore"):
+        divided.column("hash"), [*divided.parts(["key"])]
+    part.write_bytes(content[:200])
+    with pytest.raises(ValueError, match=r"00001\.parquet, a part of the pool's index, is damaged"):
+        Pool.open(divided.path).column("hash")
+    (divided.path / json.loads((divided.path / "pool.json").read_text())["manifest"]).unlink()
+    with pytest.raises(ValueError, match=r"which lists the parts of the pool's index, can't be read"):
+        Pool.open(divided.path)
+
+
+def test_scores_and_subsets_are_added_beside_the_parts(divided: Pool, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in divided.path.rglob("0*.parquet")}
+    mine = np.arange(divided.count, dtype=np.float32)[::-1].copy()
+    mine[:20] = np.nan
+    scored = set_score(divided, mine, Scorer(name="mine"))
+    assert {path: path.read_bytes() for path in before} == before
+    assert np.array_equal(scored.column("score"), mine, equal_nan=True)
+    assert scored.subset(size=None, quality="top10").rows().tolist() == list(range(20, 50))
+    first = scored.subset(size=None, quality="top10 by similarity").rows()
+    assert np.array_equal(first, divided.subset(size=None, quality="top10").rows())
+    np.save(tmp_path / "uids.npy", np.array([(0, uid) for uid in (3, 150, 299)], "u8,u8"))
+    named = set_subset(scored, "few", tmp_path / "uids.npy")
+    assert named.subsets == {"few": 3}
+    assert named.subset(size=None, quality="few").rows().tolist() == [3, 150, 299]
+    again = set_score(named, -np.nan_to_num(mine), Scorer(name="mine"))  # of the same name
+    assert again.subset(size=None, quality="top10").rows().tolist() != list(range(20, 50))
+    assert use_score(again, "similarity").fingerprint == divided.fingerprint
+
+
+def test_later_shards_make_a_new_version_and_the_earlier_one_stays(
+    tmp_path: Path,
+    whole: Pool,
+    small_parts: None,  # noqa: ARG001
+) -> None:
+    folder = tmp_path / 'it\'s [a] "*?"'
+    write_shards(folder, range(3))
+    first = in_place(folder)
+    assert in_place(folder).unranked == first.unranked  # nothing new
+    written = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    words = first.vocabulary
+
+    write_shards(folder, range(SHARDS))
+    shutil.copy(folder / "0.tar", folder / "again.tar")  # pairs that the pool has
+    second = in_place(folder)
+
+    assert second.count == whole.count
+    assert sorted(second.index["hash"]) == sorted(whole.index["hash"])
+    assert second.fingerprint == whole.fingerprint
+    assert second.vocabulary == whole.vocabulary
+    assert second.left_out == {"duplicate": EACH}
+    assert second.shards.keys() == {*whole.shards, "again.tar"}
+    changed = {path.name for path, content in written.items() if path.read_bytes() != content}
+    assert changed == {"pool.json"}
+
+    earlier = Pool.open(folder, holding=first.fingerprint)
+    assert (earlier.count, earlier.fingerprint) == (3 * EACH, first.fingerprint)
+    assert earlier.vocabulary == words
+    rows = earlier.subset(size=20, quality="top40").rows()
+    assert np.array_equal(rows, first.subset(size=20, quality="top40").rows())
+    assert Pool.open(folder, holding="of no version").count == second.count
+
+
+def test_a_score_of_an_earlier_version_is_missing_for_later_pairs(tmp_path: Path) -> None:
+    folder = tmp_path / "scored [a-z]*?"
+    write_shards(folder, range(2))
+    set_score(in_place(folder), np.arange(2 * EACH, dtype=np.float32), Scorer(name="mine"))
+    write_shards(folder, range(3))
+    grown = in_place(folder)
+    assert (grown.count, grown.scored) == (3 * EACH, 2 * EACH)
+    assert np.isnan(grown.column("score")[2 * EACH :]).all()
+    assert grown.rankings["similarity"][1] == 3 * EACH
+    assert len(grown.subset(size=None, quality="top90 by similarity")) == 135
+
+
+def test_an_index_that_is_made_again_has_nothing_of_the_former(tmp_path: Path) -> None:
+    folder = tmp_path / "again"
+    write_shards(folder, range(2))
+    in_place(folder)
+    write_shards(folder, range(3))
+    in_place(folder)
+    (folder / "pool.json").unlink()
+    (folder / "2.tar").unlink()
+    assert in_place(folder).count == 2 * EACH
+    assert not (folder / "versions").exists()
+    assert sorted(path.name for path in (folder / "index").glob("0*")) == [
+        "00000.parquet",
+        "00000.words.parquet",
+    ]
+
+
+def as_format_1(pool: Pool, folder: Path) -> Path:
+    """Return a copy of a pool with the files of format 1."""
+    shutil.copytree(pool.path, folder)
+    shutil.rmtree(folder / "index")
+    pool.index.to_parquet(folder / "index.parquet", row_group_size=70, index=False)
+    facts = json.loads((folder / "pool.json").read_text())
+    for name in ("manifest", "columns", "added", "named", "vocabulary", "left_out_files", "subsets"):
+        del facts[name]
+    (folder / "pool.json").write_text(json.dumps(facts | {"format": 1, "shards": dict(pool.shards)}))
+    return folder
+
+
+def test_a_pool_of_format_1_reads_and_grows_like_any(
+    whole: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_file, "GROUPS_PER_PART", 2)
+    folder = as_format_1(whole, tmp_path / "old")
+    old = Pool.open(folder)
+    assert len(old.table.parts) == 3
+    assert old.index.equals(whole.index)
+    assert (old.unranked, old.shards, old.rankings) == (whole.unranked, whole.shards, whole.rankings)
+    for quality in ("top30", "all", "top30 by similarity"):
+        expected = whole.subset(size=50, quality=quality.removesuffix(" by similarity")).rows()
+        assert np.array_equal(old.subset(size=50, quality=quality).rows(), expected)
+    scored = set_score(old, np.arange(old.count, dtype=np.float32), Scorer(name="mine"))
+    assert scored.subset(size=None, quality="top10").rows().tolist() == list(range(270, 300))
+    assert scored.rankings["similarity"] == (whole.fingerprint, whole.count)
+    assert use_score(scored, "similarity").fingerprint == whole.fingerprint
+
+    write_shards(tmp_path / "more", range(2), seed=9)
+    shutil.copy(tmp_path / "more" / "1.tar", folder / "7.tar")
+    grown = in_place(folder)
+    assert grown.count == 7 * EACH
+    assert grown.vocabulary == tuple(vocabulary_of(grown.index["caption"]))
+    assert Pool.open(folder, holding=whole.unranked).count == whole.count
+
+
+def test_a_subset_takes_bits_or_less_and_never_eight_bytes_a_pair(tmp_path: Path) -> None:
+    total = 20_000_000
+    rng = np.random.default_rng(0)
+    stretches = [rng.random(1_000_003) < 0.3 for _ in range(total // 1_000_003)]
+    mask = np.concatenate([*stretches, np.zeros(total - 1_000_003 * len(stretches), bool)])
+    scattered = subset_of(iter([mask[:777], mask[777:9_000_000], mask[9_000_000:]]), total)
+    assert len(scattered) == np.count_nonzero(mask)
+    assert scattered.bytes <= total / 8 + 40 * (total / BLOCK + 2)
+    scattered.save(tmp_path / "subset")
+    places = rng.integers(0, len(scattered), 5_000)
+    expected = np.flatnonzero(mask)
+    assert np.array_equal(Subset.load(tmp_path / "subset")[places], expected[places])
+    # As in a pool that was built here: the lowest hashes of each tenth.
+    tenths = np.zeros((10, total // 10), bool)
+    tenths[:4, : total // 50] = True
+    prefixes = subset_of(tenths, total)
+    assert len(prefixes) == 4 * (total // 50)
+    assert prefixes.bytes < 80_000
+    assert np.array_equal(prefixes.rows(), np.flatnonzero(tenths))
+    assert np.array_equal(prefixes.mask(123, 456_789), tenths.ravel()[123:456_789])
+
+
+def test_a_build_that_is_killed_before_its_last_file_leaves_the_pool_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "killed"
+    write_shards(folder, range(2))
+    first = in_place(folder)
+    write_shards(folder, range(3))
+    with monkeypatch.context() as patch:
+        patch.setattr("runners.data.pool.describe.write_facts", _stop)
+        with pytest.raises(RuntimeError, match="stopped"):
+            in_place(folder)
+    finish_files(folder)
+    assert Pool.open(folder).index.equals(first.index)
+    assert in_place(folder).count == 3 * EACH
+
+
+def _stop(*_words: object) -> None:
+    raise RuntimeError("stopped")
+
+
+def test_row_groups_have_their_declared_size(divided: Pool) -> None:
+    assert parts.ROWS_PER_PART == 64 * parts.ROWS_PER_GROUP
+    assert divided.table.parts[0].group_rows == (40, 40, 20)
+    assert isinstance(next(divided.parts(["key"])), pd.DataFrame)

@@ -1,0 +1,85 @@
+"""A study goes on with the version of the pool that it was planned on when later shards are taken up."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runners.data.build.build_pool import Build, build_pool
+from runners.data.pool.pool import Pool
+from runners.trials.trial_setup import TrialJob, load_subset
+from study.declare.load import load_declaration
+from study.state.study import POOL_VERSION, Study, find_study, keep_pool_version, plan_study, pool_version
+from tests.study.conftest import write_declaration
+
+
+@pytest.fixture
+def growing(pool: Path, tmp_path: Path) -> Path:
+    """Return shards of a user with an index, and evaluation sets."""
+    for name in ("shards", "evaluation"):
+        shutil.copytree(pool / name, tmp_path / "theirs" / name)
+    return index(tmp_path / "theirs").path
+
+
+def index(folder: Path) -> Pool:
+    return build_pool(folder, Build(source=folder, in_place=True), lambda *_: None)
+
+
+def study_on(pool: Path, folder: Path) -> Study:
+    declaration = load_declaration(write_declaration(folder, pool))
+    return find_study(declaration, results=str(folder / "results"), pools=None)
+
+
+def ids(study: Study) -> dict[str, int]:
+    return {trial.trial_id: trial.cell.subset_size for trial in plan_study(study).trials}
+
+
+def test_a_study_that_has_begun_goes_on_and_a_new_one_takes_all_pairs(growing: Path, tmp_path: Path) -> None:
+    study = study_on(growing, tmp_path)
+    before = ids(study)
+    study.folder.mkdir(parents=True)
+    keep_pool_version(study)
+    assert pool_version(study) == Pool.open(growing).unranked
+    (trial,) = plan_study(study).trials
+
+    more = Path(shutil.copytree(growing / "evaluation" / "retrieval" / "test", growing / "more")) / "0.tar"
+    assert ids(study) == before, "shards that are not in the index do not matter to it"
+    grown = index(growing)
+    assert grown.count > sum(before.values())
+    assert ids(study) == before
+    keep_pool_version(study)
+    assert ids(study) == before
+    job = TrialJob(
+        trial=trial,
+        pool=study.pool,
+        evaluation=study.evaluation,
+        folder=tmp_path,
+        cpus=1,
+        gpus=0,
+        checkpoint_s=60,
+    )
+    data, _ = load_subset(job)
+    assert len(data.tokens) == trial.cell.subset_size
+
+    other = replace(study, folder=tmp_path / "results" / "other")
+    assert ids(other).keys().isdisjoint(before)
+    more.unlink()  # missing shards of the later version are no damage to the earlier one
+    assert ids(study) == before
+
+
+def test_a_version_that_is_gone_is_one_clear_error(growing: Path, tmp_path: Path) -> None:
+    study = study_on(growing, tmp_path)
+    study.folder.mkdir(parents=True)
+    keep_pool_version(study)
+    shutil.copytree(growing / "evaluation" / "retrieval" / "test", growing / "more")
+    (growing / "pool.json").unlink()
+    index(growing)
+    with pytest.raises(ValueError, match=r"no longer has the version \w+ of its index that tiny was planned"):
+        plan_study(study)
+    (study.folder / POOL_VERSION).write_text("[]")
+    with pytest.raises(ValueError, match=r"pool-version\.json does not name the version of a pool"):
+        plan_study(study)
+    (study.folder / POOL_VERSION).write_text(json.dumps({"version": Pool.open(growing).unranked}))
+    assert ids(study)
