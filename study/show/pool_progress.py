@@ -1,9 +1,26 @@
-"""Progress of work on a pool: a bar with pairs per second in a terminal, nothing in a pipe."""
+"""Progress of work on a pool: a bar in a terminal, a line each minute elsewhere, such as in a job's log."""
+
+import time
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from runners.data.build.scan import Report
+from budgets.quantity import format_seconds
+from runners.host.workers import Report
+
+_LINE_S = 60.0
+
+
+@dataclass(kw_only=True, slots=True)
+class _Task:
+    """A task since its first part was reported; parts of an earlier run come with the first report."""
+
+    shown: TaskID
+    before: int
+    pairs: int = 0
+    began: float = field(default_factory=time.monotonic)
+    told: float = field(default_factory=time.monotonic)
 
 
 class PoolProgress:
@@ -15,10 +32,11 @@ class PoolProgress:
 
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[speed]}"))
+        self._console = console
         self._progress = Progress(
             *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
         )
-        self._tasks: dict[str, tuple[TaskID, int]] = {}
+        self._tasks: dict[str, _Task] = {}
 
     def __enter__(self) -> Report:
         self._progress.start()
@@ -29,9 +47,18 @@ class PoolProgress:
 
     def _report(self, what: str, done: int, of: int, pairs: int) -> None:
         if what not in self._tasks:
-            self._tasks[what] = (self._progress.add_task(what, total=of, speed=""), 0)
-        task, before = self._tasks[what]
-        self._tasks[what] = (task, before + pairs)
-        took = self._progress.tasks[task].elapsed or 0
-        speed = f"{(before + pairs) / took:,.0f} pairs/s" if took and pairs else ""
-        self._progress.update(task, completed=done, speed=speed)
+            self._tasks[what] = _Task(shown=self._progress.add_task(what, total=of, speed=""), before=done)
+        task, now = self._tasks[what], time.monotonic()
+        task.pairs += pairs
+        took = now - task.began
+        speed = f"{task.pairs / took:,.0f} pairs/s" if took and task.pairs else ""
+        self._progress.update(task.shown, completed=done, speed=speed)
+        if self._console.is_terminal or now - task.told < _LINE_S:
+            return
+        task.told = now
+        left = (
+            f", {format_seconds((of - done) * took / (done - task.before))} left"
+            if done > task.before
+            else ""
+        )
+        self._console.print(f"{what}: {done:,} of {of:,} parts, {speed or 'none new'}{left}")

@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from runners.data.build.in_place import SCORE_FIELD, name_in
-from runners.data.build.scan import Report, Scanned, run, scan
+from runners.data.build.scan import Scanned, run, scan
 from runners.data.build.source import Columns, Part, parts_at, parts_of
 from runners.data.build.write import PAIRS_PER_SHARD
 from runners.data.evaluation.look import Known
@@ -32,6 +32,7 @@ from runners.data.pool.index import bins_of
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.shards import close_shard, printable, write_sample
 from runners.host.files import new_file
+from runners.host.workers import Processes, Report, Workers
 
 _WORKING = ["kind", "facts"]
 _SHARDS_AT_ONCE = 64
@@ -46,7 +47,7 @@ class Build:
         source: A folder of tars, or a table of image paths and captions.
         columns: Names of the columns or fields.
         evaluation: Folders of evaluation sets; pairs with one of their images are left out.
-        workers: Number of processes.
+        workers: What reads the source and writes shards.
         in_place: True to index the source's tars without writing shards; the pool's folder is then the
             source, unless ``url`` is set.
         url: URL of tars to index in place, instead of ``source``.
@@ -58,7 +59,7 @@ class Build:
     source: Path
     columns: Columns = field(default_factory=Columns)
     evaluation: Sequence[Path] = ()
-    workers: int = 1
+    workers: Workers = field(default_factory=Processes)
     in_place: bool = False
     url: str = ""
     provenance: Mapping[str, object] = field(default_factory=dict)
@@ -208,7 +209,7 @@ def _version(part: Part, path: Path) -> tuple[str, int, int]:
 
 
 def _write(  # noqa: PLR0913, PLR0917 - the parts of a build
-    work: Path, pairs: Iterable[pd.DataFrame], count: int, mark: str, workers: int, report: Report
+    work: Path, pairs: Iterable[pd.DataFrame], count: int, mark: str, workers: Workers, report: Report
 ) -> None:
     """Write shards in (quality bin, hash) order, given by each pair's ``place``."""
     if (work / "order").exists() and (work / "order").read_text(encoding="utf-8") != mark:
@@ -220,7 +221,13 @@ def _write(  # noqa: PLR0913, PLR0917 - the parts of a build
     for number, rows in enumerate(_in_order(work / "sorting", pairs)):
         rows.to_parquet(work / "index" / f"{number:05d}.todo.parquet", index=False)
     shards = range(-(-count // PAIRS_PER_SHARD))
-    run(partial(_write_shard, work), shards, workers, partial(report, "writing"), "new shard {}".format)
+    run(
+        partial(_write_shard, work, PAIRS_PER_SHARD),
+        shards,
+        workers,
+        partial(report, "writing"),
+        "new shard {}".format,
+    )
 
 
 def _in_order(folder: Path, pairs: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
@@ -250,7 +257,7 @@ def _indices(work: Path) -> Iterator[pd.DataFrame]:
         yield pd.read_parquet(done)
 
 
-def _write_shard(work: Path, number: int) -> int:
+def _write_shard(work: Path, most: int, number: int) -> int:
     name, done = f"shards/{number:05d}.tar", work / "index" / f"{number:05d}.parquet"
     if done.exists() and (work / "pool" / name).exists():
         return 0
@@ -259,7 +266,7 @@ def _write_shard(work: Path, number: int) -> int:
     offsets, keys = [], []
     with new_file(work / "pool" / name) as partial_file, partial_file.open("wb") as file:
         for place, row in enumerate(rows.to_dict("records")):
-            key = f"{number * PAIRS_PER_SHARD + place:09d}"
+            key = f"{number * most + place:09d}"
             facts = {"key": key, **{name: row[name] for name in ("caption", "width", "height")}}
             if not np.isnan(row["score"]):
                 facts[SCORE_FIELD] = row["score"]
