@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from runners.data.build.build_pool import build_pool as build
 from runners.data.build.info import info_lines
-from runners.data.build.rescore import column_scores, set_score, set_subset, use_score
+from runners.data.build.rescore import metadata_scores, set_score, set_subset, use_score
 from runners.data.build.source import parts_of
 from runners.data.index.writing import write_parts
 from runners.data.pool.describe import describe_pool
@@ -100,7 +100,7 @@ def work(what: str, pool: str) -> None:
     elif what == "score:NAME":
         use_score(opened, "clip")
     elif what == "column:NAME":
-        scores = column_scores(opened, "clip", folder.with_name("metadata.parquet"))
+        scores = metadata_scores(opened, "clip", folder.with_name("metadata.parquet"))
         set_score(opened, scores, Scorer(name="clip"))
     elif what == "uids":
         set_subset(opened, "basic", folder.with_name("uids.npy"))

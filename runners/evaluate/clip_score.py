@@ -1,7 +1,10 @@
 """Image-text similarity of a pool's pairs by a trained CLIP, named as `scoring_source` says."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -13,15 +16,17 @@ import torch
 from numpy.typing import NDArray
 
 from budgets.cost.architecture import Architecture
+from budgets.cost.counted import machine_cache
 from budgets.cost.flops import CONVENTION_NAME, image_forward_macs, text_forward_macs
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import READ_COLUMNS, decode_rows
-from runners.host.files import new_file
+from runners.host.files import locked, new_file, write_json
+from runners.host.workers import Processes, Report, Workers
 from runners.models.count import ensure_counted
 from runners.models.load_model import Loaded, Source, load_model
 
-_ROWS_PER_PART = 2048
+_ROWS_PER_PART, _MOST_PARTS = 8192, 50_000
 
 CONVENTION = (
     "2 x forward MACs of image tower, text tower at its full context length and projections, once a pair; "
@@ -56,18 +61,21 @@ def clip_scores(  # noqa: PLR0913 - independent options
     *,
     batch_size: int = 256,
     device: str | None = None,
-    threads: int = 1,
-    done: Callable[[int, int], None],
+    threads: int | None = None,
+    workers: Workers | None = None,
+    report: Report,
 ) -> tuple[NDArray[np.float32], Mapping[str, Any]]:
     """Score every pair; an interrupted run continues where it stopped.
 
     Args:
         pool: The pool.
-        source: The model; computed in bf16 on a GPU that has it, else in fp32.
+        source: The model; computed in bf16 on a GPU that has it, else in fp32. Each process loads it once,
+            and only if there is something left to score.
         batch_size: Pairs per batch.
         device: Device to compute on; by default a GPU if there is one.
-        threads: Decoding threads.
-        done: Called with the number of scored pairs and the total.
+        threads: Decoding threads of a process; by default as many as torch computes with.
+        workers: The processes; by default this one.
+        report: Called after each part.
 
     Returns:
         Cosine similarities, float32 (pairs,), in the index's order, NaN for a pair that cannot be read; and
@@ -76,27 +84,84 @@ def clip_scores(  # noqa: PLR0913 - independent options
     Raises:
         ValueError: There is no such model or checkpoint, or they cannot be loaded.
     """
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    loaded = load_model(source, where)
-    facts = f"{pool.unranked} {source.model} {source.checkpoint} {_ROWS_PER_PART}"
+    size = max(_ROWS_PER_PART, -(-pool.count // _MOST_PARTS))
+    facts = f"{pool.unranked} {source.model} {source.checkpoint} {size}"
     if Path(source.checkpoint).exists():
         facts += f" {Path(source.checkpoint).stat().st_mtime_ns}"
     folder = pool.path / ".scoring" / blake2b(facts.encode(), digest_size=8).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
-    size = open_clip.get_model_preprocess_cfg(loaded.model)["size"]
-    side = size[0] if isinstance(size, tuple | list) else size
-    scores = np.empty(pool.count, np.float32)
-    for start in range(0, pool.count, _ROWS_PER_PART):
-        rows = np.arange(start, min(start + _ROWS_PER_PART, pool.count))
-        file = folder / f"{start:012d}.npy"
-        if not file.exists():
-            batches = (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
-            read = _decoded(pool, batches, side, threads)
-            with new_file(file) as partial, partial.open("wb") as opened:
-                np.save(opened, np.concatenate([_score(loaded, *batch, where) for batch in read]))
-        scores[rows] = np.load(file)
-        done(int(rows[-1]) + 1, pool.count)
-    return scores, loaded.config
+    task = _Scoring(
+        pool=replace(pool),  # without what it has read
+        source=source,
+        folder=folder,
+        size=size,
+        batch_size=batch_size,
+        device=device,
+        threads=threads,
+    )
+    starts = range(0, pool.count, size)
+    config = folder / "model.json"
+    todo = [start for start in starts if not (config.exists() and task.file(start).exists())]
+    for finished, (_, pairs) in enumerate(
+        (workers or Processes()).map(task, todo), len(starts) - len(todo) + 1
+    ):
+        report("scoring", finished, len(starts), pairs)
+    scores = np.concatenate([np.load(task.file(start)) for start in starts])
+    return scores, json.loads(config.read_text(encoding="utf-8"))
+
+
+# Without slots: cached_property stores its value in the instance's dict.
+@dataclass(frozen=True, kw_only=True)
+class _Scoring:
+    """Scores the part of a pool that begins at a row; each process loads the model at its first call.
+
+    Attributes:
+        pool: The pool.
+        source: The model.
+        folder: Folder for the scores of each part, and for the model's config.
+        size: Pairs of a part.
+        batch_size: Pairs per batch.
+        device: Device to compute on; by default a GPU if there is one.
+        threads: Decoding threads; by default as many as torch computes with.
+    """
+
+    pool: Pool
+    source: Source
+    folder: Path
+    size: int
+    batch_size: int
+    device: str | None
+    threads: int | None
+
+    def file(self, start: int) -> Path:
+        return self.folder / f"{start:012d}.npy"
+
+    @cached_property
+    def where(self) -> torch.device:
+        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        # One after the other: open_clip writes the weights that it downloads in place.
+        machine_cache().mkdir(parents=True, exist_ok=True)
+        with locked(machine_cache() / ".loading"):
+            loaded = load_model(self.source, self.where)
+        write_json(self.folder / "model.json", loaded.config)
+        return loaded
+
+    def __call__(self, start: int) -> int:
+        rows = np.arange(start, min(start + self.size, self.pool.count))
+        side = open_clip.get_model_preprocess_cfg(self.loaded.model)["size"]
+        batches = (rows[first : first + self.batch_size] for first in range(0, len(rows), self.batch_size))
+        read = _decoded(
+            self.pool,
+            batches,
+            side[0] if isinstance(side, tuple | list) else side,
+            self.threads or torch.get_num_threads(),
+        )
+        with new_file(self.file(start)) as partial, partial.open("wb") as opened:
+            np.save(opened, np.concatenate([_score(self.loaded, *batch, self.where) for batch in read]))
+        return len(rows)
 
 
 def clip_scorer(name: str, config: Mapping[str, Any], count: int) -> Scorer:

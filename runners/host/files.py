@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -50,7 +51,8 @@ def new_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
         path: The file.
         sync: False not to wait for the disk; a power cut may then leave the file empty.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    # Not by process ids, which nodes that share a folder may both use.
+    partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
     try:
         yield partial
         if sync:

@@ -9,10 +9,9 @@ from typing import Self
 import torch
 
 from runners.host.process import TRIAL_MODULES, FreshProcess, load_ahead
+from runners.host.workers import VISIBLE_DEVICES
 from runners.scheduling.backend import Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
-
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class LocalBackend:
@@ -29,10 +28,10 @@ class LocalBackend:
         self, nodes: Mapping[str, Amounts] | None = None, *, modules: Sequence[str] = TRIAL_MODULES
     ) -> None:
         cores = len(os.sched_getaffinity(0))
-        here = {"cpus": float(cores), "gpus": float(len(_gpu_names()))}
+        here = {"cpus": float(cores), "gpus": float(len(gpu_names()))}
         self._nodes: dict[str, Amounts] = dict(nodes or {"this machine": here})
         self._running: dict[Connection, tuple[Job, FreshProcess, list[str]]] = {}
-        self._free_gpus = _gpu_names()
+        self._free_gpus = gpu_names()
         load_ahead(*modules)
 
     @property
@@ -54,7 +53,7 @@ class LocalBackend:
             raise ValueError("resources.nodes: a trial over several nodes needs Ray")
         count = int(job.resources.get("gpus", 0))
         gpus, self._free_gpus = self._free_gpus[:count], self._free_gpus[count:]
-        visible = {_VISIBLE: ",".join(gpus)}
+        visible = {VISIBLE_DEVICES: ",".join(gpus)}
         process = FreshProcess(pickle.dumps(job.run), {**os.environ, **visible})
         self._running[process.connection] = job, process, gpus
 
@@ -86,9 +85,9 @@ class LocalBackend:
             process.wait()
 
 
-def _gpu_names() -> list[str]:
+def gpu_names() -> list[str]:
     """Return the GPUs of this process named as in ``CUDA_VISIBLE_DEVICES``: a number, GPU-… or MIG-…."""
-    visible = os.environ.get(_VISIBLE)
+    visible = os.environ.get(VISIBLE_DEVICES)
     count = torch.cuda.device_count()
     # CUDA ignores everything from the first invalid name on, so the valid ones come first.
     return [str(number) for number in range(count)] if visible is None else visible.split(",")[:count]

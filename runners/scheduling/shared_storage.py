@@ -20,36 +20,42 @@ class Folders:
     """Folders that nodes share.
 
     Attributes:
-        written: A folder that trials write to.
+        written: A folder that trials write to; None if they write none.
         read: Folders that they read.
+        advice: Continuation of the error if a node does not see one of them.
     """
 
-    written: Path
+    written: Path | None
     read: tuple[Path, ...]
-    advice = (
+    advice: str = (
         ": all nodes of a cluster must share it. Name a folder that they share as storage: in the declaration"
     )
 
     def __str__(self) -> str:
-        return str(self.written)
+        return str(self.written or self.read[0])
 
     def mark(self, token: str) -> None:
         """Write the mark that a node looks for."""
-        self._mark(token).write_text(token, encoding="utf-8")
+        if self.written is not None:
+            _mark(self.written, token).write_text(token, encoding="utf-8")
 
     def unmark(self, token: str) -> None:
         """Remove the mark."""
-        self._mark(token).unlink(missing_ok=True)
+        if self.written is not None:
+            _mark(self.written, token).unlink(missing_ok=True)
 
     def look(self, token: str) -> str:
         """Return in words what this node does not see; empty if it sees everything."""
-        mark = self._mark(token)
-        marked = mark.exists() and mark.read_text(encoding="utf-8") == token
-        unseen = [*(() if marked else (self.written,)), *(path for path in self.read if not path.exists())]
+        unseen = [path for path in self.read if not path.exists()]
+        if self.written is not None:
+            mark = _mark(self.written, token)
+            if not mark.exists() or mark.read_text(encoding="utf-8") != token:
+                unseen.insert(0, self.written)
         return f" does not see {unseen[0]}, or sees another folder of that name" if unseen else ""
 
-    def _mark(self, token: str) -> Path:
-        return self.written / f".seen-{token}"
+
+def _mark(folder: Path, token: str) -> Path:
+    return folder / f".seen-{token}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
@@ -117,13 +116,23 @@ def output_file(text: str) -> Path:
 
 
 def add_pool_options(parser: ArgumentParser) -> None:
-    """Add the options for the pool and the number of processes."""
+    """Add the options for the pool and its workers."""
     parser.add_argument("pool", type=_local_path, help="the pool's folder")
+    add_worker_options(parser)
+
+
+def add_worker_options(parser: ArgumentParser) -> None:
+    """Add the options for work on a pool that several processes share."""
     parser.add_argument(
         "--workers",
-        type=number(1, 1024, int),
-        default=os.cpu_count() or 1,
-        help="number of processes (default: one per processor)",
+        type=number(1, 65_536, int),
+        help="number of processes (default: one per processor, with --address of all nodes)",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="HOST:PORT of a running Ray cluster's head, whose nodes do the work (default: RAY_ADDRESS if "
+        "set, else local: processes of this machine)",
     )
 
 

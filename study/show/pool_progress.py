@@ -1,9 +1,15 @@
-"""Progress of long work: a bar with time left, and pairs per second, in a terminal, nothing in a pipe."""
+"""Progress of long work: a bar in a terminal, a line each minute elsewhere, such as in a job's log."""
 
+import time
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from budgets.quantity import format_seconds
+
+_LINE_S = 60.0
 
 
 class Bars(Protocol):
@@ -11,6 +17,17 @@ class Bars(Protocol):
 
     def __call__(self, what: str, done: int, of: int, pairs: int = 0) -> None:
         """Draw the bar of the work."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Task:
+    """A task since its first part was reported; parts of an earlier run come with the first report."""
+
+    shown: TaskID
+    before: int
+    pairs: int = 0
+    began: float = field(default_factory=time.monotonic)
+    told: float = field(default_factory=time.monotonic)
 
 
 class PoolProgress:
@@ -22,10 +39,11 @@ class PoolProgress:
 
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[speed]}"))
+        self._console = console
         self._progress = Progress(
             *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
         )
-        self._tasks: dict[str, tuple[TaskID, int]] = {}
+        self._tasks: dict[str, _Task] = {}
 
     def __enter__(self) -> Bars:
         self._progress.start()
@@ -36,9 +54,18 @@ class PoolProgress:
 
     def _report(self, what: str, done: int, of: int, pairs: int = 0) -> None:
         if what not in self._tasks:
-            self._tasks[what] = (self._progress.add_task(what, total=of, speed=""), 0)
-        task, before = self._tasks[what]
-        self._tasks[what] = (task, before + pairs)
-        took = self._progress.tasks[task].elapsed or 0
-        speed = f"{(before + pairs) / took:,.0f} pairs/s" if took and pairs else ""
-        self._progress.update(task, completed=done, speed=speed)
+            self._tasks[what] = _Task(shown=self._progress.add_task(what, total=of, speed=""), before=done)
+        task, now = self._tasks[what], time.monotonic()
+        task.pairs += pairs
+        took = now - task.began
+        speed = f"{task.pairs / took:,.0f} pairs/s" if took and task.pairs else ""
+        self._progress.update(task.shown, completed=done, speed=speed)
+        if self._console.is_terminal or now - task.told < _LINE_S:
+            return
+        task.told = now
+        left = (
+            f", {format_seconds((of - done) * took / (done - task.before))} left"
+            if done > task.before
+            else ""
+        )
+        self._console.print(f"{what}: {done:,} of {of:,} parts, {speed or 'none new'}{left}")

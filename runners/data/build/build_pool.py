@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from runners.data.build.in_place import SCORE_FIELD, name_in
 from runners.data.build.merge_parts import WORKING, Merge, left_out_of, merge_parts
-from runners.data.build.scan import Report, run, scan
+from runners.data.build.scan import run, scan
 from runners.data.build.source import Columns, Part, parts_at, parts_of
 from runners.data.build.write import PAIRS_PER_SHARD
 from runners.data.evaluation.look import Known
@@ -35,6 +35,7 @@ from runners.data.pool.describe import describe_pool, fingerprints
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.shards import close_shard, printable, write_sample
 from runners.host.files import new_file
+from runners.host.workers import Processes, Report, Workers
 
 _SHARDS_PER_PART = ROWS_PER_PART // PAIRS_PER_SHARD
 
@@ -47,7 +48,7 @@ class Build:
         source: A folder of tars, or a table of image paths and captions.
         columns: Names of the columns or fields.
         evaluation: Folders of evaluation sets; pairs with one of their images are left out.
-        workers: Number of processes.
+        workers: What reads the source and writes shards.
         in_place: True to index the source's tars without writing shards; the pool's folder is then the
             source, unless ``url`` is set.
         url: URL of tars to index in place, instead of ``source``.
@@ -59,7 +60,7 @@ class Build:
     source: Path
     columns: Columns = field(default_factory=Columns)
     evaluation: Sequence[Path] = ()
-    workers: int = 1
+    workers: Workers = field(default_factory=Processes)
     in_place: bool = False
     url: str = ""
     provenance: Mapping[str, object] = field(default_factory=dict)
@@ -247,7 +248,7 @@ def _version(part: Part, path: Path) -> tuple[str, int, int]:
 
 
 def _write(  # noqa: PLR0913, PLR0917 - the parts of a build
-    work: Path, shards: Iterable[pa.Table], count: int, mark: str, workers: int, report: Report
+    work: Path, shards: Iterable[pa.Table], count: int, mark: str, workers: Workers, report: Report
 ) -> None:
     """Write shards from the pairs of each."""
     if (work / "order").exists() and (work / "order").read_text(encoding="utf-8") != mark:
@@ -259,10 +260,16 @@ def _write(  # noqa: PLR0913, PLR0917 - the parts of a build
     for number, rows in enumerate(shards):
         pq.write_table(rows, work / "index" / f"{number:05d}.todo.parquet")
     numbers = range(-(-count // PAIRS_PER_SHARD))
-    run(partial(_write_shard, work), numbers, workers, partial(report, "writing"), "new shard {}".format)
+    run(
+        partial(_write_shard, work, PAIRS_PER_SHARD),
+        numbers,
+        workers,
+        partial(report, "writing"),
+        "new shard {}".format,
+    )
 
 
-def _index_parts(work: Path, workers: int, report: Report) -> list[str]:
+def _index_parts(work: Path, workers: Workers, report: Report) -> list[str]:
     """Write the parts of the index from the tables of the shards, and return their files."""
     count = len(list((work / "index").glob("*[0-9].parquet")))
     numbers = range(-(-count * PAIRS_PER_SHARD // ROWS_PER_PART))
@@ -278,7 +285,7 @@ def _write_index_part(work: Path, number: int) -> int:
     return len(rows)
 
 
-def _write_shard(work: Path, number: int) -> int:
+def _write_shard(work: Path, most: int, number: int) -> int:
     name, done = f"shards/{number:05d}.tar", work / "index" / f"{number:05d}.parquet"
     if done.exists() and (work / "pool" / name).exists():
         return 0
@@ -287,7 +294,7 @@ def _write_shard(work: Path, number: int) -> int:
     offsets, keys = [], []
     with new_file(work / "pool" / name) as partial_file, partial_file.open("wb") as file:
         for place, row in enumerate(rows.to_dict("records")):
-            key = f"{number * PAIRS_PER_SHARD + place:09d}"
+            key = f"{number * most + place:09d}"
             facts = {"key": key, **{name: row[name] for name in ("caption", "width", "height")}}
             if not np.isnan(row["score"]):
                 facts[SCORE_FIELD] = row["score"]

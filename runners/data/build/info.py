@@ -21,6 +21,16 @@ _MOST_SHOWN = 5
 _LINE = 16  # characters per line below a picture
 
 
+def summarise(path: Path, sheet: Path | None, _item: int) -> list[str]:
+    """Return the summary of a pool, and draw its contact sheet where one is wanted; a task of workers."""
+    pool = Pool.open(path)
+    lines = list(info_lines(pool))
+    if sheet is not None:
+        contact_sheet(pool, sheet)
+        lines.append(str(sheet))
+    return lines
+
+
 def info_lines(pool: Pool) -> Iterator[str]:
     """Yield a summary of a pool, line by line."""
     size = sum(pool.shards.values())

@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from runners.data.build.scan import OF_SCAN, Report, damage_of, run
+from runners.data.build.scan import OF_SCAN, damage_of, run
 from runners.data.evaluation.look import ALIKE, SAME, Known
 from runners.data.index.merge import find_duplicates
 from runners.data.index.parts import ROWS_PER_PART
 from runners.data.index.writing import write_part
 from runners.host.files import new_file
+from runners.host.workers import Report, Workers
 
 WORKING = ["kind", "facts"]
 """Columns of the scan that an index does not have."""
@@ -48,13 +49,13 @@ class Merge:
     before: Sequence[Path] = ()
 
 
-def merge_parts(files: Sequence[Path], how: Merge, workers: int, report: Report) -> list[Path]:
+def merge_parts(files: Sequence[Path], how: Merge, workers: Workers, report: Report) -> list[Path]:
     """Write the parts, and return those that have pairs, without ``.parquet``.
 
     Args:
         files: The scan's tables, in the order of the source.
         how: Where to, and without what.
-        workers: Number of processes.
+        workers: What merges the groups.
         report: Called after each part.
     """
     how.work.mkdir(exist_ok=True)

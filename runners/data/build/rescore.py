@@ -1,7 +1,11 @@
 """Additional scores of a pool: stored beside the existing ones, or used to rank its pairs."""
 
+import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
+from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +19,6 @@ from numpy.typing import NDArray
 
 from budgets.names import unknown
 from runners.data.build.build_pool import Build, build_pool
-from runners.data.build.scan import Report
 from runners.data.build.source import check_columns, table_columns
 from runners.data.index.parts import Index
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX, count_scored
@@ -26,7 +29,8 @@ from runners.data.pool.describe import fingerprints, write_facts
 from runners.data.pool.pool import FIRST, Pool, Scorer
 from runners.data.pool.samples import Sample, walk_samples
 from runners.data.pool.shards import facts_of, image_kind, score_of
-from runners.host.files import commit_files
+from runners.host.files import commit_files, new_file
+from runners.host.workers import Report, Workers
 
 _ADDED = "added-"
 _UID_DIGITS = 32
@@ -168,47 +172,17 @@ def _as_bytes(content: bytes) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(size), len(content) // size, [None, pa.py_buffer(content)])
 
 
-def column_scores(pool: Pool, column: str, metadata: Path | None = None) -> NDArray[np.float32]:
-    """Read existing scores: from each sample's json or, by uid or key, from tables of metadata.
+def metadata_scores(pool: Pool, column: str, metadata: Path) -> NDArray[np.float32]:
+    """Read existing scores from tables of metadata by uid or, without one, by key; the first row counts.
 
     Args:
         pool: The pool.
-        column: The field or column.
-        metadata: A parquet file or a folder of them; by default the json in the pool's shards.
+        column: The column.
+        metadata: A parquet file or a folder of them.
 
     Returns:
         float32 (pairs,), NaN where there is none.
     """
-    if metadata is not None:
-        return _scores_of(pool, column, metadata)
-    scores, start = np.full(pool.count, np.nan, np.float32), 0
-    shard, known = "", dict[int, float]()
-    # The pairs of a shard are adjacent in the index, so each shard is read once.
-    # Keys may repeat, offsets do not.
-    for part in pool.parts(["shard", "offset"]):
-        for place, (its, offset) in enumerate(zip(part["shard"], part["offset"], strict=True), start):
-            if its != shard:
-                shard, known = its, _scores_in(pool.place, its, column)
-            scores[place] = known.get(offset, np.nan)
-        start += len(part)
-    return scores
-
-
-def _scores_in(place: Place, shard: str, column: str) -> dict[int, float]:
-    """Return the score of each readable sample of a shard by the offset of its image."""
-    try:
-        with place.whole(shard) as path:
-            return {
-                each.members[kind][0]: score_of(facts_of(each.members).get(column))
-                for each in walk_samples(path)
-                if isinstance(each, Sample) and (kind := image_kind(each.members)) is not None
-            }
-    except FileNotFoundError:
-        return {}
-
-
-def _scores_of(pool: Pool, column: str, metadata: Path) -> NDArray[np.float32]:
-    """Read a column of metadata by uid or, without one, by key; the first row of each counts."""
     files = sorted(metadata.glob("*.parquet")) if metadata.is_dir() else [metadata]
     if not files or not metadata.exists():
         raise ValueError(f"no parquet file of metadata at {metadata}")
@@ -230,6 +204,64 @@ def _scores_of(pool: Pool, column: str, metadata: Path) -> NDArray[np.float32]:
     return scores[codes]
 
 
+def column_scores(pool: Pool, column: str, workers: Workers, report: Report) -> NDArray[np.float32]:
+    """Read existing scores from each sample's json; shards that were read before are not read again.
+
+    Args:
+        pool: The pool.
+        column: The field.
+        workers: What reads the shards.
+        report: Called after each shard.
+
+    Returns:
+        float32 (pairs,), NaN where there is none.
+    """
+    shards = list(pool.shards)
+    facts = json.dumps([column, shards, pool.place.versions(shards)])
+    folder = pool.path / ".scoring" / blake2b(facts.encode(), digest_size=8).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {shard: folder / f"{number:06d}.npy" for number, shard in enumerate(shards)}
+    todo = [number for number, file in enumerate(files.values()) if not file.exists()]
+    task = partial(_keep_scores, replace(pool), column, files)
+    for finished, (_, pairs) in enumerate(
+        workers.map(task, todo, shards.__getitem__), 1 + len(files) - len(todo)
+    ):
+        report("reading", finished, len(files), pairs)
+    scores, start = np.full(pool.count, np.nan, np.float32), 0
+    shard, known = "", dict[int, float]()
+    # The pairs of a shard are adjacent in the index, so each shard is read once.
+    # Keys may repeat, offsets do not.
+    for part in pool.parts(["shard", "offset"]):
+        for place, (its, offset) in enumerate(zip(part["shard"], part["offset"], strict=True), start):
+            if its != shard:
+                shard, known = its, dict(np.load(files[its]).tolist())
+            scores[place] = known.get(offset, np.nan)
+        start += len(part)
+    return scores
+
+
+def _keep_scores(pool: Pool, column: str, files: Mapping[str, Path], number: int) -> int:
+    """Write the scores of a shard's readable samples as pairs of the image's offset and the score."""
+    shard, file = list(files.items())[number]
+    found = _scores_in(pool.place, shard, column)
+    with new_file(file) as partial_file, partial_file.open("wb") as opened:
+        np.save(opened, np.array([*found.items()], [("offset", np.int64), ("score", np.float64)]))
+    return len(found)
+
+
+def _scores_in(place: Place, shard: str, column: str) -> dict[int, float]:
+    """Return the score of each readable sample of a shard by the offset of its image."""
+    try:
+        with place.whole(shard) as path:
+            return {
+                each.members[kind][0]: score_of(facts_of(each.members).get(column))
+                for each in walk_samples(path)
+                if isinstance(each, Sample) and (kind := image_kind(each.members)) is not None
+            }
+    except FileNotFoundError:
+        return {}
+
+
 def _numbers(values: pd.Series, file: Path) -> NDArray[np.float32]:
     if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
         raise ValueError(f"{file}: column {values.name} holds {values.dtype}, not numbers")
@@ -237,7 +269,7 @@ def _numbers(values: pd.Series, file: Path) -> NDArray[np.float32]:
     return numbers
 
 
-def rewrite_shards(pool: Pool, *, workers: int, report: Report) -> Pool:
+def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
     """Rewrite a pool's shards in the order of its bins; all new shards replace the old ones at the end.
 
     Raises:

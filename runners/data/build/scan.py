@@ -1,15 +1,10 @@
 """First step of building a pool: find, check and hash every pair, into one table per part."""
 
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 
 import pandas as pd
 from PIL import Image
@@ -19,9 +14,7 @@ from runners.data.evaluation.look import Thumbnail, file_hash, look_of
 from runners.data.pool.damage import Damage
 from runners.data.pool.index import frame_of
 from runners.host.files import new_file
-
-Report = Callable[[str, int, int, int], None]
-"""Called with the task, the number of finished parts, the total, and the number of pairs just processed."""
+from runners.host.workers import Report, Workers, part_name
 
 OF_SCAN = ["image_hash", "pixels", "thumbnail"]
 """Columns of the tables that serve to find duplicates and images of evaluation sets."""
@@ -33,7 +26,7 @@ def scan(  # noqa: PLR0913 - independent options
     folder: Path,
     *,
     looking: bool,
-    workers: int,
+    workers: Workers,
     report: Report,
 ) -> list[Path]:
     """Read a source's parts in parallel; parts that were read before are not read again.
@@ -43,7 +36,7 @@ def scan(  # noqa: PLR0913 - independent options
         columns: Names of the columns or fields.
         folder: Folder for the tables of the parts.
         looking: True to make thumbnails, for comparison with evaluation sets.
-        workers: Number of processes.
+        workers: What reads the parts.
         report: Called after each part.
 
     Returns:
@@ -58,71 +51,18 @@ def scan(  # noqa: PLR0913 - independent options
 
 def run(
     task: Callable[[int], int],
-    numbers: Sequence[int],
-    workers: int,
+    items: Sequence[int],
+    workers: Workers,
     done: Callable[[int, int, int], None],
-    name: Callable[[int], str] = "part {}".format,
+    name: Callable[[int], str] = part_name,
 ) -> None:
-    """Run a task for each number, in worker processes if there is more than one.
+    """Let workers call a task that returns numbers of pairs for each item; ``done`` as the end of `Report`.
 
     Raises:
-        ValueError: The worker with one of the tasks was killed, and again when only it ran; ``name``
-            tells which.
+        ValueError: As `Workers.map`.
     """
-    for finished, pairs in enumerate(_results(task, numbers, workers, name), 1):
-        done(finished, len(numbers), pairs)
-
-
-def _results(
-    task: Callable[[int], int], numbers: Sequence[int], workers: int, name: Callable[[int], str]
-) -> Iterator[int]:
-    if workers <= 1:
-        yield from map(task, numbers)
-        return
-    left = dict.fromkeys(numbers)
-    while left:
-        try:
-            with _processes(workers) as processes:
-                futures = {processes.submit(task, number): number for number in left}
-                for future in as_completed(futures):
-                    result = future.result()
-                    del left[futures[future]]
-                    yield result
-        except BrokenProcessPool:
-            # Which task it was is not known: each that may have run is repeated alone, with all the memory.
-            for number in list(left)[: workers + 1]:
-                yield _alone(task, number, name)
-                del left[number]
-
-
-def _alone(task: Callable[[int], int], number: int, name: Callable[[int], str]) -> int:
-    try:
-        with _processes(1) as process:
-            return process.submit(task, number).result()
-    except BrokenProcessPool:
-        raise ValueError(
-            f"the process that worked on {name(number)} was killed twice, maybe because the memory was full; "
-            "finished parts are kept: repeat the command with more memory or without this part"
-        ) from None
-
-
-def _processes(workers: int) -> ProcessPoolExecutor:
-    # Counting tokens imports torch, which takes seconds: once, in the server that workers are forked from.
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["open_clip.tokenizer"])
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
-
-
-def _end_with_parent() -> None:
-    """Make this process end when its parent is killed; otherwise it would wait for work forever."""
-    parent = parent_process()
-    assert parent is not None, "it was started by another process"
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
+    for finished, (_, pairs) in enumerate(workers.map(task, items, name), 1):
+        done(finished, len(items), pairs)
 
 
 def _scan_part(

@@ -135,6 +135,16 @@ def parts_at(url: str) -> list[Part]:
     return [Part(file=Path(shard), url=url, size=found[shard]) for shard in shards]
 
 
+def folders_of(source: Path, columns: Columns) -> tuple[Path, ...]:
+    """Return the folders that a process must see to read a source: with links followed, for example."""
+    parts = parts_of(source)
+    if parts[0].stop == 0:
+        return tuple(sorted({Path(os.path.realpath(part.file)).parent for part in parts}))
+    first = _rows(Part(file=source, start=0, stop=1))
+    check_columns(first.columns, source, columns.image)
+    return source.parent.absolute(), (source.parent / str(first.iloc[0][columns.image])).parent.absolute()
+
+
 def _count_rows(path: Path) -> int:
     if path.suffix != ".parquet":
         return len(read_table(path))

@@ -9,6 +9,7 @@ folder and removes the pieces that were unused for the longest time. Hence no pr
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -112,9 +113,18 @@ def piece_cache() -> PieceCache:
     Raises:
         ValueError: ``STUDY_CACHE_SIZE`` is not a number of bytes.
     """
-    text = os.environ.get(CACHE_SIZE)
+    limit = set_by(CACHE_SIZE, parse_bytes)
+    return PieceCache(machine_cache() / "shards", DEFAULT_BYTES if limit is None else limit)
+
+
+def set_by(variable: str, parse: Callable[[str], int]) -> int | None:
+    """Return the number that an environment variable sets; None if it is not set.
+
+    Raises:
+        ValueError: The variable's text is not valid; the message names the variable.
+    """
+    text = os.environ.get(variable)
     try:
-        limit = parse_bytes(text) if text else DEFAULT_BYTES
+        return parse(text) if text else None
     except ValueError as error:
-        raise ValueError(f"{CACHE_SIZE}: {error}") from None
-    return PieceCache(machine_cache() / "shards", limit)
+        raise ValueError(f"{variable}: {error}") from None

@@ -20,8 +20,9 @@ from threading import Thread
 
 import numpy as np
 
+from budgets.quantity import parse_bytes, parse_count
 from runners.data.places.copies import listed
-from runners.data.places.piece_cache import PieceCache
+from runners.data.places.piece_cache import PieceCache, set_by
 from runners.data.places.place import Read, Wanted
 from runners.host.faults import patiently
 from runners.host.storage import Storage
@@ -29,9 +30,14 @@ from runners.host.storage import Storage
 PIECE = 2**18
 """Bytes of a piece: what is cached, and what a range is rounded to."""
 
+PREFETCH_REQUESTS, PREFETCH_SIZE = "STUDY_PREFETCH_REQUESTS", "STUDY_PREFETCH_SIZE"
+"""Environment variables with the number of requests that a process makes at the same time (default: 16), and
+with the bytes that it fetches ahead (default: 256 MiB where shards are read one after the other, a quarter of
+the cache in training)."""
+
 _PIECES_PER_REQUEST = 32
-_REQUESTS = 16  # at the same time, by one process
-_AHEAD_BYTES = 256 * 2**20  # fetched ahead of reading, where shards are read one after the other
+_REQUESTS, _MOST_REQUESTS = 16, 256
+_AHEAD_BYTES = 256 * 2**20
 _PATIENCE_S = 600.0  # with an unreachable place; then the trial ends as crashed, and is retried
 _MISSING_S = 60.0  # a missing shard is not asked for again; a request for each of its pairs would take long
 _LOOK_S = 0.01
@@ -45,13 +51,19 @@ class UrlPlace:
         url: The URL.
         sizes: Shard → its bytes when it was indexed.
         cache: The node's cache.
+
+    Raises:
+        ValueError: ``STUDY_PREFETCH_REQUESTS`` or ``STUDY_PREFETCH_SIZE`` is not valid.
     """
 
     def __init__(self, url: str, sizes: Mapping[str, int], cache: PieceCache) -> None:
         self.url = url.rstrip("/")
         self._sizes, self._cache = sizes, cache
-        # Two windows of samples, what they replace, and those of another trial.
-        self.ahead_bytes = cache.limit // 4
+        self._requests = set_by(PREFETCH_REQUESTS, _parse_requests) or _REQUESTS
+        ahead = set_by(PREFETCH_SIZE, parse_bytes)
+        # A quarter: two windows of samples, what they replace, and those of another trial.
+        self.ahead_bytes = cache.limit // 4 if ahead is None else min(ahead, cache.limit // 2)
+        self._in_turn_bytes = _AHEAD_BYTES if ahead is None else self.ahead_bytes
         self._asked: dict[tuple[str, int], list[int]] = {}  # shard and request → pieces to fetch ahead
         self._missing: dict[str, float] = {}  # shard → when it was last found to be missing
         self._own: tuple[int, Storage, SimpleQueue[Callable[[], None]]] | None = None
@@ -96,7 +108,7 @@ class UrlPlace:
         before = np.cumsum([0, *sizes])
         asked = 0
         for number, each in enumerate(wanted):
-            while asked < len(wanted) and before[asked] - before[number] < _AHEAD_BYTES:
+            while asked < len(wanted) and before[asked] - before[number] < self._in_turn_bytes:
                 self.ahead([wanted[asked]])
                 asked += 1
             yield partial(self._read, each.shard)
@@ -224,7 +236,7 @@ class UrlPlace:
         # A forked process has neither the threads nor the connections of its parent.
         if self._own is None or self._own[0] != os.getpid():
             tasks = SimpleQueue[Callable[[], None]]()
-            for _ in range(_REQUESTS):
+            for _ in range(self._requests):
                 Thread(target=_work, args=(tasks,), daemon=True).start()
             self._own = os.getpid(), Storage(self.url), tasks
         return self._own
@@ -271,6 +283,13 @@ def _requests(wanted: Wanted) -> Mapping[int, list[int]]:
                     groups[each // _PIECES_PER_REQUEST].append(each)
             known = max(known, piece)
     return groups
+
+
+def _parse_requests(text: str) -> int:
+    count = parse_count(text)
+    if not 1 <= count <= _MOST_REQUESTS:
+        raise ValueError(f"'{text}' must be from 1 to {_MOST_REQUESTS}")
+    return count
 
 
 def _try_lock(file: int) -> bool:

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from study.commands.command import show
+from study.commands.command import add_worker_options, show
 
 NAME = "eval-sets"
 HELP = "check evaluation sets; list those of the paper's suite that are missing"
@@ -15,13 +15,18 @@ EXIT_UNUSABLE = 1
 def add_options(parser: ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("folder", type=Path, help="a folder of sets in CLIP_benchmark's webdataset layout")
+    add_worker_options(parser)
 
 
 def run(options: Namespace) -> int:
     """Print one line per set; return 1 if any set can't be used."""
     from runners.data.evaluation.evaluation_suite import check_sets, found_sets
+    from study.run.pool_site import PoolSite
 
-    checked = list(check_sets(found_sets(options.folder)))
-    for each in checked:
-        show(each.line)
-    return 0 if all(each.good for each in checked) else EXIT_UNUSABLE
+    sets = found_sets(options.folder)
+    good = True
+    with PoolSite(options, show) as site:
+        for each in check_sets(sets, site.workers(options.folder)):
+            show(each.line)
+            good = good and each.good
+    return 0 if good else EXIT_UNUSABLE

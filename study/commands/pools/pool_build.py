@@ -1,9 +1,14 @@
 """``python -m study data build``: build a pool from shards, files, URLs or the embedded generator."""
 
+import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from study.commands.command import add_pool_options, number, open_console, show
+
+if TYPE_CHECKING:
+    from study.run.pool_site import PoolSite
 
 NAME = "build"
 HELP = "build a pool; the same command continues an interrupted build"
@@ -86,6 +91,7 @@ def run(options: Namespace) -> int:
     from runners.data.build.info import unreadable_lines
     from runners.data.places.copies import is_url
     from runners.data.pool.pool import Pool
+    from study.run.pool_site import PoolSite
 
     path, source = options.pool, options.source
     if source is None and not options.in_place:
@@ -94,10 +100,12 @@ def run(options: Namespace) -> int:
         )
     if source is not None and source.startswith("embedded:"):
         _build_embedded(path, source.removeprefix("embedded:"), options.seed)
-    elif source is not None and is_url(source):
-        _index_url(path, source, options)
     else:
-        _build_from(path, Path(source or path), options)
+        with PoolSite(options, show) as site:
+            if source is not None and is_url(source):
+                _index_url(path, source, options, site)
+            else:
+                _build_from(path, Path(source or path), options, site)
     pool = Pool.open(path)
     for line in unreadable_lines(pool):
         show(line)
@@ -114,7 +122,7 @@ def _build_embedded(path: Path, pairs: str, seed: int) -> None:
     build_scored_pool(path, pairs=int(pairs), seed=seed)
 
 
-def _index_url(path: Path, url: str, options: Namespace) -> None:
+def _index_url(path: Path, url: str, options: Namespace, site: "PoolSite") -> None:
     from runners.data.build.build_pool import Build, build_pool
     from runners.data.build.source import Columns
     from runners.data.places.copies import copy_pool, listed
@@ -132,17 +140,17 @@ def _index_url(path: Path, url: str, options: Namespace) -> None:
         url=url.rstrip("/"),
         columns=Columns(image=options.image, caption=options.caption, score=options.score),
         evaluation=options.without,
-        workers=options.workers,
+        workers=site.workers(written=path),
         in_place=True,
     )
     with PoolProgress(open_console()) as report:
         build_pool(path, build, report)
 
 
-def _build_from(path: Path, source: Path, options: Namespace) -> None:
+def _build_from(path: Path, source: Path, options: Namespace, site: "PoolSite") -> None:
     from runners.data.build.build_pool import Build, build_pool
     from runners.data.build.download import Download, download
-    from runners.data.build.source import Columns, table_columns
+    from runners.data.build.source import Columns, folders_of, table_columns
     from runners.data.pool.damage import damage_table
     from study.show.pool_progress import PoolProgress
 
@@ -160,15 +168,17 @@ def _build_from(path: Path, source: Path, options: Namespace) -> None:
             retries=options.retries,
             timeout_s=options.timeout,
             user_agent=options.user_agent,
-            workers=options.workers,
+            workers=options.workers or os.cpu_count() or 1,
         )
         left_out = download(source, shards, how)
         provenance = {"urls": str(source.resolve())}
+    columns = Columns(image=options.image, caption=options.caption, score=options.score)
+    seen = folders_of(shards, columns) if site.on_cluster else ()
     build = Build(
         source=shards,
-        columns=Columns(image=options.image, caption=options.caption, score=options.score),
+        columns=columns,
         evaluation=options.without,
-        workers=options.workers,
+        workers=site.workers(*seen, written=path if options.in_place else path.parent),
         in_place=options.in_place,
         provenance=provenance,
         left_out=left_out,

@@ -20,13 +20,15 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Print the pool's contents; draw the sheet if requested."""
-    from runners.data.build.info import contact_sheet, info_lines
-    from runners.data.pool.pool import Pool
+    from functools import partial
 
-    pool = Pool.open(options.pool)
-    for line in info_lines(pool):
-        show(line)
-    if options.sheet:
-        contact_sheet(pool, options.sheet)
-        show(options.sheet)
+    from runners.data.build.info import summarise
+    from study.run.pool_site import PoolSite
+
+    folders = [options.pool, *([options.sheet.parent] if options.sheet else [])]
+    with PoolSite(options, show) as site:
+        task = partial(summarise, options.pool, options.sheet)
+        for _, lines in site.one(*folders).map(task, range(1), lambda _item: str(options.pool)):
+            for line in lines:
+                show(line)
     return 0

@@ -9,6 +9,8 @@ from study.commands.command import add_pool_options, number, open_console, show
 
 if TYPE_CHECKING:
     from runners.data.pool.pool import Pool
+    from runners.host.workers import Report
+    from study.run.pool_site import PoolSite
 
 NAME = "score"
 HELP = "set the quality score of the pairs, or add a named subset"
@@ -50,14 +52,15 @@ def run(options: Namespace) -> int:
     """Score the pool, and print its contents afterwards."""
     from runners.data.build.info import info_lines
     from runners.data.build.rescore import (
-        column_scores,
         expression_scores,
+        metadata_scores,
         rewrite_shards,
         set_score,
         set_subset,
         use_score,
     )
     from runners.data.pool.pool import Pool, Scorer
+    from study.run.pool_site import PoolSite
     from study.show.pool_progress import PoolProgress
 
     pool = Pool.open(options.pool)
@@ -72,37 +75,50 @@ def run(options: Namespace) -> int:
         pool = set_score(pool, expression_scores(pool, text), scorer)
     elif kind == "score":
         pool = use_score(pool, name)
-    elif kind == "column":
-        pool = set_score(pool, column_scores(pool, name, options.metadata), Scorer(name=options.name or name))
-    elif name or Path(options.scorer).is_dir():
-        pool = _scored_by_model(pool, options)
+    elif kind == "column" and options.metadata:
+        scores = metadata_scores(pool, name, options.metadata)
+        pool = set_score(pool, scores, Scorer(name=options.name or name))
+    elif kind == "column" or name or Path(options.scorer).is_dir():
+        with PoolSite(options, show) as site, PoolProgress(open_console()) as report:
+            pool = (_scored_by_column if kind == "column" else _scored_by_model)(pool, options, site, report)
+        shutil.rmtree(pool.path / ".scoring")
     else:
         raise ValueError(
             f"--with {options.scorer} must be MODEL:PRETRAINED, an exported folder, "
             "column:NAME, score:NAME, =EXPRESSION or a .npy file"
         )
     if options.rewrite_shards:
-        with PoolProgress(open_console()) as report:
-            pool = rewrite_shards(pool, workers=options.workers, report=report)
+        with PoolSite(options, show) as site, PoolProgress(open_console()) as report:
+            workers = site.workers(pool.path, written=pool.path.parent)
+            pool = rewrite_shards(pool, workers=workers, report=report)
     for line in info_lines(pool):
         show(line)
     return 0
 
 
-def _scored_by_model(pool: "Pool", options: Namespace) -> "Pool":
+def _scored_by_column(pool: "Pool", options: Namespace, site: "PoolSite", report: "Report") -> "Pool":
+    from runners.data.build.rescore import column_scores, set_score
+    from runners.data.pool.pool import Scorer
+
+    name = options.scorer.removeprefix("column:")
+    scores = column_scores(pool, name, site.workers(written=pool.path), report)
+    return set_score(pool, scores, Scorer(name=options.name or name))
+
+
+def _scored_by_model(pool: "Pool", options: Namespace, site: "PoolSite", report: "Report") -> "Pool":
     from runners.data.build.rescore import set_score
     from runners.evaluate.clip_score import clip_scorer, clip_scores, scoring_source
-    from study.show.pool_progress import PoolProgress
 
-    with PoolProgress(open_console()) as report:
-        scores, config = clip_scores(
-            pool,
-            scoring_source(options.scorer, pool),
-            batch_size=options.batch_size,
-            device=options.device,
-            threads=options.workers,
-            done=lambda done, of: report("scoring", done, of, 0),
-        )
-    pool = set_score(pool, scores, clip_scorer(options.name or options.scorer, config, pool.count))
-    shutil.rmtree(pool.path / ".scoring")
-    return pool
+    source = scoring_source(options.scorer, pool)
+    files = [path for path in (Path(source.checkpoint), Path(source.model)) if path.name and path.exists()]
+    workers = site.models(options.device, *files, written=pool.path)
+    scores, config = clip_scores(
+        pool,
+        source,
+        batch_size=options.batch_size,
+        device=options.device,
+        threads=site.threads(workers),
+        workers=workers,
+        report=report,
+    )
+    return set_score(pool, scores, clip_scorer(options.name or options.scorer, config, pool.count))

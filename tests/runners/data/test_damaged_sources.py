@@ -15,13 +15,14 @@ from PIL import Image
 
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.in_place import index_shards, open_pool
-from runners.data.build.rescore import column_scores
+from runners.data.build.rescore import column_scores, metadata_scores
 from runners.data.build.write import write_pool
 from runners.data.pool.damage import NOT_READABLE
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import decode_image, read_pairs
 from runners.data.pool.shards import image_size, score_of
 from runners.embedded.embedded_pool import TrainingPairs
+from runners.host.workers import Processes
 from tests.runners.data.test_pool import Sample, encoded, sample, write_tar
 
 NAMES = [f"{n:09d}" for n in range(100)]
@@ -329,7 +330,7 @@ def test_scores_of_repeated_keys_go_to_their_own_pairs(tmp_path: Path) -> None:
     ]
     write_tar(tmp_path / "x" / "0.tar", samples)
     pool = open_pool(tmp_path / "x")
-    assert column_scores(pool, "mine").tolist() == [0, 1, 2, 3]
+    assert column_scores(pool, "mine", Processes(), lambda *_: None).tolist() == [0, 1, 2, 3]
 
 
 def test_shard_cut_short_is_scored_up_to_there(tmp_path: Path) -> None:
@@ -340,7 +341,7 @@ def test_shard_cut_short_is_scored_up_to_there(tmp_path: Path) -> None:
     os.truncate(folder / "0.tar", end)
     pool = index_shards(folder, tolerance=1.0)
     assert pool.count == 4
-    assert column_scores(pool, "mine").tolist() == [0, 1, 2, 3]
+    assert column_scores(pool, "mine", Processes(), lambda *_: None).tolist() == [0, 1, 2, 3]
 
 
 def test_metadata_by_a_repeated_key_or_of_booleans_scores_no_pair(tmp_path: Path) -> None:
@@ -351,8 +352,8 @@ def test_metadata_by_a_repeated_key_or_of_booleans_scores_no_pair(tmp_path: Path
     table = pd.DataFrame({"key": ["a", "b"], "mine": [0.5, 0.25], "truth": [True, False]})
     table.to_parquet(tmp_path / "m.parquet")
     pool = open_pool(tmp_path / "x")
-    assert column_scores(pool, "mine", tmp_path / "m.parquet").tolist() == pytest.approx(
+    assert metadata_scores(pool, "mine", tmp_path / "m.parquet").tolist() == pytest.approx(
         [np.nan, 0.25, np.nan], nan_ok=True
     )
     with pytest.raises(ValueError, match=r"column truth holds bool, not numbers"):
-        column_scores(pool, "truth", tmp_path / "m.parquet")
+        metadata_scores(pool, "truth", tmp_path / "m.parquet")

@@ -21,6 +21,7 @@ from runners.data.build.in_place import not_indexed
 from runners.data.places import piece_cache, url_place
 from runners.data.places.copies import SHARDS_AT, copy_name, copy_pool
 from runners.data.places.piece_cache import CACHE_SIZE, PieceCache
+from runners.data.places.url_place import PREFETCH_REQUESTS, PREFETCH_SIZE
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_images, read_pairs
 from runners.data.pool.shards import close_shard, encode_image, write_sample
@@ -214,6 +215,27 @@ def test_a_small_cache_keeps_its_size_and_gives_the_same_samples(
     assert all(map(torch.equal, seen(pool, workers=2), seen(folder)))
     taken = sum(path.stat().st_size for path in Path(os.environ[CACHE]).rglob("*") if path.is_file())
     assert taken <= {"0": 0, "1 MB": 1_250_000}[size]
+
+
+def test_the_environment_sets_how_much_is_fetched_ahead(
+    away: Pool, folder: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Pool.open(away.path).place.ahead_bytes == 25 * 10**9  # a quarter of the cache
+    for size, expected in (("3 MB", 3_000_000), ("900 GB", 50 * 10**9), ("0", 0)):
+        monkeypatch.setenv(PREFETCH_SIZE, size)
+        assert Pool.open(away.path).place.ahead_bytes == expected
+    before = threading.active_count()
+    monkeypatch.setenv(PREFETCH_REQUESTS, "3")
+    pool = Pool.open(away.path)
+    assert np.array_equal(read_images(pool, ALL, 32), read_images(folder, ALL, 32))
+    assert threading.active_count() - before <= 4  # the package's own thread is one of them
+    for variable, text, told in (
+        (PREFETCH_SIZE, "3 pears", "STUDY_PREFETCH_SIZE: .*pears"),
+        (PREFETCH_REQUESTS, "0", "STUDY_PREFETCH_REQUESTS: '0' must be from 1 to 256"),
+    ):
+        monkeypatch.setenv(variable, text)
+        with pytest.raises(ValueError, match=f"^{told}"):
+            _ = Pool.open(away.path).place
 
 
 def test_the_least_recently_used_pieces_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def address(weights: Path) -> Iterator[str]:
 
 def score(pool: Pool, pretrained: str) -> Any:  # noqa: ANN401 - an array
     source = Source(checkpoint=pretrained, model=MODEL)
-    return clip_scores(pool, source, device="cpu", done=lambda _done, _of: None)[0]
+    return clip_scores(pool, source, device="cpu", report=lambda *_: None)[0]
 
 
 def test_weights_by_tag_are_downloaded_as_open_clip_does_and_score_like_their_file(
@@ -77,7 +77,7 @@ def test_weights_by_tag_are_downloaded_as_open_clip_does_and_score_like_their_fi
 
 def test_unknown_model_or_checkpoint_raises(small: Pool, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"unknown model 'ViT-B32'; did you mean 'ViT-B-32'"):
-        clip_scores(small, scoring_source("ViT-B32:openai", small), done=lambda _done, _of: None)
+        clip_scores(small, scoring_source("ViT-B32:openai", small), report=lambda *_: None)
     (tmp_path / "broken.pt").write_bytes(b"no weights")
     with pytest.raises(ValueError, match=r"cannot load .*broken\.pt as ViT-S-32-alt"):
         score(small, str(tmp_path / "broken.pt"))
@@ -105,6 +105,18 @@ def test_interrupted_scoring_resumes_after_another_score_was_set(
     assert scored == [4, 4]
     assert score(small, str(weights / "weights.pt")) == pytest.approx(whole, abs=1e-6)
     assert scored == [4, 4, 4, 2]  # the first four not again
+
+
+def test_a_model_whose_scores_are_all_there_is_not_loaded(
+    small: Pool, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = score(small, str(weights / "weights.pt"))
+
+    def load(*_: object) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(clip_score, "load_model", load)
+    assert np.array_equal(score(small, str(weights / "weights.pt")), scores)
 
 
 def test_scoring_flops_equal_torchs_count() -> None:
@@ -135,7 +147,7 @@ def test_a_trials_weights_score_the_pool_that_it_was_trained_on(tmp_path: Path) 
     opened = Pool.open(pool)
 
     source = scoring_source(f"{job.trial.cell.architecture}:{job.folder / 'weights.pt'}", opened)
-    scores, config = clip_scores(opened, source, device="cpu", done=lambda _done, _of: None)
+    scores, config = clip_scores(opened, source, device="cpu", report=lambda *_: None)
 
     assert np.isfinite(scores).all()
     assert np.ptp(scores) > 0

@@ -82,7 +82,7 @@ def user(icons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def command(part: str) -> str:
     """Run the documented command that contains these words, with one worker process."""
     (found,) = (each for each in COMMANDS if part in each)
-    return found if "eval-sets" in found else f"{found} --workers 1"
+    return f"{found} --workers 1"
 
 
 def test_a_folder_of_images_becomes_a_pool_and_invalid_files_are_counted(user: Path, run: Run) -> None:

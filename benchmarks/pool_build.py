@@ -1,0 +1,96 @@
+"""Speed of building and scoring a pool on two simulated nodes, compared with one process; then a node dies.
+
+Run ``python benchmarks/pool_build.py [--pairs N]`` from the root of the checkout, on a quiet machine with at
+least two cores (default: 12,000 JPEGs). The nodes have a core each, on loopback; times are those of the
+commands, with the connection to the cluster. The node is killed when half of the parts were read. The last
+lines are name, value, target, and pass or fail; the exit code is 1 if one fails.
+"""
+
+import argparse
+import os
+import secrets
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ |= {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # all on loopback
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "OMP_NUM_THREADS": "1",
+}
+
+from ray.cluster_utils import Cluster
+
+from benchmarks.loader import make_shards
+from budgets.cost.counted import CACHE
+from runners.evaluate import clip_score
+from study.show.pool_progress import PoolProgress
+from tests.study.commands.pools_on_two_nodes import content, killing, run, work_in, write_model
+
+FASTER = 1.4
+MEMORY: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False}
+
+
+def timed(*words: object) -> float:
+    """Run a command and return its seconds."""
+    began = time.monotonic()
+    run(*words)
+    took = time.monotonic() - began
+    print(f"{words[0]}{' on two nodes' if '--address' in words else ''}: {took:.1f} s", flush=True)
+    return took
+
+
+def main() -> int:
+    """Run the benchmark and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=12_000)
+    pairs = parser.parse_args().pairs
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ[CACHE] = str(folder / "cache")
+        make_shards(folder / "tars", pairs)
+        model = write_model(folder)
+        patch.object(clip_score, "_ROWS_PER_PART", max(1, pairs // 24)).start()  # parts for both nodes
+        build = ("build", "p", "--from", folder / "tars")
+        score = ("score", "p", "--with", model, "--name", "mine", "--device", "cpu")
+
+        here = work_in(folder / "here")
+        alone = [timed(*build, "--workers", 1)]
+        built = content(here)
+        alone.append(timed(*score, "--workers", 1))
+        scored = content(here)
+
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **MEMORY})
+        first, _ = (cluster.add_node(num_cpus=1, **MEMORY) for _ in range(2))
+        cluster.wait_for_nodes()
+        there = ("--address", cluster.address)
+        path = work_in(folder / "there")
+        both = [timed(*build, *there)]
+        same = [content(path) == built]
+        both.append(timed(*score, *there))
+        same.append(content(path) == scored)
+        path = work_in(folder / "kill")
+        with patch.object(PoolProgress, "__enter__", killing(cluster, first, "reading")):
+            killed_s = timed(*build, *there)
+        same.append(content(path) == built and len(cluster.worker_nodes) == 1)
+        cluster.shutdown()
+    print(f"{pairs:,} pairs; with a node killed half-way the build took {killed_s:.1f} s")
+    lines = [
+        ("build_speedup_on_two_nodes", alone[0] / both[0], FASTER, alone[0] / both[0] >= FASTER),
+        ("score_speedup_on_two_nodes", alone[1] / both[1], FASTER, alone[1] / both[1] >= FASTER),
+        ("built_bytes_equal", int(same[0]), 1, same[0]),
+        ("scored_bytes_equal", int(same[1]), 1, same[1]),
+        ("killed_half_way_bytes_equal", int(same[2]), 1, same[2]),
+    ]
+    for what, value, target, passed in lines:
+        print(f"{what} {value:.3g} {target} {'pass' if passed else 'fail'}")
+    return int(not all(passed for *_, passed in lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

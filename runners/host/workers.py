@@ -1,0 +1,141 @@
+"""Workers: processes that call one task for many items, on this machine or on a cluster.
+
+A task gives the same result wherever and however often it is called for an item, and leaves what it finished
+where the next run finds it.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import SimpleQueue
+
+VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+
+T = TypeVar("T")
+Name = Callable[[int], str]
+"""Item → its name in an error."""
+Report = Callable[[str, int, int, int], None]
+"""Called with the task, the number of finished parts, the total, and the number of pairs just processed."""
+
+
+def part_name(item: int) -> str:
+    """Return the name of an item that has no other."""
+    return f"part {item}"
+
+
+class Workers(Protocol):
+    """Processes that call a task."""
+
+    def map(
+        self, task: Callable[[int], T], items: Sequence[int], name: Name = part_name
+    ) -> Iterator[tuple[int, T]]:
+        """Call a task for each item, and yield items with their results as they are finished.
+
+        Args:
+            task: A picklable function. Each process keeps a copy of it, and with it what its first call
+                loaded.
+            items: The items.
+            name: Names of items in errors.
+
+        Raises:
+            ValueError: Processes were killed whenever they worked on one of the items. Errors of the task are
+                raised as they are, but on a cluster those that may pass only after further attempts.
+        """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Processes:
+    """Processes of this machine; a single one is the calling process itself.
+
+    Attributes:
+        count: Number of processes.
+        devices: GPUs of the processes, one each, named as in ``CUDA_VISIBLE_DEVICES``; none if they share
+            what there is.
+    """
+
+    count: int = 1
+    devices: tuple[str, ...] = ()
+
+    def map(
+        self, task: Callable[[int], T], items: Sequence[int], name: Name = part_name
+    ) -> Iterator[tuple[int, T]]:
+        """Call a task for each item; see `Workers`."""
+        if self.count <= 1:
+            for item in items:
+                yield item, task(item)
+            return
+        left = dict.fromkeys(items)
+        while left:
+            try:
+                with self._started(task, self.count) as processes:
+                    futures = {processes.submit(_call, item): item for item in left}
+                    for future in as_completed(futures):
+                        result = future.result()
+                        del left[futures[future]]
+                        yield futures[future], result
+            except BrokenProcessPool:
+                # Which item it was is not known: each that may have run is repeated alone, with all memory.
+                for item in list(left)[: self.count + 1]:
+                    yield item, self._alone(task, item, name)
+                    del left[item]
+
+    def _alone(self, task: Callable[[int], T], item: int, name: Name) -> T:
+        try:
+            with self._started(task, 1) as process:
+                result: T = process.submit(_call, item).result()
+                return result
+        except BrokenProcessPool:
+            raise killed(name(item), "twice") from None
+
+    def _started(self, task: Callable[[int], object], count: int) -> ProcessPoolExecutor:
+        # Counting tokens imports torch, which takes seconds: once, in the server that processes are forked
+        # from.
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["open_clip.tokenizer"])
+        devices = context.SimpleQueue()
+        for device in self.devices:
+            devices.put(device)
+        begin = (task, dict(os.environ), devices if self.devices else None)
+        return ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=begin)
+
+
+def killed(name: str, times: str) -> ValueError:
+    """Return the error for an item whose processes were killed."""
+    return ValueError(
+        f"the process that worked on {name} was killed {times}, maybe because the memory was full; "
+        "finished parts are kept: repeat the command with more memory or without this part"
+    )
+
+
+_tasks: list[Callable[[int], Any]] = []
+
+
+def _begin(
+    task: Callable[[int], object], environment: Mapping[str, str], devices: "SimpleQueue[str] | None"
+) -> None:
+    """Prepare a process for its task; it ends when its parent is killed, instead of waiting forever."""
+    _tasks.append(task)
+    # The fork server's environment is that of its start, not that of the caller.
+    os.environ.clear()
+    os.environ.update(environment)
+    if devices is not None:
+        os.environ[VISIBLE_DEVICES] = devices.get()
+    parent = parent_process()
+    assert parent is not None, "it was started by another process"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+def _call(item: int) -> Any:  # noqa: ANN401 - what the task returns
+    return _tasks[0](item)

@@ -1,0 +1,213 @@
+"""Workers on a Ray cluster: an actor per core or GPU of each node takes the next item when it is free.
+
+An item whose actor or node dies goes to another actor. A node that joins gets actors once it has seen the
+folders.
+"""
+
+import os
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from runners.host.faults import fault_of, words_of
+from runners.host.workers import Name, killed, part_name
+from runners.scheduling.nodes import Amounts
+from runners.scheduling.ray_backend.core import RayBackend, by_rays_names
+from runners.scheduling.shared_storage import SharedStorage
+
+_LOOK_S = 1.0
+_PATIENCE_S = 600.0  # without any node that has room
+_ATTEMPTS = 3  # of an item on nodes that live
+
+T = TypeVar("T")
+
+
+class RayWorkers:
+    """Workers on the nodes of a cluster.
+
+    Args:
+        backend: The connection to the cluster.
+        storage: The test that nodes share the folders of the work.
+        parts: Resources of a node → those of each worker on it.
+        limit: Largest number of workers.
+    """
+
+    def __init__(
+        self,
+        backend: RayBackend,
+        storage: SharedStorage,
+        parts: Callable[[Amounts], list[Amounts]],
+        limit: int | None = None,
+    ) -> None:
+        self._backend, self._storage, self._parts, self._limit = backend, storage, parts, limit
+
+    def map(
+        self, task: Callable[[int], T], items: Sequence[int], name: Name = part_name
+    ) -> Iterator[tuple[int, T]]:
+        """Call a task for each item; see `runners.host.workers.Workers`."""
+        crew, todo = _Crew(ray.put(task), os.getcwd()), deque(items)  # noqa: PTH109 - as the nodes change to it
+        died_on: dict[int, list[str]] = defaultdict(list)
+        looked, alone_since, nodes = float("-inf"), time.monotonic(), dict[str, Amounts]()
+        try:
+            while todo or crew.at_work:
+                if time.monotonic() - looked > _LOOK_S:
+                    looked, nodes = time.monotonic(), self._nodes()
+                    self._hire(crew, nodes, len(todo) + crew.at_work)
+                    if crew.size or self._storage.looking:
+                        alone_since = looked
+                    elif looked - alone_since >= (_PATIENCE_S if died_on else 0):
+                        raise ValueError(
+                            f"no node of the {self._backend.name} has room for a worker{crew.why}; finished "
+                            "parts are kept"
+                        )
+                crew.give(todo)
+                for item, node, outcome in crew.wait(_LOOK_S):
+                    if not isinstance(outcome, _Died):
+                        yield item, outcome
+                        continue
+                    died_on[item].append(node)
+                    # Ray may list a dead node for some seconds: the last death counts at the next one.
+                    if sum(node in nodes for node in died_on[item]) >= _ATTEMPTS:
+                        raise outcome.error or killed(name(item), f"{_ATTEMPTS} times")
+                    todo.appendleft(item)
+        finally:
+            if not self._backend.lost:
+                crew.dismiss()
+
+    def _nodes(self) -> dict[str, Amounts]:
+        """Return the nodes that share the folders; new ones are asked."""
+        nodes = self._backend.nodes()
+        for ended in self._backend.wait(0):
+            self._storage.take(ended)
+        seen_by = self._storage.seen_by(nodes)
+        return {node: has for node, has in nodes.items() if node in seen_by}
+
+    def _hire(self, crew: "_Crew", nodes: dict[str, Amounts], wanted: int) -> None:
+        here = crew.by_node()
+        vacant = [
+            (node, amounts)
+            for node, has in nodes.items()
+            if crew.starts(node)
+            for amounts in self._parts(has)[here[node] :]
+        ]
+        most = min(wanted, wanted if self._limit is None else self._limit)
+        for node, amounts in vacant[: max(0, most - crew.size)]:
+            crew.hire(node, amounts)
+
+
+class _Died:
+    """End of an item whose actor or node died.
+
+    Args:
+        error: The task's own error if it may pass elsewhere, such as one of the disk.
+        reason: Ray's words otherwise.
+    """
+
+    def __init__(self, error: Exception | None = None, reason: str = "") -> None:
+        self.error, self.reason = error, reason
+
+
+class _Crew:
+    """The actors that work, wait for work, or have not started yet."""
+
+    def __init__(self, task: Any, folder: str) -> None:  # noqa: ANN401 - Ray's references have no public type
+        self._task, self._folder = task, folder
+        self._node: dict[Any, str] = {}
+        self._idle: list[Any] = []
+        self._starting: dict[Any, Any] = {}
+        self._working: dict[Any, tuple[Any, int]] = {}
+        self._failed_starts = Counter[str]()
+        self.why = ""  # none starts
+
+    @property
+    def size(self) -> int:
+        return len(self._node)
+
+    @property
+    def at_work(self) -> int:
+        return len(self._working)
+
+    def by_node(self) -> Counter[str]:
+        return Counter(self._node.values())
+
+    def starts(self, node: str) -> bool:
+        """Return whether an actor may yet start on a node."""
+        return self._failed_starts[node] < _ATTEMPTS
+
+    def hire(self, node: str, amounts: Amounts) -> None:
+        resources = by_rays_names(amounts)
+        cores = resources.pop("CPU", 0)
+        actor = _Worker.options(  # type: ignore[attr-defined]  # a class of Ray
+            num_cpus=cores,
+            num_gpus=resources.pop("GPU", 0),
+            resources=resources,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(max(1, int(cores)))}},
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        ).remote(self._task, self._folder)
+        self._node[actor] = node
+        self._starting[actor.ready.remote()] = actor
+
+    def give(self, todo: deque[int]) -> None:
+        while todo and self._idle:
+            actor, item = self._idle.pop(), todo.popleft()
+            self._working[actor.call.remote(item)] = actor, item
+
+    def wait(self, timeout_s: float) -> list[tuple[int, str, Any]]:
+        """Wait for the end of an item; returns items with their nodes and results or deaths."""
+        waiting = [*self._starting, *self._working]
+        if not waiting:
+            time.sleep(timeout_s)
+            return []
+        ready, _ = ray.wait(waiting, num_returns=1, timeout=timeout_s)
+        ended = []
+        for reference in ready:
+            actor, item = self._working.pop(reference, None) or (self._starting.pop(reference), None)
+            node, outcome = self._node[actor], _outcome(reference)
+            if isinstance(outcome, _Died):  # the next look replaces the actor, if its node lives
+                del self._node[actor]
+                ray.kill(actor)
+            else:
+                self._idle.append(actor)
+            if item is not None:
+                ended.append((item, node, outcome))
+            elif isinstance(outcome, _Died):
+                self._failed_starts[node] += 1
+                self.why = f" ({outcome.reason})"
+        return ended
+
+    def dismiss(self) -> None:
+        for actor in self._node:
+            ray.kill(actor)
+
+
+def _outcome(reference: Any) -> Any:  # noqa: ANN401 - Ray's references have no public type
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        if fault_of(error.cause) == "failed":
+            raise error.cause from None
+        return _Died(error.cause)
+    except RayError as error:
+        return _Died(reason=words_of(error))
+
+
+@ray.remote(max_restarts=0, max_task_retries=0)
+class _Worker:
+    """A process with its copy of the task."""
+
+    def __init__(self, task: Callable[[int], object], folder: str) -> None:
+        with suppress(OSError):  # relative paths are those of the driver, if they exist here
+            os.chdir(folder)
+        self._task = task
+
+    def ready(self) -> None:
+        """Return once the process has started."""
+
+    def call(self, item: int) -> object:
+        return self._task(item)

@@ -1,0 +1,132 @@
+"""Workers for commands on pools: processes of this machine, or actors on a Ray cluster."""
+
+import os
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from runners.host.workers import Processes, Workers
+from runners.scheduling.nodes import Amounts
+from runners.scheduling.ray_backend.address import cluster_address
+from runners.scheduling.shared_storage import Folders, SharedStorage
+
+if TYPE_CHECKING:
+    from runners.scheduling.ray_backend.core import RayBackend
+
+_ADVICE = ": all nodes of the cluster must share it. Use a folder that they share, or leave out --address"
+
+
+class PoolSite:
+    """Context manager; the connection to a cluster is opened at its first use and closed at exit.
+
+    Args:
+        options: The command's options: ``address`` and ``workers``.
+        say: Called with lines for the user.
+    """
+
+    def __init__(self, options: Namespace, say: Callable[[str], None]) -> None:
+        self._address = cluster_address(options.address)
+        self._count: int | None = options.workers
+        self._say = say
+        self._backend: RayBackend | None = None
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether the workers are on a cluster."""
+        return self._address is not None
+
+    def workers(self, *read: Path, written: Path | None = None) -> Workers:
+        """Return workers with a core each.
+
+        Args:
+            read: Folders and files that they read.
+            written: The folder that they write to, if any.
+
+        Raises:
+            ValueError: No cluster answers at the address, or a node does not see one of the folders.
+        """
+        if self._address is None:
+            return Processes(count=self._count or os.cpu_count() or 1)
+        return self._on_cluster(_a_core_each, read, written, self._count)
+
+    def one(self, *read: Path) -> Workers:
+        """Return a single worker for what is not shared out: this process, or one on the cluster."""
+        return Processes() if self._address is None else self._on_cluster(_a_core_each, read, None, 1)
+
+    def models(self, device: str | None, *read: Path, written: Path) -> Workers:
+        """Return workers for a model: one per GPU, or without GPUs one per node.
+
+        Args:
+            device: ``cpu`` or ``cuda``; by default GPUs where there are any.
+            read: Folders and files that they read.
+            written: The folder that they write to.
+
+        Raises:
+            ValueError: As `workers`.
+        """
+        on_gpus = device is None or device.startswith("cuda")
+        if self._address is not None:
+            on_gpus = on_gpus and any(has.get("gpus") for has in self._opened(self._address).nodes().values())
+            return self._on_cluster(_a_gpu_each if on_gpus else _all_cores, read, written, self._count)
+        from runners.scheduling.local_backend import gpu_names  # noqa: PLC0415 - torch takes seconds
+
+        names = tuple(gpu_names()) if on_gpus and device in {None, "cuda"} else ()
+        return Processes(count=len(names), devices=names) if len(names) > 1 else Processes()
+
+    def threads(self, workers: Workers) -> int | None:
+        """Return the threads for each of `models`; None if each has cores of its own."""
+        if not isinstance(workers, Processes):
+            return None
+        return max(1, (self._count or os.cpu_count() or 1) // workers.count)
+
+    def _on_cluster(
+        self,
+        parts: Callable[[Amounts], list[Amounts]],
+        read: tuple[Path, ...],
+        written: Path | None,
+        limit: int | None,
+    ) -> Workers:
+        from runners.scheduling.ray_backend.workers import RayWorkers  # noqa: PLC0415 - Ray's import takes seconds
+
+        assert self._address is not None
+        backend = self._opened(self._address)
+        if written is not None:
+            written.mkdir(parents=True, exist_ok=True)
+        folders = Folders(
+            written=written and written.absolute(),
+            read=tuple(path.absolute() for path in read),
+            advice=_ADVICE,
+        )
+        storage = SharedStorage(backend, folders, lambda _node, why: self._say(f"{why}: it is not used"))
+        storage.require()
+        return RayWorkers(backend, storage, parts, limit)
+
+    def _opened(self, address: str) -> "RayBackend":
+        if self._backend is None:
+            from runners.scheduling.ray_backend.core import RayBackend  # noqa: PLC0415 - as above
+
+            self._backend = RayBackend(address, modules=())
+            self._say(f"{self._backend.name}: {len(self._backend.nodes())} nodes")
+        return self._backend
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._backend is not None:
+            self._backend.__exit__(*error)
+
+
+def _a_core_each(has: Amounts) -> list[Amounts]:
+    return [{"cpus": 1}] * int(has.get("cpus", 0))
+
+
+def _a_gpu_each(has: Amounts) -> list[Amounts]:
+    gpus = int(has.get("gpus", 0))
+    return [{"gpus": 1, "cpus": int(has.get("cpus", 0)) // gpus}] * gpus if gpus else []
+
+
+def _all_cores(has: Amounts) -> list[Amounts]:
+    cores = int(has.get("cpus", 0))
+    return [{"cpus": cores}] if cores else []

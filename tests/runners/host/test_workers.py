@@ -1,0 +1,69 @@
+"""Worker processes share the work, repeat that of killed ones, and end with their parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from runners.host.workers import VISIBLE_DEVICES, Processes
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def sleep_long(item: int) -> int:
+    """Report the start, then sleep."""
+    print("asleep", flush=True)  # noqa: T201 - to be read
+    time.sleep(600)
+    return item
+
+
+def test_workers_end_with_their_parent() -> None:
+    script = (
+        "from runners.host.workers import Processes\n"
+        "from tests.runners.host.test_workers import sleep_long\n"
+        "if __name__ == '__main__': list(Processes(count=2).map(sleep_long, range(2)))"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == process.stdout.readline() == "asleep\n"
+        process.kill()
+        assert process.stdout.read() == ""  # it ends when nobody is left who could write to it
+
+
+def die_at_three(folder: Path, item: int) -> int:
+    """Kills its process at item 3: always, or once if the folder is there to note it."""
+    note = folder / "died"
+    if item == 3 and not note.exists():
+        if folder.exists():
+            note.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def test_item_whose_worker_was_killed_is_repeated(tmp_path: Path) -> None:
+    found = Processes(count=2).map(partial(die_at_three, tmp_path), range(6))
+    assert sorted(found) == [(item, item) for item in range(6)]
+
+
+def test_item_whose_worker_is_killed_again_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"worked on part 3 was killed twice, maybe because the memory"):
+        list(Processes(count=2).map(partial(die_at_three, tmp_path / "none"), range(6)))
+
+
+def device(folder: Path, item: int) -> str:
+    """Return this process's device, once each of two processes has an item."""
+    (folder / str(item)).touch()
+    while len(list(folder.iterdir())) < 2:
+        time.sleep(0.01)
+    return os.environ[VISIBLE_DEVICES]
+
+
+def test_each_process_sees_its_own_device(tmp_path: Path) -> None:
+    found = Processes(count=2, devices=("5", "GPU-3f2a")).map(partial(device, tmp_path), range(2))
+    assert {name for _, name in found} == {"5", "GPU-3f2a"}
