@@ -90,7 +90,7 @@ def test_choice_knows_prices_and_the_room_in_the_budget(grid: pd.DataFrame) -> N
     flops = grid["train_flops"].to_numpy(np.float64)
     dear = np.where(grid["architecture"] == "mini-ConvNeXt", 1e6 * flops, flops)
 
-    priced = decide(known, grid, ask=Ask(), slots=20, price=lambda _: dear)
+    priced = decide(known, grid.assign(paid_flops=dear), ask=Ask(), slots=5)
     broke = decide(known, grid, ask=Ask(), slots=20, room_flops=1e11)
 
     architecture = grid.set_index("trial")["architecture"]
