@@ -87,6 +87,7 @@ class Answer:
         high: Upper end of its 90 % interval.
         verdict: ``clear`` or ``tie``, as in ``analysis.answers.frontier``.
         tied: Configurations that are best with a probability of ``CLEAR`` together, the leader first.
+        chances: Probability of each of these that it is the best.
         dropped: Configurations that can't reach the best any more.
         settled: Whether the question is answered.
         kind: ``best`` or ``forecast``.
@@ -102,6 +103,7 @@ class Answer:
     high: float
     verdict: Literal["clear", "tie"]
     tied: tuple[str, ...]
+    chances: tuple[float, ...]
     dropped: tuple[str, ...]
     settled: bool
     kind: Literal["best", "forecast"] = "best"
@@ -265,6 +267,7 @@ def _answers(layout: Layout, belief: Belief, runs: Floats, ask: Ask) -> tuple[li
             regime=layout.regime, flops=flops, leader=layout.names[leader], probability=float(best[leader]),
             right=float(within[leader]), error=float(np.median(told)), low=low, high=high,
             verdict="clear" if clear else "tie", tied=tuple(layout.names[each] for each in tied),
+            chances=tuple(best[tied].tolist()),
             dropped=tuple(
                 name for name, share in zip(layout.names, within, strict=True) if share < HOPELESS
             ),

@@ -134,6 +134,7 @@ def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing
         course_figures.plan_grid(study.plan, left_out, study.results),
         run_figures.ledger_bars(study.plan, study.ledger),
         course_figures.schedule(study.plan, study.events),
+        *course_figures.design_course(study.events),
     )
     if found.imported:
         why = "the study was imported from a table, which does not record how it was run"

@@ -108,7 +108,7 @@ class Run(Execution):
         for pick in decision.picks:
             self.event(CHOSEN, trial=pick.trial, cost_flops=pick.cost_flops, reason=pick.reason)
         if decision.answers:
-            self.event(COURSE, **course(decision, self.ledger.spent_flops))
+            self.event(COURSE, **course(decision, self.ledger.spent_flops, self.plan.train_flops))
         if decision.stop:
             self.progress.say(f"no further trial is chosen: {decision.stop}")
         return [self._chooser.planned(pick.trial) for pick in decision.picks]

@@ -53,10 +53,12 @@ def not_chosen(declaration: Declaration, folder: Path, plan: pd.DataFrame) -> pd
     return ~plan["trial"].isin(chosen_trials(folder) | begun)
 
 
-def course(decision: Decision, spent_flops: int) -> dict[str, Any]:
+def course(decision: Decision, spent_flops: int, grid_flops: int) -> dict[str, Any]:
     """Return a decision as the facts of an event ``COURSE``."""
     answers = [asdict(answer) for answer in decision.answers]
-    return {"spent_flops": spent_flops, "answers": answers, "stop": decision.stop}
+    return {
+        "spent_flops": spent_flops, "grid_flops": grid_flops, "answers": answers, "stop": decision.stop
+    }  # fmt: skip
 
 
 def answer_lines(events: pd.DataFrame, left: pd.DataFrame) -> list[str]:
