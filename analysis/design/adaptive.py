@@ -161,6 +161,7 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     slots: int = 1,
     room_flops: float | None = None,
     worth: float = WORTH,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> Decision:
     """Return the next trials of a study.
@@ -174,6 +175,7 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
         slots: Number of trials to choose at most; shorter trials of their trunks that they need come along.
         room_flops: FLOPs that may still be spent; None without a limit.
         worth: Least gain of a run, see ``WORTH``.
+        draws: Number of draws of the true errors.
         seed: Seed of the draws.
     """
     known = grid["trial"].isin(set(trials.frame["trial"])).to_numpy(bool)
@@ -193,7 +195,7 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     options = _Options()
     for layout in families:
         measured = layout.measured(trials, grid)
-        belief = believe(measured, draws=DRAWS, generator=generator)
+        belief = believe(measured, draws=draws, generator=generator)
         found, goals = _answers(layout, belief, measured.runs, ask)
         answers += found
         _expect(layout, belief, measured.runs, waiting, generator)

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.cells.table import tidy
 from analysis.design.adaptive import Ask, Decision, decide
 from analysis.design.course import CHOSEN, COURSE, last_answers
+from analysis.design.rehearsal import rehearse
 from analysis.labels import percent
 from budgets.declaration import Declaration
 from budgets.planning.plan import Plan, Trial
@@ -17,6 +19,8 @@ from budgets.quantity import format_flops
 from runners.results import RESULT_COLUMNS, plan_row, read_json_lines, to_frame
 
 ALL_SLOTS = 10**9
+_REHEARSALS = 8
+_MOST_REHEARSED = 2000  # trials of all rehearsals together
 
 
 def asked(declaration: Declaration) -> Ask:
@@ -37,6 +41,17 @@ def first_round(declaration: Declaration, plan: Plan) -> Decision:
     """Return the trials that an adaptive study starts with."""
     nothing = tidy(to_frame([], RESULT_COLUMNS), metric=declaration.metric)
     return decide(nothing, choices_of(plan.trials), ask=asked(declaration), slots=ALL_SLOTS)
+
+
+def rehearsed(declaration: Declaration, plan: Plan) -> NDArray[np.float64]:
+    """Return the FLOPs that an adaptive study spends in rehearsals; empty for a grid too large for them."""
+    repeats = min(_REHEARSALS, _MOST_REHEARSED // max(1, len(plan.trials)))
+    charges = sum(charge.train_flops for charge in plan.charges)
+    room = None if plan.study_flops is None else float(plan.study_flops - charges)
+    return charges + rehearse(
+        choices_of(plan.trials), metric=declaration.metric, ask=asked(declaration), repeats=repeats,
+        room_flops=room,
+    )  # fmt: skip
 
 
 def chosen_trials(folder: Path) -> set[str]:

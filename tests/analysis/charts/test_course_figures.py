@@ -105,7 +105,7 @@ def test_course_of_a_design_shows_who_led_and_who_was_dropped_at_what_cost() -> 
 
     (data,) = design_course(events)
 
-    def marks(panel: str, mark: str) -> list[object]:
+    def marks(panel: str, mark: str) -> list[tuple[object, ...]]:
         rows = data.frame[(data.frame["panel"] == panel) & (data.frame["mark"] == mark)]
         return list(rows[["series", "x", "y", "text"]].itertuples(index=False, name=None))
 
