@@ -247,7 +247,10 @@ class _Goal:
 def _answers(layout: Layout, belief: Belief, runs: Floats, ask: Ask) -> tuple[list[Answer], list[_Goal]]:
     """Return the answers, and the questions that are open."""
     answers, goals = [], []
-    asked = [(flops, columns, False) for flops, columns in zip(layout.asked, layout.columns, strict=True)]
+    asked = [
+        (flops, columns, False) for flops, columns in zip(layout.asked, layout.columns, strict=True)
+        if (columns >= 0).any()  # else the regime has no cell there
+    ]  # fmt: skip
     if ask.forecast is not None and (layout.target >= 0).any():
         asked.append((ask.forecast, layout.target, True))
     for flops, columns, forecast in asked:

@@ -34,6 +34,7 @@ from analysis.report.tables import law_tables, tables
 from analysis.report.tables.design_tables import design_tables
 from analysis.report.tables.table_files import put_in_place
 from analysis.report.tables.table_files import save as save_table
+from analysis.report.tables.tuning_tables import tuning_tables
 from budgets.quantity import format_flops
 
 
@@ -85,7 +86,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
         found = analyse(study)
         figures, shown = draw_data(found, study), report_tables(found, study)
         if tuned is not None and len(tuned.tried):
-            figures, shown = (*figures, *tuning_figures.figures(tuned)), (*shown, tables.tuning(tuned))
+            figures, shown = (*figures, *tuning_figures.figures(tuned)), (*shown, *tuning_tables(tuned))
         shown = (*shown, *design_tables(study.events))
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:

@@ -7,7 +7,7 @@ from typing import TypeVar
 from budgets.declaration import Declaration
 from budgets.planning.plan import Cell, Plan, Trial
 from budgets.planning.price import Price, Range, Speeds, device_hours, price, utilisation
-from budgets.planning.tuned.winner import words
+from budgets.planning.tuned.winner import carried_words, check_words, words
 from budgets.quantity import format_count, format_flops, format_seconds
 from study.show.text_table import text_table
 from study.state.study import counted_models
@@ -161,6 +161,10 @@ def _tuning(plan: Plan) -> Iterator[str]:
             f"tuned: {winner.architecture} {winner.strategy}: {words(winner.values)}, {winner.score:.1%}; "
             f"next {words(winner.runner_up)}, {winner.runner_up_score:.1%}"
         )
+    for line in tuning.carried:
+        yield f"carried along {line.along}: {carried_words(line)}"
+    for each in tuning.checks:
+        yield f"checked: {each.winner.cell}: {check_words(each)}"
 
 
 def _totals(

@@ -140,3 +140,15 @@ def test_answered_questions_end_the_design(grid: pd.DataFrame) -> None:
     assert not decision.picks
     assert decision.stop == "every question is answered"
     assert {answer.verdict for answer in decision.answers} == {"clear"}
+
+
+def test_regime_without_a_cell_at_a_compute_has_no_answer_there(grid: pd.DataFrame) -> None:
+    one_epoch = grid[grid["level_flops"] == 2e11].assign(
+        regime="one-epoch", level_flops=np.nan, trial=lambda rows: rows["trial"] + "-once"
+    )
+    one_epoch = one_epoch.assign(train_flops=5e12, samples_seen=10**6)
+
+    decision = decide(tidy(pd.concat([grid, one_epoch]), metric=METRIC), pd.concat([grid, one_epoch]),
+                      ask=Ask(best=(6e11,)))  # fmt: skip
+
+    assert [(answer.regime, answer.flops) for answer in decision.answers] == [("fixed-compute", 6e11)]
