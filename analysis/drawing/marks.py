@@ -36,7 +36,7 @@ def draw_marks(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
         zorder=1,
     )
     dropped = frame[frame["mark"] == "dropped"]
-    axes.plot(dropped["x"], dropped["y"], color="#555555", clip_on=False, **_DROPPED)
+    axes.plot(dropped["x"], dropped["y"], color="#555555", **_DROPPED)
     for _, line in frame[frame["mark"] == "reference"].groupby("line", sort=False):
         axes.plot(line["x"], line["y"], color="#777777", linewidth=0.7, linestyle=(0, (4, 3)), zorder=1)
     for series, rows in frame.groupby("series", sort=False):
