@@ -5,7 +5,8 @@ version, and ``--only PART`` runs one part. Its parts:
 
 * ``small``: the embedded study's grid, in random orders of its seeds. The verdict at each level must be
   that of the full grid; a tie must hold the full grid's leader and be led by one of its members. It is
-  priced by training FLOPs, then by trunks: a curve's run pays the constant part of its levels once.
+  priced by training FLOPs, then by trunks: a run brings the lower levels of its seed, whose constant part is
+  paid once. The share is that of the full grid's training FLOPs in both.
 * ``made-up``: simulated grids with known answers (``tests/analysis/made_up_designs.py`` and
   ``made_up_coverage.py``): clear verdicts that are wrong, and intervals of the leaders that hold the truth.
 * ``paper``: the paper's digitised one-epoch curves, with single runs: FLOPs until the leaders of the full
@@ -36,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from analysis.answers.frontier import frontier
 from analysis.cells.bootstrap import cell_draws, curve_numbers
 from analysis.cells.table import budgets, records, tidy
-from analysis.design.adaptive import Ask, Decision, Mask, Price, decide
+from analysis.design.adaptive import Ask, Decision, decide
 from analysis.design.surface_design import SurfaceBelief, believe_surface, plan_runs
 from analysis.labels import configuration_text
 from analysis.laws.varying import Places
@@ -52,6 +53,8 @@ POINT = 0.01
 SCALEBENCH = {"farseer": (0.60, 0.88, 0.93), "data_constrained": (0.73, 0.85, 0.86)}
 SHARES = (0.01, 0.05, 0.1)
 LEAST_ROUND = 5
+SHARED = {"trunks": 0.5, "near-trunks": 0.9, "apart-trunks": 0.0}
+"""Simulated grids by trunks, with the correlation of a trunk's levels."""
 
 Line = tuple[str, float, str, bool]
 Truth = Callable[[Mapping[str, Any], float], float]
@@ -84,9 +87,7 @@ def main() -> int:
     return 0 if all(line[-1] for line in lines) else 1
 
 
-def replay(
-    results: pd.DataFrame, *, metric: str, ask: Ask, price: Price | None = None
-) -> tuple[Decision, float, pd.DataFrame]:
+def replay(results: pd.DataFrame, *, metric: str, ask: Ask) -> tuple[Decision, float, pd.DataFrame]:
     """Run a design on a grid whose results are known.
 
     Returns:
@@ -96,25 +97,20 @@ def replay(
     spent = 0.0
     while True:
         seen = results[results["trial"].isin(done)]
-        decision = decide(tidy(seen, metric=metric), results, ask=ask, slots=SLOTS, price=price)
+        decision = decide(tidy(seen, metric=metric), results, ask=ask, slots=SLOTS)
         if decision.stop:
             return decision, spent / float(results["train_flops"].sum()), seen
         done += [pick.trial for pick in decision.picks]
         spent += sum(pick.cost_flops for pick in decision.picks)
 
 
-def trunk_price(results: pd.DataFrame) -> Price:
-    """Return the price of trials whose curve and seed share a trunk, whose constant part is paid once."""
-    flops = results["train_flops"].to_numpy(np.float64)
+def with_trunks(results: pd.DataFrame) -> pd.DataFrame:
+    """Return results as if each curve and seed shared a trunk, whose constant part is paid once."""
     curve = curve_numbers(results.assign(budget=budgets(results)))
-    trunk = curve * 1000 + results["seed"].to_numpy(np.intp)
-
-    def price(taken: Mask) -> np.ndarray:
-        reached = np.zeros(int(trunk.max()) + 1)
-        np.maximum.at(reached, trunk[taken], flops[taken])
-        return COOLDOWN * flops + (1 - COOLDOWN) * np.maximum(0.0, flops - reached[trunk])
-
-    return price
+    trunk = pd.Series(curve, index=results.index).astype(str) + "-" + results["seed"].astype(str)
+    flops = results["train_flops"]
+    shorter = flops.groupby(trunk).transform(lambda of: of.sort_values().shift(fill_value=0.0))
+    return results.assign(trunk=trunk, paid_flops=flops - (1 - COOLDOWN) * shorter)
 
 
 def _small(repeats: int) -> list[Line]:
@@ -125,8 +121,8 @@ def _small(repeats: int) -> list[Line]:
         shares, agreed = [], []
         for repeat in range(repeats):
             shuffled = _shuffled(results, np.random.default_rng(repeat))
-            price = trunk_price(shuffled) if name == "trunks" else None
-            decision, share, _ = replay(shuffled, metric=METRIC, ask=Ask(), price=price)
+            offered = with_trunks(shuffled) if name == "trunks" else shuffled
+            decision, share, _ = replay(offered, metric=METRIC, ask=Ask())
             shares.append(share)
             same = [_same(row, decision) for row in full]
             agreed.append(all(same))
@@ -159,7 +155,7 @@ def _same(row: Mapping[str, Any], decision: Decision) -> bool:
 
 def _made_up(studies: int) -> list[Line]:
     lines = []
-    for kind in ("designs", "floor", "broken", "shifted"):
+    for kind in ("designs", "floor", "broken", "shifted", *SHARED):
         found = defaultdict[str, list[float]](list)
         for number in range(studies):
             results, truth = _simulated(kind, number)
@@ -185,9 +181,10 @@ def _made_up(studies: int) -> list[Line]:
 
 
 def _simulated(kind: str, number: int) -> tuple[pd.DataFrame, Truth]:
-    if kind == "designs":
-        made = grid(number)
-        return made.results, lambda row, flops: made.truth[str(row["architecture"])](flops)
+    if kind == "designs" or kind in SHARED:
+        made = grid(number, shared=SHARED.get(kind, 0.0))
+        results = with_trunks(made.results) if kind in SHARED else made.results
+        return results, lambda row, flops: made.truth[str(row["architecture"])](flops)
     curves = study(kind, number)  # type: ignore[arg-type]
     return curves.results, lambda row, flops: float(curves.at(row, np.array([flops]))[0])
 

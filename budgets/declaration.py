@@ -224,6 +224,27 @@ class Tuning:
     """Seeds of each value; apart from the grid's, so that a lucky seed is not carried into it."""
     metric: Annotated[str | None, values.metric] = None
     """Metric that selects; by default the validation set's where there is one, else the study's own."""
+    levels: Annotated[tuple[Annotated[int, values.compute], ...], RISING] = ()
+    """Two levels at which the peak learning rate is tuned. It follows the line through both optima in
+    logarithms at all others ([rates that move](declare.md#tuning))."""
+    sizes: tuple[Annotated[str, values.architecture], ...] = ()
+    """Two architectures of one family whose peak learning rate is tuned with each strategy. The rest of the
+    family follows the line through both optima over training FLOPs per sample."""
+    check: bool = False
+    """Whether what is left of the share tries the neighbours of the tuned peak learning rates at the largest
+    level that it pays for. The report says where the tuned rate is not the best there."""
+
+    def clashes(self, given: Given) -> Clashes:
+        """Yield keys that do not go together."""
+        if given("levels") and given("sizes"):
+            yield "levels", "levels and sizes exclude each other: a rate is carried along one of them"
+        for key, names in (("levels", self.levels), ("sizes", self.sizes)):
+            if given(key) and len(set(names)) != 2:  # noqa: PLR2004 (a line through two points)
+                yield key, f"{key} needs two of them, found {len(set(names))}"
+            if given(key) and set(self.fields) - {"lr_peak"}:
+                yield key, f"{key} goes with lr_peak as the only field, found {', '.join(self.fields)}"
+        if self.check and "lr_peak" not in self.fields:
+            yield "check", "check goes with lr_peak among the fields"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -461,8 +482,8 @@ class Declaration:
         if strange:
             levels = ", ".join(map(format_flops, self.levels))
             yield "design.best", f"design.best: {format_flops(strange[0])} is no level of the study: {levels}"
-        if self.tuning is not None and self.study_flops is None:
-            yield "tuning.share", "tuning.share is a share of the study budget: declare budget.study"
+        if self.tuning is not None:
+            yield from self._tuning(self.tuning)
         if self.resources.auto and self.cluster is None:
             yield "resources.auto", "resources.auto chooses for a cluster: declare cluster"
         if not isinstance(self.pool, DescribedPool):
@@ -476,6 +497,20 @@ class Declaration:
         for key, rules in lists.items():
             for number, rule in enumerate(rules, start=1):
                 yield from self._unlisted(f"{key}[{number}].levels", rule.levels)
+
+    def _tuning(self, tuning: Tuning) -> Clashes:
+        """Yield what the tuning has against the rest: no budget, or places that the grid does not have."""
+        if self.study_flops is None:
+            yield "tuning.share", "tuning.share is a share of the study budget: declare budget.study"
+        if self.levels:
+            yield from self._unlisted("tuning.levels", tuning.levels)
+        if tuning.levels and self.training.recipe.schedule == "trunk":
+            said = "a rate that moves with the level leaves no trunk to share: use tuning.sizes"
+            yield "tuning.levels", f"tuning.levels: {said}, or another schedule"
+        used = dict.fromkeys(name for block in self.grid for name in block.architectures)
+        for name in tuning.sizes:
+            if name not in used:
+                yield "tuning.sizes", f"tuning.sizes: {unknown('architecture', name, used)}"
 
     @property
     def _rules(self) -> dict[str, tuple[Rule, ...]]:

@@ -1,13 +1,16 @@
-"""Data of the figures of a study's course: its plan and its schedule."""
+"""Data of the figures of a study's course: its plan, its schedule, and the choices of a design."""
 
 from typing import Any
 
 import pandas as pd
 
 from analysis.answers.cost import ENDS, STARTS, run_time
+from analysis.answers.frontier import CLEAR
 from analysis.cells.table import CONFIGURATION, records
-from analysis.charts.figure_data import FigureData, Missing, mark_frame
+from analysis.charts.figure_data import JOINED, FigureData, Missing, mark_frame
+from analysis.design.course import COURSE
 from analysis.labels import axis_text, budget_text, configuration_text, count_text, plural
+from budgets.quantity import format_flops
 
 _MOST_ROWS = 40
 
@@ -140,4 +143,66 @@ def schedule(plan: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
             f"which fill {share:.0%} of the slots' time. Hatched: attempts without a result."
         ),
         alt=f"{title}: {plural(len(rows), 'attempt')} in {plural(slots, 'slot')}, {share:.0%} busy.",
+    )
+
+
+def design_course(events: pd.DataFrame) -> tuple[FigureData, ...]:
+    """Return the figure of the probabilities that configurations are best, over the FLOPs spent.
+
+    There is a panel for each question. A configuration that led at some time has a line. A cross marks where
+    configurations were dropped.
+
+    Args:
+        events: Events of the study's runs. Without decisions of a design there is no figure.
+    """
+    decisions = [] if "answers" not in events else records(events[events["event"] == COURSE])
+    if not decisions:
+        return ()
+    leaders = {str(one["leader"]) for decision in decisions for one in decision["answers"]}
+    grid = float(decisions[-1]["grid_flops"])
+    rows: list[dict[str, Any]] = []
+    gone: dict[str, set[str]] = {}
+    for last, decision in zip([*[False] * (len(decisions) - 1), True], decisions, strict=True):
+        spent = 100 * float(decision["spent_flops"]) / grid
+        for one in decision["answers"]:
+            panel = f"{one['kind']} at {format_flops(one['flops'])}"
+            where = f"{panel}, {format_flops(decision['spent_flops'])} spent"
+            for name, chance in zip(one["tied"], one["chances"], strict=True):
+                mark = {
+                    "panel": panel, "series": name, "mark": "point" if name in leaders else "other",
+                    "line": JOINED, "x": spent, "y": 100 * chance,
+                    "text": f"{name}: best with probability {chance:.0%}; {where}",
+                }  # fmt: skip
+                rows.append(mark)
+                if last and name == one["leader"]:
+                    rows.append(mark | {"mark": "best" if one["verdict"] == "clear" else "best, not clear"})
+            known = gone.setdefault(panel, set())
+            if new := [name for name in one["dropped"] if name not in known]:
+                known |= set(new)
+                rows.append({
+                    "panel": panel, "mark": "dropped", "x": spent, "y": 0.0, "label": str(len(new)),
+                    "text": f"dropped: {'; '.join(new)}; {where}",
+                })  # fmt: skip
+    stop = str(decisions[-1]["stop"])
+    ended = f" The design stopped: {stop}." if stop else ""
+    dropped = "; ".join(f"{panel}: {len(names)}" for panel, names in gone.items())
+    return (
+        FigureData(
+            name="design",
+            title="Course of the adaptive design",
+            kind="curves",
+            x_label="FLOPs spent (% of the grid's)",
+            y_label="probability of being the best (%)",
+            frame=mark_frame(rows),
+            caption=(
+                f"Probability that a configuration is the best, at {plural(len(decisions), 'decision')}, "
+                "from joint draws of the errors of all configurations, run or not. It is drawn while the "
+                f"configuration is among those that are the best with {CLEAR:.1%} together; lines are those "
+                "that led at some time. Crosses: configurations dropped, as they are best within the "
+                "indifference in fewer than one of 200 draws, even by the laws that fall fastest "
+                f"({dropped}).{ended}"
+            ),
+            alt=f"Course of the adaptive design over {plural(len(decisions), 'decision')}.{ended}",
+            x_scale="linear",
+        ),
     )

@@ -24,7 +24,7 @@ from analysis.labels import (
 MARKS = (
     "other", "reference", "point", "undecided", "bound", "law", "tentative law", "extrapolation", "best",
     "best, not clear",
-    "minimum", "line", "bar", "column", "cell", "span",
+    "minimum", "line", "bar", "column", "cell", "span", "dropped",
 )  # fmt: skip
 COLUMNS = ("panel", "series", "mark", "line", "x", "y", "low", "high", "label", "text")
 JOINED = "joined"

@@ -43,12 +43,18 @@ class Tuned:
         metric: Metric that selects the winners; higher is better.
         winners: Winners so far: ``architecture``, ``strategy``, ``values`` (field → value), ``score``,
             ``runner_up`` (values), ``runner_up_score`` (None if it diverged), ``tie``, ``widened`` and
-            ``at_edge`` (fields).
+            ``at_edge`` (fields); at several levels also ``cell``.
+        carried: Lines that carry learning rates on: ``strategy``, ``along``, ``exponent``, ``low``, ``high``
+            and ``rates`` (``architecture``, ``level_flops``, ``lr_peak``, ``low``, ``high``, ``tuned``).
+        checks: Tuned rates beside their neighbours at a larger level: ``winner``, ``lr_peak``, ``score`` and
+            ``moved``.
     """
 
     tried: pd.DataFrame
     metric: str
     winners: Sequence[Mapping[str, Any]]
+    carried: Sequence[Mapping[str, Any]] = ()
+    checks: Sequence[Mapping[str, Any]] = ()
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -60,11 +66,17 @@ class Tuned:
     @property
     def rates(self) -> frozenset[tuple[str, str]]:
         """Architectures and strategies whose peak learning rate was tuned."""
-        return frozenset(
+        won = {
             (str(won["architecture"]), str(won["strategy"]))
             for won in self.winners
             if "lr_peak" in won["values"]
-        )
+        }
+        carried = {
+            (str(each["architecture"]), str(line["strategy"]))
+            for line in self.carried
+            for each in line["rates"]
+        }
+        return frozenset(won | carried)
 
 
 def figures(tuned: Tuned) -> tuple[FigureData, ...]:
@@ -82,12 +94,23 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
     tried = tuned.tried.assign(
         value=tuned.tried.get(tuned.metric, np.nan), counting=tuned.tried.get(f"{tuned.metric}_se", np.nan)
     )
-    winners = {(str(won["architecture"]), str(won["strategy"])): won for won in tuned.winners}
+    winners = [*tuned.winners, *(each["winner"] for each in tuned.checks)]
     rows: list[dict[str, Any]] = []
     said, lost = [], 0
-    for (architecture, strategy), group in tried.groupby(["architecture", "strategy"], sort=False):
+    for (architecture, strategy, level), group in tried.groupby(
+        ["architecture", "strategy", "level_flops"], sort=False, dropna=False
+    ):
+        pair = tried[(tried["architecture"] == architecture) & (tried["strategy"] == strategy)]
+        several = len(pair["level_flops"].unique()) > 1
         name = _series(tried, str(architecture), str(strategy))
-        won = winners.get((str(architecture), str(strategy)))
+        name += f" at {format_flops(float(str(level)))}" if several else ""
+        won = next(
+            (
+                won for won in winners
+                if (won["architecture"], won["strategy"]) == (architecture, strategy)
+                and (not several or won["cell"]["level_flops"] == level)
+            ), None,
+        )  # fmt: skip
         points, without = _points(group, field, [each for each in tuned.fields if each != field], won)
         lost += without
         fixed = {"series": name, "line": name}

@@ -19,7 +19,7 @@ draws. These hold every law that its runs leave plausible, also the one that fal
 dropped for good: each decision draws anew.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -34,15 +34,13 @@ from analysis.cells.table import Trials
 from analysis.design.belief import Belief, believe
 from analysis.design.gains import best_gains, forecast_gains, right, settle
 from analysis.design.layout import Layout, layouts
+from analysis.design.prices import Prices
 from analysis.labels import percent, plural
 from budgets.quantity import format_flops
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 Mask = NDArray[np.bool_]
-
-Price = Callable[[Mask], Floats]
-"""Which trials of the grid were run or chosen → what each would cost now, in FLOPs, both shape (trials,)."""
 
 WORTH = 0.25
 """Least gain of a run: the drop in probability (or in the share of variance) if the whole grid were spent at
@@ -89,6 +87,7 @@ class Answer:
         high: Upper end of its 90 % interval.
         verdict: ``clear`` or ``tie``, as in ``analysis.answers.frontier``.
         tied: Configurations that are best with a probability of ``CLEAR`` together, the leader first.
+        chances: Probability of each of these that it is the best.
         dropped: Configurations that can't reach the best any more.
         settled: Whether the question is answered.
         kind: ``best`` or ``forecast``.
@@ -104,6 +103,7 @@ class Answer:
     high: float
     verdict: Literal["clear", "tie"]
     tied: tuple[str, ...]
+    chances: tuple[float, ...]
     dropped: tuple[str, ...]
     settled: bool
     kind: Literal["best", "forecast"] = "best"
@@ -115,7 +115,7 @@ class Pick:
 
     Attributes:
         trial: Its id.
-        cost_flops: Its cost.
+        cost_flops: Its cost to the study.
         gain: Expected gain of the option that it belongs to; NaN in the first round.
         reason: The choice in one sentence.
     """
@@ -159,9 +159,9 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     running: Collection[str] = (),
     ended: Collection[str] = (),
     slots: int = 1,
-    price: Price | None = None,
     room_flops: float | None = None,
     worth: float = WORTH,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> Decision:
     """Return the next trials of a study.
@@ -172,41 +172,40 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
         ask: What is asked.
         running: Trials that run or wait to run.
         ended: Trials without a result that are not to be run again: failed or diverged.
-        slots: Number of trials to choose at most.
-        price: Costs; by default what each trial costs in the plan, else its training FLOPs.
+        slots: Number of trials to choose at most; shorter trials of their trunks that they need come along.
         room_flops: FLOPs that may still be spent; None without a limit.
         worth: Least gain of a run, see ``WORTH``.
+        draws: Number of draws of the true errors.
         seed: Seed of the draws.
     """
     known = grid["trial"].isin(set(trials.frame["trial"])).to_numpy(bool)
     waiting = grid["trial"].isin(set(running)).to_numpy(bool)
     taken = known | waiting | grid["trial"].isin(set(ended)).to_numpy(bool)
-    cost = grid["paid_flops" if "paid_flops" in grid else "train_flops"].to_numpy(np.float64)
-    total = float(cost.sum())
-    price = price or (lambda _: cost)
+    prices = Prices.of(grid)
+    now = prices.now(taken)
     families = list(layouts(grid, best=ask.best, forecast=ask.forecast))
     first = [row for layout in families for row in _first_round(layout, known | waiting, taken)]
     if first:
-        first.sort(key=lambda row: (price(taken)[row], row))
+        first.sort(key=lambda row: (now[row], row))
         picks = _pick([np.array([row]) for row in first], [float("nan")] * len(first), first,
-                      [FIRST_ROUND] * len(first), grid, price, taken, slots, room_flops)  # fmt: skip
+                      [FIRST_ROUND] * len(first), grid, prices, taken, slots, room_flops)  # fmt: skip
         return Decision(picks=tuple(picks), answers=(), stop=_stop(picks, waiting, "budget"))
     generator = stream(f"design/{int(known.sum())}/{int(waiting.sum())}", seed)
     answers: list[Answer] = []
     options = _Options()
     for layout in families:
         measured = layout.measured(trials, grid)
-        belief = believe(measured, draws=DRAWS, generator=generator)
+        belief = believe(measured, draws=draws, generator=generator)
         found, goals = _answers(layout, belief, measured.runs, ask)
         answers += found
         _expect(layout, belief, measured.runs, waiting, generator)
-        _add_options(options, layout, belief, measured.runs, taken, goals, price(taken), ask)
+        _add_options(options, layout, belief, measured.runs, taken, goals, now, ask)
     if all(answer.settled for answer in answers):
         return Decision(picks=(), answers=tuple(answers), stop=_stop([], waiting, "answered"))
-    costs = np.array([price(taken)[rows].sum() for rows in options.rows])
+    costs = np.array([now[rows].sum() for rows in options.rows])
     gains = np.array(options.gain)
     rate = gains / np.maximum(costs, 1.0)
-    order = [place for place in np.argsort(-rate, kind="stable") if rate[place] * total >= worth]
+    order = [place for place in np.argsort(-rate, kind="stable") if rate[place] * prices.paid.sum() >= worth]
     said = [
         f"{options.what[place]}: {plural(len(options.rows[place]), 'run')} would lower the doubt by "
         f"{percent(gains[place])} points for {format_flops(costs[place], digits=3)}"
@@ -214,7 +213,7 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     ]
     picks = _pick(
         [options.rows[place] for place in order], [options.gain[place] for place in order],
-        [options.curve[place] for place in order], said, grid, price, taken, slots, room_flops,
+        [options.curve[place] for place in order], said, grid, prices, taken, slots, room_flops,
     )  # fmt: skip
     why = "worth" if not order else "budget"
     return Decision(picks=tuple(picks), answers=tuple(answers), stop=_stop(picks, waiting, why))
@@ -248,7 +247,10 @@ class _Goal:
 def _answers(layout: Layout, belief: Belief, runs: Floats, ask: Ask) -> tuple[list[Answer], list[_Goal]]:
     """Return the answers, and the questions that are open."""
     answers, goals = [], []
-    asked = [(flops, columns, False) for flops, columns in zip(layout.asked, layout.columns, strict=True)]
+    asked = [
+        (flops, columns, False) for flops, columns in zip(layout.asked, layout.columns, strict=True)
+        if (columns >= 0).any()  # else the regime has no cell there
+    ]  # fmt: skip
     if ask.forecast is not None and (layout.target >= 0).any():
         asked.append((ask.forecast, layout.target, True))
     for flops, columns, forecast in asked:
@@ -270,6 +272,7 @@ def _answers(layout: Layout, belief: Belief, runs: Floats, ask: Ask) -> tuple[li
             regime=layout.regime, flops=flops, leader=layout.names[leader], probability=float(best[leader]),
             right=float(within[leader]), error=float(np.median(told)), low=low, high=high,
             verdict="clear" if clear else "tie", tied=tuple(layout.names[each] for each in tied),
+            chances=tuple(best[tied].tolist()),
             dropped=tuple(
                 name for name, share in zip(layout.names, within, strict=True) if share < HOPELESS
             ),
@@ -340,18 +343,19 @@ def _add_options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what
 
 def _pick(  # noqa: PLR0913, PLR0917 (options by rank, and what limits them)
     rows: Sequence[Indices], gains: Sequence[float], curves: Sequence[object], said: Sequence[str],
-    grid: pd.DataFrame, price: Price, taken: Mask, slots: int, room_flops: float | None,
+    grid: pd.DataFrame, prices: Prices, taken: Mask, slots: int, room_flops: float | None,
 ) -> list[Pick]:  # fmt: skip
     """Return trials of the options, one of each curve first, until the slots or the room are full."""
+    names = grid["trial"].to_numpy(str)
     picks: list[Pick] = []
     chosen = taken.copy()
     room = np.inf if room_flops is None else room_flops
     left = list(range(len(rows)))
-    while left and len(picks) < slots:
+    while left and slots > 0:
         served: set[object] = set()
         again = []
         for place in left:
-            if len(picks) >= slots:
+            if slots <= 0:
                 break
             if curves[place] in served:
                 again.append(place)
@@ -359,15 +363,20 @@ def _pick(  # noqa: PLR0913, PLR0917 (options by rank, and what limits them)
             row = next((int(each) for each in rows[place] if not chosen[each]), None)
             if row is None:
                 continue
-            cost = float(price(chosen)[row])
+            needed = prices.brought(row, chosen)
+            cost = float(prices.paid[needed].sum())
             if cost > room:
                 continue
-            chosen[row] = True
+            chosen[needed] = True
             room -= cost
+            slots -= 1
             served.add(curves[place])
             again.append(place)
-            trial = str(grid["trial"].iloc[row])
-            picks.append(Pick(trial=trial, cost_flops=cost, gain=gains[place], reason=said[place]))
+            picks += [
+                Pick(trial=str(names[each]), cost_flops=float(prices.paid[each]), gain=gains[place],
+                     reason=said[place])
+                for each in needed
+            ]  # fmt: skip
         left = again
     return picks
 

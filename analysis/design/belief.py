@@ -17,6 +17,9 @@ the evidence and by shares that all curves of a family have in common:
   result given those before it, so cells without a run are as wide as forecasts of results have missed.
 * The noise of runs is measured between seeds in units of the counting noise, and shrunk towards the pooled
   noise (``analysis.cells.moderated``) and a weak prior. Each draw stretches a curve by √(ν/χ²ν).
+* The levels of one trunk share their noise. All pairs of levels correlate alike; the correlation is measured
+  between seeds and shrunk towards a weak prior. The runs of a curve then tell its errors by generalised least
+  squares: a level with one seed is corrected by how this seed did at the other levels.
 
 The draws are Matheron's: a draw of the prior, moved by the gain times (data − drawn data).
 """
@@ -49,6 +52,8 @@ _WHITE, _WALK = 0.5, 0.5
 _STEP_FLOOR, _STEP_SLOPE, _STEP_SHIFT = 0.13, 1.4, 2.0
 # Prior of the noise of a run: so many times the counting noise and at least so many parts of the scale.
 _PRIOR_NOISE, _PRIOR_SD, _PRIOR_FREEDOM = 1.5, 0.008, 4.0
+# Prior of the correlation between the levels of a trunk: its mean, the pairs of levels it counts as, a limit.
+_PRIOR_SHARED, _PRIOR_PAIRS, _MOST_SHARED = 0.5, 10.0, 0.95
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,9 +62,8 @@ class Measured:
 
     Attributes:
         x: Training FLOPs of the points, shape (curves, points).
-        runs: Number of runs, shape (curves, points).
-        error: Mean error of the runs; any number without runs, shape (curves, points).
-        squares: Sum of squared deviations of runs from the mean of their point, shape (curves, points).
+        errors: Errors of the runs, NaN without a run; a unit is a trunk, or a run without one; shape (curves,
+            units, points).
         images: Images that the error is counted over; NaN if it counts none.
         chance: Error of chance; NaN if unknown.
         scale: Scale of the error: 1 for a fraction, or the largest loss.
@@ -67,13 +71,21 @@ class Measured:
     """
 
     x: Floats
-    runs: Floats
-    error: Floats
-    squares: Floats
+    errors: Floats
     images: float
     chance: float
     scale: float
     highest: float
+
+    @property
+    def runs(self) -> Floats:
+        """Number of runs, shape (curves, points)."""
+        return np.asarray(np.isfinite(self.errors).sum(axis=1), dtype=np.float64)
+
+    @property
+    def mean(self) -> Floats:
+        """Mean error of the runs; 0 without runs; shape (curves, points)."""
+        return np.asarray(np.nansum(self.errors, axis=1) / np.maximum(self.runs, 1.0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,19 +103,18 @@ class Belief:
 
 def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -> Belief:
     """Draw the true errors of all points of a family."""
-    noise, freedom = _noise(measured)
+    noise, freedom, shared = _noise(measured)
     shapes = _Shapes.of(measured)
     seen = measured.runs > 0
-    # Points without runs: the residual is zero and the variance so large that they carry no information.
-    apart = np.where(seen, noise / np.maximum(measured.runs, 1.0), 1e4 * measured.scale**2)
-    residual = np.where(seen, measured.error - shapes.middle, 0.0)
+    told, apart = _told(measured, noise, shared)
+    residual = np.where(seen, told - shapes.middle, 0.0)
     along = np.log(measured.x / measured.x.min())
     walked = np.minimum(along[:, :, None], along[:, None, :])
     beside = _WHITE * np.eye(along.shape[1]) + _WALK * walked
     sigmas = measured.scale * np.array(DISCREPANCIES)
     law = np.einsum("gcpk,gcqk->gcpq", shapes.columns, shapes.columns)
     prior = law[None] + (sigmas**2)[:, None, None, None, None] * beside
-    inverse = np.linalg.inv(prior + apart[..., None] * np.eye(apart.shape[1]))
+    inverse = np.linalg.inv(prior + apart)
     pull = np.einsum("hgcpq,gcq->hgcp", inverse, residual)
     # The determinant of the inverse is the inverse of the determinant.
     evidence = 0.5 * np.linalg.slogdet(inverse)[1] - 0.5 * (residual * pull).sum(axis=-1)
@@ -127,7 +138,9 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -
     loose = np.einsum("cpq,scq->scp", np.linalg.cholesky(beside),
                       generator.standard_normal((draws, curves, points)))  # fmt: skip
     path += sigmas[sigma][:, None, None] * loose
-    drawn = path + np.where(seen, np.sqrt(apart), 0.0) * generator.standard_normal((draws, curves, points))
+    of_runs = np.einsum("cpq,scq->scp", np.linalg.cholesky(apart),
+                        generator.standard_normal((draws, curves, points)))  # fmt: skip
+    drawn = path + np.where(seen, of_runs, 0.0)
     here = sigma[:, None]
     spread = path - np.einsum("scpq,scq->scp", gains[here, chosen, each], drawn)
     stretch = np.sqrt(freedom / generator.chisquare(freedom, size=(draws, curves)))
@@ -153,11 +166,45 @@ def _weights(evidence: Floats, known: NDArray[np.bool_]) -> tuple[Floats, Floats
     return each / total, by_sigma / by_sigma.sum()
 
 
-def _noise(measured: Measured) -> tuple[Floats, Floats]:
-    """Return the variance of a run, shape (curves, points), and its degrees of freedom, shape (curves, 1)."""
+def _told(measured: Measured, noise: Floats, shared: float) -> tuple[Floats, Floats]:
+    """Return what the runs tell of the errors: estimates and their covariance.
+
+    Points without runs have a variance so large that they carry no information.
+
+    Args:
+        measured: The runs.
+        noise: Variance of a run, shape (curves, points).
+        shared: Correlation between the levels of a unit.
+
+    Returns:
+        Estimates, shape (curves, points), and covariances, shape (curves, points, points).
+    """
+    run = np.isfinite(measured.errors)
+    seen, deviation = np.asarray(run.any(axis=1)), np.sqrt(noise)
+    levels = run.sum(axis=2, keepdims=True)
+    # The inverse of (1 − r)·I + r·11ᵀ over k levels is (I − r/(1 + (k − 1)r)·11ᵀ)/(1 − r).
+    weight = shared / (1 + np.maximum(levels - 1, 0) * shared)
+    off = np.where(run, (measured.errors - measured.mean[:, None]) / deviation[:, None], 0.0)
+    pull = (off - weight * off.sum(axis=2, keepdims=True)) * run / (1 - shared)
+    weighted = weight * run
+    precision = (run.sum(axis=1)[:, None] * np.eye(run.shape[2])
+                 - np.einsum("cup,cuq->cpq", weighted, run)) / (1 - shared)  # fmt: skip
+    inverse = np.linalg.inv(precision + ~seen[:, None] * np.eye(run.shape[2]))
+    told = measured.mean + deviation * np.einsum("cpq,cq->cp", inverse, pull.sum(axis=1))
+    deviation = np.where(seen, deviation, 1e2 * measured.scale)
+    return told, deviation[:, :, None] * inverse * deviation[:, None]
+
+
+def _noise(measured: Measured) -> tuple[Floats, Floats, float]:
+    """Return the noise of runs.
+
+    Returns:
+        Variance of a run, shape (curves, points); its degrees of freedom, shape (curves, 1); and the
+        correlation between the levels of a unit.
+    """
     runs, seen = measured.runs, measured.runs > 0
-    typical = measured.error[seen].mean() if seen.any() else measured.scale / 2
-    error = np.where(seen, measured.error, typical)
+    typical = measured.mean[seen].mean() if seen.any() else measured.scale / 2
+    error = np.where(seen, measured.mean, typical)
     if np.isfinite(measured.images):
         # Two right and two wrong answers are added (Agresti and Coull 1998).
         share = (error * measured.images + 2.0) / (measured.images + 4.0)
@@ -165,8 +212,13 @@ def _noise(measured: Measured) -> tuple[Floats, Floats]:
     else:
         unit = np.full_like(error, (0.005 * measured.scale) ** 2)
     expected = np.maximum(_PRIOR_NOISE**2, (_PRIOR_SD * measured.scale) ** 2 / unit.mean())
-    squares = (measured.squares / unit).sum(axis=1)
-    freedom = np.maximum(runs - 1.0, 0.0).sum(axis=1)
+    off = (measured.errors - measured.mean[:, None]) / np.sqrt(unit)[:, None]
+    off = np.where(np.isfinite(off) & (runs > 1)[:, None], off, np.nan)
+    shared, levels = _shared(off)
+    # As in `analysis.cells.bootstrap`: L levels of a unit count as L/(1 + (L − 1)r²) independent ones.
+    fewer = 1 + np.maximum(levels - 1.0, 0.0) * shared**2
+    squares = np.nansum(off**2, axis=(1, 2)) / fewer
+    freedom = np.maximum(runs - 1.0, 0.0).sum(axis=1) / fewer
     total = freedom.sum()
     ratio, degrees = np.full(len(runs), np.sqrt(expected)), np.full(len(runs), np.inf)
     if total and squares.any():
@@ -175,7 +227,25 @@ def _noise(measured: Measured) -> tuple[Floats, Floats]:
     variance = (ratio**2 * (degrees - _PRIOR_FREEDOM) + expected * _PRIOR_FREEDOM) / degrees
     if np.isfinite(measured.images):
         variance = np.maximum(variance, 1.0)
-    return unit * variance[:, None], degrees
+    return unit * variance[:, None], degrees, shared
+
+
+def _shared(off: Floats) -> tuple[float, Floats]:
+    """Return the correlation between the levels of a unit, and the mean number of levels of a curve's units.
+
+    Args:
+        off: Deviations of runs from the mean of their point, NaN without, shape (curves, units, points).
+    """
+    levels = np.isfinite(off).sum(axis=2)
+    squares = np.nansum(off**2, axis=2)
+    # Σ rᵢrⱼ over the pairs of each unit, over Σ (rᵢ² + rⱼ²)/2.
+    together = float((np.nansum(off, axis=2) ** 2 - squares).sum())
+    apart = float(((levels - 1.0) * squares)[levels > 1].sum())
+    pairs = float((levels * (levels - 1.0) / 2).sum())
+    measured = together / apart if apart else 0.0
+    shared = (pairs * measured + _PRIOR_PAIRS * _PRIOR_SHARED) / (pairs + _PRIOR_PAIRS)
+    units = np.maximum((levels > 0).sum(axis=1), 1)
+    return float(np.clip(shared, 0.0, _MOST_SHARED)), np.asarray(levels.sum(axis=1) / units)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ from analysis.cells.chance import chance_error
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import Trials, budgets, is_loss, records
 from analysis.design.belief import Measured
+from analysis.design.prices import trunks_of
 from analysis.labels import configuration_text
 
 Floats = NDArray[np.float64]
@@ -52,20 +53,17 @@ class Layout:
 
     def measured(self, trials: Trials, grid: pd.DataFrame) -> Measured:
         """Return the runs so far at the points of the family."""
-        shape = self.x.shape
         error = grid["trial"].map(trials.frame.set_index("trial")["error"]).to_numpy(np.float64)[self.rows]
         known = np.isfinite(error)
-        place = self.curve[known] * shape[1] + self.point[known]
-        total = shape[0] * shape[1]
-        runs = np.bincount(place, minlength=total).astype(np.float64)
-        sums = np.bincount(place, error[known], minlength=total)
-        mean = sums / np.maximum(runs, 1.0)
-        off = (error[known] - mean[place]) ** 2
-        squares = np.bincount(place, off, minlength=total).astype(np.float64)
+        curve, point = self.curve[known], self.point[known]
+        trunk = pd.Series(trunks_of(grid.iloc[self.rows[known]]))
+        unit = trunk.groupby(curve).rank(method="dense").to_numpy(np.intp) - 1
+        errors = np.full((len(self.x), 1 + int(unit.max(initial=0)), self.x.shape[1]), np.nan)
+        errors[curve, unit, point] = error[known]
         images = trials.frame["images"].to_numpy(np.float64)
         loss = is_loss(trials.metric)
         return Measured(
-            x=self.x, runs=runs.reshape(shape), error=mean.reshape(shape), squares=squares.reshape(shape),
+            x=self.x, errors=errors,
             images=float(np.median(images)) if len(images) else float("nan"),
             chance=chance_error(trials.metric),
             scale=float(error[known].max()) if loss and known.any() else 1.0,

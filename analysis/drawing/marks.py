@@ -12,6 +12,7 @@ from analysis.charts.figure_data import JOINED
 from analysis.drawing.style import OTHER, STAR, TENTATIVE, Look
 
 _STAR: dict[str, Any] = {"linestyle": "none", "marker": "*", "markersize": 9, "zorder": 6}
+_DROPPED: dict[str, Any] = {"linestyle": "none", "marker": "x", "markersize": 4, "zorder": 5}
 STAR_FACES = {"best": "#555555", "best, not clear": "white", "minimum": "#555555"}
 """Fill colour of each kind of star in the legend."""
 
@@ -34,6 +35,8 @@ def draw_marks(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
         color=OTHER.colour,
         zorder=1,
     )
+    dropped = frame[frame["mark"] == "dropped"]
+    axes.plot(dropped["x"], dropped["y"], color="#555555", **_DROPPED)
     for _, line in frame[frame["mark"] == "reference"].groupby("line", sort=False):
         axes.plot(line["x"], line["y"], color="#777777", linewidth=0.7, linestyle=(0, (4, 3)), zorder=1)
     for series, rows in frame.groupby("series", sort=False):
@@ -130,6 +133,8 @@ def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
                 label="other configurations",
             )
         )
+    if "dropped" in marks:
+        handles.append(Line2D([], [], color="#555555", label="dropped", **_DROPPED))
     if "tentative law" in marks:
         handles.append(Line2D([], [], color="#555555", linestyle=TENTATIVE, label="fit not tested"))
     if "extrapolation" in marks:

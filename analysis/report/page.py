@@ -81,7 +81,8 @@ FIGURE_GROUPS = {
 
 _TABLES = (
     "best", "envelope", "contrasts", "quality-trade", "crossovers", "equivalence", "robustness", "findings",
-    "fits", "surfaces", "holdout", "isoflop", "exponents", "tuning", "design", "choices", "cost",
+    "fits", "surfaces", "holdout", "isoflop", "exponents", "tuning", "carried-rates", "checked-rates",
+    "design", "choices", "cost",
 )  # fmt: skip
 _NOT_SHOWN = ("trials", "missing", "left-out")
 """Tables that have a place of their own."""

@@ -35,6 +35,7 @@ from analysis.report.tables import law_tables, tables
 from analysis.report.tables.design_tables import design_tables
 from analysis.report.tables.table_files import put_in_place
 from analysis.report.tables.table_files import save as save_table
+from analysis.report.tables.tuning_tables import tuning_tables
 from budgets.quantity import format_flops
 
 
@@ -88,7 +89,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
         found = analyse(study, progress)
         figures, shown = draw_data(found, study), report_tables(found, study)
         if tuned is not None and len(tuned.tried):
-            figures, shown = (*figures, *tuning_figures.figures(tuned)), (*shown, tables.tuning(tuned))
+            figures, shown = (*figures, *tuning_figures.figures(tuned)), (*shown, *tuning_tables(tuned))
         shown = (*shown, *design_tables(study.events))
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
@@ -137,6 +138,7 @@ def draw_data(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing
         course_figures.plan_grid(study.plan, left_out, study.results),
         run_figures.ledger_bars(study.plan, study.ledger),
         course_figures.schedule(study.plan, study.events),
+        *course_figures.design_course(study.events),
     )
     if found.imported:
         why = "the study was imported from a table, which does not record how it was run"

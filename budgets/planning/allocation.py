@@ -73,7 +73,7 @@ def _key(trial: Trial, grid: Grid) -> _Key:
 def _options(trial: Trial, grid: Grid, values: Mapping[str, float]) -> tuple[Option, ...]:
     """Return the options of a trial; one of the tuning has values of its own."""
     cell = trial.cell
-    of = grid.tuned({(cell.architecture, cell.strategy): values}) if values else grid
+    of = grid.tuned({(cell.architecture, cell.strategy, None): values}) if values else grid
     return of.setup(cell.architecture, cell.strategy, cell.level_flops).options
 
 

@@ -23,6 +23,8 @@ _ORIGINAL_VIEWS_FROM = 64  # pixels; SLIP's blur and its crops of 8 % would leav
 
 Pair = tuple[str, str]
 """An architecture and a strategy."""
+Place = tuple[str, str, int | None]
+"""An architecture and a strategy at a budget level; None for all levels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,8 +114,8 @@ class Grid:
         declaration: The study.
         pool: Facts about the pool.
         evaluation: Facts about the evaluation sets.
-        tuned: (architecture, strategy) → tuned field → value that replaces the declared one; None if
-            training diverged at every value.
+        tuned: Place → tuned field → value that replaces the declared one; None if training diverged at every
+            value. Values at a level precede those at all levels.
     """
 
     def __init__(
@@ -121,11 +123,11 @@ class Grid:
         declaration: Declaration,
         pool: PoolFacts,
         evaluation: EvaluationFacts,
-        tuned: Mapping[Pair, Mapping[str, float] | None] = MappingProxyType({}),
+        tuned: Mapping[Place, Mapping[str, float] | None] = MappingProxyType({}),
     ) -> None:
         self.declaration, self.pool, self.evaluation = declaration, pool, evaluation
         self._tuned = tuned
-        self._by_level = declaration.ruled_by_level
+        self._by_level = declaration.ruled_by_level or any(level is not None for *_, level in tuned)
         self._setups: dict[tuple[str, str, int | None], Combination] = {}
 
     def candidates(self, levels: tuple[int, ...]) -> Iterator[GridCell]:
@@ -148,7 +150,7 @@ class Grid:
             samples=steps * setup.batch_size,
         )
 
-    def tuned(self, values: Mapping[Pair, Mapping[str, float] | None]) -> "Grid":
+    def tuned(self, values: Mapping[Place, Mapping[str, float] | None]) -> "Grid":
         """Return the same grid with tuned values instead of the declared ones."""
         return Grid(self.declaration, self.pool, self.evaluation, values)
 
@@ -223,7 +225,8 @@ class Grid:
         folder = None if declaration.catalogue is None else Path(declaration.catalogue)
         architecture, how = load_architecture(architecture_name, folder), strategy(strategy_name)
         training, reason = declaration.training, inapplicable(how, architecture)
-        values = self._tuned.get((architecture_name, strategy_name), {})
+        pair = architecture_name, strategy_name
+        values = self._tuned.get((*pair, level), self._tuned.get((*pair, None), {}))
         if values is None:
             values, reason = {}, "tuning: training diverged at every value tried"
         declared = of_training.get("batch_size", training.batch_size)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from budgets.declaration import Regime
 from budgets.planning.identity import trial_id
+from budgets.planning.tuned.line import Carried
 from budgets.quantity import format_count, format_flops
 from budgets.recipe import Recipe
 from budgets.rules import TrialResources
@@ -191,6 +192,23 @@ class Winner:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """Neighbours of a tuned learning rate, tried at a larger level.
+
+    Attributes:
+        winner: The best of them.
+        lr_peak: The tuned rate there.
+        score: Its mean of the selecting metric; NaN if it diverged.
+        moved: True if another rate is better by more than the noise.
+    """
+
+    winner: Winner
+    lr_peak: float
+    score: float
+    moved: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TuningPlan:
     """The trials that decide a study's tuned fields.
 
@@ -203,6 +221,9 @@ class TuningPlan:
         winners: Results so far.
         waiting: Undecided (architecture, strategy) pairs; the learning rates and ids of their trials in the
             plan are provisional.
+        carried: Lines through two tuned rates, and the rates on them.
+        checks: Results of trying the neighbours of tuned rates at a larger level.
+        unchecked: The reason why none are tried, although it is asked for; otherwise empty.
     """
 
     trials: tuple[Trial, ...]
@@ -212,6 +233,9 @@ class TuningPlan:
     metric: str
     winners: tuple[Winner, ...]
     waiting: tuple[tuple[str, str], ...]
+    carried: tuple[Carried, ...] = ()
+    checks: tuple[Check, ...] = ()
+    unchecked: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

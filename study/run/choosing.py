@@ -1,13 +1,9 @@
 """Chooses the trials of an adaptive study as its results come in (`analysis.design.adaptive`)."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-
-import numpy as np
-from numpy.typing import NDArray
 
 from analysis.cells.table import tidy
-from analysis.design.adaptive import Decision, Pick, decide
+from analysis.design.adaptive import Decision, decide
 from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Trial
 from runners.results import RESULT_COLUMNS, to_frame
@@ -29,7 +25,6 @@ class Chooser:
         self._trials = {trial.trial_id: trial for trial in trials}
         self._grid = choices_of(tuple(trials))
         self._state: tuple[int, ...] = ()
-        self._done: set[str] = set()
 
     def begun(self) -> set[str]:
         """Return the trials that earlier runs chose."""
@@ -56,7 +51,6 @@ class Chooser:
         state = len(outcomes), len(failures), len(running), -1 if room_flops is None else room_flops
         if state == self._state:
             return None
-        self._done = {*outcomes, *failures}
         rows = [outcome.row for trial, outcome in outcomes.items() if trial in self._trials]
         trials = tidy(to_frame(rows, RESULT_COLUMNS), metric=self._study.declaration.metric)
         lost = {*failures, *outcomes} - set(trials.frame["trial"])
@@ -67,36 +61,12 @@ class Chooser:
         }  # fmt: skip
         decision = decide(
             trials, self._grid, ask=asked(self._study.declaration), running=running, ended=ended, slots=slots,
-            price=self._price, room_flops=room_flops,
+            room_flops=room_flops,
         )  # fmt: skip
         if not decision.picks:
             self._state = state
         return decision
 
-    def trials(self, decision: Decision, running: Collection[str]) -> dict[str, Pick]:
-        """Return the trials of a decision with what they were chosen for: trunks before their branches."""
-        known = {*running, *self._done}
-        found: dict[str, Pick] = {}
-        for pick in decision.picks:
-            for each in (
-                *reversed([*before(self._trials[pick.trial], self._trials)]),
-                self._trials[pick.trial],
-            ):
-                if each.trial_id not in known:
-                    found.setdefault(
-                        each.trial_id, replace(pick, trial=each.trial_id, cost_flops=each.paid_flops)
-                    )
-        return found
-
     def planned(self, trial_id: str) -> Trial:
         """Return a trial by its id."""
         return self._trials[trial_id]
-
-    def _price(self, taken: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Return what each trial costs with those of its trunk that it needs and that were not chosen yet."""
-        costs: dict[str, float] = {}
-        chosen = dict(zip(self._trials, taken, strict=True))
-        for trial in sorted(self._trials.values(), key=lambda each: each.samples_seen):
-            needed = 0.0 if chosen.get(trial.previous, True) else costs[trial.previous]
-            costs[trial.trial_id] = trial.paid_flops + needed
-        return np.array([costs[trial] for trial in self._trials])

@@ -105,14 +105,13 @@ class Run(Execution):
         )
         if decision is None:
             return ()
-        picks = self._chooser.trials(decision, waiting)
-        for pick in picks.values():
+        for pick in decision.picks:
             self.event(CHOSEN, trial=pick.trial, cost_flops=pick.cost_flops, reason=pick.reason)
         if decision.answers:
-            self.event(COURSE, **course(decision, self.ledger.spent_flops))
+            self.event(COURSE, **course(decision, self.ledger.spent_flops, self.plan.train_flops))
         if decision.stop:
             self.progress.say(f"no further trial is chosen: {decision.stop}")
-        return [self._chooser.planned(trial) for trial in picks]
+        return [self._chooser.planned(pick.trial) for pick in decision.picks]
 
     def _begin_choosing(self, todo: Agenda) -> list[Trial]:
         """Return the trials that an adaptive study goes on with: those chosen before, else the next ones."""

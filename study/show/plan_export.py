@@ -16,7 +16,7 @@ from budgets.planning.price import Speeds, device_hours, price
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame, write_table
 from study.show.plan_view import plan_axes
 from study.state.study import counted_models
-from study.state.tuning_table import winner_facts
+from study.state.tuning_table import check_facts, winner_facts
 
 _ON_A_CLUSTER = {
     "device_hours_low": "float64",
@@ -121,6 +121,8 @@ def _tuning(tuning: TuningPlan) -> dict[str, object]:
         "most_flops": tuning.most_flops,
         "waiting": tuning.waiting,
         "winners": [winner_facts(winner) for winner in tuning.winners],
+        "carried": [asdict(line) for line in tuning.carried],
+        "checks": [check_facts(each) for each in tuning.checks],
         "trials": tried,
     }
 

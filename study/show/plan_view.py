@@ -7,7 +7,7 @@ from typing import TypeVar
 from budgets.declaration import Declaration
 from budgets.planning.plan import Cell, Plan, Trial
 from budgets.planning.price import Price, Range, Speeds, device_hours, price, utilisation
-from budgets.planning.tuned.winner import words
+from budgets.planning.tuned.winner import carried_words, check_words, words
 from budgets.quantity import format_count, format_flops, format_seconds
 from study.show.text_table import text_table
 from study.state.study import counted_models
@@ -120,7 +120,10 @@ def _left_out(plan: Plan) -> Iterator[str]:
 def _design(declaration: Declaration, plan: Plan) -> Iterator[str]:
     if not declaration.design.adaptive:
         return
-    from study.state.design import first_round  # noqa: PLC0415 - pandas and numpy, which other plans do without
+    from study.state.design import (  # noqa: PLC0415 - pandas and numpy, which other plans do without
+        first_round,
+        rehearsed,
+    )
 
     picks = first_round(declaration, plan).picks
     cap = plan.train_flops if plan.study_flops is None else min(plan.train_flops, plan.study_flops)
@@ -130,6 +133,12 @@ def _design(declaration: Declaration, plan: Plan) -> Iterator[str]:
         f"the study costs {format_flops(cap)} at most. "
         "Further trials of the grid are chosen by what their results would tell"
     )
+    if len(costs := sorted(rehearsed(declaration, plan))):
+        middle, least, most = (format_flops(float(costs[at])) for at in (len(costs) // 2, 0, -1))
+        yield (
+            f"it will probably cost {middle}: {len(costs)} rehearsals with made-up curves cost {least} to "
+            f"{most}; all trials of the grid cost {format_flops(plan.train_flops)}"
+        )
 
 
 def _tuning(plan: Plan) -> Iterator[str]:
@@ -152,6 +161,10 @@ def _tuning(plan: Plan) -> Iterator[str]:
             f"tuned: {winner.architecture} {winner.strategy}: {words(winner.values)}, {winner.score:.1%}; "
             f"next {words(winner.runner_up)}, {winner.runner_up_score:.1%}"
         )
+    for line in tuning.carried:
+        yield f"carried along {line.along}: {carried_words(line)}"
+    for each in tuning.checks:
+        yield f"checked: {each.winner.cell}: {check_words(each)}"
 
 
 def _totals(

@@ -285,7 +285,10 @@ def _tuned(study: Study) -> Tuned | None:
     known = json.loads(decided.read_text(encoding="utf-8")) if decided.exists() else {}
     apart = f"validation/{own.partition('/')[2]}"
     selects = tuning.metric or (apart if apart in tried else own)
-    return Tuned(tried=tried, metric=known.get("metric", selects), winners=known.get("winners", ()))
+    return Tuned(
+        tried=tried, metric=known.get("metric", selects), winners=known.get("winners", ()),
+        carried=known.get("carried", ()), checks=known.get("checks", ()),
+    )  # fmt: skip
 
 
 def _table_or_empty(study: Study, name: str, columns: dict[str, str]) -> pd.DataFrame:

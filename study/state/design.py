@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.cells.table import tidy
 from analysis.design.adaptive import Ask, Decision, decide
 from analysis.design.course import CHOSEN, COURSE, last_answers
+from analysis.design.rehearsal import rehearse
 from analysis.labels import percent
 from budgets.declaration import Declaration
 from budgets.planning.plan import Plan, Trial
@@ -17,6 +19,8 @@ from budgets.quantity import format_flops
 from runners.results import RESULT_COLUMNS, plan_row, read_json_lines, to_frame
 
 ALL_SLOTS = 10**9
+_REHEARSALS = 8
+_MOST_REHEARSED = 2000  # trials of all rehearsals together
 
 
 def asked(declaration: Declaration) -> Ask:
@@ -39,6 +43,17 @@ def first_round(declaration: Declaration, plan: Plan) -> Decision:
     return decide(nothing, choices_of(plan.trials), ask=asked(declaration), slots=ALL_SLOTS)
 
 
+def rehearsed(declaration: Declaration, plan: Plan) -> NDArray[np.float64]:
+    """Return the FLOPs that an adaptive study spends in rehearsals; empty for a grid too large for them."""
+    repeats = min(_REHEARSALS, _MOST_REHEARSED // max(1, len(plan.trials)))
+    charges = sum(charge.train_flops for charge in plan.charges)
+    room = None if plan.study_flops is None else float(plan.study_flops - charges)
+    return charges + rehearse(
+        choices_of(plan.trials), metric=declaration.metric, ask=asked(declaration), repeats=repeats,
+        room_flops=room,
+    )  # fmt: skip
+
+
 def chosen_trials(folder: Path) -> set[str]:
     """Return the trials that the runs of a study chose."""
     events = read_json_lines(folder / "events.jsonl")
@@ -53,10 +68,12 @@ def not_chosen(declaration: Declaration, folder: Path, plan: pd.DataFrame) -> pd
     return ~plan["trial"].isin(chosen_trials(folder) | begun)
 
 
-def course(decision: Decision, spent_flops: int) -> dict[str, Any]:
+def course(decision: Decision, spent_flops: int, grid_flops: int) -> dict[str, Any]:
     """Return a decision as the facts of an event ``COURSE``."""
     answers = [asdict(answer) for answer in decision.answers]
-    return {"spent_flops": spent_flops, "answers": answers, "stop": decision.stop}
+    return {
+        "spent_flops": spent_flops, "grid_flops": grid_flops, "answers": answers, "stop": decision.stop
+    }  # fmt: skip
 
 
 def answer_lines(events: pd.DataFrame, left: pd.DataFrame) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from budgets.planning.plan import TuningPlan, Winner
+from budgets.planning.plan import Check, TuningPlan, Winner
 from budgets.planning.tuned.winner import Score
 from runners.host.files import write_json
 from runners.results import RESULT_COLUMNS, read_table, to_frame, write_table
@@ -37,6 +37,8 @@ def write_winners(path: Path, plan: TuningPlan) -> None:
             "reserve_flops": plan.reserve_flops,
             "winners": [winner_facts(winner) for winner in plan.winners],
             "waiting": plan.waiting,
+            "carried": [asdict(line) for line in plan.carried],
+            "checks": [check_facts(each) for each in plan.checks],
         },
     )
 
@@ -45,6 +47,12 @@ def winner_facts(winner: Winner) -> dict[str, Any]:
     """Return a winner as plain data."""
     runner_up = None if math.isnan(winner.runner_up_score) else winner.runner_up_score
     return asdict(winner) | {"runner_up_score": runner_up}
+
+
+def check_facts(check: Check) -> dict[str, Any]:
+    """Return the check of a tuned rate as plain data."""
+    score = None if math.isnan(check.score) else check.score
+    return asdict(check) | {"winner": winner_facts(check.winner), "score": score}
 
 
 def read_scores(path: Path, metric: str) -> dict[str, Score]:

@@ -2,7 +2,8 @@
 
 A grid has eight to fourteen configurations whose curves are power laws with floor, shifted power laws, or
 fall fast and end at a plateau. Fast starters have the higher floors, so most grids have crossovers. It has
-four levels spaced 3×, three seeds, and noise that differs from configuration to configuration.
+four levels spaced 3×, three seeds, and noise that differs from configuration to configuration and that the
+levels of a seed can share, as those of a trunk do.
 """
 
 from collections.abc import Callable
@@ -35,8 +36,8 @@ class Grid:
     truth: dict[str, Callable[[float], float]]
 
 
-def grid(number: int) -> Grid:
-    """Make a simulated grid."""
+def grid(number: int, *, shared: float = 0.0) -> Grid:
+    """Make a simulated grid; ``shared`` is the correlation of the levels of a trunk, 0 without trunks."""
     generator = stream("designs", number)
     count = int(generator.integers(8, 15))
     rows, truth = [], {}
@@ -44,15 +45,18 @@ def grid(number: int) -> Grid:
         name = f"ViT-{each}"
         truth[name] = _curve(generator)
         noise = float(np.exp(generator.uniform(np.log(0.004), np.log(0.015))))
+        common = stream(f"designs/{each}", number).standard_normal(SEEDS)
         for level in FIRST * 3.0 ** np.arange(LEVELS):
             for seed in range(SEEDS):
-                error = truth[name](level) + noise * float(generator.standard_normal())
+                own = float(generator.standard_normal())
+                off = np.sqrt(shared) * float(common[seed]) + np.sqrt(1 - shared) * own
+                error = truth[name](level) + noise * off
                 row = trial_row(
                     (PAIRS, "all", "ViT-X", "clip"), level, seed, float(np.clip(error, 0.001, 0.999))
                 )
                 rows.append(row | {
                     "trial": f"{name}-{level:.3g}-{seed}", "architecture": name, "train_flops": level,
-                    "held-out/count": 5000.0,
+                    "held-out/count": 5000.0, "trunk": f"{name}-{seed}" if shared else "",
                 })  # fmt: skip
     return Grid(results=pd.DataFrame(rows), truth=truth)
 

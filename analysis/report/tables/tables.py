@@ -1,15 +1,13 @@
 """The tables of a report: answers, trials and cost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isinf, isnan
-from typing import Any
 
 import pandas as pd
 
 from analysis.answers.cost import Cost
 from analysis.cells.table import Trials, records
-from analysis.charts.tuning_figures import Tuned, field_label
 from analysis.claims.findings import Finding
 from analysis.labels import (
     axis_text,
@@ -24,7 +22,6 @@ from analysis.labels import (
     plural,
 )  # fmt: skip
 from analysis.sizes.isoflop import IsoFlopCurve
-from budgets.planning.tuned.winner import words
 from budgets.quantity import format_flops
 
 _AXES = {
@@ -329,36 +326,3 @@ def share_text(probability: float) -> str:
     if isnan(probability):
         return "–"
     return ">.99" if probability > 0.995 else ("<.01" if probability < 0.005 else f"{probability:.2f}")  # noqa: PLR2004
-
-
-def tuning(tuned: Tuned) -> Table:
-    """Return the tuned values of each architecture and strategy."""
-    rows = [
-        {
-            "Architecture": won["architecture"],
-            "Strategy": axis_text("strategy", won["strategy"]),
-            "Winner": words(won["values"]),
-            "Error (%)": percent(1 - won["score"]),
-            "Runner-up": words(won["runner_up"]),
-            "Its error (%)": "diverged"
-            if won["runner_up_score"] is None
-            else percent(1 - won["runner_up_score"]),
-            "Verdict": "tie" if won["tie"] else "clear",
-            "Note": "; ".join(_tuning_notes(won)) or "–",
-        }
-        for won in tuned.winners
-    ]
-    note = (
-        f"selected by {metric_text(tuned.metric)}; {plural(len(tuned.tried), 'trial')}; clear: ahead of the "
-        "runner-up by more than the noise of seeds and counting"
-    )
-    return Table(name="tuning", title="Tuning", note=note, frame=pd.DataFrame(rows))
-
-
-def _tuning_notes(won: Mapping[str, Any]) -> list[str]:
-    beyond = "the best value lies at the edge of those tried; the optimum may lie beyond"
-    widened = "range widened, since the best value first lay at its edge"
-    return [
-        *(f"{field_label(name)}: {beyond}" for name in won["at_edge"]),
-        *(f"{field_label(name)}: {widened}" for name in won["widened"]),
-    ]

@@ -1,9 +1,10 @@
 """Tuning: the values tried for each architecture and strategy, within a share of the budget.
 
 Each pair of architecture and strategy is tuned on its cheapest cell; among equally cheap ones, on that with
-most pairs. Every combination of the declared values is tried. If the winner lies at the edge of a field's
-values, the range is widened by one step, once. The choice follows from results alone, so a study that was
-stopped continues with the same trials.
+most pairs. Learning rates that move are tuned at two levels or sizes (`budgets.planning.tuned.moving`). Every
+combination of the declared values is tried. If the winner lies at the edge of a field's values, the range is
+widened by one step, once. The choice follows from results alone, so a study that was stopped continues
+with the same trials.
 """
 
 import math
@@ -13,10 +14,28 @@ from itertools import product
 
 from budgets.declaration import Declaration
 from budgets.keys import DeclaredKeyError
-from budgets.planning.feasibility import reason_against
-from budgets.planning.grid import Grid, GridCell, Pair
-from budgets.planning.plan import TuningPlan
-from budgets.planning.tuned.winner import Score, Tried, best_first, is_done, step_beyond, winner, words
+from budgets.planning.grid import Grid, GridCell, Place
+from budgets.planning.plan import TuningPlan, Winner
+from budgets.planning.tuned.moving import (
+    carry,
+    check,
+    largest_level,
+    neighbours,
+    optimum_of,
+    pair_of,
+    trained_with,
+    tuned_cells,
+)
+from budgets.planning.tuned.winner import (
+    Score,
+    Tried,
+    best_first,
+    cost_of,
+    is_done,
+    step_beyond,
+    winner,
+    words,
+)
 from budgets.quantity import format_flops
 
 Fields = Mapping[str, tuple[float, ...]]
@@ -53,7 +72,7 @@ def tuning_reserve(declaration: Declaration) -> int:
 
 def plan_tuning(
     grid: Grid, levels: tuple[int, ...], scores: Scores
-) -> tuple[TuningPlan, dict[Pair, dict[str, float] | None]]:
+) -> tuple[TuningPlan, dict[Place, dict[str, float] | None]]:
     """Plan the tuning as far as the results so far decide it.
 
     Args:
@@ -62,7 +81,7 @@ def plan_tuning(
         scores: Results so far.
 
     Returns:
-        The plan, and the winning values of each decided pair; None if all values diverged.
+        The plan, and the values of each decided place; None if all values diverged.
 
     Raises:
         ValueError: The declared values cost more than tuning's share, or one of them cannot be trained.
@@ -70,73 +89,76 @@ def plan_tuning(
     tuning = grid.declaration.tuning
     assert tuning is not None, "asked where something is tuned"
     reserve = tuning_reserve(grid.declaration)
-    cells = _cheapest(grid, levels)
-    first = {pair: _tried(grid, on, tuning.fields) for pair, on in cells.items()}
-    left = reserve - sum(map(_cost, first.values()))
+    cells = tuned_cells(grid, levels)
+    first = {place: _tried(grid, on, tuning.fields) for place, on in cells.items()}
+    left = reserve - sum(map(cost_of, first.values()))
     if left < 0:
         raise DeclaredKeyError("tuning.share", _too_dear(grid.declaration, reserve, first))
-    tried: dict[Pair, list[Tried]] = {}
-    tuned: dict[Pair, dict[str, float] | None] = {}
-    winners = []
+    tried: dict[Place, list[Tried]] = {}
+    won: dict[Place, Winner | None] = {}
     # Values beyond the edges are chosen only when all results are known, so that the order of results
-    # does not decide which pair gets what is left of the share.
+    # does not decide which place gets what is left of the share.
     complete = all(is_done(points, scores.of) for points in first.values())
-    for pair, points in first.items():
-        tried[pair] = points
+    for place, points in first.items():
+        tried[place] = points
         if not complete:
             continue
         wide = _widened(tuning.fields, best_first(points, scores.of)[0].values)
-        further = [] if wide == tuning.fields else _beyond(_tried(grid, cells[pair], wide), points)
+        further = [] if wide == tuning.fields else _beyond(_tried(grid, cells[place], wide), points)
         # Not enough of tuning's share is left: the winner stays at the edge, which is reported.
-        if _cost(further) > left:
+        if cost_of(further) > left:
             further = []
-        left -= _cost(further)
-        tried[pair] = [*points, *further]
+        left -= cost_of(further)
+        tried[place] = [*points, *further]
         if is_done(further, scores.of):
             widened = tuple(name for name in wide if further and wide[name] != tuning.fields[name])
-            found = winner(cells[pair].cell, tried[pair], scores.of, widened=widened)
-            tuned[pair] = None if found is None else dict(found.values)
-            winners += [] if found is None else [found]
-    every = [point for points in tried.values() for point in points]
+            won[place] = winner(cells[place].cell, tried[place], scores.of, widened=widened)
+    tuned = {place: None if found is None else dict(found.values) for place, found in won.items()}
+    moving = bool(tuning.levels or tuning.sizes)
+    best = {place: optimum_of(tried[place], scores.of) for place, found in won.items() if found and moving}
+    lines, tuned = carry(grid, levels, best, tuned) if moving and len(won) == len(cells) else ((), tuned)
+    checked: list[list[Tried]] = []
+    unchecked = ""
+    if tuning.check and len(won) == len(cells):
+        checked = neighbours(grid.tuned(tuned), levels, left, largest=largest_level(cells))
+        unchecked = "" if checked else "what is left of tuning.share pays for no level above those tuned at"
+    every = [point for points in (*tried.values(), *checked) for point in points]
+    pairs = dict.fromkeys((architecture, strategy) for architecture, strategy, _ in cells)
+    open_ = {place[:2] for place in cells if place not in won}
+    open_ |= {pair_of(points) for points in checked if not is_done(points, scores.of)}
+    if open_ and moving:
+        # A line needs both of its ends.
+        pairs = dict.fromkeys(
+            (each.cell.architecture, each.cell.strategy) for each in grid.candidates(levels)
+        )
+        open_ = set(pairs)
     plan = TuningPlan(
         trials=tuple(trial for point in every for trial in point.trials),
         values={trial.trial_id: point.values for point in every for trial in point.trials},
         reserve_flops=reserve,
-        most_flops=min(reserve, sum(_most(points, tuning.fields) for points in first.values())),
+        most_flops=reserve if tuning.check else min(
+            reserve, sum(_most(points, tuning.fields) for points in first.values())
+        ),
         metric=scores.metric,
-        winners=tuple(winners),
-        waiting=tuple(pair for pair in tried if pair not in tuned),
-    )
+        winners=tuple(found for found in won.values() if found is not None),
+        waiting=tuple(pair for pair in pairs if pair in open_),
+        carried=lines,
+        checks=tuple(
+            check(points, scores.of) for points in checked if is_done(points, scores.of)
+        ),
+        unchecked=unchecked,
+    )  # fmt: skip
     return plan, tuned
-
-
-def _cheapest(grid: Grid, levels: tuple[int, ...]) -> dict[Pair, GridCell]:
-    """Return the cell that each pair is tuned on, pairs in declared order."""
-    cells: dict[Pair, tuple[tuple[int, int], GridCell]] = {}
-    for candidate in grid.candidates(levels):
-        if reason_against(candidate, grid) is None:
-            cell, flops = candidate.cell, candidate.setup.train_flops_per_sample
-            level = cell.level_flops if cell.level_flops is not None else candidate.samples * flops
-            pair, rank = (cell.architecture, cell.strategy), (level, -cell.subset_size)
-            if pair not in cells or rank < cells[pair][0]:
-                cells[pair] = rank, candidate
-    return {pair: candidate for pair, (_, candidate) in cells.items()}
 
 
 def _tried(grid: Grid, on: GridCell, fields: Fields) -> list[Tried]:
     """Return each combination of values with its trials, in the fields' order."""
-    tuning = grid.declaration.tuning
-    assert tuning is not None, "asked where something is tuned"
-    pair = on.cell.architecture, on.cell.strategy
     tried = []
     for values in _combinations(fields):
-        changed = grid.tuned({pair: values})
-        candidate = changed.candidate(on.cell, on.declared_samples, tuning.seeds)
-        reason = reason_against(candidate, changed)
-        if reason is not None:
-            raise DeclaredKeyError("tuning.fields", f"tuning {words(values)} for {on.cell}: {reason}")
-        trials = tuple(changed.trial(candidate, seed) for seed in tuning.seeds)
-        tried.append(Tried(values=values, trials=trials))
+        found = trained_with(grid, on, values)
+        if isinstance(found, str):
+            raise DeclaredKeyError("tuning.fields", f"tuning {words(values)} for {on.cell}: {found}")
+        tried.append(found)
     return tried
 
 
@@ -159,23 +181,21 @@ def _beyond(wide: Sequence[Tried], points: Sequence[Tried]) -> list[Tried]:
     return [point for point in wide if point.values not in known]
 
 
-def _cost(points: Sequence[Tried]) -> int:
-    return sum(trial.train_flops for point in points for trial in point.trials)
-
-
 def _most(points: Sequence[Tried], fields: Fields) -> int:
     """Cost of a pair if every field is widened by one value."""
     wide = math.prod(len(values) + 1 for values in fields.values())
-    return math.ceil(_cost(points) * wide / len(points))
+    return math.ceil(cost_of(points) * wide / len(points))
 
 
-def _too_dear(declaration: Declaration, reserve: int, first: Mapping[Pair, Sequence[Tried]]) -> str:
+def _too_dear(declaration: Declaration, reserve: int, first: Mapping[Place, Sequence[Tried]]) -> str:
     assert declaration.tuning is not None and declaration.study_flops, "as checked before"  # noqa: PT018
-    cost = sum(map(_cost, first.values()))
+    cost = sum(map(cost_of, first.values()))
     trials = sum(len(point.trials) for points in first.values() for point in points)
     share = math.ceil(1000 * cost / declaration.study_flops) / 10
+    where = "" if declaration.tuning.levels else ", each at its smallest level"
+    pairs = len({place[:2] for place in first})
     return (
-        f"tuning costs {format_flops(cost)} ({trials} trials over {len(first)} pairs of architecture and "
-        f"strategy, each at its smallest level), but its share of the study budget is "
-        f"{format_flops(reserve)}: raise tuning.share to at least {share:g}%, or try fewer values"
+        f"tuning costs {format_flops(cost)} ({trials} trials over {pairs} pairs of architecture and strategy"
+        f"{where}), but its share of the study budget is {format_flops(reserve)}: "
+        f"raise tuning.share to at least {share:g}%, or try fewer values"
     )

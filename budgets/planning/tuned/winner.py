@@ -5,9 +5,11 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from budgets.planning.plan import Cell, Trial, TuningPlan, Winner
+from budgets.planning.plan import Cell, Check, Trial, TuningPlan, Winner
+from budgets.planning.tuned.line import Carried
+from budgets.quantity import format_flops
 
-_Z90 = 1.645
+Z90 = 1.645
 _NEAR_ONE = {"beta1", "beta2", "ema"}
 _BELOW_ONE = {*_NEAR_ONE, "warmup", "cooldown", "unmasked_tail"}
 _WHOLE = {"batch_size", "warmup_samples"}
@@ -44,11 +46,16 @@ def is_done(points: Sequence[Tried], scores: Mapping[str, Score]) -> bool:
     return all(trial.trial_id in scores for point in points for trial in point.trials)
 
 
+def cost_of(points: Sequence[Tried]) -> int:
+    """Return the training FLOPs of combinations."""
+    return sum(trial.train_flops for point in points for trial in point.trials)
+
+
 def best_first(points: Sequence[Tried], scores: Mapping[str, Score]) -> list[Tried]:
     """Sort combinations by mean score, best first; among equals, nearest the middle of the list first."""
     middle = (len(points) - 1) / 2
     ranked = sorted(
-        enumerate(points), key=lambda item: (-_mean(item[1], scores), abs(item[0] - middle), item[0])
+        enumerate(points), key=lambda item: (-mean_of(item[1], scores), abs(item[0] - middle), item[0])
     )
     return [point for _, point in ranked]
 
@@ -68,12 +75,12 @@ def winner(
         The winner, or None if all combinations diverged.
     """
     best, second = best_first(points, scores)[:2]
-    score, next_score = _mean(best, scores), _mean(second, scores)
+    score, next_score = mean_of(best, scores), mean_of(second, scores)
     if score == -math.inf:
         return None
     rivals = next_score > -math.inf
     # Standard error of the difference of two independent means.
-    noise = math.hypot(_noise(best, scores), _noise(second, scores)) if rivals else 0.0
+    noise = math.hypot(noise_of(best, scores), noise_of(second, scores)) if rivals else 0.0
     return Winner(
         architecture=cell.architecture,
         strategy=cell.strategy,
@@ -82,7 +89,7 @@ def winner(
         score=score,
         runner_up=second.values,
         runner_up_score=next_score if rivals else math.nan,
-        tie=rivals and score - next_score <= _Z90 * noise,
+        tie=rivals and score - next_score <= Z90 * noise,
         widened=widened,
         at_edge=tuple(
             name
@@ -142,6 +149,12 @@ def tuning_notes(plan: TuningPlan, *, reported: str) -> Iterator[str]:
                 f"{name}: {words(each.values)} ({each.score:.1%}) ties with {words(each.runner_up)} "
                 f"({each.runner_up_score:.1%})"
             )
+    for check in plan.checks:
+        if check.moved:
+            said = f"{check.winner.cell}: {check_words(check)}"
+            yield f"tuned rates at a larger level: {said}; tune at two levels or sizes"
+    if plan.unchecked:
+        yield f"tuned rates are not checked at a larger level: {plan.unchecked}; raise it"
 
 
 def words(values: Mapping[str, float]) -> str:
@@ -149,15 +162,34 @@ def words(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in values.items())
 
 
-def _mean(point: Tried, scores: Mapping[str, Score]) -> float:
-    """Mean of a combination's scores; -inf if one of its trials diverged."""
+def carried_words(line: Carried) -> str:
+    """Format a line with its rates and their 90 % intervals."""
+    rates = ", ".join(
+        f"{each.architecture}{'' if each.level_flops is None else f' at {format_flops(each.level_flops)}'} "
+        f"{each.lr_peak:.3g}" + ("" if each.tuned else f" [{each.low:.2g}, {each.high:.2g}]")
+        for each in line.rates
+    )
+    return f"{line.strategy}: exponent {line.exponent:.2f} [{line.low:.2f}, {line.high:.2f}]: {rates}"
+
+
+def check_words(check: Check) -> str:
+    """Format what trying the neighbours of a tuned rate showed."""
+    best = check.winner
+    if best.values["lr_peak"] == check.lr_peak:
+        return f"the tuned rate {check.lr_peak:g} is still the best ({check.score:.1%})"
+    said = "is better than" if check.moved else "ties with"
+    return f"{words(best.values)} ({best.score:.1%}) {said} the tuned {check.lr_peak:g} ({check.score:.1%})"
+
+
+def mean_of(point: Tried, scores: Mapping[str, Score]) -> float:
+    """Return the mean of a combination's scores; -inf if one of its trials diverged."""
     values = [scores[trial.trial_id].value for trial in point.trials]
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if len(known) == len(values) else -math.inf
 
 
-def _noise(point: Tried, scores: Mapping[str, Score]) -> float:
-    """Standard error of a combination's mean, at least the counting noise of the evaluation set."""
+def noise_of(point: Tried, scores: Mapping[str, Score]) -> float:
+    """Return the standard error of a combination's mean, at least the counting noise of the images."""
     found = [scores[trial.trial_id] for trial in point.trials]
     values = [each.value for each in found if each.value is not None]
     counting = max(each.standard_error for each in found)  # not divided: all seeds see the same images

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from analysis.answers.cost import by_level
-from analysis.charts.course_figures import plan_grid, schedule
+from analysis.charts.course_figures import design_course, plan_grid, schedule
 from analysis.charts.figure_data import FigureData
 from analysis.drawing.draw import draw
 from analysis.report.study_frames import StudyFrames
@@ -85,3 +85,39 @@ def test_what_the_tuning_cost_has_its_own_row(frames: StudyFrames) -> None:
 def test_no_time_is_shown_before_a_trial_has_ended(frames: StudyFrames) -> None:
     none = replace(frames, events=frames.events.iloc[:1]).events
     assert not isinstance(schedule(frames.plan, none), FigureData)
+
+
+def test_course_of_a_design_shows_who_led_and_who_was_dropped_at_what_cost() -> None:
+    def answer(flops: float, tied: dict[str, float], dropped: list[str], verdict: str) -> dict[str, object]:
+        return {
+            "kind": "best", "flops": flops, "leader": next(iter(tied)), "tied": [*tied], "verdict": verdict,
+            "chances": [*tied.values()], "dropped": dropped,
+        }  # fmt: skip
+
+    early = [answer(1e9, {"A": 0.6, "B": 0.3, "C": 0.1}, ["D"], "tie"), answer(2e9, {"B": 0.95}, [], "clear")]
+    late = [answer(1e9, {"A": 0.97}, ["D", "C"], "clear"), answer(2e9, {"B": 0.8, "A": 0.2}, ["D"], "tie")]
+    fixed = {"event": "design", "grid_flops": 8e9}
+    events = pd.DataFrame([
+        {"event": "trial-chosen"},
+        fixed | {"spent_flops": 1e9, "answers": early, "stop": ""},
+        fixed | {"spent_flops": 4e9, "answers": late, "stop": "every question is answered"},
+    ])  # fmt: skip
+
+    (data,) = design_course(events)
+
+    def marks(panel: str, mark: str) -> list[tuple[object, ...]]:
+        rows = data.frame[(data.frame["panel"] == panel) & (data.frame["mark"] == mark)]
+        return list(rows[["series", "x", "y", "text"]].itertuples(index=False, name=None))
+
+    first, second, later = "best at 1 GFLOP", "best at 2 GFLOP", "best at 1 GFLOP, 4 GFLOP spent"
+    assert marks(first, "best") == [("A", 50.0, 97.0, f"A: best with probability 97%; {later}")]
+    assert [name for name, *_ in marks(second, "best, not clear")] == ["B"]
+    assert [name for name, *_ in marks(first, "other")] == ["C"]  # it never led
+    assert marks(first, "dropped") == [
+        ("", 12.5, 0.0, "dropped: D; best at 1 GFLOP, 1 GFLOP spent"),
+        ("", 50.0, 0.0, f"dropped: C; {later}"),
+    ]
+    assert "(best at 1 GFLOP: 2; best at 2 GFLOP: 1). The design stopped: every question" in data.caption
+    legend = draw(data).legends[0].get_texts()
+    assert [text.get_text() for text in legend][:4] == ["A", "B", "other configurations", "dropped"]
+    assert design_course(events.iloc[:1]) == ()

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis.charts.tuning_figures import Tuned, figures
-from analysis.report.tables import tables
+from analysis.report.tables.tuning_tables import tuning, tuning_tables
 from tests.analysis.synthetic import trial_row
 
 CELL = (1024, "top40", "ViT-X", "clip")
@@ -55,12 +55,46 @@ def test_an_undecided_tuning_has_no_star_and_the_caption_says_so() -> None:
 
     assert set(rate.frame["mark"]) == {"line", "point"}
     assert "ViT-X: not decided yet" in rate.caption
-    assert tables.tuning(Tuned(tried=tried(SCORES), metric="validation/top1", winners=[])).frame.empty
+    assert tuning(Tuned(tried=tried(SCORES), metric="validation/top1", winners=[])).frame.empty
 
 
 def test_the_table_shows_winner_runner_up_and_edge() -> None:
-    found = tables.tuning(Tuned(tried=tried(SCORES), metric="validation/top1", winners=[WON])).frame.iloc[0]
+    found = tuning(Tuned(tried=tried(SCORES), metric="validation/top1", winners=[WON])).frame.iloc[0]
 
     assert found["Winner"] == "lr_peak 0.004, warmup 0.1"
     assert (found["Error (%)"], found["Its error (%)"], found["Verdict"]) == ("64.0", "66.0", "tie")
     assert found["Note"].startswith("peak learning rate: the best value lies at the edge of those tried")
+
+
+def test_rates_that_move_have_a_curve_at_each_level_and_tables_of_lines_and_checks() -> None:
+    low, high = (tried(SCORES).assign(level_flops=level) for level in (1e9, 4e9))
+    cell = {"level_flops": 1e9}
+    won = WON | {"cell": cell, "values": {"lr_peak": 4e-3, "warmup": 0.1}}
+    above = won | {"cell": {"level_flops": 4e9}, "values": {"lr_peak": 1e-3, "warmup": 0.1}}
+    rate = {"architecture": "ViT-X", "level_flops": int(16e9), "lr_peak": 2.5e-4, "low": 1e-4, "high": 6e-4}
+    line = {
+        "strategy": "clip", "along": "levels", "exponent": -1.0, "low": -1.5, "high": -0.5,
+        "rates": [rate | {"tuned": False}],
+    }  # fmt: skip
+    check = {"winner": above, "lr_peak": 4e-3, "score": 0.3, "moved": True}
+    tuned = Tuned(
+        tried=pd.concat([low, high], ignore_index=True), metric="validation/top1", winners=[won],
+        carried=[line], checks=[check],
+    )  # fmt: skip
+
+    found, _ = figures(tuned)
+    _, carried, checked = tuning_tables(tuned)
+
+    stars = found.frame[found.frame["mark"].str.startswith("best")]
+    assert stars[["series", "x"]].to_numpy().tolist() == [
+        ["ViT-X at 1 GFLOP", 4e-3],
+        ["ViT-X at 4 GFLOP", 1e-3],
+    ]
+    assert carried.frame.iloc[0][["Level", "Peak learning rate", "Interval"]].tolist() == [
+        "16 GFLOP", "0.00025", "[0.0001, 0.0006]"
+    ]  # fmt: skip
+    assert carried.frame["Exponent"].tolist() == ["-1.00 [-1.50, -0.50]"]
+    assert checked.frame.iloc[0][["Tuned", "Its error (%)", "Best of three", "Verdict"]].tolist() == [
+        "0.004", "70.0", "0.001", "moved"
+    ]  # fmt: skip
+    assert tuned.rates == {("ViT-X", "clip")}

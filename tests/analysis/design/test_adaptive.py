@@ -90,7 +90,7 @@ def test_choice_knows_prices_and_the_room_in_the_budget(grid: pd.DataFrame) -> N
     flops = grid["train_flops"].to_numpy(np.float64)
     dear = np.where(grid["architecture"] == "mini-ConvNeXt", 1e6 * flops, flops)
 
-    priced = decide(known, grid, ask=Ask(), slots=20, price=lambda _: dear)
+    priced = decide(known, grid.assign(paid_flops=dear), ask=Ask(), slots=5)
     broke = decide(known, grid, ask=Ask(), slots=20, room_flops=1e11)
 
     architecture = grid.set_index("trial")["architecture"]
@@ -140,3 +140,15 @@ def test_answered_questions_end_the_design(grid: pd.DataFrame) -> None:
     assert not decision.picks
     assert decision.stop == "every question is answered"
     assert {answer.verdict for answer in decision.answers} == {"clear"}
+
+
+def test_regime_without_a_cell_at_a_compute_has_no_answer_there(grid: pd.DataFrame) -> None:
+    one_epoch = grid[grid["level_flops"] == 2e11].assign(
+        regime="one-epoch", level_flops=np.nan, trial=lambda rows: rows["trial"] + "-once"
+    )
+    one_epoch = one_epoch.assign(train_flops=5e12, samples_seen=10**6)
+
+    decision = decide(tidy(pd.concat([grid, one_epoch]), metric=METRIC), pd.concat([grid, one_epoch]),
+                      ask=Ask(best=(6e11,)))  # fmt: skip
+
+    assert [(answer.regime, answer.flops) for answer in decision.answers] == [("fixed-compute", 6e11)]

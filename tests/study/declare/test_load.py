@@ -430,6 +430,33 @@ def test_a_tuned_batch_must_be_divisible_by_the_ranks(tmp_path: Path) -> None:
     assert problem.startswith("38: tuning.fields.batch_size = 7 can't be cut into 2 equal parts: ranks (reso")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (", beta2: [0.95, 98%]", ", beta2: [0.95, 98%]", "41: tuning.levels goes with lr_peak as the only"),
+        ("levels: [100 GFLOP, 300 GFLOP]", "levels: [100 GFLOP]", "41: tuning.levels needs two of them"),
+        ("levels: [100 GFLOP, 300 GFLOP]", "levels: [100 GFLOP, 200 GFLOP]",
+         "41: tuning.levels must be among budget.levels (100 GFLOP, 300 GFLOP, 900 GFLOP); 200 GFLOP is not"),
+        ("levels: [100 GFLOP, 300 GFLOP]", "sizes: [mini-ViT-XS-8, mini-ViT-M-8]",
+         "41: tuning.sizes: unknown architecture 'mini-ViT-M-8'"),
+        ("warmup: 10%", "warmup: 640 samples\n  schedule: trunk",
+         "42: tuning.levels: a rate that moves with the level leaves no trunk to share: use tuning.sizes"),
+    ],
+)  # fmt: skip
+def test_places_of_moving_rates_must_be_two_of_the_grid(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    levels = "  levels: [100 GFLOP, 300 GFLOP]\n  seeds: [7]\n"
+    text = changed("  seeds: [7]\n", levels)
+    if "beta2" not in old:
+        text = text.replace(", beta2: [0.95, 98%]", "")
+    assert old in text
+
+    found = problems(tmp_path, text.replace(old, new))
+
+    assert any(expected in line for line in found), found
+
+
 def test_a_study_needs_levels_or_a_study_budget_unless_no_block_asks_for_them(tmp_path: Path) -> None:
     text = "study: a\npool: {path: b}\ngrid: [{architectures: [RN50]}]\ntraining: {lr_peak: {RN50: 1e-3}}\n"
 

@@ -109,6 +109,8 @@ def test_design_chooses_from_the_grid_until_its_questions_are_answered(
 ) -> None:
     planned = run(f"plan {declaration} --results {tmp_path}")
     assert "adaptive design: the first round has 12 trials, " in planned
+    assert "it will probably cost " in planned
+    assert "8 rehearsals with made-up curves cost " in planned
 
     run(f"run {declaration} --results {tmp_path} --backend local")
 

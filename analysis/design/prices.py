@@ -1,0 +1,57 @@
+"""What further trials cost: a trial of a trunk brings the shorter ones that it continues from."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prices:
+    """The costs of a grid's trials.
+
+    Attributes:
+        paid: FLOPs that each trial costs where those that it continues from were run, shape (trials,).
+        order: Rows of the grid, trunk by trunk, the shortest first; shape (trials,).
+        start: Place in ``order`` where the trunk of each of its places begins, shape (trials,).
+    """
+
+    paid: Floats
+    order: Indices
+    start: Indices
+
+    @classmethod
+    def of(cls, grid: pd.DataFrame) -> "Prices":
+        """Return the costs of a grid with the columns of a plan; without ``paid_flops``, of all training."""
+        paid = grid["paid_flops" if "paid_flops" in grid else "train_flops"].to_numpy(np.float64)
+        unit = trunks_of(grid)
+        order = np.lexsort((np.arange(len(grid)), grid["train_flops"].to_numpy(np.float64), unit))
+        first = np.diff(unit[order], prepend=-1) != 0
+        start = np.maximum.accumulate(np.where(first, np.arange(len(grid)), 0))
+        return cls(paid=paid, order=order, start=start)
+
+    def now(self, taken: Mask) -> Floats:
+        """Return what each trial costs with the shorter ones of its trunk that were not taken, (trials,)."""
+        costs = np.where(taken, 0.0, self.paid)[self.order]
+        along = np.cumsum(costs)
+        found = np.empty_like(self.paid)
+        found[self.order] = along - (along - costs)[self.start]
+        return np.where(taken, self.paid, found)
+
+    def brought(self, row: int, taken: Collection[bool] | Mask) -> list[int]:
+        """Return the rows that a trial needs and that were not taken, the shortest first, itself the last."""
+        place = int(np.flatnonzero(self.order == row)[0])
+        trunk = self.order[self.start[place] : place + 1]
+        return [int(each) for each in trunk if not np.asarray(taken)[each]]
+
+
+def trunks_of(grid: pd.DataFrame) -> Indices:
+    """Return the number of each trial's trunk, or of the trial itself without one; shape (trials,)."""
+    trunk = grid["trunk"].where(grid["trunk"] != "", grid["trial"]) if "trunk" in grid else grid["trial"]
+    return np.asarray(pd.factorize(trunk)[0], dtype=np.intp)

@@ -1,0 +1,89 @@
+"""The tables of a tuning: winners, learning rates carried on, and those checked at a larger level."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis.charts.tuning_figures import Tuned, field_label
+from analysis.labels import axis_text, metric_text, percent, plural
+from analysis.report.tables.tables import Table
+from budgets.planning.tuned.winner import words
+from budgets.quantity import format_flops
+
+
+def tuning_tables(tuned: Tuned) -> Iterator[Table]:
+    """Yield the winners of a tuning, the rates that were carried on, and those that were checked."""
+    yield tuning(tuned)
+    if tuned.carried:
+        yield Table(
+            name="carried-rates",
+            title="Learning rates carried on",
+            note="peak learning rates on the line through two tuned ones in logarithms; 90 % intervals, from "
+            "the noise of the values tried",
+            frame=pd.DataFrame([_carried(line, rate) for line in tuned.carried for rate in line["rates"]]),
+        )
+    if tuned.checks:
+        yield Table(
+            name="checked-rates",
+            title="Tuned learning rates at a larger level",
+            note=f"the tuned rate and its neighbours, by {metric_text(tuned.metric)}; moved: another rate is "
+            "better by more than the noise of seeds and counting",
+            frame=pd.DataFrame(list(map(_checked, tuned.checks))),
+        )
+
+
+def _carried(line: Mapping[str, Any], rate: Mapping[str, Any]) -> dict[str, str]:
+    level = "–" if rate["level_flops"] is None else format_flops(rate["level_flops"])
+    return {
+        "Architecture": rate["architecture"], "Strategy": axis_text("strategy", line["strategy"]),
+        "Level": level, "Peak learning rate": f"{rate['lr_peak']:.3g}",
+        "Interval": f"[{rate['low']:.2g}, {rate['high']:.2g}]",
+        "Tuned here": "yes" if rate["tuned"] else "no",
+        "Exponent": f"{line['exponent']:.2f} [{line['low']:.2f}, {line['high']:.2f}]",
+    }  # fmt: skip
+
+
+def _checked(check: Mapping[str, Any]) -> dict[str, str]:
+    won = check["winner"]
+    still = won["values"]["lr_peak"] == check["lr_peak"]
+    return {
+        "Architecture": won["architecture"], "Strategy": axis_text("strategy", won["strategy"]),
+        "Level": format_flops(won["cell"]["level_flops"]), "Tuned": f"{check['lr_peak']:g}",
+        "Its error (%)": "diverged" if check["score"] is None else percent(1 - check["score"]),
+        "Best of three": f"{won['values']['lr_peak']:g}", "Error (%)": percent(1 - won["score"]),
+        "Verdict": "still the best" if still else "moved" if check["moved"] else "tie",
+    }  # fmt: skip
+
+
+def tuning(tuned: Tuned) -> Table:
+    """Return the tuned values of each architecture and strategy."""
+    rows = [
+        {
+            "Architecture": won["architecture"],
+            "Strategy": axis_text("strategy", won["strategy"]),
+            "Winner": words(won["values"]),
+            "Error (%)": percent(1 - won["score"]),
+            "Runner-up": words(won["runner_up"]),
+            "Its error (%)": "diverged"
+            if won["runner_up_score"] is None
+            else percent(1 - won["runner_up_score"]),
+            "Verdict": "tie" if won["tie"] else "clear",
+            "Note": "; ".join(_tuning_notes(won)) or "–",
+        }
+        for won in tuned.winners
+    ]
+    note = (
+        f"selected by {metric_text(tuned.metric)}; {plural(len(tuned.tried), 'trial')}; clear: ahead of the "
+        "runner-up by more than the noise of seeds and counting"
+    )
+    return Table(name="tuning", title="Tuning", note=note, frame=pd.DataFrame(rows))
+
+
+def _tuning_notes(won: Mapping[str, Any]) -> list[str]:
+    beyond = "the best value lies at the edge of those tried; the optimum may lie beyond"
+    widened = "range widened, since the best value first lay at its edge"
+    return [
+        *(f"{field_label(name)}: {beyond}" for name in won["at_edge"]),
+        *(f"{field_label(name)}: {widened}" for name in won["widened"]),
+    ]

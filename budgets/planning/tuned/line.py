@@ -1,0 +1,123 @@
+"""Learning rates that move: two tuned optima, carried on by a straight line in logarithms.
+
+An optimum is the vertex of the parabola through the best value tried and its neighbours, over the value's ln.
+Its standard deviation follows from the noise of the three scores, to first order; it is at most that of a
+uniform distribution between the neighbours. At an edge of the values it is the edge, with the deviation of a
+uniform distribution over a step to both sides.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_Z90 = 1.645
+_DIGITS = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Optimum:
+    """The best value of a field, as a normal distribution of its logarithm."""
+
+    middle: float
+    deviation: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CarriedRate:
+    """The peak learning rate of one place on a line.
+
+    Attributes:
+        architecture: The architecture.
+        level_flops: The budget level; None for all levels.
+        lr_peak: The rate.
+        low: Lower end of its 90 % interval.
+        high: Upper end of its 90 % interval.
+        tuned: Whether it was tuned there.
+    """
+
+    architecture: str
+    level_flops: int | None
+    lr_peak: float
+    low: float
+    high: float
+    tuned: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Carried:
+    """A line through two tuned rates.
+
+    Attributes:
+        strategy: The strategy.
+        along: What the rates are carried along: ``levels`` or ``sizes`` (training FLOPs per sample).
+        exponent: Slope of ln rate over ln of it.
+        low: Lower end of its 90 % interval.
+        high: Upper end of its 90 % interval.
+        rates: The rates.
+    """
+
+    strategy: str
+    along: str
+    exponent: float
+    low: float
+    high: float
+    rates: tuple[CarriedRate, ...]
+
+
+def optimum(values: Sequence[float], scores: Sequence[float], noises: Sequence[float]) -> Optimum:
+    """Return the optimum of the values tried.
+
+    Args:
+        values: At least two values, rising.
+        scores: Their scores, higher is better; -inf where training diverged, not everywhere.
+        noises: Standard errors of the scores.
+    """
+    logs = [math.log(value) for value in values]
+    best = max(range(len(logs)), key=lambda place: scores[place])
+    step = (logs[-1] - logs[0]) / (len(logs) - 1)
+    around = range(best - 1, best + 2)
+    if best in {0, len(logs) - 1} or any(math.isinf(scores[place]) for place in around):
+        return Optimum(middle=logs[best], deviation=step / math.sqrt(3))
+    at, score = [logs[place] for place in around], [scores[place] for place in around]
+    middle = _vertex(at, score)
+    moves = []
+    for place, noise in zip(range(3), (noises[place] for place in around), strict=True):
+        up, down = list(score), list(score)
+        # A thousandth of the noise: the derivative, times the noise.
+        up[place], down[place] = score[place] + noise / 1000, score[place] - noise / 1000
+        moves.append(500 * (_vertex(at, up) - _vertex(at, down)))
+    widest = (at[2] - at[0]) / math.sqrt(12)
+    return Optimum(middle=middle, deviation=min(math.hypot(*moves), widest))
+
+
+def _vertex(at: Sequence[float], score: Sequence[float]) -> float:
+    """Return the highest place of the parabola through three points whose middle one is highest."""
+    left, right = (score[1] - score[0]) / (at[1] - at[0]), (score[1] - score[2]) / (at[2] - at[1])
+    middle = at[1] + ((at[2] - at[1]) * left - (at[1] - at[0]) * right) / 2 / max(left + right, 1e-12)
+    return min(max(middle, at[0]), at[2])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """The line through two optima over the logarithm of a place: FLOPs of a level, or of a sample."""
+
+    places: tuple[float, float]
+    optima: tuple[Optimum, Optimum]
+
+    def slope(self) -> tuple[float, float, float]:
+        """Return the slope with the ends of its 90 % interval."""
+        first, second = self.optima
+        across = math.log(self.places[1] / self.places[0])
+        slope = (second.middle - first.middle) / across
+        reach = _Z90 * math.hypot(first.deviation, second.deviation) / across
+        return slope, slope - reach, slope + reach
+
+    def at(self, place: float) -> tuple[float, float, float]:
+        """Return the rate at a place with the ends of its 90 % interval, four digits each."""
+        first, second = self.optima
+        share = math.log(place / self.places[0]) / math.log(self.places[1] / self.places[0])
+        middle = (1 - share) * first.middle + share * second.middle
+        reach = _Z90 * math.hypot((1 - share) * first.deviation, share * second.deviation)
+        found = (math.exp(middle + sign * reach) for sign in (0, -1, 1))
+        rate, low, high = (float(f"{each:.{_DIGITS}g}") for each in found)
+        return rate, low, high

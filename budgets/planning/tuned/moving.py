@@ -1,0 +1,197 @@
+"""Where learning rates are tuned, where they are carried to, and where they are checked.
+
+A rate is tuned for each architecture and strategy on its cheapest cell, and holds at every level. With
+``tuning.levels`` it is tuned at two levels, with ``tuning.sizes`` for two architectures of a family. The line
+through both optima in logarithms gives the other rates (`budgets.planning.tuned.line`). With
+``tuning.check`` the tuned rate and its neighbours are tried at the largest level that the share pays for.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from budgets.planning.feasibility import reason_against
+from budgets.planning.grid import Grid, GridCell, Pair, Place
+from budgets.planning.plan import Check
+from budgets.planning.tuned.line import Carried, CarriedRate, Line, Optimum, optimum
+from budgets.planning.tuned.winner import (
+    Z90,
+    Score,
+    Tried,
+    cost_of,
+    mean_of,
+    noise_of,
+    winner,
+)
+
+Values = dict[Place, dict[str, float] | None]
+
+
+def tuned_cells(grid: Grid, levels: tuple[int, ...]) -> dict[Place, GridCell]:
+    """Return the cell of each place that is tuned, pairs in declared order."""
+    tuning = grid.declaration.tuning
+    assert tuning is not None, "asked where something is tuned"
+    if tuning.levels:
+        at = {level: _cheapest(grid, levels, (level,)) for level in tuning.levels}
+        return {
+            (*pair, level): found[pair]
+            for pair in _cheapest(grid, levels, levels) for level, found in at.items() if pair in found
+        }  # fmt: skip
+    cells = _cheapest(grid, levels, None)
+    families = {_family(grid, pair) for pair in cells if pair[0] in tuning.sizes}
+    return {
+        (*pair, None): found
+        for pair, found in cells.items()
+        if pair[0] in tuning.sizes or _family(grid, pair) not in families
+    }
+
+
+def trained_with(grid: Grid, on: GridCell, values: Mapping[str, float]) -> Tried | str:
+    """Return a cell's trials with tuned values, one per tuned seed; the reason if it can't be trained."""
+    tuning = grid.declaration.tuning
+    assert tuning is not None, "asked where something is tuned"
+    cell = on.cell
+    changed = grid.tuned({(cell.architecture, cell.strategy, None): values})
+    candidate = changed.candidate(cell, on.declared_samples, tuning.seeds)
+    reason = reason_against(candidate, changed)
+    if reason is not None:
+        return reason
+    return Tried(values=dict(values), trials=tuple(changed.trial(candidate, seed) for seed in tuning.seeds))
+
+
+def optimum_of(points: Sequence[Tried], scores: Mapping[str, Score]) -> Optimum:
+    """Return the best learning rate of those tried."""
+    rising = sorted(points, key=lambda point: point.values["lr_peak"])
+    return optimum(
+        [point.values["lr_peak"] for point in rising],
+        [mean_of(point, scores) for point in rising],
+        [noise_of(point, scores) for point in rising],
+    )
+
+
+def carry(
+    grid: Grid, levels: tuple[int, ...], best: Mapping[Place, Optimum], tuned: Values
+) -> tuple[tuple[Carried, ...], Values]:
+    """Carry rates on along levels or sizes.
+
+    Args:
+        grid: The grid as declared.
+        levels: Budget levels.
+        best: The optimum of each tuned place where training did not always diverge.
+        tuned: Values of the tuned places; None where training diverged at all.
+
+    Returns:
+        The lines, and the values of all places. Without one end, the other one's rate holds along the line.
+    """
+    tuning = grid.declaration.tuning
+    assert tuning is not None, "asked where something is tuned"
+    pairs = list(_cheapest(grid, levels, None))
+    groups: dict[Pair, list[tuple[Place, float]]] = {}
+    if tuning.levels:
+        everywhere = sorted({*levels, *(level for block in grid.declaration.grid for level in block.levels)})
+        for pair in pairs:
+            groups[pair] = [((*pair, level), float(level)) for level in everywhere]
+    else:
+        families = {_family(grid, pair) for pair in pairs if pair[0] in tuning.sizes}
+        for pair in pairs:
+            if (family := _family(grid, pair)) in families:
+                size = float(grid.setup(*pair, None).train_flops_per_sample)
+                groups.setdefault((family, pair[1]), []).append(((*pair, None), size))
+    lines, values = [], dict(tuned)
+    for (_, strategy), members in groups.items():
+        ends = [(place, at) for place, at in members if place in best]
+        if len(ends) < 2:  # noqa: PLR2004 (a line through two points)
+            kept = tuned[ends[0][0]] if ends else None
+            values |= {place: kept for place, _ in members}
+            continue
+        (first, low), (second, high) = ends
+        line = Line(places=(low, high), optima=(best[first], best[second]))
+        rates = []
+        for (architecture, of, level), at in sorted(members, key=lambda member: member[1]):
+            rate, least, most = line.at(at)
+            values[architecture, of, level] = {"lr_peak": rate}
+            rates.append(CarriedRate(
+                architecture=architecture, level_flops=level, lr_peak=rate, low=least, high=most,
+                tuned=(architecture, of, level) in best,
+            ))  # fmt: skip
+        slope, least, most = line.slope()
+        lines.append(Carried(
+            strategy=strategy, along="levels" if tuning.levels else "sizes", exponent=slope, low=least,
+            high=most, rates=tuple(rates),
+        ))  # fmt: skip
+    if tuning.levels:  # cells outside fixed compute have no level
+        lowest = {
+            pair: next((values[*pair, at] for at in tuning.levels if (*pair, at) in tuned), None)
+            for pair in pairs
+        }
+        values |= {(*pair, None): found for pair, found in lowest.items()}
+    return tuple(lines), values
+
+
+def largest_level(cells: Mapping[Place, GridCell]) -> int:
+    """Return the largest level of cells; 0 without one."""
+    return max((cell.cell.level_flops or 0 for cell in cells.values()), default=0)
+
+
+def neighbours(grid: Grid, levels: tuple[int, ...], room: int, *, largest: int) -> list[list[Tried]]:
+    """Return the tuned rate of each pair and its neighbours at the largest level that is paid for.
+
+    Args:
+        grid: The grid with the tuned rates.
+        levels: Budget levels.
+        room: Training FLOPs that they may cost.
+        largest: The largest level that was tuned at; they are tried above it.
+
+    Returns:
+        Three rates for each pair, the tuned one in the middle; nothing if no level is paid for.
+    """
+    tuning = grid.declaration.tuning
+    assert tuning is not None, "asked where something is tuned"
+    rates = tuning.fields["lr_peak"]
+    step = rates[1] / rates[0]
+    for level in sorted((each for each in levels if each > largest), reverse=True):
+        found = []
+        for on in _cheapest(grid, levels, (level,)).values():
+            assert on.setup.lr_peak is not None, "a cell without a learning rate is left out"
+            near = [float(f"{on.setup.lr_peak * factor:.4g}") for factor in (1 / step, 1.0, step)]
+            points = [trained_with(grid, on, {"lr_peak": rate}) for rate in near]
+            trained = [point for point in points if isinstance(point, Tried)]
+            found += [trained] if len(trained) == len(points) else []
+        if found and sum(map(cost_of, found)) <= room:
+            return found
+    return []
+
+
+def check(points: Sequence[Tried], scores: Mapping[str, Score]) -> Check:
+    """Judge a tuned rate, the second of three points, against its neighbours."""
+    middle = points[len(points) // 2]
+    best = winner(points[0].trials[0].cell, points, scores, widened=())
+    assert best is not None, "judged where one was trained"
+    score = mean_of(middle, scores)
+    rate = middle.values["lr_peak"]
+    won = next(point for point in points if point.values == best.values)
+    noise = math.hypot(noise_of(won, scores), noise_of(middle, scores))
+    moved = best.values["lr_peak"] != rate and not best.score - score <= Z90 * noise
+    return Check(winner=best, lr_peak=rate, score=score if math.isfinite(score) else math.nan, moved=moved)
+
+
+def pair_of(points: Sequence[Tried]) -> Pair:
+    """Return the architecture and strategy of combinations."""
+    cell = points[0].trials[0].cell
+    return cell.architecture, cell.strategy
+
+
+def _cheapest(grid: Grid, levels: tuple[int, ...], among: tuple[int, ...] | None) -> dict[Pair, GridCell]:
+    """Return the cheapest cell of each pair, or that at one of some levels, pairs in declared order."""
+    cells: dict[Pair, tuple[tuple[int, int], GridCell]] = {}
+    for candidate in grid.candidates(levels):
+        cell, flops = candidate.cell, candidate.setup.train_flops_per_sample
+        if (among is None or cell.level_flops in among) and reason_against(candidate, grid) is None:
+            level = cell.level_flops if cell.level_flops is not None else candidate.samples * flops
+            pair, rank = (cell.architecture, cell.strategy), (level, -cell.subset_size)
+            if pair not in cells or rank < cells[pair][0]:
+                cells[pair] = rank, candidate
+    return {pair: candidate for pair, (_, candidate) in cells.items()}
+
+
+def _family(grid: Grid, pair: Pair) -> str:
+    return grid.setup(*pair, None).architecture.family

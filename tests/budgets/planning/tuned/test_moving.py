@@ -1,0 +1,146 @@
+"""Learning rates that move with level or size, and their check at a larger level."""
+
+import math
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from budgets.declaration import Declaration, GridBlock, Training, Tuning
+from budgets.planning.facts import PoolFacts
+from budgets.planning.plan import Plan, Trial
+from budgets.planning.planner import make_plan
+from budgets.planning.tuned.line import Line, Optimum, optimum
+from budgets.planning.tuned.tuning import Scores
+from budgets.planning.tuned.winner import Score, tuning_notes
+from tests.budgets.plans import GFLOP, LADDER, NO_EVALUATION, declare
+
+RATES = (1e-3, 2e-3, 4e-3)
+LEVELS = (100 * GFLOP, 200 * GFLOP, 400 * GFLOP)
+
+
+def declared(*, architectures: tuple[str, ...] = LADDER[:1], **tuning: object) -> Declaration:
+    values = {"share": 0.4, "fields": {"lr_peak": RATES}} | tuning
+    return declare(
+        GridBlock(architectures=architectures), study_flops=20_000 * GFLOP, levels=LEVELS,
+        tuning=Tuning(**values), training=Training(lr_peak={}),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def planned(declaration: Declaration, scores: Mapping[str, Score] | None = None) -> Plan:
+    return make_plan(
+        declaration, pool=PoolFacts(name="pool", pairs=10_000, scored=True), evaluation=NO_EVALUATION,
+        scores=Scores(metric="validation/top1", of=scores or {}),
+    )  # fmt: skip
+
+
+def tuned(declaration: Declaration, best: Callable[[Trial], float], *, noise: float = 0.002) -> Plan:
+    """Tune until every rate is known, with scores that fall with the distance to the best rate of a trial."""
+    scores: dict[str, Score] = {}
+    while (plan := planned(declaration, scores)).tuning is not None and plan.tuning.waiting:
+        for trial in plan.tuning.trials:
+            off = math.log(trial.lr_peak / best(trial))
+            scores[trial.trial_id] = Score(value=0.5 - 0.05 * off**2, standard_error=noise)
+    return plan
+
+
+def rates(plan: Plan) -> dict[tuple[str, int | None], float]:
+    return {(trial.cell.architecture, trial.cell.level_flops): trial.lr_peak for trial in plan.trials}
+
+
+def test_optimum_is_the_vertex_of_a_parabola_and_as_wide_as_the_noise() -> None:
+    logs = [math.log(rate) for rate in RATES]
+    scores = [0.5 - 0.05 * (log - math.log(1.7e-3)) ** 2 for log in logs]
+
+    sharp, blurred = (optimum(RATES, scores, [noise] * 3) for noise in (1e-4, 0.5))
+
+    assert math.exp(sharp.middle) == pytest.approx(1.7e-3)
+    # With rises d and e towards the middle, the vertex lies at h/2·(d − e)/(d + e) from it.
+    d, e = scores[1] - scores[0], scores[1] - scores[2]
+    slopes = math.log(2) / (d + e) ** 2 * math.hypot(e, d, d - e)
+    assert sharp.deviation == pytest.approx(1e-4 * slopes, rel=1e-3)
+    assert blurred.deviation == pytest.approx(2 * math.log(2) / math.sqrt(12))
+    edge = optimum(RATES, [0.3, 0.2, 0.1], [1e-4] * 3)
+    assert (math.exp(edge.middle), edge.deviation) == pytest.approx((1e-3, math.log(2) / math.sqrt(3)))
+
+
+def test_line_is_exact_at_its_ends_and_widens_beyond_them() -> None:
+    line = Line(
+        places=(1e9, 4e9), optima=(Optimum(middle=math.log(4e-3), deviation=0.1),
+                                   Optimum(middle=math.log(2e-3), deviation=0.1))
+    )  # fmt: skip
+
+    assert line.slope()[0] == pytest.approx(-0.5)
+    assert [line.at(place)[0] for place in (1e9, 4e9, 16e9)] == pytest.approx([4e-3, 2e-3, 1e-3])
+    rate, low, high = line.at(16e9)
+    # At twice the distance: −1 times one optimum and 2 times the other.
+    assert high / rate == pytest.approx(rate / low, rel=1e-3)
+    assert math.log(high / rate) == pytest.approx(1.645 * 0.1 * math.sqrt(5), rel=1e-2)
+
+
+def test_rate_tuned_at_two_levels_is_carried_on_to_the_third() -> None:
+    declaration = declared(levels=LEVELS[:2])
+    first = planned(declaration)
+    assert first.tuning is not None
+    assert {trial.cell.level_flops for trial in first.tuning.trials} == set(LEVELS[:2])
+    assert first.tuning.waiting == ((LADDER[0], "clip"),)
+
+    plan = tuned(declaration, lambda trial: 2.2e-3 * (trial.train_flops / 1e11) ** -0.25)
+
+    of = {level: rate for (_, level), rate in rates(plan).items()}
+    assert of[LEVELS[0]] == pytest.approx(2.2e-3, rel=0.01)
+    assert of[LEVELS[1]] == pytest.approx(2.2e-3 * 2**-0.25, rel=0.01)
+    assert of[LEVELS[2]] == pytest.approx(2.2e-3 * 4**-0.25, rel=0.01)
+    assert plan.tuning is not None
+    (line,) = plan.tuning.carried
+    assert line.exponent == pytest.approx(-0.25, abs=0.01)
+    assert line.low < line.exponent < line.high
+    assert [each.tuned for each in line.rates] == [True, True, False]
+    assert len(plan.tuning.winners) == 2
+
+
+def test_rates_tuned_for_two_sizes_are_carried_on_in_their_family_alone() -> None:
+    ladder = ("mini-ViT-XXS-8", "mini-ViT-S-8", "mini-ViT-M-8", "mini-ConvNeXt")
+    declaration = declared(architectures=ladder, sizes=("mini-ViT-XXS-8", "mini-ViT-S-8"))
+
+    plan = tuned(declaration, lambda trial: 4e-3 * (trial.train_flops_per_sample / 1e7) ** -0.4)
+
+    assert plan.tuning is not None
+    assert {trial.cell.architecture for trial in plan.tuning.trials} == {
+        "mini-ViT-XXS-8", "mini-ViT-S-8", "mini-ConvNeXt"
+    }  # fmt: skip
+    (line,) = plan.tuning.carried
+    assert [each.architecture for each in line.rates] == list(ladder[:3])
+    sizes = {trial.cell.architecture: trial.train_flops_per_sample for trial in plan.trials}
+    of = {name: rate for (name, level), rate in rates(plan).items() if level == LEVELS[2]}
+    assert of["mini-ViT-M-8"] == pytest.approx(4e-3 * (sizes["mini-ViT-M-8"] / 1e7) ** -0.4, rel=0.02)
+    assert of["mini-ConvNeXt"] in {*RATES, 8e-3, 5e-4}, "another family has a rate of its own"
+
+
+def test_check_tries_neighbours_at_the_largest_level_that_is_paid_for() -> None:
+    declaration = declared(check=True)
+
+    still = tuned(declaration, lambda _: 2e-3)
+    moved = tuned(declaration, lambda trial: 2e-3 if trial.cell.level_flops == LEVELS[0] else 1e-3)
+
+    for plan in (still, moved):
+        assert plan.tuning is not None
+        assert plan.tuning.waiting == ()
+        at_top = [trial.lr_peak for trial in plan.tuning.trials if trial.cell.level_flops == LEVELS[2]]
+        assert at_top == [1e-3, 2e-3, 4e-3]
+        assert sum(trial.train_flops for trial in plan.tuning.trials) <= plan.tuning.reserve_flops
+        assert set(rates(plan).values()) == {2e-3}, "a check changes no rate"
+    assert still.tuning is not None
+    assert moved.tuning is not None
+    assert [check.moved for check in still.tuning.checks] == [False]
+    assert [check.moved for check in moved.tuning.checks] == [True]
+    notes = list(tuning_notes(moved.tuning, reported="held-out/top1"))
+    assert any("lr_peak 0.001 (50.0%) is better than the tuned 0.002 (47.6%); tune at two levels" in note
+               for note in notes)  # fmt: skip
+
+
+def test_check_without_room_above_the_tuned_level_says_so() -> None:
+    plan = tuned(declared(check=True, share=0.025), lambda _: 2e-3)
+
+    assert plan.tuning is not None
+    assert not plan.tuning.checks
+    assert any("tuned rates are not checked at a larger level" in note for note in plan.warnings)
