@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 Batch = tuple[Tensor, ...]
+
+T = TypeVar("T")
 
 
 def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
@@ -23,7 +26,7 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
         yield tuple(each.to(device, non_blocking=True) for each in batch)
 
 
-def ahead(batches: Iterator[Batch], *, before: Callable[[], None] = lambda: None) -> Iterator[Batch]:
+def ahead(batches: Iterator[T], *, before: Callable[[], None] = lambda: None) -> Iterator[T]:
     """Yield the same batches; a thread fetches the next one while the current one is used.
 
     Args:
