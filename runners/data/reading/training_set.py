@@ -38,6 +38,9 @@ Tokens = Callable[[Sequence[str]], Tensor]
 """Texts → token ids, int64 (texts, context length)."""
 
 
+Empty = Callable[..., Tensor]
+"""Memory for a tensor, as `torch.empty` makes it of sizes and ``dtype``."""
+
 Batches = Iterator[tuple[Tensor, Tensor]]
 """Images, uint8 (batch, 3, S, S), and token ids, int64 (batch, context length), step by step."""
 
@@ -46,9 +49,17 @@ class TrainingData(Protocol):
     """The data that training reads."""
 
     def batches(
-        self, *, seed: int, batch_size: int, first_step: int, steps: int
+        self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return the steps from ``first_step`` on, each a function of (seed, step, rank) alone."""
+        """Return the steps from ``first_step`` on, each a function of (seed, step, rank) alone.
+
+        Args:
+            seed: Seed of the order.
+            batch_size: Pairs in a step, of all ranks.
+            first_step: First step.
+            steps: Steps of the whole run.
+            empty: Makes the memory that images are gathered in, for example pinned memory for a GPU.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +83,7 @@ class TrainingSet:
     damage: Sequence[Damage] = ()
 
     def batches(
-        self, *, seed: int, batch_size: int, first_step: int, steps: int
+        self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this rank's images and tokens of each step, in the global order of samples.
 
@@ -88,7 +99,12 @@ class TrainingSet:
             )
             # One row per step; each rank takes a contiguous range of its columns.
             for places in torch.from_numpy(order.reshape(-1, batch_size)[:, mine]):
-                yield self.images[places if self.rows is None else self.rows[places]], self.tokens[places]
+                rows = places if self.rows is None else self.rows.index_select(0, places)
+                images = empty(len(rows), *self.images.shape[1:], dtype=torch.uint8)
+                yield (
+                    torch.index_select(self.images, 0, rows, out=images),
+                    self.tokens.index_select(0, places),
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +134,7 @@ class StreamedSet:
     damage: list[Damage] = field(default_factory=list)
 
     def batches(
-        self, *, seed: int, batch_size: int, first_step: int, steps: int
+        self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this rank's images and tokens of each step, in the global order of samples.
 
@@ -144,7 +160,7 @@ class StreamedSet:
         with shielded():  # a signal to the whole run must not take the workers away before the checkpoint
             arrived = iter(loader)
         for _ in range(first_step, steps):
-            images = torch.empty(size, 3, self.image_size, self.image_size, dtype=torch.uint8)
+            images = empty(size, 3, self.image_size, self.image_size, dtype=torch.uint8)
             tokens: list[Tensor] = []
             for start in range(0, size, ahead.pairs):
                 part, ids, found = next(arrived)

@@ -316,3 +316,18 @@ def test_a_pool_of_a_large_index_reads_the_same_rows_by_row_group(
 
 def test_damage_is_plain_data() -> None:
     assert str(Damage(shard="a.tar", key="", reason="shard missing")) == "all of shard a.tar: shard missing"
+
+
+def test_images_are_gathered_once_in_the_memory_that_is_asked_for(pool: Pool, kind: str) -> None:
+    made: list[torch.Tensor] = []
+
+    def empty(*sizes: int, dtype: torch.dtype) -> torch.Tensor:  # pinned memory, for a GPU
+        made.append(torch.zeros(*sizes, dtype=dtype))
+        return made[-1]
+
+    data = open_data(kind, pool)
+    batches = data.batches(seed=5, batch_size=BATCH, first_step=1, steps=4, empty=empty)
+    images = [images for images, _ in batches]
+
+    assert [each.data_ptr() for each in images] == [each.data_ptr() for each in made]
+    assert [image.numpy().tobytes() for each in images for image in each] == seen(data, 1, 4)
