@@ -10,7 +10,6 @@ from functools import partial
 from analysis.labels import plural
 from budgets.declaration import require_runnable
 from budgets.planning.plan import Plan, Trial
-from runners.data.reading.training_set import LOADER_BYTES
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.shared_storage import Folders, SharedStorage
@@ -79,7 +78,9 @@ def _check_nodes(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str,
     expected = Expected(
         versions=versions(),
         gpus=resources.gpus // resources.nodes,
-        shared_bytes=resources.ranks_per_node * LOADER_BYTES if resources.gpus else 0,
+        shared_bytes=resources.ranks_per_node * study.declaration.resources.loader_memory
+        if resources.gpus
+        else 0,
         folder=shared.written if isinstance(shared, Folders) else None,
     )
     ranks = partial(check_ranks, resources.ranks_per_node, gpus=bool(resources.gpus))

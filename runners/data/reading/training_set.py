@@ -26,7 +26,7 @@ _WINDOWS_REMEMBERED = 16
 _BATCHES_AHEAD = 4
 
 LOADER_BYTES = 2 * 2**30
-"""Memory that loader workers of a rank fill with decoded pairs which training has not taken yet."""
+"""Memory that loader workers of a rank fill with decoded pairs, by default."""
 
 _PAIRS_AT_ONCE = 256  # what a worker hands over: a pair costs more than the hand-over, a batch may be huge
 
@@ -120,6 +120,7 @@ class StreamedSet:
         rank: Index of this process's part of each batch.
         ranks: Number of equal parts of a batch.
         tolerance: Share of the subset that may be damaged.
+        loader_bytes: Memory that workers fill with decoded pairs which training has not taken yet.
         damage: Damage found so far; it grows.
     """
 
@@ -131,6 +132,7 @@ class StreamedSet:
     rank: int = 0
     ranks: int = 1
     tolerance: float = DAMAGE_TOLERANCE
+    loader_bytes: int = LOADER_BYTES
     damage: list[Damage] = field(default_factory=list)
 
     def batches(
@@ -143,7 +145,7 @@ class StreamedSet:
         """
         mine = _part(batch_size, self.rank, self.ranks)
         size = mine.stop - mine.start
-        ahead = loading_ahead(size, self.image_size, self.workers)
+        ahead = loading_ahead(size, self.image_size, self.workers, self.loader_bytes)
         parts = -(-size // ahead.pairs)
         # Read before the fork of the workers.
         if self.workers:
@@ -187,16 +189,17 @@ class LoadingAhead:
     parts_per_worker: int
 
 
-def loading_ahead(size: int, image_size: int, workers: int) -> LoadingAhead:
-    """Divide `LOADER_BYTES` among workers, to load up to four batches ahead.
+def loading_ahead(size: int, image_size: int, workers: int, memory: int = LOADER_BYTES) -> LoadingAhead:
+    """Divide memory among workers, to load up to four batches ahead.
 
     Args:
         size: Pairs in a batch of this rank.
         image_size: Side in pixels.
         workers: Number of workers.
+        memory: Bytes that all of them may fill; each has at least one pair.
     """
     workers = max(1, workers)
-    most = LOADER_BYTES // (3 * image_size**2)  # pairs
+    most = memory // (3 * image_size**2)  # pairs
     pairs = max(1, min(size, _PAIRS_AT_ONCE, most // workers))
     wanted = -(-_BATCHES_AHEAD * size // (pairs * workers))
     return LoadingAhead(pairs=pairs, parts_per_worker=max(1, min(wanted, most // (pairs * workers))))
@@ -258,6 +261,7 @@ def training_data(  # noqa: PLR0913 - independent options
     rank: int = 0,
     ranks: int = 1,
     tolerance: float = DAMAGE_TOLERANCE,
+    loader_bytes: int = LOADER_BYTES,
 ) -> TrainingSet | StreamedSet:
     """Open a subset for training: from shared memory, from memory, or streamed, depending on its size.
 
@@ -273,6 +277,7 @@ def training_data(  # noqa: PLR0913 - independent options
         rank: Index of this process among those that train the model.
         ranks: Number of these processes.
         tolerance: Share of the subset that may be damaged.
+        loader_bytes: Memory of a rank that workers fill ahead of training.
 
     Raises:
         ValueError: More of a subset held in memory is damaged.
@@ -287,6 +292,7 @@ def training_data(  # noqa: PLR0913 - independent options
             rank=rank,
             ranks=ranks,
             tolerance=tolerance,
+            loader_bytes=loader_bytes,
         )
     shared = shared_images(pool, image_size, threads=threads)
     if shared is None:

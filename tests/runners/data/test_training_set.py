@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -116,6 +117,7 @@ def test_order_does_not_depend_on_workers_and_ranks(pool: Pool, kind: str, ranks
 def test_batches_in_small_parts_are_the_same(
     workers: int, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    seven_each = 2 * 7 * 3 * 32**2
     whole = seen(streamed(pool, rank=1, ranks=2), 1, 5)
     handed: list[int] = []
 
@@ -124,9 +126,9 @@ def test_batches_in_small_parts_are_the_same(
         return read_pairs(pool, rows, places, image_size)
 
     monkeypatch.setattr(training_set, "read_pairs", read)
-    monkeypatch.setattr(training_set, "LOADER_BYTES", 2 * 7 * 3 * 32**2)  # seven pairs of two workers
+    small = replace(streamed(pool, rank=1, ranks=2, workers=workers), loader_bytes=seven_each)
 
-    assert seen(streamed(pool, rank=1, ranks=2, workers=workers), 1, 5) == whole
+    assert seen(small, 1, 5) == whole
     assert len(whole) == 4 * BATCH // 2
     if not workers:  # else they are read elsewhere
         assert handed == [14, 14, 4] * 4
