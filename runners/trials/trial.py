@@ -7,6 +7,7 @@ and timing), ``curve.parquet``, ``weights.pt`` and, if pairs were damaged, ``dam
 
 import errno
 import json
+import resource
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -22,7 +23,7 @@ from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, encode_set
 from runners.host.faults import Notice, patiently
 from runners.host.files import locked, new_file
-from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
+from runners.results import CURVE_COLUMNS, EVALUATION_VERSION, plan_row, to_frame, write_table
 from runners.training.divergence import Diverged
 from runners.training.ranks import rank, run_ranks
 from runners.training.train import to_float, train
@@ -152,6 +153,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         **plan_row(trial),
         **_done(trial, steps, meter.count.train_flops),
         "precision": setup.precision,
+        "evaluation_version": EVALUATION_VERSION,
         "status": status,
         "reason": reason,
         "train_loss": learner.losses[steps - max(1, steps // 10) : steps].mean().item(),
@@ -163,6 +165,8 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
             "wall_s": time.monotonic() - started,
             "train_s": train_s,
             "samples_per_s": (steps - setup.first_step) * trial.batch_size / max(train_s, 1e-9),
+            "waited_s": watch.waited_s,
+            "memory_bytes": _peak_memory(job),
             "damaged_pairs": len(setup.data.damage),
         },
     )
@@ -188,6 +192,15 @@ def _evaluate(job: TrialJob, encoder: Encoder, sets: EvaluationData) -> dict[str
         name: encode_set(encoder, data, probe=name in job.probes) for name, data in sets.readers.items()
     }
     return evaluate(features, context=encoder.context)
+
+
+def _peak_memory(job: TrialJob) -> int:
+    """Return the most bytes that torch had allocated on the GPU, or that this process had in memory."""
+    return (
+        torch.cuda.max_memory_allocated()
+        if job.gpus
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
 
 
 def _write_damage(path: Path, damage: Sequence[Damage]) -> None:
