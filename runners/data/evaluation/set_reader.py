@@ -131,42 +131,55 @@ class SetReader:
                 return nothing
             if (kept := self._kept(self.cache, key)) is None:
                 kept = self._fill(self.cache, key, split, classes)
-                self.cache.write(key, json.dumps([kept.batches, kept.all]).encode())
+                self._mark(self.cache, key, kept)
         return kept
 
     def _fill(self, cache: PieceCache, key: str, split: str, classes: int) -> Kept:
-        assert isinstance(self.decode, int)
-        number, room = 0, cache.limit // _LARGEST_SHARE
+        number = 0
         for number, batch in enumerate(self._undecoded(split)):
             truths = [truth for _, _, truth in batch]
             if classes:
                 self._labels(truths, classes)
-            room -= 3 * self.decode**2 * len(batch)
             name = f"{key} {number}"
-            if room < 0 or not (cache.has(name) or cache.write(name, _packed(self._decoded(batch), truths))):
+            if not self._has_room(cache, number) or not (
+                cache.has(name) or cache.write(name, _packed(self._decoded(batch), truths))
+            ):
                 return Kept(batches=number, all=False)
         return Kept(batches=number + 1, all=True)
 
     def _batches(self, split: str) -> Iterator[tuple[Images, list[str]]]:
-        """Yield batches of images and their truths: from the cache, or decoded."""
-        kept, key = self.fill(split), self._key(split)
-        source, at = iter(self._undecoded(split)), 0
+        """Yield batches of images and their truths: from the cache, or decoded and kept.
+
+        It waits for no other process: one of low priority may be filling the cache for a trial in training.
+        """
+        cache, key = self.cache if isinstance(self.decode, int) else None, self._key(split)
+        kept = None if cache is None else self._kept(cache, key)
+        source, at, first = self._undecoded(split), 0, 0  # first: batches in the cache without a gap
         for number in count():
-            found = None
-            if number < kept.batches:
-                assert self.cache is not None
-                found = _unpacked(self.cache.whole(f"{key} {number}"))
-            elif kept.all:
+            if kept is not None and kept.all and number == kept.batches:
                 return
-            if found is None:
+            keeps = cache is not None and (
+                self._has_room(cache, number) if kept is None else number < kept.batches
+            )
+            found = _unpacked(cache.whole(f"{key} {number}")) if cache is not None and keeps else None
+            if found is None or kept is None:  # without a mark, only the shards show where the split ends
                 batch = next(islice(source, number - at, None), None)
                 if batch is None:
+                    if cache is not None and kept is None:
+                        self._mark(cache, key, Kept(batches=first, all=first == number))
                     return
                 at = number + 1
-                found = self._decoded(batch), [truth for _, _, truth in batch]
-                if number < kept.batches and self.cache is not None:  # others needed the room meanwhile
-                    self.cache.write(f"{key} {number}", _packed(*found))
+                if found is None:
+                    found = self._decoded(batch), [truth for _, _, truth in batch]
+                    if cache is not None and keeps:
+                        keeps = cache.write(f"{key} {number}", _packed(*found))
+            first += keeps and first == number
             yield found
+
+    def _has_room(self, cache: PieceCache, number: int) -> bool:
+        """Return whether a batch lies in the part of a split that the cache may keep."""
+        assert isinstance(self.decode, int)
+        return 3 * self.decode**2 * BATCH * (number + 1) * _LARGEST_SHARE <= cache.limit
 
     def _undecoded(self, split: str) -> Iterator[list[Sample]]:
         """Yield a split's samples in batches."""
@@ -204,6 +217,10 @@ class SetReader:
         ]
         how = f"{self.decode} {PIL.__version__} {DECODING} {BATCH}"
         return blake2b(f"{self.path.resolve()} {split} {how} {shards}".encode(), digest_size=16).hexdigest()
+
+    @staticmethod
+    def _mark(cache: PieceCache, key: str, kept: Kept) -> None:
+        cache.write(key, json.dumps([kept.batches, kept.all]).encode())
 
     @staticmethod
     def _kept(cache: PieceCache, key: str) -> Kept | None:

@@ -189,6 +189,7 @@ def test_a_split_that_another_process_decodes_is_waited_for_or_left_to_it(reader
         time.sleep(0.3)
         assert process.is_alive()
         assert not files(reader)
+        assert read(reader) == read(replace(reader, cache=None)), "an evaluation waits for nobody"
         fcntl.flock(file, fcntl.LOCK_UN)
         process.join(60)
     assert reader.is_filled()
