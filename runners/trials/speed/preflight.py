@@ -136,7 +136,9 @@ def _shared_memory(needed: int) -> Check:
         what="shared memory",
         verdict="ok" if enough else "failed",
         found=f"{free / 2**20:,.0f} MiB free in {_SHARED_MEMORY}, {needed / 2**20:,.0f} MiB needed",
-        advice="" if enough else f"enlarge {_SHARED_MEMORY} (docker: --shm-size), or declare fewer CPUs",
+        advice=""
+        if enough
+        else f"enlarge {_SHARED_MEMORY} (docker: --shm-size), or lower resources.loader_memory",
     )
 
 
