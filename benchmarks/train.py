@@ -14,11 +14,13 @@ square matrices on as many threads, measured between the turns. On the same batc
 the reference in fp32; in the timed turns, where the orders differ, the last losses must agree.
 
 With ``--device cuda`` the model is ViT-B/32 with batches of 1,024 simulated JPEGs, timed by wall clock, with
-eight loader processes. The last lines are name, value, target, and pass or fail; the exit code is 1 if one
+eight loader processes, and both loops read the same batches in the same way; `benchmarks/loader.py` compares
+the ways of reading. The last lines are name, value, target, and pass or fail; the exit code is 1 if one
 fails.
 """
 
 import argparse
+import math
 import os
 import sys
 import tempfile
@@ -47,6 +49,7 @@ from budgets.cost.strategy import strategy
 from budgets.recipe import Recipe
 from runners.data.build.in_place import open_pool
 from runners.data.pool.tokenizer import tokenizer
+from runners.data.reading.ahead import empty_for, on_device
 from runners.data.reading.training_set import training_data
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.models.model import build_model, compute_context, resolve_precision
@@ -118,9 +121,10 @@ class Setting:
         return training_data(pool, np.arange(pool.count), size, self.tokens, workers=self.workers)
 
 
-def ours(setting: Setting) -> tuple[float, Tensor]:
-    """Run our loop; return samples per second and the loss of each step."""
+def ours(setting: Setting) -> tuple[float, Tensor, float]:
+    """Run our loop; return samples/s, the loss of each step, and the share of time it waited for data."""
     data, marks = setting.data(), []
+    waited, ended, walls = 0.0, math.nan, list[float]()
     learner = make_learner(
         setting.model(),
         build_strategy(CLIP, setting.architecture),
@@ -129,9 +133,17 @@ def ours(setting: Setting) -> tuple[float, Tensor]:
         steps=setting.steps,
     )
 
+    def before_step() -> None:
+        nonlocal waited
+        if len(marks) == 1:
+            waited += time.perf_counter() - ended
+
     def after_step(done: int) -> None:
+        nonlocal ended
         if done in {WARM, setting.steps}:
             marks.append(setting.now())
+            walls.append(time.perf_counter())
+        ended = time.perf_counter()
 
     precision = resolve_precision(RECIPE.precision, setting.device)
     train(
@@ -142,13 +154,14 @@ def ours(setting: Setting) -> tuple[float, Tensor]:
         ),
         first_step=0,
         context=partial(compute_context, precision, setting.device),
+        before_step=before_step,
         after_step=after_step,
     )
-    return _speed(setting, marks), learner.losses.cpu()
+    return _speed(setting, marks), learner.losses.cpu(), waited / (walls[1] - walls[0])
 
 
-def reference(setting: Setting, precision: str, batches: Batches | None = None) -> tuple[float, Tensor]:
-    """Run the reference loop, on its own batches by default; return samples/s and the loss of each step."""
+def reference(setting: Setting, precision: str, batches: Batches) -> tuple[float, Tensor]:
+    """Run the reference loop; return samples/s and the loss of each step."""
     model, marks, losses = setting.model().to(memory_format=torch.contiguous_format), [], []
     model.train()
     plain = [p for name, p in model.named_parameters() if p.ndim < 2 or "logit_scale" in name]  # noqa: PLR2004
@@ -160,7 +173,7 @@ def reference(setting: Setting, precision: str, batches: Batches | None = None) 
         eps=RECIPE.eps,
     )
     loss_of, schedule = open_clip.ClipLoss(cache_labels=True), setting.schedule
-    for step, (images, texts) in enumerate(islice(batches or usual_batches(setting), setting.steps)):
+    for step, (images, texts) in enumerate(islice(batches, setting.steps)):
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate(step)
         there = images.to(setting.device, non_blocking=True), texts.to(setting.device, non_blocking=True)
@@ -205,11 +218,15 @@ def usual_batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def our_batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches of our loop in its order, as floats."""
-    data = setting.data()
-    for images, tokens in data.batches(
-        seed=SEED, batch_size=setting.batch, first_step=0, steps=setting.steps
-    ):
+    """Yield the batches of our loop in its order, as floats on its device."""
+    batches = setting.data().batches(
+        seed=SEED,
+        batch_size=setting.batch,
+        first_step=0,
+        steps=setting.steps,
+        empty=empty_for(setting.device),
+    )
+    for images, tokens in on_device(batches, setting.device):
         yield to_float(images), tokens
 
 
@@ -233,10 +250,20 @@ def measure(setting: Setting, turns: int) -> tuple[float, float]:
     """Measure one model and print the results; return the ratio of speeds and the share of the peak."""
     name = setting.architecture.name
     bare, followed = reference(setting, "fp32", our_batches(setting))
+    waits: list[float] = []
+
+    def its_batches() -> Batches:
+        return (our_batches if setting.device.type == "cuda" else usual_batches)(setting)
+
+    def ours_waiting() -> tuple[float, Tensor]:
+        speed, losses, waited = ours(setting)
+        waits.append(waited)
+        return speed, losses
+
     runs: dict[str, Callable[[], tuple[float, Tensor]]] = {
-        "ours": lambda: ours(setting),
-        "reference, fp32": lambda: reference(setting, "fp32"),
-        "reference, bf16": lambda: reference(setting, "bf16"),
+        "ours": ours_waiting,
+        "reference, fp32": lambda: reference(setting, "fp32", its_batches()),
+        "reference, bf16": lambda: reference(setting, "bf16", its_batches()),
     }
     best, last, peak = dict.fromkeys(runs, 0.0), dict.fromkeys(runs, 0.0), 0.0
     off = float("nan")
@@ -259,7 +286,8 @@ def measure(setting: Setting, turns: int) -> tuple[float, float]:
     faster = max(best["reference, fp32"], best["reference, bf16"])
     print(
         f"  {best['ours'] / faster:.2f} x the faster reference; on our batches its curve in fp32 is "
-        f"{off:.2%} off ours at most, and it does {bare:,.0f} samples/s"
+        f"{off:.2%} off ours at most, and it does {bare:,.0f} samples/s; ours waits {min(waits):.1%} of the "
+        "time for data"
     )
     assert off < SAME_CURVE, f"{name}: the loss is off the reference's by {off:.2%} on the same batches"
     spread = max(last.values()) / min(last.values()) - 1

@@ -322,6 +322,8 @@ class Resources:
     """Time between checkpoints."""
     checkpoint_steps: Annotated[int, values.positive_or_zero] = 0
     """Most steps between checkpoints; 0 leaves it to the time alone."""
+    loader_memory: Annotated[int, values.memory] = 2 * 2**30
+    """Memory of a rank that its loader workers fill with decoded pairs ahead of training."""
     custom: dict[Annotated[str, values.resource], Annotated[float, values.amount]] = field(
         default_factory=dict
     )

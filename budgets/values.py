@@ -7,7 +7,7 @@ from budgets.hardware.devices import devices
 from budgets.keys import OneOf, Reader
 from budgets.names import unknown
 from budgets.quality import check_quality
-from budgets.quantity import parse_count, parse_flops, parse_number, parse_seconds, parse_share
+from budgets.quantity import parse_bytes, parse_count, parse_flops, parse_number, parse_seconds, parse_share
 
 _LONGEST_PATH, _LONGEST_NAME = 4000, 255  # bytes, as Linux has it
 _MAX_BATCH, _MAX_DEVICES = 10**8, 10**6
@@ -143,6 +143,7 @@ retries = Reader(
     why="each one starts the trial again",
     usual=(0, 30),
 )
+memory = Reader(parse=parse_bytes, noun="an amount of memory", examples=("2 GiB", "500 MB"), above=0)
 pause = Reader(
     parse=parse_seconds,
     noun="a time",

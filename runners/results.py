@@ -23,6 +23,9 @@ from runners.host.files import new_file
 
 SCHEMA_VERSION = 1
 
+EVALUATION_VERSION = 1
+"""Version of the evaluation: increased when it measures another number on the same model and set."""
+
 
 class TableColumn(NamedTuple):
     """A column of a table.
@@ -78,7 +81,12 @@ TABLES: Mapping[str, Mapping[str, TableColumn]] = MappingProxyType(
     {
         "results.parquet": {
             **_TRIAL,
-            "precision": TableColumn("str", "", "Precision of training: `bf16`, `fp16` or `fp32`"),
+            "precision": TableColumn(
+                "str", "", "Precision of training and evaluation: `bf16`, `fp16` or `fp32`"
+            ),
+            "evaluation_version": TableColumn(
+                "int64", "", "Version of the evaluation; metrics of two versions are not comparable"
+            ),
             "status": TableColumn("str", "", "`finished`, `diverged` or `failed`"),
             "reason": TableColumn("str", "", "Reason of a divergence or failure; empty if finished"),
             "train_loss": TableColumn("float64", "", "Mean training loss of the last tenth of the steps"),
@@ -212,6 +220,10 @@ def read_table(path: Path) -> pd.DataFrame:
         assert isinstance(place, int)
         frame.insert(place, "paid_flops", frame["train_flops"])
         frame.insert(place + 1, "trunk", "")
+    if "precision" in frame and "evaluation_version" not in frame:  # from before the column
+        place = frame.columns.get_loc("precision")
+        assert isinstance(place, int)
+        frame.insert(place + 1, "evaluation_version", 1)
     return frame
 
 

@@ -9,6 +9,9 @@ from hypothesis import settings
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
+# What tests decode into this machine's cache stays small.
+os.environ.setdefault("STUDY_EVALUATION_CACHE_SIZE", "100 MB")
+
 # A busy machine must not fail a test: speed is measured by benchmarks alone.
 settings.register_profile("no deadline", deadline=None, derandomize=True)
 settings.load_profile("no deadline")

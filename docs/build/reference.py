@@ -146,6 +146,8 @@ def _default(row: Row) -> str:
 
 def _shown(key: Key) -> str:
     """Return a default as it would be declared; empty if there is none."""
+    if key.read is values.memory:
+        return f"{key.default / 2**30:g} GiB"
     several = key.default if isinstance(key.default, tuple) else (key.default,)
     written = several if key.read is None else [key.read.write(each) for each in several]
     texts = [f"{each:g}" if type(each) in {int, float} else str(each) for each in written if each is not None]

@@ -9,8 +9,8 @@ import torch
 from budgets.cost.architecture import Architecture
 from budgets.cost.flops import image_forward_macs, text_forward_macs
 from runners.data.evaluation.evaluation_facts import SetFacts
-from runners.data.evaluation.evaluation_set import load_evaluation_set, read_training_split
 from runners.data.evaluation.evaluation_suite import found_sets
+from runners.data.evaluation.set_reader import SetReader
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, encode_set
 from runners.evaluate.variants import variant_means
@@ -59,9 +59,8 @@ def evaluate_model(
     )
     threads, features = torch.get_num_threads(), {}
     for name, path in sets.items():
-        probed = "probe_top1" in facts[name].metrics
-        train = read_training_split(path, loaded.decode, threads=threads) if probed else ()
-        features[name] = encode_set(encoder, load_evaluation_set(path, loaded.decode, threads=threads), train)
+        data = SetReader(path=path, decode=loaded.decode, threads=threads)
+        features[name] = encode_set(encoder, data, probe="probe_top1" in facts[name].metrics)
     metrics = evaluate(features, context=context)
     return metrics | variant_means(metrics)
 

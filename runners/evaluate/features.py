@@ -1,6 +1,6 @@
 """Features of an evaluation set: every image and text is encoded once and shared by all metrics."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -9,10 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from runners.data.evaluation.evaluation_set import EvaluationSet, Labelled
+from runners.data.evaluation.set_reader import BATCH, SetReader
+from runners.data.reading.ahead import ahead
 from runners.evaluate.zero_shot import build_classifier
-
-BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,11 +34,10 @@ class Encoder:
 
     @torch.no_grad()
     def images(self, images: NDArray[np.uint8]) -> Tensor:
-        """Return normalised features (n, D) of uint8 images (n, 3, S, S)."""
+        """Return normalised features (n, D) of a batch of uint8 images (n, 3, S, S)."""
         encode: Callable[..., Tensor] = self.model.encode_image  # type: ignore[assignment]
         with self.context():
-            batches = torch.from_numpy(images).split(BATCH)
-            return torch.cat([encode(self.normalise(b.to(self.device)), normalize=True) for b in batches])
+            return encode(self.normalise(torch.from_numpy(images).to(self.device)), normalize=True)
 
     @torch.no_grad()
     def texts(self, texts: list[str]) -> Tensor:
@@ -87,28 +85,43 @@ class SetFeatures:
     train_labels: Tensor | None = None
 
 
-def encode_set(encoder: Encoder, data: EvaluationSet, train: Iterable[Labelled] = ()) -> SetFeatures:
-    """Encode a set.
+def encode_set(encoder: Encoder, data: SetReader, *, probe: bool = False) -> SetFeatures:
+    """Encode a set batch by batch, while the next batch is read.
 
     Args:
         encoder: The model.
         data: The set.
-        train: Batches of the training split, to fit probes to.
+        probe: True to encode the training split as well, to fit probes to.
+
+    Raises:
+        ValueError: The set, or a training split for a probe, does not exist or is not valid.
     """
-    images = encoder.images(data.images)
-    if data.labels is None:
-        assert data.captions is not None, "a set has classes or captions"
-        texts = encoder.texts([caption for captions in data.captions for caption in captions])
-        of_text = [image for image, captions in enumerate(data.captions) for _ in captions]
+    if data.is_retrieval:
+        images, captions = [], []
+        for batch, texts in ahead(data.captioned()):
+            images.append(encoder.images(batch))
+            captions += texts
+        of_text = [image for image, own in enumerate(captions) for _ in own]
         return SetFeatures(
-            images=images, texts=texts, image_of_text=torch.tensor(of_text, device=encoder.device)
+            images=torch.cat(images),
+            texts=encoder.texts([caption for own in captions for caption in own]),
+            image_of_text=torch.tensor(of_text, device=encoder.device),
         )
-    probed = [(encoder.images(batch.images), torch.from_numpy(batch.labels)) for batch in train]
+    features, labels = _encode_split(encoder, data, "test")
+    train = _encode_split(encoder, data, "train") if probe else (None, None)
     return SetFeatures(
-        images=images,
-        labels=torch.from_numpy(data.labels).to(encoder.device),
+        images=features,
+        labels=labels,
         classnames=data.classnames,
         classifier=encoder.classifier(data.classnames, data.templates),
-        train_images=torch.cat([features for features, _ in probed]) if probed else None,
-        train_labels=torch.cat([labels for _, labels in probed]).to(encoder.device) if probed else None,
+        train_images=train[0],
+        train_labels=train[1],
     )
+
+
+def _encode_split(encoder: Encoder, data: SetReader, split: str) -> tuple[Tensor, Tensor]:
+    """Return the features of a split's images and their classes."""
+    parts = [
+        (encoder.images(images), torch.from_numpy(labels)) for images, labels in ahead(data.labelled(split))
+    ]
+    return torch.cat([part for part, _ in parts]), torch.cat([part for _, part in parts]).to(encoder.device)

@@ -3,6 +3,6 @@
 GROUP_TIMEOUT_S = 3600.0
 """Longest time in seconds that a rank waits for the others in one operation.
 
-Rank 0 decodes the evaluation sets and writes checkpoints while the others wait, which may take longer than
-NCCL's own ten minutes. The end of a rank is noticed by its process, long before this limit.
+Rank 0 evaluates on the way and writes checkpoints while the others wait, which may take longer than NCCL's
+own ten minutes. The end of a rank is noticed by its process, long before this limit.
 """

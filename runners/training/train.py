@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from budgets.cost.memory import CHUNK_ENTRIES
 from budgets.recipe import Recipe
-from runners.data.reading.ahead import on_device
+from runners.data.reading.ahead import empty_for, on_device
 from runners.data.reading.training_set import TrainingData
 from runners.host.seeds import derive_seed, step_generator
 from runners.models.model import clamp_logit_scale
@@ -75,7 +75,11 @@ def train(  # noqa: PLR0913 - the parts of a run
     masked_steps = schedule.steps - recipe.tail_steps(schedule.steps)
     chance = strategy.chance(schedule.batch_size)
     batches = data.batches(
-        seed=schedule.seed, batch_size=schedule.batch_size, first_step=first_step, steps=schedule.steps
+        seed=schedule.seed,
+        batch_size=schedule.batch_size,
+        first_step=first_step,
+        steps=schedule.steps,
+        empty=empty_for(losses.device),
     )
     for step, (images, ids) in enumerate(on_device(batches, losses.device), first_step):
         floats = to_float(images)

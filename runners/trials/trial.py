@@ -7,8 +7,9 @@ and timing), ``curve.parquet``, ``weights.pt`` and, if pairs were damaged, ``dam
 
 import errno
 import json
+import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
@@ -17,22 +18,22 @@ from pathlib import Path
 import torch
 
 from budgets.planning.plan import Trial
-from runners.data.evaluation.evaluation_set import EvaluationSet, load_evaluation_set, read_training_split
 from runners.data.pool.damage import Damage
 from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, encode_set
 from runners.host.faults import Notice, patiently
 from runners.host.files import locked, new_file
-from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
+from runners.results import CURVE_COLUMNS, EVALUATION_VERSION, plan_row, to_frame, write_table
 from runners.training.divergence import Diverged
 from runners.training.ranks import rank, run_ranks
 from runners.training.train import to_float, train
 from runners.trials.checkpoints.checkpoint import save
 from runners.trials.curve import curve_rows, mean_losses
+from runners.trials.evaluation_data import EvaluationData
 from runners.trials.meter import Meter
 from runners.trials.midway import Midway
 from runners.trials.trial_files import Outcome, drop_scaffolding, read_outcome, write_outcome
-from runners.trials.trial_setup import TrialJob, architecture_of, set_up
+from runners.trials.trial_setup import TrialJob, set_up
 from runners.trials.watch import Watch
 
 _PATIENCE_S = 120.0  # waiting time for unreachable storage when the result is written
@@ -89,10 +90,8 @@ def _run_first(job: TrialJob) -> Outcome:
 def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     started = time.monotonic()
     trial = job.trial
-    # Loaded before training, so that an unreadable set does not cost a training run.
-    size = architecture_of(trial).image_size
-    sets = {name: load_evaluation_set(path, size) for name, path in job.evaluation.items()}
     setup = set_up(job)
+    sets = EvaluationData(job)
     learner = setup.learner
     watch = Watch(
         job.folder,
@@ -104,7 +103,6 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         meter=meter,
         notice=notice,
     )
-    trained = time.monotonic()
     steps, status, reason, metrics = trial.steps, "finished", "", {}
 
     def measure() -> dict[str, float]:
@@ -118,7 +116,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
         try:
             # Evaluation has batches of many sizes, for which compiling does not pay off.
             with torch.compiler.set_stance("force_eager") if trial.recipe.compile else nullcontext():
-                return _evaluate(job, encoder, sets, size)
+                return _evaluate(job, encoder, sets)
         finally:
             learner.model.train()
 
@@ -127,31 +125,35 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     )
 
     def after_step(done: int) -> None:
+        sets.check()
         midway.after_step(done)  # first, so that a checkpoint of this step implies its row
         watch.after_step(done)
 
-    try:
-        train(
-            learner,
-            setup.data,
-            setup.schedule,
-            first_step=setup.first_step,
-            context=setup.context,
-            before_step=watch.before_step,
-            after_step=after_step,
-        )
-    except Diverged as diverged:
-        steps, status, reason = diverged.steps, "diverged", str(diverged)
-    finally:
-        watch.settle()
-    train_s = time.monotonic() - trained
-    if status == "finished":
-        watch.before_evaluation()
-        metrics = measure()
+    with sets.decoding():
+        trained = time.monotonic()
+        try:
+            train(
+                learner,
+                setup.data,
+                setup.schedule,
+                first_step=setup.first_step,
+                context=setup.context,
+                before_step=watch.before_step,
+                after_step=after_step,
+            )
+        except Diverged as diverged:
+            steps, status, reason = diverged.steps, "diverged", str(diverged)
+        finally:
+            watch.settle()
+        train_s = time.monotonic() - trained
+        if status == "finished":
+            watch.before_evaluation()
+            metrics = measure()
     row = {
         **plan_row(trial),
         **_done(trial, steps, meter.count.train_flops),
         "precision": setup.precision,
+        "evaluation_version": EVALUATION_VERSION,
         "status": status,
         "reason": reason,
         "train_loss": learner.losses[steps - max(1, steps // 10) : steps].mean().item(),
@@ -163,6 +165,8 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
             "wall_s": time.monotonic() - started,
             "train_s": train_s,
             "samples_per_s": (steps - setup.first_step) * trial.batch_size / max(train_s, 1e-9),
+            "waited_s": watch.waited_s,
+            "memory_bytes": _peak_memory(job),
             "damaged_pairs": len(setup.data.damage),
         },
     )
@@ -183,15 +187,20 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
     return outcome
 
 
-def _evaluate(
-    job: TrialJob, encoder: Encoder, sets: Mapping[str, EvaluationSet], image_size: int
-) -> dict[str, float]:
-    features = {}
-    for name, data in sets.items():
-        probed = name in job.probes
-        train = read_training_split(job.evaluation[name], image_size, threads=job.cpus) if probed else ()
-        features[name] = encode_set(encoder, data, train)
+def _evaluate(job: TrialJob, encoder: Encoder, sets: EvaluationData) -> dict[str, float]:
+    features = {
+        name: encode_set(encoder, data, probe=name in job.probes) for name, data in sets.readers.items()
+    }
     return evaluate(features, context=encoder.context)
+
+
+def _peak_memory(job: TrialJob) -> int:
+    """Return the most bytes that torch had allocated on the GPU, or that this process had in memory."""
+    return (
+        torch.cuda.max_memory_allocated()
+        if job.gpus
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
 
 
 def _write_damage(path: Path, damage: Sequence[Damage]) -> None:

@@ -36,7 +36,7 @@ class Outcome:
 
     Attributes:
         row: Its row of `runners.results.RESULT_COLUMNS`, with metrics.
-        timing: Seconds, samples a second and damaged pairs; not deterministic.
+        timing: Seconds, samples a second, peak memory of the first rank, damaged pairs; not deterministic.
     """
 
     row: Mapping[str, Any]
@@ -87,8 +87,9 @@ def _checked(content: Mapping[str, Any], trial_id: str) -> tuple[Outcome, str | 
     Raises:
         ValueError, LookupError, TypeError, AttributeError: It is not.
     """
-    # A result from before trunks paid for all of its training.
-    row = {"trunk": "", "paid_flops": content["row"].get("train_flops")} | content["row"]
+    # A result from before trunks paid for all of its training; the evaluation's version came later.
+    before = {"trunk": "", "paid_flops": content["row"].get("train_flops"), "evaluation_version": 1}
+    row = before | content["row"]
     outcome = Outcome(row=row, timing=content["timing"])
     rest = content.keys() - {"row", "timing"}
     if rest and rest != {"curve", "digest"}:

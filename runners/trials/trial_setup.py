@@ -15,7 +15,7 @@ from budgets.planning.plan import Trial
 from budgets.quality import NAMED
 from runners.data.build.in_place import open_pool
 from runners.data.pool.damage import DAMAGE_TOLERANCE
-from runners.data.reading.training_set import StreamedSet, TrainingSet, training_data
+from runners.data.reading.training_set import LOADER_BYTES, StreamedSet, TrainingSet, training_data
 from runners.host.gpu_arithmetic import set_gpu_arithmetic
 from runners.host.seeds import derive_seed
 from runners.models.count import ensure_counted
@@ -42,6 +42,7 @@ class TrialJob:
         gpus: GPUs to use on this node, one per rank; 0 trains on the CPU.
         checkpoint_s: Seconds between checkpoints.
         checkpoint_steps: Maximum steps between checkpoints; 0 for no limit.
+        loader_bytes: Memory of a rank that its loader workers fill ahead of training.
         damage_tolerance: Share of the subset's pairs that may be damaged before the trial fails.
         probes: Evaluation sets whose training split probes are fitted to.
         ranks: Processes of this node that train the model together.
@@ -58,6 +59,7 @@ class TrialJob:
     gpus: int
     checkpoint_s: float
     checkpoint_steps: int = 0
+    loader_bytes: int = LOADER_BYTES
     damage_tolerance: float = DAMAGE_TOLERANCE
     probes: Collection[str] = ()
     ranks: int = 1
@@ -156,5 +158,6 @@ def load_subset(job: TrialJob) -> tuple[TrainingSet | StreamedSet, Any]:
         rank=rank(),
         ranks=ranks(),
         tolerance=job.damage_tolerance,
+        loader_bytes=job.loader_bytes,
     )
     return data, tokenize

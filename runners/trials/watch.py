@@ -4,6 +4,7 @@ import os
 import time
 from contextlib import suppress
 from functools import partial
+from math import isnan, nan
 from pathlib import Path
 
 import torch
@@ -38,6 +39,9 @@ class Watch:
         learner: The learner.
         meter: Counts the compute.
         notice: Request to leave.
+
+    Attributes:
+        waited_s: Seconds between steps, without the first one's: training waited for its data.
     """
 
     def __init__(  # noqa: PLR0913 - settings of checkpoints and progress
@@ -63,11 +67,14 @@ class Watch:
         self._first_step, self._began = first_step, self._progress_at
         self._done = first_step
         self._curve: list[float] = []
+        self.waited_s, self._stepped = 0.0, nan
         self._keep_milestone(first_step)
         self._write_progress(first_step)
 
     def before_step(self) -> None:
         """Count the step that starts now."""
+        if not isnan(self._stepped):
+            self.waited_s += time.monotonic() - self._stepped
         trial, done = self._trial, self._done
         begun = trial.train_flops_after((done + 1) * trial.batch_size)
         self._meter.add(train_flops=begun - trial.train_flops_after(done * trial.batch_size))
@@ -79,6 +86,12 @@ class Watch:
             Left: The process was asked to leave; a checkpoint was written if the storage allowed it.
         """
         self._done = done
+        try:
+            self._look_after(done)
+        finally:
+            self._stepped = time.monotonic()
+
+    def _look_after(self, done: int) -> None:
         self._keep_milestone(done)
         now = time.monotonic()
         look = now - self._progress_at >= _PROGRESS_S

@@ -97,6 +97,7 @@ def run(options: Namespace) -> int:
     from runners.host.gpu_arithmetic import set_gpu_arithmetic
     from runners.models.export import trained_precision
     from runners.models.load_model import Source, load_model
+    from runners.results import EVALUATION_VERSION
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -134,6 +135,7 @@ def run(options: Namespace) -> int:
             "checkpoint": options.checkpoint,
             "model": options.model,
             "precision": precision,
+            "evaluation_version": EVALUATION_VERSION,
             "device": str(device),
             "sets": {
                 name: {"folder": str(sets[name]), "content": each.content} for name, each in facts.items()

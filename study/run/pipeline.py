@@ -12,7 +12,15 @@ from budgets.book.reconcile import reconcile
 from budgets.planning.plan import Plan, Trial
 from budgets.quantity import format_flops
 from runners.host.files import new_file, write_json
-from runners.results import CURVE_COLUMNS, RESULT_COLUMNS, plan_row, read_table, to_frame, write_table
+from runners.results import (
+    CURVE_COLUMNS,
+    EVALUATION_VERSION,
+    RESULT_COLUMNS,
+    plan_row,
+    read_table,
+    to_frame,
+    write_table,
+)
 from runners.scheduling.backend import Backend
 from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone
 from study.declare.dump import dump_declaration
@@ -218,6 +226,7 @@ def _failed_row(trial: Trial, reason: str) -> dict[str, Any]:
         "paid_flops": 0.0,
         "evaluation_flops": 0.0,
         "precision": trial.recipe.precision,
+        "evaluation_version": EVALUATION_VERSION,
         "status": "failed",
         "reason": reason,
         "train_loss": float("nan"),

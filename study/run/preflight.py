@@ -1,37 +1,46 @@
 """Preflight of a study: every node and every kind of trial is tried before anything is spent."""
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from analysis.labels import plural
 from budgets.declaration import require_runnable
 from budgets.planning.plan import Plan, Trial
-from runners.data.reading.training_set import LOADER_BYTES
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.shared_storage import Folders, SharedStorage
-from runners.trials.speed.preflight import Check, Expected, check_kind, check_node, check_ranks, versions
-from runners.trials.speed.throughput import Calibration, Throughput, kind, read_calibration
+from runners.trials.speed.preflight import SLOW_BYTES_PER_S, Check, Expected, check_node, versions
+from runners.trials.speed.preflight_training import (
+    KindFound,
+    check_kind,
+    check_kind_over_nodes,
+    check_ranks,
+    check_ranks_over_nodes,
+)
+from runners.trials.speed.throughput import Calibration, Throughput, kind, read_calibration, slow_loading
 from study.run.calibration import estimated_memory, one_of_each_kind
 from study.state.bookkeeping import needs, trial_job
 from study.state.study import Study, ensure_pool, plan_study
 
 _WAIT_S = 1.0
+_MOST_OF_ESTIMATE = 1.2  # of memory: beyond it, a choice of devices by the estimate may not fit
 _SKEW_S = 2.0  # clocks that differ by more muddle events and leases
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Task:
-    """A call on a node; ``name`` identifies it."""
+    """A call on a node, or by the ranks of several; ``name`` identifies it."""
 
     name: str
-    node: str
+    nodes: tuple[str, ...]
     run: Callable[[], object]
     amounts: Amounts
+    ranks: int = 1
 
 
 def preflight(
@@ -63,7 +72,7 @@ def preflight(
         ensure_pool(study, lambda _line: None)
         study.folder.mkdir(parents=True, exist_ok=True)
         yield from _check_nodes(study, plan, backend, nodes)
-        yield from _check_kinds(study, plan, backend, nodes)
+        yield from _check_kinds(study, plan, backend, list(nodes))
 
 
 def _check_nodes(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str, Amounts]) -> Iterator[Check]:
@@ -79,16 +88,20 @@ def _check_nodes(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str,
     expected = Expected(
         versions=versions(),
         gpus=resources.gpus // resources.nodes,
-        shared_bytes=resources.ranks_per_node * LOADER_BYTES if resources.gpus else 0,
+        shared_bytes=resources.ranks_per_node * study.declaration.resources.loader_memory
+        if resources.gpus
+        else 0,
         folder=shared.written if isinstance(shared, Folders) else None,
     )
     ranks = partial(check_ranks, resources.ranks_per_node, gpus=bool(resources.gpus))
     tasks = [
-        _Task(name=f"node {node}", node=node, run=partial(check_node, expected), amounts={}) for node in nodes
+        _Task(name=f"node {node}", nodes=(node,), run=partial(check_node, expected), amounts={})
+        for node in nodes
     ]
     if resources.ranks_per_node > 1:
         tasks += [
-            _Task(name=f"ranks {node}", node=node, run=ranks, amounts=needs(study, widest)) for node in nodes
+            _Task(name=f"ranks {node}", nodes=(node,), run=ranks, amounts=needs(study, widest))
+            for node in nodes
         ]
     began = time.time()
     for task, found in _run(backend, tasks):
@@ -99,7 +112,12 @@ def _check_nodes(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str,
             yield from checks
             yield _clock(checks[0].node, clock, began, time.time())
         else:
-            yield Check(node=task.node[:8], what=task.name, verdict="failed", found=str(found), advice=_LOGS)
+            yield _failed(task, found)
+
+
+def _failed(task: _Task, reason: object) -> Check:
+    where = ", ".join(node[:8] for node in task.nodes)
+    return Check(node=where, what=task.name, verdict="failed", found=str(reason), advice=_LOGS)
 
 
 def _clock(node: str, clock: float, began: float, ended: float) -> Check:
@@ -116,45 +134,82 @@ def _clock(node: str, clock: float, began: float, ended: float) -> Check:
     )
 
 
-def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str, Amounts]) -> Iterator[Check]:
+def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: list[str]) -> Iterator[Check]:
     """Train a few steps of each kind, on the nodes in turn, and keep the speeds that were not calibrated."""
     kinds = {" ".join(kind(trial)): trial for trial in one_of_each_kind(plan)}
-    places = list(nodes)
     tasks = [
         _Task(
             name=name,
-            node=places[number % len(places)],
+            nodes=(nodes[number % len(nodes)],),
             run=study.storage.call(check_kind, trial_job(study, trial)),
             amounts=needs(study, trial),
         )
         for number, (name, trial) in enumerate(kinds.items())
+        if trial.resources.nodes == 1
     ]
     measured = []
-    for task, found in _run(backend, tasks):
-        if isinstance(found, Throughput):
-            measured.append(found)
-            yield _speed(kinds[task.name], found)
-        else:
-            yield Check(node=task.node[:8], what=task.name, verdict="failed", found=str(found), advice=_LOGS)
+    with TemporaryDirectory(dir=study.folder, prefix=".preflight-") as folder:
+        for name, trial in kinds.items():
+            if trial.resources.nodes > len(nodes):
+                few = f"takes {trial.resources.nodes} nodes, the cluster has {len(nodes)}"
+                yield Check(node="all", what=name, verdict="failed", found=few, advice="add nodes")
+            elif trial.resources.nodes > 1:
+                tasks += _over_nodes(study, name, trial, nodes, Path(folder).resolve())
+        for task, found in _run(backend, tasks):
+            if isinstance(found, KindFound):
+                measured.append(found.speed)
+                yield _speed(kinds[task.name], found)
+            elif isinstance(found, Check):
+                yield replace(found, what=task.name)
+            else:
+                yield _failed(task, found)
     _keep(study, measured)
+
+
+def _over_nodes(study: Study, name: str, trial: Trial, nodes: list[str], folder: Path) -> Iterator[_Task]:
+    """Yield the tasks of a kind that takes several nodes: its ranks compute together, then they train."""
+    resources, own = trial.resources, folder / trial.trial_id
+    own.mkdir()
+    count = resources.ranks_per_node * resources.nodes
+    joint = partial(check_ranks_over_nodes, count, own, gpus=bool(resources.gpus))
+    steps = partial(check_kind_over_nodes, replace(trial_job(study, trial), folder=own))
+    for what, run in ((f"ranks of {name}", joint), (name, steps)):
+        yield _Task(
+            name=what,
+            nodes=tuple(nodes[: resources.nodes]),
+            run=run,
+            amounts=needs(study, trial),
+            ranks=resources.ranks_per_node,
+        )
 
 
 _LOGS = "run it alone to see all of its output: study run --backend local --only"
 
 
-def _speed(trial: Trial, found: Throughput) -> Check:
-    estimate = estimated_memory(trial, found)
+def _speed(trial: Trial, kind_found: KindFound) -> Check:
+    found, estimate = kind_found.speed, estimated_memory(trial, kind_found.speed)
     # On a processor the process's whole resident set was measured, most of which is no part of the estimate.
-    over = bool(trial.resources.gpus) and found.memory_bytes > 1.2 * estimate
+    over = bool(trial.resources.gpus) and found.memory_bytes > _MOST_OF_ESTIMATE * estimate
+    advice = [f"takes over {_MOST_OF_ESTIMATE} times the estimated memory: leave room on devices"] * over
+    advice += slow_loading([trial], Calibration(machine="", device=None, side_by_side=1, kinds=(found,)))
+    told = [
+        f"batch {found.batch_size:,} in {found.precision}: {found.samples_per_s:,.0f} samples/s",
+        f"waits {found.waited:.0%} of the time for data",
+        f"{found.memory_bytes / 2**20:,.0f} MiB, {estimate / 2**20:,.0f} MiB estimated",
+    ]
+    if size := kind_found.checkpoint_bytes:
+        rates = f"written in {kind_found.write_s:.1f} s, read in {kind_found.read_s:.1f} s"
+        told.append(f"checkpoint of {size / 2**20:,.0f} MiB {rates}")
+        if size / max(kind_found.write_s, 1e-9) < SLOW_BYTES_PER_S and kind_found.write_s > 1:
+            advice.append(
+                "checkpoints are written slowly: name a faster storage, or raise resources.checkpoint"
+            )
     return Check(
         node="",
         what=f"{found.architecture} {found.strategy}",
-        verdict="slow" if over else "ok",
-        found=f"batch {found.batch_size:,} in {found.precision}: {found.samples_per_s:,.0f} samples/s, "
-        f"{found.memory_bytes / 2**20:,.0f} MiB, {estimate / 2**20:,.0f} MiB estimated",
-        advice="takes over 1.2 times the memory that was estimated: leave room when you choose devices"
-        if over
-        else "",
+        verdict="slow" if advice else "ok",
+        found=", ".join(told),
+        advice="; ".join(advice),
     )
 
 
@@ -168,23 +223,30 @@ def _keep(study: Study, measured: list[Throughput]) -> None:
         replace(known, kinds=(*known.kinds, *new)).write(study.calibration)
 
 
-def _run(backend: Backend, tasks: list[_Task]) -> Iterator[tuple[_Task, object]]:
+def _run(backend: Backend, tasks: Iterable[_Task]) -> Iterator[tuple[_Task, object]]:
     """Run tasks, one at a time on each node; yield each with its value, or the reason why it has none."""
-    waiting: dict[str, deque[_Task]] = {}
-    for task in tasks:
-        waiting.setdefault(task.node, deque()).append(task)
-    running: dict[str, _Task] = {}
+    waiting, running = list(tasks), dict[str, _Task]()
 
-    def start(node: str) -> None:
-        if waiting[node]:
-            task = waiting[node].popleft()
-            running[task.name] = task
-            backend.start(Job(trial=task.name, run=task.run, nodes=(node,), resources=task.amounts))
+    def start() -> None:
+        busy = {node for task in running.values() for node in task.nodes}
+        for task in list(waiting):
+            if not busy & set(task.nodes):
+                waiting.remove(task)
+                running[task.name] = task
+                backend.start(
+                    Job(
+                        trial=task.name,
+                        run=task.run,
+                        nodes=task.nodes,
+                        resources=task.amounts,
+                        ranks=task.ranks,
+                    )
+                )
+            busy |= set(task.nodes)  # what comes later waits for its turn on these nodes
 
-    for node in waiting:
-        start(node)
+    start()
     while running:
         for ended in backend.wait(_WAIT_S):
             task = running.pop(ended.trial)
-            start(task.node)
+            start()
             yield task, ended.value if ended.how == "finished" else ended.reason

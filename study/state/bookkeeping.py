@@ -51,6 +51,7 @@ def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingP
         ranks=resources.ranks_per_node,
         checkpoint_s=declared.checkpoint_s,
         checkpoint_steps=declared.checkpoint_steps,
+        loader_bytes=declared.loader_memory,
         damage_tolerance=study.declaration.limits.damage,
         trunk=tuple(trial_folder(study, each.trial_id).resolve() for each in before(trial, trials)),
     )

@@ -93,6 +93,7 @@ def test_a_result_that_was_edited_is_refused_and_named(
     outcome = read_outcome(folder)
     assert outcome is not None
     assert outcome.row["held-out/top1"] == 0.125
+    assert outcome.row["evaluation_version"] == 1, "a row from before the column"
     path = folder / "result.json"
     text = path.read_text()
     assert found in text

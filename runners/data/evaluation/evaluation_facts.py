@@ -44,7 +44,8 @@ def describe_evaluation_set(path: str | Path, *, probe: bool = False) -> SetFact
         probe: True if linear and few-shot probes are fitted to its training split.
 
     Raises:
-        ValueError: As ``load_evaluation_set``, without decoding; or a training split is missing.
+        ValueError: The set does not exist, or one of its files is missing or not valid, as far as can be
+            known without decoding; or a training split is missing.
     """
     path = Path(path)
     retrieval = is_retrieval(path)
@@ -84,7 +85,7 @@ def check_evaluation_set(path: str | Path) -> tuple[str, int, int]:
         a probe encodes.
 
     Raises:
-        ValueError: As ``load_evaluation_set``.
+        ValueError: As ``describe_evaluation_set``, or an image can't be decoded.
     """
     path = Path(path)
     facts = describe_evaluation_set(path)

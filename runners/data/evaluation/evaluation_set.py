@@ -10,24 +10,18 @@ A folder of shards with captions, for example held-out shards of a pool, is a re
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runners.data.pool.reader import decode_image
 from runners.data.pool.samples import IMAGE_KINDS, read_samples
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.host.files import new_folder
 
 Decode = Callable[[bytes], NDArray[np.uint8]]
 """Image file → uint8 (3, S, S), RGB; raises OSError if it cannot be decoded."""
-
-_AT_ONCE = 2048
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,60 +79,13 @@ def write_evaluation_set(path: str | Path, data: EvaluationSet, train: Labelled 
             _write_split(folder / "train", train.images, truths)
 
 
-def load_evaluation_set(path: str | Path, decode: Decode | int, *, threads: int = 1) -> EvaluationSet:
-    """Read a whole set.
-
-    Args:
-        path: Folder of the set.
-        decode: Decoder of images; or the side S in pixels of the result, as in
-            ``runners.data.pool.reader.read_images``.
-        threads: Decoding threads.
-
-    Raises:
-        ValueError: The set does not exist, or one of its files is missing or not valid.
-    """
-    path = Path(path)
-    retrieval = is_retrieval(path)
-    parts = list(_decoded(path, "test", "txt" if retrieval else "cls", decode, threads))
-    if not parts:
-        raise ValueError(f"evaluation set {path} holds no images")
-    images = np.concatenate([images for images, _ in parts])
-    truths = [truth for _, truths in parts for truth in truths]
-    if retrieval:
-        return EvaluationSet(images=images, captions=tuple(tuple(truth.splitlines()) for truth in truths))
-    classnames = read_lines(path / "classnames.txt")
-    return EvaluationSet(
-        images=images,
-        labels=_labels(path, truths, len(classnames)),
-        classnames=classnames,
-        templates=read_templates(path),
-    )
-
-
-def read_training_split(path: str | Path, decode: Decode | int, *, threads: int = 1) -> Iterator[Labelled]:
-    """Read the training split of a set for classification, in batches.
-
-    Args:
-        path: The set's folder.
-        decode: As in ``load_evaluation_set``.
-        threads: As in ``load_evaluation_set``.
-
-    Raises:
-        ValueError: As ``load_evaluation_set``.
-    """
-    path = Path(path)
-    classes = len(read_lines(path / "classnames.txt"))
-    for images, truths in _decoded(path, "train", "cls", decode, threads):
-        yield Labelled(images=images, labels=_labels(path, truths, classes))
-
-
 def image_files(path: str | Path) -> Iterator[bytes]:
     """Yield the unchanged bytes of each image of a set, or of a folder of shards.
 
     Raises:
         ValueError: The set does not exist, or one of its shards cannot be read.
     """
-    for shard in _shards(Path(path), "test"):
+    for shard in shards_of(Path(path), "test"):
         for _, members in read_samples(shard):
             yield from (members[kind][1] for kind in IMAGE_KINDS if kind in members)
 
@@ -175,7 +122,7 @@ def samples(path: Path, split: str, truth_ending: str) -> Iterator[tuple[str, by
     Raises:
         ValueError: The set or split does not exist, or one of its shards or samples is not valid.
     """
-    for shard in _shards(path, split):
+    for shard in shards_of(path, split):
         for key, members in read_samples(shard):
             ending = next((kind for kind in IMAGE_KINDS if kind in members), None)
             if ending is None or truth_ending not in members:
@@ -225,32 +172,12 @@ def read_templates(path: Path) -> tuple[str, ...]:
     return templates
 
 
-def _decoded(
-    path: Path, split: str, truth_ending: str, decode: Decode | int, threads: int
-) -> Iterator[tuple[NDArray[np.uint8], list[str]]]:
-    """Yield batches of images and their truths."""
-    how = partial(decode_image, image_size=decode) if isinstance(decode, int) else decode
+def shards_of(path: Path, split: str) -> list[Path]:
+    """Return the shards of a split, in their order.
 
-    def decoded(sample: tuple[str, bytes, str]) -> NDArray[np.uint8]:
-        try:
-            return how(sample[1])
-        except Exception as error:  # decoders raise many types of errors
-            raise ValueError(f"cannot decode image {sample[0]}: {error}") from error
-
-    source = samples(path, split, truth_ending)
-    with ThreadPoolExecutor(threads) as workers:
-        while some := list(islice(source, _AT_ONCE)):
-            yield np.stack(list(workers.map(decoded, some))), [truth for _, _, truth in some]
-
-
-def _labels(path: Path, truths: Sequence[str], classes: int) -> NDArray[np.int64]:
-    labels = np.array([int(truth) for truth in truths], np.int64)
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"{path}: a label is outside the {classes} classes of classnames.txt")
-    return labels
-
-
-def _shards(path: Path, split: str) -> list[Path]:
+    Raises:
+        ValueError: The set or split does not exist.
+    """
     folder = path / split
     count = folder / "nshards.txt"
     if count.is_file():

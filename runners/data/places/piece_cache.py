@@ -1,4 +1,4 @@
-"""Bounded cache of pieces of remote files on a node's disk, shared by all processes of the node.
+"""Bounded cache on a node's disk, of pieces of remote files or decoded images, shared by all its processes.
 
 A piece is one file, written under another name and then renamed: a killed process leaves nothing that is
 read. There is no other state, so nothing can get out of step. Pieces are spread over folders by their hash,
@@ -20,6 +20,9 @@ from budgets.quantity import parse_bytes
 CACHE_SIZE = "STUDY_CACHE_SIZE"
 """Environment variable with the largest size of a node's cache of remote shards, such as ``500 GB``."""
 
+EVALUATION_CACHE_SIZE = "STUDY_EVALUATION_CACHE_SIZE"
+"""Environment variable with the largest size of a node's cache of decoded evaluation sets."""
+
 DEFAULT_BYTES = 100 * 10**9
 
 _FOLDERS = 64
@@ -39,10 +42,10 @@ class PieceCache:
         self._folder, self.limit = folder, limit
         self._share = limit // _FOLDERS
 
-    def has(self, name: str, size: int) -> bool:
-        """Return whether a piece of that size is there."""
-        with suppress(FileNotFoundError):
-            return self._path(name).stat().st_size == size
+    def has(self, name: str, size: int | None = None) -> bool:
+        """Return whether a piece is there, of that size if one is given."""
+        with suppress(OSError):
+            return self._path(name).stat().st_size == size if size is not None else self._path(name).exists()
         return False
 
     def read(self, name: str, size: int, start: int, stop: int) -> bytes | None:
@@ -59,24 +62,38 @@ class PieceCache:
         finally:
             os.close(file)
 
-    def write(self, name: str, content: bytes) -> None:
-        """Keep a piece, if the disk has room for it."""
+    def whole(self, name: str) -> bytearray | None:
+        """Return a whole piece, and mark it as used; None if it is not there."""
+        try:
+            with self._path(name).open("rb", buffering=0) as file:
+                content = bytearray(os.fstat(file.fileno()).st_size)
+                file.readinto(content)
+            os.utime(self._path(name))
+        except OSError:
+            return None
+        return content
+
+    def write(self, name: str, content: bytes) -> bool:
+        """Keep a piece, if the disk has room for it; return whether it was written."""
+        if len(content) > self._share:
+            return False
         path = self._path(name)
         partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
-        every = max(1, self._share // (_SLACK * max(1, len(content))))
+        every, written = max(1, self._share // (_SLACK * max(1, len(content)))), True
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(content)
             partial.replace(path)
         except FileNotFoundError:  # removed by another process that made room
-            return
+            return False
         except OSError:  # the disk is full, or may not be written to: reading works without the cache
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
-            every = 1
+            every, written = 1, False
         if int(path.name[2:10], 16) % every == 0:
             with suppress(OSError):
                 self._make_room(path.parent)
+        return written
 
     def lock_file(self, name: str) -> Path:
         """Return the file whose lock keeps processes from fetching the same pieces at the same time."""
@@ -108,13 +125,26 @@ class PieceCache:
 
 
 def piece_cache() -> PieceCache:
-    """Return this node's cache with the size that the environment sets.
+    """Return this node's cache of remote shards with the size that the environment sets.
 
     Raises:
         ValueError: ``STUDY_CACHE_SIZE`` is not a number of bytes.
     """
-    limit = set_by(CACHE_SIZE, parse_bytes)
-    return PieceCache(machine_cache() / "shards", DEFAULT_BYTES if limit is None else limit)
+    return _cache("shards", CACHE_SIZE)
+
+
+def decoded_sets() -> PieceCache:
+    """Return this node's cache of decoded evaluation sets with the size that the environment sets.
+
+    Raises:
+        ValueError: ``STUDY_EVALUATION_CACHE_SIZE`` is not a number of bytes.
+    """
+    return _cache("evaluation", EVALUATION_CACHE_SIZE)
+
+
+def _cache(folder: str, variable: str) -> PieceCache:
+    limit = set_by(variable, parse_bytes)
+    return PieceCache(machine_cache() / folder, DEFAULT_BYTES if limit is None else limit)
 
 
 def set_by(variable: str, parse: Callable[[str], int]) -> int | None:

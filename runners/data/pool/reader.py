@@ -20,6 +20,9 @@ from runners.data.pool.shards import content_hash
 _MOST_RESIZED = 2**24
 """Pixels of a resized image up to which it is resized as a whole, before it is cropped."""
 
+DECODING = 2
+"""Version of `decode_image`: increased when it gives other pixels."""
+
 READ_COLUMNS = ("key", "shard", "offset", "length", "caption", "hash")
 
 

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 Batch = tuple[Tensor, ...]
+
+T = TypeVar("T")
 
 
 def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
@@ -23,7 +26,7 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
         yield tuple(each.to(device, non_blocking=True) for each in batch)
 
 
-def ahead(batches: Iterator[Batch], *, before: Callable[[], None] = lambda: None) -> Iterator[Batch]:
+def ahead(batches: Iterator[T], *, before: Callable[[], None] = lambda: None) -> Iterator[T]:
     """Yield the same batches; a thread fetches the next one while the current one is used.
 
     Args:
@@ -38,6 +41,11 @@ def ahead(batches: Iterator[Batch], *, before: Callable[[], None] = lambda: None
             yield batch
 
 
+def empty_for(device: torch.device) -> Callable[..., Tensor]:
+    """Return what makes memory for batches of a device: pinned for a GPU, so that nothing is copied twice."""
+    return partial(torch.empty, pin_memory=True) if device.type == "cuda" else torch.empty
+
+
 def _pinned(batches: Iterator[Batch]) -> Iterator[Batch]:
     for batch in batches:
-        yield tuple(each.pin_memory() for each in batch)
+        yield tuple(each if each.is_pinned() else each.pin_memory() for each in batch)

@@ -17,15 +17,13 @@ from numpy.typing import NDArray
 
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool
-from runners.data.pool.reader import READ_COLUMNS, decode_rows
+from runners.data.pool.reader import DECODING, READ_COLUMNS, decode_rows
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - its contents are checked for their owner by the mode
 LARGEST_CACHE_BYTES = 8 * 2**30
 
 _DECODED_AT_ONCE = 4096
 _IDLE_S = 3600.0
-_DECODING = 2
-"""Version of ``decode_image``: increased when it gives other pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +114,7 @@ def _lock(path: Path, kind: int = fcntl.LOCK_EX) -> _Lock:
 def _key(pool: Pool, image_size: int) -> str:
     """Return a key of the images; it changes when a shard is damaged or repaired."""
     changed = pool.place.versions(list(pool.shards))
-    facts = f"{pool.fingerprint} {image_size} {PIL.__version__} {_DECODING} {changed}"
+    facts = f"{pool.fingerprint} {image_size} {PIL.__version__} {DECODING} {changed}"
     return blake2b(facts.encode(), digest_size=16).hexdigest()
 
 

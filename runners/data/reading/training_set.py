@@ -27,7 +27,7 @@ _WINDOWS_REMEMBERED = 16
 _BATCHES_AHEAD = 4
 
 LOADER_BYTES = 2 * 2**30
-"""Memory that loader workers of a rank fill with decoded pairs which training has not taken yet."""
+"""Memory that loader workers of a rank fill with decoded pairs, by default."""
 
 _PAIRS_AT_ONCE = 256  # what a worker hands over: a pair costs more than the hand-over, a batch may be huge
 
@@ -39,6 +39,9 @@ Tokens = Callable[[Sequence[str]], Tensor]
 """Texts → token ids, int64 (texts, context length)."""
 
 
+Empty = Callable[..., Tensor]
+"""Memory for a tensor, as `torch.empty` makes it of sizes and ``dtype``."""
+
 Batches = Iterator[tuple[Tensor, Tensor]]
 """Images, uint8 (batch, 3, S, S), and token ids, int64 (batch, context length), step by step."""
 
@@ -47,9 +50,17 @@ class TrainingData(Protocol):
     """The data that training reads."""
 
     def batches(
-        self, *, seed: int, batch_size: int, first_step: int, steps: int
+        self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return the steps from ``first_step`` on, each a function of (seed, step, rank) alone."""
+        """Return the steps from ``first_step`` on, each a function of (seed, step, rank) alone.
+
+        Args:
+            seed: Seed of the order.
+            batch_size: Pairs in a step, of all ranks.
+            first_step: First step.
+            steps: Steps of the whole run.
+            empty: Makes the memory that images are gathered in, for example pinned memory for a GPU.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +84,7 @@ class TrainingSet:
     damage: Sequence[Damage] = ()
 
     def batches(
-        self, *, seed: int, batch_size: int, first_step: int, steps: int
+        self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this rank's images and tokens of each step, in the global order of samples.
 
@@ -89,7 +100,12 @@ class TrainingSet:
             )
             # One row per step; each rank takes a contiguous range of its columns.
             for places in torch.from_numpy(order.reshape(-1, batch_size)[:, mine]):
-                yield self.images[places if self.rows is None else self.rows[places]], self.tokens[places]
+                rows = places if self.rows is None else self.rows.index_select(0, places)
+                images = empty(len(rows), *self.images.shape[1:], dtype=torch.uint8)
+                yield (
+                    torch.index_select(self.images, 0, rows, out=images),
+                    self.tokens.index_select(0, places),
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +121,7 @@ class StreamedSet:
         rank: Index of this process's part of each batch.
         ranks: Number of equal parts of a batch.
         tolerance: Share of the subset that may be damaged.
+        loader_bytes: Memory that workers fill with decoded pairs which training has not taken yet.
         damage: Damage found so far; it grows.
     """
 
@@ -116,10 +133,11 @@ class StreamedSet:
     rank: int = 0
     ranks: int = 1
     tolerance: float = DAMAGE_TOLERANCE
+    loader_bytes: int = LOADER_BYTES
     damage: list[Damage] = field(default_factory=list)
 
     def batches(
-        self, *, seed: int, batch_size: int, first_step: int, steps: int
+        self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this rank's images and tokens of each step, in the global order of samples.
 
@@ -128,7 +146,7 @@ class StreamedSet:
         """
         mine = _part(batch_size, self.rank, self.ranks)
         size = mine.stop - mine.start
-        ahead = loading_ahead(size, self.image_size, self.workers)
+        ahead = loading_ahead(size, self.image_size, self.workers, self.loader_bytes)
         parts = -(-size // ahead.pairs)
         # Read before the fork of the workers.
         if self.workers:
@@ -145,7 +163,7 @@ class StreamedSet:
         with shielded():  # a signal to the whole run must not take the workers away before the checkpoint
             arrived = iter(loader)
         for _ in range(first_step, steps):
-            images = torch.empty(size, 3, self.image_size, self.image_size, dtype=torch.uint8)
+            images = empty(size, 3, self.image_size, self.image_size, dtype=torch.uint8)
             tokens: list[Tensor] = []
             for start in range(0, size, ahead.pairs):
                 part, ids, found = next(arrived)
@@ -172,16 +190,17 @@ class LoadingAhead:
     parts_per_worker: int
 
 
-def loading_ahead(size: int, image_size: int, workers: int) -> LoadingAhead:
-    """Divide `LOADER_BYTES` among workers, to load up to four batches ahead.
+def loading_ahead(size: int, image_size: int, workers: int, memory: int = LOADER_BYTES) -> LoadingAhead:
+    """Divide memory among workers, to load up to four batches ahead.
 
     Args:
         size: Pairs in a batch of this rank.
         image_size: Side in pixels.
         workers: Number of workers.
+        memory: Bytes that all of them may fill; each has at least one pair.
     """
     workers = max(1, workers)
-    most = LOADER_BYTES // (3 * image_size**2)  # pairs
+    most = memory // (3 * image_size**2)  # pairs
     pairs = max(1, min(size, _PAIRS_AT_ONCE, most // workers))
     wanted = -(-_BATCHES_AHEAD * size // (pairs * workers))
     return LoadingAhead(pairs=pairs, parts_per_worker=max(1, min(wanted, most // (pairs * workers))))
@@ -243,6 +262,7 @@ def training_data(  # noqa: PLR0913 - independent options
     rank: int = 0,
     ranks: int = 1,
     tolerance: float = DAMAGE_TOLERANCE,
+    loader_bytes: int = LOADER_BYTES,
 ) -> TrainingSet | StreamedSet:
     """Open a subset for training: from shared memory, from memory, or streamed, depending on its size.
 
@@ -258,6 +278,7 @@ def training_data(  # noqa: PLR0913 - independent options
         rank: Index of this process among those that train the model.
         ranks: Number of these processes.
         tolerance: Share of the subset that may be damaged.
+        loader_bytes: Memory of a rank that workers fill ahead of training.
 
     Raises:
         ValueError: More of a subset held in memory is damaged.
@@ -272,6 +293,7 @@ def training_data(  # noqa: PLR0913 - independent options
             rank=rank,
             ranks=ranks,
             tolerance=tolerance,
+            loader_bytes=loader_bytes,
         )
     rows = rows[np.arange(len(rows))]
     shared = shared_images(pool, image_size, threads=threads)

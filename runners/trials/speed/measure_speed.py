@@ -1,16 +1,16 @@
 """Speed measurement of a kind of trial: the first steps of a real one in a fresh process."""
 
 import dataclasses
-import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
+from budgets.planning.plan import Trial
 from runners.trials.speed.throughput import Throughput
 from runners.trials.trial import run_trial
 from runners.trials.trial_files import Outcome
@@ -43,7 +43,11 @@ def measure(
 ) -> Throughput:
     """Measure one kind in this process for about ``seconds`` seconds, after a few warm-up steps."""
     with tempfile.TemporaryDirectory() as folder:
-        run = _starter(job, Path(folder))
+
+        def run(steps: int) -> Outcome:
+            place = Path(folder) / str(len(list(Path(folder).iterdir())))
+            return run_trial(some_steps(job, steps, place))
+
         steps = warm_steps
         warm = run(steps)
         # One-time costs slow down the first steps: a second, longer measurement tells how many steps fit.
@@ -51,24 +55,36 @@ def measure(
             fit = warm.timing["samples_per_s"] * seconds * share / job.trial.batch_size
             steps = max(fewest_steps, min(int(fit), job.trial.steps))
             warm = run(steps)
-    if job.gpus > 1:
-        memory = 0  # that of the ranks' own processes
-    elif job.gpus:
-        memory = torch.cuda.max_memory_allocated()
-    else:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    worker = loading_speed(job, max(_LOADING_S, seconds / 10)) if job.gpus else 0.0
+    return throughput_of(job.trial, warm, worker_samples_per_s=worker)
+
+
+def throughput_of(trial: Trial, outcome: Outcome, *, worker_samples_per_s: float = 0.0) -> Throughput:
+    """Return the measurement of a kind of trial from the outcome of some of its steps."""
     return Throughput(
-        architecture=job.trial.cell.architecture,
-        strategy=job.trial.cell.strategy,
-        batch_size=job.trial.batch_size,
-        precision=str(warm.row["precision"]),
-        steps=steps,
-        samples_per_s=warm.timing["samples_per_s"],
-        memory_bytes=memory,
-        passes=job.trial.recipe.passes,
-        gpus=max(1, job.gpus),
-        worker_samples_per_s=loading_speed(job, max(_LOADING_S, seconds / 10)) if job.gpus else 0.0,
+        architecture=trial.cell.architecture,
+        strategy=trial.cell.strategy,
+        batch_size=trial.batch_size,
+        precision=str(outcome.row["precision"]),
+        steps=outcome.row["steps"],
+        samples_per_s=outcome.timing["samples_per_s"],
+        memory_bytes=int(outcome.timing["memory_bytes"]),
+        passes=trial.recipe.passes,
+        gpus=max(1, trial.resources.gpus),
+        worker_samples_per_s=worker_samples_per_s,
+        waited=outcome.timing["waited_s"] / max(outcome.timing["train_s"], 1e-9),
     )
+
+
+def some_steps(job: TrialJob, steps: int, folder: Path) -> TrialJob:
+    """Return the job of a trial's first steps in another folder, without evaluation."""
+    trial = dataclasses.replace(
+        job.trial,
+        samples_seen=steps * job.trial.batch_size,
+        # A declared warm-up may be longer than these few steps, and divergence cannot be judged.
+        recipe=dataclasses.replace(job.trial.recipe, warmup_samples=None, diverged_after=None),
+    )
+    return dataclasses.replace(job, trial=trial, evaluation={}, probes=(), trunk=(), folder=folder)
 
 
 def loading_speed(job: TrialJob, seconds: float) -> float:
@@ -88,22 +104,6 @@ def loading_speed(job: TrialJob, seconds: float) -> float:
         if took >= seconds:
             break
     return seen / took / max(1, job.cpus // job.ranks if job.gpus else 1)
-
-
-def _starter(job: TrialJob, folder: Path) -> Callable[[int], Outcome]:
-    """Return a function that trains the job's trial for some steps without evaluation."""
-
-    def run(steps: int) -> Outcome:
-        trial = dataclasses.replace(
-            job.trial,
-            samples_seen=steps * job.trial.batch_size,
-            # A declared warm-up may be longer than these few steps, and divergence cannot be judged.
-            recipe=dataclasses.replace(job.trial.recipe, warmup_samples=None, diverged_after=None),
-        )
-        place = folder / str(len(list(folder.iterdir())))
-        return run_trial(dataclasses.replace(job, trial=trial, evaluation={}, probes=(), folder=place))
-
-    return run
 
 
 def gpu_name() -> str | None:

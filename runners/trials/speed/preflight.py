@@ -11,28 +11,21 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
-from runners.strategies.row_loss import softmax_row_loss
-from runners.training.ranks import gather, rank, ranks, run_ranks, total
-from runners.trials.speed.measure_speed import measure
-from runners.trials.speed.throughput import Throughput
-from runners.trials.trial_setup import TrialJob
+from runners.models.model import resolve_precision
 
 PACKAGES = ("torch", "open_clip_torch", "timm", "numpy")
 """Packages whose versions decide a trial's result."""
-_PAIRS_EACH, _WIDTH = 16, 32  # of each rank, in the loss that ranks compute together
-_EXACT = 1e-5  # relative difference of that loss and its gradients
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where loader workers hand over batches
 _STORAGE_BYTES = 2**24
-_SLOW_BYTES_PER_S = 2**24
+
+SLOW_BYTES_PER_S = 2**24
+"""Rate of a storage below which checkpoints hold trials up."""
 
 Verdict = Literal["ok", "slow", "failed"]
 
@@ -99,35 +92,6 @@ def check_node(expected: Expected) -> tuple[float, list[Check]]:
     ]
 
 
-def check_ranks(count: int, *, gpus: bool) -> Check:
-    """Check that the ranks of a trial add up numbers, and that their loss is that of one rank.
-
-    Args:
-        count: Ranks of a trial on a node.
-        gpus: True to use a GPU a rank and NCCL, else gloo.
-    """
-    backend = "NCCL" if gpus else "gloo"
-    summed, loss, gradient = run_ranks(partial(_joint_loss, gpus=gpus), count=count, gpus=gpus)
-    expected_loss, expected_gradient = _whole_loss(count * _PAIRS_EACH)
-    error = max(
-        abs(loss - expected_loss) / expected_loss,
-        float((gradient - expected_gradient).norm() / expected_gradient.norm()),
-    )
-    right = summed == count * (count - 1) / 2 and error < _EXACT
-    return Check(
-        node=socket.gethostname(),
-        what="ranks",
-        verdict="ok" if right else "failed",
-        found=f"{count} over {backend}: sum {summed:g}, loss within {error:.0e} of one rank's",
-        advice="" if right else f"{backend} computes wrong sums here: test its drivers and network",
-    )
-
-
-def check_kind(job: TrialJob) -> Throughput:
-    """Train a few steps of a trial at its real batch, and return its speed and memory."""
-    return measure(job, seconds=0.0, warm_steps=2, fewest_steps=2)
-
-
 def _versions(expected: Mapping[str, str]) -> Check:
     here = versions()
     other = {name: has for name, has in here.items() if expected.get(name, has) != has}
@@ -155,13 +119,12 @@ def _gpus(wanted: int) -> Check:
         return Check(node=node, what="GPUs", verdict="ok", found="none needed; trials run on the processor")
     facts = torch.cuda.get_device_properties(0)
     torch.ones(8, 8, device="cuda").sum().item()  # in the forked process, as a trial computes
-    bf16 = torch.cuda.is_bf16_supported()
+    precision = resolve_precision("auto", torch.device("cuda"))
     return Check(
         node=node,
         what="GPUs",
-        verdict="ok" if bf16 else "slow",
-        found=f"{count} x {facts.name}, {facts.total_memory / 2**30:.0f} GiB, bf16 {'yes' if bf16 else 'no'}",
-        advice="" if bf16 else "declare precision: fp16, which this GPU computes natively",
+        verdict="ok",
+        found=f"{count} x {facts.name}, {facts.total_memory / 2**30:.0f} GiB, precision: auto is {precision}",
     )
 
 
@@ -173,7 +136,9 @@ def _shared_memory(needed: int) -> Check:
         what="shared memory",
         verdict="ok" if enough else "failed",
         found=f"{free / 2**20:,.0f} MiB free in {_SHARED_MEMORY}, {needed / 2**20:,.0f} MiB needed",
-        advice="" if enough else f"enlarge {_SHARED_MEMORY} (docker: --shm-size), or declare fewer CPUs",
+        advice=""
+        if enough
+        else f"enlarge {_SHARED_MEMORY} (docker: --shm-size), or lower resources.loader_memory",
     )
 
 
@@ -200,7 +165,7 @@ def _storage(folder: Path) -> Check:
     finally:
         path.unlink(missing_ok=True)
     rates = [_STORAGE_BYTES / max(1e-9, seconds) for seconds in (wrote - began, read - wrote)]
-    verdict: Verdict = "failed" if not same else "slow" if min(rates) < _SLOW_BYTES_PER_S else "ok"
+    verdict: Verdict = "failed" if not same else "slow" if min(rates) < SLOW_BYTES_PER_S else "ok"
     return Check(
         node=node,
         what="storage",
@@ -208,35 +173,7 @@ def _storage(folder: Path) -> Check:
         found=f"{folder}: writes {rates[0] / 1e6:,.0f} MB/s, reads {rates[1] / 1e6:,.0f} MB/s",
         advice={
             "failed": "the folder gives back other bytes than were written",
-            "slow": f"below {_SLOW_BYTES_PER_S / 1e6:.0f} MB/s, checkpoints will hold trials up",
+            "slow": f"below {SLOW_BYTES_PER_S / 1e6:.0f} MB/s, checkpoints will hold trials up",
             "ok": "",
         }[verdict],
     )
-
-
-def _pairs(count: int) -> tuple[Tensor, Tensor]:
-    """Return the same normalised features in every process."""
-    generator = torch.Generator().manual_seed(0)
-    image, text = torch.randn(2, count, _WIDTH, generator=generator)
-    return functional.normalize(image, dim=1), functional.normalize(text, dim=1)
-
-
-def _whole_loss(count: int) -> tuple[float, Tensor]:
-    """Return CLIP's loss of so many pairs and the gradient of their image features, by autograd."""
-    image, text = _pairs(count)
-    image.requires_grad_()
-    logits = 10.0 * image @ text.T
-    target = torch.arange(count)
-    loss = (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
-    (gradient,) = torch.autograd.grad(loss, image)
-    return loss.item(), gradient
-
-
-def _joint_loss(*, gpus: bool) -> tuple[float, float, Tensor]:
-    """Return, in each rank, the sum of all ranks' numbers and the loss that they compute together."""
-    device = torch.device("cuda" if gpus else "cpu")
-    first = rank() * _PAIRS_EACH
-    image, text = (each[first : first + _PAIRS_EACH].to(device) for each in _pairs(ranks() * _PAIRS_EACH))
-    found = softmax_row_loss(image, text, torch.tensor(10.0, device=device), gather, first)
-    summed = total(torch.tensor(float(rank()), device=device))
-    return summed.item(), total(found.share).item(), gather(found.features[0]).cpu()

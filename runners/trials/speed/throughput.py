@@ -31,12 +31,13 @@ class Throughput:
         precision: Precision it computed in.
         steps: Number of timed steps, after a few untimed ones.
         samples_per_s: Samples a second of one trial, with others beside it as in a run.
-        memory_bytes: Peak memory: allocated by torch on the GPU, or the resident set of the process; 0 for
-            several GPUs.
+        memory_bytes: Peak memory of the first rank: allocated by torch on its GPU, or the resident set of its
+            process.
         passes: Time of a step in forward passes, 3 without recomputation (`Recipe.passes`).
         gpus: GPUs that the trial had together, at least one; 1 on the processor.
         worker_samples_per_s: Samples a second that one loader worker reads and decodes; 0 if not measured, as
             on the processor, where training has no loader workers.
+        waited: Share of the time in which training waited for its data.
     """
 
     architecture: str
@@ -49,6 +50,7 @@ class Throughput:
     passes: int = 3
     gpus: int = 1
     worker_samples_per_s: float = 0.0
+    waited: float = 0.0
 
     @property
     def kind(self) -> Kind:

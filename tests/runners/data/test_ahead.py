@@ -29,6 +29,9 @@ def test_fetching_thread_belongs_to_the_ranks_gpu(monkeypatch: pytest.MonkeyPatc
     calls: list[tuple[str, object]] = []
 
     class OnGpu:
+        def is_pinned(self) -> bool:
+            return False
+
         def pin_memory(self) -> "OnGpu":
             calls.append((current_thread().name, "pin"))
             return self

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runners.data.evaluation.evaluation_set import load_evaluation_set
+from tests.runners.data.whole_set import whole_set
 
 builder: Any = pytest.importorskip("clip_benchmark.datasets.builder", reason="a test dependency")
 
@@ -23,7 +23,7 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 
 def test_a_classification_set_is_the_same_to_clip_benchmark(evaluation: Path) -> None:
-    ours = load_evaluation_set(evaluation / "held-out", 32)
+    ours = whole_set(evaluation / "held-out", 32)
     theirs = builder.build_wds_dataset("any", pixels, data_dir=str(evaluation / "held-out"))
     images, labels = zip(*theirs, strict=True)
     assert np.array_equal(np.stack(images), ours.images)
@@ -34,7 +34,7 @@ def test_a_classification_set_is_the_same_to_clip_benchmark(evaluation: Path) ->
 
 
 def test_a_retrieval_set_is_the_same_to_clip_benchmark(evaluation: Path) -> None:
-    ours = load_evaluation_set(evaluation / "retrieval", 32)
+    ours = whole_set(evaluation / "retrieval", 32)
     theirs = builder.build_wds_dataset("any", pixels, data_dir=str(evaluation / "retrieval"))
     images, captions = zip(*theirs, strict=True)
     assert np.array_equal(np.stack(images), ours.images)

@@ -10,7 +10,6 @@ from PIL import Image
 from runners.data.evaluation.evaluation_facts import describe_evaluation_set
 from runners.data.evaluation.evaluation_set import (
     EvaluationSet,
-    load_evaluation_set,
     write_evaluation_set,
 )
 from runners.data.pool.pool import Pool
@@ -23,13 +22,14 @@ from runners.embedded.embedded_pool import (
     evaluation_counts,
     evaluation_set,
 )
+from tests.runners.data.whole_set import whole_set
 
 
 @pytest.mark.parametrize("name", ["held-out", "seen", "style", "validation"])
 def test_zero_shot_sets_are_read_back_balanced_over_100_classes(
     evaluation: Path, evaluation_sizes: dict[str, int], name: str
 ) -> None:
-    data = load_evaluation_set(evaluation / name, 32)
+    data = whole_set(evaluation / name, 32)
     count = evaluation_sizes[name]
     assert data.images.shape == (count, 3, 32, 32)
     assert data.labels is not None
@@ -42,7 +42,7 @@ def test_zero_shot_sets_are_read_back_balanced_over_100_classes(
 def test_a_written_set_is_read_back_to_the_pixel(tmp_path: Path) -> None:
     data = evaluation_set("seen", 120)
     write_evaluation_set(tmp_path / "seen", data)
-    read = load_evaluation_set(tmp_path / "seen", 32)
+    read = whole_set(tmp_path / "seen", 32)
     assert np.array_equal(read.images, data.images)
     assert read.labels is not None
     assert data.labels is not None
@@ -50,7 +50,7 @@ def test_a_written_set_is_read_back_to_the_pixel(tmp_path: Path) -> None:
 
 
 def test_retrieval_has_one_true_caption_an_image_and_none_twice(evaluation: Path) -> None:
-    data = load_evaluation_set(evaluation / "retrieval", 32)
+    data = whole_set(evaluation / "retrieval", 32)
     assert data.labels is None
     assert data.captions is not None
     assert {len(captions) for captions in data.captions} == {1}
@@ -68,14 +68,14 @@ def test_several_captions_per_image_are_stored_one_per_line(tmp_path: Path) -> N
     write_evaluation_set(
         tmp_path / "r", EvaluationSet(images=np.zeros((2, 3, 8, 8), np.uint8), captions=captions)
     )
-    assert load_evaluation_set(tmp_path / "r", 8).captions == captions
+    assert whole_set(tmp_path / "r", 8).captions == captions
     facts = describe_evaluation_set(tmp_path / "r")
     assert (facts.images, facts.texts) == (2, 3)
     assert facts.metrics[::3] == ("image_to_text_r1", "text_to_image_r1")
 
 
 def test_folder_of_captioned_shards_is_a_retrieval_set(pool: Pool) -> None:
-    data = load_evaluation_set(pool.path / "shards", 32)
+    data = whole_set(pool.path / "shards", 32)
 
     assert data.labels is None
     assert data.captions is not None
@@ -116,7 +116,7 @@ def test_counts_are_known_without_making_the_sets(evaluation: Path, evaluation_s
 
 def test_a_pools_words_cover_the_prompts_of_its_evaluation(tmp_path: Path) -> None:
     pool = build_embedded_pool(tmp_path / "p", pairs=2000, seed=0, score=None, evaluation_sizes={"seen": 100})
-    data = load_evaluation_set(pool.path / "evaluation" / "seen", 32)
+    data = whole_set(pool.path / "evaluation" / "seen", 32)
     prompts = [template.format(c=name) for template in data.templates for name in data.classnames]
     tokens = tokenizer(512, 16, pool.vocabulary)(prompts)
     assert (tokens != 510).all()
@@ -139,21 +139,21 @@ def test_missing_set_raises(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"nowhere is not an evaluation set: it has neither .*nshards\.txt nor"
     ):
-        load_evaluation_set(tmp_path / "nowhere", 32)
+        whole_set(tmp_path / "nowhere", 32)
 
 
 def test_set_without_class_names_raises(tmp_path: Path) -> None:
     write_evaluation_set(tmp_path / "s", evaluation_set("seen", 100))
     (tmp_path / "s" / "classnames.txt").unlink()
     with pytest.raises(ValueError, match=r"needs .*classnames\.txt"):
-        load_evaluation_set(tmp_path / "s", 32)
+        whole_set(tmp_path / "s", 32)
 
 
 def test_labels_beyond_the_class_names_raise(tmp_path: Path) -> None:
     write_evaluation_set(tmp_path / "s", evaluation_set("seen", 100))
     (tmp_path / "s" / "classnames.txt").write_text("dog\ncat\n", encoding="utf-8")
     with pytest.raises(ValueError, match="a label is outside the 2 classes"):
-        load_evaluation_set(tmp_path / "s", 32)
+        whole_set(tmp_path / "s", 32)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -116,6 +117,7 @@ def test_order_does_not_depend_on_workers_and_ranks(pool: Pool, kind: str, ranks
 def test_batches_in_small_parts_are_the_same(
     workers: int, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    seven_each = 2 * 7 * 3 * 32**2
     whole = seen(streamed(pool, rank=1, ranks=2), 1, 5)
     handed: list[int] = []
 
@@ -124,9 +126,9 @@ def test_batches_in_small_parts_are_the_same(
         return read_pairs(pool, rows, places, image_size)
 
     monkeypatch.setattr(training_set, "read_pairs", read)
-    monkeypatch.setattr(training_set, "LOADER_BYTES", 2 * 7 * 3 * 32**2)  # seven pairs of two workers
+    small = replace(streamed(pool, rank=1, ranks=2, workers=workers), loader_bytes=seven_each)
 
-    assert seen(streamed(pool, rank=1, ranks=2, workers=workers), 1, 5) == whole
+    assert seen(small, 1, 5) == whole
     assert len(whole) == 4 * BATCH // 2
     if not workers:  # else they are read elsewhere
         assert handed == [14, 14, 4] * 4
@@ -316,3 +318,18 @@ def test_a_pool_of_a_large_index_reads_the_same_rows_by_row_group(
 
 def test_damage_is_plain_data() -> None:
     assert str(Damage(shard="a.tar", key="", reason="shard missing")) == "all of shard a.tar: shard missing"
+
+
+def test_images_are_gathered_once_in_the_memory_that_is_asked_for(pool: Pool, kind: str) -> None:
+    made: list[torch.Tensor] = []
+
+    def empty(*sizes: int, dtype: torch.dtype) -> torch.Tensor:  # pinned memory, for a GPU
+        made.append(torch.zeros(*sizes, dtype=dtype))
+        return made[-1]
+
+    data = open_data(kind, pool)
+    batches = data.batches(seed=5, batch_size=BATCH, first_step=1, steps=4, empty=empty)
+    images = [images for images, _ in batches]
+
+    assert [each.data_ptr() for each in images] == [each.data_ptr() for each in made]
+    assert [image.numpy().tobytes() for each in images for image in each] == seen(data, 1, 4)

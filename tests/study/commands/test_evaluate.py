@@ -183,6 +183,7 @@ def test_a_trials_weights_give_the_trials_metrics(user: Path, pool: Path, run: R
     told = json.loads((user / "own.json").read_text())
     ours = told["metrics"]
     assert told["precision"] == row["precision"]
+    assert told["evaluation_version"] == row["evaluation_version"]
     run(f"evaluate mini-ConvNeXt --sets {pool}/evaluation/held-out --json exported.json")
     again = json.loads((user / "exported.json").read_text())
     assert again["precision"] == row["precision"]

@@ -70,8 +70,8 @@ class MadeUpTraining:
         better = 0.1 * (trial.cell.strategy == "clip") + 0.02 * (trial.cell.architecture == "mini-ConvNeXt")
         error = 0.3 + 0.5 * (trial.train_flops / 1e9) ** -0.4 - better + 0.01 * noise
         row = plan_row(trial) | {
-            "paid_flops": trial.paid_flops, "precision": "fp32", "status": "finished", "reason": "",
-            "train_loss": error,
+            "paid_flops": trial.paid_flops, "precision": "fp32", "evaluation_version": 1,
+            "status": "finished", "reason": "", "train_loss": error,
             "held-out/top1": 1 - error, "held-out/count": 2000.0,
         }  # fmt: skip
         timing = {"wall_s": 0.1, "train_s": 0.1, "samples_per_s": 1000.0, "damaged_pairs": 0}

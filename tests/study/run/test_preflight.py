@@ -1,6 +1,7 @@
 """`study check` tries a cluster before a run spends anything, and names the node that is broken."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,15 @@ from tests.study.conftest import write_declaration
 
 def checks_of(capsys: pytest.CaptureFixture[str]) -> list[dict[str, str]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def over_two_nodes(folder: Path, pool: Path) -> Path:
+    """Declare trials of two ranks, one on each of two nodes."""
+    path = write_declaration(folder, pool)
+    text = path.read_text(encoding="utf-8")
+    text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("resources:"))
+    path.write_text(text + "resources: {cpus: 2, nodes: 2, ranks: 2}\n", encoding="utf-8")
+    return path
 
 
 @pytest.mark.ray
@@ -35,10 +45,54 @@ def test_two_sound_nodes_pass_and_their_speeds_are_kept(
     names = [each["what"] for each in checks]
     assert names.count("versions") == names.count("clock") == names.count("storage") == 2
     assert {"mini-ViT-XXS-8 clip", "mini-ViT-XXS-8 siglip"} <= set(names)
+    (clip,) = [each["found"] for each in checks if each["what"] == "mini-ViT-XXS-8 clip"]
+    assert re.fullmatch(
+        r"batch 16 in \w+: [\d,]+ samples/s, waits \d+% of the time for data, \d+ MiB, \d+ MiB estimated, "
+        r"checkpoint of [1-9]\d* MiB written in [\d.]+ s, read in [\d.]+ s",
+        clip,
+    )
     kept = read_calibration(tmp_path / "tiny" / "throughput.json")
     assert kept is not None
     assert {each.kind for each in kept.kinds} == {("mini-ViT-XXS-8", "clip"), ("mini-ViT-XXS-8", "siglip")}
     assert not (tmp_path / "tiny" / "trials").exists(), "nothing was run"
+    assert not list((tmp_path / "tiny").glob(".preflight*"))
+
+
+@pytest.mark.ray
+def test_kind_that_takes_two_nodes_computes_over_both(
+    pool: Path,
+    tmp_path: Path,
+    cluster: Any,  # noqa: ANN401 - Ray's has no type
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for _ in range(2):
+        cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
+    cluster.wait_for_nodes()
+    declaration = over_two_nodes(tmp_path, pool)
+    words = ["check", str(declaration), "--results", str(tmp_path), "--address", cluster.address, "--json"]
+
+    assert main(words) == 0
+
+    checks = {each["what"]: each for each in checks_of(capsys)}
+    ranks, kind = checks["ranks of mini-ViT-XXS-8 clip"], checks["mini-ViT-XXS-8 clip"]
+    assert ranks["found"].startswith("2 over gloo: sum 1, loss within ")
+    assert "samples/s" in kind["found"]
+    assert not list((tmp_path / "tiny").glob(".preflight*"))
+
+
+def test_kind_that_takes_more_nodes_than_there_are_is_named(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declaration = over_two_nodes(tmp_path, pool)
+    words = ["check", str(declaration), "--results", str(tmp_path), "--backend", "local", "--json"]
+
+    assert main(words) == 1
+
+    (failed,) = [each for each in checks_of(capsys) if each["verdict"] == "failed"]
+    assert (failed["what"], failed["found"]) == (
+        "mini-ViT-XXS-8 clip",
+        "takes 2 nodes, the cluster has 1",
+    )
 
 
 @pytest.mark.ray

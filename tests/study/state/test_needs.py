@@ -15,6 +15,7 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
 limits: {min_steps: 1}
 resources:
   checkpoint: 7 s
+  loader_memory: 500 MB
   custom: {licence: 2}
   rules:
     - {gpus: 1, cpus: 3}
@@ -34,4 +35,5 @@ def test_each_trial_occupies_what_its_rules_say(tmp_path: Path) -> None:
     first, second = trial_job(study, narrow), trial_job(study, wide)
     assert (first.cpus, first.gpus, first.ranks, first.checkpoint_s) == (3, 1, 1, 7)
     assert (second.cpus, second.gpus, second.ranks, second.checkpoint_s) == (4, 2, 2, 7)
+    assert first.loader_bytes == second.loader_bytes == 500 * 10**6
     assert (first.trial.recipe.accumulation, second.trial.recipe.accumulation) == (1, 2)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from runners.trials.speed.preflight import Check, Expected, check_node, check_ranks, versions
+from runners.trials.speed.preflight import Check, Expected, check_node, versions
+from runners.trials.speed.preflight_training import check_ranks
 
 
 def found(tmp_path: Path, **changes: object) -> dict[str, Check]:
