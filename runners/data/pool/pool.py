@@ -281,7 +281,7 @@ def _in_parts(path: Path, facts: Mapping[str, Any]) -> Index:
         path,
         read_manifest(path / facts["manifest"]),
         facts["columns"],
-        added=facts["added"],
+        added=dict(sorted(facts["added"].items(), key=lambda each: (len(each[1]), each[1]))),  # oldest first
         named=facts["named"],
         url=url,
     )
