@@ -11,7 +11,7 @@ import pytest
 from runners.data.build import merge_parts
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.rescore import set_score, set_subset, use_score
-from runners.data.index import parts, writing
+from runners.data.index import opening, parts, writing
 from runners.data.index.subset import BLOCK, Subset, subset_of
 from runners.data.pool import pool as pool_file
 from runners.data.pool.index import vocabulary_of
@@ -67,7 +67,7 @@ def divided(tmp_path: Path, small_parts: None, monkeypatch: pytest.MonkeyPatch) 
     return in_place(tmp_path / "divided")
 
 
-def test_a_pool_in_parts_is_the_pool_in_one(whole: Pool, divided: Pool) -> None:
+def test_a_pool_in_parts_is_the_pool_in_one(whole: Pool, divided: Pool, tmp_path: Path) -> None:
     assert len(whole.table.parts) == 1
     assert [part.rows for part in divided.table.parts] == [100, 100, 100]
     assert divided.fingerprint == whole.fingerprint
@@ -83,6 +83,9 @@ def test_a_pool_in_parts_is_the_pool_in_one(whole: Pool, divided: Pool) -> None:
         assert np.array_equal(subset.rows(), whole.subset(size=size, quality=quality).rows())
         again = Pool.open(divided.path).subset(size=size, quality=quality)  # kept on this machine
         assert np.array_equal(again.rows(), subset.rows())
+    for file in (tmp_path / "cache" / "subsets").iterdir():
+        file.write_bytes(file.read_bytes()[:-10])  # by a power failure
+    assert np.array_equal(divided.subset(size=size, quality=quality).rows(), subset.rows())
 
 
 def test_only_the_parts_that_are_needed_are_read(divided: Pool) -> None:
@@ -206,7 +209,7 @@ def as_format_1(pool: Pool, folder: Path) -> Path:
 def test_a_pool_of_format_1_reads_and_grows_like_any(
     whole: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_file, "GROUPS_PER_PART", 2)
+    monkeypatch.setattr(opening, "GROUPS_PER_PART", 2)
     folder = as_format_1(whole, tmp_path / "old")
     old = Pool.open(folder)
     assert len(old.table.parts) == 3
