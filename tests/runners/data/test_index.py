@@ -165,6 +165,13 @@ def test_later_shards_make_a_new_version_and_the_earlier_one_stays(
     assert np.array_equal(rows, first.subset(size=20, quality="top40").rows())
     assert Pool.open(folder, holding="of no version").count == second.count
 
+    write_shards(folder / "third", range(1), seed=10)
+    third = in_place(folder)
+    for each in (first, second, third):
+        found = Pool.open(folder, holding=each.unranked)
+        assert found.vocabulary == tuple(vocabulary_of(found.index["caption"]))
+        assert len(found.left_out_table()) == sum(found.left_out.values())
+
 
 def test_a_score_of_an_earlier_version_is_missing_for_later_pairs(tmp_path: Path) -> None:
     folder = tmp_path / "scored [a-z]*?"
