@@ -59,7 +59,7 @@ def unreadable_lines(pool: Pool) -> Iterator[str]:
     for shard, key, reason in cut.head(_MOST_SHOWN).itertuples(index=False):
         yield f"{shard}{f', after sample {key}' if key else ''}: {reason}"
     if len(cut) > _MOST_SHOWN:
-        yield f"and {len(cut) - _MOST_SHOWN:,} more; {pool.path / 'left-out.parquet'} lists all"
+        yield f"and {len(cut) - _MOST_SHOWN:,} more; {pool.path / pool.left_out_files[-1]} lists all"
 
 
 def _scores(pool: Pool) -> Iterator[str]:

@@ -84,11 +84,20 @@ class Subset:
 
     @classmethod
     def load(cls, path: Path) -> "Subset":
-        """Open a file of `save`; all processes of a machine share its bits."""
+        """Open a file of `save`; all processes of a machine share its bits.
+
+        Raises:
+            OSError: There is no such file.
+            ValueError: It was cut short.
+        """
         content = np.memmap(path, np.uint8, "r")
         total = int(content[:8].view(np.int64)[0])
         bits = 8 + 4 * -(-total // BLOCK)
-        return cls(np.array(content[8:bits].view(np.uint32)), content[bits:].reshape(-1, BLOCK // 8), total)
+        counts = np.array(content[8:bits].view(np.uint32))
+        found = cls(counts, content[bits:].reshape(-1, BLOCK // 8), total)
+        if len(counts) * 4 + 8 != bits or np.count_nonzero(found._in_part) != len(found._bits):
+            raise ValueError(f"{path} was cut short")
+        return found
 
     def _mask(self, block: int) -> NDArray[np.bool_]:
         size = min(BLOCK, self.total - block * BLOCK)

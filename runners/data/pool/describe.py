@@ -61,7 +61,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
         added=old.added if old else {},
         named=old.named if old else {},
     )
-    number = 1 + len(before.left_out_files) if before else 0
+    number = 2 + len(list((folder / VERSIONS).glob("*.json")))
     vocabulary = f"vocabulary-{number}.txt" if before else "vocabulary.txt"
     words = most_frequent(_words(table), VOCABULARY_LIMIT)
     with new_file(folder / vocabulary) as file:

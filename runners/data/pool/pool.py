@@ -14,7 +14,6 @@ Existing shards are indexed in place, in their own order (`runners.data.build.in
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,30 +23,28 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from budgets.cost.counted import machine_cache
 from budgets.quality import BY, score_of_quality
-from runners.data.index.parts import GROUPS_PER_PART, Index, Part
+from runners.data.index.kept import kept_subset
+from runners.data.index.opening import in_one_file, in_parts
+from runners.data.index.parts import Index
 from runners.data.index.selection import SUBSET_PREFIX, select
 from runners.data.index.subset import Subset
-from runners.data.index.writing import VERSIONS, read_manifest
+from runners.data.index.writing import VERSIONS
 from runners.data.places.copies import SHARDS_AT
 from runners.data.places.piece_cache import piece_cache
 from runners.data.places.place import FolderPlace, Place
 from runners.data.places.url_place import UrlPlace
 from runners.data.pool.damage import DAMAGE_TOLERANCE, damage_table
 from runners.data.pool.index import bins_of
-from runners.host.files import finish_files, locked
+from runners.host.files import finish_files
 
 FORMAT = 2
 FIRST = "first"
 """Name of a score whose scorer is not known, once there are others."""
 
 _ROWS_IN_MEMORY = 2_000_000
-_SUBSETS_KEPT = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,13 +183,7 @@ class Pool:
         told = json.dumps(
             [self.unranked, self.fingerprint, self.table.added, self.table.named, size, quality]
         )
-        file = subsets_folder() / blake2b(told.encode(), digest_size=16).hexdigest()
-        with locked(file.with_name(f"{file.name}.lock")):
-            if not file.exists():
-                select(self.table, size=size, quality=quality).save(file)
-                _drop_unused(file.parent)
-            os.utime(file)
-            return Subset.load(file)
+        return kept_subset(told, lambda: select(self.table, size=size, quality=quality))
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
@@ -241,7 +232,7 @@ def _read(path: Path, file: Path) -> Pool:
         raise ValueError(f"{file} does not describe a pool: {error!r}") from error
     if found not in {1, FORMAT}:
         raise ValueError(f"{path} is a pool of format {found}; this version reads formats 1 and {FORMAT}")
-    table = _one_file(path, facts) if found == 1 else _in_parts(path, facts)
+    table = in_one_file(path, facts) if found == 1 else in_parts(path, facts)
     if table.count != facts["count"]:
         raise ValueError(f"the index of {path} has {table.count} rows, {file.name} says {facts['count']}")
     named = [name for name in table.columns if name.startswith(SUBSET_PREFIX)] if found == 1 else []
@@ -273,52 +264,6 @@ def _read(path: Path, file: Path) -> Pool:
             },
         ),
     )
-
-
-def _in_parts(path: Path, facts: Mapping[str, Any]) -> Index:
-    url = facts["provenance"].get(SHARDS_AT, "")
-    return Index(
-        path,
-        read_manifest(path / facts["manifest"]),
-        facts["columns"],
-        added=facts["added"],
-        named=facts["named"],
-        url=url,
-    )
-
-
-def _one_file(path: Path, facts: Mapping[str, Any]) -> Index:
-    """Return the index of a pool of format 1: its row groups, some at a time, as parts of one file."""
-    try:
-        file = pq.ParquetFile(path / "index.parquet")
-    except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"the index of pool {path} can't be read: {error}") from error
-    rows = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-    columns = [name for name in file.schema_arrow.names if name != "bin"]
-    parts = [
-        Part(
-            file="index",
-            group_rows=tuple(rows[start : start + GROUPS_PER_PART]),
-            first_group=start,
-            shards={} if start else facts["shards"],
-        )
-        for start in range(0, len(rows), GROUPS_PER_PART)
-    ]
-    return Index(path, parts, columns)
-
-
-def subsets_folder() -> Path:
-    """Return this machine's folder with subsets of large pools."""
-    folder = machine_cache() / "subsets"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _drop_unused(folder: Path) -> None:
-    """Remove all but the subsets that were used last."""
-    files = [path for path in folder.iterdir() if path.suffix != ".lock"]
-    for path in sorted(files, key=lambda each: each.stat().st_mtime_ns)[:-_SUBSETS_KEPT]:
-        path.unlink(missing_ok=True)
 
 
 def _check_shards(pool: Pool, tolerance: float) -> None:

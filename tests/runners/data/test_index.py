@@ -11,7 +11,7 @@ import pytest
 from runners.data.build import merge_parts
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.rescore import set_score, set_subset, use_score
-from runners.data.index import parts, writing
+from runners.data.index import opening, parts, writing
 from runners.data.index.subset import BLOCK, Subset, subset_of
 from runners.data.pool import pool as pool_file
 from runners.data.pool.index import vocabulary_of
@@ -67,7 +67,7 @@ def divided(tmp_path: Path, small_parts: None, monkeypatch: pytest.MonkeyPatch) 
     return in_place(tmp_path / "divided")
 
 
-def test_a_pool_in_parts_is_the_pool_in_one(whole: Pool, divided: Pool) -> None:
+def test_a_pool_in_parts_is_the_pool_in_one(whole: Pool, divided: Pool, tmp_path: Path) -> None:
     assert len(whole.table.parts) == 1
     assert [part.rows for part in divided.table.parts] == [100, 100, 100]
     assert divided.fingerprint == whole.fingerprint
@@ -83,6 +83,9 @@ def test_a_pool_in_parts_is_the_pool_in_one(whole: Pool, divided: Pool) -> None:
         assert np.array_equal(subset.rows(), whole.subset(size=size, quality=quality).rows())
         again = Pool.open(divided.path).subset(size=size, quality=quality)  # kept on this machine
         assert np.array_equal(again.rows(), subset.rows())
+    for file in (tmp_path / "cache" / "subsets").iterdir():
+        file.write_bytes(file.read_bytes()[:-10])  # by a power failure
+    assert np.array_equal(divided.subset(size=size, quality=quality).rows(), subset.rows())
 
 
 def test_only_the_parts_that_are_needed_are_read(divided: Pool) -> None:
@@ -162,6 +165,13 @@ def test_later_shards_make_a_new_version_and_the_earlier_one_stays(
     assert np.array_equal(rows, first.subset(size=20, quality="top40").rows())
     assert Pool.open(folder, holding="of no version").count == second.count
 
+    write_shards(folder / "third", range(1), seed=10)
+    third = in_place(folder)
+    for each in (first, second, third):
+        found = Pool.open(folder, holding=each.unranked)
+        assert found.vocabulary == tuple(vocabulary_of(found.index["caption"]))
+        assert len(found.left_out_table()) == sum(found.left_out.values())
+
 
 def test_a_score_of_an_earlier_version_is_missing_for_later_pairs(tmp_path: Path) -> None:
     folder = tmp_path / "scored [a-z]*?"
@@ -206,7 +216,7 @@ def as_format_1(pool: Pool, folder: Path) -> Path:
 def test_a_pool_of_format_1_reads_and_grows_like_any(
     whole: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_file, "GROUPS_PER_PART", 2)
+    monkeypatch.setattr(opening, "GROUPS_PER_PART", 2)
     folder = as_format_1(whole, tmp_path / "old")
     old = Pool.open(folder)
     assert len(old.table.parts) == 3

@@ -9,6 +9,7 @@ import pytest
 
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.pool.pool import Pool
+from runners.data.reading.training_set import TrainingSet
 from runners.trials.trial_setup import TrialJob, load_subset
 from study.declare.load import load_declaration
 from study.state.study import POOL_VERSION, Study, find_study, keep_pool_version, plan_study, pool_version
@@ -61,6 +62,7 @@ def test_a_study_that_has_begun_goes_on_and_a_new_one_takes_all_pairs(growing: P
         checkpoint_s=60,
     )
     data, _ = load_subset(job)
+    assert isinstance(data, TrainingSet)
     assert len(data.tokens) == trial.cell.subset_size
 
     other = replace(study, folder=tmp_path / "results" / "other")
