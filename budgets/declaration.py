@@ -588,9 +588,6 @@ class Declaration:
         if "://" in (self.storage or "") and self.training.recipe.schedule == "trunk":
             needs = "needs a folder that all nodes share: trials continue from each other's files"
             yield "storage", f"storage: schedule: trunk {needs}; found {self.storage}"
-        if "://" in (self.storage or "") and trial.nodes > 1:
-            why = f"needs a folder that they share; {self.storage} is copied to each node by itself"
-            yield "storage", f"storage: a trial{where} over resources.nodes = {trial.nodes} {why}"
         # A batch, of those that are tuned, too, must be shared evenly by its ranks and parts.
         parts = ruled.get("accumulation", self.training.recipe.accumulation)
         shares = max(trial.gpus, trial.ranks) * parts

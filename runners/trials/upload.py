@@ -5,6 +5,7 @@ folder is downloaded, and the trial runs on it in a process of its own. This pro
 count, progress, checkpoints and result, so a killed trial loses no more than with a shared folder.
 """
 
+import os
 import pickle
 import secrets
 import shutil
@@ -22,6 +23,7 @@ from runners.host.files import locked
 from runners.host.process import FreshProcess
 from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree
+from runners.training.ranks import decided_by_first, rank, ranks
 from runners.trials.meter import METER, FlopCount, count_text, read_count
 from runners.trials.trial_files import MIDWAY, SMALL, checkpoints, drop_damaged, is_checkpoint
 from runners.trials.trial_setup import TrialJob
@@ -50,18 +52,9 @@ def run_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
         OSError: The storage is unreachable, or another process has taken the trial over.
     """
     notice = Notice()
-    storage, here = Storage(url), cache_folder(url)
+    storage = Storage(url)
     with notice.listening():
-        for tree in {job.pool, *(path for path in job.evaluation.values() if job.pool not in path.parents)}:
-            if not fetch_tree(storage, tree.as_posix(), here):
-                raise OSError(f"{url} has no {tree}")
-        local = replace(
-            job,
-            pool=here / job.pool,
-            evaluation={name: here / path for name, path in job.evaluation.items()},
-            folder=here / job.folder,
-        )
-        local.folder.mkdir(parents=True, exist_ok=True)
+        local = _on_this_node(url, job)
         with locked(local.folder.with_name(f".{local.folder.name}.lock")):
             copy = _Copy(storage, job.folder.as_posix(), local.folder)
             copy.take_over()
@@ -82,6 +75,72 @@ def run_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
     return result
 
 
+def take_part_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
+    """Run a trial over several nodes on their copies, as one of its ranks; rank 0 uploads.
+
+    Its process is that of the training: if it is killed, the storage lacks the last seconds, as after the
+    end of a node.
+
+    Args:
+        url: URL of the storage.
+        job: The trial, with paths relative to the URL.
+        run: Runs a trial whose paths are this node's own, as one of several ranks. Called after the ranks and
+            without them, it returns the result that they left.
+
+    Raises:
+        OSError: The storage is unreachable, or has no result after the ranks.
+        ProcessEnded: Another process has taken the trial over.
+    """
+    storage, name = Storage(url), job.folder.as_posix()
+    if ranks() == 1:
+        local = replace(job, folder=cache_folder(url) / job.folder)
+        local.folder.mkdir(parents=True, exist_ok=True)
+        found = storage.list(name)
+        if "result.json" not in found:
+            raise OSError(f"{url} has no result of {name}")
+        storage.get({each: found[each] for each in SMALL if each in found}, name, local.folder)
+        return run(local)
+    local = _on_this_node(url, job)
+    copy = _Copy(storage, name, local.folder)
+    if rank() == 0:
+        with locked(local.folder.with_name(f".{local.folder.name}.lock")):
+            decided_by_first(copy.take_over_for_all)
+            try:
+                with copy.following(taken=partial(os._exit, 1)):
+                    result = run(local)
+            finally:
+                patiently(copy.push_last, patience_s=_PATIENCE_S)
+            shutil.rmtree(local.folder, ignore_errors=True)
+        return result
+    owner, checkpoint = decided_by_first(copy.take_over_for_all)
+    with locked(local.folder.with_name(f".{local.folder.name}.fetch")):
+        alone = not copy.is_at(owner)
+        if alone and not all((local.folder / each).exists() for each in checkpoint):
+            shutil.rmtree(local.folder)  # of an earlier attempt
+            local.folder.mkdir()
+            storage.get(checkpoint, name, local.folder)
+    result = run(local)
+    if alone:
+        shutil.rmtree(local.folder, ignore_errors=True)
+    return result
+
+
+def _on_this_node(url: str, job: TrialJob) -> TrialJob:
+    """Return a job with this node's paths, after the data was downloaded once for all trials of the node."""
+    storage, here = Storage(url), cache_folder(url)
+    for tree in {job.pool, *(path for path in job.evaluation.values() if job.pool not in path.parents)}:
+        if not fetch_tree(storage, tree.as_posix(), here):
+            raise OSError(f"{url} has no {tree}")
+    local = replace(
+        job,
+        pool=here / job.pool,
+        evaluation={name: here / path for name, path in job.evaluation.items()},
+        folder=here / job.folder,
+    )
+    local.folder.mkdir(parents=True, exist_ok=True)
+    return local
+
+
 class _Copy:
     """This node's copy of a trial's folder; only the last process that took the trial over may upload."""
 
@@ -92,10 +151,14 @@ class _Copy:
         self._there: list[str] = []  # checkpoints in the storage, the newest first
         self.taken = False
 
-    def take_over(self) -> None:
-        """Take the trial over from the process before, at the state of its last upload."""
+    def take_over(self, *, alone: bool = True) -> None:
+        """Take the trial over from the process before, at the state of its last upload.
+
+        Args:
+            alone: False if other nodes take part, which have only what was uploaded.
+        """
         owner, mark = self._storage.read(self._object(_OWNER)), self._folder / f".{_OWNER}"
-        ours = owner is not None and mark.exists() and mark.read_bytes() == owner
+        ours = alone and owner is not None and self.is_at(owner)
         self._storage.write(self._object(_OWNER), self._token)
         found = self._storage.list(self._name)
         self._there = sorted(filter(is_checkpoint, found), reverse=True)
@@ -105,6 +168,16 @@ class _Copy:
             self._fetch(found)
         mark.write_bytes(self._token)
         self._begun = read_count(self._folder) or FlopCount()
+
+    def take_over_for_all(self) -> tuple[bytes, dict[str, int]]:
+        """Take the trial over; return the mark of this node's copy, and name and bytes of its checkpoint."""
+        self.take_over(alone=False)
+        return self._token, {path.name: path.stat().st_size for path in checkpoints(self._folder)[:1]}
+
+    def is_at(self, owner: bytes) -> bool:
+        """Return whether the copy is on the node of the process that has this mark."""
+        mark = self._folder / f".{_OWNER}"
+        return mark.exists() and mark.read_bytes() == owner
 
     def _fetch(self, found: Mapping[str, int]) -> None:
         self._storage.get({name: found[name] for name in SMALL if name in found}, self._name, self._folder)
@@ -117,14 +190,20 @@ class _Copy:
             del self._there[0]
 
     @contextmanager
-    def following(self) -> Iterator[None]:
-        """Context manager that uploads changes in threads; a large checkpoint does not delay the count."""
+    def following(self, taken: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Context manager that uploads changes in threads; a large checkpoint does not delay the count.
+
+        Args:
+            taken: Called when another process has taken the trial over.
+        """
         over = threading.Event()
 
         def again(push: Callable[[], None]) -> None:
             while not over.wait(_PUSH_S):
                 with suppress(OSError, ProcessEnded):  # tried again; `taken` shows a takeover
                     push()
+                if self.taken:
+                    taken()
 
         pushes = self._push_count, self._push_checkpoint
         threads = [threading.Thread(target=again, args=(push,)) for push in pushes]

@@ -307,7 +307,9 @@ class Execution(ABC):
             Job(
                 trial=trial_id,
                 run=self.study.storage.call(
-                    run_trial if len(nodes) == 1 else take_part, trial_job(self.study, trial, self.trials)
+                    run_trial if len(nodes) == 1 else take_part,
+                    trial_job(self.study, trial, self.trials),
+                    nodes=len(nodes),
                 ),
                 nodes=nodes,
                 resources=self._schedule.task(trial_id).resources,

@@ -101,11 +101,13 @@ class BucketStorage(FolderStorage):
         """Return the bucket, which every node must reach."""
         return Objects(url=self._url)
 
-    def call(self, run: "Callable[[TrialJob], object]", job: "TrialJob") -> Callable[[], object]:
-        """Return the call with which a node runs a trial on its own copies of the data."""
-        from runners.trials.upload import run_on_copies  # noqa: PLC0415 - torch takes seconds
+    def call(
+        self, run: "Callable[[TrialJob], object]", job: "TrialJob", *, nodes: int = 1
+    ) -> Callable[[], object]:
+        """Return the call with which a node, or each rank on several, runs a trial on copies of the data."""
+        from runners.trials.upload import run_on_copies, take_part_on_copies  # noqa: PLC0415 - torch takes seconds
 
-        return partial(run_on_copies, self._url, self._there(job), run)
+        return partial(run_on_copies if nodes == 1 else take_part_on_copies, self._url, self._there(job), run)
 
     def share(self, job: "TrialJob", say: Callable[[str], None]) -> None:
         """Upload the pool, and evaluation sets outside of it, unless the bucket already has them."""

@@ -62,7 +62,13 @@ class FolderStorage:
         """Return the folders or objects that every node must see, given the folders that trials read."""
         return Folders(written=self._folder.resolve(), read=read)
 
-    def call(self, run: "Callable[[TrialJob], object]", job: "TrialJob") -> Callable[[], object]:
+    def call(
+        self,
+        run: "Callable[[TrialJob], object]",
+        job: "TrialJob",
+        *,
+        nodes: int = 1,  # noqa: ARG002 - they share the folder
+    ) -> Callable[[], object]:
         """Return the call with which a node runs a trial, given the function that runs it on local paths."""
         return partial(run, job)
 

@@ -244,7 +244,7 @@ def _see_through(start: "Callable[[], FreshProcess | OverNodes]") -> Exit:
         while not process.ended(_CANCEL_S):
             if notice.by:
                 process.ask_to_leave()
-                break
+                notice.by = ""  # the request is repeated while the process still writes and uploads its state
         return process.wait()
 
 

@@ -46,6 +46,7 @@ class RayWorkers:
         limit: int | None = None,
     ) -> None:
         self._backend, self._storage, self._parts, self._limit = backend, storage, parts, limit
+        self._seen_by: set[str] = set()
 
     def map(
         self, task: Callable[[int], T], items: Sequence[int], name: Name = part_name
@@ -85,8 +86,9 @@ class RayWorkers:
         nodes = self._backend.nodes()
         for ended in self._backend.wait(0):
             self._storage.take(ended)
-        seen_by = self._storage.seen_by(nodes)
-        return {node: has for node, has in nodes.items() if node in seen_by}
+        with suppress(OSError):  # the folders are away for now: new nodes are asked at the next look
+            self._seen_by = self._storage.seen_by(nodes)
+        return {node: has for node, has in nodes.items() if node in self._seen_by}
 
     def _hire(self, crew: "_Crew", nodes: dict[str, Amounts], wanted: int) -> None:
         here = crew.by_node()
@@ -121,6 +123,7 @@ class _Crew:
         self._node: dict[Any, str] = {}
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}
+        self._asked: dict[Any, Any] = {}
         self._working: dict[Any, tuple[Any, int]] = {}
         self._failed_starts = Counter[str]()
         self.why = ""  # none starts
@@ -160,26 +163,40 @@ class _Crew:
 
     def wait(self, timeout_s: float) -> list[tuple[int, str, Any]]:
         """Wait for the end of an item; returns items with their nodes and results or deaths."""
-        waiting = [*self._starting, *self._working]
+        waiting = [*self._starting, *self._asked, *self._working]
         if not waiting:
             time.sleep(timeout_s)
             return []
         ready, _ = ray.wait(waiting, num_returns=1, timeout=timeout_s)
         ended = []
         for reference in ready:
-            actor, item = self._working.pop(reference, None) or (self._starting.pop(reference), None)
-            node, outcome = self._node[actor], _outcome(reference)
-            if isinstance(outcome, _Died):  # the next look replaces the actor, if its node lives
-                del self._node[actor]
-                ray.kill(actor)
+            outcome = _outcome(reference)
+            if reference in self._working:
+                actor, item = self._working.pop(reference)
+                ended.append((item, self._node[actor], outcome))
+            elif reference in self._starting:
+                actor = self._starting.pop(reference)
+                if isinstance(outcome, _Died):
+                    self._failed_starts[self._node[actor]] += 1
+                    self.why = f" ({outcome.reason})"
+            else:
+                actor = self._asked.pop(reference)
+            if isinstance(outcome, _Died):
+                self._drop(actor)
             else:
                 self._idle.append(actor)
-            if item is not None:
-                ended.append((item, node, outcome))
-            elif isinstance(outcome, _Died):
-                self._failed_starts[node] += 1
-                self.why = f" ({outcome.reason})"
         return ended
+
+    def _drop(self, actor: Any) -> None:  # noqa: ANN401 - Ray's handles have no public type
+        """Forget a dead actor, which the next look replaces, and ask the idle ones of its node, if they live.
+
+        An item would otherwise die with one after the other.
+        """
+        node = self._node.pop(actor)
+        ray.kill(actor)
+        for other in [each for each in self._idle if self._node[each] == node]:
+            self._idle.remove(other)
+            self._asked[other.ready.remote()] = other
 
     def dismiss(self) -> None:
         for actor in self._node:

@@ -109,7 +109,8 @@ def load_checkpoint(folder: Path, learner: Learner, trunk: Sequence[Path] = ()) 
     chosen = decided_by_first(lambda: _start_of(folder, trunk))
     if chosen is None:
         return 0
-    path, step = chosen
+    elsewhere, name, step = chosen
+    path = (elsewhere or folder) / name  # each node may have a copy of its own
     state: dict[str, Any] = torch.load(path, map_location=learner.losses.device, weights_only=True)
     if state["step"] != step:
         raise OSError(f"{path} is of step {state['step']}, rank 0 resumes at step {step}")
@@ -118,17 +119,18 @@ def load_checkpoint(folder: Path, learner: Learner, trunk: Sequence[Path] = ()) 
     return step
 
 
-def _start_of(folder: Path, trunk: Sequence[Path]) -> tuple[Path, int] | None:
+def _start_of(folder: Path, trunk: Sequence[Path]) -> tuple[Path | None, str, int] | None:
+    """Return the folder of a file, if it is another one, its name and its step."""
     found = newest(folder)
     if found is not None:
-        return folder / found[0], found[1]
+        return None, *found
     for each in trunk:
         path = milestone(each)
         if path is None:
             continue
         _, step, named = path.stem.split("-")
         if digest(path) == named:
-            return path, int(step)
+            return path.parent, path.name, int(step)
         drop_milestone(each)
     return None
 

@@ -43,13 +43,14 @@ def sleep(folder: Path, seconds: float = 60) -> None:
     time.sleep(seconds)
 
 
-def leave_politely(folder: Path) -> str:
-    """Answer SIGTERM by returning."""
+def leave_politely(folder: Path, writes_s: float = 0) -> str:
+    """Answer SIGTERM by returning, after some seconds as for writing a checkpoint."""
     left: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: left.append(number))
     (folder / f"began-{os.getpid()}").touch()
     while not left:
         time.sleep(0.01)
+    time.sleep(writes_s)
     return "left"
 
 

@@ -1,55 +1,85 @@
 """Runs a pickled trial on a simulated cluster of two nodes, and resumes it after a request to leave.
 
+The nodes share the trial's folder first, then only a URL, each with a cache of its own.
+
 Ray reads its token when it is imported, so this is a process of its own.
 """
 
 import os
 import pickle
+import shutil
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # all on loopback
 
 from ray.cluster_utils import Cluster
 
+from budgets.cost.counted import CACHE
+from runners.host.storage import Storage
 from runners.scheduling.backend import Ended, Job
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.trials.meter import read_count
 from runners.trials.trial import take_part
 from runners.trials.trial_files import kept_steps
 from runners.trials.trial_setup import TrialJob
+from study.storage.bucket_storage import BucketStorage
 
 
 def main(file: Path) -> None:
     job: TrialJob = pickle.loads(file.read_bytes())  # noqa: S301 - the test's own
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "object_store_memory": 80_000_000, "include_dashboard": False},
-    )
-    for _ in range(2):
-        cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
+    memory: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
+    for number in range(2):
+        cache = {CACHE: str(job.folder.with_name(f"cache{number}"))}
+        cluster.add_node(num_cpus=1, env_vars=cache, **memory)
     cluster.wait_for_nodes()
     with RayBackend(cluster.address) as backend:
-        left = _run(backend, job, leave=True)
+        left = _run(backend, partial(take_part, job), job, job.folder.name, leave=True)
         assert left.how == "left", left
-        steps, count = kept_steps(job.folder), read_count(job.folder)
-        assert 0 < steps < job.trial.steps, steps
-        assert count is not None
-        assert count.train_flops == job.trial.train_flops_after(steps * job.trial.batch_size), "it lost work"
-
-        finished = _run(backend, job, leave=False)
+        _check_count(job, job.folder)
+        finished = _run(backend, partial(take_part, job), job, job.folder.name, leave=False)
         assert finished.how == "finished", finished
         assert finished.value is not None
 
+        storage = Storage(f"file://{job.folder.with_name('bucket')}")
+        study = BucketStorage(storage.url, "study", job.folder.with_name("driver"))
+        study.share(job, lambda _line: None)
+        uploaded = job.folder.with_name("bucket") / "study" / "trials" / job.folder.name
+        copies = f"cache*/*/study/trials/{job.folder.name}"
+        call = study.call(take_part, job, nodes=2)
+        left = _run(backend, call, job, copies, leave=True)
+        assert left.how == "left", left
+        _check_count(job, uploaded)
+        finished = _run(backend, call, job, copies, leave=False)
+        assert finished.how == "finished", finished
+        assert not [path for path in uploaded.iterdir() if path.name.startswith("checkpoint-")]
+        shutil.copytree(uploaded, job.folder.with_name("by-url"))
 
-def _run(backend: RayBackend, job: TrialJob, *, leave: bool) -> Ended:
+
+def _check_count(job: TrialJob, folder: Path) -> None:
+    steps, count = kept_steps(folder), read_count(folder)
+    assert 0 < steps < job.trial.steps, steps
+    assert count is not None
+    assert count.train_flops == job.trial.train_flops_after(steps * job.trial.batch_size), "it lost work"
+
+
+def _has_begun(folder: Path) -> bool:
+    count = read_count(folder)
+    return count is not None and count.train_flops > 0
+
+
+def _run(backend: RayBackend, run: Callable[[], object], job: TrialJob, writes: str, *, leave: bool) -> Ended:
+    """Run a job that writes to a folder beside the test's own, possibly until it has begun."""
     nodes = tuple(node for node, has in backend.nodes().items() if has.get("cpus"))
     assert len(nodes) == 2
-    backend.start(Job(trial="wide", run=partial(take_part, job), nodes=nodes, resources={"cpus": 1}))
+    backend.start(Job(trial="wide", run=run, nodes=nodes, resources={"cpus": 1}))
     if leave:
-        while (count := read_count(job.folder)) is None or not count.train_flops:  # until its first step
+        while not any(map(_has_begun, job.folder.parent.glob(writes))):  # until its first step
             time.sleep(0.05)
         backend.ask_to_leave("wide")
     while not (ended := backend.wait(1)):

@@ -145,7 +145,7 @@ def test_wait_returns_at_its_timeout(backend: Backend, tmp_path: Path) -> None:
 
 
 def test_job_asked_to_leave_ends_with_its_own_result(backend: Backend, tmp_path: Path) -> None:
-    start(backend, partial(jobs.leave_politely, tmp_path))
+    start(backend, partial(jobs.leave_politely, tmp_path, 4.5))  # while the request is repeated
     began(tmp_path)
     backend.ask_to_leave("trial")
     (ended,) = wait(backend)

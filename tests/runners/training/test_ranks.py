@@ -217,9 +217,9 @@ def test_trial_over_two_nodes_equals_one_process_after_leaving(jobs: Jobs) -> No
     )
 
     assert ended.returncode == 0, ended.stderr
-    losses = [pd.read_parquet(job.folder / "curve.parquet")["loss"].to_numpy() for job in (one, wide)]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert (
-        json.loads((wide.folder / "result.json").read_text())["row"]["held-out/count"]
-        == alone.row["held-out/count"]
-    )
+    losses = pd.read_parquet(one.folder / "curve.parquet")["loss"].to_numpy()
+    for folder in (wide.folder, wide.folder.with_name("by-url")):  # shared, and with copies on each node
+        found = pd.read_parquet(folder / "curve.parquet")["loss"].to_numpy()
+        assert found == pytest.approx(losses, rel=1e-4)
+        row = json.loads((folder / "result.json").read_text())["row"]
+        assert row["held-out/count"] == alone.row["held-out/count"]

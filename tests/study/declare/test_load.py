@@ -193,17 +193,17 @@ def test_a_wrong_rule_is_told_with_its_line(tmp_path: Path, resources: str, told
     [
         ("storage: s4://bucket/x", "storage: unknown protocol 's4'; did you mean 's3'"),
         ("storage: s3://", "storage: 's3://' names no place"),
-        (
-            "storage: s3://bucket/x",
-            "storage: a trial over resources.nodes = 2 needs a folder that they share",
-        ),
         ("storage: results", "storage: 'results' must be an absolute path, the same on every node"),
     ],
 )
 def test_storage_is_an_absolute_folder_or_a_url(tmp_path: Path, key: str, told: str) -> None:
-    text = changed("gpus: 1, retries", "gpus: 2, nodes: 2, retries")
     with pytest.raises(DeclarationError, match=told):
-        load_declaration(write(tmp_path, f"{text}{key}\n"))
+        load_declaration(write(tmp_path, f"{FULL}{key}\n"))
+
+
+def test_trials_over_several_nodes_may_share_a_url_alone(tmp_path: Path) -> None:
+    text = changed("gpus: 1, retries", "gpus: 2, nodes: 2, retries")
+    assert load_declaration(write(tmp_path, f"{text}storage: s3://bucket/x\n")).storage == "s3://bucket/x"
 
 
 def test_declared_values_override_the_papers_preset(tmp_path: Path) -> None:
