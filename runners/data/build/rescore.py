@@ -34,6 +34,7 @@ from runners.host.workers import Report, Workers
 
 _ADDED = "added-"
 _UID_DIGITS = 32
+_OF_PAIR = ("width", "height", "tokens", "caption")
 
 
 def set_score(pool: Pool, scores: NDArray[np.float32], scorer: Scorer) -> Pool:
@@ -106,14 +107,16 @@ def _with_column(table: Index, name: str, values: NDArray[np.generic]) -> Index:
 
 
 def expression_scores(pool: Pool, text: str) -> NDArray[np.float32]:
-    """Compute a score from the scores that a pool has.
+    """Compute a score from what the index has of each pair.
 
     Args:
         pool: The pool.
-        text: An expression over the names of its scores in pandas' syntax, such as ``0.5*clip + 0.5*mine``.
+        text: ``VALUE`` or ``VALUE if CONDITION``, expressions in pandas' syntax over the names of the pool's
+            scores and the columns ``width``, ``height``, ``tokens`` and ``caption``, such as
+            ``0.5*clip + 0.5*mine if width > 200 and caption.str.len() > 5``.
 
     Returns:
-        float32 (pairs,), NaN where one of the scores is missing.
+        float32 (pairs,), NaN where one of the scores is missing or the condition is not met.
 
     Raises:
         ValueError: The expression is not valid, names a score that the pool lacks, or is not a number a pair.
@@ -121,16 +124,33 @@ def expression_scores(pool: Pool, text: str) -> NDArray[np.float32]:
     names = {name.removeprefix(SCORE_PREFIX): name for name in pool.columns if name.startswith(SCORE_PREFIX)}
     if not names and pool.scored:
         names = {pool.origin.scorer.name if pool.origin.scorer else FIRST: "score"}
-    frame = pd.DataFrame({name: pool.column(column).astype(np.float64) for name, column in names.items()})
+    value, _, condition = text.partition(" if ")
+    scores, start = np.full(pool.count, np.nan, np.float32), 0
+    for part in pool.parts([*names.values(), *_OF_PAIR]):
+        frame = pd.DataFrame({name: part[column].astype(np.float64) for name, column in names.items()})
+        frame[list(_OF_PAIR)] = part[list(_OF_PAIR)]
+        found = _evaluated(frame, value, text, names)
+        if not pd.api.types.is_float_dtype(found):
+            raise ValueError(f"score '{text}' is not a number for each pair")
+        if condition:
+            kept = _evaluated(frame, condition, text, names)
+            if not pd.api.types.is_bool_dtype(kept):
+                raise ValueError(f"score '{text}': '{condition}' is not true or false for each pair")
+            found = found.where(kept)
+        scores[start : start + len(part)] = found
+        start += len(part)
+    return scores
+
+
+def _evaluated(frame: pd.DataFrame, text: str, whole: str, names: Mapping[str, str]) -> pd.Series:
     try:
         found = frame.eval(text, engine="python")
     except Exception as error:  # pandas' parser raises many types of errors
         known = ", ".join(names) or "none"
-        raise ValueError(f"score '{text}': {error}; scores of the pool: {known}") from error
-    if not isinstance(found, pd.Series) or not pd.api.types.is_float_dtype(found):
-        raise ValueError(f"score '{text}' is not a number for each pair")
-    scores: NDArray[np.float32] = found.to_numpy(np.float32)
-    return scores
+        raise ValueError(
+            f"score '{whole}': {error}; scores of the pool: {known}; also {', '.join(_OF_PAIR)}"
+        ) from error
+    return found if isinstance(found, pd.Series) else pd.Series([found] * len(frame), dtype=object)
 
 
 def set_subset(pool: Pool, name: str, uids: Path) -> Pool:

@@ -109,8 +109,16 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
         "top50 by both",
         "top50 by other",
     }
+    cut = "other > 0 and caption.str.len() > 5 and width < 3 * height"
+    run(f"data score {scored.path} --with '=first if {cut}' --name some --workers 1")
+    pool = Pool.open(scored.path)
+    pairs = next(pool.parts(["width", "height", "caption"]))
+    kept = (other > 0) & (pairs["caption"].str.len() > 5) & (pairs["width"] < 3 * pairs["height"])
+    assert 0 < kept.sum() < pool.count
+    np.testing.assert_array_equal(pool.column("score:some"), np.where(kept, first, np.nan).astype(np.float32))
     for words, told in {
-        "=frst --name x": "name 'frst' is not defined; scores of the pool: first, other, both",
+        "=first if other --name x": "score 'first if other': 'other' is not true or false for each pair",
+        "=frst --name x": "name 'frst' is not defined; scores of the pool: first, other, both, some; ",
         "=first > 1 --name x": "score 'first > 1' is not a number for each pair",
         "=first": "a computed score needs --name",
     }.items():
