@@ -66,7 +66,7 @@ def batch_job(tmp_path: Path, code: int) -> list[str]:
     }  # fmt: skip
     ended = subprocess.run(
         ["/bin/bash", "-c", f"{script}\n", "slurm.sh", "my.yaml"],
-        env=environment, capture_output=True, text=True, timeout=60, check=False, start_new_session=True,
+        env=environment, capture_output=True, text=True, timeout=240, check=False, start_new_session=True,
     )  # fmt: skip
     assert ended.returncode == code, ended.stderr
     return called.read_text().splitlines()
