@@ -16,7 +16,7 @@ from budgets.hardware.devices import device
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.plan import Cell, Trial
 from budgets.planning.resources import Option, options
-from budgets.recipe import LR_EXPONENTS, Recipe
+from budgets.recipe import FIRST_DEFAULTS, LR_EXPONENTS, Recipe
 from budgets.rules import TrialResources
 
 _ORIGINAL_VIEWS_FROM = 64  # pixels; SLIP's blur and its crops of 8 % would leave little of smaller images
@@ -244,7 +244,7 @@ class Grid:
         tail = how.unmasked_tail if own else recipe.unmasked_tail
         recipe = replace(recipe, unmasked_tail=tail if how.masks else 0.0)
         if not how.randaugment:
-            recipe = replace(recipe, randaugment=Recipe().randaugment)
+            recipe = replace(recipe, randaugment=FIRST_DEFAULTS["randaugment"])
         if not how.self_supervised_head or architecture.image_size < _ORIGINAL_VIEWS_FROM:
             recipe = replace(recipe, slip_views=Recipe().slip_views)
         evaluation_macs = self.evaluation.images * image_forward_macs(

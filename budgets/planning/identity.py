@@ -1,7 +1,8 @@
 """A trial's id: a hash of everything that decides its result, and of nothing else.
 
 The id of a trial that was already run must never change. So the fields of the first version always enter the
-hash, and a field that was added later enters it only where it differs from its default.
+hash, and a field that was added later enters it only where it differs from the default
+that it had then.
 
 Devices, accumulation, gradient checkpointing and compilation change a result by rounding alone and are no
 part of the id: a trial may go on with others. Batch norm is the exception, because its statistics are those
@@ -17,7 +18,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from budgets.quality import BY
-from budgets.recipe import Recipe
+from budgets.recipe import FIRST_DEFAULTS, Recipe
 
 if TYPE_CHECKING:
     from budgets.planning.plan import Cell, Trial
@@ -91,7 +92,7 @@ def _recipe(recipe: Recipe, batch_norm: bool) -> str:  # noqa: FBT001 - cached b
         {
             name: value
             for name, value in values.items()
-            if name in _RECIPE_FIELDS or value != getattr(default, name)
+            if name in _RECIPE_FIELDS or value != FIRST_DEFAULTS.get(name, getattr(default, name))
         }
     )
 

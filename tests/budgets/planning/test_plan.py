@@ -401,7 +401,7 @@ def test_evaluations_on_the_way_are_costed_beside_the_budget_and_keep_the_ids() 
 def test_paper_preset_scales_flips_rate_and_unmasks_its_end_and_defaults_keep_the_ids() -> None:
     block = GridBlock(architectures=LADDER[:1], strategies=("clip", "flip-25", "clipa"))
     rates = {LADDER[0]: 1e-3}
-    recipe = Recipe(unmasked_tail=None, embedding_decay=False, randaugment=1.0)
+    recipe = Recipe(unmasked_tail=None, embedding_decay=False)
     preset = plan_of(declare(block, training=Training(lr_peak=rates, lr_rule="linear", recipe=recipe)))
     root = plan_of(declare(block, training=Training(lr_peak=rates, lr_rule="sqrt")))
     plain = plan_of(declare(block, training=Training(lr_peak=rates)))
@@ -419,5 +419,16 @@ def test_paper_preset_scales_flips_rate_and_unmasks_its_end_and_defaults_keep_th
     masked = of["flip-25"], of["clipa"]
     assert all(each.tail_flops_per_sample > each.train_flops_per_sample for each in masked)
     assert {trial.recipe.randaugment for trial in preset.trials} == {0.5}  # no strategy here has it
-    declared = plan_of(declare(block, training=Training(lr_peak=rates, recipe=Recipe(randaugment=1.0))))
-    assert [t.trial_id for t in declared.trials] == [t.trial_id for t in plain.trials]
+    timms = plan_of(declare(block, training=Training(lr_peak=rates, recipe=Recipe(randaugment=0.5))))
+    assert [t.trial_id for t in timms.trials] == [t.trial_id for t in plain.trials]
+
+
+def test_randaugment_applies_both_operations_and_trials_from_when_it_did_not_keep_their_ids() -> None:
+    block = GridBlock(architectures=LADDER[:1], strategies=("clip-randaugment",))
+    now, timms = (
+        plan_of(declare(block, training=Training(lr_peak={LADDER[0]: 1e-3}, recipe=recipe))).trials[0]
+        for recipe in (Recipe(), Recipe(randaugment=0.5))
+    )
+    assert now.recipe.randaugment == 1
+    assert timms.trial_id == "11c48466fa90"
+    assert now.trial_id != timms.trial_id

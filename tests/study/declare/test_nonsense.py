@@ -94,7 +94,7 @@ def test_a_file_that_is_no_declaration_is_refused_by_its_size(tmp_path: Path) ->
     [
         ("recommend x --flops 1e18 --pairs 10M --limit nan", "'nan' must be a number from 1 to"),
         ("calibrate x --seconds nan", "'nan' must be a number from 1 to"),
-        ("data score pool --workers -1", "'-1' must be a whole number from 1 to 1,024"),
+        ("data score pool --workers -1", "'-1' must be a whole number from 1 to 65,536"),
         ("data score pool --with a:b --batch-size 0", "'0' must be a whole number from 1 to 65,536"),
         ("evaluate x --std 0 0 0", "'0' must be a number from 0.001 to 10"),
         ("stop x --wait nan", "'nan' must be a number from 0 to 604,800"),
