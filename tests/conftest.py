@@ -12,6 +12,9 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
 # What tests decode into this machine's cache stays small.
 os.environ.setdefault("STUDY_EVALUATION_CACHE_SIZE", "100 MB")
 
+# Ray gives its workers the lowest claim to a core: beside another worker of the tests they would starve.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 # A busy machine must not fail a test: speed is measured by benchmarks alone.
 settings.register_profile("no deadline", deadline=None, derandomize=True)
 settings.load_profile("no deadline")

@@ -96,8 +96,21 @@ class Index:
         ]
         self._groups = np.array(groups, np.int64).reshape(-1, 2)
         self._group_starts = np.cumsum([0, *(rows for part in parts for rows in part.group_rows)])
+        self._forget()
+
+    def _forget(self) -> None:
+        """Start without open files and kept row groups."""
         self._file = lru_cache(maxsize=_FILES_OPEN)(self._open)
         self._kept_group = lru_cache(maxsize=_GROUPS_KEPT)(self._frame)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs: all but open files and kept row groups."""
+        return {name: value for name, value in vars(self).items() if name not in {"_file", "_kept_group"}}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Take what `__getstate__` returned."""
+        vars(self).update(state)
+        self._forget()
 
     @property
     def count(self) -> int:
