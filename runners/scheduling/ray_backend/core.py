@@ -71,7 +71,7 @@ class RayBackend:
         if address is None:
             # Independent of the user's settings: no other user of this machine may send work to this cluster.
             os.environ["RAY_AUTH_MODE"] = "token"
-            # Trials get the priority that they have without Ray; by default its workers give way to all others.
+            # Trials get the priority that they have without Ray, whose workers give way to all others.
             os.environ.setdefault("RAY_worker_niceness", "0")
             Config.initialize("")  # Ray read its configuration when it was imported
             local = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
