@@ -342,7 +342,7 @@ def _cost() -> list[Line]:
 
 def _big(count: int) -> pd.DataFrame:
     """Return a simulated grid of a number of trials: four levels and three seeds a configuration."""
-    parts = []
+    parts: list[pd.DataFrame] = []
     number = 0
     while sum(map(len, parts)) < count:
         one = grid(number).results

@@ -28,10 +28,10 @@ os.environ |= {
 from ray.cluster_utils import Cluster
 
 from benchmarks.loader import make_shards
-from budgets.cost.counted import CACHE
+from budgets.hardware.machine_cache import CACHE
 from runners.evaluate import clip_score
 from runners.host.workers import Report
-from study.show.pool_progress import PoolProgress
+from study.show.work_progress import WorkProgress
 from tests.study.commands.pools_on_two_nodes import content, killing, run, work_in, write_model
 
 FASTER = 1.4
@@ -47,13 +47,13 @@ class Timed:
 
     def __init__(self) -> None:
         self.speeds: list[float] = []
-        self._begin = PoolProgress.__enter__
+        self._begin = WorkProgress.__enter__
 
     def run(self, *words: object) -> None:
         """Run a command."""
         began, found = time.monotonic(), list[tuple[float, int]]()
 
-        def begins(progress: PoolProgress) -> Report:
+        def begins(progress: WorkProgress) -> Report:
             report = self._begin(progress)
 
             def reports(what: str, done: int, of: int, pairs: int) -> None:
@@ -63,7 +63,7 @@ class Timed:
 
             return reports
 
-        with patch.object(PoolProgress, "__enter__", begins):
+        with patch.object(WorkProgress, "__enter__", begins):
             run(*words)
         (first_s, first), (last_s, last) = found[0], found[-1]
         self.speeds.append((last - first) / (last_s - first_s))
@@ -103,7 +103,7 @@ def main() -> int:
         timed.run(*score, *there)
         same.append(content(path) == scored)
         path = work_in(folder / "kill")
-        with patch.object(PoolProgress, "__enter__", killing(cluster, first, "reading")):
+        with patch.object(WorkProgress, "__enter__", killing(cluster, first, "reading")):
             began = time.monotonic()
             run(*build, *there)
             killed_s = time.monotonic() - began

@@ -41,7 +41,7 @@ from werkzeug.serving import WSGIRequestHandler, run_simple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.loader import BATCH, SIZE, make_shards, tokens
-from budgets.cost.counted import CACHE
+from budgets.hardware.machine_cache import CACHE
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.pool.pool import Pool
 from runners.data.reading.training_set import StreamedSet

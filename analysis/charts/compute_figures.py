@@ -12,6 +12,7 @@ from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS
 from analysis.cells.table import CELL, CONFIGURATION, records
 from analysis.charts.figure_data import (
+    AXIS_WORDS,
     JOINED,
     FigureData,
     Missing,
@@ -77,7 +78,7 @@ def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is be
         metric: Declared metric, for the labels.
         x: Cost: ``train_flops`` or ``samples_seen``.
     """
-    word = {"architecture": "architecture", "strategy": "training strategy"}[axis]
+    word = AXIS_WORDS[axis]
     short, cost, x_label = _COSTS[x]
     title = f"Error against {short}, by {word}"
     held, positions = slice_along(draws, axis)
@@ -149,7 +150,7 @@ def excess_over_compute(
             for mark in above
         ]  # fmt: skip
         slopes.append(f"{name}: E = {floor:.1f} %, α = {law.fit.alpha:.2f}")
-    word = {"architecture": "architecture", "strategy": "training strategy"}[axis]
+    word = AXIS_WORDS[axis]
     title = f"Excess error against compute, by {word}"
     return FigureData(
         name=f"error-compute-{axis}-excess",

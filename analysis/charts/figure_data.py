@@ -30,6 +30,9 @@ COLUMNS = ("panel", "series", "mark", "line", "x", "y", "low", "high", "label", 
 JOINED = "joined"
 """Value of ``line`` for points that a thin line joins."""
 
+AXIS_WORDS = {"architecture": "architecture", "strategy": "training strategy", "subset_size": "data size"}
+"""Part of the configuration → its name in titles."""
+
 FRONTIER = "Pareto frontier"
 """Series that is drawn in black."""
 

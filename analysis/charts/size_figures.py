@@ -11,6 +11,7 @@ from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import alike, curve_text
 from analysis.charts.compute_figures import curve_marks, laws_text
 from analysis.charts.figure_data import (
+    AXIS_WORDS,
     FigureData,
     Missing,
     cell_marks,
@@ -29,7 +30,6 @@ from analysis.sizes.isoflop import IsoFlopCurve
 from budgets.quantity import format_flops
 
 _PANELS = 3
-_WORDS = {"architecture": "architecture", "strategy": "training strategy", "subset_size": "data size"}
 
 
 def over_data(draws: CellDraws, laws: Sequence[Law], *, metric: str) -> FigureData | Missing:
@@ -90,7 +90,7 @@ def over_pairs(measures: Sequence[Measure], *, axis: str) -> FigureData | Missin
         measures: Measures of one study, with laws along compute and along data.
         axis: ``architecture`` or ``strategy``.
     """
-    title = f"Error against data size, by {_WORDS[axis]}"
+    title = f"Error against data size, by {AXIS_WORDS[axis]}"
     # In one epoch a law over compute is also one over pairs: every sample is a new pair of equal cost.
     ways = (("equal-samples", "data"), ("one-epoch", "compute"))
     panels = [
@@ -172,7 +172,7 @@ def _drawn(  # noqa: PLR0913 (what is drawn, and its words)
         y_label=error_label(metrics),
         frame=mark_frame(rows),
         caption=said_once(
-            f"{', '.join(map(metric_text, metrics))} against {against}, by {_WORDS[axis]}. Fixed: "
+            f"{', '.join(map(metric_text, metrics))} against {against}, by {AXIS_WORDS[axis]}. Fixed: "
             f"{'; '.join(held)}",
             *runs_texts((panel.measure.draws, _cells_of(panel.laws)) for panel in panels),
             laws_text(used, "C" if axis == "subset_size" else "D"),

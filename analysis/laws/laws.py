@@ -30,7 +30,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.cells.bootstrap import REFITS, CellDraws, stream
-from analysis.cells.curves import X_COLUMNS, Curve, by_length, curves
+from analysis.cells.curves import X_COLUMNS, Curve, alike, by_length, curves
 from analysis.cells.interpolation import bends, straight_lines
 from analysis.cells.intervals import Interval, column_intervals, intervals
 from analysis.laws.excess_variance import Excess, by_moments
@@ -209,9 +209,11 @@ def _common(draws: CellDraws, family: Sequence[Curve], fits: Sequence[LawFit], d
     if not discrepancy.variance:
         return 0.0
     products, freedom = 0.0, 0
-    for (one, mine), (other, theirs) in combinations(zip(family, fits, strict=True), 2):
-        if mine.supported and theirs.supported and _without_strategy(one) == _without_strategy(other):
-            first, second = (_misses(draws, curve, law) for curve, law in ((one, mine), (other, theirs)))
+    found = {id(curve): law for curve, law in zip(family, fits, strict=True) if law.supported}
+    for group in alike(family, along=family[0].along, axis="strategy"):
+        for both in combinations([curve for curve in group if id(curve) in found], 2):
+            mine, theirs = (found[id(curve)] for curve in both)
+            first, second = (_misses(draws, curve, found[id(curve)]) for curve in both)
             products += sum(first[level] * second[level] for level in first.keys() & second.keys())
             freedom += min(mine.freedom, theirs.freedom)
     return float(np.clip(products / (discrepancy.variance * freedom), 0.0, 1.0)) if freedom else 0.0

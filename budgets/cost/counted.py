@@ -6,7 +6,6 @@ file's name is a hash of the config and of the versions of open_clip and timm, w
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -14,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from budgets.cost.towers.count import ImageTower, TowerCost
-
-CACHE = "STUDY_CACHE"
-"""Environment variable that names this machine's cache folder."""
+from budgets.hardware.machine_cache import machine_cache
 
 _BUILDERS = ("open_clip_torch", "timm")
 _VERSION = 1  # of the counting and of the file
@@ -109,12 +106,6 @@ def read_count(config: Mapping[str, Any]) -> Count | None:
 def count_text(count: Count) -> str:
     """Return the content of a count's file."""
     return json.dumps(asdict(count), indent=2) + "\n"
-
-
-def machine_cache() -> Path:
-    """Return this machine's folder for what can be made or downloaded again."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get(CACHE) or Path(home) / "clip-scaling-study").absolute()
 
 
 def _installed(name: str) -> str:

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from budgets.cost.architecture import Architecture
-from budgets.cost.counted import machine_cache
 from budgets.cost.flops import CONVENTION_NAME, image_forward_macs, text_forward_macs
+from budgets.hardware.machine_cache import machine_cache
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import READ_COLUMNS, decode_rows

@@ -122,11 +122,18 @@ def write_json(path: Path, content: Mapping[str, object], *, sync: bool = True) 
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Context manager that holds a file lock, which the system releases when the process dies."""
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Context manager that holds a file lock, which the system releases when the process dies.
+
+    Its value is True; without waiting, False if another process holds the lock.
+    """
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def wait_until_free(path: Path, seconds: float) -> None:

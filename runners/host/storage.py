@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from hashlib import blake2b
 from pathlib import Path
 
-from budgets.cost.counted import machine_cache
+from budgets.hardware.machine_cache import machine_cache
 from budgets.names import without_password
 from runners.host.faults import words_of
 

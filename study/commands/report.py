@@ -40,13 +40,13 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Write the pages and print the findings."""
-    from study.show.pool_progress import PoolProgress
     from study.show.study_report import (
         report_imported,
         report_paper,
         report_study,
         watch_study,
     )
+    from study.show.work_progress import WorkProgress
     from study.state.imports.imported import Imported
 
     if options.others:
@@ -63,7 +63,7 @@ def run(options: Namespace) -> int:
         return 0
     if study is not None:
         target = None if options.target is None else parse_flops(options.target)
-        with PoolProgress(open_console()) as progress:
+        with WorkProgress(open_console()) as progress:
             lines = list(
                 report_imported(study, target_flops=target, progress=progress)
                 if isinstance(study, Imported)

@@ -44,8 +44,8 @@ def fits(laws: Sequence[Law]) -> Table:
             "E interval": percent_interval(law.floor.low, law.floor.high),
             "E BCa": percent_interval(law.floor.bca_low, law.floor.bca_high),
             "A (%)": percent(fit.scale) if shown else "–",
-            "at": _at(law, fit.unit) if shown and not fit.form.bounded else "–",
-            "Shift x₀": _at(law, fit.shift) if shown and fit.form.shift else "–",
+            "at": x_text(law.along, fit.unit) if shown and not fit.form.bounded else "–",
+            "Shift x₀": x_text(law.along, fit.shift) if shown and fit.form.shift else "–",
             "α": f"{fit.alpha:.3f}" if shown else "–",
             "α interval": _ends(law.alpha.low, law.alpha.high),
             "α BCa": _ends(law.alpha.bca_low, law.alpha.bca_high),
@@ -64,10 +64,6 @@ def fits(laws: Sequence[Law]) -> Table:
         f"percentile, and bias-corrected and accelerated (BCa, from {FEWEST} runs on). {_held_text(laws)}"
     )
     return Table(name="fits", title="Fitted laws", note=note, frame=pd.DataFrame(rows))
-
-
-def _at(law: Law, x: float) -> str:
-    return format_flops(x, digits=3) if law.along == "compute" else f"{count_text(x)} pairs"
 
 
 def _held_text(laws: Sequence[Law]) -> str:

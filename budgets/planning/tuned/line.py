@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_Z90 = 1.645
+Z90 = 1.645
+"""Standard deviations to either end of a 90 % interval."""
 _DIGITS = 4
 
 
@@ -109,7 +110,7 @@ class Line:
         first, second = self.optima
         across = math.log(self.places[1] / self.places[0])
         slope = (second.middle - first.middle) / across
-        reach = _Z90 * math.hypot(first.deviation, second.deviation) / across
+        reach = Z90 * math.hypot(first.deviation, second.deviation) / across
         return slope, slope - reach, slope + reach
 
     def at(self, place: float) -> tuple[float, float, float]:
@@ -117,7 +118,7 @@ class Line:
         first, second = self.optima
         share = math.log(place / self.places[0]) / math.log(self.places[1] / self.places[0])
         middle = (1 - share) * first.middle + share * second.middle
-        reach = _Z90 * math.hypot((1 - share) * first.deviation, share * second.deviation)
+        reach = Z90 * math.hypot((1 - share) * first.deviation, share * second.deviation)
         found = (math.exp(middle + sign * reach) for sign in (0, -1, 1))
         rate, low, high = (float(f"{each:.{_DIGITS}g}") for each in found)
         return rate, low, high

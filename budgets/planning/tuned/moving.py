@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid, GridCell, Pair, Place
 from budgets.planning.plan import Check
-from budgets.planning.tuned.line import Carried, CarriedRate, Line, Optimum, optimum
+from budgets.planning.tuned.line import Z90, Carried, CarriedRate, Line, Optimum, optimum
 from budgets.planning.tuned.winner import (
-    Z90,
     Score,
     Tried,
     cost_of,

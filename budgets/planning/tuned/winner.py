@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from budgets.planning.plan import Cell, Check, Trial, TuningPlan, Winner
-from budgets.planning.tuned.line import Carried
+from budgets.planning.tuned.line import Z90, Carried
 from budgets.quantity import format_flops
 
-Z90 = 1.645
 _NEAR_ONE = {"beta1", "beta2", "ema"}
 _BELOW_ONE = {*_NEAR_ONE, "warmup", "cooldown", "unmasked_tail"}
 _WHOLE = {"batch_size", "warmup_samples"}

@@ -4,7 +4,6 @@ Finished work is kept in a hidden folder beside the pool until the pool is compl
 at any point continues there. The writing half reads each image's bytes from the source again.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -34,7 +33,7 @@ from runners.data.pool.damage import damage_table
 from runners.data.pool.describe import describe_pool, fingerprints
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.shards import close_shard, printable, write_sample
-from runners.host.files import new_file
+from runners.host.files import locked, new_file
 from runners.host.workers import Processes, Report, Workers
 
 _SHARDS_PER_PART = ROWS_PER_PART // PAIRS_PER_SHARD
@@ -209,11 +208,9 @@ def _working_folder(path: Path, how: Build, parts: Sequence[Part]) -> Iterator[P
     told = json.dumps([facts, columns, bool(how.evaluation)])  # everything that the scan depends on
     mark = blake2b(told.encode(), digest_size=16).hexdigest()
     work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as lock:  # the system releases the lock when the process dies
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another build of the same pool is running in {work}") from None
+    with locked(work / "lock", wait=False) as held:
+        if not held:
+            raise ValueError(f"another build of the same pool is running in {work}")
         source = work / "source"
         if not source.exists() or source.read_text(encoding="utf-8") != mark:
             for name in ("source", "order"):

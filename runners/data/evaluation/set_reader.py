@@ -4,7 +4,6 @@ Decoded batches stay in a bounded cache on the node's disk that all trials share
 of the cache, the first part is kept and the rest is decoded each time.
 """
 
-import fcntl
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from runners.data.evaluation.evaluation_set import (
 )
 from runners.data.places.piece_cache import PieceCache
 from runners.data.pool.reader import DECODING, decode_image
+from runners.host.files import locked
 
 BATCH = 256
 """Images that are decoded, kept and encoded at once; rows of features depend on it in their last bits."""
@@ -253,14 +253,10 @@ def _unpacked(content: bytearray | None) -> tuple[Images, list[str]] | None:
 def _lock(cache: PieceCache, name: str, *, wait: bool) -> Iterator[bool]:
     """Context manager that holds a lock of the node; yields False if another process has it."""
     try:
-        file = cache.lock_file(name).open("w")
+        file = cache.lock_file(name)
+        file.touch()
     except OSError:  # nothing is kept in a cache that can't be written
         yield True
         return
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    with locked(file, wait=wait) as held:
+        yield held

@@ -6,7 +6,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
-from budgets.cost.counted import machine_cache
+from budgets.hardware.machine_cache import machine_cache
 from runners.data.index.subset import Subset
 from runners.host.files import locked
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
-from budgets.cost.counted import machine_cache
+from budgets.hardware.machine_cache import machine_cache
 from budgets.quantity import parse_bytes
 
 CACHE_SIZE = "STUDY_CACHE_SIZE"

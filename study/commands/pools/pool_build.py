@@ -126,7 +126,7 @@ def _index_url(path: Path, url: str, options: Namespace, site: "PoolSite") -> No
     from runners.data.build.build_pool import Build, build_pool
     from runners.data.build.source import Columns
     from runners.data.places.copies import copy_pool, listed
-    from study.show.pool_progress import PoolProgress
+    from study.show.work_progress import WorkProgress
 
     if not options.in_place:
         raise ValueError(f"--from {url} needs --in-place: the shards stay there, and {path} gets their index")
@@ -143,7 +143,7 @@ def _index_url(path: Path, url: str, options: Namespace, site: "PoolSite") -> No
         workers=site.workers(written=path),
         in_place=True,
     )
-    with PoolProgress(open_console()) as report:
+    with WorkProgress(open_console()) as report:
         build_pool(path, build, report)
 
 
@@ -152,7 +152,7 @@ def _build_from(path: Path, source: Path, options: Namespace, site: "PoolSite") 
     from runners.data.build.download import Download, download
     from runners.data.build.source import Columns, folders_of, table_columns
     from runners.data.pool.damage import damage_table
-    from study.show.pool_progress import PoolProgress
+    from study.show.work_progress import WorkProgress
 
     left_out, provenance = damage_table([]), {}
     shards = source
@@ -183,7 +183,7 @@ def _build_from(path: Path, source: Path, options: Namespace, site: "PoolSite") 
         provenance=provenance,
         left_out=left_out,
     )
-    with PoolProgress(open_console()) as report:
+    with WorkProgress(open_console()) as report:
         build_pool(path, build, report)
     if shards != source:
         show(f"the downloaded shards stay in {shards}; delete them when they are no longer needed")

@@ -61,7 +61,7 @@ def run(options: Namespace) -> int:
     )
     from runners.data.pool.pool import Pool, Scorer
     from study.run.pool_site import PoolSite
-    from study.show.pool_progress import PoolProgress
+    from study.show.work_progress import WorkProgress
 
     pool = Pool.open(options.pool)
     kind, _, name = options.scorer.partition(":")
@@ -79,7 +79,7 @@ def run(options: Namespace) -> int:
         scores = metadata_scores(pool, name, options.metadata)
         pool = set_score(pool, scores, Scorer(name=options.name or name))
     elif kind == "column" or name or Path(options.scorer).is_dir():
-        with PoolSite(options, show) as site, PoolProgress(open_console()) as report:
+        with PoolSite(options, show) as site, WorkProgress(open_console()) as report:
             pool = (_scored_by_column if kind == "column" else _scored_by_model)(pool, options, site, report)
         shutil.rmtree(pool.path / ".scoring")
     else:
@@ -88,7 +88,7 @@ def run(options: Namespace) -> int:
             "column:NAME, score:NAME, =EXPRESSION or a .npy file"
         )
     if options.rewrite_shards:
-        with PoolSite(options, show) as site, PoolProgress(open_console()) as report:
+        with PoolSite(options, show) as site, WorkProgress(open_console()) as report:
             workers = site.workers(pool.path, written=pool.path.parent)
             pool = rewrite_shards(pool, workers=workers, report=report)
     for line in info_lines(pool):

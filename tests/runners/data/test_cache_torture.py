@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from budgets.cost.counted import CACHE
+from budgets.hardware.machine_cache import CACHE
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.places import piece_cache, url_place
 from runners.data.places.piece_cache import CACHE_SIZE

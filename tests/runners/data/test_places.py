@@ -15,7 +15,7 @@ import torch
 from s3fs import S3FileSystem
 from torch import Tensor
 
-from budgets.cost.counted import CACHE
+from budgets.hardware.machine_cache import CACHE
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.in_place import not_indexed
 from runners.data.places import piece_cache, url_place

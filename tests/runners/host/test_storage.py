@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.cost.counted import CACHE
+from budgets.hardware.machine_cache import CACHE
 from runners.host.process import TRIAL_MODULES, FreshProcess, load_ahead
 from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree, share_tree

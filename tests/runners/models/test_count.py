@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from budgets.cost.architecture import Architecture, load_architecture
-from budgets.cost.counted import CACHE, count_file, read_count
+from budgets.cost.counted import count_file, read_count
 from budgets.cost.flops import parameters, sample_cost
 from budgets.cost.strategy import inapplicable, strategy
+from budgets.hardware.machine_cache import CACHE
 from runners.models import count
 from runners.models.count import count_model, ensure_counted
 from runners.models.model import build_model

@@ -19,7 +19,7 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # all on loopback
 
 from ray.cluster_utils import Cluster
 
-from budgets.cost.counted import CACHE
+from budgets.hardware.machine_cache import CACHE
 from runners.host.storage import Storage
 from runners.scheduling.backend import Ended, Job
 from runners.scheduling.ray_backend.core import RayBackend

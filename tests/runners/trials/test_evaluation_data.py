@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.cost.counted import CACHE
+from budgets.hardware.machine_cache import CACHE
 from runners.trials.evaluation_data import EvaluationData
 from runners.trials.meter import FlopCount, read_count
 from runners.trials.trial import run_trial

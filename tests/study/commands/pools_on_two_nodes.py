@@ -27,14 +27,14 @@ from PIL import Image
 from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
-from budgets.cost.counted import CACHE
+from budgets.hardware.machine_cache import CACHE
 from runners.data.build import build_pool as building
 from runners.data.build.info import summarise
 from runners.evaluate import clip_score
 from runners.host.workers import Report
 from study.cli import main as study
 from study.run.pool_site import PoolSite
-from study.show.pool_progress import PoolProgress
+from study.show.work_progress import WorkProgress
 
 TARS, PAIRS = 6, 30
 MODEL = {
@@ -135,11 +135,11 @@ def of_the_workers(cluster: Cluster, folder: Path, pool: Path, looked: str) -> N
         tell(passes=sorted(workers.map(partial(fail_once, folder), range(3))))
 
 
-def killing(cluster: Cluster, node: Node, task: str) -> Callable[[PoolProgress], Report]:
+def killing(cluster: Cluster, node: Node, task: str) -> Callable[[WorkProgress], Report]:
     """Return the start of a progress that kills a node when half of a task's parts are finished."""
-    begin = PoolProgress.__enter__
+    begin = WorkProgress.__enter__
 
-    def begins(progress: PoolProgress) -> Report:
+    def begins(progress: WorkProgress) -> Report:
         report = begin(progress)
 
         def reports(what: str, done: int, of: int, pairs: int) -> None:
@@ -176,14 +176,14 @@ def main(folder: Path) -> None:
 
     path = work_in(folder / "there")
     tell(nodes=run(*build, *there).splitlines()[0].rpartition(": ")[2], built=content(path) == built)
-    with patch.object(PoolProgress, "__enter__", killing(cluster, first, "scoring")):
+    with patch.object(WorkProgress, "__enter__", killing(cluster, first, "scoring")):
         tell(says=run(*score, *there).endswith(said))
     tell(killed_scoring=content(path) == scored, left_scoring=len(cluster.worker_nodes))
 
     cluster.add_node(num_cpus=1, **small)
     cluster.wait_for_nodes()
     path = work_in(folder / "kills")
-    with patch.object(PoolProgress, "__enter__", killing(cluster, second, "reading")):
+    with patch.object(WorkProgress, "__enter__", killing(cluster, second, "reading")):
         run(*build, *there)
     tell(killed_reading=content(path) == built, left_reading=len(cluster.worker_nodes))
     cluster.shutdown()

@@ -19,7 +19,7 @@ import torch
 import webdataset
 from PIL import Image
 
-from budgets.cost.counted import CACHE
+from budgets.hardware.machine_cache import CACHE
 from runners.data.build.in_place import open_pool
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.pool import Pool

@@ -16,6 +16,16 @@ def checks_of(capsys: pytest.CaptureFixture[str]) -> list[dict[str, str]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
+@pytest.fixture
+def two_nodes(cluster: Any) -> str:  # noqa: ANN401 - Ray's has no type
+    """Start two nodes of one core; return the cluster's address."""
+    for _ in range(2):
+        cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
+    cluster.wait_for_nodes()
+    address: str = cluster.address
+    return address
+
+
 def over_two_nodes(folder: Path, pool: Path) -> Path:
     """Declare trials of two ranks, one on each of two nodes."""
     path = write_declaration(folder, pool)
@@ -29,14 +39,11 @@ def over_two_nodes(folder: Path, pool: Path) -> Path:
 def test_two_sound_nodes_pass_and_their_speeds_are_kept(
     pool: Path,
     tmp_path: Path,
-    cluster: Any,  # noqa: ANN401 - Ray's has no type
+    two_nodes: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for _ in range(2):
-        cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
-    cluster.wait_for_nodes()
     declaration = write_declaration(tmp_path, pool, strategies="clip, siglip")
-    words = ["check", str(declaration), "--results", str(tmp_path), "--address", cluster.address, "--json"]
+    words = ["check", str(declaration), "--results", str(tmp_path), "--address", two_nodes, "--json"]
 
     assert main(words) == 0
 
@@ -62,14 +69,11 @@ def test_two_sound_nodes_pass_and_their_speeds_are_kept(
 def test_kind_that_takes_two_nodes_computes_over_both(
     pool: Path,
     tmp_path: Path,
-    cluster: Any,  # noqa: ANN401 - Ray's has no type
+    two_nodes: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for _ in range(2):
-        cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
-    cluster.wait_for_nodes()
     declaration = over_two_nodes(tmp_path, pool)
-    words = ["check", str(declaration), "--results", str(tmp_path), "--address", cluster.address, "--json"]
+    words = ["check", str(declaration), "--results", str(tmp_path), "--address", two_nodes, "--json"]
 
     assert main(words) == 0
 

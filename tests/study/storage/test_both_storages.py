@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.cost.counted import CACHE
+from budgets.hardware.machine_cache import CACHE
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.shared_storage import SharedStorage
 from runners.trials.meter import FlopCount, Meter, read_count

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from budgets.book.ledger import read_entries, reserved
-from budgets.cost.counted import CACHE
+from budgets.hardware.machine_cache import CACHE
 from runners.host.storage import Storage
 from runners.results import read_json_lines
 from study.declare.load import load_declaration

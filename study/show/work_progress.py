@@ -30,7 +30,7 @@ class _Task:
     told: float = field(default_factory=time.monotonic)
 
 
-class PoolProgress:
+class WorkProgress:
     """Context manager whose value is called to report progress.
 
     Args:
