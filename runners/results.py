@@ -23,8 +23,14 @@ from runners.host.files import new_file
 
 SCHEMA_VERSION = 1
 
-EVALUATION_VERSION = 1
-"""Version of the evaluation: increased when it measures another number on the same model and set."""
+EVALUATION_VERSION = 2
+"""Version of the evaluation: increased when it measures another number on the same model and set.
+
+1 computed in the precision of the training; 2 computes in `EVALUATION_PRECISION`.
+"""
+
+EVALUATION_PRECISION = "fp32"
+"""Precision in which trials are evaluated, and other models unless told otherwise."""
 
 
 class TableColumn(NamedTuple):
@@ -81,11 +87,12 @@ TABLES: Mapping[str, Mapping[str, TableColumn]] = MappingProxyType(
     {
         "results.parquet": {
             **_TRIAL,
-            "precision": TableColumn(
-                "str", "", "Precision of training and evaluation: `bf16`, `fp16` or `fp32`"
-            ),
+            "precision": TableColumn("str", "", "Precision of the training: `bf16`, `fp16` or `fp32`"),
             "evaluation_version": TableColumn(
-                "int64", "", "Version of the evaluation; metrics of two versions are not comparable"
+                "int64",
+                "",
+                "Version of the evaluation: 1 in the precision of the training, 2 in fp32. Their metrics "
+                "differ by rounding",
             ),
             "status": TableColumn("str", "", "`finished`, `diverged` or `failed`"),
             "reason": TableColumn("str", "", "Reason of a divergence or failure; empty if finished"),

@@ -5,7 +5,7 @@ open_clip_pytorch_model.bin     weights
 <architecture>.json             architecture alone, for ``open_clip.add_model_config``
 trunk/config.json               only if the image tower is a timm model with its own settings
 vocabulary.txt                  only if texts are split into a pool's words; one per line, the first has id 1
-trial.json                      only of a trial: its id, and the precision that it computed in
+trial.json                      only of a trial: its id, and the precision that it was trained in
 tokenizer.json, …_config.json   the same for ``open_clip.get_tokenizer``, which reads it with transformers
 
 ``open_clip.create_model_and_transforms("local-dir:FOLDER")`` reads the first two.
@@ -100,23 +100,8 @@ def read_vocabulary(folder: Path) -> tuple[str, ...]:
 
 
 def write_origin(folder: Path, *, trial: str, precision: str) -> None:
-    """Write which trial a model is of, and the precision that it was trained and evaluated in."""
+    """Write which trial a model is of, and the precision that it was trained in."""
     _write(folder / ORIGIN, {"trial": trial, "precision": precision})
-
-
-def trained_precision(checkpoint: Path) -> str:
-    """Return the precision of the trial that a model is of: ``fp32``, ``bf16`` or ``fp16``.
-
-    Args:
-        checkpoint: An exported folder, or the weights in a trial's folder; ``fp32`` for any other model.
-    """
-    origin, result = checkpoint / ORIGIN, checkpoint.parent / "result.json"
-    told: Mapping[str, str] = {}
-    if origin.is_file():
-        told = json.loads(origin.read_text(encoding="utf-8"))
-    elif checkpoint.is_file() and result.is_file():
-        told = json.loads(result.read_text(encoding="utf-8"))["row"]
-    return told.get("precision", "fp32")
 
 
 def _write(path: Path, content: object) -> None:

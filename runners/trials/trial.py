@@ -23,7 +23,15 @@ from runners.evaluate.evaluate import evaluate
 from runners.evaluate.features import Encoder, encode_set
 from runners.host.faults import Notice, patiently
 from runners.host.files import locked, new_file
-from runners.results import CURVE_COLUMNS, EVALUATION_VERSION, plan_row, to_frame, write_table
+from runners.models.model import compute_context
+from runners.results import (
+    CURVE_COLUMNS,
+    EVALUATION_PRECISION,
+    EVALUATION_VERSION,
+    plan_row,
+    to_frame,
+    write_table,
+)
 from runners.training.divergence import Diverged
 from runners.training.ranks import rank, run_ranks
 from runners.training.train import to_float, train
@@ -111,7 +119,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
             tokenize=setup.tokenize,
             normalise=to_float,
             device=learner.losses.device,
-            context=setup.context,
+            context=partial(compute_context, EVALUATION_PRECISION, learner.losses.device),
         )
         try:
             # Evaluation has batches of many sizes, for which compiling does not pay off.

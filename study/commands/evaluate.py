@@ -69,7 +69,8 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=("fp32", "bf16", "fp16"),
-        help="compute precision (default: a trial's own; fp32 for other models)",
+        default="fp32",
+        help="compute precision (default: fp32, as trials are evaluated)",
     )
     parser.add_argument("--device", help="cpu or cuda (default: cuda if available)")
     parser.add_argument(
@@ -95,7 +96,6 @@ def run(options: Namespace) -> int:
     from runners.evaluate.evaluate_model import evaluate_model, forward_flops, named_sets
     from runners.host.files import new_file, write_json
     from runners.host.gpu_arithmetic import set_gpu_arithmetic
-    from runners.models.export import trained_precision
     from runners.models.load_model import Source, load_model
     from runners.results import EVALUATION_VERSION
 
@@ -115,10 +115,9 @@ def run(options: Namespace) -> int:
         mean=tuple(options.mean),
         std=tuple(options.std),
     )
-    precision = options.precision or trained_precision(Path(options.checkpoint))
     loaded = load_model(source, device)
     set_gpu_arithmetic(device.type)
-    metrics = evaluate_model(loaded, sets, facts, precision=precision, device=device)
+    metrics = evaluate_model(loaded, sets, facts, precision=options.precision, device=device)
     flops = forward_flops(loaded, facts)
     rows = list(_rows(metrics))
     open_console().print(_table(rows))
@@ -134,7 +133,7 @@ def run(options: Namespace) -> int:
         content = {
             "checkpoint": options.checkpoint,
             "model": options.model,
-            "precision": precision,
+            "precision": options.precision,
             "evaluation_version": EVALUATION_VERSION,
             "device": str(device),
             "sets": {

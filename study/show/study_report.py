@@ -13,6 +13,7 @@ import pandas as pd
 from analysis.charts.tuning_figures import Tuned
 from analysis.claims.findings import findings
 from analysis.claims.statement_frame import from_figures, from_study
+from analysis.labels import plural
 from analysis.paper.paper_figures import paper_figures
 from analysis.paper.paper_page import write_paper_page
 from analysis.paper.paper_panels import READERS
@@ -76,6 +77,7 @@ def report_study(
         frames,
         declaration_text=without_password((folder / "study.yaml").read_text(encoding="utf-8")),
         provenance=_provenance(study, frames.events)
+        | _evaluated(frames.results)
         | _trained_with(environment)
         | {"FLOPs": CONVENTION + measured},
         processes=_processes(),
@@ -154,6 +156,15 @@ def _provenance(study: Study, events: pd.DataFrame) -> dict[str, str]:
     name = str(pool.path) if isinstance(pool, FolderPool) else pool.name
     last = {} if events.empty else {"Last event of the runs": _date(float(events["time"].max()))}
     return {"Report made": _now(), "Report made with": own_version()} | last | {"Pool": name}
+
+
+def _evaluated(results: pd.DataFrame) -> dict[str, str]:
+    """Return how the trials were evaluated, where two versions of the evaluation did it."""
+    versions = results["evaluation_version"].value_counts().sort_index()
+    if len(versions) == 1:
+        return {}
+    said = ", ".join(f"{plural(count, 'trial')} by version {version}" for version, count in versions.items())
+    return {"Evaluation": f"{said}; their metrics differ by rounding"}
 
 
 def _trained_with(environment: Mapping[str, str]) -> dict[str, str]:
