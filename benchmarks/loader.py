@@ -42,6 +42,7 @@ from runners.data.pool.tokenizer import tokenizer
 from runners.data.reading.cache import shared_images
 from runners.data.reading.training_set import (
     Batches,
+    Empty,
     InMemory,
     Source,
     StreamedSet,
@@ -117,10 +118,12 @@ class Timed:
     def __init__(self, data: TrainingSet | StreamedSet, clock: Callable[[], float]) -> None:
         self._data, self._clock, self.waited = data, clock, 0.0
 
-    def batches(self, *, seed: int, batch_size: int, first_step: int, steps: int) -> Batches:
+    def batches(
+        self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
+    ) -> Batches:
         """Yield the set's batches and add up the time waited for them."""
-        batches = iter(
-            self._data.batches(seed=seed, batch_size=batch_size, first_step=first_step, steps=steps)
+        batches = self._data.batches(
+            seed=seed, batch_size=batch_size, first_step=first_step, steps=steps, empty=empty
         )
         for _ in range(first_step, steps):
             began = self._clock()
