@@ -1,10 +1,11 @@
 """Texts for quantities, configurations and metrics in figures, tables and the report."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isnan
 from typing import Any
 
+from budgets.quality import MIXTURE
 from budgets.quantity import format_flops
 
 _WRITTEN_OUT = 100_000
@@ -65,9 +66,16 @@ def quality_fraction(quality: str) -> float:
 
 
 def quality_text(quality: str) -> str:
-    """Return a quality as text: ``top20`` → ``top 20 %``."""
+    """Return a quality as text: ``top20`` → ``top 20 %``; of a mixture, ``mixture half``."""
+    if quality.startswith(MIXTURE):
+        return quality.replace(":", " ")
     match = _TOP.fullmatch(quality)
     return f"top {match[1]} %{match[2] or ''}" if match else quality
+
+
+def are_mixed(qualities: Iterable[object]) -> bool:
+    """Return whether some qualities are mixtures of pools."""
+    return any(str(quality).startswith(MIXTURE) for quality in qualities)
 
 
 def strategy_text(strategy: str) -> str:

@@ -40,7 +40,15 @@ from runners.data.build.write import write_pool
 from runners.data.pool.shards import close_shard, write_sample
 from runners.data.pool.tokenizer import tokenizer
 from runners.data.reading.cache import shared_images
-from runners.data.reading.training_set import Batches, StreamedSet, TrainingSet, training_data
+from runners.data.reading.training_set import (
+    Batches,
+    Empty,
+    InMemory,
+    Source,
+    StreamedSet,
+    TrainingSet,
+    training_data,
+)
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.models.model import build_model, compute_context, resolve_precision
 from runners.strategies.clip import Clip
@@ -110,10 +118,12 @@ class Timed:
     def __init__(self, data: TrainingSet | StreamedSet, clock: Callable[[], float]) -> None:
         self._data, self._clock, self.waited = data, clock, 0.0
 
-    def batches(self, *, seed: int, batch_size: int, first_step: int, steps: int) -> Batches:
+    def batches(
+        self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
+    ) -> Batches:
         """Yield the set's batches and add up the time waited for them."""
-        batches = iter(
-            self._data.batches(seed=seed, batch_size=batch_size, first_step=first_step, steps=steps)
+        batches = self._data.batches(
+            seed=seed, batch_size=batch_size, first_step=first_step, steps=steps, empty=empty
         )
         for _ in range(first_step, steps):
             began = self._clock()
@@ -151,9 +161,9 @@ def waits(folder: Path) -> tuple[float, float, float]:
         return torch.from_numpy(to_ids(texts))
 
     def streamed(workers: int) -> StreamedSet:
-        return StreamedSet(pool=pool, rows=rows, image_size=32, tokens=ids, workers=workers)
+        return StreamedSet(sources=[Source(pool=pool, rows=rows)], image_size=32, tokens=ids, workers=workers)
 
-    took, waited = waiting(training_data(pool, rows, 32, ids), time.process_time)
+    took, waited = waiting(training_data([Source(pool=pool, rows=rows)], 32, ids), time.process_time)
     both, loading = waiting(streamed(0), time.process_time)
     by_clock, without = waiting(streamed(1), time.perf_counter)
     return waited / took, (both - loading) / loading, without / by_clock
@@ -173,16 +183,17 @@ def main() -> int:
         rows = np.arange(count)
         length = sum(path.stat().st_size for path in folder.glob("*.tar"))
         print(f"{count:,} JPEGs of {length / count / 1000:.0f} kB")
-        streamed = StreamedSet(pool=pool, rows=rows, image_size=SIZE, tokens=tokens)
+        streamed = StreamedSet(sources=[Source(pool=pool, rows=rows)], image_size=SIZE, tokens=tokens)
         (Path(name) / "memory").mkdir()
         shared = shared_images(pool, SIZE, memory=Path(name) / "memory")
         if shared is None:
             raise SystemExit("not enough shared memory for the cache; use fewer --pairs")
-        cached = TrainingSet(
+        held = InMemory(
             images=torch.from_numpy(shared.images),
             tokens=tokens(pool.index["caption"].tolist()),
             rows=torch.from_numpy(rows),
         )
+        cached = TrainingSet(parts=[held])
         how = {"seed": 0, "batch_size": BATCH, "first_step": 0, "steps": count // BATCH}
         runs: dict[str, Callable[[], Iterator[Any]]] = {
             "webdataset": lambda: reference(folder, count),

@@ -44,7 +44,7 @@ from benchmarks.loader import BATCH, SIZE, make_shards, tokens
 from budgets.hardware.machine_cache import CACHE
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.pool.pool import Pool
-from runners.data.reading.training_set import StreamedSet
+from runners.data.reading.training_set import Source, StreamedSet
 from runners.host.storage import Storage
 
 DELAY_S, FAILING, WORKERS = 0.03, 0.01, 1
@@ -134,7 +134,8 @@ def from_webdataset(urls: list[str], pairs: int) -> Iterator[Any]:
 
 def ours(pool: Pool, rows: int) -> Iterator[Any]:
     """Yield one epoch of a pool's first rows."""
-    data = StreamedSet(pool=pool, rows=np.arange(rows), image_size=SIZE, tokens=tokens, workers=WORKERS)
+    source = Source(pool=pool, rows=np.arange(rows))
+    data = StreamedSet(sources=[source], image_size=SIZE, tokens=tokens, workers=WORKERS)
     return data.batches(seed=0, batch_size=BATCH, first_step=0, steps=rows // BATCH)
 
 

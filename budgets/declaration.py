@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from budgets import values
 from budgets.keys import RISING, At, Given, OneOf, Tuned, keys
 from budgets.names import unknown
+from budgets.quality import MIXTURE
 from budgets.quantity import format_flops
 from budgets.recipe import PRESETS, LrRule, Recipe
 from budgets.rules import ResourceRule, Rule, TrainingRule, TrialResources, settings
@@ -59,6 +60,25 @@ class DescribedPool:
     """Number of its image-text pairs."""
     scored: bool = False
     """Whether its pairs have a quality score."""
+
+
+DeclaredPool = EmbeddedPool | FolderPool | DescribedPool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixedPool:
+    """A pool of a mixture; a number alone is its ``weight``.
+
+    All pools of a mixture have a weight, or none.
+    """
+
+    weight: Annotated[float | None, values.positive_number] = None
+    """Its share of the samples seen, relative to the other pools of the mixture; without weights each pair of
+    the mixture is seen equally often."""
+    quality: Annotated[str, values.quality] = "all"
+    """The quality that is taken of it."""
+    pairs: Annotated[int | None, values.pairs_or_all] = None
+    """How many of these pairs; ``all`` (None) takes all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,6 +161,8 @@ class GridBlock:
     """Subset sizes in pairs; ``all`` (None) takes all pairs of the quality."""
     quality: tuple[Annotated[str, values.quality], ...] = ("all",)
     """``all``, or ``topNN``: the best NN % of the pool by score; ``topNN by SCORE``: by a named one."""
+    mixtures: tuple[Annotated[str, values.name], ...] = ()
+    """With ``pools``, in place of ``quality``: names of mixtures; all of the study's by default."""
     regime: Regime = "fixed-compute"
     """How many samples a trial sees: ``fixed-compute`` as many as a level buys, ``one-epoch`` the subset
     once, ``equal-samples`` as many as ``samples`` says."""
@@ -171,6 +193,8 @@ class Exclusion:
     """Subset sizes in pairs; ``all`` (None) matches all pairs of the quality."""
     quality: tuple[Annotated[str, values.quality], ...] = ()
     """Qualities that it matches."""
+    mixtures: tuple[Annotated[str, values.name], ...] = ()
+    """Mixtures that it matches."""
     levels: tuple[Annotated[int, values.compute], ...] = ()
     """Budget levels in training FLOPs."""
     regimes: tuple[Regime, ...] = ()
@@ -395,9 +419,19 @@ class Declaration:
         Annotated[EmbeddedPool, At(name="embedded")]
         | Annotated[FolderPool, At(name="")]
         | Annotated[DescribedPool, At(name="")]
-    )
+        | None
+    ) = None
     """Where the pairs come from: ``embedded``, ``path``, or ``name``, ``pairs`` and ``scored`` of a pool that
-    is not here."""
+    is not here. A study has a ``pool``, or ``pools``."""
+    pools: dict[
+        Annotated[str, values.name],
+        Annotated[EmbeddedPool, At(name="embedded")]
+        | Annotated[FolderPool, At(name="")]
+        | Annotated[DescribedPool, At(name="")],
+    ] = field(default_factory=dict)
+    """Pools that are mixed, each a section like ``pool``, or its ``path`` alone."""
+    mixtures: dict[Annotated[str, values.name], dict[str, MixedPool]] = field(default_factory=dict)
+    """Mixtures of ``pools``, an axis of the grid ([mixtures](data.md#mixtures))."""
     storage: Annotated[str | None, values.storage] = None
     """Folder that all nodes share, in which results and generated pools are kept, or an fsspec URL of what
     they share instead; by default ``results`` and ``pools`` where the command runs."""
@@ -432,6 +466,21 @@ class Declaration:
     """The devices that the study is priced on."""
     loggers: tuple[LoggerName, ...] = ()
     """Other tools that are written to ([watching](watching.md))."""
+
+    @property
+    def sources(self) -> Mapping[str, DeclaredPool]:
+        """The pools by name; a single pool has the name ``""``."""
+        return self.pools if self.pool is None else {"": self.pool}
+
+    @property
+    def described(self) -> bool:
+        """True if the pools are only described."""
+        return any(isinstance(pool, DescribedPool) for pool in self.sources.values())
+
+    def qualities(self, block: GridBlock) -> tuple[str, ...]:
+        """Return the qualities of a block, or its mixtures with their prefix."""
+        names = block.mixtures or tuple(self.mixtures)
+        return tuple(f"{MIXTURE}{name}" for name in names) if self.mixtures else block.quality
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -488,7 +537,9 @@ class Declaration:
             yield from self._tuning(self.tuning)
         if self.resources.auto and self.cluster is None:
             yield "resources.auto", "resources.auto chooses for a cluster: declare cluster"
-        if not isinstance(self.pool, DescribedPool):
+        yield from self._pools()
+        yield from self._mixtures()
+        if not self.described:
             for key in (f"evaluation.{name}" for name in self.evaluation_counts):
                 yield key, f"{key} needs a folder; images and texts alone go with a described pool"
         yield from self._metrics(given)
@@ -499,6 +550,60 @@ class Declaration:
         for key, rules in lists.items():
             for number, rule in enumerate(rules, start=1):
                 yield from self._unlisted(f"{key}[{number}].levels", rule.levels)
+
+    def _pools(self) -> Clashes:
+        """Yield pools without mixtures, mixtures without pools, and pools that can't be mixed."""
+        if self.pool is not None:
+            for key in ("pools", "mixtures"):
+                if getattr(self, key):
+                    yield (
+                        key,
+                        f"{key} goes without pool: name each pool under pools",
+                    )
+        elif not (self.pools and self.mixtures):
+            missing = "mixtures" if self.pools else "pools" if self.mixtures else "pool"
+            yield missing, f"{missing} is missing: declare a pool, or pools and mixtures of them"
+        if self.described and not all(isinstance(pool, DescribedPool) for pool in self.sources.values()):
+            yield "pools", "pools: either all of them are described (name, pairs, scored), or none"
+        for name, parts in self.mixtures.items():
+            yield from self._mixture(f"mixtures.{name}", parts)
+
+    def _mixture(self, at: str, parts: Mapping[str, MixedPool]) -> Clashes:
+        """Yield what makes no mixture."""
+        if not parts:
+            yield at, f"{at} names no pool"
+        for pool in parts:
+            if pool not in self.pools:
+                yield f"{at}.{pool}", f"{at}: {unknown('pool', pool, self.pools)}"
+        bare = [pool for pool, part in parts.items() if part.weight is None]
+        if bare and len(bare) < len(parts):
+            said = "weight is missing: give each pool of the mixture one, or none of them"
+            yield f"{at}.{bare[0]}", f"{at}.{bare[0]}.{said}"
+
+    def _mixtures(self) -> Clashes:
+        """Yield blocks and rules of the grid that contradict the mixtures."""
+        counted = [
+            name
+            for name, parts in self.mixtures.items()
+            if any(part.pairs is not None for part in parts.values())
+        ]
+        for number, block in enumerate(self.grid, start=1):
+            yield from self._of_the_mixtures(f"grid[{number}]", block)
+            here = [name for name in counted if name in (block.mixtures or counted)]
+            if here and block.sizes != (None,):
+                at = f"grid[{number}].sizes"
+                yield at, f"{at}: the mixture {here[0]} declares pairs of its pools, which only all goes with"
+        for number, rule in enumerate(self.exclude, start=1):
+            yield from self._of_the_mixtures(f"exclude[{number}]", rule)
+
+    def _of_the_mixtures(self, at: str, of: GridBlock | Exclusion) -> Clashes:
+        """Yield mixtures that are not declared, and a quality beside mixtures."""
+        for name in of.mixtures:
+            if name not in self.mixtures:
+                yield f"{at}.mixtures", f"{at}.mixtures: {unknown('mixture', name, self.mixtures)}"
+        if self.mixtures and of.quality != (() if isinstance(of, Exclusion) else ("all",)):
+            instead = "mixtures: {NAME: {POOL: {quality: top20}}}"
+            yield f"{at}.quality", f"{at}.quality: a mixture's pools have their own quality: {instead}"
 
     def _tuning(self, tuning: Tuning) -> Clashes:
         """Yield what the tuning has against the rest: no budget, or places that the grid does not have."""
@@ -545,7 +650,7 @@ class Declaration:
 
     def _metrics(self, given: Given) -> Clashes:
         """Yield a metric of a set that is not declared; the sets of a pool that is here are known later."""
-        if not self.evaluation_counts or not isinstance(self.pool, DescribedPool):
+        if not self.evaluation_counts or not self.described:
             return
         own = self.metric if given("metric") else None
         for key, metric in (("metric", own), ("tuning.metric", self.tuning and self.tuning.metric)):
@@ -613,12 +718,16 @@ class Declaration:
 
     def unmatched(self) -> Clashes:
         """Yield values of rules that no block of the grid has."""
-        axes = {"exclude": ("architectures", "strategies", "sizes", "quality", "regimes")}
+        axes = {"exclude": ("architectures", "strategies", "sizes", "quality", "mixtures", "regimes")}
         lists: dict[str, tuple[Exclusion | Rule, ...]] = {"exclude": self.exclude, **self._rules}
         for key, rules in lists.items():
             for number, rule in enumerate(rules, start=1):
                 for axis in axes.get(key, ("architectures", "strategies")):
-                    blocks = [(b.regime,) if axis == "regimes" else getattr(b, axis) for b in self.grid]
+                    # A block that names no mixtures has all of them.
+                    blocks = [
+                        (b.regime,) if axis == "regimes" else getattr(b, axis) or tuple(self.mixtures)
+                        for b in self.grid
+                    ]
                     for value in sorted(set(getattr(rule, axis)).difference(*blocks), key=str):
                         at, shown = f"{key}[{number}].{axis}", "all" if value is None else value
                         yield at, f"{at}: no block of the grid has {shown}"
@@ -630,8 +739,10 @@ def require_runnable(declaration: Declaration) -> None:
     Raises:
         ValueError: The pool is only described.
     """
-    if isinstance(declaration.pool, DescribedPool):
-        raise ValueError(  # noqa: TRY004 - what a user declared
-            f"the pool {declaration.pool.name} is only described (name, pairs, scored): the study can be "
+    for pool in declaration.sources.values():
+        if not isinstance(pool, DescribedPool):
+            continue
+        raise ValueError(
+            f"the pool {pool.name} is only described (name, pairs, scored): the study can be "
             "planned and priced, not run; to run it, give pool: {path: FOLDER} or pool: {embedded: {…}}"
         )

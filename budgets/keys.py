@@ -280,7 +280,8 @@ def _typed(hint: Any, key: Key) -> Key:  # noqa: ANN401, PLR0911 - types have no
         return replace(inside, form="sections" if inside.kind else "list" if Ellipsis in inner else "range")
     if origin is dict:
         inside = _typed(inner[1], key)
-        form: Form = "named" if inside.kind else "mapping" if inside.form == "value" else "special"
+        kinds: dict[Form, Form] = {"section": "named", "value": "mapping"}
+        form = kinds.get(inside.form, "special")
         return replace(inside, form=form, read_name=_typed(inner[0], key).read)
     if origin is Literal:
         return replace(key, form="value", read=OneOf(kind=key.name.removesuffix("s"), allowed=tuple(inner)))

@@ -1,13 +1,16 @@
 """Quality subsets of a pool.
 
 ``all``; ``topN``, the best N % by the score in force; ``topN by SCORE``, by a named score; ``subset:NAME``, a
-named subset.
+named subset. Where a study mixes pools, ``mixture:NAME`` stands in the place of a quality.
 """
 
 import re
 
 NAMED = "subset:"
 """Prefix of a named subset's quality."""
+
+MIXTURE = "mixture:"
+"""Prefix of a mixture of pools."""
 
 BY = " by "
 """Separates the name of a score: ``top40 by mine``."""

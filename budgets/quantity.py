@@ -5,6 +5,7 @@ declaration is kept as text and parsed here by one rule. Whole numbers are exact
 """
 
 import re
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
@@ -127,6 +128,15 @@ def parse_quantity(text: str) -> float:
     if unit not in _TABLE_UNITS:
         raise ValueError(f"'{_short(text)}': {unknown('unit', unit, filter(None, _TABLE_UNITS))}")
     return _float(value * _TABLE_UNITS[unit], text)
+
+
+def divide(total: int, shares: Sequence[int]) -> tuple[int, ...]:
+    """Divide a count by shares: exact up to rounding, and no part shrinks when the total grows."""
+    parts, left, rest = [], total, sum(shares)
+    for share in shares:
+        parts.append(left * share // max(rest, 1))
+        left, rest = left - parts[-1], rest - share
+    return tuple(parts)
 
 
 def format_count(count: float) -> str:

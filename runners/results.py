@@ -49,9 +49,12 @@ class TableColumn(NamedTuple):
 
 _CELL = {
     "regime": TableColumn("str", "", "`fixed-compute`, `one-epoch` or `equal-samples`"),
-    "subset_size": TableColumn("int64", "pairs", "Size of the training subset"),
+    "subset_size": TableColumn("int64", "pairs", "Size of the training subset, over all pools of a mixture"),
     "quality": TableColumn(
-        "str", "", "Quality filter of the subset: `all`, `topNN`, `topNN by SCORE` or `subset:NAME`"
+        "str",
+        "",
+        "Quality filter of the subset: `all`, `topNN`, `topNN by SCORE` or `subset:NAME`; or the mixture of "
+        "pools: `mixture:NAME`",
     ),
     "architecture": TableColumn("str", "", "Architecture, by its catalogue name"),
     "strategy": TableColumn("str", "", "Training strategy, by its name"),

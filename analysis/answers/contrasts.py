@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from analysis.answers.frontier import choose, describe
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import CELL, CONFIGURATION, records
-from analysis.labels import POOL, axis_text, budget_text, held_text, percent, plural, sort_key
+from analysis.labels import POOL, are_mixed, axis_text, budget_text, held_text, percent, plural, sort_key
 
 Positions = NDArray[np.intp]
 Lacking = dict[Any, tuple[int, int]]
@@ -222,13 +222,18 @@ def statements(
     )
 
 
+def _title(draws: CellDraws, axis: str) -> str:
+    mixed = axis == "quality" and are_mixed(draws.cells["quality"])
+    return "Which mixture of pools?" if mixed else _TITLES[axis]
+
+
 def _state(draws: CellDraws, table: pd.DataFrame, axis: str, planned: int) -> Statement:
     rows = records(table[table["axis"] == axis]) if len(table) else []
     if not rows:
         text = "No two finished trials differ only in this, so the study does not answer it."
         if planned:
             text = f"No answer yet: none of {plural(planned, 'planned comparison')} has two finished sides."
-        return Statement(title=_TITLES[axis], verdict="undecided", held="", steps=(), text=text)
+        return Statement(title=_title(draws, axis), verdict="undecided", held="", steps=(), text=text)
     dense = densest(comparisons(draws, axis))
     held = held_text(dense[0].held)
     shown = [row for row in rows if row["held"] == held and row["regime"] == dense[0].held["regime"]]
@@ -249,7 +254,7 @@ def _state(draws: CellDraws, table: pd.DataFrame, axis: str, planned: int) -> St
         text += f"; {absent} more {'is' if absent == 1 else 'are'} planned and cannot be made yet"
     kinds = {str(row["verdict"]) for row in rows}
     verdict = kinds.pop() if len(kinds) == 1 else ("mixed" if clear else "undecided")
-    return Statement(title=_TITLES[axis], verdict=verdict, held=held, steps=steps, text=f"{text}.")
+    return Statement(title=_title(draws, axis), verdict=verdict, held=held, steps=steps, text=f"{text}.")
 
 
 def _confidence(row: dict[str, Any]) -> str:

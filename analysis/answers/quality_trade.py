@@ -51,7 +51,9 @@ class QualityTrade:
 
 def quality_trades(draws: CellDraws) -> tuple[QualityTrade, ...]:
     """Return every slice with at least two qualities at two budgets, or of two pools."""
-    fraction = np.array([min(quality_fraction(str(name)), 1.0) for name in draws.cells["quality"]])
+    fraction = np.array([quality_fraction(str(name)) for name in draws.cells["quality"]])
+    # Named subsets and mixtures are no fractions of a pool.
+    draws, fraction = draws.take(np.flatnonzero(fraction <= 1)), fraction[fraction <= 1]
     # Subsets of one pool have the same size / fraction up to rounding, so pools are told apart by 2^0.1.
     pool = draws.cells["subset_size"].to_numpy(np.float64) / fraction
     named = draws.cells.assign(pool=np.round(np.log2(pool), 1), fraction=fraction, pairs=pool)

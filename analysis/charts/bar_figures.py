@@ -25,7 +25,7 @@ from analysis.charts.figure_data import (
     runs_texts,
     said_once,
 )
-from analysis.labels import POOL, axis_text, budget_text, held_text, listed, metric_text, sort_key
+from analysis.labels import POOL, are_mixed, axis_text, budget_text, held_text, listed, metric_text, sort_key
 from analysis.laws.measure import Measure
 
 Positions = NDArray[np.intp]
@@ -55,7 +55,8 @@ def quality_bars(measures: Sequence[Measure], *, waiting: pd.DataFrame | None = 
         measures: Measures of one study.
         waiting: Planned trials without a result, see ``missing.missing``; no bar is clear beside them.
     """
-    title = "Quality of the data at each budget"
+    mixed = any(are_mixed(measure.draws.cells["quality"]) for measure in measures)
+    title = f"{'Mixtures of pools' if mixed else 'Quality of the data'} at each budget"
     panels = [
         _Panel(measure=measure, regime=regime, groups=groups)
         for measure in measures
@@ -169,7 +170,8 @@ def _bars(  # noqa: PLR0913 (what is drawn, and its words)
             verdicts.append(f"{group.label}: {verdict}" if len(panel.groups) > 1 else verdict)
         said.append(f"{panel_title}: {'; '.join(verdicts)}" if panel_title else "; ".join(verdicts))
     metrics = list(dict.fromkeys(panel.measure.metric for panel in panels))
-    words = {"quality": "quality of the data", "strategy": "training strategy"}[axis]
+    mixed = any(are_mixed(panel.measure.draws.cells["quality"]) for panel in panels)
+    words = {"quality": "mixture of pools" if mixed else "quality of the data"}.get(axis, "training strategy")
     stars = {row["mark"] for row in rows} - {"column"}
     filled = ["filled if it is clear"] if "best" in stars else []
     hollow = ["hollow on all that tie, or if it is undecided"] if "best, not clear" in stars else []

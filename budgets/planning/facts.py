@@ -1,9 +1,35 @@
-"""Facts about the pool and the evaluation sets that the planner needs, so that it reads no files."""
+"""Facts about the pools and the evaluation sets that the planner needs, so that it reads no files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
+from math import gcd, lcm
 
-from budgets.quality import NAMED, available, score_of_quality
+from budgets.declaration import MixedPool
+from budgets.quality import BY, MIXTURE, NAMED, available, score_of_quality
+from budgets.quantity import divide
+
+PERIOD = 4096
+"""Samples after which the shares of a mixture are exact, at least half of it, where weights declare them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Component:
+    """A pool's part of the pairs that a trial trains on.
+
+    Attributes:
+        name: Name of the pool in the declaration; empty for a study's single pool. No part of the trial's id.
+        pool: Content id of the pool.
+        quality: The quality that is taken of it.
+        pairs: Number of its pairs.
+        share: Its samples in each period of the order of samples, which is the sum of all shares.
+    """
+
+    name: str
+    pool: str
+    quality: str
+    pairs: int
+    share: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +68,14 @@ class PoolFacts:
     unranked: str = ""
     rankings: Mapping[str, Ranking] = field(default_factory=dict)
 
+    def components(self, quality: str, size: int) -> tuple[Component, ...]:
+        """Return the one component of a subset."""
+        return (Component(name="", pool=self.id_of(quality), quality=quality, pairs=size, share=1),)
+
+    def of_component(self, name: str) -> "PoolFacts":  # noqa: ARG002 - it has one
+        """Return the pool of a component."""
+        return self
+
     def available(self, quality: str) -> int:
         """Count the pairs of a quality."""
         if quality.startswith(NAMED):
@@ -61,6 +95,75 @@ class PoolFacts:
         if score is not None:
             return self.rankings[score].scored_pairs
         return 0 if not self.scored else self.pairs if self.scored_pairs is None else self.scored_pairs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixtureFacts:
+    """Facts about pools that are mixed; has the methods of `PoolFacts`, for mixtures in place of qualities.
+
+    Attributes:
+        pools: Name → facts.
+        mixtures: Name → the pools in it.
+    """
+
+    pools: Mapping[str, PoolFacts]
+    mixtures: Mapping[str, Mapping[str, MixedPool]]
+
+    def available(self, quality: str) -> int:
+        """Count the pairs of a mixture."""
+        return sum(pairs for _, _, pairs in self._parts(quality))
+
+    def components(self, quality: str, size: int) -> tuple[Component, ...]:
+        """Return the components of a mixture, or of so many of its pairs.
+
+        A size is divided by the weights, or without weights by the pairs; so all of its pairs are seen
+        equally often. The order does not depend on names, so that it may decide the order of samples.
+        """
+        parts = self._parts(quality)
+        whole = [pairs for _, _, pairs in parts]
+        weights = _whole_numbers([part.weight for _, part, _ in parts])
+        pairs, shares = whole, [each * max(1, PERIOD // sum(weights)) for each in weights] or whole
+        if size != sum(whole):
+            pairs = shares = list(divide(size, weights or whole))
+        if len(parts) == 1:
+            shares = [1]
+        return tuple(
+            Component(
+                name=name,
+                pool=self.pools[name].id_of(part.quality),
+                quality=part.quality,
+                pairs=count,
+                share=share,
+            )
+            for (name, part, _), count, share in zip(parts, pairs, shares, strict=True)
+        )
+
+    def of_component(self, name: str) -> PoolFacts:
+        """Return the pool of a component."""
+        return self.pools[name]
+
+    def _parts(self, mixture: str) -> list[tuple[str, MixedPool, int]]:
+        """Return each pool of a mixture, and its pairs, in the order of their content."""
+
+        def content(of: tuple[str, MixedPool, int]) -> tuple[str, str, int, float]:
+            name, part, pairs = of
+            quality = part.quality.partition(BY)[0]  # the id names the order of the score
+            return self.pools[name].id_of(part.quality), quality, pairs, part.weight or 0.0
+
+        parts = self.mixtures[mixture.removeprefix(MIXTURE)]
+        counted = (
+            (name, part, part.pairs or self.pools[name].available(part.quality))
+            for name, part in parts.items()
+        )
+        return sorted(counted, key=content)
+
+
+def _whole_numbers(weights: list[float | None]) -> list[int]:
+    """Return weights as the smallest whole numbers in the same ratio; an empty list without weights."""
+    exact = [Fraction(repr(weight)) for weight in weights if weight is not None]
+    scale = lcm(*(each.denominator for each in exact))
+    whole = [int(each * scale) for each in exact]
+    return [each // gcd(*whole) for each in whole]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from budgets.planning.facts import Component, PoolFacts
 from budgets.planning.grid import Grid, GridCell
 from budgets.quantity import MAX_COUNT, format_flops
 
@@ -28,17 +29,8 @@ def lasting_reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
         yield setup.inapplicable
     if setup.lr_peak is None:
         yield f"training.lr_peak declares no learning rate for {cell.architecture}"
-    most = grid.pool.available(cell.quality)
-    scored = grid.pool.scored_for(cell.quality)
-    if cell.quality.startswith("top") and not scored:
-        yield f"the pool has no quality scores, which {cell.quality} needs"
-    elif cell.quality.startswith("top") and scored < most:
-        yield (
-            f"{scored:,} of the pool's {grid.pool.pairs:,} pairs have a quality score, but {cell.quality} "
-            f"needs {most:,}; score the whole pool"
-        )
-    if cell.subset_size > most:
-        yield f"{cell.subset_size:,} pairs requested, but the pool holds {most:,} of quality {cell.quality}"
+    for component in candidate.components:
+        yield from _reasons_of_the_pool(component, grid.pool.of_component(component.name))
     yield from _reasons_of_the_batch(candidate)
     if grid.device_bytes is not None and setup.memory_bytes > grid.device_bytes:
         cluster, share = grid.declaration.cluster, setup.resources.devices
@@ -47,6 +39,26 @@ def lasting_reasons(candidate: GridCell, grid: Grid) -> Iterator[str]:
             f"about {setup.memory_bytes / 1e9:,.0f} GB on each of {share} devices for a batch of "
             f"{setup.batch_size:,}, but {cluster.device} has {grid.device_bytes / 1e9:,.0f} GB"
         )
+
+
+def _reasons_of_the_pool(component: Component, pool: PoolFacts) -> Iterator[str]:
+    pairs, quality, most = component.pairs, component.quality, pool.available(component.quality)
+    ranked = quality.startswith("top")
+    scored = pool.scored_for(quality) if ranked else most
+    if 0 < pairs <= most <= scored:
+        return
+    named = f"pool {component.name}".strip()
+    if ranked and not scored:
+        yield f"the {named} has no quality scores, which {quality} needs"
+    elif scored < most:
+        yield (
+            f"{scored:,} of the {named}'s {pool.pairs:,} pairs have a quality score, but {quality} "
+            f"needs {most:,}; score the whole pool"
+        )
+    if pairs > most:
+        yield f"{pairs:,} pairs requested, but the {named} holds {most:,} of quality {quality}"
+    if pairs == 0:
+        yield f"its size leaves no pair of the {named}"
 
 
 def _reasons_of_the_batch(candidate: GridCell) -> Iterator[str]:
@@ -75,8 +87,13 @@ def _reasons_of_length(candidate: GridCell, grid: Grid) -> Iterator[str]:
         yield f"{samples:.3e} samples are more than the maximum of {MAX_COUNT:.0e}"
     if steps < limits.min_steps:
         yield f"{steps:,} steps of {batch_size:,} pairs, fewer than limits.min_steps = {limits.min_steps:,}"
-    if samples > limits.max_epochs * cell.subset_size:
-        yield (
-            f"{samples / cell.subset_size:,.1f} epochs over {cell.subset_size:,} pairs, "
-            f"more than limits.max_epochs = {limits.max_epochs:g}"
-        )
+    components = candidate.components
+    period = sum(each.share for each in components) if len(components) > 1 else 1
+    for component in components:
+        seen = samples * component.share / period
+        if seen > limits.max_epochs * component.pairs:
+            of = f" of the pool {component.name}" if component.name else ""
+            yield (
+                f"{seen / component.pairs:,.1f} epochs over {component.pairs:,} pairs{of}, "
+                f"more than limits.max_epochs = {limits.max_epochs:g}"
+            )

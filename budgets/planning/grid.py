@@ -13,9 +13,10 @@ from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import Strategy, inapplicable, strategy
 from budgets.declaration import Declaration, Exclusion, GridBlock
 from budgets.hardware.devices import device
-from budgets.planning.facts import EvaluationFacts, PoolFacts
+from budgets.planning.facts import Component, EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.plan import Cell, Trial
 from budgets.planning.resources import Option, options
+from budgets.quality import MIXTURE
 from budgets.recipe import FIRST_DEFAULTS, LR_EXPONENTS, Recipe
 from budgets.rules import TrialResources
 
@@ -95,6 +96,7 @@ class GridCell:
     Attributes:
         cell: The cell.
         setup: Its architecture and strategy.
+        components: The pools' parts of its pairs.
         seeds: Its seeds.
         declared_samples: Samples that the declaration asks for; 0 if they follow from its level.
         samples: Samples seen by a trial of the cell, in whole batches.
@@ -102,6 +104,7 @@ class GridCell:
 
     cell: Cell
     setup: Combination
+    components: tuple[Component, ...]
     seeds: tuple[int, ...]
     declared_samples: int
     samples: int
@@ -112,7 +115,7 @@ class Grid:
 
     Args:
         declaration: The study.
-        pool: Facts about the pool.
+        pool: Facts about the pool, or about pools that are mixed.
         evaluation: Facts about the evaluation sets.
         tuned: Place → tuned field → value that replaces the declared one; None if training diverged at every
             value. Values at a level precede those at all levels.
@@ -121,7 +124,7 @@ class Grid:
     def __init__(
         self,
         declaration: Declaration,
-        pool: PoolFacts,
+        pool: PoolFacts | MixtureFacts,
         evaluation: EvaluationFacts,
         tuned: Mapping[Place, Mapping[str, float] | None] = MappingProxyType({}),
     ) -> None:
@@ -129,6 +132,7 @@ class Grid:
         self._tuned = tuned
         self._by_level = declaration.ruled_by_level or any(level is not None for *_, level in tuned)
         self._setups: dict[tuple[str, str, int | None], Combination] = {}
+        self._components: dict[tuple[str, int], tuple[Component, ...]] = {}
 
     def candidates(self, levels: tuple[int, ...]) -> Iterator[GridCell]:
         """Yield the cells of all blocks in declared order, at each block's own levels or at ``levels``."""
@@ -145,6 +149,7 @@ class Grid:
         return GridCell(
             cell=cell,
             setup=setup,
+            components=self._components_of(cell.quality, cell.subset_size),
             seeds=seeds,
             declared_samples=samples,
             samples=steps * setup.batch_size,
@@ -181,7 +186,8 @@ class Grid:
         return Trial(
             cell=candidate.cell,
             seed=seed,
-            pool=self.pool.id_of(candidate.cell.quality),
+            pool="+".join([each.pool for each in candidate.components]),
+            mixture=candidate.components if self.declaration.mixtures else (),
             evaluation_sets=self.evaluation.names,
             architecture_config=setup.architecture.config,
             batch_norm=setup.architecture.batch_norm,
@@ -197,13 +203,20 @@ class Grid:
             resources=setup.resources,
         )
 
+    def _components_of(self, quality: str, size: int) -> tuple[Component, ...]:
+        """Return the pools' parts of a subset or mixture; the cells that have it share them."""
+        key = quality, size
+        if key not in self._components:
+            self._components[key] = self.pool.components(quality, size)
+        return self._components[key]
+
     def _points(self, block: GridBlock, levels: tuple[int, ...]) -> Iterator[tuple[Cell, int]]:
         """Yield a block's cells, each with its declared samples, or 0 if they follow from the level."""
         by_level = block.regime == "fixed-compute"
         for level in levels if by_level else (None,):
             for samples in block.samples or (0,):
                 for size in block.sizes:
-                    for quality in block.quality:
+                    for quality in self.declaration.qualities(block):
                         pairs = self.pool.available(quality) if size is None else size
                         for architecture_name in block.architectures:
                             for strategy_name in block.strategies:
@@ -317,6 +330,7 @@ class Grid:
                 (rule.architectures, cell.architecture),
                 (rule.strategies, cell.strategy),
                 (rule.quality, cell.quality),
+                (rule.mixtures, cell.quality.removeprefix(MIXTURE)),
                 (rule.levels, cell.level_flops),
                 (rule.regimes, cell.regime),
             )

@@ -34,13 +34,16 @@ def trial_id(trial: "Trial") -> str:
 
     Costs are not part of it, so that a correction of the FLOP accounting keeps the ids.
     """
-    return _digest(trial, _cell(trial.cell), trial.samples_seen)
+    # ``top40 by mine`` is ``top40`` of the pool in the order of ``mine``, which ``trial.pool`` names.
+    return _digest(trial, _cell(trial.cell, _quality(trial).partition(BY)[0]), trial.samples_seen)
 
 
 def trunk_id(trial: "Trial") -> str:
     """Derive the id of a trial's trunk: the same for trials that differ only in how long they train."""
     cell = trial.cell
-    subset = f"[{cell.subset_size},{_text(cell.quality)},{_text(cell.architecture)},{_text(cell.strategy)}]"
+    subset = (
+        f"[{cell.subset_size},{_text(_quality(trial))},{_text(cell.architecture)},{_text(cell.strategy)}]"
+    )
     return _digest(trial, subset, 0)
 
 
@@ -61,10 +64,19 @@ def _digest(trial: "Trial", cell: str, samples: int) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-def _cell(cell: "Cell") -> str:
+def _quality(trial: "Trial") -> str:
+    """Return the quality; of a mixture, its components without their names.
+
+    A mixture of one component is a subset of its pool.
+    """
+    if len(trial.mixture) > 1:
+        parts = [[each.quality.partition(BY)[0], each.pairs, each.share] for each in trial.mixture]
+        return f"mixture {_json(parts)}"
+    return trial.mixture[0].quality if trial.mixture else trial.cell.quality
+
+
+def _cell(cell: "Cell", quality: str) -> str:
     level = "null" if cell.level_flops is None else cell.level_flops
-    # ``top40 by mine`` is ``top40`` of the pool in the order of ``mine``, which ``trial.pool`` names.
-    quality = cell.quality.partition(BY)[0]
     return (
         f'{{"architecture":{_text(cell.architecture)},"level_flops":{level},"quality":{_text(quality)},'
         f'"regime":{_text(cell.regime)},"strategy":{_text(cell.strategy)},"subset_size":{cell.subset_size}}}'

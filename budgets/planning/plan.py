@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from budgets.declaration import Regime
+from budgets.planning.facts import Component
 from budgets.planning.identity import trial_id
 from budgets.planning.tuned.line import Carried
 from budgets.quantity import format_count, format_flops
@@ -37,7 +38,7 @@ class Cell:
     Attributes:
         regime: Rule that decides the samples seen.
         subset_size: Pairs in the subset.
-        quality: ``all``, ``topN``, ``topN by SCORE`` or ``subset:NAME``.
+        quality: ``all``, ``topN``, ``topN by SCORE``, ``subset:NAME`` or ``mixture:NAME``.
         architecture: Name in the catalogue.
         strategy: Name of the strategy.
         level_flops: Budget level in training FLOPs; None unless the regime is `fixed-compute`.
@@ -64,7 +65,7 @@ class Trial:
     Attributes:
         cell: The cell.
         seed: The seed; initial weights, order of samples and augmentation derive from it.
-        pool: Content id of the pool.
+        pool: Content id of the pool; those of a mixture's, joined by ``+``.
         evaluation_sets: Content ids of the evaluation sets.
         architecture_config: The architecture in open_clip's model-config form.
         samples_seen: Image-text pairs seen in training, in whole batches.
@@ -81,6 +82,7 @@ class Trial:
         previous: Id of the next shorter trial of its trunk, whose milestone it continues from; empty without
             one (`budgets.planning.levels.trunks`); no part of its result.
         shared_samples: Samples up to that milestone, which the shorter trials pay for.
+        mixture: Of a mixture, the components; otherwise empty.
         trial_id: Identifies the trial in any study, see `budgets.planning.identity`.
     """
 
@@ -102,6 +104,7 @@ class Trial:
     resources: TrialResources = field(default_factory=TrialResources)
     previous: str = ""
     shared_samples: int = 0
+    mixture: tuple[Component, ...] = ()
     trial_id: str = field(init=False, compare=False, default="")
 
     def __post_init__(self) -> None:
@@ -120,8 +123,19 @@ class Trial:
 
     @property
     def epochs(self) -> float:
-        """Passes over the subset."""
+        """Passes over the subset; over a mixture, the mean of its pairs."""
         return self.samples_seen / self.cell.subset_size
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The pools' parts of its pairs: one, or those of a mixture."""
+        cell = self.cell
+        one = Component(name="", pool=self.pool, quality=cell.quality, pairs=cell.subset_size, share=1)
+        return self.mixture or (one,)
+
+    def share_of(self, component: Component) -> float:
+        """Return a component's share of the samples seen."""
+        return component.share / sum(each.share for each in self.components)
 
     @property
     def train_flops(self) -> int:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from budgets.declaration import Declaration
 from budgets.keys import DeclaredKeyError, unusual
 from budgets.planning.allocation import allocate
-from budgets.planning.facts import EvaluationFacts, PoolFacts
+from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid
 from budgets.planning.levels.ladder import choose_levels
@@ -30,7 +30,7 @@ _MOST_SHOWN = 5
 def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
     declaration: Declaration,
     *,
-    pool: PoolFacts,
+    pool: PoolFacts | MixtureFacts,
     evaluation: EvaluationFacts,
     charges: tuple[Charge, ...] = (),
     scores: Scores | None = None,
@@ -40,7 +40,7 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
 
     Args:
         declaration: The study as declared.
-        pool: Facts about the pool.
+        pool: Facts about the pool, or about pools that are mixed.
         evaluation: Facts about the evaluation sets.
         charges: Compute that the study pays in addition to its trials.
         scores: Results of the tuning's trials so far; None before any.

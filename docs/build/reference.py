@@ -73,13 +73,17 @@ def sections(path: str = "", kind: Any = Declaration) -> Iterator[tuple[str, Any
     rows = list(_rows(path, kind))
     yield path, kind, rows
     for row in rows:
-        if row.key.options:
+        if row.key.form == "choice":
             yield row.name, None, [each for option in row.key.options for each in _options(row.name, option)]
             for option in row.key.options:
                 if option.form == "section":
                     yield from sections(f"{row.name}.{option.name}", option.kind)
         elif row.key.kind is not None:
-            inside = {"sections": f"{row.name}[]", "named": f"{row.name}.NAME"}.get(row.key.form, row.name)
+            inside = {
+                "sections": f"{row.name}[]",
+                "named": f"{row.name}.NAME",
+                "special": f"{row.name}.NAME.POOL",
+            }.get(row.key.form, row.name)
             yield from sections(inside, row.key.kind)
 
 
@@ -128,10 +132,17 @@ def _takes(key: Key) -> str:
         "list": f"a list: {read}",
         "range": f"one value, or the lowest and the highest: {read}",
         "mapping": f"names, each with {read}",
-        "special": "names, each with a list",
+        "special": f"names, each with {_inside(key)}",
         "named": f"names, each with a section, or its `{first}` alone",
         "sections": "a list of sections",
     }.get(key.form, read)
+
+
+def _inside(key: Key) -> str:
+    """Return what each name of a field with a reader of its own has."""
+    if key.options:
+        return "a section like `pool`, or its `path` alone"
+    return f"pools, each with a section, or its `{keys(key.kind)[0].name}` alone" if key.kind else "a list"
 
 
 def _default(row: Row) -> str:
@@ -150,7 +161,9 @@ def _shown(key: Key) -> str:
         return f"{key.default / 2**30:g} GiB"
     several = key.default if isinstance(key.default, tuple) else (key.default,)
     written = several if key.read is None else [key.read.write(each) for each in several]
-    texts = [f"{each:g}" if type(each) in {int, float} else str(each) for each in written if each is not None]
+    texts = [
+        f"{each:g}" if type(each) in {int, float} else str(each) for each in written if each not in (None, {})
+    ]
     return ", ".join(texts).replace("True", "true").replace("False", "false") + " s" * (
         key.read is values.seconds
     )

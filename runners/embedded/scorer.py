@@ -13,7 +13,7 @@ from budgets.cost.architecture import load_architecture
 from runners.data.pool.index import vocabulary_of
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import tokenizer
-from runners.data.reading.training_set import TrainingSet
+from runners.data.reading.training_set import InMemory, TrainingSet
 from runners.embedded.embedded_pool import Score, TrainingPairs, build_embedded_pool
 from runners.embedded.scorer_cost import (
     ARCHITECTURE,
@@ -64,8 +64,12 @@ def train_scorer() -> Score:
         train(
             make_learner(model, Clip(), recipe=RECIPE, lr_peak=LR_PEAK, steps=steps),
             TrainingSet(
-                images=torch.from_numpy(np.ascontiguousarray(images)),
-                tokens=torch.from_numpy(to_ids(captions)),
+                parts=[
+                    InMemory(
+                        images=torch.from_numpy(np.ascontiguousarray(images)),
+                        tokens=torch.from_numpy(to_ids(captions)),
+                    )
+                ]
             ),
             StepSchedule(seed=SEED, steps=steps, batch_size=BATCH, lr_peak=LR_PEAK, recipe=RECIPE),
             first_step=0,

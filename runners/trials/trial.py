@@ -89,7 +89,7 @@ def _run_first(job: TrialJob) -> Outcome:
                 with Meter(job.folder) as meter:
                     return _run(job, meter, notice)
             except ValueError as error:
-                for place in (job.pool, *job.evaluation.values(), job.folder):
+                for place in (*job.pools, *job.evaluation.values(), job.folder):
                     if not place.exists():  # the storage is gone, its content is not at fault
                         raise FileNotFoundError(errno.ENOENT, "storage is unreachable", str(place)) from error
                 raise

@@ -15,7 +15,8 @@ from budgets.planning.plan import Trial
 from budgets.quality import NAMED
 from runners.data.build.in_place import open_pool
 from runners.data.pool.damage import DAMAGE_TOLERANCE
-from runners.data.reading.training_set import LOADER_BYTES, StreamedSet, TrainingSet, training_data
+from runners.data.pool.tokenizer import mixed_words
+from runners.data.reading.training_set import LOADER_BYTES, Source, StreamedSet, TrainingSet, training_data
 from runners.host.gpu_arithmetic import set_gpu_arithmetic
 from runners.host.seeds import derive_seed
 from runners.models.count import ensure_counted
@@ -35,7 +36,7 @@ class TrialJob:
 
     Attributes:
         trial: The trial.
-        pool: Folder of the pool.
+        pools: Folder of the pool of each of the trial's components.
         evaluation: Evaluation set → its folder.
         folder: The trial's own folder.
         cpus: Compute threads, over all ranks of this node.
@@ -52,7 +53,7 @@ class TrialJob:
     """
 
     trial: Trial
-    pool: Path
+    pools: tuple[Path, ...]
     evaluation: Mapping[str, Path]
     folder: Path
     cpus: int
@@ -139,18 +140,27 @@ def architecture_of(trial: Trial) -> Architecture:
 
 
 def load_subset(job: TrialJob) -> tuple[TrainingSet | StreamedSet, Any]:
-    """Open a trial's subset and build its tokenizer."""
+    """Open a trial's pairs and build its tokenizer."""
     trial, architecture = job.trial, architecture_of(job.trial)
-    pool = open_pool(job.pool, tolerance=job.damage_tolerance, holding=trial.pool)
-    to_ids = model_tokenizer(architecture, pool.vocabulary)
-    rows = pool.subset(size=trial.cell.subset_size, quality=trial.cell.quality.removeprefix(NAMED))
+    pools = [
+        open_pool(path, tolerance=job.damage_tolerance, holding=component.pool)
+        for path, component in zip(job.pools, trial.components, strict=True)
+    ]
+    to_ids = model_tokenizer(architecture, mixed_words([pool.vocabulary for pool in pools]))
+    sources = [
+        Source(
+            pool=pool,
+            rows=pool.subset(size=component.pairs, quality=component.quality.removeprefix(NAMED)),
+            share=component.share,
+        )
+        for pool, component in zip(pools, trial.components, strict=True)
+    ]
 
     def tokenize(texts: Sequence[str]) -> Tensor:
         return torch.from_numpy(to_ids(texts))
 
     data = training_data(
-        pool,
-        rows,
+        sources,
         architecture.image_size,
         tokenize,
         threads=job.cpus,

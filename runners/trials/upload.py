@@ -128,12 +128,13 @@ def take_part_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -
 def _on_this_node(url: str, job: TrialJob) -> TrialJob:
     """Return a job with this node's paths, after the data was downloaded once for all trials of the node."""
     storage, here = Storage(url), cache_folder(url)
-    for tree in {job.pool, *(path for path in job.evaluation.values() if job.pool not in path.parents)}:
+    apart = (path for path in job.evaluation.values() if not set(job.pools) & set(path.parents))
+    for tree in {*job.pools, *apart}:
         if not fetch_tree(storage, tree.as_posix(), here):
             raise OSError(f"{url} has no {tree}")
     local = replace(
         job,
-        pool=here / job.pool,
+        pools=tuple(here / pool for pool in job.pools),
         evaluation={name: here / path for name, path in job.evaluation.items()},
         folder=here / job.folder,
     )

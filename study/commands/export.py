@@ -23,6 +23,7 @@ def run(options: Namespace) -> int:
     import torch
 
     from runners.data.build.in_place import open_pool
+    from runners.data.pool.tokenizer import mixed_words
     from runners.host.files import new_folder
     from runners.models.export import PIXELS, WEIGHTS, write_architecture, write_origin
     from runners.trials.trial_files import read_outcome
@@ -54,7 +55,12 @@ def run(options: Namespace) -> int:
             trial.cell.architecture,
             trial.architecture_config,
             pixels=PIXELS,
-            words=open_pool(study.pool, holding=trial.pool).vocabulary,
+            words=mixed_words(
+                [
+                    open_pool(study.pool_folders[each.name], holding=each.pool).vocabulary
+                    for each in trial.components
+                ]
+            ),
             sigmoid_bias="logit_bias" in keys,
             final=target,
         )

@@ -41,8 +41,7 @@ def _plain(key: Key, value: Any) -> Any:  # noqa: ANN401, PLR0911 - of the field
         return None
     match key.form:
         case "choice":
-            (option,) = [each for each in key.options if each.kind is type(value)]
-            return plain(value) if option.form == "inline" else {option.name: plain(value)}
+            return _chosen(key, value)
         case "section" | "inline":
             return plain(value)
         case "sections":
@@ -53,7 +52,19 @@ def _plain(key: Key, value: Any) -> Any:  # noqa: ANN401, PLR0911 - of the field
             assert key.read is not None
             return [key.read.write(each) for each in value]
         case "special":
-            return {name: list(each) for name, each in value.items()}
+            return {name: _special(key, each) for name, each in value.items()}
         case "mapping":
             return dict(value)
     return value if key.read is None else key.read.write(value)
+
+
+def _special(key: Key, value: Any) -> Any:  # noqa: ANN401 - of the field's type
+    """Return one value of a field that has a reader of its own."""
+    if key.options:
+        return _chosen(key, value)
+    return {name: plain(each) for name, each in value.items()} if key.kind else list(value)
+
+
+def _chosen(key: Key, value: object) -> dict[str, Any]:
+    (option,) = [each for each in key.options if each.kind is type(value)]
+    return plain(value) if option.form == "inline" else {option.name: plain(value)}

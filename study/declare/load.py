@@ -1,6 +1,6 @@
 """Reader of declarations, with the rules of keys that a data class can't express."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,15 @@ from typing import Any
 from budgets import values
 from budgets.cost.architecture import catalogue, load_architecture, open_clip_configs
 from budgets.cost.strategy import STRATEGIES
-from budgets.declaration import Declaration, FolderPool, Resources, Training, Tuning
+from budgets.declaration import (
+    Declaration,
+    DeclaredPool,
+    FolderPool,
+    MixedPool,
+    Resources,
+    Training,
+    Tuning,
+)
 from budgets.keys import OneOf, keys, tunable
 from budgets.names import unknown
 from budgets.recipe import PRESETS, Recipe
@@ -51,6 +59,8 @@ def load_declaration(path: Path) -> Declaration:
         names={"architecture": _architectures(root, path.parent), "strategy": tuple(STRATEGIES)},
         special={
             (Declaration, "pool"): _pool,
+            (Declaration, "pools"): _pools,
+            (Declaration, "mixtures"): _mixtures,
             (Declaration, "seeds"): _seeds,
             (Declaration, "training"): _training,
             (Declaration, "resources"): _resources,
@@ -75,11 +85,15 @@ def _beside(declaration: Declaration, folder: Path) -> Declaration:
     def below(text: str) -> str:
         return text if "://" in text else str(folder / text)
 
+    def of_pool(pool: DeclaredPool) -> DeclaredPool:
+        return replace(pool, path=below(pool.path)) if isinstance(pool, FolderPool) else pool
+
     pool, catalogue = declaration.pool, declaration.catalogue
     return replace(
         declaration,
         catalogue=None if catalogue is None else below(catalogue),
-        pool=replace(pool, path=below(pool.path)) if isinstance(pool, FolderPool) else pool,
+        pool=None if pool is None else of_pool(pool),
+        pools={name: of_pool(each) for name, each in declaration.pools.items()},
         evaluation_sets={
             name: each if each.path is None else replace(each, path=below(each.path))
             for name, each in declaration.evaluation_sets.items()
@@ -101,11 +115,47 @@ def _architectures(root: Section, around: Path) -> tuple[str, ...]:
     return tuple(sorted({*open_clip_configs(), *catalogue(), *own}))
 
 
-def _pool(walk: Walk, root: Section, _: Mapping[str, Any]) -> object:
-    """Read the pool, whose kind follows from the keys that are given."""
-    section = root.section("pool", required=True)
-    if section is None:
-        return FolderPool(path="")
+def _pool(walk: Walk, root: Section, _: Mapping[str, Any]) -> DeclaredPool | None:
+    """Read the pool."""
+    section = root.section("pool")
+    return None if section is None else _a_pool(walk, section)
+
+
+def _pools(walk: Walk, root: Section, _: Mapping[str, Any]) -> dict[str, DeclaredPool]:
+    """Read the pools that are mixed."""
+    section, found = root.section("pools"), dict[str, DeclaredPool]()
+    for name in () if section is None else _own_names(section):
+        assert section is not None
+        inner = section.section(name) if section.is_section(name) else None
+        path = "" if inner is not None else section.take(name, values.place)
+        found[name] = FolderPool(path=path or "") if inner is None else _a_pool(walk, inner)
+    return found
+
+
+def _mixtures(walk: Walk, root: Section, _: Mapping[str, Any]) -> dict[str, dict[str, MixedPool]]:
+    """Read the mixtures."""
+    section, found = root.section("mixtures"), dict[str, dict[str, MixedPool]]()
+    for name in () if section is None else _own_names(section):
+        inner = None if section is None else section.section(name)
+        wrong = MixedPool(weight=1.0)  # its error is recorded
+        found[name] = {
+            pool: walk.one(inner, pool, MixedPool) or wrong for pool in (inner.names() if inner else ())
+        }
+    return found
+
+
+def _own_names(section: Section) -> Iterator[str]:
+    """Yield the names that the user chose in a section."""
+    for name in section.names():
+        try:
+            yield values.name(name)
+        except ValueError as error:
+            section.error(f"{section.name}: {error}", name)
+            section.know([name])
+
+
+def _a_pool(walk: Walk, section: Section) -> DeclaredPool:
+    """Read a pool, whose kind follows from the keys that are given."""
     (key,) = [each for each in keys(Declaration) if each.field == "pool"]
     inside = {
         option.kind: [each.name for each in keys(option.kind)] if option.form == "inline" else [option.name]
@@ -115,13 +165,14 @@ def _pool(walk: Walk, root: Section, _: Mapping[str, Any]) -> object:
     given = [kind for kind, names in inside.items() if any(map(section.has, names))]
     if len(given) != 1:
         section.error(
-            "pool needs one of embedded: {pairs, seed}, path: FOLDER, or name: NAME with pairs and scored "
-            "for a pool that is only described"
+            f"{section.name} needs one of embedded: {{pairs, seed}}, path: FOLDER, or name: NAME with pairs "
+            "and scored for a pool that is only described"
         )
         return FolderPool(path="")
     (option,) = [each for each in key.options if each.kind is given[0]]
     inner = section if option.form == "inline" else section.section(option.name)
-    return walk.read(section if inner is None else inner, option.kind)
+    pool: DeclaredPool = walk.read(section if inner is None else inner, option.kind)
+    return pool
 
 
 def _seeds(_: Walk, root: Section, __: Mapping[str, Any]) -> tuple[int, ...]:

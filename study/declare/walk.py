@@ -78,12 +78,10 @@ class Walk:
             case "named":
                 inner = section.section(key.name)
                 names = () if inner is None else [name for name in inner.names() if name not in apart]
-                return {
-                    name: each for name in names if (each := self._one(inner, name, key.kind)) is not None
-                }
+                return {name: each for name in names if (each := self.one(inner, name, key.kind)) is not None}
         raise TypeError(f"no reader for '{key.field}' of form {key.form}")
 
-    def _one(self, section: Section | None, name: str, kind: type) -> object:
+    def one(self, section: Section | None, name: str, kind: type[T]) -> T | None:
         """Read a named section; a single value is taken as the value of its first key."""
         assert section is not None
         inner = section.section(name) if section.is_section(name) else None

@@ -21,7 +21,7 @@ from runners.trials.trial_setup import TrialJob
 from study.show.text_table import text_table
 from study.state.bookkeeping import trial_job
 from study.state.environment import environment
-from study.state.study import Study, ensure_pool, plan_study
+from study.state.study import Study, ensure_pools, plan_study
 
 _START_S = 2.0  # start of a process: load the data, build the model, first steps
 
@@ -45,7 +45,7 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     if any(trial.resources.ranks_per_node * trial.resources.nodes > 1 for trial in plan.trials):
         raise ValueError("calibrate supports trials of one rank; this study's resources: declare more")
     named, machine = _device(study, resources.gpus, device_name)
-    ensure_pool(study, lambda _line: None)
+    ensure_pools(study, lambda _line: None)
     jobs = _jobs(study, plan)
     # Trials that share a processor slow each other, so as many run at once as in a study.
     at_once = 1 if resources.gpus else max(1, min((os.cpu_count() or 1) // resources.cpus, len(jobs)))

@@ -7,7 +7,7 @@ in the names of their trials, in the budget they may use, and in the tables they
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -349,6 +349,8 @@ class Execution(ABC):
             self._schedule.left(ended.trial, dead_nodes=ended.dead_nodes)
 
     def _take(self, trial: Trial, outcome: Outcome) -> None:
+        # It may have been trained under another name of the same pairs (`budgets.planning.identity`).
+        outcome = replace(outcome, row={**outcome.row, "quality": trial.cell.quality})
         self.outcomes[trial.trial_id] = outcome
         folder = self.folder(trial.trial_id)
         book = partial(book_outcome, self.ledger, trial, folder, outcome, self.progress.say)

@@ -212,8 +212,8 @@ class Run(Execution):
         planned, left_out = plan_tables(self.plan)
         write_table(folder / "plan.parquet", planned)
         write_table(folder / "left-out.parquet", left_out)
-        pool = {trial.pool for trial in self.plan.all_trials}
-        write_json(folder / "environment.json", environment() | {"pool fingerprint": ", ".join(pool)})
+        pools = dict.fromkeys(each.pool for trial in self.plan.all_trials for each in trial.components)
+        write_json(folder / "environment.json", environment() | {"pool fingerprint": ", ".join(pools)})
 
 
 def _failed_row(trial: Trial, reason: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from runners.trials.speed.preflight_training import (
 from runners.trials.speed.throughput import Calibration, Throughput, kind, read_calibration, slow_loading
 from study.run.calibration import estimated_memory, one_of_each_kind
 from study.state.bookkeeping import needs, trial_job
-from study.state.study import Study, ensure_pool, plan_study
+from study.state.study import Study, ensure_pools, plan_study
 
 _WAIT_S = 1.0
 _MOST_OF_ESTIMATE = 1.2  # of memory: beyond it, a choice of devices by the estimate may not fit
@@ -69,7 +69,7 @@ def preflight(
         yield Check(
             node="driver", what=where, verdict="ok", found=f"{backend.name}, {plural(len(nodes), 'node')}"
         )
-        ensure_pool(study, lambda _line: None)
+        ensure_pools(study, lambda _line: None)
         study.folder.mkdir(parents=True, exist_ok=True)
         yield from _check_nodes(study, plan, backend, nodes)
         yield from _check_kinds(study, plan, backend, list(nodes))
@@ -78,7 +78,7 @@ def preflight(
 def _check_nodes(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str, Amounts]) -> Iterator[Check]:
     widest = max(plan.trials, key=lambda trial: trial.resources.ranks_per_node)
     resources = widest.resources
-    shared = study.storage.seen_by_nodes((study.pool.resolve(),))
+    shared = study.storage.seen_by_nodes(tuple(path.resolve() for path in study.pool_folders.values()))
     storage = SharedStorage(backend, shared)
     try:
         storage.require()

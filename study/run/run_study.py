@@ -19,7 +19,7 @@ from study.state.agenda import agenda, agenda_lines, tuning_agenda
 from study.state.bookkeeping import trial_folder, trial_job
 from study.state.repair import repair_ledger, trial_folders
 from study.state.selection import select_trials
-from study.state.study import Study, ensure_pool, keep_pool_version
+from study.state.study import Study, ensure_pools, keep_pool_versions
 
 _DYING_S = 30.0  # time for a killed driver's workers to notice and exit
 
@@ -68,9 +68,9 @@ def run_study(  # noqa: PLR0913 - the options of a command
         )
         if not local and cluster_address(address) is not None:
             _ = site.backend  # a wrong address is refused before a pool is built
-        ensure_pool(study, progress.tell)
-        keep_pool_version(study)
-        for trial in plan.all_trials[:1]:  # one is enough: all trials read the same pool and sets
+        ensure_pools(study, progress.tell)
+        keep_pool_versions(study)
+        for trial in {trial.pool: trial for trial in plan.all_trials}.values():  # all read the same sets
             study.storage.share(trial_job(study, trial), progress.say)
         (study.folder / "trials").mkdir(exist_ok=True)
         _outlast_workers(study, every=repair)

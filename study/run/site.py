@@ -138,7 +138,9 @@ class Site:
     def _shared_storage(self, backend: Backend) -> SharedStorage:
         if self._storage is None:
             study = self._study
-            read = tuple(path.resolve() for path in (study.pool, *study.evaluation.values()))
+            read = tuple(
+                path.resolve() for path in (*study.pool_folders.values(), *study.evaluation.values())
+            )
             self._storage = SharedStorage(backend, study.storage.seen_by_nodes(read), self._leave_out)
         return self._storage
 

@@ -10,6 +10,7 @@ from budgets.planning.feasibility import reasons
 from budgets.planning.grid import Combination, Grid, GridCell
 from budgets.planning.plan import Plan, Trial
 from budgets.planning.price import Speeds, device_hours, is_measured, kept_over, utilisation
+from budgets.quality import MIXTURE
 from budgets.quantity import format_flops
 from study.state.selection import cell_words, meant
 
@@ -133,6 +134,13 @@ def _trial(grid: Grid, candidate: GridCell) -> Iterator[str]:
     yield f"samples seen: {source}, in whole batches of {batch:,}: {candidate.samples:,} in {steps:,} steps"
     epochs = candidate.samples / cell.subset_size
     yield f"epochs: {candidate.samples:,} / {cell.subset_size:,} pairs = {epochs:.3f}"
+    components = candidate.components
+    for each in components if cell.quality.startswith(MIXTURE) else ():
+        share = each.share / sum(other.share for other in components)
+        yield (
+            f"  {share:.2%} of the samples from {each.pairs:,} pairs of {each.name} ({each.quality}): "
+            f"{candidate.samples * share / each.pairs:.3f} epochs"
+        )
     total = setup.train_flops(steps)
     product = f"{(steps - tail) * batch:,} x {setup.train_flops_per_sample:,}"
     if tail:

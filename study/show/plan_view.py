@@ -41,6 +41,7 @@ def plan_lines(
     )
     if several_sizes:
         yield "cells that differ in size alone share a row; --format csv lists all, --explain CELL shows one"
+    yield from _mixtures(plan)
     yield from _left_out(plan)
     yield from _design(declaration, plan)
     yield from _tuning(plan)
@@ -107,6 +108,27 @@ def _row(
     chosen = plan.chosen_for(first)
     gpus = {} if chosen is None else {"GPUs": chosen.words, "chosen for": chosen.why}
     return row | {"trials": f"{len(trials):,}", f"{cluster.device} hours": _range(total)} | gpus
+
+
+def _mixtures(plan: Plan) -> Iterator[str]:
+    """Yield each mixture's pools, with their shares of the samples and how often their pairs are seen."""
+    of: dict[str, list[Trial]] = {}
+    for trial in plan.trials:
+        if trial.mixture:
+            of.setdefault(trial.cell.quality, []).append(trial)
+    for name, trials in of.items():
+        words = []
+        for place, pool in sorted(enumerate(trials[0].mixture), key=lambda each: each[1].name):
+            parts = [trial.mixture[place] for trial in trials]
+            shares = [trial.share_of(part) for trial, part in zip(trials, parts, strict=True)]
+            seen = [trial.samples_seen * share for trial, share in zip(trials, shares, strict=True)]
+            epochs = [samples / part.pairs for samples, part in zip(seen, parts, strict=True)]
+            words.append(
+                f"{_span(shares, lambda share: f'{share:.1%}')} of the samples from {pool.name} "
+                f"({pool.quality}, {_span([part.pairs for part in parts], format_count)} pairs, "
+                f"{_span(epochs, _epochs)} epochs)"
+            )
+        yield f"{name}: {', '.join(words)}"
 
 
 def _left_out(plan: Plan) -> Iterator[str]:

@@ -152,8 +152,10 @@ def study_frames(study: Study) -> StudyFrames:
 
 def _provenance(study: Study, events: pd.DataFrame) -> dict[str, str]:
     """Return the dates, versions and data behind a report, as shown at its end."""
-    pool = study.declaration.pool
-    name = str(pool.path) if isinstance(pool, FolderPool) else pool.name
+    name = ", ".join(
+        pool.path if isinstance(pool, FolderPool) else pool.name
+        for pool in study.declaration.sources.values()
+    )
     last = {} if events.empty else {"Last event of the runs": _date(float(events["time"].max()))}
     return {"Report made": _now(), "Report made with": own_version()} | last | {"Pool": name}
 

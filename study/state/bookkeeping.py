@@ -41,7 +41,7 @@ def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingP
     resources, declared = trial.resources, study.declaration.resources
     return TrialJob(
         trial=trial,
-        pool=study.pool.resolve(),
+        pools=tuple(study.pool_folders[each.name].resolve() for each in trial.components),
         evaluation={name: path.resolve() for name, path in study.evaluation.items()},
         probes=study.declaration.probes,
         evaluate_at=study.declaration.evaluate_at,

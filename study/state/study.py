@@ -14,17 +14,17 @@ import pandas as pd
 
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.counted import read_count
-from budgets.declaration import Declaration, DescribedPool, EmbeddedPool, FolderPool
+from budgets.declaration import Declaration, DeclaredPool, DescribedPool, EmbeddedPool, FolderPool
 from budgets.hardware.devices import device
 from budgets.keys import DeclaredKeyError, at_key
 from budgets.names import printable, unknown
-from budgets.planning.facts import EvaluationFacts, PoolFacts, Ranking
+from budgets.planning.facts import Component, EvaluationFacts, MixtureFacts, PoolFacts, Ranking
 from budgets.planning.grid import Grid
 from budgets.planning.plan import Charge, Plan
 from budgets.planning.planner import make_plan
 from budgets.planning.price import Speeds
 from budgets.planning.tuned.tuning import Scores
-from budgets.quality import BY, NAMED, score_of_quality
+from budgets.quality import BY, MIXTURE, NAMED, score_of_quality
 from runners.data.build.in_place import not_indexed, open_pool
 from runners.data.evaluation.evaluation_facts import (
     RETRIEVAL_METRICS,
@@ -96,10 +96,12 @@ class Study:
         return self.declaration.name if shipped else str(self.source)
 
     @property
-    def pool(self) -> Path:
-        """The folder of the pool; for a pool below a URL, that of the copy of its description."""
-        pool = self.declaration.pool
-        return self._here(pool.path) if isinstance(pool, FolderPool) else self.pools / pool.name
+    def pool_folders(self) -> dict[str, Path]:
+        """Each pool's folder by name; for a pool below a URL, that of the copy of its description."""
+        return {
+            name: self._here(pool.path) if isinstance(pool, FolderPool) else self.pools / pool.name
+            for name, pool in self.declaration.sources.items()
+        }
 
     @property
     def calibration(self) -> Path:
@@ -108,14 +110,19 @@ class Study:
 
     @property
     def evaluation(self) -> dict[str, Path]:
-        """Evaluation sets by name: those in the pool's folder, then those of the declaration."""
-        own = sorted((self.pool / "evaluation").glob("*/"))
+        """Evaluation sets by name: those in the pools' folders, then those of the declaration."""
+        own = (path for folder in self.pool_folders.values() for path in own_sets(folder))
         return {path.name: path for path in own} | {
             name: self._here(path) for name, path in self.declaration.evaluation.items()
         }
 
     def _here(self, place: str) -> Path:
         return self.pools / copy_name(place) if is_url(place) else Path(place)
+
+
+def own_sets(pool: Path) -> list[Path]:
+    """Return the folders of the evaluation sets that a pool brings."""
+    return sorted((pool / "evaluation").glob("*/"))
 
 
 def find_study(
@@ -160,12 +167,20 @@ def plan_study(study: Study) -> Plan:
 def _plan(study: Study) -> Plan:
     count_models(study.declaration)
     pool, evaluation, charges = _facts(study)
-    for number, block in enumerate(study.declaration.grid, start=1):
-        with at_key(f"grid[{number}].quality"):
-            _check_qualities(block.quality, pool)
-    _check_twins(dict.fromkeys(each for block in study.declaration.grid for each in block.quality), pool)
-    metric = study.declaration.metric
-    if metric not in evaluation.metrics and not isinstance(study.declaration.pool, DescribedPool):
+    declaration = study.declaration
+    if isinstance(pool, PoolFacts):
+        for number, block in enumerate(declaration.grid, start=1):
+            with at_key(f"grid[{number}].quality"):
+                _check_qualities(block.quality, pool)
+    else:
+        for name, parts in pool.mixtures.items():
+            for part, mixed in parts.items():
+                with at_key(f"mixtures.{name}.{part}"):
+                    _check_qualities([mixed.quality], pool.pools[part])
+    names = dict.fromkeys(each for block in declaration.grid for each in declaration.qualities(block))
+    _check_twins(names, pool)
+    metric = declaration.metric
+    if metric not in evaluation.metrics and not declaration.described:
         message = unknown("metric", metric, evaluation.metrics, meant=_usual(metric))
         raise DeclaredKeyError(
             "metric", f"{message}. Declare your own evaluation sets under evaluation: as NAME: FOLDER"
@@ -228,13 +243,18 @@ def _check_qualities(qualities: Iterable[str], pool: PoolFacts) -> None:
             raise ValueError(f"quality {quality}: {_unknown_or_none('score', score, pool.rankings)}")
 
 
-def _check_twins(qualities: Iterable[str], pool: PoolFacts) -> None:
-    """Raise DeclaredKeyError for two qualities that are the same pairs."""
-    pairs: dict[tuple[str, str], str] = {}
+def _check_twins(qualities: Iterable[str], pool: PoolFacts | MixtureFacts) -> None:
+    """Raise DeclaredKeyError for two qualities or mixtures that are the same pairs."""
+    pairs: dict[tuple[Component, ...], str] = {}
     for quality in qualities:
-        same = pairs.setdefault((pool.id_of(quality), quality.partition(BY)[0]), quality)
+        content = tuple(
+            replace(each, name="", quality=each.quality.partition(BY)[0])
+            for each in pool.components(quality, pool.available(quality))
+        )
+        same = pairs.setdefault(content, quality)
         if same != quality:
-            message = f"quality {quality} is the same pairs as {same}; declare one of them"
+            what = "" if quality.startswith(MIXTURE) else "quality "
+            message = f"{what}{quality} is the same pairs as {same}; declare one of them"
             raise DeclaredKeyError("grid", message)
 
 
@@ -311,45 +331,64 @@ def device_throughput(study: Study) -> Speeds:
     return found.by_width
 
 
-def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]]:
-    pool = study.declaration.pool
-    if isinstance(pool, DescribedPool):
-        names = tuple(study.declaration.evaluation_counts)
-        facts = PoolFacts(name=pool.name, pairs=pool.pairs, scored=pool.scored)
-        return facts, _evaluation(names, study.declaration.evaluation_counts.values(), {}), ()
-    if isinstance(pool, FolderPool) and is_url(pool.path):
-        with at_key("pool.path"):
-            copy_pool(pool.path, study.pool)
-    for name, path in study.declaration.evaluation.items():
+def _facts(study: Study) -> tuple[PoolFacts | MixtureFacts, EvaluationFacts, tuple[Charge, ...]]:
+    declaration = study.declaration
+    pools = {name: _pool_facts(study, name, pool) for name, pool in declaration.sources.items()}
+    facts = MixtureFacts(pools=pools, mixtures=declaration.mixtures) if declaration.mixtures else pools[""]
+    if declaration.described:
+        sets = {
+            name: SetFacts(images=images, texts=texts, metrics=(), content="")
+            for name, (images, texts) in declaration.evaluation_counts.items()
+        }
+        return facts, _evaluation(sets), ()
+    for name, path in declaration.evaluation.items():
         if is_url(path):
             with at_key(f"evaluation.{name}"):
                 copy_set(path, study.evaluation[name])
-    declared = {name: _declared_set(study, name) for name in study.declaration.evaluation}
-    by_content = tuple(f"{name}@{described.content}" for name, described in declared.items())
+    declared = {name: _declared_set(study, name) for name in declaration.evaluation}
+    sets = {}
+    for pool in declaration.sources:
+        for name, found in _brought_sets(study, pool, declared):
+            if sets.setdefault(name, found) != found and name not in declared:
+                raise DeclaredKeyError(
+                    "pools",
+                    f"the pools bring different evaluation sets named {name}; declare the one that is meant: "
+                    f"evaluation: {{{name}: {study.pool_folders[pool] / 'evaluation' / name}}}",
+                )
+    paid = [scorer(pool.pairs) for pool in declaration.sources.values() if isinstance(pool, EmbeddedPool)]
+    charge = [
+        Charge(
+            what=paid[0].name,
+            train_flops=sum(each.train_flops for each in paid),
+            evaluation_flops=sum(each.scoring_flops for each in paid),
+        )
+        for _ in paid[:1]
+    ]
+    return facts, _evaluation(sets | declared), tuple(charge)
+
+
+def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:
+    """Return the facts of a pool; the description of one below a URL is copied first."""
+    if isinstance(pool, DescribedPool):
+        return PoolFacts(name=pool.name, pairs=pool.pairs, scored=pool.scored)
     if isinstance(pool, EmbeddedPool):
-        own = evaluation_counts()
-        metrics: dict[str, tuple[str, ...]] = {
-            name: RETRIEVAL_METRICS if name == "retrieval" else ZERO_SHOT_METRICS for name in own
-        }
-        paid = scorer(pool.pairs)
-        charge = Charge(what=paid.name, train_flops=paid.train_flops, evaluation_flops=paid.scoring_flops)
-        facts = PoolFacts(name=pool.name, pairs=pool.pairs, scored=True)
-        sizes = (*own.values(), *((each.images, each.texts) for each in declared.values()))
-        metrics |= {name: described.metrics for name, described in declared.items()}
-        return facts, _evaluation((*own, *by_content), sizes, metrics), (charge,)
-    version = pool_version(study)
-    with at_key("pool.path"):
+        return PoolFacts(name=pool.name, pairs=pool.pairs, scored=True)
+    key, folder = f"pools.{name}" if name else "pool", study.pool_folders[name]
+    version = pool_versions(study).get(name, "")
+    with at_key(f"{key}.path"):
+        if is_url(pool.path):
+            copy_pool(pool.path, folder)
         tolerance = study.declaration.limits.damage
-        opened = open_pool(study.pool, tolerance=tolerance, holding=version, say=_say_aside)
+        opened = open_pool(folder, tolerance=tolerance, holding=version, say=_say_aside)
     if version and opened.unranked != version:
         raise DeclaredKeyError(
-            "pool",
-            f"{study.pool} no longer has the version {version} of its index that {study.declaration.name} "
+            key,
+            f"{folder} no longer has the version {version} of its index that {study.declaration.name} "
             f"was planned on; restore it, or give a study on the present one a new name (study:)",
         )
     if not version and (problem := not_indexed(opened)):
-        raise DeclaredKeyError("pool", problem)
-    facts = PoolFacts(
+        raise DeclaredKeyError(key, problem)
+    return PoolFacts(
         name=opened.fingerprint,
         pairs=opened.count,
         scored=opened.scored > 0,
@@ -361,18 +400,19 @@ def _facts(study: Study) -> tuple[PoolFacts, EvaluationFacts, tuple[Charge, ...]
             for name, (fingerprint, scored) in opened.rankings.items()
         },
     )
-    sets = {
-        name: declared.get(name) or describe_evaluation_set(path) for name, path in study.evaluation.items()
-    }
-    return (
-        facts,
-        _evaluation(
-            tuple(f"{name}@{described.content}" for name, described in sets.items()),
-            [(described.images, described.texts) for described in sets.values()],
-            {name: described.metrics for name, described in sets.items()},
-        ),
-        (),
-    )
+
+
+def _brought_sets(
+    study: Study, pool: str, declared: Mapping[str, SetFacts]
+) -> Iterator[tuple[str, SetFacts]]:
+    """Yield the evaluation sets that a pool brings; those of an embedded one may not be made yet."""
+    if isinstance(study.declaration.sources[pool], EmbeddedPool):
+        for name, (images, texts) in evaluation_counts().items():
+            metrics = RETRIEVAL_METRICS if name == "retrieval" else ZERO_SHOT_METRICS
+            yield name, SetFacts(images=images, texts=texts, metrics=metrics, content="")
+        return
+    for path in own_sets(study.pool_folders[pool]):
+        yield path.name, declared.get(path.name) or describe_evaluation_set(path)
 
 
 def _declared_set(study: Study, name: str) -> SetFacts:
@@ -381,65 +421,71 @@ def _declared_set(study: Study, name: str) -> SetFacts:
     Raises:
         ValueError: The set lies among the pool's training shards, or can't be read.
     """
-    pool, path = study.pool.resolve(), study.evaluation[name]
-    if path.resolve().is_relative_to(pool) and not path.resolve().is_relative_to(pool / "evaluation"):
-        raise DeclaredKeyError(
-            f"evaluation.{name}",
-            f"evaluation set {path} lies inside the pool {study.pool}, so its pairs would be trained on. "
-            f"Move it to another folder, or into {study.pool / 'evaluation'}",
-        )
+    path = study.evaluation[name]
+    for folder in study.pool_folders.values():
+        pool = folder.resolve()
+        if path.resolve().is_relative_to(pool) and not path.resolve().is_relative_to(pool / "evaluation"):
+            raise DeclaredKeyError(
+                f"evaluation.{name}",
+                f"evaluation set {path} lies inside the pool {folder}, so its pairs would be trained on. "
+                f"Move it to another folder, or into {folder / 'evaluation'}",
+            )
     with at_key(f"evaluation.{name}"):
         return describe_evaluation_set(path, probe=name in study.declaration.probes)
 
 
-def _evaluation(
-    names: tuple[str, ...], sizes: Iterable[tuple[int, int]], metrics: Mapping[str, tuple[str, ...]]
-) -> EvaluationFacts:
-    listed = list(sizes)
+def _evaluation(sets: Mapping[str, SetFacts]) -> EvaluationFacts:
+    """Return the facts of all sets; only those with a known content have it in their ids."""
     return EvaluationFacts(
-        names=names,
-        images=sum(images for images, _ in listed),
-        texts=sum(texts for _, texts in listed),
-        metrics=tuple(f"{name}/{metric}" for name, measured in metrics.items() for metric in measured),
+        names=tuple(f"{name}@{found.content}" if found.content else name for name, found in sets.items()),
+        images=sum(found.images for found in sets.values()),
+        texts=sum(found.texts for found in sets.values()),
+        metrics=tuple(f"{name}/{metric}" for name, found in sets.items() for metric in found.metrics),
     )
 
 
-def pool_version(study: Study) -> str:
-    """Return the version of the pool that the study's runs use; empty before its first run."""
+def pool_versions(study: Study) -> dict[str, str]:
+    """Return the version of each pool that the study's runs use; empty before its first run."""
     file = study.folder / POOL_VERSION
     if not file.exists():
-        return ""
+        return {}
     try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["version"])
-    except (ValueError, KeyError, TypeError) as error:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        return {name: str(each["version"]) for name, each in facts.get("pools", {"": facts}).items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} does not name the version of a pool: {error!r}") from error
 
 
-def keep_pool_version(study: Study) -> None:
-    """Record the present version of a declared pool, with which the study goes on if shards are added."""
-    if isinstance(study.declaration.pool, FolderPool) and not pool_version(study):
-        facts = json.loads((study.pool / "pool.json").read_text(encoding="utf-8"))
-        version = facts.get("unranked", facts["fingerprint"])
-        write_json(study.folder / POOL_VERSION, {"pool": study.declaration.pool.path, "version": version})
+def keep_pool_versions(study: Study) -> None:
+    """Record the present version of each pool, with which the study goes on if shards are added."""
+    known, kept = pool_versions(study), dict[str, dict[str, str]]()
+    for name, pool in study.declaration.sources.items():
+        if isinstance(pool, FolderPool):
+            facts = json.loads((study.pool_folders[name] / "pool.json").read_text(encoding="utf-8"))
+            version = known.get(name) or facts.get("unranked", facts["fingerprint"])
+            kept[name] = {"pool": pool.path, "version": version}
+    if kept.keys() - known.keys():
+        write_json(study.folder / POOL_VERSION, kept.get("", {"pools": kept}))
 
 
-def ensure_pool(study: Study, say: Callable[[str], None]) -> None:
-    """Build the embedded pool unless it exists on this machine or in the study's storage.
+def ensure_pools(study: Study, say: Callable[[str], None]) -> None:
+    """Build each embedded pool unless it exists on this machine or in the study's storage.
 
     Raises:
         OSError: The storage can't be reached.
     """
-    pool = study.declaration.pool
-    if not isinstance(pool, EmbeddedPool) or (study.pool / "pool.json").exists():
-        return
-    if study.storage.bring_pool(f"pools/{pool.name}"):
-        return
-    from runners.embedded.scorer import build_scored_pool  # noqa: PLC0415 - torch takes seconds
+    for name, pool in study.declaration.sources.items():
+        folder = study.pool_folders[name]
+        if not isinstance(pool, EmbeddedPool) or (folder / "pool.json").exists():
+            continue
+        if study.storage.bring_pool(f"pools/{pool.name}"):
+            continue
+        from runners.embedded.scorer import build_scored_pool  # noqa: PLC0415 - torch takes seconds
 
-    began = time.monotonic()
-    say(f"building the pool {pool.name}: {pool.pairs:,} captioned emoji scenes, scored by a small CLIP …")
-    build_scored_pool(study.pool, pairs=pool.pairs, seed=pool.seed)
-    say(f"pool {study.pool} built in {time.monotonic() - began:.0f} s")
+        began = time.monotonic()
+        say(f"building the pool {pool.name}: {pool.pairs:,} captioned emoji scenes, scored by a small CLIP …")
+        build_scored_pool(folder, pairs=pool.pairs, seed=pool.seed)
+        say(f"pool {folder} built in {time.monotonic() - began:.0f} s")
 
 
 def _say_aside(text: str) -> None:

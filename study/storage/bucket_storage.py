@@ -110,12 +110,12 @@ class BucketStorage(FolderStorage):
         return partial(run_on_copies if nodes == 1 else take_part_on_copies, self._url, self._there(job), run)
 
     def share(self, job: "TrialJob", say: Callable[[str], None]) -> None:
-        """Upload the pool, and evaluation sets outside of it, unless the bucket already has them."""
+        """Upload the pools, and evaluation sets outside of them, unless the bucket already has them."""
         here, there = cache_folder(self._url), self._there(job)
-        folders = {there.pool: job.pool} | {
+        folders = dict(zip(there.pools, job.pools, strict=True)) | {
             path: job.evaluation[name]
             for name, path in there.evaluation.items()
-            if there.pool not in path.parents
+            if not set(there.pools) & set(path.parents)
         }
         for path, folder in folders.items():
             if not (here / path).exists():  # a link into the cache saves a node on this machine the download
@@ -155,16 +155,23 @@ class BucketStorage(FolderStorage):
         return self._folder / "trials" / trial_id, f"{self._name}/trials/{trial_id}"
 
     def _there(self, job: "TrialJob") -> "TrialJob":
-        """Return the job with its paths below the URL; pool and evaluation sets are named by content."""
-        pool = Path("pools", tree_name(job.pool, job.trial.pool))
+        """Return the job with its paths below the URL; pools and evaluation sets are named by content."""
+        both = zip(job.pools, job.trial.components, strict=True)
+        pools = {path: Path("pools", tree_name(path, component.pool)) for path, component in both}
         named = {name.partition("@")[0]: name for name in job.trial.evaluation_sets}
         sets = {
-            name: pool / path.relative_to(job.pool)
-            if path.is_relative_to(job.pool)
-            else Path("evaluation", named[name])
+            name: next(
+                (
+                    there / path.relative_to(here)
+                    for here, there in pools.items()
+                    if path.is_relative_to(here)
+                ),
+                Path("evaluation", named[name]),
+            )
             for name, path in job.evaluation.items()
         }
-        return replace(job, pool=pool, evaluation=sets, folder=Path(self._name, "trials", job.folder.name))
+        there = tuple(pools[path] for path in job.pools)
+        return replace(job, pools=there, evaluation=sets, folder=Path(self._name, "trials", job.folder.name))
 
     def _holder(self) -> Holder | None:
         found = self._objects.read(f"{self._name}/{LEASE}")

@@ -46,7 +46,7 @@ def tiny_job(
     """Return the trial's job on the processor, with one thread per rank and no checkpoints by time."""
     return TrialJob(
         trial=trial,
-        pool=pool,
+        pools=(pool,),
         evaluation={"held-out": pool / "evaluation" / "held-out"},
         folder=folder,
         cpus=ranks,

@@ -1,7 +1,7 @@
 """Damage in a pool's shards: records of damaged samples, and the tolerance for them."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 
 import pandas as pd
@@ -33,7 +33,7 @@ class Damage:
         return f"{self.key or 'all'} of shard {self.shard}: {self.reason}"
 
 
-def by_reason(damage: Sequence[Damage]) -> dict[str, int]:
+def by_reason(damage: Iterable[Damage]) -> dict[str, int]:
     """Count the damage by reason, most frequent first."""
     return dict(Counter(each.reason for each in damage).most_common())
 
@@ -43,7 +43,7 @@ def damage_table(damage: Iterable[Damage]) -> pd.DataFrame:
     return pd.DataFrame([asdict(each) for each in damage], columns=["shard", "key", "reason"], dtype="str")
 
 
-def check_tolerance(damage: Sequence[Damage], *, of: int, tolerance: float) -> None:
+def check_tolerance(damage: Collection[Damage], *, of: int, tolerance: float) -> None:
     """Raise an error if too much is damaged.
 
     Args:
@@ -57,7 +57,7 @@ def check_tolerance(damage: Sequence[Damage], *, of: int, tolerance: float) -> N
     if len(damage) <= tolerance * of:
         return
     counts = ", ".join(f"{count:,} {reason}" for reason, count in by_reason(damage).items())
-    first = "; ".join(str(each) for each in damage[:_MOST_SHOWN])
+    first = "; ".join(str(each) for each in list(damage)[:_MOST_SHOWN])
     more = f"; and {len(damage) - _MOST_SHOWN:,} more" if len(damage) > _MOST_SHOWN else ""
     raise ValueError(
         f"{len(damage):,} of {of:,} pairs are damaged, more than the tolerated {tolerance:.2%} "

@@ -68,6 +68,15 @@ def tokenizer(vocab_size: int, context_length: int, words: Sequence[str]) -> Tok
     return Tokenizer(ids=ids, vocab_size=vocab_size, context_length=context_length)
 
 
+def mixed_words(pools: Sequence[Sequence[str]]) -> Sequence[str]:
+    """Return the words of several pools as of one: by their best rank in any, then alphabetically."""
+    best: dict[str, int] = {}
+    for words in pools:
+        for rank, word in enumerate(words):
+            best[word] = min(rank, best.get(word, rank))
+    return pools[0] if len(pools) == 1 else sorted(best, key=lambda word: (best[word], word))
+
+
 def caption_tokens(texts: Sequence[str]) -> NDArray[np.int16]:
     """Count the tokens of each text in CLIP's byte-pair encoding, without start and end, int16 (texts,)."""
     encode = _encoder().encode

@@ -71,8 +71,8 @@ def rows_of_window(*, seed: int, count: int, epoch: int, window: int) -> NDArray
     return np.concatenate([np.arange(each * BLOCK, min((each + 1) * BLOCK, count)) for each in blocks])
 
 
-# A batch needs a slice of its epoch, or of two epochs if it spans both.
-@lru_cache(maxsize=2)
+# A batch needs a slice of its epoch, or of two epochs if it spans both, of each pool of a mixture.
+@lru_cache(maxsize=8)
 def _permutation(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
     order = np.random.default_rng((_STREAM, seed, epoch)).permutation(count)
     order.setflags(write=False)
@@ -89,12 +89,12 @@ def _windows(seed: int, count: int, epoch: int, first: int, last: int) -> list[N
     ]
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _blocks(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng((_WINDOWED_STREAM, seed, epoch)).permutation(-(-count // BLOCK))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _window_starts(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
     """Return the position at which each window begins; the subset's last block may be short."""
     blocks = _blocks(seed, count, epoch)
@@ -102,7 +102,7 @@ def _window_starts(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
     return (np.cumsum(sizes) - sizes)[::WINDOW]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _window(seed: int, count: int, epoch: int, window: int) -> NDArray[np.int64]:
     rows = rows_of_window(seed=seed, count=count, epoch=epoch, window=window)
     order = np.random.default_rng((_WINDOWED_STREAM, seed, epoch, window)).permutation(rows)

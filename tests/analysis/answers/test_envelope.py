@@ -96,6 +96,17 @@ def test_one_seed_decides_no_trade() -> None:
     assert np.isnan(found.slope_low)
 
 
+def test_mixtures_are_no_fractions_of_a_pool() -> None:
+    alone = pools(8192, turn=0.3)
+    mixed = alone[alone["quality"] == "all"].assign(quality="mixture:half", **{"held-out/top1": 0.99})
+    mixed = mixed.assign(trial=mixed["trial"] + "-mixed")
+    (found,) = quality_trades(drawn(pd.concat([alone, mixed], ignore_index=True)))
+    assert found.verdict == "filter less"
+    (only,) = quality_trades(drawn(alone))
+    assert found.best["fraction"].tolist() == only.best["fraction"].tolist()
+    assert quality_trades(drawn(mixed)) == ()
+
+
 def test_two_pools_are_compared_at_each_budget() -> None:
     small = pools(8192)
     small = small.assign(trial=small["trial"] + "-small")

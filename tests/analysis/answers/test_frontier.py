@@ -245,3 +245,22 @@ def test_strategies_on_less_data_keep_their_star(paper: dict[str, pd.DataFrame])
     assert isinstance(figure, FigureData)
     stars = figure.frame[figure.frame["mark"].str.startswith("best")]
     assert stars["label"].nunique() > 3, "data are what a group holds, whatever the others have"
+
+
+def test_mixtures_are_compared_as_an_axis_and_called_by_their_names() -> None:
+    rows = [
+        trial_row((1024, f"mixture:{name}", "ViT-X", "clip"), 2e11, seed, error + shift)
+        for name, error in (("web", 0.6), ("half", 0.4))
+        for seed, shift in enumerate((-0.01, 0.0, 0.01))
+    ]
+    draws = drawn(pd.DataFrame(rows))
+    table = contrasts(draws)
+    (row,) = records(table[table["axis"] == "quality"])
+    assert (row["best"], row["verdict"]) == ("mixture half", "clear")
+    assert row["values"] == "mixture half · mixture web"
+    stated = statements(draws, table)[0]
+    assert stated.title == "Which mixture of pools?"
+    assert stated.steps == ("200 GFLOP: mixture half (clear: 20.0 points ahead of mixture web)",)
+    figure = quality_bars([measure(pd.DataFrame(rows), "held-out/top1", question="bars")])
+    assert isinstance(figure, FigureData)
+    assert figure.title == "Mixtures of pools at each budget"

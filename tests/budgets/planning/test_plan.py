@@ -27,7 +27,8 @@ def test_trial_id_hashes_exactly_what_decides_the_result() -> None:
     content = dataclasses.asdict(trial)
     costs = ("train_flops_per_sample", "tail_flops_per_sample", "evaluation_flops", "parameters")
     for derived in (
-        "trial_id", "resources", "batch_norm", "evaluations", "previous", "shared_samples", *costs,
+        "trial_id", "resources", "batch_norm", "evaluations", "previous", "shared_samples", "mixture",
+        *costs,
     ):  # fmt: skip
         del content[derived]
     first = ("weight_decay", "beta1", "beta2", "eps", "warmup", "gradient_clip", "precision")

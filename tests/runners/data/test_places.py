@@ -26,7 +26,7 @@ from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_images, read_pairs
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.data.reading import order
-from runners.data.reading.training_set import StreamedSet
+from runners.data.reading.training_set import Source, StreamedSet
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host import faults
 from runners.host.storage import Storage
@@ -91,7 +91,12 @@ def lengths(texts: Sequence[str]) -> Tensor:
 
 def seen(pool: Pool, *, workers: int = 0, rank: int = 0, ranks: int = 1, first: int = 0) -> list[Tensor]:
     data = StreamedSet(
-        pool=pool, rows=ALL[::2], image_size=32, tokens=lengths, workers=workers, rank=rank, ranks=ranks
+        sources=[Source(pool=pool, rows=ALL[::2])],
+        image_size=32,
+        tokens=lengths,
+        workers=workers,
+        rank=rank,
+        ranks=ranks,
     )
     batches = data.batches(seed=5, batch_size=BATCH, first_step=first, steps=8)
     return [image for images, _ in batches for image in images]

@@ -23,7 +23,7 @@ from runners.data.pool.reader import Pairs, read_images, read_pairs
 from runners.data.reading import training_set
 from runners.data.reading.cache import drop_idle, shared_images
 from runners.data.reading.order import BLOCK, WINDOW, positions
-from runners.data.reading.training_set import StreamedSet, TrainingSet, loading_ahead, training_data
+from runners.data.reading.training_set import Source, StreamedSet, TrainingSet, loading_ahead, training_data
 from runners.embedded.embedded_pool import TrainingPairs
 from tests.runners.data.test_damage import flip_byte
 
@@ -39,8 +39,7 @@ def streamed(
     pool: Pool, *, workers: int = 0, rank: int = 0, ranks: int = 1, tolerance: float = 0.001
 ) -> StreamedSet:
     return StreamedSet(
-        pool=pool,
-        rows=np.arange(0, pool.count, 2),
+        sources=[Source(pool=pool, rows=np.arange(0, pool.count, 2))],
         image_size=32,
         tokens=lengths,
         workers=workers,
@@ -64,7 +63,7 @@ def open_data(kind: str, pool: Pool, **how: int) -> StreamedSet | TrainingSet:
     """Open every second pair of a pool, as a trial does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_set, "IN_MEMORY_BYTES", 0 if kind == "streamed" else 2**30)
-        data = training_data(pool, np.arange(0, pool.count, 2), 32, lengths, **how)
+        data = training_data([Source(pool=pool, rows=np.arange(0, pool.count, 2))], 32, lengths, **how)
     assert isinstance(data, StreamedSet) == (kind == "streamed")
     return data
 
@@ -247,16 +246,16 @@ def test_memory_shared_memory_and_streaming_give_the_same_samples(
     monkeypatch.setattr(
         training_set, "shared_images", lambda *a, **k: shared_images(*a, **k, memory=tmp_path / "shm")
     )
-    shared = training_data(pool, rows, 32, lengths)
+    shared = training_data([Source(pool=pool, rows=rows)], 32, lengths)
     monkeypatch.setattr(training_set, "shared_images", lambda *_a, **_k: None)
-    private = training_data(pool, rows, 32, lengths)
+    private = training_data([Source(pool=pool, rows=rows)], 32, lengths)
     assert isinstance(shared, TrainingSet)
     assert isinstance(private, TrainingSet)
-    assert (shared.rows is None, private.rows is None) == (False, True)
+    assert (shared.parts[0].rows is None, private.parts[0].rows is None) == (False, True)
     assert seen(shared, 2, 9) == seen(private, 2, 9)
-    assert torch.equal(shared.tokens, private.tokens)
+    assert torch.equal(shared.parts[0].tokens, private.parts[0].tokens)
     monkeypatch.setattr(training_set, "IN_MEMORY_BYTES", 1000)
-    assert isinstance(training_data(pool, rows, 32, lengths), StreamedSet)
+    assert isinstance(training_data([Source(pool=pool, rows=rows)], 32, lengths), StreamedSet)
 
 
 def test_damage_in_shared_memory_has_the_same_replacements(
@@ -268,14 +267,14 @@ def test_damage_in_shared_memory_has_the_same_replacements(
     monkeypatch.setattr(
         training_set, "shared_images", lambda *a, **k: shared_images(*a, **k, memory=tmp_path)
     )
-    shared = training_data(damaged, np.arange(100), 32, lengths, tolerance=0.03)
+    shared = training_data([Source(pool=damaged, rows=np.arange(100))], 32, lengths, tolerance=0.03)
     monkeypatch.setattr(training_set, "shared_images", lambda *_a, **_k: None)
-    private = training_data(damaged, np.arange(100), 32, lengths, tolerance=0.03)
+    private = training_data([Source(pool=damaged, rows=np.arange(100))], 32, lengths, tolerance=0.03)
     assert seen(shared, 0, 2) == seen(private, 0, 2)
     keys = {each.key for each in shared.damage}
     assert keys == {each.key for each in private.damage} == {"000000003", "000000004", "000000099"}
     with pytest.raises(ValueError, match=r"3 of 100 pairs are damaged"):
-        training_data(damaged, np.arange(100), 32, lengths, tolerance=0.02)
+        training_data([Source(pool=damaged, rows=np.arange(100))], 32, lengths, tolerance=0.02)
 
 
 def test_pool_is_decoded_once_per_node_and_freed_when_unused(pool: Pool, tmp_path: Path) -> None:

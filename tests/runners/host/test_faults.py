@@ -140,7 +140,7 @@ def test_trial_without_its_storage_or_pool_crashes_and_creates_nothing(
     assert not job.folder.parent.exists()
 
     job.folder.parent.mkdir()
-    pool = start(replace(job, pool=job.folder.with_name("no pool"))).wait()
+    pool = start(replace(job, pools=(job.folder.with_name("no pool"),))).wait()
     assert pool.how == "crashed"
     assert "storage is unreachable" in pool.reason
 

@@ -127,7 +127,7 @@ def job(quiet: TrialJob, bucket: Bucket, request: pytest.FixtureRequest) -> InBu
     pool = Path("pools", "tiny")
     there = replace(
         quiet,
-        pool=pool,
+        pools=(pool,),
         evaluation={"held-out": pool / "evaluation" / "held-out"},
         folder=Path("results", request.node.name, "trial"),
     )

@@ -13,7 +13,7 @@ from torch.nn import functional
 from budgets.cost.architecture import load_architecture
 from budgets.cost.strategy import STRATEGIES, strategy
 from budgets.recipe import PRESETS, Recipe
-from runners.data.reading.training_set import TrainingSet
+from runners.data.reading.training_set import InMemory, TrainingSet
 from runners.models.model import build_model, compute_context
 from runners.strategies.registry import build_strategy
 from runners.training.backward import backward, backward_in_parts
@@ -50,7 +50,9 @@ class Run:
         images = draw.integers(0, 256, (30, 3, 32, 32)).astype(np.uint8)
         tokens = draw.integers(1, 1023, (30, 16))
         tokens[:, -1] = 1023
-        self.data = TrainingSet(images=torch.from_numpy(images), tokens=torch.from_numpy(tokens))
+        self.data = TrainingSet(
+            parts=[InMemory(images=torch.from_numpy(images), tokens=torch.from_numpy(tokens))]
+        )
 
     def train(self, first_step: int = 0, stop_after: int = STEPS) -> None:
         def after_step(done: int) -> None:

@@ -357,7 +357,7 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
     trial = plan.trials[0]
     job = TrialJob(
         trial=trial,
-        pool=told.pool,
+        pools=(told.pool_folders[""],),
         evaluation=told.evaluation,
         folder=user / "trial",
         cpus=1,
@@ -371,7 +371,7 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
     assert outcome.row["train_loss"] < np.log(16)  # better than chance among 16
     assert not (user / "trial" / "damage.jsonl").exists()
 
-    pool = Pool.open(told.pool)
+    pool = Pool.open(told.pool_folders[""])
     row = pool.index.iloc[pool.subset(size=None, quality="top40").rows()[7]]
     content = bytearray((pool.path / row["shard"]).read_bytes())
     content[row["offset"] + row["length"] // 2] ^= 1

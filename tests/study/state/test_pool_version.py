@@ -12,7 +12,7 @@ from runners.data.pool.pool import Pool
 from runners.data.reading.training_set import TrainingSet
 from runners.trials.trial_setup import TrialJob, load_subset
 from study.declare.load import load_declaration
-from study.state.study import POOL_VERSION, Study, find_study, keep_pool_version, plan_study, pool_version
+from study.state.study import POOL_VERSION, Study, find_study, keep_pool_versions, plan_study, pool_versions
 from tests.study.conftest import write_declaration
 
 
@@ -41,8 +41,8 @@ def test_a_study_that_has_begun_goes_on_and_a_new_one_takes_all_pairs(growing: P
     study = study_on(growing, tmp_path)
     before = ids(study)
     study.folder.mkdir(parents=True)
-    keep_pool_version(study)
-    assert pool_version(study) == Pool.open(growing).unranked
+    keep_pool_versions(study)
+    assert pool_versions(study) == {"": Pool.open(growing).unranked}
     (trial,) = plan_study(study).trials
 
     more = Path(shutil.copytree(growing / "evaluation" / "retrieval" / "test", growing / "more")) / "0.tar"
@@ -50,11 +50,11 @@ def test_a_study_that_has_begun_goes_on_and_a_new_one_takes_all_pairs(growing: P
     grown = index(growing)
     assert grown.count > sum(before.values())
     assert ids(study) == before
-    keep_pool_version(study)
+    keep_pool_versions(study)
     assert ids(study) == before
     job = TrialJob(
         trial=trial,
-        pool=study.pool,
+        pools=tuple(study.pool_folders.values()),
         evaluation=study.evaluation,
         folder=tmp_path,
         cpus=1,
@@ -63,7 +63,7 @@ def test_a_study_that_has_begun_goes_on_and_a_new_one_takes_all_pairs(growing: P
     )
     data, _ = load_subset(job)
     assert isinstance(data, TrainingSet)
-    assert len(data.tokens) == trial.cell.subset_size
+    assert len(data.parts[0].tokens) == trial.cell.subset_size
 
     other = replace(study, folder=tmp_path / "results" / "other")
     assert ids(other).keys().isdisjoint(before)
@@ -74,7 +74,7 @@ def test_a_study_that_has_begun_goes_on_and_a_new_one_takes_all_pairs(growing: P
 def test_a_version_that_is_gone_is_one_clear_error(growing: Path, tmp_path: Path) -> None:
     study = study_on(growing, tmp_path)
     study.folder.mkdir(parents=True)
-    keep_pool_version(study)
+    keep_pool_versions(study)
     shutil.copytree(growing / "evaluation" / "retrieval" / "test", growing / "more")
     (growing / "pool.json").unlink()
     index(growing)

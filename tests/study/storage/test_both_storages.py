@@ -124,7 +124,7 @@ def test_a_trial_gives_the_same_row_as_on_paths_and_its_weights_are_found_elsewh
     with here.storage.claim(say):
         here.storage.share(job, say)
         with LocalBackend() as backend:
-            read = (job.pool, *job.evaluation.values())
+            read = (*job.pools, *job.evaluation.values())
             SharedStorage(backend, here.storage.seen_by_nodes(read)).require()
         here.storage.call(run_trial, job)()
         here.storage.fetch(trial.trial_id)
