@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,11 +30,12 @@ from study.state.study import Study, ensure_pools, plan_study
 
 _WAIT_S = 1.0
 _MOST_OF_ESTIMATE = 1.2  # of memory: beyond it, a choice of devices by the estimate may not fit
+_NODE_ANSWERS_S = 180.0  # its first process imports torch, perhaps over a network
 _SKEW_S = 2.0  # clocks that differ by more muddle events and leases
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Task:
+class Task:
     """A call on a node, or by the ranks of several; ``name`` identifies it."""
 
     name: str
@@ -95,16 +97,16 @@ def _check_nodes(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str,
     )
     ranks = partial(check_ranks, resources.ranks_per_node, gpus=bool(resources.gpus))
     tasks = [
-        _Task(name=f"node {node}", nodes=(node,), run=partial(check_node, expected), amounts={})
+        Task(name=f"node {node}", nodes=(node,), run=partial(check_node, expected), amounts={})
         for node in nodes
     ]
     if resources.ranks_per_node > 1:
         tasks += [
-            _Task(name=f"ranks {node}", nodes=(node,), run=ranks, amounts=needs(study, widest))
+            Task(name=f"ranks {node}", nodes=(node,), run=ranks, amounts=needs(study, widest))
             for node in nodes
         ]
     began = time.time()
-    for task, found in _run(backend, tasks):
+    for task, found in run_tasks(backend, tasks, answer_s=_NODE_ANSWERS_S):
         if isinstance(found, Check):
             yield found
         elif isinstance(found, tuple):
@@ -115,7 +117,7 @@ def _check_nodes(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str,
             yield _failed(task, found)
 
 
-def _failed(task: _Task, reason: object) -> Check:
+def _failed(task: Task, reason: object) -> Check:
     where = ", ".join(node[:8] for node in task.nodes)
     return Check(node=where, what=task.name, verdict="failed", found=str(reason), advice=_LOGS)
 
@@ -138,7 +140,7 @@ def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: list[str]) -
     """Train a few steps of each kind, on the nodes in turn, and keep the speeds that were not calibrated."""
     kinds = {" ".join(kind(trial)): trial for trial in one_of_each_kind(plan)}
     tasks = [
-        _Task(
+        Task(
             name=name,
             nodes=(nodes[number % len(nodes)],),
             run=study.storage.call(check_kind, trial_job(study, trial)),
@@ -155,7 +157,7 @@ def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: list[str]) -
                 yield Check(node="all", what=name, verdict="failed", found=few, advice="add nodes")
             elif trial.resources.nodes > 1:
                 tasks += _over_nodes(study, name, trial, nodes, Path(folder).resolve())
-        for task, found in _run(backend, tasks):
+        for task, found in run_tasks(backend, tasks):
             if isinstance(found, KindFound):
                 measured.append(found.speed)
                 yield _speed(kinds[task.name], found)
@@ -166,7 +168,7 @@ def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: list[str]) -
     _keep(study, measured)
 
 
-def _over_nodes(study: Study, name: str, trial: Trial, nodes: list[str], folder: Path) -> Iterator[_Task]:
+def _over_nodes(study: Study, name: str, trial: Trial, nodes: list[str], folder: Path) -> Iterator[Task]:
     """Yield the tasks of a kind that takes several nodes: its ranks compute together, then they train."""
     resources, own = trial.resources, folder / trial.trial_id
     own.mkdir()
@@ -174,7 +176,7 @@ def _over_nodes(study: Study, name: str, trial: Trial, nodes: list[str], folder:
     joint = partial(check_ranks_over_nodes, count, own, gpus=bool(resources.gpus))
     steps = partial(check_kind_over_nodes, replace(trial_job(study, trial), folder=own))
     for what, run in ((f"ranks of {name}", joint), (name, steps)):
-        yield _Task(
+        yield Task(
             name=what,
             nodes=tuple(nodes[: resources.nodes]),
             run=run,
@@ -223,9 +225,14 @@ def _keep(study: Study, measured: list[Throughput]) -> None:
         replace(known, kinds=(*known.kinds, *new)).write(study.calibration)
 
 
-def _run(backend: Backend, tasks: Iterable[_Task]) -> Iterator[tuple[_Task, object]]:
-    """Run tasks, one at a time on each node; yield each with its value, or the reason why it has none."""
-    waiting, running = list(tasks), dict[str, _Task]()
+def run_tasks(
+    backend: Backend, tasks: Iterable[Task], *, answer_s: float = inf
+) -> Iterator[tuple[Task, object]]:
+    """Run tasks, one at a time on each node; yield each with its value, or the reason why it has none.
+
+    Where none of the running tasks ends for ``answer_s`` seconds, the rest is given up.
+    """
+    waiting, running = list(tasks), dict[str, Task]()
 
     def start() -> None:
         busy = {node for task in running.values() for node in task.nodes}
@@ -245,8 +252,13 @@ def _run(backend: Backend, tasks: Iterable[_Task]) -> Iterator[tuple[_Task, obje
             busy |= set(task.nodes)  # what comes later waits for its turn on these nodes
 
     start()
-    while running:
+    heard = time.monotonic()
+    while running and time.monotonic() - heard < answer_s:
         for ended in backend.wait(_WAIT_S):
+            heard = time.monotonic()
             task = running.pop(ended.trial)
             start()
             yield task, ended.value if ended.how == "finished" else ended.reason
+    for task in running.values():
+        ports = "a firewall between the nodes must let the ports of `ray start` through, see docs/cluster.md"
+        yield task, f"no answer in {answer_s:.0f} s: {ports}"

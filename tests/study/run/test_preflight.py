@@ -2,13 +2,17 @@
 
 import json
 import re
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runners.scheduling.local_backend import LocalBackend
 from runners.trials.speed.throughput import Calibration, Throughput, read_calibration
 from study.cli import main
+from study.run.preflight import Task, run_tasks
 from tests.study.conftest import write_declaration
 
 
@@ -141,3 +145,13 @@ def test_speeds_of_a_check_leave_calibrated_ones_at_every_width(pool: Path, tmp_
     assert kept is not None
     assert (kept.machine, kept.kinds[:2]) == ("here", calibrated)
     assert [each.strategy for each in kept.kinds[2:]] == ["siglip"]
+
+
+def test_a_node_that_does_not_answer_fails_its_check() -> None:
+    task = Task(name="node a", nodes=("this machine",), run=partial(time.sleep, 5), amounts={})
+
+    with LocalBackend(modules=()) as backend:
+        ((found, reason),) = run_tasks(backend, [task], answer_s=1)
+
+    assert found is task
+    assert re.fullmatch(r"no answer in 1 s: a firewall .* ports of `ray start` .*", str(reason))
