@@ -101,7 +101,7 @@ class Subset:
         bits = _StoredBits(path, 8 + counts.nbytes)
         if len(counts) == -(-total // BLOCK):
             found = cls(counts, bits, total)
-            if np.count_nonzero(found._in_part) == len(bits):
+            if path.stat().st_size == 8 + counts.nbytes + np.count_nonzero(found._in_part) * (BLOCK // 8):
                 return found
         raise ValueError(f"{path} was cut short")
 
@@ -131,7 +131,7 @@ class _StoredBits:
 
     def __len__(self) -> int:
         size = os.fstat(self._file).st_size - self._start
-        return size // (BLOCK // 8) if size % (BLOCK // 8) == 0 else -1
+        return size // (BLOCK // 8)
 
     def __getitem__(self, slot: int) -> NDArray[np.uint8]:
         content = os.pread(self._file, BLOCK // 8, self._start + int(slot) * (BLOCK // 8))
