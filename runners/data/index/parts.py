@@ -234,7 +234,8 @@ class Index:
 
     def _open(self, name: str) -> pq.ParquetFile:
         path = fetched(self.folder / name, self._url, name)
-        return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+        # Not mapped: pages of a mapped file count as memory of each process.
+        return pq.ParquetFile(path, page_checksum_verification=True)
 
 
 def missing_of(column: str) -> np.generic:
