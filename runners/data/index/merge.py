@@ -147,7 +147,7 @@ def in_order(files: Sequence[Path], order: str, folder: Path, rows: int) -> Iter
                 {"files": _paths(files)},
             )
         waiting: list[pa.RecordBatch] = []
-        for batch in pq.ParquetFile(target).iter_batches(rows):
+        for batch in pq.ParquetFile(target, pre_buffer=False).iter_batches(rows):
             waiting.append(batch)
             joined = pa.Table.from_batches(waiting)
             if len(joined) >= rows:

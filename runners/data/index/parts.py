@@ -234,8 +234,8 @@ class Index:
 
     def _open(self, name: str) -> pq.ParquetFile:
         path = fetched(self.folder / name, self._url, name)
-        # Not mapped: pages of a mapped file count as memory of each process.
-        return pq.ParquetFile(path, page_checksum_verification=True)
+        # Neither mapped, which counts as memory of each process, nor buffered for as long as it is open.
+        return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
 
 
 def missing_of(column: str) -> np.generic:
