@@ -690,9 +690,6 @@ class Declaration:
         if self.evaluate_at and self.training.recipe.schedule == "trunk":
             why = "a trial that continues from its trunk has not been at the earlier shares"
             yield "evaluation.at", f"evaluation.at goes without training.schedule: trunk: {why}"
-        if "://" in (self.storage or "") and self.training.recipe.schedule == "trunk":
-            needs = "needs a folder that all nodes share: trials continue from each other's files"
-            yield "storage", f"storage: schedule: trunk {needs}; found {self.storage}"
         # A batch, of those that are tuned, too, must be shared evenly by its ranks and parts.
         parts = ruled.get("accumulation", self.training.recipe.accumulation)
         shares = max(trial.gpus, trial.ranks) * parts

@@ -64,7 +64,7 @@ def clip_scores(  # noqa: PLR0913 - independent options
     threads: int | None = None,
     workers: Workers | None = None,
     report: Report,
-) -> tuple[NDArray[np.float32], Mapping[str, Any]]:
+) -> tuple[Iterator[NDArray[np.float32]], Mapping[str, Any]]:
     """Score every pair; an interrupted run continues where it stopped.
 
     Args:
@@ -78,8 +78,8 @@ def clip_scores(  # noqa: PLR0913 - independent options
         report: Called after each part.
 
     Returns:
-        Cosine similarities, float32 (pairs,), in the index's order, NaN for a pair that cannot be read; and
-        the model's architecture, as open_clip's model-config.
+        Cosine similarities in the index's order, float32, some pairs at a time, NaN for a pair that cannot be
+        read; and the model's architecture, as open_clip's model-config.
 
     Raises:
         ValueError: There is no such model or checkpoint, or they cannot be loaded.
@@ -106,8 +106,7 @@ def clip_scores(  # noqa: PLR0913 - independent options
         (workers or Processes()).map(task, todo), len(starts) - len(todo) + 1
     ):
         report("scoring", finished, len(starts), pairs)
-    scores = np.concatenate([np.load(task.file(start)) for start in starts])
-    return scores, json.loads(config.read_text(encoding="utf-8"))
+    return (np.load(task.file(start)) for start in starts), json.loads(config.read_text(encoding="utf-8"))
 
 
 # Without slots: cached_property stores its value in the instance's dict.

@@ -157,8 +157,16 @@ def is_checkpoint(name: str) -> bool:
 
 
 def milestone(folder: Path) -> Path | None:
-    """Return the state of a trial at which longer trials of its trunk continue, or None if it has none."""
-    return next(iter(sorted(folder.glob(f"{_MILESTONE}*.pt"))), None)
+    """Return the state of a trial at which longer trials of its trunk continue, or None if it has none.
+
+    For a driver whose study is in a bucket it is the empty file that represents the state.
+    """
+    return next(iter(sorted(path for path in folder.glob(f"{_MILESTONE}*") if is_milestone(path.name))), None)
+
+
+def is_milestone(name: str) -> bool:
+    """Return whether a name is that of a milestone, on this node or away."""
+    return name.startswith(_MILESTONE) and name.endswith((".pt", _AWAY))
 
 
 def milestone_name(step: int, digest: str) -> str:
@@ -168,7 +176,7 @@ def milestone_name(step: int, digest: str) -> str:
 
 def drop_milestone(folder: Path) -> None:
     """Remove a trial's milestone, if it has one."""
-    for path in folder.glob(f"{_MILESTONE}*.pt"):
+    while (path := milestone(folder)) is not None:
         path.unlink(missing_ok=True)
 
 
@@ -183,9 +191,9 @@ def _step(name: str) -> int:
     return int(found["step"]) if found else 0
 
 
-def stand_in(checkpoint: str) -> str:
-    """Return the name of the empty file that represents a checkpoint stored away from the driver's folder."""
-    return f"{checkpoint.removesuffix('.pt')}{_AWAY}"
+def stand_in(state: str) -> str:
+    """Return the name of the empty file that represents a checkpoint or milestone away from the driver."""
+    return f"{state.removesuffix('.pt')}{_AWAY}"
 
 
 def drop_damaged(folder: Path) -> list[Path]:
@@ -196,11 +204,16 @@ def drop_damaged(folder: Path) -> list[Path]:
     """
     damaged = []
     for path in checkpoints(folder):
-        if digest(path) == path.stem.split("-")[2]:
+        if is_whole(path):
             break
         path.unlink()
         damaged.append(path)
     return damaged
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether a checkpoint's or milestone's content is that of its name."""
+    return digest(path) == path.stem.split("-")[2]
 
 
 def digest(path: Path) -> str:

@@ -1,8 +1,9 @@
 """Runs a trial on a node's copies of the data, and uploads what it writes to a bucket.
 
 The bucket has the same folders as a shared path. Training data is downloaded once a node. The trial's own
-folder is downloaded, and the trial runs on it in a process of its own. This process outlives it and uploads
-count, progress, checkpoints and result, so a killed trial loses no more than with a shared folder.
+folder is downloaded, with the milestone that it continues from, and the trial runs on it in a process of its
+own. This process outlives it and uploads count, progress, checkpoints, milestone and result, so a killed
+trial loses no more than with a shared folder.
 """
 
 import os
@@ -11,7 +12,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -25,7 +26,16 @@ from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree
 from runners.training.ranks import decided_by_first, rank, ranks
 from runners.trials.meter import METER, FlopCount, count_text, read_count
-from runners.trials.trial_files import MIDWAY, SMALL, checkpoints, drop_damaged, is_checkpoint
+from runners.trials.trial_files import (
+    MIDWAY,
+    SMALL,
+    checkpoints,
+    drop_damaged,
+    is_checkpoint,
+    is_milestone,
+    is_whole,
+    milestone,
+)
 from runners.trials.trial_setup import TrialJob
 
 # In the order of upload: result.json comes last, and implies that the others are there.
@@ -58,6 +68,7 @@ def run_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
         with locked(local.folder.with_name(f".{local.folder.name}.lock")):
             copy = _Copy(storage, job.folder.as_posix(), local.folder)
             copy.take_over()
+            _bring_milestone(storage, job, local)
             process = FreshProcess(pickle.dumps(partial(run, local)), fork=True)
             with copy.following():
                 while not process.connection.poll(_LOOK_S):
@@ -68,7 +79,7 @@ def run_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -> T:
             end = process.wait()
             patiently(copy.push_last, patience_s=_PATIENCE_S, hurry=lambda: bool(notice.by))
             if end.how == "finished":
-                shutil.rmtree(local.folder, ignore_errors=True)
+                _drop_copies(local)
     if end.how != "finished":
         raise ProcessEnded(end.how, end.reason)
     result: T = pickle.loads(end.pickled)  # noqa: S301 - our own process's
@@ -105,12 +116,13 @@ def take_part_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -
     if rank() == 0:
         with locked(local.folder.with_name(f".{local.folder.name}.lock")):
             decided_by_first(copy.take_over_for_all)
+            _bring_milestone(storage, job, local)
             try:
                 with copy.following(taken=partial(os._exit, 1)):
                     result = run(local)
             finally:
                 patiently(copy.push_last, patience_s=_PATIENCE_S)
-            shutil.rmtree(local.folder, ignore_errors=True)
+            _drop_copies(local)
         return result
     owner, checkpoint = decided_by_first(copy.take_over_for_all)
     with locked(local.folder.with_name(f".{local.folder.name}.fetch")):
@@ -119,9 +131,11 @@ def take_part_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -
             shutil.rmtree(local.folder)  # of an earlier attempt
             local.folder.mkdir()
             storage.get(checkpoint, name, local.folder)
+        if alone:
+            _bring_milestone(storage, job, local)
     result = run(local)
     if alone:
-        shutil.rmtree(local.folder, ignore_errors=True)
+        _drop_copies(local)
     return result
 
 
@@ -137,9 +151,41 @@ def _on_this_node(url: str, job: TrialJob) -> TrialJob:
         pools=tuple(here / pool for pool in job.pools),
         evaluation={name: here / path for name, path in job.evaluation.items()},
         folder=here / job.folder,
+        # Not the folders of the other trials, which may run on this node.
+        trunk=tuple(here / job.folder.parent / f".{job.folder.name}.trunk" for _ in job.trunk[:1]),
     )
     local.folder.mkdir(parents=True, exist_ok=True)
     return local
+
+
+def _bring_milestone(storage: Storage, job: TrialJob, local: TrialJob) -> None:
+    """Download the milestone that a trial without a checkpoint continues from, that of the longest trial."""
+    if checkpoints(local.folder) or (local.folder / "result.json").exists():
+        return
+    for here in local.trunk:
+        here.mkdir(exist_ok=True)
+        kept = _sound_milestone(storage, job.trunk, here)
+        for path in here.iterdir():  # of an earlier attempt, or damaged
+            if path.name != kept:
+                path.unlink()
+
+
+def _sound_milestone(storage: Storage, trunk: Sequence[Path], here: Path) -> str:
+    """Download the first undamaged milestone and return its name, or nothing; damaged ones are deleted."""
+    for trial in map(Path.as_posix, trunk):
+        for name, size in storage.list(trial).items():
+            if is_milestone(name):
+                storage.get({name: size}, trial, here)
+                if is_whole(here / name):
+                    return name
+                storage.delete([f"{trial}/{name}"])
+    return ""
+
+
+def _drop_copies(local: TrialJob) -> None:
+    """Remove a finished trial's files from this node."""
+    for folder in (local.folder, *local.trunk):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Copy:
@@ -150,6 +196,7 @@ class _Copy:
         self._token = secrets.token_hex(8).encode()
         self._begun, self._begun_at, self._ahead = FlopCount(), time.monotonic(), 0
         self._there: list[str] = []  # checkpoints in the storage, the newest first
+        self._has_milestone = False
         self.taken = False
 
     def take_over(self, *, alone: bool = True) -> None:
@@ -163,6 +210,7 @@ class _Copy:
         self._storage.write(self._object(_OWNER), self._token)
         found = self._storage.list(self._name)
         self._there = sorted(filter(is_checkpoint, found), reverse=True)
+        self._has_milestone = any(map(is_milestone, found))
         if not ours:  # else only this node worked on it, and holds what could not be uploaded
             for path in self._folder.iterdir():
                 path.unlink()
@@ -206,7 +254,7 @@ class _Copy:
                 if self.taken:
                     taken()
 
-        pushes = self._push_count, self._push_checkpoint
+        pushes = self._push_count, self._push_checkpoint, self._push_milestone
         threads = [threading.Thread(target=again, args=(push,)) for push in pushes]
         for thread in threads:
             thread.start()
@@ -221,6 +269,7 @@ class _Copy:
         """Upload the rest: the exact count, and the result or the newest checkpoint."""
         self._require_ours()
         done = (self._folder / "result.json").exists()
+        self._push_milestone()
         if not done:
             self._push_checkpoint()
         self._storage.write(self._object(METER), count_text(read_count(self._folder) or FlopCount()))
@@ -257,6 +306,13 @@ class _Copy:
                 self._there.insert(0, path.name)
         self._storage.delete(map(self._object, self._there[_KEPT:]))
         del self._there[_KEPT:]
+
+    def _push_milestone(self) -> None:
+        path = milestone(self._folder)
+        if path is not None and not self._has_milestone:
+            self._push_count()  # the count must cover it
+            self._storage.put(path, self._object(path.name))
+            self._has_milestone = True
 
     def _require_ours(self) -> None:
         """Check that this process still owns the trial.

@@ -6,7 +6,7 @@ in the names of their trials, in the budget they may use, and in the tables they
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -214,7 +214,7 @@ class Execution(ABC):
             for trial_id in [each for each, due in self._retry_at.items() if due <= time.monotonic()]:
                 del self._retry_at[trial_id]
                 self._schedule.retry(trial_id)
-            self.study.storage.watch(self._started_at)
+            self.study.storage.watch(self._started_at, [*self._awaited(self._started_at)])
             self.progress.tick(self._started_at, slots=slots)
             self._loggers.follow(self.trials, self._started_at)
             if time.monotonic() > self._tables_due:
@@ -358,6 +358,7 @@ class Execution(ABC):
         self._loggers.finish(outcome.row, folder / "curve.parquet")
         if trial.previous and milestone(folder) is not None:  # longer trials continue from this one
             drop_milestone(self.folder(trial.previous))
+            self.site.with_storage(partial(self.study.storage.give, trial.previous))
 
     def _book_lost(self, trial: Trial) -> None:
         folder = self.folder(trial.trial_id)
@@ -447,6 +448,12 @@ class Execution(ABC):
         for trial_id in trials:
             if self.trials[trial_id].milestone_step and milestone(self.folder(trial_id)) is not None:
                 self._schedule.milestone(trial_id)
+
+    def _awaited(self, trials: Iterable[str]) -> Iterator[str]:
+        """Yield the trials that have not reached their milestones."""
+        for trial_id in trials:
+            if self.trials[trial_id].milestone_step and milestone(self.folder(trial_id)) is None:
+                yield trial_id
 
     def _leave_out(self, trial: Trial) -> None:
         """Book a trial that the budget has no room for; a later run with a larger budget starts it anew."""

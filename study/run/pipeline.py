@@ -22,7 +22,7 @@ from runners.results import (
     write_table,
 )
 from runners.scheduling.backend import Backend
-from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone
+from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone, milestone
 from study.declare.dump import dump_declaration
 from study.run.choosing import Chooser
 from study.run.execution import Execution, Result
@@ -102,7 +102,9 @@ class Run(Execution):
         super().take_up(todo)
         # Values that lost the tuning are trained no further.
         for trial_id in known - self.trials.keys():
-            drop_milestone(self.folder(trial_id))
+            if milestone(self.folder(trial_id)) is not None:
+                drop_milestone(self.folder(trial_id))
+                self.site.with_storage(partial(self.study.storage.give, trial_id))
 
     def further(self, slots: int, waiting: Sequence[str], room_flops: int | None) -> Sequence[Trial]:
         """Choose further trials of an adaptive study, and write down why."""

@@ -1,7 +1,8 @@
 """Download of a study from a bucket into the driver's own folder.
 
 The bucket's version of a file replaces the local one, because a driver on another machine may have continued
-the study. Weights and checkpoints are not downloaded; an empty local file marks each checkpoint.
+the study. Weights, checkpoints and milestones are not downloaded; an empty local file marks each checkpoint
+and milestone.
 """
 
 from collections import defaultdict
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runners.host.storage import Storage
-from runners.trials.trial_files import FAILURE, SMALL, is_checkpoint, stand_in
+from runners.trials.trial_files import FAILURE, SMALL, is_checkpoint, is_milestone, stand_in
 
 LEASE = "run.json"
 """Name of the object that the active run of a study keeps renewing (`study.storage.lease`)."""
@@ -44,8 +45,9 @@ def bring(storage: Storage, name: str, folder: Path, part: str = "") -> None:
         if file in files
     }
     storage.get(small, name, folder)
-    for where, files in new.items():
-        _agree(folder / where, files)
+    for where, files in parts.items():
+        if where.startswith("trials/"):
+            _agree(folder / where, files)
 
 
 def _is_finished(folder: Path, files: Mapping[str, int]) -> bool:
@@ -54,10 +56,15 @@ def _is_finished(folder: Path, files: Mapping[str, int]) -> bool:
 
 
 def _agree(folder: Path, files: Mapping[str, int]) -> None:
-    """Make a trial's folder list exactly the checkpoints that are in the storage."""
+    """Make a trial's folder list exactly the checkpoints and milestones that are in the storage."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {stand_in(name) for name in files if is_checkpoint(name)}
-    for path in (*folder.glob("checkpoint-*"), folder / FAILURE, folder / "progress.json"):
+    kept = {stand_in(name) for name in files if is_checkpoint(name) or is_milestone(name)}
+    for path in (
+        *folder.glob("checkpoint-*"),
+        *folder.glob("milestone-*"),
+        folder / FAILURE,
+        folder / "progress.json",
+    ):
         if path.name not in kept and path.name not in files:
             path.unlink(missing_ok=True)
     for name in kept:

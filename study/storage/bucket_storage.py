@@ -20,7 +20,7 @@ from runners.host.files import new_file
 from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree, share_tree
 from runners.scheduling.shared_storage import Objects
-from runners.trials.trial_files import FAILURE
+from runners.trials.trial_files import FAILURE, is_checkpoint, is_milestone, milestone, stand_in
 from study.storage.bring import LEASE, STOP, bring
 from study.storage.folder_storage import FolderStorage
 from study.storage.lease import Lease, read_holder
@@ -50,6 +50,7 @@ class BucketStorage(FolderStorage):
         self._url, self._name = url, name
         self._pushed: dict[str, tuple[int, int]] = {}
         self._watched: Collection[str] = ()
+        self._awaited: Collection[str] = ()
         self._told, self._lost = False, ""
 
     @cached_property
@@ -125,9 +126,9 @@ class BucketStorage(FolderStorage):
             if share_tree(self._objects, folder, path.as_posix()):
                 say(f"uploaded {folder} to {without_password(self._url)}/{path.as_posix()}")
 
-    def watch(self, trials: Collection[str]) -> None:
-        """Set the trials whose progress is downloaded from now on."""
-        self._watched = tuple(trials)
+    def watch(self, trials: Collection[str], milestones: Collection[str] = ()) -> None:
+        """Set the trials whose progress is downloaded from now on, and those whose milestone is awaited."""
+        self._watched, self._awaited = tuple(trials), tuple(milestones)
 
     def fetch(self, trial_id: str) -> None:
         """Download a trial, without weights and checkpoints."""
@@ -137,10 +138,11 @@ class BucketStorage(FolderStorage):
         """Upload a trial's failure, and delete from the bucket the trial's files that were deleted here."""
         folder, name = self._trial(trial_id)
         left = set() if (folder / FAILURE).exists() else {FAILURE}
+        found = self._objects.list(name)
         if not any(folder.glob("checkpoint-*")):
-            left |= {"owner", "progress.json"} | {
-                each for each in self._objects.list(name) if each.startswith("checkpoint-")
-            }
+            left |= {"owner", "progress.json", *filter(is_checkpoint, found)}
+        if milestone(folder) is None:
+            left.update(filter(is_milestone, found))
         self._objects.delete(f"{name}/{each}" for each in left)
         if (folder / FAILURE).exists():
             self._objects.put(folder / FAILURE, f"{name}/{FAILURE}")
@@ -170,8 +172,13 @@ class BucketStorage(FolderStorage):
             )
             for name, path in job.evaluation.items()
         }
-        there = tuple(pools[path] for path in job.pools)
-        return replace(job, pools=there, evaluation=sets, folder=Path(self._name, "trials", job.folder.name))
+        return replace(
+            job,
+            pools=tuple(pools[path] for path in job.pools),
+            evaluation=sets,
+            folder=Path(self._name, "trials", job.folder.name),
+            trunk=tuple(Path(self._name, "trials", each.name) for each in job.trunk),
+        )
 
     def _holder(self) -> Holder | None:
         found = self._objects.read(f"{self._name}/{LEASE}")
@@ -225,3 +232,6 @@ class BucketStorage(FolderStorage):
             if found is not None and folder.is_dir():
                 with new_file(folder / "progress.json") as file:
                     file.write_bytes(found)
+        for folder, name in map(self._trial, self._awaited):
+            for each in filter(is_milestone, self._objects.list(name)):
+                (folder / stand_in(each)).touch()

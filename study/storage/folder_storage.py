@@ -77,8 +77,8 @@ class FolderStorage:
     def share(self, job: "TrialJob", say: Callable[[str], None]) -> None:
         """Make the data that a trial reads visible to all nodes."""
 
-    def watch(self, trials: Collection[str]) -> None:
-        """Set the trials whose progress is kept up to date in the study's folder."""
+    def watch(self, trials: Collection[str], milestones: Collection[str] = ()) -> None:
+        """Set the trials whose progress is kept up to date in the study's folder, or whose milestone is."""
 
     def fetch(self, trial_id: str) -> None:
         """Update a trial's folder with what its node wrote: FLOP count, result, names of checkpoints."""

@@ -137,7 +137,7 @@ def _index_in_place(  # noqa: PLR0913, PLR0917 - the parts of a build
     describe_pool(
         path,
         [f"{INDEX}{part.name}" for part in written],
-        before.origin if before else _origin(path, how, written),
+        before.origin if before else _origin(path, how),
         left_out(),
         shards=[name for _, name in names],
         sizes={str(part.file): part.size for part in parts} if how.url else None,
@@ -160,24 +160,16 @@ def _write_new(  # noqa: PLR0913, PLR0917 - the parts of a build
     mark = next(fingerprints(table, ["score"]))
     rows = in_order(tables, order_of_shards(table), work, PAIRS_PER_SHARD)
     _write(work, rows, table.count, mark, how.workers, report)
-    describe_pool(
-        work / "pool", _index_parts(work, how.workers, report), _origin(path, how, kept), left_out()
-    )
+    describe_pool(work / "pool", _index_parts(work, how.workers, report), _origin(path, how), left_out())
     for leftover in (work / "pool").rglob(".*.partial-*"):  # left by a killed process
         leftover.unlink()
     (work / "pool").rename(path)
 
 
-def _origin(path: Path, how: Build, parts: Sequence[Path]) -> Origin:
-    scored = any(
-        np.isfinite(
-            pq.read_table(part.with_name(f"{part.name}.parquet"), columns=["score"])["score"].to_numpy()
-        ).any()
-        for part in parts
-    )
+def _origin(path: Path, how: Build) -> Origin:
     return Origin(
         name=path.resolve().name,
-        scorer=Scorer(name=how.columns.score) if scored else None,
+        scorer=Scorer(name=how.columns.score),
         provenance={
             "source": how.url or str(how.source.resolve()),
             **({"in_place": True} if how.in_place else {}),

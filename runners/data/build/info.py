@@ -1,16 +1,20 @@
 """Summary of a pool: counts, sizes, score histogram, left-out samples by reason, and a contact sheet."""
 
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from budgets.quality import available
 from budgets.quantity import format_flops
 from runners.data.build.in_place import not_indexed
-from runners.data.index.selection import SCORE_PREFIX, bins
+from runners.data.index.selection import BINS, SCORE_PREFIX, bins, count_scored, nth_values
 from runners.data.pool.damage import NOT_READABLE
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_pairs
@@ -42,7 +46,10 @@ def info_lines(pool: Pool) -> Iterator[str]:
         yield f"{name.replace('_', ' ')}: {value}"
     for what, unit in (("width", "pixels"), ("height", "pixels"), ("length", "bytes"), ("tokens", "tokens")):
         if what in pool.columns:
-            low, middle, high = np.percentile(pool.column(what), [5, 50, 95])
+            # The N-th highest of all: the lowest 5 % are the last ones.
+            low, middle, high = nth_values(
+                pool.table, what, [1 + int((1 - share) * (pool.count - 1)) for share in (0.05, 0.5, 0.95)]
+            )
             told = {"length": "image file", "tokens": "caption"}.get(what, what)
             yield f"{told}: median {middle:,.0f} {unit}, 90% within {low:,.0f} to {high:,.0f}"
     for reason, count in pool.left_out.items():
@@ -54,12 +61,17 @@ def info_lines(pool: Pool) -> Iterator[str]:
 
 def unreadable_lines(pool: Pool) -> Iterator[str]:
     """Yield the shards that could not be read to their end, each with the last readable sample."""
-    table = pool.left_out_table()
-    cut = table[table["reason"].str.startswith(NOT_READABLE)]
-    for shard, key, reason in cut.head(_MOST_SHOWN).itertuples(index=False):
-        yield f"{shard}{f', after sample {key}' if key else ''}: {reason}"
-    if len(cut) > _MOST_SHOWN:
-        yield f"and {len(cut) - _MOST_SHOWN:,} more; {pool.path / pool.left_out_files[-1]} lists all"
+    shown, count = list[str](), 0
+    for name in pool.left_out_files:
+        for table in pq.ParquetFile(pool.path / name).iter_batches():
+            cut = table.filter(pc.starts_with(table["reason"], NOT_READABLE))
+            count += len(cut)
+            for each in cut.slice(0, _MOST_SHOWN - len(shown)).to_pylist():
+                last = f", after sample {each['key']}" if each["key"] else ""
+                shown.append(f"{each['shard']}{last}: {each['reason']}")
+    yield from shown
+    if count > len(shown):
+        yield f"and {count - len(shown):,} more; {pool.path / pool.left_out_files[-1]} lists all"
 
 
 def _scores(pool: Pool) -> Iterator[str]:
@@ -67,24 +79,27 @@ def _scores(pool: Pool) -> Iterator[str]:
         yield "no quality scores: only quality 'all' can be used; add scores with `data score`"
         return
     ranking = pool.origin.scorer
-    score = pool.column("score")
-    known = score[np.isfinite(score)]
     told = ranking.name if ranking else "an unknown scorer"
-    yield f"ranked by the score of {told}; {len(known):,} pairs have one:"
-    kept = {
-        quality: score[pool.subset(size=None, quality=quality).rows()]
+    scored = count_scored(pool.table, "score")  # the earliest pools do not record it
+    yield f"ranked by the score of {told}; {scored:,} pairs have one:"
+    numbers = {
+        quality: number
         for quality in ("top20", "top40", "top60", "top80")
-        if available(pool.count, quality) <= len(known)
+        if (number := available(pool.count, quality)) <= scored
     }
-    cuts = {quality: float(scores.min()) for quality, scores in kept.items()}
-    counts, edges = np.histogram(known, _BARS)
+    best, worst, *borders = nth_values(pool.table, "score", [1, scored, *numbers.values()])
+    cuts = dict(zip(numbers, borders, strict=True))
+    edges = np.histogram_bin_edges(np.array([worst, best]), _BARS)
+    counts = np.zeros(_BARS, np.int64)
+    for chunk in pool.table.chunks("score"):
+        counts += np.histogram(chunk[np.isfinite(chunk)], edges)[0]
     bars = np.clip(np.searchsorted(edges, list(cuts.values()), side="right") - 1, 0, _BARS - 1)
     for bar, (count, low, high) in enumerate(zip(counts, edges[:-1], edges[1:], strict=True)):
         begin = ", ".join(quality for quality, its in zip(cuts, bars, strict=True) if its == bar)
         drawn = "#" * round(_BAR_WIDTH * count / counts.max())
         yield f"  {low:8.4f} to {high:8.4f}  {count:>10,}  {drawn}{f'  < {begin} begins' if begin else ''}"
     for quality, cut in cuts.items():
-        yield f"  {quality}: {len(kept[quality]):,} pairs from {cut:.4f} up"
+        yield f"  {quality}: {numbers[quality]:,} pairs from {cut:.4f} up"
     others = {
         name: scorer
         for name, scorer in pool.scorers.items()
@@ -101,9 +116,7 @@ def _scores(pool: Pool) -> Iterator[str]:
 
 def contact_sheet(pool: Pool, path: Path) -> None:
     """Draw a PNG of ten rows of five pairs: one row per tenth of the pool, best first, or by hash."""
-    tenths = np.concatenate([*bins(pool.table, "score")])
-    order = np.lexsort((pool.column("hash"), tenths))
-    rows = np.concatenate([part[:_ACROSS] for part in np.array_split(order, 10) if len(part)])
+    rows = _shown(pool)
     pairs = read_pairs(pool, np.sort(rows), np.searchsorted(np.sort(rows), rows), _TILE)
     down = -(-len(rows) // _ACROSS)
     sheet = Image.new("RGB", (_ACROSS * (_TILE + 8) + 8, down * (_TILE + _TEXT + 8) + 8), "white")
@@ -120,6 +133,23 @@ def contact_sheet(pool: Pool, path: Path) -> None:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, "PNG")
+
+
+def _shown(pool: Pool) -> NDArray[np.int64]:
+    """Return the rows of the pairs with the lowest hashes of each tenth, by score or else by hash."""
+    shown = pd.DataFrame()
+    tenths = bins(pool.table, "score") if pool.scored else repeat(None)
+    for start, hashes, its in zip(
+        pool.table.starts.tolist(), pool.table.chunks("hash"), tenths, strict=False
+    ):
+        tenth = hashes // np.uint64(-(-(2**64) // BINS)) if its is None else its
+        mine = pd.DataFrame(
+            {"tenth": tenth.astype(np.int8), "hash": hashes, "row": start + np.arange(len(hashes))}
+        )
+        lowest = pd.concat([shown, mine[mine["tenth"] >= 0]]).sort_values(["tenth", "hash", "row"])
+        shown = lowest.groupby("tenth").head(_ACROSS)
+    rows: NDArray[np.int64] = shown["row"].to_numpy(np.int64)
+    return rows
 
 
 def _picture(image: NDArray[np.uint8]) -> Image.Image:

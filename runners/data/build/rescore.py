@@ -2,24 +2,24 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
-from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from budgets.names import unknown
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.source import check_columns, table_columns
+from runners.data.index.merge import look_up
 from runners.data.index.parts import Index
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX, count_scored
 from runners.data.index.writing import VERSIONS, add_column
@@ -34,28 +34,32 @@ from runners.host.workers import Report, Workers
 
 _ADDED = "added-"
 _UID_DIGITS = 32
+_UIDS_AT_ONCE = 1_000_000
 _OF_PAIR = ("width", "height", "tokens", "caption")
 
 
-def set_score(pool: Pool, scores: NDArray[np.float32], scorer: Scorer) -> Pool:
+def set_score(
+    pool: Pool, scores: NDArray[np.float32] | Iterable[NDArray[np.float32]], scorer: Scorer
+) -> Pool:
     """Rank a pool by a new score; older scores are kept in columns of their own.
 
     The shards are not changed: subsets are read by offset, in longer runs after ``rewrite_shards``.
 
     Args:
         pool: The pool.
-        scores: One score per pair in the index's order, higher is better, NaN for none, float32 (pairs,).
+        scores: One score per pair in the index's order, higher is better, NaN for none, float32 (pairs,); or
+            some at a time.
         scorer: The scorer.
 
     Raises:
         ValueError: The number of scores is not that of the pairs, or all scores are NaN.
     """
-    if scores.shape != (pool.count,):
-        raise ValueError(f"{pool.count:,} pairs need one score each, but there are {len(scores):,} scores")
-    scores = np.where(np.isfinite(scores), scores, np.nan).astype(np.float32)
-    if np.isnan(scores).all():
+    stretches = [scores] if isinstance(scores, np.ndarray) else scores
+    finite = (np.where(np.isfinite(each), each, np.nan).astype(np.float32) for each in stretches)
+    column = SCORE_PREFIX + scorer.name
+    table = _with_column(pool.table, column, finite)
+    if not count_scored(table, column):
         raise ValueError(f"{scorer.name} has no finite score for any pair of {pool.path}")
-    table = _with_column(pool.table, SCORE_PREFIX + scorer.name, scores)
     scorers, rankings = dict(pool.scorers), dict(pool.rankings)
     if pool.scored and not any(name.startswith(SCORE_PREFIX) for name in pool.columns):
         first = pool.origin.scorer or Scorer(name=FIRST)
@@ -96,18 +100,17 @@ def _in_force(pool: Pool, name: str) -> Pool:
     return Pool.open(pool.path)
 
 
-def _with_column(table: Index, name: str, values: NDArray[np.generic]) -> Index:
+def _with_column(table: Index, name: str, values: Iterable[NDArray[Any]]) -> Index:
     """Add a column to an index, or replace an added one; the former files stay until the next build."""
     numbers = [int(suffix.removeprefix(_ADDED)) for suffix in table.added.values()]
     suffix = f"{_ADDED}{max(numbers, default=0) + 1}"
-    stretches = (values[start:stop] for start, stop in pairwise(table.starts.tolist()))
-    parts = add_column(table, name, suffix, stretches)
+    parts = add_column(table, name, suffix, table.cut(values))
     named = {each: of for each, of in table.named.items() if each != name}
     return Index(table.folder, parts, table.stored, added=table.added | {name: suffix}, named=named)
 
 
-def expression_scores(pool: Pool, text: str) -> NDArray[np.float32]:
-    """Compute a score from what the index has of each pair.
+def expression_scores(pool: Pool, text: str) -> Iterator[NDArray[np.float32]]:
+    """Yield a score that is computed from what the index has of each pair, some pairs at a time.
 
     Args:
         pool: The pool.
@@ -115,8 +118,8 @@ def expression_scores(pool: Pool, text: str) -> NDArray[np.float32]:
             scores and the columns ``width``, ``height``, ``tokens`` and ``caption``, such as
             ``0.5*clip + 0.5*mine if width > 200 and caption.str.len() > 5``.
 
-    Returns:
-        float32 (pairs,), NaN where one of the scores is missing or the condition is not met.
+    Yields:
+        float32 (some pairs,), NaN where one of the scores is missing or the condition is not met.
 
     Raises:
         ValueError: The expression is not valid, names a score that the pool lacks, or is not a number a pair.
@@ -125,7 +128,6 @@ def expression_scores(pool: Pool, text: str) -> NDArray[np.float32]:
     if not names and pool.scored:
         names = {pool.origin.scorer.name if pool.origin.scorer else FIRST: "score"}
     value, _, condition = text.partition(" if ")
-    scores, start = np.full(pool.count, np.nan, np.float32), 0
     for part in pool.parts([*names.values(), *_OF_PAIR]):
         frame = pd.DataFrame({name: part[column].astype(np.float64) for name, column in names.items()})
         frame[list(_OF_PAIR)] = part[list(_OF_PAIR)]
@@ -137,9 +139,7 @@ def expression_scores(pool: Pool, text: str) -> NDArray[np.float32]:
             if not pd.api.types.is_bool_dtype(kept):
                 raise ValueError(f"score '{text}': '{condition}' is not true or false for each pair")
             found = found.where(kept)
-        scores[start : start + len(part)] = found
-        start += len(part)
-    return scores
+        yield found.to_numpy(np.float32)
 
 
 def _evaluated(frame: pd.DataFrame, text: str, whole: str, names: Mapping[str, str]) -> pd.Series:
@@ -160,40 +160,46 @@ def set_subset(pool: Pool, name: str, uids: Path) -> Pool:
         ValueError: The file has another format, or contains no pair of the pool.
     """
     try:
-        wanted = np.load(uids)
+        wanted = np.load(uids, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read uids from {uids}: {error}") from error
     if wanted.dtype != np.dtype("u8,u8"):
         raise ValueError(f"{uids} has type {wanted.dtype}, not pairs of u8 as DataComp's subset files")
-    # Convert to the 16 bytes that the 32 hexadecimal digits of a uid represent.
-    known = _as_bytes(np.ascontiguousarray(wanted).view("u8").astype(">u8").tobytes())
-    inside = np.zeros(pool.count, bool)
+    counts = []
+
+    def inside(folder: Path) -> Iterator[NDArray[np.bool_]]:
+        """Yield for each pair whether it is in the subset."""
+        for found in look_up(pool.table.files, "uid", [_uid_table(wanted, folder)], "inside", folder):
+            counts.append(int(np.count_nonzero(found == 1)))
+            yield found == 1
+
     if "uid" in pool.columns:
-        rows, digits = [], []
-        start = 0
-        for part in pool.parts(["uid"]):
-            whole = part["uid"].str.fullmatch(f"[0-9a-fA-F]{{{_UID_DIGITS}}}").to_numpy(bool)
-            rows.append(start + np.flatnonzero(whole))
-            digits.append(bytes.fromhex("".join(part["uid"][whole])))
-            start += len(part)
-        inside[np.concatenate(rows)] = pc.is_in(_as_bytes(b"".join(digits)), value_set=known).to_numpy(
-            zero_copy_only=False
-        )
-    if not inside.any():
+        with TemporaryDirectory(prefix=".uids-", dir=pool.path) as folder:
+            table = _with_column(pool.table, SUBSET_PREFIX + name, inside(Path(folder)))
+    if not sum(counts):
         raise ValueError(f"none of the {len(wanted):,} uids in {uids} is in {pool.path}")
-    table = _with_column(pool.table, SUBSET_PREFIX + name, inside)
-    write_facts(replace(pool, table=table, subsets={**pool.subsets, name: int(inside.sum())}))
+    write_facts(replace(pool, table=table, subsets={**pool.subsets, name: sum(counts)}))
     return Pool.open(pool.path)
 
 
-def _as_bytes(content: bytes) -> pa.Array:
-    """Return uids as an Arrow array, 16 bytes each."""
-    size = _UID_DIGITS // 2
-    return pa.Array.from_buffers(pa.binary(size), len(content) // size, [None, pa.py_buffer(content)])
+def _uid_table(uids: NDArray[np.void], folder: Path) -> Path:
+    """Write uids as a table of their 32 hexadecimal digits, some at a time."""
+    target = folder / "uids.parquet"
+    schema = pa.schema({"uid": pa.string(), "inside": pa.int8()})
+    with pq.ParquetWriter(target, schema) as writer:
+        for start in range(0, len(uids), _UIDS_AT_ONCE):
+            some = np.array(uids[start : start + _UIDS_AT_ONCE])
+            digits = some.view("u8").astype(">u8").tobytes().hex().encode()
+            ends = np.arange(len(some) + 1, dtype=np.int32) * _UID_DIGITS
+            text = pa.Array.from_buffers(
+                pa.string(), len(some), [None, pa.py_buffer(ends), pa.py_buffer(digits)]
+            )
+            writer.write_table(pa.table([text, np.ones(len(some), np.int8)], schema=schema))
+    return target
 
 
-def metadata_scores(pool: Pool, column: str, metadata: Path) -> NDArray[np.float32]:
-    """Read existing scores from tables of metadata by uid or, without one, by key; the first row counts.
+def metadata_scores(pool: Pool, column: str, metadata: Path) -> Iterator[NDArray[np.float32]]:
+    """Return existing scores from tables of metadata by uid or, without one, by key; the first row counts.
 
     Args:
         pool: The pool.
@@ -201,31 +207,30 @@ def metadata_scores(pool: Pool, column: str, metadata: Path) -> NDArray[np.float
         metadata: A parquet file or a folder of them.
 
     Returns:
-        float32 (pairs,), NaN where there is none.
+        float32, some pairs at a time, NaN where there is none.
+
+    Raises:
+        ValueError: There is no metadata, or no column of numbers of that name.
     """
     files = sorted(metadata.glob("*.parquet")) if metadata.is_dir() else [metadata]
     if not files or not metadata.exists():
         raise ValueError(f"no parquet file of metadata at {metadata}")
-    names = table_columns(files[0])
-    by = "uid" if "uid" in names else "key"
-    check_columns(names, files[0], by, column)
-    codes, uniques = pd.factorize(pd.concat([part[by] for part in pool.parts([by])], ignore_index=True))
-    wanted, scores = pd.Index(uniques), np.full(len(uniques), np.nan, np.float32)
-    unseen = np.ones(len(uniques), bool)
+    by = "uid" if "uid" in table_columns(files[0]) else "key"
     for file in files:
-        rows = pd.read_parquet(file, columns=[by, column]).drop_duplicates(by)
-        place = wanted.get_indexer(pd.Index(rows[by]))
-        new = place >= 0
-        new[new] = unseen[place[new]]
-        scores[place[new]] = _numbers(rows[column], file)[new]
-        unseen[place[new]] = False
-    if by == "key":  # a key that several pairs have does not tell whose score it is
-        scores[np.bincount(codes, minlength=len(uniques)) > 1] = np.nan
-    return scores[codes]
+        check_columns(table_columns(file), file, by, column)
+        kind = pq.read_schema(file).field(column).type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            raise ValueError(f"{file}: column {column} holds {kind}, not numbers")
+    return map(_as_scores, look_up(pool.table.files, by, files, column, pool.path))
 
 
-def column_scores(pool: Pool, column: str, workers: Workers, report: Report) -> NDArray[np.float32]:
-    """Read existing scores from each sample's json; shards that were read before are not read again.
+def _as_scores(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # numbers beyond float32 are no scores
+        return numbers.astype(np.float32)
+
+
+def column_scores(pool: Pool, column: str, workers: Workers, report: Report) -> Iterator[NDArray[np.float32]]:
+    """Yield existing scores from each sample's json; shards that were read before are not read again.
 
     Args:
         pool: The pool.
@@ -233,8 +238,8 @@ def column_scores(pool: Pool, column: str, workers: Workers, report: Report) -> 
         workers: What reads the shards.
         report: Called after each shard.
 
-    Returns:
-        float32 (pairs,), NaN where there is none.
+    Yields:
+        float32 (some pairs,), NaN where there is none.
     """
     shards = list(pool.shards)
     facts = json.dumps([column, shards, pool.place.versions(shards)])
@@ -247,17 +252,16 @@ def column_scores(pool: Pool, column: str, workers: Workers, report: Report) -> 
         workers.map(task, todo, shards.__getitem__), 1 + len(files) - len(todo)
     ):
         report("reading", finished, len(files), pairs)
-    scores, start = np.full(pool.count, np.nan, np.float32), 0
     shard, known = "", dict[int, float]()
     # The pairs of a shard are adjacent in the index, so each shard is read once.
     # Keys may repeat, offsets do not.
     for part in pool.parts(["shard", "offset"]):
-        for place, (its, offset) in enumerate(zip(part["shard"], part["offset"], strict=True), start):
+        scores = np.full(len(part), np.nan, np.float32)
+        for place, (its, offset) in enumerate(zip(part["shard"], part["offset"], strict=True)):
             if its != shard:
                 shard, known = its, dict(np.load(files[its]).tolist())
             scores[place] = known.get(offset, np.nan)
-        start += len(part)
-    return scores
+        yield scores
 
 
 def _keep_scores(pool: Pool, column: str, files: Mapping[str, Path], number: int) -> int:
@@ -280,13 +284,6 @@ def _scores_in(place: Place, shard: str, column: str) -> dict[int, float]:
             }
     except FileNotFoundError:
         return {}
-
-
-def _numbers(values: pd.Series, file: Path) -> NDArray[np.float32]:
-    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
-        raise ValueError(f"{file}: column {values.name} holds {values.dtype}, not numbers")
-    numbers: NDArray[np.float32] = values.to_numpy(np.float32, na_value=np.nan)
-    return numbers
 
 
 def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:

@@ -10,8 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from runners.data.index.parts import Index
 from runners.data.index.ranks import UNSCORED, score_of
@@ -69,6 +71,43 @@ def most_frequent(files: Sequence[Path], most: int) -> list[str]:
     return [word for (word,) in found]
 
 
+def look_up(
+    files: Sequence[Path], by: str, others: Sequence[Path], column: str, folder: Path
+) -> Iterator[NDArray[np.float64]]:
+    """Yield for each row of several tables, in their order, a number of the row of other tables with its id.
+
+    Args:
+        files: The tables.
+        by: Column of ids, in these and in the other tables; those of ``uid`` are compared in lower case. An
+            id that several rows of ``files`` have under another name does not tell whose number it is.
+        others: The other tables; of rows with the same id the first counts.
+        column: Column of the number.
+        folder: Folder for temporary files.
+
+    Yields:
+        float64 (rows,), some rows at a time; NaN where there is none.
+    """
+    name = _quoted([by])
+    known = f"lower(CAST({name} AS VARCHAR))" if by == "uid" else f"CAST({name} AS VARCHAR)"
+    clear = "TRUE" if by == "uid" else "count(*) OVER (PARTITION BY id) = 1"
+    with TemporaryDirectory(prefix=".merge-", dir=folder) as temporary:
+        target = Path(temporary) / "found.parquet"
+        with _engine(folder) as engine:
+            engine.execute(
+                "COPY (SELECT CASE WHEN own.clear THEN other.value END AS value FROM ("
+                f"SELECT id, part, row, {clear} AS clear FROM (SELECT {known} AS id, "
+                "file_index AS part, file_row_number AS row FROM read_parquet($files))) AS own LEFT JOIN ("
+                f"SELECT {known} AS id, CAST({_quoted([column])} AS DOUBLE) AS value "
+                "FROM read_parquet($others) QUALIFY row_number() OVER "
+                f"(PARTITION BY {known} ORDER BY file_index, file_row_number) = 1"
+                f") AS other USING (id) ORDER BY own.part, own.row) TO {_text(target)} (FORMAT parquet)",
+                {"files": _paths(files), "others": _paths(others)},
+            )
+        found = pq.ParquetFile(target)
+        for group in range(found.num_row_groups):  # batches would read ahead
+            yield found.read_row_group(group)["value"].to_numpy().astype(np.float64)
+
+
 def join(files: Sequence[Path], columns: Path, target: Path) -> Path:
     """Write several tables as one, with the columns of another table by ``hash``, which replace their own.
 
@@ -108,7 +147,7 @@ def in_order(files: Sequence[Path], order: str, folder: Path, rows: int) -> Iter
                 {"files": _paths(files)},
             )
         waiting: list[pa.RecordBatch] = []
-        for batch in pq.ParquetFile(target).iter_batches(rows):
+        for batch in pq.ParquetFile(target, pre_buffer=False).iter_batches(rows):
             waiting.append(batch)
             joined = pa.Table.from_batches(waiting)
             if len(joined) >= rows:

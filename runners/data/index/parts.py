@@ -4,7 +4,7 @@ A column that was added later, such as a further score, is a file of its own bes
 written is never changed. Parts of a pool below a URL are fetched when they are first read.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -117,6 +117,12 @@ class Index:
         """Number of pairs."""
         return int(self.starts[-1])
 
+    @property
+    def files(self) -> list[Path]:
+        """The parts' own files, in the order of the pairs; from below the URL where the folder lacks them."""
+        names = dict.fromkeys(f"{part.file}.parquet" for part in self.parts)
+        return [fetched(self.folder / name, self._url, name) for name in names]
+
     def read(self, part: Part, name: str) -> NDArray[Any]:
         """Return a column of numbers of one part."""
         column: NDArray[Any] = self._read(part, [name], range(len(part.group_rows)))[name].to_numpy()
@@ -126,6 +132,26 @@ class Index:
         """Yield a column of numbers part by part."""
         for part in self.parts:
             yield self.read(part, name)
+
+    def cut(self, values: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """Cut a column that comes in stretches of any length into the stretches of the parts.
+
+        Raises:
+            ValueError: There are more or fewer values than pairs.
+        """
+        left, stretches = np.empty(0), iter(values)
+        for part in self.parts:
+            some, length = ([left] if len(left) else []), len(left)
+            while length < part.rows and (each := next(stretches, None)) is not None:
+                some.append(each)
+                length += len(each)
+            joined = np.concatenate(some) if some else left
+            if length < part.rows:
+                raise ValueError(f"{self.count:,} pairs need a value each, but there are fewer")
+            left = joined[part.rows :]
+            yield joined[: part.rows]
+        if len(left) or next(stretches, None) is not None:
+            raise ValueError(f"{self.count:,} pairs need a value each, but there are more")
 
     def frames(
         self, columns: Sequence[str] | None = None, *, file: str = "", having: Collection[str] = ()
@@ -208,7 +234,8 @@ class Index:
 
     def _open(self, name: str) -> pq.ParquetFile:
         path = fetched(self.folder / name, self._url, name)
-        return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+        # Neither mapped, which counts as memory of each process, nor buffered for as long as it is open.
+        return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
 
 
 def missing_of(column: str) -> np.generic:

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from budgets.quality import available, score_of_quality
 from runners.data.index.parts import Index
-from runners.data.index.ranks import HASH_DIGITS, RANK_DIGITS, UNSCORED, hash_digits, ranks
+from runners.data.index.ranks import (
+    HASH_DIGITS,
+    RANK_DIGITS,
+    UNSCORED,
+    Histogram,
+    hash_digits,
+    ranks,
+    score_of,
+)
 from runners.data.index.subset import Subset, subset_of, whole
 
 SCORE_PREFIX = "score:"
@@ -127,6 +135,26 @@ def borders(index: Index, column: str, numbers: list[int]) -> list[Border]:
         numbers: Each N.
     """
     histograms = [index.score_histogram(part, column) for part in index.parts]
+    found = []
+    for value, left, ties in _ranks_of(index, column, numbers, histograms):
+        if value == UNSCORED or left == ties:
+            found.append(Border(rank=value))
+            continue
+        holding = [value >> np.uint32(16) in digits for digits, _ in histograms]
+        found.append(_among_ties(index, column, value, left, holding))
+    return found
+
+
+def nth_values(index: Index, column: str, numbers: list[int]) -> list[float]:
+    """Return the N-th highest value of a column of numbers for each of several N, to 24 bits."""
+    histograms = [index.score_histogram(part, column) for part in index.parts]
+    return [float(score_of(value)) for value, _, _ in _ranks_of(index, column, numbers, histograms)]
+
+
+def _ranks_of(
+    index: Index, column: str, numbers: list[int], histograms: list[Histogram]
+) -> Iterator[tuple[np.uint32, int, int]]:
+    """Yield the rank of the N-th best, its number among those of that rank, and how many these are."""
     total = np.zeros(RANK_DIGITS, np.int64)
     for digits, counts in histograms:
         total[digits] += counts
@@ -139,16 +167,9 @@ def borders(index: Index, column: str, numbers: list[int]) -> list[Border]:
             for digit in some:
                 mine = rank[rank >> np.uint32(16) == digit] & _LOW
                 low[int(digit)] += np.bincount(mine, minlength=RANK_DIGITS)
-    found = []
     for digit, left in high:
         lowest, ties_left = _digit(low[digit], left)
-        value = np.uint32(digit << 16 | lowest)
-        if value == UNSCORED or ties_left == low[digit][lowest]:
-            found.append(Border(rank=value))
-            continue
-        holding = [digit in digits for digits, _ in histograms]
-        found.append(_among_ties(index, column, value, ties_left, holding))
-    return found
+        yield np.uint32(digit << 16 | lowest), ties_left, int(low[digit][lowest])
 
 
 def _digit(counts: NDArray[np.int64], number: int) -> tuple[int, int]:

@@ -1,5 +1,7 @@
 """A subset of a pool's rows: whole blocks where it has whole blocks, one bit a row elsewhere."""
 
+import os
+import weakref
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -23,11 +25,14 @@ class Subset:
 
     Args:
         counts: Number of the subset's rows in each block, uint32 (blocks,).
-        bits: The rows of each block that the subset has in part, uint8 (blocks in part, 8192).
+        bits: The rows of each block that the subset has in part, uint8 (blocks in part, 8192); or those
+            of a file.
         total: Number of rows of the pool.
     """
 
-    def __init__(self, counts: NDArray[np.uint32], bits: NDArray[np.uint8], total: int) -> None:
+    def __init__(
+        self, counts: NDArray[np.uint32], bits: "NDArray[np.uint8] | _StoredBits", total: int
+    ) -> None:
         self.total, self._counts, self._bits = total, counts, bits
         self._starts = np.cumsum([0, *counts], dtype=np.int64)
         sizes = np.minimum(BLOCK, total - np.arange(len(counts), dtype=np.int64) * BLOCK)
@@ -72,7 +77,7 @@ class Subset:
 
     @property
     def bytes(self) -> int:
-        """Bytes that it takes, without its cache of at most 32 MiB."""
+        """Bytes of memory that it takes, without its cache of at most 32 MiB."""
         arrays = (self._counts, self._bits, self._starts, self._in_part, self._slots)
         return sum(each.nbytes for each in arrays)
 
@@ -80,24 +85,25 @@ class Subset:
         """Write the subset to a file."""
         with new_file(path, sync=False) as partial, partial.open("wb") as file:
             file.write(np.int64(self.total).tobytes() + self._counts.tobytes())
-            file.write(self._bits.data)
+            file.writelines(self._bits[slot].tobytes() for slot in range(len(self._bits)))
 
     @classmethod
     def load(cls, path: Path) -> "Subset":
-        """Open a file of `save`; all processes of a machine share its bits.
+        """Open a file of `save`; its bits stay there, in the system's cache for all processes.
 
         Raises:
             OSError: There is no such file.
             ValueError: It was cut short.
         """
-        content = np.memmap(path, np.uint8, "r")
-        total = int(content[:8].view(np.int64)[0])
-        bits = 8 + 4 * -(-total // BLOCK)
-        counts = np.array(content[8:bits].view(np.uint32))
-        found = cls(counts, content[bits:].reshape(-1, BLOCK // 8), total)
-        if len(counts) * 4 + 8 != bits or np.count_nonzero(found._in_part) != len(found._bits):
-            raise ValueError(f"{path} was cut short")
-        return found
+        with path.open("rb") as file:
+            total = int.from_bytes(file.read(8), "little")
+            counts = np.frombuffer(file.read(4 * -(-total // BLOCK)), np.uint32)
+        bits = _StoredBits(path, 8 + counts.nbytes)
+        if len(counts) == -(-total // BLOCK):
+            found = cls(counts, bits, total)
+            if path.stat().st_size == 8 + counts.nbytes + np.count_nonzero(found._in_part) * (BLOCK // 8):
+                return found
+        raise ValueError(f"{path} was cut short")
 
     def _mask(self, block: int) -> NDArray[np.bool_]:
         size = min(BLOCK, self.total - block * BLOCK)
@@ -107,6 +113,29 @@ class Subset:
 
     def _rows_inside(self, block: int) -> NDArray[np.uint16]:
         return np.flatnonzero(self._mask(block)).astype(np.uint16)
+
+
+class _StoredBits:
+    """The bits of a subset in a file, read by block; mapped, they would count as memory of each process.
+
+    Args:
+        path: The file; it may be removed while it is open.
+        start: Where the bits begin.
+    """
+
+    nbytes = 0
+
+    def __init__(self, path: Path, start: int) -> None:
+        self._file, self._start = os.open(path, os.O_RDONLY), start
+        weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        size = os.fstat(self._file).st_size - self._start
+        return size // (BLOCK // 8)
+
+    def __getitem__(self, slot: int) -> NDArray[np.uint8]:
+        content = os.pread(self._file, BLOCK // 8, self._start + int(slot) * (BLOCK // 8))
+        return np.frombuffer(content, np.uint8)
 
 
 def whole(total: int) -> Subset:

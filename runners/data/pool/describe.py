@@ -44,7 +44,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
     Args:
         folder: The pool's folder.
         files: The new parts of the index, in order.
-        origin: Origin to record.
+        origin: Origin to record; its scorer only if there are scores.
         left_out: Samples that are not pairs, in tables of shard, key and reason.
         shards: Shards that were read, including those without pairs; the others follow from the index.
         sizes: Shard → its bytes, of shards that are not in the folder.
@@ -73,6 +73,8 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
     names = [column for column in table.columns if column.startswith(SCORE_PREFIX)]
     fingerprint, *others = fingerprints(table, ["score", *names])
     scored = {column: count_scored(table, column) for column in ("score", *names)}
+    if not scored["score"]:
+        origin = replace(origin, scorer=None)
     rankings = {
         column.removeprefix(SCORE_PREFIX): (found, scored[column])
         for column, found in zip(names, others, strict=True)

@@ -21,9 +21,9 @@ from runners.training.ranks import decided_by_first
 from runners.trials.trial_files import (
     DIGITS,
     checkpoints,
-    digest,
     drop_damaged,
     drop_milestone,
+    is_whole,
     milestone,
     milestone_name,
 )
@@ -109,8 +109,8 @@ def load_checkpoint(folder: Path, learner: Learner, trunk: Sequence[Path] = ()) 
     chosen = decided_by_first(lambda: _start_of(folder, trunk))
     if chosen is None:
         return 0
-    elsewhere, name, step = chosen
-    path = (elsewhere or folder) / name  # each node may have a copy of its own
+    place, name, step = chosen
+    path = (folder if place is None else trunk[place]) / name  # each node may have a copy of its own
     state: dict[str, Any] = torch.load(path, map_location=learner.losses.device, weights_only=True)
     if state["step"] != step:
         raise OSError(f"{path} is of step {state['step']}, rank 0 resumes at step {step}")
@@ -119,18 +119,17 @@ def load_checkpoint(folder: Path, learner: Learner, trunk: Sequence[Path] = ()) 
     return step
 
 
-def _start_of(folder: Path, trunk: Sequence[Path]) -> tuple[Path | None, str, int] | None:
-    """Return the folder of a file, if it is another one, its name and its step."""
+def _start_of(folder: Path, trunk: Sequence[Path]) -> tuple[int | None, str, int] | None:
+    """Return a file's place in the trunk, if it is not the trial's own, its name and its step."""
     found = newest(folder)
     if found is not None:
         return None, *found
-    for each in trunk:
+    for place, each in enumerate(trunk):
         path = milestone(each)
         if path is None:
             continue
-        _, step, named = path.stem.split("-")
-        if digest(path) == named:
-            return path.parent, path.name, int(step)
+        if is_whole(path):
+            return place, path.name, int(path.stem.split("-")[1])
         drop_milestone(each)
     return None
 

@@ -330,7 +330,12 @@ def test_scores_of_repeated_keys_go_to_their_own_pairs(tmp_path: Path) -> None:
     ]
     write_tar(tmp_path / "x" / "0.tar", samples)
     pool = open_pool(tmp_path / "x")
-    assert column_scores(pool, "mine", Processes(), lambda *_: None).tolist() == [0, 1, 2, 3]
+    assert np.concatenate([*column_scores(pool, "mine", Processes(), lambda *_: None)]).tolist() == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 def test_shard_cut_short_is_scored_up_to_there(tmp_path: Path) -> None:
@@ -341,7 +346,12 @@ def test_shard_cut_short_is_scored_up_to_there(tmp_path: Path) -> None:
     os.truncate(folder / "0.tar", end)
     pool = index_shards(folder, tolerance=1.0)
     assert pool.count == 4
-    assert column_scores(pool, "mine", Processes(), lambda *_: None).tolist() == [0, 1, 2, 3]
+    assert np.concatenate([*column_scores(pool, "mine", Processes(), lambda *_: None)]).tolist() == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 def test_metadata_by_a_repeated_key_or_of_booleans_scores_no_pair(tmp_path: Path) -> None:
@@ -352,7 +362,7 @@ def test_metadata_by_a_repeated_key_or_of_booleans_scores_no_pair(tmp_path: Path
     table = pd.DataFrame({"key": ["a", "b"], "mine": [0.5, 0.25], "truth": [True, False]})
     table.to_parquet(tmp_path / "m.parquet")
     pool = open_pool(tmp_path / "x")
-    assert metadata_scores(pool, "mine", tmp_path / "m.parquet").tolist() == pytest.approx(
+    assert np.concatenate([*metadata_scores(pool, "mine", tmp_path / "m.parquet")]).tolist() == pytest.approx(
         [np.nan, 0.25, np.nan], nan_ok=True
     )
     with pytest.raises(ValueError, match=r"column truth holds bool, not numbers"):

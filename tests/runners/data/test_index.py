@@ -1,6 +1,7 @@
 """The index of a pool: parts, added columns, versions, and indices of format 1."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 
 from runners.data.build import merge_parts
 from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.info import info_lines
 from runners.data.build.rescore import set_score, set_subset, use_score
 from runners.data.index import opening, parts, writing
+from runners.data.index.selection import nth_values
 from runners.data.index.subset import BLOCK, Subset, subset_of
 from runners.data.pool import pool as pool_file
 from runners.data.pool.index import vocabulary_of
@@ -236,6 +239,44 @@ def test_a_pool_of_format_1_reads_and_grows_like_any(
     assert grown.count == 7 * EACH
     assert grown.vocabulary == tuple(vocabulary_of(grown.index["caption"]))
     assert Pool.open(folder, holding=whole.unranked).count == whole.count
+    second = set_score(grown, -np.arange(grown.count, dtype=np.float32), Scorer(name="second"))
+    assert second.subset(size=None, quality="top10").rows().tolist() == list(range(35))
+    mine = use_score(second, "mine")  # which the later shards do not have
+    assert mine.subset(size=None, quality="top10").rows().tolist() == list(range(265, 300))
+    assert use_score(mine, "similarity").fingerprint == grown.fingerprint
+    np.save(tmp_path / "uids.npy", np.array([(0, uid) for uid in (3, 150, 299)], "u8,u8"))
+    assert set_subset(mine, "few", tmp_path / "uids.npy").subset(
+        size=None, quality="few"
+    ).rows().tolist() == [row for row, uid in enumerate(grown.index["uid"]) if int(uid, 16) in {3, 150, 299}]
+    assert f": {grown.count:,} pairs" in next(iter(info_lines(Pool.open(folder))))
+
+
+def test_values_in_order_and_cut_columns_are_those_of_whole_columns(divided: Pool) -> None:
+    lengths = divided.column("length")
+    numbers = [1, 2, 150, 299, 300]
+    expected = np.sort(lengths)[::-1][[number - 1 for number in numbers]]
+    assert nth_values(divided.table, "length", numbers) == expected.tolist()
+    column = np.arange(divided.count)
+    cut = [*divided.table.cut(iter(np.array_split(column, 7)))]
+    assert [len(each) for each in cut] == [part.rows for part in divided.table.parts]
+    assert np.array_equal(np.concatenate(cut), column)
+    for wrong, message in ((column[:-1], "there are fewer"), (np.append(column, 0), "there are more")):
+        with pytest.raises(ValueError, match=message):
+            list(divided.table.cut([wrong]))
+
+
+def test_a_kept_subset_reads_its_bits_when_they_are_asked_for(tmp_path: Path) -> None:
+    mask = np.random.default_rng(0).random(10 * BLOCK) < 0.3
+    subset_of([mask], len(mask)).save(tmp_path / "subset")
+    kept = Subset.load(tmp_path / "subset")
+    assert kept.bytes < 1_000
+    kept.save(tmp_path / "copy")
+    (tmp_path / "subset").unlink()  # another process may drop it
+    assert np.array_equal(kept.rows(), np.flatnonzero(mask))
+    assert np.array_equal(Subset.load(tmp_path / "copy").rows(), kept.rows())
+    os.truncate(tmp_path / "copy", 10 * BLOCK // 8)
+    with pytest.raises(ValueError, match="was cut short"):
+        Subset.load(tmp_path / "copy")
 
 
 def test_a_subset_takes_bits_or_less_and_never_eight_bytes_a_pair(tmp_path: Path) -> None:

@@ -1,21 +1,27 @@
 """A trial that continues from a shorter one's milestone equals the same trial run alone."""
 
 import dataclasses
+import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from budgets.hardware.machine_cache import CACHE
 from budgets.planning.levels.trunks import share_trunks
 from budgets.planning.plan import Trial
 from budgets.recipe import Recipe
 from runners.host.faults import Left
+from runners.training.ranks import rank, run_ranks
 from runners.trials.meter import read_count
-from runners.trials.trial import run_trial
+from runners.trials.trial import run_trial, take_part
 from runners.trials.trial_files import Outcome, drop_milestone, milestone
 from runners.trials.watch import Watch
+from study.storage.bucket_storage import BucketStorage
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
 PLAIN = Recipe(schedule="trunk", warmup_samples=64, precision="fp32")
@@ -134,3 +140,31 @@ def test_a_trial_stopped_around_its_milestone_goes_on_and_keeps_it(
     run(second, pool, tmp_path, first)
     run(second, pool, tmp_path / "alone")
     assert same(tmp_path, tmp_path / "alone", second)
+
+
+def on_own_node(cache: Path, call: Callable[[], object]) -> object:
+    os.environ[CACHE] = str(cache / str(rank()))
+    return call()
+
+
+def test_nodes_with_copies_of_their_own_continue_from_the_milestone_below_a_url(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, _ = trunk_of()
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    study, there = BucketStorage(f"file://{tmp_path}", "study", tmp_path / "driver"), tmp_path / "study"
+    job = tiny_job(first, pool, tmp_path / "driver" / "trials" / first.trial_id)
+    study.share(job, lambda _line: None)
+    study.call(run_trial, job)()
+    longer = tiny_job(second, pool, job.folder.with_name(second.trial_id))
+    call = study.call(take_part, replace(longer, trunk=(job.folder,)), nodes=2)
+
+    run_ranks(partial(on_own_node, tmp_path / "nodes", call), count=2, gpus=False)
+
+    count = read_count(there / "trials" / second.trial_id)
+    assert count is not None
+    assert count.train_flops == second.paid_flops < second.train_flops
+    run(first, pool, tmp_path / "shared")
+    run(second, pool, tmp_path / "shared", first, ranks=2)
+    assert same(there / "trials", tmp_path / "shared", second)
+    assert not list((tmp_path / "nodes").rglob("*milestone*"))

@@ -11,7 +11,8 @@ import pytest
 from budgets.book.ledger import read_entries, reserved
 from budgets.hardware.machine_cache import CACHE
 from runners.host.storage import Storage
-from runners.results import read_json_lines
+from runners.results import read_json_lines, read_table
+from runners.trials.trial_files import drop_milestone, is_milestone, milestone
 from study.declare.load import load_declaration
 from study.state.study import find_study
 from study.storage import bucket_storage, lease
@@ -19,9 +20,12 @@ from study.storage.lease import Lease
 from study.storage.lock import Holder, running
 from tests.runners.host.bucket import Bucket
 from tests.study.conftest import Run, start_study, write_declaration
+from tests.study.run.test_run_trunks import booked
+from tests.study.run.test_run_trunks import declare as declare_trunks
 
 OTHER = Holder(host="elsewhere", pid=1, since="2026-01-01 00:00:00+00:00")
 TABLES = ("results.parquet", "curves.parquet")
+LEVELS = ("10 GFLOP", "14 GFLOP", "20 GFLOP")
 
 
 @pytest.fixture
@@ -129,3 +133,65 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
             study.storage.told()
     told = run(f"stop {declaration} --results {tmp_path / 'third'} --wait 0")
     assert told.startswith(f"asked {OTHER} to stop"), "what is another's is left alone"
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_trials_continue_on_another_machine_from_milestones_in_the_bucket(
+    pool: Path,
+    tmp_path: Path,
+    bucket: Bucket,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    damaged: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    storage, first, second = Storage(bucket.url), tmp_path / "first", tmp_path / "second" / "tiny"
+
+    def milestones() -> list[str]:
+        return [name for name in storage.list("results/tiny/trials") if is_milestone(name.split("/")[-1])]
+
+    for results, levels in (("paths", LEVELS), ("first", LEVELS[:2]), ("second", LEVELS)):
+        monkeypatch.setenv(CACHE, str(tmp_path / f"{results} cache"))
+        declaration = declare_trunks(tmp_path, pool, "tiny", ", ".join(levels))
+        if results != "paths":
+            with declaration.open("a") as file:
+                file.write(f"storage: {bucket.url}\n")
+        if results == "second":
+            assert booked(first / "tiny")["wasted"] == 0
+            (kept,) = milestones()
+            if damaged:
+                storage.write(f"results/tiny/trials/{kept}", b"damaged")
+        run(f"run {declaration} --results {tmp_path / results} --backend local")
+
+    for table in TABLES:
+        assert (second / table).read_bytes() == (tmp_path / "paths" / "tiny" / table).read_bytes()
+    rows = read_table(second / "results.parquet")
+    assert len(set(rows["trunk"]) - {""}) == 1
+    shared = rows["train_flops"].iloc[-1] - rows["paid_flops"].iloc[-1]
+    assert booked(second) == {"spent": rows["paid_flops"].sum(), "wasted": shared if damaged else 0}
+    (top,) = milestones()  # from which a further level would continue; the others are gone
+    assert top.split("/")[0] == rows["trial"].iloc[-1]
+    assert not list((tmp_path / "second cache").rglob("*milestone-*"))
+
+
+def test_the_milestone_of_a_trial_that_runs_is_seen_and_can_be_deleted(
+    pool: Path, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declaration = load_declaration(declare(tmp_path, pool, bucket))
+    study = find_study(declaration, results=str(tmp_path / "first"), pools=None)
+    folder, name = study.folder / "trials" / "0123", "milestone-0000000012-0123456789abcdef.pt"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(bucket_storage, "_BEAT_S", 0.2)
+    with study.storage.claim(lambda _text: None):
+        study.storage.watch(["0123"], ["0123"])
+        Storage(bucket.url).write(f"results/tiny/trials/0123/{name}", b"state")
+        deadline = time.monotonic() + 20
+        while milestone(folder) is None:
+            assert time.monotonic() < deadline, "it was not seen"
+            time.sleep(0.05)
+        study.storage.watch(["0123"])
+        time.sleep(0.5)  # a round that has begun
+        study.storage.give("0123")
+        assert name in Storage(bucket.url).list("results/tiny/trials/0123")
+        drop_milestone(folder)
+        study.storage.give("0123")
+        assert name not in Storage(bucket.url).list("results/tiny/trials/0123")
