@@ -86,7 +86,7 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
         if before.origin.provenance.get(SHARDS_AT, "") != how.url:
             raise ValueError(f"{path} is the index of other shards; choose another path")
     elif not how.in_place and path.exists():
-        raise ValueError(f"{path} already exists; remove it or choose another path")
+        raise ValueError(f"{path} already exists; {_instead(path)}remove it or choose another path")
     if how.in_place and not how.url and how.source.resolve() != path.resolve():
         raise ValueError(f"--in-place indexes {path} itself; leave out --from, or copy the shards there")
     parts = parts_at(how.url) if how.url else parts_of(path if how.in_place else how.source)
@@ -107,6 +107,16 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
             _write_new(path, how, files, known, work, report)
         shutil.rmtree(work)
     return Pool.open(path)
+
+
+def _instead(path: Path) -> str:
+    """Return what to do for later shards if the path is a pool, which --from does not add to."""
+    if not (path / "pool.json").exists():
+        return ""
+    return (
+        f"to add later shards to this pool, put them into a folder in it, such as {path / 'later'}, and run "
+        f"`python -m study data build {path} --in-place`; otherwise "
+    )
 
 
 def _index_in_place(  # noqa: PLR0913, PLR0917 - the parts of a build

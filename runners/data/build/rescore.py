@@ -293,9 +293,10 @@ def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
         ValueError: The shards were not written by this project, but belong to the user.
     """
     made = pool.origin.provenance
-    if made.get("in_place") or SHARDS_AT in made or not {"source", "generator"} & made.keys():
+    theirs = not all(shard.startswith("shards/") for shard in pool.shards)  # added later
+    if theirs or made.get("in_place") or SHARDS_AT in made or not {"source", "generator"} & made.keys():
         raise ValueError(
-            f"the shards in {pool.path} were not written by `data build` and are not rewritten; "
+            f"shards in {pool.path} were not written by `data build` and are not rewritten; "
             f"build another pool from them with `data build NEW --from {pool.path}`"
         )
     path, new = pool.path, pool.path.with_name(f".{pool.path.name}.rewritten")

@@ -193,4 +193,5 @@ def _engine(folder: Path) -> Iterator["DuckDBPyConnection"]:
             "temp_directory": spilled,
         }
         with duckdb.connect(config=settings) as engine:
+            engine.execute("SET enable_progress_bar = false")  # it would go to the command's output
             yield engine

@@ -12,7 +12,7 @@ import pytest
 from runners.data.build import merge_parts
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.info import info_lines
-from runners.data.build.rescore import set_score, set_subset, use_score
+from runners.data.build.rescore import rewrite_shards, set_score, set_subset, use_score
 from runners.data.index import opening, parts, writing
 from runners.data.index.selection import nth_values
 from runners.data.index.subset import BLOCK, Subset, subset_of
@@ -22,6 +22,7 @@ from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host.files import finish_files
+from runners.host.workers import Processes
 
 SHARDS, EACH = 6, 50
 
@@ -202,6 +203,35 @@ def test_an_index_that_is_made_again_has_nothing_of_the_former(tmp_path: Path) -
         "00000.parquet",
         "00000.words.parquet",
     ]
+
+
+def test_a_pool_written_from_a_source_takes_up_later_shards_in_a_folder_of_its_own(
+    tmp_path: Path, whole: Pool
+) -> None:
+    source, path = tmp_path / "source", tmp_path / "written"
+    write_shards(source, range(3))
+    first = build_pool(path, Build(source=source), lambda *_: None)
+    write_shards(source, range(SHARDS))
+    with pytest.raises(ValueError, match=rf"such as {path}/later, and run `.+ data build {path} --in-place`"):
+        build_pool(path, Build(source=source), lambda *_: None)
+
+    write_shards(path / "later", range(2, SHARDS))  # the first of them again
+    second = in_place(path)
+
+    assert second.left_out == {"duplicate": EACH}
+    assert sorted(second.index["hash"]) == sorted(whole.index["hash"])
+    assert {shard.split("/")[0] for shard in second.shards} == {"shards", "later"}
+    assert (second.origin, in_place(path).unranked) == (first.origin, second.unranked)
+    best = second.rows(second.subset(size=30, quality="top40").rows(), ["hash"])["hash"]
+    expected = whole.rows(whole.subset(size=30, quality="top40").rows(), ["hash"])["hash"]
+    assert sorted(best) == sorted(expected)
+    assert Pool.open(path, holding=first.fingerprint).count == first.count
+    with pytest.raises(ValueError, match=f"are not rewritten; build another pool .+ --from {path}"):
+        rewrite_shards(second, workers=Processes(), report=lambda *_: None)
+    again = build_pool(tmp_path / "sorted", Build(source=path), lambda *_: None)
+    assert (
+        again.fingerprint == build_pool(tmp_path / "new", Build(source=source), lambda *_: None).fingerprint
+    )
 
 
 def as_format_1(pool: Pool, folder: Path) -> Path:

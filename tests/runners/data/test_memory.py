@@ -83,6 +83,7 @@ def test_memory_of_scores_subsets_and_summaries_does_not_grow_with_the_pairs(tmp
         )
         assert ran.returncode == 0, ran.stderr
         numbers, *lines = ran.stdout.splitlines()
+        assert len(numbers.split()) == 2, ran.stdout
         peaks.append([int(number) for number in numbers.split()])
         told.append(lines)
         shutil.rmtree(pool)

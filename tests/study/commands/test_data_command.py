@@ -200,7 +200,7 @@ def test_rebuilt_shards_leave_out_images_of_evaluation_sets(user: Path, run: Run
     assert open_pool(user / "my-shards").count == PAIRS
 
     said = run("data score my-shards --with column:popularity --rewrite-shards", code=2)
-    assert "the shards in my-shards were not written by `data build`" in said
+    assert "shards in my-shards were not written by `data build`" in said
     assert (user / "my-shards" / "00000.tar").read_bytes() == before
 
 
