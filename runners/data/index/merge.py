@@ -103,7 +103,7 @@ def look_up(
                 f") AS other USING (id) ORDER BY own.part, own.row) TO {_text(target)} (FORMAT parquet)",
                 {"files": _paths(files), "others": _paths(others)},
             )
-        found = pq.ParquetFile(target)
+        found = pq.ParquetFile(target, pre_buffer=False)
         for group in range(found.num_row_groups):  # batches would read ahead
             yield found.read_row_group(group)["value"].to_numpy().astype(np.float64)
 
