@@ -556,10 +556,7 @@ class Declaration:
         if self.pool is not None:
             for key in ("pools", "mixtures"):
                 if getattr(self, key):
-                    yield (
-                        key,
-                        f"{key} goes without pool: name each pool under pools",
-                    )
+                    yield key, f"{key} goes without pool: name each pool under pools"
         elif not (self.pools and self.mixtures):
             missing = "mixtures" if self.pools else "pools" if self.mixtures else "pool"
             yield missing, f"{missing} is missing: declare a pool, or pools and mixtures of them"

@@ -69,7 +69,6 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=("fp32", "bf16", "fp16"),
-        default="fp32",
         help="compute precision (default: fp32, as trials are evaluated)",
     )
     parser.add_argument("--device", help="cpu or cuda (default: cuda if available)")
@@ -97,7 +96,7 @@ def run(options: Namespace) -> int:
     from runners.host.files import new_file, write_json
     from runners.host.gpu_arithmetic import set_gpu_arithmetic
     from runners.models.load_model import Source, load_model
-    from runners.results import EVALUATION_VERSION
+    from runners.results import EVALUATION_PRECISION, EVALUATION_VERSION
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -115,9 +114,10 @@ def run(options: Namespace) -> int:
         mean=tuple(options.mean),
         std=tuple(options.std),
     )
+    precision = options.precision or EVALUATION_PRECISION
     loaded = load_model(source, device)
     set_gpu_arithmetic(device.type)
-    metrics = evaluate_model(loaded, sets, facts, precision=options.precision, device=device)
+    metrics = evaluate_model(loaded, sets, facts, precision=precision, device=device)
     flops = forward_flops(loaded, facts)
     rows = list(_rows(metrics))
     open_console().print(_table(rows))
@@ -133,7 +133,7 @@ def run(options: Namespace) -> int:
         content = {
             "checkpoint": options.checkpoint,
             "model": options.model,
-            "precision": options.precision,
+            "precision": precision,
             "evaluation_version": EVALUATION_VERSION,
             "device": str(device),
             "sets": {

@@ -355,16 +355,16 @@ def _facts(study: Study) -> tuple[PoolFacts | MixtureFacts, EvaluationFacts, tup
                     f"the pools bring different evaluation sets named {name}; declare the one that is meant: "
                     f"evaluation: {{{name}: {study.pool_folders[pool] / 'evaluation' / name}}}",
                 )
+    return facts, _evaluation(sets | declared), _charges(declaration)
+
+
+def _charges(declaration: Declaration) -> tuple[Charge, ...]:
+    """Return what the scores of the embedded pools cost, as one charge."""
     paid = [scorer(pool.pairs) for pool in declaration.sources.values() if isinstance(pool, EmbeddedPool)]
-    charge = [
-        Charge(
-            what=paid[0].name,
-            train_flops=sum(each.train_flops for each in paid),
-            evaluation_flops=sum(each.scoring_flops for each in paid),
-        )
-        for _ in paid[:1]
-    ]
-    return facts, _evaluation(sets | declared), tuple(charge)
+    if not paid:
+        return ()
+    training, scoring = sum(each.train_flops for each in paid), sum(each.scoring_flops for each in paid)
+    return (Charge(what=paid[0].name, train_flops=training, evaluation_flops=scoring),)
 
 
 def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:
