@@ -60,9 +60,9 @@ def shared_images(
         if not path.exists():
             # First drop what is old, then, if that is not enough, everything unused; leave half of the memory
             # free.
-            drop_idle(memory=memory, unused_s=_IDLE_S)
+            _drop_idle(folder, unused_s=_IDLE_S)
             if need > shutil.disk_usage(memory).free // 2:
-                drop_idle(memory=memory)
+                _drop_idle(folder)
             if need > shutil.disk_usage(memory).free // 2:
                 return None
             _decode(pool, image_size, path, threads)
@@ -74,9 +74,20 @@ def shared_images(
     return SharedImages(images=images, damage={int(row): Damage(**each) for row, each in found.items()})
 
 
-def drop_idle(*, memory: Path = SHARED_MEMORY, unused_s: float = 0.0) -> None:
-    """Free unused caches that no process has requested in the last ``unused_s`` seconds."""
-    for path in _folder(memory).glob("*.npy") if os.access(memory, os.W_OK) else ():
+def drop_idle(*, memory: Path = SHARED_MEMORY) -> None:
+    """Free the caches that no process uses; wait while another process decodes."""
+    if os.access(memory, os.W_OK):
+        folder = _folder(memory)
+        with closing(_lock(folder / "lock")):
+            _drop_idle(folder)
+
+
+def _drop_idle(folder: Path, *, unused_s: float = 0.0) -> None:
+    """Free unused caches not requested in the last ``unused_s`` seconds; the caller holds the folder's lock.
+
+    Without that lock, a cache could go between being listed and being locked.
+    """
+    for path in folder.glob("*.npy"):
         if time.time() - path.stat().st_mtime < unused_s:
             continue
         try:

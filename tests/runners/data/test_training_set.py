@@ -305,6 +305,16 @@ def test_pool_is_decoded_once_per_node_and_freed_when_unused(pool: Pool, tmp_pat
     assert not file.exists()
 
 
+def test_several_studies_that_end_at_once_drop_each_cache_once(tmp_path: Path) -> None:
+    drop_idle(memory=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    for number in range(300):
+        (folder / f"{number}.npy").touch()
+    with ThreadPoolExecutor(max_workers=4) as threads:
+        list(threads.map(lambda _: drop_idle(memory=tmp_path), range(4)))
+    assert list(folder.glob("*.npy")) == []
+
+
 def test_a_pool_of_a_large_index_reads_the_same_rows_by_row_group(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
