@@ -4,14 +4,16 @@ import os
 import pickle
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Self
-
-import torch
 
 from runners.host.process import TRIAL_MODULES, FreshProcess, load_ahead
 from runners.host.workers import VISIBLE_DEVICES
 from runners.scheduling.backend import Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
+
+# Files of the drivers of NVIDIA, of AMD, and of both under Windows; without one, torch finds no GPU.
+_GPU_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
 
 
 class LocalBackend:
@@ -87,6 +89,10 @@ class LocalBackend:
 
 def gpu_names() -> list[str]:
     """Return the GPUs of this process named as in ``CUDA_VISIBLE_DEVICES``: a number, GPU-… or MIG-…."""
+    if not any(driver.exists() for driver in _GPU_DRIVERS):
+        return []
+    import torch  # noqa: PLC0415 - takes seconds, which a driver on CPUs need not wait
+
     visible = os.environ.get(VISIBLE_DEVICES)
     count = torch.cuda.device_count()
     # CUDA ignores everything from the first invalid name on, so the valid ones come first.

@@ -1,6 +1,4 @@
-"""Optimisers and learning-rate schedules."""
-
-import math
+"""Optimisers."""
 
 import torch
 from timm.optim.adafactor_bv import AdafactorBigVision
@@ -43,23 +41,3 @@ def _embeddings(modules: nn.Module) -> set[Tensor]:
     tables: set[Tensor] = {each.weight for each in modules.modules() if isinstance(each, nn.Embedding)}
     named = {each for name, each in modules.named_parameters() if name.rpartition(".")[2] in _EMBEDDINGS}
     return tables | named
-
-
-def learning_rate(step: int, *, steps: int, batch_size: int, peak: float, recipe: Recipe) -> float:
-    """Return the learning rate of a step: a linear rise to the peak, then the recipe's schedule.
-
-    Args:
-        step: The step, from 0.
-        steps: Number of steps of the run.
-        batch_size: Pairs in a batch.
-        peak: Peak learning rate.
-        recipe: Source of warm-up, schedule and cooldown.
-    """
-    # Step `rise - 1` reaches the peak; the first step is already above zero.
-    rise = recipe.warmup_steps(steps, batch_size)
-    if step < rise:
-        return peak * (step + 1) / rise
-    if recipe.schedule == "cosine":
-        return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
-    fall = recipe.cooldown_steps(steps)
-    return peak * min(1.0, (steps - step) / fall) if fall else peak

@@ -14,7 +14,7 @@ from runners.models.model import clamp_logit_scale
 from runners.training.backward import Context, backward, backward_in_parts
 from runners.training.divergence import check_divergence
 from runners.training.learner import Learner
-from runners.training.optimizer import learning_rate
+from runners.training.learning_rate import learning_rate
 from runners.training.ranks import rank, ranks
 
 _STEPS_BETWEEN_CHECKS = 25

@@ -1,17 +1,18 @@
 """A trial's curve: mean losses of equal intervals of its steps, the same during the run and after it."""
 
 from collections.abc import Sequence
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from budgets.planning.plan import Trial
-from runners.training.optimizer import learning_rate
+from runners.training.learning_rate import learning_rate
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _POINTS = 200
 
 
-def mean_losses(losses: Tensor, *, steps: int, first: int = 0) -> list[float]:
+def mean_losses(losses: "Tensor", *, steps: int, first: int = 0) -> list[float]:
     """Average the losses of each complete interval.
 
     Args:

@@ -10,7 +10,8 @@ from functools import partial
 from runners.data.evaluation.set_reader import SetReader
 from runners.data.places.piece_cache import decoded_sets
 from runners.host.process import FreshProcess
-from runners.trials.trial_setup import TrialJob, architecture_of
+from runners.trials.trial_job import TrialJob
+from runners.trials.trial_setup import architecture_of
 
 _THREADS_EACH = 8  # decoding threads of a process: more of them wait for Python's lock
 _LOWEST_PRIORITY = 19

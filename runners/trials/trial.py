@@ -41,7 +41,8 @@ from runners.trials.evaluation_data import EvaluationData
 from runners.trials.meter import Meter
 from runners.trials.midway import Midway
 from runners.trials.trial_files import Outcome, drop_scaffolding, read_outcome, write_outcome
-from runners.trials.trial_setup import TrialJob, set_up
+from runners.trials.trial_job import TrialJob
+from runners.trials.trial_setup import set_up
 from runners.trials.watch import Watch
 
 _PATIENCE_S = 120.0  # waiting time for unreachable storage when the result is written

@@ -1,9 +1,8 @@
 """Preparation of a trial before its first step: data, model and last checkpoint, on each rank."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +13,8 @@ from budgets.cost.strategy import strategy as strategy_cost
 from budgets.planning.plan import Trial
 from budgets.quality import NAMED
 from runners.data.build.in_place import open_pool
-from runners.data.pool.damage import DAMAGE_TOLERANCE
 from runners.data.pool.tokenizer import mixed_words
-from runners.data.reading.training_set import LOADER_BYTES, Source, StreamedSet, TrainingSet, training_data
+from runners.data.reading.training_set import Source, StreamedSet, TrainingSet, training_data
 from runners.host.gpu_arithmetic import set_gpu_arithmetic
 from runners.host.seeds import derive_seed
 from runners.models.count import ensure_counted
@@ -28,44 +26,7 @@ from runners.training.learner import Learner, make_learner
 from runners.training.ranks import rank, ranks
 from runners.training.train import StepSchedule
 from runners.trials.checkpoints.checkpoint import load_checkpoint
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrialJob:
-    """A trial with the settings to run it.
-
-    Attributes:
-        trial: The trial.
-        pools: Folder of the pool of each of the trial's components.
-        evaluation: Evaluation set → its folder.
-        folder: The trial's own folder.
-        cpus: Compute threads, over all ranks of this node.
-        gpus: GPUs to use on this node, one per rank; 0 trains on the CPU.
-        checkpoint_s: Seconds between checkpoints.
-        checkpoint_steps: Maximum steps between checkpoints; 0 for no limit.
-        loader_bytes: Memory of a rank that its loader workers fill ahead of training.
-        damage_tolerance: Share of the subset's pairs that may be damaged before the trial fails.
-        probes: Evaluation sets whose training split probes are fitted to.
-        ranks: Processes of this node that train the model together.
-        evaluate_at: Shares of the steps after which the model is evaluated, besides the end.
-        trunk: Folders of the shorter trials of its trunk, the longest first; it may continue from their
-            milestones.
-    """
-
-    trial: Trial
-    pools: tuple[Path, ...]
-    evaluation: Mapping[str, Path]
-    folder: Path
-    cpus: int
-    gpus: int
-    checkpoint_s: float
-    checkpoint_steps: int = 0
-    loader_bytes: int = LOADER_BYTES
-    damage_tolerance: float = DAMAGE_TOLERANCE
-    probes: Collection[str] = ()
-    ranks: int = 1
-    evaluate_at: tuple[float, ...] = ()
-    trunk: tuple[Path, ...] = ()
+from runners.trials.trial_job import TrialJob
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

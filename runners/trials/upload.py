@@ -36,7 +36,7 @@ from runners.trials.trial_files import (
     is_whole,
     milestone,
 )
-from runners.trials.trial_setup import TrialJob
+from runners.trials.trial_job import TrialJob
 
 # In the order of upload: result.json comes last, and implies that the others are there.
 _RESULT = ("curve.parquet", MIDWAY, "damage.jsonl", "weights.pt", "result.json")

@@ -17,7 +17,7 @@ from budgets.planning.plan import Plan, Trial
 from budgets.rules import ResourceRule
 from runners.trials.speed.measure_speed import calibrate, gpu_count, gpu_name
 from runners.trials.speed.throughput import Calibration, Throughput, kind
-from runners.trials.trial_setup import TrialJob
+from runners.trials.trial_job import TrialJob
 from study.show.text_table import text_table
 from study.state.bookkeeping import trial_job
 from study.state.environment import environment

@@ -29,7 +29,6 @@ from runners.scheduling.schedule import (
 )
 from runners.trials.loggers import Loggers
 from runners.trials.speed.throughput import predict_s
-from runners.trials.trial import run_trial, take_part
 from runners.trials.trial_files import (
     Outcome,
     drop_milestone,
@@ -39,6 +38,7 @@ from runners.trials.trial_files import (
     milestone,
     write_failure,
 )
+from runners.trials.trial_job import run_trial, take_part
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import Agenda, paid_again

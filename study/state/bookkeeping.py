@@ -14,7 +14,7 @@ from runners.host.progress_file import read_progress
 from runners.scheduling.nodes import Amounts
 from runners.trials.meter import METER, FlopCount, read_count, write_count
 from runners.trials.trial_files import Outcome, drop_damaged, drop_scaffolding, kept_steps, read_outcome
-from runners.trials.trial_setup import TrialJob
+from runners.trials.trial_job import TrialJob
 from study.state.study import Study
 
 

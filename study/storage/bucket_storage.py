@@ -27,7 +27,7 @@ from study.storage.lease import Lease, read_holder
 from study.storage.lock import Holder, between_runs, only_run, running, stop_run
 
 if TYPE_CHECKING:
-    from runners.trials.trial_setup import TrialJob
+    from runners.trials.trial_job import TrialJob
 
 _HERE_ALONE = {"throughput.json", STOP}  # about this machine only; never uploaded
 _WEIGHTS = "weights.pt"

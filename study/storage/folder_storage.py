@@ -10,7 +10,7 @@ from runners.scheduling.shared_storage import Folders, Objects
 from study.storage.lock import only_run, running, stop_mark, stop_run
 
 if TYPE_CHECKING:
-    from runners.trials.trial_setup import TrialJob
+    from runners.trials.trial_job import TrialJob
 
 
 class FolderStorage:

@@ -6,7 +6,7 @@ from budgets.cost.architecture import load_architecture
 from budgets.planning.plan import Cell, Trial
 from budgets.recipe import Recipe
 from runners.embedded.embedded_pool import build_embedded_pool
-from runners.trials.trial_setup import TrialJob
+from runners.trials.trial_job import TrialJob
 
 
 def tiny_pool(path: Path) -> Path:
@@ -52,6 +52,7 @@ def tiny_job(
         cpus=ranks,
         gpus=0,
         checkpoint_s=1000,
+        loader_bytes=2**28,
         checkpoint_steps=checkpoint_steps,
         ranks=ranks,
     )

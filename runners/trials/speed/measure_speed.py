@@ -14,7 +14,8 @@ from budgets.planning.plan import Trial
 from runners.trials.speed.throughput import Throughput
 from runners.trials.trial import run_trial
 from runners.trials.trial_files import Outcome
-from runners.trials.trial_setup import TrialJob, load_subset
+from runners.trials.trial_job import TrialJob
+from runners.trials.trial_setup import load_subset
 
 _WARM_STEPS = 5
 _FEWEST_STEPS = 10

@@ -20,7 +20,8 @@ from runners.trials.speed.measure_speed import measure, some_steps, throughput_o
 from runners.trials.speed.preflight import Check
 from runners.trials.speed.throughput import Throughput
 from runners.trials.trial import take_part
-from runners.trials.trial_setup import TrialJob, set_up
+from runners.trials.trial_job import TrialJob
+from runners.trials.trial_setup import set_up
 
 _PAIRS_EACH, _WIDTH = 16, 32  # of each rank, in the loss that ranks compute together
 _EXACT = 1e-5  # relative difference of that loss and its gradients

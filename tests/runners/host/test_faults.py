@@ -22,7 +22,7 @@ from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
 from runners.trials.meter import read_count
 from runners.trials.trial import run_trial
 from runners.trials.trial_files import Outcome, checkpoints, kept_steps
-from runners.trials.trial_setup import TrialJob
+from runners.trials.trial_job import TrialJob
 from tests import waiting
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 

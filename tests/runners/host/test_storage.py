@@ -21,7 +21,7 @@ from runners.trials import upload
 from runners.trials.meter import read_count
 from runners.trials.trial import run_trial
 from runners.trials.trial_files import Outcome, kept_steps
-from runners.trials.trial_setup import TrialJob
+from runners.trials.trial_job import TrialJob
 from tests import waiting
 from tests.runners.host.bucket import Bucket
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial

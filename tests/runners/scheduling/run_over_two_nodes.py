@@ -26,7 +26,7 @@ from runners.scheduling.ray_backend.core import RayBackend
 from runners.trials.meter import read_count
 from runners.trials.trial import take_part
 from runners.trials.trial_files import kept_steps
-from runners.trials.trial_setup import TrialJob
+from runners.trials.trial_job import TrialJob
 from study.storage.bucket_storage import BucketStorage
 
 

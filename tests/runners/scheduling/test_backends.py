@@ -16,6 +16,7 @@ import torch
 
 from runners.host.faults import Left, words_of
 from runners.host.process import Exit
+from runners.scheduling import local_backend
 from runners.scheduling.backend import Backend, Ended, Job
 from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.local_backend import LocalBackend
@@ -85,6 +86,7 @@ def test_a_job_finishes_in_a_process_of_its_own(backend: Backend) -> None:
 
 def test_local_jobs_get_the_gpus_that_the_driver_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-3f2a,7,-1,2")
+    monkeypatch.setattr(local_backend, "_GPU_DRIVERS", (Path("/"),))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)  # as CUDA counts: up to the invalid name
     with LocalBackend(modules=()) as backend:
         (node,) = backend.nodes()

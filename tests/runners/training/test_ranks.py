@@ -30,7 +30,7 @@ from runners.training.group_timeout import GROUP_TIMEOUT_S
 from runners.training.ranks import decided_by_first, gather, rank, ranks, run_ranks
 from runners.trials.checkpoints import checkpoint
 from runners.trials.trial import run_trial
-from runners.trials.trial_setup import TrialJob
+from runners.trials.trial_job import TrialJob
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
 

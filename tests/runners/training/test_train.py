@@ -19,7 +19,8 @@ from runners.strategies.registry import build_strategy
 from runners.training.backward import backward, backward_in_parts
 from runners.training.divergence import Diverged
 from runners.training.learner import make_learner
-from runners.training.optimizer import learning_rate, make_optimizer
+from runners.training.learning_rate import learning_rate
+from runners.training.optimizer import make_optimizer
 from runners.training.train import StepSchedule, to_float, train
 from runners.trials.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 

@@ -18,6 +18,7 @@ from study.cli import main, make_parser
 from study.commands import pools
 from study.commands.pools import data
 from tests.study import shown
+from tests.study.conftest import write_declaration
 
 HEAVY = {"torch", "ray", "pandas", "numpy", "scipy", "rich", "yaml"}
 
@@ -80,6 +81,15 @@ def test_plan_and_report_need_neither_torch_nor_ray(tmp_path: Path, words: str) 
         f"cli.main({[*words.split(), '--results', str(results)]}); print(*sys.modules)"
     )
     assert not {"torch", "ray"} & set(said(asked).splitlines()[-1].split())
+
+
+def test_the_driver_of_a_run_needs_no_torch(tmp_path: Path, pool: Path) -> None:
+    declaration = write_declaration(tmp_path, pool)
+    words = ["run", str(declaration), "--results", str(tmp_path), "--backend", "local"]
+    asked = f"import sys; from study import cli; cli.main({words}); print(*sys.modules)"
+    found = said(asked)
+    assert "[1/1] mini-ViT-XXS-8 clip on 512 pairs" in found
+    assert not {"torch", "open_clip", "timm", "ray"} & set(found.splitlines()[-1].split())
 
 
 def said(code: str) -> str:

@@ -28,7 +28,7 @@ from runners.data.pool.samples import read_samples
 from runners.data.pool.shards import close_shard, write_sample
 from runners.host.storage import Storage
 from runners.trials.trial import run_trial
-from runners.trials.trial_setup import TrialJob
+from runners.trials.trial_job import TrialJob
 from study.cli import main
 from study.declare.load import load_declaration
 from study.state.study import plan_study
@@ -363,6 +363,7 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
         cpus=1,
         gpus=0,
         checkpoint_s=60,
+        loader_bytes=2**28,
     )
     outcome = run_trial(job)
     assert outcome.row["status"] == "finished"

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from runners.trials.trial_files import Outcome
-from runners.trials.trial_setup import TrialJob
+from runners.trials.trial_job import TrialJob
 from study.run import execution, site
 from tests.study.conftest import Run, write_declaration
 from tests.study.run.test_adaptive import MadeUpTraining, OneSlot

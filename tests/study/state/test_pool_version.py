@@ -10,7 +10,8 @@ import pytest
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.pool.pool import Pool
 from runners.data.reading.training_set import TrainingSet
-from runners.trials.trial_setup import TrialJob, load_subset
+from runners.trials.trial_job import TrialJob
+from runners.trials.trial_setup import load_subset
 from study.declare.load import load_declaration
 from study.state.study import POOL_VERSION, Study, find_study, keep_pool_versions, plan_study, pool_versions
 from tests.study.conftest import write_declaration
@@ -60,6 +61,7 @@ def test_a_study_that_has_begun_goes_on_and_a_new_one_takes_all_pairs(growing: P
         cpus=1,
         gpus=0,
         checkpoint_s=60,
+        loader_bytes=2**28,
     )
     data, _ = load_subset(job)
     assert isinstance(data, TrainingSet)

@@ -17,7 +17,7 @@ from runners.scheduling.shared_storage import SharedStorage
 from runners.trials.meter import FlopCount, Meter, read_count
 from runners.trials.trial import run_trial
 from runners.trials.trial_files import forget_failure, read_failure, read_outcome, write_failure
-from runners.trials.trial_setup import TrialJob
+from runners.trials.trial_job import TrialJob
 from study.declare.load import load_declaration
 from study.state.bookkeeping import trial_folder, trial_job
 from study.state.study import Study, find_study, plan_study
