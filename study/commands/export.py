@@ -28,8 +28,8 @@ def run(options: Namespace) -> int:
     from runners.models.export import PIXELS, WEIGHTS, write_architecture, write_origin
     from runners.trials.trial_files import read_outcome
     from study.state.bookkeeping import trial_folder
+    from study.state.planning.plan_study import plan_study
     from study.state.selection import select_trials
-    from study.state.study import plan_study
 
     study, target = refreshed_study(options), options.folder
     found = select_trials(plan_study(study), [options.trial])

@@ -45,7 +45,8 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Print the plan, or write it to a file and print the file's name."""
     from study.show.plan_export import plan_parquet
-    from study.state.study import device_throughput, plan_study
+    from study.state.planning.plan_study import plan_study
+    from study.state.planning.speeds import device_throughput
 
     study, output = declared_study(options), options.output
     if options.format == "parquet" and output is None:
@@ -73,7 +74,8 @@ def _lines(study: "Study", plan: "Plan", *, form: str, cell: str | None) -> Iter
     from study.show.explain import explain_lines
     from study.show.plan_export import plan_csv, plan_json
     from study.show.plan_view import plan_lines
-    from study.state.study import device_throughput, measured_throughput, study_grid
+    from study.state.planning.plan_study import study_grid
+    from study.state.planning.speeds import device_throughput, measured_throughput
 
     own = device_throughput(study)
     if cell is not None:

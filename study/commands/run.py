@@ -73,7 +73,7 @@ def run(options: Namespace) -> int:
     from study.run.execution import PaidBeforeError
     from study.run.run_study import run_study, would_run
     from study.show.progress import Progress, remaining_text
-    from study.state.study import plan_study
+    from study.state.planning.plan_study import plan_study
 
     study = refreshed_study(options, needed=True)
     plan, only, retry_failed = plan_study(study), options.only, options.retry_failed

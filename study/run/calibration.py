@@ -18,10 +18,12 @@ from budgets.rules import ResourceRule
 from runners.trials.speed.measure_speed import calibrate, gpu_count, gpu_name
 from runners.trials.speed.throughput import Calibration, Throughput, kind
 from runners.trials.trial_job import TrialJob
+from study.run.ensure_pools import ensure_pools
 from study.show.text_table import text_table
 from study.state.bookkeeping import trial_job
 from study.state.environment import environment
-from study.state.study import Study, ensure_pools, plan_study
+from study.state.planning.plan_study import plan_study
+from study.state.study import Study
 
 _START_S = 2.0  # start of a process: load the data, build the model, first steps
 

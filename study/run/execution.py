@@ -52,7 +52,8 @@ from study.state.bookkeeping import (
     trial_folder,
     trial_job,
 )
-from study.state.study import Study, measured_throughput
+from study.state.planning.speeds import measured_throughput
+from study.state.study import Study
 
 _WAIT_S = 0.5
 _BACKOFF = 4

@@ -32,7 +32,8 @@ from study.state.agenda import Agenda, agenda
 from study.state.bookkeeping import book_left_behind
 from study.state.design import ALL_SLOTS, course
 from study.state.environment import environment
-from study.state.study import Study, plan_tables
+from study.state.planning.plan_study import plan_tables
+from study.state.study import Study
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -25,8 +25,10 @@ from runners.trials.speed.preflight_training import (
 )
 from runners.trials.speed.throughput import Calibration, Throughput, kind, read_calibration, slow_loading
 from study.run.calibration import estimated_memory, one_of_each_kind
+from study.run.ensure_pools import ensure_pools
 from study.state.bookkeeping import needs, trial_job
-from study.state.study import Study, ensure_pools, plan_study
+from study.state.planning.plan_study import plan_study
+from study.state.study import Study
 
 _WAIT_S = 1.0
 _MOST_OF_ESTIMATE = 1.2  # of memory: beyond it, a choice of devices by the estimate may not fit

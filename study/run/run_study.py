@@ -10,6 +10,7 @@ from budgets.planning.plan import Plan
 from runners.host.files import wait_until_free
 from runners.scheduling.ray_backend.address import cluster_address
 from runners.trials.loggers import Loggers
+from study.run.ensure_pools import ensure_pools
 from study.run.execution import Result
 from study.run.pipeline import Run
 from study.run.run_tuning import tune_study
@@ -17,9 +18,10 @@ from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import agenda, agenda_lines, tuning_agenda
 from study.state.bookkeeping import trial_folder, trial_job
+from study.state.planning.pool_versions import keep_pool_versions
 from study.state.repair import repair_ledger, trial_folders
 from study.state.selection import select_trials
-from study.state.study import Study, ensure_pools, keep_pool_versions
+from study.state.study import Study
 
 _DYING_S = 30.0  # time for a killed driver's workers to notice and exit
 

@@ -13,7 +13,8 @@ from study.run.site import Site
 from study.run.tuning_round import Round
 from study.show.progress import Progress
 from study.state.agenda import Agenda, tuning_agenda
-from study.state.study import Study, plan_study
+from study.state.planning.plan_study import plan_study
+from study.state.study import Study
 from study.state.tuning_table import write_winners
 
 

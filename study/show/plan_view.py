@@ -10,7 +10,7 @@ from budgets.planning.price import Price, Range, Speeds, device_hours, price, ut
 from budgets.planning.tuned.winner import carried_words, check_words, words
 from budgets.quantity import format_count, format_flops, format_seconds
 from study.show.text_table import text_table
-from study.state.study import counted_models
+from study.state.planning.counted_models import counted_models
 
 _TEXT_COLUMNS = ("architecture", "strategy", "quality", "seeds", "GPUs", "chosen for")
 _MOST_CELLS = 100

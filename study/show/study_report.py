@@ -39,7 +39,8 @@ from study.state.begun import begun
 from study.state.design import not_chosen
 from study.state.environment import own_version
 from study.state.imports.imported import Imported
-from study.state.study import Study, counted_models
+from study.state.planning.counted_models import counted_models
+from study.state.study import Study
 from study.storage.lock import running as running_now
 
 RELOAD_S = 30

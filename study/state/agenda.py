@@ -10,8 +10,9 @@ from budgets.planning.tuned.winner import words
 from budgets.quantity import format_flops, format_seconds
 from runners.trials.speed.throughput import predict_s
 from runners.trials.trial_files import Outcome
+from study.state.planning.speeds import measured_throughput
 from study.state.selection import select_trials
-from study.state.study import Study, measured_throughput
+from study.state.study import Study
 from study.state.trial_states import Stage, TrialState, trial_states
 from study.storage.lock import running
 

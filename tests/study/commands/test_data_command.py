@@ -31,7 +31,7 @@ from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from study.cli import main
 from study.declare.load import load_declaration
-from study.state.study import plan_study
+from study.state.planning.plan_study import plan_study
 from tests.runners.host.bucket import Bucket
 from tests.study import shown
 from tests.study.conftest import Run, study_in

@@ -18,7 +18,8 @@ from budgets.declaration import require_runnable
 from budgets.planning.plan import Plan
 from study.cli import main
 from study.declare.load import find_declaration, load_declaration
-from study.state.study import Study, plan_study, plan_tables
+from study.state.planning.plan_study import plan_study, plan_tables
+from study.state.study import Study
 from tests.study import declared
 from tests.study.conftest import study_in
 from tests.study.declared import write

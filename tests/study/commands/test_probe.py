@@ -14,7 +14,8 @@ from runners.trials.trial import run_trial
 from study.declare.dump import dump_declaration
 from study.declare.load import load_declaration
 from study.state.bookkeeping import trial_job
-from study.state.study import Study, plan_study
+from study.state.planning.plan_study import plan_study
+from study.state.study import Study
 from tests.study.conftest import study_in, write_declaration
 
 TRAIN, TEST = 500, 100

@@ -21,8 +21,9 @@ from study.show.progress import Progress
 from study.show.status_view import show_status, status_json
 from study.show.view import sparkline
 from study.state.bookkeeping import add_event, trial_folder
+from study.state.planning.plan_study import plan_study, plan_tables
 from study.state.status.forecast import Ahead, time_left
-from study.state.study import Study, plan_study, plan_tables
+from study.state.study import Study
 from study.storage.lock import only_run
 from tests.study.conftest import study_in, write_declaration
 

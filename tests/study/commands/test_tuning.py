@@ -17,7 +17,8 @@ from runners.results import read_table
 from runners.trials.meter import read_count
 from study.cli import main
 from study.declare.load import load_declaration
-from study.state.study import Study, plan_study
+from study.state.planning.plan_study import plan_study
+from study.state.study import Study
 from tests.study.conftest import Run, start_study, study_in, write_declaration
 from tests.study.events import require_documented
 from tests.study.run.test_stop_and_resume import at_work, booked, wait_for

@@ -18,7 +18,7 @@ from study.declare.dump import dump_declaration
 from study.declare.load import find_declaration, load_declaration
 from study.declare.shipped import shipped_studies
 from study.declare.yaml_reader import DeclarationError
-from study.state.study import plan_study
+from study.state.planning.plan_study import plan_study
 from tests.study.conftest import study_in
 from tests.study.declared import FULL, full, write
 

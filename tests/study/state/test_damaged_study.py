@@ -14,7 +14,8 @@ from runners.trials.meter import FlopCount, read_count
 from study.cli import main
 from study.declare.load import load_declaration
 from study.state.bookkeeping import book_lost, trial_folder
-from study.state.study import find_study, plan_study
+from study.state.planning.plan_study import plan_study
+from study.state.study import find_study
 from tests.study.conftest import Run, write_declaration
 
 TABLES = ("results.parquet", "curves.parquet")

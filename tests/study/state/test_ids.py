@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from study.declare.load import load_declaration
-from study.state.study import find_study, plan_study
+from study.state.planning.plan_study import plan_study
+from study.state.study import find_study
 
 SMALL = Path(__file__).resolve().parents[3] / "results" / "small"
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from study.declare.load import load_declaration
 from study.state.bookkeeping import needs, trial_job
-from study.state.study import find_study, plan_study
+from study.state.planning.plan_study import plan_study
+from study.state.study import find_study
 
 RULED = """
 study: ruled

@@ -13,7 +13,9 @@ from runners.data.reading.training_set import TrainingSet
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import load_subset
 from study.declare.load import load_declaration
-from study.state.study import POOL_VERSION, Study, find_study, keep_pool_versions, plan_study, pool_versions
+from study.state.planning.plan_study import plan_study
+from study.state.planning.pool_versions import POOL_VERSION, keep_pool_versions, pool_versions
+from study.state.study import Study, find_study
 from tests.study.conftest import write_declaration
 
 

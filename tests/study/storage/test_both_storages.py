@@ -20,7 +20,8 @@ from runners.trials.trial_files import forget_failure, read_failure, read_outcom
 from runners.trials.trial_job import TrialJob
 from study.declare.load import load_declaration
 from study.state.bookkeeping import trial_folder, trial_job
-from study.state.study import Study, find_study, plan_study
+from study.state.planning.plan_study import plan_study
+from study.state.study import Study, find_study
 from study.storage import bucket_storage
 from study.storage.lock import running
 from tests.runners.host.bucket import Bucket

@@ -1,0 +1,149 @@
+"""Plans and grids of studies, and the plan as tables."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pandas as pd
+
+from budgets.keys import DeclaredKeyError, at_key
+from budgets.names import unknown
+from budgets.planning.facts import Component, MixtureFacts, PoolFacts
+from budgets.planning.grid import Grid
+from budgets.planning.plan import Plan
+from budgets.planning.planner import make_plan
+from budgets.planning.tuned.tuning import Scores
+from budgets.quality import BY, MIXTURE, NAMED, score_of_quality
+from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame
+from runners.trials.speed.throughput import predict_s, read_calibration, slow_loading
+from study.declare.yaml_reader import errors_with_line
+from study.state.planning.counted_models import count_models
+from study.state.planning.facts import study_facts
+from study.state.planning.speeds import device_throughput
+from study.state.study import Study
+from study.state.tuning_table import read_scores
+
+_USUAL = {
+    "acc": "top1",
+    "acc1": "top1",
+    "accuracy": "top1",
+    "acc5": "top5",
+    "mean_per_class_recall": "mean_per_class",
+}
+
+
+def plan_study(study: Study) -> Plan:
+    """Plan a study; shards that have no index yet are indexed first.
+
+    Raises:
+        ValueError: The pool or an evaluation set can't be read, the grid does not fit the budget, no
+            evaluation set has the metric, or a model without closed form can't be counted. The message
+            begins with the file and line of the declared key.
+    """
+    with errors_with_line(study.source):
+        return _plan(study)
+
+
+def study_grid(study: Study) -> Grid:
+    """Return a study's grid: every declared cell, feasible or not.
+
+    Raises:
+        ValueError: The pool or an evaluation set can't be read.
+    """
+    with errors_with_line(study.source):
+        pool, evaluation, _ = study_facts(study)
+    return Grid(study.declaration, pool, evaluation)
+
+
+def plan_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the plan's trials and left-out cells as tables; the same plan gives the same tables.
+
+    Therefore the predicted seconds do not use the study's own measurements (`measured_throughput`).
+    """
+    rows = [{**plan_row(trial), "predicted_s": predict_s(trial, {})} for trial in plan.trials]
+    return to_frame(rows, PLAN_COLUMNS), to_frame(map(left_out_row, plan.left_out), LEFT_OUT_COLUMNS)
+
+
+def _plan(study: Study) -> Plan:
+    count_models(study.declaration)
+    pool, evaluation, charges = study_facts(study)
+    declaration = study.declaration
+    if isinstance(pool, PoolFacts):
+        for number, block in enumerate(declaration.grid, start=1):
+            with at_key(f"grid[{number}].quality"):
+                _check_qualities(block.quality, pool)
+    else:
+        for name, parts in pool.mixtures.items():
+            for part, mixed in parts.items():
+                with at_key(f"mixtures.{name}.{part}"):
+                    _check_qualities([mixed.quality], pool.pools[part])
+    names = dict.fromkeys(each for block in declaration.grid for each in declaration.qualities(block))
+    _check_twins(names, pool)
+    metric = declaration.metric
+    if metric not in evaluation.metrics and not declaration.described:
+        message = unknown("metric", metric, evaluation.metrics, meant=_usual(metric))
+        raise DeclaredKeyError(
+            "metric", f"{message}. Declare your own evaluation sets under evaluation: as NAME: FOLDER"
+        )
+    plan = make_plan(
+        study.declaration,
+        pool=pool,
+        evaluation=evaluation,
+        charges=charges,
+        scores=_scores(study, evaluation.metrics),
+        own=device_throughput(study),
+    )
+    slow = slow_loading(plan.trials, read_calibration(study.calibration))
+    return replace(plan, warnings=(*plan.warnings, *slow))
+
+
+def _usual(metric: str) -> str:
+    """Return a metric under its name here, if it has another usual one."""
+    name, _, measured = metric.partition("/")
+    return f"{name}/{_USUAL.get(measured.lower(), measured)}"
+
+
+def _check_qualities(qualities: Iterable[str], pool: PoolFacts) -> None:
+    """Raise ValueError for a quality that the pool does not have."""
+    for quality in qualities:
+        score, subset = score_of_quality(quality), quality.removeprefix(NAMED)
+        if quality.startswith(NAMED) and subset not in pool.subsets:
+            raise ValueError(f"quality {quality}: {_unknown_or_none('named subset', subset, pool.subsets)}")
+        if score is not None and score not in pool.rankings:
+            raise ValueError(f"quality {quality}: {_unknown_or_none('score', score, pool.rankings)}")
+
+
+def _check_twins(qualities: Iterable[str], pool: PoolFacts | MixtureFacts) -> None:
+    """Raise DeclaredKeyError for two qualities or mixtures that are the same pairs."""
+    pairs: dict[tuple[Component, ...], str] = {}
+    for quality in qualities:
+        content = tuple(
+            replace(each, name="", quality=each.quality.partition(BY)[0])
+            for each in pool.components(quality, pool.available(quality))
+        )
+        same = pairs.setdefault(content, quality)
+        if same != quality:
+            what = "" if quality.startswith(MIXTURE) else "quality "
+            message = f"{what}{quality} is the same pairs as {same}; declare one of them"
+            raise DeclaredKeyError("grid", message)
+
+
+def _unknown_or_none(kind: str, found: str, allowed: Iterable[str]) -> str:
+    names = list(allowed)
+    return unknown(kind, found, names) if names else f"the pool has no {kind}; add it with `data score`"
+
+
+def _scores(study: Study, metrics: tuple[str, ...]) -> Scores | None:
+    """Read the scores of the study's tuning so far, on the pool's validation set if it has one.
+
+    Raises:
+        ValueError: No evaluation set has the declared metric.
+    """
+    tuning, own = study.declaration.tuning, study.declaration.metric
+    if tuning is None:
+        return None
+    if tuning.metric is not None and metrics and tuning.metric not in metrics:
+        message = unknown("metric", tuning.metric, metrics, meant=_usual(tuning.metric))
+        raise DeclaredKeyError("tuning.metric", f"tuning.metric: {message}")
+    apart = f"validation/{own.partition('/')[2]}"
+    metric = tuning.metric or (apart if apart in metrics else own)
+    return Scores(metric=metric, of=read_scores(study.folder / "tuning.parquet", metric))
