@@ -40,15 +40,10 @@ from runners.data.build.write import write_pool
 from runners.data.pool.shards import close_shard, write_sample
 from runners.data.pool.tokenizer import tokenizer
 from runners.data.reading.cache import shared_images
-from runners.data.reading.training_set import (
-    Batches,
-    Empty,
-    InMemory,
-    Source,
-    StreamedSet,
-    TrainingSet,
-    training_data,
-)
+from runners.data.reading.in_memory_set import InMemory, InMemorySet
+from runners.data.reading.opening import open_data
+from runners.data.reading.streamed_set import StreamedSet
+from runners.data.reading.training_data import Batches, Empty, Source
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.models.model import build_model, compute_context, resolve_precision
 from runners.strategies.clip import Clip
@@ -115,7 +110,7 @@ def speed(batches: Callable[[], Iterator[Any]]) -> float:
 class Timed:
     """A training set that measures the time until each batch is ready."""
 
-    def __init__(self, data: TrainingSet | StreamedSet, clock: Callable[[], float]) -> None:
+    def __init__(self, data: InMemorySet | StreamedSet, clock: Callable[[], float]) -> None:
         self._data, self._clock, self.waited = data, clock, 0.0
 
     def batches(
@@ -132,7 +127,7 @@ class Timed:
             yield batch
 
 
-def waiting(data: TrainingSet | StreamedSet, clock: Callable[[], float]) -> tuple[float, float]:
+def waiting(data: InMemorySet | StreamedSet, clock: Callable[[], float]) -> tuple[float, float]:
     """Train; return the time of training, and the part of it spent waiting for batches."""
     recipe, timed = Recipe(), Timed(data, clock)
     model = build_model(load_architecture(FASTEST).config)
@@ -163,7 +158,7 @@ def waits(folder: Path) -> tuple[float, float, float]:
     def streamed(workers: int) -> StreamedSet:
         return StreamedSet(sources=[Source(pool=pool, rows=rows)], image_size=32, tokens=ids, workers=workers)
 
-    took, waited = waiting(training_data([Source(pool=pool, rows=rows)], 32, ids), time.process_time)
+    took, waited = waiting(open_data([Source(pool=pool, rows=rows)], 32, ids), time.process_time)
     both, loading = waiting(streamed(0), time.process_time)
     by_clock, without = waiting(streamed(1), time.perf_counter)
     return waited / took, (both - loading) / loading, without / by_clock
@@ -193,7 +188,7 @@ def main() -> int:
             tokens=tokens(pool.index["caption"].tolist()),
             rows=torch.from_numpy(rows),
         )
-        cached = TrainingSet(parts=[held])
+        cached = InMemorySet(parts=[held])
         how = {"seed": 0, "batch_size": BATCH, "first_step": 0, "steps": count // BATCH}
         runs: dict[str, Callable[[], Iterator[Any]]] = {
             "webdataset": lambda: reference(folder, count),

@@ -44,7 +44,8 @@ from benchmarks.loader import BATCH, SIZE, make_shards, tokens
 from budgets.hardware.machine_cache import CACHE
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.pool.pool import Pool
-from runners.data.reading.training_set import Source, StreamedSet
+from runners.data.reading.streamed_set import StreamedSet
+from runners.data.reading.training_data import Source
 from runners.host.storage import Storage
 
 DELAY_S, FAILING, WORKERS = 0.03, 0.01, 1

@@ -50,7 +50,8 @@ from budgets.recipe import Recipe
 from runners.data.build.in_place import open_pool
 from runners.data.pool.tokenizer import tokenizer
 from runners.data.reading.ahead import empty_for, on_device
-from runners.data.reading.training_set import Source, training_data
+from runners.data.reading.opening import open_data
+from runners.data.reading.training_data import Source
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.models.model import build_model, compute_context, resolve_precision
 from runners.strategies.registry import build_strategy
@@ -118,7 +119,7 @@ class Setting:
         """Open the data of our loop, decoded before the timing starts, as in a study's trials."""
         pool = open_pool(self.folder)
         size = self.architecture.image_size
-        return training_data(
+        return open_data(
             [Source(pool=pool, rows=np.arange(pool.count))], size, self.tokens, workers=self.workers
         )
 

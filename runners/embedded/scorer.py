@@ -13,7 +13,7 @@ from budgets.cost.architecture import load_architecture
 from runners.data.pool.index import vocabulary_of
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import tokenizer
-from runners.data.reading.training_set import InMemory, TrainingSet
+from runners.data.reading.in_memory_set import InMemory, InMemorySet
 from runners.embedded.embedded_pool import Score, TrainingPairs, build_embedded_pool
 from runners.embedded.scorer_cost import (
     ARCHITECTURE,
@@ -63,7 +63,7 @@ def train_scorer() -> Score:
         model = build_model(config)
         train(
             make_learner(model, Clip(), recipe=RECIPE, lr_peak=LR_PEAK, steps=steps),
-            TrainingSet(
+            InMemorySet(
                 parts=[
                     InMemory(
                         images=torch.from_numpy(np.ascontiguousarray(images)),

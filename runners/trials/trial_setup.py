@@ -14,7 +14,10 @@ from budgets.planning.plan import Trial
 from budgets.quality import NAMED
 from runners.data.build.in_place import open_pool
 from runners.data.pool.tokenizer import mixed_words
-from runners.data.reading.training_set import Source, StreamedSet, TrainingSet, training_data
+from runners.data.reading.in_memory_set import InMemorySet
+from runners.data.reading.opening import open_data
+from runners.data.reading.streamed_set import StreamedSet
+from runners.data.reading.training_data import Source
 from runners.host.gpu_arithmetic import set_gpu_arithmetic
 from runners.host.seeds import derive_seed
 from runners.models.count import ensure_counted
@@ -44,7 +47,7 @@ class RankTraining:
     """
 
     learner: Learner
-    data: TrainingSet | StreamedSet
+    data: InMemorySet | StreamedSet
     schedule: StepSchedule
     first_step: int
     context: Context
@@ -100,7 +103,7 @@ def architecture_of(trial: Trial) -> Architecture:
     return ensure_counted(Architecture(name=trial.cell.architecture, config=trial.architecture_config))
 
 
-def load_subset(job: TrialJob) -> tuple[TrainingSet | StreamedSet, Any]:
+def load_subset(job: TrialJob) -> tuple[InMemorySet | StreamedSet, Any]:
     """Open a trial's pairs and build its tokenizer."""
     trial, architecture = job.trial, architecture_of(job.trial)
     pools = [
@@ -120,7 +123,7 @@ def load_subset(job: TrialJob) -> tuple[TrainingSet | StreamedSet, Any]:
     def tokenize(texts: Sequence[str]) -> Tensor:
         return torch.from_numpy(to_ids(texts))
 
-    data = training_data(
+    data = open_data(
         sources,
         architecture.image_size,
         tokenize,

@@ -26,7 +26,8 @@ from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_images, read_pairs
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.data.reading import order
-from runners.data.reading.training_set import Source, StreamedSet
+from runners.data.reading.streamed_set import StreamedSet
+from runners.data.reading.training_data import Source
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host import faults
 from runners.host.storage import Storage

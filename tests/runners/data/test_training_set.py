@@ -21,10 +21,13 @@ from runners.data.build.write import write_pool
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import Pairs, read_images, read_pairs
-from runners.data.reading import training_set
+from runners.data.reading import in_memory_set, opening, streamed_set
 from runners.data.reading.cache import drop_idle, shared_images
+from runners.data.reading.in_memory_set import InMemorySet
+from runners.data.reading.opening import open_data
 from runners.data.reading.order import BLOCK, WINDOW, positions
-from runners.data.reading.training_set import Source, StreamedSet, TrainingSet, loading_ahead, training_data
+from runners.data.reading.streamed_set import StreamedSet, loading_ahead
+from runners.data.reading.training_data import Source
 from runners.embedded.embedded_pool import TrainingPairs
 from tests.runners.data.test_damage import flip_byte
 
@@ -50,7 +53,7 @@ def streamed(
     )
 
 
-def seen(data: StreamedSet | TrainingSet, first_step: int, steps: int) -> list[bytes]:
+def seen(data: StreamedSet | InMemorySet, first_step: int, steps: int) -> list[bytes]:
     batches = data.batches(seed=5, batch_size=BATCH, first_step=first_step, steps=steps)
     return [image.numpy().tobytes() for images, _ in batches for image in images]
 
@@ -60,11 +63,11 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def open_data(kind: str, pool: Pool, **how: int) -> StreamedSet | TrainingSet:
+def opened(kind: str, pool: Pool, **how: int) -> StreamedSet | InMemorySet:
     """Open every second pair of a pool, as a trial does."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_set, "IN_MEMORY_BYTES", 0 if kind == "streamed" else 2**30)
-        data = training_data([Source(pool=pool, rows=np.arange(0, pool.count, 2))], 32, lengths, **how)
+        patch.setattr(opening, "IN_MEMORY_BYTES", 0 if kind == "streamed" else 2**30)
+        data = open_data([Source(pool=pool, rows=np.arange(0, pool.count, 2))], 32, lengths, **how)
     assert isinstance(data, StreamedSet) == (kind == "streamed")
     return data
 
@@ -73,7 +76,7 @@ def list_keys(kind: str, path: str, first_step: int, workers: int) -> None:
     """Print the keys of each step's pairs until killed."""
     pool = Pool.open(path)
     keys = dict(zip(map(bytes, read_images(pool, np.arange(pool.count), 32)), pool.index["key"], strict=True))
-    data = open_data(kind, pool, workers=workers)
+    data = opened(kind, pool, workers=workers)
     for images, _ in data.batches(seed=5, batch_size=BATCH, first_step=first_step, steps=10**9):
         print(*(keys[image.numpy().tobytes()] for image in images), flush=True)  # noqa: T201 - to be read
 
@@ -90,7 +93,7 @@ def keys_seen(kind: str, pool: Pool, first_step: int, steps: int, *, workers: in
     """Return the keys that all ranks together see, step by step."""
     keys = dict(zip(map(bytes, read_images(pool, np.arange(pool.count), 32)), pool.index["key"], strict=True))
     parts = [
-        seen(open_data(kind, pool, workers=workers, rank=rank, ranks=ranks), first_step, steps)
+        seen(opened(kind, pool, workers=workers, rank=rank, ranks=ranks), first_step, steps)
         for rank in range(ranks)
     ]
     size = BATCH // ranks
@@ -125,7 +128,7 @@ def test_batches_in_small_parts_are_the_same(
         handed.append(len(places))
         return read_pairs(pool, rows, places, image_size)
 
-    monkeypatch.setattr(training_set, "read_pairs", read)
+    monkeypatch.setattr(streamed_set, "read_pairs", read)
     small = replace(streamed(pool, rank=1, ranks=2, workers=workers), loader_bytes=seven_each)
 
     assert seen(small, 1, 5) == whole
@@ -161,7 +164,7 @@ def test_workers_start_in_the_named_way(pool: Pool, monkeypatch: pytest.MonkeyPa
         told.update(how)
         return DataLoader(data, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training_set, "DataLoader", loader)
+    monkeypatch.setattr(streamed_set, "DataLoader", loader)
     assert len(seen(streamed(pool, workers=2), 0, 2)) == 2 * BATCH
     assert (told["multiprocessing_context"], told["num_workers"]) == ("fork", 2)
 
@@ -185,7 +188,7 @@ def test_repeatedly_killed_run_continues_with_the_planned_pairs(pool: Pool, kind
 
 def test_batch_that_cannot_be_split_equally_raises(pool: Pool, kind: str) -> None:
     with pytest.raises(ValueError, match="a batch of 64 cannot be split into 3 equal parts"):
-        next(open_data(kind, pool, ranks=3).batches(seed=0, batch_size=64, first_step=0, steps=1))
+        next(opened(kind, pool, ranks=3).batches(seed=0, batch_size=64, first_step=0, steps=1))
 
 
 def test_images_and_tokens_belong_together(pool: Pool) -> None:
@@ -245,18 +248,18 @@ def test_memory_shared_memory_and_streaming_give_the_same_samples(
     rows = np.arange(100, 300)
     (tmp_path / "shm").mkdir()
     monkeypatch.setattr(
-        training_set, "shared_images", lambda *a, **k: shared_images(*a, **k, memory=tmp_path / "shm")
+        in_memory_set, "shared_images", lambda *a, **k: shared_images(*a, **k, memory=tmp_path / "shm")
     )
-    shared = training_data([Source(pool=pool, rows=rows)], 32, lengths)
-    monkeypatch.setattr(training_set, "shared_images", lambda *_a, **_k: None)
-    private = training_data([Source(pool=pool, rows=rows)], 32, lengths)
-    assert isinstance(shared, TrainingSet)
-    assert isinstance(private, TrainingSet)
+    shared = open_data([Source(pool=pool, rows=rows)], 32, lengths)
+    monkeypatch.setattr(in_memory_set, "shared_images", lambda *_a, **_k: None)
+    private = open_data([Source(pool=pool, rows=rows)], 32, lengths)
+    assert isinstance(shared, InMemorySet)
+    assert isinstance(private, InMemorySet)
     assert (shared.parts[0].rows is None, private.parts[0].rows is None) == (False, True)
     assert seen(shared, 2, 9) == seen(private, 2, 9)
     assert torch.equal(shared.parts[0].tokens, private.parts[0].tokens)
-    monkeypatch.setattr(training_set, "IN_MEMORY_BYTES", 1000)
-    assert isinstance(training_data([Source(pool=pool, rows=rows)], 32, lengths), StreamedSet)
+    monkeypatch.setattr(opening, "IN_MEMORY_BYTES", 1000)
+    assert isinstance(open_data([Source(pool=pool, rows=rows)], 32, lengths), StreamedSet)
 
 
 def test_damage_in_shared_memory_has_the_same_replacements(
@@ -266,16 +269,16 @@ def test_damage_in_shared_memory_has_the_same_replacements(
     for row in (3, 4, 99):
         flip_byte(damaged, row)
     monkeypatch.setattr(
-        training_set, "shared_images", lambda *a, **k: shared_images(*a, **k, memory=tmp_path)
+        in_memory_set, "shared_images", lambda *a, **k: shared_images(*a, **k, memory=tmp_path)
     )
-    shared = training_data([Source(pool=damaged, rows=np.arange(100))], 32, lengths, tolerance=0.03)
-    monkeypatch.setattr(training_set, "shared_images", lambda *_a, **_k: None)
-    private = training_data([Source(pool=damaged, rows=np.arange(100))], 32, lengths, tolerance=0.03)
+    shared = open_data([Source(pool=damaged, rows=np.arange(100))], 32, lengths, tolerance=0.03)
+    monkeypatch.setattr(in_memory_set, "shared_images", lambda *_a, **_k: None)
+    private = open_data([Source(pool=damaged, rows=np.arange(100))], 32, lengths, tolerance=0.03)
     assert seen(shared, 0, 2) == seen(private, 0, 2)
     keys = {each.key for each in shared.damage}
     assert keys == {each.key for each in private.damage} == {"000000003", "000000004", "000000099"}
     with pytest.raises(ValueError, match=r"3 of 100 pairs are damaged"):
-        training_data([Source(pool=damaged, rows=np.arange(100))], 32, lengths, tolerance=0.02)
+        open_data([Source(pool=damaged, rows=np.arange(100))], 32, lengths, tolerance=0.02)
 
 
 def test_pool_is_decoded_once_per_node_and_freed_when_unused(pool: Pool, tmp_path: Path) -> None:
@@ -337,7 +340,7 @@ def test_images_are_gathered_once_in_the_memory_that_is_asked_for(pool: Pool, ki
         made.append(torch.zeros(*sizes, dtype=dtype))
         return made[-1]
 
-    data = open_data(kind, pool)
+    data = opened(kind, pool)
     batches = data.batches(seed=5, batch_size=BATCH, first_step=1, steps=4, empty=empty)
     images = [images for images, _ in batches]
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from budgets.cost.architecture import load_architecture
 from budgets.cost.strategy import STRATEGIES, strategy
 from budgets.recipe import PRESETS, Recipe
-from runners.data.reading.training_set import InMemory, TrainingSet
+from runners.data.reading.in_memory_set import InMemory, InMemorySet
 from runners.models.model import build_model, compute_context
 from runners.strategies.registry import build_strategy
 from runners.training.backward import backward, backward_in_parts
@@ -51,7 +51,7 @@ class Run:
         images = draw.integers(0, 256, (30, 3, 32, 32)).astype(np.uint8)
         tokens = draw.integers(1, 1023, (30, 16))
         tokens[:, -1] = 1023
-        self.data = TrainingSet(
+        self.data = InMemorySet(
             parts=[InMemory(images=torch.from_numpy(images), tokens=torch.from_numpy(tokens))]
         )
 

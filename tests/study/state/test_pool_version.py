@@ -9,7 +9,7 @@ import pytest
 
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.pool.pool import Pool
-from runners.data.reading.training_set import TrainingSet
+from runners.data.reading.in_memory_set import InMemorySet
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import load_subset
 from study.declare.load import load_declaration
@@ -66,7 +66,7 @@ def test_a_study_that_has_begun_goes_on_and_a_new_one_takes_all_pairs(growing: P
         loader_bytes=2**28,
     )
     data, _ = load_subset(job)
-    assert isinstance(data, TrainingSet)
+    assert isinstance(data, InMemorySet)
     assert len(data.parts[0].tokens) == trial.cell.subset_size
 
     other = replace(study, folder=tmp_path / "results" / "other")

@@ -1,0 +1,129 @@
+"""Pairs of a trial decoded in memory, or in the shared memory of the node."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from runners.data.pool.damage import Damage, check_tolerance
+from runners.data.pool.reader import captions, read_pairs
+from runners.data.reading.cache import shared_images
+from runners.data.reading.mixing import mixed_positions
+from runners.data.reading.training_data import Batches, Empty, Source, Tokens, rank_slice
+
+_POSITIONS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InMemory:
+    """A pool's part of the pairs in memory.
+
+    Attributes:
+        images: Decoded images, uint8, (N, 3, H, W); of a whole pool if ``rows`` selects from them.
+        tokens: Token ids, int64, (subset, context length).
+        rows: Index of each subset row's image, int64 (subset,); by default the row itself.
+        share: As in `Source`.
+        damage: The pairs that were replaced by others.
+    """
+
+    images: Tensor
+    tokens: Tensor
+    rows: Tensor | None = None
+    share: int = 1
+    damage: Sequence[Damage] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InMemorySet:
+    """Pairs in memory, those of each pool shuffled as a whole.
+
+    Attributes:
+        parts: The pairs of each pool.
+        rank: Index of this process's part of each batch.
+        ranks: Number of equal parts of a batch.
+    """
+
+    parts: Sequence[InMemory]
+    rank: int = 0
+    ranks: int = 1
+
+    @property
+    def damage(self) -> list[Damage]:
+        """The pairs that were replaced by others."""
+        return [each for part in self.parts for each in part.damage]
+
+    def batches(
+        self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
+    ) -> Batches:
+        """Yield this rank's images and tokens of each step, in the global order of samples.
+
+        Raises:
+            ValueError: A batch cannot be split into equal parts.
+        """
+        mine = rank_slice(batch_size, self.rank, self.ranks)
+        block = max(1, _POSITIONS_AT_ONCE // batch_size)  # number of steps whose order is drawn at once
+        for start in range(first_step, steps, block):
+            stop = min(start + block, steps)
+            order = mixed_positions(
+                seed=seed,
+                counts=[len(part.tokens) for part in self.parts],
+                shares=[part.share for part in self.parts],
+                start=start * batch_size,
+                stop=stop * batch_size,
+            )
+            # One row per step; each rank takes a contiguous range of its columns.
+            for places in torch.from_numpy(order.reshape(-1, batch_size)[:, mine]):
+                yield self._gather(places, empty)
+
+    def _gather(self, places: Tensor, empty: Empty) -> tuple[Tensor, Tensor]:
+        first = self.parts[0]
+        images = empty(len(places), *first.images.shape[1:], dtype=torch.uint8)
+        if len(self.parts) == 1:
+            rows = places if first.rows is None else first.rows.index_select(0, places)
+            torch.index_select(first.images, 0, rows, out=images)
+            return images, first.tokens.index_select(0, places)
+        tokens = first.tokens.new_empty(len(places), *first.tokens.shape[1:])
+        before = 0
+        for part in self.parts:
+            here = torch.nonzero((places >= before) & (places < before + len(part.tokens))).squeeze(1)
+            own = places[here] - before
+            images[here] = part.images[own if part.rows is None else part.rows[own]]
+            tokens[here] = part.tokens[own]
+            before += len(part.tokens)
+        return images, tokens
+
+
+def decode(source: Source, image_size: int, tokens: Tokens, threads: int, tolerance: float) -> InMemory:
+    """Decode a pool's part of the pairs into memory, or find it in shared memory.
+
+    Raises:
+        ValueError: More pairs than tolerated are damaged.
+    """
+    pool, rows = source.pool, source.rows[np.arange(len(source.rows))]
+    shared = shared_images(pool, image_size, threads=threads)
+    if shared is None:
+        pairs = read_pairs(pool, rows, np.arange(len(rows)), image_size, threads=threads)
+        check_tolerance(pairs.damage, of=len(rows), tolerance=tolerance)
+        return InMemory(
+            images=torch.from_numpy(pairs.images),
+            tokens=tokens(pairs.captions),
+            share=source.share,
+            damage=pairs.damage,
+        )
+    sound = np.array([row not in shared.damage for row in rows.tolist()], bool)
+    damage = [shared.damage[row] for row in rows[~sound].tolist()]
+    check_tolerance(damage, of=len(rows), tolerance=tolerance)
+    if not sound.any():
+        raise ValueError(f"no pair of the subset can be read; {damage[0]}")
+    # The next undamaged pair of the subset replaces a damaged one, cyclically, as in `read_pairs`.
+    stand_in = np.flatnonzero(sound)
+    chosen = rows[stand_in[np.searchsorted(stand_in, np.arange(len(rows))) % len(stand_in)]]
+    return InMemory(
+        images=torch.from_numpy(shared.images),
+        tokens=tokens(captions(pool, chosen)),
+        rows=torch.from_numpy(chosen),
+        share=source.share,
+        damage=damage,
+    )

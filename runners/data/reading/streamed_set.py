@@ -1,0 +1,182 @@
+"""Pairs of a trial that are read and decoded during training, by loader workers within a memory bound."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
+from runners.data.pool.reader import Pairs, in_shard_order, read_pairs
+from runners.data.reading.mixing import Stretch, stretches
+from runners.data.reading.order import positions, rows_of_window, windows
+from runners.data.reading.training_data import Batches, Empty, Source, Tokens, rank_slice
+from runners.host.faults import shielded
+
+LOADER_BYTES = 2 * 2**30
+"""Memory that loader workers of a rank fill with decoded pairs, by default."""
+
+_WINDOWS_REMEMBERED = 16
+_BATCHES_AHEAD = 4
+_PAIRS_AT_ONCE = 256  # what a worker hands over: a pair costs more than the hand-over, a batch may be huge
+
+# Workers share the pool's index and the tokenizer with the rank, of which they need no copies; they never
+# touch the GPU. Named, because Python 3.14 has another default.
+_WORKERS_START = "fork"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamedSet:
+    """Pairs that are read and decoded during training, those of each pool in windows.
+
+    Attributes:
+        sources: The pairs of each pool.
+        image_size: Side S in pixels.
+        tokens: Converts captions to ids.
+        workers: Processes that read and decode; 0 to do it in the calling process.
+        rank: Index of this process's part of each batch.
+        ranks: Number of equal parts of a batch.
+        tolerance: Share of a pool's part that may be damaged.
+        loader_bytes: Memory that workers fill with decoded pairs which training has not taken yet.
+        damaged: Number of a source → its damage found so far; it grows.
+    """
+
+    sources: Sequence[Source]
+    image_size: int
+    tokens: Tokens
+    workers: int = 0
+    rank: int = 0
+    ranks: int = 1
+    tolerance: float = DAMAGE_TOLERANCE
+    loader_bytes: int = LOADER_BYTES
+    damaged: dict[int, dict[Damage, None]] = field(default_factory=dict)
+
+    @property
+    def damage(self) -> list[Damage]:
+        """Damage found so far."""
+        return [each for found in self.damaged.values() for each in found]
+
+    def batches(
+        self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
+    ) -> Batches:
+        """Yield this rank's images and tokens of each step, in the global order of samples.
+
+        Raises:
+            ValueError: More pairs are damaged than tolerated, or a batch cannot be split into equal parts.
+        """
+        mine = rank_slice(batch_size, self.rank, self.ranks)
+        size = mine.stop - mine.start
+        ahead = loading_ahead(size, self.image_size, self.workers, self.loader_bytes)
+        parts = -(-size // ahead.pairs)
+        # Read before the fork of the workers.
+        for source in self.sources if self.workers else ():
+            source.pool.warm()
+        loader: Any = DataLoader(
+            _Parts(self, seed, batch_size, mine, ahead.pairs),
+            batch_size=None,
+            sampler=range(first_step * parts, steps * parts),
+            num_workers=self.workers,
+            prefetch_factor=ahead.parts_per_worker if self.workers else None,
+            multiprocessing_context=_WORKERS_START if self.workers else None,
+        )
+        with shielded():  # a signal to the whole run must not take the workers away before the checkpoint
+            arrived = iter(loader)
+        for _ in range(first_step, steps):
+            images = empty(size, 3, self.image_size, self.image_size, dtype=torch.uint8)
+            tokens: list[Tensor] = []
+            for start in range(0, size, ahead.pairs):
+                decoded, ids, found = next(arrived)
+                images[start : start + len(decoded)] = decoded  # at once, to free the worker's shared memory
+                tokens.append(ids)
+                for part, each in found:
+                    known = self.damaged.setdefault(part, {})
+                    known[each] = None
+                    check_tolerance(known, of=len(self.sources[part].rows), tolerance=self.tolerance)
+            yield images, torch.cat(tokens)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadingAhead:
+    """Parts of batches that workers load ahead of training.
+
+    Attributes:
+        pairs: Pairs in a part.
+        parts_per_worker: Parts of each worker that training has not taken yet.
+    """
+
+    pairs: int
+    parts_per_worker: int
+
+
+def loading_ahead(size: int, image_size: int, workers: int, memory: int = LOADER_BYTES) -> LoadingAhead:
+    """Divide memory among workers, to load up to four batches ahead.
+
+    Args:
+        size: Pairs in a batch of this rank.
+        image_size: Side in pixels.
+        workers: Number of workers.
+        memory: Bytes that all of them may fill; each has at least one pair.
+    """
+    workers = max(1, workers)
+    most = memory // (3 * image_size**2)  # pairs
+    pairs = max(1, min(size, _PAIRS_AT_ONCE, most // workers))
+    wanted = -(-_BATCHES_AHEAD * size // (pairs * workers))
+    return LoadingAhead(pairs=pairs, parts_per_worker=max(1, min(wanted, most // (pairs * workers))))
+
+
+class _Parts(Dataset[Any]):
+    """Parts of this rank's batches by number: images, tokens and damage; the same in any process."""
+
+    def __init__(self, data: StreamedSet, seed: int, batch_size: int, mine: slice, pairs: int) -> None:
+        self._data, self._seed, self._batch_size, self._mine = data, seed, batch_size, mine
+        self._starts = range(mine.start, mine.stop, pairs)
+        self._asked: deque[tuple[int, int, int]] = deque(maxlen=_WINDOWS_REMEMBERED * len(data.sources))
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, tuple[tuple[int, Damage], ...]]:
+        data = self._data
+        step, part = divmod(number, len(self._starts))
+        start = step * self._batch_size + self._starts[part]
+        stop = min(start + self._starts.step, step * self._batch_size + self._mine.stop)
+        shares = [source.share for source in data.sources]
+        every = enumerate(stretches(seed=self._seed, shares=shares, start=start, stop=stop))
+        read = {part: (own, self._read(part, own)) for part, own in every if own.start < own.stop}
+        damage = tuple((part, each) for part, (_, pairs) in read.items() for each in pairs.damage)
+        if len(read) == 1:
+            ((_, pairs),) = read.values()
+            return torch.from_numpy(pairs.images), data.tokens(pairs.captions), damage
+        images = np.empty((stop - start, 3, data.image_size, data.image_size), np.uint8)
+        texts = np.empty(stop - start, object)
+        for own, pairs in read.values():
+            images[own.places], texts[own.places] = pairs.images, pairs.captions
+        return torch.from_numpy(images), data.tokens(texts.tolist()), damage
+
+    def _read(self, part: int, own: Stretch) -> Pairs:
+        source = self._data.sources[part]
+        if source.pool.place.ahead_bytes:
+            self._fetch_ahead(part, own)
+        places = positions(
+            seed=own.seed, count=len(source.rows), start=own.start, stop=own.stop, windowed=True
+        )
+        return read_pairs(source.pool, source.rows, places, self._data.image_size)
+
+    def _fetch_ahead(self, part: int, own: Stretch) -> None:
+        """Ask for the shards' bytes of the windows of some positions, and of the window that follows."""
+        source = self._data.sources[part]
+        count, place = len(source.rows), source.pool.place
+        for epoch, window in windows(seed=own.seed, count=count, start=own.start, stop=own.stop, more=1):
+            if (part, epoch, window) in self._asked:
+                continue
+            self._asked.append((part, epoch, window))
+            rows = source.rows[rows_of_window(seed=own.seed, count=count, epoch=epoch, window=window)]
+            found = source.pool.rows(rows, ("shard", "offset", "length"), keep=False)
+            _, wanted = in_shard_order(*(found[name].to_numpy() for name in found.columns))
+            sizes = np.cumsum([int(each.lengths.sum()) for each in wanted])
+            wanted = wanted[: int(np.searchsorted(sizes, place.ahead_bytes))]
+            # Each worker begins at another place; none fetches what another one is fetching.
+            worker = get_worker_info()
+            first = len(wanted) * worker.id // worker.num_workers if worker else 0
+            place.ahead(wanted[first:] + wanted[:first])

@@ -1,0 +1,62 @@
+"""Interface of a trial's training data, and the pools that it comes from."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from runners.data.index.subset import Subset
+from runners.data.pool.pool import Pool
+
+Tokens = Callable[[Sequence[str]], Tensor]
+"""Texts → token ids, int64 (texts, context length)."""
+
+Empty = Callable[..., Tensor]
+"""Memory for a tensor, as `torch.empty` makes it of sizes and ``dtype``."""
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+"""Images, uint8 (batch, 3, S, S), and token ids, int64 (batch, context length), step by step."""
+
+
+class TrainingData(Protocol):
+    """The data that training reads."""
+
+    def batches(
+        self, *, seed: int, batch_size: int, first_step: int, steps: int, empty: Empty = torch.empty
+    ) -> Batches:
+        """Return the steps from ``first_step`` on, each a function of (seed, step, rank) alone.
+
+        Args:
+            seed: Seed of the order.
+            batch_size: Pairs in a step, of all ranks.
+            first_step: First step.
+            steps: Steps of the whole run.
+            empty: Makes the memory that images are gathered in, for example pinned memory for a GPU.
+        """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A pool's part of a trial's pairs.
+
+    Attributes:
+        pool: The pool.
+        rows: The part: positions in the pool's index, ascending.
+        share: Its samples in each period of a mixture (`runners.data.reading.mixing`).
+    """
+
+    pool: Pool
+    rows: Subset | NDArray[np.int64]
+    share: int = 1
+
+
+def rank_slice(batch_size: int, rank: int, ranks: int) -> slice:
+    """Return a rank's slice of a batch; the whole batch does not depend on the number of ranks."""
+    if batch_size % ranks:
+        raise ValueError(f"a batch of {batch_size} cannot be split into {ranks} equal parts")
+    size = batch_size // ranks
+    return slice(rank * size, (rank + 1) * size)
