@@ -11,15 +11,16 @@ from study.declare.load import load_declaration
 from study.run.calibration import require_named
 from study.state.planning.plan_study import plan_study
 from study.state.planning.speeds import device_throughput, measured_throughput
-from tests.study.conftest import study, study_in, write_declaration
+from tests.study.conftest import study_in, write_declaration
 
 
-def test_the_plan_uses_the_measured_speed_of_every_kind_of_trial(pool: Path, tmp_path: Path) -> None:
+def test_the_plan_uses_the_measured_speed_of_every_kind_of_trial(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     declaration = write_declaration(tmp_path, pool, strategies="clip, flip-50", seeds="0, 1")
 
-    ended = study("calibrate", declaration, "--seconds", "1", "--results", tmp_path)
+    assert main(["calibrate", str(declaration), "--seconds", "1", "--results", str(tmp_path)]) == 0
 
-    assert ended.returncode == 0, ended.stderr
     declared = load_declaration(declaration)
     here = study_in(declaration=declared, folder=tmp_path / "tiny", pools=tmp_path)
     found = read_calibration(here.calibration)
@@ -32,8 +33,9 @@ def test_the_plan_uses_the_measured_speed_of_every_kind_of_trial(pool: Path, tmp
 
     plan = plan_study(here)
     assert measured_throughput(here, plan) == found.speeds
-    text = study("plan", declaration, "--results", tmp_path).stdout
-    assert "of one slot (4 of 4 trials by measured throughput)" in text
+    capsys.readouterr()
+    assert main(["plan", str(declaration), "--results", str(tmp_path)]) == 0
+    assert "of one slot (4 of 4 trials by measured throughput)" in capsys.readouterr().out
     # A price is that of a device: this was measured on a processor, or on another one.
     priced = load_declaration(Path("study/declare/declarations/paper.yaml")).cluster
     on_cluster = replace(here, declaration=replace(declared, cluster=priced))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A cluster with a head that runs no trials; the test adds nodes."""
+    """A cluster with a head that runs no trials; the tests of a file add nodes."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     from ray.cluster_utils import Cluster  # noqa: PLC0415 - after the mode is set
 

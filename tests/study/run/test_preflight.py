@@ -20,7 +20,7 @@ def checks_of(capsys: pytest.CaptureFixture[str]) -> list[dict[str, str]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def two_nodes(cluster: Any) -> str:  # noqa: ANN401 - Ray's has no type
     """Start two nodes of one core; return the cluster's address."""
     for _ in range(2):

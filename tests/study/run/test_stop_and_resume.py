@@ -24,7 +24,7 @@ from tests.study.conftest import start_study, write_declaration
 
 wait_for = partial(waiting.wait_for, seconds=120)
 
-LONG = {"levels": "60 GFLOP", "seeds": "0, 1, 2"}
+LONG = {"levels": "40 GFLOP", "seeds": "0, 1, 2"}
 Said = pytest.CaptureFixture[str]
 
 
