@@ -1,6 +1,6 @@
 """Runs a pickled trial on a simulated cluster of two nodes, which share its folder.
 
-Then it runs on nodes that share only a URL, each with a cache of its own, and resumes after a request to leave.
+Then it runs on nodes that share only a URL, each with its own cache, and resumes after a request to leave.
 
 Ray reads its token when it is imported, so this is a process of its own.
 """
