@@ -26,6 +26,7 @@ from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_images
 from runners.data.pool.samples import read_samples
 from runners.data.pool.shards import close_shard, write_sample
+from runners.embedded import scorer
 from runners.host.storage import Storage
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
@@ -308,7 +309,10 @@ def test_several_workers_build_the_same_pool(user: Path, run: Run) -> None:
     assert (one.path / "shards/00000.tar").read_bytes() == (two.path / "shards/00000.tar").read_bytes()
 
 
-def test_the_embedded_pool_is_built_by_command(user: Path, run: Run) -> None:
+def test_the_embedded_pool_is_built_by_command(user: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        scorer, "SAMPLES", 4096
+    )  # a tenth of its training: the scores themselves do not matter
     said = run(command("embedded:256"))
     assert "256 pairs; left out: none" in said
     assert Pool.open(user / "pools" / "emoji").scored
