@@ -6,7 +6,6 @@ little. The last lines are name, value, target, and pass or fail; the exit code 
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.peak import own_peak
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 
@@ -49,19 +49,18 @@ def index(folder: Path) -> None:
 
     build_pool(folder, Build(source=folder, in_place=True), report)
     whole = time.process_time() - began
-    print(whole, whole - spent["reading"])
+    print(whole, whole - spent["reading"], own_peak())
 
 
 def measure(pairs: int, place: Path | None) -> tuple[float, float, float]:
     """Return processor seconds of a million pairs, those after the scan, and the peak memory in GiB."""
     with tempfile.TemporaryDirectory(dir=place) as folder:
         make_shards(Path(folder), pairs)
-        process = subprocess.Popen([sys.executable, __file__, "--index", folder], stdout=subprocess.PIPE)
-        assert process.stdout is not None, "it is piped"
-        whole, merge = (float(each) / pairs * 1e6 for each in process.stdout.read().split())
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        peak = usage.ru_maxrss / 2**20
+        indexed = subprocess.run(
+            [sys.executable, __file__, "--index", folder], stdout=subprocess.PIPE, check=True
+        )
+        *seconds, peak = map(float, indexed.stdout.split())
+        whole, merge = (each / pairs * 1e6 for each in seconds)
         print(
             f"{pairs:,} pairs: {whole:.0f} s a million, {merge:.1f} s after the scan, {peak:.2f} GiB",
             flush=True,

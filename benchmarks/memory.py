@@ -18,6 +18,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.peak import own_peak
 from runners.data.build import build_pool as build
 from runners.data.build.info import info_lines
 from runners.data.build.rescore import expression_scores, metadata_scores, set_score, set_subset, use_score
@@ -114,12 +115,6 @@ def measure(what: str, pool: Path) -> float:
         [sys.executable, __file__, "--do", what, str(pool)], check=True, stdout=subprocess.PIPE, text=True
     )
     return float(said.stdout)
-
-
-def own_peak() -> float:
-    """Return this process's peak memory in GiB; that of ``wait4`` may be the parent's before the fork."""
-    told = Path("/proc/self/status").read_text(encoding="utf-8")
-    return next(int(line.split()[1]) for line in told.splitlines() if line.startswith("VmHWM")) / 2**20
 
 
 def main() -> int:

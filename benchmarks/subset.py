@@ -8,7 +8,6 @@ are name, value, target, and pass or fail; the exit code is 1 if one fails.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.peak import own_peak
 from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
 from runners.data.index.ranks import histogram_of_hashes, histogram_of_scores
 from runners.data.index.selection import select
@@ -79,7 +79,7 @@ def choose(folder: Path, quality: str, size: int | None) -> None:
     subset = select(open_index(folder), size=size, quality=quality)
     took = time.perf_counter() - began, time.process_time() - cpu
     subset.save(folder / f"{quality}-{size}.subset")
-    print(len(subset), subset.bytes, *took)
+    print(len(subset), subset.bytes, *took, own_peak())
 
 
 def read(file: Path) -> None:
@@ -89,7 +89,13 @@ def read(file: Path) -> None:
     step = 16 * 1024
     for start in range(0, WINDOWS * step, step):
         subset[positions(seed=0, count=len(subset), start=start, stop=start + step, windowed=True)]
-    print(len(subset), subset.bytes, (time.perf_counter() - began) / WINDOWS, time.process_time() - cpu)
+    print(
+        len(subset),
+        subset.bytes,
+        (time.perf_counter() - began) / WINDOWS,
+        time.process_time() - cpu,
+        own_peak(),
+    )
 
 
 def make_planned(folder: Path) -> None:
@@ -125,22 +131,17 @@ def plan(folder: Path) -> None:
     """Open the pool as a plan does, with a look at all shards; print its pairs and the seconds."""
     began, cpu = time.perf_counter(), time.process_time()
     pool = Pool.open(folder)
-    print(pool.count, len(pool.shards), time.perf_counter() - began, time.process_time() - cpu)
+    print(pool.count, len(pool.shards), time.perf_counter() - began, time.process_time() - cpu, own_peak())
 
 
 def measure(*words: object) -> tuple[int, int, float, float, float]:
     """Run this script for one measurement; return what it printed, and its peak memory in GiB."""
-    process = subprocess.Popen(
-        [sys.executable, __file__, *map(str, words)], stdout=subprocess.PIPE, text=True
+    done = subprocess.run(
+        [sys.executable, __file__, *map(str, words)], stdout=subprocess.PIPE, text=True, check=True
     )
-    assert process.stdout is not None, "it is piped"
-    pairs, size, wall, cpu = process.stdout.read().split()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    print(
-        f"  {float(wall):.2f} s wall, {float(cpu):.2f} s processor, {usage.ru_maxrss / 2**20:.2f} GiB at most"
-    )
-    return int(pairs), int(size), float(wall), float(cpu), usage.ru_maxrss / 2**20
+    pairs, size, wall, cpu, peak = done.stdout.split()
+    print(f"  {float(wall):.2f} s wall, {float(cpu):.2f} s processor, {float(peak):.2f} GiB at most")
+    return int(pairs), int(size), float(wall), float(cpu), float(peak)
 
 
 def main() -> int:
