@@ -60,13 +60,15 @@ class Progress:
             plan: The plan.
             spent_flops: Training FLOPs spent so far.
         """
-        self.show(folder, plan.trials, planned_flops=plan.train_flops, spent_flops=spent_flops)
+        # An adaptive study may cost less than all its trials.
+        most = plan.train_flops if plan.study_flops is None else min(plan.train_flops, plan.study_flops)
+        self.show(folder, plan.trials, planned_flops=most, spent_flops=spent_flops)
         done = f", {self._done} of them already finished" if self._done else ""
         if plan.study_flops is not None:
             self._budget = f" (study budget {format_flops(plan.study_flops)})"
         for warning in plan.warnings:
             self.say(f"note: {warning}")
-        self.tell(f"{len(self._trials)} trials, {format_flops(self._planned)}{self._budget}{done}")
+        self.tell(f"{len(self._trials)} trials, {format_flops(plan.train_flops)}{self._budget}{done}")
 
     def show(
         self,
