@@ -82,13 +82,15 @@ def run_ranks(run: Callable[[], T], *, count: int, gpus: bool) -> T:
     Raises:
         ProcessEnded: A rank did not finish; all other ranks have been ended.
     """
-    # A process that has asked for the number of GPUs can't be forked to use them: their ranks need a server.
+    # Ranks that are forked from this process need not import torch again. A process that has used a GPU can't
+    # be forked to use one; no trial's process does that before its ranks start.
+    fork = not torch.cuda.is_initialized()
     load_ahead(*TRIAL_MODULES)
     notice = Notice()
     with TemporaryDirectory() as folder, notice.listening():
         meet = partial(join_group, Path(folder) / "store", count=count, gpus=gpus)
         processes = [
-            FreshProcess(pickle.dumps(partial(_take_part, meet, number, run)), fork=not gpus)
+            FreshProcess(pickle.dumps(partial(_take_part, meet, number, run)), fork=fork)
             for number in range(count)
         ]
         ends = wait_for_ends(processes, notice)

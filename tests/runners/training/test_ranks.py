@@ -153,6 +153,23 @@ def _chosen(folder: Path) -> list[float]:
     return gather(torch.tensor([float(step), float(name.split("-")[1])])).tolist()
 
 
+@pytest.mark.parametrize("used", [False, True])
+def test_ranks_on_gpus_are_forked_unless_their_parent_has_used_one(
+    monkeypatch: pytest.MonkeyPatch, *, used: bool
+) -> None:
+    forked: list[bool] = []
+
+    def start(_run: bytes, *, fork: bool) -> None:
+        forked.append(fork)
+        raise OSError("no GPU here")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: used)
+    monkeypatch.setattr(ranks_module, "FreshProcess", start)
+    with pytest.raises(OSError, match="no GPU here"):
+        run_ranks(_joined, count=2, gpus=True)
+    assert forked == [not used]
+
+
 def test_first_rank_chooses_the_checkpoint_of_all(tmp_path: Path) -> None:
     content = b"state"
     digest = hashlib.sha256(content).hexdigest()[:16]
