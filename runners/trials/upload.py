@@ -24,7 +24,6 @@ from runners.host.files import locked
 from runners.host.process import FreshProcess
 from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree
-from runners.training.ranks import decided_by_first, rank, ranks
 from runners.trials.meter import METER, FlopCount, count_text, read_count
 from runners.trials.trial_files import (
     MIDWAY,
@@ -102,6 +101,9 @@ def take_part_on_copies(url: str, job: TrialJob, run: Callable[[TrialJob], T]) -
         OSError: The storage is unreachable, or has no result after the ranks.
         ProcessEnded: Another process has taken the trial over.
     """
+    # Imported here, so that a driver, which names this call alone, needs no torch.
+    from runners.training.ranks import decided_by_first, rank, ranks  # noqa: PLC0415 - as above
+
     storage, name = Storage(url), job.folder.as_posix()
     if ranks() == 1:
         local = replace(job, folder=cache_folder(url) / job.folder)

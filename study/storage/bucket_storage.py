@@ -21,6 +21,7 @@ from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree, share_tree
 from runners.scheduling.shared_storage import Objects
 from runners.trials.trial_files import FAILURE, is_checkpoint, is_milestone, milestone, stand_in
+from runners.trials.upload import run_on_copies, take_part_on_copies
 from study.storage.bring import LEASE, STOP, bring
 from study.storage.folder_storage import FolderStorage
 from study.storage.lease import Lease, read_holder
@@ -106,8 +107,6 @@ class BucketStorage(FolderStorage):
         self, run: "Callable[[TrialJob], object]", job: "TrialJob", *, nodes: int = 1
     ) -> Callable[[], object]:
         """Return the call with which a node, or each rank on several, runs a trial on copies of the data."""
-        from runners.trials.upload import run_on_copies, take_part_on_copies  # noqa: PLC0415 - torch takes seconds
-
         return partial(run_on_copies if nodes == 1 else take_part_on_copies, self._url, self._there(job), run)
 
     def share(self, job: "TrialJob", say: Callable[[str], None]) -> None:
