@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from analysis.labels import strategy_text
 from analysis.report.answer_frames import FRAMES
+from budgets.quantity import format_flops
 from study import Study
 from tests.study.shown import ROOT
 
@@ -37,6 +39,30 @@ def test_the_best_are_those_of_the_report(small: Study) -> None:
     assert small.best["verdict"].tolist() == ["clear"] * 3 + ["tie"]
     assert small.best["error"].round(3).tolist() == [0.698, 0.595, 0.559, 0.519]
     assert small.tables["best"]["Error (%)"].tolist() == ["69.8", "59.5", "55.9", "51.9"]
+
+
+def test_the_adaptive_study_finds_the_best_of_the_full_grid_for_less(small: Study) -> None:
+    adaptive = Study.open("small-adaptive", results=ROOT / "results")
+
+    found, leaders = adaptive.analysis.frontier.set_index("budget"), small.best.set_index("budget")
+    keys = ["architecture", "strategy", "quality"]
+    for budget, leader in leaders.iterrows():
+        row = found.loc[budget]
+        named = f"{leader['architecture']}, {strategy_text(leader['strategy'])}, "
+        if row["verdict"] == "tie":
+            assert named in row["tied"]
+        else:
+            assert (row["verdict"], *row[keys]) == ("clear", *leader[keys])
+
+    spent, full = (each.results["paid_flops"].sum() for each in (adaptive, small))
+    assert spent <= 0.4 * full
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (
+        f"{len(adaptive.results)} of 156 | {format_flops(spent)} ({spent / full:.0%} of `small`)".replace(
+            "%", " %"
+        )
+        in readme
+    )
 
 
 def test_a_law_reproduces_the_errors_that_it_was_fitted_to(small: Study) -> None:
