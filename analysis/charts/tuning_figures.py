@@ -46,8 +46,11 @@ class Tuned:
             ``at_edge`` (fields); at several levels also ``cell``.
         carried: Lines that carry learning rates on: ``strategy``, ``along``, ``exponent``, ``low``, ``high``
             and ``rates`` (``architecture``, ``level_flops``, ``lr_peak``, ``low``, ``high``, ``tuned``).
-        checks: Tuned rates beside their neighbours at a larger level: ``winner``, ``lr_peak``, ``score`` and
-            ``moved``.
+        checks: Tuned rates beside their neighbours at a larger level: ``cell``, ``winner`` (None if training
+            diverged at each), ``lr_peak``, ``score`` (None if it diverged) and ``moved``.
+        check_flops: Training FLOPs that were set aside for the check.
+        check_paid: Training FLOPs that the check has cost.
+        left_out: Sentences about rates that are not checked.
     """
 
     tried: pd.DataFrame
@@ -55,6 +58,9 @@ class Tuned:
     winners: Sequence[Mapping[str, Any]]
     carried: Sequence[Mapping[str, Any]] = ()
     checks: Sequence[Mapping[str, Any]] = ()
+    check_flops: int = 0
+    check_paid: int = 0
+    left_out: Sequence[str] = ()
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -94,7 +100,7 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
     tried = tuned.tried.assign(
         value=tuned.tried.get(tuned.metric, np.nan), counting=tuned.tried.get(f"{tuned.metric}_se", np.nan)
     )
-    winners = [*tuned.winners, *(each["winner"] for each in tuned.checks)]
+    winners = [*tuned.winners, *(each["winner"] for each in tuned.checks if each["winner"])]
     rows: list[dict[str, Any]] = []
     said, lost = [], 0
     for (architecture, strategy, level), group in tried.groupby(
