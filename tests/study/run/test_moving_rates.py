@@ -70,12 +70,17 @@ def test_rates_are_tuned_carried_on_checked_and_reported(
 
     entries = read_entries(folder / "ledger.jsonl")
     ids = near(folder)
-    level = format_flops(sum(each.train_flops for each in entries if each.what in ids and each.entry == "spent"))
-    assert f"check of the tuned rates and their neighbours at 20 GFLOP: 3 trials, {level}; 1 TFLOP of the " in said
+    level = format_flops(
+        sum(each.train_flops for each in entries if each.what in ids and each.entry == "spent")
+    )
+    assert (
+        f"check of the tuned rates and their neighbours at 20 GFLOP: 3 trials, {level}; 1 TFLOP of the "
+        in said
+    )
 
     run(f"report {path} --results {tmp_path}")
     report = folder / "report"
-    page = (report / "report.html").read_text(encoding="utf-8")
+    page = " ".join((report / "report.html").read_text(encoding="utf-8").split())
     assert f"{level} of 1 TFLOP set aside were paid" in page
     worse = "0.001 has an error of 40.0 %, the tuned 0.002 one of 44.8 %"
     moved = f"not the best any more for mini-ViT-XXS-8 with CLIP at 20 GFLOP: {worse}"
@@ -87,8 +92,12 @@ def test_rates_are_tuned_carried_on_checked_and_reported(
         assert of_line["Tuned here"].tolist() == ["yes", "yes", "no"]
 
 
-class CrashesAtTheTop(BestRateFalls):
-    """Training of trials at the largest level that dies once, after three fifths of its steps."""
+class DiedError(Exception):
+    """A made-up trial's process has died."""
+
+
+class DiesAtTheTop(BestRateFalls):
+    """Training of a check whose trials die once, after three fifths of their steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,34 +105,37 @@ class CrashesAtTheTop(BestRateFalls):
 
     def __call__(self, job: TrialJob) -> Outcome:
         trial = job.trial
-        with_count = trial.train_flops
+        job.folder.mkdir(parents=True, exist_ok=True)
+        lost = read_count(job.folder) or FlopCount()
         if trial.seed == TUNING_SEED and trial.cell.level_flops == TOP and trial.trial_id not in self.died:
             self.died.add(trial.trial_id)
             write_count(job.folder, FlopCount(train_flops=LOST))
-            raise OSError("gone")
-        before = read_count(job.folder) or FlopCount()
-        write_count(job.folder, FlopCount(train_flops=before.train_flops + with_count))
+            raise DiedError
+        write_count(job.folder, FlopCount(train_flops=lost.train_flops + trial.train_flops))
         return super().__call__(job)
 
 
-class CrashingSlot(OneSlot):
-    """A slot whose jobs' errors are crashes of their processes."""
+class FragileSlot(OneSlot):
+    """A slot whose jobs may die."""
 
     def wait(self, timeout_s: float) -> list[Ended]:
-        job = self._jobs[0] if self._jobs else None
+        jobs = list(self._jobs)
         try:
             return super().wait(timeout_s)
-        except OSError:
-            assert job is not None
-            return [Ended(trial=job.trial, how="crashed", reason="its process died")]
+        except DiedError:
+            return [Ended(trial=job.trial, how="crashed", reason="its process died") for job in jobs]
 
 
 def test_check_pays_no_more_than_its_share_and_the_grid_goes_on_without_what_is_left_out(
     pool: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(site, "open_backend", lambda *_, **__: CrashingSlot())
-    monkeypatch.setattr(execution, "run_trial", CrashesAtTheTop())
+    monkeypatch.setattr(site, "open_backend", lambda *_, **__: FragileSlot())
+    training = DiesAtTheTop()
+    monkeypatch.setattr(execution, "run_trial", training)
     path = write_declaration(tmp_path, pool, levels="5 GFLOP, 20 GFLOP")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("0.5 s", "0.5 s, backoff: 0.01 s"), encoding="utf-8"
+    )
     with path.open("a", encoding="utf-8") as file:  # 80 GFLOP pay for three trials and one that is lost
         file.write(f"limits: {{min_steps: 2}}\ntuning: {{share: 20%, {RATES}, check: 0.8%}}\n")
     planned = run(f"plan {path} --results {tmp_path}")
@@ -140,7 +152,7 @@ def test_check_pays_no_more_than_its_share_and_the_grid_goes_on_without_what_is_
         for kind in ("spent", "wasted")
     }
     trained = json.loads((folder / "tuning.json").read_text(encoding="utf-8"))
-    assert booked["wasted"] == 3 * LOST
+    assert booked["wasted"] == len(training.died) * LOST
     assert booked["spent"] == sum(
         json.loads((folder / "trials" / each / "result.json").read_text())["row"]["train_flops"]
         for each in ids if (folder / "trials" / each / "result.json").exists()
@@ -163,12 +175,12 @@ def near(folder: Path) -> set[str]:
 def test_rates_of_levels_with_the_schedule_of_a_trunk_train_and_pay_each_level_alone(
     pool: Path, tmp_path: Path, run: Run
 ) -> None:
-    path = write_declaration(tmp_path, pool, levels="5 GFLOP, 10 GFLOP, 15 GFLOP")
+    path = write_declaration(tmp_path, pool, levels="2 GFLOP, 3 GFLOP, 4 GFLOP")
     text = path.read_text(encoding="utf-8")
     trunk = "training:\n  schedule: trunk\n  cooldown: 25%\n  warmup: 64 samples"
     path.write_text(
         text.replace("training:", trunk) + "limits: {min_steps: 2}\n"
-        f"tuning: {{share: 20%, {RATES}, levels: [5 GFLOP, 10 GFLOP], check: 1%}}\n",
+        "tuning: {share: 20%, fields: {lr_peak: [1e-3, 2e-3]}, levels: [2 GFLOP, 3 GFLOP], check: 1%}\n",
         encoding="utf-8",
     )
 
@@ -177,7 +189,7 @@ def test_rates_of_levels_with_the_schedule_of_a_trunk_train_and_pay_each_level_a
     folder = tmp_path / "tiny"
     results, tried = (pd.read_parquet(folder / f"{name}.parquet") for name in ("results", "tuning"))
     both = pd.concat([results, tried])
-    assert set(tried["level_flops"]) == {5e9, 10e9, 15e9}
+    assert set(tried["level_flops"]) == {2e9, 3e9, 4e9}
     assert (both["status"] == "finished").all()
     assert (both["paid_flops"] == both["train_flops"]).all()
     assert both["trunk"].ne("").all()
@@ -187,4 +199,6 @@ def test_rates_of_levels_with_the_schedule_of_a_trunk_train_and_pay_each_level_a
     assert spent == dict(zip(both["trial"], both["train_flops"].astype(int), strict=True))
     counted = {name: read_count(folder / "trials" / name) for name in spent}
     assert {name: count and count.train_flops for name, count in counted.items()} == spent
-    assert f"{format_flops(sum(spent.values()))} of training in all" in run(f"plan {path} --results {tmp_path}")
+    assert f"{format_flops(sum(spent.values()))} of training in all" in run(
+        f"plan {path} --results {tmp_path}"
+    )
