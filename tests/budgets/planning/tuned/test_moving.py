@@ -153,22 +153,26 @@ def tuned_and_checked(declaration: Declaration, best: Callable[[Trial], float]) 
     return plan
 
 
-def test_check_says_where_the_tuned_rate_is_not_the_best_any_more() -> None:
-    declaration = declared(check=0.1)
-    for at_top, said in {
-        2e-3: None,
-        1e-3: "lr_peak 0.001 (50.0%) is better than the tuned 0.002 (47.6%); tune at two levels or sizes",
-        5e-4: "lr_peak 0.001 (47.6%) is better than the tuned 0.002 (diverged); tune at two levels or sizes",
-        1e-4: "training diverged at the tuned rate 0.002 and both neighbours; tune at two levels or sizes",
-    }.items():
-        plan = tuned_and_checked(
-            declaration, lambda trial, top=at_top: 2e-3 if trial.cell.level_flops == LEVELS[0] else top
-        )
+@pytest.mark.parametrize(
+    ("best_at_top", "said"),
+    [
+        (2e-3, ""),
+        (1e-3, "lr_peak 0.001 (50.0%) is better than the tuned 0.002 (47.6%)"),
+        (5e-4, "lr_peak 0.001 (47.6%) is better than the tuned 0.002 (diverged)"),
+        (1e-4, "training diverged at the tuned rate 0.002 and both neighbours"),
+    ],
+)
+def test_check_says_where_the_tuned_rate_is_not_the_best_any_more(best_at_top: float, said: str) -> None:
+    plan = tuned_and_checked(
+        declared(check=0.1), lambda trial: 2e-3 if trial.cell.level_flops == LEVELS[0] else best_at_top
+    )
 
-        assert plan.tuning is not None
-        assert [check.moved for check in plan.tuning.checks] == [said is not None]
-        notes = [note for note in tuning_notes(plan.tuning, reported="held-out/top1") if "larger" in note]
-        assert [note.partition(" at 400 GFLOP: ")[2] for note in notes] == ([said] if said else [])
+    assert plan.tuning is not None
+    assert [check.moved for check in plan.tuning.checks] == [bool(said)]
+    notes = [note for note in tuning_notes(plan.tuning, reported="held-out/top1") if "larger" in note]
+    assert [note.partition(" at 400 GFLOP: ")[2] for note in notes] == (
+        [f"{said}; tune at two levels or sizes"] if said else []
+    )
 
 
 def test_check_leaves_out_the_neighbours_that_do_not_fit_its_share_and_says_so_once() -> None:
