@@ -68,12 +68,12 @@ class Combination:
         flops = (steps - tail) * self.train_flops_per_sample + tail * self.tail_flops_per_sample
         return flops * self.batch_size
 
-    def curve_flops(self, levels: Sequence[int], *, trunk: bool) -> int:
-        """Training FLOPs that one run at each of the rising levels costs; a shared trunk is paid once."""
+    def curve_flops(self, levels: Sequence[int]) -> int:
+        """Training FLOPs that one run at each of the rising levels costs, with their trunk paid once."""
         paid = shared = 0
         for steps in map(self.steps_within, levels):
             paid += self.train_flops(steps) - shared * self.train_flops_per_sample * self.batch_size
-            shared = self.recipe.trunk_steps(steps) if trunk else 0
+            shared = self.recipe.trunk_steps(steps)
         return paid
 
     def steps_within(self, train_flops: int) -> int:

@@ -79,6 +79,11 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
         tuning, tuned = plan_tuning(grid, levels, scores or Scores(metric=metric, of={}))
         grid = grid.tuned(tuned)
         notes.extend(tuning_notes(tuning, reported=declaration.metric))
+    if declaration.training.recipe.schedule == "trunk" and not declaration.shares_trunks:
+        notes.append(
+            "tuning.levels gives each level a rate of its own: levels share no trunk (training.schedule) and "
+            "are paid in full; rates carried along tuning.sizes keep the trunks"
+        )
     trials, left_out = _trials(grid, levels)
     if not trials:
         raise DeclaredKeyError("grid", _nothing(left_out, levels))

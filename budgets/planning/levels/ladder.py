@@ -60,11 +60,11 @@ def choose_levels(grid: Grid, charges: tuple[Charge, ...], study_flops: int) -> 
             f"charges and trials without a level cost {format_flops(rest)}, but the study budget is "
             f"{format_flops(study_flops)}: nothing is left for levels; raise budget.study",
         )
-    ladder, trunk = grid.declaration.ladder, grid.declaration.shares_trunks
+    ladder = grid.declaration.ladder
 
     def cost(top: int) -> int:
         levels = _levels(top, ladder)
-        return sum(number * setups[key].curve_flops(levels, trunk=trunk) for key, number in counts.items())
+        return sum(number * setups[key].curve_flops(levels) for key, number in counts.items())
 
     top = _highest(lambda top: cost(top) <= study_flops - rest, study_flops)
     return _levels(top, ladder)

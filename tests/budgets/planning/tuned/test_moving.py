@@ -232,4 +232,7 @@ def test_levels_with_rates_of_their_own_share_no_trunk_and_are_paid_in_full() ->
         assert all(trial.paid_flops == trial.train_flops for trial in trials)
         assert each.train_flops == sum(trial.train_flops for trial in trials)
         assert all(trial.recipe.cooldown_steps(trial.steps) > 0 for trial in trials)
+        assert any(
+            "levels share no trunk (training.schedule) and are paid in full" in w for w in each.warnings
+        )
     assert len(set(rates(plan).values())) == 3
