@@ -77,12 +77,10 @@ class Round(Execution):
     def room_flops(self) -> int:
         """Training FLOPs left of the share of tuning or check, or of the study budget if that is less."""
         tuning = self._tuning
-        share, paid_by = (
-            (tuning.reserve_flops, tuning.trials)
-            if tuning.waiting
-            else (tuning.check_flops, tuning.neighbours)
-        )
-        share -= self.ledger.taken_flops(trial.trial_id for trial in paid_by)
+        share, trials = tuning.reserve_flops, tuning.trials
+        if not tuning.waiting:
+            share, trials = tuning.check_flops, tuning.neighbours
+        share -= self.ledger.taken_flops(trial.trial_id for trial in trials)
         room = self.ledger.room_flops
         return share if room is None else min(share, room)
 

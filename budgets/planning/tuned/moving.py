@@ -202,14 +202,10 @@ def check(points: Sequence[Tried], scores: Mapping[str, Score]) -> Check | None:
     if not is_done(points, scores):
         return None
     cell, middle = points[0].trials[0].cell, points[len(points) // 2]
-    best, score, rate = (
-        winner(cell, points, scores, widened=()),
-        mean_of(middle, scores),
-        middle.values["lr_peak"],
-    )
+    best, rate = winner(cell, points, scores, widened=()), middle.values["lr_peak"]
     if best is None:
         return Check(cell=cell, winner=None, lr_peak=rate, score=math.nan, moved=True)
-    won = next(point for point in points if point.values == best.values)
+    won, score = next(point for point in points if point.values == best.values), mean_of(middle, scores)
     noise = math.hypot(noise_of(won, scores), noise_of(middle, scores))
     moved = won is not middle and not best.score - score <= Z90 * noise
     known = score if math.isfinite(score) else math.nan
