@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -70,19 +71,27 @@ class Tuned:
         )
 
     @property
-    def rates(self) -> frozenset[tuple[str, str]]:
-        """Architectures and strategies whose peak learning rate was tuned."""
-        won = {
+    def rates(self) -> dict[tuple[str, str], float]:
+        """Architectures and strategies whose peak learning rate was tuned or carried on.
+
+        To each the level at which the check found another rate to be better; infinite without.
+        """
+        pairs = [
             (str(won["architecture"]), str(won["strategy"]))
             for won in self.winners
             if "lr_peak" in won["values"]
-        }
-        carried = {
+        ]
+        pairs += [
             (str(each["architecture"]), str(line["strategy"]))
             for line in self.carried
             for each in line["rates"]
+        ]
+        moved = {
+            (check["cell"]["architecture"], check["cell"]["strategy"]): float(check["cell"]["level_flops"])
+            for check in self.checks
+            if check["moved"]
         }
-        return frozenset(won | carried)
+        return {pair: moved.get(pair, inf) for pair in pairs}
 
 
 def figures(tuned: Tuned) -> tuple[FigureData, ...]:
