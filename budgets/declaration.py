@@ -270,7 +270,8 @@ class Tuning:
                 yield key, f"{key} goes with lr_peak as the only field, found {', '.join(self.fields)}"
         if self.check and "lr_peak" not in self.fields:
             yield "check", "check goes with lr_peak among the fields"
-        if given("share") and (most := round(1 - self.share, 9)) < self.check:
+        # A share that could not be read is None here.
+        if self.share and (most := round(1 - self.share, 9)) < self.check:
             said = f"check = {self.check:g} is more of the study budget than share = {self.share:g} leaves"
             yield "check", f"{said}: at most {most:g}"
 
