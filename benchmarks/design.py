@@ -25,7 +25,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +95,14 @@ def replay(results: pd.DataFrame, *, metric: str, ask: Ask) -> tuple[Decision, f
     """
     done: list[str] = []
     spent = 0.0
+    everything = tidy(results, metric=metric)
+    frame = everything.frame
     while True:
-        seen = results[results["trial"].isin(done)]
-        decision = decide(tidy(seen, metric=metric), results, ask=ask, slots=SLOTS)
+        seen = replace(everything, frame=frame[frame["trial"].isin(done)].reset_index(drop=True))
+        decision = decide(seen, results, ask=ask, slots=SLOTS)
         if decision.stop:
-            return decision, spent / float(results["train_flops"].sum()), seen
+            share = spent / float(results["train_flops"].sum())
+            return decision, share, results[results["trial"].isin(done)]
         done += [pick.trial for pick in decision.picks]
         spent += sum(pick.cost_flops for pick in decision.picks)
 

@@ -254,9 +254,10 @@ class Tuning:
     sizes: tuple[Annotated[str, values.architecture], ...] = ()
     """Two architectures of one family whose peak learning rate is tuned with each strategy. The rest of the
     family follows the line through both optima over training FLOPs per sample."""
-    check: bool = False
-    """Whether what is left of the share tries the neighbours of the tuned peak learning rates at the largest
-    level that it pays for. The report says where the tuned rate is not the best there."""
+    check: Annotated[float, values.share_of_the_check] = 0.0
+    """Share of the study budget, beside ``share``, that tries the neighbours of the tuned peak learning rates
+    at a larger level; ``true`` stands for 10%. The report says where a tuned rate is not the best there
+    ([what fits](declare.md#tuning))."""
 
     def clashes(self, given: Given) -> Clashes:
         """Yield keys that do not go together."""
@@ -269,6 +270,10 @@ class Tuning:
                 yield key, f"{key} goes with lr_peak as the only field, found {', '.join(self.fields)}"
         if self.check and "lr_peak" not in self.fields:
             yield "check", "check goes with lr_peak among the fields"
+        # A share that could not be read is None here.
+        if self.share and (most := round(1 - self.share, 9)) < self.check:
+            said = f"check = {self.check:g} is more of the study budget than share = {self.share:g} leaves"
+            yield "check", f"{said}: at most {most:g}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -606,15 +611,17 @@ class Declaration:
         """Yield what the tuning has against the rest: no budget, or places that the grid does not have."""
         if self.study_flops is None:
             yield "tuning.share", "tuning.share is a share of the study budget: declare budget.study"
-        if self.levels:
-            yield from self._unlisted("tuning.levels", tuning.levels)
-        if tuning.levels and self.training.recipe.schedule == "trunk":
-            said = "a rate that moves with the level leaves no trunk to share: use tuning.sizes"
-            yield "tuning.levels", f"tuning.levels: {said}, or another schedule"
+        yield from self._unlisted("tuning.levels", tuning.levels)
         used = dict.fromkeys(name for block in self.grid for name in block.architectures)
         for name in tuning.sizes:
             if name not in used:
                 yield "tuning.sizes", f"tuning.sizes: {unknown('architecture', name, used)}"
+
+    @property
+    def shares_trunks(self) -> bool:
+        """True if the levels of a curve share a trunk: not if each has a tuned rate of its own."""
+        apart = self.tuning is not None and bool(self.tuning.levels)
+        return self.training.recipe.schedule == "trunk" and not apart
 
     @property
     def _rules(self) -> dict[str, tuple[Rule, ...]]:

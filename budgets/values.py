@@ -9,6 +9,8 @@ from budgets.names import unknown
 from budgets.quality import check_quality
 from budgets.quantity import parse_bytes, parse_count, parse_flops, parse_number, parse_seconds, parse_share
 
+CHECK_SHARE = 0.1
+"""Share of the study budget that ``tuning.check: true`` stands for."""
 _LONGEST_PATH, _LONGEST_NAME = 4000, 255  # bytes, as Linux has it
 _MAX_BATCH, _MAX_DEVICES = 10**8, 10**6
 _READ_ONLY = {"http", "https", "data", "github", "git", "zip", "tar", "libarchive", "reference"}
@@ -44,6 +46,16 @@ def _warmup(text: str) -> float:
         return parse_share(text)
     except ValueError as error:
         raise ValueError(f"{error}; or give samples, such as 10k samples") from None
+
+
+def _check(text: str) -> float:
+    """Read a share, or ``true`` for the usual one."""
+    if text == "true":
+        return CHECK_SHARE
+    try:
+        return parse_share(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; or true for {CHECK_SHARE:.0%}, or false") from None
 
 
 def _path(text: str) -> str:
@@ -175,6 +187,9 @@ positive_share = Reader(parse=parse_share, noun="a share", examples=("10%",), ab
 share_within = Reader(parse=parse_share, noun="a share", examples=("25%",), above=0, below=1)
 share_or_off = Reader(
     parse=parse_share, noun="a share", examples=("10%",), above=0, at_most=1, word=("off", None)
+)
+share_of_the_check = Reader(
+    parse=_check, noun="a share", examples=("5%", "true"), above=0, at_most=1, word=("false", 0.0)
 )
 share_of_the_peak = Reader(
     parse=parse_share, noun="a share of the peak", examples=("40%",), above=0, at_most=1

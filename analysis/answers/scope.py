@@ -6,6 +6,7 @@ that did well: parts of the leader, of configurations tied with it, and of the b
 
 from collections.abc import Collection, Mapping
 from itertools import product
+from math import inf
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -14,6 +15,7 @@ from analysis.answers.contrasts import Comparison, comparisons
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.table import CONFIGURATION, records
 from analysis.labels import axis_text, listed, plural
+from budgets.quantity import format_flops
 
 _NAMED = 3
 
@@ -35,7 +37,7 @@ def with_scope(
     *,
     plan: pd.DataFrame,
     left_out: pd.DataFrame,
-    rates: Collection[tuple[str, str]] | None,
+    rates: Mapping[tuple[str, str], float] | None,
 ) -> pd.DataFrame:
     """Return the best at each budget with the scope of its verdict.
 
@@ -44,7 +46,8 @@ def with_scope(
         draws: Cells that it was made from.
         plan: Plan from ``missing.with_budgets``; planned combinations do not count as untried.
         left_out: Cells left out of the plan, with ``reason``.
-        rates: Architectures and strategies whose peak learning rate was tuned; None when unknown.
+        rates: Architectures and strategies whose peak learning rate was tuned → the level at which it was
+            found not to be the best any more, infinite without; None when unknown.
 
     Returns:
         ``best`` with ``not_run``, the untried combinations of the leaders' parts (text, may be empty), and
@@ -66,7 +69,7 @@ def _tried(count: int) -> str:
     return "only 1 configuration tried" if count == 1 else f"best of {plural(count, 'configuration')} tried"
 
 
-def _rates(row: Mapping[str, Any], draws: CellDraws, rates: Collection[tuple[str, str]] | None) -> str:
+def _rates(row: Mapping[str, Any], draws: CellDraws, rates: Mapping[tuple[str, str], float] | None) -> str:
     if rates is None:
         return ""
     here = draws.cells[draws.cells["regime"] == row["regime"]]
@@ -74,11 +77,14 @@ def _rates(row: Mapping[str, Any], draws: CellDraws, rates: Collection[tuple[str
         here = here[here["budget"] == row["budget"]]
     pairs = set(zip(here["architecture"], here["strategy"], strict=True))
     tuned = len(pairs & {*rates})
-    if tuned == len(pairs):
-        return "learning rates were tuned for each"
     if not tuned:
         return "learning rates were not tuned for each"
-    return f"learning rates were tuned for {tuned} of {len(pairs)} pairs of architecture and strategy"
+    few = f"{tuned} of {len(pairs)} pairs of architecture and strategy"
+    said = f"learning rates were tuned for {'each' if tuned == len(pairs) else few}"
+    moved = [rates[pair] for pair in pairs if rates.get(pair, inf) <= row["budget"]]
+    if row["regime"] != "fixed-compute" or not moved:
+        return said
+    return f"{said} ({len(moved)} of them no longer the best at {format_flops(int(min(moved)))})"
 
 
 def _not_run(

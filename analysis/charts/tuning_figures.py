@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,11 @@ class Tuned:
             ``at_edge`` (fields); at several levels also ``cell``.
         carried: Lines that carry learning rates on: ``strategy``, ``along``, ``exponent``, ``low``, ``high``
             and ``rates`` (``architecture``, ``level_flops``, ``lr_peak``, ``low``, ``high``, ``tuned``).
-        checks: Tuned rates beside their neighbours at a larger level: ``winner``, ``lr_peak``, ``score`` and
-            ``moved``.
+        checks: Tuned rates beside their neighbours at a larger level: ``cell``, ``winner`` (None if training
+            diverged at each), ``lr_peak``, ``score`` (None if it diverged) and ``moved``.
+        check_flops: Training FLOPs that were set aside for the check.
+        check_paid: Training FLOPs that the check has cost.
+        left_out: Sentences about rates that are not checked.
     """
 
     tried: pd.DataFrame
@@ -55,6 +59,9 @@ class Tuned:
     winners: Sequence[Mapping[str, Any]]
     carried: Sequence[Mapping[str, Any]] = ()
     checks: Sequence[Mapping[str, Any]] = ()
+    check_flops: int = 0
+    check_paid: int = 0
+    left_out: Sequence[str] = ()
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -64,19 +71,27 @@ class Tuned:
         )
 
     @property
-    def rates(self) -> frozenset[tuple[str, str]]:
-        """Architectures and strategies whose peak learning rate was tuned."""
-        won = {
+    def rates(self) -> dict[tuple[str, str], float]:
+        """Architectures and strategies whose peak learning rate was tuned or carried on.
+
+        To each the level at which the check found another rate to be better; infinite without.
+        """
+        pairs = [
             (str(won["architecture"]), str(won["strategy"]))
             for won in self.winners
             if "lr_peak" in won["values"]
-        }
-        carried = {
+        ]
+        pairs += [
             (str(each["architecture"]), str(line["strategy"]))
             for line in self.carried
             for each in line["rates"]
+        ]
+        moved = {
+            (check["cell"]["architecture"], check["cell"]["strategy"]): float(check["cell"]["level_flops"])
+            for check in self.checks
+            if check["moved"]
         }
-        return frozenset(won | carried)
+        return {pair: moved.get(pair, inf) for pair in pairs}
 
 
 def figures(tuned: Tuned) -> tuple[FigureData, ...]:
@@ -94,7 +109,7 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
     tried = tuned.tried.assign(
         value=tuned.tried.get(tuned.metric, np.nan), counting=tuned.tried.get(f"{tuned.metric}_se", np.nan)
     )
-    winners = [*tuned.winners, *(each["winner"] for each in tuned.checks)]
+    winners = [*tuned.winners, *(each["winner"] for each in tuned.checks if each["winner"])]
     rows: list[dict[str, Any]] = []
     said, lost = [], 0
     for (architecture, strategy, level), group in tried.groupby(

@@ -26,6 +26,7 @@ The draws are Matheron's: a draw of the prior, moved by the gain times (data −
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,7 +105,7 @@ class Belief:
 def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -> Belief:
     """Draw the true errors of all points of a family."""
     noise, freedom, shared = _noise(measured)
-    shapes = _Shapes.of(measured)
+    shapes = _shapes(measured.x.tobytes(), measured.x.shape, measured.chance, measured.scale)
     seen = measured.runs > 0
     told, apart = _told(measured, noise, shared)
     residual = np.where(seen, told - shapes.middle, 0.0)
@@ -112,8 +113,7 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -
     walked = np.minimum(along[:, :, None], along[:, None, :])
     beside = _WHITE * np.eye(along.shape[1]) + _WALK * walked
     sigmas = measured.scale * np.array(DISCREPANCIES)
-    law = np.einsum("gcpk,gcqk->gcpq", shapes.columns, shapes.columns)
-    prior = law[None] + (sigmas**2)[:, None, None, None, None] * beside
+    prior = shapes.law[None] + (sigmas**2)[:, None, None, None, None] * beside
     inverse = np.linalg.inv(prior + apart)
     pull = np.einsum("hgcpq,gcq->hgcp", inverse, residual)
     # The determinant of the inverse is the inverse of the determinant.
@@ -129,7 +129,7 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -
     uniform = generator.random((draws, curves))
     for h in range(len(sigmas)):
         here = sigma == h
-        chosen[here] = (uniform[here][:, None, :] > ahead[h][None]).sum(axis=1)
+        chosen[here] = _drawn(ahead[h], uniform[here])
     chosen = np.minimum(chosen, len(shapes.middle) - 1)
     each = np.arange(curves)[None, :]
     path = np.einsum(
@@ -164,6 +164,16 @@ def _weights(evidence: Floats, known: NDArray[np.bool_]) -> tuple[Floats, Floats
     whole = (np.log(total) + top)[:, 0, :].sum(axis=1)
     by_sigma = np.exp(whole - whole.max())
     return each / total, by_sigma / by_sigma.sum()
+
+
+def _drawn(ahead: Floats, uniform: Floats) -> NDArray[np.intp]:
+    """Return the shape that each uniform number draws, shape (draws, curves).
+
+    Args:
+        ahead: Weights of the shapes up to each, (shapes, curves).
+        uniform: Numbers from 0 to 1, shape (draws, curves).
+    """
+    return np.stack(list(map(np.searchsorted, ahead.T, uniform.T)), axis=1)
 
 
 def _told(measured: Measured, noise: Floats, shared: float) -> tuple[Floats, Floats]:
@@ -257,14 +267,15 @@ class _Shapes:
     Attributes:
         middle: Prior mean of the law, shape (shapes, curves, points).
         columns: Derivatives by A, E, slope and x₀ times the prior deviations, (shapes, curves, points, 4).
+        law: Prior covariance of the law, shape (shapes, curves, points, points).
     """
 
     middle: Floats
     columns: Floats
+    law: Floats
 
     @classmethod
-    def of(cls, measured: Measured) -> "_Shapes":
-        x, scale = measured.x, measured.scale
+    def of(cls, x: Floats, *, chance: float, scale: float) -> "_Shapes":
         unit = np.sqrt(x.min() * x.max())
         middles, columns = [], []
 
@@ -291,18 +302,25 @@ class _Shapes:
             return np.asarray(floor + _HEIGHT[0] * ((x + shift) / (unit + shift)) ** -alpha)
 
         def bounded(slope: float, half: float, floor: float) -> Floats:
-            top = measured.chance / scale
+            top = chance / scale
             return np.asarray(floor + (top - floor) / (1 + (x / half) ** slope))
 
         for slope in SLOPES:
             for shift in (0.0, *_spaced(x, _SHIFTED, _SHIFTS)):
                 height = (power(slope, shift, 0.0)) / _HEIGHT[0] * _HEIGHT[1]
                 add(power, slope, shift, height)
-        if np.isfinite(measured.chance):
+        if np.isfinite(chance):
             for slope in STEEPNESS:
                 for half in _spaced(x, _MIDDLES, _MIDPOINTS):
                     add(bounded, slope, half, np.zeros_like(x))
-        return cls(middle=np.array(middles), columns=np.array(columns))
+        by = np.array(columns)
+        return cls(middle=np.array(middles), columns=by, law=np.einsum("gcpk,gcqk->gcpq", by, by))
+
+
+@lru_cache(maxsize=4)
+def _shapes(x: bytes, shape: tuple[int, ...], chance: float, scale: float) -> _Shapes:
+    """Return the laws at computes, of which a study's decisions ask for the same ones."""
+    return _Shapes.of(np.frombuffer(x).reshape(shape), chance=chance, scale=scale)
 
 
 def _spaced(x: Floats, reach: tuple[float, float], step: float) -> list[float]:

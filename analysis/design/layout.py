@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from analysis.cells.bootstrap import curve_numbers
 from analysis.cells.chance import chance_error
 from analysis.cells.pareto import SAME_COST
-from analysis.cells.table import Trials, budgets, is_loss, records
+from analysis.cells.table import CONFIGURATION, Trials, budgets, is_loss, records
 from analysis.design.belief import Measured
 from analysis.design.prices import trunks_of
 from analysis.labels import configuration_text
@@ -143,6 +143,6 @@ def _computes(
 
 
 def _names(here: pd.DataFrame, curve: Indices) -> tuple[str, ...]:
-    first = here.iloc[np.unique(curve, return_index=True)[1]]
+    first = here.iloc[np.unique(curve, return_index=True)[1]][list(CONFIGURATION)]
     without = "subset_size" if str(here["regime"].iloc[0]) == "one-epoch" else ""
     return tuple(configuration_text(cell, without=without) for cell in records(first))

@@ -52,8 +52,8 @@ class StudyFrames:
     imported: str = ""
 
     @property
-    def tuned_rates(self) -> frozenset[tuple[str, str]] | None:
-        """Architectures and strategies whose peak learning rate was tuned; None where that is not known."""
+    def tuned_rates(self) -> dict[tuple[str, str], float] | None:
+        """Those whose peak learning rate was tuned, see `Tuned.rates`; None where that is not known."""
         if self.imported:
             return None
-        return frozenset() if self.tuned is None else self.tuned.rates
+        return {} if self.tuned is None else self.tuned.rates

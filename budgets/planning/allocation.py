@@ -50,7 +50,10 @@ def allocate(plan: Plan, grid: Grid, own: Speeds) -> Plan:
     return replace(
         plan,
         trials=tuple(map(chosen, plan.trials)),
-        tuning=None if tuning is None else replace(tuning, trials=tuple(map(chosen, tuning.trials))),
+        tuning=tuning
+        and replace(
+            tuning, trials=tuple(map(chosen, tuning.trials)), neighbours=tuple(map(chosen, tuning.neighbours))
+        ),
         chosen=tuple(_facts(key, choice) for key, choice in choices.items()),
     )
 

@@ -210,13 +210,15 @@ class Check:
     """Neighbours of a tuned learning rate, tried at a larger level.
 
     Attributes:
-        winner: The best of them.
+        cell: The cell that they are tried on.
+        winner: The best of them; None if training diverged at each.
         lr_peak: The tuned rate there.
         score: Its mean of the selecting metric; NaN if it diverged.
-        moved: True if another rate is better by more than the noise.
+        moved: True if another rate is better by more than the noise, or training diverged at each.
     """
 
-    winner: Winner
+    cell: Cell
+    winner: Winner | None
     lr_peak: float
     score: float
     moved: bool
@@ -228,16 +230,20 @@ class TuningPlan:
 
     Attributes:
         trials: The trials known so far; values beyond an edge are added once results call for them.
-        values: Trial id → tuned field → value.
-        reserve_flops: Training FLOPs of the study budget that are set aside for tuning.
+        values: Trial id → tuned field → value; also of ``neighbours``.
+        reserve_flops: Training FLOPs of the study budget that are set aside for tuning, without the check.
         most_flops: Upper bound of the cost of tuning, with every range widened on all sides.
         metric: The selecting metric, ``<evaluation set>/<metric>``.
         winners: Results so far.
         waiting: Undecided (architecture, strategy) pairs; the learning rates and ids of their trials in the
             plan are provisional.
         carried: Lines through two tuned rates, and the rates on them.
-        checks: Results of trying the neighbours of tuned rates at a larger level.
-        unchecked: The reason why none are tried, although it is asked for; otherwise empty.
+        neighbours: Trials of the check: tuned rates and their neighbours at a larger level. Provisional while
+            pairs are waiting.
+        check_flops: Training FLOPs of the study budget that are set aside for the check.
+        checks: Results of the check so far.
+        left_out: What the check leaves out, with the reason, one sentence each.
+        unfinished: True if a trial of the tuning or the check has no result.
     """
 
     trials: tuple[Trial, ...]
@@ -248,8 +254,16 @@ class TuningPlan:
     winners: tuple[Winner, ...]
     waiting: tuple[tuple[str, str], ...]
     carried: tuple[Carried, ...] = ()
+    neighbours: tuple[Trial, ...] = ()
+    check_flops: int = 0
     checks: tuple[Check, ...] = ()
-    unchecked: str = ""
+    left_out: tuple[str, ...] = ()
+    unfinished: bool = True
+
+    @property
+    def ready(self) -> tuple[Trial, ...]:
+        """Trials that can run: those of the check once all rates are known."""
+        return self.trials if self.waiting else (*self.trials, *self.neighbours)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -299,10 +313,10 @@ class Plan:
 
     @property
     def all_trials(self) -> tuple[Trial, ...]:
-        """Trials of the tuning, then the others; a trial that is both appears once."""
+        """Trials of the tuning and its check, then the others; a trial that is both appears once."""
         if self.tuning is None:
             return self.trials
-        both = (*self.tuning.trials, *self.trials)
+        both = (*self.tuning.trials, *self.tuning.neighbours, *self.trials)
         return tuple({trial.trial_id: trial for trial in both}.values())
 
     @property

@@ -4,7 +4,7 @@ Every cell of the grid either becomes trials or is left out with a reason that c
 Planning is a pure function: the same declaration gives the same plan, in the same order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from budgets.declaration import Declaration
@@ -20,7 +20,7 @@ from budgets.planning.plan import Cell, Charge, LeftOut, Plan, Trial
 from budgets.planning.price import NOTHING, Speeds
 from budgets.planning.resources import CPUS_PER_GPU
 from budgets.planning.sanity import LEAST_LEVEL, warnings, without_unit
-from budgets.planning.tuned.tuning import Scores, plan_tuning, tuning_reserve
+from budgets.planning.tuned.tuning import Scores, plan_tuning, tuning_reserves
 from budgets.planning.tuned.winner import tuning_notes
 from budgets.quantity import format_flops
 
@@ -57,8 +57,8 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
     grid = Grid(declaration, pool, evaluation)
     notes: list[str] = []
     levels = declaration.levels
-    reserve = tuning_reserve(declaration)
-    # Tuning's share stays set aside after tuning has ended: the grid must not depend on its actual cost.
+    reserve = sum(tuning_reserves(declaration))
+    # It stays set aside after tuning has ended: the grid must not depend on what tuning and check have cost.
     beside = (
         (*charges, Charge(what="tuning", train_flops=reserve, evaluation_flops=0)) if reserve else charges
     )
@@ -79,6 +79,11 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
         tuning, tuned = plan_tuning(grid, levels, scores or Scores(metric=metric, of={}))
         grid = grid.tuned(tuned)
         notes.extend(tuning_notes(tuning, reported=declaration.metric))
+    if declaration.training.recipe.schedule == "trunk" and not declaration.shares_trunks:
+        notes.append(
+            "tuning.levels gives each level a rate of its own: levels share no trunk (training.schedule) and "
+            "are paid in full; rates carried along tuning.sizes keep the trunks"
+        )
     trials, left_out = _trials(grid, levels)
     if not trials:
         raise DeclaredKeyError("grid", _nothing(left_out, levels))
@@ -112,7 +117,7 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
     )
     plan = allocate(plan, grid, own)
     # Anew, since resources enter the ids of trials with batch norm.
-    plan = replace(plan, trials=share_trunks(plan.trials))
+    plan = replace(plan, trials=_linked(plan.trials, declaration))
     return replace(plan, warnings=(*plan.warnings, *_cores(plan, declaration)))
 
 
@@ -144,7 +149,11 @@ def _trials(grid: Grid, levels: tuple[int, ...]) -> tuple[tuple[Trial, ...], tup
             if key not in trials:
                 trials[key] = grid.trial(candidate, seed)
     ordered = sorted(trials.values(), key=lambda trial: trial.cell.level_flops or 0)
-    return share_trunks(ordered), tuple(left_out.values())
+    return _linked(ordered, grid.declaration), tuple(left_out.values())
+
+
+def _linked(trials: Sequence[Trial], declaration: Declaration) -> tuple[Trial, ...]:
+    return share_trunks(trials) if declaration.shares_trunks else tuple(trials)
 
 
 def _check_schedule(trials: tuple[Trial, ...]) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from budgets.book.ledger import read_entries, reserved
 from budgets.declaration import require_runnable
@@ -78,12 +79,14 @@ def run_study(  # noqa: PLR0913 - the options of a command
         _outlast_workers(study, every=repair)
         if repair:
             repair_ledger(study, plan, progress.tell)
-        if plan.tuning is not None and plan.tuning.waiting:
+        failures: dict[str, str] = {}
+        if _tunes(plan, only):
             tuned = tune_study(study, plan, progress, site, retry_failed=retry_failed)
-            if tuned.unfinished:
+            plan, failures = tuned.plan, tuned.failures
+            if tuned.stopped or (plan.tuning is not None and plan.tuning.waiting):
                 return tuned
-            plan = tuned.plan
-        return Run(study, plan, progress, site, only=only, retry_failed=retry_failed).execute()
+        found = Run(study, plan, progress, site, only=only, retry_failed=retry_failed).execute()
+        return replace(found, failures=failures | found.failures)
 
 
 def would_run(
@@ -97,9 +100,14 @@ def would_run(
     require_runnable(study.declaration)
     _check_tuning(plan, only=only)
     tuning = None
-    if plan.tuning is not None and plan.tuning.waiting:
+    if plan.tuning is not None and _tunes(plan, only):
         tuning = tuning_agenda(study, plan.tuning, retry_failed=retry_failed)
     yield from agenda_lines(study, plan, agenda(study, plan, only=only, retry_failed=retry_failed), tuning)
+
+
+def _tunes(plan: Plan, only: Sequence[str]) -> bool:
+    """Return whether a run begins with the tuning or its check; one of chosen trials leaves the check out."""
+    return plan.tuning is not None and plan.tuning.unfinished and not only
 
 
 def _outlast_workers(study: Study, *, every: bool) -> None:

@@ -1,4 +1,4 @@
-"""Runs a study's tuning in rounds until the best values are known for every architecture and strategy."""
+"""Runs a study's tuning in rounds until the best values are known, then the check of its rates."""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -6,6 +6,7 @@ from functools import cache
 
 from budgets.planning.plan import Plan, TuningPlan
 from budgets.planning.tuned.winner import words
+from budgets.quantity import format_flops
 from runners.host.files import new_file
 from study.declare.dump import dump_declaration
 from study.run.execution import Result
@@ -19,7 +20,7 @@ from study.state.tuning_table import write_winners
 
 
 def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retry_failed: bool) -> Result:
-    """Run the tuning trials that have no result yet, until every winner is known.
+    """Run the trials of tuning and check that have no result yet.
 
     Args:
         study: The study, locked for this run.
@@ -29,7 +30,8 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
         retry_failed: Whether to run trials again that failed in an earlier run.
 
     Returns:
-        The trials left without a result, and the plan with the winners' values.
+        The trials left without a result, and the plan with the winners' values. The grid does not depend on
+        the check: what it has no room for is said here and is not among the remaining trials.
 
     Raises:
         ValueError: A trial does not fit on any node.
@@ -40,11 +42,12 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
     found = Result(plan=plan, failures={}, remaining=(), stopped="")
     with ExitStack() as until_tuned:
         backend = cache(lambda: until_tuned.enter_context(site.tuning_backend()))
-        while tuning is not None and tuning.waiting and not found.unfinished:
+        while tuning is not None and tuning.unfinished and not found.unfinished:
             todo = tuning_agenda(study, tuning, retry_failed=retry_failed)
-            if todo.failed:
+            if todo.failed and (tuning.waiting or not todo.to_run):
                 _say_failed(tuning, todo, progress)
-                return replace(found, failures=todo.failed)
+                found = replace(found, failures=todo.failed)
+                break
             found = Round(study, found.plan, progress, site, backend=backend).execute(todo)
             found = replace(found, plan=plan_study(study))
             tuning = found.plan.tuning
@@ -54,14 +57,22 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
         progress.tell(
             f"tuned {winner.architecture} {winner.strategy}: {words(winner.values)} ({winner.score:.1%})"
         )
-    return found
+    if tuning.waiting or not found.remaining:
+        return found
+    where = ", ".join(dict.fromkeys(str(trial.cell) for trial in found.remaining))
+    progress.say(
+        f"note: {len(found.remaining):,} trials of the check of the tuned rates are left out, since crashes "
+        f"used up its share of {format_flops(tuning.check_flops)}: {where}"
+    )
+    return replace(found, remaining=())
 
 
 def _say_failed(tuning: TuningPlan, todo: Agenda, progress: Progress) -> None:
-    for trial in tuning.trials:
+    for trial in tuning.ready:
         if trial.trial_id in todo.failed:
             progress.failed(trial, todo.failed[trial.trial_id])
+    waits = ", and the grid can't start before they have a result" if tuning.waiting else ""
     progress.say(
-        f"note: {len(todo.failed):,} of the tuning failed in an earlier run, and the grid can't start before "
-        "they have a result; --retry-failed runs them again"
+        f"note: {len(todo.failed):,} of the tuning failed in an earlier run{waits}; "
+        "--retry-failed runs them again"
     )

@@ -1,4 +1,4 @@
-"""One round of a tuning: runs its trials within the tuning's share of the budget."""
+"""One round of a tuning or its check: runs its trials within their share of the budget."""
 
 from collections.abc import Callable
 
@@ -34,8 +34,9 @@ class Round(Execution):
         self, study: Study, plan: Plan, progress: Progress, site: Site, *, backend: Callable[[], Backend]
     ) -> None:
         assert plan.tuning is not None, "created only for plans with a tuning"
-        super().__init__(study, plan, plan.tuning.trials, progress, site)
+        super().__init__(study, plan, plan.tuning.ready, progress, site)
         self._tuning, self._backend = plan.tuning, backend
+        self._what = "tuning" if plan.tuning.waiting else "check of the tuned rates"
 
     def execute(self, todo: Agenda) -> Result:
         """Run the trials that have no result, and write the results of all.
@@ -50,7 +51,7 @@ class Round(Execution):
             ValueError: A trial does not fit on the nodes.
         """
         self.take_up(todo)
-        trials = self._tuning.trials
+        trials = self._tuning.ready
         self.progress.show(
             self.study.folder,
             trials,
@@ -60,7 +61,8 @@ class Round(Execution):
         )
         if todo.to_run:
             cost = format_flops(sum(trial.paid_flops for trial in todo.to_run))
-            self.progress.tell(f"tuning: {len(todo.to_run)} trials, {cost}; {self._tuning.metric} selects")
+            said = f"{len(todo.to_run)} trials, {cost}; {self._tuning.metric} selects"
+            self.progress.tell(f"{self._what}: {said}")
             rows = [{**plan_row(trial), "predicted_s": predict_s(trial, {})} for trial in trials]
             write_table(self.study.folder / "tuning-plan.parquet", to_frame(rows, PLAN_COLUMNS))
             self.run(todo.to_run)
@@ -73,14 +75,18 @@ class Round(Execution):
 
     @property
     def room_flops(self) -> int:
-        """Training FLOPs left of the tuning's share, or of the study budget if that is less."""
-        share = self._tuning.reserve_flops - self.ledger.taken_flops(self.trials)
+        """Training FLOPs left of the share of tuning or check, or of the study budget if that is less."""
+        tuning = self._tuning
+        share, trials = tuning.reserve_flops, tuning.trials
+        if not tuning.waiting:
+            share, trials = tuning.check_flops, tuning.neighbours
+        share -= self.ledger.taken_flops(trial.trial_id for trial in trials)
         room = self.ledger.room_flops
         return share if room is None else min(share, room)
 
     def words(self, trial: Trial) -> str:
         """Return the trial's cell and its tuned values."""
-        return f"tuning {trial.cell}, {words(self._tuning.values[trial.trial_id])}"
+        return f"{self._what}, {trial.cell}, {words(self._tuning.values[trial.trial_id])}"
 
     def show(self, trial: Trial, outcome: Outcome) -> None:
         """Show a trial that has just ended with a result."""
@@ -89,7 +95,7 @@ class Round(Execution):
         found = outcome.row["status"] if value is None else f"{self._tuning.metric} {value:.1%}"
         done = f"{len(self.outcomes)}/{len(self.trials)}"
         values = words(self._tuning.values[trial.trial_id])
-        self.progress.tell(f"[tuning {done}] {trial.cell}, {values}, seed {trial.seed}: {found}")
+        self.progress.tell(f"[{self._what} {done}] {trial.cell}, {values}, seed {trial.seed}: {found}")
 
     def write_tables(self) -> None:
         """Write the trials that have a result; the next round is planned from them."""

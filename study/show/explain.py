@@ -42,7 +42,7 @@ def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[
         cost = sample_cost(setup.architecture, setup.strategy, batch_size=setup.batch_size)
         yield from _sample(setup, cost)
         yield from _trial(grid, candidate)
-    if trials and trials[0].milestone_step:
+    if trials and grid.declaration.shares_trunks:
         yield from _trunk(trials[0])
     for trial in trials:
         yield f"trial {trial.trial_id}: seed {trial.seed}"

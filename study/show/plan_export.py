@@ -113,12 +113,14 @@ def _tuning(tuning: TuningPlan) -> dict[str, object]:
         {"values": dict(tuning.values[trial.trial_id])}
         | {name: value for name, value in plan_row(trial).items() if not _is_nan(value)}
         | {"train_flops": trial.train_flops}
-        for trial in tuning.trials
+        for trial in (*tuning.trials, *tuning.neighbours)
     ]
     return {
         "metric": tuning.metric,
         "reserve_flops": tuning.reserve_flops,
         "most_flops": tuning.most_flops,
+        "check_flops": tuning.check_flops,
+        "neighbours": [trial.trial_id for trial in tuning.neighbours],
         "waiting": tuning.waiting,
         "winners": [winner_facts(winner) for winner in tuning.winners],
         "carried": [asdict(line) for line in tuning.carried],

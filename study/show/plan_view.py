@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import TypeVar
 
 from budgets.declaration import Declaration
-from budgets.planning.plan import Cell, Plan, Trial
+from budgets.planning.plan import Cell, Plan, Trial, TuningPlan
 from budgets.planning.price import Price, Range, Speeds, device_hours, price, utilisation
 from budgets.planning.tuned.winner import carried_words, check_words, words
 from budgets.quantity import format_count, format_flops, format_seconds
@@ -173,6 +173,8 @@ def _tuning(plan: Plan) -> Iterator[str]:
         f"where values are widened; {format_flops(tuning.reserve_flops)} of the study budget are set aside; "
         f"{tuning.metric} selects"
     )
+    if tuning.check_flops:
+        yield _check(tuning)
     waiting = [
         trial for trial in plan.trials if (trial.cell.architecture, trial.cell.strategy) in tuning.waiting
     ]
@@ -186,7 +188,16 @@ def _tuning(plan: Plan) -> Iterator[str]:
     for line in tuning.carried:
         yield f"carried along {line.along}: {carried_words(line)}"
     for each in tuning.checks:
-        yield f"checked: {each.winner.cell}: {check_words(each)}"
+        yield f"checked: {each.cell}: {check_words(each)}"
+
+
+def _check(tuning: TuningPlan) -> str:
+    near, aside = tuning.neighbours, f"{format_flops(tuning.check_flops)} of the study budget are set aside"
+    if not near:
+        return f"check of the tuned rates: no trials; {aside}"
+    level = format_flops(near[0].cell.level_flops or 0)
+    cost = format_flops(sum(trial.train_flops for trial in near))
+    return f"check of the tuned rates and their neighbours at {level}: {len(near):,} trials, {cost}; {aside}"
 
 
 def _totals(

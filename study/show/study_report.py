@@ -299,9 +299,13 @@ def _tuned(study: Study) -> Tuned | None:
     known = json.loads(decided.read_text(encoding="utf-8")) if decided.exists() else {}
     apart = f"validation/{own.partition('/')[2]}"
     selects = tuning.metric or (apart if apart in tried else own)
+    checked = {*known.get("neighbours", ())}
+    paid = (each for each in read_entries(study.folder / "ledger.jsonl") if each.what in checked)
     return Tuned(
         tried=tried, metric=known.get("metric", selects), winners=known.get("winners", ()),
         carried=known.get("carried", ()), checks=known.get("checks", ()),
+        check_flops=known.get("check_flops", 0), left_out=known.get("left_out", ()),
+        check_paid=sum(each.train_flops for each in paid if each.entry in {"spent", "wasted"}),
     )  # fmt: skip
 
 

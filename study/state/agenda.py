@@ -90,7 +90,7 @@ def tuning_agenda(study: Study, tuning: TuningPlan, *, retry_failed: bool = Fals
     Raises:
         ValueError: A result is damaged.
     """
-    return _sort(study, tuning.trials, tuning.trials, retry_failed=retry_failed)
+    return _sort(study, tuning.ready, tuning.ready, retry_failed=retry_failed)
 
 
 def _sort(study: Study, trials: Sequence[Trial], asked: Sequence[Trial], *, retry_failed: bool) -> Agenda:

@@ -20,7 +20,7 @@ def write_tried(path: Path, plan: TuningPlan, rows: Mapping[str, Mapping[str, An
         plan: The tuning.
         rows: Trial id → result row.
     """
-    done = [trial.trial_id for trial in plan.trials if trial.trial_id in rows]
+    done = [trial.trial_id for trial in plan.ready if trial.trial_id in rows]
     fields = next(iter(plan.values.values()), {})
     frame = to_frame([rows[trial] for trial in done], RESULT_COLUMNS)
     for field in fields:
@@ -38,7 +38,10 @@ def write_winners(path: Path, plan: TuningPlan) -> None:
             "winners": [winner_facts(winner) for winner in plan.winners],
             "waiting": plan.waiting,
             "carried": [asdict(line) for line in plan.carried],
+            "check_flops": plan.check_flops,
+            "neighbours": [trial.trial_id for trial in plan.neighbours],
             "checks": [check_facts(each) for each in plan.checks],
+            "left_out": plan.left_out,
         },
     )
 
@@ -52,7 +55,8 @@ def winner_facts(winner: Winner) -> dict[str, Any]:
 def check_facts(check: Check) -> dict[str, Any]:
     """Return the check of a tuned rate as plain data."""
     score = None if math.isnan(check.score) else check.score
-    return asdict(check) | {"winner": winner_facts(check.winner), "score": score}
+    best = None if check.winner is None else winner_facts(check.winner)
+    return asdict(check) | {"winner": best, "score": score}
 
 
 def read_scores(path: Path, metric: str) -> dict[str, Score]:

@@ -23,12 +23,11 @@ def tuning_tables(tuned: Tuned) -> Iterator[Table]:
             "the noise of the values tried",
             frame=pd.DataFrame([_carried(line, rate) for line in tuned.carried for rate in line["rates"]]),
         )
-    if tuned.checks:
+    if tuned.check_flops:
         yield Table(
             name="checked-rates",
             title="Tuned learning rates at a larger level",
-            note=f"the tuned rate and its neighbours, by {metric_text(tuned.metric)}; moved: another rate is "
-            "better by more than the noise of seeds and counting",
+            note="; ".join(_check_notes(tuned)),
             frame=pd.DataFrame(list(map(_checked, tuned.checks))),
         )
 
@@ -44,13 +43,32 @@ def _carried(line: Mapping[str, Any], rate: Mapping[str, Any]) -> dict[str, str]
     }  # fmt: skip
 
 
+def _check_notes(tuned: Tuned) -> Iterator[str]:
+    yield f"the tuned rate and its neighbours, by {metric_text(tuned.metric)}"
+    yield "moved: another rate is better by more than the noise of seeds and counting"
+    yield f"{format_flops(tuned.check_paid)} of {format_flops(tuned.check_flops)} set aside were paid"
+    for row in map(_checked, tuned.checks):
+        where = f"{row['Architecture']} with {row['Strategy']} at {row['Level']}"
+        own = "diverged" if row["Its error (%)"] == "diverged" else f"one of {row['Its error (%)']} %"
+        if row["Verdict"] == "moved":
+            best = f"{row['Best of three']} has an error of {row['Error (%)']} %"
+            yield f"not the best any more for {where}: {best}, the tuned {row['Tuned']} {own}"
+        elif row["Verdict"] == "diverged":
+            yield f"training of {where} diverged at the tuned rate {row['Tuned']} and both neighbours"
+    yield from (f"not checked: {said}" for said in tuned.left_out)
+
+
 def _checked(check: Mapping[str, Any]) -> dict[str, str]:
-    won = check["winner"]
-    still = won["values"]["lr_peak"] == check["lr_peak"]
-    return {
-        "Architecture": won["architecture"], "Strategy": axis_text("strategy", won["strategy"]),
-        "Level": format_flops(won["cell"]["level_flops"]), "Tuned": f"{check['lr_peak']:g}",
+    cell, won = check["cell"], check["winner"]
+    row = {
+        "Architecture": cell["architecture"], "Strategy": axis_text("strategy", cell["strategy"]),
+        "Level": format_flops(cell["level_flops"]), "Tuned": f"{check['lr_peak']:g}",
         "Its error (%)": "diverged" if check["score"] is None else percent(1 - check["score"]),
+    }  # fmt: skip
+    if won is None:
+        return row | {"Best of three": "–", "Error (%)": "diverged", "Verdict": "diverged"}
+    still = won["values"]["lr_peak"] == check["lr_peak"]
+    return row | {
         "Best of three": f"{won['values']['lr_peak']:g}", "Error (%)": percent(1 - won["score"]),
         "Verdict": "still the best" if still else "moved" if check["moved"] else "tie",
     }  # fmt: skip

@@ -3,11 +3,11 @@
 A rate is tuned for each architecture and strategy on its cheapest cell, and holds at every level. With
 ``tuning.levels`` it is tuned at two levels, with ``tuning.sizes`` for two architectures of a family. The line
 through both optima in logarithms gives the other rates (`budgets.planning.tuned.line`). With
-``tuning.check`` the tuned rate and its neighbours are tried at the largest level that the share pays for.
+``tuning.check`` each tuned rate and its neighbours are tried at a larger level, as far as its share goes.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid, GridCell, Pair, Place
@@ -17,10 +17,12 @@ from budgets.planning.tuned.winner import (
     Score,
     Tried,
     cost_of,
+    is_done,
     mean_of,
     noise_of,
     winner,
 )
+from budgets.quantity import format_flops
 
 Values = dict[Place, dict[str, float] | None]
 
@@ -131,46 +133,83 @@ def largest_level(cells: Mapping[Place, GridCell]) -> int:
     return max((cell.cell.level_flops or 0 for cell in cells.values()), default=0)
 
 
-def neighbours(grid: Grid, levels: tuple[int, ...], room: int, *, largest: int) -> list[list[Tried]]:
-    """Return the tuned rate of each pair and its neighbours at the largest level that is paid for.
+def neighbours(
+    grid: Grid, levels: tuple[int, ...], tuned: Values, room: int, *, largest: int
+) -> tuple[list[list[Tried]], list[str]]:
+    """Return the tuned rate of each pair with its neighbours, at the larger level where most pairs fit.
 
     Args:
-        grid: The grid with the tuned rates.
+        grid: The grid with the tuned values.
         levels: Budget levels.
+        tuned: The tuned values; rates that are not known yet are those of the grid.
         room: Training FLOPs that they may cost.
         largest: The largest level that was tuned at; they are tried above it.
 
     Returns:
-        Three rates for each pair, the tuned one in the middle; nothing if no level is paid for.
+        Three rates for each pair, the tuned one in the middle; and sentences about pairs that are left out.
     """
-    tuning = grid.declaration.tuning
-    assert tuning is not None, "asked where something is tuned"
-    rates = tuning.fields["lr_peak"]
-    step = rates[1] / rates[0]
+    found: list[list[Tried]] = []
+    every: list[list[Tried]] = []
     for level in sorted((each for each in levels if each > largest), reverse=True):
-        found = []
-        for on in _cheapest(grid, levels, (level,)).values():
-            assert on.setup.lr_peak is not None, "a cell without a learning rate is left out"
-            near = [float(f"{on.setup.lr_peak * factor:.4g}") for factor in (1 / step, 1.0, step)]
-            points = [trained_with(grid, on, {"lr_peak": rate}) for rate in near]
-            trained = [point for point in points if isinstance(point, Tried)]
-            found += [trained] if len(trained) == len(points) else []
-        if found and sum(map(cost_of, found)) <= room:
-            return found
-    return []
+        every = [_around(grid, on, tuned) for on in _cheapest(grid, levels, (level,)).values()]
+        fits, left = [], room
+        for points in every:
+            if cost_of(points) <= left:
+                fits.append(points)
+                left -= cost_of(points)
+        found = max(found, fits, key=len)  # of equal numbers, those of the larger level
+    checked = set(map(pair_of, found))
+    dear = [points for points in every if pair_of(points) not in checked]
+    small = [pair for pair in _cheapest(grid, levels, None) if pair not in {*checked, *map(pair_of, dear)}]
+    said = [f"{_named(small)}: no cell of a level above those tuned at"] if small else []
+    if dear:
+        assert grid.declaration.study_flops is not None, "the room is a share of it"
+        cost = sum(map(cost_of, every))
+        share = math.ceil(1000 * cost / grid.declaration.study_flops) / 10
+        said.append(
+            f"{_named(map(pair_of, dear))}: tuning.check sets {format_flops(room)} aside; all at "
+            f"{format_flops(every[0][0].trials[0].cell.level_flops or 0)} cost {format_flops(cost)}: "
+            f"raise it to at least {share:g}%"
+        )
+    return found, said
 
 
-def check(points: Sequence[Tried], scores: Mapping[str, Score]) -> Check:
-    """Judge a tuned rate, the second of three points, against its neighbours."""
-    middle = points[len(points) // 2]
-    best = winner(points[0].trials[0].cell, points, scores, widened=())
-    assert best is not None, "judged where one was trained"
-    score = mean_of(middle, scores)
-    rate = middle.values["lr_peak"]
-    won = next(point for point in points if point.values == best.values)
+def _around(grid: Grid, on: GridCell, tuned: Values) -> list[Tried]:
+    """Return a cell's trials with its rate and its neighbours, a step of the values tried apart."""
+    assert grid.declaration.tuning is not None, "asked where something is tuned"
+    assert on.setup.lr_peak is not None, "a cell without a learning rate is left out"
+    lowest, next_one, *_ = grid.declaration.tuning.fields["lr_peak"]
+    pair = on.cell.architecture, on.cell.strategy
+    values = tuned.get((*pair, on.cell.level_flops), tuned.get((*pair, None))) or {}
+    found = []
+    for factor in (lowest / next_one, 1.0, next_one / lowest):
+        point = trained_with(grid, on, {**values, "lr_peak": float(f"{on.setup.lr_peak * factor:.4g}")})
+        assert isinstance(point, Tried), "a rate makes no cell infeasible"
+        found.append(point)
+    return found
+
+
+def _named(pairs: Iterable[Pair]) -> str:
+    return ", ".join(f"{architecture} with {strategy}" for architecture, strategy in pairs)
+
+
+def check(points: Sequence[Tried], scores: Mapping[str, Score]) -> Check | None:
+    """Judge a tuned rate, the second of three points, against its neighbours.
+
+    Returns:
+        The check; None while results are missing.
+    """
+    if not is_done(points, scores):
+        return None
+    cell, middle = points[0].trials[0].cell, points[len(points) // 2]
+    best, rate = winner(cell, points, scores, widened=()), middle.values["lr_peak"]
+    if best is None:
+        return Check(cell=cell, winner=None, lr_peak=rate, score=math.nan, moved=True)
+    won, score = next(point for point in points if point.values == best.values), mean_of(middle, scores)
     noise = math.hypot(noise_of(won, scores), noise_of(middle, scores))
-    moved = best.values["lr_peak"] != rate and not best.score - score <= Z90 * noise
-    return Check(winner=best, lr_peak=rate, score=score if math.isfinite(score) else math.nan, moved=moved)
+    moved = won is not middle and not best.score - score <= Z90 * noise
+    known = score if math.isfinite(score) else math.nan
+    return Check(cell=cell, winner=best, lr_peak=rate, score=known, moved=moved)
 
 
 def pair_of(points: Sequence[Tried]) -> Pair:

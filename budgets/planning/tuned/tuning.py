@@ -1,4 +1,4 @@
-"""Tuning: the values tried for each architecture and strategy, within a share of the budget.
+"""Tuning: the values tried for each architecture and strategy, within shares of the budget.
 
 Each pair of architecture and strategy is tuned on its cheapest cell; among equally cheap ones, on that with
 most pairs. Learning rates that move are tuned at two levels or sizes (`budgets.planning.tuned.moving`). Every
@@ -22,7 +22,6 @@ from budgets.planning.tuned.moving import (
     largest_level,
     neighbours,
     optimum_of,
-    pair_of,
     trained_with,
     tuned_cells,
 )
@@ -54,20 +53,21 @@ class Scores:
     of: Mapping[str, Score]
 
 
-def tuning_reserve(declaration: Declaration) -> int:
-    """Return the training FLOPs that are set aside for tuning; 0 without tuning.
+def tuning_reserves(declaration: Declaration) -> tuple[int, int]:
+    """Return the training FLOPs that are set aside for tuning and for its check; 0 without them.
 
     Raises:
         ValueError: There is no study budget to take a share of.
     """
     if declaration.tuning is None:
-        return 0
+        return 0, 0
     if declaration.study_flops is None:
         raise DeclaredKeyError(
             "tuning.share",
             "tuning.share is a share of the study budget, which is missing: declare budget.study",
         )
-    return int(declaration.tuning.share * declaration.study_flops)
+    tuning, study_flops = declaration.tuning, declaration.study_flops
+    return int(tuning.share * study_flops), int(tuning.check * study_flops)
 
 
 def plan_tuning(
@@ -88,7 +88,7 @@ def plan_tuning(
     """
     tuning = grid.declaration.tuning
     assert tuning is not None, "asked where something is tuned"
-    reserve = tuning_reserve(grid.declaration)
+    reserve, of_check = tuning_reserves(grid.declaration)
     cells = tuned_cells(grid, levels)
     first = {place: _tried(grid, on, tuning.fields) for place, on in cells.items()}
     left = reserve - sum(map(cost_of, first.values()))
@@ -118,14 +118,15 @@ def plan_tuning(
     best = {place: optimum_of(tried[place], scores.of) for place, found in won.items() if found and moving}
     lines, tuned = carry(grid, levels, best, tuned) if moving and len(won) == len(cells) else ((), tuned)
     checked: list[list[Tried]] = []
-    unchecked = ""
-    if tuning.check and len(won) == len(cells):
-        checked = neighbours(grid.tuned(tuned), levels, left, largest=largest_level(cells))
-        unchecked = "" if checked else "what is left of tuning.share pays for no level above those tuned at"
-    every = [point for points in (*tried.values(), *checked) for point in points]
+    left_out: list[str] = []
+    if tuning.check:
+        checked, left_out = neighbours(
+            grid.tuned(tuned), levels, tuned, of_check, largest=largest_level(cells)
+        )
+    values = [point for points in tried.values() for point in points]
+    near = [point for points in checked for point in points]
     pairs = dict.fromkeys((architecture, strategy) for architecture, strategy, _ in cells)
     open_ = {place[:2] for place in cells if place not in won}
-    open_ |= {pair_of(points) for points in checked if not is_done(points, scores.of)}
     if open_ and moving:
         # A line needs both of its ends.
         pairs = dict.fromkeys(
@@ -133,21 +134,20 @@ def plan_tuning(
         )
         open_ = set(pairs)
     plan = TuningPlan(
-        trials=tuple(trial for point in every for trial in point.trials),
-        values={trial.trial_id: point.values for point in every for trial in point.trials},
+        trials=tuple(trial for point in values for trial in point.trials),
+        values={trial.trial_id: point.values for point in (*values, *near) for trial in point.trials},
         reserve_flops=reserve,
-        most_flops=reserve if tuning.check else min(
-            reserve, sum(_most(points, tuning.fields) for points in first.values())
-        ),
+        most_flops=min(reserve, sum(_most(points, tuning.fields) for points in first.values())),
         metric=scores.metric,
         winners=tuple(found for found in won.values() if found is not None),
         waiting=tuple(pair for pair in pairs if pair in open_),
         carried=lines,
-        checks=tuple(
-            check(points, scores.of) for points in checked if is_done(points, scores.of)
-        ),
-        unchecked=unchecked,
-    )  # fmt: skip
+        neighbours=tuple(trial for point in near for trial in point.trials),
+        check_flops=of_check,
+        checks=tuple(found for points in checked if (found := check(points, scores.of)) is not None),
+        left_out=tuple(left_out),
+        unfinished=bool(open_) or not is_done(near, scores.of),
+    )
     return plan, tuned
 
 

@@ -103,13 +103,13 @@ def step_beyond(name: str, values: Sequence[float], best: float) -> float | None
 
     Args:
         name: The field.
-        values: At least two values, rising.
+        values: The values tried, rising.
         best: The winning value.
 
     Returns:
-        The value; None if the best value is not at an edge, or no valid value lies beyond it.
+        The value; None if the best value is not at an edge, is the only one, or has no valid one beyond it.
     """
-    if best not in {values[0], values[-1]}:
+    if len(values) == 1 or best not in {values[0], values[-1]}:
         return None
     edge, inner = (values[0], values[1]) if best == values[0] else (values[-1], values[-2])
     if name in _NEAR_ONE:  # the ratio applies to the distance from one
@@ -150,10 +150,10 @@ def tuning_notes(plan: TuningPlan, *, reported: str) -> Iterator[str]:
             )
     for check in plan.checks:
         if check.moved:
-            said = f"{check.winner.cell}: {check_words(check)}"
+            said = f"{check.cell}: {check_words(check)}"
             yield f"tuned rates at a larger level: {said}; tune at two levels or sizes"
-    if plan.unchecked:
-        yield f"tuned rates are not checked at a larger level: {plan.unchecked}; raise it"
+    for said in plan.left_out:
+        yield f"tuned rates are not checked at a larger level: {said}"
 
 
 def words(values: Mapping[str, float]) -> str:
@@ -174,10 +174,13 @@ def carried_words(line: Carried) -> str:
 def check_words(check: Check) -> str:
     """Format what trying the neighbours of a tuned rate showed."""
     best = check.winner
+    if best is None:
+        return f"training diverged at the tuned rate {check.lr_peak:g} and both neighbours"
     if best.values["lr_peak"] == check.lr_peak:
         return f"the tuned rate {check.lr_peak:g} is still the best ({check.score:.1%})"
     said = "is better than" if check.moved else "ties with"
-    return f"{words(best.values)} ({best.score:.1%}) {said} the tuned {check.lr_peak:g} ({check.score:.1%})"
+    tuned = f"the tuned {check.lr_peak:g} ({'diverged' if math.isnan(check.score) else f'{check.score:.1%}'})"
+    return f"lr_peak {best.values['lr_peak']:g} ({best.score:.1%}) {said} {tuned}"
 
 
 def mean_of(point: Tried, scores: Mapping[str, Score]) -> float:

@@ -1,5 +1,7 @@
 """A verdict names the number of configurations, those not run, and whether learning rates were tuned."""
 
+from math import inf
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,7 @@ from analysis.cells.table import tidy
 from analysis.report.study_frames import StudyFrames
 from tests.analysis.synthetic import trial_row
 
-PAIRS = {("ConvNeXt", "clip"), ("ViT-S", "clip"), ("ViT-S", "flip-50")}
+PAIRS = dict.fromkeys([("ConvNeXt", "clip"), ("ViT-S", "clip"), ("ViT-S", "flip-50")], inf)
 
 
 def drawn(rows: list[dict[str, object]]) -> CellDraws:
@@ -34,12 +36,12 @@ def scoped(
     *,
     plan: pd.DataFrame | None = None,
     left_out: pd.DataFrame | None = None,
-    rates: set[tuple[str, str]] | None = None,
+    rates: dict[tuple[str, str], float] | None = None,
 ) -> pd.DataFrame:
     none = pd.DataFrame()
     return with_scope(
         frontier(draws), draws, plan=none if plan is None else plan,
-        left_out=none if left_out is None else left_out, rates=rates or set(),
+        left_out=none if left_out is None else left_out, rates=rates or {},
     )  # fmt: skip
 
 
@@ -72,11 +74,13 @@ def test_planned_combinations_do_not_count_as_untried() -> None:
     ("rates", "said"),
     [
         (PAIRS, "learning rates were tuned for each"),
-        ({("ViT-S", "clip")}, "learning rates were tuned for 1 of 3 pairs of architecture and strategy"),
+        (PAIRS | {("ViT-S", "clip"): 4e11}, "learning rates were tuned for each"),
+        (PAIRS | {("ViT-S", "clip"): 2e11}, "tuned for each (1 of them no longer the best at 200 GFLOP)"),
+        ({("ViT-S", "clip"): inf}, "learning rates were tuned for 1 of 3 pairs of architecture and strategy"),
     ],
 )
 def test_the_scope_says_for_which_pairs_the_learning_rate_was_tuned(
-    rates: set[tuple[str, str]], said: str
+    rates: dict[tuple[str, str], float], said: str
 ) -> None:
     assert scoped(drawn(cross()), rates=rates)["scope"].iloc[0].endswith(said)
 

@@ -76,10 +76,19 @@ def test_rates_that_move_have_a_curve_at_each_level_and_tables_of_lines_and_chec
         "strategy": "clip", "along": "levels", "exponent": -1.0, "low": -1.5, "high": -0.5,
         "rates": [rate | {"tuned": False}],
     }  # fmt: skip
-    check = {"winner": above, "lr_peak": 4e-3, "score": 0.3, "moved": True}
+    place = {"architecture": "ViT-X", "strategy": "clip", "level_flops": 4e9}
+    check = {"cell": place, "winner": above, "lr_peak": 4e-3, "score": 0.3, "moved": True}
+    lost = {
+        "cell": place | {"strategy": "slip"},
+        "winner": None,
+        "lr_peak": 1e-2,
+        "score": None,
+        "moved": True,
+    }
     tuned = Tuned(
         tried=pd.concat([low, high], ignore_index=True), metric="validation/top1", winners=[won],
-        carried=[line], checks=[check],
+        carried=[line], checks=[check, lost], check_flops=10**12, check_paid=3 * 10**11,
+        left_out=["ViT-Y with clip: no room"],
     )  # fmt: skip
 
     found, _ = figures(tuned)
@@ -97,4 +106,12 @@ def test_rates_that_move_have_a_curve_at_each_level_and_tables_of_lines_and_chec
     assert checked.frame.iloc[0][["Tuned", "Its error (%)", "Best of three", "Verdict"]].tolist() == [
         "0.004", "70.0", "0.001", "moved"
     ]  # fmt: skip
-    assert tuned.rates == {("ViT-X", "clip")}
+    worse = "has an error of 64.0 %, the tuned 0.004 one of 70.0 %"
+    assert checked.frame["Verdict"].tolist() == ["moved", "diverged"]
+    assert checked.note.split("; ")[2:] == [
+        "300 GFLOP of 1 TFLOP set aside were paid",
+        f"not the best any more for ViT-X with CLIP at 4 GFLOP: 0.001 {worse}",
+        "training of ViT-X with SLIP at 4 GFLOP diverged at the tuned rate 0.01 and both neighbours",
+        "not checked: ViT-Y with clip: no room",
+    ]
+    assert tuned.rates == {("ViT-X", "clip"): 4e9}

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis.cells.table import Trials, tidy
+from analysis.design import belief
 from analysis.design.adaptive import FIRST_ROUND, Ask, decide
 from tests.analysis.made_up_designs import grid as made_up
 
@@ -67,6 +68,24 @@ def test_design_reaches_the_verdicts_of_the_full_grid_with_less_than_half_of_its
     assert [(answer.leader, answer.verdict) for answer in decision.answers[:3]] == [(CNN, "clear")] * 3
     assert decision.answers[3].verdict == "tie"
     assert {FLIP, CROP} <= set(decision.answers[3].tied)
+
+
+def test_kept_laws_and_sorted_draws_change_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def choices(number: int) -> list[str]:
+        results, done = made_up(number).results, list[str]()
+        while picks := decide(seen(results, results["trial"].isin(done)), results, ask=Ask(), slots=16).picks:
+            done += [pick.trial for pick in picks]
+        return done
+
+    kept = [choices(number) for number in (0, 1)]
+    monkeypatch.setattr(belief, "_shapes", belief._shapes.__wrapped__)  # noqa: SLF001 - not kept
+    monkeypatch.setattr(
+        belief, "_drawn", lambda ahead, uniform: (uniform[:, None, :] > ahead[None]).sum(axis=1)
+    )
+    plain = [choices(number) for number in (0, 1)]
+
+    assert kept == plain
+    assert all(len(done) > 20 for done in plain), "beyond the first round"
 
 
 def test_same_results_give_the_same_decision_and_running_trials_are_not_chosen_again(

@@ -439,8 +439,6 @@ def test_a_tuned_batch_must_be_divisible_by_the_ranks(tmp_path: Path) -> None:
          "41: tuning.levels must be among budget.levels (100 GFLOP, 300 GFLOP, 900 GFLOP); 200 GFLOP is not"),
         ("levels: [100 GFLOP, 300 GFLOP]", "sizes: [mini-ViT-XS-8, mini-ViT-M-8]",
          "41: tuning.sizes: unknown architecture 'mini-ViT-M-8'"),
-        ("warmup: 10%", "warmup: 640 samples\n  schedule: trunk",
-         "42: tuning.levels: a rate that moves with the level leaves no trunk to share: use tuning.sizes"),
     ],
 )  # fmt: skip
 def test_places_of_moving_rates_must_be_two_of_the_grid(
@@ -455,6 +453,40 @@ def test_places_of_moving_rates_must_be_two_of_the_grid(
     found = problems(tmp_path, text.replace(old, new))
 
     assert any(expected in line for line in found), found
+
+
+def test_levels_of_moving_rates_are_not_chosen_from_the_study_budget(tmp_path: Path) -> None:
+    text = changed("  seeds: [7]\n", "  levels: [1 TFLOP, 2 TFLOP]\n").replace(", beta2: [0.95, 98%]", "")
+    text = text.replace("  levels: [100 GFLOP, 300 GFLOP, 900 GFLOP]\n", "")
+
+    assert any(
+        "tuning.levels must be among budget.levels (none); 1 TF" in line for line in problems(tmp_path, text)
+    )
+
+
+@pytest.mark.parametrize(
+    ("check", "expected"),
+    [
+        ("ture", "42: tuning.check: 'ture' is not a number; write it like 10%; or true for 10%, or false"),
+        ("0", "42: tuning.check: '0' must be more than 0, at most 1"),
+        ("120%", "42: tuning.check: '120%' is outside 0 to 1 (0% to 100%); or true for 10%, or false"),
+        ("81%", "42: tuning.check = 0.81 is more of the study budget than share = 0.2 leaves: at most 0.8"),
+    ],
+)
+def test_share_of_a_check_is_one_that_the_study_budget_has(tmp_path: Path, check: str, expected: str) -> None:
+    assert problems(tmp_path, changed("  seeds: [7]\n", f"  seeds: [7]\n  check: {check}\n")) == [expected]
+
+
+@pytest.mark.parametrize(("check", "share"), [("true", 0.1), ("false", 0.0), ("5%", 0.05)])
+def test_check_has_a_share_of_its_own(tmp_path: Path, check: str, share: float) -> None:
+    text = changed("  seeds: [7]\n", f"  seeds: [7]\n  check: {check}\n")
+
+    declaration = load_declaration(write(tmp_path, text))
+    again = load_declaration(write(tmp_path, dump_declaration(declaration)))
+
+    assert declaration.tuning is not None
+    assert declaration.tuning.check == share
+    assert again.tuning == declaration.tuning
 
 
 def test_a_study_needs_levels_or_a_study_budget_unless_no_block_asks_for_them(tmp_path: Path) -> None:

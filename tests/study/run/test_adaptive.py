@@ -75,7 +75,7 @@ class MadeUpTraining:
             "held-out/top1": 1 - error, "held-out/count": 2000.0,
         }  # fmt: skip
         timing = {"wall_s": 0.1, "train_s": 0.1, "samples_per_s": 1000.0, "damaged_pairs": 0}
-        job.folder.mkdir(parents=True)
+        job.folder.mkdir(parents=True, exist_ok=True)
         write_table(job.folder / "curve.parquet", to_frame([], CURVE_COLUMNS))
         (job.folder / "result.json").write_text(json.dumps({"row": row, "timing": timing}), encoding="utf-8")
         return Outcome(row=row, timing=timing)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from budgets.planning.planner import make_plan
 from budgets.planning.tuned.line import Line, Optimum, optimum
 from budgets.planning.tuned.tuning import Scores
 from budgets.planning.tuned.winner import Score, tuning_notes
+from budgets.recipe import Recipe
 from tests.budgets.plans import GFLOP, LADDER, NO_EVALUATION, declare
 
 RATES = (1e-3, 2e-3, 4e-3)
@@ -116,31 +118,121 @@ def test_rates_tuned_for_two_sizes_are_carried_on_in_their_family_alone() -> Non
     assert of["mini-ConvNeXt"] in {*RATES, 8e-3, 5e-4}, "another family has a rate of its own"
 
 
-def test_check_tries_neighbours_at_the_largest_level_that_is_paid_for() -> None:
-    declaration = declared(check=True)
+def test_check_tries_neighbours_at_the_largest_level_that_its_own_share_pays_for() -> None:
+    declaration = declared(check=0.061)  # three trials at the largest level cost 6 % of the study budget
 
+    first = planned(declaration)
     still = tuned(declaration, lambda _: 2e-3)
     moved = tuned(declaration, lambda trial: 2e-3 if trial.cell.level_flops == LEVELS[0] else 1e-3)
 
-    for plan in (still, moved):
+    for plan in (first, still, moved):
         assert plan.tuning is not None
-        assert plan.tuning.waiting == ()
-        at_top = [trial.lr_peak for trial in plan.tuning.trials if trial.cell.level_flops == LEVELS[2]]
-        assert at_top == [1e-3, 2e-3, 4e-3]
-        assert sum(trial.train_flops for trial in plan.tuning.trials) <= plan.tuning.reserve_flops
+        near = plan.tuning.neighbours
+        assert [trial.lr_peak for trial in near] == [1e-3, 2e-3, 4e-3]
+        assert {trial.cell.level_flops for trial in near} == {LEVELS[2]}
+        assert sum(trial.train_flops for trial in near) <= plan.tuning.check_flops == 1220 * GFLOP
+        assert plan.tuning.reserve_flops == 8000 * GFLOP
+        assert plan.train_flops == sum(t.train_flops for t in (*plan.tuning.trials, *near, *plan.trials))
         assert set(rates(plan).values()) == {2e-3}, "a check changes no rate"
+    assert first.tuning is not None
+    assert (first.tuning.ready, first.tuning.waiting) == (first.tuning.trials, ((LADDER[0], "clip"),))
     assert still.tuning is not None
-    assert moved.tuning is not None
-    assert [check.moved for check in still.tuning.checks] == [False]
-    assert [check.moved for check in moved.tuning.checks] == [True]
-    notes = list(tuning_notes(moved.tuning, reported="held-out/top1"))
-    assert any("lr_peak 0.001 (50.0%) is better than the tuned 0.002 (47.6%); tune at two levels" in note
-               for note in notes)  # fmt: skip
+    assert still.tuning.ready == (*still.tuning.trials, *still.tuning.neighbours)
 
 
-def test_check_without_room_above_the_tuned_level_says_so() -> None:
-    plan = tuned(declared(check=True, share=0.025), lambda _: 2e-3)
+def tuned_and_checked(declaration: Declaration, best: Callable[[Trial], float]) -> Plan:
+    plan, scores = tuned(declaration, best), dict[str, Score]()
+    assert plan.tuning is not None
+    assert plan.tuning.unfinished
+    for trial in plan.tuning.ready:
+        off = math.log(trial.lr_peak / best(trial))
+        scores[trial.trial_id] = Score(value=0.5 - 0.05 * off**2 if off < 1 else None, standard_error=0.002)
+    plan = planned(declaration, scores)
+    assert plan.tuning is not None
+    assert not plan.tuning.unfinished
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("best_at_top", "said"),
+    [
+        (2e-3, ""),
+        (1e-3, "lr_peak 0.001 (50.0%) is better than the tuned 0.002 (47.6%)"),
+        (5e-4, "lr_peak 0.001 (47.6%) is better than the tuned 0.002 (diverged)"),
+        (1e-4, "training diverged at the tuned rate 0.002 and both neighbours"),
+    ],
+)
+def test_check_says_where_the_tuned_rate_is_not_the_best_any_more(best_at_top: float, said: str) -> None:
+    plan = tuned_and_checked(
+        declared(check=0.1), lambda trial: 2e-3 if trial.cell.level_flops == LEVELS[0] else best_at_top
+    )
 
     assert plan.tuning is not None
-    assert not plan.tuning.checks
-    assert any("tuned rates are not checked at a larger level" in note for note in plan.warnings)
+    assert [check.moved for check in plan.tuning.checks] == [bool(said)]
+    notes = [note for note in tuning_notes(plan.tuning, reported="held-out/top1") if "larger" in note]
+    assert [note.partition(" at 400 GFLOP: ")[2] for note in notes] == (
+        [f"{said}; tune at two levels or sizes"] if said else []
+    )
+
+
+def test_check_leaves_out_the_neighbours_that_do_not_fit_its_share_and_says_so_once() -> None:
+    # Three trials at 200 and 400 GFLOP cost 3 and 6 % of the study budget, for each of three architectures.
+    names = [f"{name} with clip" for name in LADDER]
+    for share, checked, level, left_out in (
+        (0.19, names, LEVELS[2], ""),
+        (0.121, names, LEVELS[1], ""),
+        (0.0601, names[:2], LEVELS[1], names[2]),
+        (0.0299, (), None, ", ".join(names)),
+    ):
+        plan = tuned(declared(architectures=LADDER, check=share, share=0.3), lambda _: 2e-3)
+
+        assert plan.tuning is not None
+        near = plan.tuning.neighbours
+        assert list(dict.fromkeys(f"{t.cell.architecture} with {t.cell.strategy}" for t in near)) == [
+            *checked
+        ]
+        assert {trial.cell.level_flops for trial in near} == ({level} if level else set())
+        assert sum(trial.train_flops for trial in near) <= plan.tuning.check_flops
+        said = [note for note in plan.warnings if note.startswith("tuned rates are not checked")]
+        assert len(said) == (1 if left_out else 0)
+        for note in said:
+            assert f"larger level: {left_out}: tuning.check sets " in note
+            assert note.endswith("all at 200 GFLOP cost 1.798 TFLOP: raise it to at least 9%")
+
+
+def test_check_keeps_the_other_tuned_fields_and_needs_a_larger_level() -> None:
+    fields = {"lr_peak": RATES, "batch_size": (32.0, 64.0)}
+    plan = tuned_and_checked(declared(check=0.1, fields=fields), lambda _: 2e-3)
+
+    assert plan.tuning is not None
+    (winner,), (check,) = plan.tuning.winners, plan.tuning.checks
+    assert check.winner is not None
+    assert check.winner.values == winner.values
+    assert {trial.batch_size for trial in plan.tuning.neighbours} == {winner.values["batch_size"]}
+
+    plan = tuned(declared(check=0.1, levels=LEVELS[1:]), lambda _: 2e-3)
+    assert plan.tuning is not None
+    assert plan.tuning.left_out == (f"{LADDER[0]} with clip: no cell of a level above those tuned at",)
+
+
+def test_levels_with_rates_of_their_own_share_no_trunk_and_are_paid_in_full() -> None:
+    recipe = Recipe(schedule="trunk", warmup_samples=640)
+    declaration = declared(levels=LEVELS[:2], check=0.1)
+    declaration = replace(declaration, training=replace(declaration.training, recipe=recipe))
+
+    before, plan = (
+        planned(declaration),
+        tuned(declaration, lambda trial: 2e13 / trial.train_flops**0.5 * 1e-10),
+    )
+
+    for each in (before, plan):
+        assert each.tuning is not None
+        trials = each.all_trials
+        assert {trial.previous for trial in trials} == {""}
+        assert all(trial.paid_flops == trial.train_flops for trial in trials)
+        assert each.train_flops == sum(trial.train_flops for trial in trials)
+        assert all(trial.recipe.cooldown_steps(trial.steps) > 0 for trial in trials)
+        assert any(
+            "levels share no trunk (training.schedule) and are paid in full" in w for w in each.warnings
+        )
+    assert len(set(rates(plan).values())) == 3
