@@ -44,15 +44,15 @@ def test_the_best_are_those_of_the_report(small: Study) -> None:
 def test_the_adaptive_study_finds_the_best_of_the_full_grid_for_less(small: Study) -> None:
     adaptive = Study.open("small-adaptive", results=ROOT / "results")
 
-    found, leaders = adaptive.analysis.frontier.set_index("budget"), small.best.set_index("budget")
+    frontier = adaptive.analysis.frontier.to_dict("records")
+    assert [row["budget"] for row in frontier] == small.best["budget"].tolist()
     keys = ["architecture", "strategy", "quality"]
-    for budget, leader in leaders.iterrows():
-        row = found.loc[budget]
+    for row, leader in zip(frontier, small.best.to_dict("records"), strict=True):
         named = f"{leader['architecture']}, {strategy_text(leader['strategy'])}, "
         if row["verdict"] == "tie":
             assert named in row["tied"]
         else:
-            assert (row["verdict"], *row[keys]) == ("clear", *leader[keys])
+            assert (row["verdict"], *(row[key] for key in keys)) == ("clear", *(leader[key] for key in keys))
 
     spent, full = (each.results["paid_flops"].sum() for each in (adaptive, small))
     assert spent <= 0.4 * full
