@@ -31,7 +31,7 @@ RANKS = "cpus: 2, ranks: 2, checkpoint: 0.1 s, backoff: 0.1 s"
 def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_the_grid(
     pool: Path, tmp_path: Path
 ) -> None:
-    declaration, folder = declare(tmp_path, pool, level="25 GFLOP", resources=RANKS), tmp_path / "tiny"
+    declaration, folder = declare(tmp_path, pool, level="16 GFLOP", resources=RANKS), tmp_path / "tiny"
     with start_study("run", declaration, "--results", tmp_path) as process:
         wait_for(lambda: at_work(folder))
         os.kill(json.loads((at_work(folder)[0] / "progress.json").read_text())["pid"], signal.SIGKILL)
@@ -45,7 +45,7 @@ def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_th
 
     tried = read_table(folder / "tuning.parquet")
     assert tried["tuned_lr_peak"].tolist() == [1e-5, 1e-3, 1e-1], "the higher one won at the edge"
-    assert set(tried["level_flops"]) == {25e9}
+    assert set(tried["level_flops"]) == {16e9}
     (winner,) = json.loads((folder / "tuning.json").read_text())["winners"]
     assert (winner["values"], winner["widened"], winner["at_edge"]) == ({"lr_peak": 1e-3}, ["lr_peak"], [])
     assert pd.read_parquet(folder / "results.parquet")["lr_peak"].tolist() == [1e-3]
@@ -57,7 +57,7 @@ def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_th
 def test_a_tuning_whose_driver_was_killed_continues_without_ray_and_repeats_nothing(
     pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    declaration, folder = declare(tmp_path, pool, level="25 GFLOP"), tmp_path / "tiny"
+    declaration, folder = declare(tmp_path, pool, level="16 GFLOP"), tmp_path / "tiny"
     scratch = Path(tempfile.mkdtemp(dir="/tmp"))  # Ray's sockets lie in it, whose paths must be short
     with monkeypatch.context() as environment:
         environment.setenv("TMPDIR", str(scratch))
