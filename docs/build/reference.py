@@ -17,9 +17,10 @@ from typing import Any
 from budgets import values
 from budgets.cost.architecture import catalogue
 from budgets.cost.strategy import STRATEGIES, Strategy
-from budgets.declaration import Declaration, Training
+from budgets.declaration import Declaration
 from budgets.keys import Key, keys, tunable
 from budgets.recipe import PRESETS, Recipe
+from budgets.sections import Training
 from docs.build import result_columns
 from docs.build import source_map as house
 

@@ -8,18 +8,11 @@ from typing import Any
 from budgets import values
 from budgets.cost.architecture import catalogue, load_architecture, open_clip_configs
 from budgets.cost.strategy import STRATEGIES
-from budgets.declaration import (
-    Declaration,
-    DeclaredPool,
-    FolderPool,
-    MixedPool,
-    Resources,
-    Training,
-    Tuning,
-)
+from budgets.declaration import Declaration
 from budgets.keys import OneOf, keys, tunable
 from budgets.names import unknown
 from budgets.recipe import PRESETS, Recipe
+from budgets.sections import DeclaredPool, FolderPool, MixedPool, Resources, Training, Tuning
 from study.declare.shipped import shipped_studies
 from study.declare.walk import Walk
 from study.declare.yaml_reader import DeclarationError, Section, read_root

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from budgets.declaration import Declaration, FolderPool
+from budgets.declaration import Declaration
+from budgets.sections import FolderPool
 from runners.data.places.copies import copy_name, is_url
 from runners.host.storage import cache_folder
 from study.declare.shipped import DECLARATIONS

@@ -3,18 +3,11 @@
 import pytest
 
 from budgets import values
-from budgets.declaration import (
-    Budget,
-    Cluster,
-    Declaration,
-    EvaluationSet,
-    GridBlock,
-    Resources,
-    Training,
-)
+from budgets.declaration import Declaration
 from budgets.keys import Reader, clashes, keys, tunable
 from budgets.quantity import parse_number
 from budgets.recipe import Recipe
+from budgets.sections import Budget, Cluster, EvaluationSet, GridBlock, Resources, Training
 from tests.budgets.plans import declare
 
 

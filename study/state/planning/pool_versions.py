@@ -2,7 +2,7 @@
 
 import json
 
-from budgets.declaration import FolderPool
+from budgets.sections import FolderPool
 from runners.host.files import write_json
 from study.state.study import Study
 

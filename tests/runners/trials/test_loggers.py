@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.declaration import LOGGERS
+from budgets.sections import LOGGERS
 from runners.host.files import write_json
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.trials.curve import curve_rows
