@@ -1,0 +1,184 @@
+"""Folder that the workers of a command on a pool share: one that all of them see, or objects below a URL.
+
+Below a URL, each worker fetches what it reads into an empty folder of its machine, and uploads what it wrote.
+The driver has a copy of the pool's description and index, which it uploads when the command has succeeded.
+"""
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budgets.hardware.machine_cache import machine_cache
+from runners.data.places.copies import COPIED_FROM, INDEX, copy_index, copy_name, is_url
+from runners.host.faults import patiently
+from runners.host.files import locked, new_file
+from runners.host.storage import Storage
+
+SCORING = ".scoring/"
+"""Folder for the working files of scoring, below the pool."""
+
+_PATIENCE_S = 600.0  # as with shards
+_REQUESTS = 16
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SharedFolder:
+    """A folder whose files have names relative to it, with ``/``.
+
+    Attributes:
+        path: The folder; with a URL, what this process has fetched and written.
+        url: The URL; empty if all workers see the folder.
+    """
+
+    path: Path
+    url: str = ""
+
+    @contextmanager
+    def here(self) -> Iterator["SharedFolder"]:
+        """Context manager: the same for one task of a worker; with a URL, an empty folder of its machine."""
+        if not self.url:
+            yield self
+            return
+        with TemporaryDirectory(prefix="pool-") as folder:
+            yield SharedFolder(path=Path(folder), url=self.url)
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file to write, in a folder that exists."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def names(self, below: str) -> set[str]:
+        """Return the names of the files in a folder, relative to it."""
+        if self.url:
+            return set(_patiently(lambda: Storage(self.url).list(below.rstrip("/"))))
+        folder = self.path / below
+        return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+    def text(self, name: str) -> str:
+        """Return the content of a file; empty if there is none."""
+        if self.url:
+            return (_patiently(lambda: Storage(self.url).read(name)) or b"").decode()
+        path = self.path / name
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file."""
+        with new_file(self.file(name)) as file:
+            file.write_text(text, encoding="utf-8")
+        self.keep(name)
+
+    def write_array(self, name: str, array: NDArray[Any]) -> None:
+        """Write an array as ``.npy``."""
+        with new_file(self.file(name)) as partial, partial.open("wb") as opened:
+            np.save(opened, array)
+        self.keep(name)
+
+    def fetch(self, names: Iterable[str]) -> None:
+        """Fetch files that exist below the URL and that ``path`` lacks; does nothing without a URL."""
+        lacking = [name for name in names if not (self.path / name).exists()] if self.url else []
+        if lacking:
+            storage = Storage(self.url)
+            _patiently(lambda: storage.get(storage.sizes(lacking), "", self.path))
+
+    def keep(self, *names: str) -> None:
+        """Upload files that were written, one after the other; does nothing without a URL."""
+        if not self.url:
+            return
+        storage = Storage(self.url)
+        for name in names:
+            _patiently(lambda name=name: storage.put(self.path / name, name))  # type: ignore[misc]
+
+    def keep_all(self, names: Iterable[str]) -> None:
+        """Upload files in any order; does nothing without a URL."""
+        with ThreadPoolExecutor(_REQUESTS) as threads:
+            list(threads.map(self.keep, names))
+
+    def delete(self, *below: str) -> None:
+        """Delete files, and folders with all that is in them."""
+        for name in below:
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            if self.url:
+                _patiently(lambda name=name: Storage(self.url).delete_below(name))  # type: ignore[misc]
+
+    def publish(self) -> None:
+        """Upload a pool's description and index; ``pool.json``, which makes it the present version, last."""
+        if not self.url:
+            return
+        there = Storage(self.url).list(INDEX.rstrip("/"))
+        files = {
+            path.relative_to(self.path).as_posix(): path for path in self.path.rglob("*") if path.is_file()
+        }
+        new = [
+            name
+            for name, path in files.items()
+            if not any(part.startswith(".") for part in name.split("/"))
+            and name not in {COPIED_FROM, "pool.json"}
+            # What was written to the index is never changed.
+            and not (name.startswith(INDEX) and there.get(name.removeprefix(INDEX)) == path.stat().st_size)
+        ]
+        self.keep_all(sorted(new))
+        self.keep("pool.json")
+
+
+@contextmanager
+def open_shared(place: str) -> Iterator[SharedFolder]:
+    """Context manager: the folder of a pool that a command writes; below a URL, a copy that it publishes.
+
+    Args:
+        place: The pool's path or URL; there may be no pool yet.
+
+    Raises:
+        ValueError: The URL can't be read or written, or another command of this machine writes the pool.
+    """
+    if not is_url(place):
+        yield SharedFolder(path=Path(place))
+        return
+    url = place.rstrip("/")
+    Storage(url).require()
+    # Named as the pool, which takes its name from its folder.
+    folder = machine_cache() / "written" / copy_name(url) / PurePosixPath(url).name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.parent / ".lock", wait=False) as held:
+        if not held:
+            raise ValueError(f"another command on this machine is writing {url}")
+        shutil.rmtree(folder, ignore_errors=True)  # left by a killed command
+        try:
+            copy_index(url, folder)
+            yield SharedFolder(path=folder, url=url)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _patiently(do: Callable[[], T]) -> T:
+    """Call a function, and repeat it while the storage is unreachable.
+
+    Raises:
+        FileNotFoundError: A file does not exist.
+        OSError: The storage is still unreachable after ten minutes.
+    """
+
+    def call() -> T | FileNotFoundError:
+        try:
+            return do()
+        except FileNotFoundError as error:
+            return error
+
+    found = patiently(call, patience_s=_PATIENCE_S)
+    if isinstance(found, FileNotFoundError):
+        raise found
+    return found
