@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from runners.data.build.in_place import SCORE_FIELD, name_in
-from runners.data.build.merge_parts import WORKING, Merge, left_out_of, merge_parts
+from runners.data.build.merge_parts import WORKING, Merge, left_out_of, merge_parts, with_scores_as
 from runners.data.build.scan import run, scan
 from runners.data.build.source import Columns, Part, parts_at, parts_of
 from runners.data.build.source_record import new_parts, write_record
@@ -29,6 +29,7 @@ from runners.data.build.write import PAIRS_PER_SHARD
 from runners.data.evaluation.look import Known
 from runners.data.index.merge import in_order, join, order_of_shards
 from runners.data.index.parts import ROWS_PER_PART
+from runners.data.index.selection import SCORE_PREFIX
 from runners.data.index.writing import VERSIONS, index_of_files, write_part
 from runners.data.places.copies import INDEX, SHARDS_AT, listed
 from runners.data.places.shared_folder import SharedFolder
@@ -217,6 +218,20 @@ class _Built:
         own = [_SHARD.fullmatch(shard) for shard in (self.before.shards if self.before else ())]
         return 1 + max((int(each[1]) for each in own if each), default=-1)
 
+    @property
+    def score(self) -> str:
+        """The index's column for scores of the source; after a rewrite ``score`` is another scorer's."""
+        if self.before is None:
+            return "score"
+        named = (name for name, column in self.before.table.named.items() if column == "score")
+        scorer = self.before.origin.scorer
+        own = next(named, SCORE_PREFIX + scorer.name if scorer else "")
+        return (
+            "score"
+            if own in {"", SCORE_PREFIX + self.how.columns.score}
+            else SCORE_PREFIX + self.how.columns.score
+        )
+
     def merged(self, merge: Merge, report: Report) -> list[Path]:
         """Merge the tables, and return those that have pairs, without ``.parquet``.
 
@@ -244,7 +259,7 @@ def _index_in_place(built: _Built, known: Known | None, report: Report) -> None:
     names = [_names(path, part) for part in built.parts]
     if before is None:
         built.folders.shared.delete(INDEX, VERSIONS)
-    merge = Merge(work="", parts=INDEX, names=names, first=built.first_part, known=known)
+    merge = Merge(work="", parts=INDEX, names=names, first=built.first_part, known=known, score=built.score)
     written = built.merged(merge, report)
     describe_pool(
         path,
@@ -403,7 +418,7 @@ def _index_parts(built: _Built, report: Report) -> list[str]:
     numbers = range(first, first - (-len(tables) * PAIRS_PER_SHARD // ROWS_PER_PART))
     starts = {number: tables[(number - first) * _SHARDS_PER_PART :][:_SHARDS_PER_PART] for number in numbers}
     run(
-        partial(_write_index_part, folders, starts),
+        partial(_write_index_part, folders, starts, built.score),
         numbers,
         built.how.workers,
         partial(report, "indexing"),
@@ -415,13 +430,13 @@ def _index_parts(built: _Built, report: Report) -> list[str]:
     return files
 
 
-def _write_index_part(folders: _Folders, tables: Mapping[int, Sequence[str]], number: int) -> int:
+def _write_index_part(folders: _Folders, tables: Mapping[int, Sequence[str]], score: str, number: int) -> int:
     with folders.shared.here() as here:
         names = [f"{folders.work}index/{name}" for name in tables[number]]
         here.fetch(names)
         rows = pd.concat([pd.read_parquet(here.path / name) for name in names], ignore_index=True)
         part = f"{folders.pool}{INDEX}{number:05d}"
-        write_part(here.file(part), rows)
+        write_part(here.file(part), with_scores_as(score, rows))
         here.keep(f"{part}.words.parquet", f"{part}.parquet")
     return len(rows)
 

@@ -42,6 +42,7 @@ class Merge:
         first: Number of the first part.
         known: Images of evaluation sets to leave out.
         before: Tables with the ``hash`` of pairs that the pool already has.
+        score: Column of the parts for the scores of the source.
     """
 
     work: str
@@ -50,6 +51,7 @@ class Merge:
     first: int = 0
     known: Known | None = None
     before: Sequence[Path] = ()
+    score: str = "score"
 
 
 def merge_parts(
@@ -77,6 +79,7 @@ def merge_parts(
             "files": [file.relative_to(shared.path).as_posix() for file in files[mine.start : mine.stop]],
             "names": dict(how.names[mine.start : mine.stop]),
             "part": f"{how.parts}{how.first + number:05d}",
+            "score": how.score,
         }
         stem = f"{how.work}{number:05d}"
         shared.file(f"{stem}.json").write_text(json.dumps(told), encoding="utf-8")
@@ -161,8 +164,16 @@ def _merged(
     without = pd.concat(left_out, ignore_index=True).astype("str")
     if names:
         rows = rows.assign(shard=rows["shard"].map(names).astype("str")).drop(columns=WORKING)
+        rows = with_scores_as(told["score"], rows)
         without = without.assign(shard=without["shard"].map(names).astype("str"))
     return rows, without
+
+
+def with_scores_as(column: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return pairs with their scores in another column than ``score``, where that is the scores of others."""
+    if column == "score":
+        return rows
+    return rows.assign(**{column: rows["score"], "score": np.full(len(rows), np.nan, np.float32)})
 
 
 # A process works on many groups with the same sets.
