@@ -223,14 +223,11 @@ class _Built:
         """The index's column for scores of the source; after a rewrite ``score`` is another scorer's."""
         if self.before is None:
             return "score"
-        named = (name for name, column in self.before.table.named.items() if column == "score")
-        scorer = self.before.origin.scorer
-        own = next(named, SCORE_PREFIX + scorer.name if scorer else "")
-        return (
-            "score"
-            if own in {"", SCORE_PREFIX + self.how.columns.score}
-            else SCORE_PREFIX + self.how.columns.score
-        )
+        named, scorer = self.before.table.named, self.before.origin.scorer
+        in_force = SCORE_PREFIX + scorer.name if scorer and "score" not in named else ""
+        own = next((name for name, column in named.items() if column == "score"), in_force)
+        source = SCORE_PREFIX + self.how.columns.score
+        return "score" if scorer is None or own == source else source
 
     def merged(self, merge: Merge, report: Report) -> list[Path]:
         """Merge the tables, and return those that have pairs, without ``.parquet``.

@@ -18,7 +18,7 @@ from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import read_pairs
 from runners.data.pool.shards import close_shard, write_sample
 from runners.host.workers import Processes
-from tests.runners.data.test_index import EACH, write_shards
+from tests.runners.data.test_index import EACH, in_place, write_shards
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +164,9 @@ def test_scores_and_rewritten_shards_go_with_later_shards(pool: Pool, source: Pa
     )
     similar = use_score(again, "similarity")
     assert np.isfinite(similar.column("score")).sum() == 4 * EACH
+    write_shards(again.path / "later", range(4, 5))
+    assert (in_place(again.path).count, in_place(again.path).scored) == (5 * EACH, 5 * EACH)
+    assert use_score(in_place(again.path), "mine").scored == 2 * EACH
 
 
 def test_a_shard_without_any_new_pair_is_recorded(pool: Pool, source: Path) -> None:

@@ -163,6 +163,25 @@ def test_tars_are_indexed_in_their_bucket_and_later_ones_are_taken_up(
     assert all(after[name] == before[name] for name in before if name.startswith("index/"))
 
 
+def test_the_command_that_wrote_a_pool_below_a_url_takes_up_later_shards(
+    url: str, machines: OtherMachines, tmp_path: Path
+) -> None:
+    how = Build(source=tmp_path, url=f"{url}/tars")
+    build_pool(tmp_path / "p", how, silent)
+    build(f"{url}/p", f"{url}/tars", machines)
+    before = below(f"{url}/p")
+    write_shards(tmp_path / "more", range(2), seed=9)
+    Storage(url).put(tmp_path / "more" / "1.tar", "tars/later/1.tar")
+    build(f"{url}/p", f"{url}/tars", machines)
+    after = below(f"{url}/p")
+    assert after == content(build_pool(tmp_path / "p", how, silent).path)
+    assert len(after) > len(before)
+    assert {name for name in before if after[name] != before[name]} == {"pool.json"}
+    Storage(url).put(tmp_path / "more" / "0.tar", "tars/later/1.tar")  # as long
+    with pytest.raises(ValueError, match=rf"^{url}/tars/later/1.tar has changed since .+other content"):
+        build(f"{url}/p", f"{url}/tars", machines)
+
+
 @pytest.mark.parametrize("fails_at", [5, 13])
 def test_a_build_that_ends_half_way_goes_on_where_it_stopped(
     url: str, machines: OtherMachines, tmp_path: Path, fails_at: int
