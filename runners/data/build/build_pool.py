@@ -1,49 +1,40 @@
 """Building of a pool from shards or a table: read and checked part by part, then written best first.
 
 Finished work is kept in a hidden folder beside the pool until the pool is complete: a build that was stopped
-at any point continues there. The writing half reads each image's bytes from the source again.
+at any point continues there.
 """
 
 import json
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from hashlib import blake2b
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
-from runners.data.build.in_place import SCORE_FIELD, name_in
-from runners.data.build.merge_parts import WORKING, Merge, left_out_of, merge_parts, with_scores_as
-from runners.data.build.scan import run, scan
+from runners.data.build.in_place import name_in
+from runners.data.build.merge_parts import Merge, left_out_of, merge_parts
+from runners.data.build.new_shards import Folders, NewShards, number_of, write_new_shards
+from runners.data.build.scan import scan
 from runners.data.build.source import Columns, Part, parts_at, parts_of
 from runners.data.build.source_record import new_parts, write_record
-from runners.data.build.write import PAIRS_PER_SHARD
 from runners.data.evaluation.look import Known
-from runners.data.index.merge import in_order, join, order_of_shards
-from runners.data.index.parts import ROWS_PER_PART
+from runners.data.index.merge import join
 from runners.data.index.selection import SCORE_PREFIX
-from runners.data.index.writing import VERSIONS, index_of_files, write_part
+from runners.data.index.writing import VERSIONS
 from runners.data.places.copies import INDEX, SHARDS_AT, listed
 from runners.data.places.shared_folder import SharedFolder
-from runners.data.places.url_place import UrlPlace, ranges_at
+from runners.data.places.url_place import UrlPlace
 from runners.data.pool.damage import damage_table
-from runners.data.pool.describe import describe_pool, fingerprints
+from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
-from runners.data.pool.shards import close_shard, printable, write_sample
-from runners.host.files import locked, new_file
+from runners.data.pool.shards import printable
+from runners.host.files import locked
 from runners.host.workers import Processes, Report, Workers
 
-_SHARDS_PER_PART = ROWS_PER_PART // PAIRS_PER_SHARD
 _WORKING_FILES = ("source", "order", "parts", "merge", "kept", "index", "pool")
-_SHARD, _TABLE = re.compile(r"shards/(\d+)\.tar"), re.compile(r"\d+\.parquet")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,21 +162,6 @@ def _options(how: Build) -> dict[str, object]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Folders:
-    """Where a build writes.
-
-    Attributes:
-        shared: The folder that its workers share.
-        work: Folder for working files in it, with ``/`` at the end.
-        pool: Folder in it that becomes the pool or, if empty, is the pool.
-    """
-
-    shared: SharedFolder
-    work: str
-    pool: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Built:
     """A build whose source has been read.
 
@@ -200,7 +176,7 @@ class _Built:
 
     path: Path
     how: Build
-    folders: _Folders
+    folders: Folders
     parts: Sequence[Part]
     files: Sequence[Path]
     before: Pool | None
@@ -215,8 +191,7 @@ class _Built:
     @property
     def first_shard(self) -> int:
         """Number of the first new shard."""
-        own = [_SHARD.fullmatch(shard) for shard in (self.before.shards if self.before else ())]
-        return 1 + max((int(each[1]) for each in own if each), default=-1)
+        return 1 + max(map(number_of, self.before.shards if self.before else ()), default=-1)
 
     @property
     def score(self) -> str:
@@ -278,8 +253,14 @@ def _write_new(built: _Built, known: Known | None, report: Report) -> None:
         tables = [join(tables, how.scores, shared.path / folders.work / "kept" / "joined.parquet")]
     if before is None:
         shared.delete(f"{folders.pool}{INDEX}", f"{folders.pool}{VERSIONS}")
-    _write(built, tables, report)
-    files = _index_parts(built, report)
+    new = NewShards(
+        folders=folders,
+        url=how.url,
+        first_shard=built.first_shard,
+        first_part=built.first_part,
+        score=built.score,
+    )
+    files = write_new_shards(tables, new, how.workers, report)
     recorded = how.scores is None and "urls" not in how.provenance
     sources = (
         write_record(
@@ -328,13 +309,13 @@ def _work(path: Path) -> str:
 @contextmanager
 def _working_folder(
     path: Path, how: Build, parts: Sequence[Part], before: Pool | None = None
-) -> Iterator[_Folders]:
+) -> Iterator[Folders]:
     """Context manager: hold this build's folder exclusively, and remove another source's files from it."""
     work = _work(path)
     if how.in_place or how.to or before is not None:
-        folders = _Folders(shared=SharedFolder(path=path, url=how.to), work=work, pool="")
+        folders = Folders(shared=SharedFolder(path=path, url=how.to), work=work, pool="")
     else:
-        folders = _Folders(shared=SharedFolder(path=path.parent), work=work, pool=f"{work}pool/")
+        folders = Folders(shared=SharedFolder(path=path.parent), work=work, pool=f"{work}pool/")
     shared = folders.shared
     facts = [_version(part, path) for part in parts]
     columns = [how.columns.image, how.columns.caption, how.columns.score]
@@ -369,126 +350,3 @@ def _version(part: Part, path: Path) -> tuple[str, int, int | str]:
     # A link that leads nowhere is left out later, as one of the shards.
     facts = (part.file if part.file.exists() else path.parent).stat()
     return os.path.realpath(part.file), facts.st_size, facts.st_mtime_ns
-
-
-def _write(built: _Built, tables: Sequence[Path], report: Report) -> None:
-    """Write shards from tables of pairs."""
-    folders, how = built.folders, built.how
-    shared, work, shards = folders.shared, folders.work, f"{folders.pool}shards/"
-    todo = f"{work}index/"
-    table = index_of_files(tables) if tables else None
-    # The pairs and their order decide the content of each shard: shards of other pairs cannot be kept.
-    mark = "" if table is None else next(fingerprints(table, ["score"]))
-    written = {name for name in shared.names(shards) if _number(name) >= built.first_shard}
-    if shared.text(f"{work}order") != mark:
-        shared.delete(todo, *(shards + name for name in written))
-        written.clear()
-        shared.write(f"{work}order", mark)
-    shared.file(f"{shards}x")
-    if table is None:
-        return
-    numbers = range(built.first_shard, built.first_shard - (-table.count // PAIRS_PER_SHARD))
-    rows = in_order(tables, order_of_shards(table), shared.path / work, PAIRS_PER_SHARD)
-    for number, mine in zip(numbers, rows, strict=True):
-        pq.write_table(mine, shared.file(f"{todo}{number:05d}.todo.parquet"))
-    shared.keep_all(f"{todo}{number:05d}.todo.parquet" for number in numbers)
-    done = shared.names(todo)
-    run(
-        partial(_write_shard, folders, how.url, PAIRS_PER_SHARD),
-        [n for n in numbers if f"{n:05d}.parquet" not in done or f"{n:05d}.tar" not in written],
-        how.workers,
-        partial(report, "writing"),
-        "new shard {}".format,
-        of=len(numbers),
-    )
-
-
-def _number(shard: str) -> int:
-    found = _SHARD.fullmatch(f"shards/{shard}")
-    return int(found[1]) if found else -1
-
-
-def _index_parts(built: _Built, report: Report) -> list[str]:
-    """Write the parts of the index from the tables of the shards, and return their files."""
-    folders, first = built.folders, built.first_part
-    tables = sorted(name for name in folders.shared.names(f"{folders.work}index/") if _TABLE.fullmatch(name))
-    numbers = range(first, first - (-len(tables) * PAIRS_PER_SHARD // ROWS_PER_PART))
-    starts = {number: tables[(number - first) * _SHARDS_PER_PART :][:_SHARDS_PER_PART] for number in numbers}
-    run(
-        partial(_write_index_part, folders, starts, built.score),
-        numbers,
-        built.how.workers,
-        partial(report, "indexing"),
-    )
-    files = [f"{INDEX}{number:05d}" for number in numbers]
-    folders.shared.fetch(
-        f"{folders.pool}{file}{end}" for file in files for end in (".parquet", ".words.parquet")
-    )
-    return files
-
-
-def _write_index_part(folders: _Folders, tables: Mapping[int, Sequence[str]], score: str, number: int) -> int:
-    with folders.shared.here() as here:
-        names = [f"{folders.work}index/{name}" for name in tables[number]]
-        here.fetch(names)
-        rows = pd.concat([pd.read_parquet(here.path / name) for name in names], ignore_index=True)
-        part = f"{folders.pool}{INDEX}{number:05d}"
-        write_part(here.file(part), with_scores_as(score, rows))
-        here.keep(f"{part}.words.parquet", f"{part}.parquet")
-    return len(rows)
-
-
-def _write_shard(folders: _Folders, url: str, most: int, number: int) -> int:
-    name, table = f"shards/{number:05d}.tar", f"{folders.work}index/{number:05d}"
-    with folders.shared.here() as here:
-        here.fetch([f"{table}.todo.parquet"])
-        rows = pd.read_parquet(here.path / f"{table}.todo.parquet")
-        with new_file(here.file(folders.pool + name)) as partial_file:
-            index = _write_tar(partial_file, rows, url, number * most).assign(shard=name)
-        here.keep(folders.pool + name)
-        with new_file(here.file(f"{table}.parquet")) as file_name:
-            index.to_parquet(file_name, index=False)
-        here.keep(f"{table}.parquet")
-    return len(rows)
-
-
-def _write_tar(path: Path, rows: pd.DataFrame, url: str, first_key: int) -> pd.DataFrame:
-    """Write the pairs of a shard, and return their rows of the index, without the shard's name."""
-    images = _read_all(rows, url)
-    offsets, keys = [], []
-    with path.open("wb") as file:
-        for place, row in enumerate(rows.to_dict("records")):
-            key = f"{first_key + place:09d}"
-            facts = {"key": key, **{name: row[name] for name in ("caption", "width", "height")}}
-            if not np.isnan(row["score"]):
-                facts[SCORE_FIELD] = row["score"]
-            members = {
-                row["kind"]: images[place],
-                "txt": row["caption"].encode(),
-                "json": json.dumps(json.loads(row["facts"]) | facts).encode(),
-            }
-            offsets.append(write_sample(file, key, members)[row["kind"]])
-            keys.append(key)
-        close_shard(file)
-    return rows.drop(columns=WORKING).assign(key=keys, offset=offsets)
-
-
-def _read_all(rows: pd.DataFrame, url: str) -> list[bytes]:
-    """Read images from the source; those of tars on this machine file by file and front to back."""
-    order = rows.sort_values(["shard", "offset"])
-    ranges = list(zip(order["shard"], order["offset"], order["length"], strict=True))
-    images = [b""] * len(rows)
-    read = ranges_at(url, ranges) if url else _ranges_in(ranges)
-    for place, (shard, _, length), content in zip(order.index, ranges, read, strict=True):
-        images[place] = content
-        if len(content) != length:
-            raise ValueError(f"{shard} changed during the build; start the build again")
-    return images
-
-
-def _ranges_in(ranges: Iterable[tuple[str, int, int]]) -> Iterator[bytes]:
-    for shard, some in groupby(ranges, itemgetter(0)):
-        with Path(shard).open("rb") as file:
-            for _, offset, length in some:
-                file.seek(offset)
-                yield file.read(length)

@@ -171,9 +171,11 @@ def _merged(
 
 def with_scores_as(column: str, rows: pd.DataFrame) -> pd.DataFrame:
     """Return pairs with their scores in another column than ``score``, where that is the scores of others."""
-    if column == "score":
-        return rows
-    return rows.assign(**{column: rows["score"], "score": np.full(len(rows), np.nan, np.float32)})
+    if column != "score":
+        rows = rows.copy()
+        rows[column] = rows["score"]
+        rows["score"] = np.full(len(rows), np.nan, np.float32)
+    return rows
 
 
 # A process works on many groups with the same sets.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runners.data.build import build_pool as building
+from runners.data.build import new_shards
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.in_place import not_indexed
 from runners.data.build.rescore import rewrite_shards, set_score, use_score
@@ -23,7 +23,7 @@ from tests.runners.data.test_index import EACH, in_place, write_shards
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "PAIRS_PER_SHARD", 32)
+    monkeypatch.setattr(new_shards, "PAIRS_PER_SHARD", 32)
 
 
 @pytest.fixture
@@ -88,15 +88,15 @@ def test_a_killed_addition_leaves_the_pool_as_it_was_and_goes_on(
 ) -> None:
     before = written(pool)
     write_shards(source, range(4))
-    for ended in ("_write_shard", "_write_index_part", "describe_pool"):
+    for ended in ("new_shards._write_shard", "new_shards._write_index_part", "build_pool.describe_pool"):
         with monkeypatch.context() as patch:
-            patch.setattr(building, ended, _stop)
+            patch.setattr(f"runners.data.build.{ended}", _stop)
             with pytest.raises(RuntimeError, match="stopped"):
                 build(pool.path, source)
         assert Pool.open(pool.path).fingerprint == pool.fingerprint
         assert not_indexed(Pool.open(pool.path)) is None, "what is being written is not reported as new"
     with monkeypatch.context() as patch:
-        for done in ("scan.pairs_of", "build_pool._write_tar"):
+        for done in ("scan.pairs_of", "new_shards._write_tar"):
             patch.setattr(f"runners.data.build.{done}", _stop)
         grown = build(pool.path, source)
     assert grown.count == 4 * EACH

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from budgets.hardware.machine_cache import CACHE
-from runners.data.build import build_pool as building
-from runners.data.build import merge_parts
+from runners.data.build import merge_parts, new_shards
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.rescore import column_scores, rewrite_shards, set_score
 from runners.data.places.copies import pool_at
@@ -69,9 +68,9 @@ def bucket() -> Iterator[Bucket]:
 @pytest.fixture
 def url(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the URL of tars, of which one has damage, in shards and parts of a few pairs."""
-    monkeypatch.setattr(building, "PAIRS_PER_SHARD", 64)
-    monkeypatch.setattr(building, "_SHARDS_PER_PART", 2)
-    monkeypatch.setattr(building, "ROWS_PER_PART", 128)
+    monkeypatch.setattr(new_shards, "PAIRS_PER_SHARD", 64)
+    monkeypatch.setattr(new_shards, "_SHARDS_PER_PART", 2)
+    monkeypatch.setattr(new_shards, "ROWS_PER_PART", 128)
     monkeypatch.setattr(merge_parts, "ROWS_PER_PART", 2 * EACH)
     (tmp_path / "driver").mkdir()
     monkeypatch.setenv(CACHE, str(tmp_path / "driver"))

@@ -29,7 +29,7 @@ from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 from budgets.hardware.machine_cache import CACHE
-from runners.data.build import build_pool as building
+from runners.data.build import new_shards
 from runners.data.build.info import summarise
 from runners.evaluate import clip_score
 from runners.host.storage import Storage
@@ -170,7 +170,7 @@ def _in_folder(folder: Path) -> None:
     os.chdir(folder)
     write_tars(folder / "tars")
     model = write_model(folder)
-    patch.object(building, "PAIRS_PER_SHARD", 64).start()  # several new shards
+    patch.object(new_shards, "PAIRS_PER_SHARD", 64).start()  # several new shards
     patch.object(clip_score, "_ROWS_PER_PART", 16).start()  # several parts
     build = ("build", "p", "--from", "../tars")
     score = ("score", "p", "--with", model, "--name", "mine", "--device", "cpu")

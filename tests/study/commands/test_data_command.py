@@ -214,7 +214,7 @@ def test_shards_in_a_bucket_are_indexed_scored_and_shown(
     try:
         Storage("s3://bucket").put(built.path / "shards" / "00000.tar", "shards/00000.tar")
 
-        assert "pools/theirs: 300 pairs; left out: none" in run(command("s3://bucket/shards"))
+        assert "pools/theirs: 300 pairs; left out: none" in run(command("pools/theirs --from"))
 
         said = run("data score pools/theirs --with column:popularity --name popular")
         assert "shards at: s3://bucket/shards" in said
@@ -273,7 +273,7 @@ def test_a_stopped_build_continues_and_gives_the_same_bytes(user: Path, run: Run
     index = (user / "pools" / "icons" / "index/00000.parquet").read_bytes()
     shutil.rmtree(user / "pools")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runners.data.build.build_pool.write_sample", _stop)
+        patch.setattr("runners.data.build.new_shards.write_sample", _stop)
         with pytest.raises(RuntimeError, match="stopped"):
             main(shlex.split(command("--from icons.csv")))
     assert not (user / "pools" / "icons").exists()
