@@ -218,12 +218,6 @@ class Storage:
             with self._doing(), suppress(FileNotFoundError):
                 self._fs.rm_file(self._path(name))
 
-    def delete_below(self, name: str) -> None:
-        """Remove an object, and all objects below its name; none is needed to exist."""
-        with self._doing(), suppress(FileNotFoundError):
-            self._fs.invalidate_cache()
-            self._fs.rm(self._path(name.rstrip("/")), recursive=True)
-
     def _make_parent(self, name: str) -> None:
         """Create the folder of an object on servers that have folders; object stores have none."""
         if not self._fs.async_impl:

@@ -34,7 +34,7 @@ from runners.data.pool.shards import printable
 from runners.host.files import locked
 from runners.host.workers import Processes, Report, Workers
 
-_WORKING_FILES = ("source", "order", "parts", "merge", "kept", "index", "pool")
+_WORKING_FILES = ("source", "order", "parts/", "merge/", "kept/", "index/", "pool/")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -230,7 +230,7 @@ def _index_in_place(built: _Built, known: Known | None, report: Report) -> None:
     path, how, before = built.path, built.how, built.before
     names = [_names(path, part) for part in built.parts]
     if before is None:
-        built.folders.shared.delete(INDEX, VERSIONS)
+        built.folders.shared.delete(INDEX, f"{VERSIONS}/")
     merge = Merge(work="", parts=INDEX, names=names, first=built.first_part, known=known, score=built.score)
     written = built.merged(merge, report)
     describe_pool(
@@ -252,7 +252,7 @@ def _write_new(built: _Built, known: Known | None, report: Report) -> None:
     if how.scores:
         tables = [join(tables, how.scores, shared.path / folders.work / "kept" / "joined.parquet")]
     if before is None:
-        shared.delete(f"{folders.pool}{INDEX}", f"{folders.pool}{VERSIONS}")
+        shared.delete(f"{folders.pool}{INDEX}", f"{folders.pool}{VERSIONS}/")
     new = NewShards(
         folders=folders,
         url=how.url,

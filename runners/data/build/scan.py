@@ -46,7 +46,7 @@ def scan(  # noqa: PLR0913 - independent options
 
     Returns:
         A table for each part, in the order of the source: the columns of the index, those of `OF_SCAN`,
-        ``kind`` and ``facts`` (JSON). Its metadata have the ``digest`` of a tar on this machine.
+        ``kind`` and ``facts`` (JSON). Its metadata have the ``digest`` of a tar.
     """
     names = [f"{number:06d}.parquet" for number in range(len(parts))]
     done = shared.names(below)
@@ -97,7 +97,7 @@ def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
     looking: bool,  # noqa: FBT001 - private
     number: int,
 ) -> int:
-    entries, kinds, facts, hashes = [], [], [], []
+    part, entries, kinds, facts, hashes = parts[number], [], [], [], []
     left_out: list[Damage] = []
     looks: list[Thumbnail] = []
     last = Thumbnail(pixels=0, thumbnail=b"")
@@ -106,7 +106,7 @@ def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
         nonlocal last
         last = look_of(image)
 
-    for each in pairs_of(parts[number], columns, look if looking else None):
+    for each in pairs_of(part, columns, look if looking else None):
         if isinstance(each, Damage):
             left_out.append(each)
             continue
@@ -123,7 +123,8 @@ def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
         thumbnail=pd.Series([each.thumbnail for each in looks], dtype="object"),
     )
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    table = table.replace_schema_metadata({**table.schema.metadata, b"digest": parts[number].digest()})
+    digest = "" if part.stop else part.digest()
+    table = table.replace_schema_metadata({**table.schema.metadata, b"digest": digest})
     name = f"{below}{number:06d}"
     with shared.here() as here:
         # The table is written last: its existence marks the part as done.

@@ -81,8 +81,8 @@ class Part:
     stamp: str = ""
 
     def digest(self) -> str:
-        """Return a hash of the content of a tar on this machine, else nothing."""
-        if self.url or self.stop or not self.file.is_file():
+        """Return a hash of the content of the file if it is on this machine, else nothing."""
+        if self.url or not self.file.is_file():
             return ""
         with self.file.open("rb") as file:
             return file_digest(file, partial(blake2b, digest_size=16)).hexdigest()

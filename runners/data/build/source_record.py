@@ -28,7 +28,7 @@ class SourceFile:
         name: Its name in the source.
         size: Its bytes.
         stamp: Time of its last change in nanoseconds; of a tar below a URL its ETag, hash or time.
-        digest: Hash of its content; empty for a table, and for a tar below a URL.
+        digest: Hash of its content; empty for a tar below a URL.
     """
 
     name: str
@@ -57,18 +57,19 @@ def new_parts(record: Path, source: Path, parts: Sequence[Part], options: Mappin
                 "repeat the first command, or build another pool"
             )
     known = {file.name: file for file in _read(record)}
-    new = []
+    new, touched = list[Part](), set[str]()
     for part in parts:
         was, now = known.get(_name(source, part)), _file_of(source, part)
         if was is None:
             new.append(part)
-        elif (now.size, now.stamp) != (was.size, was.stamp):
+        elif (now.size, now.stamp) != (was.size, was.stamp) and was.name not in touched:
             if now.size == was.size and was.digest and part.digest() == was.digest:
-                continue  # only copied or touched
+                touched.add(was.name)  # or copied
+                continue
             how = f"{was.size:,} bytes, now {now.size:,}" if now.size != was.size else "other content"
             raise ValueError(
                 f"{part.name if part.url else part.file} has changed since the pool read it ({how}). New "
-                "pairs must come in further tars: restore this one, or build another pool"
+                "pairs must come in further tars: restore this file, or build another pool"
             )
     return new
 
@@ -93,9 +94,10 @@ def write_record(  # noqa: PLR0913, PLR0917 - what a record has
     """
     files = {file.name: file for file in (_read(before) if before else ())}
     for part, table in zip(parts, tables, strict=True):
-        digest = (pq.read_schema(table).metadata or {}).get(b"digest", b"").decode()
-        file = _file_of(source, part, digest)
-        files[file.name] = file
+        if part.start == 0:
+            kept = pq.read_schema(table).metadata.get(b"digest", b"").decode()
+            file = _file_of(source, part, part.digest() if part.stop else kept)
+            files[file.name] = file
     columns = [asdict(file) for file in files.values()]
     table = pa.Table.from_pylist(columns).replace_schema_metadata({_OPTIONS: json.dumps(options)})
     written = pa.BufferOutputStream()

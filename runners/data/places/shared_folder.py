@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -61,14 +62,14 @@ class SharedFolder:
     def names(self, below: str) -> set[str]:
         """Return the names of the files in a folder, relative to it."""
         if self.url:
-            return set(_patiently(lambda: Storage(self.url).list(below.rstrip("/"))))
+            return set(_patiently(partial(Storage(self.url).list, below.rstrip("/"))))
         folder = self.path / below
         return {path.name for path in folder.iterdir()} if folder.exists() else set()
 
     def text(self, name: str) -> str:
         """Return the content of a file; empty if there is none."""
         if self.url:
-            return (_patiently(lambda: Storage(self.url).read(name)) or b"").decode()
+            return (_patiently(partial(Storage(self.url).read, name)) or b"").decode()
         path = self.path / name
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
@@ -97,29 +98,35 @@ class SharedFolder:
             return
         storage = Storage(self.url)
         for name in names:
-            _patiently(lambda name=name: storage.put(self.path / name, name))  # type: ignore[misc]
+            _patiently(partial(storage.put, self.path / name, name))
 
     def keep_all(self, names: Iterable[str]) -> None:
         """Upload files in any order; does nothing without a URL."""
         with ThreadPoolExecutor(_REQUESTS) as threads:
             list(threads.map(self.keep, names))
 
-    def delete(self, *below: str) -> None:
+    def delete(self, *names: str) -> None:
         """Delete files, and folders with all that is in them."""
-        for name in below:
+        storage, there = Storage(self.url) if self.url else None, list[str]()
+        for name in names:
             path = self.path / name
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-            if self.url:
-                _patiently(lambda name=name: Storage(self.url).delete_below(name))  # type: ignore[misc]
+            if storage is not None and name.endswith("/"):
+                there += [name + each for each in _patiently(partial(storage.list, name.rstrip("/")))]
+            else:
+                there.append(name)
+        if storage is not None:
+            with ThreadPoolExecutor(_REQUESTS) as threads:
+                list(threads.map(lambda each: _patiently(partial(storage.delete, [each])), there))
 
     def publish(self) -> None:
         """Upload a pool's description and index; ``pool.json``, which makes it the present version, last."""
         if not self.url:
             return
-        there = Storage(self.url).list(INDEX.rstrip("/"))
+        there = _patiently(partial(Storage(self.url).list, INDEX.rstrip("/")))
         files = {
             path.relative_to(self.path).as_posix(): path for path in self.path.rglob("*") if path.is_file()
         }

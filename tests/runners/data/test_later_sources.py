@@ -16,7 +16,8 @@ from runners.data.build.source import Columns
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import read_pairs
-from runners.data.pool.shards import close_shard, write_sample
+from runners.data.pool.shards import close_shard, encode_image, write_sample
+from runners.embedded.embedded_pool import TrainingPairs
 from runners.host.workers import Processes
 from tests.runners.data.test_index import EACH, in_place, write_shards
 
@@ -167,6 +168,23 @@ def test_scores_and_rewritten_shards_go_with_later_shards(pool: Pool, source: Pa
     write_shards(again.path / "later", range(4, 5))
     assert (in_place(again.path).count, in_place(again.path).scored) == (5 * EACH, 5 * EACH)
     assert use_score(in_place(again.path), "mine").scored == 2 * EACH
+
+
+def test_a_table_that_was_touched_is_the_same_and_one_with_other_rows_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number, pair in enumerate(TrainingPairs(seed=3, count=4)):
+        (tmp_path / "images" / f"{number}.png").write_bytes(encode_image(pair.image))
+    table, rows = (
+        tmp_path / "table.csv",
+        ["image,caption", *(f"images/{n}.png,picture {n}" for n in range(4))],
+    )
+    table.write_text("\n".join(rows[:-1]), encoding="utf-8")
+    pool = build(tmp_path / "pool", table)
+    os.utime(table)
+    assert build(pool.path, table).fingerprint == pool.fingerprint
+    table.write_text("\n".join(rows), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"^{table} has changed since the pool read it"):
+        build(pool.path, table)
 
 
 def test_a_shard_without_any_new_pair_is_recorded(pool: Pool, source: Path) -> None:
