@@ -1,10 +1,8 @@
 """Pools that are built and scored by workers that share nothing but a URL."""
 
-import os
-import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,43 +16,10 @@ from runners.data.places.shared_folder import SCORING, open_shared
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import read_pairs
 from runners.host.storage import Storage
-from runners.host.workers import Name, Processes, Report, part_name
+from runners.host.workers import Processes, Report
 from tests.runners.data.test_index import EACH, SHARDS, write_shards
 from tests.runners.host.bucket import Bucket
-
-T = TypeVar("T")
-
-
-class OtherMachines:
-    """Workers on machines of their own: while they work, the driver's files are away.
-
-    Args:
-        driver: The driver's files.
-        own: Those of the machines.
-        fails_at: A call at which the last machine dies.
-    """
-
-    def __init__(self, driver: Path, own: Path, fails_at: int = 0) -> None:
-        self.driver, self.own, self.fails_at, self.calls = driver, own, fails_at, list[int]()
-
-    def map(
-        self, task: Callable[[int], T], items: Sequence[int], name: Name = part_name
-    ) -> Iterator[tuple[int, T]]:
-        """Call a task for each item; see `runners.host.workers.Workers`."""
-        told = pickle.dumps(task)
-        for item in items:
-            self.calls.append(item)
-            if len(self.calls) == self.fails_at:
-                raise KeyboardInterrupt(name(item))
-            away = self.driver.rename(self.driver.with_name("away"))
-            os.environ[CACHE] = str(self.own)
-            try:
-                result = pickle.loads(told)(item)  # noqa: S301 - our own
-            finally:
-                os.environ[CACHE] = str(self.driver)
-                assert not self.driver.exists(), "a worker wrote to the driver's folder"
-                away.rename(self.driver)
-            yield item, result
+from tests.runners.host.other_machines import OtherMachines
 
 
 @pytest.fixture(scope="module")
