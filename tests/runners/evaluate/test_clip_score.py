@@ -165,6 +165,7 @@ def test_a_trials_weights_score_the_pool_that_it_was_trained_on(tmp_path: Path) 
 def test_nodes_that_share_only_a_url_get_a_models_files_from_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "driver").mkdir()
     pool = tiny_pool(tmp_path / "tiny")
     job = tiny_job(tiny_trial(), pool, tmp_path / "driver" / "trial")
     run_trial(job)
