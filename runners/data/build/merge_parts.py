@@ -4,7 +4,6 @@ Duplicates, which DuckDB finds among all pairs, and images of evaluation sets ar
 """
 
 import json
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -27,7 +26,7 @@ from runners.host.workers import Report, Workers
 WORKING = ["kind", "facts"]
 """Columns of the scan that an index does not have."""
 
-_KNOWN, _LEFT_OUT = "known", ".left-out.parquet"
+_KNOWN, _LEFT_OUT = "known.npz", ".left-out.parquet"
 _REASONS = ("", "duplicate", ALIKE, SAME)
 
 
@@ -68,10 +67,11 @@ def merge_parts(
     """
     duplicates = shared.file(f"{how.work}duplicates.parquet")
     find_duplicates(files, how.before, duplicates)
-    with new_file(shared.file(how.work + _KNOWN)) as file:
-        file.write_bytes(pickle.dumps(how.known))
     groups = list(_groups(files))
-    inputs = [how.work + _KNOWN]
+    inputs = [how.work + _KNOWN] if how.known else []
+    if how.known:
+        with new_file(shared.file(how.work + _KNOWN)) as file:
+            how.known.save(file)
     for number, mine in enumerate(groups):
         # A task's input is in files, so that starting one takes the same time for any number of shards.
         told = {
@@ -80,6 +80,7 @@ def merge_parts(
             "names": dict(how.names[mine.start : mine.stop]),
             "part": f"{how.parts}{how.first + number:05d}",
             "score": how.score,
+            "known": how.work + _KNOWN if how.known else "",
         }
         stem = f"{how.work}{number:05d}"
         shared.file(f"{stem}.json").write_text(json.dumps(told), encoding="utf-8")
@@ -123,15 +124,14 @@ def _groups(files: Sequence[Path]) -> Iterator[range]:
 def _merge_group(shared: SharedFolder, work: str, number: int) -> int:
     with shared.here() as here:
         stem = f"{work}{number:05d}"
-        here.fetch([f"{stem}.json", f"{stem}.duplicates", work + _KNOWN])
+        here.fetch([f"{stem}.json", f"{stem}.duplicates"])
         told = json.loads((here.path / f"{stem}.json").read_text(encoding="utf-8"))
         files = [here.path / name for name in told["files"]]
         here.fetch(
             each for name in told["files"] for each in (name, f"{name.removesuffix('.parquet')}.jsonl")
         )
         repeated = pq.read_table(here.path / f"{stem}.duplicates").to_pandas()
-        file = here.path / work / _KNOWN
-        rows, without = _merged(files, told, repeated, _known(file, file.stat().st_mtime_ns))
+        rows, without = _merged(files, told, repeated, _known_in(here, told["known"]))
         with new_file(here.file(stem + _LEFT_OUT)) as target:
             without.to_parquet(target, index=False)
         here.keep(stem + _LEFT_OUT)
@@ -178,8 +178,14 @@ def with_scores_as(column: str, rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
+def _known_in(here: SharedFolder, name: str) -> Known | None:
+    if not name:
+        return None
+    here.fetch([name])
+    return _known(here.path / name, (here.path / name).stat().st_mtime_ns)
+
+
 # A process works on many groups with the same sets.
 @lru_cache(maxsize=1)
-def _known(path: Path, _changed_ns: int) -> Known | None:
-    found: Known | None = pickle.loads(path.read_bytes())  # noqa: S301 - written by this build
-    return found
+def _known(path: Path, _changed_ns: int) -> Known:
+    return Known.load(path)

@@ -61,19 +61,17 @@ def copy_pool(url: str, folder: Path) -> Path:
     return _copied(storage, folder, small, {"pool.json": facts, COPIED_FROM: _origin(url)})
 
 
-def copy_index(url: str, folder: Path) -> None:
-    """Copy a pool's description and its whole index into a new folder, if there is a pool below the URL.
+def begin_copy(url: str, folder: Path) -> list[str]:
+    """Begin the copy of a pool's description and whole index in a new folder, and return the files to fetch.
 
     Raises:
         ValueError: The URL can't be read.
-        OSError: Reading stopped before all was copied.
     """
     found = listed("pool", url)
-    names = [name for name in found if name.startswith((*_DESCRIPTION, INDEX))]
     folder.mkdir(parents=True)
     (folder / COPIED_FROM).write_text(_origin(url), encoding="utf-8")
-    if "pool.json" in found:
-        Storage(url).get({name: found[name] for name in names}, "", folder)
+    own = [name for name in found if name.startswith((*_DESCRIPTION, INDEX))]
+    return own if "pool.json" in found else []
 
 
 def copied_from(folder: Path) -> str:

@@ -5,7 +5,7 @@ The driver has a copy of the pool's description and index, which it uploads when
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgets.hardware.machine_cache import machine_cache
-from runners.data.places.copies import COPIED_FROM, INDEX, copy_index, copy_name, is_url
+from runners.data.places.copies import COPIED_FROM, INDEX, begin_copy, copy_name, is_url
 from runners.host.faults import patiently
 from runners.host.files import locked, new_file
 from runners.host.storage import Storage
@@ -27,7 +27,7 @@ SCORING = ".scoring/"
 """Folder for the working files of scoring, below the pool."""
 
 _PATIENCE_S = 600.0  # as with shards
-_REQUESTS = 16
+_REQUESTS, _FILES_AT_ONCE = 16, 256
 
 T = TypeVar("T")
 
@@ -87,10 +87,15 @@ class SharedFolder:
 
     def fetch(self, names: Iterable[str]) -> None:
         """Fetch files that exist below the URL and that ``path`` lacks; does nothing without a URL."""
-        lacking = [name for name in names if not (self.path / name).exists()] if self.url else []
-        if lacking:
-            storage = Storage(self.url)
-            _patiently(lambda: storage.get(storage.sizes(lacking), "", self.path))
+        if not self.url:
+            return
+        lacking = [name for name in names if not (self.path / name).exists()]
+        storage = Storage(self.url)
+        for start in range(0, len(lacking), _FILES_AT_ONCE):
+            _patiently(partial(self._get, storage, lacking[start : start + _FILES_AT_ONCE]))
+
+    def _get(self, storage: Storage, names: Sequence[str]) -> None:
+        storage.get(storage.sizes(names), "", self.path)
 
     def keep(self, *names: str) -> None:
         """Upload files that were written, one after the other; does nothing without a URL."""
@@ -165,8 +170,9 @@ def open_shared(place: str) -> Iterator[SharedFolder]:
             raise ValueError(f"another command on this machine is writing {url}")
         shutil.rmtree(folder, ignore_errors=True)  # left by a killed command
         try:
-            copy_index(url, folder)
-            yield SharedFolder(path=folder, url=url)
+            shared = SharedFolder(path=folder, url=url)
+            shared.fetch(begin_copy(url, folder))
+            yield shared
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
