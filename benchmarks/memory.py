@@ -74,8 +74,9 @@ def make_parts(folder: Path, path: Path) -> None:
     """Write the intermediate files of a build, as if its source had just been read."""
     how = build.Build(source=folder)
     count = len(list(folder.glob("*.tar")))
-    with build._working_folder(path, how, parts_of(folder)) as work:  # noqa: SLF001 - of the build to measure
-        (work / "parts").mkdir()
+    with build._working_folder(path, how, parts_of(folder)) as folders:  # noqa: SLF001 - of the build to measure
+        parts = folders.shared.path / folders.work / "parts"
+        parts.mkdir()
         for number, part in enumerate(made_up(count * PER_SHARD)):
             some = part.assign(
                 shard=str((folder / f"{number:05d}.tar").resolve()),
@@ -85,8 +86,8 @@ def make_parts(folder: Path, path: Path) -> None:
                 pixels=part["hash"],
                 thumbnail=b"",
             )
-            some.to_parquet(work / "parts" / f"{number:06d}.parquet")
-            (work / "parts" / f"{number:06d}.jsonl").touch()
+            some.to_parquet(parts / f"{number:06d}.parquet")
+            (parts / f"{number:06d}.jsonl").touch()
 
 
 def work(what: str, pool: str) -> None:

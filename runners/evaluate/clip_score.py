@@ -1,10 +1,10 @@
 """Image-text similarity of a pool's pairs by a trained CLIP, named as `scoring_source` says."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,19 @@ from numpy.typing import NDArray
 from budgets.cost.architecture import Architecture
 from budgets.cost.flops import CONVENTION_NAME, image_forward_macs, text_forward_macs
 from budgets.hardware.machine_cache import machine_cache
+from runners.data.build.scan import run
+from runners.data.places.copies import pool_at
+from runners.data.places.shared_folder import SCORING, SharedFolder
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import READ_COLUMNS, decode_rows
-from runners.host.files import locked, new_file, write_json
+from runners.host.files import locked
 from runners.host.workers import Processes, Report, Workers
 from runners.models.count import ensure_counted
 from runners.models.load_model import Loaded, Source, load_model
 
 _ROWS_PER_PART, _MOST_PARTS = 8192, 50_000
+_CONFIG = "model.json"
 
 CONVENTION = (
     "2 x forward MACs of image tower, text tower at its full context length and projections, once a pair; "
@@ -62,6 +66,7 @@ def clip_scores(  # noqa: PLR0913 - independent options
     batch_size: int = 256,
     device: str | None = None,
     threads: int | None = None,
+    shared: SharedFolder | None = None,
     workers: Workers | None = None,
     report: Report,
 ) -> tuple[Iterator[NDArray[np.float32]], Mapping[str, Any]]:
@@ -74,6 +79,7 @@ def clip_scores(  # noqa: PLR0913 - independent options
         batch_size: Pairs per batch.
         device: Device to compute on; by default a GPU if there is one.
         threads: Decoding threads of a process; by default as many as torch computes with.
+        shared: The pool's folder, as the processes share it; by default all see it.
         workers: The processes; by default this one.
         report: Called after each part.
 
@@ -88,25 +94,56 @@ def clip_scores(  # noqa: PLR0913 - independent options
     facts = f"{pool.unranked} {source.model} {source.checkpoint} {size}"
     if Path(source.checkpoint).exists():
         facts += f" {Path(source.checkpoint).stat().st_mtime_ns}"
-    folder = pool.path / ".scoring" / blake2b(facts.encode(), digest_size=8).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
+    shared = shared or SharedFolder(path=pool.path)
+    below = f"{SCORING}{blake2b(facts.encode(), digest_size=8).hexdigest()}/"
+    source, files = _shared_files(source, shared, below)
     task = _Scoring(
         pool=replace(pool),  # without what it has read
         source=source,
-        folder=folder,
+        files=files,
+        shared=shared,
+        below=below,
         size=size,
         batch_size=batch_size,
         device=device,
         threads=threads,
     )
-    starts = range(0, pool.count, size)
-    config = folder / "model.json"
-    todo = [start for start in starts if not (config.exists() and task.file(start).exists())]
-    for finished, (_, pairs) in enumerate(
-        (workers or Processes()).map(task, todo), len(starts) - len(todo) + 1
-    ):
-        report("scoring", finished, len(starts), pairs)
-    return (np.load(task.file(start)) for start in starts), json.loads(config.read_text(encoding="utf-8"))
+    names = {start: f"{start:012d}.npy" for start in range(0, pool.count, size)}
+    done = shared.names(below)
+    todo = [start for start, name in names.items() if not {_CONFIG, name} <= done]
+    run(task, todo, workers or Processes(), partial(report, "scoring"), of=len(names))
+    shared.fetch(below + name for name in (_CONFIG, *names.values()))
+    config = json.loads(shared.text(below + _CONFIG))
+    return (np.load(shared.path / below / name) for name in names.values()), config
+
+
+def _shared_files(source: Source, shared: SharedFolder, below: str) -> tuple[Source, list[str]]:
+    """Upload the files of a model for workers that share a URL, and return its source with their names there.
+
+    Returns:
+        The source, and the names of its files; without a URL the source as it is, and none.
+    """
+    names: list[str] = []
+
+    def name_of(kind: str, text: str) -> str:
+        path = Path(text)
+        if not (shared.url and text and path.exists()):
+            return text
+        folder = path if path.is_dir() else path.parent
+        # The result beside a trial's weights tells that they are a trial's.
+        files = path.rglob("*") if path.is_dir() else (path, folder / "result.json")
+        for file in filter(Path.is_file, files):
+            names.append(f"{below}{kind}/{file.relative_to(folder)}")
+            shared.file(names[-1]).symlink_to(file.resolve())
+        return f"{below}{kind}" if path.is_dir() else f"{below}{kind}/{path.name}"
+
+    source = replace(
+        source,
+        checkpoint=name_of("checkpoint", source.checkpoint),
+        model=name_of("architecture", source.model),
+    )
+    shared.keep_all(names)
+    return source, names
 
 
 # Without slots: cached_property stores its value in the instance's dict.
@@ -116,8 +153,10 @@ class _Scoring:
 
     Attributes:
         pool: The pool.
-        source: The model.
-        folder: Folder for the scores of each part, and for the model's config.
+        source: The model; the names of files in the shared folder are relative.
+        files: Those files.
+        shared: The pool's folder, as the processes share it.
+        below: Folder in it for the scores of each part, and for the model's config.
         size: Pairs of a part.
         batch_size: Pairs per batch.
         device: Device to compute on; by default a GPU if there is one.
@@ -126,14 +165,18 @@ class _Scoring:
 
     pool: Pool
     source: Source
-    folder: Path
+    files: Sequence[str]
+    shared: SharedFolder
+    below: str
     size: int
     batch_size: int
     device: str | None
     threads: int | None
 
-    def file(self, start: int) -> Path:
-        return self.folder / f"{start:012d}.npy"
+    @cached_property
+    def here(self) -> Pool:
+        """The pool; of one below a URL, the copy of this machine."""
+        return Pool.open(pool_at(self.shared.url)) if self.shared.url else self.pool
 
     @cached_property
     def where(self) -> torch.device:
@@ -143,9 +186,14 @@ class _Scoring:
     def loaded(self) -> Loaded:
         # One after the other: open_clip writes the weights that it downloads in place.
         machine_cache().mkdir(parents=True, exist_ok=True)
-        with locked(machine_cache() / ".loading"):
-            loaded = load_model(self.source, self.where)
-        write_json(self.folder / "model.json", loaded.config)
+        with locked(machine_cache() / ".loading"), self.shared.here() as here:
+            here.fetch(self.files)
+            checkpoint, model = (
+                str(here.path / text) if text.startswith(self.below) else text
+                for text in (self.source.checkpoint, self.source.model)
+            )
+            loaded = load_model(replace(self.source, checkpoint=checkpoint, model=model), self.where)
+            here.write(self.below + _CONFIG, json.dumps(loaded.config, indent=1, sort_keys=True) + "\n")
         return loaded
 
     def __call__(self, start: int) -> int:
@@ -153,13 +201,14 @@ class _Scoring:
         side = open_clip.get_model_preprocess_cfg(self.loaded.model)["size"]
         batches = (rows[first : first + self.batch_size] for first in range(0, len(rows), self.batch_size))
         read = _decoded(
-            self.pool,
+            self.here,
             batches,
             side[0] if isinstance(side, tuple | list) else side,
             self.threads or torch.get_num_threads(),
         )
-        with new_file(self.file(start)) as partial, partial.open("wb") as opened:
-            np.save(opened, np.concatenate([_score(self.loaded, *batch, self.where) for batch in read]))
+        scores = np.concatenate([_score(self.loaded, *batch, self.where) for batch in read])
+        with self.shared.here() as here:
+            here.write_array(f"{self.below}{start:012d}.npy", scores)
         return len(rows)
 
 

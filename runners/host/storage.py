@@ -6,14 +6,18 @@ s3://.
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from budgets.hardware.machine_cache import machine_cache
 from budgets.names import without_password
 from runners.host.faults import words_of
+
+_STAMPS = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "updated", "last_modified", "mtime")
+"""What the protocols' packages call an object's hash or time."""
 
 
 class Storage:
@@ -69,6 +73,22 @@ class Storage:
 
     def list(self, below: str = "") -> dict[str, int]:
         """Return all objects below a name: name relative to it → bytes."""
+        found = self._found(below)
+        with self._doing():
+            # A web server lists names alone.
+            return {
+                name: int(self._fs.size(info["name"]) if info["size"] is None else info["size"])
+                for name, info in found.items()
+            }
+
+    def stamps(self) -> dict[str, str]:
+        """Return of each object what changes with its content: its ETag, hash or time, or nothing."""
+        return {
+            name: next((str(info[key]) for key in _STAMPS if info.get(key)), "")
+            for name, info in self._found("").items()
+        }
+
+    def _found(self, below: str) -> Mapping[str, Mapping[str, Any]]:
         top = self._path(below)
         with self._doing():
             self._fs.invalidate_cache()
@@ -77,13 +97,11 @@ class Storage:
             except FileNotFoundError:
                 return {}
         prefix = top.rstrip("/") + "/"
-        with self._doing():
-            return {
-                # A web server lists names alone.
-                name.removeprefix(prefix): int(self._fs.size(name) if info["size"] is None else info["size"])
-                for name, info in found.items()
-                if name.startswith(prefix)
-            }
+        return {
+            name.removeprefix(prefix): {**info, "name": name}
+            for name, info in found.items()
+            if name.startswith(prefix)
+        }
 
     def read(self, name: str) -> bytes | None:
         """Return an object's content, or None if there is no such object."""
@@ -117,6 +135,16 @@ class Storage:
         with self._doing():
             self._fs.invalidate_cache()
             return int(self._fs.size(self._path(name)))
+
+    def sizes(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the bytes of objects by name.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+        """
+        with self._doing():
+            self._fs.invalidate_cache()
+            return dict(zip(names, map(int, self._fs.sizes([*map(self._path, names)])), strict=True))
 
     def write(self, name: str, content: bytes) -> None:
         """Write an object."""

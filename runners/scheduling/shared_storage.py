@@ -32,7 +32,7 @@ class Folders:
     )
 
     def __str__(self) -> str:
-        return str(self.written or self.read[0])
+        return str(self.written or next(iter(self.read), "the pool"))
 
     def mark(self, token: str) -> None:
         """Write the mark that a node looks for."""
@@ -46,12 +46,19 @@ class Folders:
 
     def look(self, token: str) -> str:
         """Return in words what this node does not see; empty if it sees everything."""
-        unseen = [path for path in self.read if not path.exists()]
+        unseen = _unseen(self.read)
         if self.written is not None:
             mark = _mark(self.written, token)
             if not mark.exists() or mark.read_text(encoding="utf-8") != token:
                 unseen.insert(0, self.written)
-        return f" does not see {unseen[0]}, or sees another folder of that name" if unseen else ""
+        return _NOT_SEEN.format(unseen[0]) if unseen else ""
+
+
+_NOT_SEEN = " does not see {}, or sees another folder of that name"
+
+
+def _unseen(paths: Iterable[Path]) -> list[Path]:
+    return [path for path in paths if not path.exists()]
 
 
 def _mark(folder: Path, token: str) -> Path:
@@ -64,9 +71,11 @@ class Objects:
 
     Attributes:
         url: Where it is.
+        read: Folders that nodes read beside it.
     """
 
     url: str
+    read: tuple[Path, ...] = ()
     advice = ""
 
     def __str__(self) -> str:
@@ -83,6 +92,8 @@ class Objects:
 
     def look(self, token: str) -> str:
         """Return the reason why this node can't use the storage; empty if it can."""
+        if unseen := _unseen(self.read):
+            return f"{_NOT_SEEN.format(unseen[0])}: all nodes must see what is read beside {self}"
         try:
             storage = Storage(self.url)
             storage.require()

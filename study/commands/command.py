@@ -117,7 +117,7 @@ def output_file(text: str) -> Path:
 
 def add_pool_options(parser: ArgumentParser) -> None:
     """Add the options for the pool and its workers."""
-    parser.add_argument("pool", type=_local_path, help="the pool's folder")
+    parser.add_argument("pool", help="the pool's folder, or its URL")
     add_worker_options(parser)
 
 
@@ -134,14 +134,6 @@ def add_worker_options(parser: ArgumentParser) -> None:
         help="HOST:PORT of a running Ray cluster's head, whose nodes do the work (default: RAY_ADDRESS if "
         "set, else local: processes of this machine)",
     )
-
-
-def _local_path(text: str) -> Path:
-    if "://" in text:
-        raise ArgumentTypeError(
-            f"{text} is a URL; `data build FOLDER --from {text} --in-place` puts its index into a folder"
-        )
-    return Path(text)
 
 
 def declared_study(options: Namespace) -> "Study":

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from runners.data.places.copies import is_url
 from runners.host.workers import Processes, Workers
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.address import cluster_address
-from runners.scheduling.shared_storage import Folders, SharedStorage
+from runners.scheduling.shared_storage import Folders, Objects, SharedStorage
 
 if TYPE_CHECKING:
     from runners.scheduling.ray_backend.core import RayBackend
@@ -36,15 +37,15 @@ class PoolSite:
         """Whether the workers are on a cluster."""
         return self._address is not None
 
-    def workers(self, *read: Path, written: Path | None = None) -> Workers:
+    def workers(self, *read: Path, written: str | Path | None = None) -> Workers:
         """Return workers with a core each.
 
         Args:
             read: Folders and files that they read.
-            written: The folder that they write to, if any.
+            written: The folder or URL that they write to, if any.
 
         Raises:
-            ValueError: No cluster answers at the address, or a node does not see one of the folders.
+            ValueError: No cluster answers at the address, or a node does not see one of the places.
         """
         if self._address is None:
             return Processes(count=self._count or os.cpu_count() or 1)
@@ -54,13 +55,13 @@ class PoolSite:
         """Return a single worker for what is not shared out: this process, or one on the cluster."""
         return Processes() if self._address is None else self._on_cluster(_a_core_each, read, None, 1)
 
-    def models(self, device: str | None, *read: Path, written: Path) -> Workers:
+    def models(self, device: str | None, *read: Path, written: str | Path) -> Workers:
         """Return workers for a model: one per GPU, or without GPUs one per node.
 
         Args:
             device: ``cpu`` or ``cuda``; by default GPUs where there are any.
             read: Folders and files that they read.
-            written: The folder that they write to.
+            written: The folder or URL that they write to.
 
         Raises:
             ValueError: As `workers`.
@@ -84,21 +85,23 @@ class PoolSite:
         self,
         parts: Callable[[Amounts], list[Amounts]],
         read: tuple[Path, ...],
-        written: Path | None,
+        written: str | Path | None,
         limit: int | None,
     ) -> Workers:
         from runners.scheduling.ray_backend.workers import RayWorkers  # noqa: PLC0415 - Ray's import takes seconds
 
         assert self._address is not None
         backend = self._opened(self._address)
-        if written is not None:
-            written.mkdir(parents=True, exist_ok=True)
-        folders = Folders(
-            written=written and written.absolute(),
-            read=tuple(path.absolute() for path in read),
-            advice=_ADVICE,
-        )
-        storage = SharedStorage(backend, folders, lambda _node, why: self._say(f"{why}: it is not used"))
+        seen = tuple(path.absolute() for path in read)
+        place: Folders | Objects
+        if is_url(str(written)):
+            place = Objects(url=str(written), read=seen)
+        else:
+            folder = None if written is None else Path(written).absolute()
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+            place = Folders(written=folder, read=seen, advice=_ADVICE)
+        storage = SharedStorage(backend, place, lambda _node, why: self._say(f"{why}: it is not used"))
         storage.require()
         return RayWorkers(backend, storage, parts, limit)
 

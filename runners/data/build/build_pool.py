@@ -1,42 +1,40 @@
 """Building of a pool from shards or a table: read and checked part by part, then written best first.
 
 Finished work is kept in a hidden folder beside the pool until the pool is complete: a build that was stopped
-at any point continues there. The writing half reads each image's bytes from the source again.
+at any point continues there.
 """
 
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from runners.data.build.in_place import SCORE_FIELD, name_in
-from runners.data.build.merge_parts import WORKING, Merge, left_out_of, merge_parts
-from runners.data.build.scan import run, scan
+from runners.data.build.in_place import name_in
+from runners.data.build.merge_parts import Merge, left_out_of, merge_parts
+from runners.data.build.new_shards import Folders, NewShards, number_of, write_new_shards
+from runners.data.build.scan import scan
 from runners.data.build.source import Columns, Part, parts_at, parts_of
-from runners.data.build.write import PAIRS_PER_SHARD
+from runners.data.build.source_record import new_parts, write_record
 from runners.data.evaluation.look import Known
-from runners.data.index.merge import in_order, join, order_of_shards
-from runners.data.index.parts import ROWS_PER_PART
-from runners.data.index.writing import discard_index, index_of_files, write_part
-from runners.data.places.copies import INDEX, SHARDS_AT
+from runners.data.index.merge import join
+from runners.data.index.selection import SCORE_PREFIX
+from runners.data.index.writing import VERSIONS
+from runners.data.places.copies import INDEX, SHARDS_AT, listed
+from runners.data.places.shared_folder import SharedFolder
+from runners.data.places.url_place import UrlPlace
 from runners.data.pool.damage import damage_table
-from runners.data.pool.describe import describe_pool, fingerprints
+from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
-from runners.data.pool.shards import close_shard, printable, write_sample
-from runners.host.files import locked, new_file
+from runners.data.pool.shards import printable
+from runners.host.files import locked
 from runners.host.workers import Processes, Report, Workers
 
-_SHARDS_PER_PART = ROWS_PER_PART // PAIRS_PER_SHARD
+_WORKING_FILES = ("source", "order", "parts/", "merge/", "kept/", "index/", "pool/")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +48,8 @@ class Build:
         workers: What reads the source and writes shards.
         in_place: True to index the source's tars without writing shards; the pool's folder is then the
             source, unless ``url`` is set.
-        url: URL of tars to index in place, instead of ``source``.
+        url: URL of tars, instead of ``source``.
+        to: URL that the pool is written to; its folder is then a copy (`runners.data.places.shared_folder`).
         provenance: Additional facts to record about the source.
         left_out: Samples that were left out before, for example because the download failed.
         scores: Table of columns by ``hash``, which replace the source's.
@@ -62,6 +61,7 @@ class Build:
     workers: Workers = field(default_factory=Processes)
     in_place: bool = False
     url: str = ""
+    to: str = ""
     provenance: Mapping[str, object] = field(default_factory=dict)
     left_out: pd.DataFrame = field(default_factory=lambda: damage_table([]))
     scores: Path | None = None
@@ -70,110 +70,223 @@ class Build:
 def build_pool(path: Path, how: Build, report: Report) -> Pool:
     """Build a pool, or continue an interrupted build of the same pool from the same source.
 
-    A pool in place takes up the shards that have come since, as a new version.
+    A pool that exists takes up the shards that have come to its source since, as a new version.
 
     Args:
-        path: Path of the pool; must not exist, unless the source is indexed in place.
+        path: Path of the pool.
         how: Source and options.
         report: Called with the progress.
 
     Raises:
-        ValueError: The pool already exists, or the source cannot be read or holds no pair.
+        ValueError: Something else is at the path, the source has changed, cannot be read or holds no pair.
     """
-    before = None
-    if how.in_place and (path / "pool.json").exists():
-        before = Pool.open(path)
-        if before.origin.provenance.get(SHARDS_AT, "") != how.url:
-            raise ValueError(f"{path} is the index of other shards; choose another path")
-    elif not how.in_place and path.exists():
-        raise ValueError(f"{path} already exists; {_instead(path)}remove it or choose another path")
+    before = Pool.open(path) if (path / "pool.json").exists() else None
+    if how.in_place and before is not None and _url_of(before) != how.url:
+        raise ValueError(f"{how.to or path} is the index of other shards; choose another path")
     if how.in_place and not how.url and how.source.resolve() != path.resolve():
-        raise ValueError(f"--in-place indexes {path} itself; leave out --from, or copy the shards there")
+        raise ValueError(
+            f"--in-place indexes {how.to or path} itself; leave out --from, or copy the shards there"
+        )
+    if not how.in_place and before is None:
+        _check_free(path, how)
     parts = parts_at(how.url) if how.url else parts_of(path if how.in_place else how.source)
     if before is not None:
-        parts = [part for part in parts if _names(path, part)[1] not in before.shards]
+        parts = _new_in_place(path, parts, before) if how.in_place else _new_in_source(how, parts, before)
         if not parts:
             return before
     known = (
         Known(how.evaluation) if how.evaluation else None
     )  # first, to report unreadable sets before the work
-    with _working_folder(path, how, parts) as work:
+    with _working_folder(path, how, parts, before) as folders:
         files = scan(
-            parts, how.columns, work / "parts", looking=known is not None, workers=how.workers, report=report
+            parts,
+            how.columns,
+            folders.shared,
+            f"{folders.work}parts/",
+            looking=known is not None,
+            workers=how.workers,
+            report=report,
         )
-        if how.in_place:
-            _index_in_place(path, how, parts, files, known, before, work, report)
-        else:
-            _write_new(path, how, files, known, work, report)
-        shutil.rmtree(work)
+        built = _Built(path=path, how=how, folders=folders, parts=parts, files=files, before=before)
+        (_index_in_place if how.in_place else _write_new)(built, known, report)
+        folders.shared.publish()
+        folders.shared.delete(folders.work)
     return Pool.open(path)
 
 
-def _instead(path: Path) -> str:
-    """Return what to do for later shards if the path is a pool, which --from does not add to."""
-    if not (path / "pool.json").exists():
-        return ""
-    return (
-        f"to add later shards to this pool, put them into a folder in it, such as {path / 'later'}, and run "
-        f"`python -m study data build {path} --in-place`; otherwise "
-    )
+def _url_of(pool: Pool) -> str:
+    return pool.place.url if isinstance(pool.place, UrlPlace) else ""
 
 
-def _index_in_place(  # noqa: PLR0913, PLR0917 - the parts of a build
-    path: Path,
-    how: Build,
-    parts: Sequence[Part],
-    files: Sequence[Path],
-    known: Known | None,
-    before: Pool | None,
-    work: Path,
-    report: Report,
-) -> None:
-    names = [_names(path, part) for part in parts]
+def _check_free(path: Path, how: Build) -> None:
+    """Raise ValueError if there is something else than a build that was interrupted."""
+    if not how.to:
+        free = not path.exists()
+    else:
+        free = not listed("pool", how.to) or bool(
+            SharedFolder(path=path, url=how.to).text(_work(path) + "source")
+        )
+    if not free:
+        raise ValueError(f"{how.to or path} already exists; remove it or choose another path")
+
+
+def _new_in_place(path: Path, parts: Sequence[Part], before: Pool) -> list[Part]:
+    return [part for part in parts if _names(path, part)[1] not in before.shards]
+
+
+def _new_in_source(how: Build, parts: Sequence[Part], before: Pool) -> list[Part]:
+    """Return the parts of its source that a pool has not read.
+
+    Raises:
+        ValueError: The pool has another source, or does not know what it has read.
+    """
+    place = before.copy_of or before.path
+    if not before.sources or before.origin.provenance.get("source") != _source(how):
+        raise ValueError(
+            f"{place} already exists"
+            + ("" if before.sources else ", and does not record which shards it has read")
+            + f"; to add later shards to this pool, put them below it, such as into {place}/later, and run "
+            f"`python -m study data build {place} --in-place`; otherwise remove it or choose another path"
+        )
+    return new_parts(before.path / before.sources, how.source, parts, _options(how))
+
+
+def _source(how: Build) -> str:
+    return how.url or str(how.source.resolve())
+
+
+def _options(how: Build) -> dict[str, object]:
+    """Return the options that decide which pairs a part of the source has."""
+    columns = {f"--{name}": value for name, value in asdict(how.columns).items()}
+    return {**columns, "--without": sorted(path.resolve().name for path in how.evaluation)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Built:
+    """A build whose source has been read.
+
+    Attributes:
+        path: The pool's path.
+        how: Source and options.
+        folders: Where it writes.
+        parts: The parts that were read.
+        files: Their tables.
+        before: The pool that takes them up; None for a new one.
+    """
+
+    path: Path
+    how: Build
+    folders: Folders
+    parts: Sequence[Part]
+    files: Sequence[Path]
+    before: Pool | None
+
+    @property
+    def first_part(self) -> int:
+        """Number of the first new part of the index."""
+        old = [part.file for part in self.before.table.parts] if self.before else []
+        numbers = (int(file.removeprefix(INDEX)) for file in old if file.startswith(INDEX))
+        return 1 + max(numbers, default=-1)
+
+    @property
+    def first_shard(self) -> int:
+        """Number of the first new shard."""
+        return 1 + max(map(number_of, self.before.shards if self.before else ()), default=-1)
+
+    @property
+    def score(self) -> str:
+        """The index's column for scores of the source; after a rewrite ``score`` is another scorer's."""
+        if self.before is None:
+            return "score"
+        named, scorer = self.before.table.named, self.before.origin.scorer
+        in_force = SCORE_PREFIX + scorer.name if scorer and "score" not in named else ""
+        own = next((name for name, column in named.items() if column == "score"), in_force)
+        source = SCORE_PREFIX + self.how.columns.score
+        return "score" if scorer is None or own == source else source
+
+    def merged(self, merge: Merge, report: Report) -> list[Path]:
+        """Merge the tables, and return those that have pairs, without ``.parquet``.
+
+        Raises:
+            ValueError: There is no pair, in the pool neither.
+        """
+        before = self.before.table.files if self.before else []
+        merge = replace(merge, work=f"{self.folders.work}merge/", before=before)
+        found = merge_parts(self.files, merge, self.folders.shared, self.how.workers, report)
+        if not found and not before:
+            reasons = sorted({reason for table in self.left_out() for reason in table["reason"].unique()})
+            raise ValueError(
+                f"{self.how.url or self.how.source} holds no pair: {', '.join(reasons) or 'it is empty'}"
+            )
+        return found
+
+    def left_out(self) -> Iterator[pd.DataFrame]:
+        """Yield the samples that are not pairs, in tables."""
+        yield self.how.left_out
+        yield from left_out_of(self.folders.shared.path / self.folders.work / "merge")
+
+
+def _index_in_place(built: _Built, known: Known | None, report: Report) -> None:
+    path, how, before = built.path, built.how, built.before
+    names = [_names(path, part) for part in built.parts]
     if before is None:
-        discard_index(path)
-    old = [part.file for part in before.table.parts] if before else []
-    merge = Merge(
-        work=work / "merge",
-        parts=path / INDEX,
-        names=names,
-        first=1 + max((int(file.removeprefix(INDEX)) for file in old if file.startswith(INDEX)), default=-1),
-        known=known,
-        before=[path / f"{file}.parquet" for file in dict.fromkeys(old)],
-    )
-    written = merge_parts(files, merge, how.workers, report)
-    left_out = partial(_left_out, how, merge.work)
-    _check_pairs(how, [*old, *written], left_out)
+        built.folders.shared.delete(INDEX, f"{VERSIONS}/")
+    merge = Merge(work="", parts=INDEX, names=names, first=built.first_part, known=known, score=built.score)
+    written = built.merged(merge, report)
     describe_pool(
         path,
         [f"{INDEX}{part.name}" for part in written],
         before.origin if before else _origin(path, how),
-        left_out(),
+        built.left_out(),
         shards=[name for _, name in names],
-        sizes={str(part.file): part.size for part in parts} if how.url else None,
+        sizes={str(part.file): part.size for part in built.parts} if how.url else None,
         before=before,
     )
 
 
-def _write_new(  # noqa: PLR0913, PLR0917 - the parts of a build
-    path: Path, how: Build, files: Sequence[Path], known: Known | None, work: Path, report: Report
-) -> None:
-    merge = Merge(work=work / "merge", parts=work / "kept", known=known)
-    kept = merge_parts(files, merge, how.workers, report)
-    left_out = partial(_left_out, how, merge.work)
-    _check_pairs(how, kept, left_out)
+def _write_new(built: _Built, known: Known | None, report: Report) -> None:
+    folders, how, before = built.folders, built.how, built.before
+    shared, pool = folders.shared, folders.shared.path / folders.pool
+    kept = built.merged(Merge(work="", parts=f"{folders.work}kept/", known=known), report)
     tables = [part.with_name(f"{part.name}.parquet") for part in kept]
     if how.scores:
-        tables = [join(tables, how.scores, work / "kept" / "joined.parquet")]
-    table = index_of_files(tables)
-    # The pairs and their order decide the content of each shard: shards of other pairs cannot be kept.
-    mark = next(fingerprints(table, ["score"]))
-    rows = in_order(tables, order_of_shards(table), work, PAIRS_PER_SHARD)
-    _write(work, rows, table.count, mark, how.workers, report)
-    describe_pool(work / "pool", _index_parts(work, how.workers, report), _origin(path, how), left_out())
-    for leftover in (work / "pool").rglob(".*.partial-*"):  # left by a killed process
-        leftover.unlink()
-    (work / "pool").rename(path)
+        tables = [join(tables, how.scores, shared.path / folders.work / "kept" / "joined.parquet")]
+    if before is None:
+        shared.delete(f"{folders.pool}{INDEX}", f"{folders.pool}{VERSIONS}/")
+    new = NewShards(
+        folders=folders,
+        url=how.url,
+        first_shard=built.first_shard,
+        first_part=built.first_part,
+        score=built.score,
+    )
+    files = write_new_shards(tables, new, how.workers, report)
+    recorded = how.scores is None and "urls" not in how.provenance
+    sources = (
+        write_record(
+            pool,
+            how.source,
+            built.parts,
+            built.files,
+            _options(how),
+            before.path / before.sources if before else None,
+        )
+        if recorded
+        else ""
+    )
+    describe_pool(
+        pool,
+        files,
+        before.origin if before else _origin(built.path, how),
+        built.left_out(),
+        sizes=listed("pool", how.to) if how.to else None,
+        before=before,
+        sources=sources,
+    )
+    if pool != built.path:
+        for leftover in pool.rglob(".*.partial-*"):  # left by a killed process
+            leftover.unlink()
+        pool.rename(built.path)
 
 
 def _origin(path: Path, how: Build) -> Origin:
@@ -181,51 +294,44 @@ def _origin(path: Path, how: Build) -> Origin:
         name=path.resolve().name,
         scorer=Scorer(name=how.columns.score),
         provenance={
-            "source": how.url or str(how.source.resolve()),
+            "source": _source(how),
             **({"in_place": True} if how.in_place else {}),
-            **({SHARDS_AT: how.url} if how.url else {}),
+            **({SHARDS_AT: how.url} if how.in_place and how.url != how.to else {}),
             **how.provenance,
         },
     )
 
 
-def _left_out(how: Build, work: Path) -> Iterator[pd.DataFrame]:
-    yield how.left_out
-    yield from left_out_of(work)
-
-
-def _check_pairs(how: Build, parts: Sequence[object], left_out: Callable[[], Iterator[pd.DataFrame]]) -> None:
-    """Raise ValueError, with the reasons, if no pair was found."""
-    if not parts:
-        reasons = sorted({reason for table in left_out() for reason in table["reason"].unique()})
-        raise ValueError(f"{how.url or how.source} holds no pair: {', '.join(reasons) or 'it is empty'}")
+def _work(path: Path) -> str:
+    return f".{path.resolve().name}.building/"
 
 
 @contextmanager
-def _working_folder(path: Path, how: Build, parts: Sequence[Part]) -> Iterator[Path]:
+def _working_folder(
+    path: Path, how: Build, parts: Sequence[Part], before: Pool | None = None
+) -> Iterator[Folders]:
     """Context manager: hold this build's folder exclusively, and remove another source's files from it."""
-    work = (path if how.in_place else path.parent) / f".{path.resolve().name}.building"
+    work = _work(path)
+    if how.in_place or how.to or before is not None:
+        folders = Folders(shared=SharedFolder(path=path, url=how.to), work=work, pool="")
+    else:
+        folders = Folders(shared=SharedFolder(path=path.parent), work=work, pool=f"{work}pool/")
+    shared = folders.shared
     facts = [_version(part, path) for part in parts]
     columns = [how.columns.image, how.columns.caption, how.columns.score]
     told = json.dumps([facts, columns, bool(how.evaluation)])  # everything that the scan depends on
     mark = blake2b(told.encode(), digest_size=16).hexdigest()
-    work.mkdir(parents=True, exist_ok=True)
-    with locked(work / "lock", wait=False) as held:
+    with locked(shared.file(f"{work}lock"), wait=False) as held:
         if not held:
-            raise ValueError(f"another build of the same pool is running in {work}")
-        source = work / "source"
-        if not source.exists() or source.read_text(encoding="utf-8") != mark:
-            for name in ("source", "order"):
-                (work / name).unlink(missing_ok=True)
-            for name in ("parts", "merge", "kept", "index", "pool"):
-                shutil.rmtree(work / name, ignore_errors=True)
-        with new_file(source) as file:
-            file.write_text(mark, encoding="utf-8")
+            raise ValueError(f"another build of the same pool is running in {shared.path / work}")
+        if shared.text(f"{work}source") != mark:
+            shared.delete(*(f"{work}{name}" for name in _WORKING_FILES))
+            shared.write(f"{work}source", mark)
         try:
-            yield work
+            yield folders
         except ValueError:
-            if not any((work / "parts").glob("*.parquet")):  # an error before any work
-                shutil.rmtree(work)
+            if not any(name.endswith(".parquet") for name in shared.names(f"{work}parts/")):
+                shared.delete(work)  # an error before any work
             raise
 
 
@@ -237,89 +343,10 @@ def _names(path: Path, part: Part) -> tuple[str, str]:
     return printable(os.path.realpath(part.file)), name_in(path, part.file)
 
 
-def _version(part: Part, path: Path) -> tuple[str, int, int]:
-    """Return numbers that change with a part's content."""
+def _version(part: Part, path: Path) -> tuple[str, int, int | str]:
+    """Return what changes with a part's content."""
     if part.url:
-        return part.name, part.size, 0
+        return part.name, part.size, part.stamp
     # A link that leads nowhere is left out later, as one of the shards.
     facts = (part.file if part.file.exists() else path.parent).stat()
     return os.path.realpath(part.file), facts.st_size, facts.st_mtime_ns
-
-
-def _write(  # noqa: PLR0913, PLR0917 - the parts of a build
-    work: Path, shards: Iterable[pa.Table], count: int, mark: str, workers: Workers, report: Report
-) -> None:
-    """Write shards from the pairs of each."""
-    if (work / "order").exists() and (work / "order").read_text(encoding="utf-8") != mark:
-        shutil.rmtree(work / "pool", ignore_errors=True)
-        shutil.rmtree(work / "index", ignore_errors=True)
-    (work / "order").write_text(mark, encoding="utf-8")
-    (work / "pool" / "shards").mkdir(parents=True, exist_ok=True)
-    (work / "index").mkdir(exist_ok=True)
-    for number, rows in enumerate(shards):
-        pq.write_table(rows, work / "index" / f"{number:05d}.todo.parquet")
-    numbers = range(-(-count // PAIRS_PER_SHARD))
-    run(
-        partial(_write_shard, work, PAIRS_PER_SHARD),
-        numbers,
-        workers,
-        partial(report, "writing"),
-        "new shard {}".format,
-    )
-
-
-def _index_parts(work: Path, workers: Workers, report: Report) -> list[str]:
-    """Write the parts of the index from the tables of the shards, and return their files."""
-    count = len(list((work / "index").glob("*[0-9].parquet")))
-    numbers = range(-(-count * PAIRS_PER_SHARD // ROWS_PER_PART))
-    run(partial(_write_index_part, work), numbers, workers, partial(report, "indexing"))
-    return [f"{INDEX}{number:05d}" for number in numbers]
-
-
-def _write_index_part(work: Path, number: int) -> int:
-    shards = range(number * _SHARDS_PER_PART, (number + 1) * _SHARDS_PER_PART)
-    files = (work / "index" / f"{shard:05d}.parquet" for shard in shards)
-    rows = pd.concat([pd.read_parquet(file) for file in files if file.exists()], ignore_index=True)
-    write_part(work / "pool" / INDEX / f"{number:05d}", rows)
-    return len(rows)
-
-
-def _write_shard(work: Path, most: int, number: int) -> int:
-    name, done = f"shards/{number:05d}.tar", work / "index" / f"{number:05d}.parquet"
-    if done.exists() and (work / "pool" / name).exists():
-        return 0
-    rows = pd.read_parquet(work / "index" / f"{number:05d}.todo.parquet")
-    images = _read_all(rows)
-    offsets, keys = [], []
-    with new_file(work / "pool" / name) as partial_file, partial_file.open("wb") as file:
-        for place, row in enumerate(rows.to_dict("records")):
-            key = f"{number * most + place:09d}"
-            facts = {"key": key, **{name: row[name] for name in ("caption", "width", "height")}}
-            if not np.isnan(row["score"]):
-                facts[SCORE_FIELD] = row["score"]
-            members = {
-                row["kind"]: images[place],
-                "txt": row["caption"].encode(),
-                "json": json.dumps(json.loads(row["facts"]) | facts).encode(),
-            }
-            offsets.append(write_sample(file, key, members)[row["kind"]])
-            keys.append(key)
-        close_shard(file)
-    index = rows.drop(columns=WORKING).assign(key=keys, shard=name, offset=offsets)
-    with new_file(done) as file_name:
-        index.to_parquet(file_name, index=False)
-    return len(rows)
-
-
-def _read_all(rows: pd.DataFrame) -> list[bytes]:
-    """Read images from the source, file by file and front to back."""
-    images = [b""] * len(rows)
-    order = rows.sort_values(["shard", "offset"])
-    for shard, some in order.groupby("shard", sort=False):
-        with Path(str(shard)).open("rb") as file:
-            for place, offset, length in zip(some.index, some["offset"], some["length"], strict=True):
-                file.seek(offset)
-                images[place] = file.read(length)
-                if len(images[place]) != length:
-                    raise ValueError(f"{shard} changed during the build; start the build again")
-    return images

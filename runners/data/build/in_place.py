@@ -68,14 +68,17 @@ def not_indexed(pool: Pool) -> str | None:
         names = shards_at(pool.place.listed())
     else:
         names = [name_in(pool.path, shard) for shard in shards_of(pool.path)]
-    new = [name for name in names if name not in pool.shards]
+    # A build that is adding shards of its own has not described them yet.
+    being_written = "shards/" if pool.sources else "\0"
+    new = [name for name in names if name not in pool.shards and not name.startswith(being_written)]
     if not new:
         return None
     url = pool.origin.provenance.get(SHARDS_AT)
     source = f" --from {url}" if url else ""
     return (
         f"{len(new):,} tars in {pool.place.path('')} are not in its index, the first is {new[0]}; "
-        f"`python -m study data build {pool.path}{source} --in-place` takes them up; otherwise move them away"
+        f"`python -m study data build {pool.copy_of or pool.path}{source} --in-place` takes them up; "
+        "otherwise move them away"
     )
 
 

@@ -15,6 +15,7 @@ from budgets.quality import available
 from budgets.quantity import format_flops
 from runners.data.build.in_place import not_indexed
 from runners.data.index.selection import BINS, SCORE_PREFIX, bins, count_scored, nth_values
+from runners.data.places.copies import pool_at
 from runners.data.pool.damage import NOT_READABLE
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_pairs
@@ -25,9 +26,12 @@ _MOST_SHOWN = 5
 _LINE = 16  # characters per line below a picture
 
 
-def summarise(path: Path, sheet: Path | None, _item: int) -> list[str]:
-    """Return the summary of a pool, and draw its contact sheet where one is wanted; a task of workers."""
-    pool = Pool.open(path)
+def summarise(place: str | Path, sheet: Path | None, _item: int) -> list[str]:
+    """Return the summary of a pool in a folder or below a URL; a task of workers.
+
+    Its contact sheet is drawn if one is wanted.
+    """
+    pool = Pool.open(pool_at(place))
     lines = list(info_lines(pool))
     if sheet is not None:
         contact_sheet(pool, sheet)

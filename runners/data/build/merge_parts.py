@@ -4,11 +4,11 @@ Duplicates, which DuckDB finds among all pairs, and images of evaluation sets ar
 """
 
 import json
-import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,18 +19,20 @@ from runners.data.evaluation.look import ALIKE, SAME, Known
 from runners.data.index.merge import find_duplicates
 from runners.data.index.parts import ROWS_PER_PART
 from runners.data.index.writing import write_part
+from runners.data.places.shared_folder import SharedFolder
 from runners.host.files import new_file
 from runners.host.workers import Report, Workers
 
 WORKING = ["kind", "facts"]
 """Columns of the scan that an index does not have."""
 
+_KNOWN, _LEFT_OUT = "known.npz", ".left-out.parquet"
 _REASONS = ("", "duplicate", ALIKE, SAME)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Merge:
-    """What becomes of the scan's tables.
+    """What becomes of the scan's tables; folders lie in the shared one, with ``/`` at the end.
 
     Attributes:
         work: Folder for working files.
@@ -39,53 +41,71 @@ class Merge:
         first: Number of the first part.
         known: Images of evaluation sets to leave out.
         before: Tables with the ``hash`` of pairs that the pool already has.
+        score: Column of the parts for the scores of the source.
     """
 
-    work: Path
-    parts: Path
+    work: str
+    parts: str
     names: Sequence[tuple[str, str]] = ()
     first: int = 0
     known: Known | None = None
     before: Sequence[Path] = ()
+    score: str = "score"
 
 
-def merge_parts(files: Sequence[Path], how: Merge, workers: Workers, report: Report) -> list[Path]:
+def merge_parts(
+    files: Sequence[Path], how: Merge, shared: SharedFolder, workers: Workers, report: Report
+) -> list[Path]:
     """Write the parts, and return those that have pairs, without ``.parquet``.
 
     Args:
-        files: The scan's tables, in the order of the source.
+        files: The scan's tables, in the order of the source, in the shared folder.
         how: Where to, and without what.
+        shared: The folder that the workers share.
         workers: What merges the groups.
         report: Called after each part.
     """
-    how.work.mkdir(exist_ok=True)
-    find_duplicates(files, how.before, how.work / "duplicates.parquet")
-    with new_file(how.work / "known") as file:
-        file.write_bytes(pickle.dumps(how.known))
+    duplicates = shared.file(f"{how.work}duplicates.parquet")
+    find_duplicates(files, how.before, duplicates)
     groups = list(_groups(files))
+    inputs = [how.work + _KNOWN] if how.known else []
+    if how.known:
+        with new_file(shared.file(how.work + _KNOWN)) as file:
+            how.known.save(file)
     for number, mine in enumerate(groups):
-        # A task's input is in a file, so that starting one takes the same time for any number of shards.
+        # A task's input is in files, so that starting one takes the same time for any number of shards.
         told = {
             "first": mine.start,
-            "files": [str(file) for file in files[mine.start : mine.stop]],
+            "files": [file.relative_to(shared.path).as_posix() for file in files[mine.start : mine.stop]],
             "names": dict(how.names[mine.start : mine.stop]),
-            "part": str(how.parts / f"{how.first + number:05d}"),
+            "part": f"{how.parts}{how.first + number:05d}",
+            "score": how.score,
+            "known": how.work + _KNOWN if how.known else "",
         }
-        (how.work / f"{number:05d}.json").write_text(json.dumps(told), encoding="utf-8")
+        stem = f"{how.work}{number:05d}"
+        shared.file(f"{stem}.json").write_text(json.dumps(told), encoding="utf-8")
+        within = [("part", ">=", mine.start), ("part", "<", mine.stop)]
+        pq.write_table(pq.read_table(duplicates, filters=within), shared.file(f"{stem}.duplicates"))
+        inputs += [f"{stem}.json", f"{stem}.duplicates"]
+    shared.keep_all(inputs)
     run(
-        partial(_merge_group, how.work),
+        partial(_merge_group, shared, how.work),
         range(len(groups)),
         workers,
         partial(report, "merging"),
         "part {} of the index".format,
     )
-    found = [how.parts / f"{how.first + number:05d}" for number in range(len(groups))]
-    return [part for part in found if part.with_name(f"{part.name}.parquet").exists()]
+    there = shared.names(how.parts)
+    numbers = [f"{how.first + number:05d}" for number in range(len(groups))]
+    found = [number for number in numbers if f"{number}.parquet" in there]
+    shared.fetch(f"{how.parts}{name}{end}" for name in found for end in (".parquet", ".words.parquet"))
+    shared.fetch(f"{how.work}{number:05d}{_LEFT_OUT}" for number in range(len(groups)))
+    return [shared.path / how.parts / name for name in found]
 
 
 def left_out_of(work: Path) -> Iterator[pd.DataFrame]:
     """Yield what `merge_parts` left out, and what the scan found damaged, in the order of the source."""
-    for file in sorted(work.glob("*.left-out.parquet")):
+    for file in sorted(work.glob(f"*{_LEFT_OUT}")):
         yield pd.read_parquet(file)
 
 
@@ -101,12 +121,31 @@ def _groups(files: Sequence[Path]) -> Iterator[range]:
     yield range(start, len(files))
 
 
-def _merge_group(work: Path, number: int) -> int:
-    told = json.loads((work / f"{number:05d}.json").read_text(encoding="utf-8"))
-    files, first, names = [Path(file) for file in told["files"]], told["first"], told["names"]
-    mine = [("part", ">=", first), ("part", "<", first + len(files))]
-    repeated = pq.read_table(work / "duplicates.parquet", filters=mine).to_pandas()
-    known = _known(work / "known", (work / "known").stat().st_mtime_ns)
+def _merge_group(shared: SharedFolder, work: str, number: int) -> int:
+    with shared.here() as here:
+        stem = f"{work}{number:05d}"
+        here.fetch([f"{stem}.json", f"{stem}.duplicates"])
+        told = json.loads((here.path / f"{stem}.json").read_text(encoding="utf-8"))
+        files = [here.path / name for name in told["files"]]
+        here.fetch(
+            each for name in told["files"] for each in (name, f"{name.removesuffix('.parquet')}.jsonl")
+        )
+        repeated = pq.read_table(here.path / f"{stem}.duplicates").to_pandas()
+        rows, without = _merged(files, told, repeated, _known_in(here, told["known"]))
+        with new_file(here.file(stem + _LEFT_OUT)) as target:
+            without.to_parquet(target, index=False)
+        here.keep(stem + _LEFT_OUT)
+        if len(rows):
+            write_part(here.file(told["part"]), rows)
+            here.keep(f"{told['part']}.words.parquet", f"{told['part']}.parquet")
+    return len(rows)
+
+
+def _merged(
+    files: Sequence[Path], told: Mapping[str, Any], repeated: pd.DataFrame, known: Known | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the pairs of a group, and what is left out of it."""
+    first, names = told["first"], told["names"]
     kept, left_out = [], []
     for place, file in enumerate(files, first):
         found = pd.read_parquet(file)
@@ -125,16 +164,28 @@ def _merge_group(work: Path, number: int) -> int:
     without = pd.concat(left_out, ignore_index=True).astype("str")
     if names:
         rows = rows.assign(shard=rows["shard"].map(names).astype("str")).drop(columns=WORKING)
+        rows = with_scores_as(told["score"], rows)
         without = without.assign(shard=without["shard"].map(names).astype("str"))
-    with new_file(work / f"{number:05d}.left-out.parquet") as target:
-        without.to_parquet(target, index=False)
-    if len(rows):
-        write_part(Path(told["part"]), rows)
-    return len(rows)
+    return rows, without
+
+
+def with_scores_as(column: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return pairs with their scores in another column than ``score``, where that is the scores of others."""
+    if column != "score":
+        rows = rows.copy()
+        rows[column] = rows["score"]
+        rows["score"] = np.full(len(rows), np.nan, np.float32)
+    return rows
+
+
+def _known_in(here: SharedFolder, name: str) -> Known | None:
+    if not name:
+        return None
+    here.fetch([name])
+    return _known(here.path / name, (here.path / name).stat().st_mtime_ns)
 
 
 # A process works on many groups with the same sets.
 @lru_cache(maxsize=1)
-def _known(path: Path, _changed_ns: int) -> Known | None:
-    found: Known | None = pickle.loads(path.read_bytes())  # noqa: S301 - written by this build
-    return found
+def _known(path: Path, _changed_ns: int) -> Known:
+    return Known.load(path)

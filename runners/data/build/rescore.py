@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from budgets.names import unknown
 from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.scan import run
 from runners.data.build.source import check_columns, table_columns
 from runners.data.index.merge import look_up
 from runners.data.index.parts import Index
@@ -25,11 +26,12 @@ from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX, count_scor
 from runners.data.index.writing import VERSIONS, add_column
 from runners.data.places.copies import SHARDS_AT
 from runners.data.places.place import Place
+from runners.data.places.shared_folder import SCORING, SharedFolder
 from runners.data.pool.describe import fingerprints, write_facts
 from runners.data.pool.pool import FIRST, Pool, Scorer
 from runners.data.pool.samples import Sample, walk_samples
 from runners.data.pool.shards import facts_of, image_kind, score_of
-from runners.host.files import commit_files, new_file
+from runners.host.files import commit_files
 from runners.host.workers import Report, Workers
 
 _ADDED = "added-"
@@ -229,7 +231,9 @@ def _as_scores(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
         return numbers.astype(np.float32)
 
 
-def column_scores(pool: Pool, column: str, workers: Workers, report: Report) -> Iterator[NDArray[np.float32]]:
+def column_scores(
+    pool: Pool, column: str, workers: Workers, report: Report, *, shared: SharedFolder | None = None
+) -> Iterator[NDArray[np.float32]]:
     """Yield existing scores from each sample's json; shards that were read before are not read again.
 
     Args:
@@ -237,21 +241,21 @@ def column_scores(pool: Pool, column: str, workers: Workers, report: Report) -> 
         column: The field.
         workers: What reads the shards.
         report: Called after each shard.
+        shared: The pool's folder, as the workers share it; by default all see it.
 
     Yields:
         float32 (some pairs,), NaN where there is none.
     """
     shards = list(pool.shards)
     facts = json.dumps([column, shards, pool.place.versions(shards)])
-    folder = pool.path / ".scoring" / blake2b(facts.encode(), digest_size=8).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {shard: folder / f"{number:06d}.npy" for number, shard in enumerate(shards)}
-    todo = [number for number, file in enumerate(files.values()) if not file.exists()]
-    task = partial(_keep_scores, replace(pool), column, files)
-    for finished, (_, pairs) in enumerate(
-        workers.map(task, todo, shards.__getitem__), 1 + len(files) - len(todo)
-    ):
-        report("reading", finished, len(files), pairs)
+    shared = shared or SharedFolder(path=pool.path)
+    below = f"{SCORING}{blake2b(facts.encode(), digest_size=8).hexdigest()}/"
+    files = {shard: f"{below}{number:06d}.npy" for number, shard in enumerate(shards)}
+    done = shared.names(below)
+    todo = [number for number in range(len(shards)) if f"{number:06d}.npy" not in done]
+    task = partial(_keep_scores, replace(pool), column, shared, files)
+    run(task, todo, workers, partial(report, "reading"), shards.__getitem__, of=len(shards))
+    shared.fetch(files.values())
     shard, known = "", dict[int, float]()
     # The pairs of a shard are adjacent in the index, so each shard is read once.
     # Keys may repeat, offsets do not.
@@ -259,17 +263,18 @@ def column_scores(pool: Pool, column: str, workers: Workers, report: Report) -> 
         scores = np.full(len(part), np.nan, np.float32)
         for place, (its, offset) in enumerate(zip(part["shard"], part["offset"], strict=True)):
             if its != shard:
-                shard, known = its, dict(np.load(files[its]).tolist())
+                shard, known = its, dict(np.load(shared.path / files[its]).tolist())
             scores[place] = known.get(offset, np.nan)
         yield scores
 
 
-def _keep_scores(pool: Pool, column: str, files: Mapping[str, Path], number: int) -> int:
+def _keep_scores(pool: Pool, column: str, shared: SharedFolder, files: Mapping[str, str], number: int) -> int:
     """Write the scores of a shard's readable samples as pairs of the image's offset and the score."""
     shard, file = list(files.items())[number]
     found = _scores_in(pool.place, shard, column)
-    with new_file(file) as partial_file, partial_file.open("wb") as opened:
-        np.save(opened, np.array([*found.items()], [("offset", np.int64), ("score", np.float64)]))
+    scores = np.array([*found.items()], [("offset", np.int64), ("score", np.float64)])
+    with shared.here() as here:
+        here.write_array(file, scores)
     return len(found)
 
 
@@ -299,6 +304,11 @@ def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
             f"shards in {pool.path} were not written by `data build` and are not rewritten; "
             f"build another pool from them with `data build NEW --from {pool.path}`"
         )
+    if pool.copy_of:
+        raise ValueError(
+            f"shards in {pool.copy_of} are not rewritten there; build another pool from them with "
+            f"`data build NEW --from {pool.copy_of}`"
+        )
     path, new = pool.path, pool.path.with_name(f".{pool.path.name}.rewritten")
     carry = [
         name for name in pool.columns if name.startswith((SCORE_PREFIX, SUBSET_PREFIX)) or name == "score"
@@ -310,7 +320,7 @@ def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
             for part in pool.parts(["hash", *carry]):
                 writer.write_table(pa.Table.from_pandas(part, writer.schema, preserve_index=False))
         written = build_pool(new, Build(source=path, workers=workers, scores=columns), report)
-    for file in pool.left_out_files:
+    for file in (*pool.left_out_files, *([pool.sources] if pool.sources else ())):
         shutil.copy(path / file, new / file)
     write_facts(
         replace(
@@ -319,6 +329,7 @@ def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:
             scorers=pool.scorers,
             left_out=pool.left_out,
             left_out_files=pool.left_out_files,
+            sources=pool.sources,
             subsets={name: _count(written, SUBSET_PREFIX + name) for name in pool.subsets},
         )
     )

@@ -7,10 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from runners.data.build.source import Columns, Part, pairs_of
 from runners.data.evaluation.look import Thumbnail, file_hash, look_of
+from runners.data.places.shared_folder import SharedFolder
 from runners.data.pool.damage import Damage
 from runners.data.pool.index import frame_of
 from runners.host.files import new_file
@@ -23,7 +26,8 @@ OF_SCAN = ["image_hash", "pixels", "thumbnail"]
 def scan(  # noqa: PLR0913 - independent options
     parts: Sequence[Part],
     columns: Columns,
-    folder: Path,
+    shared: SharedFolder,
+    below: str,
     *,
     looking: bool,
     workers: Workers,
@@ -34,48 +38,66 @@ def scan(  # noqa: PLR0913 - independent options
     Args:
         parts: Parts of the source.
         columns: Names of the columns or fields.
-        folder: Folder for the tables of the parts.
+        shared: The folder that the workers share.
+        below: Folder for the tables of the parts in it.
         looking: True to make thumbnails, for comparison with evaluation sets.
         workers: What reads the parts.
         report: Called after each part.
 
     Returns:
         A table for each part, in the order of the source: the columns of the index, those of `OF_SCAN`,
-        ``kind`` and ``facts`` (JSON).
+        ``kind`` and ``facts`` (JSON). Its metadata have the ``digest`` of a tar.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    task = partial(_scan_part, parts, columns, folder, looking)
-    run(task, range(len(parts)), workers, partial(report, "reading"), lambda number: parts[number].name)
-    return [folder / f"{number:06d}.parquet" for number in range(len(parts))]
+    names = [f"{number:06d}.parquet" for number in range(len(parts))]
+    done = shared.names(below)
+    run(
+        partial(_scan_part, parts, columns, shared, below, looking),
+        [number for number, name in enumerate(names) if name not in done],
+        workers,
+        partial(report, "reading"),
+        lambda number: parts[number].name,
+        of=len(parts),
+    )
+    shared.fetch(below + name for name in names)
+    return [shared.path / below / name for name in names]
 
 
-def run(
+def run(  # noqa: PLR0913 - what workers need, and options
     task: Callable[[int], int],
     items: Sequence[int],
     workers: Workers,
     done: Callable[[int, int, int], None],
     name: Callable[[int], str] = part_name,
+    *,
+    of: int = 0,
 ) -> None:
     """Let workers call a task that returns numbers of pairs for each item; ``done`` as the end of `Report`.
+
+    Args:
+        task: The task.
+        items: The items that are left.
+        workers: The workers.
+        done: Called after each item.
+        name: Names of items in errors.
+        of: Number of items with those that were finished before; 0 if there are none.
 
     Raises:
         ValueError: As `Workers.map`.
     """
-    for finished, (_, pairs) in enumerate(workers.map(task, items, name), 1):
-        done(finished, len(items), pairs)
+    of = of or len(items)
+    for finished, (_, pairs) in enumerate(workers.map(task, items, name), 1 + of - len(items)):
+        done(finished, of, pairs)
 
 
-def _scan_part(
+def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
     parts: Sequence[Part],
     columns: Columns,
-    folder: Path,
+    shared: SharedFolder,
+    below: str,
     looking: bool,  # noqa: FBT001 - private
     number: int,
 ) -> int:
-    target = folder / f"{number:06d}.parquet"
-    if target.exists():
-        return 0
-    entries, kinds, facts, hashes = [], [], [], []
+    part, entries, kinds, facts, hashes = parts[number], [], [], [], []
     left_out: list[Damage] = []
     looks: list[Thumbnail] = []
     last = Thumbnail(pixels=0, thumbnail=b"")
@@ -84,7 +106,7 @@ def _scan_part(
         nonlocal last
         last = look_of(image)
 
-    for each in pairs_of(parts[number], columns, look if looking else None):
+    for each in pairs_of(part, columns, look if looking else None):
         if isinstance(each, Damage):
             left_out.append(each)
             continue
@@ -100,11 +122,16 @@ def _scan_part(
         pixels=pd.Series([each.pixels for each in looks], dtype="uint64"),
         thumbnail=pd.Series([each.thumbnail for each in looks], dtype="object"),
     )
-    # The table is written last: its existence marks the part as done.
-    with new_file(target.with_suffix(".jsonl")) as file:
-        file.write_text("".join(json.dumps(asdict(each)) + "\n" for each in left_out), encoding="utf-8")
-    with new_file(target) as file:
-        frame.to_parquet(file, index=False)
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    digest = "" if part.stop else part.digest()
+    table = table.replace_schema_metadata({**table.schema.metadata, b"digest": digest})
+    name = f"{below}{number:06d}"
+    with shared.here() as here:
+        # The table is written last: its existence marks the part as done.
+        here.write(f"{name}.jsonl", "".join(json.dumps(asdict(each)) + "\n" for each in left_out))
+        with new_file(here.file(f"{name}.parquet")) as file:
+            pq.write_table(table, file)
+        here.keep(f"{name}.parquet")
     return len(entries) + len(left_out)
 
 

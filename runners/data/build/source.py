@@ -7,7 +7,8 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from runners.data.pool.shards import (
     score_of,
 )
 from runners.data.pool.tar_members import LARGEST_MEMBER
+from runners.host.storage import Storage
 
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl")
 
@@ -68,6 +70,7 @@ class Part:
         stop: One after its last row; 0 for a tar.
         url: URL that the tar lies below; empty if ``file`` is on this machine.
         size: Bytes of a tar below a URL.
+        stamp: What changes with the content of a tar below a URL, such as its ETag.
     """
 
     file: Path
@@ -75,6 +78,14 @@ class Part:
     stop: int = 0
     url: str = ""
     size: int = 0
+    stamp: str = ""
+
+    def digest(self) -> str:
+        """Return a hash of the content of the file if it is on this machine, else nothing."""
+        if self.url or not self.file.is_file():
+            return ""
+        with self.file.open("rb") as file:
+            return file_digest(file, partial(blake2b, digest_size=16)).hexdigest()
 
     @property
     def name(self) -> str:
@@ -132,7 +143,10 @@ def parts_at(url: str) -> list[Part]:
     shards = shards_at(found)
     if not shards:
         raise ValueError(f"{url} holds no .tar shard")
-    return [Part(file=Path(shard), url=url, size=found[shard]) for shard in shards]
+    stamps = Storage(url).stamps()
+    return [
+        Part(file=Path(shard), url=url, size=found[shard], stamp=stamps.get(shard, "")) for shard in shards
+    ]
 
 
 def folders_of(source: Path, columns: Columns) -> tuple[Path, ...]:

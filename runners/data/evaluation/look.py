@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,8 +81,26 @@ class Known:
                     continue  # `data eval-sets` reports it; the hash of the file is known at least
                 pixels.add(look.pixels)
                 thumbnails.append(look.thumbnail)
-        self._files, self._pixels = (np.array(sorted(each), np.uint64) for each in (files, pixels))
-        self._tree = cKDTree(_points(thumbnails)) if thumbnails else None
+        self._take(np.array(sorted(files), np.uint64), np.array(sorted(pixels), np.uint64), _rows(thumbnails))
+
+    def _take(
+        self, files: NDArray[np.uint64], pixels: NDArray[np.uint64], thumbnails: NDArray[np.uint8]
+    ) -> None:
+        self._files, self._pixels, self._thumbnails = files, pixels, thumbnails
+        self._tree = cKDTree(thumbnails.astype(np.float32)) if len(thumbnails) else None
+
+    def save(self, path: Path) -> None:
+        """Write what `load` reads."""
+        with path.open("wb") as file:
+            np.savez(file, files=self._files, pixels=self._pixels, thumbnails=self._thumbnails)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote."""
+        known = cls([])
+        with np.load(path) as found:
+            known._take(found["files"], found["pixels"], found["thumbnails"])
+        return known
 
     def reasons(
         self, files: NDArray[np.uint64], pixels: NDArray[np.uint64], thumbnails: Iterable[bytes]
@@ -97,11 +116,11 @@ class Known:
         if self._tree is not None and len(files):
             # Root mean square over 192 numbers → Euclidean distance.
             most = LARGEST_DIFFERENCE * np.sqrt(3) * _SIDE
-            distance, _ = self._tree.query(_points(thumbnails), distance_upper_bound=most)
+            distance, _ = self._tree.query(_rows(thumbnails).astype(np.float32), distance_upper_bound=most)
             found[np.isfinite(distance)] = ALIKE
         found[np.isin(files, self._files) | np.isin(pixels, self._pixels)] = SAME
         return found
 
 
-def _points(thumbnails: Iterable[bytes]) -> NDArray[np.float32]:
-    return np.frombuffer(b"".join(thumbnails), np.uint8).reshape(-1, 3 * _SIDE**2).astype(np.float32)
+def _rows(thumbnails: Iterable[bytes]) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(thumbnails), np.uint8).reshape(-1, 3 * _SIDE**2)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from runners.data.index.parts import GROUPS_PER_PART, Index, Part
 from runners.data.index.writing import read_manifest
-from runners.data.places.copies import SHARDS_AT
+from runners.data.places.copies import SHARDS_AT, copied_from
 
 
 def in_parts(path: Path, facts: Mapping[str, Any]) -> Index:
@@ -22,14 +22,13 @@ def in_parts(path: Path, facts: Mapping[str, Any]) -> Index:
     Raises:
         ValueError: The manifest is missing or damaged.
     """
-    url = facts["provenance"].get(SHARDS_AT, "")
     return Index(
         path,
         read_manifest(path / facts["manifest"]),
         facts["columns"],
         added=dict(sorted(facts["added"].items(), key=lambda each: (len(each[1]), each[1]))),  # oldest first
         named=facts["named"],
-        url=url,
+        url=copied_from(path) or facts["provenance"].get(SHARDS_AT, ""),
     )
 
 

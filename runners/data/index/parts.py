@@ -211,8 +211,9 @@ class Index:
         found = self._read_file(f"{part.file}.parquet", numbers, own) if own else None
         columns_found = {}
         for name, each in stored.items():
-            if each in own:
-                assert found is not None
+            # Scores and named subsets of a pool whose shards were rewritten are columns of its parts, which
+            # later parts lack.
+            if found is not None and each in own and (":" not in each or each in found.column_names):
                 columns_found[name] = found[each]
             elif each in part.added:
                 file = f"{part.file}.{self.added[each]}.parquet"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 
+from budgets.hardware.machine_cache import machine_cache
 from runners.host.faults import patiently
 from runners.host.files import locked, new_folder
 from runners.host.storage import Storage
@@ -19,7 +20,13 @@ SHARDS_AT = "shards_at"
 INDEX = "index/"
 """Folder of the parts of a pool's index, below the pool."""
 
+COPIED_FROM = "copied-from.json"
+"""File in a copy of a pool with the URL of the pool."""
+
 _COPIED = ".copied.json"
+_DESCRIPTION = ("pool.json", "versions/", "vocabulary", "left-out", f"{INDEX}manifest-", "index.parquet")
+"""Beginnings of the names of files that describe a pool."""
+
 _PATIENCE_S = 600.0  # as with shards
 
 
@@ -43,20 +50,49 @@ def copy_pool(url: str, folder: Path) -> Path:
         ValueError: The URL can't be read, or holds no pool that has an index.
     """
     found = listed("pool", url)
-    storage = Storage(url)
     if "pool.json" not in found:
         raise ValueError(
-            f"{url} has no pool.json. Index its shards into a folder with "
-            f"`data build FOLDER --from {url} --in-place`, and declare that folder as the pool"
+            f"{url} has no pool.json. Index its shards with `data build {url} --in-place`, or into a folder "
+            f"with `data build FOLDER --from {url} --in-place`, and declare that folder as the pool"
         )
-    facts = json.loads(storage.read("pool.json") or b"{}")
-    small = {
-        name: size
-        for name, size in found.items()
-        if name.startswith("evaluation/") or (not name.lower().endswith(".tar") and not _is_part(name))
-    }
-    facts["provenance"] = {SHARDS_AT: url.rstrip("/")} | facts.get("provenance", {})
-    return _copied(storage, folder, small, json.dumps(facts, indent=2, sort_keys=True) + "\n")
+    storage = Storage(url)
+    small = {name: size for name, size in found.items() if name.startswith((*_DESCRIPTION, "evaluation/"))}
+    facts = (storage.read("pool.json") or b"").decode()  # may change without a change of its size
+    return _copied(storage, folder, small, {"pool.json": facts, COPIED_FROM: _origin(url)})
+
+
+def begin_copy(url: str, folder: Path) -> list[str]:
+    """Begin the copy of a pool's description and whole index in a new folder, and return the files to fetch.
+
+    Raises:
+        ValueError: The URL can't be read.
+    """
+    found = listed("pool", url)
+    folder.mkdir(parents=True)
+    (folder / COPIED_FROM).write_text(_origin(url), encoding="utf-8")
+    own = [name for name in found if name.startswith((*_DESCRIPTION, INDEX))]
+    return own if "pool.json" in found else []
+
+
+def copied_from(folder: Path) -> str:
+    """Return the URL of the pool that a folder is a copy of; empty if it is none."""
+    file = folder / COPIED_FROM
+    return str(json.loads(file.read_text(encoding="utf-8"))["url"]) if file.exists() else ""
+
+
+def pool_at(place: str | Path) -> Path:
+    """Return a pool's folder: the place itself, or this machine's copy of what is small below a URL.
+
+    Raises:
+        ValueError: As `copy_pool`.
+    """
+    if not is_url(str(place)):
+        return Path(place)
+    return copy_pool(str(place), machine_cache() / "pools" / copy_name(str(place)))
+
+
+def _origin(url: str) -> str:
+    return json.dumps({"url": url.rstrip("/")}) + "\n"
 
 
 def copy_set(url: str, folder: Path) -> Path:
@@ -68,7 +104,7 @@ def copy_set(url: str, folder: Path) -> Path:
     found = listed("evaluation set", url)
     if not found:
         raise ValueError(f"evaluation set {url} holds no files")
-    return _copied(Storage(url), folder, found, "")
+    return _copied(Storage(url), folder, found, {})
 
 
 def listed(what: str, url: str) -> Mapping[str, int]:
@@ -92,7 +128,7 @@ def fetched(path: Path, url: str, name: str) -> Path:
     """
     if path.exists() or not url:
         return path
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock")):
         if not path.exists():
             storage = Storage(url)
@@ -109,13 +145,9 @@ def fetched(path: Path, url: str, name: str) -> Path:
     return path
 
 
-def _is_part(name: str) -> bool:
-    return name.startswith(INDEX) and not name.startswith(f"{INDEX}manifest-")
-
-
-def _copied(storage: Storage, folder: Path, sizes: Mapping[str, int], pool_facts: str) -> Path:
-    """Bring the folder up to date, and return it."""
-    mark = json.dumps([storage.url, dict(sizes), pool_facts], sort_keys=True)
+def _copied(storage: Storage, folder: Path, sizes: Mapping[str, int], added: Mapping[str, str]) -> Path:
+    """Bring the folder up to date, with some files of our own, and return it."""
+    mark = json.dumps([storage.url, dict(sizes), dict(added)], sort_keys=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(f".{folder.name}.lock")):
         copied = folder / _COPIED
@@ -127,8 +159,8 @@ def _copied(storage: Storage, folder: Path, sizes: Mapping[str, int], pool_facts
         try:
             with new_folder(fresh) as new:
                 storage.get(sizes, "", new)
-                if pool_facts:
-                    (new / "pool.json").write_text(pool_facts, encoding="utf-8")
+                for name, text in added.items():
+                    (new / name).write_text(text, encoding="utf-8")
                 (new / _COPIED).write_text(mark, encoding="utf-8")
         except OSError as error:
             raise ValueError(f"{storage.url} can't be copied to {folder}: {error}") from error

@@ -11,6 +11,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -180,28 +181,11 @@ class UrlPlace:
             PermissionError: The place refuses.
             OSError: The place is still unreachable after ``patience_s`` seconds.
         """
-        storage = self._storage()
-
-        def request() -> bytes | OSError:
-            try:
-                content = storage.read_range(shard, start, stop)
-            except (FileNotFoundError, PermissionError) as error:
-                return error
-            except OSError:
-                # A range behind the end of a shard is another error with each protocol.
-                if storage.size(shard) > start:
-                    raise
-                content = b""
-            if len(content) < stop - start and storage.size(shard) >= stop:
-                raise OSError(f"{self.path(shard)} was cut short on its way")
-            return content
-
-        found = patiently(request, patience_s=patience_s)
-        if isinstance(found, OSError):
-            if isinstance(found, FileNotFoundError):
-                self._missing[shard] = time.monotonic()
-            raise found
-        return found
+        try:
+            return _range(self._storage(), shard, start, stop, patience_s)
+        except FileNotFoundError:
+            self._missing[shard] = time.monotonic()
+            raise
 
     @contextmanager
     def _turn(self, name: str, *, wait: bool) -> Iterator[bool]:
@@ -263,6 +247,51 @@ def downloaded(url: str, shard: str, size: int) -> Iterator[Path]:
         if not patiently(get, patience_s=_PATIENCE_S):
             raise FileNotFoundError(f"{url}/{shard}")
         yield Path(folder) / shard
+
+
+def ranges_at(url: str, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+    """Return ranges of shards below a URL, without a cache; fewer bytes where a shard is shorter or missing.
+
+    Args:
+        url: The URL.
+        ranges: Shard, offset and length of each.
+
+    Raises:
+        OSError: The place refuses, or is still unreachable after ten minutes.
+    """
+    storage = Storage(url)
+
+    def read(shard: str, offset: int, length: int) -> bytes:
+        try:
+            return _range(storage, shard, offset, offset + length, _PATIENCE_S)
+        except FileNotFoundError:
+            return b""
+
+    with ThreadPoolExecutor(set_by(PREFETCH_REQUESTS, _parse_requests) or _REQUESTS) as threads:
+        return list(threads.map(read, *zip(*ranges, strict=True)))
+
+
+def _range(storage: Storage, shard: str, start: int, stop: int, patience_s: float) -> bytes:
+    """Return a range of a shard; errors are those of `UrlPlace`."""
+
+    def request() -> bytes | OSError:
+        try:
+            content = storage.read_range(shard, start, stop)
+        except (FileNotFoundError, PermissionError) as error:
+            return error
+        except OSError:
+            # A range behind the end of a shard is another error with each protocol.
+            if storage.size(shard) > start:
+                raise
+            content = b""
+        if len(content) < stop - start and storage.size(shard) >= stop:
+            raise OSError(f"{storage.url}/{shard} was cut short on its way")
+        return content
+
+    found = patiently(request, patience_s=patience_s)
+    if isinstance(found, OSError):
+        raise found
+    return found
 
 
 def _work(tasks: SimpleQueue[Callable[[], None]]) -> None:

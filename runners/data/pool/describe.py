@@ -38,6 +38,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
     shards: Iterable[str] = (),
     sizes: Mapping[str, int] | None = None,
     before: Pool | None = None,
+    sources: str = "",
 ) -> None:
     """Describe a new pool, or a new version of one, whose parts have been written.
 
@@ -49,6 +50,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
         shards: Shards that were read, including those without pairs; the others follow from the index.
         sizes: Shard → its bytes, of shards that are not in the folder.
         before: The version to which the parts are added; its facts are kept in ``versions/``.
+        sources: As in `Pool`; by default that of the version before.
     """
     found = [read_part(folder, file) for file in files]
     old = before.table if before else None
@@ -100,6 +102,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
             scorers=scorers,
             rankings=rankings,
             subsets=before.subsets if before else {},
+            sources=sources or (before.sources if before else ""),
         )
     )
 
@@ -123,6 +126,7 @@ def write_facts(pool: Pool) -> None:
         "scorers": {name: asdict(scorer) for name, scorer in pool.scorers.items()},
         "subsets": dict(pool.subsets),
         "vocabulary": pool.vocabulary_file,
+        "sources": pool.sources,
         "manifest": write_manifest(pool.path, pool.table.parts),
         "columns": pool.table.stored,
         "added": pool.table.added,

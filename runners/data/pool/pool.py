@@ -32,7 +32,7 @@ from runners.data.index.parts import Index
 from runners.data.index.selection import SUBSET_PREFIX, select
 from runners.data.index.subset import Subset
 from runners.data.index.writing import VERSIONS
-from runners.data.places.copies import SHARDS_AT
+from runners.data.places.copies import SHARDS_AT, copied_from
 from runners.data.places.piece_cache import piece_cache
 from runners.data.places.place import FolderPlace, Place
 from runners.data.places.url_place import UrlPlace
@@ -99,6 +99,8 @@ class Pool:
         rankings: Name of a score → fingerprint that the pool has, and number of pairs with this score, when
             it ranks the pool.
         subsets: Number of pairs in each named subset.
+        sources: Name of the record of the source files that were read into its own shards; empty if none.
+        copy_of: URL of the pool that this one is a copy of; empty if it is none.
     """
 
     path: Path
@@ -114,6 +116,8 @@ class Pool:
     unranked: str = ""
     rankings: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     subsets: Mapping[str, int] = field(default_factory=dict)
+    sources: str = ""
+    copy_of: str = ""
 
     @property
     def name(self) -> str:
@@ -127,8 +131,8 @@ class Pool:
 
     @cached_property
     def place(self) -> Place:
-        """The place of the shards: the folder itself, or the URL that `data build --in-place` was given."""
-        url = self.origin.provenance.get(SHARDS_AT)
+        """The place of the shards: the folder itself, or a URL."""
+        url = self.origin.provenance.get(SHARDS_AT) or self.copy_of
         return UrlPlace(url, self.shards, piece_cache()) if url else FolderPlace(self.path)
 
     @cached_property
@@ -246,6 +250,8 @@ def _read(path: Path, file: Path) -> Pool:
         scored=facts.get("scored_pairs", table.count if facts["scored"] else 0),
         fingerprint=facts["fingerprint"],
         table=table,
+        sources=facts.get("sources", ""),
+        copy_of=copied_from(path),
         vocabulary_file=facts.get("vocabulary", "vocabulary.txt"),
         left_out_files=tuple(facts.get("left_out_files", left_out)),
         left_out=facts["left_out"],

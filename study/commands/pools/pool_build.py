@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 from study.commands.command import add_pool_options, number, open_console, show
 
 if TYPE_CHECKING:
+    from runners.data.places.shared_folder import SharedFolder
     from study.run.pool_site import PoolSite
 
 NAME = "build"
-HELP = "build a pool; the same command continues an interrupted build"
+HELP = "build a pool; the same command continues an interrupted build, and takes up later shards"
 EXAMPLES: tuple[str, ...] = (
     "pools/icons --from icons.csv",
     "pools/web --from my-shards --without sets/imagenet",
     "my-shards --in-place",
     "pools/theirs --from s3://bucket/shards --in-place",
+    "s3://bucket/pool --from s3://bucket/shards",
     "pools/emoji --from embedded:256",
 )
 
@@ -31,7 +33,7 @@ def add_options(parser: ArgumentParser) -> None:
         dest="source",
         metavar="SOURCE",
         help="a folder of tar shards; a .parquet, .csv, .tsv or .jsonl table of image paths, or of URLs if "
-        "it has a url column; embedded:PAIRS; or, with --in-place, the URL of a folder of tar shards",
+        "it has a url column; embedded:PAIRS; or the URL of a folder of tar shards",
     )
     parser.add_argument(
         "--in-place",
@@ -90,27 +92,31 @@ def run(options: Namespace) -> int:
     """Build the pool, and print its size and the pairs left out by reason."""
     from runners.data.build.info import unreadable_lines
     from runners.data.places.copies import is_url
+    from runners.data.places.shared_folder import open_shared
     from runners.data.pool.pool import Pool
     from study.run.pool_site import PoolSite
 
-    path, source = options.pool, options.source
+    source = options.source
     if source is None and not options.in_place:
         raise ValueError(
             "no source given: use --from SOURCE, or --in-place to index the folder's own tar shards"
         )
-    if source is not None and source.startswith("embedded:"):
-        _build_embedded(path, source.removeprefix("embedded:"), options.seed)
-    else:
-        with PoolSite(options, show) as site:
-            if source is not None and is_url(source):
-                _index_url(path, source, options, site)
-            else:
-                _build_from(path, Path(source or path), options, site)
-    pool = Pool.open(path)
-    for line in unreadable_lines(pool):
-        show(line)
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in pool.left_out.items()) or "none"
-    show(f"{path}: {pool.count:,} pairs; left out: {reasons}")
+    with open_shared(options.pool) as shared:
+        if source is not None and source.startswith("embedded:"):
+            if shared.url:
+                raise ValueError(f"{source} is built into a folder, which you may upload to {shared.url}")
+            _build_embedded(shared.path, source.removeprefix("embedded:"), options.seed)
+        else:
+            with PoolSite(options, show) as site:
+                if is_url(source or options.pool):
+                    _build_from_url(shared, (source or options.pool).rstrip("/"), options, site)
+                else:
+                    _build_from(shared, Path(source or options.pool), options, site)
+        pool = Pool.open(shared.path)
+        for line in unreadable_lines(pool):
+            show(line)
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in pool.left_out.items()) or "none"
+        show(f"{options.pool}: {pool.count:,} pairs; left out: {reasons}")
     return 0
 
 
@@ -122,41 +128,49 @@ def _build_embedded(path: Path, pairs: str, seed: int) -> None:
     build_scored_pool(path, pairs=int(pairs), seed=seed)
 
 
-def _index_url(path: Path, url: str, options: Namespace, site: "PoolSite") -> None:
+def _build_from_url(shared: "SharedFolder", url: str, options: Namespace, site: "PoolSite") -> None:
     from runners.data.build.build_pool import Build, build_pool
     from runners.data.build.source import Columns
     from runners.data.places.copies import copy_pool, listed
     from study.show.work_progress import WorkProgress
 
-    if not options.in_place:
-        raise ValueError(f"--from {url} needs --in-place: the shards stay there, and {path} gets their index")
-    if "pool.json" in listed("pool", url):
+    path = shared.path
+    if options.in_place and url != shared.url and "pool.json" in listed("pool", url):
+        if shared.url:
+            raise ValueError(f"{url} is a pool that has its index; declare it, or score it, as it is")
         if (path / "pool.json").exists():
-            raise ValueError(f"{path} already exists; remove it or choose another path")
+            raise ValueError(f"{options.pool} already exists; remove it or choose another path")
         copy_pool(url, path)
         return
     build = Build(
         source=path,
-        url=url.rstrip("/"),
+        url=url,
+        to=shared.url,
         columns=Columns(image=options.image, caption=options.caption, score=options.score),
         evaluation=options.without,
-        workers=site.workers(written=path),
-        in_place=True,
+        workers=site.workers(written=shared.url or (path if options.in_place else path.parent)),
+        in_place=options.in_place,
     )
     with WorkProgress(open_console()) as report:
         build_pool(path, build, report)
 
 
-def _build_from(path: Path, source: Path, options: Namespace, site: "PoolSite") -> None:
+def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: "PoolSite") -> None:
     from runners.data.build.build_pool import Build, build_pool
     from runners.data.build.download import Download, download
     from runners.data.build.source import Columns, folders_of, table_columns
     from runners.data.pool.damage import damage_table
     from study.show.work_progress import WorkProgress
 
+    path = shared.path
     left_out, provenance = damage_table([]), {}
     shards = source
     if source.is_file() and source.suffix != ".tar" and options.url in table_columns(source):
+        if shared.url:
+            raise ValueError(
+                f"{source} names URLs of images, which are downloaded into a folder beside the pool; build "
+                f"the pool in a folder, or download them first and build {shared.url} from their shards"
+            )
         shards = path.parent / f".{path.name}.downloaded"
         show(f"downloading into {shards} …")
         how = Download(
@@ -178,7 +192,10 @@ def _build_from(path: Path, source: Path, options: Namespace, site: "PoolSite") 
         source=shards,
         columns=columns,
         evaluation=options.without,
-        workers=site.workers(*seen, written=path if options.in_place else path.parent),
+        workers=site.workers(
+            *seen, written=shared.url or (path if options.in_place or path.exists() else path.parent)
+        ),
+        to=shared.url,
         in_place=options.in_place,
         provenance=provenance,
         left_out=left_out,

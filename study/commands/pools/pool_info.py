@@ -23,12 +23,14 @@ def run(options: Namespace) -> int:
     from functools import partial
 
     from runners.data.build.info import summarise
+    from runners.data.places.copies import is_url
     from study.run.pool_site import PoolSite
 
-    folders = [options.pool, *([options.sheet.parent] if options.sheet else [])]
+    folders = [] if is_url(options.pool) else [Path(options.pool)]
+    folders += [options.sheet.parent] if options.sheet else []
     with PoolSite(options, show) as site:
         task = partial(summarise, options.pool, options.sheet)
-        for _, lines in site.one(*folders).map(task, range(1), lambda _item: str(options.pool)):
+        for _, lines in site.one(*folders).map(task, range(1), lambda _item: options.pool):
             for line in lines:
                 show(line)
     return 0

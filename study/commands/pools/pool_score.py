@@ -1,6 +1,5 @@
 """``python -m study data score``: score a pool's pairs, or name a subset of them."""
 
-import shutil
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 from study.commands.command import add_pool_options, number, open_console, show
 
 if TYPE_CHECKING:
+    from runners.data.places.shared_folder import SharedFolder
     from runners.data.pool.pool import Pool
     from runners.host.workers import Report
     from study.run.pool_site import PoolSite
@@ -51,73 +51,100 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Score the pool, and print its contents afterwards."""
     from runners.data.build.info import info_lines
+    from runners.data.build.rescore import rewrite_shards
+    from runners.data.places.shared_folder import SCORING, open_shared
+    from runners.data.pool.pool import Pool
+    from study.run.pool_site import PoolSite
+    from study.show.work_progress import WorkProgress
+
+    with open_shared(options.pool) as shared:
+        pool = _scored(Pool.open(shared.path), options, shared)
+        shared.publish()
+        if _by_workers(options):
+            shared.delete(SCORING)
+        if options.rewrite_shards:
+            with PoolSite(options, show) as site, WorkProgress(open_console()) as report:
+                workers = site.workers(pool.path, written=pool.path.parent)
+                pool = rewrite_shards(pool, workers=workers, report=report)
+        for line in info_lines(pool):
+            show(line)
+    return 0
+
+
+def _scored(pool: "Pool", options: Namespace, shared: "SharedFolder") -> "Pool":
     from runners.data.build.rescore import (
         expression_scores,
         metadata_scores,
-        rewrite_shards,
         set_score,
         set_subset,
         use_score,
     )
-    from runners.data.pool.pool import Pool, Scorer
+    from runners.data.pool.pool import Scorer
     from study.run.pool_site import PoolSite
     from study.show.work_progress import WorkProgress
 
-    pool = Pool.open(options.pool)
     kind, _, name = options.scorer.partition(":")
     if options.scorer.endswith(".npy"):
-        pool = set_subset(pool, options.name or Path(options.scorer).stem, Path(options.scorer))
-    elif options.scorer.startswith("="):
+        return set_subset(pool, options.name or Path(options.scorer).stem, Path(options.scorer))
+    if options.scorer.startswith("="):
         if not options.name:
             raise ValueError("a computed score needs --name, by which declarations and reports call it")
         text = options.scorer[1:]
         scorer = Scorer(name=options.name, convention=f"computed: {text}")
-        pool = set_score(pool, expression_scores(pool, text), scorer)
-    elif kind == "score":
-        pool = use_score(pool, name)
-    elif kind == "column" and options.metadata:
+        return set_score(pool, expression_scores(pool, text), scorer)
+    if kind == "score":
+        return use_score(pool, name)
+    if kind == "column" and options.metadata:
         scores = metadata_scores(pool, name, options.metadata)
-        pool = set_score(pool, scores, Scorer(name=options.name or name))
-    elif kind == "column" or name or Path(options.scorer).is_dir():
+        return set_score(pool, scores, Scorer(name=options.name or name))
+    if _by_workers(options):
         with PoolSite(options, show) as site, WorkProgress(open_console()) as report:
-            pool = (_scored_by_column if kind == "column" else _scored_by_model)(pool, options, site, report)
-        shutil.rmtree(pool.path / ".scoring")
-    else:
-        raise ValueError(
-            f"--with {options.scorer} must be MODEL:PRETRAINED, an exported folder, "
-            "column:NAME, score:NAME, =EXPRESSION or a .npy file"
-        )
-    if options.rewrite_shards:
-        with PoolSite(options, show) as site, WorkProgress(open_console()) as report:
-            workers = site.workers(pool.path, written=pool.path.parent)
-            pool = rewrite_shards(pool, workers=workers, report=report)
-    for line in info_lines(pool):
-        show(line)
-    return 0
+            score = _scored_by_column if kind == "column" else _scored_by_model
+            return score(pool, options, shared, site, report)
+    raise ValueError(
+        f"--with {options.scorer} must be MODEL:PRETRAINED, an exported folder, "
+        "column:NAME, score:NAME, =EXPRESSION or a .npy file"
+    )
 
 
-def _scored_by_column(pool: "Pool", options: Namespace, site: "PoolSite", report: "Report") -> "Pool":
+def _by_workers(options: Namespace) -> bool:
+    """Return whether pairs are read to score them."""
+    kind, _, name = options.scorer.partition(":")
+    if options.scorer.startswith("=") or options.scorer.endswith(".npy") or kind == "score":
+        return False
+    return not options.metadata if kind == "column" else bool(name) or Path(options.scorer).is_dir()
+
+
+def _scored_by_column(
+    pool: "Pool", options: Namespace, shared: "SharedFolder", site: "PoolSite", report: "Report"
+) -> "Pool":
     from runners.data.build.rescore import column_scores, set_score
     from runners.data.pool.pool import Scorer
 
     name = options.scorer.removeprefix("column:")
-    scores = column_scores(pool, name, site.workers(written=pool.path), report)
+    workers = site.workers(written=shared.url or pool.path)
+    scores = column_scores(pool, name, workers, report, shared=shared)
     return set_score(pool, scores, Scorer(name=options.name or name))
 
 
-def _scored_by_model(pool: "Pool", options: Namespace, site: "PoolSite", report: "Report") -> "Pool":
+def _scored_by_model(
+    pool: "Pool", options: Namespace, shared: "SharedFolder", site: "PoolSite", report: "Report"
+) -> "Pool":
     from runners.data.build.rescore import set_score
     from runners.evaluate.clip_score import clip_scorer, clip_scores, scoring_source
 
     source = scoring_source(options.scorer, pool)
     files = [path for path in (Path(source.checkpoint), Path(source.model)) if path.name and path.exists()]
-    workers = site.models(options.device, *files, written=pool.path)
+    # Nodes that share a URL get the model's files from there.
+    seen = () if shared.url else files
+    workers = site.models(options.device, *seen, written=shared.url or pool.path)
     scores, config = clip_scores(
         pool,
         source,
         batch_size=options.batch_size,
         device=options.device,
         threads=site.threads(workers),
+        shared=shared,
         workers=workers,
         report=report,
     )

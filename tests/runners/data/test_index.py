@@ -212,8 +212,8 @@ def test_a_pool_written_from_a_source_takes_up_later_shards_in_a_folder_of_its_o
     write_shards(source, range(3))
     first = build_pool(path, Build(source=source), lambda *_: None)
     write_shards(source, range(SHARDS))
-    with pytest.raises(ValueError, match=rf"such as {path}/later, and run `.+ data build {path} --in-place`"):
-        build_pool(path, Build(source=source), lambda *_: None)
+    with pytest.raises(ValueError, match=rf"such as into {path}/later, and run `.+ build {path} --in-place`"):
+        build_pool(path, Build(source=whole.path), lambda *_: None)
 
     write_shards(path / "later", range(2, SHARDS))  # the first of them again
     second = in_place(path)

@@ -19,7 +19,7 @@ from budgets.hardware.machine_cache import CACHE
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.in_place import not_indexed
 from runners.data.places import piece_cache, url_place
-from runners.data.places.copies import SHARDS_AT, copy_name, copy_pool
+from runners.data.places.copies import copy_name, copy_pool
 from runners.data.places.piece_cache import CACHE_SIZE, PieceCache
 from runners.data.places.url_place import PREFETCH_REQUESTS, PREFETCH_SIZE
 from runners.data.pool.pool import Pool
@@ -297,14 +297,16 @@ def test_the_copy_of_a_pool_has_its_index_and_evaluation_sets_and_follows_it(
 ) -> None:
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     storage, url = Storage(f"{bucket.url}/built"), f"{bucket.url}/built"
-    with pytest.raises(ValueError, match=rf"^{url} has no pool.json. Index its shards into a folder with"):
+    with pytest.raises(
+        ValueError, match=rf"^{url} has no pool.json. Index its shards with `data build {url} "
+    ):
         copy_pool(url, tmp_path / "none")
     for path in pool.path.rglob("*"):
         if path.is_file():
             storage.put(path, path.relative_to(pool.path).as_posix())
     copy = tmp_path / copy_name(url)
     found = Pool.open(copy_pool(url, copy))
-    assert (found.fingerprint, found.origin.provenance[SHARDS_AT]) == (pool.fingerprint, url)
+    assert (found.fingerprint, found.copy_of) == (pool.fingerprint, url)
     assert not (copy / "shards").exists()
     assert not list(copy.glob("index/0*")), "parts of the index are fetched when they are read"
     assert (copy / "evaluation" / "held-out" / "test" / "0.tar").exists()

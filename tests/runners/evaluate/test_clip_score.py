@@ -14,13 +14,18 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from budgets.hardware.machine_cache import CACHE
 from runners.data.build.write import write_pool
+from runners.data.places.shared_folder import open_shared
 from runners.data.pool.pool import Pool
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.evaluate import clip_score
 from runners.evaluate.clip_score import clip_scorer, clip_scores, scoring_source
+from runners.host.storage import Storage
 from runners.models.load_model import Source
 from runners.trials.trial import run_trial
+from tests.runners.host.bucket import Bucket
+from tests.runners.host.other_machines import OtherMachines
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
 MODEL = "ViT-S-32-alt"
@@ -155,3 +160,35 @@ def test_a_trials_weights_score_the_pool_that_it_was_trained_on(tmp_path: Path) 
     assert clip_scorer("own", config, opened.count).scoring_flops > 0
     with pytest.raises(ValueError, match="is a trial: `study export` it, and name the exported folder"):
         scoring_source(str(job.folder), opened)
+
+
+def test_nodes_that_share_only_a_url_get_a_models_files_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "driver").mkdir()
+    pool = tiny_pool(tmp_path / "tiny")
+    job = tiny_job(tiny_trial(), pool, tmp_path / "driver" / "trial")
+    run_trial(job)
+    scorer = f"{job.trial.cell.architecture}:{job.folder / 'weights.pt'}"
+    opened = Pool.open(pool)
+    expected, _ = clip_scores(opened, scoring_source(scorer, opened), device="cpu", report=lambda *_: None)
+
+    bucket = Bucket(monkeypatch)
+    monkeypatch.setenv(CACHE, str(tmp_path / "driver"))
+    try:
+        for path in pool.rglob("*"):
+            if path.is_file():
+                Storage(bucket.url).put(path, path.relative_to(pool).as_posix())
+        with open_shared(bucket.url) as shared:
+            opened = Pool.open(shared.path)
+            scores, _ = clip_scores(
+                opened,
+                scoring_source(scorer, opened),
+                device="cpu",
+                shared=shared,
+                workers=OtherMachines(tmp_path / "driver", tmp_path / "machine"),
+                report=lambda *_: None,
+            )
+            assert np.array_equal(np.concatenate([*scores]), np.concatenate([*expected]))
+    finally:
+        bucket.go_away()

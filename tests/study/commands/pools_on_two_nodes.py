@@ -22,21 +22,25 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # all on loopback
 
 import numpy as np
 import open_clip
+import pytest
 import torch
 from PIL import Image
 from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 from budgets.hardware.machine_cache import CACHE
-from runners.data.build import build_pool as building
+from runners.data.build import new_shards
 from runners.data.build.info import summarise
 from runners.evaluate import clip_score
+from runners.host.storage import Storage
 from runners.host.workers import Report
 from study.cli import main as study
 from study.run.pool_site import PoolSite
 from study.show.work_progress import WorkProgress
+from tests.runners.host.bucket import Bucket
 
 TARS, PAIRS = 6, 30
+BUCKET = "s3://pools"
 MODEL = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
@@ -154,10 +158,19 @@ def killing(cluster: Cluster, node: Node, task: str) -> Callable[[WorkProgress],
 
 def main(folder: Path) -> None:
     os.environ[CACHE] = str(folder / "cache")
+    with pytest.MonkeyPatch.context() as environment:
+        bucket = Bucket(environment, BUCKET.partition("://")[2])
+        try:
+            _in_folder(folder)
+        finally:
+            bucket.go_away()
+
+
+def _in_folder(folder: Path) -> None:
     os.chdir(folder)
     write_tars(folder / "tars")
     model = write_model(folder)
-    patch.object(building, "PAIRS_PER_SHARD", 64).start()  # several new shards
+    patch.object(new_shards, "PAIRS_PER_SHARD", 64).start()  # several new shards
     patch.object(clip_score, "_ROWS_PER_PART", 16).start()  # several parts
     build = ("build", "p", "--from", "../tars")
     score = ("score", "p", "--with", model, "--name", "mine", "--device", "cpu")
@@ -186,7 +199,29 @@ def main(folder: Path) -> None:
     with patch.object(WorkProgress, "__enter__", killing(cluster, second, "reading")):
         run(*build, *there)
     tell(killed_reading=content(path) == built, left_reading=len(cluster.worker_nodes))
+    below_a_url(cluster, folder, model, there)
     cluster.shutdown()
+
+
+def below_a_url(cluster: Cluster, folder: Path, model: str, there: tuple[str, str]) -> None:
+    """Tell whether nodes that share a bucket write what one process writes to a folder, and one that dies."""
+    for tar in (folder / "tars").iterdir():
+        Storage(BUCKET).put(tar, f"tars/{tar.name}")
+    path, source = work_in(folder / "alone"), f"{BUCKET}/tars"
+    run("build", "p", "--from", source, "--workers", 1)
+    score = ("--with", model, "--name", "mine", "--device", "cpu")
+    run("score", "p", *score)
+    node = cluster.add_node(num_cpus=1, object_store_memory=80_000_000, include_dashboard=False)
+    cluster.wait_for_nodes()
+    url = f"{BUCKET}/p"
+    with patch.object(WorkProgress, "__enter__", killing(cluster, node, "reading")):
+        run("build", url, "--from", source, *there)
+    run("score", url, *score, *there)
+    storage = Storage(url)
+    found = {name: storage.read(name) for name in storage.list()}
+    tell(shared_url=found == content(path), left_url=len(cluster.worker_nodes))
+    written = [each.name for each in (folder / "cache" / "written").rglob("*") if each.is_file()]
+    tell(left_on_the_driver=written)
 
 
 if __name__ == "__main__":

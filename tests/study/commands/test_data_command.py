@@ -215,7 +215,7 @@ def test_shards_in_a_bucket_are_indexed_scored_and_shown(
     try:
         Storage("s3://bucket").put(built.path / "shards" / "00000.tar", "shards/00000.tar")
 
-        assert "pools/theirs: 300 pairs; left out: none" in run(command("s3://bucket/shards"))
+        assert "pools/theirs: 300 pairs; left out: none" in run(command("pools/theirs --from"))
 
         said = run("data score pools/theirs --with column:popularity --name popular")
         assert "shards at: s3://bucket/shards" in said
@@ -230,10 +230,20 @@ def test_shards_in_a_bucket_are_indexed_scored_and_shown(
         ]
         refused = run("data score pools/theirs --with column:popularity --rewrite-shards", code=2)
         assert "were not written by `data build` and are not rewritten" in refused
-        assert "needs --in-place" in run("data build pools/x --from s3://bucket/shards", code=2)
         assert "holds no .tar shard" in run("data build pools/x --from s3://bucket/no --in-place", code=2)
-        with pytest.raises(SystemExit, match="2"):
-            main(["data", "info", "s3://bucket/shards"])
+        assert "s3://bucket/shards has no pool.json" in run("data info s3://bucket/shards", code=2)
+
+        assert "s3://bucket/pool: 300 pairs; left out: none" in run(
+            command("s3://bucket/pool --from s3://bucket/shards")
+        )
+        assert "s3://bucket/shards: 300 pairs" in run(command("build s3://bucket/shards --in-place"))
+        said = run("data score s3://bucket/pool --with column:popularity --name popular")
+        assert "ranked by the score of popular; 300 pairs have one:" in said
+        assert run("data info s3://bucket/pool --workers 1") == said
+        exists = run("data build s3://bucket/pool --from s3://bucket/other --workers 1", code=2)
+        assert exists.startswith("study: s3://bucket/other holds no .tar shard")
+        table = run("data build s3://bucket/new --from icons.csv --workers 1")
+        assert table.startswith("s3://bucket/new: 300 pairs; left out: ")
     finally:
         bucket.go_away()
 
@@ -264,7 +274,7 @@ def test_a_stopped_build_continues_and_gives_the_same_bytes(user: Path, run: Run
     index = (user / "pools" / "icons" / "index/00000.parquet").read_bytes()
     shutil.rmtree(user / "pools")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runners.data.build.build_pool.write_sample", _stop)
+        patch.setattr("runners.data.build.new_shards.write_sample", _stop)
         with pytest.raises(RuntimeError, match="stopped"):
             main(shlex.split(command("--from icons.csv")))
     assert not (user / "pools" / "icons").exists()

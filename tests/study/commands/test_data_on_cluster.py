@@ -56,6 +56,14 @@ def test_a_node_killed_half_way_changes_no_byte(told: dict[str, Any]) -> None:
     assert (told["left_reading"], told["left_scoring"]) == (1, 1)
 
 
+def test_nodes_that_share_a_bucket_alone_write_what_one_process_writes_to_a_folder(
+    told: dict[str, Any],
+) -> None:
+    assert told["shared_url"] is True
+    assert told["left_url"] == 1, "one of two died"
+    assert told["left_on_the_driver"] == [".lock"]
+
+
 def test_a_folder_that_a_node_does_not_see_is_refused(told: dict[str, Any]) -> None:
     assert "does not see" in told["unseen"]
     assert told["unseen"].endswith(

@@ -1,0 +1,132 @@
+"""Record of the source files that a pool has read, kept beside the manifest of its index.
+
+A later build with the same command reads what is not in it. A file that has changed since is an error.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from runners.data.build.in_place import name_in
+from runners.data.build.source import Part
+from runners.data.places.copies import INDEX
+from runners.host.files import new_file
+
+_OPTIONS = b"options"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceFile:
+    """A tar or table as it was read.
+
+    Attributes:
+        name: Its name in the source.
+        size: Its bytes.
+        stamp: Time of its last change in nanoseconds; of a tar below a URL its ETag, hash or time.
+        digest: Hash of its content; empty for a tar below a URL.
+    """
+
+    name: str
+    size: int
+    stamp: str
+    digest: str = ""
+
+
+def new_parts(record: Path, source: Path, parts: Sequence[Part], options: Mapping[str, object]) -> list[Part]:
+    """Return the parts of a source that a pool has not read yet.
+
+    Args:
+        record: The pool's record.
+        source: The folder or file of the source.
+        parts: Its parts now.
+        options: Options of the build that decide which pairs a part has.
+
+    Raises:
+        ValueError: A file has changed, or the options are others.
+    """
+    before = json.loads(pq.read_schema(record).metadata[_OPTIONS])
+    for name, value in options.items():
+        if before[name] != value:
+            raise ValueError(
+                f"the pool was built with {name} {_words(before[name])}, not {_words(value)}; "
+                "repeat the first command, or build another pool"
+            )
+    known = {file.name: file for file in _read(record)}
+    new, touched = list[Part](), set[str]()
+    for part in parts:
+        was, now = known.get(_name(source, part)), _file_of(source, part)
+        if was is None:
+            new.append(part)
+        elif (now.size, now.stamp) != (was.size, was.stamp) and was.name not in touched:
+            if now.size == was.size and was.digest and part.digest() == was.digest:
+                touched.add(was.name)  # or copied
+                continue
+            how = f"{was.size:,} bytes, now {now.size:,}" if now.size != was.size else "other content"
+            raise ValueError(
+                f"{part.name if part.url else part.file} has changed since the pool read it ({how}). New "
+                "pairs must come in further tars: restore this file, or build another pool"
+            )
+    return new
+
+
+def write_record(  # noqa: PLR0913, PLR0917 - what a record has
+    folder: Path,
+    source: Path,
+    parts: Sequence[Part],
+    tables: Sequence[Path],
+    options: Mapping[str, object],
+    before: Path | None,
+) -> str:
+    """Write a record below a pool's folder, named by its content, and return its name there.
+
+    Args:
+        folder: The pool's folder.
+        source: The folder or file of the source.
+        parts: The parts that were read now.
+        tables: Their tables (`runners.data.build.scan`).
+        options: As in `new_parts`.
+        before: The record of the parts that were read before.
+    """
+    files = {file.name: file for file in (_read(before) if before else ())}
+    for part, table in zip(parts, tables, strict=True):
+        if part.start == 0:
+            kept = pq.read_schema(table).metadata.get(b"digest", b"").decode()
+            file = _file_of(source, part, part.digest() if part.stop else kept)
+            files[file.name] = file
+    columns = [asdict(file) for file in files.values()]
+    table = pa.Table.from_pylist(columns).replace_schema_metadata({_OPTIONS: json.dumps(options)})
+    written = pa.BufferOutputStream()
+    pq.write_table(table, written, write_page_checksum=True)
+    name = f"{INDEX}sources-{blake2b(written.getvalue(), digest_size=8).hexdigest()}.parquet"
+    (folder / INDEX).mkdir(parents=True, exist_ok=True)
+    with new_file(folder / name) as partial:
+        partial.write_bytes(written.getvalue())
+    return name
+
+
+def _read(record: Path) -> Iterator[SourceFile]:
+    return (SourceFile(**row) for row in pq.read_table(record).to_pylist())
+
+
+def _file_of(source: Path, part: Part, digest: str = "") -> SourceFile:
+    name = _name(source, part)
+    if part.url:
+        return SourceFile(name=name, size=part.size, stamp=part.stamp)
+    # A link that leads nowhere is left out by the build.
+    facts = part.file.stat() if part.file.exists() else part.file.lstat()
+    return SourceFile(name=name, size=facts.st_size, stamp=str(facts.st_mtime_ns), digest=digest)
+
+
+def _name(source: Path, part: Part) -> str:
+    if part.url:
+        return str(part.file)
+    return name_in(source, part.file) if source.is_dir() else part.file.name
+
+
+def _words(value: object) -> str:
+    return (", ".join(map(str, value)) if isinstance(value, list) else str(value)) or "none"

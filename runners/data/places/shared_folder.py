@@ -1,0 +1,197 @@
+"""Folder that the workers of a command on a pool share: one that all of them see, or objects below a URL.
+
+Below a URL, each worker fetches what it reads into an empty folder of its machine, and uploads what it wrote.
+The driver has a copy of the pool's description and index, which it uploads when the command has succeeded.
+"""
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budgets.hardware.machine_cache import machine_cache
+from runners.data.places.copies import COPIED_FROM, INDEX, begin_copy, copy_name, is_url
+from runners.host.faults import patiently
+from runners.host.files import locked, new_file
+from runners.host.storage import Storage
+
+SCORING = ".scoring/"
+"""Folder for the working files of scoring, below the pool."""
+
+_PATIENCE_S = 600.0  # as with shards
+_REQUESTS, _FILES_AT_ONCE = 16, 256
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SharedFolder:
+    """A folder whose files have names relative to it, with ``/``.
+
+    Attributes:
+        path: The folder; with a URL, what this process has fetched and written.
+        url: The URL; empty if all workers see the folder.
+    """
+
+    path: Path
+    url: str = ""
+
+    @contextmanager
+    def here(self) -> Iterator["SharedFolder"]:
+        """Context manager: the same for one task of a worker; with a URL, an empty folder of its machine."""
+        if not self.url:
+            yield self
+            return
+        with TemporaryDirectory(prefix="pool-") as folder:
+            yield SharedFolder(path=Path(folder), url=self.url)
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file to write, in a folder that exists."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def names(self, below: str) -> set[str]:
+        """Return the names of the files in a folder, relative to it."""
+        if self.url:
+            return set(_patiently(partial(Storage(self.url).list, below.rstrip("/"))))
+        folder = self.path / below
+        return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+    def text(self, name: str) -> str:
+        """Return the content of a file; empty if there is none."""
+        if self.url:
+            return (_patiently(partial(Storage(self.url).read, name)) or b"").decode()
+        path = self.path / name
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file."""
+        with new_file(self.file(name)) as file:
+            file.write_text(text, encoding="utf-8")
+        self.keep(name)
+
+    def write_array(self, name: str, array: NDArray[Any]) -> None:
+        """Write an array as ``.npy``."""
+        with new_file(self.file(name)) as partial, partial.open("wb") as opened:
+            np.save(opened, array)
+        self.keep(name)
+
+    def fetch(self, names: Iterable[str]) -> None:
+        """Fetch files that exist below the URL and that ``path`` lacks; does nothing without a URL."""
+        if not self.url:
+            return
+        lacking = [name for name in names if not (self.path / name).exists()]
+        storage = Storage(self.url)
+        for start in range(0, len(lacking), _FILES_AT_ONCE):
+            _patiently(partial(self._get, storage, lacking[start : start + _FILES_AT_ONCE]))
+
+    def _get(self, storage: Storage, names: Sequence[str]) -> None:
+        storage.get(storage.sizes(names), "", self.path)
+
+    def keep(self, *names: str) -> None:
+        """Upload files that were written, one after the other; does nothing without a URL."""
+        if not self.url:
+            return
+        storage = Storage(self.url)
+        for name in names:
+            _patiently(partial(storage.put, self.path / name, name))
+
+    def keep_all(self, names: Iterable[str]) -> None:
+        """Upload files in any order; does nothing without a URL."""
+        with ThreadPoolExecutor(_REQUESTS) as threads:
+            list(threads.map(self.keep, names))
+
+    def delete(self, *names: str) -> None:
+        """Delete files, and folders with all that is in them."""
+        storage, there = Storage(self.url) if self.url else None, list[str]()
+        for name in names:
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            if storage is not None and name.endswith("/"):
+                there += [name + each for each in _patiently(partial(storage.list, name.rstrip("/")))]
+            else:
+                there.append(name)
+        if storage is not None:
+            with ThreadPoolExecutor(_REQUESTS) as threads:
+                list(threads.map(lambda each: _patiently(partial(storage.delete, [each])), there))
+
+    def publish(self) -> None:
+        """Upload a pool's description and index; ``pool.json``, which makes it the present version, last."""
+        if not self.url:
+            return
+        there = _patiently(partial(Storage(self.url).list, INDEX.rstrip("/")))
+        files = {
+            path.relative_to(self.path).as_posix(): path for path in self.path.rglob("*") if path.is_file()
+        }
+        new = [
+            name
+            for name, path in files.items()
+            if not any(part.startswith(".") for part in name.split("/"))
+            and name not in {COPIED_FROM, "pool.json"}
+            # What was written to the index is never changed.
+            and not (name.startswith(INDEX) and there.get(name.removeprefix(INDEX)) == path.stat().st_size)
+        ]
+        self.keep_all(sorted(new))
+        self.keep("pool.json")
+
+
+@contextmanager
+def open_shared(place: str) -> Iterator[SharedFolder]:
+    """Context manager: the folder of a pool that a command writes; below a URL, a copy that it publishes.
+
+    Args:
+        place: The pool's path or URL; there may be no pool yet.
+
+    Raises:
+        ValueError: The URL can't be read or written, or another command of this machine writes the pool.
+    """
+    if not is_url(place):
+        yield SharedFolder(path=Path(place))
+        return
+    url = place.rstrip("/")
+    Storage(url).require()
+    # Named as the pool, which takes its name from its folder.
+    folder = machine_cache() / "written" / copy_name(url) / PurePosixPath(url).name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.parent / ".lock", wait=False) as held:
+        if not held:
+            raise ValueError(f"another command on this machine is writing {url}")
+        shutil.rmtree(folder, ignore_errors=True)  # left by a killed command
+        try:
+            shared = SharedFolder(path=folder, url=url)
+            shared.fetch(begin_copy(url, folder))
+            yield shared
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _patiently(do: Callable[[], T]) -> T:
+    """Call a function, and repeat it while the storage is unreachable.
+
+    Raises:
+        FileNotFoundError: A file does not exist.
+        OSError: The storage is still unreachable after ten minutes.
+    """
+
+    def call() -> T | FileNotFoundError:
+        try:
+            return do()
+        except FileNotFoundError as error:
+            return error
+
+    found = patiently(call, patience_s=_PATIENCE_S)
+    if isinstance(found, FileNotFoundError):
+        raise found
+    return found

@@ -1,0 +1,213 @@
+"""Pools that are built and scored by workers that share nothing but a URL."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from budgets.hardware.machine_cache import CACHE
+from runners.data.build import merge_parts, new_shards
+from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.rescore import column_scores, rewrite_shards, set_score
+from runners.data.places.copies import pool_at
+from runners.data.places.shared_folder import SCORING, open_shared
+from runners.data.pool.pool import Pool, Scorer
+from runners.data.pool.reader import read_pairs
+from runners.host.storage import Storage
+from runners.host.workers import Processes, Report
+from tests.runners.data.test_index import EACH, SHARDS, write_shards
+from tests.runners.host.bucket import Bucket
+from tests.runners.host.other_machines import OtherMachines
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Bucket]:
+    with pytest.MonkeyPatch.context() as environment:
+        found = Bucket(environment)
+        yield found
+        found.go_away()
+
+
+@pytest.fixture
+def url(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the URL of tars, of which one has damage, in shards and parts of a few pairs."""
+    monkeypatch.setattr(new_shards, "PAIRS_PER_SHARD", 64)
+    monkeypatch.setattr(new_shards, "_SHARDS_PER_PART", 2)
+    monkeypatch.setattr(new_shards, "ROWS_PER_PART", 128)
+    monkeypatch.setattr(merge_parts, "ROWS_PER_PART", 2 * EACH)
+    (tmp_path / "driver").mkdir()
+    monkeypatch.setenv(CACHE, str(tmp_path / "driver"))
+    write_shards(tmp_path / "tars", range(SHARDS))
+    (tmp_path / "tars" / "6.tar").write_bytes((tmp_path / "tars" / "5.tar").read_bytes()[:-20_000])
+    where = f"{bucket.url}/{tmp_path.name}"
+    for tar in sorted((tmp_path / "tars").iterdir()):
+        Storage(where).put(tar, f"tars/{tar.name}")
+    return where
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> OtherMachines:
+    return OtherMachines(tmp_path / "driver", tmp_path / "machines")
+
+
+def below(url: str) -> dict[str, bytes]:
+    storage = Storage(url)
+    return {name: storage.read(name) or b"" for name in storage.list()}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def silent(*_: object) -> None:
+    """Report nothing."""
+
+
+def build(to: str, source: str, machines: OtherMachines, report: Report = silent, **options: Any) -> None:  # noqa: ANN401
+    with open_shared(to) as shared:
+        build_pool(
+            shared.path,
+            Build(source=shared.path, url=source, to=to, workers=machines, **options),
+            report,
+        )
+
+
+def score(to: str, machines: OtherMachines) -> None:
+    with open_shared(to) as shared:
+        scores = column_scores(Pool.open(shared.path), "similarity", machines, silent, shared=shared)
+        set_score(Pool.open(shared.path), scores, Scorer(name="mine"))
+        shared.publish()
+        shared.delete(SCORING)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_pool_below_a_url_has_the_bytes_of_a_folder(
+    url: str, machines: OtherMachines, tmp_path: Path, *, in_place: bool
+) -> None:
+    folder = build_pool(
+        tmp_path / "p",
+        Build(source=tmp_path, url=f"{url}/tars", in_place=in_place),
+        silent,
+    )
+    build(f"{url}/p", f"{url}/tars", machines, in_place=in_place)
+    assert below(f"{url}/p") == content(folder.path)
+    assert folder.left_out["duplicate"] > 0
+    assert not list((tmp_path / "driver" / "written").rglob("*.parquet"))
+
+    copy = Pool.open(pool_at(f"{url}/p"))
+    rows = copy.subset(size=40, quality="top60").rows()
+    pairs = [read_pairs(pool, rows, np.arange(40), 32) for pool in (copy, folder)]
+    assert np.array_equal(pairs[0].images, pairs[1].images)
+    assert pairs[0].captions == pairs[1].captions
+
+
+def test_tars_are_indexed_in_their_bucket_and_later_ones_are_taken_up(
+    url: str, machines: OtherMachines, tmp_path: Path
+) -> None:
+    place = f"{url}/tars"
+    build(place, place, machines, in_place=True)
+    first, tars = Pool.open(pool_at(place)), {name for name in below(place) if name.endswith(".tar")}
+    assert len(tars) == SHARDS + 1
+    others = {name for name in below(place) if not name.startswith("index/")} - tars
+    assert others == {"pool.json", "vocabulary.txt", "left-out.parquet"}
+    before = below(place)
+    build(place, place, machines, in_place=True)
+    assert below(place) == before, "there is nothing new"
+
+    write_shards(tmp_path / "more", range(1), seed=9)
+    Storage(place).put(tmp_path / "more" / "0.tar", "later/0.tar")
+    build(place, place, machines, in_place=True)
+    second = Pool.open(pool_at(place))
+    assert second.count == first.count + EACH
+    assert Pool.open(pool_at(place), holding=first.unranked).count == first.count
+    after = below(place)
+    assert all(after[name] == before[name] for name in before if name.startswith("index/"))
+
+
+def test_the_command_that_wrote_a_pool_below_a_url_takes_up_later_shards(
+    url: str, machines: OtherMachines, tmp_path: Path
+) -> None:
+    how = Build(source=tmp_path, url=f"{url}/tars")
+    build_pool(tmp_path / "p", how, silent)
+    build(f"{url}/p", f"{url}/tars", machines)
+    before = below(f"{url}/p")
+    write_shards(tmp_path / "more", range(2), seed=9)
+    Storage(url).put(tmp_path / "more" / "1.tar", "tars/later/1.tar")
+    build(f"{url}/p", f"{url}/tars", machines)
+    after = below(f"{url}/p")
+    assert after == content(build_pool(tmp_path / "p", how, silent).path)
+    assert len(after) > len(before)
+    assert {name for name in before if after[name] != before[name]} == {"pool.json"}
+    Storage(url).put(tmp_path / "more" / "0.tar", "tars/later/1.tar")  # as long
+    with pytest.raises(ValueError, match=rf"^{url}/tars/later/1.tar has changed since .+other content"):
+        build(f"{url}/p", f"{url}/tars", machines)
+
+
+@pytest.mark.parametrize("fails_at", [5, 13])
+def test_a_build_that_ends_half_way_goes_on_where_it_stopped(
+    url: str, machines: OtherMachines, tmp_path: Path, fails_at: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build(f"{url}/p", f"{url}/tars", OtherMachines(machines.driver, machines.own, fails_at))
+    assert "pool.json" not in below(f"{url}/p")
+    kept = {name for name in below(f"{url}/p") if ".building/parts/" in name and name.endswith(".parquet")}
+    assert len(kept) == min(fails_at - 1, SHARDS + 1)
+    read = list[int]()
+
+    def report(what: str, done: int, *_: int) -> None:
+        if what == "reading":
+            read.append(done)
+
+    build(f"{url}/p", f"{url}/tars", machines, report)
+    assert read == list(range(len(kept) + 1, SHARDS + 2))
+    folder = build_pool(tmp_path / "p", Build(source=tmp_path, url=f"{url}/tars"), silent)
+    assert below(f"{url}/p") == content(folder.path)
+
+
+def test_a_pool_below_a_url_is_scored_there_and_a_stopped_scoring_goes_on(
+    url: str, machines: OtherMachines, tmp_path: Path
+) -> None:
+    build(f"{url}/p", f"{url}/tars", machines)
+    folder = build_pool(tmp_path / "p", Build(source=tmp_path, url=f"{url}/tars"), silent)
+    before = below(f"{url}/p")
+    with pytest.raises(KeyboardInterrupt):
+        score(f"{url}/p", OtherMachines(machines.driver, machines.own, 4))
+    assert {name: text for name, text in below(f"{url}/p").items() if not name.startswith(SCORING)} == before
+    machines.calls.clear()
+    score(f"{url}/p", machines)
+    assert machines.calls == [3, 4]
+    scored = set_score(folder, column_scores(folder, "similarity", Processes(), silent), Scorer(name="mine"))
+    assert below(f"{url}/p") == {
+        name: text for name, text in content(scored.path).items() if not name.startswith(SCORING)
+    }
+    with (
+        open_shared(f"{url}/p") as shared,
+        pytest.raises(ValueError, match=rf"are not rewritten there; build .+ --from {url}/p"),
+    ):
+        rewrite_shards(Pool.open(shared.path), workers=Processes(), report=silent)
+
+
+@pytest.mark.parametrize(
+    ("to", "told"),
+    [
+        ("s3://no-such-bucket/p", "storage s3://no-such-bucket/p can't be used: .*[Bb]ucket"),
+        ("gs://bucket/p", "storage gs://bucket/p needs a package that is not installed: .*gcsfs"),
+    ],
+)
+def test_a_url_that_cannot_be_written_is_one_line(
+    url: str, machines: OtherMachines, to: str, told: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{told}") as found:
+        build(to, f"{url}/tars", machines)
+    assert "\n" not in str(found.value)
+    assert not machines.calls
+
+
+def test_other_objects_below_a_url_are_left_alone(url: str, machines: OtherMachines) -> None:
+    with pytest.raises(ValueError, match=rf"^{url} already exists; remove it or choose another path"):
+        build(url, f"{url}/tars", machines)
+    with open_shared(f"{url}/p"), pytest.raises(ValueError, match=rf"another command .* is writing {url}/p"):
+        build(f"{url}/p", f"{url}/tars", machines)
