@@ -107,8 +107,9 @@ class SharedFolder:
 
     def keep_all(self, names: Iterable[str]) -> None:
         """Upload files in any order; does nothing without a URL."""
-        with ThreadPoolExecutor(_REQUESTS) as threads:
-            list(threads.map(self.keep, names))
+        if self.url:
+            with ThreadPoolExecutor(_REQUESTS) as threads:
+                list(threads.map(self.keep, names))
 
     def delete(self, *names: str) -> None:
         """Delete files, and folders with all that is in them."""
