@@ -195,7 +195,7 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     options = _Options()
     for layout in families:
         measured = layout.measured(trials, grid)
-        belief = believe(measured, draws=draws, generator=generator)
+        belief = believe(measured, draws=draws, generator=generator, far=ask.forecast is not None)
         found, goals = _answers(layout, belief, measured.runs, ask)
         answers += found
         _expect(layout, belief, measured.runs, waiting, generator)

@@ -13,8 +13,9 @@ the evidence and by shares that all curves of a family have in common:
 
 * The shares are estimated from all curves by expectation maximisation (Kiefer and Wolfowitz 1956), most of
   them kept uniform. A curve with few runs takes its shape from its family.
-* The evidence of the whole family weighs the values of s. Evidence is the product of the densities of each
-  result given those before it, so cells without a run are as wide as forecasts of results have missed.
+* The evidence of the whole family weighs the values of s; for a forecast some of it is kept uniform.
+  Evidence is the product of the densities of each result given those before it, so cells without a run are
+  as wide as forecasts of results have missed.
 * The noise of runs is measured between seeds in units of the counting noise, and shrunk towards the pooled
   noise (``analysis.cells.moderated``) and a weak prior. Each draw stretches a curve by √(ν/χ²ν).
 * The levels of one trunk share their noise. All pairs of levels correlate alike; the correlation is measured
@@ -49,6 +50,7 @@ DISCREPANCIES = (0.004, 0.01, 0.02, 0.04)
 """Values of s, in units of the scale of the error."""
 _HEIGHT = (0.35, 0.30)  # mean and standard deviation of the prior of A, in units of the scale
 _KEPT_UNIFORM, _ROUNDS = 0.75, 6
+_FAR_UNIFORM = 0.3  # of the weights of s: smooth runs say little about a break beyond them
 _WHITE, _WALK = 0.5, 0.5
 _STEP_FLOOR, _STEP_SLOPE, _STEP_SHIFT = 0.13, 1.4, 2.0
 # Prior of the noise of a run: so many times the counting noise and at least so many parts of the scale.
@@ -102,8 +104,16 @@ class Belief:
     noise: Floats
 
 
-def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -> Belief:
-    """Draw the true errors of all points of a family."""
+def believe(measured: Measured, *, draws: int, generator: np.random.Generator, far: bool = False) -> Belief:
+    """Draw the true errors of all points of a family.
+
+    Args:
+        measured: The runs.
+        draws: Number of draws.
+        generator: Source of randomness.
+        far: True if the draws are read beyond the levels that were run, where a law may break: some of the
+            weights of s are then kept uniform.
+    """
     noise, freedom, shared = _noise(measured)
     shapes = _shapes(measured.x.tobytes(), measured.x.shape, measured.chance, measured.scale)
     seen = measured.runs > 0
@@ -119,6 +129,8 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -
     # The determinant of the inverse is the inverse of the determinant.
     evidence = 0.5 * np.linalg.slogdet(inverse)[1] - 0.5 * (residual * pull).sum(axis=-1)
     weights, by_sigma = _weights(evidence, np.asarray(seen.any(axis=1)))
+    if far:
+        by_sigma = _FAR_UNIFORM / len(by_sigma) + (1 - _FAR_UNIFORM) * by_sigma
     gains = (prior @ inverse) * seen[:, None, :]
     centre = shapes.middle + np.einsum("hgcpq,gcq->hgcp", gains, residual)
 

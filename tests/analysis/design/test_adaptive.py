@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.cells.table import Trials, tidy
+from analysis.cells.table import Trials, records, tidy
 from analysis.design import belief
 from analysis.design.adaptive import FIRST_ROUND, Ask, decide
+from tests.analysis.made_up_coverage import study as made_up_curves
 from tests.analysis.made_up_designs import grid as made_up
 
 METRIC = "held-out/top1"
@@ -131,6 +132,20 @@ def test_forecast_beyond_the_grid_holds_the_truth_of_simulated_grids() -> None:
         held.append(answer.low <= best <= answer.high)
 
     assert np.mean(held) >= 0.75  # 90 % intervals: fewer of 20 have a probability of 1 in 100
+
+
+def test_forecast_holds_where_the_laws_break() -> None:
+    held = []
+    for number in range(40):
+        made = made_up_curves("broken", number)
+        top = made.results["level_flops"].max()
+        below, above = (made.results[mask] for mask in (made.results["level_flops"] < top,
+                                                        made.results["level_flops"] == top))  # fmt: skip
+        (answer,) = decide(tidy(below, metric=METRIC), below, ask=Ask(best=None, forecast=top)).answers
+        best = min(float(made.at(row, np.array([top]))[0]) for row in records(above))
+        held.append(answer.low <= best <= answer.high)
+
+    assert np.mean(held) >= 0.85
 
 
 def test_clear_verdicts_of_a_design_are_right_on_simulated_grids() -> None:
