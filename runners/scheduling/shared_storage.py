@@ -123,7 +123,7 @@ class SharedStorage:
         self._why: dict[str, str] = {}  # node → reason why it is not used; empty if it passed
 
     def require(self) -> None:
-        """Wait until every present node has looked.
+        """Wait until every present node has looked; one that goes meanwhile does not count.
 
         Raises:
             ValueError: A node does not see a folder; the message names the node and the path.
@@ -156,7 +156,7 @@ class SharedStorage:
         if ended.trial not in self._looking:
             return False
         self._note(ended)
-        if why := self._why[ended.trial]:
+        if why := self._why.get(ended.trial):
             self._leave_out(ended.trial, why)
         return True
 
@@ -169,6 +169,8 @@ class SharedStorage:
 
     def _note(self, ended: Ended) -> None:
         self._place.unmark(self._looking.pop(ended.trial))
+        if ended.trial in ended.dead_nodes:
+            return  # the cluster lists a dead node for some seconds; if it lives, it is asked again
         if isinstance(ended.value, tuple):
             host, why = ended.value
             self._why[ended.trial] = f"node {host}{why}" if why else ""

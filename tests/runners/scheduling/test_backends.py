@@ -233,6 +233,30 @@ class WithABlindNode(LocalBackend):
         super().start(replace(job, run=partial(jobs.without, self._unseen, job.run)) if blind else job)
 
 
+class WithADeadNode(LocalBackend):
+    """Two nodes, one of which dies before it looks, and is listed for a moment longer, as by Ray."""
+
+    def wait(self, timeout_s: float) -> list[Ended]:
+        return [
+            replace(ended, how="left", value=None, reason="its node was gone", dead_nodes=("dead",))
+            if ended.trial == "dead"
+            else ended
+            for ended in super().wait(timeout_s)
+        ]
+
+
+def test_node_that_died_does_not_need_to_see_the_storage(tmp_path: Path) -> None:
+    has = {"cpus": 1.0}
+    with WithADeadNode({"first": has, "dead": has}, modules=()) as backend:
+        storage = SharedStorage(backend, Folders(written=tmp_path, read=()))
+
+        storage.require()
+
+        assert storage.seen_by(["first", "dead"]) == {"first"}
+        storage.require()
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_joining_node_without_the_storage_is_not_used(
     tmp_path: Path,
 ) -> None:

@@ -91,7 +91,7 @@ def test_bash_completes_commands_studies_options_and_their_values(
     bash.type(f"source {script}\n")
     for typed, completed in (
         ("python -m study reco", "python -m study recommend "),
-        ("python -m study plan sm", "python -m study plan small "),
+        ("python -m study plan pa", "python -m study plan paper "),
         ("python -m study plan mi", "python -m study plan mine.yaml "),
         ("python -m study plan --format par", "python -m study plan --format parquet "),
         ("python -m study run demo --retr", "python -m study run demo --retry-failed "),
