@@ -595,7 +595,7 @@ def mutated(draw: st.DrawFn) -> str:
     return text
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(text=mutated())
 def test_no_change_of_a_declaration_gives_a_traceback(
     tmp_path_factory: pytest.TempPathFactory, text: str
