@@ -325,6 +325,11 @@ class Plan:
         return sum(t.paid_flops for t in self.all_trials) + sum(c.train_flops for c in self.charges)
 
     @property
+    def most_flops(self) -> int:
+        """Training FLOPs that the study costs at most: an adaptive one may not pay for all its trials."""
+        return self.train_flops if self.study_flops is None else min(self.train_flops, self.study_flops)
+
+    @property
     def evaluation_flops(self) -> int:
         """Forward FLOPs of all evaluations and charges."""
         return sum(t.evaluation_flops for t in self.all_trials) + sum(

@@ -148,11 +148,10 @@ def _design(declaration: Declaration, plan: Plan) -> Iterator[str]:
     )
 
     picks = first_round(declaration, plan).picks
-    cap = plan.train_flops if plan.study_flops is None else min(plan.train_flops, plan.study_flops)
     yield (
         f"adaptive design: the first round has {len(picks):,} trials, "
         f"{format_flops(sum(pick.cost_flops for pick in picks))}; "
-        f"the study costs {format_flops(cap)} at most. "
+        f"the study costs {format_flops(plan.most_flops)} at most. "
         "Further trials of the grid are chosen by what their results would tell"
     )
     if len(costs := sorted(rehearsed(declaration, plan))):

@@ -60,9 +60,7 @@ class Progress:
             plan: The plan.
             spent_flops: Training FLOPs spent so far.
         """
-        # An adaptive study may cost less than all its trials.
-        most = plan.train_flops if plan.study_flops is None else min(plan.train_flops, plan.study_flops)
-        self.show(folder, plan.trials, planned_flops=most, spent_flops=spent_flops)
+        self.show(folder, plan.trials, planned_flops=plan.most_flops, spent_flops=spent_flops)
         done = f", {self._done} of them already finished" if self._done else ""
         if plan.study_flops is not None:
             self._budget = f" (study budget {format_flops(plan.study_flops)})"

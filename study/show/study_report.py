@@ -21,7 +21,7 @@ from analysis.report.analyse import Progress, no_progress
 from analysis.report.comparison import write_comparison
 from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
-from budgets.book.ledger import read_entries
+from budgets.book.ledger import read_entries, spent_flops
 from budgets.cost.flops import CONVENTION
 from budgets.names import without_password
 from budgets.sections import FolderPool
@@ -300,12 +300,12 @@ def _tuned(study: Study) -> Tuned | None:
     apart = f"validation/{own.partition('/')[2]}"
     selects = tuning.metric or (apart if apart in tried else own)
     checked = {*known.get("neighbours", ())}
-    paid = (each for each in read_entries(study.folder / "ledger.jsonl") if each.what in checked)
+    paid = [each for each in read_entries(study.folder / "ledger.jsonl") if each.what in checked]
     return Tuned(
         tried=tried, metric=known.get("metric", selects), winners=known.get("winners", ()),
         carried=known.get("carried", ()), checks=known.get("checks", ()),
         check_flops=known.get("check_flops", 0), left_out=known.get("left_out", ()),
-        check_paid=sum(each.train_flops for each in paid if each.entry in {"spent", "wasted"}),
+        check_paid=spent_flops(paid),
     )  # fmt: skip
 
 
