@@ -112,6 +112,7 @@ def patiently(
     patience_s: float,
     say: Callable[[str], None] = lambda _text: None,
     hurry: Callable[[], bool] = lambda: False,
+    final: tuple[type[OSError], ...] = (),
 ) -> T:
     """Call ``do``, and repeat it while it raises OSError, until the storage is back.
 
@@ -120,14 +121,17 @@ def patiently(
         patience_s: Seconds after which the error is raised.
         say: Called once with a message when the first attempt fails.
         hurry: Returns True if there is no time left to wait.
+        final: Errors that no repetition mends; they are raised at once.
 
     Raises:
-        OSError: The storage is still unreachable.
+        OSError: The storage is still unreachable, or the error is final.
     """
     began = time.monotonic()
     for attempt in range(10**9):
         try:
             return do()
+        except final:
+            raise
         except OSError as error:
             if time.monotonic() - began >= patience_s or hurry() or error.errno == errno.EFBIG:
                 raise

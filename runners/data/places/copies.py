@@ -133,15 +133,10 @@ def fetched(path: Path, url: str, name: str) -> Path:
         if not path.exists():
             storage = Storage(url)
 
-            def get() -> FileNotFoundError | None:
-                try:
-                    storage.get({path.name: storage.size(name)}, name.rpartition("/")[0], path.parent)
-                except FileNotFoundError as error:
-                    return error
-                return None
+            def get() -> None:
+                storage.get({path.name: storage.size(name)}, name.rpartition("/")[0], path.parent)
 
-            if missing := patiently(get, patience_s=_PATIENCE_S):
-                raise missing
+            patiently(get, patience_s=_PATIENCE_S, final=(FileNotFoundError,))
     return path
 
 

@@ -185,14 +185,4 @@ def _patiently(do: Callable[[], T]) -> T:
         FileNotFoundError: A file does not exist.
         OSError: The storage is still unreachable after ten minutes.
     """
-
-    def call() -> T | FileNotFoundError:
-        try:
-            return do()
-        except FileNotFoundError as error:
-            return error
-
-    found = patiently(call, patience_s=_PATIENCE_S)
-    if isinstance(found, FileNotFoundError):
-        raise found
-    return found
+    return patiently(do, patience_s=_PATIENCE_S, final=(FileNotFoundError,))

@@ -236,16 +236,11 @@ def downloaded(url: str, shard: str, size: int) -> Iterator[Path]:
     """
     storage = Storage(url)
     with TemporaryDirectory() as folder:
-
-        def get() -> bool:
-            try:
-                storage.get({shard: size}, "", Path(folder))
-            except FileNotFoundError:
-                return False
-            return True
-
-        if not patiently(get, patience_s=_PATIENCE_S):
-            raise FileNotFoundError(f"{url}/{shard}")
+        get = partial(storage.get, {shard: size}, "", Path(folder))
+        try:
+            patiently(get, patience_s=_PATIENCE_S, final=(FileNotFoundError,))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{url}/{shard}") from error
         yield Path(folder) / shard
 
 
@@ -273,12 +268,13 @@ def ranges_at(url: str, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
 
 def _range(storage: Storage, shard: str, start: int, stop: int, patience_s: float) -> bytes:
     """Return a range of a shard; errors are those of `UrlPlace`."""
+    final = (FileNotFoundError, PermissionError)
 
-    def request() -> bytes | OSError:
+    def request() -> bytes:
         try:
             content = storage.read_range(shard, start, stop)
-        except (FileNotFoundError, PermissionError) as error:
-            return error
+        except final:
+            raise
         except OSError:
             # A range behind the end of a shard is another error with each protocol.
             if storage.size(shard) > start:
@@ -288,10 +284,7 @@ def _range(storage: Storage, shard: str, start: int, stop: int, patience_s: floa
             raise OSError(f"{storage.url}/{shard} was cut short on its way")
         return content
 
-    found = patiently(request, patience_s=patience_s)
-    if isinstance(found, OSError):
-        raise found
-    return found
+    return patiently(request, patience_s=patience_s, final=final)
 
 
 def _work(tasks: SimpleQueue[Callable[[], None]]) -> None:
