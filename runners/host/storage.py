@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 from budgets.hardware.machine_cache import machine_cache
 from budgets.names import without_password
@@ -73,22 +72,13 @@ class Storage:
 
     def list(self, below: str = "") -> dict[str, int]:
         """Return all objects below a name: name relative to it → bytes."""
-        found = self._found(below)
-        with self._doing():
-            # A web server lists names alone.
-            return {
-                name: int(self._fs.size(info["name"]) if info["size"] is None else info["size"])
-                for name, info in found.items()
-            }
+        return {name: size for name, (size, _) in self.objects(below).items()}
 
-    def stamps(self) -> dict[str, str]:
-        """Return of each object what changes with its content: its ETag, hash or time, or nothing."""
-        return {
-            name: next((str(info[key]) for key in _STAMPS if info.get(key)), "")
-            for name, info in self._found("").items()
-        }
+    def objects(self, below: str = "") -> dict[str, tuple[int, str]]:
+        """Return all objects below a name: name relative to it → bytes, and what changes with the content.
 
-    def _found(self, below: str) -> Mapping[str, Mapping[str, Any]]:
+        The latter is the object's ETag, hash or time, or nothing.
+        """
         top = self._path(below)
         with self._doing():
             self._fs.invalidate_cache()
@@ -97,11 +87,16 @@ class Storage:
             except FileNotFoundError:
                 return {}
         prefix = top.rstrip("/") + "/"
-        return {
-            name.removeprefix(prefix): {**info, "name": name}
-            for name, info in found.items()
-            if name.startswith(prefix)
-        }
+        with self._doing():
+            return {
+                name.removeprefix(prefix): (
+                    # A web server lists names alone.
+                    int(self._fs.size(name) if info["size"] is None else info["size"]),
+                    next((str(info[key]) for key in _STAMPS if info.get(key)), ""),
+                )
+                for name, info in found.items()
+                if name.startswith(prefix)
+            }
 
     def read(self, name: str) -> bytes | None:
         """Return an object's content, or None if there is no such object."""

@@ -66,6 +66,11 @@ class Build:
     left_out: pd.DataFrame = field(default_factory=lambda: damage_table([]))
     scores: Path | None = None
 
+    @property
+    def recorded(self) -> bool:
+        """True if the pool records the source's files, to take up later ones."""
+        return not self.in_place and self.scores is None and "urls" not in self.provenance
+
 
 def build_pool(path: Path, how: Build, report: Report) -> Pool:
     """Build a pool, or continue an interrupted build of the same pool from the same source.
@@ -104,6 +109,7 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
             folders.shared,
             f"{folders.work}parts/",
             looking=known is not None,
+            recorded=how.recorded,
             workers=how.workers,
             report=report,
         )
@@ -261,7 +267,6 @@ def _write_new(built: _Built, known: Known | None, report: Report) -> None:
         score=built.score,
     )
     files = write_new_shards(tables, new, how.workers, report)
-    recorded = how.scores is None and "urls" not in how.provenance
     sources = (
         write_record(
             pool,
@@ -271,7 +276,7 @@ def _write_new(built: _Built, known: Known | None, report: Report) -> None:
             _options(how),
             before.path / before.sources if before else None,
         )
-        if recorded
+        if how.recorded
         else ""
     )
     describe_pool(

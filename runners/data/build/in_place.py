@@ -1,7 +1,7 @@
 """Indexing of existing webdataset or img2dataset shards; only small files are added beside them."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath, PurePosixPath
 
 from budgets.quantity import format_seconds
@@ -136,11 +136,11 @@ def shards_of(path: Path) -> list[Path]:
     return shards
 
 
-def shards_at(found: Mapping[str, int]) -> list[str]:
+def shards_at(found: Iterable[str]) -> list[str]:
     """Return the tars below a URL that hold pairs, without evaluation sets and hidden folders.
 
     Args:
-        found: Everything below the URL: name → bytes.
+        found: The names of everything below the URL.
     """
     return sorted(
         name

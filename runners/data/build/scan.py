@@ -30,6 +30,7 @@ def scan(  # noqa: PLR0913 - independent options
     below: str,
     *,
     looking: bool,
+    recorded: bool,
     workers: Workers,
     report: Report,
 ) -> list[Path]:
@@ -41,17 +42,19 @@ def scan(  # noqa: PLR0913 - independent options
         shared: The folder that the workers share.
         below: Folder for the tables of the parts in it.
         looking: True to make thumbnails, for comparison with evaluation sets.
+        recorded: True to hash the tars, which are read a second time for it.
         workers: What reads the parts.
         report: Called after each part.
 
     Returns:
         A table for each part, in the order of the source: the columns of the index, those of `OF_SCAN`,
-        ``kind`` and ``facts`` (JSON). Its metadata have the ``digest`` of a tar.
+        ``kind`` and ``facts`` (JSON). Its metadata have the ``digest`` of a tar
+        if they are hashed.
     """
     names = [f"{number:06d}.parquet" for number in range(len(parts))]
     done = shared.names(below)
     run(
-        partial(_scan_part, parts, columns, shared, below, looking),
+        partial(_scan_part, parts, columns, shared, below, looking, recorded),
         [number for number, name in enumerate(names) if name not in done],
         workers,
         partial(report, "reading"),
@@ -95,6 +98,7 @@ def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
     shared: SharedFolder,
     below: str,
     looking: bool,  # noqa: FBT001 - private
+    recorded: bool,  # noqa: FBT001 - as above
     number: int,
 ) -> int:
     part, entries, kinds, facts, hashes = parts[number], [], [], [], []
@@ -123,7 +127,7 @@ def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
         thumbnail=pd.Series([each.thumbnail for each in looks], dtype="object"),
     )
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    digest = "" if part.stop else part.digest()
+    digest = part.digest() if recorded and not part.stop else ""
     table = table.replace_schema_metadata({**table.schema.metadata, b"digest": digest})
     name = f"{below}{number:06d}"
     with shared.here() as here:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from budgets.names import unknown
 from runners.data.build.in_place import shards_at, shards_of
-from runners.data.places.copies import listed
+from runners.data.places.copies import objects_at
 from runners.data.places.url_place import downloaded
 from runners.data.pool.damage import Damage
 from runners.data.pool.samples import IMAGE_KINDS
@@ -35,7 +35,6 @@ from runners.data.pool.shards import (
     score_of,
 )
 from runners.data.pool.tar_members import LARGEST_MEMBER
-from runners.host.storage import Storage
 
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl")
 
@@ -139,14 +138,11 @@ def parts_at(url: str) -> list[Part]:
     Raises:
         ValueError: The URL can't be read, or holds no tars.
     """
-    found = listed("pool", url)
+    found = objects_at("pool", url)
     shards = shards_at(found)
     if not shards:
         raise ValueError(f"{url} holds no .tar shard")
-    stamps = Storage(url).stamps()
-    return [
-        Part(file=Path(shard), url=url, size=found[shard], stamp=stamps.get(shard, "")) for shard in shards
-    ]
+    return [Part(file=Path(shard), url=url, size=found[shard][0], stamp=found[shard][1]) for shard in shards]
 
 
 def folders_of(source: Path, columns: Columns) -> tuple[Path, ...]:

@@ -111,13 +111,22 @@ def listed(what: str, url: str) -> Mapping[str, int]:
     """Return everything below a URL that is not hidden: name → bytes.
 
     Raises:
+        ValueError: As `objects_at`.
+    """
+    return {name: size for name, (size, _) in objects_at(what, url).items()}
+
+
+def objects_at(what: str, url: str) -> Mapping[str, tuple[int, str]]:
+    """Return everything below a URL that is not hidden: name → bytes, and what changes with the content.
+
+    Raises:
         ValueError: The URL can't be read, for example because a package or credentials are missing.
     """
     try:
-        found = Storage(url).list()
+        found = Storage(url).objects()
     except (OSError, ValueError) as error:
         raise ValueError(f"{what} {url} can't be read: {error}") from error
-    return {name: size for name, size in found.items() if not name.startswith(".") and "/." not in name}
+    return {name: facts for name, facts in found.items() if not name.startswith(".") and "/." not in name}
 
 
 def fetched(path: Path, url: str, name: str) -> Path:
