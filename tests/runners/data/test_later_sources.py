@@ -12,7 +12,7 @@ from runners.data.build import new_shards
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.in_place import not_indexed
 from runners.data.build.rescore import rewrite_shards, set_score, use_score
-from runners.data.build.source import Columns
+from runners.data.build.source import Columns, Part
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import read_pairs
@@ -32,6 +32,26 @@ def source(tmp_path: Path) -> Path:
     """Return a folder of two shards."""
     write_shards(tmp_path / "source", range(2))
     return tmp_path / "source"
+
+
+def test_shards_that_are_indexed_in_place_are_not_read_again_for_a_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    digest = Part.digest
+
+    def counted(part: Part) -> str:
+        hashed.append(part.name)
+        return digest(part)
+
+    monkeypatch.setattr(Part, "digest", counted)
+    write_shards(tmp_path / "theirs", range(2))
+
+    in_place(tmp_path / "theirs")
+    assert hashed == []
+
+    build(tmp_path / "pool", tmp_path / "theirs")
+    assert len(hashed) == 2
 
 
 @pytest.fixture
