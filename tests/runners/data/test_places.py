@@ -4,7 +4,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,14 +35,6 @@ from tests.runners.host.bucket import Bucket
 
 SHARDS, EACH, BATCH, PIECE = 4, 100, 50, 2**14
 ALL = np.arange(SHARDS * EACH)
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[Bucket]:
-    with pytest.MonkeyPatch.context() as environment:
-        found = Bucket(environment)
-        yield found
-        found.go_away()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Pools that are built and scored by workers that share nothing but a URL."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,6 @@ from runners.host.workers import Processes, Report
 from tests.runners.data.test_index import EACH, SHARDS, write_shards
 from tests.runners.host.bucket import Bucket
 from tests.runners.host.other_machines import OtherMachines
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[Bucket]:
-    with pytest.MonkeyPatch.context() as environment:
-        found = Bucket(environment)
-        yield found
-        found.go_away()
 
 
 @pytest.fixture

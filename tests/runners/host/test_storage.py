@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,14 +29,6 @@ wait_for = partial(waiting.wait_for, seconds=60)
 
 STEPS, BATCH, FLOPS = 200, 16, 7
 load_ahead(*TRIAL_MODULES)
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[Bucket]:
-    with pytest.MonkeyPatch.context() as environment:
-        found = Bucket(environment)
-        yield found
-        found.go_away()
 
 
 def test_objects_are_whole_and_one_of_several_creates(bucket: Bucket, tmp_path: Path) -> None:
