@@ -1,7 +1,9 @@
 """Meter of a trial's compute over all attempts, exact even when the process is killed."""
 
 import os
+import time
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +13,8 @@ from runners.host.files import new_file
 
 METER = "meter"
 """Name of the meter's file in the trial's folder."""
+
+_LOOKS, _LOOK_S = 3, 0.001
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +50,7 @@ class Meter:
         train_flops += self.count.train_flops
         evaluation_flops += self.count.evaluation_flops
         count = FlopCount(train_flops=train_flops, evaluation_flops=evaluation_flops)
-        # One write at offset 0: a reader never sees a mix of two counts.
+        # One write at offset 0: a kill leaves the old count or the new one.
         os.pwrite(self._file, count_text(count), 0)
         self.count = count
 
@@ -74,13 +78,19 @@ def count_text(count: FlopCount) -> bytes:
 
 def read_count(folder: Path) -> FlopCount | None:
     """Read a trial's count, or return None if there is none: it never started, or the file is damaged."""
-    try:
-        text = (folder / METER).read_bytes()
-        train, evaluation, *check = text.split()  # counts of earlier versions have no CRC
-        count = FlopCount(train_flops=int(train), evaluation_flops=int(evaluation))
-    except (FileNotFoundError, ValueError):
-        return None
-    return count if not check or text == count_text(count) else None
+    for look in range(_LOOKS):
+        # A read beside a write can see a part of both counts; a damaged file still is so a moment later.
+        time.sleep(_LOOK_S * look)
+        with suppress(ValueError):
+            try:
+                text = (folder / METER).read_bytes()
+            except FileNotFoundError:
+                return None
+            train, evaluation, *check = text.split()  # counts of earlier versions have no CRC
+            count = FlopCount(train_flops=int(train), evaluation_flops=int(evaluation))
+            if not check or text == count_text(count):
+                return count
+    return None
 
 
 def write_count(folder: Path, count: FlopCount) -> None:

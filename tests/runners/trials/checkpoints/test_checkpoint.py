@@ -27,7 +27,7 @@ from runners.trials import trial_files
 from runners.trials.checkpoints import checkpoint, checkpoint_writer
 from runners.trials.checkpoints.checkpoint import load_checkpoint, save, save_checkpoint, write_checkpoint
 from runners.trials.checkpoints.checkpoint_writer import CheckpointWriter
-from runners.trials.meter import FlopCount, Meter, read_count
+from runners.trials.meter import FlopCount, Meter, count_text, read_count
 from runners.trials.trial_files import checkpoints, drop_damaged, kept_steps
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -231,6 +231,18 @@ def test_flop_count_is_exact_after_any_end_and_continues(tmp_path: Path) -> None
     assert read_count(tmp_path) == FlopCount(train_flops=2 * 1234 * 7, evaluation_flops=3)
     os.truncate(tmp_path / "meter", 0)
     assert read_count(tmp_path) is None
+
+
+def test_count_read_in_the_middle_of_a_write_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = count_text(FlopCount(train_flops=699)), count_text(FlopCount(train_flops=706))
+    assert read_count(tmp_path) is None
+    (tmp_path / "meter").write_bytes(new)
+    reads = iter([new[:29] + old[29:], new])
+    monkeypatch.setattr(Path, "read_bytes", lambda _: next(reads))
+
+    assert read_count(tmp_path) == FlopCount(train_flops=706)
 
 
 def test_a_file_over_the_limit_says_which_file_needs_how_much_and_is_not_retried(tmp_path: Path) -> None:
