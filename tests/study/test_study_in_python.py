@@ -98,4 +98,4 @@ def test_the_example_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "best.tex", "figure-1.pdf", "figure-2.pdf",
     }  # fmt: skip
     assert isinstance(names["laws"], pd.DataFrame)
-    assert len(names["laws"]) >= 8
+    assert len(names["laws"]) >= 5
