@@ -9,6 +9,10 @@ bucket with an empty cache; ours from the cache that this left; and ours from a 
 second of wall-clock time from the first request on, the best of several rounds, because other load on the
 machine changes them.
 
+``--mosaic PYTHON`` adds MosaicML's streaming, from the same bucket in its own format, to each round. That is
+the interpreter of another environment, with mosaicml-streaming, torchvision and webdataset, because its
+dependencies exclude versions that this project's need.
+
 The server counts the requests and bytes of a ``top20`` of a pool that `data build` wrote, whose pairs are
 neighbours. Bytes used are those of its images.
 
@@ -133,11 +137,28 @@ def from_webdataset(urls: list[str], pairs: int) -> Iterator[Any]:
         yield images if isinstance(images, torch.Tensor) else torch.stack(list(images)), tokens(texts)
 
 
+def upload(files: S3FileSystem, folder: Path) -> None:
+    """Upload a folder's files to a bucket with its name."""
+    files.mkdir(folder.name)
+    for path in sorted(folder.iterdir()):
+        Storage(f"s3://{folder.name}").put(path, path.name)
+
+
 def ours(pool: Pool, rows: int) -> Iterator[Any]:
     """Yield one epoch of a pool's first rows."""
     source = Source(pool=pool, rows=np.arange(rows))
     data = StreamedSet(sources=[source], image_size=SIZE, tokens=tokens, workers=WORKERS)
     return data.batches(seed=0, batch_size=BATCH, first_step=0, steps=rows // BATCH)
+
+
+def from_mosaic(python: str, *words: str | Path) -> str:
+    """Run MosaicML's streaming in its own environment and return what it prints."""
+    script = Path(__file__).with_name("streaming_mosaic.py")
+    # -P: the package has the name of this file.
+    environment = os.environ | {"S3_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"]}
+    return subprocess.run(
+        [python, "-P", script, *words], env=environment, check=True, capture_output=True, text=True
+    ).stdout
 
 
 def speed(batches: Iterator[Any]) -> float:
@@ -154,6 +175,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=8000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mosaic", metavar="PYTHON", help="compare with MosaicML's streaming as well")
     parser.add_argument("--port", type=int, default=5917)
     parser.add_argument("--serve", type=int, default=0, help="serve on this port, nothing else")
     options = parser.parse_args()
@@ -166,9 +188,10 @@ def main() -> int:
         folder, index = Path(name) / "pool", Path(name) / "index"
         make_shards(folder, count)
         files = S3FileSystem()
-        files.mkdir("pool")
-        for shard in sorted(folder.glob("*.tar")):
-            Storage("s3://pool").put(shard, shard.name)
+        upload(files, folder)
+        if options.mosaic:
+            from_mosaic(options.mosaic, "write", folder, Path(name) / "mosaic")
+            upload(files, Path(name) / "mosaic")
         near = build_pool(folder, Build(source=folder, in_place=True), lambda *_: None)
         os.environ[CACHE] = str(Path(name) / "cache")
         away = build_pool(index, Build(source=index, url="s3://pool", in_place=True), lambda *_: None)
@@ -194,6 +217,9 @@ def main() -> int:
                 "folder": lambda: ours(near, count),
             }.items():
                 best[kind] = max(best.get(kind, 0.0), speed(batches()))
+            if options.mosaic:
+                found = float(from_mosaic(options.mosaic, "read", "s3://mosaic", str(count), str(SIZE)))
+                best["mosaic"] = max(best.get("mosaic", 0.0), found)
     for kind, pairs_per_s in best.items():
         print(f"{kind}: {pairs_per_s:,.0f} pairs/s, best of {options.rounds}")
     results = [
@@ -203,6 +229,8 @@ def main() -> int:
         ("streaming_bytes_over_used", fetched / used, 1.1, False),
         ("streaming_requests_per_pair", requests / seen, 0.05, False),
     ]
+    if options.mosaic:
+        results.append(("streaming_over_mosaic", best["bucket"] / best["mosaic"], 1.0, True))
     passed = {line: (value >= target) == more for line, value, target, more in results}
     for line, value, target, _ in results:
         print(f"{line} {value:.3g} {target:g} {'pass' if passed[line] else 'fail'}")
