@@ -25,7 +25,7 @@ from runners.trials.upload import run_on_copies, take_part_on_copies
 from study.storage.bring import LEASE, STOP, bring
 from study.storage.folder_storage import FolderStorage
 from study.storage.lease import Lease, read_holder
-from study.storage.lock import Holder, between_runs, only_run, running, stop_run
+from study.storage.lock import Holder, between_runs, only_run, run_is_active, running, stop_run
 
 if TYPE_CHECKING:
     from runners.trials.trial_job import TrialJob
@@ -87,7 +87,8 @@ class BucketStorage(FolderStorage):
         """Context manager that holds the folder's lock and the bucket's lease, and keeps both in step."""
         with only_run(self._folder) as (holder, before):
             self._objects.require()
-            lease = Lease(self._objects, f"{self._name}/{LEASE}", holder)
+            refusal = run_is_active(f"{self._objects.url}/{self._name}")
+            lease = Lease(self._objects, f"{self._name}/{LEASE}", holder, refusal)
             lease.claim(before, say)
             try:
                 # A request to stop that is older than this run was meant for an earlier run.

@@ -1,4 +1,4 @@
-"""The lock of a study in a bucket: an object that the active run creates and keeps renewing."""
+"""The lock of a study or a pool in a bucket: an object that the active run creates and keeps renewing."""
 
 import json
 import secrets
@@ -29,9 +29,13 @@ class Lease:
         storage: The storage.
         name: Name of the object.
         holder: This run.
+        refusal: Returns the error if another run has the lease.
     """
 
-    def __init__(self, storage: Storage, name: str, holder: Holder) -> None:
+    def __init__(
+        self, storage: Storage, name: str, holder: Holder, refusal: Callable[[Holder], ValueError]
+    ) -> None:
+        self._refusal = refusal
         self._storage, self._name, self._holder = storage, name, holder
         self._token, self._renewed = secrets.token_hex(8), 0
 
@@ -87,13 +91,7 @@ class Lease:
         if found == seen:
             self._storage.delete([self._name])
         elif found is not None:
-            raise self._refusal(found)
-
-    def _refusal(self, found: bytes) -> ValueError:
-        return ValueError(
-            f"another run of {self._storage.url}/{self._name.rpartition('/')[0]} is active: "
-            f"{read_holder(found)}. Stop it with `python -m study stop`"
-        )
+            raise self._refusal(read_holder(found))
 
     def _require_ours(self) -> None:
         found = self._storage.read(self._name)
@@ -102,7 +100,7 @@ class Lease:
                 f"{self._storage.url}/{self._name}, this run's lease, was deleted; run again to continue"
             )
         if json.loads(found)["token"] != self._token:
-            raise self._refusal(found)
+            raise self._refusal(read_holder(found))
 
     def _text(self) -> bytes:
         content = {**asdict(self._holder), "token": self._token, "renewed": self._renewed}

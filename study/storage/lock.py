@@ -35,8 +35,14 @@ class Holder:
 
 
 @contextmanager
-def only_run(folder: Path) -> Iterator[tuple[Holder, Holder | None]]:
-    """Context manager that holds the study's lock; the system frees the lock when the process dies.
+def only_run(
+    folder: Path, refusal: Callable[[Holder], ValueError] | None = None
+) -> Iterator[tuple[Holder, Holder | None]]:
+    """Context manager that holds a folder's lock; the system frees the lock when the process dies.
+
+    Args:
+        folder: The folder, of a study if nothing else is said.
+        refusal: Returns the error if another process holds the lock.
 
     Yields:
         This run, and the run before it (None for the first), which has ended.
@@ -51,10 +57,7 @@ def only_run(folder: Path) -> Iterator[tuple[Holder, Holder | None]]:
                 break
             except BlockingIOError:
                 if attempt == _LOCK_ATTEMPTS - 1:
-                    raise ValueError(
-                        f"another run of {folder} is active: {_read(folder / '.lock')}. Watch it with "
-                        "`python -m study status`, stop it with `python -m study stop`"
-                    ) from None
+                    raise (refusal or run_is_active(folder))(_read(folder / ".lock")) from None
                 time.sleep(0.1)
         # A request to stop that is older than this run was meant for an earlier run.
         stop_mark(folder).unlink(missing_ok=True)
@@ -68,6 +71,14 @@ def only_run(folder: Path) -> Iterator[tuple[Holder, Holder | None]]:
         json.dump(asdict(holder), file)
         file.flush()
         yield holder, before
+
+
+def run_is_active(study: Path | str) -> Callable[[Holder], ValueError]:
+    """Return what makes the error that another run of a study is active, given the study's place."""
+    return lambda holder: ValueError(
+        f"another run of {study} is active: {holder}. Watch it with `python -m study status`, stop it with "
+        "`python -m study stop`"
+    )
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from budgets.hardware.machine_cache import machine_cache
 from runners.data.places.copies import COPIED_FROM, INDEX, begin_copy, copy_name, is_url
 from runners.host.faults import patiently
-from runners.host.files import locked, new_file
+from runners.host.files import new_file
 from runners.host.storage import Storage
 
 SCORING = ".scoring/"
@@ -152,30 +152,28 @@ class SharedFolder:
 def open_shared(place: str) -> Iterator[SharedFolder]:
     """Context manager: the folder of a pool that a command writes; below a URL, a copy that it publishes.
 
+    A single command at a time may write a pool.
+
     Args:
         place: The pool's path or URL; there may be no pool yet.
 
     Raises:
-        ValueError: The URL can't be read or written, or another command of this machine writes the pool.
+        ValueError: The URL can't be read.
     """
     if not is_url(place):
         yield SharedFolder(path=Path(place))
         return
     url = place.rstrip("/")
-    Storage(url).require()
     # Named as the pool, which takes its name from its folder.
     folder = machine_cache() / "written" / copy_name(url) / PurePosixPath(url).name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder.parent / ".lock", wait=False) as held:
-        if not held:
-            raise ValueError(f"another command on this machine is writing {url}")
-        shutil.rmtree(folder, ignore_errors=True)  # left by a killed command
-        try:
-            shared = SharedFolder(path=folder, url=url)
-            shared.fetch(begin_copy(url, folder))
-            yield shared
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed command
+    try:
+        shared = SharedFolder(path=folder, url=url)
+        shared.fetch(begin_copy(url, folder))
+        yield shared
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _patiently(do: Callable[[], T]) -> T:

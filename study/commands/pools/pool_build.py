@@ -95,13 +95,14 @@ def run(options: Namespace) -> int:
     from runners.data.places.shared_folder import open_shared
     from runners.data.pool.pool import Pool
     from study.run.pool_site import PoolSite
+    from study.storage.pool_writer import only_writer
 
     source = options.source
     if source is None and not options.in_place:
         raise ValueError(
             "no source given: use --from SOURCE, or --in-place to index the folder's own tar shards"
         )
-    with open_shared(options.pool) as shared:
+    with only_writer(options.pool, show), open_shared(options.pool) as shared:
         if source is not None and source.startswith("embedded:"):
             if shared.url:
                 raise ValueError(f"{source} is built into a folder, which you may upload to {shared.url}")

@@ -56,8 +56,9 @@ def run(options: Namespace) -> int:
     from runners.data.pool.pool import Pool
     from study.run.pool_site import PoolSite
     from study.show.work_progress import WorkProgress
+    from study.storage.pool_writer import only_writer
 
-    with open_shared(options.pool) as shared:
+    with only_writer(options.pool, show), open_shared(options.pool) as shared:
         before = Pool.open(shared.path)
         known = _scored_by_index(before, options)
         pool = _scored_by_pairs(before, options, shared) if known is None else known

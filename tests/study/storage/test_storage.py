@@ -3,7 +3,6 @@
 import shutil
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,14 +25,6 @@ from tests.study.run.test_run_trunks import declare as declare_trunks
 OTHER = Holder(host="elsewhere", pid=1, since="2026-01-01 00:00:00+00:00")
 TABLES = ("results.parquet", "curves.parquet")
 LEVELS = ("10 GFLOP", "14 GFLOP", "20 GFLOP")
-
-
-@pytest.fixture
-def bucket() -> Iterator[Bucket]:
-    with pytest.MonkeyPatch.context() as environment:
-        found = Bucket(environment)
-        yield found
-        found.go_away()
 
 
 def declare(folder: Path, pool: Path, bucket: Bucket, **changes: str) -> Path:
@@ -127,7 +118,7 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
             time.sleep(0.05)
 
         Storage(bucket.url).delete(["results/tiny/run.json"])  # as who takes it for dead does
-        Lease(Storage(bucket.url), "results/tiny/run.json", OTHER).claim(None, lambda _text: None)
+        Lease(Storage(bucket.url), "results/tiny/run.json", OTHER, ValueError).claim(None, lambda _text: None)
         time.sleep(1)  # a few renewals
         with pytest.raises(ValueError, match="is active: process 1 on elsewhere"):
             study.storage.told()

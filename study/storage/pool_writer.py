@@ -1,0 +1,63 @@
+"""One command at a time that writes a pool below a URL, whatever machines the commands are on."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from budgets.hardware.machine_cache import machine_cache
+from runners.data.places.copies import copy_name, is_url
+from runners.host.storage import Storage
+from study.storage.lease import Lease
+from study.storage.lock import Holder, only_run
+
+_LEASE = ".writing.json"
+_BEAT_S = 3.0
+
+
+@contextmanager
+def only_writer(pool: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Context manager that keeps other commands from writing a pool below a URL; nothing for a folder.
+
+    Args:
+        pool: The pool's path or URL.
+        say: Called with a line about what is waited for.
+
+    Raises:
+        ValueError: Another command writes the pool; or, at exit, one has taken over while this one was
+            suspended for more than a minute.
+        OSError: The storage can't be reached.
+    """
+    if not is_url(pool):
+        yield
+        return
+    storage = Storage(pool)
+    storage.require()
+    here = machine_cache() / "written" / copy_name(pool)
+    here.mkdir(parents=True, exist_ok=True)
+
+    def refusal(writer: Holder) -> ValueError:
+        return ValueError(f"another command is writing {storage.url}: {writer}. Wait until it has ended")
+
+    with only_run(here, refusal) as (holder, before):
+        lease = Lease(storage, _LEASE, holder, refusal)
+        lease.claim(before, say)
+        over, lost = threading.Event(), list[ValueError]()
+
+        def renew() -> None:
+            while not lost and not over.wait(_BEAT_S):
+                with suppress(OSError):  # an unreachable storage is tried again in the next round
+                    try:
+                        lease.renew()
+                    except ValueError as error:
+                        lost.append(error)
+
+        thread = threading.Thread(target=renew, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            lease.release()
+        if lost:
+            raise lost[0]

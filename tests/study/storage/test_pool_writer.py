@@ -1,0 +1,77 @@
+"""One writer at a time of a pool below a URL, from whatever machine."""
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from budgets.hardware.machine_cache import CACHE
+from runners.host.storage import Storage
+from study.storage import lease, pool_writer
+from study.storage.pool_writer import only_writer
+from tests.runners.host.bucket import Bucket
+
+LEASE = "p/.writing.json"
+
+
+def test_two_machines_do_not_write_one_pool(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, said = f"{bucket.url}/p", list[str]()
+    monkeypatch.setattr(pool_writer, "_BEAT_S", 0.2)
+    monkeypatch.setenv(CACHE, str(tmp_path / "first"))
+    with only_writer(url, said.append):
+        refused = rf"^another command is writing {url}: process {os.getpid()} on .*, since .*\. Wait until"
+        with pytest.raises(ValueError, match=refused), only_writer(url, said.append):
+            pass
+        assert not said, "this machine knows at once"
+        monkeypatch.setenv(CACHE, str(tmp_path / "second"))
+        with pytest.raises(ValueError, match=refused), only_writer(url, said.append):
+            pass
+        assert re.search("checking whether it is still alive", said.pop())
+    with only_writer(url, said.append):
+        assert not said
+    assert Storage(bucket.url).read(LEASE) is None
+
+
+def test_a_killed_command_on_another_machine_is_succeeded_and_learns_of_it_if_it_was_alive(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, storage = f"{bucket.url}/p", Storage(bucket.url)
+    monkeypatch.setenv(CACHE, str(tmp_path))
+    monkeypatch.setattr(pool_writer, "_BEAT_S", 0.1)
+    monkeypatch.setattr(lease, "_DEAD_S", 0.5)
+    other = json.dumps({"host": "elsewhere", "pid": 1, "since": "yesterday", "token": "x", "renewed": 3})
+    storage.write(LEASE, other.encode())
+
+    def write_until_the_other_goes_on() -> None:
+        with only_writer(url, lambda _: None):
+            storage.write(LEASE, other.encode())
+            time.sleep(1)
+
+    with pytest.raises(ValueError, match=r"is writing .*: process 1 on elsewhere"):
+        write_until_the_other_goes_on()
+    assert storage.read(LEASE) == other.encode(), "what is another's is left alone"
+    storage.delete([LEASE])
+
+
+def test_a_folder_needs_no_lease(tmp_path: Path) -> None:
+    with only_writer(str(tmp_path), lambda _: None):
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("s3://no-such-bucket/p", "storage s3://no-such-bucket/p can't be used: .*[Bb]ucket"),
+        ("gs://bucket/p", "storage gs://bucket/p needs a package that is not installed: .*gcsfs"),
+    ],
+)
+@pytest.mark.usefixtures("bucket")
+def test_a_url_that_cannot_be_written_is_one_line(url: str, told: str) -> None:
+    with pytest.raises(ValueError, match=f"^{told}") as found, only_writer(url, lambda _: None):
+        pass
+    assert "\n" not in str(found.value)
