@@ -13,8 +13,8 @@ from study.run.execution import Execution, Result
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import Agenda
+from study.state.planning.tuning_table import write_tried
 from study.state.study import Study
-from study.state.tuning_table import write_tried
 
 
 class Round(Execution):

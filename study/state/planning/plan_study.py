@@ -19,8 +19,8 @@ from study.declare.yaml_reader import errors_with_line
 from study.state.planning.counted_models import count_models
 from study.state.planning.facts import study_facts
 from study.state.planning.speeds import device_throughput
+from study.state.planning.tuning_table import read_scores
 from study.state.study import Study
-from study.state.tuning_table import read_scores
 
 _USUAL = {
     "acc": "top1",
