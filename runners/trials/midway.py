@@ -9,8 +9,8 @@ import torch
 
 from budgets.planning.plan import Trial
 from runners.results import MIDWAY_COLUMNS, read_table, to_frame, write_table
-from runners.trials.meter import Meter
-from runners.trials.trial_files import MIDWAY
+from runners.trials.records.meter import Meter
+from runners.trials.records.trial_files import MIDWAY
 
 
 def midway_steps(shares: Sequence[float], steps: int) -> tuple[int, ...]:

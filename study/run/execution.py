@@ -27,9 +27,8 @@ from runners.scheduling.schedule import (
     Start,
     State,
 )
-from runners.trials.loggers import Loggers
-from runners.trials.speed.throughput import predict_s
-from runners.trials.trial_files import (
+from runners.trials.records.loggers import Loggers
+from runners.trials.records.trial_files import (
     Outcome,
     drop_milestone,
     drop_scaffolding,
@@ -38,6 +37,7 @@ from runners.trials.trial_files import (
     milestone,
     write_failure,
 )
+from runners.trials.speed.throughput import predict_s
 from runners.trials.trial_job import run_trial, take_part
 from study.run.site import Site
 from study.show.progress import Progress

@@ -7,8 +7,8 @@ from budgets.planning.tuned.winner import words
 from budgets.quantity import format_flops
 from runners.results import PLAN_COLUMNS, plan_row, to_frame, write_table
 from runners.scheduling.backend import Backend
+from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import predict_s
-from runners.trials.trial_files import Outcome
 from study.run.execution import Execution, Result
 from study.run.site import Site
 from study.show.progress import Progress

@@ -16,8 +16,8 @@ from budgets.planning.plan import Plan, Trial
 from budgets.planning.price import Range
 from budgets.planning.tuned.winner import words
 from budgets.quantity import format_count, format_flops
+from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import Kind, kind, predict_s
-from runners.trials.trial_files import Outcome
 from study.show.view import level_table, range_words, running_lines
 from study.state.status.forecast import Ahead, time_left
 from study.state.status.running import Level, Running, running_trial

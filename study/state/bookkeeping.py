@@ -12,8 +12,14 @@ from budgets.planning.plan import Trial
 from budgets.quantity import format_flops
 from runners.host.progress_file import read_progress
 from runners.scheduling.nodes import Amounts
-from runners.trials.meter import METER, FlopCount, read_count, write_count
-from runners.trials.trial_files import Outcome, drop_damaged, drop_scaffolding, kept_steps, read_outcome
+from runners.trials.records.meter import METER, FlopCount, read_count, write_count
+from runners.trials.records.trial_files import (
+    Outcome,
+    drop_damaged,
+    drop_scaffolding,
+    kept_steps,
+    read_outcome,
+)
 from runners.trials.trial_job import TrialJob
 from study.state.study import Study
 

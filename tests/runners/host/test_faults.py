@@ -19,9 +19,9 @@ import torch.distributed as dist
 
 from runners.host.faults import Left, fault_of, patiently, words_of
 from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
-from runners.trials.meter import read_count
+from runners.trials.records.meter import read_count
+from runners.trials.records.trial_files import Outcome, checkpoints, kept_steps
 from runners.trials.trial import run_trial
-from runners.trials.trial_files import Outcome, checkpoints, kept_steps
 from runners.trials.trial_job import TrialJob
 from tests import waiting
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial

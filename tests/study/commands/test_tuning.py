@@ -14,7 +14,7 @@ from budgets.book.ledger import read_entries, reserved
 from budgets.book.reconcile import reconcile
 from budgets.planning.tuned.winner import words
 from runners.results import read_table
-from runners.trials.meter import read_count
+from runners.trials.records.meter import read_count
 from study.cli import main
 from study.declare.load import load_declaration
 from study.state.planning.plan_study import plan_study

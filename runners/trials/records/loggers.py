@@ -19,7 +19,7 @@ import pandas as pd
 from budgets.planning.plan import Trial
 from runners.host.progress_file import read_progress
 from runners.results import plan_row
-from runners.trials.curve import curve_rows
+from runners.trials.records.curve import curve_rows
 
 _LOOK_S = 2.0
 _WHOLE = "whole"  # marker file: the trial's result is in its log

@@ -15,7 +15,7 @@ from typing import Any
 
 from runners.host.faults import words_of
 from runners.host.files import write_json
-from runners.trials.meter import METER
+from runners.trials.records.meter import METER
 
 FAILURE = "failed.json"
 """File with the reason why a trial was given up."""

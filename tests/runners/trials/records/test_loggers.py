@@ -9,8 +9,8 @@ import pytest
 from budgets.sections import LOGGERS
 from runners.host.files import write_json
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
-from runners.trials.curve import curve_rows
-from runners.trials.loggers import Loggers
+from runners.trials.records.curve import curve_rows
+from runners.trials.records.loggers import Loggers
 from tests.runners.tiny import tiny_trial
 
 TRIAL = tiny_trial(steps=4)
