@@ -14,11 +14,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from budgets.book.book import Book, Entry
-from budgets.declaration import Declaration
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.sections import Budget, DescribedPool, GridBlock, Training
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.plan import Plan
 from budgets.planning.planner import make_plan
-from budgets.sections import Budget, DescribedPool, GridBlock, Training
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = 5

@@ -46,7 +46,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.flops import sample_cost
 from budgets.cost.strategy import strategy
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 from runners.data.build.in_place import open_pool
 from runners.data.pool.tokenizer import tokenizer
 from runners.data.reading.ahead import empty_for, on_device

@@ -11,15 +11,15 @@ from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.flops import image_forward_macs, parameters, sample_cost, text_forward_macs
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import Strategy, inapplicable, strategy
-from budgets.declaration import Declaration
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.recipe import FIRST_DEFAULTS, LR_EXPONENTS, Recipe
+from budgets.declaration.rules import TrialResources
+from budgets.declaration.sections import Exclusion, GridBlock
 from budgets.hardware.devices import device
 from budgets.planning.facts import Component, EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.plan import Cell, Trial
 from budgets.planning.resources import Option, options
 from budgets.quality import MIXTURE
-from budgets.recipe import FIRST_DEFAULTS, LR_EXPONENTS, Recipe
-from budgets.rules import TrialResources
-from budgets.sections import Exclusion, GridBlock
 
 _ORIGINAL_VIEWS_FROM = 64  # pixels; SLIP's blur and its crops of 8 % would leave little of smaller images
 

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from budgets.declaration.recipe import Recipe
+from budgets.declaration.rules import TrialResources
+from budgets.declaration.sections import Regime
 from budgets.planning.facts import Component
 from budgets.planning.identity import trial_id
 from budgets.planning.tuned.line import Carried
 from budgets.quantity import format_count, format_flops
-from budgets.recipe import Recipe
-from budgets.rules import TrialResources
-from budgets.sections import Regime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,8 +7,8 @@ Planning is a pure function: the same declaration gives the same plan, in the sa
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from budgets.declaration import Declaration
-from budgets.keys import DeclaredKeyError, unusual
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.keys import DeclaredKeyError, unusual
 from budgets.planning.allocation import allocate
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.feasibility import reason_against

@@ -14,12 +14,12 @@ from typing import Any
 from budgets.cost.architecture import Architecture
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import Strategy
-from budgets.declaration import Declaration
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.recipe import Recipe
+from budgets.declaration.rules import TrialResources
+from budgets.declaration.sections import Cluster
 from budgets.hardware.devices import device
 from budgets.planning.price import makespan, relative_hours
-from budgets.recipe import Recipe
-from budgets.rules import TrialResources
-from budgets.sections import Cluster
 
 CPUS_PER_GPU = 6
 """Cores of a GPU where those of a node are not declared; a share below it is warned about."""

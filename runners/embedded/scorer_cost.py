@@ -6,7 +6,7 @@ No torch is imported here, so that a plan can charge the cost; `scorer.py` does 
 from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import CONVENTION, image_forward_macs, sample_cost, text_forward_macs
 from budgets.cost.strategy import strategy
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 from runners.data.pool.pool import Scorer
 
 ARCHITECTURE = "mini-ConvNeXt"

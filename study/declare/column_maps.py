@@ -8,8 +8,8 @@ import pandas as pd
 
 from analysis.cells.column_map import OPTIONAL, REQUIRED, Column, ColumnMap
 from analysis.cells.table import READING_ERROR, TEXT
-from budgets import values
-from budgets.keys import OneOf
+from budgets.declaration import values
+from budgets.declaration.keys import OneOf
 from budgets.names import unknown
 from budgets.quantity import parse_number, parse_quantity
 from study.declare.yaml_reader import Section, read_root

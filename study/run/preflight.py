@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from analysis.labels import plural
-from budgets.declaration import require_runnable
+from budgets.declaration.declaration import require_runnable
 from budgets.planning.plan import Plan, Trial
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.nodes import Amounts

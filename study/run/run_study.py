@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from budgets.book.ledger import read_entries, reserved
-from budgets.declaration import require_runnable
+from budgets.declaration.declaration import require_runnable
 from budgets.planning.plan import Plan
 from runners.host.files import wait_until_free
 from runners.scheduling.ray_backend.address import cluster_address

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from budgets.cost.flops import CONVENTION
-from budgets.declaration import Declaration
+from budgets.declaration.declaration import Declaration
 from budgets.names import neutral
 from budgets.planning.plan import Plan, TuningPlan
 from budgets.planning.price import Speeds, device_hours, price

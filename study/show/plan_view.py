@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import TypeVar
 
-from budgets.declaration import Declaration
+from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import Cell, Plan, Trial, TuningPlan
 from budgets.planning.price import Price, Range, Speeds, device_hours, price, utilisation
 from budgets.planning.tuned.winner import carried_words, check_words, words

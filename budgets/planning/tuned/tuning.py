@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from budgets.declaration import Declaration
-from budgets.keys import DeclaredKeyError
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.keys import DeclaredKeyError
 from budgets.planning.grid import Grid, GridCell, Place
 from budgets.planning.plan import TuningPlan, Winner
 from budgets.planning.tuned.moving import (

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from budgets.keys import DeclaredKeyError, at_key
+from budgets.declaration.keys import DeclaredKeyError, at_key
 from budgets.names import unknown
 from budgets.planning.facts import Component, MixtureFacts, PoolFacts
 from budgets.planning.grid import Grid

@@ -10,11 +10,11 @@ from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import sample_cost
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import strategy
+from budgets.declaration.recipe import Recipe
+from budgets.declaration.sections import Cluster, Exclusion, GridBlock, Limits, Resources, Training
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.plan import Cell, Plan, Trial
 from budgets.planning.planner import make_plan
-from budgets.recipe import Recipe
-from budgets.sections import Cluster, Exclusion, GridBlock, Limits, Resources, Training
 from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
 
 

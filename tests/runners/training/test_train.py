@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from budgets.cost.architecture import load_architecture
 from budgets.cost.strategy import STRATEGIES, strategy
-from budgets.recipe import PRESETS, Recipe
+from budgets.declaration.recipe import PRESETS, Recipe
 from runners.data.reading.in_memory_set import InMemory, InMemorySet
 from runners.models.model import build_model, compute_context
 from runners.strategies.registry import build_strategy

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 from runners.results import RESULT_COLUMNS, to_frame
 from runners.trials.records.meter import FlopCount, read_count
 from runners.trials.records.trial_files import kept_steps, read_outcome

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from budgets.declaration.recipe import Recipe
 from budgets.hardware.machine_cache import CACHE
 from budgets.planning.levels.trunks import share_trunks
 from budgets.planning.plan import Trial
-from budgets.recipe import Recipe
 from runners.host.faults import Left
 from runners.training.ranks import rank, run_ranks
 from runners.trials.records.meter import read_count

@@ -10,9 +10,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from budgets.recipe import Recipe
-from budgets.rules import ResourceRule, TrainingRule
-from budgets.sections import DescribedPool, EmbeddedPool, Exclusion, FolderPool, Ladder
+from budgets.declaration.recipe import Recipe
+from budgets.declaration.rules import ResourceRule, TrainingRule
+from budgets.declaration.sections import DescribedPool, EmbeddedPool, Exclusion, FolderPool, Ladder
 from study.cli import main
 from study.declare.dump import dump_declaration
 from study.declare.load import find_declaration, load_declaration

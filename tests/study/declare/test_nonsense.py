@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from budgets.keys import unusual
+from budgets.declaration.keys import unusual
 from budgets.names import neutral, printable
 from runners.host.faults import words_of
 from study.cli import main

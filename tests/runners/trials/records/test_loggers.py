@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.sections import LOGGERS
+from budgets.declaration.sections import LOGGERS
 from runners.host.files import write_json
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.trials.records.curve import curve_rows

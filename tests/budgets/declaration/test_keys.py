@@ -2,12 +2,12 @@
 
 import pytest
 
-from budgets import values
-from budgets.declaration import Declaration
-from budgets.keys import Reader, clashes, keys, tunable
+from budgets.declaration import values
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.keys import Reader, clashes, keys, tunable
+from budgets.declaration.recipe import Recipe
+from budgets.declaration.sections import Budget, Cluster, EvaluationSet, GridBlock, Resources, Training
 from budgets.quantity import parse_number
-from budgets.recipe import Recipe
-from budgets.sections import Budget, Cluster, EvaluationSet, GridBlock, Resources, Training
 from tests.budgets.plans import declare
 
 

@@ -1,6 +1,6 @@
-"""Sections of a declaration: each class is a section of the YAML file, each field a key (`budgets.keys`).
+"""Sections of a declaration: each class is a section of the YAML file, each field a key (`keys.py`).
 
-A new key is a new field, here or in `budgets.recipe`: loading, dumping, docs/declaration.md and the template
+A new key is a new field, here or in `recipe.py`: loading, dumping, docs/declaration.md and the template
 follow. A class's ``clashes`` yields each key that contradicts another, with the error from the key on.
 """
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
-from budgets import values
-from budgets.keys import RISING, At, Given, OneOf, Tuned, keys
-from budgets.recipe import PRESETS, LrRule, Recipe
-from budgets.rules import ResourceRule, TrainingRule, TrialResources
+from budgets.declaration import values
+from budgets.declaration.keys import RISING, At, Given, OneOf, Tuned, keys
+from budgets.declaration.recipe import PRESETS, LrRule, Recipe
+from budgets.declaration.rules import ResourceRule, TrainingRule, TrialResources
 
 Regime = Literal["fixed-compute", "one-epoch", "equal-samples"]
 LoggerName = Literal["tensorboard", "wandb"]

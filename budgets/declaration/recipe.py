@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from budgets import values
-from budgets.keys import Given, Tuned
+from budgets.declaration import values
+from budgets.declaration.keys import Given, Tuned
 
 LrRule = Literal["none", "linear", "sqrt"]
 LR_EXPONENTS: Mapping[LrRule, float] = MappingProxyType({"none": 0.0, "linear": 1.0, "sqrt": 0.5})

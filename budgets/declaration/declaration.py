@@ -1,20 +1,17 @@
 """A study as its researcher declares it: plain data, checked for what can be known without looking at a disk.
 
-`study.declare.load` reads it from YAML. Its sections are in `budgets.sections`; here are the whole and the
-checks that span sections.
+`study.declare.load` reads it from YAML. Its sections are in `sections.py`; here are the whole and the checks
+that span sections.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from budgets import values
-from budgets.keys import RISING, At, Given
-from budgets.names import unknown
-from budgets.quality import MIXTURE
-from budgets.quantity import format_flops
-from budgets.rules import Rule, TrialResources, settings
-from budgets.sections import (
+from budgets.declaration import values
+from budgets.declaration.keys import RISING, At, Given
+from budgets.declaration.rules import Rule, TrialResources, settings
+from budgets.declaration.sections import (
     Budget,
     Clashes,
     Cluster,
@@ -34,6 +31,9 @@ from budgets.sections import (
     Training,
     Tuning,
 )
+from budgets.names import unknown
+from budgets.quality import MIXTURE
+from budgets.quantity import format_flops
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,8 +3,8 @@
 import re
 from dataclasses import replace
 
+from budgets.declaration.keys import OneOf, Reader
 from budgets.hardware.devices import devices
-from budgets.keys import OneOf, Reader
 from budgets.names import unknown
 from budgets.quality import check_quality
 from budgets.quantity import parse_bytes, parse_count, parse_flops, parse_number, parse_seconds, parse_share

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
-from budgets import values
-from budgets.keys import Given, keys
+from budgets.declaration import values
+from budgets.declaration.keys import Given, keys
 
 _MOST_OF_A_NODE = 4096
 """More cores, and far more GPUs, than any machine has."""
