@@ -1,7 +1,7 @@
 """Generator of docs/declaration.md, the template's last part, docs/dev/source-map.md and docs/results.md.
 
 Run it with ``python -m docs.build.reference``. Keys, values, defaults and descriptions come from the data
-classes (`budgets/declaration`): a class's docstring is above its table, a field's docstring in the field's row.
+classes (`budgets/declaration`): a class's docstring stands above its table, a field's docstring in its row.
 """
 
 import ast
