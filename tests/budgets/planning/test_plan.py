@@ -139,40 +139,21 @@ def test_plan_sums_cost_by_level_strategy_and_architecture() -> None:
     ("changes", "block", "reason"),
     [
         ({}, {"architectures": ("mini-RN",), "strategies": ("flip-50",)}, "patch dropout needs a ViT"),
-        (
-            {"training": Training(lr_peak={LADDER[1]: 1e-3})},
-            {},
-            f"training.lr_peak declares no learning rate for {LADDER[0]}",
-        ),
+        ({"training": Training(lr_peak={LADDER[1]: 1e-3})}, {},
+         f"training.lr_peak declares no learning rate for {LADDER[0]}"),
         ({}, {"sizes": (20_000,)}, "20,000 pairs requested, but the pool holds 10,000 of quality all"),
-        (
-            {},
-            {"sizes": (3_000,), "quality": ("top20",)},
-            "3,000 pairs requested, but the pool holds 2,000 of quality top20",
-        ),
+        ({}, {"sizes": (3_000,), "quality": ("top20",)},
+         "3,000 pairs requested, but the pool holds 2,000 of quality top20"),
         ({}, {"sizes": (32,)}, "a batch of 64 is larger than the subset of 32 pairs"),
-        (
-            {"levels": (GFLOP // 10,)},
-            {},
-            "100 MFLOP buys 14 samples of 7.017 MFLOP, less than one batch of 64",
-        ),
-        (
-            {"levels": (2 * GFLOP,)},
-            {},
-            "4 steps of 64 pairs, fewer than limits.min_steps = 20",
-        ),
-        (
-            {"limits": Limits(max_epochs=3.0)},
-            {"levels": (300 * GFLOP,)},
-            "4.3 epochs over 10,000 pairs, more than limits.max_epochs = 3",
-        ),
-        (
-            {"exclude": (Exclusion(strategies=("slip",)), Exclusion(architectures=LADDER[:1]))},
-            {},
-            "excluded by the declaration: exclude[2]",
-        ),
+        ({"levels": (GFLOP // 10,)}, {},
+         "100 MFLOP buys 14 samples of 7.017 MFLOP, less than one batch of 64"),
+        ({"levels": (2 * GFLOP,)}, {}, "4 steps of 64 pairs, fewer than limits.min_steps = 20"),
+        ({"limits": Limits(max_epochs=3.0)}, {"levels": (300 * GFLOP,)},
+         "4.3 epochs over 10,000 pairs, more than limits.max_epochs = 3"),
+        ({"exclude": (Exclusion(strategies=("slip",)), Exclusion(architectures=LADDER[:1]))}, {},
+         "excluded by the declaration: exclude[2]"),
     ],
-)
+)  # fmt: skip
 def test_infeasible_cell_is_left_out_with_its_numbers(
     changes: dict[str, object], block: dict[str, object], reason: str
 ) -> None:

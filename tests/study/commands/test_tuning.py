@@ -186,16 +186,11 @@ def far_on(folder: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (
-            ("--backend", "local", "--address", "x:1"),
-            "--address is for a Ray cluster and --backend local runs",
-        ),
-        (
-            ("--only", "clip"),
-            "--only can't be used before the tuning is finished",
-        ),
+        (("--backend", "local", "--address", "x:1"),
+         "--address is for a Ray cluster and --backend local runs"),
+        (("--only", "clip"), "--only can't be used before the tuning is finished"),
     ],
-)
+)  # fmt: skip
 def test_an_invalid_tuning_is_refused_before_anything_is_written(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], told: str
 ) -> None:
