@@ -1,6 +1,7 @@
 """Plans: every cell is a trial or left out; plans are reproducible, and costed exactly."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,7 +13,6 @@ from budgets.declaration.sections import GridBlock, Training
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.planner import make_plan
 from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from budgets.planning.plan import Cell, Trial
