@@ -6,7 +6,7 @@ that span sections.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from budgets.declaration import values
 from budgets.declaration.keys import RISING, At, Given
@@ -23,7 +23,6 @@ from budgets.declaration.sections import (
     Exclusion,
     FolderPool,
     GridBlock,
-    Ladder,
     Limits,
     LoggerName,
     MixedPool,
@@ -113,26 +112,6 @@ class Declaration:
         return tuple(f"{MIXTURE}{name}" for name in names) if self.mixtures else block.quality
 
     @property
-    def levels(self) -> tuple[int, ...]:
-        """Training FLOPs of a trial at each budget level; empty where the planner chooses a ladder."""
-        return self.budget.levels
-
-    @property
-    def study_flops(self) -> int | None:
-        """Cap on the training FLOPs of the whole study, or None."""
-        return self.budget.study_flops
-
-    @property
-    def ladder(self) -> Ladder:
-        """Choice of levels where none are declared."""
-        return self.budget.ladder
-
-    @property
-    def fit(self) -> Literal["refuse", "drop"]:
-        """Answer to a grid over the study budget."""
-        return self.budget.fit
-
-    @property
     def evaluation(self) -> dict[str, str]:
         """Evaluation sets that are here: name → folder."""
         return {name: each.path for name, each in self.evaluation_sets.items() if each.path is not None}
@@ -153,16 +132,17 @@ class Declaration:
 
     def clashes(self, given: Given) -> Clashes:
         """Yield what one section has against another."""
+        levels = self.budget.levels
         levelled = any(block.regime == "fixed-compute" for block in self.grid)
-        if levelled and not (self.levels or self.study_flops):
+        if levelled and not (levels or self.budget.study_flops):
             wanted = (
                 "levels (training FLOPs of a trial), a study budget (study:) to choose them from, or both"
             )
             yield "budget", f"budget needs {wanted}"
-        strange = [level for level in self.design.best if self.levels and level not in self.levels]
+        strange = [level for level in self.design.best if levels and level not in levels]
         if strange:
-            levels = ", ".join(map(format_flops, self.levels))
-            yield "design.best", f"design.best: {format_flops(strange[0])} is no level of the study: {levels}"
+            listed = ", ".join(map(format_flops, levels))
+            yield "design.best", f"design.best: {format_flops(strange[0])} is no level of the study: {listed}"
         if self.tuning is not None:
             yield from self._tuning(self.tuning)
         if self.resources.auto and self.cluster is None:
@@ -234,7 +214,7 @@ class Declaration:
 
     def _tuning(self, tuning: Tuning) -> Clashes:
         """Yield what the tuning has against the rest: no budget, or places that the grid does not have."""
-        if self.study_flops is None:
+        if self.budget.study_flops is None:
             yield "tuning.share", "tuning.share is a share of the study budget: declare budget.study"
         yield from self._unlisted("tuning.levels", tuning.levels)
         used = dict.fromkeys(name for block in self.grid for name in block.architectures)
@@ -289,7 +269,7 @@ class Declaration:
 
     def _amounts(self) -> Clashes:
         """Yield the first trial whose amounts contradict each other, its batch, or the cluster."""
-        levels = self.levels if self.ruled_by_level else (None,)
+        levels = self.budget.levels if self.ruled_by_level else (None,)
         cells: dict[tuple[str, str, int | None], None] = {("", "", None): None}
         if any(self._rules.values()):
             cells = {
@@ -337,9 +317,9 @@ class Declaration:
 
     def _unlisted(self, key: str, levels: tuple[int, ...]) -> Clashes:
         """Yield a level that the study does not have."""
-        unlisted = [format_flops(level) for level in levels if level not in self.levels]
+        unlisted = [format_flops(level) for level in levels if level not in self.budget.levels]
         if unlisted:
-            listed = ", ".join(map(format_flops, self.levels)) or "none"
+            listed = ", ".join(map(format_flops, self.budget.levels)) or "none"
             yield key, f"{key} must be among budget.levels ({listed}); {unlisted[0]} is not"
 
     def unmatched(self) -> Clashes:

@@ -136,7 +136,7 @@ def study_frames(study: Study) -> StudyFrames:
         name=study.declaration.name,
         metric=study.declaration.metric,
         price_per_hour=None if cluster is None else cluster.price_per_hour,
-        budget_flops=study.declaration.study_flops,
+        budget_flops=study.declaration.budget.study_flops,
         target_flops=study.declaration.design.forecast,
         results=results,
         curves=_table_or_empty(study, "curves.parquet", CURVE_COLUMNS),

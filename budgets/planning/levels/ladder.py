@@ -60,7 +60,7 @@ def choose_levels(grid: Grid, charges: tuple[Charge, ...], study_flops: int) -> 
             f"charges and trials without a level cost {format_flops(rest)}, but the study budget is "
             f"{format_flops(study_flops)}: nothing is left for levels; raise budget.study",
         )
-    ladder = grid.declaration.ladder
+    ladder = grid.declaration.budget.ladder
 
     def cost(top: int) -> int:
         levels = _levels(top, ladder)

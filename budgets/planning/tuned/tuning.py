@@ -61,12 +61,12 @@ def tuning_reserves(declaration: Declaration) -> tuple[int, int]:
     """
     if declaration.tuning is None:
         return 0, 0
-    if declaration.study_flops is None:
+    if declaration.budget.study_flops is None:
         raise DeclaredKeyError(
             "tuning.share",
             "tuning.share is a share of the study budget, which is missing: declare budget.study",
         )
-    tuning, study_flops = declaration.tuning, declaration.study_flops
+    tuning, study_flops = declaration.tuning, declaration.budget.study_flops
     return int(tuning.share * study_flops), int(tuning.check * study_flops)
 
 
@@ -188,10 +188,10 @@ def _most(points: Sequence[Tried], fields: Fields) -> int:
 
 
 def _too_dear(declaration: Declaration, reserve: int, first: Mapping[Place, Sequence[Tried]]) -> str:
-    assert declaration.tuning is not None and declaration.study_flops, "as checked before"  # noqa: PT018
+    assert declaration.tuning is not None and declaration.budget.study_flops, "as checked before"  # noqa: PT018
     cost = sum(map(cost_of, first.values()))
     trials = sum(len(point.trials) for points in first.values() for point in points)
-    share = math.ceil(1000 * cost / declaration.study_flops) / 10
+    share = math.ceil(1000 * cost / declaration.budget.study_flops) / 10
     where = "" if declaration.tuning.levels else ", each at its smallest level"
     pairs = len({place[:2] for place in first})
     return (

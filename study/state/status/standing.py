@@ -108,7 +108,7 @@ def read_standing(study: Study) -> Standing:
         if state.stage is Stage.RUNNING and state.progress is not None
     )
     waiting = {trial: state for trial, state in states.items() if state.column == "waiting"}
-    held, cap = reserved(entries), study.declaration.study_flops
+    held, cap = reserved(entries), study.declaration.budget.study_flops
     room = float("inf") if cap is None else cap - spent_flops(entries) - sum(held.values())
     homeless = {trial for trial in waiting if trial not in held and rows[trial]["paid_flops"] > room}
     seen = {each.trial: each.samples_seen for each in running}

@@ -21,7 +21,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 
     assert declaration.pool == DescribedPool(name="described", pairs=100_000, scored=True)
     assert declaration.evaluation_counts == {"imagenet": (5_000, 8_000)}
-    assert declaration.levels == (10**11, 3 * 10**11, 9 * 10**11)
+    assert declaration.budget.levels == (10**11, 3 * 10**11, 9 * 10**11)
     assert declaration.grid[0].sizes == (20_000, None)
     assert declaration.grid[3].samples == (10_000, 64_000)
     assert declaration.exclude[1] == Exclusion(
@@ -39,7 +39,7 @@ def test_a_ladder_is_read_instead_of_levels(tmp_path: Path) -> None:
     grid = "grid: [{architectures: [RN50]}]\ntraining: {lr_peak: {RN50: 1e-3}}\n"
     declaration = load_declaration(write(tmp_path, text + grid))
 
-    assert (declaration.levels, declaration.ladder) == ((), Ladder(levels=3, ratio=3.16))
+    assert (declaration.budget.levels, declaration.budget.ladder) == ((), Ladder(levels=3, ratio=3.16))
     assert declaration.pool == FolderPool(path=str(tmp_path / "b"))
 
 
@@ -197,7 +197,9 @@ def test_a_study_needs_levels_or_a_study_budget_unless_no_block_asks_for_them(tm
     text = "study: a\npool: {path: b}\ngrid: [{architectures: [RN50]}]\ntraining: {lr_peak: {RN50: 1e-3}}\n"
 
     assert problems(tmp_path, text)[0].startswith("1: budget needs levels")
-    assert load_declaration(write(tmp_path, text.replace("]}]", "], regime: one-epoch}]"))).levels == ()
+    assert (
+        load_declaration(write(tmp_path, text.replace("]}]", "], regime: one-epoch}]"))).budget.levels == ()
+    )
 
 
 def test_a_declaration_is_found_by_its_name_or_its_path(tmp_path: Path) -> None:
