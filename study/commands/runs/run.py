@@ -70,7 +70,7 @@ def run(options: Namespace) -> int:
         0; 1 if trials failed; 3 if the study budget had no room for all trials; 4 if the run was stopped
         before all trials had ended.
     """
-    from study.run.execution import PaidBeforeError
+    from study.run.books import PaidBeforeError
     from study.run.run_study import run_study, would_run
     from study.show.progress import Progress, remaining_text
     from study.state.planning.plan_study import plan_study
