@@ -19,8 +19,9 @@ from analysis.cells.intervals import Interval, intervals
 from analysis.cells.pareto import costs, undominated
 from analysis.laws.excess_variance import by_moments
 from analysis.laws.form_choice import FormChoice
-from analysis.laws.forms import POWER, Form, fit
+from analysis.laws.forms import POWER, Form
 from analysis.laws.law_fit import LawFit, fit_law, noise_sd
+from analysis.laws.least_squares import fit
 
 Floats = NDArray[np.float64]
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS, Curve, by_length
 from analysis.labels import plural
-from analysis.laws.forms import FORMS, POWER, Form, fit
+from analysis.laws.forms import FORMS, POWER, Form
+from analysis.laws.least_squares import fit
 
 Floats = NDArray[np.float64]
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from analysis.cells.bootstrap import Source
 from analysis.labels import percent, plural
 from analysis.laws.form_choice import MOST_MISSED
-from analysis.laws.forms import Curves, Form, fit, restarts, row
+from analysis.laws.forms import Curves, Form, row
+from analysis.laws.least_squares import fit, restarts
 from analysis.laws.trend import LEVEL, chance_of_no_fall
 
 Floats = NDArray[np.float64]

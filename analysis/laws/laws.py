@@ -35,8 +35,9 @@ from analysis.cells.interpolation import bends, straight_lines
 from analysis.cells.intervals import Interval, column_intervals, intervals
 from analysis.laws.excess_variance import Excess, by_moments
 from analysis.laws.form_choice import FormChoice, choose_form
-from analysis.laws.forms import Curves, Form, fit
+from analysis.laws.forms import Curves, Form
 from analysis.laws.law_fit import LawFit, fit_laws, noise_sd
+from analysis.laws.least_squares import fit
 
 Floats = NDArray[np.float64]
 

@@ -14,8 +14,9 @@ from analysis.charts.figure_data import FigureData
 from analysis.charts.size_figures import over_epochs
 from analysis.laws.excess_variance import by_moments
 from analysis.laws.form_choice import MOST_MISSED
-from analysis.laws.forms import FORMS, fit
+from analysis.laws.forms import FORMS
 from analysis.laws.laws import Law, laws
+from analysis.laws.least_squares import fit
 from analysis.laws.measure import measure
 from tests.analysis.paper_curves import draws_of, families, left_out
 
