@@ -37,7 +37,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from analysis.answers.frontier import frontier
 from analysis.cells.bootstrap import cell_draws, curve_numbers
 from analysis.cells.table import budgets, records, tidy
-from analysis.design.adaptive import Ask, Decision, decide
+from analysis.design.adaptive import Decision, decide
+from analysis.design.questions import Ask
 from analysis.design.surface_design import SurfaceBelief, believe_surface, plan_runs
 from analysis.labels import configuration_text
 from analysis.laws.varying import Places

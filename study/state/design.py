@@ -9,8 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.cells.table import tidy
-from analysis.design.adaptive import Ask, Decision, decide
+from analysis.design.adaptive import Decision, decide
 from analysis.design.course import CHOSEN, COURSE, last_answers
+from analysis.design.questions import Ask
 from analysis.design.rehearsal import rehearse
 from analysis.labels import percent
 from budgets.declaration.declaration import Declaration

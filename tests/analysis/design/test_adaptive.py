@@ -8,7 +8,8 @@ import pytest
 
 from analysis.cells.table import Trials, records, tidy
 from analysis.design import belief
-from analysis.design.adaptive import FIRST_ROUND, Ask, decide
+from analysis.design.adaptive import FIRST_ROUND, decide
+from analysis.design.questions import Ask
 from tests.analysis.made_up_coverage import study as made_up_curves
 from tests.analysis.made_up_designs import grid as made_up
 
