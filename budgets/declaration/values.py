@@ -112,68 +112,38 @@ level_count = Reader(parse=positive, noun="a whole number above 0", at_most=100)
 
 _YEAR_S = 365 * 86400.0
 rate = Reader(
-    parse=parse_number,
-    noun="a number",
-    examples=("1e-3",),
-    above=0,
-    at_most=10,
-    why="a step of Adam moves each weight by about the learning rate",
-    usual=(1e-7, 0.1),
-)
+    parse=parse_number, noun="a number", examples=("1e-3",), above=0, at_most=10,
+    why="a step of Adam moves each weight by about the learning rate", usual=(1e-7, 0.1),
+)  # fmt: skip
 decay = Reader(
-    parse=parse_number,
-    noun="a number",
-    at_least=0,
-    at_most=1000,
+    parse=parse_number, noun="a number", at_least=0, at_most=1000,
     why="it is multiplied by the learning rate, and a product of 1 clears the weights at each step",
     usual=(0, 2),
-)
+)  # fmt: skip
 epsilon = Reader(
-    parse=parse_number,
-    noun="a number",
-    examples=("1e-6",),
-    at_least=1e-37,
-    at_most=1,
-    why="32-bit floats are no smaller, and above 1 AdamW no longer adapts",
-    usual=(1e-12, 1e-3),
-)
+    parse=parse_number, noun="a number", examples=("1e-6",), at_least=1e-37, at_most=1,
+    why="32-bit floats are no smaller, and above 1 AdamW no longer adapts", usual=(1e-12, 1e-3),
+)  # fmt: skip
 norm = Reader(
-    parse=parse_number,
-    noun="a number",
-    examples=("1",),
-    at_least=1e-6,
-    at_most=1e6,
-    why="a smaller norm stops the training, a larger one is never reached (off)",
-    usual=(0.01, 100),
-)
+    parse=parse_number, noun="a number", examples=("1",), at_least=1e-6, at_most=1e6,
+    why="a smaller norm stops the training, a larger one is never reached (off)", usual=(0.01, 100),
+)  # fmt: skip
 norm_or_off = replace(norm, word=("off", None))
 retries = Reader(
-    parse=parse_count,
-    noun="a whole number",
-    at_least=0,
-    at_most=1000,
-    why="each one starts the trial again",
-    usual=(0, 30),
-)
+    parse=parse_count, noun="a whole number", at_least=0, at_most=1000,
+    why="each one starts the trial again", usual=(0, 30),
+)  # fmt: skip
 memory = Reader(parse=parse_bytes, noun="an amount of memory", examples=("2 GiB", "500 MB"), above=0)
 pause = Reader(
-    parse=parse_seconds,
-    noun="a time",
-    examples=("5 s",),
-    at_most=86400.0,
-    why="each further retry waits four times as long",
-    usual=(0, 600),
-)
+    parse=parse_seconds, noun="a time", examples=("5 s",), at_most=86400.0,
+    why="each further retry waits four times as long", usual=(0, 600),
+)  # fmt: skip
 tail = Reader(parse=parse_share, noun="a share", examples=("10%",), at_least=0, below=1, usual=(0, 0.5))
 tail_or_strategys = replace(tail, word=("strategy", None))
 price = Reader(
-    parse=parse_number,
-    noun="a number",
-    examples=("2.5",),
-    above=0,
-    at_most=1e9,
+    parse=parse_number, noun="a number", examples=("2.5",), above=0, at_most=1e9,
     why="no device costs more an hour",
-)
+)  # fmt: skip
 epochs = Reader(parse=parse_number, noun="a number", examples=("1000",), above=0, at_most=1e9)
 amount = Reader(parse=parse_number, noun="a number", examples=("1",), above=0, at_most=1e9)
 
@@ -202,13 +172,9 @@ warmup = Reader(parse=_warmup, noun="a share, or samples", examples=("10%", "10k
 
 compute = Reader(parse=parse_flops, noun="compute", examples=("900 GFLOP", "1e18"), above=0)
 seconds = Reader(
-    parse=parse_seconds,
-    noun="a time",
-    examples=("30 s", "2 min"),
-    at_most=_YEAR_S,
-    why="longer than a year",
-    usual=(0, 7 * 86400.0),
-)
+    parse=parse_seconds, noun="a time", examples=("30 s", "2 min"), at_most=_YEAR_S,
+    why="longer than a year", usual=(0, 7 * 86400.0),
+)  # fmt: skip
 
 name = Reader(parse=_name, noun="letters, digits, `.`, `_`, `-`")
 resource = Reader(parse=_resource, noun="a resource's name")

@@ -132,7 +132,8 @@ def options(  # noqa: PLR0913 - one a fact that the estimate needs
         ]
         if not tried:
             continue
-        found += [next((each for each in tried if each.memory_bytes <= limit), None) or _least(tried)]
+        least = min(tried, key=lambda each: each.memory_bytes)
+        found.append(next((each for each in tried if each.memory_bytes <= limit), least))
     return tuple(found)
 
 
@@ -212,10 +213,6 @@ def _recipes(architecture: Architecture, recipe: Recipe, ruled: Mapping[str, Any
         if here % each == 0
     ]
     return sorted(tried, key=lambda each: (each.passes, each.accumulation))
-
-
-def _least(tried: Sequence[Option]) -> Option:
-    return min(tried, key=lambda each: each.memory_bytes)
 
 
 def _span(option: Option, hours: float) -> float:

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,7 +79,7 @@ def report_study(
         declaration_text=without_password((folder / "study.yaml").read_text(encoding="utf-8")),
         provenance=_provenance(study, frames.events)
         | _evaluated(frames.results)
-        | _trained_with(environment)
+        | {f"Trained with: {key}" if key == "version" else key: text for key, text in environment.items()}
         | {"FLOPs": CONVENTION + measured},
         processes=_processes(),
         made=_now(),
@@ -168,10 +168,6 @@ def _evaluated(results: pd.DataFrame) -> dict[str, str]:
         return {}
     said = ", ".join(f"{plural(count, 'trial')} by version {version}" for version, count in versions.items())
     return {"Evaluation": f"{said}; their metrics differ by rounding"}
-
-
-def _trained_with(environment: Mapping[str, str]) -> dict[str, str]:
-    return {f"Trained with: {key}" if key == "version" else key: text for key, text in environment.items()}
 
 
 def _now() -> str:

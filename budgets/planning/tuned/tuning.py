@@ -8,7 +8,7 @@ with the same trials.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -104,7 +104,8 @@ def plan_tuning(
         if not complete:
             continue
         wide = _widened(tuning.fields, best_first(points, scores.of)[0].values)
-        further = [] if wide == tuning.fields else _beyond(_tried(grid, cells[place], wide), points)
+        known = [point.values for point in points]
+        further = [point for point in _tried(grid, cells[place], wide) if point.values not in known]
         # Not enough of tuning's share is left: the winner stays at the edge, which is reported.
         if cost_of(further) > left:
             further = []
@@ -154,17 +155,13 @@ def plan_tuning(
 def _tried(grid: Grid, on: GridCell, fields: Fields) -> list[Tried]:
     """Return each combination of values with its trials, in the fields' order."""
     tried = []
-    for values in _combinations(fields):
+    for combination in product(*fields.values()):
+        values = dict(zip(fields, combination, strict=True))
         found = trained_with(grid, on, values)
         if isinstance(found, str):
             raise DeclaredKeyError("tuning.fields", f"tuning {words(values)} for {on.cell}: {found}")
         tried.append(found)
     return tried
-
-
-def _combinations(fields: Fields) -> Iterator[dict[str, float]]:
-    for values in product(*fields.values()):
-        yield dict(zip(fields, values, strict=True))
 
 
 def _widened(fields: Fields, best: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
@@ -174,11 +171,6 @@ def _widened(fields: Fields, best: Mapping[str, float]) -> dict[str, tuple[float
         beyond = step_beyond(name, values, best[name])
         wide[name] = values if beyond is None else tuple(sorted((*values, beyond)))
     return wide
-
-
-def _beyond(wide: Sequence[Tried], points: Sequence[Tried]) -> list[Tried]:
-    known = [point.values for point in points]
-    return [point for point in wide if point.values not in known]
 
 
 def _most(points: Sequence[Tried], fields: Fields) -> int:
