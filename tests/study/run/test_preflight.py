@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from runners.scheduling.backend import Job
 from runners.scheduling.local_backend import LocalBackend
 from runners.trials.speed.throughput import Calibration, Throughput, read_calibration
 from study.cli import main
-from study.run.preflight import Task, run_tasks
+from study.run.preflight import run_tasks
 from tests.study.conftest import write_declaration
 
 
@@ -148,7 +149,7 @@ def test_speeds_of_a_check_leave_calibrated_ones_at_every_width(pool: Path, tmp_
 
 
 def test_a_node_that_does_not_answer_fails_its_check() -> None:
-    task = Task(name="node a", nodes=("this machine",), run=partial(time.sleep, 5), amounts={})
+    task = Job(trial="node a", nodes=("this machine",), run=partial(time.sleep, 5), resources={})
 
     with LocalBackend(modules=()) as backend:
         ((found, reason),) = run_tasks(backend, [task], answer_s=1)
