@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from budgets.planning.plan import Trial
+from runners.results import step_row
 from runners.training.learning_rate import learning_rate
 
 if TYPE_CHECKING:
@@ -40,24 +41,10 @@ def curve_rows(trial: Trial, means: Sequence[float], *, steps: int) -> list[dict
     rows = []
     for place, loss in enumerate(means, start=1):
         done = min(place * _length(steps), steps)
-        samples = done * trial.batch_size
         rate = learning_rate(
-            done - 1,
-            steps=trial.steps,
-            batch_size=trial.batch_size,
-            peak=trial.lr_peak,
-            recipe=trial.recipe,
+            done - 1, steps=trial.steps, batch_size=trial.batch_size, peak=trial.lr_peak, recipe=trial.recipe
         )
-        rows.append(
-            {
-                "trial": trial.trial_id,
-                "step": done,
-                "samples_seen": samples,
-                "train_flops": float(trial.train_flops_after(samples)),
-                "loss": loss,
-                "lr": rate,
-            }
-        )
+        rows.append({**step_row(trial, done), "loss": loss, "lr": rate})
     return rows
 
 
