@@ -16,7 +16,7 @@ from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import read_pairs
 from runners.host.storage import Storage
 from runners.host.workers import Processes, Report
-from tests.runners.data.test_index import EACH, SHARDS, write_shards
+from tests.runners.data.index.test_index import EACH, SHARDS, write_shards
 from tests.runners.host.bucket import Bucket
 from tests.runners.host.other_machines import OtherMachines
 

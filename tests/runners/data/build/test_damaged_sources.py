@@ -23,7 +23,7 @@ from runners.data.pool.reader import decode_image, read_pairs
 from runners.data.pool.shards import image_size, score_of
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host.workers import Processes
-from tests.runners.data.test_pool import Sample, encoded, sample, write_tar
+from tests.runners.data.pool.test_pool import Sample, encoded, sample, write_tar
 
 NAMES = [f"{n:09d}" for n in range(100)]
 

@@ -20,7 +20,7 @@ from runners.data.pool.damage import Damage, check_tolerance
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import captions, read_images, read_pairs
 from runners.embedded.embedded_pool import TrainingPairs
-from tests.runners.data.test_pool import encoded, sample, write_tar
+from tests.runners.data.pool.test_pool import encoded, sample, write_tar
 
 ALL = np.arange(60)
 

@@ -19,7 +19,7 @@ from runners.data.pool.reader import read_pairs
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host.workers import Processes
-from tests.runners.data.test_index import EACH, in_place, write_shards
+from tests.runners.data.index.test_index import EACH, in_place, write_shards
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from runners.data.pool.damage import NOT_READABLE, Damage
 from runners.data.pool.reader import decode_image
 from runners.data.pool.shards import entries_of, image_size
-from tests.runners.data.test_pool import encoded
+from tests.runners.data.pool.test_pool import encoded
 
 _BLOCK = tarfile.BLOCKSIZE
 _IMAGE = encoded(16, 16, "PNG")

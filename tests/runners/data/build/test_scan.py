@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from runners.data.build.build_pool import Build, build_pool
-from tests.runners.data.test_pool import sample, write_tar
+from tests.runners.data.pool.test_pool import sample, write_tar
 
 
 def test_second_build_of_the_same_pool_raises(tmp_path: Path) -> None:

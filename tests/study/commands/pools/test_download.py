@@ -20,7 +20,7 @@ from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_images
 from study.cli import main
 
-DOCS = Path(__file__).resolve().parents[3] / "docs" / "data.md"
+DOCS = Path(__file__).resolve().parents[4] / "docs" / "data.md"
 COMMANDS = re.findall(r"^    python -m study (.+)$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
 PROGRAM = os.environ.get("IMG2DATASET") or shutil.which("img2dataset")
 
