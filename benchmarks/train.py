@@ -152,9 +152,7 @@ def ours(setting: Setting) -> tuple[float, Tensor, float]:
     train(
         learner,
         data,
-        StepSchedule(
-            seed=SEED, steps=setting.steps, batch_size=setting.batch, lr_peak=LR_PEAK, recipe=RECIPE
-        ),
+        setting.schedule,
         first_step=0,
         context=partial(compute_context, precision, setting.device),
         before_step=before_step,
