@@ -3,7 +3,7 @@
 Run ``python benchmarks/design.py`` from the root of the checkout; ``--repeats 4 --studies 20`` is a quick
 version, and ``--only PART`` runs one part. Its parts:
 
-* ``small``: the embedded study's grid, in random orders of its seeds. The verdict at each level must be
+* ``small-full``: the embedded study's grid, in random orders of its seeds. The verdict at each level must be
   that of the full grid; a tie must hold the full grid's leader and be led by one of its members. It is
   priced by training FLOPs, then by trunks: a run brings the lower levels of its seed, whose constant part is
   paid once. The share is that of the full grid's training FLOPs in both.
@@ -67,11 +67,11 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=20, help="orders of seeds of the embedded study (20)")
     parser.add_argument("--studies", type=int, default=200, help="simulated grids of each kind (200)")
     parser.add_argument(
-        "--only", choices=["small", "made-up", "paper", "scalebench", "cost"], help="run one part"
+        "--only", choices=["small-full", "made-up", "paper", "scalebench", "cost"], help="run one part"
     )
     options = parser.parse_args()
     parts: dict[str, Callable[[], list[Line]]] = {
-        "small": lambda: _small(options.repeats),
+        "small-full": lambda: _small_full(options.repeats),
         "made-up": lambda: _made_up(options.studies),
         "paper": _paper,
         "scalebench": lambda: _scalebench(min(options.repeats, 10)),
@@ -117,8 +117,8 @@ def with_trunks(results: pd.DataFrame) -> pd.DataFrame:
     return results.assign(trunk=trunk, paid_flops=flops - (1 - COOLDOWN) * shorter)
 
 
-def _small(repeats: int) -> list[Line]:
-    results = pd.read_parquet(ROOT / "results" / "small" / "results.parquet")
+def _small_full(repeats: int) -> list[Line]:
+    results = pd.read_parquet(ROOT / "results" / "small-full" / "results.parquet")
     full = records(frontier(cell_draws(tidy(results, metric=METRIC), question="best")))
     lines = []
     for name, target in (("plain", 0.5), ("trunks", 0.35)):
@@ -132,9 +132,9 @@ def _small(repeats: int) -> list[Line]:
             agreed.append(all(same))
             print(f"  {name} {repeat}: {share:.0%} of the FLOPs, same verdicts {same}", flush=True)
         lines += [
-            (f"small_{name}_share", float(np.mean(shares)), f"<={target}", float(np.mean(shares)) <= target),
-            (f"small_{name}_largest_share", max(shares), "told", True),
-            (f"small_{name}_same_verdicts", float(np.mean(agreed)), ">=1", all(agreed)),
+            (f"full_{name}_share", float(np.mean(shares)), f"<={target}", float(np.mean(shares)) <= target),
+            (f"full_{name}_largest_share", max(shares), "told", True),
+            (f"full_{name}_same_verdicts", float(np.mean(agreed)), ">=1", all(agreed)),
         ]
     return lines
 

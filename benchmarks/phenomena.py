@@ -1,8 +1,8 @@
 """Four known effects that a study must find, measured on the results of a real study.
 
 Run ``python benchmarks/phenomena.py`` from the root of the checkout. It runs the study ``phenomena.yaml``
-(three seeds per cell) through the whole pipeline, or uses the results of a finished study (``--study small``
-judges the shipped one in seconds). The effects:
+(three seeds per cell) through the whole pipeline, or uses the results of a finished study: ``--study
+small-full`` judges the shipped full grid in seconds. The effects:
 
 * more data helps at equal samples: the error on the smallest set minus that on the largest;
 * repeating a small set saturates: of the compute beyond the level at which the smallest set has been seen

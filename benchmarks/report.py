@@ -65,13 +65,13 @@ def main() -> int:
     """Run the benchmark and return the exit code."""
     results = []
     with tempfile.TemporaryDirectory() as scratch:
-        shutil.copytree(ROOT / "results" / "small", Path(scratch) / "small")
-        embedded = [sys.executable, "-m", "study", "report", "small", "--results", scratch]
+        shutil.copytree(ROOT / "results" / "small-full", Path(scratch) / "small-full")
+        embedded = [sys.executable, "-m", "study", "report", "small-full", "--results", scratch]
         # Import it instead of running this file: its drawing processes would import, and so run, this file.
         code = "import sys; from benchmarks.report import big_report; big_report(sys.argv[1])"
         big = [sys.executable, "-c", code, str(Path(scratch) / "big")]
         for name, command, page, target in (
-            ("embedded", embedded, "small/report/report.html", 10.0),
+            ("embedded", embedded, "small-full/report/report.html", 10.0),
             ("1000_trials", big, "big/report.html", 20.0),
         ):
             took = _best(command)

@@ -30,7 +30,7 @@ def check_divergence(  # noqa: PLR0913 - the state of a run
     least 100 steps, the mean loss is at least 99.8 % of the loss of features without information. CLIP runs
     that diverge usually end there: all features become equal, and the loss is the logarithm of the batch
     size. A slow start stays below: strong augmentation has 99.1 % over its first 100 steps, and none of the
-    156 trials of ``results/small`` has more than 96.4 % over any fifth of its run.
+    156 trials of ``results/small-full`` has more than 96.4 % over any fifth of its run.
 
     Args:
         losses: Loss of each step, (steps,).

@@ -31,12 +31,14 @@ def level_table(levels: Sequence[Level], *, bars: bool) -> Table:
         bars: Whether each row has a progress bar, as in a terminal.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
-    names = ("done", "running", "failed", "waiting")
+    names = ["done", "running", "failed", "waiting"]
+    if any(level.left_out for level in levels):
+        names.append("left_out")
     table.add_column("level", justify="right")
     if bars:
         table.add_column("", width=_BAR)
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name.replace("_", " "), justify="right")
     every = Level(name="all", **{name: sum(getattr(level, name) for level in levels) for name in names})
     for level in (*levels, every):
         bar = ProgressBar(total=max(1, level.total), completed=level.done, width=_BAR)

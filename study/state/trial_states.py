@@ -33,7 +33,10 @@ class Stage(StrEnum):
     LEFT_OUT = "left out"  # the budget had no room for it
 
 
-_COLUMNS = {Stage.FINISHED: "done", Stage.DIVERGED: "done", Stage.RUNNING: "running", Stage.FAILED: "failed"}
+_COLUMNS = {
+    Stage.FINISHED: "done", Stage.DIVERGED: "done", Stage.RUNNING: "running", Stage.FAILED: "failed",
+    Stage.LEFT_OUT: "left_out",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
@@ -38,6 +39,7 @@ the cache in training)."""
 
 _PIECES_PER_REQUEST = 32
 _REQUESTS, _MOST_REQUESTS = 16, 256
+_MOST_LATELY = 2**16  # pieces: 16 GiB, remembered in some 10 MiB
 _AHEAD_BYTES = 256 * 2**20
 _PATIENCE_S = 600.0  # with an unreachable place; then the trial ends as crashed, and is retried
 _MISSING_S = 60.0  # a missing shard is not asked for again; a request for each of its pairs would take long
@@ -64,8 +66,10 @@ class UrlPlace:
         ahead = set_by(PREFETCH_SIZE, parse_bytes)
         # A quarter: two windows of samples, what they replace, and those of another trial.
         self.ahead_bytes = cache.limit // 4 if ahead is None else min(ahead, cache.limit // 2)
+        self._most_lately = min(self.ahead_bytes // PIECE, _MOST_LATELY)
         self._in_turn_bytes = _AHEAD_BYTES if ahead is None else self.ahead_bytes
         self._asked: dict[tuple[str, int], list[int]] = {}  # shard and request → pieces to fetch ahead
+        self._lately: dict[tuple[str, int], None] = {}  # shard and piece, of those last asked for
         self._missing: dict[str, float] = {}  # shard → when it was last found to be missing
         self._own: tuple[int, Storage, SimpleQueue[Callable[[], None]]] | None = None
 
@@ -94,8 +98,18 @@ class UrlPlace:
         """Fetch the missing pieces of ranges in the background."""
         for each in wanted:
             for number, pieces in _requests(each).items():
-                self._asked[each.shard, number] = pieces
-                self._of_this_process()[2].put(partial(self._fetch_quietly, each.shard, number))
+                # Each batch asks for a part of the window that was asked for before: those pieces are in the
+                # cache or on their way. To look for each again would take a tenth of a worker's time.
+                new = [piece for piece in pieces if (each.shard, piece) not in self._lately]
+                if new:
+                    self._lately |= dict.fromkeys((each.shard, piece) for piece in new)
+                    self._asked[each.shard, number] = sorted(
+                        {*self._asked.get((each.shard, number), []), *new}
+                    )
+                    self._of_this_process()[2].put(partial(self._fetch_quietly, each.shard, number))
+        # Pieces from before may have made room for others.
+        for piece in [*islice(self._lately, max(0, len(self._lately) - self._most_lately))]:
+            del self._lately[piece]
 
     @contextmanager
     def whole(self, shard: str) -> Iterator[Path]:

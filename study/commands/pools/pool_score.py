@@ -58,9 +58,11 @@ def run(options: Namespace) -> int:
     from study.show.work_progress import WorkProgress
 
     with open_shared(options.pool) as shared:
-        pool = _scored(Pool.open(shared.path), options, shared)
+        before = Pool.open(shared.path)
+        known = _scored_by_index(before, options)
+        pool = _scored_by_pairs(before, options, shared) if known is None else known
         shared.publish()
-        if _by_workers(options):
+        if known is None:
             shared.delete(SCORING)
         if options.rewrite_shards:
             with PoolSite(options, show) as site, WorkProgress(open_console()) as report:
@@ -71,7 +73,8 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _scored(pool: "Pool", options: Namespace, shared: "SharedFolder") -> "Pool":
+def _scored_by_index(pool: "Pool", options: Namespace) -> "Pool | None":
+    """Return the pool with a score or subset that needs no pair; None if the pairs have to be read."""
     from runners.data.build.rescore import (
         expression_scores,
         metadata_scores,
@@ -80,8 +83,6 @@ def _scored(pool: "Pool", options: Namespace, shared: "SharedFolder") -> "Pool":
         use_score,
     )
     from runners.data.pool.pool import Scorer
-    from study.run.pool_site import PoolSite
-    from study.show.work_progress import WorkProgress
 
     kind, _, name = options.scorer.partition(":")
     if options.scorer.endswith(".npy"):
@@ -97,22 +98,22 @@ def _scored(pool: "Pool", options: Namespace, shared: "SharedFolder") -> "Pool":
     if kind == "column" and options.metadata:
         scores = metadata_scores(pool, name, options.metadata)
         return set_score(pool, scores, Scorer(name=options.name or name))
-    if _by_workers(options):
-        with PoolSite(options, show) as site, WorkProgress(open_console()) as report:
-            score = _scored_by_column if kind == "column" else _scored_by_model
-            return score(pool, options, shared, site, report)
-    raise ValueError(
-        f"--with {options.scorer} must be MODEL:PRETRAINED, an exported folder, "
-        "column:NAME, score:NAME, =EXPRESSION or a .npy file"
-    )
+    return None
 
 
-def _by_workers(options: Namespace) -> bool:
-    """Return whether pairs are read to score them."""
+def _scored_by_pairs(pool: "Pool", options: Namespace, shared: "SharedFolder") -> "Pool":
+    from study.run.pool_site import PoolSite
+    from study.show.work_progress import WorkProgress
+
     kind, _, name = options.scorer.partition(":")
-    if options.scorer.startswith("=") or options.scorer.endswith(".npy") or kind == "score":
-        return False
-    return not options.metadata if kind == "column" else bool(name) or Path(options.scorer).is_dir()
+    if not name and not Path(options.scorer).is_dir():
+        raise ValueError(
+            f"--with {options.scorer} must be MODEL:PRETRAINED, an exported folder, "
+            "column:NAME, score:NAME, =EXPRESSION or a .npy file"
+        )
+    with PoolSite(options, show) as site, WorkProgress(open_console()) as report:
+        score = _scored_by_column if kind == "column" else _scored_by_model
+        return score(pool, options, shared, site, report)
 
 
 def _scored_by_column(

@@ -16,6 +16,8 @@ class Level:
         running: Running trials.
         failed: Trials that failed and run again only with ``--retry-failed``.
         waiting: All other trials.
+        left_out: Trials that the last run had no room for, in the study budget or the share of the tuning or
+            its check.
     """
 
     name: str
@@ -23,11 +25,12 @@ class Level:
     running: int = 0
     failed: int = 0
     waiting: int = 0
+    left_out: int = 0
 
     @property
     def total(self) -> int:
         """Number of trials in the level."""
-        return self.done + self.running + self.failed + self.waiting
+        return self.done + self.running + self.failed + self.waiting + self.left_out
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,7 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -107,10 +107,13 @@ def read_standing(study: Study) -> Standing:
         for trial, state in sorted(states.items())
         if state.stage is Stage.RUNNING and state.progress is not None
     )
-    waiting = {trial: state for trial, state in states.items() if state.column == "waiting"}
     held, cap = reserved(entries), study.declaration.budget.study_flops
     room = float("inf") if cap is None else cap - spent_flops(entries) - sum(held.values())
-    homeless = {trial for trial in waiting if trial not in held and rows[trial]["paid_flops"] > room}
+    homeless = {trial for trial, row in rows.items() if trial not in held and row["paid_flops"] > room}
+    for trial, state in states.items():  # the study budget may be larger than it was in the last run
+        if state.stage is Stage.LEFT_OUT and rows[trial]["phase"] == "grid" and trial not in homeless:
+            states[trial] = replace(state, stage=Stage.WAITING)
+    waiting = {trial: state for trial, state in states.items() if state.column == "waiting"}
     seen = {each.trial: each.samples_seen for each in running}
     ahead = {
         trial: int(rows[trial]["samples_seen"])
@@ -128,7 +131,7 @@ def read_standing(study: Study) -> Standing:
         levels=tuple(_levels(plan, states)),
         running=running,
         interrupted=sum(state.kept_steps > 0 for state in waiting.values()),
-        no_room=len(homeless),
+        no_room=len(homeless & waiting.keys()),
         failures=tuple(
             Failure(trial=trial, what=words[trial], reason=state.reason)
             for trial, state in states.items()

@@ -1,4 +1,4 @@
-"""The shipped study shows the known effects of the embedded pool, with intervals above zero."""
+"""The shipped full grid shows the known effects of the embedded pool, with intervals above zero."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="module")
 def judged() -> str:
-    command = [sys.executable, "benchmarks/phenomena.py", "--study", "small"]
+    command = [sys.executable, "benchmarks/phenomena.py", "--study", "small-full"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 

@@ -14,7 +14,7 @@ from tests.analysis.made_up_coverage import study as made_up_curves
 from tests.analysis.made_up_designs import grid as made_up
 
 METRIC = "held-out/top1"
-RESULTS = Path(__file__).resolve().parents[3] / "results" / "small" / "results.parquet"
+RESULTS = Path(__file__).resolve().parents[3] / "results" / "small-full" / "results.parquet"
 FLIP = "mini-ViT-XS-8, FLIP (50 %), 13,108 pairs, top 40 %"
 CROP = "mini-ViT-XS-8, CLIP + crop and flip, 13,108 pairs, top 40 %"
 CNN = "mini-ConvNeXt, CLIP, 13,108 pairs, top 40 %"

@@ -10,7 +10,7 @@ from analysis.design.rehearsal import rehearse
 from benchmarks.design import with_trunks
 
 METRIC = "held-out/top1"
-RESULTS = Path(__file__).resolve().parents[3] / "results" / "small" / "results.parquet"
+RESULTS = Path(__file__).resolve().parents[3] / "results" / "small-full" / "results.parquet"
 
 
 @pytest.fixture(scope="module")

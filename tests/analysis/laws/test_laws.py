@@ -97,7 +97,7 @@ def test_forecast_intervals_cover_the_largest_levels_nine_times_in_ten(paper: li
 
 
 def test_a_caption_says_what_laws_miss_and_what_the_noise_is() -> None:
-    results = pd.read_parquet("results/small/results.parquet")
+    results = pd.read_parquet("results/small-full/results.parquet")
     drawn = over_epochs([measure(results, METRIC, question="figure")])
     assert isinstance(drawn, FigureData)
     law = r"\d laws E \+ \(c − E\)·q/\(1 \+ q\), q = \(C/C₀\)\^-α \(bounded law\)"
@@ -116,7 +116,9 @@ def test_no_seeds_leave_all_misses_as_discrepancy(
 
 
 def test_the_noise_between_seeds_is_subtracted_from_what_laws_miss() -> None:
-    draws = cell_draws(tidy(pd.read_parquet("results/small/results.parquet"), metric=METRIC), question="laws")
+    draws = cell_draws(
+        tidy(pd.read_parquet("results/small-full/results.parquet"), metric=METRIC), question="laws"
+    )
     found = laws(draws, along="compute")
     squares = sum(law.fit.miss**2 * law.fit.levels for law in found)
     left = squares / sum(law.fit.freedom for law in found) - found[0].discrepancy.noise
@@ -138,7 +140,7 @@ def test_without_spare_levels_there_is_no_discrepancy() -> None:
 
 
 def test_the_shipped_study_has_a_law_for_every_curve_over_compute() -> None:
-    results = pd.read_parquet("results/small/results.parquet")
+    results = pd.read_parquet("results/small-full/results.parquet")
     found = [law for law in measure(results, METRIC, question="laws").laws if law.along == "compute"]
     assert len(found) == 13
     assert all(law.fit.supported for law in found)

@@ -200,7 +200,7 @@ def test_the_interval_of_the_best_size_covers_it_for_any_true_form(kind: Kind) -
 
 
 def test_the_small_study_stars_no_beaten_size_and_its_caption_gives_the_epochs() -> None:
-    results = pd.read_parquet("results/small/results.parquet")
+    results = pd.read_parquet("results/small-full/results.parquet")
     draws = cell_draws(tidy(results, metric="held-out/top1"), question="isoflop")
     found = curves(draws)
     for curve in found:

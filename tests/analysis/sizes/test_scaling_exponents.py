@@ -164,7 +164,7 @@ def test_size_is_parameters_only_where_compute_is_proportional_to_them() -> None
 
 
 def test_a_study_of_few_sizes_says_why_it_has_no_exponent() -> None:
-    results = pd.read_parquet("results/small/results.parquet")
+    results = pd.read_parquet("results/small-full/results.parquet")
     table = found_in(cell_draws(tidy(results, metric="held-out/top1"), question="laws"))
     found = exponents_of("N", table)
     assert {row["family"] for row in found.values()} == {"ViT"}

@@ -193,6 +193,24 @@ def test_missing_and_changed_shards_are_damage_and_counted(away: Pool, uploaded:
             storage.put(folder.path / shard, shard)
 
 
+def test_batches_do_not_look_again_for_what_their_window_asked_for(
+    away: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    has = PieceCache.has
+
+    def count(cache: PieceCache, name: str, size: int | None = None) -> bool:
+        looked.append(name)
+        return has(cache, name, size)
+
+    monkeypatch.setattr(PieceCache, "has", count)
+    requests = Requests(monkeypatch)
+    images = len(seen(away))
+    pieces = sum(-(-(stop - start) // PIECE) for _, start, stop in requests.made)
+    assert images == 400
+    assert len(looked) < 1.5 * pieces
+
+
 def test_damaged_pieces_of_the_cache_are_fetched_again(away: Pool, folder: Pool) -> None:
     expected = read_images(folder, ALL, 32)
     assert np.array_equal(read_images(away, ALL, 32), expected)

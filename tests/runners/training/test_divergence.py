@@ -12,7 +12,7 @@ from torch import Tensor
 from budgets.declaration.recipe import Recipe
 from runners.training.divergence import Diverged, check_divergence
 
-SMALL = Path(__file__).resolve().parents[3] / "results" / "small"
+SMALL = Path(__file__).resolve().parents[3] / "results" / "small-full"
 
 
 def check(losses: Tensor, *, chance: float, recipe: Recipe, batch_size: int = 64) -> None:

@@ -57,8 +57,8 @@ def plan_by_name(name: str, folder: Path) -> Plan:
     ("name", "number", "some", "all_of_them"),
     [
         ("demo", 38, ("6e5a041a6b76", "3cd177c55883", "959adc2aa5a9"), "a04181ccd6983146"),
-        ("small", 156, ("8786541fc02c", "392375a24931", "6021153b8b14"), "dfa263296a992eb6"),
-        ("small-adaptive", 156, ("a6356a2e0644", "bf9f0640afdb", "0528f8cee5ba"), "34e4405944b1e6fc"),
+        ("small-full", 156, ("8786541fc02c", "392375a24931", "6021153b8b14"), "dfa263296a992eb6"),
+        ("small", 156, ("a6356a2e0644", "bf9f0640afdb", "0528f8cee5ba"), "34e4405944b1e6fc"),
     ],
 )
 def test_the_shipped_studies_keep_their_trials_ids(
@@ -72,7 +72,8 @@ def test_the_shipped_studies_keep_their_trials_ids(
 
 
 def test_the_shipped_studies_have_no_warnings(tmp_path: Path) -> None:
-    assert plan_by_name("demo", tmp_path).warnings == plan_by_name("small", tmp_path).warnings == ()
+    for name in ("demo", "small", "small-full"):
+        assert plan_by_name(name, tmp_path).warnings == ()
 
 
 def test_plan_tables_do_not_depend_on_measurements(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_the_papers_frontier_is_named_lowest_and_without_seeds_not_recommended(
     [
         ([*PRIOR, "1e12"], "all its budgets are above 1 TFLOP"),
         (
-            ["recommend", "small", "--flops", "1e16", "--pairs", "32768"],
+            ["recommend", "small-full", "--flops", "1e16", "--pairs", "32768"],
             "measured budgets end more than 30 times from this one",
         ),
         ([*PRIOR[:-3], "--pairs", "0", "--flops", "1e18"], "--pairs must be at least 1; found 0"),
@@ -73,7 +73,7 @@ def test_recommendations_use_a_studys_own_results(tmp_path: Path, capsys: pytest
     assert any(line.startswith("  runner-up: ") for line in lines)
 
 
-SMALL = ["recommend", "small", "--flops"]
+SMALL = ["recommend", "small-full", "--flops"]
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:

@@ -17,9 +17,9 @@ OLD = '<p class="so-far">Not finished: 3 of 156 trials have a result'
 def test_a_watched_page_follows_the_results_and_reloads_itself_until_the_run_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "small"
+    folder = tmp_path / "small-full"
     shutil.copytree(
-        ROOT / "results" / "small", folder, ignore=shutil.ignore_patterns("report", "curves.parquet")
+        ROOT / "results" / "small-full", folder, ignore=shutil.ignore_patterns("report", "curves.parquet")
     )
     whole = read_table(folder / "results.parquet")
     pages: list[str] = []
@@ -42,7 +42,7 @@ def test_a_watched_page_follows_the_results_and_reloads_itself_until_the_run_has
         "analysis.report.report.save_all", lambda figures, *_: {each.name: "<svg></svg>" for each in figures}
     )
 
-    assert main(["report", "small", "--results", str(tmp_path), "--watch"]) == 0
+    assert main(["report", "small-full", "--results", str(tmp_path), "--watch"]) == 0
 
     assert len(pages) == 2
     assert OLD in pages[0]
@@ -62,15 +62,17 @@ def test_watching_without_a_study_that_runs_here_is_refused(capsys: pytest.Captu
 def test_two_studies_are_compared_in_a_folder_of_their_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("small", "again"):
-        shutil.copytree(ROOT / "results" / "small", tmp_path / name, ignore=shutil.ignore_patterns("report"))
-    text = (tmp_path / "small" / "study.yaml").read_text(encoding="utf-8")
+    for name in ("small-full", "again"):
+        shutil.copytree(
+            ROOT / "results" / "small-full", tmp_path / name, ignore=shutil.ignore_patterns("report")
+        )
+    text = (tmp_path / "small-full" / "study.yaml").read_text(encoding="utf-8")
     declaration = tmp_path / "again.yaml"
-    declaration.write_text(text.replace("study: small", "study: again"), encoding="utf-8")
-    assert main(["report", "small", str(declaration), "--results", str(tmp_path)]) == 0
+    declaration.write_text(text.replace("study: small-full", "study: again"), encoding="utf-8")
+    assert main(["report", "small-full", str(declaration), "--results", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[1] for line in lines[:4]] == ["same"] * 4
     assert "0 of 52 cells differ by more than the noise" in lines[4]
-    assert (tmp_path / "comparisons" / "small-vs-again" / "comparison.html").exists()
-    assert main(["report", "small", "small", "--results", str(tmp_path)]) == 2
+    assert (tmp_path / "comparisons" / "small-full-vs-again" / "comparison.html").exists()
+    assert main(["report", "small-full", "small-full", "--results", str(tmp_path)]) == 2
     assert "not with itself" in capsys.readouterr().err

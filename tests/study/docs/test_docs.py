@@ -112,8 +112,8 @@ def test_the_answer_of_the_readme_is_that_of_the_tutorial() -> None:
 
 
 def test_the_costs_of_the_readme_are_those_of_the_plans(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = re.findall(r"^\| `(\w+)`[^|]*\| (\d+) \| ([\d.]+ [A-Z]+) \| (.+) \|$", README, re.MULTILINE)
-    assert [name for name, *_ in rows] == ["demo", "small", "paper"]
+    rows = re.findall(r"^\| `([\w-]+)`[^|]*\| (\d+) \| ([\d.]+ [A-Z]+) \| (.+) \|$", README, re.MULTILINE)
+    assert [name for name, *_ in rows] == ["demo", "small-full", "paper"]
     for name, trials, flops, time in rows:
         assert main(["plan", name]) == 0
         planned = capsys.readouterr().out

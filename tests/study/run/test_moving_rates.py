@@ -166,6 +166,13 @@ def test_check_pays_no_more_than_its_share_and_the_grid_goes_on_without_what_is_
         )
     assert len(pd.read_parquet(folder / "results.parquet")) == 2
     assert reserved(entries) == {}
+    left_out = [each for each in ids if not (folder / "trials" / each / "result.json").exists()]
+    tuning, *_ = json.loads(run(f"status {path} --results {tmp_path} --json"))["levels"]
+    assert left_out
+    assert (tuning["name"], tuning["waiting"], tuning["left_out"]) == ("tuning", 0, len(left_out))
+    told = run(f"status {path} --results {tmp_path}").splitlines()
+    assert told[0].split() == ["level", "done", "running", "failed", "waiting", "left", "out"]
+    assert told[-1] == "no run is active, and no trial is waiting"
 
 
 def near(folder: Path) -> set[str]:

@@ -59,7 +59,7 @@ def test_an_unbooked_result_is_finished_for_every_command(pool: Path, tmp_path: 
 
     assert run(f"run {words} --dry-run").startswith("2 trials: 2 finished, 0 to run")
     (level,) = json.loads(run(f"status {words} --json"))["levels"]
-    assert level == {"name": "5 GFLOP", "done": 2, "running": 0, "failed": 0, "waiting": 0}
+    assert level == {"name": "5 GFLOP", "done": 2, "running": 0, "failed": 0, "waiting": 0, "left_out": 0}
     assert "no run is active, and no trial is waiting" in run(f"status {words}")
     run(f"report {words}")
     missing = (folder / "report" / "tables" / "missing.md").read_text()
@@ -133,7 +133,7 @@ def test_a_study_without_trials_folders_is_read_from_its_tables_and_a_deleted_fo
 
 
 def test_a_published_study_is_done_and_its_dry_run_reports_missing_folders(run: Run) -> None:
-    said = run("run small --dry-run")
-    assert said.startswith("156 trials: 156 to run\n156 of them have a row in results/small/results.parquet")
-    levels = json.loads(run("status small --json"))["levels"]
+    said = run("run small-full --dry-run")
+    assert said.startswith("156 trials: 156 to run\n156 of them have a row in results/small-full/results.")
+    levels = json.loads(run("status small-full --json"))["levels"]
     assert sum(level["done"] for level in levels) == 156

@@ -113,7 +113,9 @@ def test_interrupted_trials_count_as_waiting_without_an_active_run(started: tupl
     )
 
     assert content["run"] is None
-    assert content["levels"][1] == {"name": "20 GFLOP", "done": 0, "running": 0, "failed": 0, "waiting": 2}
+    assert content["levels"][1] == {
+        "name": "20 GFLOP", "done": 0, "running": 0, "failed": 0, "waiting": 2, "left_out": 0,
+    }  # fmt: skip
 
 
 def test_status_separates_trials_without_room_from_those_that_continue(
@@ -132,6 +134,23 @@ def test_status_separates_trials_without_room_from_those_that_continue(
     text = within(done.train_flops + 3 * begun.train_flops)
     assert "no room" not in text
     assert "`run` continues with 2 trials, about" in text
+
+
+def test_a_trial_that_was_left_out_waits_again_once_the_study_budget_has_room(
+    started: tuple[Study, Plan],
+) -> None:
+    study, plan = started
+    done, *_, last = plan.trials
+    add_event(study, "trial-left-out", trial=last.trial_id, reason="the budget has no room for it")
+
+    def top_level(study_flops: int) -> tuple[int, int]:
+        budget = replace(study.declaration.budget, study_flops=study_flops)
+        known = replace(study, declaration=replace(study.declaration, budget=budget))
+        *_, level = json.loads(status_json(known))["levels"]
+        return level["waiting"], level["left_out"]
+
+    assert top_level(done.train_flops) == (1, 1)
+    assert top_level(done.train_flops + 4 * last.train_flops) == (2, 0)
 
 
 def test_a_terminal_shows_bars_running_trials_failures_and_flops_spent(started: tuple[Study, Plan]) -> None:
