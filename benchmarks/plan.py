@@ -70,9 +70,7 @@ def main() -> int:
     return 0 if passed else 1
 
 
-def _judged(
-    results: list[tuple[str, float, float, str, float]],
-) -> list[tuple[str, float, float]]:
+def _judged(results: list[tuple[str, float, float, str, float]]) -> list[tuple[str, float, float]]:
     lines = []
     for name, wall, cpu, output, target in results:
         print(f"{name}: best of {RUNS} {wall:.3f} s wall, {cpu:.3f} s processor")

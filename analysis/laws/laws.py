@@ -269,13 +269,7 @@ class Moves:
 
 
 def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
-    draws: CellDraws,
-    curve: Curve,
-    found: LawFit,
-    *,
-    choice: FormChoice,
-    discrepancy: Excess,
-    moves: Moves,
+    draws: CellDraws, curve: Curve, found: LawFit, *, choice: FormChoice, discrepancy: Excess, moves: Moves
 ) -> Law:
     alpha, floor, drawn = Interval(), Interval(), None
     band = pd.DataFrame({"x": [], "y": [], "low": [], "high": []})

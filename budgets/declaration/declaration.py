@@ -310,10 +310,7 @@ class Declaration:
         if uneven:
             size = f"{'tuning.fields' if tuned else 'training'}.batch_size = {uneven[0]:g}{where}"
             of = "ranks (resources.gpus, or resources.ranks) times training.accumulation"
-            yield (
-                "tuning" if tuned else "training",
-                f"{size} can't be cut into {shares} equal parts: {of}",
-            )
+            yield ("tuning" if tuned else "training", f"{size} can't be cut into {shares} equal parts: {of}")
 
     def _unlisted(self, key: str, levels: tuple[int, ...]) -> Clashes:
         """Yield a level that the study does not have."""

@@ -108,11 +108,7 @@ def settings(rules: Iterable[Rule], architecture: str, strategy: str, level: int
     """Return what the rules set for a cell: key → value of the last rule that matches and names it."""
     found: dict[str, Any] = {}
     for rule in rules:
-        axes = (
-            (rule.architectures, architecture),
-            (rule.strategies, strategy),
-            (rule.levels, level),
-        )
+        axes = ((rule.architectures, architecture), (rule.strategies, strategy), (rule.levels, level))
         if all(not allowed or value in allowed for allowed, value in axes):
             named = ((each.name, getattr(rule, each.name)) for each in fields(rule) if each.name not in AXES)
             found |= {name: value for name, value in named if value is not None}

@@ -213,10 +213,7 @@ class Training:
 
     preset: Annotated[str, OneOf(kind="preset", allowed=tuple(PRESETS))] = "default"
     """[Settings](#presets) that are taken over; keys that are declared override them."""
-    lr_peak: Annotated[
-        dict[Annotated[str, values.architecture], Annotated[float, values.rate]],
-        Tuned(),
-    ]
+    lr_peak: Annotated[dict[Annotated[str, values.architecture], Annotated[float, values.rate]], Tuned()]
     """Peak learning rate of each architecture; a preset or tuning may give it instead."""
     batch_size: Annotated[int, values.batch, Tuned()] = 64
     """Pairs in a batch of plain CLIP; a strategy may multiply it."""

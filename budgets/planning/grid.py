@@ -298,11 +298,7 @@ class Grid:
             evaluation_flops=2 * evaluation_macs * (1 + len(declaration.evaluate_at)),
             parameters=parameters(architecture, how).total,
             memory_bytes=memory_bytes(
-                architecture,
-                widest,
-                recipe,
-                batch_size=batch_size,
-                devices=resources.devices,
+                architecture, widest, recipe, batch_size=batch_size, devices=resources.devices
             )
             if applies and declaration.cluster is not None
             else 0,

@@ -22,14 +22,7 @@ from runners.trials.records.trial_files import (
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import Agenda, paid_again
-from study.state.bookkeeping import (
-    add_event,
-    book_given_up,
-    book_lost,
-    book_outcome,
-    paid_by,
-    trial_folder,
-)
+from study.state.bookkeeping import add_event, book_given_up, book_lost, book_outcome, paid_by, trial_folder
 from study.state.study import Study
 
 

@@ -69,13 +69,7 @@ class Progress:
         self.tell(f"{len(self._trials)} trials, {format_flops(plan.train_flops)}{self._budget}{done}")
 
     def show(
-        self,
-        folder: Path,
-        trials: Sequence[Trial],
-        *,
-        planned_flops: int,
-        spent_flops: int,
-        phase: str = "",
+        self, folder: Path, trials: Sequence[Trial], *, planned_flops: int, spent_flops: int, phase: str = ""
     ) -> None:
         """Show these trials in the live view: one row per level, or one row named ``phase`` if given."""
         self._folder, self._phase, self._running = folder, phase, ()

@@ -102,8 +102,7 @@ def book_outcome(  # noqa: PLR0913 - a trial, and what is known of it
     """
     finished = outcome.row["status"] == "finished"
     spent = FlopCount(
-        train_flops=paid_by(outcome, trial),
-        evaluation_flops=trial.evaluation_flops if finished else 0,
+        train_flops=paid_by(outcome, trial), evaluation_flops=trial.evaluation_flops if finished else 0
     )
     booked = ledger.spent_by(trial.trial_id)
     if booked not in {None, spent.train_flops}:
@@ -180,16 +179,11 @@ def _book_waste(  # noqa: PLR0913 - a trial, and what is known of it
             "wasted, the most that it can have lost since the last booking"
         )
         lost = ledger.wasted_by(trial_id) + most
-        count = FlopCount(
-            train_flops=kept.train_flops + lost,
-            evaluation_flops=kept.evaluation_flops,
-        )
+        count = FlopCount(train_flops=kept.train_flops + lost, evaluation_flops=kept.evaluation_flops)
         write_count(folder, count)  # the next start counts on from here
     if count is not None:
         ledger.waste(
-            trial_id,
-            count.train_flops - kept.train_flops,
-            count.evaluation_flops - kept.evaluation_flops,
+            trial_id, count.train_flops - kept.train_flops, count.evaluation_flops - kept.evaluation_flops
         )
 
 

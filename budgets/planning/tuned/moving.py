@@ -13,15 +13,7 @@ from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid, GridCell, Pair, Place
 from budgets.planning.plan import Check
 from budgets.planning.tuned.line import Z90, Carried, CarriedRate, Line, Optimum, optimum
-from budgets.planning.tuned.winner import (
-    Score,
-    Tried,
-    cost_of,
-    is_done,
-    mean_of,
-    noise_of,
-    winner,
-)
+from budgets.planning.tuned.winner import Score, Tried, cost_of, is_done, mean_of, noise_of, winner
 from budgets.quantity import format_flops
 
 Values = dict[Place, dict[str, float] | None]

@@ -56,9 +56,7 @@ def add_options(parser: ArgumentParser) -> None:
         help="run trials again that were paid before, but whose results are gone (default: ask)",
     )
     parser.add_argument(
-        "--repair",
-        action="store_true",
-        help="first rebuild a damaged ledger from results and meters",
+        "--repair", action="store_true", help="first rebuild a damaged ledger from results and meters"
     )
     parser.add_argument("--dry-run", action="store_true", help="list what would run, and change nothing")
 

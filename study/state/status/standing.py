@@ -99,10 +99,7 @@ def read_standing(study: Study) -> Standing:
     states = trial_states(folder, rows)
     running = tuple(
         running_trial(
-            trial,
-            words[trial],
-            rows[trial]["train_flops"] / rows[trial]["samples_seen"],
-            state.progress,
+            trial, words[trial], rows[trial]["train_flops"] / rows[trial]["samples_seen"], state.progress
         )
         for trial, state in sorted(states.items())
         if state.stage is Stage.RUNNING and state.progress is not None

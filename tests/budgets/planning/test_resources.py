@@ -113,10 +113,7 @@ def test_chosen_resources_change_no_id() -> None:
 
 
 def test_a_rule_holds_whatever_is_chosen() -> None:
-    rules = (
-        ResourceRule(gpus=8),
-        ResourceRule(architectures=("ViT-L-14",), gpus=16, accumulation=4),
-    )
+    rules = (ResourceRule(gpus=8), ResourceRule(architectures=("ViT-L-14",), gpus=16, accumulation=4))
     for resources in (Resources(auto=True, rules=rules), Resources(rules=rules)):
         found = trials(declared(resources=resources))
 

@@ -130,9 +130,7 @@ def test_temporarily_unreachable_storage_does_not_stop_training(job: TrialJob, q
     assert {path.name for path in job.folder.iterdir()} == {path.name for path in quiet.folder.iterdir()}
 
 
-def test_trial_without_its_storage_or_pool_crashes_and_creates_nothing(
-    job: TrialJob,
-) -> None:
+def test_trial_without_its_storage_or_pool_crashes_and_creates_nothing(job: TrialJob) -> None:
     job.folder.parent.rmdir()
     results = start(job).wait()
     assert results.how == "crashed"

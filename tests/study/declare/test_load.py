@@ -92,9 +92,7 @@ def test_every_key_of_the_recipe_is_read_and_written_back(tmp_path: Path) -> Non
     assert load_declaration(write(tmp_path, dump_declaration(declaration))) == declaration
 
 
-def test_resources_and_storage_are_read_and_written_back(
-    tmp_path: Path,
-) -> None:
+def test_resources_and_storage_are_read_and_written_back(tmp_path: Path) -> None:
     text = changed(
         "checkpoint: 2 min}", "wait: 10 min, custom: {a100: 1, licence: 0.5}}\nstorage: file:///nfs/x"
     )

@@ -42,10 +42,7 @@ def over_two_nodes(folder: Path, pool: Path) -> Path:
 
 @pytest.mark.ray
 def test_two_sound_nodes_pass_and_their_speeds_are_kept(
-    pool: Path,
-    tmp_path: Path,
-    two_nodes: str,
-    capsys: pytest.CaptureFixture[str],
+    pool: Path, tmp_path: Path, two_nodes: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declaration = write_declaration(tmp_path, pool, strategies="clip, siglip")
     words = ["check", str(declaration), "--results", str(tmp_path), "--address", two_nodes, "--json"]
@@ -72,10 +69,7 @@ def test_two_sound_nodes_pass_and_their_speeds_are_kept(
 
 @pytest.mark.ray
 def test_kind_that_takes_two_nodes_computes_over_both(
-    pool: Path,
-    tmp_path: Path,
-    two_nodes: str,
-    capsys: pytest.CaptureFixture[str],
+    pool: Path, tmp_path: Path, two_nodes: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declaration = over_two_nodes(tmp_path, pool)
     words = ["check", str(declaration), "--results", str(tmp_path), "--address", two_nodes, "--json"]
@@ -98,10 +92,7 @@ def test_kind_that_takes_more_nodes_than_there_are_is_named(
     assert main(words) == 1
 
     (failed,) = [each for each in checks_of(capsys) if each["verdict"] == "failed"]
-    assert (failed["what"], failed["found"]) == (
-        "mini-ViT-XXS-8 clip",
-        "takes 2 nodes, the cluster has 1",
-    )
+    assert (failed["what"], failed["found"]) == ("mini-ViT-XXS-8 clip", "takes 2 nodes, the cluster has 1")
 
 
 @pytest.mark.ray

@@ -8,10 +8,7 @@ import webdataset
 from PIL import Image
 
 from runners.data.evaluation.evaluation_facts import describe_evaluation_set
-from runners.data.evaluation.evaluation_set import (
-    EvaluationSet,
-    write_evaluation_set,
-)
+from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import tokenizer
 from runners.embedded.bank import load_bank

@@ -33,10 +33,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_evaluation_set(
         path,
         EvaluationSet(
-            images=images[:COUNT],
-            labels=labels[:COUNT],
-            classnames=tuple("abcdefg"),
-            templates=("a {c}",),
+            images=images[:COUNT], labels=labels[:COUNT], classnames=tuple("abcdefg"), templates=("a {c}",)
         ),
         Labelled(images=images[COUNT:], labels=labels[COUNT:]),
     )

@@ -92,9 +92,7 @@ def records(content: bytes) -> list[bytes]:
     return found
 
 
-def test_tensorboard_logs_each_step_once_despite_kills(
-    tmp_path: Path,
-) -> None:
+def test_tensorboard_logs_each_step_once_despite_kills(tmp_path: Path) -> None:
     first = Driver(tmp_path, "tensorboard")
     first.see(0)
     assert not (tmp_path / "tensorboard").exists(), "nothing to show yet"
@@ -140,9 +138,7 @@ def test_wandb_logs_each_step_once_and_offline_by_default(
     assert first.said == second.said == third.said == []
 
 
-def test_failed_trial_keeps_its_log_and_earlier_trial_is_logged_completely(
-    tmp_path: Path,
-) -> None:
+def test_failed_trial_keeps_its_log_and_earlier_trial_is_logged_completely(tmp_path: Path) -> None:
     driver = Driver(tmp_path, "tensorboard")
     driver.see(2)
     driver.leave()

@@ -61,7 +61,7 @@ def test_a_damaged_measurement_is_named(
         (
             ["--device", "h100"],
             "--device h100 needs a GPU, but resources.gpus is 0: trials run on the processor",
-        ),
+        )
     ],
 )
 def test_invalid_calibrations_are_refused(

@@ -73,9 +73,7 @@ def shown(study: Study) -> str:
     return text.getvalue()
 
 
-def test_status_of_a_running_study_has_levels_trials_flops_and_time_left(
-    started: tuple[Study, Plan],
-) -> None:
+def test_status_of_a_running_study_has_levels_trials_flops_and_time_left(started: tuple[Study, Plan]) -> None:
     study, plan = started
     with only_run(study.folder):
         text, content = shown(study), json.loads(status_json(study))
@@ -118,9 +116,7 @@ def test_interrupted_trials_count_as_waiting_without_an_active_run(started: tupl
     }  # fmt: skip
 
 
-def test_status_separates_trials_without_room_from_those_that_continue(
-    started: tuple[Study, Plan],
-) -> None:
+def test_status_separates_trials_without_room_from_those_that_continue(started: tuple[Study, Plan]) -> None:
     study, plan = started
     done, _, begun, _ = plan.trials
 
