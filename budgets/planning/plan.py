@@ -332,19 +332,16 @@ class Plan:
     @property
     def evaluation_flops(self) -> int:
         """Forward FLOPs of all evaluations and charges."""
-        return sum(t.evaluation_flops for t in self.all_trials) + sum(
-            c.evaluation_flops for c in self.charges
-        )
+        of_trials = sum(trial.evaluation_flops for trial in self.all_trials)
+        return of_trials + sum(charge.evaluation_flops for charge in self.charges)
 
     def chosen_for(self, trial: Trial) -> Chosen | None:
         """Return the resources that were chosen for a trial, or None where they are declared."""
         cell = trial.cell
         key = cell.architecture, cell.strategy, trial.batch_size
         for each in self.chosen:
-            if (each.architecture, each.strategy, each.batch_size) == key and each.level_flops in {
-                None,
-                cell.level_flops,
-            }:
+            same = (each.architecture, each.strategy, each.batch_size) == key
+            if same and each.level_flops in {None, cell.level_flops}:
                 return each
         return None
 
