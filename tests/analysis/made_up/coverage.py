@@ -4,7 +4,7 @@ A study has two architectures whose curves cross, and a strategy that is worth a
 curves are of one of three forms: a power law with floor, a smoothly broken power law (Caballero et al. 2023,
 eq. 1) or a shifted one. It has four to six levels spaced 3×, two or three seeds, noise that differs by up to
 three times from configuration to configuration, and one cell is missing. Best model sizes are asked of
-``made_up_valleys``, exponents of the surface of a table of 60 single runs over model size and data.
+``valleys``, exponents of the surface of a table of 60 single runs over model size and data.
 """
 
 from collections import defaultdict
@@ -27,7 +27,7 @@ from analysis.laws.forms import FLOOR, FLOOR_SHIFT, POWER, Form
 from analysis.laws.holdout import holdout
 from analysis.laws.laws import Law, laws
 from analysis.laws.surfaces.surface import fit, fit_draws
-from tests.analysis.made_up_valleys import Kind
+from tests.analysis.made_up.valleys import Kind
 from tests.analysis.synthetic import trial_row
 
 Floats = NDArray[np.float64]
