@@ -179,10 +179,6 @@ def left_out_row(left_out: LeftOut) -> dict[str, object]:
 def to_frame(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -> pd.DataFrame:
     """Build a table with exactly the schema's columns and types, followed by the metric columns by name.
 
-    Args:
-        rows: One mapping per row.
-        columns: One of this module's schemas.
-
     Raises:
         ValueError: A row lacks a column of the schema.
     """

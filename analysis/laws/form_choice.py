@@ -78,12 +78,7 @@ class FormChoice:
 
 
 def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
-    """Score every form on the held-out cells of a family and choose one.
-
-    Args:
-        draws: Cells of the study.
-        family: Curves along one axis.
-    """
+    """Score every form on the held-out cells of a family and choose one."""
     lengths = by_length(family)
     rows, misses = [], dict[str, dict[str, float]]()
     for group in lengths:

@@ -24,11 +24,6 @@ class Lease:
     A lease that is not renewed for a minute, measured by the clock of the run that wants it, belongs to a
     dead run and is taken over. If the other run was alive after all (it was suspended, or could not reach
     the bucket), it finds another token at its next renewal and stops.
-
-    Args:
-        storage: The storage.
-        name: Name of the object.
-        holder: This run.
     """
 
     def __init__(self, storage: Storage, name: str, holder: Holder) -> None:

@@ -75,11 +75,6 @@ def plan_tuning(
 ) -> tuple[TuningPlan, dict[Place, dict[str, float] | None]]:
     """Plan the tuning as far as the results so far decide it.
 
-    Args:
-        grid: The grid as declared.
-        levels: Budget levels.
-        scores: Results so far.
-
     Returns:
         The plan, and the values of each decided place; None if all values diverged.
 
