@@ -2,8 +2,8 @@
 
 Run ``python benchmarks/coverage.py`` from the root of the checkout; ``--studies 30`` is a quick version.
 
-The cases are curves of three forms (``tests/analysis/made_up_coverage.py``), best model sizes of three forms
-(``made_up_valleys.py``), choices between configurations of equal true error, curves of pure noise, tables of
+The cases are curves of three forms (``tests/analysis/made_up/coverage.py``), best model sizes of three forms
+(``valleys.py`` beside), choices between configurations of equal true error, curves of pure noise, tables of
 single runs, and the paper's digitised curves with one cell left out in turn. The last lines are name, value,
 target, and pass or fail; the exit code is 1 if one fails.
 """
@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.laws.laws import laws
 from tests.analysis.cells.test_moderated import share_of_clear
-from tests.analysis.made_up_coverage import NAMES, Held, ask, invented, share, surface
-from tests.analysis.made_up_valleys import KINDS, best_sizes
+from tests.analysis.made_up.coverage import NAMES, Held, ask, invented, share, surface
+from tests.analysis.made_up.valleys import KINDS, best_sizes
 from tests.analysis.paper_curves import draws_of, families, left_out
 
 LOWEST, HIGHEST = 0.85, 0.95

@@ -7,8 +7,8 @@ version, and ``--only PART`` runs one part. Its parts:
   that of the full grid; a tie must hold the full grid's leader and be led by one of its members. It is
   priced by training FLOPs, then by trunks: a run brings the lower levels of its seed, whose constant part is
   paid once. The share is that of the full grid's training FLOPs in both.
-* ``made-up``: simulated grids with known answers (``tests/analysis/made_up_designs.py`` and
-  ``made_up_coverage.py``): clear verdicts that are wrong, and intervals of the leaders that hold the truth.
+* ``made-up``: simulated grids with known answers (``tests/analysis/made_up/designs.py`` and
+  ``coverage.py`` beside it): clear verdicts that are wrong, and intervals of the leaders that hold the truth.
 * ``paper``: the paper's digitised one-epoch curves, with single runs: FLOPs until the leaders of the full
   curves are named, or others within a point of them.
 * ``scalebench``: two tasks of ScaleBench (Li et al. 2026, arXiv 2604.22753) by its protocol. Runs are chosen
@@ -37,12 +37,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from analysis.answers.frontier import frontier
 from analysis.cells.bootstrap import cell_draws, curve_numbers
 from analysis.cells.table import budgets, records, tidy
-from analysis.design.adaptive import Ask, Decision, decide
+from analysis.design.adaptive import Decision, decide
+from analysis.design.questions import Ask
 from analysis.design.surface_design import SurfaceBelief, believe_surface, plan_runs
 from analysis.labels import configuration_text
 from analysis.laws.varying import Places
-from tests.analysis.made_up_coverage import study
-from tests.analysis.made_up_designs import grid
+from tests.analysis.made_up.coverage import study
+from tests.analysis.made_up.designs import grid
 from tests.analysis.paper_curves import families
 
 ROOT = Path(__file__).resolve().parents[1]

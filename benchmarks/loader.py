@@ -34,7 +34,7 @@ from torchvision import transforms
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from budgets.cost.architecture import load_architecture
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 from runners.data.build.in_place import open_pool
 from runners.data.build.write import write_pool
 from runners.data.pool.shards import close_shard, write_sample

@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.peak import own_peak
 from budgets.book.book import Book, Entry
-from budgets.declaration import Declaration
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.sections import Budget, DescribedPool, GridBlock, Training
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.plan import Plan
 from budgets.planning.planner import make_plan
-from budgets.sections import Budget, DescribedPool, GridBlock, Training
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = 5
@@ -70,9 +70,7 @@ def main() -> int:
     return 0 if passed else 1
 
 
-def _judged(
-    results: list[tuple[str, float, float, str, float]],
-) -> list[tuple[str, float, float]]:
+def _judged(results: list[tuple[str, float, float, str, float]]) -> list[tuple[str, float, float]]:
     lines = []
     for name, wall, cpu, output, target in results:
         print(f"{name}: best of {RUNS} {wall:.3f} s wall, {cpu:.3f} s processor")

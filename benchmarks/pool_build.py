@@ -32,7 +32,7 @@ from budgets.hardware.machine_cache import CACHE
 from runners.evaluate import clip_score
 from runners.host.workers import Report
 from study.show.work_progress import WorkProgress
-from tests.study.commands.pools_on_two_nodes import content, killing, run, work_in, write_model
+from tests.study.commands.pools.pools_on_two_nodes import content, killing, run, work_in, write_model
 
 FASTER = 1.4
 MEMORY: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False}

@@ -46,7 +46,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.flops import sample_cost
 from budgets.cost.strategy import strategy
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 from runners.data.build.in_place import open_pool
 from runners.data.pool.tokenizer import tokenizer
 from runners.data.reading.ahead import empty_for, on_device
@@ -152,9 +152,7 @@ def ours(setting: Setting) -> tuple[float, Tensor, float]:
     train(
         learner,
         data,
-        StepSchedule(
-            seed=SEED, steps=setting.steps, batch_size=setting.batch, lr_peak=LR_PEAK, recipe=RECIPE
-        ),
+        setting.schedule,
         first_step=0,
         context=partial(compute_context, precision, setting.device),
         before_step=before_step,

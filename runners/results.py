@@ -86,6 +86,12 @@ _TRIAL = {
         "int64", "parameters", "Trainable parameters, the head of the strategy included"
     ),
 }
+_STEP = {
+    "trial": TableColumn("str", "", "Id of the trial"),
+    "step": TableColumn("int64", "steps", "Optimiser steps done"),
+    "samples_seen": TableColumn("int64", "pairs", "Pairs that have passed through training"),
+    "train_flops": TableColumn("float64", "FLOPs", "Training FLOPs up to this step"),
+}
 TABLES: Mapping[str, Mapping[str, TableColumn]] = MappingProxyType(
     {
         "results.parquet": {
@@ -102,19 +108,11 @@ TABLES: Mapping[str, Mapping[str, TableColumn]] = MappingProxyType(
             "train_loss": TableColumn("float64", "", "Mean training loss of the last tenth of the steps"),
         },
         "curves.parquet": {
-            "trial": TableColumn("str", "", "Id of the trial"),
-            "step": TableColumn("int64", "steps", "Optimiser steps done"),
-            "samples_seen": TableColumn("int64", "pairs", "Pairs that have passed through training"),
-            "train_flops": TableColumn("float64", "FLOPs", "Training FLOPs up to this step"),
+            **_STEP,
             "loss": TableColumn("float64", "", "Mean training loss since the previous row"),
             "lr": TableColumn("float64", "", "Learning rate of this step"),
         },
-        "midway.parquet": {
-            "trial": TableColumn("str", "", "Id of the trial"),
-            "step": TableColumn("int64", "steps", "Optimiser steps done"),
-            "samples_seen": TableColumn("int64", "pairs", "Pairs that have passed through training"),
-            "train_flops": TableColumn("float64", "FLOPs", "Training FLOPs up to this step"),
-        },
+        "midway.parquet": _STEP,
         "plan.parquet": {
             **_TRIAL,
             "predicted_s": TableColumn("float64", "seconds", "Predicted wall time at the default throughput"),
@@ -166,6 +164,13 @@ def plan_row(trial: Trial) -> dict[str, object]:
     }
 
 
+def step_row(trial: Trial, step: int) -> dict[str, object]:
+    """Return the columns that `CURVE_COLUMNS` and `MIDWAY_COLUMNS` share, after some steps of a trial."""
+    samples = step * trial.batch_size
+    flops = float(trial.train_flops_after(samples))
+    return {"trial": trial.trial_id, "step": step, "samples_seen": samples, "train_flops": flops}
+
+
 def left_out_row(left_out: LeftOut) -> dict[str, object]:
     """Return a left-out cell's columns of `LEFT_OUT_COLUMNS`."""
     return {**cell_row(left_out.cell), "reason": left_out.reason}
@@ -173,10 +178,6 @@ def left_out_row(left_out: LeftOut) -> dict[str, object]:
 
 def to_frame(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -> pd.DataFrame:
     """Build a table with exactly the schema's columns and types, followed by the metric columns by name.
-
-    Args:
-        rows: One mapping per row.
-        columns: One of this module's schemas.
 
     Raises:
         ValueError: A row lacks a column of the schema.
@@ -226,14 +227,11 @@ def read_table(path: Path) -> pd.DataFrame:
     frame: pd.DataFrame = table.to_pandas()
     # Tables from before trunks: each trial paid for all of its training.
     if "train_flops_per_sample" in frame and "paid_flops" not in frame:
-        place = frame.columns.get_loc("train_flops_per_sample")
-        assert isinstance(place, int)
+        place = list(frame.columns).index("train_flops_per_sample")
         frame.insert(place, "paid_flops", frame["train_flops"])
         frame.insert(place + 1, "trunk", "")
     if "precision" in frame and "evaluation_version" not in frame:  # from before the column
-        place = frame.columns.get_loc("precision")
-        assert isinstance(place, int)
-        frame.insert(place + 1, "evaluation_version", 1)
+        frame.insert(list(frame.columns).index("precision") + 1, "evaluation_version", 1)
     return frame
 
 

@@ -19,8 +19,9 @@ from analysis.cells.intervals import Interval, intervals
 from analysis.cells.pareto import costs, undominated
 from analysis.laws.excess_variance import by_moments
 from analysis.laws.form_choice import FormChoice
-from analysis.laws.forms import POWER, Form, fit
-from analysis.laws.law_fit import LawFit, fit_law, noise_sd
+from analysis.laws.forms import POWER, Form
+from analysis.laws.law_fit import LawFit, fit_laws, noise_sd
+from analysis.laws.least_squares import fit
 
 Floats = NDArray[np.float64]
 
@@ -103,9 +104,9 @@ def _law(
         runs: Weights, in the shape of ``y``.
     """
     drawn = slice(1, 1 + draws.refits)
-    law = fit_law(
-        form, x, y[0], runs=runs[0], draws=y[drawn], source=draws.source, freedom=draws.freedom,
-        chance=draws.chance,
+    (law,) = fit_laws(
+        form, x[None], y[:1], runs=runs[:1], draws=y[drawn, None], source=draws.source,
+        freedom=draws.freedom, chance=draws.chance,
     )  # fmt: skip
     if not law.supported or draws.source != "runs":
         return law, Interval(), Interval()

@@ -56,16 +56,13 @@ def _crossing(error: Floats, falling: Floats, at: Floats) -> Floats:
     return np.asarray(np.exp(log_x[left] + share * (log_x[right] - log_x[left])), dtype=np.float64)
 
 
-def equivalences(
-    draws: CellDraws, laws: tuple[Law, ...], *, along: str, baseline: str = BASELINE
-) -> pd.DataFrame:
+def equivalences(draws: CellDraws, laws: tuple[Law, ...], *, along: str) -> pd.DataFrame:
     """Compare every strategy with the baseline, at each measured x.
 
     Args:
         draws: Cells that the laws were fitted to.
         laws: Laws of the curves along compute and data.
         along: ``compute`` or ``data``.
-        baseline: Strategy that the others are compared with.
 
     Returns:
         One row per strategy, curve and x: ``along``, ``held`` (text), ``strategy`` (text), ``x``, ``ratio``
@@ -75,7 +72,7 @@ def equivalences(
     """
     rows = []
     for group in alike(laws, along=along, axis="strategy"):
-        bases = [law for law in group if law.identity["strategy"] == baseline]
+        bases = [law for law in group if law.identity["strategy"] == BASELINE]
         rows += [row for base in bases for law in group if law is not base for row in worth(draws, base, law)]
     return pd.DataFrame(rows)
 

@@ -61,10 +61,6 @@ def robustness(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
 def foretold(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
     """Return the accuracy of every cell on the plain and each shifted set, and the line's prediction.
 
-    Args:
-        results: Results in the results schema.
-        metric: Declared metric.
-
     Returns:
         The columns of ``CELL``, ``shifted_set``, ``plain``, ``shifted`` and ``foretold``, the accuracy on the
         shifted set that the line predicts (fractions). Empty without a line.

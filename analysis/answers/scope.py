@@ -88,11 +88,7 @@ def _rates(row: Mapping[str, Any], draws: CellDraws, rates: Mapping[tuple[str, s
 
 
 def _not_run(
-    row: Mapping[str, Any],
-    draws: CellDraws,
-    compared: _Compared,
-    plan: pd.DataFrame,
-    left_out: pd.DataFrame,
+    row: Mapping[str, Any], draws: CellDraws, compared: _Compared, plan: pd.DataFrame, left_out: pd.DataFrame
 ) -> str:
     """Return the combinations of the leaders' parts that were neither run nor planned, in words."""
     leader = _parts(row["leaders"][0], row["regime"])

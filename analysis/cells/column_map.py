@@ -266,7 +266,9 @@ def _check_fraction(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:
 
 def _complete(frame: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
     """Fill in derived columns, NaN for unknown ones, and the reason of rows that cannot be fitted."""
-    _check_regimes(frame, how)
+    for trial, regime in zip(frame["trial"], frame["regime"], strict=True):
+        if regime not in REGIMES:
+            raise ValueError(f"{how.at('columns.regime')}{trial}: {unknown('regime', str(regime), REGIMES)}")
     once = (frame["regime"] == "one-epoch").to_numpy(bool)
     pairs = frame["subset_size"].to_numpy(np.float64, copy=True)
     step = frame.get("batch_size", pd.Series(np.nan, index=frame.index)).to_numpy(np.float64)
@@ -283,12 +285,6 @@ def _complete(frame: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:
     frame["reason"] = _reasons(frame, how)
     frame["status"] = np.where(frame["reason"] == "", "finished", "failed")
     return frame.fillna({name: "" for name in TEXT if name in how.columns})
-
-
-def _check_regimes(frame: pd.DataFrame, how: ColumnMap) -> None:
-    for trial, regime in zip(frame["trial"], frame["regime"], strict=True):
-        if regime not in REGIMES:
-            raise ValueError(f"{how.at('columns.regime')}{trial}: {unknown('regime', str(regime), REGIMES)}")
 
 
 def _reasons(frame: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":

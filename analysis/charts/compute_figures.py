@@ -1,7 +1,7 @@
 """Data of the figures of error over compute."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,7 @@ def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is be
     rest = [place for place in range(len(regime)) if regime[place] == held["regime"] and place not in shown]
     others = cell_marks(draws, rest, x=x, mark="other", series="other configurations")
     best, ties = _best_rows(draws, frontier, axis, str(held["regime"]), x)
+    lowest = "Lowest measured error: " + "; ".join(f"{mark['label']}, {mark['y']:.1f} %" for mark in best)
     what = {name: value for name, value in held.items() if name != "regime"}
     return FigureData(
         name=f"error-{short}-{axis}",
@@ -109,7 +110,7 @@ def over_compute(  # noqa: PLR0913 (what is compared, along what, and what is be
             f"Stars mark the best of all configurations at each budget{ties}",
             draws.explanation,
         ),
-        alt=f"{title}: {', '.join(axis_text(axis, name) for name in series)}. " + _best_alt(best),
+        alt=f"{title}: {', '.join(axis_text(axis, name) for name in series)}. {lowest}.",
     )
 
 
@@ -250,10 +251,6 @@ def _best_rows(
     return rows, said + (
         f"; there is none at {plural(beaten, 'budget')} where a cheaper trial is lower" if beaten else ""
     )
-
-
-def _best_alt(best: Iterable[dict[str, Any]]) -> str:
-    return "Lowest measured error: " + "; ".join(f"{mark['label']}, {mark['y']:.1f} %" for mark in best) + "."
 
 
 def laws_text(drawn: Sequence[Law], x: str = "C") -> str:

@@ -57,7 +57,7 @@ def pareto(trials: Trials, envelopes: Sequence[Envelope]) -> FigureData | Missin
         frame=mark_frame(rows),
         caption=said_once(
             f"{metric_text(trials.metric)} of {plural(len(mine), 'finished trial')}, by architecture. "
-            "Stairs: the lowest mean of any configuration at no more compute",
+            "Stairs: the lowest mean of any configuration at no more compute"
         ),
         alt=f"{title}: {plural(len(mine), 'trial')}; on the frontier: {best}.",
     )

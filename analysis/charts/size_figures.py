@@ -211,8 +211,7 @@ def isoflop(draws: CellDraws, curves: Sequence[IsoFlopCurve], *, metric: str) ->
             reason=f"{plural(most, 'model size')} of one family at a budget; a profile needs three",
         )
     key, group = max(
-        complete.items(),
-        key=lambda item: (sum(len(curve.positions) for curve in item[1]), float(item[0][2])),
+        complete.items(), key=lambda item: (sum(len(curve.positions) for curve in item[1]), float(item[0][2]))
     )
     rows: list[dict[str, Any]] = []
     verdicts = []

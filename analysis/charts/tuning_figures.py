@@ -11,15 +11,7 @@ import pandas as pd
 from analysis.cells.intervals import COVERAGE
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, mark_frame
-from analysis.labels import (
-    axis_text,
-    capital,
-    count_text,
-    metric_text,
-    percent,
-    percent_interval,
-    plural,
-)
+from analysis.labels import axis_text, capital, count_text, metric_text, percent, percent_interval, plural
 from budgets.quantity import format_flops
 
 _QUANTILE = 1.6448536269514722

@@ -1,8 +1,8 @@
 """The next trials of an adaptive study, chosen from the results so far.
 
 ``decide`` is a pure function: the same results, running trials, free slots and seed give the same decision.
-It draws the true errors of all cells (``belief``), answers what is asked, and values further runs
-(``gains``):
+It draws the true errors of all cells (``belief``), answers what is asked (``questions``), and values further
+runs (``gains``):
 
 1. First each curve is run once at its two smallest points and once more at the smallest, which shows its
    shape and the noise between seeds.
@@ -13,28 +13,22 @@ It draws the true errors of all cells (``belief``), answers what is asked, and v
 3. A question is answered if its leader is clear, or if the leader is within the indifference of the best with
    probability ``confidence`` and the next one lies closer than that. The design stops when every question is
    answered, when no option is worth its cost, or when the budget has no room for one that is.
-
-A configuration is dropped where it is within the indifference of the best in fewer than ``HOPELESS`` of the
-draws. These hold every law that its runs leave plausible, also the one that falls fastest. Nothing is
-dropped for good: each decision draws anew.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.answers.frontier import CLEAR
 from analysis.cells.bootstrap import stream
-from analysis.cells.intervals import interval
 from analysis.cells.table import Trials
 from analysis.design.belief import Belief, believe
 from analysis.design.gains import best_gains, forecast_gains, right, settle
 from analysis.design.layout import Layout, layouts
 from analysis.design.prices import Prices
+from analysis.design.questions import Answer, Ask, Goal, answers_of
 from analysis.labels import percent, plural
 from budgets.quantity import format_flops
 
@@ -45,68 +39,10 @@ Mask = NDArray[np.bool_]
 WORTH = 0.25
 """Least gain of a run: the drop in probability (or in the share of variance) if the whole grid were spent at
 its rate."""
-HOPELESS = 0.005
 DRAWS = 1000
 FIRST_ROUND = "first runs of each curve, for its shape and the noise between seeds"
 
 _FIRST = ((0, 0), (0, 1), (1, 0))  # place among a curve's points, place among that cell's seeds
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ask:
-    """The questions of an adaptive study.
-
-    Attributes:
-        best: Computes at which the best is asked for; every level of the grid if empty; None if it is not
-            asked.
-        indifference: Difference in error that counts as a tie.
-        forecast: Compute at which the error of the best is to be forecast; None without a forecast.
-        width: Half of the 90 % interval that the forecast may have.
-        confidence: Probability at which a question counts as answered.
-    """
-
-    best: Sequence[float] | None = ()
-    indifference: float = 0.01
-    forecast: float | None = None
-    width: float = 0.02
-    confidence: float = CLEAR
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """The answer to one question so far.
-
-    Attributes:
-        regime: Regime of the compared configurations.
-        flops: Compute that is asked about.
-        leader: Configuration that is most probably the best.
-        probability: Probability that it is the best.
-        right: Probability that no other is lower by more than the indifference.
-        error: Median of its true error.
-        low: Lower end of its 90 % interval.
-        high: Upper end of its 90 % interval.
-        verdict: ``clear`` or ``tie``, as in ``analysis.answers.frontier``.
-        tied: Configurations that are best with a probability of ``CLEAR`` together, the leader first.
-        chances: Probability of each of these that it is the best.
-        dropped: Configurations that can't reach the best any more.
-        settled: Whether the question is answered.
-        kind: ``best`` or ``forecast``.
-    """
-
-    regime: str
-    flops: float
-    leader: str
-    probability: float
-    right: float
-    error: float
-    low: float
-    high: float
-    verdict: Literal["clear", "tie"]
-    tied: tuple[str, ...]
-    chances: tuple[float, ...]
-    dropped: tuple[str, ...]
-    settled: bool
-    kind: Literal["best", "forecast"] = "best"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,14 +77,31 @@ class Decision:
     stop: str
 
 
-@dataclass(kw_only=True, slots=True)
-class _Options:
-    """Options of all families: rows of the grid to run together, the first of which is started first."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Option:
+    """Rows of the grid to run together, the first of which is started first.
 
-    rows: list[Indices] = field(default_factory=list)
-    gain: list[float] = field(default_factory=list)
-    curve: list[tuple[str, int]] = field(default_factory=list)
-    what: list[str] = field(default_factory=list)
+    Attributes:
+        rows: The rows.
+        cost: Their FLOPs.
+        gain: Their expected gain; NaN in the first round.
+        curve: What they belong to, so that no curve is served twice before the others.
+        what: What would be run.
+    """
+
+    rows: Indices
+    cost: float
+    gain: float
+    curve: object
+    what: str
+
+    @property
+    def reason(self) -> str:
+        """The choice in one sentence."""
+        if np.isnan(self.gain):
+            return self.what
+        runs, cost = plural(len(self.rows), "run"), format_flops(self.cost, digits=3)
+        return f"{self.what}: {runs} would lower the doubt by {percent(self.gain)} points for {cost}"
 
 
 def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
@@ -184,38 +137,31 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     prices = Prices.of(grid)
     now = prices.now(taken)
     families = list(layouts(grid, best=ask.best, forecast=ask.forecast))
-    first = [row for layout in families for row in _first_round(layout, known | waiting, taken)]
+    rows = [row for layout in families for row in _first_round(layout, known | waiting, taken)]
+    first = [
+        _Option(rows=np.array([row]), cost=now[row], gain=np.nan, curve=row, what=FIRST_ROUND)
+        for row in sorted(rows, key=lambda row: (now[row], row))
+    ]
     if first:
-        first.sort(key=lambda row: (now[row], row))
-        picks = _pick([np.array([row]) for row in first], [float("nan")] * len(first), first,
-                      [FIRST_ROUND] * len(first), grid, prices, taken, slots, room_flops)  # fmt: skip
+        picks = _pick(first, grid, prices, taken, slots, room_flops)
         return Decision(picks=tuple(picks), answers=(), stop=_stop(picks, waiting, "budget"))
     generator = stream(f"design/{int(known.sum())}/{int(waiting.sum())}", seed)
     answers: list[Answer] = []
-    options = _Options()
+    options: list[_Option] = []
     for layout in families:
         measured = layout.measured(trials, grid)
         belief = believe(measured, draws=draws, generator=generator, far=ask.forecast is not None)
-        found, goals = _answers(layout, belief, measured.runs, ask)
+        found, goals = answers_of(layout, belief, measured.runs, ask)
         answers += found
         _expect(layout, belief, measured.runs, waiting, generator)
-        _add_options(options, layout, belief, measured.runs, taken, goals, now, ask)
+        options += _options(layout, belief, measured.runs, taken, goals, now, ask)
     if all(answer.settled for answer in answers):
         return Decision(picks=(), answers=tuple(answers), stop=_stop([], waiting, "answered"))
-    costs = np.array([now[rows].sum() for rows in options.rows])
-    gains = np.array(options.gain)
-    rate = gains / np.maximum(costs, 1.0)
-    order = [place for place in np.argsort(-rate, kind="stable") if rate[place] * prices.paid.sum() >= worth]
-    said = [
-        f"{options.what[place]}: {plural(len(options.rows[place]), 'run')} would lower the doubt by "
-        f"{percent(gains[place])} points for {format_flops(costs[place], digits=3)}"
-        for place in order
-    ]
-    picks = _pick(
-        [options.rows[place] for place in order], [options.gain[place] for place in order],
-        [options.curve[place] for place in order], said, grid, prices, taken, slots, room_flops,
-    )  # fmt: skip
-    why = "worth" if not order else "budget"
+    rate = np.array([option.gain / max(option.cost, 1.0) for option in options])
+    order = np.argsort(-rate, kind="stable")
+    worthy = [options[place] for place in order if rate[place] * prices.paid.sum() >= worth]
+    picks = _pick(worthy, grid, prices, taken, slots, room_flops)
+    why = "budget" if worthy else "worth"
     return Decision(picks=tuple(picks), answers=tuple(answers), stop=_stop(picks, waiting, why))
 
 
@@ -236,54 +182,6 @@ def _first_round(layout: Layout, present: Mask, taken: Mask) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Goal:
-    """A question that is open: the point at which each curve is read. A forecast has no indifference: NaN."""
-
-    columns: Indices
-    indifference: float
-
-
-def _answers(layout: Layout, belief: Belief, runs: Floats, ask: Ask) -> tuple[list[Answer], list[_Goal]]:
-    """Return the answers, and the questions that are open."""
-    answers, goals = [], []
-    asked = [
-        (flops, columns, False) for flops, columns in zip(layout.asked, layout.columns, strict=True)
-        if (columns >= 0).any()  # else the regime has no cell there
-    ]  # fmt: skip
-    if ask.forecast is not None and (layout.target >= 0).any():
-        asked.append((ask.forecast, layout.target, True))
-    for flops, columns, forecast in asked:
-        values = layout.values(belief.draws, columns)
-        best, within = right(values, ask.indifference)
-        order = np.argsort(-best, kind="stable")
-        leader = int(order[0])
-        tied = order[: int(np.searchsorted(np.cumsum(best[order]), CLEAR)) + 1]
-        seen = bool(runs[leader, columns[leader]])
-        gap = np.delete(values, leader, axis=1).min(axis=1, initial=np.inf) - values[:, leader]
-        near = float(np.median(gap)) <= ask.indifference
-        clear = bool(best[leader] >= ask.confidence and (seen or forecast))
-        told = values.min(axis=1) if forecast else values[:, leader]
-        low, high = interval(told)
-        settled = clear or bool(near and within[leader] >= ask.confidence and seen)
-        if forecast:
-            settled = (high - low) / 2 <= ask.width
-        answers.append(Answer(
-            regime=layout.regime, flops=flops, leader=layout.names[leader], probability=float(best[leader]),
-            right=float(within[leader]), error=float(np.median(told)), low=low, high=high,
-            verdict="clear" if clear else "tie", tied=tuple(layout.names[each] for each in tied),
-            chances=tuple(best[tied].tolist()),
-            dropped=tuple(
-                name for name, share in zip(layout.names, within, strict=True) if share < HOPELESS
-            ),
-            settled=settled, kind="forecast" if forecast else "best",
-        ))  # fmt: skip
-        if not settled:
-            indifference = np.nan if forecast else ask.indifference if near else 0.0
-            goals.append(_Goal(columns=columns, indifference=indifference))
-    return answers, goals
-
-
 def _expect(
     layout: Layout, belief: Belief, runs: Floats, waiting: Mask, generator: np.random.Generator
 ) -> None:
@@ -294,31 +192,22 @@ def _expect(
         runs[curve, point] += 1
 
 
-def _add_options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what is asked, and prices)
-    options: _Options,
-    layout: Layout,
-    belief: Belief,
-    runs: Floats,
-    taken: Mask,
-    goals: list[_Goal],
-    cost: Floats,
-    ask: Ask,
-) -> None:
-    """Value one further run of each cell, and all that are left of it."""
+def _options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what is asked, and prices)
+    layout: Layout, belief: Belief, runs: Floats, taken: Mask, goals: list[Goal], cost: Floats, ask: Ask
+) -> list[_Option]:
+    """Return the options of a family: one further run of each cell, and all that are left of it."""
     free = np.flatnonzero(~taken[layout.rows])
     key = layout.curve[free] * layout.x.shape[1] + layout.point[free]
     cheapest = np.lexsort((free, cost[layout.rows[free]], key))
     free, key = free[cheapest], key[cheapest]
     if not len(free):
-        return
+        return []
     starts = np.flatnonzero(np.diff(key, prepend=-1))
     rows, at = [], []
     for begin, end in zip(starts, [*starts[1:], len(key)], strict=True):
         for count in {1, end - begin}:
             rows.append(layout.rows[free[begin : begin + count]])
             at.append(free[begin])
-    if not rows:
-        return
     curve, point = layout.curve[at], layout.point[at]
     variance = belief.noise[curve, point] / np.array([len(each) for each in rows])
     gains = np.zeros(len(rows))
@@ -332,35 +221,35 @@ def _add_options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what
         leader = int(right(values, goal.indifference)[0].argmax())
         asked = (curve == leader) & (point == goal.columns[leader]) & (runs[curve, point] == 0)
         gains[asked] = np.maximum(gains[asked], 1 - ask.confidence)
-    options.rows += rows
-    options.gain += gains.tolist()
-    options.curve += [(layout.regime, int(each)) for each in curve]
-    options.what += [
-        f"{layout.names[each]} at {format_flops(layout.x[each, place], digits=3)}"
-        for each, place in zip(curve, point, strict=True)
-    ]
+    return [
+        _Option(
+            rows=some, cost=float(cost[some].sum()), gain=gain, curve=(layout.regime, int(each)),
+            what=f"{layout.names[each]} at {format_flops(layout.x[each, place], digits=3)}",
+        )
+        for some, gain, each, place in zip(rows, gains.tolist(), curve, point, strict=True)
+    ]  # fmt: skip
 
 
 def _pick(  # noqa: PLR0913, PLR0917 (options by rank, and what limits them)
-    rows: Sequence[Indices], gains: Sequence[float], curves: Sequence[object], said: Sequence[str],
-    grid: pd.DataFrame, prices: Prices, taken: Mask, slots: int, room_flops: float | None,
+    options: Sequence[_Option], grid: pd.DataFrame, prices: Prices, taken: Mask, slots: int,
+    room_flops: float | None,
 ) -> list[Pick]:  # fmt: skip
     """Return trials of the options, one of each curve first, until the slots or the room are full."""
     names = grid["trial"].to_numpy(str)
     picks: list[Pick] = []
     chosen = taken.copy()
     room = np.inf if room_flops is None else room_flops
-    left = list(range(len(rows)))
+    left = options
     while left and slots > 0:
         served: set[object] = set()
         again = []
-        for place in left:
+        for option in left:
             if slots <= 0:
                 break
-            if curves[place] in served:
-                again.append(place)
+            if option.curve in served:
+                again.append(option)
                 continue
-            row = next((int(each) for each in rows[place] if not chosen[each]), None)
+            row = next((int(each) for each in option.rows if not chosen[each]), None)
             if row is None:
                 continue
             needed = prices.brought(row, chosen)
@@ -370,12 +259,13 @@ def _pick(  # noqa: PLR0913, PLR0917 (options by rank, and what limits them)
             chosen[needed] = True
             room -= cost
             slots -= 1
-            served.add(curves[place])
-            again.append(place)
+            served.add(option.curve)
+            again.append(option)
             picks += [
-                Pick(trial=str(names[each]), cost_flops=float(prices.paid[each]), gain=gains[place],
-                     reason=said[place])
-                for each in needed
+                Pick(
+                    trial=str(names[each]), cost_flops=float(prices.paid[each]), gain=option.gain,
+                    reason=option.reason,
+                ) for each in needed
             ]  # fmt: skip
         left = again
     return picks

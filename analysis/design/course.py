@@ -9,7 +9,7 @@ CHOSEN, COURSE = "trial-chosen", "design"
 
 
 def last_answers(events: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the answers of the last decision, see ``analysis.design.adaptive.Answer``; empty without one."""
+    """Return the answers of the last decision, as fields of ``questions.Answer``; empty without one."""
     if events.empty or not (events["event"] == COURSE).any():
         return []
     found: list[dict[str, Any]] = events.loc[events["event"] == COURSE, "answers"].iloc[-1]

@@ -89,14 +89,9 @@ def best_gains(  # noqa: PLR0913 (a belief, options and what counts)
 def forecast_gains(
     forecast: Floats, draws: Floats, variance: Floats, curve: Indices, point: Indices
 ) -> Floats:
-    """Return the share of the variance of a forecast that each option would remove.
+    """Return the share of the variance of a forecast, shape (draws,), that each option would remove.
 
-    Args:
-        forecast: Draws of the forecast, shape (draws,).
-        draws: As in ``best_gains``.
-        variance: As in ``best_gains``.
-        curve: As in ``best_gains``.
-        point: As in ``best_gains``.
+    The other arguments are those of ``best_gains``.
     """
     asked = _trimmed(forecast)
     told = asked - asked.mean()

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from analysis.cells.bootstrap import curve_numbers, stream
 from analysis.cells.table import budgets, is_loss, tidy
-from analysis.design.adaptive import Ask, decide
+from analysis.design.adaptive import decide
 from analysis.design.prices import trunks_of
+from analysis.design.questions import Ask
 
 Floats = NDArray[np.float64]
 

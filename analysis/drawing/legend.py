@@ -25,10 +25,7 @@ def wrapped(label: str) -> str:
 def legend(figure: Figure, handles: Sequence[Artist | Container]) -> None:
     """Add a legend above the axes if it fits into two rows, else beside them; the figure grows by it."""
     width = figure.get_figwidth() - _MARGIN_IN
-    columns = max(
-        (n for n in range(1, len(handles) + 1) if _legend_width_in(handles, n) <= width),
-        default=1,
-    )
+    columns = max((n for n in range(1, len(handles) + 1) if _legend_width_in(handles, n) <= width), default=1)
     rows = ceil(len(handles) / columns)
     if rows > _ROWS:
         figure.set_figwidth(figure.get_figwidth() + _legend_width_in(handles, 1))

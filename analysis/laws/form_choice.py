@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from analysis.cells.bootstrap import CellDraws
 from analysis.cells.curves import X_COLUMNS, Curve, by_length
 from analysis.labels import plural
-from analysis.laws.forms import FORMS, POWER, Form, fit
+from analysis.laws.forms import FORMS, POWER, Form
+from analysis.laws.least_squares import fit
 
 Floats = NDArray[np.float64]
 
@@ -77,12 +78,7 @@ class FormChoice:
 
 
 def choose_form(draws: CellDraws, family: Sequence[Curve]) -> FormChoice:
-    """Score every form on the held-out cells of a family and choose one.
-
-    Args:
-        draws: Cells of the study.
-        family: Curves along one axis.
-    """
+    """Score every form on the held-out cells of a family and choose one."""
     lengths = by_length(family)
     rows, misses = [], dict[str, dict[str, float]]()
     for group in lengths:

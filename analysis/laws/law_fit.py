@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from analysis.cells.bootstrap import Source
 from analysis.labels import percent, plural
 from analysis.laws.form_choice import MOST_MISSED
-from analysis.laws.forms import Curves, Form, fit, restarts, row
+from analysis.laws.forms import Curves, Form, row
+from analysis.laws.least_squares import fit, restarts
 from analysis.laws.trend import LEVEL, chance_of_no_fall
 
 Floats = NDArray[np.float64]
@@ -109,38 +110,6 @@ class LawFit:
         return np.asarray(self.law(x)[0], dtype=np.float64)
 
 
-def fit_law(  # noqa: PLR0913 (a curve, its noise, and what is known of the form)
-    form: Form,
-    x: Floats,
-    y: Floats,
-    *,
-    runs: NDArray[np.int64],
-    draws: Floats | None = None,
-    source: Source = "none",
-    freedom: int = 0,
-    chance: float = float("nan"),
-) -> LawFit:
-    """Fit one curve in a given form and judge the law.
-
-    Args:
-        form: Form of the curve's family.
-        x: Compute, samples or pairs of each cell, above zero, shape (cells,).
-        y: Mean error of each cell, shape (cells,).
-        runs: Number of runs behind each mean, used as weights.
-        draws: Drawn means, shape (draws, cells); none by default.
-        source: Source of the draws, see ``bootstrap``.
-        freedom: Residual degrees of freedom behind the draws.
-        chance: Error of chance, for a bounded law.
-
-    Raises:
-        ValueError: A value is not finite, or an x is not above zero.
-    """
-    several = None if draws is None else draws[:, None]
-    return fit_laws(
-        form, x[None], y[None], runs=runs[None], draws=several, source=source, freedom=freedom, chance=chance
-    )[0]
-
-
 def fit_laws(  # noqa: PLR0913 (curves, their noise, and what is known of the form)
     form: Form,
     x: Floats,
@@ -152,17 +121,17 @@ def fit_laws(  # noqa: PLR0913 (curves, their noise, and what is known of the fo
     freedom: int = 0,
     chance: float = float("nan"),
 ) -> list[LawFit]:
-    """Fit curves of equal length at once; see ``fit_law``.
+    """Fit curves of equal length in a given form, and judge the laws.
 
     Args:
         form: Form of the curves' family.
-        x: Shape (curves, cells).
-        y: Shape (curves, cells).
-        runs: Shape (curves, cells).
-        draws: Shape (draws, curves, cells).
-        source: As in ``fit_law``.
-        freedom: As in ``fit_law``.
-        chance: As in ``fit_law``.
+        x: Compute, samples or pairs of each cell, above zero, shape (curves, cells).
+        y: Mean error of each cell, shape (curves, cells).
+        runs: Number of runs behind each mean, used as weights, shape (curves, cells).
+        draws: Drawn means, shape (draws, curves, cells); none by default.
+        source: Source of the draws, see ``bootstrap``.
+        freedom: Residual degrees of freedom behind the draws.
+        chance: Error of chance, for a bounded law.
 
     Raises:
         ValueError: A value is not finite, or an x is not above zero.

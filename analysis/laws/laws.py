@@ -35,8 +35,9 @@ from analysis.cells.interpolation import bends, straight_lines
 from analysis.cells.intervals import Interval, column_intervals, intervals
 from analysis.laws.excess_variance import Excess, by_moments
 from analysis.laws.form_choice import FormChoice, choose_form
-from analysis.laws.forms import Curves, Form, fit
+from analysis.laws.forms import Curves, Form
 from analysis.laws.law_fit import LawFit, fit_laws, noise_sd
+from analysis.laws.least_squares import fit
 
 Floats = NDArray[np.float64]
 
@@ -268,13 +269,7 @@ class Moves:
 
 
 def _law(  # noqa: PLR0913 (a curve, its law, and its family's)
-    draws: CellDraws,
-    curve: Curve,
-    found: LawFit,
-    *,
-    choice: FormChoice,
-    discrepancy: Excess,
-    moves: Moves,
+    draws: CellDraws, curve: Curve, found: LawFit, *, choice: FormChoice, discrepancy: Excess, moves: Moves
 ) -> Law:
     alpha, floor, drawn = Interval(), Interval(), None
     band = pd.DataFrame({"x": [], "y": [], "low": [], "high": []})

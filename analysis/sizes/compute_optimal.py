@@ -213,11 +213,7 @@ def by_minima(draws: CellDraws, n: Floats) -> Slope:
         within=(float(np.log(compute).min()), float(np.log(compute).max())),
     )
     return Slope(
-        measured=float(slopes[0]),
-        drawn=slopes[1:],
-        points=len(kept),
-        reason=f"{where}; {how}",
-        line=line,
+        measured=float(slopes[0]), drawn=slopes[1:], points=len(kept), reason=f"{where}; {how}", line=line
     )
 
 

@@ -205,8 +205,8 @@ def _read(path: Path) -> tuple[list[Entry], "hashlib._Hash"]:
             entry, digest = _entry(line)
             expected = _linked(chain, entry)
             linked = linked or digest is not None
-            if linked:
-                _require_same(digest, expected)
+            if linked and digest != expected:
+                raise ValueError("the digest does not fit: this line was changed, or one before it is lost")  # noqa: TRY301 (the line's number is added below)
             book.add(entry)
         except ValueError as error:
             raise ValueError(
@@ -214,11 +214,6 @@ def _read(path: Path) -> tuple[list[Entry], "hashlib._Hash"]:
             ) from None
         entries.append(entry)
     return entries, chain
-
-
-def _require_same(digest: str | None, expected: str) -> None:
-    if digest != expected:
-        raise ValueError("the digest does not fit: this line was changed, or one before it is lost")
 
 
 def readable_entries(path: Path) -> list[Entry]:

@@ -23,7 +23,7 @@ buffers are not counted, so a trial close to the limit may still not fit.
 from budgets.cost.architecture import Architecture
 from budgets.cost.flops import parameters, sample_cost
 from budgets.cost.strategy import Strategy
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 
 _WEIGHT_BYTES = 4 + 4  # with their gradients
 _OPTIMIZER_BYTES = {"adamw": 8, "adafactor": 2}

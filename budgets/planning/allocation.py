@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from budgets.declaration.sections import Cluster
 from budgets.planning.grid import Grid
 from budgets.planning.plan import Chosen, Plan, Trial
 from budgets.planning.price import Speeds, relative_hours, training_hours
 from budgets.planning.resources import Choice, Kind, Option, choose
-from budgets.sections import Cluster
 
 _Key = tuple[str, str, int | None, int]
 

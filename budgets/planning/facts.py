@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import gcd, lcm
 
+from budgets.declaration.sections import MixedPool
 from budgets.quality import BY, MIXTURE, NAMED, available, score_of_quality
 from budgets.quantity import divide
-from budgets.sections import MixedPool
 
 PERIOD = 4096
 """Samples after which the shares of a mixture are exact, at least half of it, where weights declare them."""

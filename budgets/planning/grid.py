@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,15 +12,15 @@ from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.flops import image_forward_macs, parameters, sample_cost, text_forward_macs
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import Strategy, inapplicable, strategy
-from budgets.declaration import Declaration
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.recipe import FIRST_DEFAULTS, LR_EXPONENTS, Recipe
+from budgets.declaration.rules import TrialResources
+from budgets.declaration.sections import Exclusion, GridBlock
 from budgets.hardware.devices import device
 from budgets.planning.facts import Component, EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.plan import Cell, Trial
 from budgets.planning.resources import Option, options
 from budgets.quality import MIXTURE
-from budgets.recipe import FIRST_DEFAULTS, LR_EXPONENTS, Recipe
-from budgets.rules import TrialResources
-from budgets.sections import Exclusion, GridBlock
 
 _ORIGINAL_VIEWS_FROM = 64  # pixels; SLIP's blur and its crops of 8 % would leave little of smaller images
 
@@ -214,22 +215,18 @@ class Grid:
     def _points(self, block: GridBlock, levels: tuple[int, ...]) -> Iterator[tuple[Cell, int]]:
         """Yield a block's cells, each with its declared samples, or 0 if they follow from the level."""
         by_level = block.regime == "fixed-compute"
-        for level in levels if by_level else (None,):
-            for samples in block.samples or (0,):
-                for size in block.sizes:
-                    for quality in self.declaration.qualities(block):
-                        pairs = self.pool.available(quality) if size is None else size
-                        for architecture_name in block.architectures:
-                            for strategy_name in block.strategies:
-                                cell = Cell(
-                                    regime=block.regime,
-                                    subset_size=pairs,
-                                    quality=quality,
-                                    architecture=architecture_name,
-                                    strategy=strategy_name,
-                                    level_flops=level,
-                                )
-                                yield cell, pairs if block.regime == "one-epoch" else samples
+        subsets = product(
+            levels if by_level else (None,), block.samples or (0,), block.sizes,
+            self.declaration.qualities(block),
+        )  # fmt: skip
+        for level, samples, size, quality in subsets:
+            pairs = self.pool.available(quality) if size is None else size
+            for architecture, strategy_name in product(block.architectures, block.strategies):
+                cell = Cell(
+                    regime=block.regime, subset_size=pairs, quality=quality, architecture=architecture,
+                    strategy=strategy_name, level_flops=level,
+                )  # fmt: skip
+                yield cell, pairs if block.regime == "one-epoch" else samples
 
     def _make_setup(self, architecture_name: str, strategy_name: str, level: int | None) -> Combination:
         declaration = self.declaration
@@ -261,13 +258,11 @@ class Grid:
             recipe = replace(recipe, randaugment=FIRST_DEFAULTS["randaugment"])
         if not how.self_supervised_head or architecture.image_size < _ORIGINAL_VIEWS_FROM:
             recipe = replace(recipe, slip_views=Recipe().slip_views)
-        evaluation_macs = self.evaluation.images * image_forward_macs(
-            architecture
-        ) + self.evaluation.texts * text_forward_macs(architecture)
-        applies = reason is None
+        images, texts = self.evaluation.images, self.evaluation.texts
+        evaluation_macs = images * image_forward_macs(architecture) + texts * text_forward_macs(architecture)
         # The unmasked tail needs the most memory.
         widest, found = how.unmasked if recipe.unmasked_tail else how, tuple[Option, ...]()
-        if applies and declaration.resources.auto:
+        if reason is None and declaration.resources.auto:
             found = options(
                 architecture,
                 widest,
@@ -280,32 +275,28 @@ class Grid:
         if found:
             first = min(fitting or found, key=lambda each: each.factor if fitting else each.memory_bytes)
             resources, recipe = first.resources, first.recipe
+        flops = tail_flops = memory = 0
+        if reason is None:
+            flops = sample_cost(architecture, how, batch_size=batch_size).train_flops
+            if recipe.unmasked_tail:
+                tail_flops = sample_cost(architecture, how.unmasked, batch_size=batch_size).train_flops
+            if declaration.cluster is not None:
+                memory = memory_bytes(
+                    architecture, widest, recipe, batch_size=batch_size, devices=resources.devices
+                )
+        lr_peak = of_training.get("lr_peak", self._declared_lr_peak(architecture_name, batch_size))
         return Combination(
             architecture=architecture,
             strategy=how,
             batch_size=batch_size,
-            lr_peak=values.get(
-                "lr_peak", of_training.get("lr_peak", self._declared_lr_peak(architecture_name, batch_size))
-            ),
+            lr_peak=values.get("lr_peak", lr_peak),
             inapplicable=reason,
-            train_flops_per_sample=sample_cost(architecture, how, batch_size=batch_size).train_flops
-            if applies
-            else 0,
-            tail_flops_per_sample=sample_cost(architecture, how.unmasked, batch_size=batch_size).train_flops
-            if applies and recipe.unmasked_tail
-            else 0,
+            train_flops_per_sample=flops,
+            tail_flops_per_sample=tail_flops,
             recipe=recipe,
             evaluation_flops=2 * evaluation_macs * (1 + len(declaration.evaluate_at)),
             parameters=parameters(architecture, how).total,
-            memory_bytes=memory_bytes(
-                architecture,
-                widest,
-                recipe,
-                batch_size=batch_size,
-                devices=resources.devices,
-            )
-            if applies and declaration.cluster is not None
-            else 0,
+            memory_bytes=memory,
             resources=resources,
             options=fitting,
         )

@@ -17,8 +17,8 @@ from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING
 
+from budgets.declaration.recipe import FIRST_DEFAULTS, Recipe
 from budgets.quality import BY
-from budgets.recipe import FIRST_DEFAULTS, Recipe
 
 if TYPE_CHECKING:
     from budgets.planning.plan import Cell, Trial

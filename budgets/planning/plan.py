@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from budgets.declaration.recipe import Recipe
+from budgets.declaration.rules import TrialResources
+from budgets.declaration.sections import Regime
 from budgets.planning.facts import Component
 from budgets.planning.identity import trial_id
 from budgets.planning.tuned.line import Carried
 from budgets.quantity import format_count, format_flops
-from budgets.recipe import Recipe
-from budgets.rules import TrialResources
-from budgets.sections import Regime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -332,19 +332,16 @@ class Plan:
     @property
     def evaluation_flops(self) -> int:
         """Forward FLOPs of all evaluations and charges."""
-        return sum(t.evaluation_flops for t in self.all_trials) + sum(
-            c.evaluation_flops for c in self.charges
-        )
+        of_trials = sum(trial.evaluation_flops for trial in self.all_trials)
+        return of_trials + sum(charge.evaluation_flops for charge in self.charges)
 
     def chosen_for(self, trial: Trial) -> Chosen | None:
         """Return the resources that were chosen for a trial, or None where they are declared."""
         cell = trial.cell
         key = cell.architecture, cell.strategy, trial.batch_size
         for each in self.chosen:
-            if (each.architecture, each.strategy, each.batch_size) == key and each.level_flops in {
-                None,
-                cell.level_flops,
-            }:
+            same = (each.architecture, each.strategy, each.batch_size) == key
+            if same and each.level_flops in {None, cell.level_flops}:
                 return each
         return None
 

@@ -7,8 +7,8 @@ Planning is a pure function: the same declaration gives the same plan, in the sa
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from budgets.declaration import Declaration
-from budgets.keys import DeclaredKeyError, unusual
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.keys import DeclaredKeyError, unusual
 from budgets.planning.allocation import allocate
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.feasibility import reason_against
@@ -56,7 +56,7 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
     """
     grid = Grid(declaration, pool, evaluation)
     notes: list[str] = []
-    levels = declaration.levels
+    budget, levels = declaration.budget, declaration.budget.levels
     reserve = sum(tuning_reserves(declaration))
     # It stays set aside after tuning has ended: the grid must not depend on what tuning and check have cost.
     beside = (
@@ -64,13 +64,13 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
     )
     chosen = not levels and any(block.regime == "fixed-compute" for block in declaration.grid)
     if chosen:
-        if declaration.study_flops is None:
+        if budget.study_flops is None:
             raise DeclaredKeyError(
                 "budget", "declare budget levels, or a study budget (budget.study) to choose them from"
             )
-        levels = choose_levels(grid, beside, declaration.study_flops)
+        levels = choose_levels(grid, beside, budget.study_flops)
         notes.append(
-            f"levels chosen: the highest {len(levels)} at a ratio of {declaration.ladder.ratio:g} whose grid "
+            f"levels chosen: the highest {len(levels)} at a ratio of {budget.ladder.ratio:g} whose grid "
             f"fits the study budget: {', '.join(map(format_flops, levels))}"
         )
     tuning = None
@@ -88,11 +88,11 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
     if not trials:
         raise DeclaredKeyError("grid", _nothing(left_out, levels))
     _check_schedule(trials if tuning is None else (*tuning.trials, *trials))
-    room = None if declaration.study_flops is None else declaration.study_flops - _sum(beside)
-    if room is not None and _cost(trials) > room and not declaration.design.adaptive:
+    cap, adaptive = budget.study_flops, declaration.design.adaptive
+    if cap is not None and not adaptive and _cost(trials) > (room := cap - _sum(beside)):
         fit = trim(trials, room)
-        if declaration.fit == "refuse" or fit is None:
-            raise DeclaredKeyError("budget.study", _too_dear(trials, beside, declaration, fit))
+        if budget.fit == "refuse" or fit is None:
+            raise DeclaredKeyError("budget.study", _too_dear(trials, beside, cap, fit))
         notes.append(f"dropped to fit the study budget (budget.fit: drop): {fit.sentence()}")
         trials, left_out = fit.kept, left_out + fit.left_out()
     architectures = {
@@ -105,7 +105,7 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
         trials=trials,
         left_out=left_out,
         charges=charges,
-        study_flops=declaration.study_flops,
+        study_flops=cap,
         levels=levels,
         warnings=(
             *notes,
@@ -194,15 +194,12 @@ def _nothing(left_out: tuple[LeftOut, ...], levels: tuple[int, ...]) -> str:
     return f"no cell of the grid can be run:\n{reasons}{more}{tiny}"
 
 
-def _too_dear(
-    trials: tuple[Trial, ...], charges: tuple[Charge, ...], declaration: Declaration, fit: Trimmed | None
-) -> str:
-    assert declaration.study_flops is not None, "without a cap nothing is too dear"
+def _too_dear(trials: tuple[Trial, ...], charges: tuple[Charge, ...], cap: int, fit: Trimmed | None) -> str:
     cost = _cost(trials) + _sum(charges)
     charged = f", and {format_flops(_sum(charges))} of charges" if charges else ""
     text = (
         f"the grid costs {format_flops(cost)} ({len(trials):,} trials{charged}), but the study budget is "
-        f"{format_flops(declaration.study_flops)}: {format_flops(cost - declaration.study_flops)} over. "
+        f"{format_flops(cap)}: {format_flops(cost - cap)} over. "
     )
     if fit is None:
         return text + (

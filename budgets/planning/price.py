@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from budgets.declaration.recipe import Recipe
+from budgets.declaration.sections import Cluster
 from budgets.hardware.devices import device, measured_samples_per_s, usual_utilisation
 from budgets.planning.plan import Plan, Trial
-from budgets.recipe import Recipe
-from budgets.sections import Cluster
 
 _SECONDS_PER_HOUR = 3600
 

@@ -14,12 +14,12 @@ from typing import Any
 from budgets.cost.architecture import Architecture
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import Strategy
-from budgets.declaration import Declaration
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.recipe import Recipe
+from budgets.declaration.rules import TrialResources
+from budgets.declaration.sections import Cluster
 from budgets.hardware.devices import device
 from budgets.planning.price import makespan, relative_hours
-from budgets.recipe import Recipe
-from budgets.rules import TrialResources
-from budgets.sections import Cluster
 
 CPUS_PER_GPU = 6
 """Cores of a GPU where those of a node are not declared; a share below it is warned about."""
@@ -132,7 +132,8 @@ def options(  # noqa: PLR0913 - one a fact that the estimate needs
         ]
         if not tried:
             continue
-        found += [next((each for each in tried if each.memory_bytes <= limit), None) or _least(tried)]
+        least = min(tried, key=lambda each: each.memory_bytes)
+        found.append(next((each for each in tried if each.memory_bytes <= limit), least))
     return tuple(found)
 
 
@@ -212,10 +213,6 @@ def _recipes(architecture: Architecture, recipe: Recipe, ruled: Mapping[str, Any
         if here % each == 0
     ]
     return sorted(tried, key=lambda each: (each.passes, each.accumulation))
-
-
-def _least(tried: Sequence[Option]) -> Option:
-    return min(tried, key=lambda each: each.memory_bytes)
 
 
 def _span(option: Option, hours: float) -> float:

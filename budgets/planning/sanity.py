@@ -29,12 +29,7 @@ def without_unit(level: int) -> str:
 
 
 def warnings(trials: Sequence[Trial], architectures: Mapping[str, Architecture]) -> tuple[str, ...]:
-    """Return warnings about IsoFLOP profiles, curves and seeds that are too few.
-
-    Args:
-        trials: The plan's trials.
-        architectures: Architectures by name.
-    """
+    """Return warnings about IsoFLOP profiles, curves and seeds that are too few."""
     seeds = Counter((trial.cell, trial.samples_seen) for trial in trials)
     cells = {trial.cell: trial for trial in trials}
     return (

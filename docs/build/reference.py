@@ -1,7 +1,7 @@
 """Generator of docs/declaration.md, the template's last part, docs/dev/source-map.md and docs/results.md.
 
 Run it with ``python -m docs.build.reference``. Keys, values, defaults and descriptions come from the data
-classes (`budgets.keys`): a class's docstring is above its table, a field's docstring is in the field's row.
+classes (`budgets/declaration`): a class's docstring stands above its table, a field's docstring in its row.
 """
 
 import ast
@@ -14,13 +14,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from budgets import values
 from budgets.cost.architecture import catalogue
 from budgets.cost.strategy import STRATEGIES, Strategy
-from budgets.declaration import Declaration
-from budgets.keys import Key, keys, tunable
-from budgets.recipe import PRESETS, Recipe
-from budgets.sections import Training
+from budgets.declaration import values
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.keys import Key, keys, tunable
+from budgets.declaration.recipe import PRESETS, Recipe
+from budgets.declaration.sections import Training
 from docs.build import result_columns
 from docs.build import source_map as house
 

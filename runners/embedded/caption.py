@@ -40,13 +40,7 @@ VAGUE = (
     "my favourite {category} image",
 )
 
-ZERO_SHOT = (
-    "a {c}",
-    "a picture of a {c}",
-    "a photo of a {c}",
-    "an image of a {c}",
-    "a drawing of a {c}",
-)
+ZERO_SHOT = ("a {c}", "a picture of a {c}", "a photo of a {c}", "an image of a {c}", "a drawing of a {c}")
 """Templates for zero-shot classification, with ``{c}`` for the class name, as CLIP_benchmark writes them."""
 
 

@@ -6,7 +6,7 @@ No torch is imported here, so that a plan can charge the cost; `scorer.py` does 
 from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import CONVENTION, image_forward_macs, sample_cost, text_forward_macs
 from budgets.cost.strategy import strategy
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 from runners.data.pool.pool import Scorer
 
 ARCHITECTURE = "mini-ConvNeXt"
@@ -20,11 +20,7 @@ SCORER_NAME = f"{ARCHITECTURE} trained on {CLEAN_PAIRS:,} clean pairs for {SAMPL
 
 
 def scorer(pairs: int) -> Scorer:
-    """Describe the scorer: its training FLOPs and the forward FLOPs of scoring a pool.
-
-    Args:
-        pairs: Pairs in the pool.
-    """
+    """Describe the scorer: its training FLOPs and the forward FLOPs of scoring a pool."""
     architecture = load_architecture(ARCHITECTURE)
     train = SAMPLES * sample_cost(architecture, strategy("clip"), batch_size=BATCH).train_flops
     score = 2 * pairs * (image_forward_macs(architecture) + text_forward_macs(architecture))

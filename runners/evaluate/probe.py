@@ -72,10 +72,7 @@ def fit_probe(features: Tensor, labels: Tensor, classes: int, *, seed: int) -> P
 
 def probe_accuracy(right: Tensor) -> dict[str, float]:
     """Return ``probe_top1`` and its standard error from the correctness of each test image, bool (N,)."""
-    return {
-        "probe_top1": right.sum().item() / len(right),
-        "probe_top1_se": standard_error.of_mean(right),
-    }
+    return {"probe_top1": right.sum().item() / len(right), "probe_top1_se": standard_error.of_mean(right)}
 
 
 def _split(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:

@@ -207,10 +207,6 @@ def unshield() -> None:
 
 
 def tell_to_leave(by: str) -> None:
-    """Request every listener in this process to leave, where no signal can arrive.
-
-    Args:
-        by: Reason of the request.
-    """
+    """Request every listener in this process to leave, where no signal can arrive."""
     for notice in _listening:
         notice.by = by

@@ -71,25 +71,6 @@ def put(written: Path, path: Path) -> None:
     _sync(path.parent)
 
 
-@contextmanager
-def new_files(folder: Path) -> Iterator[Path]:
-    """Context manager: fill the given empty folder; on success its files move into ``folder``, all or none.
-
-    A process killed before the move leaves everything as it was; after one killed during the move, the next
-    reader calls ``finish_files``, which completes it.
-    """
-    staged = folder / ".next.partial"
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir()
-    try:
-        yield staged
-        for path in staged.iterdir():
-            _sync(path)
-        commit_files(staged, folder)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-
-
 def commit_files(staged: Path, folder: Path) -> None:
     """Move the files and folders in ``staged``, on the same disk, into ``folder``, all or none."""
     finish_files(folder)

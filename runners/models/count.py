@@ -93,7 +93,8 @@ def _count(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[s
         _check_features("text", features, config["embed_dim"])
     loss = sum(each.numel() for each in (model.logit_scale, model.logit_bias) if each is not None)
     image_parameters = _parameters(model.visual)
-    embedding = next(each for each in (tower or model.token_embedding).modules() if _is_embedding(each))
+    modules = (tower or model.token_embedding).modules()
+    embedding = next(each for each in modules if isinstance(each, nn.Embedding))
     return Count(
         family=_family(vision),
         image_size=size,
@@ -156,10 +157,6 @@ def _projection(visual: nn.Module) -> int:
 
 def _parameters(module: nn.Module) -> int:
     return sum(each.numel() for each in module.parameters())
-
-
-def _is_embedding(module: nn.Module) -> bool:
-    return isinstance(module, nn.Embedding)
 
 
 def _family(vision: Mapping[str, Any]) -> str:

@@ -130,39 +130,29 @@ class Schedule:
     """
 
     def __init__(self, tasks: Iterable[ScheduledTrial], *, retries: int) -> None:
-        told = {task.trial: task for task in tasks}
-        self._next = {task.after: task.trial for task in told.values() if task.after}
-        self._stories = {
-            task.trial: _Story(
-                task=task,
-                state=State.BLOCKED if task.after else State.WAITING,
-                set_aside=not task.train_flops,
-                ahead_s=task.slot_s + sum(told[each].slot_s for each in self._following(task.trial)),
-            )
-            for task in told.values()
-        }
+        self._next: dict[str, str] = {}  # trial → the one that waits for its milestone
+        self._stories: dict[str, _Story] = {}
         self._retries = retries
-        self._counts = Counter(story.state for story in self._stories.values())
+        self._counts: Counter[State] = Counter()
         # Queues by resource need: if the first trial of a queue does not fit, none of the queue does.
         self._waiting: dict[tuple[object, ...], list[tuple[float, str]]] = {}
-        for story in sorted(self._stories.values(), key=lambda each: each.order):
-            if story.state is State.WAITING:
-                self._waiting.setdefault(_need(story.task), []).append(story.order)
         self._nodes = Nodes()
         self._draining = False
         self._pending: list[Instruction] = []
+        self.add(tasks)
 
     def add(self, tasks: Iterable[ScheduledTrial]) -> None:
         """Add trials to those that wait."""
-        for task in tasks:
+        told = {task.trial: task for task in tasks}
+        self._next |= {task.after: task.trial for task in told.values() if task.after}
+        for task in told.values():
             assert task.trial not in self._stories, "a trial is scheduled once"
             state = State.BLOCKED if task.after else State.WAITING
-            story = _Story(task=task, state=state, set_aside=not task.train_flops, ahead_s=task.slot_s)
+            ahead_s = task.slot_s + sum(told[each].slot_s for each in self._following(task.trial))
+            story = _Story(task=task, state=state, set_aside=not task.train_flops, ahead_s=ahead_s)
             self._stories[task.trial] = story
-            self._counts[story.state] += 1
-            if task.after:
-                self._next[task.after] = task.trial
-            else:
+            self._counts[state] += 1
+            if not task.after:
                 self._queue(story)
 
     def see_nodes(self, nodes: Mapping[str, Amounts]) -> None:

@@ -3,7 +3,7 @@
 from budgets.cost.architecture import Architecture
 from budgets.cost.flops import slip_head_dims, text_tokens
 from budgets.cost.strategy import Strategy
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 from runners.strategies.clip import Clip
 from runners.strategies.clip_augmented import AUGMENTATIONS, ClipAugmented
 from runners.strategies.clipa import Clipa

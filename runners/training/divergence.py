@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 
 _OF_CHANCE = 0.998
 _FEWEST_STEPS = 100

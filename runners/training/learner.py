@@ -11,7 +11,7 @@ from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 from runners.strategies.protocol import TrainingStrategy
 from runners.training.optimizer import make_optimizer
 from runners.training.ranks import ranks

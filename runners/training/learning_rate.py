@@ -2,7 +2,7 @@
 
 import math
 
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 
 
 def learning_rate(step: int, *, steps: int, batch_size: int, peak: float, recipe: Recipe) -> float:

@@ -4,7 +4,7 @@ import torch
 from timm.optim.adafactor_bv import AdafactorBigVision
 from torch import Tensor, nn
 
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 
 _EMBEDDINGS = frozenset({
     "positional_embedding", "class_embedding", "cls_emb", "pos_embed", "cls_token", "reg_token",

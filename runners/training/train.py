@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from budgets.cost.memory import CHUNK_ENTRIES
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 from runners.data.reading.ahead import empty_for, on_device
 from runners.data.reading.training_data import TrainingData
 from runners.host.seeds import derive_seed, step_generator

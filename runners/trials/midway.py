@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from budgets.planning.plan import Trial
-from runners.results import MIDWAY_COLUMNS, read_table, to_frame, write_table
-from runners.trials.meter import Meter
-from runners.trials.trial_files import MIDWAY
+from runners.results import MIDWAY_COLUMNS, read_table, step_row, to_frame, write_table
+from runners.trials.records.meter import Meter
+from runners.trials.records.trial_files import MIDWAY
 
 
 def midway_steps(shares: Sequence[float], steps: int) -> tuple[int, ...]:
@@ -57,14 +57,5 @@ class Midway:
         self._meter.add(evaluation_flops=self._trial.flops_per_evaluation)
         with torch.random.fork_rng():  # the training must not depend on its evaluations
             metrics = self._measure()
-        samples = done * self._trial.batch_size
-        self._rows.append(
-            {
-                "trial": self._trial.trial_id,
-                "step": done,
-                "samples_seen": samples,
-                "train_flops": float(self._trial.train_flops_after(samples)),
-                **metrics,
-            }
-        )
+        self._rows.append({**step_row(self._trial, done), **metrics})
         write_table(self._path, to_frame(self._rows, MIDWAY_COLUMNS))

@@ -36,11 +36,11 @@ from runners.training.divergence import Diverged
 from runners.training.ranks import rank, run_ranks
 from runners.training.train import to_float, train
 from runners.trials.checkpoints.checkpoint import save
-from runners.trials.curve import curve_rows, mean_losses
 from runners.trials.evaluation_data import EvaluationData
-from runners.trials.meter import Meter
 from runners.trials.midway import Midway
-from runners.trials.trial_files import Outcome, drop_scaffolding, read_outcome, write_outcome
+from runners.trials.records.curve import curve_rows, mean_losses
+from runners.trials.records.meter import Meter
+from runners.trials.records.trial_files import Outcome, drop_scaffolding, read_outcome, write_outcome
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import set_up
 from runners.trials.watch import Watch

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from budgets.planning.plan import Trial
 from runners.data.pool.damage import DAMAGE_TOLERANCE
-from runners.trials.trial_files import Outcome
+from runners.trials.records.trial_files import Outcome
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

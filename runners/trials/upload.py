@@ -24,8 +24,8 @@ from runners.host.files import locked
 from runners.host.process import FreshProcess
 from runners.host.storage import Storage, cache_folder
 from runners.host.trees import fetch_tree
-from runners.trials.meter import METER, FlopCount, count_text, read_count
-from runners.trials.trial_files import (
+from runners.trials.records.meter import METER, FlopCount, count_text, read_count
+from runners.trials.records.trial_files import (
     MIDWAY,
     SMALL,
     checkpoints,

@@ -16,8 +16,8 @@ from runners.host.files import write_json
 from runners.training.learner import Learner
 from runners.trials.checkpoints.checkpoint import save_milestone
 from runners.trials.checkpoints.checkpoint_writer import CheckpointWriter
-from runners.trials.curve import mean_losses
-from runners.trials.meter import Meter
+from runners.trials.records.curve import mean_losses
+from runners.trials.records.meter import Meter
 
 _PROGRESS_S = 1.0
 _OUTLINE_POINTS = 24

@@ -26,7 +26,7 @@ def run(options: Namespace) -> int:
     from runners.data.pool.tokenizer import mixed_words
     from runners.host.files import new_folder
     from runners.models.export import PIXELS, WEIGHTS, write_architecture, write_origin
-    from runners.trials.trial_files import read_outcome
+    from runners.trials.records.trial_files import read_outcome
     from study.state.bookkeeping import trial_folder
     from study.state.planning.plan_study import plan_study
     from study.state.selection import select_trials

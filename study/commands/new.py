@@ -18,7 +18,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Write ``NAME.yaml`` into the working directory, and print the next step."""
-    from budgets import values
+    from budgets.declaration import values
 
     name = values.name(options.name.removesuffix(".yaml"))
     if name in shipped_studies():

@@ -40,12 +40,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Write the pages and print the findings."""
-    from study.show.study_report import (
-        report_imported,
-        report_paper,
-        report_study,
-        watch_study,
-    )
+    from study.show.study_report import report_imported, report_paper, report_study, watch_study
     from study.show.work_progress import WorkProgress
     from study.state.imports.imported import Imported
 

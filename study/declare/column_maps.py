@@ -8,14 +8,14 @@ import pandas as pd
 
 from analysis.cells.column_map import OPTIONAL, REQUIRED, Column, ColumnMap
 from analysis.cells.table import READING_ERROR, TEXT
-from budgets import values
-from budgets.keys import OneOf
+from budgets.declaration import values
+from budgets.declaration.keys import OneOf
 from budgets.names import unknown
 from budgets.quantity import parse_number, parse_quantity
 from study.declare.yaml_reader import Section, read_root
 
 _SHIPPED = Path(__file__).parent / "maps"
-PAPER_FIGURES = _SHIPPED / "paper-figures.csv"
+PAPER_FIGURES = _SHIPPED / "paper" / "figures.csv"
 """The paper's figures, digitised; in a checkout a link to ``results/paper/figures.csv``."""
 
 _BETTER: dict[str, Literal["higher", "lower"]] = {"higher": "higher", "lower": "lower"}
@@ -29,7 +29,7 @@ def find_column_map(name: str) -> Path:
     """
     if name.endswith((".yaml", ".yml")):
         return Path(name)
-    shipped = {path.stem: path for path in _SHIPPED.glob("*.yaml")}
+    shipped = {path.stem: path for path in _SHIPPED.rglob("*.yaml")}
     if name not in shipped:
         raise ValueError(unknown("column map", name, shipped))
     return shipped[name]

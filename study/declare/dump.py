@@ -4,10 +4,10 @@ from typing import Any
 
 import yaml
 
-from budgets.declaration import Declaration
-from budgets.keys import Key, clashes, keys
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.keys import Key, clashes, keys
+from budgets.declaration.recipe import Recipe
 from budgets.names import without_password
-from budgets.recipe import Recipe
 
 
 def dump_declaration(declaration: Declaration) -> str:

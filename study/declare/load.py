@@ -5,14 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from budgets import values
 from budgets.cost.architecture import catalogue, load_architecture, open_clip_configs
 from budgets.cost.strategy import STRATEGIES
-from budgets.declaration import Declaration
-from budgets.keys import OneOf, keys, tunable
+from budgets.declaration import values
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.keys import OneOf, keys, tunable
+from budgets.declaration.recipe import PRESETS, Recipe
+from budgets.declaration.sections import DeclaredPool, FolderPool, MixedPool, Resources, Training, Tuning
 from budgets.names import unknown
-from budgets.recipe import PRESETS, Recipe
-from budgets.sections import DeclaredPool, FolderPool, MixedPool, Resources, Training, Tuning
 from study.declare.shipped import shipped_studies
 from study.declare.walk import Walk
 from study.declare.yaml_reader import DeclarationError, Section, read_root

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, replace
 from typing import Any, TypeVar
 
-from budgets.keys import Key, OneOf, clashes, keys
+from budgets.declaration.keys import Key, OneOf, clashes, keys
 from study.declare.yaml_reader import Section
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from budgets.keys import DeclaredKeyError
+from budgets.declaration.keys import DeclaredKeyError
 from budgets.names import unknown
 
 T = TypeVar("T")

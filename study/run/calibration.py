@@ -11,10 +11,10 @@ from dataclasses import replace
 from budgets.cost.architecture import Architecture
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import strategy
-from budgets.declaration import require_runnable
+from budgets.declaration.declaration import require_runnable
+from budgets.declaration.rules import ResourceRule
 from budgets.hardware.devices import device
 from budgets.planning.plan import Plan, Trial
-from budgets.rules import ResourceRule
 from runners.trials.speed.measure_speed import calibrate, gpu_count, gpu_name
 from runners.trials.speed.throughput import Calibration, Throughput, kind
 from runners.trials.trial_job import TrialJob

@@ -7,7 +7,7 @@ from analysis.design.adaptive import Decision, decide
 from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Trial
 from runners.results import RESULT_COLUMNS, to_frame
-from runners.trials.trial_files import Outcome
+from runners.trials.records.trial_files import Outcome
 from study.state.design import asked, choices_of, chosen_trials
 from study.state.study import Study
 

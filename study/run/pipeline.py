@@ -1,7 +1,6 @@
 """Runs the grid of a study within its budget, keeps every result, and repeats no finished trial."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -22,7 +21,7 @@ from runners.results import (
     write_table,
 )
 from runners.scheduling.backend import Backend
-from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone, milestone
+from runners.trials.records.trial_files import MIDWAY, Outcome, drop_milestone, milestone
 from study.declare.dump import dump_declaration
 from study.run.choosing import Chooser
 from study.run.execution import Execution, Result
@@ -99,13 +98,13 @@ class Run(Execution):
         known = {trial.trial_id for trial in self.plan.all_trials}
         for trial_id in sorted(reserved(read_entries(self.ledger.path)).keys() - known):
             book_left_behind(self.ledger, trial_id, self.folder(trial_id), self.progress.say)
-            self.site.with_storage(partial(self.study.storage.give, trial_id))
+            self.give(trial_id)
         super().take_up(todo)
         # Values that lost the tuning are trained no further.
         for trial_id in known - self.trials.keys():
             if milestone(self.folder(trial_id)) is not None:
                 drop_milestone(self.folder(trial_id))
-                self.site.with_storage(partial(self.study.storage.give, trial_id))
+                self.give(trial_id)
 
     def further(self, slots: int, waiting: Sequence[str], room_flops: int | None) -> Sequence[Trial]:
         """Choose further trials of an adaptive study, and write down why."""

@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from analysis.labels import plural
-from budgets.declaration import require_runnable
+from budgets.declaration.declaration import require_runnable
 from budgets.planning.plan import Plan, Trial
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.nodes import Amounts
@@ -34,17 +34,6 @@ _WAIT_S = 1.0
 _MOST_OF_ESTIMATE = 1.2  # of memory: beyond it, a choice of devices by the estimate may not fit
 _NODE_ANSWERS_S = 180.0  # its first process imports torch, perhaps over a network
 _SKEW_S = 2.0  # clocks that differ by more muddle events and leases
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
-    """A call on a node, or by the ranks of several; ``name`` identifies it."""
-
-    name: str
-    nodes: tuple[str, ...]
-    run: Callable[[], object]
-    amounts: Amounts
-    ranks: int = 1
 
 
 def preflight(
@@ -99,12 +88,12 @@ def _check_nodes(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str,
     )
     ranks = partial(check_ranks, resources.ranks_per_node, gpus=bool(resources.gpus))
     tasks = [
-        Task(name=f"node {node}", nodes=(node,), run=partial(check_node, expected), amounts={})
+        Job(trial=f"node {node}", nodes=(node,), run=partial(check_node, expected), resources={})
         for node in nodes
     ]
     if resources.ranks_per_node > 1:
         tasks += [
-            Task(name=f"ranks {node}", nodes=(node,), run=ranks, amounts=needs(study, widest))
+            Job(trial=f"ranks {node}", nodes=(node,), run=ranks, resources=needs(study, widest))
             for node in nodes
         ]
     began = time.time()
@@ -119,22 +108,18 @@ def _check_nodes(study: Study, plan: Plan, backend: Backend, nodes: Mapping[str,
             yield _failed(task, found)
 
 
-def _failed(task: Task, reason: object) -> Check:
+def _failed(task: Job, reason: object) -> Check:
     where = ", ".join(node[:8] for node in task.nodes)
-    return Check(node=where, what=task.name, verdict="failed", found=str(reason), advice=_LOGS)
+    return Check(node=where, what=task.trial, verdict="failed", found=str(reason), advice=_LOGS)
 
 
 def _clock(node: str, clock: float, began: float, ended: float) -> Check:
     """Compare a node's clock with the driver's, which read ``began`` before it and ``ended`` after it."""
     skew = max(began - clock, clock - ended, 0.0)
-    return Check(
-        node=node,
-        what="clock",
-        verdict="slow" if skew > _SKEW_S else "ok",
-        found=f"within {max(skew, 0.1):.1f} s of the driver's",
-        advice="synchronise the clocks (chrony, ntpd): times of events and leases compare them"
-        if skew > _SKEW_S
-        else "",
+    problem = "synchronise the clocks (chrony, ntpd): times of events and leases compare them"
+    found = f"within {max(skew, 0.1):.1f} s of the driver's"
+    return replace(
+        Check.of("clock", problem if skew > _SKEW_S else "", found=found, verdict="slow"), node=node
     )
 
 
@@ -142,11 +127,11 @@ def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: list[str]) -
     """Train a few steps of each kind, on the nodes in turn, and keep the speeds that were not calibrated."""
     kinds = {" ".join(kind(trial)): trial for trial in one_of_each_kind(plan)}
     tasks = [
-        Task(
-            name=name,
+        Job(
+            trial=name,
             nodes=(nodes[number % len(nodes)],),
             run=study.storage.call(check_kind, trial_job(study, trial)),
-            amounts=needs(study, trial),
+            resources=needs(study, trial),
         )
         for number, (name, trial) in enumerate(kinds.items())
         if trial.resources.nodes == 1
@@ -162,15 +147,15 @@ def _check_kinds(study: Study, plan: Plan, backend: Backend, nodes: list[str]) -
         for task, found in run_tasks(backend, tasks):
             if isinstance(found, KindFound):
                 measured.append(found.speed)
-                yield _speed(kinds[task.name], found)
+                yield _speed(kinds[task.trial], found)
             elif isinstance(found, Check):
-                yield replace(found, what=task.name)
+                yield replace(found, what=task.trial)
             else:
                 yield _failed(task, found)
     _keep(study, measured)
 
 
-def _over_nodes(study: Study, name: str, trial: Trial, nodes: list[str], folder: Path) -> Iterator[Task]:
+def _over_nodes(study: Study, name: str, trial: Trial, nodes: list[str], folder: Path) -> Iterator[Job]:
     """Yield the tasks of a kind that takes several nodes: its ranks compute together, then they train."""
     resources, own = trial.resources, folder / trial.trial_id
     own.mkdir()
@@ -178,11 +163,11 @@ def _over_nodes(study: Study, name: str, trial: Trial, nodes: list[str], folder:
     joint = partial(check_ranks_over_nodes, count, own, gpus=bool(resources.gpus))
     steps = partial(check_kind_over_nodes, replace(trial_job(study, trial), folder=own))
     for what, run in ((f"ranks of {name}", joint), (name, steps)):
-        yield Task(
-            name=what,
+        yield Job(
+            trial=what,
             nodes=tuple(nodes[: resources.nodes]),
             run=run,
-            amounts=needs(study, trial),
+            resources=needs(study, trial),
             ranks=resources.ranks_per_node,
         )
 
@@ -208,13 +193,8 @@ def _speed(trial: Trial, kind_found: KindFound) -> Check:
             advice.append(
                 "checkpoints are written slowly: name a faster storage, or raise resources.checkpoint"
             )
-    return Check(
-        node="",
-        what=f"{found.architecture} {found.strategy}",
-        verdict="slow" if advice else "ok",
-        found=", ".join(told),
-        advice="; ".join(advice),
-    )
+    name = f"{found.architecture} {found.strategy}"
+    return replace(Check.of(name, "; ".join(advice), found=", ".join(told), verdict="slow"), node="")
 
 
 def _keep(study: Study, measured: list[Throughput]) -> None:
@@ -228,29 +208,21 @@ def _keep(study: Study, measured: list[Throughput]) -> None:
 
 
 def run_tasks(
-    backend: Backend, tasks: Iterable[Task], *, answer_s: float = inf
-) -> Iterator[tuple[Task, object]]:
-    """Run tasks, one at a time on each node; yield each with its value, or the reason why it has none.
+    backend: Backend, tasks: Iterable[Job], *, answer_s: float = inf
+) -> Iterator[tuple[Job, object]]:
+    """Run jobs, one at a time on each node; yield each with its value, or the reason why it has none.
 
-    Where none of the running tasks ends for ``answer_s`` seconds, the rest is given up.
+    Where none of the running ones ends for ``answer_s`` seconds, the rest is given up.
     """
-    waiting, running = list(tasks), dict[str, Task]()
+    waiting, running = list(tasks), dict[str, Job]()
 
     def start() -> None:
         busy = {node for task in running.values() for node in task.nodes}
         for task in list(waiting):
             if not busy & set(task.nodes):
                 waiting.remove(task)
-                running[task.name] = task
-                backend.start(
-                    Job(
-                        trial=task.name,
-                        run=task.run,
-                        nodes=task.nodes,
-                        resources=task.amounts,
-                        ranks=task.ranks,
-                    )
-                )
+                running[task.trial] = task
+                backend.start(task)
             busy |= set(task.nodes)  # what comes later waits for its turn on these nodes
 
     start()

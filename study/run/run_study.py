@@ -6,11 +6,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from budgets.book.ledger import read_entries, reserved
-from budgets.declaration import require_runnable
+from budgets.declaration.declaration import require_runnable
 from budgets.planning.plan import Plan
 from runners.host.files import wait_until_free
 from runners.scheduling.ray_backend.address import cluster_address
-from runners.trials.loggers import Loggers
+from runners.trials.records.loggers import Loggers
 from study.run.ensure_pools import ensure_pools
 from study.run.execution import Result
 from study.run.pipeline import Run

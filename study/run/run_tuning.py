@@ -15,8 +15,8 @@ from study.run.tuning_round import Round
 from study.show.progress import Progress
 from study.state.agenda import Agenda, tuning_agenda
 from study.state.planning.plan_study import plan_study
+from study.state.planning.tuning_table import write_winners
 from study.state.study import Study
-from study.state.tuning_table import write_winners
 
 
 def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retry_failed: bool) -> Result:

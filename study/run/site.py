@@ -129,10 +129,7 @@ class Site:
             return do()
 
         return patiently(
-            look_and_do,
-            patience_s=_PATIENCE_S,
-            say=self._progress.say,
-            hurry=lambda: bool(self.notice.by),
+            look_and_do, patience_s=_PATIENCE_S, say=self._progress.say, hurry=lambda: bool(self.notice.by)
         )
 
     def _shared_storage(self, backend: Backend) -> SharedStorage:

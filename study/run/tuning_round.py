@@ -7,14 +7,14 @@ from budgets.planning.tuned.winner import words
 from budgets.quantity import format_flops
 from runners.results import PLAN_COLUMNS, plan_row, to_frame, write_table
 from runners.scheduling.backend import Backend
+from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import predict_s
-from runners.trials.trial_files import Outcome
 from study.run.execution import Execution, Result
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import Agenda
+from study.state.planning.tuning_table import write_tried
 from study.state.study import Study
-from study.state.tuning_table import write_tried
 
 
 class Round(Execution):

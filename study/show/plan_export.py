@@ -9,14 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from budgets.cost.flops import CONVENTION
-from budgets.declaration import Declaration
+from budgets.declaration.declaration import Declaration
 from budgets.names import neutral
 from budgets.planning.plan import Plan, TuningPlan
 from budgets.planning.price import Speeds, device_hours, price
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame, write_table
 from study.show.plan_view import plan_axes
 from study.state.planning.counted_models import counted_models
-from study.state.tuning_table import check_facts, winner_facts
+from study.state.planning.tuning_table import check_facts, winner_facts
 
 _ON_A_CLUSTER = {
     "device_hours_low": "float64",

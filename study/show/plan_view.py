@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import TypeVar
 
-from budgets.declaration import Declaration
+from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import Cell, Plan, Trial, TuningPlan
 from budgets.planning.price import Price, Range, Speeds, device_hours, price, utilisation
 from budgets.planning.tuned.winner import carried_words, check_words, words
@@ -222,11 +222,7 @@ def _totals(
         yield f"{evaluation}; about {slot} of one slot ({basis})"
     else:
         yield evaluation
-        yield from _price(
-            declaration,
-            plan,
-            price(plan, declaration.cluster, own=own),
-        )
+        yield from _price(declaration, plan, price(plan, declaration.cluster, own=own))
     yield "FLOPs are 3 x 2 x forward multiply-adds of all that a sample passes through (budgets.cost.flops)"
 
 

@@ -16,8 +16,8 @@ from budgets.planning.plan import Plan, Trial
 from budgets.planning.price import Range
 from budgets.planning.tuned.winner import words
 from budgets.quantity import format_count, format_flops
+from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import Kind, kind, predict_s
-from runners.trials.trial_files import Outcome
 from study.show.view import level_table, range_words, running_lines
 from study.state.status.forecast import Ahead, time_left
 from study.state.status.running import Level, Running, running_trial
@@ -69,13 +69,7 @@ class Progress:
         self.tell(f"{len(self._trials)} trials, {format_flops(plan.train_flops)}{self._budget}{done}")
 
     def show(
-        self,
-        folder: Path,
-        trials: Sequence[Trial],
-        *,
-        planned_flops: int,
-        spent_flops: int,
-        phase: str = "",
+        self, folder: Path, trials: Sequence[Trial], *, planned_flops: int, spent_flops: int, phase: str = ""
     ) -> None:
         """Show these trials in the live view: one row per level, or one row named ``phase`` if given."""
         self._folder, self._phase, self._running = folder, phase, ()

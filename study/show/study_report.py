@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +23,8 @@ from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
 from budgets.book.ledger import read_entries, spent_flops
 from budgets.cost.flops import CONVENTION
+from budgets.declaration.sections import FolderPool
 from budgets.names import without_password
-from budgets.sections import FolderPool
 from runners.results import (
     CURVE_COLUMNS,
     MIDWAY_COLUMNS,
@@ -33,7 +33,7 @@ from runners.results import (
     read_table,
     to_frame,
 )
-from runners.trials.trial_files import MIDWAY
+from runners.trials.records.trial_files import MIDWAY
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from study.state.begun import begun
 from study.state.design import not_chosen
@@ -73,19 +73,25 @@ def report_study(
     environment = _environment(folder / "environment.json")
     counted = counted_models(study.declaration)
     measured = f" Measured by torch's FLOP counter, without closed form: {counted}." if counted else ""
+    provenance = {
+        **_provenance(study, frames.events),
+        **_evaluated(frames.results),
+        **{f"Trained with: {key}" if key == "version" else key: text for key, text in environment.items()},
+        "FLOPs": CONVENTION + measured,
+    }
+    text = without_password((folder / "study.yaml").read_text(encoding="utf-8"))
+    yield from _written(folder, frames, text, provenance, reload_s=reload_s, progress=progress)
+
+
+def _written(  # noqa: PLR0913 - what is written, and how
+    folder: Path, frames: StudyFrames, text: str, provenance: dict[str, str], *,
+    progress: Progress, reload_s: int | None = None,
+) -> Iterator[str]:  # fmt: skip
+    """Write a report and yield its lines, given the declaration's text, or the map's."""
     summary = write_report(
-        folder / "report",
-        frames,
-        declaration_text=without_password((folder / "study.yaml").read_text(encoding="utf-8")),
-        provenance=_provenance(study, frames.events)
-        | _evaluated(frames.results)
-        | _trained_with(environment)
-        | {"FLOPs": CONVENTION + measured},
-        processes=_processes(),
-        made=_now(),
-        reload_s=reload_s,
-        progress=progress,
-    )
+        folder / "report", frames, declaration_text=text, provenance=provenance, processes=_processes(),
+        made=_now(), reload_s=reload_s, progress=progress,
+    )  # fmt: skip
     yield from summary.lines
     yield f"report: {summary.page}"
 
@@ -136,7 +142,7 @@ def study_frames(study: Study) -> StudyFrames:
         name=study.declaration.name,
         metric=study.declaration.metric,
         price_per_hour=None if cluster is None else cluster.price_per_hour,
-        budget_flops=study.declaration.study_flops,
+        budget_flops=study.declaration.budget.study_flops,
         target_flops=study.declaration.design.forecast,
         results=results,
         curves=_table_or_empty(study, "curves.parquet", CURVE_COLUMNS),
@@ -170,10 +176,6 @@ def _evaluated(results: pd.DataFrame) -> dict[str, str]:
     return {"Evaluation": f"{said}; their metrics differ by rounding"}
 
 
-def _trained_with(environment: Mapping[str, str]) -> dict[str, str]:
-    return {f"Trained with: {key}" if key == "version" else key: text for key, text in environment.items()}
-
-
 def _now() -> str:
     return _date(time.time())
 
@@ -190,26 +192,16 @@ def report_imported(
     Raises:
         ValueError: Its folder can't be read.
     """
-    record, rows, frames = study.record, f"{study.record['rows']:,}", imported_frames(study)
-    frames = replace(frames, target_flops=target_flops)
-    summary = write_report(
-        study.folder / "report",
-        frames,
-        declaration_text=study.map_text,
-        provenance={
-            "Table": record["title"],
-            "File": f"{record['table']}, {rows} rows, SHA-256 {record['sha256']}",
-            "Map": record["map"],
-            "FLOPs": "computed from the table by the map",
-            "Report made": _now(),
-            "Report made with": own_version(),
-        },
-        processes=_processes(),
-        made=_now(),
-        progress=progress,
-    )
-    yield from summary.lines
-    yield f"report: {summary.page}"
+    record, frames = study.record, replace(imported_frames(study), target_flops=target_flops)
+    provenance = {
+        "Table": record["title"],
+        "File": f"{record['table']}, {record['rows']:,} rows, SHA-256 {record['sha256']}",
+        "Map": record["map"],
+        "FLOPs": "computed from the table by the map",
+        "Report made": _now(),
+        "Report made with": own_version(),
+    }
+    yield from _written(study.folder, frames, study.map_text, provenance, progress=progress)
 
 
 def imported_frames(study: Imported) -> StudyFrames:

@@ -31,11 +31,7 @@ class _Task:
 
 
 class WorkProgress:
-    """Context manager whose value is called to report progress.
-
-    Args:
-        console: The console to draw on.
-    """
+    """Context manager whose value is called to report progress."""
 
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[speed]}"))

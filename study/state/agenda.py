@@ -8,8 +8,8 @@ from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Plan, Trial, TuningPlan
 from budgets.planning.tuned.winner import words
 from budgets.quantity import format_flops, format_seconds
+from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import predict_s
-from runners.trials.trial_files import Outcome
 from study.state.planning.speeds import measured_throughput
 from study.state.selection import select_trials
 from study.state.study import Study

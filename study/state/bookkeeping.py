@@ -12,8 +12,14 @@ from budgets.planning.plan import Trial
 from budgets.quantity import format_flops
 from runners.host.progress_file import read_progress
 from runners.scheduling.nodes import Amounts
-from runners.trials.meter import METER, FlopCount, read_count, write_count
-from runners.trials.trial_files import Outcome, drop_damaged, drop_scaffolding, kept_steps, read_outcome
+from runners.trials.records.meter import METER, FlopCount, read_count, write_count
+from runners.trials.records.trial_files import (
+    Outcome,
+    drop_damaged,
+    drop_scaffolding,
+    kept_steps,
+    read_outcome,
+)
 from runners.trials.trial_job import TrialJob
 from study.state.study import Study
 
@@ -96,8 +102,7 @@ def book_outcome(  # noqa: PLR0913 - a trial, and what is known of it
     """
     finished = outcome.row["status"] == "finished"
     spent = FlopCount(
-        train_flops=paid_by(outcome, trial),
-        evaluation_flops=trial.evaluation_flops if finished else 0,
+        train_flops=paid_by(outcome, trial), evaluation_flops=trial.evaluation_flops if finished else 0
     )
     booked = ledger.spent_by(trial.trial_id)
     if booked not in {None, spent.train_flops}:
@@ -174,16 +179,11 @@ def _book_waste(  # noqa: PLR0913 - a trial, and what is known of it
             "wasted, the most that it can have lost since the last booking"
         )
         lost = ledger.wasted_by(trial_id) + most
-        count = FlopCount(
-            train_flops=kept.train_flops + lost,
-            evaluation_flops=kept.evaluation_flops,
-        )
+        count = FlopCount(train_flops=kept.train_flops + lost, evaluation_flops=kept.evaluation_flops)
         write_count(folder, count)  # the next start counts on from here
     if count is not None:
         ledger.waste(
-            trial_id,
-            count.train_flops - kept.train_flops,
-            count.evaluation_flops - kept.evaluation_flops,
+            trial_id, count.train_flops - kept.train_flops, count.evaluation_flops - kept.evaluation_flops
         )
 
 

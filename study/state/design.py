@@ -9,11 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.cells.table import tidy
-from analysis.design.adaptive import Ask, Decision, decide
+from analysis.design.adaptive import Decision, decide
 from analysis.design.course import CHOSEN, COURSE, last_answers
+from analysis.design.questions import Ask
 from analysis.design.rehearsal import rehearse
 from analysis.labels import percent
-from budgets.declaration import Declaration
+from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import Plan, Trial
 from budgets.quantity import format_flops
 from runners.results import RESULT_COLUMNS, plan_row, read_json_lines, to_frame

@@ -9,8 +9,8 @@ from budgets.book.ledger import Entry, Ledger, read_entries, readable_entries
 from budgets.planning.plan import Plan, Trial
 from budgets.quantity import format_flops
 from runners.results import read_json_lines
-from runners.trials.meter import read_count
-from runners.trials.trial_files import kept_steps, read_failure, read_outcome
+from runners.trials.records.meter import read_count
+from runners.trials.records.trial_files import kept_steps, read_failure, read_outcome
 from study.state.bookkeeping import (
     book_given_up,
     book_left_behind,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runners.host.storage import Storage
-from runners.trials.trial_files import FAILURE, SMALL, is_checkpoint, is_milestone, stand_in
+from runners.trials.records.trial_files import FAILURE, SMALL, is_checkpoint, is_milestone, stand_in
 
 LEASE = "run.json"
 """Name of the object that the active run of a study keeps renewing (`study.storage.lease`)."""

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from budgets.declaration import Declaration
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.sections import Budget, DescribedPool, GridBlock, Training
 from budgets.planning.facts import EvaluationFacts, PoolFacts
 from budgets.planning.plan import Charge, Plan
 from budgets.planning.planner import make_plan
-from budgets.sections import Budget, DescribedPool, GridBlock, Training
 
 LADDER = ("mini-ViT-XXS-8", "mini-ViT-XS-8", "mini-ViT-S-8")
 GFLOP = 10**9

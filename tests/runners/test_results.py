@@ -8,7 +8,7 @@ import pytest
 
 from runners.host.files import write_json
 from runners.results import CURVE_COLUMNS, read_table, to_frame, write_table
-from runners.trials.trial_files import (
+from runners.trials.records.trial_files import (
     Outcome,
     checkpoints,
     drop_damaged,

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from budgets.cost.architecture import load_architecture
+from budgets.declaration.recipe import Recipe
 from budgets.planning.plan import Cell, Trial
-from budgets.recipe import Recipe
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.trials.trial_job import TrialJob
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from budgets.declaration import Declaration
+from budgets.declaration.declaration import Declaration
 from runners.embedded.embedded_pool import build_embedded_pool
 from study.cli import main
 from study.state.study import Study

@@ -3,7 +3,11 @@
 import copy
 from pathlib import Path
 
+import pytest
 import yaml
+
+from study.declare.load import load_declaration
+from study.declare.yaml_reader import DeclarationError
 
 FULL = """
 study: full
@@ -65,3 +69,17 @@ def write(folder: Path, text: str) -> Path:
     path = folder / "study.yaml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def changed(old: str, new: str) -> str:
+    """Return the declaration with a text replaced that stands once in it."""
+    assert FULL.count(old) == 1, f"'{old}' stands once in the declaration"
+    return FULL.replace(old, new)
+
+
+def problems(folder: Path, text: str) -> list[str]:
+    """Return the errors of a declaration, each from its line number on."""
+    path = write(folder, text)
+    with pytest.raises(DeclarationError) as error:
+        load_declaration(path)
+    return [line.removeprefix(f"{path}:") for line in str(error.value).splitlines()]

@@ -92,7 +92,7 @@ def test_the_wheel_has_every_file_of_the_packages_and_no_other(wheel: Path) -> N
 
 
 def test_the_wheel_contains_the_papers_figures(wheel: Path) -> None:
-    packaged = ROOT / "study" / "declare" / "maps" / "paper-figures.csv"
+    packaged = ROOT / "study" / "declare" / "maps" / "paper" / "figures.csv"
     figures = ROOT / "results" / "paper" / "figures.csv"
     assert packaged.resolve() == figures
     assert ZipFile(wheel).read(str(packaged.relative_to(ROOT))) == figures.read_bytes()

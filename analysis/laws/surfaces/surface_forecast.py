@@ -64,14 +64,6 @@ class Points:
         """Return the selected points."""
         return Points(n=self.n[kept], unique=self.unique[kept], seen=self.seen[kept])
 
-    @classmethod
-    def joined(cls, *parts: "Points") -> "Points":
-        """Return the points of all parts, one after the other."""
-        n, unique, seen = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("n", "unique", "seen")
-        )
-        return cls(n=n, unique=unique, seen=seen)
-
 
 def key(cell: pd.Series | dict[str, object]) -> Key:
     """Return the key of a cell's surface: regime, quality, strategy and family of architectures."""

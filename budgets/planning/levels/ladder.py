@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
 
-from budgets.keys import DeclaredKeyError
+from budgets.declaration.keys import DeclaredKeyError
+from budgets.declaration.sections import Ladder
 from budgets.planning.feasibility import lasting_reasons
 from budgets.planning.grid import Combination, Grid
 from budgets.planning.plan import Charge
 from budgets.quantity import format_flops
-from budgets.sections import Ladder
 
 _DIGITS = 900  # three-digit numbers from 100 to 999 per power of ten
 _PLACEHOLDER = (1,)
@@ -60,7 +60,7 @@ def choose_levels(grid: Grid, charges: tuple[Charge, ...], study_flops: int) -> 
             f"charges and trials without a level cost {format_flops(rest)}, but the study budget is "
             f"{format_flops(study_flops)}: nothing is left for levels; raise budget.study",
         )
-    ladder = grid.declaration.ladder
+    ladder = grid.declaration.budget.ladder
 
     def cost(top: int) -> int:
         levels = _levels(top, ladder)

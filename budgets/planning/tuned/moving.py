@@ -13,15 +13,7 @@ from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid, GridCell, Pair, Place
 from budgets.planning.plan import Check
 from budgets.planning.tuned.line import Z90, Carried, CarriedRate, Line, Optimum, optimum
-from budgets.planning.tuned.winner import (
-    Score,
-    Tried,
-    cost_of,
-    is_done,
-    mean_of,
-    noise_of,
-    winner,
-)
+from budgets.planning.tuned.winner import Score, Tried, cost_of, is_done, mean_of, noise_of, winner
 from budgets.quantity import format_flops
 
 Values = dict[Place, dict[str, float] | None]
@@ -163,9 +155,9 @@ def neighbours(
     small = [pair for pair in _cheapest(grid, levels, None) if pair not in {*checked, *map(pair_of, dear)}]
     said = [f"{_named(small)}: no cell of a level above those tuned at"] if small else []
     if dear:
-        assert grid.declaration.study_flops is not None, "the room is a share of it"
+        assert grid.declaration.budget.study_flops is not None, "the room is a share of it"
         cost = sum(map(cost_of, every))
-        share = math.ceil(1000 * cost / grid.declaration.study_flops) / 10
+        share = math.ceil(1000 * cost / grid.declaration.budget.study_flops) / 10
         said.append(
             f"{_named(map(pair_of, dear))}: tuning.check sets {format_flops(room)} aside; all at "
             f"{format_flops(every[0][0].trials[0].cell.level_flops or 0)} cost {format_flops(cost)}: "

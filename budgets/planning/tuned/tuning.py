@@ -8,12 +8,12 @@ with the same trials.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from budgets.declaration import Declaration
-from budgets.keys import DeclaredKeyError
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.keys import DeclaredKeyError
 from budgets.planning.grid import Grid, GridCell, Place
 from budgets.planning.plan import TuningPlan, Winner
 from budgets.planning.tuned.moving import (
@@ -61,12 +61,12 @@ def tuning_reserves(declaration: Declaration) -> tuple[int, int]:
     """
     if declaration.tuning is None:
         return 0, 0
-    if declaration.study_flops is None:
+    if declaration.budget.study_flops is None:
         raise DeclaredKeyError(
             "tuning.share",
             "tuning.share is a share of the study budget, which is missing: declare budget.study",
         )
-    tuning, study_flops = declaration.tuning, declaration.study_flops
+    tuning, study_flops = declaration.tuning, declaration.budget.study_flops
     return int(tuning.share * study_flops), int(tuning.check * study_flops)
 
 
@@ -74,11 +74,6 @@ def plan_tuning(
     grid: Grid, levels: tuple[int, ...], scores: Scores
 ) -> tuple[TuningPlan, dict[Place, dict[str, float] | None]]:
     """Plan the tuning as far as the results so far decide it.
-
-    Args:
-        grid: The grid as declared.
-        levels: Budget levels.
-        scores: Results so far.
 
     Returns:
         The plan, and the values of each decided place; None if all values diverged.
@@ -104,7 +99,8 @@ def plan_tuning(
         if not complete:
             continue
         wide = _widened(tuning.fields, best_first(points, scores.of)[0].values)
-        further = [] if wide == tuning.fields else _beyond(_tried(grid, cells[place], wide), points)
+        known = [point.values for point in points]
+        further = [point for point in _tried(grid, cells[place], wide) if point.values not in known]
         # Not enough of tuning's share is left: the winner stays at the edge, which is reported.
         if cost_of(further) > left:
             further = []
@@ -154,17 +150,13 @@ def plan_tuning(
 def _tried(grid: Grid, on: GridCell, fields: Fields) -> list[Tried]:
     """Return each combination of values with its trials, in the fields' order."""
     tried = []
-    for values in _combinations(fields):
+    for combination in product(*fields.values()):
+        values = dict(zip(fields, combination, strict=True))
         found = trained_with(grid, on, values)
         if isinstance(found, str):
             raise DeclaredKeyError("tuning.fields", f"tuning {words(values)} for {on.cell}: {found}")
         tried.append(found)
     return tried
-
-
-def _combinations(fields: Fields) -> Iterator[dict[str, float]]:
-    for values in product(*fields.values()):
-        yield dict(zip(fields, values, strict=True))
 
 
 def _widened(fields: Fields, best: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
@@ -176,11 +168,6 @@ def _widened(fields: Fields, best: Mapping[str, float]) -> dict[str, tuple[float
     return wide
 
 
-def _beyond(wide: Sequence[Tried], points: Sequence[Tried]) -> list[Tried]:
-    known = [point.values for point in points]
-    return [point for point in wide if point.values not in known]
-
-
 def _most(points: Sequence[Tried], fields: Fields) -> int:
     """Cost of a pair if every field is widened by one value."""
     wide = math.prod(len(values) + 1 for values in fields.values())
@@ -188,10 +175,10 @@ def _most(points: Sequence[Tried], fields: Fields) -> int:
 
 
 def _too_dear(declaration: Declaration, reserve: int, first: Mapping[Place, Sequence[Tried]]) -> str:
-    assert declaration.tuning is not None and declaration.study_flops, "as checked before"  # noqa: PT018
+    assert declaration.tuning is not None and declaration.budget.study_flops, "as checked before"  # noqa: PT018
     cost = sum(map(cost_of, first.values()))
     trials = sum(len(point.trials) for points in first.values() for point in points)
-    share = math.ceil(1000 * cost / declaration.study_flops) / 10
+    share = math.ceil(1000 * cost / declaration.budget.study_flops) / 10
     where = "" if declaration.tuning.levels else ", each at its smallest level"
     pairs = len({place[:2] for place in first})
     return (

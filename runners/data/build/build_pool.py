@@ -86,7 +86,8 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
         ValueError: Something else is at the path, the source has changed, cannot be read or holds no pair.
     """
     before = Pool.open(path) if (path / "pool.json").exists() else None
-    if how.in_place and before is not None and _url_of(before) != how.url:
+    here = before.place if before is not None else None
+    if how.in_place and here is not None and (here.url if isinstance(here, UrlPlace) else "") != how.url:
         raise ValueError(f"{how.to or path} is the index of other shards; choose another path")
     if how.in_place and not how.url and how.source.resolve() != path.resolve():
         raise ValueError(
@@ -96,7 +97,10 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
         _check_free(path, how)
     parts = parts_at(how.url) if how.url else parts_of(path if how.in_place else how.source)
     if before is not None:
-        parts = _new_in_place(path, parts, before) if how.in_place else _new_in_source(how, parts, before)
+        if how.in_place:
+            parts = [part for part in parts if _names(path, part)[1] not in before.shards]
+        else:
+            parts = _new_in_source(how, parts, before)
         if not parts:
             return before
     known = (
@@ -120,10 +124,6 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
     return Pool.open(path)
 
 
-def _url_of(pool: Pool) -> str:
-    return pool.place.url if isinstance(pool.place, UrlPlace) else ""
-
-
 def _check_free(path: Path, how: Build) -> None:
     """Raise ValueError if there is something else than a build that was interrupted."""
     if not how.to:
@@ -134,10 +134,6 @@ def _check_free(path: Path, how: Build) -> None:
         )
     if not free:
         raise ValueError(f"{how.to or path} already exists; remove it or choose another path")
-
-
-def _new_in_place(path: Path, parts: Sequence[Part], before: Pool) -> list[Part]:
-    return [part for part in parts if _names(path, part)[1] not in before.shards]
 
 
 def _new_in_source(how: Build, parts: Sequence[Part], before: Pool) -> list[Part]:

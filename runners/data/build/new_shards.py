@@ -124,12 +124,7 @@ def _write_index(new: NewShards, workers: Workers, report: Report) -> list[str]:
     tables = sorted(name for name in folders.shared.names(f"{folders.work}index/") if _TABLE.fullmatch(name))
     numbers = range(first, first - (-len(tables) * PAIRS_PER_SHARD // ROWS_PER_PART))
     starts = {number: tables[(number - first) * _SHARDS_PER_PART :][:_SHARDS_PER_PART] for number in numbers}
-    run(
-        partial(_write_index_part, folders, starts, new.score),
-        numbers,
-        workers,
-        partial(report, "indexing"),
-    )
+    run(partial(_write_index_part, folders, starts, new.score), numbers, workers, partial(report, "indexing"))
     files = [f"{INDEX}{number:05d}" for number in numbers]
     folders.shared.fetch(
         f"{folders.pool}{file}{end}" for file in files for end in (".parquet", ".words.parquet")

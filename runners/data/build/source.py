@@ -237,18 +237,13 @@ def pairs_of(part: Part, columns: Columns, inspect: Inspect | None = None) -> It
     Yields:
         Each pair, or the damage of a sample that is not a pair. A truncated tar ends with its damage.
     """
-    return (_tar_pairs if part.stop == 0 else _table_pairs)(part, columns, inspect)
-
-
-def _tar_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Iterator[Found | Damage]:
-    if not part.url:
-        return _pairs_in(part.file, os.path.realpath(part.file), columns, inspect)
-    return _pairs_at(part, columns, inspect)
-
-
-def _pairs_at(part: Part, columns: Columns, inspect: Inspect | None) -> Iterator[Found | Damage]:
-    with downloaded(part.url, str(part.file), part.size) as file:
-        yield from _pairs_in(file, str(part.file), columns, inspect)
+    if part.stop:
+        yield from _table_pairs(part, columns, inspect)
+    elif part.url:
+        with downloaded(part.url, str(part.file), part.size) as file:
+            yield from _pairs_in(file, str(part.file), columns, inspect)
+    else:
+        yield from _pairs_in(part.file, os.path.realpath(part.file), columns, inspect)
 
 
 def _pairs_in(file: Path, name: str, columns: Columns, inspect: Inspect | None) -> Iterator[Found | Damage]:
@@ -298,7 +293,8 @@ def _group_sizes(path: Path, _changed_ns: int) -> list[int]:
 def _table_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Iterator[Found | Damage]:
     table = _rows(part)
     check_columns(table.columns, part.file, columns.image, columns.caption)
-    for number, row in enumerate(json_rows(table), part.start):
+    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))  # missing values are null
+    for number, row in enumerate(rows, part.start):
         path, key = part.file.parent / str(row[columns.image]), f"row {number}"
         caption = clean_caption(str(row[columns.caption] or ""))
         kind = path.suffix[1:].lower()
@@ -342,9 +338,3 @@ def _image_file(path: Path) -> bytes | str:
         return path.read_bytes() if facts.st_size <= LARGEST_MEMBER else "larger than 1 GiB"
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return "no such image file"
-
-
-def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a table's rows as JSON objects, with missing values as null."""
-    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
-    return rows

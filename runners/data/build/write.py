@@ -46,10 +46,7 @@ class PairSource(Protocol):
 
 
 def write_pool(
-    path: str | Path,
-    pairs: PairSource,
-    scores: NDArray[np.float32] | None,
-    origin: Origin | None = None,
+    path: str | Path, pairs: PairSource, scores: NDArray[np.float32] | None, origin: Origin | None = None
 ) -> Pool:
     """Write a new pool atomically, best pairs first.
 

@@ -86,12 +86,11 @@ def _best(index: Index, kept: int, quality: str) -> Subset:
 
 def count_scored(index: Index, column: str) -> int:
     """Count the pairs that have a score."""
-    unscored = sum(_count_of(*index.score_histogram(part, column), RANK_DIGITS - 1) for part in index.parts)
+    unscored = 0
+    for part in index.parts:
+        digits, counts = index.score_histogram(part, column)
+        unscored += int(counts[digits == RANK_DIGITS - 1].sum())
     return index.count - unscored
-
-
-def _count_of(digits: NDArray[np.int64], counts: NDArray[np.int64], digit: int) -> int:
-    return int(counts[digits == digit].sum())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -104,10 +104,7 @@ class TuneBackend:
                     trial_dirname_creator=_name,
                 ),
                 run_config=tune.RunConfig(
-                    **in_memory("tune"),
-                    verbose=0,
-                    stop=_Over(self._over),
-                    callbacks=[_Ends(self._ended)],
+                    **in_memory("tune"), verbose=0, stop=_Over(self._over), callbacks=[_Ends(self._ended)]
                 ),
             ).fit()
         except BaseException as error:  # noqa: BLE001 - raised by `wait`

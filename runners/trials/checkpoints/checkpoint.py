@@ -18,7 +18,7 @@ from torch import Tensor
 from runners.host.files import put
 from runners.training.learner import Learner
 from runners.training.ranks import decided_by_first
-from runners.trials.trial_files import (
+from runners.trials.records.trial_files import (
     DIGITS,
     checkpoints,
     drop_damaged,

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from budgets.planning.plan import Trial
+from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import Throughput
 from runners.trials.trial import run_trial
-from runners.trials.trial_files import Outcome
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import load_subset
 

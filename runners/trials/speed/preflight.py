@@ -10,7 +10,7 @@ import shutil
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -35,18 +35,23 @@ class Check:
     """One checked thing.
 
     Attributes:
-        node: Host name of the node.
+        node: Host name of the node; by default this one.
         what: Name of the check.
         verdict: ``ok``, ``slow`` (trials run, but slower than they should) or ``failed``.
         found: What was found.
         advice: What to do; empty if ``ok``.
     """
 
-    node: str
+    node: str = field(default_factory=socket.gethostname)
     what: str
     verdict: Verdict
     found: str
     advice: str = ""
+
+    @classmethod
+    def of(cls, what: str, problem: str, *, found: str, verdict: Verdict = "failed") -> "Check":
+        """Return a check of this node that gave ``verdict`` if there is a problem, given as what to do."""
+        return cls(what=what, verdict=verdict if problem else "ok", found=found, advice=problem)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,56 +100,35 @@ def check_node(expected: Expected) -> tuple[float, list[Check]]:
 def _versions(expected: Mapping[str, str]) -> Check:
     here = versions()
     other = {name: has for name, has in here.items() if expected.get(name, has) != has}
-    return Check(
-        node=socket.gethostname(),
-        what="versions",
-        verdict="failed" if other else "ok",
-        found=", ".join(f"{name} {has}" for name, has in (other or here).items()),
-        advice="the driver has " + ", ".join(f"{name} {expected[name]}" for name in other) if other else "",
-    )
+    theirs = "the driver has " + ", ".join(f"{name} {expected[name]}" for name in other) if other else ""
+    found = ", ".join(f"{name} {has}" for name, has in (other or here).items())
+    return Check.of("versions", theirs, found=found)
 
 
 def _gpus(wanted: int) -> Check:
-    node = socket.gethostname()
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count < wanted:
-        return Check(
-            node=node,
-            what="GPUs",
-            verdict="failed",
-            found=f"torch sees {count}, a trial takes {wanted}",
-            advice="check the driver, CUDA_VISIBLE_DEVICES and that torch's wheel is one for CUDA",
-        )
+        problem = "check the driver, CUDA_VISIBLE_DEVICES and that torch's wheel is one for CUDA"
+        return Check.of("GPUs", problem, found=f"torch sees {count}, a trial takes {wanted}")
     if not wanted:
-        return Check(node=node, what="GPUs", verdict="ok", found="none needed; trials run on the processor")
+        return Check.of("GPUs", "", found="none needed; trials run on the processor")
     facts = torch.cuda.get_device_properties(0)
     torch.ones(8, 8, device="cuda").sum().item()  # in the forked process, as a trial computes
     precision = resolve_precision("auto", torch.device("cuda"))
-    return Check(
-        node=node,
-        what="GPUs",
-        verdict="ok",
-        found=f"{count} x {facts.name}, {facts.total_memory / 2**30:.0f} GiB, precision: auto is {precision}",
-    )
+    memory = f"{facts.total_memory / 2**30:.0f} GiB"
+    return Check.of("GPUs", "", found=f"{count} x {facts.name}, {memory}, precision: auto is {precision}")
 
 
 def _shared_memory(needed: int) -> Check:
     free = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.exists() else 0
-    enough = free >= needed
-    return Check(
-        node=socket.gethostname(),
-        what="shared memory",
-        verdict="ok" if enough else "failed",
-        found=f"{free / 2**20:,.0f} MiB free in {_SHARED_MEMORY}, {needed / 2**20:,.0f} MiB needed",
-        advice=""
-        if enough
-        else f"enlarge {_SHARED_MEMORY} (docker: --shm-size), or lower resources.loader_memory",
-    )
+    found = f"{free / 2**20:,.0f} MiB free in {_SHARED_MEMORY}, {needed / 2**20:,.0f} MiB needed"
+    problem = f"enlarge {_SHARED_MEMORY} (docker: --shm-size), or lower resources.loader_memory"
+    return Check.of("shared memory", problem if free < needed else "", found=found)
 
 
 def _storage(folder: Path) -> Check:
-    node, content = socket.gethostname(), os.urandom(_STORAGE_BYTES)
-    path = folder / f".preflight-{node}-{os.getpid()}"
+    content = os.urandom(_STORAGE_BYTES)
+    path = folder / f".preflight-{socket.gethostname()}-{os.getpid()}"
     try:
         began = time.perf_counter()
         with path.open("wb") as file:
@@ -155,25 +139,13 @@ def _storage(folder: Path) -> Check:
         same = path.read_bytes() == content
         read = time.perf_counter()
     except OSError as error:
-        return Check(
-            node=node,
-            what="storage",
-            verdict="failed",
-            found=f"{folder}: {error.strerror or error}",
-            advice="all nodes must share this folder and may write to it; name one as storage:",
-        )
+        problem = "all nodes must share this folder and may write to it; name one as storage:"
+        return Check.of("storage", problem, found=f"{folder}: {error.strerror or error}")
     finally:
         path.unlink(missing_ok=True)
     rates = [_STORAGE_BYTES / max(1e-9, seconds) for seconds in (wrote - began, read - wrote)]
-    verdict: Verdict = "failed" if not same else "slow" if min(rates) < SLOW_BYTES_PER_S else "ok"
-    return Check(
-        node=node,
-        what="storage",
-        verdict=verdict,
-        found=f"{folder}: writes {rates[0] / 1e6:,.0f} MB/s, reads {rates[1] / 1e6:,.0f} MB/s",
-        advice={
-            "failed": "the folder gives back other bytes than were written",
-            "slow": f"below {SLOW_BYTES_PER_S / 1e6:.0f} MB/s, checkpoints will hold trials up",
-            "ok": "",
-        }[verdict],
-    )
+    found = f"{folder}: writes {rates[0] / 1e6:,.0f} MB/s, reads {rates[1] / 1e6:,.0f} MB/s"
+    if not same:
+        return Check.of("storage", "the folder gives back other bytes than were written", found=found)
+    problem = f"below {SLOW_BYTES_PER_S / 1e6:.0f} MB/s, checkpoints will hold trials up"
+    return Check.of("storage", problem if min(rates) < SLOW_BYTES_PER_S else "", found=found, verdict="slow")

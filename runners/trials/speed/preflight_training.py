@@ -1,7 +1,6 @@
 """Preflight checks of training: the ranks of a trial compute together, each kind takes some steps."""
 
 import json
-import socket
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -117,13 +116,9 @@ def _judged(found: tuple[float, float, Tensor], count: int, *, gpus: bool) -> Ch
         float((gradient - expected_gradient).norm() / expected_gradient.norm()),
     )
     right = summed == count * (count - 1) / 2 and error < _EXACT
-    return Check(
-        node=socket.gethostname(),
-        what="ranks",
-        verdict="ok" if right else "failed",
-        found=f"{count} over {backend}: sum {summed:g}, loss within {error:.0e} of one rank's",
-        advice="" if right else f"{backend} computes wrong sums here: test its drivers and network",
-    )
+    found_here = f"{count} over {backend}: sum {summed:g}, loss within {error:.0e} of one rank's"
+    problem = f"{backend} computes wrong sums here: test its drivers and network"
+    return Check.of("ranks", "" if right else problem, found=found_here)
 
 
 def _pairs(count: int) -> tuple[Tensor, Tensor]:

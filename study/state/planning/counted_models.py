@@ -5,7 +5,7 @@ from pathlib import Path
 
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.counted import read_count
-from budgets.declaration import Declaration
+from budgets.declaration.declaration import Declaration
 
 
 def count_models(declaration: Declaration) -> None:

@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Iterator, Mapping
 
-from budgets.declaration import Declaration
-from budgets.keys import DeclaredKeyError, at_key
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.keys import DeclaredKeyError, at_key
+from budgets.declaration.sections import DeclaredPool, DescribedPool, EmbeddedPool
 from budgets.names import printable
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts, Ranking
 from budgets.planning.plan import Charge
-from budgets.sections import DeclaredPool, DescribedPool, EmbeddedPool
 from runners.data.build.in_place import not_indexed, open_pool
 from runners.data.evaluation.evaluation_facts import (
     RETRIEVAL_METRICS,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from budgets.keys import DeclaredKeyError, at_key
+from budgets.declaration.keys import DeclaredKeyError, at_key
 from budgets.names import unknown
 from budgets.planning.facts import Component, MixtureFacts, PoolFacts
 from budgets.planning.grid import Grid
@@ -19,8 +19,8 @@ from study.declare.yaml_reader import errors_with_line
 from study.state.planning.counted_models import count_models
 from study.state.planning.facts import study_facts
 from study.state.planning.speeds import device_throughput
+from study.state.planning.tuning_table import read_scores
 from study.state.study import Study
-from study.state.tuning_table import read_scores
 
 _USUAL = {
     "acc": "top1",

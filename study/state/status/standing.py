@@ -99,15 +99,12 @@ def read_standing(study: Study) -> Standing:
     states = trial_states(folder, rows)
     running = tuple(
         running_trial(
-            trial,
-            words[trial],
-            rows[trial]["train_flops"] / rows[trial]["samples_seen"],
-            state.progress,
+            trial, words[trial], rows[trial]["train_flops"] / rows[trial]["samples_seen"], state.progress
         )
         for trial, state in sorted(states.items())
         if state.stage is Stage.RUNNING and state.progress is not None
     )
-    held, cap = reserved(entries), study.declaration.study_flops
+    held, cap = reserved(entries), study.declaration.budget.study_flops
     room = float("inf") if cap is None else cap - spent_flops(entries) - sum(held.values())
     homeless = {trial for trial, row in rows.items() if trial not in held and row["paid_flops"] > room}
     for trial, state in states.items():  # the study budget may be larger than it was in the last run

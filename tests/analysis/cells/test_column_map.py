@@ -83,23 +83,16 @@ def test_two_different_values_of_one_cell_and_seed_are_refused() -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (
-            replace(HOW, metric_column=Column(source="accuracy")),
-            "column 'accuracy'; did you mean 'acc'",
-        ),
+        (replace(HOW, metric_column=Column(source="accuracy")), "column 'accuracy'; did you mean 'acc'"),
         (replace(HOW, rows={"task": ("imagenet1k",)}), "no row has task imagenet1k; found: cifar, imagenet"),
         (replace(HOW, columns={**HOW.columns, "sead": Column(value="0")}), "did you mean 'seed'"),
         (replace(HOW, columns={}), "the column map lacks 'regime'; needed: regime, subset_size"),
-        (
-            replace(HOW, columns={**HOW.columns, "samples_seen": Column(source="net")}),
-            "'net' must hold numbers for samples_seen",
-        ),
-        (
-            replace(HOW, columns={**HOW.columns, "architecture": Column(source="net", names={"B/32": "b"})}),
-            "unknown architecture of the map 'L/14'",
-        ),
+        (replace(HOW, columns={**HOW.columns, "samples_seen": Column(source="net")}),
+         "'net' must hold numbers for samples_seen"),
+        (replace(HOW, columns={**HOW.columns, "architecture": Column(source="net", names={"B/32": "b"})}),
+         "unknown architecture of the map 'L/14'"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_map_or_table_gets_one_clear_answer(how: ColumnMap, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         import_table(TABLE, how)

@@ -6,8 +6,8 @@ import numpy as np
 
 from analysis.cells.bootstrap import cell_draws
 from analysis.cells.table import tidy
-from tests.analysis.made_up_coverage import Held, ask, study
-from tests.analysis.made_up_valleys import KINDS
+from tests.analysis.made_up.coverage import Held, ask, study
+from tests.analysis.made_up.valleys import KINDS
 
 
 def test_trunks_are_resampled_whole_and_left_out_whole() -> None:

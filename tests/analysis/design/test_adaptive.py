@@ -8,9 +8,10 @@ import pytest
 
 from analysis.cells.table import Trials, records, tidy
 from analysis.design import belief
-from analysis.design.adaptive import FIRST_ROUND, Ask, decide
-from tests.analysis.made_up_coverage import study as made_up_curves
-from tests.analysis.made_up_designs import grid as made_up
+from analysis.design.adaptive import FIRST_ROUND, decide
+from analysis.design.questions import Ask
+from tests.analysis.made_up.coverage import study as made_up_curves
+from tests.analysis.made_up.designs import grid as made_up
 
 METRIC = "held-out/top1"
 RESULTS = Path(__file__).resolve().parents[3] / "results" / "small-full" / "results.parquet"

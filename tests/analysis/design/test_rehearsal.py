@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.design.adaptive import Ask
+from analysis.design.questions import Ask
 from analysis.design.rehearsal import rehearse
 from benchmarks.design import with_trunks
 

@@ -46,9 +46,7 @@ def test_five_outliers_move_the_exponent_of_data() -> None:
     assert found.beta == pytest.approx(0.453, abs=0.0006)
 
 
-def test_each_of_4000_refits_is_at_its_optimum(
-    chinchilla: tuple[Floats, Floats, Floats],
-) -> None:
+def test_each_of_4000_refits_is_at_its_optimum(chinchilla: tuple[Floats, Floats, Floats]) -> None:
     n, d, y = chinchilla
     generator = np.random.default_rng(1)
     weights = generator.multinomial(len(y), np.full(len(y), 1 / len(y)), size=4000).astype(np.float64)

@@ -5,8 +5,8 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from tests.analysis.made_up_coverage import NAMES, Held, ask, invented, surface
-from tests.analysis.made_up_valleys import KINDS, Kind
+from tests.analysis.made_up.coverage import NAMES, Held, ask, invented, surface
+from tests.analysis.made_up.valleys import KINDS, Kind
 
 STUDIES = 12
 

@@ -6,7 +6,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from analysis.laws.forms import BOUNDED, FLOOR, FLOOR_SHIFT, FORMS, POWER, SHIFT, Curves, Form, fit, restarts
+from analysis.laws.forms import BOUNDED, FLOOR, FLOOR_SHIFT, FORMS, POWER, SHIFT, Curves, Form
+from analysis.laws.least_squares import fit, restarts
 
 Floats = NDArray[np.float64]
 

@@ -1,17 +1,28 @@
 """Status of a curve's law: drawn, lack of fit, untested, or the reason for none."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from analysis.laws.forms import BOUNDED, FLOOR, POWER, SHIFT
-from analysis.laws.law_fit import LawFit, Status, fit_law
+from analysis.laws.forms import BOUNDED, FLOOR, POWER, SHIFT, Form
+from analysis.laws.law_fit import LawFit, Status, fit_laws
+
+Floats = NDArray[np.float64]
 
 X = np.geomspace(2e11, 9e12, 6)
 ONCE = np.ones(6, dtype=np.int64)
 LINE = 0.3 + 0.3 * (X / 1e12) ** -0.4
+
+
+def fit_law(
+    form: Form, x: Floats, y: Floats, *, runs: NDArray[np.int64], draws: Floats | None = None,
+    **known: Any,  # noqa: ANN401 - as `fit_laws` takes them
+) -> LawFit:  # fmt: skip
+    several = None if draws is None else draws[:, None]
+    return fit_laws(form, x[None], y[None], runs=runs[None], draws=several, **known)[0]
 
 
 def fitted(y: list[float] | NDArray[np.float64]) -> LawFit:

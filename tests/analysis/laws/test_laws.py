@@ -14,8 +14,9 @@ from analysis.charts.figure_data import FigureData
 from analysis.charts.size_figures import over_epochs
 from analysis.laws.excess_variance import by_moments
 from analysis.laws.form_choice import MOST_MISSED
-from analysis.laws.forms import FORMS, fit
+from analysis.laws.forms import FORMS
 from analysis.laws.laws import Law, laws
+from analysis.laws.least_squares import fit
 from analysis.laws.measure import measure
 from tests.analysis.paper_curves import draws_of, families, left_out
 
@@ -31,17 +32,13 @@ def paper() -> list[Family]:
     ]
 
 
-def test_31_of_32_curves_of_the_paper_have_a_law(
-    paper: list[Family],
-) -> None:
+def test_31_of_32_curves_of_the_paper_have_a_law(paper: list[Family]) -> None:
     found = [law for *_, fitted in paper for law in fitted if law.fit.levels >= 4]
     assert len(found) == 32
     assert sum(law.fit.supported for law in found) >= 31
 
 
-def test_the_papers_laws_miss_their_points_by_less_than_a_point(
-    paper: list[Family],
-) -> None:
+def test_the_papers_laws_miss_their_points_by_less_than_a_point(paper: list[Family]) -> None:
     misses = [100 * law.fit.miss for *_, fitted in paper for law in fitted if law.fit.levels >= 8]
     assert len(misses) == 24
     assert np.median(misses) < 0.7  # 1.51 points by the power law with floor
@@ -105,9 +102,7 @@ def test_a_caption_says_what_laws_miss_and_what_the_noise_is() -> None:
     assert "have four levels or fewer and are not tested (dashed)" in drawn.caption
 
 
-def test_no_seeds_leave_all_misses_as_discrepancy(
-    paper: list[Family],
-) -> None:
+def test_no_seeds_leave_all_misses_as_discrepancy(paper: list[Family]) -> None:
     for _, _, draws, fitted in paper:
         assert draws.source == "evaluation"
         assert fitted[0].discrepancy.noise == 0

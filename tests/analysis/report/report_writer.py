@@ -26,10 +26,6 @@ def leave_undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def write(
     folder: Path, frames: StudyFrames, *, name: str = "made-up", text: str = "name: made-up\n"
 ) -> ReportSummary:
-    provenance = {
-        "convention": "6 × forward MACs",
-        "hardware": "2 cores",
-        "seeds": "0, 1, 2",
-    }
+    provenance = {"convention": "6 × forward MACs", "hardware": "2 cores", "seeds": "0, 1, 2"}
     study = replace(frames, name=name, budget_flops=4e14)
     return write_report(folder, study, declaration_text=text, provenance=provenance)

@@ -17,7 +17,7 @@ from analysis.labels import budget_text
 from analysis.report.tables.tables import profiles as table
 from analysis.sizes.isoflop import curves
 from analysis.sizes.size_profile import Measured, Profile, profiles
-from tests.analysis.made_up_valleys import KINDS, Kind, best_sizes
+from tests.analysis.made_up.valleys import KINDS, Kind, best_sizes
 
 SIZES = np.array([13e6, 25e6, 39e6, 72e6, 140e6])
 

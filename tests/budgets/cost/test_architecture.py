@@ -145,50 +145,34 @@ def test_broken_file_raises_and_is_named(tmp_path: Path, text: str, message: str
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (
-            changed(VIT, "vision_cfg", widht=64),
-            r"unknown setting in vision_cfg .*'widht'; did you mean 'width'\?",
-        ),
-        (
-            changed(VIT, "vision_cfg", patch_dropout=0.5),
-            "patch_dropout: patches are dropped by the strategies",
-        ),
-        (
-            changed(VIT, "vision_cfg", width=64.5),
-            "vision_cfg.width: found 64.5; allowed: a whole number of at least 1",
-        ),
+        (changed(VIT, "vision_cfg", widht=64),
+         r"unknown setting in vision_cfg .*'widht'; did you mean 'width'\?"),
+        (changed(VIT, "vision_cfg", patch_dropout=0.5),
+         "patch_dropout: patches are dropped by the strategies"),
+        (changed(VIT, "vision_cfg", width=64.5),
+         "vision_cfg.width: found 64.5; allowed: a whole number of at least 1"),
         (changed(VIT, "vision_cfg", layers=0), "vision_cfg.layers: found 0; allowed: a whole number"),
         (changed(VIT, "vision_cfg", no_ln_pre=1), "vision_cfg.no_ln_pre: found 1; allowed: true or false"),
-        (
-            changed(VIT, "vision_cfg", mlp_ratio=-4),
-            "vision_cfg.mlp_ratio: found -4; allowed: a positive number",
-        ),
+        (changed(VIT, "vision_cfg", mlp_ratio=-4),
+         "vision_cfg.mlp_ratio: found -4; allowed: a positive number"),
         (changed(VIT, "vision_cfg", patch_size=64), "patch_size 64 is over image_size 32"),
         (changed(VIT, "vision_cfg", width=48), "width 48 cannot be split into heads of 64"),
         (changed(VIT, "text_cfg", heads=3), "text_cfg: width 32 cannot be split into 3 heads"),
-        (
-            changed(VIT, "vision_cfg", layers=[1, 1, 1], patch_size=None),
-            "layers: .*a list of 4 whole numbers",
-        ),
+        (changed(VIT, "vision_cfg", layers=[1, 1, 1], patch_size=None),
+         "layers: .*a list of 4 whole numbers"),
         (changed(VIT, "vision_cfg", layers=[1, 1, 1, 1], patch_size=None, image_size=48), "multiple of 32"),
-        (
-            changed(CONVNEXT, "vision_cfg", timm_model_pretrained=True),
-            "timm_model_pretrained: found True; allowed: F",
-        ),
+        (changed(CONVNEXT, "vision_cfg", timm_model_pretrained=True),
+         "timm_model_pretrained: found True; allowed: F"),
         (changed(CONVNEXT, "vision_cfg", image_size=16), "image_size of at least 32; found 4 and 16"),
         (changed(CONVNEXT, "vision_cfg", timm_model_kwargs={"patch_size": 8}), "patch_size of 2 or 4"),
-        (
-            changed(CONVNEXT, "vision_cfg", timm_model_kwargs={"dims": [8, 16]}),
-            "dims: .*a list of 4 whole numbers",
-        ),
-        (
-            changed(CONVNEXT, "vision_cfg", timm_model_name="mixer_b32_224"),
-            "image_size: found 64, .*built for 224",
-        ),
+        (changed(CONVNEXT, "vision_cfg", timm_model_kwargs={"dims": [8, 16]}),
+         "dims: .*a list of 4 whole numbers"),
+        (changed(CONVNEXT, "vision_cfg", timm_model_name="mixer_b32_224"),
+         "image_size: found 64, .*built for 224"),
         (changed(VIT, "text_cfg", output_tokens=True), "output_tokens: only a captioning decoder reads them"),
         ({**VIT, "multimodal_cfg": {}}, "multimodal_cfg: a captioning decoder"),
     ],
-)
+)  # fmt: skip
 def test_invalid_or_uncounted_setting_raises_and_is_named(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Architecture(name="wrong", config=config)

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from budgets.declaration.sections import DescribedPool, Exclusion, GridBlock, MixedPool
 from budgets.planning.facts import Component, MixtureFacts, PoolFacts, Ranking
 from budgets.planning.identity import trunk_id
 from budgets.planning.plan import Plan
 from budgets.planning.planner import make_plan
-from budgets.sections import DescribedPool, Exclusion, GridBlock, MixedPool
 from tests.budgets.plans import LADDER, NO_EVALUATION, declare
 
 WEB = PoolFacts(name="web-id", pairs=9_000, scored=True, unranked="web-plain", rankings={

@@ -2,10 +2,10 @@
 
 import pytest
 
+from budgets.declaration.sections import GridBlock
 from budgets.planning.facts import PoolFacts
 from budgets.planning.planner import make_plan
 from budgets.quality import check_quality
-from budgets.sections import GridBlock
 from tests.budgets.plans import LADDER, NO_EVALUATION, declare
 
 POOL = PoolFacts(name="pool", pairs=10_000, scored=False, subsets={"basic": 640})

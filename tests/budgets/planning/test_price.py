@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import sample_cost
 from budgets.cost.strategy import strategy
+from budgets.declaration.sections import Cluster, GridBlock, Resources, Training
 from budgets.hardware.devices import device, devices, measured_samples_per_s, usual_utilisation
 from budgets.planning.plan import Charge, Plan
 from budgets.planning.price import Range, device_hours, kept_over, makespan, price
-from budgets.sections import Cluster, GridBlock, Resources, Training
 from tests.budgets.plans import declare, plan_of
 
 

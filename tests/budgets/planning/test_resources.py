@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from budgets.cost.architecture import load_architecture
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import strategy
-from budgets.declaration import Declaration
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.recipe import Recipe
+from budgets.declaration.rules import ResourceRule, TrainingRule, TrialResources
+from budgets.declaration.sections import Cluster, GridBlock, Limits, Resources, Training
 from budgets.hardware.devices import device
 from budgets.planning.plan import Trial
 from budgets.planning.price import device_hours, makespan, price, training_hours
 from budgets.planning.resources import Kind, Option, choose, options
-from budgets.recipe import Recipe
-from budgets.rules import ResourceRule, TrainingRule, TrialResources
-from budgets.sections import Cluster, GridBlock, Limits, Resources, Training
 from tests.budgets.plans import declare, plan_of
 
 NAMES = ("ViT-B-32", "ViT-L-14", "RN50")
@@ -113,10 +113,7 @@ def test_chosen_resources_change_no_id() -> None:
 
 
 def test_a_rule_holds_whatever_is_chosen() -> None:
-    rules = (
-        ResourceRule(gpus=8),
-        ResourceRule(architectures=("ViT-L-14",), gpus=16, accumulation=4),
-    )
+    rules = (ResourceRule(gpus=8), ResourceRule(architectures=("ViT-L-14",), gpus=16, accumulation=4))
     for resources in (Resources(auto=True, rules=rules), Resources(rules=rules)):
         found = trials(declared(resources=resources))
 

@@ -2,8 +2,8 @@
 
 from analysis.laws import law_fit
 from analysis.sizes import size_profile
+from budgets.declaration.sections import GridBlock
 from budgets.planning.sanity import MIN_POINTS, MIN_SIZES
-from budgets.sections import GridBlock
 from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
 
 LEVELS = (100 * GFLOP, 300 * GFLOP, 900 * GFLOP)

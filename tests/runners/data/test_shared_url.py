@@ -16,7 +16,7 @@ from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import read_pairs
 from runners.host.storage import Storage
 from runners.host.workers import Processes, Report
-from tests.runners.data.test_index import EACH, SHARDS, write_shards
+from tests.runners.data.index.test_index import EACH, SHARDS, write_shards
 from tests.runners.host.bucket import Bucket
 from tests.runners.host.other_machines import OtherMachines
 
@@ -60,9 +60,7 @@ def silent(*_: object) -> None:
 def build(to: str, source: str, machines: OtherMachines, report: Report = silent, **options: Any) -> None:  # noqa: ANN401
     with open_shared(to) as shared:
         build_pool(
-            shared.path,
-            Build(source=shared.path, url=source, to=to, workers=machines, **options),
-            report,
+            shared.path, Build(source=shared.path, url=source, to=to, workers=machines, **options), report
         )
 
 
@@ -78,11 +76,7 @@ def score(to: str, machines: OtherMachines) -> None:
 def test_a_pool_below_a_url_has_the_bytes_of_a_folder(
     url: str, machines: OtherMachines, tmp_path: Path, *, in_place: bool
 ) -> None:
-    folder = build_pool(
-        tmp_path / "p",
-        Build(source=tmp_path, url=f"{url}/tars", in_place=in_place),
-        silent,
-    )
+    folder = build_pool(tmp_path / "p", Build(source=tmp_path, url=f"{url}/tars", in_place=in_place), silent)
     build(f"{url}/p", f"{url}/tars", machines, in_place=in_place)
     assert below(f"{url}/p") == content(folder.path)
     assert folder.left_out["duplicate"] > 0

@@ -29,7 +29,7 @@ from runners.data.reading.order import BLOCK, WINDOW, positions
 from runners.data.reading.streamed_set import StreamedSet, loading_ahead
 from runners.data.reading.training_data import Source
 from runners.embedded.embedded_pool import TrainingPairs
-from tests.runners.data.test_damage import flip_byte
+from tests.runners.data.pool.test_damage import flip_byte
 
 ROOT = Path(__file__).resolve().parents[3]
 BATCH = 64

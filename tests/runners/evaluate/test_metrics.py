@@ -96,12 +96,7 @@ def test_few_shot_improves_with_shots_and_draws_are_shared_by_models() -> None:
     train, labels = clouds(360, seed=0)
     test, truth = clouds(480, seed=1)
     found = few_shot(train, labels, features=test, labels=truth, classes=CLASSES)
-    assert list(found) == [
-        "few_shot_5_top1",
-        "few_shot_5_top1_se",
-        "few_shot_10_top1",
-        "few_shot_10_top1_se",
-    ]
+    assert list(found) == ["few_shot_5_top1", "few_shot_5_top1_se", "few_shot_10_top1", "few_shot_10_top1_se"]
     assert 1 / CLASSES < found["few_shot_5_top1"] < found["few_shot_10_top1"] < 1
     assert found == few_shot(train, labels, features=test, labels=truth, classes=CLASSES)
     few = few_shot(train[:84], labels[:84], features=test, labels=truth, classes=CLASSES)

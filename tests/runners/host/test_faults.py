@@ -19,9 +19,9 @@ import torch.distributed as dist
 
 from runners.host.faults import Left, fault_of, patiently, words_of
 from runners.host.process import TRIAL_MODULES, Exit, FreshProcess, load_ahead
-from runners.trials.meter import read_count
+from runners.trials.records.meter import read_count
+from runners.trials.records.trial_files import Outcome, checkpoints, kept_steps
 from runners.trials.trial import run_trial
-from runners.trials.trial_files import Outcome, checkpoints, kept_steps
 from runners.trials.trial_job import TrialJob
 from tests import waiting
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
@@ -130,9 +130,7 @@ def test_temporarily_unreachable_storage_does_not_stop_training(job: TrialJob, q
     assert {path.name for path in job.folder.iterdir()} == {path.name for path in quiet.folder.iterdir()}
 
 
-def test_trial_without_its_storage_or_pool_crashes_and_creates_nothing(
-    job: TrialJob,
-) -> None:
+def test_trial_without_its_storage_or_pool_crashes_and_creates_nothing(job: TrialJob) -> None:
     job.folder.parent.rmdir()
     results = start(job).wait()
     assert results.how == "crashed"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from runners.host.files import commit_files, finish_files, locked, new_files, wait_until_free
+from runners.host.files import commit_files, finish_files, locked, wait_until_free
 
 
 @pytest.fixture
@@ -63,14 +63,6 @@ def test_kill_at_any_step_leaves_all_old_or_all_new_files(
     after = {"index": "new", "shards/0": "new", "vocabulary": "new", "notes": "old"}
     assert content(folder) == (before if steps == 0 else after)
     assert {path.name for path in folder.iterdir()} <= {"index", "shards", "vocabulary", "notes"}
-
-
-def test_failure_before_the_commit_changes_nothing(folder: Path) -> None:
-    before = content(folder)
-    with suppress(Killed), new_files(folder) as staged:
-        (staged / "index").write_text("half")
-        raise Killed
-    assert content(folder) == before
 
 
 def test_waiting_for_a_lock_ends_at_its_timeout(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from runners.host.trees import fetch_tree, share_tree
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.shared_storage import Objects, SharedStorage
 from runners.trials import upload
-from runners.trials.meter import read_count
+from runners.trials.records.meter import read_count
+from runners.trials.records.trial_files import Outcome, kept_steps
 from runners.trials.trial import run_trial
-from runners.trials.trial_files import Outcome, kept_steps
 from runners.trials.trial_job import TrialJob
 from tests import waiting
 from tests.runners.host.bucket import Bucket

@@ -89,15 +89,12 @@ def test_damaged_count_is_made_again() -> None:
 @pytest.mark.parametrize(
     ("vision", "text", "message"),
     [
-        (
-            {"timm_model_name": "vitamin_smal_224"},
-            {},
-            "unknown timm model .*did you mean 'vitamin_small_224'",
-        ),
+        ({"timm_model_name": "vitamin_smal_224"}, {},
+         "unknown timm model .*did you mean 'vitamin_small_224'"),
         ({"timm_model_kwargs": {"depht": 2}}, {}, "torch cannot count it: .*unexpected keyword .*'depht'"),
         ({}, {"hf_model_name": "roberta-base"}, "torch cannot count it: .*transformers"),
     ],
-)
+)  # fmt: skip
 def test_model_that_open_clip_cannot_build_is_refused_with_its_reason(
     vision: dict[str, Any], text: dict[str, Any], message: str
 ) -> None:

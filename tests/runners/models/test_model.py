@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from budgets.cost.architecture import catalogue, load_architecture
 from budgets.cost.strategy import strategy
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 from runners.host.gpu_arithmetic import set_gpu_arithmetic
 from runners.models.load_model import has_bias
 from runners.models.model import DevicePatchDropout, build_model, clamp_logit_scale, resolve_precision

@@ -23,9 +23,9 @@ from budgets.hardware.machine_cache import CACHE
 from runners.host.storage import Storage
 from runners.scheduling.backend import Ended, Job
 from runners.scheduling.ray_backend.core import RayBackend
-from runners.trials.meter import read_count
+from runners.trials.records.meter import read_count
+from runners.trials.records.trial_files import kept_steps
 from runners.trials.trial import take_part
-from runners.trials.trial_files import kept_steps
 from runners.trials.trial_job import TrialJob
 from study.storage.bucket_storage import BucketStorage
 

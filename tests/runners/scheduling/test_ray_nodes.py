@@ -90,9 +90,7 @@ print(json.dumps(told))
 """
 
 
-def test_trial_of_a_dead_node_restarts_on_a_joining_node(
-    tmp_path: Path,
-) -> None:
+def test_trial_of_a_dead_node_restarts_on_a_joining_node(tmp_path: Path) -> None:
     environment = {
         **os.environ,
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

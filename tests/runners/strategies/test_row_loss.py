@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from budgets.cost.architecture import load_architecture
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import strategy
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 from runners.models.model import build_model
 from runners.strategies import row_loss
 from runners.strategies.registry import build_strategy

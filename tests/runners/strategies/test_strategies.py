@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from budgets.cost.architecture import catalogue, load_architecture
 from budgets.cost.flops import sample_cost
 from budgets.cost.strategy import STRATEGIES, inapplicable, strategy
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 from runners.models.model import build_model, encode_text, unprojected
 from runners.strategies.clipa import cut
 from runners.strategies.protocol import TrainingStrategy

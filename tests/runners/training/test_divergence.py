@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 from runners.training.divergence import Diverged, check_divergence
 
 SMALL = Path(__file__).resolve().parents[3] / "results" / "small-full"

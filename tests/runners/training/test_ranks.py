@@ -22,7 +22,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 from runners.host.faults import Notice, ProcessEnded
 from runners.host.process import Exit
 from runners.training import ranks as ranks_module

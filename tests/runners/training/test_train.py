@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from budgets.cost.architecture import load_architecture
 from budgets.cost.strategy import STRATEGIES, strategy
-from budgets.recipe import PRESETS, Recipe
+from budgets.declaration.recipe import PRESETS, Recipe
 from runners.data.reading.in_memory_set import InMemory, InMemorySet
 from runners.models.model import build_model, compute_context
 from runners.strategies.registry import build_strategy
@@ -187,9 +187,7 @@ def test_embeddings_and_positions_may_have_no_weight_decay(name: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(20, 48), (48, 20)])
-def test_adafactor_has_the_papers_moments_momentum_and_decay(
-    shape: tuple[int, int],
-) -> None:
+def test_adafactor_has_the_papers_moments_momentum_and_decay(shape: tuple[int, int]) -> None:
     # Zhai et al. 2022 (arXiv 2106.04560), section 3.4: no relative step, a first moment, and in the first
     # step a second moment of this gradient alone: rows times columns over their mean.
     matrix = nn.Linear(shape[1], shape[0], bias=False)

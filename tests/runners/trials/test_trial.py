@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
-from budgets.recipe import Recipe
+from budgets.declaration.recipe import Recipe
 from runners.results import RESULT_COLUMNS, to_frame
-from runners.trials.meter import FlopCount, read_count
+from runners.trials.records.meter import FlopCount, read_count
+from runners.trials.records.trial_files import kept_steps, read_outcome
 from runners.trials.trial import run_trial
-from runners.trials.trial_files import kept_steps, read_outcome
 from runners.trials.trial_job import TrialJob
 from runners.trials.watch import Watch
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from budgets.declaration.recipe import Recipe
 from budgets.hardware.machine_cache import CACHE
 from budgets.planning.levels.trunks import share_trunks
 from budgets.planning.plan import Trial
-from budgets.recipe import Recipe
 from runners.host.faults import Left
 from runners.training.ranks import rank, run_ranks
-from runners.trials.meter import read_count
+from runners.trials.records.meter import read_count
+from runners.trials.records.trial_files import Outcome, drop_milestone, milestone
 from runners.trials.trial import run_trial, take_part
-from runners.trials.trial_files import Outcome, drop_milestone, milestone
 from runners.trials.watch import Watch
 from study.storage.bucket_storage import BucketStorage
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial

@@ -14,25 +14,17 @@ from tests.study.conftest import write_declaration
 @pytest.mark.parametrize(
     ("right", "wrong", "line", "message"),
     [
-        (
-            "batch_size:",
-            "batch_sise:",
-            12,
-            "unknown key 'training.batch_sise'; did you mean 'training.batch_",
-        ),
+        ("batch_size:", "batch_sise:", 12,
+         "unknown key 'training.batch_sise'; did you mean 'training.batch_"),
         ("10 TFLOP", "10 TFLIP", 5, "unknown unit of compute 'TFLIP'; did you mean 'TFLOP'?"),
-        (
-            "[mini-ViT-XXS-8]",
-            "[mini-ViT-XSS]",
-            8,
-            "architecture 'mini-ViT-XSS'; did you mean 'mini-ViT-XS-8'",
-        ),
+        ("[mini-ViT-XXS-8]", "[mini-ViT-XSS]", 8,
+         "architecture 'mini-ViT-XSS'; did you mean 'mini-ViT-XS-8'"),
         ("[clip]", "[clipp]", 9, "unknown strategy 'clipp'; did you mean 'clip'?"),
         ("top50", "best50", 10, "unknown quality 'best50'"),
         ("[0]", "[-1]", 6, "'-1' is negative"),
         ("metric: held-out/top1", "metric: top1", 4, "'top1' is not <evaluation set>/<metric>"),
     ],
-)
+)  # fmt: skip
 def test_a_mistake_in_the_file_is_named_with_its_line(
     pool: Path,
     tmp_path: Path,

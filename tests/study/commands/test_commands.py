@@ -15,7 +15,7 @@ import pytest
 
 from study import cli, commands
 from study.cli import main, make_parser
-from study.commands import pools
+from study.commands import pools, runs
 from study.commands.pools import data
 from tests.study import shown
 from tests.study.conftest import write_declaration
@@ -38,9 +38,9 @@ ALL = {parser.prog: parser for parser in parsers(make_parser())}
 def test_every_command_module_has_the_same_interface() -> None:
     found = {
         f"{package.__name__}.{each.name}"
-        for package in (commands, pools)
+        for package in (commands, pools, runs)
         for each in pkgutil.iter_modules(package.__path__)
-    } - {"study.commands.command", "study.commands.pools"}
+    } - {"study.commands.command", "study.commands.pools", "study.commands.runs"}
 
     listed = (*cli.COMMANDS, *data.COMMANDS)
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from budgets.cost.flops import CONVENTION
-from budgets.declaration import require_runnable
+from budgets.declaration.declaration import require_runnable
 from budgets.planning.plan import Plan
 from study.cli import main
 from study.declare.load import find_declaration, load_declaration

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from budgets.declaration.sections import EmbeddedPool, FolderPool, MixedPool
 from budgets.planning.facts import MixtureFacts, PoolFacts
-from budgets.sections import EmbeddedPool, FolderPool, MixedPool
 from study.declare.dump import dump_declaration
 from study.declare.load import load_declaration
-from tests.study.declare.test_load import problems
-from tests.study.declared import write
+from tests.study.declared import problems, write
 from tests.study.shown import ROOT
 
 MIXED = """

@@ -8,25 +8,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from budgets.keys import unusual
+from budgets.declaration.keys import unusual
 from budgets.names import neutral, printable
 from runners.host.faults import words_of
 from study.cli import main
 from study.commands.command import show
 from study.declare.dump import dump_declaration
 from study.declare.load import load_declaration
-from study.declare.yaml_reader import DeclarationError
 from study.show.console import PlainConsole
 from study.show.progress import Progress
 from study.show.view import level_table
 from study.state.status.running import Level
-from tests.study.declared import FULL, write
-
-
-def refused(folder: Path, text: str) -> list[str]:
-    with pytest.raises(DeclarationError) as error:
-        load_declaration(write(folder, text))
-    return str(error.value).splitlines()
+from tests.study.declared import FULL, changed, problems, write
 
 
 @pytest.mark.parametrize(
@@ -44,19 +37,15 @@ def refused(folder: Path, text: str) -> list[str]:
         ("[20%, 50%]", "[40%, 10%]", "cluster.utilisation: the lowest comes first, found 0.4 before 0.1"),
         ("study: full", "study: full\nstorage: /", "'/' is the top of the file system"),
         ("study: full", "study: full\nstorage: https://a.b/c", "can't be written to: https:// only reads"),
-        (
-            "metric: imagenet/top1",
-            "metric: imagnet/top1",
-            "metric: unknown evaluation set 'imagnet'; did you",
-        ),
+        ("metric: imagenet/top1", "metric: imagnet/top1",
+         "metric: unknown evaluation set 'imagnet'; did you"),
         ("price_per_hour: 2.5", "price_per_hour: 1e300", "at most 1,000,000,000"),
     ],
-)
+)  # fmt: skip
 def test_a_value_that_no_one_can_mean_is_refused_with_the_reason(
     tmp_path: Path, old: str, new: str, told: str
 ) -> None:
-    assert FULL.count(old) == 1
-    found = refused(tmp_path, FULL.replace(old, new))
+    found = problems(tmp_path, changed(old, new))
     assert any(told in line for line in found), found
 
 
@@ -76,16 +65,16 @@ def test_unusual_values_are_warned_about(tmp_path: Path) -> None:
 
 def test_of_many_errors_the_first_twenty_and_a_count_are_given(tmp_path: Path) -> None:
     text = FULL + "".join(f"key{number}: x\n" for number in range(50_000))
-    found = refused(tmp_path, text)
+    found = problems(tmp_path, text)
     assert len(found) == 21
     first = len(FULL.splitlines()) + 1
-    assert [int(line.split(":")[1]) for line in found[:20]] == list(range(first, first + 20))
+    assert [int(line.split(":")[0]) for line in found[:20]] == list(range(first, first + 20))
     assert "unknown key 'key0'" in found[0]
     assert found[20] == "and 49,980 more errors"
 
 
 def test_a_file_that_is_no_declaration_is_refused_by_its_size(tmp_path: Path) -> None:
-    (found,) = refused(tmp_path, FULL + "#" * 4_000_000)
+    (found,) = problems(tmp_path, FULL + "#" * 4_000_000)
     assert found.endswith("larger than 4 MB, which no declaration is")
 
 
@@ -102,7 +91,9 @@ def test_a_file_that_is_no_declaration_is_refused_by_its_size(tmp_path: Path) ->
         ("evaluate x --csv /dev/null", "'/dev/null' exists and is not a plain file"),
     ],
 )
-def test_options_out_of_bounds_are_refused(capsys: pytest.CaptureFixture[str], words: str, told: str) -> None:
+def test_options_out_of_bounds_are_problems(
+    capsys: pytest.CaptureFixture[str], words: str, told: str
+) -> None:
     with pytest.raises(SystemExit) as ended:
         main(words.split())
     assert ended.value.code == 2

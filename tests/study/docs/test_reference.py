@@ -7,8 +7,8 @@ from typing import Annotated
 
 import pytest
 
-from budgets import values
-from budgets.keys import OneOf, Reader, keys
+from budgets.declaration import values
+from budgets.declaration.keys import OneOf, Reader, keys
 from docs.build import reference as page
 from docs.build import source_map as house
 from study.declare.dump import plain

@@ -15,7 +15,7 @@ from budgets.book.ledger import read_entries
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.scheduling.backend import Ended, Job
 from runners.scheduling.nodes import Amounts
-from runners.trials.trial_files import Outcome
+from runners.trials.records.trial_files import Outcome
 from runners.trials.trial_job import TrialJob
 from study.run import execution, site
 from tests.study.conftest import Run, write_declaration

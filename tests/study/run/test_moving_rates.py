@@ -10,8 +10,8 @@ import pytest
 from budgets.book.ledger import read_entries, reserved
 from budgets.quantity import format_flops
 from runners.scheduling.backend import Ended
-from runners.trials.meter import FlopCount, read_count, write_count
-from runners.trials.trial_files import Outcome
+from runners.trials.records.meter import FlopCount, read_count, write_count
+from runners.trials.records.trial_files import Outcome
 from runners.trials.trial_job import TrialJob
 from study.run import execution, site
 from tests.study.conftest import Run, write_declaration

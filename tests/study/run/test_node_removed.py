@@ -9,7 +9,7 @@ import pytest
 
 from budgets.book.ledger import read_entries, reserved
 from runners.results import read_json_lines
-from runners.trials.trial_files import checkpoints
+from runners.trials.records.trial_files import checkpoints
 from study.cli import main
 from tests.study.conftest import start_study, write_declaration
 

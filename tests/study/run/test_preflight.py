@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from runners.scheduling.backend import Job
 from runners.scheduling.local_backend import LocalBackend
 from runners.trials.speed.throughput import Calibration, Throughput, read_calibration
 from study.cli import main
-from study.run.preflight import Task, run_tasks
+from study.run.preflight import run_tasks
 from tests.study.conftest import write_declaration
 
 
@@ -41,10 +42,7 @@ def over_two_nodes(folder: Path, pool: Path) -> Path:
 
 @pytest.mark.ray
 def test_two_sound_nodes_pass_and_their_speeds_are_kept(
-    pool: Path,
-    tmp_path: Path,
-    two_nodes: str,
-    capsys: pytest.CaptureFixture[str],
+    pool: Path, tmp_path: Path, two_nodes: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declaration = write_declaration(tmp_path, pool, strategies="clip, siglip")
     words = ["check", str(declaration), "--results", str(tmp_path), "--address", two_nodes, "--json"]
@@ -71,10 +69,7 @@ def test_two_sound_nodes_pass_and_their_speeds_are_kept(
 
 @pytest.mark.ray
 def test_kind_that_takes_two_nodes_computes_over_both(
-    pool: Path,
-    tmp_path: Path,
-    two_nodes: str,
-    capsys: pytest.CaptureFixture[str],
+    pool: Path, tmp_path: Path, two_nodes: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declaration = over_two_nodes(tmp_path, pool)
     words = ["check", str(declaration), "--results", str(tmp_path), "--address", two_nodes, "--json"]
@@ -97,10 +92,7 @@ def test_kind_that_takes_more_nodes_than_there_are_is_named(
     assert main(words) == 1
 
     (failed,) = [each for each in checks_of(capsys) if each["verdict"] == "failed"]
-    assert (failed["what"], failed["found"]) == (
-        "mini-ViT-XXS-8 clip",
-        "takes 2 nodes, the cluster has 1",
-    )
+    assert (failed["what"], failed["found"]) == ("mini-ViT-XXS-8 clip", "takes 2 nodes, the cluster has 1")
 
 
 @pytest.mark.ray
@@ -148,7 +140,7 @@ def test_speeds_of_a_check_leave_calibrated_ones_at_every_width(pool: Path, tmp_
 
 
 def test_a_node_that_does_not_answer_fails_its_check() -> None:
-    task = Task(name="node a", nodes=("this machine",), run=partial(time.sleep, 5), amounts={})
+    task = Job(trial="node a", nodes=("this machine",), run=partial(time.sleep, 5), resources={})
 
     with LocalBackend(modules=()) as backend:
         ((found, reason),) = run_tasks(backend, [task], answer_s=1)

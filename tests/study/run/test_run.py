@@ -14,7 +14,7 @@ import pytest
 
 from budgets.book.ledger import read_entries, reserved, spent_flops
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS
-from runners.trials.trial_files import kept_steps
+from runners.trials.records.trial_files import kept_steps
 from study.cli import main
 from tests import waiting
 from tests.study.conftest import start_study, study, write_declaration

@@ -10,8 +10,8 @@ import pytest
 from analysis.answers.cost import totals
 from budgets.book.ledger import read_entries, reserved, spent_flops
 from runners.results import read_json_lines, read_table
-from runners.trials.meter import read_count
-from runners.trials.trial_files import milestone
+from runners.trials.records.meter import read_count
+from runners.trials.records.trial_files import milestone
 from tests.study.conftest import Run, write_declaration
 
 LEVELS = "10 GFLOP, 14 GFLOP, 20 GFLOP"

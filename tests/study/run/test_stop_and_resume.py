@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from budgets.book.ledger import read_entries, reserved
-from runners.trials.trial_files import checkpoints
+from runners.trials.records.trial_files import checkpoints
 from study.cli import main
 from tests import waiting
 from tests.runners.host.test_faults import fill

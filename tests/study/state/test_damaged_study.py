@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from budgets.book.ledger import Ledger, read_entries, reserved, spent_flops
-from runners.trials.meter import FlopCount, read_count
+from runners.trials.records.meter import FlopCount, read_count
 from study.cli import main
 from study.declare.load import load_declaration
 from study.state.bookkeeping import book_lost, trial_folder

@@ -11,7 +11,7 @@ from rich.console import Console
 from budgets.book.ledger import Ledger, read_entries, readable_entries, reserved
 from runners.host.files import write_json
 from runners.results import write_table
-from runners.trials.trial_files import write_failure
+from runners.trials.records.trial_files import write_failure
 from study.declare.load import load_declaration
 from study.show.progress import Progress
 from study.state.planning.plan_study import plan_study

@@ -14,9 +14,9 @@ import pytest
 from budgets.hardware.machine_cache import CACHE
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.shared_storage import SharedStorage
-from runners.trials.meter import FlopCount, Meter, read_count
+from runners.trials.records.meter import FlopCount, Meter, read_count
+from runners.trials.records.trial_files import forget_failure, read_failure, read_outcome, write_failure
 from runners.trials.trial import run_trial
-from runners.trials.trial_files import forget_failure, read_failure, read_outcome, write_failure
 from runners.trials.trial_job import TrialJob
 from study.declare.load import load_declaration
 from study.state.bookkeeping import trial_folder, trial_job

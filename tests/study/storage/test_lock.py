@@ -36,9 +36,7 @@ def hold(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_the_second_run_is_refused_with_the_firsts_host_process_and_start(
-    tmp_path: Path,
-) -> None:
+def test_the_second_run_is_refused_with_the_firsts_host_process_and_start(tmp_path: Path) -> None:
     with hold(tmp_path) as first:
         with (
             pytest.raises(ValueError, match=r"another run of .* is active: process") as refused,

@@ -11,7 +11,7 @@ from budgets.book.ledger import read_entries, reserved
 from budgets.hardware.machine_cache import CACHE
 from runners.host.storage import Storage
 from runners.results import read_json_lines, read_table
-from runners.trials.trial_files import drop_milestone, is_milestone, milestone
+from runners.trials.records.trial_files import drop_milestone, is_milestone, milestone
 from study.declare.load import load_declaration
 from study.state.study import find_study
 from study.storage import bucket_storage, lease

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgets.declaration import Declaration
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.sections import GridBlock, Ladder
 from budgets.planning.plan import Charge
-from budgets.sections import GridBlock, Ladder
 from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
 
 CHARGE = Charge(what="quality scorer", train_flops=100 * GFLOP, evaluation_flops=0)

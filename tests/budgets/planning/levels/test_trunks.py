@@ -2,9 +2,9 @@
 
 import pytest
 
+from budgets.declaration.recipe import Recipe
+from budgets.declaration.sections import GridBlock, Ladder, Training
 from budgets.planning.plan import Plan
-from budgets.recipe import Recipe
-from budgets.sections import GridBlock, Ladder, Training
 from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
 
 TRUNK = Recipe(schedule="trunk", warmup_samples=640, cooldown=0.2)

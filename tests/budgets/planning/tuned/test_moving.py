@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from budgets.declaration import Declaration
+from budgets.declaration.declaration import Declaration
+from budgets.declaration.recipe import Recipe
+from budgets.declaration.sections import GridBlock, Training, Tuning
 from budgets.planning.facts import PoolFacts
 from budgets.planning.plan import Plan, Trial
 from budgets.planning.planner import make_plan
 from budgets.planning.tuned.line import Line, Optimum, optimum
 from budgets.planning.tuned.tuning import Scores
 from budgets.planning.tuned.winner import Score, tuning_notes
-from budgets.recipe import Recipe
-from budgets.sections import GridBlock, Training, Tuning
 from tests.budgets.plans import GFLOP, LADDER, NO_EVALUATION, declare
 
 RATES = (1e-3, 2e-3, 4e-3)

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from budgets.declaration.sections import GridBlock, Training, Tuning
 from budgets.planning.facts import PoolFacts
 from budgets.planning.plan import Plan, Trial
 from budgets.planning.planner import make_plan
 from budgets.planning.tuned.tuning import Scores
 from budgets.planning.tuned.winner import Score, step_beyond
-from budgets.sections import GridBlock, Training, Tuning
 from tests.budgets.plans import GFLOP, NO_EVALUATION, declare
 
 PAIR = ("mini-ViT-XXS-8", "clip")

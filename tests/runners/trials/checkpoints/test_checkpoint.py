@@ -23,12 +23,12 @@ from runners.host.faults import fault_of, patiently
 from runners.host.files import write_json
 from runners.strategies.clip import Clip
 from runners.training.learner import Learner
-from runners.trials import trial_files
 from runners.trials.checkpoints import checkpoint, checkpoint_writer
 from runners.trials.checkpoints.checkpoint import load_checkpoint, save, save_checkpoint, write_checkpoint
 from runners.trials.checkpoints.checkpoint_writer import CheckpointWriter
-from runners.trials.meter import FlopCount, Meter, count_text, read_count
-from runners.trials.trial_files import checkpoints, drop_damaged, kept_steps
+from runners.trials.records import trial_files
+from runners.trials.records.meter import FlopCount, Meter, count_text, read_count
+from runners.trials.records.trial_files import checkpoints, drop_damaged, kept_steps
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -216,7 +216,7 @@ def test_progress_does_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest
 
 def test_flop_count_is_exact_after_any_end_and_continues(tmp_path: Path) -> None:
     counting = (
-        "import os, sys, signal; from pathlib import Path; from runners.trials.meter import Meter\n"
+        "import os, sys, signal; from pathlib import Path; from runners.trials.records.meter import Meter\n"
         "meter = Meter(Path(sys.argv[1]))\n"
         "for _ in range(1234): meter.add(train_flops=7)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from budgets.rules import TrialResources
+from budgets.declaration.rules import TrialResources
 from runners.trials.speed.measure_speed import loading_speed
 from runners.trials.speed.throughput import Calibration, Throughput, read_calibration, slow_loading
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial

@@ -1,0 +1,351 @@
+"""A study as its researcher declares it: plain data, checked for what can be known without looking at a disk.
+
+`study.declare.load` reads it from YAML. Its sections are in `sections.py`; here are the whole and the checks
+that span sections.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from budgets.declaration import values
+from budgets.declaration.keys import RISING, At, Given
+from budgets.declaration.rules import Rule, TrialResources, settings
+from budgets.declaration.sections import (
+    Budget,
+    Clashes,
+    Cluster,
+    DeclaredPool,
+    DescribedPool,
+    Design,
+    EmbeddedPool,
+    EvaluationSet,
+    Exclusion,
+    FolderPool,
+    GridBlock,
+    Limits,
+    LoggerName,
+    MixedPool,
+    Resources,
+    Training,
+    Tuning,
+)
+from budgets.names import unknown
+from budgets.quality import MIXTURE
+from budgets.quantity import format_flops
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Declaration:
+    """A whole study as declared."""
+
+    name: Annotated[str, values.name, At(name="study")]
+    """Its name, and that of its folder under ``results/``."""
+    catalogue: Annotated[str | None, values.path] = None
+    """Folder of the user's own architectures, one JSON file each. This path, like those of the pool and of
+    evaluation sets, is relative to the declaration's folder."""
+    pool: (
+        Annotated[EmbeddedPool, At(name="embedded")]
+        | Annotated[FolderPool, At(name="")]
+        | Annotated[DescribedPool, At(name="")]
+        | None
+    ) = None
+    """Where the pairs come from: ``embedded``, ``path``, or ``name``, ``pairs`` and ``scored`` of a pool that
+    is not here. A study has a ``pool``, or ``pools``."""
+    pools: dict[
+        Annotated[str, values.name],
+        Annotated[EmbeddedPool, At(name="embedded")]
+        | Annotated[FolderPool, At(name="")]
+        | Annotated[DescribedPool, At(name="")],
+    ] = field(default_factory=dict)
+    """Pools that are mixed, each a section like ``pool``, or its ``path`` alone."""
+    mixtures: dict[Annotated[str, values.name], dict[str, MixedPool]] = field(default_factory=dict)
+    """Mixtures of ``pools``, an axis of the grid ([mixtures](data.md#mixtures))."""
+    storage: Annotated[str | None, values.storage] = None
+    """Folder that all nodes share, in which results and generated pools are kept, or an fsspec URL of what
+    they share instead; by default ``results`` and ``pools`` where the command runs."""
+    metric: Annotated[str, values.metric] = "held-out/top1"
+    """Metric that the analysis ranks by."""
+    evaluation_sets: Annotated[dict[str, EvaluationSet], At(name="evaluation")] = field(default_factory=dict)
+    """Further evaluation sets."""
+    evaluate_at: Annotated[
+        tuple[Annotated[float, values.share_within], ...], RISING, At(name="evaluation.at")
+    ] = ()
+    """Shares of a trial's steps after which it is evaluated as well; beside the budget, like the last
+    evaluation."""
+    budget: Budget = field(default_factory=Budget)
+    """The compute that may be spent; ``fixed-compute`` blocks need it."""
+    seeds: tuple[Annotated[int, values.positive_or_zero], ...] = (0,)
+    """Seeds of every cell, where a block names none."""
+    grid: tuple[GridBlock, ...]
+    """Blocks of cells."""
+    exclude: tuple[Exclusion, ...] = ()
+    """Rules that leave cells of the grid out."""
+    design: Design = field(default_factory=Design)
+    """The choice of the trials that are run."""
+    tuning: Tuning | None = None
+    """Numbers that are tuned before the grid runs."""
+    training: Training
+    """The recipe."""
+    limits: Limits = field(default_factory=Limits)
+    """Feasibility limits."""
+    resources: Resources = field(default_factory=Resources)
+    """Resources of a trial."""
+    cluster: Cluster | None = None
+    """The devices that the study is priced on."""
+    loggers: tuple[LoggerName, ...] = ()
+    """Other tools that are written to ([watching](watching.md))."""
+
+    @property
+    def sources(self) -> Mapping[str, DeclaredPool]:
+        """The pools by name; a single pool has the name ``""``."""
+        return self.pools if self.pool is None else {"": self.pool}
+
+    @property
+    def described(self) -> bool:
+        """True if the pools are only described."""
+        return any(isinstance(pool, DescribedPool) for pool in self.sources.values())
+
+    def qualities(self, block: GridBlock) -> tuple[str, ...]:
+        """Return the qualities of a block, or its mixtures with their prefix."""
+        names = block.mixtures or tuple(self.mixtures)
+        return tuple(f"{MIXTURE}{name}" for name in names) if self.mixtures else block.quality
+
+    @property
+    def evaluation(self) -> dict[str, str]:
+        """Evaluation sets that are here: name → folder."""
+        return {name: each.path for name, each in self.evaluation_sets.items() if each.path is not None}
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """Evaluation sets to whose training split probes are fitted."""
+        return tuple(name for name, each in self.evaluation_sets.items() if each.probe)
+
+    @property
+    def evaluation_counts(self) -> dict[str, tuple[int, int]]:
+        """Images and texts of evaluation sets that are only described."""
+        return {
+            name: (each.images or 0, each.texts or 0)
+            for name, each in self.evaluation_sets.items()
+            if each.path is None
+        }
+
+    def clashes(self, given: Given) -> Clashes:
+        """Yield what one section has against another."""
+        levels = self.budget.levels
+        levelled = any(block.regime == "fixed-compute" for block in self.grid)
+        if levelled and not (levels or self.budget.study_flops):
+            wanted = (
+                "levels (training FLOPs of a trial), a study budget (study:) to choose them from, or both"
+            )
+            yield "budget", f"budget needs {wanted}"
+        strange = [level for level in self.design.best if levels and level not in levels]
+        if strange:
+            listed = ", ".join(map(format_flops, levels))
+            yield "design.best", f"design.best: {format_flops(strange[0])} is no level of the study: {listed}"
+        if self.tuning is not None:
+            yield from self._tuning(self.tuning)
+        if self.resources.auto and self.cluster is None:
+            yield "resources.auto", "resources.auto chooses for a cluster: declare cluster"
+        yield from self._pools()
+        yield from self._mixtures()
+        if not self.described:
+            for key in (f"evaluation.{name}" for name in self.evaluation_counts):
+                yield key, f"{key} needs a folder; images and texts alone go with a described pool"
+        yield from self._metrics(given)
+        yield from self._amounts()
+        for number, block in enumerate(self.grid, start=1):
+            yield from self._unlisted(f"grid[{number}].levels", block.levels)
+        lists: dict[str, tuple[Exclusion | Rule, ...]] = {"exclude": self.exclude, **self._rules}
+        for key, rules in lists.items():
+            for number, rule in enumerate(rules, start=1):
+                yield from self._unlisted(f"{key}[{number}].levels", rule.levels)
+
+    def _pools(self) -> Clashes:
+        """Yield pools without mixtures, mixtures without pools, and pools that can't be mixed."""
+        if self.pool is not None:
+            for key in ("pools", "mixtures"):
+                if getattr(self, key):
+                    yield key, f"{key} goes without pool: name each pool under pools"
+        elif not (self.pools and self.mixtures):
+            missing = "mixtures" if self.pools else "pools" if self.mixtures else "pool"
+            yield missing, f"{missing} is missing: declare a pool, or pools and mixtures of them"
+        if self.described and not all(isinstance(pool, DescribedPool) for pool in self.sources.values()):
+            yield "pools", "pools: either all of them are described (name, pairs, scored), or none"
+        for name, parts in self.mixtures.items():
+            yield from self._mixture(f"mixtures.{name}", parts)
+
+    def _mixture(self, at: str, parts: Mapping[str, MixedPool]) -> Clashes:
+        """Yield what makes no mixture."""
+        if not parts:
+            yield at, f"{at} names no pool"
+        for pool in parts:
+            if pool not in self.pools:
+                yield f"{at}.{pool}", f"{at}: {unknown('pool', pool, self.pools)}"
+        bare = [pool for pool, part in parts.items() if part.weight is None]
+        if bare and len(bare) < len(parts):
+            said = "weight is missing: give each pool of the mixture one, or none of them"
+            yield f"{at}.{bare[0]}", f"{at}.{bare[0]}.{said}"
+
+    def _mixtures(self) -> Clashes:
+        """Yield blocks and rules of the grid that contradict the mixtures."""
+        counted = [
+            name
+            for name, parts in self.mixtures.items()
+            if any(part.pairs is not None for part in parts.values())
+        ]
+        for number, block in enumerate(self.grid, start=1):
+            yield from self._of_the_mixtures(f"grid[{number}]", block)
+            here = [name for name in counted if name in (block.mixtures or counted)]
+            if here and block.sizes != (None,):
+                at = f"grid[{number}].sizes"
+                yield at, f"{at}: the mixture {here[0]} declares pairs of its pools, which only all goes with"
+        for number, rule in enumerate(self.exclude, start=1):
+            yield from self._of_the_mixtures(f"exclude[{number}]", rule)
+
+    def _of_the_mixtures(self, at: str, of: GridBlock | Exclusion) -> Clashes:
+        """Yield mixtures that are not declared, and a quality beside mixtures."""
+        for name in of.mixtures:
+            if name not in self.mixtures:
+                yield f"{at}.mixtures", f"{at}.mixtures: {unknown('mixture', name, self.mixtures)}"
+        if self.mixtures and of.quality != (() if isinstance(of, Exclusion) else ("all",)):
+            instead = "mixtures: {NAME: {POOL: {quality: top20}}}"
+            yield f"{at}.quality", f"{at}.quality: a mixture's pools have their own quality: {instead}"
+
+    def _tuning(self, tuning: Tuning) -> Clashes:
+        """Yield what the tuning has against the rest: no budget, or places that the grid does not have."""
+        if self.budget.study_flops is None:
+            yield "tuning.share", "tuning.share is a share of the study budget: declare budget.study"
+        yield from self._unlisted("tuning.levels", tuning.levels)
+        used = dict.fromkeys(name for block in self.grid for name in block.architectures)
+        for name in tuning.sizes:
+            if name not in used:
+                yield "tuning.sizes", f"tuning.sizes: {unknown('architecture', name, used)}"
+
+    @property
+    def shares_trunks(self) -> bool:
+        """True if the levels of a curve share a trunk: not if each has a tuned rate of its own."""
+        apart = self.tuning is not None and bool(self.tuning.levels)
+        return self.training.recipe.schedule == "trunk" and not apart
+
+    @property
+    def _rules(self) -> dict[str, tuple[Rule, ...]]:
+        return {"resources.rules": self.resources.rules, "training.rules": self.training.rules}
+
+    @property
+    def ruled_by_level(self) -> bool:
+        """True if trials of an architecture and a strategy may differ by level in more than length."""
+        return any(rule.levels for rules in self._rules.values() for rule in rules)
+
+    def resource_settings(self, architecture: str, strategy: str, level: int | None) -> Mapping[str, Any]:
+        """Return the keys of resources that rules set for a cell."""
+        return settings(self.resources.rules, architecture, strategy, level)
+
+    def training_settings(self, architecture: str, strategy: str, level: int | None) -> Mapping[str, Any]:
+        """Return the keys of training that rules set for a cell."""
+        return settings(self.training.rules, architecture, strategy, level)
+
+    def trial_resources(self, ruled: Mapping[str, Any]) -> TrialResources:
+        """Return what a trial occupies, before the planner chooses: as declared, but for what rules set."""
+        cluster, resources = self.cluster, self.resources
+        gpus = ruled.get("gpus", resources.gpus)
+        fewest = cluster.nodes_of(gpus) if cluster is not None and "gpus" in ruled else resources.nodes
+        nodes = ruled.get("nodes", fewest)
+        share = None if cluster is None else cluster.cpus_per_gpu
+        cpus = ruled.get("cpus", resources.cpus)
+        if cpus is None:
+            cpus = gpus * share if share and gpus else nodes
+        return TrialResources(cpus=cpus, gpus=gpus, nodes=nodes, ranks=1 if gpus else resources.ranks)
+
+    def _metrics(self, given: Given) -> Clashes:
+        """Yield a metric of a set that is not declared; the sets of a pool that is here are known later."""
+        if not self.evaluation_counts or not self.described:
+            return
+        own = self.metric if given("metric") else None
+        for key, metric in (("metric", own), ("tuning.metric", self.tuning and self.tuning.metric)):
+            name = (metric or "").partition("/")[0]
+            if metric and name not in self.evaluation_sets:
+                yield key, f"{key}: {unknown('evaluation set', name, self.evaluation_sets)}"
+
+    def _amounts(self) -> Clashes:
+        """Yield the first trial whose amounts contradict each other, its batch, or the cluster."""
+        levels = self.budget.levels if self.ruled_by_level else (None,)
+        cells: dict[tuple[str, str, int | None], None] = {("", "", None): None}
+        if any(self._rules.values()):
+            cells = {
+                (architecture, strategy, level): None
+                for block in self.grid
+                for architecture in block.architectures
+                for strategy in block.strategies
+                for level in levels
+            }
+        for cell in cells:
+            problems = list(self._problems(*cell))
+            if problems:
+                yield from problems
+                return
+
+    def _problems(self, architecture: str, strategy: str, level: int | None) -> Clashes:
+        """Yield what contradicts itself in the settings of a cell; no names stand for one without rules."""
+        ruled = self.resource_settings(architecture, strategy, level)
+        trial = self.trial_resources(ruled)
+        where = f" ({architecture} {strategy})" if architecture else ""
+        if ruled:
+            for key, problem in trial.problems():
+                yield "resources", f"resources.{key}{where}: {problem}"
+        if self.cluster is not None and self.cluster.count < trial.devices:
+            count = f"cluster.count = {self.cluster.count}"
+            yield "cluster.count", f"{count} is fewer than resources.gpus = {trial.gpus} of one trial{where}"
+        if self.evaluate_at and self.training.recipe.schedule == "trunk":
+            why = "a trial that continues from its trunk has not been at the earlier shares"
+            yield "evaluation.at", f"evaluation.at goes without training.schedule: trunk: {why}"
+        # A batch, of those that are tuned, too, must be shared evenly by its ranks and parts.
+        parts = ruled.get("accumulation", self.training.recipe.accumulation)
+        shares = max(trial.gpus, trial.ranks) * parts
+        tuned = () if self.tuning is None else self.tuning.fields.get("batch_size", ())
+        declared = self.training_settings(architecture, strategy, level).get(
+            "batch_size", self.training.batch_size
+        )
+        uneven = [size for size in tuned or (declared,) if size % shares]
+        if uneven:
+            size = f"{'tuning.fields' if tuned else 'training'}.batch_size = {uneven[0]:g}{where}"
+            of = "ranks (resources.gpus, or resources.ranks) times training.accumulation"
+            yield ("tuning" if tuned else "training", f"{size} can't be cut into {shares} equal parts: {of}")
+
+    def _unlisted(self, key: str, levels: tuple[int, ...]) -> Clashes:
+        """Yield a level that the study does not have."""
+        unlisted = [format_flops(level) for level in levels if level not in self.budget.levels]
+        if unlisted:
+            listed = ", ".join(map(format_flops, self.budget.levels)) or "none"
+            yield key, f"{key} must be among budget.levels ({listed}); {unlisted[0]} is not"
+
+    def unmatched(self) -> Clashes:
+        """Yield values of rules that no block of the grid has."""
+        axes = {"exclude": ("architectures", "strategies", "sizes", "quality", "mixtures", "regimes")}
+        lists: dict[str, tuple[Exclusion | Rule, ...]] = {"exclude": self.exclude, **self._rules}
+        for key, rules in lists.items():
+            for number, rule in enumerate(rules, start=1):
+                for axis in axes.get(key, ("architectures", "strategies")):
+                    # A block that names no mixtures has all of them.
+                    blocks = [
+                        (b.regime,) if axis == "regimes" else getattr(b, axis) or tuple(self.mixtures)
+                        for b in self.grid
+                    ]
+                    for value in sorted(set(getattr(rule, axis)).difference(*blocks), key=str):
+                        at, shown = f"{key}[{number}].{axis}", "all" if value is None else value
+                        yield at, f"{at}: no block of the grid has {shown}"
+
+
+def require_runnable(declaration: Declaration) -> None:
+    """Refuse a study whose pool is only described.
+
+    Raises:
+        ValueError: The pool is only described.
+    """
+    for pool in declaration.sources.values():
+        if not isinstance(pool, DescribedPool):
+            continue
+        raise ValueError(
+            f"the pool {pool.name} is only described (name, pairs, scored): the study can be "
+            "planned and priced, not run; to run it, give pool: {path: FOLDER} or pool: {embedded: {…}}"
+        )

@@ -1,0 +1,167 @@
+"""Optimisation settings that all trials share, and the paper's settings as a preset."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Literal
+
+from budgets.declaration import values
+from budgets.declaration.keys import Given, Tuned
+
+LrRule = Literal["none", "linear", "sqrt"]
+LR_EXPONENTS: Mapping[LrRule, float] = MappingProxyType({"none": 0.0, "linear": 1.0, "sqrt": 0.5})
+"""Rule → exponent of the batch in the peak learning rate."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """The optimisation that all trials share."""
+
+    weight_decay: Annotated[float, values.decay, Tuned()] = 0.1
+    """Decay of matrices at the peak learning rate: AdamW's is multiplied by the learning rate, Adafactor's by
+    the learning rate over its peak."""
+    beta1: Annotated[float, values.share_below_one, Tuned()] = 0.9
+    """Decay of the first moment."""
+    beta2: Annotated[float, values.share_below_one, Tuned()] = 0.98
+    """Decay of the second moment; Adafactor's highest."""
+    eps: Annotated[float, values.epsilon, Tuned()] = 1e-6
+    """AdamW's epsilon."""
+    warmup: Annotated[float, values.warmup, Tuned(read=values.share_below_one)] = 0.1
+    """Share of the steps in which the learning rate rises linearly to its peak, or the samples seen that it
+    takes, rounded up to whole batches."""
+    warmup_samples: Annotated[int | None, Tuned(read=values.positive)] = None
+    """The warm-up in samples seen, in place of ``warmup``, where it is declared so."""
+    gradient_clip: Annotated[float | None, values.norm_or_off, Tuned(read=values.norm)] = 1.0
+    """Greatest norm of the gradient; ``off`` (None) leaves it as it is."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """``bf16`` autocast, ``fp16`` autocast with a loss scale, ``fp32``, or ``auto``: bf16 where the hardware
+    has it, else fp16 on a GPU (V100, T4) and fp32 on a CPU."""
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    """``adamw``, or ``adafactor`` as in Zhai et al. 2022 (arXiv 2106.04560): second moments factored, first
+    moments in bf16, no relative steps."""
+    schedule: Literal["cosine", "constant-with-cooldown", "constant", "trunk"] = "cosine"
+    """The learning rate after the warm-up: ``cosine`` to zero, ``constant``, ``constant-with-cooldown``,
+    which ends in a linear fall to zero, or ``trunk``: the same, where all levels of a curve and seed share
+    their steps before the cooldown, so that each level costs only what it adds."""
+    cooldown: Annotated[float, values.positive_share, Tuned(read=values.share_below_one)] = 0.2
+    """Share of the steps that the fall takes."""
+    accumulation: Annotated[int, values.batch] = 1
+    """Parts that a batch is computed in. The loss is that of the whole batch: features of all parts first,
+    then each part once more for its gradients (Gao et al. 2021, arXiv 2101.06983). Batch norm alone sees
+    parts. The second forward pass is recomputation, which is not counted."""
+    ema: Annotated[float, values.decay_or_off, Tuned(read=values.share_below_one)] = 0.0
+    """Decay of the moving average of the weights that is evaluated; ``off`` (0) evaluates the weights."""
+    unmasked_tail: Annotated[float | None, values.tail_or_strategys, Tuned(read=values.tail)] = 0.0
+    """Share of the steps, the last ones, in which strategies that mask see all tokens; ``strategy`` (None)
+    takes each strategy's own, as its paper has it (`budgets.cost.strategy`). Those on smaller images have it
+    at 0 as well."""
+    embedding_decay: bool = True
+    """Whether positions, class tokens and token embeddings have weight decay, as in open_clip and SLIP;
+    big_vision decays kernels alone."""
+    randaugment: Annotated[float, values.positive_share] = 1.0
+    """Probability with which each of RandAugment's two operations is applied: 1 in big_vision, 0.5 in
+    timm."""
+    slip_views: Literal["small", "original"] = "small"
+    """SLIP's views of an image: ``small`` for images of few pixels, or ``original`` as in SLIP's code, which
+    also crops the image that CLIP sees. Images below 64 pixels always have the small ones."""
+    gradient_checkpointing: bool = False
+    """Whether activations are recomputed in the backward pass, which is not counted; open_clip has it for all
+    towers but its ModifiedResNet."""
+    compile: bool = False
+    """Whether the towers are compiled by torch."""
+    diverged_after: Annotated[float | None, values.share_or_off] = 0.5
+    """Share of the steps after which a trial whose loss stays no better than chance ends as diverged
+    (`runners.training.divergence`); ``off`` (None) ends it only at a loss that is not a number."""
+
+    def clashes(self, given: Given) -> Iterator[tuple[str, str]]:
+        """Yield each key that contradicts another, with the error."""
+        if given("cooldown") and not self.cools_down:
+            allowed = "schedule: constant-with-cooldown or trunk"
+            yield "cooldown", f"cooldown goes with {allowed}, found {self.schedule}"
+        # While a declaration is loaded, ``warmup`` itself holds samples, as a whole number.
+        if self.schedule == "trunk" and self.warmup_samples is None and not isinstance(self.warmup, int):
+            yield "warmup", "with schedule: trunk, warmup must be in samples, such as warmup: 10k samples"
+        if given("eps") and self.optimizer != "adamw":
+            yield "eps", f"eps is AdamW's, the optimizer is {self.optimizer}"
+
+    @property
+    def passes(self) -> int:
+        """Time of a step in forward passes: its own, the backward pass of two, and each recomputed one.
+
+        Accumulation and gradient checkpointing recompute one each.
+        """
+        return 3 + (self.accumulation > 1) + self.gradient_checkpointing
+
+    def warmup_steps(self, steps: int, batch_size: int) -> int:
+        """Steps of a run in which the learning rate rises."""
+        if self.warmup_samples is None:
+            return round(self.warmup * steps)
+        return -(-self.warmup_samples // batch_size)
+
+    @property
+    def cools_down(self) -> bool:
+        """True if the learning rate is constant and then falls to zero linearly."""
+        return self.schedule in {"constant-with-cooldown", "trunk"}
+
+    def cooldown_steps(self, steps: int) -> int:
+        """Steps of a run, its last ones, in which the learning rate falls to zero linearly."""
+        return round(self.cooldown * steps) if self.cools_down else 0
+
+    def tail_steps(self, steps: int) -> int:
+        """Steps of a run, its last ones, that see all tokens; a step more has none or one more of them."""
+        assert self.unmasked_tail is not None, "the planner takes the strategy's"
+        return int(self.unmasked_tail * steps + 0.5)
+
+    def trunk_steps(self, steps: int) -> int:
+        """Steps of a run, its first ones, that are those of a longer run as well; 0 without trunks.
+
+        The rest is the run's branch: its cooldown, and its unmasked tail if that is longer.
+        """
+        if self.schedule != "trunk":
+            return 0
+        return steps - max(self.cooldown_steps(steps), self.tail_steps(steps))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preset:
+    """Settings that a declaration takes over by a name; what it declares itself goes before them.
+
+    Attributes:
+        recipe: What all trials share.
+        batch_size: Pairs in a batch of plain CLIP.
+        lr_peak: Peak learning rate of every architecture, or None where each must be declared.
+        lr_rule: Growth of the peak learning rate with the batch.
+    """
+
+    recipe: Recipe
+    batch_size: int
+    lr_peak: float | None
+    lr_rule: LrRule = "none"
+
+
+FIRST_DEFAULTS: Mapping[str, float] = MappingProxyType({"randaugment": 0.5})
+"""Former defaults of fields that have another one now. A trial's id leaves such a field out where it has its
+former default, which it therefore also has in strategies that do not use it."""
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "default": Preset(recipe=Recipe(), batch_size=64, lr_peak=None),
+        # Li, Xie and Cubuk 2024, section 3: Adafactor, beta 0.9 and 0.999, weight decay 1e-4, peak 1e-3,
+        # cosine, batch 16k. It does not say warm-up, clipping and precision: these are the default's. It
+        # trained with big_vision, which decays kernels alone;
+        # FLIP's rate is linear in the batch and its end unmasked; SLIP's views are its own.
+        "paper": Preset(
+            recipe=Recipe(
+                optimizer="adafactor",
+                beta2=0.999,
+                weight_decay=1e-4,
+                unmasked_tail=None,
+                embedding_decay=False,
+                slip_views="original",
+            ),
+            lr_rule="linear",
+            batch_size=16_384,
+            lr_peak=1e-3,
+        ),
+    }
+)

@@ -1,0 +1,121 @@
+"""Rules of a declaration that give some trials other settings than the rest, and what a trial runs on."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+from budgets.declaration import values
+from budgets.declaration.keys import Given, keys
+
+_MOST_OF_A_NODE = 4096
+"""More cores, and far more GPUs, than any machine has."""
+
+AXES = ("architectures", "strategies", "levels")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialResources:
+    """Resources of one trial.
+
+    Attributes:
+        cpus: Processor cores, over all of its nodes.
+        gpus: GPUs, over all of its nodes; 0 trains on the processor.
+        nodes: Nodes that it is spread over in equal parts.
+        ranks: Processes without GPUs that train one model together.
+    """
+
+    cpus: int = 1
+    gpus: int = 0
+    nodes: int = 1
+    ranks: int = 1
+
+    @property
+    def devices(self) -> int:
+        """Devices of a cluster that it takes."""
+        return max(1, self.gpus)
+
+    @property
+    def ranks_per_node(self) -> int:
+        """Processes on each node that train one model together."""
+        return max(self.gpus, self.ranks) // self.nodes
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield each amount that can't be spread over the nodes, with the error."""
+        for key in ("cpus", "gpus") if self.gpus else ("cpus", "ranks"):
+            amount = getattr(self, key)
+            if amount > _MOST_OF_A_NODE * self.nodes:
+                yield key, f"{key} = {amount:,} on resources.nodes = {self.nodes}: no node has so many"
+            if amount % self.nodes:
+                yield key, f"{key} = {amount} can't be spread evenly over resources.nodes = {self.nodes}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResourceRule:
+    """A rule that gives other amounts to the trials that it matches on every axis that it names.
+
+    Of several rules that match, the last that names a key sets it.
+    """
+
+    architectures: tuple[Annotated[str, values.architecture], ...] = ()
+    """Architectures that it matches; all by default."""
+    strategies: tuple[Annotated[str, values.strategy], ...] = ()
+    """Strategies that it matches; all by default."""
+    levels: tuple[Annotated[int, values.compute], ...] = ()
+    """Budget levels in training FLOPs; all by default."""
+    gpus: Annotated[int | None, values.devices_of_a_trial] = None
+    """GPUs of a trial, over all of its nodes."""
+    cpus: Annotated[int | None, values.device_count] = None
+    """Processor cores of a trial, over all of its nodes."""
+    nodes: Annotated[int | None, values.device_count] = None
+    """Nodes that a trial is spread over; with ``gpus``, by default as few as hold them."""
+    accumulation: Annotated[int | None, values.batch] = None
+    """Parts that a batch is computed in, in place of ``training.accumulation``."""
+    gradient_checkpointing: bool | None = None
+    """Whether activations are recomputed, in place of ``training.gradient_checkpointing``."""
+
+    def clashes(self, given: Given) -> Iterator[tuple[str, str]]:
+        """Yield a rule that sets nothing."""
+        yield from _sets_nothing(ResourceRule, given)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingRule:
+    """A rule that gives another batch or rate to the trials that it matches on every axis that it names.
+
+    Of several rules that match, the last that names a key sets it; what is tuned goes before all.
+    """
+
+    architectures: tuple[Annotated[str, values.architecture], ...] = ()
+    """Architectures that it matches; all by default."""
+    strategies: tuple[Annotated[str, values.strategy], ...] = ()
+    """Strategies that it matches; all by default."""
+    levels: tuple[Annotated[int, values.compute], ...] = ()
+    """Budget levels in training FLOPs; all by default."""
+    batch_size: Annotated[int | None, values.batch] = None
+    """Pairs in a batch of plain CLIP; a strategy may multiply it."""
+    lr_peak: Annotated[float | None, values.rate] = None
+    """Peak learning rate."""
+
+    def clashes(self, given: Given) -> Iterator[tuple[str, str]]:
+        """Yield a rule that sets nothing."""
+        yield from _sets_nothing(TrainingRule, given)
+
+
+Rule = ResourceRule | TrainingRule
+
+
+def settings(rules: Iterable[Rule], architecture: str, strategy: str, level: int | None) -> Mapping[str, Any]:
+    """Return what the rules set for a cell: key → value of the last rule that matches and names it."""
+    found: dict[str, Any] = {}
+    for rule in rules:
+        axes = ((rule.architectures, architecture), (rule.strategies, strategy), (rule.levels, level))
+        if all(not allowed or value in allowed for allowed, value in axes):
+            named = ((each.name, getattr(rule, each.name)) for each in fields(rule) if each.name not in AXES)
+            found |= {name: value for name, value in named if value is not None}
+    return found
+
+
+def _sets_nothing(kind: type, given: Given) -> Iterator[tuple[str, str]]:
+    names = [key.name for key in keys(kind) if key.name not in AXES]
+    if not any(map(given, names)):
+        yield "", f"sets nothing; give one of {', '.join(names)}"

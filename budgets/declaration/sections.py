@@ -1,0 +1,404 @@
+"""Sections of a declaration: each class is a section of the YAML file, each field a key (`keys.py`).
+
+A new key is a new field, here or in `recipe.py`: loading, dumping, docs/declaration.md and the template
+follow. A class's ``clashes`` yields each key that contradicts another, with the error from the key on.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, get_args
+
+from budgets.declaration import values
+from budgets.declaration.keys import RISING, At, Given, OneOf, Tuned, keys
+from budgets.declaration.recipe import PRESETS, LrRule, Recipe
+from budgets.declaration.rules import ResourceRule, TrainingRule, TrialResources
+
+Regime = Literal["fixed-compute", "one-epoch", "equal-samples"]
+LoggerName = Literal["tensorboard", "wandb"]
+LOGGERS: tuple[LoggerName, ...] = get_args(LoggerName)
+
+EMBEDDED_VERSION = 1
+"""Of the embedded pool's generator: raised whenever the same (seed, index) gives another pair than before."""
+
+Clashes = Iterator[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbeddedPool:
+    """The pool that comes with the project: captioned emoji scenes, generated from a seed."""
+
+    pairs: Annotated[int, values.positive]
+    """Number of image-text pairs."""
+    seed: Annotated[int, values.positive_or_zero] = 0
+    """Which pairs; another seed gives other scenes of the same kind."""
+
+    @property
+    def name(self) -> str:
+        """A name that identifies the pool's content."""
+        return f"embedded-v{EMBEDDED_VERSION}-{self.pairs}-seed{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FolderPool:
+    """A pool of webdataset shards, in the layout that img2dataset writes, in a folder or below a URL."""
+
+    path: Annotated[str, values.place]
+    """The folder of a pool of webdataset shards, or the fsspec URL of one that has an index."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DescribedPool:
+    """A pool that is not here: enough to plan and price a study, not to run it."""
+
+    name: Annotated[str, values.name]
+    """Identifies the content of a pool that is only described; part of each trial's id."""
+    pairs: Annotated[int, values.positive]
+    """Number of its image-text pairs."""
+    scored: bool = False
+    """Whether its pairs have a quality score."""
+
+
+DeclaredPool = EmbeddedPool | FolderPool | DescribedPool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixedPool:
+    """A pool of a mixture; a number alone is its ``weight``.
+
+    All pools of a mixture have a weight, or none.
+    """
+
+    weight: Annotated[float | None, values.positive_number] = None
+    """Its share of the samples seen, relative to the other pools of the mixture; without weights each pair of
+    the mixture is seen equally often."""
+    quality: Annotated[str, values.quality] = "all"
+    """The quality that is taken of it."""
+    pairs: Annotated[int | None, values.pairs_or_all] = None
+    """How many of these pairs; ``all`` (None) takes all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationSet:
+    """A set of the user's own; a folder alone stands for its ``path``.
+
+    A set of a described pool may be described as well: ``images`` and ``texts`` in place of ``path``.
+    """
+
+    path: Annotated[str | None, values.place] = None
+    """Its folder in CLIP_benchmark's webdataset layout, or an fsspec URL of one."""
+    probe: bool = False
+    """Whether linear and few-shot probes are fitted to its training split."""
+    images: Annotated[int | None, values.positive_or_zero] = None
+    """Its images, where the pool is only described."""
+    texts: Annotated[int | None, values.positive_or_zero] = None
+    """Its texts, where the pool is only described."""
+
+    def clashes(self, given: Given) -> Clashes:
+        """Yield what is missing, or in the way of another key."""
+        described = not (given("path") or self.probe)
+        for key in ("images", "texts") if described else ("path",):
+            if not given(key):
+                yield key, f"{key} is missing"
+        for key in () if described else ("images", "texts"):
+            if given(key):
+                yield key, f"{key} goes without path and probe: it describes a set that is not here"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ladder:
+    """Budget levels that the planner chooses from the study budget: the highest whose whole grid fits."""
+
+    levels: Annotated[int, values.level_count] = 4
+    """Number of levels."""
+    ratio: Annotated[float, values.ratio] = 2.0
+    """Each level over the one below."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """The compute that may be spent: ``levels``, ``study``, or both.
+
+    ``ladder`` and ``fit`` go with ``study``.
+    """
+
+    levels: Annotated[tuple[Annotated[int, values.compute], ...], RISING] = ()
+    """Budget levels: training FLOPs of a trial (one multiply-add is two, the backward pass twice the forward
+    pass); without them the planner chooses a ladder."""
+    study_flops: Annotated[int | None, values.compute] = None
+    """Cap on the training FLOPs of the whole study."""
+    ladder: Ladder = field(default_factory=Ladder)
+    """Choice of levels where none are declared."""
+    fit: Literal["refuse", "drop"] = "refuse"
+    """Answer to a grid over the study budget: ``refuse`` it, or ``drop`` trials until it fits, extra seeds of
+    the costliest cells first."""
+
+    def clashes(self, given: Given) -> Clashes:
+        """Yield keys that go with others only."""
+        if given("ladder") and given("levels"):
+            yield "ladder", "ladder has the planner choose levels, budget.levels declares them: give one"
+        for key in ("ladder", "fit"):
+            if given(key) and not given("study"):
+                yield key, f"{key} goes with budget.study, the cap on the whole study"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GridBlock:
+    """One block of the grid: the product of its lists. A study's cells are the union of its blocks.
+
+    ``levels`` goes with ``regime: fixed-compute`` alone, ``samples`` with ``regime: equal-samples``, which
+    needs it.
+    """
+
+    architectures: tuple[Annotated[str, values.architecture], ...]
+    """Names from the catalogue."""
+    strategies: tuple[Annotated[str, values.strategy], ...] = ("clip",)
+    """Training strategies."""
+    sizes: tuple[Annotated[int | None, values.pairs_or_all], ...] = (None,)
+    """Subset sizes in pairs; ``all`` (None) takes all pairs of the quality."""
+    quality: tuple[Annotated[str, values.quality], ...] = ("all",)
+    """``all``, or ``topNN``: the best NN % of the pool by score; ``topNN by SCORE``: by a named one."""
+    mixtures: tuple[Annotated[str, values.name], ...] = ()
+    """With ``pools``, in place of ``quality``: names of mixtures; all of the study's by default."""
+    regime: Regime = "fixed-compute"
+    """How many samples a trial sees: ``fixed-compute`` as many as a level buys, ``one-epoch`` the subset
+    once, ``equal-samples`` as many as ``samples`` says."""
+    levels: tuple[Annotated[int, values.compute], ...] = ()
+    """Training FLOPs of a trial; all of the study's levels by default."""
+    seeds: tuple[Annotated[int, values.positive_or_zero], ...] = ()
+    """Seeds; all of the study's by default."""
+    samples: tuple[Annotated[int, values.positive], ...] = ()
+    """Samples seen of a trial, for ``equal-samples`` alone."""
+
+    def clashes(self, given: Given) -> Clashes:
+        """Yield keys that do not go with the regime."""
+        if (self.regime == "equal-samples") != given("samples"):
+            yield "samples", "samples goes with regime: equal-samples, and that regime needs it"
+        if self.regime != "fixed-compute" and self.levels:
+            yield "levels", "levels goes with regime: fixed-compute alone"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exclusion:
+    """A rule that leaves cells out: those that it matches on every axis that it names, at least one."""
+
+    architectures: tuple[Annotated[str, values.architecture], ...] = ()
+    """Architectures that it matches."""
+    strategies: tuple[Annotated[str, values.strategy], ...] = ()
+    """Strategies that it matches."""
+    sizes: tuple[Annotated[int | None, values.pairs_or_all], ...] = ()
+    """Subset sizes in pairs; ``all`` (None) matches all pairs of the quality."""
+    quality: tuple[Annotated[str, values.quality], ...] = ()
+    """Qualities that it matches."""
+    mixtures: tuple[Annotated[str, values.name], ...] = ()
+    """Mixtures that it matches."""
+    levels: tuple[Annotated[int, values.compute], ...] = ()
+    """Budget levels in training FLOPs."""
+    regimes: tuple[Regime, ...] = ()
+    """Regimes that it matches."""
+
+    def clashes(self, given: Given) -> Clashes:
+        """Yield a rule that would leave out every cell."""
+        if not any(given(key.name) for key in keys(Exclusion)):
+            yield "", "names no axis and would leave out every cell"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """The training of all trials.
+
+    ``cooldown`` goes with ``schedule: constant-with-cooldown`` or ``trunk``, ``eps`` with
+    ``optimizer: adamw``; ``trunk`` needs ``warmup`` in samples. A batch must be a multiple of ranks times
+    ``accumulation``.
+    """
+
+    preset: Annotated[str, OneOf(kind="preset", allowed=tuple(PRESETS))] = "default"
+    """[Settings](#presets) that are taken over; keys that are declared override them."""
+    lr_peak: Annotated[dict[Annotated[str, values.architecture], Annotated[float, values.rate]], Tuned()]
+    """Peak learning rate of each architecture; a preset or tuning may give it instead."""
+    batch_size: Annotated[int, values.batch, Tuned()] = 64
+    """Pairs in a batch of plain CLIP; a strategy may multiply it."""
+    lr_rule: LrRule = "none"
+    """Growth of the peak learning rate with the batch, over that of ``batch_size``: ``linear`` as in FLIP,
+    ``sqrt``, or ``none``. Rates that are tuned or set by a rule stay as they are."""
+    rules: tuple[TrainingRule, ...] = ()
+    """Rules that give some trials another batch or peak learning rate."""
+    recipe: Annotated[Recipe, At(name="")] = field(default_factory=Recipe)
+    """The optimisation."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuning:
+    """Numbers of ``training`` that are tuned for each architecture with each strategy, before the grid runs.
+
+    Needs ``budget.study``. See [Presets](#presets) for the fields that can be tuned.
+    """
+
+    share: Annotated[float, values.positive_share]
+    """Share of the study budget that is set aside for it."""
+    fields: dict[str, tuple[float, ...]]
+    """Field of ``training`` → the values to try, at least two ([which](#presets))."""
+    seeds: tuple[Annotated[int, values.positive_or_zero], ...] = (1000,)
+    """Seeds of each value; apart from the grid's, so that a lucky seed is not carried into it."""
+    metric: Annotated[str | None, values.metric] = None
+    """Metric that selects; by default the validation set's where there is one, else the study's own."""
+    levels: Annotated[tuple[Annotated[int, values.compute], ...], RISING] = ()
+    """Two levels at which the peak learning rate is tuned. It follows the line through both optima in
+    logarithms at all others ([rates that move](declare.md#tuning))."""
+    sizes: tuple[Annotated[str, values.architecture], ...] = ()
+    """Two architectures of one family whose peak learning rate is tuned with each strategy. The rest of the
+    family follows the line through both optima over training FLOPs per sample."""
+    check: Annotated[float, values.share_of_the_check] = 0.0
+    """Share of the study budget, beside ``share``, that tries the neighbours of the tuned peak learning rates
+    at a larger level; ``true`` stands for 10%. The report says where a tuned rate is not the best there
+    ([what fits](declare.md#tuning))."""
+
+    def clashes(self, given: Given) -> Clashes:
+        """Yield keys that do not go together."""
+        if given("levels") and given("sizes"):
+            yield "levels", "levels and sizes exclude each other: a rate is carried along one of them"
+        for key, names in (("levels", self.levels), ("sizes", self.sizes)):
+            if given(key) and len(set(names)) != 2:  # noqa: PLR2004 (a line through two points)
+                yield key, f"{key} needs two of them, found {len(set(names))}"
+            if given(key) and set(self.fields) - {"lr_peak"}:
+                yield key, f"{key} goes with lr_peak as the only field, found {', '.join(self.fields)}"
+        if self.check and "lr_peak" not in self.fields:
+            yield "check", "check goes with lr_peak among the fields"
+        # A share that could not be read is None here.
+        if self.share and (most := round(1 - self.share, 9)) < self.check:
+            said = f"check = {self.check:g} is more of the study budget than share = {self.share:g} leaves"
+            yield "check", f"{said}: at most {most:g}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Design:
+    """The choice of the trials that are run: ``full`` runs the grid, ``adaptive`` chooses from it.
+
+    The word alone stands for ``adaptive: true`` or ``adaptive: false``. The other keys go with ``adaptive``.
+    """
+
+    adaptive: bool = False
+    """Whether trials are chosen from the grid by what their results would tell, until the questions are
+    answered or the study budget is spent."""
+    best: Annotated[tuple[Annotated[int, values.compute], ...], RISING] = ()
+    """Levels at which the best configuration is asked for; all levels by default."""
+    indifference: Annotated[float, values.share] = 0.01
+    """Difference in error that counts as a tie."""
+    forecast: Annotated[int | None, values.compute] = None
+    """Compute at which the error of the best configuration is to be forecast."""
+    width: Annotated[float, values.positive_share] = 0.02
+    """Half of the 90 % interval that the forecast may have."""
+    confidence: Annotated[float, values.share_below_one] = 0.925
+    """Probability at which a question counts as answered."""
+
+    def clashes(self, given: Given) -> Clashes:
+        """Yield keys of an adaptive design that a full one has no use for."""
+        for key in ("best", "indifference", "forecast", "width", "confidence"):
+            if given(key) and not self.adaptive:
+                yield key, f"{key} goes with adaptive"
+        if given("width") and not given("forecast"):
+            yield "width", "width goes with forecast"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Limits beyond which a cell is not worth its compute."""
+
+    min_steps: Annotated[int, values.positive] = 20
+    """Fewest optimiser steps of a trial."""
+    max_epochs: Annotated[float, values.epochs] = 1000.0
+    """Most passes over a subset."""
+    damage: Annotated[float, values.share] = 0.001
+    """Share of a subset's pairs that may turn out damaged before a trial fails."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resources:
+    """The resources that one trial occupies, its restarts and its checkpoints.
+
+    ``cpus``, and ``gpus`` or ``ranks``, must be multiples of ``nodes``. A list in place of the section gives
+    ``rules`` alone, and ``resources: auto`` gives ``auto`` alone.
+    """
+
+    auto: bool = False
+    """Whether the planner chooses GPUs, nodes, accumulation and gradient checkpointing of each architecture,
+    strategy and batch, where no rule sets them; by default it does where a cluster and none of ``cpus``,
+    ``gpus``, ``nodes`` and ``ranks`` is declared."""
+    hours_factor: Annotated[float, values.factor] = 1.25
+    """With ``auto``: most GPU-hours of the study over the fewest possible, to end it sooner."""
+    rules: tuple[ResourceRule, ...] = ()
+    """Rules that give some trials other amounts than the rest."""
+    cpus: Annotated[int | None, values.device_count] = None
+    """Processor cores of a trial (one thread each), over all of its nodes; by default a share of the node for
+    each of its GPUs where ``cluster.node_cpus`` is declared, else one a node."""
+    gpus: Annotated[int, values.devices_of_a_trial] = 0
+    """GPUs of a trial, over all of its nodes, one a rank; 0 trains on the processor."""
+    nodes: Annotated[int, values.device_count] = 1
+    """Nodes that a trial is spread over, in equal parts."""
+    ranks: Annotated[int, values.device_count] = 1
+    """Processes without GPUs that train one model together, each on its part of every batch."""
+    retries: Annotated[int, values.retries] = 3
+    """How often in a row a trial is started again, where it got no further than the time before."""
+    backoff_s: Annotated[float, values.pause] = 5.0
+    """Time before the first retry; each further one waits four times as long."""
+    checkpoint_s: Annotated[float, values.seconds] = 30.0
+    """Time between checkpoints."""
+    checkpoint_steps: Annotated[int, values.positive_or_zero] = 0
+    """Most steps between checkpoints; 0 leaves it to the time alone."""
+    loader_memory: Annotated[int, values.memory] = 2 * 2**30
+    """Memory of a rank that its loader workers fill with decoded pairs ahead of training."""
+    custom: dict[Annotated[str, values.resource], Annotated[float, values.amount]] = field(
+        default_factory=dict
+    )
+    """A cluster's own resources that a trial occupies: name → amount."""
+    wait_s: Annotated[float, values.seconds] = 0.0
+    """How long trials wait for a node that has room for them."""
+
+    def clashes(self, given: Given) -> Clashes:
+        """Yield what can't be spread over the nodes, and amounts that are chosen."""
+        if self.gpus and self.ranks > 1:
+            yield "ranks", "ranks goes without GPUs: each of resources.gpus has its rank"
+        for key in ("cpus", "gpus", "nodes", "ranks") if self.auto else ():
+            if given(key):
+                yield key, f"{key} goes without auto, which chooses it; resources.rules may set it"
+        if given("hours_factor") and not self.auto:
+            yield "hours_factor", "hours_factor goes with auto"
+        yield from self.of_a_trial().problems()
+
+    def of_a_trial(self) -> TrialResources:
+        """Return the amounts of a trial that no rule matches, on a cluster whose nodes' cores are unknown."""
+        cpus = self.nodes if self.cpus is None else self.cpus
+        return TrialResources(cpus=cpus, gpus=self.gpus, nodes=self.nodes, ranks=self.ranks)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cluster:
+    """The devices that a study is priced on."""
+
+    device: Annotated[str, values.device]
+    """Name of the device."""
+    count: Annotated[int, values.device_count] = 1
+    """Devices; one trial takes ``resources.gpus`` of them, at least one."""
+    node_gpus: Annotated[int, values.device_count] = 8
+    """Devices of one node."""
+    node_cpus: Annotated[int | None, values.device_count] = None
+    """Processor cores of one node, which its devices share."""
+    scaling: Annotated[float, values.positive_share] = 0.97
+    """Share of each device's samples a second that is left when a trial has twice as many devices."""
+    utilisation: (
+        tuple[Annotated[float, values.share_of_the_peak], Annotated[float, values.share_of_the_peak]] | None
+    ) = None
+    """Lowest and highest share of the device's peak that training reaches, where no throughput of the
+    architecture and strategy was measured; by default `budgets.hardware.devices.UTILISATION`."""
+    price_per_hour: Annotated[float | None, values.price] = None
+    """Price of one device for an hour, in any currency."""
+
+    @property
+    def cpus_per_gpu(self) -> int | None:
+        """Cores of a node for each of its devices, or None where they are unknown."""
+        return None if self.node_cpus is None else max(1, self.node_cpus // self.node_gpus)
+
+    def nodes_of(self, gpus: int) -> int:
+        """Return the fewest nodes that hold so many devices in equal parts."""
+        return next(
+            nodes for nodes in range(max(1, -(-gpus // self.node_gpus)), gpus + 2) if gpus % nodes == 0
+        )

@@ -1,0 +1,194 @@
+"""Readers of a declaration's single values, named by the fields of its data classes."""
+
+import re
+from dataclasses import replace
+
+from budgets.declaration.keys import OneOf, Reader
+from budgets.hardware.devices import devices
+from budgets.names import unknown
+from budgets.quality import check_quality
+from budgets.quantity import parse_bytes, parse_count, parse_flops, parse_number, parse_seconds, parse_share
+
+CHECK_SHARE = 0.1
+"""Share of the study budget that ``tuning.check: true`` stands for."""
+_LONGEST_PATH, _LONGEST_NAME = 4000, 255  # bytes, as Linux has it
+_MAX_BATCH, _MAX_DEVICES = 10**8, 10**6
+_READ_ONLY = {"http", "https", "data", "github", "git", "zip", "tar", "libarchive", "reference"}
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
+        raise ValueError(
+            f"'{text[:100]}' names a folder: up to 100 letters, digits, '.', '_' and '-'; "
+            "it must start with a letter or digit"
+        )
+    return text
+
+
+def _resource(text: str) -> str:
+    if text.lower() in {"cpu", "cpus", "gpu", "gpus", "memory", "object_store_memory"}:
+        raise ValueError(f"'{text}' is none of a cluster's own; cpus and gpus are keys of resources:")
+    return text
+
+
+def _metric(text: str) -> str:
+    if not re.fullmatch(r"[^/\s]+/[^/\s]+", text):
+        raise ValueError(f"'{text}' is not <evaluation set>/<metric>, such as held-out/top1")
+    return text
+
+
+def _warmup(text: str) -> float:
+    """Read a share of the run as a float, or samples as an int."""
+    count, word, rest = text.partition("sample")
+    if word and rest in {"", "s"}:
+        return int(positive(count.strip()))
+    try:
+        return parse_share(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; or give samples, such as 10k samples") from None
+
+
+def _check(text: str) -> float:
+    """Read a share, or ``true`` for the usual one."""
+    if text == "true":
+        return CHECK_SHARE
+    try:
+        return parse_share(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; or true for {CHECK_SHARE:.0%}, or false") from None
+
+
+def _path(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("a path has no line breaks or control characters")
+    if len(text.encode()) > _LONGEST_PATH or any(
+        len(part.encode()) > _LONGEST_NAME for part in text.split("/")
+    ):
+        raise ValueError(f"'{text[:20]}…' is longer than a path can be")
+    return text
+
+
+def _place(text: str) -> str:
+    return _storage(text) if "://" in text else _path(text)
+
+
+def _storage(text: str) -> str:
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme != "file":
+        from fsspec import available_protocols  # noqa: PLC0415 - few studies ask
+
+        if scheme not in available_protocols():
+            raise ValueError(unknown("protocol", scheme, available_protocols()))
+        if scheme in _READ_ONLY:
+            raise ValueError(f"'{text}' can't be written to: {scheme}:// only reads")
+        if not rest.strip("/"):
+            raise ValueError(
+                f"'{text}' names no place: a bucket, perhaps with a folder in it, follows {scheme}://"
+            )
+        return _path(text.rstrip("/"))
+    found = _path(rest if separator else text)
+    if found.startswith("/") and not found.strip("/."):
+        raise ValueError(f"'{text}' is the top of the file system; name a folder, such as /shared/clip")
+    if not found.startswith("/"):
+        raise ValueError(f"'{text}' must be an absolute path, the same on every node")
+    return found
+
+
+def _device(text: str) -> str:
+    if text.lower() not in devices():
+        raise ValueError(unknown("device", text, devices()))
+    return devices()[text.lower()].name
+
+
+positive = Reader(parse=parse_count, noun="a whole number", examples=("4096", "10M"), above=0)
+positive_or_zero = Reader(parse=parse_count, noun="a whole number", at_least=0)
+pairs_or_all = Reader(
+    parse=parse_count, noun="a number of pairs", examples=("10M",), above=0, word=("all", None)
+)
+batch = Reader(parse=positive, noun="a whole number above 0", at_most=_MAX_BATCH)
+device_count = Reader(parse=positive, noun="a whole number above 0", at_most=_MAX_DEVICES)
+devices_of_a_trial = Reader(parse=parse_count, noun="a whole number from 0", at_most=_MAX_DEVICES)
+level_count = Reader(parse=positive, noun="a whole number above 0", at_most=100)
+
+_YEAR_S = 365 * 86400.0
+rate = Reader(
+    parse=parse_number, noun="a number", examples=("1e-3",), above=0, at_most=10,
+    why="a step of Adam moves each weight by about the learning rate", usual=(1e-7, 0.1),
+)  # fmt: skip
+decay = Reader(
+    parse=parse_number, noun="a number", at_least=0, at_most=1000,
+    why="it is multiplied by the learning rate, and a product of 1 clears the weights at each step",
+    usual=(0, 2),
+)  # fmt: skip
+epsilon = Reader(
+    parse=parse_number, noun="a number", examples=("1e-6",), at_least=1e-37, at_most=1,
+    why="32-bit floats are no smaller, and above 1 AdamW no longer adapts", usual=(1e-12, 1e-3),
+)  # fmt: skip
+norm = Reader(
+    parse=parse_number, noun="a number", examples=("1",), at_least=1e-6, at_most=1e6,
+    why="a smaller norm stops the training, a larger one is never reached (off)", usual=(0.01, 100),
+)  # fmt: skip
+norm_or_off = replace(norm, word=("off", None))
+retries = Reader(
+    parse=parse_count, noun="a whole number", at_least=0, at_most=1000,
+    why="each one starts the trial again", usual=(0, 30),
+)  # fmt: skip
+memory = Reader(parse=parse_bytes, noun="an amount of memory", examples=("2 GiB", "500 MB"), above=0)
+pause = Reader(
+    parse=parse_seconds, noun="a time", examples=("5 s",), at_most=86400.0,
+    why="each further retry waits four times as long", usual=(0, 600),
+)  # fmt: skip
+tail = Reader(parse=parse_share, noun="a share", examples=("10%",), at_least=0, below=1, usual=(0, 0.5))
+tail_or_strategys = replace(tail, word=("strategy", None))
+price = Reader(
+    parse=parse_number, noun="a number", examples=("2.5",), above=0, at_most=1e9,
+    why="no device costs more an hour",
+)  # fmt: skip
+epochs = Reader(parse=parse_number, noun="a number", examples=("1000",), above=0, at_most=1e9)
+amount = Reader(parse=parse_number, noun="a number", examples=("1",), above=0, at_most=1e9)
+
+positive_number = Reader(parse=parse_number, noun="a number", examples=("2.5", "1e-3"), above=0)
+ratio = Reader(parse=parse_number, noun="a number", examples=("2",), at_least=1.01, at_most=10**6)
+
+factor = Reader(parse=parse_number, noun="a number", examples=("1.25",), at_least=1, at_most=100)
+
+share = Reader(parse=parse_share, noun="a share from 0 to 1", examples=("10%", "0.1"))
+positive_share = Reader(parse=parse_share, noun="a share", examples=("10%",), above=0, at_most=1)
+share_within = Reader(parse=parse_share, noun="a share", examples=("25%",), above=0, below=1)
+share_or_off = Reader(
+    parse=parse_share, noun="a share", examples=("10%",), above=0, at_most=1, word=("off", None)
+)
+share_of_the_check = Reader(
+    parse=_check, noun="a share", examples=("5%", "true"), above=0, at_most=1, word=("false", 0.0)
+)
+share_of_the_peak = Reader(
+    parse=parse_share, noun="a share of the peak", examples=("40%",), above=0, at_most=1
+)
+share_below_one = Reader(parse=parse_share, noun="a share", examples=("0.98", "98%"), at_least=0, below=1)
+decay_or_off = Reader(
+    parse=parse_share, noun="a share", examples=("0.999",), at_least=0, below=1, word=("off", 0.0)
+)
+warmup = Reader(parse=_warmup, noun="a share, or samples", examples=("10%", "10k samples"))
+
+compute = Reader(parse=parse_flops, noun="compute", examples=("900 GFLOP", "1e18"), above=0)
+seconds = Reader(
+    parse=parse_seconds, noun="a time", examples=("30 s", "2 min"), at_most=_YEAR_S,
+    why="longer than a year", usual=(0, 7 * 86400.0),
+)  # fmt: skip
+
+name = Reader(parse=_name, noun="letters, digits, `.`, `_`, `-`")
+resource = Reader(parse=_resource, noun="a resource's name")
+metric = Reader(parse=_metric, noun="`<evaluation set>/<metric>`", examples=("held-out/top1",))
+quality = Reader(
+    parse=check_quality, noun="`all`, `topNN`, `topNN by SCORE`, or `subset:NAME`", examples=("top40",)
+)
+path = Reader(parse=_path, noun="a folder")
+place = Reader(parse=_place, noun="a folder, or an fsspec URL", examples=("pools/web", "s3://bucket/web"))
+storage = Reader(
+    parse=_storage, noun="an absolute path, or an fsspec URL", examples=("/shared/clip", "s3://bucket/clip")
+)
+device = Reader(
+    parse=_device, noun=", ".join(f"`{each}`" for each in sorted({d.name for d in devices().values()}))
+)
+architecture = OneOf(kind="architecture")
+strategy = OneOf(kind="strategy")

@@ -1,0 +1,1 @@
+"""What trials leave behind: results, curves, counts of FLOPs, and logs."""

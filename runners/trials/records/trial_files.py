@@ -1,0 +1,222 @@
+"""Files in a trial's folder: result, reason of a failure, checkpoints.
+
+A checkpoint is named ``checkpoint-<step>-<digest>.pt`` after its content, so that damage shows against its
+name; a result holds a digest of itself and of its curve. This module does not import torch, so that
+``status`` answers at once.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runners.host.faults import words_of
+from runners.host.files import write_json
+from runners.trials.records.meter import METER
+
+FAILURE = "failed.json"
+"""File with the reason why a trial was given up."""
+MIDWAY = "midway.parquet"
+"""File with the metrics of the model in training, at declared shares of its steps."""
+SMALL = (METER, "curve.parquet", MIDWAY, "damage.jsonl", "result.json")
+"""Small files of a trial, which the driver downloads from a bucket."""
+
+DIGITS = 16  # of the content's SHA-256
+_AWAY = ".away"
+_CHECKPOINT = re.compile(r"checkpoint-(?P<step>[0-9]+)-[0-9a-f]+")
+_MILESTONE = "milestone-"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """Result of a trial.
+
+    Attributes:
+        row: Its row of `runners.results.RESULT_COLUMNS`, with metrics.
+        timing: Seconds, samples a second, peak memory of the first rank, damaged pairs; not deterministic.
+    """
+
+    row: Mapping[str, Any]
+    timing: Mapping[str, float]
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> None:
+    """Write a trial's result, with digests of itself and of the curve that lies in the folder."""
+    content = {
+        "row": dict(outcome.row),
+        "timing": dict(outcome.timing),
+        "curve": digest(folder / "curve.parquet"),
+    }
+    write_json(folder / "result.json", content | {"digest": _digest_of(content)})
+
+
+def read_outcome(folder: Path, trial_id: str | None = None) -> Outcome | None:
+    """Read a trial's result, or return None if it has none yet.
+
+    Results of earlier versions have no digests: only the trial's id is checked.
+
+    Args:
+        folder: The trial's folder.
+        trial_id: The trial's id; by default the folder's name.
+
+    Raises:
+        ValueError: The result is damaged or incomplete; the message says what to do.
+    """
+    path, curve = folder / "result.json", folder / "curve.parquet"
+    if not path.exists():
+        return None
+    again = f"delete {folder} to run the trial again"
+    try:
+        content = json.loads(path.read_bytes())
+        outcome, sums = _checked(content, trial_id or folder.name)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({words_of(error)}); {again}") from None
+    if not curve.exists() and path.exists():  # if the storage is unreachable, both are missing
+        raise ValueError(f"{path} exists, but {curve.name} beside it is missing; {again}")
+    if sums is not None and digest(curve) != sums:
+        raise ValueError(f"{curve} was changed after the trial ended; {again}")
+    return outcome
+
+
+def _checked(content: Mapping[str, Any], trial_id: str) -> tuple[Outcome, str | None]:
+    """Return a result and the digest of its curve, if its own digest fits and it is the trial's.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: It is not.
+    """
+    # A result from before trunks paid for all of its training; the evaluation's version came later.
+    before = {"trunk": "", "paid_flops": content["row"].get("train_flops"), "evaluation_version": 1}
+    row = before | content["row"]
+    outcome = Outcome(row=row, timing=content["timing"])
+    rest = content.keys() - {"row", "timing"}
+    if rest and rest != {"curve", "digest"}:
+        raise ValueError(f"its keys are {', '.join(sorted(content))}")
+    if row["trial"] != trial_id:
+        raise ValueError(f"it is the result of trial {row['trial']}")
+    if rest and _digest_of(content) != content["digest"]:
+        raise ValueError("it was changed after the trial ended: its digest does not fit")
+    if row["status"] not in {"finished", "diverged"}:
+        raise ValueError(f"its status is {row['status']!r}")
+    if not isinstance(row["reason"], str) or not isinstance(row["samples_seen"], int):
+        raise TypeError("its reason is not a text, or its samples_seen not a whole number")
+    return outcome, content.get("curve")
+
+
+def _digest_of(content: Mapping[str, Any]) -> str:
+    """Return the digest of a result's content, without the digest that it holds."""
+    text = json.dumps({key: value for key, value in content.items() if key != "digest"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+
+
+def drop_scaffolding(folder: Path) -> None:
+    """Remove the files that a trial needs only until it has a result."""
+    for path in (*folder.glob("checkpoint-*"), folder / "progress.json", *folder.glob(".*.partial-*")):
+        path.unlink(missing_ok=True)
+
+
+def read_failure(folder: Path) -> str | None:
+    """Return the reason why a trial was given up in an earlier run, or None.
+
+    Raises:
+        ValueError: The file with the reason is damaged.
+    """
+    path = folder / FAILURE
+    if not path.exists():
+        return None
+    try:
+        return str(json.loads(path.read_bytes())["reason"])
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({words_of(error)}); delete it to run the trial again") from None
+
+
+def write_failure(folder: Path, reason: str) -> None:
+    """Record that a trial was given up; later runs skip it unless asked to retry it."""
+    folder.mkdir(exist_ok=True)
+    write_json(folder / FAILURE, {"reason": reason})
+
+
+def forget_failure(folder: Path) -> bool:
+    """Remove the record that a trial was given up; return True if there was one."""
+    was = (folder / FAILURE).exists()
+    (folder / FAILURE).unlink(missing_ok=True)
+    return was
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """List a trial's checkpoints, newest first; a file whose name lacks step or digest is left aside."""
+    named = [path for path in folder.glob("checkpoint-*.pt") if _CHECKPOINT.fullmatch(path.stem)]
+    return sorted(named, reverse=True)
+
+
+def is_checkpoint(name: str) -> bool:
+    """Return whether a name is that of a checkpoint, on this node or away."""
+    return _step(name) > 0
+
+
+def milestone(folder: Path) -> Path | None:
+    """Return the state of a trial at which longer trials of its trunk continue, or None if it has none.
+
+    For a driver whose study is in a bucket it is the empty file that represents the state.
+    """
+    return next(iter(sorted(path for path in folder.glob(f"{_MILESTONE}*") if is_milestone(path.name))), None)
+
+
+def is_milestone(name: str) -> bool:
+    """Return whether a name is that of a milestone, on this node or away."""
+    return name.startswith(_MILESTONE) and name.endswith((".pt", _AWAY))
+
+
+def milestone_name(step: int, digest: str) -> str:
+    """Return the name of a milestone's file: that of a checkpoint, with another first word."""
+    return f"{_MILESTONE}{step:010d}-{digest}.pt"
+
+
+def drop_milestone(folder: Path) -> None:
+    """Remove a trial's milestone, if it has one."""
+    while (path := milestone(folder)) is not None:
+        path.unlink(missing_ok=True)
+
+
+def kept_steps(folder: Path) -> int:
+    """Return the steps kept in the newest checkpoint, on this node or away; 0 if there is none."""
+    return max((_step(path.name) for path in folder.glob("checkpoint-*")), default=0)
+
+
+def _step(name: str) -> int:
+    """Return the step in a checkpoint's name; 0 if the name is no checkpoint's."""
+    found = _CHECKPOINT.fullmatch(name.removesuffix(".pt").removesuffix(_AWAY))
+    return int(found["step"]) if found else 0
+
+
+def stand_in(state: str) -> str:
+    """Return the name of the empty file that represents a checkpoint or milestone away from the driver."""
+    return f"{state.removesuffix('.pt')}{_AWAY}"
+
+
+def drop_damaged(folder: Path) -> list[Path]:
+    """Remove damaged checkpoints, from the newest to the first undamaged one.
+
+    Returns:
+        The removed files.
+    """
+    damaged = []
+    for path in checkpoints(folder):
+        if is_whole(path):
+            break
+        path.unlink()
+        damaged.append(path)
+    return damaged
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether a checkpoint's or milestone's content is that of its name."""
+    return digest(path) == path.stem.split("-")[2]
+
+
+def digest(path: Path) -> str:
+    """Return the first digits of a checkpoint's SHA-256, which its name holds."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]

@@ -1,0 +1,1 @@
+"""The commands that spend compute, and those that watch and stop them."""

@@ -1,0 +1,112 @@
+"""``python -m study run``: run a study's trials, on Ray or without it; ``--dry-run`` only lists them."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from study.commands.command import add_study_options, open_console, refreshed_study, show
+
+if TYPE_CHECKING:
+    from study.run.execution import Result
+
+NAME = "run"
+HELP = "run the trials on Ray; finished trials are never run again"
+EXAMPLES: tuple[str, ...] = (
+    "demo",
+    "demo --only 'mini-ViT-XXS-8 clip' --dry-run",
+    "my-study.yaml --address HEAD:6379 --retry-failed",
+)
+
+EXIT_FAILED_TRIALS = 1
+EXIT_OVER_BUDGET = 3
+EXIT_STOPPED = 4
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Add the command's options."""
+    add_study_options(parser)
+    parser.add_argument(
+        "--quiet", action="store_true", help="print only notes and failures, without a live view"
+    )
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="HOST:PORT of a running Ray cluster's head, or local to start Ray on this machine "
+        "(default: RAY_ADDRESS if set, else local)",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("ray", "local"),
+        default="ray",
+        help="run trials on Ray, or as plain local processes to debug (default: ray)",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="CELLS",
+        help="run only these trials: an id, or words of their cells such as 'slip top40'; repeatable",
+    )
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="run trials again that failed in an earlier run"
+    )
+    parser.add_argument(
+        "--pay-again",
+        action="store_true",
+        help="run trials again that were paid before, but whose results are gone (default: ask)",
+    )
+    parser.add_argument(
+        "--repair", action="store_true", help="first rebuild a damaged ledger from results and meters"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="list what would run, and change nothing")
+
+
+def run(options: Namespace) -> int:
+    """Run the trials that have no result yet.
+
+    Returns:
+        0; 1 if trials failed; 3 if the study budget had no room for all trials; 4 if the run was stopped
+        before all trials had ended.
+    """
+    from study.run.books import PaidBeforeError
+    from study.run.run_study import run_study, would_run
+    from study.show.progress import Progress, remaining_text
+    from study.state.planning.plan_study import plan_study
+
+    study = refreshed_study(options, needed=True)
+    plan, only, retry_failed = plan_study(study), options.only, options.retry_failed
+    if options.dry_run:
+        for line in would_run(study, plan, only=only, retry_failed=retry_failed):
+            show(line)
+        return 0
+    console, local = open_console(), options.backend == "local"
+
+    def execute(*, pay_again: bool) -> "Result":
+        with Progress(study.declaration.metric, console, quiet=options.quiet) as progress:
+            return run_study(
+                study,
+                plan,
+                progress,
+                address=options.address,
+                local=local,
+                only=only,
+                retry_failed=retry_failed,
+                pay_again=pay_again,
+                repair=options.repair,
+            )
+
+    try:
+        result = execute(pay_again=options.pay_again)
+    except PaidBeforeError as error:
+        if not sys.stdin.isatty() or input(f"study: {error}\nPay them again? [y/N] ").lower() != "y":
+            raise
+        result = execute(pay_again=True)
+    if not options.quiet:
+        console.print(f"results in {study.folder}", highlight=False)
+    for line in remaining_text(result.remaining, result.plan):
+        console.print(line, highlight=False, markup=False)
+    if result.stopped:
+        return EXIT_STOPPED
+    if result.remaining:
+        return EXIT_OVER_BUDGET
+    return EXIT_FAILED_TRIALS if result.failures else 0

@@ -1,0 +1,198 @@
+"""The books of a run: each trial's result, failure and ledger entries, also those of runs before it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from budgets.book.ledger import Ledger, drop_torn_line
+from budgets.planning.levels.trunks import before
+from budgets.planning.plan import Plan, Trial
+from runners.trials.records.loggers import Loggers
+from runners.trials.records.trial_files import (
+    Outcome,
+    drop_milestone,
+    drop_scaffolding,
+    forget_failure,
+    kept_steps,
+    milestone,
+    write_failure,
+)
+from study.run.site import Site
+from study.show.progress import Progress
+from study.state.agenda import Agenda, paid_again
+from study.state.bookkeeping import add_event, book_given_up, book_lost, book_outcome, paid_by, trial_folder
+from study.state.study import Study
+
+
+class PaidBeforeError(ValueError):
+    """Trials of the run were paid before, but their results are gone; running them pays them again."""
+
+
+class Books(ABC):
+    """Results and failures of the trials of one part of a study, with ledger, events and other tools' logs.
+
+    Args:
+        study: The study, locked for this run.
+        plan: The study's plan.
+        trials: The part's trials.
+        progress: The view that shows progress.
+        site: Access to the backend and the storage.
+    """
+
+    def __init__(
+        self, study: Study, plan: Plan, trials: Sequence[Trial], progress: Progress, site: Site
+    ) -> None:
+        self.study, self.plan, self.progress, self.site = study, plan, progress, site
+        self.ledger = Ledger(study.folder / "ledger.jsonl", plan.study_flops)
+        self.trials = {trial.trial_id: trial for trial in trials}
+        self.outcomes: dict[str, Outcome] = {}
+        self.failures: dict[str, str] = {}
+        self.remaining: list[Trial] = []  # those that the budget had no room for
+        self.loggers = Loggers(study.declaration.loggers, study.folder, progress.say)
+
+    @abstractmethod
+    def words(self, trial: Trial) -> str:
+        """Return a readable name of a trial."""
+
+    def take_up(self, todo: Agenda) -> None:
+        """Take over the results of earlier runs, and book what a crashed driver could not book.
+
+        A trial writes its folder before the driver books it, so after a crash of the driver the ledger may
+        lack results that the folders hold.
+
+        Raises:
+            PaidBeforeError: Trials would be paid again, and the run may not do that.
+            ValueError: The ledger contradicts a result.
+        """
+        self._refuse_to_pay_again(todo)
+        drop_torn_line(self.study.folder / "events.jsonl")
+        self.ledger.charge(self.plan)
+        for trial in self.trials.values():
+            outcome = todo.finished.get(trial.trial_id)
+            if outcome is None:
+                if self.ledger.has_reserved(trial.trial_id):
+                    self.book_lost(trial)
+                    self.ledger.renew(trial.trial_id, trial.paid_flops)
+                continue
+            drop_scaffolding(self.folder(trial.trial_id))
+            if not self.ledger.has_spent(trial.trial_id):
+                self.ledger.reserve(trial.trial_id, max(trial.paid_flops, paid_by(outcome, trial)))
+            self.take(trial, outcome)
+        self.failures.update(todo.failed)
+        for trial in todo.to_run:
+            if forget_failure(self.folder(trial.trial_id)):
+                self.give(trial.trial_id)
+
+    def event(self, event: str, **facts: object) -> None:
+        """Append a line to ``events.jsonl``."""
+        self.site.with_storage(partial(add_event, self.study, event, **facts))
+
+    def folder(self, trial_id: str) -> Path:
+        """Return a trial's folder."""
+        return trial_folder(self.study, trial_id)
+
+    def give(self, trial_id: str) -> None:
+        """Make a decision on a trial visible to nodes: that it failed, or starts anew."""
+        self.site.with_storage(partial(self.study.storage.give, trial_id))
+
+    def take(self, trial: Trial, outcome: Outcome) -> None:
+        """Book a trial's result."""
+        # It may have been trained under another name of the same pairs (`budgets.planning.identity`).
+        outcome = replace(outcome, row={**outcome.row, "quality": trial.cell.quality})
+        self.outcomes[trial.trial_id] = outcome
+        folder = self.folder(trial.trial_id)
+        book = partial(book_outcome, self.ledger, trial, folder, outcome, self.progress.say)
+        self.site.with_storage(book)
+        self.loggers.finish(outcome.row, folder / "curve.parquet")
+        if trial.previous and milestone(folder) is not None:  # longer trials continue from this one
+            drop_milestone(self.folder(trial.previous))
+            self.give(trial.previous)
+
+    def book_lost(self, trial: Trial) -> None:
+        """Book what a trial has lost since its last sound checkpoint."""
+        folder = self.folder(trial.trial_id)
+        book = partial(book_lost, self.ledger, trial, folder, self.progress.say)
+        for path in self.site.with_storage(book):
+            self.event("checkpoint-damaged", trial=trial.trial_id, file=path.name)
+            self.progress.say(
+                f"{self.words(trial)}: {path} is damaged and was removed; using the checkpoint before it"
+            )
+
+    def give_up(self, trial: Trial, span: Mapping[str, object], reason: str, *, keep: bool) -> None:
+        """Book a trial as failed; with ``keep``, its checkpoint stays for a later ``--retry-failed``."""
+        # Close the reservation first: if the driver dies before the failure is written, the trial runs again;
+        # in the other order a failed trial would hold its reservation for good.
+        if not keep:
+            self._book_given_up(trial)
+        self.site.with_storage(partial(write_failure, self.folder(trial.trial_id), reason))
+        self.give(trial.trial_id)
+        self.event("trial-failed", **span, reason=reason)
+        self.failures[trial.trial_id] = reason
+        self.loggers.leave(trial.trial_id)
+        self.progress.failed(trial, reason)
+
+    def leave_out(self, trial: Trial, reason: str) -> None:
+        """Book a trial that the budget has no room for; a later run with a larger budget starts it anew."""
+        self._book_given_up(trial)
+        self.give(trial.trial_id)
+        self.event("trial-left-out", trial=trial.trial_id, reason=f"{reason}; the budget has no room for it")
+        self.remaining.append(trial)
+
+    def can_start(self, trial: Trial) -> bool:
+        """Return whether a trial needs no other one to run before it."""
+        previous = self.trials.get(trial.previous)
+        return (
+            previous is None
+            or kept_steps(self.folder(trial.trial_id)) > 0
+            or milestone(self.folder(previous.trial_id)) is not None
+            or (
+                previous.trial_id in self.outcomes
+                and passed(previous, self.outcomes[previous.trial_id])  # lost: it is computed again
+            )
+        )
+
+    def end_lost_branches(self, waiting: Sequence[Trial]) -> list[Trial]:
+        """Return the trials that can run; the others wait for a trial that ended before its milestone."""
+        runs, lost = dict[str, Trial](), dict[str, list[str]]()
+        for trial in sorted(waiting, key=lambda each: each.samples_seen):
+            if self.can_start(trial) or trial.previous in runs:
+                runs[trial.trial_id] = trial
+                continue
+            first = [each.trial_id for each in before(trial, self.trials)]
+            ended = next((each for each in first if each in self.outcomes or each in self.failures), first[0])
+            lost.setdefault(ended, []).append(trial.trial_id)
+        for ended, branches in lost.items():
+            self.end_branches(ended, branches)
+        return [trial for trial in waiting if trial.trial_id in runs]
+
+    def end_branches(self, trunk: str, branches: Sequence[str]) -> None:
+        """Record as failed the trials whose milestones a trial of their trunk did not reach; say it once."""
+        outcome = self.outcomes.get(trunk)
+        how = "failed" if outcome is None else "diverged"
+        reason = f"its trunk ended: {self.words(self.trials[trunk])} {how} before its milestone"
+        for trial_id in branches:
+            self.site.with_storage(partial(write_failure, self.folder(trial_id), reason))
+            self.give(trial_id)
+            self.failures[trial_id] = reason
+        self.event("trunk-ended", trunk=trunk, branches=list(branches), reason=reason)
+        self.progress.trunk_ended([self.trials[each] for each in branches], reason)
+
+    def _book_given_up(self, trial: Trial) -> None:
+        folder = self.folder(trial.trial_id)
+        book = partial(book_given_up, self.ledger, trial.trial_id, folder, self.progress.say)
+        self.site.with_storage(book)
+
+    def _refuse_to_pay_again(self, todo: Agenda) -> None:
+        paid = [trial for trial in todo.to_run if self.ledger.has_spent(trial.trial_id)]
+        if paid and not self.site.pay_again:
+            raise PaidBeforeError(
+                f"{paid_again(paid)}: their results are not in {self.study.folder / 'trials'} any more. "
+                f"Restore the folders (such as {paid[0].trial_id}), or use --pay-again"
+            )
+
+
+def passed(trial: Trial, outcome: Outcome) -> bool:
+    """Return whether a trial with a result got as far as its milestone."""
+    return int(outcome.row["steps"]) >= trial.milestone_step

@@ -1,0 +1,217 @@
+"""The command that wrote a pool takes up the shards that have come to its source since."""
+
+import os
+import shutil
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runners.data.build import new_shards
+from runners.data.build.build_pool import Build, build_pool
+from runners.data.build.in_place import not_indexed
+from runners.data.build.rescore import rewrite_shards, set_score, use_score
+from runners.data.build.source import Columns, Part
+from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
+from runners.data.pool.pool import Pool, Scorer
+from runners.data.pool.reader import read_pairs
+from runners.data.pool.shards import close_shard, encode_image, write_sample
+from runners.embedded.embedded_pool import TrainingPairs
+from runners.host.workers import Processes
+from tests.runners.data.index.test_index import EACH, in_place, write_shards
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(new_shards, "PAIRS_PER_SHARD", 32)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Return a folder of two shards."""
+    write_shards(tmp_path / "source", range(2))
+    return tmp_path / "source"
+
+
+def test_shards_that_are_indexed_in_place_are_not_read_again_for_a_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    digest = Part.digest
+
+    def counted(part: Part) -> str:
+        hashed.append(part.name)
+        return digest(part)
+
+    monkeypatch.setattr(Part, "digest", counted)
+    write_shards(tmp_path / "theirs", range(2))
+
+    in_place(tmp_path / "theirs")
+    assert hashed == []
+
+    build(tmp_path / "pool", tmp_path / "theirs")
+    assert len(hashed) == 2
+
+
+@pytest.fixture
+def pool(source: Path, tmp_path: Path) -> Pool:
+    return build(tmp_path / "pool", source)
+
+
+def build(path: Path, source: Path, **options: object) -> Pool:
+    return build_pool(path, Build(source=source, **options), lambda *_: None)  # type: ignore[arg-type]
+
+
+def written(pool: Pool) -> dict[str, tuple[int, str]]:
+    """Return the time and hash of each file of shards and of the index."""
+    files = [*pool.path.glob("shards/*"), *pool.path.glob("index/*")]
+    return {
+        str(file): (file.stat().st_mtime_ns, blake2b(file.read_bytes()).hexdigest()) for file in sorted(files)
+    }
+
+
+def test_the_same_command_takes_up_what_is_new_and_leaves_the_rest(
+    pool: Pool, source: Path, tmp_path: Path
+) -> None:
+    before = written(pool)
+    assert build(pool.path, source).fingerprint == pool.fingerprint, "there is nothing new"
+    write_shards(source, range(1, 3))
+    os.utime(source / "0.tar")  # touched, not changed
+    shutil.copy(source / "0.tar", source / "9.tar")  # its pairs again
+
+    grown = build(pool.path, source)
+
+    assert written(grown).items() >= before.items()
+    assert grown.count == 3 * EACH
+    assert grown.index["hash"].is_unique
+    assert grown.index["key"].is_unique
+    assert grown.left_out == {"duplicate": EACH}
+    whole = build(tmp_path / "whole", source)
+    assert sorted(grown.index["hash"]) == sorted(whole.index["hash"])
+    assert [len(found.shards) for found in (pool, grown)] == [4, 6]
+    for quality in ("all", "top20"):
+        ours, theirs = (
+            set(each.index["hash"].iloc[each.subset(size=None, quality=quality).rows()])
+            for each in (grown, whole)
+        )
+        assert ours == theirs
+    everything = np.arange(grown.count)
+    assert read_pairs(grown, everything, everything, 32).damage == ()
+    assert Pool.open(pool.path, holding=pool.unranked).count == 2 * EACH
+    assert not_indexed(grown) is None
+    assert not list(pool.path.glob(".pool.building"))
+    assert build(pool.path, source).fingerprint == grown.fingerprint
+
+
+def test_a_killed_addition_leaves_the_pool_as_it_was_and_goes_on(
+    pool: Pool, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = written(pool)
+    write_shards(source, range(4))
+    for ended in ("new_shards._write_shard", "new_shards._write_index_part", "build_pool.describe_pool"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"runners.data.build.{ended}", _stop)
+            with pytest.raises(RuntimeError, match="stopped"):
+                build(pool.path, source)
+        assert Pool.open(pool.path).fingerprint == pool.fingerprint
+        assert not_indexed(Pool.open(pool.path)) is None, "what is being written is not reported as new"
+    with monkeypatch.context() as patch:
+        for done in ("scan.pairs_of", "new_shards._write_tar"):
+            patch.setattr(f"runners.data.build.{done}", _stop)
+        grown = build(pool.path, source)
+    assert grown.count == 4 * EACH
+    assert written(grown).items() >= before.items()
+
+
+def _stop(*_words: object, **_named: object) -> None:
+    raise RuntimeError("stopped")
+
+
+def test_a_source_shard_that_changed_is_one_clear_error(pool: Pool, source: Path) -> None:
+    before = written(pool)
+    write_shards(source, range(3))
+    content = bytearray((source / "1.tar").read_bytes())
+    content[1000] ^= 1
+    (source / "1.tar").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=rf"^{source}/1\.tar has changed since .+ \(other content\)\. New pairs must"
+    ):
+        build(pool.path, source)
+    (source / "1.tar").write_bytes(content[:-512])
+    size = f"{len(content):,} bytes, now {len(content) - 512:,}"
+    with pytest.raises(ValueError, match=rf"1\.tar has changed since the pool read it \({size}\)"):
+        build(pool.path, source)
+    assert written(Pool.open(pool.path)) == before
+    (source / "1.tar").unlink()  # a shard that is gone is not missed
+    assert build(pool.path, source).count == 3 * EACH
+
+
+def test_another_source_or_other_options_are_refused(pool: Pool, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"^the pool was built with --score similarity, not clip; repeat the first"
+    ):
+        build(pool.path, source, columns=Columns(score="clip"))
+    write_evaluation_set(
+        tmp_path / "shapes",
+        EvaluationSet(
+            images=np.zeros((2, 3, 8, 8), np.uint8),
+            labels=np.arange(2),
+            classnames=("a", "b"),
+            templates=("{c}",),
+        ),
+    )
+    with pytest.raises(ValueError, match=r"^the pool was built with --without none, not shapes"):
+        build(pool.path, source, evaluation=[tmp_path / "shapes"])
+    write_shards(tmp_path / "other", range(3))
+    told = rf"^{pool.path} already exists; .+ such as into {pool.path}/later, and run `.+ --in-place`"
+    with pytest.raises(ValueError, match=told):
+        build(pool.path, tmp_path / "other")
+
+
+def test_scores_and_rewritten_shards_go_with_later_shards(pool: Pool, source: Path, tmp_path: Path) -> None:
+    set_score(pool, np.arange(pool.count, dtype=np.float32), Scorer(name="mine"))
+    write_shards(source, range(3))
+    grown = build(pool.path, source)
+    assert (grown.scored, grown.count) == (2 * EACH, 3 * EACH), "new pairs have no score of a model"
+    rewritten = rewrite_shards(grown, workers=Processes(), report=lambda *_: None)
+    assert build(rewritten.path, source).count == 3 * EACH
+    write_shards(source, range(4))
+    again = build(rewritten.path, source)
+    assert sorted(again.index["hash"]) == sorted(build(tmp_path / "whole", source).index["hash"])
+    assert again.index["key"].is_unique
+    assert (again.scored, again.count) == (2 * EACH, 4 * EACH), (
+        "a score of the shards is not one of the model"
+    )
+    similar = use_score(again, "similarity")
+    assert np.isfinite(similar.column("score")).sum() == 4 * EACH
+    write_shards(again.path / "later", range(4, 5))
+    assert (in_place(again.path).count, in_place(again.path).scored) == (5 * EACH, 5 * EACH)
+    assert use_score(in_place(again.path), "mine").scored == 2 * EACH
+
+
+def test_a_table_that_was_touched_is_the_same_and_one_with_other_rows_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number, pair in enumerate(TrainingPairs(seed=3, count=4)):
+        (tmp_path / "images" / f"{number}.png").write_bytes(encode_image(pair.image))
+    table, rows = (
+        tmp_path / "table.csv",
+        ["image,caption", *(f"images/{n}.png,picture {n}" for n in range(4))],
+    )
+    table.write_text("\n".join(rows[:-1]), encoding="utf-8")
+    pool = build(tmp_path / "pool", table)
+    os.utime(table)
+    assert build(pool.path, table).fingerprint == pool.fingerprint
+    table.write_text("\n".join(rows), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"^{table} has changed since the pool read it"):
+        build(pool.path, table)
+
+
+def test_a_shard_without_any_new_pair_is_recorded(pool: Pool, source: Path) -> None:
+    with (source / "empty.tar").open("wb") as file:
+        write_sample(file, "1", {"png": b"no image", "txt": b"a picture", "json": b"{}"})
+        close_shard(file)
+    assert build(pool.path, source).left_out == {"unreadable image": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runners.data.build.scan.pairs_of", _stop)  # it is not read again
+        assert build(pool.path, source).count == 2 * EACH

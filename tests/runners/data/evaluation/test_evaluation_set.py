@@ -1,0 +1,192 @@
+"""Evaluation sets are read back as written, have CLIP_benchmark's layout, and are disjoint from training."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from runners.data.evaluation.evaluation_facts import describe_evaluation_set
+from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
+from runners.data.pool.pool import Pool
+from runners.data.pool.tokenizer import tokenizer
+from runners.embedded.bank import load_bank
+from runners.embedded.embedded_pool import (
+    EVALUATION_SIZES,
+    TrainingPairs,
+    build_embedded_pool,
+    evaluation_counts,
+    evaluation_set,
+)
+from tests.runners.data.whole_set import whole_set
+
+
+@pytest.mark.parametrize("name", ["held-out", "seen", "style", "validation"])
+def test_zero_shot_sets_are_read_back_balanced_over_100_classes(
+    evaluation: Path, evaluation_sizes: dict[str, int], name: str
+) -> None:
+    data = whole_set(evaluation / name, 32)
+    count = evaluation_sizes[name]
+    assert data.images.shape == (count, 3, 32, 32)
+    assert data.labels is not None
+    assert np.bincount(data.labels).tolist() == [count // 100] * 100
+    assert data.classnames == tuple(concept.name for concept in load_bank())
+    assert "a picture of a {c}" in data.templates
+    assert data.captions is None
+
+
+def test_a_written_set_is_read_back_to_the_pixel(tmp_path: Path) -> None:
+    data = evaluation_set("seen", 120)
+    write_evaluation_set(tmp_path / "seen", data)
+    read = whole_set(tmp_path / "seen", 32)
+    assert np.array_equal(read.images, data.images)
+    assert read.labels is not None
+    assert data.labels is not None
+    assert np.array_equal(read.labels, data.labels)
+
+
+def test_retrieval_has_one_true_caption_an_image_and_none_twice(evaluation: Path) -> None:
+    data = whole_set(evaluation / "retrieval", 32)
+    assert data.labels is None
+    assert data.captions is not None
+    assert {len(captions) for captions in data.captions} == {1}
+    assert len(set(data.captions)) == len(data.images) == 64
+
+
+def test_the_declared_retrieval_set_has_512_different_captions() -> None:
+    captions = evaluation_set("retrieval", EVALUATION_SIZES["retrieval"]).captions
+    assert captions is not None
+    assert len(set(captions)) == 512
+
+
+def test_several_captions_per_image_are_stored_one_per_line(tmp_path: Path) -> None:
+    captions = (("one", "two words"), ("three",))
+    write_evaluation_set(
+        tmp_path / "r", EvaluationSet(images=np.zeros((2, 3, 8, 8), np.uint8), captions=captions)
+    )
+    assert whole_set(tmp_path / "r", 8).captions == captions
+    facts = describe_evaluation_set(tmp_path / "r")
+    assert (facts.images, facts.texts) == (2, 3)
+    assert facts.metrics[::3] == ("image_to_text_r1", "text_to_image_r1")
+
+
+def test_folder_of_captioned_shards_is_a_retrieval_set(pool: Pool) -> None:
+    data = whole_set(pool.path / "shards", 32)
+
+    assert data.labels is None
+    assert data.captions is not None
+    assert [captions[0] for captions in data.captions] == pool.index["caption"].tolist()
+    facts = describe_evaluation_set(pool.path / "shards")
+    assert (facts.images, facts.texts) == (pool.count, pool.count)
+
+
+def test_held_out_sets_show_no_training_drawing_and_validation_shares_them_in_other_scenes() -> None:
+    held_out, validation, seen = (
+        evaluation_set(name, 100).images for name in ("held-out", "validation", "seen")
+    )
+    assert not (held_out == validation).all(axis=(1, 2, 3)).any()
+    assert not (held_out == seen).all(axis=(1, 2, 3)).any()
+
+
+def test_no_evaluation_image_is_a_training_image_of_the_same_seed() -> None:
+    training = {pair.image.tobytes() for pair in TrainingPairs(seed=0, count=500)}
+    seen = evaluation_set("seen", 500, seed=0).images.transpose(0, 2, 3, 1)
+    assert not training & {np.ascontiguousarray(image).tobytes() for image in seen}
+
+
+def test_all_embedded_pools_share_their_evaluation_sets(pool: Pool, tmp_path: Path) -> None:
+    sizes = {"held-out": 200}
+    other = build_embedded_pool(tmp_path / "p", pairs=7, seed=99, score=None, evaluation_sizes=sizes)
+    shard = Path("evaluation") / "held-out" / "test" / "0.tar"
+    assert (other.path / shard).read_bytes() == (pool.path / shard).read_bytes()
+
+
+def test_counts_are_known_without_making_the_sets(evaluation: Path, evaluation_sizes: dict[str, int]) -> None:
+    counts = evaluation_counts(evaluation_sizes)
+    assert counts["held-out"] == (200, 500)
+    assert counts["retrieval"] == (64, 64)
+    for name, count in counts.items():
+        facts = describe_evaluation_set(evaluation / name)
+        assert (facts.images, facts.texts) == count
+
+
+def test_a_pools_words_cover_the_prompts_of_its_evaluation(tmp_path: Path) -> None:
+    pool = build_embedded_pool(tmp_path / "p", pairs=2000, seed=0, score=None, evaluation_sizes={"seen": 100})
+    data = whole_set(pool.path / "evaluation" / "seen", 32)
+    prompts = [template.format(c=name) for template in data.templates for name in data.classnames]
+    tokens = tokenizer(512, 16, pool.vocabulary)(prompts)
+    assert (tokens != 510).all()
+    assert tokens.argmax(axis=1).max() < 15
+
+
+# webdataset leaves its shards to the garbage collector to close.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_webdataset_reads_a_set_as_clip_benchmark_does(evaluation: Path) -> None:
+    shards = int((evaluation / "held-out" / "test" / "nshards.txt").read_text())
+    pattern = str(evaluation / "held-out" / "test" / f"{{0..{shards - 1}}}.tar")
+    dataset = webdataset.WebDataset(pattern, shardshuffle=False).decode("pil").to_tuple("png", "cls")
+    samples = list(dataset)
+    assert [label for _, label in samples] == list(range(100)) * 2
+    assert isinstance(samples[0][0], Image.Image)
+    assert (evaluation / "retrieval" / "dataset_type.txt").read_text() == "retrieval\n"
+
+
+def test_missing_set_raises(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"nowhere is not an evaluation set: it has neither .*nshards\.txt nor"
+    ):
+        whole_set(tmp_path / "nowhere", 32)
+
+
+def test_set_without_class_names_raises(tmp_path: Path) -> None:
+    write_evaluation_set(tmp_path / "s", evaluation_set("seen", 100))
+    (tmp_path / "s" / "classnames.txt").unlink()
+    with pytest.raises(ValueError, match=r"needs .*classnames\.txt"):
+        whole_set(tmp_path / "s", 32)
+
+
+def test_labels_beyond_the_class_names_raise(tmp_path: Path) -> None:
+    write_evaluation_set(tmp_path / "s", evaluation_set("seen", 100))
+    (tmp_path / "s" / "classnames.txt").write_text("dog\ncat\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="a label is outside the 2 classes"):
+        whole_set(tmp_path / "s", 32)
+
+
+@pytest.fixture
+def own_set(tmp_path: Path) -> Path:
+    write_evaluation_set(tmp_path / "s", evaluation_set("seen", 100))
+    return tmp_path / "s"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("zeroshot_classification_templates.txt", "a photo\n", r"'a photo' needs \{c\} for the class name"),
+        ("zeroshot_classification_templates.txt", "a {c} in {place}\n", r"and no other braces"),
+        ("zeroshot_classification_templates.txt", "\n", r"needs lines in .*templates\.txt, which is empty"),
+        ("zeroshot_classification_templates.txt", "\xe9", r"templates\.txt is not UTF-8"),
+        ("classnames.txt", "", r"needs lines in .*classnames\.txt, which is empty"),
+        ("test/nshards.txt", "1000000000\n", r"says '1000000000' shards, but .* holds 1 tars"),
+        ("test/nshards.txt", "9" * 5000, r"says '9{20}' shards, but"),
+        ("test/nshards.txt", "some", r"says 'some' shards, but"),
+        ("test/nshards.txt", "0", r"says '0' shards, but"),
+    ],
+)
+def test_faults_of_a_set_are_found_before_anything_trains(
+    own_set: Path, file: str, content: str, message: str
+) -> None:
+    (own_set / file).write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=message):
+        describe_evaluation_set(own_set)
+
+
+def test_hole_in_a_set_and_image_without_header_are_found_before_anything_trains(own_set: Path) -> None:
+    shard = own_set / "test" / "0.tar"
+    sound = shard.read_bytes()
+    shard.write_bytes(sound[:51_200] + bytes(102_400) + sound[153_600:])
+    with pytest.raises(ValueError, match=r"cannot read shard .*0\.tar after sample 0000000.*: bytes"):
+        describe_evaluation_set(own_set)
+    shard.write_bytes(sound.replace(b"\x89PNG", b"\x89PGN", 1))
+    with pytest.raises(ValueError, match=r"image 000000000 of .*: unreadable image"):
+        describe_evaluation_set(own_set)

@@ -1,0 +1,234 @@
+"""Evaluation sets are decoded once on a node, in bounded memory and disk, to the same pixels as each time."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runners.data.evaluation import set_reader
+from runners.data.evaluation.evaluation_set import EvaluationSet, Labelled, write_evaluation_set
+from runners.data.evaluation.set_reader import BATCH, Kept, SetReader
+from runners.data.places.piece_cache import EVALUATION_CACHE_SIZE, PieceCache, decoded_sets
+
+COUNT = 2 * BATCH + 40
+SIZE = 12  # in the files; 16 when they are read, so that every image is resized
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a set with two whole batches and a part of one in each split."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2 * COUNT, 3, SIZE, SIZE), dtype=np.uint8)
+    labels = np.arange(2 * COUNT) % 7
+    path = tmp_path_factory.mktemp("sets") / "noise"
+    write_evaluation_set(
+        path,
+        EvaluationSet(
+            images=images[:COUNT], labels=labels[:COUNT], classnames=tuple("abcdefg"), templates=("a {c}",)
+        ),
+        Labelled(images=images[COUNT:], labels=labels[COUNT:]),
+    )
+    return path
+
+
+@pytest.fixture
+def reader(written: Path, tmp_path: Path) -> SetReader:
+    return SetReader(path=written, decode=16, cache=PieceCache(tmp_path / "cache", 10**9))
+
+
+def read(reader: SetReader, split: str = "test") -> tuple[list[int], bytes, list[int]]:
+    """Return the sizes of the batches, all pixels and all labels."""
+    batches = list(reader.labelled(split))
+    pixels = b"".join(images.tobytes() for images, _ in batches)
+    return (
+        [len(labels) for _, labels in batches],
+        pixels,
+        np.concatenate([each for _, each in batches]).tolist(),
+    )
+
+
+def files(reader: SetReader) -> list[Path]:
+    """Return the batches in the cache, without marks of what is there and locks."""
+    assert reader.cache is not None
+    folder = reader.cache._folder  # noqa: SLF001 - a test of what is on the disk
+    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 1000]
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_kept_batches_equal_decoded_ones_and_no_shard_is_read_again(
+    reader: SetReader, split: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = read(replace(reader, cache=None), split)
+    assert expected[0] == [BATCH, BATCH, 40]
+    assert read(replace(reader, threads=3), split) == expected
+
+    def no_more(*_: object) -> Iterator[tuple[str, bytes, str]]:
+        raise AssertionError("a shard was read again")
+        yield
+
+    monkeypatch.setattr(set_reader, "samples", no_more)
+    assert reader.is_filled(split)
+    assert read(reader, split) == expected
+
+
+def test_captions_are_kept_with_their_images(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), dtype=np.uint8)
+    captions = (("one", "two words"), ("três\u2028",), ("x",))
+    write_evaluation_set(tmp_path / "r", EvaluationSet(images=images, captions=captions))
+    reader = SetReader(path=tmp_path / "r", decode=8, cache=PieceCache(tmp_path / "cache", 10**9))
+    for _ in range(2):
+        ((pixels, texts),) = reader.captioned()
+        assert np.array_equal(pixels, images)
+        assert texts == [("one", "two words"), ("três",), ("x",)]
+
+
+def test_a_set_that_changed_is_decoded_again(written: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(written, changed)
+    reader = SetReader(path=changed, decode=16, cache=PieceCache(tmp_path / "cache", 10**9))
+    before = read(reader)
+    shard = changed / "test" / "0.tar"
+    content = bytearray(shard.read_bytes())
+    content[content.index(b"IDAT") + 40] ^= 1  # a pixel of the first image
+    shard.write_bytes(content)
+    os.utime(shard, (1, 1))
+    with pytest.raises(ValueError, match="cannot decode image 000000000 of"):  # PNG has a checksum
+        read(reader)
+    (changed / "test" / "0.tar").write_bytes((written / "train" / "0.tar").read_bytes())
+    assert read(reader)[1] != before[1]
+
+
+def test_a_cut_or_removed_batch_is_decoded_and_kept_again(reader: SetReader) -> None:
+    expected = read(reader)
+    kept = sorted(files(reader))
+    assert len(kept) == 3
+    kept[0].write_bytes(kept[0].read_bytes()[:-7])  # after a power failure
+    kept[1].write_bytes(b"")
+    kept[2].unlink()
+    assert read(reader) == expected
+    assert len(files(reader)) == 3
+
+
+@pytest.mark.parametrize(("limit", "batches"), [(0, 0), (64 * 250_000, 3), (64 * 196_700, 3)])
+def test_a_cache_too_small_gives_the_same_images(
+    reader: SetReader, tmp_path: Path, limit: int, batches: int
+) -> None:
+    small = replace(reader, cache=PieceCache(tmp_path / "small", limit))
+    assert read(small) == read(reader)
+    assert len(files(small)) <= batches
+    assert sum(path.stat().st_size for path in files(small)) <= limit
+
+
+def test_of_a_split_larger_than_half_of_the_cache_the_first_part_is_kept(
+    reader: SetReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runners.data.places.piece_cache._FOLDERS", 1)
+    batch = 3 * 16**2 * BATCH
+    small = replace(reader, cache=PieceCache(tmp_path / "small", 4 * batch))
+    expected = read(replace(reader, cache=None))
+    for _ in range(2):
+        assert small.fill() == Kept(batches=2, all=False)
+        assert read(small) == expected
+    assert len(files(small)) == 2
+
+
+def test_a_disk_that_cannot_be_written_costs_the_cache_alone(written: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    reader = SetReader(path=written, decode=16, cache=PieceCache(tmp_path / "file" / "cache", 10**9))
+    assert read(reader) == read(replace(reader, cache=None))
+    assert not reader.is_filled()
+
+
+def fill_forever(reader: SetReader) -> None:
+    """Fill one cache after another until killed."""
+    number = 0
+    while reader.cache is not None:
+        replace(reader, cache=PieceCache(reader.cache._folder / str(number), 10**9)).fill()  # noqa: SLF001
+        number += 1
+
+
+def test_a_killed_process_leaves_whole_batches_with_which_the_next_goes_on(reader: SetReader) -> None:
+    expected = read(replace(reader, cache=None))
+    assert reader.cache is not None
+    folder = reader.cache._folder  # noqa: SLF001
+    for kill in range(3):
+        begun = replace(reader, cache=PieceCache(folder / f"round {kill}", 10**9))
+        process = get_context("fork").Process(target=fill_forever, args=(begun,))
+        process.start()
+        while not files(begun):
+            time.sleep(0.001)
+        time.sleep(0.02 * kill)
+        process.kill()
+        process.join()
+        for cache in (folder / f"round {kill}").iterdir():
+            again = replace(reader, cache=PieceCache(cache, 10**9))
+            assert again.fill() == Kept(batches=3, all=True)
+            assert read(again) == expected
+
+
+def test_a_split_that_another_process_decodes_is_waited_for_or_left_to_it(reader: SetReader) -> None:
+    assert reader.cache is not None
+    with reader.cache.lock_file(reader._key("test")).open("w") as file:  # noqa: SLF001 - as that process holds it
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert reader.fill(wait=False) == Kept(batches=0, all=False)
+        assert not files(reader)
+        process = get_context("fork").Process(target=reader.fill)
+        process.start()
+        time.sleep(0.3)
+        assert process.is_alive()
+        assert not files(reader)
+        assert read(reader) == read(replace(reader, cache=None)), "an evaluation waits for nobody"
+        fcntl.flock(file, fcntl.LOCK_UN)
+        process.join(60)
+    assert reader.is_filled()
+
+
+def test_the_environment_bounds_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(EVALUATION_CACHE_SIZE, "33 GB")
+    assert decoded_sets().limit == 33 * 10**9
+    monkeypatch.setenv(EVALUATION_CACHE_SIZE, "large")
+    with pytest.raises(ValueError, match=r"STUDY_EVALUATION_CACHE_SIZE: 'large'"):
+        decoded_sets()
+
+
+READ_ALL = """
+import resource, sys
+from pathlib import Path
+from runners.data.evaluation.set_reader import SetReader
+from runners.data.places.piece_cache import PieceCache
+
+path, cache = map(Path, sys.argv[1:])
+reader = SetReader(path=path, decode=224, threads=2, cache=PieceCache(cache, 10**10) if cache.name else None)
+next(reader.labelled("train"))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+images = sum(len(images) for _ in range(2) for images, _ in reader.labelled())
+print(images, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.parametrize("cache", ["cache", ""])
+def test_memory_does_not_grow_with_a_set(tmp_path: Path, cache: str) -> None:
+    """2,048 images of 224 pixels are 294 MiB decoded, a batch is 36.75."""
+    images = np.zeros((8 * BATCH, 3, 2, 2), np.uint8)
+    one = Labelled(images=images[:1], labels=np.zeros(1, np.int64))
+    path = tmp_path / "set"
+    write_evaluation_set(
+        path,
+        EvaluationSet(
+            images=images, labels=np.zeros(len(images), np.int64), classnames=("x",), templates=("{c}",)
+        ),
+        one,
+    )
+    command = [sys.executable, "-c", READ_ALL, str(path), str(tmp_path / cache) if cache else ""]
+    read_images, mebibytes = map(int, subprocess.check_output(command).split())
+    assert read_images == 2 * len(images)
+    assert mebibytes < 5 * 36.75

@@ -1,0 +1,82 @@
+"""``python -m study calibrate``: its measurements are used by plans, prices and runs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runners.trials.speed.throughput import read_calibration
+from study.cli import main
+from study.declare.load import load_declaration
+from study.run.calibration import require_named
+from study.state.planning.plan_study import plan_study
+from study.state.planning.speeds import device_throughput, measured_throughput
+from tests.study.conftest import study_in, write_declaration
+
+
+def test_the_plan_uses_the_measured_speed_of_every_kind_of_trial(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declaration = write_declaration(tmp_path, pool, strategies="clip, flip-50", seeds="0, 1")
+
+    assert main(["calibrate", str(declaration), "--seconds", "1", "--results", str(tmp_path)]) == 0
+
+    declared = load_declaration(declaration)
+    here = study_in(declaration=declared, folder=tmp_path / "tiny", pools=tmp_path)
+    found = read_calibration(here.calibration)
+    assert found is not None
+    assert [each.kind for each in found.kinds] == [("mini-ViT-XXS-8", "clip"), ("mini-ViT-XXS-8", "flip-50")]
+    assert [each.batch_size for each in found.kinds] == [16, 32]
+    # A process that has imported torch holds 200 MB and this small model hardly more.
+    assert all(each.steps >= 10 and 2e8 < each.memory_bytes < 2e9 for each in found.kinds)
+    assert not (tmp_path / "tiny" / "trials").exists()
+
+    plan = plan_study(here)
+    assert measured_throughput(here, plan) == found.speeds
+    capsys.readouterr()
+    assert main(["plan", str(declaration), "--results", str(tmp_path)]) == 0
+    assert "of one slot (4 of 4 trials by measured throughput)" in capsys.readouterr().out
+    # A price is that of a device: this was measured on a processor, or on another one.
+    priced = load_declaration(Path("study/declare/declarations/paper.yaml")).cluster
+    on_cluster = replace(here, declaration=replace(declared, cluster=priced))
+    assert device_throughput(on_cluster) == {}
+    replace(found, device="h100-sxm").write(here.calibration)
+    assert device_throughput(on_cluster) == {(*pair, 1): speed for pair, speed in found.speeds.items()}
+
+
+def test_a_damaged_measurement_is_named(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declaration = write_declaration(tmp_path, pool)
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "throughput.json").write_text("{}", encoding="utf-8")
+
+    assert main(["plan", str(declaration), "--results", str(tmp_path)]) == 2
+    assert "throughput.json is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--device", "h100"],
+            "--device h100 needs a GPU, but resources.gpus is 0: trials run on the processor",
+        )
+    ],
+)
+def test_invalid_calibrations_are_refused(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    declaration = write_declaration(tmp_path, pool)
+
+    assert main(["calibrate", str(declaration), "--results", str(tmp_path), *words]) == 2
+    assert capsys.readouterr().err == f"study: {message}\n"
+
+
+def test_the_declared_device_must_fit_the_gpus_name() -> None:
+    assert require_named("h100-sxm", "NVIDIA H100 80GB HBM3") == "h100-sxm"
+    assert require_named("v100-sxm-32gb", "Tesla V100-SXM2-32GB") == "v100-sxm-32gb"
+    with pytest.raises(
+        ValueError, match="the device is declared as a100-sxm-40gb, but this machine has NVIDIA H100"
+    ):
+        require_named("a100-sxm-40gb", "NVIDIA H100 PCIe")

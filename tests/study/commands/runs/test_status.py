@@ -1,0 +1,195 @@
+"""``status``: counts, running trials, FLOPs spent, and the forecast of the remaining time."""
+
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from budgets.book.ledger import Ledger
+from budgets.planning.plan import Plan
+from budgets.planning.price import Range
+from budgets.quantity import format_flops
+from runners.host.files import write_json
+from runners.results import write_table
+from runners.trials.records.trial_files import write_failure
+from study.declare.load import load_declaration
+from study.show.progress import Progress
+from study.show.status_view import show_status, status_json
+from study.show.view import sparkline
+from study.state.bookkeeping import add_event, trial_folder
+from study.state.planning.plan_study import plan_study, plan_tables
+from study.state.status.forecast import Ahead, time_left
+from study.state.study import Study
+from study.storage.lock import only_run
+from tests.study.conftest import study_in, write_declaration
+
+KIND = ("mini-ViT-XXS-8", "clip")
+
+
+@pytest.fixture
+def started(pool: Path, tmp_path: Path) -> tuple[Study, Plan]:
+    """Return a study of four trials: one done, one running, one failed and one waiting."""
+    declaration = write_declaration(tmp_path, pool, levels="5 GFLOP, 20 GFLOP", seeds="0, 1")
+    study = study_in(declaration=load_declaration(declaration), folder=tmp_path / "tiny", pools=tmp_path)
+    plan = plan_study(study)
+    study.folder.mkdir()
+    write_table(study.folder / "plan.parquet", plan_tables(plan)[0])
+    done, failed, runs, _ = plan.trials
+    ledger = Ledger(study.folder / "ledger.jsonl", plan.study_flops)
+    add_event(study, "study-started", slots=2)
+    for slot, trial in enumerate((done, failed, runs)):
+        add_event(study, "trial-started", trial=trial.trial_id, slot=slot)
+        ledger.reserve(trial.trial_id, trial.train_flops)
+    ledger.settle(done.trial_id, train_flops=done.train_flops, evaluation_flops=0)
+    ledger.settle(failed.trial_id, train_flops=0, evaluation_flops=0)
+    add_event(study, "trial-finished", trial=done.trial_id, slot=0, wall_s=2.0, samples_per_s=400.0)
+    add_event(study, "trial-failed", trial=failed.trial_id, slot=1, wall_s=1.0, reason="ValueError: no image")
+    row = {"trial": done.trial_id, "status": "finished", "reason": "", "samples_seen": done.samples_seen}
+    result = {"row": row, "timing": {"samples_per_s": 400.0}}
+    for trial in (done, failed, runs):
+        trial_folder(study, trial.trial_id).mkdir(parents=True)
+    (trial_folder(study, done.trial_id) / "curve.parquet").touch()
+    write_json(trial_folder(study, done.trial_id) / "result.json", result)
+    write_failure(trial_folder(study, failed.trial_id), "ValueError: no image")
+    progress = {
+        "samples_seen": runs.samples_seen // 2,
+        "samples_planned": runs.samples_seen,
+        "train_flops": runs.train_flops // 2,
+        "loss": 1.25,
+        "losses": [3.0, 2.0, 1.0],
+        "samples_per_s": 500.0,
+    }
+    write_json(trial_folder(study, runs.trial_id) / "progress.json", progress)
+    return study, plan
+
+
+def shown(study: Study) -> str:
+    text = io.StringIO()
+    show_status(Console(file=text, width=160), study)
+    return text.getvalue()
+
+
+def test_status_of_a_running_study_has_levels_trials_flops_and_time_left(started: tuple[Study, Plan]) -> None:
+    study, plan = started
+    with only_run(study.folder):
+        text, content = shown(study), json.loads(status_json(study))
+
+    lines = [line.split() for line in text.splitlines()]
+    assert ["5", "GFLOP", "1", "0", "1", "0"] in lines
+    assert ["20", "GFLOP", "0", "1", "0", "1"] in lines
+    done, failed, runs, waits = plan.trials
+    assert f"running {runs.trial_id} 50%, loss 1.250 █▅▁, 500 samples/s" in text
+    assert f"failed {failed.trial_id} {failed.cell}, seed 1: ValueError: no image" in text
+    spent, held = format_flops(done.train_flops), format_flops(runs.train_flops)
+    assert (
+        f"{spent} spent, 0% of the study budget of 10 TFLOP; {held} more reserved for started trials" in text
+    )
+    assert "1 of 2 slots taken" in text
+    assert "running: process" in text
+
+    assert [level["name"] for level in content["levels"]] == ["5 GFLOP", "20 GFLOP"]
+    assert content["spent_flops"] == done.train_flops
+    assert content["running"][0]["flops_per_s"] == pytest.approx(500 * runs.train_flops_per_sample)
+    # Trials of its kind ran at 400 and 500 samples a second; two are too few to trust that range.
+    longest = waits.samples_seen
+    assert content["left_s"] == pytest.approx({"low": longest / 500 / 1.25, "high": longest / 400 * 1.25})
+
+
+def test_interrupted_trials_count_as_waiting_without_an_active_run(started: tuple[Study, Plan]) -> None:
+    study, plan = started
+    (trial_folder(study, plan.trials[2].trial_id) / "checkpoint-0000000010-0.pt").touch()
+
+    content = json.loads(status_json(study))
+
+    assert content["interrupted"] == 1
+    assert "no run is active: `run` continues with 2 trials, 1 of them from its checkpoint, about" in shown(
+        study
+    )
+
+    assert content["run"] is None
+    assert content["levels"][1] == {
+        "name": "20 GFLOP", "done": 0, "running": 0, "failed": 0, "waiting": 2, "left_out": 0,
+    }  # fmt: skip
+
+
+def test_status_separates_trials_without_room_from_those_that_continue(started: tuple[Study, Plan]) -> None:
+    study, plan = started
+    done, _, begun, _ = plan.trials
+
+    def within(study_flops: int) -> str:
+        budget = replace(study.declaration.budget, study_flops=study_flops)
+        return shown(replace(study, declaration=replace(study.declaration, budget=budget)))
+
+    text = within(done.train_flops + begun.train_flops)
+    assert "the study budget has no room for 1 of 2 waiting trials" in text
+    assert "`run` continues with 1 trial, about" in text
+    text = within(done.train_flops + 3 * begun.train_flops)
+    assert "no room" not in text
+    assert "`run` continues with 2 trials, about" in text
+
+
+def test_a_trial_that_was_left_out_waits_again_once_the_study_budget_has_room(
+    started: tuple[Study, Plan],
+) -> None:
+    study, plan = started
+    done, *_, last = plan.trials
+    add_event(study, "trial-left-out", trial=last.trial_id, reason="the budget has no room for it")
+
+    def top_level(study_flops: int) -> tuple[int, int]:
+        budget = replace(study.declaration.budget, study_flops=study_flops)
+        known = replace(study, declaration=replace(study.declaration, budget=budget))
+        *_, level = json.loads(status_json(known))["levels"]
+        return level["waiting"], level["left_out"]
+
+    assert top_level(done.train_flops) == (1, 1)
+    assert top_level(done.train_flops + 4 * last.train_flops) == (2, 0)
+
+
+def test_a_terminal_shows_bars_running_trials_failures_and_flops_spent(started: tuple[Study, Plan]) -> None:
+    study, plan = started
+    done, failed, runs, _ = plan.trials
+    text = io.StringIO()
+    console = Console(file=text, width=160, force_terminal=True, color_system=None)
+    with Progress("held-out/top1", console) as progress:
+        progress.begin(study.folder, plan, spent_flops=done.train_flops)
+        progress.failed(failed, "ValueError: no image")
+        progress.tick([runs.trial_id], slots=2)
+
+    frame = text.getvalue()
+    assert f"running {runs.trial_id} 50%, loss 1.250 █▅▁, 500 samples/s, 3.49 GFLOP/s" in frame
+    assert f"FAILED {failed.cell}, seed 1: ValueError: no image" in frame
+    assert re.search(r"20 GFLOP +0 +1 +0 +1\n", frame), "rich draws a bar of no colour as blanks"
+    spent = format_flops(done.train_flops + runs.train_flops // 2)
+    planned = format_flops(plan.train_flops)
+    assert f"{spent} of {planned} spent (study budget 10 TFLOP), 1 of 4 trials, about" in frame
+
+
+def test_a_quiet_run_prints_only_failures(started: tuple[Study, Plan]) -> None:
+    study, plan = started
+    text = io.StringIO()
+    with Progress("held-out/top1", Console(file=text, width=160), quiet=True) as progress:
+        progress.begin(study.folder, plan, spent_flops=0)
+        progress.failed(plan.trials[0], "ValueError: no image")
+
+    lines = text.getvalue().splitlines()
+    assert [line for line in lines if not line.startswith("note: ")] == [
+        f"FAILED {plan.trials[0].cell}, seed 0: ValueError: no image"
+    ]
+
+
+def test_the_forecast_ranges_over_the_measured_speeds_of_a_kind() -> None:
+    ahead = [Ahead(kind=KIND, samples=1_000, predicted_s=5.0)] * 4
+
+    assert time_left(ahead, {KIND: [100, 200, 250]}, slots=2) == Range(low=8.0, high=20.0)
+    assert time_left(ahead, {}, slots=4) == Range(low=2.5, high=10.0)
+    assert time_left([], {KIND: [100]}, slots=2) is None
+
+
+def test_a_sparkline_goes_from_the_lowest_to_the_highest_value() -> None:
+    assert sparkline([3, 2.5, 1, 1]) == "█▆▁▁"
+    assert sparkline([2, 2]) == "▁▁"
+    assert sparkline([]) == ""

@@ -1,0 +1,202 @@
+"""Tuning of the learning rate with real Ray Tune and trials, also with a killed driver."""
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from budgets.book.ledger import read_entries, reserved
+from budgets.book.reconcile import reconcile
+from budgets.planning.tuned.winner import words
+from runners.results import read_table
+from runners.trials.records.meter import read_count
+from study.cli import main
+from study.declare.load import load_declaration
+from study.state.planning.plan_study import plan_study
+from study.state.study import Study
+from tests.study.conftest import Run, start_study, study_in, write_declaration
+from tests.study.events import require_documented
+from tests.study.run.test_stop_and_resume import at_work, booked, wait_for
+
+TUNING = "tuning: {share: 5%, fields: {lr_peak: [1e-5, 1e-3]}, seeds: [1000]}\n"
+RANKS = "cpus: 2, ranks: 2, checkpoint: 0.1 s, backoff: 0.1 s"
+
+
+@pytest.mark.ray
+def test_tuning_widens_its_values_at_the_edge_outlives_its_worker_and_decides_the_grid(
+    pool: Path, tmp_path: Path
+) -> None:
+    declaration, folder = declare(tmp_path, pool, level="16 GFLOP", resources=RANKS), tmp_path / "tiny"
+    with start_study("run", declaration, "--results", tmp_path) as process:
+        wait_for(lambda: at_work(folder))
+        os.kill(json.loads((at_work(folder)[0] / "progress.json").read_text())["pid"], signal.SIGKILL)
+        output, errors = process.communicate(timeout=400)
+
+    assert process.returncode == 0, output + errors
+    assert "Traceback" not in output + errors
+    assert "rank 0 of 2: the trial's process died by SIGKILL; retrying from its last checkpoint" in output
+    assert said_events(folder).count("trial-retried") == 1
+    assert output.count("at once on 1 node") == 1, "of the tuning and of the grid"
+
+    tried = read_table(folder / "tuning.parquet")
+    assert tried["tuned_lr_peak"].tolist() == [1e-5, 1e-3, 1e-1], "the higher one won at the edge"
+    assert set(tried["level_flops"]) == {16e9}
+    (winner,) = json.loads((folder / "tuning.json").read_text())["winners"]
+    assert (winner["values"], winner["widened"], winner["at_edge"]) == ({"lr_peak": 1e-3}, ["lr_peak"], [])
+    assert pd.read_parquet(folder / "results.parquet")["lr_peak"].tolist() == [1e-3]
+    require_reconciled(declaration)
+    assert "tuning selects by held-out/top1, which the study also reports" in output
+
+
+@pytest.mark.ray
+def test_a_tuning_whose_driver_was_killed_continues_without_ray_and_repeats_nothing(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declaration, folder = declare(tmp_path, pool, level="16 GFLOP"), tmp_path / "tiny"
+    scratch = Path(tempfile.mkdtemp(dir="/tmp"))  # Ray's sockets lie in it, whose paths must be short
+    with monkeypatch.context() as environment:
+        environment.setenv("TMPDIR", str(scratch))
+        first = start_study("run", declaration, "--results", tmp_path)
+    with first:
+        wait_for(lambda: list(folder.glob("trials/*/result.json")))
+        first.send_signal(signal.SIGKILL)
+    finished = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
+    assert finished
+    assert not list(scratch.glob("tun*")), "Tune's records are in memory and in Ray's own session"
+    shutil.rmtree(scratch, ignore_errors=True)
+
+    assert main(["run", str(declaration), "--results", str(tmp_path), "--backend", "local"]) == 0
+
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished, "finished work was done again"
+    assert len(read_table(folder / "tuning.parquet")) == 3
+    require_reconciled(declaration)
+
+
+def test_a_tuning_whose_share_was_used_up_by_crashes_lists_the_remaining_trials(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declaration, folder = declare(tmp_path, pool, resources="checkpoint: 1000 s"), tmp_path / "tiny"
+    declaration.write_text(declaration.read_text().replace("share: 5%", "share: 1.2%"))  # two trials, no more
+    with start_study("run", declaration, "--results", tmp_path, "--backend", "local") as process:
+        wait_for(lambda: far_on(folder))
+        killed = far_on(folder)[0]
+        os.kill(json.loads((killed / "progress.json").read_text())["pid"], signal.SIGKILL)
+        output, errors = process.communicate(timeout=400)
+
+    assert process.returncode == 3, output + errors
+    *_, first, which = output.splitlines()
+    assert first.startswith("1 of 2 trials of the tuning remain and need ")
+    assert "the share of 120 GFLOP has no room for them" in first
+    tuning = plan_study(loaded(declaration)).tuning
+    assert tuning is not None
+    (rate,) = (trial.lr_peak for trial in tuning.trials if trial.trial_id == killed.name)
+    assert which.endswith(f" at 60 GFLOP, {words({'lr_peak': rate})}, seed 1000")
+    assert said_events(folder).count("trial-left-out") == 1
+    assert "study-started" not in said_events(folder), "the grid waits"
+    assert booked(folder, "spent") + booked(folder, "wasted") <= 120e9
+
+    assert main(["run", str(declaration), "--results", str(tmp_path), "--dry-run"]) == 0
+    assert "2 trials of the tuning: 1 finished, 1 to run" in capsys.readouterr().out
+
+
+def test_the_pools_validation_set_selects_if_there_is_one(tmp_path: Path, run: Run) -> None:
+    declaration = tmp_path / "tuned.yaml"
+    declaration.write_text(
+        "study: tuned\npool: {embedded: {pairs: 1024}}\nbudget: {levels: [25 GFLOP], study: 9 TFLOP}\n"
+        "grid: [{architectures: [mini-ViT-XXS-8]}]\ntraining: {batch_size: 16}\n" + TUNING
+    )
+
+    told = run(f"plan {declaration} --results {tmp_path}")
+
+    assert "tuning: 2 trials, 49.81 GFLOP, at most 74.72 GFLOP where values are widened" in told
+    assert "450 GFLOP of the study budget are set aside; validation/top1 selects" in told
+    assert "1 trials wait for it" in told
+
+
+def declare(
+    folder: Path, pool: Path, *, level: str = "60 GFLOP", resources: str = "checkpoint: 0.3 s"
+) -> Path:
+    declaration = write_declaration(folder, pool, levels=level)
+    text = declaration.read_text().replace("checkpoint: 0.5 s", resources)
+    declaration.write_text(text + TUNING)
+    return declaration
+
+
+def said_events(folder: Path) -> list[str]:
+    require_documented(folder / "events.jsonl")
+    return [json.loads(line)["event"] for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("how", [pytest.param("SIGUSR1", marks=pytest.mark.ray), "study stop"])
+def test_a_stopped_tuning_keeps_its_work_and_continues(
+    pool: Path, tmp_path: Path, run: Run, how: str
+) -> None:
+    declaration, folder = declare(tmp_path, pool), tmp_path / "tiny"
+    by_signal = how == "SIGUSR1"  # which Ray Tune would take for itself
+    backend = "ray" if by_signal else "local"
+    with start_study("run", declaration, "--results", tmp_path, "--backend", backend) as process:
+        wait_for(lambda: at_work(folder))
+        if by_signal:
+            process.send_signal(signal.SIGUSR1)
+        else:
+            run(f"stop {declaration} --results {tmp_path}")
+        output, errors = process.communicate(timeout=120)
+
+    assert process.returncode == 4, output + errors
+    assert f"stopped by {how if by_signal else '`study stop`'}" in output
+    assert said_events(folder)[-1] == "tuning-ended"
+    assert at_work(folder), "it left a checkpoint"
+    assert booked(folder, "wasted") == 0
+    told = run(f"run {declaration} --results {tmp_path} --dry-run")
+    assert "2 trials of the tuning: " in told
+    assert "at 60 GFLOP, lr_peak 1e-05, seed 1000: " in told
+    assert told.count("continues at") == len(at_work(folder))
+    assert "then the grid, with the winning values:\n1 trials: 1 to run" in told
+
+
+def require_reconciled(declaration: Path) -> None:
+    folder = declaration.parent / "tiny"
+    require_documented(folder / "events.jsonl")
+    entries = read_entries(folder / "ledger.jsonl")
+    assert reserved(entries) == {}
+    spent = [entry.what for entry in entries if entry.entry == "spent"]
+    assert len(spent) == len(set(spent)) == 4
+    counted = [read_count(trial) for trial in folder.glob("trials/*")]
+    done = sum(count.train_flops for count in counted if count is not None)
+    assert done == booked(folder, "spent") + booked(folder, "wasted")
+    assert reconcile(plan_study(loaded(declaration)), entries).holds
+
+
+def loaded(declaration: Path) -> Study:
+    folder = declaration.parent
+    return study_in(declaration=load_declaration(declaration), folder=folder / "tiny", pools=folder)
+
+
+def far_on(folder: Path) -> list[Path]:
+    """Return the trials that have computed more than a few steps."""
+    counts = {trial: read_count(trial) for trial in folder.glob("trials/*")}
+    return [trial for trial, count in counts.items() if count is not None and count.train_flops > 3e9]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--backend", "local", "--address", "x:1"),
+         "--address is for a Ray cluster and --backend local runs"),
+        (("--only", "clip"), "--only can't be used before the tuning is finished"),
+    ],
+)  # fmt: skip
+def test_an_invalid_tuning_is_refused_before_anything_is_written(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], told: str
+) -> None:
+    declaration = declare(tmp_path, pool)
+
+    assert main(["run", str(declaration), "--results", str(tmp_path), *words]) == 2
+
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "tiny").exists()

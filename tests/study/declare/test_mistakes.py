@@ -1,0 +1,243 @@
+"""Mistakes in a declaration: one clear line each, all reported at once."""
+
+from pathlib import Path
+
+import pytest
+
+from study.declare.load import load_declaration
+from study.declare.yaml_reader import DeclarationError
+from tests.study.declared import FULL, changed, problems
+
+RESOURCES = "{cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("fit: drop", "fitt: drop", "10: unknown key 'budget.fitt'; did you mean 'budget.fit'? allowed: "),
+        ("fit: drop", "fit: shrink", "10: budget.fit: unknown fit 'shrink'; allowed: drop, refuse"),
+        ("study: 50 TFLOP", "study: 40 TFLIP",
+         "9: budget.study: '40 TFLIP': unknown unit of compute 'TFLIP'; did you"),
+        ("seeds: [0, 1]", "seeds: [0, -1]", "11: seeds: '-1' is negative"),
+        ("seeds: [0, 1]", "seeds: []", "11: seeds is empty; give at least one value"),
+        ("mini-ViT-XS-8, mini-RN]", "mini-ViT-X-8, mini-RN]",
+         "13: grid[1].architectures: unknown architecture 'mini-ViT-X-8'; did you"),
+        ("[clip, flip-50, slip]", "[clip, flip50]",
+         "14: grid[1].strategies: unknown strategy 'flip50'; did you mean 'flip-50'?"),
+        ("[top40, all]", "[top140, all]",
+         "16: grid[1].quality: unknown quality 'top140'; allowed: 'all', 'top1' to 'top99'"),
+        ("    levels: [300 GFLOP]", "    levels: [301 GFLOP]",
+         "18: grid[2].levels must be among budget.levels (100 GFLOP, 300 GFLOP, 900 GFLOP); 301 GFLOP"),
+        ("regime: one-epoch", "regime: one-epoch, samples: 3",
+         "20: grid[3].samples goes with regime: equal-samples"),
+        ("regime: one-epoch", "regime: two-epoch",
+         "20: grid[3].regime: unknown regime 'two-epoch'; did you mean 'one-epoch'?"),
+        ("quality: [all]}", "quality: [top7]}", "23: exclude[1].quality: no block of the grid has top7"),
+        ("  - {levels: [900 GFLOP], regimes: [fixed-compute], strategies: [slip]}", "  - {}",
+         "24: exclude[2] names no axis"),
+        ("batch_size: 64", "batch_size: 1e12", "26: training.batch_size: '1e12' must be at most 100,000,000"),
+        ("mini-RN: 1e-3}", "mini-RN: fast}",
+         "27: training.lr_peak.mini-RN: 'fast' is not a number; write it like 3e-4"),
+        ("mini-RN: 1e-3}", "mini-RN: 1e-3, mini-RN: 2e-3}", "27: training.lr_peak.mini-RN is given twice"),
+        ("beta2: 98%", "beta2: 100%", "30: training.beta2: '100%' must be 0 or more, below 1"),
+        ("precision: bf16", "precision: fp8",
+         "34: training.precision: unknown precision 'fp8'; did you mean 'fp32'?"),
+        ("checkpoint: 2 min", "checkpoint: 2 minutes",
+         "36: resources.checkpoint: '2 minutes': unknown unit of time 'minutes'; did you"),
+        ("device: H100", "device: H1000", "37: cluster.device: unknown device 'H1000'; did you mean 'h100'?"),
+        ("[20%, 50%]", "[20%, 50%, 60%]",
+         "37: cluster.utilisation is one share of the peak, or the lowest and the highest"),
+        ("gpus: 1", "gpus: 1, nodes: 2",
+         "36: resources.gpus = 1 can't be spread evenly over resources.nodes = 2"),
+        ("gpus: 1", "gpus: 1, ranks: 2", "36: resources.ranks goes without GPUs"),
+        ("gpus: 1", "gpus: 3", "25: training.batch_size = 64 can't be cut into 3 equal parts"),
+        ("gpus: 1", "gpus: 16", "37: cluster.count = 8 is fewer than resources.gpus = 16 of one trial"),
+        ("scored: true", "scored: maybe", "3: pool.scored: 'maybe' is not true or false"),
+        ("scored: true}", "path: here}",
+         "3: pool needs one of embedded: {pairs, seed}, path: FOLDER, or name: NAME"),
+        ("images: 5k", "image: 5k", "6: evaluation.imagenet.images is missing"),
+        ("images: 5k", "path: here, images: 5k", "6: evaluation.imagenet.images goes without path and probe"),
+        ("scored: true", "scored: true, scord: true",
+         "3: unknown key 'pool.scord'; did you mean 'pool.scored'? allowed: pool.embedded, pool.name"),
+        ("study: full", "study: my study", "2: study: 'my study' names a folder: up to 100 letters"),
+        ("metric: imagenet/top1", "metric: top1", "4: metric: 'top1' is not <evaluation set>/<metric>"),
+        ("fit: drop", "fit: drop\n  ladder: {levels: 3}",
+         "11: budget.ladder has the planner choose levels, budget.levels declares"),
+        ("  study: 50 TFLOP\n", "", "9: budget.fit goes with budget.study"),
+        ("beta2: [0.95, 98%]", "beta3: [0.95, 98%]",
+         "40: tuning.fields: unknown field 'beta3'; did you mean"),
+        ("beta2: [0.95, 98%]", "beta2: [0.95]", "40: tuning.fields.beta2 needs at least two values"),
+        ("precision: bf16", "precision: bf16\n  optimizer: adafactr",
+         "35: training.optimizer: unknown optimizer 'adafactr'; did you mean 'adafactor'?"),
+        ("precision: bf16", "precision: bf16\n  optimizer: adafactor",
+         "31: training.eps is AdamW's, the optimizer is adafactor"),
+        ("precision: bf16", "precision: bf16\n  preset: papper",
+         "35: training.preset: unknown preset 'papper'; did you mean 'paper'?"),
+        ("precision: bf16", "precision: bf16\n  schedule: wsd",
+         "35: training.schedule: unknown schedule 'wsd'; allowed: constant, constant-with-"),
+        ("precision: bf16", "precision: bf16\n  cooldown: 10%",
+         "35: training.cooldown goes with schedule: constant-with-cooldown or trunk, found cosine"),
+        ("precision: bf16", "precision: bf16\n  ema: 1", "35: training.ema: '1' must be 0 or more, below 1"),
+        ("precision: bf16", "precision: bf16\n  acumulation: 2",
+         "35: unknown key 'training.acumulation'; did you mean 'training.accumulation'?"),
+        ("metric: imagenet/top1\n", "metric: imagenet/top1\nstorage: s4://bucket/x\n",
+         "5: storage: unknown protocol 's4'; did you mean 's3'"),
+        ("metric: imagenet/top1\n", "metric: imagenet/top1\nstorage: s3://\n",
+         "5: storage: 's3://' names no place"),
+        ("metric: imagenet/top1\n", "metric: imagenet/top1\nstorage: results\n",
+         "5: storage: 'results' must be an absolute path, the same on every node"),
+    ],
+)  # fmt: skip
+def test_a_mistake_gives_file_line_what_was_found_and_what_is_allowed(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    found = problems(tmp_path, changed(old, new))
+
+    assert any(line.startswith(expected) for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ("[{strategies: slipp, gpus: 1}]",
+         "36: resources.rules[1].strategies: unknown strategy 'slipp'; did"),
+        ("[{gpu: 1}]", "36: unknown key 'resources.rules[1].gpu'; did you mean 'resources.rules[1].gpus'?"),
+        ("[{architectures: mini-RN}]", "36: resources.rules[1] sets nothing; give one of gpus, cpus"),
+        ("[{levels: 1 GFLOP, gpus: 1}]", "36: resources.rules[1].levels must be among budget.levels"),
+        ("[{architectures: RN50, gpus: 1}]", "36: resources.rules[1].architectures: no block of the grid"),
+        ("[{gpus: 16}]", "37: cluster.count = 8 is fewer than resources.gpus = 16 of one trial (mini-"),
+        ("[{gpus: 4, nodes: 3}]", "36: resources.gpus (mini-ViT-XXS-8 clip): gpus = 4 can't be spread"),
+        ("[{gpus: 4, accumulation: 3}]", "25: training.batch_size = 64 (mini-ViT-XXS-8 clip) can't be cut"),
+        ("{auto: true, gpus: 1}", "36: resources.gpus goes without auto, which chooses it"),
+        ("{gpus: 1, hours_factor: 2}", "36: resources.hours_factor goes with auto"),
+        ("{hours_factor: 0.5}", "36: resources.hours_factor: '0.5' must be 1 or more, at most 100"),
+        ("automatic", "36: resources must be a mapping (key: value)"),
+    ],
+)  # fmt: skip
+def test_a_wrong_rule_is_told_with_its_line(tmp_path: Path, resources: str, expected: str) -> None:
+    text = changed(RESOURCES, resources).replace("fields: {lr_peak: [1e-3, 2e-3], beta2", "fields: {beta2")
+
+    found = problems(tmp_path, text)
+
+    assert any(line.startswith(expected) for line in found), found
+
+
+def test_a_warm_up_is_a_share_or_samples(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, changed("warmup: 10%", "warmup: 10 epochs"))
+
+    assert problem.startswith(
+        "32: training.warmup: '10 epochs': unknown unit of a share 'epochs'; allowed: %"
+    )
+    assert problem.endswith("; or give samples, such as 10k samples")
+
+
+def test_all_mistakes_of_a_file_are_reported_in_line_order(tmp_path: Path) -> None:
+    text = changed("seeds: [0, 1]", "seeds: [x]").replace("metric:", "metrik:", 1).replace("64k", "64 k x")
+    lines = [int(line.split(":")[0]) for line in problems(tmp_path, text)]
+
+    assert lines == [4, 11, 21]
+
+
+def test_rules_that_match_nothing_are_reported_beside_other_mistakes(tmp_path: Path) -> None:
+    text = changed("quality: [all]}", "quality: [top7]}").replace("study: full", "study: my study")
+
+    found = problems(tmp_path, text)
+    assert [line.partition("; ")[0] for line in found] == [
+        "2: study: 'my study' names a folder: up to 100 letters, digits, '.', '_' and '-'",
+        "23: exclude[1].quality: no block of the grid has top7",
+    ]
+    assert len(problems(tmp_path, text.replace("[top40, all]", "[top400, all]"))) == 2
+
+
+def test_a_tuned_batch_must_be_divisible_by_the_ranks(tmp_path: Path) -> None:
+    text = FULL.replace("gpus: 1", "gpus: 2").replace("lr_peak: [1e-3, 2e-3]", "batch_size: [7, 64]")
+
+    (problem,) = problems(tmp_path, text)
+    assert problem.startswith("38: tuning.fields.batch_size = 7 can't be cut into 2 equal parts: ranks (reso")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (", beta2: [0.95, 98%]", ", beta2: [0.95, 98%]", "41: tuning.levels goes with lr_peak as the only"),
+        ("levels: [100 GFLOP, 300 GFLOP]", "levels: [100 GFLOP]", "41: tuning.levels needs two of them"),
+        ("levels: [100 GFLOP, 300 GFLOP]", "levels: [100 GFLOP, 200 GFLOP]",
+         "41: tuning.levels must be among budget.levels (100 GFLOP, 300 GFLOP, 900 GFLOP); 200 GFLOP is not"),
+        ("levels: [100 GFLOP, 300 GFLOP]", "sizes: [mini-ViT-XS-8, mini-ViT-M-8]",
+         "41: tuning.sizes: unknown architecture 'mini-ViT-M-8'"),
+    ],
+)  # fmt: skip
+def test_places_of_moving_rates_must_be_two_of_the_grid(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    levels = "  levels: [100 GFLOP, 300 GFLOP]\n  seeds: [7]\n"
+    text = changed("  seeds: [7]\n", levels)
+    if "beta2" not in old:
+        text = text.replace(", beta2: [0.95, 98%]", "")
+    assert old in text
+
+    found = problems(tmp_path, text.replace(old, new))
+
+    assert any(line.startswith(expected) for line in found), found
+
+
+def test_levels_of_moving_rates_are_not_chosen_from_the_study_budget(tmp_path: Path) -> None:
+    text = changed("  seeds: [7]\n", "  levels: [1 TFLOP, 2 TFLOP]\n").replace(", beta2: [0.95, 98%]", "")
+    text = text.replace("  levels: [100 GFLOP, 300 GFLOP, 900 GFLOP]\n", "")
+
+    assert any(
+        "tuning.levels must be among budget.levels (none); 1 TF" in line for line in problems(tmp_path, text)
+    )
+
+
+@pytest.mark.parametrize(
+    ("check", "expected"),
+    [
+        ("ture", "42: tuning.check: 'ture' is not a number; write it like 10%; or true for 10%, or false"),
+        ("0", "42: tuning.check: '0' must be more than 0, at most 1"),
+        ("120%", "42: tuning.check: '120%' is outside 0 to 1 (0% to 100%); or true for 10%, or false"),
+        ("81%", "42: tuning.check = 0.81 is more of the study budget than share = 0.2 leaves: at most 0.8"),
+    ],
+)  # fmt: skip
+def test_share_of_a_check_is_one_that_the_study_budget_has(tmp_path: Path, check: str, expected: str) -> None:
+    assert problems(tmp_path, changed("  seeds: [7]\n", f"  seeds: [7]\n  check: {check}\n")) == [expected]
+
+
+def test_a_trunk_is_not_evaluated_on_the_way(tmp_path: Path) -> None:
+    text = (
+        "study: a\npool: {path: b}\nevaluation: {at: [50%]}\nbudget: {levels: [1e15]}\n"
+        "grid: [{architectures: [RN50]}]\n"
+        "training: {lr_peak: {RN50: 1e-3}, schedule: trunk, warmup: 64 samples}\n"
+    )
+    (found,) = problems(tmp_path, text)
+    assert found.startswith("3: evaluation.at goes without training.schedule: trunk: a trial that continues")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "1: the file is empty"),
+        (b"a: [1", "1: not valid YAML: did not find expected"),
+        (
+            b"a: 1\n\tb: 2\n",
+            "2: not valid YAML: found a tab character that violates indentation; indent with spaces",
+        ),
+        (b"a: *nowhere\n", "1: not valid YAML: found undefined alias"),
+        (b"study: a\n--- \nstudy: b\n", "2: not valid YAML: but found another document"),
+        (b"study: caf\xe9\n", "1: not UTF-8: byte 0xe9"),
+        (b"study: a\nmetric: \x07\n", "2: not valid YAML: the character #x0007 is not allowed"),
+        (b"- 1\n- 2\n", "1: the file must be a mapping (key: value)"),
+        (b"[" * 100_000, "1: not valid YAML: exceeded maximum nesting depth"),
+        (b"study: &a [*a]\npool: *a\n", "1: study must be a single value"),
+        (b"study: a\nstudy: b\n", "2: study is given twice"),
+        (b"? [1, 2]\n: 3\n", "1: unknown key '?'"),
+    ],
+)
+def test_invalid_yaml_is_reported_with_its_line(tmp_path: Path, content: bytes, expected: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_bytes(content)
+
+    with pytest.raises(DeclarationError) as error:
+        load_declaration(path)
+
+    assert f"{path}:{expected}" in str(error.value)
