@@ -1,0 +1,25 @@
+"""All tests run; those of a file, and all that start Ray, on one worker of pytest-xdist."""
+
+import os
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+
+def test_a_test_is_sent_to_the_worker_of_its_group(request: pytest.FixtureRequest) -> None:
+    group = request.node.get_closest_marker("xdist_group")
+
+    assert group is not None
+    # pytest-xdist reads the group from the end of a test's id; without it, tests with Ray run side by side.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        assert request.node.nodeid.endswith(f"@{group.args[0]}")
+
+
+def test_no_folder_of_tests_is_passed_over(pytestconfig: pytest.Config) -> None:
+    tests = Path(__file__).parent
+    files = [path.relative_to(tests) for path in tests.rglob("test_*.py")]
+    passed_over = pytestconfig.getini("norecursedirs")
+
+    assert len(files) > 150
+    assert not [path for path in files for name in path.parts for each in passed_over if fnmatch(name, each)]
