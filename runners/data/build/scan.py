@@ -48,8 +48,7 @@ def scan(  # noqa: PLR0913 - independent options
 
     Returns:
         A table for each part, in the order of the source: the columns of the index, those of `OF_SCAN`,
-        ``kind`` and ``facts`` (JSON). Its metadata have the ``digest`` of a tar
-        if they are hashed.
+        ``kind`` and ``facts`` (JSON). Its metadata have the ``digest`` of a tar that is hashed.
     """
     names = [f"{number:06d}.parquet" for number in range(len(parts))]
     done = shared.names(below)

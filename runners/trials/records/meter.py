@@ -77,7 +77,8 @@ def read_count(folder: Path) -> FlopCount | None:
     """Read a trial's count, or return None if there is none: it never started, or the file is damaged."""
     for look in range(_LOOKS):
         # A read beside a write can see a part of both counts; a damaged file still is so a moment later.
-        time.sleep(_LOOK_S * look)
+        if look:
+            time.sleep(_LOOK_S)
         with suppress(ValueError):
             try:
                 text = (folder / METER).read_bytes()
