@@ -12,13 +12,12 @@ from analysis.drawing.save import save
 
 @contextmanager
 def helpers(count: int) -> Iterator[Executor | None]:
-    """Context manager of drawing processes; a fork server loads matplotlib meanwhile. None without any."""
+    """Context manager of drawing processes, which load matplotlib meanwhile. None without any."""
     if not count:
         yield None
         return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([save.__module__])
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
+    # Not the fork server: a process has one, and that of a process that also runs trials preloads torch.
+    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
         for _ in range(count):
             pool.submit(_get_ready)
         yield pool
