@@ -12,15 +12,12 @@ demo: .venv/installed
 test: lint .venv/tested .venv-img2dataset/installed
 	IMG2DATASET=$(CURDIR)/.venv-img2dataset/bin/img2dataset $(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-# Quick tests: arithmetic, laws, declarations and the reference; no training, no Ray, no counting of FLOPs by torch.
-QUICK = tests/budgets tests/analysis/laws/test_forms.py tests/study/declare tests/study/docs \
-  --ignore tests/budgets/cost/test_flops_torch.py --ignore tests/study/docs/test_docs.py
-
+# Quick tests: those that start no Ray and take less than a third of a second.
 check: .venv/tested
 	$(MAKE) --jobs=2 --output-sync=target lint quick
 
 quick: .venv/tested
-	$(RUN) -m pytest $(QUICK)
+	$(RUN) -m pytest -m "not ray and not slow"
 
 docs: .venv/tested
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build

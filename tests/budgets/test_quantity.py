@@ -94,6 +94,7 @@ def test_parse_errors_name_the_problem_and_what_is_allowed(
         read(text)
 
 
+@pytest.mark.slow
 @given(
     st.text(max_size=12)
     | st.from_regex(r"[-+]?[0-9_.]{1,9}([eE][-+]?[0-9]{1,9})? ?(GFLOP|%|h|M|s)?", fullmatch=True)

@@ -16,6 +16,8 @@ from budgets.quantity import format_flops
 from study import Study
 from tests.study.shown import ROOT
 
+pytestmark = pytest.mark.slow
+
 mpl.use("agg")
 
 

@@ -13,6 +13,8 @@ import pytest
 from tests.study.conftest import write_declaration
 from tests.study.shown import ROOT
 
+pytestmark = pytest.mark.slow
+
 PACKAGES = ("study", "analysis", "runners", "budgets")
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 FEW_PANELS = """

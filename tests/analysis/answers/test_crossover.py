@@ -117,6 +117,7 @@ def test_on_a_flat_stretch_of_the_baseline_the_nearest_x_counts() -> None:
         assert equivalent(np.array([0.6]), curve, at, x=x)[0] == pytest.approx(nearest)
 
 
+@pytest.mark.slow
 @given(
     errors=st.lists(st.floats(0.05, 0.95), min_size=2, max_size=7),
     noise=st.floats(0.001, 0.02),
@@ -182,6 +183,7 @@ def test_a_strategy_that_halves_the_compute_is_worth_twice_as_much() -> None:
     assert last["bound"][1] == pytest.approx(1, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_law_that_made_the_data_forecasts_best() -> None:
     results = study(levels=tuple(np.geomspace(2e11, 1e13, 6)), noise=0.004).results
     found = holdout(*fitted(results))
@@ -195,6 +197,7 @@ def test_the_law_that_made_the_data_forecasts_best() -> None:
     assert not scores[REPEATED]["compared"]
 
 
+@pytest.mark.slow
 def test_held_out_levels_are_not_fitted() -> None:
     results = study(levels=tuple(np.geomspace(2e11, 1e13, 6))).results
     top = results["level_flops"] == results["level_flops"].max()

@@ -55,6 +55,7 @@ def test_a_cell_is_on_the_frontier_where_no_cheaper_one_is_better() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_envelope_is_the_law_through_the_best_of_each_budget(frames: StudyFrames) -> None:
     found = enveloped(frames.results)
     assert found.fit.levels == 3
@@ -64,6 +65,7 @@ def test_the_envelope_is_the_law_through_the_best_of_each_budget(frames: StudyFr
     assert found.pareto["probability"].iloc[-1] > 0.5
 
 
+@pytest.mark.slow
 def test_the_exponent_of_the_envelope_lies_in_its_interval() -> None:
     rows = []
     generator = np.random.default_rng(4)

@@ -62,6 +62,7 @@ def test_a_single_configuration_is_undecided() -> None:
     assert "nothing to compare it with" in row["reason"]
 
 
+@pytest.mark.slow
 def test_of_ten_equal_configurations_one_is_rarely_called_clear() -> None:
     generator = np.random.default_rng(0)
     clear = 0

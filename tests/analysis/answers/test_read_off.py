@@ -58,6 +58,7 @@ def test_a_curve_has_no_value_before_its_first_cell_and_keeps_its_last_value() -
     np.testing.assert_allclose(read(X, rising, np.array([8.0, 100.0])), [[0.5, 0.5]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("alpha", "step"), [(0.35, 3.0), (1.0, 5.0)])
 def test_a_cell_at_the_compute_does_not_make_one_of_two_equal_curves_clear(alpha: float, step: float) -> None:
     samples = (2e3, 2e3 * step, 2e3 * step**2, 2e3 * step**3)

@@ -15,6 +15,8 @@ from analysis.laws.laws import Law, laws
 from analysis.laws.surfaces.surface_forecast import SURFACES
 from tests.analysis.synthetic import study, trial_row
 
+pytestmark = pytest.mark.slow
+
 LEVELS = tuple(np.geomspace(2e11, 1e13, 6))
 POOL = 8192.0
 

@@ -29,6 +29,7 @@ def one_curve(seed: int, *, seeds: int, noise: float, levels: tuple[float, ...] 
     return pd.DataFrame(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_nine_in_ten_intervals_hold_the_true_error(seeds: int) -> None:
     true = np.array([truth(level) for level in LEVELS])
@@ -42,6 +43,7 @@ def test_nine_in_ten_intervals_hold_the_true_error(seeds: int) -> None:
     assert 0.85 <= np.mean(held) <= 0.95
 
 
+@pytest.mark.slow
 def test_the_exponents_interval_holds_the_true_one() -> None:
     levels = tuple(np.geomspace(2e11, 2e13, 6))
     held = []

@@ -39,12 +39,14 @@ def share_of_clear(ratio: float, *, gap: float = 0.0, repeats: int = 100) -> flo
     return float(np.mean(clear))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [2.0, 4.0])
 def test_of_two_equal_configurations_one_is_called_clear_in_at_most_one_budget_of_ten(ratio: float) -> None:
     # In 6.8 and 7.3 % of 4,000 verdicts.
     assert share_of_clear(ratio) <= 0.1
 
 
+@pytest.mark.slow
 def test_a_gap_of_five_times_the_noise_is_found() -> None:
     assert share_of_clear(1.0, gap=5.0, repeats=20) >= 0.95
 

@@ -3,11 +3,14 @@
 from collections import defaultdict
 
 import numpy as np
+import pytest
 
 from analysis.cells.bootstrap import cell_draws
 from analysis.cells.table import tidy
 from tests.analysis.made_up.coverage import Held, ask, study
 from tests.analysis.made_up.valleys import KINDS
+
+pytestmark = pytest.mark.slow
 
 
 def test_trunks_are_resampled_whole_and_left_out_whole() -> None:

@@ -18,6 +18,8 @@ from analysis.report.report import draw_data
 from analysis.report.study_frames import StudyFrames
 from tests.analysis.synthetic import study, trial_row
 
+pytestmark = pytest.mark.slow
+
 NAMES = [
     "error-compute-architecture", "error-compute-strategy", "error-samples-strategy", "pareto", "error-data",
     "error-epochs", "quality", "equivalence-compute", "shift", "isoflop", "residuals", "forecasts",

@@ -108,6 +108,7 @@ def test_quality_is_bars_in_groups_of_one_budget_with_a_panel_for_each_regime(re
     assert draw(data).axes[0].get_ylim()[0] == 0
 
 
+@pytest.mark.slow
 def test_every_quality_that_ties_has_a_hollow_star_and_the_caption_names_the_tie() -> None:
     results = study().results
     best = results.groupby(["architecture", "strategy", "level_flops", "seed"])[METRIC].transform("max")
@@ -120,6 +121,7 @@ def test_every_quality_that_ties_has_a_hollow_star_and_the_caption_names_the_tie
     assert "200 GFLOP: tie of top 20 % and top 40 %" in data.caption
 
 
+@pytest.mark.slow
 def test_no_quality_is_clear_before_all_planned_trials_have_run() -> None:
     results = study().results
     results.loc[results["quality"] == "top20", METRIC] += 0.2

@@ -127,6 +127,7 @@ def other_sets(turn: float) -> pd.DataFrame:
     return pd.DataFrame(rows).drop(columns=["style/top1", "style/count"])
 
 
+@pytest.mark.slow
 def test_accuracy_on_other_sets_is_judged_at_equal_accuracy_set_by_set() -> None:
     frame = from_study(other_sets(-0.02), metric="held-out/top1")
     found = judge(BY_NAME["C20"], frame)

@@ -13,6 +13,8 @@ from analysis.design.questions import Ask
 from tests.analysis.made_up.coverage import study as made_up_curves
 from tests.analysis.made_up.designs import grid as made_up
 
+pytestmark = pytest.mark.slow
+
 METRIC = "held-out/top1"
 RESULTS = Path(__file__).resolve().parents[3] / "results" / "small-full" / "results.parquet"
 FLIP = "mini-ViT-XS-8, FLIP (50 %), 13,108 pairs, top 40 %"

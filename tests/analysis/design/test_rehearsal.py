@@ -9,6 +9,8 @@ from analysis.design.questions import Ask
 from analysis.design.rehearsal import rehearse
 from benchmarks.design import with_trunks
 
+pytestmark = pytest.mark.slow
+
 METRIC = "held-out/top1"
 RESULTS = Path(__file__).resolve().parents[3] / "results" / "small-full" / "results.parquet"
 

@@ -94,6 +94,7 @@ def test_forecast_of_a_region_beyond_the_runs_holds_the_truth_within_its_spread(
     assert spread.max() < forecast(cheapest)[1].max()
 
 
+@pytest.mark.slow
 def test_failed_run_moves_the_forecast_little() -> None:
     runs = np.arange(48)
 

@@ -46,6 +46,7 @@ def test_five_outliers_move_the_exponent_of_data() -> None:
     assert found.beta == pytest.approx(0.453, abs=0.0006)
 
 
+@pytest.mark.slow
 def test_each_of_4000_refits_is_at_its_optimum(chinchilla: tuple[Floats, Floats, Floats]) -> None:
     n, d, y = chinchilla
     generator = np.random.default_rng(1)
@@ -77,6 +78,7 @@ def test_the_chinchilla_points_come_through_their_map_to_the_published_optimum()
     assert fit(n, d, y).objective == pytest.approx(0.001018274, abs=5e-10)
 
 
+@pytest.mark.slow
 def test_chinchilla_points_give_the_exponents_of_besiroglu_et_al() -> None:
     how = load_column_map(find_column_map("chinchilla"))
     trials = tidy(import_table(read_any_table(CHINCHILLA), how), metric=how.metric)

@@ -8,6 +8,8 @@ import pytest
 from tests.analysis.made_up.coverage import NAMES, Held, ask, invented, surface
 from tests.analysis.made_up.valleys import KINDS, Kind
 
+pytestmark = pytest.mark.slow
+
 STUDIES = 12
 
 

@@ -108,6 +108,7 @@ def test_misses_beyond_the_noise_are_a_lack_of_fit_that_is_drawn() -> None:
     assert few.lack_of_fit > found.lack_of_fit
 
 
+@pytest.mark.slow
 def test_lack_of_fit_is_found_at_the_rate_of_its_level() -> None:
     generator = np.random.default_rng(2)
     y = LINE + 0.01 * generator.standard_normal((300, 6))
@@ -118,6 +119,7 @@ def test_lack_of_fit_is_found_at_the_rate_of_its_level() -> None:
     assert 0.02 <= np.mean(np.array(chances) < 0.05) <= 0.09
 
 
+@pytest.mark.slow
 def test_without_measured_noise_at_most_one_in_twenty_curves_of_noise_gets_a_law() -> None:
     generator = np.random.default_rng(0)
     noise = 0.5 + 0.01 * generator.standard_normal((200, 4))

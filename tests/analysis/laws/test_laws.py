@@ -20,6 +20,8 @@ from analysis.laws.least_squares import fit
 from analysis.laws.measure import measure
 from tests.analysis.paper_curves import draws_of, families, left_out
 
+pytestmark = pytest.mark.slow
+
 METRIC = "held-out/top1"
 Family = tuple[str, Trials, CellDraws, list[Law]]
 

@@ -14,7 +14,10 @@ from tests.analysis.report.report_writer import HOSTILE, write
 from tests.waiting import wait_for
 
 CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
+]
 
 OFFLINE = (
     "--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update",

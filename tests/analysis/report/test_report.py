@@ -22,6 +22,8 @@ from analysis.report.tables.tables import Table
 from tests.analysis.report.report_writer import HOSTILE, leave_undrawn, write
 from tests.analysis.synthetic import study
 
+pytestmark = pytest.mark.slow
+
 
 class Elements(HTMLParser):
     """Parser that collects tags with their attributes, and the text outside scripts and styles."""

@@ -112,6 +112,7 @@ def several(errors: list[NDArray[np.float64]], *, noise: float, source: Source =
     return profiles(parts, refits=500 if noise else 0, source=source)
 
 
+@pytest.mark.slow
 @given(st.floats(0.01, 100.0), st.floats(0.1, 1.0), st.integers(0, 100))
 def test_the_best_size_has_the_unit_of_the_sizes_and_ignores_what_all_errors_share(
     unit: float, shift: float, seed: int
@@ -177,6 +178,7 @@ def test_the_form_error_of_a_family_widens_all_its_intervals() -> None:
     assert ratios[1] > 2 * ratios[0]
 
 
+@pytest.mark.slow
 def test_without_seeds_the_residuals_of_enough_profiles_replace_the_noise() -> None:
     generator, held = np.random.default_rng(2), []
     bests = (35e6, 40e6, 45e6, 50e6)
@@ -189,6 +191,7 @@ def test_without_seeds_the_residuals_of_enough_profiles_replace_the_noise() -> N
     assert several(errors[:1], noise=0.0, source="none")[0].status == "one seed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_interval_of_the_best_size_covers_it_for_any_true_form(kind: Kind) -> None:
     found = [one for number in range(25) for one in best_sizes(kind, number, noise=0.3)]

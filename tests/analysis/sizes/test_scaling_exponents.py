@@ -26,6 +26,8 @@ from analysis.sizes.scaling_exponents import (
     undecided,
 )
 
+pytestmark = pytest.mark.slow
+
 PORIAN = Path("tests/data/porian_2024/isoflops.csv")
 
 

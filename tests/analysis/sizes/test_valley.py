@@ -43,6 +43,7 @@ def test_an_asymmetric_valley_has_its_minimum_where_a_parabola_misses_it(alpha: 
     assert missed < abs(parabola[1] / (2 * parabola[0])) / 3
 
 
+@pytest.mark.slow
 def test_the_form_error_is_zero_if_the_noise_explains_the_residuals() -> None:
     generator = np.random.default_rng(0)
     noisy = [exponents(0.4, 0.5) + 0.004 * generator.standard_normal(5) for _ in range(200)]

@@ -231,6 +231,7 @@ operations = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(operations)
 def test_random_entries_keep_the_sums_and_the_cap(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, int, int]]

@@ -65,6 +65,7 @@ def grid() -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "strategy_name"), grid())
 def test_a_training_sample_costs_what_torch_counts(name: str, strategy_name: str) -> None:
     cost = strategy(strategy_name)
@@ -78,6 +79,7 @@ def test_a_training_sample_costs_what_torch_counts(name: str, strategy_name: str
     assert 3 * counter.get_total_flops() == batch * expected.train_flops
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", catalogue())
 def test_an_evaluated_image_and_text_cost_what_torch_counts_and_the_parameters_are_the_models(
     name: str,

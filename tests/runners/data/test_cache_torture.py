@@ -25,6 +25,8 @@ from runners.embedded.embedded_pool import TrainingPairs
 from runners.host.storage import Storage
 from tests.runners.host.bucket import Bucket
 
+pytestmark = pytest.mark.slow
+
 PAIRS, PIECE, KILLS, SEED = 120, 2**14, 24, 0
 LIMIT = 4 * PIECE  # less than one block of neighbours, and shared by both studies
 Reader = tuple[BaseProcess, Connection]

@@ -57,6 +57,7 @@ def test_every_period_has_each_pool_as_often_as_its_share_says(
         assert abs(each.stop - share * min(CYCLE, period) / period) < len(shares)
 
 
+@pytest.mark.slow
 @given(
     parts=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 2 * CYCLE)), min_size=1, max_size=3),
     cuts=st.lists(st.integers(0, 5000), max_size=8),
@@ -116,6 +117,7 @@ def opened(
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["in memory", "streamed"])
 def test_a_mixture_is_the_same_for_any_workers_ranks_and_resumed_runs(
     kind: str, pool: Pool, other: Pool

@@ -33,6 +33,8 @@ from runners.host import faults
 from runners.host.storage import Storage
 from tests.runners.host.bucket import Bucket
 
+pytestmark = pytest.mark.slow
+
 SHARDS, EACH, BATCH, PIECE = 4, 100, 50, 2**14
 ALL = np.arange(SHARDS * EACH)
 

@@ -20,6 +20,8 @@ from tests.runners.data.index.test_index import EACH, SHARDS, write_shards
 from tests.runners.host.bucket import Bucket
 from tests.runners.host.other_machines import OtherMachines
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def url(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -106,6 +106,7 @@ def keys_seen(kind: str, pool: Pool, first_step: int, steps: int, *, workers: in
 
 
 # Four workers are more than torch likes on a small machine.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_order_does_not_depend_on_workers_and_ranks(pool: Pool, kind: str, ranks: int) -> None:
@@ -169,6 +170,7 @@ def test_workers_start_in_the_named_way(pool: Pool, monkeypatch: pytest.MonkeyPa
     assert (told["multiprocessing_context"], told["num_workers"]) == ("fork", 2)
 
 
+@pytest.mark.slow
 def test_repeatedly_killed_run_continues_with_the_planned_pairs(pool: Pool, kind: str) -> None:
     found: list[str] = []
     for workers in (1, 0):
@@ -224,6 +226,7 @@ def test_a_window_reads_few_long_stretches_and_mixes_them(pool: Pool) -> None:
     assert pool.count == 503
 
 
+@pytest.mark.slow
 def test_streamed_damage_is_reported_once_with_replacements_independent_of_workers(tmp_path: Path) -> None:
     damaged = write_pool(tmp_path / "p", TrainingPairs(seed=1, count=100), None)
     flip_byte(damaged, 10)
@@ -281,6 +284,7 @@ def test_damage_in_shared_memory_has_the_same_replacements(
         open_data([Source(pool=damaged, rows=np.arange(100))], 32, lengths, tolerance=0.02)
 
 
+@pytest.mark.slow
 def test_pool_is_decoded_once_per_node_and_freed_when_unused(pool: Pool, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"

@@ -1,6 +1,7 @@
 """The sprite bank is complete, its splits are disjoint, and its authors are named."""
 
 import numpy as np
+import pytest
 
 from runners.embedded.bank import BANK_FILE, HELD_OUT, STYLE, TRAINING, load_bank
 
@@ -22,6 +23,7 @@ def test_every_concept_has_tags_and_related_concepts_for_near_misses() -> None:
         assert {bank[other].category for other in concept.related} == {concept.category}
 
 
+@pytest.mark.slow
 def test_held_out_and_style_drawings_differ_from_every_training_drawing() -> None:
     with np.load(BANK_FILE) as file:
         sprites, used_for = file["sprites"].astype(int), file["used_for"]

@@ -18,6 +18,8 @@ from runners.embedded.pair import (
 )
 from runners.embedded.scene import TINTS
 
+pytestmark = pytest.mark.slow
+
 BANK = load_bank()
 MANY = 6000
 

@@ -28,6 +28,8 @@ from tests.runners.host.bucket import Bucket
 from tests.runners.host.other_machines import OtherMachines
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
+pytestmark = pytest.mark.slow
+
 MODEL = "ViT-S-32-alt"
 
 

@@ -15,6 +15,8 @@ from runners.evaluate.retrieval import retrieval
 from runners.evaluate.variants import variant_means
 from runners.evaluate.zero_shot import zero_shot
 
+pytestmark = pytest.mark.slow
+
 CLASSES, WIDTH = 12, 16
 
 

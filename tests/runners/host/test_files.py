@@ -12,6 +12,8 @@ import pytest
 
 from runners.host.files import commit_files, finish_files, locked, wait_until_free
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

@@ -25,6 +25,8 @@ from tests import waiting
 from tests.runners.host.bucket import Bucket
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
+pytestmark = pytest.mark.slow
+
 wait_for = partial(waiting.wait_for, seconds=60)
 
 STEPS, BATCH, FLOPS = 200, 16, 7

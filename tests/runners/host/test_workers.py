@@ -22,6 +22,7 @@ def sleep_long(item: int) -> int:
     return item
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_parent() -> None:
     script = (
         "from runners.host.workers import Processes\n"

@@ -18,6 +18,8 @@ from runners.models.model import build_model
 from runners.trials.trial import run_trial
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
+pytestmark = pytest.mark.slow
+
 SIGLIP: dict[str, Any] = {
     "embed_dim": 64,
     "init_logit_bias": -10,

@@ -28,6 +28,7 @@ from study.state.environment import environment
 ROOT = Path(__file__).resolve().parents[3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mini-ViT-XS-8", "mini-RN", "ViT-S-32"])
 def test_model_has_open_clips_initial_weights(name: str) -> None:
     config: Any = copy.deepcopy(dict(load_architecture(name).config))
@@ -72,6 +73,7 @@ def test_every_architecture_reads_224_pixels_or_the_embedded_pools_32_and_16_or_
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "tokens"), [("paper-ViT-Ti-16", 16), ("ViT-Ti-16", 77)])
 def test_a_step_at_224_pixels_trains_both_towers(name: str, tokens: int) -> None:
     architecture = load_architecture(name)
@@ -117,6 +119,7 @@ def test_weights_saved_from_a_gpu_are_read_without_one(tmp_path: Path) -> None:
     assert has_bias(tmp_path / "weights.pt")
 
 
+@pytest.mark.slow
 def test_every_file_is_loaded_to_a_named_device() -> None:
     calls = [
         (path.name, {keyword.arg for keyword in node.keywords})
@@ -129,6 +132,7 @@ def test_every_file_is_loaded_to_a_named_device() -> None:
     assert all("map_location" in keywords for _, keywords in calls)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch._dynamo imports it
 def test_compiled_checkpointed_towers_over_ranks_are_not_split(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learner, "ranks", lambda: 2)

@@ -28,6 +28,8 @@ from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
 from runners.scheduling.shared_storage import Folders, SharedStorage
 from tests.runners.scheduling import jobs
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 WITH_RAY = pytest.param("Ray", marks=pytest.mark.ray)
 

@@ -327,6 +327,7 @@ class Chance:
                     self.schedule.see_nodes(self.nodes)
 
 
+@pytest.mark.slow
 def test_random_events_end_every_trial_once_within_the_budget() -> None:
     for seed in range(4000):
         chance = Chance(seed)

@@ -123,6 +123,7 @@ def one_of(ranks: int, batch: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
     return gather
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 8])
 def test_rank_holds_a_few_chunks_and_never_the_matrix(monkeypatch: pytest.MonkeyPatch, ranks: int) -> None:
     chunk, pairs = 2**16, 4096

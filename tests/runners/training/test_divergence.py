@@ -23,6 +23,7 @@ def check(losses: Tensor, *, chance: float, recipe: Recipe, batch_size: int = 64
         )
 
 
+@pytest.mark.slow
 def test_no_trial_of_the_small_study_is_flagged_as_diverged() -> None:
     results = pd.read_parquet(SMALL / "results.parquet")
     curves = dict(iter(pd.read_parquet(SMALL / "curves.parquet").groupby("trial")))

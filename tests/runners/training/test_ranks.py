@@ -33,6 +33,8 @@ from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -14,6 +14,8 @@ from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialJob:

@@ -20,6 +20,8 @@ from runners.trials.trial_job import TrialJob
 from runners.trials.watch import Watch
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 
 

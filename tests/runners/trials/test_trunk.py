@@ -24,6 +24,8 @@ from runners.trials.watch import Watch
 from study.storage.bucket_storage import BucketStorage
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
+pytestmark = pytest.mark.slow
+
 PLAIN = Recipe(schedule="trunk", warmup_samples=64, precision="fp32")
 LENGTHS = (15, 26, 40)
 STEP = 16 * 7  # FLOPs of a tiny trial's step

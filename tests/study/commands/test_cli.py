@@ -106,6 +106,7 @@ def test_a_study_that_was_not_run_is_an_error(
     assert "run `python -m study run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_half_finished_study_is_reported_with_what_is_missing(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_half_finished_study_is_reported_with_what_is_missing(
     assert "| 5 GFLOP | mini-ConvNeXt, CLIP, 512 pairs, top 50 % | 0, 1 | not run yet |" in missing
 
 
+@pytest.mark.slow
 def test_a_run_study_is_shown_and_reported(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

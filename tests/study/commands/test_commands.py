@@ -70,6 +70,7 @@ def test_help_and_parser_need_no_library() -> None:
     assert not HEAVY & set(said(asked).split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["plan small", "report small"])
 def test_plan_and_report_need_neither_torch_nor_ray(tmp_path: Path, words: str) -> None:
     results = tmp_path / "results"
@@ -83,6 +84,7 @@ def test_plan_and_report_need_neither_torch_nor_ray(tmp_path: Path, words: str) 
     assert not {"torch", "ray"} & set(said(asked).splitlines()[-1].split())
 
 
+@pytest.mark.slow
 def test_the_driver_of_a_run_needs_no_torch(tmp_path: Path, pool: Path) -> None:
     declaration = write_declaration(tmp_path, pool)
     words = ["run", str(declaration), "--results", str(tmp_path), "--backend", "local"]

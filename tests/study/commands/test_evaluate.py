@@ -28,6 +28,8 @@ from study.state.planning.plan_study import plan_study
 from tests.study import shown
 from tests.study.conftest import Run, study_in, write_declaration
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = shown.commands("docs/evaluation.md")
 TRAIN, TEST, PICTURES = 500, 200, 30
 

@@ -19,6 +19,8 @@ from study.cli import main
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
 from tests.study.shown import ROOT
 
+pytestmark = pytest.mark.slow
+
 SMALL = ROOT / "results" / "small" / "report" / "figures"
 
 

@@ -228,6 +228,7 @@ def test_the_planners_own_choices_are_noted(run: Run, tmp_path: Path) -> None:
     assert "20 extra seeds at 900 GFLOP, " in text
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_gives_no_traceback() -> None:
     command = f"{sys.executable} -m study plan paper --format csv | head -1"
     done = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -41,6 +41,7 @@ def declared(folder: Path, pool: Path, evaluation: str, name: str = "probed") ->
     return study_in(declaration=load_declaration(file), folder=folder / "results" / name, pools=folder)
 
 
+@pytest.mark.slow
 def test_a_probe_costs_its_training_images_and_gives_its_columns(
     pool: Path, probed: Path, tmp_path: Path
 ) -> None:

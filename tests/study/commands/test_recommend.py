@@ -10,6 +10,8 @@ from runners.results import RESULT_COLUMNS, to_frame, write_table
 from study.cli import main
 from tests.analysis.synthetic import study
 
+pytestmark = pytest.mark.slow
+
 PRIOR = ["recommend", "--prior", "paper-one-epoch", "--pairs", "3.4B", "--flops"]
 
 

@@ -11,6 +11,8 @@ from study.cli import main
 from study.show import study_report
 from tests.study.shown import ROOT
 
+pytestmark = pytest.mark.slow
+
 OLD = '<p class="so-far">Not finished: 3 of 156 trials have a result'
 
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from study.cli import main
 from tests.study.declared import full
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

@@ -63,6 +63,7 @@ def test_unusual_values_are_warned_about(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_of_many_errors_the_first_twenty_and_a_count_are_given(tmp_path: Path) -> None:
     text = FULL + "".join(f"key{number}: x\n" for number in range(50_000))
     found = problems(tmp_path, text)

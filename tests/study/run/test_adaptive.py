@@ -20,6 +20,8 @@ from runners.trials.trial_job import TrialJob
 from study.run import execution, site
 from tests.study.conftest import Run, write_declaration
 
+pytestmark = pytest.mark.slow
+
 EXIT_STOPPED = 4
 
 

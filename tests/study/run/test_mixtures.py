@@ -13,6 +13,8 @@ from runners.embedded.embedded_pool import build_embedded_pool
 from tests.runners.host.bucket import Bucket
 from tests.study.conftest import SIZES, Run, write_declaration
 
+pytestmark = pytest.mark.slow
+
 MIXTURES = """
 pools: {{small: {small}, other: {{path: {other}}}}}
 mixtures:

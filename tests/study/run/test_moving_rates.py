@@ -17,6 +17,8 @@ from study.run import execution, site
 from tests.study.conftest import Run, write_declaration
 from tests.study.run.test_adaptive import MadeUpTraining, OneSlot
 
+pytestmark = pytest.mark.slow
+
 
 class BestRateFalls(MadeUpTraining):
     """Training whose best peak learning rate falls with the root of the compute."""

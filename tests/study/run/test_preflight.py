@@ -16,6 +16,8 @@ from study.cli import main
 from study.run.preflight import run_tasks
 from tests.study.conftest import write_declaration
 
+pytestmark = pytest.mark.slow
+
 
 def checks_of(capsys: pytest.CaptureFixture[str]) -> list[dict[str, str]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -19,6 +19,8 @@ from study.cli import main
 from tests import waiting
 from tests.study.conftest import start_study, study, write_declaration
 
+pytestmark = pytest.mark.slow
+
 wait_for = partial(waiting.wait_for, seconds=240)
 
 DETERMINISTIC = ("results.parquet", "curves.parquet")

@@ -14,6 +14,8 @@ from runners.trials.records.meter import read_count
 from runners.trials.records.trial_files import milestone
 from tests.study.conftest import Run, write_declaration
 
+pytestmark = pytest.mark.slow
+
 LEVELS = "10 GFLOP, 14 GFLOP, 20 GFLOP"
 
 

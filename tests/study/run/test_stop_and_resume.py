@@ -22,6 +22,8 @@ from tests.runners.host.test_faults import fill
 from tests.study import shown
 from tests.study.conftest import start_study, write_declaration
 
+pytestmark = pytest.mark.slow
+
 wait_for = partial(waiting.wait_for, seconds=120)
 
 LONG = {"levels": "40 GFLOP", "seeds": "0, 1, 2"}

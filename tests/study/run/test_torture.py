@@ -12,6 +12,8 @@ import pytest
 from budgets.book.ledger import read_entries, reserved
 from tests.study.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 KILLS = 10
 
 

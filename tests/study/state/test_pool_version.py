@@ -18,6 +18,8 @@ from study.state.planning.pool_versions import POOL_VERSION, keep_pool_versions,
 from study.state.study import Study, find_study
 from tests.study.conftest import write_declaration
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def growing(pool: Path, tmp_path: Path) -> Path:

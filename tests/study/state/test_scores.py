@@ -15,6 +15,8 @@ from study.state.planning.plan_study import plan_study
 from study.state.study import find_study
 from tests.study.conftest import Run, write_declaration
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def scored(pool: Path, tmp_path: Path) -> Pool:

@@ -27,6 +27,8 @@ from study.storage.lock import running
 from tests.runners.host.bucket import Bucket
 from tests.study.conftest import write_declaration
 
+pytestmark = pytest.mark.slow
+
 Machine = Callable[[str], Study]
 """A machine's name → the study as it finds it."""
 

@@ -15,6 +15,8 @@ from study.storage.folder_storage import FolderStorage
 from study.storage.lock import only_run, running
 from tests.study.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 HOLD = """
 import sys, time
 from pathlib import Path

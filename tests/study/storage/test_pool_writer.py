@@ -14,6 +14,8 @@ from study.storage import lease, pool_writer
 from study.storage.pool_writer import only_writer
 from tests.runners.host.bucket import Bucket
 
+pytestmark = pytest.mark.slow
+
 LEASE = "p/.writing.json"
 
 

@@ -22,6 +22,8 @@ from tests.study.conftest import Run, start_study, write_declaration
 from tests.study.run.test_run_trunks import booked
 from tests.study.run.test_run_trunks import declare as declare_trunks
 
+pytestmark = pytest.mark.slow
+
 OTHER = Holder(host="elsewhere", pid=1, since="2026-01-01 00:00:00+00:00")
 TABLES = ("results.parquet", "curves.parquet")
 LEVELS = ("10 GFLOP", "14 GFLOP", "20 GFLOP")

@@ -127,6 +127,7 @@ def inside(law: str, table: pd.DataFrame, out: NDArray[np.intp], draws: int = 10
     return np.asarray((low <= measured[out]) & (measured[out] <= high))
 
 
+@pytest.mark.slow
 def test_intervals_within_the_data_cover_held_out_cells_at_their_nominal_rate() -> None:
     held = [
         inside(SHARED, table, np.array([place]))
@@ -148,6 +149,7 @@ def test_intervals_within_the_data_cover_held_out_cells_at_their_nominal_rate() 
     assert 0.83 <= np.concatenate(held).mean() <= 0.97
 
 
+@pytest.mark.slow
 def test_intervals_beyond_the_data_cover_the_largest_cells_when_the_law_bends_away() -> None:
     grids = np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e7, 1e10, 6))
     n, d = (grid.ravel() for grid in grids)
@@ -193,6 +195,7 @@ def repeated_grid(sizes: int) -> tuple[Floats, Floats, Floats]:
     return n, unique, unique * np.tile([1.0, 4.0, 16.0, 64.0], sizes * 5)
 
 
+@pytest.mark.slow
 def test_the_simulated_decay_of_parameters_is_recovered_if_the_data_determine_it() -> None:
     n, unique, seen = repeated_grid(6)
     law = fit(*made_up())

@@ -117,6 +117,7 @@ def test_dropping_keeps_trial_ids() -> None:
     assert {t.trial_id for t in dropped.trials} < {t.trial_id for t in whole.trials}
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     cap=st.integers(10**11, 10**14),

@@ -259,6 +259,7 @@ def test_names_and_captions_that_are_not_utf8_leave_out_their_sample_alone(tmp_p
     ]
 
 
+@pytest.mark.slow
 def test_links_to_nowhere_and_pipes_among_shards_are_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "x"
     write_tar(folder / "0.tar", [small(1), small(2)])

@@ -21,6 +21,8 @@ from runners.embedded.embedded_pool import TrainingPairs
 from runners.host.workers import Processes
 from tests.runners.data.index.test_index import EACH, in_place, write_shards
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:

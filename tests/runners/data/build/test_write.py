@@ -18,6 +18,8 @@ from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.embedded.embedded_pool import TrainingPairs, build_embedded_pool
 from runners.host.files import new_folder
 
+pytestmark = pytest.mark.slow
+
 
 def test_two_builds_give_the_same_bytes_in_every_file(
     pool: Pool, tmp_path: Path, build_again: Callable[[Path], Pool]

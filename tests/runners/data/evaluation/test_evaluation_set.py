@@ -111,6 +111,7 @@ def test_counts_are_known_without_making_the_sets(evaluation: Path, evaluation_s
         assert (facts.images, facts.texts) == count
 
 
+@pytest.mark.slow
 def test_a_pools_words_cover_the_prompts_of_its_evaluation(tmp_path: Path) -> None:
     pool = build_embedded_pool(tmp_path / "p", pairs=2000, seed=0, score=None, evaluation_sizes={"seen": 100})
     data = whole_set(pool.path / "evaluation" / "seen", 32)

@@ -156,6 +156,7 @@ def fill_forever(reader: SetReader) -> None:
         number += 1
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_whole_batches_with_which_the_next_goes_on(reader: SetReader) -> None:
     expected = read(replace(reader, cache=None))
     assert reader.cache is not None
@@ -175,6 +176,7 @@ def test_a_killed_process_leaves_whole_batches_with_which_the_next_goes_on(reade
             assert read(again) == expected
 
 
+@pytest.mark.slow
 def test_a_split_that_another_process_decodes_is_waited_for_or_left_to_it(reader: SetReader) -> None:
     assert reader.cache is not None
     with reader.cache.lock_file(reader._key("test")).open("w") as file:  # noqa: SLF001 - as that process holds it
@@ -215,6 +217,7 @@ print(images, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["cache", ""])
 def test_memory_does_not_grow_with_a_set(tmp_path: Path, cache: str) -> None:
     """2,048 images of 224 pixels are 294 MiB decoded, a batch is 36.75."""

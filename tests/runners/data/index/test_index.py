@@ -24,6 +24,8 @@ from runners.embedded.embedded_pool import TrainingPairs
 from runners.host.files import finish_files
 from runners.host.workers import Processes
 
+pytestmark = pytest.mark.slow
+
 SHARDS, EACH = 6, 50
 
 

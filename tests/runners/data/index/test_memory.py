@@ -13,6 +13,8 @@ from runners.data.index.writing import write_part
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Scorer
 
+pytestmark = pytest.mark.slow
+
 PART = 131_072
 
 PEAK = """

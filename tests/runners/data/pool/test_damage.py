@@ -74,6 +74,7 @@ def test_damaged_pair_is_replaced_by_the_next_undamaged_one(
     assert all(each.reason.startswith(reason) for each in pairs.damage)
 
 
+@pytest.mark.slow
 def test_tolerated_missing_shard_is_reported_per_pair(pool: Pool) -> None:
     before = captions(pool, ALL)
     again = write_pool(pool.path.parent / "two", [TrainingPairs(seed=1, count=60)[0]] * 4100, None)
@@ -107,6 +108,7 @@ def test_damage_above_the_tolerance_raises_with_counts() -> None:
     )
 
 
+@pytest.mark.slow
 def test_indexing_lists_what_it_leaves_out_by_shard_and_key(tmp_path: Path) -> None:
     huge = io.BytesIO()
     Image.new("1", (12_000, 12_000)).save(huge, "PNG")  # 18 kB that decode to 432 MB
@@ -134,6 +136,7 @@ def test_indexing_lists_what_it_leaves_out_by_shard_and_key(tmp_path: Path) -> N
     }
 
 
+@pytest.mark.slow
 def test_truncated_tar_does_not_stop_a_build_and_is_reported(tmp_path: Path) -> None:
     write_tar(tmp_path / "x" / "0.tar", [sample(n) for n in range(10)])
     write_tar(tmp_path / "x" / "1.tar", [sample(n) for n in range(10, 20)])

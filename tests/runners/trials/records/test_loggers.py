@@ -113,6 +113,7 @@ def test_tensorboard_logs_each_step_once_despite_kills(tmp_path: Path) -> None:
     assert first.said == second.said == []
 
 
+@pytest.mark.slow
 def test_wandb_logs_each_step_once_and_offline_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

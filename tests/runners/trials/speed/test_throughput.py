@@ -4,10 +4,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from budgets.declaration.rules import TrialResources
 from runners.trials.speed.measure_speed import loading_speed
 from runners.trials.speed.throughput import Calibration, Throughput, read_calibration, slow_loading
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_plan_names_kinds_whose_loader_workers_are_no_faster_than_their_training(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ from tests.runners.host.bucket import Bucket
 from tests.study import shown
 from tests.study.conftest import Run, study_in
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = shown.commands("docs/data.md")
 PAIRS = 300
 

@@ -13,6 +13,8 @@ from study.state.planning.plan_study import plan_study
 from study.state.planning.speeds import device_throughput, measured_throughput
 from tests.study.conftest import study_in, write_declaration
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_plan_uses_the_measured_speed_of_every_kind_of_trial(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -23,6 +23,8 @@ from tests.study.conftest import Run, start_study, study_in, write_declaration
 from tests.study.events import require_documented
 from tests.study.run.test_stop_and_resume import at_work, booked, wait_for
 
+pytestmark = pytest.mark.slow
+
 TUNING = "tuning: {share: 5%, fields: {lr_peak: [1e-5, 1e-3]}, seeds: [1000]}\n"
 RANKS = "cpus: 2, ranks: 2, checkpoint: 0.1 s, backoff: 0.1 s"
 
