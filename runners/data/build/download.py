@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from runners.data.build.source import check_columns, table_columns
+from runners.data.build.table_file import check_columns, table_columns
 
 RESIZE_MODES = ("no", "keep_ratio", "keep_ratio_largest", "center_crop", "border")
 

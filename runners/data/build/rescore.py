@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from budgets.names import unknown
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.scan import run
-from runners.data.build.source import check_columns, table_columns
+from runners.data.build.table_file import check_columns, table_columns
 from runners.data.index.merge import look_up
 from runners.data.index.parts import Index
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX, count_scored

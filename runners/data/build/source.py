@@ -1,22 +1,17 @@
 """Sources of pools, read part by part: tars of samples, or a table of image paths and captions."""
 
-import codecs
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow.parquet as pq
-
-from budgets.names import unknown
 from runners.data.build.in_place import shards_at, shards_of
+from runners.data.build.table_file import NOT_UTF8, check_columns, count_rows, read_rows
 from runners.data.places.copies import objects_at
 from runners.data.places.url_place import downloaded
 from runners.data.pool.damage import Damage
@@ -36,12 +31,7 @@ from runners.data.pool.shards import (
 )
 from runners.data.pool.tar_members import LARGEST_MEMBER
 
-TABLES = (".parquet", ".csv", ".tsv", ".jsonl")
-
 _ROWS_PER_PART = 2048
-
-_NOT_UTF8, _MARKING = "\ufdd0", "mark-not-utf8"
-"""Character that replaces bytes that are not UTF-8, one that no text contains; and the handler's name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +113,7 @@ def parts_of(source: Path) -> list[Part]:
         raise ValueError(f"no such source: {source}")
     if source.suffix.lower() == ".tar":
         return [Part(file=source)]
-    count = _count_rows(source)
+    count = count_rows(source)
     if not count:
         raise ValueError(f"table {source} has no rows")
     return [
@@ -150,80 +140,9 @@ def folders_of(source: Path, columns: Columns) -> tuple[Path, ...]:
     parts = parts_of(source)
     if parts[0].stop == 0:
         return tuple(sorted({Path(os.path.realpath(part.file)).parent for part in parts}))
-    first = _rows(Part(file=source, start=0, stop=1))
+    first = read_rows(source, 0, 1)
     check_columns(first.columns, source, columns.image)
     return source.parent.absolute(), (source.parent / str(first.iloc[0][columns.image])).parent.absolute()
-
-
-def _count_rows(path: Path) -> int:
-    if path.suffix != ".parquet":
-        return len(read_table(path))
-    with _readable(path):
-        return int(pq.read_metadata(path).num_rows)
-
-
-def table_columns(path: Path) -> list[str]:
-    """Return the names of a table's columns.
-
-    Raises:
-        ValueError: As ``read_table``.
-    """
-    if path.suffix != ".parquet":
-        return list(read_table(path).columns)
-    with _readable(path):
-        return list(pq.read_schema(path).names)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table.
-
-    Raises:
-        ValueError: The file is not a table, or cannot be read.
-    """
-    with _readable(path):
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        if path.suffix in {".csv", ".tsv", ".jsonl"}:
-            try:
-                return _read_text(path, "strict")
-            except UnicodeDecodeError:
-                return _read_text(path, _MARKING)
-    raise ValueError(
-        f"{path} is not a valid source; use a folder of .tar shards, or a table ({', '.join(TABLES)})"
-    )
-
-
-def _read_text(path: Path, errors: Any) -> pd.DataFrame:  # noqa: ANN401 - a handler that we registered
-    if path.suffix != ".jsonl":
-        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", encoding_errors=errors)
-    table = pd.read_json(path, lines=True, encoding_errors=errors)
-    if not isinstance(table, pd.DataFrame) or not all(isinstance(name, str) for name in table.columns):
-        raise ValueError("each line must be a JSON object")
-    return table
-
-
-def _mark(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeDecodeError)
-    return _NOT_UTF8, error.end
-
-
-codecs.register_error(_MARKING, _mark)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # readers of tables raise many types of errors
-        raise ValueError(f"cannot read table {path}: {error}") from error
-
-
-def check_columns(columns: Iterable[str], path: Path, *names: str) -> None:
-    """Raise ValueError, with the nearest name, if a column is missing."""
-    columns = list(columns)
-    for name in names:
-        if name not in columns:
-            raise ValueError(f"{path}: {unknown('column', name, columns)}")
 
 
 def pairs_of(part: Part, columns: Columns, inspect: Inspect | None = None) -> Iterator[Found | Damage]:
@@ -258,40 +177,8 @@ def _pairs_in(file: Path, name: str, columns: Columns, inspect: Inspect | None) 
         yield Found(entry=entry, image=sample.members[kind][1], kind=kind, facts=facts)
 
 
-def _rows(part: Part) -> pd.DataFrame:
-    """Return a part's rows; a parquet file is read by row group, because it may exceed the memory."""
-    changed = part.file.stat().st_mtime_ns
-    if part.file.suffix != ".parquet":
-        return _kept_table(part.file, changed).iloc[part.start : part.stop]
-    tables, start = [], 0
-    for group, count in enumerate(_group_sizes(part.file, changed)):
-        first, last = max(part.start - start, 0), min(part.stop - start, count)
-        if first < last:
-            tables.append(_kept_group(part.file, changed, group).iloc[first:last])
-        start += count
-    return pd.concat(tables)
-
-
-# A process reads the parts of a table one after the other.
-@lru_cache(maxsize=1)
-def _kept_table(path: Path, _changed_ns: int) -> pd.DataFrame:
-    return read_table(path)
-
-
-@lru_cache(maxsize=1)
-def _kept_group(path: Path, _changed_ns: int, group: int) -> pd.DataFrame:
-    frame: pd.DataFrame = pq.ParquetFile(path).read_row_group(group).to_pandas()
-    return frame
-
-
-@lru_cache(maxsize=1)
-def _group_sizes(path: Path, _changed_ns: int) -> list[int]:
-    facts = pq.read_metadata(path)
-    return [facts.row_group(group).num_rows for group in range(facts.num_row_groups)]
-
-
 def _table_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Iterator[Found | Damage]:
-    table = _rows(part)
+    table = read_rows(part.file, part.start, part.stop)
     check_columns(table.columns, part.file, columns.image, columns.caption)
     rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))  # missing values are null
     for number, row in enumerate(rows, part.start):
@@ -307,7 +194,7 @@ def _table_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Itera
         elif not caption:
             size = "no caption"
         else:
-            odd = "caption is not UTF-8" if _NOT_UTF8 in caption else not_text(caption)
+            odd = "caption is not UTF-8" if NOT_UTF8 in caption else not_text(caption)
             size = odd or image_size(image, decode=True, inspect=inspect)
         if isinstance(image, str) or isinstance(size, str):
             yield Damage(shard=printable(str(path)), key=key, reason=str(size))
@@ -330,7 +217,7 @@ def _table_pairs(part: Part, columns: Columns, inspect: Inspect | None) -> Itera
 def _image_file(path: Path) -> bytes | str:
     """Return an image file's bytes, or the reason why it cannot be read."""
     try:
-        if _NOT_UTF8 in str(path) or printable(os.path.realpath(path)) != os.path.realpath(path):
+        if NOT_UTF8 in str(path) or printable(os.path.realpath(path)) != os.path.realpath(path):
             return "name is not UTF-8"
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):  # reading a pipe would wait for a writer

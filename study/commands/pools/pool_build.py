@@ -159,7 +159,8 @@ def _build_from_url(shared: "SharedFolder", url: str, options: Namespace, site: 
 def _build_from(shared: "SharedFolder", source: Path, options: Namespace, site: "PoolSite") -> None:
     from runners.data.build.build_pool import Build, build_pool
     from runners.data.build.download import Download, download
-    from runners.data.build.source import Columns, folders_of, table_columns
+    from runners.data.build.source import Columns, folders_of
+    from runners.data.build.table_file import table_columns
     from runners.data.pool.damage import damage_table
     from study.show.work_progress import WorkProgress
 

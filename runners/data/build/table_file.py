@@ -1,0 +1,128 @@
+"""Tables in files: parquet, csv, tsv and jsonl, read whole or some rows at a time."""
+
+import codecs
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from budgets.names import unknown
+
+_ENDINGS = (".parquet", ".csv", ".tsv", ".jsonl")
+
+NOT_UTF8 = "\ufdd0"
+"""Character that replaces bytes that are not UTF-8; no text contains it."""
+
+_MARKING = "mark-not-utf8"
+
+
+def count_rows(path: Path) -> int:
+    """Return the number of a table's rows.
+
+    Raises:
+        ValueError: As ``read_table``.
+    """
+    if path.suffix != ".parquet":
+        return len(read_table(path))
+    with _readable(path):
+        return int(pq.read_metadata(path).num_rows)
+
+
+def table_columns(path: Path) -> list[str]:
+    """Return the names of a table's columns.
+
+    Raises:
+        ValueError: As ``read_table``.
+    """
+    if path.suffix != ".parquet":
+        return list(read_table(path).columns)
+    with _readable(path):
+        return list(pq.read_schema(path).names)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table.
+
+    Raises:
+        ValueError: The file is not a table, or cannot be read.
+    """
+    with _readable(path):
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        if path.suffix in {".csv", ".tsv", ".jsonl"}:
+            try:
+                return _read_text(path, "strict")
+            except UnicodeDecodeError:
+                return _read_text(path, _MARKING)
+    raise ValueError(
+        f"{path} is not a valid source; use a folder of .tar shards, or a table ({', '.join(_ENDINGS)})"
+    )
+
+
+def _read_text(path: Path, errors: Any) -> pd.DataFrame:  # noqa: ANN401 - a handler that we registered
+    if path.suffix != ".jsonl":
+        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", encoding_errors=errors)
+    table = pd.read_json(path, lines=True, encoding_errors=errors)
+    if not isinstance(table, pd.DataFrame) or not all(isinstance(name, str) for name in table.columns):
+        raise ValueError("each line must be a JSON object")
+    return table
+
+
+def _mark(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return NOT_UTF8, error.end
+
+
+codecs.register_error(_MARKING, _mark)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # readers of tables raise many types of errors
+        raise ValueError(f"cannot read table {path}: {error}") from error
+
+
+def check_columns(columns: Iterable[str], path: Path, *names: str) -> None:
+    """Raise ValueError, with the nearest name, if a column is missing."""
+    columns = list(columns)
+    for name in names:
+        if name not in columns:
+            raise ValueError(f"{path}: {unknown('column', name, columns)}")
+
+
+def read_rows(path: Path, start: int, stop: int) -> pd.DataFrame:
+    """Read some rows; a parquet file is read by row group, because it may exceed the memory."""
+    changed = path.stat().st_mtime_ns
+    if path.suffix != ".parquet":
+        return _kept_table(path, changed).iloc[start:stop]
+    groups, begin = [], 0
+    for group, count in enumerate(_group_sizes(path, changed)):
+        first, last = max(start - begin, 0), min(stop - begin, count)
+        if first < last:
+            groups.append(_kept_group(path, changed, group).iloc[first:last])
+        begin += count
+    return pd.concat(groups)
+
+
+# A process reads the parts of a table one after the other.
+@lru_cache(maxsize=1)
+def _kept_table(path: Path, _changed_ns: int) -> pd.DataFrame:
+    return read_table(path)
+
+
+@lru_cache(maxsize=1)
+def _kept_group(path: Path, _changed_ns: int, group: int) -> pd.DataFrame:
+    frame: pd.DataFrame = pq.ParquetFile(path).read_row_group(group).to_pandas()
+    return frame
+
+
+@lru_cache(maxsize=1)
+def _group_sizes(path: Path, _changed_ns: int) -> list[int]:
+    facts = pq.read_metadata(path)
+    return [facts.row_group(group).num_rows for group in range(facts.num_row_groups)]
