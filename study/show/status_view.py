@@ -95,7 +95,7 @@ def _lines(standing: Standing) -> Iterator[str]:
         return
     waiting = sum(level.waiting for level in standing.levels)
     if standing.no_room:
-        yield f"the study budget has no room for {standing.no_room} of {plural(waiting, 'waiting trial')}"
+        yield f"the budget has no room for {standing.no_room} of {plural(waiting, 'waiting trial')}"
     if standing.no_room == waiting:
         yield "no run is active" + ("" if waiting else ", and no trial is waiting")
     else:
