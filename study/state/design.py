@@ -47,9 +47,9 @@ def first_round(declaration: Declaration, plan: Plan) -> Decision:
 def rehearsed(declaration: Declaration, plan: Plan) -> NDArray[np.float64]:
     """Return the FLOPs that an adaptive study spends in rehearsals; empty for a grid too large for them."""
     repeats = min(_REHEARSALS, _MOST_REHEARSED // max(1, len(plan.trials)))
-    charges = sum(charge.train_flops for charge in plan.charges)
-    room = None if plan.study_flops is None else float(plan.study_flops - charges)
-    return charges + rehearse(
+    before = plan.train_flops - sum(trial.paid_flops for trial in plan.trials)  # charges and tuning
+    room = None if plan.study_flops is None else float(plan.study_flops - before)
+    return before + rehearse(
         choices_of(plan.trials), metric=declaration.metric, ask=asked(declaration), repeats=repeats,
         room_flops=room,
     )  # fmt: skip
@@ -92,5 +92,5 @@ def answer_lines(events: pd.DataFrame, left: pd.DataFrame) -> list[str]:
     if lines and (stop := events.loc[events["event"] == COURSE, "stop"].iloc[-1]):
         lines.append(f"the design stopped: {stop}")
     if len(left):
-        lines.append(f"not chosen: {len(left):,} trials, {format_flops(float(left['train_flops'].sum()))}")
+        lines.append(f"not chosen: {len(left):,} trials, {format_flops(int(left['paid_flops'].sum()))}")
     return lines

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from budgets.book.ledger import read_entries
+from budgets.quantity import format_flops
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.scheduling.backend import Ended, Job
 from runners.scheduling.nodes import Amounts
@@ -112,10 +113,16 @@ def test_design_chooses_from_the_grid_until_its_questions_are_answered(
     assert "it will probably cost " in planned
     assert "8 rehearsals with made-up curves cost " in planned
 
-    run(f"run {declaration} --results {tmp_path} --backend local")
+    dry = run(f"run {declaration} --results {tmp_path} --dry-run")
+    assert dry.startswith("36 trials: 24 not selected, 12 to run\n")
+    assert dry.endswith("the design chooses further trials by the results of these\n")
+
+    told = run(f"run {declaration} --results {tmp_path} --backend local")
+    assert "\n[ 1/12] mini-ViT-XXS-8 " in told
 
     folder = tmp_path / "tiny"
     results = pd.read_parquet(folder / "results.parquet")
+    assert f"\n[{len(results)}/{len(results)}] mini-" in told
     assert 12 < len(results) < 36
     assert set(results["trial"]) == set(chosen(folder))
     last = events(folder, "design")[-1]
@@ -124,6 +131,10 @@ def test_design_chooses_from_the_grid_until_its_questions_are_answered(
         entry.train_flops for entry in read_entries(folder / "ledger.jsonl") if entry.entry == "spent"
     )
     assert last["spent_flops"] == spent == results["train_flops"].sum()
+
+    dry = run(f"run {declaration} --results {tmp_path} --dry-run")
+    assert dry.startswith(f"36 trials: {len(results)} finished, {36 - len(results)} not selected, 0 to run\n")
+    assert f"no further trial is chosen: {last['stop']}" in dry
 
     said = run(f"status {declaration} --results {tmp_path}")
     assert "best at 20 GFLOP: " in said
@@ -149,6 +160,10 @@ def test_study_that_stops_and_goes_on_makes_the_same_choices(
     for after in (5, 8):  # within the first round, and in the second trial after it
         monkeypatch.setattr(execution, "run_trial", MadeUpTraining(stop_after=after))
         run(f"run {declaration} --results {tmp_path / 'parts'} --backend local", code=EXIT_STOPPED)
+        dry = run(f"run {declaration} --results {tmp_path / 'parts'} --dry-run")
+        done = len(pd.read_parquet(parts / "results.parquet"))
+        assert f"36 trials: {done} finished, " in dry
+        assert f", {max(1, 12 - done)} to run\n" in dry
     run(f"run {declaration} --results {tmp_path / 'parts'} --backend local")
 
     assert len(chosen(whole)) > 13
@@ -202,3 +217,8 @@ def test_chosen_branch_brings_the_shorter_trials_of_its_trunk_and_costs_what_the
     assert (levels["size"] == levels["max"].map({5e9: 1, 10e9: 2, 20e9: 3})).all()
     costs = [event["cost_flops"] for event in events(tmp_path / "tiny", "trial-chosen")]
     assert sum(map(float, map(str, costs))) == results["paid_flops"].sum() < results["train_flops"].sum()
+    left = pd.read_parquet(tmp_path / "tiny" / "plan.parquet")["paid_flops"].sum() - sum(
+        results["paid_flops"]
+    )
+    said = run(f"status {declaration} --results {tmp_path}")
+    assert f"not chosen: {36 - len(results)} trials, {format_flops(int(left))}\n" in said
