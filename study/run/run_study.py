@@ -104,7 +104,7 @@ def would_run(
     if plan.tuning is not None and _tunes(plan, only):
         tuning = tuning_agenda(study, plan.tuning, retry_failed=retry_failed)
     todo, further = agenda(study, plan, only=only, retry_failed=retry_failed), ""
-    if study.declaration.design.adaptive and (plan.tuning is None or not plan.tuning.waiting):
+    if study.declaration.design.adaptive:
         todo, further = next_of_design(study, plan, todo)
     yield from agenda_lines(study, plan, todo, tuning)
     if further:

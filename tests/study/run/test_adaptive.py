@@ -151,6 +151,23 @@ def test_design_chooses_from_the_grid_until_its_questions_are_answered(
     assert not (report / "tables" / "missing.csv").read_text(encoding="utf-8").strip()
 
 
+def test_design_with_a_forecast_alone_asks_for_nothing_else(
+    declaration: Path, tmp_path: Path, run: Run
+) -> None:
+    text = declaration.read_text(encoding="utf-8")
+    forecast = "design: {adaptive: true, forecast: 60 GFLOP, width: 10%}"
+    declaration.write_text(text.replace("design: adaptive", forecast), encoding="utf-8")
+
+    run(f"run {declaration} --results {tmp_path} --backend local")
+
+    said = run(f"status {declaration} --results {tmp_path}")
+    assert "forecast at 60 GFLOP: answered: error " in said
+    assert "best at " not in said
+    run(f"report {declaration} --results {tmp_path}")
+    course = pd.read_csv(tmp_path / "tiny" / "report" / "tables" / "design.csv")
+    assert course["Asked"].unique().tolist() == ["forecast at 60 GFLOP"]
+
+
 def test_study_that_stops_and_goes_on_makes_the_same_choices(
     declaration: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +194,9 @@ def test_design_stays_within_the_study_budget_of_a_grid_that_costs_more(
     text = declaration.read_text(encoding="utf-8")
     declaration.write_text(text.replace("study: 10 TFLOP", "study: 130 GFLOP"), encoding="utf-8")
     assert "the study costs 130 GFLOP at most" in run(f"plan {declaration} --results {tmp_path}")
+    declaration.write_text(text.replace("study: 10 TFLOP", "study: 30 GFLOP"), encoding="utf-8")
+    assert "the first round has 6 trials, 29." in run(f"plan {declaration} --results {tmp_path}")
+    declaration.write_text(text.replace("study: 10 TFLOP", "study: 130 GFLOP"), encoding="utf-8")
 
     said = run(f"run {declaration} --results {tmp_path} --backend local")
     assert " of 130 GFLOP spent\n" in said
@@ -185,6 +205,15 @@ def test_design_stays_within_the_study_budget_of_a_grid_that_costs_more(
     assert 100e9 < results["train_flops"].sum() <= 130e9
     stop = events(tmp_path / "tiny", "design")[-1]["stop"]
     assert stop == "the budget has no room for a trial that is worth its cost"
+
+
+def test_design_whose_budget_pays_for_no_trial_is_refused(declaration: Path, run: Run) -> None:
+    text = declaration.read_text(encoding="utf-8")
+    declaration.write_text(text.replace("study: 10 TFLOP", "study: 4 GFLOP"), encoding="utf-8")
+
+    said = run(f"plan {declaration}", code=2)
+
+    assert "the study budget of 4 GFLOP has no room for a trial: the cheapest one costs 4.849 GFLOP. " in said
 
 
 def test_keys_of_a_design_go_with_adaptive(declaration: Path, run: Run) -> None:
@@ -198,6 +227,15 @@ def test_keys_of_a_design_go_with_adaptive(declaration: Path, run: Run) -> None:
     assert "design.best: 7 GFLOP is no level of the study: 5 GFLOP, 10 GFLOP, 20 GFLOP" in run(
         f"plan {declaration}", code=2
     )
+
+    for far in ("20 GFLOP", "700 GFLOP"):
+        declaration.write_text(
+            text.replace("design: adaptive", f"design: {{adaptive: true, forecast: {far}}}"), encoding="utf-8"
+        )
+        assert (
+            f"design.forecast: {far} must be beyond the largest level, 20 GFLOP, and at most 30 times that"
+            in run(f"plan {declaration}", code=2)
+        )
 
     declaration.write_text(text.replace("design: adaptive", "design: full"), encoding="utf-8")
     assert "adaptive design" not in run(f"plan {declaration}")
