@@ -79,9 +79,9 @@ def _lines(standing: Standing) -> Iterator[str]:
     held = standing.reserved_flops
     reserved = f"; {format_flops(held)} more reserved for started trials" if held else ""
     yield f"{format_flops(spent)} spent{declared}{reserved}"
-    yield from standing.design
     if standing.wasted_flops:
         yield f"{format_flops(standing.wasted_flops)} of it was lost to crashes and repeated"
+    yield from standing.design
     if standing.slots is not None:
         taken = f"{running} of {standing.slots} slots taken" if standing.run else ""
         busy = standing.slots_busy
