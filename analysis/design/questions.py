@@ -58,7 +58,8 @@ class Answer:
         low: Lower end of its 90 % interval.
         high: Upper end of its 90 % interval.
         verdict: ``clear`` or ``tie``, as in ``analysis.answers.frontier``.
-        tied: Configurations that are best with a probability of ``CLEAR`` together, the leader first.
+        tied: Configurations that are best with the asked probability together, the leader first; it alone, in
+            a tie, was not run there.
         chances: Probability of each of these that it is the best.
         dropped: Configurations that can't reach the best any more.
         settled: Whether the question is answered.
@@ -103,7 +104,7 @@ def answers_of(layout: Layout, belief: Belief, runs: Floats, ask: Ask) -> tuple[
         best, within = right(values, ask.indifference)
         order = np.argsort(-best, kind="stable")
         leader = int(order[0])
-        tied = order[: int(np.searchsorted(np.cumsum(best[order]), CLEAR)) + 1]
+        tied = order[: int(np.searchsorted(np.cumsum(best[order]), ask.confidence)) + 1]
         seen = bool(runs[leader, columns[leader]])
         gap = np.delete(values, leader, axis=1).min(axis=1, initial=np.inf) - values[:, leader]
         near = float(np.median(gap)) <= ask.indifference

@@ -12,6 +12,7 @@ from budgets.declaration import values
 from budgets.declaration.keys import RISING, At, Given
 from budgets.declaration.rules import Rule, TrialResources, settings
 from budgets.declaration.sections import (
+    FARTHEST,
     Budget,
     Clashes,
     Cluster,
@@ -139,10 +140,7 @@ class Declaration:
                 "levels (training FLOPs of a trial), a study budget (study:) to choose them from, or both"
             )
             yield "budget", f"budget needs {wanted}"
-        strange = [level for level in self.design.best if levels and level not in levels]
-        if strange:
-            listed = ", ".join(map(format_flops, levels))
-            yield "design.best", f"design.best: {format_flops(strange[0])} is no level of the study: {listed}"
+        yield from self._design(levels)
         if self.tuning is not None:
             yield from self._tuning(self.tuning)
         if self.resources.auto and self.cluster is None:
@@ -160,6 +158,22 @@ class Declaration:
         for key, rules in lists.items():
             for number, rule in enumerate(rules, start=1):
                 yield from self._unlisted(f"{key}[{number}].levels", rule.levels)
+
+    def _design(self, levels: tuple[int, ...]) -> Clashes:
+        """Yield questions about levels that the study has not, and about a compute within them or too far."""
+        strange = [level for level in self.design.best if levels and level not in levels]
+        if strange:
+            listed = ", ".join(map(format_flops, levels))
+            yield "design.best", f"design.best: {format_flops(strange[0])} is no level of the study: {listed}"
+        far = self.design.forecast
+        if far is not None and levels and not 1 < far / levels[-1] <= FARTHEST:
+            yield (
+                "design.forecast",
+                (
+                    f"design.forecast: {format_flops(far)} must be beyond the largest level, "
+                    f"{format_flops(levels[-1])}, and at most {FARTHEST:g} times that"
+                ),
+            )
 
     def _pools(self) -> Clashes:
         """Yield pools without mixtures, mixtures without pools, and pools that can't be mixed."""

@@ -20,6 +20,9 @@ LOGGERS: tuple[LoggerName, ...] = get_args(LoggerName)
 EMBEDDED_VERSION = 1
 """Of the embedded pool's generator: raised whenever the same (seed, index) gives another pair than before."""
 
+FARTHEST = 30.0
+"""Largest factor beyond the measured budgets at which an error is forecast."""
+
 Clashes = Iterator[tuple[str, str]]
 
 
@@ -280,11 +283,12 @@ class Design:
     """Whether trials are chosen from the grid by what their results would tell, until the questions are
     answered or the study budget is spent."""
     best: Annotated[tuple[Annotated[int, values.compute], ...], RISING] = ()
-    """Levels at which the best configuration is asked for; all levels by default."""
+    """Levels at which the best configuration is asked for; by default all levels, or none with a forecast."""
     indifference: Annotated[float, values.share] = 0.01
     """Difference in error that counts as a tie."""
     forecast: Annotated[int | None, values.compute] = None
-    """Compute at which the error of the best configuration is to be forecast."""
+    """Compute, at most 30 times the largest level, at which the error of the best configuration is to be
+    forecast."""
     width: Annotated[float, values.positive_share] = 0.02
     """Half of the 90 % interval that the forecast may have."""
     confidence: Annotated[float, values.share_below_one] = 0.925

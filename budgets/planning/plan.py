@@ -327,7 +327,10 @@ class Plan:
     @property
     def most_flops(self) -> int:
         """Training FLOPs that the study costs at most: an adaptive one may not pay for all its trials."""
-        return self.train_flops if self.study_flops is None else min(self.train_flops, self.study_flops)
+        most, tuning = self.train_flops, self.tuning
+        if tuning is not None and tuning.waiting:  # its values may be widened
+            most += tuning.most_flops - sum(trial.paid_flops for trial in tuning.trials)
+        return most if self.study_flops is None else min(most, self.study_flops)
 
     @property
     def evaluation_flops(self) -> int:

@@ -95,6 +95,14 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
             raise DeclaredKeyError("budget.study", _too_dear(trials, beside, cap, fit))
         notes.append(f"dropped to fit the study budget (budget.fit: drop): {fit.sentence()}")
         trials, left_out = fit.kept, left_out + fit.left_out()
+    least = _sum(beside) + min(trial.paid_flops for trial in trials)
+    if cap is not None and least > cap:
+        besides = f" with {format_flops(_sum(beside))} of charges and tuning" if beside else ""
+        raise DeclaredKeyError(
+            "budget.study",
+            f"the study budget of {format_flops(cap)} has no room for a trial: the cheapest one costs "
+            f"{format_flops(least)}{besides}. Raise budget.study",
+        )
     architectures = {
         trial.cell.architecture: grid.setup(
             trial.cell.architecture, trial.cell.strategy, trial.cell.level_flops

@@ -137,8 +137,10 @@ class Books(ABC):
         """Book a trial that the budget has no room for; a later run with a larger budget starts it anew."""
         self._book_given_up(trial)
         self.give(trial.trial_id)
-        self.event("trial-left-out", trial=trial.trial_id, reason=f"{reason}; the budget has no room for it")
+        reason = f"{reason}; the budget has no room for it"
+        self.event("trial-left-out", trial=trial.trial_id, reason=reason)
         self.remaining.append(trial)
+        self.progress.left_out(trial, reason)
 
     def can_start(self, trial: Trial) -> bool:
         """Return whether a trial needs no other one to run before it."""

@@ -1,14 +1,17 @@
 """Chooses the trials of an adaptive study as its results come in (`analysis.design.adaptive`)."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from analysis.cells.table import tidy
 from analysis.design.adaptive import Decision, decide
+from budgets.book.ledger import read_entries, reserved, spent_flops
 from budgets.planning.levels.trunks import before
-from budgets.planning.plan import Trial
+from budgets.planning.plan import Plan, Trial
 from runners.results import RESULT_COLUMNS, to_frame
 from runners.trials.records.trial_files import Outcome
-from study.state.design import asked, choices_of, chosen_trials
+from study.state.agenda import Agenda
+from study.state.design import ALL_SLOTS, asked, choices_of, chosen_trials
 from study.state.study import Study
 
 
@@ -17,18 +20,23 @@ class Chooser:
 
     Args:
         study: The study.
-        trials: The trials that may be run.
+        plan: The study's plan.
+        todo: The trials that may be run, and those that have ended.
+
+    Attributes:
+        begun: Trials that earlier runs chose and that have no result yet.
+        first_slots: Number of trials to choose before the slots are known: the first round, or one.
     """
 
-    def __init__(self, study: Study, trials: Sequence[Trial]) -> None:
+    def __init__(self, study: Study, plan: Plan, todo: Agenda) -> None:
         self._study = study
-        self._trials = {trial.trial_id: trial for trial in trials}
-        self._grid = choices_of(tuple(trials))
+        known = {*todo.finished, *todo.failed, *(trial.trial_id for trial in todo.to_run)}
+        self._trials = {trial.trial_id: trial for trial in plan.trials if trial.trial_id in known}
+        self._grid = choices_of(tuple(self._trials.values()))
         self._state: tuple[int, ...] = ()
-
-    def begun(self) -> set[str]:
-        """Return the trials that earlier runs chose."""
-        return chosen_trials(self._study.folder)
+        chosen = chosen_trials(study.folder)
+        self.begun = [trial for trial in todo.to_run if trial.trial_id in chosen]
+        self.first_slots = 1 if todo.finished else ALL_SLOTS
 
     def choose(
         self,
@@ -70,3 +78,27 @@ class Chooser:
     def planned(self, trial_id: str) -> Trial:
         """Return a trial by its id."""
         return self._trials[trial_id]
+
+
+def next_of_design(study: Study, plan: Plan, todo: Agenda) -> tuple[Agenda, str]:
+    """Return the agenda of what a design would run first, and a sentence about what follows; change nothing.
+
+    Args:
+        study: The study.
+        plan: The study's plan.
+        todo: The trials that may be run, and those that have ended.
+    """
+    chooser = Chooser(study, plan, todo)
+    first, follows = chooser.begun, "the design chooses further trials by the results of these"
+    if not first:
+        entries = read_entries(study.folder / "ledger.jsonl")
+        held = spent_flops(entries) + sum(reserved(entries).values())
+        decision = chooser.choose(
+            todo.finished, todo.failed, (), slots=chooser.first_slots,
+            room_flops=None if plan.study_flops is None else plan.study_flops - held,
+        )  # fmt: skip
+        assert decision is not None, "the first decision of a chooser"
+        first = [chooser.planned(pick.trial) for pick in decision.picks]
+        if decision.stop:
+            follows = f"no further trial is chosen: {decision.stop}"
+    return replace(todo, to_run=tuple(first)), follows

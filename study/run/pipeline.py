@@ -29,7 +29,7 @@ from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import Agenda, agenda
 from study.state.bookkeeping import book_left_behind
-from study.state.design import ALL_SLOTS, course
+from study.state.design import course
 from study.state.environment import environment
 from study.state.planning.plan_study import plan_tables
 from study.state.study import Study
@@ -79,14 +79,21 @@ class Run(Execution):
         self._check_book()
         self._write_inputs()
         self.take_up(todo)
-        self.progress.begin(self.study.folder, self.plan, spent_flops=self.ledger.spent_flops)
+        chosen: Sequence[Trial] | None = None
+        if self.study.declaration.design.adaptive:
+            self._chooser = Chooser(self.study, self.plan, todo)
+            ended = [trial for trial in self.plan.trials if trial.trial_id in {*todo.finished, *todo.failed}]
+            chosen = [*ended, *self._chooser.begun]
+        spent = self.ledger.spent_flops
+        self.progress.begin(self.study.folder, self.plan, spent_flops=spent, chosen=chosen)
         if todo.failed:
             self.progress.say(
                 f"note: {len(todo.failed):,} failed in an earlier run; --retry-failed runs them again"
             )
         to_run: Sequence[Trial] = todo.to_run
-        if to_run and self.study.declaration.design.adaptive:
-            to_run = self._begin_choosing(todo)
+        if to_run and self._chooser is not None:
+            first = self._chooser.first_slots
+            to_run = self._chooser.begun or self.further(first, (), self.room_flops)
         if to_run:
             self.run(to_run)
         self.write_tables()
@@ -121,23 +128,9 @@ class Run(Execution):
             self.event(COURSE, **course(decision, self.ledger.spent_flops, self.plan.train_flops))
         if decision.stop:
             self.progress.say(f"no further trial is chosen: {decision.stop}")
-        return [self._chooser.planned(pick.trial) for pick in decision.picks]
-
-    def _begin_choosing(self, todo: Agenda) -> list[Trial]:
-        """Return the trials that an adaptive study goes on with: those chosen before, else the next ones."""
-        may_run = {trial.trial_id for trial in todo.to_run}
-        kept = [
-            trial for trial in self.plan.trials
-            if trial.trial_id in may_run or trial.trial_id in todo.finished or trial.trial_id in todo.failed
-        ]  # fmt: skip
-        self._chooser = Chooser(self.study, kept)
-        begun = self._chooser.begun()
-        chosen = [trial for trial in todo.to_run if trial.trial_id in begun]
-        return chosen or list(self.further(self._first_slots(), (), self.room_flops))
-
-    def _first_slots(self) -> int:
-        """Return the number of trials to choose before the slots are known: the first round, or one."""
-        return 1 if self.outcomes else ALL_SLOTS
+        trials = [self._chooser.planned(pick.trial) for pick in decision.picks]
+        self.progress.add(trials)
+        return trials
 
     def backend(self) -> Backend:
         """Return the site's backend."""

@@ -11,6 +11,7 @@ from budgets.planning.plan import Plan
 from runners.host.files import wait_until_free
 from runners.scheduling.ray_backend.address import cluster_address
 from runners.trials.records.loggers import Loggers
+from study.run.choosing import next_of_design
 from study.run.ensure_pools import ensure_pools
 from study.run.execution import Result
 from study.run.pipeline import Run
@@ -102,7 +103,12 @@ def would_run(
     tuning = None
     if plan.tuning is not None and _tunes(plan, only):
         tuning = tuning_agenda(study, plan.tuning, retry_failed=retry_failed)
-    yield from agenda_lines(study, plan, agenda(study, plan, only=only, retry_failed=retry_failed), tuning)
+    todo, further = agenda(study, plan, only=only, retry_failed=retry_failed), ""
+    if study.declaration.design.adaptive:
+        todo, further = next_of_design(study, plan, todo)
+    yield from agenda_lines(study, plan, todo, tuning)
+    if further:
+        yield further
 
 
 def _tunes(plan: Plan, only: Sequence[str]) -> bool:

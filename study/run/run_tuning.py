@@ -43,6 +43,7 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
     with ExitStack() as until_tuned:
         backend = cache(lambda: until_tuned.enter_context(site.tuning_backend()))
         while tuning is not None and tuning.unfinished and not found.unfinished:
+            write_winners(study.folder / "tuning.json", tuning)  # status tells check and tuning apart by it
             todo = tuning_agenda(study, tuning, retry_failed=retry_failed)
             if todo.failed and (tuning.waiting or not todo.to_run):
                 _say_failed(tuning, todo, progress)

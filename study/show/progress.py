@@ -50,23 +50,32 @@ class Progress:
         self._states: dict[str, TrialState] = {}
         self._running: tuple[str, ...] = ()
         self._failed: dict[str, str] = {}
+        self._left_out: dict[str, str] = {}
         self._speeds: dict[Kind, list[float]] = defaultdict(list)
 
-    def begin(self, folder: Path, plan: Plan, *, spent_flops: int) -> None:
+    def begin(
+        self, folder: Path, plan: Plan, *, spent_flops: int, chosen: Sequence[Trial] | None = None
+    ) -> None:
         """Start to show a plan's trials, and print its size and warnings.
 
         Args:
             folder: The study's folder.
             plan: The plan.
             spent_flops: Training FLOPs spent so far.
+            chosen: The trials that an adaptive design has chosen so far; None to show all of the plan.
         """
-        self.show(folder, plan.trials, planned_flops=plan.most_flops, spent_flops=spent_flops)
+        self.show(
+            folder,
+            plan.trials if chosen is None else chosen,
+            planned_flops=plan.most_flops,
+            spent_flops=spent_flops,
+        )
         done = f", {self._done} of them already finished" if self._done else ""
         if plan.study_flops is not None:
             self._budget = f" (study budget {format_flops(plan.study_flops)})"
         for warning in plan.warnings:
             self.say(f"note: {warning}")
-        self.tell(f"{len(self._trials)} trials, {format_flops(plan.train_flops)}{self._budget}{done}")
+        self.tell(f"{len(plan.trials)} trials, {format_flops(plan.train_flops)}{self._budget}{done}")
 
     def show(
         self, folder: Path, trials: Sequence[Trial], *, planned_flops: int, spent_flops: int, phase: str = ""
@@ -76,6 +85,11 @@ class Progress:
         self._trials = {trial.trial_id: trial for trial in trials}
         self._states = trial_states(folder, self._trials, running=())
         self._planned, self._spent = planned_flops, spent_flops
+
+    def add(self, trials: Sequence[Trial]) -> None:
+        """Show further trials: an adaptive design has chosen them."""
+        self._trials |= {trial.trial_id: trial for trial in trials}
+        self._states |= trial_states(self._folder, [trial.trial_id for trial in trials], running=())
 
     def count(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
         """Count a finished trial in the live view."""
@@ -102,6 +116,11 @@ class Progress:
         self._failed[trial.trial_id] = text
         self._look([trial.trial_id])
         self.say(text)
+
+    def left_out(self, trial: Trial, reason: str) -> None:
+        """Count a trial as left out."""
+        self._left_out[trial.trial_id] = reason
+        self._look([trial.trial_id])
 
     def trunk_ended(self, branches: Sequence[Trial], reason: str) -> None:
         """Show that trials will not run because the trunk that they continue from ended."""
@@ -137,7 +156,7 @@ class Progress:
     def _look(self, trials: Collection[str]) -> None:
         """Update the states of these trials; unreachable storage leaves the view as it is."""
         with suppress(OSError, ValueError):
-            self._states |= trial_states(self._folder, trials, running=self._running)
+            self._states |= trial_states(self._folder, trials, running=self._running, left_out=self._left_out)
 
     @property
     def _done(self) -> int:

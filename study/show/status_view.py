@@ -79,9 +79,9 @@ def _lines(standing: Standing) -> Iterator[str]:
     held = standing.reserved_flops
     reserved = f"; {format_flops(held)} more reserved for started trials" if held else ""
     yield f"{format_flops(spent)} spent{declared}{reserved}"
-    yield from standing.design
     if standing.wasted_flops:
         yield f"{format_flops(standing.wasted_flops)} of it was lost to crashes and repeated"
+    yield from standing.design
     if standing.slots is not None:
         taken = f"{running} of {standing.slots} slots taken" if standing.run else ""
         busy = standing.slots_busy
@@ -95,7 +95,7 @@ def _lines(standing: Standing) -> Iterator[str]:
         return
     waiting = sum(level.waiting for level in standing.levels)
     if standing.no_room:
-        yield f"the study budget has no room for {standing.no_room} of {plural(waiting, 'waiting trial')}"
+        yield f"the budget has no room for {standing.no_room} of {plural(waiting, 'waiting trial')}"
     if standing.no_room == waiting:
         yield "no run is active" + ("" if waiting else ", and no trial is waiting")
     else:

@@ -1,5 +1,6 @@
 """The adaptive design of a study, as its events record it: chosen trials, and the answers so far."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from analysis.design.adaptive import Decision, decide
 from analysis.design.course import CHOSEN, COURSE, last_answers
 from analysis.design.questions import Ask
 from analysis.design.rehearsal import rehearse
-from analysis.labels import percent
+from analysis.labels import percent, percent_interval
 from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import Plan, Trial
 from budgets.quantity import format_flops
@@ -27,8 +28,9 @@ _MOST_REHEARSED = 2000  # trials of all rehearsals together
 def asked(declaration: Declaration) -> Ask:
     """Return the questions of an adaptive study."""
     design = declaration.design
+    best = design.best or (None if design.forecast else ())
     return Ask(
-        best=design.best, indifference=design.indifference, forecast=design.forecast, width=design.width,
+        best=best, indifference=design.indifference, forecast=design.forecast, width=design.width,
         confidence=design.confidence,
     )  # fmt: skip
 
@@ -41,18 +43,28 @@ def choices_of(trials: tuple[Trial, ...]) -> pd.DataFrame:
 def first_round(declaration: Declaration, plan: Plan) -> Decision:
     """Return the trials that an adaptive study starts with."""
     nothing = tidy(to_frame([], RESULT_COLUMNS), metric=declaration.metric)
-    return decide(nothing, choices_of(plan.trials), ask=asked(declaration), slots=ALL_SLOTS)
+    return decide(
+        nothing, choices_of(plan.trials), ask=asked(declaration), slots=ALL_SLOTS, room_flops=_room(plan)
+    )
 
 
 def rehearsed(declaration: Declaration, plan: Plan) -> NDArray[np.float64]:
     """Return the FLOPs that an adaptive study spends in rehearsals; empty for a grid too large for them."""
     repeats = min(_REHEARSALS, _MOST_REHEARSED // max(1, len(plan.trials)))
-    charges = sum(charge.train_flops for charge in plan.charges)
-    room = None if plan.study_flops is None else float(plan.study_flops - charges)
-    return charges + rehearse(
+    return _before(plan) + rehearse(
         choices_of(plan.trials), metric=declaration.metric, ask=asked(declaration), repeats=repeats,
-        room_flops=room,
+        room_flops=_room(plan),
     )  # fmt: skip
+
+
+def _before(plan: Plan) -> int:
+    """Return the training FLOPs of charges and tuning."""
+    return plan.train_flops - sum(trial.paid_flops for trial in plan.trials)
+
+
+def _room(plan: Plan) -> int | None:
+    """Return the training FLOPs that the study budget leaves to the grid; None without a budget."""
+    return None if plan.study_flops is None else plan.study_flops - _before(plan)
 
 
 def chosen_trials(folder: Path) -> set[str]:
@@ -77,20 +89,26 @@ def course(decision: Decision, spent_flops: int, grid_flops: int) -> dict[str, A
     }  # fmt: skip
 
 
+def _verdict(answer: Mapping[str, Any]) -> str:
+    if answer["verdict"] == "clear":
+        return "clear"
+    tied = len(answer["tied"])
+    return f"tie of {tied}" if tied > 1 else "not run there yet"
+
+
 def answer_lines(events: pd.DataFrame, left: pd.DataFrame) -> list[str]:
     """Return the answers of the last decision, and the trials that were not chosen, in words."""
     lines = []
     for one in last_answers(events):
-        what = f"best at {format_flops(one['flops'])}"
-        if one["kind"] == "forecast":
-            what = f"forecast at {format_flops(one['flops'])}"
         state = "answered" if one["settled"] else "open"
+        if one["kind"] == "forecast":
+            state += f": error {percent(one['error'])} % {percent_interval(one['low'], one['high'])}"
         lines.append(
-            f"{what}: {state}: {one['leader']}, best with probability {percent(one['probability'], 0)} %, "
-            f"{one['verdict']}" + (f" of {len(one['tied'])}" if one["verdict"] == "tie" else "")
+            f"{one['kind']} at {format_flops(one['flops'])}: {state}: {one['leader']}, "
+            f"best with probability {percent(one['probability'], 0)} %, {_verdict(one)}"
         )
     if lines and (stop := events.loc[events["event"] == COURSE, "stop"].iloc[-1]):
         lines.append(f"the design stopped: {stop}")
     if len(left):
-        lines.append(f"not chosen: {len(left):,} trials, {format_flops(float(left['train_flops'].sum()))}")
+        lines.append(f"not chosen: {len(left):,} trials, {format_flops(int(left['paid_flops'].sum()))}")
     return lines

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -65,7 +66,11 @@ class TrialState:
 
 
 def trial_states(
-    folder: Path, trials: Iterable[str], *, running: Collection[str] | None = None
+    folder: Path,
+    trials: Iterable[str],
+    *,
+    running: Collection[str] | None = None,
+    left_out: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, TrialState]:
     """Return the states of trials by id.
 
@@ -74,13 +79,13 @@ def trial_states(
         trials: The trials' ids.
         running: The running trials, if the caller is the run itself; None to read them, and the trials left
             out, from the events.
+        left_out: The trials that the run itself has left out, with the reason.
 
     Raises:
         ValueError: A result, a failure or the events can't be read; the message names the file.
     """
     if not (folder / "trials").is_dir():
         return _from_tables(folder / "results.parquet", trials)
-    left_out: Mapping[str, str] = {}
     if running is None:
         running, left_out = _from_events(folder)
     return {

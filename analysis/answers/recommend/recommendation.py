@@ -29,12 +29,11 @@ from analysis.cells.table import records
 from analysis.labels import configuration_text, percent, plural, quality_fraction
 from analysis.laws.holdout import Holdout
 from analysis.laws.laws import Law
+from budgets.declaration.sections import FARTHEST
 from budgets.quantity import format_flops
 
 Floats = NDArray[np.float64]
 
-LIMIT = 30.0
-"""Largest factor beyond the measured budgets at which a configuration is read."""
 _MOST_SEEDS = 30
 _QUANTILE = 1.645
 
@@ -77,7 +76,7 @@ def recommend(  # noqa: PLR0913 (a study's analysis, and two budgets)
     *,
     flops: float,
     pairs: float,
-    limit: float = LIMIT,
+    limit: float = FARTHEST,
 ) -> Recommendation:
     """Recommend a configuration.
 

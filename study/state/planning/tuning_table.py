@@ -1,5 +1,6 @@
 """Files of a study's tuning: all results in ``tuning.parquet``, the winners in ``tuning.json``."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -44,6 +45,13 @@ def write_winners(path: Path, plan: TuningPlan) -> None:
             "left_out": plan.left_out,
         },
     )
+
+
+def read_neighbours(path: Path) -> set[str]:
+    """Return the trials of the check in a ``tuning.json``; empty if the file does not exist."""
+    if not path.exists():
+        return set()
+    return set(json.loads(path.read_text(encoding="utf-8")).get("neighbours", ()))
 
 
 def winner_facts(winner: Winner) -> dict[str, Any]:

@@ -17,7 +17,7 @@ class Level:
         failed: Trials that failed and run again only with ``--retry-failed``.
         waiting: All other trials.
         left_out: Trials that the last run had no room for, in the study budget or the share of the tuning or
-            its check.
+            its check, and that have none now.
     """
 
     name: str

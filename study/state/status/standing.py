@@ -10,11 +10,14 @@ from typing import Any
 import pandas as pd
 
 from analysis.answers.cost import STARTS, run_time
+from budgets.book.book import Entry
 from budgets.book.ledger import read_entries, reserved, spent_flops
 from budgets.planning.price import Range
+from budgets.planning.tuned.tuning import tuning_reserves
 from budgets.quantity import format_count, format_flops
 from runners.results import read_json_lines, read_table
 from study.state.design import answer_lines, not_chosen
+from study.state.planning.tuning_table import read_neighbours
 from study.state.status.forecast import Ahead, time_left
 from study.state.status.running import Level, Running, running_trial
 from study.state.study import Study
@@ -47,7 +50,8 @@ class Standing:
         levels: Counts of trials by level and state.
         running: Progress of the running trials.
         interrupted: Number of waiting trials that continue from a checkpoint.
-        no_room: Number of waiting trials that cost more than is left of the study budget.
+        no_room: Number of waiting trials that cost more than is left of the study budget or of their share of
+            it.
         failures: The failed trials.
         planned_flops: FLOPs of all planned trials.
         spent_flops: FLOPs charged, spent and wasted.
@@ -105,10 +109,9 @@ def read_standing(study: Study) -> Standing:
         if state.stage is Stage.RUNNING and state.progress is not None
     )
     held, cap = reserved(entries), study.declaration.budget.study_flops
-    room = float("inf") if cap is None else cap - spent_flops(entries) - sum(held.values())
-    homeless = {trial for trial, row in rows.items() if trial not in held and row["paid_flops"] > room}
-    for trial, state in states.items():  # the study budget may be larger than it was in the last run
-        if state.stage is Stage.LEFT_OUT and rows[trial]["phase"] == "grid" and trial not in homeless:
+    homeless = _homeless(study, rows, states, entries)
+    for trial, state in states.items():  # the budget may be larger than it was in the last run
+        if state.stage is Stage.LEFT_OUT and trial not in homeless:
             states[trial] = replace(state, stage=Stage.WAITING)
     waiting = {trial: state for trial, state in states.items() if state.column == "waiting"}
     seen = {each.trial: each.samples_seen for each in running}
@@ -159,6 +162,44 @@ def _planned(study: Study) -> pd.DataFrame:
     if not parts:
         raise ValueError(f"{study.folder} has no results; run `python -m study run {study.word}` first")
     return pd.concat(parts, ignore_index=True).drop_duplicates("trial", ignore_index=True)
+
+
+def _homeless(
+    study: Study,
+    rows: Mapping[str, dict[str, Any]],
+    states: Mapping[str, TrialState],
+    entries: list[Entry],
+) -> set[str]:
+    """Return the trials that can't start: the study budget or their share of it has no room for them.
+
+    Args:
+        study: The study.
+        rows: The planned trials.
+        states: Their states.
+        entries: The ledger.
+    """
+    cap = study.declaration.budget.study_flops
+    if cap is None:
+        return set()
+    held = reserved(entries)
+    room = cap - spent_flops(entries) - sum(held.values())
+    taken = Counter(held)
+    for entry in entries:
+        if entry.entry in {"spent", "wasted"}:
+            taken[entry.what] += entry.train_flops
+    near = read_neighbours(study.folder / "tuning.json")
+    tuned = {trial for trial, row in rows.items() if row["phase"] == "tuning"} - near
+    rooms = dict.fromkeys(rows, room)
+    for trials, share in zip((tuned, near), tuning_reserves(study.declaration), strict=True):
+        left = share - sum(taken[trial] for trial in trials)
+        rooms |= dict.fromkeys(trials, min(room, left))
+    found, ended = set(), set()
+    for trial, row in sorted(rows.items(), key=lambda item: item[1]["train_flops"]):
+        open_ = states[trial].column in {"waiting", "left_out"} and trial not in held
+        if open_ and (row["paid_flops"] > rooms[trial] or row["trunk"] in ended):
+            found.add(trial)
+            ended |= {row["trunk"]} - {""}  # longer trials continue from this one
+    return found
 
 
 def _last_run(events: pd.DataFrame) -> pd.DataFrame | None:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.answers.frontier import CLEAR
 from analysis.cells.table import Trials, records, tidy
 from analysis.design import belief
 from analysis.design.adaptive import FIRST_ROUND, decide
@@ -177,6 +178,14 @@ def test_answered_questions_end_the_design(grid: pd.DataFrame) -> None:
     assert not decision.picks
     assert decision.stop == "every question is answered"
     assert {answer.verdict for answer in decision.answers} == {"clear"}
+
+
+def test_leader_below_the_asked_probability_is_tied_with_another(grid: pd.DataFrame) -> None:
+    answers = decide(seen(grid, grid["seed"] >= 0), grid, ask=Ask(confidence=0.9999)).answers
+
+    ties = [answer for answer in answers if answer.verdict == "tie"]
+    assert any(answer.probability > CLEAR for answer in ties)
+    assert min(len(answer.tied) for answer in ties) > 1
 
 
 def test_regime_without_a_cell_at_a_compute_has_no_answer_there(grid: pd.DataFrame) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from budgets.book.ledger import read_entries
+from budgets.quantity import format_flops
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.scheduling.backend import Ended, Job
 from runners.scheduling.nodes import Amounts
@@ -114,10 +115,16 @@ def test_design_chooses_from_the_grid_until_its_questions_are_answered(
     assert "it will probably cost " in planned
     assert "8 rehearsals with made-up curves cost " in planned
 
-    run(f"run {declaration} --results {tmp_path} --backend local")
+    dry = run(f"run {declaration} --results {tmp_path} --dry-run")
+    assert dry.startswith("36 trials: 24 not selected, 12 to run\n")
+    assert dry.endswith("the design chooses further trials by the results of these\n")
+
+    told = run(f"run {declaration} --results {tmp_path} --backend local")
+    assert "\n[ 1/12] mini-ViT-XXS-8 " in told
 
     folder = tmp_path / "tiny"
     results = pd.read_parquet(folder / "results.parquet")
+    assert f"\n[{len(results)}/{len(results)}] mini-" in told
     assert 12 < len(results) < 36
     assert set(results["trial"]) == set(chosen(folder))
     last = events(folder, "design")[-1]
@@ -126,6 +133,10 @@ def test_design_chooses_from_the_grid_until_its_questions_are_answered(
         entry.train_flops for entry in read_entries(folder / "ledger.jsonl") if entry.entry == "spent"
     )
     assert last["spent_flops"] == spent == results["train_flops"].sum()
+
+    dry = run(f"run {declaration} --results {tmp_path} --dry-run")
+    assert dry.startswith(f"36 trials: {len(results)} finished, {36 - len(results)} not selected, 0 to run\n")
+    assert f"no further trial is chosen: {last['stop']}" in dry
 
     said = run(f"status {declaration} --results {tmp_path}")
     assert "best at 20 GFLOP: " in said
@@ -142,6 +153,23 @@ def test_design_chooses_from_the_grid_until_its_questions_are_answered(
     assert not (report / "tables" / "missing.csv").read_text(encoding="utf-8").strip()
 
 
+def test_design_with_a_forecast_alone_asks_for_nothing_else(
+    declaration: Path, tmp_path: Path, run: Run
+) -> None:
+    text = declaration.read_text(encoding="utf-8")
+    forecast = "design: {adaptive: true, forecast: 60 GFLOP, width: 10%}"
+    declaration.write_text(text.replace("design: adaptive", forecast), encoding="utf-8")
+
+    run(f"run {declaration} --results {tmp_path} --backend local")
+
+    said = run(f"status {declaration} --results {tmp_path}")
+    assert "forecast at 60 GFLOP: answered: error " in said
+    assert "best at " not in said
+    run(f"report {declaration} --results {tmp_path}")
+    course = pd.read_csv(tmp_path / "tiny" / "report" / "tables" / "design.csv")
+    assert course["Asked"].unique().tolist() == ["forecast at 60 GFLOP"]
+
+
 def test_study_that_stops_and_goes_on_makes_the_same_choices(
     declaration: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +179,10 @@ def test_study_that_stops_and_goes_on_makes_the_same_choices(
     for after in (5, 8):  # within the first round, and in the second trial after it
         monkeypatch.setattr(execution, "run_trial", MadeUpTraining(stop_after=after))
         run(f"run {declaration} --results {tmp_path / 'parts'} --backend local", code=EXIT_STOPPED)
+        dry = run(f"run {declaration} --results {tmp_path / 'parts'} --dry-run")
+        done = len(pd.read_parquet(parts / "results.parquet"))
+        assert f"36 trials: {done} finished, " in dry
+        assert f", {max(1, 12 - done)} to run\n" in dry
     run(f"run {declaration} --results {tmp_path / 'parts'} --backend local")
 
     assert len(chosen(whole)) > 13
@@ -164,6 +196,9 @@ def test_design_stays_within_the_study_budget_of_a_grid_that_costs_more(
     text = declaration.read_text(encoding="utf-8")
     declaration.write_text(text.replace("study: 10 TFLOP", "study: 130 GFLOP"), encoding="utf-8")
     assert "the study costs 130 GFLOP at most" in run(f"plan {declaration} --results {tmp_path}")
+    declaration.write_text(text.replace("study: 10 TFLOP", "study: 30 GFLOP"), encoding="utf-8")
+    assert "the first round has 6 trials, 29." in run(f"plan {declaration} --results {tmp_path}")
+    declaration.write_text(text.replace("study: 10 TFLOP", "study: 130 GFLOP"), encoding="utf-8")
 
     said = run(f"run {declaration} --results {tmp_path} --backend local")
     assert " of 130 GFLOP spent\n" in said
@@ -172,6 +207,15 @@ def test_design_stays_within_the_study_budget_of_a_grid_that_costs_more(
     assert 100e9 < results["train_flops"].sum() <= 130e9
     stop = events(tmp_path / "tiny", "design")[-1]["stop"]
     assert stop == "the budget has no room for a trial that is worth its cost"
+
+
+def test_design_whose_budget_pays_for_no_trial_is_refused(declaration: Path, run: Run) -> None:
+    text = declaration.read_text(encoding="utf-8")
+    declaration.write_text(text.replace("study: 10 TFLOP", "study: 4 GFLOP"), encoding="utf-8")
+
+    said = run(f"plan {declaration}", code=2)
+
+    assert "the study budget of 4 GFLOP has no room for a trial: the cheapest one costs 4.849 GFLOP. " in said
 
 
 def test_keys_of_a_design_go_with_adaptive(declaration: Path, run: Run) -> None:
@@ -185,6 +229,15 @@ def test_keys_of_a_design_go_with_adaptive(declaration: Path, run: Run) -> None:
     assert "design.best: 7 GFLOP is no level of the study: 5 GFLOP, 10 GFLOP, 20 GFLOP" in run(
         f"plan {declaration}", code=2
     )
+
+    for far in ("20 GFLOP", "700 GFLOP"):
+        declaration.write_text(
+            text.replace("design: adaptive", f"design: {{adaptive: true, forecast: {far}}}"), encoding="utf-8"
+        )
+        assert (
+            f"design.forecast: {far} must be beyond the largest level, 20 GFLOP, and at most 30 times that"
+            in run(f"plan {declaration}", code=2)
+        )
 
     declaration.write_text(text.replace("design: adaptive", "design: full"), encoding="utf-8")
     assert "adaptive design" not in run(f"plan {declaration}")
@@ -204,3 +257,8 @@ def test_chosen_branch_brings_the_shorter_trials_of_its_trunk_and_costs_what_the
     assert (levels["size"] == levels["max"].map({5e9: 1, 10e9: 2, 20e9: 3})).all()
     costs = [event["cost_flops"] for event in events(tmp_path / "tiny", "trial-chosen")]
     assert sum(map(float, map(str, costs))) == results["paid_flops"].sum() < results["train_flops"].sum()
+    left = pd.read_parquet(tmp_path / "tiny" / "plan.parquet")["paid_flops"].sum() - sum(
+        results["paid_flops"]
+    )
+    said = run(f"status {declaration} --results {tmp_path}")
+    assert f"not chosen: {36 - len(results)} trials, {format_flops(int(left))}\n" in said

@@ -176,6 +176,14 @@ def test_check_pays_no_more_than_its_share_and_the_grid_goes_on_without_what_is_
     assert told[0].split() == ["level", "done", "running", "failed", "waiting", "left", "out"]
     assert told[-1] == "no run is active, and no trial is waiting"
 
+    text = path.read_text(encoding="utf-8")
+    # The share of the tuning pays for no check; a larger share of the check does.
+    for raised, waiting in (("share: 30%, ", 0), ("share: 20%, ", len(left_out))):
+        check = "check: 3%" if waiting else "check: 0.8%"
+        path.write_text(text.replace("share: 20%, ", raised).replace("check: 0.8%", check), encoding="utf-8")
+        tuning, *_ = json.loads(run(f"status {path} --results {tmp_path} --json"))["levels"]
+        assert (tuning["waiting"], tuning["left_out"]) == (waiting, len(left_out) - waiting)
+
 
 def near(folder: Path) -> set[str]:
     """Return the trials of a study's check."""

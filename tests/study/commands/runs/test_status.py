@@ -125,7 +125,7 @@ def test_status_separates_trials_without_room_from_those_that_continue(started: 
         return shown(replace(study, declaration=replace(study.declaration, budget=budget)))
 
     text = within(done.train_flops + begun.train_flops)
-    assert "the study budget has no room for 1 of 2 waiting trials" in text
+    assert "the budget has no room for 1 of 2 waiting trials" in text
     assert "`run` continues with 1 trial, about" in text
     text = within(done.train_flops + 3 * begun.train_flops)
     assert "no room" not in text
@@ -147,6 +147,35 @@ def test_a_trial_that_was_left_out_waits_again_once_the_study_budget_has_room(
 
     assert top_level(done.train_flops) == (1, 1)
     assert top_level(done.train_flops + 4 * last.train_flops) == (2, 0)
+
+
+def test_trials_of_a_trunk_have_no_room_where_the_shorter_ones_have_none(pool: Path, tmp_path: Path) -> None:
+    path = write_declaration(tmp_path, pool, levels="10 GFLOP, 14 GFLOP")
+    trunk = "training:\n  schedule: trunk\n  warmup: 64 samples"
+    path.write_text(path.read_text(encoding="utf-8").replace("training:", trunk), encoding="utf-8")
+    study = study_in(declaration=load_declaration(path), folder=tmp_path / "tiny", pools=tmp_path)
+    short, long = plan_study(study).trials
+    (study.folder / "trials").mkdir(parents=True)
+    write_table(study.folder / "plan.parquet", plan_tables(plan_study(study))[0])
+    study_flops = 9_000_000_000
+    budget = replace(study.declaration.budget, study_flops=study_flops)
+    assert long.paid_flops < study_flops < short.paid_flops
+
+    text = shown(replace(study, declaration=replace(study.declaration, budget=budget)))
+
+    assert "the budget has no room for 2 of 2 waiting trials" in text
+
+
+def test_the_live_view_counts_trials_that_the_run_has_left_out(started: tuple[Study, Plan]) -> None:
+    study, plan = started
+    text = io.StringIO()
+    console = Console(file=text, width=160, force_terminal=True, color_system=None)
+    with Progress("held-out/top1", console) as progress:
+        progress.begin(study.folder, plan, spent_flops=0)
+        progress.left_out(plan.trials[3], "the budget has no room for it")
+
+    assert re.search(r"level +done +running +failed +waiting +left out\n", text.getvalue())
+    assert re.search(r"20 GFLOP +0 +0 +0 +1 +1\n", text.getvalue())
 
 
 def test_a_terminal_shows_bars_running_trials_failures_and_flops_spent(started: tuple[Study, Plan]) -> None:

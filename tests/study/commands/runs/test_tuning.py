@@ -105,6 +105,12 @@ def test_a_tuning_whose_share_was_used_up_by_crashes_lists_the_remaining_trials(
     assert main(["run", str(declaration), "--results", str(tmp_path), "--dry-run"]) == 0
     assert "2 trials of the tuning: 1 finished, 1 to run" in capsys.readouterr().out
 
+    for share, left in (("1.2%", {"waiting": 0, "left_out": 1}), ("5%", {"waiting": 1, "left_out": 0})):
+        declaration.write_text(declaration.read_text().replace("share: 1.2%", f"share: {share}"))
+        assert main(["status", str(declaration), "--results", str(tmp_path), "--json"]) == 0
+        level, *_ = json.loads(capsys.readouterr().out)["levels"]
+        assert level == {"name": "tuning", "done": 1, "running": 0, "failed": 0} | left
+
 
 def test_the_pools_validation_set_selects_if_there_is_one(tmp_path: Path, run: Run) -> None:
     declaration = tmp_path / "tuned.yaml"
