@@ -15,6 +15,7 @@ MIXTURE = "mixture:"
 BY = " by "
 """Separates the name of a score: ``top40 by mine``."""
 
+_EXPRESSION = re.compile(r"[-+*/<>=]| if ")
 _TOP = re.compile(rf"top([1-9][0-9]?)(?:{BY}\S+)?")
 
 
@@ -28,9 +29,10 @@ def quality_percent(quality: str) -> int:
         return 100
     found = _TOP.fullmatch(quality)
     if found is None:
+        computed = "; `data score --with '=EXPRESSION' --name SCORE` computes a score from others"
         raise ValueError(
             f"unknown quality '{quality}'; allowed: 'all', 'top1' to 'top99' (best N %), "
-            "'top40 by SCORE', 'subset:NAME'"
+            f"'top40 by SCORE', 'subset:NAME'{computed if _EXPRESSION.search(quality) else ''}"
         )
     return int(found[1])
 

@@ -46,16 +46,10 @@ def scoring_source(scorer: str, pool: Pool) -> Source:
         scorer: ``MODEL:PRETRAINED``, where MODEL is a name of open_clip or of the catalogue or a JSON file,
             and PRETRAINED a tag or a checkpoint file; or an exported folder.
         pool: The pool to score; its words are those of a catalogue model that was trained on it.
-
-    Raises:
-        ValueError: It is a trial's folder, which does not name its pool's words.
     """
-    folder = Path(scorer)
-    if not folder.is_dir():
+    if not Path(scorer).is_dir():
         model, _, pretrained = scorer.partition(":")
         return Source(checkpoint=pretrained, model=model, words=pool.vocabulary)
-    if (folder / "result.json").is_file():
-        raise ValueError(f"{folder} is a trial: `study export` it, and name the exported folder")
     return Source(checkpoint=scorer)
 
 

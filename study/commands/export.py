@@ -1,6 +1,5 @@
 """``python -m study export``: write a trial's model as a folder that open_clip can load."""
 
-import shutil
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -20,14 +19,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Export a finished trial's model, and print how to load it."""
-    import torch
-
-    from runners.data.build.in_place import open_pool
-    from runners.data.pool.tokenizer import mixed_words
-    from runners.host.files import new_folder
-    from runners.models.export import PIXELS, WEIGHTS, write_architecture, write_origin
-    from runners.trials.records.trial_files import read_outcome
-    from study.state.bookkeeping import trial_folder
+    from study.run.export_trial import export_trial
     from study.state.planning.plan_study import plan_study
     from study.state.selection import select_trials
 
@@ -37,34 +29,6 @@ def run(options: Namespace) -> int:
         listed = "\n".join(f"  {each.trial_id}: {each.cell}, seed {each.seed}" for each in found)
         raise ValueError(f"'{options.trial}' matches {len(found)} trials; name one by its id:\n{listed}")
     (trial,) = found
-    trial_id = trial.trial_id
-    source = trial_folder(study, trial_id)
-    study.storage.bring_weights(trial_id)
-    outcome = read_outcome(source)
-    weights = source / "weights.pt"
-    if outcome is None or not weights.is_file():
-        raise ValueError(f"trial {trial_id} has no weights yet: {weights} does not exist")
-    if outcome.row["status"] != "finished":
-        raise ValueError(
-            f"trial {trial_id} can't be exported: {outcome.row['status']}, {outcome.row['reason']}"
-        )
-    keys = torch.load(weights, map_location="cpu", mmap=True, weights_only=True).keys()
-    with new_folder(target) as folder:
-        write_architecture(
-            folder,
-            trial.cell.architecture,
-            trial.architecture_config,
-            pixels=PIXELS,
-            words=mixed_words(
-                [
-                    open_pool(study.pool_folders[each.name], holding=each.pool).vocabulary
-                    for each in trial.components
-                ]
-            ),
-            sigmoid_bias="logit_bias" in keys,
-            final=target,
-        )
-        write_origin(folder, trial=trial_id, precision=outcome.row["precision"])
-        shutil.copyfile(weights, folder / WEIGHTS)
+    export_trial(study, trial, target)
     show(f"{target}: {trial.cell}, seed {trial.seed}; open_clip.create_model('local-dir:{target}') loads it")
     return 0

@@ -41,15 +41,21 @@ def find_declaration(name: str, *, imported: tuple[str, ...] = ()) -> Path:
     return shipped[name]
 
 
-def load_declaration(path: Path) -> Declaration:
-    """Read and check a declaration; relative paths in it are relative to its folder.
+def load_declaration(path: Path, folder: Path | None = None) -> Declaration:
+    """Read and check a declaration.
+
+    Args:
+        path: The file.
+        folder: Folder that relative paths in it are relative to; by default its own. Those in the
+            ``study.yaml`` of a run are relative to the working directory.
 
     Raises:
         DeclarationError: All errors of the file, one per line, each with its line number.
     """
+    folder = path.parent if folder is None else folder
     root, problems = read_root(path)
     walk = Walk(
-        names={"architecture": _architectures(root, path.parent), "strategy": tuple(STRATEGIES)},
+        names={"architecture": _architectures(root, folder), "strategy": tuple(STRATEGIES)},
         special={
             (Declaration, "pool"): _pool,
             (Declaration, "pools"): _pools,
@@ -69,7 +75,7 @@ def load_declaration(path: Path) -> Declaration:
         for at, message in declaration.unmatched():
             root.error(message, at)
     problems.raise_any()
-    return _beside(declaration, path.parent)
+    return _beside(declaration, folder)
 
 
 def _beside(declaration: Declaration, folder: Path) -> Declaration:

@@ -21,7 +21,7 @@ from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_pairs
 
 _BARS, _BAR_WIDTH = 12, 40
-_TILE, _TEXT, _ACROSS = 96, 24, 5
+_TILE, _TEXT, _ACROSS = 96, 36, 5
 _MOST_SHOWN = 5
 _LINE = 16  # characters per line below a picture
 
@@ -119,18 +119,27 @@ def _scores(pool: Pool) -> Iterator[str]:
 
 
 def contact_sheet(pool: Pool, path: Path) -> None:
-    """Draw a PNG of ten rows of five pairs: one row per tenth of the pool, best first, or by hash."""
-    rows = _shown(pool)
+    """Draw a PNG of ten rows of five pairs: one row per tenth of the pool, best first, or by hash.
+
+    Each pair of a pool with scores has the first of ``top10``, ``top20`` … that holds it, and its score.
+    """
+    shown = _shown(pool)
+    rows = shown["row"].to_numpy(np.int64)
+    scores = pool.rows(rows, ["score"])["score"]
+    told = [
+        f"{f'top{10 * tenth + 10}' if tenth + 1 < BINS else 'all'} {score:.4f}\n" if pool.scored else ""
+        for tenth, score in zip(shown["tenth"], scores, strict=True)
+    ]
     pairs = read_pairs(pool, np.sort(rows), np.searchsorted(np.sort(rows), rows), _TILE)
     down = -(-len(rows) // _ACROSS)
     sheet = Image.new("RGB", (_ACROSS * (_TILE + 8) + 8, down * (_TILE + _TEXT + 8) + 8), "white")
     draw = ImageDraw.Draw(sheet)
-    for place, (image, caption) in enumerate(zip(pairs.images, pairs.captions, strict=True)):
+    for place, (image, caption, above) in enumerate(zip(pairs.images, pairs.captions, told, strict=True)):
         x, y = 8 + place % _ACROSS * (_TILE + 8), 8 + place // _ACROSS * (_TILE + _TEXT + 8)
         sheet.paste(_picture(image), (x, y))
         draw.multiline_text(
             (x, y + _TILE),
-            f"{caption[:_LINE]}\n{caption[_LINE : 2 * _LINE]}",
+            f"{above}{caption[:_LINE]}\n{caption[_LINE : 2 * _LINE]}",
             "black",
             spacing=0,
             font_size=10,
@@ -139,8 +148,8 @@ def contact_sheet(pool: Pool, path: Path) -> None:
     sheet.save(path, "PNG")
 
 
-def _shown(pool: Pool) -> NDArray[np.int64]:
-    """Return the rows of the pairs with the lowest hashes of each tenth, by score or else by hash."""
+def _shown(pool: Pool) -> pd.DataFrame:
+    """Return ``tenth`` and ``row`` of the pairs with the lowest hashes of each tenth, by score or hash."""
     shown = pd.DataFrame()
     tenths = bins(pool.table, "score") if pool.scored else repeat(None)
     for start, hashes, its in zip(
@@ -152,8 +161,7 @@ def _shown(pool: Pool) -> NDArray[np.int64]:
         )
         lowest = pd.concat([shown, mine[mine["tenth"] >= 0]]).sort_values(["tenth", "hash", "row"])
         shown = lowest.groupby("tenth").head(_ACROSS)
-    rows: NDArray[np.int64] = shown["row"].to_numpy(np.int64)
-    return rows
+    return shown
 
 
 def _picture(image: NDArray[np.uint8]) -> Image.Image:

@@ -61,7 +61,7 @@ def set_score(
     column = SCORE_PREFIX + scorer.name
     table = _with_column(pool.table, column, finite)
     if not count_scored(table, column):
-        raise ValueError(f"{scorer.name} has no finite score for any pair of {pool.path}")
+        raise ValueError(f"{scorer.name} has no finite score for any pair of {pool.copy_of or pool.path}")
     scorers, rankings = dict(pool.scorers), dict(pool.rankings)
     if pool.scored and not any(name.startswith(SCORE_PREFIX) for name in pool.columns):
         first = pool.origin.scorer or Scorer(name=FIRST)
@@ -83,7 +83,9 @@ def use_score(pool: Pool, name: str) -> Pool:
     """
     if name not in pool.scorers:
         raise ValueError(
-            unknown("score", name, pool.scorers) if pool.scorers else f"{pool.path} has no named scores"
+            unknown("score", name, pool.scorers)
+            if pool.scorers
+            else f"{pool.copy_of or pool.path} has no named scores"
         )
     return _in_force(pool, name)
 
@@ -117,7 +119,7 @@ def expression_scores(pool: Pool, text: str) -> Iterator[NDArray[np.float32]]:
     Args:
         pool: The pool.
         text: ``VALUE`` or ``VALUE if CONDITION``, expressions in pandas' syntax over the names of the pool's
-            scores and the columns ``width``, ``height``, ``tokens`` and ``caption``, such as
+            scores and subsets and the columns ``width``, ``height``, ``tokens`` and ``caption``, such as
             ``0.5*clip + 0.5*mine if width > 200 and caption.str.len() > 5``.
 
     Yields:
@@ -129,9 +131,12 @@ def expression_scores(pool: Pool, text: str) -> Iterator[NDArray[np.float32]]:
     names = {name.removeprefix(SCORE_PREFIX): name for name in pool.columns if name.startswith(SCORE_PREFIX)}
     if not names and pool.scored:
         names = {pool.origin.scorer.name if pool.origin.scorer else FIRST: "score"}
+    subsets = {name: SUBSET_PREFIX + name for name in pool.subsets if name not in names}
     value, _, condition = text.partition(" if ")
-    for part in pool.parts([*names.values(), *_OF_PAIR]):
+    for part in pool.parts([*names.values(), *subsets.values(), *_OF_PAIR]):
         frame = pd.DataFrame({name: part[column].astype(np.float64) for name, column in names.items()})
+        for name, column in subsets.items():
+            frame[name] = part[column].astype(np.bool_)
         frame[list(_OF_PAIR)] = part[list(_OF_PAIR)]
         found = _evaluated(frame, value, text, names)
         if not pd.api.types.is_float_dtype(found):
@@ -149,9 +154,8 @@ def _evaluated(frame: pd.DataFrame, text: str, whole: str, names: Mapping[str, s
         found = frame.eval(text, engine="python")
     except Exception as error:  # pandas' parser raises many types of errors
         known = ", ".join(names) or "none"
-        raise ValueError(
-            f"score '{whole}': {error}; scores of the pool: {known}; also {', '.join(_OF_PAIR)}"
-        ) from error
+        also = ", ".join(str(name) for name in frame if name not in names)
+        raise ValueError(f"score '{whole}': {error}; scores of the pool: {known}; also {also}") from error
     return found if isinstance(found, pd.Series) else pd.Series([found] * len(frame), dtype=object)
 
 
@@ -171,7 +175,7 @@ def set_subset(pool: Pool, name: str, uids: Path) -> Pool:
 
     def inside(folder: Path) -> Iterator[NDArray[np.bool_]]:
         """Yield for each pair whether it is in the subset."""
-        for found in look_up(pool.table.files, "uid", [_uid_table(wanted, folder)], "inside", folder):
+        for found in look_up(pool.table.files, "uid", [_uid_table(uids, wanted, folder)], "inside", folder):
             counts.append(int(np.count_nonzero(found == 1)))
             yield found == 1
 
@@ -179,18 +183,20 @@ def set_subset(pool: Pool, name: str, uids: Path) -> Pool:
         with TemporaryDirectory(prefix=".uids-", dir=pool.path) as folder:
             table = _with_column(pool.table, SUBSET_PREFIX + name, inside(Path(folder)))
     if not sum(counts):
-        raise ValueError(f"none of the {len(wanted):,} uids in {uids} is in {pool.path}")
+        raise ValueError(f"none of the {len(wanted):,} uids in {uids} is in {pool.copy_of or pool.path}")
     write_facts(replace(pool, table=table, subsets={**pool.subsets, name: sum(counts)}))
     return Pool.open(pool.path)
 
 
-def _uid_table(uids: NDArray[np.void], folder: Path) -> Path:
-    """Write uids as a table of their 32 hexadecimal digits, some at a time."""
+def _uid_table(file: Path, uids: np.memmap, folder: Path) -> Path:
+    """Write the uids of a file as a table of their 32 hexadecimal digits, some at a time."""
     target = folder / "uids.parquet"
     schema = pa.schema({"uid": pa.string(), "inside": pa.int8()})
     with pq.ParquetWriter(target, schema) as writer:
         for start in range(0, len(uids), _UIDS_AT_ONCE):
-            some = np.array(uids[start : start + _UIDS_AT_ONCE])
+            # Of a file that is mapped, all that was read would count as memory of this process.
+            count = min(_UIDS_AT_ONCE, len(uids) - start)
+            some = np.fromfile(file, uids.dtype, count, offset=uids.offset + start * uids.itemsize)
             digits = some.view("u8").astype(">u8").tobytes().hex().encode()
             ends = np.arange(len(some) + 1, dtype=np.int32) * _UID_DIGITS
             text = pa.Array.from_buffers(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # ruff: noqa: S608 - no text of SQL comes from outside: paths and names are quoted
 _MEMORY = "1GB"
+_ROWS_AT_ONCE = 2**26  # of windows and joins; a quarter of the memory is enough for a quarter of them
 _THREADS = 2  # each takes a part of the memory
 
 
@@ -36,23 +37,29 @@ def find_duplicates(files: Sequence[Path], known: Sequence[Path], target: Path) 
         known: Tables of pairs with ``hash``, which come before all of them.
         target: Parquet file to write.
     """
-    found = """
-        SELECT file_index AS part, file_row_number AS row FROM (
-            SELECT file_index, file_row_number, row_number() OVER (
-                PARTITION BY hash, image_hash ORDER BY file_index, file_row_number
-            ) AS number FROM read_parquet($files)
-        ) WHERE number > 1
-    """
-    if known:
-        found += """
-            UNION SELECT file_index, file_row_number FROM read_parquet($files)
-            WHERE hash IN (SELECT hash FROM read_parquet($known))
-        """
     told = {"files": _paths(files), "known": _paths(known)}
-    with _engine(target.parent) as engine:
+    with _engine(target.parent) as engine, TemporaryDirectory(prefix=".merge-", dir=target.parent) as folder:
+        for mine, part in _shares("hash", [*files, *known], Path(folder)):
+            found = f"""
+                SELECT file_index AS part, file_row_number AS row FROM (
+                    SELECT file_index, file_row_number, row_number() OVER (
+                        PARTITION BY hash, image_hash ORDER BY file_index, file_row_number
+                    ) AS number FROM read_parquet($files) WHERE {mine}
+                ) WHERE number > 1
+            """
+            if known:
+                found += f"""
+                    UNION SELECT file_index, file_row_number FROM read_parquet($files)
+                    WHERE {mine} AND hash IN (SELECT hash FROM read_parquet($known) WHERE {mine})
+                """
+            engine.execute(
+                f"COPY ({found}) TO {_text(part)} (FORMAT parquet)",
+                told if known else {"files": told["files"]},
+            )
         engine.execute(
-            f"COPY ({found} ORDER BY part, row) TO {_text(target)} (FORMAT parquet)",
-            told if known else {"files": told["files"]},
+            "COPY (SELECT part, row FROM read_parquet($parts) ORDER BY part, row) "
+            f"TO {_text(target)} (FORMAT parquet)",
+            {"parts": _paths([*Path(folder).iterdir()])},
         )
 
 
@@ -91,17 +98,24 @@ def look_up(
     known = f"lower(CAST({name} AS VARCHAR))" if by == "uid" else f"CAST({name} AS VARCHAR)"
     clear = "TRUE" if by == "uid" else "count(*) OVER (PARTITION BY id) = 1"
     with TemporaryDirectory(prefix=".merge-", dir=folder) as temporary:
-        target = Path(temporary) / "found.parquet"
+        target, shares = Path(temporary) / "found.parquet", Path(temporary) / "shares"
+        shares.mkdir()
         with _engine(folder) as engine:
+            for mine, share in _shares(known, [*files, *others], shares):
+                engine.execute(
+                    "COPY (SELECT part, row, CASE WHEN own.clear THEN other.value END AS value FROM ("
+                    f"SELECT id, part, row, {clear} AS clear FROM (SELECT {known} AS id, file_index AS part, "
+                    f"file_row_number AS row FROM read_parquet($files) WHERE {mine})) AS own LEFT JOIN ("
+                    f"SELECT {known} AS id, CAST({_quoted([column])} AS DOUBLE) AS value "
+                    f"FROM read_parquet($others) WHERE {mine} QUALIFY row_number() OVER "
+                    f"(PARTITION BY {known} ORDER BY file_index, file_row_number) = 1"
+                    f") AS other USING (id)) TO {_text(share)} (FORMAT parquet)",
+                    {"files": _paths(files), "others": _paths(others)},
+                )
             engine.execute(
-                "COPY (SELECT CASE WHEN own.clear THEN other.value END AS value FROM ("
-                f"SELECT id, part, row, {clear} AS clear FROM (SELECT {known} AS id, "
-                "file_index AS part, file_row_number AS row FROM read_parquet($files))) AS own LEFT JOIN ("
-                f"SELECT {known} AS id, CAST({_quoted([column])} AS DOUBLE) AS value "
-                "FROM read_parquet($others) QUALIFY row_number() OVER "
-                f"(PARTITION BY {known} ORDER BY file_index, file_row_number) = 1"
-                f") AS other USING (id) ORDER BY own.part, own.row) TO {_text(target)} (FORMAT parquet)",
-                {"files": _paths(files), "others": _paths(others)},
+                "COPY (SELECT value FROM read_parquet($shares) ORDER BY part, row) "
+                f"TO {_text(target)} (FORMAT parquet)",
+                {"shares": _paths([*shares.iterdir()])},
             )
         found = pq.ParquetFile(target, pre_buffer=False)
         for group in range(found.num_row_groups):  # batches would read ahead
@@ -166,6 +180,22 @@ def order_of_shards(index: Index) -> str:
         ties = "" if border.all_ties else f" OR (score = {score} AND hash > {border.hash})"
         behind.append("0" if border.rank == UNSCORED else f"(score < {score}{ties})::INT")
     return f"CASE WHEN {unscored} THEN -1 ELSE {' + '.join(['0', *behind])} END, hash"
+
+
+def _shares(by: str, tables: Sequence[Path], folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield conditions that divide the rows of tables by their id, and a file to write for each.
+
+    Windows and joins of DuckDB fail with too many rows for its memory, although they spill.
+
+    Args:
+        by: SQL expression of the id.
+        tables: The tables.
+        folder: Folder of the files.
+    """
+    rows = sum(pq.read_metadata(table).num_rows for table in tables)
+    count = max(1, -(-rows // _ROWS_AT_ONCE))
+    for number in range(count):
+        yield f"coalesce(hash({by}), 0) % {count} = {number}", folder / f"{number:06d}.parquet"
 
 
 def _paths(files: Sequence[Path]) -> list[str]:

@@ -235,10 +235,21 @@ def _read(path: Path, file: Path) -> Pool:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} does not describe a pool: {error!r}") from error
     if found not in {1, FORMAT}:
-        raise ValueError(f"{path} is a pool of format {found}; this version reads formats 1 and {FORMAT}")
+        raise ValueError(
+            f"{path} is a pool of format {found}; this version reads formats 1 and {FORMAT}: use a later one"
+        )
+    try:
+        return _described(path, file.name, facts)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} does not describe a pool: {error!r}") from error
+
+
+def _described(path: Path, name: str, facts: Mapping[str, Any]) -> Pool:
+    """Return the pool that the facts of a file describe."""
+    found = facts["format"]
     table = in_one_file(path, facts) if found == 1 else in_parts(path, facts)
     if table.count != facts["count"]:
-        raise ValueError(f"the index of {path} has {table.count} rows, {file.name} says {facts['count']}")
+        raise ValueError(f"the index of {path} has {table.count} rows, {name} says {facts['count']}")
     named = [name for name in table.columns if name.startswith(SUBSET_PREFIX)] if found == 1 else []
     left_out = [each for each in ("left-out.parquet",) if found == 1 and (path / each).exists()]
     scorer = Scorer(**facts["scorer"]) if facts["scorer"] else None
@@ -288,7 +299,8 @@ def _check_shards(pool: Pool, tolerance: float) -> None:
             f"({pool.shards[first]} bytes)"
             f"{f', and so are {len(changed) - 1} more' if len(changed) > 1 else ''}: {lost:,} of "
             f"{pool.count:,} pairs, more than the tolerated {tolerance:.2%}; "
-            f"to index the folder as it is now, delete {pool.path / 'pool.json'}"
+            f"restore what is missing, or delete {pool.copy_of or pool.path}/pool.json "
+            "to index what is there, without added scores"
         )
 
 

@@ -1,5 +1,6 @@
 """``python -m study data score``: score a pool's pairs, or name a subset of them."""
 
+import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ def add_options(parser: ArgumentParser) -> None:
         required=True,
         metavar="SCORER",
         help="MODEL:PRETRAINED, where MODEL is a name of open_clip or of the catalogue or a JSON file, and "
-        "PRETRAINED a tag or a checkpoint file; an exported folder; "
+        "PRETRAINED a tag or a checkpoint file; an exported folder; the folder of a study's trial; "
         "column:NAME of the pairs' json or of --metadata; score:NAME that the pool already has; =EXPRESSION "
         "over the names of its scores; or a DataComp uid file .npy, as a named subset",
     )
@@ -110,7 +111,7 @@ def _scored_by_pairs(pool: "Pool", options: Namespace, shared: "SharedFolder") -
     if not name and not Path(options.scorer).is_dir():
         raise ValueError(
             f"--with {options.scorer} must be MODEL:PRETRAINED, an exported folder, "
-            "column:NAME, score:NAME, =EXPRESSION or a .npy file"
+            "a trial's folder, column:NAME, score:NAME, =EXPRESSION or a .npy file"
         )
     with PoolSite(options, show) as site, WorkProgress(open_console()) as report:
         score = _scored_by_column if kind == "column" else _scored_by_model
@@ -133,9 +134,14 @@ def _scored_by_model(
     pool: "Pool", options: Namespace, shared: "SharedFolder", site: "PoolSite", report: "Report"
 ) -> "Pool":
     from runners.data.build.rescore import set_score
+    from runners.data.places.shared_folder import SCORING
     from runners.evaluate.clip_score import clip_scorer, clip_scores, scoring_source
 
-    source = scoring_source(options.scorer, pool)
+    name, scorer = options.scorer, options.scorer
+    if (Path(scorer) / "result.json").is_file():
+        name = Path(scorer).resolve().name
+        scorer = str(_exported(Path(scorer), shared.path / SCORING / name))
+    source = scoring_source(scorer, pool)
     files = [path for path in (Path(source.checkpoint), Path(source.model)) if path.name and path.exists()]
     # Nodes that share a URL get the model's files from there.
     seen = () if shared.url else files
@@ -150,4 +156,17 @@ def _scored_by_model(
         workers=workers,
         report=report,
     )
-    return set_score(pool, scores, clip_scorer(options.name or options.scorer, config, pool.count))
+    return set_score(pool, scores, clip_scorer(options.name or name, config, pool.count))
+
+
+def _exported(trial: Path, target: Path) -> Path:
+    """Export a trial for the workers, unless an interrupted scoring has done so."""
+    from study.run.export_trial import export_from
+
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        export_from(trial, target)
+        # The time tells models of one name apart: a repeated scoring goes on with the parts of this one.
+        time = (trial / "weights.pt").stat().st_mtime_ns
+        os.utime(target, ns=(time, time))
+    return target

@@ -160,8 +160,6 @@ def test_a_trials_weights_score_the_pool_that_it_was_trained_on(tmp_path: Path) 
     assert np.isfinite(scores).all()
     assert np.ptp(scores) > 0
     assert clip_scorer("own", config, opened.count).scoring_flops > 0
-    with pytest.raises(ValueError, match="is a trial: `study export` it, and name the exported folder"):
-        scoring_source(str(job.folder), opened)
 
 
 def test_nodes_that_share_only_a_url_get_a_models_files_from_there(

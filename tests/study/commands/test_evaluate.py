@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from budgets.cost.flops import image_forward_macs, text_forward_macs
 from budgets.quantity import format_flops
 from runners.data.build.in_place import open_pool
 from runners.data.evaluation.evaluation_set import EvaluationSet, Labelled, write_evaluation_set
+from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import tokenizer
 from runners.embedded.embedded_pool import evaluation_set
 from runners.models.model import build_model
@@ -235,6 +237,23 @@ def test_invalid_evaluations_give_one_line_errors(user: Path, run: Run, words: s
     assert expected in said
     assert said.startswith("study: ")
     assert said.count("\n") == 1
+
+
+def test_a_trials_folder_scores_any_pool_with_the_words_of_its_own(user: Path, run: Run, pool: Path) -> None:
+    folder = exported(user, run, "mini-ConvNeXt")
+    other = Path(shutil.copytree(pool, user / "other"))
+    words = (other / "vocabulary.txt").read_text(encoding="utf-8").splitlines()
+    (other / "vocabulary.txt").write_text("\n".join(words[::-1]), encoding="utf-8")
+    trial = f"results/my-study/trials/{(folder / 'trial').read_text()}"
+    shutil.copy(user / "my-study.yaml", "results/my-study/study.yaml")  # as a run writes it
+
+    run(f"data score other --with {folder.name} --name exported --workers 1")
+    said = run(f"data score other --with {trial} --name trial --workers 1")
+
+    assert "ranked by the score of trial; 1,024 pairs have one:" in said
+    scored = Pool.open(other)
+    assert np.array_equal(scored.column("score:trial"), scored.column("score:exported"))
+    assert not (other / ".scoring").exists()
 
 
 def test_export_refuses_an_unknown_trial_and_an_existing_folder(user: Path, run: Run) -> None:

@@ -12,7 +12,7 @@ import pytest
 from runners.data.build import merge_parts
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.info import info_lines
-from runners.data.build.rescore import rewrite_shards, set_score, set_subset, use_score
+from runners.data.build.rescore import expression_scores, rewrite_shards, set_score, set_subset, use_score
 from runners.data.index import opening, parts, writing
 from runners.data.index.selection import nth_values
 from runners.data.index.subset import BLOCK, Subset, subset_of
@@ -134,6 +134,10 @@ def test_scores_and_subsets_are_added_beside_the_parts(divided: Pool, tmp_path: 
     named = set_subset(scored, "few", tmp_path / "uids.npy")
     assert named.subsets == {"few": 3}
     assert named.subset(size=None, quality="few").rows().tolist() == [3, 150, 299]
+    few = np.concatenate([*expression_scores(named, "2*mine if few and mine > 100")])
+    assert np.flatnonzero(np.isfinite(few)).tolist() == [150]
+    with pytest.raises(ValueError, match=r"name 'fw' is not defined; .* also few, width"):
+        next(expression_scores(named, "mine if fw"))
     again = set_score(named, -np.nan_to_num(mine), Scorer(name="mine"))  # of the same name
     assert again.subset(size=None, quality="top10").rows().tolist() != list(range(20, 50))
     assert use_score(again, "similarity").fingerprint == divided.fingerprint

@@ -215,6 +215,16 @@ def test_a_broken_pool_json_is_named(folder: Path, content: str) -> None:
         open_pool(folder)
 
 
+def test_a_pool_json_without_one_of_its_keys_is_named(folder: Path) -> None:
+    open_pool(folder)
+    file = folder / "pool.json"
+    whole = json.loads(file.read_text(encoding="utf-8"))
+    for key in ("manifest", "scorer", "provenance", "columns"):
+        file.write_text(json.dumps({name: each for name, each in whole.items() if name != key}))
+        with pytest.raises(ValueError, match=rf"pool\.json does not describe a pool: KeyError\('{key}'\)"):
+            open_pool(folder)
+
+
 def test_a_pool_of_another_format_says_which(folder: Path) -> None:
     open_pool(folder)
     facts = json.loads((folder / "pool.json").read_text(encoding="utf-8"))

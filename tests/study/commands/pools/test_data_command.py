@@ -127,7 +127,7 @@ def test_info_prints_counts_scores_and_reasons_and_draws_a_sheet(user: Path, run
     assert re.search(r"top20: 60 pairs from 8\d\.0000 up", said)
     assert re.search(r" 7\d\.\d+ to  +8\d\.\d+ +\d+  #+  < top20 begins\n", said)
     with Image.open(user / "icons.png") as sheet:
-        assert sheet.size == (528, 1288)
+        assert sheet.size == (528, 1408)
         assert len(sheet.getcolors(1 << 16) or []) > 50
 
 

@@ -1,0 +1,68 @@
+"""Export of a finished trial's model as a folder that open_clip can load."""
+
+import shutil
+from pathlib import Path
+
+from budgets.planning.plan import Trial
+from runners.data.build.in_place import open_pool
+from runners.data.pool.tokenizer import mixed_words
+from runners.host.files import new_folder
+from runners.models.export import PIXELS, WEIGHTS, write_architecture, write_origin
+from runners.models.load_model import has_bias
+from runners.trials.records.trial_files import read_outcome
+from study.declare.load import load_declaration
+from study.state.bookkeeping import trial_folder
+from study.state.planning.plan_study import plan_study
+from study.state.selection import select_trials
+from study.state.study import Study, find_study
+
+
+def export_trial(study: Study, trial: Trial, target: Path) -> None:
+    """Write a trial's model to a new folder.
+
+    Raises:
+        ValueError: The trial has no weights.
+    """
+    trial_id = trial.trial_id
+    source = trial_folder(study, trial_id)
+    study.storage.bring_weights(trial_id)
+    outcome = read_outcome(source)
+    weights = source / "weights.pt"
+    if outcome is None or not weights.is_file():
+        raise ValueError(f"trial {trial_id} has no weights yet: {weights} does not exist")
+    if outcome.row["status"] != "finished":
+        raise ValueError(
+            f"trial {trial_id} can't be exported: {outcome.row['status']}, {outcome.row['reason']}"
+        )
+    with new_folder(target) as folder:
+        write_architecture(
+            folder,
+            trial.cell.architecture,
+            trial.architecture_config,
+            pixels=PIXELS,
+            words=mixed_words(
+                [
+                    open_pool(study.pool_folders[each.name], holding=each.pool).vocabulary
+                    for each in trial.components
+                ]
+            ),
+            sigmoid_bias=has_bias(weights),
+            final=target,
+        )
+        write_origin(folder, trial=trial_id, precision=outcome.row["precision"])
+        shutil.copyfile(weights, folder / WEIGHTS)
+
+
+def export_from(folder: Path, target: Path) -> None:
+    """Write the model of the trial in a folder ``STUDY/trials/ID`` to a new folder.
+
+    Raises:
+        ValueError: The folder is not in that of a study, or the study no longer has this trial.
+    """
+    home = folder.resolve().parents[1]
+    declaration = home / "study.yaml"
+    if not declaration.is_file():
+        raise ValueError(f"{folder} is a trial, but {declaration} is missing: name an exported folder")
+    study = find_study(load_declaration(declaration, Path()), results=str(home.parent), pools=None)
+    (trial,) = select_trials(plan_study(study), [folder.resolve().name])
+    export_trial(study, trial, target)
