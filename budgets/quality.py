@@ -1,7 +1,8 @@
 """Quality subsets of a pool.
 
-``all``; ``topN``, the best N % by the score in force; ``topN by SCORE``, by a named score; ``subset:NAME``, a
-named subset. Where a study mixes pools, ``mixture:NAME`` stands in the place of a quality.
+``all``; ``topN``, the best N % by the score in force; ``topN by SCORE``, by a named score, or by the
+expression that computed it; ``subset:NAME``, a named subset. Where a study mixes pools, ``mixture:NAME``
+stands in the place of a quality.
 """
 
 import re
@@ -15,8 +16,8 @@ MIXTURE = "mixture:"
 BY = " by "
 """Separates the name of a score: ``top40 by mine``."""
 
-_EXPRESSION = re.compile(r"[-+*/<>=]| if ")
-_TOP = re.compile(rf"top([1-9][0-9]?)(?:{BY}\S+)?")
+_OPERATOR = re.compile(r" ?([-+*/<>=!&|(),]) ?")
+_TOP = re.compile(rf"top([1-9][0-9]?)(?:{BY}\S.*)?")
 
 
 def quality_percent(quality: str) -> int:
@@ -29,27 +30,37 @@ def quality_percent(quality: str) -> int:
         return 100
     found = _TOP.fullmatch(quality)
     if found is None:
-        computed = "; `data score --with '=EXPRESSION' --name SCORE` computes a score from others"
         raise ValueError(
             f"unknown quality '{quality}'; allowed: 'all', 'top1' to 'top99' (best N %), "
-            f"'top40 by SCORE', 'subset:NAME'{computed if _EXPRESSION.search(quality) else ''}"
+            "'top40 by SCORE', 'top40 by EXPRESSION', 'subset:NAME'"
         )
     return int(found[1])
 
 
 def check_quality(quality: str) -> str:
-    """Return the quality unchanged if it is well formed.
+    """Return the quality if it is well formed, an expression in its `plain` form.
 
     Raises:
         ValueError: It is none of ``all``, ``top1`` to ``top99`` and ``subset:NAME``.
     """
     if not re.fullmatch(f"{NAMED}[A-Za-z0-9][A-Za-z0-9._-]*", quality):
         quality_percent(quality)
-    return quality
+    top, by, score = quality.partition(BY)
+    return top + by + plain(score)
+
+
+def plain(expression: str) -> str:
+    """Return an expression without the spaces that do not matter; a name stays as it is."""
+    return _OPERATOR.sub(r"\1", " ".join(expression.split()))
+
+
+def is_expression(score: str) -> bool:
+    """Return whether a score that a quality names is an expression, or looks like one."""
+    return " " in score or bool(re.search(r"[+*/<>=(]", score))
 
 
 def score_of_quality(quality: str) -> str | None:
-    """Return the name of the score that a quality names; None if it names none."""
+    """Return the score that a quality names, by its name or expression; None if it names none."""
     _, found, name = quality.partition(BY)
     return name if found else None
 

@@ -180,7 +180,9 @@ name = Reader(parse=_name, noun="letters, digits, `.`, `_`, `-`")
 resource = Reader(parse=_resource, noun="a resource's name")
 metric = Reader(parse=_metric, noun="`<evaluation set>/<metric>`", examples=("held-out/top1",))
 quality = Reader(
-    parse=check_quality, noun="`all`, `topNN`, `topNN by SCORE`, or `subset:NAME`", examples=("top40",)
+    parse=check_quality,
+    noun="`all`, `topNN`, `topNN by SCORE`, `topNN by EXPRESSION`, or `subset:NAME`",
+    examples=("top40",),
 )
 path = Reader(parse=_path, noun="a folder")
 place = Reader(parse=_place, noun="a folder, or an fsspec URL", examples=("pools/web", "s3://bucket/web"))

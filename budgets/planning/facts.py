@@ -57,7 +57,7 @@ class PoolFacts:
         scored: True if the pairs have a quality score.
         scored_pairs: Number of pairs that have a score; ``None`` for all.
         subsets: Name of a subset → its number of pairs.
-        rankings: Name of a score → the order by it.
+        rankings: Name of a score, or the expression that computed it → the order by it.
     """
 
     name: str

@@ -1,8 +1,9 @@
 """Additional scores of a pool: stored beside the existing ones, or used to rank its pairs."""
 
 import json
+import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
@@ -113,7 +114,7 @@ def _with_column(table: Index, name: str, values: Iterable[NDArray[Any]]) -> Ind
     return Index(table.folder, parts, table.stored, added=table.added | {name: suffix}, named=named)
 
 
-def expression_scores(pool: Pool, text: str) -> Iterator[NDArray[np.float32]]:
+def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> Iterator[NDArray[np.float32]]:
     """Yield a score that is computed from what the index has of each pair, some pairs at a time.
 
     Args:
@@ -121,6 +122,7 @@ def expression_scores(pool: Pool, text: str) -> Iterator[NDArray[np.float32]]:
         text: ``VALUE`` or ``VALUE if CONDITION``, expressions in pandas' syntax over the names of the pool's
             scores and subsets and the columns ``width``, ``height``, ``tokens`` and ``caption``, such as
             ``0.5*clip + 0.5*mine if width > 200 and caption.str.len() > 5``.
+        metadata: A parquet file or a folder of them, whose columns the expression may use as well.
 
     Yields:
         float32 (some pairs,), NaN where one of the scores is missing or the condition is not met.
@@ -133,11 +135,14 @@ def expression_scores(pool: Pool, text: str) -> Iterator[NDArray[np.float32]]:
         names = {pool.origin.scorer.name if pool.origin.scorer else FIRST: "score"}
     subsets = {name: SUBSET_PREFIX + name for name in pool.subsets if name not in names}
     value, _, condition = text.partition(" if ")
+    brought = {} if metadata is None else _brought(pool, text, metadata, {*names, *subsets, *_OF_PAIR})
     for part in pool.parts([*names.values(), *subsets.values(), *_OF_PAIR]):
         frame = pd.DataFrame({name: part[column].astype(np.float64) for name, column in names.items()})
         for name, column in subsets.items():
             frame[name] = part[column].astype(np.bool_)
         frame[list(_OF_PAIR)] = part[list(_OF_PAIR)]
+        for name, stretches in brought.items():
+            frame[name] = next(stretches)
         found = _evaluated(frame, value, text, names)
         if not pd.api.types.is_float_dtype(found):
             raise ValueError(f"score '{text}' is not a number for each pair")
@@ -149,13 +154,29 @@ def expression_scores(pool: Pool, text: str) -> Iterator[NDArray[np.float32]]:
         yield found.to_numpy(np.float32)
 
 
+def _brought(
+    pool: Pool, text: str, metadata: Path, known: Collection[str]
+) -> dict[str, Iterator[NDArray[Any]]]:
+    """Return the columns of metadata that an expression uses, in the row groups of the index."""
+    files, by = _metadata_files(metadata)
+    found = {}
+    for field in pq.read_schema(files[0]):
+        if field.name not in known and re.search(rf"\b{re.escape(field.name)}\b", text):
+            kind = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+            values = look_up(pool.table.files, by, files, field.name, pool.path, text=kind)
+            found[field.name] = pool.table.cut(values, by_group=True)
+    return found
+
+
 def _evaluated(frame: pd.DataFrame, text: str, whole: str, names: Mapping[str, str]) -> pd.Series:
     try:
         found = frame.eval(text, engine="python")
     except Exception as error:  # pandas' parser raises many types of errors
         known = ", ".join(names) or "none"
         also = ", ".join(str(name) for name in frame if name not in names)
-        raise ValueError(f"score '{whole}': {error}; scores of the pool: {known}; also {also}") from error
+        raise ValueError(
+            f"score '{whole}': {error}; scores of the pool: {known}; also {also}; quote texts"
+        ) from error
     return found if isinstance(found, pd.Series) else pd.Series([found] * len(frame), dtype=object)
 
 
@@ -220,16 +241,21 @@ def metadata_scores(pool: Pool, column: str, metadata: Path) -> Iterator[NDArray
     Raises:
         ValueError: There is no metadata, or no column of numbers of that name.
     """
-    files = sorted(metadata.glob("*.parquet")) if metadata.is_dir() else [metadata]
-    if not files or not metadata.exists():
-        raise ValueError(f"no parquet file of metadata at {metadata}")
-    by = "uid" if "uid" in table_columns(files[0]) else "key"
+    files, by = _metadata_files(metadata)
     for file in files:
         check_columns(table_columns(file), file, by, column)
         kind = pq.read_schema(file).field(column).type
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
             raise ValueError(f"{file}: column {column} holds {kind}, not numbers")
     return map(_as_scores, look_up(pool.table.files, by, files, column, pool.path))
+
+
+def _metadata_files(metadata: Path) -> tuple[list[Path], str]:
+    """Return the files of metadata and the column of their ids."""
+    files = sorted(metadata.glob("*.parquet")) if metadata.is_dir() else [metadata]
+    if not files or not metadata.exists():
+        raise ValueError(f"no parquet file of metadata at {metadata}")
+    return files, "uid" if "uid" in table_columns(files[0]) else "key"
 
 
 def _as_scores(numbers: NDArray[np.float64]) -> NDArray[np.float32]:

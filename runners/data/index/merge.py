@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -78,24 +78,26 @@ def most_frequent(files: Sequence[Path], most: int) -> list[str]:
     return [word for (word,) in found]
 
 
-def look_up(
-    files: Sequence[Path], by: str, others: Sequence[Path], column: str, folder: Path
-) -> Iterator[NDArray[np.float64]]:
-    """Yield for each row of several tables, in their order, a number of the row of other tables with its id.
+def look_up(  # noqa: PLR0913 - two groups of tables, and what is asked
+    files: Sequence[Path], by: str, others: Sequence[Path], column: str, folder: Path, *, text: bool = False
+) -> Iterator[NDArray[Any]]:
+    """Yield for each row of several tables, in their order, a value of the row of other tables with its id.
 
     Args:
         files: The tables.
         by: Column of ids, in these and in the other tables; those of ``uid`` are compared in lower case. An
             id that several rows of ``files`` have under another name does not tell whose number it is.
         others: The other tables; of rows with the same id the first counts.
-        column: Column of the number.
+        column: Column of the value.
         folder: Folder for temporary files.
+        text: True if the values are texts, not numbers.
 
     Yields:
-        float64 (rows,), some rows at a time; NaN where there is none.
+        (rows,), some rows at a time: float64, NaN where there is none; or objects, texts and None.
     """
     name = _quoted([by])
     known = f"lower(CAST({name} AS VARCHAR))" if by == "uid" else f"CAST({name} AS VARCHAR)"
+    kind = "VARCHAR" if text else "DOUBLE"
     clear = "TRUE" if by == "uid" else "count(*) OVER (PARTITION BY id) = 1"
     with TemporaryDirectory(prefix=".merge-", dir=folder) as temporary:
         target, shares = Path(temporary) / "found.parquet", Path(temporary) / "shares"
@@ -106,7 +108,7 @@ def look_up(
                     "COPY (SELECT part, row, CASE WHEN own.clear THEN other.value END AS value FROM ("
                     f"SELECT id, part, row, {clear} AS clear FROM (SELECT {known} AS id, file_index AS part, "
                     f"file_row_number AS row FROM read_parquet($files) WHERE {mine})) AS own LEFT JOIN ("
-                    f"SELECT {known} AS id, CAST({_quoted([column])} AS DOUBLE) AS value "
+                    f"SELECT {known} AS id, CAST({_quoted([column])} AS {kind}) AS value "
                     f"FROM read_parquet($others) WHERE {mine} QUALIFY row_number() OVER "
                     f"(PARTITION BY {known} ORDER BY file_index, file_row_number) = 1"
                     f") AS other USING (id)) TO {_text(share)} (FORMAT parquet)",
@@ -119,7 +121,8 @@ def look_up(
             )
         found = pq.ParquetFile(target, pre_buffer=False)
         for group in range(found.num_row_groups):  # batches would read ahead
-            yield found.read_row_group(group)["value"].to_numpy().astype(np.float64)
+            values = found.read_row_group(group)["value"].to_numpy()
+            yield values if text else values.astype(np.float64)
 
 
 def join(files: Sequence[Path], columns: Path, target: Path) -> Path:

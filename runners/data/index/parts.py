@@ -133,23 +133,23 @@ class Index:
         for part in self.parts:
             yield self.read(part, name)
 
-    def cut(self, values: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-        """Cut a column that comes in stretches of any length into the stretches of the parts.
+    def cut(self, values: Iterable[NDArray[Any]], *, by_group: bool = False) -> Iterator[NDArray[Any]]:
+        """Cut a column that comes in stretches of any length into those of the parts, or of their row groups.
 
         Raises:
             ValueError: There are more or fewer values than pairs.
         """
         left, stretches = np.empty(0), iter(values)
-        for part in self.parts:
+        for rows in [rows for part in self.parts for rows in (part.group_rows if by_group else [part.rows])]:
             some, length = ([left] if len(left) else []), len(left)
-            while length < part.rows and (each := next(stretches, None)) is not None:
+            while length < rows and (each := next(stretches, None)) is not None:
                 some.append(each)
                 length += len(each)
             joined = np.concatenate(some) if some else left
-            if length < part.rows:
+            if length < rows:
                 raise ValueError(f"{self.count:,} pairs need a value each, but there are fewer")
-            left = joined[part.rows :]
-            yield joined[: part.rows]
+            left = joined[rows:]
+            yield joined[:rows]
         if len(left) or next(stretches, None) is not None:
             raise ValueError(f"{self.count:,} pairs need a value each, but there are more")
 

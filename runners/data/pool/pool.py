@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from budgets.quality import BY, score_of_quality
+from budgets.quality import BY, plain, score_of_quality
 from runners.data.index.kept import kept_subset
 from runners.data.index.opening import in_one_file, in_parts
 from runners.data.index.parts import Index
@@ -43,6 +43,9 @@ from runners.host.files import finish_files
 FORMAT = 2
 FIRST = "first"
 """Name of a score whose scorer is not known, once there are others."""
+
+COMPUTED = "computed: "
+"""Begins the convention of a score that was computed from others; its expression follows."""
 
 _ROWS_IN_MEMORY = 2_000_000
 
@@ -177,10 +180,21 @@ class Pool:
             return frame
         return self.table.rows(rows, columns, keep=keep)
 
+    @property
+    def computed(self) -> dict[str, str]:
+        """Expression → name of each score that was computed from others."""
+        return {
+            plain(scorer.convention.removeprefix(COMPUTED)): name
+            for name, scorer in self.scorers.items() if scorer.convention.startswith(COMPUTED)
+        }  # fmt: skip
+
     def subset(self, *, size: int | None, quality: str) -> Subset:
         """Return a subset as `select` does; that of a large pool is kept on this machine for all trials."""
-        if self.origin.scorer and score_of_quality(quality) == self.origin.scorer.name:
-            quality = quality.partition(BY)[0]  # the score in force may have no column of its own
+        score = score_of_quality(quality)
+        if score is not None:
+            top, name = quality.partition(BY)[0], self.computed.get(score, score)
+            in_force = self.origin.scorer is not None and name == self.origin.scorer.name
+            quality = top if in_force else top + BY + name  # the score in force may have no column of its own
         if self.count <= _ROWS_IN_MEMORY:
             return select(self.table, size=size, quality=quality)
         # Named subsets and scores may be replaced by others of the same name: their files then differ.

@@ -38,7 +38,9 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--name", help="name of the score or subset")
     parser.add_argument(
-        "--metadata", type=Path, help="parquet file that holds column:NAME, joined by uid or key"
+        "--metadata",
+        type=Path,
+        help="parquet file that holds column:NAME or columns of =EXPRESSION, joined by uid or key",
     )
     parser.add_argument(
         "--batch-size", type=number(1, 65_536, int), default=256, help="pairs per batch (default: 256)"
@@ -84,7 +86,7 @@ def _scored_by_index(pool: "Pool", options: Namespace) -> "Pool | None":
         set_subset,
         use_score,
     )
-    from runners.data.pool.pool import Scorer
+    from runners.data.pool.pool import COMPUTED, Scorer
 
     kind, _, name = options.scorer.partition(":")
     if options.scorer.endswith(".npy"):
@@ -93,8 +95,8 @@ def _scored_by_index(pool: "Pool", options: Namespace) -> "Pool | None":
         if not options.name:
             raise ValueError("a computed score needs --name, by which declarations and reports call it")
         text = options.scorer[1:]
-        scorer = Scorer(name=options.name, convention=f"computed: {text}")
-        return set_score(pool, expression_scores(pool, text), scorer)
+        scorer = Scorer(name=options.name, convention=COMPUTED + text)
+        return set_score(pool, expression_scores(pool, text, options.metadata), scorer)
     if kind == "score":
         return use_score(pool, name)
     if kind == "column" and options.metadata:

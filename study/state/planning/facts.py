@@ -85,6 +85,10 @@ def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:
         )
     if not version and (problem := not_indexed(opened)):
         raise DeclaredKeyError(key, problem)
+    rankings = {
+        name: Ranking(name=fingerprint, scored_pairs=scored)
+        for name, (fingerprint, scored) in opened.rankings.items()
+    }
     return PoolFacts(
         name=opened.fingerprint,
         pairs=opened.count,
@@ -92,10 +96,7 @@ def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:
         scored_pairs=opened.scored,
         subsets=opened.subsets,
         unranked=opened.unranked,
-        rankings={
-            name: Ranking(name=fingerprint, scored_pairs=scored)
-            for name, (fingerprint, scored) in opened.rankings.items()
-        },
+        rankings=rankings | {text: rankings[name] for text, name in opened.computed.items()},
     )
 
 

@@ -12,7 +12,7 @@ from budgets.planning.grid import Grid
 from budgets.planning.plan import Plan
 from budgets.planning.planner import make_plan
 from budgets.planning.tuned.tuning import Scores
-from budgets.quality import BY, MIXTURE, NAMED, score_of_quality
+from budgets.quality import BY, MIXTURE, NAMED, is_expression, score_of_quality
 from runners.results import LEFT_OUT_COLUMNS, PLAN_COLUMNS, left_out_row, plan_row, to_frame
 from runners.trials.speed.throughput import predict_s, read_calibration, slow_loading
 from study.declare.yaml_reader import errors_with_line
@@ -109,7 +109,9 @@ def _check_qualities(qualities: Iterable[str], pool: PoolFacts) -> None:
         if quality.startswith(NAMED) and subset not in pool.subsets:
             raise ValueError(f"quality {quality}: {_unknown_or_none('named subset', subset, pool.subsets)}")
         if score is not None and score not in pool.rankings:
-            raise ValueError(f"quality {quality}: {_unknown_or_none('score', score, pool.rankings)}")
+            advice = "; `data score POOL --with '=EXPRESSION' --name SCORE` computes a score from others"
+            problem = _unknown_or_none("score", score, pool.rankings)
+            raise ValueError(f"quality {quality}: {problem}{advice if is_expression(score) else ''}")
 
 
 def _check_twins(qualities: Iterable[str], pool: PoolFacts | MixtureFacts) -> None:

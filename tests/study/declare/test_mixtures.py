@@ -56,7 +56,7 @@ def test_pools_and_mixtures_are_read_and_written_back(tmp_path: Path) -> None:
          "8: mixtures.half.web.weight is missing: give each pool of the mixture one, or none of them"),
         ("quality: top20", "quality: best",
          ("7: mixtures.union.web.quality: unknown quality 'best'; allowed: 'all', 'top1' to 'top99' "
-          "(best N %), 'top40 by SCORE', 'subset:NAME'")),
+          "(best N %), 'top40 by SCORE', 'top40 by EXPRESSION', 'subset:NAME'")),
         ("quality: top20", "qualty: top20",
          ("7: unknown key 'mixtures.union.web.qualty'; did you mean 'mixtures.union.web.quality'? allowed: "
           "mixtures.union.web.pairs, mixtures.union.web.quality, mixtures.union.web.weight")),

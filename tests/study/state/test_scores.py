@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from budgets.quality import check_quality
 from runners.data.build import in_place
 from runners.data.build.rescore import set_score, use_score
 from runners.data.pool.pool import Pool, Scorer, tree_name
@@ -27,7 +28,7 @@ def ids(pool: Path, folder: Path, *qualities: str) -> dict[str, str]:
     """Return the id of the trial of each quality."""
     declaration = load_declaration(write_declaration(folder, pool))
     (block,) = declaration.grid
-    changed = replace(declaration, grid=(replace(block, quality=qualities),))
+    changed = replace(declaration, grid=(replace(block, quality=tuple(map(check_quality, qualities))),))
     plan = plan_study(find_study(changed, results=str(folder), pools=None))
     return {trial.cell.quality: trial.trial_id for trial in plan.trials}
 
@@ -112,6 +113,17 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
         "top50 by both",
         "top50 by other",
     }
+    written = "top50 by 0.25 * first-other"
+    named, by_name = ids(scored.path, tmp_path, written), ids(scored.path, tmp_path, "top50 by both")
+    assert named == {"top50 by 0.25*first-other": by_name["top50 by both"]}
+    pool = Pool.open(scored.path)
+    best, same = (pool.subset(size=None, quality=each).rows() for each in ("top50 by both", *named))
+    assert np.array_equal(best, same)
+    with pytest.raises(
+        ValueError,
+        match=r"unknown score 'first-2\*other'.*`data score POOL --with '=EXPRESSION' --name SCORE`",
+    ):
+        ids(scored.path, tmp_path, "top50 by first - 2*other")
     cut = "other > 0 and caption.str.len() > 5 and width < 3 * height"
     run(f"data score {scored.path} --with '=first if {cut}' --name some --workers 1")
     pool = Pool.open(scored.path)

@@ -120,6 +120,25 @@ def test_a_damaged_part_is_one_clear_error(divided: Pool) -> None:
         Pool.open(divided.path)
 
 
+def test_a_computed_score_may_use_columns_of_metadata_also_texts(divided: Pool, tmp_path: Path) -> None:
+    keys = [*pd.concat(divided.parts(["key"]))["key"]]
+    table = pd.DataFrame({
+        "key": keys[::-1], "lang": ["en" if n % 3 == 0 else "de" for n in range(len(keys))][::-1],
+        "aesthetic": np.arange(len(keys), dtype=np.float64)[::-1],
+    })  # fmt: skip
+    table[table["key"] != keys[6]].to_parquet(tmp_path / "facts.parquet")
+
+    text = "similarity + 2*aesthetic if lang == 'en' and aesthetic < 100"
+    found = np.concatenate([*expression_scores(divided, text, tmp_path / "facts.parquet")])
+
+    english = np.setdiff1d(np.arange(0, 100, 3), [6])
+    assert np.flatnonzero(np.isfinite(found)).tolist() == english.tolist()
+    own = divided.column("score")
+    assert np.allclose(found[english], own[english] + 2 * english)
+    with pytest.raises(ValueError, match=r"name 'en' is not defined; .* also .*lang; quote texts"):
+        next(expression_scores(divided, "similarity if lang == en", tmp_path / "facts.parquet"))
+
+
 def test_scores_and_subsets_are_added_beside_the_parts(divided: Pool, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in divided.path.rglob("0*.parquet")}
     mine = np.arange(divided.count, dtype=np.float32)[::-1].copy()
