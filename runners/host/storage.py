@@ -19,6 +19,13 @@ _STAMPS = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "updated", 
 """What the protocols' packages call an object's hash or time."""
 
 
+_NO_CREDENTIALS = (
+    "no credentials were found; set the environment variables that the protocol's package reads "
+    "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://, GOOGLE_APPLICATION_CREDENTIALS for gs://) or "
+    "log in with the provider's program"
+)
+
+
 class Storage:
     """The objects below a URL, by their names relative to it. Credentials come from the environment.
 
@@ -97,6 +104,15 @@ class Storage:
                 for name, info in found.items()
                 if name.startswith(prefix)
             }
+
+    def why_empty(self) -> str:
+        """Return why no object is below the URL, in the words of the protocol's package if it has any."""
+        with self._doing():
+            try:
+                self._fs.find(self._root)
+            except FileNotFoundError as error:
+                return str(error)
+        return "no file is below this URL"
 
     def read(self, name: str) -> bytes | None:
         """Return an object's content, or None if there is no such object."""
@@ -229,6 +245,8 @@ class Storage:
             except OSError:
                 raise
             except Exception as error:  # each protocol's package has errors of its own
+                if "Credentials" in type(error).__name__:  # botocore's and Google's
+                    raise OSError(f"storage {self.url}: {_NO_CREDENTIALS} ({words_of(error)})") from error
                 raise OSError(f"storage {self.url} is away: {words_of(error)}") from error
 
 

@@ -108,6 +108,18 @@ def load_model(source: Source, device: torch.device) -> Loaded:
         return _load(f"{_LOCAL}{folder}", None, source, device)
 
 
+def by_pool_words(model: str) -> bool:
+    """Return whether a model splits its texts into the words of the pool that it was trained on.
+
+    Args:
+        model: As in `Source`.
+
+    Raises:
+        ValueError: There is no such model.
+    """
+    return _by_pool_words(_architecture(model)[1]["text_cfg"])
+
+
 def has_bias(weights: Path) -> bool:
     """Return whether a trial's weights belong to a model trained with SigLIP's loss."""
     try:
@@ -196,12 +208,17 @@ def _decoder(how: Mapping[str, Any]) -> Decode:
     return decode
 
 
+def _by_pool_words(text: Mapping[str, Any]) -> bool:
+    return text.get("vocab_size", BPE_VOCABULARY) != BPE_VOCABULARY and not text.get("hf_tokenizer_name")
+
+
 def _tokenizer(name: str, text: Mapping[str, Any], source: Source) -> Callable[[list[str]], Tensor]:
     size, length = text.get("vocab_size", BPE_VOCABULARY), text.get("context_length", 77)
-    if source.words and size != BPE_VOCABULARY:
+    own = _by_pool_words(text)
+    if source.words and own:
         encode = tokenizer(size, length, source.words)
         return lambda texts: torch.from_numpy(encode(texts))
-    if size != BPE_VOCABULARY and not text.get("hf_tokenizer_name") and "siglip" not in name.lower():
+    if own and "siglip" not in name.lower():
         raise ValueError(
             f"the model has {size:,} tokens, so its texts are split into the words of its pool: name the "
             "pool with --pool FOLDER, or evaluate an exported model, which contains them"

@@ -32,6 +32,7 @@ from study.state.bookkeeping import book_left_behind
 from study.state.design import course
 from study.state.environment import environment
 from study.state.planning.plan_study import plan_tables
+from study.state.planning.pool_rankings import keep_rankings
 from study.state.study import Study
 
 if TYPE_CHECKING:
@@ -207,6 +208,7 @@ class Run(Execution):
         planned, left_out = plan_tables(self.plan)
         write_table(folder / "plan.parquet", planned)
         write_table(folder / "left-out.parquet", left_out)
+        keep_rankings(self.study, self.plan)
         pools = dict.fromkeys(each.pool for trial in self.plan.all_trials for each in trial.components)
         write_json(folder / "environment.json", environment() | {"pool fingerprint": ", ".join(pools)})
 

@@ -92,7 +92,17 @@ def _lines(standing: Standing) -> Iterator[str]:
     left = "" if standing.left_s is None else f"about {range_words(standing.left_s)}"
     if standing.run is not None:
         yield f"running: {standing.run}" + (f"; {left} to go" if left else "")
-        return
+    else:
+        yield from _next_run(standing, left)
+
+
+def _next_run(standing: Standing, left: str) -> Iterator[str]:
+    """Yield lines on what the next run would do, with the remaining time in words."""
+    if standing.ranked_anew:
+        yield (
+            "a score has changed the pool's ranking since the last run: the next run has others in place of "
+            f"{plural(standing.ranked_anew, 'trial')}; `run --dry-run` lists them"
+        )
     waiting = sum(level.waiting for level in standing.levels)
     if standing.no_room:
         yield f"the budget has no room for {standing.no_room} of {plural(waiting, 'waiting trial')}"

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
 from runners.data.evaluation.evaluation_facts import check_evaluation_set
 from runners.data.evaluation.paper_suite import SUITE, suite_title
+from runners.data.places.copies import set_at, something_at
 from runners.host.workers import Workers
 
 
@@ -31,21 +32,39 @@ def found_sets(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise ValueError(f"no folder of evaluation sets at {folder}")
-    marks = sorted({*folder.rglob("test/nshards.txt"), *folder.rglob("test/0.tar")})
+    marks = {*folder.rglob("test/nshards.txt"), *folder.rglob("test/0.tar")}
     tests = sorted({mark.parents[1] for mark in marks})
-    return {path.relative_to(folder).as_posix().replace("wds_", "").replace("/", "_"): path for path in tests}
+    return {_name(path.relative_to(folder)): path for path in tests}
 
 
-def check_sets(sets: Mapping[str, Path], workers: Workers) -> Iterator[Checked]:
+def sets_at(url: str) -> dict[str, str]:
+    """Find the evaluation sets below a URL, as `found_sets` does in a folder.
+
+    Raises:
+        ValueError: The URL can't be read, or nothing is below it.
+    """
+    found = map(PurePosixPath, something_at("folder of evaluation sets", url))
+    tests = sorted(
+        {file.parents[1] for file in found if file.match("test/nshards.txt") or file.match("test/0.tar")}
+    )
+    return {_name(path): f"{url.rstrip('/')}/{path}" for path in tests}
+
+
+def _name(path: PurePath) -> str:
+    return path.as_posix().replace("wds_", "").replace("/", "_")
+
+
+def check_sets(sets: Mapping[str, Path] | Mapping[str, str], workers: Workers) -> Iterator[Checked]:
     """Read each set and decode its images, then report what is missing of the paper's suite.
 
     Args:
-        sets: Name → folder.
+        sets: Name → folder or URL; a set below a URL is copied into the cache of the machine that checks it.
         workers: What reads the sets.
     """
-    names, paths, sizes = list(sets), list(sets.values()), dict[str, int]()
+    names, sizes = list(sets), dict[str, int]()
+    places: list[str | Path] = [*sets.values()]
     found, told = dict[int, tuple[Checked, int]](), 0
-    for number, checked in workers.map(partial(_check, names, paths), range(len(names)), names.__getitem__):
+    for number, checked in workers.map(partial(_check, names, places), range(len(names)), names.__getitem__):
         found[number] = checked
         while told in found:  # in their order
             result, images = found[told]
@@ -63,12 +82,12 @@ def check_sets(sets: Mapping[str, Path], workers: Workers) -> Iterator[Checked]:
                 yield Checked(line=line, good=True)
 
 
-def _check(names: Sequence[str], paths: Sequence[Path], number: int) -> tuple[Checked, int]:
+def _check(names: Sequence[str], places: Sequence[str | Path], number: int) -> tuple[Checked, int]:
     """Return the result for a set, and its number of images."""
-    name, path = names[number], paths[number]
+    name, place = names[number], places[number]
     try:
-        kind, images, texts = check_evaluation_set(path)
+        kind, images, texts = check_evaluation_set(set_at(place))
     except ValueError as error:
         return Checked(line=f"{name}: {error}", good=False), 0
-    line = f"{name}: {kind}, {images:,} images, {texts:,} texts, in {path}"
+    line = f"{name}: {kind}, {images:,} images, {texts:,} texts, in {place}"
     return Checked(line=line, good=True), images

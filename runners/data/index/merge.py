@@ -135,13 +135,20 @@ def join(files: Sequence[Path], columns: Path, target: Path) -> Path:
     """
     names = [name for name in pq.read_schema(columns).names if name != "hash"]
     own = [name for name in pq.read_schema(files[0]).names if name in names]
-    with _engine(target.parent) as engine:
+    with _engine(target.parent) as engine, TemporaryDirectory(prefix=".merge-", dir=target.parent) as folder:
+        for mine, share in _shares("hash", [*files, columns], Path(folder)):
+            engine.execute(
+                f"COPY (SELECT own.* EXCLUDE ({_quoted(own)}), other.* EXCLUDE (hash) FROM "
+                "(SELECT *, file_index AS part, file_row_number AS row FROM read_parquet($files) "
+                f"WHERE {mine}) AS own LEFT JOIN (SELECT DISTINCT ON (hash) * FROM read_parquet($columns) "
+                f"WHERE {mine} ORDER BY hash, file_row_number) AS other USING (hash)) "
+                f"TO {_text(share)} (FORMAT parquet)",
+                {"files": _paths(files), "columns": _paths([columns])},
+            )
         engine.execute(
-            f"COPY (SELECT own.* EXCLUDE ({_quoted(own)}), other.* EXCLUDE (hash) "
-            "FROM read_parquet($files) AS own LEFT JOIN (SELECT DISTINCT ON (hash) * FROM "
-            f"read_parquet($columns) ORDER BY hash, file_row_number) AS other USING (hash) "
-            f"ORDER BY own.file_index, own.file_row_number) TO {_text(target)} (FORMAT parquet)",
-            {"files": _paths(files), "columns": _paths([columns])},
+            "COPY (SELECT * EXCLUDE (part, row) FROM read_parquet($shares) ORDER BY part, row) "
+            f"TO {_text(target)} (FORMAT parquet)",
+            {"shares": _paths([*Path(folder).iterdir()])},
         )
     return target
 

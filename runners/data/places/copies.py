@@ -49,7 +49,7 @@ def copy_pool(url: str, folder: Path) -> Path:
     Raises:
         ValueError: The URL can't be read, or holds no pool that has an index.
     """
-    found = listed("pool", url)
+    found = something_at("pool", url)
     if "pool.json" not in found:
         raise ValueError(
             f"{url} has no pool.json. Index its shards with `data build {url} --in-place`, or into a folder "
@@ -91,6 +91,17 @@ def pool_at(place: str | Path) -> Path:
     return copy_pool(str(place), machine_cache() / "pools" / copy_name(str(place)))
 
 
+def set_at(place: str | Path) -> Path:
+    """Return an evaluation set's folder: the place itself, or this machine's copy of a URL.
+
+    Raises:
+        ValueError: As `copy_set`.
+    """
+    if not is_url(str(place)):
+        return Path(place)
+    return copy_set(str(place), machine_cache() / "sets" / copy_name(str(place)))
+
+
 def _origin(url: str) -> str:
     return json.dumps({"url": url.rstrip("/")}) + "\n"
 
@@ -101,10 +112,20 @@ def copy_set(url: str, folder: Path) -> Path:
     Raises:
         ValueError: The URL can't be read, or holds nothing.
     """
-    found = listed("evaluation set", url)
-    if not found:
-        raise ValueError(f"evaluation set {url} holds no files")
+    found = something_at("evaluation set", url)
     return _copied(Storage(url), folder, found, {})
+
+
+def something_at(what: str, url: str) -> Mapping[str, int]:
+    """Return what `listed` returns, if that is anything.
+
+    Raises:
+        ValueError: The URL can't be read, or nothing is below it: there may be no such bucket.
+    """
+    found = listed(what, url)
+    if not found:
+        raise ValueError(f"{what} {url} can't be read: {Storage(url).why_empty()}")
+    return found
 
 
 def listed(what: str, url: str) -> Mapping[str, int]:

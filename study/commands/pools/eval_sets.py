@@ -14,19 +14,21 @@ EXIT_UNUSABLE = 1
 
 def add_options(parser: ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("folder", type=Path, help="a folder of sets in CLIP_benchmark's webdataset layout")
+    parser.add_argument("folder", help="a folder, or its URL, of sets in CLIP_benchmark's webdataset layout")
     add_worker_options(parser)
 
 
 def run(options: Namespace) -> int:
     """Print one line per set; return 1 if any set can't be used."""
-    from runners.data.evaluation.evaluation_suite import check_sets, found_sets
+    from runners.data.evaluation.evaluation_suite import check_sets, found_sets, sets_at
+    from runners.data.places.copies import is_url
     from study.run.pool_site import PoolSite
 
-    sets = found_sets(options.folder)
+    away = is_url(options.folder)
+    sets = sets_at(options.folder) if away else found_sets(Path(options.folder))
     good = True
     with PoolSite(options, show) as site:
-        for each in check_sets(sets, site.workers(options.folder)):
+        for each in check_sets(sets, site.workers(*(() if away else (Path(options.folder),)))):
             show(each.line)
             good = good and each.good
     return 0 if good else EXIT_UNUSABLE

@@ -138,12 +138,18 @@ def _scored_by_model(
     from runners.data.build.rescore import set_score
     from runners.data.places.shared_folder import SCORING
     from runners.evaluate.clip_score import clip_scorer, clip_scores, scoring_source
+    from runners.models.load_model import by_pool_words
 
     name, scorer = options.scorer, options.scorer
     if (Path(scorer) / "result.json").is_file():
         name = Path(scorer).resolve().name
         scorer = str(_exported(Path(scorer), shared.path / SCORING / name))
     source = scoring_source(scorer, pool)
+    if source.model and by_pool_words(source.model):
+        show(
+            f"note: texts are split into the {len(pool.vocabulary):,} words of {options.pool}; weights that "
+            "were trained on another pool give wrong scores: name their trial's folder or an exported one"
+        )
     files = [path for path in (Path(source.checkpoint), Path(source.model)) if path.name and path.exists()]
     # Nodes that share a URL get the model's files from there.
     seen = () if shared.url else files

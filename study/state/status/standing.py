@@ -17,6 +17,7 @@ from budgets.planning.tuned.tuning import tuning_reserves
 from budgets.quantity import format_count, format_flops
 from runners.results import read_json_lines, read_table
 from study.state.design import answer_lines, not_chosen
+from study.state.planning.pool_rankings import ranked_anew
 from study.state.planning.tuning_table import read_neighbours
 from study.state.status.forecast import Ahead, time_left
 from study.state.status.running import Level, Running, running_trial
@@ -62,6 +63,8 @@ class Standing:
         slots_busy: Share of the last run's slot time in use, up to now or to its last event; None before the
             first run.
         left_s: Forecast of the remaining seconds; None if no trial is left.
+        ranked_anew: Number of trials of the last run's plan in whose place the next run has others, because a
+            score of their pool has changed.
         design: Answers of an adaptive design so far and its open questions, one per line; its trials that
             were not chosen are not counted in ``levels``.
     """
@@ -81,6 +84,7 @@ class Standing:
     slots: int | None
     slots_busy: float | None
     left_s: Range | None
+    ranked_anew: int
     design: tuple[str, ...]
 
 
@@ -145,6 +149,7 @@ def read_standing(study: Study) -> Standing:
         slots=slots,
         slots_busy=busy,
         left_s=_left(rows, ahead, events, running, slots=slots or 1),
+        ranked_anew=int(plan["quality"].isin(ranked_anew(study)).sum()),
         design=tuple(answer_lines(events, planned[apart])),
     )
 

@@ -309,6 +309,9 @@ def test_the_copy_of_a_pool_has_its_index_and_evaluation_sets_and_follows_it(
 ) -> None:
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     storage, url = Storage(f"{bucket.url}/built"), f"{bucket.url}/built"
+    with pytest.raises(ValueError, match=rf"^pool {url} can't be read: no file is below this URL$"):
+        copy_pool(url, tmp_path / "none")
+    storage.put(pool.path / "shards" / "00000.tar", "shards/00000.tar")
     with pytest.raises(
         ValueError, match=rf"^{url} has no pool.json. Index its shards with `data build {url} "
     ):
@@ -341,7 +344,10 @@ def test_the_copy_of_a_pool_has_its_index_and_evaluation_sets_and_follows_it(
     ("url", "told"),
     [
         ("gs://bucket/x", "pool gs://bucket/x can't be read: storage .* needs a package .* gcsfs"),
-        ("s3://no-such-bucket/x", "s3://no-such-bucket/x has no pool.json"),
+        (
+            "s3://no-such-bucket/x",
+            "pool s3://no-such-bucket/x can't be read: The specified bucket does not exist",
+        ),
     ],
 )
 @pytest.mark.usefixtures("bucket")
@@ -354,7 +360,9 @@ def test_missing_credentials_are_one_line(away: Pool, uploaded: str, monkeypatch
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     S3FileSystem.clear_instance_cache()
-    with pytest.raises(ValueError, match=rf"^pool {uploaded} can't be read: .* credentials") as found:
+    with pytest.raises(
+        ValueError, match=rf"^pool {uploaded} can't be read: .*: no credentials were found; set the"
+    ) as found:
         Pool.open(away.path)
     assert "\n" not in str(found.value)
     S3FileSystem.clear_instance_cache()

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from budgets.cost.architecture import catalogue, load_architecture
 from budgets.cost.strategy import strategy
 from budgets.declaration.recipe import Recipe
 from runners.host.gpu_arithmetic import set_gpu_arithmetic
-from runners.models.load_model import has_bias
+from runners.models.load_model import Source, by_pool_words, has_bias, load_model
 from runners.models.model import DevicePatchDropout, build_model, clamp_logit_scale, resolve_precision
 from runners.strategies.registry import build_strategy
 from runners.training import learner
@@ -221,3 +222,27 @@ def test_compiled_model_keeps_weight_names_and_outputs() -> None:
     assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(plain, compiled, strict=True))
     compiled_parts = [each for each in model.modules() if getattr(each, "_compiled_call_impl", None)]
     assert [type(each).__name__ for each in compiled_parts] == ["VisionTransformer", "Transformer"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("named", ["timm/ViT-B-16-SigLIP", ""])
+def test_a_model_with_a_tokenizer_of_its_own_does_not_take_the_words_of_a_pool(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config: Any = copy.deepcopy(dict(load_architecture("mini-ViT-XXS-8").config))
+    torch.save(open_clip.CLIP(**config).state_dict(), tmp_path / "weights.pt")
+    if named:
+        config["text_cfg"]["hf_tokenizer_name"] = named
+    (tmp_path / "own.json").write_text(json.dumps(config), encoding="utf-8")
+    theirs = torch.tensor([[7]])
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda _name: lambda _texts: theirs)
+    model = str(tmp_path / "own.json")
+    source = Source(checkpoint=str(tmp_path / "weights.pt"), model=model, words=("red", "ball"))
+
+    loaded = load_model(source, torch.device("cpu"))
+
+    found = loaded.tokenize(["red ball"])
+    assert found.tolist() == theirs.tolist() if named else found[0, :4].tolist() == [1, 2, 1023, 0]
+    assert by_pool_words(model) == (not named)
+    assert not by_pool_words("ViT-B-16-SigLIP")
+    assert not by_pool_words("ViT-B-32")

@@ -250,7 +250,10 @@ def test_a_trials_folder_scores_any_pool_with_the_words_of_its_own(user: Path, r
     run(f"data score other --with {folder.name} --name exported --workers 1")
     said = run(f"data score other --with {trial} --name trial --workers 1")
 
+    assert "note: " not in said
     assert "ranked by the score of trial; 1,024 pairs have one:" in said
+    said = run(f"data score other --with mini-ConvNeXt:{trial}/weights.pt --name weights --workers 1")
+    assert said.startswith(f"note: texts are split into the {len(words)} words of other; weights that were")
     scored = Pool.open(other)
     assert np.array_equal(scored.column("score:trial"), scored.column("score:exported"))
     assert not (other / ".scoring").exists()

@@ -1,5 +1,6 @@
 """A trial's id follows from its pairs: further scores of a pool leave the ids of other trials as they are."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -140,3 +141,22 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
         expression, *rest = words.split(" --name ")
         name = f"--name {rest[0]}" if rest else ""
         assert told in run(f"data score {scored.path} --with '{expression}' {name}", code=2)
+
+
+def test_status_tells_of_a_ranking_that_has_changed_since_the_last_run(
+    scored: Pool, tmp_path: Path, run: Run
+) -> None:
+    words = f"{write_declaration(tmp_path, scored.path)} --results {tmp_path}"
+    run(f"run {words} --backend local")
+    assert "ranking" not in run(f"status {words}")
+    set_score(scored, np.arange(scored.count, dtype=np.float32), Scorer(name="other"))
+
+    assert run(f"run {words} --dry-run").startswith("1 trials: 1 to run")
+    assert (
+        "a score has changed the pool's ranking since the last run: the next run has others in place of "
+        "1 trial; `run --dry-run` lists them\n"
+    ) in run(f"status {words}")
+
+    use_score(Pool.open(scored.path), "first")
+    assert run(f"run {words} --dry-run").startswith("1 trials: 1 finished, 0 to run")
+    assert json.loads(run(f"status {words} --json"))["ranked_anew"] == 0

@@ -242,6 +242,19 @@ def test_shards_in_a_bucket_are_indexed_scored_and_shown(
         assert exists.startswith("study: s3://bucket/other holds no .tar shard")
         table = run("data build s3://bucket/new --from icons.csv --workers 1")
         assert table.startswith("s3://bucket/new: 300 pairs; left out: ")
+
+        write_retrieval_set(user / "cards", built.path / "shards" / "00000.tar")
+        for file in filter(Path.is_file, (user / "cards").rglob("*")):
+            Storage("s3://bucket").put(file, f"sets/wds_cards/{file.relative_to(user / 'cards').as_posix()}")
+        said = run("data eval-sets s3://bucket/sets --workers 1")
+        assert said.startswith("cards: retrieval, 40 images, ")
+        assert "in s3://bucket/sets/wds_cards\n" in said
+        assert "s3://bucket/none can't be read: no file is below" in run(
+            "data eval-sets s3://bucket/none", code=2
+        )
+        assert "s3://misspelt/sets can't be read: The specified bucket does not exist" in run(
+            "data eval-sets s3://misspelt/sets", code=2
+        )
     finally:
         bucket.go_away()
 
@@ -406,6 +419,10 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
         ("data build pools/x --from embedded:many", "embedded:many needs a number of pairs"),
         ("data build png --from icons.csv", "png already exists"),
         ("data info pools/x", "no such pool"),
+        (
+            "data eval-sets gs://bucket/sets",
+            "gs://bucket/sets can't be read: storage gs://bucket/sets needs a package",
+        ),
         ("data eval-sets nowhere", "no folder of evaluation sets at nowhere"),
     ],
 )
