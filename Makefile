@@ -1,6 +1,7 @@
 # `make demo` and `make test` need Python 3.11 or later and git; each makes its environments by itself.
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
 RUN = .venv/bin/python
+PYTEST = $(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test check quick lint docs clean
 
@@ -10,14 +11,14 @@ demo: .venv/installed
 
 # img2dataset holds pandas below 3, so the tests of downloading run it from an environment of its own.
 test: lint .venv/tested .venv-img2dataset/installed
-	IMG2DATASET=$(CURDIR)/.venv-img2dataset/bin/img2dataset $(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	IMG2DATASET=$(CURDIR)/.venv-img2dataset/bin/img2dataset $(PYTEST)
 
 # Quick tests: those that start no Ray and take less than a third of a second.
 check: .venv/tested
 	$(MAKE) --jobs=2 --output-sync=target lint quick
 
 quick: .venv/tested
-	$(RUN) -m pytest -m "not ray and not slow"
+	$(PYTEST) -m "not ray and not slow"
 
 docs: .venv/tested
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build
