@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.peak import own_peak
 from runners.data.build import build_pool as build
 from runners.data.build.info import info_lines
-from runners.data.build.rescore import expression_scores, metadata_scores, set_score, set_subset, use_score
+from runners.data.build.known_scores import expression_scores, metadata_scores
+from runners.data.build.rescore import set_score, set_subset, use_score
 from runners.data.build.source import parts_of
 from runners.data.index import merge
 from runners.data.index import parts as index_parts

@@ -1,44 +1,32 @@
 """Additional scores of a pool: stored beside the existing ones, or used to rank its pairs."""
 
-import json
-import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from budgets.names import unknown
 from runners.data.build.build_pool import Build, build_pool
-from runners.data.build.scan import run
-from runners.data.build.table_file import check_columns, table_columns
 from runners.data.index.merge import look_up
 from runners.data.index.parts import Index
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX, count_scored
 from runners.data.index.writing import VERSIONS, add_column
 from runners.data.places.copies import SHARDS_AT
-from runners.data.places.place import Place
-from runners.data.places.shared_folder import SCORING, SharedFolder
 from runners.data.pool.describe import fingerprints, write_facts
 from runners.data.pool.pool import FIRST, Pool, Scorer
-from runners.data.pool.samples import Sample, walk_samples
-from runners.data.pool.shards import facts_of, image_kind, score_of
 from runners.host.files import commit_files
 from runners.host.workers import Report, Workers
 
 _ADDED = "added-"
 _UID_DIGITS = 32
 _UIDS_AT_ONCE = 1_000_000
-_OF_PAIR = ("width", "height", "tokens", "caption")
 
 
 def set_score(
@@ -114,72 +102,6 @@ def _with_column(table: Index, name: str, values: Iterable[NDArray[Any]]) -> Ind
     return Index(table.folder, parts, table.stored, added=table.added | {name: suffix}, named=named)
 
 
-def expression_scores(pool: Pool, text: str, metadata: Path | None = None) -> Iterator[NDArray[np.float32]]:
-    """Yield a score that is computed from what the index has of each pair, some pairs at a time.
-
-    Args:
-        pool: The pool.
-        text: ``VALUE`` or ``VALUE if CONDITION``, expressions in pandas' syntax over the names of the pool's
-            scores and subsets and the columns ``width``, ``height``, ``tokens`` and ``caption``, such as
-            ``0.5*clip + 0.5*mine if width > 200 and caption.str.len() > 5``.
-        metadata: A parquet file or a folder of them, whose columns the expression may use as well.
-
-    Yields:
-        float32 (some pairs,), NaN where one of the scores is missing or the condition is not met.
-
-    Raises:
-        ValueError: The expression is not valid, names a score that the pool lacks, or is not a number a pair.
-    """
-    names = {name.removeprefix(SCORE_PREFIX): name for name in pool.columns if name.startswith(SCORE_PREFIX)}
-    if not names and pool.scored:
-        names = {pool.origin.scorer.name if pool.origin.scorer else FIRST: "score"}
-    subsets = {name: SUBSET_PREFIX + name for name in pool.subsets if name not in names}
-    value, _, condition = text.partition(" if ")
-    brought = {} if metadata is None else _brought(pool, text, metadata, {*names, *subsets, *_OF_PAIR})
-    for part in pool.parts([*names.values(), *subsets.values(), *_OF_PAIR]):
-        frame = pd.DataFrame({name: part[column].astype(np.float64) for name, column in names.items()})
-        for name, column in subsets.items():
-            frame[name] = part[column].astype(np.bool_)
-        frame[list(_OF_PAIR)] = part[list(_OF_PAIR)]
-        for name, stretches in brought.items():
-            frame[name] = next(stretches)
-        found = _evaluated(frame, value, text, names)
-        if not pd.api.types.is_float_dtype(found):
-            raise ValueError(f"score '{text}' is not a number for each pair")
-        if condition:
-            kept = _evaluated(frame, condition, text, names)
-            if not pd.api.types.is_bool_dtype(kept):
-                raise ValueError(f"score '{text}': '{condition}' is not true or false for each pair")
-            found = found.where(kept)
-        yield found.to_numpy(np.float32)
-
-
-def _brought(
-    pool: Pool, text: str, metadata: Path, known: Collection[str]
-) -> dict[str, Iterator[NDArray[Any]]]:
-    """Return the columns of metadata that an expression uses, in the row groups of the index."""
-    files, by = _metadata_files(metadata)
-    found = {}
-    for field in pq.read_schema(files[0]):
-        if field.name not in known and re.search(rf"\b{re.escape(field.name)}\b", text):
-            kind = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-            values = look_up(pool.table.files, by, files, field.name, pool.path, text=kind)
-            found[field.name] = pool.table.cut(values, by_group=True)
-    return found
-
-
-def _evaluated(frame: pd.DataFrame, text: str, whole: str, names: Mapping[str, str]) -> pd.Series:
-    try:
-        found = frame.eval(text, engine="python")
-    except Exception as error:  # pandas' parser raises many types of errors
-        known = ", ".join(names) or "none"
-        also = ", ".join(str(name) for name in frame if name not in names)
-        raise ValueError(
-            f"score '{whole}': {error}; scores of the pool: {known}; also {also}; quote texts"
-        ) from error
-    return found if isinstance(found, pd.Series) else pd.Series([found] * len(frame), dtype=object)
-
-
 def set_subset(pool: Pool, name: str, uids: Path) -> Pool:
     """Add a named subset from a file of uids as DataComp publishes them: .npy, two uint64 per pair.
 
@@ -225,102 +147,6 @@ def _uid_table(file: Path, uids: np.memmap, folder: Path) -> Path:
             )
             writer.write_table(pa.table([text, np.ones(len(some), np.int8)], schema=schema))
     return target
-
-
-def metadata_scores(pool: Pool, column: str, metadata: Path) -> Iterator[NDArray[np.float32]]:
-    """Return existing scores from tables of metadata by uid or, without one, by key; the first row counts.
-
-    Args:
-        pool: The pool.
-        column: The column.
-        metadata: A parquet file or a folder of them.
-
-    Returns:
-        float32, some pairs at a time, NaN where there is none.
-
-    Raises:
-        ValueError: There is no metadata, or no column of numbers of that name.
-    """
-    files, by = _metadata_files(metadata)
-    for file in files:
-        check_columns(table_columns(file), file, by, column)
-        kind = pq.read_schema(file).field(column).type
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            raise ValueError(f"{file}: column {column} holds {kind}, not numbers")
-    return map(_as_scores, look_up(pool.table.files, by, files, column, pool.path))
-
-
-def _metadata_files(metadata: Path) -> tuple[list[Path], str]:
-    """Return the files of metadata and the column of their ids."""
-    files = sorted(metadata.glob("*.parquet")) if metadata.is_dir() else [metadata]
-    if not files or not metadata.exists():
-        raise ValueError(f"no parquet file of metadata at {metadata}")
-    return files, "uid" if "uid" in table_columns(files[0]) else "key"
-
-
-def _as_scores(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # numbers beyond float32 are no scores
-        return numbers.astype(np.float32)
-
-
-def column_scores(
-    pool: Pool, column: str, workers: Workers, report: Report, *, shared: SharedFolder | None = None
-) -> Iterator[NDArray[np.float32]]:
-    """Yield existing scores from each sample's json; shards that were read before are not read again.
-
-    Args:
-        pool: The pool.
-        column: The field.
-        workers: What reads the shards.
-        report: Called after each shard.
-        shared: The pool's folder, as the workers share it; by default all see it.
-
-    Yields:
-        float32 (some pairs,), NaN where there is none.
-    """
-    shards = list(pool.shards)
-    facts = json.dumps([column, shards, pool.place.versions(shards)])
-    shared = shared or SharedFolder(path=pool.path)
-    below = f"{SCORING}{blake2b(facts.encode(), digest_size=8).hexdigest()}/"
-    files = {shard: f"{below}{number:06d}.npy" for number, shard in enumerate(shards)}
-    done = shared.names(below)
-    todo = [number for number in range(len(shards)) if f"{number:06d}.npy" not in done]
-    task = partial(_keep_scores, replace(pool), column, shared, files)
-    run(task, todo, workers, partial(report, "reading"), shards.__getitem__, of=len(shards))
-    shared.fetch(files.values())
-    shard, known = "", dict[int, float]()
-    # The pairs of a shard are adjacent in the index, so each shard is read once.
-    # Keys may repeat, offsets do not.
-    for part in pool.parts(["shard", "offset"]):
-        scores = np.full(len(part), np.nan, np.float32)
-        for place, (its, offset) in enumerate(zip(part["shard"], part["offset"], strict=True)):
-            if its != shard:
-                shard, known = its, dict(np.load(shared.path / files[its]).tolist())
-            scores[place] = known.get(offset, np.nan)
-        yield scores
-
-
-def _keep_scores(pool: Pool, column: str, shared: SharedFolder, files: Mapping[str, str], number: int) -> int:
-    """Write the scores of a shard's readable samples as pairs of the image's offset and the score."""
-    shard, file = list(files.items())[number]
-    found = _scores_in(pool.place, shard, column)
-    scores = np.array([*found.items()], [("offset", np.int64), ("score", np.float64)])
-    with shared.here() as here:
-        here.write_array(file, scores)
-    return len(found)
-
-
-def _scores_in(place: Place, shard: str, column: str) -> dict[int, float]:
-    """Return the score of each readable sample of a shard by the offset of its image."""
-    try:
-        with place.whole(shard) as path:
-            return {
-                each.members[kind][0]: score_of(facts_of(each.members).get(column))
-                for each in walk_samples(path)
-                if isinstance(each, Sample) and (kind := image_kind(each.members)) is not None
-            }
-    except FileNotFoundError:
-        return {}
 
 
 def rewrite_shards(pool: Pool, *, workers: Workers, report: Report) -> Pool:

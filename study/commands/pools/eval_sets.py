@@ -24,11 +24,11 @@ def run(options: Namespace) -> int:
     from runners.data.places.copies import is_url
     from study.run.pool_site import PoolSite
 
-    away = is_url(options.folder)
-    sets = sets_at(options.folder) if away else found_sets(Path(options.folder))
+    folders = [] if is_url(options.folder) else [Path(options.folder)]
+    sets = found_sets(*folders) if folders else sets_at(options.folder)
     good = True
     with PoolSite(options, show) as site:
-        for each in check_sets(sets, site.workers(*(() if away else (Path(options.folder),)))):
+        for each in check_sets(sets, site.workers(*folders)):
             show(each.line)
             good = good and each.good
     return 0 if good else EXIT_UNUSABLE

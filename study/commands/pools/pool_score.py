@@ -79,13 +79,8 @@ def run(options: Namespace) -> int:
 
 def _scored_by_index(pool: "Pool", options: Namespace) -> "Pool | None":
     """Return the pool with a score or subset that needs no pair; None if the pairs have to be read."""
-    from runners.data.build.rescore import (
-        expression_scores,
-        metadata_scores,
-        set_score,
-        set_subset,
-        use_score,
-    )
+    from runners.data.build.known_scores import expression_scores, metadata_scores
+    from runners.data.build.rescore import set_score, set_subset, use_score
     from runners.data.pool.pool import COMPUTED, Scorer
 
     kind, _, name = options.scorer.partition(":")
@@ -123,7 +118,8 @@ def _scored_by_pairs(pool: "Pool", options: Namespace, shared: "SharedFolder") -
 def _scored_by_column(
     pool: "Pool", options: Namespace, shared: "SharedFolder", site: "PoolSite", report: "Report"
 ) -> "Pool":
-    from runners.data.build.rescore import column_scores, set_score
+    from runners.data.build.known_scores import column_scores
+    from runners.data.build.rescore import set_score
     from runners.data.pool.pool import Scorer
 
     name = options.scorer.removeprefix("column:")

@@ -9,7 +9,8 @@ import pytest
 from budgets.hardware.machine_cache import CACHE
 from runners.data.build import merge_parts, new_shards
 from runners.data.build.build_pool import Build, build_pool
-from runners.data.build.rescore import column_scores, rewrite_shards, set_score
+from runners.data.build.known_scores import column_scores
+from runners.data.build.rescore import rewrite_shards, set_score
 from runners.data.places.copies import pool_at
 from runners.data.places.shared_folder import SCORING, open_shared
 from runners.data.pool.pool import Pool, Scorer

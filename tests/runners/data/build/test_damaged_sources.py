@@ -15,7 +15,7 @@ from PIL import Image
 
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.in_place import index_shards, open_pool
-from runners.data.build.rescore import column_scores, metadata_scores
+from runners.data.build.known_scores import column_scores, metadata_scores
 from runners.data.build.write import write_pool
 from runners.data.pool.damage import NOT_READABLE
 from runners.data.pool.pool import Pool

@@ -12,7 +12,8 @@ import pytest
 from runners.data.build import merge_parts
 from runners.data.build.build_pool import Build, build_pool
 from runners.data.build.info import info_lines
-from runners.data.build.rescore import expression_scores, rewrite_shards, set_score, set_subset, use_score
+from runners.data.build.known_scores import expression_scores
+from runners.data.build.rescore import rewrite_shards, set_score, set_subset, use_score
 from runners.data.index import opening, parts, writing
 from runners.data.index.selection import nth_values
 from runners.data.index.subset import BLOCK, Subset, subset_of

@@ -22,7 +22,8 @@ import sys, tracemalloc
 from pathlib import Path
 import pyarrow as pa
 from runners.data.build.info import _shown, info_lines
-from runners.data.build.rescore import expression_scores, metadata_scores, set_score, set_subset, use_score
+from runners.data.build.known_scores import expression_scores, metadata_scores
+from runners.data.build.rescore import set_score, set_subset, use_score
 from runners.data.pool.pool import Pool, Scorer
 
 path = Path(sys.argv[1])
