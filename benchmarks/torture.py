@@ -26,7 +26,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ended = subprocess.run(
-            [sys.executable, "-m", "tests.study.run.torture", folder, str(kills)],
+            [sys.executable, "-m", "tests.study.run.faults.torture", folder, str(kills)],
             cwd=ROOT,
             check=True,
             stdout=subprocess.PIPE,

@@ -16,11 +16,11 @@ from runners.embedded.embedded_pool import build_embedded_pool
 from study.cli import main
 from study.state.study import Study
 from study.storage.folder_storage import FolderStorage
+from tests.root import ROOT
 
 Run = Callable[..., str]
 """Words of a command line, and perhaps the exit code that is expected → what it said."""
 
-ROOT = Path(__file__).resolve().parents[2]
 SIZES = {"held-out": 200, "retrieval": 32}
 
 STUDY = """

@@ -4,7 +4,9 @@ import json
 import re
 from pathlib import Path
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "watching.md"
+from tests.root import ROOT
+
+DOCS = ROOT / "docs" / "watching.md"
 
 
 def documented() -> dict[str, tuple[set[str], set[str]]]:

@@ -14,7 +14,7 @@ from analysis.labels import strategy_text
 from analysis.report.answer_frames import FRAMES
 from budgets.quantity import format_flops
 from study import Study
-from tests.study.shown import ROOT
+from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
 

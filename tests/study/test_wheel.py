@@ -10,8 +10,8 @@ from zipfile import ZipFile
 
 import pytest
 
+from tests.root import ROOT
 from tests.study.conftest import write_declaration
-from tests.study.shown import ROOT
 
 pytestmark = pytest.mark.slow
 

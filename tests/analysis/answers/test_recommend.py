@@ -1,7 +1,5 @@
 """Recommendations: the configuration, the limit of extrapolation, and experiments that would decide a tie."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +12,7 @@ from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
 from analysis.laws.surfaces.surface_forecast import SURFACES
 from tests.analysis.synthetic import study, trial_row
+from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -173,7 +172,7 @@ def test_a_cell_lower_by_chance_does_not_replace_the_law_of_its_curve() -> None:
 
 def over_training(training_set: str, *, largest: float = np.inf) -> pd.DataFrame:
     """Return the results of Gadre et al. 2024: one seed per run, each token seen once."""
-    table = pd.read_csv(Path(__file__).parents[2] / "data" / "over-training.csv")
+    table = pd.read_csv(ROOT / "tests" / "data" / "over-training.csv")
     table = table[(table["training_set"] == training_set) & (table["parameters"] <= largest)]
     n, d = table["parameters"].to_numpy(np.float64), table["tokens"].to_numpy(np.float64)
     rows = trial_row((8192, "all", "ViT-X", "clip"), 2e11, 0, 0.5)

@@ -1,7 +1,5 @@
 """Adaptive designs on the embedded study's finished grid."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,11 +11,12 @@ from analysis.design.adaptive import FIRST_ROUND, decide
 from analysis.design.questions import Ask
 from tests.analysis.made_up.coverage import study as made_up_curves
 from tests.analysis.made_up.designs import grid as made_up
+from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
 
 METRIC = "held-out/top1"
-RESULTS = Path(__file__).resolve().parents[3] / "results" / "small-full" / "results.parquet"
+RESULTS = ROOT / "results" / "small-full" / "results.parquet"
 FLIP = "mini-ViT-XS-8, FLIP (50 %), 13,108 pairs, top 40 %"
 CROP = "mini-ViT-XS-8, CLIP + crop and flip, 13,108 pairs, top 40 %"
 CNN = "mini-ConvNeXt, CLIP, 13,108 pairs, top 40 %"

@@ -1,18 +1,17 @@
 """Rehearsals of a design on made-up results say what a study will probably cost."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
 from analysis.design.questions import Ask
 from analysis.design.rehearsal import rehearse
 from benchmarks.design import with_trunks
+from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
 
 METRIC = "held-out/top1"
-RESULTS = Path(__file__).resolve().parents[3] / "results" / "small-full" / "results.parquet"
+RESULTS = ROOT / "results" / "small-full" / "results.parquet"
 
 
 @pytest.fixture(scope="module")

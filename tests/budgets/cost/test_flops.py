@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +16,7 @@ from budgets.cost.flops import (
     text_forward_macs,
 )
 from budgets.cost.strategy import STRATEGIES, inapplicable, strategy
+from tests.root import ROOT
 
 
 def test_a_vit_costs_its_patches_its_blocks_and_its_projection() -> None:
@@ -144,8 +144,7 @@ def test_flop_counting_imports_neither_torch_nor_ray() -> None:
         "print(sorted({'torch', 'ray', 'open_clip', 'timm', 'numpy', 'pandas'} & set(sys.modules)))"
     )
 
-    root = Path(__file__).parents[3]
     command = [sys.executable, "-c", code]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+    found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
 
     assert found.stdout.strip() == "[]"

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.root import ROOT
+
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[3]
 
 KILLED = """
 import operator, os, pickle, signal, threading, time

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from runners.host.workers import VISIBLE_DEVICES, Processes
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.root import ROOT
 
 
 def sleep_long(item: int) -> int:

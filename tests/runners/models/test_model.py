@@ -25,8 +25,7 @@ from runners.training import learner
 from runners.training.learner import make_learner
 from runners.training.train import to_float
 from study.state.environment import environment
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.root import ROOT
 
 
 @pytest.mark.slow

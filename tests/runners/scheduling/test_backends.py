@@ -26,11 +26,11 @@ from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tune import TuneBackend
 from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
 from runners.scheduling.shared_storage import Folders, SharedStorage
+from tests.root import ROOT
 from tests.runners.scheduling import jobs
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[3]
 WITH_RAY = pytest.param("Ray", marks=pytest.mark.ray)
 
 

@@ -18,10 +18,10 @@ from runners.scheduling.ray_backend.address import (
     guard_token,
     require_cluster,
 )
+from tests.root import ROOT
 
 pytestmark = pytest.mark.ray
 
-ROOT = Path(__file__).resolve().parents[3]
 
 # In a process of its own: Ray's settings for the cluster of one machine hold for the whole process.
 LISTENING = """

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.root import ROOT
+
 pytestmark = pytest.mark.ray
 
-ROOT = Path(__file__).resolve().parents[3]
 
 # In a process of its own, which leaves no cluster behind in the tests' process.
 SCRIPT = """

@@ -1,7 +1,6 @@
 """A run that learns is never reported as diverged; one that learns nothing is."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,8 +10,9 @@ from torch import Tensor
 
 from budgets.declaration.recipe import Recipe
 from runners.training.divergence import Diverged, check_divergence
+from tests.root import ROOT
 
-SMALL = Path(__file__).resolve().parents[3] / "results" / "small-full"
+SMALL = ROOT / "results" / "small-full"
 
 
 def check(losses: Tensor, *, chance: float, recipe: Recipe, batch_size: int = 64) -> None:

@@ -18,11 +18,10 @@ from runners.trials.records.trial_files import kept_steps, read_outcome
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from runners.trials.watch import Watch
+from tests.root import ROOT
 from tests.runners.tiny import tiny_job, tiny_pool, tiny_trial
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

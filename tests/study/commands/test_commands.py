@@ -17,7 +17,7 @@ from study import cli, commands
 from study.cli import main, make_parser
 from study.commands import pools, runs
 from study.commands.pools import data
-from tests.study import shown
+from tests.root import ROOT
 from tests.study.conftest import write_declaration
 
 HEAVY = {"torch", "ray", "pandas", "numpy", "scipy", "rich", "yaml"}
@@ -75,7 +75,7 @@ def test_help_and_parser_need_no_library() -> None:
 def test_plan_and_report_need_neither_torch_nor_ray(tmp_path: Path, words: str) -> None:
     results = tmp_path / "results"
     results.mkdir()
-    (results / "small").symlink_to(shown.ROOT / "results" / "small")
+    (results / "small").symlink_to(ROOT / "results" / "small")
     asked = (
         "import sys; from study import cli; from study.show import study_report; "
         "study_report.write_report = lambda *_, **__: sys.exit(print(*sys.modules)); "
@@ -96,7 +96,7 @@ def test_the_driver_of_a_run_needs_no_torch(tmp_path: Path, pool: Path) -> None:
 
 def said(code: str) -> str:
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=shown.ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
 
 

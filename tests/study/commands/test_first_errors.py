@@ -7,6 +7,7 @@ import pytest
 
 from budgets.quantity import format_seconds
 from study.cli import main
+from tests.root import ROOT
 from tests.study.conftest import Run
 
 
@@ -57,7 +58,7 @@ def test_paths_are_relative_to_the_declaration(
 ) -> None:
     folder = Path("mine")
     (folder / "models").mkdir(parents=True)
-    here = Path(__file__).parents[3] / "budgets" / "cost" / "catalogue" / "mini-ViT-XXS-8.json"
+    here = ROOT / "budgets" / "cost" / "catalogue" / "mini-ViT-XXS-8.json"
     shutil.copy(here, folder / "models" / "tiny-ViT.json")
     (folder / "shards").symlink_to(pool)
     text = template.read_text().replace("mini-ViT-XXS-8", "tiny-ViT").replace("top40", "top50")

@@ -13,9 +13,10 @@ from analysis.paper.paper_figures import paper_figures
 from runners.results import read_table
 from study.cli import main
 from study.declare.shipped import shipped_studies
+from tests.root import ROOT
 from tests.study import shown
 
-PAPER = shown.ROOT / "results" / "paper" / "figures.csv"
+PAPER = ROOT / "results" / "paper" / "figures.csv"
 MAP = """\
 title: made up
 rows: {task: imagenet}
@@ -70,7 +71,7 @@ def test_documented_commands_run(
         out, err = capsys.readouterr()
         assert code == 0, line + err
         said.append(out)
-    page = (shown.ROOT / "docs" / "import.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "import.md").read_text(encoding="utf-8")
     assert re.findall(r"```\n(.+?)```", page, re.DOTALL)[0] == said[0]
     assert said[1].startswith("55 of 1,070 rows of figures.csv, imported\n")
     assert "the paper's figures: results/li-2024/report/paper/paper.html" in said[1]

@@ -20,13 +20,13 @@ from study.cli import main
 from study.declare.load import find_declaration, load_declaration
 from study.state.planning.plan_study import plan_study, plan_tables
 from study.state.study import Study
+from tests.root import ROOT
 from tests.study import declared
 from tests.study.conftest import study_in
 from tests.study.declared import write
 
 FULL = re.sub(r"(?m)^design: .+\n", "", declared.FULL)  # the whole grid
 
-ROOT = Path(__file__).resolve().parents[3]
 Run = Callable[..., str]
 
 

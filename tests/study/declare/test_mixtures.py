@@ -9,8 +9,8 @@ from budgets.declaration.sections import EmbeddedPool, FolderPool, MixedPool
 from budgets.planning.facts import MixtureFacts, PoolFacts
 from study.declare.dump import dump_declaration
 from study.declare.load import load_declaration
+from tests.root import ROOT
 from tests.study.declared import problems, write
-from tests.study.shown import ROOT
 
 MIXED = """
 study: mixed

@@ -11,11 +11,12 @@ import yaml
 
 from study.cli import main
 from study.declare.load import load_declaration
+from tests.root import ROOT
 from tests.study import shown
 
-README = (shown.ROOT / "README.md").read_text(encoding="utf-8")
-TUTORIAL = (shown.ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
-METHOD = (shown.ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+METHOD = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", shown.PAGES, ids=lambda page: page.stem)
@@ -42,18 +43,18 @@ def test_constants_in_the_method_page_equal_those_of_the_code() -> None:
 
 
 def test_the_citation_is_complete() -> None:
-    citation = yaml.safe_load((shown.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
-    assert f'version = "{citation["version"]}"' in (shown.ROOT / "pyproject.toml").read_text()
+    assert f'version = "{citation["version"]}"' in (ROOT / "pyproject.toml").read_text()
     assert citation["references"][0]["title"].startswith("Scaling (Down) CLIP")
 
 
 def test_the_documented_make_targets_exist() -> None:
-    contributing = (shown.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     targets = set(re.findall(r"^make (\w+)", README + contributing, re.MULTILINE))
     assert targets == {"demo", "test", "check", "docs"}
     for target in targets:
-        asked = subprocess.run(["/usr/bin/env", "make", "-n", target], cwd=shown.ROOT, check=False)
+        asked = subprocess.run(["/usr/bin/env", "make", "-n", target], cwd=ROOT, check=False)
         assert asked.returncode == 0, target
 
 

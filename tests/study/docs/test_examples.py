@@ -11,10 +11,11 @@ import yaml
 
 from study.cli import make_parser
 from study.declare.load import load_declaration
+from tests.root import ROOT
 from tests.study import shown
 from tests.study.conftest import Run
 
-EXAMPLES = shown.ROOT / "examples"
+EXAMPLES = ROOT / "examples"
 TUTORIAL = "docs/cluster-tutorial.md"
 # The declaration with a pool and evaluation sets that need not be here.
 DESCRIBED = (
@@ -34,7 +35,7 @@ def test_the_plan_at_real_scale_is_the_one_that_the_tutorial_shows(tmp_path: Pat
 
     planned = run(f"plan {tmp_path / 'big.yaml'}").splitlines()
 
-    page = (shown.ROOT / TUTORIAL).read_text(encoding="utf-8")
+    page = (ROOT / TUTORIAL).read_text(encoding="utf-8")
     (block,) = re.findall(r"```\n(vit-s-to-l: .+?)\n```", page, re.DOTALL)
     assert set(block.splitlines()) <= set(planned)
 
@@ -96,4 +97,4 @@ def test_the_manifest_of_kubernetes_runs_the_study_on_workers_with_gpus() -> Non
 def test_the_container_file_copies_what_the_wheel_is_built_from() -> None:
     text = (EXAMPLES / "Containerfile").read_text(encoding="utf-8")
     for name in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE):
-        assert all((shown.ROOT / each).exists() for each in name.split()), name
+        assert all((ROOT / each).exists() for each in name.split()), name

@@ -4,7 +4,7 @@ import pytest
 
 from docs.build.result_columns import PAGE, columns_page
 from runners.results import TABLES, read_table
-from tests.study.shown import ROOT
+from tests.root import ROOT
 
 
 def test_the_page_of_columns_is_up_to_date() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.study.shown import ROOT
+from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -1,15 +1,14 @@
 """The ids of trials that were run are those of today's plan."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
 from study.declare.load import load_declaration
 from study.state.planning.plan_study import plan_study
 from study.state.study import find_study
+from tests.root import ROOT
 
-RESULTS = Path(__file__).resolve().parents[3] / "results"
+RESULTS = ROOT / "results"
 
 
 @pytest.mark.parametrize(("name", "done"), [("small", 81), ("small-full", 156)])

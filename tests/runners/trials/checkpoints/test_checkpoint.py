@@ -29,8 +29,7 @@ from runners.trials.checkpoints.checkpoint_writer import CheckpointWriter
 from runners.trials.records import trial_files
 from runners.trials.records.meter import FlopCount, Meter, count_text, read_count
 from runners.trials.records.trial_files import checkpoints, drop_damaged, kept_steps
-
-ROOT = Path(__file__).resolve().parents[4]
+from tests.root import ROOT
 
 
 class State:

@@ -33,6 +33,7 @@ from runners.trials.trial_job import TrialJob
 from study.cli import main
 from study.declare.load import load_declaration
 from study.state.planning.plan_study import plan_study
+from tests.root import ROOT
 from tests.runners.host.bucket import Bucket
 from tests.study import shown
 from tests.study.conftest import Run, study_in
@@ -305,7 +306,7 @@ def test_a_build_that_is_killed_again_and_again_ends_with_the_same_bytes(user: P
     shutil.rmtree(user / "pools")
     work = user / "pools" / ".icons.building"
     words = [sys.executable, "-m", "study", *shlex.split(command("--from icons.csv"))]
-    environment = {**os.environ, "PYTHONPATH": str(shown.ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     # Killed when it begins, when the source is read, and while it writes.
     for reached in ("source", "parts/000000.parquet", "pool/shards/*"):
         with subprocess.Popen(words, cwd=user, env=environment, stdout=subprocess.DEVNULL) as process:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.ray
+from tests.root import ROOT
 
-ROOT = Path(__file__).resolve().parents[4]
+pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")

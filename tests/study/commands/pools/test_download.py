@@ -19,10 +19,11 @@ from PIL import Image
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_images
 from study.cli import main
+from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
 
-DOCS = Path(__file__).resolve().parents[4] / "docs" / "data.md"
+DOCS = ROOT / "docs" / "data.md"
 COMMANDS = re.findall(r"^    python -m study (.+)$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
 PROGRAM = os.environ.get("IMG2DATASET") or shutil.which("img2dataset")
 

@@ -29,9 +29,9 @@ from runners.data.reading.order import BLOCK, WINDOW, positions
 from runners.data.reading.streamed_set import StreamedSet, loading_ahead
 from runners.data.reading.training_data import Source
 from runners.embedded.embedded_pool import TrainingPairs
+from tests.root import ROOT
 from tests.runners.data.pool.test_damage import flip_byte
 
-ROOT = Path(__file__).resolve().parents[3]
 BATCH = 64
 
 
@@ -175,7 +175,7 @@ def test_repeatedly_killed_run_continues_with_the_planned_pairs(pool: Pool, kind
     found: list[str] = []
     for workers in (1, 0):
         call = f"list_keys({kind!r}, {str(pool.path)!r}, {len(found) // BATCH}, {workers})"
-        script = f"from tests.runners.data.test_training_set import list_keys; {call}"
+        script = f"from tests.runners.data.reading.test_training_set import list_keys; {call}"
         with subprocess.Popen(
             [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True
         ) as process:

@@ -22,7 +22,7 @@ from runners.data.reading.streamed_set import StreamedSet
 from runners.data.reading.training_data import Source
 from runners.embedded.embedded_pool import build_embedded_pool
 from tests.runners.data.conftest import brightness
-from tests.runners.data.test_training_set import BATCH, lengths, seen
+from tests.runners.data.reading.test_training_set import BATCH, lengths, seen
 
 SHARES = st.lists(st.integers(1, 3 * CYCLE), min_size=1, max_size=4)
 

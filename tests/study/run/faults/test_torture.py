@@ -21,7 +21,7 @@ KILLS = 10
 def tortured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
     folder = tmp_path_factory.mktemp("torture")
     ended = subprocess.run(
-        [sys.executable, "-m", "tests.study.run.torture", folder, str(KILLS)],
+        [sys.executable, "-m", "tests.study.run.faults.torture", folder, str(KILLS)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -17,7 +17,7 @@ from analysis.paper.paper_page import write_paper_page
 from analysis.paper.paper_panels import NOT_DIGITISED, PANELS, READERS
 from study.cli import main
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
-from tests.study.shown import ROOT
+from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
 

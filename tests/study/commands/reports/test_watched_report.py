@@ -9,7 +9,7 @@ import pytest
 from runners.results import read_table, write_table
 from study.cli import main
 from study.show import study_report
-from tests.study.shown import ROOT
+from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -1,6 +1,6 @@
 """A small study with trunks whose workers and drivers are killed at random times.
 
-``python -m tests.study.run.torture FOLDER KILLS [SEED]`` runs it twice on the same pool, quietly and
+``python -m tests.study.run.faults.torture FOLDER KILLS [SEED]`` runs it twice on the same pool, quietly and
 tortured, and prints as JSON what was done. Drivers are forked from one server, so that a start costs no
 import.
 """
@@ -18,7 +18,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.root import ROOT
+
 WITNESS = Path(__file__).parent / "witness"
 STUDY = """
 study: {name}
