@@ -15,7 +15,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.study.conftest import ROOT, write_declaration
+from tests.root import ROOT
+from tests.study.conftest import write_declaration
 
 pytestmark = pytest.mark.ray
 

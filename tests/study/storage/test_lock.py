@@ -13,7 +13,7 @@ import pytest
 
 from study.storage.folder_storage import FolderStorage
 from study.storage.lock import only_run, running
-from tests.study.conftest import ROOT
+from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
 

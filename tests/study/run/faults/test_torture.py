@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from budgets.book.ledger import read_entries, reserved
-from tests.study.conftest import ROOT
+from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
 
