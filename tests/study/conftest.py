@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from budgets.declaration.declaration import Declaration
 from runners.embedded.embedded_pool import build_embedded_pool
+from runners.host.process import TRIAL_MODULES, load_ahead
 from study.cli import main
 from study.state.study import Study
 from study.storage.folder_storage import FolderStorage
@@ -36,7 +38,7 @@ grid:
 training:
   batch_size: 16
   lr_peak: {{mini-ViT-XXS-8: 2e-3, mini-ViT-XS-8: 1.5e-3, mini-ConvNeXt: 2e-3, mini-RN: 1e-3}}
-resources: {{checkpoint: 0.5 s}}
+resources: {{checkpoint: 0.2 s}}
 """
 
 
@@ -66,36 +68,37 @@ def write_declaration(folder: Path, pool: Path, name: str = "tiny", **changes: s
 
 def study(*words: object) -> subprocess.CompletedProcess[str]:
     """Run ``python -m study`` like a user."""
-    return subprocess.run(
-        _command(words),
-        cwd=ROOT,
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    with start_study(*words) as process:
+        output, errors = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
-def start_study(*words: object, own_group: bool = False) -> subprocess.Popen[str]:
-    """Start ``python -m study`` in the background, or in a process group of its own; context manager."""
+def start_study(*words: object, alone: bool = False) -> subprocess.Popen[str]:
+    """Start ``python -m study`` in the background; context manager.
+
+    Args:
+        words: Words of the command line.
+        alone: True for a process group and a server of trials of its own, for tests that look for the
+            processes it leaves; otherwise the trials are forked from the server of the tests.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        _command(words),
+        [sys.executable, "-m", "study", *map(str, words)],
         cwd=ROOT,
-        env=_environment(),
+        env=environment if alone else environment | shared_server(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=own_group,
+        start_new_session=alone,
     )
 
 
-def _command(words: tuple[object, ...]) -> list[str]:
-    return [sys.executable, "-m", "study", *map(str, words)]
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+def shared_server() -> dict[str, str]:
+    """Return environment variables with which commands fork trials from the server of this process."""
+    load_ahead(*TRIAL_MODULES, "ray")
+    forkserver.ensure_running()
+    address: str = forkserver._forkserver._forkserver_address  # type: ignore[attr-defined]  # noqa: SLF001
+    return {"STUDY_TEST_SERVER": address, "PYTHONPATH": str(Path(__file__).with_name("shared_server"))}
 
 
 @pytest.fixture

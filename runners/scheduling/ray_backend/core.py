@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -79,8 +80,7 @@ class RayBackend:
         with shielded():  # Ray's daemons, and the workers that they start
             ray.init(
                 address=address or "local",
-                # A worker must import this checkout, not an installed package of the same name.
-                runtime_env={"env_vars": {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}},
+                runtime_env={"env_vars": {"PYTHONPATH": _python_path(), "OMP_NUM_THREADS": "1"}},
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 **local,
@@ -220,7 +220,31 @@ class RayBackend:
         # Ray would wait for its head for a minute, and end this process with an exit code of its own.
         atexit.unregister(worker.shutdown)
         if self.address is None and worker._global_node is not None:  # noqa: SLF001 - has no public name
-            worker._global_node.kill_all_processes(check_alive=False, allow_graceful=False)  # noqa: SLF001
+            _kill(worker._global_node)  # noqa: SLF001
+
+
+def _kill(node: Any) -> None:  # noqa: ANN401 - Ray's nodes have no public type
+    """Kill the processes of a node and all that its raylet has started.
+
+    Ray kills only the former; its agents would notice that the raylet is gone a minute later.
+    """
+    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415 - Ray brings it along
+
+    raylets = node.all_processes.get(ray_constants.PROCESS_TYPE_RAYLET, [])
+    started: list[Any] = []
+    with suppress(psutil.NoSuchProcess):
+        started = [
+            each for one in raylets for each in psutil.Process(one.process.pid).children(recursive=True)
+        ]
+    node.kill_all_processes(check_alive=False, allow_graceful=False)
+    for process in started:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _python_path() -> str:
+    """Return the search path of workers: this checkout before an installed package, then the driver's own."""
+    return os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _run_in_fresh_process(run: bytes, modules: tuple[str, ...]) -> Exit:

@@ -130,7 +130,7 @@ def declare(
     folder: Path, pool: Path, *, level: str = "60 GFLOP", resources: str = "checkpoint: 0.3 s"
 ) -> Path:
     declaration = write_declaration(folder, pool, levels=level)
-    text = declaration.read_text().replace("checkpoint: 0.5 s", resources)
+    text = declaration.read_text().replace("checkpoint: 0.2 s", resources)
     declaration.write_text(text + TUNING)
     return declaration
 

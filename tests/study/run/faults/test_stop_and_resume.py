@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 wait_for = partial(waiting.wait_for, seconds=120)
 
-LONG = {"levels": "40 GFLOP", "seeds": "0, 1, 2"}
+LONG = {"levels": "16 GFLOP", "seeds": "0, 1, 2"}
 Said = pytest.CaptureFixture[str]
 
 
@@ -35,8 +35,9 @@ def run(declaration: Path, *words: str) -> int:
     return main(["run", str(declaration), "--results", str(declaration.parent), "--backend", "local", *words])
 
 
-def start(declaration: Path) -> subprocess.Popen[str]:
-    return start_study("run", declaration, "--results", declaration.parent, "--backend", "local")
+def start(declaration: Path, *, alone: bool = False) -> subprocess.Popen[str]:
+    words = ("run", declaration, "--results", declaration.parent, "--backend", "local")
+    return start_study(*words, alone=alone)
 
 
 def booked(folder: Path, kind: str) -> int:
@@ -112,7 +113,7 @@ def test_a_stopped_run_leaves_no_process_loses_nothing_and_continues_to_the_same
     declaration, folder = write_declaration(tmp_path, pool, **LONG), tmp_path / "tiny"
     with monkeypatch.context() as environment:
         environment.setenv("STUDY_TEST_MARK", mark)
-        process = start(declaration)
+        process = start(declaration, alone=True)
     with process:
         wait_for(lambda: at_work(folder))
         assert len(marked(mark)) >= 3
@@ -268,7 +269,7 @@ def test_a_trial_without_retries_left_keeps_checkpoint_and_log_for_retry_failed(
     pool: Path, tmp_path: Path
 ) -> None:
     declaration, folder = write_declaration(tmp_path, pool, levels="60 GFLOP"), tmp_path / "tiny"
-    text = declaration.read_text().replace("checkpoint: 0.5 s", "checkpoint: 0.1 s, retries: 0")
+    text = declaration.read_text().replace("checkpoint: 0.2 s", "checkpoint: 0.1 s, retries: 0")
     declaration.write_text(text + "loggers: [tensorboard]\n")
     with start(declaration) as process:
         wait_for(lambda: at_work(folder) and logged(folder))
