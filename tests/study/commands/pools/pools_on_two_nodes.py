@@ -188,17 +188,14 @@ def _in_folder(folder: Path) -> None:
     there = ("--address", cluster.address)
 
     path = work_in(folder / "there")
-    tell(nodes=run(*build, *there).splitlines()[0].rpartition(": ")[2], built=content(path) == built)
+    with patch.object(WorkProgress, "__enter__", killing(cluster, second, "reading")):
+        nodes = run(*build, *there).splitlines()[0].rpartition(": ")[2]
+    tell(nodes=nodes, built=content(path) == built, left_reading=len(cluster.worker_nodes))
+    second = cluster.add_node(num_cpus=1, **small)
+    cluster.wait_for_nodes()
     with patch.object(WorkProgress, "__enter__", killing(cluster, first, "scoring")):
         tell(says=run(*score, *there).endswith(said))
-    tell(killed_scoring=content(path) == scored, left_scoring=len(cluster.worker_nodes))
-
-    cluster.add_node(num_cpus=1, **small)
-    cluster.wait_for_nodes()
-    path = work_in(folder / "kills")
-    with patch.object(WorkProgress, "__enter__", killing(cluster, second, "reading")):
-        run(*build, *there)
-    tell(killed_reading=content(path) == built, left_reading=len(cluster.worker_nodes))
+    tell(scored=content(path) == scored, left_scoring=len(cluster.worker_nodes))
     below_a_url(cluster, folder, model, there)
     cluster.shutdown()
 

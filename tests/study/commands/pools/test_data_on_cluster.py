@@ -16,7 +16,7 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return what the commands gave; all of them share a cluster, whose start takes long."""
     environment = {
         **os.environ,
@@ -34,43 +34,42 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         timeout=480,
     )
     assert ended.returncode == 0, ended.stderr
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     for line in ended.stdout.splitlines():
         if line.startswith("{"):
-            found |= json.loads(line)
-    return found
+            facts |= json.loads(line)
+    return facts
 
 
-def test_pool_built_on_two_nodes_has_the_bytes_of_one_process(told: dict[str, Any]) -> None:
-    assert told["nodes"] == "3 nodes"  # the head, which has no core to offer, and two
-    assert (told["built"], told["says"], told["info"]) == (True, True, True)
+def test_pool_built_on_two_nodes_of_which_one_dies_half_way_has_the_bytes_of_one_process(
+    found: dict[str, Any],
+) -> None:
+    assert found["nodes"] == "3 nodes"  # the head, which has no core to offer, and two
+    assert (found["built"], found["scored"]) == (True, True)
+    assert (found["left_reading"], found["left_scoring"]) == (1, 1)
+    assert (found["says"], found["info"]) == (True, True)
 
 
-def test_nodes_share_the_items(told: dict[str, Any]) -> None:
-    assert told["processes"] == 2
-    assert told["items"] == [0, 1, 2, 3]
-
-
-def test_a_node_killed_half_way_changes_no_byte(told: dict[str, Any]) -> None:
-    assert (told["killed_reading"], told["killed_scoring"]) == (True, True)
-    assert (told["left_reading"], told["left_scoring"]) == (1, 1)
+def test_nodes_share_the_items(found: dict[str, Any]) -> None:
+    assert found["processes"] == 2
+    assert found["items"] == [0, 1, 2, 3]
 
 
 def test_nodes_that_share_a_bucket_alone_write_what_one_process_writes_to_a_folder(
-    told: dict[str, Any],
+    found: dict[str, Any],
 ) -> None:
-    assert told["shared_url"] is True
-    assert told["left_url"] == 1, "one of two died"
-    assert told["left_on_the_driver"] == [".lock"]
+    assert found["shared_url"] is True
+    assert found["left_url"] == 1, "one of two died"
+    assert found["left_on_the_driver"] == [".lock"]
 
 
-def test_a_folder_that_a_node_does_not_see_is_refused(told: dict[str, Any]) -> None:
-    assert "does not see" in told["unseen"]
-    assert told["unseen"].endswith(
+def test_a_folder_that_a_node_does_not_see_is_refused(found: dict[str, Any]) -> None:
+    assert "does not see" in found["unseen"]
+    assert found["unseen"].endswith(
         "all nodes of the cluster must share it. Use a folder that they share, or leave out --address"
     )
 
 
-def test_item_whose_processes_die_is_named_and_a_passing_fault_is_not_the_end(told: dict[str, Any]) -> None:
-    assert told["dies"].startswith("the process that worked on item 0 was killed 3 times, maybe because")
-    assert told["passes"] == [[item, item] for item in range(3)]
+def test_item_whose_processes_die_is_named_and_a_passing_fault_is_not_the_end(found: dict[str, Any]) -> None:
+    assert found["dies"].startswith("the process that worked on item 0 was killed 3 times, maybe because")
+    assert found["passes"] == [[item, item] for item in range(3)]
