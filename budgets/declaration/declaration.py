@@ -4,7 +4,7 @@
 that span sections.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -131,6 +131,17 @@ class Declaration:
             if each.path is None
         }
 
+    def tuning_metric(self, available: Collection[str]) -> str:
+        """Return the metric that selects in tuning.
+
+        Args:
+            available: Metrics of the evaluation sets; the validation set's precedes the study's own.
+        """
+        if self.tuning is not None and self.tuning.metric is not None:
+            return self.tuning.metric
+        validation = f"validation/{self.metric.partition('/')[2]}"
+        return validation if validation in available else self.metric
+
     def clashes(self, given: Given) -> Clashes:
         """Yield what one section has against another."""
         levels = self.budget.levels
@@ -154,10 +165,8 @@ class Declaration:
         yield from self._amounts()
         for number, block in enumerate(self.grid, start=1):
             yield from self._unlisted(f"grid[{number}].levels", block.levels)
-        lists: dict[str, tuple[Exclusion | Rule, ...]] = {"exclude": self.exclude, **self._rules}
-        for key, rules in lists.items():
-            for number, rule in enumerate(rules, start=1):
-                yield from self._unlisted(f"{key}[{number}].levels", rule.levels)
+        for at, rule in self._rules():
+            yield from self._unlisted(f"{at}.levels", rule.levels)
 
     def _design(self, levels: tuple[int, ...]) -> Clashes:
         """Yield questions about levels that the study has not, and about a compute within them or too far."""
@@ -242,22 +251,21 @@ class Declaration:
         apart = self.tuning is not None and bool(self.tuning.levels)
         return self.training.recipe.schedule == "trunk" and not apart
 
-    @property
-    def _rules(self) -> dict[str, tuple[Rule, ...]]:
-        return {"resources.rules": self.resources.rules, "training.rules": self.training.rules}
+    def _rules(self) -> Iterator[tuple[str, Exclusion | Rule]]:
+        """Yield every rule with its key, such as ``exclude[2]``."""
+        lists: dict[str, tuple[Exclusion | Rule, ...]] = {
+            "exclude": self.exclude,
+            "resources.rules": self.resources.rules,
+            "training.rules": self.training.rules,
+        }
+        for key, rules in lists.items():
+            for number, rule in enumerate(rules, start=1):
+                yield f"{key}[{number}]", rule
 
     @property
     def ruled_by_level(self) -> bool:
         """True if trials of an architecture and a strategy may differ by level in more than length."""
-        return any(rule.levels for rules in self._rules.values() for rule in rules)
-
-    def resource_settings(self, architecture: str, strategy: str, level: int | None) -> Mapping[str, Any]:
-        """Return the keys of resources that rules set for a cell."""
-        return settings(self.resources.rules, architecture, strategy, level)
-
-    def training_settings(self, architecture: str, strategy: str, level: int | None) -> Mapping[str, Any]:
-        """Return the keys of training that rules set for a cell."""
-        return settings(self.training.rules, architecture, strategy, level)
+        return any(rule.levels for _, rule in self._rules() if not isinstance(rule, Exclusion))
 
     def trial_resources(self, ruled: Mapping[str, Any]) -> TrialResources:
         """Return what a trial occupies, before the planner chooses: as declared, but for what rules set."""
@@ -285,7 +293,7 @@ class Declaration:
         """Yield the first trial whose amounts contradict each other, its batch, or the cluster."""
         levels = self.budget.levels if self.ruled_by_level else (None,)
         cells: dict[tuple[str, str, int | None], None] = {("", "", None): None}
-        if any(self._rules.values()):
+        if self.resources.rules or self.training.rules:
             cells = {
                 (architecture, strategy, level): None
                 for block in self.grid
@@ -301,7 +309,7 @@ class Declaration:
 
     def _problems(self, architecture: str, strategy: str, level: int | None) -> Clashes:
         """Yield what contradicts itself in the settings of a cell; no names stand for one without rules."""
-        ruled = self.resource_settings(architecture, strategy, level)
+        ruled = settings(self.resources.rules, architecture, strategy, level)
         trial = self.trial_resources(ruled)
         where = f" ({architecture} {strategy})" if architecture else ""
         if ruled:
@@ -317,9 +325,8 @@ class Declaration:
         parts = ruled.get("accumulation", self.training.recipe.accumulation)
         shares = max(trial.gpus, trial.ranks) * parts
         tuned = () if self.tuning is None else self.tuning.fields.get("batch_size", ())
-        declared = self.training_settings(architecture, strategy, level).get(
-            "batch_size", self.training.batch_size
-        )
+        of_training = settings(self.training.rules, architecture, strategy, level)
+        declared = of_training.get("batch_size", self.training.batch_size)
         uneven = [size for size in tuned or (declared,) if size % shares]
         if uneven:
             size = f"{'tuning.fields' if tuned else 'training'}.batch_size = {uneven[0]:g}{where}"
@@ -335,19 +342,17 @@ class Declaration:
 
     def unmatched(self) -> Clashes:
         """Yield values of rules that no block of the grid has."""
-        axes = {"exclude": ("architectures", "strategies", "sizes", "quality", "mixtures", "regimes")}
-        lists: dict[str, tuple[Exclusion | Rule, ...]] = {"exclude": self.exclude, **self._rules}
-        for key, rules in lists.items():
-            for number, rule in enumerate(rules, start=1):
-                for axis in axes.get(key, ("architectures", "strategies")):
-                    # A block that names no mixtures has all of them.
-                    blocks = [
-                        (b.regime,) if axis == "regimes" else getattr(b, axis) or tuple(self.mixtures)
-                        for b in self.grid
-                    ]
-                    for value in sorted(set(getattr(rule, axis)).difference(*blocks), key=str):
-                        at, shown = f"{key}[{number}].{axis}", "all" if value is None else value
-                        yield at, f"{at}: no block of the grid has {shown}"
+        axes = "architectures", "strategies", "sizes", "quality", "mixtures", "regimes"
+        for at, rule in self._rules():
+            for axis in axes if isinstance(rule, Exclusion) else axes[:2]:
+                # A block that names no mixtures has all of them.
+                blocks = [
+                    (b.regime,) if axis == "regimes" else getattr(b, axis) or tuple(self.mixtures)
+                    for b in self.grid
+                ]
+                for value in sorted(set(getattr(rule, axis)).difference(*blocks), key=str):
+                    shown = "all" if value is None else value
+                    yield f"{at}.{axis}", f"{at}.{axis}: no block of the grid has {shown}"
 
 
 def require_runnable(declaration: Declaration) -> None:

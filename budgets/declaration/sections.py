@@ -366,12 +366,8 @@ class Resources:
                 yield key, f"{key} goes without auto, which chooses it; resources.rules may set it"
         if given("hours_factor") and not self.auto:
             yield "hours_factor", "hours_factor goes with auto"
-        yield from self.of_a_trial().problems()
-
-    def of_a_trial(self) -> TrialResources:
-        """Return the amounts of a trial that no rule matches, on a cluster whose nodes' cores are unknown."""
         cpus = self.nodes if self.cpus is None else self.cpus
-        return TrialResources(cpus=cpus, gpus=self.gpus, nodes=self.nodes, ranks=self.ranks)
+        yield from TrialResources(cpus=cpus, gpus=self.gpus, nodes=self.nodes, ranks=self.ranks).problems()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -392,7 +388,7 @@ class Cluster:
         tuple[Annotated[float, values.share_of_the_peak], Annotated[float, values.share_of_the_peak]] | None
     ) = None
     """Lowest and highest share of the device's peak that training reaches, where no throughput of the
-    architecture and strategy was measured; by default `budgets.hardware.devices.UTILISATION`."""
+    architecture and strategy was measured; by default `budgets.hardware.devices.usual_utilisation`."""
     price_per_hour: Annotated[float | None, values.price] = None
     """Price of one device for an hour, in any currency."""
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 from budgets.declaration.keys import OneOf, Reader
-from budgets.hardware.devices import devices
+from budgets.hardware import devices
 from budgets.names import unknown
 from budgets.quality import check_quality
 from budgets.quantity import parse_bytes, parse_count, parse_flops, parse_number, parse_seconds, parse_share
@@ -92,12 +92,6 @@ def _storage(text: str) -> str:
     if not found.startswith("/"):
         raise ValueError(f"'{text}' must be an absolute path, the same on every node")
     return found
-
-
-def _device(text: str) -> str:
-    if text.lower() not in devices():
-        raise ValueError(unknown("device", text, devices()))
-    return devices()[text.lower()].name
 
 
 positive = Reader(parse=parse_count, noun="a whole number", examples=("4096", "10M"), above=0)
@@ -190,7 +184,8 @@ storage = Reader(
     parse=_storage, noun="an absolute path, or an fsspec URL", examples=("/shared/clip", "s3://bucket/clip")
 )
 device = Reader(
-    parse=_device, noun=", ".join(f"`{each}`" for each in sorted({d.name for d in devices().values()}))
+    parse=lambda text: devices.device(text).name,
+    noun=", ".join(f"`{each}`" for each in sorted({d.name for d in devices.devices().values()})),
 )
 architecture = OneOf(kind="architecture")
 strategy = OneOf(kind="strategy")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +14,7 @@ from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import Strategy, inapplicable, strategy
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.recipe import FIRST_DEFAULTS, LR_EXPONENTS, Recipe
-from budgets.declaration.rules import TrialResources
+from budgets.declaration.rules import TrialResources, settings
 from budgets.declaration.sections import Exclusion, GridBlock
 from budgets.hardware.devices import device
 from budgets.planning.facts import Component, EvaluationFacts, MixtureFacts, PoolFacts
@@ -133,8 +133,9 @@ class Grid:
         self.declaration, self.pool, self.evaluation = declaration, pool, evaluation
         self._tuned = tuned
         self._by_level = declaration.ruled_by_level or any(level is not None for *_, level in tuned)
-        self._setups: dict[tuple[str, str, int | None], Combination] = {}
-        self._components: dict[tuple[str, int], tuple[Component, ...]] = {}
+        # The cells of a large grid share few combinations and few subsets.
+        self._setup = cache(self._make_setup)
+        self._components = cache(pool.components)
 
     def candidates(self, levels: tuple[int, ...]) -> Iterator[GridCell]:
         """Yield the cells of all blocks in declared order, at each block's own levels or at ``levels``."""
@@ -151,7 +152,7 @@ class Grid:
         return GridCell(
             cell=cell,
             setup=setup,
-            components=self._components_of(cell.quality, cell.subset_size),
+            components=self._components(cell.quality, cell.subset_size),
             seeds=seeds,
             declared_samples=samples,
             samples=steps * setup.batch_size,
@@ -163,17 +164,12 @@ class Grid:
 
     def setup(self, architecture: str, strategy: str, level_flops: int | None) -> Combination:
         """Return the combination of an architecture and a strategy, the same at each level but for rules."""
-        key = architecture, strategy, level_flops if self._by_level else None
-        if key not in self._setups:
-            self._setups[key] = self._make_setup(*key)
-        return self._setups[key]
+        return self._setup(architecture, strategy, level_flops if self._by_level else None)
 
     def excluded_by(self, cell: Cell) -> int | None:
         """Return the number of the first rule that excludes the cell, counted from 1, or None."""
-        for number, rule in enumerate(self.declaration.exclude, start=1):
-            if self._matches(rule, cell):
-                return number
-        return None
+        rules = enumerate(self.declaration.exclude, start=1)
+        return next((number for number, rule in rules if self._matches(rule, cell)), None)
 
     @cached_property
     def device_bytes(self) -> int | None:
@@ -205,13 +201,6 @@ class Grid:
             resources=setup.resources,
         )
 
-    def _components_of(self, quality: str, size: int) -> tuple[Component, ...]:
-        """Return the pools' parts of a subset or mixture; the cells that have it share them."""
-        key = quality, size
-        if key not in self._components:
-            self._components[key] = self.pool.components(quality, size)
-        return self._components[key]
-
     def _points(self, block: GridBlock, levels: tuple[int, ...]) -> Iterator[tuple[Cell, int]]:
         """Yield a block's cells, each with its declared samples, or 0 if they follow from the level."""
         by_level = block.regime == "fixed-compute"
@@ -230,8 +219,8 @@ class Grid:
 
     def _make_setup(self, architecture_name: str, strategy_name: str, level: int | None) -> Combination:
         declaration = self.declaration
-        of_resources = declaration.resource_settings(architecture_name, strategy_name, level)
-        of_training = declaration.training_settings(architecture_name, strategy_name, level)
+        of_resources = settings(declaration.resources.rules, architecture_name, strategy_name, level)
+        of_training = settings(declaration.training.rules, architecture_name, strategy_name, level)
         resources = declaration.trial_resources(of_resources)
         folder = None if declaration.catalogue is None else Path(declaration.catalogue)
         architecture, how = load_architecture(architecture_name, folder), strategy(strategy_name)

@@ -268,21 +268,13 @@ class TuningPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chosen:
-    """Resources that the planner chose for a kind of trial.
+    """Resources that the planner chose for a trial.
 
     Attributes:
-        architecture: The architecture.
-        strategy: The strategy.
-        level_flops: The budget level where rules differ by level, else None.
-        batch_size: Pairs in a batch, the strategy's factor included.
-        words: GPUs, and accumulation and gradient checkpointing where there are any.
+        words: Number of GPUs, with accumulation and gradient checkpointing if they are used.
         why: The reason in a few words.
     """
 
-    architecture: str
-    strategy: str
-    level_flops: int | None
-    batch_size: int
     words: str
     why: str
 
@@ -299,7 +291,7 @@ class Plan:
         levels: Budget levels in training FLOPs, declared or chosen, rising.
         warnings: Conclusions that this plan cannot support, and decisions of the planner.
         tuning: The tuning that precedes the trials, or None.
-        chosen: Resources that were chosen, a kind of trial each; empty where they are declared.
+        chosen: Trial id → the resources that were chosen; empty if resources are declared.
     """
 
     trials: tuple[Trial, ...]
@@ -309,7 +301,7 @@ class Plan:
     levels: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
     tuning: TuningPlan | None = None
-    chosen: tuple[Chosen, ...] = ()
+    chosen: Mapping[str, Chosen] = field(default_factory=dict)
 
     @property
     def all_trials(self) -> tuple[Trial, ...]:
@@ -337,16 +329,6 @@ class Plan:
         """Forward FLOPs of all evaluations and charges."""
         of_trials = sum(trial.evaluation_flops for trial in self.all_trials)
         return of_trials + sum(charge.evaluation_flops for charge in self.charges)
-
-    def chosen_for(self, trial: Trial) -> Chosen | None:
-        """Return the resources that were chosen for a trial, or None where they are declared."""
-        cell = trial.cell
-        key = cell.architecture, cell.strategy, trial.batch_size
-        for each in self.chosen:
-            same = (each.architecture, each.strategy, each.batch_size) == key
-            if same and each.level_flops in {None, cell.level_flops}:
-                return each
-        return None
 
     def train_flops_by(self, what: Callable[[Cell], str]) -> dict[str, int]:
         """Sum the FLOPs that the trials cost the study by a property of their cells, in the plan's order."""

@@ -57,10 +57,8 @@ class Price:
 
 def utilisation(cluster: Cluster) -> Range:
     """Return the utilisation range assumed without a measurement."""
-    if cluster.utilisation is not None:
-        return Range(low=cluster.utilisation[0], high=cluster.utilisation[1])
-    usual = usual_utilisation()
-    return Range(low=usual.low, high=usual.high)
+    low, high = cluster.utilisation or usual_utilisation()
+    return Range(low=low, high=high)
 
 
 def is_measured(trial: Trial, cluster: Cluster, own: Speeds = NOTHING) -> bool:
@@ -72,14 +70,13 @@ def device_hours(trial: Trial, cluster: Cluster, own: Speeds = NOTHING) -> Range
     """Device hours of a trial and its evaluation, summed over its devices.
 
     Recomputed forward passes take time, though they are not among the FLOPs that are booked. What is lost
-    over several devices is added to the user's own measurements, which are of one device; the usual
-    utilisation and others' measurements are of many.
+    over several devices is added to the user's own measurements, which are of one device.
     """
     training = training_hours(trial, cluster, own)
-    factor = trial.recipe.passes / 3
     pair = trial.cell.architecture, trial.cell.strategy
-    if (*pair, 1) in own:
-        factor /= kept_over(pair, trial.resources.devices, cluster, own)
+    # The usual utilisation, and others' measurements, already contain what is lost over several devices.
+    devices = trial.resources.devices if (*pair, 1) in own else 1
+    factor = relative_hours(trial.recipe, pair, devices, cluster, own)
     evaluation = _hours(trial.evaluation_flops, cluster)
     return Range(low=training.low * factor + evaluation.low, high=training.high * factor + evaluation.high)
 

@@ -136,6 +136,22 @@ def add_worker_options(parser: ArgumentParser) -> None:
     )
 
 
+def add_backend_options(parser: ArgumentParser) -> None:
+    """Add the options for what runs trials."""
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="HOST:PORT of a running Ray cluster's head, or local to start Ray on this machine "
+        "(default: RAY_ADDRESS if set, else local)",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("ray", "local"),
+        default="ray",
+        help="run trials on Ray, or as plain local processes to debug (default: ray)",
+    )
+
+
 def declared_study(options: Namespace) -> "Study":
     """Return the declared study that the options name.
 
@@ -205,3 +221,9 @@ def open_console() -> "Console":
 def show(line: object) -> None:
     """Print a line now; control characters in it, such as the escape codes of a name, are written out."""
     print(printable(str(line)), flush=True)
+
+
+def show_all(lines: Iterable[str]) -> None:
+    """Print each line as soon as it comes."""
+    for line in lines:
+        show(line)

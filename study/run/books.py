@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from budgets.book.ledger import Ledger, drop_torn_line
@@ -87,7 +86,7 @@ class Books(ABC):
 
     def event(self, event: str, **facts: object) -> None:
         """Append a line to ``events.jsonl``."""
-        self.site.with_storage(partial(add_event, self.study, event, **facts))
+        self.site.with_storage(add_event, self.study, event, **facts)
 
     def folder(self, trial_id: str) -> Path:
         """Return a trial's folder."""
@@ -95,7 +94,7 @@ class Books(ABC):
 
     def give(self, trial_id: str) -> None:
         """Make a decision on a trial visible to nodes: that it failed, or starts anew."""
-        self.site.with_storage(partial(self.study.storage.give, trial_id))
+        self.site.with_storage(self.study.storage.give, trial_id)
 
     def take(self, trial: Trial, outcome: Outcome) -> None:
         """Book a trial's result."""
@@ -103,8 +102,7 @@ class Books(ABC):
         outcome = replace(outcome, row={**outcome.row, "quality": trial.cell.quality})
         self.outcomes[trial.trial_id] = outcome
         folder = self.folder(trial.trial_id)
-        book = partial(book_outcome, self.ledger, trial, folder, outcome, self.progress.say)
-        self.site.with_storage(book)
+        self.site.with_storage(book_outcome, self.ledger, trial, folder, outcome, self.progress.say)
         self.loggers.finish(outcome.row, folder / "curve.parquet")
         if trial.previous and milestone(folder) is not None:  # longer trials continue from this one
             drop_milestone(self.folder(trial.previous))
@@ -113,8 +111,7 @@ class Books(ABC):
     def book_lost(self, trial: Trial) -> None:
         """Book what a trial has lost since its last sound checkpoint."""
         folder = self.folder(trial.trial_id)
-        book = partial(book_lost, self.ledger, trial, folder, self.progress.say)
-        for path in self.site.with_storage(book):
+        for path in self.site.with_storage(book_lost, self.ledger, trial, folder, self.progress.say):
             self.event("checkpoint-damaged", trial=trial.trial_id, file=path.name)
             self.progress.say(
                 f"{self.words(trial)}: {path} is damaged and was removed; using the checkpoint before it"
@@ -126,7 +123,7 @@ class Books(ABC):
         # in the other order a failed trial would hold its reservation for good.
         if not keep:
             self._book_given_up(trial)
-        self.site.with_storage(partial(write_failure, self.folder(trial.trial_id), reason))
+        self.site.with_storage(write_failure, self.folder(trial.trial_id), reason)
         self.give(trial.trial_id)
         self.event("trial-failed", **span, reason=reason)
         self.failures[trial.trial_id] = reason
@@ -175,16 +172,15 @@ class Books(ABC):
         how = "failed" if outcome is None else "diverged"
         reason = f"its trunk ended: {self.words(self.trials[trunk])} {how} before its milestone"
         for trial_id in branches:
-            self.site.with_storage(partial(write_failure, self.folder(trial_id), reason))
+            self.site.with_storage(write_failure, self.folder(trial_id), reason)
             self.give(trial_id)
             self.failures[trial_id] = reason
         self.event("trunk-ended", trunk=trunk, branches=list(branches), reason=reason)
         self.progress.trunk_ended([self.trials[each] for each in branches], reason)
 
     def _book_given_up(self, trial: Trial) -> None:
-        folder = self.folder(trial.trial_id)
-        book = partial(book_given_up, self.ledger, trial.trial_id, folder, self.progress.say)
-        self.site.with_storage(book)
+        name, folder = trial.trial_id, self.folder(trial.trial_id)
+        self.site.with_storage(book_given_up, self.ledger, name, folder, self.progress.say)
 
     def _refuse_to_pay_again(self, todo: Agenda) -> None:
         paid = [trial for trial in todo.to_run if self.ledger.has_spent(trial.trial_id)]

@@ -8,7 +8,6 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 from budgets.planning.plan import Plan, Trial
@@ -217,7 +216,7 @@ class Execution(Books):
         trial = self.trials[trial_id]
         # Reserve before the start: if the driver dies in between, the next run finds the reservation and
         # books the trial's FLOPs, so that no computed FLOP is missing from the ledger.
-        self.site.with_storage(partial(self.ledger.reserve, trial_id, trial.paid_flops))
+        self.site.with_storage(self.ledger.reserve, trial_id, trial.paid_flops)
         taken = {slot for slot, _ in self._started_at.values()}
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         self._started_at[trial_id] = (slot, time.monotonic())
@@ -243,7 +242,7 @@ class Execution(Books):
         slot, started_at = self._started_at.pop(ended.trial)
         span = {"trial": ended.trial, "slot": slot, "wall_s": time.monotonic() - started_at}
         self._ends[ended.trial] = span, ended.reason
-        self.site.with_storage(partial(self.study.storage.fetch, ended.trial))
+        self.site.with_storage(self.study.storage.fetch, ended.trial)
         self._awaited([ended.trial])
         if ended.how == "finished":
             assert isinstance(ended.value, Outcome)

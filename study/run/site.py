@@ -3,8 +3,7 @@
 import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from functools import partial
-from typing import Self, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 from runners.host.faults import Notice, patiently
 from runners.scheduling.backend import Backend, ClusterLostError
@@ -20,6 +19,7 @@ _NOTICES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _PATIENCE_S = 300.0  # longest wait for storage that can't be reached
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class Site:
@@ -112,21 +112,22 @@ class Site:
         said = self._study.storage.told()
         return self.notice.by or ("`study stop`" if said else "")
 
-    def with_storage(self, do: Callable[[], T]) -> T:
+    def with_storage(self, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that uses the study's storage; retry while the storage can't be reached.
 
         Args:
             do: The function; it must be safe to call again after it failed halfway.
+            args: Its arguments.
+            kwargs: Its keyword arguments.
 
         Raises:
             OSError: The storage stays unreachable, or a signal to stop leaves no time to wait.
         """
 
         def look_and_do() -> T:
-            (
-                self._study.folder / "trials"
-            ).stat()  # fails if the storage is unreachable; else its files would look deleted
-            return do()
+            # Fails if the storage is unreachable; otherwise its files would look deleted.
+            (self._study.folder / "trials").stat()
+            return do(*args, **kwargs)
 
         return patiently(
             look_and_do, patience_s=_PATIENCE_S, say=self._progress.say, hurry=lambda: bool(self.notice.by)
@@ -142,7 +143,7 @@ class Site:
         return self._storage
 
     def _leave_out(self, node: str, why: str) -> None:
-        self.with_storage(partial(add_event, self._study, "node-left-out", node=node, reason=why))
+        self.with_storage(add_event, self._study, "node-left-out", node=node, reason=why)
         self._progress.say(f"{why}: it joined the cluster and is not used; the other nodes continue")
 
     def __enter__(self) -> Self:

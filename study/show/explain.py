@@ -180,7 +180,7 @@ def _trunk(trial: Trial) -> Iterator[str]:
 
 def _chosen(grid: Grid, plan: Plan, trial: Trial, own: Speeds) -> Iterator[str]:
     """Yield the ways to run a trial that fit, with the one that was chosen, where the planner chooses."""
-    chosen, cluster, cell = plan.chosen_for(trial), grid.declaration.cluster, trial.cell
+    chosen, cluster, cell = plan.chosen.get(trial.trial_id), grid.declaration.cluster, trial.cell
     if chosen is None or cluster is None:
         return
     memory = f"{(grid.device_bytes or 0) / 1e9:,.0f} GB"

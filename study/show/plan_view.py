@@ -105,7 +105,7 @@ def _row(
         return row | {"time": _span([seconds(trial) for trial in trials], format_seconds)}
     hours = [device_hours(trial, cluster, own) for trial in trials]
     total = Range(low=sum(each.low for each in hours), high=sum(each.high for each in hours))
-    chosen = plan.chosen_for(first)
+    chosen = plan.chosen.get(first.trial_id)
     gpus = {} if chosen is None else {"GPUs": chosen.words, "chosen for": chosen.why}
     return row | {"trials": f"{len(trials):,}", f"{cluster.device} hours": _range(total)} | gpus
 

@@ -284,17 +284,16 @@ def _environment(path: Path) -> dict[str, str]:
 
 def _tuned(study: Study) -> Tuned | None:
     """Return the results of the study's tuning so far, with the winners once ``tuning.json`` has them."""
-    tuning, own, path = study.declaration.tuning, study.declaration.metric, study.folder / "tuning.parquet"
-    if tuning is None or not path.exists():
+    path = study.folder / "tuning.parquet"
+    if study.declaration.tuning is None or not path.exists():
         return None
     tried, decided = read_table(path), study.folder / "tuning.json"
     known = json.loads(decided.read_text(encoding="utf-8")) if decided.exists() else {}
-    apart = f"validation/{own.partition('/')[2]}"
-    selects = tuning.metric or (apart if apart in tried else own)
+    metric = known.get("metric", study.declaration.tuning_metric(tried.columns))
     checked = {*known.get("neighbours", ())}
     paid = [each for each in read_entries(study.folder / "ledger.jsonl") if each.what in checked]
     return Tuned(
-        tried=tried, metric=known.get("metric", selects), winners=known.get("winners", ()),
+        tried=tried, metric=metric, winners=known.get("winners", ()),
         carried=known.get("carried", ()), checks=known.get("checks", ()),
         check_flops=known.get("check_flops", 0), left_out=known.get("left_out", ()),
         check_paid=spent_flops(paid),

@@ -14,19 +14,18 @@ from budgets.declaration.keys import DeclaredKeyError
 from budgets.declaration.sections import Ladder
 from budgets.planning.feasibility import lasting_reasons
 from budgets.planning.grid import Combination, Grid
-from budgets.planning.plan import Charge
 from budgets.quantity import format_flops
 
 _DIGITS = 900  # three-digit numbers from 100 to 999 per power of ten
 _PLACEHOLDER = (1,)
 
 
-def choose_levels(grid: Grid, charges: tuple[Charge, ...], study_flops: int) -> tuple[int, ...]:
+def choose_levels(grid: Grid, beside: int, study_flops: int) -> tuple[int, ...]:
     """Choose the levels.
 
     Args:
         grid: A grid without declared levels.
-        charges: Compute that the study pays in addition to its trials.
+        beside: Training FLOPs that the study pays in addition to its trials.
         study_flops: The study budget.
 
     Returns:
@@ -38,7 +37,7 @@ def choose_levels(grid: Grid, charges: tuple[Charge, ...], study_flops: int) -> 
     counts: Counter[int] = Counter()
     setups: dict[int, Combination] = {}
     seen = set()
-    rest = sum(charge.train_flops for charge in charges)
+    rest = beside
     for candidate in grid.candidates(_PLACEHOLDER):
         if next(lasting_reasons(candidate, grid), None) is not None:
             continue

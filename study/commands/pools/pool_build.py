@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.commands.command import add_pool_options, number, open_console, show
+from study.commands.command import add_pool_options, number, open_console, show, show_all
 
 if TYPE_CHECKING:
     from runners.data.places.shared_folder import SharedFolder
@@ -114,8 +114,7 @@ def run(options: Namespace) -> int:
                 else:
                     _build_from(shared, Path(source or options.pool), options, site)
         pool = Pool.open(shared.path)
-        for line in unreadable_lines(pool):
-            show(line)
+        show_all(unreadable_lines(pool))
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in pool.left_out.items()) or "none"
         show(f"{options.pool}: {pool.count:,} pairs; left out: {reasons}")
     return 0

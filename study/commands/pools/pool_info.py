@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from study.commands.command import add_pool_options, show
+from study.commands.command import add_pool_options, show, show_all
 
 NAME = "info"
 HELP = "show counts, sizes, scores and the pairs left out"
@@ -31,6 +31,5 @@ def run(options: Namespace) -> int:
     with PoolSite(options, show) as site:
         task = partial(summarise, options.pool, options.sheet)
         for _, lines in site.one(*folders).map(task, range(1), lambda _item: options.pool):
-            for line in lines:
-                show(line)
+            show_all(lines)
     return 0

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.commands.command import add_pool_options, number, open_console, show
+from study.commands.command import add_pool_options, number, open_console, show, show_all
 
 if TYPE_CHECKING:
     from runners.data.places.shared_folder import SharedFolder
@@ -72,8 +72,7 @@ def run(options: Namespace) -> int:
             with PoolSite(options, show) as site, WorkProgress(open_console()) as report:
                 workers = site.workers(pool.path, written=pool.path.parent)
                 pool = rewrite_shards(pool, workers=workers, report=report)
-        for line in info_lines(pool):
-            show(line)
+        show_all(info_lines(pool))
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from study.commands.command import add_study_options, declared_study, number, show
+from study.commands.command import add_study_options, declared_study, number, show_all
 
 NAME = "calibrate"
 HELP = "measure each kind of trial on this machine, for prices and forecasts"
@@ -30,6 +30,5 @@ def run(options: Namespace) -> int:
     from study.run.calibration import calibrate_study
 
     study = declared_study(options)
-    for line in calibrate_study(study, device_name=options.device, seconds=options.seconds):
-        show(line)
+    show_all(calibrate_study(study, device_name=options.device, seconds=options.seconds))
     return 0

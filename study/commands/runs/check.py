@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from study.commands.command import add_study_options, declared_study, show
+from study.commands.command import add_backend_options, add_study_options, declared_study, show
 
 NAME = "check"
 HELP = "try the cluster, its nodes and each kind of trial before a run spends anything"
@@ -14,12 +14,7 @@ EXIT_FAILED_CHECKS = 1
 def add_options(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     add_study_options(parser)
-    parser.add_argument(
-        "--address", metavar="ADDRESS", help="as of `run`: HOST:PORT of a running Ray cluster"
-    )
-    parser.add_argument(
-        "--backend", choices=("ray", "local"), default="ray", help="as of `run`: with Ray, or without it"
-    )
+    add_backend_options(parser)
     parser.add_argument("--json", action="store_true", help="write one JSON object a check, for programs")
 
 

@@ -140,12 +140,11 @@ def _scores(study: Study, metrics: tuple[str, ...]) -> Scores | None:
     Raises:
         ValueError: No evaluation set has the declared metric.
     """
-    tuning, own = study.declaration.tuning, study.declaration.metric
+    tuning = study.declaration.tuning
     if tuning is None:
         return None
     if tuning.metric is not None and metrics and tuning.metric not in metrics:
         message = unknown("metric", tuning.metric, metrics, meant=_usual(tuning.metric))
         raise DeclaredKeyError("tuning.metric", f"tuning.metric: {message}")
-    apart = f"validation/{own.partition('/')[2]}"
-    metric = tuning.metric or (apart if apart in metrics else own)
+    metric = study.declaration.tuning_metric(metrics)
     return Scores(metric=metric, of=read_scores(study.folder / "tuning.parquet", metric))

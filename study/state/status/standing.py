@@ -12,9 +12,10 @@ import pandas as pd
 from analysis.answers.cost import STARTS, run_time
 from budgets.book.book import Entry
 from budgets.book.ledger import read_entries, reserved, spent_flops
+from budgets.planning.plan import Cell
 from budgets.planning.price import Range
 from budgets.planning.tuned.tuning import tuning_reserves
-from budgets.quantity import format_count, format_flops
+from budgets.quantity import format_flops
 from runners.results import read_json_lines, read_table
 from study.state.design import answer_lines, not_chosen
 from study.state.planning.pool_rankings import ranked_anew
@@ -270,7 +271,10 @@ def _shared(row: dict[str, Any]) -> int:
 
 
 def _words(row: dict[str, Any]) -> str:
-    level = float(row["level_flops"])
-    at = f"({row['regime']})" if math.isnan(level) else f"at {format_flops(level)}"
-    subset = f"{format_count(row['subset_size'])} pairs ({row['quality']})"
-    return f"{row['architecture']} {row['strategy']} on {subset} {at}, seed {row['seed']}"
+    level = row["level_flops"]
+    cell = Cell(
+        regime=row["regime"], subset_size=row["subset_size"], quality=row["quality"],
+        architecture=row["architecture"], strategy=row["strategy"],
+        level_flops=None if math.isnan(level) else level,
+    )  # fmt: skip
+    return f"{cell}, seed {row['seed']}"
