@@ -14,11 +14,9 @@ from dataclasses import asdict
 from operator import index
 from pathlib import Path
 
-from budgets.book.book import Book, Entry, EntryKind
+from budgets.book.book import Book, Entry
 from budgets.planning.plan import Plan
 from budgets.quantity import format_flops
-
-__all__ = ["Entry", "EntryKind", "Ledger", "read_entries", "readable_entries", "reserved", "spent_flops"]
 
 _DIGITS = 16  # of the SHA-256 of a line and all before it
 

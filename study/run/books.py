@@ -21,7 +21,7 @@ from runners.trials.records.trial_files import (
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import Agenda, paid_again
-from study.state.bookkeeping import add_event, book_given_up, book_lost, book_outcome, paid_by, trial_folder
+from study.state.bookkeeping import Bookkeeper, add_event, paid_by
 from study.state.study import Study
 
 
@@ -45,6 +45,7 @@ class Books(ABC):
     ) -> None:
         self.study, self.plan, self.progress, self.site = study, plan, progress, site
         self.ledger = Ledger(study.folder / "ledger.jsonl", plan.study_flops)
+        self.keeper = Bookkeeper(self.ledger, study, progress.say)
         self.trials = {trial.trial_id: trial for trial in trials}
         self.outcomes: dict[str, Outcome] = {}
         self.failures: dict[str, str] = {}
@@ -90,7 +91,7 @@ class Books(ABC):
 
     def folder(self, trial_id: str) -> Path:
         """Return a trial's folder."""
-        return trial_folder(self.study, trial_id)
+        return self.study.trial_folder(trial_id)
 
     def give(self, trial_id: str) -> None:
         """Make a decision on a trial visible to nodes: that it failed, or starts anew."""
@@ -102,7 +103,7 @@ class Books(ABC):
         outcome = replace(outcome, row={**outcome.row, "quality": trial.cell.quality})
         self.outcomes[trial.trial_id] = outcome
         folder = self.folder(trial.trial_id)
-        self.site.with_storage(book_outcome, self.ledger, trial, folder, outcome, self.progress.say)
+        self.site.with_storage(self.keeper.outcome, trial, outcome)
         self.loggers.finish(outcome.row, folder / "curve.parquet")
         if trial.previous and milestone(folder) is not None:  # longer trials continue from this one
             drop_milestone(self.folder(trial.previous))
@@ -110,8 +111,7 @@ class Books(ABC):
 
     def book_lost(self, trial: Trial) -> None:
         """Book what a trial has lost since its last sound checkpoint."""
-        folder = self.folder(trial.trial_id)
-        for path in self.site.with_storage(book_lost, self.ledger, trial, folder, self.progress.say):
+        for path in self.site.with_storage(self.keeper.lost, trial):
             self.event("checkpoint-damaged", trial=trial.trial_id, file=path.name)
             self.progress.say(
                 f"{self.words(trial)}: {path} is damaged and was removed; using the checkpoint before it"
@@ -122,7 +122,7 @@ class Books(ABC):
         # Close the reservation first: if the driver dies before the failure is written, the trial runs again;
         # in the other order a failed trial would hold its reservation for good.
         if not keep:
-            self._book_given_up(trial)
+            self.site.with_storage(self.keeper.given_up, trial.trial_id)
         self.site.with_storage(write_failure, self.folder(trial.trial_id), reason)
         self.give(trial.trial_id)
         self.event("trial-failed", **span, reason=reason)
@@ -132,7 +132,7 @@ class Books(ABC):
 
     def leave_out(self, trial: Trial, reason: str) -> None:
         """Book a trial that the budget has no room for; a later run with a larger budget starts it anew."""
-        self._book_given_up(trial)
+        self.site.with_storage(self.keeper.given_up, trial.trial_id)
         self.give(trial.trial_id)
         reason = f"{reason}; the budget has no room for it"
         self.event("trial-left-out", trial=trial.trial_id, reason=reason)
@@ -177,10 +177,6 @@ class Books(ABC):
             self.failures[trial_id] = reason
         self.event("trunk-ended", trunk=trunk, branches=list(branches), reason=reason)
         self.progress.trunk_ended([self.trials[each] for each in branches], reason)
-
-    def _book_given_up(self, trial: Trial) -> None:
-        name, folder = trial.trial_id, self.folder(trial.trial_id)
-        self.site.with_storage(book_given_up, self.ledger, name, folder, self.progress.say)
 
     def _refuse_to_pay_again(self, todo: Agenda) -> None:
         paid = [trial for trial in todo.to_run if self.ledger.has_spent(trial.trial_id)]

@@ -20,8 +20,8 @@ from runners.trials.speed.throughput import Calibration, Throughput, kind
 from runners.trials.trial_job import TrialJob
 from study.run.ensure_pools import ensure_pools
 from study.show.text_table import text_table
-from study.state.bookkeeping import trial_job
 from study.state.environment import environment
+from study.state.jobs import trial_job
 from study.state.planning.plan_study import plan_study
 from study.state.study import Study
 

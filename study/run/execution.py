@@ -29,7 +29,7 @@ from runners.trials.trial_job import run_trial, take_part
 from study.run.books import Books, passed
 from study.run.site import Site
 from study.show.progress import Progress
-from study.state.bookkeeping import needs, trial_job
+from study.state.jobs import needs, trial_job
 from study.state.planning.speeds import measured_throughput
 from study.state.study import Study
 

@@ -28,7 +28,6 @@ from study.run.execution import Execution, Result
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import Agenda, agenda
-from study.state.bookkeeping import book_left_behind
 from study.state.design import course
 from study.state.environment import environment
 from study.state.planning.plan_study import plan_tables
@@ -105,7 +104,7 @@ class Run(Execution):
         """Take over the results of earlier runs, also of trials that are no longer in the plan."""
         known = {trial.trial_id for trial in self.plan.all_trials}
         for trial_id in sorted(reserved(read_entries(self.ledger.path)).keys() - known):
-            book_left_behind(self.ledger, trial_id, self.folder(trial_id), self.progress.say)
+            self.keeper.left_behind(trial_id)
             self.give(trial_id)
         super().take_up(todo)
         # Values that lost the tuning are trained no further.

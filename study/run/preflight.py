@@ -26,7 +26,7 @@ from runners.trials.speed.preflight_training import (
 from runners.trials.speed.throughput import Calibration, Throughput, kind, read_calibration, slow_loading
 from study.run.calibration import estimated_memory, one_of_each_kind
 from study.run.ensure_pools import ensure_pools
-from study.state.bookkeeping import needs, trial_job
+from study.state.jobs import needs, trial_job
 from study.state.planning.plan_study import plan_study
 from study.state.study import Study
 

@@ -19,7 +19,7 @@ from study.run.run_tuning import tune_study
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.agenda import agenda, agenda_lines, tuning_agenda
-from study.state.bookkeeping import trial_folder, trial_job
+from study.state.jobs import trial_job
 from study.state.planning.pool_versions import keep_pool_versions
 from study.state.repair import repair_ledger, trial_folders
 from study.state.selection import select_trials
@@ -125,7 +125,7 @@ def _outlast_workers(study: Study, *, every: bool) -> None:
     """
     deadline = time.monotonic() + _DYING_S
     held = () if every else reserved(read_entries(study.folder / "ledger.jsonl"))
-    for folder in trial_folders(study) if every else (trial_folder(study, trial_id) for trial_id in held):
+    for folder in trial_folders(study) if every else map(study.trial_folder, held):
         wait_until_free(folder / ".lock", deadline - time.monotonic())
 
 

@@ -57,6 +57,10 @@ class Study:
             name: self._here(path) for name, path in self.declaration.evaluation.items()
         }
 
+    def trial_folder(self, trial_id: str) -> Path:
+        """Return the folder of a trial."""
+        return self.folder / "trials" / trial_id
+
     def _here(self, place: str) -> Path:
         return self.pools / copy_name(place) if is_url(place) else Path(place)
 

@@ -19,7 +19,7 @@ from runners.trials.records.trial_files import forget_failure, read_failure, rea
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
 from study.declare.load import load_declaration
-from study.state.bookkeeping import trial_folder, trial_job
+from study.state.jobs import trial_job
 from study.state.planning.plan_study import plan_study
 from study.state.study import Study, find_study
 from study.storage import bucket_storage
@@ -136,10 +136,10 @@ def test_a_trial_gives_the_same_row_as_on_paths_and_its_weights_are_found_elsewh
     elsewhere.storage.bring_weights(trial.trial_id)
 
     for study in (here, elsewhere):
-        outcome = read_outcome(trial_folder(study, trial.trial_id))
+        outcome = read_outcome(study.trial_folder(trial.trial_id))
         assert outcome is not None
         assert json.dumps(outcome.row, sort_keys=True) == quiet
-    assert (trial_folder(elsewhere, trial.trial_id) / "weights.pt").stat().st_size > 100_000
+    assert (elsewhere.trial_folder(trial.trial_id) / "weights.pt").stat().st_size > 100_000
     assert not elsewhere.storage.bring_pool("pools/no-such-pool")
 
 
@@ -147,7 +147,7 @@ def test_failures_and_restarts_of_trials_are_seen_elsewhere(machine: Machine) ->
     here, elsewhere = machine("here"), machine("elsewhere")
     (trial,) = plan_study(here).trials
     job = trial_job(here, trial)
-    ours, theirs = (trial_folder(study, trial.trial_id) for study in (here, elsewhere))
+    ours, theirs = (study.trial_folder(trial.trial_id) for study in (here, elsewhere))
     with here.storage.claim(say):
         here.storage.share(job, say)
         here.storage.call(begin, job)()
