@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from budgets.declaration import values
-from budgets.declaration.keys import RISING, At, Given
+from budgets.declaration.keys import RISING, At, Clashes, Given
 from budgets.declaration.rules import Rule, TrialResources, settings
 from budgets.declaration.sections import (
     FARTHEST,
     Budget,
-    Clashes,
     Cluster,
     DeclaredPool,
     DescribedPool,

@@ -15,7 +15,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from budgets.names import unknown
 
 Given = Callable[[str], bool]
-"""Key → whether it was given in the file."""
+"""Returns whether a key was given in the file."""
+
+Clashes = Iterator[tuple[str, str]]
+"""Keys that contradict others, each with the error from the key on."""
 
 
 class DeclaredKeyError(ValueError):
@@ -243,7 +246,7 @@ def unusual(value: object, around: str = "") -> Iterator[str]:
                     )
 
 
-def clashes(value: object, given: Given) -> Iterator[tuple[str, str]]:
+def clashes(value: object, given: Given) -> Clashes:
     """Yield each key of a section that contradicts another, with the error from the key on."""
     check = getattr(value, "clashes", None)
     yield from () if check is None else check(given)

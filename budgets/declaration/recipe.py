@@ -1,12 +1,12 @@
 """Optimisation settings that all trials share, and the paper's settings as a preset."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Literal
 
 from budgets.declaration import values
-from budgets.declaration.keys import Given, Tuned
+from budgets.declaration.keys import Clashes, Given, Tuned
 
 LrRule = Literal["none", "linear", "sqrt"]
 LR_EXPONENTS: Mapping[LrRule, float] = MappingProxyType({"none": 0.0, "linear": 1.0, "sqrt": 0.5})
@@ -73,7 +73,7 @@ class Recipe:
     """Share of the steps after which a trial whose loss stays no better than chance ends as diverged
     (`runners.training.divergence`); ``off`` (None) ends it only at a loss that is not a number."""
 
-    def clashes(self, given: Given) -> Iterator[tuple[str, str]]:
+    def clashes(self, given: Given) -> Clashes:
         """Yield each key that contradicts another, with the error."""
         if given("cooldown") and not self.cools_down:
             allowed = "schedule: constant-with-cooldown or trunk"

@@ -4,12 +4,11 @@ A new key is a new field, here or in `recipe.py`: loading, dumping, docs/declara
 follow. A class's ``clashes`` yields each key that contradicts another, with the error from the key on.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
 from budgets.declaration import values
-from budgets.declaration.keys import RISING, At, Given, OneOf, Tuned, keys
+from budgets.declaration.keys import RISING, At, Clashes, Given, OneOf, Tuned, keys
 from budgets.declaration.recipe import PRESETS, LrRule, Recipe
 from budgets.declaration.rules import ResourceRule, TrainingRule, TrialResources
 
@@ -22,8 +21,6 @@ EMBEDDED_VERSION = 1
 
 FARTHEST = 30.0
 """Largest factor beyond the measured budgets at which an error is forecast."""
-
-Clashes = Iterator[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

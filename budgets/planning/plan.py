@@ -51,9 +51,14 @@ class Cell:
     strategy: str
     level_flops: int | None
 
+    @property
+    def level(self) -> str:
+        """The budget level in words; the regime if there is none."""
+        return self.regime if self.level_flops is None else format_flops(self.level_flops)
+
     def __str__(self) -> str:
         """Return the cell on one line."""
-        buys = f"at {format_flops(self.level_flops)}" if self.level_flops is not None else f"({self.regime})"
+        buys = f"({self.level})" if self.level_flops is None else f"at {self.level}"
         subset = f"{format_count(self.subset_size)} pairs ({self.quality})"
         return f"{self.architecture} {self.strategy} on {subset} {buys}"
 

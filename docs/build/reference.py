@@ -111,12 +111,15 @@ def words(row: Row) -> str:
     """
     if row.key.kind is row.kind:
         return _markdown((getdoc(row.kind) or "").partition("\n\n")[0])
-    body = ast.parse(cleandoc(getsource(row.kind))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    for field, below in pairwise(body.body):
-        match field, below:
-            case ast.AnnAssign(target=ast.Name(id=row.key.field)), ast.Expr(ast.Constant(value=str(text))):
-                return _markdown(text)
+    for kind in row.kind.__mro__[:-1]:  # without `object`
+        body = ast.parse(cleandoc(getsource(kind))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, below in pairwise(body.body):
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(id=row.key.field)), ast.Expr(
+                    ast.Constant(value=str(text))
+                ):
+                    return _markdown(text)
     raise ValueError(f"{row.kind.__name__}.{row.key.field} has no docstring; write one below the field")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from analysis.labels import plural
 from budgets.cost.flops import SampleCost, parameters, sample_cost, text_tokens
 from budgets.cost.model_config import complete
 from budgets.cost.towers.vit import kept_patches
@@ -96,13 +97,13 @@ def _sample(setup: Combination, cost: SampleCost) -> Iterator[str]:
         tokens = f", {kept:,} of {all_patches:,} patches kept and a class token"
     yield (
         f"image tower, {seen.image_size} x {seen.image_size} pixels{tokens}: "
-        f"{tower.trunk.macs:,} MACs x {_number(how.image_views, 'view')} "
+        f"{tower.trunk.macs:,} MACs x {plural(how.image_views, 'view')} "
         f"+ {tower.projection.macs:,} of its projection = {cost.image_macs:,}"
     )
     text = text_tokens(architecture, how)
     yield (
         f"text tower, {text} of {architecture.context_length} tokens: "
-        f"{cost.text_macs // how.text_views:,} MACs x {_number(how.text_views, 'view')} = {cost.text_macs:,}"
+        f"{cost.text_macs // how.text_views:,} MACs x {plural(how.text_views, 'view')} = {cost.text_macs:,}"
     )
     if how.self_supervised_head:
         yield f"self-supervised head on {how.image_views - 1} augmented views: {cost.head_macs:,} MACs"
@@ -210,7 +211,3 @@ def _price(grid: Grid, trial: Trial, own: Speeds) -> Iterator[str]:
         else f"at {shares.low:.0%} to {shares.high:.0%} of the peak"
     )
     yield f"price: {hours.low:,.3g} to {hours.high:,.3g} hours of {cluster.device}, {basis}"
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

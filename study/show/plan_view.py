@@ -85,7 +85,7 @@ def _row(
     cell = first.cell
     per_sample = format_flops(first.train_flops_per_sample)
     row = {
-        "level": cell.regime if cell.level_flops is None else format_flops(cell.level_flops),
+        "level": cell.level,
         "architecture": cell.architecture,
         "strategy": cell.strategy,
         "pairs": _span([trial.cell.subset_size for trial in trials], format_count),
@@ -229,7 +229,7 @@ def _totals(
 def plan_axes() -> dict[str, Callable[[Cell], str]]:
     """Return the ways to sum a plan's FLOPs: name → label of a cell."""
     return {
-        "level": lambda cell: cell.regime if cell.level_flops is None else format_flops(cell.level_flops),
+        "level": lambda cell: cell.level,
         "strategy": lambda cell: cell.strategy,
         "architecture": lambda cell: cell.architecture,
     }

@@ -131,8 +131,7 @@ def study_frames(study: Study) -> StudyFrames:
         ValueError: The study has not been run.
     """
     folder = study.folder
-    if not (folder / "plan.parquet").exists():
-        raise ValueError(f"{folder} has no results; run `python -m study run {study.word}` first")
+    study.require_run("plan.parquet")
     planned = read_table(folder / "plan.parquet")
     plan = planned[~not_chosen(study.declaration, folder, planned)]
     results = _table_or_empty(study, "results.parquet", RESULT_COLUMNS)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from analysis.labels import plural
 from budgets.book.ledger import read_entries, reserved, spent_flops
 from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Plan, Trial, TuningPlan
@@ -22,8 +23,7 @@ _MOST_SHOWN = 20
 def paid_again(trials: Sequence[Trial]) -> str:
     """Describe trials that would be run again although they were paid."""
     flops = format_flops(sum(trial.paid_flops for trial in trials))
-    what = "1 trial" if len(trials) == 1 else f"{len(trials):,} trials"
-    return f"{what} to run had finished before, and would cost {flops} again"
+    return f"{plural(len(trials), 'trial')} to run had finished before, and would cost {flops} again"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

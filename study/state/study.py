@@ -61,6 +61,15 @@ class Study:
         """Return the folder of a trial."""
         return self.folder / "trials" / trial_id
 
+    def require_run(self, *tables: str) -> None:
+        """Refuse a study that has none of these tables.
+
+        Raises:
+            ValueError: The study has not been run.
+        """
+        if not any((self.folder / table).exists() for table in tables):
+            raise ValueError(f"{self.folder} has no results; run `python -m study run {self.word}` first")
+
     def _here(self, place: str) -> Path:
         return self.pools / copy_name(place) if is_url(place) else Path(place)
 

@@ -1,7 +1,8 @@
 """Data of the status views: counts of trials by level, and the progress of running trials."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,14 @@ class Level:
     def total(self) -> int:
         """Number of trials in the level."""
         return self.done + self.running + self.failed + self.waiting + self.left_out
+
+
+def count_levels(trials: Iterable[tuple[str, str]]) -> list[Level]:
+    """Return the counts of trials, each given by the names of its level and of its state, in their order."""
+    counts: dict[str, Counter[str]] = {}
+    for level, state in trials:
+        counts.setdefault(level, Counter())[state] += 1
+    return [Level(name=name, **of_state) for name, of_state in counts.items()]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,8 +20,8 @@ from runners.results import read_json_lines, read_table
 from study.state.design import answer_lines, not_chosen
 from study.state.planning.pool_rankings import ranked_anew
 from study.state.planning.tuning_table import read_neighbours
-from study.state.status.forecast import Ahead, time_left
-from study.state.status.running import Level, Running, running_trial
+from study.state.status.forecast import Ahead, rest_of, time_left
+from study.state.status.running import Level, Running, count_levels, running_trial
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState, trial_states
 from study.storage.lock import running as running_now
@@ -120,12 +120,15 @@ def read_standing(study: Study) -> Standing:
             states[trial] = replace(state, stage=Stage.WAITING)
     waiting = {trial: state for trial, state in states.items() if state.column == "waiting"}
     seen = {each.trial: each.samples_seen for each in running}
-    ahead = {
-        trial: int(rows[trial]["samples_seen"])
-        - max(seen.get(trial, state.kept_steps * int(rows[trial]["batch_size"])), _shared(rows[trial]))
-        for trial, state in states.items()
-        if state.column in {"waiting", "running"} and trial not in homeless
-    }
+    ahead = [
+        rest_of(
+            (row["architecture"], row["strategy"]), samples=int(row["samples_seen"]), shared=_shared(row),
+            seen=seen.get(trial, states[trial].kept_steps * int(row["batch_size"])),
+            predicted_s=row["predicted_s"],
+        )
+        for trial, row in rows.items()
+        if states[trial].column in {"waiting", "running"} and trial not in homeless
+    ]  # fmt: skip
     slots = busy = None
     if this_run is not None:
         slots = int(this_run["slots"].dropna().iloc[-1])
@@ -157,16 +160,13 @@ def read_standing(study: Study) -> Standing:
 
 def _planned(study: Study) -> pd.DataFrame:
     """Return the planned trials, tuning first; the column ``phase`` is ``tuning`` or ``grid``."""
+    tables = {"tuning-plan.parquet": "tuning", "plan.parquet": "grid"}
+    study.require_run(*tables)
     parts = [
-        read_table(path).assign(phase=phase)
-        for phase, path in (
-            ("tuning", study.folder / "tuning-plan.parquet"),
-            ("grid", study.folder / "plan.parquet"),
-        )
-        if path.exists()
+        read_table(study.folder / name).assign(phase=phase)
+        for name, phase in tables.items()
+        if (study.folder / name).exists()
     ]
-    if not parts:
-        raise ValueError(f"{study.folder} has no results; run `python -m study run {study.word}` first")
     return pd.concat(parts, ignore_index=True).drop_duplicates("trial", ignore_index=True)
 
 
@@ -220,16 +220,15 @@ def _levels(plan: pd.DataFrame, states: Mapping[str, TrialState]) -> list[Level]
     tuning = plan["phase"] == "tuning"
     names = plan["level_flops"].map(lambda flops: "no level" if pd.isna(flops) else format_flops(flops))
     order = plan["level_flops"].fillna(float("inf")).mask(tuning, -1.0)
-    counts: dict[str, Counter[str]] = {}
-    for position in order.sort_values(kind="stable").index:
-        name = "tuning" if tuning[position] else names[position]
-        counts.setdefault(name, Counter())[states[plan["trial"][position]].column] += 1
-    return [Level(name=name, **of_state) for name, of_state in counts.items()]
+    return count_levels(
+        ("tuning" if tuning[position] else names[position], states[plan["trial"][position]].column)
+        for position in order.sort_values(kind="stable").index
+    )
 
 
 def _left(
     rows: Mapping[str, dict[str, Any]],
-    ahead: Mapping[str, int],
+    ahead: Iterable[Ahead],
     events: pd.DataFrame,
     running: tuple[Running, ...],
     *,
@@ -239,7 +238,7 @@ def _left(
 
     Args:
         rows: The planned trials.
-        ahead: Trial id → samples still to be seen, for waiting and running trials.
+        ahead: The rest of each waiting or running trial.
         events: The study's events.
         running: Progress of the running trials.
         slots: Number of trials that run at once.
@@ -252,17 +251,7 @@ def _left(
     for trial, speed in measured.items():
         if trial in rows and speed:
             speeds[rows[trial]["architecture"], rows[trial]["strategy"]].append(float(speed))
-    found = [
-        Ahead(
-            kind=(rows[trial]["architecture"], rows[trial]["strategy"]),
-            samples=samples,
-            predicted_s=rows[trial]["predicted_s"]
-            * samples
-            / (rows[trial]["samples_seen"] - _shared(rows[trial])),
-        )
-        for trial, samples in ahead.items()
-    ]
-    return time_left(found, speeds, slots)
+    return time_left(ahead, speeds, slots)
 
 
 def _shared(row: dict[str, Any]) -> int:
