@@ -35,11 +35,11 @@ from runners.results import (
 )
 from runners.trials.records.trial_files import MIDWAY
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, read_any_table
-from study.state.begun import begun
 from study.state.design import not_chosen
 from study.state.environment import own_version
 from study.state.imports.imported import Imported
 from study.state.planning.counted_models import counted_models
+from study.state.status.begun import begun
 from study.state.study import Study
 from study.storage.lock import running as running_now
 

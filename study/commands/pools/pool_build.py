@@ -9,7 +9,7 @@ from study.commands.command import add_pool_options, number, open_console, show,
 
 if TYPE_CHECKING:
     from runners.data.places.shared_folder import SharedFolder
-    from study.run.pool_site import PoolSite
+    from study.run.pools.pool_site import PoolSite
 
 NAME = "build"
 HELP = "build a pool; the same command continues an interrupted build, and takes up later shards"
@@ -94,7 +94,7 @@ def run(options: Namespace) -> int:
     from runners.data.places.copies import is_url
     from runners.data.places.shared_folder import open_shared
     from runners.data.pool.pool import Pool
-    from study.run.pool_site import PoolSite
+    from study.run.pools.pool_site import PoolSite
     from study.storage.pool_writer import only_writer
 
     source = options.source

@@ -24,7 +24,7 @@ def run(options: Namespace) -> int:
 
     from runners.data.build.info import summarise
     from runners.data.places.copies import is_url
-    from study.run.pool_site import PoolSite
+    from study.run.pools.pool_site import PoolSite
 
     folders = [] if is_url(options.pool) else [Path(options.pool)]
     folders += [options.sheet.parent] if options.sheet else []

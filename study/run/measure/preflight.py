@@ -24,8 +24,8 @@ from runners.trials.speed.preflight_training import (
     check_ranks_over_nodes,
 )
 from runners.trials.speed.throughput import Calibration, Throughput, kind, read_calibration, slow_loading
-from study.run.calibration import estimated_memory, one_of_each_kind
-from study.run.ensure_pools import ensure_pools
+from study.run.measure.calibration import estimated_memory, one_of_each_kind
+from study.run.pools.ensure_pools import ensure_pools
 from study.state.jobs import needs, trial_job
 from study.state.planning.plan_study import plan_study
 from study.state.study import Study

@@ -18,7 +18,7 @@ from budgets.planning.plan import Plan, Trial
 from runners.trials.speed.measure_speed import calibrate, gpu_count, gpu_name
 from runners.trials.speed.throughput import Calibration, Throughput, kind
 from runners.trials.trial_job import TrialJob
-from study.run.ensure_pools import ensure_pools
+from study.run.pools.ensure_pools import ensure_pools
 from study.show.text_table import text_table
 from study.state.environment import environment
 from study.state.jobs import trial_job
