@@ -1,7 +1,7 @@
 """A study as its researcher declares it: plain data, checked for what can be known without looking at a disk.
 
-`study.declare.load` reads it from YAML. Its sections are in `sections.py`; here are the whole and the checks
-that span sections.
+`study.declare.load` reads it from YAML. Its sections are in `sections.py` and `data.py`; here
+are the whole and the checks that span sections.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -9,23 +9,25 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from budgets.declaration import values
+from budgets.declaration.data import (
+    DeclaredPool,
+    DescribedPool,
+    EmbeddedPool,
+    EvaluationSet,
+    FolderPool,
+    MixedPool,
+)
 from budgets.declaration.keys import RISING, At, Clashes, Given
 from budgets.declaration.rules import Rule, TrialResources, settings
 from budgets.declaration.sections import (
     FARTHEST,
     Budget,
     Cluster,
-    DeclaredPool,
-    DescribedPool,
     Design,
-    EmbeddedPool,
-    EvaluationSet,
     Exclusion,
-    FolderPool,
     GridBlock,
     Limits,
     LoggerName,
-    MixedPool,
     Resources,
     Training,
     Tuning,

@@ -1,7 +1,8 @@
 """Sections of a declaration: each class is a section of the YAML file, each field a key (`keys.py`).
 
-A new key is a new field, here or in `recipe.py`: loading, dumping, docs/declaration.md and the template
-follow. A class's ``clashes`` yields each key that contradicts another, with the error from the key on.
+A new key is a new field, here or in `data.py`, `recipe.py` or `rules.py`: loading, dumping,
+docs/declaration.md and the template follow. A class's ``clashes`` yields each key that contradicts another,
+with the error from the key on.
 """
 
 from dataclasses import dataclass, field
@@ -16,92 +17,8 @@ Regime = Literal["fixed-compute", "one-epoch", "equal-samples"]
 LoggerName = Literal["tensorboard", "wandb"]
 LOGGERS: tuple[LoggerName, ...] = get_args(LoggerName)
 
-EMBEDDED_VERSION = 1
-"""Of the embedded pool's generator: raised whenever the same (seed, index) gives another pair than before."""
-
 FARTHEST = 30.0
 """Largest factor beyond the measured budgets at which an error is forecast."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EmbeddedPool:
-    """The pool that comes with the project: captioned emoji scenes, generated from a seed."""
-
-    pairs: Annotated[int, values.positive]
-    """Number of image-text pairs."""
-    seed: Annotated[int, values.positive_or_zero] = 0
-    """Which pairs; another seed gives other scenes of the same kind."""
-
-    @property
-    def name(self) -> str:
-        """A name that identifies the pool's content."""
-        return f"embedded-v{EMBEDDED_VERSION}-{self.pairs}-seed{self.seed}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FolderPool:
-    """A pool of webdataset shards, in the layout that img2dataset writes, in a folder or below a URL."""
-
-    path: Annotated[str, values.place]
-    """The folder of a pool of webdataset shards, or the fsspec URL of one that has an index."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DescribedPool:
-    """A pool that is not here: enough to plan and price a study, not to run it."""
-
-    name: Annotated[str, values.name]
-    """Identifies the content of a pool that is only described; part of each trial's id."""
-    pairs: Annotated[int, values.positive]
-    """Number of its image-text pairs."""
-    scored: bool = False
-    """Whether its pairs have a quality score."""
-
-
-DeclaredPool = EmbeddedPool | FolderPool | DescribedPool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MixedPool:
-    """A pool of a mixture; a number alone is its ``weight``.
-
-    All pools of a mixture have a weight, or none.
-    """
-
-    weight: Annotated[float | None, values.positive_number] = None
-    """Its share of the samples seen, relative to the other pools of the mixture; without weights each pair of
-    the mixture is seen equally often."""
-    quality: Annotated[str, values.quality] = "all"
-    """The quality that is taken of it."""
-    pairs: Annotated[int | None, values.pairs_or_all] = None
-    """How many of these pairs; ``all`` (None) takes all."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluationSet:
-    """A set of the user's own; a folder alone stands for its ``path``.
-
-    A set of a described pool may be described as well: ``images`` and ``texts`` in place of ``path``.
-    """
-
-    path: Annotated[str | None, values.place] = None
-    """Its folder in CLIP_benchmark's webdataset layout, or an fsspec URL of one."""
-    probe: bool = False
-    """Whether linear and few-shot probes are fitted to its training split."""
-    images: Annotated[int | None, values.positive_or_zero] = None
-    """Its images, where the pool is only described."""
-    texts: Annotated[int | None, values.positive_or_zero] = None
-    """Its texts, where the pool is only described."""
-
-    def clashes(self, given: Given) -> Clashes:
-        """Yield what is missing, or in the way of another key."""
-        described = not (given("path") or self.probe)
-        for key in ("images", "texts") if described else ("path",):
-            if not given(key):
-                yield key, f"{key} is missing"
-        for key in () if described else ("images", "texts"):
-            if given(key):
-                yield key, f"{key} goes without path and probe: it describes a set that is not here"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,7 +21,7 @@ from budgets.planning.price import NOTHING, Speeds
 from budgets.planning.resources import CPUS_PER_GPU
 from budgets.planning.sanity import LEAST_LEVEL, warnings, without_unit
 from budgets.planning.tuned.tuning import Scores, plan_tuning, tuning_reserves
-from budgets.planning.tuned.winner import tuning_notes
+from budgets.planning.tuned.wording import tuning_notes
 from budgets.quantity import format_flops
 
 _MOST_SHOWN = 5

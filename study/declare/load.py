@@ -8,10 +8,11 @@ from typing import Any
 from budgets.cost.architecture import catalogue, load_architecture, open_clip_configs
 from budgets.cost.strategy import STRATEGIES
 from budgets.declaration import values
+from budgets.declaration.data import DeclaredPool, FolderPool, MixedPool
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import OneOf, keys, tunable
 from budgets.declaration.recipe import PRESETS, Recipe
-from budgets.declaration.sections import DeclaredPool, FolderPool, MixedPool, Resources, Training, Tuning
+from budgets.declaration.sections import Resources, Training, Tuning
 from budgets.names import unknown
 from study.declare.shipped import shipped_studies
 from study.declare.walk import Walk

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import cache
 
 from budgets.planning.plan import Plan, TuningPlan
-from budgets.planning.tuned.winner import words
+from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops
 from runners.host.files import new_file
 from study.declare.dump import dump_declaration

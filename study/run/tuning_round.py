@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from budgets.planning.plan import Plan, Trial
-from budgets.planning.tuned.winner import words
+from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops
 from runners.results import PLAN_COLUMNS, plan_row, to_frame, write_table
 from runners.scheduling.backend import Backend

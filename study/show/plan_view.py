@@ -7,7 +7,7 @@ from typing import TypeVar
 from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import Cell, Plan, Trial, TuningPlan
 from budgets.planning.price import Price, Range, Speeds, device_hours, price, utilisation
-from budgets.planning.tuned.winner import carried_words, check_words, words
+from budgets.planning.tuned.wording import carried_words, check_words, words
 from budgets.quantity import format_count, format_flops, format_seconds
 from study.show.text_table import text_table
 from study.state.planning.counted_models import counted_models

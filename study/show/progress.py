@@ -14,7 +14,7 @@ from rich.text import Text
 
 from budgets.planning.plan import Plan, Trial
 from budgets.planning.price import Range
-from budgets.planning.tuned.winner import words
+from budgets.planning.tuned.wording import words
 from budgets.quantity import format_count, format_flops
 from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import Kind, kind, predict_s

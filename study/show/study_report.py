@@ -23,7 +23,7 @@ from analysis.report.report import write_report
 from analysis.report.study_frames import StudyFrames
 from budgets.book.ledger import read_entries, spent_flops
 from budgets.cost.flops import CONVENTION
-from budgets.declaration.sections import FolderPool
+from budgets.declaration.data import FolderPool
 from budgets.names import without_password
 from runners.results import (
     CURVE_COLUMNS,

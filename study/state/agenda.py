@@ -7,7 +7,7 @@ from analysis.labels import plural
 from budgets.book.ledger import read_entries, reserved, spent_flops
 from budgets.planning.levels.trunks import before
 from budgets.planning.plan import Plan, Trial, TuningPlan
-from budgets.planning.tuned.winner import words
+from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops, format_seconds
 from runners.trials.records.trial_files import Outcome
 from runners.trials.speed.throughput import predict_s

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from budgets.declaration.data import FolderPool
 from budgets.declaration.declaration import Declaration
-from budgets.declaration.sections import FolderPool
 from runners.data.places.copies import copy_name, is_url
 from runners.host.storage import cache_folder
 from study.declare.shipped import DECLARATIONS

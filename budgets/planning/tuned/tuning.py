@@ -25,16 +25,8 @@ from budgets.planning.tuned.moving import (
     trained_with,
     tuned_cells,
 )
-from budgets.planning.tuned.winner import (
-    Score,
-    Tried,
-    best_first,
-    cost_of,
-    is_done,
-    step_beyond,
-    winner,
-    words,
-)
+from budgets.planning.tuned.winner import Score, Tried, best_first, cost_of, is_done, step_beyond, winner
+from budgets.planning.tuned.wording import words
 from budgets.quantity import format_flops
 
 Fields = Mapping[str, tuple[float, ...]]

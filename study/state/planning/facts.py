@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Iterator, Mapping
 
+from budgets.declaration.data import DeclaredPool, DescribedPool, EmbeddedPool
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import DeclaredKeyError, at_key
-from budgets.declaration.sections import DeclaredPool, DescribedPool, EmbeddedPool
 from budgets.names import printable
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts, Ranking
 from budgets.planning.plan import Charge

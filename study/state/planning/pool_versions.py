@@ -2,7 +2,7 @@
 
 import json
 
-from budgets.declaration.sections import FolderPool
+from budgets.declaration.data import FolderPool
 from runners.host.files import write_json
 from study.state.study import Study
 
