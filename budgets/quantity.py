@@ -124,6 +124,7 @@ def parse_quantity(text: str) -> float:
 
 def divide(total: int, shares: Sequence[int]) -> tuple[int, ...]:
     """Divide a count by shares: exact up to rounding, and no part shrinks when the total grows."""
+    # Each part is its share of what the parts before it have left, so that all parts sum to the total.
     parts, left, rest = [], total, sum(shares)
     for share in shares:
         parts.append(left * share // max(rest, 1))

@@ -7,7 +7,7 @@ from budgets.declaration import values
 from budgets.declaration.keys import Clashes, Given
 
 EMBEDDED_VERSION = 1
-"""Of the embedded pool's generator: raised whenever the same (seed, index) gives another pair than before."""
+"""Version of the embedded pool's generator; raised if the same (seed, index) gives another pair."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,7 +17,7 @@ class EmbeddedPool:
     pairs: Annotated[int, values.positive]
     """Number of image-text pairs."""
     seed: Annotated[int, values.positive_or_zero] = 0
-    """Which pairs; another seed gives other scenes of the same kind."""
+    """Seed of the pairs; another seed gives other scenes of the same kind."""
 
     @property
     def name(self) -> str:
@@ -35,14 +35,14 @@ class FolderPool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DescribedPool:
-    """A pool that is not here: enough to plan and price a study, not to run it."""
+    """A pool that is only described: enough to plan and price a study, not to run it."""
 
     name: Annotated[str, values.name]
-    """Identifies the content of a pool that is only described; part of each trial's id."""
+    """Name that identifies the content of a pool that is only described; part of each trial's id."""
     pairs: Annotated[int, values.positive]
     """Number of its image-text pairs."""
     scored: bool = False
-    """Whether its pairs have a quality score."""
+    """True if its pairs have a quality score."""
 
 
 DeclaredPool = EmbeddedPool | FolderPool | DescribedPool
@@ -59,14 +59,14 @@ class MixedPool:
     """Its share of the samples seen, relative to the other pools of the mixture; without weights each pair of
     the mixture is seen equally often."""
     quality: Annotated[str, values.quality] = "all"
-    """The quality that is taken of it."""
+    """Quality of the pairs that are taken."""
     pairs: Annotated[int | None, values.pairs_or_all] = None
-    """How many of these pairs; ``all`` (None) takes all."""
+    """Number of these pairs; ``all`` (None) takes all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationSet:
-    """A set of the user's own; a folder alone stands for its ``path``.
+    """An evaluation set of the user's own; a folder alone is its ``path``.
 
     A set of a described pool may be described as well: ``images`` and ``texts`` in place of ``path``.
     """
@@ -74,18 +74,18 @@ class EvaluationSet:
     path: Annotated[str | None, values.place] = None
     """Its folder in CLIP_benchmark's webdataset layout, or an fsspec URL of one."""
     probe: bool = False
-    """Whether linear and few-shot probes are fitted to its training split."""
+    """Fit linear and few-shot probes to its training split."""
     images: Annotated[int | None, values.positive_or_zero] = None
-    """Its images, where the pool is only described."""
+    """Number of images, if the pool is only described."""
     texts: Annotated[int | None, values.positive_or_zero] = None
-    """Its texts, where the pool is only described."""
+    """Number of texts, if the pool is only described."""
 
     def clashes(self, given: Given) -> Clashes:
-        """Yield what is missing, or in the way of another key."""
+        """Yield keys that are missing or contradict another."""
         described = not (given("path") or self.probe)
         for key in ("images", "texts") if described else ("path",):
             if not given(key):
                 yield key, f"{key} is missing"
         for key in () if described else ("images", "texts"):
             if given(key):
-                yield key, f"{key} goes without path and probe: it describes a set that is not here"
+                yield key, f"{key} goes without path and probe: it is for a set that is only described"

@@ -1,4 +1,4 @@
-"""Rules of a declaration that give some trials other settings than the rest, and what a trial runs on."""
+"""Rules of a declaration that give some trials other settings than the rest; resources of a trial."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -18,7 +18,7 @@ class TrialResources:
     Attributes:
         cpus: Processor cores, over all of its nodes.
         gpus: GPUs, over all of its nodes; 0 trains on the processor.
-        nodes: Nodes that it is spread over in equal parts.
+        nodes: Nodes over which it is spread in equal parts.
         ranks: Processes without GPUs that train one model together.
     """
 
@@ -80,18 +80,18 @@ class ResourceRule(Rule):
     cpus: Annotated[int | None, values.device_count] = None
     """Processor cores of a trial, over all of its nodes."""
     nodes: Annotated[int | None, values.device_count] = None
-    """Nodes that a trial is spread over; with ``gpus``, by default as few as hold them."""
+    """Nodes over which a trial is spread; with ``gpus``, by default the fewest that hold them."""
     accumulation: Annotated[int | None, values.batch] = None
-    """Parts that a batch is computed in, in place of ``training.accumulation``."""
+    """Number of parts in which a batch is computed, in place of ``training.accumulation``."""
     gradient_checkpointing: bool | None = None
-    """Whether activations are recomputed, in place of ``training.gradient_checkpointing``."""
+    """Recompute activations or not, in place of ``training.gradient_checkpointing``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingRule(Rule):
     """A rule that gives another batch or rate to the trials that it matches on every axis that it names.
 
-    Of several rules that match, the last that names a key sets it; what is tuned goes before all.
+    Of several rules that match, the last that names a key sets it; tuned values override all.
     """
 
     batch_size: Annotated[int | None, values.batch] = None

@@ -10,7 +10,7 @@ from budgets.quality import check_quality
 from budgets.quantity import parse_bytes, parse_count, parse_flops, parse_number, parse_seconds, parse_share
 
 CHECK_SHARE = 0.1
-"""Share of the study budget that ``tuning.check: true`` stands for."""
+"""Share of the study budget that ``tuning.check: true`` means."""
 _LONGEST_PATH, _LONGEST_NAME = 4000, 255  # bytes, as Linux has it
 _MAX_BATCH, _MAX_DEVICES = 10**8, 10**6
 _READ_ONLY = {"http", "https", "data", "github", "git", "zip", "tar", "libarchive", "reference"}
@@ -27,7 +27,7 @@ def _name(text: str) -> str:
 
 def _resource(text: str) -> str:
     if text.lower() in {"cpu", "cpus", "gpu", "gpus", "memory", "object_store_memory"}:
-        raise ValueError(f"'{text}' is none of a cluster's own; cpus and gpus are keys of resources:")
+        raise ValueError(f"'{text}' is not a custom resource; cpus and gpus are keys of resources:")
     return text
 
 
@@ -82,9 +82,7 @@ def _storage(text: str) -> str:
         if scheme in _READ_ONLY:
             raise ValueError(f"'{text}' can't be written to: {scheme}:// only reads")
         if not rest.strip("/"):
-            raise ValueError(
-                f"'{text}' names no place: a bucket, perhaps with a folder in it, follows {scheme}://"
-            )
+            raise ValueError(f"'{text}' has no bucket; write {scheme}://BUCKET or {scheme}://BUCKET/FOLDER")
         return _path(text.rstrip("/"))
     found = _path(rest if separator else text)
     if found.startswith("/") and not found.strip("/."):

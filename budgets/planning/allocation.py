@@ -1,4 +1,4 @@
-"""The trials of a plan with the resources that the planner chooses for their kinds."""
+"""Allocation: gives the trials of a plan the resources that the planner chooses for their kinds."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -40,6 +40,7 @@ def allocate(plan: Plan, grid: Grid, own: Speeds) -> Plan:
     def allocated(trial: Trial) -> Trial:
         choice = choices[_key(trial, grid)]
         option = choice.option
+        # A trial that recomputes nothing and has the option's resources stays as it is, without a copy.
         if (trial.resources, trial.recipe.passes) != (option.resources, 3):
             recipe = replace(
                 trial.recipe,
@@ -80,7 +81,7 @@ def _key(trial: Trial, grid: Grid) -> _Key:
 
 
 def _options(trial: Trial, grid: Grid, values: Mapping[str, float]) -> tuple[Option, ...]:
-    """Return the options of a trial; one of the tuning has values of its own."""
+    """Return the options of a trial; a trial of the tuning may have its own batch."""
     cell = trial.cell
     of = grid.tuned({(cell.architecture, cell.strategy, None): values}) if values else grid
     return of.setup(cell.architecture, cell.strategy, cell.level_flops).options

@@ -42,12 +42,12 @@ class Combination:
         inapplicable: Reason why the strategy cannot train the architecture, or None.
         train_flops_per_sample: Training FLOPs of one pair; 0 if the strategy is inapplicable.
         tail_flops_per_sample: Training FLOPs of one pair in the unmasked tail; 0 without one.
-        recipe: The study's recipe; only masking strategies keep its unmasked tail.
+        recipe: The study's recipe, without settings that only other strategies use.
         evaluation_flops: Forward FLOPs of all evaluations of a trial.
         parameters: Trainable parameters.
         memory_bytes: Estimated memory needed on each device; 0 if no cluster is declared.
-        resources: What a trial occupies; of ``options``, the cheapest.
-        options: The ways to run it that fit, where the planner chooses.
+        resources: Resources of a trial: as declared, or the cheapest of ``options``.
+        options: Ways to run it that fit into memory; empty unless the planner chooses.
     """
 
     architecture: Architecture
@@ -163,7 +163,7 @@ class Grid:
         return Grid(self.declaration, self.pool, self.evaluation, values)
 
     def setup(self, architecture: str, strategy: str, level_flops: int | None) -> Combination:
-        """Return the combination of an architecture and a strategy, the same at each level but for rules."""
+        """Return the combination of an architecture and a strategy; it depends on the level only by rules."""
         return self._setup(architecture, strategy, level_flops if self._by_level else None)
 
     def excluded_by(self, cell: Cell) -> int | None:
@@ -237,9 +237,9 @@ class Grid:
             if hasattr(training.recipe, name)
         }
         recipe = replace(training.recipe, **of_recipe)
-        # Without masking there is nothing to unmask; settings of other strategies stay at their defaults, so
-        # that a trial's id does not depend on them.
-        # Nor can a model be evaluated at a resolution that it has never seen.
+        # Settings that the strategy does not use stay at their defaults, so that a trial's id does not depend
+        # on them: without masking there is no tail. With smaller images the tail can't be 0, because a model
+        # can't be evaluated at a resolution that it has never seen.
         own = recipe.unmasked_tail is None or (how.image_fraction < 1 and not recipe.unmasked_tail)
         tail = how.unmasked_tail if own else recipe.unmasked_tail
         recipe = replace(recipe, unmasked_tail=tail if how.masks else 0.0)
@@ -261,7 +261,7 @@ class Grid:
                 ruled=of_resources,
             )
         fitting = tuple(each for each in found if each.memory_bytes <= (self.device_bytes or 0))
-        if found:
+        if found:  # without a fitting option, the smallest: its memory is the reason against the cell
             first = min(fitting or found, key=lambda each: each.factor if fitting else each.memory_bytes)
             resources, recipe = first.resources, first.recipe
         flops = tail_flops = memory = 0
@@ -291,7 +291,10 @@ class Grid:
         )
 
     def _declared_lr_peak(self, architecture: str, batch_size: int) -> float | None:
-        """Return the declared peak learning rate, scaled to the batch, or the middle one that is tried."""
+        """Return the declared peak learning rate, scaled to the batch, else the middle one of the tuning.
+
+        The scaled rate is declared x (batch / declared batch) ^ exponent of the rule.
+        """
         tuning, training = self.declaration.tuning, self.declaration.training
         tried = () if tuning is None else tuning.fields.get("lr_peak", ())
         declared = training.lr_peak.get(architecture)

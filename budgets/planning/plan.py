@@ -70,7 +70,7 @@ class Trial:
     Attributes:
         cell: The cell.
         seed: The seed; initial weights, order of samples and augmentation derive from it.
-        pool: Content id of the pool; those of a mixture's, joined by ``+``.
+        pool: Content id of the pool; for a mixture, those of its pools, joined by ``+``.
         evaluation_sets: Content ids of the evaluation sets.
         architecture_config: The architecture in open_clip's model-config form.
         samples_seen: Image-text pairs seen in training, in whole batches.
@@ -83,11 +83,11 @@ class Trial:
         evaluations: Evaluations: the last one, and those at shares of its steps.
         parameters: Trainable parameters, the strategy's head included.
         batch_norm: True if the model has batch norm, see `budgets.planning.identity`.
-        resources: What it runs on; no part of its result.
-        previous: Id of the next shorter trial of its trunk, whose milestone it continues from; empty without
-            one (`budgets.planning.levels.trunks`); no part of its result.
+        resources: Resources that it runs on; they do not change its result.
+        previous: Id of the next shorter trial of its trunk (`budgets.planning.levels.trunks`), whose
+            milestone it continues from; empty without one. It does not change the result.
         shared_samples: Samples up to that milestone, which the shorter trials pay for.
-        mixture: Of a mixture, the components; otherwise empty.
+        mixture: Components of a mixture; empty without one.
         trial_id: Identifies the trial in any study, see `budgets.planning.identity`.
     """
 
@@ -149,6 +149,7 @@ class Trial:
 
     def train_flops_after(self, samples: int) -> int:
         """Training FLOPs of the first ``samples`` samples."""
+        # The unmasked tail is the end of the run and has its own price per sample.
         tail = self.recipe.tail_steps(self.steps) * self.batch_size
         unmasked = max(0, samples - (self.samples_seen - tail))
         return (samples - unmasked) * self.train_flops_per_sample + unmasked * self.tail_flops_per_sample
@@ -247,7 +248,7 @@ class TuningPlan:
             pairs are waiting.
         check_flops: Training FLOPs of the study budget that are set aside for the check.
         checks: Results of the check so far.
-        left_out: What the check leaves out, with the reason, one sentence each.
+        left_out: Sentences about pairs that the check leaves out, each with the reason.
         unfinished: True if a trial of the tuning or the check has no result.
     """
 
@@ -323,9 +324,9 @@ class Plan:
 
     @property
     def most_flops(self) -> int:
-        """Training FLOPs that the study costs at most: an adaptive one may not pay for all its trials."""
+        """Most training FLOPs that the study costs; an adaptive one may not run all of its trials."""
         most, tuning = self.train_flops, self.tuning
-        if tuning is not None and tuning.waiting:  # its values may be widened
+        if tuning is not None and tuning.waiting:  # ranges of values may still be widened
             most += tuning.most_flops - sum(trial.paid_flops for trial in tuning.trials)
         return most if self.study_flops is None else min(most, self.study_flops)
 

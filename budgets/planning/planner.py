@@ -17,7 +17,7 @@ from budgets.planning.levels.ladder import choose_levels
 from budgets.planning.levels.trim import Trimmed, trim
 from budgets.planning.levels.trunks import share_trunks
 from budgets.planning.plan import Cell, Charge, LeftOut, Plan, Trial
-from budgets.planning.price import NOTHING, Speeds
+from budgets.planning.price import UNMEASURED, Speeds
 from budgets.planning.resources import CPUS_PER_GPU
 from budgets.planning.sanity import LEAST_LEVEL, warnings, without_unit
 from budgets.planning.tuned.tuning import Scores, plan_tuning, tuning_reserves
@@ -27,14 +27,14 @@ from budgets.quantity import format_flops
 _MOST_SHOWN = 5
 
 
-def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
+def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends on
     declaration: Declaration,
     *,
     pool: PoolFacts | MixtureFacts,
     evaluation: EvaluationFacts,
     charges: tuple[Charge, ...] = (),
     scores: Scores | None = None,
-    own: Speeds = NOTHING,
+    own: Speeds = UNMEASURED,
 ) -> Plan:
     """Plan a study.
 
@@ -43,7 +43,7 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
         pool: Facts about the pool, or about pools that are mixed.
         evaluation: Facts about the evaluation sets.
         charges: Compute that the study pays in addition to its trials.
-        scores: Results of the tuning's trials so far; None before any.
+        scores: Results of the tuning's trials so far; None before the first.
         own: The user's own measurements on the cluster's device, for resources that are chosen.
 
     Returns:
@@ -70,6 +70,7 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
             f"levels chosen: the highest {len(levels)} at a ratio of {budget.ladder.ratio:g} whose grid "
             f"fits the study budget: {', '.join(map(format_flops, levels))}"
         )
+    # Tuning comes before the grid: its winners replace declared values, and so change the grid's trials.
     tuning = None
     if declaration.tuning is not None:
         scores = scores or Scores(metric=declaration.tuning_metric(evaluation.metrics), of={})
@@ -121,7 +122,7 @@ def make_plan(  # noqa: PLR0913 - one a fact that a plan rests on
         tuning=tuning,
     )
     plan = allocate(plan, grid, own)
-    # Anew, since resources enter the ids of trials with batch norm.
+    # Link the trunks again: resources enter the ids of trials with batch norm.
     plan = replace(plan, trials=_linked(plan.trials, declaration))
     return replace(plan, warnings=(*plan.warnings, *_cores(plan, declaration)))
 

@@ -61,16 +61,9 @@ def best_first(points: Sequence[Tried], scores: Mapping[str, Score]) -> list[Tri
 def winner(
     cell: Cell, points: Sequence[Tried], scores: Mapping[str, Score], *, widened: tuple[str, ...]
 ) -> Winner | None:
-    """Return the winner of at least two combinations.
+    """Return the winner of at least two combinations on a cell; None if training diverged at each.
 
-    Args:
-        cell: The cell they were tried on.
-        points: The combinations.
-        scores: Trial id → score, for all their trials.
-        widened: Fields whose range was widened.
-
-    Returns:
-        The winner, or None if all combinations diverged.
+    ``widened`` are the fields whose range was widened.
     """
     best, second = best_first(points, scores)[:2]
     score, next_score = mean_of(best, scores), mean_of(second, scores)
@@ -98,12 +91,7 @@ def winner(
 
 
 def step_beyond(name: str, values: Sequence[float], best: float) -> float | None:
-    """Return the next value beyond an edge, continuing the ratio of the last two values.
-
-    Args:
-        name: The field.
-        values: The values tried, rising.
-        best: The winning value.
+    """Return the next value of a field beyond an edge, continuing the ratio of the last two rising values.
 
     Returns:
         The value; None if the best value is not at an edge, is the only one, or has no valid one beyond it.

@@ -9,12 +9,7 @@ from budgets.quantity import format_flops
 
 
 def tuning_notes(plan: TuningPlan, *, reported: str) -> Iterator[str]:
-    """Yield notes on the winners: ties, and optima that may lie beyond the values tried.
-
-    Args:
-        plan: The tuning.
-        reported: The metric that the study reports.
-    """
+    """Yield notes on the winners: ties, optima beyond the values tried, selection by the reported metric."""
     if plan.metric == reported:
         yield (
             f"tuning selects by {reported}, which the study also reports: the winners' values of it are "
@@ -34,8 +29,8 @@ def tuning_notes(plan: TuningPlan, *, reported: str) -> Iterator[str]:
             )
     for check in plan.checks:
         if check.moved:
-            said = f"{check.cell}: {check_words(check)}"
-            yield f"tuned rates at a larger level: {said}; tune at two levels or sizes"
+            shown = f"{check.cell}: {check_words(check)}"
+            yield f"tuned rates at a larger level: {shown}; tune at two levels or sizes"
     for said in plan.left_out:
         yield f"tuned rates are not checked at a larger level: {said}"
 
