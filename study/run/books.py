@@ -1,4 +1,4 @@
-"""The books of a run: each trial's result, failure and ledger entries, also those of runs before it."""
+"""The books of a run: result, failure and ledger entries of each trial, also from earlier runs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -30,14 +30,9 @@ class PaidBeforeError(ValueError):
 
 
 class Books(ABC):
-    """Results and failures of the trials of one part of a study, with ledger, events and other tools' logs.
+    """Results and failures of some trials of a study, with ledger, events and the logs of other tools.
 
-    Args:
-        study: The study, locked for this run.
-        plan: The study's plan.
-        trials: The part's trials.
-        progress: The view that shows progress.
-        site: Access to the backend and the storage.
+    The study must be locked for this run.
     """
 
     def __init__(
@@ -49,7 +44,7 @@ class Books(ABC):
         self.trials = {trial.trial_id: trial for trial in trials}
         self.outcomes: dict[str, Outcome] = {}
         self.failures: dict[str, str] = {}
-        self.remaining: list[Trial] = []  # those that the budget had no room for
+        self.remaining: list[Trial] = []  # trials that the budget had no room for
         self.loggers = Loggers(study.declaration.loggers, study.folder, progress.say)
 
     @abstractmethod
@@ -72,11 +67,14 @@ class Books(ABC):
         for trial in self.trials.values():
             outcome = todo.finished.get(trial.trial_id)
             if outcome is None:
+                # The reservation is that of a run which ended before the trial: book its lost work, and set
+                # aside what the trial costs by the present plan.
                 if self.ledger.has_reserved(trial.trial_id):
                     self.book_lost(trial)
                     self.ledger.renew(trial.trial_id, trial.paid_flops)
                 continue
             drop_scaffolding(self.folder(trial.trial_id))
+            # An unbooked result needs a reservation; an open one is kept as it is.
             if not self.ledger.has_spent(trial.trial_id):
                 self.ledger.reserve(trial.trial_id, max(trial.paid_flops, paid_by(outcome, trial)))
             self.take(trial, outcome)
@@ -94,7 +92,7 @@ class Books(ABC):
         return self.study.trial_folder(trial_id)
 
     def give(self, trial_id: str) -> None:
-        """Make a decision on a trial visible to nodes: that it failed, or starts anew."""
+        """Show nodes a decision on a trial: it has failed, or it starts anew."""
         self.site.with_storage(self.study.storage.give, trial_id)
 
     def take(self, trial: Trial, outcome: Outcome) -> None:
@@ -140,7 +138,7 @@ class Books(ABC):
         self.progress.left_out(trial, reason)
 
     def can_start(self, trial: Trial) -> bool:
-        """Return whether a trial needs no other one to run before it."""
+        """Return whether a trial can start now: it need not wait for a milestone of its trunk."""
         previous = self.trials.get(trial.previous)
         return (
             previous is None
@@ -148,12 +146,14 @@ class Books(ABC):
             or milestone(self.folder(previous.trial_id)) is not None
             or (
                 previous.trial_id in self.outcomes
-                and passed(previous, self.outcomes[previous.trial_id])  # lost: it is computed again
+                # The milestone existed and is lost: the trial computes its steps again.
+                and passed(previous, self.outcomes[previous.trial_id])
             )
         )
 
     def end_lost_branches(self, waiting: Sequence[Trial]) -> list[Trial]:
         """Return the trials that can run; the others wait for a trial that ended before its milestone."""
+        # By length, so that a trial whose shorter one can run is known to be able to run after it.
         runs, lost = dict[str, Trial](), dict[str, list[str]]()
         for trial in sorted(waiting, key=lambda each: each.samples_seen):
             if self.can_start(trial) or trial.previous in runs:
@@ -167,7 +167,7 @@ class Books(ABC):
         return [trial for trial in waiting if trial.trial_id in runs]
 
     def end_branches(self, trunk: str, branches: Sequence[str]) -> None:
-        """Record as failed the trials whose milestones a trial of their trunk did not reach; say it once."""
+        """Record trials as failed because a shorter trial of their trunk ended before its milestone."""
         outcome = self.outcomes.get(trunk)
         how = "failed" if outcome is None else "diverged"
         reason = f"its trunk ended: {self.words(self.trials[trunk])} {how} before its milestone"
@@ -188,5 +188,5 @@ class Books(ABC):
 
 
 def passed(trial: Trial, outcome: Outcome) -> bool:
-    """Return whether a trial with a result got as far as its milestone."""
+    """Return whether a trial with a result reached its milestone."""
     return int(outcome.row["steps"]) >= trial.milestone_step

@@ -1,4 +1,4 @@
-"""Runs a study, tuning first and then the grid, and lets only one run work on a study at a time."""
+"""Runs a study: its tuning, then its grid. Only one run of a study is active at a time."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -47,11 +47,11 @@ def run_study(  # noqa: PLR0913 - the options of a command
         plan: The study's plan.
         progress: The view that shows progress.
         address: The option ``--address``, or None.
-        local: Whether to run without Ray.
+        local: True to run without Ray.
         only: The trials to run, by id or by words of their cells; empty for all.
-        retry_failed: Whether to run trials again that failed in an earlier run.
-        pay_again: Whether to run trials again that were paid before, but have no result any more.
-        repair: Whether to rebuild a damaged ledger first.
+        retry_failed: True to run trials again that failed in an earlier run.
+        pay_again: True to run trials again that were paid for, but whose results are gone.
+        repair: True to rebuild a damaged ledger first.
 
     Raises:
         PaidBeforeError: Trials would be paid again without ``pay_again``.
@@ -112,16 +112,14 @@ def would_run(
 
 
 def _tunes(plan: Plan, only: Sequence[str]) -> bool:
-    """Return whether a run begins with the tuning or its check; one of chosen trials leaves the check out."""
+    """Return whether a run begins with the tuning or its check; a run of selected trials does not."""
     return plan.tuning is not None and plan.tuning.unfinished and not only
 
 
 def _outlast_workers(study: Study, *, every: bool) -> None:
     """Wait until the workers of a killed driver have exited, so that their FLOPs can be booked.
 
-    Args:
-        study: The study.
-        every: True to look at every trial, because the ledger may not name them.
+    With ``every``, wait for every trial, because a damaged ledger may not name those that were running.
     """
     deadline = time.monotonic() + _DYING_S
     held = () if every else reserved(read_entries(study.folder / "ledger.jsonl"))

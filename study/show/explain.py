@@ -19,13 +19,13 @@ _MOST_SHOWN = 12
 
 
 def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[str]:
-    """Yield the arithmetic of a cell, or the reason why it is left out.
+    """Yield the arithmetic of a cell, or the reasons why it is left out.
 
     Args:
         grid: The study's grid.
         plan: The study's plan.
         wanted: A trial's id, or words of a cell such as ``ViT-B-32 slip top40``.
-        own: Throughput calibrated on the cluster's device.
+        own: Speeds calibrated on the cluster's device.
 
     Raises:
         ValueError: The words match no cell, or more than one.
@@ -166,7 +166,7 @@ def _trial(grid: Grid, candidate: GridCell) -> Iterator[str]:
 
 
 def _trunk(trial: Trial) -> Iterator[str]:
-    """Yield what a trial shares with the other levels of its trunk."""
+    """Yield lines on the steps that a trial shares with the other levels of its trunk."""
     branch = trial.steps - trial.milestone_step
     yield (
         f"trunk: longer trials continue from step {trial.milestone_step:,}; the branch, its cooldown and "
@@ -180,7 +180,7 @@ def _trunk(trial: Trial) -> Iterator[str]:
 
 
 def _chosen(grid: Grid, plan: Plan, trial: Trial, own: Speeds) -> Iterator[str]:
-    """Yield the ways to run a trial that fit, with the one that was chosen, where the planner chooses."""
+    """Yield the ways to run a trial that fit, and mark the chosen one, if the planner chooses."""
     chosen, cluster, cell = plan.chosen.get(trial.trial_id), grid.declaration.cluster, trial.cell
     if chosen is None or cluster is None:
         return

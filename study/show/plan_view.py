@@ -1,4 +1,4 @@
-"""A plan as text that people read in a terminal."""
+"""A plan as text for a terminal."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
@@ -30,7 +30,7 @@ def plan_lines(
         plan: Its plan.
         seconds: Predicted wall time of a trial on this machine; used without a declared cluster.
         measured: Number of trials whose time is predicted from a measurement of their kind.
-        own: Speeds that were calibrated on the cluster's device.
+        own: Speeds calibrated on the cluster's device.
     """
     cells = [list(trials) for _, trials in groupby(sorted_by_cell(plan.trials), key=_cell_key)]
     several_sizes = len(cells) > _MOST_CELLS
@@ -67,7 +67,7 @@ def _cell_key(trial: Trial) -> tuple[Cell, int]:
 
 
 def _merged_sizes(cells: list[list[Trial]]) -> list[list[Trial]]:
-    """Joins cells that differ in the subset's size, and in what follows from it, alone."""
+    """Join cells that differ only in the subset's size and in quantities that follow from it."""
     rows: dict[tuple[object, ...], list[Trial]] = {}
     for trials in cells:
         cell = trials[0].cell
@@ -80,7 +80,7 @@ def _merged_sizes(cells: list[list[Trial]]) -> list[list[Trial]]:
 def _row(
     trials: list[Trial], declaration: Declaration, plan: Plan, seconds: Seconds, own: Speeds
 ) -> dict[str, str]:
-    """One row of the table, from its trials."""
+    """Return one row of the table, from its trials."""
     first = trials[0]
     cell = first.cell
     per_sample = format_flops(first.train_flops_per_sample)
@@ -111,7 +111,7 @@ def _row(
 
 
 def _mixtures(plan: Plan) -> Iterator[str]:
-    """Yield each mixture's pools, with their shares of the samples and how often their pairs are seen."""
+    """Yield each mixture's pools, with their shares of the samples and their epochs."""
     of: dict[str, list[Trial]] = {}
     for trial in plan.trials:
         if trial.mixture:
@@ -237,7 +237,7 @@ def plan_axes() -> dict[str, Callable[[Cell], str]]:
 
 def _price(declaration: Declaration, plan: Plan, cost: Price) -> Iterator[str]:
     cluster = declaration.cluster
-    assert cluster is not None, "only what has a cluster has a price"
+    assert cluster is not None, "checked by the caller"
     shares = utilisation(cluster)
     basis = [f"{cost.measured:,} trials by measured throughput"] if cost.measured else []
     if cost.assumed:

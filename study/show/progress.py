@@ -33,7 +33,7 @@ class Progress:
     Args:
         metric: The metric to show for finished trials.
         console: The console to write to.
-        quiet: Whether to write only failures and notes.
+        quiet: True to write only failures and notes.
     """
 
     def __init__(self, metric: str, console: Console, *, quiet: bool = False) -> None:
@@ -58,11 +58,8 @@ class Progress:
     ) -> None:
         """Start to show a plan's trials, and print its size and warnings.
 
-        Args:
-            folder: The study's folder.
-            plan: The plan.
-            spent_flops: Training FLOPs spent so far.
-            chosen: The trials that an adaptive design has chosen so far; None to show all of the plan.
+        ``chosen`` are the trials that an adaptive design has chosen so far; None shows all trials of the
+        plan.
         """
         self.show(
             folder,
@@ -225,7 +222,7 @@ class Progress:
 
 
 def remaining_text(remaining: Sequence[Trial], plan: Plan) -> list[str]:
-    """Return lines about the trials that the budget had no room for; empty if there are none."""
+    """Return lines about the trials that the budget had no room for."""
     if not remaining:
         return []
     values = {} if plan.tuning is None else plan.tuning.values

@@ -17,7 +17,7 @@ from study.state.imports.imported import Imported
 from study.state.study import Study
 
 
-def recommend_from(  # noqa: PLR0913 (one argument an option)
+def recommend_from(  # noqa: PLR0913 - the options of a command
     study: Study | Imported | None,
     *,
     flops: str,

@@ -1,4 +1,4 @@
-"""Reports of run and imported studies, and pages of the paper's figures, from files to `analysis`."""
+"""Reports of run and imported studies, and pages of the paper's figures: reads the files for `analysis`."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def report_study(
         reload_s: Seconds after which the page reloads itself; None for never.
         target_flops: Compute to which the scaling panels extrapolate (default: that of the declared forecast,
             or ten times the largest).
-        progress: Takes the progress of the work.
+        progress: Called with the progress of the work.
 
     Raises:
         ValueError: The study has not been run.
@@ -99,11 +99,7 @@ def _written(  # noqa: PLR0913 - what is written, and how
 def watch_study(study: Study, say: Callable[[str], None]) -> None:
     """Rewrite a study's report as results come, until its run has ended.
 
-    The page reloads itself meanwhile; the last one, of the ended run, does not.
-
-    Args:
-        study: The study.
-        say: Takes a line about each page.
+    The page reloads itself until then; ``say`` is called with a line about each page.
 
     Raises:
         ValueError: The study has not been run.
@@ -120,7 +116,7 @@ def watch_study(study: Study, say: Callable[[str], None]) -> None:
             say(page if going else f"{page}; no run is active")
             seen = state
         if going:
-            # The report takes no more than a fifth of a core from the trials.
+            # The report takes at most a fifth of a core from the trials.
             time.sleep(max(_LOOK_S, 4 * (time.monotonic() - began)))
 
 
@@ -167,7 +163,7 @@ def _provenance(study: Study, events: pd.DataFrame) -> dict[str, str]:
 
 
 def _evaluated(results: pd.DataFrame) -> dict[str, str]:
-    """Return how the trials were evaluated, where two versions of the evaluation did it."""
+    """Return the number of trials by version of the evaluation, if there are several versions."""
     versions = results["evaluation_version"].value_counts().sort_index()
     if len(versions) == 1:
         return {}
@@ -232,7 +228,7 @@ def report_comparison(
         name: Name of the comparison; None for ``A-vs-B``.
 
     Raises:
-        ValueError: The studies can't be compared, or the name is no folder's name.
+        ValueError: The studies can't be compared, or the name is not that of a folder.
     """
     frames = [imported_frames(one) if isinstance(one, Imported) else study_frames(one) for one in studies]
     named = name or "-vs-".join(each.name for each in frames)

@@ -20,10 +20,7 @@ def needs(study: Study, trial: Trial) -> Amounts:
 def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingProxyType({})) -> TrialJob:
     """Return a trial's job: the paths of its data and its resources on one node.
 
-    Args:
-        study: The study.
-        trial: The trial.
-        trials: The trials whose milestones it may continue from, by id.
+    ``trials`` are those whose milestones it may continue from, by id.
     """
     resources, declared = trial.resources, study.declaration.resources
     return TrialJob(

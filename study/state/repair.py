@@ -21,13 +21,8 @@ _NAME = "ledger.jsonl"
 def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
     """Rebuild the ledger of a study if it is damaged or contradicts a result; the damaged one is kept.
 
-    What trials spent follows from their results, and what they lost from their meters. For trials without
-    a folder, the lines that can be read count. The trials must not be running.
-
-    Args:
-        study: The study, locked for this run.
-        plan: The study's plan.
-        say: Called with lines about what was done.
+    The FLOPs that trials spent follow from their results, those that they lost from their meters. Trials
+    without a folder are booked by the lines that can be read. The study must be locked, and no trial may run.
 
     Raises:
         ValueError: A result is damaged; the message names it.
@@ -38,6 +33,8 @@ def repair_ledger(study: Study, plan: Plan, say: Say) -> None:
         say("the ledger is sound: nothing to repair")
         return
     say(f"repairing the ledger: {problem}")
+    # Build the new ledger beside the old one and replace it last: after a crash in between, the old one is
+    # there.
     new = path.with_name(f".{_NAME}.partial-repair")
     new.unlink(missing_ok=True)
     ledger = Ledger(new, None)

@@ -18,7 +18,7 @@ class Study:
 
     Attributes:
         declaration: The declaration.
-        source: The declaration's file; None if it was made in code.
+        source: The declaration's file; None if the declaration was made in code.
         folder: ``results/<name>``.
         pools: Folder of generated pools.
         storage: The storage that nodes and drivers share.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from study.run.pools.pool_site import PoolSite
 
 NAME = "build"
-HELP = "build a pool; the same command continues an interrupted build, and takes up later shards"
+HELP = "build a pool; the same command continues an interrupted build, and adds later shards"
 EXAMPLES: tuple[str, ...] = (
     "pools/icons --from icons.csv",
     "pools/web --from my-shards --without sets/imagenet",

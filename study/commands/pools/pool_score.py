@@ -77,7 +77,7 @@ def run(options: Namespace) -> int:
 
 
 def _scored_by_index(pool: "Pool", options: Namespace) -> "Pool | None":
-    """Return the pool with a score or subset that needs no pair; None if the pairs have to be read."""
+    """Return the pool with a score or subset that its index can give; None if the pairs have to be read."""
     from runners.data.build.known_scores import expression_scores, metadata_scores
     from runners.data.build.rescore import set_score, set_subset, use_score
     from runners.data.pool.pool import COMPUTED, Scorer
@@ -169,7 +169,8 @@ def _exported(trial: Path, target: Path) -> Path:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         export_from(trial, target)
-        # The time tells models of one name apart: a repeated scoring goes on with the parts of this one.
+        # The time distinguishes models of the same name: a repeated scoring continues with the parts of this
+        # one.
         time = (trial / "weights.pt").stat().st_mtime_ns
         os.utime(target, ns=(time, time))
     return target

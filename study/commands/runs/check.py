@@ -1,4 +1,4 @@
-"""``python -m study check``: tries everything that a run will need, before it spends anything."""
+"""``python -m study check``: try everything that a run will need, before it spends anything."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -15,11 +15,11 @@ def add_options(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     add_study_options(parser)
     add_backend_options(parser)
-    parser.add_argument("--json", action="store_true", help="write one JSON object a check, for programs")
+    parser.add_argument("--json", action="store_true", help="write one JSON object per check, for programs")
 
 
 def run(options: Namespace) -> int:
-    """Print one line a check; return 1 if one failed.
+    """Print one line per check; return 1 if one failed.
 
     Raises:
         ValueError: The study cannot be planned.

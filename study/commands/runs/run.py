@@ -48,7 +48,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--pay-again",
         action="store_true",
-        help="run trials again that were paid before, but whose results are gone (default: ask)",
+        help="run trials again that were paid for, but whose results are gone (default: ask)",
     )
     parser.add_argument(
         "--repair", action="store_true", help="first rebuild a damaged ledger from results and meters"

@@ -84,7 +84,7 @@ def one_of_each_kind(plan: Plan) -> list[Trial]:
 
 
 def _at_width(study: Study, gpus: int) -> Study:
-    """Return the study with so many GPUs a trial, if the planner chooses."""
+    """Return the study with a fixed number of GPUs a trial, if the planner would choose it."""
     declaration, resources = study.declaration, study.declaration.resources
     if not resources.auto or declaration.cluster is None:
         return study

@@ -1,4 +1,4 @@
-"""Embedded pools are built where a run finds none."""
+"""Builds the embedded pools that a run does not find."""
 
 import time
 from collections.abc import Callable

@@ -97,7 +97,7 @@ def _plan(study: Study) -> Plan:
 
 
 def _usual(metric: str) -> str:
-    """Return a metric under its name here, if it has another usual one."""
+    """Return a metric by this project's name for it, if it was given by another usual one."""
     name, _, measured = metric.partition("/")
     return f"{name}/{_USUAL.get(measured.lower(), measured)}"
 
@@ -115,7 +115,7 @@ def _check_qualities(qualities: Iterable[str], pool: PoolFacts) -> None:
 
 
 def _check_twins(qualities: Iterable[str], pool: PoolFacts | MixtureFacts) -> None:
-    """Raise DeclaredKeyError for two qualities or mixtures that are the same pairs."""
+    """Raise DeclaredKeyError for two qualities or mixtures with the same pairs."""
     pairs: dict[tuple[Component, ...], str] = {}
     for quality in qualities:
         content = tuple(

@@ -17,8 +17,8 @@ class Level:
         running: Running trials.
         failed: Trials that failed and run again only with ``--retry-failed``.
         waiting: All other trials.
-        left_out: Trials that the last run had no room for, in the study budget or the share of the tuning or
-            its check, and that have none now.
+        left_out: Trials for which the study budget, or the share of the tuning or its check, had no room in
+            the last run and has none now.
     """
 
     name: str
@@ -72,13 +72,9 @@ class Running:
 
 
 def running_trial(trial: str, what: str, flops_per_sample: float, progress: Mapping[str, Any]) -> Running:
-    """Return the progress of a trial from its ``progress.json``, which it writes every second.
+    """Return the progress of a trial from the content of its ``progress.json``, which it writes every second.
 
-    Args:
-        trial: The trial's id.
-        what: Cell and seed in words.
-        flops_per_sample: Training FLOPs per pair, the mean over the trial.
-        progress: The content of ``progress.json``.
+    ``flops_per_sample`` is the mean over the trial; ``what`` is its cell and seed in words.
     """
     speed = progress.get("samples_per_s") or None
     left = progress["samples_planned"] - progress["samples_seen"]

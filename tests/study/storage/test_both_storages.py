@@ -93,17 +93,17 @@ def test_a_stop_from_anywhere_reaches_only_the_active_run(machine: Machine) -> N
     with pytest.raises(ValueError, match=r"no run of .* is active"):
         list(elsewhere.storage.stop(wait_s=0))
     with here.storage.claim(say):
-        assert not here.storage.told()
+        assert not here.storage.stop_requested()
         told, waited = elsewhere.storage.stop(wait_s=0)
         assert told.startswith(f"asked {running(here.folder)} to stop")
         assert waited == "the run has not ended after 0 s; the request to stop remains"
         deadline = time.monotonic() + 20
-        while not here.storage.told():
+        while not here.storage.stop_requested():
             assert time.monotonic() < deadline, "it was not told"
             time.sleep(0.05)
     with elsewhere.storage.claim(say):
         time.sleep(0.5)  # a few looks
-        assert not elsewhere.storage.told()
+        assert not elsewhere.storage.stop_requested()
 
 
 def test_a_runs_files_are_seen_elsewhere_after_it_ended_even_by_an_error(machine: Machine) -> None:

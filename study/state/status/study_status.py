@@ -43,7 +43,7 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
+class StudyStatus:
     """Status of a study. FLOPs are training FLOPs (`budgets.cost.flops.CONVENTION`).
 
     Attributes:
@@ -52,8 +52,8 @@ class Standing:
         levels: Counts of trials by level and state.
         running: Progress of the running trials.
         interrupted: Number of waiting trials that continue from a checkpoint.
-        no_room: Number of waiting trials that cost more than is left of the study budget or of their share of
-            it.
+        no_room: Number of waiting trials that cost more than is left of the study budget, or of their share
+            of it.
         failures: The failed trials.
         planned_flops: FLOPs of all planned trials.
         spent_flops: FLOPs charged, spent and wasted.
@@ -64,10 +64,10 @@ class Standing:
         slots_busy: Share of the last run's slot time in use, up to now or to its last event; None before the
             first run.
         left_s: Forecast of the remaining seconds; None if no trial is left.
-        ranked_anew: Number of trials of the last run's plan in whose place the next run has others, because a
+        ranked_anew: Number of trials of the last run's plan that the next run replaces by others, because a
             score of their pool has changed.
-        design: Answers of an adaptive design so far and its open questions, one per line; its trials that
-            were not chosen are not counted in ``levels``.
+        design: Answers of an adaptive design so far and its open questions, one per line. Trials that it has
+            not chosen are not counted in ``levels``.
     """
 
     study: str
@@ -89,7 +89,7 @@ class Standing:
     design: tuple[str, ...]
 
 
-def read_standing(study: Study) -> Standing:
+def read_status(study: Study) -> StudyStatus:
     """Read the status of a study.
 
     Raises:
@@ -114,9 +114,9 @@ def read_standing(study: Study) -> Standing:
         if state.stage is Stage.RUNNING and state.progress is not None
     )
     held, cap = reserved(entries), study.declaration.budget.study_flops
-    homeless = _homeless(study, rows, states, entries)
+    without_room = _without_room(study, rows, states, entries)
     for trial, state in states.items():  # the budget may be larger than it was in the last run
-        if state.stage is Stage.LEFT_OUT and trial not in homeless:
+        if state.stage is Stage.LEFT_OUT and trial not in without_room:
             states[trial] = replace(state, stage=Stage.WAITING)
     waiting = {trial: state for trial, state in states.items() if state.column == "waiting"}
     seen = {each.trial: each.samples_seen for each in running}
@@ -127,19 +127,19 @@ def read_standing(study: Study) -> Standing:
             predicted_s=row["predicted_s"],
         )
         for trial, row in rows.items()
-        if states[trial].column in {"waiting", "running"} and trial not in homeless
+        if states[trial].column in {"waiting", "running"} and trial not in without_room
     ]  # fmt: skip
     slots = busy = None
     if this_run is not None:
         slots = int(this_run["slots"].dropna().iloc[-1])
         busy = run_time(this_run, now=None if holder is None else time.time()).busy
-    return Standing(
+    return StudyStatus(
         study=study.declaration.name,
         run=None if holder is None else str(holder),
         levels=tuple(_levels(plan, states)),
         running=running,
         interrupted=sum(state.kept_steps > 0 for state in waiting.values()),
-        no_room=len(homeless & waiting.keys()),
+        no_room=len(without_room & waiting.keys()),
         failures=tuple(
             Failure(trial=trial, what=words[trial], reason=state.reason)
             for trial, state in states.items()
@@ -170,20 +170,13 @@ def _planned(study: Study) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).drop_duplicates("trial", ignore_index=True)
 
 
-def _homeless(
+def _without_room(
     study: Study,
     rows: Mapping[str, dict[str, Any]],
     states: Mapping[str, TrialState],
     entries: list[Entry],
 ) -> set[str]:
-    """Return the trials that can't start: the study budget or their share of it has no room for them.
-
-    Args:
-        study: The study.
-        rows: The planned trials.
-        states: Their states.
-        entries: The ledger.
-    """
+    """Return the trials that can't start: the study budget or their share of it has no room for them."""
     cap = study.declaration.budget.study_flops
     if cap is None:
         return set()
@@ -199,6 +192,7 @@ def _homeless(
     for trials, share in zip((tuned, near), tuning_reserves(study.declaration), strict=True):
         left = share - sum(taken[trial] for trial in trials)
         rooms |= dict.fromkeys(trials, min(room, left))
+    # By length, because a trial also has no room if a shorter one of its trunk has none.
     found, ended = set(), set()
     for trial, row in sorted(rows.items(), key=lambda item: item[1]["train_flops"]):
         open_ = states[trial].column in {"waiting", "left_out"} and trial not in held
@@ -238,7 +232,7 @@ def _left(
 
     Args:
         rows: The planned trials.
-        ahead: The rest of each waiting or running trial.
+        ahead: The rest of each trial that waits or runs.
         events: The study's events.
         running: Progress of the running trials.
         slots: Number of trials that run at once.
@@ -255,7 +249,7 @@ def _left(
 
 
 def _shared(row: dict[str, Any]) -> int:
-    """Samples that the shorter trials of a planned trial's trunk see for it."""
+    """Return the samples that the shorter trials of a planned trial's trunk see for it."""
     return int((row["train_flops"] - row["paid_flops"]) // row["train_flops_per_sample"])
 
 
