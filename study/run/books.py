@@ -92,7 +92,7 @@ class Books(ABC):
         return self.study.trial_folder(trial_id)
 
     def give(self, trial_id: str) -> None:
-        """Show nodes a decision on a trial: it has failed, or it starts anew."""
+        """Show nodes a decision on a trial: it has failed, or it starts again."""
         self.site.with_storage(self.study.storage.give, trial_id)
 
     def take(self, trial: Trial, outcome: Outcome) -> None:
@@ -129,7 +129,7 @@ class Books(ABC):
         self.progress.failed(trial, reason)
 
     def leave_out(self, trial: Trial, reason: str) -> None:
-        """Book a trial that the budget has no room for; a later run with a larger budget starts it anew."""
+        """Book a trial that the budget has no room for; a later run with a larger budget starts it again."""
         self.site.with_storage(self.keeper.given_up, trial.trial_id)
         self.give(trial.trial_id)
         reason = f"{reason}; the budget has no room for it"

@@ -99,7 +99,7 @@ class Bookkeeper:
         return damaged
 
     def given_up(self, trial_id: str) -> None:
-        """Book all compute of a trial as wasted and close its reservation; a later run starts it anew."""
+        """Book all compute of a trial as wasted and close its reservation; a later run starts at step 0."""
         self._waste(trial_id, FlopCount(), most=self._ledger.reserved_by(trial_id))
         drop_scaffolding(self._study.trial_folder(trial_id))
         self._ledger.settle(trial_id, train_flops=0, evaluation_flops=0)

@@ -24,7 +24,7 @@ from study.storage.lock import running as running_now
 class Stage(StrEnum):
     """Stage of a trial."""
 
-    WAITING = "waiting"  # never started, or to be started anew
+    WAITING = "waiting"  # never started, or starts again from step 0
     INTERRUPTED = "interrupted"  # started, but not running and without a result
     RUNNING = "running"
     FINISHED = "finished"

@@ -84,7 +84,7 @@ class FolderStorage:
         """Update a trial's folder with what its node wrote: FLOP count, result, names of checkpoints."""
 
     def give(self, trial_id: str) -> None:
-        """Make the run's decision on a trial visible to nodes: that it failed, or starts anew."""
+        """Make the run's decision on a trial visible to nodes: it has failed, or it starts again."""
 
     def stop_requested(self) -> bool:
         """Return whether the run was asked to stop, from any machine.

@@ -178,7 +178,8 @@ _LOGS = "run it alone to see all of its output: study run --backend local --only
 
 def _speed(trial: Trial, kind_found: KindFound) -> Check:
     found, estimate = kind_found.speed, estimated_memory(trial, kind_found.speed)
-    # On a processor the process's whole resident set was measured, most of which is no part of the estimate.
+    # On a processor the process's whole resident set was measured, most of which the estimate does not
+    # include.
     over = bool(trial.resources.gpus) and found.memory_bytes > _MOST_OF_ESTIMATE * estimate
     advice = [f"takes over {_MOST_OF_ESTIMATE} times the estimated memory: leave room on devices"] * over
     advice += slow_loading([trial], Calibration(machine="", device=None, side_by_side=1, kinds=(found,)))

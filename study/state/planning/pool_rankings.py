@@ -57,7 +57,7 @@ def _id_now(facts: Mapping[str, Any], quality: str, known: str) -> str:
 
 
 def _facts(study: Study, name: str) -> Mapping[str, Any]:
-    """Return the facts of a pool in the version that the study holds; none if there is no such file."""
+    """Return the facts of a pool in the version that the study keeps to; empty without such a file."""
     if not isinstance(study.declaration.sources[name], FolderPool):
         return {}
     folder, version = study.pool_folders[name], pool_versions(study).get(name)

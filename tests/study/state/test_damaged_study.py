@@ -58,7 +58,7 @@ def test_a_finished_trial_whose_folder_is_gone_is_paid_again_only_on_request(cop
     error = run(words(copy), code=2)
     assert "1 trial to run had finished before, and would cost 4.9" in error
     assert f"Restore the folders (such as {trial.name}), or use --pay-again" in error
-    assert "`run` asks before, or needs --pay-again" in run(words(copy, "--dry-run"))
+    assert "`run` asks first, or needs --pay-again" in run(words(copy, "--dry-run"))
 
     run(words(copy, "--pay-again"))
     assert tables(copy) == before
